@@ -1,0 +1,134 @@
+//! Who somebody is, and what they may do: the traits, and the implementations that read files.
+//!
+//! An [`Authenticator`] turns what a client shows into an [`Identity`]; an [`Authorizer`] decides
+//! about one action of that identity. MQTT clients and REST callers go through the same two.
+//! Nothing here knows a session, an actor or HTTP.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::mqtt::QoS;
+
+/// What somebody shows when a connection or an HTTP request begins.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// Client identifier of an MQTT CONNECT; `None` for REST callers.
+    pub client_id: Option<&'a str>,
+    /// User name of CONNECT or of HTTP Basic.
+    pub username: Option<&'a str>,
+    /// Password of CONNECT or of HTTP Basic.
+    pub password: Option<&'a [u8]>,
+    /// The client certificate that the TLS handshake has verified.
+    pub certificate: Option<&'a ClientCertificate>,
+    /// Where the connection comes from.
+    pub peer: SocketAddr,
+}
+
+/// The subject of a client certificate that was verified by the TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The subject's Common Name.
+    pub common_name: String,
+    /// The serial number, in lower-case hexadecimal without separators.
+    pub serial_number: String,
+}
+
+/// Somebody whose credentials were found right.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `None` for a client that was admitted without a user name.
+    pub username: Option<Arc<str>>,
+    /// The certificate that they showed, if any.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// Why credentials were not accepted. Neither says whether the user exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticationError {
+    /// Wrong, or missing where they are needed.
+    #[error("user name or password is wrong")]
+    BadCredentials,
+    /// Too many failures from this address; not even looked at.
+    #[error("too many failed attempts, try again in {retry_after_secs} s")]
+    TooManyAttempts {
+        /// Seconds until an attempt is looked at again.
+        retry_after_secs: u32,
+    },
+    /// The identity is known and is not to connect this way (for example a client identifier
+    /// that is not its certificate's Common Name).
+    #[error("not allowed to connect this way")]
+    NotAllowed,
+    /// The check itself could not be made.
+    #[error("credentials cannot be checked now")]
+    Unavailable,
+}
+
+/// Checks credentials.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// The identity behind `credentials`. May take its time: it never runs on a shard's data path.
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError>;
+}
+
+/// Something that somebody wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Connect as the client, or control its live connection over REST.
+    Connect,
+    /// Publish, or have a Will published.
+    Publish {
+        /// Topic Name.
+        topic: &'a str,
+        /// Quality of Service.
+        qos: QoS,
+        /// The RETAIN flag.
+        retain: bool,
+    },
+    /// Subscribe.
+    Subscribe {
+        /// Topic Filter, without the `$share/{name}/` of a shared subscription.
+        filter: &'a str,
+        /// Maximum QoS asked for.
+        qos: QoS,
+    },
+}
+
+/// The question that an [`Authorizer`] answers.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessRequest<'a> {
+    /// Who asks.
+    pub identity: &'a Identity,
+    /// The client identifier concerned: one's own over MQTT, the target's over REST.
+    pub client_id: &'a str,
+    /// Where the connection comes from.
+    pub peer: SocketAddr,
+    /// What is asked.
+    pub action: Action<'a>,
+}
+
+/// The answer of an [`Authorizer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Go ahead.
+    Allow,
+    /// Do not.
+    Deny,
+}
+
+/// Decides what an identity may do.
+///
+/// It is asked on a shard's thread and must answer from memory at once. Decisions on publishing
+/// are kept by the connection until [`Authorizer::generation`] changes.
+pub trait Authorizer: Send + Sync + 'static {
+    /// Whether the action is allowed.
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision;
+
+    /// A number that changes whenever an earlier decision may no longer hold.
+    fn generation(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,3 @@
+//! HearthMQ: an MQTT broker whose live sessions an application can control.
+
+pub mod auth;

@@ -1,0 +1,33 @@
+//! The protocol: bytes to packets and back, and the nouns of the MQTT specifications.
+//!
+//! One [`Packet`] type serves MQTT 3.1, 3.1.1 and 5.0; the older versions simply have no
+//! properties. Decoding borrows from the bytes that were read, so that a PUBLISH is routed
+//! without being copied first. Nothing here knows a session, a socket, a clock or an actor.
+
+mod decode;
+mod encode;
+mod error;
+mod message;
+mod packet;
+mod properties;
+mod reason;
+mod time;
+mod topic;
+mod wire;
+
+pub use decode::{Decoded, DecodeLimits, decode, decode_connect};
+pub use encode::{encode, encode_publish, publish_size};
+pub use error::{DecodeError, DecodeErrorKind, EncodeError};
+pub use message::{Message, Publication};
+pub use packet::{
+    Ack, Auth, ConnAck, Connect, Disconnect, LastWill, Packet, PacketId, ProtocolVersion, Publish,
+    PublishFlags, QoS, RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscriptionOptions,
+    UnsubAck, Unsubscribe,
+};
+pub use properties::{
+    AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
+    PublishProperties, SubscribeProperties, UserProperties, WillProperties,
+};
+pub use reason::ReasonCode;
+pub use time::Timestamp;
+pub use topic::{FilterParts, TopicError, filter_matches, validate_filter, validate_topic};

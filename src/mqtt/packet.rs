@@ -1,0 +1,322 @@
+//! The Control Packets, one type for every protocol version.
+//!
+//! Fields and names are those of the MQTT 5.0 specification, chapter 3. A packet borrows from
+//! the buffer it was decoded from, or from whatever its sender builds it of.
+
+use std::num::NonZeroU16;
+
+use super::{
+    AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
+    PublishProperties, ReasonCode, SubscribeProperties, UserProperties, WillProperties,
+};
+
+/// The revision of the protocol that a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ProtocolVersion {
+    /// MQTT 3.1, protocol name `MQIsdp`, level 3.
+    V3_1 = 3,
+    /// MQTT 3.1.1, protocol name `MQTT`, level 4.
+    V3_1_1 = 4,
+    /// MQTT 5.0, protocol name `MQTT`, level 5.
+    V5 = 5,
+}
+
+impl ProtocolVersion {
+    /// The protocol level byte of CONNECT.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether packets of this version carry properties and reason codes.
+    #[must_use]
+    pub const fn has_properties(self) -> bool {
+        matches!(self, Self::V5)
+    }
+}
+
+/// Quality of Service, section 4.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum QoS {
+    /// QoS 0.
+    #[default]
+    AtMostOnce = 0,
+    /// QoS 1.
+    AtLeastOnce = 1,
+    /// QoS 2.
+    ExactlyOnce = 2,
+}
+
+impl QoS {
+    /// The QoS of this number; `None` for 3 and above.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
+
+    /// 0, 1 or 2.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A Packet Identifier: never zero. [MQTT-2.2.1-3]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketId(pub NonZeroU16);
+
+impl PacketId {
+    /// The identifier of this number; `None` for zero.
+    #[must_use]
+    pub const fn new(number: u16) -> Option<Self> {
+        match NonZeroU16::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The identifier as a number.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0.get()
+    }
+}
+
+/// A Control Packet.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Packet<'a> {
+    /// Section 3.1.
+    Connect(Box<Connect<'a>>),
+    /// Section 3.2.
+    ConnAck(Box<ConnAck<'a>>),
+    /// Section 3.3.
+    Publish(Publish<'a>),
+    /// Section 3.4.
+    PubAck(Ack<'a>),
+    /// Section 3.5.
+    PubRec(Ack<'a>),
+    /// Section 3.6.
+    PubRel(Ack<'a>),
+    /// Section 3.7.
+    PubComp(Ack<'a>),
+    /// Section 3.8.
+    Subscribe(Subscribe<'a>),
+    /// Section 3.9.
+    SubAck(SubAck<'a>),
+    /// Section 3.10.
+    Unsubscribe(Unsubscribe<'a>),
+    /// Section 3.11.
+    UnsubAck(UnsubAck<'a>),
+    /// Section 3.12.
+    PingReq,
+    /// Section 3.13.
+    PingResp,
+    /// Section 3.14.
+    Disconnect(Disconnect<'a>),
+    /// Section 3.15; MQTT 5.0 only.
+    Auth(Auth<'a>),
+}
+
+/// CONNECT, section 3.1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connect<'a> {
+    /// Told by protocol name and level.
+    pub version: ProtocolVersion,
+    /// Clean Start; Clean Session before MQTT 5.0.
+    pub clean_start: bool,
+    /// Keep Alive in seconds; 0 turns it off.
+    pub keep_alive: u16,
+    /// Empty where the client asks the server to assign one.
+    pub client_id: &'a str,
+    /// The Will, if the Will Flag is set.
+    pub will: Option<LastWill<'a>>,
+    /// User Name.
+    pub username: Option<&'a str>,
+    /// Password: binary data.
+    pub password: Option<&'a [u8]>,
+    /// Empty before MQTT 5.0.
+    pub properties: ConnectProperties<'a>,
+}
+
+/// The Will of a CONNECT, section 3.1.2.5.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastWill<'a> {
+    /// Will Topic.
+    pub topic: &'a str,
+    /// Will Payload.
+    pub payload: &'a [u8],
+    /// Will QoS.
+    pub qos: QoS,
+    /// Will Retain.
+    pub retain: bool,
+    /// Empty before MQTT 5.0.
+    pub properties: WillProperties<'a>,
+}
+
+/// CONNACK, section 3.2.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnAck<'a> {
+    /// Session Present. Not sent to MQTT 3.1 clients.
+    pub session_present: bool,
+    /// Encoded as the Connect Return code before MQTT 5.0.
+    pub reason: ReasonCode,
+    /// Empty before MQTT 5.0.
+    pub properties: ConnAckProperties<'a>,
+}
+
+/// DUP, QoS and RETAIN of a PUBLISH, section 3.3.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishFlags {
+    /// A re-delivery.
+    pub dup: bool,
+    /// Quality of Service.
+    pub qos: QoS,
+    /// To be retained, or sent because it was.
+    pub retain: bool,
+}
+
+/// PUBLISH, section 3.3.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish<'a> {
+    /// DUP, QoS and RETAIN.
+    pub flags: PublishFlags,
+    /// Topic Name; empty only with a Topic Alias.
+    pub topic: &'a str,
+    /// Present if and only if the QoS is not 0.
+    pub packet_id: Option<PacketId>,
+    /// Empty before MQTT 5.0.
+    pub properties: PublishProperties<'a>,
+    /// The Application Message.
+    pub payload: &'a [u8],
+}
+
+/// PUBACK, PUBREC, PUBREL or PUBCOMP: sections 3.4 to 3.7.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ack<'a> {
+    /// Of the PUBLISH that is acknowledged.
+    pub packet_id: PacketId,
+    /// Success before MQTT 5.0.
+    pub reason: ReasonCode,
+    /// Empty before MQTT 5.0.
+    pub properties: AckProperties<'a>,
+}
+
+impl Ack<'_> {
+    /// The plain acknowledgement: Success and no properties.
+    #[must_use]
+    pub const fn success(packet_id: PacketId) -> Self {
+        Self::with_reason(packet_id, ReasonCode::Success)
+    }
+
+    /// An acknowledgement with a reason and no properties.
+    #[must_use]
+    pub const fn with_reason(packet_id: PacketId, reason: ReasonCode) -> Self {
+        Self { packet_id, reason, properties: AckProperties::NONE }
+    }
+}
+
+/// Retain Handling of a subscription, section 3.8.3.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RetainHandling {
+    /// Send retained messages at the time of the subscribe.
+    #[default]
+    Send = 0,
+    /// Send them only if the subscription does not exist yet.
+    SendIfNew = 1,
+    /// Do not send them.
+    DoNotSend = 2,
+}
+
+/// Subscription Options, section 3.8.3.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SubscriptionOptions {
+    /// Maximum QoS at which messages are sent to the client.
+    pub qos: QoS,
+    /// Not to be sent what this client itself published.
+    pub no_local: bool,
+    /// Keep the RETAIN flag as it was published.
+    pub retain_as_published: bool,
+    /// What happens with retained messages at the time of the subscribe.
+    pub retain_handling: RetainHandling,
+}
+
+/// One Topic Filter of a SUBSCRIBE and its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscribeFilter<'a> {
+    /// Topic Filter, `$share/…` included. UTF-8 is checked; the filter's shape is not.
+    pub filter: &'a str,
+    /// Subscription Options; only the QoS before MQTT 5.0.
+    pub options: SubscriptionOptions,
+}
+
+/// SUBSCRIBE, section 3.8.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe<'a> {
+    /// Packet Identifier.
+    pub packet_id: PacketId,
+    /// Empty before MQTT 5.0.
+    pub properties: SubscribeProperties<'a>,
+    /// At least one. [MQTT-3.8.3-2]
+    pub filters: Vec<SubscribeFilter<'a>>,
+}
+
+/// SUBACK, section 3.9.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubAck<'a> {
+    /// Of the SUBSCRIBE.
+    pub packet_id: PacketId,
+    /// Empty before MQTT 5.0.
+    pub properties: AckProperties<'a>,
+    /// One for each Topic Filter, in their order. Failures are 0x80 to MQTT 3.1.1 clients, and
+    /// to MQTT 3.1 clients, whose specification knows no failure, QoS 0.
+    pub reasons: Vec<ReasonCode>,
+}
+
+/// UNSUBSCRIBE, section 3.10.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsubscribe<'a> {
+    /// Packet Identifier.
+    pub packet_id: PacketId,
+    /// Empty before MQTT 5.0.
+    pub user_properties: UserProperties<'a>,
+    /// At least one. [MQTT-3.10.3-2]
+    pub filters: Vec<&'a str>,
+}
+
+/// UNSUBACK, section 3.11.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnsubAck<'a> {
+    /// Of the UNSUBSCRIBE.
+    pub packet_id: PacketId,
+    /// Empty before MQTT 5.0.
+    pub properties: AckProperties<'a>,
+    /// One for each Topic Filter, in their order; not sent before MQTT 5.0.
+    pub reasons: Vec<ReasonCode>,
+}
+
+/// DISCONNECT, section 3.14.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disconnect<'a> {
+    /// Normal disconnection before MQTT 5.0.
+    pub reason: ReasonCode,
+    /// Empty before MQTT 5.0.
+    pub properties: DisconnectProperties<'a>,
+}
+
+/// AUTH, section 3.15.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth<'a> {
+    /// Success, Continue authentication or Re-authenticate.
+    pub reason: ReasonCode,
+    /// Method and data.
+    pub properties: AuthProperties<'a>,
+}
