@@ -1,3 +1,4 @@
 //! HearthMQ: an MQTT broker whose live sessions an application can control.
 
 pub mod auth;
+pub mod mqtt;

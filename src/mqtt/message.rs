@@ -60,8 +60,7 @@ impl Message {
     /// A copy of `publication` of its own.
     #[must_use]
     pub fn new(publication: &Publication<'_>) -> Self {
-        let mut body =
-            Vec::with_capacity(publication.properties.len() + publication.payload.len());
+        let mut body = Vec::with_capacity(publication.properties.len() + publication.payload.len());
         body.extend_from_slice(publication.properties);
         body.extend_from_slice(publication.payload);
         Self {
