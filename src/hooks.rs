@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::labels::{Label, labels};
 
 /// Hears what happens to sessions. Called on a shard's thread: hand over and return.
 pub trait Hooks: Send + Sync + 'static {
@@ -27,32 +29,38 @@ pub struct NoHooks;
 
 impl Hooks for NoHooks {}
 
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DisconnectReason {
-    /// The client sent DISCONNECT.
-    Normal,
-    /// Another connection with the same client identifier took the session over.
-    Takeovered,
-    /// Somebody with the permission ended it.
-    Kicked,
-    /// Nothing came within one and a half times the Keep Alive.
-    KeepaliveTimeout,
-    /// The connection ended without DISCONNECT.
-    TcpClosed,
-    /// The client broke a rule of the protocol.
-    ProtocolError,
-    /// The client may not do what it did.
-    NotAuthorized,
-    /// What it authenticated with is no longer valid.
-    AuthenticationExpired,
-    /// A limit was passed.
-    QuotaExceeded,
-    /// The broker is shutting down.
-    ServerShutdown,
-    /// The broker's own fault.
-    InternalError,
+labels! {
+    /// Why a connection ended.
+    pub enum DisconnectReason {
+        /// The client sent DISCONNECT.
+        Normal = "normal",
+        /// Another connection with the same client identifier took the session over.
+        Takeovered = "takeovered",
+        /// Somebody with the permission ended it.
+        Kicked = "kicked",
+        /// Nothing came within one and a half times the Keep Alive.
+        KeepaliveTimeout = "keepalive_timeout",
+        /// The connection ended without DISCONNECT.
+        TcpClosed = "tcp_closed",
+        /// The client broke a rule of the protocol.
+        ProtocolError = "protocol_error",
+        /// The client may not do what it did.
+        NotAuthorized = "not_authorized",
+        /// What it authenticated with is no longer valid.
+        AuthenticationExpired = "authentication_expired",
+        /// A limit was passed.
+        QuotaExceeded = "quota_exceeded",
+        /// The broker is shutting down.
+        ServerShutdown = "server_shutdown",
+        /// The broker's own fault.
+        InternalError = "internal_error",
+    }
+}
+
+impl Serialize for DisconnectReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// `$events/client_connected`

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     control::{ControlError, KeepAliveChanged},
     hooks::DisconnectReason,
+    metrics::DropReason,
     mqtt::ReasonCode,
 };
 
@@ -54,7 +55,10 @@ pub struct Connection {
 enum Phase {
     Open,
     /// The session is gone; these bytes are still to be written, then the stream is closed.
-    Closing { bytes: Vec<u8>, written: usize },
+    Closing {
+        bytes: Vec<u8>,
+        written: usize,
+    },
     Closed,
 }
 
@@ -92,7 +96,11 @@ impl Connection {
             self.drive_open(ctx, task);
         }
         let Phase::Closing { bytes, written } = &mut self.phase else {
-            return if matches!(self.phase, Phase::Closed) { Poll::Ready(()) } else { Poll::Pending };
+            return if matches!(self.phase, Phase::Closed) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         };
         if ready!(poll_write_all(&mut *self.transport, task, bytes, written)).is_ok() {
             let _ = ready!(Pin::new(&mut *self.transport).poll_shutdown(task));
@@ -108,7 +116,11 @@ impl Connection {
             && let Some(connected) = &mut slot.connected
         {
             connected.is_awake = true;
-            if !connected.waker.as_ref().is_some_and(|w| w.will_wake(task.waker())) {
+            if !connected
+                .waker
+                .as_ref()
+                .is_some_and(|w| w.will_wake(task.waker()))
+            {
                 connected.waker = Some(task.waker().clone());
             }
         } else {
@@ -125,8 +137,9 @@ impl Connection {
                 if matches!(reading, Reading::Yields) || !is_drained {
                     task.waker().wake_by_ref();
                 }
-                if let Some(connected) =
-                    shard.linked(self.slot, self.link).and_then(|s| s.connected.as_mut())
+                if let Some(connected) = shard
+                    .linked(self.slot, self.link)
+                    .and_then(|s| s.connected.as_mut())
                 {
                     connected.is_awake = false;
                 }
@@ -267,11 +280,15 @@ impl Connection {
     fn write(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<bool, Departure> {
         for _ in 0..TURNS_PER_WAKE {
             let now = shard.core.clock.now();
-            let Some(slot) = shard.slot_mut(self.slot) else { return Ok(true) };
+            let Some(slot) = shard.slot_mut(self.slot) else {
+                return Ok(true);
+            };
             let dropped = slot.session.pump(now);
-            let Some(link) = slot.session.link_mut() else { return Ok(true) };
+            let Some(link) = slot.session.link_mut() else {
+                return Ok(true);
+            };
             if !link.has_output() {
-                shard.metrics.expired_or_too_large(dropped as u64);
+                shard.metrics.dropped(DropReason::Expired, dropped);
                 return Ok(true);
             }
             let sent = link.take_sent();
@@ -284,9 +301,11 @@ impl Connection {
                 Poll::Ready(Ok(())) => Some(link.take_written()),
                 Poll::Ready(Err(error)) => return Err(lost(&error)),
             };
-            shard.metrics.sent(sent, wrote as u64);
-            shard.metrics.expired_or_too_large(dropped as u64);
-            let Some(buffer) = finished else { return Ok(true) };
+            shard.metrics.sent(sent, wrote);
+            shard.metrics.dropped(DropReason::Expired, dropped);
+            let Some(buffer) = finished else {
+                return Ok(true);
+            };
             shard.return_buffer(buffer);
         }
         Ok(false)
@@ -348,10 +367,16 @@ impl Handler<ChangeKeepAlive> for Connection {
     type Result = ();
 
     fn handle(&mut self, message: ChangeKeepAlive, _: &mut Self::Context) {
-        let ChangeKeepAlive { interval_secs, by, reply } = message;
+        let ChangeKeepAlive {
+            interval_secs,
+            by,
+            reply,
+        } = message;
         let mut shard = self.shard.borrow_mut();
         let now = shard.core.clock.now();
-        let link = shard.linked(self.slot, self.link).and_then(|s| s.session.link_mut());
+        let link = shard
+            .linked(self.slot, self.link)
+            .and_then(|s| s.session.link_mut());
         let outcome = match link.map(|link| link.keep_alive_mut().change(interval_secs, now)) {
             None => Err(ControlError::NotOnline),
             Some(None) => Err(ControlError::KeepAliveDisabled),
@@ -359,7 +384,10 @@ impl Handler<ChangeKeepAlive> for Connection {
                 shard.note_deadline(self.slot);
                 shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
                 shard.flush_outboxes();
-                Ok(KeepAliveChanged { old_secs, new_secs: interval_secs })
+                Ok(KeepAliveChanged {
+                    old_secs,
+                    new_secs: interval_secs,
+                })
             }
         };
         // Whoever asked may have gone; the change stands.
@@ -400,4 +428,3 @@ fn lost(error: &io::Error) -> Departure {
 const fn ended() -> Departure {
     Departure::unannounced(DisconnectReason::TcpClosed)
 }
-

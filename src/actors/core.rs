@@ -15,10 +15,11 @@ use super::{Clock, Registry, in_process::InProcess};
 use crate::{
     auth::{Authenticator, Authorizer},
     hooks::Hooks,
-    limits::Limits,
+    limits::{Limits, QueueFull},
     metrics::Metrics,
+    mqtt::DecodeLimits,
     router::{Host, Index, Retained, RetainedLimits},
-    session::QueueUsage,
+    session::{QueueLimits, QueueUsage, WhenFull},
     store::{Store, StoreError},
 };
 
@@ -60,8 +61,8 @@ pub(crate) struct ShardHandle {
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Result<Self, StoreError> {
         let retained = RetainedLimits {
-            messages_max: parts.limits.retained_messages_max,
-            bytes_max: parts.limits.retained_bytes_max,
+            messages_max: size(parts.limits.retained_messages_max),
+            bytes_max: size(parts.limits.retained_bytes_max),
         };
         Ok(Self {
             clock: Clock::start(),
@@ -94,6 +95,43 @@ impl Core {
         self.shards().get(usize::from(host.0))
     }
 
+    /// Counts what belongs to no shard.
+    pub(crate) fn note_totals(&self) {
+        let totals = self.metrics.totals();
+        let (messages, bytes) = self.retained.usage();
+        totals.retained_messages.set(messages as u64);
+        totals.retained_bytes.set(bytes as u64);
+        totals
+            .queue_messages
+            .set(self.queue_usage.messages() as u64);
+        totals.queue_bytes.set(self.queue_usage.bytes() as u64);
+        totals.subscriptions.set(self.index.len() as u64);
+    }
+
+    /// How packets of clients are decoded.
+    pub(crate) const fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            packet_bytes_max: self.limits.packet_bytes_max,
+            topic_bytes_max: self.limits.topic_bytes_max,
+            topic_levels_max: self.limits.topic_levels_max,
+        }
+    }
+
+    /// How much may wait for clients.
+    pub(crate) fn queue_limits(&self) -> QueueLimits {
+        let limits = &self.limits;
+        QueueLimits {
+            messages_max: limits.queue_messages_per_client_max as usize,
+            bytes_max: size(limits.queue_bytes_per_client_max),
+            messages_in_all_max: size(limits.queue_messages_max),
+            bytes_in_all_max: size(limits.queue_bytes_max),
+            when_full: match limits.queue_full {
+                QueueFull::DropOldest => WhenFull::DropOldest,
+                QueueFull::DropNewest => WhenFull::DropNewest,
+            },
+        }
+    }
+
     /// Where a client identifier lives: always the same shard while the broker runs.
     pub(crate) fn home(&self, client_id: &str) -> Host {
         let hash = FixedState::default().hash_one(client_id);
@@ -116,8 +154,12 @@ const VERSIONS_AT_A_TIME: u64 = 1 << 20;
 impl Versions {
     fn new(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let floor = store.reserved_versions()?;
-        let versions =
-            Self { store, floor, reserved: AtomicU64::new(floor), reserving: Mutex::new(()) };
+        let versions = Self {
+            store,
+            floor,
+            reserved: AtomicU64::new(floor),
+            reserving: Mutex::new(()),
+        };
         versions.reserve(floor + 1)?;
         Ok(versions)
     }
@@ -131,7 +173,10 @@ impl Versions {
         if version <= self.reserved.load(Ordering::Acquire) {
             return Ok(());
         }
-        let _one_at_a_time = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self
+            .reserving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if version > self.reserved.load(Ordering::Acquire) {
             let up_to = version + VERSIONS_AT_A_TIME;
             self.store.reserve_versions(up_to)?;
@@ -139,4 +184,9 @@ impl Versions {
         }
         Ok(())
     }
+}
+
+/// A bound as a size; one that this machine cannot address is none.
+fn size(bound: u64) -> usize {
+    usize::try_from(bound).unwrap_or(usize::MAX)
 }

@@ -10,7 +10,7 @@ use crate::{
     auth::Identity,
     control::{ControlError, KeepAliveChanged, SetKeepAlive},
     mqtt::{self, ProtocolVersion},
-    router::{Plan, Place, Target},
+    router::{Place, Plan, Target},
 };
 
 impl Message for SetKeepAlive {
@@ -194,3 +194,7 @@ pub(crate) struct End {
 #[rtype(result = "()")]
 pub(crate) struct Shutdown;
 
+/// To a registry: the broker has ended, and so do you.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Retire;

@@ -14,15 +14,16 @@ mod shard;
 mod transport;
 
 pub use clock::Clock;
+pub(crate) use in_process::InProcess;
 pub use in_process::{Received, Subscription};
 pub use messages::{
-    Attach, ClientSession, Kick, Kicked, PublishMessage, QueryClient, QueryOnline,
-    QueryOnlineMany, WillRequest,
+    Attach, ClientSession, Kick, Kicked, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany,
+    WillRequest,
 };
 pub use registry::Registry;
 pub use transport::{AnyStream, TcpTransport, Transport};
 
 pub(crate) use self::{
     core::{Core, CoreParts, ShardHandle},
-    messages::{AcceptedConnect, AcceptedWill, Permit, Shutdown},
+    messages::{AcceptedConnect, AcceptedWill, Permit, Retire, Shutdown},
 };

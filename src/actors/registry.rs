@@ -15,7 +15,7 @@ use std::{
 };
 
 use actix::{
-    Actor, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
+    Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
     dev::SendError,
 };
 use tokio::sync::oneshot;
@@ -25,7 +25,7 @@ use super::{
     core::Core,
     messages::{
         Attach, ChangeKeepAlive, Deliver, End, Kick, Kicked, PublishMessage, QueryClient,
-        QueryOnline, QueryOnlineMany, Shutdown, WillRequest,
+        QueryOnline, QueryOnlineMany, Retire, Shutdown, WillRequest,
     },
     shard::{Departure, Shard},
 };
@@ -58,7 +58,11 @@ impl Registry {
         batches_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(host, core.clone(), metrics).shared();
-        Self { shard, core, batches_waiting }
+        Self {
+            shard,
+            core,
+            batches_waiting,
+        }
     }
 }
 
@@ -78,7 +82,12 @@ impl Handler<Attach> for Registry {
     type Result = ();
 
     fn handle(&mut self, message: Attach, _: &mut Self::Context) {
-        let Attach { mut transport, read_ahead, connect, permit } = message;
+        let Attach {
+            mut transport,
+            read_ahead,
+            connect,
+            permit,
+        } = message;
         if let Err(error) = transport.join_reactor() {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
@@ -124,7 +133,13 @@ impl Handler<QueryOnlineMany> for Registry {
 
     fn handle(&mut self, message: QueryOnlineMany, _: &mut Self::Context) -> Self::Result {
         let shard = self.shard.borrow();
-        MessageResult(message.client_ids.iter().map(|id| shard.is_online(id)).collect())
+        MessageResult(
+            message
+                .client_ids
+                .iter()
+                .map(|id| shard.is_online(id))
+                .collect(),
+        )
     }
 }
 
@@ -158,13 +173,12 @@ impl Handler<Kick> for Registry {
     type Result = Result<Kicked, ControlError>;
 
     fn handle(&mut self, message: Kick, _: &mut Self::Context) -> Self::Result {
-        let mut departure = Departure::by_server(
-            DisconnectReason::Kicked,
-            ReasonCode::AdministrativeAction,
-        );
+        let mut departure =
+            Departure::by_server(DisconnectReason::Kicked, ReasonCode::AdministrativeAction);
         departure.publishes_will = message.will == WillRequest::Publish;
         departure.ends_session = message.end_session;
-        self.tell(&message.client_id, End { departure }).map(|()| Kicked)
+        self.tell(&message.client_id, End { departure })
+            .map(|()| Kicked)
     }
 }
 
@@ -203,6 +217,14 @@ impl Handler<Shutdown> for Registry {
     }
 }
 
+impl Handler<Retire> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
 impl Registry {
     /// Hands a message to the connection of a client that is online.
     fn tell<M>(&self, client_id: &str, message: M) -> Result<(), ControlError>
@@ -211,11 +233,18 @@ impl Registry {
         Connection: Handler<M>,
     {
         let shard = self.shard.borrow();
-        let connected = shard.find(client_id).and_then(|slot| slot.connected.as_ref());
-        let Some(connected) = connected else { return Err(ControlError::NotOnline) };
-        connected.address.try_send(message).map_err(|error| match error {
-            SendError::Full(_) => ControlError::Unavailable,
-            SendError::Closed(_) => ControlError::NotOnline,
-        })
+        let connected = shard
+            .find(client_id)
+            .and_then(|slot| slot.connected.as_ref());
+        let Some(connected) = connected else {
+            return Err(ControlError::NotOnline);
+        };
+        connected
+            .address
+            .try_send(message)
+            .map_err(|error| match error {
+                SendError::Full(_) => ControlError::Unavailable,
+                SendError::Closed(_) => ControlError::NotOnline,
+            })
     }
 }

@@ -132,3 +132,44 @@ pub trait Authorizer: Send + Sync + 'static {
         0
     }
 }
+
+/// Lets nobody in and nothing happen: what holds until somebody else is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DenyAll;
+
+#[async_trait]
+impl Authenticator for DenyAll {
+    async fn authenticate(&self, _: Credentials<'_>) -> Result<Identity, AuthenticationError> {
+        Err(AuthenticationError::BadCredentials)
+    }
+}
+
+impl Authorizer for DenyAll {
+    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::Deny
+    }
+}
+
+/// Lets everybody in, with whatever user name they give, and everything happen: for tests and
+/// for networks where nobody else is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllowAll;
+
+#[async_trait]
+impl Authenticator for AllowAll {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        Ok(Identity {
+            username: credentials.username.map(Into::into),
+            certificate: credentials.certificate.cloned().map(Arc::new),
+        })
+    }
+}
+
+impl Authorizer for AllowAll {
+    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::Allow
+    }
+}

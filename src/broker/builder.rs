@@ -40,7 +40,9 @@ pub struct Builder {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address that cannot be understood or found.
-    #[error("cannot find the address {address}: {source}; give it as IP:PORT, for example 127.0.0.1:1883")]
+    #[error(
+        "cannot find the address {address}: {source}; give it as IP:PORT, for example 127.0.0.1:1883"
+    )]
     Address {
         /// As it was given.
         address: String,
@@ -59,7 +61,9 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no actix `System` on this thread.
-    #[error("no actix System runs on this thread; start the broker inside #[actix_web::main] or System::block_on")]
+    #[error(
+        "no actix System runs on this thread; start the broker inside #[actix_web::main] or System::block_on"
+    )]
     NoSystem,
 }
 
@@ -218,10 +222,16 @@ impl Builder {
 }
 
 fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let not_found = |source| StartError::Address { address: address.to_owned(), source };
+    let not_found = |source| StartError::Address {
+        address: address.to_owned(),
+        source,
+    };
     let resolved = address.to_socket_addrs().map_err(not_found)?.next();
     let resolved = resolved.ok_or_else(|| not_found(io::ErrorKind::NotFound.into()))?;
-    let failed = |source| StartError::Listen { address: resolved, source };
+    let failed = |source| StartError::Listen {
+        address: resolved,
+        source,
+    };
     let listener = bind(resolved).map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;
     Ok((listener, local))
@@ -237,12 +247,19 @@ fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) {
             Some(arbiter) => Registry::start_in_arbiter(&arbiter.handle(), |_| make()),
             None => make().start(),
         };
-        ShardHandle { registry, batches_waiting: handle_batches }
+        ShardHandle {
+            registry,
+            batches_waiting: handle_batches,
+        }
     };
     let shards = if arbiters.is_empty() {
         vec![start(0, None)]
     } else {
-        arbiters.iter().enumerate().map(|(number, arbiter)| start(number, Some(arbiter))).collect()
+        arbiters
+            .iter()
+            .enumerate()
+            .map(|(number, arbiter)| start(number, Some(arbiter)))
+            .collect()
     };
     core.set_shards(shards);
 }

@@ -13,7 +13,7 @@ use std::{
 use foldhash::fast::RandomState;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::limits::Limits;
+use crate::{limits::Limits, metrics::ConnectRefusal};
 
 /// The doorkeeper of all MQTT listeners of one broker.
 pub(crate) struct Admission {
@@ -23,17 +23,6 @@ pub(crate) struct Admission {
     by_address_max: usize,
     rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
     checks: AtomicUsize,
-}
-
-/// Which limit a connection would have passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// `connections_max`
-    Connections,
-    /// `connections_per_address_max`
-    ConnectionsPerAddress,
-    /// `connects_per_address_per_sec`
-    ConnectRate,
 }
 
 /// A connection's place; given back when it is dropped.
@@ -53,35 +42,47 @@ impl Admission {
         });
         Self {
             connections: AtomicUsize::new(0),
-            connections_max: limits.connections_max,
+            connections_max: limits.connections_max as usize,
             by_address: Mutex::default(),
-            by_address_max: limits.connections_per_address_max,
+            by_address_max: limits.connections_per_address_max as usize,
             rate,
             checks: AtomicUsize::new(0),
         }
     }
 
+    /// Connections that are in.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Lets a connection in, or says which limit is in its way.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Refused> {
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
         let address = network_of(address);
         if let Some(rate) = &self.rate {
             if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_BETWEEN_CLEANUPS == 0 {
                 rate.retain_recent();
             }
-            rate.check_key(&address).map_err(|_| Refused::ConnectRate)?;
+            rate.check_key(&address)
+                .map_err(|_| ConnectRefusal::ConnectRate)?;
         }
         if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Connections);
+            return Err(ConnectRefusal::ConnectionsMax);
         }
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = self
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let count = by_address.entry(address).or_default();
         if *count >= self.by_address_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::ConnectionsPerAddress);
+            return Err(ConnectRefusal::ConnectionsPerAddressMax);
         }
         *count += 1;
-        Ok(Admitted { admission: self.clone(), address })
+        Ok(Admitted {
+            admission: self.clone(),
+            address,
+        })
     }
 }
 
@@ -89,7 +90,10 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let admission = &self.admission;
         admission.connections.fetch_sub(1, Ordering::Relaxed);
-        let mut by_address = admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = admission
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {

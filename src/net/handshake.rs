@@ -11,7 +11,7 @@ use crate::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
         Identity,
     },
-    metrics::RefusedReason,
+    metrics::{ConnectRefusal, ShardMetrics},
     mqtt::{
         ConnAck, ConnAckProperties, Connect, DecodeErrorKind, Decoded, LastWill, Message, Packet,
         ProtocolVersion, Publication, ReasonCode, decode_connect, encode,
@@ -35,53 +35,72 @@ const READ_BYTES: usize = 2048;
 struct Refusal {
     /// For the CONNACK; `None` where none is to be sent.
     answer: Option<(ProtocolVersion, ReasonCode)>,
-    counted_as: RefusedReason,
+    counted_as: ConnectRefusal,
 }
 
 impl Refusal {
-    const fn silent(counted_as: RefusedReason) -> Self {
-        Self { answer: None, counted_as }
+    const fn silent(counted_as: ConnectRefusal) -> Self {
+        Self {
+            answer: None,
+            counted_as,
+        }
     }
 
-    const fn with(version: ProtocolVersion, code: ReasonCode, counted_as: RefusedReason) -> Self {
-        Self { answer: Some((version, code)), counted_as }
+    const fn with(version: ProtocolVersion, code: ReasonCode, counted_as: ConnectRefusal) -> Self {
+        Self {
+            answer: Some((version, code)),
+            counted_as,
+        }
     }
 }
 
 /// Takes a connection from its first byte to its home shard, or refuses it.
-pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>) {
-    let Arrival { mut transport, peer, certificate, permit } = arrival;
+pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
+    let Arrival {
+        mut transport,
+        peer,
+        certificate,
+        permit,
+    } = arrival;
     let mut buffer = Vec::new();
     let within = Duration::from_secs(u64::from(core.limits.connect_timeout_secs));
     let read = read_connect(&mut *transport, &mut buffer, core);
     let length = match tokio::time::timeout(within, read).await {
         Ok(Ok(length)) => length,
-        Ok(Err(refusal)) => return refuse(&mut *transport, refusal, core).await,
+        Ok(Err(refusal)) => return refuse(&mut *transport, refusal, metrics).await,
         // [MQTT 3.1.1, 3.1.4]: no CONNECT within a reasonable time, the connection is closed.
         Err(_) => {
-            let refusal = Refusal::silent(RefusedReason::ConnectTimeout);
-            return refuse(&mut *transport, refusal, core).await;
+            let refusal = Refusal::silent(ConnectRefusal::ConnectTimeout);
+            return refuse(&mut *transport, refusal, metrics).await;
         }
     };
     let read_ahead = buffer.split_off(length);
-    let accepted = match decode_connect(&buffer, &core.limits.decode()) {
-        Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
-            accept(*connect, peer, certificate.as_ref(), core).await
-        }
-        _ => Err(Refusal::silent(RefusedReason::Malformed)),
+    let accepted = match decode_connect(&buffer, &core.decode_limits()) {
+        Ok(Decoded::Packet {
+            packet: Packet::Connect(connect),
+            ..
+        }) => accept(*connect, peer, certificate.as_ref(), core).await,
+        _ => Err(Refusal::silent(ConnectRefusal::Malformed)),
     };
     let connect = match accepted {
         Ok(connect) => connect,
-        Err(refusal) => return refuse(&mut *transport, refusal, core).await,
+        Err(refusal) => return refuse(&mut *transport, refusal, metrics).await,
     };
     let home = core.home(&connect.client_id);
-    let Some(shard) = core.shard(home) else { return };
+    let Some(shard) = core.shard(home) else {
+        return;
+    };
     if let Err(error) = transport.leave_reactor() {
         tracing::warn!(%error, "connection cannot move to its home shard");
         return;
     }
     // One message a socket, and sockets are bounded.
-    shard.registry.do_send(Attach { transport, read_ahead, connect, permit });
+    shard.registry.do_send(Attach {
+        transport,
+        read_ahead,
+        connect,
+        permit,
+    });
 }
 
 /// Reads until CONNECT is whole; its length.
@@ -90,12 +109,15 @@ async fn read_connect(
     buffer: &mut Vec<u8>,
     core: &Core,
 ) -> Result<usize, Refusal> {
-    let limits = core.limits.decode();
+    let limits = core.decode_limits();
     loop {
         match decode_connect(buffer, &limits) {
-            Ok(Decoded::Packet { packet: Packet::Connect(_), length }) => return Ok(length),
+            Ok(Decoded::Packet {
+                packet: Packet::Connect(_),
+                length,
+            }) => return Ok(length),
             // The first packet must be CONNECT. [MQTT-3.1.0-1]
-            Ok(Decoded::Packet { .. }) => return Err(Refusal::silent(RefusedReason::Malformed)),
+            Ok(Decoded::Packet { .. }) => return Err(Refusal::silent(ConnectRefusal::Malformed)),
             Ok(Decoded::More { .. }) => {}
             Err(error) => {
                 tracing::debug!(%error, "CONNECT refused");
@@ -103,15 +125,15 @@ async fn read_connect(
                     DecodeErrorKind::UnsupportedProtocolVersion { level } => Refusal::with(
                         answer_version(level),
                         ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
-                        RefusedReason::ProtocolVersion,
+                        ConnectRefusal::ProtocolVersion,
                     ),
-                    _ => Refusal::silent(RefusedReason::Malformed),
+                    _ => Refusal::silent(ConnectRefusal::Malformed),
                 });
             }
         }
         buffer.reserve(READ_BYTES);
         match transport.read_buf(buffer).await {
-            Ok(0) | Err(_) => return Err(Refusal::silent(RefusedReason::Closed)),
+            Ok(0) | Err(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
             Ok(_) => {}
         }
     }
@@ -119,7 +141,11 @@ async fn read_connect(
 
 /// How a client of an unknown protocol level is answered.
 const fn answer_version(level: u8) -> ProtocolVersion {
-    if level > 4 { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 }
+    if level > 4 {
+        ProtocolVersion::V5
+    } else {
+        ProtocolVersion::V3_1_1
+    }
 }
 
 /// Checks who the client is and whether it may connect.
@@ -136,29 +162,46 @@ async fn accept(
         return Err(Refusal::with(
             version,
             ReasonCode::ClientIdentifierNotValid,
-            RefusedReason::ClientIdentifier,
+            ConnectRefusal::ClientIdentifier,
         ));
     }
     if connect.properties.authentication_method.is_some() {
         return Err(Refusal::with(
             version,
             ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
-            RefusedReason::Credentials,
+            ConnectRefusal::BadCredentials,
         ));
     }
-    let client_id: Arc<str> =
-        if is_assigned { assigned_client_id().into() } else { connect.client_id.into() };
+    let client_id: Arc<str> = if is_assigned {
+        assigned_client_id().into()
+    } else {
+        connect.client_id.into()
+    };
     let identity = authenticate(&connect, &client_id, peer, certificate, core).await?;
-    let request = |action| AccessRequest { identity: &identity, client_id: &client_id, peer, action };
+    let request = |action| AccessRequest {
+        identity: &identity,
+        client_id: &client_id,
+        peer,
+        action,
+    };
     let denied = |action| core.authorizer.authorize(&request(action)) == Decision::Deny;
-    let not_authorized =
-        || Refusal::with(version, ReasonCode::NotAuthorized, RefusedReason::NotAuthorized);
+    let not_authorized = || {
+        Refusal::with(
+            version,
+            ReasonCode::NotAuthorized,
+            ConnectRefusal::NotAuthorized,
+        )
+    };
     if denied(Action::Connect) {
         return Err(not_authorized());
     }
     if let Some(will) = &connect.will
         && (will.topic.starts_with("$events/")
-            || denied(Action::Publish { topic: will.topic, qos: will.qos, retain: will.retain }))
+            || denied(Action::Publish {
+                topic: will.topic,
+                qos: will.qos,
+                retain: will.retain,
+            }))
     {
         return Err(not_authorized());
     }
@@ -172,7 +215,10 @@ async fn accept(
         receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
         maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
         topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),
-        problem_information: connect.properties.request_problem_information.unwrap_or(true),
+        problem_information: connect
+            .properties
+            .request_problem_information
+            .unwrap_or(true),
         identity,
         client_id,
         peer,
@@ -193,16 +239,19 @@ async fn authenticate(
         certificate,
         peer,
     };
-    core.authenticator.authenticate(credentials).await.map_err(|error| {
-        tracing::debug!(%error, client_id, "CONNECT refused");
-        let code = match error {
-            AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
-            AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
-            AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
-            AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
-        };
-        Refusal::with(connect.version, code, RefusedReason::Credentials)
-    })
+    core.authenticator
+        .authenticate(credentials)
+        .await
+        .map_err(|error| {
+            tracing::debug!(%error, client_id, "CONNECT refused");
+            let code = match error {
+                AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
+                AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
+                AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
+                AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
+            };
+            Refusal::with(connect.version, code, ConnectRefusal::BadCredentials)
+        })
 }
 
 fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
@@ -231,8 +280,8 @@ fn assigned_client_id() -> String {
 }
 
 /// Answers where an answer is due, and closes.
-async fn refuse(transport: &mut dyn Transport, refusal: Refusal, core: &Core) {
-    core.metrics.refused(refusal.counted_as);
+async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &ShardMetrics) {
+    metrics.connects_refused.increment(refusal.counted_as);
     if let Some((version, reason)) = refusal.answer {
         let ack = ConnAck {
             session_present: false, // [MQTT-3.2.2-6]

@@ -7,11 +7,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Admission, Arrival, Refused, handshake, tls};
+use super::{Admission, Arrival, handshake, tls};
 use crate::{
     actors::{Core, TcpTransport, Transport},
     auth::ClientCertificate,
-    metrics::RefusedReason,
+    metrics::{ConnectRefusal, ShardMetrics},
 };
 
 /// Connections that the kernel holds before they are accepted.
@@ -23,6 +23,8 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct ListenerParts {
     pub(crate) core: Arc<Core>,
+    /// Of the shard that accepts.
+    pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) stop: CancellationToken,
@@ -30,7 +32,11 @@ pub(crate) struct ListenerParts {
 
 /// Binds a listening socket; every shard accepts from a copy of it.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restarted broker finds its port free although old connections linger in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -71,11 +77,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
         Ok(permit) => permit,
         Err(refused) => {
             // Nothing is answered: before CONNECT the broker does not know what to say.
-            parts.core.metrics.refused(match refused {
-                Refused::Connections => RefusedReason::Connections,
-                Refused::ConnectionsPerAddress => RefusedReason::ConnectionsPerAddress,
-                Refused::ConnectRate => RefusedReason::ConnectRate,
-            });
+            parts.metrics.connects_refused.increment(refused);
             return;
         }
     };
@@ -84,6 +86,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
     let core = parts.core.clone();
+    let metrics = parts.metrics.clone();
     let stop = parts.stop.clone();
     let transport = TcpTransport::new(stream);
     let tls = parts.tls.clone();
@@ -91,10 +94,15 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
         let arriving = async {
             let (transport, certificate) = match tls {
                 None => (Box::new(transport) as Box<dyn Transport>, None),
-                Some(config) => secure(transport, config, &core).await?,
+                Some(config) => secure(transport, config, &core, &metrics).await?,
             };
-            let arrival = Arrival { transport, peer, certificate, permit: Box::new(permit) };
-            handshake(arrival, &core).await;
+            let arrival = Arrival {
+                transport,
+                peer,
+                certificate,
+                permit: Box::new(permit),
+            };
+            handshake(arrival, &core, &metrics).await;
             Some(())
         };
         tokio::select! {
@@ -109,27 +117,33 @@ async fn secure(
     transport: TcpTransport,
     config: Arc<rustls::ServerConfig>,
     core: &Core,
+    metrics: &ShardMetrics,
 ) -> Option<(Box<dyn Transport>, Option<ClientCertificate>)> {
     let within = Duration::from_secs(u64::from(core.limits.connect_timeout_secs));
-    let stream = match tokio::time::timeout(within, TlsAcceptor::from(config).accept(transport)).await
-    {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            core.metrics.refused(RefusedReason::Tls);
-            return None;
-        }
-        Err(_) => {
-            core.metrics.refused(RefusedReason::ConnectTimeout);
-            return None;
-        }
-    };
+    let stream =
+        match tokio::time::timeout(within, TlsAcceptor::from(config).accept(transport)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake failed");
+                metrics.connects_refused.increment(ConnectRefusal::Tls);
+                return None;
+            }
+            Err(_) => {
+                metrics
+                    .connects_refused
+                    .increment(ConnectRefusal::ConnectTimeout);
+                return None;
+            }
+        };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    if chain.is_empty() {
+        return Some((Box::new(stream), None));
+    }
     let certificate = match tls::client_certificate(chain) {
-        Ok(certificate) => certificate,
+        Ok(certificate) => Some(certificate),
         Err(error) => {
             tracing::debug!(%error, "client certificate cannot be used");
-            core.metrics.refused(RefusedReason::Tls);
+            metrics.connects_refused.increment(ConnectRefusal::Tls);
             return None;
         }
     };

@@ -8,6 +8,6 @@ mod handshake;
 mod listener;
 pub mod tls;
 
-pub(crate) use admission::{Admission, Refused};
+pub(crate) use admission::Admission;
 pub(crate) use handshake::{Arrival, handshake};
 pub(crate) use listener::{ListenerParts, accept_loop, bind};

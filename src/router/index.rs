@@ -8,10 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::{
-    Place, Plan, SharedTargets, Subscriber,
-    tree::Tree,
-};
+use super::{Place, Plan, SharedTargets, Subscriber, tree::Tree};
 use crate::mqtt::FilterParts;
 
 /// All subscriptions of all sessions.
@@ -50,24 +47,33 @@ impl Index {
 
     /// Adds a subscription, or replaces that session's to the same filter; whether it is new.
     pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
-        let is_new = self.write().change(filter.filter, |s| s.insert(filter.share_name, subscriber));
-        self.subscriptions.fetch_add(usize::from(is_new), Ordering::Relaxed);
+        let is_new = self
+            .write()
+            .change(filter.filter, |s| s.insert(filter.share_name, subscriber));
+        self.subscriptions
+            .fetch_add(usize::from(is_new), Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
         is_new
     }
 
     /// Removes a subscription; whether it was there.
     pub fn unsubscribe(&self, filter: FilterParts<'_>, place: Place) -> bool {
-        let removed = self.write().change(filter.filter, |s| s.remove(filter.share_name, place));
-        self.subscriptions.fetch_sub(usize::from(removed), Ordering::Relaxed);
+        let removed = self
+            .write()
+            .change(filter.filter, |s| s.remove(filter.share_name, place));
+        self.subscriptions
+            .fetch_sub(usize::from(removed), Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
         removed
     }
 
     /// Says whether the session at `place`, a member of a shared subscription, is away.
     pub fn set_away(&self, filter: FilterParts<'_>, place: Place, away: bool) {
-        let Some(share_name) = filter.share_name else { return };
-        self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
+        let Some(share_name) = filter.share_name else {
+            return;
+        };
+        self.write()
+            .change(filter.filter, |s| s.set_away(share_name, place, away));
         self.generation.fetch_add(1, Ordering::Release);
     }
 

@@ -51,7 +51,11 @@ impl SubscriberSet {
         }
         self.list.push(subscriber);
         if self.positions.is_none() && self.list.len() >= INDEXED_FROM {
-            let positions = self.list.iter().enumerate().map(|(at, s)| (s.place, at as u32));
+            let positions = self
+                .list
+                .iter()
+                .enumerate()
+                .map(|(at, s)| (s.place, at as u32));
             self.positions = Some(Box::new(positions.collect()));
         }
         true
@@ -59,7 +63,9 @@ impl SubscriberSet {
 
     /// Removes; whether it was there.
     pub(super) fn remove(&mut self, place: Place) -> bool {
-        let Some(at) = self.position(place) else { return false };
+        let Some(at) = self.position(place) else {
+            return false;
+        };
         self.list.swap_remove(at);
         if let Some(positions) = &mut self.positions {
             positions.remove(&place);
@@ -105,24 +111,34 @@ impl Subscribers {
     }
 
     pub(super) fn insert(&mut self, share_name: Option<&str>, subscriber: Subscriber) -> bool {
-        let Some(name) = share_name else { return self.direct.insert(subscriber) };
-        let at = self.groups.iter().position(|g| &*g.name == name).unwrap_or_else(|| {
-            self.groups.push(SharedGroup {
-                name: name.into(),
-                members: SubscriberSet::default(),
-                away: SubscriberSet::default(),
-                turn: Arc::default(),
+        let Some(name) = share_name else {
+            return self.direct.insert(subscriber);
+        };
+        let at = self
+            .groups
+            .iter()
+            .position(|g| &*g.name == name)
+            .unwrap_or_else(|| {
+                self.groups.push(SharedGroup {
+                    name: name.into(),
+                    members: SubscriberSet::default(),
+                    away: SubscriberSet::default(),
+                    turn: Arc::default(),
+                });
+                self.groups.len() - 1
             });
-            self.groups.len() - 1
-        });
         let group = &mut self.groups[at];
         let was_away = group.away.remove(subscriber.place);
         group.members.insert(subscriber) && !was_away
     }
 
     pub(super) fn remove(&mut self, share_name: Option<&str>, place: Place) -> bool {
-        let Some(name) = share_name else { return self.direct.remove(place) };
-        let Some(at) = self.groups.iter().position(|g| &*g.name == name) else { return false };
+        let Some(name) = share_name else {
+            return self.direct.remove(place);
+        };
+        let Some(at) = self.groups.iter().position(|g| &*g.name == name) else {
+            return false;
+        };
         let group = &mut self.groups[at];
         let removed = group.members.remove(place) || group.away.remove(place);
         if group.members.is_empty() && group.away.is_empty() {
@@ -133,7 +149,9 @@ impl Subscribers {
 
     /// Moves a member between those who are there and those who are away.
     pub(super) fn set_away(&mut self, share_name: &str, place: Place, away: bool) {
-        let Some(group) = self.groups.iter_mut().find(|g| &*g.name == share_name) else { return };
+        let Some(group) = self.groups.iter_mut().find(|g| &*g.name == share_name) else {
+            return;
+        };
         let (from, to) = if away {
             (&mut group.members, &mut group.away)
         } else {

@@ -66,7 +66,10 @@ pub struct Violation {
 
 impl Violation {
     const fn protocol_error(clause: &'static str) -> Self {
-        Self { reason: ReasonCode::ProtocolError, clause }
+        Self {
+            reason: ReasonCode::ProtocolError,
+            clause,
+        }
     }
 }
 
@@ -80,7 +83,9 @@ impl Session {
         packet: Packet<'p>,
         now: Timestamp,
     ) -> Result<Option<Request<'p>>, Violation> {
-        let Some(link) = self.link.as_deref_mut() else { return Ok(None) };
+        let Some(link) = self.link.as_deref_mut() else {
+            return Ok(None);
+        };
         match packet {
             Packet::Publish(publish) => return self.handle_publish(publish),
             Packet::PubAck(ack) => {
@@ -103,7 +108,10 @@ impl Session {
             Packet::Disconnect(disconnect) => {
                 // A session that was to end with its connection cannot be made to last.
                 // [MQTT 5.0, 3.14.2.2.2]
-                let extends = disconnect.properties.session_expiry_interval.is_some_and(|s| s > 0);
+                let extends = disconnect
+                    .properties
+                    .session_expiry_interval
+                    .is_some_and(|s| s > 0);
                 if extends && !link.settings.may_extend_expiry {
                     return Err(Violation::protocol_error("MQTT 5.0, 3.14.2.2.2"));
                 }
@@ -121,7 +129,9 @@ impl Session {
 
     /// Acknowledges a message once the broker has done with it what there was to do.
     pub fn publish_done(&mut self, qos: QoS, packet_id: Option<PacketId>, reason: ReasonCode) {
-        let (Some(link), Some(id)) = (self.link.as_deref_mut(), packet_id) else { return };
+        let (Some(link), Some(id)) = (self.link.as_deref_mut(), packet_id) else {
+            return;
+        };
         let ack = Ack::with_reason(id, reason);
         match qos {
             QoS::AtMostOnce => {}
@@ -139,7 +149,9 @@ impl Session {
         &mut self,
         publish: Publish<'p>,
     ) -> Result<Option<Request<'p>>, Violation> {
-        let Some(link) = self.link.as_deref_mut() else { return Ok(None) };
+        let Some(link) = self.link.as_deref_mut() else {
+            return Ok(None);
+        };
         if !publish.properties.subscription_identifiers.is_empty() {
             return Err(Violation::protocol_error("MQTT-3.3.4-6"));
         }
@@ -165,8 +177,11 @@ impl Session {
 
     fn handle_pub_rel(&mut self, id: PacketId) {
         let known = self.incoming.waiting_to_be_released.remove(&id.number());
-        let reason =
-            if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        let reason = if known {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
         if let Some(link) = &mut self.link {
             link.send(&Packet::PubComp(Ack::with_reason(id, reason))); // [MQTT-4.3.3-11]
         }
@@ -178,8 +193,10 @@ fn resolve<'p>(link: &mut Link, publish: &Publish<'p>) -> Result<TopicName<'p>, 
     let Some(alias) = publish.properties.topic_alias else {
         return Ok(TopicName::Sent(publish.topic));
     };
-    let invalid =
-        Violation { reason: ReasonCode::TopicAliasInvalid, clause: "MQTT-3.3.2-9" };
+    let invalid = Violation {
+        reason: ReasonCode::TopicAliasInvalid,
+        clause: "MQTT-3.3.2-9",
+    };
     if !link.aliases_in.allows(alias) {
         return Err(invalid);
     }

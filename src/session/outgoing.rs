@@ -8,7 +8,7 @@ use super::{
     window::{InFlight, Window},
 };
 use crate::mqtt::{
-    Ack, Message, Packet, PacketId, PublishAs, PublishFlags, Publication, QoS, ReasonCode,
+    Ack, Message, Packet, PacketId, Publication, PublishAs, PublishFlags, QoS, ReasonCode,
     Timestamp, encode_publish, publish_size,
 };
 
@@ -24,18 +24,26 @@ impl<'a> SharedPublication<'a> {
     /// A message that so far lies in somebody's buffer.
     #[must_use]
     pub const fn new(publication: Publication<'a>) -> Self {
-        Self { publication, kept: None }
+        Self {
+            publication,
+            kept: None,
+        }
     }
 
     /// A message that is kept already.
     #[must_use]
     pub fn of(message: &'a Arc<Message>) -> Self {
-        Self { publication: message.publication(), kept: Some(message.clone()) }
+        Self {
+            publication: message.publication(),
+            kept: Some(message.clone()),
+        }
     }
 
     /// The shared copy, made when it is first asked for.
     pub fn keep(&mut self) -> Arc<Message> {
-        self.kept.get_or_insert_with(|| Arc::new(Message::new(&self.publication))).clone()
+        self.kept
+            .get_or_insert_with(|| Arc::new(Message::new(&self.publication)))
+            .clone()
     }
 }
 
@@ -76,7 +84,10 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { window: Window::default(), queue }
+        Self {
+            window: Window::default(),
+            queue,
+        }
     }
 
     pub(super) const fn begin_resending(&mut self) {
@@ -146,7 +157,9 @@ impl Session {
                 self.outgoing.send(link, delivery, &mut message, now)
             }
             Some(_) | None => {
-                self.outgoing.queue.push_unchecked(envelope(delivery, &mut message));
+                self.outgoing
+                    .queue
+                    .push_unchecked(envelope(delivery, &mut message));
                 Delivered::Queued { displaced: 0 }
             }
         }
@@ -158,11 +171,15 @@ impl Session {
         let Some(link) = &mut self.link else { return 0 };
         let mut dropped = self.outgoing.resend(link, now);
         while link.has_room() {
-            let Some(front) = self.outgoing.queue.front() else { break };
+            let Some(front) = self.outgoing.queue.front() else {
+                break;
+            };
             if front.qos != QoS::AtMostOnce && !self.outgoing.window_is_open(link) {
                 break;
             }
-            let Some(envelope) = self.outgoing.queue.pop() else { break };
+            let Some(envelope) = self.outgoing.queue.pop() else {
+                break;
+            };
             if envelope.message.publication().has_expired(now) {
                 dropped += 1; // [MQTT-3.3.2-5]
                 continue;
@@ -246,7 +263,9 @@ impl Outgoing {
             && link.has_room()
             && link.unacknowledged < link.settings.send_quota
         {
-            let Some((id, entry)) = self.window.next_unsent() else { break };
+            let Some((id, entry)) = self.window.next_unsent() else {
+                break;
+            };
             link.unacknowledged += 1;
             match entry {
                 InFlight::Released => link.send(&Packet::PubRel(Ack::success(id))),
@@ -279,7 +298,10 @@ impl Outgoing {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
                 link.unacknowledged += 1;
-                Some(self.window.push(InFlight::Published(envelope(delivery, message))))
+                Some(
+                    self.window
+                        .push(InFlight::Published(envelope(delivery, message))),
+                )
             }
         };
         if write(link, &message.publication, delivery, id, false, now) {
@@ -314,7 +336,11 @@ fn write(
     let version = link.settings.version;
     let alias = link.aliases_out.alias_for(publication.topic);
     let how = PublishAs {
-        flags: PublishFlags { dup, qos: delivery.qos, retain: delivery.retain },
+        flags: PublishFlags {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+        },
         packet_id,
         topic_alias: alias,
         subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),

@@ -40,7 +40,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Another broker has this directory.
-    #[error("data directory {path} is in use by another broker; stop it or choose another data_dir")]
+    #[error(
+        "data directory {path} is in use by another broker; stop it or choose another data_dir"
+    )]
     InUse {
         /// The directory.
         path: String,

@@ -4,7 +4,10 @@
 //! `round_trip` what must hold of any packet and of any bytes, `publish` the way of messages to
 //! subscribers, `topics` names and filters.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it must not be otherwise")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where it must not be otherwise"
+)]
 
 mod errors;
 mod known_bytes;

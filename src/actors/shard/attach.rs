@@ -11,9 +11,7 @@ use crate::{
         messages::{AcceptedConnect, Finish, Permit},
     },
     hooks::DisconnectReason,
-    mqtt::{
-        ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp,
-    },
+    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp},
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
     store::StoreError,
 };
@@ -34,14 +32,18 @@ impl Shard {
         now: Timestamp,
     ) -> Result<Prepared, StoreError> {
         let existing = self.clients.get(&connect.client_id).copied();
-        let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
+        let former_version = existing
+            .and_then(|s| self.slot(s))
+            .map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
         self.core.versions.reserve(version)?;
         if let Some(slot) = existing {
             self.take_over(slot, connect.clean_start, now);
         }
         let existing = self.clients.get(&connect.client_id).copied();
-        if connect.clean_start && let Some(slot) = existing {
+        if connect.clean_start
+            && let Some(slot) = existing
+        {
             self.forget(slot, now); // [MQTT-3.1.2-4]
         }
         let existing = existing.filter(|_| !connect.clean_start);
@@ -57,7 +59,11 @@ impl Shard {
                 version,
             };
         }
-        Ok(Prepared { slot, link: version, session_present: existing.is_some() })
+        Ok(Prepared {
+            slot,
+            link: version,
+            session_present: existing.is_some(),
+        })
     }
 
     /// Gives the session its connection and answers CONNACK: from here on the client is online.
@@ -74,9 +80,17 @@ impl Shard {
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
         let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
-        let packet = conn_ack(&connect, &settings, limits, expiry_secs, prepared.session_present);
+        let packet = conn_ack(
+            &connect,
+            &settings,
+            limits,
+            expiry_secs,
+            prepared.session_present,
+        );
         link.send(&Packet::ConnAck(Box::new(packet)));
-        let Some(slot) = self.slots.get_mut(prepared.slot as usize) else { return };
+        let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
+            return;
+        };
         slot.session.set_expiry_interval_secs(expiry_secs);
         slot.connected = Some(Connected {
             address,
@@ -95,8 +109,10 @@ impl Shard {
     }
 
     fn take_over(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
-        let Some(address) =
-            self.slot(slot).and_then(|s| s.connected.as_ref()).map(|c| c.address.clone())
+        let Some(address) = self
+            .slot(slot)
+            .and_then(|s| s.connected.as_ref())
+            .map(|c| c.address.clone())
         else {
             return;
         };
@@ -185,5 +201,9 @@ fn conn_ack<'a>(
         ..ConnAckProperties::default()
     };
     // Session Present says whether the state was there. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
-    ConnAck { session_present, reason: ReasonCode::Success, properties }
+    ConnAck {
+        session_present,
+        reason: ReasonCode::Success,
+        properties,
+    }
 }

@@ -52,14 +52,20 @@ impl Shard {
         departure: Departure,
         now: Timestamp,
     ) -> Vec<u8> {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return Vec::new() };
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Vec::new();
+        };
         if found.connected.take().is_none() {
             return Vec::new();
         }
         if let Some(code) = departure.code {
             found.session.disconnect(code);
         }
-        let bytes = found.session.detach().map(|mut link| link.take_unwritten()).unwrap_or_default();
+        let bytes = found
+            .session
+            .detach()
+            .map(|mut link| link.take_unwritten())
+            .unwrap_or_default();
         self.online -= 1;
         self.metrics.connections.set(self.online as u64);
         self.note_deadline(slot);
@@ -76,12 +82,20 @@ impl Shard {
 
     /// Publishes the Will, keeps it for later, or drops it.
     fn settle_will(&mut self, slot: u32, departure: Departure, now: Timestamp) {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        let Some(will) = found.will.take().filter(|_| departure.publishes_will) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(will) = found.will.take().filter(|_| departure.publishes_will) else {
+            return;
+        };
         let expiry_secs = found.session.expiry_interval_secs();
         // The Will waits for its delay or for the session's end, whichever comes first.
         // [MQTT-3.1.3-9] [MQTT-3.1.2-8]
-        let delay_secs = if departure.ends_session { 0 } else { will.delay_secs.min(expiry_secs) };
+        let delay_secs = if departure.ends_session {
+            0
+        } else {
+            will.delay_secs.min(expiry_secs)
+        };
         if delay_secs == 0 {
             self.publish_will(slot, &will, now);
         } else if !departure.is_resumed {
@@ -93,7 +107,9 @@ impl Shard {
     }
 
     fn settle_expiry(&mut self, slot: u32, departure: Departure, now: Timestamp) {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
         let secs = found.session.expiry_interval_secs();
         if secs == 0 || departure.ends_session {
             self.forget(slot, now); // [MQTT-3.1.2-23]
@@ -109,7 +125,9 @@ impl Shard {
 
     /// Ends a session that has no connection; its Will is due at the latest now.
     pub(super) fn forget(&mut self, slot: u32, now: Timestamp) {
-        let Some(place) = self.place(slot) else { return };
+        let Some(place) = self.place(slot) else {
+            return;
+        };
         if let Some(will) = self.slots[slot as usize].will.take() {
             self.publish_will(slot, &will, now);
         }
@@ -135,7 +153,9 @@ impl Shard {
 
     /// What is due for a slot whose timer has come.
     pub(super) fn timer_due(&mut self, slot: u32, generation: u32, now: Timestamp) {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
         if found.generation != generation || found.connected.is_some() {
             return;
         }
@@ -160,7 +180,9 @@ impl Shard {
 
     /// Shared subscriptions prefer members that are there.
     pub(super) fn set_shared_away(&self, slot: u32, away: bool) {
-        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else { return };
+        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
+            return;
+        };
         if !found.session.has_shared_subscriptions() {
             return;
         }

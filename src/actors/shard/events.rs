@@ -19,7 +19,9 @@ pub(super) const EVENTS_PREFIX: &str = "$events/";
 impl Shard {
     pub(super) fn announce_connected(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
         let Some(found) = self.slot(slot) else { return };
-        let Some(link) = found.session.link() else { return };
+        let Some(link) = found.session.link() else {
+            return;
+        };
         let event = ClientConnected {
             clientid: found.session.client_id().clone(),
             username: username(found),
@@ -130,7 +132,9 @@ impl Shard {
         if plan.is_empty() {
             return;
         }
-        let Ok(payload) = serde_json::to_vec(event) else { return };
+        let Ok(payload) = serde_json::to_vec(event) else {
+            return;
+        };
         let publication = Publication {
             topic,
             payload: &payload,

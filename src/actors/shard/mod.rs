@@ -115,7 +115,6 @@ pub(super) struct Connected {
 
 impl Shard {
     pub(super) fn new(host: Host, core: Arc<Core>, metrics: Arc<ShardMetrics>) -> Self {
-        let limits = &core.limits;
         Self {
             host,
             metrics,
@@ -130,8 +129,8 @@ impl Shard {
             scratch: vec![0; SCRATCH_BYTES],
             next_generation: 0,
             version_floor: core.versions.floor(),
-            decode_limits: limits.decode(),
-            queue_limits: limits.queue(),
+            decode_limits: core.decode_limits(),
+            queue_limits: core.queue_limits(),
             online: 0,
             shutting_down: None,
             core,
@@ -154,12 +153,20 @@ impl Shard {
     /// The slot, if `link` still is its connection.
     pub(super) fn linked(&mut self, slot: u32, link: u64) -> Option<&mut Slot> {
         let found = self.slots.get_mut(slot as usize)?;
-        found.connected.as_ref().is_some_and(|c| c.link == link).then_some(found)
+        found
+            .connected
+            .as_ref()
+            .is_some_and(|c| c.link == link)
+            .then_some(found)
     }
 
     fn place(&self, slot: u32) -> Option<Place> {
         let generation = self.slot(slot)?.generation;
-        Some(Place { host: self.host, slot, generation })
+        Some(Place {
+            host: self.host,
+            slot,
+            generation,
+        })
     }
 
     pub(super) fn find(&self, client_id: &str) -> Option<&Slot> {
@@ -167,7 +174,8 @@ impl Shard {
     }
 
     pub(super) fn is_online(&self, client_id: &str) -> bool {
-        self.find(client_id).is_some_and(|slot| slot.connected.is_some())
+        self.find(client_id)
+            .is_some_and(|slot| slot.connected.is_some())
     }
 
     pub(super) fn describe(&self, client_id: &str) -> Option<ClientSession> {
@@ -191,7 +199,10 @@ impl Shard {
 
     /// The connection actors of all that are online.
     pub(super) fn connections(&self) -> Vec<Addr<Connection>> {
-        self.slots.iter().filter_map(|(_, s)| Some(s.connected.as_ref()?.address.clone())).collect()
+        self.slots
+            .iter()
+            .filter_map(|(_, s)| Some(s.connected.as_ref()?.address.clone()))
+            .collect()
     }
 
     /// Keeps the deadline array in step with the session's own.

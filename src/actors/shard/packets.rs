@@ -3,7 +3,9 @@
 use super::{Departure, Shard};
 use crate::{
     hooks::DisconnectReason,
-    mqtt::{DecodeError, Decoded, Disconnect, Packet, ProtocolVersion, ReasonCode, Timestamp, decode},
+    mqtt::{
+        DecodeError, Decoded, Disconnect, Packet, ProtocolVersion, ReasonCode, Timestamp, decode,
+    },
     session::{Request, Violation},
 };
 
@@ -18,7 +20,11 @@ impl Shard {
         bytes: &[u8],
         now: Timestamp,
     ) -> Result<usize, Departure> {
-        let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) else {
+        let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|s| s.session.link_mut())
+        else {
             return Ok(0);
         };
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
@@ -38,7 +44,10 @@ impl Shard {
         }
         self.metrics.bytes_received.add(bytes.len() as u64);
         if at > 0
-            && let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
+            && let Some(link) = self
+                .slots
+                .get_mut(slot as usize)
+                .and_then(|s| s.session.link_mut())
         {
             link.keep_alive_mut().packet_received(now);
             self.note_deadline(slot);
@@ -47,7 +56,9 @@ impl Shard {
     }
 
     fn handle(&mut self, slot: u32, packet: Packet<'_>, now: Timestamp) -> Result<(), Departure> {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(()) };
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Ok(());
+        };
         let request = found.session.handle(packet, now).map_err(violation)?;
         match request {
             None => Ok(()),
@@ -58,9 +69,7 @@ impl Shard {
             Some(Request::Unsubscribe(unsubscribe)) => {
                 self.handle_unsubscribe(slot, &unsubscribe, now)
             }
-            Some(Request::Disconnect(disconnect)) => {
-                Err(self.handle_disconnect(slot, &disconnect))
-            }
+            Some(Request::Disconnect(disconnect)) => Err(self.handle_disconnect(slot, &disconnect)),
         }
     }
 

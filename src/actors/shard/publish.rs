@@ -9,9 +9,7 @@ use crate::{
     actors::messages::{Deliver, RemoteDelivery, RemoteTargets},
     auth::{AccessRequest, Action, Decision},
     metrics::DropReason,
-    mqtt::{
-        Message, Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp,
-    },
+    mqtt::{Message, Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
     router::{Host, OwnCopy, Place, Plan, Target},
     session::{Delivered, Delivery, SharedPublication},
 };
@@ -64,7 +62,9 @@ impl Shard {
     ) -> Result<(), Departure> {
         let PublishFlags { qos, retain, .. } = publish.flags;
         self.metrics.messages_received[usize::from(qos.number())].add(1);
-        let Some(recent) = self.recent_topic(slot, topic, qos, retain) else { return Ok(()) };
+        let Some(recent) = self.recent_topic(slot, topic, qos, retain) else {
+            return Ok(());
+        };
         let reason = if recent.decision == Decision::Deny {
             self.metrics.dropped(DropReason::NotAuthorized, 1);
             ReasonCode::NotAuthorized
@@ -104,6 +104,7 @@ impl Shard {
         let reason = if !retained {
             ReasonCode::QuotaExceeded
         } else if plan.is_empty() {
+            self.metrics.dropped(DropReason::NoSubscriber, 1);
             ReasonCode::NoMatchingSubscribers
         } else {
             let publisher = self.place(slot);
@@ -134,7 +135,11 @@ impl Shard {
             self.core.retained.clear(publication.topic);
             return true;
         }
-        let kept = self.core.retained.set(Arc::new(Message::new(publication))).is_ok();
+        let kept = self
+            .core
+            .retained
+            .set(Arc::new(Message::new(publication)))
+            .is_ok();
         if !kept {
             self.metrics.dropped(DropReason::RetainedFull, 1);
         }
@@ -153,14 +158,24 @@ impl Shard {
         for target in plan.targets_at(self.host) {
             self.deliver(target, &mut message, publisher, now);
         }
-        for host in plan.hosts().filter(|host| *host != self.host) {
+        for host in plan.hosts() {
+            if host == self.host {
+                continue;
+            }
             if host == Host::IN_PROCESS {
                 for target in plan.targets_at(host) {
                     self.deliver_in_process(target, &mut message);
                 }
             } else {
                 let to = RemoteTargets::Planned(plan.clone());
-                self.send_away(host, RemoteDelivery { message: message.keep(), publisher, to });
+                self.send_away(
+                    host,
+                    RemoteDelivery {
+                        message: message.keep(),
+                        publisher,
+                        to,
+                    },
+                );
             }
         }
         for group in plan.shared() {
@@ -171,7 +186,11 @@ impl Shard {
                 self.deliver_in_process(target, &mut message);
             } else {
                 let to = RemoteTargets::Member(target.clone());
-                let delivery = RemoteDelivery { message: message.keep(), publisher, to };
+                let delivery = RemoteDelivery {
+                    message: message.keep(),
+                    publisher,
+                    to,
+                };
                 self.send_away(target.place.host, delivery);
             }
         }
@@ -179,7 +198,12 @@ impl Shard {
 
     /// Delivers what another shard has gathered for this one.
     pub(in crate::actors) fn deliver_all(&mut self, batch: Vec<RemoteDelivery>, now: Timestamp) {
-        for RemoteDelivery { message, publisher, to } in batch {
+        for RemoteDelivery {
+            message,
+            publisher,
+            to,
+        } in batch
+        {
             let mut message = SharedPublication::of(&message);
             match to {
                 RemoteTargets::Planned(plan) => {
@@ -207,7 +231,9 @@ impl Shard {
             OwnCopy::Never => return,
             OwnCopy::Other(own) => own,
         };
-        let Some(slot) = self.slots.get_mut(target.place.slot as usize) else { return };
+        let Some(slot) = self.slots.get_mut(target.place.slot as usize) else {
+            return;
+        };
         if slot.generation != target.place.generation {
             return;
         }
@@ -224,7 +250,7 @@ impl Shard {
             Delivered::Queued { displaced } => {
                 slot.wake();
                 if displaced > 0 {
-                    self.metrics.dropped(DropReason::QueueFull, displaced as u64);
+                    self.metrics.dropped(DropReason::QueueFull, displaced);
                 }
             }
             Delivered::QueueFull => self.metrics.dropped(DropReason::QueueFull, 1),
@@ -265,7 +291,10 @@ impl Shard {
     pub(in crate::actors) fn is_congested(&self) -> bool {
         self.core.shards().len() > 1
             && self.core.shards().iter().any(|shard| {
-                shard.batches_waiting.load(std::sync::atomic::Ordering::Relaxed) > BATCHES_MAX
+                shard
+                    .batches_waiting
+                    .load(std::sync::atomic::Ordering::Relaxed)
+                    > BATCHES_MAX
             })
     }
 
@@ -312,7 +341,9 @@ impl Shard {
     }
 
     fn may_publish(&self, slot: u32, topic: &str, qos: QoS, retain: bool) -> Decision {
-        let Some(found) = self.slot(slot) else { return Decision::Deny };
+        let Some(found) = self.slot(slot) else {
+            return Decision::Deny;
+        };
         if topic.starts_with(EVENTS_PREFIX) {
             return Decision::Deny;
         }

@@ -26,16 +26,20 @@ impl Shard {
             let (reason, existed) = self.subscribe_one(slot, asked, identifier, now)?;
             let handling = asked.options.retain_handling;
             let sends = match handling {
-                RetainHandling::Send => true,       // [MQTT-3.3.1-9]
+                RetainHandling::Send => true,          // [MQTT-3.3.1-9]
                 RetainHandling::SendIfNew => !existed, // [MQTT-3.3.1-10]
-                RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
+                RetainHandling::DoNotSend => false,    // [MQTT-3.3.1-11]
             };
             if sends && !reason.is_failure() {
                 send_retained.push(asked);
             }
             reasons.push(reason);
         }
-        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
+        if let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|s| s.session.link_mut())
+        {
             link.send(&Packet::SubAck(SubAck {
                 packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
                 properties: AckProperties::NONE,
@@ -71,7 +75,7 @@ impl Shard {
             return Ok((ReasonCode::TopicFilterInvalid, false));
         };
         let existed = found.session.is_subscribed(asked.filter);
-        let limit = self.core.limits.subscriptions_per_client_max;
+        let limit = self.core.limits.subscriptions_per_client_max as usize;
         if !existed && found.session.subscriptions_len() >= limit {
             return Ok((ReasonCode::QuotaExceeded, false));
         }
@@ -82,9 +86,22 @@ impl Shard {
             return Ok((ReasonCode::UnspecifiedError, false));
         };
         let options = asked.options;
-        self.core.index.subscribe(parts, Subscriber { place, options, identifier });
+        self.core.index.subscribe(
+            parts,
+            Subscriber {
+                place,
+                options,
+                identifier,
+            },
+        );
         if let Some(found) = self.slots.get_mut(slot as usize) {
-            found.session.subscribe(asked.filter, Subscription { options, identifier });
+            found.session.subscribe(
+                asked.filter,
+                Subscription {
+                    options,
+                    identifier,
+                },
+            );
         }
         self.announce_subscribed(slot, asked.filter, options.qos, now);
         let granted = match options.qos {
@@ -96,12 +113,17 @@ impl Shard {
     }
 
     fn may_subscribe(&self, slot: u32, parts: FilterParts<'_>, qos: QoS) -> Decision {
-        let Some(found) = self.slot(slot) else { return Decision::Deny };
+        let Some(found) = self.slot(slot) else {
+            return Decision::Deny;
+        };
         self.core.authorizer.authorize(&AccessRequest {
             identity: &found.presence.identity,
             client_id: found.session.client_id(),
             peer: found.presence.peer,
-            action: Action::Subscribe { filter: parts.filter, qos },
+            action: Action::Subscribe {
+                filter: parts.filter,
+                qos,
+            },
         })
     }
 
@@ -113,12 +135,16 @@ impl Shard {
         identifier: Option<u32>,
         now: Timestamp,
     ) {
-        let Ok(parts) = validate_filter(asked.filter) else { return };
+        let Ok(parts) = validate_filter(asked.filter) else {
+            return;
+        };
         if parts.share_name.is_some() {
             return; // [MQTT-4.8.2] no retained messages to shared subscriptions
         }
         let messages = self.core.retained.matching(parts.filter, now);
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
         let identifiers = identifier.map(|identifier| [identifier].into());
         for message in messages {
             let delivery = Delivery {
@@ -136,14 +162,18 @@ impl Shard {
         unsubscribe: &Unsubscribe<'_>,
         now: Timestamp,
     ) -> Result<(), Departure> {
-        let Some(place) = self.place(slot) else { return Ok(()) };
+        let Some(place) = self.place(slot) else {
+            return Ok(());
+        };
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
             let Ok(parts) = validate_filter(filter) else {
                 reasons.push(ReasonCode::TopicFilterInvalid);
                 continue;
             };
-            let Some(found) = self.slots.get_mut(slot as usize) else { break };
+            let Some(found) = self.slots.get_mut(slot as usize) else {
+                break;
+            };
             let qos = found.session.subscription(filter).map(|s| s.options.qos);
             found.session.unsubscribe(filter);
             let Some(qos) = qos else {
@@ -154,7 +184,11 @@ impl Shard {
             self.announce_unsubscribed(slot, filter, qos, now);
             reasons.push(ReasonCode::Success);
         }
-        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
+        if let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|s| s.session.link_mut())
+        {
             link.send(&Packet::UnsubAck(UnsubAck {
                 packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4]
                 properties: AckProperties::NONE,

@@ -1,0 +1,163 @@
+//! What the broker counts, and the text that monitoring reads.
+//!
+//! Each shard counts for itself in a [`ShardMetrics`] that only its own thread writes, so that
+//! counting costs a load and a store; a scrape adds the shards up. Actors and `http` count,
+//! `http` shows. Nothing here knows what the numbers mean to them.
+
+mod cells;
+mod encode;
+mod rest;
+
+use std::sync::Arc;
+
+pub use cells::{Counter, Gauge, PerLabel};
+
+pub use encode::CONTENT_TYPE;
+pub use rest::{RestMetrics, RestRoute};
+
+use crate::{hooks::DisconnectReason, labels::labels};
+
+labels! {
+    /// Why a message did not reach a subscriber, or was not taken from a publisher.
+    pub enum DropReason {
+        /// The subscriber's queue, or all queues together, were full.
+        QueueFull = "queue_full",
+        /// Its Message Expiry Interval had passed.
+        Expired = "expired",
+        /// It was larger than the subscriber's Maximum Packet Size.
+        PacketTooLarge = "packet_too_large",
+        /// The publisher had no permission for the topic.
+        NotAuthorized = "not_authorized",
+        /// Nobody had subscribed to the topic.
+        NoSubscriber = "no_subscriber",
+        /// The retained messages were at their limit.
+        RetainedFull = "retained_full",
+        /// QoS 0, and the subscriber was away.
+        Offline = "offline",
+    }
+}
+
+labels! {
+    /// Why somebody who wanted to connect could not.
+    pub enum ConnectRefusal {
+        /// User name, password or certificate were wrong or missing.
+        BadCredentials = "bad_credentials",
+        /// Right credentials, but not for this client identifier or from this address.
+        NotAuthorized = "not_authorized",
+        /// Connections of all clients were at their limit.
+        ConnectionsMax = "connections_max",
+        /// Connections from the address were at their limit.
+        ConnectionsPerAddressMax = "connections_per_address_max",
+        /// CONNECTs from the address came too fast.
+        ConnectRate = "connect_rate",
+        /// No complete CONNECT came in time.
+        ConnectTimeout = "connect_timeout",
+        /// What came was no CONNECT that the protocol allows.
+        Malformed = "malformed",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// A protocol version that the broker does not speak.
+        ProtocolVersion = "protocol_version",
+        /// A client identifier that cannot be used.
+        ClientIdentifier = "client_identifier",
+        /// The connection was closed before CONNECT.
+        Closed = "closed",
+    }
+}
+
+/// What one shard counts. Only the shard's own thread may write; anybody may read.
+#[derive(Debug, Default)]
+pub struct ShardMetrics {
+    /// MQTT connections that are online.
+    pub connections: Gauge,
+    /// Connections that have been accepted, with CONNACK and success.
+    pub connects_accepted: Counter,
+    /// Connections that have been refused.
+    pub connects_refused: PerLabel<ConnectRefusal>,
+    /// Connections that have ended.
+    pub disconnects: PerLabel<DisconnectReason>,
+    /// Sessions, with and without a connection.
+    pub sessions: Gauge,
+    /// Connections that were ended because nothing came in time.
+    pub keep_alive_timeouts: Counter,
+    /// PUBLISH packets received, by QoS.
+    pub messages_received: [Counter; 3],
+    /// PUBLISH packets sent, by QoS.
+    pub messages_sent: [Counter; 3],
+    /// Messages that were dropped.
+    pub messages_dropped: PerLabel<DropReason>,
+    /// Bytes read from clients (after TLS).
+    pub bytes_received: Counter,
+    /// Bytes written to clients (before TLS).
+    pub bytes_sent: Counter,
+}
+
+/// What is counted once for all shards, by whoever looks.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Subscriptions of all sessions.
+    pub subscriptions: Gauge,
+    /// Messages waiting for clients.
+    pub queue_messages: Gauge,
+    /// Bytes of messages waiting for clients.
+    pub queue_bytes: Gauge,
+    /// Retained messages.
+    pub retained_messages: Gauge,
+    /// Bytes of retained messages.
+    pub retained_bytes: Gauge,
+}
+
+/// Everything that is counted in one broker.
+#[derive(Debug)]
+pub struct Metrics {
+    shards: Vec<Arc<ShardMetrics>>,
+    totals: Totals,
+    rest: RestMetrics,
+}
+
+impl Metrics {
+    /// Zeroes for `shards` shards.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self {
+            shards: (0..shards.max(1)).map(|_| Arc::default()).collect(),
+            totals: Totals::default(),
+            rest: RestMetrics::default(),
+        }
+    }
+
+    /// What shard number `index` writes; for a number that there is not, the last one.
+    #[must_use]
+    pub fn shard(&self, index: usize) -> Arc<ShardMetrics> {
+        self.shards[index.min(self.shards.len() - 1)].clone()
+    }
+
+    /// What is counted once for all shards.
+    #[must_use]
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// What the REST interface writes.
+    #[must_use]
+    pub fn rest(&self) -> &RestMetrics {
+        &self.rest
+    }
+}
+
+impl ShardMetrics {
+    /// Counts messages that were dropped.
+    pub fn dropped(&self, reason: DropReason, messages: usize) {
+        self.messages_dropped.of(reason).add(messages as u64);
+    }
+
+    /// Counts what was written to a client: PUBLISH packets by QoS, and bytes.
+    pub fn sent(&self, messages: [u32; 3], bytes: usize) {
+        for (counter, n) in self.messages_sent.iter().zip(messages) {
+            if n > 0 {
+                counter.add(u64::from(n));
+            }
+        }
+        self.bytes_sent.add(bytes as u64);
+    }
+}
