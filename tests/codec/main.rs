@@ -1,12 +1,16 @@
 //! The codec from outside: bytes in, packets out, and back.
 //!
-//! `known_bytes` has packets as the specifications draw them, `errors` each rule broken once,
+//! `known_bytes` has packets as the specifications draw them, `errors*` each rule broken once,
 //! `round_trip` what must hold of any packet and of any bytes, `publish` the way of messages to
 //! subscribers, `topics` names and filters.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it must not be otherwise")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where it must not be otherwise"
+)]
 
 mod errors;
+mod errors_of_packets;
 mod known_bytes;
 mod packets;
 mod publish;
