@@ -451,3 +451,29 @@ fn auth_with_a_method_and_without_anything() {
         Packet::Auth(auth),
     );
 }
+
+#[test]
+fn what_is_shown_of_a_packet_holds_no_secret() {
+    let connect = Connect {
+        username: Some("alice"),
+        password: Some(b"hunter2"),
+        properties: ConnectProperties {
+            authentication_method: Some("PLAIN"),
+            authentication_data: Some(b"hunter2"),
+            ..ConnectProperties::default()
+        },
+        ..connect(V5)
+    };
+    let shown = format!("{:?}", Packet::Connect(Box::new(connect)));
+    assert!(
+        shown.contains("alice") && shown.contains("password: Some(<7 bytes>)"),
+        "{shown}"
+    );
+    assert!(!shown.contains(&format!("{:?}", b"hunter2")), "{shown}");
+
+    let publish = decode_whole(b"\x30\x05\0\x01tab", V3_1_1).unwrap();
+    assert!(
+        format!("{publish:?}").ends_with("payload: <2 bytes> })"),
+        "{publish:?}"
+    );
+}
