@@ -6,7 +6,7 @@
 use super::{QoS, Timestamp};
 
 /// An Application Message, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Publication<'a> {
     /// Topic Name.
     pub topic: &'a str,
@@ -45,7 +45,7 @@ impl Publication<'_> {
 }
 
 /// An Application Message that is kept: queued, in flight, retained or to be sent as a Will.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     topic: Box<str>,
     /// Properties, then payload, so that one message is few allocations.

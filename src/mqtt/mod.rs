@@ -4,6 +4,7 @@
 //! properties. Decoding borrows from the bytes that were read, so that a PUBLISH is routed
 //! without being copied first. Nothing here knows a session, a socket, a clock or an actor.
 
+mod debug;
 mod decode;
 mod encode;
 mod error;

@@ -126,7 +126,7 @@ pub enum Packet<'a> {
 }
 
 /// CONNECT, section 3.1.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Connect<'a> {
     /// Told by protocol name and level.
     pub version: ProtocolVersion,
@@ -147,7 +147,7 @@ pub struct Connect<'a> {
 }
 
 /// The Will of a CONNECT, section 3.1.2.5.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct LastWill<'a> {
     /// Will Topic.
     pub topic: &'a str,
@@ -184,7 +184,7 @@ pub struct PublishFlags {
 }
 
 /// PUBLISH, section 3.3.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Publish<'a> {
     /// DUP, QoS and RETAIN.
     pub flags: PublishFlags,

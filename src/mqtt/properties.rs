@@ -163,7 +163,7 @@ impl fmt::Debug for UserPropertiesBuf {
 }
 
 /// Properties of CONNECT, section 3.1.2.11.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct ConnectProperties<'a> {
     /// Session Expiry Interval in seconds; absent means 0, 0xFFFF_FFFF never.
     pub session_expiry_interval: Option<u32>,
@@ -195,7 +195,7 @@ pub struct WillProperties<'a> {
 }
 
 /// Properties of CONNACK, section 3.2.2.3.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct ConnAckProperties<'a> {
     /// Session Expiry Interval in seconds, where the server uses another than was asked for.
     pub session_expiry_interval: Option<u32>,
@@ -234,7 +234,7 @@ pub struct ConnAckProperties<'a> {
 }
 
 /// Properties of PUBLISH, section 3.3.2.3.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct PublishProperties<'a> {
     /// Message Expiry Interval in seconds.
     pub message_expiry_interval: Option<u32>,
@@ -300,7 +300,7 @@ pub struct DisconnectProperties<'a> {
 }
 
 /// Properties of AUTH, section 3.15.2.2.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct AuthProperties<'a> {
     /// Authentication Method.
     pub authentication_method: Option<&'a str>,

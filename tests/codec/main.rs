@@ -1,6 +1,6 @@
 //! The codec from outside: bytes in, packets out, and back.
 //!
-//! `known_bytes` has packets as the specifications draw them, `errors` each rule broken once,
+//! `known_bytes` has packets as the specifications draw them, `errors*` each rule broken once,
 //! `round_trip` what must hold of any packet and of any bytes, `publish` the way of messages to
 //! subscribers, `topics` names and filters.
 
@@ -10,6 +10,7 @@
 )]
 
 mod errors;
+mod errors_of_packets;
 mod known_bytes;
 mod packets;
 mod publish;
