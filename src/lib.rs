@@ -9,7 +9,7 @@ pub(crate) mod labels;
 pub mod limits;
 pub mod metrics;
 pub mod mqtt;
-pub(crate) mod net;
+pub mod net;
 pub mod router;
 pub mod session;
 pub mod store;
