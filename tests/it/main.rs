@@ -2,12 +2,4 @@
 
 mod support;
 
-mod embedding;
 mod keep_alive;
-mod limits;
-mod presence;
-mod protocol;
-mod sessions;
-mod shared_subscriptions;
-mod takeover;
-mod wills;

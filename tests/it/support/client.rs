@@ -31,7 +31,11 @@ pub(crate) struct Client {
 impl Client {
     /// A client on a stream that has sent nothing yet.
     pub(crate) fn on(stream: DuplexStream, version: ProtocolVersion) -> Self {
-        Self { stream, version, received: Vec::new() }
+        Self {
+            stream,
+            version,
+            received: Vec::new(),
+        }
     }
 
     /// A client that has not yet sent CONNECT.
@@ -50,7 +54,9 @@ impl Client {
         client.send(Packet::Connect(Box::new(connect))).await;
         let session_present = client
             .receive(|packet| {
-                let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
+                let Packet::ConnAck(ack) = packet else {
+                    panic!("CONNACK expected, not {packet:?}")
+                };
                 assert_eq!(ack.reason, ReasonCode::Success);
                 ack.session_present
             })
@@ -74,9 +80,12 @@ impl Client {
 
     /// Subscribes and expects it to be granted.
     pub(crate) async fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
-        self.send(subscribe(9, vec![filter(topic_filter, qos)])).await;
+        self.send(subscribe(9, vec![filter(topic_filter, qos)]))
+            .await;
         self.receive(|packet| {
-            let Packet::SubAck(ack) = packet else { panic!("SUBACK expected, not {packet:?}") };
+            let Packet::SubAck(ack) = packet else {
+                panic!("SUBACK expected, not {packet:?}")
+            };
             assert_eq!(ack.reasons[0].number(), qos.number());
         })
         .await;
@@ -94,7 +103,10 @@ impl Client {
 
     /// Expects a packet and looks at it.
     pub(crate) async fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
-        let limits = DecodeLimits { packet_bytes_max: u32::MAX, ..DecodeLimits::default() };
+        let limits = DecodeLimits {
+            packet_bytes_max: u32::MAX,
+            ..DecodeLimits::default()
+        };
         loop {
             match decode(&self.received, self.version, &limits).unwrap() {
                 Decoded::Packet { packet, length } => {
@@ -114,7 +126,12 @@ impl Client {
     pub(crate) async fn expect_nothing_for(&mut self, time: Duration) {
         assert!(self.received.is_empty(), "unexpected: {:?}", self.received);
         let read = timeout(time, self.stream.read_buf(&mut self.received)).await;
-        assert!(read.is_err(), "nothing is expected, but came: {:?} {:?}", read, self.received);
+        assert!(
+            read.is_err(),
+            "nothing is expected, but came: {:?} {:?}",
+            read,
+            self.received
+        );
     }
 
     /// Expects that nothing comes.
@@ -125,8 +142,14 @@ impl Client {
     /// Expects that the broker closes the connection without another packet.
     pub(crate) async fn expect_closed(&mut self) {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
-        let read = read.expect("the connection is expected to be closed").unwrap_or(0);
-        assert!(read == 0 && self.received.is_empty(), "unexpected: {:?}", self.received);
+        let read = read
+            .expect("the connection is expected to be closed")
+            .unwrap_or(0);
+        assert!(
+            read == 0 && self.received.is_empty(),
+            "unexpected: {:?}",
+            self.received
+        );
     }
 
     /// Expects DISCONNECT with this reason where the version has it, and the end.
