@@ -1,0 +1,229 @@
+//! The configuration of the `hearthmq` program: every option with its default.
+//!
+//! [`Config`] is plain data; [`load`](Config::load) fills it from a TOML file, the environment
+//! and the command line, `check` refuses what cannot work, and `example.toml` shows every option
+//! to people. Nothing here opens a socket or reads a certificate: the wiring above does, and an
+//! application that embeds the broker needs none of this.
+
+mod check;
+mod error;
+mod load;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+
+pub use error::{ConfigError, Place};
+
+/// A commented configuration file with every option at its default.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of everything that the broker keeps; made if missing.
+    pub data_dir: PathBuf,
+    /// Threads that serve MQTT connections; 0 = one for each core.
+    pub shards: u16,
+    /// Seconds that a shutdown may take before connections are cut.
+    pub shutdown_deadline_secs: u16,
+    /// MQTT listeners.
+    pub mqtt: MqttConfig,
+    /// HTTP listeners and what callers of the REST interface may use.
+    pub http: HttpConfig,
+    /// Certificates of the TLS listeners, MQTT and HTTPS alike.
+    pub tls: TlsFiles,
+    /// Accounts and permissions.
+    pub auth: AuthConfig,
+    /// Bounds on what clients may use.
+    pub limits: Limits,
+    /// The log.
+    pub log: LogConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "hearthmq-data".into(),
+            shards: 0,
+            shutdown_deadline_secs: 10,
+            mqtt: MqttConfig::default(),
+            http: HttpConfig::default(),
+            tls: TlsFiles::default(),
+            auth: AuthConfig::default(),
+            limits: Limits::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Where the accounts are: `auth.users`, seen from the data directory.
+    #[must_use]
+    pub fn users_file(&self) -> PathBuf {
+        self.data_dir.join(&self.auth.users)
+    }
+
+    /// Where the permissions are: `auth.policy`, seen from the data directory.
+    #[must_use]
+    pub fn policy_file(&self) -> PathBuf {
+        self.data_dir.join(&self.auth.policy)
+    }
+}
+
+/// `[mqtt]`: where MQTT clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MqttConfig {
+    /// Addresses for MQTT over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Addresses for MQTT over TLS.
+    pub tls: Vec<SocketAddr>,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            tls: Vec::new(),
+        }
+    }
+}
+
+/// `[http]`: where REST callers connect, and how much they may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Addresses for HTTP.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses for HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Threads that serve HTTP.
+    pub workers: u16,
+    /// Calls a second of one account; 0 = not limited.
+    pub calls_per_account_per_sec: u32,
+    /// Calls of one account that may come at once before the rate counts.
+    pub calls_per_account_burst: u32,
+    /// Calls a second from one address (IPv6: from one /64); 0 = not limited.
+    pub calls_per_address_per_sec: u32,
+    /// Calls from one address that may come at once before the rate counts.
+    pub calls_per_address_burst: u32,
+    /// Milliseconds that a call waits for the broker before it is answered with 504.
+    pub call_timeout_ms: u32,
+    /// Who may read `/metrics`.
+    pub metrics_access: MetricsAccess,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            https: Vec::new(),
+            workers: 1,
+            calls_per_account_per_sec: 1_000,
+            calls_per_account_burst: 2_000,
+            calls_per_address_per_sec: 1_000,
+            calls_per_address_burst: 2_000,
+            call_timeout_ms: 2_000,
+            metrics_access: MetricsAccess::Loopback,
+        }
+    }
+}
+
+/// Who may read `/metrics`, without an account in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetricsAccess {
+    /// Callers on the machine itself.
+    Loopback,
+    /// Whoever reaches the listener.
+    Anyone,
+    /// Nobody: `/metrics` does not exist.
+    Nobody,
+}
+
+/// `[tls]`: PEM files for the TLS listeners. An empty path stands for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The server's certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The server certificate's key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+    /// Certification authorities whose client certificates are accepted.
+    pub client_ca: Vec<PathBuf>,
+    /// Whether clients show a certificate.
+    pub client_auth: ClientAuth,
+    /// Certificate revocation lists.
+    pub crl: Vec<PathBuf>,
+    /// Whether an MQTT client with a certificate must use its Common Name as client identifier.
+    pub client_id_is_common_name: bool,
+}
+
+/// Whether TLS clients show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They are asked; those without one need a user name and a password.
+    Optional,
+    /// Those without one fail the handshake.
+    Required,
+}
+
+/// `[auth]`: who may connect and what they may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// File of accounts; a relative path starts at the data directory.
+    pub users: PathBuf,
+    /// File of permissions; a relative path starts at the data directory.
+    pub policy: PathBuf,
+    /// Whether MQTT clients without user name and certificate are admitted (the policy still
+    /// decides what they may do).
+    pub anonymous: bool,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            users: "users.toml".into(),
+            policy: "policy.toml".into(),
+            anonymous: false,
+        }
+    }
+}
+
+/// `[log]`: what is logged, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Levels, as `tracing` filters are written: `info`, `warn,hearthmq=debug`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

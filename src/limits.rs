@@ -1,0 +1,98 @@
+//! The bounds that keep one client from harming the others, as plain data.
+//!
+//! Every queue, table and rate of the broker has its bound here, with a default and a name that
+//! ends in its unit. The layers take what they need from it; nothing here knows who does, and the
+//! range of each value is checked where it is read (`config`).
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds on what clients may use. [`Limits::default`] suits a machine with a few GiB of memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at one time, over all MQTT listeners. One more is closed at once.
+    pub connections_max: u32,
+    /// Connections at one time from one address (IPv6: from one /64).
+    pub connections_per_address_max: u32,
+    /// CONNECTs a second from one address that go on for ever; 0 = not limited.
+    pub connects_per_address_per_sec: u32,
+    /// CONNECTs from one address that may come at once before the rate counts.
+    pub connects_per_address_burst: u32,
+    /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included.
+    pub connect_timeout_secs: u16,
+    /// Bytes of one Control Packet; MQTT 5 clients are told as Maximum Packet Size.
+    pub packet_bytes_max: u32,
+    /// Bytes of a Topic Name or Topic Filter.
+    pub topic_bytes_max: u16,
+    /// Levels of a Topic Name or Topic Filter.
+    pub topic_levels_max: u16,
+    /// Subscriptions of one client.
+    pub subscriptions_per_client_max: u32,
+    /// QoS 1 and 2 messages that a client may have sent and that are not acknowledged yet;
+    /// MQTT 5 clients are told as Receive Maximum.
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages sent to a client and not acknowledged yet; an MQTT 5 client's own
+    /// Receive Maximum lowers it.
+    pub in_flight_max: u16,
+    /// Topic Aliases that a client may set up; 0 = none. MQTT 5 clients are told.
+    pub topic_alias_maximum: u16,
+    /// Messages waiting for one client.
+    pub queue_messages_per_client_max: u32,
+    /// Bytes of messages waiting for one client.
+    pub queue_bytes_per_client_max: u64,
+    /// Messages waiting for all clients together.
+    pub queue_messages_max: u64,
+    /// Bytes of messages waiting for all clients together.
+    pub queue_bytes_max: u64,
+    /// Which message goes when a client's queue is full.
+    pub queue_full: QueueFull,
+    /// Retained messages.
+    pub retained_messages_max: u64,
+    /// Bytes of retained messages.
+    pub retained_bytes_max: u64,
+    /// Seconds that a session outlives its connection at most; MQTT 5 clients are told as Session
+    /// Expiry Interval. It is also the life of the sessions of MQTT 3 clients without Clean
+    /// Session. A Will Delay ends with the session, so this bounds it too.
+    pub session_expiry_secs_max: u32,
+    /// Longest Keep Alive in seconds; a client that asks for more, or for none, is given this as
+    /// Server Keep Alive (MQTT 5). 0 = clients choose.
+    pub keep_alive_secs_max: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 100_000,
+            connections_per_address_max: 20_000,
+            connects_per_address_per_sec: 1_000,
+            connects_per_address_burst: 20_000,
+            connect_timeout_secs: 10,
+            packet_bytes_max: 1_048_576,
+            topic_bytes_max: 4_096,
+            topic_levels_max: 128,
+            subscriptions_per_client_max: 1_000,
+            receive_maximum: 1_000,
+            in_flight_max: 100,
+            topic_alias_maximum: 32,
+            queue_messages_per_client_max: 10_000,
+            queue_bytes_per_client_max: 16_777_216,
+            queue_messages_max: 10_000_000,
+            queue_bytes_max: 1_073_741_824,
+            queue_full: QueueFull::DropOldest,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 268_435_456,
+            session_expiry_secs_max: 604_800,
+            keep_alive_secs_max: 0,
+        }
+    }
+}
+
+/// What happens to a message for a client whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueFull {
+    /// The oldest waiting message makes room.
+    DropOldest,
+    /// The arriving message is dropped.
+    DropNewest,
+}

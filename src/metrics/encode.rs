@@ -1,0 +1,283 @@
+//! The text that Prometheus reads: names, help texts and labels, in OpenMetrics form.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+
+use super::{
+    Metrics, ShardMetrics,
+    cells::{Counter, Gauge, Label, PerLabel},
+    rest::RestRoute,
+};
+
+/// What [`Metrics::encode`] returns, as an HTTP `Content-Type`.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Metrics {
+    /// Everything as of now, as OpenMetrics text of the type [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn encode(self: &Arc<Self>) -> String {
+        let mut registry = Registry::with_prefix("hearthmq");
+        registry.register_collector(Box::new(Scrape(Arc::clone(self))));
+        let mut out = String::with_capacity(8 * 1024);
+        text::encode(&mut out, &registry).expect("writing to a String cannot fail");
+        out
+    }
+}
+
+#[derive(Debug)]
+struct Scrape(Arc<Metrics>);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer {
+            shards: &self.0.shards,
+            encoder,
+        };
+        writer.clients()?;
+        writer.messages()?;
+        writer.rest(&self.0)
+    }
+}
+
+struct Writer<'s, 'e> {
+    shards: &'s [Arc<ShardMetrics>],
+    encoder: DescriptorEncoder<'e>,
+}
+
+impl Writer<'_, '_> {
+    fn clients(&mut self) -> fmt::Result {
+        self.gauge("connections", "MQTT connections online", |shard| {
+            &shard.connections
+        })?;
+        self.counter(
+            "connects_accepted",
+            "CONNECTs answered with success",
+            |shard| &shard.connects_accepted,
+        )?;
+        self.labelled(
+            "connects_refused",
+            "Connections refused, by reason",
+            |shard| &shard.connects_refused,
+        )?;
+        self.labelled("disconnects", "Connections ended, by reason", |shard| {
+            &shard.disconnects
+        })?;
+        self.gauge(
+            "sessions",
+            "Sessions, with and without a connection",
+            |shard| &shard.sessions,
+        )?;
+        self.gauge("subscriptions", "Subscriptions of all sessions", |shard| {
+            &shard.subscriptions
+        })
+    }
+
+    fn messages(&mut self) -> fmt::Result {
+        self.by_qos(
+            "messages_received",
+            "PUBLISH packets received, by QoS",
+            |shard| &shard.messages_received,
+        )?;
+        self.by_qos("messages_sent", "PUBLISH packets sent, by QoS", |shard| {
+            &shard.messages_sent
+        })?;
+        self.labelled("messages_dropped", "Messages dropped, by reason", |shard| {
+            &shard.messages_dropped
+        })?;
+        self.counter("received_bytes", "Bytes read from MQTT clients", |shard| {
+            &shard.bytes_received
+        })?;
+        self.counter("sent_bytes", "Bytes written to MQTT clients", |shard| {
+            &shard.bytes_sent
+        })?;
+        self.gauge("queue_messages", "Messages waiting for clients", |shard| {
+            &shard.queue_messages
+        })?;
+        self.gauge(
+            "queue_bytes",
+            "Bytes of messages waiting for clients",
+            |shard| &shard.queue_bytes,
+        )?;
+        self.gauge("retained_messages", "Retained messages", |shard| {
+            &shard.retained_messages
+        })?;
+        self.gauge("retained_bytes", "Bytes of retained messages", |shard| {
+            &shard.retained_bytes
+        })
+    }
+
+    fn rest(&mut self, metrics: &Metrics) -> fmt::Result {
+        let routes = RestRoute::ALL
+            .iter()
+            .map(|route| (route.name(), metrics.rest.of(*route)));
+        let calls: Vec<_> = routes
+            .clone()
+            .flat_map(|(name, route)| {
+                route.calls().map(move |(status, calls)| {
+                    (
+                        [("route", name.to_owned()), ("status", status.to_string())],
+                        calls,
+                    )
+                })
+            })
+            .collect();
+        self.family("rest_calls", "REST calls, by route and status", &calls)?;
+        let mut family = self.encoder.encode_descriptor(
+            "rest_latency",
+            "Time from a REST call's head to its answer, by route",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        for (name, route) in routes {
+            let (sum, buckets) = route.latency();
+            let count = buckets.iter().map(|(_, calls)| calls).sum();
+            family
+                .encode_family(&[("route", name)])?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        of: impl Fn(&ShardMetrics) -> &Gauge,
+    ) -> fmt::Result {
+        let sum: u64 = self.shards.iter().map(|shard| of(shard).value()).sum();
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(sum).unwrap_or(i64::MAX)).encode(encoder)
+    }
+
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        of: impl Fn(&ShardMetrics) -> &Counter,
+    ) -> fmt::Result {
+        let sum: u64 = self.shards.iter().map(|shard| of(shard).value()).sum();
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(sum).encode(encoder)
+    }
+
+    fn by_qos(
+        &mut self,
+        name: &str,
+        help: &str,
+        of: impl Fn(&ShardMetrics) -> &[Counter; 3],
+    ) -> fmt::Result {
+        let sums = ["0", "1", "2"].iter().enumerate().map(|(qos, label)| {
+            let sum = self.shards.iter().map(|shard| of(shard)[qos].value()).sum();
+            ([("qos", *label)], sum)
+        });
+        let sums: Vec<_> = sums.collect();
+        self.family(name, help, &sums)
+    }
+
+    fn labelled<L: Label>(
+        &mut self,
+        name: &str,
+        help: &str,
+        of: impl Fn(&ShardMetrics) -> &PerLabel<L>,
+    ) -> fmt::Result {
+        let sums = L::ALL.iter().map(|label| {
+            let sum = self
+                .shards
+                .iter()
+                .map(|shard| of(shard).of(*label).value())
+                .sum();
+            ([("reason", label.name())], sum)
+        });
+        let sums: Vec<_> = sums.collect();
+        self.family(name, help, &sums)
+    }
+
+    /// Counters of one name, told apart by labels.
+    fn family<S: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        counters: &[(S, u64)],
+    ) -> fmt::Result {
+        let mut family = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, count) in counters {
+            ConstCounter::new(*count).encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{DisconnectReason, DropReason};
+    use super::*;
+
+    #[test]
+    fn a_scrape_adds_the_shards_up() {
+        let metrics = Arc::new(Metrics::new(2));
+        let shards = [metrics.shard(0).unwrap(), metrics.shard(1).unwrap()];
+        assert!(metrics.shard(2).is_none());
+        shards[0].connections.add(5);
+        shards[0].connections.sub(2);
+        shards[1].connections.set(4);
+        shards[0].messages_received[1].increment();
+        shards[1].messages_received[1].add(9);
+        shards[1].messages_dropped.increment(DropReason::QueueFull);
+        shards[0]
+            .disconnects
+            .increment(DisconnectReason::KeepAliveTimeout);
+        let text = metrics.encode();
+        for line in [
+            "hearthmq_connections 7",
+            "hearthmq_messages_received_total{qos=\"1\"} 10",
+            "hearthmq_messages_received_total{qos=\"2\"} 0",
+            "hearthmq_messages_dropped_total{reason=\"queue_full\"} 1",
+            "hearthmq_messages_dropped_total{reason=\"expired\"} 0",
+            "hearthmq_disconnects_total{reason=\"keepalive_timeout\"} 1",
+            "# TYPE hearthmq_sessions gauge",
+            "# EOF",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn rest_calls_are_counted_by_route_and_status_with_their_latency() {
+        let metrics = Arc::new(Metrics::new(1));
+        let rest = metrics.rest();
+        rest.record(RestRoute::KeepAlive, 200, Duration::from_micros(100));
+        rest.record(RestRoute::KeepAlive, 200, Duration::from_micros(101));
+        rest.record(RestRoute::KeepAlive, 404, Duration::from_secs(60));
+        let text = metrics.encode();
+        for line in [
+            "hearthmq_rest_calls_total{route=\"/keep-alive\",status=\"200\"} 2",
+            "hearthmq_rest_calls_total{route=\"/keep-alive\",status=\"404\"} 1",
+            "hearthmq_rest_latency_seconds_bucket{le=\"0.0001\",route=\"/keep-alive\"} 1",
+            "hearthmq_rest_latency_seconds_bucket{le=\"0.00025\",route=\"/keep-alive\"} 2",
+            "hearthmq_rest_latency_seconds_bucket{le=\"+Inf\",route=\"/keep-alive\"} 3",
+            "hearthmq_rest_latency_seconds_count{route=\"/keep-alive\"} 3",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What is counted about REST calls: how many by route and status, and how long they took.
+//!
+//! Several HTTP workers write here, hence atomic additions; a call is a system call or two, which
+//! these do not add to noticeably.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::cells::{Label, labels};
+
+labels! {
+    /// The routes that are counted.
+    pub enum RestRoute {
+        /// Changing a live connection's Keep Alive.
+        KeepAlive = "/keep-alive",
+        /// Whether a client is online.
+        Status = "/client-id/{client_id}/status",
+    }
+}
+
+/// The statuses that a call can be answered with; 500 stands for all others.
+pub(super) const STATUSES: [u16; 11] = [200, 400, 401, 403, 404, 405, 409, 429, 503, 504, 500];
+
+/// Upper bounds of the latency buckets, in microseconds: a call inside one machine takes tens of
+/// them, and a call that waits for its time-out takes seconds.
+pub(super) const BUCKETS_MICROS: [u64; 14] = [
+    25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000,
+    5_000_000,
+];
+
+/// REST calls, by route.
+#[derive(Debug, Default)]
+pub struct RestMetrics {
+    routes: [RouteMetrics; RestRoute::ALL.len()],
+}
+
+impl RestMetrics {
+    /// Counts a call to `route` that was answered with `status` after `took`.
+    pub fn record(&self, route: RestRoute, status: u16, took: Duration) {
+        self.of(route).record(status, took);
+    }
+
+    pub(super) fn of(&self, route: RestRoute) -> &RouteMetrics {
+        &self.routes[route.index()]
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RouteMetrics {
+    /// By place in [`STATUSES`].
+    calls: [AtomicU64; STATUSES.len()],
+    /// By place in [`BUCKETS_MICROS`], each without those before it; the last is all longer ones.
+    buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
+    micros_sum: AtomicU64,
+}
+
+impl RouteMetrics {
+    fn record(&self, status: u16, took: Duration) {
+        let known = STATUSES.iter().position(|known| *known == status);
+        self.calls[known.unwrap_or(STATUSES.len() - 1)].fetch_add(1, Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_MICROS.partition_point(|bound| *bound < micros);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.micros_sum.fetch_add(micros, Relaxed);
+    }
+
+    /// Calls by status, without statuses that never occurred.
+    pub(super) fn calls(&self) -> impl Iterator<Item = (u16, u64)> {
+        STATUSES
+            .iter()
+            .zip(&self.calls)
+            .map(|(status, calls)| (*status, calls.load(Relaxed)))
+            .filter(|(_, calls)| *calls > 0)
+    }
+
+    /// Sum of latencies in seconds, and for each bucket its upper bound in seconds and its calls.
+    pub(super) fn latency(&self) -> (f64, Vec<(f64, u64)>) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "microseconds below 2^52 are exact"
+        )]
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        let bounds = BUCKETS_MICROS.iter().map(|micros| seconds(*micros));
+        let counts = self.buckets.iter().map(|calls| calls.load(Relaxed));
+        let buckets = bounds.chain([f64::INFINITY]).zip(counts).collect();
+        (seconds(self.micros_sum.load(Relaxed)), buckets)
+    }
+}
