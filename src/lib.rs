@@ -3,7 +3,7 @@
 pub mod auth;
 pub mod config;
 pub mod control;
-//http
+pub mod http;
 pub mod limits;
 pub mod metrics;
 /// The protocol's nouns that the modules above name.

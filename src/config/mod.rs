@@ -9,11 +9,14 @@ mod check;
 mod error;
 mod load;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::Limits;
+use crate::{
+    http::{ApiOptions, CallRate, MetricsAccess},
+    limits::Limits,
+};
 
 pub use error::{ConfigError, Place};
 
@@ -133,16 +136,25 @@ impl Default for HttpConfig {
     }
 }
 
-/// Who may read `/metrics`, without an account in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MetricsAccess {
-    /// Callers on the machine itself.
-    Loopback,
-    /// Whoever reaches the listener.
-    Anyone,
-    /// Nobody: `/metrics` does not exist.
-    Nobody,
+impl From<&HttpConfig> for ApiOptions {
+    fn from(config: &HttpConfig) -> Self {
+        let rate = |per_sec, burst| {
+            let (per_sec, burst) = (NonZeroU32::new(per_sec)?, NonZeroU32::new(burst)?);
+            Some(CallRate { per_sec, burst })
+        };
+        Self {
+            account_rate: rate(
+                config.calls_per_account_per_sec,
+                config.calls_per_account_burst,
+            ),
+            address_rate: rate(
+                config.calls_per_address_per_sec,
+                config.calls_per_address_burst,
+            ),
+            call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
+            metrics_access: config.metrics_access,
+        }
+    }
 }
 
 /// `[tls]`: PEM files for the TLS listeners. An empty path stands for none.
