@@ -1,5 +1,10 @@
 //! The configuration: its layers, its example file, and what a mistake looks like.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails there and then"
+)]
+
 use std::{fs, path::PathBuf};
 
 use hearthmq::config::{Config, EXAMPLE};
@@ -153,7 +158,7 @@ fn what_kubernetes_puts_into_the_environment_is_none_of_ours() {
     assert_eq!(load(None, &variables, &[]).unwrap(), Config::default());
 }
 
-/// Each file with the message for it, from the position on.
+/// Here and below: a file and the message for it, from the position on.
 #[test]
 fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
     for (text, message) in [
@@ -190,6 +195,14 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
             "[log]\nformat = \"xml\"",
             ":2:10: unknown variant xml; write \"text\" or \"json\"",
         ),
+    ] {
+        assert_eq!(file(text).mistake(), message);
+    }
+}
+
+#[test]
+fn values_that_cannot_work_are_named_with_their_line_too() {
+    for (text, message) in [
         (
             "[limits]\nconnections_max = 0",
             ":2:1: limits.connections_max is 0; write 1 or more",

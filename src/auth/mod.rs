@@ -4,6 +4,21 @@
 //! about one action of that identity. MQTT clients and REST callers go through the same two.
 //! Nothing here knows a session, an actor or HTTP.
 
+mod accounts;
+mod authenticator;
+mod file;
+mod password;
+mod policy;
+mod throttle;
+mod verified;
+
+pub use accounts::{Accounts, User, add_user};
+pub use authenticator::{AuthenticationConfig, FileAuthenticator};
+pub use file::FileError;
+pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
+pub use policy::{FilePolicy, Rule};
+pub use throttle::{Admission, FailureThrottle, ThrottleConfig};
+
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;

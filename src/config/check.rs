@@ -7,11 +7,14 @@ use std::collections::HashSet;
 use toml::Table;
 use tracing_subscriber::EnvFilter;
 
-use super::{ClientAuth, Config};
+use super::Config;
+use crate::net::tls::ClientAuth;
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
-const MAY_BE_ZERO: [&str; 6] = [
+const MAY_BE_ZERO: [&str; 8] = [
     "shards",
+    "auth.verified_secs",
+    "auth.hashes_at_once_max",
     "http.calls_per_account_per_sec",
     "http.calls_per_address_per_sec",
     "limits.connects_per_address_per_sec",
@@ -59,13 +62,13 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
         })
 }
 
-/// Refuses zero wherever it is not said what zero means.
+/// Refuses zero wherever it is not said what zero means. (In `auth.throttle` it turns a bound off.)
 fn check_zeroes(section: &str, table: &Table) -> Result<(), Problem> {
     for (name, value) in table {
         let key = format!("{section}{name}");
         if let Some(inner) = value.as_table() {
             check_zeroes(&format!("{key}."), inner)?;
-        } else if value.as_integer() == Some(0) && !MAY_BE_ZERO.contains(&key.as_str()) {
+        } else if value.as_integer() == Some(0) && !may_be_zero(&key) {
             return Err(Problem::new(
                 &[&key],
                 format!("{key} is 0"),
@@ -74,6 +77,10 @@ fn check_zeroes(section: &str, table: &Table) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+fn may_be_zero(key: &str) -> bool {
+    MAY_BE_ZERO.contains(&key) || key.starts_with("auth.throttle.")
 }
 
 fn check_ranges(config: &Config) -> Result<(), Problem> {

@@ -14,8 +14,10 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    auth::{AuthenticationConfig, ThrottleConfig},
     http::{ApiOptions, CallRate, MetricsAccess},
     limits::Limits,
+    net::tls::{ClientAuth, TlsConfig, TlsVersion},
 };
 
 pub use error::{ConfigError, Place};
@@ -165,6 +167,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The server certificate's key: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
+    /// The oldest version of TLS that is spoken.
+    pub min_version: TlsVersion,
     /// Certification authorities whose client certificates are accepted.
     pub client_ca: Vec<PathBuf>,
     /// Whether clients show a certificate.
@@ -175,17 +179,17 @@ pub struct TlsFiles {
     pub client_id_is_common_name: bool,
 }
 
-/// Whether TLS clients show a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientAuth {
-    /// They are not asked.
-    #[default]
-    None,
-    /// They are asked; those without one need a user name and a password.
-    Optional,
-    /// Those without one fail the handshake.
-    Required,
+impl From<&TlsFiles> for TlsConfig {
+    fn from(files: &TlsFiles) -> Self {
+        Self {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            client_ca: files.client_ca.clone(),
+            client_auth: files.client_auth,
+            crl: files.crl.clone(),
+            min_version: files.min_version,
+        }
+    }
 }
 
 /// `[auth]`: who may connect and what they may do.
@@ -199,14 +203,42 @@ pub struct AuthConfig {
     /// Whether MQTT clients without user name and certificate are admitted (the policy still
     /// decides what they may do).
     pub anonymous: bool,
+    /// Whether a client certificate suffices, or the password of its account is needed too.
+    pub certificate_is_enough: bool,
+    /// Seconds for which a password that was right is not hashed again; 0 = hash every time.
+    pub verified_secs: u32,
+    /// Passwords hashed at once, each with 19 MiB of memory; 0 = one for each core.
+    pub hashes_at_once_max: usize,
+    /// How repeated failures are answered.
+    pub throttle: ThrottleConfig,
 }
 
 impl Default for AuthConfig {
     fn default() -> Self {
+        let authentication = AuthenticationConfig::default();
         Self {
             users: "users.toml".into(),
             policy: "policy.toml".into(),
-            anonymous: false,
+            anonymous: authentication.anonymous,
+            certificate_is_enough: authentication.certificate_is_enough,
+            verified_secs: authentication.verified_secs,
+            hashes_at_once_max: authentication.hashes_at_once_max,
+            throttle: authentication.throttle,
+        }
+    }
+}
+
+impl From<&Config> for AuthenticationConfig {
+    fn from(config: &Config) -> Self {
+        let auth = &config.auth;
+        Self {
+            anonymous: auth.anonymous,
+            certificate_is_enough: auth.certificate_is_enough,
+            client_id_is_common_name: config.tls.client_id_is_common_name,
+            verified_secs: auth.verified_secs,
+            hashes_at_once_max: auth.hashes_at_once_max,
+            throttle: auth.throttle.clone(),
+            ..Self::default()
         }
     }
 }

@@ -4,7 +4,7 @@
 //! The same authenticator and authorizer as for MQTT decide; here is only how HTTP carries
 //! credentials. Used by `calls`, in the order that the module's documentation gives.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use actix_web::{HttpRequest, http::header::AUTHORIZATION};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -25,12 +25,7 @@ struct Basic {
 pub(super) fn peer(request: &HttpRequest) -> SocketAddr {
     let peer = request.peer_addr();
     let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    SocketAddr::new(canonical(peer.ip()), peer.port())
-}
-
-/// An IPv4 caller of an IPv6 socket is an IPv4 caller.
-fn canonical(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
+    SocketAddr::new(peer.ip().to_canonical(), peer.port()) // IPv4 over an IPv6 socket is IPv4
 }
 
 /// Who is calling, after the rates of the address and of the account.
@@ -39,27 +34,21 @@ pub(super) async fn admit(api: &Api, request: &HttpRequest) -> Result<Identity, 
     api.0.rates.check_address(peer.ip())?;
     let certificate = request.conn_data::<ClientCertificate>();
     let basic = basic(request)?;
-    let credentials = match (certificate, &basic) {
+    match (certificate, &basic) {
         // The certificate's identity counts; a user name beside it may only say the same.
         (Some(certificate), Some(basic)) if basic.username != certificate.common_name => {
             return Err(ApiError::Unauthenticated);
         }
-        (Some(_), _) => Credentials {
-            client_id: None,
-            username: None,
-            password: None,
-            certificate,
-            peer,
-        },
-        (None, Some(basic)) => Credentials {
-            client_id: None,
-            username: Some(&basic.username),
-            password: Some(&basic.password),
-            certificate: None,
-            peer,
-        },
         // Admission without credentials is for MQTT clients; whoever controls others has a name.
         (None, None) => return Err(ApiError::Unauthenticated),
+        (Some(_), _) | (None, Some(_)) => {}
+    }
+    let credentials = Credentials {
+        client_id: None,
+        username: basic.as_ref().map(|basic| basic.username.as_str()),
+        password: basic.as_ref().map(|basic| basic.password.as_slice()),
+        certificate,
+        peer,
     };
     let identity = api
         .0

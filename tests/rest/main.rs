@@ -1,6 +1,11 @@
 //! The contract of the REST calls, row by row, over real sockets. Behind them are doubles; the
 //! calls against a real broker are tested with the broker.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails there and then"
+)]
+
 mod world;
 
 use std::num::NonZeroU32;

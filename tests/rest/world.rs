@@ -77,7 +77,9 @@ impl Authenticator for Accounts {
     ) -> Result<Identity, AuthenticationError> {
         assert!(credentials.client_id.is_none());
         let username = match (credentials.username, credentials.password) {
-            (None, None) => credentials.certificate.unwrap().common_name.as_str(),
+            _ if credentials.certificate.is_some() => {
+                credentials.certificate.unwrap().common_name.as_str()
+            }
             (Some("throttled"), _) => {
                 return Err(AuthenticationError::TooManyAttempts {
                     retry_after_secs: 7,

@@ -1,0 +1,113 @@
+//! Patterns for client identifiers and user names: `*` stands for any text, `/` included.
+//!
+//! Knows text and variables alone. Called by the rules, which check it at start-up.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::variables::{Holds, Subject, Template, TemplateError};
+
+/// A pattern, as the texts between its asterisks: at least one, and one more than asterisks.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Glob(Vec<Template>);
+
+impl Glob {
+    /// Whether it matches all of `text`. Takes time linear in the length of the text: what is
+    /// between two asterisks is looked for once, and the first place is as good as any other.
+    pub(super) fn matches(&self, text: &str, subject: &Subject<'_>) -> Holds {
+        let [first, between @ ..] = self.0.as_slice() else {
+            return Holds::No; // There is at least one.
+        };
+        let Some((last, between)) = between.split_last() else {
+            return first
+                .text(subject)
+                .map_or(Holds::Unknown, |only| Holds::from(only == text));
+        };
+        let (Some(first), Some(last)) = (first.text(subject), last.text(subject)) else {
+            return Holds::Unknown;
+        };
+        let mut rest = text
+            .strip_prefix(&*first)
+            .and_then(|rest| rest.strip_suffix(&*last));
+        for wanted in between {
+            let Some(wanted) = wanted.text(subject) else {
+                return Holds::Unknown;
+            };
+            rest = rest.and_then(|rest| after(rest, &wanted));
+        }
+        Holds::from(rest.is_some())
+    }
+}
+
+impl TryFrom<String> for Glob {
+    type Error = TemplateError;
+
+    fn try_from(pattern: String) -> Result<Self, Self::Error> {
+        pattern
+            .split('*')
+            .map(Template::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+fn after<'a>(text: &'a str, wanted: &Cow<'_, str>) -> Option<&'a str> {
+    text.find(&**wanted).map(|at| &text[at + wanted.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Identity;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        let identity = Identity::default();
+        let subject = Subject::new(&identity, "c*d");
+        Glob::try_from(pattern.to_owned())
+            .unwrap()
+            .matches(text, &subject)
+            == Holds::Yes
+    }
+
+    #[test]
+    fn asterisks_stand_for_any_text() {
+        for (pattern, text) in [
+            ("", ""),
+            ("a", "a"),
+            ("*", ""),
+            ("*", "any/thing"),
+            ("car-*", "car-"),
+            ("*-car", "a-car"),
+            ("a*b*c", "a-b-b-c"),
+            ("a**c", "ac"),
+            ("ü*", "über"),
+            ("x${clientId}", "xc*d"),
+            ("*${clientId}*", "--c*d--"),
+        ] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("", "a"),
+            ("a", "A"),
+            ("a", ""),
+            ("car-*", "car"),
+            ("aba*ba", "aba"),
+            ("a*b*c", "acb"),
+            ("*ab*ab*", "xaby"),
+            ("${clientId}", "c-d"),
+        ] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_made_to_be_slow_is_not() {
+        let text = "a".repeat(65_535);
+        let pattern = format!("{}b", "a*".repeat(10_000));
+        assert!(!matches(&pattern, &text));
+        let pattern = format!("{}b*", "*a".repeat(10_000));
+        assert!(!matches(&pattern, &text));
+    }
+}

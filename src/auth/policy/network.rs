@@ -1,0 +1,121 @@
+//! Networks in CIDR notation, `10.0.0.0/8`, `2001:db8::/32`, or one address.
+//!
+//! Knows addresses alone. Called by the rules.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::Deserialize;
+
+/// A network. An IPv4 network holds the IPv4-mapped form of its addresses, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Network {
+    address: IpAddr,
+    prefix_bits: u32,
+}
+
+/// Why a text is no network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NetworkError {
+    #[error("not a network; one is written as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`")]
+    Malformed,
+    #[error("bits are set behind the prefix; `{0}/{1}` would be right")]
+    HostBits(IpAddr, u32),
+}
+
+impl Network {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        masked(address.to_canonical(), self.prefix_bits) == self.address
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = NetworkError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text.as_str(), None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NetworkError::Malformed)?;
+        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = prefix
+            .map_or(Ok(bits_max), str::parse)
+            .ok()
+            .filter(|bits| *bits <= bits_max)
+            .ok_or(NetworkError::Malformed)?;
+        let network = masked(address, prefix_bits);
+        if network != address {
+            return Err(NetworkError::HostBits(network, prefix_bits));
+        }
+        Ok(Self {
+            address,
+            prefix_bits,
+        })
+    }
+}
+
+fn masked(address: IpAddr, prefix_bits: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX
+                .checked_shl(32_u32.saturating_sub(prefix_bits))
+                .unwrap_or(0);
+            Ipv4Addr::from(u32::from(address) & mask).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX
+                .checked_shl(128_u32.saturating_sub(prefix_bits))
+                .unwrap_or(0);
+            Ipv6Addr::from(u128::from(address) & mask).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Network, NetworkError> {
+        Network::try_from(text.to_owned())
+    }
+
+    fn contains(network: &str, address: &str) -> bool {
+        parse(network).unwrap().contains(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_network_contains_its_addresses_and_no_other() {
+        assert!(contains("10.0.0.0/8", "10.255.0.1"));
+        assert!(contains("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(contains("192.0.2.7", "192.0.2.7"));
+        assert!(contains("0.0.0.0/0", "8.8.8.8"));
+        assert!(contains("::/0", "2001:db8::1"));
+        assert!(contains("2001:db8::/33", "2001:db8:7fff::1"));
+        assert!(!contains("10.0.0.0/8", "11.0.0.0"));
+        assert!(!contains("192.0.2.7", "192.0.2.6"));
+        assert!(!contains("0.0.0.0/0", "::1"));
+        assert!(!contains("::/0", "8.8.8.8"));
+        assert!(!contains("2001:db8::/33", "2001:db8:8000::1"));
+    }
+
+    #[test]
+    fn what_is_no_network_is_an_error_that_says_what_would_be() {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "host",
+        ] {
+            assert_eq!(parse(text), Err(NetworkError::Malformed), "{text}");
+        }
+        let error = parse("10.1.2.3/8").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "bits are set behind the prefix; `10.0.0.0/8` would be right"
+        );
+    }
+}

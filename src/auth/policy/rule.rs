@@ -1,0 +1,218 @@
+//! One rule: what it says in the file, and whether it decides about a request.
+//!
+//! A rule that is here has been checked; reading one is the only way to make one, and what is wrong
+//! is an error at its line. Does not know the other rules. Called by the policy.
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use super::{
+    glob::Glob,
+    network::Network,
+    topics::TopicPattern,
+    variables::{Holds, Subject},
+};
+use crate::auth::{AccessRequest, Action, Decision};
+use crate::mqtt::QoS;
+
+/// Where a rule without a priority stands.
+const PRIORITY_DEFAULT: i64 = 1000;
+
+/// A rule, read from TOML (or whatever else serde reads); the policy's documentation has an example.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "RuleFields")]
+pub struct Rule {
+    priority: i64,
+    effect: Effect,
+    actions: Vec<ActionKind>,
+    /// `None` where a condition was not given.
+    clients: Option<Vec<Glob>>,
+    users: Option<Vec<Glob>>,
+    addresses: Option<Vec<Network>>,
+    topics: Option<Vec<TopicPattern>>,
+    qos: Option<Vec<QoS>>,
+    retain: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Effect {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ActionKind {
+    Connect,
+    Publish,
+    Subscribe,
+}
+
+impl ActionKind {
+    const ALL: [Self; 3] = [Self::Connect, Self::Publish, Self::Subscribe];
+}
+
+impl Rule {
+    /// Smaller is asked first.
+    pub(super) const fn priority(&self) -> i64 {
+        self.priority
+    }
+
+    /// What it decides.
+    pub(super) const fn decision(&self) -> Decision {
+        match self.effect {
+            Effect::Allow => Decision::Allow,
+            Effect::Deny => Decision::Deny,
+        }
+    }
+
+    /// Whether it decides about `request`: all its conditions hold, or, where it denies, those of
+    /// which that can be said.
+    pub(super) fn decides(&self, request: &AccessRequest<'_>, subject: &Subject<'_>) -> bool {
+        if !self.is_about(&request.action) || !self.is_from(request) {
+            return false;
+        }
+        let conditions = [
+            Self::matches_one(self.clients.as_deref(), request.client_id, subject),
+            Self::matches_one(
+                self.users.as_deref(),
+                request.identity.username.as_deref().unwrap_or_default(),
+                subject,
+            ),
+            self.concerns_topic(&request.action, subject),
+        ];
+        conditions.into_iter().all(|condition| match condition {
+            Holds::Yes => true,
+            Holds::No => false,
+            Holds::Unknown => self.effect == Effect::Deny,
+        })
+    }
+
+    fn is_about(&self, action: &Action<'_>) -> bool {
+        let (kind, asked_qos, asked_retain) = match action {
+            Action::Connect => (ActionKind::Connect, None, None),
+            Action::Publish { qos, retain, .. } => (ActionKind::Publish, Some(qos), Some(retain)),
+            Action::Subscribe { qos, .. } => (ActionKind::Subscribe, Some(qos), None),
+        };
+        self.actions.contains(&kind)
+            && self
+                .qos
+                .as_ref()
+                .is_none_or(|wanted| asked_qos.is_some_and(|qos| wanted.contains(qos)))
+            && self
+                .retain
+                .is_none_or(|wanted| asked_retain == Some(&wanted))
+    }
+
+    fn is_from(&self, request: &AccessRequest<'_>) -> bool {
+        self.addresses
+            .as_ref()
+            .is_none_or(|networks| networks.iter().any(|one| one.contains(request.peer.ip())))
+    }
+
+    fn matches_one(globs: Option<&[Glob]>, text: &str, subject: &Subject<'_>) -> Holds {
+        globs.map_or(Holds::Yes, |globs| {
+            Holds::any(globs.iter().map(|glob| glob.matches(text, subject)))
+        })
+    }
+
+    fn concerns_topic(&self, action: &Action<'_>, subject: &Subject<'_>) -> Holds {
+        let Some(patterns) = &self.topics else {
+            return Holds::Yes;
+        };
+        Holds::any(patterns.iter().map(|pattern| match (action, self.effect) {
+            (Action::Connect, _) => Holds::No,
+            (Action::Publish { topic, .. }, _) => pattern.matches(topic, subject),
+            (Action::Subscribe { filter, .. }, Effect::Allow) => pattern.covers(filter, subject),
+            (Action::Subscribe { filter, .. }, Effect::Deny) => pattern.overlaps(filter, subject),
+        }))
+    }
+}
+
+/// A rule as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFields {
+    #[serde(default = "priority_default")]
+    priority: i64,
+    effect: Effect,
+    #[serde(default, deserialize_with = "filled_list")]
+    actions: Option<Vec<ActionKind>>,
+    #[serde(default, deserialize_with = "filled_list")]
+    clients: Option<Vec<Glob>>,
+    #[serde(default, deserialize_with = "filled_list")]
+    users: Option<Vec<Glob>>,
+    #[serde(default, deserialize_with = "filled_list")]
+    addresses: Option<Vec<Network>>,
+    #[serde(default, deserialize_with = "filled_list")]
+    topics: Option<Vec<TopicPattern>>,
+    #[serde(default, deserialize_with = "filled_list")]
+    qos: Option<Vec<QosNumber>>,
+    retain: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "u8")]
+struct QosNumber(QoS);
+
+/// Why a rule, or a part of it, cannot be meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum RuleError {
+    #[error("an empty list never matches; leave the condition out to match everything")]
+    EmptyList,
+    #[error("QoS is 0, 1 or 2")]
+    QoS,
+    #[error("rule has topics or qos, but connecting has neither; leave them out of this rule")]
+    ConnectHasNoTopic,
+    #[error("rule has retain, which concerns publishing only; add \"publish\" to actions")]
+    RetainWithoutPublish,
+}
+
+impl TryFrom<RuleFields> for Rule {
+    type Error = RuleError;
+
+    fn try_from(fields: RuleFields) -> Result<Self, Self::Error> {
+        let actions = fields.actions.unwrap_or_else(|| ActionKind::ALL.to_vec());
+        if actions == [ActionKind::Connect] && (fields.topics.is_some() || fields.qos.is_some()) {
+            return Err(RuleError::ConnectHasNoTopic);
+        }
+        if fields.retain.is_some() && !actions.contains(&ActionKind::Publish) {
+            return Err(RuleError::RetainWithoutPublish);
+        }
+        Ok(Self {
+            priority: fields.priority,
+            effect: fields.effect,
+            actions,
+            clients: fields.clients,
+            users: fields.users,
+            addresses: fields.addresses,
+            topics: fields.topics,
+            qos: fields
+                .qos
+                .map(|all| all.into_iter().map(|QosNumber(qos)| qos).collect()),
+            retain: fields.retain,
+        })
+    }
+}
+
+impl TryFrom<u8> for QosNumber {
+    type Error = RuleError;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        QoS::from_number(number).map(Self).ok_or(RuleError::QoS)
+    }
+}
+
+const fn priority_default() -> i64 {
+    PRIORITY_DEFAULT
+}
+
+fn filled_list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list = Vec::deserialize(deserializer)?;
+    if list.is_empty() {
+        return Err(D::Error::custom(RuleError::EmptyList));
+    }
+    Ok(Some(list))
+}

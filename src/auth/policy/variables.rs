@@ -1,0 +1,170 @@
+//! The variables of rules, and the plain text they stand for.
+//!
+//! Knows what may be asked of the one who asks; does not know where in a rule a variable stands.
+//! Called by the patterns for client identifiers, user names and topics.
+
+use std::borrow::Cow;
+
+use super::super::Identity;
+
+/// Whose values the variables take.
+pub(super) struct Subject<'a> {
+    identity: &'a Identity,
+    client_id: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) const fn new(identity: &'a Identity, client_id: &'a str) -> Self {
+        Self {
+            identity,
+            client_id,
+        }
+    }
+
+    /// An empty value is none: `v/${clientId}/#` is not to become `v//#`.
+    fn value(&self, variable: Variable) -> Option<&'a str> {
+        let certificate = self.identity.certificate.as_deref();
+        let value = match variable {
+            Variable::Username => self.identity.username.as_deref(),
+            Variable::ClientId => Some(self.client_id),
+            Variable::CommonName => certificate.map(|shown| shown.common_name.as_str()),
+            Variable::SerialNumber => certificate.map(|shown| shown.serial_number.as_str()),
+        };
+        value.filter(|value| !value.is_empty())
+    }
+}
+
+/// Whether a condition holds: for want of a value, that may be impossible to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    Yes,
+    No,
+    /// A variable has no value that can be used here.
+    Unknown,
+}
+
+impl From<bool> for Holds {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+impl Holds {
+    /// Whether one of several holds.
+    pub(super) fn any(each: impl IntoIterator<Item = Self>) -> Self {
+        let mut any = Self::No;
+        for holds in each {
+            match holds {
+                Self::Yes => return Self::Yes,
+                Self::Unknown => any = Self::Unknown,
+                Self::No => {}
+            }
+        }
+        any
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variable {
+    Username,
+    ClientId,
+    CommonName,
+    SerialNumber,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(Box<str>),
+    Variable(Variable),
+}
+
+/// Text with variables in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Template(Vec<Piece>);
+
+/// What is wrong with the `${…}` of a text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TemplateError {
+    #[error("`${{` without `}}`")]
+    Unclosed,
+    #[error(
+        "unknown variable `${{{0}}}`; there are `${{username}}`, `${{clientId}}`, \
+         `${{certificate.commonName}}` and `${{certificate.serialNumber}}`"
+    )]
+    UnknownVariable(Box<str>),
+}
+
+impl Template {
+    pub(super) fn parse(mut text: &str) -> Result<Self, TemplateError> {
+        let mut pieces = Vec::new();
+        while let Some((before, from_name)) = text.split_once("${") {
+            let (name, after) = from_name.split_once('}').ok_or(TemplateError::Unclosed)?;
+            let variable = match name {
+                "username" => Variable::Username,
+                "clientId" => Variable::ClientId,
+                "certificate.commonName" => Variable::CommonName,
+                "certificate.serialNumber" => Variable::SerialNumber,
+                unknown => return Err(TemplateError::UnknownVariable(unknown.into())),
+            };
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.into()));
+            }
+            pieces.push(Piece::Variable(variable));
+            text = after;
+        }
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.into()));
+        }
+        Ok(Self(pieces))
+    }
+
+    /// The text for `subject`; `None` if a variable in it has no value.
+    pub(super) fn text<'a>(&'a self, subject: &Subject<'a>) -> Option<Cow<'a, str>> {
+        match self.0.as_slice() {
+            [] => Some(Cow::Borrowed("")),
+            [only] => only.text(subject).map(Cow::Borrowed),
+            pieces => pieces
+                .iter()
+                .map(|piece| piece.text(subject))
+                .collect::<Option<_>>()
+                .map(Cow::Owned),
+        }
+    }
+
+    /// Whether `level`, one level of a topic, is the text for `subject`. A value that holds a
+    /// level separator cannot be used there.
+    pub(super) fn matches_level(&self, level: &str, subject: &Subject<'_>) -> Holds {
+        let mut rest = level;
+        for piece in &self.0 {
+            let usable = piece.text(subject).filter(|value| !value.contains('/'));
+            let Some(value) = usable else {
+                return Holds::Unknown;
+            };
+            let Some(after) = rest.strip_prefix(value) else {
+                return Holds::No;
+            };
+            rest = after;
+        }
+        Holds::from(rest.is_empty())
+    }
+
+    /// Whether it begins with a variable.
+    pub(super) fn begins_with_variable(&self) -> bool {
+        matches!(self.0.first(), Some(Piece::Variable(_)))
+    }
+
+    /// Whether its text for `subject` begins with a `$`.
+    pub(super) fn begins_with_dollar(&self, subject: &Subject<'_>) -> bool {
+        let first = self.0.first().and_then(|piece| piece.text(subject));
+        first.is_some_and(|text| text.starts_with('$'))
+    }
+}
+
+impl Piece {
+    fn text<'a>(&'a self, subject: &Subject<'a>) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Variable(variable) => subject.value(*variable),
+        }
+    }
+}
