@@ -3,8 +3,10 @@
 pub mod actors;
 pub mod auth;
 pub mod broker;
+pub mod config;
 pub mod control;
 pub mod hooks;
+pub mod http;
 pub(crate) mod labels;
 pub mod limits;
 pub mod metrics;

@@ -16,7 +16,7 @@ use crate::{
     auth::{Authenticator, Authorizer},
     hooks::Hooks,
     limits::{Limits, QueueFull},
-    metrics::Metrics,
+    metrics::{Metrics, Totals},
     mqtt::DecodeLimits,
     router::{Host, Index, Retained, RetainedLimits},
     session::{QueueLimits, QueueUsage, WhenFull},
@@ -82,7 +82,13 @@ impl Core {
     }
 
     /// Makes the shards known to each other; once, before anything is accepted.
-    pub(crate) fn set_shards(&self, shards: Vec<ShardHandle>) {
+    pub(crate) fn set_shards(self: &Arc<Self>, shards: Vec<ShardHandle>) {
+        let weak = Arc::downgrade(self);
+        self.metrics.set_probe(move |totals| {
+            if let Some(core) = weak.upgrade() {
+                core.note_totals(totals);
+            }
+        });
         let was_set = self.shards.set(shards.into_boxed_slice()).is_err();
         debug_assert!(!was_set, "shards are set once");
     }
@@ -96,8 +102,7 @@ impl Core {
     }
 
     /// Counts what belongs to no shard.
-    pub(crate) fn note_totals(&self) {
-        let totals = self.metrics.totals();
+    fn note_totals(&self, totals: &Totals) {
         let (messages, bytes) = self.retained.usage();
         totals.retained_messages.set(messages as u64);
         totals.retained_bytes.set(bytes as u64);

@@ -89,6 +89,16 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> Result<Identity, AuthenticationError>;
 }
 
+#[async_trait]
+impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        (**self).authenticate(credentials).await
+    }
+}
+
 /// Something that somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
@@ -145,6 +155,16 @@ pub trait Authorizer: Send + Sync + 'static {
     /// A number that changes whenever an earlier decision may no longer hold.
     fn generation(&self) -> u64 {
         0
+    }
+}
+
+impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        (**self).authorize(request)
+    }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
     }
 }
 

@@ -42,7 +42,7 @@ impl Collector for Scrape {
         };
         writer.clients()?;
         writer.messages()?;
-        writer.totals(&self.0.totals)?;
+        writer.totals(self.0.totals())?;
         writer.rest(&self.0)
     }
 }

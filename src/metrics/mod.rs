@@ -8,7 +8,10 @@ mod cells;
 mod encode;
 mod rest;
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 pub use cells::{Counter, Gauge, PerLabel};
 
@@ -112,7 +115,17 @@ pub struct Totals {
 pub struct Metrics {
     shards: Vec<Arc<ShardMetrics>>,
     totals: Totals,
+    probe: OnceLock<Probe>,
     rest: RestMetrics,
+}
+
+/// Brings the totals up to date.
+struct Probe(Box<dyn Fn(&Totals) + Send + Sync>);
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
+    }
 }
 
 impl Metrics {
@@ -122,6 +135,7 @@ impl Metrics {
         Self {
             shards: (0..shards.max(1)).map(|_| Arc::default()).collect(),
             totals: Totals::default(),
+            probe: OnceLock::new(),
             rest: RestMetrics::default(),
         }
     }
@@ -132,10 +146,18 @@ impl Metrics {
         self.shards[index.min(self.shards.len() - 1)].clone()
     }
 
-    /// What is counted once for all shards.
+    /// What is counted once for all shards, as of now.
     #[must_use]
-    pub const fn totals(&self) -> &Totals {
+    pub fn totals(&self) -> &Totals {
+        if let Some(Probe(probe)) = self.probe.get() {
+            probe(&self.totals);
+        }
         &self.totals
+    }
+
+    /// Who brings the totals up to date whenever somebody looks; set once.
+    pub fn set_probe(&self, probe: impl Fn(&Totals) + Send + Sync + 'static) {
+        drop(self.probe.set(Probe(Box::new(probe))));
     }
 
     /// What the REST interface writes.

@@ -1,0 +1,96 @@
+//! `hearthmq run`: from the configuration to a clean end.
+
+use std::io::{self, IsTerminal as _};
+
+use actix_web::rt::System;
+use hearthmq::{
+    config::{Config, LogConfig, LogFormat},
+    store::DirectoryStore,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Failure, Options, first_start, print,
+    serve::{Serving, StartError},
+};
+
+/// Runs the broker until somebody ends it.
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let config = options.load()?;
+    start_log(&config.log);
+    let store = DirectoryStore::open(&config.data_dir)?;
+    if let Some(welcome) = first_start::make_account(&config)? {
+        print(&welcome)?;
+    }
+    System::new().block_on(serve(&config, store))
+}
+
+async fn serve(config: &Config, store: DirectoryStore) -> Result<(), Failure> {
+    let mut signals = Signals::listen().map_err(StartError::Signals)?;
+    let serving = Serving::start(config, store).await?;
+    while signals.next().await == Request::Reload {
+        serving.reload();
+    }
+    tracing::info!(
+        deadline_secs = config.shutdown_deadline_secs,
+        "shutting down; a second signal ends the broker at once"
+    );
+    actix_web::rt::spawn(async move {
+        while signals.next().await != Request::End {}
+        #[expect(
+            clippy::exit,
+            reason = "who asks twice does not want to wait for anything"
+        )]
+        std::process::exit(1);
+    });
+    serving.shut_down().await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// What somebody wants who sends a signal.
+#[derive(PartialEq, Eq)]
+enum Request {
+    /// SIGHUP: read accounts and permissions again.
+    Reload,
+    /// SIGTERM or SIGINT.
+    End,
+}
+
+struct Signals {
+    hang_up: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Request {
+        tokio::select! {
+            _ = self.hang_up.recv() => Request::Reload,
+            _ = self.terminate.recv() => Request::End,
+            _ = self.interrupt.recv() => Request::End,
+        }
+    }
+}
+
+fn start_log(config: &LogConfig) {
+    let filter = EnvFilter::new(&config.filter); // found right when the configuration was read
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false) // it would panic where standard error is closed
+        .with_ansi(io::stderr().is_terminal());
+    match config.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

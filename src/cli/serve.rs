@@ -1,0 +1,171 @@
+//! Wires the broker out of a configuration: accounts, permissions, TLS, listeners, REST.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearthmq::{
+    Broker,
+    auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy},
+    broker,
+    config::Config,
+    http::{Api, ApiOptions, Listeners, Server},
+    net::tls::{TlsConfig, TlsError, client_certificate, mqtt_server_config, server_config},
+    store::DirectoryStore,
+};
+use socket2::{Domain, Socket, Type};
+
+/// Connections that the operating system holds until they are accepted.
+const BACKLOG: i32 = 1_024;
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("cannot listen on {address}: {source}; free it, or set another address in {key}")]
+    Listen {
+        address: SocketAddr,
+        key: &'static str,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Broker(#[from] broker::StartError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("cannot serve http: {0}; see the log")]
+    Http(#[source] io::Error),
+    #[error("cannot receive signals: {0}; see the limits of the process")]
+    Signals(#[source] io::Error),
+}
+
+/// The broker at work.
+pub(super) struct Serving {
+    broker: Broker,
+    api: Api,
+    http: Server,
+    authenticator: Arc<FileAuthenticator>,
+    policy: Arc<FilePolicy>,
+    deadline: Duration,
+}
+
+impl Serving {
+    /// Starts everything; returns once every listener is bound.
+    pub(super) async fn start(config: &Config, store: DirectoryStore) -> Result<Self, StartError> {
+        let authentication = AuthenticationConfig::from(config);
+        let authenticator = FileAuthenticator::open(config.users_file(), authentication)?;
+        let authenticator = Arc::new(authenticator);
+        let policy = Arc::new(FilePolicy::open(config.policy_file())?);
+        let https = if config.http.https.is_empty() {
+            None
+        } else {
+            Some(server_config(&TlsConfig::from(&config.tls))?)
+        };
+        let listeners = Listeners {
+            http: bind_all(&config.http.listen, "http.listen")?,
+            https: bind_all(&config.http.https, "http.https")?,
+            tls: https,
+        };
+        let broker = Self::start_broker(config, &authenticator, &policy, store).await?;
+        let api = Api::new(
+            Arc::new(broker.clone()),
+            broker.authenticator(),
+            broker.authorizer(),
+            broker.metrics(),
+            &ApiOptions::from(&config.http),
+        );
+        let http = Server::start(&api, listeners, config.http.workers.into(), |chain| {
+            client_certificate(chain).ok()
+        })
+        .map_err(StartError::Http)?;
+        for (scheme, addresses) in [("http", &config.http.listen), ("https", &config.http.https)] {
+            for address in addresses {
+                tracing::info!("listening on {scheme}://{address}");
+            }
+        }
+        Ok(Self {
+            broker,
+            api,
+            http,
+            authenticator,
+            policy,
+            deadline: Duration::from_secs(config.shutdown_deadline_secs.into()),
+        })
+    }
+
+    async fn start_broker(
+        config: &Config,
+        authenticator: &Arc<FileAuthenticator>,
+        policy: &Arc<FilePolicy>,
+        store: DirectoryStore,
+    ) -> Result<Broker, StartError> {
+        let mut builder = Broker::builder()
+            .shards(config.shards.into())
+            .limits(config.limits.clone())
+            .authenticator(Arc::clone(authenticator))
+            .authorizer(Arc::clone(policy))
+            .store(store);
+        for address in &config.mqtt.tcp {
+            builder = builder.tcp(address.to_string());
+        }
+        if !config.mqtt.tls.is_empty() {
+            let tls = mqtt_server_config(&TlsConfig::from(&config.tls))?;
+            for address in &config.mqtt.tls {
+                builder = builder.tls(address.to_string(), Arc::clone(&tls));
+            }
+        }
+        let broker = builder.start().await?;
+        for address in broker.local_addrs() {
+            tracing::info!("listening on mqtt://{address}");
+        }
+        Ok(broker)
+    }
+
+    /// Reads accounts and permissions again. Files that are wrong change nothing.
+    pub(super) fn reload(&self) {
+        for (what, outcome) in [
+            ("accounts", self.authenticator.reload()),
+            ("permissions", self.policy.reload()),
+        ] {
+            match outcome {
+                Ok(()) => tracing::info!("{what} read again"),
+                Err(error) => tracing::error!("{what} stay as they were: {error}"),
+            }
+        }
+    }
+
+    /// Ends everything, in the time that the configuration gives it.
+    pub(super) async fn shut_down(self) {
+        self.api.set_ready(false);
+        self.broker.shutdown(self.deadline).await;
+        let graceful = self.http.stop(true);
+        if tokio::time::timeout(self.deadline, graceful).await.is_err() {
+            tracing::warn!("calls were still under way at the deadline");
+            self.http.stop(false).await;
+        }
+    }
+}
+
+fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, StartError> {
+    addresses
+        .iter()
+        .map(|&address| {
+            bind(address).map_err(|source| StartError::Listen {
+                address,
+                key,
+                source,
+            })
+        })
+        .collect()
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?; // a restart does not wait for old connections
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

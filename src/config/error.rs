@@ -1,0 +1,68 @@
+//! What is wrong with a configuration, where, and what would be right, in one line.
+//!
+//! Only `load` makes these; whoever prints one needs to add nothing.
+
+use std::{fmt, ops::Range, path::PathBuf};
+
+/// A configuration that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}; {remedy}")]
+pub struct ConfigError {
+    /// Where the mistake is.
+    pub place: Place,
+    /// What is wrong.
+    pub what: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+/// Where a value of the configuration came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file as a whole.
+    File(PathBuf),
+    /// A point in a file.
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// In characters, counted from 1.
+        column: usize,
+    },
+    /// An environment variable, by name.
+    Variable(String),
+    /// `--set` on the command line, by key.
+    Setting(String),
+    /// Nobody gave it: the default of this key.
+    Default(String),
+}
+
+impl Place {
+    /// The point in `text`, which is what `path` holds, where `span` begins.
+    pub(super) fn in_text(path: PathBuf, text: &str, span: Option<Range<usize>>) -> Self {
+        let Some(before) = span.and_then(|span| text.get(..span.start)) else {
+            return Self::File(path);
+        };
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self::Line {
+            path,
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Line { path, line, column } => {
+                write!(f, "{}:{line}:{column}", path.display())
+            }
+            Self::Variable(name) => f.write_str(name),
+            Self::Setting(key) => write!(f, "--set {key}"),
+            Self::Default(key) => write!(f, "{key} (not given)"),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Fills a [`Config`]: defaults, then the file, then the environment, then the command line.
+//!
+//! The serialized default is the schema: it says which keys there are and of what type. Each key
+//! keeps the place that it was last given at, so that a mistake found later is still reported
+//! where somebody can correct it. Called by the command line; reads one file and nothing else.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::{
+    Spanned, Table, Value,
+    de::{DeTable, DeValue, Error as TomlError},
+};
+
+use super::{
+    Config, ConfigError, Place,
+    check::{Problem, check},
+};
+
+/// What every environment variable begins with that this program reads.
+const VARIABLE_PREFIX: &str = "HEARTHMQ_";
+
+/// Variables that begin like ours and are none: the configuration file's name, which the command
+/// line reads, and what Kubernetes sets in each pod beside a service called `hearthmq`.
+const OTHER_VARIABLES: [&str; 3] = ["HEARTHMQ_CONFIG", "HEARTHMQ_SERVICE_", "HEARTHMQ_PORT"];
+
+/// How alike a wrong key and a right one must be for the right one to be suggested (0 to 1).
+const ALIKE_ENOUGH: f64 = 0.6;
+
+impl Config {
+    /// The configuration of `file` (the defaults, if there is none), changed by the `HEARTHMQ_…`
+    /// ones of `variables` and then by `settings`, each of the form `section.key=value`.
+    ///
+    /// The variable of `limits.connections_max` is `HEARTHMQ_LIMITS__CONNECTIONS_MAX`, and so on
+    /// for every key. Lists are written with commas, or as in TOML.
+    ///
+    /// # Errors
+    /// The first mistake, with its place and with what would be right.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+        settings: &[String],
+    ) -> Result<Self, ConfigError> {
+        let mut loader = Loader {
+            config: Self::default(),
+            places: HashMap::new(),
+        };
+        if let Some(path) = file {
+            loader.apply_file(path)?;
+        }
+        let mut variables: Vec<_> = variables
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX))
+            .filter(|(name, _)| !OTHER_VARIABLES.iter().any(|other| name.starts_with(other)))
+            .collect();
+        variables.sort(); // the environment has no order, the first mistake should have one
+        for (name, value) in variables {
+            loader.apply_variable(&name, &value)?;
+        }
+        for setting in settings {
+            loader.apply_setting(setting)?;
+        }
+        loader.finish()
+    }
+}
+
+struct Loader {
+    config: Config,
+    /// Key (`section.name`) to where it was last given.
+    places: HashMap<String, Place>,
+}
+
+impl Loader {
+    fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError {
+            place: Place::File(path.to_path_buf()),
+            what: format!("cannot be read: {error}"),
+            remedy: "name a TOML file that can be read (UTF-8)".into(),
+        })?;
+        let file = File { path, text: &text };
+        let table = DeTable::parse(&text).map_err(|error| file.syntax_error(&error))?;
+        file.check_keys(
+            "",
+            table.get_ref(),
+            &as_table(&Config::default()),
+            &mut self.places,
+        )?;
+        self.config = toml::from_str(&text).map_err(|error| file.value_error(&error))?;
+        Ok(())
+    }
+
+    fn apply_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let place = Place::Variable(name.into());
+        let keys = keys(&as_table(&Config::default()));
+        let Some(key) = keys.iter().find(|key| variable_name(key) == name) else {
+            let known: Vec<_> = keys.iter().map(|key| variable_name(key)).collect();
+            return Err(ConfigError {
+                place,
+                what: "there is no such option".into(),
+                remedy: nearest(name, known.iter().map(String::as_str)).map_or_else(
+                    || "`hearthmq example-config` lists all options".into(),
+                    |known| format!("did you mean {known}?"),
+                ),
+            });
+        };
+        self.apply_value(key, value, place)
+    }
+
+    fn apply_setting(&mut self, setting: &str) -> Result<(), ConfigError> {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(ConfigError {
+                place: Place::Setting(setting.into()),
+                what: "has no value".into(),
+                remedy: "write --set section.key=value".into(),
+            });
+        };
+        let place = Place::Setting(key.into());
+        let keys = keys(&as_table(&Config::default()));
+        if !keys.iter().any(|known| known == key) {
+            return Err(ConfigError {
+                place,
+                what: "there is no such option".into(),
+                remedy: nearest(key, keys.iter().map(String::as_str)).map_or_else(
+                    || "`hearthmq example-config` lists all options".into(),
+                    |known| format!("did you mean {known}?"),
+                ),
+            });
+        }
+        self.apply_value(key, value, place)
+    }
+
+    /// Sets one existing key to what `text` says, read as its type demands.
+    fn apply_value(&mut self, key: &str, text: &str, place: Place) -> Result<(), ConfigError> {
+        let mut table = as_table(&self.config);
+        let slot = slot(&mut table, key);
+        let value = match slot {
+            Value::String(_) => Some(Value::String(text.into())),
+            Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
+            Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
+            Value::Array(_) => list(text),
+            Value::Float(_) | Value::Datetime(_) | Value::Table(_) => None,
+        };
+        let Some(value) = value else {
+            return Err(ConfigError {
+                place,
+                what: format!("{text:?} is not {}", type_in_words(slot)),
+                remedy: format!("write {}", example_in_words(slot)),
+            });
+        };
+        *slot = value;
+        self.config = table.try_into().map_err(|error: TomlError| {
+            let (what, remedy) = in_plain_words(error.message());
+            ConfigError {
+                place: place.clone(),
+                what,
+                remedy,
+            }
+        })?;
+        self.places.insert(key.into(), place);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Config, ConfigError> {
+        match check(&self.config, &as_table(&self.config)) {
+            Ok(()) => Ok(self.config),
+            Err(Problem { keys, what, remedy }) => {
+                let given = keys.iter().find_map(|key| self.places.remove(key));
+                let place = given
+                    .unwrap_or_else(|| Place::Default(keys.into_iter().next().unwrap_or_default()));
+                Err(ConfigError {
+                    place,
+                    what,
+                    remedy,
+                })
+            }
+        }
+    }
+}
+
+/// The file that is being read.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    /// Refuses keys that `schema` does not have, and notes where the others are.
+    fn check_keys(
+        &self,
+        section: &str,
+        table: &DeTable<'_>,
+        schema: &Table,
+        places: &mut HashMap<String, Place>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let key = format!("{section}{}", name.get_ref());
+            let place = self.place(Some(name.span()));
+            match (schema.get(name.get_ref().as_ref()), value.get_ref()) {
+                (Some(Value::Table(schema)), DeValue::Table(inner)) => {
+                    self.check_keys(&format!("{key}."), inner, schema, places)?;
+                }
+                (Some(_), _) => drop(places.insert(key, place)),
+                (None, _) => return Err(unknown_key(place, section, name, schema)),
+            }
+        }
+        Ok(())
+    }
+
+    fn syntax_error(&self, error: &TomlError) -> ConfigError {
+        ConfigError {
+            place: self.place(error.span()),
+            what: error.message().replace('\n', ", "),
+            remedy: "correct the TOML".into(),
+        }
+    }
+
+    fn value_error(&self, error: &TomlError) -> ConfigError {
+        let (what, remedy) = in_plain_words(error.message());
+        ConfigError {
+            place: self.place(error.span()),
+            what,
+            remedy,
+        }
+    }
+
+    fn place(&self, span: Option<std::ops::Range<usize>>) -> Place {
+        Place::in_text(PathBuf::from(self.path), self.text, span)
+    }
+}
+
+fn unknown_key(
+    place: Place,
+    section: &str,
+    name: &Spanned<std::borrow::Cow<'_, str>>,
+    schema: &Table,
+) -> ConfigError {
+    let name = name.get_ref().as_ref();
+    let all = keys(&as_table(&Config::default()));
+    let elsewhere = all
+        .iter()
+        .filter_map(|key| key.rsplit_once('.'))
+        .find(|(_, known)| *known == name);
+    let remedy = if let Some((right_section, _)) = elsewhere {
+        format!("write it in [{right_section}]")
+    } else if let Some(known) = nearest(name, schema.keys().map(String::as_str)) {
+        format!("did you mean {known}?")
+    } else {
+        let known: Vec<_> = schema.keys().map(String::as_str).collect();
+        format!("there are {}", known.join(", "))
+    };
+    let section = section.trim_end_matches('.');
+    let what = if section.is_empty() {
+        format!("there is no option or section {name}")
+    } else {
+        format!("there is no option {name} in [{section}]")
+    };
+    ConfigError {
+        place,
+        what,
+        remedy,
+    }
+}
+
+fn as_table(config: &Config) -> Table {
+    Table::try_from(config).expect("a configuration is made of TOML's types")
+}
+
+/// Every key of `table`, sections included: `limits.connections_max`.
+fn keys(table: &Table) -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, value) in table {
+        match value.as_table() {
+            Some(section) => all.extend(keys(section).iter().map(|key| format!("{name}.{key}"))),
+            None => all.push(name.clone()),
+        }
+    }
+    all
+}
+
+fn slot<'t>(table: &'t mut Table, key: &str) -> &'t mut Value {
+    match key.split_once('.') {
+        Some((section, rest)) => {
+            let inner = table[section].as_table_mut();
+            slot(
+                inner.expect("a key with a dot leads through a section"),
+                rest,
+            )
+        }
+        None => &mut table[key],
+    }
+}
+
+fn variable_name(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.replace('.', "__").to_uppercase())
+}
+
+fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .map(|key| (strsim::normalized_damerau_levenshtein(wrong, key), key))
+        .filter(|(alike, _)| *alike >= ALIKE_ENOUGH)
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, key)| key)
+}
+
+/// A list of strings: `a,b`, or as in TOML. All lists of the configuration hold strings.
+fn list(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if text.starts_with('[') {
+        return text.parse().ok().filter(Value::is_array);
+    }
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    Some(Value::Array(items.map(Value::from).collect()))
+}
+
+fn type_in_words(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) | Value::Datetime(_) => "a text",
+        Value::Integer(_) | Value::Float(_) => "a whole number",
+        Value::Boolean(_) => "true or false",
+        Value::Array(_) | Value::Table(_) => "a list",
+    }
+}
+
+fn example_in_words(value: &Value) -> String {
+    match value {
+        Value::Boolean(_) => "true or false".into(),
+        Value::Array(_) => "items with commas between them".into(),
+        Value::String(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Datetime(_)
+        | Value::Table(_) => format!("{} such as {value}", type_in_words(value)),
+    }
+}
+
+/// What is wrong and what would be right, out of a message of the TOML reader.
+fn in_plain_words(message: &str) -> (String, String) {
+    let message = message.trim().replace('\n', ", ");
+    if message.contains("socket address") {
+        let remedy = "write address:port, for example \"127.0.0.1:1883\" or \"[::1]:1883\"";
+        return ("this is no address with a port".into(), remedy.into());
+    }
+    let Some((what, expected)) = message.split_once(", expected ") else {
+        return (message, "see `hearthmq example-config`".into());
+    };
+    let right = match expected.trim_start_matches("one of ").trim() {
+        "u16" => "a whole number from 0 to 65535".into(),
+        "u32" => "a whole number from 0 to 4294967295".into(),
+        "u64" => "a whole number from 0".into(),
+        "a boolean" => "true or false".into(),
+        "a sequence" => "a list: [\"…\", \"…\"]".into(),
+        "a string" | "path string" => "a text in quotes".into(),
+        // Serde names types of ours as `struct MqttConfig`.
+        other if other.starts_with("struct ") => "a section with options".into(),
+        other => other.replace('`', "\"").replace("\", \"", "\" or \""),
+    };
+    (what.replace('`', ""), format!("write {right}"))
+}

@@ -1,0 +1,273 @@
+//! The configuration of the `hearthmq` program: every option with its default.
+//!
+//! [`Config`] is plain data; [`load`](Config::load) fills it from a TOML file, the environment
+//! and the command line, `check` refuses what cannot work, and `example.toml` shows every option
+//! to people. Nothing here opens a socket or reads a certificate: the wiring above does, and an
+//! application that embeds the broker needs none of this.
+
+mod check;
+mod error;
+mod load;
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    auth::{AuthenticationConfig, ThrottleConfig},
+    http::{ApiOptions, CallRate, MetricsAccess},
+    limits::Limits,
+    net::tls::{ClientAuth, TlsConfig, TlsVersion},
+};
+
+pub use error::{ConfigError, Place};
+
+/// A commented configuration file with every option at its default.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of everything that the broker keeps; made if missing.
+    pub data_dir: PathBuf,
+    /// Threads that serve MQTT connections; 0 = one for each core.
+    pub shards: u16,
+    /// Seconds that a shutdown may take before connections are cut.
+    pub shutdown_deadline_secs: u16,
+    /// MQTT listeners.
+    pub mqtt: MqttConfig,
+    /// HTTP listeners and what callers of the REST interface may use.
+    pub http: HttpConfig,
+    /// Certificates of the TLS listeners, MQTT and HTTPS alike.
+    pub tls: TlsFiles,
+    /// Accounts and permissions.
+    pub auth: AuthConfig,
+    /// Bounds on what clients may use.
+    pub limits: Limits,
+    /// The log.
+    pub log: LogConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "hearthmq-data".into(),
+            shards: 0,
+            shutdown_deadline_secs: 10,
+            mqtt: MqttConfig::default(),
+            http: HttpConfig::default(),
+            tls: TlsFiles::default(),
+            auth: AuthConfig::default(),
+            limits: Limits::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Where the accounts are: `auth.users`, seen from the data directory.
+    #[must_use]
+    pub fn users_file(&self) -> PathBuf {
+        self.data_dir.join(&self.auth.users)
+    }
+
+    /// Where the permissions are: `auth.policy`, seen from the data directory.
+    #[must_use]
+    pub fn policy_file(&self) -> PathBuf {
+        self.data_dir.join(&self.auth.policy)
+    }
+}
+
+/// `[mqtt]`: where MQTT clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MqttConfig {
+    /// Addresses for MQTT over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Addresses for MQTT over TLS.
+    pub tls: Vec<SocketAddr>,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            tls: Vec::new(),
+        }
+    }
+}
+
+/// `[http]`: where REST callers connect, and how much they may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Addresses for HTTP.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses for HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Threads that serve HTTP.
+    pub workers: u16,
+    /// Calls a second of one account; 0 = not limited.
+    pub calls_per_account_per_sec: u32,
+    /// Calls of one account that may come at once before the rate counts.
+    pub calls_per_account_burst: u32,
+    /// Calls a second from one address (IPv6: from one /64); 0 = not limited.
+    pub calls_per_address_per_sec: u32,
+    /// Calls from one address that may come at once before the rate counts.
+    pub calls_per_address_burst: u32,
+    /// Milliseconds that a call waits for the broker before it is answered with 504.
+    pub call_timeout_ms: u32,
+    /// Who may read `/metrics`.
+    pub metrics_access: MetricsAccess,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            https: Vec::new(),
+            workers: 1,
+            calls_per_account_per_sec: 1_000,
+            calls_per_account_burst: 2_000,
+            calls_per_address_per_sec: 1_000,
+            calls_per_address_burst: 2_000,
+            call_timeout_ms: 2_000,
+            metrics_access: MetricsAccess::Loopback,
+        }
+    }
+}
+
+impl From<&HttpConfig> for ApiOptions {
+    fn from(config: &HttpConfig) -> Self {
+        let rate = |per_sec, burst| {
+            let (per_sec, burst) = (NonZeroU32::new(per_sec)?, NonZeroU32::new(burst)?);
+            Some(CallRate { per_sec, burst })
+        };
+        Self {
+            account_rate: rate(
+                config.calls_per_account_per_sec,
+                config.calls_per_account_burst,
+            ),
+            address_rate: rate(
+                config.calls_per_address_per_sec,
+                config.calls_per_address_burst,
+            ),
+            call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
+            metrics_access: config.metrics_access,
+        }
+    }
+}
+
+/// `[tls]`: PEM files for the TLS listeners. An empty path stands for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The server's certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The server certificate's key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+    /// The oldest version of TLS that is spoken.
+    pub min_version: TlsVersion,
+    /// Certification authorities whose client certificates are accepted.
+    pub client_ca: Vec<PathBuf>,
+    /// Whether clients show a certificate.
+    pub client_auth: ClientAuth,
+    /// Certificate revocation lists.
+    pub crl: Vec<PathBuf>,
+    /// Whether an MQTT client with a certificate must use its Common Name as client identifier.
+    pub client_id_is_common_name: bool,
+}
+
+impl From<&TlsFiles> for TlsConfig {
+    fn from(files: &TlsFiles) -> Self {
+        Self {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            client_ca: files.client_ca.clone(),
+            client_auth: files.client_auth,
+            crl: files.crl.clone(),
+            min_version: files.min_version,
+        }
+    }
+}
+
+/// `[auth]`: who may connect and what they may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// File of accounts; a relative path starts at the data directory.
+    pub users: PathBuf,
+    /// File of permissions; a relative path starts at the data directory.
+    pub policy: PathBuf,
+    /// Whether MQTT clients without user name and certificate are admitted (the policy still
+    /// decides what they may do).
+    pub anonymous: bool,
+    /// Whether a client certificate suffices, or the password of its account is needed too.
+    pub certificate_is_enough: bool,
+    /// Seconds for which a password that was right is not hashed again; 0 = hash every time.
+    pub verified_secs: u32,
+    /// Passwords hashed at once, each with 19 MiB of memory; 0 = one for each core.
+    pub hashes_at_once_max: usize,
+    /// How repeated failures are answered.
+    pub throttle: ThrottleConfig,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        let authentication = AuthenticationConfig::default();
+        Self {
+            users: "users.toml".into(),
+            policy: "policy.toml".into(),
+            anonymous: authentication.anonymous,
+            certificate_is_enough: authentication.certificate_is_enough,
+            verified_secs: authentication.verified_secs,
+            hashes_at_once_max: authentication.hashes_at_once_max,
+            throttle: authentication.throttle,
+        }
+    }
+}
+
+impl From<&Config> for AuthenticationConfig {
+    fn from(config: &Config) -> Self {
+        let auth = &config.auth;
+        Self {
+            anonymous: auth.anonymous,
+            certificate_is_enough: auth.certificate_is_enough,
+            client_id_is_common_name: config.tls.client_id_is_common_name,
+            verified_secs: auth.verified_secs,
+            hashes_at_once_max: auth.hashes_at_once_max,
+            throttle: auth.throttle.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// `[log]`: what is logged, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Levels, as `tracing` filters are written: `info`, `warn,hearthmq=debug`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,91 @@
+//! The two calls: change a live connection's Keep Alive, and ask whether a client is online.
+
+use std::{future::Future, time::Instant};
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    http::{
+        Method,
+        header::{CACHE_CONTROL, ContentType},
+    },
+    rt::time::timeout,
+    web::Data,
+};
+
+use super::{Api, ApiError, admission, parameters};
+use crate::{
+    control::{ControlError, SetKeepAlive},
+    metrics::RestRoute,
+};
+
+/// `POST /keep-alive?client-id=…&interval=…`
+pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        if request.method() != Method::POST {
+            return Err(ApiError::MethodNotAllowed { allow: "POST" });
+        }
+        let identity = admission::admit(&api, &request).await?;
+        let wanted = parameters::keep_alive(request.query_string())?;
+        admission::permit(&api, &request, &identity, &wanted.client_id)?;
+        let changed = in_time(
+            &api,
+            api.0.control.set_keep_alive(SetKeepAlive {
+                client_id: wanted.client_id,
+                interval_secs: wanted.interval_secs,
+                by: identity.username,
+            }),
+        );
+        let secs = changed.await?.new_secs;
+        Ok(format!(r#"{{"success":true,"keepalive":{secs}}}"#))
+    };
+    answer(&api, RestRoute::KeepAlive, call).await
+}
+
+/// `GET` or `POST /client-id/{client id}/status`
+pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    // Of what the route lets through only this is the call.
+    if !request.uri().path().ends_with("/status") {
+        return ApiError::NotFound.error_response();
+    }
+    let call = async {
+        if !matches!(*request.method(), Method::GET | Method::POST) {
+            return Err(ApiError::MethodNotAllowed { allow: "GET, POST" });
+        }
+        let identity = admission::admit(&api, &request).await?;
+        let client_id = parameters::status(request.uri().path())?;
+        admission::permit(&api, &request, &identity, &client_id)?;
+        let online = in_time(&api, api.0.control.query_online(&client_id)).await?;
+        Ok(format!(r#"{{"online":{online}}}"#))
+    };
+    answer(&api, RestRoute::Status, call).await
+}
+
+/// Waits for the broker, but not for ever.
+async fn in_time<T>(
+    api: &Api,
+    reply: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ApiError> {
+    match timeout(api.0.call_timeout, reply).await {
+        Ok(reply) => Ok(reply?),
+        Err(_) => Err(ApiError::Timeout),
+    }
+}
+
+/// Makes the call, and an answer of what comes of it, and counts it.
+async fn answer(
+    api: &Api,
+    route: RestRoute,
+    call: impl Future<Output = Result<String, ApiError>>,
+) -> HttpResponse {
+    let began = Instant::now();
+    let response = match call.await {
+        Ok(body) => HttpResponse::Ok()
+            .insert_header(ContentType::json())
+            .insert_header((CACHE_CONTROL, "no-store")) // the live state, not a copy of it
+            .body(body),
+        Err(error) => error.error_response(),
+    };
+    let status = response.status().as_u16();
+    api.0.metrics.rest().record(route, status, began.elapsed());
+    response
+}

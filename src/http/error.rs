@@ -1,0 +1,204 @@
+//! Everything that a call can fail with, and what it is answered with: status, code, sentence.
+//!
+//! This is the one place where the broker's errors become HTTP.
+
+use std::fmt;
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    body::BoxBody,
+    http::{
+        StatusCode,
+        header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+};
+use serde::Serialize;
+
+use crate::control::ControlError;
+
+/// How callers are asked for credentials (RFC 7617).
+const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
+
+/// When to try again what the broker could not take just now, in seconds.
+const RETRY_UNAVAILABLE_SECS: u32 = 1;
+
+/// Why a call failed. Whatever it is, the call has changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// A parameter is missing or empty.
+    #[error("The parameter {0} is missing or empty.")]
+    MissingParameter(&'static str),
+    /// A parameter is given more than once.
+    #[error("The parameter {0} is given more than once.")]
+    DuplicateParameter(&'static str),
+    /// `interval` is no integer in the range.
+    #[error("The parameter interval must be a whole number of seconds from {min} to {max}.")]
+    InvalidInterval {
+        /// The least, in seconds.
+        min: u16,
+        /// The most, in seconds.
+        max: u16,
+    },
+    /// The client identifier is none that MQTT allows, or is not written as it should.
+    #[error("The client id is not valid: {0}.")]
+    InvalidClientId(ClientIdError),
+    /// No or wrong credentials.
+    #[error("Credentials are needed: HTTP Basic, or a client certificate over HTTPS.")]
+    Unauthenticated,
+    /// No permission CONNECT for the target client id.
+    #[error("The account has no permission CONNECT for this client id.")]
+    Forbidden,
+    /// The path leads nowhere.
+    #[error("There is nothing at this path.")]
+    NotFound,
+    /// The client is not connected.
+    #[error("The client is not connected.")]
+    ClientNotOnline,
+    /// The route has other methods.
+    #[error("This path is called with {allow}.")]
+    MethodNotAllowed {
+        /// The methods, as the `Allow` header has them.
+        allow: &'static str,
+    },
+    /// The client connected with Keep Alive 0, which stays off.
+    #[error("The client connected with Keep Alive 0, which turns it off; it cannot be changed.")]
+    KeepAliveDisabled,
+    /// Too many calls of the account or the address, or too many failed attempts.
+    #[error("Too many calls; try again in {retry_after_secs} s.")]
+    TooManyRequests {
+        /// Seconds until a call is looked at again.
+        retry_after_secs: u32,
+    },
+    /// Shutting down, or the connection cannot take one more request now.
+    #[error("The broker cannot take the call now; try again.")]
+    Unavailable,
+    /// The broker did not answer in time.
+    #[error("The broker did not answer in time; whether it is overloaded shows in its metrics.")]
+    Timeout,
+}
+
+/// What is wrong with a client identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientIdError {
+    /// `%` without two hexadecimal digits.
+    #[error("% must be followed by two hexadecimal digits (% itself is %25)")]
+    PercentEncoding,
+    /// The decoded bytes are no UTF-8.
+    #[error("its bytes must be UTF-8")]
+    NotUtf8,
+    /// U+0000. [MQTT-1.5.4-2]
+    #[error("it must not contain U+0000")]
+    Null,
+    /// More than the 65,535 bytes of an MQTT string.
+    #[error("it must have at most 65535 bytes of UTF-8")]
+    TooLong,
+    /// A slash that stands for itself must be encoded in a path.
+    #[error("a slash in it is written %2F")]
+    Slash,
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NotOnline => Self::ClientNotOnline,
+            ControlError::KeepAliveDisabled => Self::KeepAliveDisabled,
+            ControlError::Unavailable => Self::Unavailable,
+            ControlError::Timeout => Self::Timeout,
+        }
+    }
+}
+
+impl ApiError {
+    /// The `code` of the answer's body.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::MissingParameter(_) => "missing_parameter",
+            Self::DuplicateParameter(_) => "duplicate_parameter",
+            Self::InvalidInterval { .. } => "invalid_interval",
+            Self::InvalidClientId(_) => "invalid_client_id",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::ClientNotOnline => "client_not_online",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::KeepAliveDisabled => "keep_alive_disabled",
+            Self::TooManyRequests { .. } => "too_many_requests",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// The body of every failure.
+#[derive(Serialize)]
+struct Body {
+    success: bool,
+    code: &'static str,
+    #[serde(serialize_with = "as_text")]
+    message: ApiError,
+}
+
+fn as_text<S: serde::Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::MissingParameter(_)
+            | Self::DuplicateParameter(_)
+            | Self::InvalidInterval { .. }
+            | Self::InvalidClientId(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::ClientNotOnline => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::KeepAliveDisabled => StatusCode::CONFLICT,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.status_code());
+        response.insert_header((CACHE_CONTROL, "no-store"));
+        match *self {
+            Self::Unauthenticated => {
+                response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
+            }
+            Self::MethodNotAllowed { allow } => {
+                response.insert_header((ALLOW, allow));
+            }
+            Self::TooManyRequests { retry_after_secs } => {
+                response.insert_header((RETRY_AFTER, retry_after_secs));
+            }
+            Self::Unavailable => {
+                response.insert_header((RETRY_AFTER, RETRY_UNAVAILABLE_SECS));
+            }
+            Self::MissingParameter(_)
+            | Self::DuplicateParameter(_)
+            | Self::InvalidInterval { .. }
+            | Self::InvalidClientId(_)
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::ClientNotOnline
+            | Self::KeepAliveDisabled
+            | Self::Timeout => {}
+        }
+        response.json(Body {
+            success: false,
+            code: self.code(),
+            message: *self,
+        })
+    }
+}
+
+/// Answers what no route is for; for [`App::default_service`](actix_web::App::default_service).
+///
+/// # Errors
+/// Always [`ApiError::NotFound`].
+pub async fn not_found(_: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Err(ApiError::NotFound)
+}

@@ -1,0 +1,61 @@
+//! For those who watch over the broker: is it alive, may callers come, what has it counted.
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{
+        Method,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    web::Data,
+};
+
+use super::{Api, ApiError, MetricsAccess, admission};
+use crate::metrics;
+
+/// `GET /health/live`: 200 as long as this thread answers.
+pub(super) async fn live(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    reading(&request)?;
+    Ok(state(&mut HttpResponse::Ok(), "live"))
+}
+
+/// `GET /health/ready`: 200 while clients and callers are welcome, 503 from the beginning of a
+/// shutdown on.
+pub(super) async fn ready(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, ApiError> {
+    reading(&request)?;
+    Ok(if api.is_ready() {
+        state(&mut HttpResponse::Ok(), "ready")
+    } else {
+        state(&mut HttpResponse::ServiceUnavailable(), "not_ready")
+    })
+}
+
+/// `GET /metrics`: OpenMetrics text, to whom the configuration shows it.
+pub(super) async fn metrics(
+    request: HttpRequest,
+    api: Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    match api.0.metrics_access {
+        MetricsAccess::Nobody => return Err(ApiError::NotFound),
+        MetricsAccess::Loopback if !admission::peer(&request).ip().is_loopback() => {
+            return Err(ApiError::NotFound);
+        }
+        MetricsAccess::Loopback | MetricsAccess::Anyone => {}
+    }
+    reading(&request)?;
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, metrics::CONTENT_TYPE))
+        .body(api.0.metrics.encode()))
+}
+
+fn reading(request: &HttpRequest) -> Result<(), ApiError> {
+    match *request.method() {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(ApiError::MethodNotAllowed { allow: "GET, HEAD" }),
+    }
+}
+
+fn state(response: &mut HttpResponseBuilder, status: &str) -> HttpResponse {
+    response
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(serde_json::json!({ "status": status }))
+}

@@ -1,0 +1,152 @@
+//! The REST interface: two calls on live clients, health and metrics, as actix-web routes.
+//!
+//! It knows who may ask ([`crate::auth`]) and whom to ask ([`crate::control`]), and nothing of
+//! sockets, sessions or shards. The `hearthmq` program serves it with [`Server`]; an application
+//! mounts [`routes`] into an `App` of its own.
+//!
+//! A call passes these checks in this order, and the first that fails answers: the method (405);
+//! calls from the address (429); who it is (401); calls of the account (429); the parameters
+//! (400); the permission CONNECT for the target client id (403). Only then is anything about the
+//! client looked up. The rate of an address comes before authentication because verifying a
+//! password is dear.
+
+mod admission;
+mod calls;
+mod error;
+mod health;
+mod parameters;
+mod rate;
+mod server;
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use actix_web::web::{self, ServiceConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    auth::{Authenticator, Authorizer},
+    control::Control,
+    metrics::Metrics,
+};
+
+pub use error::{ApiError, ClientIdError, not_found};
+pub use server::{Listeners, ReadCertificate, Server};
+
+use rate::Rates;
+
+/// What the REST interface needs of the broker, shared by all workers. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Shared>);
+
+struct Shared {
+    control: Arc<dyn Control>,
+    authenticator: Arc<dyn Authenticator>,
+    authorizer: Arc<dyn Authorizer>,
+    metrics: Arc<Metrics>,
+    rates: Rates,
+    call_timeout: Duration,
+    metrics_access: MetricsAccess,
+    ready: AtomicBool,
+}
+
+/// What can be chosen about the REST interface.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// How often one account may call.
+    pub account_rate: Option<CallRate>,
+    /// How often one address (IPv6: one /64) may call.
+    pub address_rate: Option<CallRate>,
+    /// How long a call waits for the broker before it is answered with 504.
+    pub call_timeout: Duration,
+    /// Who may read `/metrics`.
+    pub metrics_access: MetricsAccess,
+}
+
+impl Default for ApiOptions {
+    /// No limits on rates: a host application has its own, or sets them.
+    fn default() -> Self {
+        Self {
+            account_rate: None,
+            address_rate: None,
+            call_timeout: Duration::from_secs(2),
+            metrics_access: MetricsAccess::Loopback,
+        }
+    }
+}
+
+/// A token bucket's size and rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallRate {
+    /// Calls a second that go on for ever.
+    pub per_sec: NonZeroU32,
+    /// Calls that may come at once before the rate counts.
+    pub burst: NonZeroU32,
+}
+
+/// Who may read `/metrics`; nobody needs an account for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetricsAccess {
+    /// Callers on the machine itself. Behind a proxy there, that is everybody.
+    Loopback,
+    /// Whoever reaches the listener.
+    Anyone,
+    /// Nobody: the route answers 404.
+    Nobody,
+}
+
+impl Api {
+    /// The REST interface of the broker behind `control`.
+    #[must_use]
+    pub fn new(
+        control: Arc<dyn Control>,
+        authenticator: Arc<dyn Authenticator>,
+        authorizer: Arc<dyn Authorizer>,
+        metrics: Arc<Metrics>,
+        options: &ApiOptions,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            control,
+            authenticator,
+            authorizer,
+            metrics,
+            rates: Rates::new(options.account_rate, options.address_rate),
+            call_timeout: options.call_timeout,
+            metrics_access: options.metrics_access,
+            ready: AtomicBool::new(true),
+        }))
+    }
+
+    /// What `/health/ready` says from now on. It begins ready; a broker that shuts down says so
+    /// here first, so that a load balancer sends callers elsewhere.
+    pub fn set_ready(&self, ready: bool) {
+        self.0.ready.store(ready, Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.ready.load(Relaxed)
+    }
+}
+
+/// The routes, for [`App::configure`](actix_web::App::configure) or for a scope of it.
+///
+/// Paths that are not among them are left to the host; [`not_found`] is there for a host that has
+/// nothing else.
+pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
+    move |config: &mut ServiceConfig| {
+        config
+            .app_data(web::Data::new(api))
+            .service(web::resource("/keep-alive").to(calls::keep_alive))
+            .service(web::resource("/client-id/{tail:.*}").to(calls::status))
+            .service(web::resource("/health/live").to(health::live))
+            .service(web::resource("/health/ready").to(health::ready))
+            .service(web::resource("/metrics").to(health::metrics));
+    }
+}

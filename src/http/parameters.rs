@@ -1,0 +1,214 @@
+//! Reads a call's parameters out of the raw request target, to the letter.
+//!
+//! actix-web decodes a path before it matches routes and forgets what was encoded, and its query
+//! extractors take the last of two values. Here `%2F` is part of an id and a second value is an
+//! error. Pure functions over the text of the target; `calls` uses them.
+
+use super::error::{ApiError, ClientIdError};
+
+/// The Keep Alive that can be asked for, in seconds.
+const INTERVAL_SECS: std::ops::RangeInclusive<u16> = 30..=1200;
+
+/// Bytes of an MQTT string, section 1.5.4.
+const CLIENT_ID_BYTES_MAX: usize = 65_535;
+
+/// What a call that changes a Keep Alive says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct KeepAliveParameters {
+    pub(super) client_id: String,
+    pub(super) interval_secs: u16,
+}
+
+/// Reads `client-id` and `interval`. Other parameters mean nothing and do no harm.
+pub(super) fn keep_alive(query: &str) -> Result<KeepAliveParameters, ApiError> {
+    let client_id = single(query, "client-id")?;
+    let interval = single(query, "interval")?;
+    Ok(KeepAliveParameters {
+        client_id: client_id_of(client_id, Plus::IsSpace)?,
+        interval_secs: interval_of(interval)?,
+    })
+}
+
+/// Reads the client identifier out of `…/client-id/{client id}/status`.
+///
+/// Counting from the end, because a host may have mounted the routes below a path of its own.
+pub(super) fn status(path: &str) -> Result<String, ApiError> {
+    let before = path.strip_suffix("/status").ok_or(ApiError::NotFound)?;
+    let (before_id, id) = before.rsplit_once('/').ok_or(ApiError::NotFound)?;
+    if before_id.rsplit('/').next() != Some("client-id") {
+        return Err(ApiError::InvalidClientId(ClientIdError::Slash));
+    }
+    if id.is_empty() {
+        return Err(ApiError::MissingParameter("client-id"));
+    }
+    client_id_of(id, Plus::IsPlus)
+}
+
+/// The one value of parameter `name`, still encoded.
+fn single<'q>(query: &'q str, name: &'static str) -> Result<&'q str, ApiError> {
+    let mut values = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(|(key, _)| decode(key, Plus::IsSpace).is_ok_and(|key| key == name.as_bytes()))
+        .map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(ApiError::DuplicateParameter(name)),
+        (None | Some(""), None) => Err(ApiError::MissingParameter(name)),
+        (Some(value), None) => Ok(value),
+    }
+}
+
+fn interval_of(encoded: &str) -> Result<u16, ApiError> {
+    decode(encoded, Plus::IsSpace)
+        .ok()
+        .filter(|digits| digits.iter().all(u8::is_ascii_digit)) // `parse` would take a sign
+        .and_then(|digits| String::from_utf8(digits).ok()?.parse().ok())
+        .filter(|secs| INTERVAL_SECS.contains(secs))
+        .ok_or(ApiError::InvalidInterval {
+            min: *INTERVAL_SECS.start(),
+            max: *INTERVAL_SECS.end(),
+        })
+}
+
+fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
+    let check = || {
+        let bytes = decode(encoded, plus)?;
+        if bytes.len() > CLIENT_ID_BYTES_MAX {
+            return Err(ClientIdError::TooLong); // [MQTT-1.5.4]
+        }
+        let id = String::from_utf8(bytes).map_err(|_| ClientIdError::NotUtf8)?; // [MQTT-1.5.4-1]
+        if id.contains('\0') {
+            return Err(ClientIdError::Null); // [MQTT-1.5.4-2]
+        }
+        Ok(id)
+    };
+    check().map_err(ApiError::InvalidClientId)
+}
+
+/// What an unencoded `+` stands for: in a query a space, as in forms, because every library that
+/// leaves a `+` there means one by it (a plus itself is `%2B`); in a path only itself.
+#[derive(Clone, Copy)]
+enum Plus {
+    IsSpace,
+    IsPlus,
+}
+
+/// Percent-decodes; unlike RFC 3986 parsers in the wild it takes no `%` that encodes nothing.
+fn decode(encoded: &str, plus: Plus) -> Result<Vec<u8>, ClientIdError> {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match (byte, plus) {
+            (b'%', _) => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                let (high, low) = digit().zip(digit()).ok_or(ClientIdError::PercentEncoding)?;
+                u8::try_from(high * 16 + low).expect("two hexadecimal digits are one byte")
+            }
+            (b'+', Plus::IsSpace) => b' ',
+            _ => byte,
+        });
+    }
+    Ok(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(query: &str) -> Result<(String, u16), &'static str> {
+        keep_alive(query)
+            .map(|parameters| (parameters.client_id, parameters.interval_secs))
+            .map_err(ApiError::code)
+    }
+
+    #[test]
+    fn parameters_are_decoded() {
+        for (query, client_id, secs) in [
+            ("client-id=a&interval=30", "a", 30),
+            ("interval=1200&x=1&client-id=a%2Fb%23%2B%25", "a/b#+%", 1200),
+            ("client%2Did=%e2%82%AC&interval=%36%30", "€", 60),
+            ("client-id=a+b%20c=d;e&interval=0060", "a b c=d;e", 60),
+            ("&&client-id=€&interval=60&", "€", 60),
+        ] {
+            assert_eq!(parsed(query), Ok((client_id.into(), secs)), "{query}");
+        }
+    }
+
+    #[test]
+    fn wrong_parameters_are_told_apart() {
+        for (query, code) in [
+            ("", "missing_parameter"),
+            ("client-id=a", "missing_parameter"),
+            ("interval=60", "missing_parameter"),
+            ("client-id=&interval=60", "missing_parameter"),
+            ("client-id&interval=60", "missing_parameter"),
+            ("client-id=a&interval=", "missing_parameter"),
+            ("Client-Id=a&interval=60", "missing_parameter"),
+            ("client-id=a&client-id=a&interval=60", "duplicate_parameter"),
+            (
+                "client-id=a&client%2Did=&interval=60",
+                "duplicate_parameter",
+            ),
+            ("client-id=a&interval=60&interval=60", "duplicate_parameter"),
+            ("client-id=%&interval=60", "invalid_client_id"),
+            ("client-id=%4&interval=60", "invalid_client_id"),
+            ("client-id=%zz&interval=60", "invalid_client_id"),
+            ("client-id=%+1&interval=60", "invalid_client_id"),
+            ("client-id=%FF&interval=60", "invalid_client_id"),
+            ("client-id=%ED%A0%80&interval=60", "invalid_client_id"), // a surrogate
+            ("client-id=a%00&interval=60", "invalid_client_id"),
+        ] {
+            assert_eq!(parsed(query), Err(code), "{query}");
+        }
+        for interval in [
+            "0",
+            "29",
+            "1201",
+            "65536",
+            "99999999999999999999",
+            "-60",
+            "+60",
+            "%2B60",
+            "60.0",
+            "6e1",
+            "0x3c",
+            "sixty",
+            "%D9%A6%D9%A0",
+            "60%20",
+            "%zz",
+            "60s",
+        ] {
+            let query = format!("client-id=a&interval={interval}");
+            assert_eq!(parsed(&query), Err("invalid_interval"), "{interval}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_at_most_65535_bytes() {
+        let query = |len| format!("interval=60&client-id={}", "%61".repeat(len));
+        assert!(parsed(&query(65_535)).is_ok());
+        assert_eq!(parsed(&query(65_536)), Err("invalid_client_id"));
+    }
+
+    #[test]
+    fn the_id_in_a_path_is_one_encoded_segment() {
+        for (path, id) in [
+            ("/client-id/a/status", Ok("a")),
+            ("/client-id/a%2Fb/status", Ok("a/b")),
+            ("/client-id/%2F/status", Ok("/")),
+            ("/client-id/a+b%20%23/status", Ok("a+b #")),
+            ("/client-id/status/status", Ok("status")),
+            ("/client-id/client-id/status", Ok("client-id")),
+            ("/mounted/below/client-id/a/status", Ok("a")),
+            ("/client-id//status", Err("missing_parameter")),
+            ("/client-id/a/b/status", Err("invalid_client_id")),
+            ("/client-id/%G0/status", Err("invalid_client_id")),
+            ("/client-id/a/status/", Err("not_found")),
+            ("/client-id/a", Err("not_found")),
+            ("/client-id/a/Status", Err("not_found")),
+        ] {
+            let found = status(path);
+            assert_eq!(found.as_deref().map_err(|error| error.code()), id, "{path}");
+        }
+    }
+}

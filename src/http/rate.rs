@@ -1,0 +1,137 @@
+//! How often somebody may call: a token bucket for each account and for each address.
+//!
+//! Buckets that are full again are forgotten, so that the memory is bounded by the calls of the
+//! last seconds and not by how many addresses there are.
+
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+
+use super::{ApiError, CallRate};
+
+/// Calls between two clean-ups of the buckets.
+const CLEAN_UP_EVERY: u32 = 4_096;
+
+/// The buckets of all callers.
+pub(super) struct Rates {
+    accounts: Option<Buckets<Arc<str>>>,
+    addresses: Option<Buckets<IpAddr>>,
+}
+
+impl Rates {
+    pub(super) fn new(account: Option<CallRate>, address: Option<CallRate>) -> Self {
+        Self {
+            accounts: account.map(Buckets::new),
+            addresses: address.map(Buckets::new),
+        }
+    }
+
+    /// Counts a call of an account.
+    pub(super) fn check_account(&self, username: &Arc<str>) -> Result<(), ApiError> {
+        self.accounts
+            .as_ref()
+            .map_or(Ok(()), |buckets| buckets.check(username))
+    }
+
+    /// Counts a call from an address. An IPv6 caller has a /64 to take addresses from, which is
+    /// therefore one caller.
+    pub(super) fn check_address(&self, address: IpAddr) -> Result<(), ApiError> {
+        let caller = match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)).into(),
+        };
+        self.addresses
+            .as_ref()
+            .map_or(Ok(()), |buckets| buckets.check(&caller))
+    }
+}
+
+struct Buckets<K: Clone + Hash + Eq> {
+    limiter: DefaultKeyedRateLimiter<K>,
+    clock: DefaultClock,
+    calls: AtomicU32,
+}
+
+impl<K: Clone + Hash + Eq> Buckets<K> {
+    fn new(rate: CallRate) -> Self {
+        let quota = Quota::per_second(rate.per_sec).allow_burst(rate.burst);
+        Self {
+            limiter: RateLimiter::dashmap(quota),
+            clock: DefaultClock::default(),
+            calls: AtomicU32::new(0),
+        }
+    }
+
+    fn check(&self, caller: &K) -> Result<(), ApiError> {
+        if self.calls.fetch_add(1, Relaxed) % CLEAN_UP_EVERY == CLEAN_UP_EVERY - 1 {
+            self.limiter.retain_recent();
+            self.limiter.shrink_to_fit();
+        }
+        self.limiter.check_key(caller).map_err(|not_until| {
+            let wait = not_until.wait_time_from(self.clock.now());
+            let retry_after_secs = u32::try_from(wait.as_millis().div_ceil(1000).max(1));
+            ApiError::TooManyRequests {
+                retry_after_secs: retry_after_secs.unwrap_or(u32::MAX),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    /// One call an hour, so to speak: nothing comes back while a test runs.
+    fn rates(burst: u32) -> Rates {
+        let rate = CallRate {
+            per_sec: NonZeroU32::MIN,
+            burst: NonZeroU32::new(burst).unwrap(),
+        };
+        Rates::new(Some(rate), Some(rate))
+    }
+
+    #[test]
+    fn each_account_has_a_bucket_of_its_own() {
+        let rates = rates(2);
+        let (a, b) = ("a".into(), "b".into());
+        assert_eq!(rates.check_account(&a), Ok(()));
+        assert_eq!(rates.check_account(&a), Ok(()));
+        let refused = ApiError::TooManyRequests {
+            retry_after_secs: 1,
+        };
+        assert_eq!(rates.check_account(&a), Err(refused));
+        assert_eq!(rates.check_account(&b), Ok(()));
+    }
+
+    #[test]
+    fn an_ipv6_caller_is_its_prefix_of_64_bits() {
+        let rates = rates(1);
+        let check = |address: &str| rates.check_address(address.parse().unwrap()).is_ok();
+        assert!(check("2001:db8::1"));
+        assert!(!check("2001:db8::ffff:2"));
+        assert!(check("2001:db8:0:1::1"));
+        assert!(check("192.0.2.1"));
+        assert!(check("192.0.2.2"));
+        assert!(!check("192.0.2.2"));
+    }
+
+    #[test]
+    fn no_rate_means_no_limit() {
+        let rates = Rates::new(None, None);
+        for _ in 0..10_000 {
+            assert_eq!(rates.check_address([192, 0, 2, 1].into()), Ok(()));
+        }
+    }
+}

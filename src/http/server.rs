@@ -1,0 +1,115 @@
+//! The HTTP and HTTPS server of the `hearthmq` program: worker threads, time-outs, and the
+//! certificate that a caller has shown.
+//!
+//! It gets bound listeners and a ready TLS configuration; it knows no file and no MQTT. A host
+//! application has a server of its own and does not need this one.
+
+use std::{any::Any, io, net::TcpListener, sync::Arc, time::Duration};
+
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::{
+    App, HttpServer,
+    dev::{Extensions, ServerHandle},
+    rt::net::TcpStream,
+    web,
+};
+use rustls::{ServerConfig, pki_types::CertificateDer};
+
+use super::{Api, not_found, routes};
+use crate::auth::ClientCertificate;
+
+/// How long a caller may take for the head of a request, and for TLS.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an idle connection is kept for the caller's next request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Connections of one worker. Calls are short; this many at once is a flood.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// Reads who a verified certificate chain belongs to. A chain that it makes nothing of counts as
+/// none.
+pub type ReadCertificate = fn(&[CertificateDer<'_>]) -> Option<ClientCertificate>;
+
+/// Where the server listens, all bound already.
+#[derive(Default)]
+pub struct Listeners {
+    /// For HTTP.
+    pub http: Vec<TcpListener>,
+    /// For HTTPS.
+    pub https: Vec<TcpListener>,
+    /// For the certificates of the HTTPS listeners; needed if there are any.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// A running server. Dropping it lets it go on; it ends by [`Server::stop`].
+pub struct Server {
+    handle: ServerHandle,
+}
+
+impl Server {
+    /// Serves `api` on `listeners` with `workers` threads. Needs an actix `System` to run in.
+    ///
+    /// # Errors
+    /// A listener that the operating system does not let be used, or HTTPS listeners without a
+    /// TLS configuration.
+    pub fn start(
+        api: &Api,
+        listeners: Listeners,
+        workers: usize,
+        read_certificate: ReadCertificate,
+    ) -> io::Result<Self> {
+        let api = api.clone();
+        let mut server = HttpServer::new(move || {
+            App::new()
+                .configure(routes(api.clone()))
+                .default_service(web::to(not_found))
+        })
+        .on_connect(move |connection, extensions| {
+            keep_certificate(connection, extensions, read_certificate);
+        })
+        .workers(workers)
+        .max_connections(CONNECTIONS_MAX)
+        .client_request_timeout(REQUEST_TIMEOUT)
+        .tls_handshake_timeout(REQUEST_TIMEOUT)
+        .keep_alive(IDLE_TIMEOUT)
+        .disable_signals();
+        for listener in listeners.http {
+            server = server.listen(listener)?;
+        }
+        for listener in listeners.https {
+            let tls = listeners.tls.as_deref().ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidInput, "https without a certificate")
+            })?;
+            server = server.listen_rustls_0_23(listener, tls.clone())?;
+        }
+        let server = server.run();
+        let handle = server.handle();
+        actix_web::rt::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "http server ended");
+            }
+        });
+        Ok(Self { handle })
+    }
+
+    /// Ends the server: gracefully after the calls that are under way, or at once.
+    pub async fn stop(&self, graceful: bool) {
+        self.handle.stop(graceful).await;
+    }
+}
+
+/// Leaves the certificate that the TLS handshake has verified where the calls look for it.
+fn keep_certificate(
+    connection: &dyn Any,
+    extensions: &mut Extensions,
+    read_certificate: ReadCertificate,
+) {
+    let Some(tls) = connection.downcast_ref::<TlsStream<TcpStream>>() else {
+        return; // HTTP without TLS
+    };
+    let chain = tls.get_ref().1.peer_certificates();
+    if let Some(certificate) = chain.and_then(read_certificate) {
+        extensions.insert(certificate);
+    }
+}

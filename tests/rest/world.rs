@@ -1,0 +1,277 @@
+//! A REST interface on a real socket, with doubles behind it, and a caller that sends what it is
+//! told byte for byte.
+//!
+//! The doubles answer by name: what a test wants to see happen is what it calls the client or the
+//! user. Used by the tests of this directory.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use actix_web::{App, HttpServer, rt::System, web};
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hearthmq::{
+    auth::{
+        AccessRequest, Action, AuthenticationError, Authenticator, Authorizer, ClientCertificate,
+        Credentials, Decision, Identity,
+    },
+    control::{Control, ControlError, KeepAliveChanged, SetKeepAlive},
+    http::{Api, ApiOptions, Listeners, MetricsAccess, Server, not_found, routes},
+    metrics::Metrics,
+};
+
+/// The broker's double. It holds what it was asked, in order.
+#[derive(Default)]
+struct Fleet {
+    asked: Mutex<Vec<String>>,
+}
+
+impl Fleet {
+    async fn answer(&self, client_id: &str, question: String) -> Result<(), ControlError> {
+        self.asked.lock().unwrap().push(question);
+        match client_id {
+            "offline" => Err(ControlError::NotOnline),
+            "keep-alive-off" => Err(ControlError::KeepAliveDisabled),
+            "full" => Err(ControlError::Unavailable),
+            "slow" => Err(ControlError::Timeout),
+            "stuck" => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Control for Fleet {
+    async fn set_keep_alive(&self, set: SetKeepAlive) -> Result<KeepAliveChanged, ControlError> {
+        let by = set.by.as_deref().unwrap_or("nobody");
+        let question = format!("{} {} by {by}", set.client_id, set.interval_secs);
+        self.answer(&set.client_id, question).await?;
+        Ok(KeepAliveChanged {
+            old_secs: 60,
+            new_secs: set.interval_secs,
+        })
+    }
+
+    async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
+        match self.answer(client_id, client_id.to_owned()).await {
+            Err(ControlError::NotOnline) => Ok(false),
+            answer => answer.map(|()| true),
+        }
+    }
+}
+
+/// Knows the user `ops`, and whoever has a certificate.
+struct Accounts;
+
+#[async_trait]
+impl Authenticator for Accounts {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        assert!(credentials.client_id.is_none());
+        let username = match (credentials.username, credentials.password) {
+            _ if credentials.certificate.is_some() => {
+                credentials.certificate.unwrap().common_name.as_str()
+            }
+            (Some("throttled"), _) => {
+                return Err(AuthenticationError::TooManyAttempts {
+                    retry_after_secs: 7,
+                });
+            }
+            (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
+            (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
+            (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,
+            _ => return Err(AuthenticationError::BadCredentials),
+        };
+        Ok(Identity {
+            username: Some(username.into()),
+            certificate: None,
+        })
+    }
+}
+
+/// Everybody may control every client but `secret`.
+struct Policy;
+
+impl Authorizer for Policy {
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        assert_eq!(request.action, Action::Connect);
+        assert!(request.peer.ip().is_loopback());
+        assert!(request.identity.username.is_some());
+        if request.client_id == "secret" {
+            Decision::Deny
+        } else {
+            Decision::Allow
+        }
+    }
+}
+
+/// A running interface. It ends when dropped.
+pub(crate) struct Rest {
+    pub(crate) api: Api,
+    address: SocketAddr,
+    fleet: Arc<Fleet>,
+    system: System,
+    thread: Option<JoinHandle<()>>,
+}
+
+pub(crate) fn rest() -> Rest {
+    rest_with(&options())
+}
+
+/// Nothing is limited, time runs out soon.
+pub(crate) fn options() -> ApiOptions {
+    ApiOptions {
+        call_timeout: Duration::from_millis(50),
+        metrics_access: MetricsAccess::Loopback,
+        ..ApiOptions::default()
+    }
+}
+
+pub(crate) fn rest_with(options: &ApiOptions) -> Rest {
+    start(options, |api, listener| {
+        let listeners = Listeners {
+            http: vec![listener],
+            ..Listeners::default()
+        };
+        Server::start(&api, listeners, 1, |_| None).unwrap();
+    })
+}
+
+/// An interface that a host has mounted below `/broker`, and whose callers have all shown a
+/// certificate of `device-7`.
+pub(crate) fn hosted_with_certificates() -> Rest {
+    start(&options(), |api, listener| {
+        let server = HttpServer::new(move || {
+            App::new()
+                .service(web::scope("/broker").configure(routes(api.clone())))
+                .default_service(web::to(not_found))
+        })
+        .on_connect(|_, extensions| {
+            extensions.insert(ClientCertificate {
+                common_name: "device-7".into(),
+                serial_number: "07".into(),
+            });
+        })
+        .workers(1)
+        .disable_signals()
+        .listen(listener);
+        actix_web::rt::spawn(server.unwrap().run());
+    })
+}
+
+fn start(options: &ApiOptions, serve: impl FnOnce(Api, TcpListener) + Send + 'static) -> Rest {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let fleet = Arc::new(Fleet::default());
+    let metrics = Arc::new(Metrics::new(1));
+    let api = Api::new(
+        Arc::<Fleet>::clone(&fleet),
+        Arc::new(Accounts),
+        Arc::new(Policy),
+        metrics,
+        options,
+    );
+    let (started, starts) = mpsc::channel();
+    let served = api.clone();
+    let thread = thread::spawn(move || {
+        let runner = System::new();
+        runner.block_on(async { serve(served, listener) });
+        started.send(System::current()).unwrap();
+        runner.run().unwrap();
+    });
+    Rest {
+        api,
+        address,
+        fleet,
+        system: starts.recv().unwrap(),
+        thread: Some(thread),
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.system.stop();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Rest {
+    /// `METHOD target` by user `ops`.
+    pub(crate) fn call(&self, line: &str) -> Answer {
+        self.call_as(Some(&basic("ops:pass:word")), line)
+    }
+
+    pub(crate) fn call_as(&self, authorization: Option<&str>, line: &str) -> Answer {
+        let header =
+            authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
+        self.send(&format!(
+            "{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
+        ))
+    }
+
+    /// Sends these bytes and reads until the server closes.
+    pub(crate) fn send(&self, request: &str) -> Answer {
+        let mut socket = TcpStream::connect(self.address).unwrap();
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        Answer::parse(&answer)
+    }
+
+    /// What the broker was asked since the last look, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.fleet.asked.lock().unwrap())
+    }
+}
+
+pub(crate) fn basic(user_and_password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(user_and_password))
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").expect(text);
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap();
+        Self {
+            status: status.parse().unwrap(),
+            headers: lines
+                .map(|line| line.split_once(": ").unwrap())
+                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+                .collect(),
+            body: body.to_owned(),
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// Status and `code`, after checking that the body is as every failure's is.
+    pub(crate) fn failure(&self) -> (u16, String) {
+        let body: serde_json::Value = serde_json::from_str(&self.body).expect(&self.body);
+        let fields: Vec<_> = body.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["code", "message", "success"]);
+        assert_eq!(body["success"], false);
+        let message = body["message"].as_str().unwrap();
+        assert!(message.ends_with('.') && message.len() > 10, "{message}");
+        assert_eq!(self.header("content-type"), "application/json");
+        (self.status, body["code"].as_str().unwrap().into())
+    }
+}
