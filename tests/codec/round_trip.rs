@@ -133,3 +133,32 @@ proptest! {
         }
     }
 }
+
+/// Topics of every length: the scan of a Topic Name goes by chunks.
+#[test]
+fn a_wildcard_is_found_wherever_it_is() {
+    let limits = DecodeLimits {
+        topic_levels_max: 2,
+        ..DecodeLimits::default()
+    };
+    for length in 1..300_u16 {
+        let publish = |position: u16, byte: u8| {
+            let mut topic = vec![b'x'; usize::from(length)];
+            topic[usize::from(position)] = byte;
+            topic[0] = if position == 0 { byte } else { b'/' };
+            let remaining = length + 2;
+            let [low, high] = [remaining as u8 | 0x80, (remaining >> 7) as u8];
+            [&[0x30, low, high][..], &length.to_be_bytes(), &topic].concat()
+        };
+        for position in [0, length / 2, length - 1] {
+            let is_valid =
+                |byte| decode(&publish(position, byte), ProtocolVersion::V3_1_1, &limits).is_ok();
+            assert!(is_valid(b'y'), "{length}");
+            assert!(
+                !is_valid(b'+') && !is_valid(b'#') && !is_valid(0),
+                "{length}"
+            );
+            assert_eq!(is_valid(b'/'), position == 0, "{length}");
+        }
+    }
+}
