@@ -38,7 +38,7 @@ const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 const HOLD_TIME: Duration = Duration::from_millis(5);
 
 /// One connection.
-pub struct Connection {
+pub(crate) struct Connection {
     shard: Rc<RefCell<Shard>>,
     slot: u32,
     link: u64,

@@ -13,8 +13,9 @@ use crate::{
     },
     metrics::{ConnectRefusal, ShardMetrics},
     mqtt::{
-        ConnAck, ConnAckProperties, Connect, DecodeErrorKind, Decoded, LastWill, Message, Packet,
-        ProtocolVersion, Publication, ReasonCode, decode_connect, encode,
+        ConnAck, ConnAckProperties, Connect, DecodeError, DecodeErrorKind, Decoded, LastWill,
+        Message, Packet, ProtocolVersion, Publication, ReasonCode, decode_connect, encode,
+        refusal_version,
     },
 };
 
@@ -121,14 +122,7 @@ async fn read_connect(
             Ok(Decoded::More { .. }) => {}
             Err(error) => {
                 tracing::debug!(%error, "CONNECT refused");
-                return Err(match error.kind {
-                    DecodeErrorKind::UnsupportedProtocolVersion { level } => Refusal::with(
-                        answer_version(level),
-                        ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
-                        ConnectRefusal::ProtocolVersion,
-                    ),
-                    _ => Refusal::silent(ConnectRefusal::Malformed),
-                });
+                return Err(refusal_of(&error, buffer));
             }
         }
         buffer.reserve(READ_BYTES);
@@ -139,12 +133,22 @@ async fn read_connect(
     }
 }
 
-/// How a client of an unknown protocol level is answered.
-const fn answer_version(level: u8) -> ProtocolVersion {
-    if level > 4 {
-        ProtocolVersion::V5
-    } else {
-        ProtocolVersion::V3_1_1
+/// How a CONNECT that cannot be decoded is answered, if it is answered.
+fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
+    let version = refusal_version(bytes);
+    match (error.kind, version) {
+        (DecodeErrorKind::UnsupportedProtocolVersion { .. }, Some(version)) => Refusal::with(
+            version,
+            ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
+            ConnectRefusal::ProtocolVersion,
+        ),
+        // MQTT 5.0 may be told what is wrong, older versions are only closed. [MQTT-3.1.4-1]
+        (_, Some(ProtocolVersion::V5)) => Refusal::with(
+            ProtocolVersion::V5,
+            error.reason(),
+            ConnectRefusal::Malformed,
+        ),
+        _ => Refusal::silent(ConnectRefusal::Malformed),
     }
 }
 

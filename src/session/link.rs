@@ -136,12 +136,13 @@ impl Link {
     /// Sends a packet of the broker's. Reason String and User Properties are left out where they
     /// would make it larger than the client accepts; what is too large even so is not sent.
     pub fn send(&mut self, packet: &Packet<'_>) {
-        encode_within(
+        let sent = encode_within(
             packet,
             self.settings.version,
             self.settings.maximum_packet_size,
             &mut self.out,
         );
+        debug_assert!(sent.is_ok(), "the broker's own packets can be said");
     }
 
     /// Sends DISCONNECT where the version has one. [MQTT-3.14.0-1]
