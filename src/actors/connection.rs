@@ -90,6 +90,17 @@ impl Connection {
         }
     }
 
+    /// A connection that has no session: these bytes are written, then it is closed.
+    pub(super) fn closing(
+        shard: Rc<RefCell<Shard>>,
+        transport: Box<dyn Transport>,
+        bytes: Vec<u8>,
+    ) -> Self {
+        let mut connection = Self::new(shard, (u32::MAX, 0), transport, Vec::new());
+        connection.phase = Phase::Closing { bytes, written: 0 };
+        connection
+    }
+
     /// Does what there is to do; `Ready` once the stream is closed.
     fn drive(&mut self, ctx: &mut Context<Self>, task: &mut Task<'_>) -> Poll<()> {
         if matches!(self.phase, Phase::Open) {
@@ -337,6 +348,9 @@ impl Actor for Connection {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(Drive);
+        if !matches!(self.phase, Phase::Open) {
+            ctx.run_later(CLOSING_TIME_MAX, |_, ctx| ctx.stop());
+        }
     }
 
     fn stopped(&mut self, ctx: &mut Self::Context) {

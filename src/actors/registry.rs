@@ -27,12 +27,12 @@ use super::{
         Attach, ChangeKeepAlive, Deliver, End, Kick, Kicked, PublishMessage, QueryClient,
         QueryOnline, QueryOnlineMany, Retire, Shutdown, WillRequest,
     },
-    shard::{Departure, Shard},
+    shard::{Departure, Shard, refusal},
 };
 use crate::{
     control::{ControlError, KeepAliveChanged, SetKeepAlive},
     hooks::DisconnectReason,
-    metrics::ShardMetrics,
+    metrics::{ConnectRefusal, ShardMetrics},
     mqtt::ReasonCode,
     router::Host,
 };
@@ -40,6 +40,8 @@ use crate::{
 /// Deadlines are looked at this often. With what a sweep takes, a keep-alive timeout is noticed
 /// well within the 250 ms that are promised.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// Retained messages that have expired are forgotten this often; they are never sent before.
+const SWEEP_RETAINED_EVERY: Duration = Duration::from_secs(60);
 /// Messages that may wait for a registry before those who ask are made to wait.
 const MAILBOX_CAPACITY: usize = 4096;
 
@@ -75,6 +77,10 @@ impl Actor for Registry {
             let now = registry.core.clock.now();
             registry.shard.borrow_mut().sweep(now);
         });
+        ctx.run_interval(SWEEP_RETAINED_EVERY, |registry, _| {
+            let now = registry.core.clock.now();
+            registry.shard.borrow().sweep_retained(now);
+        });
     }
 }
 
@@ -96,9 +102,13 @@ impl Handler<Attach> for Registry {
         let mut shard = self.shard.borrow_mut();
         let prepared = match shard.prepare(&connect, now) {
             Ok(prepared) => prepared,
-            Err(error) => {
-                // Without a durable version presence could go back; the client may try again.
-                tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
+            Err(reason) => {
+                shard.metrics.connects_refused.increment(match reason {
+                    ReasonCode::QuotaExceeded => ConnectRefusal::SessionsMax,
+                    _ => ConnectRefusal::Store,
+                });
+                let bytes = refusal(connect.version, reason);
+                Connection::closing(self.shard.clone(), transport, bytes).start();
                 return;
             }
         };

@@ -13,9 +13,9 @@ use crate::{
     },
     metrics::{ConnectRefusal, ShardMetrics},
     mqtt::{
-        ConnAck, ConnAckProperties, Connect, DecodeError, DecodeErrorKind, Decoded, LastWill,
-        Message, Packet, ProtocolVersion, Publication, ReasonCode, decode_connect, encode,
-        refusal_version,
+        ConnAck, ConnAckProperties, Connect, DecodeError, DecodeErrorKind, DecodeLimits, Decoded,
+        LastWill, Message, Packet, ProtocolVersion, Publication, ReasonCode, decode_connect,
+        encode, refusal_version,
     },
 };
 
@@ -31,6 +31,17 @@ pub(crate) struct Arrival {
 
 /// Bytes read at a time before the client is known.
 const READ_BYTES: usize = 2048;
+
+/// A CONNECT is no larger than this, whatever other packets may be: nobody knows yet who sends it.
+const CONNECT_BYTES_MAX: u32 = 256 * 1024;
+
+fn connect_limits(core: &Core) -> DecodeLimits {
+    let limits = core.decode_limits();
+    DecodeLimits {
+        packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX),
+        ..limits
+    }
+}
 
 /// A CONNECT that is not accepted.
 struct Refusal {
@@ -76,7 +87,7 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
         }
     };
     let read_ahead = buffer.split_off(length);
-    let accepted = match decode_connect(&buffer, &core.decode_limits()) {
+    let accepted = match decode_connect(&buffer, &connect_limits(core)) {
         Ok(Decoded::Packet {
             packet: Packet::Connect(connect),
             ..
@@ -110,7 +121,7 @@ async fn read_connect(
     buffer: &mut Vec<u8>,
     core: &Core,
 ) -> Result<usize, Refusal> {
-    let limits = core.decode_limits();
+    let limits = connect_limits(core);
     loop {
         match decode_connect(buffer, &limits) {
             Ok(Decoded::Packet {

@@ -82,11 +82,7 @@ impl Retained {
 
     /// Forgets the retained message of `topic`. [MQTT-3.3.1-6]
     pub fn clear(&self, topic: &str) {
-        let mut store = self.write();
-        if let Some(message) = store.root.remove(topic) {
-            store.messages -= 1;
-            store.bytes -= message.size();
-        }
+        self.write().remove(topic);
     }
 
     /// The retained messages whose topic matches `filter`, a valid one that is not shared.
@@ -102,6 +98,28 @@ impl Retained {
         found
     }
 
+    /// Forgets messages that have expired.
+    pub fn forget_expired(&self, now: Timestamp) {
+        let mut expired = Vec::new();
+        self.read().root.all(false, &mut |message| {
+            if message.publication().has_expired(now) {
+                expired.push(message.clone());
+            }
+        });
+        for message in expired {
+            let is_still_there = |store: &Store| {
+                store
+                    .root
+                    .find(message.topic())
+                    .is_some_and(|found| Arc::ptr_eq(found, &message))
+            };
+            let mut store = self.write();
+            if is_still_there(&store) {
+                store.remove(message.topic());
+            }
+        }
+    }
+
     /// Messages and bytes retained.
     pub fn usage(&self) -> (usize, usize) {
         let store = self.read();
@@ -114,6 +132,15 @@ impl Retained {
 
     fn write(&self) -> RwLockWriteGuard<'_, Store> {
         self.store.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    fn remove(&mut self, topic: &str) {
+        if let Some(message) = self.root.remove(topic) {
+            self.messages -= 1;
+            self.bytes -= message.size();
+        }
     }
 }
 

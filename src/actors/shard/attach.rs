@@ -11,9 +11,8 @@ use crate::{
         messages::{AcceptedConnect, Finish, Permit},
     },
     hooks::DisconnectReason,
-    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp},
+    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode},
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
-    store::StoreError,
 };
 
 /// A session that is ready for its connection.
@@ -26,17 +25,27 @@ pub(in crate::actors) struct Prepared {
 impl Shard {
     /// Finds or makes the session of an accepted CONNECT. An older connection is gone afterwards,
     /// and its end was told, so that what follows is in order.
+    ///
+    /// # Errors
+    /// Why there can be no session; nothing has changed then.
     pub(in crate::actors) fn prepare(
         &mut self,
         connect: &AcceptedConnect,
         now: Timestamp,
-    ) -> Result<Prepared, StoreError> {
+    ) -> Result<Prepared, ReasonCode> {
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing
             .and_then(|s| self.slot(s))
             .map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
-        self.core.versions.reserve(version)?;
+        if existing.is_none() && self.core.sessions() >= self.core.limits.sessions_max as usize {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if let Err(error) = self.core.versions.reserve(version) {
+            // Without a durable version presence could go back; the client may try again.
+            tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
+            return Err(ReasonCode::ServerUnavailable);
+        }
         if let Some(slot) = existing {
             self.take_over(slot, connect.clean_start, now);
         }
@@ -59,6 +68,7 @@ impl Shard {
                 version,
             };
         }
+        self.set_timer(slot);
         Ok(Prepared {
             slot,
             link: version,
@@ -145,6 +155,7 @@ impl Shard {
             will: None,
             will_at: None,
             expires_at: None,
+            timer_at: None,
             recent_topic: None,
         }) as u32;
         self.clients.insert(connect.client_id.clone(), slot);
@@ -181,6 +192,20 @@ fn session_expiry(connect: &AcceptedConnect) -> u32 {
         ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => 0,
         ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => NEVER_EXPIRES,
     }
+}
+
+/// The CONNACK of a connection that gets no session.
+pub(in crate::actors) fn refusal(version: ProtocolVersion, reason: ReasonCode) -> Vec<u8> {
+    let properties = ConnAckProperties::default();
+    let ack = ConnAck {
+        session_present: false,
+        reason,
+        properties,
+    }; // [MQTT-3.2.2-6]
+    let mut bytes = Vec::new();
+    let encoded = encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes);
+    debug_assert!(encoded.is_ok(), "a plain CONNACK can be said");
+    bytes
 }
 
 fn conn_ack<'a>(

@@ -79,6 +79,10 @@ impl Shard {
         if !existed && found.session.subscriptions_len() >= limit {
             return Ok((ReasonCode::QuotaExceeded, false));
         }
+        // Retained messages pass the bounds of the queue, so they are not asked for on top of others.
+        if found.session.queued() > self.core.limits.queue_messages_per_client_max as usize {
+            return Ok((ReasonCode::QuotaExceeded, false));
+        }
         if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {
             return Ok((ReasonCode::NotAuthorized, false));
         }

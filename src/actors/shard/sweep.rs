@@ -1,11 +1,16 @@
 //! What time brings: keep-alive deadlines, delayed Wills, sessions that expire.
 
-use std::cmp::Reverse;
-
 use super::Shard;
-use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp};
+use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp, router::Host};
 
 impl Shard {
+    /// Forgets retained messages that have expired; one shard does it for all.
+    pub(in crate::actors) fn sweep_retained(&self, now: Timestamp) {
+        if self.host == Host(0) {
+            self.core.retained.forget_expired(now);
+        }
+    }
+
     /// Tells every connection whose deadline has passed, and does what is due for those away.
     pub(in crate::actors) fn sweep(&mut self, now: Timestamp) {
         for (at, deadline) in self.deadlines.iter().enumerate() {
@@ -16,12 +21,14 @@ impl Shard {
                 connected.address.do_send(KeepAliveExpired);
             }
         }
-        while let Some(Reverse((at, slot, generation))) = self.timers.peek().copied() {
-            if at > now.millis() {
-                break;
+        while let Some((at, slot)) = self.timers.first().copied()
+            && at <= now.millis()
+        {
+            self.timers.pop_first();
+            if let Some(found) = self.slot_mut(slot) {
+                found.timer_at = None;
             }
-            self.timers.pop();
-            self.timer_due(slot, generation, now);
+            self.timer_due(slot, now);
         }
         self.flush_outboxes();
     }
