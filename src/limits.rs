@@ -54,8 +54,8 @@ pub struct Limits {
     /// Expiry Interval. It is also the life of the sessions of MQTT 3 clients without Clean
     /// Session. A Will Delay ends with the session, so this bounds it too.
     pub session_expiry_secs_max: u32,
-    /// Longest Keep Alive in seconds; a client that asks for more, or for none, is given this as
-    /// Server Keep Alive (MQTT 5). 0 = clients choose.
+    /// Longest Keep Alive in seconds; an MQTT 5 client that asks for more is given this as Server
+    /// Keep Alive, one that turns Keep Alive off keeps it off. 0 = clients choose.
     pub keep_alive_secs_max: u16,
 }
 
@@ -72,7 +72,7 @@ impl Default for Limits {
             topic_levels_max: 128,
             subscriptions_per_client_max: 1_000,
             receive_maximum: 1_000,
-            in_flight_max: 100,
+            in_flight_max: 256,
             topic_alias_maximum: 32,
             queue_messages_per_client_max: 10_000,
             queue_bytes_per_client_max: 16_777_216,

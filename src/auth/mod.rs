@@ -89,6 +89,16 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> Result<Identity, AuthenticationError>;
 }
 
+#[async_trait]
+impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        (**self).authenticate(credentials).await
+    }
+}
+
 /// Something that somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
@@ -145,5 +155,56 @@ pub trait Authorizer: Send + Sync + 'static {
     /// A number that changes whenever an earlier decision may no longer hold.
     fn generation(&self) -> u64 {
         0
+    }
+}
+
+impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        (**self).authorize(request)
+    }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
+    }
+}
+
+/// Lets nobody in and nothing happen: what holds until somebody else is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DenyAll;
+
+#[async_trait]
+impl Authenticator for DenyAll {
+    async fn authenticate(&self, _: Credentials<'_>) -> Result<Identity, AuthenticationError> {
+        Err(AuthenticationError::BadCredentials)
+    }
+}
+
+impl Authorizer for DenyAll {
+    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::Deny
+    }
+}
+
+/// Lets everybody in, with whatever user name they give, and everything happen: for tests and
+/// for networks where nobody else is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllowAll;
+
+#[async_trait]
+impl Authenticator for AllowAll {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        Ok(Identity {
+            username: credentials.username.map(Into::into),
+            certificate: credentials.certificate.cloned().map(Arc::new),
+        })
+    }
+}
+
+impl Authorizer for AllowAll {
+    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::Allow
     }
 }

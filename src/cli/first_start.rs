@@ -1,12 +1,11 @@
 //! The first start: a data directory, an account, a policy, and what to try first.
 //!
-//! Called before anything listens. Whatever is there already is left as it is.
+//! Called before anything listens, with the data directory locked. Whatever is there already is left as it is.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use hearthmq::{
@@ -28,33 +27,8 @@ pub(super) enum FirstStartError {
         path.display()
     )]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error("{}: another broker uses this directory; stop it, or set data_dir", .0.display())]
-    InUse(PathBuf),
     #[error(transparent)]
     Accounts(#[from] FileError),
-}
-
-/// The data directory, held for this process until it is dropped.
-pub(super) struct DataDir {
-    _lock: File,
-}
-
-impl DataDir {
-    /// Makes the directory if it is missing, and takes it.
-    pub(super) fn open(path: &Path) -> Result<Self, FirstStartError> {
-        let unwritable = |path: &Path, source| FirstStartError::Unwritable {
-            path: path.into(),
-            source,
-        };
-        fs::create_dir_all(path).map_err(|error| unwritable(path, error))?;
-        let lock_path = path.join("lock");
-        let lock = File::create(&lock_path).map_err(|error| unwritable(&lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(FirstStartError::InUse(path.into())),
-            Err(TryLockError::Error(error)) => Err(unwritable(&lock_path, error)),
-        }
-    }
 }
 
 /// Makes an account and a policy if there are no accounts yet; what to tell about them.

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use hearthmq::{
     auth::FileError,
     config::{Config, ConfigError, EXAMPLE},
+    store::StoreError,
 };
 
 /// An MQTT broker whose live sessions an application can control
@@ -78,6 +79,8 @@ enum Failure {
     Accounts(#[from] FileError),
     #[error(transparent)]
     Start(#[from] serve::StartError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     FirstStart(#[from] first_start::FirstStartError),
     #[error(transparent)]

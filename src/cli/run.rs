@@ -3,14 +3,15 @@
 use std::io::{self, IsTerminal as _};
 
 use actix_web::rt::System;
-use hearthmq::config::{Config, LogConfig, LogFormat};
+use hearthmq::{
+    config::{Config, LogConfig, LogFormat},
+    store::DirectoryStore,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Failure, Options,
-    first_start::{self, DataDir},
-    print,
+    Failure, Options, first_start, print,
     serve::{Serving, StartError},
 };
 
@@ -18,16 +19,16 @@ use super::{
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let config = options.load()?;
     start_log(&config.log);
-    let _held = DataDir::open(&config.data_dir)?;
+    let store = DirectoryStore::open(&config.data_dir)?;
     if let Some(welcome) = first_start::make_account(&config)? {
         print(&welcome)?;
     }
-    System::new().block_on(serve(&config))
+    System::new().block_on(serve(&config, store))
 }
 
-async fn serve(config: &Config) -> Result<(), Failure> {
+async fn serve(config: &Config, store: DirectoryStore) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
-    let serving = Serving::start(config)?;
+    let serving = Serving::start(config, store).await?;
     while signals.next().await == Request::Reload {
         serving.reload();
     }

@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use hearthmq::{
+    Broker,
     auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy},
+    broker,
     config::Config,
-    control::{Control, ControlError, KeepAliveChanged, SetKeepAlive},
     http::{Api, ApiOptions, Listeners, Server},
-    metrics::Metrics,
-    net::tls::{TlsConfig, TlsError, client_certificate, server_config},
+    net::tls::{TlsConfig, TlsError, client_certificate, mqtt_server_config, server_config},
+    store::DirectoryStore,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -31,6 +31,8 @@ pub(super) enum StartError {
         source: io::Error,
     },
     #[error(transparent)]
+    Broker(#[from] broker::StartError),
+    #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -42,6 +44,7 @@ pub(super) enum StartError {
 
 /// The broker at work.
 pub(super) struct Serving {
+    broker: Broker,
     api: Api,
     http: Server,
     authenticator: Arc<FileAuthenticator>,
@@ -51,7 +54,7 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Starts everything; returns once every listener is bound.
-    pub(super) fn start(config: &Config) -> Result<Self, StartError> {
+    pub(super) async fn start(config: &Config, store: DirectoryStore) -> Result<Self, StartError> {
         let authentication = AuthenticationConfig::from(config);
         let authenticator = FileAuthenticator::open(config.users_file(), authentication)?;
         let authenticator = Arc::new(authenticator);
@@ -66,11 +69,12 @@ impl Serving {
             https: bind_all(&config.http.https, "http.https")?,
             tls: https,
         };
+        let broker = Self::start_broker(config, &authenticator, &policy, store).await?;
         let api = Api::new(
-            Arc::new(NoBroker),
-            Arc::<FileAuthenticator>::clone(&authenticator),
-            Arc::<FilePolicy>::clone(&policy),
-            Arc::new(Metrics::new(config.shards.max(1).into())),
+            Arc::new(broker.clone()),
+            broker.authenticator(),
+            broker.authorizer(),
+            broker.metrics(),
             &ApiOptions::from(&config.http),
         );
         let http = Server::start(&api, listeners, config.http.workers.into(), |chain| {
@@ -83,12 +87,41 @@ impl Serving {
             }
         }
         Ok(Self {
+            broker,
             api,
             http,
             authenticator,
             policy,
             deadline: Duration::from_secs(config.shutdown_deadline_secs.into()),
         })
+    }
+
+    async fn start_broker(
+        config: &Config,
+        authenticator: &Arc<FileAuthenticator>,
+        policy: &Arc<FilePolicy>,
+        store: DirectoryStore,
+    ) -> Result<Broker, StartError> {
+        let mut builder = Broker::builder()
+            .shards(config.shards.into())
+            .limits(config.limits.clone())
+            .authenticator(Arc::clone(authenticator))
+            .authorizer(Arc::clone(policy))
+            .store(store);
+        for address in &config.mqtt.tcp {
+            builder = builder.tcp(address.to_string());
+        }
+        if !config.mqtt.tls.is_empty() {
+            let tls = mqtt_server_config(&TlsConfig::from(&config.tls))?;
+            for address in &config.mqtt.tls {
+                builder = builder.tls(address.to_string(), Arc::clone(&tls));
+            }
+        }
+        let broker = builder.start().await?;
+        for address in broker.local_addrs() {
+            tracing::info!("listening on mqtt://{address}");
+        }
+        Ok(broker)
     }
 
     /// Reads accounts and permissions again. Files that are wrong change nothing.
@@ -107,6 +140,7 @@ impl Serving {
     /// Ends everything, in the time that the configuration gives it.
     pub(super) async fn shut_down(self) {
         self.api.set_ready(false);
+        self.broker.shutdown(self.deadline).await;
         let graceful = self.http.stop(true);
         if tokio::time::timeout(self.deadline, graceful).await.is_err() {
             tracing::warn!("calls were still under way at the deadline");
@@ -134,18 +168,4 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Stands where the broker's handle comes.
-struct NoBroker;
-
-#[async_trait]
-impl Control for NoBroker {
-    async fn set_keep_alive(&self, _: SetKeepAlive) -> Result<KeepAliveChanged, ControlError> {
-        Err(ControlError::NotOnline)
-    }
-
-    async fn query_online(&self, _: &str) -> Result<bool, ControlError> {
-        Ok(false)
-    }
 }

@@ -1,4 +1,4 @@
-//! The cells that numbers are kept in, and the labels that tell cells of one name apart.
+//! The cells that numbers are kept in.
 //!
 //! A cell knows neither its name nor what is counted in it; `encode` has the names.
 
@@ -6,6 +6,8 @@ use std::{
     marker::PhantomData,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
+
+use crate::labels::Label;
 
 /// A number that only grows, written by one thread.
 ///
@@ -59,18 +61,6 @@ impl Gauge {
     }
 }
 
-/// An enum whose values are the labels of a metric; made by [`labels!`].
-pub trait Label: Copy + 'static {
-    /// Every value, in the order of [`Label::index`].
-    const ALL: &'static [Self];
-
-    /// Its place in [`Label::ALL`].
-    fn index(self) -> usize;
-
-    /// As monitoring shows it.
-    fn name(self) -> &'static str;
-}
-
 /// A [`Counter`] for each value of a [`Label`].
 #[derive(Debug)]
 pub struct PerLabel<L> {
@@ -99,33 +89,3 @@ impl<L: Label> Default for PerLabel<L> {
         }
     }
 }
-
-/// Declares an enum that is a [`Label`].
-macro_rules! labels {
-    (
-        $(#[$doc:meta])* pub enum $name:ident {
-            $($(#[$variant_doc:meta])* $variant:ident = $text:literal),* $(,)?
-        }
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant),*
-        }
-
-        impl $crate::metrics::cells::Label for $name {
-            const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            fn index(self) -> usize {
-                self as usize
-            }
-
-            fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text),*
-                }
-            }
-        }
-    };
-}
-pub(super) use labels;

@@ -10,10 +10,11 @@ use prometheus_client::{
 };
 
 use super::{
-    Metrics, ShardMetrics,
-    cells::{Counter, Gauge, Label, PerLabel},
+    Metrics, ShardMetrics, Totals,
+    cells::{Counter, Gauge, PerLabel},
     rest::RestRoute,
 };
+use crate::labels::Label;
 
 /// What [`Metrics::encode`] returns, as an HTTP `Content-Type`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +42,7 @@ impl Collector for Scrape {
         };
         writer.clients()?;
         writer.messages()?;
+        writer.totals(self.0.totals())?;
         writer.rest(&self.0)
     }
 }
@@ -73,9 +75,11 @@ impl Writer<'_, '_> {
             "Sessions, with and without a connection",
             |shard| &shard.sessions,
         )?;
-        self.gauge("subscriptions", "Subscriptions of all sessions", |shard| {
-            &shard.subscriptions
-        })
+        self.counter(
+            "keep_alive_timeouts",
+            "Connections ended by Keep Alive",
+            |shard| &shard.keep_alive_timeouts,
+        )
     }
 
     fn messages(&mut self) -> fmt::Result {
@@ -96,20 +100,35 @@ impl Writer<'_, '_> {
         self.counter("sent_bytes", "Bytes written to MQTT clients", |shard| {
             &shard.bytes_sent
         })?;
-        self.gauge("queue_messages", "Messages waiting for clients", |shard| {
-            &shard.queue_messages
-        })?;
-        self.gauge(
+        Ok(())
+    }
+
+    fn totals(&mut self, totals: &Totals) -> fmt::Result {
+        self.total(
+            "subscriptions",
+            "Subscriptions of all sessions",
+            &totals.subscriptions,
+        )?;
+        self.total(
+            "queue_messages",
+            "Messages waiting for clients",
+            &totals.queue_messages,
+        )?;
+        self.total(
             "queue_bytes",
             "Bytes of messages waiting for clients",
-            |shard| &shard.queue_bytes,
+            &totals.queue_bytes,
         )?;
-        self.gauge("retained_messages", "Retained messages", |shard| {
-            &shard.retained_messages
-        })?;
-        self.gauge("retained_bytes", "Bytes of retained messages", |shard| {
-            &shard.retained_bytes
-        })
+        self.total(
+            "retained_messages",
+            "Retained messages",
+            &totals.retained_messages,
+        )?;
+        self.total(
+            "retained_bytes",
+            "Bytes of retained messages",
+            &totals.retained_bytes,
+        )
     }
 
     fn rest(&mut self, metrics: &Metrics) -> fmt::Result {
@@ -150,11 +169,16 @@ impl Writer<'_, '_> {
         help: &str,
         of: impl Fn(&ShardMetrics) -> &Gauge,
     ) -> fmt::Result {
-        let sum: u64 = self.shards.iter().map(|shard| of(shard).value()).sum();
+        let sum = Gauge::default();
+        sum.set(self.shards.iter().map(|shard| of(shard).value()).sum());
+        self.total(name, help, &sum)
+    }
+
+    fn total(&mut self, name: &str, help: &str, gauge: &Gauge) -> fmt::Result {
         let encoder = self
             .encoder
             .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        ConstGauge::new(i64::try_from(sum).unwrap_or(i64::MAX)).encode(encoder)
+        ConstGauge::new(i64::try_from(gauge.value()).unwrap_or(i64::MAX)).encode(encoder)
     }
 
     fn counter(
@@ -223,14 +247,14 @@ impl Writer<'_, '_> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{DisconnectReason, DropReason};
+    use super::super::DropReason;
     use super::*;
+    use crate::hooks::DisconnectReason;
 
     #[test]
     fn a_scrape_adds_the_shards_up() {
         let metrics = Arc::new(Metrics::new(2));
-        let shards = [metrics.shard(0).unwrap(), metrics.shard(1).unwrap()];
-        assert!(metrics.shard(2).is_none());
+        let shards = [metrics.shard(0), metrics.shard(1)];
         shards[0].connections.add(5);
         shards[0].connections.sub(2);
         shards[1].connections.set(4);
@@ -239,7 +263,7 @@ mod tests {
         shards[1].messages_dropped.increment(DropReason::QueueFull);
         shards[0]
             .disconnects
-            .increment(DisconnectReason::KeepAliveTimeout);
+            .increment(DisconnectReason::KeepaliveTimeout);
         let text = metrics.encode();
         for line in [
             "hearthmq_connections 7",

@@ -8,13 +8,17 @@ mod cells;
 mod encode;
 mod rest;
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-pub use cells::{Counter, Gauge, Label, PerLabel};
+pub use cells::{Counter, Gauge, PerLabel};
+
 pub use encode::CONTENT_TYPE;
 pub use rest::{RestMetrics, RestRoute};
 
-use cells::labels;
+use crate::{hooks::DisconnectReason, labels::labels};
 
 labels! {
     /// Why a message did not reach a subscriber, or was not taken from a publisher.
@@ -31,8 +35,8 @@ labels! {
         NoSubscriber = "no_subscriber",
         /// The retained messages were at their limit.
         RetainedFull = "retained_full",
-        /// The subscriber's session ended before it was delivered.
-        SessionEnded = "session_ended",
+        /// QoS 0, and the subscriber was away.
+        Offline = "offline",
     }
 }
 
@@ -55,36 +59,12 @@ labels! {
         Malformed = "malformed",
         /// The TLS handshake failed.
         Tls = "tls",
-        /// The broker was shutting down.
-        ShuttingDown = "shutting_down",
-    }
-}
-
-labels! {
-    /// Why a connection ended.
-    pub enum DisconnectReason {
-        /// The client sent DISCONNECT.
-        Normal = "normal",
-        /// Another connection took its client identifier.
-        TakenOver = "takeovered",
-        /// Somebody asked for it.
-        Kicked = "kicked",
-        /// Nothing came within one and a half times the Keep Alive.
-        KeepAliveTimeout = "keepalive_timeout",
-        /// The socket was closed, or failed, without DISCONNECT.
-        TcpClosed = "tcp_closed",
-        /// The client broke the protocol.
-        ProtocolError = "protocol_error",
-        /// The client did what it has no permission for.
-        NotAuthorized = "not_authorized",
-        /// Its credentials have expired.
-        AuthenticationExpired = "authentication_expired",
-        /// The client went over a limit.
-        QuotaExceeded = "quota_exceeded",
-        /// The broker was shutting down.
-        ServerShutdown = "server_shutdown",
-        /// A mistake of the broker.
-        InternalError = "internal_error",
+        /// A protocol version that the broker does not speak.
+        ProtocolVersion = "protocol_version",
+        /// A client identifier that cannot be used.
+        ClientIdentifier = "client_identifier",
+        /// The connection was closed before CONNECT.
+        Closed = "closed",
     }
 }
 
@@ -101,8 +81,8 @@ pub struct ShardMetrics {
     pub disconnects: PerLabel<DisconnectReason>,
     /// Sessions, with and without a connection.
     pub sessions: Gauge,
-    /// Subscriptions of all sessions.
-    pub subscriptions: Gauge,
+    /// Connections that were ended because nothing came in time.
+    pub keep_alive_timeouts: Counter,
     /// PUBLISH packets received, by QoS.
     pub messages_received: [Counter; 3],
     /// PUBLISH packets sent, by QoS.
@@ -113,13 +93,20 @@ pub struct ShardMetrics {
     pub bytes_received: Counter,
     /// Bytes written to clients (before TLS).
     pub bytes_sent: Counter,
+}
+
+/// What is counted once for all shards, by whoever looks.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Subscriptions of all sessions.
+    pub subscriptions: Gauge,
     /// Messages waiting for clients.
     pub queue_messages: Gauge,
     /// Bytes of messages waiting for clients.
     pub queue_bytes: Gauge,
-    /// Retained messages that this shard has in its care.
+    /// Retained messages.
     pub retained_messages: Gauge,
-    /// Bytes of those.
+    /// Bytes of retained messages.
     pub retained_bytes: Gauge,
 }
 
@@ -127,7 +114,18 @@ pub struct ShardMetrics {
 #[derive(Debug)]
 pub struct Metrics {
     shards: Vec<Arc<ShardMetrics>>,
+    totals: Totals,
+    probe: OnceLock<Probe>,
     rest: RestMetrics,
+}
+
+/// Brings the totals up to date.
+struct Probe(Box<dyn Fn(&Totals) + Send + Sync>);
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
+    }
 }
 
 impl Metrics {
@@ -135,20 +133,53 @@ impl Metrics {
     #[must_use]
     pub fn new(shards: usize) -> Self {
         Self {
-            shards: (0..shards).map(|_| Arc::default()).collect(),
+            shards: (0..shards.max(1)).map(|_| Arc::default()).collect(),
+            totals: Totals::default(),
+            probe: OnceLock::new(),
             rest: RestMetrics::default(),
         }
     }
 
-    /// What shard number `index` writes; `None` if there are fewer.
+    /// What shard number `index` writes; for a number that there is not, the last one.
     #[must_use]
-    pub fn shard(&self, index: usize) -> Option<&Arc<ShardMetrics>> {
-        self.shards.get(index)
+    pub fn shard(&self, index: usize) -> Arc<ShardMetrics> {
+        self.shards[index.min(self.shards.len() - 1)].clone()
+    }
+
+    /// What is counted once for all shards, as of now.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        if let Some(Probe(probe)) = self.probe.get() {
+            probe(&self.totals);
+        }
+        &self.totals
+    }
+
+    /// Who brings the totals up to date whenever somebody looks; set once.
+    pub fn set_probe(&self, probe: impl Fn(&Totals) + Send + Sync + 'static) {
+        drop(self.probe.set(Probe(Box::new(probe))));
     }
 
     /// What the REST interface writes.
     #[must_use]
     pub fn rest(&self) -> &RestMetrics {
         &self.rest
+    }
+}
+
+impl ShardMetrics {
+    /// Counts messages that were dropped.
+    pub fn dropped(&self, reason: DropReason, messages: usize) {
+        self.messages_dropped.of(reason).add(messages as u64);
+    }
+
+    /// Counts what was written to a client: PUBLISH packets by QoS, and bytes.
+    pub fn sent(&self, messages: [u32; 3], bytes: usize) {
+        for (counter, n) in self.messages_sent.iter().zip(messages) {
+            if n > 0 {
+                counter.add(u64::from(n));
+            }
+        }
+        self.bytes_sent.add(bytes as u64);
     }
 }

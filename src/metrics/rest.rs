@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::cells::{Label, labels};
+use crate::labels::{Label, labels};
 
 labels! {
     /// The routes that are counted.

@@ -6,7 +6,7 @@
 use super::{QoS, Timestamp};
 
 /// An Application Message, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Publication<'a> {
     /// Topic Name.
     pub topic: &'a str,
@@ -45,7 +45,7 @@ impl Publication<'_> {
 }
 
 /// An Application Message that is kept: queued, in flight, retained or to be sent as a Will.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     topic: Box<str>,
     /// Properties, then payload, so that one message is few allocations.
@@ -60,8 +60,7 @@ impl Message {
     /// A copy of `publication` of its own.
     #[must_use]
     pub fn new(publication: &Publication<'_>) -> Self {
-        let mut body =
-            Vec::with_capacity(publication.properties.len() + publication.payload.len());
+        let mut body = Vec::with_capacity(publication.properties.len() + publication.payload.len());
         body.extend_from_slice(publication.properties);
         body.extend_from_slice(publication.payload);
         Self {

@@ -4,6 +4,7 @@
 //! properties. Decoding borrows from the bytes that were read, so that a PUBLISH is routed
 //! without being copied first. Nothing here knows a session, a socket, a clock or an actor.
 
+mod debug;
 mod decode;
 mod encode;
 mod error;
@@ -15,8 +16,10 @@ mod time;
 mod topic;
 mod wire;
 
-pub use decode::{Decoded, DecodeLimits, decode, decode_connect};
-pub use encode::{encode, encode_publish, publish_size};
+pub use decode::{DecodeLimits, Decoded, decode, decode_connect, refusal_version};
+pub use encode::{
+    PublishAs, TopicAlias, encode, encode_publish, encode_within, encoded_size, publish_size,
+};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use message::{Message, Publication};
 pub use packet::{
@@ -26,7 +29,8 @@ pub use packet::{
 };
 pub use properties::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
-    PublishProperties, SubscribeProperties, UserProperties, WillProperties,
+    PublishProperties, SubscribeProperties, UserProperties, UserPropertiesBuf, UserPropertiesIter,
+    WillProperties,
 };
 pub use reason::ReasonCode;
 pub use time::Timestamp;

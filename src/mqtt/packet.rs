@@ -126,7 +126,7 @@ pub enum Packet<'a> {
 }
 
 /// CONNECT, section 3.1.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Connect<'a> {
     /// Told by protocol name and level.
     pub version: ProtocolVersion,
@@ -147,7 +147,7 @@ pub struct Connect<'a> {
 }
 
 /// The Will of a CONNECT, section 3.1.2.5.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct LastWill<'a> {
     /// Will Topic.
     pub topic: &'a str,
@@ -184,7 +184,7 @@ pub struct PublishFlags {
 }
 
 /// PUBLISH, section 3.3.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Publish<'a> {
     /// DUP, QoS and RETAIN.
     pub flags: PublishFlags,
@@ -219,7 +219,11 @@ impl Ack<'_> {
     /// An acknowledgement with a reason and no properties.
     #[must_use]
     pub const fn with_reason(packet_id: PacketId, reason: ReasonCode) -> Self {
-        Self { packet_id, reason, properties: AckProperties::NONE }
+        Self {
+            packet_id,
+            reason,
+            properties: AckProperties::NONE,
+        }
     }
 }
 

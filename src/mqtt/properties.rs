@@ -1,16 +1,169 @@
 //! The properties of MQTT 5.0 packets, section 2.2.2: one struct for each packet that has its own.
 //!
 //! User Properties, which may be many, stay in their encoded form and are iterated in place.
+//! How the structs are read and written is in `decode::properties` and `encode::properties`;
+//! which side may send what is known to neither.
 
-/// User Properties in their order: validated, still encoded, each with its 0x26 identifier.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+use std::fmt;
+
+use super::encode::{Count, Sink};
+use super::wire::{Reader, identifier};
+use super::{DecodeError, EncodeError};
+
+/// User Properties in their order: validated, still encoded.
+///
+/// Two are equal if they have the same pairs in the same order. Debug shows the names alone,
+/// since values may be secrets.
+#[derive(Clone, Copy, Default)]
 pub struct UserProperties<'a> {
-    /// One or more runs of `0x26 name value`; every pair is complete and valid UTF-8.
+    /// Whole properties, each with its identifier, from the first User Property of a packet to
+    /// the last. Between them there may be other properties, which are passed over: a sender
+    /// may mix them, and the pairs need no copy even so.
     pub(super) encoded: &'a [u8],
 }
 
+impl<'a> UserProperties<'a> {
+    /// No User Properties.
+    pub const NONE: Self = Self { encoded: &[] };
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.encoded.is_empty()
+    }
+
+    /// Name and value of each, in the order in which they were sent. A name may come again.
+    #[must_use]
+    pub const fn iter(&self) -> UserPropertiesIter<'a> {
+        UserPropertiesIter {
+            rest: Reader::new(self.encoded),
+        }
+    }
+}
+
+impl PartialEq for UserProperties<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.encoded == other.encoded || self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for UserProperties<'_> {}
+
+impl fmt::Debug for UserProperties<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_list()
+            .entries(self.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl<'a> IntoIterator for UserProperties<'a> {
+    type Item = (&'a str, &'a str);
+    type IntoIter = UserPropertiesIter<'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Iterates over [`UserProperties`]: name and value of each.
+#[derive(Clone)]
+pub struct UserPropertiesIter<'a> {
+    rest: Reader<'a>,
+}
+
+impl fmt::Debug for UserPropertiesIter<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_list()
+            .entries(self.clone().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl<'a> Iterator for UserPropertiesIter<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // All was validated when it was decoded or built, so that no error is lost by `ok`.
+        loop {
+            match self.rest.u8().ok()? {
+                identifier::USER_PROPERTY => {
+                    return Some((self.rest.utf8().ok()?, self.rest.utf8().ok()?));
+                }
+                other => skip_value(&mut self.rest, other).ok()?,
+            }
+        }
+    }
+}
+
+/// Passes over the value of a property of any packet, by its data type: table 2-4.
+fn skip_value(reader: &mut Reader<'_>, property: u8) -> Result<(), DecodeError> {
+    match property {
+        identifier::PAYLOAD_FORMAT_INDICATOR
+        | identifier::REQUEST_PROBLEM_INFORMATION
+        | identifier::REQUEST_RESPONSE_INFORMATION
+        | identifier::MAXIMUM_QOS
+        | identifier::RETAIN_AVAILABLE
+        | identifier::WILDCARD_SUBSCRIPTION_AVAILABLE
+        | identifier::SUBSCRIPTION_IDENTIFIERS_AVAILABLE
+        | identifier::SHARED_SUBSCRIPTION_AVAILABLE => reader.take(1).map(drop),
+        identifier::SERVER_KEEP_ALIVE
+        | identifier::RECEIVE_MAXIMUM
+        | identifier::TOPIC_ALIAS_MAXIMUM
+        | identifier::TOPIC_ALIAS => reader.take(2).map(drop),
+        identifier::MESSAGE_EXPIRY_INTERVAL
+        | identifier::SESSION_EXPIRY_INTERVAL
+        | identifier::WILL_DELAY_INTERVAL
+        | identifier::MAXIMUM_PACKET_SIZE => reader.take(4).map(drop),
+        identifier::SUBSCRIPTION_IDENTIFIER => reader.variable_byte_integer().map(drop),
+        // Every other one is a string or binary data.
+        _ => reader.binary().map(drop),
+    }
+}
+
+/// User Properties that this program makes.
+#[derive(Clone, Default)]
+pub struct UserPropertiesBuf {
+    encoded: Vec<u8>,
+}
+
+impl UserPropertiesBuf {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            encoded: Vec::new(),
+        }
+    }
+
+    /// Adds a pair at the end.
+    ///
+    /// # Errors
+    /// A string over 65,535 bytes, or with the null character; nothing is added.
+    pub fn push(&mut self, name: &str, value: &str) -> Result<(), EncodeError> {
+        Count::default().user_property(name, value)?;
+        self.encoded.user_property(name, value)
+    }
+
+    /// The pairs, as a packet takes them.
+    #[must_use]
+    pub fn as_user_properties(&self) -> UserProperties<'_> {
+        UserProperties {
+            encoded: &self.encoded,
+        }
+    }
+}
+
+impl fmt::Debug for UserPropertiesBuf {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_user_properties().fmt(formatter)
+    }
+}
+
 /// Properties of CONNECT, section 3.1.2.11.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct ConnectProperties<'a> {
     /// Session Expiry Interval in seconds; absent means 0, 0xFFFF_FFFF never.
     pub session_expiry_interval: Option<u32>,
@@ -42,7 +195,7 @@ pub struct WillProperties<'a> {
 }
 
 /// Properties of CONNACK, section 3.2.2.3.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct ConnAckProperties<'a> {
     /// Session Expiry Interval in seconds, where the server uses another than was asked for.
     pub session_expiry_interval: Option<u32>,
@@ -81,7 +234,7 @@ pub struct ConnAckProperties<'a> {
 }
 
 /// Properties of PUBLISH, section 3.3.2.3.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct PublishProperties<'a> {
     /// Message Expiry Interval in seconds.
     pub message_expiry_interval: Option<u32>,
@@ -112,7 +265,16 @@ pub struct AckProperties<'a> {
 
 impl AckProperties<'_> {
     /// No properties.
-    pub const NONE: Self = Self { reason_string: None, user_properties: UserProperties::NONE };
+    pub const NONE: Self = Self {
+        reason_string: None,
+        user_properties: UserProperties::NONE,
+    };
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.reason_string.is_none() && self.user_properties.is_empty()
+    }
 }
 
 /// Properties of SUBSCRIBE, section 3.8.2.1.
@@ -138,7 +300,7 @@ pub struct DisconnectProperties<'a> {
 }
 
 /// Properties of AUTH, section 3.15.2.2.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct AuthProperties<'a> {
     /// Authentication Method.
     pub authentication_method: Option<&'a str>,

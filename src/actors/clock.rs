@@ -1,0 +1,36 @@
+//! The one place that reads a clock for the data path.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use crate::mqtt::Timestamp;
+
+/// Counts milliseconds since the Unix epoch by the runtime's monotonic clock, so that tests can
+/// pause it and the wall clock may jump as it likes.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+    started_unix_millis: u64,
+}
+
+impl Clock {
+    /// A clock that starts from the wall clock's time.
+    #[must_use]
+    pub fn start() -> Self {
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            started: Instant::now(),
+            started_unix_millis: unix.as_millis() as u64,
+        }
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let passed = Instant::now().saturating_duration_since(self.started);
+        Timestamp(self.started_unix_millis).plus_millis(passed.as_millis() as u64)
+    }
+}

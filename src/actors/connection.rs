@@ -1,0 +1,430 @@
+//! The actor of one connection: its byte stream on one side, its session on the other.
+//!
+//! Its mailbox carries control only. One future of its own reads the stream and writes to it;
+//! deliveries come through the session's output and wake that future. It knows nothing of MQTT:
+//! the shard decodes, decides and encodes.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context as Task, Poll, ready},
+    time::Duration,
+};
+
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
+use tokio::io::ReadBuf;
+
+use super::{
+    messages::{ChangeKeepAlive, End, Finish, KeepAliveExpired},
+    shard::{Departure, SCRATCH_BYTES, Shard},
+    transport::{Transport, poll_write_all},
+};
+use crate::{
+    control::{ControlError, KeepAliveChanged},
+    hooks::DisconnectReason,
+    metrics::DropReason,
+    mqtt::ReasonCode,
+};
+
+/// Reads, and likewise writes, before other connections get their turn.
+const TURNS_PER_WAKE: usize = 4;
+/// A partial packet larger than this is gathered in a buffer of its own.
+const TAIL_IN_SCRATCH_MAX: usize = SCRATCH_BYTES / 2;
+/// A connection that is to be closed may take so long to take what is still to be written.
+const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a publisher is not read while another shard is behind.
+const HOLD_TIME: Duration = Duration::from_millis(5);
+
+/// One connection.
+pub(crate) struct Connection {
+    shard: Rc<RefCell<Shard>>,
+    slot: u32,
+    link: u64,
+    transport: Box<dyn Transport>,
+    /// The beginning of a packet whose end has not come yet.
+    tail: Vec<u8>,
+    /// The tail was read together with CONNECT and not yet looked at.
+    has_read_ahead: bool,
+    phase: Phase,
+    keep_alive_expired: bool,
+    is_held: bool,
+}
+
+enum Phase {
+    Open,
+    /// The session is gone; these bytes are still to be written, then the stream is closed.
+    Closing {
+        bytes: Vec<u8>,
+        written: usize,
+    },
+    Closed,
+}
+
+/// What reading led to.
+enum Reading {
+    /// There is nothing more to read now.
+    Waits,
+    /// There may be more, but it is others' turn.
+    Yields,
+}
+
+impl Connection {
+    pub(super) fn new(
+        shard: Rc<RefCell<Shard>>,
+        (slot, link): (u32, u64),
+        transport: Box<dyn Transport>,
+        read_ahead: Vec<u8>,
+    ) -> Self {
+        Self {
+            shard,
+            slot,
+            link,
+            transport,
+            has_read_ahead: !read_ahead.is_empty(),
+            tail: read_ahead,
+            phase: Phase::Open,
+            keep_alive_expired: false,
+            is_held: false,
+        }
+    }
+
+    /// Does what there is to do; `Ready` once the stream is closed.
+    fn drive(&mut self, ctx: &mut Context<Self>, task: &mut Task<'_>) -> Poll<()> {
+        if matches!(self.phase, Phase::Open) {
+            self.drive_open(ctx, task);
+        }
+        let Phase::Closing { bytes, written } = &mut self.phase else {
+            return if matches!(self.phase, Phase::Closed) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
+        };
+        if ready!(poll_write_all(&mut *self.transport, task, bytes, written)).is_ok() {
+            let _ = ready!(Pin::new(&mut *self.transport).poll_shutdown(task));
+        }
+        self.phase = Phase::Closed;
+        Poll::Ready(())
+    }
+
+    fn drive_open(&mut self, ctx: &mut Context<Self>, task: &mut Task<'_>) {
+        let shard = self.shard.clone();
+        let mut shard = shard.borrow_mut();
+        if let Some(slot) = shard.linked(self.slot, self.link)
+            && let Some(connected) = &mut slot.connected
+        {
+            connected.is_awake = true;
+            if !connected
+                .waker
+                .as_ref()
+                .is_some_and(|w| w.will_wake(task.waker()))
+            {
+                connected.waker = Some(task.waker().clone());
+            }
+        } else {
+            return; // The session has left; Finish is in the mailbox.
+        }
+        let outcome = self.read(&mut shard, ctx, task);
+        shard.flush_outboxes();
+        let outcome = outcome.and_then(|reading| {
+            let written = self.write(&mut shard, task)?;
+            Ok((reading, written))
+        });
+        match outcome {
+            Ok((reading, is_drained)) => {
+                if matches!(reading, Reading::Yields) || !is_drained {
+                    task.waker().wake_by_ref();
+                }
+                if let Some(connected) = shard
+                    .linked(self.slot, self.link)
+                    .and_then(|s| s.connected.as_mut())
+                {
+                    connected.is_awake = false;
+                }
+            }
+            Err(departure) => {
+                drop(shard);
+                self.depart(departure, ctx);
+            }
+        }
+    }
+
+    /// Reads and has handled what came.
+    fn read(
+        &mut self,
+        shard: &mut Shard,
+        ctx: &mut Context<Self>,
+        task: &mut Task<'_>,
+    ) -> Result<Reading, Departure> {
+        if std::mem::take(&mut self.has_read_ahead) {
+            let tail = std::mem::take(&mut self.tail);
+            let used = shard.receive(self.slot, &tail, shard.core.clock.now())?;
+            self.keep(&tail[used..]);
+        }
+        for _ in 0..TURNS_PER_WAKE {
+            if self.is_held || shard.is_congested() {
+                self.hold(ctx);
+                return Ok(Reading::Waits);
+            }
+            let read = if self.tail.len() > TAIL_IN_SCRATCH_MAX {
+                self.read_into_tail(shard, task)
+            } else {
+                self.read_into_scratch(shard, task)
+            };
+            match read {
+                Poll::Ready(outcome) => outcome?,
+                Poll::Pending => {
+                    self.check_keep_alive(shard)?;
+                    return Ok(Reading::Waits);
+                }
+            }
+            self.keep_alive_expired = false;
+        }
+        Ok(Reading::Yields)
+    }
+
+    /// The usual way: everything that is there, decoded where it lies.
+    fn read_into_scratch(
+        &mut self,
+        shard: &mut Shard,
+        task: &mut Task<'_>,
+    ) -> Poll<Result<(), Departure>> {
+        let mut scratch = std::mem::take(&mut shard.scratch);
+        let before = self.tail.len();
+        let mut buffer = ReadBuf::new(&mut scratch[before..]);
+        let polled = Pin::new(&mut *self.transport).poll_read(task, &mut buffer);
+        let read = buffer.filled().len();
+        let outcome = match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(lost(&error))),
+            Poll::Ready(Ok(())) if read == 0 => Poll::Ready(Err(ended())),
+            Poll::Ready(Ok(())) => {
+                scratch[..before].copy_from_slice(&self.tail);
+                let bytes = &scratch[..before + read];
+                let received = shard.receive(self.slot, bytes, shard.core.clock.now());
+                Poll::Ready(received.map(|used| self.keep(&bytes[used..])))
+            }
+        };
+        shard.scratch = scratch;
+        outcome
+    }
+
+    /// A packet that is larger than the scratch grows here, as fast as it arrives and no faster.
+    fn read_into_tail(
+        &mut self,
+        shard: &mut Shard,
+        task: &mut Task<'_>,
+    ) -> Poll<Result<(), Departure>> {
+        self.tail.reserve(SCRATCH_BYTES);
+        let stream = Pin::new(&mut *self.transport);
+        match ready!(tokio_util::io::poll_read_buf(stream, task, &mut self.tail)) {
+            Err(error) => Poll::Ready(Err(lost(&error))),
+            Ok(0) => Poll::Ready(Err(ended())),
+            Ok(_) => {
+                let tail = std::mem::take(&mut self.tail);
+                let received = shard.receive(self.slot, &tail, shard.core.clock.now());
+                Poll::Ready(received.map(|used| {
+                    if used == 0 {
+                        self.tail = tail;
+                    } else {
+                        self.keep(&tail[used..]);
+                    }
+                }))
+            }
+        }
+    }
+
+    /// Keeps a partial packet until its rest comes.
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            self.tail = Vec::new();
+        } else {
+            self.tail.clear();
+            self.tail.extend_from_slice(rest);
+        }
+    }
+
+    /// Nothing came. If the deadline has passed, and the sweep has said so, that was it.
+    fn check_keep_alive(&mut self, shard: &Shard) -> Result<(), Departure> {
+        if !std::mem::take(&mut self.keep_alive_expired) {
+            return Ok(());
+        }
+        let now = shard.core.clock.now();
+        let link = shard.slot(self.slot).and_then(|s| s.session.link());
+        if link.is_some_and(|link| link.keep_alive().deadline() <= now) {
+            shard.metrics.keep_alive_timeouts.add(1);
+            return Err(Departure::by_server(
+                DisconnectReason::KeepaliveTimeout, // [MQTT-3.1.2-22]
+                ReasonCode::KeepAliveTimeout,
+            ));
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, ctx: &mut Context<Self>) {
+        if !self.is_held {
+            self.is_held = true;
+            ctx.run_later(HOLD_TIME, |connection, _| {
+                connection.is_held = false;
+                let mut shard = connection.shard.borrow_mut();
+                if let Some(slot) = shard.linked(connection.slot, connection.link) {
+                    slot.wake();
+                }
+            });
+        }
+    }
+
+    /// Writes what the session has for the client; whether all of it is written.
+    fn write(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<bool, Departure> {
+        for _ in 0..TURNS_PER_WAKE {
+            let now = shard.core.clock.now();
+            let Some(slot) = shard.slot_mut(self.slot) else {
+                return Ok(true);
+            };
+            let dropped = slot.session.pump(now);
+            let Some(link) = slot.session.link_mut() else {
+                return Ok(true);
+            };
+            if !link.has_output() {
+                shard.metrics.dropped(DropReason::Expired, dropped);
+                return Ok(true);
+            }
+            let sent = link.take_sent();
+            let (bytes, written) = link.output();
+            let before = *written;
+            let outcome = poll_write_all(&mut *self.transport, task, bytes, written);
+            let wrote = *written - before;
+            let finished = match outcome {
+                Poll::Pending => None,
+                Poll::Ready(Ok(())) => Some(link.take_written()),
+                Poll::Ready(Err(error)) => return Err(lost(&error)),
+            };
+            shard.metrics.sent(sent, wrote);
+            shard.metrics.dropped(DropReason::Expired, dropped);
+            let Some(buffer) = finished else {
+                return Ok(true);
+            };
+            shard.return_buffer(buffer);
+        }
+        Ok(false)
+    }
+
+    /// Leaves the session and begins to close.
+    fn depart(&mut self, departure: Departure, ctx: &mut Context<Self>) {
+        let shard = self.shard.clone();
+        let mut shard = shard.borrow_mut();
+        if shard.linked(self.slot, self.link).is_none() {
+            return;
+        }
+        let now = shard.core.clock.now();
+        let bytes = shard.depart(self.slot, departure, now);
+        shard.flush_outboxes();
+        self.close(bytes, ctx);
+    }
+
+    fn close(&mut self, bytes: Vec<u8>, ctx: &mut Context<Self>) {
+        if matches!(self.phase, Phase::Open) {
+            self.phase = Phase::Closing { bytes, written: 0 };
+            ctx.run_later(CLOSING_TIME_MAX, |_, ctx| ctx.stop());
+        }
+    }
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(Drive);
+    }
+
+    fn stopped(&mut self, ctx: &mut Self::Context) {
+        // Whatever ended the actor, its session must not believe that it is connected.
+        self.depart(Departure::unannounced(DisconnectReason::InternalError), ctx);
+    }
+}
+
+/// The future that drives a connection's stream.
+struct Drive;
+
+impl ActorFuture<Connection> for Drive {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        connection: &mut Connection,
+        ctx: &mut Context<Connection>,
+        task: &mut Task<'_>,
+    ) -> Poll<()> {
+        ready!(connection.drive(ctx, task));
+        ctx.stop();
+        Poll::Ready(())
+    }
+}
+
+impl Handler<ChangeKeepAlive> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: ChangeKeepAlive, _: &mut Self::Context) {
+        let ChangeKeepAlive {
+            interval_secs,
+            by,
+            reply,
+        } = message;
+        let mut shard = self.shard.borrow_mut();
+        let now = shard.core.clock.now();
+        let link = shard
+            .linked(self.slot, self.link)
+            .and_then(|s| s.session.link_mut());
+        let outcome = match link.map(|link| link.keep_alive_mut().change(interval_secs, now)) {
+            None => Err(ControlError::NotOnline),
+            Some(None) => Err(ControlError::KeepAliveDisabled),
+            Some(Some(old_secs)) => {
+                shard.note_deadline(self.slot);
+                shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
+                shard.flush_outboxes();
+                Ok(KeepAliveChanged {
+                    old_secs,
+                    new_secs: interval_secs,
+                })
+            }
+        };
+        // Whoever asked may have gone; the change stands.
+        let _ = reply.send(outcome);
+    }
+}
+
+impl Handler<KeepAliveExpired> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: KeepAliveExpired, _: &mut Self::Context) {
+        // What has arrived but was not read yet counts: the stream is read first.
+        self.keep_alive_expired = true;
+    }
+}
+
+impl Handler<Finish> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: Finish, ctx: &mut Self::Context) {
+        self.close(message.bytes, ctx);
+    }
+}
+
+impl Handler<End> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: End, ctx: &mut Self::Context) {
+        self.depart(message.departure, ctx);
+    }
+}
+
+fn lost(error: &io::Error) -> Departure {
+    tracing::debug!(%error, "connection lost");
+    ended()
+}
+
+const fn ended() -> Departure {
+    Departure::unannounced(DisconnectReason::TcpClosed)
+}

@@ -1,0 +1,197 @@
+//! What all shards of a broker share.
+
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use actix::Addr;
+use foldhash::quality::FixedState;
+
+use super::{Clock, Registry, in_process::InProcess};
+use crate::{
+    auth::{Authenticator, Authorizer},
+    hooks::Hooks,
+    limits::{Limits, QueueFull},
+    metrics::{Metrics, Totals},
+    mqtt::DecodeLimits,
+    router::{Host, Index, Retained, RetainedLimits},
+    session::{QueueLimits, QueueUsage, WhenFull},
+    store::{Store, StoreError},
+};
+
+/// What a broker is made of before its shards start.
+pub(crate) struct CoreParts {
+    pub(crate) node: Arc<str>,
+    pub(crate) limits: Limits,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Shared by all shards, listeners and handles of one broker.
+pub(crate) struct Core {
+    pub(crate) node: Arc<str>,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) index: Index,
+    pub(crate) retained: Retained,
+    pub(crate) queue_usage: Arc<QueueUsage>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) in_process: InProcess,
+    pub(crate) versions: Versions,
+    shards: OnceLock<Box<[ShardHandle]>>,
+}
+
+/// How the other shards reach one.
+pub(crate) struct ShardHandle {
+    pub(crate) registry: Addr<Registry>,
+    /// Batches of deliveries that were sent to it and that it has not taken up yet.
+    pub(crate) batches_waiting: Arc<AtomicUsize>,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Result<Self, StoreError> {
+        let retained = RetainedLimits {
+            messages_max: size(parts.limits.retained_messages_max),
+            bytes_max: size(parts.limits.retained_bytes_max),
+        };
+        Ok(Self {
+            clock: Clock::start(),
+            index: Index::default(),
+            retained: Retained::new(retained),
+            queue_usage: Arc::default(),
+            in_process: InProcess::default(),
+            versions: Versions::new(parts.store)?,
+            shards: OnceLock::new(),
+            node: parts.node,
+            limits: parts.limits,
+            authenticator: parts.authenticator,
+            authorizer: parts.authorizer,
+            hooks: parts.hooks,
+            metrics: parts.metrics,
+        })
+    }
+
+    /// Makes the shards known to each other; once, before anything is accepted.
+    pub(crate) fn set_shards(self: &Arc<Self>, shards: Vec<ShardHandle>) {
+        let weak = Arc::downgrade(self);
+        self.metrics.set_probe(move |totals| {
+            if let Some(core) = weak.upgrade() {
+                core.note_totals(totals);
+            }
+        });
+        let was_set = self.shards.set(shards.into_boxed_slice()).is_err();
+        debug_assert!(!was_set, "shards are set once");
+    }
+
+    pub(crate) fn shards(&self) -> &[ShardHandle] {
+        self.shards.get().map_or(&[], |shards| shards)
+    }
+
+    pub(crate) fn shard(&self, host: Host) -> Option<&ShardHandle> {
+        self.shards().get(usize::from(host.0))
+    }
+
+    /// Counts what belongs to no shard.
+    fn note_totals(&self, totals: &Totals) {
+        let (messages, bytes) = self.retained.usage();
+        totals.retained_messages.set(messages as u64);
+        totals.retained_bytes.set(bytes as u64);
+        totals
+            .queue_messages
+            .set(self.queue_usage.messages() as u64);
+        totals.queue_bytes.set(self.queue_usage.bytes() as u64);
+        totals.subscriptions.set(self.index.len() as u64);
+    }
+
+    /// How packets of clients are decoded.
+    pub(crate) const fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            packet_bytes_max: self.limits.packet_bytes_max,
+            topic_bytes_max: self.limits.topic_bytes_max,
+            topic_levels_max: self.limits.topic_levels_max,
+        }
+    }
+
+    /// How much may wait for clients.
+    pub(crate) fn queue_limits(&self) -> QueueLimits {
+        let limits = &self.limits;
+        QueueLimits {
+            messages_max: limits.queue_messages_per_client_max as usize,
+            bytes_max: size(limits.queue_bytes_per_client_max),
+            messages_in_all_max: size(limits.queue_messages_max),
+            bytes_in_all_max: size(limits.queue_bytes_max),
+            when_full: match limits.queue_full {
+                QueueFull::DropOldest => WhenFull::DropOldest,
+                QueueFull::DropNewest => WhenFull::DropNewest,
+            },
+        }
+    }
+
+    /// Where a client identifier lives: always the same shard while the broker runs.
+    pub(crate) fn home(&self, client_id: &str) -> Host {
+        let hash = FixedState::default().hash_one(client_id);
+        Host((hash % self.shards().len().max(1) as u64) as u16)
+    }
+}
+
+/// Presence versions: how far they are reserved in the store.
+pub(crate) struct Versions {
+    store: Arc<dyn Store>,
+    /// Every version that an earlier run of the broker may have given out is at most this.
+    floor: u64,
+    reserved: AtomicU64,
+    reserving: Mutex<()>,
+}
+
+/// So many versions are reserved at a time: one durable write for as many connections.
+const VERSIONS_AT_A_TIME: u64 = 1 << 20;
+
+impl Versions {
+    fn new(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let floor = store.reserved_versions()?;
+        let versions = Self {
+            store,
+            floor,
+            reserved: AtomicU64::new(floor),
+            reserving: Mutex::new(()),
+        };
+        versions.reserve(floor + 1)?;
+        Ok(versions)
+    }
+
+    pub(crate) const fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Makes sure that `version` was reserved before it is given out.
+    pub(crate) fn reserve(&self, version: u64) -> Result<(), StoreError> {
+        if version <= self.reserved.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one_at_a_time = self
+            .reserving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if version > self.reserved.load(Ordering::Acquire) {
+            let up_to = version + VERSIONS_AT_A_TIME;
+            self.store.reserve_versions(up_to)?;
+            self.reserved.store(up_to, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// A bound as a size; one that this machine cannot address is none.
+fn size(bound: u64) -> usize {
+    usize::try_from(bound).unwrap_or(usize::MAX)
+}

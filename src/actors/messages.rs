@@ -1,0 +1,200 @@
+//! The messages that actors are asked with, each with its reply.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use actix::Message;
+use tokio::sync::oneshot;
+
+use super::{Transport, shard::Departure};
+use crate::{
+    auth::Identity,
+    control::{ControlError, KeepAliveChanged, SetKeepAlive},
+    mqtt::{self, ProtocolVersion},
+    router::{Place, Plan, Target},
+};
+
+impl Message for SetKeepAlive {
+    type Result = Result<KeepAliveChanged, ControlError>;
+}
+
+/// Is this client online? Answered by the registry of its home shard, from the live state.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "bool")]
+pub struct QueryOnline {
+    /// Client Identifier.
+    pub client_id: String,
+}
+
+/// Which of these clients are online? Answers in their order.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Vec<bool>")]
+pub struct QueryOnlineMany {
+    /// Client Identifiers, all of this registry's shard.
+    pub client_ids: Vec<String>,
+}
+
+/// What is known of a client's session; `None` if there is none.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Option<ClientSession>")]
+pub struct QueryClient {
+    /// Client Identifier.
+    pub client_id: String,
+}
+
+/// A session as the broker sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSession {
+    /// Whether it has a connection.
+    pub online: bool,
+    /// User name of the last connection.
+    pub username: Option<Arc<str>>,
+    /// Address and port of the last connection.
+    pub peer: SocketAddr,
+    /// Keep Alive in force, in seconds; 0 where it is off or the client is offline.
+    pub keep_alive_secs: u16,
+    /// When the client is given up, in milliseconds since the Unix epoch.
+    pub deadline_millis: Option<u64>,
+    /// Counts the connections of this client identifier.
+    pub version: u64,
+    /// How many Topic Filters are subscribed to.
+    pub subscriptions: usize,
+    /// Messages that wait.
+    pub queued: usize,
+    /// QoS 1 and 2 messages that are not acknowledged.
+    pub in_flight: usize,
+}
+
+/// Ends a client's connection: DISCONNECT with Administrative action.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Kicked, ControlError>")]
+pub struct Kick {
+    /// Client Identifier.
+    pub client_id: String,
+    /// Whether its session ends as well, whatever its Session Expiry Interval.
+    pub end_session: bool,
+    /// What becomes of its Will.
+    pub will: WillRequest,
+}
+
+/// What becomes of a Will when the broker ends the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WillRequest {
+    /// It is published, as after any end that the client did not ask for.
+    #[default]
+    Publish,
+    /// It is dropped.
+    Discard,
+}
+
+/// The client was connected and is no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kicked;
+
+/// Publishes a message in the broker's own name.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PublishMessage {
+    /// The message.
+    pub message: Arc<mqtt::Message>,
+}
+
+/// A connection whose CONNECT was accepted moves to its home shard.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    pub(crate) transport: Box<dyn Transport>,
+    /// What was read after CONNECT.
+    pub(crate) read_ahead: Vec<u8>,
+    pub(crate) connect: AcceptedConnect,
+    /// Counts as one of the broker's connections until it is dropped.
+    pub(crate) permit: Permit,
+}
+
+/// Something that is held while a connection lasts, such as its place among a bounded number.
+pub(crate) type Permit = Box<dyn Send>;
+
+/// A CONNECT whose sender is known and may connect.
+#[derive(Debug)]
+pub(crate) struct AcceptedConnect {
+    pub(crate) client_id: Arc<str>,
+    /// The broker chose the client identifier.
+    pub(crate) is_assigned: bool,
+    pub(crate) version: ProtocolVersion,
+    pub(crate) clean_start: bool,
+    pub(crate) keep_alive_secs: u16,
+    pub(crate) will: Option<AcceptedWill>,
+    pub(crate) session_expiry_secs: Option<u32>,
+    pub(crate) receive_maximum: u16,
+    pub(crate) maximum_packet_size: u32,
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) problem_information: bool,
+    pub(crate) identity: Identity,
+    pub(crate) peer: SocketAddr,
+}
+
+/// A Will that its client may publish.
+#[derive(Debug)]
+pub(crate) struct AcceptedWill {
+    pub(crate) message: Arc<mqtt::Message>,
+    /// Will Delay Interval.
+    pub(crate) delay_secs: u32,
+    /// Message Expiry Interval, which begins when the Will is published.
+    pub(crate) expiry_secs: Option<u32>,
+}
+
+/// Deliveries from another shard, in the order in which they were published there.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Deliver(pub(crate) Vec<RemoteDelivery>);
+
+/// One message for sessions of another shard.
+pub(crate) struct RemoteDelivery {
+    pub(crate) message: Arc<mqtt::Message>,
+    pub(crate) publisher: Option<Place>,
+    pub(crate) to: RemoteTargets,
+}
+
+pub(crate) enum RemoteTargets {
+    /// All targets of the plan at that shard.
+    Planned(Arc<Plan>),
+    /// The chosen member of a shared subscription.
+    Member(Target),
+}
+
+/// To a connection: change your Keep Alive and say what it was.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ChangeKeepAlive {
+    pub(crate) interval_secs: u16,
+    pub(crate) by: Option<Arc<str>>,
+    pub(crate) reply: oneshot::Sender<Result<KeepAliveChanged, ControlError>>,
+}
+
+/// To a connection: your deadline has passed; see whether it has.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct KeepAliveExpired;
+
+/// To a connection that its session has left: write these bytes and close.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Finish {
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// To a connection: end, for this reason.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct End {
+    pub(crate) departure: Departure,
+}
+
+/// To a registry: end all connections with Server shutting down; answered when they are gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Shutdown;
+
+/// To a registry: the broker has ended, and so do you.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Retire;

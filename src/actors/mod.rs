@@ -1,0 +1,29 @@
+//! Actors, clocks and byte streams around the pure layers; the only place that knows actix.
+//!
+//! A [`Registry`] actor a shard maps client identifiers to sessions and to the [`Connection`]
+//! actors of those that are connected. Whatever happens to one client identifier happens on its
+//! home shard, in one order, without locks.
+
+mod clock;
+mod connection;
+mod core;
+mod in_process;
+mod messages;
+mod registry;
+mod shard;
+mod transport;
+
+pub use clock::Clock;
+pub(crate) use in_process::InProcess;
+pub use in_process::{Received, Subscription};
+pub use messages::{
+    Attach, ClientSession, Kick, Kicked, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany,
+    WillRequest,
+};
+pub use registry::Registry;
+pub use transport::{AnyStream, TcpTransport, Transport};
+
+pub(crate) use self::{
+    core::{Core, CoreParts, ShardHandle},
+    messages::{AcceptedConnect, AcceptedWill, Permit, Retire, Shutdown},
+};

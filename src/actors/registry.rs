@@ -1,0 +1,250 @@
+//! The registry of one shard: from client identifier to session and connection.
+//!
+//! Everybody who has a client identifier asks the registry of its home shard. It answers what it
+//! knows at once, forwards to the connection actor what is the connection's to do, and starts a
+//! connection actor for every socket that comes home.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{
+    Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
+    dev::SendError,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    connection::Connection,
+    core::Core,
+    messages::{
+        Attach, ChangeKeepAlive, Deliver, End, Kick, Kicked, PublishMessage, QueryClient,
+        QueryOnline, QueryOnlineMany, Retire, Shutdown, WillRequest,
+    },
+    shard::{Departure, Shard},
+};
+use crate::{
+    control::{ControlError, KeepAliveChanged, SetKeepAlive},
+    hooks::DisconnectReason,
+    metrics::ShardMetrics,
+    mqtt::ReasonCode,
+    router::Host,
+};
+
+/// Deadlines are looked at this often. With what a sweep takes, a keep-alive timeout is noticed
+/// well within the 250 ms that are promised.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// Messages that may wait for a registry before those who ask are made to wait.
+const MAILBOX_CAPACITY: usize = 4096;
+
+/// The registry actor of one shard.
+pub struct Registry {
+    shard: Rc<RefCell<Shard>>,
+    core: Arc<Core>,
+    batches_waiting: Arc<AtomicUsize>,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        host: Host,
+        core: Arc<Core>,
+        metrics: Arc<ShardMetrics>,
+        batches_waiting: Arc<AtomicUsize>,
+    ) -> Self {
+        let shard = Shard::new(host, core.clone(), metrics).shared();
+        Self {
+            shard,
+            core,
+            batches_waiting,
+        }
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        ctx.run_interval(SWEEP_EVERY, |registry, _| {
+            let now = registry.core.clock.now();
+            registry.shard.borrow_mut().sweep(now);
+        });
+    }
+}
+
+impl Handler<Attach> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: Attach, _: &mut Self::Context) {
+        let Attach {
+            mut transport,
+            read_ahead,
+            connect,
+            permit,
+        } = message;
+        if let Err(error) = transport.join_reactor() {
+            tracing::warn!(%error, "connection lost on its way to its home shard");
+            return;
+        }
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        let prepared = match shard.prepare(&connect, now) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // Without a durable version presence could go back; the client may try again.
+                tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
+                return;
+            }
+        };
+        let at = (prepared.slot, prepared.link);
+        let connection = Connection::new(self.shard.clone(), at, transport, read_ahead);
+        let address = connection.start();
+        shard.attach(&prepared, address, connect, permit, now);
+        shard.flush_outboxes();
+    }
+}
+
+impl Handler<Deliver> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
+        self.batches_waiting.fetch_sub(1, Ordering::Relaxed);
+        let now = self.core.clock.now();
+        self.shard.borrow_mut().deliver_all(message.0, now);
+    }
+}
+
+impl Handler<QueryOnline> for Registry {
+    type Result = MessageResult<QueryOnline>;
+
+    fn handle(&mut self, message: QueryOnline, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.shard.borrow().is_online(&message.client_id))
+    }
+}
+
+impl Handler<QueryOnlineMany> for Registry {
+    type Result = MessageResult<QueryOnlineMany>;
+
+    fn handle(&mut self, message: QueryOnlineMany, _: &mut Self::Context) -> Self::Result {
+        let shard = self.shard.borrow();
+        MessageResult(
+            message
+                .client_ids
+                .iter()
+                .map(|id| shard.is_online(id))
+                .collect(),
+        )
+    }
+}
+
+impl Handler<QueryClient> for Registry {
+    type Result = MessageResult<QueryClient>;
+
+    fn handle(&mut self, message: QueryClient, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.shard.borrow().describe(&message.client_id))
+    }
+}
+
+impl Handler<SetKeepAlive> for Registry {
+    type Result = ResponseFuture<Result<KeepAliveChanged, ControlError>>;
+
+    fn handle(&mut self, message: SetKeepAlive, _: &mut Self::Context) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        let change = ChangeKeepAlive {
+            interval_secs: message.interval_secs,
+            by: message.by,
+            reply,
+        };
+        let asked = self.tell(&message.client_id, change);
+        Box::pin(async move {
+            asked?;
+            answer.await.unwrap_or(Err(ControlError::NotOnline))
+        })
+    }
+}
+
+impl Handler<Kick> for Registry {
+    type Result = Result<Kicked, ControlError>;
+
+    fn handle(&mut self, message: Kick, _: &mut Self::Context) -> Self::Result {
+        let mut departure =
+            Departure::by_server(DisconnectReason::Kicked, ReasonCode::AdministrativeAction);
+        departure.publishes_will = message.will == WillRequest::Publish;
+        departure.ends_session = message.end_session;
+        self.tell(&message.client_id, End { departure })
+            .map(|()| Kicked)
+    }
+}
+
+impl Handler<PublishMessage> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: PublishMessage, _: &mut Self::Context) {
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        shard.publish_and_retain(&message.message.publication(), None, now);
+        shard.flush_outboxes();
+    }
+}
+
+impl Handler<Shutdown> for Registry {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
+        let mut shard = self.shard.borrow_mut();
+        let connections = shard.connections();
+        if connections.is_empty() {
+            return Box::pin(async {});
+        }
+        let (done, all_gone) = oneshot::channel();
+        shard.shutting_down = Some(done);
+        for connection in connections {
+            let departure = Departure::by_server(
+                DisconnectReason::ServerShutdown,
+                ReasonCode::ServerShuttingDown,
+            );
+            connection.do_send(End { departure });
+        }
+        Box::pin(async move {
+            let _ = all_gone.await;
+        })
+    }
+}
+
+impl Handler<Retire> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+impl Registry {
+    /// Hands a message to the connection of a client that is online.
+    fn tell<M>(&self, client_id: &str, message: M) -> Result<(), ControlError>
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Connection: Handler<M>,
+    {
+        let shard = self.shard.borrow();
+        let connected = shard
+            .find(client_id)
+            .and_then(|slot| slot.connected.as_ref());
+        let Some(connected) = connected else {
+            return Err(ControlError::NotOnline);
+        };
+        connected
+            .address
+            .try_send(message)
+            .map_err(|error| match error {
+                SendError::Full(_) => ControlError::Unavailable,
+                SendError::Closed(_) => ControlError::NotOnline,
+            })
+    }
+}

@@ -1,0 +1,209 @@
+//! A connection begins: its session is found or made, an older connection gives way.
+
+use std::sync::Arc;
+
+use actix::Addr;
+
+use super::{Connected, Presence, Shard, Slot, depart::Departure};
+use crate::{
+    actors::{
+        connection::Connection,
+        messages::{AcceptedConnect, Finish, Permit},
+    },
+    hooks::DisconnectReason,
+    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp},
+    session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
+    store::StoreError,
+};
+
+/// A session that is ready for its connection.
+pub(in crate::actors) struct Prepared {
+    pub(in crate::actors) slot: u32,
+    pub(in crate::actors) link: u64,
+    session_present: bool,
+}
+
+impl Shard {
+    /// Finds or makes the session of an accepted CONNECT. An older connection is gone afterwards,
+    /// and its end was told, so that what follows is in order.
+    pub(in crate::actors) fn prepare(
+        &mut self,
+        connect: &AcceptedConnect,
+        now: Timestamp,
+    ) -> Result<Prepared, StoreError> {
+        let existing = self.clients.get(&connect.client_id).copied();
+        let former_version = existing
+            .and_then(|s| self.slot(s))
+            .map(|s| s.presence.version);
+        let version = former_version.unwrap_or(self.version_floor) + 1;
+        self.core.versions.reserve(version)?;
+        if let Some(slot) = existing {
+            self.take_over(slot, connect.clean_start, now);
+        }
+        let existing = self.clients.get(&connect.client_id).copied();
+        if connect.clean_start
+            && let Some(slot) = existing
+        {
+            self.forget(slot, now); // [MQTT-3.1.2-4]
+        }
+        let existing = existing.filter(|_| !connect.clean_start);
+        let slot = existing.unwrap_or_else(|| self.new_slot(connect, now));
+        self.version_floor = self.version_floor.max(version - 1);
+        if let Some(found) = self.slot_mut(slot) {
+            found.will_at = None; // [MQTT-3.1.3-9]
+            found.expires_at = None;
+            found.presence = Presence {
+                identity: connect.identity.clone(),
+                peer: connect.peer,
+                connected_at: now,
+                version,
+            };
+        }
+        Ok(Prepared {
+            slot,
+            link: version,
+            session_present: existing.is_some(),
+        })
+    }
+
+    /// Gives the session its connection and answers CONNACK: from here on the client is online.
+    pub(in crate::actors) fn attach(
+        &mut self,
+        prepared: &Prepared,
+        address: Addr<Connection>,
+        connect: AcceptedConnect,
+        permit: Permit,
+        now: Timestamp,
+    ) {
+        let settings = self.settle(&connect);
+        let limits = &self.core.limits;
+        let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
+        let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
+        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        let packet = conn_ack(
+            &connect,
+            &settings,
+            limits,
+            expiry_secs,
+            prepared.session_present,
+        );
+        link.send(&Packet::ConnAck(Box::new(packet)));
+        let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
+            return;
+        };
+        slot.session.set_expiry_interval_secs(expiry_secs);
+        slot.connected = Some(Connected {
+            address,
+            link: prepared.link,
+            waker: None,
+            is_awake: true,
+            _permit: permit,
+        });
+        slot.will = connect.will;
+        slot.session.attach(link, now);
+        self.online += 1;
+        self.metrics.connections.set(self.online as u64);
+        self.note_deadline(prepared.slot);
+        self.set_shared_away(prepared.slot, false);
+        self.announce_connected(prepared.slot, connect.clean_start, now);
+    }
+
+    fn take_over(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
+        let Some(address) = self
+            .slot(slot)
+            .and_then(|s| s.connected.as_ref())
+            .map(|c| c.address.clone())
+        else {
+            return;
+        };
+        let departure = Departure {
+            reason: DisconnectReason::Takeovered,
+            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
+            publishes_will: true,
+            ends_session: clean_start,
+            is_resumed: !clean_start,
+        };
+        let bytes = self.depart(slot, departure, now);
+        address.do_send(Finish { bytes });
+    }
+
+    fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {
+        let usage = self.core.queue_usage.clone();
+        let session = Session::new(connect.client_id.clone(), self.queue_limits, usage);
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let slot = self.slots.insert(Slot {
+            generation: self.next_generation,
+            session,
+            presence: Presence {
+                identity: connect.identity.clone(),
+                peer: connect.peer,
+                connected_at: now,
+                version: 0,
+            },
+            connected: None,
+            will: None,
+            will_at: None,
+            expires_at: None,
+            recent_topic: None,
+        }) as u32;
+        self.clients.insert(connect.client_id.clone(), slot);
+        self.metrics.sessions.set(self.slots.len() as u64);
+        slot
+    }
+
+    fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
+        let limits = &self.core.limits;
+        let mut keep_alive_secs = connect.keep_alive_secs;
+        // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-21]
+        if connect.version == ProtocolVersion::V5 && limits.keep_alive_secs_max > 0 {
+            keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
+        }
+        LinkSettings {
+            version: connect.version,
+            keep_alive_secs,
+            send_quota: connect.receive_maximum.min(limits.in_flight_max),
+            receive_maximum: limits.receive_maximum,
+            maximum_packet_size: connect.maximum_packet_size,
+            topic_aliases_in_max: limits.topic_alias_maximum,
+            topic_aliases_out_max: connect.topic_alias_maximum.min(limits.topic_alias_maximum),
+            problem_information: connect.problem_information,
+            may_extend_expiry: connect.session_expiry_secs.is_some_and(|secs| secs > 0),
+        }
+    }
+}
+
+/// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
+/// with its connection or never.
+fn session_expiry(connect: &AcceptedConnect) -> u32 {
+    match connect.version {
+        ProtocolVersion::V5 => connect.session_expiry_secs.unwrap_or(0),
+        ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => 0,
+        ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => NEVER_EXPIRES,
+    }
+}
+
+fn conn_ack<'a>(
+    connect: &'a AcceptedConnect,
+    settings: &LinkSettings,
+    limits: &crate::limits::Limits,
+    expiry_secs: u32,
+    session_present: bool,
+) -> ConnAck<'a> {
+    let assigned: &Arc<str> = &connect.client_id;
+    let properties = ConnAckProperties {
+        session_expiry_interval: (session_expiry(connect) != expiry_secs).then_some(expiry_secs),
+        receive_maximum: Some(settings.receive_maximum),
+        maximum_packet_size: Some(limits.packet_bytes_max),
+        topic_alias_maximum: Some(settings.topic_aliases_in_max),
+        assigned_client_identifier: connect.is_assigned.then_some(assigned),
+        server_keep_alive: (settings.keep_alive_secs != connect.keep_alive_secs)
+            .then_some(settings.keep_alive_secs),
+        ..ConnAckProperties::default()
+    };
+    // Session Present says whether the state was there. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+    ConnAck {
+        session_present,
+        reason: ReasonCode::Success,
+        properties,
+    }
+}

@@ -1,0 +1,200 @@
+//! A connection ends, and later perhaps its session.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use super::Shard;
+use crate::{
+    actors::messages::AcceptedWill,
+    hooks::DisconnectReason,
+    mqtt::{Publication, ReasonCode, Timestamp, validate_filter},
+    session::NEVER_EXPIRES,
+};
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Departure {
+    pub(in crate::actors) reason: DisconnectReason,
+    /// For the DISCONNECT that the client is sent, if it is sent one.
+    pub(in crate::actors) code: Option<ReasonCode>,
+    /// Whether the Will is due. [MQTT-3.1.2-8] [MQTT-3.1.2-10]
+    pub(in crate::actors) publishes_will: bool,
+    /// Whether the session ends now, whatever its Session Expiry Interval.
+    pub(in crate::actors) ends_session: bool,
+    /// Whether another connection goes on with the session at once: a delayed Will is not sent.
+    pub(in crate::actors) is_resumed: bool,
+}
+
+impl Departure {
+    /// An end that the client did not announce.
+    pub(in crate::actors) const fn unannounced(reason: DisconnectReason) -> Self {
+        Self {
+            reason,
+            code: None,
+            publishes_will: true,
+            ends_session: false,
+            is_resumed: false,
+        }
+    }
+
+    /// The broker ends the connection and says why.
+    pub(in crate::actors) const fn by_server(reason: DisconnectReason, code: ReasonCode) -> Self {
+        let mut departure = Self::unannounced(reason);
+        departure.code = Some(code);
+        departure
+    }
+}
+
+impl Shard {
+    /// Ends the connection of a slot. What is still to be written is returned.
+    pub(in crate::actors) fn depart(
+        &mut self,
+        slot: u32,
+        departure: Departure,
+        now: Timestamp,
+    ) -> Vec<u8> {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Vec::new();
+        };
+        if found.connected.take().is_none() {
+            return Vec::new();
+        }
+        if let Some(code) = departure.code {
+            found.session.disconnect(code);
+        }
+        let bytes = found
+            .session
+            .detach()
+            .map(|mut link| link.take_unwritten())
+            .unwrap_or_default();
+        self.online -= 1;
+        self.metrics.connections.set(self.online as u64);
+        self.note_deadline(slot);
+        self.announce_disconnected(slot, departure.reason, now);
+        self.settle_will(slot, departure, now);
+        self.settle_expiry(slot, departure, now);
+        if self.online == 0
+            && let Some(done) = self.shutting_down.take()
+        {
+            let _ = done.send(());
+        }
+        bytes
+    }
+
+    /// Publishes the Will, keeps it for later, or drops it.
+    fn settle_will(&mut self, slot: u32, departure: Departure, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(will) = found.will.take().filter(|_| departure.publishes_will) else {
+            return;
+        };
+        let expiry_secs = found.session.expiry_interval_secs();
+        // The Will waits for its delay or for the session's end, whichever comes first.
+        // [MQTT-3.1.3-9] [MQTT-3.1.2-8]
+        let delay_secs = if departure.ends_session {
+            0
+        } else {
+            will.delay_secs.min(expiry_secs)
+        };
+        if delay_secs == 0 {
+            self.publish_will(slot, &will, now);
+        } else if !departure.is_resumed {
+            let at = now.plus_secs(u64::from(delay_secs));
+            found.will = Some(will);
+            found.will_at = Some(at);
+            self.set_timer(slot, at);
+        }
+    }
+
+    fn settle_expiry(&mut self, slot: u32, departure: Departure, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let secs = found.session.expiry_interval_secs();
+        if secs == 0 || departure.ends_session {
+            self.forget(slot, now); // [MQTT-3.1.2-23]
+            return;
+        }
+        if secs != NEVER_EXPIRES {
+            let at = now.plus_secs(u64::from(secs));
+            found.expires_at = Some(at);
+            self.set_timer(slot, at);
+        }
+        self.set_shared_away(slot, true);
+    }
+
+    /// Ends a session that has no connection; its Will is due at the latest now.
+    pub(super) fn forget(&mut self, slot: u32, now: Timestamp) {
+        let Some(place) = self.place(slot) else {
+            return;
+        };
+        if let Some(will) = self.slots[slot as usize].will.take() {
+            self.publish_will(slot, &will, now);
+        }
+        let found = self.slots.remove(slot as usize);
+        for (filter, _) in found.session.subscriptions() {
+            if let Ok(parts) = validate_filter(filter) {
+                self.core.index.unsubscribe(parts, place);
+            }
+        }
+        self.clients.remove(found.session.client_id());
+        self.version_floor = self.version_floor.max(found.presence.version);
+        self.metrics.sessions.set(self.slots.len() as u64);
+    }
+
+    fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
+        let publisher = self.place(slot);
+        let publication = Publication {
+            expires_at: will.expiry_secs.map(|secs| now.plus_secs(u64::from(secs))),
+            ..will.message.publication()
+        };
+        self.publish_and_retain(&publication, publisher, now);
+    }
+
+    /// What is due for a slot whose timer has come.
+    pub(super) fn timer_due(&mut self, slot: u32, generation: u32, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        if found.generation != generation || found.connected.is_some() {
+            return;
+        }
+        if found.will_at.is_some_and(|at| at <= now) {
+            found.will_at = None;
+            if let Some(will) = found.will.take() {
+                self.publish_will(slot, &will, now);
+            }
+        }
+        let expires_at = self.slot(slot).and_then(|s| s.expires_at);
+        if expires_at.is_some_and(|at| at <= now) {
+            self.forget(slot, now);
+        }
+    }
+
+    fn set_timer(&mut self, slot: u32, at: Timestamp) {
+        if let Some(found) = self.slot(slot) {
+            let generation = found.generation;
+            self.timers.push(Reverse((at.millis(), slot, generation)));
+        }
+    }
+
+    /// Shared subscriptions prefer members that are there.
+    pub(super) fn set_shared_away(&self, slot: u32, away: bool) {
+        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
+            return;
+        };
+        if !found.session.has_shared_subscriptions() {
+            return;
+        }
+        for (filter, _) in found.session.subscriptions() {
+            if let Ok(parts) = validate_filter(filter) {
+                self.core.index.set_away(parts, place, away);
+            }
+        }
+    }
+}
+
+/// The user name of a slot's last connection.
+pub(super) fn username(slot: &super::Slot) -> Option<Arc<str>> {
+    slot.presence.identity.username.clone()
+}

@@ -1,0 +1,255 @@
+//! One shard: its sessions, online and offline, and what happens to them.
+//!
+//! Everything here runs on the shard's thread, one thing after the other. The [`Registry`] actor
+//! and the [`Connection`] actors of the shard share it and never hold it across an await.
+//!
+//! [`Registry`]: super::Registry
+
+mod attach;
+mod depart;
+mod events;
+mod packets;
+mod publish;
+mod subscribe;
+mod sweep;
+
+use std::{
+    cell::RefCell,
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+};
+
+use actix::Addr;
+use foldhash::fast::RandomState;
+use slab::Slab;
+use tokio::sync::oneshot;
+
+pub(crate) use self::depart::Departure;
+use self::publish::{PlanCache, RecentTopic};
+use super::{
+    connection::Connection,
+    core::Core,
+    messages::{AcceptedWill, ClientSession, Permit, RemoteDelivery},
+};
+use crate::{
+    auth::Identity,
+    metrics::ShardMetrics,
+    mqtt::{DecodeLimits, Timestamp},
+    router::{Host, Place},
+    session::{QueueLimits, Session},
+};
+
+/// Bytes that one read may bring: one buffer a shard, whoever reads.
+pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
+/// Output buffers that a shard keeps for connections that have something to write.
+const SPARE_BUFFERS_MAX: usize = 256;
+/// A larger output buffer is not kept.
+const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// The sessions whose client identifiers have this shard as their home.
+pub(crate) struct Shard {
+    pub(super) host: Host,
+    pub(super) core: Arc<Core>,
+    pub(super) metrics: Arc<ShardMetrics>,
+    clients: HashMap<Arc<str>, u32, RandomState>,
+    slots: Slab<Slot>,
+    /// Keep-alive deadline of each slot in milliseconds, so that a sweep reads nothing else.
+    deadlines: Vec<u64>,
+    /// When a slot's Will or session may be due, in milliseconds; the slot knows whether it is.
+    timers: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    plans: PlanCache,
+    /// Deliveries to the other shards that were gathered in this wake-up.
+    outboxes: Vec<Vec<RemoteDelivery>>,
+    /// Forwarded properties of the PUBLISH that is being handled.
+    properties: Vec<u8>,
+    spare_buffers: Vec<Vec<u8>>,
+    pub(super) scratch: Vec<u8>,
+    next_generation: u32,
+    /// No session that was forgotten had a higher presence version.
+    version_floor: u64,
+    decode_limits: DecodeLimits,
+    queue_limits: QueueLimits,
+    online: usize,
+    pub(super) shutting_down: Option<oneshot::Sender<()>>,
+}
+
+/// A session and what is known of its connection.
+pub(super) struct Slot {
+    generation: u32,
+    pub(super) session: Session,
+    pub(super) presence: Presence,
+    pub(super) connected: Option<Connected>,
+    will: Option<AcceptedWill>,
+    /// When a delayed Will is published.
+    will_at: Option<Timestamp>,
+    /// When the session of a client that is away ends.
+    expires_at: Option<Timestamp>,
+    recent_topic: Option<Box<RecentTopic>>,
+}
+
+/// Who the session's connection is or was, for events and for those who ask.
+#[derive(Clone, Debug)]
+pub(super) struct Presence {
+    pub(super) identity: Identity,
+    pub(super) peer: SocketAddr,
+    pub(super) connected_at: Timestamp,
+    /// Counts the connections of this client identifier.
+    pub(super) version: u64,
+}
+
+/// The connection of a session: the actor, and how it is told that there is something to write.
+pub(super) struct Connected {
+    pub(super) address: Addr<Connection>,
+    /// Equal to the presence version of the connection; a connection whose session was taken over
+    /// finds another number here.
+    pub(super) link: u64,
+    pub(super) waker: Option<Waker>,
+    /// It has been woken, or is at work, and will look at its output by itself.
+    pub(super) is_awake: bool,
+    _permit: Permit,
+}
+
+impl Shard {
+    pub(super) fn new(host: Host, core: Arc<Core>, metrics: Arc<ShardMetrics>) -> Self {
+        Self {
+            host,
+            metrics,
+            clients: HashMap::default(),
+            slots: Slab::new(),
+            deadlines: Vec::new(),
+            timers: BinaryHeap::new(),
+            plans: PlanCache::default(),
+            outboxes: Vec::new(),
+            properties: Vec::new(),
+            spare_buffers: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            next_generation: 0,
+            version_floor: core.versions.floor(),
+            decode_limits: core.decode_limits(),
+            queue_limits: core.queue_limits(),
+            online: 0,
+            shutting_down: None,
+            core,
+        }
+    }
+
+    /// A shard as its actors share it.
+    pub(super) fn shared(self) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(self))
+    }
+
+    pub(super) fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.slots.get(slot as usize)
+    }
+
+    pub(super) fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(slot as usize)
+    }
+
+    /// The slot, if `link` still is its connection.
+    pub(super) fn linked(&mut self, slot: u32, link: u64) -> Option<&mut Slot> {
+        let found = self.slots.get_mut(slot as usize)?;
+        found
+            .connected
+            .as_ref()
+            .is_some_and(|c| c.link == link)
+            .then_some(found)
+    }
+
+    fn place(&self, slot: u32) -> Option<Place> {
+        let generation = self.slot(slot)?.generation;
+        Some(Place {
+            host: self.host,
+            slot,
+            generation,
+        })
+    }
+
+    pub(super) fn find(&self, client_id: &str) -> Option<&Slot> {
+        self.slot(*self.clients.get(client_id)?)
+    }
+
+    pub(super) fn is_online(&self, client_id: &str) -> bool {
+        self.find(client_id)
+            .is_some_and(|slot| slot.connected.is_some())
+    }
+
+    pub(super) fn describe(&self, client_id: &str) -> Option<ClientSession> {
+        let slot = self.find(client_id)?;
+        let keep_alive = slot.session.link().map(|link| *link.keep_alive());
+        Some(ClientSession {
+            online: slot.connected.is_some(),
+            username: slot.presence.identity.username.clone(),
+            peer: slot.presence.peer,
+            keep_alive_secs: keep_alive.map_or(0, |k| k.interval_secs()),
+            deadline_millis: keep_alive
+                .map(|k| k.deadline())
+                .filter(|deadline| *deadline != Timestamp::NEVER)
+                .map(Timestamp::millis),
+            version: slot.presence.version,
+            subscriptions: slot.session.subscriptions_len(),
+            queued: slot.session.queued(),
+            in_flight: slot.session.in_flight(),
+        })
+    }
+
+    /// The connection actors of all that are online.
+    pub(super) fn connections(&self) -> Vec<Addr<Connection>> {
+        self.slots
+            .iter()
+            .filter_map(|(_, s)| Some(s.connected.as_ref()?.address.clone()))
+            .collect()
+    }
+
+    /// Keeps the deadline array in step with the session's own.
+    pub(super) fn note_deadline(&mut self, slot: u32) {
+        let deadline = self
+            .slot(slot)
+            .and_then(|s| s.session.link())
+            .map_or(Timestamp::NEVER, |link| link.keep_alive().deadline());
+        let at = slot as usize;
+        if self.deadlines.len() <= at {
+            self.deadlines.resize(at + 1, u64::MAX);
+        }
+        self.deadlines[at] = deadline.millis();
+    }
+
+    /// Lends an output buffer to a connection that has none.
+    fn lend_buffer(spare: &mut Vec<Vec<u8>>, out: &mut Vec<u8>) {
+        if out.capacity() == 0
+            && let Some(buffer) = spare.pop()
+        {
+            *out = buffer;
+        }
+    }
+
+    /// Takes back an output buffer that has been written.
+    pub(super) fn return_buffer(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if capacity > 0
+            && capacity <= SPARE_BUFFER_BYTES_MAX
+            && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+        {
+            buffer.clear();
+            self.spare_buffers.push(buffer);
+        }
+    }
+}
+
+impl Slot {
+    /// Tells the connection that there is something to write, once.
+    pub(super) fn wake(&mut self) {
+        if let Some(connected) = &mut self.connected
+            && !connected.is_awake
+        {
+            connected.is_awake = true;
+            if let Some(waker) = &connected.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}

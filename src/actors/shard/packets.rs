@@ -1,0 +1,104 @@
+//! What a connection has read: packets decoded in place, handled one by one.
+
+use super::{Departure, Shard};
+use crate::{
+    hooks::DisconnectReason,
+    mqtt::{
+        DecodeError, Decoded, Disconnect, Packet, ProtocolVersion, ReasonCode, Timestamp, decode,
+    },
+    session::{Request, Violation},
+};
+
+impl Shard {
+    /// Handles every whole packet in `bytes`; how many bytes that were.
+    ///
+    /// # Errors
+    /// How the connection is to end.
+    pub(in crate::actors) fn receive(
+        &mut self,
+        slot: u32,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<usize, Departure> {
+        let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|s| s.session.link_mut())
+        else {
+            return Ok(0);
+        };
+        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        let version = link.version();
+        let limits = self.decode_limits;
+        let mut at = 0;
+        let mut outcome = Ok(());
+        while outcome.is_ok() {
+            match decode(&bytes[at..], version, &limits) {
+                Ok(Decoded::Packet { packet, length }) => {
+                    at += length;
+                    outcome = self.handle(slot, packet, now);
+                }
+                Ok(Decoded::More { .. }) => break,
+                Err(error) => outcome = Err(malformed(&error)),
+            }
+        }
+        self.metrics.bytes_received.add(bytes.len() as u64);
+        if at > 0
+            && let Some(link) = self
+                .slots
+                .get_mut(slot as usize)
+                .and_then(|s| s.session.link_mut())
+        {
+            link.keep_alive_mut().packet_received(now);
+            self.note_deadline(slot);
+        }
+        outcome.map(|()| at)
+    }
+
+    fn handle(&mut self, slot: u32, packet: Packet<'_>, now: Timestamp) -> Result<(), Departure> {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        let request = found.session.handle(packet, now).map_err(violation)?;
+        match request {
+            None => Ok(()),
+            Some(Request::Publish { publish, topic }) => {
+                self.handle_publish(slot, &publish, &topic, now)
+            }
+            Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, now),
+            Some(Request::Unsubscribe(unsubscribe)) => {
+                self.handle_unsubscribe(slot, &unsubscribe, now)
+            }
+            Some(Request::Disconnect(disconnect)) => Err(self.handle_disconnect(slot, &disconnect)),
+        }
+    }
+
+    fn handle_disconnect(&mut self, slot: u32, disconnect: &Disconnect<'_>) -> Departure {
+        let maximum = self.core.limits.session_expiry_secs_max;
+        if let Some(secs) = disconnect.properties.session_expiry_interval
+            && let Some(found) = self.slots.get_mut(slot as usize)
+        {
+            found.session.set_expiry_interval_secs(secs.min(maximum));
+        }
+        Departure {
+            // Without DISCONNECT 0x00 the Will is due. [MQTT-3.14.4-3]
+            publishes_will: disconnect.reason != ReasonCode::Success,
+            ..Departure::unannounced(DisconnectReason::Normal)
+        }
+    }
+}
+
+fn violation(violation: Violation) -> Departure {
+    tracing::debug!(%violation, "client broke a rule");
+    Departure::by_server(DisconnectReason::ProtocolError, violation.reason)
+}
+
+fn malformed(error: &DecodeError) -> Departure {
+    tracing::debug!(%error, "packet refused");
+    Departure::by_server(DisconnectReason::ProtocolError, error.reason())
+}
+
+/// A client of MQTT 3 cannot be told that something is not allowed, other than by closing.
+pub(super) const fn closes_on_refusal(version: ProtocolVersion) -> bool {
+    !version.has_properties()
+}

@@ -1,0 +1,360 @@
+//! A message from its publisher to everybody who is to get it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+
+use super::{Departure, Shard, events::EVENTS_PREFIX};
+use crate::{
+    actors::messages::{Deliver, RemoteDelivery, RemoteTargets},
+    auth::{AccessRequest, Action, Decision},
+    metrics::DropReason,
+    mqtt::{Message, Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
+    router::{Host, OwnCopy, Place, Plan, Target},
+    session::{Delivered, Delivery, SharedPublication},
+};
+
+/// The topic that a connection published to last: whether it may, and who gets it. Most publishers
+/// stay with one topic, and then neither rules nor index are asked again.
+pub(super) struct RecentTopic {
+    topic: String,
+    qos: QoS,
+    retain: bool,
+    decision: Decision,
+    policy_generation: u64,
+    plan: Arc<Plan>,
+    index_generation: u64,
+}
+
+/// Plans of this shard's recent topics, all of one generation of the index.
+#[derive(Default)]
+pub(super) struct PlanCache {
+    generation: u64,
+    plans: HashMap<Box<str>, Arc<Plan>, RandomState>,
+}
+
+/// Plans that a shard keeps; then it starts anew.
+const PLANS_MAX: usize = 16 * 1024;
+
+impl Shard {
+    /// Who gets a message on `topic`.
+    pub(super) fn plan(&mut self, topic: &str) -> Arc<Plan> {
+        let generation = self.core.index.generation();
+        if self.plans.generation != generation || self.plans.plans.len() >= PLANS_MAX {
+            self.plans.plans.clear();
+            self.plans.generation = generation;
+        }
+        if let Some(plan) = self.plans.plans.get(topic) {
+            return plan.clone();
+        }
+        let plan = Arc::new(self.core.index.plan(topic));
+        self.plans.plans.insert(topic.into(), plan.clone());
+        plan
+    }
+
+    /// A PUBLISH of a client: checked, routed, acknowledged.
+    pub(super) fn handle_publish(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        let PublishFlags { qos, retain, .. } = publish.flags;
+        self.metrics.messages_received[usize::from(qos.number())].add(1);
+        let Some(recent) = self.recent_topic(slot, topic, qos, retain) else {
+            return Ok(());
+        };
+        let reason = if recent.decision == Decision::Deny {
+            self.metrics.dropped(DropReason::NotAuthorized, 1);
+            ReasonCode::NotAuthorized
+        } else {
+            self.accept(slot, publish, topic, &recent.plan, now)
+        };
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.recent_topic = Some(recent);
+            found.session.publish_done(qos, publish.packet_id, reason);
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        plan: &Arc<Plan>,
+        now: Timestamp,
+    ) -> ReasonCode {
+        let mut properties = std::mem::take(&mut self.properties);
+        properties.clear();
+        if !publish.properties.is_plain() {
+            publish.properties.encode_forwarded(&mut properties); // [MQTT-3.3.2-17]
+        }
+        let expiry = publish.properties.message_expiry_interval;
+        let publication = Publication {
+            topic,
+            payload: publish.payload,
+            qos: publish.flags.qos,
+            retain: publish.flags.retain,
+            properties: &properties,
+            expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
+        };
+        let retained = !publication.retain || self.retain(&publication);
+        let reason = if !retained {
+            ReasonCode::QuotaExceeded
+        } else if plan.is_empty() {
+            self.metrics.dropped(DropReason::NoSubscriber, 1);
+            ReasonCode::NoMatchingSubscribers
+        } else {
+            let publisher = self.place(slot);
+            self.route(&publication, plan, publisher, now);
+            ReasonCode::Success
+        };
+        self.properties = properties;
+        reason
+    }
+
+    /// Publishes what did not come in a PUBLISH: Wills, and messages of the broker's owner.
+    pub(in crate::actors) fn publish_and_retain(
+        &mut self,
+        publication: &Publication<'_>,
+        publisher: Option<Place>,
+        now: Timestamp,
+    ) {
+        if publication.retain {
+            self.retain(publication);
+        }
+        let plan = self.plan(publication.topic);
+        self.route(publication, &plan, publisher, now);
+    }
+
+    /// Retains or clears; `false` if there is no room. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
+    fn retain(&mut self, publication: &Publication<'_>) -> bool {
+        if publication.payload.is_empty() {
+            self.core.retained.clear(publication.topic);
+            return true;
+        }
+        let kept = self
+            .core
+            .retained
+            .set(Arc::new(Message::new(publication)))
+            .is_ok();
+        if !kept {
+            self.metrics.dropped(DropReason::RetainedFull, 1);
+        }
+        kept
+    }
+
+    /// Delivers a message to all targets of its plan, here and elsewhere.
+    pub(super) fn route(
+        &mut self,
+        publication: &Publication<'_>,
+        plan: &Arc<Plan>,
+        publisher: Option<Place>,
+        now: Timestamp,
+    ) {
+        let mut message = SharedPublication::new(*publication);
+        for target in plan.targets_at(self.host) {
+            self.deliver(target, &mut message, publisher, now);
+        }
+        for host in plan.hosts() {
+            if host == self.host {
+                continue;
+            }
+            if host == Host::IN_PROCESS {
+                for target in plan.targets_at(host) {
+                    self.deliver_in_process(target, &mut message);
+                }
+            } else {
+                let to = RemoteTargets::Planned(plan.clone());
+                self.send_away(
+                    host,
+                    RemoteDelivery {
+                        message: message.keep(),
+                        publisher,
+                        to,
+                    },
+                );
+            }
+        }
+        for group in plan.shared() {
+            let Some(target) = group.next() else { continue };
+            if target.place.host == self.host {
+                self.deliver(target, &mut message, publisher, now);
+            } else if target.place.host == Host::IN_PROCESS {
+                self.deliver_in_process(target, &mut message);
+            } else {
+                let to = RemoteTargets::Member(target.clone());
+                let delivery = RemoteDelivery {
+                    message: message.keep(),
+                    publisher,
+                    to,
+                };
+                self.send_away(target.place.host, delivery);
+            }
+        }
+    }
+
+    /// Delivers what another shard has gathered for this one.
+    pub(in crate::actors) fn deliver_all(&mut self, batch: Vec<RemoteDelivery>, now: Timestamp) {
+        for RemoteDelivery {
+            message,
+            publisher,
+            to,
+        } in batch
+        {
+            let mut message = SharedPublication::of(&message);
+            match to {
+                RemoteTargets::Planned(plan) => {
+                    for target in plan.targets_at(self.host) {
+                        self.deliver(target, &mut message, publisher, now);
+                    }
+                }
+                RemoteTargets::Member(target) => {
+                    self.deliver(&target, &mut message, publisher, now);
+                }
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        target: &Target,
+        message: &mut SharedPublication<'_>,
+        publisher: Option<Place>,
+        now: Timestamp,
+    ) {
+        let target = match &target.own_copy {
+            OwnCopy::Same => target,
+            _ if publisher != Some(target.place) => target,
+            OwnCopy::Never => return,
+            OwnCopy::Other(own) => own,
+        };
+        let Some(slot) = self.slots.get_mut(target.place.slot as usize) else {
+            return;
+        };
+        if slot.generation != target.place.generation {
+            return;
+        }
+        if let Some(link) = slot.session.link_mut() {
+            Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        }
+        let delivery = Delivery {
+            qos: message.publication.qos.min(target.qos),
+            retain: message.publication.retain && target.retain_as_published, // [MQTT-3.3.1-12]
+            identifiers: target.identifiers.as_ref(),
+        };
+        match slot.session.deliver(delivery, message, now) {
+            Delivered::Sent => slot.wake(),
+            Delivered::Queued { displaced } => {
+                slot.wake();
+                if displaced > 0 {
+                    self.metrics.dropped(DropReason::QueueFull, displaced);
+                }
+            }
+            Delivered::QueueFull => self.metrics.dropped(DropReason::QueueFull, 1),
+            Delivered::Away => self.metrics.dropped(DropReason::Offline, 1),
+            Delivered::TooLarge => self.metrics.dropped(DropReason::PacketTooLarge, 1),
+        }
+    }
+
+    fn deliver_in_process(&self, target: &Target, message: &mut SharedPublication<'_>) {
+        if !self.core.in_process.deliver(target, message) {
+            self.metrics.dropped(DropReason::QueueFull, 1);
+        }
+    }
+
+    fn send_away(&mut self, host: Host, delivery: RemoteDelivery) {
+        let at = usize::from(host.0);
+        if self.outboxes.len() <= at {
+            self.outboxes.resize_with(at + 1, Vec::new);
+        }
+        self.outboxes[at].push(delivery);
+    }
+
+    /// Sends what was gathered for the other shards, one message a shard.
+    pub(in crate::actors) fn flush_outboxes(&mut self) {
+        for (at, outbox) in self.outboxes.iter_mut().enumerate() {
+            if outbox.is_empty() {
+                continue;
+            }
+            if let Some(shard) = self.core.shard(Host(at as u16)) {
+                let waiting = &shard.batches_waiting;
+                waiting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                shard.registry.do_send(Deliver(std::mem::take(outbox)));
+            }
+        }
+    }
+
+    /// Whether another shard is so far behind that publishers here should wait for it.
+    pub(in crate::actors) fn is_congested(&self) -> bool {
+        self.core.shards().len() > 1
+            && self.core.shards().iter().any(|shard| {
+                shard
+                    .batches_waiting
+                    .load(std::sync::atomic::Ordering::Relaxed)
+                    > BATCHES_MAX
+            })
+    }
+
+    /// What is known of the topic, asked of rules and index where it is not.
+    fn recent_topic(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+    ) -> Option<Box<RecentTopic>> {
+        let policy_generation = self.core.authorizer.generation();
+        let index_generation = self.core.index.generation();
+        let mut recent = self.slots.get_mut(slot as usize)?.recent_topic.take();
+        if let Some(recent) = &mut recent
+            && recent.topic == topic
+        {
+            if (recent.qos, recent.retain, recent.policy_generation)
+                != (qos, retain, policy_generation)
+            {
+                recent.decision = self.may_publish(slot, topic, qos, retain);
+                (recent.qos, recent.retain) = (qos, retain);
+                recent.policy_generation = policy_generation;
+            }
+            if recent.index_generation != index_generation {
+                recent.plan = self.plan(topic);
+                recent.index_generation = index_generation;
+            }
+        } else {
+            let mut text = recent.map(|recent| recent.topic).unwrap_or_default();
+            text.clear();
+            text.push_str(topic);
+            recent = Some(Box::new(RecentTopic {
+                topic: text,
+                qos,
+                retain,
+                decision: self.may_publish(slot, topic, qos, retain),
+                policy_generation,
+                plan: self.plan(topic),
+                index_generation,
+            }));
+        }
+        recent
+    }
+
+    fn may_publish(&self, slot: u32, topic: &str, qos: QoS, retain: bool) -> Decision {
+        let Some(found) = self.slot(slot) else {
+            return Decision::Deny;
+        };
+        if topic.starts_with(EVENTS_PREFIX) {
+            return Decision::Deny;
+        }
+        self.core.authorizer.authorize(&AccessRequest {
+            identity: &found.presence.identity,
+            client_id: found.session.client_id(),
+            peer: found.presence.peer,
+            action: Action::Publish { topic, qos, retain },
+        })
+    }
+}
+
+/// Batches that may wait for a shard before publishers elsewhere are held.
+const BATCHES_MAX: usize = 256;

@@ -1,0 +1,200 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use super::{Departure, Shard, packets::closes_on_refusal};
+use crate::{
+    auth::{AccessRequest, Action, Decision},
+    hooks::DisconnectReason,
+    mqtt::{
+        AckProperties, FilterParts, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
+        SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
+    },
+    router::Subscriber,
+    session::{Delivery, Subscription},
+};
+
+impl Shard {
+    pub(super) fn handle_subscribe(
+        &mut self,
+        slot: u32,
+        subscribe: &Subscribe<'_>,
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        let identifier = subscribe.properties.subscription_identifier;
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let mut send_retained = Vec::new();
+        for asked in &subscribe.filters {
+            let (reason, existed) = self.subscribe_one(slot, asked, identifier, now)?;
+            let handling = asked.options.retain_handling;
+            let sends = match handling {
+                RetainHandling::Send => true,          // [MQTT-3.3.1-9]
+                RetainHandling::SendIfNew => !existed, // [MQTT-3.3.1-10]
+                RetainHandling::DoNotSend => false,    // [MQTT-3.3.1-11]
+            };
+            if sends && !reason.is_failure() {
+                send_retained.push(asked);
+            }
+            reasons.push(reason);
+        }
+        if let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|s| s.session.link_mut())
+        {
+            link.send(&Packet::SubAck(SubAck {
+                packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
+                properties: AckProperties::NONE,
+                reasons, // [MQTT-3.8.4-6]
+            }));
+        }
+        for asked in send_retained {
+            self.send_retained(slot, asked, identifier, now);
+        }
+        Ok(())
+    }
+
+    /// One filter: its reason code, and whether the subscription existed.
+    fn subscribe_one(
+        &mut self,
+        slot: u32,
+        asked: &SubscribeFilter<'_>,
+        identifier: Option<u32>,
+        now: Timestamp,
+    ) -> Result<(ReasonCode, bool), Departure> {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Ok((ReasonCode::UnspecifiedError, false));
+        };
+        let Ok(parts) = validate_filter(asked.filter) else {
+            // Only MQTT 5.0 has a reason code for it. [MQTT-4.7.1-2] [MQTT-4.7.1-3]
+            let version = found.session.link().map(|link| link.version());
+            if version.is_some_and(closes_on_refusal) {
+                return Err(Departure::by_server(
+                    DisconnectReason::ProtocolError,
+                    ReasonCode::TopicFilterInvalid,
+                ));
+            }
+            return Ok((ReasonCode::TopicFilterInvalid, false));
+        };
+        let existed = found.session.is_subscribed(asked.filter);
+        let limit = self.core.limits.subscriptions_per_client_max as usize;
+        if !existed && found.session.subscriptions_len() >= limit {
+            return Ok((ReasonCode::QuotaExceeded, false));
+        }
+        if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {
+            return Ok((ReasonCode::NotAuthorized, false));
+        }
+        let Some(place) = self.place(slot) else {
+            return Ok((ReasonCode::UnspecifiedError, false));
+        };
+        let options = asked.options;
+        self.core.index.subscribe(
+            parts,
+            Subscriber {
+                place,
+                options,
+                identifier,
+            },
+        );
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.session.subscribe(
+                asked.filter,
+                Subscription {
+                    options,
+                    identifier,
+                },
+            );
+        }
+        self.announce_subscribed(slot, asked.filter, options.qos, now);
+        let granted = match options.qos {
+            QoS::AtMostOnce => ReasonCode::Success,
+            QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+            QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+        };
+        Ok((granted, existed))
+    }
+
+    fn may_subscribe(&self, slot: u32, parts: FilterParts<'_>, qos: QoS) -> Decision {
+        let Some(found) = self.slot(slot) else {
+            return Decision::Deny;
+        };
+        self.core.authorizer.authorize(&AccessRequest {
+            identity: &found.presence.identity,
+            client_id: found.session.client_id(),
+            peer: found.presence.peer,
+            action: Action::Subscribe {
+                filter: parts.filter,
+                qos,
+            },
+        })
+    }
+
+    /// Sends what is retained for a new subscription.
+    fn send_retained(
+        &mut self,
+        slot: u32,
+        asked: &SubscribeFilter<'_>,
+        identifier: Option<u32>,
+        now: Timestamp,
+    ) {
+        let Ok(parts) = validate_filter(asked.filter) else {
+            return;
+        };
+        if parts.share_name.is_some() {
+            return; // [MQTT-4.8.2] no retained messages to shared subscriptions
+        }
+        let messages = self.core.retained.matching(parts.filter, now);
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let identifiers = identifier.map(|identifier| [identifier].into());
+        for message in messages {
+            let delivery = Delivery {
+                qos: message.qos().min(asked.options.qos),
+                retain: true, // [MQTT-3.3.1-8]
+                identifiers: identifiers.as_ref(),
+            };
+            found.session.deliver_retained(delivery, &message, now);
+        }
+    }
+
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        slot: u32,
+        unsubscribe: &Unsubscribe<'_>,
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        let Some(place) = self.place(slot) else {
+            return Ok(());
+        };
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            let Ok(parts) = validate_filter(filter) else {
+                reasons.push(ReasonCode::TopicFilterInvalid);
+                continue;
+            };
+            let Some(found) = self.slots.get_mut(slot as usize) else {
+                break;
+            };
+            let qos = found.session.subscription(filter).map(|s| s.options.qos);
+            found.session.unsubscribe(filter);
+            let Some(qos) = qos else {
+                reasons.push(ReasonCode::NoSubscriptionExisted);
+                continue;
+            };
+            self.core.index.unsubscribe(parts, place); // [MQTT-3.10.4-2]
+            self.announce_unsubscribed(slot, filter, qos, now);
+            reasons.push(ReasonCode::Success);
+        }
+        if let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|s| s.session.link_mut())
+        {
+            link.send(&Packet::UnsubAck(UnsubAck {
+                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4]
+                properties: AckProperties::NONE,
+                reasons, // [MQTT-3.11.3-1]
+            }));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! The byte stream under a connection, and how it moves from one shard's reactor to another's.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::TcpStream,
+};
+
+/// Any byte stream that MQTT can run over.
+///
+/// A stream that is registered with the reactor of the thread that made it can let go of it and
+/// register with another; for streams that are not, both steps are nothing.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Lets go of this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn leave_reactor(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Registers with this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn join_reactor(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Transport for DuplexStream {}
+
+/// A TCP connection that can move between reactors.
+#[derive(Debug)]
+pub struct TcpTransport {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Registered(TcpStream),
+    Between(std::net::TcpStream),
+    Lost,
+}
+
+impl TcpTransport {
+    /// A connection that is registered with this thread's reactor.
+    #[must_use]
+    pub const fn new(stream: TcpStream) -> Self {
+        Self {
+            state: State::Registered(stream),
+        }
+    }
+
+    fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        match &mut self.state {
+            State::Registered(stream) => Ok(Pin::new(stream)),
+            State::Between(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Transport for TcpTransport {
+    fn leave_reactor(&mut self) -> io::Result<()> {
+        if let State::Registered(stream) = std::mem::replace(&mut self.state, State::Lost) {
+            self.state = State::Between(stream.into_std()?);
+        }
+        Ok(())
+    }
+
+    fn join_reactor(&mut self) -> io::Result<()> {
+        if let State::Between(stream) = std::mem::replace(&mut self.state, State::Lost) {
+            self.state = State::Registered(TcpStream::from_std(stream)?);
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for TcpTransport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.registered()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TcpTransport {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_shutdown(cx)
+    }
+}
+
+impl Transport for tokio_rustls::server::TlsStream<TcpTransport> {
+    fn leave_reactor(&mut self) -> io::Result<()> {
+        self.get_mut().0.leave_reactor()
+    }
+
+    fn join_reactor(&mut self) -> io::Result<()> {
+        self.get_mut().0.join_reactor()
+    }
+}
+
+/// A stream of the embedding application's, which stays with the reactor that it came with.
+#[derive(Debug)]
+pub struct AnyStream<S>(pub S);
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for AnyStream<S> {}
+
+impl<S: AsyncRead + Unpin> AsyncRead for AnyStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for AnyStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Writes `bytes` from `written` on; `Ready` once all are written and flushed.
+pub(super) fn poll_write_all(
+    transport: &mut dyn Transport,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+    written: &mut usize,
+) -> Poll<io::Result<()>> {
+    while *written < bytes.len() {
+        let n = ready!(Pin::new(&mut *transport).poll_write(cx, &bytes[*written..]))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *written += n;
+    }
+    Pin::new(transport).poll_flush(cx)
+}

@@ -1,0 +1,380 @@
+//! The broker as a whole: built, started, asked, shut down.
+//!
+//! [`Broker`] is what an application that embeds HearthMQ holds, and what the binary holds too.
+//! It makes no runtime and no logger, and never ends the process.
+
+mod builder;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{Addr, MailboxError};
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+pub use self::builder::{Builder, StartError};
+use crate::{
+    actors::{
+        AnyStream, ClientSession, Core, InProcess, Kick, Kicked, PublishMessage, QueryClient,
+        QueryOnline, QueryOnlineMany, Registry, Retire, Shutdown, Subscription, WillRequest,
+    },
+    auth::{Authenticator, Authorizer},
+    control::{Control, ControlError, KeepAliveChanged, SetKeepAlive},
+    metrics::Metrics,
+    mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
+    net::{Admission, Arrival, handshake},
+};
+
+/// Whoever asks waits so long for an answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// Questions that may be under way at once; one more is refused rather than queued.
+const QUESTIONS_MAX: usize = 16 * 1024;
+
+/// A running broker. Clones are handles to the same one; it runs until [`Broker::shutdown`], or
+/// until the last handle is dropped.
+#[derive(Clone)]
+pub struct Broker {
+    running: Arc<Running>,
+}
+
+struct Running {
+    core: Arc<Core>,
+    admission: Arc<Admission>,
+    arbiters: Vec<actix_rt::Arbiter>,
+    local_addrs: Vec<SocketAddr>,
+    stop: CancellationToken,
+    is_ready: AtomicBool,
+    questions: AtomicUsize,
+}
+
+impl Broker {
+    /// A broker to be configured. Nobody may connect until an authenticator and an authorizer are
+    /// given.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The addresses that the MQTT listeners are bound to, in the order in which they were given.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.running.local_addrs
+    }
+
+    /// Whether the broker takes connections; not once it is shutting down.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.running.is_ready.load(Ordering::Acquire)
+    }
+
+    /// The registry actor of the shard where this client identifier lives, for applications that
+    /// speak actix: it takes [`SetKeepAlive`], [`QueryOnline`] and [`Kick`].
+    ///
+    /// # Panics
+    /// Never: a broker that has started has shards.
+    #[must_use]
+    pub fn registry(&self, client_id: &str) -> Addr<Registry> {
+        let core = &self.running.core;
+        let shard = core
+            .shard(core.home(client_id))
+            .expect("a broker that has started has shards");
+        shard.registry.clone()
+    }
+
+    /// Changes the Keep Alive of a live connection. The interval is in seconds.
+    ///
+    /// # Errors
+    /// If the client is not online or has Keep Alive turned off, or the broker cannot answer.
+    pub async fn set_keep_alive(
+        &self,
+        client_id: &str,
+        interval_secs: u16,
+    ) -> Result<KeepAliveChanged, ControlError> {
+        let client_id = client_id.to_owned();
+        Control::set_keep_alive(
+            self,
+            SetKeepAlive {
+                client_id,
+                interval_secs,
+                by: None,
+            },
+        )
+        .await
+    }
+
+    /// Whether a client is connected now.
+    ///
+    /// # Errors
+    /// If the broker cannot answer.
+    pub async fn online(&self, client_id: &str) -> Result<bool, ControlError> {
+        let question = QueryOnline {
+            client_id: client_id.to_owned(),
+        };
+        self.ask(
+            self.registry(client_id)
+                .send(question)
+                .timeout(ANSWER_TIME_MAX),
+        )
+        .await
+    }
+
+    /// Which of these clients are connected now, in their order.
+    ///
+    /// # Errors
+    /// If the broker cannot answer.
+    pub async fn online_many(&self, client_ids: &[String]) -> Result<Vec<bool>, ControlError> {
+        let core = &self.running.core;
+        let mut answers = vec![false; client_ids.len()];
+        for (number, shard) in core.shards().iter().enumerate() {
+            let is_home = |id: &str| usize::from(core.home(id).0) == number;
+            let (positions, ids): (Vec<usize>, Vec<String>) = client_ids
+                .iter()
+                .cloned()
+                .enumerate()
+                .filter(|(_, id)| is_home(id))
+                .unzip();
+            if ids.is_empty() {
+                continue;
+            }
+            let question = QueryOnlineMany { client_ids: ids };
+            let found = self
+                .ask(shard.registry.send(question).timeout(ANSWER_TIME_MAX))
+                .await?;
+            for (position, online) in positions.into_iter().zip(found) {
+                answers[position] = online;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// What is known of a client's session; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the broker cannot answer.
+    pub async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
+        let question = QueryClient {
+            client_id: client_id.to_owned(),
+        };
+        self.ask(
+            self.registry(client_id)
+                .send(question)
+                .timeout(ANSWER_TIME_MAX),
+        )
+        .await
+    }
+
+    /// Ends a client's connection, and its session if so asked.
+    ///
+    /// # Errors
+    /// If the client is not online, or the broker cannot answer.
+    pub async fn kick(
+        &self,
+        client_id: &str,
+        end_session: bool,
+        will: WillRequest,
+    ) -> Result<Kicked, ControlError> {
+        let question = Kick {
+            client_id: client_id.to_owned(),
+            end_session,
+            will,
+        };
+        self.ask(
+            self.registry(client_id)
+                .send(question)
+                .timeout(ANSWER_TIME_MAX),
+        )
+        .await?
+    }
+
+    /// Publishes a message in the broker's own name.
+    ///
+    /// # Errors
+    /// If the topic is not a valid Topic Name.
+    pub async fn publish(
+        &self,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+        retain: bool,
+    ) -> Result<(), PublishError> {
+        validate_topic(topic)?;
+        let publication = Publication {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties: &[],
+            expires_at: None,
+        };
+        let message = PublishMessage {
+            message: Arc::new(Message::new(&publication)),
+        };
+        self.registry(topic)
+            .send(message)
+            .await
+            .map_err(|_| PublishError::Stopped)
+    }
+
+    /// Subscribes the application itself. Dropping the subscription ends it.
+    ///
+    /// # Errors
+    /// If the filter is not a valid Topic Filter.
+    pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, TopicError> {
+        let core = &self.running.core;
+        let parts = validate_filter(filter)?;
+        Ok(InProcess::subscribe(
+            core,
+            parts,
+            filter,
+            qos,
+            core.clock.now(),
+        ))
+    }
+
+    /// Serves one MQTT client over any byte stream. Returns once the client's CONNECT has been
+    /// accepted or refused; the connection goes on by itself. A stream that belongs to a reactor
+    /// stays with the thread that made it, which must go on running.
+    pub async fn serve<S>(&self, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let core = &self.running.core;
+        let arrival = Arrival {
+            transport: Box::new(AnyStream(stream)),
+            peer,
+            certificate: None,
+            permit: Box::new(()),
+        };
+        let metrics = core.metrics.shard(0);
+        handshake(arrival, core, &metrics).await;
+    }
+
+    /// Who checks credentials.
+    #[must_use]
+    pub fn authenticator(&self) -> Arc<dyn Authenticator> {
+        self.running.core.authenticator.clone()
+    }
+
+    /// Who decides about permissions.
+    #[must_use]
+    pub fn authorizer(&self) -> Arc<dyn Authorizer> {
+        self.running.core.authorizer.clone()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.running.core.metrics.clone()
+    }
+
+    /// Connections that the doorkeeper counts: those online and those that are on their way.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.running.admission.connections()
+    }
+
+    /// Stops accepting, tells MQTT 5.0 clients Server shutting down, writes what is queued to the
+    /// sockets, and ends. After `deadline` whatever is left is cut off.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let running = &self.running;
+        running.is_ready.store(false, Ordering::Release);
+        running.stop.cancel();
+        let all_gone = async {
+            for shard in running.core.shards() {
+                let _ = shard.registry.send(Shutdown).await;
+            }
+            // The sessions have left their connections; now these write what they still hold.
+            while running.admission.connections() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(deadline, all_gone).await.is_err() {
+            tracing::warn!("shutdown deadline passed, connections are cut off");
+        }
+        running.end();
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, MailboxError>>,
+    ) -> Result<T, ControlError> {
+        let questions = &self.running.questions;
+        if !self.is_ready() || questions.load(Ordering::Relaxed) >= QUESTIONS_MAX {
+            return Err(ControlError::Unavailable);
+        }
+        let _asking = Asking::new(questions);
+        question.await.map_err(|error| match error {
+            MailboxError::Closed => ControlError::Unavailable,
+            MailboxError::Timeout => ControlError::Timeout,
+        })
+    }
+}
+
+/// A question that is under way; also when whoever asked has gone.
+struct Asking<'a>(&'a AtomicUsize);
+
+impl<'a> Asking<'a> {
+    fn new(questions: &'a AtomicUsize) -> Self {
+        questions.fetch_add(1, Ordering::Relaxed);
+        Self(questions)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Control for Broker {
+    async fn set_keep_alive(
+        &self,
+        request: SetKeepAlive,
+    ) -> Result<KeepAliveChanged, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX))
+            .await?
+    }
+
+    async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
+        self.online(client_id).await
+    }
+}
+
+impl Running {
+    fn end(&self) {
+        self.is_ready.store(false, Ordering::Release);
+        self.stop.cancel();
+        for shard in self.core.shards() {
+            shard.registry.do_send(Retire);
+        }
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Why a message was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Not a Topic Name.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The broker has been shut down.
+    #[error("broker has been shut down")]
+    Stopped,
+}

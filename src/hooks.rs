@@ -1,0 +1,175 @@
+//! What happens to sessions, as told to hooks and, as JSON, to subscribers of `$events/…`.
+//!
+//! The fields are those of Tencent Cloud's client events, plus `version`, which makes the events
+//! of one client identifier orderable in whatever order they arrive.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use crate::labels::{Label, labels};
+
+/// Hears what happens to sessions. Called on a shard's thread: hand over and return.
+pub trait Hooks: Send + Sync + 'static {
+    /// CONNACK with success was sent.
+    fn client_connected(&self, _event: &ClientConnected) {}
+    /// A connection has ended.
+    fn client_disconnected(&self, _event: &ClientDisconnected) {}
+    /// The Keep Alive of a live connection was changed.
+    fn client_keep_alive_changed(&self, _event: &ClientKeepAliveChanged) {}
+    /// A Topic Filter was subscribed to.
+    fn session_subscribed(&self, _event: &SessionSubscribed) {}
+    /// A Topic Filter was unsubscribed from.
+    fn session_unsubscribed(&self, _event: &SessionUnsubscribed) {}
+}
+
+/// Hooks that do nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHooks;
+
+impl Hooks for NoHooks {}
+
+labels! {
+    /// Why a connection ended.
+    pub enum DisconnectReason {
+        /// The client sent DISCONNECT.
+        Normal = "normal",
+        /// Another connection with the same client identifier took the session over.
+        Takeovered = "takeovered",
+        /// Somebody with the permission ended it.
+        Kicked = "kicked",
+        /// Nothing came within one and a half times the Keep Alive.
+        KeepaliveTimeout = "keepalive_timeout",
+        /// The connection ended without DISCONNECT.
+        TcpClosed = "tcp_closed",
+        /// The client broke a rule of the protocol.
+        ProtocolError = "protocol_error",
+        /// The client may not do what it did.
+        NotAuthorized = "not_authorized",
+        /// What it authenticated with is no longer valid.
+        AuthenticationExpired = "authentication_expired",
+        /// A limit was passed.
+        QuotaExceeded = "quota_exceeded",
+        /// The broker is shutting down.
+        ServerShutdown = "server_shutdown",
+        /// The broker's own fault.
+        InternalError = "internal_error",
+    }
+}
+
+impl Serialize for DisconnectReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// `$events/client_connected`
+#[derive(Clone, Debug, Serialize)]
+pub struct ClientConnected {
+    /// Client Identifier.
+    pub clientid: Arc<str>,
+    /// User name.
+    pub username: Option<Arc<str>>,
+    /// `client.connected`
+    pub event: &'static str,
+    /// Clean Start.
+    pub clean_start: bool,
+    /// Milliseconds since the Unix epoch.
+    pub connected_at: u64,
+    /// Keep Alive in force, in seconds.
+    pub keepalive: u16,
+    /// Name of the broker.
+    pub node: Arc<str>,
+    /// 3, 4 or 5.
+    pub proto_ver: u8,
+    /// Address and port of the client.
+    pub peername: Arc<str>,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// Counts the connections of this client identifier.
+    pub version: u64,
+}
+
+/// `$events/client_disconnected`
+#[derive(Clone, Debug, Serialize)]
+pub struct ClientDisconnected {
+    /// Client Identifier.
+    pub clientid: Arc<str>,
+    /// User name.
+    pub username: Option<Arc<str>>,
+    /// `client.disconnected`
+    pub event: &'static str,
+    /// Why.
+    pub reason: DisconnectReason,
+    /// Name of the broker.
+    pub node: Arc<str>,
+    /// Address and port of the client.
+    pub peername: Arc<str>,
+    /// Milliseconds since the Unix epoch.
+    pub connected_at: u64,
+    /// Milliseconds since the Unix epoch.
+    pub disconnected_at: u64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// That of the connection which has ended.
+    pub version: u64,
+}
+
+/// `$events/client_keepalive_changed`
+#[derive(Clone, Debug, Serialize)]
+pub struct ClientKeepAliveChanged {
+    /// Client Identifier.
+    pub clientid: Arc<str>,
+    /// User name.
+    pub username: Option<Arc<str>>,
+    /// `client.keepalive_changed`
+    pub event: &'static str,
+    /// The interval that was in force, in seconds.
+    pub old: u16,
+    /// The interval in force, in seconds.
+    pub new: u16,
+    /// User name of the caller.
+    pub by: Option<Arc<str>>,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// That of the connection.
+    pub version: u64,
+}
+
+/// `$events/session_subscribed`
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionSubscribed {
+    /// Client Identifier.
+    pub clientid: Arc<str>,
+    /// User name.
+    pub username: Option<Arc<str>>,
+    /// `session.subscribed`
+    pub event: &'static str,
+    /// Topic Filter.
+    pub topic: Arc<str>,
+    /// Granted QoS.
+    pub qos: u8,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// That of the connection.
+    pub version: u64,
+}
+
+/// `$events/session_unsubscribed`
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionUnsubscribed {
+    /// Client Identifier.
+    pub clientid: Arc<str>,
+    /// User name.
+    pub username: Option<Arc<str>>,
+    /// `session.unsubscribed`
+    pub event: &'static str,
+    /// Topic Filter.
+    pub topic: Arc<str>,
+    /// The QoS that was granted.
+    pub qos: u8,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// That of the connection.
+    pub version: u64,
+}

@@ -1,0 +1,43 @@
+//! Enums whose values have a name, for metrics and for events. Knows nothing of either.
+
+/// An enum whose values are the labels of a metric; made by [`labels!`].
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+
+    /// Its place in [`Label::ALL`].
+    fn index(self) -> usize;
+
+    /// As monitoring shows it.
+    fn name(self) -> &'static str;
+}
+
+/// Declares an enum that is a [`Label`].
+macro_rules! labels {
+    (
+        $(#[$doc:meta])* pub enum $name:ident {
+            $($(#[$variant_doc:meta])* $variant:ident = $text:literal),* $(,)?
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant),*
+        }
+
+        impl $crate::labels::Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text),*
+                }
+            }
+        }
+    };
+}
+pub(crate) use labels;

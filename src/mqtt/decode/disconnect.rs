@@ -1,0 +1,82 @@
+//! DISCONNECT and AUTH, sections 3.14 and 3.15.
+//!
+//! Does not know who sends: the Reason Codes of both sides pass. Called by `decode` alone.
+
+use super::reason_code;
+use crate::mqtt::wire::Reader;
+use crate::mqtt::{
+    Auth, AuthProperties, DecodeError, Disconnect, DisconnectProperties, ProtocolVersion,
+    ReasonCode,
+};
+
+/// Section 3.14.
+pub(super) fn decode(body: &[u8], version: ProtocolVersion) -> Result<Disconnect<'_>, DecodeError> {
+    // Section 2.4 names Bad authentication method as well, which section 3.14.2.1 forgets.
+    const ALLOWED: &[ReasonCode] = &[
+        ReasonCode::Success,
+        ReasonCode::DisconnectWithWill,
+        ReasonCode::UnspecifiedError,
+        ReasonCode::MalformedPacket,
+        ReasonCode::ProtocolError,
+        ReasonCode::ImplementationSpecificError,
+        ReasonCode::NotAuthorized,
+        ReasonCode::ServerBusy,
+        ReasonCode::ServerShuttingDown,
+        ReasonCode::BadAuthenticationMethod,
+        ReasonCode::KeepAliveTimeout,
+        ReasonCode::SessionTakenOver,
+        ReasonCode::TopicFilterInvalid,
+        ReasonCode::TopicNameInvalid,
+        ReasonCode::ReceiveMaximumExceeded,
+        ReasonCode::TopicAliasInvalid,
+        ReasonCode::PacketTooLarge,
+        ReasonCode::MessageRateTooHigh,
+        ReasonCode::QuotaExceeded,
+        ReasonCode::AdministrativeAction,
+        ReasonCode::PayloadFormatInvalid,
+        ReasonCode::RetainNotSupported,
+        ReasonCode::QoSNotSupported,
+        ReasonCode::UseAnotherServer,
+        ReasonCode::ServerMoved,
+        ReasonCode::SharedSubscriptionsNotSupported,
+        ReasonCode::ConnectionRateExceeded,
+        ReasonCode::MaximumConnectTime,
+        ReasonCode::SubscriptionIdentifiersNotSupported,
+        ReasonCode::WildcardSubscriptionsNotSupported,
+    ];
+    let mut body = Reader::new(body);
+    let mut disconnect = Disconnect {
+        reason: ReasonCode::Success,
+        properties: DisconnectProperties::default(),
+    };
+    if version.has_properties() && !body.is_empty() {
+        disconnect.reason = reason_code(body.u8()?, ALLOWED, "MQTT-3.14.2-1")?;
+        // A Remaining Length below 2 stands for no properties: section 3.14.2.2.1.
+        if !body.is_empty() {
+            disconnect.properties = DisconnectProperties::decode(&mut body)?;
+        }
+    }
+    body.finish()?;
+    Ok(disconnect)
+}
+
+/// Section 3.15; only in MQTT 5.0.
+pub(super) fn decode_auth(body: &[u8]) -> Result<Auth<'_>, DecodeError> {
+    const ALLOWED: &[ReasonCode] = &[
+        ReasonCode::Success,
+        ReasonCode::ContinueAuthentication,
+        ReasonCode::ReAuthenticate,
+    ];
+    let mut body = Reader::new(body);
+    // Section 3.15.2.1 lets Success without properties be empty.
+    if body.is_empty() {
+        return Ok(Auth {
+            reason: ReasonCode::Success,
+            properties: AuthProperties::default(),
+        });
+    }
+    let reason = reason_code(body.u8()?, ALLOWED, "MQTT-3.15.2-1")?;
+    let properties = AuthProperties::decode(&mut body)?;
+    body.finish()?;
+    Ok(Auth { reason, properties })
+}

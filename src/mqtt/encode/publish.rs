@@ -1,0 +1,219 @@
+//! A message to one subscriber: the hot path of the encoder.
+//!
+//! What all subscribers share is in the [`Publication`], what differs in [`PublishAs`]. Knows no
+//! session; called once for each delivery, or once for all that need the same bytes.
+
+use std::num::NonZeroU16;
+
+use super::{packet_size, publish_first_byte};
+use crate::mqtt::wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier};
+use crate::mqtt::{PacketId, ProtocolVersion, Publication, PublishFlags};
+
+/// What of a PUBLISH is one subscriber's. Whatever has no place in its version is not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishAs<'a> {
+    /// DUP, QoS and RETAIN.
+    pub flags: PublishFlags,
+    /// There if and only if the QoS is not 0. [MQTT-2.2.1-2]
+    pub packet_id: Option<PacketId>,
+    /// How the Topic Name is given.
+    pub topic_alias: TopicAlias,
+    /// Of the subscriptions that matched, each 1 to 268,435,455. [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+    pub subscription_identifiers: &'a [u32],
+    /// What is left of Message Expiry Interval, in seconds. [MQTT-3.3.2-6]
+    pub message_expiry_interval: Option<u32>,
+}
+
+/// How a PUBLISH gives its Topic Name, section 3.3.2.3.4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TopicAlias {
+    /// The Topic Name alone.
+    #[default]
+    None,
+    /// The Topic Name, and the alias that stands for it from now on.
+    Define(NonZeroU16),
+    /// The alias alone, defined before.
+    Use(NonZeroU16),
+}
+
+impl TopicAlias {
+    const fn number(self) -> Option<NonZeroU16> {
+        match self {
+            Self::None => None,
+            Self::Define(alias) | Self::Use(alias) => Some(alias),
+        }
+    }
+}
+
+/// The greatest packet there is: a Remaining Length of 268,435,455 and the fixed header.
+const PACKET_BYTES_MAX: usize = VARIABLE_BYTE_INTEGER_MAX as usize + 5;
+
+/// How many bytes [`encode_publish`] appends.
+#[must_use]
+pub fn publish_size(
+    version: ProtocolVersion,
+    publication: &Publication<'_>,
+    how: &PublishAs<'_>,
+) -> usize {
+    packet_size(Lengths::of(version, publication, how).remaining)
+}
+
+/// Appends `publication` as one subscriber gets it.
+///
+/// The topic must be a valid Topic Name, `Publication::properties` as `encode_forwarded` writes
+/// them, and [`publish_size`] no more than the subscriber's Maximum Packet Size [MQTT-3.1.2-24]
+/// and 268,435,460.
+#[inline]
+pub fn encode_publish(
+    out: &mut Vec<u8>,
+    version: ProtocolVersion,
+    publication: &Publication<'_>,
+    how: &PublishAs<'_>,
+) {
+    debug_assert_eq!(
+        how.packet_id.is_some(),
+        how.flags.qos.number() > 0,
+        "[MQTT-2.2.1-2]"
+    );
+    let lengths = Lengths::of(version, publication, how);
+    let size = packet_size(lengths.remaining);
+    debug_assert!(
+        size <= PACKET_BYTES_MAX,
+        "a packet of {size} bytes cannot be expressed"
+    );
+    let topic = sent_topic(version, publication, how);
+    debug_assert!(topic.len() <= usize::from(u16::MAX), "[MQTT-4.7.3-3]");
+
+    out.reserve(size);
+    let mut head = Piece::<8>::new();
+    head.push([publish_first_byte(how.flags)]);
+    head.push_variable(lengths.remaining);
+    head.push((topic.len() as u16).to_be_bytes());
+    out.extend_from_slice(head.bytes());
+    out.extend_from_slice(topic.as_bytes());
+    if let Some(packet_id) = how.packet_id {
+        out.extend_from_slice(&packet_id.number().to_be_bytes());
+    }
+    if version.has_properties() {
+        push_properties(out, lengths.properties, publication, how);
+    }
+    out.extend_from_slice(publication.payload);
+}
+
+fn push_properties(
+    out: &mut Vec<u8>,
+    length: usize,
+    publication: &Publication<'_>,
+    how: &PublishAs<'_>,
+) {
+    let mut head = Piece::<16>::new();
+    head.push_variable(length);
+    if let Some(secs) = how.message_expiry_interval {
+        head.push([identifier::MESSAGE_EXPIRY_INTERVAL]);
+        head.push(secs.to_be_bytes());
+    }
+    if let Some(alias) = how.topic_alias.number() {
+        head.push([identifier::TOPIC_ALIAS]);
+        head.push(alias.get().to_be_bytes());
+    }
+    out.extend_from_slice(head.bytes());
+    for &subscription_identifier in how.subscription_identifiers {
+        let mut property = Piece::<5>::new();
+        property.push([identifier::SUBSCRIPTION_IDENTIFIER]);
+        property.push_variable(subscription_identifier as usize);
+        out.extend_from_slice(property.bytes());
+    }
+    out.extend_from_slice(publication.properties);
+}
+
+/// The Topic Name as it is sent: empty where an alias stands for it.
+#[inline]
+const fn sent_topic<'a>(
+    version: ProtocolVersion,
+    publication: &Publication<'a>,
+    how: &PublishAs<'_>,
+) -> &'a str {
+    match how.topic_alias {
+        TopicAlias::Use(_) if version.has_properties() => "",
+        TopicAlias::None | TopicAlias::Define(_) | TopicAlias::Use(_) => publication.topic,
+    }
+}
+
+struct Lengths {
+    /// Remaining Length.
+    remaining: usize,
+    /// Property Length.
+    properties: usize,
+}
+
+impl Lengths {
+    #[inline]
+    fn of(version: ProtocolVersion, publication: &Publication<'_>, how: &PublishAs<'_>) -> Self {
+        let topic = 2 + sent_topic(version, publication, how).len();
+        let packet_id = if how.packet_id.is_some() { 2 } else { 0 };
+        let mut remaining = topic + packet_id + publication.payload.len();
+        let mut properties = 0;
+        if version.has_properties() {
+            properties = properties_length(publication, how);
+            remaining += VariableByteInteger::length_of(properties) + properties;
+        }
+        Self {
+            remaining,
+            properties,
+        }
+    }
+}
+
+#[inline]
+fn properties_length(publication: &Publication<'_>, how: &PublishAs<'_>) -> usize {
+    let topic_alias = if how.topic_alias.number().is_some() {
+        3
+    } else {
+        0
+    };
+    let message_expiry_interval = if how.message_expiry_interval.is_some() {
+        5
+    } else {
+        0
+    };
+    let subscription_identifiers: usize = how
+        .subscription_identifiers
+        .iter()
+        .map(|&value| 1 + VariableByteInteger::length_of(value as usize))
+        .sum();
+    publication.properties.len() + topic_alias + message_expiry_interval + subscription_identifiers
+}
+
+/// Up to `N` bytes that are put together before they go to the buffer at once.
+struct Piece<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Piece<N> {
+    #[inline]
+    const fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            length: 0,
+        }
+    }
+
+    #[inline]
+    fn push<const M: usize>(&mut self, bytes: [u8; M]) {
+        self.bytes[self.length..self.length + M].copy_from_slice(&bytes);
+        self.length += M;
+    }
+
+    #[inline]
+    fn push_variable(&mut self, value: usize) {
+        let (bytes, length) = VariableByteInteger::encode(value);
+        self.bytes[self.length..self.length + length].copy_from_slice(&bytes[..length]);
+        self.length += length;
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}

@@ -1,0 +1,115 @@
+//! How many connections there may be, in all and from one address, and how fast they may come.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use foldhash::fast::RandomState;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::{limits::Limits, metrics::ConnectRefusal};
+
+/// The doorkeeper of all MQTT listeners of one broker.
+pub(crate) struct Admission {
+    connections: AtomicUsize,
+    connections_max: usize,
+    by_address: Mutex<HashMap<IpAddr, usize, RandomState>>,
+    by_address_max: usize,
+    rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    checks: AtomicUsize,
+}
+
+/// A connection's place; given back when it is dropped.
+pub(crate) struct Admitted {
+    admission: Arc<Admission>,
+    address: IpAddr,
+}
+
+/// Addresses that have been quiet are forgotten after so many connections.
+const CHECKS_BETWEEN_CLEANUPS: usize = 4096;
+
+impl Admission {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let rate = NonZeroU32::new(limits.connects_per_address_per_sec).map(|per_second| {
+            let burst = NonZeroU32::new(limits.connects_per_address_burst).unwrap_or(per_second);
+            RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst))
+        });
+        Self {
+            connections: AtomicUsize::new(0),
+            connections_max: limits.connections_max as usize,
+            by_address: Mutex::default(),
+            by_address_max: limits.connections_per_address_max as usize,
+            rate,
+            checks: AtomicUsize::new(0),
+        }
+    }
+
+    /// Connections that are in.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Lets a connection in, or says which limit is in its way.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
+        let address = network_of(address);
+        if let Some(rate) = &self.rate {
+            if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_BETWEEN_CLEANUPS == 0 {
+                rate.retain_recent();
+            }
+            rate.check_key(&address)
+                .map_err(|_| ConnectRefusal::ConnectRate)?;
+        }
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(ConnectRefusal::ConnectionsMax);
+        }
+        let mut by_address = self
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = by_address.entry(address).or_default();
+        if *count >= self.by_address_max {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(ConnectRefusal::ConnectionsPerAddressMax);
+        }
+        *count += 1;
+        Ok(Admitted {
+            admission: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let admission = &self.admission;
+        admission.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut by_address = admission
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// One site gets a /64 in IPv6 and may use every address in it, so it counts as one.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}

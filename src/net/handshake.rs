@@ -1,0 +1,304 @@
+//! From the first byte to a session: CONNECT is read, its sender checked, its shard found.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    actors::{AcceptedConnect, AcceptedWill, Attach, Core, Permit, Transport},
+    auth::{
+        AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
+        Identity,
+    },
+    metrics::{ConnectRefusal, ShardMetrics},
+    mqtt::{
+        ConnAck, ConnAckProperties, Connect, DecodeError, DecodeErrorKind, Decoded, LastWill,
+        Message, Packet, ProtocolVersion, Publication, ReasonCode, decode_connect, encode,
+        refusal_version,
+    },
+};
+
+/// A connection that has just come, over whatever stream.
+pub(crate) struct Arrival {
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) peer: SocketAddr,
+    /// Verified by the TLS handshake.
+    pub(crate) certificate: Option<ClientCertificate>,
+    /// Held as long as the connection lasts.
+    pub(crate) permit: Permit,
+}
+
+/// Bytes read at a time before the client is known.
+const READ_BYTES: usize = 2048;
+
+/// A CONNECT that is not accepted.
+struct Refusal {
+    /// For the CONNACK; `None` where none is to be sent.
+    answer: Option<(ProtocolVersion, ReasonCode)>,
+    counted_as: ConnectRefusal,
+}
+
+impl Refusal {
+    const fn silent(counted_as: ConnectRefusal) -> Self {
+        Self {
+            answer: None,
+            counted_as,
+        }
+    }
+
+    const fn with(version: ProtocolVersion, code: ReasonCode, counted_as: ConnectRefusal) -> Self {
+        Self {
+            answer: Some((version, code)),
+            counted_as,
+        }
+    }
+}
+
+/// Takes a connection from its first byte to its home shard, or refuses it.
+pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
+    let Arrival {
+        mut transport,
+        peer,
+        certificate,
+        permit,
+    } = arrival;
+    let mut buffer = Vec::new();
+    let within = Duration::from_secs(u64::from(core.limits.connect_timeout_secs));
+    let read = read_connect(&mut *transport, &mut buffer, core);
+    let length = match tokio::time::timeout(within, read).await {
+        Ok(Ok(length)) => length,
+        Ok(Err(refusal)) => return refuse(&mut *transport, refusal, metrics).await,
+        // [MQTT 3.1.1, 3.1.4]: no CONNECT within a reasonable time, the connection is closed.
+        Err(_) => {
+            let refusal = Refusal::silent(ConnectRefusal::ConnectTimeout);
+            return refuse(&mut *transport, refusal, metrics).await;
+        }
+    };
+    let read_ahead = buffer.split_off(length);
+    let accepted = match decode_connect(&buffer, &core.decode_limits()) {
+        Ok(Decoded::Packet {
+            packet: Packet::Connect(connect),
+            ..
+        }) => accept(*connect, peer, certificate.as_ref(), core).await,
+        _ => Err(Refusal::silent(ConnectRefusal::Malformed)),
+    };
+    let connect = match accepted {
+        Ok(connect) => connect,
+        Err(refusal) => return refuse(&mut *transport, refusal, metrics).await,
+    };
+    let home = core.home(&connect.client_id);
+    let Some(shard) = core.shard(home) else {
+        return;
+    };
+    if let Err(error) = transport.leave_reactor() {
+        tracing::warn!(%error, "connection cannot move to its home shard");
+        return;
+    }
+    // One message a socket, and sockets are bounded.
+    shard.registry.do_send(Attach {
+        transport,
+        read_ahead,
+        connect,
+        permit,
+    });
+}
+
+/// Reads until CONNECT is whole; its length.
+async fn read_connect(
+    transport: &mut dyn Transport,
+    buffer: &mut Vec<u8>,
+    core: &Core,
+) -> Result<usize, Refusal> {
+    let limits = core.decode_limits();
+    loop {
+        match decode_connect(buffer, &limits) {
+            Ok(Decoded::Packet {
+                packet: Packet::Connect(_),
+                length,
+            }) => return Ok(length),
+            // The first packet must be CONNECT. [MQTT-3.1.0-1]
+            Ok(Decoded::Packet { .. }) => return Err(Refusal::silent(ConnectRefusal::Malformed)),
+            Ok(Decoded::More { .. }) => {}
+            Err(error) => {
+                tracing::debug!(%error, "CONNECT refused");
+                return Err(refusal_of(&error, buffer));
+            }
+        }
+        buffer.reserve(READ_BYTES);
+        match transport.read_buf(buffer).await {
+            Ok(0) | Err(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// How a CONNECT that cannot be decoded is answered, if it is answered.
+fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
+    let version = refusal_version(bytes);
+    match (error.kind, version) {
+        (DecodeErrorKind::UnsupportedProtocolVersion { .. }, Some(version)) => Refusal::with(
+            version,
+            ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
+            ConnectRefusal::ProtocolVersion,
+        ),
+        // MQTT 5.0 may be told what is wrong, older versions are only closed. [MQTT-3.1.4-1]
+        (_, Some(ProtocolVersion::V5)) => Refusal::with(
+            ProtocolVersion::V5,
+            error.reason(),
+            ConnectRefusal::Malformed,
+        ),
+        _ => Refusal::silent(ConnectRefusal::Malformed),
+    }
+}
+
+/// Checks who the client is and whether it may connect.
+async fn accept(
+    connect: Connect<'_>,
+    peer: SocketAddr,
+    certificate: Option<&ClientCertificate>,
+    core: &Core,
+) -> Result<AcceptedConnect, Refusal> {
+    let version = connect.version;
+    let is_assigned = connect.client_id.is_empty();
+    // Before MQTT 5.0 a session that is to last needs a name. [MQTT-3.1.3-8]
+    if is_assigned && !version.has_properties() && !connect.clean_start {
+        return Err(Refusal::with(
+            version,
+            ReasonCode::ClientIdentifierNotValid,
+            ConnectRefusal::ClientIdentifier,
+        ));
+    }
+    if connect.properties.authentication_method.is_some() {
+        return Err(Refusal::with(
+            version,
+            ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
+            ConnectRefusal::BadCredentials,
+        ));
+    }
+    let client_id: Arc<str> = if is_assigned {
+        assigned_client_id().into()
+    } else {
+        connect.client_id.into()
+    };
+    let identity = authenticate(&connect, &client_id, peer, certificate, core).await?;
+    let request = |action| AccessRequest {
+        identity: &identity,
+        client_id: &client_id,
+        peer,
+        action,
+    };
+    let denied = |action| core.authorizer.authorize(&request(action)) == Decision::Deny;
+    let not_authorized = || {
+        Refusal::with(
+            version,
+            ReasonCode::NotAuthorized,
+            ConnectRefusal::NotAuthorized,
+        )
+    };
+    if denied(Action::Connect) {
+        return Err(not_authorized());
+    }
+    if let Some(will) = &connect.will
+        && (will.topic.starts_with("$events/")
+            || denied(Action::Publish {
+                topic: will.topic,
+                qos: will.qos,
+                retain: will.retain,
+            }))
+    {
+        return Err(not_authorized());
+    }
+    Ok(AcceptedConnect {
+        is_assigned,
+        version,
+        clean_start: connect.clean_start,
+        keep_alive_secs: connect.keep_alive,
+        will: connect.will.as_ref().map(accepted_will),
+        session_expiry_secs: connect.properties.session_expiry_interval,
+        receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
+        maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
+        topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),
+        problem_information: connect
+            .properties
+            .request_problem_information
+            .unwrap_or(true),
+        identity,
+        client_id,
+        peer,
+    })
+}
+
+async fn authenticate(
+    connect: &Connect<'_>,
+    client_id: &str,
+    peer: SocketAddr,
+    certificate: Option<&ClientCertificate>,
+    core: &Core,
+) -> Result<Identity, Refusal> {
+    let credentials = Credentials {
+        client_id: Some(client_id),
+        username: connect.username,
+        password: connect.password,
+        certificate,
+        peer,
+    };
+    core.authenticator
+        .authenticate(credentials)
+        .await
+        .map_err(|error| {
+            tracing::debug!(%error, client_id, "CONNECT refused");
+            let code = match error {
+                AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
+                AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
+                AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
+                AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
+            };
+            Refusal::with(connect.version, code, ConnectRefusal::BadCredentials)
+        })
+}
+
+fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
+    let mut properties = Vec::new();
+    will.properties.publish.encode_forwarded(&mut properties);
+    let publication = Publication {
+        topic: will.topic,
+        payload: will.payload,
+        qos: will.qos,
+        retain: will.retain,
+        properties: &properties,
+        expires_at: None,
+    };
+    AcceptedWill {
+        message: Arc::new(Message::new(&publication)),
+        delay_secs: will.properties.will_delay_interval.unwrap_or(0),
+        expiry_secs: will.properties.publish.message_expiry_interval,
+    }
+}
+
+/// A client identifier that nobody can guess. [MQTT-3.1.3-6]
+fn assigned_client_id() -> String {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).expect("the operating system has random bytes");
+    format!("auto-{}", URL_SAFE_NO_PAD.encode(random))
+}
+
+/// Answers where an answer is due, and closes.
+async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &ShardMetrics) {
+    metrics.connects_refused.increment(refusal.counted_as);
+    if let Some((version, reason)) = refusal.answer {
+        let ack = ConnAck {
+            session_present: false, // [MQTT-3.2.2-6]
+            reason,
+            properties: ConnAckProperties::default(),
+        };
+        let mut bytes = Vec::new();
+        if encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes).is_ok() {
+            let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;
+        }
+    }
+    let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.shutdown()).await;
+}
+
+/// A client that is refused may take so long to hear it.
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,98 @@
+//! The subscription index that all shards share.
+//!
+//! One lock around the tree: a subscribe holds it for about a microsecond, and publishers that
+//! have cached their plan do not take it at all. The generation tells them when a plan is stale.
+
+use std::sync::{
+    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use super::{Place, Plan, SharedTargets, Subscriber, tree::Tree};
+use crate::mqtt::FilterParts;
+
+/// All subscriptions of all sessions.
+#[derive(Debug)]
+pub struct Index {
+    tree: RwLock<Tree>,
+    generation: AtomicU64,
+    subscriptions: AtomicUsize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            tree: RwLock::new(Tree::new()),
+            generation: AtomicU64::new(0),
+            subscriptions: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Index {
+    /// Changes whenever a plan that was made earlier may no longer be right.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is no subscription.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a subscription, or replaces that session's to the same filter; whether it is new.
+    pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
+        let is_new = self
+            .write()
+            .change(filter.filter, |s| s.insert(filter.share_name, subscriber));
+        self.subscriptions
+            .fetch_add(usize::from(is_new), Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Release);
+        is_new
+    }
+
+    /// Removes a subscription; whether it was there.
+    pub fn unsubscribe(&self, filter: FilterParts<'_>, place: Place) -> bool {
+        let removed = self
+            .write()
+            .change(filter.filter, |s| s.remove(filter.share_name, place));
+        self.subscriptions
+            .fetch_sub(usize::from(removed), Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Release);
+        removed
+    }
+
+    /// Says whether the session at `place`, a member of a shared subscription, is away.
+    pub fn set_away(&self, filter: FilterParts<'_>, place: Place, away: bool) {
+        let Some(share_name) = filter.share_name else {
+            return;
+        };
+        self.write()
+            .change(filter.filter, |s| s.set_away(share_name, place, away));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Who gets a message on `topic`. Ask for the generation before, not after.
+    pub fn plan(&self, topic: &str) -> Plan {
+        let mut direct = Vec::new();
+        let mut shared = Vec::new();
+        self.read().matches(topic, &mut |subscribers| {
+            direct.extend_from_slice(subscribers.direct.as_slice());
+            shared.extend(subscribers.groups.iter().map(SharedTargets::new));
+        });
+        Plan::new(direct, shared)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tree> {
+        self.tree.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

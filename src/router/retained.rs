@@ -1,0 +1,187 @@
+//! Retained messages: the last one of each topic, found by Topic Filter.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use foldhash::fast::RandomState;
+
+use crate::mqtt::{Message, Timestamp};
+
+/// How much may be retained.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedLimits {
+    /// Messages, which is also topics.
+    pub messages_max: usize,
+    /// Bytes of topics, properties and payloads.
+    pub bytes_max: usize,
+}
+
+/// No room for another retained message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("limit on retained messages is reached")]
+pub struct RetainedFull;
+
+/// All retained messages, shared by all shards.
+#[derive(Debug)]
+pub struct Retained {
+    store: RwLock<Store>,
+    limits: RetainedLimits,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    root: Node,
+    messages: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    message: Option<Arc<Message>>,
+    children: HashMap<Box<str>, Node, RandomState>,
+}
+
+impl Retained {
+    /// An empty store with these limits.
+    #[must_use]
+    pub fn new(limits: RetainedLimits) -> Self {
+        Self {
+            store: RwLock::default(),
+            limits,
+        }
+    }
+
+    /// Retains `message` in place of its topic's former one. [MQTT-3.3.1-5]
+    ///
+    /// # Errors
+    /// [`RetainedFull`] if a limit would be passed; nothing is changed then.
+    pub fn set(&self, message: Arc<Message>) -> Result<(), RetainedFull> {
+        let mut store = self.write();
+        let former = store.root.find(message.topic()).map(|m| m.size());
+        let bytes = store.bytes + message.size() - former.unwrap_or(0);
+        let messages = store.messages + usize::from(former.is_none());
+        if messages > self.limits.messages_max || bytes > self.limits.bytes_max {
+            return Err(RetainedFull);
+        }
+        let mut node = &mut store.root;
+        for level in message.topic().split('/') {
+            if !node.children.contains_key(level) {
+                node.children.insert(level.into(), Node::default());
+            }
+            node = node
+                .children
+                .get_mut(level)
+                .expect("it is there or was just inserted");
+        }
+        node.message = Some(message);
+        (store.messages, store.bytes) = (messages, bytes);
+        Ok(())
+    }
+
+    /// Forgets the retained message of `topic`. [MQTT-3.3.1-6]
+    pub fn clear(&self, topic: &str) {
+        let mut store = self.write();
+        if let Some(message) = store.root.remove(topic) {
+            store.messages -= 1;
+            store.bytes -= message.size();
+        }
+    }
+
+    /// The retained messages whose topic matches `filter`, a valid one that is not shared.
+    pub fn matching(&self, filter: &str, now: Timestamp) -> Vec<Arc<Message>> {
+        let mut found = Vec::new();
+        let store = self.read();
+        let mut take = |message: &Arc<Message>| {
+            if !message.publication().has_expired(now) {
+                found.push(message.clone());
+            }
+        };
+        store.root.matching(filter.split('/'), true, &mut take);
+        found
+    }
+
+    /// Messages and bytes retained.
+    pub fn usage(&self) -> (usize, usize) {
+        let store = self.read();
+        (store.messages, store.bytes)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Node {
+    fn find(&self, topic: &str) -> Option<&Arc<Message>> {
+        let mut node = self;
+        for level in topic.split('/') {
+            node = node.children.get(level)?;
+        }
+        node.message.as_ref()
+    }
+
+    /// Removes the message of `topic`, and the nodes that only led to it.
+    fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
+        let Some((level, rest)) = topic.split_once('/') else {
+            return self.remove_below(topic, |child| child.message.take());
+        };
+        self.remove_below(level, |child| child.remove(rest))
+    }
+
+    fn remove_below(
+        &mut self,
+        level: &str,
+        remove: impl FnOnce(&mut Self) -> Option<Arc<Message>>,
+    ) -> Option<Arc<Message>> {
+        let child = self.children.get_mut(level)?;
+        let removed = remove(child);
+        if child.message.is_none() && child.children.is_empty() {
+            self.children.remove(level);
+        }
+        removed
+    }
+
+    fn matching<'f>(
+        &self,
+        mut levels: impl Iterator<Item = &'f str> + Clone,
+        is_root: bool,
+        take: &mut impl FnMut(&Arc<Message>),
+    ) {
+        let Some(level) = levels.next() else {
+            self.message.iter().for_each(take);
+            return;
+        };
+        // Wildcards do not match a first level that begins with '$'. [MQTT-4.7.2-1]
+        let hidden = |name: &str| is_root && name.starts_with('$');
+        match level {
+            "#" => self.all(is_root, take),
+            "+" => {
+                for (name, child) in &self.children {
+                    if !hidden(name) {
+                        child.matching(levels.clone(), false, take);
+                    }
+                }
+            }
+            literal => {
+                if let Some(child) = self.children.get(literal) {
+                    child.matching(levels, false, take);
+                }
+            }
+        }
+    }
+
+    fn all(&self, is_root: bool, take: &mut impl FnMut(&Arc<Message>)) {
+        self.message.iter().for_each(&mut *take);
+        for (name, child) in &self.children {
+            if !(is_root && name.starts_with('$')) {
+                child.all(false, take);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The subscribers of one filter: few as a rule, sometimes very many.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use foldhash::fast::RandomState;
+
+use super::Place;
+use crate::mqtt::SubscriptionOptions;
+
+/// A session's subscription to one filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The session.
+    pub place: Place,
+    /// Its Subscription Options.
+    pub options: SubscriptionOptions,
+    /// Subscription Identifier, if one was given.
+    pub identifier: Option<u32>,
+}
+
+/// From this many subscribers on, a set is indexed by place; below, it is searched.
+const INDEXED_FROM: usize = 16;
+
+/// A set of subscribers, at most one a session.
+#[derive(Debug, Default)]
+pub(super) struct SubscriberSet {
+    list: Vec<Subscriber>,
+    positions: Option<Box<HashMap<Place, u32, RandomState>>>,
+}
+
+impl SubscriberSet {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn as_slice(&self) -> &[Subscriber] {
+        &self.list
+    }
+
+    /// Adds or replaces; whether it is new. [MQTT-3.8.4-3]
+    pub(super) fn insert(&mut self, subscriber: Subscriber) -> bool {
+        if let Some(at) = self.position(subscriber.place) {
+            self.list[at] = subscriber;
+            return false;
+        }
+        if let Some(positions) = &mut self.positions {
+            positions.insert(subscriber.place, self.list.len() as u32);
+        }
+        self.list.push(subscriber);
+        if self.positions.is_none() && self.list.len() >= INDEXED_FROM {
+            let positions = self
+                .list
+                .iter()
+                .enumerate()
+                .map(|(at, s)| (s.place, at as u32));
+            self.positions = Some(Box::new(positions.collect()));
+        }
+        true
+    }
+
+    /// Removes; whether it was there.
+    pub(super) fn remove(&mut self, place: Place) -> bool {
+        let Some(at) = self.position(place) else {
+            return false;
+        };
+        self.list.swap_remove(at);
+        if let Some(positions) = &mut self.positions {
+            positions.remove(&place);
+            if let Some(moved) = self.list.get(at) {
+                positions.insert(moved.place, at as u32);
+            }
+        }
+        if self.list.is_empty() {
+            *self = Self::default();
+        }
+        true
+    }
+
+    fn position(&self, place: Place) -> Option<usize> {
+        match &self.positions {
+            Some(positions) => positions.get(&place).map(|at| *at as usize),
+            None => self.list.iter().position(|s| s.place == place),
+        }
+    }
+}
+
+/// One share name on one filter, section 4.8.2 of MQTT 5.0.
+#[derive(Debug)]
+pub(super) struct SharedGroup {
+    pub(super) name: Box<str>,
+    pub(super) members: SubscriberSet,
+    /// Members whose session has no connection: they get a message only if nobody else can.
+    pub(super) away: SubscriberSet,
+    /// Whose turn it is; kept by the plans made of this group, so that it goes on over changes.
+    pub(super) turn: Arc<AtomicUsize>,
+}
+
+/// Everybody who has subscribed to one filter.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers {
+    pub(super) direct: SubscriberSet,
+    pub(super) groups: Vec<SharedGroup>,
+}
+
+impl Subscribers {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.direct.is_empty() && self.groups.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, share_name: Option<&str>, subscriber: Subscriber) -> bool {
+        let Some(name) = share_name else {
+            return self.direct.insert(subscriber);
+        };
+        let at = self
+            .groups
+            .iter()
+            .position(|g| &*g.name == name)
+            .unwrap_or_else(|| {
+                self.groups.push(SharedGroup {
+                    name: name.into(),
+                    members: SubscriberSet::default(),
+                    away: SubscriberSet::default(),
+                    turn: Arc::default(),
+                });
+                self.groups.len() - 1
+            });
+        let group = &mut self.groups[at];
+        let was_away = group.away.remove(subscriber.place);
+        group.members.insert(subscriber) && !was_away
+    }
+
+    pub(super) fn remove(&mut self, share_name: Option<&str>, place: Place) -> bool {
+        let Some(name) = share_name else {
+            return self.direct.remove(place);
+        };
+        let Some(at) = self.groups.iter().position(|g| &*g.name == name) else {
+            return false;
+        };
+        let group = &mut self.groups[at];
+        let removed = group.members.remove(place) || group.away.remove(place);
+        if group.members.is_empty() && group.away.is_empty() {
+            self.groups.swap_remove(at);
+        }
+        removed
+    }
+
+    /// Moves a member between those who are there and those who are away.
+    pub(super) fn set_away(&mut self, share_name: &str, place: Place, away: bool) {
+        let Some(group) = self.groups.iter_mut().find(|g| &*g.name == share_name) else {
+            return;
+        };
+        let (from, to) = if away {
+            (&mut group.members, &mut group.away)
+        } else {
+            (&mut group.away, &mut group.members)
+        };
+        let Some(subscriber) = from.as_slice().iter().find(|s| s.place == place).copied() else {
+            return;
+        };
+        from.remove(place);
+        to.insert(subscriber);
+    }
+}

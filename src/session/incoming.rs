@@ -1,0 +1,212 @@
+//! Packets from the client: what the session answers by itself, and what it asks the broker for.
+
+use std::{collections::HashSet, ops::Deref, sync::Arc};
+
+use foldhash::fast::RandomState;
+
+use super::{Link, Session};
+use crate::mqtt::{
+    Ack, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe, Timestamp, Unsubscribe,
+};
+
+/// The receiver's side of QoS 2.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    /// Packet Identifiers whose message was accepted and whose PUBREL has not come.
+    waiting_to_be_released: HashSet<u16, RandomState>,
+}
+
+/// What a packet asks of the broker; everything else the session has settled already.
+#[derive(Debug)]
+pub enum Request<'p> {
+    /// Route a message, then call [`Session::publish_done`].
+    Publish {
+        /// The packet; its topic may be empty where an alias stands for it.
+        publish: Publish<'p>,
+        /// The Topic Name, alias resolved.
+        topic: TopicName<'p>,
+    },
+    /// Subscribe and answer.
+    Subscribe(Subscribe<'p>),
+    /// Unsubscribe and answer.
+    Unsubscribe(Unsubscribe<'p>),
+    /// The client takes its leave.
+    Disconnect(Disconnect<'p>),
+}
+
+/// A Topic Name as it stood in the packet, or as an alias stood for it.
+#[derive(Debug)]
+pub enum TopicName<'p> {
+    /// In the packet.
+    Sent(&'p str),
+    /// By Topic Alias.
+    Aliased(Arc<str>),
+}
+
+impl Deref for TopicName<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Sent(topic) => topic,
+            Self::Aliased(topic) => topic,
+        }
+    }
+}
+
+/// The client broke a rule, and the connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason:?} [{clause}]")]
+pub struct Violation {
+    /// For the DISCONNECT, where the version has one.
+    pub reason: ReasonCode,
+    /// The statement that was broken.
+    pub clause: &'static str,
+}
+
+impl Violation {
+    const fn protocol_error(clause: &'static str) -> Self {
+        Self {
+            reason: ReasonCode::ProtocolError,
+            clause,
+        }
+    }
+}
+
+impl Session {
+    /// Takes one packet from the client.
+    ///
+    /// # Errors
+    /// A [`Violation`], after which the connection is to be closed.
+    pub fn handle<'p>(
+        &mut self,
+        packet: Packet<'p>,
+        now: Timestamp,
+    ) -> Result<Option<Request<'p>>, Violation> {
+        let Some(link) = self.link.as_deref_mut() else {
+            return Ok(None);
+        };
+        match packet {
+            Packet::Publish(publish) => return self.handle_publish(publish),
+            Packet::PubAck(ack) => {
+                if !self.handle_pub_ack(ack.packet_id, now) {
+                    return Err(Violation::protocol_error("MQTT-4.3.3-1"));
+                }
+            }
+            Packet::PubRec(ack) => {
+                if !self.handle_pub_rec(ack.packet_id, ack.reason, now) {
+                    return Err(Violation::protocol_error("MQTT-4.3.2-1"));
+                }
+            }
+            Packet::PubRel(ack) => self.handle_pub_rel(ack.packet_id),
+            Packet::PubComp(ack) => self.handle_pub_comp(ack.packet_id, now),
+            Packet::Subscribe(subscribe) => return Ok(Some(Request::Subscribe(subscribe))),
+            Packet::Unsubscribe(unsubscribe) => {
+                return Ok(Some(Request::Unsubscribe(unsubscribe)));
+            }
+            Packet::PingReq => link.send(&Packet::PingResp), // [MQTT-3.12.4-1]
+            Packet::Disconnect(disconnect) => {
+                // A session that was to end with its connection cannot be made to last.
+                // [MQTT 5.0, 3.14.2.2.2]
+                let extends = disconnect
+                    .properties
+                    .session_expiry_interval
+                    .is_some_and(|s| s > 0);
+                if extends && !link.settings.may_extend_expiry {
+                    return Err(Violation::protocol_error("MQTT 5.0, 3.14.2.2.2"));
+                }
+                return Ok(Some(Request::Disconnect(disconnect)));
+            }
+            Packet::Connect(_) => return Err(Violation::protocol_error("MQTT-3.1.0-2")),
+            Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp
+            | Packet::Auth(_) => return Err(Violation::protocol_error("MQTT 5.0, 4.13.1")),
+        }
+        Ok(None)
+    }
+
+    /// Acknowledges a message once the broker has done with it what there was to do.
+    pub fn publish_done(&mut self, qos: QoS, packet_id: Option<PacketId>, reason: ReasonCode) {
+        let (Some(link), Some(id)) = (self.link.as_deref_mut(), packet_id) else {
+            return;
+        };
+        let ack = Ack::with_reason(id, reason);
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => link.send(&Packet::PubAck(ack)), // [MQTT-4.3.2-4]
+            QoS::ExactlyOnce => {
+                if !(reason.is_failure() && link.version().has_properties()) {
+                    self.incoming.waiting_to_be_released.insert(id.number());
+                }
+                link.send(&Packet::PubRec(ack)); // [MQTT-4.3.3-8]
+            }
+        }
+    }
+
+    fn handle_publish<'p>(
+        &mut self,
+        publish: Publish<'p>,
+    ) -> Result<Option<Request<'p>>, Violation> {
+        let Some(link) = self.link.as_deref_mut() else {
+            return Ok(None);
+        };
+        if !publish.properties.subscription_identifiers.is_empty() {
+            return Err(Violation::protocol_error("MQTT-3.3.4-6"));
+        }
+        let topic = resolve(link, &publish)?;
+        if publish.flags.qos == QoS::ExactlyOnce
+            && let Some(id) = publish.packet_id
+        {
+            let waiting = &self.incoming.waiting_to_be_released;
+            if waiting.contains(&id.number()) {
+                // Accepted before: acknowledged again, not delivered again. [MQTT-4.3.3-10]
+                link.send(&Packet::PubRec(Ack::success(id)));
+                return Ok(None);
+            }
+            if waiting.len() >= usize::from(link.settings.receive_maximum) {
+                return Err(Violation {
+                    reason: ReasonCode::ReceiveMaximumExceeded,
+                    clause: "MQTT-3.3.4-7",
+                });
+            }
+        }
+        Ok(Some(Request::Publish { publish, topic }))
+    }
+
+    fn handle_pub_rel(&mut self, id: PacketId) {
+        let known = self.incoming.waiting_to_be_released.remove(&id.number());
+        let reason = if known {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
+        if let Some(link) = &mut self.link {
+            link.send(&Packet::PubComp(Ack::with_reason(id, reason))); // [MQTT-4.3.3-11]
+        }
+    }
+}
+
+/// The Topic Name of a PUBLISH, section 3.3.2.3.4.
+fn resolve<'p>(link: &mut Link, publish: &Publish<'p>) -> Result<TopicName<'p>, Violation> {
+    let Some(alias) = publish.properties.topic_alias else {
+        return Ok(TopicName::Sent(publish.topic));
+    };
+    let invalid = Violation {
+        reason: ReasonCode::TopicAliasInvalid,
+        clause: "MQTT-3.3.2-9",
+    };
+    if !link.aliases_in.allows(alias) {
+        return Err(invalid);
+    }
+    if publish.topic.is_empty() {
+        let topic = link.aliases_in.topic(alias);
+        // An alias that was never set. [MQTT 5.0, 3.3.2.3.4]
+        return topic
+            .map(TopicName::Aliased)
+            .ok_or(Violation::protocol_error("MQTT 5.0, 3.3.2.3.4"));
+    }
+    link.aliases_in.set(alias, publish.topic);
+    Ok(TopicName::Sent(publish.topic))
+}

@@ -1,0 +1,157 @@
+//! What belongs to one connection of a session and ends with it.
+
+use super::{
+    KeepAlive,
+    alias::{AliasesIn, AliasesOut},
+};
+use crate::mqtt::{
+    Disconnect, DisconnectProperties, Packet, ProtocolVersion, ReasonCode, encode_within,
+};
+
+/// What CONNECT and the broker's limits settled for a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkSettings {
+    /// The version that the client speaks.
+    pub version: ProtocolVersion,
+    /// Keep Alive in force at the beginning, in seconds.
+    pub keep_alive_secs: u16,
+    /// QoS 1 and 2 messages that may be on their way to the client: its Receive Maximum, or the
+    /// broker's own bound if that is lower.
+    pub send_quota: u16,
+    /// The broker's Receive Maximum.
+    pub receive_maximum: u16,
+    /// Maximum Packet Size of the client, in bytes.
+    pub maximum_packet_size: u32,
+    /// Topic Alias Maximum that the broker has announced.
+    pub topic_aliases_in_max: u16,
+    /// Topic Alias Maximum of the client, or the broker's own bound if that is lower.
+    pub topic_aliases_out_max: u16,
+    /// Request Problem Information of the client.
+    pub problem_information: bool,
+    /// Whether Session Expiry Interval was above zero in CONNECT.
+    pub may_extend_expiry: bool,
+}
+
+/// A connection as its session sees it.
+#[derive(Debug)]
+pub struct Link {
+    pub(super) settings: LinkSettings,
+    pub(super) keep_alive: KeepAlive,
+    pub(super) aliases_in: AliasesIn,
+    pub(super) aliases_out: AliasesOut,
+    /// Encoded packets that are to be written to the socket.
+    out: Vec<u8>,
+    /// How much of them is written.
+    written: usize,
+    /// PUBLISH packets that were encoded since somebody last asked, by QoS.
+    pub(super) sent: [u32; 3],
+    /// How many QoS 1 and 2 messages of this connection are not acknowledged.
+    pub(super) unacknowledged: u16,
+}
+
+/// Up to so many bytes are encoded ahead of the socket; what comes then waits in the queue,
+/// where it is shared with the other subscribers and counted.
+const OUT_BYTES_AHEAD: usize = 64 * 1024;
+
+impl Link {
+    /// A connection that begins at `now` with its CONNECT.
+    #[must_use]
+    pub fn new(settings: LinkSettings, keep_alive: KeepAlive) -> Self {
+        Self {
+            keep_alive,
+            aliases_in: AliasesIn::new(settings.topic_aliases_in_max),
+            aliases_out: AliasesOut::new(settings.topic_aliases_out_max),
+            out: Vec::new(),
+            written: 0,
+            sent: [0; 3],
+            unacknowledged: 0,
+            settings,
+        }
+    }
+
+    /// What CONNECT settled.
+    #[must_use]
+    pub const fn settings(&self) -> &LinkSettings {
+        &self.settings
+    }
+
+    /// The protocol version.
+    #[must_use]
+    pub const fn version(&self) -> ProtocolVersion {
+        self.settings.version
+    }
+
+    /// Keep Alive.
+    #[must_use]
+    pub const fn keep_alive(&self) -> &KeepAlive {
+        &self.keep_alive
+    }
+
+    /// Keep Alive.
+    pub const fn keep_alive_mut(&mut self) -> &mut KeepAlive {
+        &mut self.keep_alive
+    }
+
+    /// The buffer that packets are encoded into.
+    pub const fn out_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Whether there is something to be written.
+    #[must_use]
+    pub const fn has_output(&self) -> bool {
+        self.out.len() > self.written
+    }
+
+    /// The encoded packets, and how many of their bytes are written so far.
+    pub fn output(&mut self) -> (&[u8], &mut usize) {
+        (&self.out, &mut self.written)
+    }
+
+    /// Takes the buffer away once all of it is written, so that an idle connection holds none.
+    pub fn take_written(&mut self) -> Vec<u8> {
+        debug_assert_eq!(self.written, self.out.len(), "all of it is written");
+        self.written = 0;
+        std::mem::take(&mut self.out)
+    }
+
+    /// Takes what is still to be written.
+    pub fn take_unwritten(&mut self) -> Vec<u8> {
+        let written = std::mem::take(&mut self.written);
+        let mut out = std::mem::take(&mut self.out);
+        out.drain(..written);
+        out
+    }
+
+    /// How many PUBLISH packets were encoded since the last call, by QoS.
+    pub fn take_sent(&mut self) -> [u32; 3] {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Whether another message may be encoded ahead of the socket.
+    pub(super) const fn has_room(&self) -> bool {
+        self.out.len() - self.written < OUT_BYTES_AHEAD
+    }
+
+    /// Sends a packet of the broker's. Reason String and User Properties are left out where they
+    /// would make it larger than the client accepts; what is too large even so is not sent.
+    pub fn send(&mut self, packet: &Packet<'_>) {
+        let sent = encode_within(
+            packet,
+            self.settings.version,
+            self.settings.maximum_packet_size,
+            &mut self.out,
+        );
+        debug_assert!(sent.is_ok(), "the broker's own packets can be said");
+    }
+
+    /// Sends DISCONNECT where the version has one. [MQTT-3.14.0-1]
+    pub(super) fn send_disconnect(&mut self, reason: ReasonCode) {
+        if self.settings.version.has_properties() {
+            self.send(&Packet::Disconnect(Disconnect {
+                reason,
+                properties: DisconnectProperties::default(),
+            }));
+        }
+    }
+}

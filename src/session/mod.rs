@@ -1,0 +1,194 @@
+//! One client's session: what MQTT asks of a server, as a state machine without I/O.
+//!
+//! Nothing here reads a clock, knows a socket, an actor or another session. Time is an argument
+//! and what must be sent is appended to the link's output as bytes. Same inputs, same outputs.
+
+mod alias;
+mod incoming;
+mod keep_alive;
+mod link;
+mod outgoing;
+mod queue;
+mod window;
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+
+pub use incoming::{Incoming, Request, TopicName, Violation};
+pub use keep_alive::KeepAlive;
+pub use link::{Link, LinkSettings};
+pub use outgoing::{Delivered, Delivery, SharedPublication};
+pub use queue::{QueueLimits, QueueUsage, WhenFull};
+
+use self::{outgoing::Outgoing, queue::Queue};
+use crate::mqtt::{ReasonCode, SubscriptionOptions, Timestamp};
+
+/// Session Expiry Interval of a session that does not expire. [MQTT 5.0, 3.1.2.11.2]
+pub const NEVER_EXPIRES: u32 = u32::MAX;
+
+/// A session, with its connection's [`Link`] while there is one.
+///
+/// There are four kinds of methods, and after each of the second and third kind the caller looks
+/// at the link's output:
+///
+/// - questions: `is_connected`, `subscriptions`, `usage` and the like;
+/// - inputs: [`Session::handle`] for each packet, and [`Session::publish_done`] once the broker
+///   has done what a PUBLISH asked for;
+/// - commands: [`Session::deliver`], [`Session::disconnect`], [`Session::attach`];
+/// - [`Session::pump`] moves what waits into the output as far as there is room.
+#[derive(Debug)]
+pub struct Session {
+    client_id: Arc<str>,
+    /// Session Expiry Interval in seconds.
+    expiry_interval_secs: u32,
+    subscriptions: HashMap<Box<str>, Subscription, RandomState>,
+    shared_subscriptions: usize,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    link: Option<Box<Link>>,
+}
+
+/// A subscription as the session keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Subscription Options.
+    pub options: SubscriptionOptions,
+    /// Subscription Identifier.
+    pub identifier: Option<u32>,
+}
+
+impl Session {
+    /// A new session without a connection. `usage` counts what all sessions have queued.
+    #[must_use]
+    pub fn new(client_id: Arc<str>, limits: QueueLimits, usage: Arc<QueueUsage>) -> Self {
+        Self {
+            client_id,
+            expiry_interval_secs: 0,
+            subscriptions: HashMap::default(),
+            shared_subscriptions: 0,
+            outgoing: Outgoing::new(Queue::new(limits, usage)),
+            incoming: Incoming::default(),
+            link: None,
+        }
+    }
+
+    /// Client Identifier.
+    #[must_use]
+    pub const fn client_id(&self) -> &Arc<str> {
+        &self.client_id
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_deref()
+    }
+
+    /// The connection.
+    pub fn link_mut(&mut self) -> Option<&mut Link> {
+        self.link.as_deref_mut()
+    }
+
+    /// Session Expiry Interval in seconds; [`NEVER_EXPIRES`] means what it says.
+    #[must_use]
+    pub const fn expiry_interval_secs(&self) -> u32 {
+        self.expiry_interval_secs
+    }
+
+    /// Sets Session Expiry Interval, in seconds.
+    pub const fn set_expiry_interval_secs(&mut self, secs: u32) {
+        self.expiry_interval_secs = secs;
+    }
+
+    /// Gives the session a connection and begins to send again what was not acknowledged, in the
+    /// order in which it was sent. [MQTT-4.4.0-1] [MQTT-4.6.0-1]
+    pub fn attach(&mut self, link: Link, now: Timestamp) {
+        self.outgoing.begin_resending();
+        self.link = Some(Box::new(link));
+        self.pump(now);
+    }
+
+    /// Takes the connection away. What the session keeps, it keeps.
+    pub fn detach(&mut self) -> Option<Box<Link>> {
+        self.link.take()
+    }
+
+    /// Tells the client, where its version has a packet for it, that the server disconnects.
+    pub fn disconnect(&mut self, reason: ReasonCode) {
+        if let Some(link) = &mut self.link {
+            link.send_disconnect(reason);
+        }
+    }
+
+    /// The Topic Filters, `$share/…` included, and their options.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (&str, Subscription)> {
+        self.subscriptions
+            .iter()
+            .map(|(filter, subscription)| (&**filter, *subscription))
+    }
+
+    /// How many Topic Filters are subscribed to.
+    #[must_use]
+    pub fn subscriptions_len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Whether one of the subscriptions is shared.
+    #[must_use]
+    pub const fn has_shared_subscriptions(&self) -> bool {
+        self.shared_subscriptions > 0
+    }
+
+    /// Whether `filter` is subscribed to.
+    #[must_use]
+    pub fn is_subscribed(&self, filter: &str) -> bool {
+        self.subscriptions.contains_key(filter)
+    }
+
+    /// The subscription to `filter`.
+    #[must_use]
+    pub fn subscription(&self, filter: &str) -> Option<Subscription> {
+        self.subscriptions.get(filter).copied()
+    }
+
+    /// Notes a subscription; the one it replaces, if any. [MQTT-3.8.4-3]
+    pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Option<Subscription> {
+        let former = self.subscriptions.insert(filter.into(), subscription);
+        if former.is_none() && is_shared(filter) {
+            self.shared_subscriptions += 1;
+        }
+        former
+    }
+
+    /// Forgets a subscription; whether it was there.
+    pub fn unsubscribe(&mut self, filter: &str) -> bool {
+        let existed = self.subscriptions.remove(filter).is_some();
+        if existed && is_shared(filter) {
+            self.shared_subscriptions -= 1;
+        }
+        existed
+    }
+
+    /// Messages that wait to be sent.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.outgoing.queued()
+    }
+
+    /// QoS 1 and 2 messages that were sent and are not acknowledged.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.outgoing.in_flight()
+    }
+}
+
+fn is_shared(filter: &str) -> bool {
+    filter.starts_with("$share/")
+}

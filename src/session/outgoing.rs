@@ -1,0 +1,358 @@
+//! Messages to the client: sent at once where that is possible, queued where it is not.
+
+use std::sync::Arc;
+
+use super::{
+    Link, Session,
+    queue::{Envelope, Pushed, Queue},
+    window::{InFlight, Window},
+};
+use crate::mqtt::{
+    Ack, Message, Packet, PacketId, Publication, PublishAs, PublishFlags, QoS, ReasonCode,
+    Timestamp, encode_publish, publish_size,
+};
+
+/// A message on its way to several sessions. Those that must keep it share one copy.
+#[derive(Debug)]
+pub struct SharedPublication<'a> {
+    /// The message.
+    pub publication: Publication<'a>,
+    kept: Option<Arc<Message>>,
+}
+
+impl<'a> SharedPublication<'a> {
+    /// A message that so far lies in somebody's buffer.
+    #[must_use]
+    pub const fn new(publication: Publication<'a>) -> Self {
+        Self {
+            publication,
+            kept: None,
+        }
+    }
+
+    /// A message that is kept already.
+    #[must_use]
+    pub fn of(message: &'a Arc<Message>) -> Self {
+        Self {
+            publication: message.publication(),
+            kept: Some(message.clone()),
+        }
+    }
+
+    /// The shared copy, made when it is first asked for.
+    pub fn keep(&mut self) -> Arc<Message> {
+        self.kept
+            .get_or_insert_with(|| Arc::new(Message::new(&self.publication)))
+            .clone()
+    }
+}
+
+/// How a message goes to one session.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// The lower of the message's QoS and the subscription's. [MQTT-3.8.4-8]
+    pub qos: QoS,
+    /// The RETAIN flag to be sent.
+    pub retain: bool,
+    /// The Subscription Identifiers to be sent.
+    pub identifiers: Option<&'a Arc<[u32]>>,
+}
+
+/// What became of a message that was delivered to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// It is in the link's output.
+    Sent,
+    /// It waits in the queue, and so many older ones had to go for it.
+    Queued {
+        /// Messages that were dropped from the queue.
+        displaced: usize,
+    },
+    /// It was dropped: the queue is full.
+    QueueFull,
+    /// It was dropped: QoS 0, and the client is away.
+    Away,
+    /// It was dropped: larger than the client's Maximum Packet Size. [MQTT-3.1.2-25]
+    TooLarge,
+}
+
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    window: Window,
+    queue: Queue,
+}
+
+impl Outgoing {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self {
+            window: Window::default(),
+            queue,
+        }
+    }
+
+    pub(super) const fn begin_resending(&mut self) {
+        self.window.begin_resending();
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) const fn in_flight(&self) -> usize {
+        self.window.len()
+    }
+
+    fn may_send(&self, qos: QoS, link: &Link) -> bool {
+        link.has_room()
+            && match qos {
+                // Messages of one QoS keep their order. [MQTT-4.6.0-6]
+                QoS::AtMostOnce => !self.queue.holds_at_most_once(),
+                QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                    self.queue.is_empty() && self.window_is_open(link)
+                }
+            }
+    }
+
+    /// Whether the client's Receive Maximum allows another message. [MQTT-3.3.4-9]
+    fn window_is_open(&self, link: &Link) -> bool {
+        link.unacknowledged < link.settings.send_quota
+            && self.window.is_all_sent()
+            && !self.window.is_full()
+    }
+}
+
+impl Session {
+    /// Sends a message to the client, or keeps it for later.
+    pub fn deliver(
+        &mut self,
+        delivery: Delivery<'_>,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) -> Delivered {
+        if let Some(link) = &mut self.link {
+            if self.outgoing.may_send(delivery.qos, link) {
+                return self.outgoing.send(link, delivery, message, now);
+            }
+        } else if delivery.qos == QoS::AtMostOnce {
+            return Delivered::Away;
+        }
+        match self.outgoing.queue.push(envelope(delivery, message)) {
+            Pushed::Queued => Delivered::Queued { displaced: 0 },
+            Pushed::InPlaceOf(displaced) => Delivered::Queued { displaced },
+            Pushed::Refused => Delivered::QueueFull,
+        }
+    }
+
+    /// Delivers a retained message to a new subscription: behind the retained messages before it,
+    /// and not subject to the bounds of the queue, as the retained store has bounds of its own.
+    pub fn deliver_retained(
+        &mut self,
+        delivery: Delivery<'_>,
+        message: &Arc<Message>,
+        now: Timestamp,
+    ) -> Delivered {
+        let mut message = SharedPublication::of(message);
+        match &mut self.link {
+            Some(link) if self.outgoing.may_send(delivery.qos, link) => {
+                self.outgoing.send(link, delivery, &mut message, now)
+            }
+            Some(_) | None => {
+                self.outgoing
+                    .queue
+                    .push_unchecked(envelope(delivery, &mut message));
+                Delivered::Queued { displaced: 0 }
+            }
+        }
+    }
+
+    /// Moves what waits into the link's output, as far as there is room and the client's Receive
+    /// Maximum allows. How many messages were dropped, because they have expired or are too large.
+    pub fn pump(&mut self, now: Timestamp) -> usize {
+        let Some(link) = &mut self.link else { return 0 };
+        let mut dropped = self.outgoing.resend(link, now);
+        while link.has_room() {
+            let Some(front) = self.outgoing.queue.front() else {
+                break;
+            };
+            if front.qos != QoS::AtMostOnce && !self.outgoing.window_is_open(link) {
+                break;
+            }
+            let Some(envelope) = self.outgoing.queue.pop() else {
+                break;
+            };
+            if envelope.message.publication().has_expired(now) {
+                dropped += 1; // [MQTT-3.3.2-5]
+                continue;
+            }
+            let mut message = SharedPublication::of(&envelope.message);
+            let delivery = Delivery {
+                qos: envelope.qos,
+                retain: envelope.retain,
+                identifiers: envelope.identifiers.as_ref(),
+            };
+            let sent = self.outgoing.send(link, delivery, &mut message, now);
+            dropped += usize::from(sent == Delivered::TooLarge);
+        }
+        dropped
+    }
+
+    /// PUBACK. `false` if the client acknowledges what was sent with another QoS.
+    pub(super) fn handle_pub_ack(&mut self, id: PacketId, now: Timestamp) -> bool {
+        match self.outgoing.window.get_mut(id) {
+            Some(InFlight::Published(envelope)) if envelope.qos == QoS::AtLeastOnce => {
+                self.complete(id, now);
+                true
+            }
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// PUBREC. `false` if the client acknowledges what was sent with another QoS.
+    pub(super) fn handle_pub_rec(
+        &mut self,
+        id: PacketId,
+        reason: ReasonCode,
+        now: Timestamp,
+    ) -> bool {
+        let answer = match self.outgoing.window.get_mut(id) {
+            Some(InFlight::Published(envelope)) if envelope.qos == QoS::AtLeastOnce => {
+                return false;
+            }
+            Some(InFlight::Published(_)) if reason.is_failure() => {
+                self.complete(id, now);
+                return true;
+            }
+            Some(entry) => {
+                *entry = InFlight::Released;
+                ReasonCode::Success
+            }
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        if let Some(link) = &mut self.link {
+            link.send(&Packet::PubRel(Ack::with_reason(id, answer))); // [MQTT-4.3.3-4]
+        }
+        true
+    }
+
+    /// PUBCOMP.
+    pub(super) fn handle_pub_comp(&mut self, id: PacketId, now: Timestamp) {
+        if let Some(InFlight::Released) = self.outgoing.window.get_mut(id) {
+            self.complete(id, now);
+        }
+    }
+
+    fn complete(&mut self, id: PacketId, now: Timestamp) {
+        let was_sent = self.outgoing.window.remove(id);
+        if let Some(link) = &mut self.link
+            && was_sent == Some(true)
+        {
+            link.unacknowledged = link.unacknowledged.saturating_sub(1);
+        }
+        if !self.outgoing.queue.is_empty() || !self.outgoing.window.is_all_sent() {
+            self.pump(now);
+        }
+    }
+}
+
+impl Outgoing {
+    /// Sends again what was in flight when the last connection ended. [MQTT-4.4.0-1]
+    fn resend(&mut self, link: &mut Link, now: Timestamp) -> usize {
+        let mut dropped = 0;
+        while !self.window.is_all_sent()
+            && link.has_room()
+            && link.unacknowledged < link.settings.send_quota
+        {
+            let Some((id, entry)) = self.window.next_unsent() else {
+                break;
+            };
+            link.unacknowledged += 1;
+            match entry {
+                InFlight::Released => link.send(&Packet::PubRel(Ack::success(id))),
+                InFlight::Published(envelope) => {
+                    let delivery = Delivery {
+                        qos: envelope.qos,
+                        retain: envelope.retain,
+                        identifiers: envelope.identifiers.as_ref(),
+                    };
+                    let publication = envelope.message.publication();
+                    if !write(link, &publication, delivery, Some(id), true, now) {
+                        self.window.remove(id);
+                        link.unacknowledged -= 1;
+                        dropped += 1;
+                    }
+                }
+            }
+        }
+        dropped
+    }
+
+    fn send(
+        &mut self,
+        link: &mut Link,
+        delivery: Delivery<'_>,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) -> Delivered {
+        let id = match delivery.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                link.unacknowledged += 1;
+                Some(
+                    self.window
+                        .push(InFlight::Published(envelope(delivery, message))),
+                )
+            }
+        };
+        if write(link, &message.publication, delivery, id, false, now) {
+            return Delivered::Sent;
+        }
+        if let Some(id) = id {
+            self.window.remove(id);
+            link.unacknowledged -= 1;
+        }
+        Delivered::TooLarge
+    }
+}
+
+fn envelope(delivery: Delivery<'_>, message: &mut SharedPublication<'_>) -> Envelope {
+    Envelope {
+        message: message.keep(),
+        qos: delivery.qos,
+        retain: delivery.retain,
+        identifiers: delivery.identifiers.cloned(),
+    }
+}
+
+/// Encodes a PUBLISH into the link's output; `false` if it is too large for the client.
+fn write(
+    link: &mut Link,
+    publication: &Publication<'_>,
+    delivery: Delivery<'_>,
+    packet_id: Option<PacketId>,
+    dup: bool,
+    now: Timestamp,
+) -> bool {
+    let version = link.settings.version;
+    let alias = link.aliases_out.alias_for(publication.topic);
+    let how = PublishAs {
+        flags: PublishFlags {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+        },
+        packet_id,
+        topic_alias: alias,
+        subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),
+        message_expiry_interval: publication.remaining_expiry_secs(now),
+    };
+    // The client's Maximum Packet Size. [MQTT-3.1.2-24]
+    let maximum = link.settings.maximum_packet_size;
+    if maximum < u32::MAX && publish_size(version, publication, &how) > maximum as usize {
+        return false;
+    }
+    encode_publish(link.out_mut(), version, publication, &how);
+    link.aliases_out.defined(publication.topic, alias);
+    link.sent[usize::from(delivery.qos.number())] += 1;
+    true
+}

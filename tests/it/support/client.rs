@@ -1,0 +1,168 @@
+//! A client that sends what it is told, right or wrong, and checks every packet that comes.
+
+use std::time::Duration;
+
+use hearthmq::{
+    Broker,
+    mqtt::{
+        Connect, DecodeLimits, Decoded, Packet, ProtocolVersion, Publish, QoS, ReasonCode, decode,
+        encode,
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    time::timeout,
+};
+
+use super::{
+    packets::{filter, subscribe},
+    stream,
+};
+
+/// How long a client waits for what it expects, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Client {
+    pub(crate) stream: DuplexStream,
+    pub(crate) version: ProtocolVersion,
+    received: Vec<u8>,
+}
+
+impl Client {
+    /// A client on a stream that has sent nothing yet.
+    pub(crate) fn on(stream: DuplexStream, version: ProtocolVersion) -> Self {
+        Self {
+            stream,
+            version,
+            received: Vec::new(),
+        }
+    }
+
+    /// A client that has not yet sent CONNECT.
+    pub(crate) fn new(broker: &Broker, version: ProtocolVersion) -> Self {
+        Self::on(stream(broker), version)
+    }
+
+    /// A client whose CONNECT is accepted.
+    pub(crate) async fn connected(broker: &Broker, connect: Connect<'_>) -> Self {
+        Self::connected_with(broker, connect).await.0
+    }
+
+    /// A client whose CONNECT is accepted, and whether its session was present.
+    pub(crate) async fn connected_with(broker: &Broker, connect: Connect<'_>) -> (Self, bool) {
+        let mut client = Self::new(broker, connect.version);
+        client.send(Packet::Connect(Box::new(connect))).await;
+        let session_present = client
+            .receive(|packet| {
+                let Packet::ConnAck(ack) = packet else {
+                    panic!("CONNACK expected, not {packet:?}")
+                };
+                assert_eq!(ack.reason, ReasonCode::Success);
+                ack.session_present
+            })
+            .await;
+        (client, session_present)
+    }
+
+    pub(crate) async fn send(&mut self, packet: Packet<'_>) {
+        let mut bytes = Vec::new();
+        encode(&packet, self.version, &mut bytes).unwrap();
+        self.send_bytes(&bytes).await;
+    }
+
+    pub(crate) async fn publish(&mut self, packet: Publish<'_>) {
+        self.send(Packet::Publish(packet)).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// Subscribes and expects it to be granted.
+    pub(crate) async fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
+        self.send(subscribe(9, vec![filter(topic_filter, qos)]))
+            .await;
+        self.receive(|packet| {
+            let Packet::SubAck(ack) = packet else {
+                panic!("SUBACK expected, not {packet:?}")
+            };
+            assert_eq!(ack.reasons[0].number(), qos.number());
+        })
+        .await;
+    }
+
+    /// Expects this packet.
+    pub(crate) async fn expect(&mut self, expected: Packet<'_>) {
+        self.receive(|packet| assert_eq!(packet, expected)).await;
+    }
+
+    /// Expects this PUBLISH.
+    pub(crate) async fn expect_publish(&mut self, expected: Publish<'_>) {
+        self.expect(Packet::Publish(expected)).await;
+    }
+
+    /// Expects a packet and looks at it.
+    pub(crate) async fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
+        let limits = DecodeLimits {
+            packet_bytes_max: u32::MAX,
+            ..DecodeLimits::default()
+        };
+        loop {
+            match decode(&self.received, self.version, &limits).unwrap() {
+                Decoded::Packet { packet, length } => {
+                    let seen = look(packet);
+                    self.received.drain(..length);
+                    return seen;
+                }
+                Decoded::More { .. } => {}
+            }
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            let read = read.expect("a packet is expected, nothing came").unwrap();
+            assert!(read > 0, "a packet is expected, the connection was closed");
+        }
+    }
+
+    /// Expects that nothing comes for so long, and that the connection stays.
+    pub(crate) async fn expect_nothing_for(&mut self, time: Duration) {
+        assert!(self.received.is_empty(), "unexpected: {:?}", self.received);
+        let read = timeout(time, self.stream.read_buf(&mut self.received)).await;
+        assert!(
+            read.is_err(),
+            "nothing is expected, but came: {:?} {:?}",
+            read,
+            self.received
+        );
+    }
+
+    /// Expects that nothing comes.
+    pub(crate) async fn expect_nothing(&mut self) {
+        self.expect_nothing_for(PATIENCE).await;
+    }
+
+    /// Expects that the broker closes the connection without another packet.
+    pub(crate) async fn expect_closed(&mut self) {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+        let read = read
+            .expect("the connection is expected to be closed")
+            .unwrap_or(0);
+        assert!(
+            read == 0 && self.received.is_empty(),
+            "unexpected: {:?}",
+            self.received
+        );
+    }
+
+    /// Expects DISCONNECT with this reason where the version has it, and the end.
+    pub(crate) async fn expect_disconnect(&mut self, reason: ReasonCode) {
+        if self.version == ProtocolVersion::V5 {
+            self.expect(super::packets::disconnect(reason)).await;
+        }
+        self.expect_closed().await;
+    }
+
+    /// PINGREQ and its answer: everything sent before has been handled.
+    pub(crate) async fn ping(&mut self) {
+        self.send(Packet::PingReq).await;
+        self.expect(Packet::PingResp).await;
+    }
+}

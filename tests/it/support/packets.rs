@@ -1,0 +1,166 @@
+//! Short words for packets.
+
+use hearthmq::mqtt::{
+    Ack, AckProperties, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect,
+    DisconnectProperties, LastWill, Packet, PacketId, ProtocolVersion, Publish, PublishFlags,
+    PublishProperties, QoS, ReasonCode, SubAck, Subscribe, SubscribeFilter, SubscribeProperties,
+    SubscriptionOptions, UnsubAck, Unsubscribe, UserProperties, WillProperties,
+};
+
+pub(crate) use hearthmq::mqtt::ProtocolVersion::{V3_1, V3_1_1, V5};
+
+/// Both versions that most dialogues are held in.
+pub(crate) const VERSIONS: [ProtocolVersion; 2] = [V3_1_1, V5];
+
+pub(crate) const QOS_0: QoS = QoS::AtMostOnce;
+pub(crate) const QOS_1: QoS = QoS::AtLeastOnce;
+pub(crate) const QOS_2: QoS = QoS::ExactlyOnce;
+
+pub(crate) fn id(number: u16) -> PacketId {
+    PacketId::new(number).unwrap()
+}
+
+/// CONNECT with Clean Start, MQTT 5.0 and Keep Alive off.
+pub(crate) fn connect(client_id: &str) -> Connect<'_> {
+    Connect {
+        version: V5,
+        clean_start: true,
+        keep_alive: 0,
+        client_id,
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// CONNECT of a session that stays for a while.
+pub(crate) fn connect_lasting(client_id: &str, version: ProtocolVersion) -> Connect<'_> {
+    let mut connect = Connect {
+        version,
+        clean_start: false,
+        ..connect(client_id)
+    };
+    if version == V5 {
+        connect.properties.session_expiry_interval = Some(3600);
+    }
+    connect
+}
+
+pub(crate) fn will<'a>(topic: &'a str, payload: &'a str) -> LastWill<'a> {
+    LastWill {
+        topic,
+        payload: payload.as_bytes(),
+        qos: QOS_0,
+        retain: false,
+        properties: WillProperties::default(),
+    }
+}
+
+pub(crate) fn connack(reason: ReasonCode) -> ConnAck<'static> {
+    ConnAck {
+        session_present: false,
+        reason,
+        properties: ConnAckProperties::default(),
+    }
+}
+
+pub(crate) fn publish<'a>(topic: &'a str, payload: &'a str) -> Publish<'a> {
+    Publish {
+        flags: PublishFlags::default(),
+        topic,
+        packet_id: None,
+        properties: PublishProperties::default(),
+        payload: payload.as_bytes(),
+    }
+}
+
+pub(crate) fn publish_1<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> Publish<'a> {
+    let mut packet = publish(topic, payload);
+    packet.flags.qos = QOS_1;
+    packet.packet_id = Some(id(packet_id));
+    packet
+}
+
+pub(crate) fn publish_2<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> Publish<'a> {
+    let mut packet = publish_1(packet_id, topic, payload);
+    packet.flags.qos = QOS_2;
+    packet
+}
+
+/// With RETAIN set.
+pub(crate) fn retained(mut packet: Publish<'_>) -> Publish<'_> {
+    packet.flags.retain = true;
+    packet
+}
+
+/// With DUP set.
+pub(crate) fn dup(mut packet: Publish<'_>) -> Publish<'_> {
+    packet.flags.dup = true;
+    packet
+}
+
+pub(crate) fn puback(packet_id: u16, reason: ReasonCode) -> Packet<'static> {
+    Packet::PubAck(Ack::with_reason(id(packet_id), reason))
+}
+
+pub(crate) fn pubrec(packet_id: u16, reason: ReasonCode) -> Packet<'static> {
+    Packet::PubRec(Ack::with_reason(id(packet_id), reason))
+}
+
+pub(crate) fn pubrel(packet_id: u16) -> Packet<'static> {
+    Packet::PubRel(Ack::success(id(packet_id)))
+}
+
+pub(crate) fn pubcomp(packet_id: u16) -> Packet<'static> {
+    Packet::PubComp(Ack::success(id(packet_id)))
+}
+
+pub(crate) fn filter(filter: &str, qos: QoS) -> SubscribeFilter<'_> {
+    SubscribeFilter {
+        filter,
+        options: SubscriptionOptions {
+            qos,
+            ..Default::default()
+        },
+    }
+}
+
+pub(crate) fn subscribe(packet_id: u16, filters: Vec<SubscribeFilter<'_>>) -> Packet<'_> {
+    Packet::Subscribe(Subscribe {
+        packet_id: id(packet_id),
+        properties: SubscribeProperties::default(),
+        filters,
+    })
+}
+
+pub(crate) fn suback(packet_id: u16, reasons: &[ReasonCode]) -> Packet<'static> {
+    Packet::SubAck(SubAck {
+        packet_id: id(packet_id),
+        properties: AckProperties::NONE,
+        reasons: reasons.to_vec(),
+    })
+}
+
+pub(crate) fn unsubscribe(packet_id: u16, filters: Vec<&str>) -> Packet<'_> {
+    Packet::Unsubscribe(Unsubscribe {
+        packet_id: id(packet_id),
+        user_properties: UserProperties::NONE,
+        filters,
+    })
+}
+
+pub(crate) fn unsuback(packet_id: u16, reasons: &[ReasonCode]) -> Packet<'static> {
+    Packet::UnsubAck(UnsubAck {
+        packet_id: id(packet_id),
+        properties: AckProperties::NONE,
+        reasons: reasons.to_vec(),
+    })
+}
+
+pub(crate) fn disconnect(reason: ReasonCode) -> Packet<'static> {
+    Packet::Disconnect(Disconnect {
+        reason,
+        properties: DisconnectProperties::default(),
+    })
+}
