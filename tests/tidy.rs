@@ -17,10 +17,12 @@ use std::{
 
 /// Each module of the library with the modules that it may use. Arrows point down only.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("labels", &[]),
     ("mqtt", &[]),
     ("limits", &[]),
     ("control", &[]),
-    ("metrics", &[]),
+    ("hooks", &["labels"]),
+    ("metrics", &["labels", "hooks"]),
     ("session", &["mqtt", "limits"]),
     ("router", &["mqtt", "limits"]),
     ("store", &["mqtt", "limits"]),
@@ -28,28 +30,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "actors",
         &[
-            "session", "router", "store", "auth", "mqtt", "limits", "metrics", "control",
+            "session", "router", "store", "auth", "hooks", "metrics", "control", "limits", "mqtt",
         ],
     ),
     (
         "net",
-        &[
-            "actors", "session", "router", "store", "auth", "mqtt", "limits", "metrics", "control",
-        ],
+        &["actors", "auth", "hooks", "metrics", "limits", "mqtt"],
     ),
     ("http", &["auth", "control", "metrics", "mqtt"]),
+    ("config", &["http", "net", "auth", "limits"]),
     (
-        "config",
+        "broker",
         &[
-            "http", "net", "actors", "session", "router", "store", "auth", "mqtt", "limits",
-            "metrics", "control",
-        ],
-    ),
-    (
-        "embed",
-        &[
-            "config", "http", "net", "actors", "session", "router", "store", "auth", "mqtt",
-            "limits", "metrics", "control",
+            "http", "net", "actors", "session", "router", "store", "auth", "hooks", "metrics",
+            "control", "limits", "mqtt",
         ],
     ),
 ];
