@@ -15,6 +15,7 @@ use std::{
 };
 
 use actix::{Addr, MailboxError};
+use actix_web::web::ServiceConfig;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use crate::{
     },
     auth::{Authenticator, Authorizer},
     control::{Control, ControlError, KeepAliveChanged, SetKeepAlive},
+    http::{self, Api, ApiOptions},
     metrics::Metrics,
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
     net::{Admission, Arrival, handshake},
@@ -274,10 +276,23 @@ impl Broker {
         self.running.core.metrics.clone()
     }
 
-    /// Connections that the doorkeeper counts: those online and those that are on their way.
+    /// The REST interface, to be mounted into the application's own actix-web `App`:
+    /// `App::new().configure(broker.http_routes())`.
+    pub fn http_routes(&self) -> impl FnOnce(&mut ServiceConfig) + Clone + Send + 'static {
+        http::routes(self.api(&ApiOptions::default()))
+    }
+
+    /// The REST interface with options of one's own.
     #[must_use]
-    pub fn connections(&self) -> usize {
-        self.running.admission.connections()
+    pub fn api(&self, options: &ApiOptions) -> Api {
+        let control = Arc::new(self.clone());
+        Api::new(
+            control,
+            self.authenticator(),
+            self.authorizer(),
+            self.metrics(),
+            options,
+        )
     }
 
     /// Stops accepting, tells MQTT 5.0 clients Server shutting down, writes what is queued to the

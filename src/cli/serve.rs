@@ -71,13 +71,7 @@ impl Serving {
             tls: https,
         };
         let broker = Self::start_broker(config, &authenticator, &policy, store).await?;
-        let api = Api::new(
-            Arc::new(broker.clone()),
-            broker.authenticator(),
-            broker.authorizer(),
-            broker.metrics(),
-            &ApiOptions::from(&config.http),
-        );
+        let api = broker.api(&ApiOptions::from(&config.http));
         let http = Server::start(&api, listeners, config.http.workers.into(), |chain| {
             client_certificate(chain).ok()
         })

@@ -102,6 +102,7 @@ impl Shard {
         slot.will = connect.will;
         slot.session.attach(link, now);
         self.online += 1;
+        self.metrics.connects_accepted.increment();
         self.metrics.connections.set(self.online as u64);
         self.note_deadline(prepared.slot);
         self.set_shared_away(prepared.slot, false);

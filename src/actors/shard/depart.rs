@@ -67,6 +67,7 @@ impl Shard {
             .map(|mut link| link.take_unwritten())
             .unwrap_or_default();
         self.online -= 1;
+        self.metrics.disconnects.increment(departure.reason);
         self.metrics.connections.set(self.online as u64);
         self.note_deadline(slot);
         self.announce_disconnected(slot, departure.reason, now);
