@@ -11,7 +11,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -274,8 +273,12 @@ fn none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "the sizes are worth seeing, with --nocapture"
+)]
 fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    eprintln!("{line}");
 }
 
 #[test]
