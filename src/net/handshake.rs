@@ -14,7 +14,7 @@ use crate::{
     metrics::{ConnectRefusal, ShardMetrics},
     mqtt::{
         ConnAck, ConnAckProperties, Connect, DecodeErrorKind, Decoded, LastWill, Message, Packet,
-        ProtocolVersion, Publication, ReasonCode, decode_connect, encode,
+        ProtocolVersion, Publication, ReasonCode, decode_connect, encode, refusal_version,
     },
 };
 
@@ -122,11 +122,10 @@ async fn read_connect(
             Err(error) => {
                 tracing::debug!(%error, "CONNECT refused");
                 return Err(match error.kind {
-                    DecodeErrorKind::UnsupportedProtocolVersion { level } => Refusal::with(
-                        answer_version(level),
-                        ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
-                        ConnectRefusal::ProtocolVersion,
-                    ),
+                    DecodeErrorKind::UnsupportedProtocolVersion { .. } => Refusal {
+                        answer: refusal_version(buffer).map(|version| (version, error.reason())), // [MQTT-3.1.2-2]
+                        counted_as: ConnectRefusal::ProtocolVersion,
+                    },
                     _ => Refusal::silent(ConnectRefusal::Malformed),
                 });
             }
@@ -136,15 +135,6 @@ async fn read_connect(
             Ok(0) | Err(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
             Ok(_) => {}
         }
-    }
-}
-
-/// How a client of an unknown protocol level is answered.
-const fn answer_version(level: u8) -> ProtocolVersion {
-    if level > 4 {
-        ProtocolVersion::V5
-    } else {
-        ProtocolVersion::V3_1_1
     }
 }
 
