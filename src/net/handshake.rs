@@ -172,8 +172,13 @@ async fn accept(
 ) -> Result<AcceptedConnect, Refusal> {
     let version = connect.version;
     let is_assigned = connect.client_id.is_empty();
-    // Before MQTT 5.0 a session that is to last needs a name. [MQTT-3.1.3-8]
-    if is_assigned && !version.has_properties() && !connect.clean_start {
+    let needs_name = match version {
+        ProtocolVersion::V3_1 => true,
+        // A session that is to last. [MQTT-3.1.3-8]
+        ProtocolVersion::V3_1_1 => !connect.clean_start,
+        ProtocolVersion::V5 => false,
+    };
+    if is_assigned && needs_name {
         return Err(Refusal::with(
             version,
             ReasonCode::ClientIdentifierNotValid,

@@ -2,4 +2,8 @@
 
 mod support;
 
+mod connecting;
 mod keep_alive;
+mod protocol;
+mod retained;
+mod subscriptions;

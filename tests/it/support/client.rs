@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    packets::{filter, subscribe},
+    packets::{disconnect, filter, puback, pubcomp, pubrec, pubrel, subscribe},
     stream,
 };
 
@@ -155,9 +155,68 @@ impl Client {
     /// Expects DISCONNECT with this reason where the version has it, and the end.
     pub(crate) async fn expect_disconnect(&mut self, reason: ReasonCode) {
         if self.version == ProtocolVersion::V5 {
-            self.expect(super::packets::disconnect(reason)).await;
+            self.expect(disconnect(reason)).await;
         }
         self.expect_closed().await;
+    }
+
+    /// Expects PUBACK, or PUBREC, PUBREL and PUBCOMP, for a PUBLISH of this QoS and identifier,
+    /// and says in them what has come: `reason` where the version has it.
+    pub(crate) async fn expect_taken(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode) {
+        let reason = if self.version == ProtocolVersion::V5 {
+            reason
+        } else {
+            ReasonCode::Success
+        };
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.expect(puback(packet_id, reason)).await,
+            QoS::ExactlyOnce => {
+                self.expect(pubrec(packet_id, reason)).await;
+                self.send(pubrel(packet_id)).await;
+                self.expect(pubcomp(packet_id)).await;
+            }
+        }
+    }
+
+    /// Takes a PUBLISH of this QoS and identifier to the end.
+    pub(crate) async fn take(&mut self, qos: QoS, packet_id: u16) {
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.send(puback(packet_id, ReasonCode::Success)).await,
+            QoS::ExactlyOnce => {
+                self.send(pubrec(packet_id, ReasonCode::Success)).await;
+                self.expect(pubrel(packet_id)).await;
+                self.send(pubcomp(packet_id)).await;
+            }
+        }
+    }
+
+    /// Expects to be refused like this, in the words of the client's version, and closed.
+    pub(crate) async fn expect_refused(&mut self, reason: ReasonCode) {
+        let version = self.version;
+        self.receive(|packet| {
+            let Packet::ConnAck(ack) = packet else {
+                panic!("CONNACK expected, not {packet:?}")
+            };
+            let expected = reason.connect_return_code(version);
+            assert_eq!(ack.reason.connect_return_code(version), expected);
+            assert!(!ack.session_present);
+        })
+        .await;
+        self.expect_closed().await;
+    }
+
+    /// Takes its leave.
+    pub(crate) async fn leave(mut self) {
+        self.send(disconnect(ReasonCode::Success)).await;
+        self.expect_closed().await;
+    }
+
+    /// Is cut off, and the broker has noticed.
+    pub(crate) async fn vanish(self) {
+        drop(self);
+        super::pass(Duration::from_millis(1)).await;
     }
 
     /// PINGREQ and its answer: everything sent before has been handled.
