@@ -27,12 +27,12 @@ use super::{
         Attach, ChangeKeepAlive, Deliver, End, Kick, Kicked, PublishMessage, QueryClient,
         QueryOnline, QueryOnlineMany, Retire, Shutdown, WillRequest,
     },
-    shard::{Departure, Shard, refusal},
+    shard::{Departure, Shard},
 };
 use crate::{
     control::{ControlError, KeepAliveChanged, SetKeepAlive},
     hooks::DisconnectReason,
-    metrics::{ConnectRefusal, ShardMetrics},
+    metrics::ShardMetrics,
     mqtt::ReasonCode,
     router::Host,
 };
@@ -102,12 +102,12 @@ impl Handler<Attach> for Registry {
         let mut shard = self.shard.borrow_mut();
         let prepared = match shard.prepare(&connect, now) {
             Ok(prepared) => prepared,
-            Err(reason) => {
-                shard.metrics.connects_refused.increment(match reason {
-                    ReasonCode::QuotaExceeded => ConnectRefusal::SessionsMax,
-                    _ => ConnectRefusal::Store,
-                });
-                let bytes = refusal(connect.version, reason);
+            Err(refusal) => {
+                shard
+                    .metrics
+                    .connects_refused
+                    .increment(refusal.counted_as());
+                let bytes = refusal.conn_ack(connect.version);
                 Connection::closing(self.shard.clone(), transport, bytes).start();
                 return;
             }

@@ -59,7 +59,6 @@ struct Running {
 impl Broker {
     /// A broker to be configured. Nobody may connect until an authenticator and an authorizer are
     /// given.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }

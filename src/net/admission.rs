@@ -59,7 +59,11 @@ impl Admission {
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
         let address = network_of(address);
         if let Some(rate) = &self.rate {
-            if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_BETWEEN_CLEANUPS == 0 {
+            if self
+                .checks
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(CHECKS_BETWEEN_CLEANUPS)
+            {
                 rate.retain_recent();
             }
             rate.check_key(&address)

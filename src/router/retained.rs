@@ -40,7 +40,7 @@ struct Store {
 #[derive(Debug, Default)]
 struct Node {
     message: Option<Arc<Message>>,
-    children: HashMap<Box<str>, Node, RandomState>,
+    children: HashMap<Box<str>, Self, RandomState>,
 }
 
 impl Retained {

@@ -11,9 +11,46 @@ use crate::{
         messages::{AcceptedConnect, Finish, Permit},
     },
     hooks::DisconnectReason,
+    metrics::ConnectRefusal,
     mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode},
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
 };
+
+/// Why an accepted CONNECT gets no session.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::actors) enum NoSession {
+    /// There are as many as there may be.
+    Full,
+    /// The store could not remember what it must.
+    Store,
+}
+
+impl NoSession {
+    pub(in crate::actors) const fn counted_as(self) -> ConnectRefusal {
+        match self {
+            Self::Full => ConnectRefusal::SessionsMax,
+            Self::Store => ConnectRefusal::Store,
+        }
+    }
+
+    /// The CONNACK that says so.
+    pub(in crate::actors) fn conn_ack(self, version: ProtocolVersion) -> Vec<u8> {
+        let reason = match self {
+            Self::Full => ReasonCode::QuotaExceeded,
+            Self::Store => ReasonCode::ServerUnavailable,
+        };
+        let properties = ConnAckProperties::default();
+        let ack = ConnAck {
+            session_present: false,
+            reason,
+            properties,
+        }; // [MQTT-3.2.2-6]
+        let mut bytes = Vec::new();
+        let encoded = encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes);
+        debug_assert!(encoded.is_ok(), "a plain CONNACK can be said");
+        bytes
+    }
+}
 
 /// A session that is ready for its connection.
 pub(in crate::actors) struct Prepared {
@@ -32,19 +69,19 @@ impl Shard {
         &mut self,
         connect: &AcceptedConnect,
         now: Timestamp,
-    ) -> Result<Prepared, ReasonCode> {
+    ) -> Result<Prepared, NoSession> {
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing
             .and_then(|s| self.slot(s))
             .map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
         if existing.is_none() && self.core.sessions() >= self.core.limits.sessions_max as usize {
-            return Err(ReasonCode::QuotaExceeded);
+            return Err(NoSession::Full);
         }
         if let Err(error) = self.core.versions.reserve(version) {
             // Without a durable version presence could go back; the client may try again.
             tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
-            return Err(ReasonCode::ServerUnavailable);
+            return Err(NoSession::Store);
         }
         if let Some(slot) = existing {
             self.take_over(slot, connect.clean_start, now);
@@ -192,20 +229,6 @@ fn session_expiry(connect: &AcceptedConnect) -> u32 {
         ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => 0,
         ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => NEVER_EXPIRES,
     }
-}
-
-/// The CONNACK of a connection that gets no session.
-pub(in crate::actors) fn refusal(version: ProtocolVersion, reason: ReasonCode) -> Vec<u8> {
-    let properties = ConnAckProperties::default();
-    let ack = ConnAck {
-        session_present: false,
-        reason,
-        properties,
-    }; // [MQTT-3.2.2-6]
-    let mut bytes = Vec::new();
-    let encoded = encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes);
-    debug_assert!(encoded.is_ok(), "a plain CONNACK can be said");
-    bytes
 }
 
 fn conn_ack<'a>(

@@ -27,7 +27,6 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-pub(super) use self::attach::refusal;
 pub(crate) use self::depart::Departure;
 use self::publish::{PlanCache, RecentTopic};
 use super::{

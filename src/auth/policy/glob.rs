@@ -2,8 +2,6 @@
 //!
 //! Knows text and variables alone. Called by the rules, which check it at start-up.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 
 use super::variables::{Holds, Subject, Template, TemplateError};
@@ -53,8 +51,8 @@ impl TryFrom<String> for Glob {
     }
 }
 
-fn after<'a>(text: &'a str, wanted: &Cow<'_, str>) -> Option<&'a str> {
-    text.find(&**wanted).map(|at| &text[at + wanted.len()..])
+fn after<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
+    text.find(wanted).map(|at| &text[at + wanted.len()..])
 }
 
 #[cfg(test)]
