@@ -6,4 +6,7 @@ mod connecting;
 mod keep_alive;
 mod protocol;
 mod retained;
+mod sessions;
 mod subscriptions;
+mod takeover;
+mod wills;
