@@ -2,11 +2,14 @@
 
 mod support;
 
+mod aliases_and_properties;
 mod connecting;
 mod keep_alive;
+mod presence;
 mod protocol;
 mod retained;
 mod sessions;
+mod shared_subscriptions;
 mod subscriptions;
 mod takeover;
 mod wills;

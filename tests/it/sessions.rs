@@ -2,7 +2,7 @@
 
 use hearthmq::mqtt::{Disconnect, DisconnectProperties, Packet, ReasonCode};
 
-use super::support::{Client, generous, packets::*, pass, secs, world, world_with};
+use super::support::{Client, packets::*, pass, secs, world, world_within};
 
 /// DISCONNECT that changes Session Expiry Interval.
 fn disconnect_expiring(secs: u32) -> Packet<'static> {
@@ -277,9 +277,7 @@ async fn disconnect_cannot_make_a_session_last_that_was_not_to() {
 /// [MQTT-3.2.2-21] for Session Expiry Interval: section 3.2.2.3.2.
 #[actix_rt::test]
 async fn an_expiry_interval_over_the_limit_is_lowered_and_told() {
-    let mut limits = generous();
-    limits.session_expiry_secs_max = 100;
-    let broker = world_with(|builder| builder.limits(limits)).await;
+    let broker = world_within(|limits| limits.session_expiry_secs_max = 100).await;
     let mut client = Client::new(&broker, V5);
     let packet = connect_lasting("c", V5);
     client.send(Packet::Connect(Box::new(packet))).await;
@@ -306,9 +304,7 @@ async fn an_expiry_interval_over_the_limit_is_lowered_and_told() {
 
 #[actix_rt::test]
 async fn an_expiry_interval_of_all_ones_lasts_as_long_as_the_limit() {
-    let mut limits = generous();
-    limits.session_expiry_secs_max = 10_000;
-    let broker = world_with(|builder| builder.limits(limits)).await;
+    let broker = world_within(|limits| limits.session_expiry_secs_max = 10_000).await;
     let mut packet = connect_lasting("c", V5);
     packet.properties.session_expiry_interval = Some(u32::MAX);
     Client::connected(&broker, packet).await.vanish().await;
@@ -422,9 +418,7 @@ async fn what_is_sent_again_obeys_the_new_receive_maximum() {
 /// [MQTT-3.3.4-7]
 #[actix_rt::test]
 async fn a_client_that_exceeds_the_brokers_receive_maximum_is_disconnected() {
-    let mut limits = generous();
-    limits.receive_maximum = 2;
-    let broker = world_with(|builder| builder.limits(limits)).await;
+    let broker = world_within(|limits| limits.receive_maximum = 2).await;
     let mut subscriber = Client::connected(&broker, connect("s")).await;
     subscriber.subscribe("t", QOS_0).await;
     let mut client = Client::connected(&broker, connect("c")).await;
