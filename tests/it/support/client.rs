@@ -129,6 +129,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Expects a PUBLISH; its payload as text.
+    pub(crate) async fn receive_payload(&mut self) -> String {
+        self.receive(|packet| {
+            let Packet::Publish(publish) = packet else {
+                panic!("PUBLISH expected, not {packet:?}")
+            };
+            str::from_utf8(publish.payload).unwrap().to_owned()
+        })
+        .await
+    }
+
     /// Expects that nothing comes for so long, and that the connection stays.
     pub(crate) async fn expect_nothing_for(&mut self, time: Duration) {
         assert!(self.received.is_empty(), "unexpected: {:?}", self.received);
