@@ -100,7 +100,7 @@ impl Shard {
             properties: &properties,
             expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
         };
-        let retained = !publication.retain || self.retain(&publication);
+        let retained = !publication.retain || self.retain(&publication, now);
         let reason = if !retained {
             ReasonCode::QuotaExceeded
         } else if plan.is_empty() {
@@ -123,14 +123,14 @@ impl Shard {
         now: Timestamp,
     ) {
         if publication.retain {
-            self.retain(publication);
+            self.retain(publication, now);
         }
         let plan = self.plan(publication.topic);
         self.route(publication, &plan, publisher, now);
     }
 
     /// Retains or clears; `false` if there is no room. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
-    fn retain(&mut self, publication: &Publication<'_>) -> bool {
+    fn retain(&mut self, publication: &Publication<'_>, now: Timestamp) -> bool {
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
             return true;
@@ -138,7 +138,7 @@ impl Shard {
         let kept = self
             .core
             .retained
-            .set(Arc::new(Message::new(publication)))
+            .set(Arc::new(Message::new(publication)), now)
             .is_ok();
         if !kept {
             self.metrics.dropped(DropReason::RetainedFull, 1);
