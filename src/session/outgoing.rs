@@ -98,6 +98,10 @@ impl Outgoing {
         self.queue.len()
     }
 
+    pub(super) fn is_queue_full(&self) -> bool {
+        self.queue.is_full()
+    }
+
     pub(super) const fn in_flight(&self) -> usize {
         self.window.len()
     }

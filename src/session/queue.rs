@@ -110,6 +110,11 @@ impl Queue {
         self.waiting.len()
     }
 
+    /// Whether not even an empty message has room.
+    pub(super) fn is_full(&self) -> bool {
+        !self.has_room(0)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -4,6 +4,7 @@ use super::{Departure, Shard, packets::closes_on_refusal};
 use crate::{
     auth::{AccessRequest, Action, Decision},
     hooks::DisconnectReason,
+    metrics::DropReason,
     mqtt::{
         AckProperties, FilterParts, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
         SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
@@ -147,6 +148,11 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
+        // They may pass the bounds of the queue, but not again and again for one who does not read.
+        if found.session.is_queue_full() {
+            self.metrics.dropped(DropReason::QueueFull, messages.len());
+            return;
+        }
         let identifiers = identifier.map(|identifier| [identifier].into());
         for message in messages {
             let delivery = Delivery {
