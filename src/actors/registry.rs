@@ -40,8 +40,6 @@ use crate::{
 /// Deadlines are looked at this often. With what a sweep takes, a keep-alive timeout is noticed
 /// well within the 250 ms that are promised.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
-/// Retained messages that have expired are forgotten this often; they are never sent before.
-const SWEEP_RETAINED_EVERY: Duration = Duration::from_secs(60);
 /// Messages that may wait for a registry before those who ask are made to wait.
 const MAILBOX_CAPACITY: usize = 4096;
 
@@ -76,10 +74,6 @@ impl Actor for Registry {
         ctx.run_interval(SWEEP_EVERY, |registry, _| {
             let now = registry.core.clock.now();
             registry.shard.borrow_mut().sweep(now);
-        });
-        ctx.run_interval(SWEEP_RETAINED_EVERY, |registry, _| {
-            let now = registry.core.clock.now();
-            registry.shard.borrow().sweep_retained(now);
         });
     }
 }

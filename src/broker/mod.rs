@@ -294,6 +294,12 @@ impl Broker {
         )
     }
 
+    /// Connections that count against the limits: those online and those on their way in or out.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.running.admission.connections()
+    }
+
     /// Stops accepting, tells MQTT 5.0 clients Server shutting down, writes what is queued to the
     /// sockets, and ends. After `deadline` whatever is left is cut off.
     pub async fn shutdown(&self, deadline: Duration) {

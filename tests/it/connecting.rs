@@ -2,7 +2,7 @@
 
 use hearthmq::mqtt::{Connect, Packet, ReasonCode, encode};
 
-use super::support::{Client, generous, packets::*, pass, secs, world, world_with};
+use super::support::{Client, generous, packets::*, pass, secs, world, world_within};
 
 /// CONNECT as bytes.
 fn bytes_of(connect: Connect<'_>) -> Vec<u8> {
@@ -292,9 +292,7 @@ async fn a_packet_of_300_kilobytes_goes_through_unharmed() {
 /// The largest packet allowed passes, one byte more does not. [MQTT-3.2.2-15]
 #[actix_rt::test]
 async fn a_packet_over_the_maximum_is_too_large_as_soon_as_it_says_so() {
-    let mut limits = generous();
-    limits.packet_bytes_max = 1000;
-    let broker = world_with(|builder| builder.limits(limits)).await;
+    let broker = world_within(|limits| limits.packet_bytes_max = 1000).await;
     for version in VERSIONS {
         let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         let properties = usize::from(version == V5);

@@ -8,8 +8,16 @@
 
 mod support;
 
+mod aliases_and_properties;
 mod connecting;
 mod keep_alive;
+mod limits;
+mod presence;
 mod protocol;
 mod retained;
+mod sessions;
+mod shared_subscriptions;
+mod slow_readers;
 mod subscriptions;
+mod takeover;
+mod wills;

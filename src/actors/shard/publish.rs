@@ -108,7 +108,7 @@ impl Shard {
             properties: &properties,
             expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
         };
-        let retained = !publication.retain || self.retain(&publication);
+        let retained = !publication.retain || self.retain(&publication, now);
         // Who subscribed before the message was retained may not have found it, and must be in the
         // plan; who subscribes after finds it.
         if publication.retain && recent.index_generation != self.core.index.generation() {
@@ -137,14 +137,14 @@ impl Shard {
         now: Timestamp,
     ) {
         if publication.retain {
-            self.retain(publication);
+            self.retain(publication, now);
         }
         let plan = self.plan(publication.topic);
         self.route(publication, &plan, publisher, now);
     }
 
     /// Retains or clears; `false` if there is no room. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
-    fn retain(&mut self, publication: &Publication<'_>) -> bool {
+    fn retain(&mut self, publication: &Publication<'_>, now: Timestamp) -> bool {
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
             return true;
@@ -152,7 +152,7 @@ impl Shard {
         let kept = self
             .core
             .retained
-            .set(Arc::new(Message::new(publication)))
+            .set(Arc::new(Message::new(publication)), now)
             .is_ok();
         if !kept {
             self.metrics.dropped(DropReason::RetainedFull, 1);

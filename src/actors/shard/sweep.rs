@@ -1,16 +1,9 @@
 //! What time brings: keep-alive deadlines, delayed Wills, sessions that expire.
 
 use super::Shard;
-use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp, router::Host};
+use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp};
 
 impl Shard {
-    /// Forgets retained messages that have expired; one shard does it for all.
-    pub(in crate::actors) fn sweep_retained(&self, now: Timestamp) {
-        if self.host == Host(0) {
-            self.core.retained.forget_expired(now);
-        }
-    }
-
     /// Tells every connection whose deadline has passed, and does what is due for those away.
     pub(in crate::actors) fn sweep(&mut self, now: Timestamp) {
         for (at, deadline) in self.deadlines.iter().enumerate() {

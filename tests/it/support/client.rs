@@ -10,7 +10,7 @@ use hearthmq::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     time::timeout,
 };
 
@@ -22,22 +22,14 @@ use super::{
 /// How long a client waits for what it expects, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(crate) struct Client {
-    pub(crate) stream: DuplexStream,
+/// In this process as a rule; over TCP where sockets are what is tested.
+pub(crate) struct Client<S = DuplexStream> {
+    pub(crate) stream: S,
     pub(crate) version: ProtocolVersion,
     received: Vec<u8>,
 }
 
 impl Client {
-    /// A client on a stream that has sent nothing yet.
-    pub(crate) fn on(stream: DuplexStream, version: ProtocolVersion) -> Self {
-        Self {
-            stream,
-            version,
-            received: Vec::new(),
-        }
-    }
-
     /// A client that has not yet sent CONNECT.
     pub(crate) fn new(broker: &Broker, version: ProtocolVersion) -> Self {
         Self::on(stream(broker), version)
@@ -51,17 +43,32 @@ impl Client {
     /// A client whose CONNECT is accepted, and whether its session was present.
     pub(crate) async fn connected_with(broker: &Broker, connect: Connect<'_>) -> (Self, bool) {
         let mut client = Self::new(broker, connect.version);
-        client.send(Packet::Connect(Box::new(connect))).await;
-        let session_present = client
-            .receive(|packet| {
-                let Packet::ConnAck(ack) = packet else {
-                    panic!("CONNACK expected, not {packet:?}")
-                };
-                assert_eq!(ack.reason, ReasonCode::Success);
-                ack.session_present
-            })
-            .await;
+        let session_present = client.connect(connect).await;
         (client, session_present)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// A client on a stream that has sent nothing yet.
+    pub(crate) fn on(stream: S, version: ProtocolVersion) -> Self {
+        Self {
+            stream,
+            version,
+            received: Vec::new(),
+        }
+    }
+
+    /// Sends CONNECT and expects it to be accepted; whether the session was present.
+    pub(crate) async fn connect(&mut self, connect: Connect<'_>) -> bool {
+        self.send(Packet::Connect(Box::new(connect))).await;
+        self.receive(|packet| {
+            let Packet::ConnAck(ack) = packet else {
+                panic!("CONNACK expected, not {packet:?}")
+            };
+            assert_eq!(ack.reason, ReasonCode::Success);
+            ack.session_present
+        })
+        .await
     }
 
     pub(crate) async fn send(&mut self, packet: Packet<'_>) {
@@ -120,6 +127,17 @@ impl Client {
             let read = read.expect("a packet is expected, nothing came").unwrap();
             assert!(read > 0, "a packet is expected, the connection was closed");
         }
+    }
+
+    /// Expects a PUBLISH; its payload as text.
+    pub(crate) async fn receive_payload(&mut self) -> String {
+        self.receive(|packet| {
+            let Packet::Publish(publish) = packet else {
+                panic!("PUBLISH expected, not {packet:?}")
+            };
+            str::from_utf8(publish.payload).unwrap().to_owned()
+        })
+        .await
     }
 
     /// Expects that nothing comes for so long, and that the connection stays.
