@@ -68,6 +68,8 @@ enum Reading {
     Waits,
     /// There may be more, but it is others' turn.
     Yields,
+    /// The client does not take its answers, and is asked for nothing before it does.
+    Blocked,
 }
 
 impl Connection {
@@ -129,12 +131,17 @@ impl Connection {
         let outcome = self.read(&mut shard, ctx, task);
         shard.flush_outboxes();
         let outcome = outcome.and_then(|reading| {
-            let written = self.write(&mut shard, task)?;
-            Ok((reading, written))
+            let is_drained = self.write(&mut shard, task)?;
+            let reads_on = match reading {
+                Reading::Waits => false,
+                Reading::Yields => true,
+                Reading::Blocked => self.may_read(&shard),
+            };
+            Ok(reads_on || !is_drained)
         });
         match outcome {
-            Ok((reading, is_drained)) => {
-                if matches!(reading, Reading::Yields) || !is_drained {
+            Ok(has_more_to_do) => {
+                if has_more_to_do {
                     task.waker().wake_by_ref();
                 }
                 if let Some(connected) = shard
@@ -167,6 +174,10 @@ impl Connection {
             if self.is_held || shard.is_congested() {
                 self.hold(ctx);
                 return Ok(Reading::Waits);
+            }
+            if !self.may_read(shard) {
+                self.check_keep_alive(shard)?;
+                return Ok(Reading::Blocked);
             }
             let read = if self.tail.len() > TAIL_IN_SCRATCH_MAX {
                 self.read_into_tail(shard, task)
@@ -244,6 +255,11 @@ impl Connection {
             self.tail.clear();
             self.tail.extend_from_slice(rest);
         }
+    }
+
+    fn may_read(&self, shard: &Shard) -> bool {
+        let link = shard.slot(self.slot).and_then(|s| s.session.link());
+        link.is_some_and(|link| link.may_read())
     }
 
     /// Nothing came. If the deadline has passed, and the sweep has said so, that was it.

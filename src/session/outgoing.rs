@@ -9,7 +9,7 @@ use super::{
 };
 use crate::mqtt::{
     Ack, Message, Packet, PacketId, Publication, PublishAs, PublishFlags, QoS, ReasonCode,
-    Timestamp, TopicAlias, encode_publish, publish_size,
+    Timestamp, TopicAlias, publish_size,
 };
 
 /// A message on its way to several sessions. Those that must keep it share one copy.
@@ -364,8 +364,6 @@ fn write(
             return false;
         }
     }
-    encode_publish(link.out_mut(), version, publication, &how);
-    link.aliases_out.defined(publication.topic, how.topic_alias);
-    link.sent[usize::from(delivery.qos.number())] += 1;
+    link.send_publish(publication, &how);
     true
 }
