@@ -196,6 +196,14 @@ impl Shard {
             let generation = found.generation;
             self.timers.push(Reverse((at.millis(), slot, generation)));
         }
+        // Those of clients that have come back stay until they are due, or until they are many.
+        if self.timers.len() > TIMERS_MIN + 4 * self.slots.len() {
+            let slots = &self.slots;
+            self.timers.retain(|Reverse((at, slot, generation))| {
+                let found = slots.get(*slot as usize);
+                found.is_some_and(|s| s.generation == *generation && s.is_due_at(Timestamp(*at)))
+            });
+        }
     }
 
     /// Shared subscriptions prefer members that are there.
@@ -211,6 +219,15 @@ impl Shard {
                 self.core.index.set_away(parts, place, away);
             }
         }
+    }
+}
+
+/// So few timers are not worth a look.
+const TIMERS_MIN: usize = 64;
+
+impl super::Slot {
+    fn is_due_at(&self, at: Timestamp) -> bool {
+        self.will_at == Some(at) || self.expires_at == Some(at)
     }
 }
 
