@@ -181,8 +181,12 @@ impl Handler<Kick> for Registry {
             Departure::by_server(DisconnectReason::Kicked, ReasonCode::AdministrativeAction);
         departure.publishes_will = message.will == WillRequest::Publish;
         departure.ends_session = message.end_session;
-        self.tell(&message.client_id, End { departure })
-            .map(|()| Kicked)
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        // At once, so that whoever asks next is not told that the client is online.
+        let kicked = shard.end_connection(&message.client_id, departure, now);
+        shard.flush_outboxes();
+        kicked.then_some(Kicked).ok_or(ControlError::NotOnline)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Connected, Presence, Shard, Slot, depart::Departure};
 use crate::{
     actors::{
         connection::Connection,
-        messages::{AcceptedConnect, Finish, Permit},
+        messages::{AcceptedConnect, Permit},
     },
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
@@ -83,9 +83,13 @@ impl Shard {
             tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
             return Err(NoSession::Store);
         }
-        if let Some(slot) = existing {
-            self.take_over(slot, connect.clean_start, now);
-        }
+        let departure = Departure {
+            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
+            ends_session: connect.clean_start,
+            is_resumed: !connect.clean_start,
+            ..Departure::unannounced(DisconnectReason::Takeovered)
+        };
+        self.end_connection(&connect.client_id, departure, now);
         let existing = self.clients.get(&connect.client_id).copied();
         if connect.clean_start
             && let Some(slot) = existing
@@ -154,25 +158,6 @@ impl Shard {
         self.note_deadline(prepared.slot);
         self.set_shared_away(prepared.slot, false);
         self.announce_connected(prepared.slot, connect.clean_start, now);
-    }
-
-    fn take_over(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
-        let Some(address) = self
-            .slot(slot)
-            .and_then(|s| s.connected.as_ref())
-            .map(|c| c.address.clone())
-        else {
-            return;
-        };
-        let departure = Departure {
-            reason: DisconnectReason::Takeovered,
-            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
-            publishes_will: true,
-            ends_session: clean_start,
-            is_resumed: !clean_start,
-        };
-        let bytes = self.depart(slot, departure, now);
-        address.do_send(Finish { bytes });
     }
 
     fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {

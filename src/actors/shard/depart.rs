@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use crate::{
-    actors::messages::AcceptedWill,
+    actors::messages::{AcceptedWill, Finish},
     hooks::DisconnectReason,
     mqtt::{Publication, ReasonCode, Timestamp, validate_filter},
     session::NEVER_EXPIRES,
@@ -45,6 +45,26 @@ impl Departure {
 }
 
 impl Shard {
+    /// Ends a client's connection, which then writes what it still holds and closes; whether there
+    /// was one.
+    pub(in crate::actors) fn end_connection(
+        &mut self,
+        client_id: &str,
+        departure: Departure,
+        now: Timestamp,
+    ) -> bool {
+        let Some(slot) = self.clients.get(client_id).copied() else {
+            return false;
+        };
+        let connected = self.slot(slot).and_then(|s| s.connected.as_ref());
+        let Some(address) = connected.map(|c| c.address.clone()) else {
+            return false;
+        };
+        let bytes = self.depart(slot, departure, now);
+        address.do_send(Finish { bytes });
+        true
+    }
+
     /// Ends the connection of a slot. What is still to be written is returned.
     pub(in crate::actors) fn depart(
         &mut self,
