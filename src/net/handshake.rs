@@ -121,12 +121,16 @@ async fn read_connect(
             Ok(Decoded::More { .. }) => {}
             Err(error) => {
                 tracing::debug!(%error, "CONNECT refused");
-                return Err(match error.kind {
-                    DecodeErrorKind::UnsupportedProtocolVersion { .. } => Refusal {
-                        answer: refusal_version(buffer).map(|version| (version, error.reason())), // [MQTT-3.1.2-2]
-                        counted_as: ConnectRefusal::ProtocolVersion,
-                    },
-                    _ => Refusal::silent(ConnectRefusal::Malformed),
+                if !matches!(
+                    error.kind,
+                    DecodeErrorKind::UnsupportedProtocolVersion { .. }
+                ) {
+                    return Err(Refusal::silent(ConnectRefusal::Malformed));
+                }
+                let version = refusal_version(buffer);
+                return Err(Refusal {
+                    answer: version.map(|version| (version, error.reason())), // [MQTT-3.1.2-2]
+                    counted_as: ConnectRefusal::ProtocolVersion,
                 });
             }
         }
@@ -135,6 +139,16 @@ async fn read_connect(
             Ok(0) | Err(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
             Ok(_) => {}
         }
+    }
+}
+
+/// Whether the client must name itself.
+const fn needs_client_id(connect: &Connect<'_>) -> bool {
+    match connect.version {
+        ProtocolVersion::V3_1 => true,
+        // A session that is to last. [MQTT-3.1.3-8]
+        ProtocolVersion::V3_1_1 => !connect.clean_start,
+        ProtocolVersion::V5 => false,
     }
 }
 
@@ -147,13 +161,7 @@ async fn accept(
 ) -> Result<AcceptedConnect, Refusal> {
     let version = connect.version;
     let is_assigned = connect.client_id.is_empty();
-    let needs_name = match version {
-        ProtocolVersion::V3_1 => true,
-        // A session that is to last. [MQTT-3.1.3-8]
-        ProtocolVersion::V3_1_1 => !connect.clean_start,
-        ProtocolVersion::V5 => false,
-    };
-    if is_assigned && needs_name {
+    if is_assigned && needs_client_id(&connect) {
         return Err(Refusal::with(
             version,
             ReasonCode::ClientIdentifierNotValid,

@@ -1,9 +1,16 @@
 //! The broker from outside, in dialogues. Time is virtual wherever it matters.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "what does not come as expected fails the test"
+)]
+
 mod support;
 
 mod aliases_and_properties;
 mod connecting;
+mod flow_control;
 mod keep_alive;
 mod limits;
 mod presence;

@@ -20,7 +20,7 @@ use hearthmq::{
 
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// A message is published, of this QoS and with so many bytes.
     Deliver { qos: QoS, bytes: usize },
     /// The client connects, if it is not connected.
@@ -46,7 +46,7 @@ pub enum Step {
 
 impl Step {
     /// A step for any three bytes; `Hostile` only if so allowed.
-    pub fn of([kind, a, b]: [u8; 3], allow_hostile: bool) -> Self {
+    pub(crate) fn of([kind, a, b]: [u8; 3], allow_hostile: bool) -> Self {
         let large = usize::from(u16::from_be_bytes([a, b]));
         match kind % 12 {
             0..3 => Self::Deliver {
@@ -84,7 +84,7 @@ impl Step {
 }
 
 /// Runs the steps, and at the end lets everything arrive.
-pub fn run(steps: impl IntoIterator<Item = Step>) {
+pub(crate) fn run(steps: impl IntoIterator<Item = Step>) {
     let mut world = World::new();
     for step in steps {
         world.step(step);
