@@ -36,6 +36,9 @@ pub enum ControlError {
     /// The client connected with Keep Alive 0, which stays off.
     #[error("client has its keep alive turned off")]
     KeepAliveDisabled,
+    /// An interval of 0, which would turn Keep Alive off: only the client may.
+    #[error("an interval of 0 is not allowed")]
+    InvalidInterval,
     /// The broker is shutting down, or the connection cannot take one more request now.
     #[error("broker cannot take the request now")]
     Unavailable,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::labels::{Label, labels};
+use crate::labels::labels;
 
 /// Hears what happens to sessions. Called on a shard's thread: hand over and return.
 pub trait Hooks: Send + Sync + 'static {

@@ -25,6 +25,16 @@ macro_rules! labels {
             $($(#[$variant_doc])* $variant),*
         }
 
+        impl $name {
+            /// The name, as in metrics and events.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text),*
+                }
+            }
+        }
+
         impl $crate::labels::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$variant),*];
 
@@ -33,9 +43,7 @@ macro_rules! labels {
             }
 
             fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text),*
-                }
+                self.name()
             }
         }
     };

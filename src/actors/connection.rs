@@ -24,7 +24,6 @@ use super::{
 use crate::{
     control::{ControlError, KeepAliveChanged},
     hooks::DisconnectReason,
-    metrics::DropReason,
     mqtt::ReasonCode,
 };
 
@@ -310,15 +309,15 @@ impl Connection {
             let Some(slot) = shard.slot_mut(self.slot) else {
                 return Ok(true);
             };
-            let dropped = slot.session.pump(now);
+            slot.session.pump(now);
             let Some(link) = slot.session.link_mut() else {
                 return Ok(true);
             };
+            let tally = link.take_tally();
             if !link.has_output() {
-                shard.metrics.dropped(DropReason::Expired, dropped);
+                shard.count(tally);
                 return Ok(true);
             }
-            let sent = link.take_sent();
             let (bytes, written) = link.output();
             let before = *written;
             let outcome = poll_write_all(&mut *self.transport, task, bytes, written);
@@ -328,8 +327,8 @@ impl Connection {
                 Poll::Ready(Ok(())) => Some(link.take_written()),
                 Poll::Ready(Err(error)) => return Err(lost(&error)),
             };
-            shard.metrics.sent(sent, wrote);
-            shard.metrics.dropped(DropReason::Expired, dropped);
+            shard.metrics.bytes_sent.add(wrote as u64);
+            shard.count(tally);
             let Some(buffer) = finished else {
                 return Ok(true);
             };
@@ -402,6 +401,10 @@ impl Handler<ChangeKeepAlive> for Connection {
             by,
             reply,
         } = message;
+        if interval_secs == 0 {
+            let _ = reply.send(Err(ControlError::InvalidInterval));
+            return;
+        }
         let mut shard = self.shard.borrow_mut();
         let now = shard.core.clock.now();
         let link = shard

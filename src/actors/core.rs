@@ -6,10 +6,12 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use actix::Addr;
 use foldhash::quality::RandomState;
+use tokio::time::Instant;
 
 use super::{Clock, Registry, in_process::InProcess};
 use crate::{
@@ -102,6 +104,11 @@ impl Core {
 
     pub(crate) fn shard(&self, host: Host) -> Option<&ShardHandle> {
         self.shards().get(usize::from(host.0))
+    }
+
+    /// Until when a connection that comes now must have sent its CONNECT.
+    pub(crate) fn connect_by(&self) -> Instant {
+        Instant::now() + Duration::from_secs(u64::from(self.limits.connect_timeout_secs))
     }
 
     /// Sessions of all shards, with and without a connection.

@@ -251,6 +251,7 @@ impl Broker {
             transport: Box::new(AnyStream(stream)),
             peer,
             certificate: None,
+            connect_by: core.connect_by(),
             permit: Box::new(()),
         };
         let metrics = core.metrics.shard(0);

@@ -102,6 +102,10 @@ impl From<ControlError> for ApiError {
         match error {
             ControlError::NotOnline => Self::ClientNotOnline,
             ControlError::KeepAliveDisabled => Self::KeepAliveDisabled,
+            ControlError::InvalidInterval => Self::InvalidInterval {
+                min: 1,
+                max: u16::MAX,
+            },
             ControlError::Unavailable => Self::Unavailable,
             ControlError::Timeout => Self::Timeout,
         }

@@ -179,16 +179,17 @@ impl Metrics {
 impl ShardMetrics {
     /// Counts messages that were dropped.
     pub fn dropped(&self, reason: DropReason, messages: usize) {
-        self.messages_dropped.of(reason).add(messages as u64);
+        if messages > 0 {
+            self.messages_dropped.of(reason).add(messages as u64);
+        }
     }
 
-    /// Counts what was written to a client: PUBLISH packets by QoS, and bytes.
-    pub fn sent(&self, messages: [u32; 3], bytes: usize) {
+    /// Counts PUBLISH packets that were sent to a client, by QoS.
+    pub fn sent(&self, messages: [u32; 3]) {
         for (counter, n) in self.messages_sent.iter().zip(messages) {
             if n > 0 {
                 counter.add(u64::from(n));
             }
         }
-        self.bytes_sent.add(bytes as u64);
     }
 }

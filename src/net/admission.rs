@@ -77,12 +77,12 @@ impl Admission {
             .by_address
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let count = by_address.entry(address).or_default();
-        if *count >= self.by_address_max {
+        let count = by_address.get(&address).copied().unwrap_or(0);
+        if count >= self.by_address_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectRefusal::ConnectionsPerAddressMax);
         }
-        *count += 1;
+        by_address.insert(address, count + 1);
         Ok(Admitted {
             admission: self.clone(),
             address,

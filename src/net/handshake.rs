@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 use crate::{
     actors::{AcceptedConnect, AcceptedWill, Attach, Core, Permit, Transport},
@@ -23,6 +26,8 @@ use crate::{
 pub(crate) struct Arrival {
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) peer: SocketAddr,
+    /// Until when CONNECT must be whole.
+    pub(crate) connect_by: Instant,
     /// Verified by the TLS handshake.
     pub(crate) certificate: Option<ClientCertificate>,
     /// Held as long as the connection lasts.
@@ -72,12 +77,12 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
         mut transport,
         peer,
         certificate,
+        connect_by,
         permit,
     } = arrival;
     let mut buffer = Vec::new();
-    let within = Duration::from_secs(u64::from(core.limits.connect_timeout_secs));
     let read = read_connect(&mut *transport, &mut buffer, core);
-    let length = match tokio::time::timeout(within, read).await {
+    let length = match tokio::time::timeout_at(connect_by, read).await {
         Ok(Ok(length)) => length,
         Ok(Err(refusal)) => return refuse(&mut *transport, refusal, metrics).await,
         // [MQTT 3.1.1, 3.1.4]: no CONNECT within a reasonable time, the connection is closed.

@@ -3,7 +3,10 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -90,16 +93,18 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
     let stop = parts.stop.clone();
     let transport = TcpTransport::new(stream);
     let tls = parts.tls.clone();
+    let connect_by = core.connect_by();
     actix_rt::spawn(async move {
         let arriving = async {
             let (transport, certificate) = match tls {
                 None => (Box::new(transport) as Box<dyn Transport>, None),
-                Some(config) => secure(transport, config, &core, &metrics).await?,
+                Some(config) => secure(transport, config, connect_by, &metrics).await?,
             };
             let arrival = Arrival {
                 transport,
                 peer,
                 certificate,
+                connect_by,
                 permit: Box::new(permit),
             };
             handshake(arrival, &core, &metrics).await;
@@ -116,25 +121,28 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
 async fn secure(
     transport: TcpTransport,
     config: Arc<rustls::ServerConfig>,
-    core: &Core,
+    connect_by: Instant,
     metrics: &ShardMetrics,
 ) -> Option<(Box<dyn Transport>, Option<ClientCertificate>)> {
-    let within = Duration::from_secs(u64::from(core.limits.connect_timeout_secs));
-    let stream =
-        match tokio::time::timeout(within, TlsAcceptor::from(config).accept(transport)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "TLS handshake failed");
-                metrics.connects_refused.increment(ConnectRefusal::Tls);
-                return None;
-            }
-            Err(_) => {
-                metrics
-                    .connects_refused
-                    .increment(ConnectRefusal::ConnectTimeout);
-                return None;
-            }
-        };
+    let stream = match tokio::time::timeout_at(
+        connect_by,
+        TlsAcceptor::from(config).accept(transport),
+    )
+    .await
+    {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            metrics.connects_refused.increment(ConnectRefusal::Tls);
+            return None;
+        }
+        Err(_) => {
+            metrics
+                .connects_refused
+                .increment(ConnectRefusal::ConnectTimeout);
+            return None;
+        }
+    };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     if chain.is_empty() {
         return Some((Box::new(stream), None));

@@ -33,6 +33,17 @@ pub struct LinkSettings {
     pub may_extend_expiry: bool,
 }
 
+/// What a link has done with messages, to be counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// PUBLISH packets that were encoded, by QoS.
+    pub sent: [u32; 3],
+    /// Queued messages that have expired before their turn.
+    pub expired: u32,
+    /// Queued messages that are larger than the client's Maximum Packet Size.
+    pub too_large: u32,
+}
+
 /// A connection as its session sees it.
 #[derive(Debug)]
 pub struct Link {
@@ -46,8 +57,8 @@ pub struct Link {
     written: usize,
     /// From so many unwritten bytes on, the client is read no further.
     unwritten_max: usize,
-    /// PUBLISH packets that were encoded since somebody last asked, by QoS.
-    pub(super) sent: [u32; 3],
+    /// What was done since somebody last asked.
+    pub(super) tally: Tally,
     /// How many QoS 1 and 2 messages of this connection are not acknowledged.
     pub(super) unacknowledged: u16,
 }
@@ -70,7 +81,7 @@ impl Link {
             out: Vec::new(),
             written: 0,
             unwritten_max: OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD,
-            sent: [0; 3],
+            tally: Tally::default(),
             unacknowledged: 0,
             settings,
         }
@@ -131,9 +142,9 @@ impl Link {
         out
     }
 
-    /// How many PUBLISH packets were encoded since the last call, by QoS.
-    pub fn take_sent(&mut self) -> [u32; 3] {
-        std::mem::take(&mut self.sent)
+    /// What was done since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Whether another message may be encoded ahead of the socket.
@@ -167,7 +178,7 @@ impl Link {
         encode_publish(&mut self.out, self.settings.version, publication, how);
         self.unwritten_max = self.unwritten().max(OUT_BYTES_AHEAD) + ANSWER_BYTES_AHEAD;
         self.aliases_out.defined(publication.topic, how.topic_alias);
-        self.sent[usize::from(how.flags.qos.number())] += 1;
+        self.tally.sent[usize::from(how.flags.qos.number())] += 1;
     }
 
     /// Sends a packet of the broker's. Reason String and User Properties are left out where they

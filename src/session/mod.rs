@@ -17,7 +17,7 @@ use foldhash::fast::RandomState;
 
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
-pub use link::{Link, LinkSettings};
+pub use link::{Link, LinkSettings, Tally};
 pub use outgoing::{Delivered, Delivery, SharedPublication};
 pub use queue::{QueueLimits, QueueUsage, WhenFull};
 

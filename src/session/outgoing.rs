@@ -170,10 +170,10 @@ impl Session {
     }
 
     /// Moves what waits into the link's output, as far as there is room and the client's Receive
-    /// Maximum allows. How many messages were dropped, because they have expired or are too large.
-    pub fn pump(&mut self, now: Timestamp) -> usize {
-        let Some(link) = &mut self.link else { return 0 };
-        let mut dropped = self.outgoing.resend(link, now);
+    /// Maximum allows. What had to be dropped is in the link's [`Tally`](super::Tally).
+    pub fn pump(&mut self, now: Timestamp) {
+        let Some(link) = &mut self.link else { return };
+        self.outgoing.resend(link, now);
         while link.has_room() {
             let Some(front) = self.outgoing.queue.front() else {
                 break;
@@ -185,7 +185,7 @@ impl Session {
                 break;
             };
             if envelope.message.publication().has_expired(now) {
-                dropped += 1; // [MQTT-3.3.2-5]
+                link.tally.expired += 1; // [MQTT-3.3.2-5]
                 continue;
             }
             let mut message = SharedPublication::of(&envelope.message);
@@ -195,9 +195,8 @@ impl Session {
                 identifiers: envelope.identifiers.as_ref(),
             };
             let sent = self.outgoing.send(link, delivery, &mut message, now);
-            dropped += usize::from(sent == Delivered::TooLarge);
+            link.tally.too_large += u32::from(sent == Delivered::TooLarge);
         }
-        dropped
     }
 
     /// PUBACK. `false` if the client acknowledges what was sent with another QoS.
@@ -261,8 +260,7 @@ impl Session {
 
 impl Outgoing {
     /// Sends again what was in flight when the last connection ended. [MQTT-4.4.0-1]
-    fn resend(&mut self, link: &mut Link, now: Timestamp) -> usize {
-        let mut dropped = 0;
+    fn resend(&mut self, link: &mut Link, now: Timestamp) {
         while !self.window.is_all_sent()
             && link.has_room()
             && link.unacknowledged < link.settings.send_quota
@@ -283,12 +281,11 @@ impl Outgoing {
                     if !write(link, &publication, delivery, Some(id), true, now) {
                         self.window.remove(id);
                         link.unacknowledged -= 1;
-                        dropped += 1;
+                        link.tally.too_large += 1;
                     }
                 }
             }
         }
-        dropped
     }
 
     fn send(

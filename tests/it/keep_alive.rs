@@ -90,6 +90,10 @@ async fn keep_alive_0_never_expires_and_cannot_be_changed() {
         broker.set_keep_alive("car", 30).await,
         Err(ControlError::KeepAliveDisabled)
     );
+    assert_eq!(
+        broker.set_keep_alive("car", 0).await,
+        Err(ControlError::InvalidInterval)
+    );
     client.expect_nothing_for(secs(4 * 3600)).await;
     client.ping().await;
 }

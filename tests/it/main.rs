@@ -10,6 +10,7 @@ mod support;
 
 mod aliases_and_properties;
 mod connecting;
+mod flow_control;
 mod keep_alive;
 mod limits;
 mod presence;

@@ -81,11 +81,12 @@ impl Shard {
         if let Some(code) = departure.code {
             found.session.disconnect(code);
         }
-        let bytes = found
-            .session
-            .detach()
-            .map(|mut link| link.take_unwritten())
+        let mut link = found.session.detach();
+        let bytes = link
+            .as_mut()
+            .map(|link| link.take_unwritten())
             .unwrap_or_default();
+        self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());
         self.online -= 1;
         self.metrics.disconnects.increment(departure.reason);
         self.metrics.connections.set(self.online as u64);

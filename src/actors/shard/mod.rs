@@ -36,10 +36,10 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    metrics::ShardMetrics,
+    metrics::{DropReason, ShardMetrics},
     mqtt::{DecodeLimits, Timestamp},
     router::{Host, Place},
-    session::{QueueLimits, Session},
+    session::{QueueLimits, Session, Tally},
 };
 
 /// Bytes that one read may bring: one buffer a shard, whoever reads.
@@ -217,6 +217,15 @@ impl Shard {
             self.deadlines.resize(at + 1, u64::MAX);
         }
         self.deadlines[at] = deadline.millis();
+    }
+
+    /// Counts what a link has done.
+    pub(super) fn count(&self, tally: Tally) {
+        self.metrics.sent(tally.sent);
+        self.metrics
+            .dropped(DropReason::Expired, tally.expired as usize);
+        self.metrics
+            .dropped(DropReason::PacketTooLarge, tally.too_large as usize);
     }
 
     /// Lends an output buffer to a connection that has none.

@@ -10,7 +10,7 @@ use crate::{
         SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
     router::Subscriber,
-    session::{Delivery, Subscription},
+    session::{Delivery, Link, Subscription},
 };
 
 impl Shard {
@@ -20,11 +20,27 @@ impl Shard {
         subscribe: &Subscribe<'_>,
         now: Timestamp,
     ) -> Result<(), Departure> {
+        let version = self
+            .slot(slot)
+            .and_then(|s| s.session.link())
+            .map(Link::version);
+        if version.is_some_and(closes_on_refusal)
+            && subscribe
+                .filters
+                .iter()
+                .any(|asked| validate_filter(asked.filter).is_err())
+        {
+            // Only MQTT 5.0 has a reason code for it. [MQTT-4.7.1-2] [MQTT-4.7.1-3]
+            return Err(Departure::by_server(
+                DisconnectReason::ProtocolError,
+                ReasonCode::TopicFilterInvalid,
+            ));
+        }
         let identifier = subscribe.properties.subscription_identifier;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut granted = Vec::with_capacity(subscribe.filters.len());
         for asked in &subscribe.filters {
-            let (reason, existed) = self.subscribe_one(slot, asked, identifier)?;
+            let (reason, existed) = self.subscribe_one(slot, asked, identifier);
             let handling = asked.options.retain_handling;
             let sends = match handling {
                 RetainHandling::Send => true,          // [MQTT-3.3.1-9]
@@ -63,31 +79,23 @@ impl Shard {
         slot: u32,
         asked: &SubscribeFilter<'_>,
         identifier: Option<u32>,
-    ) -> Result<(ReasonCode, bool), Departure> {
+    ) -> (ReasonCode, bool) {
         let Some(found) = self.slots.get_mut(slot as usize) else {
-            return Ok((ReasonCode::UnspecifiedError, false));
+            return (ReasonCode::UnspecifiedError, false);
         };
         let Ok(parts) = validate_filter(asked.filter) else {
-            // Only MQTT 5.0 has a reason code for it. [MQTT-4.7.1-2] [MQTT-4.7.1-3]
-            let version = found.session.link().map(|link| link.version());
-            if version.is_some_and(closes_on_refusal) {
-                return Err(Departure::by_server(
-                    DisconnectReason::ProtocolError,
-                    ReasonCode::TopicFilterInvalid,
-                ));
-            }
-            return Ok((ReasonCode::TopicFilterInvalid, false));
+            return (ReasonCode::TopicFilterInvalid, false);
         };
         let existed = found.session.is_subscribed(asked.filter);
         let limit = self.core.limits.subscriptions_per_client_max as usize;
         if !existed && found.session.subscriptions_len() >= limit {
-            return Ok((ReasonCode::QuotaExceeded, false));
+            return (ReasonCode::QuotaExceeded, false);
         }
         if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {
-            return Ok((ReasonCode::NotAuthorized, false));
+            return (ReasonCode::NotAuthorized, false);
         }
         let Some(place) = self.place(slot) else {
-            return Ok((ReasonCode::UnspecifiedError, false));
+            return (ReasonCode::UnspecifiedError, false);
         };
         let options = asked.options;
         self.core.index.subscribe(
@@ -112,7 +120,7 @@ impl Shard {
             QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
             QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
         };
-        Ok((granted, existed))
+        (granted, existed)
     }
 
     fn may_subscribe(&self, slot: u32, parts: FilterParts<'_>, qos: QoS) -> Decision {

@@ -1,0 +1,169 @@
+//! What the client, and the broker, said that it takes: Receive Maximum and Maximum Packet Size.
+
+use hearthmq::mqtt::{Packet, ReasonCode};
+
+use super::support::{Client, packets::*, world, world_within};
+
+/// [MQTT-3.3.4-9]: until PUBACK, and for QoS 2 until PUBCOMP; QoS 0 does not count.
+#[actix_rt::test]
+async fn no_more_than_the_clients_receive_maximum_is_in_flight() {
+    let broker = world().await;
+    let mut packet = connect("c");
+    packet.properties.receive_maximum = Some(2);
+    let mut client = Client::connected(&broker, packet).await;
+    client.subscribe("t/#", QOS_2).await;
+    for (topic, qos) in [
+        ("t/1", QOS_2),
+        ("t/2", QOS_1),
+        ("t/3", QOS_1),
+        ("t/4", QOS_2),
+        ("t/0", QOS_0),
+    ] {
+        broker.publish(topic, b"x", qos, false).await.unwrap();
+    }
+    client.expect_publish(publish_2(1, "t/1", "x")).await;
+    client.expect_publish(publish_1(2, "t/2", "x")).await;
+    client.expect_publish(publish("t/0", "x")).await;
+    client.ping().await;
+    assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 2);
+    client.send(pubrec(1, ReasonCode::Success)).await;
+    client.expect(pubrel(1)).await;
+    client.expect_nothing().await;
+    client.send(pubcomp(1)).await;
+    client.expect_publish(publish_1(3, "t/3", "x")).await;
+    client.expect_nothing().await;
+    client.send(puback(2, ReasonCode::Success)).await;
+    client.expect_publish(publish_2(4, "t/4", "x")).await;
+    // PUBREC with an error gives the place free.
+    client.send(pubrec(4, ReasonCode::UnspecifiedError)).await;
+    broker.publish("t/5", b"x", QOS_1, false).await.unwrap();
+    client.expect_publish(publish_1(5, "t/5", "x")).await;
+}
+
+/// A lower Receive Maximum than that of the last connection: what is sent again obeys it too.
+#[actix_rt::test]
+async fn what_is_sent_again_obeys_the_new_receive_maximum() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    client.subscribe("t", QOS_1).await;
+    for number in 1..=3 {
+        broker.publish("t", b"x", QOS_1, false).await.unwrap();
+        client.expect_publish(publish_1(number, "t", "x")).await;
+    }
+    client.vanish().await;
+    broker.publish("t", b"x", QOS_1, false).await.unwrap();
+    let mut packet = connect_lasting("c", V5);
+    packet.properties.receive_maximum = Some(1);
+    let mut client = Client::connected(&broker, packet).await;
+    for number in 1..=3 {
+        client
+            .expect_publish(dup(publish_1(number, "t", "x")))
+            .await;
+        client.expect_nothing().await;
+        client.send(puback(number, ReasonCode::Success)).await;
+    }
+    client.expect_publish(publish_1(4, "t", "x")).await;
+}
+
+/// [MQTT-3.3.4-7]
+#[actix_rt::test]
+async fn a_client_that_exceeds_the_brokers_receive_maximum_is_disconnected() {
+    let broker = world_within(|limits| limits.receive_maximum = 2).await;
+    let mut subscriber = Client::connected(&broker, connect("s")).await;
+    subscriber.subscribe("t", QOS_0).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    for number in 1..=2 {
+        client.publish(publish_2(number, "t", "x")).await;
+        client.expect(pubrec(number, ReasonCode::Success)).await;
+    }
+    // The same again, and QoS 1 that is acknowledged at once, do not count.
+    client.publish(dup(publish_2(1, "t", "x"))).await;
+    client.expect(pubrec(1, ReasonCode::Success)).await;
+    client.send(pubrel(1)).await;
+    client.expect(pubcomp(1)).await;
+    client.publish(publish_2(3, "t", "x")).await;
+    client.expect(pubrec(3, ReasonCode::Success)).await;
+    client.publish(publish_2(4, "t", "x")).await;
+    client
+        .expect_disconnect(ReasonCode::ReceiveMaximumExceeded)
+        .await;
+    for _ in 0..3 {
+        subscriber.expect_publish(publish("t", "x")).await;
+    }
+    subscriber.ping().await;
+}
+
+/// [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+#[actix_rt::test]
+async fn a_message_larger_than_the_client_accepts_is_dropped_and_the_rest_goes_on() {
+    let broker = world().await;
+    let mut packet = connect_lasting("c", V5);
+    packet.properties.maximum_packet_size = Some(100);
+    let mut client = Client::connected(&broker, packet.clone()).await;
+    client.subscribe("t", QOS_2).await;
+    // Type and length 2, topic 3, identifier 2, properties 1: 92 are left.
+    let (fits, too_large) = ("x".repeat(92), "x".repeat(93));
+    for qos in [QOS_0, QOS_1, QOS_2] {
+        broker
+            .publish("t", too_large.as_bytes(), qos, false)
+            .await
+            .unwrap();
+    }
+    broker
+        .publish("t", too_large.as_bytes(), QOS_0, false)
+        .await
+        .unwrap();
+    client.expect_publish(publish("t", &too_large)).await;
+    client.expect_publish(publish("t", &too_large)).await;
+    broker
+        .publish("t", fits.as_bytes(), QOS_2, false)
+        .await
+        .unwrap();
+    client
+        .receive(|packet| {
+            let Packet::Publish(publish) = packet else {
+                panic!("{packet:?}")
+            };
+            assert_eq!(publish.payload, fits.as_bytes());
+        })
+        .await;
+    client.ping().await;
+    client.vanish().await;
+    // Away, they wait, and are found too large when their turn comes.
+    for payload in [&*too_large, "small"] {
+        broker
+            .publish("t", payload.as_bytes(), QOS_1, false)
+            .await
+            .unwrap();
+    }
+    let mut client = Client::connected(&broker, packet).await;
+    client
+        .receive(|p| assert!(matches!(p, Packet::Publish(p) if p.flags.dup)))
+        .await;
+    client
+        .receive(|p| assert!(matches!(p, Packet::Publish(p) if p.payload == b"small")))
+        .await;
+    client.ping().await;
+    assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 0);
+}
+
+/// What was in flight is dropped if the new connection does not take its size.
+#[actix_rt::test]
+async fn what_is_too_large_for_the_new_connection_is_not_sent_again() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    client.subscribe("t", QOS_1).await;
+    for payload in ["x".repeat(200), "small".to_owned()] {
+        broker
+            .publish("t", payload.as_bytes(), QOS_1, false)
+            .await
+            .unwrap();
+    }
+    client.vanish().await;
+    let mut packet = connect_lasting("c", V5);
+    packet.properties.maximum_packet_size = Some(100);
+    let mut client = Client::connected(&broker, packet).await;
+    client.expect_publish(dup(publish_1(2, "t", "small"))).await;
+    client.ping().await;
+    assert_eq!(broker.client("c").await.unwrap().unwrap().in_flight, 1);
+}
