@@ -17,6 +17,7 @@ use hearthmq::{
     store::DirectoryStore,
 };
 use socket2::{Domain, Socket, Type};
+use tokio::time::{Instant, timeout_at};
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 1_024;
@@ -133,10 +134,11 @@ impl Serving {
 
     /// Ends everything, in the time that the configuration gives it.
     pub(super) async fn shut_down(self) {
+        let deadline = Instant::now() + self.deadline;
         self.api.set_ready(false);
         self.broker.shutdown(self.deadline).await;
         let graceful = self.http.stop(true);
-        if tokio::time::timeout(self.deadline, graceful).await.is_err() {
+        if timeout_at(deadline, graceful).await.is_err() {
             tracing::warn!("calls were still under way at the deadline");
             self.http.stop(false).await;
         }

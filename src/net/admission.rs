@@ -50,11 +50,6 @@ impl Admission {
         }
     }
 
-    /// Connections that are in.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
     /// Lets a connection in, or says which limit is in its way.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
         let address = network_of(address);

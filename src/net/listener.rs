@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Admission, Arrival, handshake, tls};
 use crate::{
@@ -28,6 +28,8 @@ pub(crate) struct ListenerParts {
     pub(crate) admission: Arc<Admission>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) stop: CancellationToken,
+    /// Every connection holds a token of it while its stream is open.
+    pub(crate) open: TaskTracker,
 }
 
 /// Binds a listening socket; every shard accepts from a copy of it.
@@ -88,6 +90,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
     let core = parts.core.clone();
     let metrics = parts.metrics.clone();
     let stop = parts.stop.clone();
+    let permit = (permit, parts.open.token());
     let transport = TcpTransport::new(stream);
     let tls = parts.tls.clone();
     actix_rt::spawn(async move {

@@ -8,7 +8,7 @@ use super::{Connected, Presence, Shard, Slot, depart::Departure};
 use crate::{
     actors::{
         connection::Connection,
-        messages::{AcceptedConnect, Finish, Permit},
+        messages::{AcceptedConnect, Finish},
     },
     hooks::DisconnectReason,
     mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp},
@@ -72,7 +72,6 @@ impl Shard {
         prepared: &Prepared,
         address: Addr<Connection>,
         connect: AcceptedConnect,
-        permit: Permit,
         now: Timestamp,
     ) {
         let settings = self.settle(&connect);
@@ -97,7 +96,6 @@ impl Shard {
             link: prepared.link,
             waker: None,
             is_awake: true,
-            _permit: permit,
         });
         slot.will = connect.will;
         slot.session.attach(link, now);
