@@ -1,0 +1,26 @@
+//! The whole program over real sockets: the binary with a configuration of its own, MQTT clients
+//! and REST callers of whose bytes every one is under control.
+//!
+//! Nothing in here outlives the tests: a program is killed when its test is done with it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails there and then"
+)]
+
+mod certificates;
+#[path = "../support/http.rs"]
+mod http;
+mod keep_alive;
+mod mosquitto;
+#[path = "../support/mqtt.rs"]
+mod mqtt;
+#[path = "../support/pki.rs"]
+mod pki;
+mod presence;
+mod program;
+mod refusals;
+mod shutdown;
+mod start;
+mod status;
+mod tls;

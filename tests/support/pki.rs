@@ -1,0 +1,249 @@
+//! Certificates for tests: a CA, an intermediate, a server, and clients that are right or wrong in
+//! every way that matters, as PEM files in a directory that goes away with the value.
+//!
+//! Knows rcgen; does not know the broker. Called by every test that speaks TLS.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, whatever is missing is a failure"
+)]
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_RSA_SHA256, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+use tempfile::TempDir;
+use x509_parser::der_parser::parse_der;
+
+/// The name of the curve P-256, as `openssl ecparam -genkey` puts it before the key.
+const EC_PARAMETERS: &str =
+    "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+
+/// The serial number of [`Pki::device`].
+pub(crate) const DEVICE_SERIAL_NUMBER: &str = "9a1b2c";
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    /// The certificate, and behind it the intermediate if there is one.
+    pub(crate) chain: PathBuf,
+    /// The key, PKCS#8.
+    pub(crate) key: PathBuf,
+}
+
+/// All of it.
+pub(crate) struct Pki {
+    directory: TempDir,
+    /// The CA of everything but [`Pki::foreign`].
+    pub(crate) ca: PathBuf,
+    /// Revocation lists of the CA and of the intermediate.
+    pub(crate) crl: Vec<PathBuf>,
+    /// For localhost, 127.0.0.1 and ::1, ECDSA.
+    pub(crate) server: Pair,
+    /// The same key in its SEC1 form, with EC PARAMETERS before it.
+    pub(crate) server_sec1_key: PathBuf,
+    /// As `server`, RSA.
+    pub(crate) rsa_server: Pair,
+    /// The same key in its PKCS#1 form.
+    pub(crate) rsa_server_pkcs1_key: PathBuf,
+    /// A right one: CN `device-1`, from the intermediate.
+    pub(crate) device: Pair,
+    /// A right one: CN `device-2`, from the intermediate.
+    pub(crate) other_device: Pair,
+    /// One that was right until 2001.
+    pub(crate) expired: Pair,
+    /// One that will be right from 4000.
+    pub(crate) not_yet_valid: Pair,
+    /// One from another CA.
+    pub(crate) foreign: Pair,
+    /// One that is on the intermediate's list.
+    pub(crate) revoked: Pair,
+}
+
+type Authority = Issuer<'static, KeyPair>;
+
+impl Pki {
+    /// Makes all of it.
+    pub(crate) fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let at = directory.path();
+        let ca = authority("HearthMQ test CA", 1);
+        let (ca_pem, ca_issuer) = self_signed(ca);
+        let ca = write(at, "CA.crt", &ca_pem);
+        let (_, foreign_issuer) = self_signed(authority("Another CA", 1));
+
+        let intermediate_key = KeyPair::generate().unwrap();
+        let intermediate = authority("HearthMQ test intermediate", 2);
+        let intermediate_pem = intermediate
+            .signed_by(&intermediate_key, &ca_issuer)
+            .unwrap()
+            .pem();
+        let issuer = Issuer::new(intermediate, intermediate_key);
+
+        let device = |name: &str, params: CertificateParams| {
+            pair(
+                at,
+                name,
+                &params,
+                KeyPair::generate().unwrap(),
+                &issuer,
+                &intermediate_pem,
+            )
+        };
+        let mut expired = client("device-3", &[0x33]);
+        (expired.not_before, expired.not_after) =
+            (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+        let mut not_yet_valid = client("device-4", &[0x44]);
+        not_yet_valid.not_before = date_time_ymd(4000, 1, 1);
+
+        let key = KeyPair::generate().unwrap();
+        let sec1 = traditional_pem("EC PRIVATE KEY", &key.serialize_der());
+        let rsa_key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+        let pkcs1 = traditional_pem("RSA PRIVATE KEY", &rsa_key.serialize_der());
+        Self {
+            ca,
+            crl: vec![
+                write(at, "CA.crl", &revocation_list(&ca_issuer, &[])),
+                write(at, "intermediate.crl", &revocation_list(&issuer, &[0x55])),
+            ],
+            server: pair(at, "server", &server(), key, &ca_issuer, ""),
+            server_sec1_key: write(at, "server.sec1.key", &(EC_PARAMETERS.to_owned() + &sec1)),
+            rsa_server: pair(at, "rsa-server", &server(), rsa_key, &ca_issuer, ""),
+            rsa_server_pkcs1_key: write(at, "rsa-server.pkcs1.key", &pkcs1),
+            device: device("device", client("device-1", &[0x9a, 0x1b, 0x2c])),
+            other_device: device("other-device", client("device-2", &[0x22])),
+            expired: device("expired", expired),
+            not_yet_valid: device("not-yet-valid", not_yet_valid),
+            foreign: pair(
+                at,
+                "foreign",
+                &client("device-1", &[0x66]),
+                KeyPair::generate().unwrap(),
+                &foreign_issuer,
+                "",
+            ),
+            revoked: device("revoked", client("device-5", &[0x55])),
+            directory,
+        }
+    }
+
+    /// Writes a further file beside the others.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        write(self.directory.path(), name, text)
+    }
+}
+
+fn named(common_name: &str, serial_number: &[u8]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.serial_number = Some(SerialNumber::from_slice(serial_number));
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn authority(common_name: &str, serial_number: u8) -> CertificateParams {
+    let mut params = named(common_name, &[serial_number]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn client(common_name: &str, serial_number: &[u8]) -> CertificateParams {
+    let mut params = named(common_name, serial_number);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn server() -> CertificateParams {
+    let mut params = named("localhost", &[0x10]);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = vec![
+        SanType::DnsName("localhost".try_into().unwrap()),
+        SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    ];
+    params
+}
+
+fn self_signed(params: CertificateParams) -> (String, Authority) {
+    let key = KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    (pem, Issuer::new(params, key))
+}
+
+fn pair(
+    directory: &Path,
+    name: &str,
+    params: &CertificateParams,
+    key: KeyPair,
+    issuer: &Authority,
+    intermediate_pem: &str,
+) -> Pair {
+    let leaf_pem = params.signed_by(&key, issuer).unwrap().pem();
+    Pair {
+        chain: write(
+            directory,
+            &format!("{name}.chain.crt"),
+            &(leaf_pem + intermediate_pem),
+        ),
+        key: write(
+            directory,
+            &format!("{name}.pkcs8.key"),
+            &key.serialize_pem(),
+        ),
+    }
+}
+
+fn revocation_list(issuer: &Authority, serial_numbers: &[u8]) -> String {
+    let revoked = |serial_number: &u8| RevokedCertParams {
+        serial_number: SerialNumber::from_slice(&[*serial_number]),
+        revocation_time: date_time_ymd(2024, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(4000, 1, 1),
+        crl_number: SerialNumber::from_slice(&[1]),
+        issuing_distribution_point: None,
+        revoked_certs: serial_numbers.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    }
+    .signed_by(issuer)
+    .unwrap()
+    .pem()
+    .unwrap()
+}
+
+/// PKCS#8 wraps the older form of a key: version, algorithm, then the older form itself.
+fn traditional_pem(label: &str, pkcs8: &[u8]) -> String {
+    let (_, outer) = parse_der(pkcs8).unwrap();
+    let base64 = STANDARD.encode(outer.as_sequence().unwrap()[2].as_slice().unwrap());
+    let lines: Vec<&str> = base64
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
