@@ -165,7 +165,7 @@ impl Connection {
         });
         match outcome {
             Ok((reading, is_drained)) => {
-                if self.is_leaving && !shard.has_output(self.slot) {
+                if self.is_leaving && is_drained && !shard.has_output(self.slot) {
                     drop(shard);
                     return self.depart(Departure::SERVER_SHUTDOWN, ctx);
                 }

@@ -16,6 +16,7 @@ mod mosquitto;
 #[path = "../support/mqtt.rs"]
 mod mqtt;
 #[path = "../support/pki.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
 mod pki;
 mod presence;
 mod program;
