@@ -1,4 +1,43 @@
-//! HearthMQ: an MQTT broker whose live sessions an application can control.
+//! HearthMQ: an MQTT broker (3.1, 3.1.1 and 5.0) whose live sessions an application can control.
+//!
+//! It changes the Keep Alive of a connected client without disconnecting it, answers truthfully
+//! whether a client is online, and tells presence in an order that cannot be misread.
+//!
+//! ```no_run
+//! use hearthmq::{Broker, auth::AllowAll, mqtt::QoS};
+//!
+//! # #[derive(Debug, thiserror::Error)] #[error(transparent)]
+//! # enum Error { Start(#[from] hearthmq::broker::StartError), Ask(#[from] hearthmq::control::ControlError),
+//! #     Publish(#[from] hearthmq::broker::PublishError) }
+//! #[actix_web::main]
+//! async fn main() -> Result<(), Error> {
+//!     let broker = Broker::builder()
+//!         .tcp("127.0.0.1:1883")
+//!         .authenticator(AllowAll)
+//!         .authorizer(AllowAll)
+//!         .start()
+//!         .await?;
+//!     broker.publish("hello/world", b"hi", QoS::AtLeastOnce, false).await?;
+//!     if broker.online("car-17").await? {
+//!         broker.set_keep_alive("car-17", 120).await?;
+//!     }
+//!     broker.shutdown(std::time::Duration::from_secs(10)).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Layout
+//!
+//! - [`broker`]: the [`Broker`] that an application holds, and how it is built.
+//! - [`control`], [`hooks`], [`metrics`]: what can be asked of it, what it tells, what it counts.
+//! - [`http`]: the REST interface, as routes for an actix-web `App`.
+//! - [`actors`]: the [`Registry`](actors::Registry) of each shard and the messages that it takes.
+//! - [`auth`], [`store`]: traits for one's own accounts, permissions and storage, and those that
+//!   come with it.
+//! - [`mqtt`], [`session`], [`router`]: the protocol; pure, without I/O and without a clock.
+//! - [`net`], [`config`], [`limits`]: TLS, the program's configuration, the bounds.
+//!
+//! `src/architecture.md` shows how they work together.
 
 pub mod actors;
 pub mod auth;

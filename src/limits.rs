@@ -18,6 +18,8 @@ pub struct Limits {
     pub connects_per_address_per_sec: u32,
     /// CONNECTs from one address that may come at once before the rate counts.
     pub connects_per_address_burst: u32,
+    /// Sessions at one time, with and without a connection.
+    pub sessions_max: u32,
     /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included.
     pub connect_timeout_secs: u16,
     /// Bytes of one Control Packet; MQTT 5 clients are told as Maximum Packet Size.
@@ -66,6 +68,7 @@ impl Default for Limits {
             connections_per_address_max: 20_000,
             connects_per_address_per_sec: 1_000,
             connects_per_address_burst: 20_000,
+            sessions_max: 1_000_000,
             connect_timeout_secs: 10,
             packet_bytes_max: 1_048_576,
             topic_bytes_max: 4_096,

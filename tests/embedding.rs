@@ -2,7 +2,8 @@
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a test that cannot go on fails there and then"
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on, or meets a packet that it does not expect, fails there"
 )]
 
 #[path = "support/mqtt.rs"]
@@ -113,7 +114,7 @@ async fn the_application_publishes_and_subscribes_beside_the_clients() {
     );
     assert_eq!(received.qos, QoS::AtLeastOnce);
 
-    assert!(matches!(broker.subscribe("a/#/b", QoS::AtMostOnce), Err(_)));
+    assert!(broker.subscribe("a/#/b", QoS::AtMostOnce).is_err());
     let refused = broker.publish("a/+", b"", QoS::AtMostOnce, false).await;
     assert!(matches!(refused, Err(PublishError::Topic(_))));
 }

@@ -78,6 +78,8 @@ enum Reading {
     Waits,
     /// There may be more, but it is others' turn.
     Yields,
+    /// The client does not take its answers, and is asked for nothing before it does.
+    Blocked,
 }
 
 impl Connection {
@@ -101,6 +103,18 @@ impl Connection {
             is_leaving: false,
             _permit: permit,
         }
+    }
+
+    /// A connection that has no session: these bytes are written, then it is closed.
+    pub(super) fn closing(
+        shard: Rc<RefCell<Shard>>,
+        transport: Box<dyn Transport>,
+        bytes: Vec<u8>,
+        permit: Permit,
+    ) -> Self {
+        let mut connection = Self::new(shard, (u32::MAX, 0), transport, Vec::new(), permit);
+        connection.phase = Phase::Closing { bytes, written: 0 };
+        connection
     }
 
     /// Does what there is to do; `Ready` once the stream is closed.
@@ -160,16 +174,21 @@ impl Connection {
         let outcome = self.read(&mut shard, ctx, task);
         shard.flush_outboxes();
         let outcome = outcome.and_then(|reading| {
-            let written = self.write(&mut shard, task)?;
-            Ok((reading, written))
+            let is_drained = self.write(&mut shard, task)?;
+            let reads_on = match reading {
+                Reading::Waits => false,
+                Reading::Yields => true,
+                Reading::Blocked => self.may_read(&shard),
+            };
+            Ok(reads_on || !is_drained)
         });
         match outcome {
-            Ok((reading, is_drained)) => {
-                if self.is_leaving && is_drained && !shard.has_output(self.slot) {
+            Ok(has_more_to_do) => {
+                if self.is_leaving && !has_more_to_do && !shard.has_output(self.slot) {
                     drop(shard);
                     return self.depart(Departure::SERVER_SHUTDOWN, ctx);
                 }
-                if matches!(reading, Reading::Yields) || !is_drained {
+                if has_more_to_do {
                     task.waker().wake_by_ref();
                 }
                 if let Some(connected) = shard
@@ -205,6 +224,10 @@ impl Connection {
             if self.is_held || shard.is_congested() {
                 self.hold(ctx);
                 return Ok(Reading::Waits);
+            }
+            if !self.may_read(shard) {
+                self.check_keep_alive(shard)?;
+                return Ok(Reading::Blocked);
             }
             let read = if self.tail.len() > TAIL_IN_SCRATCH_MAX {
                 self.read_into_tail(shard, task)
@@ -282,6 +305,11 @@ impl Connection {
             self.tail.clear();
             self.tail.extend_from_slice(rest);
         }
+    }
+
+    fn may_read(&self, shard: &Shard) -> bool {
+        let link = shard.slot(self.slot).and_then(|s| s.session.link());
+        link.is_some_and(|link| link.may_read())
     }
 
     /// Nothing came. If the deadline has passed, and the sweep has said so, that was it.
@@ -375,6 +403,9 @@ impl Actor for Connection {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(Drive);
+        if !matches!(self.phase, Phase::Open) {
+            ctx.run_later(CLOSING_TIME_MAX, |_, ctx| ctx.stop());
+        }
     }
 
     fn stopped(&mut self, ctx: &mut Self::Context) {

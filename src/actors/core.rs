@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix::Addr;
-use foldhash::quality::FixedState;
+use foldhash::quality::RandomState;
 
 use super::{Clock, Registry, in_process::InProcess};
 use crate::{
@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) in_process: InProcess,
     pub(crate) versions: Versions,
+    /// Random, so that nobody can choose client identifiers that all live on one shard.
+    homes: RandomState,
     shards: OnceLock<Box<[ShardHandle]>>,
 }
 
@@ -71,6 +73,7 @@ impl Core {
             queue_usage: Arc::default(),
             in_process: InProcess::default(),
             versions: Versions::new(parts.store)?,
+            homes: RandomState::default(),
             shards: OnceLock::new(),
             node: parts.node,
             limits: parts.limits,
@@ -99,6 +102,14 @@ impl Core {
 
     pub(crate) fn shard(&self, host: Host) -> Option<&ShardHandle> {
         self.shards().get(usize::from(host.0))
+    }
+
+    /// Sessions of all shards, with and without a connection.
+    pub(crate) fn sessions(&self) -> usize {
+        self.metrics
+            .shards()
+            .map(|shard| shard.sessions.value() as usize)
+            .sum()
     }
 
     /// Counts what belongs to no shard.
@@ -139,7 +150,7 @@ impl Core {
 
     /// Where a client identifier lives: always the same shard while the broker runs.
     pub(crate) fn home(&self, client_id: &str) -> Host {
-        let hash = FixedState::default().hash_one(client_id);
+        let hash = self.homes.hash_one(client_id);
         Host((hash % self.shards().len().max(1) as u64) as u16)
     }
 }

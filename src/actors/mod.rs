@@ -1,6 +1,6 @@
 //! Actors, clocks and byte streams around the pure layers; the only place that knows actix.
 //!
-//! A [`Registry`] actor a shard maps client identifiers to sessions and to the [`Connection`]
+//! A [`Registry`] actor a shard maps client identifiers to sessions and to the `Connection`
 //! actors of those that are connected. Whatever happens to one client identifier happens on its
 //! home shard, in one order, without locks.
 

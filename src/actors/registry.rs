@@ -99,9 +99,13 @@ impl Handler<Attach> for Registry {
         let mut shard = self.shard.borrow_mut();
         let prepared = match shard.prepare(&connect, now) {
             Ok(prepared) => prepared,
-            Err(error) => {
-                // Without a durable version presence could go back; the client may try again.
-                tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
+            Err(refusal) => {
+                shard
+                    .metrics
+                    .connects_refused
+                    .increment(refusal.counted_as());
+                let bytes = refusal.conn_ack(connect.version);
+                Connection::closing(self.shard.clone(), transport, bytes, permit).start();
                 return;
             }
         };

@@ -24,7 +24,7 @@ use super::{
     password::{PasswordHashError, StoredPassword},
 };
 
-/// MQTT gives a user name two bytes of length. [MQTT-1.5.4]
+/// MQTT gives a string two bytes for its length, section 1.5.4.
 const NAME_BYTES_MAX: usize = 65_535;
 
 /// Accounts as a file lists them.

@@ -200,7 +200,7 @@ impl FileAuthenticator {
         let digest = self
             .digest_key
             .digest(login.name, login.stored.as_str(), login.password);
-        if self.memory().verified.contains(&digest, now()) {
+        if self.memory().remembers(&login, &digest) {
             return Ok(true);
         }
         let place = self
@@ -213,8 +213,8 @@ impl FileAuthenticator {
         {
             // What happened to others meanwhile: a fleet that comes with one credential is hashed
             // once, and a volley of guesses is cut short.
-            let memory = self.memory();
-            if memory.verified.contains(&digest, now()) {
+            let mut memory = self.memory();
+            if memory.remembers(&login, &digest) {
                 return Ok(true);
             }
             memory.admit(login.address, login.name)?;
@@ -279,6 +279,15 @@ impl Memory {
                 Err(AuthenticationError::TooManyAttempts { retry_after_secs })
             }
         }
+    }
+
+    /// Whether it was found right a moment ago: a success like any other.
+    fn remembers(&mut self, login: &Login<'_>, digest: &Digest) -> bool {
+        let right = self.verified.contains(digest, now());
+        if right {
+            self.throttle.succeeded(login.address, login.name);
+        }
+        right
     }
 
     fn write_down(&mut self, address: IpAddr, name: &str, digest: Digest, right: bool) {

@@ -4,12 +4,12 @@
 //! about one action of that identity. MQTT clients and REST callers go through the same two.
 //! Nothing here knows a session, an actor or HTTP.
 
-mod accounts;
+pub mod accounts;
 mod authenticator;
 mod file;
 mod password;
-mod policy;
-mod throttle;
+pub mod policy;
+pub mod throttle;
 mod verified;
 
 pub use accounts::{Accounts, User, add_user};

@@ -185,6 +185,7 @@ impl Builder {
         let broker = Broker {
             running: Arc::new(Running {
                 core,
+                admission,
                 arbiters: Mutex::new(arbiters),
                 local_addrs,
                 stop: CancellationToken::new(),
@@ -195,7 +196,7 @@ impl Builder {
         };
         for ((listener, address), tls) in listeners {
             broker
-                .accept(&listener, &handles, &admission, tls.as_ref())
+                .accept(&listener, &handles, tls.as_ref())
                 .map_err(|source| StartError::Listen { address, source })?;
         }
         Ok(broker)
@@ -217,11 +218,14 @@ impl Broker {
         &self,
         listener: &TcpListener,
         arbiters: &[ArbiterHandle],
-        admission: &Arc<Admission>,
         tls: Option<&Arc<rustls::ServerConfig>>,
     ) -> io::Result<()> {
         let Running {
-            core, stop, open, ..
+            core,
+            admission,
+            stop,
+            open,
+            ..
         } = &*self.running;
         let accept_on = |shard: usize| {
             let parts = ListenerParts {

@@ -37,7 +37,7 @@ use crate::{
     http::{self, Api, ApiOptions},
     metrics::Metrics,
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
-    net::{Arrival, handshake},
+    net::{Admission, Arrival, handshake},
 };
 
 /// Whoever asks waits so long for an answer.
@@ -54,6 +54,7 @@ pub struct Broker {
 
 struct Running {
     core: Arc<Core>,
+    admission: Arc<Admission>,
     arbiters: Mutex<Vec<Arbiter>>,
     local_addrs: Vec<SocketAddr>,
     stop: CancellationToken,
@@ -66,7 +67,6 @@ struct Running {
 impl Broker {
     /// A broker to be configured. Nobody may connect until an authenticator and an authorizer are
     /// given.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -305,6 +305,12 @@ impl Broker {
             self.metrics(),
             options,
         )
+    }
+
+    /// Connections that count against the limits: those online and those on their way in or out.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.running.admission.connections()
     }
 
     /// Stops accepting and reading, writes what is queued to the sockets, tells MQTT 5.0 clients

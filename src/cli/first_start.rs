@@ -1,6 +1,7 @@
 //! The first start: a data directory, an account, a policy, and what to try first.
 //!
-//! Called before anything listens, with the data directory locked. Whatever is there already is left as it is.
+//! Called before anything listens, with the data directory locked. Whatever is there already is
+//! left as it is.
 
 use std::{
     fs, io,

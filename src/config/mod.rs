@@ -257,7 +257,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info".into(),
+            filter: "info,actix_server=warn".into(),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Gauge {
     }
 }
 
-/// A [`Counter`] for each value of a [`Label`].
+/// A [`Counter`] for each value of an enum.
 #[derive(Debug)]
 pub struct PerLabel<L> {
     counters: Box<[Counter]>,

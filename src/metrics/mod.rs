@@ -59,6 +59,10 @@ labels! {
         Malformed = "malformed",
         /// The TLS handshake failed.
         Tls = "tls",
+        /// Sessions were at their limit.
+        SessionsMax = "sessions_max",
+        /// The store could not remember what it must.
+        Store = "store",
         /// A protocol version that the broker does not speak.
         ProtocolVersion = "protocol_version",
         /// A client identifier that cannot be used.
@@ -144,6 +148,11 @@ impl Metrics {
     #[must_use]
     pub fn shard(&self, index: usize) -> Arc<ShardMetrics> {
         self.shards[index.min(self.shards.len() - 1)].clone()
+    }
+
+    /// What all shards write.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardMetrics> {
+        self.shards.iter().map(|shard| &**shard)
     }
 
     /// What is counted once for all shards, as of now.

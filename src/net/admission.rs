@@ -50,11 +50,20 @@ impl Admission {
         }
     }
 
+    /// Connections that are in.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Lets a connection in, or says which limit is in its way.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
         let address = network_of(address);
         if let Some(rate) = &self.rate {
-            if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_BETWEEN_CLEANUPS == 0 {
+            if self
+                .checks
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(CHECKS_BETWEEN_CLEANUPS)
+            {
                 rate.retain_recent();
             }
             rate.check_key(&address)

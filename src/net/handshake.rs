@@ -13,9 +13,9 @@ use crate::{
     },
     metrics::{ConnectRefusal, ShardMetrics},
     mqtt::{
-        ConnAck, ConnAckProperties, Connect, DecodeError, DecodeErrorKind, Decoded, LastWill,
-        Message, Packet, ProtocolVersion, Publication, ReasonCode, decode_connect, encode,
-        refusal_version,
+        ConnAck, ConnAckProperties, Connect, DecodeError, DecodeErrorKind, DecodeLimits, Decoded,
+        LastWill, Message, Packet, ProtocolVersion, Publication, ReasonCode, decode_connect,
+        encode, refusal_version,
     },
 };
 
@@ -31,6 +31,17 @@ pub(crate) struct Arrival {
 
 /// Bytes read at a time before the client is known.
 const READ_BYTES: usize = 2048;
+
+/// A CONNECT is no larger than this, whatever other packets may be: nobody knows yet who sends it.
+const CONNECT_BYTES_MAX: u32 = 256 * 1024;
+
+fn connect_limits(core: &Core) -> DecodeLimits {
+    let limits = core.decode_limits();
+    DecodeLimits {
+        packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX),
+        ..limits
+    }
+}
 
 /// A CONNECT that is not accepted.
 struct Refusal {
@@ -76,7 +87,7 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
         }
     };
     let read_ahead = buffer.split_off(length);
-    let accepted = match decode_connect(&buffer, &core.decode_limits()) {
+    let accepted = match decode_connect(&buffer, &connect_limits(core)) {
         Ok(Decoded::Packet {
             packet: Packet::Connect(connect),
             ..
@@ -110,7 +121,7 @@ async fn read_connect(
     buffer: &mut Vec<u8>,
     core: &Core,
 ) -> Result<usize, Refusal> {
-    let limits = core.decode_limits();
+    let limits = connect_limits(core);
     loop {
         match decode_connect(buffer, &limits) {
             Ok(Decoded::Packet {
@@ -161,14 +172,7 @@ async fn accept(
 ) -> Result<AcceptedConnect, Refusal> {
     let version = connect.version;
     let is_assigned = connect.client_id.is_empty();
-    // Before MQTT 5.0 a session that is to last needs a name. [MQTT-3.1.3-8]
-    if is_assigned && !version.has_properties() && !connect.clean_start {
-        return Err(Refusal::with(
-            version,
-            ReasonCode::ClientIdentifierNotValid,
-            ConnectRefusal::ClientIdentifier,
-        ));
-    }
+    let client_id = client_id(&connect)?;
     if connect.properties.authentication_method.is_some() {
         return Err(Refusal::with(
             version,
@@ -176,38 +180,30 @@ async fn accept(
             ConnectRefusal::BadCredentials,
         ));
     }
-    let client_id: Arc<str> = if is_assigned {
-        assigned_client_id().into()
-    } else {
-        connect.client_id.into()
-    };
     let identity = authenticate(&connect, &client_id, peer, certificate, core).await?;
-    let request = |action| AccessRequest {
-        identity: &identity,
-        client_id: &client_id,
-        peer,
-        action,
+    let allows = |action: Action<'_>| {
+        let (identity, client_id) = (&identity, &*client_id);
+        let request = AccessRequest {
+            identity,
+            client_id,
+            peer,
+            action,
+        };
+        core.authorizer.authorize(&request) == Decision::Allow
     };
-    let denied = |action| core.authorizer.authorize(&request(action)) == Decision::Deny;
-    let not_authorized = || {
-        Refusal::with(
+    let may_publish_will = connect.will.as_ref().is_none_or(|will| {
+        let &LastWill {
+            topic, qos, retain, ..
+        } = will;
+        !topic.starts_with("$events/") && allows(Action::Publish { topic, qos, retain })
+    });
+    if !allows(Action::Connect) || !may_publish_will {
+        let counted_as = ConnectRefusal::NotAuthorized;
+        return Err(Refusal::with(
             version,
             ReasonCode::NotAuthorized,
-            ConnectRefusal::NotAuthorized,
-        )
-    };
-    if denied(Action::Connect) {
-        return Err(not_authorized());
-    }
-    if let Some(will) = &connect.will
-        && (will.topic.starts_with("$events/")
-            || denied(Action::Publish {
-                topic: will.topic,
-                qos: will.qos,
-                retain: will.retain,
-            }))
-    {
-        return Err(not_authorized());
+            counted_as,
+        ));
     }
     Ok(AcceptedConnect {
         is_assigned,
@@ -227,6 +223,25 @@ async fn accept(
         client_id,
         peer,
     })
+}
+
+/// The client's own identifier, or one that is made for it where its version allows that.
+fn client_id(connect: &Connect<'_>) -> Result<Arc<str>, Refusal> {
+    if !connect.client_id.is_empty() {
+        return Ok(connect.client_id.into());
+    }
+    let needs_name = match connect.version {
+        ProtocolVersion::V3_1 => true,
+        // A session that is to last. [MQTT-3.1.3-8]
+        ProtocolVersion::V3_1_1 => !connect.clean_start,
+        ProtocolVersion::V5 => false,
+    };
+    if needs_name {
+        let reason = ReasonCode::ClientIdentifierNotValid;
+        let counted_as = ConnectRefusal::ClientIdentifier;
+        return Err(Refusal::with(connect.version, reason, counted_as));
+    }
+    Ok(assigned_client_id().into())
 }
 
 async fn authenticate(

@@ -197,15 +197,18 @@ fn build(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
         None => builder.with_no_client_auth(),
     }
     .with_single_cert(chain, key)
-    .map_err(|error| match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::KeyMismatch {
-            key: config.key.clone(),
-            certificate: config.certificate.clone(),
-        },
-        source => TlsError::Certificate {
-            path: config.certificate.clone(),
-            source,
-        },
+    .map_err(|source| {
+        if source == rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
+            TlsError::KeyMismatch {
+                key: config.key.clone(),
+                certificate: config.certificate.clone(),
+            }
+        } else {
+            TlsError::Certificate {
+                path: config.certificate.clone(),
+                source,
+            }
+        }
     })?;
     if asks_for_certificates {
         // A resumed session is not verified again: a certificate that has since expired would do.
@@ -276,16 +279,15 @@ fn read_key(path: &Path, provider: &CryptoProvider) -> Result<PrivateKeyDer<'sta
             path: path.to_owned(),
         });
     }
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|source| match source {
-        pem::Error::NoItemsFound => TlsError::Missing {
-            path: path.to_owned(),
-            wanted: "private key",
-            begins: "BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY",
-        },
-        source => TlsError::Pem {
-            path: path.to_owned(),
-            source,
-        },
+    let mut keys = PrivateKeyDer::pem_slice_iter(&text);
+    let key = keys.next().ok_or_else(|| TlsError::Missing {
+        path: path.to_owned(),
+        wanted: "private key",
+        begins: "BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY",
+    })?;
+    let key = key.map_err(|source| TlsError::Pem {
+        path: path.to_owned(),
+        source,
     })?;
     match provider.key_provider.load_private_key(key.clone_key()) {
         Ok(_) => Ok(key),

@@ -35,12 +35,17 @@ struct Store {
     root: Node,
     messages: usize,
     bytes: usize,
+    /// When room was last looked for among what has expired.
+    cleaned_at: Timestamp,
 }
+
+/// A full store looks for expired messages no more often than this: it looks at every message.
+const CLEAN_EVERY_SECS: u64 = 10;
 
 #[derive(Debug, Default)]
 struct Node {
     message: Option<Arc<Message>>,
-    children: HashMap<Box<str>, Node, RandomState>,
+    children: HashMap<Box<str>, Self, RandomState>,
 }
 
 impl Retained {
@@ -54,17 +59,19 @@ impl Retained {
     }
 
     /// Retains `message` in place of its topic's former one. [MQTT-3.3.1-5]
+    /// Messages that have expired by `now` go if their room is needed.
     ///
     /// # Errors
     /// [`RetainedFull`] if a limit would be passed; nothing is changed then.
-    pub fn set(&self, message: Arc<Message>) -> Result<(), RetainedFull> {
+    pub fn set(&self, message: Arc<Message>, now: Timestamp) -> Result<(), RetainedFull> {
         let mut store = self.write();
-        let former = store.root.find(message.topic()).map(|m| m.size());
-        let bytes = store.bytes + message.size() - former.unwrap_or(0);
-        let messages = store.messages + usize::from(former.is_none());
-        if messages > self.limits.messages_max || bytes > self.limits.bytes_max {
-            return Err(RetainedFull);
-        }
+        let (messages, bytes) = match self.usage_with(&store, &message) {
+            Ok(usage) => usage,
+            Err(RetainedFull) => {
+                store.clean(now);
+                self.usage_with(&store, &message)?
+            }
+        };
         let mut node = &mut store.root;
         for level in message.topic().split('/') {
             if !node.children.contains_key(level) {
@@ -80,13 +87,20 @@ impl Retained {
         Ok(())
     }
 
+    /// Messages and bytes once `message` is retained, if there is room for it.
+    fn usage_with(&self, store: &Store, message: &Message) -> Result<(usize, usize), RetainedFull> {
+        let former = store.root.find(message.topic()).map(|m| m.size());
+        let bytes = store.bytes + message.size() - former.unwrap_or(0);
+        let messages = store.messages + usize::from(former.is_none());
+        if messages > self.limits.messages_max || bytes > self.limits.bytes_max {
+            return Err(RetainedFull);
+        }
+        Ok((messages, bytes))
+    }
+
     /// Forgets the retained message of `topic`. [MQTT-3.3.1-6]
     pub fn clear(&self, topic: &str) {
-        let mut store = self.write();
-        if let Some(message) = store.root.remove(topic) {
-            store.messages -= 1;
-            store.bytes -= message.size();
-        }
+        self.write().remove(topic);
     }
 
     /// The retained messages whose topic matches `filter`, a valid one that is not shared.
@@ -117,7 +131,45 @@ impl Retained {
     }
 }
 
+impl Store {
+    fn remove(&mut self, topic: &str) {
+        if let Some(message) = self.root.remove(topic) {
+            self.messages -= 1;
+            self.bytes -= message.size();
+        }
+    }
+
+    /// Removes what has expired, unless that was done a moment ago.
+    fn clean(&mut self, now: Timestamp) {
+        if now < self.cleaned_at.plus_secs(CLEAN_EVERY_SECS) {
+            return;
+        }
+        self.cleaned_at = now;
+        let Self {
+            root,
+            messages,
+            bytes,
+            ..
+        } = self;
+        root.remove_expired(now, &mut |message| {
+            *messages -= 1;
+            *bytes -= message.size();
+        });
+    }
+}
+
 impl Node {
+    /// Removes what has expired, and the nodes that only led to it.
+    fn remove_expired(&mut self, now: Timestamp, removed: &mut impl FnMut(&Message)) {
+        if let Some(message) = self.message.take_if(|m| m.publication().has_expired(now)) {
+            removed(&message);
+        }
+        self.children.retain(|_, child| {
+            child.remove_expired(now, removed);
+            child.message.is_some() || !child.children.is_empty()
+        });
+    }
+
     fn find(&self, topic: &str) -> Option<&Arc<Message>> {
         let mut node = self;
         for level in topic.split('/') {

@@ -28,6 +28,10 @@ const INDEXED_FROM: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct SubscriberSet {
     list: Vec<Subscriber>,
+    #[expect(
+        clippy::box_collection,
+        reason = "most sets have none, and there are many sets"
+    )]
     positions: Option<Box<HashMap<Place, u32, RandomState>>>,
 }
 

@@ -36,6 +36,10 @@ enum Children {
     #[default]
     None,
     One(Box<str>, u32),
+    #[expect(
+        clippy::box_collection,
+        reason = "most nodes have none, and there are many nodes"
+    )]
     Many(Box<HashMap<Box<str>, u32, RandomState>>),
 }
 

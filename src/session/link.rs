@@ -5,7 +5,8 @@ use super::{
     alias::{AliasesIn, AliasesOut},
 };
 use crate::mqtt::{
-    Disconnect, DisconnectProperties, Packet, ProtocolVersion, ReasonCode, encode_within,
+    Disconnect, DisconnectProperties, Packet, ProtocolVersion, Publication, PublishAs, ReasonCode,
+    encode_publish, encode_within,
 };
 
 /// What CONNECT and the broker's limits settled for a connection.
@@ -43,6 +44,8 @@ pub struct Link {
     out: Vec<u8>,
     /// How much of them is written.
     written: usize,
+    /// From so many unwritten bytes on, the client is read no further.
+    unwritten_max: usize,
     /// PUBLISH packets that were encoded since somebody last asked, by QoS.
     pub(super) sent: [u32; 3],
     /// How many QoS 1 and 2 messages of this connection are not acknowledged.
@@ -52,6 +55,9 @@ pub struct Link {
 /// Up to so many bytes are encoded ahead of the socket; what comes then waits in the queue,
 /// where it is shared with the other subscribers and counted.
 const OUT_BYTES_AHEAD: usize = 64 * 1024;
+/// Up to so many bytes of answers are kept, beside the messages, for a client that does not take
+/// them. It is not asked for more until it does.
+const ANSWER_BYTES_AHEAD: usize = 64 * 1024;
 
 impl Link {
     /// A connection that begins at `now` with its CONNECT.
@@ -63,6 +69,7 @@ impl Link {
             aliases_out: AliasesOut::new(settings.topic_aliases_out_max),
             out: Vec::new(),
             written: 0,
+            unwritten_max: OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD,
             sent: [0; 3],
             unacknowledged: 0,
             settings,
@@ -131,12 +138,42 @@ impl Link {
 
     /// Whether another message may be encoded ahead of the socket.
     pub(super) const fn has_room(&self) -> bool {
-        self.out.len() - self.written < OUT_BYTES_AHEAD
+        self.unwritten() < OUT_BYTES_AHEAD
+    }
+
+    /// Whether the client may ask for more: it takes what it is answered. Messages alone, however
+    /// large and however slowly they are taken, never make it `false`.
+    #[must_use]
+    pub const fn may_read(&self) -> bool {
+        self.unwritten() < self.unwritten_max
+    }
+
+    const fn unwritten(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Forgets what is written before more is appended, so that the output of a client that never
+    /// quite catches up does not grow for ever. It moves less than it forgets.
+    fn reclaim(&mut self) {
+        if self.written >= OUT_BYTES_AHEAD && self.written >= self.unwritten() {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Sends a message; the caller knows that the client accepts its size.
+    pub(super) fn send_publish(&mut self, publication: &Publication<'_>, how: &PublishAs<'_>) {
+        self.reclaim();
+        encode_publish(&mut self.out, self.settings.version, publication, how);
+        self.unwritten_max = self.unwritten().max(OUT_BYTES_AHEAD) + ANSWER_BYTES_AHEAD;
+        self.aliases_out.defined(publication.topic, how.topic_alias);
+        self.sent[usize::from(how.flags.qos.number())] += 1;
     }
 
     /// Sends a packet of the broker's. Reason String and User Properties are left out where they
     /// would make it larger than the client accepts; what is too large even so is not sent.
     pub fn send(&mut self, packet: &Packet<'_>) {
+        self.reclaim();
         let sent = encode_within(
             packet,
             self.settings.version,

@@ -182,6 +182,12 @@ impl Session {
         self.outgoing.queued()
     }
 
+    /// Whether the queue is at its bound, or past it by retained messages.
+    #[must_use]
+    pub fn is_queue_full(&self) -> bool {
+        self.outgoing.is_queue_full()
+    }
+
     /// QoS 1 and 2 messages that were sent and are not acknowledged.
     #[must_use]
     pub fn in_flight(&self) -> usize {

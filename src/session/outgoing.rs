@@ -9,7 +9,7 @@ use super::{
 };
 use crate::mqtt::{
     Ack, Message, Packet, PacketId, Publication, PublishAs, PublishFlags, QoS, ReasonCode,
-    Timestamp, encode_publish, publish_size,
+    Timestamp, TopicAlias, publish_size,
 };
 
 /// A message on its way to several sessions. Those that must keep it share one copy.
@@ -96,6 +96,10 @@ impl Outgoing {
 
     pub(super) fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    pub(super) fn is_queue_full(&self) -> bool {
+        self.queue.is_full()
     }
 
     pub(super) const fn in_flight(&self) -> usize {
@@ -334,25 +338,32 @@ fn write(
     now: Timestamp,
 ) -> bool {
     let version = link.settings.version;
-    let alias = link.aliases_out.alias_for(publication.topic);
-    let how = PublishAs {
+    let mut how = PublishAs {
         flags: PublishFlags {
             dup,
             qos: delivery.qos,
             retain: delivery.retain,
         },
         packet_id,
-        topic_alias: alias,
+        topic_alias: link.aliases_out.alias_for(publication.topic),
         subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),
         message_expiry_interval: publication.remaining_expiry_secs(now),
     };
     // The client's Maximum Packet Size. [MQTT-3.1.2-24]
     let maximum = link.settings.maximum_packet_size;
-    if maximum < u32::MAX && publish_size(version, publication, &how) > maximum as usize {
-        return false;
+    let fits = |how: &PublishAs<'_>| {
+        maximum == u32::MAX || publish_size(version, publication, how) <= maximum as usize
+    };
+    if !fits(&how) {
+        // To define an alias takes bytes that the message itself may need.
+        how.topic_alias = match how.topic_alias {
+            TopicAlias::Define(_) => TopicAlias::None,
+            TopicAlias::None | TopicAlias::Use(_) => return false,
+        };
+        if !fits(&how) {
+            return false;
+        }
     }
-    encode_publish(link.out_mut(), version, publication, &how);
-    link.aliases_out.defined(publication.topic, alias);
-    link.sent[usize::from(delivery.qos.number())] += 1;
+    link.send_publish(publication, &how);
     true
 }

@@ -110,6 +110,11 @@ impl Queue {
         self.waiting.len()
     }
 
+    /// Whether not even an empty message has room.
+    pub(super) fn is_full(&self) -> bool {
+        !self.has_room(0)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -126,7 +131,7 @@ impl Queue {
         while !self.has_room(size) {
             let may_displace = envelope.qos != QoS::AtMostOnce
                 && self.limits.when_full == WhenFull::DropOldest
-                && size <= self.limits.bytes_max;
+                && self.has_room_when_empty(size);
             if !may_displace || self.pop().is_none() {
                 return Pushed::Refused;
             }
@@ -164,6 +169,12 @@ impl Queue {
             self.waiting = VecDeque::new();
         }
         Some(envelope)
+    }
+
+    /// Whether it helps to drop what waits here: the other queues keep what they have.
+    fn has_room_when_empty(&self, size: usize) -> bool {
+        let others = self.usage.bytes().saturating_sub(self.bytes);
+        size <= self.limits.bytes_max && others + size <= self.limits.bytes_in_all_max
     }
 
     fn has_room(&self, size: usize) -> bool {

@@ -1,5 +1,23 @@
 //! The broker from outside, in dialogues. Time is virtual wherever it matters.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect fails"
+)]
+
 mod support;
 
+mod aliases_and_properties;
+mod connecting;
 mod keep_alive;
+mod limits;
+mod presence;
+mod protocol;
+mod retained;
+mod sessions;
+mod shared_subscriptions;
+mod slow_readers;
+mod subscriptions;
+mod takeover;
+mod wills;

@@ -11,10 +11,46 @@ use crate::{
         messages::{AcceptedConnect, Finish},
     },
     hooks::DisconnectReason,
-    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp},
+    metrics::ConnectRefusal,
+    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode},
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
-    store::StoreError,
 };
+
+/// Why an accepted CONNECT gets no session.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::actors) enum NoSession {
+    /// There are as many as there may be.
+    Full,
+    /// The store could not remember what it must.
+    Store,
+}
+
+impl NoSession {
+    pub(in crate::actors) const fn counted_as(self) -> ConnectRefusal {
+        match self {
+            Self::Full => ConnectRefusal::SessionsMax,
+            Self::Store => ConnectRefusal::Store,
+        }
+    }
+
+    /// The CONNACK that says so.
+    pub(in crate::actors) fn conn_ack(self, version: ProtocolVersion) -> Vec<u8> {
+        let reason = match self {
+            Self::Full => ReasonCode::QuotaExceeded,
+            Self::Store => ReasonCode::ServerUnavailable,
+        };
+        let properties = ConnAckProperties::default();
+        let ack = ConnAck {
+            session_present: false,
+            reason,
+            properties,
+        }; // [MQTT-3.2.2-6]
+        let mut bytes = Vec::new();
+        let encoded = encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes);
+        debug_assert!(encoded.is_ok(), "a plain CONNACK can be said");
+        bytes
+    }
+}
 
 /// A session that is ready for its connection.
 pub(in crate::actors) struct Prepared {
@@ -26,17 +62,27 @@ pub(in crate::actors) struct Prepared {
 impl Shard {
     /// Finds or makes the session of an accepted CONNECT. An older connection is gone afterwards,
     /// and its end was told, so that what follows is in order.
+    ///
+    /// # Errors
+    /// Why there can be no session; nothing has changed then.
     pub(in crate::actors) fn prepare(
         &mut self,
         connect: &AcceptedConnect,
         now: Timestamp,
-    ) -> Result<Prepared, StoreError> {
+    ) -> Result<Prepared, NoSession> {
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing
             .and_then(|s| self.slot(s))
             .map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
-        self.core.versions.reserve(version)?;
+        if existing.is_none() && self.core.sessions() >= self.core.limits.sessions_max as usize {
+            return Err(NoSession::Full);
+        }
+        if let Err(error) = self.core.versions.reserve(version) {
+            // Without a durable version presence could go back; the client may try again.
+            tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
+            return Err(NoSession::Store);
+        }
         if let Some(slot) = existing {
             self.take_over(slot, connect.clean_start, now);
         }
@@ -59,6 +105,7 @@ impl Shard {
                 version,
             };
         }
+        self.set_timer(slot);
         Ok(Prepared {
             slot,
             link: version,
@@ -143,6 +190,7 @@ impl Shard {
             will: None,
             will_at: None,
             expires_at: None,
+            timer_at: None,
             recent_topic: None,
         }) as u32;
         self.clients.insert(connect.client_id.clone(), slot);

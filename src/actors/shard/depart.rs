@@ -1,6 +1,6 @@
 //! A connection ends, and later perhaps its session.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::sync::Arc;
 
 use super::Shard;
 use crate::{
@@ -106,10 +106,8 @@ impl Shard {
         if delay_secs == 0 {
             self.publish_will(slot, &will, now);
         } else if !departure.is_resumed {
-            let at = now.plus_secs(u64::from(delay_secs));
             found.will = Some(will);
-            found.will_at = Some(at);
-            self.set_timer(slot, at);
+            found.will_at = Some(now.plus_secs(u64::from(delay_secs)));
         }
     }
 
@@ -123,10 +121,9 @@ impl Shard {
             return;
         }
         if secs != NEVER_EXPIRES {
-            let at = now.plus_secs(u64::from(secs));
-            found.expires_at = Some(at);
-            self.set_timer(slot, at);
+            found.expires_at = Some(now.plus_secs(u64::from(secs)));
         }
+        self.set_timer(slot);
         self.set_shared_away(slot, true);
     }
 
@@ -139,6 +136,7 @@ impl Shard {
             self.publish_will(slot, &will, now);
         }
         let found = self.slots.remove(slot as usize);
+        found.timer_at.map(|at| self.timers.remove(&(at, slot)));
         for (filter, _) in found.session.subscriptions() {
             if let Ok(parts) = validate_filter(filter) {
                 self.core.index.unsubscribe(parts, place);
@@ -159,13 +157,10 @@ impl Shard {
     }
 
     /// What is due for a slot whose timer has come.
-    pub(super) fn timer_due(&mut self, slot: u32, generation: u32, now: Timestamp) {
+    pub(super) fn timer_due(&mut self, slot: u32, now: Timestamp) {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        if found.generation != generation || found.connected.is_some() {
-            return;
-        }
         if found.will_at.is_some_and(|at| at <= now) {
             found.will_at = None;
             if let Some(will) = found.will.take() {
@@ -175,13 +170,25 @@ impl Shard {
         let expires_at = self.slot(slot).and_then(|s| s.expires_at);
         if expires_at.is_some_and(|at| at <= now) {
             self.forget(slot, now);
+        } else {
+            self.set_timer(slot);
         }
     }
 
-    fn set_timer(&mut self, slot: u32, at: Timestamp) {
-        if let Some(found) = self.slot(slot) {
-            let generation = found.generation;
-            self.timers.push(Reverse((at.millis(), slot, generation)));
+    /// Brings a slot's entry among the timers up to date.
+    pub(super) fn set_timer(&mut self, slot: u32) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let due = [found.will_at, found.expires_at]
+            .into_iter()
+            .flatten()
+            .min();
+        let due = due.map(Timestamp::millis);
+        let former = std::mem::replace(&mut found.timer_at, due);
+        if former != due {
+            former.map(|at| self.timers.remove(&(at, slot)));
+            due.map(|at| self.timers.insert((at, slot)));
         }
     }
 

@@ -15,8 +15,7 @@ mod sweep;
 
 use std::{
     cell::RefCell,
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeSet, HashMap},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -59,8 +58,8 @@ pub(crate) struct Shard {
     slots: Slab<Slot>,
     /// Keep-alive deadline of each slot in milliseconds, so that a sweep reads nothing else.
     deadlines: Vec<u64>,
-    /// When a slot's Will or session may be due, in milliseconds; the slot knows whether it is.
-    timers: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// When a slot's Will or session is due, in milliseconds, and which slot: one entry a slot.
+    timers: BTreeSet<(u64, u32)>,
     plans: PlanCache,
     /// Deliveries to the other shards that were gathered in this wake-up.
     outboxes: Vec<Vec<RemoteDelivery>>,
@@ -90,6 +89,8 @@ pub(super) struct Slot {
     will_at: Option<Timestamp>,
     /// When the session of a client that is away ends.
     expires_at: Option<Timestamp>,
+    /// The slot's entry among the timers.
+    timer_at: Option<u64>,
     recent_topic: Option<Box<RecentTopic>>,
 }
 
@@ -122,7 +123,7 @@ impl Shard {
             clients: HashMap::default(),
             slots: Slab::new(),
             deadlines: Vec::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             plans: PlanCache::default(),
             outboxes: Vec::new(),
             properties: Vec::new(),

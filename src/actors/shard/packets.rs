@@ -90,12 +90,26 @@ impl Shard {
 
 fn violation(violation: Violation) -> Departure {
     tracing::debug!(%violation, "client broke a rule");
-    Departure::by_server(DisconnectReason::ProtocolError, violation.reason)
+    Departure::by_server(event_reason(violation.reason), violation.reason)
 }
 
 fn malformed(error: &DecodeError) -> Departure {
     tracing::debug!(%error, "packet refused");
-    Departure::by_server(DisconnectReason::ProtocolError, error.reason())
+    Departure::by_server(event_reason(error.reason()), error.reason())
+}
+
+/// How events name the end of a connection whose client did wrong.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a few of MQTT's reasons are about limits"
+)]
+const fn event_reason(reason: ReasonCode) -> DisconnectReason {
+    match reason {
+        ReasonCode::PacketTooLarge | ReasonCode::ReceiveMaximumExceeded => {
+            DisconnectReason::QuotaExceeded
+        }
+        _ => DisconnectReason::ProtocolError,
+    }
 }
 
 /// A client of MQTT 3 cannot be told that something is not allowed, other than by closing.

@@ -30,24 +30,32 @@ pub(super) struct RecentTopic {
 #[derive(Default)]
 pub(super) struct PlanCache {
     generation: u64,
+    /// Targets of all plans together.
+    targets: usize,
     plans: HashMap<Box<str>, Arc<Plan>, RandomState>,
 }
 
-/// Plans that a shard keeps; then it starts anew.
+/// Plans, and targets in them, that a shard keeps; then it starts anew.
 const PLANS_MAX: usize = 16 * 1024;
+const PLANNED_TARGETS_MAX: usize = 1024 * 1024;
 
 impl Shard {
     /// Who gets a message on `topic`.
     pub(super) fn plan(&mut self, topic: &str) -> Arc<Plan> {
         let generation = self.core.index.generation();
-        if self.plans.generation != generation || self.plans.plans.len() >= PLANS_MAX {
+        if self.plans.generation != generation
+            || self.plans.plans.len() >= PLANS_MAX
+            || self.plans.targets >= PLANNED_TARGETS_MAX
+        {
             self.plans.plans.clear();
+            self.plans.targets = 0;
             self.plans.generation = generation;
         }
         if let Some(plan) = self.plans.plans.get(topic) {
             return plan.clone();
         }
         let plan = Arc::new(self.core.index.plan(topic));
+        self.plans.targets += plan.len();
         self.plans.plans.insert(topic.into(), plan.clone());
         plan
     }
@@ -62,14 +70,14 @@ impl Shard {
     ) -> Result<(), Departure> {
         let PublishFlags { qos, retain, .. } = publish.flags;
         self.metrics.messages_received[usize::from(qos.number())].add(1);
-        let Some(recent) = self.recent_topic(slot, topic, qos, retain) else {
+        let Some(mut recent) = self.recent_topic(slot, topic, qos, retain) else {
             return Ok(());
         };
         let reason = if recent.decision == Decision::Deny {
             self.metrics.dropped(DropReason::NotAuthorized, 1);
             ReasonCode::NotAuthorized
         } else {
-            self.accept(slot, publish, topic, &recent.plan, now)
+            self.accept(slot, publish, topic, &mut recent, now)
         };
         if let Some(found) = self.slots.get_mut(slot as usize) {
             found.recent_topic = Some(recent);
@@ -83,7 +91,7 @@ impl Shard {
         slot: u32,
         publish: &Publish<'_>,
         topic: &str,
-        plan: &Arc<Plan>,
+        recent: &mut RecentTopic,
         now: Timestamp,
     ) -> ReasonCode {
         let mut properties = std::mem::take(&mut self.properties);
@@ -100,15 +108,21 @@ impl Shard {
             properties: &properties,
             expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
         };
-        let retained = !publication.retain || self.retain(&publication);
+        let retained = !publication.retain || self.retain(&publication, now);
+        // Who subscribed before the message was retained may not have found it, and must be in the
+        // plan; who subscribes after finds it.
+        if publication.retain && recent.index_generation != self.core.index.generation() {
+            recent.index_generation = self.core.index.generation();
+            recent.plan = self.plan(topic);
+        }
         let reason = if !retained {
             ReasonCode::QuotaExceeded
-        } else if plan.is_empty() {
+        } else if recent.plan.is_empty() {
             self.metrics.dropped(DropReason::NoSubscriber, 1);
             ReasonCode::NoMatchingSubscribers
         } else {
             let publisher = self.place(slot);
-            self.route(&publication, plan, publisher, now);
+            self.route(&publication, &recent.plan, publisher, now);
             ReasonCode::Success
         };
         self.properties = properties;
@@ -123,14 +137,14 @@ impl Shard {
         now: Timestamp,
     ) {
         if publication.retain {
-            self.retain(publication);
+            self.retain(publication, now);
         }
         let plan = self.plan(publication.topic);
         self.route(publication, &plan, publisher, now);
     }
 
     /// Retains or clears; `false` if there is no room. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
-    fn retain(&mut self, publication: &Publication<'_>) -> bool {
+    fn retain(&mut self, publication: &Publication<'_>, now: Timestamp) -> bool {
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
             return true;
@@ -138,7 +152,7 @@ impl Shard {
         let kept = self
             .core
             .retained
-            .set(Arc::new(Message::new(publication)))
+            .set(Arc::new(Message::new(publication)), now)
             .is_ok();
         if !kept {
             self.metrics.dropped(DropReason::RetainedFull, 1);

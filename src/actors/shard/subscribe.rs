@@ -4,6 +4,7 @@ use super::{Departure, Shard, packets::closes_on_refusal};
 use crate::{
     auth::{AccessRequest, Action, Decision},
     hooks::DisconnectReason,
+    metrics::DropReason,
     mqtt::{
         AckProperties, FilterParts, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
         SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
@@ -21,17 +22,17 @@ impl Shard {
     ) -> Result<(), Departure> {
         let identifier = subscribe.properties.subscription_identifier;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut send_retained = Vec::new();
+        let mut granted = Vec::with_capacity(subscribe.filters.len());
         for asked in &subscribe.filters {
-            let (reason, existed) = self.subscribe_one(slot, asked, identifier, now)?;
+            let (reason, existed) = self.subscribe_one(slot, asked, identifier)?;
             let handling = asked.options.retain_handling;
             let sends = match handling {
                 RetainHandling::Send => true,          // [MQTT-3.3.1-9]
                 RetainHandling::SendIfNew => !existed, // [MQTT-3.3.1-10]
                 RetainHandling::DoNotSend => false,    // [MQTT-3.3.1-11]
             };
-            if sends && !reason.is_failure() {
-                send_retained.push(asked);
+            if !reason.is_failure() {
+                granted.push((asked, sends));
             }
             reasons.push(reason);
         }
@@ -46,8 +47,12 @@ impl Shard {
                 reasons, // [MQTT-3.8.4-6]
             }));
         }
-        for asked in send_retained {
-            self.send_retained(slot, asked, identifier, now);
+        // After SUBACK, for clients that do not expect a message before it.
+        for (asked, sends_retained) in granted {
+            self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
+            if sends_retained {
+                self.send_retained(slot, asked, identifier, now);
+            }
         }
         Ok(())
     }
@@ -58,7 +63,6 @@ impl Shard {
         slot: u32,
         asked: &SubscribeFilter<'_>,
         identifier: Option<u32>,
-        now: Timestamp,
     ) -> Result<(ReasonCode, bool), Departure> {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return Ok((ReasonCode::UnspecifiedError, false));
@@ -103,7 +107,6 @@ impl Shard {
                 },
             );
         }
-        self.announce_subscribed(slot, asked.filter, options.qos, now);
         let granted = match options.qos {
             QoS::AtMostOnce => ReasonCode::Success,
             QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
@@ -145,6 +148,11 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
+        // They may pass the bounds of the queue, but not again and again for one who does not read.
+        if found.session.is_queue_full() {
+            self.metrics.dropped(DropReason::QueueFull, messages.len());
+            return;
+        }
         let identifiers = identifier.map(|identifier| [identifier].into());
         for message in messages {
             let delivery = Delivery {

@@ -1,7 +1,5 @@
 //! What time brings: keep-alive deadlines, delayed Wills, sessions that expire.
 
-use std::cmp::Reverse;
-
 use super::Shard;
 use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp};
 
@@ -16,12 +14,14 @@ impl Shard {
                 connected.address.do_send(KeepAliveExpired);
             }
         }
-        while let Some(Reverse((at, slot, generation))) = self.timers.peek().copied() {
-            if at > now.millis() {
-                break;
+        while let Some((at, slot)) = self.timers.first().copied()
+            && at <= now.millis()
+        {
+            self.timers.pop_first();
+            if let Some(found) = self.slot_mut(slot) {
+                found.timer_at = None;
             }
-            self.timers.pop();
-            self.timer_due(slot, generation, now);
+            self.timer_due(slot, now);
         }
         self.flush_outboxes();
     }

@@ -2,18 +2,20 @@
 //!
 //! Knows text and variables alone. Called by the rules, which check it at start-up.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
+use std::str::FromStr;
 
 use super::variables::{Holds, Subject, Template, TemplateError};
 
 /// A pattern, as the texts between its asterisks: at least one, and one more than asterisks.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Glob(Vec<Template>);
 
 impl Glob {
+    /// Whether it is the empty pattern, which matches the empty text alone.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.0.as_slice(), [only] if only.is_empty())
+    }
+
     /// Whether it matches all of `text`. Takes time linear in the length of the text: what is
     /// between two asterisks is looked for once, and the first place is as good as any other.
     pub(super) fn matches(&self, text: &str, subject: &Subject<'_>) -> Holds {
@@ -41,10 +43,10 @@ impl Glob {
     }
 }
 
-impl TryFrom<String> for Glob {
-    type Error = TemplateError;
+impl FromStr for Glob {
+    type Err = TemplateError;
 
-    fn try_from(pattern: String) -> Result<Self, Self::Error> {
+    fn from_str(pattern: &str) -> Result<Self, Self::Err> {
         pattern
             .split('*')
             .map(Template::parse)
@@ -53,8 +55,8 @@ impl TryFrom<String> for Glob {
     }
 }
 
-fn after<'a>(text: &'a str, wanted: &Cow<'_, str>) -> Option<&'a str> {
-    text.find(&**wanted).map(|at| &text[at + wanted.len()..])
+fn after<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
+    text.find(wanted).map(|at| &text[at + wanted.len()..])
 }
 
 #[cfg(test)]
@@ -65,10 +67,7 @@ mod tests {
     fn matches(pattern: &str, text: &str) -> bool {
         let identity = Identity::default();
         let subject = Subject::new(&identity, "c*d");
-        Glob::try_from(pattern.to_owned())
-            .unwrap()
-            .matches(text, &subject)
-            == Holds::Yes
+        pattern.parse::<Glob>().unwrap().matches(text, &subject) == Holds::Yes
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Knows addresses alone. Called by the rules.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use serde::Deserialize;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// A network. An IPv4 network holds the IPv4-mapped form of its addresses, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Network {
     address: IpAddr,
     prefix_bits: u32,
@@ -29,13 +29,13 @@ impl Network {
     }
 }
 
-impl TryFrom<String> for Network {
-    type Error = NetworkError;
+impl FromStr for Network {
+    type Err = NetworkError;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
-            None => (text.as_str(), None),
+            None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| NetworkError::Malformed)?;
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Network, NetworkError> {
-        Network::try_from(text.to_owned())
+        text.parse()
     }
 
     fn contains(network: &str, address: &str) -> bool {

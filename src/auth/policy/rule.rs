@@ -3,7 +3,16 @@
 //! A rule that is here has been checked; reading one is the only way to make one, and what is wrong
 //! is an error at its line. Does not know the other rules. Called by the policy.
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use std::{
+    fmt::{self, Display, Formatter},
+    marker::PhantomData,
+    str::FromStr,
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Error as _, Visitor},
+};
 
 use super::{
     glob::Glob,
@@ -17,7 +26,7 @@ use crate::mqtt::QoS;
 /// Where a rule without a priority stands.
 const PRIORITY_DEFAULT: i64 = 1000;
 
-/// A rule, read from TOML (or whatever else serde reads); the policy's documentation has an example.
+/// A rule, read from TOML (or whatever else serde reads); see [`super`] for an example.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "RuleFields")]
 pub struct Rule {
@@ -73,12 +82,8 @@ impl Rule {
             return false;
         }
         let conditions = [
-            Self::matches_one(self.clients.as_deref(), request.client_id, subject),
-            Self::matches_one(
-                self.users.as_deref(),
-                request.identity.username.as_deref().unwrap_or_default(),
-                subject,
-            ),
+            self.concerns_client(request.client_id, subject),
+            self.concerns_user(request.identity.username.as_deref(), subject),
             self.concerns_topic(&request.action, subject),
         ];
         conditions.into_iter().all(|condition| match condition {
@@ -110,9 +115,18 @@ impl Rule {
             .is_none_or(|networks| networks.iter().any(|one| one.contains(request.peer.ip())))
     }
 
-    fn matches_one(globs: Option<&[Glob]>, text: &str, subject: &Subject<'_>) -> Holds {
-        globs.map_or(Holds::Yes, |globs| {
-            Holds::any(globs.iter().map(|glob| glob.matches(text, subject)))
+    fn concerns_client(&self, client_id: &str, subject: &Subject<'_>) -> Holds {
+        self.clients.as_ref().map_or(Holds::Yes, |globs| {
+            Holds::any(globs.iter().map(|glob| glob.matches(client_id, subject)))
+        })
+    }
+
+    fn concerns_user(&self, username: Option<&str>, subject: &Subject<'_>) -> Holds {
+        self.users.as_ref().map_or(Holds::Yes, |globs| {
+            Holds::any(globs.iter().map(|glob| match username {
+                Some(username) => glob.matches(username, subject),
+                None => Holds::from(glob.is_empty()),
+            }))
         })
     }
 
@@ -138,13 +152,13 @@ struct RuleFields {
     effect: Effect,
     #[serde(default, deserialize_with = "filled_list")]
     actions: Option<Vec<ActionKind>>,
-    #[serde(default, deserialize_with = "filled_list")]
+    #[serde(default, deserialize_with = "parsed_list")]
     clients: Option<Vec<Glob>>,
-    #[serde(default, deserialize_with = "filled_list")]
+    #[serde(default, deserialize_with = "parsed_list")]
     users: Option<Vec<Glob>>,
-    #[serde(default, deserialize_with = "filled_list")]
+    #[serde(default, deserialize_with = "parsed_list")]
     addresses: Option<Vec<Network>>,
-    #[serde(default, deserialize_with = "filled_list")]
+    #[serde(default, deserialize_with = "parsed_list")]
     topics: Option<Vec<TopicPattern>>,
     #[serde(default, deserialize_with = "filled_list")]
     qos: Option<Vec<QosNumber>>,
@@ -215,4 +229,35 @@ fn filled_list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
         return Err(D::Error::custom(RuleError::EmptyList));
     }
     Ok(Some(list))
+}
+
+/// As [`filled_list`], of texts. Each is parsed while serde looks at it, and not in a second step,
+/// so that the error is at its line and not at the list's.
+fn parsed_list<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list = filled_list::<Parsed<T>, D>(deserializer)?;
+    Ok(list.map(|list| list.into_iter().map(|Parsed(value)| value).collect()))
+}
+
+struct Parsed<T>(T);
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(ParsedVisitor(PhantomData))
+    }
+}
+
+struct ParsedVisitor<T>(PhantomData<T>);
+
+impl<T: FromStr<Err: Display>> Visitor<'_> for ParsedVisitor<T> {
+    type Value = Parsed<T>;
+
+    fn expecting(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        text.parse().map(Parsed).map_err(E::custom)
+    }
 }

@@ -148,6 +148,11 @@ impl Template {
         Holds::from(rest.is_empty())
     }
 
+    /// Whether it is the empty text.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether it begins with a variable.
     pub(super) fn begins_with_variable(&self) -> bool {
         matches!(self.0.first(), Some(Piece::Variable(_)))

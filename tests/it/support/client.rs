@@ -10,34 +10,26 @@ use hearthmq::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     time::timeout,
 };
 
 use super::{
-    packets::{filter, subscribe},
+    packets::{disconnect, filter, puback, pubcomp, pubrec, pubrel, subscribe},
     stream,
 };
 
 /// How long a client waits for what it expects, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(crate) struct Client {
-    pub(crate) stream: DuplexStream,
+/// In this process as a rule; over TCP where sockets are what is tested.
+pub(crate) struct Client<S = DuplexStream> {
+    pub(crate) stream: S,
     pub(crate) version: ProtocolVersion,
     received: Vec<u8>,
 }
 
 impl Client {
-    /// A client on a stream that has sent nothing yet.
-    pub(crate) fn on(stream: DuplexStream, version: ProtocolVersion) -> Self {
-        Self {
-            stream,
-            version,
-            received: Vec::new(),
-        }
-    }
-
     /// A client that has not yet sent CONNECT.
     pub(crate) fn new(broker: &Broker, version: ProtocolVersion) -> Self {
         Self::on(stream(broker), version)
@@ -51,17 +43,32 @@ impl Client {
     /// A client whose CONNECT is accepted, and whether its session was present.
     pub(crate) async fn connected_with(broker: &Broker, connect: Connect<'_>) -> (Self, bool) {
         let mut client = Self::new(broker, connect.version);
-        client.send(Packet::Connect(Box::new(connect))).await;
-        let session_present = client
-            .receive(|packet| {
-                let Packet::ConnAck(ack) = packet else {
-                    panic!("CONNACK expected, not {packet:?}")
-                };
-                assert_eq!(ack.reason, ReasonCode::Success);
-                ack.session_present
-            })
-            .await;
+        let session_present = client.connect(connect).await;
         (client, session_present)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// A client on a stream that has sent nothing yet.
+    pub(crate) fn on(stream: S, version: ProtocolVersion) -> Self {
+        Self {
+            stream,
+            version,
+            received: Vec::new(),
+        }
+    }
+
+    /// Sends CONNECT and expects it to be accepted; whether the session was present.
+    pub(crate) async fn connect(&mut self, connect: Connect<'_>) -> bool {
+        self.send(Packet::Connect(Box::new(connect))).await;
+        self.receive(|packet| {
+            let Packet::ConnAck(ack) = packet else {
+                panic!("CONNACK expected, not {packet:?}")
+            };
+            assert_eq!(ack.reason, ReasonCode::Success);
+            ack.session_present
+        })
+        .await
     }
 
     pub(crate) async fn send(&mut self, packet: Packet<'_>) {
@@ -122,6 +129,17 @@ impl Client {
         }
     }
 
+    /// Expects a PUBLISH; its payload as text.
+    pub(crate) async fn receive_payload(&mut self) -> String {
+        self.receive(|packet| {
+            let Packet::Publish(publish) = packet else {
+                panic!("PUBLISH expected, not {packet:?}")
+            };
+            str::from_utf8(publish.payload).unwrap().to_owned()
+        })
+        .await
+    }
+
     /// Expects that nothing comes for so long, and that the connection stays.
     pub(crate) async fn expect_nothing_for(&mut self, time: Duration) {
         assert!(self.received.is_empty(), "unexpected: {:?}", self.received);
@@ -155,9 +173,68 @@ impl Client {
     /// Expects DISCONNECT with this reason where the version has it, and the end.
     pub(crate) async fn expect_disconnect(&mut self, reason: ReasonCode) {
         if self.version == ProtocolVersion::V5 {
-            self.expect(super::packets::disconnect(reason)).await;
+            self.expect(disconnect(reason)).await;
         }
         self.expect_closed().await;
+    }
+
+    /// Expects PUBACK, or PUBREC, PUBREL and PUBCOMP, for a PUBLISH of this QoS and identifier,
+    /// and says in them what has come: `reason` where the version has it.
+    pub(crate) async fn expect_taken(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode) {
+        let reason = if self.version == ProtocolVersion::V5 {
+            reason
+        } else {
+            ReasonCode::Success
+        };
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.expect(puback(packet_id, reason)).await,
+            QoS::ExactlyOnce => {
+                self.expect(pubrec(packet_id, reason)).await;
+                self.send(pubrel(packet_id)).await;
+                self.expect(pubcomp(packet_id)).await;
+            }
+        }
+    }
+
+    /// Takes a PUBLISH of this QoS and identifier to the end.
+    pub(crate) async fn take(&mut self, qos: QoS, packet_id: u16) {
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.send(puback(packet_id, ReasonCode::Success)).await,
+            QoS::ExactlyOnce => {
+                self.send(pubrec(packet_id, ReasonCode::Success)).await;
+                self.expect(pubrel(packet_id)).await;
+                self.send(pubcomp(packet_id)).await;
+            }
+        }
+    }
+
+    /// Expects to be refused like this, in the words of the client's version, and closed.
+    pub(crate) async fn expect_refused(&mut self, reason: ReasonCode) {
+        let version = self.version;
+        self.receive(|packet| {
+            let Packet::ConnAck(ack) = packet else {
+                panic!("CONNACK expected, not {packet:?}")
+            };
+            let expected = reason.connect_return_code(version);
+            assert_eq!(ack.reason.connect_return_code(version), expected);
+            assert!(!ack.session_present);
+        })
+        .await;
+        self.expect_closed().await;
+    }
+
+    /// Takes its leave.
+    pub(crate) async fn leave(mut self) {
+        self.send(disconnect(ReasonCode::Success)).await;
+        self.expect_closed().await;
+    }
+
+    /// Is cut off, and the broker has noticed.
+    pub(crate) async fn vanish(self) {
+        drop(self);
+        super::pass(Duration::from_millis(1)).await;
     }
 
     /// PINGREQ and its answer: everything sent before has been handled.

@@ -25,12 +25,23 @@ pub(crate) async fn world() -> Broker {
 /// The same, configured.
 pub(crate) async fn world_with(configure: impl FnOnce(Builder) -> Builder) -> Broker {
     tokio::time::pause();
-    let builder = Broker::builder()
+    configure(builder()).start().await.unwrap()
+}
+
+/// A broker to be, on this thread, that lets everybody in.
+pub(crate) fn builder() -> Builder {
+    Broker::builder()
         .on_current_arbiter()
         .limits(generous())
         .authenticator(AllowAll)
-        .authorizer(AllowAll);
-    configure(builder).start().await.unwrap()
+        .authorizer(AllowAll)
+}
+
+/// A broker on virtual time with limits of the test's own.
+pub(crate) async fn world_within(change: impl FnOnce(&mut Limits)) -> Broker {
+    let mut limits = generous();
+    change(&mut limits);
+    world_with(|builder| builder.limits(limits)).await
 }
 
 /// Limits that no test meets by accident.

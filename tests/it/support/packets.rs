@@ -3,8 +3,9 @@
 use hearthmq::mqtt::{
     Ack, AckProperties, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect,
     DisconnectProperties, LastWill, Packet, PacketId, ProtocolVersion, Publish, PublishFlags,
-    PublishProperties, QoS, ReasonCode, SubAck, Subscribe, SubscribeFilter, SubscribeProperties,
-    SubscriptionOptions, UnsubAck, Unsubscribe, UserProperties, WillProperties,
+    PublishProperties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeFilter,
+    SubscribeProperties, SubscriptionOptions, UnsubAck, Unsubscribe, UserProperties,
+    WillProperties,
 };
 
 pub(crate) use hearthmq::mqtt::ProtocolVersion::{V3_1, V3_1_1, V5};
@@ -31,6 +32,14 @@ pub(crate) fn connect(client_id: &str) -> Connect<'_> {
         username: None,
         password: None,
         properties: ConnectProperties::default(),
+    }
+}
+
+/// The same, in this version.
+pub(crate) fn connect_in(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
+    Connect {
+        version,
+        ..connect(client_id)
     }
 }
 
@@ -108,6 +117,11 @@ pub(crate) fn pubrec(packet_id: u16, reason: ReasonCode) -> Packet<'static> {
     Packet::PubRec(Ack::with_reason(id(packet_id), reason))
 }
 
+/// PUBREL or its answer for an identifier that is not in use.
+pub(crate) fn not_found(packet_id: u16) -> Ack<'static> {
+    Ack::with_reason(id(packet_id), ReasonCode::PacketIdentifierNotFound)
+}
+
 pub(crate) fn pubrel(packet_id: u16) -> Packet<'static> {
     Packet::PubRel(Ack::success(id(packet_id)))
 }
@@ -124,6 +138,61 @@ pub(crate) fn filter(filter: &str, qos: QoS) -> SubscribeFilter<'_> {
             ..Default::default()
         },
     }
+}
+
+/// A filter with No Local.
+pub(crate) fn no_local(mut asked: SubscribeFilter<'_>) -> SubscribeFilter<'_> {
+    asked.options.no_local = true;
+    asked
+}
+
+/// A filter with Retain As Published.
+pub(crate) fn as_published(mut asked: SubscribeFilter<'_>) -> SubscribeFilter<'_> {
+    asked.options.retain_as_published = true;
+    asked
+}
+
+/// A filter with this Retain Handling.
+pub(crate) fn handling(
+    mut asked: SubscribeFilter<'_>,
+    retain_handling: RetainHandling,
+) -> SubscribeFilter<'_> {
+    asked.options.retain_handling = retain_handling;
+    asked
+}
+
+/// SUBSCRIBE with a Subscription Identifier.
+pub(crate) fn subscribe_as<'a>(
+    packet_id: u16,
+    identifier: u32,
+    filters: Vec<SubscribeFilter<'a>>,
+) -> Packet<'a> {
+    Packet::Subscribe(Subscribe {
+        packet_id: id(packet_id),
+        properties: SubscribeProperties {
+            subscription_identifier: Some(identifier),
+            ..SubscribeProperties::default()
+        },
+        filters,
+    })
+}
+
+/// As it comes for subscriptions with these identifiers.
+pub(crate) fn identified<'a>(mut packet: Publish<'a>, identifiers: &[u32]) -> Publish<'a> {
+    packet.properties.subscription_identifiers = identifiers.to_vec();
+    packet
+}
+
+/// With Message Expiry Interval.
+pub(crate) fn expiring(mut packet: Publish<'_>, secs: u32) -> Publish<'_> {
+    packet.properties.message_expiry_interval = Some(secs);
+    packet
+}
+
+/// With Topic Alias.
+pub(crate) fn aliased(mut packet: Publish<'_>, alias: u16) -> Publish<'_> {
+    packet.properties.topic_alias = Some(alias);
+    packet
 }
 
 pub(crate) fn subscribe(packet_id: u16, filters: Vec<SubscribeFilter<'_>>) -> Packet<'_> {

@@ -1,0 +1,27 @@
+# What is run while working on HearthMQ. `just` lists it; each recipe is one line to copy, too.
+
+_default:
+    @just --list
+
+# Start the broker
+run *arguments:
+    cargo run --release -- {{arguments}}
+
+# Everything that a change must pass
+check:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    cargo test
+    RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+
+# The rules of the house alone, with the sizes of files and functions
+tidy:
+    cargo test --test tidy -- --nocapture
+
+# Licences, sources and bans of the dependencies (cargo install cargo-deny --locked)
+deny:
+    cargo deny check bans licenses sources
+
+# Fuzz one target for ten minutes: decode or session
+fuzz target:
+    cargo +nightly fuzz run {{target}} -- -max_total_time=600

@@ -1,0 +1,20 @@
+//! Who may log in and what they may do then: accounts, throttling, policy and TLS, each through
+//! its public interface. Knows no socket: handshakes are made in memory.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, whatever is missing is a failure"
+)]
+
+#[path = "accounts/files.rs"]
+mod files;
+#[path = "accounts/login.rs"]
+mod login;
+#[path = "support/pki.rs"]
+mod pki;
+#[path = "accounts/policy.rs"]
+mod policy;
+#[path = "accounts/throttle.rs"]
+mod throttle;
+#[path = "accounts/tls.rs"]
+mod tls;

@@ -1,0 +1,336 @@
+//! Logins: passwords, certificates, nobody, and what happens when they fail again and again.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use hearthmq::auth::{
+    Accounts, AuthenticationConfig, AuthenticationError, Authenticator as _, ClientCertificate,
+    Credentials, FileAuthenticator, Identity, ThrottleConfig, add_user, hash_password,
+};
+use tokio::time::Instant;
+
+type Outcome = Result<Identity, AuthenticationError>;
+
+const BAD: Outcome = Err(AuthenticationError::BadCredentials);
+
+fn accounts(users: &[(&str, &str)]) -> Accounts {
+    let mut text = String::new();
+    for (name, password) in users {
+        let hash = hash_password(password.as_bytes());
+        text += &format!("[[users]]\nname = \"{name}\"\npassword_hash = \"{hash}\"\n");
+    }
+    Accounts::parse(Path::new("users.toml"), &text).unwrap()
+}
+
+fn authenticator(config: AuthenticationConfig) -> FileAuthenticator {
+    FileAuthenticator::new(accounts(&[("ann", "secret"), ("ben", "other")]), config)
+}
+
+fn nobody() -> Credentials<'static> {
+    Credentials {
+        client_id: Some("client"),
+        username: None,
+        password: None,
+        certificate: None,
+        peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+    }
+}
+
+async fn login(authenticator: &FileAuthenticator, name: &str, password: &str) -> Outcome {
+    let credentials = Credentials {
+        username: Some(name),
+        password: Some(password.as_bytes()),
+        ..nobody()
+    };
+    authenticator.authenticate(credentials).await
+}
+
+fn user(name: &str) -> Outcome {
+    Ok(Identity {
+        username: Some(name.into()),
+        certificate: None,
+    })
+}
+
+fn certificate() -> ClientCertificate {
+    ClientCertificate {
+        common_name: "ann".to_owned(),
+        serial_number: "01".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_password_is_let_in_and_everything_else_is_not_with_one_answer() {
+    let authenticator = authenticator(AuthenticationConfig::default());
+    assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    assert_eq!(login(&authenticator, "ben", "other").await, user("ben"));
+    assert_eq!(login(&authenticator, "ann", "other").await, BAD);
+    assert_eq!(login(&authenticator, "ann", "").await, BAD);
+    assert_eq!(login(&authenticator, "cleo", "secret").await, BAD);
+    assert_eq!(login(&authenticator, "", "secret").await, BAD);
+    assert_eq!(login(&authenticator, "ANN", "secret").await, BAD);
+    let without_password = Credentials {
+        username: Some("ann"),
+        ..nobody()
+    };
+    assert_eq!(authenticator.authenticate(without_password).await, BAD);
+    let without_name = Credentials {
+        password: Some(b"secret"),
+        ..nobody()
+    };
+    assert_eq!(authenticator.authenticate(without_name).await, BAD);
+}
+
+#[tokio::test]
+async fn a_decoy_never_lets_anybody_in_whose_password_it_knows() {
+    let authenticator = FileAuthenticator::new(
+        accounts(&[("ann", "secret")]),
+        AuthenticationConfig::default(),
+    );
+    assert_eq!(login(&authenticator, "cleo", "secret").await, BAD);
+    assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    assert_eq!(login(&authenticator, "cleo", "secret").await, BAD);
+    let empty = FileAuthenticator::new(Accounts::default(), AuthenticationConfig::default());
+    assert_eq!(login(&empty, "cleo", "secret").await, BAD);
+}
+
+#[tokio::test]
+async fn an_unknown_user_takes_the_time_of_a_wrong_password() {
+    let authenticator = authenticator(AuthenticationConfig {
+        throttle: ThrottleConfig {
+            failures_max: 0,
+            ..ThrottleConfig::default()
+        },
+        ..AuthenticationConfig::default()
+    });
+    // The fastest of several, as other load only ever adds.
+    let mut fastest = [Duration::MAX; 2];
+    for _ in 0..7 {
+        for (name, fastest) in ["ann", "cleo"].into_iter().zip(&mut fastest) {
+            let start = std::time::Instant::now();
+            assert_eq!(login(&authenticator, name, "wrong").await, BAD);
+            *fastest = start.elapsed().min(*fastest);
+        }
+    }
+    let [known, unknown] = fastest.map(|time| time.as_secs_f64());
+    assert!(
+        unknown > known * 0.5 && unknown < known * 2.0,
+        "{known} {unknown}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_only_if_the_configuration_says_so() {
+    let strict = authenticator(AuthenticationConfig::default());
+    assert_eq!(strict.authenticate(nobody()).await, BAD);
+    let open = authenticator(AuthenticationConfig {
+        anonymous: true,
+        ..AuthenticationConfig::default()
+    });
+    assert_eq!(open.authenticate(nobody()).await, Ok(Identity::default()));
+    assert_eq!(login(&open, "ann", "wrong").await, BAD);
+    let token = Credentials {
+        password: Some(b"token"),
+        ..nobody()
+    };
+    assert_eq!(open.authenticate(token).await, BAD);
+}
+
+#[tokio::test]
+async fn a_certificate_is_an_identity_and_another_user_name_beside_it_is_wrong() {
+    let authenticator = authenticator(AuthenticationConfig::default());
+    let certificate = certificate();
+    let shown = Credentials {
+        certificate: Some(&certificate),
+        ..nobody()
+    };
+    let expected = Ok(Identity {
+        username: Some("ann".into()),
+        certificate: Some(certificate.clone().into()),
+    });
+    assert_eq!(authenticator.authenticate(shown).await, expected);
+    let same_name = Credentials {
+        username: Some("ann"),
+        ..shown
+    };
+    assert_eq!(authenticator.authenticate(same_name).await, expected);
+    let other_name = Credentials {
+        username: Some("ben"),
+        password: Some(b"other"),
+        ..shown
+    };
+    assert_eq!(authenticator.authenticate(other_name).await, BAD);
+}
+
+#[tokio::test]
+async fn a_certificate_can_need_a_password_beside_it() {
+    let authenticator = authenticator(AuthenticationConfig {
+        certificate_is_enough: false,
+        ..AuthenticationConfig::default()
+    });
+    let certificate = certificate();
+    let shown = Credentials {
+        certificate: Some(&certificate),
+        ..nobody()
+    };
+    assert_eq!(authenticator.authenticate(shown).await, BAD);
+    let with = |password| Credentials {
+        username: Some("ann"),
+        password: Some(password),
+        ..shown
+    };
+    assert_eq!(authenticator.authenticate(with(b"wrong")).await, BAD);
+    let identity = authenticator.authenticate(with(b"secret")).await.unwrap();
+    assert_eq!(identity.certificate.as_deref(), Some(&certificate));
+}
+
+#[tokio::test]
+async fn a_client_identifier_can_be_bound_to_the_common_name() {
+    let authenticator = authenticator(AuthenticationConfig {
+        client_id_is_common_name: true,
+        ..AuthenticationConfig::default()
+    });
+    let certificate = certificate();
+    let with = |client_id| Credentials {
+        client_id,
+        certificate: Some(&certificate),
+        ..nobody()
+    };
+    let other = authenticator.authenticate(with(Some("client"))).await;
+    assert_eq!(other, Err(AuthenticationError::NotAllowed));
+    assert!(authenticator.authenticate(with(Some("ann"))).await.is_ok());
+    assert!(
+        authenticator.authenticate(with(None)).await.is_ok(),
+        "REST has no client id"
+    );
+    assert_eq!(login(&authenticator, "ben", "other").await, user("ben"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeated_failures_are_slowed_then_refused_then_looked_at_again() {
+    let authenticator = authenticator(AuthenticationConfig::default());
+    let start = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(login(&authenticator, "ann", "wrong").await, BAD);
+    }
+    // 0.25 + 0.5 + 1 + 2 + 4 + 4 + 4 seconds of delay.
+    assert!(start.elapsed() >= Duration::from_millis(15_750));
+    let refused = Err(AuthenticationError::TooManyAttempts {
+        retry_after_secs: 60,
+    });
+    assert_eq!(login(&authenticator, "ann", "secret").await, refused);
+    assert_eq!(login(&authenticator, "ben", "other").await, user("ben"));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_password_cannot_be_guessed_faster() {
+    let authenticator = authenticator(AuthenticationConfig::default());
+    assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    for _ in 0..10 {
+        assert_eq!(login(&authenticator, "ann", "wrong").await, BAD);
+    }
+    let outcome = login(&authenticator, "ann", "secret").await;
+    assert!(matches!(
+        outcome,
+        Err(AuthenticationError::TooManyAttempts { .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_from_memory_clears_the_failures_of_a_fleet_with_one_account() {
+    let authenticator = authenticator(AuthenticationConfig::default());
+    for _ in 0..30 {
+        assert_eq!(login(&authenticator, "ann", "wrong").await, BAD);
+        assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volley_of_guesses_is_cut_short() {
+    let authenticator = authenticator(AuthenticationConfig {
+        hashes_at_once_max: 1,
+        ..AuthenticationConfig::default()
+    });
+    let guesses = (0..40).map(|_| login(&authenticator, "ann", "wrong"));
+    let outcomes = futures_util::future::join_all(guesses).await;
+    assert_eq!(
+        outcomes.iter().filter(|outcome| **outcome == BAD).count(),
+        10
+    );
+}
+
+#[tokio::test]
+async fn who_hangs_up_while_being_checked_is_counted_all_the_same() {
+    let authenticator = authenticator(AuthenticationConfig {
+        hashes_at_once_max: 1,
+        throttle: ThrottleConfig {
+            free_failures: 100,
+            ..ThrottleConfig::default()
+        },
+        ..AuthenticationConfig::default()
+    });
+    for number in 0..10 {
+        let mut attempt = Box::pin(login(&authenticator, "ann", "wrong"));
+        assert!(futures_util::poll!(&mut attempt).is_pending());
+        drop(attempt);
+        // The one permit comes back when the abandoned hash is done and written down.
+        assert_eq!(
+            login(&authenticator, &format!("cleo-{number}"), "wrong").await,
+            BAD
+        );
+    }
+    let outcome = login(&authenticator, "ann", "secret").await;
+    assert!(matches!(
+        outcome,
+        Err(AuthenticationError::TooManyAttempts { .. })
+    ));
+}
+
+#[tokio::test]
+async fn too_many_logins_at_once_are_told_to_try_again() {
+    let authenticator = authenticator(AuthenticationConfig {
+        hashes_at_once_max: 1,
+        hashes_waiting_max: 2,
+        ..AuthenticationConfig::default()
+    });
+    let logins = (0..8).map(|_| login(&authenticator, "ann", "secret"));
+    let outcomes = futures_util::future::join_all(logins).await;
+    let count = |wanted: &Outcome| outcomes.iter().filter(|outcome| *outcome == wanted).count();
+    assert_eq!(count(&user("ann")), 3);
+    assert_eq!(count(&Err(AuthenticationError::Unavailable)), 5);
+}
+
+#[tokio::test]
+async fn a_changed_password_counts_from_the_reload_on_and_a_broken_file_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users.toml");
+    add_user(&path, "ann", &hash_password(b"old")).unwrap();
+    let authenticator = FileAuthenticator::open(&path, AuthenticationConfig::default()).unwrap();
+    assert_eq!(login(&authenticator, "ann", "old").await, user("ann"));
+
+    add_user(&path, "ann", &hash_password(b"new")).unwrap();
+    assert_eq!(login(&authenticator, "ann", "old").await, user("ann"));
+    authenticator.reload().unwrap();
+    assert_eq!(login(&authenticator, "ann", "old").await, BAD);
+    assert_eq!(login(&authenticator, "ann", "new").await, user("ann"));
+
+    fs::write(&path, "[[users]]\nname = 1\n").unwrap();
+    authenticator.reload().unwrap_err();
+    assert_eq!(login(&authenticator, "ann", "new").await, user("ann"));
+    fs::write(&path, "").unwrap();
+    authenticator.reload().unwrap();
+    assert_eq!(login(&authenticator, "ann", "new").await, BAD);
+}
+
+#[test]
+fn the_options_are_read_from_toml_and_unknown_ones_are_errors() {
+    let config: AuthenticationConfig =
+        toml::from_str("anonymous = true\n[throttle]\nfailures_max = 5\n").unwrap();
+    assert!(config.anonymous && config.certificate_is_enough);
+    assert_eq!(config.throttle.failures_max, 5);
+    assert_eq!(config.throttle.window_secs, 60);
+    toml::from_str::<AuthenticationConfig>("anonymus = true").unwrap_err();
+    toml::from_str::<AuthenticationConfig>("[throttle]\nfailures = 5\n").unwrap_err();
+}

@@ -1,0 +1,494 @@
+//! The policy: every condition of a rule, variables, order, files and speed.
+
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use hearthmq::{
+    auth::{
+        AccessRequest, Action, Authorizer as _, ClientCertificate, Decision, FilePolicy, Identity,
+        Rule,
+    },
+    mqtt::QoS,
+};
+
+#[derive(serde::Deserialize)]
+struct Inline {
+    rules: Vec<Rule>,
+}
+
+fn policy(text: &str) -> FilePolicy {
+    FilePolicy::new(toml::from_str::<Inline>(text).unwrap().rules)
+}
+
+/// A policy of one rule that allows.
+fn allow(conditions: &str) -> FilePolicy {
+    policy(&format!("[[rules]]\neffect = \"allow\"\n{conditions}\n"))
+}
+
+/// A policy that allows everything but what one rule denies.
+fn deny(conditions: &str) -> FilePolicy {
+    policy(&format!(
+        "[[rules]]\neffect = \"deny\"\n{conditions}\n[[rules]]\neffect = \"allow\"\n"
+    ))
+}
+
+/// Who asks: by default, user `ann` as client `car-1` from 192.0.2.1.
+#[derive(Clone)]
+struct Who {
+    identity: Identity,
+    client_id: &'static str,
+    peer: SocketAddr,
+}
+
+impl Who {
+    fn ann() -> Self {
+        Self {
+            identity: Identity {
+                username: Some("ann".into()),
+                certificate: None,
+            },
+            client_id: "car-1",
+            peer: SocketAddr::from(([192, 0, 2, 1], 1883)),
+        }
+    }
+
+    fn anonymous() -> Self {
+        Self {
+            identity: Identity::default(),
+            ..Self::ann()
+        }
+    }
+
+    fn client(self, client_id: &'static str) -> Self {
+        Self { client_id, ..self }
+    }
+
+    fn with_certificate(mut self, common_name: &str, serial_number: &str) -> Self {
+        self.identity.certificate = Some(Arc::new(ClientCertificate {
+            common_name: common_name.to_owned(),
+            serial_number: serial_number.to_owned(),
+        }));
+        self
+    }
+
+    fn may(&self, policy: &FilePolicy, action: Action<'_>) -> bool {
+        let request = AccessRequest {
+            identity: &self.identity,
+            client_id: self.client_id,
+            peer: self.peer,
+            action,
+        };
+        policy.authorize(&request) == Decision::Allow
+    }
+
+    fn may_publish(&self, policy: &FilePolicy, topic: &str) -> bool {
+        self.may(policy, publish(topic))
+    }
+
+    fn may_subscribe(&self, policy: &FilePolicy, filter: &str) -> bool {
+        self.may(policy, subscribe(filter))
+    }
+}
+
+fn publish(topic: &str) -> Action<'_> {
+    Action::Publish {
+        topic,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+    }
+}
+
+fn subscribe(filter: &str) -> Action<'_> {
+    Action::Subscribe {
+        filter,
+        qos: QoS::AtLeastOnce,
+    }
+}
+
+#[test]
+fn without_a_rule_that_matches_everything_is_denied() {
+    for policy in [policy("rules = []"), allow("users = [\"ben\"]")] {
+        for action in [Action::Connect, publish("a"), subscribe("a")] {
+            assert!(!Who::ann().may(&policy, action));
+        }
+    }
+}
+
+#[test]
+fn the_first_rule_by_priority_and_then_by_place_decides() {
+    let policy = policy(
+        "[[rules]]\npriority = 20\neffect = \"deny\"\ntopics = [\"a\"]\n\
+         [[rules]]\npriority = 10\neffect = \"allow\"\ntopics = [\"a\", \"b\"]\n\
+         [[rules]]\npriority = 10\neffect = \"deny\"\ntopics = [\"b\", \"c\"]\n\
+         [[rules]]\neffect = \"allow\"\ntopics = [\"c\", \"d\"]\n\
+         [[rules]]\npriority = -1\neffect = \"deny\"\ntopics = [\"d\"]\n\
+         [[rules]]\npriority = 999\neffect = \"allow\"\ntopics = [\"e\"]\n\
+         [[rules]]\neffect = \"deny\"\ntopics = [\"e\"]\n",
+    );
+    let allowed = ["a", "b", "c", "d", "e"].map(|topic| Who::ann().may_publish(&policy, topic));
+    assert_eq!(allowed, [true, true, false, false, true]);
+}
+
+#[test]
+fn a_rule_is_about_its_actions() {
+    let all = [Action::Connect, publish("a"), subscribe("a")];
+    for (actions, expected) in [
+        ("", [true, true, true]),
+        ("actions = [\"connect\"]", [true, false, false]),
+        ("actions = [\"publish\"]", [false, true, false]),
+        ("actions = [\"subscribe\"]", [false, false, true]),
+        (
+            "actions = [\"connect\", \"subscribe\"]",
+            [true, false, true],
+        ),
+    ] {
+        assert_eq!(
+            all.map(|action| Who::ann().may(&allow(actions), action)),
+            expected,
+            "{actions}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_is_about_its_clients_users_and_addresses() {
+    for (conditions, expected) in [
+        ("clients = [\"car-*\"]", true),
+        ("clients = [\"bus-*\", \"*-1\"]", true),
+        ("clients = [\"car\"]", false),
+        ("users = [\"ann\"]", true),
+        ("users = [\"a*\"]", true),
+        ("users = [\"\"]", false),
+        ("addresses = [\"192.0.2.0/24\"]", true),
+        ("addresses = [\"10.0.0.0/8\", \"192.0.2.1\"]", true),
+        ("addresses = [\"::/0\"]", false),
+        ("clients = [\"car-*\"]\nusers = [\"ben\"]", false),
+        (
+            "clients = [\"car-*\"]\nusers = [\"ann\"]\naddresses = [\"192.0.2.1/32\"]",
+            true,
+        ),
+        ("clients = [\"${username}\"]", false),
+        ("users = [\"${clientId}\"]", false),
+    ] {
+        assert_eq!(
+            Who::ann().may(&allow(conditions), Action::Connect),
+            expected,
+            "{conditions}"
+        );
+        assert_eq!(
+            Who::ann().may(&deny(conditions), Action::Connect),
+            !expected,
+            "{conditions}"
+        );
+    }
+    assert!(
+        Who::ann()
+            .client("ann")
+            .may(&allow("clients = [\"${username}\"]"), Action::Connect)
+    );
+    let mut mapped = Who::ann();
+    mapped.peer = "[::ffff:192.0.2.1]:1883".parse().unwrap();
+    assert!(mapped.may(&allow("addresses = [\"192.0.2.0/24\"]"), Action::Connect));
+}
+
+#[test]
+fn the_empty_user_is_for_clients_without_a_user_name() {
+    assert!(Who::anonymous().may(&allow("users = [\"\"]"), Action::Connect));
+    assert!(!Who::anonymous().may(&allow("users = [\"ann\"]"), Action::Connect));
+    assert!(Who::anonymous().may(&allow("clients = [\"car-1\"]"), Action::Connect));
+}
+
+#[test]
+fn an_asterisk_for_users_does_not_mean_those_without_a_user_name() {
+    assert!(!Who::anonymous().may(&allow("users = [\"*\"]"), Action::Connect));
+    assert!(Who::anonymous().may(&deny("users = [\"*\"]"), Action::Connect));
+}
+
+#[test]
+fn a_rule_is_about_its_qos_and_retain() {
+    let publish = |qos, retain| Action::Publish {
+        topic: "a",
+        qos,
+        retain,
+    };
+    let subscribe = |qos| Action::Subscribe { filter: "a", qos };
+    let asked = [
+        publish(QoS::AtMostOnce, false),
+        publish(QoS::ExactlyOnce, false),
+        publish(QoS::AtMostOnce, true),
+        subscribe(QoS::AtMostOnce),
+        subscribe(QoS::ExactlyOnce),
+        Action::Connect,
+    ];
+    for (conditions, expected) in [
+        ("qos = [0, 1]", [true, false, true, true, false, false]),
+        ("qos = [2]", [false, true, false, false, true, false]),
+        ("retain = true", [false, false, true, false, false, false]),
+        ("retain = false", [true, true, false, false, false, false]),
+        (
+            "qos = [0]\nretain = false",
+            [true, false, false, false, false, false],
+        ),
+        ("topics = [\"a\"]", [true, true, true, true, true, false]),
+    ] {
+        let allowed = asked.map(|action| Who::ann().may(&allow(conditions), action));
+        assert_eq!(allowed, expected, "{conditions}");
+        let allowed = asked.map(|action| Who::ann().may(&deny(conditions), action));
+        assert_eq!(allowed, expected.map(|denied| !denied), "{conditions}");
+    }
+}
+
+#[test]
+fn allowing_a_subscription_takes_a_filter_that_covers_it() {
+    for (rule, asked, expected) in [
+        ("v/#", "v/#", true),
+        ("v/#", "v/+/x", true),
+        ("v/#", "v", true),
+        ("v/+", "v/#", false),
+        ("v/+", "v/+", true),
+        ("v/+", "v/a", true),
+        ("v/+", "+/a", false),
+        ("v/+/#", "v/#", false),
+        ("v/a", "v/+", false),
+        ("#", "#", true),
+        ("+/#", "#", true),
+        ("#", "+/a", true),
+        ("#", "$events/client_connected", false),
+        ("+/client_connected", "$events/client_connected", false),
+        ("$events/#", "$events/+", true),
+        ("$events/+", "$events/#", false),
+    ] {
+        let policy = allow(&format!("topics = [\"{rule}\"]"));
+        assert_eq!(
+            Who::ann().may_subscribe(&policy, asked),
+            expected,
+            "{rule} {asked}"
+        );
+    }
+}
+
+#[test]
+fn denying_a_subscription_takes_a_filter_that_overlaps_it() {
+    for (rule, asked, denied) in [
+        ("v/secret", "v/#", true),
+        ("v/secret", "v/+", true),
+        ("v/secret", "+/secret", true),
+        ("v/secret", "v/open", false),
+        ("v/secret/#", "v/+", true),
+        ("v/secret/#", "v/+/a/b", true),
+        ("v/secret/+", "v/+", false),
+        ("v/+/a", "v/b/+", true),
+        ("#", "anything", true),
+        ("#", "$SYS/#", false),
+        ("$SYS/#", "#", false),
+        ("$SYS/#", "$SYS/a", true),
+    ] {
+        let policy = deny(&format!("topics = [\"{rule}\"]"));
+        assert_eq!(
+            Who::ann().may_subscribe(&policy, asked),
+            !denied,
+            "{rule} {asked}"
+        );
+    }
+}
+
+#[test]
+fn a_topic_to_publish_must_be_matched() {
+    let allow = allow("topics = [\"v/+/up\", \"w/#\"]");
+    let deny = deny("topics = [\"v/+/up\", \"w/#\"]");
+    for (topic, matched) in [
+        ("v/1/up", true),
+        ("v/1/down", false),
+        ("w", true),
+        ("$w", false),
+    ] {
+        assert_eq!(Who::ann().may_publish(&allow, topic), matched, "{topic}");
+        assert_eq!(Who::ann().may_publish(&deny, topic), !matched, "{topic}");
+    }
+}
+
+#[test]
+fn variables_stand_for_the_one_who_asks() {
+    let policy = allow(
+        "topics = [\"c/${clientId}/#\", \"u/${username}\", \"n/${certificate.commonName}\", \
+         \"s/x-${certificate.serialNumber}-x\"]",
+    );
+    let ann = Who::ann();
+    let with_certificate = Who::ann().with_certificate("device-7", "0a1b");
+    for (topic, without, with) in [
+        ("c/car-1/x", true, true),
+        ("c/car-2/x", false, false),
+        ("u/ann", true, true),
+        ("u/ben", false, false),
+        ("n/device-7", false, true),
+        ("s/x-0a1b-x", false, true),
+        ("s/x--x", false, false),
+    ] {
+        assert_eq!(ann.may_publish(&policy, topic), without, "{topic}");
+        assert_eq!(
+            with_certificate.may_publish(&policy, topic),
+            with,
+            "{topic}"
+        );
+    }
+}
+
+#[test]
+fn a_variable_without_a_value_allows_nothing_and_denies() {
+    let nobody = Who::anonymous();
+    assert!(!nobody.may_publish(&allow("topics = [\"u/${username}\"]"), "u/"));
+    assert!(!nobody.may(&allow("clients = [\"*${username}*\"]"), Action::Connect));
+    let policy = deny("topics = [\"u/${username}/#\"]");
+    assert!(!nobody.may_publish(&policy, "u/ann/x"));
+    assert!(nobody.may_publish(&policy, "w/ann/x"));
+    assert!(!nobody.may_subscribe(&policy, "#"));
+    let policy = deny("clients = [\"${certificate.commonName}\"]");
+    assert!(!Who::ann().may(&policy, Action::Connect));
+    let policy = deny("clients = [\"${certificate.commonName}\"]\nusers = [\"ben\"]");
+    assert!(Who::ann().may(&policy, Action::Connect));
+}
+
+#[test]
+fn a_value_is_plain_text_whatever_it_holds() {
+    let own = allow("topics = [\"v/${clientId}/#\"]");
+    for client_id in ["+", "#", "a/b", "", "*"] {
+        let who = Who::ann().client(client_id);
+        for filter in ["v/#", "v/+/#", "v/a/#", "v/car-1/x", "v/a/b/#"] {
+            assert!(!who.may_subscribe(&own, filter), "{client_id} {filter}");
+        }
+        assert!(!who.may_publish(&own, "v/a/b/c"), "{client_id}");
+    }
+    assert!(
+        !Who::ann()
+            .client("$events")
+            .may_subscribe(&allow("topics = [\"${clientId}/#\"]"), "$events/#")
+    );
+    let mut star = Who::ann();
+    star.identity.username = Some("*".into());
+    assert!(!star.may(&allow("clients = [\"${username}\"]"), Action::Connect));
+    assert!(
+        star.client("*")
+            .may(&allow("clients = [\"${username}\"]"), Action::Connect)
+    );
+    // Denied: it cannot be said which topics the author of the rule had in mind.
+    let policy = deny("topics = [\"v/${clientId}/secret\"]");
+    assert!(
+        !Who::ann()
+            .client("a/b")
+            .may_publish(&policy, "v/a/b/secret")
+    );
+}
+
+fn error(text: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rules.toml");
+    fs::write(&path, text).unwrap();
+    let Err(error) = FilePolicy::open(&path) else {
+        panic!("accepted: {text}");
+    };
+    let error = error.to_string();
+    let (_, relative) = error.split_once("rules.toml").unwrap();
+    format!("rules.toml{relative}")
+}
+
+#[test]
+fn every_mistake_in_the_file_is_reported_with_its_line() {
+    let rule = "[[rules]]\neffect = \"allow\"\n";
+    for (line, says) in [
+        (
+            "topics = [\"a\", \"v/${clientid}\"]",
+            "3: unknown variable `${clientid}`; there are",
+        ),
+        ("topics = [\n\"a\",\n\"v/#/b\"]", "5: `#` stands alone"),
+        ("topics = [\"v/${clientId\"]", "3: `${` without `}`"),
+        (
+            "topics = [\"$share/g/a\"]",
+            "3: shared subscriptions are judged",
+        ),
+        ("clients = [\"${user}\"]", "3: unknown variable `${user}`"),
+        (
+            "addresses = [\"10.0.0.1/8\"]",
+            "3: bits are set behind the prefix; `10.0.0.0/8`",
+        ),
+        (
+            "addresses = [\"localhost\"]",
+            "3: not a network; one is written as",
+        ),
+        ("qos = [3]", "3: QoS is 0, 1 or 2"),
+        ("users = []", "3: an empty list never matches"),
+        (
+            "actions = [\"read\"]",
+            "3: unknown variant `read`, expected one of `connect`",
+        ),
+        (
+            "topic = [\"a\"]",
+            "3: unknown field `topic`, expected one of `priority`",
+        ),
+        (
+            "actions = [\"subscribe\"]\nretain = true",
+            "1: rule has retain, which concerns publishing",
+        ),
+        (
+            "actions = [\"connect\"]\ntopics = [\"a\"]",
+            "1: rule has topics or qos, but connecting",
+        ),
+    ] {
+        let error = error(&format!("{rule}{line}\n"));
+        assert!(error.starts_with(&format!("rules.toml:{says}")), "{error}");
+    }
+    assert!(error("[[rules]]\npriority = 1\n").starts_with("rules.toml:1: missing field `effect`"));
+    assert!(error("[[rule]]\n").starts_with("rules.toml:1: unknown field `rule`"));
+    let missing = FilePolicy::open(PathBuf::from("/nowhere/rules.toml"))
+        .err()
+        .unwrap();
+    assert!(
+        missing
+            .to_string()
+            .starts_with("/nowhere/rules.toml: cannot be read")
+    );
+}
+
+#[test]
+fn a_reload_changes_the_answers_and_the_generation_and_a_broken_file_neither() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rules.toml");
+    fs::write(&path, "[[rules]]\neffect = \"allow\"\n").unwrap();
+    let policy = FilePolicy::open(&path).unwrap();
+    assert!(Who::ann().may(&policy, Action::Connect));
+    let before = policy.generation();
+    fs::write(&path, "[[rules]]\neffect = \"perhaps\"\n").unwrap();
+    policy.reload().unwrap_err();
+    assert_eq!(policy.generation(), before);
+    assert!(Who::ann().may(&policy, Action::Connect));
+    fs::write(&path, "").unwrap();
+    policy.reload().unwrap();
+    assert_ne!(policy.generation(), before);
+    assert!(!Who::ann().may(&policy, Action::Connect));
+}
+
+#[test]
+fn a_decision_among_tens_of_rules_takes_about_a_microsecond() {
+    let mut text = String::new();
+    for number in 0..40 {
+        text += &format!(
+            "[[rules]]\neffect = \"allow\"\nactions = [\"publish\"]\nusers = [\"user-{number}\"]\n\
+             addresses = [\"192.0.2.0/24\"]\ntopics = [\"site/{number}/${{clientId}}/#\"]\n"
+        );
+    }
+    text += "[[rules]]\neffect = \"allow\"\ntopics = [\"v/${clientId}/#\"]\n";
+    let (policy, ann) = (policy(&text), Who::ann());
+    let fastest = (0..20)
+        .map(|_| {
+            let start = std::time::Instant::now();
+            for _ in 0..100 {
+                assert!(ann.may_publish(&policy, "v/car-1/speed"));
+            }
+            start.elapsed() / 100
+        })
+        .min()
+        .unwrap();
+    // With optimization it takes 0.9 µs; without, several times as long.
+    assert!(
+        fastest < std::time::Duration::from_micros(50),
+        "{fastest:?}"
+    );
+}

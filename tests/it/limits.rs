@@ -1,0 +1,385 @@
+//! The broker's limits: over each of them the right answer and a count, and everybody else
+//! unharmed.
+
+use hearthmq::{
+    Broker,
+    limits::QueueFull,
+    metrics::{ConnectRefusal, DropReason},
+    mqtt::ReasonCode,
+};
+use tokio::net::TcpStream;
+
+use super::support::{Client, builder, generous, packets::*, secs, world_within};
+
+fn dropped(broker: &Broker, reason: DropReason) -> u64 {
+    broker
+        .metrics()
+        .shard(0)
+        .messages_dropped
+        .of(reason)
+        .value()
+}
+
+/// Somebody whom nothing of all this concerns.
+async fn bystander(broker: &Broker) -> Client {
+    let mut client = Client::connected(broker, connect("bystander")).await;
+    client.subscribe("fine", QOS_1).await;
+    client
+}
+
+async fn assert_unharmed(broker: &Broker, bystander: &mut Client) {
+    broker.publish("fine", b"x", QOS_0, false).await.unwrap();
+    bystander.expect_publish(publish("fine", "x")).await;
+    bystander.ping().await;
+}
+
+#[actix_rt::test]
+async fn one_subscription_too_many_is_refused_and_the_others_stay() {
+    let broker = world_within(|limits| limits.subscriptions_per_client_max = 2).await;
+    let mut bystander = bystander(&broker).await;
+    for version in VERSIONS {
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
+        client.subscribe("a", QOS_0).await;
+        let filters = vec![filter("b", QOS_1), filter("c", QOS_1), filter("a", QOS_2)];
+        client.send(subscribe(1, filters)).await;
+        let refused = if version == V5 {
+            ReasonCode::QuotaExceeded
+        } else {
+            ReasonCode::UnspecifiedError
+        };
+        let answers = [ReasonCode::GrantedQoS1, refused, ReasonCode::GrantedQoS2];
+        client.expect(suback(1, &answers)).await;
+        broker.publish("c", b"x", QOS_0, false).await.unwrap();
+        broker.publish("a", b"x", QOS_0, false).await.unwrap();
+        client.expect_publish(publish("a", "x")).await;
+        // One that is given back makes room.
+        client.send(unsubscribe(2, vec!["a"])).await;
+        client.receive(|_| ()).await;
+        client.subscribe("c", QOS_0).await;
+    }
+    assert_unharmed(&broker, &mut bystander).await;
+}
+
+/// Publishes `1` to `5` for a client that is away and has room for three messages.
+async fn after_five_messages(queue_full: QueueFull) -> (Broker, Vec<String>) {
+    let broker = world_within(|limits| {
+        limits.queue_messages_per_client_max = 3;
+        limits.queue_full = queue_full;
+    })
+    .await;
+    let mut bystander = bystander(&broker).await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    client.subscribe("t", QOS_1).await;
+    client.vanish().await;
+    for payload in ["1", "2", "3", "4", "5"] {
+        broker
+            .publish("t", payload.as_bytes(), QOS_1, false)
+            .await
+            .unwrap();
+    }
+    assert_unharmed(&broker, &mut bystander).await;
+    assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 3);
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    let mut payloads = Vec::new();
+    for _ in 0..3 {
+        payloads.push(client.receive_payload().await);
+    }
+    client.ping().await;
+    (broker, payloads)
+}
+
+#[actix_rt::test]
+async fn a_full_queue_loses_its_oldest_messages() {
+    let (broker, payloads) = after_five_messages(QueueFull::DropOldest).await;
+    assert_eq!(payloads, ["3", "4", "5"]);
+    assert_eq!(dropped(&broker, DropReason::QueueFull), 2);
+}
+
+#[actix_rt::test]
+async fn a_full_queue_refuses_new_messages_if_so_configured() {
+    let (broker, payloads) = after_five_messages(QueueFull::DropNewest).await;
+    assert_eq!(payloads, ["1", "2", "3"]);
+    assert_eq!(dropped(&broker, DropReason::QueueFull), 2);
+}
+
+#[actix_rt::test]
+async fn a_queue_is_bounded_in_bytes_as_well() {
+    let broker = world_within(|limits| limits.queue_bytes_per_client_max = 1000).await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    client.subscribe("t", QOS_1).await;
+    client.vanish().await;
+    for byte in [b'1', b'2', b'3'] {
+        broker
+            .publish("t", &[byte; 400], QOS_1, false)
+            .await
+            .unwrap();
+    }
+    let totals = || {
+        let metrics = broker.metrics();
+        (
+            metrics.totals().queue_messages.value(),
+            metrics.totals().queue_bytes.value(),
+        )
+    };
+    assert_eq!(totals(), (2, 802));
+    // What could never fit does not displace what does.
+    broker
+        .publish("t", &[b'4'; 1001], QOS_1, false)
+        .await
+        .unwrap();
+    assert_eq!(dropped(&broker, DropReason::QueueFull), 2);
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    assert_eq!(client.receive_payload().await, "2".repeat(400));
+    assert_eq!(client.receive_payload().await, "3".repeat(400));
+    client.ping().await;
+    assert_eq!(totals(), (0, 0));
+}
+
+/// All queues together; a queue that is full takes from itself and from nobody else.
+#[actix_rt::test]
+async fn all_queues_together_are_bounded() {
+    let broker = world_within(|limits| limits.queue_messages_max = 5).await;
+    for client_id in ["a", "b"] {
+        let mut client = Client::connected(&broker, connect_lasting(client_id, V5)).await;
+        client.subscribe(client_id, QOS_1).await;
+        client.vanish().await;
+    }
+    for (topic, count) in [("a", 4), ("b", 1), ("b", 2)] {
+        for number in 0..count {
+            let payload = format!("{number}");
+            broker
+                .publish(topic, payload.as_bytes(), QOS_1, false)
+                .await
+                .unwrap();
+        }
+    }
+    let queued = async |client_id| broker.client(client_id).await.unwrap().unwrap().queued;
+    assert_eq!((queued("a").await, queued("b").await), (4, 1));
+    assert_eq!(dropped(&broker, DropReason::QueueFull), 2);
+}
+
+/// A message that finds no room even so does not cost a client those that it has.
+#[actix_rt::test]
+async fn a_message_that_cannot_fit_beside_the_other_queues_displaces_nothing() {
+    let broker = world_within(|limits| limits.queue_bytes_max = 1000).await;
+    for client_id in ["a", "b"] {
+        let mut client = Client::connected(&broker, connect_lasting(client_id, V5)).await;
+        client.subscribe(client_id, QOS_1).await;
+        client.vanish().await;
+    }
+    broker
+        .publish("a", &[b'x'; 700], QOS_1, false)
+        .await
+        .unwrap();
+    broker
+        .publish("b", &[b'x'; 100], QOS_1, false)
+        .await
+        .unwrap();
+    broker
+        .publish("b", &[b'x'; 500], QOS_1, false)
+        .await
+        .unwrap();
+    assert_eq!(broker.client("b").await.unwrap().unwrap().queued, 1);
+    assert_eq!(dropped(&broker, DropReason::QueueFull), 1);
+}
+
+/// Before MQTT 5.0 the client cannot say how much it takes at a time; the broker's bound holds.
+#[actix_rt::test]
+async fn messages_in_flight_are_bounded() {
+    let broker = world_within(|limits| limits.in_flight_max = 3).await;
+    for version in VERSIONS {
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
+        client.subscribe("t", QOS_1).await;
+        for _ in 0..5 {
+            broker.publish("t", b"x", QOS_1, false).await.unwrap();
+        }
+        for number in 1..=3 {
+            client.expect_publish(publish_1(number, "t", "x")).await;
+        }
+        client.expect_nothing().await;
+        let found = broker.client("c").await.unwrap().unwrap();
+        assert_eq!((found.in_flight, found.queued), (3, 2));
+        client.send(puback(1, ReasonCode::Success)).await;
+        client.expect_publish(publish_1(4, "t", "x")).await;
+        client.expect_nothing().await;
+    }
+}
+
+#[actix_rt::test]
+async fn retained_messages_are_bounded_in_number() {
+    let broker = world_within(|limits| limits.retained_messages_max = 2).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    for (packet_id, topic, payload, reason) in [
+        (1, "a", "x", ReasonCode::NoMatchingSubscribers),
+        (2, "b", "x", ReasonCode::NoMatchingSubscribers),
+        (3, "c", "x", ReasonCode::QuotaExceeded),
+        (4, "b", "replaced", ReasonCode::NoMatchingSubscribers),
+        (5, "a", "", ReasonCode::NoMatchingSubscribers),
+        (6, "c", "x", ReasonCode::NoMatchingSubscribers),
+    ] {
+        client
+            .publish(retained(publish_1(packet_id, topic, payload)))
+            .await;
+        client.expect(puback(packet_id, reason)).await;
+    }
+    client.publish(retained(publish_2(7, "d", "x"))).await;
+    client.expect(pubrec(7, ReasonCode::QuotaExceeded)).await;
+    client.publish(retained(publish("d", "x"))).await;
+    client.ping().await;
+    assert_eq!(dropped(&broker, DropReason::RetainedFull), 3);
+    assert_eq!(broker.metrics().totals().retained_messages.value(), 2);
+}
+
+#[actix_rt::test]
+async fn retained_messages_are_bounded_in_bytes() {
+    let broker = world_within(|limits| limits.retained_bytes_max = 100).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    let large = "x".repeat(60);
+    client.publish(retained(publish_1(1, "a", &large))).await;
+    client
+        .expect(puback(1, ReasonCode::NoMatchingSubscribers))
+        .await;
+    client.publish(retained(publish_1(2, "b", &large))).await;
+    client.expect(puback(2, ReasonCode::QuotaExceeded)).await;
+    client
+        .publish(retained(publish_1(3, "a", &"x".repeat(99))))
+        .await;
+    client
+        .expect(puback(3, ReasonCode::NoMatchingSubscribers))
+        .await;
+    assert_eq!(broker.metrics().totals().retained_bytes.value(), 100);
+}
+
+/// What has expired must not keep others out for ever.
+#[actix_rt::test]
+async fn expired_retained_messages_make_room() {
+    let broker = world_within(|limits| limits.retained_messages_max = 1).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    client
+        .publish(expiring(retained(publish("a", "x")), 10))
+        .await;
+    client.ping().await;
+    super::support::pass(secs(11)).await;
+    client.publish(retained(publish_1(1, "b", "x"))).await;
+    client
+        .expect(puback(1, ReasonCode::NoMatchingSubscribers))
+        .await;
+}
+
+#[actix_rt::test]
+async fn topics_are_bounded_in_length_and_levels() {
+    let broker = world_within(|limits| {
+        limits.topic_bytes_max = 10;
+        limits.topic_levels_max = 3;
+    })
+    .await;
+    let mut bystander = bystander(&broker).await;
+    for version in VERSIONS {
+        for (fits, too_much) in [("a/b/c", "a/b/c/d"), ("0123456789", "0123456789X")] {
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
+            client.subscribe(fits, QOS_0).await;
+            client.publish(publish(fits, "x")).await;
+            client.expect_publish(publish(fits, "x")).await;
+            client.publish(publish(too_much, "x")).await;
+            client.expect_disconnect(ReasonCode::TopicNameInvalid).await;
+
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
+            client
+                .send(subscribe(1, vec![filter(too_much, QOS_0)]))
+                .await;
+            client
+                .expect_disconnect(ReasonCode::TopicFilterInvalid)
+                .await;
+        }
+    }
+    assert_unharmed(&broker, &mut bystander).await;
+}
+
+#[actix_rt::test]
+async fn a_connect_that_takes_too_long_is_counted() {
+    let broker = world_within(|limits| limits.connect_timeout_secs = 3).await;
+    let mut client = Client::new(&broker, V5);
+    client
+        .expect_nothing_for(super::support::millis(2990))
+        .await;
+    client.expect_closed().await;
+    let refused = &broker.metrics().shard(0).connects_refused;
+    assert_eq!(refused.of(ConnectRefusal::ConnectTimeout).value(), 1);
+}
+
+async fn over_tcp(broker: &Broker) -> Client<TcpStream> {
+    let stream = TcpStream::connect(broker.local_addrs()[0]).await.unwrap();
+    Client::on(stream, V5)
+}
+
+async fn listening(change: impl FnOnce(&mut hearthmq::limits::Limits)) -> Broker {
+    let mut limits = generous();
+    change(&mut limits);
+    let builder = builder().limits(limits).tcp("127.0.0.1:0");
+    builder.start().await.unwrap()
+}
+
+/// Two are in, the third is closed, and when one leaves there is room again.
+async fn assert_two_at_a_time(broker: &Broker, refusal: ConnectRefusal) {
+    let mut first = over_tcp(broker).await;
+    first.connect(connect("1")).await;
+    let mut second = over_tcp(broker).await;
+    second.connect(connect("2")).await;
+    over_tcp(broker).await.expect_closed().await;
+    let refused = &broker.metrics().shard(0).connects_refused;
+    assert_eq!(refused.of(refusal).value(), 1);
+    first.ping().await;
+    first.leave().await;
+    while broker.connections() > 1 {
+        tokio::task::yield_now().await;
+    }
+    over_tcp(broker).await.connect(connect("3")).await;
+    second.ping().await;
+}
+
+#[actix_rt::test]
+async fn connections_are_bounded() {
+    let broker = listening(|limits| limits.connections_max = 2).await;
+    assert_two_at_a_time(&broker, ConnectRefusal::ConnectionsMax).await;
+}
+
+#[actix_rt::test]
+async fn connections_of_one_address_are_bounded() {
+    let broker = listening(|limits| limits.connections_per_address_max = 2).await;
+    assert_two_at_a_time(&broker, ConnectRefusal::ConnectionsPerAddressMax).await;
+}
+
+#[actix_rt::test]
+async fn the_rate_of_connects_from_one_address_is_bounded() {
+    let broker = listening(|limits| {
+        limits.connects_per_address_per_sec = 1;
+        limits.connects_per_address_burst = 3;
+    })
+    .await;
+    let mut clients = Vec::new();
+    for client_id in ["1", "2", "3"] {
+        let mut client = over_tcp(&broker).await;
+        client.connect(connect(client_id)).await;
+        clients.push(client);
+    }
+    over_tcp(&broker).await.expect_closed().await;
+    let refused = &broker.metrics().shard(0).connects_refused;
+    assert_eq!(refused.of(ConnectRefusal::ConnectRate).value(), 1);
+    for client in &mut clients {
+        client.ping().await;
+    }
+}
+
+/// Over a socket, with more on its way than the broker reads: the client still hears why.
+#[actix_rt::test]
+async fn who_sends_too_large_a_packet_is_told_so_over_a_socket() {
+    let broker = listening(|limits| limits.packet_bytes_max = 1000).await;
+    for _ in 0..20 {
+        let mut client = over_tcp(&broker).await;
+        client.connect(connect("c")).await;
+        let mut packet = vec![b'x'; 100_000];
+        packet[..4].copy_from_slice(&[0x30, 0xFF, 0xFF, 0x7F]);
+        client.send_bytes(&packet).await;
+        client.expect(disconnect(ReasonCode::PacketTooLarge)).await;
+    }
+}
