@@ -1,5 +1,5 @@
-//! Driving the broker from an actix application by typed actor messages: every client identifier
-//! has a registry actor, and that takes `SetKeepAlive`, `QueryOnline` and `Kick`.
+//! Driving the broker from an actix application by typed actor messages: the registry actor of a
+//! client identifier takes `SetKeepAlive`, `QueryOnline` and `Kick`.
 //!
 //! ```text
 //! cargo run --example drive_by_messages
@@ -13,72 +13,64 @@
 
 use std::{error::Error, time::Duration};
 
-use actix::{Actor, AsyncContext as _, Context, ResponseFuture, fut::wrap_future};
+use actix::{Actor, Addr, AsyncContext as _, Context, fut::wrap_future};
 use hearthmq::{
     Broker,
-    actors::{Kick, QueryOnline, WillRequest},
+    actors::{Kick, QueryOnline, Registry, WillRequest},
     auth::AllowAll,
     control::SetKeepAlive,
 };
-
-const CLIENT: &str = "car";
+use tokio::time::sleep;
 
 /// An actor of the application's own, which looks after one client.
 struct Keeper {
-    broker: Broker,
+    registry: Addr<Registry>,
+    client_id: String,
 }
 
 impl Actor for Keeper {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let visits = look_after(self.broker.clone());
-        context.spawn(wrap_future(visits));
+        let watch = watch(self.registry.clone(), self.client_id.clone());
+        context.spawn(wrap_future(watch));
     }
 }
 
-fn look_after(broker: Broker) -> ResponseFuture<()> {
-    Box::pin(async move {
-        let registry = broker.registry(CLIENT); // an actix::Addr; it may be kept
-        let client_id = || CLIENT.to_owned();
-        loop {
-            let question = QueryOnline {
-                client_id: client_id(),
-            };
-            while !matches!(registry.send(question.clone()).await, Ok(true)) {
-                actix_rt::time::sleep(Duration::from_millis(500)).await;
-            }
-            let change = SetKeepAlive {
-                client_id: client_id(),
-                interval_secs: 45,
-                by: Some("keeper".into()), // who is named in $events/client_keepalive_changed
-            };
-            println!("{CLIENT} is online; {:?}", registry.send(change).await);
-            actix_rt::time::sleep(Duration::from_secs(10)).await;
-            let kick = Kick {
-                client_id: client_id(),
-                end_session: false,
-                will: WillRequest::Discard,
-            };
-            println!("{CLIENT} has to go: {:?}", registry.send(kick).await);
+async fn watch(registry: Addr<Registry>, client_id: String) {
+    loop {
+        let question = QueryOnline {
+            client_id: client_id.clone(),
+        };
+        while !matches!(registry.send(question.clone()).await, Ok(true)) {
+            sleep(Duration::from_millis(500)).await;
         }
-    })
+        let change = SetKeepAlive {
+            client_id: client_id.clone(),
+            interval_secs: 45,
+            by: Some("keeper".into()), // named in $events/client_keepalive_changed
+        };
+        println!("{client_id} is online: {:?}", registry.send(change).await);
+        sleep(Duration::from_secs(10)).await;
+        let kick = Kick {
+            client_id: client_id.clone(),
+            end_session: false,
+            will: WillRequest::Discard,
+        };
+        println!("{client_id} has to go: {:?}", registry.send(kick).await);
+    }
 }
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let builder = Broker::builder().tcp("127.0.0.1:1883");
-    let broker = builder
-        .authenticator(AllowAll)
-        .authorizer(AllowAll)
-        .start()
-        .await?;
-    println!(
-        "waiting for the client {CLIENT} on {:?}",
-        broker.local_addrs()
-    );
+    let builder = builder.authenticator(AllowAll).authorizer(AllowAll);
+    let broker = builder.start().await?;
+    println!("waiting for car on {:?}", broker.local_addrs());
+    let (registry, client_id) = (broker.registry("car"), "car".into());
     Keeper {
-        broker: broker.clone(),
+        registry,
+        client_id,
     }
     .start();
     tokio::signal::ctrl_c().await?;
