@@ -146,15 +146,15 @@ async fn clients_are_controlled_by_calls_and_by_actor_messages() {
 
     let ids = ["bus", "car", "tram"].map(String::from);
     assert_eq!(broker.online_many(&ids).await, Ok(vec![false, true, false]));
-    broker
-        .kick("car", true, WillRequest::Publish)
-        .await
-        .unwrap();
-    car.expect_disconnect(ReasonCode::AdministrativeAction);
+    let kicked = broker.kick("car", true, WillRequest::Publish).await;
+    assert!(kicked.is_ok());
     let question = QueryOnline {
         client_id: "car".into(),
     };
     assert!(!broker.registry("car").send(question).await.unwrap());
+    let again = broker.kick("car", true, WillRequest::Publish).await;
+    assert_eq!(again, Err(ControlError::NotOnline));
+    car.expect_disconnect(ReasonCode::AdministrativeAction);
     assert_eq!(broker.client("car").await, Ok(None));
 }
 

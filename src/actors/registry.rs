@@ -184,8 +184,11 @@ impl Handler<Kick> for Registry {
             Departure::by_server(DisconnectReason::Kicked, ReasonCode::AdministrativeAction);
         departure.publishes_will = message.will == WillRequest::Publish;
         departure.ends_session = message.end_session;
-        self.tell(&message.client_id, End { departure })
-            .map(|()| Kicked)
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        let was_online = shard.kick(&message.client_id, departure, now);
+        shard.flush_outboxes();
+        was_online.then_some(Kicked).ok_or(ControlError::NotOnline)
     }
 }
 

@@ -6,10 +6,7 @@ use actix::Addr;
 
 use super::{Connected, Presence, Shard, Slot, depart::Departure};
 use crate::{
-    actors::{
-        connection::Connection,
-        messages::{AcceptedConnect, Finish},
-    },
+    actors::{connection::Connection, messages::AcceptedConnect},
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
     mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode},
@@ -155,13 +152,6 @@ impl Shard {
     }
 
     fn take_over(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
-        let Some(address) = self
-            .slot(slot)
-            .and_then(|s| s.connected.as_ref())
-            .map(|c| c.address.clone())
-        else {
-            return;
-        };
         let departure = Departure {
             reason: DisconnectReason::Takeovered,
             code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
@@ -169,8 +159,7 @@ impl Shard {
             ends_session: clean_start,
             is_resumed: !clean_start,
         };
-        let bytes = self.depart(slot, departure, now);
-        address.do_send(Finish { bytes });
+        self.dismiss(slot, departure, now);
     }
 
     fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {

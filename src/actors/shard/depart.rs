@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use crate::{
-    actors::messages::AcceptedWill,
+    actors::messages::{AcceptedWill, Finish},
     hooks::DisconnectReason,
     mqtt::{Publication, ReasonCode, Timestamp, validate_filter},
     session::NEVER_EXPIRES,
@@ -51,6 +51,29 @@ impl Departure {
 }
 
 impl Shard {
+    /// Ends the connection of a client at once; `false` if it had none.
+    pub(in crate::actors) fn kick(
+        &mut self,
+        client_id: &str,
+        departure: Departure,
+        now: Timestamp,
+    ) -> bool {
+        let slot = self.clients.get(client_id).copied();
+        slot.is_some_and(|slot| self.dismiss(slot, departure, now))
+    }
+
+    /// Ends the connection of a slot, if it has one, and lets the connection actor write what is
+    /// left. The client is offline when this returns.
+    pub(super) fn dismiss(&mut self, slot: u32, departure: Departure, now: Timestamp) -> bool {
+        let connected = self.slot(slot).and_then(|s| s.connected.as_ref());
+        let Some(address) = connected.map(|c| c.address.clone()) else {
+            return false;
+        };
+        let bytes = self.depart(slot, departure, now);
+        address.do_send(Finish { bytes }); // one a connection
+        true
+    }
+
     /// Ends the connection of a slot. What is still to be written is returned.
     pub(in crate::actors) fn depart(
         &mut self,
