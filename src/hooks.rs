@@ -18,9 +18,9 @@ pub trait Hooks: Send + Sync + 'static {
     /// The Keep Alive of a live connection was changed.
     fn client_keep_alive_changed(&self, _event: &ClientKeepAliveChanged) {}
     /// A Topic Filter was subscribed to.
-    fn session_subscribed(&self, _event: &SessionSubscribed) {}
+    fn session_subscribed(&self, _event: &SubscriptionChanged) {}
     /// A Topic Filter was unsubscribed from.
-    fn session_unsubscribed(&self, _event: &SessionUnsubscribed) {}
+    fn session_unsubscribed(&self, _event: &SubscriptionChanged) {}
 }
 
 /// Hooks that do nothing.
@@ -136,33 +136,14 @@ pub struct ClientKeepAliveChanged {
     pub version: u64,
 }
 
-/// `$events/session_subscribed`
+/// `$events/session_subscribed` and `$events/session_unsubscribed`
 #[derive(Clone, Debug, Serialize)]
-pub struct SessionSubscribed {
+pub struct SubscriptionChanged {
     /// Client Identifier.
     pub clientid: Arc<str>,
     /// User name.
     pub username: Option<Arc<str>>,
-    /// `session.subscribed`
-    pub event: &'static str,
-    /// Topic Filter.
-    pub topic: Arc<str>,
-    /// Granted QoS.
-    pub qos: u8,
-    /// Milliseconds since the Unix epoch.
-    pub timestamp: u64,
-    /// That of the connection.
-    pub version: u64,
-}
-
-/// `$events/session_unsubscribed`
-#[derive(Clone, Debug, Serialize)]
-pub struct SessionUnsubscribed {
-    /// Client Identifier.
-    pub clientid: Arc<str>,
-    /// User name.
-    pub username: Option<Arc<str>>,
-    /// `session.unsubscribed`
+    /// `session.subscribed` or `session.unsubscribed`
     pub event: &'static str,
     /// Topic Filter.
     pub topic: Arc<str>,

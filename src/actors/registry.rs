@@ -186,9 +186,10 @@ impl Handler<Kick> for Registry {
         departure.ends_session = message.end_session;
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        let was_online = shard.kick(&message.client_id, departure, now);
+        // At once, so that whoever asks next is not told that the client is online.
+        let kicked = shard.end_connection(&message.client_id, departure, now);
         shard.flush_outboxes();
-        was_online.then_some(Kicked).ok_or(ControlError::NotOnline)
+        kicked.then_some(Kicked).ok_or(ControlError::NotOnline)
     }
 }
 

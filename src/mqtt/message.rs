@@ -3,6 +3,8 @@
 //! A [`Publication`] borrows from the publisher's read buffer and is all that is needed where a
 //! message is handed on at once. Whoever must keep it makes a [`Message`] of it, which is shared.
 
+use bytes::Bytes;
+
 use super::{QoS, Timestamp};
 
 /// An Application Message, borrowed.
@@ -49,7 +51,7 @@ impl Publication<'_> {
 pub struct Message {
     topic: Box<str>,
     /// Properties, then payload, so that one message is few allocations.
-    body: Box<[u8]>,
+    body: Bytes,
     properties_len: u32,
     qos: QoS,
     retain: bool,
@@ -65,7 +67,7 @@ impl Message {
         body.extend_from_slice(publication.payload);
         Self {
             topic: publication.topic.into(),
-            body: body.into_boxed_slice(),
+            body: body.into(),
             properties_len: u32::try_from(publication.properties.len()).unwrap_or(u32::MAX),
             qos: publication.qos,
             retain: publication.retain,
@@ -103,6 +105,12 @@ impl Message {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.publication().payload
+    }
+
+    /// The payload, without a copy.
+    #[must_use]
+    pub fn payload_bytes(&self) -> Bytes {
+        self.body.slice(self.properties_len as usize..)
     }
 
     /// The QoS that it was published with.

@@ -110,6 +110,13 @@ impl Plan {
         self.targets.len() + self.shared.len()
     }
 
+    /// How many targets it holds, all members of shared subscriptions included.
+    #[must_use]
+    pub fn targets_len(&self) -> usize {
+        let members = self.shared.iter().map(|shared| shared.members.len());
+        self.targets.len() + members.sum::<usize>()
+    }
+
     /// The hosts of the targets that are not shared subscriptions.
     pub fn hosts(&self) -> impl Iterator<Item = Host> {
         self.hosts.iter().map(|(host, _)| *host)

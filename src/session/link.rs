@@ -120,6 +120,7 @@ impl Link {
     pub fn take_written(&mut self) -> Vec<u8> {
         debug_assert_eq!(self.written, self.out.len(), "all of it is written");
         self.written = 0;
+        self.unwritten_max = OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD;
         std::mem::take(&mut self.out)
     }
 

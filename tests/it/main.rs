@@ -16,6 +16,7 @@ mod presence;
 mod protocol;
 mod retained;
 mod sessions;
+mod sessions_model;
 mod shared_subscriptions;
 mod slow_readers;
 mod subscriptions;

@@ -80,9 +80,13 @@ impl Shard {
             tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
             return Err(NoSession::Store);
         }
-        if let Some(slot) = existing {
-            self.take_over(slot, connect.clean_start, now);
-        }
+        let departure = Departure {
+            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
+            ends_session: connect.clean_start,
+            is_resumed: !connect.clean_start,
+            ..Departure::unannounced(DisconnectReason::Takeovered)
+        };
+        self.end_connection(&connect.client_id, departure, now);
         let existing = self.clients.get(&connect.client_id).copied();
         if connect.clean_start
             && let Some(slot) = existing
@@ -149,17 +153,6 @@ impl Shard {
         self.note_deadline(prepared.slot);
         self.set_shared_away(prepared.slot, false);
         self.announce_connected(prepared.slot, connect.clean_start, now);
-    }
-
-    fn take_over(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
-        let departure = Departure {
-            reason: DisconnectReason::Takeovered,
-            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
-            publishes_will: true,
-            ends_session: clean_start,
-            is_resumed: !clean_start,
-        };
-        self.dismiss(slot, departure, now);
     }
 
     fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {

@@ -51,26 +51,23 @@ impl Departure {
 }
 
 impl Shard {
-    /// Ends the connection of a client at once; `false` if it had none.
-    pub(in crate::actors) fn kick(
+    /// Ends a client's connection, which then writes what it still holds and closes; whether there
+    /// was one.
+    pub(in crate::actors) fn end_connection(
         &mut self,
         client_id: &str,
         departure: Departure,
         now: Timestamp,
     ) -> bool {
-        let slot = self.clients.get(client_id).copied();
-        slot.is_some_and(|slot| self.dismiss(slot, departure, now))
-    }
-
-    /// Ends the connection of a slot, if it has one, and lets the connection actor write what is
-    /// left. The client is offline when this returns.
-    pub(super) fn dismiss(&mut self, slot: u32, departure: Departure, now: Timestamp) -> bool {
+        let Some(slot) = self.clients.get(client_id).copied() else {
+            return false;
+        };
         let connected = self.slot(slot).and_then(|s| s.connected.as_ref());
         let Some(address) = connected.map(|c| c.address.clone()) else {
             return false;
         };
         let bytes = self.depart(slot, departure, now);
-        address.do_send(Finish { bytes }); // one a connection
+        address.do_send(Finish { bytes });
         true
     }
 

@@ -8,7 +8,7 @@ use super::{Shard, depart::username};
 use crate::{
     hooks::{
         ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason,
-        SessionSubscribed, SessionUnsubscribed,
+        SubscriptionChanged,
     },
     mqtt::{Publication, QoS, Timestamp},
 };
@@ -91,16 +91,8 @@ impl Shard {
         qos: QoS,
         now: Timestamp,
     ) {
-        let Some(found) = self.slot(slot) else { return };
-        let event = SessionSubscribed {
-            clientid: found.session.client_id().clone(),
-            username: username(found),
-            event: "session.subscribed",
-            topic: filter.into(),
-            qos: qos.number(),
-            timestamp: now.millis(),
-            version: found.presence.version,
-        };
+        let event = self.subscription_changed(slot, "session.subscribed", (filter, qos), now);
+        let Some(event) = event else { return };
         self.core.hooks.session_subscribed(&event);
         self.emit("$events/session_subscribed", &event, now);
     }
@@ -112,18 +104,29 @@ impl Shard {
         qos: QoS,
         now: Timestamp,
     ) {
-        let Some(found) = self.slot(slot) else { return };
-        let event = SessionUnsubscribed {
+        let event = self.subscription_changed(slot, "session.unsubscribed", (filter, qos), now);
+        let Some(event) = event else { return };
+        self.core.hooks.session_unsubscribed(&event);
+        self.emit("$events/session_unsubscribed", &event, now);
+    }
+
+    fn subscription_changed(
+        &self,
+        slot: u32,
+        event: &'static str,
+        (filter, qos): (&str, QoS),
+        now: Timestamp,
+    ) -> Option<SubscriptionChanged> {
+        let found = self.slot(slot)?;
+        Some(SubscriptionChanged {
             clientid: found.session.client_id().clone(),
             username: username(found),
-            event: "session.unsubscribed",
+            event,
             topic: filter.into(),
             qos: qos.number(),
             timestamp: now.millis(),
             version: found.presence.version,
-        };
-        self.core.hooks.session_unsubscribed(&event);
-        self.emit("$events/session_unsubscribed", &event, now);
+        })
     }
 
     /// Publishes an event to whoever has subscribed; costs a look-up where nobody has.

@@ -30,32 +30,43 @@ pub(super) struct RecentTopic {
 #[derive(Default)]
 pub(super) struct PlanCache {
     generation: u64,
-    /// Targets of all plans together.
-    targets: usize,
     plans: HashMap<Box<str>, Arc<Plan>, RandomState>,
+    /// Targets in all plans together.
+    targets: usize,
 }
 
-/// Plans, and targets in them, that a shard keeps; then it starts anew.
+impl PlanCache {
+    fn is_full(&self) -> bool {
+        self.plans.len() >= PLANS_MAX || self.targets >= PLAN_TARGETS_MAX
+    }
+
+    fn begin_anew(&mut self, generation: u64) {
+        self.plans.clear();
+        self.targets = 0;
+        self.generation = generation;
+    }
+}
+
+/// Plans that a shard keeps; then it starts anew.
 const PLANS_MAX: usize = 16 * 1024;
-const PLANNED_TARGETS_MAX: usize = 1024 * 1024;
+/// Targets in them: many topics with many subscribers each would take more memory than there is.
+const PLAN_TARGETS_MAX: usize = 1024 * 1024;
 
 impl Shard {
     /// Who gets a message on `topic`.
     pub(super) fn plan(&mut self, topic: &str) -> Arc<Plan> {
         let generation = self.core.index.generation();
-        if self.plans.generation != generation
-            || self.plans.plans.len() >= PLANS_MAX
-            || self.plans.targets >= PLANNED_TARGETS_MAX
-        {
-            self.plans.plans.clear();
-            self.plans.targets = 0;
-            self.plans.generation = generation;
+        if self.plans.generation != generation {
+            self.plans.begin_anew(generation);
         }
         if let Some(plan) = self.plans.plans.get(topic) {
             return plan.clone();
         }
+        if self.plans.is_full() {
+            self.plans.begin_anew(generation);
+        }
         let plan = Arc::new(self.core.index.plan(topic));
-        self.plans.targets += plan.len();
+        self.plans.targets += plan.targets_len();
         self.plans.plans.insert(topic.into(), plan.clone());
         plan
     }

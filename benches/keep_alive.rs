@@ -1,0 +1,105 @@
+//! How late are silent clients given up, in real time, with many connections?
+//!
+//!     cargo bench --bench keep_alive -- 100000
+//!
+//! Starts a broker in this process, connects so many clients over in-process streams, each with a
+//! Keep Alive of 20 to 39 seconds, half of which are changed while they are silent, and prints how
+//! long after its deadline each was disconnected. Early is a failure; so is later than 250 ms.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark talks, and ends where it cannot go on"
+)]
+
+use std::time::{Duration, Instant};
+
+use hearthmq::{
+    Broker,
+    auth::AllowAll,
+    mqtt::{Connect, ConnectProperties, Packet, ProtocolVersion, encode},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    task::JoinSet,
+};
+
+/// What is promised.
+const LATE_MAX: Duration = Duration::from_millis(250);
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[actix_web::main]
+async fn main() {
+    let clients = std::env::args()
+        .find_map(|text| text.parse().ok())
+        .unwrap_or(10_000);
+    let broker = Broker::builder()
+        .authenticator(AllowAll)
+        .authorizer(AllowAll);
+    let broker = broker.start().await.unwrap();
+    let mut silent = JoinSet::new();
+    for number in 0..clients {
+        let keep_alive_secs = 20 + (number % 20) as u16;
+        let mut stream = connect(&broker, number, keep_alive_secs).await;
+        // The broker has counted from before this moment, so what is measured is late at most.
+        let connected = Instant::now();
+        let broker = broker.clone();
+        silent.spawn_local(async move {
+            let mut due = connected + grace(keep_alive_secs);
+            if number % 2 == 0 {
+                tokio::time::sleep(Duration::from_secs(u64::from(keep_alive_secs))).await;
+                let id = client_id(number);
+                let shorter = keep_alive_secs / 2;
+                broker.set_keep_alive(&id, shorter).await.unwrap();
+                due = due.min(Instant::now() + grace(shorter));
+            }
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+            Instant::now().saturating_duration_since(due)
+        });
+    }
+    println!("{clients} clients are connected and silent");
+    let mut late = silent.join_all().await;
+    late.sort_unstable();
+    let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize];
+    println!(
+        "late by: half {:?}, 99 % {:?}, 99.9 % {:?}, all {:?}",
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    );
+    assert!(at(1.0) <= LATE_MAX, "late by more than {LATE_MAX:?}");
+    broker.shutdown(Duration::from_secs(5)).await;
+}
+
+const fn grace(keep_alive_secs: u16) -> Duration {
+    Duration::from_millis(keep_alive_secs as u64 * 1500)
+}
+
+fn client_id(number: usize) -> String {
+    format!("meter-{number}")
+}
+
+async fn connect(broker: &Broker, number: usize, keep_alive_secs: u16) -> DuplexStream {
+    let (mut here, there) = tokio::io::duplex(64);
+    let serve = broker.serve(there, "192.0.2.1:1".parse().unwrap());
+    let client_id = client_id(number);
+    let packet = Packet::Connect(Box::new(Connect {
+        version: ProtocolVersion::V3_1_1,
+        clean_start: true,
+        keep_alive: keep_alive_secs,
+        client_id: &client_id,
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }));
+    let mut bytes = Vec::new();
+    encode(&packet, ProtocolVersion::V3_1_1, &mut bytes).unwrap();
+    here.write_all(&bytes).await.unwrap();
+    serve.await;
+    here.read_exact(&mut [0; 4]).await.unwrap();
+    here
+}

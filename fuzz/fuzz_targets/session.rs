@@ -1,0 +1,21 @@
+//! Three bytes a step: a session, a broker that publishes and a client on a bad line that may
+//! also acknowledge what it likes. What must be true is in the model, which the tests share.
+//!
+//! `cargo +nightly fuzz run session -- -max_total_time=60`
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+use self::model::Step;
+
+#[path = "../../tests/model/session.rs"]
+mod model;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((mode, steps)) = bytes.split_first() else {
+        return;
+    };
+    let steps = steps.as_chunks().0;
+    model::run(steps.iter().map(|step| Step::of(*step, mode % 2 == 1)));
+});
