@@ -57,4 +57,9 @@ pub trait Control: Send + Sync + 'static {
     /// Whether a client is connected now: the live state, not a cache. An identifier never seen
     /// is not connected.
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError>;
+
+    /// Whether clients and callers are welcome; not once the broker is shutting down.
+    fn is_ready(&self) -> bool {
+        true
+    }
 }

@@ -17,7 +17,7 @@ use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use tokio::io::ReadBuf;
 
 use super::{
-    messages::{ChangeKeepAlive, End, Finish, KeepAliveExpired},
+    messages::{ChangeKeepAlive, End, Farewell, Finish, KeepAliveExpired, Permit},
     shard::{Departure, SCRATCH_BYTES, Shard},
     transport::{Transport, poll_write_all},
 };
@@ -33,6 +33,10 @@ const TURNS_PER_WAKE: usize = 4;
 const TAIL_IN_SCRATCH_MAX: usize = SCRATCH_BYTES / 2;
 /// A connection that is to be closed may take so long to take what is still to be written.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
+/// A client may take so long to close its side. Until then what it still sends is read and
+/// dropped: closing over unread bytes would reset the connection, and the client could lose the
+/// last packets that were written to it.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a publisher is not read while another shard is behind.
 const HOLD_TIME: Duration = Duration::from_millis(5);
 
@@ -49,6 +53,10 @@ pub(crate) struct Connection {
     phase: Phase,
     keep_alive_expired: bool,
     is_held: bool,
+    /// Nothing is read any more; once all is written, the connection leaves.
+    is_leaving: bool,
+    /// Held as long as the stream is open.
+    _permit: Permit,
 }
 
 enum Phase {
@@ -58,6 +66,8 @@ enum Phase {
         bytes: Vec<u8>,
         written: usize,
     },
+    /// All is written and the stream is closed in this direction; the client is to close the other.
+    Lingering,
     Closed,
 }
 
@@ -77,6 +87,7 @@ impl Connection {
         (slot, link): (u32, u64),
         transport: Box<dyn Transport>,
         read_ahead: Vec<u8>,
+        permit: Permit,
     ) -> Self {
         Self {
             shard,
@@ -88,6 +99,8 @@ impl Connection {
             phase: Phase::Open,
             keep_alive_expired: false,
             is_held: false,
+            is_leaving: false,
+            _permit: permit,
         }
     }
 
@@ -96,8 +109,9 @@ impl Connection {
         shard: Rc<RefCell<Shard>>,
         transport: Box<dyn Transport>,
         bytes: Vec<u8>,
+        permit: Permit,
     ) -> Self {
-        let mut connection = Self::new(shard, (u32::MAX, 0), transport, Vec::new());
+        let mut connection = Self::new(shard, (u32::MAX, 0), transport, Vec::new(), permit);
         connection.phase = Phase::Closing { bytes, written: 0 };
         connection
     }
@@ -107,18 +121,36 @@ impl Connection {
         if matches!(self.phase, Phase::Open) {
             self.drive_open(ctx, task);
         }
-        let Phase::Closing { bytes, written } = &mut self.phase else {
-            return if matches!(self.phase, Phase::Closed) {
-                Poll::Ready(())
+        if let Phase::Closing { bytes, written } = &mut self.phase {
+            let wrote = ready!(poll_write_all(&mut *self.transport, task, bytes, written));
+            let is_shut =
+                wrote.is_ok() && ready!(Pin::new(&mut *self.transport).poll_shutdown(task)).is_ok();
+            self.phase = if is_shut {
+                ctx.run_later(LINGER_TIME_MAX, |_, ctx| ctx.stop());
+                Phase::Lingering
             } else {
-                Poll::Pending
+                Phase::Closed
             };
-        };
-        if ready!(poll_write_all(&mut *self.transport, task, bytes, written)).is_ok() {
-            let _ = ready!(Pin::new(&mut *self.transport).poll_shutdown(task));
         }
-        self.phase = Phase::Closed;
-        Poll::Ready(())
+        match self.phase {
+            Phase::Open | Phase::Closing { .. } => Poll::Pending,
+            Phase::Lingering => self.drop_rest(task),
+            Phase::Closed => Poll::Ready(()),
+        }
+    }
+
+    /// Reads what the client sends to a closed connection; `Ready` once it has closed its side.
+    fn drop_rest(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        let mut shard = self.shard.borrow_mut();
+        for _ in 0..TURNS_PER_WAKE {
+            let mut buffer = ReadBuf::new(&mut shard.scratch);
+            let read = ready!(Pin::new(&mut *self.transport).poll_read(task, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+        task.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn drive_open(&mut self, ctx: &mut Context<Self>, task: &mut Task<'_>) {
@@ -151,6 +183,10 @@ impl Connection {
         });
         match outcome {
             Ok(has_more_to_do) => {
+                if self.is_leaving && !has_more_to_do && !shard.has_output(self.slot) {
+                    drop(shard);
+                    return self.depart(Departure::SERVER_SHUTDOWN, ctx);
+                }
                 if has_more_to_do {
                     task.waker().wake_by_ref();
                 }
@@ -175,6 +211,9 @@ impl Connection {
         ctx: &mut Context<Self>,
         task: &mut Task<'_>,
     ) -> Result<Reading, Departure> {
+        if shard.is_quiet {
+            return Ok(Reading::Waits);
+        }
         if std::mem::take(&mut self.has_read_ahead) {
             let tail = std::mem::take(&mut self.tail);
             let used = shard.receive(self.slot, &tail, shard.core.clock.now())?;
@@ -442,6 +481,17 @@ impl Handler<Finish> for Connection {
 
     fn handle(&mut self, message: Finish, ctx: &mut Self::Context) {
         self.close(message.bytes, ctx);
+    }
+}
+
+impl Handler<Farewell> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: Farewell, ctx: &mut Self::Context) {
+        self.is_leaving = true;
+        ctx.run_later(CLOSING_TIME_MAX, |connection, ctx| {
+            connection.depart(Departure::SERVER_SHUTDOWN, ctx);
+        });
     }
 }
 

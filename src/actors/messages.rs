@@ -189,7 +189,19 @@ pub(crate) struct End {
     pub(crate) departure: Departure,
 }
 
-/// To a registry: end all connections with Server shutting down; answered when they are gone.
+/// To a connection: write what waits for the client, then end with Server shutting down.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Farewell;
+
+/// To a registry: take no more connections, and let those that are there read no more. Once all
+/// shards have answered, every message that was acknowledged has reached its subscribers' shards.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Quiesce;
+
+/// To a registry: end all connections with Server shutting down, each after it has written what
+/// waits for its client; answered when the sessions have left them.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Shutdown;

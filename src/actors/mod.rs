@@ -25,5 +25,5 @@ pub use transport::{AnyStream, TcpTransport, Transport};
 
 pub(crate) use self::{
     core::{Core, CoreParts, ShardHandle},
-    messages::{AcceptedConnect, AcceptedWill, Permit, Retire, Shutdown},
+    messages::{AcceptedConnect, AcceptedWill, Permit, Quiesce, Retire, Shutdown},
 };

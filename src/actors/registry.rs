@@ -24,8 +24,8 @@ use super::{
     connection::Connection,
     core::Core,
     messages::{
-        Attach, ChangeKeepAlive, Deliver, End, Kick, Kicked, PublishMessage, QueryClient,
-        QueryOnline, QueryOnlineMany, Retire, Shutdown, WillRequest,
+        Attach, ChangeKeepAlive, Deliver, End, Farewell, Kick, Kicked, PublishMessage, QueryClient,
+        QueryOnline, QueryOnlineMany, Quiesce, Retire, Shutdown, WillRequest,
     },
     shard::{Departure, Shard},
 };
@@ -82,6 +82,9 @@ impl Handler<Attach> for Registry {
     type Result = ();
 
     fn handle(&mut self, message: Attach, _: &mut Self::Context) {
+        if self.shard.borrow().is_quiet {
+            return; // The broker is shutting down: the connection is closed.
+        }
         let Attach {
             mut transport,
             read_ahead,
@@ -102,14 +105,14 @@ impl Handler<Attach> for Registry {
                     .connects_refused
                     .increment(refusal.counted_as());
                 let bytes = refusal.conn_ack(connect.version);
-                Connection::closing(self.shard.clone(), transport, bytes).start();
+                Connection::closing(self.shard.clone(), transport, bytes, permit).start();
                 return;
             }
         };
         let at = (prepared.slot, prepared.link);
-        let connection = Connection::new(self.shard.clone(), at, transport, read_ahead);
+        let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit);
         let address = connection.start();
-        shard.attach(&prepared, address, connect, permit, now);
+        shard.attach(&prepared, address, connect, now);
         shard.flush_outboxes();
     }
 }
@@ -201,6 +204,14 @@ impl Handler<PublishMessage> for Registry {
     }
 }
 
+impl Handler<Quiesce> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: Quiesce, _: &mut Self::Context) {
+        self.shard.borrow_mut().is_quiet = true;
+    }
+}
+
 impl Handler<Shutdown> for Registry {
     type Result = ResponseFuture<()>;
 
@@ -213,11 +224,7 @@ impl Handler<Shutdown> for Registry {
         let (done, all_gone) = oneshot::channel();
         shard.shutting_down = Some(done);
         for connection in connections {
-            let departure = Departure::by_server(
-                DisconnectReason::ServerShutdown,
-                ReasonCode::ServerShuttingDown,
-            );
-            connection.do_send(End { departure });
+            connection.do_send(Farewell);
         }
         Box::pin(async move {
             let _ = all_gone.await;
@@ -229,6 +236,13 @@ impl Handler<Retire> for Registry {
     type Result = ();
 
     fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
+        let mut shard = self.shard.borrow_mut();
+        shard.is_quiet = true;
+        // On an arbiter that goes on without the broker its connections would, too.
+        for connection in shard.connections() {
+            let departure = Departure::SERVER_SHUTDOWN;
+            connection.do_send(End { departure });
+        }
         ctx.stop();
     }
 }

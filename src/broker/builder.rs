@@ -3,12 +3,15 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize},
+    },
 };
 
 use actix::Actor;
-use actix_rt::Arbiter;
-use tokio_util::sync::CancellationToken;
+use actix_rt::{Arbiter, ArbiterHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Broker, Running};
 use crate::{
@@ -177,38 +180,26 @@ impl Builder {
             (0..shards).map(|_| Arbiter::new()).collect()
         };
         start_shards(&core, &arbiters);
-        let stop = CancellationToken::new();
-        for ((listener, address), tls) in listeners {
-            let parts = |shard: usize| ListenerParts {
-                core: core.clone(),
-                metrics: core.metrics.shard(shard),
-                admission: admission.clone(),
-                tls: tls.clone(),
-                stop: stop.clone(),
-            };
-            let accept_on = |shard: usize| {
-                let copy = listener.try_clone();
-                copy.map_err(|source| StartError::Listen { address, source })
-                    .map(|copy| accept_loop(copy, parts(shard)))
-            };
-            if arbiters.is_empty() {
-                actix_rt::spawn(accept_on(0)?);
-            }
-            for (shard, arbiter) in arbiters.iter().enumerate() {
-                arbiter.spawn(accept_on(shard)?);
-            }
-        }
-        Ok(Broker {
+        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        // From here on whatever has begun ends with this handle, also if the rest fails.
+        let broker = Broker {
             running: Arc::new(Running {
                 core,
                 admission,
-                arbiters,
+                arbiters: Mutex::new(arbiters),
                 local_addrs,
-                stop,
+                stop: CancellationToken::new(),
+                open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
-                questions: Default::default(),
+                questions: AtomicUsize::new(0),
             }),
-        })
+        };
+        for ((listener, address), tls) in listeners {
+            broker
+                .accept(&listener, &handles, tls.as_ref())
+                .map_err(|source| StartError::Listen { address, source })?;
+        }
+        Ok(broker)
     }
 
     fn shards_wanted(&self) -> usize {
@@ -218,6 +209,42 @@ impl Builder {
             0 => cores(),
             shards => shards,
         }
+    }
+}
+
+impl Broker {
+    /// Every shard accepts from a copy of the listener.
+    fn accept(
+        &self,
+        listener: &TcpListener,
+        arbiters: &[ArbiterHandle],
+        tls: Option<&Arc<rustls::ServerConfig>>,
+    ) -> io::Result<()> {
+        let Running {
+            core,
+            admission,
+            stop,
+            open,
+            ..
+        } = &*self.running;
+        let accept_on = |shard: usize| {
+            let parts = ListenerParts {
+                core: core.clone(),
+                metrics: core.metrics.shard(shard),
+                admission: admission.clone(),
+                tls: tls.cloned(),
+                stop: stop.clone(),
+                open: open.clone(),
+            };
+            io::Result::Ok(accept_loop(listener.try_clone()?, parts))
+        };
+        if arbiters.is_empty() {
+            actix_rt::spawn(accept_on(0)?);
+        }
+        for (shard, arbiter) in arbiters.iter().enumerate() {
+            arbiter.spawn(accept_on(shard)?);
+        }
+        Ok(())
     }
 }
 

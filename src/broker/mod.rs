@@ -8,23 +8,29 @@ mod builder;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use actix::{Addr, MailboxError};
+use actix_rt::Arbiter;
 use actix_web::web::ServiceConfig;
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
+use futures_util::future::join_all;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::spawn_blocking,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::builder::{Builder, StartError};
 use crate::{
     actors::{
         AnyStream, ClientSession, Core, InProcess, Kick, Kicked, PublishMessage, QueryClient,
-        QueryOnline, QueryOnlineMany, Registry, Retire, Shutdown, Subscription, WillRequest,
+        QueryOnline, QueryOnlineMany, Quiesce, Registry, Retire, Shutdown, Subscription,
+        WillRequest,
     },
     auth::{Authenticator, Authorizer},
     control::{Control, ControlError, KeepAliveChanged, SetKeepAlive},
@@ -49,9 +55,11 @@ pub struct Broker {
 struct Running {
     core: Arc<Core>,
     admission: Arc<Admission>,
-    arbiters: Vec<actix_rt::Arbiter>,
+    arbiters: Mutex<Vec<Arbiter>>,
     local_addrs: Vec<SocketAddr>,
     stop: CancellationToken,
+    /// Every connection holds a token while its stream is open.
+    open: TaskTracker,
     is_ready: AtomicBool,
     questions: AtomicUsize,
 }
@@ -246,16 +254,21 @@ impl Broker {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let core = &self.running.core;
+        let Running {
+            core, stop, open, ..
+        } = &*self.running;
         let arrival = Arrival {
             transport: Box::new(AnyStream(stream)),
             peer,
             certificate: None,
             connect_by: core.connect_by(),
-            permit: Box::new(()),
+            permit: Box::new(open.token()),
         };
         let metrics = core.metrics.shard(0);
-        handshake(arrival, core, &metrics).await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = handshake(arrival, core, &metrics) => {}
+        }
     }
 
     /// Who checks credentials.
@@ -301,25 +314,30 @@ impl Broker {
         self.running.admission.connections()
     }
 
-    /// Stops accepting, tells MQTT 5.0 clients Server shutting down, writes what is queued to the
-    /// sockets, and ends. After `deadline` whatever is left is cut off.
+    /// Stops accepting and reading, writes what is queued to the sockets, tells MQTT 5.0 clients
+    /// Server shutting down, and ends. After `deadline` whatever is left is cut off.
+    ///
+    /// Messages that were acknowledged to their publishers are written to the subscribers that
+    /// are connected, as far as their Receive Maximum allows. Once this returns, the broker's
+    /// threads have ended and its addresses are free, unless the deadline has passed.
     pub async fn shutdown(&self, deadline: Duration) {
         let running = &self.running;
         running.is_ready.store(false, Ordering::Release);
         running.stop.cancel();
-        let all_gone = async {
-            for shard in running.core.shards() {
-                let _ = shard.registry.send(Shutdown).await;
-            }
-            // The sessions have left their connections; now these write what they still hold.
-            while running.admission.connections() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        running.open.close();
+        let ended = async {
+            let shards = running.core.shards();
+            join_all(shards.iter().map(|shard| shard.registry.send(Quiesce))).await;
+            join_all(shards.iter().map(|shard| shard.registry.send(Shutdown))).await;
+            running.open.wait().await;
+            let threads = running.end();
+            let joined = spawn_blocking(|| threads.into_iter().try_for_each(Arbiter::join));
+            let _ = joined.await;
         };
-        if tokio::time::timeout(deadline, all_gone).await.is_err() {
+        if tokio::time::timeout(deadline, ended).await.is_err() {
             tracing::warn!("shutdown deadline passed, connections are cut off");
+            running.end();
         }
-        running.end();
     }
 
     async fn ask<T>(
@@ -368,18 +386,25 @@ impl Control for Broker {
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
         self.online(client_id).await
     }
+
+    fn is_ready(&self) -> bool {
+        Self::is_ready(self)
+    }
 }
 
 impl Running {
-    fn end(&self) {
+    /// Ends everything at once; the threads that will end now.
+    fn end(&self) -> Vec<Arbiter> {
         self.is_ready.store(false, Ordering::Release);
         self.stop.cancel();
         for shard in self.core.shards() {
             shard.registry.do_send(Retire);
         }
-        for arbiter in &self.arbiters {
+        let mut arbiters = self.arbiters.lock().unwrap_or_else(PoisonError::into_inner);
+        for arbiter in &*arbiters {
             arbiter.stop();
         }
+        std::mem::take(&mut *arbiters)
     }
 }
 

@@ -17,7 +17,7 @@ use hearthmq::{
     store::DirectoryStore,
 };
 use socket2::{Domain, Socket, Type};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 1_024;
@@ -71,12 +71,14 @@ impl Serving {
             tls: https,
         };
         let broker = Self::start_broker(config, &authenticator, &policy, store).await?;
+        let addresses = [("http", &listeners.http), ("https", &listeners.https)]
+            .map(|(scheme, listeners)| (scheme, local_addresses(listeners)));
         let api = broker.api(&ApiOptions::from(&config.http));
         let http = Server::start(&api, listeners, config.http.workers.into(), |chain| {
             client_certificate(chain).ok()
         })
         .map_err(StartError::Http)?;
-        for (scheme, addresses) in [("http", &config.http.listen), ("https", &config.http.https)] {
+        for (scheme, addresses) in addresses {
             for address in addresses {
                 tracing::info!("listening on {scheme}://{address}");
             }
@@ -113,8 +115,11 @@ impl Serving {
             }
         }
         let broker = builder.start().await?;
-        for address in broker.local_addrs() {
-            tracing::info!("listening on mqtt://{address}");
+        let (tcp, tls) = broker.local_addrs().split_at(config.mqtt.tcp.len());
+        for (scheme, addresses) in [("mqtt", tcp), ("mqtts", tls)] {
+            for address in addresses {
+                tracing::info!("listening on {scheme}://{address}");
+            }
         }
         Ok(broker)
     }
@@ -138,7 +143,7 @@ impl Serving {
         self.api.set_ready(false);
         self.broker.shutdown(self.deadline).await;
         let graceful = self.http.stop(true);
-        if tokio::time::timeout_at(deadline, graceful).await.is_err() {
+        if timeout_at(deadline, graceful).await.is_err() {
             tracing::warn!("calls were still under way at the deadline");
             self.http.stop(false).await;
         }
@@ -156,6 +161,12 @@ fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListen
             })
         })
         .collect()
+}
+
+/// Where listeners are bound: the operating system chooses a port for 0.
+fn local_addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    addresses.filter_map(Result::ok).collect()
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

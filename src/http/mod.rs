@@ -131,7 +131,7 @@ impl Api {
     }
 
     fn is_ready(&self) -> bool {
-        self.0.ready.load(Relaxed)
+        self.0.ready.load(Relaxed) && self.0.control.is_ready()
     }
 }
 

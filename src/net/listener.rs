@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Admission, Arrival, handshake, tls};
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) struct ListenerParts {
     pub(crate) admission: Arc<Admission>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) stop: CancellationToken,
+    /// Every connection holds a token of it while its stream is open.
+    pub(crate) open: TaskTracker,
 }
 
 /// Binds a listening socket; every shard accepts from a copy of it.
@@ -91,6 +93,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
     let core = parts.core.clone();
     let metrics = parts.metrics.clone();
     let stop = parts.stop.clone();
+    let permit = (permit, parts.open.token());
     let transport = TcpTransport::new(stream);
     let tls = parts.tls.clone();
     let connect_by = core.connect_by();

@@ -115,10 +115,11 @@ impl Link {
         &mut self.out
     }
 
-    /// Whether there is something to be written.
+    /// Whether there is something to be written, or something that was written and perhaps not
+    /// flushed yet: [`Link::take_written`] has not been called.
     #[must_use]
     pub const fn has_output(&self) -> bool {
-        self.out.len() > self.written
+        !self.out.is_empty()
     }
 
     /// The encoded packets, and how many of their bytes are written so far.

@@ -6,10 +6,7 @@ use actix::Addr;
 
 use super::{Connected, Presence, Shard, Slot, depart::Departure};
 use crate::{
-    actors::{
-        connection::Connection,
-        messages::{AcceptedConnect, Permit},
-    },
+    actors::{connection::Connection, messages::AcceptedConnect},
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
     mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode},
@@ -123,7 +120,6 @@ impl Shard {
         prepared: &Prepared,
         address: Addr<Connection>,
         connect: AcceptedConnect,
-        permit: Permit,
         now: Timestamp,
     ) {
         let settings = self.settle(&connect);
@@ -148,7 +144,6 @@ impl Shard {
             link: prepared.link,
             waker: None,
             is_awake: true,
-            _permit: permit,
         });
         slot.will = connect.will;
         slot.session.attach(link, now);

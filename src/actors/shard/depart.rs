@@ -25,6 +25,12 @@ pub(crate) struct Departure {
 }
 
 impl Departure {
+    /// The broker ends.
+    pub(in crate::actors) const SERVER_SHUTDOWN: Self = Self::by_server(
+        DisconnectReason::ServerShutdown,
+        ReasonCode::ServerShuttingDown,
+    );
+
     /// An end that the client did not announce.
     pub(in crate::actors) const fn unannounced(reason: DisconnectReason) -> Self {
         Self {

@@ -32,7 +32,7 @@ use self::publish::{PlanCache, RecentTopic};
 use super::{
     connection::Connection,
     core::Core,
-    messages::{AcceptedWill, ClientSession, Permit, RemoteDelivery},
+    messages::{AcceptedWill, ClientSession, RemoteDelivery},
 };
 use crate::{
     auth::Identity,
@@ -73,6 +73,8 @@ pub(crate) struct Shard {
     decode_limits: DecodeLimits,
     queue_limits: QueueLimits,
     online: usize,
+    /// The broker is shutting down: nothing is read any more, and no connection is taken.
+    pub(super) is_quiet: bool,
     pub(super) shutting_down: Option<oneshot::Sender<()>>,
 }
 
@@ -111,7 +113,6 @@ pub(super) struct Connected {
     pub(super) waker: Option<Waker>,
     /// It has been woken, or is at work, and will look at its output by itself.
     pub(super) is_awake: bool,
-    _permit: Permit,
 }
 
 impl Shard {
@@ -133,6 +134,7 @@ impl Shard {
             decode_limits: core.decode_limits(),
             queue_limits: core.queue_limits(),
             online: 0,
+            is_quiet: false,
             shutting_down: None,
             core,
         }
@@ -196,6 +198,12 @@ impl Shard {
             queued: slot.session.queued(),
             in_flight: slot.session.in_flight(),
         })
+    }
+
+    /// Whether a connection still has something to write.
+    pub(super) fn has_output(&self, slot: u32) -> bool {
+        let link = self.slot(slot).and_then(|s| s.session.link());
+        link.is_some_and(|link| link.has_output())
     }
 
     /// The connection actors of all that are online.

@@ -1,0 +1,79 @@
+//! Driving the broker from an actix application by typed actor messages: the registry actor of a
+//! client identifier takes `SetKeepAlive`, `QueryOnline` and `Kick`.
+//!
+//! ```text
+//! cargo run --example drive_by_messages
+//! mosquitto_sub -p 1883 -i car -k 10 -t 'hello/#'        # in a second terminal
+//! ```
+//!
+//! The program waits for the client `car`, changes its Keep Alive, and ten seconds later ends its
+//! connection; mosquitto_sub comes back by itself, and it all begins again. Ctrl-C ends it.
+
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::{error::Error, time::Duration};
+
+use actix::{Actor, Addr, AsyncContext as _, Context, fut::wrap_future};
+use hearthmq::{
+    Broker,
+    actors::{Kick, QueryOnline, Registry, WillRequest},
+    auth::AllowAll,
+    control::SetKeepAlive,
+};
+use tokio::time::sleep;
+
+/// An actor of the application's own, which looks after one client.
+struct Keeper {
+    registry: Addr<Registry>,
+    client_id: String,
+}
+
+impl Actor for Keeper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let watch = watch(self.registry.clone(), self.client_id.clone());
+        context.spawn(wrap_future(watch));
+    }
+}
+
+async fn watch(registry: Addr<Registry>, client_id: String) {
+    loop {
+        let question = QueryOnline {
+            client_id: client_id.clone(),
+        };
+        while !matches!(registry.send(question.clone()).await, Ok(true)) {
+            sleep(Duration::from_millis(500)).await;
+        }
+        let change = SetKeepAlive {
+            client_id: client_id.clone(),
+            interval_secs: 45,
+            by: Some("keeper".into()), // named in $events/client_keepalive_changed
+        };
+        println!("{client_id} is online: {:?}", registry.send(change).await);
+        sleep(Duration::from_secs(10)).await;
+        let kick = Kick {
+            client_id: client_id.clone(),
+            end_session: false,
+            will: WillRequest::Discard,
+        };
+        println!("{client_id} has to go: {:?}", registry.send(kick).await);
+    }
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let builder = Broker::builder().tcp("127.0.0.1:1883");
+    let builder = builder.authenticator(AllowAll).authorizer(AllowAll);
+    let broker = builder.start().await?;
+    println!("waiting for car on {:?}", broker.local_addrs());
+    let (registry, client_id) = (broker.registry("car"), "car".into());
+    Keeper {
+        registry,
+        client_id,
+    }
+    .start();
+    tokio::signal::ctrl_c().await?;
+    broker.shutdown(Duration::from_secs(5)).await;
+    Ok(())
+}

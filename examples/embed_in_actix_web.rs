@@ -1,0 +1,71 @@
+//! An actix-web application with an MQTT broker in it: its own pages and the broker's REST calls
+//! on one port, MQTT on another, one process.
+//!
+//! ```text
+//! cargo run --example embed_in_actix_web
+//! mosquitto_sub -p 1883 -i car -t 'news/#' -v            # in a second terminal
+//! curl http://127.0.0.1:8080/                            # in a third: who is connected
+//! curl -d 'it rains' http://127.0.0.1:8080/news/weather  # the subscriber prints it
+//! curl -u me: http://127.0.0.1:8080/mqtt/client-id/car/status
+//! curl -u me: -X POST 'http://127.0.0.1:8080/mqtt/keep-alive?client-id=car&interval=120'
+//! ```
+//!
+//! Ctrl-C ends the HTTP server first, and then the broker, which tells its clients.
+
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::{error::Error, time::Duration};
+
+use actix_web::{
+    App, HttpResponse, HttpServer, Responder, get, post,
+    web::{Bytes, Data, Path, scope},
+};
+use hearthmq::{Broker, auth::AllowAll, mqtt::QoS};
+
+/// The application's own page.
+#[get("/")]
+async fn home(broker: Data<Broker>) -> impl Responder {
+    match broker.online("car").await {
+        Ok(true) => HttpResponse::Ok().body("the car is connected\n"),
+        Ok(false) => HttpResponse::Ok().body("the car is not connected\n"),
+        Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+    }
+}
+
+/// The application speaks to MQTT clients.
+#[post("/news/{about}")]
+async fn news(broker: Data<Broker>, about: Path<String>, text: Bytes) -> impl Responder {
+    let topic = format!("news/{about}");
+    match broker.publish(&topic, &text, QoS::AtLeastOnce, true).await {
+        Ok(()) => HttpResponse::Accepted().finish(),
+        Err(error) => HttpResponse::BadRequest().body(format!("{error}\n")),
+    }
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Everybody may do everything here: see own_authenticator for how to be choosier.
+    let broker = Broker::builder()
+        .tcp("127.0.0.1:1883")
+        .authenticator(AllowAll)
+        .authorizer(AllowAll)
+        .start()
+        .await?;
+    println!("MQTT on {:?}, HTTP on 127.0.0.1:8080", broker.local_addrs());
+
+    let routes = broker.http_routes();
+    let shared = Data::new(broker.clone());
+    HttpServer::new(move || {
+        App::new()
+            .app_data(shared.clone())
+            .service(home)
+            .service(news)
+            .service(scope("/mqtt").configure(routes.clone()))
+    })
+    .bind("127.0.0.1:8080")?
+    .run()
+    .await?;
+
+    broker.shutdown(Duration::from_secs(5)).await;
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! The whole program over real sockets: the binary with a configuration of its own, MQTT clients
+//! and REST callers of whose bytes every one is under control.
+//!
+//! Nothing in here outlives the tests: a program is killed when its test is done with it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on, or meets a packet that it does not expect, fails there"
+)]
+
+mod certificates;
+#[path = "../support/http.rs"]
+mod http;
+mod keep_alive;
+mod mosquitto;
+#[path = "../support/mqtt.rs"]
+mod mqtt;
+#[path = "../support/pki.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod pki;
+mod presence;
+mod program;
+mod refusals;
+mod shutdown;
+mod start;
+mod status;
+mod tls;

@@ -1,0 +1,233 @@
+//! The program under test: its directory, its configuration, its process.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Mutex, OnceLock, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use hearthmq::{
+    auth::{add_user, hash_password},
+    mqtt::Connect,
+};
+use tempfile::TempDir;
+
+use crate::{
+    http::{Answer, basic, exchange, request},
+    mqtt::{Client, connect, tcp},
+};
+
+/// The password of every account.
+pub(crate) const PASSWORD: &str = "pass:word";
+
+/// `ops` may do everything, devices may speak, `limited` may control some clients, `stranger`
+/// nobody.
+const POLICY: &str = r#"
+[[rules]]
+effect = "allow"
+users = ["ops", "device-*"]
+
+[[rules]]
+effect = "allow"
+actions = ["connect"]
+users = ["limited"]
+clients = ["allowed-*"]
+"#;
+
+/// Everything on ports that the operating system chooses. Failed logins are not slowed down:
+/// tests make many of them.
+const CONFIG: &str = r#"
+data_dir = "data"
+
+[mqtt]
+tcp = ["127.0.0.1:0"]
+
+[http]
+listen = ["127.0.0.1:0"]
+
+[auth.throttle]
+free_failures = 0
+failures_max = 0
+address_failures_max = 0
+"#;
+
+/// A directory with accounts, permissions and a configuration.
+pub(crate) struct Place {
+    dir: TempDir,
+    options: Vec<String>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let place = Self {
+            dir: tempfile::tempdir().unwrap(),
+            options: Vec::new(),
+        };
+        fs::create_dir(place.path("data")).unwrap();
+        static HASH: OnceLock<String> = OnceLock::new();
+        let hash = HASH.get_or_init(|| hash_password(PASSWORD.as_bytes()));
+        for user in ["ops", "limited", "stranger", "device-1"] {
+            add_user(&place.path("data/users.toml"), user, hash).unwrap();
+        }
+        fs::write(place.path("data/policy.toml"), POLICY).unwrap();
+        fs::write(place.path("hearthmq.toml"), CONFIG).unwrap();
+        place
+    }
+
+    /// Sets an option, as on the command line.
+    pub(crate) fn set(mut self, option: impl Into<String>) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
+        command
+            .args(["run", "--config", "hearthmq.toml"])
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        for option in &self.options {
+            command.args(["--set", option]);
+        }
+        command
+    }
+
+    /// Runs the program, which is expected to end by itself.
+    pub(crate) fn run(&self) -> Output {
+        self.command().output().unwrap()
+    }
+
+    /// Starts the program and waits until it listens everywhere.
+    pub(crate) fn start(&self) -> Program {
+        let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let (found, addresses) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            let mut lines = Vec::new();
+            for line in log.lines().map_while(Result::ok) {
+                if let Some((_, url)) = line.split_once("listening on ") {
+                    // Nobody listens any more once the program is known to have started.
+                    drop(found.send(url.to_owned()));
+                }
+                lines.push(line);
+            }
+            lines.join("\n")
+        });
+        let mut program = Program {
+            child,
+            reader: Mutex::new(Some(reader)),
+            addresses: Vec::new(),
+        };
+        // HTTP comes last, and HTTPS behind it.
+        let last = match self.options.iter().any(|set| set.starts_with("http.https")) {
+            true => "https",
+            false => "http",
+        };
+        loop {
+            let Ok(url) = addresses.recv_timeout(Duration::from_secs(20)) else {
+                panic!("the program does not start: {}", program.killed());
+            };
+            let (scheme, address) = url.split_once("://").unwrap();
+            let is_last = scheme == last;
+            let address = address.parse().unwrap();
+            program.addresses.push((scheme.to_owned(), address));
+            if is_last {
+                return program;
+            }
+        }
+    }
+}
+
+/// The running program. Killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    reader: Mutex<Option<JoinHandle<String>>>,
+    addresses: Vec<(String, SocketAddr)>,
+}
+
+impl Program {
+    /// Where it listens for `mqtt`, `mqtts`, `http` or `https`.
+    pub(crate) fn address(&self, scheme: &str) -> SocketAddr {
+        let mut addresses = self.addresses.iter();
+        addresses.find(|(found, _)| found == scheme).unwrap().1
+    }
+
+    /// An MQTT client of user `ops`.
+    pub(crate) fn client(&self, client_id: &str) -> Client {
+        self.connected(connect(client_id))
+    }
+
+    /// An MQTT client of user `ops` with a CONNECT of its own.
+    pub(crate) fn connected(&self, mut connect: Connect<'_>) -> Client {
+        connect.username = Some("ops");
+        connect.password = Some(PASSWORD.as_bytes());
+        Client::connected(self.address("mqtt"), connect)
+    }
+
+    /// `METHOD target` by user `ops`.
+    pub(crate) fn call(&self, line: &str) -> Answer {
+        self.call_as(Some(&basic(&format!("ops:{PASSWORD}"))), line)
+    }
+
+    pub(crate) fn call_as(&self, authorization: Option<&str>, line: &str) -> Answer {
+        self.send(request(line, authorization))
+    }
+
+    /// Sends these bytes to the HTTP listener and reads until it closes.
+    pub(crate) fn send(&self, request: impl AsRef<[u8]>) -> Answer {
+        exchange(tcp(self.address("http")), request).unwrap()
+    }
+
+    pub(crate) fn is_online(&self, client_id: &str) -> bool {
+        match self
+            .call(&format!("GET /client-id/{client_id}/status"))
+            .outcome()
+        {
+            (200, r#"{"online":true}"#) => true,
+            (200, r#"{"online":false}"#) => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends a signal such as `-TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end, which must come within `time`.
+    pub(crate) fn wait(&mut self, time: Duration) -> ExitStatus {
+        let until = Instant::now() + time;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "still running: {}", self.killed());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it as a power cut would; what it has logged.
+    pub(crate) fn killed(&mut self) -> String {
+        drop(self.child.kill()); // it may have ended already
+        self.child.wait().unwrap();
+        let reader = self.reader.get_mut().unwrap().take();
+        reader.map_or_else(String::new, |reader| reader.join().unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.killed();
+    }
+}

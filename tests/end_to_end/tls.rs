@@ -1,0 +1,83 @@
+//! TLS from the client's side: a version, and a certificate or none.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
+};
+
+use hearthmq::mqtt::{Connect, ReasonCode};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+use crate::{
+    http::{Answer, exchange, request},
+    mqtt::{Client, tcp},
+    pki::Pair,
+};
+
+/// Both versions.
+pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] =
+    [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// A client that trusts one CA.
+pub(crate) struct Tls(Arc<ClientConfig>);
+
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+impl Tls {
+    pub(crate) fn new(
+        ca: &Path,
+        version: &'static SupportedProtocolVersion,
+        certificate: Option<&Pair>,
+    ) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(ca).unwrap())
+            .unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match certificate {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let chain = CertificateDer::pem_file_iter(&pair.chain).unwrap();
+                let chain = chain.map(Result::unwrap).collect();
+                let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        Self(Arc::new(config))
+    }
+
+    fn stream(&self, address: SocketAddr) -> Stream {
+        let name = "localhost".try_into().unwrap();
+        let connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
+        StreamOwned::new(connection, tcp(address))
+    }
+
+    /// `METHOD target`; an error if the handshake fails.
+    pub(crate) fn call(
+        &self,
+        address: SocketAddr,
+        authorization: Option<&str>,
+        line: &str,
+    ) -> io::Result<Answer> {
+        exchange(self.stream(address), request(line, authorization))
+    }
+
+    /// An MQTT client; an error if the handshake fails.
+    pub(crate) fn connect(
+        &self,
+        address: SocketAddr,
+        connect: Connect<'_>,
+    ) -> io::Result<(Client<Stream>, ReasonCode)> {
+        Client::on(self.stream(address), connect)
+    }
+}

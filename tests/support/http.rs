@@ -1,0 +1,83 @@
+//! A caller of the REST interface that sends what it is told byte for byte, and the answer taken
+//! apart. Knows neither the program nor TLS: it works on any stream.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+/// The value of `Authorization` for a `user:password`.
+pub(crate) fn basic(user_and_password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(user_and_password))
+}
+
+/// `METHOD target` as a request of HTTP/1.1 without a body, after which the server closes.
+pub(crate) fn request(line: &str, authorization: Option<&str>) -> String {
+    let header = authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
+    format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n")
+}
+
+/// Sends a request and reads until the server closes.
+pub(crate) fn exchange(
+    mut stream: impl Read + Write,
+    request: impl AsRef<[u8]>,
+) -> std::io::Result<Answer> {
+    stream.write_all(request.as_ref())?;
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        // A server that has answered may close without the alert that TLS has for it.
+        Err(error) if bytes.is_empty() => Err(error),
+        _ if bytes.is_empty() => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(Answer::parse(std::str::from_utf8(&bytes).unwrap())),
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status line and the headers as they were sent.
+    pub(crate) head: String,
+    pub(crate) status: u16,
+    headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").expect(text);
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap();
+        Self {
+            head: head.to_owned(),
+            status: status.parse().unwrap(),
+            headers: lines
+                .map(|line| line.split_once(": ").unwrap())
+                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+                .collect(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// The value of a header, named in lower case; empty without it.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// Status and body.
+    pub(crate) fn outcome(&self) -> (u16, &str) {
+        (self.status, &self.body)
+    }
+
+    /// Status and `code`, after checking that the body is as every failure's is.
+    pub(crate) fn failure(&self) -> (u16, String) {
+        let body: serde_json::Value = serde_json::from_str(&self.body).expect(&self.body);
+        let fields: Vec<_> = body.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["code", "message", "success"]);
+        assert_eq!(body["success"], false);
+        let message = body["message"].as_str().unwrap();
+        assert!(message.ends_with('.') && message.len() > 10, "{message}");
+        (self.status, body["code"].as_str().unwrap().into())
+    }
+}

@@ -1,0 +1,195 @@
+//! A blocking MQTT client that sends what it is told, over TCP or any other stream.
+//!
+//! It speaks through the library's own codec and knows nothing of who answers. Every wait has an
+//! end, so that a broker that says nothing fails a test instead of stopping it.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use hearthmq::mqtt::{
+    Connect, ConnectProperties, DecodeLimits, Decoded, Disconnect, Packet, PacketId,
+    ProtocolVersion, Publish, PublishFlags, PublishProperties, QoS, ReasonCode, Subscribe,
+    SubscribeFilter, SubscribeProperties, SubscriptionOptions, decode, encode,
+};
+
+/// How long a client waits for what it expects.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// CONNECT of MQTT 5.0 with Clean Start, Keep Alive 60 and no user name.
+pub(crate) fn connect(client_id: &str) -> Connect<'_> {
+    Connect {
+        version: ProtocolVersion::V5,
+        clean_start: true,
+        keep_alive: 60,
+        client_id,
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// A connected client.
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
+    version: ProtocolVersion,
+    received: Vec<u8>,
+}
+
+/// A message as it arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: QoS,
+    pub(crate) packet_id: Option<PacketId>,
+}
+
+/// A TCP connection on which nothing waits for ever.
+pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+impl Client {
+    /// Connects, and expects CONNACK with success.
+    pub(crate) fn connected(address: SocketAddr, connect: Connect<'_>) -> Self {
+        let (client, reason) = Self::on(tcp(address), connect).unwrap();
+        assert_eq!(reason, ReasonCode::Success);
+        client
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Sends CONNECT on a stream; the client and what CONNACK says, or how the stream failed.
+    pub(crate) fn on(stream: S, connect: Connect<'_>) -> std::io::Result<(Self, ReasonCode)> {
+        let mut client = Self {
+            stream,
+            version: connect.version,
+            received: Vec::new(),
+        };
+        client.try_send(&Packet::Connect(Box::new(connect)))?;
+        let reason = client.try_receive(|packet| match packet {
+            Packet::ConnAck(ack) => ack.reason,
+            packet => panic!("CONNACK expected, not {packet:?}"),
+        })?;
+        Ok((client, reason))
+    }
+
+    pub(crate) fn try_send(&mut self, packet: &Packet<'_>) -> std::io::Result<()> {
+        let mut bytes = Vec::new();
+        encode(packet, self.version, &mut bytes).unwrap();
+        self.stream.write_all(&bytes)
+    }
+
+    pub(crate) fn send(&mut self, packet: &Packet<'_>) {
+        self.try_send(packet).unwrap();
+    }
+
+    /// The next packet; `UnexpectedEof` if the connection is closed instead.
+    pub(crate) fn try_receive<T>(
+        &mut self,
+        look: impl FnOnce(Packet<'_>) -> T,
+    ) -> std::io::Result<T> {
+        let limits = DecodeLimits {
+            packet_bytes_max: u32::MAX,
+            ..DecodeLimits::default()
+        };
+        loop {
+            match decode(&self.received, self.version, &limits).unwrap() {
+                Decoded::Packet { packet, length } => {
+                    let seen = look(packet);
+                    self.received.drain(..length);
+                    return Ok(seen);
+                }
+                Decoded::More { .. } => {}
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                read => self.received.extend_from_slice(&chunk[..read]),
+            }
+        }
+    }
+
+    pub(crate) fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
+        self.try_receive(look).unwrap()
+    }
+
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) {
+        let options = SubscriptionOptions {
+            qos,
+            ..SubscriptionOptions::default()
+        };
+        self.send(&Packet::Subscribe(Subscribe {
+            packet_id: PacketId::new(9).unwrap(),
+            properties: SubscribeProperties::default(),
+            filters: vec![SubscribeFilter { filter, options }],
+        }));
+        self.receive(|packet| match packet {
+            Packet::SubAck(ack) => assert_eq!(ack.reasons[0].number(), qos.number()),
+            packet => panic!("SUBACK expected, not {packet:?}"),
+        });
+    }
+
+    /// Sends PUBLISH: QoS 1 with a Packet Identifier, QoS 0 without.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        id: Option<u16>,
+    ) -> std::io::Result<()> {
+        let qos = id.map_or(QoS::AtMostOnce, |_| QoS::AtLeastOnce);
+        self.try_send(&Packet::Publish(Publish {
+            flags: PublishFlags {
+                qos,
+                ..PublishFlags::default()
+            },
+            topic,
+            packet_id: id.and_then(PacketId::new),
+            properties: PublishProperties::default(),
+            payload,
+        }))
+    }
+
+    /// Expects a PUBLISH.
+    pub(crate) fn message(&mut self) -> Arrived {
+        self.receive(|packet| match packet {
+            Packet::Publish(publish) => arrived(&publish),
+            packet => panic!("PUBLISH expected, not {packet:?}"),
+        })
+    }
+
+    /// PINGREQ and its answer: everything sent before has been handled.
+    pub(crate) fn ping(&mut self) {
+        self.send(&Packet::PingReq);
+        self.receive(|packet| assert_eq!(packet, Packet::PingResp));
+    }
+
+    /// Expects DISCONNECT with this reason where the version has it, and the end.
+    pub(crate) fn expect_disconnect(&mut self, reason: ReasonCode) {
+        if self.version.has_properties() {
+            self.receive(|packet| match packet {
+                Packet::Disconnect(Disconnect { reason: said, .. }) => assert_eq!(said, reason),
+                packet => panic!("DISCONNECT expected, not {packet:?}"),
+            });
+        }
+        let end = self.try_receive(|packet| panic!("the end expected, not {packet:?}"));
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+}
+
+pub(crate) fn arrived(publish: &Publish<'_>) -> Arrived {
+    Arrived {
+        topic: publish.topic.to_owned(),
+        payload: publish.payload.to_vec(),
+        qos: publish.flags.qos,
+        packet_id: publish.packet_id,
+    }
+}
