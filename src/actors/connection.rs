@@ -17,7 +17,7 @@ use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use tokio::io::ReadBuf;
 
 use super::{
-    messages::{ChangeKeepAlive, End, Farewell, Finish, KeepAliveExpired, Permit},
+    messages::{ChangeKeepAlive, Farewell, Finish, KeepAliveExpired, Permit},
     shard::{Departure, SCRATCH_BYTES, Shard},
     transport::{Transport, poll_write_all},
 };
@@ -68,7 +68,6 @@ enum Phase {
     },
     /// All is written and the stream is closed in this direction; the client is to close the other.
     Lingering,
-    Closed,
 }
 
 /// What reading led to.
@@ -125,17 +124,15 @@ impl Connection {
             let wrote = ready!(poll_write_all(&mut *self.transport, task, bytes, written));
             let is_shut =
                 wrote.is_ok() && ready!(Pin::new(&mut *self.transport).poll_shutdown(task)).is_ok();
-            self.phase = if is_shut {
-                ctx.run_later(LINGER_TIME_MAX, |_, ctx| ctx.stop());
-                Phase::Lingering
-            } else {
-                Phase::Closed
-            };
+            if !is_shut {
+                return Poll::Ready(());
+            }
+            self.phase = Phase::Lingering;
+            ctx.run_later(LINGER_TIME_MAX, |_, ctx| ctx.stop());
         }
         match self.phase {
             Phase::Open | Phase::Closing { .. } => Poll::Pending,
             Phase::Lingering => self.drop_rest(task),
-            Phase::Closed => Poll::Ready(()),
         }
     }
 
@@ -492,14 +489,6 @@ impl Handler<Farewell> for Connection {
         ctx.run_later(CLOSING_TIME_MAX, |connection, ctx| {
             connection.depart(Departure::SERVER_SHUTDOWN, ctx);
         });
-    }
-}
-
-impl Handler<End> for Connection {
-    type Result = ();
-
-    fn handle(&mut self, message: End, ctx: &mut Self::Context) {
-        self.depart(message.departure, ctx);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::{Transport, shard::Departure};
+use super::Transport;
 use crate::{
     auth::Identity,
     control::{ControlError, KeepAliveChanged, SetKeepAlive},
@@ -180,13 +180,6 @@ pub(crate) struct KeepAliveExpired;
 #[rtype(result = "()")]
 pub(crate) struct Finish {
     pub(crate) bytes: Vec<u8>,
-}
-
-/// To a connection: end, for this reason.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct End {
-    pub(crate) departure: Departure,
 }
 
 /// To a connection: write what waits for the client, then end with Server shutting down.

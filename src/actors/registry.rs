@@ -24,7 +24,7 @@ use super::{
     connection::Connection,
     core::Core,
     messages::{
-        Attach, ChangeKeepAlive, Deliver, End, Farewell, Kick, Kicked, PublishMessage, QueryClient,
+        Attach, ChangeKeepAlive, Deliver, Farewell, Kick, Kicked, PublishMessage, QueryClient,
         QueryOnline, QueryOnlineMany, Quiesce, Retire, Shutdown, WillRequest,
     },
     shard::{Departure, Shard},
@@ -240,8 +240,7 @@ impl Handler<Retire> for Registry {
         shard.is_quiet = true;
         // On an arbiter that goes on without the broker its connections would, too.
         for connection in shard.connections() {
-            let departure = Departure::SERVER_SHUTDOWN;
-            connection.do_send(End { departure });
+            connection.do_send(Farewell);
         }
         ctx.stop();
     }
