@@ -28,15 +28,8 @@ fn publication(payload: &[u8]) -> Publication<'_> {
 
 fn publish_as(qos: QoS) -> PublishAs<'static> {
     PublishAs {
-        flags: PublishFlags {
-            qos,
-            ..PublishFlags::default()
-        },
-        packet_id: if qos == QoS::AtMostOnce {
-            None
-        } else {
-            PacketId::new(7)
-        },
+        flags: PublishFlags { qos, ..PublishFlags::default() },
+        packet_id: if qos == QoS::AtMostOnce { None } else { PacketId::new(7) },
         ..PublishAs::default()
     }
 }

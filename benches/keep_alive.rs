@@ -32,12 +32,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[actix_web::main]
 async fn main() {
-    let clients = std::env::args()
-        .find_map(|text| text.parse().ok())
-        .unwrap_or(10_000);
-    let broker = Broker::builder()
-        .authenticator(AllowAll)
-        .authorizer(AllowAll);
+    let clients = std::env::args().find_map(|text| text.parse().ok()).unwrap_or(10_000);
+    let broker = Broker::builder().authenticator(AllowAll).authorizer(AllowAll);
     let broker = broker.start().await.unwrap();
     let mut silent = JoinSet::new();
     for number in 0..clients {

@@ -39,9 +39,7 @@ impl Actor for Keeper {
 
 async fn watch(registry: Addr<Registry>, client_id: String) {
     loop {
-        let question = QueryOnline {
-            client_id: client_id.clone(),
-        };
+        let question = QueryOnline { client_id: client_id.clone() };
         while !matches!(registry.send(question.clone()).await, Ok(true)) {
             sleep(Duration::from_millis(500)).await;
         }
@@ -52,11 +50,8 @@ async fn watch(registry: Addr<Registry>, client_id: String) {
         };
         println!("{client_id} is online: {:?}", registry.send(change).await);
         sleep(Duration::from_secs(10)).await;
-        let kick = Kick {
-            client_id: client_id.clone(),
-            end_session: false,
-            will: WillRequest::Discard,
-        };
+        let kick =
+            Kick { client_id: client_id.clone(), end_session: false, will: WillRequest::Discard };
         println!("{client_id} has to go: {:?}", registry.send(kick).await);
     }
 }
@@ -68,11 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let broker = builder.start().await?;
     println!("waiting for car on {:?}", broker.local_addrs());
     let (registry, client_id) = (broker.registry("car"), "car".into());
-    Keeper {
-        registry,
-        client_id,
-    }
-    .start();
+    Keeper { registry, client_id }.start();
     tokio::signal::ctrl_c().await?;
     broker.shutdown(Duration::from_secs(5)).await;
     Ok(())

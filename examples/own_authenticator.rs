@@ -39,10 +39,7 @@ impl Authenticator for Backwards {
             return Err(AuthenticationError::BadCredentials);
         }
         let username = Some(username.into());
-        Ok(Identity {
-            username,
-            ..Identity::default()
-        })
+        Ok(Identity { username, ..Identity::default() })
     }
 }
 
@@ -59,11 +56,7 @@ impl Authorizer for OwnTopics {
             Action::Publish { topic, .. } => own(topic),
             Action::Subscribe { filter, .. } => own(filter),
         };
-        if allowed {
-            Decision::Allow
-        } else {
-            Decision::Deny
-        }
+        if allowed { Decision::Allow } else { Decision::Deny }
     }
 }
 

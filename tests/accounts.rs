@@ -1,10 +1,7 @@
 //! Who may log in and what they may do then: accounts, throttling, policy and TLS, each through
 //! its public interface. Knows no socket: handshakes are made in memory.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test, whatever is missing is a failure"
-)]
+#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing is a failure")]
 
 #[path = "accounts/files.rs"]
 mod files;

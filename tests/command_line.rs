@@ -1,10 +1,7 @@
 //! The `hearthmq` program as a user meets it: its commands, its first start, its signals, and
 //! what it says when it cannot start.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails there and then"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
 use std::{
     fs,
@@ -30,11 +27,7 @@ fn place() -> Place {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
     };
-    Place {
-        dir: tempfile::tempdir().unwrap(),
-        http: free(),
-        mqtt: free(),
-    }
+    Place { dir: tempfile::tempdir().unwrap(), http: free(), mqtt: free() }
 }
 
 impl Place {
@@ -65,30 +58,18 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     }
 
     /// Starts the broker, and waits until it listens. Nobody reads its log after that, which must
     /// not disturb it.
     fn start(&self) -> Broker {
-        let mut child = self
-            .command(&[])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            self.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let wanted = format!("listening on http://{}", self.http);
-        let listening = log
-            .by_ref()
-            .map(Result::unwrap)
-            .find(|line| line.contains(&wanted));
+        let listening = log.by_ref().map(Result::unwrap).find(|line| line.contains(&wanted));
         listening.expect("the broker listens");
         Broker { child }
     }
@@ -116,13 +97,7 @@ impl Broker {
     /// Sends a signal to the broker, waits for its end; exit code and standard output.
     fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let mut output = String::new();
         let mut stdout = self.child.stdout.take().unwrap();
         stdout.read_to_string(&mut output).unwrap();
@@ -160,21 +135,14 @@ fn help_and_version_are_there() {
         assert!(stdout(&help).contains(command));
     }
     let version = place.run(&["--version"]);
-    assert_eq!(
-        stdout(&version),
-        format!("hearthmq {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(stdout(&version), format!("hearthmq {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
 fn a_wrong_command_line_ends_with_2() {
     let place = place();
     for arguments in [["start"], ["--port"], ["passwd"]] {
-        assert_eq!(
-            place.run(&arguments).status.code(),
-            Some(2),
-            "{arguments:?}"
-        );
+        assert_eq!(place.run(&arguments).status.code(), Some(2), "{arguments:?}");
     }
 }
 
@@ -208,21 +176,13 @@ fn a_wrong_configuration_stops_the_start_with_its_line() {
 fn the_configuration_may_be_named_by_a_variable() {
     let place = place();
     fs::write(place.path("h.toml"), "shards = 0\nport = 1\n").unwrap();
-    let output = place
-        .command(&[])
-        .env("HEARTHMQ_CONFIG", "h.toml")
-        .output()
-        .unwrap();
+    let output = place.command(&[]).env("HEARTHMQ_CONFIG", "h.toml").output().unwrap();
     assert!(complaint(&output).starts_with("h.toml:2:1: there is no option or section port"));
 }
 
 fn password_is(users: &Path, user: &str, password: &str) -> bool {
     let accounts = Accounts::open(users).unwrap();
-    accounts
-        .get(user)
-        .unwrap()
-        .password
-        .verify(password.as_bytes())
+    accounts.get(user).unwrap().password.verify(password.as_bytes())
 }
 
 #[test]
@@ -255,17 +215,10 @@ fn the_first_start_makes_an_account_whose_printed_login_works() {
     let users = place.path("hearthmq-data/users.toml");
     assert!(users.exists());
     // Not known yet: standard output is read at the end.
-    assert!(
-        place
-            .get("/client-id/demo/status", "admin:guess")
-            .starts_with("HTTP/1.1 401")
-    );
+    assert!(place.get("/client-id/demo/status", "admin:guess").starts_with("HTTP/1.1 401"));
     let (code, printed) = broker.end("-TERM");
     assert_eq!(code, Some(0));
-    let line = printed
-        .lines()
-        .find(|line| line.starts_with("    admin  "))
-        .unwrap();
+    let line = printed.lines().find(|line| line.starts_with("    admin  ")).unwrap();
     let password = line.rsplit(' ').next().unwrap().to_owned();
     assert!(password_is(&users, "admin", &password));
     let (http, mqtt) = (place.http, place.mqtt);
@@ -281,10 +234,7 @@ fn the_first_start_makes_an_account_whose_printed_login_works() {
             mqtt.port()
         ),
     ] {
-        assert!(
-            printed.lines().any(|printed| printed.trim() == line),
-            "{line}\n{printed}"
-        );
+        assert!(printed.lines().any(|printed| printed.trim() == line), "{line}\n{printed}");
     }
 
     let broker = place.start();
@@ -301,22 +251,10 @@ fn the_first_policy_is_right_with_its_examples() {
     FilePolicy::open(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     let (prose, examples) = text.split_once("# [[rules]]").unwrap();
-    let examples = format!("# [[rules]]{examples}")
-        .replace("\n# ", "\n")
-        .replace("\n#\n", "\n");
-    fs::write(
-        &path,
-        format!("{prose}{}", examples.trim_start_matches("# ")),
-    )
-    .unwrap();
+    let examples = format!("# [[rules]]{examples}").replace("\n# ", "\n").replace("\n#\n", "\n");
+    fs::write(&path, format!("{prose}{}", examples.trim_start_matches("# "))).unwrap();
     FilePolicy::open(&path).unwrap();
-    assert_eq!(
-        fs::read_to_string(&path)
-            .unwrap()
-            .matches("\n[[rules]]")
-            .count(),
-        5
-    );
+    assert_eq!(fs::read_to_string(&path).unwrap().matches("\n[[rules]]").count(), 5);
 }
 
 #[test]
@@ -327,10 +265,7 @@ fn a_port_that_is_taken_stops_the_start() {
     let said = complaint(&output);
     let expected = format!("cannot listen on {}: Address already in use", place.http);
     assert!(said.starts_with(&expected), "{said}");
-    assert!(
-        said.ends_with("free it, or set another address in http.listen"),
-        "{said}"
-    );
+    assert!(said.ends_with("free it, or set another address in http.listen"), "{said}");
 }
 
 #[test]
@@ -347,10 +282,7 @@ fn two_brokers_do_not_share_a_data_directory() {
     let broker = place.start();
     let output = place.run(&["--set", "http.listen="]);
     let said = complaint(&output);
-    assert!(
-        said.contains("hearthmq-data is in use by another broker"),
-        "{said}"
-    );
+    assert!(said.contains("hearthmq-data is in use by another broker"), "{said}");
     assert_eq!(broker.end("-TERM").0, Some(0));
 }
 

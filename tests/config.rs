@@ -1,9 +1,6 @@
 //! The configuration: its layers, its example file, and what a mistake looks like.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails there and then"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
 use std::{fs, path::PathBuf};
 
@@ -44,13 +41,8 @@ fn load(
 ) -> Result<Config, String> {
     Config::load(
         file.map(|file| file.path.as_path()),
-        variables
-            .iter()
-            .map(|(name, value)| ((*name).into(), (*value).into())),
-        &settings
-            .iter()
-            .map(|&setting| setting.into())
-            .collect::<Vec<_>>(),
+        variables.iter().map(|(name, value)| ((*name).into(), (*value).into())),
+        &settings.iter().map(|&setting| setting.into()).collect::<Vec<_>>(),
     )
     .map_err(|error| error.to_string())
 }
@@ -86,10 +78,7 @@ fn the_example_file_explains_every_option() {
     let mut explained = false;
     for line in EXAMPLE.lines() {
         explained = line.starts_with('#') || (explained && !line.is_empty());
-        assert!(
-            explained || line.is_empty() || line.starts_with('['),
-            "{line}"
-        );
+        assert!(explained || line.is_empty() || line.starts_with('['), "{line}");
         assert!(line.len() <= 100, "too long: {line}");
     }
 }
@@ -129,10 +118,7 @@ fn every_option_has_an_environment_variable() {
         &[],
     )
     .unwrap();
-    assert_eq!(
-        config.users_file(),
-        PathBuf::from("/var/lib/hearthmq/users.toml")
-    );
+    assert_eq!(config.users_file(), PathBuf::from("/var/lib/hearthmq/users.toml"));
     assert_eq!(config.mqtt.tcp.len(), 2);
     assert!(config.http.listen.is_empty());
     assert_eq!(config.tls.client_ca, [PathBuf::from("with,comma.crt")]);
@@ -162,22 +148,13 @@ fn what_kubernetes_puts_into_the_environment_is_none_of_ours() {
 #[test]
 fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
     for (text, message) in [
-        (
-            "# é\n[mqtt]\n  tpc = []",
-            ":3:3: there is no option tpc in [mqtt]; did you mean tcp?",
-        ),
+        ("# é\n[mqtt]\n  tpc = []", ":3:3: there is no option tpc in [mqtt]; did you mean tcp?"),
         (
             "[mqtt]\nconnections_max = 5",
             ":2:1: there is no option connections_max in [mqtt]; write it in [limits]",
         ),
-        (
-            "\n[mqqt]\ntcp = []",
-            ":2:2: there is no option or section mqqt; did you mean mqtt?",
-        ),
-        (
-            "[log]\nzzz = 1",
-            ":2:1: there is no option zzz in [log]; there are filter, format",
-        ),
+        ("\n[mqqt]\ntcp = []", ":2:2: there is no option or section mqqt; did you mean mqtt?"),
+        ("[log]\nzzz = 1", ":2:1: there is no option zzz in [log]; there are filter, format"),
         (
             "shards = \"four\"",
             ":1:10: invalid type: string \"four\"; write a whole number from 0 to 65535",
@@ -191,10 +168,7 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
             ":2:26: this is no address with a port; write address:port, for example \
              \"127.0.0.1:1883\" or \"[::1]:1883\"",
         ),
-        (
-            "[log]\nformat = \"xml\"",
-            ":2:10: unknown variant xml; write \"text\" or \"json\"",
-        ),
+        ("[log]\nformat = \"xml\"", ":2:10: unknown variant xml; write \"text\" or \"json\""),
     ] {
         assert_eq!(file(text).mistake(), message);
     }
@@ -203,10 +177,7 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
 #[test]
 fn values_that_cannot_work_are_named_with_their_line_too() {
     for (text, message) in [
-        (
-            "[limits]\nconnections_max = 0",
-            ":2:1: limits.connections_max is 0; write 1 or more",
-        ),
+        ("[limits]\nconnections_max = 0", ":2:1: limits.connections_max is 0; write 1 or more"),
         (
             "[limits]\n\npacket_bytes_max = 16",
             ":3:1: limits.packet_bytes_max is 16; write a number from 128 to 268435460",
@@ -254,12 +225,7 @@ fn broken_toml_is_named_with_its_line() {
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Some("/nowhere/h.toml".as_ref()), [], &[]).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("/nowhere/h.toml: cannot be read: "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("/nowhere/h.toml: cannot be read: "), "{error}");
 }
 
 #[test]
@@ -300,10 +266,7 @@ fn a_mistake_in_the_environment_names_the_variable() {
 #[test]
 fn a_mistake_on_the_command_line_names_the_setting() {
     for (setting, message) in [
-        (
-            "shards",
-            "--set shards: has no value; write --set section.key=value",
-        ),
+        ("shards", "--set shards: has no value; write --set section.key=value"),
         (
             "limit.connections_max=1",
             "--set limit.connections_max: there is no such option; did you mean \

@@ -37,11 +37,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A broker that lets everybody in, on a port that the operating system chooses.
 fn builder() -> Builder {
-    Broker::builder()
-        .tcp("127.0.0.1:0")
-        .shards(2)
-        .authenticator(AllowAll)
-        .authorizer(AllowAll)
+    Broker::builder().tcp("127.0.0.1:0").shards(2).authenticator(AllowAll).authorizer(AllowAll)
 }
 
 async fn broker() -> Broker {
@@ -69,23 +65,11 @@ async fn two_brokers_in_one_process_know_nothing_of_each_other() {
     assert_eq!(one.online("car").await, Ok(true));
     assert_eq!(other.online("car").await, Ok(false));
     let mut heard = other.subscribe("t", QoS::AtMostOnce).unwrap();
-    one.publish("t", b"of one", QoS::AtMostOnce, false)
-        .await
-        .unwrap();
-    other
-        .publish("t", b"of the other", QoS::AtMostOnce, false)
-        .await
-        .unwrap();
-    assert_eq!(
-        heard.next().await.unwrap().message.publication().payload,
-        b"of the other"
-    );
+    one.publish("t", b"of one", QoS::AtMostOnce, false).await.unwrap();
+    other.publish("t", b"of the other", QoS::AtMostOnce, false).await.unwrap();
+    assert_eq!(heard.next().await.unwrap().message.publication().payload, b"of the other");
     one.shutdown(DEADLINE).await;
-    assert_eq!(
-        other.online("car").await,
-        Ok(false),
-        "the other one goes on"
-    );
+    assert_eq!(other.online("car").await, Ok(false), "the other one goes on");
 }
 
 #[actix_rt::test]
@@ -93,25 +77,16 @@ async fn the_application_publishes_and_subscribes_beside_the_clients() {
     let broker = broker().await;
     let mut client = client(&broker, "car");
     client.subscribe("to/car", QoS::AtLeastOnce);
-    broker
-        .publish("to/car", b"go", QoS::AtLeastOnce, false)
-        .await
-        .unwrap();
+    broker.publish("to/car", b"go", QoS::AtLeastOnce, false).await.unwrap();
     let message = client.message();
-    assert_eq!(
-        (message.topic.as_str(), &*message.payload),
-        ("to/car", &b"go"[..])
-    );
+    assert_eq!((message.topic.as_str(), &*message.payload), ("to/car", &b"go"[..]));
     assert_eq!(message.qos, QoS::AtLeastOnce);
 
     let mut heard = broker.subscribe("from/#", QoS::AtLeastOnce).unwrap();
     client.publish("from/car", b"gone", Some(7)).unwrap();
     let received = heard.next().await.unwrap();
     let publication = received.message.publication();
-    assert_eq!(
-        (publication.topic, publication.payload),
-        ("from/car", &b"gone"[..])
-    );
+    assert_eq!((publication.topic, publication.payload), ("from/car", &b"gone"[..]));
     assert_eq!(received.qos, QoS::AtLeastOnce);
 
     assert!(broker.subscribe("a/#/b", QoS::AtMostOnce).is_err());
@@ -123,34 +98,20 @@ async fn the_application_publishes_and_subscribes_beside_the_clients() {
 async fn clients_are_controlled_by_calls_and_by_actor_messages() {
     let broker = broker().await;
     let mut car = client(&broker, "car");
-    let changed = KeepAliveChanged {
-        old_secs: 60,
-        new_secs: 5,
-    };
+    let changed = KeepAliveChanged { old_secs: 60, new_secs: 5 };
     assert_eq!(broker.set_keep_alive("car", 5).await, Ok(changed));
-    let message = SetKeepAlive {
-        client_id: "car".into(),
-        interval_secs: 90,
-        by: Some("me".into()),
-    };
+    let message =
+        SetKeepAlive { client_id: "car".into(), interval_secs: 90, by: Some("me".into()) };
     let changed = broker.registry("car").send(message).await.unwrap();
     assert_eq!(changed.unwrap().old_secs, 5);
-    assert_eq!(
-        broker.client("car").await.unwrap().unwrap().keep_alive_secs,
-        90
-    );
-    assert_eq!(
-        broker.set_keep_alive("bus", 5).await,
-        Err(ControlError::NotOnline)
-    );
+    assert_eq!(broker.client("car").await.unwrap().unwrap().keep_alive_secs, 90);
+    assert_eq!(broker.set_keep_alive("bus", 5).await, Err(ControlError::NotOnline));
 
     let ids = ["bus", "car", "tram"].map(String::from);
     assert_eq!(broker.online_many(&ids).await, Ok(vec![false, true, false]));
     let kicked = broker.kick("car", true, WillRequest::Publish).await;
     assert!(kicked.is_ok());
-    let question = QueryOnline {
-        client_id: "car".into(),
-    };
+    let question = QueryOnline { client_id: "car".into() };
     assert!(!broker.registry("car").send(question).await.unwrap());
     let again = broker.kick("car", true, WillRequest::Publish).await;
     assert_eq!(again, Err(ControlError::NotOnline));
@@ -206,10 +167,7 @@ async fn the_rest_routes_live_in_the_hosts_own_app() {
     let broker = broker().await;
     let _car = client(&broker, "car");
     let app = App::new()
-        .route(
-            "/own",
-            web::get().to(async || HttpResponse::Ok().body("the host's")),
-        )
+        .route("/own", web::get().to(async || HttpResponse::Ok().body("the host's")))
         .service(web::scope("/mqtt").configure(broker.http_routes()));
     let app = test::init_service(app).await;
     let ask = async |request: test::TestRequest| {
@@ -217,10 +175,7 @@ async fn the_rest_routes_live_in_the_hosts_own_app() {
         let request = request.insert_header(login).to_request();
         let response = test::call_service(&app, request).await;
         let status = response.status().as_u16();
-        (
-            status,
-            String::from_utf8(test::read_body(response).await.to_vec()).unwrap(),
-        )
+        (status, String::from_utf8(test::read_body(response).await.to_vec()).unwrap())
     };
     let get = |path: &str| test::TestRequest::get().uri(path);
     assert_eq!(ask(get("/own")).await, (200, "the host's".into()));
@@ -246,9 +201,7 @@ async fn any_byte_stream_is_served() {
     let broker = broker().await;
     let (mut here, there) = tokio::io::duplex(64);
     here.write_all(&CONNECT).await.unwrap();
-    broker
-        .serve(there, "192.0.2.7:40000".parse().unwrap())
-        .await;
+    broker.serve(there, "192.0.2.7:40000".parse().unwrap()).await;
     assert_eq!(here.read_u32().await.unwrap(), 0x2002_0000);
     assert_eq!(broker.online("in").await, Ok(true));
     here.write_u16(0xC000).await.unwrap();
@@ -258,9 +211,7 @@ async fn any_byte_stream_is_served() {
     let (_silent, there) = tokio::io::duplex(64);
     let handle = broker.clone();
     let serving = actix_rt::spawn(async move {
-        handle
-            .serve(there, "192.0.2.7:40001".parse().unwrap())
-            .await;
+        handle.serve(there, "192.0.2.7:40001".parse().unwrap()).await;
     });
     broker.shutdown(DEADLINE).await;
     serving.await.unwrap();
@@ -280,10 +231,7 @@ async fn shutdown_writes_what_is_queued_then_says_goodbye_and_leaves_nothing_beh
     // Far more than the sockets hold, and nobody reads yet.
     let payload = vec![7; 100_000];
     for _ in 0..100 {
-        broker
-            .publish("t", &payload, QoS::AtMostOnce, false)
-            .await
-            .unwrap();
+        broker.publish("t", &payload, QoS::AtMostOnce, false).await.unwrap();
     }
     let readers = clients.map(|mut client| {
         spawn_blocking(move || {
@@ -300,10 +248,7 @@ async fn shutdown_writes_what_is_queued_then_says_goodbye_and_leaves_nothing_beh
 
     assert!(!broker.is_ready());
     assert_eq!(broker.online("a").await, Err(ControlError::Unavailable));
-    assert_eq!(
-        broker.set_keep_alive("a", 30).await,
-        Err(ControlError::Unavailable)
-    );
+    assert_eq!(broker.set_keep_alive("a", 30).await, Err(ControlError::Unavailable));
     let published = broker.publish("t", b"", QoS::AtMostOnce, false).await;
     assert_eq!(published, Err(PublishError::Stopped));
     TcpListener::bind(address).unwrap();
@@ -345,10 +290,7 @@ async fn the_last_handle_takes_the_broker_along() {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        tokio::time::timeout(DEADLINE, ending)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(DEADLINE, ending).await.unwrap().unwrap();
     }
 }
 
@@ -359,16 +301,10 @@ async fn what_is_in_the_way_of_a_start_is_named_and_nothing_stays_behind() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let free = other.local_addr().unwrap();
     drop(other);
-    let builder = Broker::builder()
-        .tcp(free.to_string())
-        .tcp(taken.to_string());
+    let builder = Broker::builder().tcp(free.to_string()).tcp(taken.to_string());
     let error = builder.start().await.err().unwrap();
     assert!(matches!(error, StartError::Listen { address, .. } if address == taken));
-    assert!(
-        error
-            .to_string()
-            .starts_with(&format!("cannot listen on {taken}: "))
-    );
+    assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")));
     TcpListener::bind(free).unwrap();
 
     for wrong in ["", "127.0.0.1", "127.0.0.1:66000", "no such host:1883"] {
@@ -379,9 +315,7 @@ async fn what_is_in_the_way_of_a_start_is_named_and_nothing_stays_behind() {
 
 #[::core::prelude::v1::test]
 fn a_start_needs_a_system_and_leaves_it_to_its_owner() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let error = runtime.block_on(builder().start()).err().unwrap();
     assert!(matches!(error, StartError::NoSystem));
 

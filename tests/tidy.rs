@@ -3,10 +3,7 @@
 //!
 //! The layers are those of the architecture document; a new module takes its place in [`LAYERS`].
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails there and then"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
 use std::{
     collections::BTreeSet,
@@ -28,14 +25,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("auth", &["mqtt"]),
     (
         "actors",
-        &[
-            "session", "router", "store", "auth", "hooks", "metrics", "control", "limits", "mqtt",
-        ],
+        &["session", "router", "store", "auth", "hooks", "metrics", "control", "limits", "mqtt"],
     ),
-    (
-        "net",
-        &["actors", "auth", "hooks", "metrics", "limits", "mqtt"],
-    ),
+    ("net", &["actors", "auth", "hooks", "metrics", "limits", "mqtt"]),
     ("http", &["auth", "control", "metrics", "mqtt"]),
     ("config", &["http", "net", "auth", "limits"]),
     (
@@ -109,12 +101,7 @@ fn sources() -> Vec<Source> {
     let sources = files.iter().map(|file| {
         let text = fs::read_to_string(file).unwrap();
         Source {
-            name: file
-                .strip_prefix(root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .replace('\\', "/"),
+            name: file.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"),
             code: code_of(&text),
             text,
         }
@@ -154,9 +141,7 @@ fn code_of(text: &str) -> String {
 /// Bytes of the comment or literal that `text` begins with, 0 if it is code.
 fn literal_len(text: &str, before: Option<char>) -> usize {
     let until = |from: usize, end: &str| {
-        text[from..]
-            .find(end)
-            .map_or(text.len(), |at| from + at + end.len())
+        text[from..].find(end).map_or(text.len(), |at| from + at + end.len())
     };
     let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
     if text.starts_with("//") {
@@ -224,17 +209,12 @@ fn modules_used(code: &str) -> BTreeSet<&str> {
             }
         }
     }
-    used.into_iter()
-        .filter(|name| name.starts_with(char::is_lowercase))
-        .collect()
+    used.into_iter().filter(|name| name.starts_with(char::is_lowercase)).collect()
 }
 
 /// Whether a chain of `super` leads out of the module of the library that the file belongs to.
 fn leaves_its_module(source: &Source) -> bool {
-    let path = source
-        .name
-        .trim_start_matches("src/")
-        .trim_end_matches(".rs");
+    let path = source.name.trim_start_matches("src/").trim_end_matches(".rs");
     let depth = path.trim_end_matches("/mod").split('/').count();
     source.shipped().contains(&"super::".repeat(depth))
 }
@@ -273,10 +253,7 @@ fn none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the sizes are worth seeing, with --nocapture"
-)]
+#[expect(clippy::print_stderr, reason = "the sizes are worth seeing, with --nocapture")]
 fn say(line: &str) {
     eprintln!("{line}");
 }
@@ -303,10 +280,7 @@ fn imports_point_down_only() {
             }
         }
         if leaves_its_module(&source) {
-            faults.push(format!(
-                "{}: write crate::… for another module",
-                source.name
-            ));
+            faults.push(format!("{}: write crate::… for another module", source.name));
         }
     }
     say(&format!("{} arrows between modules", arrows.len()));
@@ -347,9 +321,7 @@ fn files_and_functions_are_short() {
         match allowed.map_or(max, |(_, lines)| *lines) {
             max if lines > max => faults.push(format!("{name} has {lines} lines, more than {max}")),
             now if allowed.is_some() && lines < now => {
-                faults.push(format!(
-                    "{name} has shrunk to {lines} lines: say so in LONGER"
-                ));
+                faults.push(format!("{name} has shrunk to {lines} lines: say so in LONGER"));
             }
             _ => {}
         }
@@ -366,12 +338,8 @@ fn files_and_functions_are_short() {
             longest_function = longest_function.max((lines, name));
         }
     }
-    say(&format!(
-        "{lines_all} lines in {files} files with {count} functions"
-    ));
-    say(&format!(
-        "longest file: {longest_file:?}; longest function: {longest_function:?}"
-    ));
+    say(&format!("{lines_all} lines in {files} files with {count} functions"));
+    say(&format!("longest file: {longest_file:?}; longest function: {longest_function:?}"));
     none(&faults);
 }
 
@@ -379,11 +347,7 @@ fn files_and_functions_are_short() {
 fn every_file_begins_with_what_it_is_for() {
     let all = sources();
     let without = all.iter().filter(|source| !source.text.starts_with("//! "));
-    none(
-        &without
-            .map(|source| source.name.clone())
-            .collect::<Vec<_>>(),
-    );
+    none(&without.map(|source| source.name.clone()).collect::<Vec<_>>());
 }
 
 #[test]
@@ -408,10 +372,7 @@ fn nothing_that_is_shipped_unwraps_and_no_lint_is_silenced_without_a_reason() {
         }
         for silencing in ["#[allow(", "#![allow("] {
             if source.code.contains(silencing) {
-                faults.push(format!(
-                    "{}: {silencing}…); use expect with a reason",
-                    source.name
-                ));
+                faults.push(format!("{}: {silencing}…); use expect with a reason", source.name));
             }
         }
     }

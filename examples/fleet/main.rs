@@ -29,9 +29,7 @@ const KINDS: [&str; 4] = ["silent", "silent, changed", "speaking", "speaking, ch
 async fn main() -> Result<(), Box<dyn Error>> {
     let target = target::choose().await?;
     let style = ProgressStyle::with_template("{bar:40} {pos} of {len} {msg}")?;
-    let bar = ProgressBar::new(CLIENTS)
-        .with_style(style)
-        .with_message("connected");
+    let bar = ProgressBar::new(CLIENTS).with_style(style).with_message("connected");
     let start = |number: u64| {
         let (mqtt, login, bar) = (target.mqtt, target.login.clone(), bar.clone());
         let id = format!("fleet-{number}");
@@ -42,9 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         sleep(Duration::from_millis(20)).await;
     }
     for number in (1..CLIENTS).step_by(2) {
-        target
-            .set_keep_alive(&format!("fleet-{number}"), INTERVAL_SECS)
-            .await?;
+        target.set_keep_alive(&format!("fleet-{number}"), INTERVAL_SECS).await?;
     }
     bar.set_message("connected, every second one was changed; now they are watched");
 
@@ -55,10 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let ended: Vec<&Duration> = of_kind.flatten().flatten().flatten().collect();
         match (ended.iter().min(), ended.iter().max()) {
             (Some(first), Some(last)) => {
-                println!(
-                    "{name}: {} given up after {first:.2?} to {last:.2?}",
-                    ended.len()
-                );
+                println!("{name}: {} given up after {first:.2?} to {last:.2?}", ended.len());
             }
             _ => println!("{name}: all stay connected"),
         }

@@ -18,13 +18,8 @@ impl Clock {
     /// A clock that starts from the wall clock's time.
     #[must_use]
     pub fn start() -> Self {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            started: Instant::now(),
-            started_unix_millis: unix.as_millis() as u64,
-        }
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), started_unix_millis: unix.as_millis() as u64 }
     }
 
     /// Now.

@@ -157,11 +157,7 @@ impl Connection {
             && let Some(connected) = &mut slot.connected
         {
             connected.is_awake = true;
-            if !connected
-                .waker
-                .as_ref()
-                .is_some_and(|w| w.will_wake(task.waker()))
-            {
+            if !connected.waker.as_ref().is_some_and(|w| w.will_wake(task.waker())) {
                 connected.waker = Some(task.waker().clone());
             }
         } else {
@@ -187,9 +183,8 @@ impl Connection {
                 if has_more_to_do {
                     task.waker().wake_by_ref();
                 }
-                if let Some(connected) = shard
-                    .linked(self.slot, self.link)
-                    .and_then(|s| s.connected.as_mut())
+                if let Some(connected) =
+                    shard.linked(self.slot, self.link).and_then(|s| s.connected.as_mut())
                 {
                     connected.is_awake = false;
                 }
@@ -432,20 +427,14 @@ impl Handler<ChangeKeepAlive> for Connection {
     type Result = ();
 
     fn handle(&mut self, message: ChangeKeepAlive, _: &mut Self::Context) {
-        let ChangeKeepAlive {
-            interval_secs,
-            by,
-            reply,
-        } = message;
+        let ChangeKeepAlive { interval_secs, by, reply } = message;
         if interval_secs == 0 {
             let _ = reply.send(Err(ControlError::InvalidInterval));
             return;
         }
         let mut shard = self.shard.borrow_mut();
         let now = shard.core.clock.now();
-        let link = shard
-            .linked(self.slot, self.link)
-            .and_then(|s| s.session.link_mut());
+        let link = shard.linked(self.slot, self.link).and_then(|s| s.session.link_mut());
         let outcome = match link.map(|link| link.keep_alive_mut().change(interval_secs, now)) {
             None => Err(ControlError::NotOnline),
             Some(None) => Err(ControlError::KeepAliveDisabled),
@@ -453,10 +442,7 @@ impl Handler<ChangeKeepAlive> for Connection {
                 shard.note_deadline(self.slot);
                 shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
                 shard.flush_outboxes();
-                Ok(KeepAliveChanged {
-                    old_secs,
-                    new_secs: interval_secs,
-                })
+                Ok(KeepAliveChanged { old_secs, new_secs: interval_secs })
             }
         };
         // Whoever asked may have gone; the change stands.

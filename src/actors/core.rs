@@ -113,10 +113,7 @@ impl Core {
 
     /// Sessions of all shards, with and without a connection.
     pub(crate) fn sessions(&self) -> usize {
-        self.metrics
-            .shards()
-            .map(|shard| shard.sessions.value() as usize)
-            .sum()
+        self.metrics.shards().map(|shard| shard.sessions.value() as usize).sum()
     }
 
     /// Counts what belongs to no shard.
@@ -124,9 +121,7 @@ impl Core {
         let (messages, bytes) = self.retained.usage();
         totals.retained_messages.set(messages as u64);
         totals.retained_bytes.set(bytes as u64);
-        totals
-            .queue_messages
-            .set(self.queue_usage.messages() as u64);
+        totals.queue_messages.set(self.queue_usage.messages() as u64);
         totals.queue_bytes.set(self.queue_usage.bytes() as u64);
         totals.subscriptions.set(self.index.len() as u64);
     }
@@ -177,12 +172,8 @@ const VERSIONS_AT_A_TIME: u64 = 1 << 20;
 impl Versions {
     fn new(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let floor = store.reserved_versions()?;
-        let versions = Self {
-            store,
-            floor,
-            reserved: AtomicU64::new(floor),
-            reserving: Mutex::new(()),
-        };
+        let versions =
+            Self { store, floor, reserved: AtomicU64::new(floor), reserving: Mutex::new(()) };
         versions.reserve(floor + 1)?;
         Ok(versions)
     }
@@ -196,10 +187,7 @@ impl Versions {
         if version <= self.reserved.load(Ordering::Acquire) {
             return Ok(());
         }
-        let _one_at_a_time = self
-            .reserving
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
         if version > self.reserved.load(Ordering::Acquire) {
             let up_to = version + VERSIONS_AT_A_TIME;
             self.store.reserve_versions(up_to)?;

@@ -71,11 +71,8 @@ impl Drop for Subscription {
         if let Ok(filter) = validate_filter(&self.filter) {
             core.index.unsubscribe(filter, self.place);
         }
-        let mut subscribers = core
-            .in_process
-            .subscribers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut subscribers =
+            core.in_process.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         subscribers.try_remove(self.place.slot as usize);
     }
 }
@@ -92,59 +89,27 @@ impl InProcess {
         let (sender, messages) = mpsc::channel(WAITING_MAX);
         let generation = core.in_process.generations.fetch_add(1, Ordering::Relaxed);
         let slot = {
-            let mut subscribers = core
-                .in_process
-                .subscribers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut subscribers =
+                core.in_process.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
             subscribers.insert((generation, sender.clone())) as u32
         };
-        let place = Place {
-            host: Host::IN_PROCESS,
-            slot,
-            generation,
-        };
-        let options = SubscriptionOptions {
-            qos,
-            ..SubscriptionOptions::default()
-        };
-        core.index.subscribe(
-            filter,
-            Subscriber {
-                place,
-                options,
-                identifier: None,
-            },
-        );
+        let place = Place { host: Host::IN_PROCESS, slot, generation };
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+        core.index.subscribe(filter, Subscriber { place, options, identifier: None });
         if filter.share_name.is_none() {
             for message in core.retained.matching(filter.filter, now) {
                 let qos = message.qos().min(qos);
-                if sender
-                    .try_send(Received {
-                        message,
-                        qos,
-                        retain: true,
-                    })
-                    .is_err()
-                {
+                if sender.try_send(Received { message, qos, retain: true }).is_err() {
                     break;
                 }
             }
         }
-        Subscription {
-            core: Arc::downgrade(core),
-            place,
-            filter: whole_filter.into(),
-            messages,
-        }
+        Subscription { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
     }
 
     /// Hands a message to one subscriber; `false` if it was dropped.
     pub(crate) fn deliver(&self, target: &Target, message: &mut SharedPublication<'_>) -> bool {
-        let subscribers = self
-            .subscribers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((generation, sender)) = subscribers.get(target.place.slot as usize) else {
             return true;
         };

@@ -58,11 +58,7 @@ impl Registry {
         batches_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(host, core.clone(), metrics).shared();
-        Self {
-            shard,
-            core,
-            batches_waiting,
-        }
+        Self { shard, core, batches_waiting }
     }
 }
 
@@ -85,12 +81,7 @@ impl Handler<Attach> for Registry {
         if self.shard.borrow().is_quiet {
             return; // The broker is shutting down: the connection is closed.
         }
-        let Attach {
-            mut transport,
-            read_ahead,
-            connect,
-            permit,
-        } = message;
+        let Attach { mut transport, read_ahead, connect, permit } = message;
         if let Err(error) = transport.join_reactor() {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
@@ -100,10 +91,7 @@ impl Handler<Attach> for Registry {
         let prepared = match shard.prepare(&connect, now) {
             Ok(prepared) => prepared,
             Err(refusal) => {
-                shard
-                    .metrics
-                    .connects_refused
-                    .increment(refusal.counted_as());
+                shard.metrics.connects_refused.increment(refusal.counted_as());
                 let bytes = refusal.conn_ack(connect.version);
                 Connection::closing(self.shard.clone(), transport, bytes, permit).start();
                 return;
@@ -140,13 +128,7 @@ impl Handler<QueryOnlineMany> for Registry {
 
     fn handle(&mut self, message: QueryOnlineMany, _: &mut Self::Context) -> Self::Result {
         let shard = self.shard.borrow();
-        MessageResult(
-            message
-                .client_ids
-                .iter()
-                .map(|id| shard.is_online(id))
-                .collect(),
-        )
+        MessageResult(message.client_ids.iter().map(|id| shard.is_online(id)).collect())
     }
 }
 
@@ -163,11 +145,8 @@ impl Handler<SetKeepAlive> for Registry {
 
     fn handle(&mut self, message: SetKeepAlive, _: &mut Self::Context) -> Self::Result {
         let (reply, answer) = oneshot::channel();
-        let change = ChangeKeepAlive {
-            interval_secs: message.interval_secs,
-            by: message.by,
-            reply,
-        };
+        let change =
+            ChangeKeepAlive { interval_secs: message.interval_secs, by: message.by, reply };
         let asked = self.tell(&message.client_id, change);
         Box::pin(async move {
             asked?;
@@ -254,18 +233,13 @@ impl Registry {
         Connection: Handler<M>,
     {
         let shard = self.shard.borrow();
-        let connected = shard
-            .find(client_id)
-            .and_then(|slot| slot.connected.as_ref());
+        let connected = shard.find(client_id).and_then(|slot| slot.connected.as_ref());
         let Some(connected) = connected else {
             return Err(ControlError::NotOnline);
         };
-        connected
-            .address
-            .try_send(message)
-            .map_err(|error| match error {
-                SendError::Full(_) => ControlError::Unavailable,
-                SendError::Closed(_) => ControlError::NotOnline,
-            })
+        connected.address.try_send(message).map_err(|error| match error {
+            SendError::Full(_) => ControlError::Unavailable,
+            SendError::Closed(_) => ControlError::NotOnline,
+        })
     }
 }

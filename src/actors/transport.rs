@@ -52,9 +52,7 @@ impl TcpTransport {
     /// A connection that is registered with this thread's reactor.
     #[must_use]
     pub const fn new(stream: TcpStream) -> Self {
-        Self {
-            state: State::Registered(stream),
-        }
+        Self { state: State::Registered(stream) }
     }
 
     fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {

@@ -97,9 +97,7 @@ impl Accounts {
     /// As it is one of the stored ones, the times are spread as they are for names that exist,
     /// even where hashes of different cost are in use.
     pub(super) fn decoy(&self, name: &str) -> Option<&StoredPassword> {
-        let count = u64::try_from(self.users.len())
-            .ok()
-            .filter(|count| *count > 0)?;
+        let count = u64::try_from(self.users.len()).ok().filter(|count| *count > 0)?;
         let at = usize::try_from(self.decoys.hash_one(name) % count).ok()?;
         Some(&self.users[at].password)
     }
@@ -129,11 +127,7 @@ fn with_user(path: &Path, old: &str, name: &str, hash: &str) -> Result<String, F
     let listed = file::parse::<AccountsFile>(path, old)?;
     let hash = toml::Value::from(hash).to_string();
     let mut new = old.to_owned();
-    if let Some(user) = listed
-        .users
-        .iter()
-        .find(|user| user.name.get_ref().0 == name)
-    {
+    if let Some(user) = listed.users.iter().find(|user| user.name.get_ref().0 == name) {
         new.replace_range(user.password_hash.span(), &hash);
         return Ok(new);
     }
@@ -141,9 +135,7 @@ fn with_user(path: &Path, old: &str, name: &str, hash: &str) -> Result<String, F
         new.push_str(if new.ends_with('\n') { "\n" } else { "\n\n" });
     }
     let name = toml::Value::from(name);
-    new.push_str(&format!(
-        "[[users]]\nname = {name}\npassword_hash = {hash}\n"
-    ));
+    new.push_str(&format!("[[users]]\nname = {name}\npassword_hash = {hash}\n"));
     Ok(new)
 }
 

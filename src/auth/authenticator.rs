@@ -142,20 +142,14 @@ impl FileAuthenticator {
         credentials: &Credentials<'_>,
     ) -> Result<Identity, AuthenticationError> {
         let name = certificate.common_name.as_str();
-        if credentials
-            .username
-            .is_some_and(|username| username != name)
-        {
+        if credentials.username.is_some_and(|username| username != name) {
             return Err(AuthenticationError::BadCredentials);
         }
         if !self.config.certificate_is_enough {
-            self.check_password(credentials.peer.ip(), name, credentials.password)
-                .await?;
+            self.check_password(credentials.peer.ip(), name, credentials.password).await?;
         }
         if self.config.client_id_is_common_name
-            && credentials
-                .client_id
-                .is_some_and(|client_id| client_id != name)
+            && credentials.client_id.is_some_and(|client_id| client_id != name)
         {
             return Err(AuthenticationError::NotAllowed);
         }
@@ -185,9 +179,7 @@ impl FileAuthenticator {
             address,
             name,
             password,
-            stored: stored
-                .or_else(|| accounts.decoy(name))
-                .unwrap_or(&self.nobody),
+            stored: stored.or_else(|| accounts.decoy(name)).unwrap_or(&self.nobody),
             account_exists: user.is_some(),
         };
         match (self.verify(login).await?, user) {
@@ -197,16 +189,11 @@ impl FileAuthenticator {
     }
 
     async fn verify(&self, login: Login<'_>) -> Result<bool, AuthenticationError> {
-        let digest = self
-            .digest_key
-            .digest(login.name, login.stored.as_str(), login.password);
+        let digest = self.digest_key.digest(login.name, login.stored.as_str(), login.password);
         if self.memory().remembers(&login, &digest) {
             return Ok(true);
         }
-        let place = self
-            .waiting
-            .try_acquire()
-            .map_err(|_| AuthenticationError::Unavailable)?;
+        let place = self.waiting.try_acquire().map_err(|_| AuthenticationError::Unavailable)?;
         let permit = Arc::clone(&self.hashing).acquire_owned().await;
         let permit = permit.map_err(|_| AuthenticationError::Unavailable)?;
         drop(place);
@@ -221,10 +208,7 @@ impl FileAuthenticator {
         }
         let memory = Arc::clone(&self.memory);
         let (address, account_exists) = (login.address, login.account_exists);
-        let (name, password) = (
-            Box::<str>::from(login.name),
-            Box::<[u8]>::from(login.password),
-        );
+        let (name, password) = (Box::<str>::from(login.name), Box::<[u8]>::from(login.password));
         let stored = login.stored.clone();
         let hashed = tokio::task::spawn_blocking(move || {
             let right = stored.verify(&password) && account_exists;
@@ -259,13 +243,8 @@ impl Authenticator for FileAuthenticator {
             };
         };
         let address = credentials.peer.ip();
-        let username = self
-            .check_password(address, name, credentials.password)
-            .await?;
-        Ok(Identity {
-            username: Some(username),
-            certificate: None,
-        })
+        let username = self.check_password(address, name, credentials.password).await?;
+        Ok(Identity { username: Some(username), certificate: None })
     }
 }
 

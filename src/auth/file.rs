@@ -56,10 +56,8 @@ impl FileError {
 
 /// The text of the file at `path`.
 pub(super) fn read(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|source| FileError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read_to_string(path)
+        .map_err(|source| FileError::Unreadable { path: path.to_owned(), source })
 }
 
 /// What `text`, read from `path`, says.
@@ -87,10 +85,7 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<(), FileError> {
             .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         fs::File::open(directory)?.sync_all()
     };
-    replace().map_err(|source| FileError::Unwritable {
-        path: path.to_owned(),
-        source,
-    })
+    replace().map_err(|source| FileError::Unwritable { path: path.to_owned(), source })
 }
 
 fn write_synced(path: &Path, text: &str) -> io::Result<()> {

@@ -64,9 +64,7 @@ impl StoredPassword {
     /// with; compares in constant time.
     #[must_use]
     pub fn verify(&self, password: &[u8]) -> bool {
-        Argon2::default()
-            .verify_password(password, &*self.hash)
-            .is_ok()
+        Argon2::default().verify_password(password, &*self.hash).is_ok()
     }
 }
 
@@ -85,10 +83,7 @@ impl FromStr for StoredPassword {
         if params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX {
             return Err(PasswordHashError::Parameters);
         }
-        Ok(Self {
-            text: text.into(),
-            hash: Arc::new(hash),
-        })
+        Ok(Self { text: text.into(), hash: Arc::new(hash) })
     }
 }
 
@@ -111,10 +106,7 @@ pub fn hash_password(password: &[u8]) -> String {
 pub fn generate_password() -> String {
     let mut random = [0; GENERATED_LEN];
     fill_random(&mut random);
-    random
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
-        .collect()
+    random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
 }
 
 fn fill_random(bytes: &mut [u8]) {

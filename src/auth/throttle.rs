@@ -99,9 +99,7 @@ impl FailureThrottle {
         let key = self.key(address, username);
         let refused_until = [
             self.by_user.get(&key).and_then(|count| count.refused_until),
-            self.by_address
-                .get(&key.0)
-                .and_then(|count| count.refused_until),
+            self.by_address.get(&key.0).and_then(|count| count.refused_until),
         ];
         if let Some(until) = refused_until.into_iter().flatten().max()
             && now < until
@@ -111,10 +109,7 @@ impl FailureThrottle {
                 retry_after_secs: u32::try_from(left).unwrap_or(u32::MAX),
             };
         }
-        let failures = self
-            .by_user
-            .get(&key)
-            .map_or(0, |count| count.failures(now, self.window()));
+        let failures = self.by_user.get(&key).map_or(0, |count| count.failures(now, self.window()));
         match self.delay(failures) {
             Duration::ZERO => Admission::Now,
             delay => Admission::After(delay),
@@ -126,15 +121,8 @@ impl FailureThrottle {
         let key = self.key(address, username);
         let window = self.window();
         let refusal = Duration::from_secs(self.config.refusal_secs.into());
-        self.by_user
-            .fail(key, now, window, self.config.failures_max, refusal);
-        self.by_address.fail(
-            key.0,
-            now,
-            window,
-            self.config.address_failures_max,
-            refusal,
-        );
+        self.by_user.fail(key, now, window, self.config.failures_max, refusal);
+        self.by_address.fail(key.0, now, window, self.config.address_failures_max, refusal);
     }
 
     /// Forgets the failures of `username` from `address`.
@@ -180,11 +168,7 @@ struct Count {
 
 impl Count {
     fn failures(&self, now: Instant, window: Duration) -> u32 {
-        if now.saturating_duration_since(self.counting_since) < window {
-            self.failures
-        } else {
-            0
-        }
+        if now.saturating_duration_since(self.counting_since) < window { self.failures } else { 0 }
     }
 
     fn matters(&self, now: Instant, window: Duration) -> bool {
@@ -205,11 +189,7 @@ impl<K: Copy + Eq + Hash> Counts<K> {
     const SECOND_CHANCES: usize = 8;
 
     fn new(entries_max: usize) -> Self {
-        Self {
-            counts: HashMap::new(),
-            in_order: VecDeque::new(),
-            entries_max,
-        }
+        Self { counts: HashMap::new(), in_order: VecDeque::new(), entries_max }
     }
 
     fn get(&self, key: &K) -> Option<&Count> {
@@ -264,10 +244,7 @@ impl<K: Copy + Eq + Hash> Counts<K> {
             let Some(oldest) = self.in_order.pop_front() else {
                 return;
             };
-            let in_use = self
-                .counts
-                .get(&oldest)
-                .is_some_and(|count| count.matters(now, window));
+            let in_use = self.counts.get(&oldest).is_some_and(|count| count.matters(now, window));
             if in_use && passed_over < Self::SECOND_CHANCES {
                 self.in_order.push_back(oldest);
             } else {

@@ -61,12 +61,7 @@ pub(super) struct VerifiedCredentials {
 impl VerifiedCredentials {
     /// Remembers up to `entries_max` credentials for `time_to_live`; zero of either is off.
     pub(super) fn new(entries_max: usize, time_to_live: Duration) -> Self {
-        Self {
-            time_to_live,
-            entries_max,
-            expires_at: HashMap::new(),
-            in_order: VecDeque::new(),
-        }
+        Self { time_to_live, entries_max, expires_at: HashMap::new(), in_order: VecDeque::new() }
     }
 
     /// Whether it was found right less than the time to live ago.
@@ -128,10 +123,7 @@ mod tests {
         assert_ne!(digest, key.digest("ann", "new hash", b"secret"));
         assert_ne!(digest, key.digest("ann", "hash", b"Secret"));
         assert_ne!(digest, key.digest("annh", "ash", b"secret"));
-        assert_ne!(
-            digest,
-            DigestKey::generate().digest("ann", "hash", b"secret")
-        );
+        assert_ne!(digest, DigestKey::generate().digest("ann", "hash", b"secret"));
     }
 
     #[test]

@@ -220,13 +220,7 @@ impl Broker {
         arbiters: &[ArbiterHandle],
         tls: Option<&Arc<rustls::ServerConfig>>,
     ) -> io::Result<()> {
-        let Running {
-            core,
-            admission,
-            stop,
-            open,
-            ..
-        } = &*self.running;
+        let Running { core, admission, stop, open, .. } = &*self.running;
         let accept_on = |shard: usize| {
             let parts = ListenerParts {
                 core: core.clone(),
@@ -249,16 +243,10 @@ impl Broker {
 }
 
 fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let not_found = |source| StartError::Address {
-        address: address.to_owned(),
-        source,
-    };
+    let not_found = |source| StartError::Address { address: address.to_owned(), source };
     let resolved = address.to_socket_addrs().map_err(not_found)?.next();
     let resolved = resolved.ok_or_else(|| not_found(io::ErrorKind::NotFound.into()))?;
-    let failed = |source| StartError::Listen {
-        address: resolved,
-        source,
-    };
+    let failed = |source| StartError::Listen { address: resolved, source };
     let listener = bind(resolved).map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;
     Ok((listener, local))
@@ -274,19 +262,12 @@ fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) {
             Some(arbiter) => Registry::start_in_arbiter(&arbiter.handle(), |_| make()),
             None => make().start(),
         };
-        ShardHandle {
-            registry,
-            batches_waiting: handle_batches,
-        }
+        ShardHandle { registry, batches_waiting: handle_batches }
     };
     let shards = if arbiters.is_empty() {
         vec![start(0, None)]
     } else {
-        arbiters
-            .iter()
-            .enumerate()
-            .map(|(number, arbiter)| start(number, Some(arbiter)))
-            .collect()
+        arbiters.iter().enumerate().map(|(number, arbiter)| start(number, Some(arbiter))).collect()
     };
     core.set_shards(shards);
 }

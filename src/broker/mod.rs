@@ -91,9 +91,7 @@ impl Broker {
     #[must_use]
     pub fn registry(&self, client_id: &str) -> Addr<Registry> {
         let core = &self.running.core;
-        let shard = core
-            .shard(core.home(client_id))
-            .expect("a broker that has started has shards");
+        let shard = core.shard(core.home(client_id)).expect("a broker that has started has shards");
         shard.registry.clone()
     }
 
@@ -107,15 +105,7 @@ impl Broker {
         interval_secs: u16,
     ) -> Result<KeepAliveChanged, ControlError> {
         let client_id = client_id.to_owned();
-        Control::set_keep_alive(
-            self,
-            SetKeepAlive {
-                client_id,
-                interval_secs,
-                by: None,
-            },
-        )
-        .await
+        Control::set_keep_alive(self, SetKeepAlive { client_id, interval_secs, by: None }).await
     }
 
     /// Whether a client is connected now.
@@ -123,15 +113,8 @@ impl Broker {
     /// # Errors
     /// If the broker cannot answer.
     pub async fn online(&self, client_id: &str) -> Result<bool, ControlError> {
-        let question = QueryOnline {
-            client_id: client_id.to_owned(),
-        };
-        self.ask(
-            self.registry(client_id)
-                .send(question)
-                .timeout(ANSWER_TIME_MAX),
-        )
-        .await
+        let question = QueryOnline { client_id: client_id.to_owned() };
+        self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
     }
 
     /// Which of these clients are connected now, in their order.
@@ -143,19 +126,13 @@ impl Broker {
         let mut answers = vec![false; client_ids.len()];
         for (number, shard) in core.shards().iter().enumerate() {
             let is_home = |id: &str| usize::from(core.home(id).0) == number;
-            let (positions, ids): (Vec<usize>, Vec<String>) = client_ids
-                .iter()
-                .cloned()
-                .enumerate()
-                .filter(|(_, id)| is_home(id))
-                .unzip();
+            let (positions, ids): (Vec<usize>, Vec<String>) =
+                client_ids.iter().cloned().enumerate().filter(|(_, id)| is_home(id)).unzip();
             if ids.is_empty() {
                 continue;
             }
             let question = QueryOnlineMany { client_ids: ids };
-            let found = self
-                .ask(shard.registry.send(question).timeout(ANSWER_TIME_MAX))
-                .await?;
+            let found = self.ask(shard.registry.send(question).timeout(ANSWER_TIME_MAX)).await?;
             for (position, online) in positions.into_iter().zip(found) {
                 answers[position] = online;
             }
@@ -168,15 +145,8 @@ impl Broker {
     /// # Errors
     /// If the broker cannot answer.
     pub async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
-        let question = QueryClient {
-            client_id: client_id.to_owned(),
-        };
-        self.ask(
-            self.registry(client_id)
-                .send(question)
-                .timeout(ANSWER_TIME_MAX),
-        )
-        .await
+        let question = QueryClient { client_id: client_id.to_owned() };
+        self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
     }
 
     /// Ends a client's connection, and its session if so asked.
@@ -189,17 +159,8 @@ impl Broker {
         end_session: bool,
         will: WillRequest,
     ) -> Result<Kicked, ControlError> {
-        let question = Kick {
-            client_id: client_id.to_owned(),
-            end_session,
-            will,
-        };
-        self.ask(
-            self.registry(client_id)
-                .send(question)
-                .timeout(ANSWER_TIME_MAX),
-        )
-        .await?
+        let question = Kick { client_id: client_id.to_owned(), end_session, will };
+        self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await?
     }
 
     /// Publishes a message in the broker's own name.
@@ -214,21 +175,10 @@ impl Broker {
         retain: bool,
     ) -> Result<(), PublishError> {
         validate_topic(topic)?;
-        let publication = Publication {
-            topic,
-            payload,
-            qos,
-            retain,
-            properties: &[],
-            expires_at: None,
-        };
-        let message = PublishMessage {
-            message: Arc::new(Message::new(&publication)),
-        };
-        self.registry(topic)
-            .send(message)
-            .await
-            .map_err(|_| PublishError::Stopped)
+        let publication =
+            Publication { topic, payload, qos, retain, properties: &[], expires_at: None };
+        let message = PublishMessage { message: Arc::new(Message::new(&publication)) };
+        self.registry(topic).send(message).await.map_err(|_| PublishError::Stopped)
     }
 
     /// Subscribes the application itself. Dropping the subscription ends it.
@@ -238,13 +188,7 @@ impl Broker {
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, TopicError> {
         let core = &self.running.core;
         let parts = validate_filter(filter)?;
-        Ok(InProcess::subscribe(
-            core,
-            parts,
-            filter,
-            qos,
-            core.clock.now(),
-        ))
+        Ok(InProcess::subscribe(core, parts, filter, qos, core.clock.now()))
     }
 
     /// Serves one MQTT client over any byte stream. Returns once the client's CONNECT has been
@@ -254,9 +198,7 @@ impl Broker {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Running {
-            core, stop, open, ..
-        } = &*self.running;
+        let Running { core, stop, open, .. } = &*self.running;
         let arrival = Arrival {
             transport: Box::new(AnyStream(stream)),
             peer,
@@ -299,13 +241,7 @@ impl Broker {
     #[must_use]
     pub fn api(&self, options: &ApiOptions) -> Api {
         let control = Arc::new(self.clone());
-        Api::new(
-            control,
-            self.authenticator(),
-            self.authorizer(),
-            self.metrics(),
-            options,
-        )
+        Api::new(control, self.authenticator(), self.authorizer(), self.metrics(), options)
     }
 
     /// Connections that count against the limits: those online and those on their way in or out.
@@ -379,8 +315,7 @@ impl Control for Broker {
         request: SetKeepAlive,
     ) -> Result<KeepAliveChanged, ControlError> {
         let registry = self.registry(&request.client_id);
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX))
-            .await?
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {

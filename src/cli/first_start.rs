@@ -39,10 +39,8 @@ pub(super) fn make_account(config: &Config) -> Result<Option<String>, FirstStart
         return Ok(None);
     }
     if !policy.exists() {
-        fs::write(&policy, POLICY).map_err(|source| FirstStartError::Unwritable {
-            path: policy,
-            source,
-        })?;
+        fs::write(&policy, POLICY)
+            .map_err(|source| FirstStartError::Unwritable { path: policy, source })?;
     }
     let password = generate_password();
     add_user(&users, USER, &hash_password(password.as_bytes()))?;

@@ -38,10 +38,7 @@ async fn serve(config: &Config, store: DirectoryStore) -> Result<(), Failure> {
     );
     actix_web::rt::spawn(async move {
         while signals.next().await != Request::End {}
-        #[expect(
-            clippy::exit,
-            reason = "who asks twice does not want to wait for anything"
-        )]
+        #[expect(clippy::exit, reason = "who asks twice does not want to wait for anything")]
         std::process::exit(1);
     });
     serving.shut_down().await;

@@ -26,11 +26,7 @@ const BACKLOG: i32 = 1_024;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error("cannot listen on {address}: {source}; free it, or set another address in {key}")]
-    Listen {
-        address: SocketAddr,
-        key: &'static str,
-        source: io::Error,
-    },
+    Listen { address: SocketAddr, key: &'static str, source: io::Error },
     #[error(transparent)]
     Broker(#[from] broker::StartError),
     #[error(transparent)]
@@ -126,10 +122,9 @@ impl Serving {
 
     /// Reads accounts and permissions again. Files that are wrong change nothing.
     pub(super) fn reload(&self) {
-        for (what, outcome) in [
-            ("accounts", self.authenticator.reload()),
-            ("permissions", self.policy.reload()),
-        ] {
+        for (what, outcome) in
+            [("accounts", self.authenticator.reload()), ("permissions", self.policy.reload())]
+        {
             match outcome {
                 Ok(()) => tracing::info!("{what} read again"),
                 Err(error) => tracing::error!("{what} stay as they were: {error}"),
@@ -153,13 +148,7 @@ impl Serving {
 fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, StartError> {
     addresses
         .iter()
-        .map(|&address| {
-            bind(address).map_err(|source| StartError::Listen {
-                address,
-                key,
-                source,
-            })
-        })
+        .map(|&address| bind(address).map_err(|source| StartError::Listen { address, key, source }))
         .collect()
 }
 

@@ -51,15 +51,13 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     check_listeners(config)?;
     check_tls(config)?;
     check_queues(config)?;
-    EnvFilter::try_new(&config.log.filter)
-        .map(drop)
-        .map_err(|_| {
-            Problem::new(
-                &["log.filter"],
-                format!("log.filter = {:?} is not understood", config.log.filter),
-                "write a level such as \"info\", or \"warn,hearthmq=debug\"",
-            )
-        })
+    EnvFilter::try_new(&config.log.filter).map(drop).map_err(|_| {
+        Problem::new(
+            &["log.filter"],
+            format!("log.filter = {:?} is not understood", config.log.filter),
+            "write a level such as \"info\", or \"warn,hearthmq=debug\"",
+        )
+    })
 }
 
 /// Refuses zero wherever it is not said what zero means. (In `auth.throttle` it turns a bound off.)
@@ -69,11 +67,7 @@ fn check_zeroes(section: &str, table: &Table) -> Result<(), Problem> {
         if let Some(inner) = value.as_table() {
             check_zeroes(&format!("{key}."), inner)?;
         } else if value.as_integer() == Some(0) && !may_be_zero(&key) {
-            return Err(Problem::new(
-                &[&key],
-                format!("{key} is 0"),
-                "write 1 or more",
-            ));
+            return Err(Problem::new(&[&key], format!("{key} is 0"), "write 1 or more"));
         }
     }
     Ok(())
@@ -140,10 +134,7 @@ fn check_listeners(config: &Config) -> Result<(), Problem> {
 fn check_tls(config: &Config) -> Result<(), Problem> {
     let tls = &config.tls;
     let has = |path: &std::path::Path| !path.as_os_str().is_empty();
-    for (listeners, key) in [
-        (&config.mqtt.tls, "mqtt.tls"),
-        (&config.http.https, "http.https"),
-    ] {
+    for (listeners, key) in [(&config.mqtt.tls, "mqtt.tls"), (&config.http.https, "http.https")] {
         let complete = has(&tls.certificate) && has(&tls.key);
         if !listeners.is_empty() && !complete {
             return Err(Problem::new(
@@ -181,27 +172,15 @@ fn check_queues(config: &Config) -> Result<(), Problem> {
     let limits = &config.limits;
     let ordered = [
         (
-            (
-                "limits.packet_bytes_max",
-                u64::from(limits.packet_bytes_max),
-            ),
-            (
-                "limits.queue_bytes_per_client_max",
-                limits.queue_bytes_per_client_max,
-            ),
+            ("limits.packet_bytes_max", u64::from(limits.packet_bytes_max)),
+            ("limits.queue_bytes_per_client_max", limits.queue_bytes_per_client_max),
         ),
         (
-            (
-                "limits.queue_bytes_per_client_max",
-                limits.queue_bytes_per_client_max,
-            ),
+            ("limits.queue_bytes_per_client_max", limits.queue_bytes_per_client_max),
             ("limits.queue_bytes_max", limits.queue_bytes_max),
         ),
         (
-            (
-                "limits.queue_messages_per_client_max",
-                limits.queue_messages_per_client_max.into(),
-            ),
+            ("limits.queue_messages_per_client_max", limits.queue_messages_per_client_max.into()),
             ("limits.queue_messages_max", limits.queue_messages_max),
         ),
     ];

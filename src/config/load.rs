@@ -44,10 +44,7 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
         settings: &[String],
     ) -> Result<Self, ConfigError> {
-        let mut loader = Loader {
-            config: Self::default(),
-            places: HashMap::new(),
-        };
+        let mut loader = Loader { config: Self::default(), places: HashMap::new() };
         if let Some(path) = file {
             loader.apply_file(path)?;
         }
@@ -82,12 +79,7 @@ impl Loader {
         })?;
         let file = File { path, text: &text };
         let table = DeTable::parse(&text).map_err(|error| file.syntax_error(&error))?;
-        file.check_keys(
-            "",
-            table.get_ref(),
-            &as_table(&Config::default()),
-            &mut self.places,
-        )?;
+        file.check_keys("", table.get_ref(), &as_table(&Config::default()), &mut self.places)?;
         self.config = toml::from_str(&text).map_err(|error| file.value_error(&error))?;
         Ok(())
     }
@@ -153,11 +145,7 @@ impl Loader {
         *slot = value;
         self.config = table.try_into().map_err(|error: TomlError| {
             let (what, remedy) = in_plain_words(error.message());
-            ConfigError {
-                place: place.clone(),
-                what,
-                remedy,
-            }
+            ConfigError { place: place.clone(), what, remedy }
         })?;
         self.places.insert(key.into(), place);
         Ok(())
@@ -170,11 +158,7 @@ impl Loader {
                 let given = keys.iter().find_map(|key| self.places.remove(key));
                 let place = given
                     .unwrap_or_else(|| Place::Default(keys.into_iter().next().unwrap_or_default()));
-                Err(ConfigError {
-                    place,
-                    what,
-                    remedy,
-                })
+                Err(ConfigError { place, what, remedy })
             }
         }
     }
@@ -219,11 +203,7 @@ impl File<'_> {
 
     fn value_error(&self, error: &TomlError) -> ConfigError {
         let (what, remedy) = in_plain_words(error.message());
-        ConfigError {
-            place: self.place(error.span()),
-            what,
-            remedy,
-        }
+        ConfigError { place: self.place(error.span()), what, remedy }
     }
 
     fn place(&self, span: Option<std::ops::Range<usize>>) -> Place {
@@ -239,10 +219,8 @@ fn unknown_key(
 ) -> ConfigError {
     let name = name.get_ref().as_ref();
     let all = keys(&as_table(&Config::default()));
-    let elsewhere = all
-        .iter()
-        .filter_map(|key| key.rsplit_once('.'))
-        .find(|(_, known)| *known == name);
+    let elsewhere =
+        all.iter().filter_map(|key| key.rsplit_once('.')).find(|(_, known)| *known == name);
     let remedy = if let Some((right_section, _)) = elsewhere {
         format!("write it in [{right_section}]")
     } else if let Some(known) = nearest(name, schema.keys().map(String::as_str)) {
@@ -257,11 +235,7 @@ fn unknown_key(
     } else {
         format!("there is no option {name} in [{section}]")
     };
-    ConfigError {
-        place,
-        what,
-        remedy,
-    }
+    ConfigError { place, what, remedy }
 }
 
 fn as_table(config: &Config) -> Table {
@@ -284,10 +258,7 @@ fn slot<'t>(table: &'t mut Table, key: &str) -> &'t mut Value {
     match key.split_once('.') {
         Some((section, rest)) => {
             let inner = table[section].as_table_mut();
-            slot(
-                inner.expect("a key with a dot leads through a section"),
-                rest,
-            )
+            slot(inner.expect("a key with a dot leads through a section"), rest)
         }
         None => &mut table[key],
     }
@@ -311,10 +282,7 @@ fn list(text: &str) -> Option<Value> {
     if text.starts_with('[') {
         return text.parse().ok().filter(Value::is_array);
     }
-    let items = text
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty());
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     Some(Value::Array(items.map(Value::from).collect()))
 }
 

@@ -91,10 +91,7 @@ pub struct MqttConfig {
 
 impl Default for MqttConfig {
     fn default() -> Self {
-        Self {
-            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
-            tls: Vec::new(),
-        }
+        Self { tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))], tls: Vec::new() }
     }
 }
 
@@ -145,14 +142,8 @@ impl From<&HttpConfig> for ApiOptions {
             Some(CallRate { per_sec, burst })
         };
         Self {
-            account_rate: rate(
-                config.calls_per_account_per_sec,
-                config.calls_per_account_burst,
-            ),
-            address_rate: rate(
-                config.calls_per_address_per_sec,
-                config.calls_per_address_burst,
-            ),
+            account_rate: rate(config.calls_per_account_per_sec, config.calls_per_account_burst),
+            address_rate: rate(config.calls_per_address_per_sec, config.calls_per_address_burst),
             call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
             metrics_access: config.metrics_access,
         }
@@ -255,10 +246,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            filter: "info,actix_server=warn".into(),
-        }
+        Self { format: LogFormat::Text, filter: "info,actix_server=warn".into() }
     }
 }
 

@@ -50,12 +50,7 @@ pub(super) async fn admit(api: &Api, request: &HttpRequest) -> Result<Identity, 
         certificate,
         peer,
     };
-    let identity = api
-        .0
-        .authenticator
-        .authenticate(credentials)
-        .await
-        .map_err(ApiError::from)?;
+    let identity = api.0.authenticator.authenticate(credentials).await.map_err(ApiError::from)?;
     if let Some(username) = &identity.username {
         api.0.rates.check_account(username)?;
     }
@@ -69,12 +64,8 @@ pub(super) fn permit(
     identity: &Identity,
     client_id: &str,
 ) -> Result<(), ApiError> {
-    let access = AccessRequest {
-        identity,
-        client_id,
-        peer: peer(request),
-        action: Action::Connect,
-    };
+    let access =
+        AccessRequest { identity, client_id, peer: peer(request), action: Action::Connect };
     match api.0.authorizer.authorize(&access) {
         Decision::Allow => Ok(()),
         Decision::Deny => Err(ApiError::Forbidden),

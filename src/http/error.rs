@@ -102,10 +102,7 @@ impl From<ControlError> for ApiError {
         match error {
             ControlError::NotOnline => Self::ClientNotOnline,
             ControlError::KeepAliveDisabled => Self::KeepAliveDisabled,
-            ControlError::InvalidInterval => Self::InvalidInterval {
-                min: 1,
-                max: u16::MAX,
-            },
+            ControlError::InvalidInterval => Self::InvalidInterval { min: 1, max: u16::MAX },
             ControlError::Unavailable => Self::Unavailable,
             ControlError::Timeout => Self::Timeout,
         }
@@ -191,11 +188,7 @@ impl ResponseError for ApiError {
             | Self::KeepAliveDisabled
             | Self::Timeout => {}
         }
-        response.json(Body {
-            success: false,
-            code: self.code(),
-            message: *self,
-        })
+        response.json(Body { success: false, code: self.code(), message: *self })
     }
 }
 

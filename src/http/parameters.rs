@@ -64,10 +64,7 @@ fn interval_of(encoded: &str) -> Result<u16, ApiError> {
         .filter(|digits| digits.iter().all(u8::is_ascii_digit)) // `parse` would take a sign
         .and_then(|digits| String::from_utf8(digits).ok()?.parse().ok())
         .filter(|secs| INTERVAL_SECS.contains(secs))
-        .ok_or(ApiError::InvalidInterval {
-            min: *INTERVAL_SECS.start(),
-            max: *INTERVAL_SECS.end(),
-        })
+        .ok_or(ApiError::InvalidInterval { min: *INTERVAL_SECS.start(), max: *INTERVAL_SECS.end() })
 }
 
 fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
@@ -145,10 +142,7 @@ mod tests {
             ("client-id=a&interval=", "missing_parameter"),
             ("Client-Id=a&interval=60", "missing_parameter"),
             ("client-id=a&client-id=a&interval=60", "duplicate_parameter"),
-            (
-                "client-id=a&client%2Did=&interval=60",
-                "duplicate_parameter",
-            ),
+            ("client-id=a&client%2Did=&interval=60", "duplicate_parameter"),
             ("client-id=a&interval=60&interval=60", "duplicate_parameter"),
             ("client-id=%&interval=60", "invalid_client_id"),
             ("client-id=%4&interval=60", "invalid_client_id"),

@@ -30,17 +30,12 @@ pub(super) struct Rates {
 
 impl Rates {
     pub(super) fn new(account: Option<CallRate>, address: Option<CallRate>) -> Self {
-        Self {
-            accounts: account.map(Buckets::new),
-            addresses: address.map(Buckets::new),
-        }
+        Self { accounts: account.map(Buckets::new), addresses: address.map(Buckets::new) }
     }
 
     /// Counts a call of an account.
     pub(super) fn check_account(&self, username: &Arc<str>) -> Result<(), ApiError> {
-        self.accounts
-            .as_ref()
-            .map_or(Ok(()), |buckets| buckets.check(username))
+        self.accounts.as_ref().map_or(Ok(()), |buckets| buckets.check(username))
     }
 
     /// Counts a call from an address. An IPv6 caller has a /64 to take addresses from, which is
@@ -50,9 +45,7 @@ impl Rates {
             IpAddr::V4(_) => address,
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)).into(),
         };
-        self.addresses
-            .as_ref()
-            .map_or(Ok(()), |buckets| buckets.check(&caller))
+        self.addresses.as_ref().map_or(Ok(()), |buckets| buckets.check(&caller))
     }
 }
 
@@ -80,9 +73,7 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         self.limiter.check_key(caller).map_err(|not_until| {
             let wait = not_until.wait_time_from(self.clock.now());
             let retry_after_secs = u32::try_from(wait.as_millis().div_ceil(1000).max(1));
-            ApiError::TooManyRequests {
-                retry_after_secs: retry_after_secs.unwrap_or(u32::MAX),
-            }
+            ApiError::TooManyRequests { retry_after_secs: retry_after_secs.unwrap_or(u32::MAX) }
         })
     }
 }
@@ -95,10 +86,7 @@ mod tests {
 
     /// One call an hour, so to speak: nothing comes back while a test runs.
     fn rates(burst: u32) -> Rates {
-        let rate = CallRate {
-            per_sec: NonZeroU32::MIN,
-            burst: NonZeroU32::new(burst).unwrap(),
-        };
+        let rate = CallRate { per_sec: NonZeroU32::MIN, burst: NonZeroU32::new(burst).unwrap() };
         Rates::new(Some(rate), Some(rate))
     }
 
@@ -108,9 +96,7 @@ mod tests {
         let (a, b) = ("a".into(), "b".into());
         assert_eq!(rates.check_account(&a), Ok(()));
         assert_eq!(rates.check_account(&a), Ok(()));
-        let refused = ApiError::TooManyRequests {
-            retry_after_secs: 1,
-        };
+        let refused = ApiError::TooManyRequests { retry_after_secs: 1 };
         assert_eq!(rates.check_account(&a), Err(refused));
         assert_eq!(rates.check_account(&b), Ok(()));
     }

@@ -61,9 +61,7 @@ impl Server {
     ) -> io::Result<Self> {
         let api = api.clone();
         let mut server = HttpServer::new(move || {
-            App::new()
-                .configure(routes(api.clone()))
-                .default_service(web::to(not_found))
+            App::new().configure(routes(api.clone())).default_service(web::to(not_found))
         })
         .on_connect(move |connection, extensions| {
             keep_certificate(connection, extensions, read_certificate);

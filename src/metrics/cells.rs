@@ -83,9 +83,6 @@ impl<L: Label> PerLabel<L> {
 
 impl<L: Label> Default for PerLabel<L> {
     fn default() -> Self {
-        Self {
-            counters: L::ALL.iter().map(|_| Counter::default()).collect(),
-            label: PhantomData,
-        }
+        Self { counters: L::ALL.iter().map(|_| Counter::default()).collect(), label: PhantomData }
     }
 }

@@ -36,10 +36,7 @@ struct Scrape(Arc<Metrics>);
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut writer = Writer {
-            shards: &self.0.shards,
-            encoder,
-        };
+        let mut writer = Writer { shards: &self.0.shards, encoder };
         writer.clients()?;
         writer.messages()?;
         writer.totals(self.0.totals())?;
@@ -54,95 +51,50 @@ struct Writer<'s, 'e> {
 
 impl Writer<'_, '_> {
     fn clients(&mut self) -> fmt::Result {
-        self.gauge("connections", "MQTT connections online", |shard| {
-            &shard.connections
+        self.gauge("connections", "MQTT connections online", |shard| &shard.connections)?;
+        self.counter("connects_accepted", "CONNECTs answered with success", |shard| {
+            &shard.connects_accepted
         })?;
-        self.counter(
-            "connects_accepted",
-            "CONNECTs answered with success",
-            |shard| &shard.connects_accepted,
-        )?;
-        self.labelled(
-            "connects_refused",
-            "Connections refused, by reason",
-            |shard| &shard.connects_refused,
-        )?;
-        self.labelled("disconnects", "Connections ended, by reason", |shard| {
-            &shard.disconnects
+        self.labelled("connects_refused", "Connections refused, by reason", |shard| {
+            &shard.connects_refused
         })?;
-        self.gauge(
-            "sessions",
-            "Sessions, with and without a connection",
-            |shard| &shard.sessions,
-        )?;
-        self.counter(
-            "keep_alive_timeouts",
-            "Connections ended by Keep Alive",
-            |shard| &shard.keep_alive_timeouts,
-        )
+        self.labelled("disconnects", "Connections ended, by reason", |shard| &shard.disconnects)?;
+        self.gauge("sessions", "Sessions, with and without a connection", |shard| &shard.sessions)?;
+        self.counter("keep_alive_timeouts", "Connections ended by Keep Alive", |shard| {
+            &shard.keep_alive_timeouts
+        })
     }
 
     fn messages(&mut self) -> fmt::Result {
-        self.by_qos(
-            "messages_received",
-            "PUBLISH packets received, by QoS",
-            |shard| &shard.messages_received,
-        )?;
-        self.by_qos("messages_sent", "PUBLISH packets sent, by QoS", |shard| {
-            &shard.messages_sent
+        self.by_qos("messages_received", "PUBLISH packets received, by QoS", |shard| {
+            &shard.messages_received
         })?;
+        self.by_qos("messages_sent", "PUBLISH packets sent, by QoS", |shard| &shard.messages_sent)?;
         self.labelled("messages_dropped", "Messages dropped, by reason", |shard| {
             &shard.messages_dropped
         })?;
         self.counter("received_bytes", "Bytes read from MQTT clients", |shard| {
             &shard.bytes_received
         })?;
-        self.counter("sent_bytes", "Bytes written to MQTT clients", |shard| {
-            &shard.bytes_sent
-        })?;
+        self.counter("sent_bytes", "Bytes written to MQTT clients", |shard| &shard.bytes_sent)?;
         Ok(())
     }
 
     fn totals(&mut self, totals: &Totals) -> fmt::Result {
-        self.total(
-            "subscriptions",
-            "Subscriptions of all sessions",
-            &totals.subscriptions,
-        )?;
-        self.total(
-            "queue_messages",
-            "Messages waiting for clients",
-            &totals.queue_messages,
-        )?;
-        self.total(
-            "queue_bytes",
-            "Bytes of messages waiting for clients",
-            &totals.queue_bytes,
-        )?;
-        self.total(
-            "retained_messages",
-            "Retained messages",
-            &totals.retained_messages,
-        )?;
-        self.total(
-            "retained_bytes",
-            "Bytes of retained messages",
-            &totals.retained_bytes,
-        )
+        self.total("subscriptions", "Subscriptions of all sessions", &totals.subscriptions)?;
+        self.total("queue_messages", "Messages waiting for clients", &totals.queue_messages)?;
+        self.total("queue_bytes", "Bytes of messages waiting for clients", &totals.queue_bytes)?;
+        self.total("retained_messages", "Retained messages", &totals.retained_messages)?;
+        self.total("retained_bytes", "Bytes of retained messages", &totals.retained_bytes)
     }
 
     fn rest(&mut self, metrics: &Metrics) -> fmt::Result {
-        let routes = RestRoute::ALL
-            .iter()
-            .map(|route| (route.name(), metrics.rest.of(*route)));
+        let routes = RestRoute::ALL.iter().map(|route| (route.name(), metrics.rest.of(*route)));
         let calls: Vec<_> = routes
             .clone()
             .flat_map(|(name, route)| {
                 route.calls().map(move |(status, calls)| {
-                    (
-                        [("route", name.to_owned()), ("status", status.to_string())],
-                        calls,
-                    )
+                    ([("route", name.to_owned()), ("status", status.to_string())], calls)
                 })
             })
             .collect();
@@ -175,9 +127,7 @@ impl Writer<'_, '_> {
     }
 
     fn total(&mut self, name: &str, help: &str, gauge: &Gauge) -> fmt::Result {
-        let encoder = self
-            .encoder
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(gauge.value()).unwrap_or(i64::MAX)).encode(encoder)
     }
 
@@ -188,9 +138,7 @@ impl Writer<'_, '_> {
         of: impl Fn(&ShardMetrics) -> &Counter,
     ) -> fmt::Result {
         let sum: u64 = self.shards.iter().map(|shard| of(shard).value()).sum();
-        let encoder = self
-            .encoder
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         ConstCounter::new(sum).encode(encoder)
     }
 
@@ -215,11 +163,7 @@ impl Writer<'_, '_> {
         of: impl Fn(&ShardMetrics) -> &PerLabel<L>,
     ) -> fmt::Result {
         let sums = L::ALL.iter().map(|label| {
-            let sum = self
-                .shards
-                .iter()
-                .map(|shard| of(shard).of(*label).value())
-                .sum();
+            let sum = self.shards.iter().map(|shard| of(shard).of(*label).value()).sum();
             ([("reason", label.name())], sum)
         });
         let sums: Vec<_> = sums.collect();
@@ -233,9 +177,7 @@ impl Writer<'_, '_> {
         help: &str,
         counters: &[(S, u64)],
     ) -> fmt::Result {
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, count) in counters {
             ConstCounter::new(*count).encode(family.encode_family(labels)?)?;
         }
@@ -261,9 +203,7 @@ mod tests {
         shards[0].messages_received[1].increment();
         shards[1].messages_received[1].add(9);
         shards[1].messages_dropped.increment(DropReason::QueueFull);
-        shards[0]
-            .disconnects
-            .increment(DisconnectReason::KeepaliveTimeout);
+        shards[0].disconnects.increment(DisconnectReason::KeepaliveTimeout);
         let text = metrics.encode();
         for line in [
             "hearthmq_connections 7",
@@ -275,10 +215,7 @@ mod tests {
             "# TYPE hearthmq_sessions gauge",
             "# EOF",
         ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line} is not in\n{text}"
-            );
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }
 
@@ -298,10 +235,7 @@ mod tests {
             "hearthmq_rest_latency_seconds_bucket{le=\"+Inf\",route=\"/keep-alive\"} 3",
             "hearthmq_rest_latency_seconds_count{route=\"/keep-alive\"} 3",
         ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line} is not in\n{text}"
-            );
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }
 }

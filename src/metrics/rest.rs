@@ -77,10 +77,7 @@ impl RouteMetrics {
 
     /// Sum of latencies in seconds, and for each bucket its upper bound in seconds and its calls.
     pub(super) fn latency(&self) -> (f64, Vec<(f64, u64)>) {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "microseconds below 2^52 are exact"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "microseconds below 2^52 are exact")]
         let seconds = |micros: u64| micros as f64 / 1e6;
         let bounds = BUCKETS_MICROS.iter().map(|micros| seconds(*micros));
         let counts = self.buckets.iter().map(|calls| calls.load(Relaxed));

@@ -27,11 +27,7 @@ pub struct DecodeLimits {
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self {
-            packet_bytes_max: 1_048_576,
-            topic_bytes_max: 1024,
-            topic_levels_max: 128,
-        }
+        Self { packet_bytes_max: 1_048_576, topic_bytes_max: 1024, topic_levels_max: 128 }
     }
 }
 
@@ -66,9 +62,7 @@ pub fn decode<'a>(
     limits: &DecodeLimits,
 ) -> Result<Decoded<'a>, DecodeError> {
     let Some(&first) = bytes.first() else {
-        return Ok(Decoded::More {
-            at_least: HEADER_BYTES_MIN,
-        });
+        return Ok(Decoded::More { at_least: HEADER_BYTES_MIN });
     };
     let packet_type = PacketType::of_first_byte(first, version)?;
     if packet_type == PacketType::Publish {
@@ -94,14 +88,8 @@ pub fn decode_connect<'a>(
     bytes: &'a [u8],
     limits: &DecodeLimits,
 ) -> Result<Decoded<'a>, DecodeError> {
-    if bytes
-        .first()
-        .is_some_and(|&first| first >> 4 != PacketType::Connect as u8)
-    {
-        return Err(DecodeError::new(
-            DecodeErrorKind::NotConnect,
-            "MQTT-3.1.0-1",
-        ));
+    if bytes.first().is_some_and(|&first| first >> 4 != PacketType::Connect as u8) {
+        return Err(DecodeError::new(DecodeErrorKind::NotConnect, "MQTT-3.1.0-1"));
     }
     // The version has a meaning for the flags of the first byte alone, and the strictest is right.
     decode(bytes, ProtocolVersion::V3_1_1, limits)
@@ -148,11 +136,9 @@ impl<'a> Frame<'a> {
     #[inline]
     fn find(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Result<Self, usize>, DecodeError> {
         let (remaining, header_len, is_minimal) = match VariableByteInteger::read(&bytes[1..]) {
-            VariableByteInteger::Whole {
-                value,
-                length,
-                is_minimal,
-            } => (value as usize, 1 + length, is_minimal),
+            VariableByteInteger::Whole { value, length, is_minimal } => {
+                (value as usize, 1 + length, is_minimal)
+            }
             VariableByteInteger::More => return Ok(Err(bytes.len() + 1)),
             VariableByteInteger::TooLong => {
                 let kind = DecodeErrorKind::VariableByteInteger;
@@ -161,17 +147,10 @@ impl<'a> Frame<'a> {
         };
         let length = header_len + remaining;
         if length > limits.packet_bytes_max as usize {
-            return Err(DecodeError::new(
-                DecodeErrorKind::PacketTooLarge,
-                "MQTT-3.2.2-15",
-            ));
+            return Err(DecodeError::new(DecodeErrorKind::PacketTooLarge, "MQTT-3.2.2-15"));
         }
         match bytes.get(header_len..length) {
-            Some(body) => Ok(Ok(Self {
-                body,
-                length,
-                is_minimal,
-            })),
+            Some(body) => Ok(Ok(Self { body, length, is_minimal })),
             None => Ok(Err(length)),
         }
     }
@@ -182,10 +161,7 @@ impl<'a> Frame<'a> {
         if self.is_minimal {
             return Ok(());
         }
-        Err(DecodeError::new(
-            DecodeErrorKind::VariableByteInteger,
-            "MQTT-1.5.5-1",
-        ))
+        Err(DecodeError::new(DecodeErrorKind::VariableByteInteger, "MQTT-1.5.5-1"))
     }
 }
 
@@ -245,10 +221,7 @@ fn topic_filter<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a 
     if filter.len() > usize::from(limits.topic_bytes_max)
         || levels > usize::from(limits.topic_levels_max)
     {
-        return Err(DecodeError::new(
-            DecodeErrorKind::TopicFilterLimit,
-            "section 4.7.3",
-        ));
+        return Err(DecodeError::new(DecodeErrorKind::TopicFilterLimit, "section 4.7.3"));
     }
     Ok(filter)
 }

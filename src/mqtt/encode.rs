@@ -34,10 +34,7 @@ pub fn encode(
         out.extend_from_slice(&bytes);
         return Ok(());
     }
-    let encoding = Encoding {
-        version,
-        details: Details::ALL,
-    };
+    let encoding = Encoding { version, details: Details::ALL };
     let remaining = encoding.remaining_length(packet)?;
     encoding.write(packet, remaining, out)
 }
@@ -47,10 +44,7 @@ pub fn encode(
 /// # Errors
 /// As [`encode`].
 pub fn encoded_size(packet: &Packet<'_>, version: ProtocolVersion) -> Result<usize, EncodeError> {
-    let encoding = Encoding {
-        version,
-        details: Details::ALL,
-    };
+    let encoding = Encoding { version, details: Details::ALL };
     Ok(packet_size(encoding.remaining_length(packet)?))
 }
 
@@ -194,15 +188,8 @@ impl Encoding {
 
     /// Section 3.1.
     fn connect<S: Sink>(self, connect: &Connect<'_>, sink: &mut S) -> Result<(), EncodeError> {
-        let this = Self {
-            version: connect.version,
-            ..self
-        };
-        let name = if connect.version == ProtocolVersion::V3_1 {
-            "MQIsdp"
-        } else {
-            "MQTT"
-        };
+        let this = Self { version: connect.version, ..self };
+        let name = if connect.version == ProtocolVersion::V3_1 { "MQIsdp" } else { "MQTT" };
         sink.string(name)?;
         sink.u8(connect.version.level());
         sink.u8(connect_flags(connect)?);
@@ -257,11 +244,7 @@ impl Encoding {
         if has_properties || ack.reason != ReasonCode::Success {
             sink.u8(ack.reason.number());
         }
-        if has_properties {
-            self.properties(&ack.properties, sink)
-        } else {
-            Ok(())
-        }
+        if has_properties { self.properties(&ack.properties, sink) } else { Ok(()) }
     }
 
     /// Section 3.8.
@@ -303,10 +286,7 @@ impl Encoding {
     ) -> Result<(), EncodeError> {
         sink.u16(unsubscribe.packet_id.number());
         self.properties(&unsubscribe.user_properties, sink)?;
-        unsubscribe
-            .filters
-            .iter()
-            .try_for_each(|filter| sink.string(filter))
+        unsubscribe.filters.iter().try_for_each(|filter| sink.string(filter))
     }
 
     /// Section 3.11.
@@ -314,10 +294,7 @@ impl Encoding {
         sink.u16(unsuback.packet_id.number());
         if self.version.has_properties() {
             self.properties(&unsuback.properties, sink)?;
-            unsuback
-                .reasons
-                .iter()
-                .for_each(|reason| sink.u8(reason.number()));
+            unsuback.reasons.iter().for_each(|reason| sink.u8(reason.number()));
         }
         Ok(())
     }
@@ -335,11 +312,7 @@ impl Encoding {
         if has_properties || disconnect.reason != ReasonCode::Success {
             sink.u8(disconnect.reason.number());
         }
-        if has_properties {
-            self.properties(&disconnect.properties, sink)
-        } else {
-            Ok(())
-        }
+        if has_properties { self.properties(&disconnect.properties, sink) } else { Ok(()) }
     }
 
     /// Section 3.15. Unlike a DISCONNECT's, its reason does not stand without Property Length.

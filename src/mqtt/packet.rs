@@ -219,11 +219,7 @@ impl Ack<'_> {
     /// An acknowledgement with a reason and no properties.
     #[must_use]
     pub const fn with_reason(packet_id: PacketId, reason: ReasonCode) -> Self {
-        Self {
-            packet_id,
-            reason,
-            properties: AckProperties::NONE,
-        }
+        Self { packet_id, reason, properties: AckProperties::NONE }
     }
 }
 

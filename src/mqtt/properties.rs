@@ -35,9 +35,7 @@ impl<'a> UserProperties<'a> {
     /// Name and value of each, in the order in which they were sent. A name may come again.
     #[must_use]
     pub const fn iter(&self) -> UserPropertiesIter<'a> {
-        UserPropertiesIter {
-            rest: Reader::new(self.encoded),
-        }
+        UserPropertiesIter { rest: Reader::new(self.encoded) }
     }
 }
 
@@ -51,10 +49,7 @@ impl Eq for UserProperties<'_> {}
 
 impl fmt::Debug for UserProperties<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_list()
-            .entries(self.iter().map(|(name, _)| name))
-            .finish()
+        formatter.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -75,10 +70,7 @@ pub struct UserPropertiesIter<'a> {
 
 impl fmt::Debug for UserPropertiesIter<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_list()
-            .entries(self.clone().map(|(name, _)| name))
-            .finish()
+        formatter.debug_list().entries(self.clone().map(|(name, _)| name)).finish()
     }
 }
 
@@ -133,9 +125,7 @@ impl UserPropertiesBuf {
     /// None yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            encoded: Vec::new(),
-        }
+        Self { encoded: Vec::new() }
     }
 
     /// Adds a pair at the end.
@@ -150,9 +140,7 @@ impl UserPropertiesBuf {
     /// The pairs, as a packet takes them.
     #[must_use]
     pub fn as_user_properties(&self) -> UserProperties<'_> {
-        UserProperties {
-            encoded: &self.encoded,
-        }
+        UserProperties { encoded: &self.encoded }
     }
 }
 
@@ -265,10 +253,7 @@ pub struct AckProperties<'a> {
 
 impl AckProperties<'_> {
     /// No properties.
-    pub const NONE: Self = Self {
-        reason_string: None,
-        user_properties: UserProperties::NONE,
-    };
+    pub const NONE: Self = Self { reason_string: None, user_properties: UserProperties::NONE };
 
     /// Whether there are none.
     #[must_use]

@@ -134,10 +134,7 @@ impl ReasonCode {
     /// The Connect Return code that says this in a CONNACK of `version`:
     /// table 3.1 of MQTT 3.1.1.
     #[must_use]
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "MQTT 3 knows five refusals, MQTT 5 more"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "MQTT 3 knows five refusals, MQTT 5 more")]
     pub const fn connect_return_code(self, version: ProtocolVersion) -> u8 {
         if version.has_properties() {
             return self.number();

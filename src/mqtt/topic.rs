@@ -62,10 +62,7 @@ pub fn validate_filter(filter: &str) -> Result<FilterParts<'_>, TopicError> {
     validate_length(filter)?;
     let Some(shared) = filter.strip_prefix(SHARE_PREFIX) else {
         validate_levels(filter)?;
-        return Ok(FilterParts {
-            share_name: None,
-            filter,
-        });
+        return Ok(FilterParts { share_name: None, filter });
     };
     let (share_name, filter) = shared.split_once('/').unwrap_or((shared, ""));
     if share_name.is_empty() || share_name.contains(['+', '#']) {
@@ -75,10 +72,7 @@ pub fn validate_filter(filter: &str) -> Result<FilterParts<'_>, TopicError> {
         return Err(TopicError::ShareWithoutFilter);
     }
     validate_levels(filter)?;
-    Ok(FilterParts {
-        share_name: Some(share_name),
-        filter,
-    })
+    Ok(FilterParts { share_name: Some(share_name), filter })
 }
 
 /// How the filter of a Shared Subscription begins. [MQTT-4.8.2-1]

@@ -59,10 +59,7 @@ impl PacketType {
         };
         // MQTT 3.1 reserves no values: it does not use these flags, or sets DUP on a repetition.
         if first != packet_type.first_byte() && !matches!(version, ProtocolVersion::V3_1) {
-            return Err(DecodeError::new(
-                DecodeErrorKind::FixedHeaderFlags,
-                "MQTT-2.1.3-1",
-            ));
+            return Err(DecodeError::new(DecodeErrorKind::FixedHeaderFlags, "MQTT-2.1.3-1"));
         }
         Ok(packet_type)
     }
@@ -124,11 +121,7 @@ pub(super) mod identifier {
 /// A Variable Byte Integer at the start of bytes that may not all be there yet, section 1.5.5.
 pub(super) enum VariableByteInteger {
     /// Its value, how many bytes it takes, and whether fewer would do.
-    Whole {
-        value: u32,
-        length: usize,
-        is_minimal: bool,
-    },
+    Whole { value: u32, length: usize, is_minimal: bool },
     /// It goes on after the bytes.
     More,
     /// It has more than four bytes.
@@ -143,18 +136,10 @@ impl VariableByteInteger {
             value |= u32::from(byte & 0x7F) << (7 * index);
             if byte & 0x80 == 0 {
                 let is_minimal = byte != 0 || index == 0;
-                return Self::Whole {
-                    value,
-                    length: index + 1,
-                    is_minimal,
-                };
+                return Self::Whole { value, length: index + 1, is_minimal };
             }
         }
-        if bytes.len() < 4 {
-            Self::More
-        } else {
-            Self::TooLong
-        }
+        if bytes.len() < 4 { Self::More } else { Self::TooLong }
     }
 
     /// How many bytes `value` takes.
@@ -220,10 +205,7 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        Err(DecodeError::new(
-            DecodeErrorKind::TrailingBytes,
-            "MQTT-4.13.1-1",
-        ))
+        Err(DecodeError::new(DecodeErrorKind::TrailingBytes, "MQTT-4.13.1-1"))
     }
 
     #[inline]
@@ -256,11 +238,7 @@ impl<'a> Reader<'a> {
     pub(super) fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
         let malformed = |clause| DecodeError::new(DecodeErrorKind::VariableByteInteger, clause);
         match VariableByteInteger::read(self.rest) {
-            VariableByteInteger::Whole {
-                value,
-                length,
-                is_minimal,
-            } => {
+            VariableByteInteger::Whole { value, length, is_minimal } => {
                 if !is_minimal {
                     return Err(malformed("MQTT-1.5.5-1"));
                 }

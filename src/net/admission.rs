@@ -59,34 +59,23 @@ impl Admission {
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
         let address = network_of(address);
         if let Some(rate) = &self.rate {
-            if self
-                .checks
-                .fetch_add(1, Ordering::Relaxed)
-                .is_multiple_of(CHECKS_BETWEEN_CLEANUPS)
-            {
+            if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
                 rate.retain_recent();
             }
-            rate.check_key(&address)
-                .map_err(|_| ConnectRefusal::ConnectRate)?;
+            rate.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)?;
         }
         if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectRefusal::ConnectionsMax);
         }
-        let mut by_address = self
-            .by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.get(&address).copied().unwrap_or(0);
         if count >= self.by_address_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectRefusal::ConnectionsPerAddressMax);
         }
         by_address.insert(address, count + 1);
-        Ok(Admitted {
-            admission: self.clone(),
-            address,
-        })
+        Ok(Admitted { admission: self.clone(), address })
     }
 }
 
@@ -94,10 +83,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let admission = &self.admission;
         admission.connections.fetch_sub(1, Ordering::Relaxed);
-        let mut by_address = admission
-            .by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {

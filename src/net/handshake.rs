@@ -42,10 +42,7 @@ const CONNECT_BYTES_MAX: u32 = 256 * 1024;
 
 fn connect_limits(core: &Core) -> DecodeLimits {
     let limits = core.decode_limits();
-    DecodeLimits {
-        packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX),
-        ..limits
-    }
+    DecodeLimits { packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX), ..limits }
 }
 
 /// A CONNECT that is not accepted.
@@ -57,29 +54,17 @@ struct Refusal {
 
 impl Refusal {
     const fn silent(counted_as: ConnectRefusal) -> Self {
-        Self {
-            answer: None,
-            counted_as,
-        }
+        Self { answer: None, counted_as }
     }
 
     const fn with(version: ProtocolVersion, code: ReasonCode, counted_as: ConnectRefusal) -> Self {
-        Self {
-            answer: Some((version, code)),
-            counted_as,
-        }
+        Self { answer: Some((version, code)), counted_as }
     }
 }
 
 /// Takes a connection from its first byte to its home shard, or refuses it.
 pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
-    let Arrival {
-        mut transport,
-        peer,
-        certificate,
-        connect_by,
-        permit,
-    } = arrival;
+    let Arrival { mut transport, peer, certificate, connect_by, permit } = arrival;
     let mut buffer = Vec::new();
     let read = read_connect(&mut *transport, &mut buffer, core);
     let length = match tokio::time::timeout_at(connect_by, read).await {
@@ -93,10 +78,9 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
     };
     let read_ahead = buffer.split_off(length);
     let accepted = match decode_connect(&buffer, &connect_limits(core)) {
-        Ok(Decoded::Packet {
-            packet: Packet::Connect(connect),
-            ..
-        }) => accept(*connect, peer, certificate.as_ref(), core).await,
+        Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
+            accept(*connect, peer, certificate.as_ref(), core).await
+        }
         _ => Err(Refusal::silent(ConnectRefusal::Malformed)),
     };
     let connect = match accepted {
@@ -112,12 +96,7 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
         return;
     }
     // One message a socket, and sockets are bounded.
-    shard.registry.do_send(Attach {
-        transport,
-        read_ahead,
-        connect,
-        permit,
-    });
+    shard.registry.do_send(Attach { transport, read_ahead, connect, permit });
 }
 
 /// Reads until CONNECT is whole; its length.
@@ -129,10 +108,7 @@ async fn read_connect(
     let limits = connect_limits(core);
     loop {
         match decode_connect(buffer, &limits) {
-            Ok(Decoded::Packet {
-                packet: Packet::Connect(_),
-                length,
-            }) => return Ok(length),
+            Ok(Decoded::Packet { packet: Packet::Connect(_), length }) => return Ok(length),
             // The first packet must be CONNECT. [MQTT-3.1.0-1]
             Ok(Decoded::Packet { .. }) => return Err(Refusal::silent(ConnectRefusal::Malformed)),
             Ok(Decoded::More { .. }) => {}
@@ -159,11 +135,9 @@ fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
             ConnectRefusal::ProtocolVersion,
         ),
         // MQTT 5.0 may be told what is wrong, older versions are only closed. [MQTT-3.1.4-1]
-        (_, Some(ProtocolVersion::V5)) => Refusal::with(
-            ProtocolVersion::V5,
-            error.reason(),
-            ConnectRefusal::Malformed,
-        ),
+        (_, Some(ProtocolVersion::V5)) => {
+            Refusal::with(ProtocolVersion::V5, error.reason(), ConnectRefusal::Malformed)
+        }
         _ => Refusal::silent(ConnectRefusal::Malformed),
     }
 }
@@ -188,27 +162,16 @@ async fn accept(
     let identity = authenticate(&connect, &client_id, peer, certificate, core).await?;
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
-        let request = AccessRequest {
-            identity,
-            client_id,
-            peer,
-            action,
-        };
+        let request = AccessRequest { identity, client_id, peer, action };
         core.authorizer.authorize(&request) == Decision::Allow
     };
     let may_publish_will = connect.will.as_ref().is_none_or(|will| {
-        let &LastWill {
-            topic, qos, retain, ..
-        } = will;
+        let &LastWill { topic, qos, retain, .. } = will;
         !topic.starts_with("$events/") && allows(Action::Publish { topic, qos, retain })
     });
     if !allows(Action::Connect) || !may_publish_will {
         let counted_as = ConnectRefusal::NotAuthorized;
-        return Err(Refusal::with(
-            version,
-            ReasonCode::NotAuthorized,
-            counted_as,
-        ));
+        return Err(Refusal::with(version, ReasonCode::NotAuthorized, counted_as));
     }
     Ok(AcceptedConnect {
         is_assigned,
@@ -220,10 +183,7 @@ async fn accept(
         receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
         maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
         topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),
-        problem_information: connect
-            .properties
-            .request_problem_information
-            .unwrap_or(true),
+        problem_information: connect.properties.request_problem_information.unwrap_or(true),
         identity,
         client_id,
         peer,
@@ -263,19 +223,16 @@ async fn authenticate(
         certificate,
         peer,
     };
-    core.authenticator
-        .authenticate(credentials)
-        .await
-        .map_err(|error| {
-            tracing::debug!(%error, client_id, "CONNECT refused");
-            let code = match error {
-                AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
-                AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
-                AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
-                AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
-            };
-            Refusal::with(connect.version, code, ConnectRefusal::BadCredentials)
-        })
+    core.authenticator.authenticate(credentials).await.map_err(|error| {
+        tracing::debug!(%error, client_id, "CONNECT refused");
+        let code = match error {
+            AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
+            AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
+            AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
+        };
+        Refusal::with(connect.version, code, ConnectRefusal::BadCredentials)
+    })
 }
 
 fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {

@@ -37,11 +37,7 @@ pub(crate) struct ListenerParts {
 
 /// Binds a listening socket; every shard accepts from a copy of it.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted broker finds its port free although old connections linger in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -103,13 +99,8 @@ fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
                 None => (Box::new(transport) as Box<dyn Transport>, None),
                 Some(config) => secure(transport, config, connect_by, &metrics).await?,
             };
-            let arrival = Arrival {
-                transport,
-                peer,
-                certificate,
-                connect_by,
-                permit: Box::new(permit),
-            };
+            let arrival =
+                Arrival { transport, peer, certificate, connect_by, permit: Box::new(permit) };
             handshake(arrival, &core, &metrics).await;
             Some(())
         };
@@ -140,9 +131,7 @@ async fn secure(
             return None;
         }
         Err(_) => {
-            metrics
-                .connects_refused
-                .increment(ConnectRefusal::ConnectTimeout);
+            metrics.connects_refused.increment(ConnectRefusal::ConnectTimeout);
             return None;
         }
     };

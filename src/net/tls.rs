@@ -204,10 +204,7 @@ fn build(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
                 certificate: config.certificate.clone(),
             }
         } else {
-            TlsError::Certificate {
-                path: config.certificate.clone(),
-                source,
-            }
+            TlsError::Certificate { path: config.certificate.clone(), source }
         }
     })?;
     if asks_for_certificates {
@@ -234,10 +231,9 @@ fn client_verifier(
     let mut roots = RootCertStore::empty();
     for path in &config.client_ca {
         for root in read_pem::<CertificateDer<'_>>(path, "certificate", "BEGIN CERTIFICATE")? {
-            roots.add(root).map_err(|source| TlsError::Certificate {
-                path: path.clone(),
-                source,
-            })?;
+            roots
+                .add(root)
+                .map_err(|source| TlsError::Certificate { path: path.clone(), source })?;
         }
     }
     if roots.is_empty() {
@@ -256,18 +252,13 @@ fn client_verifier(
         WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
             .with_crls(lists.clone())
             .build()
-            .map_err(|source| TlsError::RevocationList {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(|source| TlsError::RevocationList { path: path.clone(), source })?;
         builder = builder.with_crls(lists);
     }
     if config.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let verifier = builder
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let verifier = builder.build().map_err(|error| rustls::Error::General(error.to_string()))?;
     Ok(Some(verifier))
 }
 
@@ -275,9 +266,7 @@ fn read_key(path: &Path, provider: &CryptoProvider) -> Result<PrivateKeyDer<'sta
     let text = read(path)?;
     if contains(&text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(&text, b"Proc-Type: 4,ENCRYPTED")
     {
-        return Err(TlsError::EncryptedKey {
-            path: path.to_owned(),
-        });
+        return Err(TlsError::EncryptedKey { path: path.to_owned() });
     }
     let mut keys = PrivateKeyDer::pem_slice_iter(&text);
     let key = keys.next().ok_or_else(|| TlsError::Missing {
@@ -285,16 +274,10 @@ fn read_key(path: &Path, provider: &CryptoProvider) -> Result<PrivateKeyDer<'sta
         wanted: "private key",
         begins: "BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY",
     })?;
-    let key = key.map_err(|source| TlsError::Pem {
-        path: path.to_owned(),
-        source,
-    })?;
+    let key = key.map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
     match provider.key_provider.load_private_key(key.clone_key()) {
         Ok(_) => Ok(key),
-        Err(source) => Err(TlsError::Key {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(TlsError::Key { path: path.to_owned(), source }),
     }
 }
 
@@ -306,25 +289,15 @@ fn read_pem<T: PemObject>(
 ) -> Result<Vec<T>, TlsError> {
     let text = read(path)?;
     let items = T::pem_slice_iter(&text).collect::<Result<Vec<T>, _>>();
-    let items = items.map_err(|source| TlsError::Pem {
-        path: path.to_owned(),
-        source,
-    })?;
+    let items = items.map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
     if items.is_empty() {
-        return Err(TlsError::Missing {
-            path: path.to_owned(),
-            wanted,
-            begins,
-        });
+        return Err(TlsError::Missing { path: path.to_owned(), wanted, begins });
     }
     Ok(items)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
 }
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
@@ -361,15 +334,12 @@ pub fn client_certificate(
     let der = chain.first().ok_or(ClientCertificateError::Missing)?;
     let (_, certificate) = parse_x509_certificate(der)?;
     let mut common_names = certificate.subject().iter_common_name();
-    let common_name = common_names
-        .next()
-        .ok_or(ClientCertificateError::NoCommonName)?;
+    let common_name = common_names.next().ok_or(ClientCertificateError::NoCommonName)?;
     if common_names.next().is_some() {
         return Err(ClientCertificateError::SeveralCommonNames);
     }
-    let common_name = common_name
-        .as_str()
-        .map_err(|_| ClientCertificateError::InvalidCommonName)?;
+    let common_name =
+        common_name.as_str().map_err(|_| ClientCertificateError::InvalidCommonName)?;
     if common_name.is_empty() {
         return Err(ClientCertificateError::NoCommonName);
     }
@@ -389,8 +359,5 @@ fn hexadecimal(serial_number: &[u8]) -> String {
         [0, rest @ ..] if !rest.is_empty() => rest,
         all => all,
     };
-    significant
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    significant.iter().map(|byte| format!("{byte:02x}")).collect()
 }

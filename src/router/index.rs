@@ -47,22 +47,17 @@ impl Index {
 
     /// Adds a subscription, or replaces that session's to the same filter; whether it is new.
     pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
-        let is_new = self
-            .write()
-            .change(filter.filter, |s| s.insert(filter.share_name, subscriber));
-        self.subscriptions
-            .fetch_add(usize::from(is_new), Ordering::Relaxed);
+        let is_new =
+            self.write().change(filter.filter, |s| s.insert(filter.share_name, subscriber));
+        self.subscriptions.fetch_add(usize::from(is_new), Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
         is_new
     }
 
     /// Removes a subscription; whether it was there.
     pub fn unsubscribe(&self, filter: FilterParts<'_>, place: Place) -> bool {
-        let removed = self
-            .write()
-            .change(filter.filter, |s| s.remove(filter.share_name, place));
-        self.subscriptions
-            .fetch_sub(usize::from(removed), Ordering::Relaxed);
+        let removed = self.write().change(filter.filter, |s| s.remove(filter.share_name, place));
+        self.subscriptions.fetch_sub(usize::from(removed), Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
         removed
     }
@@ -72,8 +67,7 @@ impl Index {
         let Some(share_name) = filter.share_name else {
             return;
         };
-        self.write()
-            .change(filter.filter, |s| s.set_away(share_name, place, away));
+        self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
         self.generation.fetch_add(1, Ordering::Release);
     }
 

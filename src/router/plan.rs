@@ -58,11 +58,7 @@ pub struct SharedTargets {
 impl SharedTargets {
     pub(super) fn new(group: &SharedGroup) -> Self {
         let there = group.members.as_slice();
-        let members = if there.is_empty() {
-            group.away.as_slice()
-        } else {
-            there
-        };
+        let members = if there.is_empty() { group.away.as_slice() } else { there };
         Self {
             members: members.iter().map(|member| merge(&[*member])).collect(),
             turn: group.turn.clone(),
@@ -80,10 +76,7 @@ impl SharedTargets {
 impl Plan {
     pub(super) fn new(mut found: Vec<Subscriber>, shared: Vec<SharedTargets>) -> Self {
         found.sort_unstable_by_key(|s| (s.place, s.identifier));
-        let targets: Box<[Target]> = found
-            .chunk_by(|a, b| a.place == b.place)
-            .map(merge)
-            .collect();
+        let targets: Box<[Target]> = found.chunk_by(|a, b| a.place == b.place).map(merge).collect();
         let mut hosts: Vec<(Host, Range<u32>)> = Vec::new();
         for (at, target) in (0..).zip(&targets) {
             match hosts.last_mut() {
@@ -91,11 +84,7 @@ impl Plan {
                 _ => hosts.push((target.place.host, at..at + 1)),
             }
         }
-        Self {
-            targets,
-            hosts: hosts.into_boxed_slice(),
-            shared: shared.into_boxed_slice(),
-        }
+        Self { targets, hosts: hosts.into_boxed_slice(), shared: shared.into_boxed_slice() }
     }
 
     /// Whether nobody gets the message.
@@ -140,11 +129,7 @@ impl Plan {
 
 /// Merges the subscriptions of one session. `of_one` is not empty.
 fn merge(of_one: &[Subscriber]) -> Target {
-    let local: Vec<Subscriber> = of_one
-        .iter()
-        .filter(|s| !s.options.no_local)
-        .copied()
-        .collect();
+    let local: Vec<Subscriber> = of_one.iter().filter(|s| !s.options.no_local).copied().collect();
     let own_copy = match local.len() {
         0 => OwnCopy::Never,
         n if n == of_one.len() => OwnCopy::Same,
@@ -157,11 +142,7 @@ fn combine(of_one: &[Subscriber], own_copy: OwnCopy) -> Target {
     let identifiers: Vec<u32> = of_one.iter().filter_map(|s| s.identifier).collect();
     Target {
         place: of_one[0].place,
-        qos: of_one
-            .iter()
-            .map(|s| s.options.qos)
-            .max()
-            .unwrap_or_default(),
+        qos: of_one.iter().map(|s| s.options.qos).max().unwrap_or_default(),
         retain_as_published: of_one.iter().any(|s| s.options.retain_as_published),
         identifiers: (!identifiers.is_empty()).then(|| identifiers.into()),
         own_copy,

@@ -52,10 +52,7 @@ impl Retained {
     /// An empty store with these limits.
     #[must_use]
     pub fn new(limits: RetainedLimits) -> Self {
-        Self {
-            store: RwLock::default(),
-            limits,
-        }
+        Self { store: RwLock::default(), limits }
     }
 
     /// Retains `message` in place of its topic's former one. [MQTT-3.3.1-5]
@@ -77,10 +74,7 @@ impl Retained {
             if !node.children.contains_key(level) {
                 node.children.insert(level.into(), Node::default());
             }
-            node = node
-                .children
-                .get_mut(level)
-                .expect("it is there or was just inserted");
+            node = node.children.get_mut(level).expect("it is there or was just inserted");
         }
         node.message = Some(message);
         (store.messages, store.bytes) = (messages, bytes);
@@ -145,12 +139,7 @@ impl Store {
             return;
         }
         self.cleaned_at = now;
-        let Self {
-            root,
-            messages,
-            bytes,
-            ..
-        } = self;
+        let Self { root, messages, bytes, .. } = self;
         root.remove_expired(now, &mut |message| {
             *messages -= 1;
             *bytes -= message.size();

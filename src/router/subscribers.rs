@@ -28,10 +28,7 @@ const INDEXED_FROM: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct SubscriberSet {
     list: Vec<Subscriber>,
-    #[expect(
-        clippy::box_collection,
-        reason = "most sets have none, and there are many sets"
-    )]
+    #[expect(clippy::box_collection, reason = "most sets have none, and there are many sets")]
     positions: Option<Box<HashMap<Place, u32, RandomState>>>,
 }
 
@@ -55,11 +52,7 @@ impl SubscriberSet {
         }
         self.list.push(subscriber);
         if self.positions.is_none() && self.list.len() >= INDEXED_FROM {
-            let positions = self
-                .list
-                .iter()
-                .enumerate()
-                .map(|(at, s)| (s.place, at as u32));
+            let positions = self.list.iter().enumerate().map(|(at, s)| (s.place, at as u32));
             self.positions = Some(Box::new(positions.collect()));
         }
         true
@@ -118,19 +111,15 @@ impl Subscribers {
         let Some(name) = share_name else {
             return self.direct.insert(subscriber);
         };
-        let at = self
-            .groups
-            .iter()
-            .position(|g| &*g.name == name)
-            .unwrap_or_else(|| {
-                self.groups.push(SharedGroup {
-                    name: name.into(),
-                    members: SubscriberSet::default(),
-                    away: SubscriberSet::default(),
-                    turn: Arc::default(),
-                });
-                self.groups.len() - 1
+        let at = self.groups.iter().position(|g| &*g.name == name).unwrap_or_else(|| {
+            self.groups.push(SharedGroup {
+                name: name.into(),
+                members: SubscriberSet::default(),
+                away: SubscriberSet::default(),
+                turn: Arc::default(),
             });
+            self.groups.len() - 1
+        });
         let group = &mut self.groups[at];
         let was_away = group.away.remove(subscriber.place);
         group.members.insert(subscriber) && !was_away

@@ -36,10 +36,7 @@ enum Children {
     #[default]
     None,
     One(Box<str>, u32),
-    #[expect(
-        clippy::box_collection,
-        reason = "most nodes have none, and there are many nodes"
-    )]
+    #[expect(clippy::box_collection, reason = "most nodes have none, and there are many nodes")]
     Many(Box<HashMap<Box<str>, u32, RandomState>>),
 }
 
@@ -65,11 +62,7 @@ impl Tree {
             at = self.child_or_new(at, level);
         }
         let node = &mut self.nodes[at as usize];
-        let place = if multi {
-            &mut node.below
-        } else {
-            &mut node.here
-        };
+        let place = if multi { &mut node.below } else { &mut node.here };
         let subscribers = place.get_or_insert_default();
         let outcome = change(subscribers);
         if subscribers.is_empty() {
@@ -121,19 +114,11 @@ impl Tree {
 
     fn child_or_new(&mut self, at: u32, level: &str) -> u32 {
         let node = &self.nodes[at as usize];
-        let child = if level == "+" {
-            node.single
-        } else {
-            node.children.find(level)
-        };
+        let child = if level == "+" { node.single } else { node.children.find(level) };
         if let Some(child) = child {
             return child;
         }
-        let new = Node {
-            parent: at,
-            level: level.into(),
-            ..Node::default()
-        };
+        let new = Node { parent: at, level: level.into(), ..Node::default() };
         let child = self.nodes.insert(new) as u32;
         let node = &mut self.nodes[at as usize];
         if level == "+" {

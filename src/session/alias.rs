@@ -15,10 +15,7 @@ pub(super) struct AliasesIn {
 
 impl AliasesIn {
     pub(super) const fn new(maximum: u16) -> Self {
-        Self {
-            topics: Vec::new(),
-            maximum,
-        }
+        Self { topics: Vec::new(), maximum }
     }
 
     /// Whether the client may use this alias. [MQTT-3.3.2-9]
@@ -48,10 +45,7 @@ pub(super) struct AliasesOut {
 
 impl AliasesOut {
     pub(super) fn new(maximum: u16) -> Self {
-        Self {
-            aliases: HashMap::default(),
-            maximum,
-        }
+        Self { aliases: HashMap::default(), maximum }
     }
 
     /// How `topic` is to be sent. A new alias counts only once [`Self::defined`] is told.
@@ -62,9 +56,7 @@ impl AliasesOut {
         if let Some(alias) = self.aliases.get(topic) {
             return TopicAlias::Use(*alias);
         }
-        let next = u16::try_from(self.aliases.len() + 1)
-            .ok()
-            .and_then(NonZeroU16::new);
+        let next = u16::try_from(self.aliases.len() + 1).ok().and_then(NonZeroU16::new);
         match next {
             Some(next) if next.get() <= self.maximum => TopicAlias::Define(next),
             _ => TopicAlias::None,

@@ -66,10 +66,7 @@ pub struct Violation {
 
 impl Violation {
     const fn protocol_error(clause: &'static str) -> Self {
-        Self {
-            reason: ReasonCode::ProtocolError,
-            clause,
-        }
+        Self { reason: ReasonCode::ProtocolError, clause }
     }
 }
 
@@ -108,10 +105,7 @@ impl Session {
             Packet::Disconnect(disconnect) => {
                 // A session that was to end with its connection cannot be made to last.
                 // [MQTT 5.0, 3.14.2.2.2]
-                let extends = disconnect
-                    .properties
-                    .session_expiry_interval
-                    .is_some_and(|s| s > 0);
+                let extends = disconnect.properties.session_expiry_interval.is_some_and(|s| s > 0);
                 if extends && !link.settings.may_extend_expiry {
                     return Err(Violation::protocol_error("MQTT 5.0, 3.14.2.2.2"));
                 }
@@ -177,11 +171,7 @@ impl Session {
 
     fn handle_pub_rel(&mut self, id: PacketId) {
         let known = self.incoming.waiting_to_be_released.remove(&id.number());
-        let reason = if known {
-            ReasonCode::Success
-        } else {
-            ReasonCode::PacketIdentifierNotFound
-        };
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         if let Some(link) = &mut self.link {
             link.send(&Packet::PubComp(Ack::with_reason(id, reason))); // [MQTT-4.3.3-11]
         }
@@ -193,10 +183,7 @@ fn resolve<'p>(link: &mut Link, publish: &Publish<'p>) -> Result<TopicName<'p>, 
     let Some(alias) = publish.properties.topic_alias else {
         return Ok(TopicName::Sent(publish.topic));
     };
-    let invalid = Violation {
-        reason: ReasonCode::TopicAliasInvalid,
-        clause: "MQTT-3.3.2-9",
-    };
+    let invalid = Violation { reason: ReasonCode::TopicAliasInvalid, clause: "MQTT-3.3.2-9" };
     if !link.aliases_in.allows(alias) {
         return Err(invalid);
     }

@@ -24,11 +24,8 @@ impl KeepAlive {
     /// Begins with CONNECT, at `now`. An interval of 0 turns Keep Alive off.
     #[must_use]
     pub const fn new(interval_secs: u16, now: Timestamp) -> Self {
-        let mut keep_alive = Self {
-            interval_secs,
-            last_packet_at: now,
-            deadline: Timestamp::NEVER,
-        };
+        let mut keep_alive =
+            Self { interval_secs, last_packet_at: now, deadline: Timestamp::NEVER };
         keep_alive.packet_received(now);
         keep_alive
     }

@@ -129,9 +129,7 @@ impl Session {
 
     /// The Topic Filters, `$share/…` included, and their options.
     pub fn subscriptions(&self) -> impl Iterator<Item = (&str, Subscription)> {
-        self.subscriptions
-            .iter()
-            .map(|(filter, subscription)| (&**filter, *subscription))
+        self.subscriptions.iter().map(|(filter, subscription)| (&**filter, *subscription))
     }
 
     /// How many Topic Filters are subscribed to.

@@ -24,26 +24,18 @@ impl<'a> SharedPublication<'a> {
     /// A message that so far lies in somebody's buffer.
     #[must_use]
     pub const fn new(publication: Publication<'a>) -> Self {
-        Self {
-            publication,
-            kept: None,
-        }
+        Self { publication, kept: None }
     }
 
     /// A message that is kept already.
     #[must_use]
     pub fn of(message: &'a Arc<Message>) -> Self {
-        Self {
-            publication: message.publication(),
-            kept: Some(message.clone()),
-        }
+        Self { publication: message.publication(), kept: Some(message.clone()) }
     }
 
     /// The shared copy, made when it is first asked for.
     pub fn keep(&mut self) -> Arc<Message> {
-        self.kept
-            .get_or_insert_with(|| Arc::new(Message::new(&self.publication)))
-            .clone()
+        self.kept.get_or_insert_with(|| Arc::new(Message::new(&self.publication))).clone()
     }
 }
 
@@ -84,10 +76,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn new(queue: Queue) -> Self {
-        Self {
-            window: Window::default(),
-            queue,
-        }
+        Self { window: Window::default(), queue }
     }
 
     pub(super) const fn begin_resending(&mut self) {
@@ -161,9 +150,7 @@ impl Session {
                 self.outgoing.send(link, delivery, &mut message, now)
             }
             Some(_) | None => {
-                self.outgoing
-                    .queue
-                    .push_unchecked(envelope(delivery, &mut message));
+                self.outgoing.queue.push_unchecked(envelope(delivery, &mut message));
                 Delivered::Queued { displaced: 0 }
             }
         }
@@ -299,10 +286,7 @@ impl Outgoing {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
                 link.unacknowledged += 1;
-                Some(
-                    self.window
-                        .push(InFlight::Published(envelope(delivery, message))),
-                )
+                Some(self.window.push(InFlight::Published(envelope(delivery, message))))
             }
         };
         if write(link, &message.publication, delivery, id, false, now) {
@@ -336,11 +320,7 @@ fn write(
 ) -> bool {
     let version = link.settings.version;
     let mut how = PublishAs {
-        flags: PublishFlags {
-            dup,
-            qos: delivery.qos,
-            retain: delivery.retain,
-        },
+        flags: PublishFlags { dup, qos: delivery.qos, retain: delivery.retain },
         packet_id,
         topic_alias: link.aliases_out.alias_for(publication.topic),
         subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),

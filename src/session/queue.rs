@@ -97,13 +97,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) const fn new(limits: QueueLimits, usage: Arc<QueueUsage>) -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            bytes: 0,
-            at_most_once: 0,
-            limits,
-            usage,
-        }
+        Self { waiting: VecDeque::new(), bytes: 0, at_most_once: 0, limits, usage }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -138,11 +132,7 @@ impl Queue {
             displaced += 1;
         }
         self.push_unchecked(envelope);
-        if displaced == 0 {
-            Pushed::Queued
-        } else {
-            Pushed::InPlaceOf(displaced)
-        }
+        if displaced == 0 { Pushed::Queued } else { Pushed::InPlaceOf(displaced) }
     }
 
     /// Queues past the bounds of this client; for retained messages, which are bounded themselves.

@@ -67,10 +67,7 @@ impl Window {
     /// Gives the next identifier to a message that is sent now. [MQTT-2.2.1-4]
     /// The window is not full and all in it is sent.
     pub(super) fn push(&mut self, in_flight: InFlight) -> PacketId {
-        debug_assert!(
-            !self.is_full() && self.is_all_sent(),
-            "the caller has asked"
-        );
+        debug_assert!(!self.is_full() && self.is_all_sent(), "the caller has asked");
         let id = self.id_at(self.entries.len());
         self.entries.push_back(Some(in_flight));
         self.in_flight += 1;

@@ -32,9 +32,7 @@ impl DirectoryStore {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::InUse {
-                    path: directory.display().to_string(),
-                });
+                return Err(StoreError::InUse { path: directory.display().to_string() });
             }
             Err(TryLockError::Error(source)) => return Err(io("lock", &lock_path, source)),
         }
@@ -72,15 +70,10 @@ impl Store for DirectoryStore {
     }
 
     fn reserve_versions(&self, up_to: u64) -> Result<(), StoreError> {
-        self.write_versions(up_to)
-            .map_err(|source| io("write", &self.versions, source))
+        self.write_versions(up_to).map_err(|source| io("write", &self.versions, source))
     }
 }
 
 fn io(doing: &'static str, path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Io {
-        doing,
-        path: path.display().to_string(),
-        source,
-    }
+    StoreError::Io { doing, path: path.display().to_string(), source }
 }

@@ -11,19 +11,13 @@ const FOREIGN_HASH: &str =
     "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
 
 fn error(text: &str) -> String {
-    Accounts::parse(Path::new("users.toml"), text)
-        .unwrap_err()
-        .to_string()
+    Accounts::parse(Path::new("users.toml"), text).unwrap_err().to_string()
 }
 
 #[test]
 fn a_password_is_right_for_its_own_hash_and_no_other() {
     let stored: StoredPassword = hash_password(b"correct horse").parse().unwrap();
-    assert!(
-        stored
-            .as_str()
-            .starts_with("$argon2id$v=19$m=19456,t=2,p=1$")
-    );
+    assert!(stored.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
     assert!(stored.verify(b"correct horse"));
     assert!(!stored.verify(b"correct horsf"));
     assert!(!stored.verify(b""));
@@ -42,40 +36,15 @@ fn what_is_no_argon2id_hash_is_refused_and_why_is_said() {
     for (text, expected) in [
         ("", PasswordHashError::Malformed),
         ("secret", PasswordHashError::Malformed),
-        (
-            "$argon2id$v=19$m=19456,t=2,p=1",
-            PasswordHashError::Malformed,
-        ),
-        (
-            "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ",
-            PasswordHashError::Malformed,
-        ),
-        (
-            &FOREIGN_HASH.replace("argon2id", "argon2i"),
-            PasswordHashError::Algorithm,
-        ),
-        (
-            &FOREIGN_HASH.replace("argon2id", "scrypt"),
-            PasswordHashError::Algorithm,
-        ),
-        (
-            &FOREIGN_HASH.replace("65536", "1"),
-            PasswordHashError::Parameters,
-        ),
-        (
-            &FOREIGN_HASH.replace("65536", "4000000000"),
-            PasswordHashError::Parameters,
-        ),
-        (
-            &FOREIGN_HASH.replace("t=2", "t=1000"),
-            PasswordHashError::Parameters,
-        ),
+        ("$argon2id$v=19$m=19456,t=2,p=1", PasswordHashError::Malformed),
+        ("$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ", PasswordHashError::Malformed),
+        (&FOREIGN_HASH.replace("argon2id", "argon2i"), PasswordHashError::Algorithm),
+        (&FOREIGN_HASH.replace("argon2id", "scrypt"), PasswordHashError::Algorithm),
+        (&FOREIGN_HASH.replace("65536", "1"), PasswordHashError::Parameters),
+        (&FOREIGN_HASH.replace("65536", "4000000000"), PasswordHashError::Parameters),
+        (&FOREIGN_HASH.replace("t=2", "t=1000"), PasswordHashError::Parameters),
     ] {
-        assert_eq!(
-            text.parse::<StoredPassword>().unwrap_err(),
-            expected,
-            "{text}"
-        );
+        assert_eq!(text.parse::<StoredPassword>().unwrap_err(), expected, "{text}");
     }
 }
 
@@ -86,11 +55,7 @@ fn generated_passwords_are_long_unambiguous_and_not_the_same_twice() {
     for password in passwords {
         assert!(password.len() >= 20);
         assert!(!password.contains(['0', 'o', 'O', '1', 'l', 'I']));
-        assert!(
-            password
-                .chars()
-                .all(|one| one.is_ascii_lowercase() || one.is_ascii_digit())
-        );
+        assert!(password.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit()));
     }
 }
 
@@ -111,14 +76,8 @@ fn every_mistake_in_the_file_is_reported_with_its_line() {
         error(&format!("{}colour = 1\n", user("ann"))),
         "users.toml:4: unknown field `colour`, expected `name` or `password_hash`"
     );
-    assert_eq!(
-        error("\nuser = []\n"),
-        "users.toml:2: unknown field `user`, expected `users`"
-    );
-    assert_eq!(
-        error("[[users]]\nname = \"ann\"\n"),
-        "users.toml:1: missing field `password_hash`"
-    );
+    assert_eq!(error("\nuser = []\n"), "users.toml:2: unknown field `user`, expected `users`");
+    assert_eq!(error("[[users]]\nname = \"ann\"\n"), "users.toml:1: missing field `password_hash`");
     assert!(error(&user("a:b")).starts_with("users.toml:2: user name holds a colon"));
     assert!(error(&user("")).starts_with("users.toml:2: user name is empty"));
     assert!(error(&user("a\\u0000")).starts_with("users.toml:2: user name holds a control"));
@@ -130,36 +89,24 @@ fn adding_a_user_keeps_what_is_there_and_the_file_to_its_owner() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("users.toml");
     add_user(&path, "ann", FOREIGN_HASH).unwrap();
-    let commented = format!(
-        "# hands off\n{}# the end",
-        fs::read_to_string(&path).unwrap()
-    );
+    let commented = format!("# hands off\n{}# the end", fs::read_to_string(&path).unwrap());
     fs::write(&path, commented).unwrap();
     let new_hash = hash_password(b"new");
     add_user(&path, "bén \"x\"", &new_hash).unwrap();
     add_user(&path, "ann", &new_hash).unwrap();
 
     let text = fs::read_to_string(&path).unwrap();
-    assert!(
-        text.starts_with("# hands off\n[[users]]\nname = \"ann\"\n"),
-        "{text}"
-    );
+    assert!(text.starts_with("# hands off\n[[users]]\nname = \"ann\"\n"), "{text}");
     assert!(text.contains("# the end\n"), "{text}");
     let accounts = Accounts::open(&path).unwrap();
     assert_eq!(accounts.len(), 2);
     assert_eq!(accounts.get("ann").unwrap().password.as_str(), new_hash);
-    assert_eq!(
-        accounts.get("bén \"x\"").unwrap().password.as_str(),
-        new_hash
-    );
+    assert_eq!(accounts.get("bén \"x\"").unwrap().password.as_str(), new_hash);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }
 
@@ -177,9 +124,7 @@ fn adding_a_user_never_leaves_a_file_that_cannot_be_read_again() {
     add_user(&path, "ann", "secret").unwrap_err();
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
     let missing = directory.path().join("not there").join("users.toml");
-    let error = add_user(&missing, "ann", FOREIGN_HASH)
-        .unwrap_err()
-        .to_string();
+    let error = add_user(&missing, "ann", FOREIGN_HASH).unwrap_err().to_string();
     assert!(error.contains("cannot be written"), "{error}");
     let error = Accounts::open(&missing).unwrap_err().to_string();
     assert!(error.contains("cannot be read"), "{error}");

@@ -36,26 +36,17 @@ fn nobody() -> Credentials<'static> {
 }
 
 async fn login(authenticator: &FileAuthenticator, name: &str, password: &str) -> Outcome {
-    let credentials = Credentials {
-        username: Some(name),
-        password: Some(password.as_bytes()),
-        ..nobody()
-    };
+    let credentials =
+        Credentials { username: Some(name), password: Some(password.as_bytes()), ..nobody() };
     authenticator.authenticate(credentials).await
 }
 
 fn user(name: &str) -> Outcome {
-    Ok(Identity {
-        username: Some(name.into()),
-        certificate: None,
-    })
+    Ok(Identity { username: Some(name.into()), certificate: None })
 }
 
 fn certificate() -> ClientCertificate {
-    ClientCertificate {
-        common_name: "ann".to_owned(),
-        serial_number: "01".to_owned(),
-    }
+    ClientCertificate { common_name: "ann".to_owned(), serial_number: "01".to_owned() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,24 +60,16 @@ async fn a_right_password_is_let_in_and_everything_else_is_not_with_one_answer()
     assert_eq!(login(&authenticator, "cleo", "secret").await, BAD);
     assert_eq!(login(&authenticator, "", "secret").await, BAD);
     assert_eq!(login(&authenticator, "ANN", "secret").await, BAD);
-    let without_password = Credentials {
-        username: Some("ann"),
-        ..nobody()
-    };
+    let without_password = Credentials { username: Some("ann"), ..nobody() };
     assert_eq!(authenticator.authenticate(without_password).await, BAD);
-    let without_name = Credentials {
-        password: Some(b"secret"),
-        ..nobody()
-    };
+    let without_name = Credentials { password: Some(b"secret"), ..nobody() };
     assert_eq!(authenticator.authenticate(without_name).await, BAD);
 }
 
 #[tokio::test]
 async fn a_decoy_never_lets_anybody_in_whose_password_it_knows() {
-    let authenticator = FileAuthenticator::new(
-        accounts(&[("ann", "secret")]),
-        AuthenticationConfig::default(),
-    );
+    let authenticator =
+        FileAuthenticator::new(accounts(&[("ann", "secret")]), AuthenticationConfig::default());
     assert_eq!(login(&authenticator, "cleo", "secret").await, BAD);
     assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
     assert_eq!(login(&authenticator, "cleo", "secret").await, BAD);
@@ -115,16 +98,11 @@ async fn an_unknown_user_costs_a_hash_as_a_wrong_password_does() {
 async fn nobody_is_let_in_only_if_the_configuration_says_so() {
     let strict = authenticator(AuthenticationConfig::default());
     assert_eq!(strict.authenticate(nobody()).await, BAD);
-    let open = authenticator(AuthenticationConfig {
-        anonymous: true,
-        ..AuthenticationConfig::default()
-    });
+    let open =
+        authenticator(AuthenticationConfig { anonymous: true, ..AuthenticationConfig::default() });
     assert_eq!(open.authenticate(nobody()).await, Ok(Identity::default()));
     assert_eq!(login(&open, "ann", "wrong").await, BAD);
-    let token = Credentials {
-        password: Some(b"token"),
-        ..nobody()
-    };
+    let token = Credentials { password: Some(b"token"), ..nobody() };
     assert_eq!(open.authenticate(token).await, BAD);
 }
 
@@ -132,25 +110,15 @@ async fn nobody_is_let_in_only_if_the_configuration_says_so() {
 async fn a_certificate_is_an_identity_and_another_user_name_beside_it_is_wrong() {
     let authenticator = authenticator(AuthenticationConfig::default());
     let certificate = certificate();
-    let shown = Credentials {
-        certificate: Some(&certificate),
-        ..nobody()
-    };
+    let shown = Credentials { certificate: Some(&certificate), ..nobody() };
     let expected = Ok(Identity {
         username: Some("ann".into()),
         certificate: Some(certificate.clone().into()),
     });
     assert_eq!(authenticator.authenticate(shown).await, expected);
-    let same_name = Credentials {
-        username: Some("ann"),
-        ..shown
-    };
+    let same_name = Credentials { username: Some("ann"), ..shown };
     assert_eq!(authenticator.authenticate(same_name).await, expected);
-    let other_name = Credentials {
-        username: Some("ben"),
-        password: Some(b"other"),
-        ..shown
-    };
+    let other_name = Credentials { username: Some("ben"), password: Some(b"other"), ..shown };
     assert_eq!(authenticator.authenticate(other_name).await, BAD);
 }
 
@@ -161,16 +129,9 @@ async fn a_certificate_can_need_a_password_beside_it() {
         ..AuthenticationConfig::default()
     });
     let certificate = certificate();
-    let shown = Credentials {
-        certificate: Some(&certificate),
-        ..nobody()
-    };
+    let shown = Credentials { certificate: Some(&certificate), ..nobody() };
     assert_eq!(authenticator.authenticate(shown).await, BAD);
-    let with = |password| Credentials {
-        username: Some("ann"),
-        password: Some(password),
-        ..shown
-    };
+    let with = |password| Credentials { username: Some("ann"), password: Some(password), ..shown };
     assert_eq!(authenticator.authenticate(with(b"wrong")).await, BAD);
     let identity = authenticator.authenticate(with(b"secret")).await.unwrap();
     assert_eq!(identity.certificate.as_deref(), Some(&certificate));
@@ -183,18 +144,11 @@ async fn a_client_identifier_can_be_bound_to_the_common_name() {
         ..AuthenticationConfig::default()
     });
     let certificate = certificate();
-    let with = |client_id| Credentials {
-        client_id,
-        certificate: Some(&certificate),
-        ..nobody()
-    };
+    let with = |client_id| Credentials { client_id, certificate: Some(&certificate), ..nobody() };
     let other = authenticator.authenticate(with(Some("client"))).await;
     assert_eq!(other, Err(AuthenticationError::NotAllowed));
     assert!(authenticator.authenticate(with(Some("ann"))).await.is_ok());
-    assert!(
-        authenticator.authenticate(with(None)).await.is_ok(),
-        "REST has no client id"
-    );
+    assert!(authenticator.authenticate(with(None)).await.is_ok(), "REST has no client id");
     assert_eq!(login(&authenticator, "ben", "other").await, user("ben"));
 }
 
@@ -207,9 +161,7 @@ async fn repeated_failures_are_slowed_then_refused_then_looked_at_again() {
     }
     // 0.25 + 0.5 + 1 + 2 + 4 + 4 + 4 seconds of delay.
     assert!(start.elapsed() >= Duration::from_millis(15_750));
-    let refused = Err(AuthenticationError::TooManyAttempts {
-        retry_after_secs: 60,
-    });
+    let refused = Err(AuthenticationError::TooManyAttempts { retry_after_secs: 60 });
     assert_eq!(login(&authenticator, "ann", "secret").await, refused);
     assert_eq!(login(&authenticator, "ben", "other").await, user("ben"));
     tokio::time::advance(Duration::from_secs(60)).await;
@@ -224,10 +176,7 @@ async fn a_remembered_password_cannot_be_guessed_faster() {
         assert_eq!(login(&authenticator, "ann", "wrong").await, BAD);
     }
     let outcome = login(&authenticator, "ann", "secret").await;
-    assert!(matches!(
-        outcome,
-        Err(AuthenticationError::TooManyAttempts { .. })
-    ));
+    assert!(matches!(outcome, Err(AuthenticationError::TooManyAttempts { .. })));
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,20 +196,14 @@ async fn a_volley_of_guesses_is_cut_short() {
     });
     let guesses = (0..40).map(|_| login(&authenticator, "ann", "wrong"));
     let outcomes = futures_util::future::join_all(guesses).await;
-    assert_eq!(
-        outcomes.iter().filter(|outcome| **outcome == BAD).count(),
-        10
-    );
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == BAD).count(), 10);
 }
 
 #[tokio::test]
 async fn who_hangs_up_while_being_checked_is_counted_all_the_same() {
     let authenticator = authenticator(AuthenticationConfig {
         hashes_at_once_max: 1,
-        throttle: ThrottleConfig {
-            free_failures: 100,
-            ..ThrottleConfig::default()
-        },
+        throttle: ThrottleConfig { free_failures: 100, ..ThrottleConfig::default() },
         ..AuthenticationConfig::default()
     });
     for number in 0..10 {
@@ -268,16 +211,10 @@ async fn who_hangs_up_while_being_checked_is_counted_all_the_same() {
         assert!(futures_util::poll!(&mut attempt).is_pending());
         drop(attempt);
         // The one permit comes back when the abandoned hash is done and written down.
-        assert_eq!(
-            login(&authenticator, &format!("cleo-{number}"), "wrong").await,
-            BAD
-        );
+        assert_eq!(login(&authenticator, &format!("cleo-{number}"), "wrong").await, BAD);
     }
     let outcome = login(&authenticator, "ann", "secret").await;
-    assert!(matches!(
-        outcome,
-        Err(AuthenticationError::TooManyAttempts { .. })
-    ));
+    assert!(matches!(outcome, Err(AuthenticationError::TooManyAttempts { .. })));
 }
 
 #[tokio::test]

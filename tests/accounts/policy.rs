@@ -26,9 +26,7 @@ fn allow(conditions: &str) -> FilePolicy {
 
 /// A policy that allows everything but what one rule denies.
 fn deny(conditions: &str) -> FilePolicy {
-    policy(&format!(
-        "[[rules]]\neffect = \"deny\"\n{conditions}\n[[rules]]\neffect = \"allow\"\n"
-    ))
+    policy(&format!("[[rules]]\neffect = \"deny\"\n{conditions}\n[[rules]]\neffect = \"allow\"\n"))
 }
 
 /// Who asks: by default, user `ann` as client `car-1` from 192.0.2.1.
@@ -42,20 +40,14 @@ struct Who {
 impl Who {
     fn ann() -> Self {
         Self {
-            identity: Identity {
-                username: Some("ann".into()),
-                certificate: None,
-            },
+            identity: Identity { username: Some("ann".into()), certificate: None },
             client_id: "car-1",
             peer: SocketAddr::from(([192, 0, 2, 1], 1883)),
         }
     }
 
     fn anonymous() -> Self {
-        Self {
-            identity: Identity::default(),
-            ..Self::ann()
-        }
+        Self { identity: Identity::default(), ..Self::ann() }
     }
 
     fn client(self, client_id: &'static str) -> Self {
@@ -90,18 +82,11 @@ impl Who {
 }
 
 fn publish(topic: &str) -> Action<'_> {
-    Action::Publish {
-        topic,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-    }
+    Action::Publish { topic, qos: QoS::AtLeastOnce, retain: false }
 }
 
 fn subscribe(filter: &str) -> Action<'_> {
-    Action::Subscribe {
-        filter,
-        qos: QoS::AtLeastOnce,
-    }
+    Action::Subscribe { filter, qos: QoS::AtLeastOnce }
 }
 
 #[test]
@@ -136,10 +121,7 @@ fn a_rule_is_about_its_actions() {
         ("actions = [\"connect\"]", [true, false, false]),
         ("actions = [\"publish\"]", [false, true, false]),
         ("actions = [\"subscribe\"]", [false, false, true]),
-        (
-            "actions = [\"connect\", \"subscribe\"]",
-            [true, false, true],
-        ),
+        ("actions = [\"connect\", \"subscribe\"]", [true, false, true]),
     ] {
         assert_eq!(
             all.map(|action| Who::ann().may(&allow(actions), action)),
@@ -162,29 +144,14 @@ fn a_rule_is_about_its_clients_users_and_addresses() {
         ("addresses = [\"10.0.0.0/8\", \"192.0.2.1\"]", true),
         ("addresses = [\"::/0\"]", false),
         ("clients = [\"car-*\"]\nusers = [\"ben\"]", false),
-        (
-            "clients = [\"car-*\"]\nusers = [\"ann\"]\naddresses = [\"192.0.2.1/32\"]",
-            true,
-        ),
+        ("clients = [\"car-*\"]\nusers = [\"ann\"]\naddresses = [\"192.0.2.1/32\"]", true),
         ("clients = [\"${username}\"]", false),
         ("users = [\"${clientId}\"]", false),
     ] {
-        assert_eq!(
-            Who::ann().may(&allow(conditions), Action::Connect),
-            expected,
-            "{conditions}"
-        );
-        assert_eq!(
-            Who::ann().may(&deny(conditions), Action::Connect),
-            !expected,
-            "{conditions}"
-        );
+        assert_eq!(Who::ann().may(&allow(conditions), Action::Connect), expected, "{conditions}");
+        assert_eq!(Who::ann().may(&deny(conditions), Action::Connect), !expected, "{conditions}");
     }
-    assert!(
-        Who::ann()
-            .client("ann")
-            .may(&allow("clients = [\"${username}\"]"), Action::Connect)
-    );
+    assert!(Who::ann().client("ann").may(&allow("clients = [\"${username}\"]"), Action::Connect));
     let mut mapped = Who::ann();
     mapped.peer = "[::ffff:192.0.2.1]:1883".parse().unwrap();
     assert!(mapped.may(&allow("addresses = [\"192.0.2.0/24\"]"), Action::Connect));
@@ -205,11 +172,7 @@ fn an_asterisk_for_users_does_not_mean_those_without_a_user_name() {
 
 #[test]
 fn a_rule_is_about_its_qos_and_retain() {
-    let publish = |qos, retain| Action::Publish {
-        topic: "a",
-        qos,
-        retain,
-    };
+    let publish = |qos, retain| Action::Publish { topic: "a", qos, retain };
     let subscribe = |qos| Action::Subscribe { filter: "a", qos };
     let asked = [
         publish(QoS::AtMostOnce, false),
@@ -224,10 +187,7 @@ fn a_rule_is_about_its_qos_and_retain() {
         ("qos = [2]", [false, true, false, false, true, false]),
         ("retain = true", [false, false, true, false, false, false]),
         ("retain = false", [true, true, false, false, false, false]),
-        (
-            "qos = [0]\nretain = false",
-            [true, false, false, false, false, false],
-        ),
+        ("qos = [0]\nretain = false", [true, false, false, false, false, false]),
         ("topics = [\"a\"]", [true, true, true, true, true, false]),
     ] {
         let allowed = asked.map(|action| Who::ann().may(&allow(conditions), action));
@@ -258,11 +218,7 @@ fn allowing_a_subscription_takes_a_filter_that_covers_it() {
         ("$events/+", "$events/#", false),
     ] {
         let policy = allow(&format!("topics = [\"{rule}\"]"));
-        assert_eq!(
-            Who::ann().may_subscribe(&policy, asked),
-            expected,
-            "{rule} {asked}"
-        );
+        assert_eq!(Who::ann().may_subscribe(&policy, asked), expected, "{rule} {asked}");
     }
 }
 
@@ -283,11 +239,7 @@ fn denying_a_subscription_takes_a_filter_that_overlaps_it() {
         ("$SYS/#", "$SYS/a", true),
     ] {
         let policy = deny(&format!("topics = [\"{rule}\"]"));
-        assert_eq!(
-            Who::ann().may_subscribe(&policy, asked),
-            !denied,
-            "{rule} {asked}"
-        );
+        assert_eq!(Who::ann().may_subscribe(&policy, asked), !denied, "{rule} {asked}");
     }
 }
 
@@ -295,12 +247,7 @@ fn denying_a_subscription_takes_a_filter_that_overlaps_it() {
 fn a_topic_to_publish_must_be_matched() {
     let allow = allow("topics = [\"v/+/up\", \"w/#\"]");
     let deny = deny("topics = [\"v/+/up\", \"w/#\"]");
-    for (topic, matched) in [
-        ("v/1/up", true),
-        ("v/1/down", false),
-        ("w", true),
-        ("$w", false),
-    ] {
+    for (topic, matched) in [("v/1/up", true), ("v/1/down", false), ("w", true), ("$w", false)] {
         assert_eq!(Who::ann().may_publish(&allow, topic), matched, "{topic}");
         assert_eq!(Who::ann().may_publish(&deny, topic), !matched, "{topic}");
     }
@@ -324,11 +271,7 @@ fn variables_stand_for_the_one_who_asks() {
         ("s/x--x", false, false),
     ] {
         assert_eq!(ann.may_publish(&policy, topic), without, "{topic}");
-        assert_eq!(
-            with_certificate.may_publish(&policy, topic),
-            with,
-            "{topic}"
-        );
+        assert_eq!(with_certificate.may_publish(&policy, topic), with, "{topic}");
     }
 }
 
@@ -365,17 +308,10 @@ fn a_value_is_plain_text_whatever_it_holds() {
     let mut star = Who::ann();
     star.identity.username = Some("*".into());
     assert!(!star.may(&allow("clients = [\"${username}\"]"), Action::Connect));
-    assert!(
-        star.client("*")
-            .may(&allow("clients = [\"${username}\"]"), Action::Connect)
-    );
+    assert!(star.client("*").may(&allow("clients = [\"${username}\"]"), Action::Connect));
     // Denied: it cannot be said which topics the author of the rule had in mind.
     let policy = deny("topics = [\"v/${clientId}/secret\"]");
-    assert!(
-        !Who::ann()
-            .client("a/b")
-            .may_publish(&policy, "v/a/b/secret")
-    );
+    assert!(!Who::ann().client("a/b").may_publish(&policy, "v/a/b/secret"));
 }
 
 fn error(text: &str) -> String {
@@ -394,57 +330,30 @@ fn error(text: &str) -> String {
 fn every_mistake_in_the_file_is_reported_with_its_line() {
     let rule = "[[rules]]\neffect = \"allow\"\n";
     for (line, says) in [
-        (
-            "topics = [\"a\", \"v/${clientid}\"]",
-            "3: unknown variable `${clientid}`; there are",
-        ),
+        ("topics = [\"a\", \"v/${clientid}\"]", "3: unknown variable `${clientid}`; there are"),
         ("topics = [\n\"a\",\n\"v/#/b\"]", "5: `#` stands alone"),
         ("topics = [\"v/${clientId\"]", "3: `${` without `}`"),
-        (
-            "topics = [\"$share/g/a\"]",
-            "3: shared subscriptions are judged",
-        ),
+        ("topics = [\"$share/g/a\"]", "3: shared subscriptions are judged"),
         ("clients = [\"${user}\"]", "3: unknown variable `${user}`"),
-        (
-            "addresses = [\"10.0.0.1/8\"]",
-            "3: bits are set behind the prefix; `10.0.0.0/8`",
-        ),
-        (
-            "addresses = [\"localhost\"]",
-            "3: not a network; one is written as",
-        ),
+        ("addresses = [\"10.0.0.1/8\"]", "3: bits are set behind the prefix; `10.0.0.0/8`"),
+        ("addresses = [\"localhost\"]", "3: not a network; one is written as"),
         ("qos = [3]", "3: QoS is 0, 1 or 2"),
         ("users = []", "3: an empty list never matches"),
-        (
-            "actions = [\"read\"]",
-            "3: unknown variant `read`, expected one of `connect`",
-        ),
-        (
-            "topic = [\"a\"]",
-            "3: unknown field `topic`, expected one of `priority`",
-        ),
+        ("actions = [\"read\"]", "3: unknown variant `read`, expected one of `connect`"),
+        ("topic = [\"a\"]", "3: unknown field `topic`, expected one of `priority`"),
         (
             "actions = [\"subscribe\"]\nretain = true",
             "1: rule has retain, which concerns publishing",
         ),
-        (
-            "actions = [\"connect\"]\ntopics = [\"a\"]",
-            "1: rule has topics or qos, but connecting",
-        ),
+        ("actions = [\"connect\"]\ntopics = [\"a\"]", "1: rule has topics or qos, but connecting"),
     ] {
         let error = error(&format!("{rule}{line}\n"));
         assert!(error.starts_with(&format!("rules.toml:{says}")), "{error}");
     }
     assert!(error("[[rules]]\npriority = 1\n").starts_with("rules.toml:1: missing field `effect`"));
     assert!(error("[[rule]]\n").starts_with("rules.toml:1: unknown field `rule`"));
-    let missing = FilePolicy::open(PathBuf::from("/nowhere/rules.toml"))
-        .err()
-        .unwrap();
-    assert!(
-        missing
-            .to_string()
-            .starts_with("/nowhere/rules.toml: cannot be read")
-    );
+    let missing = FilePolicy::open(PathBuf::from("/nowhere/rules.toml")).err().unwrap();
+    assert!(missing.to_string().starts_with("/nowhere/rules.toml: cannot be read"));
 }
 
 #[test]

@@ -20,10 +20,7 @@ struct World {
 
 impl World {
     fn new(config: ThrottleConfig) -> Self {
-        Self {
-            throttle: FailureThrottle::new(config),
-            now: Instant::now(),
-        }
+        Self { throttle: FailureThrottle::new(config), now: Instant::now() }
     }
 
     fn admit(&self, address: &str, user: &str) -> Admission {
@@ -65,25 +62,17 @@ fn failures_are_forgotten_a_minute_after_the_first() {
     let mut world = World::new(ThrottleConfig::default());
     world.fail(9, "192.0.2.1", "ann");
     world.now += SECOND * 59;
-    assert_eq!(
-        world.admit("192.0.2.1", "ann"),
-        Admission::After(SECOND * 4)
-    );
+    assert_eq!(world.admit("192.0.2.1", "ann"), Admission::After(SECOND * 4));
     world.now += SECOND;
     assert_eq!(world.admit("192.0.2.1", "ann"), Admission::Now);
     world.fail(9, "192.0.2.1", "ann");
-    assert_eq!(
-        world.admit("192.0.2.1", "ann"),
-        Admission::After(SECOND * 4)
-    );
+    assert_eq!(world.admit("192.0.2.1", "ann"), Admission::After(SECOND * 4));
 }
 
 #[test]
 fn a_success_clears_its_own_count_and_not_the_address() {
-    let mut world = World::new(ThrottleConfig {
-        address_failures_max: 20,
-        ..ThrottleConfig::default()
-    });
+    let mut world =
+        World::new(ThrottleConfig { address_failures_max: 20, ..ThrottleConfig::default() });
     world.fail(9, "192.0.2.1", "ann");
     world.throttle.succeeded(ip("192.0.2.1"), "ann");
     assert_eq!(world.admit("192.0.2.1", "ann"), Admission::Now);
@@ -130,10 +119,7 @@ fn an_ipv6_customer_is_one_address_and_a_mapped_ipv4_address_is_ipv4() {
 
 #[test]
 fn memory_is_bounded_and_the_oldest_goes() {
-    let mut world = World::new(ThrottleConfig {
-        entries_max: 3,
-        ..ThrottleConfig::default()
-    });
+    let mut world = World::new(ThrottleConfig { entries_max: 3, ..ThrottleConfig::default() });
     for host in 1..=4 {
         world.fail(10, &format!("192.0.2.{host}"), "ann");
     }
@@ -146,10 +132,7 @@ fn memory_is_bounded_and_the_oldest_goes() {
 
 #[test]
 fn what_no_longer_matters_makes_room_before_what_does() {
-    let mut world = World::new(ThrottleConfig {
-        entries_max: 3,
-        ..ThrottleConfig::default()
-    });
+    let mut world = World::new(ThrottleConfig { entries_max: 3, ..ThrottleConfig::default() });
     world.fail(10, "192.0.2.1", "ann");
     world.fail(1, "192.0.2.2", "ann");
     world.fail(10, "192.0.2.3", "ann");
@@ -162,15 +145,8 @@ fn what_no_longer_matters_makes_room_before_what_does() {
 #[test]
 fn a_bound_of_zero_is_none() {
     for config in [
-        ThrottleConfig {
-            failures_max: 0,
-            address_failures_max: 0,
-            ..ThrottleConfig::default()
-        },
-        ThrottleConfig {
-            entries_max: 0,
-            ..ThrottleConfig::default()
-        },
+        ThrottleConfig { failures_max: 0, address_failures_max: 0, ..ThrottleConfig::default() },
+        ThrottleConfig { entries_max: 0, ..ThrottleConfig::default() },
     ] {
         let mut world = World::new(config);
         world.fail(10_000, "192.0.2.1", "ann");

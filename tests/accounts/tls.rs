@@ -24,11 +24,7 @@ fn config(pki: &Pki, client_auth: ClientAuth) -> TlsConfig {
     TlsConfig {
         certificate: pki.server.chain.clone(),
         key: pki.server.key.clone(),
-        client_ca: if asks {
-            vec![pki.ca.clone()]
-        } else {
-            Vec::new()
-        },
+        client_ca: if asks { vec![pki.ca.clone()] } else { Vec::new() },
         client_auth,
         crl: if asks { pki.crl.clone() } else { Vec::new() },
         min_version: TlsVersion::V1_2,
@@ -41,9 +37,7 @@ fn client(
     pair: Option<&Pair>,
 ) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&pki.ca).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_file(&pki.ca).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[version])
         .unwrap()
@@ -53,9 +47,7 @@ fn client(
         Some(pair) => {
             let chain = CertificateDer::pem_file_iter(&pair.chain).unwrap();
             let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
-            builder
-                .with_client_auth_cert(chain.map(Result::unwrap).collect(), key)
-                .unwrap()
+            builder.with_client_auth_cert(chain.map(Result::unwrap).collect(), key).unwrap()
         }
     }
 }
@@ -100,10 +92,8 @@ fn a_certificate_is_judged_the_same_in_both_versions_of_tls() {
     let required = server_config(&config(&pki, ClientAuth::Required)).unwrap();
     let leaf = fs::read_to_string(&pki.device.chain).unwrap();
     let end = leaf.find("-----END CERTIFICATE-----\n").unwrap() + 26;
-    let without_intermediate = Pair {
-        chain: pki.write("leaf.crt", &leaf[..end]),
-        key: pki.device.key.clone(),
-    };
+    let without_intermediate =
+        Pair { chain: pki.write("leaf.crt", &leaf[..end]), key: pki.device.key.clone() };
     for version in VERSIONS {
         for (pair, cause) in [
             (&pki.expired, "Expired"),
@@ -115,10 +105,7 @@ fn a_certificate_is_judged_the_same_in_both_versions_of_tls() {
         ] {
             for server in [&optional, &required] {
                 let error = handshake(server, client(&pki, version, Some(pair))).unwrap_err();
-                assert!(
-                    format!("{error:?}").contains(cause),
-                    "{version:?} {cause}: {error:?}"
-                );
+                assert!(format!("{error:?}").contains(cause), "{version:?} {cause}: {error:?}");
             }
         }
         for (pair, common_name) in [(&pki.device, "device-1"), (&pki.other_device, "device-2")] {
@@ -149,21 +136,15 @@ fn a_server_that_asks_for_no_certificate_gets_none() {
 #[test]
 fn a_session_that_showed_a_certificate_is_not_resumed_without_looking_again() {
     let pki = Pki::new();
-    for (client_auth, pair) in [
-        (ClientAuth::None, None),
-        (ClientAuth::Required, Some(&pki.device)),
-    ] {
+    for (client_auth, pair) in [(ClientAuth::None, None), (ClientAuth::Required, Some(&pki.device))]
+    {
         let server = server_config(&config(&pki, client_auth)).unwrap();
         for version in VERSIONS {
             let client = client(&pki, version, pair);
             handshake(&server, client.clone()).unwrap();
             let again = handshake(&server, client).unwrap();
             let resumed = again.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            assert_eq!(
-                resumed,
-                client_auth == ClientAuth::None,
-                "{client_auth:?} {version:?}"
-            );
+            assert_eq!(resumed, client_auth == ClientAuth::None, "{client_auth:?} {version:?}");
         }
     }
 }
@@ -199,10 +180,7 @@ fn the_oldest_version_can_be_set() {
     let server = server.unwrap();
     handshake(&server, client(&pki, &TLS12, None)).unwrap_err();
     let connection = handshake(&server, client(&pki, &TLS13, None)).unwrap();
-    assert_eq!(
-        connection.protocol_version(),
-        Some(ProtocolVersion::TLSv1_3)
-    );
+    assert_eq!(connection.protocol_version(), Some(ProtocolVersion::TLSv1_3));
 }
 
 #[test]
@@ -216,32 +194,21 @@ fn mqtt_may_be_named_by_alpn_and_another_protocol_may_not() {
     };
     let connection = handshake(&server, client(&[b"http/1.1", ALPN_MQTT])).unwrap();
     assert_eq!(connection.alpn_protocol(), Some(ALPN_MQTT));
-    assert_eq!(
-        handshake(&server, client(&[])).unwrap().alpn_protocol(),
-        None
-    );
+    assert_eq!(handshake(&server, client(&[])).unwrap().alpn_protocol(), None);
     handshake(&server, client(&[b"http/1.1"])).unwrap_err();
 }
 
 #[test]
 fn the_subject_of_a_certificate_is_its_common_name_and_serial_number() {
     let pki = Pki::new();
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&pki.device.chain)
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(&pki.device.chain).unwrap().map(Result::unwrap).collect();
     let subject = client_certificate(&chain).unwrap();
     assert_eq!(subject.common_name, "device-1");
     assert_eq!(subject.serial_number, DEVICE_SERIAL_NUMBER);
-    assert!(matches!(
-        client_certificate(&[]),
-        Err(ClientCertificateError::Missing)
-    ));
+    assert!(matches!(client_certificate(&[]), Err(ClientCertificateError::Missing)));
     let broken = CertificateDer::from(vec![0x30, 0x00]);
-    assert!(matches!(
-        client_certificate(&[broken]),
-        Err(ClientCertificateError::Malformed(_))
-    ));
+    assert!(matches!(client_certificate(&[broken]), Err(ClientCertificateError::Malformed(_))));
 }
 
 #[test]
@@ -249,9 +216,7 @@ fn a_common_name_that_cannot_be_a_user_name_is_refused() {
     let subject_with = |common_names: &[&str]| {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::OrganizationName, "HearthMQ");
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "HearthMQ");
         for (name, at) in common_names.iter().zip(3..) {
             // The second one needs another spelling of the same kind, as rcgen keeps one of each.
             let kind = match at {
@@ -264,22 +229,10 @@ fn a_common_name_that_cannot_be_a_user_name_is_refused() {
         client_certificate(&[params.self_signed(&key).unwrap().der().clone()])
     };
     assert_eq!(subject_with(&["bücher 7"]).unwrap().common_name, "bücher 7");
-    assert!(matches!(
-        subject_with(&[]),
-        Err(ClientCertificateError::NoCommonName)
-    ));
-    assert!(matches!(
-        subject_with(&[""]),
-        Err(ClientCertificateError::NoCommonName)
-    ));
-    assert!(matches!(
-        subject_with(&["a\0b"]),
-        Err(ClientCertificateError::InvalidCommonName)
-    ));
-    assert!(matches!(
-        subject_with(&["a", "b"]),
-        Err(ClientCertificateError::SeveralCommonNames)
-    ));
+    assert!(matches!(subject_with(&[]), Err(ClientCertificateError::NoCommonName)));
+    assert!(matches!(subject_with(&[""]), Err(ClientCertificateError::NoCommonName)));
+    assert!(matches!(subject_with(&["a\0b"]), Err(ClientCertificateError::InvalidCommonName)));
+    assert!(matches!(subject_with(&["a", "b"]), Err(ClientCertificateError::SeveralCommonNames)));
 }
 
 /// What is said when one thing in a right configuration is changed.
@@ -293,10 +246,7 @@ fn error(pki: &Pki, change: impl FnOnce(&mut TlsConfig)) -> String {
 
 /// A PEM file with nothing sensible in it.
 fn junk(pki: &Pki, name: &str, label: &str) -> PathBuf {
-    pki.write(
-        name,
-        &format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n"),
-    )
+    pki.write(name, &format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n"))
 }
 
 fn assert_says(error: &str, says: &str) {
@@ -313,35 +263,17 @@ fn a_wrong_certificate_or_key_is_named_with_the_remedy() {
         (&missing, "at.all: cannot be read"),
         (&empty, "empty.pem: no certificate in it"),
         (&cut, "cut.pem: not a PEM file"),
-        (
-            &junk(&pki, "junk.pem", "CERTIFICATE"),
-            "junk.pem: the certificate cannot be used",
-        ),
+        (&junk(&pki, "junk.pem", "CERTIFICATE"), "junk.pem: the certificate cannot be used"),
     ] {
-        assert_says(
-            &error(&pki, |tls| tls.certificate.clone_from(certificate)),
-            says,
-        );
+        assert_says(&error(&pki, |tls| tls.certificate.clone_from(certificate)), says);
     }
     for (key, says) in [
         (&missing, "at.all: cannot be read"),
         (&pki.server.chain, "server.chain.crt: no private key in it"),
-        (
-            &junk(&pki, "no.key", "PRIVATE KEY"),
-            "no.key: the key cannot be used",
-        ),
-        (
-            &junk(&pki, "a.key", "ENCRYPTED PRIVATE KEY"),
-            "a.key: the key is encrypted",
-        ),
-        (
-            &pki.device.key,
-            "device.pkcs8.key: the key does not fit the certificate in",
-        ),
-        (
-            &pki.rsa_server.key,
-            "rsa-server.pkcs8.key: the key does not fit the certificate in",
-        ),
+        (&junk(&pki, "no.key", "PRIVATE KEY"), "no.key: the key cannot be used"),
+        (&junk(&pki, "a.key", "ENCRYPTED PRIVATE KEY"), "a.key: the key is encrypted"),
+        (&pki.device.key, "device.pkcs8.key: the key does not fit the certificate in"),
+        (&pki.rsa_server.key, "rsa-server.pkcs8.key: the key does not fit the certificate in"),
     ] {
         assert_says(&error(&pki, |tls| tls.key.clone_from(key)), says);
     }
@@ -355,30 +287,12 @@ fn a_wrong_ca_or_revocation_list_is_named_with_the_remedy() {
     let no_list = junk(&pki, "no.crl", "X509 CRL");
     let list_in_certificate = |tls: &mut TlsConfig| tls.crl.push(tls.certificate.clone());
     for (error, says) in [
-        (
-            error(&pki, |tls| tls.client_ca.push(empty)),
-            "empty.pem: no certificate in it",
-        ),
-        (
-            error(&pki, |tls| tls.client_ca.push(no_ca)),
-            "no.ca: the certificate cannot be used",
-        ),
-        (
-            error(&pki, |tls| tls.client_ca.clear()),
-            "client_ca names no CA",
-        ),
-        (
-            error(&pki, |tls| tls.client_auth = ClientAuth::None),
-            "client_auth is \"none\"",
-        ),
-        (
-            error(&pki, list_in_certificate),
-            "server.chain.crt: no revocation list in it",
-        ),
-        (
-            error(&pki, |tls| tls.crl.push(no_list)),
-            "no.crl: the revocation list cannot be used",
-        ),
+        (error(&pki, |tls| tls.client_ca.push(empty)), "empty.pem: no certificate in it"),
+        (error(&pki, |tls| tls.client_ca.push(no_ca)), "no.ca: the certificate cannot be used"),
+        (error(&pki, |tls| tls.client_ca.clear()), "client_ca names no CA"),
+        (error(&pki, |tls| tls.client_auth = ClientAuth::None), "client_auth is \"none\""),
+        (error(&pki, list_in_certificate), "server.chain.crt: no revocation list in it"),
+        (error(&pki, |tls| tls.crl.push(no_list)), "no.crl: the revocation list cannot be used"),
     ] {
         assert_says(&error, says);
     }
@@ -394,15 +308,10 @@ fn a_chain_without_a_revocation_list_of_each_issuer_is_not_trusted() {
         });
         let client = client(&pki, &TLS13, Some(&pki.device));
         let error = handshake(&server.unwrap(), client).unwrap_err();
-        assert!(
-            format!("{error:?}").contains("UnknownRevocationStatus"),
-            "{error:?}"
-        );
+        assert!(format!("{error:?}").contains("UnknownRevocationStatus"), "{error:?}");
     }
-    let server = server_config(&TlsConfig {
-        crl: Vec::new(),
-        ..config(&pki, ClientAuth::Required)
-    });
+    let server =
+        server_config(&TlsConfig { crl: Vec::new(), ..config(&pki, ClientAuth::Required) });
     handshake(&server.unwrap(), client(&pki, &TLS13, Some(&pki.revoked))).unwrap();
 }
 

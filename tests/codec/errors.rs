@@ -54,11 +54,7 @@ pub(crate) const fn reason(number: u8, clause: &'static str) -> Rule {
 #[test]
 fn fixed_header() {
     for version in VERSIONS {
-        breaks(
-            version,
-            b"\x00",
-            (Kind::ReservedPacketType, "section 2.1.2"),
-        );
+        breaks(version, b"\x00", (Kind::ReservedPacketType, "section 2.1.2"));
         let kind = Kind::VariableByteInteger;
         breaks(version, b"\x30\xFF\xFF\xFF\xFF", (kind, "section 2.1.4"));
         breaks(version, b"\x36", (Kind::InvalidQoS, "MQTT-3.3.1-4"));
@@ -72,27 +68,18 @@ fn fixed_header() {
     }
     // MQTT 3.1.1 does not ask for the shortest form.
     breaks(V5, b"\xC0\x80\0", NOT_MINIMAL);
-    assert_eq!(
-        decode_whole(b"\xC0\x80\0", V3_1_1).unwrap(),
-        Packet::PingReq
-    );
+    assert_eq!(decode_whole(b"\xC0\x80\0", V3_1_1).unwrap(), Packet::PingReq);
     breaks(V3_1_1, b"\xC0\x01\0", TRAILING_BYTES);
     breaks(V5, b"\xD0\x01\0", TRAILING_BYTES);
 }
 
 #[test]
 fn a_packet_that_is_too_large_is_refused_before_it_arrives() {
-    let limits = DecodeLimits {
-        packet_bytes_max: 130,
-        ..DecodeLimits::default()
-    };
+    let limits = DecodeLimits { packet_bytes_max: 130, ..DecodeLimits::default() };
     let decoded = decode(b"\x30\x7F", V5, &limits);
     assert_eq!(decoded, Ok(Decoded::More { at_least: 129 }));
     let error = decode(b"\x30\x80\x01", V5, &limits).unwrap_err();
-    assert_eq!(
-        (error.kind, error.clause),
-        (Kind::PacketTooLarge, "MQTT-3.2.2-15")
-    );
+    assert_eq!((error.kind, error.clause), (Kind::PacketTooLarge, "MQTT-3.2.2-15"));
     assert_eq!(error.reason(), ReasonCode::PacketTooLarge);
 }
 
@@ -117,42 +104,18 @@ fn strings() {
 fn property_blocks() {
     let publish = |properties: &[u8]| packet(0x30, &[b"\0\x01t", properties].concat());
     breaks(V5, &publish(b"\x80\0"), NOT_MINIMAL);
-    breaks(
-        V5,
-        &publish(b"\xFF\xFF\xFF\xFF\x01"),
-        (Kind::VariableByteInteger, "section 1.5.5"),
-    );
+    breaks(V5, &publish(b"\xFF\xFF\xFF\xFF\x01"), (Kind::VariableByteInteger, "section 1.5.5"));
     breaks(V5, &publish(b"\x05\x01\0"), TRUNCATED);
     breaks(V5, &publish(b"\x02\x23\0\0"), TRUNCATED);
     breaks(V5, &publish(b"\x02\x7F\0"), not_allowed(0x7F));
     breaks(V5, &publish(b"\x02\x80\0"), not_allowed(0x80));
     breaks(V5, &publish(b"\x03\x21\0\x01"), not_allowed(0x21));
-    breaks(
-        V5,
-        &publish(b"\x06\x23\0\x01\x23\0\x01"),
-        twice(0x23, "section 3.3.2.3"),
-    );
-    breaks(
-        V5,
-        &publish(b"\x04\x01\0\x01\0"),
-        twice(0x01, "section 3.3.2.3"),
-    );
-    breaks(
-        V5,
-        &publish(b"\x02\x01\x02"),
-        out_of_range(0x01, "section 3.3.2.3"),
-    );
-    breaks(
-        V5,
-        &publish(b"\x02\x0B\0"),
-        out_of_range(0x0B, "section 3.3.2.3"),
-    );
+    breaks(V5, &publish(b"\x06\x23\0\x01\x23\0\x01"), twice(0x23, "section 3.3.2.3"));
+    breaks(V5, &publish(b"\x04\x01\0\x01\0"), twice(0x01, "section 3.3.2.3"));
+    breaks(V5, &publish(b"\x02\x01\x02"), out_of_range(0x01, "section 3.3.2.3"));
+    breaks(V5, &publish(b"\x02\x0B\0"), out_of_range(0x0B, "section 3.3.2.3"));
     breaks(V5, &publish(b"\x03\x0B\x81\0"), NOT_MINIMAL);
-    breaks(
-        V5,
-        &publish(b"\x03\x23\0\0"),
-        (Kind::TopicAliasZero, "MQTT-3.3.2-8"),
-    );
+    breaks(V5, &publish(b"\x03\x23\0\0"), (Kind::TopicAliasZero, "MQTT-3.3.2-8"));
     breaks(V5, &publish(b"\x04\x08\0\x01#"), RESPONSE_TOPIC);
     breaks(V5, &publish(b"\x03\x08\0\0"), RESPONSE_TOPIC);
 }
@@ -169,45 +132,26 @@ fn topic_names() {
 
 #[test]
 fn topics_are_limited_in_length_and_depth() {
-    let limits = DecodeLimits {
-        topic_bytes_max: 8,
-        topic_levels_max: 3,
-        ..DecodeLimits::default()
-    };
-    for (topic, is_allowed) in [
-        ("12345678", true),
-        ("123456789", false),
-        ("a/b/c", true),
-        ("a/b/c/", false),
-    ] {
+    let limits =
+        DecodeLimits { topic_bytes_max: 8, topic_levels_max: 3, ..DecodeLimits::default() };
+    for (topic, is_allowed) in
+        [("12345678", true), ("123456789", false), ("a/b/c", true), ("a/b/c/", false)]
+    {
         let length = [0, topic.len() as u8];
         let publish = packet(0x30, &[&length, topic.as_bytes()].concat());
-        let subscribe = packet(
-            0x82,
-            &[b"\0\x01", &length[..], topic.as_bytes(), b"\0"].concat(),
-        );
+        let subscribe = packet(0x82, &[b"\0\x01", &length[..], topic.as_bytes(), b"\0"].concat());
         let unsubscribe = packet(0xA2, &[b"\0\x01", &length[..], topic.as_bytes()].concat());
-        let kinds = [publish, subscribe, unsubscribe].map(|bytes| {
-            decode(&bytes, V3_1_1, &limits)
-                .map(|_| ())
-                .map_err(|error| error.kind)
-        });
+        let kinds = [publish, subscribe, unsubscribe]
+            .map(|bytes| decode(&bytes, V3_1_1, &limits).map(|_| ()).map_err(|error| error.kind));
         if is_allowed {
             assert_eq!(kinds, [Ok(()); 3], "{topic}");
         } else {
             let filter = Err(Kind::TopicFilterLimit);
-            assert_eq!(
-                kinds,
-                [Err(Kind::TopicNameLimit), filter, filter],
-                "{topic}"
-            );
+            assert_eq!(kinds, [Err(Kind::TopicNameLimit), filter, filter], "{topic}");
         }
     }
     assert_eq!(Kind::TopicNameLimit.reason(), ReasonCode::TopicNameInvalid);
-    assert_eq!(
-        Kind::TopicFilterLimit.reason(),
-        ReasonCode::TopicFilterInvalid
-    );
+    assert_eq!(Kind::TopicFilterLimit.reason(), ReasonCode::TopicFilterInvalid);
 }
 
 #[test]
@@ -222,10 +166,7 @@ fn packet_identifiers_are_not_zero() {
 
 /// A CONNECT of 3.1.1 or 5.0 with these flags and payload.
 fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
-    packet(
-        0x10,
-        &[b"\0\x04MQTT", &[level, flags, 0, 10][..], rest].concat(),
-    )
+    packet(0x10, &[b"\0\x04MQTT", &[level, flags, 0, 10][..], rest].concat())
 }
 
 #[test]
@@ -249,11 +190,7 @@ fn connect_packets() {
         breaks(V5, &wildcard, TOPIC_WILDCARD);
     }
     let password = connect(4, 0x42, b"\0\x01c\0\x01p");
-    breaks(
-        V3_1_1,
-        &password,
-        (Kind::PasswordWithoutUserName, "3.1.1 MQTT-3.1.2-22"),
-    );
+    breaks(V3_1_1, &password, (Kind::PasswordWithoutUserName, "3.1.1 MQTT-3.1.2-22"));
     assert!(decode_whole(&connect(5, 0x42, b"\0\0\x01c\0\x01p"), V5).is_ok());
 }
 
@@ -269,20 +206,11 @@ fn connect_properties() {
     wrong(b"\x17\x02", out_of_range(0x17, "section 3.1.2.11"));
     wrong(b"\x11\0\0\0\0\x11\0\0\0\0", twice(0x11, "section 3.1.2.11"));
     wrong(b"\x15\0\0\x15\0\0", twice(0x15, "section 3.1.2.11"));
-    wrong(
-        b"\x16\0\0",
-        (Kind::AuthenticationMethodMissing, "section 3.1.2.11.10"),
-    );
+    wrong(b"\x16\0\0", (Kind::AuthenticationMethodMissing, "section 3.1.2.11.10"));
     wrong(b"\x23\0\x01", not_allowed(0x23));
     // Will Properties have neither alias nor identifier.
     for property in [&b"\x23\0\x01"[..], b"\x0B\x01"] {
-        let rest = [
-            b"\0\0\x01c",
-            &[property.len() as u8][..],
-            property,
-            b"\0\x01w\0\0",
-        ]
-        .concat();
+        let rest = [b"\0\0\x01c", &[property.len() as u8][..], property, b"\0\x01w\0\0"].concat();
         breaks(V5, &connect(5, 6, &rest), not_allowed(property[0]));
     }
 }
@@ -298,10 +226,7 @@ fn unknown_protocol_versions_can_be_answered() {
         (b"AMQP", 4, "MQTT-3.1.2-1", None),
     ] {
         let name_length = [0, name.len() as u8];
-        let bytes = packet(
-            0x10,
-            &[&name_length, name, &[level, 2, 0, 0, 0, 0]].concat(),
-        );
+        let bytes = packet(0x10, &[&name_length, name, &[level, 2, 0, 0, 0, 0]].concat());
         let error = decode_connect(&bytes, &DecodeLimits::default()).unwrap_err();
         assert_eq!(error.kind, Kind::UnsupportedProtocolVersion { level });
         assert_eq!(error.clause, clause);
@@ -314,15 +239,9 @@ fn unknown_protocol_versions_can_be_answered() {
 #[test]
 fn the_first_packet_is_connect() {
     let limits = DecodeLimits::default();
-    assert_eq!(
-        decode_connect(b"", &limits),
-        Ok(Decoded::More { at_least: 2 })
-    );
+    assert_eq!(decode_connect(b"", &limits), Ok(Decoded::More { at_least: 2 }));
     let error = decode_connect(b"G", &limits).unwrap_err();
-    assert_eq!(
-        (error.kind, error.clause),
-        (Kind::NotConnect, "MQTT-3.1.0-1")
-    );
+    assert_eq!((error.kind, error.clause), (Kind::NotConnect, "MQTT-3.1.0-1"));
 }
 
 #[test]
@@ -341,59 +260,21 @@ fn what_cannot_be_said_is_not_encoded() {
         properties: PublishProperties::default(),
         payload: b"",
     };
-    let at_least_once = PublishFlags {
-        qos: QoS::AtLeastOnce,
-        ..PublishFlags::default()
-    };
-    let identifiers = PublishProperties {
-        subscription_identifiers: vec![1 << 28],
-        ..Default::default()
-    };
+    let at_least_once = PublishFlags { qos: QoS::AtLeastOnce, ..PublishFlags::default() };
+    let identifiers =
+        PublishProperties { subscription_identifiers: vec![1 << 28], ..Default::default() };
     let long = "x".repeat(65_536);
     let large = vec![0; 268_435_455];
     for (publish, error) in [
         (
-            Publish {
-                packet_id: Some(packet_id(1)),
-                ..publish.clone()
-            },
+            Publish { packet_id: Some(packet_id(1)), ..publish.clone() },
             EncodeError::PacketIdMismatch,
         ),
-        (
-            Publish {
-                flags: at_least_once,
-                ..publish.clone()
-            },
-            EncodeError::PacketIdMismatch,
-        ),
-        (
-            Publish {
-                topic: "a\0",
-                ..publish.clone()
-            },
-            EncodeError::NullCharacter,
-        ),
-        (
-            Publish {
-                topic: &long,
-                ..publish.clone()
-            },
-            EncodeError::StringTooLong,
-        ),
-        (
-            Publish {
-                payload: &large,
-                ..publish.clone()
-            },
-            EncodeError::PacketTooLarge,
-        ),
-        (
-            Publish {
-                properties: identifiers,
-                ..publish
-            },
-            EncodeError::IntegerTooLarge,
-        ),
+        (Publish { flags: at_least_once, ..publish.clone() }, EncodeError::PacketIdMismatch),
+        (Publish { topic: "a\0", ..publish.clone() }, EncodeError::NullCharacter),
+        (Publish { topic: &long, ..publish.clone() }, EncodeError::StringTooLong),
+        (Publish { payload: &large, ..publish.clone() }, EncodeError::PacketTooLarge),
+        (Publish { properties: identifiers, ..publish }, EncodeError::IntegerTooLarge),
     ] {
         let mut out = Vec::new();
         assert_eq!(encode(&Packet::Publish(publish), V5, &mut out), Err(error));
@@ -413,8 +294,5 @@ fn user_properties_that_cannot_be_said_are_not_added() {
 #[test]
 fn auth_is_unknown_before_5_0() {
     let auth = decode_whole(b"\xF0\0", V5).unwrap();
-    assert_eq!(
-        encode(&auth, V3_1_1, &mut Vec::new()),
-        Err(EncodeError::NotInThisVersion)
-    );
+    assert_eq!(encode(&auth, V3_1_1, &mut Vec::new()), Err(EncodeError::NotInThisVersion));
 }

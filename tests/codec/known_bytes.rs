@@ -48,11 +48,7 @@ fn connect_of_each_version() {
         b"\x10\x0D\0\x04MQTT\x04\x02\0\x0A\0\x01c",
         Packet::Connect(Box::new(connect(V3_1_1))),
     );
-    is(
-        V5,
-        b"\x10\x0E\0\x04MQTT\x05\x02\0\x0A\0\0\x01c",
-        Packet::Connect(Box::new(connect(V5))),
-    );
+    is(V5, b"\x10\x0E\0\x04MQTT\x05\x02\0\x0A\0\0\x01c", Packet::Connect(Box::new(connect(V5))));
 }
 
 /// Figures 3-6 and 3-8: everything a CONNECT may hold, the example of section 3.1.2.11 included.
@@ -60,19 +56,14 @@ fn connect_of_each_version() {
 fn connect_with_everything() {
     let bytes = b"\x10\x28\0\x04MQTT\x05\xF6\0\x0A\x05\x11\0\0\0\x0A\0\x01c\
         \x05\x18\0\0\0\x3C\0\x01w\0\x03bye\0\x01u\0\x02\0\xFF";
-    let properties = ConnectProperties {
-        session_expiry_interval: Some(10),
-        ..ConnectProperties::default()
-    };
+    let properties =
+        ConnectProperties { session_expiry_interval: Some(10), ..ConnectProperties::default() };
     let will = LastWill {
         topic: "w",
         payload: b"bye",
         qos: QoS::ExactlyOnce,
         retain: true,
-        properties: WillProperties {
-            will_delay_interval: Some(60),
-            ..WillProperties::default()
-        },
+        properties: WillProperties { will_delay_interval: Some(60), ..WillProperties::default() },
     };
     let connect = Connect {
         will: Some(will),
@@ -96,55 +87,19 @@ fn connect_of_3_1_may_announce_a_user_name_and_leave_it_out() {
 fn connack_of_each_version() {
     let connack = |session_present, reason| {
         let properties = ConnAckProperties::default();
-        Packet::ConnAck(Box::new(ConnAck {
-            session_present,
-            reason,
-            properties,
-        }))
+        Packet::ConnAck(Box::new(ConnAck { session_present, reason, properties }))
     };
     is(V3_1, b"\x20\x02\0\0", connack(false, ReasonCode::Success));
     is_sent_as(V3_1, connack(true, ReasonCode::Success), b"\x20\x02\0\0");
-    is(
-        V3_1_1,
-        b"\x20\x02\x01\0",
-        connack(true, ReasonCode::Success),
-    );
-    is(
-        V3_1_1,
-        b"\x20\x02\0\x01",
-        connack(false, ReasonCode::UnsupportedProtocolVersion),
-    );
-    is(
-        V3_1_1,
-        b"\x20\x02\0\x02",
-        connack(false, ReasonCode::ClientIdentifierNotValid),
-    );
-    is(
-        V3_1_1,
-        b"\x20\x02\0\x03",
-        connack(false, ReasonCode::ServerUnavailable),
-    );
-    is(
-        V3_1_1,
-        b"\x20\x02\0\x04",
-        connack(false, ReasonCode::BadUserNameOrPassword),
-    );
-    is(
-        V3_1_1,
-        b"\x20\x02\0\x05",
-        connack(false, ReasonCode::NotAuthorized),
-    );
-    is_sent_as(
-        V3_1_1,
-        connack(false, ReasonCode::QuotaExceeded),
-        b"\x20\x02\0\x03",
-    );
+    is(V3_1_1, b"\x20\x02\x01\0", connack(true, ReasonCode::Success));
+    is(V3_1_1, b"\x20\x02\0\x01", connack(false, ReasonCode::UnsupportedProtocolVersion));
+    is(V3_1_1, b"\x20\x02\0\x02", connack(false, ReasonCode::ClientIdentifierNotValid));
+    is(V3_1_1, b"\x20\x02\0\x03", connack(false, ReasonCode::ServerUnavailable));
+    is(V3_1_1, b"\x20\x02\0\x04", connack(false, ReasonCode::BadUserNameOrPassword));
+    is(V3_1_1, b"\x20\x02\0\x05", connack(false, ReasonCode::NotAuthorized));
+    is_sent_as(V3_1_1, connack(false, ReasonCode::QuotaExceeded), b"\x20\x02\0\x03");
     is(V5, b"\x20\x03\x01\0\0", connack(true, ReasonCode::Success));
-    is(
-        V5,
-        b"\x20\x03\0\x84\0",
-        connack(false, ReasonCode::UnsupportedProtocolVersion),
-    );
+    is(V5, b"\x20\x03\0\x84\0", connack(false, ReasonCode::UnsupportedProtocolVersion));
 }
 
 #[test]
@@ -156,11 +111,7 @@ fn connack_properties() {
         shared_subscription_available: Some(false),
         ..ConnAckProperties::default()
     };
-    let connack = ConnAck {
-        session_present: false,
-        reason: ReasonCode::Success,
-        properties,
-    };
+    let connack = ConnAck { session_present: false, reason: ReasonCode::Success, properties };
     let bytes = b"\x20\x10\0\0\x0D\x21\0\x14\x12\0\x02id\x2A\0\x13\0\x1E";
     is(V5, bytes, Packet::ConnAck(Box::new(connack)));
 }
@@ -169,57 +120,22 @@ fn connack_properties() {
 fn publish_of_each_version() {
     let publish = |flags, packet_id| {
         let properties = PublishProperties::default();
-        Packet::Publish(Publish {
-            flags,
-            topic: "a/b",
-            packet_id,
-            properties,
-            payload: b"hi",
-        })
+        Packet::Publish(Publish { flags, topic: "a/b", packet_id, properties, payload: b"hi" })
     };
-    let flags = PublishFlags {
-        dup: false,
-        qos: QoS::AtMostOnce,
-        retain: true,
-    };
+    let flags = PublishFlags { dup: false, qos: QoS::AtMostOnce, retain: true };
     is(V3_1_1, b"\x31\x07\0\x03a/bhi", publish(flags, None));
     is(V5, b"\x31\x08\0\x03a/b\0hi", publish(flags, None));
-    let flags = PublishFlags {
-        dup: true,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-    };
-    is(
-        V3_1,
-        b"\x3A\x09\0\x03a/b\0\x0Ahi",
-        publish(flags, Some(packet_id(10))),
-    );
-    let flags = PublishFlags {
-        dup: false,
-        qos: QoS::ExactlyOnce,
-        retain: false,
-    };
-    is(
-        V5,
-        b"\x34\x0A\0\x03a/b\xFF\xFF\0hi",
-        publish(flags, Some(packet_id(0xFFFF))),
-    );
+    let flags = PublishFlags { dup: true, qos: QoS::AtLeastOnce, retain: false };
+    is(V3_1, b"\x3A\x09\0\x03a/b\0\x0Ahi", publish(flags, Some(packet_id(10))));
+    let flags = PublishFlags { dup: false, qos: QoS::ExactlyOnce, retain: false };
+    is(V5, b"\x34\x0A\0\x03a/b\xFF\xFF\0hi", publish(flags, Some(packet_id(0xFFFF))));
 }
 
 #[test]
 fn publish_with_an_alias_in_place_of_its_topic() {
-    let properties = PublishProperties {
-        topic_alias: Some(7),
-        ..PublishProperties::default()
-    };
+    let properties = PublishProperties { topic_alias: Some(7), ..PublishProperties::default() };
     let flags = PublishFlags::default();
-    let publish = Publish {
-        flags,
-        topic: "",
-        packet_id: None,
-        properties,
-        payload: b"",
-    };
+    let publish = Publish { flags, topic: "", packet_id: None, properties, payload: b"" };
     is(V5, b"\x30\x06\0\0\x03\x23\0\x07", Packet::Publish(publish));
 }
 
@@ -241,76 +157,30 @@ fn a_payload_of_16_384_bytes_takes_three_bytes_of_remaining_length() {
 fn acknowledgements_are_as_short_as_they_may_be() {
     let success = Ack::success(packet_id(258));
     for version in super::VERSIONS {
-        is(
-            version,
-            b"\x40\x02\x01\x02",
-            Packet::PubAck(success.clone()),
-        );
-        is(
-            version,
-            b"\x50\x02\x01\x02",
-            Packet::PubRec(success.clone()),
-        );
-        is(
-            version,
-            b"\x62\x02\x01\x02",
-            Packet::PubRel(success.clone()),
-        );
-        is(
-            version,
-            b"\x70\x02\x01\x02",
-            Packet::PubComp(success.clone()),
-        );
+        is(version, b"\x40\x02\x01\x02", Packet::PubAck(success.clone()));
+        is(version, b"\x50\x02\x01\x02", Packet::PubRec(success.clone()));
+        is(version, b"\x62\x02\x01\x02", Packet::PubRel(success.clone()));
+        is(version, b"\x70\x02\x01\x02", Packet::PubComp(success.clone()));
     }
     let refused = Ack::with_reason(packet_id(1), ReasonCode::NotAuthorized);
     is(V5, b"\x40\x03\0\x01\x87", Packet::PubAck(refused.clone()));
     is_sent_as(V3_1_1, Packet::PubAck(refused.clone()), b"\x40\x02\0\x01");
-    let properties = AckProperties {
-        reason_string: Some("no"),
-        ..AckProperties::NONE
-    };
-    is(
-        V5,
-        b"\x50\x09\0\x01\x87\x05\x1F\0\x02no",
-        Packet::PubRec(Ack {
-            properties,
-            ..refused
-        }),
-    );
+    let properties = AckProperties { reason_string: Some("no"), ..AckProperties::NONE };
+    is(V5, b"\x50\x09\0\x01\x87\x05\x1F\0\x02no", Packet::PubRec(Ack { properties, ..refused }));
     // The long form of success is allowed as well.
-    assert_eq!(
-        decode_whole(b"\x40\x04\x01\x02\0\0", V5).unwrap(),
-        Packet::PubAck(success.clone())
-    );
-    assert_eq!(
-        decode_whole(b"\x40\x03\x01\x02\0", V5).unwrap(),
-        Packet::PubAck(success)
-    );
+    assert_eq!(decode_whole(b"\x40\x04\x01\x02\0\0", V5).unwrap(), Packet::PubAck(success.clone()));
+    assert_eq!(decode_whole(b"\x40\x03\x01\x02\0", V5).unwrap(), Packet::PubAck(success));
 }
 
 #[test]
 fn subscribe_of_each_version() {
     let subscribe = |options, properties| {
-        let filters = vec![SubscribeFilter {
-            filter: "a/+",
-            options,
-        }];
-        Packet::Subscribe(Subscribe {
-            packet_id: packet_id(1),
-            properties,
-            filters,
-        })
+        let filters = vec![SubscribeFilter { filter: "a/+", options }];
+        Packet::Subscribe(Subscribe { packet_id: packet_id(1), properties, filters })
     };
-    let qos_1 = SubscriptionOptions {
-        qos: QoS::AtLeastOnce,
-        ..SubscriptionOptions::default()
-    };
+    let qos_1 = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
     let none = SubscribeProperties::default();
-    is(
-        V3_1_1,
-        b"\x82\x08\0\x01\0\x03a/+\x01",
-        subscribe(qos_1, none.clone()),
-    );
+    is(V3_1_1, b"\x82\x08\0\x01\0\x03a/+\x01", subscribe(qos_1, none.clone()));
     is(V5, b"\x82\x09\0\x01\0\0\x03a/+\x01", subscribe(qos_1, none));
     let options = SubscriptionOptions {
         qos: QoS::ExactlyOnce,
@@ -338,17 +208,9 @@ fn subscribe_of_3_1_may_be_a_repetition() {
 fn suback_of_each_version() {
     let suback = |reasons: &[ReasonCode]| {
         let (packet_id, properties) = (packet_id(1), AckProperties::NONE);
-        Packet::SubAck(SubAck {
-            packet_id,
-            properties,
-            reasons: reasons.to_vec(),
-        })
+        Packet::SubAck(SubAck { packet_id, properties, reasons: reasons.to_vec() })
     };
-    let granted = [
-        ReasonCode::Success,
-        ReasonCode::GrantedQoS1,
-        ReasonCode::GrantedQoS2,
-    ];
+    let granted = [ReasonCode::Success, ReasonCode::GrantedQoS1, ReasonCode::GrantedQoS2];
     is(V3_1, b"\x90\x05\0\x01\0\x01\x02", suback(&granted));
     is(V3_1_1, b"\x90\x05\0\x01\0\x01\x02", suback(&granted));
     is(V5, b"\x90\x06\0\x01\0\0\x01\x02", suback(&granted));
@@ -362,23 +224,11 @@ fn suback_of_each_version() {
 fn unsubscribe_and_unsuback_of_each_version() {
     let (packet_id, user_properties) = (packet_id(3), UserProperties::NONE);
     let filters = vec!["a", "b/#"];
-    let unsubscribe = Packet::Unsubscribe(Unsubscribe {
-        packet_id,
-        user_properties,
-        filters,
-    });
-    is(
-        V3_1_1,
-        b"\xA2\x0A\0\x03\0\x01a\0\x03b/#",
-        unsubscribe.clone(),
-    );
+    let unsubscribe = Packet::Unsubscribe(Unsubscribe { packet_id, user_properties, filters });
+    is(V3_1_1, b"\xA2\x0A\0\x03\0\x01a\0\x03b/#", unsubscribe.clone());
     is(V5, b"\xA2\x0B\0\x03\0\0\x01a\0\x03b/#", unsubscribe);
     let unsuback = |reasons| {
-        Packet::UnsubAck(UnsubAck {
-            packet_id,
-            properties: AckProperties::NONE,
-            reasons,
-        })
+        Packet::UnsubAck(UnsubAck { packet_id, properties: AckProperties::NONE, reasons })
     };
     is(V3_1_1, b"\xB0\x02\0\x03", unsuback(vec![]));
     let reasons = vec![ReasonCode::Success, ReasonCode::NoSubscriptionExisted];
@@ -398,58 +248,28 @@ fn disconnect_of_each_version() {
     let disconnect = |reason, properties| Packet::Disconnect(Disconnect { reason, properties });
     let none = DisconnectProperties::default();
     for version in super::VERSIONS {
-        is(
-            version,
-            b"\xE0\0",
-            disconnect(ReasonCode::Success, none.clone()),
-        );
+        is(version, b"\xE0\0", disconnect(ReasonCode::Success, none.clone()));
     }
-    is(
-        V5,
-        b"\xE0\x01\x8E",
-        disconnect(ReasonCode::SessionTakenOver, none.clone()),
-    );
-    is_sent_as(
-        V3_1_1,
-        disconnect(ReasonCode::SessionTakenOver, none),
-        b"\xE0\0",
-    );
+    is(V5, b"\xE0\x01\x8E", disconnect(ReasonCode::SessionTakenOver, none.clone()));
+    is_sent_as(V3_1_1, disconnect(ReasonCode::SessionTakenOver, none), b"\xE0\0");
     let properties = DisconnectProperties {
         session_expiry_interval: Some(0),
         ..DisconnectProperties::default()
     };
-    is(
-        V5,
-        b"\xE0\x07\0\x05\x11\0\0\0\0",
-        disconnect(ReasonCode::Success, properties),
-    );
+    is(V5, b"\xE0\x07\0\x05\x11\0\0\0\0", disconnect(ReasonCode::Success, properties));
 }
 
 #[test]
 fn auth_with_a_method_and_without_anything() {
     let none = AuthProperties::default();
-    is(
-        V5,
-        b"\xF0\0",
-        Packet::Auth(Auth {
-            reason: ReasonCode::Success,
-            properties: none,
-        }),
-    );
+    is(V5, b"\xF0\0", Packet::Auth(Auth { reason: ReasonCode::Success, properties: none }));
     let properties = AuthProperties {
         authentication_method: Some("m"),
         authentication_data: Some(b"\x01"),
         ..AuthProperties::default()
     };
-    let auth = Auth {
-        reason: ReasonCode::ContinueAuthentication,
-        properties,
-    };
-    is(
-        V5,
-        b"\xF0\x0A\x18\x08\x15\0\x01m\x16\0\x01\x01",
-        Packet::Auth(auth),
-    );
+    let auth = Auth { reason: ReasonCode::ContinueAuthentication, properties };
+    is(V5, b"\xF0\x0A\x18\x08\x15\0\x01m\x16\0\x01\x01", Packet::Auth(auth));
 }
 
 #[test]
@@ -465,15 +285,9 @@ fn what_is_shown_of_a_packet_holds_no_secret() {
         ..connect(V5)
     };
     let shown = format!("{:?}", Packet::Connect(Box::new(connect)));
-    assert!(
-        shown.contains("alice") && shown.contains("password: Some(<7 bytes>)"),
-        "{shown}"
-    );
+    assert!(shown.contains("alice") && shown.contains("password: Some(<7 bytes>)"), "{shown}");
     assert!(!shown.contains(&format!("{:?}", b"hunter2")), "{shown}");
 
     let publish = decode_whole(b"\x30\x05\0\x01tab", V3_1_1).unwrap();
-    assert!(
-        format!("{publish:?}").ends_with("payload: <2 bytes> })"),
-        "{publish:?}"
-    );
+    assert!(format!("{publish:?}").ends_with("payload: <2 bytes> })"), "{publish:?}");
 }

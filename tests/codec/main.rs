@@ -4,10 +4,7 @@
 //! `round_trip` what must hold of any packet and of any bytes, `publish` the way of messages to
 //! subscribers, `topics` names and filters.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test fails where it must not be otherwise"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails where it must not be otherwise")]
 
 mod errors;
 mod errors_of_packets;
@@ -21,11 +18,8 @@ use hearthmq::mqtt::{
     DecodeError, DecodeLimits, Decoded, Packet, PacketId, ProtocolVersion, decode,
 };
 
-const VERSIONS: [ProtocolVersion; 3] = [
-    ProtocolVersion::V3_1,
-    ProtocolVersion::V3_1_1,
-    ProtocolVersion::V5,
-];
+const VERSIONS: [ProtocolVersion; 3] =
+    [ProtocolVersion::V3_1, ProtocolVersion::V3_1_1, ProtocolVersion::V5];
 
 fn packet_id(number: u16) -> PacketId {
     PacketId::new(number).unwrap()

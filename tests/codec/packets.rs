@@ -51,11 +51,7 @@ fn in_v5<T: Default + Clone + std::fmt::Debug + 'static>(
     version: ProtocolVersion,
     properties: impl Strategy<Value = T> + 'static,
 ) -> BoxedStrategy<T> {
-    if version.has_properties() {
-        properties.boxed()
-    } else {
-        Just(T::default()).boxed()
-    }
+    if version.has_properties() { properties.boxed() } else { Just(T::default()).boxed() }
 }
 
 fn ack_properties() -> impl Strategy<Value = AckProperties<'static>> {
@@ -66,11 +62,7 @@ fn ack_properties() -> impl Strategy<Value = AckProperties<'static>> {
 }
 
 pub(crate) fn publish_properties() -> impl Strategy<Value = PublishProperties<'static>> {
-    let of_this_packet = (
-        of(any::<u32>()),
-        of(1..=u16::MAX),
-        vec(1..=268_435_455_u32, 0..3),
-    );
+    let of_this_packet = (of(any::<u32>()), of(1..=u16::MAX), vec(1..=268_435_455_u32, 0..3));
     (of_this_packet, message_properties()).prop_map(
         |((message_expiry_interval, topic_alias, subscription_identifiers), message)| {
             PublishProperties {
@@ -84,103 +76,64 @@ pub(crate) fn publish_properties() -> impl Strategy<Value = PublishProperties<'s
 }
 
 pub(crate) fn message_properties() -> impl Strategy<Value = PublishProperties<'static>> {
-    (
-        of(any::<bool>()),
-        of(text()),
-        of(topic()),
-        of(bytes()),
-        user_properties(),
+    (of(any::<bool>()), of(text()), of(topic()), of(bytes()), user_properties()).prop_map(
+        |(payload_format_indicator, content_type, response_topic, correlation_data, user)| {
+            PublishProperties {
+                payload_format_indicator,
+                content_type,
+                response_topic,
+                correlation_data,
+                user_properties: user,
+                ..PublishProperties::default()
+            }
+        },
     )
-        .prop_map(
-            |(payload_format_indicator, content_type, response_topic, correlation_data, user)| {
-                PublishProperties {
-                    payload_format_indicator,
-                    content_type,
-                    response_topic,
-                    correlation_data,
-                    user_properties: user,
-                    ..PublishProperties::default()
-                }
-            },
-        )
 }
 
 fn connect_properties() -> impl Strategy<Value = ConnectProperties<'static>> {
-    let numbers = (
-        of(any::<u32>()),
-        of(1..=u16::MAX),
-        of(1..=u32::MAX),
-        of(any::<u16>()),
-    );
+    let numbers = (of(any::<u32>()), of(1..=u16::MAX), of(1..=u32::MAX), of(any::<u16>()));
     let authentication = of((text(), of(bytes())));
-    (
-        numbers,
-        of(any::<bool>()),
-        of(any::<bool>()),
-        user_properties(),
-        authentication,
+    (numbers, of(any::<bool>()), of(any::<bool>()), user_properties(), authentication).prop_map(
+        |(numbers, response, problem, user_properties, authentication)| ConnectProperties {
+            session_expiry_interval: numbers.0,
+            receive_maximum: numbers.1,
+            maximum_packet_size: numbers.2,
+            topic_alias_maximum: numbers.3,
+            request_response_information: response,
+            request_problem_information: problem,
+            user_properties,
+            authentication_method: authentication.map(|(method, _)| method),
+            authentication_data: authentication.and_then(|(_, data)| data),
+        },
     )
-        .prop_map(
-            |(numbers, response, problem, user_properties, authentication)| ConnectProperties {
-                session_expiry_interval: numbers.0,
-                receive_maximum: numbers.1,
-                maximum_packet_size: numbers.2,
-                topic_alias_maximum: numbers.3,
-                request_response_information: response,
-                request_problem_information: problem,
-                user_properties,
-                authentication_method: authentication.map(|(method, _)| method),
-                authentication_data: authentication.and_then(|(_, data)| data),
-            },
-        )
 }
 
 fn connack_properties() -> impl Strategy<Value = ConnAckProperties<'static>> {
-    let numbers = (
-        of(any::<u32>()),
-        of(1..=u16::MAX),
-        of(1..=u32::MAX),
-        of(any::<u16>()),
-    );
-    let available = [
-        of(any::<bool>()),
-        of(any::<bool>()),
-        of(any::<bool>()),
-        of(any::<bool>()),
-    ];
+    let numbers = (of(any::<u32>()), of(1..=u16::MAX), of(1..=u32::MAX), of(any::<u16>()));
+    let available = [of(any::<bool>()), of(any::<bool>()), of(any::<bool>()), of(any::<bool>())];
     let strings = [of(text()), of(text()), of(text()), of(text()), of(text())];
-    (
-        numbers,
-        available,
-        strings,
-        of(0..=1_u8),
-        of(any::<u16>()),
-        of(bytes()),
-        user_properties(),
-    )
-        .prop_map(
-            |(numbers, available, strings, maximum_qos, keep_alive, data, user)| {
-                ConnAckProperties {
-                    session_expiry_interval: numbers.0,
-                    receive_maximum: numbers.1,
-                    maximum_qos,
-                    retain_available: available[0],
-                    maximum_packet_size: numbers.2,
-                    assigned_client_identifier: strings[0],
-                    topic_alias_maximum: numbers.3,
-                    reason_string: strings[1],
-                    user_properties: user,
-                    wildcard_subscription_available: available[1],
-                    subscription_identifiers_available: available[2],
-                    shared_subscription_available: available[3],
-                    server_keep_alive: keep_alive,
-                    response_information: strings[2],
-                    server_reference: strings[3],
-                    authentication_method: strings[4],
-                    authentication_data: data,
-                }
-            },
-        )
+    (numbers, available, strings, of(0..=1_u8), of(any::<u16>()), of(bytes()), user_properties())
+        .prop_map(|(numbers, available, strings, maximum_qos, keep_alive, data, user)| {
+            ConnAckProperties {
+                session_expiry_interval: numbers.0,
+                receive_maximum: numbers.1,
+                maximum_qos,
+                retain_available: available[0],
+                maximum_packet_size: numbers.2,
+                assigned_client_identifier: strings[0],
+                topic_alias_maximum: numbers.3,
+                reason_string: strings[1],
+                user_properties: user,
+                wildcard_subscription_available: available[1],
+                subscription_identifiers_available: available[2],
+                shared_subscription_available: available[3],
+                server_keep_alive: keep_alive,
+                response_information: strings[2],
+                server_reference: strings[3],
+                authentication_method: strings[4],
+                authentication_data: data,
+            }
+        })
 }
 
 fn disconnect_properties() -> impl Strategy<Value = DisconnectProperties<'static>> {
@@ -213,10 +166,7 @@ fn will(version: ProtocolVersion) -> impl Strategy<Value = LastWill<'static>> {
         (of(any::<u32>()), of(any::<u32>()), message_properties()).prop_map(
             |(will_delay_interval, message_expiry_interval, publish)| WillProperties {
                 will_delay_interval,
-                publish: PublishProperties {
-                    message_expiry_interval,
-                    ..publish
-                },
+                publish: PublishProperties { message_expiry_interval, ..publish },
             },
         ),
     );
@@ -234,29 +184,21 @@ fn will(version: ProtocolVersion) -> impl Strategy<Value = LastWill<'static>> {
 fn connect(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
     let properties = in_v5(version, connect_properties());
     let credentials = (of(text()), of(bytes()));
-    (
-        any::<bool>(),
-        any::<u16>(),
-        text(),
-        of(will(version)),
-        credentials,
-        properties,
+    (any::<bool>(), any::<u16>(), text(), of(will(version)), credentials, properties).prop_map(
+        move |(clean_start, keep_alive, client_id, will, (username, password), properties)| {
+            let may_have_password = version.has_properties() || username.is_some();
+            Packet::Connect(Box::new(Connect {
+                version,
+                clean_start,
+                keep_alive,
+                client_id,
+                will,
+                username,
+                password: password.filter(|_| may_have_password),
+                properties,
+            }))
+        },
     )
-        .prop_map(
-            move |(clean_start, keep_alive, client_id, will, (username, password), properties)| {
-                let may_have_password = version.has_properties() || username.is_some();
-                Packet::Connect(Box::new(Connect {
-                    version,
-                    clean_start,
-                    keep_alive,
-                    client_id,
-                    will,
-                    username,
-                    password: password.filter(|_| may_have_password),
-                    properties,
-                }))
-            },
-        )
 }
 
 fn connack(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
@@ -286,52 +228,24 @@ fn reason(numbers: &[u8]) -> impl Strategy<Value = ReasonCode> + use<> {
 fn publish(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
     let properties = in_v5(version, publish_properties());
     let flags = (any::<bool>(), qos(), any::<bool>());
-    (
-        flags,
-        topic(),
-        packet_id(),
-        properties,
-        bytes(),
-        any::<bool>(),
+    (flags, topic(), packet_id(), properties, bytes(), any::<bool>()).prop_map(
+        |((dup, qos, retain), topic, packet_id, properties, payload, by_alias)| {
+            let is_acknowledged = qos != QoS::AtMostOnce;
+            Packet::Publish(Publish {
+                flags: PublishFlags { dup: dup && is_acknowledged, qos, retain },
+                topic: if by_alias && properties.topic_alias.is_some() { "" } else { topic },
+                packet_id: is_acknowledged.then_some(packet_id),
+                properties,
+                payload,
+            })
+        },
     )
-        .prop_map(
-            |((dup, qos, retain), topic, packet_id, properties, payload, by_alias)| {
-                let is_acknowledged = qos != QoS::AtMostOnce;
-                Packet::Publish(Publish {
-                    flags: PublishFlags {
-                        dup: dup && is_acknowledged,
-                        qos,
-                        retain,
-                    },
-                    topic: if by_alias && properties.topic_alias.is_some() {
-                        ""
-                    } else {
-                        topic
-                    },
-                    packet_id: is_acknowledged.then_some(packet_id),
-                    properties,
-                    payload,
-                })
-            },
-        )
 }
 
 fn ack(version: ProtocolVersion, reasons: &[u8]) -> impl Strategy<Value = Ack<'static>> + use<> {
-    let reasons = if version.has_properties() {
-        reasons
-    } else {
-        &[0]
-    };
-    (
-        packet_id(),
-        reason(reasons),
-        in_v5(version, ack_properties()),
-    )
-        .prop_map(|(packet_id, reason, properties)| Ack {
-            packet_id,
-            reason,
-            properties,
-        })
+    let reasons = if version.has_properties() { reasons } else { &[0] };
+    (packet_id(), reason(reasons), in_v5(version, ack_properties()))
+        .prop_map(|(packet_id, reason, properties)| Ack { packet_id, reason, properties })
 }
 
 fn any_ack(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
@@ -345,27 +259,15 @@ fn any_ack(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
 }
 
 fn subscribe_filter(version: ProtocolVersion) -> impl Strategy<Value = SubscribeFilter<'static>> {
-    let handling = vec![
-        RetainHandling::Send,
-        RetainHandling::SendIfNew,
-        RetainHandling::DoNotSend,
-    ];
+    let handling = vec![RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend];
     let options = (any::<bool>(), any::<bool>(), select(handling));
     (filter(), qos(), options).prop_map(
         move |(filter, qos, (no_local, retain_as_published, retain_handling))| {
             let options = if version.has_properties() {
                 let no_local = no_local && !filter.starts_with("$share/");
-                SubscriptionOptions {
-                    qos,
-                    no_local,
-                    retain_as_published,
-                    retain_handling,
-                }
+                SubscriptionOptions { qos, no_local, retain_as_published, retain_handling }
             } else {
-                SubscriptionOptions {
-                    qos,
-                    ..SubscriptionOptions::default()
-                }
+                SubscriptionOptions { qos, ..SubscriptionOptions::default() }
             };
             SubscribeFilter { filter, options }
         },
@@ -379,71 +281,41 @@ fn subscribe(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>>
             user_properties,
         },
     );
-    (
-        packet_id(),
-        in_v5(version, properties),
-        vec(subscribe_filter(version), 1..5),
+    (packet_id(), in_v5(version, properties), vec(subscribe_filter(version), 1..5)).prop_map(
+        |(packet_id, properties, filters)| {
+            Packet::Subscribe(Subscribe { packet_id, properties, filters })
+        },
     )
-        .prop_map(|(packet_id, properties, filters)| {
-            Packet::Subscribe(Subscribe {
-                packet_id,
-                properties,
-                filters,
-            })
-        })
 }
 
 fn suback(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
     let reasons: &[u8] = match version {
         ProtocolVersion::V3_1 => &[0, 1, 2],
         ProtocolVersion::V3_1_1 => &[0, 1, 2, 0x80],
-        ProtocolVersion::V5 => &[
-            0, 1, 2, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2,
-        ],
+        ProtocolVersion::V5 => &[0, 1, 2, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2],
     };
-    (
-        packet_id(),
-        in_v5(version, ack_properties()),
-        vec(reason(reasons), 1..5),
+    (packet_id(), in_v5(version, ack_properties()), vec(reason(reasons), 1..5)).prop_map(
+        |(packet_id, properties, reasons)| {
+            Packet::SubAck(SubAck { packet_id, properties, reasons })
+        },
     )
-        .prop_map(|(packet_id, properties, reasons)| {
-            Packet::SubAck(SubAck {
-                packet_id,
-                properties,
-                reasons,
-            })
-        })
 }
 
 fn unsubscribe(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
-    (
-        packet_id(),
-        in_v5(version, user_properties()),
-        vec(filter(), 1..5),
+    (packet_id(), in_v5(version, user_properties()), vec(filter(), 1..5)).prop_map(
+        |(packet_id, user_properties, filters)| {
+            Packet::Unsubscribe(Unsubscribe { packet_id, user_properties, filters })
+        },
     )
-        .prop_map(|(packet_id, user_properties, filters)| {
-            Packet::Unsubscribe(Unsubscribe {
-                packet_id,
-                user_properties,
-                filters,
-            })
-        })
 }
 
 fn unsuback(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
     let reasons = vec(reason(&[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91]), 1..5);
-    (
-        packet_id(),
-        in_v5(version, ack_properties()),
-        in_v5(version, reasons),
+    (packet_id(), in_v5(version, ack_properties()), in_v5(version, reasons)).prop_map(
+        |(packet_id, properties, reasons)| {
+            Packet::UnsubAck(UnsubAck { packet_id, properties, reasons })
+        },
     )
-        .prop_map(|(packet_id, properties, reasons)| {
-            Packet::UnsubAck(UnsubAck {
-                packet_id,
-                properties,
-                reasons,
-            })
-        })
 }
 
 fn disconnect(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
@@ -461,10 +333,7 @@ fn disconnect(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>
 }
 
 fn auth() -> impl Strategy<Value = Packet<'static>> {
-    let empty = Auth {
-        reason: ReasonCode::Success,
-        properties: AuthProperties::default(),
-    };
+    let empty = Auth { reason: ReasonCode::Success, properties: AuthProperties::default() };
     prop_oneof![
         1 => Just(Packet::Auth(empty)),
         4 => (reason(&[0x00, 0x18, 0x19]), auth_properties())

@@ -45,11 +45,7 @@ fn expected<'a>(
         flags: how.flags,
         topic,
         packet_id: how.packet_id,
-        properties: if has_properties {
-            properties
-        } else {
-            PublishProperties::default()
-        },
+        properties: if has_properties { properties } else { PublishProperties::default() },
         payload: publication.payload,
     }
 }
@@ -120,24 +116,16 @@ fn user_properties_between_others_are_found_and_forwarded() {
     ]
     .concat();
     let packet = decode_whole(&bytes, ProtocolVersion::V5).unwrap();
-    let Packet::Publish(publish) = &packet else {
-        panic!("{packet:?}")
-    };
+    let Packet::Publish(publish) = &packet else { panic!("{packet:?}") };
     let pairs = [("a", "1"), ("b", "2"), ("a", "3")];
     assert!(publish.properties.user_properties.iter().eq(pairs));
-    assert_eq!(
-        format!("{:?}", publish.properties.user_properties),
-        r#"["a", "b", "a"]"#
-    );
+    assert_eq!(format!("{:?}", publish.properties.user_properties), r#"["a", "b", "a"]"#);
 
     let mut forwarded = Vec::new();
     publish.properties.encode_forwarded(&mut forwarded);
     let forwarded = PublishProperties::decode_forwarded(&forwarded);
     assert!(forwarded.user_properties.iter().eq(pairs));
-    assert_eq!(
-        forwarded.user_properties,
-        publish.properties.user_properties
-    );
+    assert_eq!(forwarded.user_properties, publish.properties.user_properties);
     assert_eq!(forwarded.content_type, Some("&"));
     assert_eq!(forwarded.message_expiry_interval, None);
     assert_eq!(forwarded.topic_alias, None);
@@ -151,10 +139,7 @@ fn user_properties_between_others_are_found_and_forwarded() {
 
 #[test]
 fn properties_that_are_not_well_formed_are_shown_as_none() {
-    assert_eq!(
-        PublishProperties::decode_forwarded(b"\xFF?"),
-        PublishProperties::default()
-    );
+    assert_eq!(PublishProperties::decode_forwarded(b"\xFF?"), PublishProperties::default());
     assert_eq!(UserProperties::NONE.iter().count(), 0);
 }
 

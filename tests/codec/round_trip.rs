@@ -24,11 +24,7 @@ fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
 fn decode_anything(bytes: &[u8]) {
     let limits = DecodeLimits::default();
     let decoded = VERSIONS.map(|version| decode(bytes, version, &limits));
-    for decoded in decoded
-        .into_iter()
-        .chain([decode_connect(bytes, &limits)])
-        .flatten()
-    {
+    for decoded in decoded.into_iter().chain([decode_connect(bytes, &limits)]).flatten() {
         match decoded {
             Decoded::Packet { length, .. } => assert!((2..=bytes.len()).contains(&length)),
             Decoded::More { at_least } => {
@@ -137,10 +133,7 @@ proptest! {
 /// Topics of every length: the scan of a Topic Name goes by chunks.
 #[test]
 fn a_wildcard_is_found_wherever_it_is() {
-    let limits = DecodeLimits {
-        topic_levels_max: 2,
-        ..DecodeLimits::default()
-    };
+    let limits = DecodeLimits { topic_levels_max: 2, ..DecodeLimits::default() };
     for length in 1..300_u16 {
         let publish = |position: u16, byte: u8| {
             let mut topic = vec![b'x'; usize::from(length)];
@@ -154,10 +147,7 @@ fn a_wildcard_is_found_wherever_it_is() {
             let is_valid =
                 |byte| decode(&publish(position, byte), ProtocolVersion::V3_1_1, &limits).is_ok();
             assert!(is_valid(b'y'), "{length}");
-            assert!(
-                !is_valid(b'+') && !is_valid(b'#') && !is_valid(0),
-                "{length}"
-            );
+            assert!(!is_valid(b'+') && !is_valid(b'#') && !is_valid(0), "{length}");
             assert_eq!(is_valid(b'/'), position == 0, "{length}");
         }
     }

@@ -25,11 +25,7 @@ fn listening(certificate: &Path, key: &Path) -> Place {
 
 /// TLS listeners that ask for certificates.
 fn asking(pki: &Pki, client_auth: &str) -> Place {
-    let crl: Vec<_> = pki
-        .crl
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let crl: Vec<_> = pki.crl.iter().map(|path| path.display().to_string()).collect();
     listening(&pki.server.chain, &pki.server.key)
         .set(format!("tls.client_ca={}", pki.ca.display()))
         .set(format!("tls.crl={}", crl.join(",")))
@@ -50,10 +46,7 @@ fn both(
         packet.password = Some(password.as_bytes());
     }
     let connected = tls.connect(program.address("mqtts"), packet);
-    (
-        answer.map(|answer| answer.status),
-        connected.map(|(_, reason)| reason),
-    )
+    (answer.map(|answer| answer.status), connected.map(|(_, reason)| reason))
 }
 
 #[test]
@@ -68,10 +61,7 @@ fn the_common_name_of_a_right_certificate_is_the_user_name() {
             for (pair, name) in [(&pki.device, "device-1"), (&pki.other_device, "device-2")] {
                 let tls = Tls::new(&pki.ca, version, Some(pair));
                 let (status, reason) = both(&program, &tls, None);
-                assert_eq!(
-                    (status.unwrap(), reason.unwrap()),
-                    (200, ReasonCode::Success)
-                );
+                assert_eq!((status.unwrap(), reason.unwrap()), (200, ReasonCode::Success));
                 let event: serde_json::Value =
                     serde_json::from_slice(&watcher.message().payload).unwrap();
                 assert_eq!(
@@ -116,10 +106,7 @@ fn without_a_certificate_a_password_is_needed_or_nothing_helps() {
         let place = asking(&pki, "optional");
         let program = place.start();
         let (status, reason) = both(&program, &tls, Some(&login));
-        assert_eq!(
-            (status.unwrap(), reason.unwrap()),
-            (200, ReasonCode::Success)
-        );
+        assert_eq!((status.unwrap(), reason.unwrap()), (200, ReasonCode::Success));
         let (status, reason) = both(&program, &tls, None);
         assert_eq!(status.unwrap(), 401);
         assert_eq!(reason.unwrap(), ReasonCode::BadUserNameOrPassword);
@@ -176,10 +163,7 @@ fn the_server_key_may_be_pkcs_8_pkcs_1_or_sec1() {
         for version in VERSIONS {
             let tls = Tls::new(&pki.ca, version, None);
             let (status, reason) = both(&program, &tls, Some(&format!("ops:{PASSWORD}")));
-            assert_eq!(
-                (status.unwrap(), reason.unwrap()),
-                (200, ReasonCode::Success)
-            );
+            assert_eq!((status.unwrap(), reason.unwrap()), (200, ReasonCode::Success));
         }
     }
 }
@@ -194,10 +178,7 @@ fn tls_1_2_can_be_refused() {
     let (status, reason) = both(&program, &old, Some(&login));
     assert!(status.is_err() && reason.is_err());
     let (status, reason) = both(&program, &new, Some(&login));
-    assert_eq!(
-        (status.unwrap(), reason.unwrap()),
-        (200, ReasonCode::Success)
-    );
+    assert_eq!((status.unwrap(), reason.unwrap()), (200, ReasonCode::Success));
 }
 
 #[test]
@@ -215,11 +196,7 @@ fn curl_with_a_certificate_of_its_own_makes_both_calls() {
     let Pair { chain, key } = &pki.device;
     for (arguments, target, body) in [
         (&[][..], "client-id/demo/status", r#"{"online":true}"#),
-        (
-            &["-X", "POST"],
-            "client-id/demo/status",
-            r#"{"online":true}"#,
-        ),
+        (&["-X", "POST"], "client-id/demo/status", r#"{"online":true}"#),
         (
             &["-X", "POST"],
             "keep-alive?client-id=demo&interval=120",
@@ -232,14 +209,7 @@ fn curl_with_a_certificate_of_its_own_makes_both_calls() {
         ),
     ] {
         let output = Command::new("curl")
-            .args([
-                "--silent",
-                "--show-error",
-                "--fail",
-                "--max-time",
-                "20",
-                "--tlsv1.2",
-            ])
+            .args(["--silent", "--show-error", "--fail", "--max-time", "20", "--tlsv1.2"])
             .arg("--cacert")
             .arg(&pki.ca)
             .arg("--cert")

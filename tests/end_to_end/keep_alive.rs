@@ -85,18 +85,9 @@ fn wrong_parameters_are_answered_with_400_and_change_nothing() {
         ("?client-id=&interval=60", "missing_parameter"),
         ("?client-id=demo&interval=", "missing_parameter"),
         ("?client_id=demo&interval=60", "missing_parameter"),
-        (
-            "?client-id=demo&client-id=demo&interval=60",
-            "duplicate_parameter",
-        ),
-        (
-            "?client-id=demo&interval=60&interval=90",
-            "duplicate_parameter",
-        ),
-        (
-            "?client-id=demo&client%2Did=&interval=60",
-            "duplicate_parameter",
-        ),
+        ("?client-id=demo&client-id=demo&interval=60", "duplicate_parameter"),
+        ("?client-id=demo&interval=60&interval=90", "duplicate_parameter"),
+        ("?client-id=demo&client%2Did=&interval=60", "duplicate_parameter"),
         ("?client-id=%&interval=60", "invalid_client_id"),
         ("?client-id=demo%2&interval=60", "invalid_client_id"),
         ("?client-id=%zz&interval=60", "invalid_client_id"),
@@ -161,10 +152,7 @@ fn a_client_id_of_many_bytes_is_found() {
         let id = "x".repeat(length);
         let line = format!("POST /keep-alive?client-id={id}&interval=45");
         assert_eq!(program.call(&line).status, 400);
-        assert_eq!(
-            program.call(&format!("GET /client-id/{id}/status")).status,
-            400
-        );
+        assert_eq!(program.call(&format!("GET /client-id/{id}/status")).status, 400);
     }
 }
 
@@ -213,10 +201,7 @@ fn it_is_called_by_post_alone_and_in_both_versions_of_http() {
     let old =
         format!("POST {target} HTTP/1.0\r\nContent-Length: 0\r\nAuthorization: {login}\r\n\r\n");
     let answer = program.send(old);
-    assert_eq!(
-        answer.outcome(),
-        (200, r#"{"success":true,"keepalive":60}"#)
-    );
+    assert_eq!(answer.outcome(), (200, r#"{"success":true,"keepalive":60}"#));
     assert!(answer.head.starts_with("HTTP/1.0 200"), "{}", answer.head);
     change(&mut watcher);
 
@@ -255,15 +240,9 @@ fn a_silent_client_is_disconnected_not_before_its_time_and_a_longer_keep_alive_s
     assert!(silent_for(&program, "silent") >= Duration::from_secs(3));
     assert!(!program.is_online("silent"));
 
-    saved
-        .stream
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
+    saved.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let nothing = saved.try_receive(|packet| panic!("nothing expected, not {packet:?}"));
     let kind = nothing.unwrap_err().kind();
-    assert!(
-        matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut),
-        "{kind:?}"
-    );
+    assert!(matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{kind:?}");
     assert!(program.is_online("saved"));
 }

@@ -49,11 +49,7 @@ impl Drop for Running {
 #[test]
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 fn mosquitto_pub_and_sub_exchange_messages() {
-    if Command::new("mosquitto_sub")
-        .arg("--help")
-        .output()
-        .is_err()
-    {
+    if Command::new("mosquitto_sub").arg("--help").output().is_err() {
         eprintln!("LEFT OUT: mosquitto-clients is not installed");
         return;
     }
@@ -81,11 +77,7 @@ fn mosquitto_pub_and_sub_exchange_messages() {
                 }
                 let output = listening.output();
                 let expected = format!("mosquitto/test {qos} first\nmosquitto/test {qos} second\n");
-                assert_eq!(
-                    String::from_utf8_lossy(&output.stdout),
-                    expected,
-                    "{output:?}"
-                );
+                assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{output:?}");
                 while subscribed(&program) {
                     thread::sleep(Duration::from_millis(5));
                 }
@@ -97,8 +89,6 @@ fn mosquitto_pub_and_sub_exchange_messages() {
 /// Whether anybody subscribes, as the metrics have it.
 fn subscribed(program: &Program) -> bool {
     let metrics = program.call("GET /metrics").body;
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("hearthmq_subscriptions "));
+    let line = metrics.lines().find_map(|line| line.strip_prefix("hearthmq_subscriptions "));
     line.expect("the metric is there") != "0"
 }

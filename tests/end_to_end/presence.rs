@@ -86,8 +86,7 @@ fn a_client_may_not_publish_events() {
     let connected = event(&mut watcher);
     let forged = connected.to_string().replace("liar", "victim");
     for id in [None, Some(1)] {
-        liar.publish("$events/client_connected", forged.as_bytes(), id)
-            .unwrap();
+        liar.publish("$events/client_connected", forged.as_bytes(), id).unwrap();
     }
     let refused = liar.receive(|packet| match packet {
         hearthmq::mqtt::Packet::PubAck(ack) => ack.reason,

@@ -64,10 +64,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let place = Self {
-            dir: tempfile::tempdir().unwrap(),
-            options: Vec::new(),
-        };
+        let place = Self { dir: tempfile::tempdir().unwrap(), options: Vec::new() };
         fs::create_dir(place.path("data")).unwrap();
         static HASH: OnceLock<String> = OnceLock::new();
         let hash = HASH.get_or_init(|| hash_password(PASSWORD.as_bytes()));
@@ -122,11 +119,8 @@ impl Place {
             }
             lines.join("\n")
         });
-        let mut program = Program {
-            child,
-            reader: Mutex::new(Some(reader)),
-            addresses: Vec::new(),
-        };
+        let mut program =
+            Program { child, reader: Mutex::new(Some(reader)), addresses: Vec::new() };
         // HTTP comes last, and HTTPS behind it.
         let last = match self.options.iter().any(|set| set.starts_with("http.https")) {
             true => "https",
@@ -188,10 +182,7 @@ impl Program {
     }
 
     pub(crate) fn is_online(&self, client_id: &str) -> bool {
-        match self
-            .call(&format!("GET /client-id/{client_id}/status"))
-            .outcome()
-        {
+        match self.call(&format!("GET /client-id/{client_id}/status")).outcome() {
             (200, r#"{"online":true}"#) => true,
             (200, r#"{"online":false}"#) => false,
             other => panic!("{other:?}"),

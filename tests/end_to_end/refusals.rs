@@ -9,10 +9,8 @@ use crate::{
     program::{PASSWORD, Place},
 };
 
-const CALLS: [&str; 2] = [
-    "POST /keep-alive?client-id=demo&interval=60",
-    "GET /client-id/demo/status",
-];
+const CALLS: [&str; 2] =
+    ["POST /keep-alive?client-id=demo&interval=60", "GET /client-id/demo/status"];
 
 #[test]
 fn no_or_wrong_credentials_are_answered_with_401_and_how_to_give_them() {
@@ -37,27 +35,15 @@ fn no_or_wrong_credentials_are_answered_with_401_and_how_to_give_them() {
         for line in CALLS {
             let answer = program.call_as(authorization.as_deref(), line);
             let failure = answer.failure();
-            assert_eq!(
-                failure,
-                (401, "unauthenticated".into()),
-                "{authorization:?}"
-            );
+            assert_eq!(failure, (401, "unauthenticated".into()), "{authorization:?}");
             // Exactly so, the name of the header included.
             let challenge = "www-authenticate: Basic realm=\"hearthmq\", charset=\"UTF-8\"";
-            let head = answer
-                .head
-                .lines()
-                .find(|line| line.len() == challenge.len());
+            let head = answer.head.lines().find(|line| line.len() == challenge.len());
             assert!(head.is_some_and(|line| line.eq_ignore_ascii_case(challenge)));
         }
     }
     for line in CALLS {
-        assert_eq!(
-            program
-                .call_as(Some(&right.replace("Basic", "bAsIc")), line)
-                .status,
-            200
-        );
+        assert_eq!(program.call_as(Some(&right.replace("Basic", "bAsIc")), line).status, 200);
     }
 }
 
@@ -90,10 +76,7 @@ fn without_permission_the_answer_is_403_whether_or_not_the_client_is_there() {
     let login = basic(&format!("limited:{PASSWORD}"));
     let wrong = program.call_as(Some(&login), "POST /keep-alive?client-id=demo&interval=1");
     assert_eq!(wrong.failure().0, 400);
-    let away = program.call_as(
-        Some(&login),
-        "POST /keep-alive?client-id=allowed-2&interval=60",
-    );
+    let away = program.call_as(Some(&login), "POST /keep-alive?client-id=allowed-2&interval=60");
     assert_eq!(away.failure(), (404, "client_not_online".into()));
 }
 
@@ -118,15 +101,11 @@ fn over_the_rate_of_an_account_or_an_address_is_429_with_when_to_try_again() {
 
 #[test]
 fn repeated_failures_are_429_even_with_the_right_password() {
-    let place = Place::new()
-        .set("auth.throttle.failures_max=3")
-        .set("auth.throttle.refusal_secs=60");
+    let place =
+        Place::new().set("auth.throttle.failures_max=3").set("auth.throttle.refusal_secs=60");
     let program = place.start();
     for _ in 0..3 {
-        assert_eq!(
-            program.call_as(Some(&basic("ops:wrong")), CALLS[1]).status,
-            401
-        );
+        assert_eq!(program.call_as(Some(&basic("ops:wrong")), CALLS[1]).status, 401);
     }
     let answer = program.call(CALLS[1]);
     assert_eq!(answer.failure(), (429, "too_many_requests".into()));
@@ -143,9 +122,7 @@ fn while_the_broker_shuts_down_calls_are_answered_with_503() {
     deaf.subscribe("much", QoS::AtMostOnce);
     let mut publisher = program.client("publisher");
     for _ in 0..15 {
-        publisher
-            .publish("much", &vec![0; 1_000_000], None)
-            .unwrap();
+        publisher.publish("much", &vec![0; 1_000_000], None).unwrap();
     }
     publisher.ping();
     program.signal("-TERM");

@@ -26,10 +26,7 @@ fn publish_until_the_end(mut client: Client, name: &str) -> u32 {
             let id = u16::try_from(sent % WINDOW + 1).unwrap();
             let payload = format!("{name} {sent}");
             // The broker may have gone; what it still said is read below.
-            if client
-                .publish("load", payload.as_bytes(), Some(id))
-                .is_err()
-            {
+            if client.publish("load", payload.as_bytes(), Some(id)).is_err() {
                 break;
             }
             sent += 1;
@@ -109,14 +106,8 @@ fn under_load_whatever_was_acknowledged_arrives_before_everybody_is_told_and_the
     let began = Instant::now();
     program.signal("-TERM");
     old.expect_disconnect(ReasonCode::ServerShuttingDown);
-    let published: Vec<_> = publishers
-        .into_iter()
-        .map(|it| it.join().unwrap())
-        .collect();
-    let received: Vec<_> = subscribers
-        .into_iter()
-        .map(|it| it.join().unwrap())
-        .collect();
+    let published: Vec<_> = publishers.into_iter().map(|it| it.join().unwrap()).collect();
+    let received: Vec<_> = subscribers.into_iter().map(|it| it.join().unwrap()).collect();
     assert_eq!(program.wait(Duration::from_secs(10)).code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(10));
 
@@ -124,10 +115,7 @@ fn under_load_whatever_was_acknowledged_arrives_before_everybody_is_told_and_the
         assert!(acknowledged > 0);
         for messages in &received {
             let lost = (0..acknowledged).find(|n| !messages.contains(&format!("{name} {n}")));
-            assert_eq!(
-                lost, None,
-                "{name} was told that {acknowledged} messages are safe"
-            );
+            assert_eq!(lost, None, "{name} was told that {acknowledged} messages are safe");
         }
     }
 }
@@ -145,11 +133,7 @@ fn an_idle_http_connection_does_not_hold_the_end_up() {
     program.signal("-TERM");
     let began = Instant::now();
     assert_eq!(program.wait(Duration::from_secs(10)).code(), Some(0));
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(exchange(idle, kept).is_err());
 }
 
@@ -161,9 +145,7 @@ fn a_client_that_does_not_read_is_cut_off_at_the_deadline() {
     deaf.subscribe("much", QoS::AtMostOnce);
     let mut publisher = program.client("publisher");
     for _ in 0..15 {
-        publisher
-            .publish("much", &vec![0; 1_000_000], None)
-            .unwrap();
+        publisher.publish("much", &vec![0; 1_000_000], None).unwrap();
     }
     publisher.ping();
     program.signal("-TERM");

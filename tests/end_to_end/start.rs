@@ -56,10 +56,7 @@ fn a_certificate_that_cannot_be_read_is_named() {
     fs::write(place.path("no.crt"), "not a certificate").unwrap();
     let output = place.run();
     let said = complaint(&output);
-    assert!(
-        said.contains("no.crt") && said.contains("BEGIN CERTIFICATE"),
-        "{said}"
-    );
+    assert!(said.contains("no.crt") && said.contains("BEGIN CERTIFICATE"), "{said}");
 }
 
 #[test]
@@ -68,9 +65,6 @@ fn two_brokers_do_not_share_a_data_directory() {
     let program = place.start();
     let output = place.run();
     let said = complaint(&output);
-    assert!(
-        said.contains("data") && said.contains("another broker"),
-        "{said}"
-    );
+    assert!(said.contains("data") && said.contains("another broker"), "{said}");
     assert!(!program.is_online("anybody"), "the first one goes on");
 }

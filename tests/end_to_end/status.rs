@@ -29,11 +29,7 @@ fn an_id_is_one_percent_encoded_segment_of_the_path() {
         ("漢🔥", "%E6%BC%A2%F0%9F%94%A5"),
     ] {
         for method in ["GET", "POST"] {
-            let ask = || {
-                program
-                    .call(&format!("{method} /client-id/{encoded}/status"))
-                    .body
-            };
+            let ask = || program.call(&format!("{method} /client-id/{encoded}/status")).body;
             assert_eq!(ask(), r#"{"online":false}"#, "{id}");
             let mut client = program.client(id);
             assert_eq!(ask(), r#"{"online":true}"#, "{id}");
@@ -79,10 +75,7 @@ fn it_is_asked_by_get_and_post_and_in_both_versions_of_http() {
         assert_eq!(answer.header("allow"), "GET, POST");
     }
     let head = program.call("HEAD /client-id/a/status");
-    assert_eq!(
-        (head.outcome(), head.header("allow")),
-        ((405, ""), "GET, POST")
-    );
+    assert_eq!((head.outcome(), head.header("allow")), ((405, ""), "GET, POST"));
     let login = basic(&format!("ops:{PASSWORD}"));
     let old = format!("GET /client-id/a/status HTTP/1.0\r\nAuthorization: {login}\r\n\r\n");
     let answer = program.send(old);

@@ -36,9 +36,7 @@ impl Tls {
         certificate: Option<&Pair>,
     ) -> Self {
         let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_file(ca).unwrap())
-            .unwrap();
+        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])

@@ -32,9 +32,7 @@ async fn an_alias_is_set_by_a_repeated_publish_too() {
     let mut client = Client::connected(&broker, connect("c")).await;
     client.publish(publish_2(1, "a", "x")).await;
     client.receive(|_| ()).await;
-    client
-        .publish(aliased(dup(publish_2(1, "a", "x")), 3))
-        .await;
+    client.publish(aliased(dup(publish_2(1, "a", "x")), 3)).await;
     client.receive(|_| ()).await;
     client.subscribe("a", QOS_0).await;
     client.publish(aliased(publish("", "y"), 3)).await;
@@ -62,12 +60,8 @@ async fn an_alias_of_0_or_over_the_maximum_ends_the_connection() {
         let mut client = Client::connected(&broker, connect("c")).await;
         // Built by hand, since an alias of 0 cannot be encoded.
         let [high, low] = alias.to_be_bytes();
-        client
-            .send_bytes(&[0x30, 8, 0, 1, b't', 3, 0x23, high, low, b'x'])
-            .await;
-        client
-            .expect_disconnect(ReasonCode::TopicAliasInvalid)
-            .await;
+        client.send_bytes(&[0x30, 8, 0, 1, b't', 3, 0x23, high, low, b'x']).await;
+        client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
     }
     let mut client = Client::connected(&broker, connect("c")).await;
     client.publish(aliased(publish("t", "x"), 5)).await;
@@ -96,9 +90,7 @@ async fn the_broker_uses_as_many_aliases_as_the_client_takes() {
     // A new connection knows no alias, also for what is sent again.
     client.vanish().await;
     let mut client = Client::connected(&broker, packet).await;
-    client
-        .expect_publish(aliased(dup(publish_1(1, "b", "x")), 1))
-        .await;
+    client.expect_publish(aliased(dup(publish_1(1, "b", "x")), 1)).await;
     broker.publish("b", b"y", QOS_0, false).await.unwrap();
     client.expect_publish(aliased(publish("", "y"), 1)).await;
 }
@@ -125,10 +117,7 @@ async fn a_message_that_was_not_sent_defines_no_alias() {
     packet.properties.maximum_packet_size = Some(30);
     let mut client = Client::connected(&broker, packet).await;
     client.subscribe("t", QOS_0).await;
-    broker
-        .publish("t", &[b'x'; 100], QOS_0, false)
-        .await
-        .unwrap();
+    broker.publish("t", &[b'x'; 100], QOS_0, false).await.unwrap();
     broker.publish("t", b"x", QOS_0, false).await.unwrap();
     client.expect_publish(aliased(publish("t", "x"), 1)).await;
 }
@@ -144,10 +133,7 @@ async fn a_message_that_fits_without_an_alias_is_sent_without() {
     client.subscribe("t", QOS_0).await;
     let fits = "x".repeat(30 - 2 - 3 - 1);
     for _ in 0..2 {
-        broker
-            .publish("t", fits.as_bytes(), QOS_0, false)
-            .await
-            .unwrap();
+        broker.publish("t", fits.as_bytes(), QOS_0, false).await.unwrap();
         client.expect_publish(publish("t", &fits)).await;
     }
     broker.publish("t", b"x", QOS_0, false).await.unwrap();

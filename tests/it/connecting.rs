@@ -103,9 +103,7 @@ async fn an_empty_client_identifier_is_replaced_and_told() {
         client.send(Packet::Connect(Box::new(connect("")))).await;
         let client_id = client
             .receive(|packet| {
-                let Packet::ConnAck(ack) = packet else {
-                    panic!("{packet:?}")
-                };
+                let Packet::ConnAck(ack) = packet else { panic!("{packet:?}") };
                 let assigned = ack.properties.assigned_client_identifier;
                 assigned.expect("an identifier").to_owned()
             })
@@ -129,12 +127,8 @@ async fn an_empty_client_identifier_needs_clean_session_in_mqtt_3_1_1() {
     let broker = world().await;
     Client::connected(&broker, connect_in(V3_1_1, "")).await;
     let mut client = Client::new(&broker, V3_1_1);
-    client
-        .send_bytes(&bytes_of(connect_lasting("", V3_1_1)))
-        .await;
-    client
-        .expect_refused(ReasonCode::ClientIdentifierNotValid)
-        .await;
+    client.send_bytes(&bytes_of(connect_lasting("", V3_1_1))).await;
+    client.expect_refused(ReasonCode::ClientIdentifierNotValid).await;
 }
 
 /// MQTT 3.1, section 3.1: an identifier has 1 to 23 characters there, of which only the lower
@@ -144,9 +138,7 @@ async fn an_empty_client_identifier_is_refused_in_mqtt_3_1() {
     let broker = world().await;
     let mut client = Client::new(&broker, V3_1);
     client.send_bytes(&bytes_of(connect_in(V3_1, ""))).await;
-    client
-        .expect_refused(ReasonCode::ClientIdentifierNotValid)
-        .await;
+    client.expect_refused(ReasonCode::ClientIdentifierNotValid).await;
 }
 
 /// [MQTT-4.12.0-1]
@@ -157,9 +149,7 @@ async fn an_authentication_method_is_refused() {
     let mut packet = connect("c");
     packet.properties.authentication_method = Some("SCRAM-SHA-256");
     client.send(Packet::Connect(Box::new(packet))).await;
-    client
-        .expect_refused(ReasonCode::BadAuthenticationMethod)
-        .await;
+    client.expect_refused(ReasonCode::BadAuthenticationMethod).await;
 }
 
 #[actix_rt::test]
@@ -179,9 +169,7 @@ async fn what_comes_in_the_same_write_as_connect_is_handled_after_it() {
             ],
         );
         client.send_bytes(&bytes).await;
-        client
-            .receive(|p| assert!(matches!(p, Packet::ConnAck(_))))
-            .await;
+        client.receive(|p| assert!(matches!(p, Packet::ConnAck(_)))).await;
         client.expect(Packet::PingResp).await;
         client.expect_closed().await;
         subscriber.expect_publish(publish("t", "x")).await;
@@ -205,9 +193,7 @@ async fn packets_may_come_byte_by_byte() {
             client.send_bytes(&[byte]).await;
             tokio::task::yield_now().await;
         }
-        client
-            .receive(|p| assert!(matches!(p, Packet::ConnAck(_))))
-            .await;
+        client.receive(|p| assert!(matches!(p, Packet::ConnAck(_)))).await;
         client.expect(suback(1, &[ReasonCode::GrantedQoS2])).await;
         client.expect_publish(publish_2(1, "t", "payload")).await;
         client.expect(pubrec(2, ReasonCode::Success)).await;
@@ -232,9 +218,7 @@ async fn packets_may_be_split_anywhere() {
             client.send_bytes(&bytes[..split]).await;
             pass(std::time::Duration::from_millis(1)).await;
             client.send_bytes(&bytes[split..]).await;
-            client
-                .receive(|p| assert!(matches!(p, Packet::ConnAck(_))))
-                .await;
+            client.receive(|p| assert!(matches!(p, Packet::ConnAck(_)))).await;
             client.expect(suback(1, &[ReasonCode::Success])).await;
             client.expect_publish(publish("t", "payload")).await;
             client.expect(Packet::PingResp).await;
@@ -249,10 +233,8 @@ async fn many_packets_may_come_in_one_write() {
     subscriber.subscribe("t", QOS_0).await;
     let mut client = Client::connected(&broker, connect("c")).await;
     let payloads: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
-    let packets: Vec<_> = payloads
-        .iter()
-        .map(|payload| Packet::Publish(publish("t", payload)))
-        .collect();
+    let packets: Vec<_> =
+        payloads.iter().map(|payload| Packet::Publish(publish("t", payload))).collect();
     client.send_bytes(&bytes_in(V5, &packets)).await;
     for payload in &payloads {
         subscriber.expect_publish(publish("t", payload)).await;
@@ -264,9 +246,7 @@ async fn many_packets_may_come_in_one_write() {
 #[actix_rt::test]
 async fn a_packet_of_300_kilobytes_goes_through_unharmed() {
     let broker = world().await;
-    let payload: String = (0..300_000)
-        .map(|n| char::from(b'a' + (n % 26) as u8))
-        .collect();
+    let payload: String = (0..300_000).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
     for version in VERSIONS {
         for qos in [QOS_0, QOS_1, QOS_2] {
             let mut subscriber = Client::connected(&broker, connect_in(version, "s")).await;
@@ -340,10 +320,7 @@ async fn disconnect_closes_the_connection_and_ends_being_online() {
     for version in [V3_1, V3_1_1, V5] {
         let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client
-            .send_bytes(&bytes_in(
-                version,
-                &[disconnect(ReasonCode::Success), Packet::PingReq],
-            ))
+            .send_bytes(&bytes_in(version, &[disconnect(ReasonCode::Success), Packet::PingReq]))
             .await;
         client.expect_closed().await;
         assert!(!broker.online("c").await.unwrap());

@@ -12,13 +12,9 @@ async fn no_more_than_the_clients_receive_maximum_is_in_flight() {
     packet.properties.receive_maximum = Some(2);
     let mut client = Client::connected(&broker, packet).await;
     client.subscribe("t/#", QOS_2).await;
-    for (topic, qos) in [
-        ("t/1", QOS_2),
-        ("t/2", QOS_1),
-        ("t/3", QOS_1),
-        ("t/4", QOS_2),
-        ("t/0", QOS_0),
-    ] {
+    for (topic, qos) in
+        [("t/1", QOS_2), ("t/2", QOS_1), ("t/3", QOS_1), ("t/4", QOS_2), ("t/0", QOS_0)]
+    {
         broker.publish(topic, b"x", qos, false).await.unwrap();
     }
     client.expect_publish(publish_2(1, "t/1", "x")).await;
@@ -56,9 +52,7 @@ async fn what_is_sent_again_obeys_the_new_receive_maximum() {
     packet.properties.receive_maximum = Some(1);
     let mut client = Client::connected(&broker, packet).await;
     for number in 1..=3 {
-        client
-            .expect_publish(dup(publish_1(number, "t", "x")))
-            .await;
+        client.expect_publish(dup(publish_1(number, "t", "x"))).await;
         client.expect_nothing().await;
         client.send(puback(number, ReasonCode::Success)).await;
     }
@@ -84,9 +78,7 @@ async fn a_client_that_exceeds_the_brokers_receive_maximum_is_disconnected() {
     client.publish(publish_2(3, "t", "x")).await;
     client.expect(pubrec(3, ReasonCode::Success)).await;
     client.publish(publish_2(4, "t", "x")).await;
-    client
-        .expect_disconnect(ReasonCode::ReceiveMaximumExceeded)
-        .await;
+    client.expect_disconnect(ReasonCode::ReceiveMaximumExceeded).await;
     for _ in 0..3 {
         subscriber.expect_publish(publish("t", "x")).await;
     }
@@ -104,26 +96,15 @@ async fn a_message_larger_than_the_client_accepts_is_dropped_and_the_rest_goes_o
     // Type and length 2, topic 3, identifier 2, properties 1: 92 are left.
     let (fits, too_large) = ("x".repeat(92), "x".repeat(93));
     for qos in [QOS_0, QOS_1, QOS_2] {
-        broker
-            .publish("t", too_large.as_bytes(), qos, false)
-            .await
-            .unwrap();
+        broker.publish("t", too_large.as_bytes(), qos, false).await.unwrap();
     }
-    broker
-        .publish("t", too_large.as_bytes(), QOS_0, false)
-        .await
-        .unwrap();
+    broker.publish("t", too_large.as_bytes(), QOS_0, false).await.unwrap();
     client.expect_publish(publish("t", &too_large)).await;
     client.expect_publish(publish("t", &too_large)).await;
-    broker
-        .publish("t", fits.as_bytes(), QOS_2, false)
-        .await
-        .unwrap();
+    broker.publish("t", fits.as_bytes(), QOS_2, false).await.unwrap();
     client
         .receive(|packet| {
-            let Packet::Publish(publish) = packet else {
-                panic!("{packet:?}")
-            };
+            let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
             assert_eq!(publish.payload, fits.as_bytes());
         })
         .await;
@@ -131,18 +112,11 @@ async fn a_message_larger_than_the_client_accepts_is_dropped_and_the_rest_goes_o
     client.vanish().await;
     // Away, they wait, and are found too large when their turn comes.
     for payload in [&*too_large, "small"] {
-        broker
-            .publish("t", payload.as_bytes(), QOS_1, false)
-            .await
-            .unwrap();
+        broker.publish("t", payload.as_bytes(), QOS_1, false).await.unwrap();
     }
     let mut client = Client::connected(&broker, packet).await;
-    client
-        .receive(|p| assert!(matches!(p, Packet::Publish(p) if p.flags.dup)))
-        .await;
-    client
-        .receive(|p| assert!(matches!(p, Packet::Publish(p) if p.payload == b"small")))
-        .await;
+    client.receive(|p| assert!(matches!(p, Packet::Publish(p) if p.flags.dup))).await;
+    client.receive(|p| assert!(matches!(p, Packet::Publish(p) if p.payload == b"small"))).await;
     client.ping().await;
     assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 0);
 }
@@ -154,10 +128,7 @@ async fn what_is_too_large_for_the_new_connection_is_not_sent_again() {
     let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
     client.subscribe("t", QOS_1).await;
     for payload in ["x".repeat(200), "small".to_owned()] {
-        broker
-            .publish("t", payload.as_bytes(), QOS_1, false)
-            .await
-            .unwrap();
+        broker.publish("t", payload.as_bytes(), QOS_1, false).await.unwrap();
     }
     client.vanish().await;
     let mut packet = connect_lasting("c", V5);

@@ -86,14 +86,8 @@ async fn half_a_packet_is_no_packet() {
 async fn keep_alive_0_never_expires_and_cannot_be_changed() {
     let broker = world().await;
     let mut client = connected(&broker, 0).await;
-    assert_eq!(
-        broker.set_keep_alive("car", 30).await,
-        Err(ControlError::KeepAliveDisabled)
-    );
-    assert_eq!(
-        broker.set_keep_alive("car", 0).await,
-        Err(ControlError::InvalidInterval)
-    );
+    assert_eq!(broker.set_keep_alive("car", 30).await, Err(ControlError::KeepAliveDisabled));
+    assert_eq!(broker.set_keep_alive("car", 0).await, Err(ControlError::InvalidInterval));
     client.expect_nothing_for(secs(4 * 3600)).await;
     client.ping().await;
 }
@@ -101,17 +95,11 @@ async fn keep_alive_0_never_expires_and_cannot_be_changed() {
 #[actix_rt::test]
 async fn changing_the_keep_alive_of_a_client_that_is_not_connected_is_refused() {
     let broker = world().await;
-    assert_eq!(
-        broker.set_keep_alive("nobody", 30).await,
-        Err(ControlError::NotOnline)
-    );
+    assert_eq!(broker.set_keep_alive("nobody", 30).await, Err(ControlError::NotOnline));
     let mut client = Client::connected(&broker, connect_lasting("car", V5)).await;
     client.send(disconnect(ReasonCode::Success)).await;
     client.expect_closed().await;
-    assert_eq!(
-        broker.set_keep_alive("car", 30).await,
-        Err(ControlError::NotOnline)
-    );
+    assert_eq!(broker.set_keep_alive("car", 30).await, Err(ControlError::NotOnline));
 }
 
 #[actix_rt::test]
@@ -196,9 +184,7 @@ async fn a_client_that_asks_for_too_long_a_keep_alive_is_told_another() {
     client.send(Packet::Connect(Box::new(packet))).await;
     client
         .receive(|packet| {
-            let Packet::ConnAck(ack) = packet else {
-                panic!("{packet:?}")
-            };
+            let Packet::ConnAck(ack) = packet else { panic!("{packet:?}") };
             assert_eq!(ack.properties.server_keep_alive, Some(100));
         })
         .await;
@@ -220,11 +206,7 @@ async fn a_hundred_thousand_connections_are_given_up_neither_early_nor_late() {
             let packet = connect(&client_id);
             let keep_alive = 10 + (number % 50) as u16;
             let version = V3_1_1;
-            let connect = hearthmq::mqtt::Connect {
-                version,
-                keep_alive,
-                ..packet
-            };
+            let connect = hearthmq::mqtt::Connect { version, keep_alive, ..packet };
             client.send(Packet::Connect(Box::new(connect))).await;
             client.receive(|_| ()).await;
             if number % 2 == 0 {
@@ -241,10 +223,7 @@ async fn a_hundred_thousand_connections_are_given_up_neither_early_nor_late() {
         ended += 1;
     }
     assert_eq!(ended, CLIENTS);
-    assert_eq!(
-        broker.metrics().shard(0).keep_alive_timeouts.value(),
-        CLIENTS
-    );
+    assert_eq!(broker.metrics().shard(0).keep_alive_timeouts.value(), CLIENTS);
 }
 
 /// What can happen to a connection's Keep Alive.
@@ -276,17 +255,9 @@ impl Promises {
     fn change(&mut self, interval_secs: u16, now: u64) {
         self.interval_millis = u64::from(interval_secs) * 1000;
         let new = self.interval_millis * 3 / 2;
-        let kept_promise = if self.deadline < now + new {
-            self.deadline
-        } else {
-            now + new
-        };
+        let kept_promise = if self.deadline < now + new { self.deadline } else { now + new };
         let from_last = self.last + new;
-        self.deadline = if from_last > kept_promise {
-            from_last
-        } else {
-            kept_promise
-        };
+        self.deadline = if from_last > kept_promise { from_last } else { kept_promise };
     }
 }
 

@@ -12,12 +12,7 @@ use tokio::net::TcpStream;
 use super::support::{Client, builder, generous, packets::*, secs, world_within};
 
 fn dropped(broker: &Broker, reason: DropReason) -> u64 {
-    broker
-        .metrics()
-        .shard(0)
-        .messages_dropped
-        .of(reason)
-        .value()
+    broker.metrics().shard(0).messages_dropped.of(reason).value()
 }
 
 /// Somebody whom nothing of all this concerns.
@@ -42,11 +37,8 @@ async fn one_subscription_too_many_is_refused_and_the_others_stay() {
         client.subscribe("a", QOS_0).await;
         let filters = vec![filter("b", QOS_1), filter("c", QOS_1), filter("a", QOS_2)];
         client.send(subscribe(1, filters)).await;
-        let refused = if version == V5 {
-            ReasonCode::QuotaExceeded
-        } else {
-            ReasonCode::UnspecifiedError
-        };
+        let refused =
+            if version == V5 { ReasonCode::QuotaExceeded } else { ReasonCode::UnspecifiedError };
         let answers = [ReasonCode::GrantedQoS1, refused, ReasonCode::GrantedQoS2];
         client.expect(suback(1, &answers)).await;
         broker.publish("c", b"x", QOS_0, false).await.unwrap();
@@ -72,10 +64,7 @@ async fn after_five_messages(queue_full: QueueFull) -> (Broker, Vec<String>) {
     client.subscribe("t", QOS_1).await;
     client.vanish().await;
     for payload in ["1", "2", "3", "4", "5"] {
-        broker
-            .publish("t", payload.as_bytes(), QOS_1, false)
-            .await
-            .unwrap();
+        broker.publish("t", payload.as_bytes(), QOS_1, false).await.unwrap();
     }
     assert_unharmed(&broker, &mut bystander).await;
     assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 3);
@@ -109,24 +98,15 @@ async fn a_queue_is_bounded_in_bytes_as_well() {
     client.subscribe("t", QOS_1).await;
     client.vanish().await;
     for byte in [b'1', b'2', b'3'] {
-        broker
-            .publish("t", &[byte; 400], QOS_1, false)
-            .await
-            .unwrap();
+        broker.publish("t", &[byte; 400], QOS_1, false).await.unwrap();
     }
     let totals = || {
         let metrics = broker.metrics();
-        (
-            metrics.totals().queue_messages.value(),
-            metrics.totals().queue_bytes.value(),
-        )
+        (metrics.totals().queue_messages.value(), metrics.totals().queue_bytes.value())
     };
     assert_eq!(totals(), (2, 802));
     // What could never fit does not displace what does.
-    broker
-        .publish("t", &[b'4'; 1001], QOS_1, false)
-        .await
-        .unwrap();
+    broker.publish("t", &[b'4'; 1001], QOS_1, false).await.unwrap();
     assert_eq!(dropped(&broker, DropReason::QueueFull), 2);
     let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
     assert_eq!(client.receive_payload().await, "2".repeat(400));
@@ -147,10 +127,7 @@ async fn all_queues_together_are_bounded() {
     for (topic, count) in [("a", 4), ("b", 1), ("b", 2)] {
         for number in 0..count {
             let payload = format!("{number}");
-            broker
-                .publish(topic, payload.as_bytes(), QOS_1, false)
-                .await
-                .unwrap();
+            broker.publish(topic, payload.as_bytes(), QOS_1, false).await.unwrap();
         }
     }
     let queued = async |client_id| broker.client(client_id).await.unwrap().unwrap().queued;
@@ -167,18 +144,9 @@ async fn a_message_that_cannot_fit_beside_the_other_queues_displaces_nothing() {
         client.subscribe(client_id, QOS_1).await;
         client.vanish().await;
     }
-    broker
-        .publish("a", &[b'x'; 700], QOS_1, false)
-        .await
-        .unwrap();
-    broker
-        .publish("b", &[b'x'; 100], QOS_1, false)
-        .await
-        .unwrap();
-    broker
-        .publish("b", &[b'x'; 500], QOS_1, false)
-        .await
-        .unwrap();
+    broker.publish("a", &[b'x'; 700], QOS_1, false).await.unwrap();
+    broker.publish("b", &[b'x'; 100], QOS_1, false).await.unwrap();
+    broker.publish("b", &[b'x'; 500], QOS_1, false).await.unwrap();
     assert_eq!(broker.client("b").await.unwrap().unwrap().queued, 1);
     assert_eq!(dropped(&broker, DropReason::QueueFull), 1);
 }
@@ -217,9 +185,7 @@ async fn retained_messages_are_bounded_in_number() {
         (5, "a", "", ReasonCode::NoMatchingSubscribers),
         (6, "c", "x", ReasonCode::NoMatchingSubscribers),
     ] {
-        client
-            .publish(retained(publish_1(packet_id, topic, payload)))
-            .await;
+        client.publish(retained(publish_1(packet_id, topic, payload))).await;
         client.expect(puback(packet_id, reason)).await;
     }
     client.publish(retained(publish_2(7, "d", "x"))).await;
@@ -236,17 +202,11 @@ async fn retained_messages_are_bounded_in_bytes() {
     let mut client = Client::connected(&broker, connect("c")).await;
     let large = "x".repeat(60);
     client.publish(retained(publish_1(1, "a", &large))).await;
-    client
-        .expect(puback(1, ReasonCode::NoMatchingSubscribers))
-        .await;
+    client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
     client.publish(retained(publish_1(2, "b", &large))).await;
     client.expect(puback(2, ReasonCode::QuotaExceeded)).await;
-    client
-        .publish(retained(publish_1(3, "a", &"x".repeat(99))))
-        .await;
-    client
-        .expect(puback(3, ReasonCode::NoMatchingSubscribers))
-        .await;
+    client.publish(retained(publish_1(3, "a", &"x".repeat(99)))).await;
+    client.expect(puback(3, ReasonCode::NoMatchingSubscribers)).await;
     assert_eq!(broker.metrics().totals().retained_bytes.value(), 100);
 }
 
@@ -255,15 +215,11 @@ async fn retained_messages_are_bounded_in_bytes() {
 async fn expired_retained_messages_make_room() {
     let broker = world_within(|limits| limits.retained_messages_max = 1).await;
     let mut client = Client::connected(&broker, connect("c")).await;
-    client
-        .publish(expiring(retained(publish("a", "x")), 10))
-        .await;
+    client.publish(expiring(retained(publish("a", "x")), 10)).await;
     client.ping().await;
     super::support::pass(secs(11)).await;
     client.publish(retained(publish_1(1, "b", "x"))).await;
-    client
-        .expect(puback(1, ReasonCode::NoMatchingSubscribers))
-        .await;
+    client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
 }
 
 #[actix_rt::test]
@@ -284,12 +240,8 @@ async fn topics_are_bounded_in_length_and_levels() {
             client.expect_disconnect(ReasonCode::TopicNameInvalid).await;
 
             let mut client = Client::connected(&broker, connect_in(version, "c")).await;
-            client
-                .send(subscribe(1, vec![filter(too_much, QOS_0)]))
-                .await;
-            client
-                .expect_disconnect(ReasonCode::TopicFilterInvalid)
-                .await;
+            client.send(subscribe(1, vec![filter(too_much, QOS_0)])).await;
+            client.expect_disconnect(ReasonCode::TopicFilterInvalid).await;
         }
     }
     assert_unharmed(&broker, &mut bystander).await;
@@ -299,9 +251,7 @@ async fn topics_are_bounded_in_length_and_levels() {
 async fn a_connect_that_takes_too_long_is_counted() {
     let broker = world_within(|limits| limits.connect_timeout_secs = 3).await;
     let mut client = Client::new(&broker, V5);
-    client
-        .expect_nothing_for(super::support::millis(2990))
-        .await;
+    client.expect_nothing_for(super::support::millis(2990)).await;
     client.expect_closed().await;
     let refused = &broker.metrics().shard(0).connects_refused;
     assert_eq!(refused.of(ConnectRefusal::ConnectTimeout).value(), 1);

@@ -32,9 +32,7 @@ async fn watcher(broker: &Broker) -> Client {
 async fn event(watcher: &mut Client, name: &str) -> Value {
     watcher
         .receive(|packet| {
-            let Packet::Publish(publish) = packet else {
-                panic!("{packet:?}")
-            };
+            let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
             assert_eq!(publish.topic, format!("$events/{name}"));
             assert_eq!((publish.flags.qos, publish.flags.retain), (QOS_0, false));
             serde_json::from_slice(publish.payload).unwrap()
@@ -91,25 +89,19 @@ async fn the_five_events_have_exactly_these_fields() {
         by: Some("bob".into()),
     };
     Control::set_keep_alive(&broker, request).await.unwrap();
-    let found = event(&mut watcher, "client_keepalive_changed").await;
-    assert_eq!(
-        found,
-        json!({
-            "clientid": "car/1 ü", "username": "alice", "event": "client.keepalive_changed",
-            "old": 60, "new": 120, "by": "bob", "timestamp": timestamp, "version": version,
-        })
-    );
+    let expected = json!({
+        "clientid": "car/1 ü", "username": "alice", "event": "client.keepalive_changed",
+        "old": 60, "new": 120, "by": "bob", "timestamp": timestamp, "version": version,
+    });
+    assert_eq!(event(&mut watcher, "client_keepalive_changed").await, expected);
 
     client.send(unsubscribe(3, vec!["a/+", "unknown"])).await;
     client.receive(|_| ()).await;
-    let found = event(&mut watcher, "session_unsubscribed").await;
-    assert_eq!(
-        found,
-        json!({
-            "clientid": "car/1 ü", "username": "alice", "event": "session.unsubscribed",
-            "topic": "a/+", "qos": 1, "timestamp": timestamp, "version": version,
-        })
-    );
+    let expected = json!({
+        "clientid": "car/1 ü", "username": "alice", "event": "session.unsubscribed",
+        "topic": "a/+", "qos": 1, "timestamp": timestamp, "version": version,
+    });
+    assert_eq!(event(&mut watcher, "session_unsubscribed").await, expected);
 
     pass(secs(1)).await;
     client.leave().await;
@@ -138,15 +130,9 @@ async fn who_has_no_user_name_has_null() {
     assert_eq!(found["clean_start"], false);
     assert_eq!(found["keepalive"], 0);
     broker.kick("c", true, WillRequest::Publish).await.unwrap();
-    assert_eq!(
-        event(&mut watcher, "client_disconnected").await["username"],
-        Value::Null
-    );
+    assert_eq!(event(&mut watcher, "client_disconnected").await["username"], Value::Null);
     let _client = Client::connected(&broker, connect_in(V3_1, "c")).await;
-    assert_eq!(
-        event(&mut watcher, "client_connected").await["proto_ver"],
-        3
-    );
+    assert_eq!(event(&mut watcher, "client_connected").await["proto_ver"], 3);
     broker.set_keep_alive("c", 30).await.unwrap_err();
     watcher.ping().await;
 }
@@ -163,17 +149,11 @@ async fn at_a_takeover_the_end_of_the_old_comes_before_the_beginning_of_the_new(
         let ended = event(&mut watcher, "client_disconnected").await;
         assert_eq!(ended["reason"], "takeovered");
         assert_eq!(ended["version"], version);
-        assert_eq!(
-            version_of(&mut watcher, "client_connected").await,
-            version + 1
-        );
+        assert_eq!(version_of(&mut watcher, "client_connected").await, version + 1);
         old.expect_disconnect(ReasonCode::SessionTakenOver).await;
         watcher.ping().await;
         new.leave().await;
-        assert_eq!(
-            version_of(&mut watcher, "client_disconnected").await,
-            version + 1
-        );
+        assert_eq!(version_of(&mut watcher, "client_disconnected").await, version + 1);
     }
 }
 
@@ -196,10 +176,7 @@ async fn the_version_of_a_client_only_grows() {
         assert_eq!(connected, disconnected);
         last = connected;
         let other = format!("other{round}");
-        Client::connected(&broker, connect(&other))
-            .await
-            .leave()
-            .await;
+        Client::connected(&broker, connect(&other)).await.leave().await;
         event(&mut watcher, "client_connected").await;
         event(&mut watcher, "client_disconnected").await;
     }
@@ -220,10 +197,7 @@ async fn the_version_grows_over_restarts_of_the_broker() {
             assert!(version > last, "{version} after {last}");
             last = version;
             broker.kick("c", true, WillRequest::Discard).await.unwrap();
-            assert_eq!(
-                version_of(&mut watcher, "client_disconnected").await,
-                version
-            );
+            assert_eq!(version_of(&mut watcher, "client_disconnected").await, version);
         }
         broker.shutdown(secs(1)).await;
         drop((broker, watcher));
@@ -237,10 +211,7 @@ async fn a_data_directory_is_of_one_broker() {
     let directory = tempfile::tempdir().unwrap();
     let _store = DirectoryStore::open(directory.path()).unwrap();
     let error = DirectoryStore::open(directory.path()).unwrap_err();
-    assert!(
-        error.to_string().contains("in use by another broker"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("in use by another broker"), "{error}");
 }
 
 /// Keeps the reasons that connections ended for.
@@ -250,10 +221,7 @@ struct Reasons(Arc<Mutex<Vec<String>>>);
 impl Hooks for Reasons {
     fn client_disconnected(&self, event: &ClientDisconnected) {
         let reason = serde_json::to_value(event.reason).unwrap();
-        self.0
-            .lock()
-            .unwrap()
-            .push(reason.as_str().unwrap().to_owned());
+        self.0.lock().unwrap().push(reason.as_str().unwrap().to_owned());
     }
 }
 
@@ -262,23 +230,12 @@ async fn every_end_has_its_reason() {
     let reasons = Reasons::default();
     let hooks = reasons.clone();
     let broker = world_with(|builder| builder.hooks(hooks)).await;
-    let last = || {
-        reasons
-            .0
-            .lock()
-            .unwrap()
-            .last()
-            .cloned()
-            .unwrap_or_default()
-    };
+    let last = || reasons.0.lock().unwrap().last().cloned().unwrap_or_default();
 
     Client::connected(&broker, connect("c")).await.leave().await;
     assert_eq!(last(), "normal");
 
-    Client::connected(&broker, connect("c"))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, connect("c")).await.vanish().await;
     assert_eq!(last(), "tcp_closed");
 
     let _old = Client::connected(&broker, connect("c")).await;
@@ -307,9 +264,7 @@ async fn every_end_has_its_reason() {
 
     let mut client = Client::connected(&broker, connect("c")).await;
     broker.shutdown(secs(5)).await;
-    client
-        .expect_disconnect(ReasonCode::ServerShuttingDown)
-        .await;
+    client.expect_disconnect(ReasonCode::ServerShuttingDown).await;
     assert_eq!(last(), "server_shutdown");
 }
 
@@ -318,20 +273,14 @@ async fn no_client_may_publish_events() {
     let (broker, mut watcher) = watched().await;
     let mut client = Client::connected(&broker, connect("c")).await;
     event(&mut watcher, "client_connected").await;
-    client
-        .publish(publish("$events/client_connected", "false"))
-        .await;
+    client.publish(publish("$events/client_connected", "false")).await;
     client.publish(publish_1(1, "$events/x", "false")).await;
     client.expect(puback(1, ReasonCode::NotAuthorized)).await;
     client.publish(publish_2(2, "$events/x/y", "false")).await;
     client.expect(pubrec(2, ReasonCode::NotAuthorized)).await;
-    client
-        .publish(aliased(publish("$events/x", "false"), 1))
-        .await;
+    client.publish(aliased(publish("$events/x", "false"), 1)).await;
     client.publish(aliased(publish("", "false"), 1)).await;
-    client
-        .publish(retained(publish("$events/x", "false")))
-        .await;
+    client.publish(retained(publish("$events/x", "false"))).await;
     client.ping().await;
     watcher.ping().await;
     assert_eq!(broker.metrics().totals().retained_messages.value(), 0);

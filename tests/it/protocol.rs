@@ -164,9 +164,7 @@ async fn pubrec_with_an_error_ends_the_delivery() {
     client.subscribe("t", QOS_2).await;
     broker.publish("t", b"x", QOS_2, false).await.unwrap();
     client.expect_publish(publish_2(1, "t", "x")).await;
-    client
-        .send(pubrec(1, ReasonCode::ImplementationSpecificError))
-        .await;
+    client.send(pubrec(1, ReasonCode::ImplementationSpecificError)).await;
     client.ping().await;
     assert_eq!(broker.client("c").await.unwrap().unwrap().in_flight, 0);
 }
@@ -190,10 +188,9 @@ async fn a_repeated_pubrec_is_answered_with_pubrel_again() {
 async fn acknowledging_with_the_packet_of_another_qos_is_a_protocol_error() {
     let broker = world().await;
     for version in VERSIONS {
-        for (qos, wrong) in [
-            (QOS_2, puback(1, ReasonCode::Success)),
-            (QOS_1, pubrec(1, ReasonCode::Success)),
-        ] {
+        for (qos, wrong) in
+            [(QOS_2, puback(1, ReasonCode::Success)), (QOS_1, pubrec(1, ReasonCode::Success))]
+        {
             let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             client.subscribe("t", qos).await;
             broker.publish("t", b"x", qos, false).await.unwrap();
@@ -239,9 +236,7 @@ async fn messages_of_a_topic_and_qos_come_in_the_order_published() {
                 packet.flags.qos = qos;
                 packet.packet_id = packet.packet_id.filter(|_| qos != QOS_0);
                 publisher.publish(packet).await;
-                publisher
-                    .expect_taken(qos, number, ReasonCode::Success)
-                    .await;
+                publisher.expect_taken(qos, number, ReasonCode::Success).await;
             }
             let mut taken = 0;
             while taken < 1000 {
@@ -281,13 +276,9 @@ async fn a_publisher_is_told_that_nobody_subscribes() {
     let broker = world().await;
     let mut client = Client::connected(&broker, connect("c")).await;
     client.publish(publish_1(1, "t", "x")).await;
-    client
-        .expect(puback(1, ReasonCode::NoMatchingSubscribers))
-        .await;
+    client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
     client.publish(publish_2(2, "t", "x")).await;
-    client
-        .expect_taken(QOS_2, 2, ReasonCode::NoMatchingSubscribers)
-        .await;
+    client.expect_taken(QOS_2, 2, ReasonCode::NoMatchingSubscribers).await;
     let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
     old.publish(publish_1(1, "t", "x")).await;
     old.expect(puback(1, ReasonCode::Success)).await;
@@ -320,10 +311,7 @@ async fn a_publish_without_permission_is_refused_and_the_connection_stays() {
     client.expect(Packet::PubComp(not_found(2))).await;
     // Older versions have no word for it. [MQTT 3.1.1, MQTT-3.3.5-2]
     let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
-    for (qos, packet) in [
-        (QOS_1, publish_1(1, "t", "x")),
-        (QOS_2, publish_2(2, "t", "x")),
-    ] {
+    for (qos, packet) in [(QOS_1, publish_1(1, "t", "x")), (QOS_2, publish_2(2, "t", "x"))] {
         let packet_id = packet.packet_id.unwrap().number();
         old.publish(packet).await;
         old.expect_taken(qos, packet_id, ReasonCode::Success).await;
@@ -375,12 +363,7 @@ async fn auth_without_a_method_in_connect_is_a_protocol_error() {
         user_properties: UserProperties::NONE,
         ..AuthProperties::default()
     };
-    client
-        .send(Packet::Auth(Auth {
-            reason: ReasonCode::ReAuthenticate,
-            properties,
-        }))
-        .await;
+    client.send(Packet::Auth(Auth { reason: ReasonCode::ReAuthenticate, properties })).await;
     client.expect_disconnect(ReasonCode::ProtocolError).await;
 }
 
@@ -427,8 +410,6 @@ async fn what_came_before_an_error_is_still_answered() {
     hearthmq::mqtt::encode(&packet, V5, &mut bytes).unwrap();
     bytes.extend_from_slice(&[0x00, 0x00]);
     client.send_bytes(&bytes).await;
-    client
-        .expect(puback(1, ReasonCode::NoMatchingSubscribers))
-        .await;
+    client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
     client.expect_disconnect(ReasonCode::MalformedPacket).await;
 }

@@ -19,9 +19,7 @@ async fn a_new_subscription_gets_the_last_retained_message_with_retain_set() {
         publisher.ping().await;
         let mut subscriber = Client::connected(&broker, connect_in(version, "s")).await;
         subscriber.subscribe("t", QOS_2).await;
-        subscriber
-            .expect_publish(retained(publish("t", "second")))
-            .await;
+        subscriber.expect_publish(retained(publish("t", "second"))).await;
         subscriber.expect_nothing().await;
     }
 }
@@ -108,9 +106,7 @@ async fn subscribing_again_brings_retained_messages_again() {
     let mut client = Client::connected(&broker, connect_in(V3_1_1, "c")).await;
     for packet_id in 1..=2 {
         client.subscribe("t", QOS_1).await;
-        client
-            .expect_publish(retained(publish_1(packet_id, "t", "x")))
-            .await;
+        client.expect_publish(retained(publish_1(packet_id, "t", "x"))).await;
     }
 }
 
@@ -120,9 +116,7 @@ async fn a_retained_message_comes_with_the_lower_qos_and_the_identifier() {
     let broker = world().await;
     broker.publish("t", b"x", QOS_2, true).await.unwrap();
     let mut client = Client::connected(&broker, connect("c")).await;
-    client
-        .send(subscribe_as(1, 12, vec![filter("t", QOS_1)]))
-        .await;
+    client.send(subscribe_as(1, 12, vec![filter("t", QOS_1)])).await;
     client.expect(suback(1, &[ReasonCode::GrantedQoS1])).await;
     let expected = identified(retained(publish_1(1, "t", "x")), &[12]);
     client.expect_publish(expected).await;
@@ -151,9 +145,7 @@ async fn a_wildcard_brings_every_matching_retained_message_and_none_of_the_hidde
             topics.insert(
                 client
                     .receive(|packet| {
-                        let Packet::Publish(publish) = packet else {
-                            panic!("{packet:?}")
-                        };
+                        let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
                         assert!(publish.flags.retain);
                         publish.topic.to_owned()
                     })
@@ -171,9 +163,7 @@ async fn a_wildcard_brings_every_matching_retained_message_and_none_of_the_hidde
 async fn a_retained_message_counts_its_expiry_down_and_ends_with_it() {
     let broker = world().await;
     let mut client = Client::connected(&broker, connect("c")).await;
-    client
-        .publish(expiring(retained(publish("t", "x")), 100))
-        .await;
+    client.publish(expiring(retained(publish("t", "x")), 100)).await;
     client.ping().await;
     pass(secs(40)).await;
     client.subscribe("t", QOS_0).await;
@@ -191,9 +181,7 @@ async fn an_invalid_filter_brings_no_retained_messages() {
     broker.publish("a", b"x", QOS_0, true).await.unwrap();
     let mut client = Client::connected(&broker, connect("c")).await;
     client.send(subscribe(1, vec![filter("a#", QOS_0)])).await;
-    client
-        .expect(suback(1, &[ReasonCode::TopicFilterInvalid]))
-        .await;
+    client.expect(suback(1, &[ReasonCode::TopicFilterInvalid])).await;
     client.expect_nothing().await;
 }
 
@@ -213,13 +201,8 @@ async fn many_retained_messages_come_as_fast_as_the_client_takes_them() {
     for _ in 0..TOPICS {
         let (topic, id) = client
             .receive(|packet| {
-                let Packet::Publish(publish) = packet else {
-                    panic!("{packet:?}")
-                };
-                (
-                    publish.topic.to_owned(),
-                    publish.packet_id.unwrap().number(),
-                )
+                let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+                (publish.topic.to_owned(), publish.packet_id.unwrap().number())
             })
             .await;
         seen.insert(topic);

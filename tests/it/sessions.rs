@@ -62,10 +62,7 @@ async fn what_was_published_meanwhile_comes_in_order_and_without_qos_0() {
         let offline = broker.client("c").await.unwrap().unwrap();
         assert!(!offline.online);
         for (payload, qos) in [("1", QOS_1), ("2", QOS_2), ("0", QOS_0), ("3", QOS_1)] {
-            broker
-                .publish("t", payload.as_bytes(), qos, false)
-                .await
-                .unwrap();
+            broker.publish("t", payload.as_bytes(), qos, false).await.unwrap();
         }
         assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 3);
         let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
@@ -73,10 +70,7 @@ async fn what_was_published_meanwhile_comes_in_order_and_without_qos_0() {
         client.expect_publish(publish_2(2, "t", "2")).await;
         client.expect_publish(publish_1(3, "t", "3")).await;
         client.ping().await;
-        Client::connected(&broker, connect_in(version, "c"))
-            .await
-            .vanish()
-            .await;
+        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
     }
 }
 
@@ -87,17 +81,9 @@ async fn what_was_not_acknowledged_is_sent_again_with_dup_and_its_identifier() {
     for version in VERSIONS {
         let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
         client.subscribe("t", QOS_2).await;
-        for (payload, qos) in [
-            ("1", QOS_1),
-            ("2", QOS_2),
-            ("3", QOS_2),
-            ("4", QOS_1),
-            ("5", QOS_1),
-        ] {
-            broker
-                .publish("t", payload.as_bytes(), qos, false)
-                .await
-                .unwrap();
+        for (payload, qos) in [("1", QOS_1), ("2", QOS_2), ("3", QOS_2), ("4", QOS_1), ("5", QOS_1)]
+        {
+            broker.publish("t", payload.as_bytes(), qos, false).await.unwrap();
         }
         client.expect_publish(publish_1(1, "t", "1")).await;
         client.expect_publish(publish_2(2, "t", "2")).await;
@@ -117,13 +103,8 @@ async fn what_was_not_acknowledged_is_sent_again_with_dup_and_its_identifier() {
             client.expect_publish(dup(publish_1(5, "t", "5"))).await;
             client
                 .receive(|packet| {
-                    let Packet::Publish(publish) = packet else {
-                        panic!("{packet:?}")
-                    };
-                    assert_eq!(
-                        (publish.payload, publish.packet_id),
-                        (&b"6"[..], Some(id(6)))
-                    );
+                    let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+                    assert_eq!((publish.payload, publish.packet_id), (&b"6"[..], Some(id(6))));
                 })
                 .await;
             client.ping().await;
@@ -143,10 +124,7 @@ async fn what_was_not_acknowledged_is_sent_again_with_dup_and_its_identifier() {
         client.vanish().await;
         let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
         client.ping().await;
-        Client::connected(&broker, connect_in(version, "c"))
-            .await
-            .vanish()
-            .await;
+        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
     }
 }
 
@@ -166,10 +144,7 @@ async fn a_qos_2_publish_repeated_on_the_next_connection_is_not_delivered_again(
         client.publish(dup(publish_2(7, "t", "x"))).await;
         client.expect_taken(QOS_2, 7, ReasonCode::Success).await;
         subscriber.expect_nothing().await;
-        Client::connected(&broker, connect_in(version, "c"))
-            .await
-            .vanish()
-            .await;
+        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
     }
 }
 
@@ -202,10 +177,7 @@ async fn coming_back_stops_the_clock_of_the_former_absence() {
     let broker = world().await;
     let mut packet = connect_lasting("c", V5);
     packet.properties.session_expiry_interval = Some(100);
-    Client::connected(&broker, packet.clone())
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, packet.clone()).await.vanish().await;
     pass(secs(90)).await;
     let client = Client::connected(&broker, packet.clone()).await;
     pass(secs(90)).await;
@@ -239,10 +211,7 @@ async fn clean_start_with_an_expiry_interval_begins_anew_and_is_kept() {
     Client::connected(&broker, packet).await.vanish().await;
     let (_client, present) = Client::connected_with(&broker, connect_lasting("c", V5)).await;
     assert!(present);
-    Client::connected(&broker, connect_in(V3_1_1, "old"))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, connect_in(V3_1_1, "old")).await.vanish().await;
     assert_eq!(broker.client("old").await.unwrap(), None);
 }
 
@@ -283,17 +252,12 @@ async fn an_expiry_interval_over_the_limit_is_lowered_and_told() {
     client.send(Packet::Connect(Box::new(packet))).await;
     client
         .receive(|packet| {
-            let Packet::ConnAck(ack) = packet else {
-                panic!("{packet:?}")
-            };
+            let Packet::ConnAck(ack) = packet else { panic!("{packet:?}") };
             assert_eq!(ack.properties.session_expiry_interval, Some(100));
         })
         .await;
     client.vanish().await;
-    Client::connected(&broker, connect_lasting("old", V3_1_1))
-        .await
-        .leave()
-        .await;
+    Client::connected(&broker, connect_lasting("old", V3_1_1)).await.leave().await;
     pass(secs(98)).await;
     assert!(broker.client("c").await.unwrap().is_some());
     assert!(broker.client("old").await.unwrap().is_some());
@@ -323,17 +287,13 @@ async fn what_expires_while_waiting_is_not_sent_and_what_has_not_tells_what_is_l
     client.subscribe("t", QOS_1).await;
     client.vanish().await;
     for (number, payload, expiry) in [(1, "long", 100), (2, "short", 10)] {
-        publisher
-            .publish(expiring(publish_1(number, "t", payload), expiry))
-            .await;
+        publisher.publish(expiring(publish_1(number, "t", payload), expiry)).await;
         publisher.expect(puback(number, ReasonCode::Success)).await;
     }
     publisher.publish(publish_1(3, "t", "never")).await;
     pass(secs(30)).await;
     let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
-    client
-        .expect_publish(expiring(publish_1(1, "t", "long"), 70))
-        .await;
+    client.expect_publish(expiring(publish_1(1, "t", "long"), 70)).await;
     client.expect_publish(publish_1(2, "t", "never")).await;
     client.ping().await;
     assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 0);
@@ -345,9 +305,7 @@ async fn an_expiry_interval_is_passed_on_at_once_unchanged() {
     let mut client = Client::connected(&broker, connect("c")).await;
     client.subscribe("t", QOS_0).await;
     client.publish(expiring(publish("t", "x"), 100)).await;
-    client
-        .expect_publish(expiring(publish("t", "x"), 100))
-        .await;
+    client.expect_publish(expiring(publish("t", "x"), 100)).await;
     let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
     old.subscribe("t", QOS_0).await;
     client.publish(expiring(publish("t", "x"), 100)).await;

@@ -29,17 +29,10 @@ proptest! {
 /// A client that always has something to read: what it has read is not kept.
 #[test]
 fn the_output_of_a_client_that_is_always_behind_does_not_grow() {
-    let connected = [Step::Attach {
-        quota: 8,
-        version: hearthmq::mqtt::ProtocolVersion::V5,
-    }];
+    let connected = [Step::Attach { quota: 8, version: hearthmq::mqtt::ProtocolVersion::V5 }];
     let behind = (0..10_000).flat_map(|_| {
         let qos = hearthmq::mqtt::QoS::AtMostOnce;
-        [
-            Step::Deliver { qos, bytes: 1000 },
-            Step::Write { bytes: 990 },
-            Step::Take { packets: 2 },
-        ]
+        [Step::Deliver { qos, bytes: 1000 }, Step::Write { bytes: 990 }, Step::Take { packets: 2 }]
     });
     model::run(connected.into_iter().chain(behind));
 }

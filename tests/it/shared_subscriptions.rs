@@ -17,10 +17,7 @@ async fn member(broker: &Broker, client_id: &str) -> Client {
 async fn publish_numbers(broker: &Broker, numbers: std::ops::Range<u16>) {
     for number in numbers {
         let payload = number.to_string();
-        broker
-            .publish("t/x", payload.as_bytes(), QOS_1, false)
-            .await
-            .unwrap();
+        broker.publish("t/x", payload.as_bytes(), QOS_1, false).await.unwrap();
     }
 }
 
@@ -75,10 +72,7 @@ async fn subscriptions_of_mqtt_3_can_be_shared_as_well() {
     old.subscribe("$share/g/t/#", QOS_0).await;
     let mut new = member(&broker, "new").await;
     publish_numbers(&broker, 0..10).await;
-    assert_eq!(
-        (taken(&mut old).await.len(), taken(&mut new).await.len()),
-        (5, 5)
-    );
+    assert_eq!((taken(&mut old).await.len(), taken(&mut new).await.len()), (5, 5));
 }
 
 #[actix_rt::test]
@@ -122,10 +116,7 @@ async fn the_end_of_a_session_ends_its_membership() {
     gone.subscribe("$share/g/t/#", QOS_1).await;
     gone.vanish().await;
     let _kicked = member(&broker, "kicked").await;
-    broker
-        .kick("kicked", true, WillRequest::Publish)
-        .await
-        .unwrap();
+    broker.kick("kicked", true, WillRequest::Publish).await.unwrap();
     publish_numbers(&broker, 0..10).await;
     assert_eq!(taken(&mut here).await.len(), 10);
     assert_eq!(broker.metrics().totals().subscriptions.value(), 1);
@@ -159,21 +150,15 @@ async fn each_member_gets_its_own_qos() {
 async fn groups_and_plain_subscriptions_do_not_know_each_other() {
     let broker = world().await;
     let mut clients = Vec::new();
-    for (client_id, asked) in [
-        ("a", "$share/one/t"),
-        ("b", "$share/two/t"),
-        ("c", "$share/one/+"),
-        ("d", "t"),
-    ] {
+    for (client_id, asked) in
+        [("a", "$share/one/t"), ("b", "$share/two/t"), ("c", "$share/one/+"), ("d", "t")]
+    {
         let mut client = Client::connected(&broker, connect(client_id)).await;
         client.subscribe(asked, QOS_0).await;
         clients.push(client);
     }
     for payload in ["1", "2", "3"] {
-        broker
-            .publish("t", payload.as_bytes(), QOS_0, false)
-            .await
-            .unwrap();
+        broker.publish("t", payload.as_bytes(), QOS_0, false).await.unwrap();
     }
     for client in &mut clients {
         assert_eq!(taken(client).await, [1, 2, 3]);
@@ -185,21 +170,13 @@ async fn groups_and_plain_subscriptions_do_not_know_each_other() {
 async fn a_shared_subscription_brings_a_copy_of_its_own() {
     let broker = world().await;
     let mut client = Client::connected(&broker, connect("a")).await;
-    client
-        .send(subscribe_as(1, 1, vec![filter("t", QOS_0)]))
-        .await;
+    client.send(subscribe_as(1, 1, vec![filter("t", QOS_0)])).await;
     client.receive(|_| ()).await;
-    client
-        .send(subscribe_as(2, 2, vec![filter("$share/g/t", QOS_0)]))
-        .await;
+    client.send(subscribe_as(2, 2, vec![filter("$share/g/t", QOS_0)])).await;
     client.receive(|_| ()).await;
     broker.publish("t", b"x", QOS_0, false).await.unwrap();
-    client
-        .expect_publish(identified(publish("t", "x"), &[1]))
-        .await;
-    client
-        .expect_publish(identified(publish("t", "x"), &[2]))
-        .await;
+    client.expect_publish(identified(publish("t", "x"), &[1])).await;
+    client.expect_publish(identified(publish("t", "x"), &[2])).await;
     client.ping().await;
 }
 
@@ -209,8 +186,7 @@ async fn unsubscribing_leaves_the_group_and_not_the_other_subscriptions() {
     let mut a = member(&broker, "a").await;
     let mut b = member(&broker, "b").await;
     a.subscribe("t/x", QOS_0).await;
-    a.send(unsubscribe(1, vec!["$share/g/t/#", "$share/other/t/x"]))
-        .await;
+    a.send(unsubscribe(1, vec!["$share/g/t/#", "$share/other/t/x"])).await;
     let answers = [ReasonCode::Success, ReasonCode::NoSubscriptionExisted];
     a.expect(unsuback(1, &answers)).await;
     publish_numbers(&broker, 0..4).await;

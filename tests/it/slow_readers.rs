@@ -42,11 +42,7 @@ async fn who_never_reads_costs_a_bounded_queue_and_nobody_else_anything() {
     assert!(found.online);
     assert_eq!(found.queued, 10_000);
     let metrics = broker.metrics();
-    let dropped = metrics
-        .shard(0)
-        .messages_dropped
-        .of(DropReason::QueueFull)
-        .value();
+    let dropped = metrics.shard(0).messages_dropped.of(DropReason::QueueFull).value();
     let ahead = u64::from(MESSAGES) - 10_000 - dropped;
     assert!((1000..10_000).contains(&ahead), "{ahead}");
     assert_eq!(metrics.totals().queue_messages.value(), 10_000);
@@ -66,17 +62,12 @@ async fn who_reads_late_gets_every_acknowledged_message() {
         slow.subscribe("t", QOS_1).await;
         for number in 0..5000 {
             let payload = format!("{number:0>100}");
-            broker
-                .publish("t", payload.as_bytes(), QOS_1, false)
-                .await
-                .unwrap();
+            broker.publish("t", payload.as_bytes(), QOS_1, false).await.unwrap();
         }
         for number in 0..5000 {
             let id = slow
                 .receive(|packet| {
-                    let Packet::Publish(publish) = packet else {
-                        panic!("{packet:?}")
-                    };
+                    let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
                     assert_eq!(publish.payload, format!("{number:0>100}").as_bytes());
                     publish.packet_id.unwrap().number()
                 })
@@ -95,10 +86,7 @@ async fn who_never_reads_its_answers_is_read_no_further() {
         let mut client = slow(&broker, version).await;
         let pings: Vec<u8> = [0xC0, 0].repeat(2_000_000);
         let write = timeout(secs(60), client.stream.write_all(&pings)).await;
-        assert!(
-            write.is_err(),
-            "4 MB of PINGREQ were taken from one who reads nothing"
-        );
+        assert!(write.is_err(), "4 MB of PINGREQ were taken from one who reads nothing");
         // Once it reads, all goes on.
         for _ in 0..50_000 {
             client.expect(Packet::PingResp).await;
@@ -133,28 +121,17 @@ async fn who_reads_slowly_is_still_heard() {
     let (mut pings, mut answers) = (0, 0);
     for _ in 0..20 {
         for _ in 0..3 {
-            broker
-                .publish("t", payload.as_bytes(), QOS_0, false)
-                .await
-                .unwrap();
+            broker.publish("t", payload.as_bytes(), QOS_0, false).await.unwrap();
         }
         pass(secs(8)).await;
         client.send(Packet::PingReq).await;
         pings += 1;
         pass(Duration::from_millis(1)).await;
-        answers += u32::from(
-            client
-                .receive(|packet| matches!(packet, Packet::PingResp))
-                .await,
-        );
+        answers += u32::from(client.receive(|packet| matches!(packet, Packet::PingResp)).await);
     }
     assert!(broker.online("slow").await.unwrap());
     while answers < pings {
-        answers += u32::from(
-            client
-                .receive(|packet| matches!(packet, Packet::PingResp))
-                .await,
-        );
+        answers += u32::from(client.receive(|packet| matches!(packet, Packet::PingResp)).await);
     }
 }
 
@@ -164,15 +141,11 @@ async fn who_reads_slowly_is_still_heard() {
 async fn subscribing_again_and_again_without_reading_piles_up_nothing() {
     let broker = world_within(|limits| limits.queue_messages_per_client_max = 500).await;
     for number in 0..1000 {
-        broker
-            .publish(&format!("t/{number}"), &[b'x'; 200], QOS_0, true)
-            .await
-            .unwrap();
+        broker.publish(&format!("t/{number}"), &[b'x'; 200], QOS_0, true).await.unwrap();
     }
     let mut slow = slow(&broker, V5).await;
     for packet_id in 1..=50 {
-        slow.send(subscribe(packet_id, vec![filter("t/+", QOS_0)]))
-            .await;
+        slow.send(subscribe(packet_id, vec![filter("t/+", QOS_0)])).await;
         pass(Duration::from_millis(1)).await;
     }
     let queued = broker.client("slow").await.unwrap().unwrap().queued;

@@ -12,11 +12,7 @@ async fn every_filter_of_a_subscribe_is_answered_in_its_order() {
         let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         let filters = vec![filter("a", QOS_2), filter("b", QOS_0), filter("c", QOS_1)];
         client.send(subscribe(77, filters)).await;
-        let granted = [
-            ReasonCode::GrantedQoS2,
-            ReasonCode::Success,
-            ReasonCode::GrantedQoS1,
-        ];
+        let granted = [ReasonCode::GrantedQoS2, ReasonCode::Success, ReasonCode::GrantedQoS1];
         client.expect(suback(77, &granted)).await;
         assert_eq!(broker.client("c").await.unwrap().unwrap().subscriptions, 3);
     }
@@ -105,20 +101,14 @@ async fn no_local_counts_for_its_own_subscription_only() {
     let asked = no_local(filter("t/#", QOS_2));
     client.send(subscribe_as(1, 1, vec![asked])).await;
     client.expect(suback(1, &[ReasonCode::GrantedQoS2])).await;
-    client
-        .send(subscribe_as(2, 2, vec![filter("t/a", QOS_1)]))
-        .await;
+    client.send(subscribe_as(2, 2, vec![filter("t/a", QOS_1)])).await;
     client.expect(suback(2, &[ReasonCode::GrantedQoS1])).await;
     client.publish(publish_2(5, "t/a", "own")).await;
-    client
-        .expect_publish(identified(publish_1(1, "t/a", "own"), &[2]))
-        .await;
+    client.expect_publish(identified(publish_1(1, "t/a", "own"), &[2])).await;
     client.expect(pubrec(5, ReasonCode::Success)).await;
     let mut other = Client::connected(&broker, connect("other")).await;
     other.publish(publish_2(5, "t/a", "foreign")).await;
-    client
-        .expect_publish(identified(publish_2(2, "t/a", "foreign"), &[1, 2]))
-        .await;
+    client.expect_publish(identified(publish_2(2, "t/a", "foreign"), &[1, 2])).await;
 }
 
 /// No Local is of the client, not of the connection.
@@ -140,9 +130,7 @@ async fn no_local_lasts_as_long_as_the_session() {
 async fn subscribing_again_replaces_the_options() {
     let broker = world().await;
     let mut client = Client::connected(&broker, connect("c")).await;
-    client
-        .send(subscribe_as(1, 5, vec![filter("t", QOS_2)]))
-        .await;
+    client.send(subscribe_as(1, 5, vec![filter("t", QOS_2)])).await;
     client.expect(suback(1, &[ReasonCode::GrantedQoS2])).await;
     client.subscribe("t", QOS_1).await;
     broker.publish("t", b"x", QOS_2, false).await.unwrap();
@@ -158,9 +146,7 @@ async fn unsubscribing_ends_delivery_and_tells_what_existed() {
     for version in VERSIONS {
         let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.subscribe("a/+", QOS_1).await;
-        client
-            .send(unsubscribe(3, vec!["a/b", "a/+", "a/+", "b/#/c"]))
-            .await;
+        client.send(unsubscribe(3, vec!["a/b", "a/+", "a/+", "b/#/c"])).await;
         let answers = [
             ReasonCode::NoSubscriptionExisted,
             ReasonCode::Success,
@@ -184,9 +170,7 @@ async fn unsubscribing_does_not_break_off_a_delivery() {
         broker.publish("t", b"x", QOS_2, false).await.unwrap();
         client.expect_publish(publish_2(1, "t", "x")).await;
         client.send(unsubscribe(3, vec!["t"])).await;
-        client
-            .receive(|p| assert!(matches!(p, Packet::UnsubAck(_))))
-            .await;
+        client.receive(|p| assert!(matches!(p, Packet::UnsubAck(_)))).await;
         client.take(QOS_2, 1).await;
         client.ping().await;
     }
@@ -210,17 +194,10 @@ async fn an_invalid_filter_is_refused_by_reason_code_or_by_closing() {
         "$share/g/a#",
     ] {
         let mut client = Client::connected(&broker, connect("c")).await;
-        let filters = vec![
-            filter("good", QOS_1),
-            filter(wrong, QOS_1),
-            filter("fine", QOS_0),
-        ];
+        let filters = vec![filter("good", QOS_1), filter(wrong, QOS_1), filter("fine", QOS_0)];
         client.send(subscribe(1, filters)).await;
-        let answers = [
-            ReasonCode::GrantedQoS1,
-            ReasonCode::TopicFilterInvalid,
-            ReasonCode::Success,
-        ];
+        let answers =
+            [ReasonCode::GrantedQoS1, ReasonCode::TopicFilterInvalid, ReasonCode::Success];
         client.expect(suback(1, &answers)).await;
         let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
         old.send(subscribe(1, vec![filter(wrong, QOS_1)])).await;

@@ -19,10 +19,7 @@ async fn the_old_connection_is_told_and_closed_and_the_session_goes_on() {
         broker.publish("t", b"x", QOS_1, false).await.unwrap();
         new.expect_publish(publish_1(1, "t", "x")).await;
         assert_eq!(broker.metrics().shard(0).connections.value(), 1);
-        Client::connected(&broker, connect_in(version, "c"))
-            .await
-            .vanish()
-            .await;
+        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
     }
 }
 
@@ -77,13 +74,10 @@ async fn of_two_that_race_one_is_left() {
         }
         let mut last = clients.pop().unwrap();
         for mut client in clients {
-            client
-                .receive(|p| assert!(matches!(p, Packet::ConnAck(_))))
-                .await;
+            client.receive(|p| assert!(matches!(p, Packet::ConnAck(_)))).await;
             client.expect_disconnect(ReasonCode::SessionTakenOver).await;
         }
-        last.receive(|p| assert!(matches!(p, Packet::ConnAck(_))))
-            .await;
+        last.receive(|p| assert!(matches!(p, Packet::ConnAck(_)))).await;
         last.ping().await;
         assert!(broker.online("c").await.unwrap());
         assert_eq!(broker.metrics().shard(0).connections.value(), 1);
@@ -109,10 +103,7 @@ async fn what_the_old_connection_did_not_acknowledge_goes_to_the_new_one() {
         new.take(QOS_1, 1).await;
         new.take(QOS_2, 2).await;
         new.ping().await;
-        Client::connected(&broker, connect_in(version, "c"))
-            .await
-            .vanish()
-            .await;
+        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
     }
 }
 

@@ -19,10 +19,7 @@ async fn watched() -> (Broker, Client) {
 }
 
 fn connect_with_will<'a>(version: ProtocolVersion, will: LastWill<'a>) -> Connect<'a> {
-    Connect {
-        will: Some(will),
-        ..connect_in(version, "c")
-    }
+    Connect { will: Some(will), ..connect_in(version, "c") }
 }
 
 /// A lasting session whose Will waits so long.
@@ -59,10 +56,7 @@ async fn disconnect_deletes_the_will() {
         let packet = connect_with_will(version, will("will", "gone"));
         Client::connected(&broker, packet).await.leave().await;
     }
-    Client::connected(&broker, delayed(1, 10))
-        .await
-        .leave()
-        .await;
+    Client::connected(&broker, delayed(1, 10)).await.leave().await;
     watcher.expect_nothing_for(secs(20)).await;
 }
 
@@ -111,20 +105,11 @@ async fn a_protocol_error_publishes_the_will() {
 async fn the_will_has_its_qos_and_may_be_retained() {
     let (broker, mut watcher) = watched().await;
     for version in VERSIONS {
-        let last_will = LastWill {
-            qos: QOS_1,
-            retain: true,
-            ..will("will/kept", "gone")
-        };
-        Client::connected(&broker, connect_with_will(version, last_will))
-            .await
-            .vanish()
-            .await;
+        let last_will = LastWill { qos: QOS_1, retain: true, ..will("will/kept", "gone") };
+        Client::connected(&broker, connect_with_will(version, last_will)).await.vanish().await;
         let id = watcher
             .receive(|packet| {
-                let Packet::Publish(publish) = packet else {
-                    panic!("{packet:?}")
-                };
+                let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
                 assert_eq!((publish.flags.qos, publish.flags.retain), (QOS_1, false));
                 publish.packet_id.unwrap().number()
             })
@@ -132,8 +117,7 @@ async fn the_will_has_its_qos_and_may_be_retained() {
         watcher.send(puback(id, ReasonCode::Success)).await;
         let mut late = Client::connected(&broker, connect_in(version, "late")).await;
         late.subscribe("will/kept", QOS_0).await;
-        late.expect_publish(retained(publish("will/kept", "gone")))
-            .await;
+        late.expect_publish(retained(publish("will/kept", "gone"))).await;
         broker.publish("will/kept", b"", QOS_0, true).await.unwrap();
         watcher.expect_publish(publish("will/kept", "")).await;
     }
@@ -152,10 +136,7 @@ async fn the_properties_of_the_will_go_with_it() {
     properties.payload_format_indicator = Some(true);
     let mut expected = publish("will", "gone");
     expected.properties = properties.clone();
-    Client::connected(&broker, packet.clone())
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, packet.clone()).await.vanish().await;
     pass(secs(11)).await;
     watcher.expect_publish(expected).await;
 }
@@ -164,10 +145,7 @@ async fn the_properties_of_the_will_go_with_it() {
 #[actix_rt::test]
 async fn a_delayed_will_waits() {
     let (broker, mut watcher) = watched().await;
-    Client::connected(&broker, delayed(30, 100))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, delayed(30, 100)).await.vanish().await;
     watcher.expect_nothing_for(secs(29)).await;
     expect_will(&mut watcher).await;
     assert!(broker.client("c").await.unwrap().is_some());
@@ -178,10 +156,7 @@ async fn a_delayed_will_waits() {
 #[actix_rt::test]
 async fn coming_back_within_the_delay_deletes_the_will() {
     let (broker, mut watcher) = watched().await;
-    Client::connected(&broker, delayed(30, 100))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, delayed(30, 100)).await.vanish().await;
     pass(secs(29)).await;
     let client = Client::connected(&broker, connect_lasting("c", V5)).await;
     watcher.expect_nothing_for(secs(60)).await;
@@ -193,15 +168,9 @@ async fn coming_back_within_the_delay_deletes_the_will() {
 #[actix_rt::test]
 async fn coming_back_replaces_the_will_and_its_delay() {
     let (broker, mut watcher) = watched().await;
-    Client::connected(&broker, delayed(30, 100))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, delayed(30, 100)).await.vanish().await;
     pass(secs(20)).await;
-    Client::connected(&broker, delayed(30, 100))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, delayed(30, 100)).await.vanish().await;
     watcher.expect_nothing_for(secs(29)).await;
     expect_will(&mut watcher).await;
     watcher.expect_nothing_for(secs(100)).await;
@@ -211,30 +180,21 @@ async fn coming_back_replaces_the_will_and_its_delay() {
 #[actix_rt::test]
 async fn the_end_of_the_session_does_not_wait_for_the_delay() {
     let (broker, mut watcher) = watched().await;
-    Client::connected(&broker, delayed(100, 30))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, delayed(100, 30)).await.vanish().await;
     watcher.expect_nothing_for(secs(29)).await;
     expect_will(&mut watcher).await;
     pass(secs(1)).await;
     assert_eq!(broker.client("c").await.unwrap(), None);
     watcher.expect_nothing_for(secs(100)).await;
     // A session that ends with its connection.
-    Client::connected(&broker, delayed(100, 0))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, delayed(100, 0)).await.vanish().await;
     expect_will(&mut watcher).await;
 }
 
 #[actix_rt::test]
 async fn a_clean_start_within_the_delay_ends_the_session_and_sends_the_will() {
     let (broker, mut watcher) = watched().await;
-    Client::connected(&broker, delayed(30, 100))
-        .await
-        .vanish()
-        .await;
+    Client::connected(&broker, delayed(30, 100)).await.vanish().await;
     watcher.expect_nothing().await;
     let _client = Client::connected(&broker, connect("c")).await;
     expect_will(&mut watcher).await;
@@ -267,9 +227,7 @@ async fn whoever_kicks_a_client_decides_about_its_will() {
             let mut client = Client::connected(&broker, delayed(0, 100)).await;
             broker.kick("c", end_session, request).await.unwrap();
             assert!(!broker.online("c").await.unwrap());
-            client
-                .expect_disconnect(ReasonCode::AdministrativeAction)
-                .await;
+            client.expect_disconnect(ReasonCode::AdministrativeAction).await;
             if comes {
                 expect_will(&mut watcher).await;
             }

@@ -24,10 +24,7 @@ pub(crate) enum Step {
     /// A message is published, of this QoS and with so many bytes.
     Deliver { qos: QoS, bytes: usize },
     /// The client connects, if it is not connected.
-    Attach {
-        quota: u16,
-        version: ProtocolVersion,
-    },
+    Attach { quota: u16, version: ProtocolVersion },
     /// The line breaks; first the client takes what has arrived, and its answers are lost.
     Break { takes: bool },
     /// So many bytes go over the line.
@@ -55,30 +52,17 @@ impl Step {
             },
             3 => Self::Attach {
                 quota: u16::from(a % 8) + 1,
-                version: if b % 2 == 0 {
-                    ProtocolVersion::V5
-                } else {
-                    ProtocolVersion::V3_1_1
-                },
+                version: if b % 2 == 0 { ProtocolVersion::V5 } else { ProtocolVersion::V3_1_1 },
             },
             4 => Self::Break { takes: a % 2 == 0 },
             5 | 6 => Self::Write { bytes: large },
-            7 | 8 => Self::Take {
-                packets: usize::from(a % 16),
-            },
-            9 => Self::Publish {
-                id: u16::from(a % 8) + 1,
-            },
-            10 => Self::Release {
-                id: u16::from(a % 8) + 1,
-            },
-            _ if allow_hostile && b % 2 == 0 => Self::Hostile {
-                kind: b / 2,
-                id: u16::from(a % 32) + 1,
-            },
-            _ => Self::Pass {
-                millis: large as u64,
-            },
+            7 | 8 => Self::Take { packets: usize::from(a % 16) },
+            9 => Self::Publish { id: u16::from(a % 8) + 1 },
+            10 => Self::Release { id: u16::from(a % 8) + 1 },
+            _ if allow_hostile && b % 2 == 0 => {
+                Self::Hostile { kind: b / 2, id: u16::from(a % 32) + 1 }
+            }
+            _ => Self::Pass { millis: large as u64 },
         }
     }
 }
@@ -189,11 +173,7 @@ impl World {
             properties: &[],
             expires_at: None,
         });
-        let delivery = Delivery {
-            qos,
-            retain: false,
-            identifiers: None,
-        };
+        let delivery = Delivery { qos, retain: false, identifiers: None };
         let delivered = self.session.deliver(delivery, &mut message, self.now);
         let is_away = self.line.is_none();
         match (qos, delivered) {
@@ -326,11 +306,9 @@ impl World {
         let number = u32::from_be_bytes(*number);
         let topic = match publish.properties.topic_alias {
             Some(alias) if publish.topic.is_empty() => &line.aliases[&alias],
-            Some(alias) => line
-                .aliases
-                .entry(alias)
-                .insert_entry(publish.topic.to_owned())
-                .into_mut(),
+            Some(alias) => {
+                line.aliases.entry(alias).insert_entry(publish.topic.to_owned()).into_mut()
+            }
             None => publish.topic,
         };
         assert_eq!(topic, topic_of(number));
@@ -350,11 +328,7 @@ impl World {
     fn publish(&mut self, id: u16) {
         let is_new = !self.accepted.contains(&id);
         let packet = Packet::Publish(Publish {
-            flags: PublishFlags {
-                dup: !is_new,
-                qos: QoS::ExactlyOnce,
-                retain: false,
-            },
+            flags: PublishFlags { dup: !is_new, qos: QoS::ExactlyOnce, retain: false },
             topic: "t",
             packet_id: Some(packet_id(id)),
             properties: PublishProperties::default(),
@@ -439,10 +413,7 @@ impl World {
         }
         assert_eq!(self.session.queued(), 0);
         assert_eq!(self.session.in_flight(), 0);
-        assert_eq!(
-            self.had, self.expected,
-            "what has come and what was published"
-        );
+        assert_eq!(self.had, self.expected, "what has come and what was published");
     }
 }
 

@@ -1,10 +1,7 @@
 //! The contract of the REST calls, row by row, over real sockets. Behind them are doubles; the
 //! calls against a real broker are tested with the broker.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails there and then"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
 mod world;
 
@@ -47,14 +44,8 @@ fn wrong_parameters_are_answered_with_400_and_change_nothing() {
         ("?interval=60", "missing_parameter"),
         ("?client-id=&interval=60", "missing_parameter"),
         ("?client-id=demo&interval=", "missing_parameter"),
-        (
-            "?client-id=a&client-id=b&interval=60",
-            "duplicate_parameter",
-        ),
-        (
-            "?client-id=a&interval=60&interval=60",
-            "duplicate_parameter",
-        ),
+        ("?client-id=a&client-id=b&interval=60", "duplicate_parameter"),
+        ("?client-id=a&interval=60&interval=60", "duplicate_parameter"),
         ("?client-id=demo&interval=0", "invalid_interval"),
         ("?client-id=demo&interval=29", "invalid_interval"),
         ("?client-id=demo&interval=1201", "invalid_interval"),
@@ -62,10 +53,7 @@ fn wrong_parameters_are_answered_with_400_and_change_nothing() {
         ("?client-id=demo&interval=+60", "invalid_interval"),
         ("?client-id=demo&interval=60.5", "invalid_interval"),
         ("?client-id=demo&interval=1e2", "invalid_interval"),
-        (
-            "?client-id=demo&interval=18446744073709551676",
-            "invalid_interval",
-        ),
+        ("?client-id=demo&interval=18446744073709551676", "invalid_interval"),
         ("?client-id=demo&interval=sixty", "invalid_interval"),
         ("?client-id=%zz&interval=60", "invalid_client_id"),
         ("?client-id=%FF&interval=60", "invalid_client_id"),
@@ -82,10 +70,7 @@ fn the_ends_of_the_interval_are_in_it() {
     let rest = rest();
     for secs in [30, 1200] {
         let answer = rest.call(&format!("POST /keep-alive?client-id=demo&interval={secs}"));
-        assert_eq!(
-            answer.body,
-            format!(r#"{{"success":true,"keepalive":{secs}}}"#)
-        );
+        assert_eq!(answer.body, format!(r#"{{"success":true,"keepalive":{secs}}}"#));
     }
 }
 
@@ -99,9 +84,7 @@ fn what_the_broker_cannot_do_has_its_status() {
         ("slow", 504, "timeout"),
         ("stuck", 504, "timeout"),
     ] {
-        let answer = rest.call(&format!(
-            "POST /keep-alive?client-id={client_id}&interval=60"
-        ));
+        let answer = rest.call(&format!("POST /keep-alive?client-id={client_id}&interval=60"));
         assert_eq!(answer.failure(), failed(status, code));
         assert_eq!(answer.header("retry-after").is_empty(), status != 503);
     }
@@ -115,10 +98,9 @@ fn what_the_broker_cannot_do_has_its_status() {
 fn the_status_of_a_client_is_asked_by_get_and_by_post() {
     let rest = rest();
     for method in ["GET", "POST"] {
-        for (client_id, body) in [
-            ("demo", r#"{"online":true}"#),
-            ("offline", r#"{"online":false}"#),
-        ] {
+        for (client_id, body) in
+            [("demo", r#"{"online":true}"#), ("offline", r#"{"online":false}"#)]
+        {
             let answer = rest.call(&format!("{method} /client-id/{client_id}/status"));
             assert_eq!((answer.status, answer.body.as_str()), (200, body));
             assert_eq!(answer.header("cache-control"), "no-store");
@@ -168,16 +150,10 @@ fn an_invalid_client_id_in_a_path_is_answered_with_400() {
 fn an_id_as_long_as_a_request_may_be_is_answered() {
     let rest = rest();
     let id = "x".repeat(65_000);
-    assert_eq!(
-        rest.call(&format!("GET /client-id/{id}/status")).status,
-        200
-    );
+    assert_eq!(rest.call(&format!("GET /client-id/{id}/status")).status, 200);
     // Longer request targets are refused before anything reads them.
     let id = "x".repeat(65_536);
-    assert_eq!(
-        rest.call(&format!("GET /client-id/{id}/status")).status,
-        400
-    );
+    assert_eq!(rest.call(&format!("GET /client-id/{id}/status")).status, 400);
     assert_eq!(rest.asked().len(), 1);
 }
 
@@ -199,11 +175,7 @@ fn no_or_wrong_credentials_are_answered_with_401_and_how_to_give_them() {
         Some(token),
     ] {
         let answer = rest.call_as(authorization.as_deref(), KEEP_ALIVE);
-        assert_eq!(
-            answer.failure(),
-            failed(401, "unauthenticated"),
-            "{authorization:?}"
-        );
+        assert_eq!(answer.failure(), failed(401, "unauthenticated"), "{authorization:?}");
         let challenge = r#"Basic realm="hearthmq", charset="UTF-8""#;
         assert_eq!(answer.header("www-authenticate"), challenge);
     }
@@ -222,10 +194,8 @@ fn two_authorization_headers_are_no_credentials() {
 #[test]
 fn basic_is_read_as_its_standard_has_it() {
     let rest = rest();
-    for authorization in [
-        basic("ops:pass:word").replace("Basic", "bAsIc"),
-        basic("öps:pass:word"),
-    ] {
+    for authorization in [basic("ops:pass:word").replace("Basic", "bAsIc"), basic("öps:pass:word")]
+    {
         assert_eq!(rest.call_as(Some(&authorization), KEEP_ALIVE).status, 200);
     }
     assert_eq!(rest.asked(), ["demo 120 by ops", "demo 120 by öps"]);
@@ -262,11 +232,7 @@ fn without_permission_nothing_about_the_client_is_looked_up() {
 fn other_methods_are_answered_with_405_and_the_right_ones() {
     let rest = rest();
     for (target, methods, allow) in [
-        (
-            "/keep-alive?client-id=a&interval=60",
-            "GET PUT DELETE OPTIONS BREW",
-            "POST",
-        ),
+        ("/keep-alive?client-id=a&interval=60", "GET PUT DELETE OPTIONS BREW", "POST"),
         ("/client-id/a/status", "PUT DELETE PATCH", "GET, POST"),
         ("/metrics", "POST", "GET, HEAD"),
         ("/health/live", "DELETE", "GET, HEAD"),
@@ -291,20 +257,13 @@ fn a_path_that_leads_nowhere_is_answered_like_every_failure() {
         "GET /client-id/a/status/",
         "DELETE /client-id/a",
     ] {
-        assert_eq!(
-            rest.call(line).failure(),
-            failed(404, "not_found"),
-            "{line}"
-        );
+        assert_eq!(rest.call(line).failure(), failed(404, "not_found"), "{line}");
     }
 }
 
 #[test]
 fn over_the_rate_of_an_account_or_an_address_is_429() {
-    let rate = CallRate {
-        per_sec: NonZeroU32::MIN,
-        burst: NonZeroU32::new(2).unwrap(),
-    };
+    let rate = CallRate { per_sec: NonZeroU32::MIN, burst: NonZeroU32::new(2).unwrap() };
     for options in [limited(Some(rate), None), limited(None, Some(rate))] {
         let rest = rest_with(&options);
         assert_eq!(rest.call(KEEP_ALIVE).status, 200);
@@ -317,19 +276,12 @@ fn over_the_rate_of_an_account_or_an_address_is_429() {
 }
 
 fn limited(account_rate: Option<CallRate>, address_rate: Option<CallRate>) -> ApiOptions {
-    ApiOptions {
-        account_rate,
-        address_rate,
-        ..options()
-    }
+    ApiOptions { account_rate, address_rate, ..options() }
 }
 
 #[test]
 fn wrong_credentials_count_for_the_address() {
-    let rate = CallRate {
-        per_sec: NonZeroU32::MIN,
-        burst: NonZeroU32::MIN,
-    };
+    let rate = CallRate { per_sec: NonZeroU32::MIN, burst: NonZeroU32::MIN };
     let rest = rest_with(&limited(None, Some(rate)));
     assert_eq!(rest.call_as(None, KEEP_ALIVE).status, 401);
     assert_eq!(rest.call(KEEP_ALIVE).status, 429);
@@ -394,20 +346,11 @@ fn health_needs_no_account_and_readiness_ends_with_the_broker() {
         let answer = rest.call_as(None, path);
         (answer.status, answer.body)
     };
-    assert_eq!(
-        ask("GET /health/live"),
-        (200, r#"{"status":"live"}"#.into())
-    );
-    assert_eq!(
-        ask("GET /health/ready"),
-        (200, r#"{"status":"ready"}"#.into())
-    );
+    assert_eq!(ask("GET /health/live"), (200, r#"{"status":"live"}"#.into()));
+    assert_eq!(ask("GET /health/ready"), (200, r#"{"status":"ready"}"#.into()));
     assert_eq!(ask("HEAD /health/ready"), (200, String::new()));
     rest.api.set_ready(false);
-    assert_eq!(
-        ask("GET /health/ready"),
-        (503, r#"{"status":"not_ready"}"#.into())
-    );
+    assert_eq!(ask("GET /health/ready"), (503, r#"{"status":"not_ready"}"#.into()));
     assert_eq!(ask("GET /health/live").0, 200);
 }
 
@@ -419,30 +362,19 @@ fn metrics_count_the_calls() {
     rest.call("GET /client-id/demo/status");
     let answer = rest.call_as(None, "GET /metrics");
     assert_eq!(answer.status, 200);
-    assert!(
-        answer
-            .header("content-type")
-            .starts_with("application/openmetrics-text")
-    );
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
     for line in [
         r#"hearthmq_rest_calls_total{route="/keep-alive",status="200"} 1"#,
         r#"hearthmq_rest_calls_total{route="/keep-alive",status="401"} 1"#,
         r#"hearthmq_rest_latency_seconds_count{route="/client-id/{client_id}/status"} 1"#,
     ] {
-        assert!(
-            answer.body.lines().any(|found| found == line),
-            "{}",
-            answer.body
-        );
+        assert!(answer.body.lines().any(|found| found == line), "{}", answer.body);
     }
 }
 
 #[test]
 fn metrics_can_be_turned_off() {
-    let rest = rest_with(&ApiOptions {
-        metrics_access: MetricsAccess::Nobody,
-        ..options()
-    });
+    let rest = rest_with(&ApiOptions { metrics_access: MetricsAccess::Nobody, ..options() });
     let answer = rest.call("GET /metrics");
     assert_eq!(answer.failure(), failed(404, "not_found"));
 }

@@ -52,10 +52,7 @@ impl Control for Fleet {
         let by = set.by.as_deref().unwrap_or("nobody");
         let question = format!("{} {} by {by}", set.client_id, set.interval_secs);
         self.answer(&set.client_id, question).await?;
-        Ok(KeepAliveChanged {
-            old_secs: 60,
-            new_secs: set.interval_secs,
-        })
+        Ok(KeepAliveChanged { old_secs: 60, new_secs: set.interval_secs })
     }
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
@@ -81,19 +78,14 @@ impl Authenticator for Accounts {
                 credentials.certificate.unwrap().common_name.as_str()
             }
             (Some("throttled"), _) => {
-                return Err(AuthenticationError::TooManyAttempts {
-                    retry_after_secs: 7,
-                });
+                return Err(AuthenticationError::TooManyAttempts { retry_after_secs: 7 });
             }
             (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
             (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
             (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,
             _ => return Err(AuthenticationError::BadCredentials),
         };
-        Ok(Identity {
-            username: Some(username.into()),
-            certificate: None,
-        })
+        Ok(Identity { username: Some(username.into()), certificate: None })
     }
 }
 
@@ -105,11 +97,7 @@ impl Authorizer for Policy {
         assert_eq!(request.action, Action::Connect);
         assert!(request.peer.ip().is_loopback());
         assert!(request.identity.username.is_some());
-        if request.client_id == "secret" {
-            Decision::Deny
-        } else {
-            Decision::Allow
-        }
+        if request.client_id == "secret" { Decision::Deny } else { Decision::Allow }
     }
 }
 
@@ -137,10 +125,7 @@ pub(crate) fn options() -> ApiOptions {
 
 pub(crate) fn rest_with(options: &ApiOptions) -> Rest {
     start(options, |api, listener| {
-        let listeners = Listeners {
-            http: vec![listener],
-            ..Listeners::default()
-        };
+        let listeners = Listeners { http: vec![listener], ..Listeners::default() };
         Server::start(&api, listeners, 1, |_| None).unwrap();
     })
 }
@@ -187,13 +172,7 @@ fn start(options: &ApiOptions, serve: impl FnOnce(Api, TcpListener) + Send + 'st
         started.send(System::current()).unwrap();
         runner.run().unwrap();
     });
-    Rest {
-        api,
-        address,
-        fleet,
-        system: starts.recv().unwrap(),
-        thread: Some(thread),
-    }
+    Rest { api, address, fleet, system: starts.recv().unwrap(), thread: Some(thread) }
 }
 
 impl Drop for Rest {

@@ -69,11 +69,7 @@ impl Client {
 impl<S: Read + Write> Client<S> {
     /// Sends CONNECT on a stream; the client and what CONNACK says, or how the stream failed.
     pub(crate) fn on(stream: S, connect: Connect<'_>) -> std::io::Result<(Self, ReasonCode)> {
-        let mut client = Self {
-            stream,
-            version: connect.version,
-            received: Vec::new(),
-        };
+        let mut client = Self { stream, version: connect.version, received: Vec::new() };
         client.try_send(&Packet::Connect(Box::new(connect)))?;
         let reason = client.try_receive(|packet| match packet {
             Packet::ConnAck(ack) => ack.reason,
@@ -97,10 +93,7 @@ impl<S: Read + Write> Client<S> {
         &mut self,
         look: impl FnOnce(Packet<'_>) -> T,
     ) -> std::io::Result<T> {
-        let limits = DecodeLimits {
-            packet_bytes_max: u32::MAX,
-            ..DecodeLimits::default()
-        };
+        let limits = DecodeLimits { packet_bytes_max: u32::MAX, ..DecodeLimits::default() };
         loop {
             match decode(&self.received, self.version, &limits).unwrap() {
                 Decoded::Packet { packet, length } => {
@@ -123,10 +116,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) {
-        let options = SubscriptionOptions {
-            qos,
-            ..SubscriptionOptions::default()
-        };
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         self.send(&Packet::Subscribe(Subscribe {
             packet_id: PacketId::new(9).unwrap(),
             properties: SubscribeProperties::default(),
@@ -147,10 +137,7 @@ impl<S: Read + Write> Client<S> {
     ) -> std::io::Result<()> {
         let qos = id.map_or(QoS::AtMostOnce, |_| QoS::AtLeastOnce);
         self.try_send(&Packet::Publish(Publish {
-            flags: PublishFlags {
-                qos,
-                ..PublishFlags::default()
-            },
+            flags: PublishFlags { qos, ..PublishFlags::default() },
             topic,
             packet_id: id.and_then(PacketId::new),
             properties: PublishProperties::default(),

@@ -3,10 +3,7 @@
 //!
 //! Knows rcgen; does not know the broker. Called by every test that speaks TLS.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in a test, whatever is missing is a failure"
-)]
+#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing is a failure")]
 
 use std::{
     fs,
@@ -82,21 +79,11 @@ impl Pki {
 
         let intermediate_key = KeyPair::generate().unwrap();
         let intermediate = authority("HearthMQ test intermediate", 2);
-        let intermediate_pem = intermediate
-            .signed_by(&intermediate_key, &ca_issuer)
-            .unwrap()
-            .pem();
+        let intermediate_pem = intermediate.signed_by(&intermediate_key, &ca_issuer).unwrap().pem();
         let issuer = Issuer::new(intermediate, intermediate_key);
 
         let device = |name: &str, params: CertificateParams| {
-            pair(
-                at,
-                name,
-                &params,
-                KeyPair::generate().unwrap(),
-                &issuer,
-                &intermediate_pem,
-            )
+            pair(at, name, &params, KeyPair::generate().unwrap(), &issuer, &intermediate_pem)
         };
         let mut expired = client("device-3", &[0x33]);
         (expired.not_before, expired.not_after) =
@@ -144,9 +131,7 @@ impl Pki {
 fn named(common_name: &str, serial_number: &[u8]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from_slice(serial_number));
     params.use_authority_key_identifier_extension = true;
     params
@@ -193,16 +178,8 @@ fn pair(
 ) -> Pair {
     let leaf_pem = params.signed_by(&key, issuer).unwrap().pem();
     Pair {
-        chain: write(
-            directory,
-            &format!("{name}.chain.crt"),
-            &(leaf_pem + intermediate_pem),
-        ),
-        key: write(
-            directory,
-            &format!("{name}.pkcs8.key"),
-            &key.serialize_pem(),
-        ),
+        chain: write(directory, &format!("{name}.chain.crt"), &(leaf_pem + intermediate_pem)),
+        key: write(directory, &format!("{name}.pkcs8.key"), &key.serialize_pem()),
     }
 }
 
@@ -231,15 +208,9 @@ fn revocation_list(issuer: &Authority, serial_numbers: &[u8]) -> String {
 fn traditional_pem(label: &str, pkcs8: &[u8]) -> String {
     let (_, outer) = parse_der(pkcs8).unwrap();
     let base64 = STANDARD.encode(outer.as_sequence().unwrap()[2].as_slice().unwrap());
-    let lines: Vec<&str> = base64
-        .as_bytes()
-        .chunks(64)
-        .map(|line| std::str::from_utf8(line).unwrap())
-        .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
+    let lines: Vec<&str> =
+        base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 fn write(directory: &Path, name: &str, text: &str) -> PathBuf {

@@ -37,11 +37,7 @@ impl NoSession {
             Self::Store => ReasonCode::ServerUnavailable,
         };
         let properties = ConnAckProperties::default();
-        let ack = ConnAck {
-            session_present: false,
-            reason,
-            properties,
-        }; // [MQTT-3.2.2-6]
+        let ack = ConnAck { session_present: false, reason, properties }; // [MQTT-3.2.2-6]
         let mut bytes = Vec::new();
         let encoded = encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes);
         debug_assert!(encoded.is_ok(), "a plain CONNACK can be said");
@@ -68,9 +64,7 @@ impl Shard {
         now: Timestamp,
     ) -> Result<Prepared, NoSession> {
         let existing = self.clients.get(&connect.client_id).copied();
-        let former_version = existing
-            .and_then(|s| self.slot(s))
-            .map(|s| s.presence.version);
+        let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
         if existing.is_none() && self.core.sessions() >= self.core.limits.sessions_max as usize {
             return Err(NoSession::Full);
@@ -107,11 +101,7 @@ impl Shard {
             };
         }
         self.set_timer(slot);
-        Ok(Prepared {
-            slot,
-            link: version,
-            session_present: existing.is_some(),
-        })
+        Ok(Prepared { slot, link: version, session_present: existing.is_some() })
     }
 
     /// Gives the session its connection and answers CONNACK: from here on the client is online.
@@ -127,24 +117,14 @@ impl Shard {
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
         let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
-        let packet = conn_ack(
-            &connect,
-            &settings,
-            limits,
-            expiry_secs,
-            prepared.session_present,
-        );
+        let packet = conn_ack(&connect, &settings, limits, expiry_secs, prepared.session_present);
         link.send(&Packet::ConnAck(Box::new(packet)));
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };
         slot.session.set_expiry_interval_secs(expiry_secs);
-        slot.connected = Some(Connected {
-            address,
-            link: prepared.link,
-            waker: None,
-            is_awake: true,
-        });
+        slot.connected =
+            Some(Connected { address, link: prepared.link, waker: None, is_awake: true });
         slot.will = connect.will;
         slot.session.attach(link, now);
         self.online += 1;
@@ -230,9 +210,5 @@ fn conn_ack<'a>(
         ..ConnAckProperties::default()
     };
     // Session Present says whether the state was there. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
-    ConnAck {
-        session_present,
-        reason: ReasonCode::Success,
-        properties,
-    }
+    ConnAck { session_present, reason: ReasonCode::Success, properties }
 }

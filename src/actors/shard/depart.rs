@@ -26,20 +26,12 @@ pub(crate) struct Departure {
 
 impl Departure {
     /// The broker ends.
-    pub(in crate::actors) const SERVER_SHUTDOWN: Self = Self::by_server(
-        DisconnectReason::ServerShutdown,
-        ReasonCode::ServerShuttingDown,
-    );
+    pub(in crate::actors) const SERVER_SHUTDOWN: Self =
+        Self::by_server(DisconnectReason::ServerShutdown, ReasonCode::ServerShuttingDown);
 
     /// An end that the client did not announce.
     pub(in crate::actors) const fn unannounced(reason: DisconnectReason) -> Self {
-        Self {
-            reason,
-            code: None,
-            publishes_will: true,
-            ends_session: false,
-            is_resumed: false,
-        }
+        Self { reason, code: None, publishes_will: true, ends_session: false, is_resumed: false }
     }
 
     /// The broker ends the connection and says why.
@@ -88,10 +80,7 @@ impl Shard {
             found.session.disconnect(code);
         }
         let mut link = found.session.detach();
-        let bytes = link
-            .as_mut()
-            .map(|link| link.take_unwritten())
-            .unwrap_or_default();
+        let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
         self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());
         self.online -= 1;
         self.metrics.disconnects.increment(departure.reason);
@@ -119,11 +108,7 @@ impl Shard {
         let expiry_secs = found.session.expiry_interval_secs();
         // The Will waits for its delay or for the session's end, whichever comes first.
         // [MQTT-3.1.3-9] [MQTT-3.1.2-8]
-        let delay_secs = if departure.ends_session {
-            0
-        } else {
-            will.delay_secs.min(expiry_secs)
-        };
+        let delay_secs = if departure.ends_session { 0 } else { will.delay_secs.min(expiry_secs) };
         if delay_secs == 0 {
             self.publish_will(slot, &will, now);
         } else if !departure.is_resumed {
@@ -201,10 +186,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        let due = [found.will_at, found.expires_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let due = [found.will_at, found.expires_at].into_iter().flatten().min();
         let due = due.map(Timestamp::millis);
         let former = std::mem::replace(&mut found.timer_at, due);
         if former != due {

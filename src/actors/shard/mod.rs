@@ -156,20 +156,12 @@ impl Shard {
     /// The slot, if `link` still is its connection.
     pub(super) fn linked(&mut self, slot: u32, link: u64) -> Option<&mut Slot> {
         let found = self.slots.get_mut(slot as usize)?;
-        found
-            .connected
-            .as_ref()
-            .is_some_and(|c| c.link == link)
-            .then_some(found)
+        found.connected.as_ref().is_some_and(|c| c.link == link).then_some(found)
     }
 
     fn place(&self, slot: u32) -> Option<Place> {
         let generation = self.slot(slot)?.generation;
-        Some(Place {
-            host: self.host,
-            slot,
-            generation,
-        })
+        Some(Place { host: self.host, slot, generation })
     }
 
     pub(super) fn find(&self, client_id: &str) -> Option<&Slot> {
@@ -177,8 +169,7 @@ impl Shard {
     }
 
     pub(super) fn is_online(&self, client_id: &str) -> bool {
-        self.find(client_id)
-            .is_some_and(|slot| slot.connected.is_some())
+        self.find(client_id).is_some_and(|slot| slot.connected.is_some())
     }
 
     pub(super) fn describe(&self, client_id: &str) -> Option<ClientSession> {
@@ -208,10 +199,7 @@ impl Shard {
 
     /// The connection actors of all that are online.
     pub(super) fn connections(&self) -> Vec<Addr<Connection>> {
-        self.slots
-            .iter()
-            .filter_map(|(_, s)| Some(s.connected.as_ref()?.address.clone()))
-            .collect()
+        self.slots.iter().filter_map(|(_, s)| Some(s.connected.as_ref()?.address.clone())).collect()
     }
 
     /// Keeps the deadline array in step with the session's own.
@@ -230,10 +218,8 @@ impl Shard {
     /// Counts what a link has done.
     pub(super) fn count(&self, tally: Tally) {
         self.metrics.sent(tally.sent);
-        self.metrics
-            .dropped(DropReason::Expired, tally.expired as usize);
-        self.metrics
-            .dropped(DropReason::PacketTooLarge, tally.too_large as usize);
+        self.metrics.dropped(DropReason::Expired, tally.expired as usize);
+        self.metrics.dropped(DropReason::PacketTooLarge, tally.too_large as usize);
     }
 
     /// Lends an output buffer to a connection that has none.

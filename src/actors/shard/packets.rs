@@ -20,10 +20,7 @@ impl Shard {
         bytes: &[u8],
         now: Timestamp,
     ) -> Result<usize, Departure> {
-        let Some(link) = self
-            .slots
-            .get_mut(slot as usize)
-            .and_then(|s| s.session.link_mut())
+        let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         else {
             return Ok(0);
         };
@@ -44,10 +41,7 @@ impl Shard {
         }
         self.metrics.bytes_received.add(bytes.len() as u64);
         if at > 0
-            && let Some(link) = self
-                .slots
-                .get_mut(slot as usize)
-                .and_then(|s| s.session.link_mut())
+            && let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         {
             link.keep_alive_mut().packet_received(now);
             self.note_deadline(slot);
@@ -99,10 +93,7 @@ fn malformed(error: &DecodeError) -> Departure {
 }
 
 /// How events name the end of a connection whose client did wrong.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a few of MQTT's reasons are about limits"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a few of MQTT's reasons are about limits")]
 const fn event_reason(reason: ReasonCode) -> DisconnectReason {
     match reason {
         ReasonCode::PacketTooLarge | ReasonCode::ReceiveMaximumExceeded => {

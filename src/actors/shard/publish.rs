@@ -160,11 +160,7 @@ impl Shard {
             self.core.retained.clear(publication.topic);
             return true;
         }
-        let kept = self
-            .core
-            .retained
-            .set(Arc::new(Message::new(publication)), now)
-            .is_ok();
+        let kept = self.core.retained.set(Arc::new(Message::new(publication)), now).is_ok();
         if !kept {
             self.metrics.dropped(DropReason::RetainedFull, 1);
         }
@@ -193,14 +189,7 @@ impl Shard {
                 }
             } else {
                 let to = RemoteTargets::Planned(plan.clone());
-                self.send_away(
-                    host,
-                    RemoteDelivery {
-                        message: message.keep(),
-                        publisher,
-                        to,
-                    },
-                );
+                self.send_away(host, RemoteDelivery { message: message.keep(), publisher, to });
             }
         }
         for group in plan.shared() {
@@ -211,11 +200,7 @@ impl Shard {
                 self.deliver_in_process(target, &mut message);
             } else {
                 let to = RemoteTargets::Member(target.clone());
-                let delivery = RemoteDelivery {
-                    message: message.keep(),
-                    publisher,
-                    to,
-                };
+                let delivery = RemoteDelivery { message: message.keep(), publisher, to };
                 self.send_away(target.place.host, delivery);
             }
         }
@@ -223,12 +208,7 @@ impl Shard {
 
     /// Delivers what another shard has gathered for this one.
     pub(in crate::actors) fn deliver_all(&mut self, batch: Vec<RemoteDelivery>, now: Timestamp) {
-        for RemoteDelivery {
-            message,
-            publisher,
-            to,
-        } in batch
-        {
+        for RemoteDelivery { message, publisher, to } in batch {
             let mut message = SharedPublication::of(&message);
             match to {
                 RemoteTargets::Planned(plan) => {
@@ -316,10 +296,7 @@ impl Shard {
     pub(in crate::actors) fn is_congested(&self) -> bool {
         self.core.shards().len() > 1
             && self.core.shards().iter().any(|shard| {
-                shard
-                    .batches_waiting
-                    .load(std::sync::atomic::Ordering::Relaxed)
-                    > BATCHES_MAX
+                shard.batches_waiting.load(std::sync::atomic::Ordering::Relaxed) > BATCHES_MAX
             })
     }
 

@@ -20,15 +20,9 @@ impl Shard {
         subscribe: &Subscribe<'_>,
         now: Timestamp,
     ) -> Result<(), Departure> {
-        let version = self
-            .slot(slot)
-            .and_then(|s| s.session.link())
-            .map(Link::version);
+        let version = self.slot(slot).and_then(|s| s.session.link()).map(Link::version);
         if version.is_some_and(closes_on_refusal)
-            && subscribe
-                .filters
-                .iter()
-                .any(|asked| validate_filter(asked.filter).is_err())
+            && subscribe.filters.iter().any(|asked| validate_filter(asked.filter).is_err())
         {
             // Only MQTT 5.0 has a reason code for it. [MQTT-4.7.1-2] [MQTT-4.7.1-3]
             return Err(Departure::by_server(
@@ -52,11 +46,7 @@ impl Shard {
             }
             reasons.push(reason);
         }
-        if let Some(link) = self
-            .slots
-            .get_mut(slot as usize)
-            .and_then(|s| s.session.link_mut())
-        {
+        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
             link.send(&Packet::SubAck(SubAck {
                 packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
                 properties: AckProperties::NONE,
@@ -98,22 +88,9 @@ impl Shard {
             return (ReasonCode::UnspecifiedError, false);
         };
         let options = asked.options;
-        self.core.index.subscribe(
-            parts,
-            Subscriber {
-                place,
-                options,
-                identifier,
-            },
-        );
+        self.core.index.subscribe(parts, Subscriber { place, options, identifier });
         if let Some(found) = self.slots.get_mut(slot as usize) {
-            found.session.subscribe(
-                asked.filter,
-                Subscription {
-                    options,
-                    identifier,
-                },
-            );
+            found.session.subscribe(asked.filter, Subscription { options, identifier });
         }
         let granted = match options.qos {
             QoS::AtMostOnce => ReasonCode::Success,
@@ -131,10 +108,7 @@ impl Shard {
             identity: &found.presence.identity,
             client_id: found.session.client_id(),
             peer: found.presence.peer,
-            action: Action::Subscribe {
-                filter: parts.filter,
-                qos,
-            },
+            action: Action::Subscribe { filter: parts.filter, qos },
         })
     }
 
@@ -200,11 +174,7 @@ impl Shard {
             self.announce_unsubscribed(slot, filter, qos, now);
             reasons.push(ReasonCode::Success);
         }
-        if let Some(link) = self
-            .slots
-            .get_mut(slot as usize)
-            .and_then(|s| s.session.link_mut())
-        {
+        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
             link.send(&Packet::UnsubAck(UnsubAck {
                 packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4]
                 properties: AckProperties::NONE,

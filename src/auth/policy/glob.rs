@@ -23,16 +23,12 @@ impl Glob {
             return Holds::No; // There is at least one.
         };
         let Some((last, between)) = between.split_last() else {
-            return first
-                .text(subject)
-                .map_or(Holds::Unknown, |only| Holds::from(only == text));
+            return first.text(subject).map_or(Holds::Unknown, |only| Holds::from(only == text));
         };
         let (Some(first), Some(last)) = (first.text(subject), last.text(subject)) else {
             return Holds::Unknown;
         };
-        let mut rest = text
-            .strip_prefix(&*first)
-            .and_then(|rest| rest.strip_suffix(&*last));
+        let mut rest = text.strip_prefix(&*first).and_then(|rest| rest.strip_suffix(&*last));
         for wanted in between {
             let Some(wanted) = wanted.text(subject) else {
                 return Holds::Unknown;
@@ -47,11 +43,7 @@ impl FromStr for Glob {
     type Err = TemplateError;
 
     fn from_str(pattern: &str) -> Result<Self, Self::Err> {
-        pattern
-            .split('*')
-            .map(Template::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        pattern.split('*').map(Template::parse).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -48,25 +48,18 @@ impl FromStr for Network {
         if network != address {
             return Err(NetworkError::HostBits(network, prefix_bits));
         }
-        Ok(Self {
-            address,
-            prefix_bits,
-        })
+        Ok(Self { address, prefix_bits })
     }
 }
 
 fn masked(address: IpAddr, prefix_bits: u32) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
-            let mask = u32::MAX
-                .checked_shl(32_u32.saturating_sub(prefix_bits))
-                .unwrap_or(0);
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix_bits)).unwrap_or(0);
             Ipv4Addr::from(u32::from(address) & mask).into()
         }
         IpAddr::V6(address) => {
-            let mask = u128::MAX
-                .checked_shl(128_u32.saturating_sub(prefix_bits))
-                .unwrap_or(0);
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix_bits)).unwrap_or(0);
             Ipv6Addr::from(u128::from(address) & mask).into()
         }
     }
@@ -101,15 +94,7 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_an_error_that_says_what_would_be() {
-        for text in [
-            "",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0/8",
-            "10.0.0.0/",
-            "10.0.0.0/-1",
-            "host",
-        ] {
+        for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "host"] {
             assert_eq!(parse(text), Err(NetworkError::Malformed), "{text}");
         }
         let error = parse("10.1.2.3/8").unwrap_err();

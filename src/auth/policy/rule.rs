@@ -104,9 +104,7 @@ impl Rule {
                 .qos
                 .as_ref()
                 .is_none_or(|wanted| asked_qos.is_some_and(|qos| wanted.contains(qos)))
-            && self
-                .retain
-                .is_none_or(|wanted| asked_retain == Some(&wanted))
+            && self.retain.is_none_or(|wanted| asked_retain == Some(&wanted))
     }
 
     fn is_from(&self, request: &AccessRequest<'_>) -> bool {
@@ -201,9 +199,7 @@ impl TryFrom<RuleFields> for Rule {
             users: fields.users,
             addresses: fields.addresses,
             topics: fields.topics,
-            qos: fields
-                .qos
-                .map(|all| all.into_iter().map(|QosNumber(qos)| qos).collect()),
+            qos: fields.qos.map(|all| all.into_iter().map(|QosNumber(qos)| qos).collect()),
             retain: fields.retain,
         })
     }

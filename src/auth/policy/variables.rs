@@ -15,10 +15,7 @@ pub(super) struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     pub(super) const fn new(identity: &'a Identity, client_id: &'a str) -> Self {
-        Self {
-            identity,
-            client_id,
-        }
+        Self { identity, client_id }
     }
 
     /// An empty value is none: `v/${clientId}/#` is not to become `v//#`.

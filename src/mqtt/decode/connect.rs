@@ -56,15 +56,8 @@ fn protocol_version(body: &mut Reader<'_>) -> Result<ProtocolVersion, DecodeErro
         (b"MQTT", 4) => Ok(ProtocolVersion::V3_1_1),
         (b"MQTT", 5) => Ok(ProtocolVersion::V5),
         _ => {
-            let clause = if name == b"MQTT" {
-                "MQTT-3.1.2-2"
-            } else {
-                "MQTT-3.1.2-1"
-            };
-            Err(DecodeError::new(
-                DecodeErrorKind::UnsupportedProtocolVersion { level },
-                clause,
-            ))
+            let clause = if name == b"MQTT" { "MQTT-3.1.2-2" } else { "MQTT-3.1.2-1" };
+            Err(DecodeError::new(DecodeErrorKind::UnsupportedProtocolVersion { level }, clause))
         }
     }
 }
@@ -95,10 +88,8 @@ impl ConnectFlags {
         }
         let qos = flags >> 3 & 0b11;
         let will = if is_set(2) {
-            let qos = QoS::from_number(qos).ok_or(DecodeError::new(
-                DecodeErrorKind::InvalidQoS,
-                "MQTT-3.1.2-12",
-            ))?;
+            let qos = QoS::from_number(qos)
+                .ok_or(DecodeError::new(DecodeErrorKind::InvalidQoS, "MQTT-3.1.2-12"))?;
             Some((qos, is_set(5)))
         } else if is_strict && qos != 0 {
             return wrong("MQTT-3.1.2-11");
@@ -112,12 +103,7 @@ impl ConnectFlags {
             let kind = DecodeErrorKind::PasswordWithoutUserName;
             return Err(DecodeError::new(kind, "3.1.1 MQTT-3.1.2-22"));
         }
-        Ok(Self {
-            clean_start: is_set(1),
-            will,
-            username,
-            password,
-        })
+        Ok(Self { clean_start: is_set(1), will, username, password })
     }
 }
 
@@ -136,18 +122,9 @@ fn will<'a>(
     };
     let topic = topic_name(body, limits)?;
     if topic.is_empty() {
-        return Err(DecodeError::new(
-            DecodeErrorKind::TopicNameEmpty,
-            "MQTT-4.7.3-1",
-        ));
+        return Err(DecodeError::new(DecodeErrorKind::TopicNameEmpty, "MQTT-4.7.3-1"));
     }
-    Ok(LastWill {
-        topic,
-        payload: body.binary()?,
-        qos,
-        retain,
-        properties,
-    })
+    Ok(LastWill { topic, payload: body.binary()?, qos, retain, properties })
 }
 
 /// Section 3.2.
@@ -172,11 +149,7 @@ pub(super) fn decode_ack(
         ConnAckProperties::default()
     };
     body.finish()?;
-    Ok(ConnAck {
-        session_present,
-        reason,
-        properties,
-    })
+    Ok(ConnAck { session_present, reason, properties })
 }
 
 fn connect_reason(number: u8, version: ProtocolVersion) -> Result<ReasonCode, DecodeError> {

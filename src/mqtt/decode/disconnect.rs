@@ -45,10 +45,8 @@ pub(super) fn decode(body: &[u8], version: ProtocolVersion) -> Result<Disconnect
         ReasonCode::WildcardSubscriptionsNotSupported,
     ];
     let mut body = Reader::new(body);
-    let mut disconnect = Disconnect {
-        reason: ReasonCode::Success,
-        properties: DisconnectProperties::default(),
-    };
+    let mut disconnect =
+        Disconnect { reason: ReasonCode::Success, properties: DisconnectProperties::default() };
     if version.has_properties() && !body.is_empty() {
         disconnect.reason = reason_code(body.u8()?, ALLOWED, "MQTT-3.14.2-1")?;
         // A Remaining Length below 2 stands for no properties: section 3.14.2.2.1.
@@ -62,18 +60,12 @@ pub(super) fn decode(body: &[u8], version: ProtocolVersion) -> Result<Disconnect
 
 /// Section 3.15; only in MQTT 5.0.
 pub(super) fn decode_auth(body: &[u8]) -> Result<Auth<'_>, DecodeError> {
-    const ALLOWED: &[ReasonCode] = &[
-        ReasonCode::Success,
-        ReasonCode::ContinueAuthentication,
-        ReasonCode::ReAuthenticate,
-    ];
+    const ALLOWED: &[ReasonCode] =
+        &[ReasonCode::Success, ReasonCode::ContinueAuthentication, ReasonCode::ReAuthenticate];
     let mut body = Reader::new(body);
     // Section 3.15.2.1 lets Success without properties be empty.
     if body.is_empty() {
-        return Ok(Auth {
-            reason: ReasonCode::Success,
-            properties: AuthProperties::default(),
-        });
+        return Ok(Auth { reason: ReasonCode::Success, properties: AuthProperties::default() });
     }
     let reason = reason_code(body.u8()?, ALLOWED, "MQTT-3.15.2-1")?;
     let properties = AuthProperties::decode(&mut body)?;

@@ -39,13 +39,7 @@ impl<'a> PropertyBlock<'a> {
     #[inline]
     const fn of(whole: &'a [u8], section: &'static str) -> Self {
         let user_properties = UserPropertiesSpan { start: 0, end: 0 };
-        Self {
-            whole,
-            reader: Reader::new(whole),
-            identifier: 0,
-            user_properties,
-            section,
-        }
+        Self { whole, reader: Reader::new(whole), identifier: 0, user_properties, section }
     }
 
     /// The next identifier, or `None` at the end.
@@ -61,9 +55,7 @@ impl<'a> PropertyBlock<'a> {
         if slot.replace(value).is_none() {
             return Ok(());
         }
-        let kind = DecodeErrorKind::DuplicateProperty {
-            identifier: self.identifier,
-        };
+        let kind = DecodeErrorKind::DuplicateProperty { identifier: self.identifier };
         Err(DecodeError::new(kind, self.section))
     }
 
@@ -123,10 +115,7 @@ impl<'a> PropertyBlock<'a> {
     fn response_topic(&mut self, slot: &mut Option<&'a str>) -> Result<(), DecodeError> {
         let topic = self.reader.string()?;
         if topic.is_empty() || topic.contains(['+', '#']) {
-            return Err(DecodeError::new(
-                DecodeErrorKind::ResponseTopic,
-                "MQTT-3.3.2-14",
-            ));
+            return Err(DecodeError::new(DecodeErrorKind::ResponseTopic, "MQTT-3.3.2-14"));
         }
         self.once(slot, topic)
     }
@@ -151,24 +140,18 @@ impl<'a> PropertyBlock<'a> {
 
     fn user_properties(&self) -> UserProperties<'a> {
         let UserPropertiesSpan { start, end } = self.user_properties;
-        UserProperties {
-            encoded: &self.whole[start..end],
-        }
+        UserProperties { encoded: &self.whole[start..end] }
     }
 
     #[cold]
     fn wrong_value(&self) -> DecodeError {
-        let kind = DecodeErrorKind::PropertyValue {
-            identifier: self.identifier,
-        };
+        let kind = DecodeErrorKind::PropertyValue { identifier: self.identifier };
         DecodeError::new(kind, self.section)
     }
 
     #[cold]
     fn not_allowed(&self) -> DecodeError {
-        let kind = DecodeErrorKind::PropertyNotAllowed {
-            identifier: self.identifier,
-        };
+        let kind = DecodeErrorKind::PropertyNotAllowed { identifier: self.identifier };
         DecodeError::new(kind, "section 2.2.2.2")
     }
 }
@@ -230,11 +213,7 @@ impl<'a> PublishProperties<'a> {
     #[inline]
     pub(super) fn decode(body: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let block = PropertyBlock::read(body, "section 3.3.2.3")?;
-        if block.whole.is_empty() {
-            Ok(Self::default())
-        } else {
-            Self::decode_block(block)
-        }
+        if block.whole.is_empty() { Ok(Self::default()) } else { Self::decode_block(block) }
     }
 
     fn decode_block(mut block: PropertyBlock<'a>) -> Result<Self, DecodeError> {
@@ -250,8 +229,7 @@ impl<'a> PublishProperties<'a> {
                     block.once(&mut this.topic_alias, alias)?;
                 }
                 identifier::SUBSCRIPTION_IDENTIFIER => {
-                    this.subscription_identifiers
-                        .push(block.subscription_identifier()?);
+                    this.subscription_identifiers.push(block.subscription_identifier()?);
                 }
                 _ => this.decode_common(property, &mut block)?,
             }

@@ -18,16 +18,10 @@ const RETAIN: u8 = 0b0001;
 #[inline]
 pub(super) const fn check_flags(first: u8) -> Result<(), DecodeError> {
     if first & QOS == QOS {
-        return Err(DecodeError::new(
-            DecodeErrorKind::InvalidQoS,
-            "MQTT-3.3.1-4",
-        ));
+        return Err(DecodeError::new(DecodeErrorKind::InvalidQoS, "MQTT-3.3.1-4"));
     }
     if first & (DUP | QOS) == DUP {
-        return Err(DecodeError::new(
-            DecodeErrorKind::DupWithoutQoS,
-            "MQTT-3.3.1-2",
-        ));
+        return Err(DecodeError::new(DecodeErrorKind::DupWithoutQoS, "MQTT-3.3.1-2"));
     }
     Ok(())
 }
@@ -45,37 +39,20 @@ pub(super) fn decode<'a>(
         0b0010 => QoS::AtLeastOnce,
         _ => QoS::ExactlyOnce,
     };
-    let flags = PublishFlags {
-        dup: first & DUP != 0,
-        qos,
-        retain: first & RETAIN != 0,
-    };
+    let flags = PublishFlags { dup: first & DUP != 0, qos, retain: first & RETAIN != 0 };
     let mut body = Reader::new(body);
     let topic = topic_name(&mut body, limits)?;
     // [MQTT-2.2.1-2]
-    let packet_id = if qos == QoS::AtMostOnce {
-        None
-    } else {
-        Some(body.packet_id()?)
-    };
+    let packet_id = if qos == QoS::AtMostOnce { None } else { Some(body.packet_id()?) };
     let properties = if version.has_properties() {
         PublishProperties::decode(&mut body)?
     } else {
         PublishProperties::default()
     };
     if topic.is_empty() && properties.topic_alias.is_none() {
-        return Err(DecodeError::new(
-            DecodeErrorKind::TopicNameEmpty,
-            "MQTT-4.7.3-1",
-        ));
+        return Err(DecodeError::new(DecodeErrorKind::TopicNameEmpty, "MQTT-4.7.3-1"));
     }
-    Ok(Publish {
-        flags,
-        topic,
-        packet_id,
-        properties,
-        payload: body.into_rest(),
-    })
+    Ok(Publish { flags, topic, packet_id, properties, payload: body.into_rest() })
 }
 
 /// PUBACK and PUBREC, sections 3.4 and 3.5.

@@ -35,11 +35,7 @@ pub(super) fn decode_subscribe<'a>(
         filters.push(SubscribeFilter { filter, options });
     }
     check_not_empty(&filters, "MQTT-3.8.3-2")?;
-    Ok(Subscribe {
-        packet_id,
-        properties,
-        filters,
-    })
+    Ok(Subscribe { packet_id, properties, filters })
 }
 
 /// Section 3.8.3.1. Before MQTT 5.0 all but the QoS is reserved.
@@ -47,30 +43,18 @@ fn subscription_options(
     byte: u8,
     version: ProtocolVersion,
 ) -> Result<SubscriptionOptions, DecodeError> {
-    let reserved = if version.has_properties() {
-        0b1100_0000
-    } else {
-        0b1111_1100
-    };
+    let reserved = if version.has_properties() { 0b1100_0000 } else { 0b1111_1100 };
     if byte & reserved != 0 {
-        return Err(DecodeError::new(
-            DecodeErrorKind::SubscriptionOptions,
-            "MQTT-3.8.3-5",
-        ));
+        return Err(DecodeError::new(DecodeErrorKind::SubscriptionOptions, "MQTT-3.8.3-5"));
     }
-    let qos = QoS::from_number(byte & 0b11).ok_or(DecodeError::new(
-        DecodeErrorKind::InvalidQoS,
-        "section 3.8.3.1",
-    ))?;
+    let qos = QoS::from_number(byte & 0b11)
+        .ok_or(DecodeError::new(DecodeErrorKind::InvalidQoS, "section 3.8.3.1"))?;
     let retain_handling = match byte >> 4 {
         0 => RetainHandling::Send,
         1 => RetainHandling::SendIfNew,
         2 => RetainHandling::DoNotSend,
         _ => {
-            return Err(DecodeError::new(
-                DecodeErrorKind::RetainHandling,
-                "section 3.8.3.1",
-            ));
+            return Err(DecodeError::new(DecodeErrorKind::RetainHandling, "section 3.8.3.1"));
         }
     };
     Ok(SubscriptionOptions {
@@ -113,11 +97,7 @@ pub(super) fn decode_suback(
         AckProperties::NONE
     };
     let reasons = reasons(body, allowed, "MQTT-3.9.3-2")?;
-    Ok(SubAck {
-        packet_id,
-        properties,
-        reasons,
-    })
+    Ok(SubAck { packet_id, properties, reasons })
 }
 
 /// Section 3.10.
@@ -138,11 +118,7 @@ pub(super) fn decode_unsubscribe<'a>(
         filters.push(topic_filter(&mut body, limits)?);
     }
     check_not_empty(&filters, "MQTT-3.10.3-2")?;
-    Ok(Unsubscribe {
-        packet_id,
-        user_properties,
-        filters,
-    })
+    Ok(Unsubscribe { packet_id, user_properties, filters })
 }
 
 /// Section 3.11.
@@ -163,19 +139,11 @@ pub(super) fn decode_unsuback(
     let packet_id = body.packet_id()?;
     if !version.has_properties() {
         body.finish()?;
-        return Ok(UnsubAck {
-            packet_id,
-            properties: AckProperties::NONE,
-            reasons: Vec::new(),
-        });
+        return Ok(UnsubAck { packet_id, properties: AckProperties::NONE, reasons: Vec::new() });
     }
     let properties = AckProperties::decode(&mut body, "section 3.11.2.1")?;
     let reasons = reasons(body, ALLOWED, "MQTT-3.11.3-2")?;
-    Ok(UnsubAck {
-        packet_id,
-        properties,
-        reasons,
-    })
+    Ok(UnsubAck { packet_id, properties, reasons })
 }
 
 /// The Reason Codes that a payload consists of, at least one.
@@ -186,10 +154,7 @@ fn reasons(
 ) -> Result<Vec<ReasonCode>, DecodeError> {
     let numbers = body.into_rest();
     check_not_empty(numbers, clause)?;
-    numbers
-        .iter()
-        .map(|&number| reason_code(number, allowed, clause))
-        .collect()
+    numbers.iter().map(|&number| reason_code(number, allowed, clause)).collect()
 }
 
 const fn check_not_empty<T>(items: &[T], clause: &'static str) -> Result<(), DecodeError> {

@@ -17,18 +17,10 @@ pub(super) struct Details {
 }
 
 impl Details {
-    pub(super) const ALL: Self = Self {
-        reason_string: true,
-        user_properties: true,
-    };
-    pub(super) const NO_USER_PROPERTIES: Self = Self {
-        reason_string: true,
-        user_properties: false,
-    };
-    pub(super) const NONE: Self = Self {
-        reason_string: false,
-        user_properties: false,
-    };
+    pub(super) const ALL: Self = Self { reason_string: true, user_properties: true };
+    pub(super) const NO_USER_PROPERTIES: Self =
+        Self { reason_string: true, user_properties: false };
+    pub(super) const NONE: Self = Self { reason_string: false, user_properties: false };
 
     fn write<S: Sink>(
         self,
@@ -93,76 +85,34 @@ fn write_user_properties<S: Sink>(
     properties: UserProperties<'_>,
     sink: &mut S,
 ) -> Result<(), EncodeError> {
-    properties
-        .iter()
-        .try_for_each(|(name, value)| sink.user_property(name, value))
+    properties.iter().try_for_each(|(name, value)| sink.user_property(name, value))
 }
 
 impl WriteProperties for ConnectProperties<'_> {
     fn write<S: Sink>(&self, _: Details, sink: &mut S) -> Result<(), EncodeError> {
-        u32(
-            identifier::SESSION_EXPIRY_INTERVAL,
-            self.session_expiry_interval,
-            sink,
-        );
+        u32(identifier::SESSION_EXPIRY_INTERVAL, self.session_expiry_interval, sink);
         u16(identifier::RECEIVE_MAXIMUM, self.receive_maximum, sink);
-        u32(
-            identifier::MAXIMUM_PACKET_SIZE,
-            self.maximum_packet_size,
-            sink,
-        );
-        u16(
-            identifier::TOPIC_ALIAS_MAXIMUM,
-            self.topic_alias_maximum,
-            sink,
-        );
-        byte(
-            identifier::REQUEST_RESPONSE_INFORMATION,
-            self.request_response_information,
-            sink,
-        );
-        byte(
-            identifier::REQUEST_PROBLEM_INFORMATION,
-            self.request_problem_information,
-            sink,
-        );
+        u32(identifier::MAXIMUM_PACKET_SIZE, self.maximum_packet_size, sink);
+        u16(identifier::TOPIC_ALIAS_MAXIMUM, self.topic_alias_maximum, sink);
+        byte(identifier::REQUEST_RESPONSE_INFORMATION, self.request_response_information, sink);
+        byte(identifier::REQUEST_PROBLEM_INFORMATION, self.request_problem_information, sink);
         write_user_properties(self.user_properties, sink)?;
-        string(
-            identifier::AUTHENTICATION_METHOD,
-            self.authentication_method,
-            sink,
-        )?;
-        binary(
-            identifier::AUTHENTICATION_DATA,
-            self.authentication_data,
-            sink,
-        )
+        string(identifier::AUTHENTICATION_METHOD, self.authentication_method, sink)?;
+        binary(identifier::AUTHENTICATION_DATA, self.authentication_data, sink)
     }
 }
 
 impl WriteProperties for WillProperties<'_> {
     fn write<S: Sink>(&self, _: Details, sink: &mut S) -> Result<(), EncodeError> {
-        u32(
-            identifier::WILL_DELAY_INTERVAL,
-            self.will_delay_interval,
-            sink,
-        );
-        u32(
-            identifier::MESSAGE_EXPIRY_INTERVAL,
-            self.publish.message_expiry_interval,
-            sink,
-        );
+        u32(identifier::WILL_DELAY_INTERVAL, self.will_delay_interval, sink);
+        u32(identifier::MESSAGE_EXPIRY_INTERVAL, self.publish.message_expiry_interval, sink);
         self.publish.write_forwarded(sink)
     }
 }
 
 impl WriteProperties for PublishProperties<'_> {
     fn write<S: Sink>(&self, _: Details, sink: &mut S) -> Result<(), EncodeError> {
-        u32(
-            identifier::MESSAGE_EXPIRY_INTERVAL,
-            self.message_expiry_interval,
-            sink,
-        );
+        u32(identifier::MESSAGE_EXPIRY_INTERVAL, self.message_expiry_interval, sink);
         u16(identifier::TOPIC_ALIAS, self.topic_alias, sink);
         for &value in &self.subscription_identifiers {
             variable(identifier::SUBSCRIPTION_IDENTIFIER, value, sink)?;
@@ -193,17 +143,12 @@ impl PublishProperties<'_> {
         let mut count = Count::default();
         if self.write_forwarded(&mut count).is_ok() {
             out.reserve(count.bytes());
-            self.write_forwarded(out)
-                .expect("what can be counted can be written");
+            self.write_forwarded(out).expect("what can be counted can be written");
         }
     }
 
     fn write_forwarded<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
-        byte(
-            identifier::PAYLOAD_FORMAT_INDICATOR,
-            self.payload_format_indicator,
-            sink,
-        );
+        byte(identifier::PAYLOAD_FORMAT_INDICATOR, self.payload_format_indicator, sink);
         string(identifier::CONTENT_TYPE, self.content_type, sink)?;
         string(identifier::RESPONSE_TOPIC, self.response_topic, sink)?;
         binary(identifier::CORRELATION_DATA, self.correlation_data, sink)?;
@@ -213,29 +158,13 @@ impl PublishProperties<'_> {
 
 impl WriteProperties for ConnAckProperties<'_> {
     fn write<S: Sink>(&self, details: Details, sink: &mut S) -> Result<(), EncodeError> {
-        u32(
-            identifier::SESSION_EXPIRY_INTERVAL,
-            self.session_expiry_interval,
-            sink,
-        );
+        u32(identifier::SESSION_EXPIRY_INTERVAL, self.session_expiry_interval, sink);
         u16(identifier::RECEIVE_MAXIMUM, self.receive_maximum, sink);
         byte(identifier::MAXIMUM_QOS, self.maximum_qos, sink);
         byte(identifier::RETAIN_AVAILABLE, self.retain_available, sink);
-        u32(
-            identifier::MAXIMUM_PACKET_SIZE,
-            self.maximum_packet_size,
-            sink,
-        );
-        string(
-            identifier::ASSIGNED_CLIENT_IDENTIFIER,
-            self.assigned_client_identifier,
-            sink,
-        )?;
-        u16(
-            identifier::TOPIC_ALIAS_MAXIMUM,
-            self.topic_alias_maximum,
-            sink,
-        );
+        u32(identifier::MAXIMUM_PACKET_SIZE, self.maximum_packet_size, sink);
+        string(identifier::ASSIGNED_CLIENT_IDENTIFIER, self.assigned_client_identifier, sink)?;
+        u16(identifier::TOPIC_ALIAS_MAXIMUM, self.topic_alias_maximum, sink);
         details.write(self.reason_string, self.user_properties, sink)?;
         byte(
             identifier::WILDCARD_SUBSCRIPTION_AVAILABLE,
@@ -247,28 +176,12 @@ impl WriteProperties for ConnAckProperties<'_> {
             self.subscription_identifiers_available,
             sink,
         );
-        byte(
-            identifier::SHARED_SUBSCRIPTION_AVAILABLE,
-            self.shared_subscription_available,
-            sink,
-        );
+        byte(identifier::SHARED_SUBSCRIPTION_AVAILABLE, self.shared_subscription_available, sink);
         u16(identifier::SERVER_KEEP_ALIVE, self.server_keep_alive, sink);
-        string(
-            identifier::RESPONSE_INFORMATION,
-            self.response_information,
-            sink,
-        )?;
+        string(identifier::RESPONSE_INFORMATION, self.response_information, sink)?;
         string(identifier::SERVER_REFERENCE, self.server_reference, sink)?;
-        string(
-            identifier::AUTHENTICATION_METHOD,
-            self.authentication_method,
-            sink,
-        )?;
-        binary(
-            identifier::AUTHENTICATION_DATA,
-            self.authentication_data,
-            sink,
-        )
+        string(identifier::AUTHENTICATION_METHOD, self.authentication_method, sink)?;
+        binary(identifier::AUTHENTICATION_DATA, self.authentication_data, sink)
     }
 }
 
@@ -295,11 +208,7 @@ impl WriteProperties for UserProperties<'_> {
 
 impl WriteProperties for DisconnectProperties<'_> {
     fn write<S: Sink>(&self, details: Details, sink: &mut S) -> Result<(), EncodeError> {
-        u32(
-            identifier::SESSION_EXPIRY_INTERVAL,
-            self.session_expiry_interval,
-            sink,
-        );
+        u32(identifier::SESSION_EXPIRY_INTERVAL, self.session_expiry_interval, sink);
         details.write(self.reason_string, self.user_properties, sink)?;
         string(identifier::SERVER_REFERENCE, self.server_reference, sink)
     }
@@ -307,16 +216,8 @@ impl WriteProperties for DisconnectProperties<'_> {
 
 impl WriteProperties for AuthProperties<'_> {
     fn write<S: Sink>(&self, details: Details, sink: &mut S) -> Result<(), EncodeError> {
-        string(
-            identifier::AUTHENTICATION_METHOD,
-            self.authentication_method,
-            sink,
-        )?;
-        binary(
-            identifier::AUTHENTICATION_DATA,
-            self.authentication_data,
-            sink,
-        )?;
+        string(identifier::AUTHENTICATION_METHOD, self.authentication_method, sink)?;
+        binary(identifier::AUTHENTICATION_DATA, self.authentication_data, sink)?;
         details.write(self.reason_string, self.user_properties, sink)
     }
 }

@@ -70,17 +70,10 @@ pub fn encode_publish(
     publication: &Publication<'_>,
     how: &PublishAs<'_>,
 ) {
-    debug_assert_eq!(
-        how.packet_id.is_some(),
-        how.flags.qos.number() > 0,
-        "[MQTT-2.2.1-2]"
-    );
+    debug_assert_eq!(how.packet_id.is_some(), how.flags.qos.number() > 0, "[MQTT-2.2.1-2]");
     let lengths = Lengths::of(version, publication, how);
     let size = packet_size(lengths.remaining);
-    debug_assert!(
-        size <= PACKET_BYTES_MAX,
-        "a packet of {size} bytes cannot be expressed"
-    );
+    debug_assert!(size <= PACKET_BYTES_MAX, "a packet of {size} bytes cannot be expressed");
     let topic = sent_topic(version, publication, how);
     debug_assert!(topic.len() <= usize::from(u16::MAX), "[MQTT-4.7.3-3]");
 
@@ -157,25 +150,14 @@ impl Lengths {
             properties = properties_length(publication, how);
             remaining += VariableByteInteger::length_of(properties) + properties;
         }
-        Self {
-            remaining,
-            properties,
-        }
+        Self { remaining, properties }
     }
 }
 
 #[inline]
 fn properties_length(publication: &Publication<'_>, how: &PublishAs<'_>) -> usize {
-    let topic_alias = if how.topic_alias.number().is_some() {
-        3
-    } else {
-        0
-    };
-    let message_expiry_interval = if how.message_expiry_interval.is_some() {
-        5
-    } else {
-        0
-    };
+    let topic_alias = if how.topic_alias.number().is_some() { 3 } else { 0 };
+    let message_expiry_interval = if how.message_expiry_interval.is_some() { 5 } else { 0 };
     let subscription_identifiers: usize = how
         .subscription_identifiers
         .iter()
@@ -193,10 +175,7 @@ struct Piece<const N: usize> {
 impl<const N: usize> Piece<N> {
     #[inline]
     const fn new() -> Self {
-        Self {
-            bytes: [0; N],
-            length: 0,
-        }
+        Self { bytes: [0; N], length: 0 }
     }
 
     #[inline]

@@ -51,20 +51,14 @@ impl Client {
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A client on a stream that has sent nothing yet.
     pub(crate) fn on(stream: S, version: ProtocolVersion) -> Self {
-        Self {
-            stream,
-            version,
-            received: Vec::new(),
-        }
+        Self { stream, version, received: Vec::new() }
     }
 
     /// Sends CONNECT and expects it to be accepted; whether the session was present.
     pub(crate) async fn connect(&mut self, connect: Connect<'_>) -> bool {
         self.send(Packet::Connect(Box::new(connect))).await;
         self.receive(|packet| {
-            let Packet::ConnAck(ack) = packet else {
-                panic!("CONNACK expected, not {packet:?}")
-            };
+            let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
             assert_eq!(ack.reason, ReasonCode::Success);
             ack.session_present
         })
@@ -87,12 +81,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Subscribes and expects it to be granted.
     pub(crate) async fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
-        self.send(subscribe(9, vec![filter(topic_filter, qos)]))
-            .await;
+        self.send(subscribe(9, vec![filter(topic_filter, qos)])).await;
         self.receive(|packet| {
-            let Packet::SubAck(ack) = packet else {
-                panic!("SUBACK expected, not {packet:?}")
-            };
+            let Packet::SubAck(ack) = packet else { panic!("SUBACK expected, not {packet:?}") };
             assert_eq!(ack.reasons[0].number(), qos.number());
         })
         .await;
@@ -110,10 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Expects a packet and looks at it.
     pub(crate) async fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
-        let limits = DecodeLimits {
-            packet_bytes_max: u32::MAX,
-            ..DecodeLimits::default()
-        };
+        let limits = DecodeLimits { packet_bytes_max: u32::MAX, ..DecodeLimits::default() };
         loop {
             match decode(&self.received, self.version, &limits).unwrap() {
                 Decoded::Packet { packet, length } => {
@@ -144,12 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn expect_nothing_for(&mut self, time: Duration) {
         assert!(self.received.is_empty(), "unexpected: {:?}", self.received);
         let read = timeout(time, self.stream.read_buf(&mut self.received)).await;
-        assert!(
-            read.is_err(),
-            "nothing is expected, but came: {:?} {:?}",
-            read,
-            self.received
-        );
+        assert!(read.is_err(), "nothing is expected, but came: {:?} {:?}", read, self.received);
     }
 
     /// Expects that nothing comes.
@@ -160,14 +143,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Expects that the broker closes the connection without another packet.
     pub(crate) async fn expect_closed(&mut self) {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
-        let read = read
-            .expect("the connection is expected to be closed")
-            .unwrap_or(0);
-        assert!(
-            read == 0 && self.received.is_empty(),
-            "unexpected: {:?}",
-            self.received
-        );
+        let read = read.expect("the connection is expected to be closed").unwrap_or(0);
+        assert!(read == 0 && self.received.is_empty(), "unexpected: {:?}", self.received);
     }
 
     /// Expects DISCONNECT with this reason where the version has it, and the end.
@@ -181,11 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Expects PUBACK, or PUBREC, PUBREL and PUBCOMP, for a PUBLISH of this QoS and identifier,
     /// and says in them what has come: `reason` where the version has it.
     pub(crate) async fn expect_taken(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode) {
-        let reason = if self.version == ProtocolVersion::V5 {
-            reason
-        } else {
-            ReasonCode::Success
-        };
+        let reason = if self.version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.expect(puback(packet_id, reason)).await,
@@ -214,9 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn expect_refused(&mut self, reason: ReasonCode) {
         let version = self.version;
         self.receive(|packet| {
-            let Packet::ConnAck(ack) = packet else {
-                panic!("CONNACK expected, not {packet:?}")
-            };
+            let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
             let expected = reason.connect_return_code(version);
             assert_eq!(ack.reason.connect_return_code(version), expected);
             assert!(!ack.session_present);

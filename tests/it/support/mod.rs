@@ -46,11 +46,7 @@ pub(crate) async fn world_within(change: impl FnOnce(&mut Limits)) -> Broker {
 
 /// Limits that no test meets by accident.
 pub(crate) fn generous() -> Limits {
-    Limits {
-        connects_per_address_per_sec: 0,
-        connections_max: 1_000_000,
-        ..Limits::default()
-    }
+    Limits { connects_per_address_per_sec: 0, connections_max: 1_000_000, ..Limits::default() }
 }
 
 /// A broker that asks `authorizer`.
@@ -68,9 +64,7 @@ pub(crate) fn stream_of(broker: &Broker, bytes: usize) -> DuplexStream {
     let (here, there) = tokio::io::duplex(bytes);
     let broker = broker.clone();
     actix_rt::spawn(async move {
-        broker
-            .serve(there, "192.0.2.7:40000".parse().unwrap())
-            .await;
+        broker.serve(there, "192.0.2.7:40000".parse().unwrap()).await;
     });
     here
 }

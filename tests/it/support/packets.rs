@@ -37,19 +37,12 @@ pub(crate) fn connect(client_id: &str) -> Connect<'_> {
 
 /// The same, in this version.
 pub(crate) fn connect_in(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
-    Connect {
-        version,
-        ..connect(client_id)
-    }
+    Connect { version, ..connect(client_id) }
 }
 
 /// CONNECT of a session that stays for a while.
 pub(crate) fn connect_lasting(client_id: &str, version: ProtocolVersion) -> Connect<'_> {
-    let mut connect = Connect {
-        version,
-        clean_start: false,
-        ..connect(client_id)
-    };
+    let mut connect = Connect { version, clean_start: false, ..connect(client_id) };
     if version == V5 {
         connect.properties.session_expiry_interval = Some(3600);
     }
@@ -67,11 +60,7 @@ pub(crate) fn will<'a>(topic: &'a str, payload: &'a str) -> LastWill<'a> {
 }
 
 pub(crate) fn connack(reason: ReasonCode) -> ConnAck<'static> {
-    ConnAck {
-        session_present: false,
-        reason,
-        properties: ConnAckProperties::default(),
-    }
+    ConnAck { session_present: false, reason, properties: ConnAckProperties::default() }
 }
 
 pub(crate) fn publish<'a>(topic: &'a str, payload: &'a str) -> Publish<'a> {
@@ -131,13 +120,7 @@ pub(crate) fn pubcomp(packet_id: u16) -> Packet<'static> {
 }
 
 pub(crate) fn filter(filter: &str, qos: QoS) -> SubscribeFilter<'_> {
-    SubscribeFilter {
-        filter,
-        options: SubscriptionOptions {
-            qos,
-            ..Default::default()
-        },
-    }
+    SubscribeFilter { filter, options: SubscriptionOptions { qos, ..Default::default() } }
 }
 
 /// A filter with No Local.
@@ -228,8 +211,5 @@ pub(crate) fn unsuback(packet_id: u16, reasons: &[ReasonCode]) -> Packet<'static
 }
 
 pub(crate) fn disconnect(reason: ReasonCode) -> Packet<'static> {
-    Packet::Disconnect(Disconnect {
-        reason,
-        properties: DisconnectProperties::default(),
-    })
+    Packet::Disconnect(Disconnect { reason, properties: DisconnectProperties::default() })
 }
