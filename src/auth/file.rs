@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {source}; check the path in [auth] and who may read the file", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

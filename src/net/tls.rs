@@ -80,7 +80,7 @@ pub enum TlsVersion {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file is not there, or may not be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {source}; check the path in [tls] and who may read the file", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -30,7 +30,9 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Reading or writing failed.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error(
+        "cannot {doing} {path}: {source}; let the broker write there, or choose another data_dir"
+    )]
     Io {
         /// What was tried, for example "write".
         doing: &'static str,
