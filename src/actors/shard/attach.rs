@@ -101,7 +101,8 @@ impl Shard {
             };
         }
         self.set_timer(slot);
-        Ok(Prepared { slot, link: version, session_present: existing.is_some() })
+        self.last_link += 1;
+        Ok(Prepared { slot, link: self.last_link, session_present: existing.is_some() })
     }
 
     /// Gives the session its connection and answers CONNACK: from here on the client is online.

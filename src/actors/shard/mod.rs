@@ -68,6 +68,8 @@ pub(crate) struct Shard {
     spare_buffers: Vec<Vec<u8>>,
     pub(super) scratch: Vec<u8>,
     next_generation: u32,
+    /// Number of the last connection.
+    last_link: u64,
     /// No session that was forgotten had a higher presence version.
     version_floor: u64,
     decode_limits: DecodeLimits,
@@ -107,8 +109,8 @@ pub(super) struct Presence {
 /// The connection of a session: the actor, and how it is told that there is something to write.
 pub(super) struct Connected {
     pub(super) address: Addr<Connection>,
-    /// Equal to the presence version of the connection; a connection whose session was taken over
-    /// finds another number here.
+    /// The connection's number, which no other of the shard ever has; a connection whose session
+    /// was taken over, or whose slot is another's by now, finds another number here.
     pub(super) link: u64,
     pub(super) waker: Option<Waker>,
     /// It has been woken, or is at work, and will look at its output by itself.
@@ -130,6 +132,7 @@ impl Shard {
             spare_buffers: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             next_generation: 0,
+            last_link: 0,
             version_floor: core.versions.floor(),
             decode_limits: core.decode_limits(),
             queue_limits: core.queue_limits(),
