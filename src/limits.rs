@@ -50,7 +50,7 @@ pub struct Limits {
     pub queue_full: QueueFull,
     /// Retained messages.
     pub retained_messages_max: u64,
-    /// Bytes of retained messages.
+    /// Bytes of retained messages, with 256 and its text for each topic level that they need.
     pub retained_bytes_max: u64,
     /// Seconds that a session outlives its connection at most; MQTT 5 clients are told as Session
     /// Expiry Interval. It is also the life of the sessions of MQTT 3 clients without Clean

@@ -96,6 +96,7 @@ impl Serving {
         store: DirectoryStore,
     ) -> Result<Broker, StartError> {
         let mut builder = Broker::builder()
+            .node(&config.node)
             .shards(config.shards.into())
             .limits(config.limits.clone())
             .authenticator(Arc::clone(authenticator))

@@ -31,6 +31,8 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 pub struct Config {
     /// Directory of everything that the broker keeps; made if missing.
     pub data_dir: PathBuf,
+    /// The broker's name in presence events.
+    pub node: String,
     /// Threads that serve MQTT connections; 0 = one for each core.
     pub shards: u16,
     /// Seconds that a shutdown may take before connections are cut.
@@ -53,6 +55,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: "hearthmq-data".into(),
+            node: "hearthmq".to_owned(),
             shards: 0,
             shutdown_deadline_secs: 10,
             mqtt: MqttConfig::default(),

@@ -42,6 +42,10 @@ struct Store {
 /// A full store looks for expired messages no more often than this: it looks at every message.
 const CLEAN_EVERY_SECS: u64 = 10;
 
+/// What a level of a topic that no other retained message has counts against the bytes, beside its
+/// text: a node of the tree, its place in the parent's table, and what that table keeps free.
+const LEVEL_BYTES: usize = 256;
+
 #[derive(Debug, Default)]
 struct Node {
     message: Option<Arc<Message>>,
@@ -83,8 +87,9 @@ impl Retained {
 
     /// Messages and bytes once `message` is retained, if there is room for it.
     fn usage_with(&self, store: &Store, message: &Message) -> Result<(usize, usize), RetainedFull> {
-        let former = store.root.find(message.topic()).map(|m| m.size());
-        let bytes = store.bytes + message.size() - former.unwrap_or(0);
+        let (former, new_levels) = store.root.place_of(message.topic());
+        let former = former.map(|m| m.size());
+        let bytes = store.bytes + message.size() + new_levels - former.unwrap_or(0);
         let messages = store.messages + usize::from(former.is_none());
         if messages > self.limits.messages_max || bytes > self.limits.bytes_max {
             return Err(RetainedFull);
@@ -127,9 +132,10 @@ impl Retained {
 
 impl Store {
     fn remove(&mut self, topic: &str) {
-        if let Some(message) = self.root.remove(topic) {
+        let mut freed = 0;
+        if let Some(message) = self.root.remove(topic, &mut freed) {
             self.messages -= 1;
-            self.bytes -= message.size();
+            self.bytes -= message.size() + freed;
         }
     }
 
@@ -139,53 +145,64 @@ impl Store {
             return;
         }
         self.cleaned_at = now;
-        let Self { root, messages, bytes, .. } = self;
-        root.remove_expired(now, &mut |message| {
-            *messages -= 1;
-            *bytes -= message.size();
-        });
+        let (messages, bytes) = self.root.remove_expired(now);
+        self.messages -= messages;
+        self.bytes -= bytes;
     }
 }
 
 impl Node {
-    /// Removes what has expired, and the nodes that only led to it.
-    fn remove_expired(&mut self, now: Timestamp, removed: &mut impl FnMut(&Message)) {
-        if let Some(message) = self.message.take_if(|m| m.publication().has_expired(now)) {
-            removed(&message);
-        }
-        self.children.retain(|_, child| {
-            child.remove_expired(now, removed);
-            child.message.is_some() || !child.children.is_empty()
+    /// Removes what has expired, and the nodes that only led to it; how many messages, and how
+    /// many bytes they counted.
+    fn remove_expired(&mut self, now: Timestamp) -> (usize, usize) {
+        let expired = self.message.take_if(|m| m.publication().has_expired(now));
+        let mut removed = expired.map_or((0, 0), |message| (1, message.size()));
+        self.children.retain(|level, child| {
+            let (messages, bytes) = child.remove_expired(now);
+            removed.0 += messages;
+            removed.1 += bytes;
+            if child.is_unused() {
+                removed.1 += bytes_of(level);
+            }
+            !child.is_unused()
         });
+        removed
     }
 
-    fn find(&self, topic: &str) -> Option<&Arc<Message>> {
-        let mut node = self;
+    /// The message of `topic`, and what its levels that are not there yet would count.
+    fn place_of(&self, topic: &str) -> (Option<&Arc<Message>>, usize) {
+        let mut node = Some(self);
+        let mut new_levels = 0;
         for level in topic.split('/') {
-            node = node.children.get(level)?;
+            node = node.and_then(|node| node.children.get(level));
+            if node.is_none() {
+                new_levels += bytes_of(level);
+            }
         }
-        node.message.as_ref()
+        (node.and_then(|node| node.message.as_ref()), new_levels)
     }
 
-    /// Removes the message of `topic`, and the nodes that only led to it.
-    fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
-        let Some((level, rest)) = topic.split_once('/') else {
-            return self.remove_below(topic, |child| child.message.take());
+    /// Removes the message of `topic`, and the nodes that only led to it; adds to `freed` what
+    /// those counted.
+    fn remove(&mut self, topic: &str, freed: &mut usize) -> Option<Arc<Message>> {
+        let (level, rest) = match topic.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (topic, None),
         };
-        self.remove_below(level, |child| child.remove(rest))
-    }
-
-    fn remove_below(
-        &mut self,
-        level: &str,
-        remove: impl FnOnce(&mut Self) -> Option<Arc<Message>>,
-    ) -> Option<Arc<Message>> {
         let child = self.children.get_mut(level)?;
-        let removed = remove(child);
-        if child.message.is_none() && child.children.is_empty() {
+        let removed = match rest {
+            Some(rest) => child.remove(rest, freed),
+            None => child.message.take(),
+        };
+        if child.is_unused() {
             self.children.remove(level);
+            *freed += bytes_of(level);
         }
         removed
+    }
+
+    fn is_unused(&self) -> bool {
+        self.message.is_none() && self.children.is_empty()
     }
 
     fn matching<'f>(
@@ -225,4 +242,8 @@ impl Node {
             }
         }
     }
+}
+
+const fn bytes_of(level: &str) -> usize {
+    LEVEL_BYTES + level.len()
 }

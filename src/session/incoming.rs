@@ -159,7 +159,10 @@ impl Session {
                 link.send(&Packet::PubRec(Ack::success(id)));
                 return Ok(None);
             }
-            if waiting.len() >= usize::from(link.settings.receive_maximum) {
+            // Only MQTT 5.0 knows a Receive Maximum; before, identifiers are the bound.
+            if link.settings.version.has_properties()
+                && waiting.len() >= usize::from(link.settings.receive_maximum)
+            {
                 return Err(Violation {
                     reason: ReasonCode::ReceiveMaximumExceeded,
                     clause: "MQTT-3.3.4-7",

@@ -196,12 +196,11 @@ impl Link {
     }
 
     /// Sends DISCONNECT where the version has one. [MQTT-3.14.0-1]
-    pub(super) fn send_disconnect(&mut self, reason: ReasonCode) {
+    pub(super) fn send_disconnect(&mut self, reason: ReasonCode, why: Option<&str>) {
         if self.settings.version.has_properties() {
-            self.send(&Packet::Disconnect(Disconnect {
-                reason,
-                properties: DisconnectProperties::default(),
-            }));
+            let reason_string = why.filter(|_| self.settings.problem_information);
+            let properties = DisconnectProperties { reason_string, ..Default::default() };
+            self.send(&Packet::Disconnect(Disconnect { reason, properties }));
         }
     }
 }

@@ -120,10 +120,11 @@ impl Session {
         self.link.take()
     }
 
-    /// Tells the client, where its version has a packet for it, that the server disconnects.
-    pub fn disconnect(&mut self, reason: ReasonCode) {
+    /// Tells the client, where its version has a packet for it, that the server disconnects, and
+    /// in a Reason String why, unless the client wants none. [MQTT-3.1.2-29]
+    pub fn disconnect(&mut self, reason: ReasonCode, why: Option<&str>) {
         if let Some(link) = &mut self.link {
-            link.send_disconnect(reason);
+            link.send_disconnect(reason, why);
         }
     }
 

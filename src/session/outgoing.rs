@@ -137,7 +137,7 @@ impl Session {
     }
 
     /// Delivers a retained message to a new subscription: behind the retained messages before it,
-    /// and not subject to the bounds of the queue, as the retained store has bounds of its own.
+    /// and subject only to the bounds of all queues, as the retained store has bounds of its own.
     pub fn deliver_retained(
         &mut self,
         delivery: Delivery<'_>,
@@ -150,8 +150,10 @@ impl Session {
                 self.outgoing.send(link, delivery, &mut message, now)
             }
             Some(_) | None => {
-                self.outgoing.queue.push_unchecked(envelope(delivery, &mut message));
-                Delivered::Queued { displaced: 0 }
+                match self.outgoing.queue.push_retained(envelope(delivery, &mut message)) {
+                    Pushed::Queued | Pushed::InPlaceOf(_) => Delivered::Queued { displaced: 0 },
+                    Pushed::Refused => Delivered::QueueFull,
+                }
             }
         }
     }

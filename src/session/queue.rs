@@ -135,8 +135,7 @@ impl Queue {
         if displaced == 0 { Pushed::Queued } else { Pushed::InPlaceOf(displaced) }
     }
 
-    /// Queues past the bounds of this client; for retained messages, which are bounded themselves.
-    pub(super) fn push_unchecked(&mut self, envelope: Envelope) {
+    fn push_unchecked(&mut self, envelope: Envelope) {
         let size = envelope.message.size();
         self.bytes += size;
         self.at_most_once += usize::from(envelope.qos == QoS::AtMostOnce);
@@ -164,7 +163,23 @@ impl Queue {
     /// Whether it helps to drop what waits here: the other queues keep what they have.
     fn has_room_when_empty(&self, size: usize) -> bool {
         let others = self.usage.bytes().saturating_sub(self.bytes);
-        size <= self.limits.bytes_max && others + size <= self.limits.bytes_in_all_max
+        let other_messages = self.usage.messages().saturating_sub(self.waiting.len());
+        size <= self.limits.bytes_max
+            && others + size <= self.limits.bytes_in_all_max
+            && other_messages < self.limits.messages_in_all_max
+    }
+
+    /// Queues past the bounds of this client, but not past those of all; for retained messages,
+    /// which are bounded themselves.
+    pub(super) fn push_retained(&mut self, envelope: Envelope) -> Pushed {
+        let bytes = self.usage.bytes() + envelope.message.size();
+        if self.usage.messages() >= self.limits.messages_in_all_max
+            || bytes > self.limits.bytes_in_all_max
+        {
+            return Pushed::Refused;
+        }
+        self.push_unchecked(envelope);
+        Pushed::Queued
     }
 
     fn has_room(&self, size: usize) -> bool {

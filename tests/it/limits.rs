@@ -197,8 +197,9 @@ async fn retained_messages_are_bounded_in_number() {
 }
 
 #[actix_rt::test]
-async fn retained_messages_are_bounded_in_bytes() {
-    let broker = world_within(|limits| limits.retained_bytes_max = 100).await;
+async fn retained_messages_are_bounded_in_bytes_of_messages_and_of_topic_levels() {
+    // A level that no other message has counts 256 bytes and its text.
+    let broker = world_within(|limits| limits.retained_bytes_max = 257 + 100).await;
     let mut client = Client::connected(&broker, connect("c")).await;
     let large = "x".repeat(60);
     client.publish(retained(publish_1(1, "a", &large))).await;
@@ -207,7 +208,23 @@ async fn retained_messages_are_bounded_in_bytes() {
     client.expect(puback(2, ReasonCode::QuotaExceeded)).await;
     client.publish(retained(publish_1(3, "a", &"x".repeat(99)))).await;
     client.expect(puback(3, ReasonCode::NoMatchingSubscribers)).await;
-    assert_eq!(broker.metrics().totals().retained_bytes.value(), 100);
+    assert_eq!(broker.metrics().totals().retained_bytes.value(), 257 + 100);
+    client.publish(retained(publish_1(4, "a", ""))).await;
+    client.expect(puback(4, ReasonCode::NoMatchingSubscribers)).await;
+    assert_eq!(broker.metrics().totals().retained_bytes.value(), 0);
+    client.publish(retained(publish_1(5, "a/b", "x"))).await;
+    client.expect(puback(5, ReasonCode::QuotaExceeded)).await;
+}
+
+/// Who has subscribed gets the message although there is no room to retain it.
+#[actix_rt::test]
+async fn a_full_store_keeps_no_message_from_its_subscribers() {
+    let broker = world_within(|limits| limits.retained_messages_max = 0).await;
+    let mut client = Client::connected(&broker, connect_in(V3_1_1, "c")).await;
+    client.subscribe("a", QOS_0).await;
+    client.publish(retained(publish_1(1, "a", "x"))).await;
+    client.expect_publish(publish("a", "x")).await;
+    client.expect(puback(1, ReasonCode::Success)).await;
 }
 
 /// What has expired must not keep others out for ever.
@@ -330,6 +347,14 @@ async fn who_sends_too_large_a_packet_is_told_so_over_a_socket() {
         let mut packet = vec![b'x'; 100_000];
         packet[..4].copy_from_slice(&[0x30, 0xFF, 0xFF, 0x7F]);
         client.send_bytes(&packet).await;
-        client.expect(disconnect(ReasonCode::PacketTooLarge)).await;
+        client
+            .receive(|packet| {
+                let hearthmq::mqtt::Packet::Disconnect(disconnect) = packet else {
+                    panic!("{packet:?}")
+                };
+                assert_eq!(disconnect.reason, ReasonCode::PacketTooLarge);
+                assert_eq!(disconnect.properties.reason_string, Some("MQTT-3.2.2-15"));
+            })
+            .await;
     }
 }

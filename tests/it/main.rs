@@ -13,6 +13,7 @@ mod connecting;
 mod flow_control;
 mod keep_alive;
 mod limits;
+mod ownership;
 mod presence;
 mod protocol;
 mod retained;

@@ -74,25 +74,29 @@ impl Shard {
             tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
             return Err(NoSession::Store);
         }
+        // Subscriptions and queued messages are their owner's: another user begins anew.
+        let is_owner = existing
+            .and_then(|s| self.slot(s))
+            .is_none_or(|s| s.presence.identity.username == connect.identity.username);
+        let begins_anew = connect.clean_start || !is_owner;
         let departure = Departure {
             code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
-            ends_session: connect.clean_start,
-            is_resumed: !connect.clean_start,
+            ends_session: begins_anew,
+            is_resumed: !begins_anew,
             ..Departure::unannounced(DisconnectReason::Takeovered)
         };
         self.end_connection(&connect.client_id, departure, now);
         let existing = self.clients.get(&connect.client_id).copied();
-        if connect.clean_start
-            && let Some(slot) = existing
-        {
+        if begins_anew && let Some(slot) = existing {
             self.forget(slot, now); // [MQTT-3.1.2-4]
         }
-        let existing = existing.filter(|_| !connect.clean_start);
+        let existing = existing.filter(|_| !begins_anew);
         let slot = existing.unwrap_or_else(|| self.new_slot(connect, now));
         self.version_floor = self.version_floor.max(version - 1);
         if let Some(found) = self.slot_mut(slot) {
             found.will_at = None; // [MQTT-3.1.3-9]
             found.expires_at = None;
+            found.recent_topic = None; // Decided for another connection.
             found.presence = Presence {
                 identity: connect.identity.clone(),
                 peer: connect.peer,
@@ -101,6 +105,9 @@ impl Shard {
             };
         }
         self.set_timer(slot);
+        if existing.is_some() {
+            self.revoke_subscriptions(slot);
+        }
         self.last_link += 1;
         Ok(Prepared { slot, link: self.last_link, session_present: existing.is_some() })
     }

@@ -16,6 +16,8 @@ pub(crate) struct Departure {
     pub(in crate::actors) reason: DisconnectReason,
     /// For the DISCONNECT that the client is sent, if it is sent one.
     pub(in crate::actors) code: Option<ReasonCode>,
+    /// Why, in words, for a client that wants to hear it.
+    pub(in crate::actors) why: Option<&'static str>,
     /// Whether the Will is due. [MQTT-3.1.2-8] [MQTT-3.1.2-10]
     pub(in crate::actors) publishes_will: bool,
     /// Whether the session ends now, whatever its Session Expiry Interval.
@@ -31,7 +33,14 @@ impl Departure {
 
     /// An end that the client did not announce.
     pub(in crate::actors) const fn unannounced(reason: DisconnectReason) -> Self {
-        Self { reason, code: None, publishes_will: true, ends_session: false, is_resumed: false }
+        Self {
+            reason,
+            code: None,
+            why: None,
+            publishes_will: true,
+            ends_session: false,
+            is_resumed: false,
+        }
     }
 
     /// The broker ends the connection and says why.
@@ -39,6 +48,12 @@ impl Departure {
         let mut departure = Self::unannounced(reason);
         departure.code = Some(code);
         departure
+    }
+
+    /// The same departure with the clause that was broken.
+    pub(in crate::actors) const fn because(mut self, why: &'static str) -> Self {
+        self.why = Some(why);
+        self
     }
 }
 
@@ -77,8 +92,9 @@ impl Shard {
             return Vec::new();
         }
         if let Some(code) = departure.code {
-            found.session.disconnect(code);
+            found.session.disconnect(code, departure.why);
         }
+        found.recent_topic = None;
         let mut link = found.session.detach();
         let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
         self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());

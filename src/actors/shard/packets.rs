@@ -84,12 +84,12 @@ impl Shard {
 
 fn violation(violation: Violation) -> Departure {
     tracing::debug!(%violation, "client broke a rule");
-    Departure::by_server(event_reason(violation.reason), violation.reason)
+    Departure::by_server(event_reason(violation.reason), violation.reason).because(violation.clause)
 }
 
 fn malformed(error: &DecodeError) -> Departure {
     tracing::debug!(%error, "packet refused");
-    Departure::by_server(event_reason(error.reason()), error.reason())
+    Departure::by_server(event_reason(error.reason()), error.reason()).because(error.clause)
 }
 
 /// How events name the end of a connection whose client did wrong.

@@ -1,6 +1,9 @@
 //! A message from its publisher to everybody who is to get it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use foldhash::fast::RandomState;
 
@@ -22,7 +25,8 @@ pub(super) struct RecentTopic {
     retain: bool,
     decision: Decision,
     policy_generation: u64,
-    plan: Arc<Plan>,
+    /// Weak, so that a publisher that has fallen silent keeps no plan of an earlier time alive.
+    plan: Weak<Plan>,
     index_generation: u64,
 }
 
@@ -122,19 +126,17 @@ impl Shard {
         let retained = !publication.retain || self.retain(&publication, now);
         // Who subscribed before the message was retained may not have found it, and must be in the
         // plan; who subscribes after finds it.
-        if publication.retain && recent.index_generation != self.core.index.generation() {
-            recent.index_generation = self.core.index.generation();
-            recent.plan = self.plan(topic);
-        }
-        let reason = if !retained {
-            ReasonCode::QuotaExceeded
-        } else if recent.plan.is_empty() {
+        let plan = self.current_plan(recent, topic);
+        if plan.is_empty() {
             self.metrics.dropped(DropReason::NoSubscriber, 1);
-            ReasonCode::NoMatchingSubscribers
         } else {
             let publisher = self.place(slot);
-            self.route(&publication, &recent.plan, publisher, now);
-            ReasonCode::Success
+            self.route(&publication, &plan, publisher, now);
+        }
+        let reason = match (retained, plan.is_empty()) {
+            (false, _) => ReasonCode::QuotaExceeded,
+            (true, true) => ReasonCode::NoMatchingSubscribers,
+            (true, false) => ReasonCode::Success,
         };
         self.properties = properties;
         reason
@@ -309,7 +311,6 @@ impl Shard {
         retain: bool,
     ) -> Option<Box<RecentTopic>> {
         let policy_generation = self.core.authorizer.generation();
-        let index_generation = self.core.index.generation();
         let mut recent = self.slots.get_mut(slot as usize)?.recent_topic.take();
         if let Some(recent) = &mut recent
             && recent.topic == topic
@@ -321,10 +322,6 @@ impl Shard {
                 (recent.qos, recent.retain) = (qos, retain);
                 recent.policy_generation = policy_generation;
             }
-            if recent.index_generation != index_generation {
-                recent.plan = self.plan(topic);
-                recent.index_generation = index_generation;
-            }
         } else {
             let mut text = recent.map(|recent| recent.topic).unwrap_or_default();
             text.clear();
@@ -335,11 +332,25 @@ impl Shard {
                 retain,
                 decision: self.may_publish(slot, topic, qos, retain),
                 policy_generation,
-                plan: self.plan(topic),
-                index_generation,
+                plan: Weak::new(),
+                index_generation: 0,
             }));
         }
         recent
+    }
+
+    /// The plan of a connection's topic, if it is still right, or a new one.
+    fn current_plan(&mut self, recent: &mut RecentTopic, topic: &str) -> Arc<Plan> {
+        let generation = self.core.index.generation();
+        if recent.index_generation == generation
+            && let Some(plan) = recent.plan.upgrade()
+        {
+            return plan;
+        }
+        let plan = self.plan(topic);
+        recent.plan = Arc::downgrade(&plan);
+        recent.index_generation = generation;
+        plan
     }
 
     fn may_publish(&self, slot: u32, topic: &str, qos: QoS, retain: bool) -> Decision {

@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
+use std::collections::HashSet;
+
 use super::{Departure, Shard, packets::closes_on_refusal};
 use crate::{
     auth::{AccessRequest, Action, Decision},
@@ -10,7 +12,7 @@ use crate::{
         SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
     router::Subscriber,
-    session::{Delivery, Link, Subscription},
+    session::{Delivered, Delivery, Link, Subscription},
 };
 
 impl Shard {
@@ -54,6 +56,9 @@ impl Shard {
             }));
         }
         // After SUBACK, for clients that do not expect a message before it.
+        // A filter that stands there twice is one subscription, and sends once.
+        let mut seen = HashSet::new();
+        granted.retain(|(asked, _)| seen.insert(asked.filter));
         for (asked, sends_retained) in granted {
             self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
             if sends_retained {
@@ -112,6 +117,22 @@ impl Shard {
         })
     }
 
+    /// Ends the subscriptions that a client which resumes its session may no longer have.
+    pub(super) fn revoke_subscriptions(&mut self, slot: u32) {
+        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else { return };
+        let filters = found.session.subscriptions();
+        let filters: Vec<_> = filters.map(|(f, s)| (f.to_owned(), s.options.qos)).collect();
+        for (filter, qos) in filters {
+            let Ok(parts) = validate_filter(&filter) else { continue };
+            if self.may_subscribe(slot, parts, qos) == Decision::Deny {
+                self.core.index.unsubscribe(parts, place);
+                if let Some(found) = self.slot_mut(slot) {
+                    found.session.unsubscribe(&filter);
+                }
+            }
+        }
+    }
+
     /// Sends what is retained for a new subscription.
     fn send_retained(
         &mut self,
@@ -126,15 +147,13 @@ impl Shard {
         if parts.share_name.is_some() {
             return; // [MQTT-4.8.2] no retained messages to shared subscriptions
         }
-        let messages = self.core.retained.matching(parts.filter, now);
-        let Some(found) = self.slots.get_mut(slot as usize) else {
-            return;
-        };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
         // They may pass the bounds of the queue, but not again and again for one who does not read.
         if found.session.is_queue_full() {
-            self.metrics.dropped(DropReason::QueueFull, messages.len());
+            self.metrics.dropped(DropReason::QueueFull, 1);
             return;
         }
+        let messages = self.core.retained.matching(parts.filter, now);
         let identifiers = identifier.map(|identifier| [identifier].into());
         for message in messages {
             let delivery = Delivery {
@@ -142,7 +161,9 @@ impl Shard {
                 retain: true, // [MQTT-3.3.1-8]
                 identifiers: identifiers.as_ref(),
             };
-            found.session.deliver_retained(delivery, &message, now);
+            if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
+                self.metrics.dropped(DropReason::QueueFull, 1);
+            }
         }
     }
 

@@ -150,7 +150,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Expects DISCONNECT with this reason where the version has it, and the end.
     pub(crate) async fn expect_disconnect(&mut self, reason: ReasonCode) {
         if self.version == ProtocolVersion::V5 {
-            self.expect(disconnect(reason)).await;
+            self.receive(|packet| {
+                let Packet::Disconnect(disconnect) = packet else {
+                    panic!("DISCONNECT expected, not {packet:?}")
+                };
+                assert_eq!(disconnect.reason, reason);
+            })
+            .await;
         }
         self.expect_closed().await;
     }
