@@ -14,7 +14,7 @@ use crate::mqtt::{Message, Timestamp};
 pub struct RetainedLimits {
     /// Messages, which is also topics.
     pub messages_max: usize,
-    /// Bytes of topics, properties and payloads.
+    /// Bytes of topics, properties and payloads, and of the topic levels that lead to them.
     pub bytes_max: usize,
 }
 

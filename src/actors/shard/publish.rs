@@ -124,8 +124,8 @@ impl Shard {
             expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
         };
         let retained = !publication.retain || self.retain(&publication, now);
-        // Who subscribed before the message was retained may not have found it, and must be in the
-        // plan; who subscribes after finds it.
+        // The plan comes after retaining: who subscribed before may not have found the message, and
+        // must be in the plan; who subscribes after finds it.
         let plan = self.current_plan(recent, topic);
         if plan.is_empty() {
             self.metrics.dropped(DropReason::NoSubscriber, 1);
@@ -302,7 +302,7 @@ impl Shard {
             })
     }
 
-    /// What is known of the topic, asked of rules and index where it is not.
+    /// Whether the connection may publish to the topic, asked of the rules where it is not known.
     fn recent_topic(
         &mut self,
         slot: u32,
