@@ -1,0 +1,12 @@
+//! The standard's statements, chapter by chapter, over real sockets. Each dialogue names the
+//! statements that it shows; `tests/clauses` lists them all and what shows each.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
+
+#[expect(dead_code, unused_imports, reason = "the dialogues on virtual time use the rest")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+mod sockets;
+
+mod format;
