@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
 pub use link::{Link, LinkSettings, Tally};
-pub use outgoing::{Delivered, Delivery, SharedPublication};
+pub use outgoing::{Delivered, Delivery, Orphan, SharedPublication};
 pub use queue::{QueueLimits, QueueUsage, WhenFull};
 
 use self::{outgoing::Outgoing, queue::Queue};
@@ -109,8 +109,8 @@ impl Session {
 
     /// Gives the session a connection and begins to send again what was not acknowledged, in the
     /// order in which it was sent. [MQTT-4.4.0-1] [MQTT-4.6.0-1]
-    pub fn attach(&mut self, link: Link, now: Timestamp) {
-        self.outgoing.begin_resending();
+    pub fn attach(&mut self, mut link: Link, now: Timestamp) {
+        self.outgoing.begin_resending(&mut link);
         self.link = Some(Box::new(link));
         self.pump(now);
     }

@@ -1,6 +1,6 @@
 //! Messages to the client: sent at once where that is possible, queued where it is not.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Link, Session,
@@ -48,6 +48,17 @@ pub struct Delivery<'a> {
     pub retain: bool,
     /// The Subscription Identifiers to be sent.
     pub identifiers: Option<&'a Arc<[u32]>>,
+    /// The shared subscription that it comes by, in the router's numbers.
+    pub share: Option<NonZeroU32>,
+}
+
+/// A message that a session leaves to the other members of a shared subscription.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    /// The message.
+    pub message: Arc<Message>,
+    /// The shared subscription that it came by, in the router's numbers.
+    pub share: NonZeroU32,
 }
 
 /// What became of a message that was delivered to a session.
@@ -79,8 +90,12 @@ impl Outgoing {
         Self { window: Window::default(), queue }
     }
 
-    pub(super) const fn begin_resending(&mut self) {
-        self.window.begin_resending();
+    /// A new connection: PUBREL is sent again at once, since it needs no room in the window, and
+    /// the client waits for it with an identifier. [MQTT-4.4.0-1] [MQTT-4.9.0-3]
+    pub(super) fn begin_resending(&mut self, link: &mut Link) {
+        for id in self.window.begin_resending() {
+            link.send(&Packet::PubRel(Ack::success(id)));
+        }
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -136,6 +151,31 @@ impl Session {
         }
     }
 
+    /// Whether a message of so many bytes can be taken without another going for it, and without
+    /// being dropped because the client is away.
+    #[must_use]
+    pub fn has_room_for(&self, qos: QoS, bytes: usize) -> bool {
+        match &self.link {
+            Some(link) => self.outgoing.may_send(qos, link) || self.outgoing.queue.has_room(bytes),
+            None => qos != QoS::AtMostOnce && self.outgoing.queue.has_room(bytes),
+        }
+    }
+
+    /// Takes out what came by these shared subscriptions and waits unsent.
+    pub fn take_waiting_orphans(&mut self, shares: &[NonZeroU32]) -> Vec<Orphan> {
+        let taken = self.outgoing.queue.take_shared(|share| shares.contains(&share));
+        taken.iter().filter_map(orphan).collect()
+    }
+
+    /// What came by shared subscriptions and is not to end with this session: what waits, and QoS 1
+    /// that is not acknowledged. QoS 2 that was begun is nobody else's. [MQTT-4.8.2-5]
+    #[must_use]
+    pub fn into_orphans(mut self) -> Vec<Orphan> {
+        let waiting = self.outgoing.queue.take_shared(|_| true);
+        let in_flight = self.outgoing.window.published().filter(|e| e.qos == QoS::AtLeastOnce);
+        in_flight.chain(&waiting).filter_map(orphan).collect()
+    }
+
     /// Delivers a retained message to a new subscription: behind the retained messages before it,
     /// and subject only to the bounds of all queues, as the retained store has bounds of its own.
     pub fn deliver_retained(
@@ -182,6 +222,7 @@ impl Session {
                 qos: envelope.qos,
                 retain: envelope.retain,
                 identifiers: envelope.identifiers.as_ref(),
+                share: envelope.share,
             };
             let sent = self.outgoing.send(link, delivery, &mut message, now);
             link.tally.too_large += u32::from(sent == Delivered::TooLarge);
@@ -207,19 +248,19 @@ impl Session {
         reason: ReasonCode,
         now: Timestamp,
     ) -> bool {
-        let answer = match self.outgoing.window.get_mut(id) {
-            Some(InFlight::Published(envelope)) if envelope.qos == QoS::AtLeastOnce => {
+        if let Some(InFlight::Published(envelope)) = self.outgoing.window.get_mut(id) {
+            if envelope.qos == QoS::AtLeastOnce {
                 return false;
             }
-            Some(InFlight::Published(_)) if reason.is_failure() => {
+            if reason.is_failure() {
                 self.complete(id, now);
                 return true;
             }
-            Some(entry) => {
-                *entry = InFlight::Released;
-                ReasonCode::Success
-            }
-            None => ReasonCode::PacketIdentifierNotFound,
+        }
+        let answer = if self.outgoing.window.release(id) {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
         };
         if let Some(link) = &mut self.link {
             link.send(&Packet::PubRel(Ack::with_reason(id, answer))); // [MQTT-4.3.3-4]
@@ -229,15 +270,15 @@ impl Session {
 
     /// PUBCOMP.
     pub(super) fn handle_pub_comp(&mut self, id: PacketId, now: Timestamp) {
-        if let Some(InFlight::Released) = self.outgoing.window.get_mut(id) {
+        if let Some(InFlight::Released { .. }) = self.outgoing.window.get_mut(id) {
             self.complete(id, now);
         }
     }
 
     fn complete(&mut self, id: PacketId, now: Timestamp) {
-        let was_sent = self.outgoing.window.remove(id);
+        let was_counted = self.outgoing.window.remove(id);
         if let Some(link) = &mut self.link
-            && was_sent == Some(true)
+            && was_counted == Some(true)
         {
             link.unacknowledged = link.unacknowledged.saturating_sub(1);
         }
@@ -254,25 +295,21 @@ impl Outgoing {
             && link.has_room()
             && link.unacknowledged < link.settings.send_quota
         {
-            let Some((id, entry)) = self.window.next_unsent() else {
+            let Some((id, envelope)) = self.window.next_unsent() else {
                 break;
             };
             link.unacknowledged += 1;
-            match entry {
-                InFlight::Released => link.send(&Packet::PubRel(Ack::success(id))),
-                InFlight::Published(envelope) => {
-                    let delivery = Delivery {
-                        qos: envelope.qos,
-                        retain: envelope.retain,
-                        identifiers: envelope.identifiers.as_ref(),
-                    };
-                    let publication = envelope.message.publication();
-                    if !write(link, &publication, delivery, Some(id), true, now) {
-                        self.window.remove(id);
-                        link.unacknowledged -= 1;
-                        link.tally.too_large += 1;
-                    }
-                }
+            let delivery = Delivery {
+                qos: envelope.qos,
+                retain: envelope.retain,
+                identifiers: envelope.identifiers.as_ref(),
+                share: envelope.share,
+            };
+            let publication = envelope.message.publication();
+            if !write(link, &publication, delivery, Some(id), true, now) {
+                self.window.remove(id);
+                link.unacknowledged -= 1;
+                link.tally.too_large += 1;
             }
         }
     }
@@ -288,7 +325,7 @@ impl Outgoing {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
                 link.unacknowledged += 1;
-                Some(self.window.push(InFlight::Published(envelope(delivery, message))))
+                Some(self.window.push(envelope(delivery, message)))
             }
         };
         if write(link, &message.publication, delivery, id, false, now) {
@@ -308,7 +345,12 @@ fn envelope(delivery: Delivery<'_>, message: &mut SharedPublication<'_>) -> Enve
         qos: delivery.qos,
         retain: delivery.retain,
         identifiers: delivery.identifiers.cloned(),
+        share: delivery.share,
     }
+}
+
+fn orphan(envelope: &Envelope) -> Option<Orphan> {
+    Some(Orphan { message: envelope.message.clone(), share: envelope.share? })
 }
 
 /// Encodes a PUBLISH into the link's output; `false` if it is too large for the client.

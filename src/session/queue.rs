@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,6 +19,8 @@ pub(super) struct Envelope {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) identifiers: Option<Arc<[u32]>>,
+    /// The shared subscription that it came by. It takes room that padding would take.
+    pub(super) share: Option<NonZeroU32>,
 }
 
 /// What happens to QoS 1 and 2 messages for a client whose queue is full.
@@ -118,6 +121,18 @@ impl Queue {
         self.at_most_once > 0
     }
 
+    /// Takes out what came by such shared subscriptions, in its order.
+    pub(super) fn take_shared(&mut self, is_taken: impl Fn(NonZeroU32) -> bool) -> Vec<Envelope> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let shared;
+        (shared, self.waiting) = waiting.partition(|e| e.share.is_some_and(&is_taken));
+        let shared = Vec::from(shared);
+        for envelope in &shared {
+            self.forget(envelope);
+        }
+        shared
+    }
+
     /// Queues within the bounds. QoS 0 never displaces what waits.
     pub(super) fn push(&mut self, envelope: Envelope) -> Pushed {
         let size = envelope.message.size();
@@ -149,15 +164,20 @@ impl Queue {
 
     pub(super) fn pop(&mut self) -> Option<Envelope> {
         let envelope = self.waiting.pop_front()?;
-        let size = envelope.message.size();
-        self.bytes -= size;
-        self.at_most_once -= usize::from(envelope.qos == QoS::AtMostOnce);
-        self.usage.subtract(1, size);
+        self.forget(&envelope);
         if self.waiting.is_empty() {
             // An idle session keeps no memory for the burst that it once had.
             self.waiting = VecDeque::new();
         }
         Some(envelope)
+    }
+
+    /// Counts one less.
+    fn forget(&mut self, envelope: &Envelope) {
+        let size = envelope.message.size();
+        self.bytes -= size;
+        self.at_most_once -= usize::from(envelope.qos == QoS::AtMostOnce);
+        self.usage.subtract(1, size);
     }
 
     /// Whether it helps to drop what waits here: the other queues keep what they have.
@@ -182,7 +202,8 @@ impl Queue {
         Pushed::Queued
     }
 
-    fn has_room(&self, size: usize) -> bool {
+    /// Whether a message of so many bytes has room without displacing another.
+    pub(super) fn has_room(&self, size: usize) -> bool {
         self.waiting.len() < self.limits.messages_max
             && self.bytes + size <= self.limits.bytes_max
             && self.usage.messages() < self.limits.messages_in_all_max

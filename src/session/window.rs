@@ -1,8 +1,10 @@
 //! QoS 1 and 2 messages on their way to the client, by Packet Identifier, in the order sent.
 //!
-//! Identifiers are given out one after the other, so those in use lie in one run of numbers and an
-//! acknowledgement finds its message by subtraction. One that is acknowledged out of turn leaves a
-//! gap that closes when those before it are done.
+//! Identifiers are given out one after the other, so those in use lie in one run of numbers as a
+//! rule and an acknowledgement finds its message by subtraction. One that is acknowledged out of
+//! turn leaves a gap that closes when those before it are done. A message that the client does not
+//! acknowledge while thousands after it are done is put aside, so that it neither stretches the run
+//! nor keeps its identifier from being passed over when the numbers come round again.
 
 use std::collections::VecDeque;
 
@@ -10,26 +12,50 @@ use super::queue::Envelope;
 use crate::mqtt::PacketId;
 
 /// Where the delivery of one message stands, figure 4.2 and 4.3 of MQTT 5.0.
+///
+/// ```text
+/// Published ── PUBACK, PUBREC with an error ──► done
+///     └─ PUBREC ──► Released ── PUBCOMP ──► done
+/// ```
 #[derive(Clone, Debug)]
 pub(super) enum InFlight {
-    /// PUBLISH was sent: waits for PUBACK (QoS 1) or PUBREC (QoS 2).
+    /// PUBLISH is to be sent, or was: waits for PUBACK (QoS 1) or PUBREC (QoS 2).
     Published(Envelope),
     /// PUBREL was sent: waits for PUBCOMP.
-    Released,
+    Released {
+        /// Whether PUBLISH was sent on this connection, and so counts against the client's Receive
+        /// Maximum, which a PUBREL that is sent again does not. [MQTT 5.0, 4.9]
+        is_counted: bool,
+    },
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    entries: VecDeque<Option<InFlight>>,
-    /// Number of the first entry, less one: 0..=65,534.
+    /// The first of them is never a gap.
+    run: VecDeque<Option<InFlight>>,
+    /// Number of the first of the run, less one: 0..=65,534.
     first: u16,
     in_flight: usize,
-    /// Position of the first entry that was not yet sent on this connection.
+    /// Position in the run of the first that was not yet looked at on this connection.
+    unsent_from: usize,
+    aside: Option<Box<Aside>>,
+}
+
+/// What was put aside, in the order sent: seldom anything, and never much. Searched from the
+/// beginning, since a client that leaves one message unacknowledged leaves few.
+#[derive(Debug, Default)]
+struct Aside {
+    ids: Vec<PacketId>,
+    entries: Vec<InFlight>,
     unsent_from: usize,
 }
 
 /// Packet Identifiers run from 1 to this.
 const IDS: usize = u16::MAX as usize;
+/// A run longer than this is shortened if three quarters of it are gaps.
+const SPARSE_RUN: usize = 2048;
+/// A window that is empty again keeps room for so many messages, and no more.
+const KEPT_CAPACITY: usize = 32;
 
 impl Window {
     /// Messages in flight.
@@ -37,92 +63,236 @@ impl Window {
         self.in_flight
     }
 
-    /// Whether no further identifier can be given out before an earlier one is free.
-    pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= IDS
+    /// Whether every identifier is in use.
+    pub(super) const fn is_full(&self) -> bool {
+        self.in_flight >= IDS
     }
 
-    /// Whether all that is in flight was sent on this connection.
+    /// Whether all that is in flight was looked at on this connection.
     pub(super) fn is_all_sent(&self) -> bool {
-        self.unsent_from == self.entries.len()
+        self.unsent_from == self.run.len()
+            && self.aside.as_ref().is_none_or(|aside| aside.unsent_from == aside.ids.len())
     }
 
-    /// A new connection: nothing has been sent on it yet.
-    pub(super) const fn begin_resending(&mut self) {
+    /// A new connection: nothing has been sent on it yet. The identifiers whose PUBREL is to be
+    /// sent again, in the order in which they were given out; they are not looked at again.
+    pub(super) fn begin_resending(&mut self) -> Vec<PacketId> {
         self.unsent_from = 0;
+        let mut released = Vec::new();
+        let mut begin = |id, entry: &mut InFlight| {
+            if let InFlight::Released { is_counted } = entry {
+                *is_counted = false;
+                released.push(id);
+            }
+        };
+        if let Some(aside) = &mut self.aside {
+            aside.unsent_from = 0;
+            aside.ids.iter().zip(&mut aside.entries).for_each(|(id, entry)| begin(*id, entry));
+        }
+        for (at, entry) in self.run.iter_mut().enumerate() {
+            if let Some(entry) = entry {
+                begin(id_at(self.first, at), entry);
+            }
+        }
+        released
     }
 
-    /// The first entry that was not yet sent on this connection, which counts as sent from now.
-    pub(super) fn next_unsent(&mut self) -> Option<(PacketId, InFlight)> {
-        while self.unsent_from < self.entries.len() {
+    /// The first PUBLISH that was not yet sent on this connection, which counts as sent from now.
+    pub(super) fn next_unsent(&mut self) -> Option<(PacketId, Envelope)> {
+        if let Some(aside) = &mut self.aside {
+            while aside.unsent_from < aside.ids.len() {
+                let at = aside.unsent_from;
+                aside.unsent_from += 1;
+                if let InFlight::Published(envelope) = &aside.entries[at] {
+                    return Some((aside.ids[at], envelope.clone()));
+                }
+            }
+        }
+        while self.unsent_from < self.run.len() {
             let at = self.unsent_from;
             self.unsent_from += 1;
-            if let Some(entry) = &self.entries[at] {
-                return Some((self.id_at(at), entry.clone()));
+            if let Some(InFlight::Published(envelope)) = &self.run[at] {
+                return Some((id_at(self.first, at), envelope.clone()));
             }
         }
         None
     }
 
-    /// Gives the next identifier to a message that is sent now. [MQTT-2.2.1-4]
+    /// Gives the next free identifier to a message that is sent now. [MQTT-2.2.1-4]
     /// The window is not full and all in it is sent.
-    pub(super) fn push(&mut self, in_flight: InFlight) -> PacketId {
+    pub(super) fn push(&mut self, envelope: Envelope) -> PacketId {
         debug_assert!(!self.is_full() && self.is_all_sent(), "the caller has asked");
-        let id = self.id_at(self.entries.len());
-        self.entries.push_back(Some(in_flight));
+        self.pass_over_used();
+        let id = id_at(self.first, self.run.len());
+        self.run.push_back(Some(InFlight::Published(envelope)));
         self.in_flight += 1;
-        self.unsent_from = self.entries.len();
+        self.unsent_from = self.run.len();
         id
     }
 
     pub(super) fn get_mut(&mut self, id: PacketId) -> Option<&mut InFlight> {
-        let at = self.position(id)?;
-        self.entries.get_mut(at)?.as_mut()
+        let at = self.position(id);
+        if let Some(Some(entry)) = self.run.get_mut(at) {
+            return Some(entry);
+        }
+        let aside = self.aside.as_mut()?;
+        let at = aside.position(id)?;
+        aside.entries.get_mut(at)
     }
 
-    /// Ends a delivery; its identifier is free again. Whether it was sent on this connection;
-    /// `None` if it is not in flight.
+    /// Notes PUBREC; whether there is such a message. A PUBREC that comes on a new connection
+    /// before its PUBLISH was sent again makes that unnecessary.
+    pub(super) fn release(&mut self, id: PacketId) -> bool {
+        let is_counted = self.is_sent(id);
+        match self.get_mut(id) {
+            Some(entry @ InFlight::Published(_)) => {
+                *entry = InFlight::Released { is_counted };
+                true
+            }
+            Some(InFlight::Released { .. }) => true,
+            None => false,
+        }
+    }
+
+    /// Ends a delivery; its identifier is free again. Whether it has counted against the client's
+    /// Receive Maximum; `None` if it is not in flight.
     pub(super) fn remove(&mut self, id: PacketId) -> Option<bool> {
-        let at = self.position(id)?;
-        self.entries.get_mut(at)?.take()?;
-        let was_sent = at < self.unsent_from;
+        let is_sent = self.is_sent(id);
+        let at = self.position(id);
+        let entry = match self.run.get_mut(at).and_then(Option::take) {
+            Some(entry) => {
+                self.close_gap();
+                entry
+            }
+            None => self.remove_aside(id)?,
+        };
         self.in_flight -= 1;
-        while let Some(None) = self.entries.front() {
-            self.entries.pop_front();
-            self.first = ((usize::from(self.first) + 1) % IDS) as u16;
+        Some(match entry {
+            InFlight::Published(_) => is_sent,
+            InFlight::Released { is_counted } => is_counted,
+        })
+    }
+
+    /// Everything whose PUBLISH is not acknowledged, in the order sent.
+    pub(super) fn published(&self) -> impl Iterator<Item = &Envelope> {
+        let aside = self.aside.iter().flat_map(|aside| &aside.entries);
+        aside.chain(self.run.iter().flatten()).filter_map(|entry| match entry {
+            InFlight::Published(envelope) => Some(envelope),
+            InFlight::Released { .. } => None,
+        })
+    }
+
+    fn is_sent(&self, id: PacketId) -> bool {
+        let at = self.position(id);
+        match (self.run.get(at), &self.aside) {
+            (Some(Some(_)), _) => at < self.unsent_from,
+            (_, Some(aside)) => aside.position(id).is_some_and(|at| at < aside.unsent_from),
+            (_, None) => false,
+        }
+    }
+
+    /// Sees to it that the identifier after the run is free.
+    fn pass_over_used(&mut self) {
+        loop {
+            self.shorten();
+            let Some(aside) = &self.aside else { return };
+            if self.run.len() < IDS && aside.position(id_at(self.first, self.run.len())).is_none() {
+                return;
+            }
+            if self.run.is_empty() {
+                self.first = after(self.first);
+            } else {
+                self.run.push_back(None);
+            }
+        }
+    }
+
+    /// Puts the first of the run aside where too many of those after it are done.
+    fn shorten(&mut self) {
+        let aside_len = self.aside.as_ref().map_or(0, |aside| aside.ids.len());
+        let is_sparse = (self.in_flight - aside_len) * 4 < self.run.len();
+        if self.run.len() < SPARSE_RUN || !(is_sparse || self.run.len() == IDS) {
+            return;
+        }
+        if let Some(entry) = self.run.front_mut().and_then(Option::take) {
+            let aside = self.aside.get_or_insert_default();
+            aside.ids.push(id_at(self.first, 0));
+            aside.entries.push(entry);
+            aside.unsent_from = aside.ids.len();
+        }
+        self.close_gap();
+    }
+
+    fn close_gap(&mut self) {
+        while let Some(None) = self.run.front() {
+            self.run.pop_front();
+            self.first = after(self.first);
             self.unsent_from = self.unsent_from.saturating_sub(1);
         }
-        if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
-            self.entries = VecDeque::new();
+        if self.run.is_empty() && self.run.capacity() > KEPT_CAPACITY {
+            self.run = VecDeque::new();
         }
-        Some(was_sent)
     }
 
-    fn id_at(&self, position: usize) -> PacketId {
-        let number = (usize::from(self.first) + position) % IDS + 1;
-        PacketId::new(number as u16).expect("it is one at least")
+    fn remove_aside(&mut self, id: PacketId) -> Option<InFlight> {
+        let aside = self.aside.as_mut()?;
+        let at = aside.position(id)?;
+        aside.ids.remove(at);
+        aside.unsent_from -= usize::from(at < aside.unsent_from);
+        let entry = aside.entries.remove(at);
+        if aside.ids.is_empty() {
+            self.aside = None;
+        }
+        Some(entry)
     }
 
-    fn position(&self, id: PacketId) -> Option<usize> {
-        let offset = usize::from(id.number() - 1) + IDS - usize::from(self.first);
-        let at = offset % IDS;
-        (at < self.entries.len()).then_some(at)
+    /// Where in the run this identifier is, or would be.
+    fn position(&self, id: PacketId) -> usize {
+        (usize::from(id.number() - 1) + IDS - usize::from(self.first)) % IDS
     }
 }
 
-/// A window that is empty again keeps room for so many messages, and no more.
-const KEPT_CAPACITY: usize = 32;
+impl Aside {
+    fn position(&self, id: PacketId) -> Option<usize> {
+        self.ids.iter().position(|used| *used == id)
+    }
+}
+
+fn id_at(first: u16, position: usize) -> PacketId {
+    let number = (usize::from(first) + position) % IDS + 1;
+    PacketId::new(number as u16).expect("it is one at least")
+}
+
+const fn after(first: u16) -> u16 {
+    ((first as usize + 1) % IDS) as u16
+}
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::mqtt::{Message, Publication, QoS};
+
+    fn envelope() -> Envelope {
+        let publication = Publication {
+            topic: "t",
+            payload: &[],
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            properties: &[],
+            expires_at: None,
+        };
+        let message = Arc::new(Message::new(&publication));
+        Envelope { message, qos: QoS::ExactlyOnce, retain: false, identifiers: None, share: None }
+    }
 
     #[test]
     fn identifiers_wrap_around_and_are_never_zero() {
         let mut window = Window::default();
         let mut last = 0;
         for _ in 0..2 * IDS + 10 {
-            let id = window.push(InFlight::Released);
+            let id = window.push(envelope());
             assert_eq!(usize::from(id.number()), last % IDS + 1);
             last = usize::from(id.number());
             assert_eq!(window.remove(id), Some(true));
@@ -132,24 +302,72 @@ mod tests {
     #[test]
     fn an_acknowledgement_out_of_turn_frees_its_identifier_later() {
         let mut window = Window::default();
-        let ids: Vec<_> = (0..3).map(|_| window.push(InFlight::Released)).collect();
+        let ids: Vec<_> = (0..3).map(|_| window.push(envelope())).collect();
         assert_eq!(window.remove(ids[1]), Some(true));
         assert_eq!(window.remove(ids[1]), None);
         assert_eq!(window.len(), 2);
         assert_eq!(window.remove(ids[0]), Some(true));
-        assert_eq!(window.entries.len(), 1);
+        assert_eq!(window.run.len(), 1);
         assert!(window.get_mut(ids[2]).is_some());
     }
 
     #[test]
     fn an_acknowledgement_before_the_resend_tells_so() {
         let mut window = Window::default();
-        let ids: Vec<_> = (0..3).map(|_| window.push(InFlight::Released)).collect();
-        window.begin_resending();
+        let ids: Vec<_> = (0..3).map(|_| window.push(envelope())).collect();
+        assert_eq!(window.begin_resending(), []);
         assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[0]));
         assert_eq!(window.remove(ids[1]), Some(false));
         assert_eq!(window.remove(ids[0]), Some(true));
         assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[2]));
         assert!(window.is_all_sent());
+    }
+
+    #[test]
+    fn what_was_released_is_not_published_again_and_counts_no_more() {
+        let mut window = Window::default();
+        let ids: Vec<_> = (0..3).map(|_| window.push(envelope())).collect();
+        assert!(window.release(ids[1]));
+        assert_eq!(window.begin_resending(), [ids[1]]);
+        assert!(window.release(ids[2]));
+        assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[0]));
+        assert!(window.next_unsent().is_none());
+        assert!(window.release(ids[0]));
+        let counted = ids.iter().map(|id| window.remove(*id));
+        assert_eq!(counted.collect::<Vec<_>>(), [Some(true), Some(false), Some(false)]);
+    }
+
+    /// Two that are never acknowledged hold up nobody and are neither given out again nor lost.
+    #[test]
+    fn identifiers_in_use_are_passed_over_however_often_the_numbers_come_round() {
+        let mut window = Window::default();
+        let stuck = [window.push(envelope()), window.push(envelope())];
+        for _ in 0..3 * IDS {
+            let id = window.push(envelope());
+            assert!(!stuck.contains(&id));
+            assert_eq!(window.remove(id), Some(true));
+            assert!(window.run.len() <= SPARSE_RUN);
+        }
+        let last = window.push(envelope());
+        window.begin_resending();
+        let again: Vec<_> = std::iter::from_fn(|| Some(window.next_unsent()?.0)).collect();
+        assert_eq!(again, [stuck[0], stuck[1], last], "in the order in which they were sent");
+        assert_eq!(window.remove(stuck[1]), Some(true));
+        assert_eq!(window.remove(stuck[1]), None);
+        assert_eq!(window.remove(stuck[0]), Some(true));
+        assert_eq!(window.len(), 1);
+        assert!(window.aside.is_none());
+    }
+
+    #[test]
+    fn all_identifiers_can_be_in_use_at_once() {
+        let mut window = Window::default();
+        let ids: Vec<_> = (0..IDS).map(|_| window.push(envelope())).collect();
+        assert!(window.is_full());
+        for id in &ids[1..] {
+            assert_eq!(window.remove(*id), Some(true));
+            assert_eq!(window.push(envelope()), *id, "the only one that is free");
+        }
+        assert!(window.is_full());
     }
 }

@@ -173,7 +173,7 @@ impl World {
             properties: &[],
             expires_at: None,
         });
-        let delivery = Delivery { qos, retain: false, identifiers: None };
+        let delivery = Delivery { qos, retain: false, identifiers: None, share: None };
         let delivered = self.session.deliver(delivery, &mut message, self.now);
         let is_away = self.line.is_none();
         match (qos, delivered) {

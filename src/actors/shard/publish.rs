@@ -251,6 +251,7 @@ impl Shard {
             qos: message.publication.qos.min(target.qos),
             retain: message.publication.retain && target.retain_as_published, // [MQTT-3.3.1-12]
             identifiers: target.identifiers.as_ref(),
+            share: None,
         };
         match slot.session.deliver(delivery, message, now) {
             Delivered::Sent => slot.wake(),

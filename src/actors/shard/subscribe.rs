@@ -160,6 +160,7 @@ impl Shard {
                 qos: message.qos().min(asked.options.qos),
                 retain: true, // [MQTT-3.3.1-8]
                 identifiers: identifiers.as_ref(),
+                share: None,
             };
             if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
                 self.metrics.dropped(DropReason::QueueFull, 1);
