@@ -17,7 +17,7 @@ use super::Core;
 use crate::{
     mqtt::{FilterParts, Message, QoS, SubscriptionOptions, Timestamp, validate_filter},
     router::{Host, Place, Subscriber, Target},
-    session::SharedPublication,
+    session::{Delivered, SharedPublication},
 };
 
 /// Messages that wait for an in-process subscriber; beyond, the newest are dropped and counted.
@@ -107,14 +107,16 @@ impl InProcess {
         Subscription { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
     }
 
-    /// Hands a message to one subscriber; `false` if it was dropped.
-    pub(crate) fn deliver(&self, target: &Target, message: &mut SharedPublication<'_>) -> bool {
+    /// Hands a message to one subscriber; `None` if its subscription has ended.
+    pub(crate) fn deliver(
+        &self,
+        target: &Target,
+        message: &mut SharedPublication<'_>,
+    ) -> Option<Delivered> {
         let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((generation, sender)) = subscribers.get(target.place.slot as usize) else {
-            return true;
-        };
+        let (generation, sender) = subscribers.get(target.place.slot as usize)?;
         if *generation != target.place.generation {
-            return true;
+            return None;
         }
         let publication = message.publication;
         let received = Received {
@@ -122,6 +124,9 @@ impl InProcess {
             retain: publication.retain && target.retain_as_published,
             message: message.keep(),
         };
-        sender.try_send(received).is_ok()
+        Some(match sender.try_send(received) {
+            Ok(()) => Delivered::Sent,
+            Err(_) => Delivered::QueueFull,
+        })
     }
 }

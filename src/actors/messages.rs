@@ -5,12 +5,12 @@ use std::{net::SocketAddr, sync::Arc};
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::Transport;
+use super::{Transport, shard::Search};
 use crate::{
     auth::Identity,
     control::{ControlError, KeepAliveChanged, SetKeepAlive},
     mqtt::{self, ProtocolVersion},
-    router::{Place, Plan, Target},
+    router::{Place, Plan},
 };
 
 impl Message for SetKeepAlive {
@@ -157,8 +157,8 @@ pub(crate) struct RemoteDelivery {
 pub(crate) enum RemoteTargets {
     /// All targets of the plan at that shard.
     Planned(Arc<Plan>),
-    /// The chosen member of a shared subscription.
-    Member(Target),
+    /// A member of a shared subscription, who is to be found from here on.
+    Shared(Arc<Plan>, Search),
 }
 
 /// To a connection: change your Keep Alive and say what it was.

@@ -3,9 +3,12 @@
 //! One lock around the tree: a subscribe holds it for about a microsecond, and publishers that
 //! have cached their plan do not take it at all. The generation tells them when a plan is stale.
 
-use std::sync::{
-    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    num::NonZeroU32,
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use super::{Place, Plan, SharedTargets, Subscriber, tree::Tree};
@@ -17,6 +20,8 @@ pub struct Index {
     tree: RwLock<Tree>,
     generation: AtomicU64,
     subscriptions: AtomicUsize,
+    /// Groups of shared subscriptions that were ever made.
+    shares: AtomicU32,
 }
 
 impl Default for Index {
@@ -25,6 +30,7 @@ impl Default for Index {
             tree: RwLock::new(Tree::new()),
             generation: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
+            shares: AtomicU32::new(0),
         }
     }
 }
@@ -47,8 +53,9 @@ impl Index {
 
     /// Adds a subscription, or replaces that session's to the same filter; whether it is new.
     pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
-        let is_new =
-            self.write().change(filter.filter, |s| s.insert(filter.share_name, subscriber));
+        let is_new = self.write().change(filter.filter, |subscribers| {
+            subscribers.insert(filter.share_name, subscriber, || self.next_share())
+        });
         self.subscriptions.fetch_add(usize::from(is_new), Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
         is_new
@@ -62,13 +69,18 @@ impl Index {
         removed
     }
 
-    /// Says whether the session at `place`, a member of a shared subscription, is away.
-    pub fn set_away(&self, filter: FilterParts<'_>, place: Place, away: bool) {
-        let Some(share_name) = filter.share_name else {
-            return;
-        };
-        self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
+    /// Says whether the session at `place`, a member of a shared subscription, is away. The
+    /// subscription's number, if some member is there afterwards.
+    pub fn set_away(
+        &self,
+        filter: FilterParts<'_>,
+        place: Place,
+        away: bool,
+    ) -> Option<NonZeroU32> {
+        let share_name = filter.share_name?;
+        let share = self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
         self.generation.fetch_add(1, Ordering::Release);
+        share
     }
 
     /// Who gets a message on `topic`. Ask for the generation before, not after.
@@ -80,6 +92,13 @@ impl Index {
             shared.extend(subscribers.groups.iter().map(SharedTargets::new));
         });
         Plan::new(direct, shared)
+    }
+
+    /// After four thousand million groups the numbers begin again. Should a message then still wait
+    /// under the number of a group that is gone, it goes to another group of its own topic.
+    fn next_share(&self) -> NonZeroU32 {
+        let number = self.shares.fetch_add(1, Ordering::Relaxed);
+        NonZeroU32::new(number.wrapping_add(1)).unwrap_or(NonZeroU32::MAX)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tree> {

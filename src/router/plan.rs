@@ -1,6 +1,7 @@
 //! What is to be delivered where: the outcome of matching one topic, ready to be cached.
 
 use std::{
+    num::NonZeroU32,
     ops::Range,
     sync::{
         Arc,
@@ -51,26 +52,75 @@ pub enum OwnCopy {
 /// A shared subscription: one of its members gets the message.
 #[derive(Debug)]
 pub struct SharedTargets {
+    share: NonZeroU32,
+    /// Those who are there, then those whose session has no connection; each by host, so that a
+    /// message that one after the other does not take goes to few hosts.
     members: Box<[Target]>,
+    there: usize,
     turn: Arc<AtomicUsize>,
 }
 
 impl SharedTargets {
     pub(super) fn new(group: &SharedGroup) -> Self {
-        let there = group.members.as_slice();
-        let members = if there.is_empty() { group.away.as_slice() } else { there };
+        let there = targets_of(group.members.as_slice());
+        let away = targets_of(group.away.as_slice());
         Self {
-            members: members.iter().map(|member| merge(&[*member])).collect(),
+            share: group.share,
+            there: there.len(),
+            members: there.into_iter().chain(away).collect(),
             turn: group.turn.clone(),
         }
     }
 
-    /// The member whose turn it is. [MQTT-4.8.2-4]
+    /// Its number, which no other shared subscription of the topic has.
     #[must_use]
-    pub fn next(&self) -> Option<&Target> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.members.get(turn.checked_rem(self.members.len())?)
+    pub const fn share(&self) -> NonZeroU32 {
+        self.share
     }
+
+    /// How many members there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is no member.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether the member that is tried after so many others has a connection.
+    #[must_use]
+    pub const fn is_there(&self, tried: usize) -> bool {
+        tried < self.there
+    }
+
+    /// Whose turn it is.
+    #[must_use]
+    pub fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The members in the order in which they are to be tried in this turn: those who are there
+    /// first. `None` when all were tried. Section 4.8.2 leaves the choice to the server.
+    #[must_use]
+    pub fn member(&self, turn: usize, tried: usize) -> Option<&Target> {
+        let away = self.members.len() - self.there;
+        if tried < self.there {
+            self.members.get(turn.wrapping_add(tried) % self.there)
+        } else if tried < self.members.len() {
+            self.members.get(self.there + turn.wrapping_add(tried) % away)
+        } else {
+            None
+        }
+    }
+}
+
+fn targets_of(members: &[Subscriber]) -> Vec<Target> {
+    let mut targets: Vec<Target> = members.iter().map(|member| merge(&[*member])).collect();
+    targets.sort_unstable_by_key(|target| target.place);
+    targets
 }
 
 impl Plan {
@@ -102,7 +152,7 @@ impl Plan {
     /// How many targets it holds, all members of shared subscriptions included.
     #[must_use]
     pub fn targets_len(&self) -> usize {
-        let members = self.shared.iter().map(|shared| shared.members.len());
+        let members = self.shared.iter().map(SharedTargets::len);
         self.targets.len() + members.sum::<usize>()
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, atomic::AtomicUsize},
 };
 
@@ -88,6 +89,8 @@ impl SubscriberSet {
 #[derive(Debug)]
 pub(super) struct SharedGroup {
     pub(super) name: Box<str>,
+    /// Tells it from the other groups of the same topic for as long as it has members.
+    pub(super) share: NonZeroU32,
     pub(super) members: SubscriberSet,
     /// Members whose session has no connection: they get a message only if nobody else can.
     pub(super) away: SubscriberSet,
@@ -107,13 +110,20 @@ impl Subscribers {
         self.direct.is_empty() && self.groups.is_empty()
     }
 
-    pub(super) fn insert(&mut self, share_name: Option<&str>, subscriber: Subscriber) -> bool {
+    /// Adds or replaces; whether it is new. A group that is new takes the number `next_share`.
+    pub(super) fn insert(
+        &mut self,
+        share_name: Option<&str>,
+        subscriber: Subscriber,
+        next_share: impl FnOnce() -> NonZeroU32,
+    ) -> bool {
         let Some(name) = share_name else {
             return self.direct.insert(subscriber);
         };
         let at = self.groups.iter().position(|g| &*g.name == name).unwrap_or_else(|| {
             self.groups.push(SharedGroup {
                 name: name.into(),
+                share: next_share(),
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
                 turn: Arc::default(),
@@ -140,20 +150,24 @@ impl Subscribers {
         removed
     }
 
-    /// Moves a member between those who are there and those who are away.
-    pub(super) fn set_away(&mut self, share_name: &str, place: Place, away: bool) {
-        let Some(group) = self.groups.iter_mut().find(|g| &*g.name == share_name) else {
-            return;
-        };
+    /// Moves a member between those who are there and those who are away. The group's number, if
+    /// anybody is there afterwards.
+    pub(super) fn set_away(
+        &mut self,
+        share_name: &str,
+        place: Place,
+        away: bool,
+    ) -> Option<NonZeroU32> {
+        let group = self.groups.iter_mut().find(|g| &*g.name == share_name)?;
         let (from, to) = if away {
             (&mut group.members, &mut group.away)
         } else {
             (&mut group.away, &mut group.members)
         };
-        let Some(subscriber) = from.as_slice().iter().find(|s| s.place == place).copied() else {
-            return;
-        };
-        from.remove(place);
-        to.insert(subscriber);
+        if let Some(subscriber) = from.as_slice().iter().find(|s| s.place == place).copied() {
+            from.remove(place);
+            to.insert(subscriber);
+        }
+        (!group.members.is_empty()).then_some(group.share)
     }
 }

@@ -19,6 +19,7 @@ mod protocol;
 mod retained;
 mod sessions;
 mod sessions_model;
+mod shared_redelivery;
 mod shared_subscriptions;
 mod slow_readers;
 mod subscriptions;

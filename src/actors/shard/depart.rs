@@ -1,6 +1,6 @@
 //! A connection ends, and later perhaps its session.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::Shard;
 use crate::{
@@ -146,7 +146,10 @@ impl Shard {
             found.expires_at = Some(now.plus_secs(u64::from(secs)));
         }
         self.set_timer(slot);
-        self.set_shared_away(slot, true);
+        if !departure.is_resumed {
+            let shares = self.set_shared_away(slot, true);
+            self.pass_on_waiting(slot, &shares, now);
+        }
     }
 
     /// Ends a session that has no connection; its Will is due at the latest now.
@@ -167,6 +170,9 @@ impl Shard {
         self.clients.remove(found.session.client_id());
         self.version_floor = self.version_floor.max(found.presence.version);
         self.metrics.sessions.set(self.slots.len() as u64);
+        if !self.is_quiet {
+            self.adopt(found.session.into_orphans(), now);
+        }
     }
 
     fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
@@ -211,19 +217,18 @@ impl Shard {
         }
     }
 
-    /// Shared subscriptions prefer members that are there.
-    pub(super) fn set_shared_away(&self, slot: u32, away: bool) {
+    /// Shared subscriptions prefer members that are there. The numbers of those among the session's
+    /// that have such a member now.
+    pub(super) fn set_shared_away(&self, slot: u32, away: bool) -> Vec<NonZeroU32> {
         let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
-            return;
+            return Vec::new();
         };
         if !found.session.has_shared_subscriptions() {
-            return;
+            return Vec::new();
         }
-        for (filter, _) in found.session.subscriptions() {
-            if let Ok(parts) = validate_filter(filter) {
-                self.core.index.set_away(parts, place, away);
-            }
-        }
+        let filters = found.session.subscriptions();
+        let parts = filters.filter_map(|(filter, _)| validate_filter(filter).ok());
+        parts.filter_map(|parts| self.core.index.set_away(parts, place, away)).collect()
     }
 }
 

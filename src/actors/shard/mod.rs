@@ -10,6 +10,7 @@ mod depart;
 mod events;
 mod packets;
 mod publish;
+mod share;
 mod subscribe;
 mod sweep;
 
@@ -27,8 +28,8 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-pub(crate) use self::depart::Departure;
 use self::publish::{PlanCache, RecentTopic};
+pub(crate) use self::{depart::Departure, share::Search};
 use super::{
     connection::Connection,
     core::Core,
@@ -160,6 +161,11 @@ impl Shard {
     pub(super) fn linked(&mut self, slot: u32, link: u64) -> Option<&mut Slot> {
         let found = self.slots.get_mut(slot as usize)?;
         found.connected.as_ref().is_some_and(|c| c.link == link).then_some(found)
+    }
+
+    /// The slot of a place, if its session still has it.
+    fn slot_at(&self, place: Place) -> Option<&Slot> {
+        self.slot(place.slot).filter(|slot| slot.generation == place.generation)
     }
 
     fn place(&self, slot: u32) -> Option<Place> {

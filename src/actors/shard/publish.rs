@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, Weak},
 };
 
@@ -187,25 +188,16 @@ impl Shard {
             }
             if host == Host::IN_PROCESS {
                 for target in plan.targets_at(host) {
-                    self.deliver_in_process(target, &mut message);
+                    if let Some(delivered) = self.core.in_process.deliver(target, &mut message) {
+                        self.count_delivered(delivered);
+                    }
                 }
             } else {
                 let to = RemoteTargets::Planned(plan.clone());
                 self.send_away(host, RemoteDelivery { message: message.keep(), publisher, to });
             }
         }
-        for group in plan.shared() {
-            let Some(target) = group.next() else { continue };
-            if target.place.host == self.host {
-                self.deliver(target, &mut message, publisher, now);
-            } else if target.place.host == Host::IN_PROCESS {
-                self.deliver_in_process(target, &mut message);
-            } else {
-                let to = RemoteTargets::Member(target.clone());
-                let delivery = RemoteDelivery { message: message.keep(), publisher, to };
-                self.send_away(target.place.host, delivery);
-            }
-        }
+        self.route_shared(plan, &mut message, now);
     }
 
     /// Delivers what another shard has gathered for this one.
@@ -218,8 +210,8 @@ impl Shard {
                         self.deliver(target, &mut message, publisher, now);
                     }
                 }
-                RemoteTargets::Member(target) => {
-                    self.deliver(&target, &mut message, publisher, now);
+                RemoteTargets::Shared(plan, search) => {
+                    self.deliver_shared(&plan, search, &mut message, now);
                 }
             }
         }
@@ -238,11 +230,22 @@ impl Shard {
             OwnCopy::Never => return,
             OwnCopy::Other(own) => own,
         };
-        let Some(slot) = self.slots.get_mut(target.place.slot as usize) else {
-            return;
-        };
+        if let Some(delivered) = self.deliver_to(target, None, message, now) {
+            self.count_delivered(delivered);
+        }
+    }
+
+    /// Hands a message to the session of `target`; `None` if it has ended.
+    pub(super) fn deliver_to(
+        &mut self,
+        target: &Target,
+        share: Option<NonZeroU32>,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) -> Option<Delivered> {
+        let slot = self.slots.get_mut(target.place.slot as usize)?;
         if slot.generation != target.place.generation {
-            return;
+            return None;
         }
         if let Some(link) = slot.session.link_mut() {
             Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
@@ -251,15 +254,22 @@ impl Shard {
             qos: message.publication.qos.min(target.qos),
             retain: message.publication.retain && target.retain_as_published, // [MQTT-3.3.1-12]
             identifiers: target.identifiers.as_ref(),
-            share: None,
+            share,
         };
-        match slot.session.deliver(delivery, message, now) {
-            Delivered::Sent => slot.wake(),
+        let delivered = slot.session.deliver(delivery, message, now);
+        match delivered {
+            Delivered::Sent | Delivered::Queued { .. } => slot.wake(),
+            Delivered::QueueFull | Delivered::Away | Delivered::TooLarge => {}
+        }
+        Some(delivered)
+    }
+
+    /// Counts what was dropped by a delivery.
+    pub(super) fn count_delivered(&self, delivered: Delivered) {
+        match delivered {
+            Delivered::Sent | Delivered::Queued { displaced: 0 } => {}
             Delivered::Queued { displaced } => {
-                slot.wake();
-                if displaced > 0 {
-                    self.metrics.dropped(DropReason::QueueFull, displaced);
-                }
+                self.metrics.dropped(DropReason::QueueFull, displaced);
             }
             Delivered::QueueFull => self.metrics.dropped(DropReason::QueueFull, 1),
             Delivered::Away => self.metrics.dropped(DropReason::Offline, 1),
@@ -267,13 +277,7 @@ impl Shard {
         }
     }
 
-    fn deliver_in_process(&self, target: &Target, message: &mut SharedPublication<'_>) {
-        if !self.core.in_process.deliver(target, message) {
-            self.metrics.dropped(DropReason::QueueFull, 1);
-        }
-    }
-
-    fn send_away(&mut self, host: Host, delivery: RemoteDelivery) {
+    pub(super) fn send_away(&mut self, host: Host, delivery: RemoteDelivery) {
         let at = usize::from(host.0);
         if self.outboxes.len() <= at {
             self.outboxes.resize_with(at + 1, Vec::new);
