@@ -3,7 +3,7 @@
 //! Types only. The broker's handle implements [`Control`], `http` and embedding applications call
 //! it; neither knows the other.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -26,6 +26,117 @@ pub struct KeepAliveChanged {
     /// What is in force now, in seconds.
     pub new_secs: u16,
 }
+
+/// Send clients to another server: their connections end with DISCONNECT and a Server Reference,
+/// where their version has that. [MQTT 5.0, 4.11]
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// Whose connections are meant.
+    pub clients: Clients,
+    /// Where they are sent.
+    pub to: Redirection,
+    /// Whom among them the one who asks may control; `None` is everybody.
+    pub only: Option<ClientFilter>,
+}
+
+/// Some of the clients that are connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// The one with this identifier.
+    One(String),
+    /// Those whose identifier matches.
+    Matching(ClientPattern),
+}
+
+/// A pattern for client identifiers: `*` stands for any text, everything else for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientPattern(Box<str>);
+
+impl ClientPattern {
+    /// Any text is a pattern; `*` alone matches everybody.
+    #[must_use]
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.into())
+    }
+
+    /// Whether it matches everybody.
+    #[must_use]
+    pub fn is_everybody(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|byte| byte == b'*')
+    }
+
+    /// Whether it matches all of `client_id`. What is between two asterisks is looked for once:
+    /// the first place is as good as any other.
+    #[must_use]
+    pub fn matches(&self, client_id: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else {
+            return *self.0 == *client_id;
+        };
+        let (between, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let inner = client_id.strip_prefix(first).and_then(|inner| inner.strip_suffix(last));
+        let mut pieces = between.split('*');
+        inner.is_some_and(|mut inner| {
+            pieces.all(|piece| {
+                let found = inner.find(piece);
+                inner = found.map_or("", |at| &inner[at + piece.len()..]);
+                found.is_some()
+            })
+        })
+    }
+}
+
+/// Decides about a client identifier.
+#[derive(Clone)]
+pub struct ClientFilter(pub Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl fmt::Debug for ClientFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientFilter")
+    }
+}
+
+/// Another server that clients are to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirection {
+    server_reference: Arc<str>,
+    is_permanent: bool,
+}
+
+/// A Server Reference has room in the smallest packets that clients can be expected to take.
+const SERVER_REFERENCE_BYTES_MAX: usize = 1024;
+
+impl Redirection {
+    /// Use another server (0x9C), or where it is permanent Server moved (0x9D). The reference is
+    /// what clients make something of: `host:port` each as a rule, with spaces between them.
+    ///
+    /// # Errors
+    /// If the reference is empty, longer than 1,024 bytes or has control characters.
+    pub fn new(server_reference: &str, is_permanent: bool) -> Result<Self, ServerReferenceError> {
+        let is_fine = (1..=SERVER_REFERENCE_BYTES_MAX).contains(&server_reference.len())
+            && !server_reference.contains(char::is_control);
+        if !is_fine {
+            return Err(ServerReferenceError);
+        }
+        Ok(Self { server_reference: server_reference.into(), is_permanent })
+    }
+
+    /// Server Reference.
+    #[must_use]
+    pub const fn server_reference(&self) -> &Arc<str> {
+        &self.server_reference
+    }
+
+    /// Whether clients should use the other server from now on, or for the time being.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        self.is_permanent
+    }
+}
+
+/// A text that is no Server Reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a server reference has 1 to 1024 bytes of UTF-8 and no control characters")]
+pub struct ServerReferenceError;
 
 /// Why the broker did not do what it was asked for. Nothing has been changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,8 +169,52 @@ pub trait Control: Send + Sync + 'static {
     /// is not connected.
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError>;
 
+    /// Sends clients to another server; how many.
+    async fn redirect(&self, request: Redirect) -> Result<usize, ControlError>;
+
+    /// Refuses clients from now on and names them another server; with `None`, takes them again.
+    /// Those that are connected stay.
+    fn drain(&self, to: Option<Redirection>);
+
     /// Whether clients and callers are welcome; not once the broker is shutting down.
     fn is_ready(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asterisks_stand_for_any_text() {
+        let matches = |pattern: &str, text: &str| ClientPattern::new(pattern).matches(text);
+        for (pattern, text) in [
+            ("*", ""),
+            ("*", "a"),
+            ("**", "a"),
+            ("a", "a"),
+            ("a*", "a"),
+            ("a*", "abc"),
+            ("*a", "bca"),
+            ("a*a", "aa"),
+            ("a*b*c", "a-b-b-c"),
+            ("*b*", "abc"),
+            ("a?", "a?"),
+            ("", ""),
+        ] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("", "a"),
+            ("a", "A"),
+            ("a*a", "a"),
+            ("a*b*c", "a-c"),
+            ("*b*", "ac"),
+            ("a?", "ab"),
+            ("a*b*b", "ab"),
+        ] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
     }
 }

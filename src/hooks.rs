@@ -38,6 +38,8 @@ labels! {
         Takeovered = "takeovered",
         /// Somebody with the permission ended it.
         Kicked = "kicked",
+        /// Somebody with the permission sent it to another server.
+        Redirected = "redirected",
         /// Nothing came within one and a half times the Keep Alive.
         KeepaliveTimeout = "keepalive_timeout",
         /// The connection ended without DISCONNECT.

@@ -10,12 +10,14 @@ use std::{
 };
 
 use actix::Addr;
+use arc_swap::ArcSwapOption;
 use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
 use super::{Clock, Registry, in_process::InProcess};
 use crate::{
     auth::{Authenticator, Authorizer},
+    control::Redirection,
     hooks::Hooks,
     limits::{Limits, QueueFull},
     metrics::{Metrics, Totals},
@@ -50,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) in_process: InProcess,
     pub(crate) versions: Versions,
+    /// Where clients are sent that would connect; `None` while they are welcome.
+    pub(crate) draining: ArcSwapOption<Redirection>,
     /// Random, so that nobody can choose client identifiers that all live on one shard.
     homes: RandomState,
     shards: OnceLock<Box<[ShardHandle]>>,
@@ -75,6 +79,7 @@ impl Core {
             queue_usage: Arc::default(),
             in_process: InProcess::default(),
             versions: Versions::new(parts.store)?,
+            draining: ArcSwapOption::empty(),
             homes: RandomState::default(),
             shards: OnceLock::new(),
             node: parts.node,

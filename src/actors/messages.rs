@@ -8,13 +8,18 @@ use tokio::sync::oneshot;
 use super::{Transport, shard::Search};
 use crate::{
     auth::Identity,
-    control::{ControlError, KeepAliveChanged, SetKeepAlive},
+    control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
     mqtt::{self, ProtocolVersion},
     router::{Place, Plan},
 };
 
 impl Message for SetKeepAlive {
     type Result = Result<KeepAliveChanged, ControlError>;
+}
+
+/// How many of the clients of this registry's shard were sent away.
+impl Message for Redirect {
+    type Result = usize;
 }
 
 /// Is this client online? Answered by the registry of its home shard, from the live state.

@@ -9,6 +9,7 @@ mod connection;
 mod core;
 mod in_process;
 mod messages;
+mod refusal;
 mod registry;
 mod shard;
 mod transport;
@@ -26,4 +27,5 @@ pub use transport::{AnyStream, TcpTransport, Transport};
 pub(crate) use self::{
     core::{Core, CoreParts, ShardHandle},
     messages::{AcceptedConnect, AcceptedWill, Permit, Quiesce, Retire, Shutdown},
+    refusal::RefusalAnswer,
 };

@@ -30,7 +30,7 @@ use super::{
     shard::{Departure, Shard},
 };
 use crate::{
-    control::{ControlError, KeepAliveChanged, SetKeepAlive},
+    control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
     hooks::DisconnectReason,
     metrics::ShardMetrics,
     mqtt::ReasonCode,
@@ -92,7 +92,7 @@ impl Handler<Attach> for Registry {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 shard.metrics.connects_refused.increment(refusal.counted_as());
-                let bytes = refusal.conn_ack(connect.version);
+                let bytes = refusal.conn_ack(connect.version, connect.maximum_packet_size);
                 Connection::closing(self.shard.clone(), transport, bytes, permit).start();
                 return;
             }
@@ -169,6 +169,29 @@ impl Handler<Kick> for Registry {
         let kicked = shard.end_connection(&message.client_id, departure, now);
         shard.flush_outboxes();
         kicked.then_some(Kicked).ok_or(ControlError::NotOnline)
+    }
+}
+
+impl Handler<Redirect> for Registry {
+    type Result = ResponseFuture<usize>;
+
+    fn handle(&mut self, message: Redirect, _: &mut Self::Context) -> Self::Result {
+        let (shard, core) = (self.shard.clone(), self.core.clone());
+        Box::pin(async move {
+            let mut redirected = 0;
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let (count, then) = {
+                    let mut shard = shard.borrow_mut();
+                    let outcome = shard.redirect(&message, from, core.clock.now());
+                    shard.flush_outboxes();
+                    outcome
+                };
+                (redirected, next) = (redirected + count, then);
+                tokio::task::yield_now().await;
+            }
+            redirected
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use actix::{Addr, MailboxError};
 use actix_rt::Arbiter;
 use actix_web::web::ServiceConfig;
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::spawn_blocking,
@@ -33,7 +33,9 @@ use crate::{
         WillRequest,
     },
     auth::{Authenticator, Authorizer},
-    control::{Control, ControlError, KeepAliveChanged, SetKeepAlive},
+    control::{
+        Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
+    },
     http::{self, Api, ApiOptions},
     metrics::Metrics,
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
@@ -161,6 +163,22 @@ impl Broker {
     ) -> Result<Kicked, ControlError> {
         let question = Kick { client_id: client_id.to_owned(), end_session, will };
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await?
+    }
+
+    /// Sends clients to another server: their connections end with DISCONNECT and the Server
+    /// Reference, where their version has that. Their sessions last as after any other end that
+    /// a client has not asked for, and their Wills are due. How many it were.
+    ///
+    /// # Errors
+    /// If the broker cannot answer.
+    pub async fn redirect(&self, clients: Clients, to: Redirection) -> Result<usize, ControlError> {
+        Control::redirect(self, Redirect { clients, to, only: None }).await
+    }
+
+    /// Refuses CONNECT from now on and names another server; with `None`, takes clients again.
+    /// Those that are connected stay: [`Broker::redirect`] sends them away.
+    pub fn drain(&self, to: Option<Redirection>) {
+        self.running.core.draining.store(to.map(Arc::new));
     }
 
     /// Publishes a message in the broker's own name.
@@ -320,6 +338,23 @@ impl Control for Broker {
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
         self.online(client_id).await
+    }
+
+    async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
+        let core = &self.running.core;
+        let homes: Vec<_> = match &request.clients {
+            Clients::One(client_id) => vec![self.registry(client_id)],
+            Clients::Matching(_) => core.shards().iter().map(|s| s.registry.clone()).collect(),
+        };
+        let asked = homes.into_iter().map(|registry| {
+            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
+            self.ask(redirected)
+        });
+        Ok(try_join_all(asked).await?.into_iter().sum())
+    }
+
+    fn drain(&self, to: Option<Redirection>) {
+        Self::drain(self, to);
     }
 
     fn is_ready(&self) -> bool {

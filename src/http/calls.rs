@@ -1,4 +1,4 @@
-//! The two calls: change a live connection's Keep Alive, and ask whether a client is online.
+//! The two calls on one client: change a live connection's Keep Alive, and ask whether it is online.
 
 use std::{future::Future, time::Instant};
 
@@ -61,7 +61,7 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
 }
 
 /// Waits for the broker, but not for ever.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     api: &Api,
     reply: impl Future<Output = Result<T, ControlError>>,
 ) -> Result<T, ApiError> {
@@ -72,7 +72,7 @@ async fn in_time<T>(
 }
 
 /// Makes the call, and an answer of what comes of it, and counts it.
-async fn answer(
+pub(super) async fn answer(
     api: &Api,
     route: RestRoute,
     call: impl Future<Output = Result<String, ApiError>>,

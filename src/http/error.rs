@@ -39,6 +39,15 @@ pub enum ApiError {
         /// The most, in seconds.
         max: u16,
     },
+    /// The body is not what the call takes.
+    #[error(
+        "The body must be a JSON object with server_reference and either client_id or clients, \
+         optionally permanent and, for all clients, refuse_connects."
+    )]
+    InvalidBody,
+    /// The server reference is none that clients can be told.
+    #[error("The server_reference must have 1 to 1024 bytes and no control characters.")]
+    InvalidServerReference,
     /// The client identifier is none that MQTT allows, or is not written as it should.
     #[error("The client id is not valid: {0}.")]
     InvalidClientId(ClientIdError),
@@ -48,6 +57,9 @@ pub enum ApiError {
     /// No permission CONNECT for the target client id.
     #[error("The account has no permission CONNECT for this client id.")]
     Forbidden,
+    /// No permission to close the broker to new clients.
+    #[error("The account has no permission to publish to $control/redirect.")]
+    ForbiddenToDrain,
     /// The path leads nowhere.
     #[error("There is nothing at this path.")]
     NotFound,
@@ -117,9 +129,11 @@ impl ApiError {
             Self::MissingParameter(_) => "missing_parameter",
             Self::DuplicateParameter(_) => "duplicate_parameter",
             Self::InvalidInterval { .. } => "invalid_interval",
+            Self::InvalidBody => "invalid_body",
+            Self::InvalidServerReference => "invalid_server_reference",
             Self::InvalidClientId(_) => "invalid_client_id",
             Self::Unauthenticated => "unauthenticated",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::ForbiddenToDrain => "forbidden",
             Self::NotFound => "not_found",
             Self::ClientNotOnline => "client_not_online",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -150,9 +164,11 @@ impl ResponseError for ApiError {
             Self::MissingParameter(_)
             | Self::DuplicateParameter(_)
             | Self::InvalidInterval { .. }
+            | Self::InvalidBody
+            | Self::InvalidServerReference
             | Self::InvalidClientId(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::ForbiddenToDrain => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ClientNotOnline => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::KeepAliveDisabled => StatusCode::CONFLICT,
@@ -181,8 +197,11 @@ impl ResponseError for ApiError {
             Self::MissingParameter(_)
             | Self::DuplicateParameter(_)
             | Self::InvalidInterval { .. }
+            | Self::InvalidBody
+            | Self::InvalidServerReference
             | Self::InvalidClientId(_)
             | Self::Forbidden
+            | Self::ForbiddenToDrain
             | Self::NotFound
             | Self::ClientNotOnline
             | Self::KeepAliveDisabled

@@ -1,4 +1,4 @@
-//! The REST interface: two calls on live clients, health and metrics, as actix-web routes.
+//! The REST interface: calls on live clients, health and metrics, as actix-web routes.
 //!
 //! It knows who may ask ([`crate::auth`]) and whom to ask ([`crate::control`]), and nothing of
 //! sockets, sessions or shards. The `hearthmq` program serves it with [`Server`]; an application
@@ -7,7 +7,7 @@
 //! A call passes these checks in this order, and the first that fails answers: the method (405);
 //! calls from the address (429); who it is (401); calls of the account (429); the parameters
 //! (400); the permission CONNECT for the target client id (403). Only then is anything about the
-//! client looked up. The rate of an address comes before authentication because verifying a
+//! client looked up. (Where a call means many clients, each of them is checked.) The rate of an address comes before authentication because verifying a
 //! password is dear.
 
 mod admission;
@@ -16,6 +16,7 @@ mod error;
 mod health;
 mod parameters;
 mod rate;
+mod redirect;
 mod server;
 
 use std::{
@@ -145,6 +146,7 @@ pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
             .app_data(web::Data::new(api))
             .service(web::resource("/keep-alive").to(calls::keep_alive))
             .service(web::resource("/client-id/{tail:.*}").to(calls::status))
+            .service(web::resource("/api/v1/redirect").to(redirect::redirect))
             .service(web::resource("/health/live").to(health::live))
             .service(web::resource("/health/ready").to(health::ready))
             .service(web::resource("/metrics").to(health::metrics));

@@ -67,6 +67,8 @@ labels! {
         ProtocolVersion = "protocol_version",
         /// A client identifier that cannot be used.
         ClientIdentifier = "client_identifier",
+        /// The broker takes no clients and has named another server.
+        Redirected = "redirected",
         /// The connection was closed before CONNECT.
         Closed = "closed",
     }

@@ -17,6 +17,8 @@ labels! {
         KeepAlive = "/keep-alive",
         /// Whether a client is online.
         Status = "/client-id/{client_id}/status",
+        /// Sending clients to another server.
+        Redirect = "/api/v1/redirect",
     }
 }
 

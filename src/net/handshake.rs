@@ -9,16 +9,15 @@ use tokio::{
 };
 
 use crate::{
-    actors::{AcceptedConnect, AcceptedWill, Attach, Core, Permit, Transport},
+    actors::{AcceptedConnect, AcceptedWill, Attach, Core, Permit, RefusalAnswer, Transport},
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
         Identity,
     },
     metrics::{ConnectRefusal, ShardMetrics},
     mqtt::{
-        ConnAck, ConnAckProperties, Connect, DecodeError, DecodeErrorKind, DecodeLimits, Decoded,
-        LastWill, Message, Packet, ProtocolVersion, Publication, ReasonCode, decode_connect,
-        encode, refusal_version,
+        Connect, DecodeError, DecodeErrorKind, DecodeLimits, Decoded, LastWill, Message, Packet,
+        ProtocolVersion, Publication, ReasonCode, decode_connect, refusal_version,
     },
 };
 
@@ -48,7 +47,7 @@ fn connect_limits(core: &Core) -> DecodeLimits {
 /// A CONNECT that is not accepted.
 struct Refusal {
     /// For the CONNACK; `None` where none is to be sent.
-    answer: Option<(ProtocolVersion, ReasonCode)>,
+    answer: Option<RefusalAnswer>,
     counted_as: ConnectRefusal,
 }
 
@@ -58,7 +57,15 @@ impl Refusal {
     }
 
     const fn with(version: ProtocolVersion, code: ReasonCode, counted_as: ConnectRefusal) -> Self {
-        Self { answer: Some((version, code)), counted_as }
+        Self { answer: Some(RefusalAnswer::new(version, code)), counted_as }
+    }
+
+    /// The same with a Reason String.
+    const fn because(mut self, why: &'static str) -> Self {
+        if let Some(answer) = &mut self.answer {
+            answer.why = Some(why);
+        }
+        self
     }
 }
 
@@ -79,7 +86,14 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
     let read_ahead = buffer.split_off(length);
     let accepted = match decode_connect(&buffer, &connect_limits(core)) {
         Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
-            accept(*connect, peer, certificate.as_ref(), core).await
+            let packet_bytes_max = connect.properties.maximum_packet_size;
+            let accepted = accept(*connect, peer, certificate.as_ref(), core).await;
+            accepted.map_err(|mut refusal| {
+                if let (Some(answer), Some(maximum)) = (&mut refusal.answer, packet_bytes_max) {
+                    answer.packet_bytes_max = maximum;
+                }
+                refusal
+            })
         }
         _ => Err(Refusal::silent(ConnectRefusal::Malformed)),
     };
@@ -150,6 +164,11 @@ async fn accept(
     core: &Core,
 ) -> Result<AcceptedConnect, Refusal> {
     let version = connect.version;
+    if let Some(to) = core.draining.load_full() {
+        // Before the password is hashed: many may come at once, and the reference is no secret.
+        let answer = Some(RefusalAnswer::redirecting(version, to));
+        return Err(Refusal { answer, counted_as: ConnectRefusal::Redirected });
+    }
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(&connect)?;
     if connect.properties.authentication_method.is_some() {
@@ -169,9 +188,15 @@ async fn accept(
         let &LastWill { topic, qos, retain, .. } = will;
         !topic.starts_with("$events/") && allows(Action::Publish { topic, qos, retain })
     });
-    if !allows(Action::Connect) || !may_publish_will {
+    let refused = |why| {
         let counted_as = ConnectRefusal::NotAuthorized;
-        return Err(Refusal::with(version, ReasonCode::NotAuthorized, counted_as));
+        Err(Refusal::with(version, ReasonCode::NotAuthorized, counted_as).because(why))
+    };
+    if !allows(Action::Connect) {
+        return refused("no rule allows to connect with this client identifier");
+    }
+    if !may_publish_will {
+        return refused("no rule allows to publish the Will");
     }
     Ok(AcceptedConnect {
         is_assigned,
@@ -263,16 +288,9 @@ fn assigned_client_id() -> String {
 /// Answers where an answer is due, and closes.
 async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &ShardMetrics) {
     metrics.connects_refused.increment(refusal.counted_as);
-    if let Some((version, reason)) = refusal.answer {
-        let ack = ConnAck {
-            session_present: false, // [MQTT-3.2.2-6]
-            reason,
-            properties: ConnAckProperties::default(),
-        };
-        let mut bytes = Vec::new();
-        if encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes).is_ok() {
-            let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;
-        }
+    if let Some(answer) = refusal.answer {
+        let bytes = answer.encode();
+        let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;
     }
     let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.shutdown()).await;
 }

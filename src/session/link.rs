@@ -185,6 +185,11 @@ impl Link {
     /// Sends a packet of the broker's. Reason String and User Properties are left out where they
     /// would make it larger than the client accepts; what is too large even so is not sent.
     pub fn send(&mut self, packet: &Packet<'_>) {
+        self.try_send(packet);
+    }
+
+    /// The same; whether it was sent.
+    fn try_send(&mut self, packet: &Packet<'_>) -> bool {
         self.reclaim();
         let sent = encode_within(
             packet,
@@ -193,6 +198,7 @@ impl Link {
             &mut self.out,
         );
         debug_assert!(sent.is_ok(), "the broker's own packets can be said");
+        sent == Ok(true)
     }
 
     /// Sends DISCONNECT where the version has one. [MQTT-3.14.0-1]
@@ -201,6 +207,17 @@ impl Link {
             let reason_string = why.filter(|_| self.settings.problem_information);
             let properties = DisconnectProperties { reason_string, ..Default::default() };
             self.send(&Packet::Disconnect(Disconnect { reason, properties }));
+        }
+    }
+
+    /// Sends DISCONNECT with a Server Reference, or without it where it is too long for the client.
+    pub(super) fn send_redirection(&mut self, reason: ReasonCode, server_reference: &str) {
+        if self.settings.version.has_properties() {
+            let server_reference = Some(server_reference);
+            let properties = DisconnectProperties { server_reference, ..Default::default() };
+            if !self.try_send(&Packet::Disconnect(Disconnect { reason, properties })) {
+                self.send_disconnect(reason, None);
+            }
         }
     }
 }

@@ -128,6 +128,13 @@ impl Session {
         }
     }
 
+    /// Tells the client, where its version has a packet for it, to use another server.
+    pub fn redirect(&mut self, reason: ReasonCode, server_reference: &str) {
+        if let Some(link) = &mut self.link {
+            link.send_redirection(reason, server_reference);
+        }
+    }
+
     /// The Topic Filters, `$share/…` included, and their options.
     pub fn subscriptions(&self) -> impl Iterator<Item = (&str, Subscription)> {
         self.subscriptions.iter().map(|(filter, subscription)| (&**filter, *subscription))

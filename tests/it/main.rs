@@ -16,6 +16,7 @@ mod limits;
 mod ownership;
 mod presence;
 mod protocol;
+mod redirection;
 mod retained;
 mod sessions;
 mod sessions_model;

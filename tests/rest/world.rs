@@ -21,7 +21,9 @@ use hearthmq::{
         AccessRequest, Action, AuthenticationError, Authenticator, Authorizer, ClientCertificate,
         Credentials, Decision, Identity,
     },
-    control::{Control, ControlError, KeepAliveChanged, SetKeepAlive},
+    control::{
+        Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
+    },
     http::{Api, ApiOptions, Listeners, MetricsAccess, Server, not_found, routes},
     metrics::Metrics,
 };
@@ -53,6 +55,34 @@ impl Control for Fleet {
         let question = format!("{} {} by {by}", set.client_id, set.interval_secs);
         self.answer(&set.client_id, question).await?;
         Ok(KeepAliveChanged { old_secs: 60, new_secs: set.interval_secs })
+    }
+
+    async fn redirect(&self, redirect: Redirect) -> Result<usize, ControlError> {
+        let code = if redirect.to.is_permanent() { "9d" } else { "9c" };
+        let to = redirect.to.server_reference();
+        let clients = match &redirect.clients {
+            Clients::One(client_id) => vec![client_id.clone()],
+            Clients::Matching(pattern) => {
+                let all = ["car-1", "car-2", "secret", "ship"].iter();
+                all.filter(|id| pattern.matches(id)).map(|id| (*id).to_owned()).collect()
+            }
+        };
+        let only = redirect.only.as_ref();
+        let meant = clients.iter().filter(|id| only.is_none_or(|only| (only.0)(id)));
+        let mut redirected = 0;
+        for client_id in meant {
+            match self.answer(client_id, format!("{client_id} {code} {to}")).await {
+                Ok(()) => redirected += 1,
+                Err(ControlError::NotOnline) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(redirected)
+    }
+
+    fn drain(&self, to: Option<Redirection>) {
+        let to = to.as_ref().map_or("nowhere", |to| to.server_reference());
+        self.asked.lock().unwrap().push(format!("drain to {to}"));
     }
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
@@ -94,6 +124,10 @@ struct Policy;
 
 impl Authorizer for Policy {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        if let Action::Publish { topic: "$control/redirect", .. } = request.action {
+            let is_ops = request.identity.username.as_deref() == Some("ops");
+            return if is_ops { Decision::Allow } else { Decision::Deny };
+        }
         assert_eq!(request.action, Action::Connect);
         assert!(request.peer.ip().is_loopback());
         assert!(request.identity.username.is_some());
@@ -193,6 +227,15 @@ impl Rest {
             authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
         self.send(&format!(
             "{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
+        ))
+    }
+
+    /// `METHOD target` with a body of JSON.
+    pub(crate) fn post_json(&self, user_and_password: &str, line: &str, body: &str) -> Answer {
+        let (length, authorization) = (body.len(), basic(user_and_password));
+        self.send(&format!(
+            "{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n\
+             Content-Type: application/json\r\nAuthorization: {authorization}\r\n\r\n{body}"
         ))
     }
 

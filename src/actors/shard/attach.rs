@@ -6,44 +6,11 @@ use actix::Addr;
 
 use super::{Connected, Presence, Shard, Slot, depart::Departure};
 use crate::{
-    actors::{connection::Connection, messages::AcceptedConnect},
+    actors::{connection::Connection, messages::AcceptedConnect, refusal::NoSession},
     hooks::DisconnectReason,
-    metrics::ConnectRefusal,
-    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode},
+    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp},
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
 };
-
-/// Why an accepted CONNECT gets no session.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::actors) enum NoSession {
-    /// There are as many as there may be.
-    Full,
-    /// The store could not remember what it must.
-    Store,
-}
-
-impl NoSession {
-    pub(in crate::actors) const fn counted_as(self) -> ConnectRefusal {
-        match self {
-            Self::Full => ConnectRefusal::SessionsMax,
-            Self::Store => ConnectRefusal::Store,
-        }
-    }
-
-    /// The CONNACK that says so.
-    pub(in crate::actors) fn conn_ack(self, version: ProtocolVersion) -> Vec<u8> {
-        let reason = match self {
-            Self::Full => ReasonCode::QuotaExceeded,
-            Self::Store => ReasonCode::ServerUnavailable,
-        };
-        let properties = ConnAckProperties::default();
-        let ack = ConnAck { session_present: false, reason, properties }; // [MQTT-3.2.2-6]
-        let mut bytes = Vec::new();
-        let encoded = encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes);
-        debug_assert!(encoded.is_ok(), "a plain CONNACK can be said");
-        bytes
-    }
-}
 
 /// A session that is ready for its connection.
 pub(in crate::actors) struct Prepared {
@@ -63,6 +30,9 @@ impl Shard {
         connect: &AcceptedConnect,
         now: Timestamp,
     ) -> Result<Prepared, NoSession> {
+        if let Some(to) = self.core.draining.load_full() {
+            return Err(NoSession::Redirected(to));
+        }
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;

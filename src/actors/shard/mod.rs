@@ -10,6 +10,7 @@ mod depart;
 mod events;
 mod packets;
 mod publish;
+mod redirect;
 mod share;
 mod subscribe;
 mod sweep;
@@ -29,7 +30,7 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use self::publish::{PlanCache, RecentTopic};
-pub(crate) use self::{depart::Departure, share::Search};
+pub(crate) use self::{depart::Departure, redirect::reason_of, share::Search};
 use super::{
     connection::Connection,
     core::Core,

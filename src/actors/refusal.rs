@@ -1,0 +1,89 @@
+//! A CONNECT that is refused, in the words of its version.
+//!
+//! Called where CONNECT is read and where its session is looked for; knows neither.
+
+use std::sync::Arc;
+
+use super::shard::reason_of;
+use crate::{
+    control::Redirection,
+    metrics::ConnectRefusal,
+    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, encode_within},
+};
+
+/// What a client is told that is refused.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusalAnswer {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) reason: ReasonCode,
+    /// Reason String.
+    pub(crate) why: Option<&'static str>,
+    pub(crate) redirection: Option<Arc<Redirection>>,
+    /// Maximum Packet Size of the client.
+    pub(crate) packet_bytes_max: u32,
+}
+
+impl RefusalAnswer {
+    pub(crate) const fn new(version: ProtocolVersion, reason: ReasonCode) -> Self {
+        Self { version, reason, why: None, redirection: None, packet_bytes_max: u32::MAX }
+    }
+
+    /// To a client that is to use another server. MQTT 3 clients hear Server unavailable.
+    pub(crate) fn redirecting(version: ProtocolVersion, to: Arc<Redirection>) -> Self {
+        Self { redirection: Some(to.clone()), ..Self::new(version, reason_of(&to)) }
+    }
+
+    /// The CONNACK, or nothing where the client takes no packet of that size. [MQTT-3.1.2-24]
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let references = [self.redirection.as_ref().map(|to| &**to.server_reference()), None];
+        let mut bytes = Vec::new();
+        // Better a redirection without its reference than none.
+        for server_reference in references {
+            let reason_string = self.why; // left out where it makes the packet too large
+            let properties =
+                ConnAckProperties { reason_string, server_reference, ..Default::default() };
+            let ack = ConnAck { session_present: false, reason: self.reason, properties }; // [MQTT-3.2.2-6]
+            let packet = Packet::ConnAck(Box::new(ack));
+            let said = encode_within(&packet, self.version, self.packet_bytes_max, &mut bytes);
+            debug_assert!(said.is_ok(), "a refusal can be said");
+            if said == Ok(true) {
+                break;
+            }
+        }
+        bytes
+    }
+}
+
+/// Why an accepted CONNECT gets no session.
+#[derive(Clone, Debug)]
+pub(crate) enum NoSession {
+    /// There are as many as there may be.
+    Full,
+    /// The store could not remember what it must.
+    Store,
+    /// Clients are sent to another server since a moment ago.
+    Redirected(Arc<Redirection>),
+}
+
+impl NoSession {
+    pub(crate) const fn counted_as(&self) -> ConnectRefusal {
+        match self {
+            Self::Full => ConnectRefusal::SessionsMax,
+            Self::Store => ConnectRefusal::Store,
+            Self::Redirected(_) => ConnectRefusal::Redirected,
+        }
+    }
+
+    /// The CONNACK that says so.
+    pub(crate) fn conn_ack(&self, version: ProtocolVersion, packet_bytes_max: u32) -> Vec<u8> {
+        let answer = match self {
+            Self::Full => RefusalAnswer {
+                why: Some("limit on sessions is reached"),
+                ..RefusalAnswer::new(version, ReasonCode::QuotaExceeded)
+            },
+            Self::Store => RefusalAnswer::new(version, ReasonCode::ServerUnavailable),
+            Self::Redirected(to) => RefusalAnswer::redirecting(version, to.clone()),
+        };
+        RefusalAnswer { packet_bytes_max, ..answer }.encode()
+    }
+}

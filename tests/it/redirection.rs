@@ -1,0 +1,152 @@
+//! Clients are sent to another server, section 4.11.
+
+use hearthmq::{
+    Broker,
+    control::{ClientPattern, Clients, Redirection},
+    hooks::DisconnectReason,
+    metrics::ConnectRefusal,
+    mqtt::{Packet, ReasonCode},
+};
+
+use super::support::{Client, packets::*, secs, world};
+
+fn elsewhere() -> Redirection {
+    Redirection::new("b.example:1883 c.example", false).unwrap()
+}
+
+fn moved() -> Redirection {
+    Redirection::new("b.example", true).unwrap()
+}
+
+fn all() -> Clients {
+    Clients::Matching(ClientPattern::new("*"))
+}
+
+/// Expects DISCONNECT with this reason and reference, and the end.
+async fn expect_redirection(client: &mut Client, reason: ReasonCode, reference: Option<&str>) {
+    client
+        .receive(|packet| {
+            let Packet::Disconnect(disconnect) = packet else { panic!("{packet:?}") };
+            assert_eq!(disconnect.reason, reason);
+            assert_eq!(disconnect.properties.server_reference, reference);
+        })
+        .await;
+    client.expect_closed().await;
+}
+
+async fn redirected(broker: &Broker, clients: Clients, to: Redirection) -> usize {
+    broker.redirect(clients, to).await.unwrap()
+}
+
+/// Sections 4.11 and 3.14.2.2.5; the session stays, and goes on if the client comes back.
+#[actix_rt::test]
+async fn a_client_is_told_where_to_go() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    let mut other = Client::connected(&broker, connect("other")).await;
+    assert_eq!(redirected(&broker, Clients::One("c".into()), elsewhere()).await, 1);
+    let reference = Some("b.example:1883 c.example");
+    expect_redirection(&mut client, ReasonCode::UseAnotherServer, reference).await;
+    other.ping().await;
+    assert_eq!(redirected(&broker, Clients::One("c".into()), elsewhere()).await, 0);
+    let (mut client, session_present) =
+        Client::connected_with(&broker, connect_lasting("c", V5)).await;
+    assert!(session_present);
+    assert_eq!(redirected(&broker, Clients::One("c".into()), moved()).await, 1);
+    expect_redirection(&mut client, ReasonCode::ServerMoved, Some("b.example")).await;
+    let shard = broker.metrics().shard(0);
+    assert_eq!(shard.disconnects.of(DisconnectReason::Redirected).value(), 2);
+}
+
+/// MQTT 3 has no packet for it.
+#[actix_rt::test]
+async fn a_client_of_mqtt_3_is_closed() {
+    let broker = world().await;
+    for version in [V3_1, V3_1_1] {
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
+        assert_eq!(redirected(&broker, all(), elsewhere()).await, 1);
+        client.expect_closed().await;
+    }
+}
+
+#[actix_rt::test]
+async fn those_that_match_a_pattern_are_sent_away_and_the_others_stay() {
+    let broker = world().await;
+    let mut clients = Vec::new();
+    for number in 0..600 {
+        let client_id =
+            if number % 2 == 0 { format!("car-{number}") } else { format!("c-{number}") };
+        clients.push(Client::connected(&broker, connect(&client_id)).await);
+    }
+    let cars = Clients::Matching(ClientPattern::new("car-*"));
+    assert_eq!(redirected(&broker, cars, moved()).await, 300);
+    for (number, client) in clients.iter_mut().enumerate() {
+        if number % 2 == 0 {
+            expect_redirection(client, ReasonCode::ServerMoved, Some("b.example")).await;
+        } else {
+            client.ping().await;
+        }
+    }
+    assert_eq!(redirected(&broker, all(), moved()).await, 300);
+    assert_eq!(broker.metrics().shard(0).connections.value(), 0);
+}
+
+/// The reference is not part of what must be said; the size is. [MQTT-3.1.2-24]
+#[actix_rt::test]
+async fn a_reference_too_long_for_the_client_is_left_out() {
+    let broker = world().await;
+    let mut packet = connect("c");
+    packet.properties.maximum_packet_size = Some(30);
+    let mut client = Client::connected(&broker, packet.clone()).await;
+    let far = Redirection::new(&"x".repeat(100), false).unwrap();
+    assert_eq!(redirected(&broker, all(), far.clone()).await, 1);
+    expect_redirection(&mut client, ReasonCode::UseAnotherServer, None).await;
+    broker.drain(Some(far));
+    let mut client = Client::new(&broker, V5);
+    client.send(Packet::Connect(Box::new(packet))).await;
+    client.expect(Packet::ConnAck(Box::new(connack(ReasonCode::UseAnotherServer)))).await;
+    client.expect_closed().await;
+}
+
+/// The Will is due as after any end that the client has not asked for. [MQTT-3.1.2-8]
+#[actix_rt::test]
+async fn the_will_of_a_client_that_is_sent_away_is_published() {
+    let broker = world().await;
+    let mut watcher = Client::connected(&broker, connect("watcher")).await;
+    watcher.subscribe("w", QOS_0).await;
+    let mut packet = connect("c");
+    packet.will = Some(will("w", "gone"));
+    let _client = Client::connected(&broker, packet).await;
+    redirected(&broker, Clients::One("c".into()), moved()).await;
+    watcher.expect_publish(publish("w", "gone")).await;
+}
+
+/// Section 3.2.2.3.16; MQTT 3 says Server unavailable.
+#[actix_rt::test]
+async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_there_stay() {
+    let broker = world().await;
+    let mut here = Client::connected(&broker, connect("here")).await;
+    for (to, reason) in
+        [(elsewhere(), ReasonCode::UseAnotherServer), (moved(), ReasonCode::ServerMoved)]
+    {
+        let reference = to.server_reference().clone();
+        broker.drain(Some(to));
+        let mut client = Client::new(&broker, V5);
+        client.send(Packet::Connect(Box::new(connect("c")))).await;
+        let mut expected = connack(reason);
+        expected.properties.server_reference = Some(&reference);
+        client.expect(Packet::ConnAck(Box::new(expected))).await;
+        client.expect_closed().await;
+        for version in [V3_1, V3_1_1] {
+            let mut client = Client::new(&broker, version);
+            client.send(Packet::Connect(Box::new(connect_in(version, "c")))).await;
+            client.expect_refused(ReasonCode::ServerUnavailable).await;
+        }
+    }
+    let refused = broker.metrics().shard(0).connects_refused.of(ConnectRefusal::Redirected).value();
+    assert_eq!(refused, 6);
+    here.expect_nothing_for(secs(60)).await;
+    broker.drain(None);
+    Client::connected(&broker, connect("c")).await.ping().await;
+    here.ping().await;
+}

@@ -1,0 +1,86 @@
+//! Sending clients to another server, call by call.
+
+use crate::{
+    failed,
+    world::{Answer, Rest, hosted_with_certificates, rest},
+};
+
+const OPS: &str = "ops:pass:word";
+
+fn post(rest: &Rest, body: &str) -> Answer {
+    rest.post_json(OPS, "POST /api/v1/redirect", body)
+}
+
+#[test]
+fn one_client_is_sent_away() {
+    let rest = rest();
+    let answer = post(&rest, r#"{"client_id":"demo","server_reference":"b:1883"}"#);
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"success":true,"redirected":1}"#));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(rest.asked(), ["demo 9c b:1883"]);
+}
+
+#[test]
+fn of_those_that_match_only_whom_the_caller_may_control_are_sent_away() {
+    let rest = rest();
+    let body = r#"{"clients":"*","server_reference":"b c","permanent":true}"#;
+    assert_eq!(post(&rest, body).body, r#"{"success":true,"redirected":3}"#);
+    assert_eq!(rest.asked(), ["car-1 9d b c", "car-2 9d b c", "ship 9d b c"]);
+    let answer = post(&rest, r#"{"clients":"bus-*","server_reference":"b"}"#);
+    assert_eq!(answer.body, r#"{"success":true,"redirected":0}"#);
+}
+
+#[test]
+fn what_cannot_be_done_has_its_status() {
+    let rest = rest();
+    for (client_id, status, code) in [
+        ("secret", 403, "forbidden"),
+        ("offline", 404, "client_not_online"),
+        ("full", 503, "unavailable"),
+        ("stuck", 504, "timeout"),
+    ] {
+        let body = format!(r#"{{"client_id":"{client_id}","server_reference":"b"}}"#);
+        assert_eq!(post(&rest, &body).failure(), failed(status, code));
+    }
+    assert_eq!(post(&rest, "{}").failure(), failed(400, "invalid_body"));
+    let answer = post(&rest, r#"{"clients":"*","server_reference":""}"#);
+    assert_eq!(answer.failure(), failed(400, "invalid_server_reference"));
+    let answer = rest.post_json("ops:wrong", "POST /api/v1/redirect", "{}");
+    assert_eq!(answer.failure(), failed(401, "unauthenticated"));
+    let answer = rest.call("PUT /api/v1/redirect");
+    assert_eq!(answer.failure(), failed(405, "method_not_allowed"));
+    assert_eq!(answer.header("allow"), "POST, DELETE");
+}
+
+/// A form that a page makes a browser send is not one of our calls.
+#[test]
+fn a_body_that_does_not_say_that_it_is_json_is_refused() {
+    let rest = rest();
+    assert_eq!(rest.call("POST /api/v1/redirect").failure(), failed(400, "invalid_body"));
+    assert!(rest.asked().is_empty());
+}
+
+#[test]
+fn new_clients_are_refused_until_that_is_ended() {
+    let rest = rest();
+    let body = r#"{"clients":"*","server_reference":"b","refuse_connects":true}"#;
+    assert_eq!(post(&rest, body).status, 200);
+    assert_eq!(rest.asked()[0], "drain to b");
+    let answer = rest.call("DELETE /api/v1/redirect");
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"success":true}"#));
+    assert_eq!(rest.asked(), ["drain to nowhere"]);
+}
+
+#[test]
+fn to_refuse_new_clients_takes_a_permission_of_its_own() {
+    let rest = hosted_with_certificates();
+    let line = "POST /broker/api/v1/redirect";
+    let body = r#"{"clients":"*","server_reference":"b","refuse_connects":true}"#;
+    assert_eq!(rest.post_json("device-7:", line, body).failure(), failed(403, "forbidden"));
+    let answer = rest.call_as(None, "DELETE /broker/api/v1/redirect");
+    assert_eq!(answer.failure(), failed(403, "forbidden"));
+    assert!(rest.asked().is_empty());
+    let body = r#"{"clients":"car-*","server_reference":"b"}"#;
+    let answer = rest.post_json("device-7:", line, body);
+    assert_eq!(answer.body, r#"{"success":true,"redirected":2}"#);
+}
