@@ -65,7 +65,7 @@ impl SharedTargets {
         }
     }
 
-    /// The member whose turn it is. [MQTT-4.8.2-4]
+    /// The member whose turn it is. Section 4.8.2.
     #[must_use]
     pub fn next(&self) -> Option<&Target> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
