@@ -16,6 +16,7 @@ mod limits;
 mod ownership;
 mod presence;
 mod protocol;
+mod resending;
 mod retained;
 mod sessions;
 mod sessions_model;
