@@ -184,10 +184,14 @@ fn decode_body<'a>(
         }
         PacketType::ConnAck => Packet::ConnAck(Box::new(connect::decode_ack(body, version)?)),
         PacketType::Publish => Packet::Publish(publish::decode(first, body, version, limits)?),
-        PacketType::PubAck => Packet::PubAck(publish::decode_ack(body, version)?),
-        PacketType::PubRec => Packet::PubRec(publish::decode_ack(body, version)?),
-        PacketType::PubRel => Packet::PubRel(publish::decode_release(body, version)?),
-        PacketType::PubComp => Packet::PubComp(publish::decode_release(body, version)?),
+        PacketType::PubAck => Packet::PubAck(publish::decode_ack(body, version, "MQTT-3.4.2-1")?),
+        PacketType::PubRec => Packet::PubRec(publish::decode_ack(body, version, "MQTT-3.5.2-1")?),
+        PacketType::PubRel => {
+            Packet::PubRel(publish::decode_release(body, version, "MQTT-3.6.2-1")?)
+        }
+        PacketType::PubComp => {
+            Packet::PubComp(publish::decode_release(body, version, "MQTT-3.7.2-1")?)
+        }
         PacketType::Subscribe => {
             Packet::Subscribe(subscribe::decode_subscribe(body, version, limits)?)
         }

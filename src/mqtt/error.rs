@@ -62,9 +62,12 @@ pub enum DecodeErrorKind {
     /// U+0000 in a string.
     #[error("string holds the null character")]
     NullCharacter,
-    /// QoS 3, of a PUBLISH, a Will or a subscription.
+    /// QoS 3, of a PUBLISH or a Will.
     #[error("quality of service is 3")]
     InvalidQoS,
+    /// QoS 3, of a subscription.
+    #[error("maximum quality of service is 3")]
+    InvalidMaximumQoS,
     /// DUP with QoS 0.
     #[error("DUP is set with QoS 0")]
     DupWithoutQoS,
@@ -175,6 +178,7 @@ impl DecodeErrorKind {
             | Self::TopicNameEmpty
             | Self::ResponseTopic
             | Self::EmptyPayload
+            | Self::InvalidMaximumQoS
             | Self::RetainHandling
             | Self::NoLocalOnSharedSubscription
             | Self::ReasonCode { .. } => ReasonCode::ProtocolError,

@@ -94,7 +94,7 @@ impl Tree {
         found: &mut impl FnMut(&'a Subscribers),
     ) {
         let node = &self.nodes[at as usize];
-        // '#' includes the level above it. [MQTT-4.7.1-2]
+        // '#' includes the level above it. Section 4.7.1.2.
         if let Some(subscribers) = &node.below {
             found(subscribers);
         }

@@ -87,12 +87,12 @@ impl Session {
             Packet::Publish(publish) => return self.handle_publish(publish),
             Packet::PubAck(ack) => {
                 if !self.handle_pub_ack(ack.packet_id, now) {
-                    return Err(Violation::protocol_error("MQTT-4.3.3-1"));
+                    return Err(Violation::protocol_error("MQTT-3.3.4-1"));
                 }
             }
             Packet::PubRec(ack) => {
                 if !self.handle_pub_rec(ack.packet_id, ack.reason, now) {
-                    return Err(Violation::protocol_error("MQTT-4.3.2-1"));
+                    return Err(Violation::protocol_error("MQTT-3.3.4-1"));
                 }
             }
             Packet::PubRel(ack) => self.handle_pub_rel(ack.packet_id),

@@ -113,7 +113,7 @@ impl Outgoing {
     fn may_send(&self, qos: QoS, link: &Link) -> bool {
         link.has_room()
             && match qos {
-                // Messages of one QoS keep their order. [MQTT-4.6.0-6]
+                // Messages of one QoS keep their order. [MQTT-4.6.0-5]
                 QoS::AtMostOnce => !self.queue.holds_at_most_once(),
                 QoS::AtLeastOnce | QoS::ExactlyOnce => {
                     self.queue.is_empty() && self.window_is_open(link)
@@ -121,7 +121,7 @@ impl Outgoing {
             }
     }
 
-    /// Whether the client's Receive Maximum allows another message. [MQTT-3.3.4-9]
+    /// Whether the client's Receive Maximum allows another message. [MQTT-3.3.4-9] [MQTT-4.9.0-2]
     fn window_is_open(&self, link: &Link) -> bool {
         link.unacknowledged < link.settings.send_quota
             && self.window.is_all_sent()
@@ -259,6 +259,8 @@ impl Session {
         }
         let answer = if self.outgoing.window.release(id) {
             ReasonCode::Success
+        } else if reason.is_failure() {
+            return true; // The client, too, knows of no delivery.
         } else {
             ReasonCode::PacketIdentifierNotFound
         };
@@ -289,7 +291,8 @@ impl Session {
 }
 
 impl Outgoing {
-    /// Sends again what was in flight when the last connection ended. [MQTT-4.4.0-1]
+    /// Sends again what was in flight when the last connection ended, expired or not.
+    /// [MQTT-4.4.0-1] [MQTT-4.3.3-7]
     fn resend(&mut self, link: &mut Link, now: Timestamp) {
         while !self.window.is_all_sent()
             && link.has_room()

@@ -23,12 +23,12 @@ fn connack_packets() {
 
 #[test]
 fn acknowledgements() {
-    for first in *b"\x40\x50" {
-        breaks(V5, &packet(first, b"\0\x01\x92"), reason(0x92, "MQTT-3.4.2-1"));
-        breaks(V5, &packet(first, b"\0\x01\x03"), reason(0x03, "MQTT-3.4.2-1"));
+    for (first, clause) in [(0x40, "MQTT-3.4.2-1"), (0x50, "MQTT-3.5.2-1")] {
+        breaks(V5, &packet(first, b"\0\x01\x92"), reason(0x92, clause));
+        breaks(V5, &packet(first, b"\0\x01\x03"), reason(0x03, clause));
     }
-    for first in *b"\x62\x70" {
-        breaks(V5, &packet(first, b"\0\x01\x10"), reason(0x10, "MQTT-3.6.2-1"));
+    for (first, clause) in [(0x62, "MQTT-3.6.2-1"), (0x70, "MQTT-3.7.2-1")] {
+        breaks(V5, &packet(first, b"\0\x01\x10"), reason(0x10, clause));
     }
     breaks(V3_1_1, &packet(0x40, b"\0\x01\0"), TRAILING_BYTES);
     breaks(V5, &packet(0x40, b"\0\x01\0\0\0"), TRAILING_BYTES);
@@ -43,11 +43,11 @@ fn subscribe_packets() {
     breaks(V5, &packet(0x82, b"\0\x01\0"), (Kind::EmptyPayload, "MQTT-3.8.3-2"));
     let v3 = |options| packet(0x82, &[0, 1, 0, 1, b'a', options]);
     breaks(V3_1_1, &v3(0b0000_0100), (Kind::SubscriptionOptions, "MQTT-3.8.3-5"));
-    breaks(V3_1, &v3(3), (Kind::InvalidQoS, "section 3.8.3.1"));
+    breaks(V3_1, &v3(3), (Kind::InvalidMaximumQoS, "section 3.8.3.1"));
     let v5 = |options| packet(0x82, &[0, 1, 0, 0, 1, b'a', options]);
     breaks(V5, &v5(0b0100_0000), (Kind::SubscriptionOptions, "MQTT-3.8.3-5"));
     breaks(V5, &v5(0b0011_0000), (Kind::RetainHandling, "section 3.8.3.1"));
-    breaks(V5, &v5(3), (Kind::InvalidQoS, "section 3.8.3.1"));
+    breaks(V5, &v5(3), (Kind::InvalidMaximumQoS, "section 3.8.3.1"));
     let shared = packet(0x82, b"\0\x01\0\0\x0A$share/g/a\x04");
     breaks(V5, &shared, (Kind::NoLocalOnSharedSubscription, "MQTT-3.8.3-4"));
     let identifiers = packet(0x82, b"\0\x01\x04\x0B\x01\x0B\x01\0\x01a\0");

@@ -2,6 +2,8 @@
 
 use hearthmq::mqtt::{FilterParts, TopicError, filter_matches, validate_filter, validate_topic};
 
+/// [MQTT-4.7.0-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2] [MQTT-4.7.3-3]
+/// 3.1.1: [MQTT-4.7.1-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2] [MQTT-4.7.3-3]
 #[test]
 fn a_topic_name_is_not_empty_and_has_no_wildcards() {
     for topic in ["a", "/", "a//b", " ", "$SYS/x", "ä/€/😀", &"x".repeat(65_535)] {

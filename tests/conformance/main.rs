@@ -1,12 +1,26 @@
 //! The standard's statements, chapter by chapter, over real sockets. Each dialogue names the
 //! statements that it shows; `tests/clauses` lists them all and what shows each.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect fails"
+)]
 
-#[expect(dead_code, unused_imports, reason = "the dialogues on virtual time use the rest")]
+#[expect(dead_code, reason = "the dialogues on virtual time use the rest")]
 #[path = "../it/support/mod.rs"]
 mod support;
 
 mod sockets;
 
+mod acknowledgements;
+mod delivery;
+mod disconnect;
+mod errors;
+mod flow_control;
 mod format;
+mod order;
+mod shared_subscriptions;
+mod subscribe;
+mod topics;
+mod unsubscribe;

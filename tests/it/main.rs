@@ -17,6 +17,7 @@ mod ownership;
 mod presence;
 mod protocol;
 mod redirection;
+mod resending;
 mod retained;
 mod sessions;
 mod sessions_model;

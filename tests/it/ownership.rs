@@ -67,15 +67,3 @@ async fn a_client_of_mqtt_3_may_have_more_than_a_receive_maximum_of_messages_und
         client.expect(pubrec(id, ReasonCode::Success)).await;
     }
 }
-
-/// A filter that stands twice in one SUBSCRIBE is one subscription.
-#[actix_rt::test]
-async fn a_filter_given_twice_in_one_subscribe_sends_retained_messages_once() {
-    let broker = world().await;
-    broker.publish("t", b"x", QOS_0, true).await.unwrap();
-    let mut client = Client::connected(&broker, connect("car")).await;
-    client.send(subscribe(1, vec![filter("#", QOS_0), filter("#", QOS_0)])).await;
-    client.expect(suback(1, &[ReasonCode::Success, ReasonCode::Success])).await;
-    client.expect_publish(retained(publish("t", "x"))).await;
-    client.expect_nothing().await;
-}

@@ -98,7 +98,7 @@ async fn retain_handling_says_when_retained_messages_are_sent() {
     }
 }
 
-/// Before MQTT 5.0 every SUBSCRIBE brings them. [MQTT 3.1.1, MQTT-3.8.4-3]
+/// Before MQTT 5.0 every SUBSCRIBE brings them. [MQTT-3.8.4-3] of 3.1.1
 #[actix_rt::test]
 async fn subscribing_again_brings_retained_messages_again() {
     let broker = world().await;

@@ -51,7 +51,8 @@ async fn a_session_of_mqtt_3_1_is_kept() {
     client.expect_publish(publish_1(1, "t", "x")).await;
 }
 
-/// [MQTT-4.5.0-1] [MQTT-4.6.0-6]
+/// [MQTT-4.5.0-1] [MQTT-4.6.0-5]
+/// 3.1.1: [MQTT-4.1.0-1]
 #[actix_rt::test]
 async fn what_was_published_meanwhile_comes_in_order_and_without_qos_0() {
     let broker = world().await;
@@ -148,7 +149,7 @@ async fn a_qos_2_publish_repeated_on_the_next_connection_is_not_delivered_again(
     }
 }
 
-/// [MQTT-3.1.2-23]
+/// [MQTT-3.1.2-23] [MQTT-4.1.0-1] [MQTT-4.1.0-2]
 #[actix_rt::test]
 async fn a_session_ends_when_its_expiry_interval_has_passed() {
     let broker = world().await;
@@ -170,6 +171,29 @@ async fn a_session_ends_when_its_expiry_interval_has_passed() {
     assert_eq!(broker.metrics().totals().subscriptions.value(), 0);
     let (_client, present) = Client::connected_with(&broker, packet()).await;
     assert!(!present);
+}
+
+/// [MQTT-4.1.0-1]
+/// 3.1.1: [MQTT-4.1.0-2]
+/// Whatever interval has passed since its beginning.
+#[actix_rt::test]
+async fn a_session_lasts_as_long_as_its_connection() {
+    let broker = world_within(|limits| limits.session_expiry_secs_max = 100).await;
+    for version in VERSIONS {
+        for clean_start in [false, true] {
+            let mut packet = connect_lasting("c", version);
+            packet.clean_start = clean_start;
+            let mut client = Client::connected(&broker, packet).await;
+            client.subscribe("t", QOS_1).await;
+            broker.publish("t", b"1", QOS_1, false).await.unwrap();
+            client.expect_publish(publish_1(1, "t", "1")).await;
+            pass(secs(1000)).await;
+            assert_eq!(broker.client("c").await.unwrap().unwrap().in_flight, 1);
+            broker.publish("t", b"2", QOS_1, false).await.unwrap();
+            client.expect_publish(publish_1(2, "t", "2")).await;
+            Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
+        }
+    }
 }
 
 #[actix_rt::test]
@@ -243,7 +267,7 @@ async fn disconnect_cannot_make_a_session_last_that_was_not_to() {
     assert_eq!(broker.client("c").await.unwrap(), None);
 }
 
-/// [MQTT-3.2.2-21] for Session Expiry Interval: section 3.2.2.3.2.
+/// Section 3.2.2.3.2.
 #[actix_rt::test]
 async fn an_expiry_interval_over_the_limit_is_lowered_and_told() {
     let broker = world_within(|limits| limits.session_expiry_secs_max = 100).await;

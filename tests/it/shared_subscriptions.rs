@@ -46,7 +46,7 @@ async fn taken(client: &mut Client) -> Vec<u16> {
     }
 }
 
-/// [MQTT-4.8.2-4]
+/// Section 4.8.2.
 #[actix_rt::test]
 async fn the_members_take_turns() {
     let broker = world().await;

@@ -93,7 +93,7 @@ async fn no_local_keeps_a_publisher_from_its_own_messages() {
     client.expect_publish(publish("t", "foreign")).await;
 }
 
-/// An own message comes for those subscriptions alone that have not got No Local.
+/// [MQTT-3.8.3-3] An own message comes for those subscriptions alone that have not got No Local.
 #[actix_rt::test]
 async fn no_local_counts_for_its_own_subscription_only() {
     let broker = world().await;
@@ -146,12 +146,11 @@ async fn unsubscribing_ends_delivery_and_tells_what_existed() {
     for version in VERSIONS {
         let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.subscribe("a/+", QOS_1).await;
-        client.send(unsubscribe(3, vec!["a/b", "a/+", "a/+", "b/#/c"])).await;
+        client.send(unsubscribe(3, vec!["a/b", "a/+", "a/+"])).await;
         let answers = [
             ReasonCode::NoSubscriptionExisted,
             ReasonCode::Success,
             ReasonCode::NoSubscriptionExisted,
-            ReasonCode::TopicFilterInvalid,
         ];
         let answers = if version == V5 { &answers[..] } else { &[] };
         client.expect(unsuback(3, answers)).await;
@@ -176,7 +175,8 @@ async fn unsubscribing_does_not_break_off_a_delivery() {
     }
 }
 
-/// [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+/// [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2]; [MQTT-4.8.0-1] of
+/// 3.1.1
 #[actix_rt::test]
 async fn an_invalid_filter_is_refused_by_reason_code_or_by_closing() {
     let broker = world().await;
@@ -199,9 +199,13 @@ async fn an_invalid_filter_is_refused_by_reason_code_or_by_closing() {
         let answers =
             [ReasonCode::GrantedQoS1, ReasonCode::TopicFilterInvalid, ReasonCode::Success];
         client.expect(suback(1, &answers)).await;
-        let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
-        old.send(subscribe(1, vec![filter(wrong, QOS_1)])).await;
-        old.expect_closed().await;
+        client.send(unsubscribe(2, vec!["good", wrong])).await;
+        client.expect(unsuback(2, &[ReasonCode::Success, ReasonCode::TopicFilterInvalid])).await;
+        for packet in [subscribe(1, vec![filter(wrong, QOS_1)]), unsubscribe(1, vec![wrong])] {
+            let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
+            old.send(packet).await;
+            old.expect_closed().await;
+        }
     }
 }
 

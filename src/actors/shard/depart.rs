@@ -123,11 +123,12 @@ impl Shard {
         };
         let expiry_secs = found.session.expiry_interval_secs();
         // The Will waits for its delay or for the session's end, whichever comes first.
-        // [MQTT-3.1.3-9] [MQTT-3.1.2-8]
+        // [MQTT-3.1.2-8]
         let delay_secs = if departure.ends_session { 0 } else { will.delay_secs.min(expiry_secs) };
         if delay_secs == 0 {
             self.publish_will(slot, &will, now);
         } else if !departure.is_resumed {
+            // [MQTT-3.1.3-9]
             found.will = Some(will);
             found.will_at = Some(now.plus_secs(u64::from(delay_secs)));
         }
@@ -139,7 +140,7 @@ impl Shard {
         };
         let secs = found.session.expiry_interval_secs();
         if secs == 0 || departure.ends_session {
-            self.forget(slot, now); // [MQTT-3.1.2-23]
+            self.forget(slot, now); // [MQTT-4.1.0-2]
             return;
         }
         if secs != NEVER_EXPIRES {

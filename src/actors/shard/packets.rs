@@ -3,9 +3,7 @@
 use super::{Departure, Shard};
 use crate::{
     hooks::DisconnectReason,
-    mqtt::{
-        DecodeError, Decoded, Disconnect, Packet, ProtocolVersion, ReasonCode, Timestamp, decode,
-    },
+    mqtt::{DecodeError, Decoded, Disconnect, Packet, ReasonCode, Timestamp, decode},
     session::{Request, Violation},
 };
 
@@ -101,9 +99,4 @@ const fn event_reason(reason: ReasonCode) -> DisconnectReason {
         }
         _ => DisconnectReason::ProtocolError,
     }
-}
-
-/// A client of MQTT 3 cannot be told that something is not allowed, other than by closing.
-pub(super) const fn closes_on_refusal(version: ProtocolVersion) -> bool {
-    !version.has_properties()
 }

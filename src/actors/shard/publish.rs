@@ -113,7 +113,8 @@ impl Shard {
         let mut properties = std::mem::take(&mut self.properties);
         properties.clear();
         if !publish.properties.is_plain() {
-            publish.properties.encode_forwarded(&mut properties); // [MQTT-3.3.2-17]
+            // [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-20]
+            publish.properties.encode_forwarded(&mut properties);
         }
         let expiry = publish.properties.message_expiry_interval;
         let publication = Publication {
@@ -158,6 +159,7 @@ impl Shard {
     }
 
     /// Retains or clears; `false` if there is no room. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
+    /// [MQTT-3.3.1-7]
     fn retain(&mut self, publication: &Publication<'_>, now: Timestamp) -> bool {
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
@@ -252,7 +254,8 @@ impl Shard {
         }
         let delivery = Delivery {
             qos: message.publication.qos.min(target.qos),
-            retain: message.publication.retain && target.retain_as_published, // [MQTT-3.3.1-12]
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            retain: message.publication.retain && target.retain_as_published,
             identifiers: target.identifiers.as_ref(),
             share,
         };

@@ -1,15 +1,13 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
-use std::collections::HashSet;
-
-use super::{Departure, Shard, packets::closes_on_refusal};
+use super::{Departure, Shard};
 use crate::{
     auth::{AccessRequest, Action, Decision},
     hooks::DisconnectReason,
     metrics::DropReason,
     mqtt::{
-        AckProperties, FilterParts, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
-        SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
+        AckProperties, FilterParts, Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling,
+        SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
     router::Subscriber,
     session::{Delivered, Delivery, Link, Subscription},
@@ -22,16 +20,7 @@ impl Shard {
         subscribe: &Subscribe<'_>,
         now: Timestamp,
     ) -> Result<(), Departure> {
-        let version = self.slot(slot).and_then(|s| s.session.link()).map(Link::version);
-        if version.is_some_and(closes_on_refusal)
-            && subscribe.filters.iter().any(|asked| validate_filter(asked.filter).is_err())
-        {
-            // Only MQTT 5.0 has a reason code for it. [MQTT-4.7.1-2] [MQTT-4.7.1-3]
-            return Err(Departure::by_server(
-                DisconnectReason::ProtocolError,
-                ReasonCode::TopicFilterInvalid,
-            ));
-        }
+        self.check_filters(slot, subscribe.filters.iter().map(|asked| asked.filter))?;
         let identifier = subscribe.properties.subscription_identifier;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut granted = Vec::with_capacity(subscribe.filters.len());
@@ -52,13 +41,11 @@ impl Shard {
             link.send(&Packet::SubAck(SubAck {
                 packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
                 properties: AckProperties::NONE,
-                reasons, // [MQTT-3.8.4-6]
+                reasons, // [MQTT-3.8.4-6] [MQTT-3.9.3-1]
             }));
         }
-        // After SUBACK, for clients that do not expect a message before it.
-        // A filter that stands there twice is one subscription, and sends once.
-        let mut seen = HashSet::new();
-        granted.retain(|(asked, _)| seen.insert(asked.filter));
+        // After SUBACK, for clients that do not expect a message before it; for each filter, also
+        // where it stands there twice, as if it had come in a packet of its own. [MQTT-3.8.4-5]
         for (asked, sends_retained) in granted {
             self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
             if sends_retained {
@@ -66,6 +53,23 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// Before MQTT 5.0 there is no reason code for a filter that is none: the connection ends.
+    /// [MQTT-4.8.0-1] of 3.1.1
+    fn check_filters<'f>(
+        &self,
+        slot: u32,
+        mut filters: impl Iterator<Item = &'f str>,
+    ) -> Result<(), Departure> {
+        let version = self.slot(slot).and_then(|s| s.session.link()).map(Link::version);
+        if version.is_none_or(ProtocolVersion::has_properties)
+            || filters.all(|filter| validate_filter(filter).is_ok())
+        {
+            return Ok(());
+        }
+        let code = ReasonCode::TopicFilterInvalid;
+        Err(Departure::by_server(DisconnectReason::ProtocolError, code))
     }
 
     /// One filter: its reason code, and whether the subscription existed.
@@ -145,7 +149,7 @@ impl Shard {
             return;
         };
         if parts.share_name.is_some() {
-            return; // [MQTT-4.8.2] no retained messages to shared subscriptions
+            return; // Section 4.8.2: no retained messages to shared subscriptions.
         }
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         // They may pass the bounds of the queue, but not again and again for one who does not read.
@@ -158,7 +162,7 @@ impl Shard {
         for message in messages {
             let delivery = Delivery {
                 qos: message.qos().min(asked.options.qos),
-                retain: true, // [MQTT-3.3.1-8]
+                retain: true, // [MQTT-3.3.1-8] of 3.1.1
                 identifiers: identifiers.as_ref(),
                 share: None,
             };
@@ -174,6 +178,7 @@ impl Shard {
         unsubscribe: &Unsubscribe<'_>,
         now: Timestamp,
     ) -> Result<(), Departure> {
+        self.check_filters(slot, unsubscribe.filters.iter().copied())?;
         let Some(place) = self.place(slot) else {
             return Ok(());
         };
@@ -198,7 +203,7 @@ impl Shard {
         }
         if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
             link.send(&Packet::UnsubAck(UnsubAck {
-                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4]
+                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-5]
                 properties: AckProperties::NONE,
                 reasons, // [MQTT-3.11.3-1]
             }));

@@ -55,9 +55,13 @@ pub(super) fn decode<'a>(
     Ok(Publish { flags, topic, packet_id, properties, payload: body.into_rest() })
 }
 
-/// PUBACK and PUBREC, sections 3.4 and 3.5.
+/// PUBACK and PUBREC, sections 3.4 and 3.5. `clause` is what another Reason Code breaks.
 #[inline]
-pub(super) fn decode_ack(body: &[u8], version: ProtocolVersion) -> Result<Ack<'_>, DecodeError> {
+pub(super) fn decode_ack<'a>(
+    body: &'a [u8],
+    version: ProtocolVersion,
+    clause: &'static str,
+) -> Result<Ack<'a>, DecodeError> {
     const ALLOWED: &[ReasonCode] = &[
         ReasonCode::Success,
         ReasonCode::NoMatchingSubscribers,
@@ -69,16 +73,17 @@ pub(super) fn decode_ack(body: &[u8], version: ProtocolVersion) -> Result<Ack<'_
         ReasonCode::QuotaExceeded,
         ReasonCode::PayloadFormatInvalid,
     ];
-    decode_any_ack(body, version, ALLOWED, "MQTT-3.4.2-1")
+    decode_any_ack(body, version, ALLOWED, clause)
 }
 
-/// PUBREL and PUBCOMP, sections 3.6 and 3.7.
-pub(super) fn decode_release(
-    body: &[u8],
+/// PUBREL and PUBCOMP, sections 3.6 and 3.7. `clause` is what another Reason Code breaks.
+pub(super) fn decode_release<'a>(
+    body: &'a [u8],
     version: ProtocolVersion,
-) -> Result<Ack<'_>, DecodeError> {
+    clause: &'static str,
+) -> Result<Ack<'a>, DecodeError> {
     const ALLOWED: &[ReasonCode] = &[ReasonCode::Success, ReasonCode::PacketIdentifierNotFound];
-    decode_any_ack(body, version, ALLOWED, "MQTT-3.6.2-1")
+    decode_any_ack(body, version, ALLOWED, clause)
 }
 
 #[inline]

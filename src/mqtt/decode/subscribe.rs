@@ -48,7 +48,7 @@ fn subscription_options(
         return Err(DecodeError::new(DecodeErrorKind::SubscriptionOptions, "MQTT-3.8.3-5"));
     }
     let qos = QoS::from_number(byte & 0b11)
-        .ok_or(DecodeError::new(DecodeErrorKind::InvalidQoS, "section 3.8.3.1"))?;
+        .ok_or(DecodeError::new(DecodeErrorKind::InvalidMaximumQoS, "section 3.8.3.1"))?;
     let retain_handling = match byte >> 4 {
         0 => RetainHandling::Send,
         1 => RetainHandling::SendIfNew,

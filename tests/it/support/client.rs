@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Client<S = DuplexStream> {
     pub(crate) stream: S,
     pub(crate) version: ProtocolVersion,
-    received: Vec<u8>,
+    /// What has come and was not looked at yet.
+    pub(crate) received: Vec<u8>,
 }
 
 impl Client {

@@ -1,0 +1,119 @@
+//! Reads the table and the list of what is open. It does not know whether what they say holds.
+
+use std::{collections::BTreeMap, collections::BTreeSet, fmt, fs};
+
+use serde::Deserialize;
+
+use super::sources::root;
+
+/// Statements that bind a server and have no test yet, as `5.0 MQTT-3.1.0-1`. It may only shrink.
+pub(crate) const UNTESTED: &str = "tests/clauses/untested.txt";
+
+/// One of the two OASIS Standards. MQTT 3.1 came before them and has no numbered statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Edition {
+    V3_1_1,
+    V5_0,
+}
+
+impl Edition {
+    pub(crate) const BOTH: [Self; 2] = [Self::V3_1_1, Self::V5_0];
+
+    /// How many statements it has.
+    pub(crate) const fn published(self) -> usize {
+        match self {
+            Self::V3_1_1 => 141,
+            Self::V5_0 => 251,
+        }
+    }
+
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::V3_1_1 => "tests/clauses/v3_1_1",
+            Self::V5_0 => "tests/clauses/v5_0",
+        }
+    }
+}
+
+impl fmt::Display for Edition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V3_1_1 => "3.1.1",
+            Self::V5_0 => "5.0",
+        })
+    }
+}
+
+/// Whom a statement binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Binds {
+    Server,
+    Client,
+    Both,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    asks: String,
+    binds: Binds,
+    #[serde(default)]
+    tests: Vec<String>,
+    why_not: Option<String>,
+}
+
+/// A normative statement as the table has it.
+pub(crate) struct Clause {
+    /// The table's file, from the project's root.
+    pub(crate) file: String,
+    pub(crate) id: String,
+    /// What it asks, in our own words.
+    pub(crate) asks: String,
+    pub(crate) binds: Binds,
+    /// What shows it, as `target::module::function`.
+    pub(crate) tests: Vec<String>,
+    /// Why nothing shows it.
+    pub(crate) why_not: Option<String>,
+}
+
+impl Clause {
+    /// Whether it is in the file of its chapter: `3.01.toml` has `MQTT-3.1.…`, `1-2.toml` has
+    /// `MQTT-1.…` and `MQTT-2.…`.
+    pub(crate) fn belongs(&self) -> bool {
+        let stem = self.file.rsplit('/').next().unwrap().trim_end_matches(".toml");
+        stem.split('-').any(|chapter| {
+            let chapter = chapter.replace(".0", ".");
+            self.id.starts_with(&format!("MQTT-{chapter}."))
+        })
+    }
+}
+
+/// All statements of an edition that the table has.
+pub(crate) fn clauses(edition: Edition) -> Vec<Clause> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(root().join(edition.directory())).into_iter().flatten() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let file = format!("{}/{name}", edition.directory());
+        let text = fs::read_to_string(root().join(&file)).unwrap();
+        let entries: BTreeMap<String, Entry> =
+            toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        all.extend(entries.into_iter().map(|(id, entry)| {
+            let Entry { asks, binds, tests, why_not } = entry;
+            Clause { file: file.clone(), id, asks, binds, tests, why_not }
+        }));
+    }
+    all
+}
+
+/// What the list of open statements names.
+pub(crate) fn untested() -> BTreeSet<(Edition, String)> {
+    let text = fs::read_to_string(root().join(UNTESTED)).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let parsed = lines.map(|line| match line.split_once(' ') {
+        Some(("3.1.1", id)) => (Edition::V3_1_1, id.to_owned()),
+        Some(("5.0", id)) => (Edition::V5_0, id.to_owned()),
+        _ => panic!("{UNTESTED}: {line:?} is no edition and statement"),
+    });
+    parsed.collect()
+}
