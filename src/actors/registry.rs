@@ -92,7 +92,7 @@ impl Handler<Attach> for Registry {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 shard.metrics.connects_refused.increment(refusal.counted_as());
-                let bytes = refusal.conn_ack(connect.version);
+                let bytes = refusal.conn_ack(&connect);
                 Connection::closing(self.shard.clone(), transport, bytes, permit).start();
                 return;
             }

@@ -40,6 +40,9 @@ const READ_BYTES: usize = 2048;
 /// A CONNECT is no larger than this, whatever other packets may be: nobody knows yet who sends it.
 const CONNECT_BYTES_MAX: u32 = 256 * 1024;
 
+/// The shortest CONNACK of MQTT 5.0. Whoever takes less cannot even be told so.
+const CONN_ACK_BYTES_MIN: u32 = 5;
+
 fn connect_limits(core: &Core) -> DecodeLimits {
     let limits = core.decode_limits();
     DecodeLimits { packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX), ..limits }
@@ -150,6 +153,9 @@ async fn accept(
     core: &Core,
 ) -> Result<AcceptedConnect, Refusal> {
     let version = connect.version;
+    if connect.properties.maximum_packet_size.is_some_and(|bytes| bytes < CONN_ACK_BYTES_MIN) {
+        return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
+    }
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(&connect)?;
     if connect.properties.authentication_method.is_some() {

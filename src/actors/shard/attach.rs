@@ -9,7 +9,10 @@ use crate::{
     actors::{connection::Connection, messages::AcceptedConnect},
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
-    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode},
+    mqtt::{
+        ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encode_within,
+        encoded_size,
+    },
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
 };
 
@@ -20,6 +23,8 @@ pub(in crate::actors) enum NoSession {
     Full,
     /// The store could not remember what it must.
     Store,
+    /// CONNACK is larger than the client's Maximum Packet Size.
+    ConnAckTooLarge,
 }
 
 impl NoSession {
@@ -27,19 +32,23 @@ impl NoSession {
         match self {
             Self::Full => ConnectRefusal::SessionsMax,
             Self::Store => ConnectRefusal::Store,
+            Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
         }
     }
 
-    /// The CONNACK that says so.
-    pub(in crate::actors) fn conn_ack(self, version: ProtocolVersion) -> Vec<u8> {
+    /// The CONNACK that says so, if the client takes one. [MQTT-3.1.2-24]
+    pub(in crate::actors) fn conn_ack(self, connect: &AcceptedConnect) -> Vec<u8> {
         let reason = match self {
             Self::Full => ReasonCode::QuotaExceeded,
             Self::Store => ReasonCode::ServerUnavailable,
+            Self::ConnAckTooLarge => ReasonCode::PacketTooLarge,
         };
         let properties = ConnAckProperties::default();
         let ack = ConnAck { session_present: false, reason, properties }; // [MQTT-3.2.2-6]
         let mut bytes = Vec::new();
-        let encoded = encode(&Packet::ConnAck(Box::new(ack)), version, &mut bytes);
+        let packet = Packet::ConnAck(Box::new(ack));
+        let maximum = connect.maximum_packet_size;
+        let encoded = encode_within(&packet, connect.version, maximum, &mut bytes);
         debug_assert!(encoded.is_ok(), "a plain CONNACK can be said");
         bytes
     }
@@ -63,6 +72,9 @@ impl Shard {
         connect: &AcceptedConnect,
         now: Timestamp,
     ) -> Result<Prepared, NoSession> {
+        if !self.takes_conn_ack(connect) {
+            return Err(NoSession::ConnAckTooLarge);
+        }
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
@@ -143,6 +155,20 @@ impl Shard {
         self.announce_connected(prepared.slot, connect.clean_start, now);
     }
 
+    /// Whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`] will send:
+    /// without it nothing else may follow. [MQTT-3.2.0-1]
+    fn takes_conn_ack(&self, connect: &AcceptedConnect) -> bool {
+        if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL {
+            return true;
+        }
+        let limits = &self.core.limits;
+        let settings = self.settle(connect);
+        let expiry_secs = session_expiry(connect).min(limits.session_expiry_secs_max);
+        let packet = conn_ack(connect, &settings, limits, expiry_secs, false);
+        encoded_size(&Packet::ConnAck(Box::new(packet)), connect.version)
+            .is_ok_and(|bytes| bytes <= connect.maximum_packet_size as usize)
+    }
+
     fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {
         let usage = self.core.queue_usage.clone();
         let session = Session::new(connect.client_id.clone(), self.queue_limits, usage);
@@ -171,7 +197,7 @@ impl Shard {
     fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
         let limits = &self.core.limits;
         let mut keep_alive_secs = connect.keep_alive_secs;
-        // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-21]
+        // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
         if connect.version == ProtocolVersion::V5 && limits.keep_alive_secs_max > 0 {
             keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
         }
@@ -188,6 +214,10 @@ impl Shard {
         }
     }
 }
+
+/// No CONNACK is longer, so that those of nearly all clients need not be measured: only an
+/// identifier that the broker has assigned, of 27 bytes, and numbers are in it.
+const CONN_ACK_BYTES_USUAL: u32 = 128;
 
 /// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
 /// with its connection or never.
