@@ -3,10 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
 
-#[expect(dead_code, unused_imports, reason = "the dialogues on virtual time use the rest")]
+#[expect(dead_code, reason = "the dialogues on virtual time use the rest")]
 #[path = "../it/support/mod.rs"]
 mod support;
 
 mod sockets;
+mod wire;
 
+mod connack;
+mod connect;
+mod connect_properties;
+mod connect_sessions;
 mod format;
+mod wills;
