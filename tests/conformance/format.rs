@@ -347,8 +347,8 @@ async fn suback_and_unsuback_carry_the_packet_identifier_of_the_request() {
     }
 }
 
-/// Many messages under way at once, over more than all identifiers. [MQTT-2.2.1-4]; 3.1.1:
-/// [MQTT-2.3.1-1] [MQTT-2.3.1-2] [MQTT-2.3.1-4]
+/// Many messages under way at once, over more than all identifiers. [MQTT-2.2.1-4]
+/// 3.1.1: [MQTT-2.3.1-1] [MQTT-2.3.1-2] [MQTT-2.3.1-4]
 #[actix_rt::test]
 async fn an_identifier_that_the_broker_gives_is_not_0_and_not_in_use() {
     const MESSAGES: usize = 70_000;
@@ -379,8 +379,8 @@ async fn an_identifier_that_the_broker_gives_is_not_0_and_not_in_use() {
     assert_eq!(seen.len(), usize::from(u16::MAX), "all but 0 are used");
 }
 
-/// PUBLISH and PUBREL keep their identifier when they are sent again. 3.1.1: [MQTT-2.3.1-3]
-/// [MQTT-2.3.1-4]
+/// PUBLISH and PUBREL keep their identifier when they are sent again.
+/// 3.1.1: [MQTT-2.3.1-3] [MQTT-2.3.1-4]
 #[actix_rt::test]
 async fn what_is_sent_again_keeps_its_packet_identifier() {
     let (broker, address) = broker().await;

@@ -15,4 +15,7 @@ mod connect;
 mod connect_properties;
 mod connect_sessions;
 mod format;
+mod publish;
+mod publish_properties;
+mod retained;
 mod wills;

@@ -309,7 +309,7 @@ async fn a_publish_without_permission_is_refused_and_the_connection_stays() {
     client.expect(pubrec(2, ReasonCode::NotAuthorized)).await;
     client.send(pubrel(2)).await;
     client.expect(Packet::PubComp(not_found(2))).await;
-    // Older versions have no word for it. [MQTT 3.1.1, MQTT-3.3.5-2]
+    // Older versions have no word for it. [MQTT-3.3.5-2] of 3.1.1
     let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
     for (qos, packet) in [(QOS_1, publish_1(1, "t", "x")), (QOS_2, publish_2(2, "t", "x"))] {
         let packet_id = packet.packet_id.unwrap().number();
