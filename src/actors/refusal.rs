@@ -61,6 +61,8 @@ pub(crate) enum NoSession {
     Full,
     /// The store could not remember what it must.
     Store,
+    /// CONNACK is larger than the client's Maximum Packet Size.
+    ConnAckTooLarge,
     /// Clients are sent to another server since a moment ago.
     Redirected(Arc<Redirection>),
 }
@@ -70,6 +72,7 @@ impl NoSession {
         match self {
             Self::Full => ConnectRefusal::SessionsMax,
             Self::Store => ConnectRefusal::Store,
+            Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
             Self::Redirected(_) => ConnectRefusal::Redirected,
         }
     }
@@ -82,6 +85,7 @@ impl NoSession {
                 ..RefusalAnswer::new(version, ReasonCode::QuotaExceeded)
             },
             Self::Store => RefusalAnswer::new(version, ReasonCode::ServerUnavailable),
+            Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
             Self::Redirected(to) => RefusalAnswer::redirecting(version, to.clone()),
         };
         RefusalAnswer { packet_bytes_max, ..answer }.encode()

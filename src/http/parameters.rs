@@ -71,7 +71,7 @@ fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
     let check = || {
         let bytes = decode(encoded, plus)?;
         if bytes.len() > CLIENT_ID_BYTES_MAX {
-            return Err(ClientIdError::TooLong); // [MQTT-1.5.4]
+            return Err(ClientIdError::TooLong); // section 1.5.4
         }
         let id = String::from_utf8(bytes).map_err(|_| ClientIdError::NotUtf8)?; // [MQTT-1.5.4-1]
         if id.contains('\0') {

@@ -61,6 +61,8 @@ labels! {
         Tls = "tls",
         /// Sessions were at their limit.
         SessionsMax = "sessions_max",
+        /// Its Maximum Packet Size does not even allow CONNACK.
+        PacketTooLarge = "packet_too_large",
         /// The store could not remember what it must.
         Store = "store",
         /// A protocol version that the broker does not speak.

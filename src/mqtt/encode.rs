@@ -354,7 +354,7 @@ const fn first_byte(packet: &Packet<'_>) -> u8 {
 fn connect_flags(connect: &Connect<'_>) -> Result<u8, EncodeError> {
     let has_properties = connect.version.has_properties();
     if connect.password.is_some() && connect.username.is_none() && !has_properties {
-        return Err(EncodeError::NotInThisVersion); // 3.1.1 [MQTT-3.1.2-22]
+        return Err(EncodeError::NotInThisVersion); // [MQTT-3.1.2-22] of 3.1.1
     }
     let will = match &connect.will {
         Some(LastWill { qos, retain, .. }) => 0b100 | qos.number() << 3 | u8::from(*retain) << 5,

@@ -39,6 +39,9 @@ const READ_BYTES: usize = 2048;
 /// A CONNECT is no larger than this, whatever other packets may be: nobody knows yet who sends it.
 const CONNECT_BYTES_MAX: u32 = 256 * 1024;
 
+/// The shortest CONNACK of MQTT 5.0. Whoever takes less cannot even be told so.
+const CONN_ACK_BYTES_MIN: u32 = 5;
+
 fn connect_limits(core: &Core) -> DecodeLimits {
     let limits = core.decode_limits();
     DecodeLimits { packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX), ..limits }
@@ -77,7 +80,7 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
     let length = match tokio::time::timeout_at(connect_by, read).await {
         Ok(Ok(length)) => length,
         Ok(Err(refusal)) => return refuse(&mut *transport, refusal, metrics).await,
-        // [MQTT 3.1.1, 3.1.4]: no CONNECT within a reasonable time, the connection is closed.
+        // No CONNECT within a reasonable time: section 3.1.4.
         Err(_) => {
             let refusal = Refusal::silent(ConnectRefusal::ConnectTimeout);
             return refuse(&mut *transport, refusal, metrics).await;
@@ -169,6 +172,9 @@ async fn accept(
         let answer = Some(RefusalAnswer::redirecting(version, to));
         return Err(Refusal { answer, counted_as: ConnectRefusal::Redirected });
     }
+    if connect.properties.maximum_packet_size.is_some_and(|bytes| bytes < CONN_ACK_BYTES_MIN) {
+        return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
+    }
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(&connect)?;
     if connect.properties.authentication_method.is_some() {
@@ -222,7 +228,7 @@ fn client_id(connect: &Connect<'_>) -> Result<Arc<str>, Refusal> {
     }
     let needs_name = match connect.version {
         ProtocolVersion::V3_1 => true,
-        // A session that is to last. [MQTT-3.1.3-8]
+        // A session that is to last. [MQTT-3.1.3-8] of 3.1.1
         ProtocolVersion::V3_1_1 => !connect.clean_start,
         ProtocolVersion::V5 => false,
     };
@@ -288,12 +294,27 @@ fn assigned_client_id() -> String {
 /// Answers where an answer is due, and closes.
 async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &ShardMetrics) {
     metrics.connects_refused.increment(refusal.counted_as);
-    if let Some(answer) = refusal.answer {
+    if let Some(answer) = &refusal.answer {
         let bytes = answer.encode();
         let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;
     }
-    let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.shutdown()).await;
+    let is_shut = tokio::time::timeout(REFUSAL_TIME_MAX, transport.shutdown()).await;
+    if refusal.answer.is_some() && matches!(is_shut, Ok(Ok(()))) {
+        let _ = tokio::time::timeout(LINGER_TIME_MAX, drop_rest(transport)).await;
+    }
+}
+
+/// Reads what the client has sent behind its CONNECT, which nobody handles, until it closes its
+/// side: closing over unread bytes would reset the connection, and the client could lose the
+/// answer. [MQTT-3.1.4-6]
+async fn drop_rest(transport: &mut dyn Transport) {
+    let mut rest = Vec::with_capacity(READ_BYTES);
+    while transport.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {
+        rest.clear();
+    }
 }
 
 /// A client that is refused may take so long to hear it.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(2);
+/// A client that was told so may take so long to close its side.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(1);

@@ -90,10 +90,11 @@ impl Outgoing {
         Self { window: Window::default(), queue }
     }
 
-    /// A new connection: PUBREL is sent again at once, since it needs no room in the window, and
-    /// the client waits for it with an identifier. [MQTT-4.4.0-1] [MQTT-4.9.0-3]
+    /// A new connection: PUBREL is sent again at once, whatever the client's Receive Maximum, but
+    /// counts until PUBCOMP. [MQTT-4.4.0-1] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
     pub(super) fn begin_resending(&mut self, link: &mut Link) {
         for id in self.window.begin_resending() {
+            link.unacknowledged += 1;
             link.send(&Packet::PubRel(Ack::success(id)));
         }
     }
@@ -257,14 +258,14 @@ impl Session {
                 return true;
             }
         }
-        let answer = if self.outgoing.window.release(id) {
-            ReasonCode::Success
-        } else if reason.is_failure() {
-            return true; // The client, too, knows of no delivery.
-        } else {
-            ReasonCode::PacketIdentifierNotFound
+        let released = self.outgoing.window.release(id);
+        let answer = match released {
+            Some(_) => ReasonCode::Success,
+            None if reason.is_failure() => return true, // The client, too, knows of no delivery.
+            None => ReasonCode::PacketIdentifierNotFound,
         };
         if let Some(link) = &mut self.link {
+            link.unacknowledged += u16::from(released == Some(true));
             link.send(&Packet::PubRel(Ack::with_reason(id, answer))); // [MQTT-4.3.3-4]
         }
         true
@@ -272,7 +273,7 @@ impl Session {
 
     /// PUBCOMP.
     pub(super) fn handle_pub_comp(&mut self, id: PacketId, now: Timestamp) {
-        if let Some(InFlight::Released { .. }) = self.outgoing.window.get_mut(id) {
+        if let Some(InFlight::Released) = self.outgoing.window.get_mut(id) {
             self.complete(id, now);
         }
     }

@@ -21,12 +21,8 @@ use crate::mqtt::PacketId;
 pub(super) enum InFlight {
     /// PUBLISH is to be sent, or was: waits for PUBACK (QoS 1) or PUBREC (QoS 2).
     Published(Envelope),
-    /// PUBREL was sent: waits for PUBCOMP.
-    Released {
-        /// Whether PUBLISH was sent on this connection, and so counts against the client's Receive
-        /// Maximum, which a PUBREL that is sent again does not. [MQTT 5.0, 4.9]
-        is_counted: bool,
-    },
+    /// PUBREL was sent on this connection: waits for PUBCOMP.
+    Released,
 }
 
 #[derive(Debug, Default)]
@@ -79,17 +75,16 @@ impl Window {
     pub(super) fn begin_resending(&mut self) -> Vec<PacketId> {
         self.unsent_from = 0;
         let mut released = Vec::new();
-        let mut begin = |id, entry: &mut InFlight| {
-            if let InFlight::Released { is_counted } = entry {
-                *is_counted = false;
+        let mut begin = |id, entry: &InFlight| {
+            if matches!(entry, InFlight::Released) {
                 released.push(id);
             }
         };
         if let Some(aside) = &mut self.aside {
             aside.unsent_from = 0;
-            aside.ids.iter().zip(&mut aside.entries).for_each(|(id, entry)| begin(*id, entry));
+            aside.ids.iter().zip(&aside.entries).for_each(|(id, entry)| begin(*id, entry));
         }
-        for (at, entry) in self.run.iter_mut().enumerate() {
+        for (at, entry) in self.run.iter().enumerate() {
             if let Some(entry) = entry {
                 begin(id_at(self.first, at), entry);
             }
@@ -140,17 +135,16 @@ impl Window {
         aside.entries.get_mut(at)
     }
 
-    /// Notes PUBREC; whether there is such a message. A PUBREC that comes on a new connection
-    /// before its PUBLISH was sent again makes that unnecessary.
-    pub(super) fn release(&mut self, id: PacketId) -> bool {
-        let is_counted = self.is_sent(id);
-        match self.get_mut(id) {
-            Some(entry @ InFlight::Published(_)) => {
-                *entry = InFlight::Released { is_counted };
-                true
+    /// Notes PUBREC. A PUBREC that comes on a new connection before its PUBLISH was sent again
+    /// makes that unnecessary: whether it was so; `None` if there is no such message.
+    pub(super) fn release(&mut self, id: PacketId) -> Option<bool> {
+        let is_sent = self.is_sent(id);
+        match self.get_mut(id)? {
+            entry @ InFlight::Published(_) => {
+                *entry = InFlight::Released;
+                Some(!is_sent)
             }
-            Some(InFlight::Released { .. }) => true,
-            None => false,
+            InFlight::Released => Some(false),
         }
     }
 
@@ -169,7 +163,7 @@ impl Window {
         self.in_flight -= 1;
         Some(match entry {
             InFlight::Published(_) => is_sent,
-            InFlight::Released { is_counted } => is_counted,
+            InFlight::Released => true,
         })
     }
 
@@ -178,7 +172,7 @@ impl Window {
         let aside = self.aside.iter().flat_map(|aside| &aside.entries);
         aside.chain(self.run.iter().flatten()).filter_map(|entry| match entry {
             InFlight::Published(envelope) => Some(envelope),
-            InFlight::Released { .. } => None,
+            InFlight::Released => None,
         })
     }
 
@@ -324,17 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_released_is_not_published_again_and_counts_no_more() {
+    fn what_was_released_is_not_published_again_and_counts_until_its_end() {
         let mut window = Window::default();
         let ids: Vec<_> = (0..3).map(|_| window.push(envelope())).collect();
-        assert!(window.release(ids[1]));
+        assert_eq!(window.release(ids[1]), Some(false), "it counts already");
         assert_eq!(window.begin_resending(), [ids[1]]);
-        assert!(window.release(ids[2]));
+        assert_eq!(window.release(ids[2]), Some(true), "it counts from now on");
         assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[0]));
         assert!(window.next_unsent().is_none());
-        assert!(window.release(ids[0]));
+        assert_eq!(window.release(ids[0]), Some(false));
         let counted = ids.iter().map(|id| window.remove(*id));
-        assert_eq!(counted.collect::<Vec<_>>(), [Some(true), Some(false), Some(false)]);
+        assert_eq!(counted.collect::<Vec<_>>(), [Some(true); 3]);
     }
 
     /// Two that are never acknowledged hold up nobody and are neither given out again nor lost.

@@ -34,7 +34,10 @@ pub(crate) fn citations(text: &str) -> BTreeSet<Citation> {
             let is_old = [" of 3.1.1", " in 3.1.1"].iter().any(|words| {
                 after.starts_with(words) || after.trim_start().starts_with(words.trim_start())
             });
-            let edition = if is_old || before.contains("3.1.1:") || before.ends_with("3.1.1 ") {
+            let edition = if is_old
+                || before.contains("3.1.1:")
+                || before.trim_end_matches('[').ends_with("3.1.1 ")
+            {
                 Edition::V3_1_1
             } else {
                 Edition::V5_0

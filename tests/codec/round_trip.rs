@@ -106,7 +106,7 @@ proptest! {
         decode_anything(&bytes[..cut.index(bytes.len())]);
     }
 
-    /// [MQTT-3.2.2-19] and its siblings.
+    /// [MQTT-3.2.2-19] [MQTT-3.2.2-20] and their siblings.
     #[test]
     fn an_answer_is_shortened_to_the_size_allowed(
         (version, packet) in any_version_and_packet(),

@@ -12,15 +12,24 @@
 mod support;
 
 mod sockets;
+mod wire;
 
 mod acknowledgements;
+mod connack;
+mod connect;
+mod connect_properties;
+mod connect_sessions;
 mod delivery;
 mod disconnect;
 mod errors;
 mod flow_control;
 mod format;
 mod order;
+mod publish;
+mod publish_properties;
+mod retained;
 mod shared_subscriptions;
 mod subscribe;
 mod topics;
 mod unsubscribe;
+mod wills;

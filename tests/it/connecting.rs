@@ -17,7 +17,7 @@ fn bytes_in(version: hearthmq::mqtt::ProtocolVersion, packets: &[Packet<'_>]) ->
     bytes
 }
 
-/// [MQTT-3.2.2-1]
+/// Sections 3.2.2.3.3, 3.2.2.3.6 and 3.2.2.3.8.
 #[actix_rt::test]
 async fn connack_tells_the_bounds_of_the_broker() {
     let broker = world().await;
@@ -37,7 +37,7 @@ async fn connack_tells_the_bounds_of_the_broker() {
     }
 }
 
-/// [MQTT-3.1.0-1]
+/// [MQTT-3.1.0-1]; [MQTT-3.1.0-1] of 3.1.1
 #[actix_rt::test]
 async fn a_first_packet_that_is_not_connect_closes_the_connection() {
     let broker = world().await;
@@ -121,7 +121,7 @@ async fn an_empty_client_identifier_goes_with_a_lasting_session_in_mqtt_5() {
     Client::connected(&broker, packet).await;
 }
 
-/// [MQTT 3.1.1, MQTT-3.1.3-7] [MQTT 3.1.1, MQTT-3.1.3-8]
+/// 3.1.1: [MQTT-3.1.3-7] [MQTT-3.1.3-8]
 #[actix_rt::test]
 async fn an_empty_client_identifier_needs_clean_session_in_mqtt_3_1_1() {
     let broker = world().await;

@@ -7,6 +7,7 @@ use hearthmq::mqtt::{Packet, ReasonCode, RetainHandling};
 use super::support::{Client, packets::*, pass, secs, world};
 
 /// [MQTT-3.3.1-5] [MQTT-3.3.1-8] [MQTT-3.3.1-9]
+/// 3.1.1: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8] [MQTT-3.3.1-12]
 #[actix_rt::test]
 async fn a_new_subscription_gets_the_last_retained_message_with_retain_set() {
     let broker = world().await;
@@ -24,7 +25,7 @@ async fn a_new_subscription_gets_the_last_retained_message_with_retain_set() {
     }
 }
 
-/// [MQTT-3.3.1-12]
+/// [MQTT-3.3.1-12]; [MQTT-3.3.1-9] of 3.1.1
 #[actix_rt::test]
 async fn an_existing_subscription_gets_a_retained_message_without_retain() {
     let broker = world().await;
@@ -53,7 +54,7 @@ async fn retain_as_published_keeps_the_flag() {
     client.expect_publish(publish("t", "y")).await;
 }
 
-/// [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+/// [MQTT-3.3.1-6] [MQTT-3.3.1-7]; 3.1.1: [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 #[actix_rt::test]
 async fn an_empty_payload_clears_and_is_delivered_but_not_kept() {
     let broker = world().await;

@@ -15,7 +15,8 @@ fn disconnect_expiring(secs: u32) -> Packet<'static> {
     })
 }
 
-/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-5]
+/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-5]; 3.1.1: [MQTT-3.2.2-1] [MQTT-3.2.2-2]
+/// [MQTT-3.2.2-3] of 3.1.1
 #[actix_rt::test]
 async fn session_present_tells_whether_the_session_was_kept() {
     let broker = world().await;
@@ -267,7 +268,7 @@ async fn disconnect_cannot_make_a_session_last_that_was_not_to() {
     assert_eq!(broker.client("c").await.unwrap(), None);
 }
 
-/// Section 3.2.2.3.2.
+/// Section 3.2.2.3.2: the client must use the value of CONNACK.
 #[actix_rt::test]
 async fn an_expiry_interval_over_the_limit_is_lowered_and_told() {
     let broker = world_within(|limits| limits.session_expiry_secs_max = 100).await;

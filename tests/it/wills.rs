@@ -37,7 +37,7 @@ async fn expect_will(watcher: &mut Client) {
     watcher.ping().await;
 }
 
-/// [MQTT-3.1.2-8]
+/// [MQTT-3.1.2-8]; [MQTT-3.1.2-8] of 3.1.1
 #[actix_rt::test]
 async fn the_will_is_published_when_the_connection_is_lost() {
     let (broker, mut watcher) = watched().await;
@@ -48,7 +48,7 @@ async fn the_will_is_published_when_the_connection_is_lost() {
     }
 }
 
-/// [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+/// [MQTT-3.1.2-10] [MQTT-3.14.4-3]; 3.1.1: [MQTT-3.1.2-10] [MQTT-3.14.4-3]
 #[actix_rt::test]
 async fn disconnect_deletes_the_will() {
     let (broker, mut watcher) = watched().await;
@@ -73,6 +73,8 @@ async fn disconnect_with_will_publishes_it() {
     }
 }
 
+/// As if the network had failed. [MQTT-3.1.2-22] [MQTT-3.1.2-8]
+/// 3.1.1: [MQTT-3.1.2-24] [MQTT-3.1.2-8]
 #[actix_rt::test]
 async fn a_keep_alive_timeout_publishes_the_will() {
     let (broker, mut watcher) = watched().await;
@@ -141,7 +143,7 @@ async fn the_properties_of_the_will_go_with_it() {
     watcher.expect_publish(expected).await;
 }
 
-/// [MQTT-3.1.3-9]: published once the delay has passed.
+/// [MQTT-3.1.2-8]: published once the delay has passed.
 #[actix_rt::test]
 async fn a_delayed_will_waits() {
     let (broker, mut watcher) = watched().await;

@@ -8,7 +8,9 @@ use super::{Connected, Presence, Shard, Slot, depart::Departure};
 use crate::{
     actors::{connection::Connection, messages::AcceptedConnect, refusal::NoSession},
     hooks::DisconnectReason,
-    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp},
+    mqtt::{
+        ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encoded_size,
+    },
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
 };
 
@@ -32,6 +34,9 @@ impl Shard {
     ) -> Result<Prepared, NoSession> {
         if let Some(to) = self.core.draining.load_full() {
             return Err(NoSession::Redirected(to));
+        }
+        if !self.takes_conn_ack(connect) {
+            return Err(NoSession::ConnAckTooLarge);
         }
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
@@ -113,6 +118,20 @@ impl Shard {
         self.announce_connected(prepared.slot, connect.clean_start, now);
     }
 
+    /// Whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`] will send:
+    /// without it nothing else may follow. [MQTT-3.2.0-1]
+    fn takes_conn_ack(&self, connect: &AcceptedConnect) -> bool {
+        if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL {
+            return true;
+        }
+        let limits = &self.core.limits;
+        let settings = self.settle(connect);
+        let expiry_secs = session_expiry(connect).min(limits.session_expiry_secs_max);
+        let packet = conn_ack(connect, &settings, limits, expiry_secs, false);
+        encoded_size(&Packet::ConnAck(Box::new(packet)), connect.version)
+            .is_ok_and(|bytes| bytes <= connect.maximum_packet_size as usize)
+    }
+
     fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {
         let usage = self.core.queue_usage.clone();
         let session = Session::new(connect.client_id.clone(), self.queue_limits, usage);
@@ -141,7 +160,7 @@ impl Shard {
     fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
         let limits = &self.core.limits;
         let mut keep_alive_secs = connect.keep_alive_secs;
-        // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-21]
+        // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
         if connect.version == ProtocolVersion::V5 && limits.keep_alive_secs_max > 0 {
             keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
         }
@@ -158,6 +177,10 @@ impl Shard {
         }
     }
 }
+
+/// No CONNACK is longer, so that those of nearly all clients need not be measured: only an
+/// identifier that the broker has assigned, of 27 bytes, and numbers are in it.
+const CONN_ACK_BYTES_USUAL: u32 = 128;
 
 /// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
 /// with its connection or never.
