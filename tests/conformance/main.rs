@@ -11,6 +11,9 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+#[path = "../support/websocket.rs"]
+mod websocket_client;
+
 mod sockets;
 
 mod acknowledgements;
@@ -24,3 +27,4 @@ mod shared_subscriptions;
 mod subscribe;
 mod topics;
 mod unsubscribe;
+mod websocket;
