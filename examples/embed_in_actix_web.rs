@@ -1,5 +1,5 @@
-//! An actix-web application with an MQTT broker in it: its own pages and the broker's REST calls
-//! on one port, MQTT on another, one process.
+//! An actix-web application with an MQTT broker in it: its own pages, the broker's REST calls and
+//! MQTT over WebSocket on one port, MQTT on another, one process.
 //!
 //! ```text
 //! cargo run --example embed_in_actix_web
@@ -8,9 +8,11 @@
 //! curl -d 'it rains' http://127.0.0.1:8080/news/weather  # the subscriber prints it
 //! curl -u me: http://127.0.0.1:8080/mqtt/client-id/car/status
 //! curl -u me: -X POST 'http://127.0.0.1:8080/mqtt/keep-alive?client-id=car&interval=120'
+//! npx mqtt sub -l ws -h 127.0.0.1 -p 8080 --path /ws -t 'news/#'
 //! ```
 //!
-//! Ctrl-C ends the HTTP server first, and then the broker, which tells its clients.
+//! Ctrl-C ends the broker first, which tells its clients, and then the HTTP server, which would wait
+//! for the WebSockets.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -54,18 +56,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("MQTT on {:?}, HTTP on 127.0.0.1:8080", broker.local_addrs());
 
     let routes = broker.http_routes();
+    let websocket = broker.websocket_routes("/ws");
     let shared = Data::new(broker.clone());
-    HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .app_data(shared.clone())
             .service(home)
             .service(news)
             .service(scope("/mqtt").configure(routes.clone()))
+            .configure(websocket.clone())
     })
+    .disable_signals()
     .bind("127.0.0.1:8080")?
-    .run()
-    .await?;
+    .run();
+    let handle = server.handle();
+    let serving = actix_web::rt::spawn(server);
 
+    actix_web::rt::signal::ctrl_c().await?;
     broker.shutdown(Duration::from_secs(5)).await;
-    Ok(())
+    handle.stop(true).await;
+    Ok(serving.await??)
 }

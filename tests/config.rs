@@ -214,6 +214,71 @@ fn values_that_cannot_work_are_named_with_their_line_too() {
 }
 
 #[test]
+fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
+    for (text, message) in [
+        (
+            "[mqtt]\ntcp = []",
+            ":2:1: there is no MQTT listener, so no client can connect; write an address, for \
+             example tcp = [\"127.0.0.1:1883\"]",
+        ),
+        (
+            "[mqtt]\nsecure_websocket = [\"[::]:8084\"]",
+            ":2:1: mqtt.secure_websocket needs a certificate and its key; give both as certificate \
+             and key in [tls]",
+        ),
+        (
+            "[mqtt]\ntcp = [\"0.0.0.0:1883\", \"[::]:1883\"]",
+            ":2:1: [::]:1883 in mqtt.tcp and the same port of all addresses are one; leave 0.0.0.0 \
+             out: [::] takes IPv4 as well",
+        ),
+        (
+            "[mqtt]\nunix_mode = \"rw\"",
+            ":2:1: mqtt.unix_mode = \"rw\" are no permissions; write three octal digits as chmod \
+             takes them, for example \"660\"",
+        ),
+        (
+            "[mqtt]\nunix = [\"/a\", \"/a\"]",
+            ":2:1: mqtt.unix has a path that is empty or given twice; give each socket a path of \
+             its own",
+        ),
+        (
+            "[mqtt]\nwebsocket_path = \"mqtt\"",
+            ":2:1: mqtt.websocket_path = \"mqtt\" is no path of a URL; write one that begins with a \
+             slash, for example \"/mqtt\"",
+        ),
+        (
+            "[mqtt]\nwebsocket_origins = [\"https://example.org/\"]",
+            ":2:1: \"https://example.org/\" in mqtt.websocket_origins is no origin; write scheme and \
+             host as a browser sends them, for example \"https://example.org\"",
+        ),
+        (
+            "[mqtt]\nproxy_protocol = [\"127.0.0.1:1884\"]",
+            ":2:1: 127.0.0.1:1884 in mqtt.proxy_protocol is the address of no MQTT listener; write \
+             it as in tcp, tls, websocket or secure_websocket",
+        ),
+        (
+            "[mqtt]\nproxy_trusted = [\"10.0.0.0/8\"]",
+            ":2:1: mqtt.proxy_trusted has no effect while no listener expects a PROXY header; name \
+             the listeners in proxy_protocol",
+        ),
+        (
+            "[mqtt]\nproxy_trusted = [\"10.0.0.1/8\"]",
+            ":2:18: bits are set behind the prefix; `10.0.0.0/8` would be right; see `hearthmq \
+             example-config`",
+        ),
+    ] {
+        assert_eq!(file(text).mistake(), message);
+    }
+}
+
+#[test]
+fn a_unix_socket_is_listener_enough() {
+    let config = load(None, &[("HEARTHMQ_MQTT__UNIX", "/run/a.sock")], &["mqtt.tcp="]).unwrap();
+    assert_eq!(config.mqtt.unix, [PathBuf::from("/run/a.sock")]);
+    assert_eq!(config.mqtt.unix_mode_bits(), Some(0o660));
+}
+
+#[test]
 fn broken_toml_is_named_with_its_line() {
     let mistake = file("[mqtt]\ntcp = [").mistake();
     assert!(mistake.starts_with(":2:"), "{mistake}");

@@ -303,7 +303,7 @@ async fn what_is_in_the_way_of_a_start_is_named_and_nothing_stays_behind() {
     drop(other);
     let builder = Broker::builder().tcp(free.to_string()).tcp(taken.to_string());
     let error = builder.start().await.err().unwrap();
-    assert!(matches!(error, StartError::Listen { address, .. } if address == taken));
+    assert!(matches!(&error, StartError::Listen { address, .. } if *address == taken.to_string()));
     assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")));
     TcpListener::bind(free).unwrap();
 

@@ -22,7 +22,7 @@ pub use messages::{
     WillRequest,
 };
 pub use registry::Registry;
-pub use transport::{AnyStream, TcpTransport, Transport};
+pub use transport::{AnyStream, Socket, SocketTransport, Transport};
 
 pub(crate) use self::{
     core::{Core, CoreParts, ShardHandle},

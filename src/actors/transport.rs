@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 /// Any byte stream that MQTT can run over.
@@ -35,51 +35,93 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
 impl Transport for DuplexStream {}
 
-/// A TCP connection that can move between reactors.
+/// A socket of the operating system, which a reactor watches.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
+    /// The same socket, watched by no reactor.
+    type Detached: Send + Unpin;
+
+    /// Lets go of this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn detach(self) -> io::Result<Self::Detached>;
+
+    /// Registers with this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn attach(detached: Self::Detached) -> io::Result<Self>;
+}
+
+impl Socket for TcpStream {
+    type Detached = std::net::TcpStream;
+
+    fn detach(self) -> io::Result<Self::Detached> {
+        self.into_std()
+    }
+
+    fn attach(detached: Self::Detached) -> io::Result<Self> {
+        Self::from_std(detached)
+    }
+}
+
+impl Socket for UnixStream {
+    type Detached = std::os::unix::net::UnixStream;
+
+    fn detach(self) -> io::Result<Self::Detached> {
+        self.into_std()
+    }
+
+    fn attach(detached: Self::Detached) -> io::Result<Self> {
+        Self::from_std(detached)
+    }
+}
+
+/// A socket that can move between reactors.
 #[derive(Debug)]
-pub struct TcpTransport {
-    state: State,
+pub struct SocketTransport<S: Socket> {
+    state: State<S, S::Detached>,
 }
 
 #[derive(Debug)]
-enum State {
-    Registered(TcpStream),
-    Between(std::net::TcpStream),
+enum State<S, D> {
+    Registered(S),
+    Between(D),
     Lost,
 }
 
-impl TcpTransport {
-    /// A connection that is registered with this thread's reactor.
+impl<S: Socket> SocketTransport<S> {
+    /// A socket that is registered with this thread's reactor.
     #[must_use]
-    pub const fn new(stream: TcpStream) -> Self {
-        Self { state: State::Registered(stream) }
+    pub const fn new(socket: S) -> Self {
+        Self { state: State::Registered(socket) }
     }
 
-    fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn registered(&mut self) -> io::Result<Pin<&mut S>> {
         match &mut self.state {
-            State::Registered(stream) => Ok(Pin::new(stream)),
+            State::Registered(socket) => Ok(Pin::new(socket)),
             State::Between(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
 
-impl Transport for TcpTransport {
+impl<S: Socket> Transport for SocketTransport<S> {
     fn leave_reactor(&mut self) -> io::Result<()> {
-        if let State::Registered(stream) = std::mem::replace(&mut self.state, State::Lost) {
-            self.state = State::Between(stream.into_std()?);
+        if let State::Registered(socket) = std::mem::replace(&mut self.state, State::Lost) {
+            self.state = State::Between(socket.detach()?);
         }
         Ok(())
     }
 
     fn join_reactor(&mut self) -> io::Result<()> {
-        if let State::Between(stream) = std::mem::replace(&mut self.state, State::Lost) {
-            self.state = State::Registered(TcpStream::from_std(stream)?);
+        if let State::Between(socket) = std::mem::replace(&mut self.state, State::Lost) {
+            self.state = State::Registered(S::attach(socket)?);
         }
         Ok(())
     }
 }
 
-impl AsyncRead for TcpTransport {
+impl<S: Socket> AsyncRead for SocketTransport<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -89,13 +131,25 @@ impl AsyncRead for TcpTransport {
     }
 }
 
-impl AsyncWrite for TcpTransport {
+impl<S: Socket> AsyncWrite for SocketTransport<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.registered()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(&self.state, State::Registered(socket) if socket.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -107,7 +161,7 @@ impl AsyncWrite for TcpTransport {
     }
 }
 
-impl Transport for tokio_rustls::server::TlsStream<TcpTransport> {
+impl<S: Transport> Transport for tokio_rustls::server::TlsStream<S> {
     fn leave_reactor(&mut self) -> io::Result<()> {
         self.get_mut().0.leave_reactor()
     }

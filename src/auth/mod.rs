@@ -16,7 +16,7 @@ pub use accounts::{Accounts, User, add_user};
 pub use authenticator::{AuthenticationConfig, FileAuthenticator};
 pub use file::FileError;
 pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
-pub use policy::{FilePolicy, Rule};
+pub use policy::{FilePolicy, Network, NetworkError, Rule};
 pub use throttle::{Admission, FailureThrottle, ThrottleConfig};
 
 use std::{net::SocketAddr, sync::Arc};

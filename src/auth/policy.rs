@@ -51,6 +51,7 @@ use std::{
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 
+pub use network::{Network, NetworkError};
 pub use rule::Rule;
 
 use self::variables::Subject;

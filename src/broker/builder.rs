@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize},
@@ -20,7 +20,9 @@ use crate::{
     hooks::{Hooks, NoHooks},
     limits::Limits,
     metrics::Metrics,
-    net::{Admission, ListenerParts, accept_loop, bind},
+    net::{
+        Admission, BindError, Bound, Listener, ListenerParts, WebSocketOptions, accept_loop, bind,
+    },
     router::Host,
     store::{MemoryStore, Store, StoreError},
 };
@@ -29,7 +31,7 @@ use crate::{
 #[must_use]
 pub struct Builder {
     node: Arc<str>,
-    listeners: Vec<(String, Option<Arc<rustls::ServerConfig>>)>,
+    listeners: Vec<Listener>,
     shards: usize,
     on_current_arbiter: bool,
     limits: Limits,
@@ -52,11 +54,11 @@ pub enum StartError {
         /// What was wrong.
         source: io::Error,
     },
-    /// An address that cannot be listened on.
-    #[error("cannot listen on {address}: {source}; stop what uses the port or choose another")]
+    /// An address, or a path for a Unix socket, that cannot be listened on.
+    #[error("cannot listen on {address}: {source}; stop what uses it or choose another")]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// As it was given.
+        address: String,
         /// What was wrong.
         source: io::Error,
     },
@@ -94,14 +96,37 @@ impl Builder {
     }
 
     /// Listens for MQTT over TCP; port 0 lets the operating system choose.
-    pub fn tcp(mut self, address: impl Into<String>) -> Self {
-        self.listeners.push((address.into(), None));
-        self
+    pub fn tcp(self, address: impl Into<String>) -> Self {
+        self.listen(Listener::tcp(address))
     }
 
     /// Listens for MQTT over TLS.
-    pub fn tls(mut self, address: impl Into<String>, config: Arc<rustls::ServerConfig>) -> Self {
-        self.listeners.push((address.into(), Some(config)));
+    pub fn tls(self, address: impl Into<String>, config: Arc<rustls::ServerConfig>) -> Self {
+        self.listen(Listener::tls(address, config))
+    }
+
+    /// Listens for MQTT over WebSocket, at the path `/mqtt`.
+    pub fn websocket(self, address: impl Into<String>) -> Self {
+        self.listen(Listener::websocket(address, WebSocketOptions::default()))
+    }
+
+    /// Listens for MQTT over WebSocket over TLS, at the path `/mqtt`.
+    pub fn secure_websocket(
+        self,
+        address: impl Into<String>,
+        config: Arc<rustls::ServerConfig>,
+    ) -> Self {
+        self.listen(Listener::secure_websocket(address, config, WebSocketOptions::default()))
+    }
+
+    /// Listens for MQTT over a Unix socket, for its owner and its group.
+    pub fn unix(self, path: impl Into<PathBuf>) -> Self {
+        self.listen(Listener::unix(path))
+    }
+
+    /// Listens in a way that is described in full: with a path, permissions, a PROXY header.
+    pub fn listen(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
         self
     }
 
@@ -158,12 +183,8 @@ impl Builder {
         }
         let shards = self.shards_wanted();
         let metrics = Arc::new(Metrics::new(shards));
-        let listeners = self
-            .listeners
-            .iter()
-            .map(|(address, tls)| Ok((listen(address)?, tls.clone())))
-            .collect::<Result<Vec<_>, StartError>>()?;
-        let local_addrs = listeners.iter().map(|(listener, _)| listener.1).collect();
+        let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
+        let local_addrs = bound.iter().filter_map(Bound::local_addr).collect();
         let admission = Arc::new(Admission::new(&self.limits));
         let core = Arc::new(Core::new(CoreParts {
             node: self.node,
@@ -180,12 +201,16 @@ impl Builder {
             (0..shards).map(|_| Arbiter::new()).collect()
         };
         start_shards(&core, &arbiters);
-        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        let mut hosts: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        if hosts.is_empty() {
+            hosts.push(Arbiter::current());
+        }
         // From here on whatever has begun ends with this handle, also if the rest fails.
         let broker = Broker {
             running: Arc::new(Running {
                 core,
                 admission,
+                hosts: hosts.clone(),
                 arbiters: Mutex::new(arbiters),
                 local_addrs,
                 stop: CancellationToken::new(),
@@ -194,10 +219,10 @@ impl Builder {
                 questions: AtomicUsize::new(0),
             }),
         };
-        for ((listener, address), tls) in listeners {
+        for (bound, listener) in bound.iter().zip(&self.listeners) {
             broker
-                .accept(&listener, &handles, tls.as_ref())
-                .map_err(|source| StartError::Listen { address, source })?;
+                .accept(bound, listener, &hosts)
+                .map_err(|source| StartError::Listen { address: listener.to_string(), source })?;
         }
         Ok(broker)
     }
@@ -216,40 +241,33 @@ impl Broker {
     /// Every shard accepts from a copy of the listener.
     fn accept(
         &self,
-        listener: &TcpListener,
-        arbiters: &[ArbiterHandle],
-        tls: Option<&Arc<rustls::ServerConfig>>,
+        bound: &Bound,
+        listener: &Listener,
+        hosts: &[ArbiterHandle],
     ) -> io::Result<()> {
         let Running { core, admission, stop, open, .. } = &*self.running;
-        let accept_on = |shard: usize| {
+        for (shard, host) in hosts.iter().enumerate() {
             let parts = ListenerParts {
                 core: core.clone(),
                 metrics: core.metrics.shard(shard),
                 admission: admission.clone(),
-                tls: tls.cloned(),
+                kind: listener.kind(),
+                layers: listener.layers.clone(),
                 stop: stop.clone(),
                 open: open.clone(),
             };
-            io::Result::Ok(accept_loop(listener.try_clone()?, parts))
-        };
-        if arbiters.is_empty() {
-            actix_rt::spawn(accept_on(0)?);
-        }
-        for (shard, arbiter) in arbiters.iter().enumerate() {
-            arbiter.spawn(accept_on(shard)?);
+            host.spawn(accept_loop(bound.try_clone()?, parts));
         }
         Ok(())
     }
 }
 
-fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let not_found = |source| StartError::Address { address: address.to_owned(), source };
-    let resolved = address.to_socket_addrs().map_err(not_found)?.next();
-    let resolved = resolved.ok_or_else(|| not_found(io::ErrorKind::NotFound.into()))?;
-    let failed = |source| StartError::Listen { address: resolved, source };
-    let listener = bind(resolved).map_err(failed)?;
-    let local = listener.local_addr().map_err(failed)?;
-    Ok((listener, local))
+fn listen(listener: &Listener) -> Result<Bound, StartError> {
+    let address = listener.to_string();
+    bind(&listener.endpoint).map_err(|error| match error {
+        BindError::NotFound(source) => StartError::Address { address, source },
+        BindError::Refused(source) => StartError::Listen { address, source },
+    })
 }
 
 fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) {

@@ -4,6 +4,7 @@
 //! It makes no runtime and no logger, and never ends the process.
 
 mod builder;
+mod websocket;
 
 use std::{
     net::SocketAddr,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use actix::{Addr, MailboxError};
-use actix_rt::Arbiter;
+use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::web::ServiceConfig;
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
@@ -39,7 +40,7 @@ use crate::{
     http::{self, Api, ApiOptions},
     metrics::Metrics,
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
-    net::{Admission, Arrival, handshake},
+    net::{Admission, Arrival, canonical, handshake},
 };
 
 /// Whoever asks waits so long for an answer.
@@ -57,6 +58,8 @@ pub struct Broker {
 struct Running {
     core: Arc<Core>,
     admission: Arc<Admission>,
+    /// The threads of the shards, in their order.
+    hosts: Vec<ArbiterHandle>,
     arbiters: Mutex<Vec<Arbiter>>,
     local_addrs: Vec<SocketAddr>,
     stop: CancellationToken,
@@ -73,7 +76,8 @@ impl Broker {
         Builder::default()
     }
 
-    /// The addresses that the MQTT listeners are bound to, in the order in which they were given.
+    /// The addresses that the MQTT listeners are bound to, in the order in which they were given;
+    /// Unix sockets have none.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.running.local_addrs
@@ -219,7 +223,7 @@ impl Broker {
         let Running { core, stop, open, .. } = &*self.running;
         let arrival = Arrival {
             transport: Box::new(AnyStream(stream)),
-            peer,
+            peer: canonical(peer),
             certificate: None,
             connect_by: core.connect_by(),
             permit: Box::new(open.token()),

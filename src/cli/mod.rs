@@ -4,6 +4,7 @@
 //! command line was wrong.
 
 mod first_start;
+mod listeners;
 mod passwd;
 mod run;
 mod serve;

@@ -13,11 +13,13 @@ use hearthmq::{
     broker,
     config::Config,
     http::{Api, ApiOptions, Listeners, Server},
-    net::tls::{TlsConfig, TlsError, client_certificate, mqtt_server_config, server_config},
+    net::tls::{TlsConfig, TlsError, client_certificate, server_config},
     store::DirectoryStore,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::time::{Instant, timeout_at};
+
+use super::listeners::mqtt_listeners;
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 1_024;
@@ -102,21 +104,14 @@ impl Serving {
             .authenticator(Arc::clone(authenticator))
             .authorizer(Arc::clone(policy))
             .store(store);
-        for address in &config.mqtt.tcp {
-            builder = builder.tcp(address.to_string());
-        }
-        if !config.mqtt.tls.is_empty() {
-            let tls = mqtt_server_config(&TlsConfig::from(&config.tls))?;
-            for address in &config.mqtt.tls {
-                builder = builder.tls(address.to_string(), Arc::clone(&tls));
-            }
+        let listeners = mqtt_listeners(config)?;
+        for named in &listeners {
+            builder = builder.listen(named.listener.clone());
         }
         let broker = builder.start().await?;
-        let (tcp, tls) = broker.local_addrs().split_at(config.mqtt.tcp.len());
-        for (scheme, addresses) in [("mqtt", tcp), ("mqtts", tls)] {
-            for address in addresses {
-                tracing::info!("listening on {scheme}://{address}");
-            }
+        let mut addresses = broker.local_addrs().iter();
+        for named in &listeners {
+            tracing::info!("listening on {}", named.url(&mut addresses));
         }
         Ok(broker)
     }

@@ -2,12 +2,15 @@
 //!
 //! Pure: it sees a [`Config`] and names the keys at fault; `load` knows where they were written.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use toml::Table;
 use tracing_subscriber::EnvFilter;
 
-use super::Config;
+use super::{Config, MqttConfig};
 use crate::net::tls::ClientAuth;
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
@@ -103,30 +106,116 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
 }
 
 fn check_listeners(config: &Config) -> Result<(), Problem> {
-    if config.mqtt.tcp.is_empty() && config.mqtt.tls.is_empty() {
+    let mqtt = &config.mqtt;
+    let for_mqtt = [
+        ("mqtt.tcp", &mqtt.tcp),
+        ("mqtt.tls", &mqtt.tls),
+        ("mqtt.websocket", &mqtt.websocket),
+        ("mqtt.secure_websocket", &mqtt.secure_websocket),
+    ];
+    if for_mqtt.iter().all(|(_, addresses)| addresses.is_empty()) && mqtt.unix.is_empty() {
         return Err(Problem::new(
-            &["mqtt.tcp", "mqtt.tls"],
-            "mqtt.tcp and mqtt.tls are both empty, so no client can connect",
+            &["mqtt.tcp", "mqtt.tls", "mqtt.websocket", "mqtt.secure_websocket", "mqtt.unix"],
+            "there is no MQTT listener, so no client can connect",
             "write an address, for example tcp = [\"127.0.0.1:1883\"]",
         ));
     }
+    let for_http = [("http.listen", &config.http.listen), ("http.https", &config.http.https)];
     let mut taken = HashSet::new();
-    for (key, addresses) in [
-        ("mqtt.tcp", &config.mqtt.tcp),
-        ("mqtt.tls", &config.mqtt.tls),
-        ("http.listen", &config.http.listen),
-        ("http.https", &config.http.https),
-    ] {
+    for (key, addresses) in for_mqtt.into_iter().chain(for_http) {
         for address in addresses {
             // Port 0 is a different port each time.
-            if address.port() != 0 && !taken.insert(address) {
+            if address.port() != 0 && !taken.insert(*address) {
                 return Err(Problem::new(
                     &[key],
                     format!("{address} in {key} is given twice"),
                     "give each listener an address of its own",
                 ));
             }
+            if address.port() != 0 && taken.contains(&other_family(*address)) {
+                return Err(Problem::new(
+                    &[key],
+                    format!("{address} in {key} and the same port of all addresses are one"),
+                    "leave 0.0.0.0 out: [::] takes IPv4 as well",
+                ));
+            }
         }
+    }
+    check_unix(mqtt)?;
+    check_websocket(mqtt)?;
+    check_proxy(mqtt, |address| for_mqtt.iter().any(|(_, known)| known.contains(address)))
+}
+
+/// What stands for all addresses in the other version of IP; another address stands for itself.
+fn other_family(address: SocketAddr) -> SocketAddr {
+    let all_of = |ip: IpAddr| SocketAddr::new(ip, address.port());
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => all_of(Ipv6Addr::UNSPECIFIED.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => all_of(Ipv4Addr::UNSPECIFIED.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(address.ip(), 0),
+    }
+}
+
+fn check_unix(mqtt: &MqttConfig) -> Result<(), Problem> {
+    if mqtt.unix_mode_bits().is_none() {
+        return Err(Problem::new(
+            &["mqtt.unix_mode"],
+            format!("mqtt.unix_mode = {:?} are no permissions", mqtt.unix_mode),
+            "write three octal digits as chmod takes them, for example \"660\"",
+        ));
+    }
+    let paths: HashSet<_> = mqtt.unix.iter().collect();
+    if paths.len() < mqtt.unix.len() || mqtt.unix.iter().any(|path| path.as_os_str().is_empty()) {
+        return Err(Problem::new(
+            &["mqtt.unix"],
+            "mqtt.unix has a path that is empty or given twice",
+            "give each socket a path of its own",
+        ));
+    }
+    Ok(())
+}
+
+fn check_websocket(mqtt: &MqttConfig) -> Result<(), Problem> {
+    if !mqtt.websocket_path.starts_with('/') || mqtt.websocket_path.contains(['?', '#', ' ']) {
+        return Err(Problem::new(
+            &["mqtt.websocket_path"],
+            format!("mqtt.websocket_path = {:?} is no path of a URL", mqtt.websocket_path),
+            "write one that begins with a slash, for example \"/mqtt\"",
+        ));
+    }
+    // `https://example.org`, without a path behind it: that is all that a browser sends.
+    let is_origin = |origin: &&String| {
+        origin.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*'])
+        })
+    };
+    match mqtt.websocket_origins.iter().find(|origin| !is_origin(origin)) {
+        None => Ok(()),
+        Some(origin) => Err(Problem::new(
+            &["mqtt.websocket_origins"],
+            format!("{origin:?} in mqtt.websocket_origins is no origin"),
+            "write scheme and host as a browser sends them, for example \"https://example.org\"",
+        )),
+    }
+}
+
+fn check_proxy(
+    mqtt: &MqttConfig,
+    is_listener: impl Fn(&SocketAddr) -> bool,
+) -> Result<(), Problem> {
+    if let Some(address) = mqtt.proxy_protocol.iter().find(|address| !is_listener(address)) {
+        return Err(Problem::new(
+            &["mqtt.proxy_protocol"],
+            format!("{address} in mqtt.proxy_protocol is the address of no MQTT listener"),
+            "write it as in tcp, tls, websocket or secure_websocket",
+        ));
+    }
+    if mqtt.proxy_protocol.is_empty() && !mqtt.proxy_trusted.is_empty() {
+        return Err(Problem::new(
+            &["mqtt.proxy_trusted", "mqtt.proxy_protocol"],
+            "mqtt.proxy_trusted has no effect while no listener expects a PROXY header",
+            "name the listeners in proxy_protocol",
+        ));
     }
     Ok(())
 }
@@ -134,7 +223,11 @@ fn check_listeners(config: &Config) -> Result<(), Problem> {
 fn check_tls(config: &Config) -> Result<(), Problem> {
     let tls = &config.tls;
     let has = |path: &std::path::Path| !path.as_os_str().is_empty();
-    for (listeners, key) in [(&config.mqtt.tls, "mqtt.tls"), (&config.http.https, "http.https")] {
+    for (listeners, key) in [
+        (&config.mqtt.tls, "mqtt.tls"),
+        (&config.mqtt.secure_websocket, "mqtt.secure_websocket"),
+        (&config.http.https, "http.https"),
+    ] {
         let complete = has(&tls.certificate) && has(&tls.key);
         if !listeners.is_empty() && !complete {
             return Err(Problem::new(

@@ -14,7 +14,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::{AuthenticationConfig, ThrottleConfig},
+    auth::{AuthenticationConfig, Network, ThrottleConfig},
     http::{ApiOptions, CallRate, MetricsAccess},
     limits::Limits,
     net::tls::{ClientAuth, TlsConfig, TlsVersion},
@@ -90,11 +90,46 @@ pub struct MqttConfig {
     pub tcp: Vec<SocketAddr>,
     /// Addresses for MQTT over TLS.
     pub tls: Vec<SocketAddr>,
+    /// Addresses for MQTT over WebSocket.
+    pub websocket: Vec<SocketAddr>,
+    /// Addresses for MQTT over WebSocket over TLS.
+    pub secure_websocket: Vec<SocketAddr>,
+    /// The path of the URL for WebSocket.
+    pub websocket_path: String,
+    /// Origins of web pages that may connect over WebSocket; empty = all.
+    pub websocket_origins: Vec<String>,
+    /// Paths of Unix sockets.
+    pub unix: Vec<PathBuf>,
+    /// Who may use them: permission bits in octal, as of `chmod`.
+    pub unix_mode: String,
+    /// Those of the addresses above whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<SocketAddr>,
+    /// Networks of the balancers that may send a PROXY header; empty = all.
+    pub proxy_trusted: Vec<Network>,
+}
+
+impl MqttConfig {
+    /// The permission bits of Unix sockets; `None` if they are none.
+    #[must_use]
+    pub fn unix_mode_bits(&self) -> Option<u32> {
+        u32::from_str_radix(&self.unix_mode, 8).ok().filter(|bits| *bits <= 0o777)
+    }
 }
 
 impl Default for MqttConfig {
     fn default() -> Self {
-        Self { tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))], tls: Vec::new() }
+        Self {
+            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            tls: Vec::new(),
+            websocket: Vec::new(),
+            secure_websocket: Vec::new(),
+            websocket_path: "/mqtt".to_owned(),
+            websocket_origins: Vec::new(),
+            unix: Vec::new(),
+            unix_mode: "660".to_owned(),
+            proxy_protocol: Vec::new(),
+            proxy_trusted: Vec::new(),
+        }
     }
 }
 

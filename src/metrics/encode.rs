@@ -52,13 +52,18 @@ struct Writer<'s, 'e> {
 impl Writer<'_, '_> {
     fn clients(&mut self) -> fmt::Result {
         self.gauge("connections", "MQTT connections online", |shard| &shard.connections)?;
+        self.labelled("sockets_accepted", "Sockets let in, by transport", "transport", |shard| {
+            &shard.sockets_accepted
+        })?;
         self.counter("connects_accepted", "CONNECTs answered with success", |shard| {
             &shard.connects_accepted
         })?;
-        self.labelled("connects_refused", "Connections refused, by reason", |shard| {
+        self.labelled("connects_refused", "Connections refused, by reason", "reason", |shard| {
             &shard.connects_refused
         })?;
-        self.labelled("disconnects", "Connections ended, by reason", |shard| &shard.disconnects)?;
+        self.labelled("disconnects", "Connections ended, by reason", "reason", |shard| {
+            &shard.disconnects
+        })?;
         self.gauge("sessions", "Sessions, with and without a connection", |shard| &shard.sessions)?;
         self.counter("keep_alive_timeouts", "Connections ended by Keep Alive", |shard| {
             &shard.keep_alive_timeouts
@@ -70,7 +75,7 @@ impl Writer<'_, '_> {
             &shard.messages_received
         })?;
         self.by_qos("messages_sent", "PUBLISH packets sent, by QoS", |shard| &shard.messages_sent)?;
-        self.labelled("messages_dropped", "Messages dropped, by reason", |shard| {
+        self.labelled("messages_dropped", "Messages dropped, by reason", "reason", |shard| {
             &shard.messages_dropped
         })?;
         self.counter("received_bytes", "Bytes read from MQTT clients", |shard| {
@@ -160,11 +165,12 @@ impl Writer<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
+        label_name: &'static str,
         of: impl Fn(&ShardMetrics) -> &PerLabel<L>,
     ) -> fmt::Result {
         let sums = L::ALL.iter().map(|label| {
             let sum = self.shards.iter().map(|shard| of(shard).of(*label).value()).sum();
-            ([("reason", label.name())], sum)
+            ([(label_name, label.name())], sum)
         });
         let sums: Vec<_> = sums.collect();
         self.family(name, help, &sums)

@@ -59,6 +59,10 @@ labels! {
         Malformed = "malformed",
         /// The TLS handshake failed.
         Tls = "tls",
+        /// The request for a WebSocket was none, or not one for MQTT.
+        WebSocket = "websocket",
+        /// No PROXY header came where one must, or one that cannot be used.
+        ProxyProtocol = "proxy_protocol",
         /// Sessions were at their limit.
         SessionsMax = "sessions_max",
         /// Its Maximum Packet Size does not even allow CONNACK.
@@ -76,11 +80,29 @@ labels! {
     }
 }
 
+labels! {
+    /// What a client's packets come over.
+    pub enum TransportKind {
+        /// TCP
+        Tcp = "tcp",
+        /// TLS
+        Tls = "tls",
+        /// WebSocket, of a listener or of a host's HTTP server.
+        WebSocket = "websocket",
+        /// WebSocket over TLS, of a listener.
+        SecureWebSocket = "secure_websocket",
+        /// A Unix socket.
+        Unix = "unix",
+    }
+}
+
 /// What one shard counts. Only the shard's own thread may write; anybody may read.
 #[derive(Debug, Default)]
 pub struct ShardMetrics {
     /// MQTT connections that are online.
     pub connections: Gauge,
+    /// Sockets that were let in, whatever became of them.
+    pub sockets_accepted: PerLabel<TransportKind>,
     /// Connections that have been accepted, with CONNACK and success.
     pub connects_accepted: Counter,
     /// Connections that have been refused.

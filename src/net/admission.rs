@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -28,7 +28,8 @@ pub(crate) struct Admission {
 /// A connection's place; given back when it is dropped.
 pub(crate) struct Admitted {
     admission: Arc<Admission>,
-    address: IpAddr,
+    /// `None` until it is known whose connection it is.
+    address: Option<IpAddr>,
 }
 
 /// Addresses that have been quiet are forgotten after so many connections.
@@ -57,37 +58,62 @@ impl Admission {
 
     /// Lets a connection in, or says which limit is in its way.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
-        let address = network_of(address);
-        if let Some(rate) = &self.rate {
-            if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
-                rate.retain_recent();
-            }
-            rate.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)?;
-        }
+        let mut admitted = self.admit_unknown()?;
+        admitted.count_for(address)?;
+        Ok(admitted)
+    }
+
+    /// The same for a connection that has yet to say whose it is.
+    pub(crate) fn admit_unknown(self: &Arc<Self>) -> Result<Admitted, ConnectRefusal> {
         if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectRefusal::ConnectionsMax);
         }
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Admitted { admission: self.clone(), address: None })
+    }
+
+    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize, RandomState>> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_rate(&self, address: IpAddr) -> Result<(), ConnectRefusal> {
+        let Some(rate) = &self.rate else {
+            return Ok(());
+        };
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
+            rate.retain_recent();
+        }
+        rate.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)
+    }
+}
+
+impl Admitted {
+    /// Counts the connection for this address, once.
+    pub(crate) fn count_for(&mut self, address: IpAddr) -> Result<(), ConnectRefusal> {
+        let address = network_of(address);
+        self.admission.check_rate(address)?;
+        let mut by_address = self.admission.by_address();
         let count = by_address.get(&address).copied().unwrap_or(0);
-        if count >= self.by_address_max {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
+        if count >= self.admission.by_address_max {
             return Err(ConnectRefusal::ConnectionsPerAddressMax);
         }
         by_address.insert(address, count + 1);
-        Ok(Admitted { admission: self.clone(), address })
+        self.address = Some(address);
+        Ok(())
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let admission = &self.admission;
-        admission.connections.fetch_sub(1, Ordering::Relaxed);
-        let mut by_address = admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_address.get_mut(&self.address) {
+        self.admission.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else {
+            return;
+        };
+        let mut by_address = self.admission.by_address();
+        if let Some(count) = by_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                by_address.remove(&self.address);
+                by_address.remove(&address);
             }
         }
     }

@@ -1,151 +1,203 @@
-//! Listening sockets, and accepting from them.
+//! Where clients come in: an address or a file, and what is spoken before MQTT.
+//!
+//! [`Listener`] says it, [`bind`] does it; `accept` takes what comes.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    os::unix::net::UnixListener,
+    path::PathBuf,
+    sync::Arc,
 };
-use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Admission, Arrival, handshake, tls};
-use crate::{
-    actors::{Core, TcpTransport, Transport},
-    auth::ClientCertificate,
-    metrics::{ConnectRefusal, ShardMetrics},
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{
+    proxy::ProxyProtocol,
+    unix::{self, SocketFile},
+    websocket::WebSocketOptions,
 };
+use crate::metrics::TransportKind;
 
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 4096;
-/// Pause after accept failed, usually for want of file descriptors.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// What an accepting loop needs.
-#[derive(Clone)]
-pub(crate) struct ListenerParts {
-    pub(crate) core: Arc<Core>,
-    /// Of the shard that accepts.
-    pub(crate) metrics: Arc<ShardMetrics>,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
-    pub(crate) stop: CancellationToken,
-    /// Every connection holds a token of it while its stream is open.
-    pub(crate) open: TaskTracker,
+/// Who may use a Unix socket if nothing else is said: its owner and its group.
+const UNIX_MODE_DEFAULT: u32 = 0o660;
+
+/// A way in for MQTT clients.
+///
+/// Addresses are `IP:PORT`; port 0 lets the operating system choose, and `[::]` takes IPv4 as well.
+/// TLS configurations come from [`mqtt_server_config`](super::tls::mqtt_server_config), for
+/// WebSocket from [`server_config`](super::tls::server_config).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Listener {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) layers: Layers,
 }
 
-/// Binds a listening socket; every shard accepts from a copy of it.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+#[derive(Clone, Debug)]
+pub(crate) enum Endpoint {
+    Address(String),
+    File { path: PathBuf, mode: u32 },
+}
+
+/// What lies between a socket and MQTT, the outermost first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layers {
+    pub(crate) proxy: Option<ProxyProtocol>,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) websocket: Option<WebSocketOptions>,
+}
+
+impl Listener {
+    fn at(address: impl Into<String>) -> Self {
+        Self { endpoint: Endpoint::Address(address.into()), layers: Layers::default() }
+    }
+
+    /// MQTT over TCP.
+    pub fn tcp(address: impl Into<String>) -> Self {
+        Self::at(address)
+    }
+
+    /// MQTT over TLS.
+    pub fn tls(address: impl Into<String>, config: Arc<ServerConfig>) -> Self {
+        let mut listener = Self::at(address);
+        listener.layers.tls = Some(config);
+        listener
+    }
+
+    /// MQTT over WebSocket; `options` may be just the path.
+    pub fn websocket(address: impl Into<String>, options: impl Into<WebSocketOptions>) -> Self {
+        let mut listener = Self::at(address);
+        listener.layers.websocket = Some(options.into());
+        listener
+    }
+
+    /// MQTT over WebSocket over TLS.
+    pub fn secure_websocket(
+        address: impl Into<String>,
+        config: Arc<ServerConfig>,
+        options: impl Into<WebSocketOptions>,
+    ) -> Self {
+        let mut listener = Self::websocket(address, options);
+        listener.layers.tls = Some(config);
+        listener
+    }
+
+    /// MQTT over a Unix socket, for clients on the same machine. To authenticators, permissions,
+    /// limits and events its clients come from 127.0.0.1, port 0.
+    ///
+    /// A socket that somebody has left there is replaced, one that is in use is not. The file goes
+    /// away with the broker.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        let endpoint = Endpoint::File { path: path.into(), mode: UNIX_MODE_DEFAULT };
+        Self { endpoint, layers: Layers::default() }
+    }
+
+    /// Who may use the Unix socket, as permission bits; 0o660 if nothing is said. Means nothing for
+    /// an address.
+    pub const fn mode(mut self, bits: u32) -> Self {
+        if let Endpoint::File { mode, .. } = &mut self.endpoint {
+            *mode = bits;
+        }
+        self
+    }
+
+    /// Every connection begins with a PROXY header, version 1 or 2; one without it is closed. The
+    /// address that it names counts for permissions, limits and events. What a balancer says about
+    /// a client's certificate is not believed.
+    pub fn proxy_protocol(mut self, proxy: ProxyProtocol) -> Self {
+        self.layers.proxy = Some(proxy);
+        self
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Endpoint::Address(address) => f.write_str(address),
+            Endpoint::File { path, .. } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Listener {
+    pub(crate) const fn kind(&self) -> TransportKind {
+        match (&self.endpoint, &self.layers.websocket, &self.layers.tls) {
+            (Endpoint::File { .. }, ..) => TransportKind::Unix,
+            (Endpoint::Address(_), None, None) => TransportKind::Tcp,
+            (Endpoint::Address(_), None, Some(_)) => TransportKind::Tls,
+            (Endpoint::Address(_), Some(_), None) => TransportKind::WebSocket,
+            (Endpoint::Address(_), Some(_), Some(_)) => TransportKind::SecureWebSocket,
+        }
+    }
+}
+
+/// A listening socket; every shard accepts from a copy of it.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    Tcp(TcpListener),
+    /// The file goes away with the last copy.
+    Unix(UnixListener, Arc<SocketFile>),
+}
+
+impl Bound {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener, file) => {
+                listener.try_clone().map(|listener| Self::Unix(listener, file.clone()))
+            }
+        }
+    }
+
+    /// Where it listens; a Unix socket has no such address.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+}
+
+/// Why there is nothing to accept from.
+#[derive(Debug)]
+pub(crate) enum BindError {
+    /// The address means nothing.
+    NotFound(io::Error),
+    /// The operating system refuses.
+    Refused(io::Error),
+}
+
+/// Binds a listening socket.
+pub(crate) fn bind(endpoint: &Endpoint) -> Result<Bound, BindError> {
+    match endpoint {
+        Endpoint::Address(address) => {
+            let mut resolved = address.to_socket_addrs().map_err(BindError::NotFound)?;
+            let not_found = || BindError::NotFound(io::ErrorKind::NotFound.into());
+            let address = resolved.next().ok_or_else(not_found)?;
+            bind_tcp(address).map(Bound::Tcp).map_err(BindError::Refused)
+        }
+        Endpoint::File { path, mode } => {
+            let (listener, file) = unix::bind(path, *mode, BACKLOG).map_err(BindError::Refused)?;
+            Ok(Bound::Unix(listener, Arc::new(file)))
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted broker finds its port free although old connections linger in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        // `[::]` stands for every address of the machine, as it does for HTTP.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Accepts until it is told to stop. Runs on a shard's thread.
-pub(crate) async fn accept_loop(listener: std::net::TcpListener, parts: ListenerParts) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "listener cannot be used");
-            return;
-        }
-    };
-    loop {
-        let accepted = tokio::select! {
-            () = parts.stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &parts),
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-            }
-        }
-    }
-}
-
-fn admit(stream: TcpStream, peer: SocketAddr, parts: &ListenerParts) {
-    let permit = match parts.admission.admit(peer.ip()) {
-        Ok(permit) => permit,
-        Err(refused) => {
-            // Nothing is answered: before CONNECT the broker does not know what to say.
-            parts.metrics.connects_refused.increment(refused);
-            return;
-        }
-    };
-    // Small packets leave at once; the broker gathers what belongs together by itself.
-    if let Err(error) = SockRef::from(&stream).set_tcp_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY cannot be set");
-    }
-    let core = parts.core.clone();
-    let metrics = parts.metrics.clone();
-    let stop = parts.stop.clone();
-    let permit = (permit, parts.open.token());
-    let transport = TcpTransport::new(stream);
-    let tls = parts.tls.clone();
-    let connect_by = core.connect_by();
-    actix_rt::spawn(async move {
-        let arriving = async {
-            let (transport, certificate) = match tls {
-                None => (Box::new(transport) as Box<dyn Transport>, None),
-                Some(config) => secure(transport, config, connect_by, &metrics).await?,
-            };
-            let arrival =
-                Arrival { transport, peer, certificate, connect_by, permit: Box::new(permit) };
-            handshake(arrival, &core, &metrics).await;
-            Some(())
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = arriving => {}
-        }
-    });
-}
-
-/// The TLS handshake, within the time that CONNECT may take.
-async fn secure(
-    transport: TcpTransport,
-    config: Arc<rustls::ServerConfig>,
-    connect_by: Instant,
-    metrics: &ShardMetrics,
-) -> Option<(Box<dyn Transport>, Option<ClientCertificate>)> {
-    let stream = match tokio::time::timeout_at(
-        connect_by,
-        TlsAcceptor::from(config).accept(transport),
-    )
-    .await
-    {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            metrics.connects_refused.increment(ConnectRefusal::Tls);
-            return None;
-        }
-        Err(_) => {
-            metrics.connects_refused.increment(ConnectRefusal::ConnectTimeout);
-            return None;
-        }
-    };
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    if chain.is_empty() {
-        return Some((Box::new(stream), None));
-    }
-    let certificate = match tls::client_certificate(chain) {
-        Ok(certificate) => Some(certificate),
-        Err(error) => {
-            tracing::debug!(%error, "client certificate cannot be used");
-            metrics.connects_refused.increment(ConnectRefusal::Tls);
-            return None;
-        }
-    };
-    Some((Box::new(stream), certificate))
 }

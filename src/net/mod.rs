@@ -3,11 +3,20 @@
 //! Any shard may accept: it reads CONNECT, has the client's credentials checked, and sends the
 //! connection to the shard where the client identifier lives. What is refused is refused here.
 
+mod accept;
 mod admission;
 mod handshake;
 mod listener;
+mod proxy;
 pub mod tls;
+mod unix;
+mod websocket;
 
-pub(crate) use admission::Admission;
-pub(crate) use handshake::{Arrival, handshake};
-pub(crate) use listener::{ListenerParts, accept_loop, bind};
+pub(crate) use self::{
+    accept::{ListenerParts, accept_loop, canonical},
+    admission::Admission,
+    handshake::{Arrival, handshake},
+    listener::{BindError, Bound, bind},
+    websocket::{Accepted, Refusal, Request, WebSocket, hosted},
+};
+pub use self::{listener::Listener, proxy::ProxyProtocol, websocket::WebSocketOptions};

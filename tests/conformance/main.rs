@@ -11,6 +11,9 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+#[path = "../support/websocket.rs"]
+mod websocket_client;
+
 mod sockets;
 mod wire;
 
@@ -32,4 +35,5 @@ mod shared_subscriptions;
 mod subscribe;
 mod topics;
 mod unsubscribe;
+mod websocket;
 mod wills;

@@ -1,31 +1,59 @@
 //! Networks in CIDR notation, `10.0.0.0/8`, `2001:db8::/32`, or one address.
 //!
-//! Knows addresses alone. Called by the rules.
+//! Knows addresses alone. Called by the rules, and by the listeners that trust balancers.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// A network. An IPv4 network holds the IPv4-mapped form of its addresses, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Network {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
     address: IpAddr,
     prefix_bits: u32,
 }
 
 /// Why a text is no network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NetworkError {
+pub enum NetworkError {
+    /// Neither an address nor an address with a prefix.
     #[error("not a network; one is written as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`")]
     Malformed,
+    /// An address inside of a network, where the network is meant.
     #[error("bits are set behind the prefix; `{0}/{1}` would be right")]
     HostBits(IpAddr, u32),
 }
 
 impl Network {
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
+    /// Whether the address is in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
         masked(address.to_canonical(), self.prefix_bits) == self.address
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_bits)
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = NetworkError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

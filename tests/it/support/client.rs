@@ -58,6 +58,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends CONNECT and expects it to be accepted; whether the session was present.
     pub(crate) async fn connect(&mut self, connect: Connect<'_>) -> bool {
         self.send(Packet::Connect(Box::new(connect))).await;
+        self.expect_connected().await
+    }
+
+    /// Expects CONNACK with success; whether the session was present.
+    pub(crate) async fn expect_connected(&mut self) -> bool {
         self.receive(|packet| {
             let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
             assert_eq!(ack.reason, ReasonCode::Success);
@@ -78,6 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Subscribes and expects it to be granted.

@@ -1,0 +1,150 @@
+//! MQTT over WebSocket inside a host's own actix-web `App`.
+//!
+//! The host's server has accepted the connection and read the request; from the answer on, the
+//! bytes go to and from the broker. The MQTT session knows no difference.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use actix_rt::ArbiterHandle;
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode, Version,
+        header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL},
+    },
+    web::{self, Payload, ServiceConfig},
+};
+
+use super::{Broker, Running};
+use crate::{
+    auth::ClientCertificate,
+    metrics::{ConnectRefusal, ShardMetrics, TransportKind},
+    net::{
+        Accepted, Arrival, Refusal, Request, WebSocket, WebSocketOptions, canonical, handshake,
+        hosted,
+    },
+};
+
+impl Broker {
+    /// MQTT over WebSocket, to be mounted into the application's own actix-web `App`:
+    /// `App::new().configure(broker.websocket_routes("/mqtt"))`. Origins can be restrained by
+    /// giving [`WebSocketOptions`] instead of a path.
+    ///
+    /// The clients count against the broker's limits like those of its own listeners. Their
+    /// address is that of the socket. A client certificate is believed if the application has left
+    /// it as a [`ClientCertificate`] in the connection's data, in `HttpServer::on_connect`; see
+    /// [`client_certificate`](crate::net::tls::client_certificate).
+    ///
+    /// Whoever ends the application shuts the broker down before the HTTP server, which otherwise
+    /// waits for the WebSockets.
+    pub fn websocket_routes(
+        &self,
+        options: impl Into<WebSocketOptions>,
+    ) -> impl FnOnce(&mut ServiceConfig) + Clone + Send + 'static {
+        let broker = self.clone();
+        let WebSocketOptions { path, origins } = options.into();
+        move |config: &mut ServiceConfig| {
+            let handle = move |request: HttpRequest, payload: Payload| {
+                let answer = broker.upgrade(&request, payload, &origins);
+                async move { answer }
+            };
+            config.service(web::resource(path).to(handle));
+        }
+    }
+
+    /// Makes a request of the application's own route a WebSocket for MQTT, or says in the answer
+    /// why not: for applications that look at the request first. Otherwise as
+    /// [`Broker::websocket_routes`].
+    pub fn accept_websocket(&self, request: &HttpRequest, payload: Payload) -> HttpResponse {
+        self.upgrade(request, payload, &[])
+    }
+
+    fn upgrade(&self, request: &HttpRequest, payload: Payload, origins: &[String]) -> HttpResponse {
+        let headers = request.headers().iter();
+        let asked = Request {
+            method: request.method().as_str(),
+            is_http_1_1: request.version() == Version::HTTP_11,
+            headers: headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        };
+        let decided = asked.decide(origins).map_err(|refusal| (ConnectRefusal::WebSocket, refusal));
+        let hosted = decided.and_then(|accepted| {
+            let hosted = self.host(request, payload, accepted);
+            hosted.map_err(|refused| (refused, Refusal::Unavailable))
+        });
+        hosted.unwrap_or_else(|(counted_as, refusal)| {
+            self.count_refusal(peer(request), counted_as);
+            answer_to(refusal)
+        })
+    }
+
+    /// Takes over the bytes of a connection.
+    fn host(
+        &self,
+        request: &HttpRequest,
+        payload: Payload,
+        accepted: Accepted,
+    ) -> Result<HttpResponse, ConnectRefusal> {
+        let running = &*self.running;
+        let peer = peer(request);
+        if !self.is_ready() {
+            return Err(ConnectRefusal::Closed);
+        }
+        let admitted = running.admission.admit(peer.ip())?;
+        let (socket, body, feed) = hosted(payload);
+        let arrival = Arrival {
+            transport: Box::new(WebSocket::new(socket, Vec::new())),
+            peer,
+            connect_by: running.core.connect_by(),
+            certificate: request.conn_data::<ClientCertificate>().cloned(),
+            permit: Box::new((admitted, running.open.token())),
+        };
+        actix_web::rt::spawn(feed);
+        let (host, metrics) = self.shard_for(peer);
+        let (core, stop) = (running.core.clone(), running.stop.clone());
+        host.spawn(async move {
+            metrics.sockets_accepted.increment(TransportKind::WebSocket);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = handshake(arrival, &core, &metrics) => {}
+            }
+        });
+        let Accepted { key, subprotocol } = accepted;
+        Ok(HttpResponse::SwitchingProtocols()
+            .upgrade("websocket")
+            .insert_header((SEC_WEBSOCKET_ACCEPT, key))
+            .insert_header((SEC_WEBSOCKET_PROTOCOL, subprotocol))
+            .streaming(body))
+    }
+
+    fn count_refusal(&self, peer: SocketAddr, refused: ConnectRefusal) {
+        let (host, metrics) = self.shard_for(peer);
+        host.spawn(async move { metrics.connects_refused.increment(refused) });
+    }
+
+    /// A shard's thread, and what it counts, which only that thread may write.
+    fn shard_for(&self, peer: SocketAddr) -> (&ArbiterHandle, Arc<ShardMetrics>) {
+        let Running { hosts, core, .. } = &*self.running;
+        let shard = usize::from(peer.port()) % hosts.len();
+        (&hosts[shard], core.metrics.shard(shard))
+    }
+}
+
+/// Where a request comes from. An application may serve over sockets that do not say it; then it is
+/// the unspecified address, which no rule allows by accident.
+fn peer(request: &HttpRequest) -> SocketAddr {
+    let peer = request.peer_addr();
+    canonical(peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+}
+
+fn answer_to(refusal: Refusal) -> HttpResponse {
+    let (status, _) = refusal.status();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut answer = HttpResponse::build(status);
+    if let Some(header) = refusal.header() {
+        answer.insert_header(header);
+    }
+    answer.content_type("application/json").body(refusal.body())
+}

@@ -1,0 +1,209 @@
+//! Accepting, and the way of a connection through what is spoken before MQTT.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::ServerConfig;
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Admission, Arrival, admission::Admitted, handshake, listener::Bound, listener::Layers, tls,
+    websocket,
+};
+use crate::{
+    actors::{Core, SocketTransport, Transport},
+    auth::ClientCertificate,
+    metrics::{ConnectRefusal, ShardMetrics, TransportKind},
+};
+
+/// Pause after accept failed, usually for want of file descriptors.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// Where clients of a Unix socket come from, as permissions, limits and events see it.
+const UNIX_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What an accepting loop needs.
+pub(crate) struct ListenerParts {
+    pub(crate) core: Arc<Core>,
+    /// Of the shard that accepts.
+    pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) kind: TransportKind,
+    pub(crate) layers: Layers,
+    pub(crate) stop: CancellationToken,
+    /// Every connection holds a token of it while its stream is open.
+    pub(crate) open: TaskTracker,
+}
+
+/// Accepts until it is told to stop. Runs on a shard's thread.
+pub(crate) async fn accept_loop(bound: Bound, parts: ListenerParts) {
+    let parts = Arc::new(parts);
+    let stop = parts.stop.clone();
+    let accepting = async {
+        match bound {
+            Bound::Tcp(listener) => accept_tcp(TcpListener::from_std(listener)?, &parts).await,
+            Bound::Unix(listener, _file) => {
+                accept_unix(UnixListener::from_std(listener)?, &parts).await
+            }
+        }
+    };
+    let outcome: Result<(), io::Error> = tokio::select! {
+        () = stop.cancelled() => return,
+        outcome = accepting => outcome,
+    };
+    if let Err(error) = outcome {
+        tracing::error!(%error, "listener cannot be used");
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, parts: &Arc<ListenerParts>) -> io::Result<()> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Small packets leave at once; the broker gathers what belongs together by itself.
+                if let Err(error) = SockRef::from(&stream).set_tcp_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY cannot be set");
+                }
+                admit(SocketTransport::new(stream), canonical(peer), parts);
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn accept_unix(listener: UnixListener, parts: &Arc<ListenerParts>) -> io::Result<()> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => admit(SocketTransport::new(stream), UNIX_PEER, parts),
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "accept failed");
+    sleep(PAUSE_AFTER_FAILURE).await;
+}
+
+/// IPv4 over a socket of IPv6 is IPv4, to permissions, limits and events alike.
+pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
+    let admitted = match parts.layers.proxy {
+        None => parts.admission.admit(peer.ip()),
+        // Whose connection a balancer passes on is not known yet.
+        Some(_) => parts.admission.admit_unknown(),
+    };
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            // Nothing is answered: before CONNECT the broker does not know what to say.
+            parts.metrics.connects_refused.increment(refused);
+            return;
+        }
+    };
+    parts.metrics.sockets_accepted.increment(parts.kind);
+    let connect_by = parts.core.connect_by();
+    let token = parts.open.token();
+    let parts = Arc::clone(parts);
+    actix_rt::spawn(async move {
+        let arriving = async {
+            let layered = layer(stream, peer, admitted, &parts.layers);
+            let layered = timeout_at(connect_by, layered).await;
+            match layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout)) {
+                Ok(layered) => {
+                    let arrival = layered.arrival(connect_by, token);
+                    handshake(arrival, &parts.core, &parts.metrics).await;
+                }
+                Err(refused) => parts.metrics.connects_refused.increment(refused),
+            }
+        };
+        tokio::select! {
+            () = parts.stop.cancelled() => {}
+            () = arriving => {}
+        }
+    });
+}
+
+/// A connection that is ready for MQTT.
+struct Layered {
+    transport: Box<dyn Transport>,
+    peer: SocketAddr,
+    certificate: Option<ClientCertificate>,
+    admitted: Admitted,
+}
+
+impl Layered {
+    fn arrival(self, connect_by: Instant, token: impl Send + 'static) -> Arrival {
+        let Self { transport, peer, certificate, admitted } = self;
+        Arrival { transport, peer, certificate, connect_by, permit: Box::new((admitted, token)) }
+    }
+}
+
+/// Goes through what is spoken before MQTT, from the outermost layer to the innermost.
+async fn layer<S: Transport>(
+    mut stream: S,
+    mut peer: SocketAddr,
+    mut admitted: Admitted,
+    layers: &Layers,
+) -> Result<Layered, ConnectRefusal> {
+    if let Some(proxy) = &layers.proxy {
+        let named = proxy.read_peer(&mut stream, peer).await.map_err(|error| {
+            tracing::debug!(%error, %peer, "no usable PROXY header");
+            ConnectRefusal::ProxyProtocol
+        })?;
+        peer = canonical(named);
+        admitted.count_for(peer.ip())?;
+    }
+    let (transport, certificate) = match &layers.tls {
+        None => (within(stream, layers).await?, None),
+        Some(config) => {
+            let (stream, certificate) = secure(stream, config.clone()).await?;
+            (within(stream, layers).await?, certificate)
+        }
+    };
+    Ok(Layered { transport, peer, certificate, admitted })
+}
+
+/// The innermost layer.
+async fn within<S: Transport>(
+    stream: S,
+    layers: &Layers,
+) -> Result<Box<dyn Transport>, ConnectRefusal> {
+    Ok(match &layers.websocket {
+        None => Box::new(stream),
+        Some(options) => Box::new(websocket::accept(stream, options).await?),
+    })
+}
+
+/// The TLS handshake; the client's certificate, if it has shown one.
+async fn secure<S: Transport>(
+    stream: S,
+    config: Arc<ServerConfig>,
+) -> Result<(TlsStream<S>, Option<ClientCertificate>), ConnectRefusal> {
+    let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| {
+        tracing::debug!(%error, "TLS handshake failed");
+        ConnectRefusal::Tls
+    })?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = match chain {
+        [] => None,
+        chain => Some(tls::client_certificate(chain).map_err(|error| {
+            tracing::debug!(%error, "client certificate cannot be used");
+            ConnectRefusal::Tls
+        })?),
+    };
+    Ok((stream, certificate))
+}

@@ -1,0 +1,96 @@
+//! The PROXY protocol: a balancer says in a few bytes, before anything else, whose connection it
+//! passes on. (haproxy.org, proxy-protocol.txt, versions 1 and 2)
+//!
+//! Knows nothing of TLS or MQTT. Of what a header may say, the client's address alone is taken: a
+//! certificate's name in it was verified by nobody here.
+
+use std::{io, net::SocketAddr};
+
+use proxy_header::{ParseConfig, ProxyHeader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::auth::Network;
+
+/// Who may say whose connection it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// The balancers. Empty for everybody who reaches the listener: then it must be reachable by
+    /// balancers alone, because whoever connects chooses the address that permissions and limits
+    /// are decided by.
+    pub trusted: Vec<Network>,
+}
+
+/// Why there is no usable header.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyError {
+    #[error("connection ended in the PROXY header: {0}")]
+    Read(#[from] io::Error),
+    #[error("connection does not begin with a PROXY header")]
+    Missing,
+    #[error("PROXY header is malformed: {0}")]
+    Malformed(#[from] proxy_header::Error),
+    #[error("PROXY header has {0} bytes, more than {HEADER_BYTES_MAX}")]
+    TooLong(usize),
+    #[error("{0} is not trusted to send a PROXY header")]
+    NotTrusted(SocketAddr),
+}
+
+/// The part of version 2 that says how long the rest is.
+const FIXED_BYTES: usize = 16;
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// The shortest header of version 1 is `PROXY UNKNOWN` and the end of the line.
+const TEXT_BYTES_MIN: usize = 15;
+const TEXT_BYTES_MAX: usize = 107;
+
+/// Addresses take up to 232 bytes; what balancers add about TLS and themselves fits as well.
+const HEADER_BYTES_MAX: usize = 4096;
+
+impl ProxyProtocol {
+    /// Reads a header and no byte more; the address that it names, or that of the balancer itself,
+    /// which says so when it only looks whether somebody is there.
+    pub(super) async fn read_peer<S: AsyncRead + Unpin>(
+        &self,
+        stream: &mut S,
+        from: SocketAddr,
+    ) -> Result<SocketAddr, ProxyError> {
+        if !self.trusted.is_empty() && !self.trusted.iter().any(|one| one.contains(from.ip())) {
+            return Err(ProxyError::NotTrusted(from));
+        }
+        let header = read_header(stream).await?;
+        let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
+        let (header, _) = ProxyHeader::parse(&header, config)?;
+        Ok(header.proxied_address().map_or(from, |address| address.source))
+    }
+}
+
+async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, ProxyError> {
+    // A client that knows of no header is told so by its first byte.
+    let mut header = vec![stream.read_u8().await?];
+    if header != SIGNATURE[..1] && header != *b"P" {
+        return Err(ProxyError::Missing);
+    }
+    header.resize(TEXT_BYTES_MIN, 0);
+    stream.read_exact(&mut header[1..]).await?;
+    if header.starts_with(SIGNATURE) {
+        header.push(stream.read_u8().await?);
+        let rest =
+            usize::from(u16::from_be_bytes([header[FIXED_BYTES - 2], header[FIXED_BYTES - 1]]));
+        if FIXED_BYTES + rest > HEADER_BYTES_MAX {
+            return Err(ProxyError::TooLong(FIXED_BYTES + rest));
+        }
+        header.resize(FIXED_BYTES + rest, 0);
+        stream.read_exact(&mut header[FIXED_BYTES..]).await?;
+    } else if header.starts_with(b"PROXY ") {
+        // What follows the line is the client's: no byte of it may be taken.
+        while !header.ends_with(b"\r\n") {
+            if header.len() == TEXT_BYTES_MAX {
+                return Err(ProxyError::TooLong(TEXT_BYTES_MAX + 1));
+            }
+            header.push(stream.read_u8().await?);
+        }
+    } else {
+        return Err(ProxyError::Missing);
+    }
+    Ok(header)
+}

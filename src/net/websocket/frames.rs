@@ -1,0 +1,309 @@
+//! WebSocket frames (RFC 6455, section 5), as a server sees them: bytes in, bytes out.
+//!
+//! Pure; it knows no socket and no MQTT. A payload is unmasked and moved together where it lies,
+//! however it was cut into frames, and none is ever gathered: a frame costs the same few bytes of
+//! state whatever its length. The headers themselves are tungstenite's.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{CloseCode, Control, Data, OpCode},
+};
+
+/// The longest header: two bytes, a length of eight, a mask of four.
+const HEADER_BYTES_MAX: usize = 14;
+
+/// The longest payload of a control frame. (RFC 6455, 5.5)
+const CONTROL_BYTES_MAX: u64 = 125;
+
+/// Takes the frames off what a client sends.
+///
+/// ```text
+/// header ──> data payload ──────────> header …
+///       └──> ping, pong payload ────> header …
+///       └──> close payload ─────────> the end
+///       └──> what a client may not send ──> the end
+/// ```
+#[derive(Debug, Default)]
+pub(super) struct Deframer {
+    /// The beginning of a header whose end has not come yet.
+    head: [u8; HEADER_BYTES_MAX],
+    head_bytes: usize,
+    /// The frame whose payload is coming.
+    frame: Option<Frame>,
+    /// The frames of a message are coming, and this was not the last one.
+    is_in_message: bool,
+    /// The payload of a control frame, as far as it has come.
+    control: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    kind: Kind,
+    /// Bytes of payload that are still to come.
+    left: u64,
+    /// Turned so that its first byte is for the next byte of payload.
+    mask: [u8; 4],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Data,
+    Control(Control),
+}
+
+/// How the frames of a client end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client closes; what it is answered.
+    Closed(CloseCode),
+    /// The client has sent what it must not; what it is told.
+    Failed(CloseCode),
+}
+
+/// What was found in some bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Deframed {
+    /// So many bytes of payload stand at the beginning now.
+    pub(super) data_bytes: usize,
+    /// The payload of the last ping, to be answered. (RFC 6455, 5.5.3)
+    pub(super) ping: Option<Vec<u8>>,
+    /// What comes after this does not count.
+    pub(super) end: Option<End>,
+}
+
+impl Deframer {
+    /// Moves the payloads in `bytes` to their beginning.
+    pub(super) fn deframe(&mut self, bytes: &mut [u8]) -> Deframed {
+        let mut found = Deframed::default();
+        let mut read = 0;
+        while read < bytes.len() && found.end.is_none() {
+            let rest = &mut bytes[read..];
+            let Some(frame) = &mut self.frame else {
+                match self.take_header(rest) {
+                    Ok(taken) => read += taken,
+                    Err(code) => found.end = Some(End::Failed(code)),
+                }
+                self.finish_frame(&mut found);
+                continue;
+            };
+            let length = rest.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
+            unmask(&mut rest[..length], &mut frame.mask);
+            frame.left -= length as u64;
+            if frame.kind == Kind::Data {
+                bytes.copy_within(read..read + length, found.data_bytes);
+                found.data_bytes += length;
+            } else {
+                self.control.extend_from_slice(&rest[..length]);
+            }
+            read += length;
+            self.finish_frame(&mut found);
+        }
+        found
+    }
+
+    /// Takes a header, or as much of it as there is; how many bytes that were.
+    fn take_header(&mut self, bytes: &[u8]) -> Result<usize, CloseCode> {
+        let before = self.head_bytes;
+        let taken = bytes.len().min(HEADER_BYTES_MAX - before);
+        self.head[before..before + taken].copy_from_slice(&bytes[..taken]);
+        let mut cursor = Cursor::new(&self.head[..before + taken]);
+        let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)?;
+        let Some((header, length)) = parsed else {
+            self.head_bytes = before + taken;
+            return Ok(taken);
+        };
+        let header_bytes = cursor.position() as usize;
+        self.head_bytes = 0;
+        self.begin_frame(&header, length)?;
+        Ok(header_bytes - before)
+    }
+
+    fn begin_frame(&mut self, header: &FrameHeader, length: u64) -> Result<(), CloseCode> {
+        // No extension was agreed upon, and clients mask. (RFC 6455, 5.1 and 5.2)
+        let is_reserved = header.rsv1 || header.rsv2 || header.rsv3;
+        let mask = header.mask.filter(|_| !is_reserved).ok_or(CloseCode::Protocol)?;
+        let kind = match header.opcode {
+            // Only binary frames carry MQTT. [MQTT-6.0.0-1]
+            OpCode::Data(Data::Text) => return Err(CloseCode::Unsupported),
+            // The frames of two messages do not mingle. (RFC 6455, 5.4)
+            OpCode::Data(Data::Binary) if !self.is_in_message => Kind::Data,
+            OpCode::Data(Data::Continue) if self.is_in_message => Kind::Data,
+            OpCode::Data(_) => return Err(CloseCode::Protocol),
+            // Control frames are short and whole. (RFC 6455, 5.5)
+            OpCode::Control(control) if header.is_final && length <= CONTROL_BYTES_MAX => {
+                Kind::Control(control)
+            }
+            OpCode::Control(_) => return Err(CloseCode::Protocol),
+        };
+        if length > i64::MAX as u64 {
+            return Err(CloseCode::Protocol); // (RFC 6455, 5.2)
+        }
+        if kind == Kind::Data {
+            self.is_in_message = !header.is_final;
+        }
+        self.frame = Some(Frame { kind, left: length, mask });
+        Ok(())
+    }
+
+    /// Ends the frame that is coming, if all of it is there.
+    fn finish_frame(&mut self, found: &mut Deframed) {
+        let Some(Frame { kind, left: 0, .. }) = self.frame else {
+            return;
+        };
+        self.frame = None;
+        let payload = std::mem::take(&mut self.control);
+        match kind {
+            Kind::Control(Control::Ping) => found.ping = Some(payload),
+            Kind::Control(Control::Close) => found.end = Some(closed(&payload)),
+            Kind::Data | Kind::Control(Control::Pong | Control::Reserved(_)) => {}
+        }
+    }
+}
+
+/// How a close frame with this payload is answered: with its own code. (RFC 6455, 5.5.1)
+fn closed(payload: &[u8]) -> End {
+    match payload {
+        [] => End::Closed(CloseCode::Normal),
+        [high, low, reason @ ..] => {
+            let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
+            match code.is_allowed() && str::from_utf8(reason).is_ok() {
+                true => End::Closed(code),
+                false => End::Failed(CloseCode::Protocol),
+            }
+        }
+        [_] => End::Failed(CloseCode::Protocol),
+    }
+}
+
+/// Takes the mask off. (RFC 6455, 5.3)
+fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
+    let [a, b, c, d] = *mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut chunks = bytes.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        let word = u64::from_ne_bytes((&*chunk).try_into().expect("a chunk has eight bytes"));
+        chunk.copy_from_slice(&(word ^ wide).to_ne_bytes());
+    }
+    let rest = chunks.into_remainder();
+    for (byte, mask) in rest.iter_mut().zip([a, b, c, d, a, b, c]) {
+        *byte ^= mask;
+    }
+    mask.rotate_left(rest.len() % 4);
+}
+
+/// The longest header that a server sends: two bytes and a length of eight.
+pub(super) const SENT_HEADER_BYTES_MAX: usize = 10;
+
+/// The header of one whole binary frame, and its length.
+pub(super) fn binary_header(payload_bytes: usize) -> ([u8; SENT_HEADER_BYTES_MAX], usize) {
+    let mut header = [0; SENT_HEADER_BYTES_MAX];
+    let mut cursor = Cursor::new(&mut header[..]);
+    write_header(OpCode::Data(Data::Binary), payload_bytes, &mut cursor);
+    let length = cursor.position() as usize;
+    (header, length)
+}
+
+/// A pong with what the ping said.
+pub(super) fn pong(payload: &[u8]) -> Vec<u8> {
+    control(Control::Pong, payload)
+}
+
+/// A close frame.
+pub(super) fn close(code: CloseCode) -> Vec<u8> {
+    control(Control::Close, &u16::from(code).to_be_bytes())
+}
+
+fn control(control: Control, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(2 + payload.len());
+    write_header(OpCode::Control(control), payload.len(), &mut frame);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn write_header(opcode: OpCode, payload_bytes: usize, out: &mut impl std::io::Write) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    header.format(payload_bytes as u64, out).expect("there is room for a header");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    fn masked(opcode: OpCode, is_final: bool, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader { opcode, is_final, mask: Some(mask), ..FrameHeader::default() };
+        let mut bytes = Vec::new();
+        header.format(payload.len() as u64, &mut bytes).unwrap();
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes
+    }
+
+    /// A message in some frames, each with a ping before it perhaps.
+    fn messages() -> impl Strategy<Value = Vec<Vec<(Vec<u8>, Option<Vec<u8>>, [u8; 4])>>> {
+        let payload = prop_oneof![vec(any::<u8>(), 0..200), vec(any::<u8>(), 60_000..70_000)];
+        let frame = (payload, proptest::option::of(vec(any::<u8>(), 0..=125)), any::<[u8; 4]>());
+        vec(vec(frame, 1..4), 0..5)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// However the bytes arrive, the payloads come out, and the last ping.
+        #[test]
+        fn payloads_come_out_however_the_bytes_are_cut(
+            messages in messages(),
+            cuts in vec(any::<Index>(), 0..40),
+        ) {
+            let (mut wire, mut expected, mut pings) = (Vec::new(), Vec::new(), Vec::new());
+            for frames in &messages {
+                for (number, (payload, ping, mask)) in frames.iter().enumerate() {
+                    if let Some(ping) = ping {
+                        wire.extend(masked(OpCode::Control(Control::Ping), true, *mask, ping));
+                        pings.push(ping.clone());
+                    }
+                    let kind = if number == 0 { Data::Binary } else { Data::Continue };
+                    let is_last = number + 1 == frames.len();
+                    wire.extend(masked(OpCode::Data(kind), is_last, *mask, payload));
+                    expected.extend_from_slice(payload);
+                }
+            }
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
+            cuts.push(wire.len());
+            cuts.sort_unstable();
+            let (mut deframer, mut got, mut last_ping) = (Deframer::default(), Vec::new(), None);
+            let mut begin = 0;
+            for end in cuts {
+                let piece = &mut wire[begin..end];
+                begin = end;
+                let found = deframer.deframe(piece);
+                prop_assert_eq!(found.end, None);
+                got.extend_from_slice(&piece[..found.data_bytes]);
+                last_ping = found.ping.or(last_ping);
+            }
+            prop_assert!(got == expected);
+            prop_assert_eq!(last_ping.as_ref(), pings.last());
+        }
+
+        /// Any bytes are frames, too few, or an end; data behind an end do not count.
+        #[test]
+        fn any_bytes_are_taken(mut bytes in vec(any::<u8>(), 0..300)) {
+            let length = bytes.len();
+            let mut deframer = Deframer::default();
+            let found = deframer.deframe(&mut bytes);
+            prop_assert!(found.data_bytes <= length);
+        }
+    }
+
+    #[test]
+    fn data_before_the_end_count() {
+        let mut bytes = masked(OpCode::Data(Data::Binary), true, [1, 2, 3, 4], b"last words");
+        bytes.extend(masked(OpCode::Control(Control::Close), true, [9; 4], &[0x03, 0xE9, b'x']));
+        bytes.extend(masked(OpCode::Data(Data::Binary), true, [0; 4], b"ignored"));
+        let found = Deframer::default().deframe(&mut bytes);
+        assert_eq!(&bytes[..found.data_bytes], b"last words");
+        assert_eq!(found.end, Some(End::Closed(CloseCode::Away)));
+    }
+}

@@ -1,0 +1,131 @@
+//! A WebSocket inside somebody else's HTTP server: what comes in is the request's payload, what
+//! goes out is the answer's body.
+//!
+//! Knows byte chunks and channels. The server's thread feeds one end, the client's home shard holds
+//! the other; both ways are bounded by a few chunks.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc::{Receiver, channel},
+};
+use tokio_util::sync::PollSender;
+
+use crate::actors::Transport;
+
+/// Chunks on their way from one thread to the other, in each direction. A chunk is what was read
+/// or written at once.
+const CHUNKS_WAITING_MAX: usize = 4;
+
+/// The broker's end.
+#[derive(Debug)]
+pub(crate) struct HostedSocket {
+    incoming: Receiver<Bytes>,
+    chunk: Bytes,
+    outgoing: PollSender<Bytes>,
+}
+
+/// The body of the answer, which ends when the broker closes.
+#[derive(Debug)]
+pub(crate) struct HostedBody(Receiver<Bytes>);
+
+/// A socket out of a request's payload; beside it the body of the answer, and what moves the
+/// payload until one of both ends.
+pub(crate) fn hosted<E>(
+    mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
+) -> (HostedSocket, HostedBody, impl Future<Output = ()>) {
+    let (to_broker, incoming) = channel(CHUNKS_WAITING_MAX);
+    let (outgoing, to_client) = channel(CHUNKS_WAITING_MAX);
+    let socket =
+        HostedSocket { incoming, chunk: Bytes::new(), outgoing: PollSender::new(outgoing) };
+    let feed = async move {
+        let moving = async {
+            while let Some(Ok(chunk)) = payload.next().await {
+                if to_broker.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = moving => {}
+            () = to_broker.closed() => {}
+        }
+    };
+    (socket, HostedBody(to_client), feed)
+}
+
+impl Stream for HostedBody {
+    type Item = Result<Bytes, io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(Ok))
+    }
+}
+
+impl AsyncRead for HostedSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.chunk.is_empty() {
+            match ready!(self.incoming.poll_recv(cx)) {
+                Some(chunk) => self.chunk = chunk,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.chunk.len().min(buf.remaining());
+        buf.put_slice(&self.chunk[..length]);
+        self.chunk.advance(length);
+        if self.chunk.is_empty() {
+            self.chunk = Bytes::new(); // An idle connection holds on to no buffer.
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for HostedSocket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.outgoing.poll_reserve(cx)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        let mut chunk = BytesMut::with_capacity(length);
+        bufs.iter().for_each(|buf| chunk.extend_from_slice(buf));
+        self.outgoing.send_item(chunk.freeze()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The body ends when the socket is dropped: a server that has answered in full reads no more,
+    /// and the client's close frame is still to come.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport for HostedSocket {}

@@ -1,0 +1,316 @@
+//! MQTT over WebSocket (MQTT 5.0 and 3.1.1, chapter 6): a byte stream made of binary frames.
+//!
+//! `upgrade` answers the HTTP request that a WebSocket begins with, `frames` knows the frames,
+//! `hosted` is a WebSocket inside somebody else's HTTP server. What the session above gets is a
+//! [`Transport`] like any other: packets may be cut over frames or several stand in one.
+//! [MQTT-6.0.0-2]
+//!
+//! A WebSocket keeps no buffer. Frames are taken apart in the reader's own buffer and made around
+//! the writer's, so that an idle one costs some hundred bytes more than its socket.
+
+mod frames;
+mod hosted;
+mod upgrade;
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use self::frames::{Deframed, Deframer, End, SENT_HEADER_BYTES_MAX};
+use crate::actors::Transport;
+
+pub use self::upgrade::WebSocketOptions;
+pub(crate) use self::{
+    hosted::hosted,
+    upgrade::{Accepted, Refusal, Request, accept},
+};
+
+/// Reads without payload before others get their turn.
+const READS_PER_POLL: usize = 4;
+
+/// A WebSocket whose request has been answered.
+#[derive(Debug)]
+pub(crate) struct WebSocket<S> {
+    stream: S,
+    /// What came together with the request.
+    ahead: Vec<u8>,
+    incoming: Deframer,
+    end: Option<End>,
+    /// The end was told to the reader; what comes now is dropped.
+    is_over: bool,
+    sending: Sending,
+}
+
+/// What is on its way to the client.
+#[derive(Debug, Default)]
+struct Sending {
+    header: [u8; SENT_HEADER_BYTES_MAX],
+    /// The part of the header that is not written yet.
+    header_left: (usize, usize),
+    /// Bytes of payload that the frame still needs.
+    payload_left: usize,
+    /// A control frame that is being written, and how much of it is.
+    control: (Vec<u8>, usize),
+    /// The payload of a ping that is to be answered.
+    ping: Option<Vec<u8>>,
+    close: Close,
+    /// A control frame was written and perhaps not flushed.
+    is_unflushed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Close {
+    #[default]
+    Open,
+    Due(CloseCode),
+    Sent,
+}
+
+impl<S: Transport> WebSocket<S> {
+    /// A WebSocket on a stream that has carried its request and the answer to it; `ahead` came
+    /// behind the request.
+    pub(crate) fn new(stream: S, ahead: Vec<u8>) -> Self {
+        Self {
+            stream,
+            ahead,
+            incoming: Deframer::default(),
+            end: None,
+            is_over: false,
+            sending: Sending::default(),
+        }
+    }
+
+    /// Reads frames as they come.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let length = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..length]);
+        self.ahead.drain(..length);
+        if self.ahead.is_empty() {
+            self.ahead = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and drops until the client closes its side.
+    fn poll_rest(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..READS_PER_POLL {
+            let start = buf.filled().len();
+            ready!(self.poll_frames(cx, buf))?;
+            if buf.filled().len() == start {
+                return Poll::Ready(Ok(()));
+            }
+            buf.set_filled(start);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// What the frames say beside their data.
+    fn take_note(&mut self, found: Deframed) {
+        if found.ping.is_some() {
+            self.sending.ping = found.ping;
+        }
+        self.end = found.end;
+        if let Some(End::Closed(code) | End::Failed(code)) = found.end {
+            self.sending.close_with(code);
+        }
+    }
+
+    /// Sends what the reader has to answer as far as the socket takes it; the rest goes with the
+    /// next write or flush, or when the socket wakes the reader.
+    fn answer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.sending.has_control() {
+            true => match self.poll_all_flushed(cx) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => Ok(()),
+            },
+            false => Ok(()),
+        }
+    }
+
+    fn poll_all_flushed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.sending.poll_control(&mut self.stream, cx))?;
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.sending.is_unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Sending {
+    fn close_with(&mut self, code: CloseCode) {
+        if self.close == Close::Open {
+            self.close = Close::Due(code);
+        }
+    }
+
+    /// A data frame has begun and is not at its end: nothing else may be written.
+    const fn is_in_frame(&self) -> bool {
+        self.header_left.0 < self.header_left.1 || self.payload_left > 0
+    }
+
+    fn has_control(&self) -> bool {
+        !self.control.0.is_empty()
+            || self.ping.is_some()
+            || matches!(self.close, Close::Due(_))
+            || self.is_unflushed
+    }
+
+    /// Writes the control frames that are due, unless a data frame is in their way.
+    fn poll_control<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_in_frame() {
+            let (frame, written) = &mut self.control;
+            if *written < frame.len() {
+                let wrote = Pin::new(&mut *stream).poll_write(cx, &frame[*written..]);
+                *written += ready!(wrote).and_then(not_zero)?;
+                self.is_unflushed = true;
+            } else if let Some(payload) = self.ping.take() {
+                self.control = (frames::pong(&payload), 0);
+            } else if let Close::Due(code) = self.close {
+                self.control = (frames::close(code), 0);
+                self.close = Close::Sent;
+            } else {
+                self.control = (Vec::new(), 0);
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the beginning of `payload`, in a frame of its own or in the one that has begun; how
+    /// much of it.
+    fn poll_data<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        payload: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.is_in_frame() {
+            let (header, length) = frames::binary_header(payload.len());
+            (self.header, self.header_left, self.payload_left) =
+                (header, (0, length), payload.len());
+        }
+        loop {
+            let (begin, end) = self.header_left;
+            let header = &self.header[begin..end];
+            let payload = &payload[..payload.len().min(self.payload_left)];
+            let slices = [IoSlice::new(header), IoSlice::new(payload)];
+            let stream = Pin::new(&mut *stream);
+            let wrote = match header.is_empty() {
+                true => ready!(stream.poll_write(cx, payload)),
+                false => ready!(stream.poll_write_vectored(cx, &slices)),
+            }
+            .and_then(not_zero)?;
+            let of_header = wrote.min(header.len());
+            self.header_left.0 += of_header;
+            self.payload_left -= wrote - of_header;
+            if wrote > of_header {
+                return Poll::Ready(Ok(wrote - of_header));
+            }
+        }
+    }
+}
+
+fn not_zero(written: usize) -> io::Result<usize> {
+    match written {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
+    }
+}
+
+impl<S: Transport> AsyncRead for WebSocket<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.answer(cx)?;
+        for _ in 0..READS_PER_POLL {
+            match this.end {
+                _ if buf.remaining() == 0 => return Poll::Ready(Ok(())),
+                None => {}
+                Some(_) if this.is_over => return this.poll_rest(cx, buf),
+                Some(End::Closed(_)) => {
+                    this.is_over = true;
+                    return Poll::Ready(Ok(()));
+                }
+                Some(End::Failed(code)) => {
+                    this.is_over = true;
+                    let error = FrameError(code.into());
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+                }
+            }
+            let start = buf.filled().len();
+            ready!(this.poll_frames(cx, buf))?;
+            if buf.filled().len() == start {
+                return Poll::Ready(Ok(())); // closed without a close frame
+            }
+            let found = this.incoming.deframe(&mut buf.filled_mut()[start..]);
+            let data_bytes = found.data_bytes;
+            buf.set_filled(start + data_bytes);
+            this.take_note(found);
+            this.answer(cx)?;
+            if data_bytes > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A client does not keep to the protocol.
+#[derive(Debug, thiserror::Error)]
+#[error("a frame that a client of MQTT must not send, answered with close code {0}")]
+struct FrameError(u16);
+
+impl<S: Transport> AsyncWrite for WebSocket<S> {
+    /// Everything is written in binary frames. [MQTT-6.0.0-1]
+    ///
+    /// Whoever calls goes on with the rest of `buf` before anything else; more may stand behind it.
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.sending.poll_control(&mut this.stream, cx))?;
+        if buf.is_empty() || (this.sending.close != Close::Open && !this.sending.is_in_frame()) {
+            return Poll::Ready(Ok(buf.len())); // Behind a close frame nobody reads.
+        }
+        this.sending.poll_data(&mut this.stream, cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_all_flushed(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.sending.close_with(CloseCode::Normal);
+        ready!(this.poll_all_flushed(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: Transport> Transport for WebSocket<S> {
+    fn leave_reactor(&mut self) -> io::Result<()> {
+        self.stream.leave_reactor()
+    }
+
+    fn join_reactor(&mut self) -> io::Result<()> {
+        self.stream.join_reactor()
+    }
+}

@@ -1,0 +1,294 @@
+//! The HTTP request that turns a connection into a WebSocket (RFC 6455, section 4), and its answer.
+//!
+//! Whether a request is accepted is decided in one place, whoever has parsed it: the listeners of
+//! the broker or the HTTP server of a host. Knows no MQTT but the name of its subprotocol.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::WebSocket;
+use crate::{actors::Transport, metrics::ConnectRefusal};
+
+/// A request is no longer than this, and has no more headers: a browser's has half of it.
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
+const HEADERS_MAX: usize = 64;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 1024;
+
+/// What a server adds to the client's key before it hashes it. (RFC 6455, 1.3)
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The subprotocols, the preferred one first. [MQTT-6.0.0-3] The second is the older name of MQTT
+/// 3.1, which has no such clause; a client that offers that alone is answered with it.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// Where MQTT over WebSocket is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocketOptions {
+    /// The path of the URL, `/mqtt` by default.
+    pub path: String,
+    /// The web pages that may connect, as the `Origin` header has them: `https://example.org`.
+    /// Empty for all. It restrains browsers, which say truthfully whose page they show; a client
+    /// that sends no `Origin` is no browser and is not affected.
+    pub origins: Vec<String>,
+}
+
+impl Default for WebSocketOptions {
+    fn default() -> Self {
+        Self { path: "/mqtt".into(), origins: Vec::new() }
+    }
+}
+
+impl From<&str> for WebSocketOptions {
+    /// At this path, for pages from everywhere.
+    fn from(path: &str) -> Self {
+        Self { path: path.into(), origins: Vec::new() }
+    }
+}
+
+/// What the head of an HTTP request says.
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) is_http_1_1: bool,
+    pub(crate) headers: Vec<(&'a str, &'a [u8])>,
+}
+
+/// What an accepted request is answered with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// `Sec-WebSocket-Accept`
+    pub(crate) key: String,
+    /// `Sec-WebSocket-Protocol`
+    pub(crate) subprotocol: &'static str,
+}
+
+/// Why a request does not become a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("There is nothing at this path.")]
+    NotFound,
+    #[error("MQTT over WebSocket begins with GET.")]
+    MethodNotAllowed,
+    #[error("MQTT over WebSocket is spoken here: the request must ask for Upgrade: websocket.")]
+    UpgradeRequired,
+    #[error("The version of WebSocket must be 13.")]
+    UnsupportedVersion,
+    #[error("Sec-WebSocket-Key must be 16 bytes in Base64, once.")]
+    InvalidKey,
+    #[error("The client must offer the subprotocol mqtt in Sec-WebSocket-Protocol.")]
+    SubprotocolRequired,
+    #[error("Pages of this origin may not connect; see websocket_origins.")]
+    ForbiddenOrigin,
+    #[error("This is no HTTP/1.1 request.")]
+    Malformed,
+    #[error("The head of the request is too long.")]
+    TooLong,
+    #[error("The broker takes no more connections now.")]
+    Unavailable,
+}
+
+#[derive(Serialize)]
+struct Body {
+    success: bool,
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    /// HTTP status, and the name of the mistake.
+    pub(crate) const fn status(self) -> (u16, &'static str) {
+        match self {
+            Self::NotFound => (404, "not_found"),
+            Self::MethodNotAllowed => (405, "method_not_allowed"),
+            Self::UpgradeRequired => (426, "upgrade_required"),
+            Self::UnsupportedVersion => (426, "unsupported_websocket_version"),
+            Self::InvalidKey => (400, "invalid_websocket_key"),
+            Self::SubprotocolRequired => (400, "subprotocol_required"),
+            Self::ForbiddenOrigin => (403, "forbidden_origin"),
+            Self::Malformed => (400, "malformed_request"),
+            Self::TooLong => (431, "request_too_long"),
+            Self::Unavailable => (503, "unavailable"),
+        }
+    }
+
+    /// A header that the status asks for.
+    pub(crate) const fn header(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::MethodNotAllowed => Some(("Allow", "GET")),
+            Self::UpgradeRequired => Some(("Upgrade", "websocket")),
+            Self::UnsupportedVersion => Some(("Sec-WebSocket-Version", "13")),
+            Self::Unavailable => Some(("Retry-After", "1")),
+            Self::NotFound
+            | Self::InvalidKey
+            | Self::SubprotocolRequired
+            | Self::ForbiddenOrigin
+            | Self::Malformed
+            | Self::TooLong => None,
+        }
+    }
+
+    /// What it says, in the form of the REST calls.
+    pub(crate) fn body(self) -> String {
+        let body = Body { success: false, code: self.status().1, message: self.to_string() };
+        serde_json::to_string(&body).expect("texts and a truth value are JSON")
+    }
+
+    fn answer(self) -> String {
+        let (status, _) = self.status();
+        let header = self.header().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let (header, body) = (header.unwrap_or_default(), self.body());
+        // The reason phrase is for nobody. (RFC 9112, 4)
+        format!(
+            "HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             {header}Connection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+impl Accepted {
+    fn answer(&self) -> String {
+        let Self { key, subprotocol } = self;
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {key}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+        )
+    }
+}
+
+impl Request<'_> {
+    /// Decides about a request whose path is right.
+    pub(crate) fn decide(&self, origins: &[String]) -> Result<Accepted, Refusal> {
+        if self.method != "GET" {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        if !self.is_http_1_1 {
+            return Err(Refusal::Malformed);
+        }
+        let says = |name, wanted: &str| self.items(name).any(|s| s.eq_ignore_ascii_case(wanted));
+        if !says("upgrade", "websocket") || !says("connection", "upgrade") {
+            return Err(Refusal::UpgradeRequired);
+        }
+        if !self.items("sec-websocket-version").eq(["13"]) {
+            return Err(Refusal::UnsupportedVersion);
+        }
+        if !self.is_from(origins) {
+            return Err(Refusal::ForbiddenOrigin);
+        }
+        let key = self.key().ok_or(Refusal::InvalidKey)?;
+        let subprotocol = SUBPROTOCOLS
+            .into_iter()
+            .find(|known| self.items("sec-websocket-protocol").any(|offered| offered == *known))
+            .ok_or(Refusal::SubprotocolRequired)?; // [MQTT-6.0.0-3]
+        Ok(Accepted { key: accept_key(key), subprotocol }) // [MQTT-6.0.0-4]
+    }
+
+    fn is_from(&self, origins: &[String]) -> bool {
+        origins.is_empty()
+            || self
+                .values("origin")
+                .all(|origin| origins.iter().any(|known| origin == known.as_bytes()))
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        let mut keys = self.values("sec-websocket-key");
+        let (key, None) = (keys.next()?, keys.next()) else {
+            return None;
+        };
+        STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16).then_some(key)
+    }
+
+    fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]> {
+        let headers = self.headers.iter();
+        headers.filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    }
+
+    /// The values of a header that is a list, over several headers perhaps.
+    fn items<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+        let values = self.values(name).filter_map(|value| str::from_utf8(value).ok());
+        values.flat_map(|value| value.split(',')).map(str::trim)
+    }
+}
+
+/// What shows the client that its request was understood. (RFC 6455, 4.2.2)
+fn accept_key(key: &[u8]) -> String {
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, KEY_SUFFIX].concat()))
+}
+
+/// Reads the request on a connection of the broker's own and answers it.
+///
+/// # Errors
+/// If the request is refused, which it has been told then, or the connection is lost.
+pub(crate) async fn accept<S: Transport>(
+    mut stream: S,
+    options: &WebSocketOptions,
+) -> Result<WebSocket<S>, ConnectRefusal> {
+    let mut bytes = Vec::new();
+    let outcome = match read_head(&mut stream, &mut bytes).await? {
+        Ok(length) => decide(&bytes[..length], options).map(|accepted| (accepted, length)),
+        Err(refusal) => Err(refusal),
+    };
+    let answer = match &outcome {
+        Ok((accepted, _)) => accepted.answer(),
+        Err(refusal) => refusal.answer(),
+    };
+    let written = stream.write_all(answer.as_bytes()).await;
+    let flushed = stream.flush().await;
+    match outcome {
+        Ok((_, length)) => {
+            written.and(flushed).map_err(|_| ConnectRefusal::Closed)?;
+            Ok(WebSocket::new(stream, bytes.split_off(length)))
+        }
+        Err(refusal) => {
+            tracing::debug!(%refusal, "request for a WebSocket refused");
+            drop(stream.shutdown().await);
+            Err(ConnectRefusal::WebSocket)
+        }
+    }
+}
+
+/// Reads up to the empty line; the length of the head.
+async fn read_head<S: Transport>(
+    stream: &mut S,
+    bytes: &mut Vec<u8>,
+) -> Result<Result<usize, Refusal>, ConnectRefusal> {
+    const END: &[u8] = b"\r\n\r\n";
+    loop {
+        let seen = bytes.len().saturating_sub(END.len() - 1);
+        bytes.reserve(READ_BYTES);
+        let read = stream.read_buf(bytes).await.map_err(|_| ConnectRefusal::Closed)?;
+        if let Some(end) = bytes[seen..].windows(END.len()).position(|window| window == END) {
+            return Ok(Ok(seen + end + END.len()));
+        }
+        if bytes.len() >= REQUEST_BYTES_MAX {
+            return Ok(Err(Refusal::TooLong));
+        }
+        if read == 0 {
+            return Err(ConnectRefusal::Closed);
+        }
+    }
+}
+
+fn decide(head: &[u8], options: &WebSocketOptions) -> Result<Accepted, Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(head) {
+        Ok(status) if status.is_complete() => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLong),
+        Ok(_) | Err(_) => return Err(Refusal::Malformed),
+    }
+    let (path, _query) =
+        parsed.path.map_or(("", ""), |target| target.split_once('?').unwrap_or((target, "")));
+    if path != options.path {
+        return Err(Refusal::NotFound);
+    }
+    let request = Request {
+        method: parsed.method.unwrap_or_default(),
+        is_http_1_1: parsed.version == Some(1),
+        headers: parsed.headers.iter().map(|header| (header.name, header.value)).collect(),
+    };
+    request.decide(&options.origins)
+}

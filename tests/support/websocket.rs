@@ -1,0 +1,103 @@
+//! A WebSocket client as a byte stream: what is written goes out as binary frames, what comes in
+//! such frames is read.
+//!
+//! Knows tokio-tungstenite; does not know MQTT but the name of its subprotocol.
+
+use std::{
+    io::{Error, ErrorKind},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{Sink as _, Stream as _};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{
+        Bytes, Message,
+        client::IntoClientRequest as _,
+        handshake::client::{Request, Response},
+        http::HeaderValue,
+    },
+};
+
+/// The request for MQTT over WebSocket.
+pub(crate) fn request(subprotocol: Option<&str>) -> Request {
+    let mut request = "ws://localhost/mqtt".into_client_request().unwrap();
+    if let Some(name) = subprotocol {
+        let value = HeaderValue::from_str(name).unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", value);
+    }
+    request
+}
+
+/// A WebSocket on `stream`, and how the request for it was answered.
+pub(crate) async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+) -> (WebSocketStream<S>, Response) {
+    client_async(request(Some("mqtt")), stream).await.unwrap()
+}
+
+/// The bytes in binary frames.
+pub(crate) struct Binary<S> {
+    socket: WebSocketStream<S>,
+    rest: Bytes,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Binary<S> {
+    pub(crate) async fn over(stream: S) -> Self {
+        Self::on(websocket(stream).await.0)
+    }
+
+    pub(crate) fn on(socket: WebSocketStream<S>) -> Self {
+        Self { socket, rest: Bytes::new() }
+    }
+}
+
+fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::BrokenPipe, error)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Binary<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        while self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+                Some(Ok(Message::Binary(data))) => self.rest = data,
+                Some(Ok(Message::Text(text))) => panic!("a text frame: {text}"),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Binary<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let mut socket = Pin::new(&mut self.socket);
+        ready!(socket.as_mut().poll_ready(cx)).map_err(broken)?;
+        let message = Message::Binary(Bytes::copy_from_slice(buf));
+        socket.as_mut().start_send(message).map_err(broken)?;
+        // What does not leave at once leaves with the next read or write.
+        let _ = socket.poll_flush(cx).map_err(broken)?;
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(broken)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_close(cx).map_err(broken)
+    }
+}

@@ -1,0 +1,88 @@
+//! One table of dialogues over every transport: whatever carries the packets, the session behind
+//! it is the same. And what each transport has of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
+
+#[expect(dead_code, reason = "the dialogues on virtual time use the rest")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+#[expect(dead_code, reason = "one server certificate is enough here")]
+#[path = "../support/pki.rs"]
+mod pki;
+
+#[path = "../support/websocket.rs"]
+mod websocket_client;
+
+mod dialogues;
+mod hosted;
+mod ipv6;
+mod proxy;
+mod unix;
+mod upgrade;
+mod ways;
+
+/// A test for each dialogue and way.
+macro_rules! table {
+    ($($dialogue:ident),* $(,)?) => { $(
+        mod $dialogue {
+            use crate::{dialogues, ways::Way};
+
+            #[actix_rt::test]
+            async fn over_tcp() {
+                dialogues::$dialogue(Way::Tcp).await;
+            }
+
+            #[actix_rt::test]
+            async fn over_tls() {
+                dialogues::$dialogue(Way::Tls).await;
+            }
+
+            #[actix_rt::test]
+            async fn over_websocket() {
+                dialogues::$dialogue(Way::WebSocket).await;
+            }
+
+            #[actix_rt::test]
+            async fn over_secure_websocket() {
+                dialogues::$dialogue(Way::SecureWebSocket).await;
+            }
+
+            #[actix_rt::test]
+            async fn over_a_websocket_of_a_host() {
+                dialogues::$dialogue(Way::Hosted).await;
+            }
+
+            #[actix_rt::test]
+            async fn over_a_unix_socket() {
+                dialogues::$dialogue(Way::Unix).await;
+            }
+
+            #[actix_rt::test]
+            async fn over_ipv6() {
+                dialogues::$dialogue(Way::Ipv6).await;
+            }
+
+            #[actix_rt::test]
+            async fn behind_a_proxy() {
+                dialogues::$dialogue(Way::Proxied).await;
+            }
+
+            #[actix_rt::test]
+            async fn over_secure_websocket_behind_a_proxy() {
+                dialogues::$dialogue(Way::ProxiedSecureWebSocket).await;
+            }
+        }
+    )* };
+}
+
+table! {
+    messages_of_every_quality_of_service_go_both_ways,
+    a_retained_message_waits_for_its_subscriber,
+    the_will_of_a_client_that_is_cut_off_is_published,
+    a_session_moves_between_transports,
+    packets_arrive_in_pieces_and_in_heaps,
+    a_packet_of_a_megabyte_goes_both_ways,
+    a_client_that_does_not_read_harms_nobody_and_misses_nothing,
+    a_broker_that_shuts_down_says_so,
+}
