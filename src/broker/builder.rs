@@ -20,6 +20,7 @@ use crate::{
     hooks::{Hooks, NoHooks},
     limits::Limits,
     metrics::Metrics,
+    mqtt::{TopicError, validate_topic},
     net::{Admission, ListenerParts, accept_loop, bind},
     router::Host,
     store::{MemoryStore, Store, StoreError},
@@ -29,6 +30,7 @@ use crate::{
 #[must_use]
 pub struct Builder {
     node: Arc<str>,
+    response_topic_prefix: Box<str>,
     listeners: Vec<(String, Option<Arc<rustls::ServerConfig>>)>,
     shards: usize,
     on_current_arbiter: bool,
@@ -60,6 +62,9 @@ pub enum StartError {
         /// What was wrong.
         source: io::Error,
     },
+    /// A prefix that is no beginning of a topic.
+    #[error("response_topic_prefix is not usable: {0}; write one like \"responses/\"")]
+    ResponseTopicPrefix(TopicError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -74,6 +79,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             node: "hearthmq".into(),
+            response_topic_prefix: "".into(),
             listeners: Vec::new(),
             shards: 0,
             on_current_arbiter: false,
@@ -90,6 +96,15 @@ impl Builder {
     /// The broker's name in events.
     pub fn node(mut self, name: &str) -> Self {
         self.node = name.into();
+        self
+    }
+
+    /// What Response Topics are to begin with: an MQTT 5.0 client that asks for Response Information
+    /// is given this, its client identifier and a slash. Without a prefix, the default, it is given
+    /// none; neither is a client whose identifier is no level of a topic. What the client may do
+    /// there is the authorizer's to say.
+    pub fn response_topic_prefix(mut self, prefix: &str) -> Self {
+        self.response_topic_prefix = prefix.into();
         self
     }
 
@@ -156,6 +171,9 @@ impl Builder {
         if actix_rt::System::try_current().is_none() {
             return Err(StartError::NoSystem);
         }
+        if !self.response_topic_prefix.is_empty() {
+            validate_topic(&self.response_topic_prefix).map_err(StartError::ResponseTopicPrefix)?;
+        }
         let shards = self.shards_wanted();
         let metrics = Arc::new(Metrics::new(shards));
         let listeners = self
@@ -167,6 +185,7 @@ impl Builder {
         let admission = Arc::new(Admission::new(&self.limits));
         let core = Arc::new(Core::new(CoreParts {
             node: self.node,
+            response_topic_prefix: self.response_topic_prefix,
             limits: self.limits,
             authenticator: self.authenticator,
             authorizer: self.authorizer,

@@ -90,11 +90,17 @@ pub struct MqttConfig {
     pub tcp: Vec<SocketAddr>,
     /// Addresses for MQTT over TLS.
     pub tls: Vec<SocketAddr>,
+    /// What the Response Topics of MQTT 5 clients are to begin with; empty = they are told nothing.
+    pub response_topic_prefix: String,
 }
 
 impl Default for MqttConfig {
     fn default() -> Self {
-        Self { tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))], tls: Vec::new() }
+        Self {
+            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            tls: Vec::new(),
+            response_topic_prefix: String::new(),
+        }
     }
 }
 
