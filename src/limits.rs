@@ -28,6 +28,9 @@ pub struct Limits {
     pub topic_bytes_max: u16,
     /// Levels of a Topic Name or Topic Filter.
     pub topic_levels_max: u16,
+    /// Characters of the client identifier of an MQTT 3.1 client. That specification says 23, which
+    /// few ever kept.
+    pub client_id_v3_1_chars_max: u16,
     /// Subscriptions of one client.
     pub subscriptions_per_client_max: u32,
     /// QoS 1 and 2 messages that a client may have sent and that are not acknowledged yet;
@@ -73,6 +76,7 @@ impl Default for Limits {
             packet_bytes_max: 1_048_576,
             topic_bytes_max: 4_096,
             topic_levels_max: 128,
+            client_id_v3_1_chars_max: 65_535,
             subscriptions_per_client_max: 1_000,
             receive_maximum: 1_000,
             in_flight_max: 256,

@@ -30,6 +30,8 @@ use crate::{
 /// What a broker is made of before its shards start.
 pub(crate) struct CoreParts {
     pub(crate) node: Arc<str>,
+    /// Response Information is this and the client identifier; empty for none.
+    pub(crate) response_topic_prefix: Box<str>,
     pub(crate) limits: Limits,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
@@ -41,6 +43,7 @@ pub(crate) struct CoreParts {
 /// Shared by all shards, listeners and handles of one broker.
 pub(crate) struct Core {
     pub(crate) node: Arc<str>,
+    response_topic_prefix: Box<str>,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) index: Index,
@@ -83,6 +86,7 @@ impl Core {
             homes: RandomState::default(),
             shards: OnceLock::new(),
             node: parts.node,
+            response_topic_prefix: parts.response_topic_prefix,
             limits: parts.limits,
             authenticator: parts.authenticator,
             authorizer: parts.authorizer,
@@ -153,6 +157,14 @@ impl Core {
                 QueueFull::DropNewest => WhenFull::DropNewest,
             },
         }
+    }
+
+    /// Response Information for a client: what its Response Topics are to begin with. None for an
+    /// identifier that would make something else of it: a wildcard, or another client's level.
+    pub(crate) fn response_information(&self, client_id: &str) -> Option<String> {
+        let is_level = !client_id.contains(['+', '#', '/']);
+        let prefix = &self.response_topic_prefix;
+        (is_level && !prefix.is_empty()).then(|| format!("{prefix}{client_id}/"))
     }
 
     /// Where a client identifier lives: always the same shard while the broker runs.

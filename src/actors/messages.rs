@@ -133,6 +133,8 @@ pub(crate) struct AcceptedConnect {
     pub(crate) maximum_packet_size: u32,
     pub(crate) topic_alias_maximum: u16,
     pub(crate) problem_information: bool,
+    /// Request Response Information.
+    pub(crate) wants_response_information: bool,
     pub(crate) identity: Identity,
     pub(crate) peer: SocketAddr,
 }

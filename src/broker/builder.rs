@@ -20,6 +20,7 @@ use crate::{
     hooks::{Hooks, NoHooks},
     limits::Limits,
     metrics::Metrics,
+    mqtt::{TopicError, validate_topic},
     net::{
         Admission, BindError, Bound, Listener, ListenerParts, WebSocketOptions, accept_loop, bind,
     },
@@ -31,6 +32,7 @@ use crate::{
 #[must_use]
 pub struct Builder {
     node: Arc<str>,
+    response_topic_prefix: Box<str>,
     listeners: Vec<Listener>,
     shards: usize,
     on_current_arbiter: bool,
@@ -62,6 +64,9 @@ pub enum StartError {
         /// What was wrong.
         source: io::Error,
     },
+    /// A prefix that is no beginning of a topic.
+    #[error("response_topic_prefix is not usable: {0}; write one like \"responses/\"")]
+    ResponseTopicPrefix(TopicError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -76,6 +81,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             node: "hearthmq".into(),
+            response_topic_prefix: "".into(),
             listeners: Vec::new(),
             shards: 0,
             on_current_arbiter: false,
@@ -92,6 +98,15 @@ impl Builder {
     /// The broker's name in events.
     pub fn node(mut self, name: &str) -> Self {
         self.node = name.into();
+        self
+    }
+
+    /// What Response Topics are to begin with: an MQTT 5.0 client that asks for Response Information
+    /// is given this, its client identifier and a slash. Without a prefix, the default, it is given
+    /// none; neither is a client whose identifier is no level of a topic. What the client may do
+    /// there is the authorizer's to say.
+    pub fn response_topic_prefix(mut self, prefix: &str) -> Self {
+        self.response_topic_prefix = prefix.into();
         self
     }
 
@@ -181,6 +196,9 @@ impl Builder {
         if actix_rt::System::try_current().is_none() {
             return Err(StartError::NoSystem);
         }
+        if !self.response_topic_prefix.is_empty() {
+            validate_topic(&self.response_topic_prefix).map_err(StartError::ResponseTopicPrefix)?;
+        }
         let shards = self.shards_wanted();
         let metrics = Arc::new(Metrics::new(shards));
         let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
@@ -188,6 +206,7 @@ impl Builder {
         let admission = Arc::new(Admission::new(&self.limits));
         let core = Arc::new(Core::new(CoreParts {
             node: self.node,
+            response_topic_prefix: self.response_topic_prefix,
             limits: self.limits,
             authenticator: self.authenticator,
             authorizer: self.authorizer,

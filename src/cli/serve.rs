@@ -100,6 +100,7 @@ impl Serving {
         let mut builder = Broker::builder()
             .node(&config.node)
             .shards(config.shards.into())
+            .response_topic_prefix(&config.mqtt.response_topic_prefix)
             .limits(config.limits.clone())
             .authenticator(Arc::clone(authenticator))
             .authorizer(Arc::clone(policy))

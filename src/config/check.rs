@@ -54,6 +54,14 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     check_listeners(config)?;
     check_tls(config)?;
     check_queues(config)?;
+    let prefix = &config.mqtt.response_topic_prefix;
+    if prefix.contains(['+', '#', '\0']) {
+        return Err(Problem::new(
+            &["mqtt.response_topic_prefix"],
+            format!("mqtt.response_topic_prefix = {prefix:?} is no beginning of a topic"),
+            "write one without + and #, for example \"responses/\"",
+        ));
+    }
     EnvFilter::try_new(&config.log.filter).map(drop).map_err(|_| {
         Problem::new(
             &["log.filter"],

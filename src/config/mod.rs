@@ -106,6 +106,8 @@ pub struct MqttConfig {
     pub proxy_protocol: Vec<SocketAddr>,
     /// Networks of the balancers that may send a PROXY header; empty = all.
     pub proxy_trusted: Vec<Network>,
+    /// What the Response Topics of MQTT 5 clients are to begin with; empty = they are told nothing.
+    pub response_topic_prefix: String,
 }
 
 impl MqttConfig {
@@ -129,6 +131,7 @@ impl Default for MqttConfig {
             unix_mode: "660".to_owned(),
             proxy_protocol: Vec::new(),
             proxy_trusted: Vec::new(),
+            response_topic_prefix: String::new(),
         }
     }
 }

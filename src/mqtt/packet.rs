@@ -277,7 +277,8 @@ pub struct SubAck<'a> {
     /// Empty before MQTT 5.0.
     pub properties: AckProperties<'a>,
     /// One for each Topic Filter, in their order. Failures are 0x80 to MQTT 3.1.1 clients, and
-    /// to MQTT 3.1 clients, whose specification knows no failure, QoS 0.
+    /// to MQTT 3.1 clients, whose specification knows no failure, QoS 0 (the broker grants them
+    /// what they asked for instead).
     pub reasons: Vec<ReasonCode>,
 }
 

@@ -176,7 +176,7 @@ async fn accept(
         return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
     }
     let is_assigned = connect.client_id.is_empty();
-    let client_id = client_id(&connect)?;
+    let client_id = client_id(&connect, core)?;
     if connect.properties.authentication_method.is_some() {
         return Err(Refusal::with(
             version,
@@ -215,6 +215,8 @@ async fn accept(
         maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
         topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),
         problem_information: connect.properties.request_problem_information.unwrap_or(true),
+        // [MQTT-3.1.2-28]
+        wants_response_information: connect.properties.request_response_information == Some(true),
         identity,
         client_id,
         peer,
@@ -222,22 +224,24 @@ async fn accept(
 }
 
 /// The client's own identifier, or one that is made for it where its version allows that.
-fn client_id(connect: &Connect<'_>) -> Result<Arc<str>, Refusal> {
-    if !connect.client_id.is_empty() {
-        return Ok(connect.client_id.into());
-    }
-    let needs_name = match connect.version {
-        ProtocolVersion::V3_1 => true,
-        // A session that is to last. [MQTT-3.1.3-8] of 3.1.1
-        ProtocolVersion::V3_1_1 => !connect.clean_start,
-        ProtocolVersion::V5 => false,
+fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
+    let is_empty = connect.client_id.is_empty();
+    let is_acceptable = match connect.version {
+        // 1 to 23 characters, of which many clients have more.
+        ProtocolVersion::V3_1 => {
+            let max = usize::from(core.limits.client_id_v3_1_chars_max);
+            !is_empty && connect.client_id.chars().nth(max).is_none()
+        }
+        // Not for a session that is to last. [MQTT-3.1.3-8] of 3.1.1
+        ProtocolVersion::V3_1_1 => !is_empty || connect.clean_start,
+        ProtocolVersion::V5 => true,
     };
-    if needs_name {
+    if !is_acceptable {
         let reason = ReasonCode::ClientIdentifierNotValid;
         let counted_as = ConnectRefusal::ClientIdentifier;
         return Err(Refusal::with(connect.version, reason, counted_as));
     }
-    Ok(assigned_client_id().into())
+    Ok(if is_empty { assigned_client_id().into() } else { connect.client_id.into() })
 }
 
 async fn authenticate(

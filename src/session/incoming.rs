@@ -126,7 +126,8 @@ impl Session {
         let (Some(link), Some(id)) = (self.link.as_deref_mut(), packet_id) else {
             return;
         };
-        let ack = Ack::with_reason(id, reason);
+        let ack =
+            Ack { packet_id: id, reason, properties: link.reason_string(why_refused(reason)) };
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => link.send(&Packet::PubAck(ack)), // [MQTT-4.3.2-4]
@@ -179,6 +180,12 @@ impl Session {
             link.send(&Packet::PubComp(Ack::with_reason(id, reason))); // [MQTT-4.3.3-11]
         }
     }
+}
+
+/// Why a message was not accepted, where the code alone does not say enough.
+fn why_refused(reason: ReasonCode) -> Option<&'static str> {
+    (reason == ReasonCode::QuotaExceeded)
+        .then_some("delivered but not retained: the limit on retained messages is reached")
 }
 
 /// The Topic Name of a PUBLISH, section 3.3.2.3.4.

@@ -5,8 +5,8 @@ use super::{
     alias::{AliasesIn, AliasesOut},
 };
 use crate::mqtt::{
-    Disconnect, DisconnectProperties, Packet, ProtocolVersion, Publication, PublishAs, ReasonCode,
-    encode_publish, encode_within,
+    AckProperties, Disconnect, DisconnectProperties, Packet, ProtocolVersion, Publication,
+    PublishAs, ReasonCode, encode_publish, encode_within,
 };
 
 /// What CONNECT and the broker's limits settled for a connection.
@@ -189,7 +189,7 @@ impl Link {
     }
 
     /// The same; whether it was sent.
-    fn try_send(&mut self, packet: &Packet<'_>) -> bool {
+    pub fn try_send(&mut self, packet: &Packet<'_>) -> bool {
         self.reclaim();
         let sent = encode_within(
             packet,
@@ -199,6 +199,13 @@ impl Link {
         );
         debug_assert!(sent.is_ok(), "the broker's own packets can be said");
         sent == Ok(true)
+    }
+
+    /// Reason String, for a client that wants one. [MQTT-3.1.2-29]
+    #[must_use]
+    pub const fn reason_string<'a>(&self, why: Option<&'a str>) -> AckProperties<'a> {
+        let reason_string = if self.settings.problem_information { why } else { None };
+        AckProperties { reason_string, ..AckProperties::NONE }
     }
 
     /// Sends DISCONNECT where the version has one. [MQTT-3.14.0-1]

@@ -33,7 +33,7 @@ async fn one_subscription_too_many_is_refused_and_the_others_stay() {
     let broker = world_within(|limits| limits.subscriptions_per_client_max = 2).await;
     let mut bystander = bystander(&broker).await;
     for version in VERSIONS {
-        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_terse(version, "c")).await;
         client.subscribe("a", QOS_0).await;
         let filters = vec![filter("b", QOS_1), filter("c", QOS_1), filter("a", QOS_2)];
         client.send(subscribe(1, filters)).await;
@@ -176,7 +176,7 @@ async fn messages_in_flight_are_bounded() {
 #[actix_rt::test]
 async fn retained_messages_are_bounded_in_number() {
     let broker = world_within(|limits| limits.retained_messages_max = 2).await;
-    let mut client = Client::connected(&broker, connect("c")).await;
+    let mut client = Client::connected(&broker, connect_terse(V5, "c")).await;
     for (packet_id, topic, payload, reason) in [
         (1, "a", "x", ReasonCode::NoMatchingSubscribers),
         (2, "b", "x", ReasonCode::NoMatchingSubscribers),
@@ -200,7 +200,7 @@ async fn retained_messages_are_bounded_in_number() {
 async fn retained_messages_are_bounded_in_bytes_of_messages_and_of_topic_levels() {
     // A level that no other message has counts 256 bytes and its text.
     let broker = world_within(|limits| limits.retained_bytes_max = 257 + 100).await;
-    let mut client = Client::connected(&broker, connect("c")).await;
+    let mut client = Client::connected(&broker, connect_terse(V5, "c")).await;
     let large = "x".repeat(60);
     client.publish(retained(publish_1(1, "a", &large))).await;
     client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;

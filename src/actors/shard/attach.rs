@@ -100,8 +100,19 @@ impl Shard {
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
         let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
-        let packet = conn_ack(&connect, &settings, limits, expiry_secs, prepared.session_present);
-        link.send(&Packet::ConnAck(Box::new(packet)));
+        let mut packet =
+            conn_ack(&connect, &settings, limits, expiry_secs, prepared.session_present);
+        let response_information = Some(&connect.client_id)
+            .filter(|_| connect.wants_response_information) // [MQTT-3.1.2-28]
+            .and_then(|client_id| self.core.response_information(client_id));
+        packet.properties.response_information = response_information.as_deref();
+        let mut packet = Packet::ConnAck(Box::new(packet));
+        if !link.try_send(&packet)
+            && let Packet::ConnAck(ack) = &mut packet
+        {
+            ack.properties.response_information = None; // The one that can be done without.
+            link.send(&packet);
+        }
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };

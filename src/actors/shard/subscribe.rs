@@ -38,9 +38,16 @@ impl Shard {
             reasons.push(reason);
         }
         if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
+            let first_refusal = reasons.iter().find_map(|reason| why_refused(*reason));
+            if link.version() == ProtocolVersion::V3_1 {
+                // No code says no there; a client would take 0x80 for an error of ours. Like other
+                // brokers we answer as if it were granted, and send nothing.
+                let asked = subscribe.filters.iter().map(|asked| granted_code(asked.options.qos));
+                reasons = asked.collect();
+            }
             link.send(&Packet::SubAck(SubAck {
                 packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
-                properties: AckProperties::NONE,
+                properties: link.reason_string(first_refusal),
                 reasons, // [MQTT-3.8.4-6] [MQTT-3.9.3-1]
             }));
         }
@@ -101,12 +108,7 @@ impl Shard {
         if let Some(found) = self.slots.get_mut(slot as usize) {
             found.session.subscribe(asked.filter, Subscription { options, identifier });
         }
-        let granted = match options.qos {
-            QoS::AtMostOnce => ReasonCode::Success,
-            QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
-            QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
-        };
-        (granted, existed)
+        (granted_code(options.qos), existed)
     }
 
     fn may_subscribe(&self, slot: u32, parts: FilterParts<'_>, qos: QoS) -> Decision {
@@ -210,4 +212,18 @@ impl Shard {
         }
         Ok(())
     }
+}
+
+const fn granted_code(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+/// Why a subscription was not granted, where the code alone does not say enough.
+fn why_refused(reason: ReasonCode) -> Option<&'static str> {
+    (reason == ReasonCode::QuotaExceeded)
+        .then_some("the limit on subscriptions of one client is reached")
 }

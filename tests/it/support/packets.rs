@@ -49,6 +49,15 @@ pub(crate) fn connect_lasting(client_id: &str, version: ProtocolVersion) -> Conn
     connect
 }
 
+/// CONNECT of a client that wants codes and no Reason Strings.
+pub(crate) fn connect_terse(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
+    let mut connect = connect_in(version, client_id);
+    if version == V5 {
+        connect.properties.request_problem_information = Some(false);
+    }
+    connect
+}
+
 pub(crate) fn will<'a>(topic: &'a str, payload: &'a str) -> LastWill<'a> {
     LastWill {
         topic,
