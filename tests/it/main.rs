@@ -10,6 +10,7 @@ mod support;
 
 mod aliases_and_properties;
 mod connecting;
+mod corners;
 mod flow_control;
 mod information;
 mod keep_alive;

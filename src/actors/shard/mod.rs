@@ -136,7 +136,12 @@ impl Shard {
             next_generation: 0,
             last_link: 0,
             version_floor: core.versions.floor(),
-            decode_limits: core.decode_limits(),
+            // Topics are judged once their packet is known, which can then be answered.
+            decode_limits: DecodeLimits {
+                topic_bytes_max: u16::MAX,
+                topic_levels_max: u16::MAX,
+                ..core.decode_limits()
+            },
             queue_limits: core.queue_limits(),
             online: 0,
             is_quiet: false,

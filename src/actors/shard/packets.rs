@@ -3,8 +3,8 @@
 use super::{Departure, Shard};
 use crate::{
     hooks::DisconnectReason,
-    mqtt::{DecodeError, Decoded, Disconnect, Packet, ReasonCode, Timestamp, decode},
-    session::{Request, Violation},
+    mqtt::{DecodeError, Decoded, Disconnect, Packet, Publish, ReasonCode, Timestamp, decode},
+    session::{Link, Request, Violation},
 };
 
 impl Shard {
@@ -48,6 +48,11 @@ impl Shard {
     }
 
     fn handle(&mut self, slot: u32, packet: Packet<'_>, now: Timestamp) -> Result<(), Departure> {
+        if let Packet::Publish(publish) = &packet
+            && self.is_over_limits(publish.topic)
+        {
+            return self.refuse_topic(slot, publish);
+        }
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return Ok(());
         };
@@ -62,6 +67,30 @@ impl Shard {
                 self.handle_unsubscribe(slot, &unsubscribe, now)
             }
             Some(Request::Disconnect(disconnect)) => Err(self.handle_disconnect(slot, &disconnect)),
+        }
+    }
+
+    /// Whether a Topic Name or Topic Filter is longer or deeper than the broker allows. One that has
+    /// fewer bytes than levels are allowed is not counted through.
+    pub(super) fn is_over_limits(&self, topic: &str) -> bool {
+        let limits = &self.core.limits;
+        let levels_max = usize::from(limits.topic_levels_max);
+        topic.len() > usize::from(limits.topic_bytes_max)
+            || topic.len() >= levels_max && topic.split('/').count() > levels_max
+    }
+
+    /// A Topic Name that is well-formed and not accepted: acknowledged so, where the version and the
+    /// QoS have words for it, else the connection ends. [MQTT 5.0, 3.4.2.1] [MQTT 5.0, 3.14.2.1]
+    fn refuse_topic(&mut self, slot: u32, publish: &Publish<'_>) -> Result<(), Departure> {
+        let reason = ReasonCode::TopicNameInvalid;
+        let found = self.slots.get_mut(slot as usize);
+        let is_v5 = |link: &Link| link.version().has_properties();
+        match found.filter(|found| found.session.link().is_some_and(is_v5)) {
+            Some(found) if publish.packet_id.is_some() => {
+                found.session.publish_done(publish.flags.qos, publish.packet_id, reason);
+                Ok(())
+            }
+            _ => Err(violation(Violation { reason, clause: "MQTT 5.0, 4.7.3" })),
         }
     }
 

@@ -86,12 +86,15 @@ impl Shard {
         asked: &SubscribeFilter<'_>,
         identifier: Option<u32>,
     ) -> (ReasonCode, bool) {
-        let Some(found) = self.slots.get_mut(slot as usize) else {
+        let Some(found) = self.slot(slot) else {
             return (ReasonCode::UnspecifiedError, false);
         };
         let Ok(parts) = validate_filter(asked.filter) else {
             return (ReasonCode::TopicFilterInvalid, false);
         };
+        if self.is_over_limits(asked.filter) {
+            return (ReasonCode::TopicFilterInvalid, false);
+        }
         let existed = found.session.is_subscribed(asked.filter);
         let limit = self.core.limits.subscriptions_per_client_max as usize;
         if !existed && found.session.subscriptions_len() >= limit {
