@@ -177,7 +177,7 @@ async fn each_topic_filter_has_its_code_in_its_order() {
     let configured = |builder: hearthmq::broker::Builder| builder.limits(limits);
     let (_broker, address) = broker_with(|builder| configured(builder).authorizer(NoSecrets)).await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = connected(address, connect_terse(version, "c")).await;
         let asked = [("a", QOS_2), ("secret", QOS_1), ("b", QOS_0), ("c", QOS_1), ("d", QOS_1)];
         let filters = asked.iter().map(|(name, qos)| filter(name, *qos)).collect();
         client.send(subscribe(1, filters)).await;

@@ -2,7 +2,7 @@
 
 use hearthmq::{
     auth::{AccessRequest, Action, Authorizer, Decision},
-    mqtt::{Packet, ProtocolVersion, ReasonCode},
+    mqtt::{Packet, ReasonCode},
 };
 
 use super::support::{Client, packets::*, world, world_where, world_within};
@@ -51,7 +51,7 @@ async fn there_is_no_session_present_flag() {
         let mut client = Client::new(&broker, V3_1);
         client.send(Packet::Connect(Box::new(connect_lasting("c", V3_1)))).await;
         // Decoded in the later version, which would know the flag.
-        client.version = ProtocolVersion::V3_1_1;
+        client.version = V3_1_1;
         client.expect(Packet::ConnAck(Box::new(connack(ReasonCode::Success)))).await;
         client.vanish().await;
     }
