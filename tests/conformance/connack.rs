@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use hearthmq::mqtt::{ConnAckProperties, Packet, ReasonCode};
+use hearthmq::mqtt::{ConnAckProperties, Connect, LastWill, Packet, ReasonCode};
 
 use super::{
     sockets::{broker, broker_with, client, connected},
@@ -92,7 +92,7 @@ async fn refusals_have_a_reason_code_of_connack() {
 
 async fn connack_properties(
     address: SocketAddr,
-    connect: hearthmq::mqtt::Connect<'_>,
+    connect: Connect<'_>,
     check: impl FnOnce(&ConnAckProperties<'_>),
 ) {
     let mut client = client(address, V5).await;
@@ -121,7 +121,7 @@ async fn all_of_qos_and_retain_is_supported() {
     .await;
     let mut connect = connect("c");
     let last_will = will("w", "x");
-    connect.will = Some(hearthmq::mqtt::LastWill { qos: QOS_2, retain: true, ..last_will });
+    connect.will = Some(LastWill { qos: QOS_2, retain: true, ..last_will });
     let mut client = connected(address, connect).await;
     for qos in [QOS_0, QOS_1, QOS_2] {
         client.subscribe("t", qos).await;

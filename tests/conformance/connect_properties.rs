@@ -1,5 +1,7 @@
 //! Section 3.1.2.11: what the properties of CONNECT ask of the broker.
 
+use std::collections::HashMap;
+
 use hearthmq::mqtt::{Packet, ReasonCode};
 
 use super::{
@@ -67,7 +69,7 @@ async fn no_topic_alias_exceeds_the_clients_maximum() {
         connect.properties.topic_alias_maximum = maximum;
         let mut client = connected(address, connect).await;
         client.subscribe("t/#", QOS_0).await;
-        let mut topics = std::collections::HashMap::new();
+        let mut topics = HashMap::new();
         for _ in 0..2 {
             for number in 0..50 {
                 let topic = format!("t/{number}");

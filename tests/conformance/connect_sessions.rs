@@ -1,5 +1,7 @@
 //! Section 3.1: what CONNECT does to the session of its client, and Client Identifiers.
 
+use std::net::SocketAddr;
+
 use hearthmq::{
     Broker,
     mqtt::{Packet, ProtocolVersion, ReasonCode},
@@ -22,7 +24,7 @@ pub(crate) async fn lose(broker: &Broker, client: Client, client_id: &str) {
 /// A session with a subscription to `t` that its client has left, by DISCONNECT or not.
 async fn leave_a_session(
     broker: &Broker,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     version: ProtocolVersion,
     by_disconnect: bool,
 ) {

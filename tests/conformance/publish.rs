@@ -3,13 +3,13 @@
 
 use hearthmq::{
     auth::{AccessRequest, Action, Authorizer, Decision},
-    mqtt::{Packet, ReasonCode},
+    mqtt::{Packet, ProtocolVersion, ReasonCode},
 };
 
 use super::{
     connect_sessions::lose,
     sockets::{broker, broker_with, connected},
-    support::packets::*,
+    support::{generous, packets::*},
     wire::*,
 };
 
@@ -219,7 +219,7 @@ async fn a_message_names_the_subscriptions_that_it_comes_for() {
     }
     let identifiers = |packet: Packet<'_>| {
         let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
-        let mut identifiers = publish.properties.subscription_identifiers.clone();
+        let mut identifiers = publish.properties.subscription_identifiers;
         identifiers.sort_unstable();
         identifiers
     };
@@ -252,7 +252,7 @@ async fn a_subscription_identifier_from_a_client_is_a_protocol_error() {
 /// [MQTT-3.3.4-7]: the broker's own Receive Maximum, as CONNACK tells it.
 #[actix_rt::test]
 async fn a_client_that_exceeds_the_receive_maximum_is_disconnected() {
-    let mut limits = super::support::generous();
+    let mut limits = generous();
     limits.receive_maximum = 3;
     let (_broker, address) = broker_with(|builder| builder.limits(limits)).await;
     let mut client = connected(address, connect("c")).await;
@@ -356,6 +356,6 @@ async fn a_publish_without_permission_is_acknowledged_and_not_delivered() {
     subscriber.ping().await;
 }
 
-fn refusal(version: hearthmq::mqtt::ProtocolVersion) -> ReasonCode {
+fn refusal(version: ProtocolVersion) -> ReasonCode {
     if version == V5 { ReasonCode::NotAuthorized } else { ReasonCode::Success }
 }

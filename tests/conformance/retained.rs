@@ -1,6 +1,8 @@
 //! Section 3.3.1.3: RETAIN.
 
-use hearthmq::mqtt::{QoS, ReasonCode, RetainHandling};
+use std::collections::BTreeSet;
+
+use hearthmq::mqtt::{Packet, Publish, QoS, ReasonCode, RetainHandling};
 
 use super::{
     sockets::{broker, connected},
@@ -9,7 +11,7 @@ use super::{
 };
 
 /// Published with this QoS and RETAIN.
-fn retained_at<'a>(qos: QoS, topic: &'a str, payload: &'a str) -> hearthmq::mqtt::Publish<'a> {
+fn retained_at<'a>(qos: QoS, topic: &'a str, payload: &'a str) -> Publish<'a> {
     retained(match qos {
         QoS::AtMostOnce => publish(topic, payload),
         QoS::AtLeastOnce => publish_1(1, topic, payload),
@@ -116,14 +118,12 @@ async fn retain_handling_decides_whether_retained_messages_are_sent() {
             let filters = ["a", "b/#"].map(|asked| handling(filter(asked, QOS_0), handled));
             client.send(subscribe(1, filters.to_vec())).await;
             client.expect(suback(1, &[ReasonCode::Success, ReasonCode::Success])).await;
-            let mut topics = std::collections::BTreeSet::new();
+            let mut topics = BTreeSet::new();
             for _ in 0..if comes { 3 } else { 0 } {
                 topics.insert(
                     client
                         .receive(|packet| {
-                            let hearthmq::mqtt::Packet::Publish(publish) = packet else {
-                                panic!("{packet:?}")
-                            };
+                            let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
                             assert!(publish.flags.retain);
                             publish.topic.to_owned()
                         })

@@ -1,6 +1,8 @@
 //! Sections 3.1.2.5 to 3.1.2.7 and 3.1.3.2 to 3.1.3.4: the Will. What takes time about it, a
 //! delay above all, is in `tests/it/wills.rs`.
 
+use std::net::SocketAddr;
+
 use hearthmq::{
     Broker,
     mqtt::{Connect, LastWill, ProtocolVersion, QoS, ReasonCode, UserPropertiesBuf},
@@ -18,7 +20,7 @@ fn with_will<'a>(version: ProtocolVersion, will: LastWill<'a>) -> Connect<'a> {
 }
 
 /// A broker, and somebody who watches for Wills.
-async fn watched() -> (Broker, std::net::SocketAddr, Client) {
+async fn watched() -> (Broker, SocketAddr, Client) {
     let (broker, address) = broker().await;
     let mut watcher = connected(address, connect("watcher")).await;
     watcher.subscribe("will/#", QOS_2).await;

@@ -43,9 +43,8 @@ impl Wire {
         let mut wire = Self::open(address).await;
         wire.send(connect).await;
         let connack = wire.packet().await;
-        let code = match connack[..] {
-            [0x20, _, _, code, ..] => code,
-            _ => panic!("CONNACK expected, not {connack:02x?}"),
+        let [0x20, _, _, code, ..] = connack[..] else {
+            panic!("CONNACK expected, not {connack:02x?}")
         };
         assert_eq!(code, 0, "{connack:02x?}");
         (wire, connack)
