@@ -263,7 +263,7 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
         ),
         (
             "[mqtt]\nproxy_trusted = [\"10.0.0.1/8\"]",
-            ":2:18: bits are set behind the prefix; `10.0.0.0/8` would be right; see `hearthmq \
+            ":2:17: bits are set behind the prefix; `10.0.0.0/8` would be right; see `hearthmq \
              example-config`",
         ),
     ] {

@@ -51,7 +51,8 @@ fn connect_bytes() -> Bytes {
 
 /// A masked frame, as a client sends it.
 fn frame(opcode: OpCode, is_final: bool, payload: impl Into<Bytes>) -> Message {
-    Message::Frame(Frame::message(payload.into(), opcode, is_final))
+    let header = FrameHeader { opcode, is_final, ..FrameHeader::default() };
+    Message::Frame(Frame::from_payload(header, payload.into()))
 }
 
 /// The next message, which is to be binary.
@@ -81,7 +82,7 @@ async fn expect_close(socket: &mut Socket, code: CloseCode) {
     assert!(socket.next().await.is_none(), "the network connection is closed");
 }
 
-/// [MQTT-6.0.0-1] in 5.0 and in 3.1.1: Control Packets come in binary frames.
+/// [MQTT-6.0.0-1], [MQTT-6.0.0-1] of 3.1.1: Control Packets come in binary frames.
 #[actix_rt::test]
 async fn packets_are_sent_in_binary_frames() {
     let (_broker, address, _) = broker().await;
@@ -91,7 +92,7 @@ async fn packets_are_sent_in_binary_frames() {
     assert_eq!(*binary(&mut socket).await, [0xD0, 0x00]);
 }
 
-/// [MQTT-6.0.0-1] in 5.0 and in 3.1.1: any other data frame closes the network connection. The
+/// [MQTT-6.0.0-1], [MQTT-6.0.0-1] of 3.1.1: any other data frame closes the network connection. The
 /// client has not said goodbye, so its Will is published.
 #[actix_rt::test]
 async fn a_text_frame_closes_the_connection() {
@@ -116,7 +117,7 @@ async fn a_text_frame_closes_the_connection() {
     expect_close(&mut early, CloseCode::Unsupported).await;
 }
 
-/// [MQTT-6.0.0-2] in 5.0 and in 3.1.1: packets are not aligned with frames.
+/// [MQTT-6.0.0-2], [MQTT-6.0.0-2] of 3.1.1: packets are not aligned with frames.
 #[actix_rt::test]
 async fn a_frame_holds_a_part_of_a_packet_or_several_packets() {
     let (_broker, address, _) = broker().await;
@@ -132,7 +133,8 @@ async fn a_frame_holds_a_part_of_a_packet_or_several_packets() {
         heap.extend_from_slice(&bytes(Packet::Publish(publish("t", number))));
     }
     let (whole, torn) = heap.split_at(heap.len() - 3);
-    let mut client = Client::on(Binary::on(socket(address).await), V5);
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut client = Client::on(Binary::over(stream).await, V5);
     client.send_bytes(whole).await;
     client.send_bytes(torn).await;
     client.expect_connected().await;
@@ -146,7 +148,8 @@ fn subscribe_to(topic_filter: &str) -> Packet<'_> {
     subscribe(1, vec![filter(topic_filter, QOS_0)])
 }
 
-/// [MQTT-6.0.0-2]: a WebSocket message may be cut into frames, between which control frames come.
+/// [MQTT-6.0.0-2], [MQTT-6.0.0-2] of 3.1.1: a WebSocket message may be cut into frames, between
+/// which control frames come.
 #[actix_rt::test]
 async fn a_packet_may_be_cut_into_continuation_frames_with_a_ping_between_them() {
     let (_broker, address, _) = broker().await;
@@ -173,7 +176,8 @@ async fn a_packet_may_be_cut_into_continuation_frames_with_a_ping_between_them()
     }
 }
 
-/// [MQTT-6.0.0-3] in 5.0 and in 3.1.1: the client offers `mqtt`. Who does not is no MQTT client.
+/// [MQTT-6.0.0-3], [MQTT-6.0.0-3] of 3.1.1: the client offers `mqtt`. Who does not is no client of
+/// MQTT.
 #[actix_rt::test]
 async fn a_client_that_does_not_offer_mqtt_is_refused() {
     let (_broker, address, _) = broker().await;
@@ -186,7 +190,7 @@ async fn a_client_that_does_not_offer_mqtt_is_refused() {
     }
 }
 
-/// [MQTT-6.0.0-4] in 5.0 and in 3.1.1: the server selects `mqtt`.
+/// [MQTT-6.0.0-4], [MQTT-6.0.0-4] of 3.1.1: the server selects `mqtt`.
 #[actix_rt::test]
 async fn the_subprotocol_that_is_selected_is_mqtt() {
     let (_broker, address, _) = broker().await;
@@ -218,9 +222,10 @@ async fn frames_that_a_client_must_not_send_fail_the_connection() {
         set(frame.header_mut());
         Message::Frame(frame)
     };
+    let begin = connect_bytes().slice(..3);
     let wrong: [Vec<Message>; 7] = [
         vec![frame(continuation, true, connect_bytes())],
-        vec![frame(binary_frame, false, "x"), frame(binary_frame, true, "y")],
+        vec![frame(binary_frame, false, begin.clone()), frame(binary_frame, true, begin.clone())],
         vec![frame(OpCode::Control(Control::Ping), false, "x")],
         vec![frame(OpCode::Control(Control::Ping), true, "x".repeat(126))],
         vec![frame(OpCode::Control(Control::Close), true, "x")],

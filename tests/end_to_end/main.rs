@@ -13,6 +13,7 @@ mod certificates;
 #[path = "../support/http.rs"]
 mod http;
 mod keep_alive;
+mod listeners;
 mod mosquitto;
 #[path = "../support/mqtt.rs"]
 mod mqtt;

@@ -130,9 +130,11 @@ impl Place {
             let Ok(url) = addresses.recv_timeout(Duration::from_secs(20)) else {
                 panic!("the program does not start: {}", program.killed());
             };
-            let (scheme, address) = url.split_once("://").unwrap();
+            let Some((scheme, address)) = url.split_once("://") else {
+                continue; // a Unix socket
+            };
             let is_last = scheme == last;
-            let address = address.parse().unwrap();
+            let address = address.split('/').next().unwrap().parse().unwrap();
             program.addresses.push((scheme.to_owned(), address));
             if is_last {
                 return program;
@@ -149,7 +151,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Where it listens for `mqtt`, `mqtts`, `http` or `https`.
+    /// Where it listens for `mqtt`, `mqtts`, `ws`, `wss`, `http` or `https`.
     pub(crate) fn address(&self, scheme: &str) -> SocketAddr {
         let mut addresses = self.addresses.iter();
         addresses.find(|(found, _)| found == scheme).unwrap().1

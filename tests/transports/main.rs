@@ -1,7 +1,11 @@
 //! One table of dialogues over every transport: whatever carries the packets, the session behind
 //! it is the same. And what each transport has of its own.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that meets what it does not expect fails"
+)]
 
 #[expect(dead_code, reason = "the dialogues on virtual time use the rest")]
 #[path = "../it/support/mod.rs"]

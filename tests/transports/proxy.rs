@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     support::{Client, generous, packets::*},
-    ways::builder,
+    ways::{builder, expect_refused},
 };
 
 async fn broker_within(limits: Limits, trusted: &[&str]) -> (Broker, SocketAddr) {
@@ -61,11 +61,6 @@ async fn expect_closed(address: SocketAddr, bytes: &[u8]) {
     encode(&Packet::Connect(Box::new(connect("c"))), V5, &mut bytes).unwrap();
     stream.write_all(&bytes).await.unwrap();
     assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
-}
-
-fn refused(broker: &Broker, reason: ConnectRefusal) -> u64 {
-    let metrics = broker.metrics();
-    metrics.shards().map(|shard| shard.connects_refused.of(reason).value()).sum()
 }
 
 async fn peer_of(broker: &Broker, client_id: &str) -> String {
@@ -122,7 +117,7 @@ async fn a_connection_without_a_header_that_can_be_used_is_closed_and_counted() 
     for bytes in wrong {
         expect_closed(address, bytes).await;
     }
-    assert_eq!(refused(&broker, ConnectRefusal::ProxyProtocol), 6);
+    expect_refused(&broker, ConnectRefusal::ProxyProtocol, 6).await;
     assert_eq!(broker.online("c").await, Ok(false));
 }
 
@@ -135,7 +130,7 @@ async fn only_trusted_balancers_may_say_whose_connection_it_is() {
 
     let (wary, address) = broker(&["10.0.0.0/8"]).await;
     expect_closed(address, &header).await;
-    assert_eq!(refused(&wary, ConnectRefusal::ProxyProtocol), 1);
+    expect_refused(&wary, ConnectRefusal::ProxyProtocol, 1).await;
 }
 
 /// The balancer's own address is not counted: all clients come from it.
@@ -149,5 +144,5 @@ async fn limits_of_one_address_count_the_clients_and_not_the_balancer() {
     let _other = connected(address, &other, "other").await;
     assert_eq!(broker.connections(), 2);
     expect_closed(address, &one).await;
-    assert_eq!(refused(&broker, ConnectRefusal::ConnectionsPerAddressMax), 1);
+    expect_refused(&broker, ConnectRefusal::ConnectionsPerAddressMax, 1).await;
 }

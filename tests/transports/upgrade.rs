@@ -14,7 +14,7 @@ use tokio_tungstenite::{client_async, tungstenite::handshake::client::generate_k
 
 use crate::{
     support::{Client, generous, packets::*, secs},
-    ways::{Way, World, builder},
+    ways::{Way, World, builder, expect_refused},
     websocket_client::{Binary, request},
 };
 
@@ -138,11 +138,7 @@ async fn a_request_that_does_not_come_is_given_up() {
     let stream = TcpStream::connect(world.address).await.unwrap();
     let mut stream = Binary::over(stream).await;
     assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
-    let metrics = world.broker.metrics();
-    let counted = |refusal| {
-        metrics.shards().map(|shard| shard.connects_refused.of(refusal).value()).sum::<u64>()
-    };
-    assert_eq!(counted(ConnectRefusal::ConnectTimeout), 2);
+    expect_refused(&world.broker, ConnectRefusal::ConnectTimeout, 2).await;
 }
 
 #[actix_rt::test]
@@ -200,9 +196,7 @@ async fn sockets_and_refusals_are_counted_by_transport_and_reason() {
         |kind| metrics.shards().map(|shard| shard.sockets_accepted.of(kind).value()).sum::<u64>();
     assert_eq!(accepted(TransportKind::WebSocket), 2);
     assert_eq!(accepted(TransportKind::Tcp), 1);
-    let refused =
-        metrics.shards().map(|shard| shard.connects_refused.of(ConnectRefusal::WebSocket).value());
-    assert_eq!(refused.sum::<u64>(), 1);
+    expect_refused(&world.broker, ConnectRefusal::WebSocket, 1).await;
     let text = metrics.encode();
     assert!(text.contains("hearthmq_sockets_accepted_total{transport=\"websocket\"} 2"), "{text}");
 }

@@ -11,6 +11,7 @@ use hearthmq::{
     Broker,
     auth::AllowAll,
     broker::Builder,
+    metrics::ConnectRefusal,
     mqtt::{Connect, ProtocolVersion},
     net::{
         Listener, ProxyProtocol,
@@ -27,6 +28,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -221,4 +223,19 @@ pub(crate) fn ip_seen(way: Way) -> IpAddr {
             "127.0.0.1".parse().unwrap()
         }
     }
+}
+
+/// Waits until so many connections were refused for this reason: a client may see the end of its
+/// connection before the broker has counted it.
+pub(crate) async fn expect_refused(broker: &Broker, reason: ConnectRefusal, expected: u64) {
+    let metrics = broker.metrics();
+    let counted =
+        || metrics.shards().map(|shard| shard.connects_refused.of(reason).value()).sum::<u64>();
+    let reached = async {
+        while counted() < expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    drop(timeout(support::secs(5), reached).await);
+    assert_eq!(counted(), expected);
 }

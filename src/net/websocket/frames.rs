@@ -241,10 +241,19 @@ mod tests {
         bytes
     }
 
-    /// A message in some frames, each with a ping before it perhaps.
-    fn messages() -> impl Strategy<Value = Vec<Vec<(Vec<u8>, Option<Vec<u8>>, [u8; 4])>>> {
+    #[derive(Clone, Debug)]
+    struct Sent {
+        payload: Vec<u8>,
+        ping_before: Option<Vec<u8>>,
+        mask: [u8; 4],
+    }
+
+    /// Messages in some frames each.
+    fn messages() -> impl Strategy<Value = Vec<Vec<Sent>>> {
         let payload = prop_oneof![vec(any::<u8>(), 0..200), vec(any::<u8>(), 60_000..70_000)];
-        let frame = (payload, proptest::option::of(vec(any::<u8>(), 0..=125)), any::<[u8; 4]>());
+        let ping = proptest::option::of(vec(any::<u8>(), 0..=125));
+        let frame = (payload, ping, any::<[u8; 4]>())
+            .prop_map(|(payload, ping_before, mask)| Sent { payload, ping_before, mask });
         vec(vec(frame, 1..4), 0..5)
     }
 
@@ -259,8 +268,8 @@ mod tests {
         ) {
             let (mut wire, mut expected, mut pings) = (Vec::new(), Vec::new(), Vec::new());
             for frames in &messages {
-                for (number, (payload, ping, mask)) in frames.iter().enumerate() {
-                    if let Some(ping) = ping {
+                for (number, Sent { payload, ping_before, mask }) in frames.iter().enumerate() {
+                    if let Some(ping) = ping_before {
                         wire.extend(masked(OpCode::Control(Control::Ping), true, *mask, ping));
                         pings.push(ping.clone());
                     }

@@ -314,3 +314,17 @@ impl<S: Transport> Transport for WebSocket<S> {
         self.stream.join_reactor()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// There are many of them, and nothing of an idle one is elsewhere.
+    #[test]
+    fn a_websocket_costs_at_most_256_bytes_more_than_what_it_lies_upon() {
+        let added = size_of::<WebSocket<DuplexStream>>() - size_of::<DuplexStream>();
+        assert!(added <= 256, "{added}");
+    }
+}
