@@ -23,7 +23,7 @@ use super::{
     accounts::Accounts,
     file::FileError,
     password::{StoredPassword, generate_password, hash_password},
-    throttle::{Admission, FailureThrottle, ThrottleConfig},
+    throttle::{FailureThrottle, ThrottleConfig},
     verified::{Digest, DigestKey, VerifiedCredentials},
 };
 
@@ -251,13 +251,7 @@ impl Authenticator for FileAuthenticator {
 impl Memory {
     /// How long the attempt is to wait.
     fn admit(&self, address: IpAddr, name: &str) -> Result<Duration, AuthenticationError> {
-        match self.throttle.admit(address, name, now()) {
-            Admission::Now => Ok(Duration::ZERO),
-            Admission::After(delay) => Ok(delay),
-            Admission::Refused { retry_after_secs } => {
-                Err(AuthenticationError::TooManyAttempts { retry_after_secs })
-            }
-        }
+        self.throttle.admit(address, name, now()).delay()
     }
 
     /// Whether it was found right a moment ago: a success like any other.
@@ -295,7 +289,7 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The clock of this file: tokio's, so that tests can turn it.
-fn now() -> Instant {
+/// The clock of logins: tokio's, so that tests can turn it.
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -6,11 +6,14 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+#[path = "../support/riddle.rs"]
+mod riddle;
 mod support;
 
 mod aliases_and_properties;
 mod connecting;
 mod corners;
+mod enhanced_authentication;
 mod flow_control;
 mod information;
 mod keep_alive;
