@@ -11,16 +11,20 @@ mod enhanced;
 mod file;
 mod password;
 pub mod policy;
+mod scram;
 pub mod throttle;
 mod throttled;
 mod verified;
 
-pub use accounts::{Accounts, User, add_user};
+pub use accounts::{Accounts, User, add_user, set_password};
 pub use authenticator::{AuthenticationConfig, FileAuthenticator};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use file::FileError;
 pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
 pub use policy::{FilePolicy, Network, NetworkError, Rule};
+pub use scram::{
+    SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError, ScramSha256,
+};
 pub use throttle::{Admission, FailureThrottle, ThrottleConfig};
 pub use throttled::Throttled;
 

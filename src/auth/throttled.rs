@@ -1,6 +1,7 @@
 //! Slows down who guesses at a method of one's own, as it is done for passwords.
 //!
-//! Knows an exchange by its outcome alone.
+//! Knows an exchange by its outcome alone. SCRAM does without: it learns the user name only in
+//! the middle of an exchange, and shares its counts with the passwords of the same accounts.
 
 use std::{
     net::IpAddr,

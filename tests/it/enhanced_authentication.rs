@@ -1,14 +1,18 @@
 //! Clients that give an Authentication Method: time, bounds, and what an identity is good for.
 //! What the packets have to be is in the dialogues of `conformance`.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use hearthmq::{
     Broker,
     auth::{
-        AccessRequest, Action, AuthenticationError, Authorizer, ClientCertificate, Decision,
-        EnhancedAuthenticator, Exchange, ExchangeStart, Identity, Step, ThrottleConfig, Throttled,
+        AccessRequest, Action, AuthenticationConfig, AuthenticationError, Authorizer,
+        ClientCertificate, Decision, EnhancedAuthenticator, Exchange, ExchangeStart,
+        FileAuthenticator, Identity, ScramSha256, Step, ThrottleConfig, Throttled, set_password,
     },
     hooks::{ClientDisconnected, DisconnectReason, Hooks},
     mqtt::{Connect, Packet, ReasonCode},
@@ -17,6 +21,7 @@ use tokio::time::Instant;
 
 use super::{
     riddle::{Riddle, again, answer, auth_by, connect_by, question, riddled, settled},
+    scram::{SCRAM, ScramClient},
     support::{Client, generous, millis, packets::*, pass, secs, world_with},
 };
 
@@ -342,4 +347,65 @@ async fn who_guesses_at_a_method_is_slowed_down_and_then_not_looked_at() {
     client.send(Packet::Connect(Box::new(riddled(connect("c"))))).await;
     client.expect_refused(ReasonCode::ConnectionRateExceeded).await;
     asked(&broker, connect("another")).await;
+}
+
+/// A broker with the accounts of a file, which has ann with `secret`.
+async fn with_scram(config: AuthenticationConfig) -> Broker {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users.toml");
+    set_password(&path, "ann", "secret", 4_096.try_into().ok()).unwrap();
+    let accounts = Arc::new(FileAuthenticator::open(Path::new(&path), config).unwrap());
+    let scram = ScramSha256::new(Arc::clone(&accounts));
+    world_with(|builder| builder.authenticator(accounts).enhanced_authenticator(scram)).await
+}
+
+#[actix_rt::test]
+async fn a_client_logs_in_by_scram_and_again_and_both_sides_know_each_other() {
+    let broker = with_scram(AuthenticationConfig::default()).await;
+    let ann = ScramClient { name: "ann", password: "secret" };
+    let mut client = Client::new(&broker, V5);
+    let first = ann.first();
+    let connect = connect_by(connect("c"), SCRAM, Some(&first));
+    client.send(Packet::Connect(Box::new(connect))).await;
+    for phase in 0..3 {
+        let (last, expected) = client.receive(|packet| ann.last(challenge(&packet))).await;
+        client.send(auth_by(ReasonCode::ContinueAuthentication, SCRAM, Some(&last))).await;
+        client
+            .receive(|packet| match packet {
+                Packet::ConnAck(ack) if phase == 0 => {
+                    assert_eq!(ack.properties.authentication_data, Some(&*expected));
+                }
+                Packet::Auth(auth) if phase > 0 => {
+                    assert_eq!(auth.reason, ReasonCode::Success);
+                    assert_eq!(auth.properties.authentication_data, Some(&*expected));
+                }
+                packet => panic!("{packet:?}"),
+            })
+            .await;
+        client.send(auth_by(ReasonCode::ReAuthenticate, SCRAM, Some(&first))).await;
+    }
+    assert_eq!(broker.online("c").await, Ok(true));
+}
+
+#[actix_rt::test]
+async fn a_wrong_password_by_scram_is_refused_with_the_reason_of_a_wrong_password() {
+    let broker = with_scram(AuthenticationConfig::default()).await;
+    for name in ["ann", "nobody"] {
+        let liar = ScramClient { name, password: "guess" };
+        let mut client = Client::new(&broker, V5);
+        let connect = connect_by(connect("c"), SCRAM, None);
+        client.send(Packet::Connect(Box::new(connect))).await;
+        client.expect(auth_by(ReasonCode::ContinueAuthentication, SCRAM, None)).await;
+        let first = liar.first();
+        client.send(auth_by(ReasonCode::ContinueAuthentication, SCRAM, Some(&first))).await;
+        let (last, _) = client.receive(|packet| liar.last(challenge(&packet))).await;
+        client.send(auth_by(ReasonCode::ContinueAuthentication, SCRAM, Some(&last))).await;
+        client.expect_refused(ReasonCode::BadUserNameOrPassword).await;
+    }
+}
+
+fn challenge<'p>(packet: &Packet<'p>) -> &'p [u8] {
+    let Packet::Auth(auth) = packet else { panic!("AUTH expected, not {packet:?}") };
+    assert_eq!(auth.reason, ReasonCode::ContinueAuthentication);
+    auth.properties.authentication_data.unwrap()
 }

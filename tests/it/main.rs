@@ -8,6 +8,8 @@
 
 #[path = "../support/riddle.rs"]
 mod riddle;
+#[path = "../support/scram.rs"]
+mod scram;
 mod support;
 
 mod aliases_and_properties;
