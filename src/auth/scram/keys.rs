@@ -23,7 +23,7 @@ pub(super) const MECHANISM: &str = "SCRAM-SHA-256";
 pub const SCRAM_ITERATIONS: RangeInclusive<u32> = 4_096..=10_000_000;
 
 /// Iterations if nothing else is said. The client pays for them at each login, the broker never:
-/// some 10 ms on a computer and one or two seconds on a microcontroller, of the ten that it has.
+/// 10 ms on a computer, and an estimated second or two on a microcontroller, of the ten that it has.
 pub const SCRAM_ITERATIONS_DEFAULT: u32 = 32_768;
 
 /// Bytes of a salt.
