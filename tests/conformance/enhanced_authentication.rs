@@ -366,13 +366,20 @@ async fn an_auth_out_of_turn_is_a_protocol_error() {
     both.expect_disconnect(ReasonCode::ProtocolError).await;
 }
 
-/// [MQTT-3.1.2-24]: an AUTH or a CONNACK that the client does not take is not sent
+/// [MQTT-3.1.2-24], [MQTT-3.15.2-2] and [MQTT-3.15.2-3]: it has neither Reason String nor User
+/// Properties, and what the method says cannot be left out
 #[actix_rt::test]
-async fn a_client_that_cannot_take_the_question_is_refused() {
+async fn no_auth_is_larger_than_the_client_accepts() {
     let (_broker, address) = riddling().await;
-    let mut packet: Connect<'_> = riddled(connect("c"));
-    packet.properties.maximum_packet_size = Some(16);
-    let mut small = client(address, V5).await;
-    small.send(Packet::Connect(Box::new(packet))).await;
-    small.expect_refused(ReasonCode::PacketTooLarge).await;
+    for (packet_bytes_max, is_enough) in [(17, true), (16, false)] {
+        let mut connect: Connect<'_> = riddled(connect("c"));
+        connect.properties.maximum_packet_size = Some(packet_bytes_max);
+        let mut client = client(address, V5).await;
+        client.send(Packet::Connect(Box::new(connect))).await;
+        if is_enough {
+            client.expect(question()).await;
+            client.send(answer("I am ann")).await; // CONNACK has its data too.
+        }
+        client.expect_refused(ReasonCode::PacketTooLarge).await;
+    }
 }
