@@ -20,8 +20,13 @@ pub struct Limits {
     pub connects_per_address_burst: u32,
     /// Sessions at one time, with and without a connection.
     pub sessions_max: u32,
-    /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included.
+    /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included, and to the
+    /// end of an AUTH exchange.
     pub connect_timeout_secs: u16,
+    /// Steps of one AUTH exchange, at CONNECT or to authenticate again.
+    pub authentication_rounds_max: u16,
+    /// Bytes of Authentication Data that a client may send in one AUTH exchange.
+    pub authentication_bytes_max: u32,
     /// Bytes of one Control Packet; MQTT 5 clients are told as Maximum Packet Size.
     pub packet_bytes_max: u32,
     /// Bytes of a Topic Name or Topic Filter.
@@ -73,6 +78,8 @@ impl Default for Limits {
             connects_per_address_burst: 20_000,
             sessions_max: 1_000_000,
             connect_timeout_secs: 10,
+            authentication_rounds_max: 16,
+            authentication_bytes_max: 65_536,
             packet_bytes_max: 1_048_576,
             topic_bytes_max: 4_096,
             topic_levels_max: 128,

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing is a failure")]
 
+#[path = "support/scram.rs"]
+mod client;
 #[path = "accounts/files.rs"]
 mod files;
 #[path = "accounts/login.rs"]
@@ -11,6 +13,8 @@ mod login;
 mod pki;
 #[path = "accounts/policy.rs"]
 mod policy;
+#[path = "accounts/scram.rs"]
+mod scram;
 #[path = "accounts/throttle.rs"]
 mod throttle;
 #[path = "accounts/tls.rs"]

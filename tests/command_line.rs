@@ -12,7 +12,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hearthmq::auth::{Accounts, FilePolicy};
+use hearthmq::auth::{Accounts, FilePolicy, ScramKeys};
 use tempfile::TempDir;
 
 /// A directory for one broker, which listens on ports of its own.
@@ -198,6 +198,30 @@ fn passwd_adds_an_account_and_changes_its_password() {
     }
     assert!(!password_is(&users, "fleet", "first: with a colon"));
     assert_eq!(Accounts::open(&users).unwrap().len(), 1);
+}
+
+#[test]
+fn passwd_makes_scram_keys_if_it_is_told_or_the_configuration_enables_them() {
+    let place = place();
+    let iterations = || {
+        let accounts = Accounts::open(&place.path("users.toml")).unwrap();
+        accounts.get("fleet").unwrap().scram.as_ref().map(ScramKeys::iterations)
+    };
+    fs::write(place.path("h.toml"), "[auth]\nscram = true\nscram_iterations = 5000\n").unwrap();
+    for (arguments, expected) in [
+        (&["--scram"] as &[&str], Some(32_768)),
+        (&[], None),
+        (&["--config", "h.toml"], Some(5_000)),
+    ] {
+        let arguments = [&["passwd", "fleet", "--file", "users.toml"], arguments].concat();
+        let output = place.feed(&arguments, "secret\n");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(iterations(), expected);
+    }
+    fs::write(place.path("h.toml"), "[auth]\nscram_iterations = 4095\n").unwrap();
+    let wrong = place.run(&["check-config", "h.toml"]);
+    let said = "h.toml:2:1: auth.scram_iterations is 4095; write a number from 4096 to 10000000";
+    assert_eq!(complaint(&wrong), said);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! deliveries come through the session's output and wake that future. It knows nothing of MQTT:
 //! the shard decodes, decides and encodes.
 
+mod authentication;
+
 use std::{
     cell::RefCell,
     io,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{Clock, Registry, in_process::InProcess};
 use crate::{
-    auth::{Authenticator, Authorizer},
+    auth::{Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Methods},
     control::Redirection,
     hooks::Hooks,
     limits::{Limits, QueueFull},
@@ -34,6 +34,7 @@ pub(crate) struct CoreParts {
     pub(crate) response_topic_prefix: Box<str>,
     pub(crate) limits: Limits,
     pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) store: Arc<dyn Store>,
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) retained: Retained,
     pub(crate) queue_usage: Arc<QueueUsage>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
+    methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) metrics: Arc<Metrics>,
@@ -89,6 +91,7 @@ impl Core {
             response_topic_prefix: parts.response_topic_prefix,
             limits: parts.limits,
             authenticator: parts.authenticator,
+            methods: parts.methods,
             authorizer: parts.authorizer,
             hooks: parts.hooks,
             metrics: parts.metrics,
@@ -117,7 +120,21 @@ impl Core {
 
     /// Until when a connection that comes now must have sent its CONNECT.
     pub(crate) fn connect_by(&self) -> Instant {
-        Instant::now() + Duration::from_secs(u64::from(self.limits.connect_timeout_secs))
+        Instant::now() + self.connect_time()
+    }
+
+    /// How long a CONNECT may take, and an exchange that authenticates again.
+    pub(crate) const fn connect_time(&self) -> Duration {
+        Duration::from_secs(self.limits.connect_timeout_secs as u64)
+    }
+
+    /// Begins an exchange of AUTH packets; `None` if the method is not known.
+    pub(crate) fn begin_exchange(&self, start: ExchangeStart<'_>) -> Option<BoundedExchange> {
+        let bounds = ExchangeBounds {
+            rounds_max: self.limits.authentication_rounds_max,
+            bytes_max: self.limits.authentication_bytes_max,
+        };
+        self.methods.begin(start, bounds)
     }
 
     /// Sessions of all shards, with and without a connection.

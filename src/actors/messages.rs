@@ -1,13 +1,13 @@
 //! The messages that actors are asked with, each with its reply.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use actix::Message;
 use tokio::sync::oneshot;
 
 use super::{Transport, shard::Search};
 use crate::{
-    auth::Identity,
+    auth::{BoundedExchange, ClientCertificate, Identity},
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
     mqtt::{self, ProtocolVersion},
     router::{Place, Plan},
@@ -136,7 +136,25 @@ pub(crate) struct AcceptedConnect {
     /// Request Response Information.
     pub(crate) wants_response_information: bool,
     pub(crate) identity: Identity,
+    /// For a client that gave an Authentication Method.
+    pub(crate) enhanced: Option<Box<EnhancedLogin>>,
     pub(crate) peer: SocketAddr,
+}
+
+/// How a client has authenticated that gave an Authentication Method, and may do so again.
+pub(crate) struct EnhancedLogin {
+    pub(crate) method: Box<str>,
+    /// User Name of CONNECT.
+    pub(crate) username: Option<Box<str>>,
+    pub(crate) certificate: Option<ClientCertificate>,
+    /// Authentication Data for the CONNACK.
+    pub(crate) data: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for EnhancedLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnhancedLogin").field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 /// A Will that its client may publish.
@@ -175,6 +193,18 @@ pub(crate) struct ChangeKeepAlive {
     pub(crate) interval_secs: u16,
     pub(crate) by: Option<Arc<str>>,
     pub(crate) reply: oneshot::Sender<Result<KeepAliveChanged, ControlError>>,
+}
+
+/// To a connection: have this exchange take its next step, on no shard's data path, and tell the
+/// shard what came of it. There is one at a time.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct TakeStep {
+    pub(crate) exchange: BoundedExchange,
+    /// Authentication Data of the client.
+    pub(crate) data: Option<Vec<u8>>,
+    /// It is the first, and the time for all of them begins.
+    pub(crate) is_first: bool,
 }
 
 /// To a connection: your deadline has passed; see whether it has.

@@ -26,6 +26,6 @@ pub use transport::{AnyStream, Socket, SocketTransport, Transport};
 
 pub(crate) use self::{
     core::{Core, CoreParts, ShardHandle},
-    messages::{AcceptedConnect, AcceptedWill, Permit, Quiesce, Retire, Shutdown},
+    messages::{AcceptedConnect, AcceptedWill, EnhancedLogin, Permit, Quiesce, Retire, Shutdown},
     refusal::RefusalAnswer,
 };

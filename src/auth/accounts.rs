@@ -4,13 +4,21 @@
 //! [[users]]
 //! name = "fleet"
 //! password_hash = "$argon2id$v=19$m=19456,t=2,p=1$…"
+//! scram = "SCRAM-SHA-256$32768:…$…:…"      # if it may log in by SCRAM; "" is none
+//!
+//! [scram]
+//! secret = "…"                              # salts are made from it
 //! ```
 //!
-//! Knows the file and its rules; does not know how a login goes. Called by the authenticator and
-//! by the command line, which adds users.
+//! Knows the file and its rules; does not know how a login goes. Called by the authenticator;
+//! `edit` writes the file.
+
+mod edit;
+
+pub use edit::{add_user, set_password};
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
     path::Path,
     sync::Arc,
@@ -22,6 +30,7 @@ use toml::Spanned;
 use super::{
     file::{self, FileError},
     password::{PasswordHashError, StoredPassword},
+    scram::{SaltSecret, SaltSecretError, ScramKeys, ScramKeysError, prepared},
 };
 
 /// MQTT gives a string two bytes for its length, section 1.5.4.
@@ -33,6 +42,9 @@ pub struct Accounts {
     users: Vec<User>,
     by_name: HashMap<Arc<str>, usize>,
     decoys: RandomState,
+    salts: Option<SaltSecret>,
+    /// The iterations of the SCRAM keys, each number once, ascending.
+    scram_iterations: Vec<u32>,
 }
 
 /// One account.
@@ -42,6 +54,8 @@ pub struct User {
     pub name: Arc<str>,
     /// The hash of the password.
     pub password: StoredPassword,
+    /// What SCRAM compares with; without it the user cannot log in by SCRAM.
+    pub scram: Option<ScramKeys>,
 }
 
 impl Accounts {
@@ -49,7 +63,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The file cannot be read, is no TOML, has an unknown key, a user name twice or one that
-    /// cannot be, or a hash that is not Argon2id; with the line.
+    /// cannot be, a hash that is not Argon2id, or SCRAM keys that are none; with the line.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         Self::parse(path, &file::read(path)?)
     }
@@ -60,7 +74,9 @@ impl Accounts {
     /// As [`Accounts::open`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
         let mut accounts = Self::default();
-        for entry in file::parse::<AccountsFile>(path, text)?.users {
+        let AccountsFile { users, scram } = file::parse(path, text)?;
+        accounts.salts = scram.map(|ScramSection { secret: SecretText(secret) }| secret);
+        for entry in users.into_iter().map(Spanned::into_inner) {
             let (span, UserName(name)) = (entry.name.span(), entry.name.into_inner());
             let name: Arc<str> = name.into();
             let at = accounts.users.len();
@@ -69,8 +85,12 @@ impl Accounts {
                 return Err(FileError::invalid(path, text, span, &problem));
             }
             let PasswordHashText(password) = entry.password_hash.into_inner();
-            accounts.users.push(User { name, password });
+            let scram = entry.scram.and_then(|scram| scram.into_inner().0);
+            accounts.users.push(User { name, password, scram });
         }
+        let iterations =
+            accounts.users.iter().filter_map(|user| Some(user.scram.as_ref()?.iterations()));
+        accounts.scram_iterations = iterations.collect::<BTreeSet<_>>().into_iter().collect();
         Ok(accounts)
     }
 
@@ -78,6 +98,17 @@ impl Accounts {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&User> {
         self.by_name.get(name).map(|at| &self.users[*at])
+    }
+
+    /// The account of this name, or of what it is after SASLprep.
+    pub(super) fn get_prepared(&self, name: &str) -> Option<&User> {
+        self.get(name).or_else(|| self.get(&prepared(name)))
+    }
+
+    /// SCRAM keys for a name that has none, not to be told from others: nobody's, with
+    /// iterations as they are in use.
+    pub(super) fn scram_decoy(&self, name: &str, default: &SaltSecret) -> ScramKeys {
+        self.salts.as_ref().unwrap_or(default).decoy(name, &self.scram_iterations)
     }
 
     /// How many there are.
@@ -103,47 +134,18 @@ impl Accounts {
     }
 }
 
-/// Adds user `name` to the file at `path`, or replaces the hash of one who is in it; the rest of
-/// the file, with its comments, stays as it is. A file that is missing is made. It can then be
-/// read by its owner only, and at no time is half of it there.
-///
-/// # Errors
-/// The file cannot be read or written, is wrong already, or would be with this name or hash.
-pub fn add_user(path: &Path, name: &str, password_hash: &str) -> Result<(), FileError> {
-    let old = match file::read(path) {
-        Err(FileError::Unreadable { source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound =>
-        {
-            String::new()
-        }
-        read => read?,
-    };
-    let new = with_user(path, &old, name, password_hash)?;
-    Accounts::parse(path, &new)?;
-    file::write_private(path, &new)
-}
-
-fn with_user(path: &Path, old: &str, name: &str, hash: &str) -> Result<String, FileError> {
-    let listed = file::parse::<AccountsFile>(path, old)?;
-    let hash = toml::Value::from(hash).to_string();
-    let mut new = old.to_owned();
-    if let Some(user) = listed.users.iter().find(|user| user.name.get_ref().0 == name) {
-        new.replace_range(user.password_hash.span(), &hash);
-        return Ok(new);
-    }
-    if !new.is_empty() {
-        new.push_str(if new.ends_with('\n') { "\n" } else { "\n\n" });
-    }
-    let name = toml::Value::from(name);
-    new.push_str(&format!("[[users]]\nname = {name}\npassword_hash = {hash}\n"));
-    Ok(new)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AccountsFile {
     #[serde(default)]
-    users: Vec<UserEntry>,
+    users: Vec<Spanned<UserEntry>>,
+    scram: Option<ScramSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScramSection {
+    secret: SecretText,
 }
 
 #[derive(Deserialize)]
@@ -151,6 +153,7 @@ struct AccountsFile {
 struct UserEntry {
     name: Spanned<UserName>,
     password_hash: Spanned<PasswordHashText>,
+    scram: Option<Spanned<ScramText>>,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +163,15 @@ struct UserName(String);
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct PasswordHashText(StoredPassword);
+
+/// Empty where there are no keys.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct ScramText(Option<ScramKeys>);
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct SecretText(SaltSecret);
 
 /// Why a text cannot be a user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +202,22 @@ impl TryFrom<String> for UserName {
 
 impl TryFrom<String> for PasswordHashText {
     type Error = PasswordHashError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for ScramText {
+    type Error = ScramKeysError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|keys| Self(Some(keys))) }
+    }
+}
+
+impl TryFrom<String> for SecretText {
+    type Error = SaltSecretError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)

@@ -6,7 +6,7 @@
 //! connection or an HTTP request.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::available_parallelism,
@@ -23,7 +23,8 @@ use super::{
     accounts::Accounts,
     file::FileError,
     password::{StoredPassword, generate_password, hash_password},
-    throttle::{Admission, FailureThrottle, ThrottleConfig},
+    scram::{SaltSecret, ScramKeys},
+    throttle::{FailureThrottle, ThrottleConfig},
     verified::{Digest, DigestKey, VerifiedCredentials},
 };
 
@@ -78,6 +79,8 @@ pub struct FileAuthenticator {
     waiting: Semaphore,
     /// The decoy of a broker without any account.
     nobody: StoredPassword,
+    /// Makes salts where the file of accounts has no secret for it.
+    salts: SaltSecret,
 }
 
 /// What earlier logins have left behind. Shared with the hashing thread, which writes down the
@@ -120,6 +123,7 @@ impl FileAuthenticator {
             nobody: hash_password(generate_password().as_bytes())
                 .parse()
                 .expect("our own hashes are well-formed"),
+            salts: SaltSecret::generate(),
             config,
         }
     }
@@ -219,6 +223,64 @@ impl FileAuthenticator {
         hashed.await.map_err(|_| AuthenticationError::Unavailable)
     }
 
+    /// The account of this name and its SCRAM keys; keys that no password has if there is none,
+    /// or if it has none. Takes the same steps whether there is one or not.
+    pub(super) fn scram_keys(&self, name: &str) -> (Option<Arc<str>>, ScramKeys) {
+        let accounts = self.accounts.load();
+        let decoy = accounts.scram_decoy(name, &self.salts);
+        let user = accounts.get_prepared(name);
+        match user.and_then(|user| Some((Arc::clone(&user.name), user.scram.clone()?))) {
+            Some((name, keys)) => (Some(name), keys),
+            None => (None, decoy),
+        }
+    }
+
+    /// Waits as long as earlier failures have it.
+    pub(super) async fn wait_for_turn(
+        &self,
+        address: IpAddr,
+        name: &str,
+    ) -> Result<(), AuthenticationError> {
+        let delay = self.memory().admit(address, name)?;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+            // What happened to others meanwhile: a volley of guesses is cut short.
+            self.memory().admit(address, name)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the outcome of a login that was not checked here.
+    pub(super) fn write_down(&self, address: IpAddr, name: &str, right: bool) {
+        let throttle = &mut self.memory().throttle;
+        if right {
+            throttle.succeeded(address, name);
+        } else {
+            throttle.failed(address, name, now());
+        }
+    }
+
+    /// The identity of `account`, if nothing else that was shown contradicts it.
+    pub(super) fn identify(
+        &self,
+        account: Arc<str>,
+        shown: &Shown,
+    ) -> Result<Identity, AuthenticationError> {
+        let certificate = shown.certificate.as_ref();
+        let mut names =
+            shown.username.as_deref().into_iter().chain(certificate.map(|c| &*c.common_name));
+        if !names.all(|name| name == &*account) {
+            return Err(AuthenticationError::BadCredentials);
+        }
+        if certificate.is_some()
+            && self.config.client_id_is_common_name
+            && shown.client_id.as_ref().is_some_and(|client_id| **client_id != *account)
+        {
+            return Err(AuthenticationError::NotAllowed);
+        }
+        Ok(Identity { username: Some(account), certificate: certificate.cloned() })
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         lock(&self.memory)
     }
@@ -251,13 +313,7 @@ impl Authenticator for FileAuthenticator {
 impl Memory {
     /// How long the attempt is to wait.
     fn admit(&self, address: IpAddr, name: &str) -> Result<Duration, AuthenticationError> {
-        match self.throttle.admit(address, name, now()) {
-            Admission::Now => Ok(Duration::ZERO),
-            Admission::After(delay) => Ok(delay),
-            Admission::Refused { retry_after_secs } => {
-                Err(AuthenticationError::TooManyAttempts { retry_after_secs })
-            }
-        }
+        self.throttle.admit(address, name, now()).delay()
     }
 
     /// Whether it was found right a moment ago: a success like any other.
@@ -279,6 +335,25 @@ impl Memory {
     }
 }
 
+/// What was shown beside the password, kept as long as an exchange takes.
+pub(super) struct Shown {
+    client_id: Option<Box<str>>,
+    username: Option<Box<str>>,
+    certificate: Option<Arc<ClientCertificate>>,
+    pub(super) peer: SocketAddr,
+}
+
+impl From<&Credentials<'_>> for Shown {
+    fn from(credentials: &Credentials<'_>) -> Self {
+        Self {
+            client_id: credentials.client_id.map(Into::into),
+            username: credentials.username.map(Into::into),
+            certificate: credentials.certificate.cloned().map(Arc::new),
+            peer: credentials.peer,
+        }
+    }
+}
+
 /// A password to be compared.
 #[derive(Clone, Copy)]
 struct Login<'a> {
@@ -295,7 +370,7 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The clock of this file: tokio's, so that tests can turn it.
-fn now() -> Instant {
+/// The clock of logins: tokio's, so that tests can turn it.
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

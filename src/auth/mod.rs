@@ -1,23 +1,34 @@
 //! Who somebody is, and what they may do: the traits, and the implementations that read files.
 //!
 //! An [`Authenticator`] turns what a client shows into an [`Identity`]; an [`Authorizer`] decides
-//! about one action of that identity. MQTT clients and REST callers go through the same two.
+//! about one action of that identity. MQTT clients and REST callers go through the same two. An
+//! [`EnhancedAuthenticator`] does for MQTT 5.0 clients what takes more than one message.
 //! Nothing here knows a session, an actor or HTTP.
 
 pub mod accounts;
 mod authenticator;
+mod enhanced;
 mod file;
 mod password;
 pub mod policy;
+mod scram;
 pub mod throttle;
+mod throttled;
 mod verified;
 
-pub use accounts::{Accounts, User, add_user};
+pub use accounts::{Accounts, User, add_user, set_password};
 pub use authenticator::{AuthenticationConfig, FileAuthenticator};
+pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use file::FileError;
 pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
 pub use policy::{FilePolicy, Network, NetworkError, Rule};
+pub use scram::{
+    SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError, ScramSha256,
+};
 pub use throttle::{Admission, FailureThrottle, ThrottleConfig};
+pub use throttled::Throttled;
+
+pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -21,6 +21,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::AuthenticationError;
+
 /// How failed attempts are answered. In every bound, 0 turns it off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,6 +72,19 @@ pub enum Admission {
         /// Seconds, rounded up.
         retry_after_secs: u32,
     },
+}
+
+impl Admission {
+    /// How long the attempt is to wait before it is looked at.
+    pub(super) const fn delay(self) -> Result<Duration, AuthenticationError> {
+        match self {
+            Self::Now => Ok(Duration::ZERO),
+            Self::After(delay) => Ok(delay),
+            Self::Refused { retry_after_secs } => {
+                Err(AuthenticationError::TooManyAttempts { retry_after_secs })
+            }
+        }
+    }
 }
 
 /// See the module. Keeps a bounded number of counts.

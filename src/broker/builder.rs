@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Broker, Running};
 use crate::{
     actors::{Core, CoreParts, Registry, ShardHandle},
-    auth::{Authenticator, Authorizer, DenyAll},
+    auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
     hooks::{Hooks, NoHooks},
     limits::Limits,
     metrics::Metrics,
@@ -38,6 +38,7 @@ pub struct Builder {
     on_current_arbiter: bool,
     limits: Limits,
     authenticator: Arc<dyn Authenticator>,
+    methods: Methods,
     authorizer: Arc<dyn Authorizer>,
     hooks: Arc<dyn Hooks>,
     store: Arc<dyn Store>,
@@ -87,6 +88,7 @@ impl Default for Builder {
             on_current_arbiter: false,
             limits: Limits::default(),
             authenticator: Arc::new(DenyAll),
+            methods: Methods::default(),
             authorizer: Arc::new(DenyAll),
             hooks: Arc::new(NoHooks),
             store: Arc::new(MemoryStore::default()),
@@ -170,6 +172,14 @@ impl Builder {
         self
     }
 
+    /// Who checks MQTT 5.0 clients that give an Authentication Method: instead of the
+    /// authenticator, which checks those that give none. May be called for several; of two
+    /// methods of the same name, the first is used. Without any, such clients are refused.
+    pub fn enhanced_authenticator(mut self, authenticator: impl EnhancedAuthenticator) -> Self {
+        self.methods.add(authenticator);
+        self
+    }
+
     /// Who decides about permissions.
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Arc::new(authorizer);
@@ -209,6 +219,7 @@ impl Builder {
             response_topic_prefix: self.response_topic_prefix,
             limits: self.limits,
             authenticator: self.authenticator,
+            methods: self.methods,
             authorizer: self.authorizer,
             hooks: self.hooks,
             store: self.store,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hearthmq::{
-    auth::{FileError, add_user, generate_password, hash_password},
+    auth::{FileError, generate_password, set_password},
     config::Config,
 };
 
@@ -43,7 +43,7 @@ pub(super) fn make_account(config: &Config) -> Result<Option<String>, FirstStart
             .map_err(|source| FirstStartError::Unwritable { path: policy, source })?;
     }
     let password = generate_password();
-    add_user(&users, USER, &hash_password(password.as_bytes()))?;
+    set_password(&users, USER, &password, config.auth.scram_keys())?;
     Ok(Some(welcome(config, &password)))
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use hearthmq::auth::{add_user, hash_password};
+use hearthmq::auth::set_password;
 
 use super::{Failure, Options, print};
 
@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// The file of accounts [default: what the configuration says]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Let the user log in by SCRAM-SHA-256 too [default: if the configuration enables it]
+    #[arg(long)]
+    scram: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -33,12 +36,11 @@ pub(super) enum PasswordError {
 }
 
 pub(super) fn passwd(arguments: &Arguments) -> Result<(), Failure> {
-    let file = match &arguments.file {
-        Some(file) => file.clone(),
-        None => arguments.options.load()?.users_file(),
-    };
+    let mut config = arguments.options.load()?;
+    config.auth.scram |= arguments.scram;
+    let file = arguments.file.clone().unwrap_or_else(|| config.users_file());
     let password = read_password(&arguments.user)?;
-    add_user(&file, &arguments.user, &hash_password(password.as_bytes()))?;
+    set_password(&file, &arguments.user, &password, config.auth.scram_keys())?;
     print(&format!(
         "{}: {} has this password now; a running broker reads the file at SIGHUP\n",
         file.display(),

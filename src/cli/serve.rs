@@ -9,7 +9,7 @@ use std::{
 
 use hearthmq::{
     Broker,
-    auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy},
+    auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy, ScramSha256},
     broker,
     config::Config,
     http::{Api, ApiOptions, Listeners, Server},
@@ -105,6 +105,9 @@ impl Serving {
             .authenticator(Arc::clone(authenticator))
             .authorizer(Arc::clone(policy))
             .store(store);
+        if config.auth.scram {
+            builder = builder.enhanced_authenticator(ScramSha256::new(Arc::clone(authenticator)));
+        }
         let listeners = mqtt_listeners(config)?;
         for named in &listeners {
             builder = builder.listen(named.listener.clone());

@@ -11,7 +11,7 @@ use toml::Table;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, MqttConfig};
-use crate::net::tls::ClientAuth;
+use crate::{auth::SCRAM_ITERATIONS, net::tls::ClientAuth};
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
 const MAY_BE_ZERO: [&str; 8] = [
@@ -92,6 +92,12 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
     let ranges = [
         // One shard is one thread; many more than a machine has cores is a slip.
         ("shards", u64::from(config.shards), 0, 1_024),
+        (
+            "auth.scram_iterations",
+            config.auth.scram_iterations.into(),
+            (*SCRAM_ITERATIONS.start()).into(),
+            (*SCRAM_ITERATIONS.end()).into(),
+        ),
         ("http.workers", config.http.workers.into(), 1, 256),
         // Below the minimum not even a CONNECT with a user name fits.
         (

@@ -14,7 +14,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::{AuthenticationConfig, Network, ThrottleConfig},
+    auth::{AuthenticationConfig, Network, SCRAM_ITERATIONS_DEFAULT, ThrottleConfig},
     http::{ApiOptions, CallRate, MetricsAccess},
     limits::Limits,
     net::tls::{ClientAuth, TlsConfig, TlsVersion},
@@ -79,6 +79,14 @@ impl Config {
     #[must_use]
     pub fn policy_file(&self) -> PathBuf {
         self.data_dir.join(&self.auth.policy)
+    }
+}
+
+impl AuthConfig {
+    /// Iterations of the SCRAM keys of a new password; `None` if it is to have none.
+    #[must_use]
+    pub fn scram_keys(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.scram_iterations).filter(|_| self.scram)
     }
 }
 
@@ -239,6 +247,10 @@ pub struct AuthConfig {
     pub certificate_is_enough: bool,
     /// Seconds for which a password that was right is not hashed again; 0 = hash every time.
     pub verified_secs: u32,
+    /// Whether MQTT 5 clients may log in by SCRAM-SHA-256.
+    pub scram: bool,
+    /// Iterations of SCRAM keys that are made from now on.
+    pub scram_iterations: u32,
     /// Passwords hashed at once, each with 19 MiB of memory; 0 = one for each core.
     pub hashes_at_once_max: usize,
     /// How repeated failures are answered.
@@ -254,6 +266,8 @@ impl Default for AuthConfig {
             anonymous: authentication.anonymous,
             certificate_is_enough: authentication.certificate_is_enough,
             verified_secs: authentication.verified_secs,
+            scram: false,
+            scram_iterations: SCRAM_ITERATIONS_DEFAULT,
             hashes_at_once_max: authentication.hashes_at_once_max,
             throttle: authentication.throttle,
         }

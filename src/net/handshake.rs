@@ -8,8 +8,12 @@ use tokio::{
     time::Instant,
 };
 
+use super::exchange;
 use crate::{
-    actors::{AcceptedConnect, AcceptedWill, Attach, Core, Permit, RefusalAnswer, Transport},
+    actors::{
+        AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Permit, RefusalAnswer,
+        Transport,
+    },
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
         Identity,
@@ -34,7 +38,7 @@ pub(crate) struct Arrival {
 }
 
 /// Bytes read at a time before the client is known.
-const READ_BYTES: usize = 2048;
+pub(super) const READ_BYTES: usize = 2048;
 
 /// A CONNECT is no larger than this, whatever other packets may be: nobody knows yet who sends it.
 const CONNECT_BYTES_MAX: u32 = 256 * 1024;
@@ -42,24 +46,28 @@ const CONNECT_BYTES_MAX: u32 = 256 * 1024;
 /// The shortest CONNACK of MQTT 5.0. Whoever takes less cannot even be told so.
 const CONN_ACK_BYTES_MIN: u32 = 5;
 
-fn connect_limits(core: &Core) -> DecodeLimits {
+pub(super) fn connect_limits(core: &Core) -> DecodeLimits {
     let limits = core.decode_limits();
     DecodeLimits { packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX), ..limits }
 }
 
 /// A CONNECT that is not accepted.
-struct Refusal {
+pub(super) struct Refusal {
     /// For the CONNACK; `None` where none is to be sent.
     answer: Option<RefusalAnswer>,
     counted_as: ConnectRefusal,
 }
 
 impl Refusal {
-    const fn silent(counted_as: ConnectRefusal) -> Self {
+    pub(super) const fn silent(counted_as: ConnectRefusal) -> Self {
         Self { answer: None, counted_as }
     }
 
-    const fn with(version: ProtocolVersion, code: ReasonCode, counted_as: ConnectRefusal) -> Self {
+    pub(super) const fn with(
+        version: ProtocolVersion,
+        code: ReasonCode,
+        counted_as: ConnectRefusal,
+    ) -> Self {
         Self { answer: Some(RefusalAnswer::new(version, code)), counted_as }
     }
 
@@ -69,6 +77,49 @@ impl Refusal {
             answer.why = Some(why);
         }
         self
+    }
+
+    /// The client is not who it says, or it cannot be found out.
+    pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
+        tracing::debug!(%error, "CONNECT refused");
+        let code = match error {
+            AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
+            AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
+            AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
+        };
+        Self::with(version, code, ConnectRefusal::BadCredentials)
+    }
+}
+
+/// A client whose CONNECT is whole and that waits to hear what becomes of it.
+pub(super) struct Newcomer<'a> {
+    pub(super) transport: &'a mut dyn Transport,
+    /// What was read after CONNECT.
+    pub(super) read_ahead: &'a mut Vec<u8>,
+    pub(super) connect_by: Instant,
+    pub(super) peer: SocketAddr,
+    pub(super) certificate: Option<&'a ClientCertificate>,
+    pub(super) core: &'a Core,
+}
+
+impl<'a> Newcomer<'a> {
+    /// What it shows.
+    pub(super) const fn credentials<'c>(
+        &self,
+        connect: &Connect<'c>,
+        client_id: &'c str,
+    ) -> Credentials<'c>
+    where
+        'a: 'c,
+    {
+        Credentials {
+            client_id: Some(client_id),
+            username: connect.username,
+            password: connect.password,
+            certificate: self.certificate,
+            peer: self.peer,
+        }
     }
 }
 
@@ -86,11 +137,19 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
             return refuse(&mut *transport, refusal, metrics).await;
         }
     };
-    let read_ahead = buffer.split_off(length);
+    let mut read_ahead = buffer.split_off(length);
+    let newcomer = Newcomer {
+        transport: &mut *transport,
+        read_ahead: &mut read_ahead,
+        connect_by,
+        peer,
+        certificate: certificate.as_ref(),
+        core,
+    };
     let accepted = match decode_connect(&buffer, &connect_limits(core)) {
         Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
             let packet_bytes_max = connect.properties.maximum_packet_size;
-            let accepted = accept(*connect, peer, certificate.as_ref(), core).await;
+            let accepted = accept(*connect, newcomer).await;
             accepted.map_err(|mut refusal| {
                 if let (Some(answer), Some(maximum)) = (&mut refusal.answer, packet_bytes_max) {
                     answer.packet_bytes_max = maximum;
@@ -162,10 +221,9 @@ fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
 /// Checks who the client is and whether it may connect.
 async fn accept(
     connect: Connect<'_>,
-    peer: SocketAddr,
-    certificate: Option<&ClientCertificate>,
-    core: &Core,
+    mut newcomer: Newcomer<'_>,
 ) -> Result<AcceptedConnect, Refusal> {
+    let Newcomer { core, peer, .. } = newcomer;
     let version = connect.version;
     if let Some(to) = core.draining.load_full() {
         // Before the password is hashed: many may come at once, and the reference is no secret.
@@ -177,14 +235,7 @@ async fn accept(
     }
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(&connect, core)?;
-    if connect.properties.authentication_method.is_some() {
-        return Err(Refusal::with(
-            version,
-            ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
-            ConnectRefusal::BadCredentials,
-        ));
-    }
-    let identity = authenticate(&connect, &client_id, peer, certificate, core).await?;
+    let (identity, enhanced) = authenticate(&connect, &client_id, &mut newcomer).await?;
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
         let request = AccessRequest { identity, client_id, peer, action };
@@ -218,6 +269,7 @@ async fn accept(
         // [MQTT-3.1.2-28]
         wants_response_information: connect.properties.request_response_information == Some(true),
         identity,
+        enhanced: enhanced.map(Box::new),
         client_id,
         peer,
     })
@@ -244,30 +296,20 @@ fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
     Ok(if is_empty { assigned_client_id().into() } else { connect.client_id.into() })
 }
 
+/// Finds out who the client is, by its method if it gives one.
 async fn authenticate(
     connect: &Connect<'_>,
     client_id: &str,
-    peer: SocketAddr,
-    certificate: Option<&ClientCertificate>,
-    core: &Core,
-) -> Result<Identity, Refusal> {
-    let credentials = Credentials {
-        client_id: Some(client_id),
-        username: connect.username,
-        password: connect.password,
-        certificate,
-        peer,
-    };
-    core.authenticator.authenticate(credentials).await.map_err(|error| {
-        tracing::debug!(%error, client_id, "CONNECT refused");
-        let code = match error {
-            AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
-            AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
-            AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
-            AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
-        };
-        Refusal::with(connect.version, code, ConnectRefusal::BadCredentials)
-    })
+    newcomer: &mut Newcomer<'_>,
+) -> Result<(Identity, Option<EnhancedLogin>), Refusal> {
+    if let Some(method) = connect.properties.authentication_method {
+        let (identity, login) = exchange::run(connect, client_id, method, newcomer).await?;
+        return Ok((identity, Some(login)));
+    }
+    let credentials = newcomer.credentials(connect, client_id);
+    let identity = newcomer.core.authenticator.authenticate(credentials).await;
+    let refused = |error| Refusal::of_credentials(connect.version, error);
+    identity.map(|identity| (identity, None)).map_err(refused)
 }
 
 fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {

@@ -5,6 +5,7 @@
 
 mod accept;
 mod admission;
+mod exchange;
 mod handshake;
 mod listener;
 mod proxy;

@@ -6,7 +6,8 @@ use foldhash::fast::RandomState;
 
 use super::{Link, Session};
 use crate::mqtt::{
-    Ack, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe, Timestamp, Unsubscribe,
+    Ack, Auth, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe, Timestamp,
+    Unsubscribe,
 };
 
 /// The receiver's side of QoS 2.
@@ -32,6 +33,8 @@ pub enum Request<'p> {
     Unsubscribe(Unsubscribe<'p>),
     /// The client takes its leave.
     Disconnect(Disconnect<'p>),
+    /// Authenticate the client again, if it may ask for that.
+    Authenticate(Auth<'p>),
 }
 
 /// A Topic Name as it stood in the packet, or as an alias stood for it.
@@ -111,12 +114,11 @@ impl Session {
                 }
                 return Ok(Some(Request::Disconnect(disconnect)));
             }
+            Packet::Auth(auth) => return Ok(Some(Request::Authenticate(auth))),
             Packet::Connect(_) => return Err(Violation::protocol_error("MQTT-3.1.0-2")),
-            Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp
-            | Packet::Auth(_) => return Err(Violation::protocol_error("MQTT 5.0, 4.13.1")),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                return Err(Violation::protocol_error("MQTT 5.0, 4.13.1"));
+            }
         }
         Ok(None)
     }

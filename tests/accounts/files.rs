@@ -74,9 +74,12 @@ fn every_mistake_in_the_file_is_reported_with_its_line() {
     );
     assert_eq!(
         error(&format!("{}colour = 1\n", user("ann"))),
-        "users.toml:4: unknown field `colour`, expected `name` or `password_hash`"
+        "users.toml:4: unknown field `colour`, expected one of `name`, `password_hash`, `scram`"
     );
-    assert_eq!(error("\nuser = []\n"), "users.toml:2: unknown field `user`, expected `users`");
+    assert_eq!(
+        error("\nuser = []\n"),
+        "users.toml:2: unknown field `user`, expected `users` or `scram`"
+    );
     assert_eq!(error("[[users]]\nname = \"ann\"\n"), "users.toml:1: missing field `password_hash`");
     assert!(error(&user("a:b")).starts_with("users.toml:2: user name holds a colon"));
     assert!(error(&user("")).starts_with("users.toml:2: user name is empty"));

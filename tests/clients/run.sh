@@ -23,13 +23,13 @@ trap 'exit 1' INT TERM
 echo "installing paho-mqtt and mqtt ..." >&2
 PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --target "$work/python" 'paho-mqtt>=2,<3' >&2
 npm install --silent --no-fund --no-audit --prefix "$work/node" mqtt@5 >&2
-cp "$here/mqtt_js.mjs" "$work/node/" # next to node_modules, where imports are looked for
+cp "$here"/*mqtt_js.mjs "$work/node/" # next to node_modules, where imports are looked for
 
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
     -addext subjectAltName=DNS:localhost -keyout "$work/key.pem" -out "$work/ca.pem" 2>/dev/null
 
 "$binary" run --set data_dir="$work/data" --set mqtt.tcp=127.0.0.1:0 --set mqtt.tls=127.0.0.1:0 \
-    --set http.listen=127.0.0.1:0 --set tls.certificate="$work/ca.pem" --set tls.key="$work/key.pem" \
+    --set http.listen=127.0.0.1:0 --set auth.scram=true --set tls.certificate="$work/ca.pem" --set tls.key="$work/key.pem" \
     >"$work/out" 2>"$work/log" &
 broker=$!
 until grep -qs 'listening on http:' "$work/log"; do
@@ -71,4 +71,10 @@ for client in paho mqtt_js mosquitto; do
         done
     done
 done
+if node "$work/node/scram_mqtt_js.mjs" "$tcp" admin "$HEARTHMQ_TEST_PASSWORD" >"$work/said" 2>&1; then
+    printf '%-10s %-8s %-4s  %s\n' mqtt_js 5.0 TCP 'SCRAM-SHA-256 ok'
+else
+    failed=1
+    sed 's/^/    mqtt_js SCRAM-SHA-256: /' "$work/said" >&2
+fi
 exit $failed

@@ -14,6 +14,8 @@ mod support;
 #[path = "../support/websocket.rs"]
 mod websocket_client;
 
+#[path = "../support/riddle.rs"]
+mod riddle;
 mod sockets;
 mod wire;
 
@@ -24,6 +26,7 @@ mod connect_properties;
 mod connect_sessions;
 mod delivery;
 mod disconnect;
+mod enhanced_authentication;
 mod errors;
 mod flow_control;
 mod format;

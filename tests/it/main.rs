@@ -6,11 +6,16 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+#[path = "../support/riddle.rs"]
+mod riddle;
+#[path = "../support/scram.rs"]
+mod scram;
 mod support;
 
 mod aliases_and_properties;
 mod connecting;
 mod corners;
+mod enhanced_authentication;
 mod flow_control;
 mod information;
 mod keep_alive;

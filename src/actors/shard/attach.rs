@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::Addr;
 
-use super::{Connected, Presence, Shard, Slot, depart::Departure};
+use super::{Connected, Presence, Shard, Slot, authenticate::Authentication, depart::Departure};
 use crate::{
     actors::{connection::Connection, messages::AcceptedConnect, refusal::NoSession},
     hooks::DisconnectReason,
@@ -117,8 +117,13 @@ impl Shard {
             return;
         };
         slot.session.set_expiry_interval_secs(expiry_secs);
-        slot.connected =
-            Some(Connected { address, link: prepared.link, waker: None, is_awake: true });
+        slot.connected = Some(Connected {
+            address,
+            link: prepared.link,
+            waker: None,
+            is_awake: true,
+            authentication: connect.enhanced.map(Authentication::new),
+        });
         slot.will = connect.will;
         slot.session.attach(link, now);
         self.online += 1;
@@ -132,7 +137,7 @@ impl Shard {
     /// Whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`] will send:
     /// without it nothing else may follow. [MQTT-3.2.0-1]
     fn takes_conn_ack(&self, connect: &AcceptedConnect) -> bool {
-        if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL {
+        if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL && connect.enhanced.is_none() {
             return true;
         }
         let limits = &self.core.limits;
@@ -190,7 +195,8 @@ impl Shard {
 }
 
 /// No CONNACK is longer, so that those of nearly all clients need not be measured: only an
-/// identifier that the broker has assigned, of 27 bytes, and numbers are in it.
+/// identifier that the broker has assigned, of 27 bytes, and numbers are in it, unless the client
+/// has an authentication method.
 const CONN_ACK_BYTES_USUAL: u32 = 128;
 
 /// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
@@ -219,6 +225,9 @@ fn conn_ack<'a>(
         assigned_client_identifier: connect.is_assigned.then_some(assigned),
         server_keep_alive: (settings.keep_alive_secs != connect.keep_alive_secs)
             .then_some(settings.keep_alive_secs),
+        // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
+        authentication_method: connect.enhanced.as_ref().map(|login| &*login.method),
+        authentication_data: connect.enhanced.as_ref().and_then(|login| login.data.as_deref()),
         ..ConnAckProperties::default()
     };
     // Session Present says whether the state was there. [MQTT-3.2.2-2] [MQTT-3.2.2-3]

@@ -6,6 +6,7 @@
 //! [`Registry`]: super::Registry
 
 mod attach;
+mod authenticate;
 mod depart;
 mod events;
 mod packets;
@@ -29,8 +30,13 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use self::publish::{PlanCache, RecentTopic};
-pub(crate) use self::{depart::Departure, redirect::reason_of, share::Search};
+use self::{
+    authenticate::Authentication,
+    publish::{PlanCache, RecentTopic},
+};
+pub(crate) use self::{
+    authenticate::not_authenticated, depart::Departure, redirect::reason_of, share::Search,
+};
 use super::{
     connection::Connection,
     core::Core,
@@ -117,6 +123,8 @@ pub(super) struct Connected {
     pub(super) waker: Option<Waker>,
     /// It has been woken, or is at work, and will look at its output by itself.
     pub(super) is_awake: bool,
+    /// Of a client that gave an Authentication Method in CONNECT.
+    authentication: Option<Box<Authentication>>,
 }
 
 impl Shard {

@@ -66,6 +66,7 @@ impl Shard {
             Some(Request::Unsubscribe(unsubscribe)) => {
                 self.handle_unsubscribe(slot, &unsubscribe, now)
             }
+            Some(Request::Authenticate(auth)) => self.handle_auth(slot, &auth),
             Some(Request::Disconnect(disconnect)) => Err(self.handle_disconnect(slot, &disconnect)),
         }
     }

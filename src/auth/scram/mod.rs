@@ -1,0 +1,166 @@
+//! SCRAM-SHA-256 over the file of accounts: RFC 5802 and RFC 7677, without channel binding.
+//!
+//! The client shows that it knows the password without sending it, and the broker that it knows
+//! the account. Knows how the exchange goes; the accounts, the counting of failures and what a
+//! certificate means beside it are the [`FileAuthenticator`]'s, as for passwords. A name without an
+//! account, or whose account has no keys, is answered with a salt and a failure like any other.
+
+mod keys;
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+pub use self::keys::{SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError};
+pub(super) use self::keys::{SaltSecret, SaltSecretError, prepared};
+use self::{
+    keys::MECHANISM,
+    message::{ClientFinal, ClientFirst, MessageError, server_final, server_first},
+};
+use super::{
+    AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FileAuthenticator,
+    Identity, Step, authenticator::Shown,
+};
+
+/// Random bytes of the server's nonce; more than enough to be new each time.
+const NONCE_BYTES: usize = 18;
+
+/// The method SCRAM-SHA-256 for the accounts of a [`FileAuthenticator`].
+///
+/// The identity is the account's. If CONNECT has a User Name, or the client a certificate, they
+/// must name the same user; a Password is not looked at.
+#[derive(Clone)]
+pub struct ScramSha256 {
+    accounts: Arc<FileAuthenticator>,
+}
+
+impl ScramSha256 {
+    /// For these accounts; those without SCRAM keys cannot log in by it.
+    #[must_use]
+    pub const fn new(accounts: Arc<FileAuthenticator>) -> Self {
+        Self { accounts }
+    }
+}
+
+impl EnhancedAuthenticator for ScramSha256 {
+    fn methods(&self) -> &[&str] {
+        &[MECHANISM]
+    }
+
+    fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
+        Box::new(ScramExchange {
+            accounts: Arc::clone(&self.accounts),
+            shown: Shown::from(&start.credentials),
+            state: State::Begins,
+        })
+    }
+}
+
+/// ```text
+///   Begins ──client-first / server-first──► Challenged ──client-final / server-final──► Over
+///     └──nothing / nothing──► Begins
+/// ```
+/// Whatever else comes ends the exchange.
+enum State {
+    /// The client's first message is to come: in CONNECT, or when it is asked for.
+    Begins,
+    /// The client is to prove that it knows the password.
+    Challenged(Box<Challenge>),
+    Over,
+}
+
+/// What the client's proof is compared with.
+struct Challenge {
+    /// As the client has sent it; not necessarily of an account.
+    name: String,
+    /// `None` if the keys are a decoy: the outcome is failure, whatever the proof.
+    account: Option<Arc<str>>,
+    keys: ScramKeys,
+    gs2_header: String,
+    /// The client's nonce and the server's.
+    nonce: String,
+    /// The client's first message without its header, and the server's.
+    signed: String,
+}
+
+struct ScramExchange {
+    accounts: Arc<FileAuthenticator>,
+    shown: Shown,
+    state: State,
+}
+
+#[async_trait]
+impl Exchange for ScramExchange {
+    async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
+        match (std::mem::replace(&mut self.state, State::Over), data) {
+            (State::Begins, None) => {
+                self.state = State::Begins;
+                Ok(Step::Continue(None))
+            }
+            (State::Begins, Some(message)) => self.challenge(message, &server_nonce()),
+            (State::Challenged(challenge), Some(message)) => self.verify(&challenge, message).await,
+            (State::Challenged(_), None) | (State::Over, _) => {
+                Err(AuthenticationError::BadCredentials)
+            }
+        }
+    }
+}
+
+impl ScramExchange {
+    fn challenge(&mut self, message: &[u8], nonce: &str) -> Result<Step, AuthenticationError> {
+        let first = ClientFirst::parse(message)?;
+        if first.authorization.is_some_and(|other| other != first.username) {
+            return Err(AuthenticationError::NotAllowed); // Nobody acts as somebody else here.
+        }
+        let (account, keys) = self.accounts.scram_keys(&first.username);
+        let nonce = format!("{}{nonce}", first.nonce);
+        let answer = server_first(&nonce, &keys.salt, keys.iterations());
+        self.state = State::Challenged(Box::new(Challenge {
+            name: first.username.into_owned(),
+            account,
+            keys,
+            gs2_header: first.gs2_header.to_owned(),
+            nonce,
+            signed: format!("{},{answer}", first.bare),
+        }));
+        Ok(Step::Continue(Some(answer.into_bytes())))
+    }
+
+    async fn verify(
+        &self,
+        challenge: &Challenge,
+        message: &[u8],
+    ) -> Result<Step, AuthenticationError> {
+        let Challenge { name, account, keys, gs2_header, nonce, signed } = challenge;
+        let last = ClientFinal::parse(message)?;
+        let (address, accounts) = (self.shown.peer.ip(), &self.accounts);
+        accounts.wait_for_turn(address, name).await?;
+        let signature = keys.verify(&format!("{signed},{}", last.without_proof), &last.proof);
+        let is_ours = last.nonce == nonce && last.channel_binding == gs2_header.as_bytes();
+        let right = signature.filter(|_| is_ours).zip(account.as_ref());
+        accounts.write_down(address, name, right.is_some());
+        let (signature, account) = right.ok_or(AuthenticationError::BadCredentials)?;
+        let identity: Identity = accounts.identify(Arc::clone(account), &self.shown)?;
+        Ok(Step::Done { identity, data: Some(server_final(&signature).into_bytes()) })
+    }
+}
+
+fn server_nonce() -> String {
+    let mut random = [0; NONCE_BYTES];
+    getrandom::fill(&mut random).expect("the operating system has random bytes");
+    STANDARD.encode(random)
+}
+
+impl From<MessageError> for AuthenticationError {
+    fn from(error: MessageError) -> Self {
+        tracing::debug!(%error, "{MECHANISM} refused");
+        match error {
+            MessageError::ChannelBinding => Self::NotAllowed,
+            MessageError::Malformed | MessageError::MandatoryExtension => Self::BadCredentials,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Slows down who guesses at a method of one's own, as it is done for passwords.
+//!
+//! Knows an exchange by its outcome alone. SCRAM does without: it learns the user name only in
+//! the middle of an exchange, and shares its counts with the passwords of the same accounts.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use super::{
+    AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FailureThrottle, Step,
+    ThrottleConfig, authenticator::now,
+};
+
+/// An [`EnhancedAuthenticator`] whose failures are counted, by address and by address and name:
+/// the User Name of CONNECT, or the Client Identifier if there is none. An exchange counts as
+/// failed when it ends with [`AuthenticationError::BadCredentials`].
+pub struct Throttled<A> {
+    authenticator: A,
+    failures: Arc<Mutex<FailureThrottle>>,
+}
+
+impl<A: EnhancedAuthenticator> Throttled<A> {
+    /// Guards `authenticator`.
+    pub fn new(authenticator: A, config: ThrottleConfig) -> Self {
+        Self { authenticator, failures: Arc::new(Mutex::new(FailureThrottle::new(config))) }
+    }
+}
+
+impl<A: EnhancedAuthenticator> EnhancedAuthenticator for Throttled<A> {
+    fn methods(&self) -> &[&str] {
+        self.authenticator.methods()
+    }
+
+    fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
+        let shown = start.credentials;
+        Box::new(ThrottledExchange {
+            address: shown.peer.ip(),
+            name: shown.username.or(shown.client_id).unwrap_or_default().into(),
+            exchange: self.authenticator.begin(start),
+            failures: Arc::clone(&self.failures),
+            has_begun: false,
+        })
+    }
+}
+
+struct ThrottledExchange {
+    exchange: Box<dyn Exchange>,
+    failures: Arc<Mutex<FailureThrottle>>,
+    address: IpAddr,
+    name: Box<str>,
+    has_begun: bool,
+}
+
+impl ThrottledExchange {
+    fn failures(&self) -> MutexGuard<'_, FailureThrottle> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the step is to wait.
+    fn admit(&self) -> Result<Duration, AuthenticationError> {
+        self.failures().admit(self.address, &self.name, now()).delay()
+    }
+}
+
+#[async_trait]
+impl Exchange for ThrottledExchange {
+    async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
+        let delay = self.admit()?;
+        if !std::mem::replace(&mut self.has_begun, true) && !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+            self.admit()?; // What happened to others meanwhile: a volley of guesses is cut short.
+        }
+        let step = self.exchange.step(data).await;
+        match &step {
+            Err(AuthenticationError::BadCredentials) => {
+                self.failures().failed(self.address, &self.name, now());
+            }
+            Ok(Step::Done { .. }) => self.failures().succeeded(self.address, &self.name),
+            Ok(Step::Continue(_)) | Err(_) => {}
+        }
+        step
+    }
+}

@@ -1,0 +1,169 @@
+//! Between CONNECT and CONNACK: the AUTH packets of a client that gives an Authentication Method,
+//! section 4.12 of MQTT 5.0.
+//!
+//! Knows whose turn it is and what is a fault; what is said is the method's. Called by the
+//! handshake, within the time that CONNECT has.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout_at,
+};
+
+use super::handshake::{Newcomer, READ_BYTES, Refusal, connect_limits};
+use crate::{
+    actors::EnhancedLogin,
+    auth::{BoundedExchange, ExchangeStart, Identity, Step},
+    metrics::ConnectRefusal,
+    mqtt::{
+        Auth, AuthProperties, Connect, Decoded, Packet, ProtocolVersion, ReasonCode, decode,
+        encode_within,
+    },
+};
+
+/// The only version that knows AUTH.
+const VERSION: ProtocolVersion = ProtocolVersion::V5;
+
+/// Finds out who the client is, by the method that it gives.
+pub(super) async fn run(
+    connect: &Connect<'_>,
+    client_id: &str,
+    method: &str,
+    newcomer: &mut Newcomer<'_>,
+) -> Result<(Identity, EnhancedLogin), Refusal> {
+    let credentials = newcomer.credentials(connect, client_id);
+    let start = ExchangeStart { method, credentials, identity: None };
+    let Some(exchange) = newcomer.core.begin_exchange(start) else {
+        let reason = ReasonCode::BadAuthenticationMethod; // [MQTT-4.12.0-1]
+        return Err(Refusal::with(VERSION, reason, ConnectRefusal::BadCredentials));
+    };
+    let connect_by = newcomer.connect_by;
+    let talk = talk(exchange, connect, method, newcomer);
+    let Ok(outcome) = timeout_at(connect_by, talk).await else {
+        let reason = ReasonCode::NotAuthorized; // [MQTT-4.12.0-4]
+        return Err(Refusal::with(VERSION, reason, ConnectRefusal::ConnectTimeout));
+    };
+    let (identity, data) = outcome?;
+    let login = EnhancedLogin {
+        method: method.into(),
+        username: connect.username.map(Into::into),
+        certificate: newcomer.certificate.cloned(),
+        data,
+    };
+    Ok((identity, login))
+}
+
+/// Server and client take turns until the method knows enough.
+async fn talk(
+    mut exchange: BoundedExchange,
+    connect: &Connect<'_>,
+    method: &str,
+    newcomer: &mut Newcomer<'_>,
+) -> Result<(Identity, Option<Vec<u8>>), Refusal> {
+    let failed = |error| Refusal::of_credentials(VERSION, error);
+    let mut step = exchange.step(connect.properties.authentication_data).await.map_err(failed)?;
+    loop {
+        newcomer.expect_silence()?;
+        match step {
+            Step::Done { identity, data } => return Ok((identity, data)),
+            Step::Continue(data) => newcomer.challenge(connect, method, data.as_deref()).await?,
+        }
+        let answer = newcomer.read_answer(method).await?;
+        step = exchange.step(answer.as_deref()).await.map_err(failed)?;
+    }
+}
+
+impl Newcomer<'_> {
+    async fn challenge(
+        &mut self,
+        connect: &Connect<'_>,
+        method: &str,
+        data: Option<&[u8]>,
+    ) -> Result<(), Refusal> {
+        let properties = AuthProperties {
+            authentication_method: Some(method), // [MQTT-4.12.0-5]
+            authentication_data: data,
+            ..AuthProperties::default()
+        };
+        // [MQTT-4.12.0-2]
+        let packet = Packet::Auth(Auth { reason: ReasonCode::ContinueAuthentication, properties });
+        let bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        let mut bytes = Vec::new();
+        if !matches!(encode_within(&packet, VERSION, bytes_max, &mut bytes), Ok(true)) {
+            // The client cannot hear what it would have to answer. [MQTT-3.1.2-24]
+            return Err(malformed(ReasonCode::PacketTooLarge));
+        }
+        let sent = async {
+            self.transport.write_all(&bytes).await?;
+            self.transport.flush().await
+        };
+        sent.await.map_err(|_| Refusal::silent(ConnectRefusal::Closed))
+    }
+
+    /// Reads the client's AUTH; its Authentication Data.
+    async fn read_answer(&mut self, method: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        let limits = connect_limits(self.core);
+        loop {
+            match decode(self.read_ahead, VERSION, &limits) {
+                Ok(Decoded::Packet { packet, length }) => {
+                    let data = answer(&packet, method)?.map(<[u8]>::to_vec);
+                    self.read_ahead.drain(..length);
+                    return Ok(data);
+                }
+                Ok(Decoded::More { .. }) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "AUTH refused");
+                    return Err(malformed(error.reason())); // [MQTT-3.15.1-1]
+                }
+            }
+            self.read_ahead.reserve(READ_BYTES);
+            match self.transport.read_buf(self.read_ahead).await {
+                Ok(0) | Err(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// While the client waits for AUTH or CONNACK it may only take its leave. [MQTT-3.1.2-30]
+    fn expect_silence(&self) -> Result<(), Refusal> {
+        match self.read_ahead.first() {
+            None | Some(&DISCONNECT) => Ok(()),
+            Some(_) => Err(malformed(ReasonCode::ProtocolError)),
+        }
+    }
+}
+
+/// First byte of a DISCONNECT: section 3.14.1.
+const DISCONNECT: u8 = 0xE0;
+
+/// The Authentication Data of a packet that answers the server's AUTH.
+fn answer<'p>(packet: &Packet<'p>, method: &str) -> Result<Option<&'p [u8]>, Refusal> {
+    let auth = match packet {
+        Packet::Auth(auth) => auth,
+        Packet::Disconnect(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
+        // [MQTT-3.1.2-30]
+        Packet::Connect(_)
+        | Packet::ConnAck(_)
+        | Packet::Publish(_)
+        | Packet::PubAck(_)
+        | Packet::PubRec(_)
+        | Packet::PubRel(_)
+        | Packet::PubComp(_)
+        | Packet::Subscribe(_)
+        | Packet::SubAck(_)
+        | Packet::Unsubscribe(_)
+        | Packet::UnsubAck(_)
+        | Packet::PingReq
+        | Packet::PingResp => return Err(malformed(ReasonCode::ProtocolError)),
+    };
+    let is_answer = auth.reason == ReasonCode::ContinueAuthentication; // [MQTT-4.12.0-3]
+    let is_same_method = auth.properties.authentication_method == Some(method); // [MQTT-4.12.0-5]
+    if is_answer && is_same_method {
+        Ok(auth.properties.authentication_data)
+    } else {
+        Err(malformed(ReasonCode::ProtocolError))
+    }
+}
+
+const fn malformed(reason: ReasonCode) -> Refusal {
+    Refusal::with(VERSION, reason, ConnectRefusal::Malformed)
+}

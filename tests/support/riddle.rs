@@ -1,0 +1,99 @@
+//! A method of enhanced authentication whose client says what is to come of it.
+
+use std::future::pending;
+
+use async_trait::async_trait;
+use hearthmq::{
+    auth::{AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, Identity, Step},
+    mqtt::{Auth, AuthProperties, Connect, ConnectProperties, Packet, ReasonCode},
+};
+
+/// The method's name.
+pub(crate) const RIDDLE: &str = "RIDDLE";
+
+/// Asks `?` until it is answered: `I am NAME` is believed, `wrong`, `barred` and `busy` are errors,
+/// and `slow` is thought about for ever.
+pub(crate) struct Riddle;
+
+struct Asking;
+
+impl EnhancedAuthenticator for Riddle {
+    fn methods(&self) -> &[&str] {
+        &["OTHER", RIDDLE]
+    }
+
+    fn begin(&self, _: ExchangeStart<'_>) -> Box<dyn Exchange> {
+        Box::new(Asking)
+    }
+}
+
+#[async_trait]
+impl Exchange for Asking {
+    async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
+        let answer = str::from_utf8(data.unwrap_or_default()).unwrap();
+        if let Some(name) = answer.strip_prefix("I am ") {
+            let identity = Identity { username: Some(name.into()), certificate: None };
+            return Ok(Step::Done { identity, data: Some(b"welcome".to_vec()) });
+        }
+        match answer {
+            "wrong" => Err(AuthenticationError::BadCredentials),
+            "barred" => Err(AuthenticationError::NotAllowed),
+            "busy" => Err(AuthenticationError::Unavailable),
+            "slow" => pending().await,
+            _ => Ok(Step::Continue(Some(b"?".to_vec()))),
+        }
+    }
+}
+
+/// CONNECT with a method.
+pub(crate) fn connect_by<'a>(
+    connect: Connect<'a>,
+    method: &'a str,
+    data: Option<&'a [u8]>,
+) -> Connect<'a> {
+    let properties = ConnectProperties {
+        authentication_method: Some(method),
+        authentication_data: data,
+        ..connect.properties
+    };
+    Connect { properties, ..connect }
+}
+
+/// AUTH with a method.
+pub(crate) fn auth_by<'a>(
+    reason: ReasonCode,
+    method: &'a str,
+    data: Option<&'a [u8]>,
+) -> Packet<'a> {
+    let properties = AuthProperties {
+        authentication_method: Some(method),
+        authentication_data: data,
+        ..AuthProperties::default()
+    };
+    Packet::Auth(Auth { reason, properties })
+}
+
+/// CONNECT that is to be asked.
+pub(crate) fn riddled(connect: Connect<'_>) -> Connect<'_> {
+    connect_by(connect, RIDDLE, None)
+}
+
+/// The broker's AUTH that asks.
+pub(crate) fn question() -> Packet<'static> {
+    auth_by(ReasonCode::ContinueAuthentication, RIDDLE, Some(b"?"))
+}
+
+/// The client's AUTH that answers.
+pub(crate) fn answer(text: &str) -> Packet<'_> {
+    auth_by(ReasonCode::ContinueAuthentication, RIDDLE, Some(text.as_bytes()))
+}
+
+/// The client's AUTH that asks to authenticate again.
+pub(crate) fn again(text: &str) -> Packet<'_> {
+    auth_by(ReasonCode::ReAuthenticate, RIDDLE, Some(text.as_bytes()))
+}
+
+/// The broker's AUTH that says that the client has authenticated again.
+pub(crate) fn settled() -> Packet<'static> {
+    auth_by(ReasonCode::Success, RIDDLE, Some(b"welcome"))
+}
