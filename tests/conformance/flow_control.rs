@@ -47,6 +47,40 @@ async fn no_more_than_receive_maximum_messages_are_on_their_way() {
     }
 }
 
+/// [MQTT-3.3.4-10] [MQTT-4.9.0-3]
+/// After coming back as well: what the session has released does not wait behind messages for which
+/// there is no quota.
+#[actix_rt::test]
+async fn pubrel_does_not_wait_for_the_quota() {
+    let (broker, address) = broker().await;
+    let mut client = connected(address, connect_lasting("c", V5)).await;
+    client.subscribe("t", QOS_2).await;
+    for packet_id in 1..=3 {
+        broker.publish("t", b"x", QOS_2, false).await.unwrap();
+        client.expect_publish(publish_2(packet_id, "t", "x")).await;
+    }
+    client.send(pubrec(2, ReasonCode::Success)).await;
+    client.expect(pubrel(2)).await;
+    let mut packet = connect_lasting("c", V5);
+    packet.properties.receive_maximum = Some(1);
+    let mut client = connected(address, packet.clone()).await;
+    client.expect(pubrel(2)).await;
+    client.ping().await;
+    // Of a message that this connection has not seen: it begins to count, and no other comes.
+    client.send(pubrec(3, ReasonCode::Success)).await;
+    client.expect(pubrel(3)).await;
+    client.send(pubcomp(2)).await;
+    client.ping().await;
+    let mut client = connected(address, packet).await;
+    client.expect(pubrel(3)).await;
+    client.send(pubcomp(3)).await;
+    client.expect_publish(dup(publish_2(1, "t", "x"))).await;
+    client.ping().await;
+    client.take(QOS_2, 1).await;
+    broker.publish("t", b"x", QOS_1, false).await.unwrap();
+    client.expect_publish(publish_1(4, "t", "x")).await;
+}
+
 /// [MQTT-4.9.0-1]
 /// Without Receive Maximum it is 65,535, and the broker's own bound is lower: it is not zero.
 /// Receive Maximum 0 is a Protocol Error.
