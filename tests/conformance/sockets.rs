@@ -3,7 +3,7 @@
 //! Time is real here, so that nothing waits for silence: whoever expects that nothing comes asks
 //! for PINGRESP and sees that it is the next packet.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use hearthmq::{
     Broker,
@@ -14,9 +14,6 @@ use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::support::{self, builder};
 
-/// How long a client waits for bytes that it expects.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// A client over TCP.
 pub(crate) type Client = support::Client<TcpStream>;
 
@@ -24,7 +21,7 @@ impl Client {
     /// Expects exactly these bytes next.
     pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
         while self.received.len() < expected.len() {
-            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            let read = timeout(self.patience, self.stream.read_buf(&mut self.received)).await;
             let read = read.expect("bytes are expected, nothing came").unwrap();
             assert!(read > 0, "bytes are expected, came {:02x?} and the end", self.received);
         }

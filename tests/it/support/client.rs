@@ -19,8 +19,10 @@ use super::{
     stream,
 };
 
-/// How long a client waits for what it expects, in virtual time.
+/// How long a client waits for what it expects, and for silence, where time is virtual.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it waits where time may be real and the machine busy.
+const PATIENCE_ON_STREAMS: Duration = Duration::from_secs(60);
 
 /// In this process as a rule; over TCP where sockets are what is tested.
 pub(crate) struct Client<S = DuplexStream> {
@@ -28,12 +30,14 @@ pub(crate) struct Client<S = DuplexStream> {
     pub(crate) version: ProtocolVersion,
     /// What has come and was not looked at yet.
     pub(crate) received: Vec<u8>,
+    /// How long it waits for what it expects.
+    pub(crate) patience: Duration,
 }
 
 impl Client {
     /// A client that has not yet sent CONNECT.
     pub(crate) fn new(broker: &Broker, version: ProtocolVersion) -> Self {
-        Self::on(stream(broker), version)
+        Self { patience: PATIENCE, ..Self::on(stream(broker), version) }
     }
 
     /// A client whose CONNECT is accepted.
@@ -52,7 +56,7 @@ impl Client {
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A client on a stream that has sent nothing yet.
     pub(crate) fn on(stream: S, version: ProtocolVersion) -> Self {
-        Self { stream, version, received: Vec::new() }
+        Self { stream, version, received: Vec::new(), patience: PATIENCE_ON_STREAMS }
     }
 
     /// Sends CONNECT and expects it to be accepted; whether the session was present.
@@ -118,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 }
                 Decoded::More { .. } => {}
             }
-            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            let read = timeout(self.patience, self.stream.read_buf(&mut self.received)).await;
             let read = read.expect("a packet is expected, nothing came").unwrap();
             assert!(read > 0, "a packet is expected, the connection was closed");
         }
@@ -149,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Expects that the broker closes the connection without another packet.
     pub(crate) async fn expect_closed(&mut self) {
-        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+        let read = timeout(self.patience, self.stream.read_buf(&mut self.received)).await;
         let read = read.expect("the connection is expected to be closed").unwrap_or(0);
         assert!(read == 0 && self.received.is_empty(), "unexpected: {:?}", self.received);
     }
