@@ -1,13 +1,15 @@
 //! Sections 3.4 to 3.7: PUBACK, PUBREC, PUBREL and PUBCOMP, as bytes.
 
+use std::net::SocketAddr;
+
 use hearthmq::{
     auth::{AccessRequest, Action, Authorizer, Decision},
-    mqtt::{Packet, ReasonCode},
+    mqtt::{Packet, ReasonCode, encoded_size},
 };
 
 use super::{
     sockets::{broker, broker_with, connected},
-    support::packets::*,
+    support::{generous, packets::*},
 };
 
 /// Nobody may publish to `secret`.
@@ -144,6 +146,50 @@ async fn pubrel_with_other_flags_is_malformed() {
             client.send_bytes(&[0x60 | flags, 2, 0, 1]).await;
             client.expect_disconnect(ReasonCode::MalformedPacket).await;
         }
+    }
+}
+
+/// What the broker answers to messages and subscriptions over its limits, to a client that accepts
+/// packets of so many bytes: for each answer its size and whether it has a Reason String.
+async fn refusals(address: SocketAddr, packet_bytes_max: Option<u32>) -> [(usize, bool); 3] {
+    let mut packet = connect("c");
+    packet.properties.maximum_packet_size = packet_bytes_max;
+    let mut client = connected(address, packet).await;
+    client.publish(retained(publish_1(1, "new", "x"))).await;
+    client.publish(retained(publish_2(2, "new", "x"))).await;
+    client.send(subscribe(3, vec![filter("a", QOS_0), filter("b", QOS_0)])).await;
+    let mut answers = [(0, false); 3];
+    for answer in &mut answers {
+        *answer = client
+            .receive(|packet| {
+                let properties = match &packet {
+                    Packet::PubAck(ack) | Packet::PubRec(ack) => &ack.properties,
+                    Packet::SubAck(ack) => &ack.properties,
+                    other => panic!("{other:?}"),
+                };
+                assert!(properties.user_properties.iter().next().is_none());
+                (encoded_size(&packet, V5).unwrap(), properties.reason_string.is_some())
+            })
+            .await;
+    }
+    answers
+}
+
+/// [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.9.2-1]
+/// A Reason String is there where it has room, and not where a byte is missing.
+#[actix_rt::test]
+async fn a_reason_string_is_left_out_where_it_has_no_room() {
+    let mut limits = generous();
+    limits.retained_messages_max = 1;
+    limits.subscriptions_per_client_max = 1;
+    let (broker, address) = broker_with(|builder| builder.limits(limits)).await;
+    broker.publish("kept", b"x", QOS_0, true).await.unwrap();
+    let in_full = refusals(address, None).await;
+    for (at, (size, has_reason)) in in_full.into_iter().enumerate() {
+        assert!(has_reason);
+        assert_eq!(refusals(address, Some(size as u32)).await[at], (size, true));
+        let (shorter, has_reason) = refusals(address, Some(size as u32 - 1)).await[at];
+        assert!(shorter < size && !has_reason);
     }
 }
 
