@@ -1,6 +1,7 @@
 """Runs one of Mosquitto's broker tests in this process, with HearthMQ in Mosquitto's place.
 
-Called by run.py with: the suite's directory `test`, the test, its ports. The suite's own functions
+Called by run.py with: the suite's directory `test`, the test, its ports. A colon and a protocol behind
+the test have its dialogues held over that. The suite's own functions
 stay what they are but for two: the one that starts the broker, which here translates a Mosquitto
 configuration, and the one that compares packets byte by byte, which here passes over what MQTT leaves
 to the sender. Exit code 77, with the reason, if the configuration has no counterpart.
@@ -61,6 +62,9 @@ OPTIONS = {
     "sys_interval": None,
 }
 
+# Options that change what others mean.
+ASKED = ("allow_zero_length_clientid", "protocol", "require_certificate", "use_identity_as_username")
+
 
 def skip(reason):
     print(f"needs {reason}", file=sys.stderr, flush=True)
@@ -69,22 +73,20 @@ def skip(reason):
 
 def translate(lines, port):
     """Settings of HearthMQ that do what the lines of a Mosquitto configuration say."""
-    settings, listeners, certificates = dict(DEFAULTS), [], False
+    settings, listeners, sockets, asked = dict(DEFAULTS), [], [], {}
     for line in lines:
         name, _, value = line.strip().partition(" ")
         if not name or name.startswith("#"):
             continue
         if name in ("listener", "port"):
             settings.setdefault("auth.anonymous", "false")  # as soon as others could connect
-            listeners.append(value.split()[0])
-        elif name == "require_certificate":
-            certificates = value == "true"
-        elif name == "use_identity_as_username" and value == "true":
-            pass  # always
-        elif name == "allow_zero_length_clientid" and value == "true":
-            pass  # always
-        elif name == "protocol" and value == "mqtt":
-            pass
+            first, *path = value.split()
+            if first == "0":
+                sockets += path
+            else:
+                listeners.append(first)
+        elif name in ASKED:
+            asked[name] = value
         elif name not in OPTIONS or value == "-1":
             skip(f"Mosquitto's {name} {value}")
         elif OPTIONS[name]:
@@ -92,20 +94,31 @@ def translate(lines, port):
     settings.setdefault("auth.anonymous", "true")
     if len(listeners) > 1 and any("listener_" in line for line in lines):
         skip("listeners that differ")
-    addresses = ",".join(f"127.0.0.1:{port}" for port in listeners or [port])
+    addresses = ",".join(f"127.0.0.1:{port}" for port in listeners or ([] if sockets else [port]))
+    settings[listener_option(settings, asked)] = addresses
+    if sockets:
+        settings["mqtt.unix"] = ",".join(os.path.abspath(path) for path in sockets)
+    return [f"{name}={value}" for name, value in settings.items()]
+
+
+def listener_option(settings, asked):
+    """The option that has the addresses; sees to the certificates."""
+    if asked.get("allow_zero_length_clientid") == "false":
+        skip("Mosquitto's allow_zero_length_clientid false")
+    option = {"mqtt": "mqtt.tcp", "websockets": "mqtt.websocket"}[asked.get("protocol", "mqtt")]
     if "tls.certificate" in settings:
+        option = {"mqtt.tcp": "mqtt.tls", "mqtt.websocket": "mqtt.secure_websocket"}[option]
         # Mosquitto's certificate is sent with what it finds in cafile.
         chain = [pathlib.Path(settings[name]).read_text() for name in ("tls.certificate", "tls.client_ca")]
         with tempfile.NamedTemporaryFile("w", delete=False) as file:
             file.write("".join(chain))
-        settings |= {"mqtt.tcp": "", "mqtt.tls": addresses, "tls.certificate": file.name}
-        if certificates:
+        settings["tls.certificate"] = file.name
+        if asked.get("require_certificate") == "true":
             settings["tls.client_auth"] = "required"
         else:
-            settings.pop("tls.client_ca", None)
-    else:
-        settings["mqtt.tcp"] = addresses
-    return [f"{name}={value}" for name, value in settings.items()]
+            del settings["tls.client_ca"]
+    settings["mqtt.tcp"] = ""
+    return option
 
 
 def start_broker(filename, cmd=None, port=0, use_conf=False, expect_fail=False, cmd_args=None, **_):
@@ -228,6 +241,10 @@ def expect_packet(sock, name, expected):
 original_expect_packet = mosq_test.expect_packet
 mosq_test.expect_packet = expect_packet
 mosq_test.start_broker = start_broker
+test, _, protocol = test.partition(":")
 sys.argv = [test, *ports]
 os.chdir(f"{suite}/broker")
-runpy.run_path(test, run_name="__main__")
+if protocol:
+    runpy.run_path(test)["main"](protocol=protocol)
+else:
+    runpy.run_path(test, run_name="__main__")
