@@ -5,6 +5,7 @@
 //! the shard decodes, decides and encodes.
 
 mod authentication;
+mod takeover;
 
 use std::{
     cell::RefCell,
@@ -57,6 +58,8 @@ pub(crate) struct Connection {
     is_held: bool,
     /// Nothing is read any more; once all is written, the connection leaves.
     is_leaving: bool,
+    /// They wait for this connection to be read once more.
+    successors: Option<Box<takeover::Successors>>,
     /// Held as long as the stream is open.
     _permit: Permit,
 }
@@ -101,6 +104,7 @@ impl Connection {
             keep_alive_expired: false,
             is_held: false,
             is_leaving: false,
+            successors: None,
             _permit: permit,
         }
     }
@@ -122,6 +126,7 @@ impl Connection {
         if matches!(self.phase, Phase::Open) {
             self.drive_open(ctx, task);
         }
+        self.give_way_if_due();
         if let Phase::Closing { bytes, written } = &mut self.phase {
             let wrote = ready!(poll_write_all(&mut *self.transport, task, bytes, written));
             let is_shut =
@@ -408,6 +413,7 @@ impl Actor for Connection {
     fn stopped(&mut self, _: &mut Self::Context) {
         // Whatever ended the actor, its session must not believe that it is connected.
         self.leave(Departure::unannounced(DisconnectReason::InternalError));
+        self.give_way();
     }
 }
 

@@ -45,7 +45,7 @@ const MAILBOX_CAPACITY: usize = 4096;
 
 /// The registry actor of one shard.
 pub struct Registry {
-    shard: Rc<RefCell<Shard>>,
+    pub(super) shard: Rc<RefCell<Shard>>,
     core: Arc<Core>,
     batches_waiting: Arc<AtomicUsize>,
 }
@@ -60,24 +60,9 @@ impl Registry {
         let shard = Shard::new(host, core.clone(), metrics).shared();
         Self { shard, core, batches_waiting }
     }
-}
 
-impl Actor for Registry {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
-        ctx.run_interval(SWEEP_EVERY, |registry, _| {
-            let now = registry.core.clock.now();
-            registry.shard.borrow_mut().sweep(now);
-        });
-    }
-}
-
-impl Handler<Attach> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, message: Attach, _: &mut Self::Context) {
+    /// Starts the actor of a connection and gives it its session.
+    pub(super) fn attach(&self, message: Attach, link: u64) {
         if self.shard.borrow().is_quiet {
             return; // The broker is shutting down: the connection is closed.
         }
@@ -88,7 +73,7 @@ impl Handler<Attach> for Registry {
         }
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        let prepared = match shard.prepare(&connect, now) {
+        let prepared = match shard.prepare(&connect, link, now) {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 shard.metrics.connects_refused.increment(refusal.counted_as());
@@ -102,6 +87,18 @@ impl Handler<Attach> for Registry {
         let address = connection.start();
         shard.attach(&prepared, address, connect, now);
         shard.flush_outboxes();
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        ctx.run_interval(SWEEP_EVERY, |registry, _| {
+            let now = registry.core.clock.now();
+            registry.shard.borrow_mut().sweep(now);
+        });
     }
 }
 

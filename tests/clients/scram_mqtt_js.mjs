@@ -1,15 +1,14 @@
-// MQTT.js: logs in by SCRAM-SHA-256, is refused with another password, and authenticates again on
-// the connection that it has. No other client of run.sh speaks AUTH.
+// MQTT.js: logs in by SCRAM-SHA-256, is refused as somebody else, and authenticates again on the
+// connection that it has. No other client here speaks AUTH.
 //
-// Called by run.sh with: port, user name, password. Needs a broker with auth.scram = true. MQTT.js leaves
-// what the packets say to handleAuth; the messages are those of RFC 5802 and RFC 7677.
+// Called by mqtt_js.mjs. Needs a broker with auth.scram = true. MQTT.js leaves what the packets say to
+// handleAuth; the messages are those of RFC 5802 and RFC 7677.
 
 import assert from "node:assert";
 import { createHash, createHmac, pbkdf2Sync, randomBytes, timingSafeEqual } from "node:crypto";
 import mqtt from "mqtt";
 
 const METHOD = "SCRAM-SHA-256";
-const PATIENCE_MS = 20_000;
 
 const hmac = (key, text) => createHmac("sha256", key).update(text).digest();
 
@@ -45,9 +44,10 @@ class Scram {
 }
 
 /** A client that has not connected yet. */
-function client(port, user, password) {
+function client(url, ca, user, password) {
   let exchange = new Scram(user, password);
-  const made = mqtt.connect(`mqtt://localhost:${port}`, {
+  const made = mqtt.connect(url, {
+    ca,
     protocolVersion: 5,
     reconnectPeriod: 0,
     manualConnect: true,
@@ -75,19 +75,17 @@ function client(port, user, password) {
   return made;
 }
 
-const [port, user, password] = process.argv.slice(2);
-setTimeout(() => assert.fail("time is over"), PATIENCE_MS).unref();
+export async function scram(url, ca, user, password) {
+  const right = client(url, ca, user, password);
+  const connected = new Promise((resolve, reject) => right.once("connect", resolve).once("error", reject));
+  right.connect();
+  await connected;
+  for (let times = 0; times < 3; times += 1) await right.authenticateAgain();
+  await right.publishAsync("scram/js", "still here", { qos: 1 });
+  await right.endAsync();
 
-const right = client(port, user, password);
-const connected = new Promise((resolve, reject) => right.once("connect", resolve).once("error", reject));
-right.connect();
-await connected;
-for (let times = 0; times < 3; times += 1) await right.authenticateAgain();
-await right.publishAsync("scram/js", "still here", { qos: 1 });
-await right.endAsync();
-
-const wrong = client(port, user, `${password}?`);
-const refused = new Promise((resolve) => wrong.once("error", resolve));
-wrong.connect();
-assert.equal((await refused).code, 0x86);
-console.log("logged in by SCRAM, authenticated again three times; a wrong password was refused");
+  const wrong = client(url, ca, `not-${user}`, password);
+  const refused = new Promise((resolve) => wrong.once("error", resolve));
+  wrong.connect();
+  assert.equal((await refused).code, 0x86);
+}

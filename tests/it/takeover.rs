@@ -4,7 +4,7 @@
 use hearthmq::mqtt::{Packet, ReasonCode, encode};
 use tokio::io::AsyncWriteExt;
 
-use super::support::{Client, packets::*, pass, secs, world};
+use super::support::{Client, packets::*, pass, secs, stream_that_wakes_nobody, world};
 
 #[actix_rt::test]
 async fn the_old_connection_is_told_and_closed_and_the_session_goes_on() {
@@ -124,6 +124,29 @@ async fn the_old_connection_has_no_say_any_more() {
     drop(old);
     new.ping().await;
     assert!(broker.online("c").await.unwrap());
+}
+
+/// What the client sent before it connected anew has come, though nobody has looked yet.
+/// [MQTT-3.1.2-10]
+#[actix_rt::test]
+async fn what_came_before_the_new_connection_is_handled_before_it() {
+    let broker = world().await;
+    let mut watcher = Client::connected(&broker, connect("w")).await;
+    watcher.subscribe("#", QOS_0).await;
+    for version in VERSIONS {
+        let mut old = Client::on(stream_that_wakes_nobody(&broker), version);
+        let mut packet = connect_lasting("c", version);
+        packet.will = Some(will("will", "gone"));
+        old.connect(packet).await;
+        old.publish(publish("t", "last")).await;
+        old.send(disconnect(ReasonCode::Success)).await;
+        let mut new = Client::connected(&broker, connect_lasting("c", version)).await;
+        watcher.expect_publish(publish("t", "last")).await;
+        watcher.expect_nothing().await;
+        old.expect_closed().await;
+        new.ping().await;
+        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
+    }
 }
 
 /// A dead old connection that takes no bytes does not hold up the new one.

@@ -22,6 +22,22 @@ pub(in crate::actors) struct Prepared {
 }
 
 impl Shard {
+    /// The number of a link for a connection that comes, and the older connection of its client.
+    pub(in crate::actors) fn await_turn(
+        &mut self,
+        client_id: &str,
+    ) -> (u64, Option<Addr<Connection>>) {
+        self.last_link += 1;
+        let older = self.find(client_id).and_then(|slot| slot.connected.as_ref());
+        (self.last_link, older.map(|connected| connected.address.clone()))
+    }
+
+    /// Whether a connection that came after this one has the session.
+    pub(in crate::actors) fn is_overtaken(&self, client_id: &str, link: u64) -> bool {
+        let holder = self.find(client_id).and_then(|slot| slot.connected.as_ref());
+        holder.is_some_and(|connected| connected.link > link)
+    }
+
     /// Finds or makes the session of an accepted CONNECT. An older connection is gone afterwards,
     /// and its end was told, so that what follows is in order.
     ///
@@ -30,6 +46,7 @@ impl Shard {
     pub(in crate::actors) fn prepare(
         &mut self,
         connect: &AcceptedConnect,
+        link: u64,
         now: Timestamp,
     ) -> Result<Prepared, NoSession> {
         if let Some(to) = self.core.draining.load_full() {
@@ -83,8 +100,7 @@ impl Shard {
         if existing.is_some() {
             self.revoke_subscriptions(slot);
         }
-        self.last_link += 1;
-        Ok(Prepared { slot, link: self.last_link, session_present: existing.is_some() })
+        Ok(Prepared { slot, link, session_present: existing.is_some() })
     }
 
     /// Gives the session its connection and answers CONNACK: from here on the client is online.

@@ -6,7 +6,12 @@ pub(crate) mod packets;
 
 pub(crate) use client::Client;
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use hearthmq::{
     Broker,
@@ -14,7 +19,7 @@ use hearthmq::{
     broker::Builder,
     limits::Limits,
 };
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 /// A broker on this thread and on virtual time: whenever everybody waits, the clock jumps to the
 /// next thing that is due.
@@ -67,6 +72,55 @@ pub(crate) fn stream_of(broker: &Broker, bytes: usize) -> DuplexStream {
         broker.serve(there, "192.0.2.7:40000".parse().unwrap()).await;
     });
     here
+}
+
+/// A stream whose bytes the broker finds when it looks, but of which, after the first, nobody tells it:
+/// as a socket is before its reactor has had its turn.
+pub(crate) fn stream_that_wakes_nobody(broker: &Broker) -> DuplexStream {
+    let (here, there) = tokio::io::duplex(1 << 20);
+    let broker = broker.clone();
+    actix_rt::spawn(async move {
+        let quiet = Quiet { stream: there, has_woken: false };
+        broker.serve(quiet, "192.0.2.7:40000".parse().unwrap()).await;
+    });
+    here
+}
+
+struct Quiet {
+    stream: DuplexStream,
+    has_woken: bool,
+}
+
+impl AsyncRead for Quiet {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let task = if self.has_woken { &mut nobody } else { task };
+        let polled = Pin::new(&mut self.stream).poll_read(task, buffer);
+        self.has_woken |= polled.is_ready();
+        polled
+    }
+}
+
+impl AsyncWrite for Quiet {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(task, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(task)
+    }
 }
 
 /// Lets so much virtual time pass.

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Mosquitto's tests of its broker against HearthMQ: dialogues in raw packets, MQTT 3.1 to 5.0.
+
+    git clone https://github.com/eclipse-mosquitto/mosquitto ELSEWHERE
+    cargo build --release
+    tests/clients/mosquitto_broker_tests/run.py ELSEWHERE [PART OF A NAME] [--ports FROM]
+
+Needs psutil (PyPI) for two of them. Prints a Markdown table and the counts. What fails among many is
+run again with nothing beside it. Exit code 0 if what fails is what DIFFERENCES says.
+"""
+
+import argparse
+import concurrent.futures
+import importlib
+import pathlib
+import queue
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+AT_ONCE = 6
+PORTS_PER_TEST = 4
+PATIENCE = 120  # seconds
+SKIPPED = 77
+
+# Tests of what Mosquitto has beside MQTT, by how their names begin.
+NOT_MQTT = {
+    "06-bridge": "bridges",
+    "08-ssl-bridge": "bridges",
+    "08-tls-psk": "pre-shared keys",
+    "09-plugin": "Mosquitto's plugins",
+    "09-extended-auth": "Mosquitto's plugins",
+    "01-plugin": "Mosquitto's plugins",
+    "14-dynsec": "Mosquitto's plugins",
+    "15-persist": "Mosquitto's plugins",
+    "16-": "Mosquitto's command line and configuration file",
+    "17-control": "Mosquitto's $CONTROL topics",
+    "20-sparkplug": "Mosquitto's plugins",
+    "21-proxy": "Mosquitto's log, where these tests look",
+    "22-http-api": "Mosquitto's HTTP interface",
+}
+
+# Tests that the suite has and does not run, with the number of their ports.
+MORE = [("msg_sequence_test.py:websockets", 1)]
+
+# What HearthMQ does otherwise, and what lets it.
+DIFFERENCES = {
+    "01-connect-allow-anonymous": "refuses who has no user name with 4 (0x86), where Mosquitto says 5 (0x87)",
+    "01-connect-auto-id": "client identifiers that it assigns look otherwise: 3.2.2.3.7 only wants them new",
+    "01-connect-global-max-clients": "says Quota exceeded, where Mosquitto says Server busy: 3.2.2.2 has both",
+    "01-connect-max-keepalive": "lets MQTT 3.1.1 clients keep a longer Keep Alive, as they cannot be told another",
+    "02-subpub-qos1-message-expiry": "gives Packet Identifiers in another order: 2.2.1 only wants them unused",
+    "02-subscribe-long-topic": "says Topic Filter invalid, where Mosquitto says Malformed Packet: 3.14.2.1 has both",
+    "03-publish-c2b-disconnect-qos2": "says Packet Identifier not found for a PUBREL that comes again: 3.7.2.1",
+    "03-publish-long-topic": "says Topic Name invalid, where Mosquitto says Malformed Packet: 3.14.2.1 has both",
+    "03-publish-qos1-max-inflight-expire": "gives Packet Identifiers in another order: 2.2.1 only wants them unused",
+    "03-publish-qos2-reuse-mid": "keeps the first message of a Packet Identifier that is in use: [MQTT-4.3.3-10]",
+    "07-will-delay-invalid-573191": "says in CONNACK why a CONNECT is wrong, which 4.13.1 allows",
+    "07-will-no-flag": "says in CONNACK why a CONNECT is wrong, which 4.13.1 allows",
+    "07-will-null-topic": "says in CONNACK why a CONNECT is wrong, which 4.13.1 allows",
+    "07-will-takeover": "publishes a Will without delay at a takeover: [MQTT-3.1.2-8], 3.1.3.2.2",
+    "11-": "not yet: sessions and retained messages do not outlive the broker",
+    "12-prop-assigned-client-identifier": "client identifiers that it assigns look otherwise: 3.2.2.3.7 only wants them new",
+    "12-prop-maximum-packet-size-broker": "takes no Maximum Packet Size below 128 for itself",
+    "12-prop-maximum-packet-size-publish-qos2": "delivers a QoS 2 message when it comes, not after PUBREL: 4.3.3, figure 4.3",
+}
+
+
+def run(suite, ports, test, arguments):
+    reason = next((why for start, why in NOT_MQTT.items() if test.startswith(start)), None)
+    if reason:
+        return "skipped", f"needs {reason}"
+    first = ports.get()
+    numbers = [str(first + offset) for offset in range(arguments)]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-B", "-W", "ignore", HERE / "one_test.py", suite, test, *numbers],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired as error:
+        return "FAIL", f"no end after {PATIENCE} s\n{error.stdout}"
+    finally:
+        ports.put(first)
+    if done.returncode == SKIPPED:
+        return "skipped", done.stdout.strip().splitlines()[-1]
+    return ("ok" if done.returncode == 0 else "FAIL"), done.stdout
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("suite", type=pathlib.Path)
+    parser.add_argument("part", nargs="?", default="")
+    parser.add_argument("--ports", type=int, default=23010)
+    arguments = parser.parse_args()
+    suite = arguments.suite.resolve() / "test"
+    sys.path[:0] = [str(suite), str(suite / "broker")]
+    listed = [(name.removeprefix("./"), count) for count, name, *_ in importlib.import_module("test").tests]
+    tests = [test for test in [*listed, *MORE] if arguments.part in test[0]]
+    ports = queue.Queue()
+    for place in range(AT_ONCE):
+        ports.put(arguments.ports + place * PORTS_PER_TEST)
+    counts = {"ok": 0, "differs": 0, "FAIL": 0, "skipped": 0}
+    print("| test | result |\n|---|---|")
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [(name, count, pool.submit(run, suite, ports, name, count)) for name, count in tests]
+        outcomes = [(name, count, *job.result()) for name, count, job in running]
+    as_expected = True
+    for name, count, result, said in outcomes:
+        difference = next((why for start, why in DIFFERENCES.items() if name.startswith(start)), None)
+        if result == "FAIL" and not difference:
+            result, said = run(suite, ports, name, count)
+        counts["differs" if difference and result == "FAIL" else result] += 1
+        if (result == "FAIL") != bool(difference):
+            as_expected = False
+            print(f"==== {name}\n{said}", file=sys.stderr)
+        reason = {"ok": "", "skipped": f": {said}", "FAIL": difference and f", differs: {difference}"}[result]
+        print(f"| {name} | {result}{reason or ''} |")
+    print("\n" + ", ".join(f"{count} {result}" for result, count in counts.items()))
+    return 0 if as_expected else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
