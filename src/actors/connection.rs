@@ -370,15 +370,19 @@ impl Connection {
 
     /// Leaves the session and begins to close.
     fn depart(&mut self, departure: Departure, ctx: &mut Context<Self>) {
-        let shard = self.shard.clone();
-        let mut shard = shard.borrow_mut();
-        if shard.linked(self.slot, self.link).is_none() {
-            return;
+        if let Some(bytes) = self.leave(departure) {
+            self.close(bytes, ctx);
         }
+    }
+
+    /// Leaves the session, if it has not left yet; what is still to be written.
+    fn leave(&mut self, departure: Departure) -> Option<Vec<u8>> {
+        let mut shard = self.shard.borrow_mut();
+        shard.linked(self.slot, self.link)?;
         let now = shard.core.clock.now();
         let bytes = shard.depart(self.slot, departure, now);
         shard.flush_outboxes();
-        self.close(bytes, ctx);
+        Some(bytes)
     }
 
     fn close(&mut self, bytes: Vec<u8>, ctx: &mut Context<Self>) {
@@ -399,9 +403,10 @@ impl Actor for Connection {
         }
     }
 
-    fn stopped(&mut self, ctx: &mut Self::Context) {
-        // Whatever ended the actor, its session must not believe that it is connected.
-        self.depart(Departure::unannounced(DisconnectReason::InternalError), ctx);
+    fn stopped(&mut self, _: &mut Self::Context) {
+        // Whatever ended the actor, its session must not believe that it is connected. Nothing is
+        // written any more: if its thread ends, there is not even a timer for that.
+        self.leave(Departure::unannounced(DisconnectReason::InternalError));
     }
 }
 
