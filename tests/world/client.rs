@@ -1,0 +1,144 @@
+//! A client's side of the protocol: what it has sent and not finished, and what it owes.
+
+use std::collections::BTreeMap;
+
+use hearthmq::mqtt::{
+    Ack, Packet, PacketId, Publish, PublishFlags, PublishProperties, QoS, ReasonCode,
+};
+
+use crate::{line::Line, model::Sent};
+
+/// QoS 1 and 2 messages that a client has on its way at most.
+const OUTBOUND_MAX: u16 = 40;
+
+#[derive(Default)]
+pub(crate) struct Client {
+    pub(crate) line: Option<Line>,
+    pub(crate) reads: bool,
+    pub(crate) answers_at_once: bool,
+    /// The next packet comes in two pieces, the first of so many bytes.
+    pub(crate) halve: Option<usize>,
+    /// What was sent with QoS 1 and 2 and is not finished; it survives the connection.
+    pub(crate) outbound: Vec<Outbound>,
+    /// What the client is to say next, about messages of both directions.
+    pub(crate) waiting: Vec<Waiting>,
+    /// Topics by the broker's Topic Aliases.
+    aliases_in: BTreeMap<u16, String>,
+    /// Topics that the client has given an alias: the first has 1.
+    aliases_out: Vec<&'static str>,
+    subscribes: u16,
+}
+
+pub(crate) struct Outbound {
+    pub(crate) packet_id: u16,
+    pub(crate) sent: Sent,
+    pub(crate) is_released: bool,
+}
+
+/// Sorted by message, and not by packet identifier, which may depend on what nobody decides.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Waiting {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) says: Says,
+    pub(crate) packet_id: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Says {
+    /// PUBACK
+    Acked,
+    /// PUBREC
+    Received,
+    /// PUBREL
+    Release,
+    /// PUBCOMP
+    Complete,
+}
+
+impl Client {
+    /// A new connection begins on this line.
+    pub(crate) fn begin(&mut self, line: Line) {
+        self.line = Some(line);
+        self.reads = true;
+        self.halve = None;
+        self.waiting.clear();
+        self.aliases_in.clear();
+        self.aliases_out.clear();
+    }
+
+    /// A packet identifier that is free for a PUBLISH, unless too many are on their way.
+    pub(crate) fn free_id(&self) -> Option<u16> {
+        (1..=OUTBOUND_MAX).find(|id| self.outbound.iter().all(|o| o.packet_id != *id))
+    }
+
+    /// A packet identifier for SUBSCRIBE or UNSUBSCRIBE.
+    pub(crate) fn subscribe_id(&mut self) -> u16 {
+        self.subscribes = self.subscribes % 1000 + 1;
+        1000 + self.subscribes
+    }
+
+    /// The Topic Alias of a topic, and whether it is new.
+    pub(crate) fn alias(&mut self, topic: &'static str) -> (u16, bool) {
+        if let Some(at) = self.aliases_out.iter().position(|known| *known == topic) {
+            return (at as u16 + 1, false);
+        }
+        self.aliases_out.push(topic);
+        (self.aliases_out.len() as u16, true)
+    }
+
+    /// The topic of a PUBLISH from the broker.
+    pub(crate) fn topic(&mut self, publish: &Publish<'_>) -> Result<String, String> {
+        match publish.properties.topic_alias {
+            None => Ok(publish.topic.to_owned()),
+            Some(alias) if publish.topic.is_empty() => {
+                self.aliases_in.get(&alias).cloned().ok_or_else(|| format!("no alias {alias}"))
+            }
+            Some(alias) => {
+                self.aliases_in.insert(alias, publish.topic.to_owned());
+                Ok(publish.topic.to_owned())
+            }
+        }
+    }
+
+    /// What is to be said next goes to the end of those that wait.
+    pub(crate) fn owes(&mut self, says: Says, packet_id: u16, payload: Vec<u8>) {
+        self.waiting.push(Waiting { payload, says, packet_id });
+        self.waiting.sort();
+    }
+}
+
+pub(crate) fn id(number: u16) -> PacketId {
+    PacketId::new(number).expect("packet identifiers begin at one")
+}
+
+/// A PUBLISH of the client's.
+pub(crate) fn publish(sent: &Sent, packet_id: Option<u16>, dup: bool) -> Publish<'_> {
+    Publish {
+        flags: PublishFlags { dup, qos: sent.qos, retain: sent.retain },
+        topic: sent.topic,
+        packet_id: packet_id.filter(|_| sent.qos > QoS::AtMostOnce).map(id),
+        properties: PublishProperties {
+            message_expiry_interval: sent.expiry_secs,
+            ..PublishProperties::default()
+        },
+        payload: &sent.payload,
+    }
+}
+
+impl Waiting {
+    pub(crate) fn packet(&self, is_refused: bool) -> Packet<'static> {
+        let reason = if is_refused { ReasonCode::QuotaExceeded } else { ReasonCode::Success };
+        let ack = Ack::with_reason(id(self.packet_id), reason);
+        match self.says {
+            Says::Acked => Packet::PubAck(ack),
+            Says::Received => Packet::PubRec(ack),
+            Says::Release => Packet::PubRel(Ack::success(id(self.packet_id))),
+            Says::Complete => Packet::PubComp(Ack::success(id(self.packet_id))),
+        }
+    }
+}
+
+/// An acknowledgement without a complaint.
+pub(crate) fn ack(packet_id: u16) -> Ack<'static> {
+    Ack::success(id(packet_id))
+}

@@ -1,0 +1,322 @@
+//! What MQTT promises, as naively as it can be written: lists, searched from the beginning.
+//!
+//! The model is told what reaches the broker and when, and says what every client must, may and
+//! must not receive. It is written from the standard; where the standard leaves a choice, the one
+//! that this broker makes is said. It knows no broker, no packets on the wire and no sockets.
+
+mod owed;
+mod receive;
+mod route;
+mod time;
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use hearthmq::{
+    hooks::DisconnectReason,
+    mqtt::{
+        ProtocolVersion::{self, V5},
+        QoS, SubscriptionOptions,
+    },
+};
+
+pub(crate) use self::{owed::Form, receive::Arrived, time::TOLERANCE_MILLIS};
+pub(crate) use self::{
+    owed::{Copy, GroupCopy, Message, Releasing},
+    route::Sent,
+};
+use crate::vocabulary::NAMES;
+
+/// What is wrong, in words.
+pub(crate) type Verdict<T = ()> = Result<T, String>;
+
+/// Sessions of MQTT 3 clients without Clean Session end after so long, as this broker is configured.
+const EXPIRY_SECS_MAX: u32 = 604_800;
+
+/// Everything that the broker owes to everybody.
+#[derive(Default)]
+pub(crate) struct Model {
+    /// Milliseconds since the world began.
+    pub(crate) now: u64,
+    pub(crate) sessions: [Option<Session>; NAMES.len()],
+    pub(crate) retained: BTreeMap<&'static str, Rc<Message>>,
+    /// Messages that one of the members of a shared subscription is to get.
+    pub(crate) groups: Vec<GroupCopy>,
+    /// Messages so far, which is also the order in which they were routed.
+    pub(crate) routed: u64,
+    /// Connections so far.
+    links: u64,
+    /// What must have been told of presence since somebody last looked.
+    pub(crate) told: Vec<(usize, Told)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Connected,
+    Disconnected(DisconnectReason),
+}
+
+/// What outlives a connection, section 4.1.
+pub(crate) struct Session {
+    pub(crate) subscriptions: Vec<Subscription>,
+    /// Messages for the client that are not acknowledged, in the order of routing.
+    pub(crate) copies: Vec<Copy>,
+    /// QoS 2 messages that the client has received, and has not said PUBCOMP for.
+    pub(crate) releasing: Vec<Releasing>,
+    /// Packet Identifiers of the client's QoS 2 messages that it has not released.
+    pub(crate) unreleased: Vec<u16>,
+    /// The last message received of a topic, publisher and QoS.
+    last: BTreeMap<(&'static str, Option<usize>, QoS), u64>,
+    pub(crate) expiry_secs: u32,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) delayed_will: Option<(u64, Will)>,
+    pub(crate) link: Option<Link>,
+    /// A connection that was given up may have lasted so long, and have been sent something.
+    may_be_there_until: u64,
+}
+
+pub(crate) struct Subscription {
+    pub(crate) filter: &'static str,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) identifier: Option<u32>,
+}
+
+/// A connection.
+pub(crate) struct Link {
+    pub(crate) number: u64,
+    pub(crate) version: ProtocolVersion,
+    pub(crate) started_at: u64,
+    pub(crate) keep_alive_secs: u16,
+    last_packet_at: u64,
+    pub(crate) deadline: Option<u64>,
+    /// Receive Maximum of the client.
+    pub(crate) quota: usize,
+    pub(crate) packet_bytes_max: usize,
+    will: Option<Will>,
+    /// What the broker must answer, in this order.
+    pub(crate) replies: Vec<Reply>,
+    /// Messages may be on their way that the client has not read.
+    pub(crate) is_behind: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Will {
+    pub(crate) topic: &'static str,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) delay_secs: u32,
+    pub(crate) expiry_secs: Option<u32>,
+}
+
+/// A packet of the broker's that answers one of the client's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reply {
+    ConnAck { session_present: bool },
+    SubAck(u16, Vec<u8>),
+    UnsubAck(u16, usize),
+    PubAck(u16),
+    PubRec(u16),
+    PubComp(u16),
+    PingResp,
+}
+
+/// What a CONNECT says.
+pub(crate) struct Connected {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) clean_start: bool,
+    pub(crate) keep_alive_secs: u16,
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) receive_maximum: Option<u16>,
+    pub(crate) packet_bytes_max: Option<u32>,
+    pub(crate) will: Option<Will>,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy)]
+pub(crate) struct End {
+    pub(crate) reason: DisconnectReason,
+    pub(crate) with_will: bool,
+    pub(crate) ends_session: bool,
+    /// The session goes on with another connection at once.
+    pub(crate) is_resumed: bool,
+}
+
+impl End {
+    /// The line breaks, or the broker ends the connection. [MQTT-3.1.2-8]
+    pub(crate) const fn without_disconnect(reason: DisconnectReason) -> Self {
+        Self { reason, with_will: true, ends_session: false, is_resumed: false }
+    }
+}
+
+impl Model {
+    pub(crate) fn link(&self, client: usize) -> Option<&Link> {
+        self.sessions[client].as_ref()?.link.as_ref()
+    }
+
+    pub(crate) fn link_mut(&mut self, client: usize) -> Option<&mut Link> {
+        self.sessions[client].as_mut()?.link.as_mut()
+    }
+
+    pub(crate) fn expect(&mut self, client: usize, reply: Reply) {
+        if let Some(link) = self.link_mut(client) {
+            link.replies.push(reply);
+        }
+    }
+
+    /// CONNECT, section 3.1; whether the session is present.
+    pub(crate) fn connected(&mut self, client: usize, connect: Connected) -> bool {
+        let begins_anew = connect.clean_start;
+        self.end_connection(
+            client,
+            End {
+                ends_session: begins_anew,
+                is_resumed: !begins_anew,
+                ..End::without_disconnect(DisconnectReason::Takeovered)
+            },
+        );
+        if begins_anew {
+            self.end_session(client); // [MQTT-3.1.2-4]
+        }
+        let session_present = self.sessions[client].is_some();
+        let expiry_secs = match connect.version {
+            V5 => connect.expiry_secs.unwrap_or(0).min(EXPIRY_SECS_MAX),
+            _ if connect.clean_start => 0,
+            _ => EXPIRY_SECS_MAX,
+        };
+        self.links += 1;
+        let mut link = Link {
+            number: self.links,
+            version: connect.version,
+            started_at: self.now,
+            keep_alive_secs: connect.keep_alive_secs,
+            last_packet_at: 0,
+            deadline: None,
+            quota: connect.receive_maximum.map_or(usize::MAX, usize::from),
+            packet_bytes_max: connect.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
+            will: connect.will,
+            // Before MQTT 3.1.1 CONNACK has no such flag. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+            replies: vec![Reply::ConnAck {
+                session_present: session_present && connect.version != ProtocolVersion::V3_1,
+            }],
+            is_behind: true,
+        };
+        link.heard(self.now);
+        for group in &mut self.groups {
+            let is_member = group.members.iter().any(|(member, _)| *member == client);
+            let is_too_large = group.message.payload.len() > link.packet_bytes_max;
+            group.is_optional |= is_member && is_too_large;
+        }
+        let session = self.sessions[client].get_or_insert_with(Session::new);
+        session.expiry_secs = expiry_secs;
+        session.expires_at = None;
+        session.delayed_will = None; // [MQTT-3.1.3-9]
+        session.link = Some(link);
+        self.told.push((client, Told::Connected));
+        session_present
+    }
+
+    /// A whole packet has come from the client.
+    pub(crate) fn heard(&mut self, client: usize) {
+        let now = self.now;
+        if let Some(link) = self.link_mut(client) {
+            link.heard(now);
+            link.is_behind = true;
+        }
+    }
+
+    /// The Keep Alive of a live connection is changed from outside; what was in force.
+    pub(crate) fn set_keep_alive(&mut self, client: usize, secs: u16) -> Option<u16> {
+        let now = self.now;
+        let link = self.link_mut(client)?;
+        let old = link.keep_alive_secs;
+        let former = link.deadline?;
+        if secs == 0 {
+            return None;
+        }
+        let grace = u64::from(secs) * 1500;
+        link.keep_alive_secs = secs;
+        link.deadline = Some((link.last_packet_at + grace).max(former.min(now + grace)));
+        Some(old)
+    }
+
+    /// A connection ends; sections 3.1.2.5, 3.1.2.11.2, 3.14 and 4.13.
+    pub(crate) fn end_connection(&mut self, client: usize, end: End) {
+        let now = self.now;
+        let Some(session) = self.sessions[client].as_mut() else { return };
+        let Some(link) = session.link.take() else { return };
+        self.told.push((client, Told::Disconnected(end.reason)));
+        for copy in &mut session.copies {
+            copy.may_be_lost |= link.is_behind || copy.received_on.is_some();
+            // Too large, it may have been dropped. [MQTT-3.1.2-25]
+            copy.is_optional |= copy.message.payload.len() > link.packet_bytes_max;
+        }
+        // QoS 0 is lost, or, where it still waited for its turn, comes later.
+        for copy in &mut session.copies {
+            copy.is_optional |= copy.qos == QoS::AtMostOnce;
+        }
+        if end.reason == DisconnectReason::KeepaliveTimeout {
+            session.may_be_there_until = now + TOLERANCE_MILLIS;
+        }
+        let expiry_secs = session.expiry_secs;
+        let will = link.will.filter(|_| end.with_will); // [MQTT-3.1.2-10]
+        if let Some(will) = will {
+            let delay_secs = if end.ends_session { 0 } else { will.delay_secs.min(expiry_secs) };
+            if delay_secs == 0 {
+                self.publish_will(client, &will);
+            } else if !end.is_resumed {
+                session.delayed_will = Some((now + u64::from(delay_secs) * 1000, will));
+            }
+        }
+        self.excuse_groups(client, true);
+        let Some(session) = self.sessions[client].as_mut() else { return };
+        if expiry_secs == 0 || end.ends_session {
+            self.end_session(client); // [MQTT-3.1.2-23]
+        } else {
+            session.expires_at = Some(now + u64::from(expiry_secs) * 1000);
+        }
+    }
+
+    /// A session ends. Its Will is due now at the latest.
+    pub(crate) fn end_session(&mut self, client: usize) {
+        self.excuse_groups(client, false);
+        if let Some(session) = self.sessions[client].take()
+            && let Some((_, will)) = session.delayed_will
+        {
+            self.publish_will(client, &will);
+        }
+    }
+}
+
+impl Session {
+    fn new() -> Self {
+        Self {
+            subscriptions: Vec::new(),
+            copies: Vec::new(),
+            releasing: Vec::new(),
+            unreleased: Vec::new(),
+            last: BTreeMap::new(),
+            expiry_secs: 0,
+            expires_at: None,
+            delayed_will: None,
+            link: None,
+            may_be_there_until: 0,
+        }
+    }
+
+    /// QoS 1 and 2 messages of this connection that the client has not acknowledged.
+    pub(crate) fn outstanding(&self) -> usize {
+        let Some(link) = &self.link else { return 0 };
+        let here = Some(link.number);
+        self.copies.iter().filter(|c| c.qos > QoS::AtMostOnce && c.received_on == here).count()
+            + self.releasing.iter().filter(|r| r.counts_on == here).count()
+    }
+}
+
+impl Link {
+    const fn heard(&mut self, now: u64) {
+        self.last_packet_at = now;
+        if self.keep_alive_secs > 0 {
+            self.deadline = Some(now + self.keep_alive_secs as u64 * 1500); // [MQTT-3.1.2-22]
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What comes from the broker, held against what is owed; and what should have come and has not.
+
+use std::{fmt, mem::discriminant};
+
+use hearthmq::mqtt::{ProtocolVersion::V5, QoS};
+
+use super::{
+    Model, Reply, Session, Verdict,
+    owed::{Copy, Form, Releasing, number_of},
+    time::TOLERANCE_MILLIS,
+};
+
+/// QoS 1 and 2 messages on their way to one client at most, as this broker is configured.
+const IN_FLIGHT_MAX: usize = 256;
+
+/// A PUBLISH from the broker, its Topic Alias resolved.
+pub(crate) struct Arrived<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) dup: bool,
+    pub(crate) form: Form,
+    pub(crate) packet_id: Option<u16>,
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) packet_bytes: usize,
+}
+
+impl fmt::Debug for Arrived<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, payload, dup, form, packet_id, expiry_secs, packet_bytes } = self;
+        let payload = number_of(payload);
+        write!(f, "{topic} {payload} DUP {dup} {form:?} id {packet_id:?} ")?;
+        write!(f, "expiry {expiry_secs:?} in {packet_bytes} bytes")
+    }
+}
+
+impl Model {
+    /// The broker has sent a PUBLISH; whether it was sent before.
+    pub(crate) fn arrived(&mut self, client: usize, arrived: &Arrived<'_>) -> Verdict<bool> {
+        let now = self.now;
+        self.claim_from_group(client, arrived);
+        let session = self.sessions[client].as_mut().ok_or("a message without a session")?;
+        let link = session.link.as_ref().ok_or("a message without a connection")?;
+        if arrived.packet_bytes > link.packet_bytes_max {
+            return Err(format!("larger than Maximum Packet Size: {arrived:?}"));
+        }
+        let here = Some(link.number);
+        let in_use = |id| session.releasing.iter().any(|r| Some(r.packet_id) == id);
+        if arrived.packet_id.is_some() && in_use(arrived.packet_id) {
+            return Err(format!("the packet identifier waits for PUBCOMP: {arrived:?}"));
+        }
+        let known = session
+            .copies
+            .iter()
+            .position(|c| c.packet_id.is_some() && c.packet_id == arrived.packet_id);
+        if let Some(at) = known {
+            let copy = &mut session.copies[at];
+            if copy.received_on == here {
+                return Err(format!("the packet identifier is in use: {arrived:?}"));
+            }
+            if !arrived.dup {
+                return Err(format!("DUP is missing: {arrived:?}")); // [MQTT-3.3.1-1]
+            }
+            if !is_same(copy, arrived, link.version == V5) {
+                return Err(format!("another message under this identifier: {arrived:?}"));
+            }
+            copy.received_on = here;
+            return session.check_quota().map(|()| true);
+        }
+        let at = session.find(arrived).ok_or_else(|| format!("nobody owes it: {arrived:?}"))?;
+        session.check_order(at)?;
+        session.check_expiry(at, arrived, now)?;
+        let copy = &mut session.copies[at];
+        if arrived.form.qos == QoS::AtMostOnce {
+            session.copies.remove(at);
+            return Ok(false);
+        }
+        copy.packet_id = arrived.packet_id;
+        copy.received_on = here;
+        copy.is_optional = false;
+        session.check_quota().map(|()| false)
+    }
+
+    /// If the client has no claim to it but as a member of a shared subscription, it is its now.
+    fn claim_from_group(&mut self, client: usize, arrived: &Arrived<'_>) {
+        let Some(session) = self.sessions[client].as_mut() else { return };
+        let is_known = session
+            .copies
+            .iter()
+            .any(|c| c.packet_id.is_some() && c.packet_id == arrived.packet_id);
+        let own = session.find(arrived).map(|at| session.copies[at].is_optional);
+        if is_known || own == Some(false) {
+            return;
+        }
+        let is_v5 = session.link.as_ref().is_some_and(|link| link.version == V5);
+        let started_at = session.link.as_ref().map_or(0, |link| link.started_at);
+        let claims = self.groups.iter().enumerate().filter_map(|(at, group)| {
+            let is_possible = group.message.routed_at <= started_at || !arrived.dup;
+            let (_, form) = group.members.iter().find(|(member, form)| {
+                let copy = Copy::new(group.message.clone(), form.clone());
+                *member == client && is_possible && is_same(&copy, arrived, is_v5)
+            })?;
+            Some((group.is_optional, at, form.clone()))
+        });
+        let claim = claims.min_by_key(|(is_optional, at, _)| (*is_optional, *at));
+        let Some((is_optional, at, form)) = claim.filter(|(o, ..)| !o || own.is_none()) else {
+            return;
+        };
+        let group = self.groups.remove(at);
+        // It may have been sent to this member on a line that broke.
+        let may_be_lost = group.message.routed_at <= started_at;
+        session.copies.push(Copy { may_be_lost, is_optional, ..Copy::new(group.message, form) });
+    }
+
+    /// The broker has answered.
+    pub(crate) fn replied(&mut self, client: usize, reply: &Reply) -> Verdict {
+        let link = self.link_mut(client).ok_or("an answer without a connection")?;
+        let kind = discriminant(reply);
+        let expected = link.replies.iter().position(|r| discriminant(r) == kind);
+        match expected.map(|at| link.replies.remove(at)) {
+            Some(expected) if expected == *reply => Ok(()),
+            expected => Err(format!("{reply:?} came, {expected:?} was expected")),
+        }
+    }
+
+    /// The broker has sent PUBREL; the payload of the message that it is about.
+    pub(crate) fn release(&mut self, client: usize, packet_id: u16) -> Verdict<Vec<u8>> {
+        let session = self.sessions[client].as_mut().ok_or("PUBREL without a session")?;
+        let here = session.link.as_ref().map(|link| link.number);
+        let known = session.releasing.iter_mut().find(|r| r.packet_id == packet_id);
+        let releasing = known.ok_or_else(|| format!("PUBREL for nothing: {packet_id}"))?;
+        if releasing.received_on == here {
+            return Err(format!("PUBREL twice: {packet_id}"));
+        }
+        releasing.received_on = here;
+        Ok(releasing.payload.clone())
+    }
+
+    /// PUBACK of the client.
+    pub(crate) fn pub_acked(&mut self, client: usize, packet_id: u16) {
+        self.heard(client);
+        if let Some(session) = &mut self.sessions[client] {
+            session.copies.retain(|c| c.packet_id != Some(packet_id));
+        }
+    }
+
+    /// PUBREC of the client.
+    pub(crate) fn pub_received(&mut self, client: usize, packet_id: u16, is_refused: bool) {
+        self.heard(client);
+        let Some(session) = &mut self.sessions[client] else { return };
+        let at = session.copies.iter().position(|c| c.packet_id == Some(packet_id));
+        let Some(copy) = at.map(|at| session.copies.remove(at)) else { return };
+        if !is_refused {
+            session.releasing.push(Releasing {
+                packet_id,
+                payload: copy.message.payload.clone(),
+                received_on: None,
+                counts_on: session.link.as_ref().map(|link| link.number),
+            });
+        }
+    }
+
+    /// PUBCOMP of the client.
+    pub(crate) fn pub_completed(&mut self, client: usize, packet_id: u16) {
+        self.heard(client);
+        if let Some(session) = &mut self.sessions[client] {
+            session.releasing.retain(|r| r.packet_id != packet_id);
+        }
+    }
+
+    /// Everything is quiet. Whoever reads must have received what it is owed.
+    pub(crate) fn check(&mut self, reads: impl Fn(usize) -> bool) -> Verdict {
+        let mut takes = [false; 6];
+        for (client, session) in self.sessions.iter_mut().enumerate() {
+            if let Some(session) = session
+                && session.link.is_some()
+                && reads(client)
+            {
+                takes[client] = session.check().map_err(|what| format!("{what} for {client}"))?;
+            }
+        }
+        for group in &self.groups {
+            if !group.is_optional && group.members.iter().all(|(member, _)| takes[*member]) {
+                return Err(format!("no member has received {:?}", group.message));
+            }
+        }
+        self.groups.retain(|g| !(g.is_optional && g.members.iter().all(|(m, _)| takes[*m])));
+        Ok(())
+    }
+}
+
+impl Session {
+    /// The oldest copy that looks like this and has not come yet, one that must come if possible.
+    fn find(&self, arrived: &Arrived<'_>) -> Option<usize> {
+        let is_v5 = self.link.as_ref().is_some_and(|link| link.version == V5);
+        let is_it = |c: &Copy| {
+            // DUP is for what may have been sent before. [MQTT-3.3.1-1]
+            let is_possible = c.may_be_lost || !arrived.dup;
+            c.received_on.is_none() && is_possible && is_same(c, arrived, is_v5)
+        };
+        let must_come = self.copies.iter().position(|c| !c.is_optional && is_it(c));
+        must_come.or_else(|| self.copies.iter().position(is_it))
+    }
+
+    /// Receive Maximum. [MQTT-3.3.4-9]
+    fn check_quota(&self) -> Verdict {
+        let quota = self.link.as_ref().map_or(0, |link| link.quota);
+        if self.outstanding() > quota {
+            return Err(format!("more than Receive Maximum {quota}"));
+        }
+        Ok(())
+    }
+
+    /// Messages of one topic, publisher and QoS come in their order. [MQTT-4.6.0-6]
+    fn check_order(&mut self, at: usize) -> Verdict {
+        let copy = &self.copies[at];
+        // Empty messages look all the same, and may have been taken for one another.
+        if copy.was_retained || copy.is_optional || copy.message.payload.is_empty() {
+            return Ok(());
+        }
+        let message = &copy.message;
+        let key = (message.topic, message.publisher, copy.qos);
+        let last = self.last.insert(key, message.order).unwrap_or(0);
+        if last > message.order {
+            return Err(format!("number {last} came before {message:?}"));
+        }
+        Ok(())
+    }
+
+    /// Message Expiry Interval. [MQTT-3.3.2-5] [MQTT-3.3.2-6]
+    fn check_expiry(&self, at: usize, arrived: &Arrived<'_>, now: u64) -> Verdict {
+        let copy = &self.copies[at];
+        let Some(link) = &self.link else { return Ok(()) };
+        if link.version != V5 {
+            return Ok(());
+        }
+        let (Some(expires_at), Some(secs)) = (copy.message.expires_at, arrived.expiry_secs) else {
+            return Ok(());
+        };
+        let left_millis = u64::from(secs) * 1000;
+        let sent_at = copy.message.routed_at.max(link.started_at);
+        let most = (expires_at + TOLERANCE_MILLIS).saturating_sub(sent_at) + 999;
+        if left_millis < expires_at.saturating_sub(now) || left_millis > most {
+            return Err(format!(
+                "{secs} s left at {now}, sent after {sent_at}: {:?}",
+                copy.message
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the client could take another QoS 1 or 2 message.
+    fn check(&mut self) -> Verdict<bool> {
+        let Some(link) = &mut self.link else { return Ok(false) };
+        link.is_behind = false;
+        if let Some(reply) = link.replies.first() {
+            return Err(format!("{reply:?} is missing"));
+        }
+        let here = Some(link.number);
+        let (quota, bytes_max) = (link.quota.min(IN_FLIGHT_MAX), link.packet_bytes_max);
+        // PUBREL that is sent again counts, too; the standard lets the server be so careful.
+        let again = self.releasing.iter().filter(|r| r.received_on == here && r.counts_on != here);
+        let is_full = self.outstanding() + again.count() >= quota;
+        // What is too large is dropped when its turn comes. [MQTT-3.1.2-25]
+        for copy in self.copies.iter_mut().filter(|c| c.received_on != here) {
+            copy.is_optional |= copy.message.payload.len() > bytes_max;
+        }
+        if is_full {
+            return Ok(false);
+        }
+        self.copies.retain(|c| c.received_on == here || !c.is_optional);
+        if let Some(copy) = self.copies.iter().find(|c| c.received_on != here) {
+            return Err(format!("was not sent: {copy:?}"));
+        }
+        if let Some(releasing) = self.releasing.iter().find(|r| r.received_on != here) {
+            return Err(format!("PUBREL is missing: {releasing:?}"));
+        }
+        Ok(true)
+    }
+}
+
+/// Whether what has come is this copy. Only MQTT 5.0 has Subscription Identifiers and expiry.
+fn is_same(copy: &Copy, arrived: &Arrived<'_>, is_v5: bool) -> bool {
+    copy.message.topic == arrived.topic
+        && copy.message.payload == arrived.payload
+        && copy.qos == arrived.form.qos
+        && copy.retain == arrived.form.retain
+        && (!is_v5
+            || copy.identifiers == arrived.form.identifiers
+                && copy.message.expires_at.is_some() == arrived.expiry_secs.is_some())
+}

@@ -1,0 +1,237 @@
+//! From a message to what is owed for it: subscriptions, shared ones, retained messages.
+
+use std::rc::Rc;
+
+use hearthmq::mqtt::{QoS, RetainHandling, SubscriptionOptions};
+
+use super::{
+    Model, Reply, Session, Subscription, Will,
+    owed::{Copy, Form, GroupCopy, Message},
+};
+use crate::vocabulary::{matches, split};
+
+/// A PUBLISH as its sender means it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) topic: &'static str,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) expiry_secs: Option<u32>,
+}
+
+impl Sent {
+    /// The same message without what the version cannot say.
+    pub(crate) fn for_version(self, is_v5: bool) -> Self {
+        Self { expiry_secs: self.expiry_secs.filter(|_| is_v5), ..self }
+    }
+}
+
+impl Model {
+    /// PUBLISH of a client, section 3.3.
+    pub(crate) fn published(&mut self, client: usize, sent: &Sent, packet_id: u16) {
+        self.heard(client);
+        match sent.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.expect(client, Reply::PubAck(packet_id)),
+            QoS::ExactlyOnce => {
+                self.expect(client, Reply::PubRec(packet_id));
+                let Some(session) = &mut self.sessions[client] else { return };
+                if session.unreleased.contains(&packet_id) {
+                    return; // [MQTT-4.3.3-10]
+                }
+                session.unreleased.push(packet_id);
+            }
+        }
+        self.route(sent, Some(client));
+    }
+
+    /// PUBREL of a client.
+    pub(crate) fn released(&mut self, client: usize, packet_id: u16) {
+        self.heard(client);
+        if let Some(session) = &mut self.sessions[client] {
+            session.unreleased.retain(|id| *id != packet_id);
+        }
+        self.expect(client, Reply::PubComp(packet_id));
+    }
+
+    pub(super) fn publish_will(&mut self, client: usize, will: &Will) {
+        let sent = Sent {
+            topic: will.topic,
+            payload: will.payload.clone(),
+            qos: will.qos,
+            retain: will.retain,
+            expiry_secs: will.expiry_secs,
+        };
+        self.route(&sent, Some(client));
+    }
+
+    /// An Application Message is accepted.
+    pub(crate) fn route(&mut self, sent: &Sent, publisher: Option<usize>) {
+        self.routed += 1;
+        let message = Rc::new(Message {
+            order: self.routed,
+            topic: sent.topic,
+            payload: sent.payload.clone(),
+            qos: sent.qos,
+            publisher,
+            routed_at: self.now,
+            expires_at: sent.expiry_secs.map(|secs| self.now + u64::from(secs) * 1000),
+        });
+        if sent.retain && sent.payload.is_empty() {
+            self.retained.remove(sent.topic); // [MQTT-3.3.1-6]
+        } else if sent.retain {
+            self.retained.insert(sent.topic, message.clone()); // [MQTT-3.3.1-5]
+        }
+        for (at, session) in self.sessions.iter_mut().enumerate() {
+            let Some(session) = session else { continue };
+            session.is_owed(&message, sent.retain, publisher == Some(at));
+        }
+        self.route_to_groups(&message, sent.retain);
+    }
+
+    fn route_to_groups(&mut self, message: &Rc<Message>, retain: bool) {
+        let mut groups: Vec<&'static str> = Vec::new();
+        for session in self.sessions.iter().flatten() {
+            groups.extend(session.shared_matching(message.topic).map(|s| s.filter));
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            let mut members_all = self.sessions.iter().flatten().filter(|s| s.has(group));
+            let anybody = members_all.any(|s| s.link.is_some());
+            let mut members = Vec::new();
+            // QoS 0 is not kept for those who are away.
+            let mut is_optional = false;
+            for (at, session) in self.sessions.iter_mut().enumerate() {
+                let Some(session) = session else { continue };
+                if session.link.is_some() == anybody {
+                    let own = session.subscriptions.iter().filter(|s| s.filter == group);
+                    members.extend(own.map(|s| (at, form(&[s], message.qos, retain))));
+                    is_optional |= session.cannot_take(message);
+                }
+            }
+            is_optional |= !anybody && members.iter().any(|(_, f)| f.qos == QoS::AtMostOnce);
+            self.groups.push(GroupCopy { message: message.clone(), members, is_optional });
+        }
+    }
+
+    /// SUBSCRIBE, section 3.8.4, with filters that differ.
+    pub(crate) fn subscribed(
+        &mut self,
+        client: usize,
+        packet_id: u16,
+        asked: &[(&'static str, SubscriptionOptions)],
+        identifier: Option<u32>,
+    ) {
+        self.heard(client);
+        let granted = asked.iter().map(|(_, options)| options.qos.number()).collect();
+        self.expect(client, Reply::SubAck(packet_id, granted)); // [MQTT-3.8.4-6]
+        let now = self.now;
+        let Some(session) = &mut self.sessions[client] else { return };
+        for &(filter, options) in asked {
+            let existed = session.has(filter);
+            session.subscriptions.retain(|s| s.filter != filter); // [MQTT-3.8.4-3]
+            session.subscriptions.push(Subscription { filter, options, identifier });
+            let wants = match options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => !existed,
+                RetainHandling::DoNotSend => false,
+            };
+            if !wants || split(filter).0.is_some() {
+                continue;
+            }
+            for message in self.retained.values() {
+                let is_alive = message.expires_at.is_none_or(|at| at > now);
+                if is_alive && matches(filter, message.topic) {
+                    let form = Form {
+                        qos: message.qos.min(options.qos),
+                        retain: true, // [MQTT-3.3.1-8]
+                        identifiers: identifier.into_iter().collect(),
+                    };
+                    let copy = Copy::new(message.clone(), form);
+                    session.copies.push(Copy { was_retained: true, ..copy });
+                }
+            }
+        }
+    }
+
+    /// How many retained messages a new subscription to the filter would be sent.
+    pub(crate) fn retained_matching(&self, filter: &str) -> usize {
+        self.retained.keys().filter(|topic| matches(filter, topic)).count()
+    }
+
+    /// UNSUBSCRIBE, section 3.10.4. What is on its way already still comes.
+    pub(crate) fn unsubscribed(&mut self, client: usize, packet_id: u16, filter: &'static str) {
+        self.heard(client);
+        self.expect(client, Reply::UnsubAck(packet_id, 1));
+        if let Some(session) = &mut self.sessions[client] {
+            session.subscriptions.retain(|s| s.filter != filter);
+        }
+    }
+
+    /// A member of shared subscriptions goes: what it may have been chosen for may be lost.
+    pub(super) fn excuse_groups(&mut self, client: usize, stays: bool) {
+        for group in &mut self.groups {
+            let is_lost = |(member, form): &(usize, Form)| {
+                *member == client && (!stays || form.qos == QoS::AtMostOnce)
+            };
+            group.is_optional |= group.members.iter().any(is_lost);
+        }
+    }
+}
+
+impl Session {
+    /// The message is owed once for all matching subscriptions that are not shared: of the two
+    /// ways that section 3.3.4 allows, this broker's is one copy.
+    fn is_owed(&mut self, message: &Rc<Message>, retain: bool, is_own: bool) {
+        let matching: Vec<&Subscription> = self
+            .subscriptions
+            .iter()
+            .filter(|s| split(s.filter).0.is_none() && matches(s.filter, message.topic))
+            .filter(|s| !(is_own && s.options.no_local)) // [MQTT-3.8.3-3]
+            .collect();
+        if matching.is_empty() {
+            return;
+        }
+        let form = form(&matching, message.qos, retain);
+        // QoS 0 is not kept for those who are away; the standard lets the server choose.
+        if form.qos > QoS::AtMostOnce || self.link.is_some() {
+            let may_be_lost = message.routed_at < self.may_be_there_until;
+            self.copies.push(Copy { may_be_lost, ..Copy::new(message.clone(), form) });
+            if let Some(link) = &mut self.link {
+                link.is_behind = true;
+            }
+        }
+    }
+
+    /// Whether the message is too large for the connection, which it is behind from now on.
+    fn cannot_take(&mut self, message: &Message) -> bool {
+        self.link.as_mut().is_some_and(|link| {
+            link.is_behind = true;
+            message.payload.len() > link.packet_bytes_max
+        })
+    }
+
+    pub(super) fn has(&self, filter: &str) -> bool {
+        self.subscriptions.iter().any(|s| s.filter == filter)
+    }
+
+    fn shared_matching(&self, topic: &str) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.iter().filter(move |s| {
+            let (share_name, filter) = split(s.filter);
+            share_name.is_some() && matches(filter, topic)
+        })
+    }
+}
+
+/// How a message comes for these subscriptions of one client. [MQTT-3.3.4-2] [MQTT-3.3.4-4]
+fn form(of: &[&Subscription], qos: QoS, retain: bool) -> Form {
+    let mut identifiers: Vec<u32> = of.iter().filter_map(|s| s.identifier).collect();
+    identifiers.sort_unstable();
+    Form {
+        qos: qos.min(of.iter().map(|s| s.options.qos).max().unwrap_or_default()),
+        retain: retain && of.iter().any(|s| s.options.retain_as_published), // [MQTT-3.3.1-12]
+        identifiers,
+    }
+}

@@ -1,0 +1,477 @@
+//! What the clients do for each step, and what the model is told of it.
+
+use hearthmq::{
+    actors::WillRequest,
+    control::ControlError,
+    hooks::DisconnectReason,
+    mqtt::{
+        Connect, ConnectProperties, Disconnect, DisconnectProperties, LastWill, Packet,
+        ProtocolVersion::V5, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter,
+        SubscribeProperties, SubscriptionOptions, Unsubscribe, UserProperties, WillProperties,
+        encode,
+    },
+};
+
+use crate::{
+    client::{Outbound, Says, id, publish},
+    line::Line,
+    model::{Connected, End, Reply, Sent, Verdict, Will},
+    steps::{How, Misdeed, Size, Step, What, WillHow},
+    vocabulary::{FILTERS, NAMES, TOPICS, WILL_TOPICS},
+    world::World,
+};
+
+/// Bytes that a pipe holds, and a narrow one.
+const PIPE_BYTES: usize = 64 * 1024;
+const NARROW_PIPE_BYTES: usize = 4096;
+/// A small Maximum Packet Size: what is small fits, what is large does not.
+const SMALL_PACKET_BYTES: u32 = 200;
+
+impl World {
+    pub(crate) async fn play(&mut self, step: &Step) -> Verdict {
+        let is_there = step.client().is_none_or(|client| self.model.link(client).is_some());
+        match *step {
+            Step::Connect { client, ref how } => self.connect(client, how).await,
+            Step::SetKeepAlive { client, secs } => self.set_keep_alive(client, secs).await,
+            Step::Kick { client, end_session, will } => self.kick(client, end_session, will).await,
+            Step::HostPublish { what } => self.host_publish(what).await,
+            Step::Wait { millis } => {
+                self.count("time passed");
+                self.wait(millis).await
+            }
+            _ if !is_there => {
+                self.count("skipped");
+                Ok(())
+            }
+            Step::Subscribe { client, ref asked, identifier } => {
+                self.subscribe(client, asked, identifier).await
+            }
+            Step::Unsubscribe { client, filter } => self.unsubscribe(client, FILTERS[filter]).await,
+            Step::Publish { client, what, times, alias } => {
+                for _ in 0..times {
+                    self.publish(client, what, alias).await?;
+                }
+                Ok(())
+            }
+            Step::Continue { client, nth, refuse } => self.answer(client, nth, refuse).await,
+            Step::ContinueAll { client } => self.answer_all(client).await,
+            Step::Answers { client, at_once } => {
+                self.clients[client].answers_at_once = at_once;
+                if at_once { self.answer_all(client).await } else { Ok(()) }
+            }
+            Step::Reads { client, reads } => {
+                self.count(if reads { "reads" } else { "reads no more" });
+                self.clients[client].reads = reads;
+                Ok(())
+            }
+            Step::Halve { client, at } => {
+                self.clients[client].halve = Some(at);
+                Ok(())
+            }
+            Step::Ping { client } => {
+                self.count("PINGREQ");
+                self.send(client, &Packet::PingReq).await?;
+                self.model.heard(client);
+                self.model.expect(client, Reply::PingResp);
+                Ok(())
+            }
+            Step::Disconnect { client, with_will, expiry_secs } => {
+                self.disconnect(client, with_will, expiry_secs).await
+            }
+            Step::Cut { client, read, sent, qos } => self.cut(client, read, sent, qos).await,
+            Step::Misbehave { client, how } => self.misbehave(client, how).await,
+        }
+    }
+
+    pub(crate) async fn connect(&mut self, client: usize, how: &How) -> Verdict {
+        let is_v5 = how.version == V5;
+        let will = how.will.as_ref().map(|will| self.will(client, will, is_v5));
+        let properties = ConnectProperties {
+            session_expiry_interval: how.expiry_secs,
+            receive_maximum: how.receive_maximum,
+            maximum_packet_size: how.is_small.then_some(SMALL_PACKET_BYTES),
+            // None, or enough for all topics there are.
+            topic_alias_maximum: how.has_aliases.then_some(30),
+            ..ConnectProperties::default()
+        };
+        let connect = Connect {
+            version: how.version,
+            clean_start: how.clean_start,
+            keep_alive: how.keep_alive_secs,
+            client_id: NAMES[client],
+            will: will.as_ref().map(|will| last_will(will, is_v5)),
+            username: None,
+            password: None,
+            properties: if is_v5 { properties.clone() } else { ConnectProperties::default() },
+        };
+        let old = self.clients[client].line.take();
+        let bytes = if how.is_narrow { NARROW_PIPE_BYTES } else { PIPE_BYTES };
+        let line = Line::open(&self.broker, how.version, bytes, ([192, 0, 2, 7], 40_000).into());
+        let own = &mut self.clients[client];
+        own.begin(line);
+        if how.clean_start {
+            own.outbound.clear();
+        }
+        self.count(if old.is_some() { "takeover" } else { "CONNECT" });
+        let said = how.says_at_once.map(|what| self.message(what).for_version(is_v5));
+        let packet_id = self.clients[client].free_id().unwrap_or(u16::MAX);
+        let mut bytes = Vec::new();
+        let encoded = encode(&Packet::Connect(Box::new(connect)), how.version, &mut bytes);
+        encoded.map_err(|error| error.to_string())?;
+        if let Some(sent) = &said {
+            let packet = Packet::Publish(publish(sent, Some(packet_id), false));
+            encode(&packet, how.version, &mut bytes).map_err(|error| error.to_string())?;
+        }
+        self.write(client, &bytes).await?;
+        let session_present = self.model.connected(
+            client,
+            Connected {
+                version: how.version,
+                clean_start: how.clean_start,
+                keep_alive_secs: how.keep_alive_secs,
+                expiry_secs: how.expiry_secs,
+                receive_maximum: properties.receive_maximum.filter(|_| is_v5),
+                packet_bytes_max: properties.maximum_packet_size.filter(|_| is_v5),
+                will,
+            },
+        );
+        if let Some(sent) = said {
+            self.model.published(client, &sent, packet_id);
+            self.has_sent(client, sent, packet_id);
+        }
+        self.connected(client, session_present, packet_id, old).await
+    }
+
+    /// CONNECT is under way; an older connection is told that it has been replaced.
+    async fn connected(
+        &mut self,
+        client: usize,
+        session_present: bool,
+        said: u16,
+        old: Option<Line>,
+    ) -> Verdict {
+        if let Some(old) = old {
+            self.farewell(old, Some(ReasonCode::SessionTakenOver)).await?;
+        }
+        self.moment().await;
+        if !session_present {
+            self.clients[client].outbound.retain(|o| o.packet_id == said);
+            return Ok(());
+        }
+        self.count("session resumed");
+        let (said, rest): (Vec<_>, Vec<_>) =
+            self.clients[client].outbound.drain(..).partition(|o| o.packet_id == said);
+        self.clients[client].outbound = rest;
+        self.resume(client).await?;
+        self.clients[client].outbound.extend(said);
+        Ok(())
+    }
+
+    fn will(&mut self, client: usize, how: &WillHow, is_v5: bool) -> Will {
+        self.messages += 1;
+        Will {
+            topic: WILL_TOPICS[client],
+            payload: self.messages.to_string().into_bytes(),
+            qos: how.qos,
+            retain: how.retain,
+            delay_secs: how.delay_secs.filter(|_| is_v5).unwrap_or(0),
+            expiry_secs: how.expiry_secs.filter(|_| is_v5),
+        }
+    }
+
+    fn message(&mut self, what: What) -> Sent {
+        self.messages += 1;
+        let mut payload = self.messages.to_string().into_bytes();
+        match what.size {
+            Size::Empty => payload.clear(),
+            Size::Small => {}
+            Size::Large => payload.resize(300, b'.'),
+            Size::Huge => payload.resize(3000, b'.'),
+        }
+        Sent {
+            topic: TOPICS[what.topic],
+            payload,
+            qos: what.qos,
+            retain: what.retain,
+            expiry_secs: what.expiry_secs,
+        }
+    }
+
+    fn has_sent(&mut self, client: usize, sent: Sent, packet_id: u16) {
+        let counted = ["QoS 0 sent", "QoS 1 sent", "QoS 2 sent"];
+        self.count(counted[usize::from(sent.qos.number())]);
+        if sent.qos > QoS::AtMostOnce {
+            self.clients[client].outbound.push(Outbound { packet_id, sent, is_released: false });
+        }
+    }
+
+    async fn publish(&mut self, client: usize, what: What, alias: bool) -> Verdict {
+        let Some(packet_id) = self.clients[client].free_id() else { return Ok(()) };
+        let is_v5 = self.model.link(client).is_some_and(|link| link.version == V5);
+        let sent = self.message(what).for_version(is_v5);
+        let mut packet = publish(&sent, Some(packet_id), false);
+        if alias && is_v5 {
+            let (alias, is_new) = self.clients[client].alias(sent.topic);
+            packet.properties.topic_alias = Some(alias);
+            if !is_new {
+                packet.topic = "";
+                self.count("sent by alias");
+            }
+        }
+        self.send(client, &Packet::Publish(packet)).await?;
+        self.model.published(client, &sent, packet_id);
+        self.has_sent(client, sent, packet_id);
+        Ok(())
+    }
+
+    async fn host_publish(&mut self, what: What) -> Verdict {
+        let sent = self.message(what).for_version(false);
+        self.count("published by the application");
+        self.model.route(&sent, None);
+        let published = self.broker.publish(sent.topic, &sent.payload, sent.qos, sent.retain);
+        published.await.map_err(|error| error.to_string())
+    }
+
+    pub(crate) async fn subscribe(
+        &mut self,
+        client: usize,
+        asked: &[(usize, SubscriptionOptions)],
+        identifier: Option<u32>,
+    ) -> Verdict {
+        let Some(link) = self.model.link(client) else { return Ok(()) };
+        let is_v5 = link.version == V5;
+        let asked: Vec<(&'static str, SubscriptionOptions)> = asked
+            .iter()
+            .map(|(filter, options)| {
+                let plain = SubscriptionOptions { qos: options.qos, ..Default::default() };
+                (FILTERS[*filter], if is_v5 { *options } else { plain })
+            })
+            .collect();
+        let identifier = identifier.filter(|_| is_v5);
+        // In which order several retained messages come is nobody's business, but which of them
+        // come first must make no difference: all of them are taken at once.
+        let several = asked.iter().any(|(filter, _)| self.model.retained_matching(filter) > 1);
+        let at_once = self.clients[client].answers_at_once;
+        if several {
+            self.count("several retained messages for a subscription");
+            self.clients[client].reads = true;
+            self.clients[client].answers_at_once = true;
+            self.answer_all(client).await?;
+            self.settle().await?;
+        }
+        let packet_id = self.clients[client].subscribe_id();
+        let filters = asked.iter();
+        let packet = Packet::Subscribe(Subscribe {
+            packet_id: id(packet_id),
+            properties: SubscribeProperties {
+                subscription_identifier: identifier,
+                ..SubscribeProperties::default()
+            },
+            filters: filters
+                .map(|&(filter, options)| SubscribeFilter { filter, options })
+                .collect(),
+        });
+        self.send(client, &packet).await?;
+        self.count("SUBSCRIBE");
+        self.model.subscribed(client, packet_id, &asked, identifier);
+        if several {
+            self.settle().await?;
+            self.clients[client].answers_at_once = at_once;
+        }
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, client: usize, filter: &'static str) -> Verdict {
+        let packet_id = self.clients[client].subscribe_id();
+        let packet = Packet::Unsubscribe(Unsubscribe {
+            packet_id: id(packet_id),
+            user_properties: UserProperties::NONE,
+            filters: vec![filter],
+        });
+        self.send(client, &packet).await?;
+        self.count("UNSUBSCRIBE");
+        self.model.unsubscribed(client, packet_id, filter);
+        Ok(())
+    }
+
+    /// Goes on with one exchange.
+    async fn answer(&mut self, client: usize, nth: usize, refuse: bool) -> Verdict {
+        let own = &mut self.clients[client];
+        if own.waiting.is_empty() {
+            return Ok(());
+        }
+        let waiting = own.waiting.remove(nth % own.waiting.len());
+        let is_v5 = self.model.link(client).is_some_and(|link| link.version == V5);
+        let is_refused = refuse && is_v5;
+        self.send(client, &waiting.packet(is_refused)).await?;
+        let packet_id = waiting.packet_id;
+        match waiting.says {
+            Says::Acked => self.model.pub_acked(client, packet_id),
+            Says::Received => {
+                self.count(if is_refused { "PUBREC refused" } else { "PUBREC sent" });
+                self.model.pub_received(client, packet_id, is_refused);
+            }
+            Says::Release => self.model.released(client, packet_id),
+            Says::Complete => self.model.pub_completed(client, packet_id),
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn answer_all(&mut self, client: usize) -> Verdict {
+        while !self.clients[client].waiting.is_empty() && self.clients[client].line.is_some() {
+            self.answer(client, 0, false).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn disconnect(
+        &mut self,
+        client: usize,
+        with_will: bool,
+        expiry_secs: Option<u32>,
+    ) -> Verdict {
+        let Some(session) = &mut self.model.sessions[client] else { return Ok(()) };
+        let is_v5 = session.link.as_ref().is_some_and(|link| link.version == V5);
+        let mut properties = DisconnectProperties::default();
+        // A session that was to end with its connection must not be made to last.
+        if is_v5
+            && session.expiry_secs > 0
+            && let Some(secs) = expiry_secs
+        {
+            properties.session_expiry_interval = Some(secs);
+            session.expiry_secs = secs;
+        }
+        let with_will = with_will && is_v5;
+        let reason = if with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
+        self.count(if with_will { "DISCONNECT with Will" } else { "DISCONNECT" });
+        self.send(client, &Packet::Disconnect(Disconnect { reason, properties })).await?;
+        let end = End::without_disconnect(DisconnectReason::Normal);
+        self.model.end_connection(client, End { with_will, ..end }); // [MQTT-3.14.4-3]
+        let Some(mut line) = self.clients[client].line.take() else { return Ok(()) };
+        self.moment().await;
+        line.discard();
+        Ok(())
+    }
+
+    pub(crate) async fn cut(
+        &mut self,
+        client: usize,
+        read: usize,
+        sent: usize,
+        qos: QoS,
+    ) -> Verdict {
+        self.count("cut off");
+        if let Some(line) = &mut self.clients[client].line {
+            line.read(read);
+            self.take_packets(client)?;
+        }
+        let free_id = self.clients[client].free_id();
+        let size = Size::Small;
+        let what = What { topic: sent % TOPICS.len(), qos, retain: false, expiry_secs: None, size };
+        if let Some(packet_id) = free_id.filter(|_| sent > 0) {
+            let message = self.message(what);
+            let version = self.model.link(client).map_or(V5, |link| link.version);
+            let mut bytes = Vec::new();
+            let packet = Packet::Publish(publish(&message, Some(packet_id), false));
+            encode(&packet, version, &mut bytes).map_err(|error| error.to_string())?;
+            self.write(client, &bytes[..sent.min(bytes.len())]).await?;
+            if sent >= bytes.len() {
+                self.model.published(client, &message, packet_id);
+            } else {
+                self.count("cut within a packet");
+            }
+            self.has_sent(client, message, packet_id);
+        }
+        self.clients[client].line = None;
+        let end = End::without_disconnect(DisconnectReason::TcpClosed);
+        self.model.end_connection(client, end);
+        Ok(())
+    }
+
+    async fn misbehave(&mut self, client: usize, how: Misdeed) -> Verdict {
+        self.count("broke a rule");
+        let version = self.model.link(client).map_or(V5, |link| link.version);
+        let connect = [0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 0];
+        let bytes: &[u8] = match (how, version) {
+            (Misdeed::SecondConnect, _) => &connect,
+            (Misdeed::ReservedType, _) => &[0x00, 0],
+            (Misdeed::ServersPacket, _) => &[0xd0, 0],
+            (Misdeed::AliasOfNothing, V5) => &[0x30, 6, 0, 0, 3, 0x23, 0, 31],
+            (Misdeed::AliasOfNothing, _) => &[0x30, 2, 0, 0],
+            (Misdeed::WildcardInTopic, V5) => &[0x30, 4, 0, 1, b'#', 0],
+            (Misdeed::WildcardInTopic, _) => &[0x30, 3, 0, 1, b'#'],
+        };
+        self.write(client, bytes).await?;
+        let end = End::without_disconnect(DisconnectReason::ProtocolError);
+        self.model.end_connection(client, end);
+        Ok(())
+    }
+
+    async fn kick(&mut self, client: usize, ends_session: bool, with_will: bool) -> Verdict {
+        let request = if with_will { WillRequest::Publish } else { WillRequest::Discard };
+        let kicked = self.broker.kick(NAMES[client], ends_session, request).await;
+        let was_there = self.model.link(client).is_some();
+        if kicked.is_ok() != was_there {
+            return Err(format!("{kicked:?} where the client was online: {was_there}"));
+        }
+        self.count(if was_there { "kicked" } else { "kicked nobody" });
+        let end = End::without_disconnect(DisconnectReason::Kicked);
+        self.model.end_connection(client, End { with_will, ends_session, ..end });
+        Ok(())
+    }
+
+    async fn set_keep_alive(&mut self, client: usize, secs: u16) -> Verdict {
+        let link = self.model.link(client);
+        let expected = match link.map(|link| link.keep_alive_secs) {
+            None => Err(ControlError::NotOnline),
+            Some(_) if secs == 0 => Err(ControlError::InvalidInterval),
+            Some(0) => Err(ControlError::KeepAliveDisabled),
+            Some(_) => Ok(self.model.set_keep_alive(client, secs)),
+        };
+        self.count(if expected.is_ok() { "SetKeepAlive" } else { "SetKeepAlive refused" });
+        let changed = self.broker.set_keep_alive(NAMES[client], secs).await;
+        let changed = changed.map(|changed| Some(changed.old_secs));
+        if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
+    }
+}
+
+impl Step {
+    /// The client that must be there.
+    const fn client(&self) -> Option<usize> {
+        match *self {
+            Self::Subscribe { client, .. }
+            | Self::Unsubscribe { client, .. }
+            | Self::Publish { client, .. }
+            | Self::Continue { client, .. }
+            | Self::ContinueAll { client }
+            | Self::Answers { client, .. }
+            | Self::Reads { client, .. }
+            | Self::Halve { client, .. }
+            | Self::Ping { client }
+            | Self::Disconnect { client, .. }
+            | Self::Cut { client, .. }
+            | Self::Misbehave { client, .. } => Some(client),
+            Self::Connect { .. }
+            | Self::HostPublish { .. }
+            | Self::Kick { .. }
+            | Self::SetKeepAlive { .. }
+            | Self::Wait { .. } => None,
+        }
+    }
+}
+
+fn last_will(will: &Will, is_v5: bool) -> LastWill<'_> {
+    LastWill {
+        topic: will.topic,
+        payload: &will.payload,
+        qos: will.qos,
+        retain: will.retain,
+        properties: WillProperties {
+            will_delay_interval: is_v5.then_some(will.delay_secs),
+            publish: PublishProperties {
+                message_expiry_interval: will.expiry_secs,
+                ..PublishProperties::default()
+            },
+        },
+    }
+}

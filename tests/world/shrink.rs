@@ -1,0 +1,32 @@
+//! Makes a list of steps that goes wrong shorter, by leaving out what it goes wrong without.
+
+use crate::steps::Step;
+
+/// So many lists are tried at most.
+const TRIES_MAX: usize = 3000;
+
+/// The shortest list that was found that still `fails`.
+pub(crate) fn shrink(steps: Vec<Step>, fails: impl Fn(&[Step]) -> bool) -> Vec<Step> {
+    let mut steps = steps;
+    let mut tries = 0;
+    let mut chunk = steps.len().div_ceil(2);
+    loop {
+        let before = steps.len();
+        let mut at = 0;
+        while at < steps.len() && tries < TRIES_MAX {
+            let end = (at + chunk).min(steps.len());
+            let shorter = [&steps[..at], &steps[end..]].concat();
+            tries += 1;
+            if fails(&shorter) {
+                steps = shorter;
+            } else {
+                at = end;
+            }
+        }
+        if tries >= TRIES_MAX || (chunk == 1 && steps.len() == before) {
+            return steps;
+        }
+        // Single steps are tried again until none of them can go.
+        chunk = chunk.div_ceil(2);
+    }
+}

@@ -1,0 +1,307 @@
+//! What may happen in the world, as data: drawn from a seed before anything happens, so that a
+//! list that goes wrong can be made shorter and tried again.
+//!
+//! A step says what is to happen, not whether it can: what makes no sense when its turn comes
+//! (a PUBLISH of a client that is away) is skipped by whoever plays it.
+
+use fastrand::Rng;
+use hearthmq::mqtt::{
+    ProtocolVersion::{self, V3_1, V3_1_1, V5},
+    QoS, RetainHandling, SubscriptionOptions,
+};
+
+use crate::vocabulary::{FILTERS, NAMES, NOT_SHARED, TOPICS, may_share};
+
+/// One thing that happens. Clients, topics and filters are places in the vocabulary.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Connect {
+        client: usize,
+        how: How,
+    },
+    Subscribe {
+        client: usize,
+        asked: Vec<(usize, SubscriptionOptions)>,
+        identifier: Option<u32>,
+    },
+    Unsubscribe {
+        client: usize,
+        filter: usize,
+    },
+    Publish {
+        client: usize,
+        what: What,
+        times: u8,
+        alias: bool,
+    },
+    /// The application that the broker is part of publishes.
+    HostPublish {
+        what: What,
+    },
+    /// Goes on with one of the exchanges that wait for this client.
+    Continue {
+        client: usize,
+        nth: usize,
+        refuse: bool,
+    },
+    /// Goes on with all of them.
+    ContinueAll {
+        client: usize,
+    },
+    /// From now on the client answers at once, or only when it is told to.
+    Answers {
+        client: usize,
+        at_once: bool,
+    },
+    /// The client begins or ceases to read.
+    Reads {
+        client: usize,
+        reads: bool,
+    },
+    /// The client's next packet comes in two pieces, the first of so many bytes.
+    Halve {
+        client: usize,
+        at: usize,
+    },
+    Ping {
+        client: usize,
+    },
+    Disconnect {
+        client: usize,
+        with_will: bool,
+        expiry_secs: Option<u32>,
+    },
+    /// The line breaks after the client has read so many bytes and sent so many of a PUBLISH.
+    Cut {
+        client: usize,
+        read: usize,
+        sent: usize,
+        qos: QoS,
+    },
+    Misbehave {
+        client: usize,
+        how: Misdeed,
+    },
+    Kick {
+        client: usize,
+        end_session: bool,
+        will: bool,
+    },
+    SetKeepAlive {
+        client: usize,
+        secs: u16,
+    },
+    Wait {
+        millis: u64,
+    },
+}
+
+/// A CONNECT.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) clean_start: bool,
+    pub(crate) keep_alive_secs: u16,
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) receive_maximum: Option<u16>,
+    pub(crate) is_small: bool,
+    pub(crate) has_aliases: bool,
+    pub(crate) will: Option<WillHow>,
+    /// A pipe that holds little, so that the broker must wait for its reader.
+    pub(crate) is_narrow: bool,
+    /// A PUBLISH lies right behind CONNECT.
+    pub(crate) says_at_once: Option<What>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct WillHow {
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) delay_secs: Option<u32>,
+    pub(crate) expiry_secs: Option<u32>,
+}
+
+/// A message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct What {
+    pub(crate) topic: usize,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) size: Size,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// Nothing at all; together with RETAIN, which it clears.
+    Empty,
+    Small,
+    /// More than a client with a small Maximum Packet Size takes.
+    Large,
+    /// A few of them fill what the broker keeps ready for one reader.
+    Huge,
+}
+
+/// What a client must not do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Misdeed {
+    SecondConnect,
+    ReservedType,
+    ServersPacket,
+    AliasOfNothing,
+    WildcardInTopic,
+}
+
+/// So many steps of the world with this seed.
+pub(crate) fn steps(seed: u64, count: usize) -> Vec<Step> {
+    let mut draw = Draw { rng: Rng::with_seed(seed), online: [false; NAMES.len()] };
+    (0..count).map(|_| draw.step()).collect()
+}
+
+struct Draw {
+    rng: Rng,
+    /// Who is probably there, so that few steps make no sense.
+    online: [bool; NAMES.len()],
+}
+
+impl Draw {
+    fn step(&mut self) -> Step {
+        let client = self.rng.usize(..NAMES.len());
+        if !self.online[client] && self.rng.u8(..4) > 0 {
+            self.online[client] = true;
+            return Step::Connect { client, how: self.how() };
+        }
+        match self.rng.u8(..100) {
+            0..3 => Step::Connect { client, how: self.how() },
+            3..14 => self.subscribe(client),
+            14..18 => Step::Unsubscribe { client, filter: self.rng.usize(..FILTERS.len()) },
+            18..50 => Step::Publish {
+                client,
+                what: self.what(),
+                times: if self.chance(8) { self.rng.u8(2..24) } else { 1 },
+                alias: self.chance(3),
+            },
+            50..52 => Step::HostPublish { what: self.what() },
+            52..64 => Step::Continue { client, nth: self.rng.usize(..8), refuse: self.chance(10) },
+            64..70 => Step::ContinueAll { client },
+            70..75 => Step::Answers { client, at_once: self.rng.bool() },
+            75..79 => Step::Reads { client, reads: self.chance(2) },
+            79..81 => Step::Halve { client, at: self.rng.usize(1..12) },
+            81..83 => Step::Ping { client },
+            83..91 => self.leave(client),
+            91..93 => Step::SetKeepAlive { client, secs: self.rng.u16(0..20) },
+            _ => Step::Wait { millis: self.millis() },
+        }
+    }
+
+    fn chance(&mut self, one_in: u8) -> bool {
+        self.rng.u8(..one_in) == 0
+    }
+
+    fn some<T>(&mut self, one_in: u8, draw: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+        self.chance(one_in).then(|| draw(&mut self.rng))
+    }
+
+    fn millis(&mut self) -> u64 {
+        match self.rng.u8(..8) {
+            0 => self.rng.u64(5_000..60_000),
+            1..4 => self.rng.u64(1_000..6_000),
+            _ => self.rng.u64(1..1_500),
+        }
+    }
+
+    fn qos(&mut self) -> QoS {
+        [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][self.rng.usize(..3)]
+    }
+
+    fn what(&mut self) -> What {
+        let retain = self.chance(4);
+        let size = match self.rng.u8(..16) {
+            0..2 if retain => Size::Empty,
+            2 => Size::Large,
+            3 => Size::Huge,
+            _ => Size::Small,
+        };
+        let topics = if size == Size::Empty { &NOT_SHARED[..] } else { &TOPICS[..] };
+        let topic = topics[self.rng.usize(..topics.len())];
+        What {
+            topic: TOPICS.iter().position(|known| *known == topic).unwrap_or(0),
+            qos: self.qos(),
+            retain,
+            expiry_secs: self.some(4, |rng| rng.u32(1..10)),
+            size,
+        }
+    }
+
+    fn how(&mut self) -> How {
+        let version = [V3_1, V3_1_1, V5, V5][self.rng.usize(..4)];
+        How {
+            version,
+            clean_start: self.chance(4),
+            keep_alive_secs: self.some(3, |rng| rng.u16(1..20)).unwrap_or(0),
+            expiry_secs: (!self.chance(4)).then(|| self.rng.u32(0..40)),
+            receive_maximum: self.some(2, |rng| rng.u16(1..5)),
+            is_small: self.chance(6),
+            has_aliases: self.rng.bool(),
+            will: self.rng.bool().then(|| self.will()),
+            is_narrow: self.chance(3),
+            says_at_once: self.chance(6).then(|| self.what()),
+        }
+    }
+
+    fn will(&mut self) -> WillHow {
+        WillHow {
+            qos: self.qos(),
+            retain: self.chance(3),
+            delay_secs: self.some(2, |rng| rng.u32(0..15)),
+            expiry_secs: self.some(3, |rng| rng.u32(1..10)),
+        }
+    }
+
+    fn subscribe(&mut self, client: usize) -> Step {
+        let mut places: Vec<usize> =
+            (0..FILTERS.len()).filter(|at| may_share(client, FILTERS[*at])).collect();
+        self.rng.shuffle(&mut places);
+        let count = self.rng.usize(1..4);
+        let asked = places[..count].iter().map(|filter| (*filter, self.options(*filter)));
+        let asked = asked.collect();
+        Step::Subscribe { client, asked, identifier: self.some(2, |rng| rng.u32(1..300)) }
+    }
+
+    fn options(&mut self, filter: usize) -> SubscriptionOptions {
+        use RetainHandling::{DoNotSend, Send, SendIfNew};
+        SubscriptionOptions {
+            qos: self.qos(),
+            // A shared subscription must not have it. [MQTT-3.8.3-4]
+            no_local: self.chance(4) && !FILTERS[filter].starts_with("$share"),
+            retain_as_published: self.rng.bool(),
+            retain_handling: [Send, Send, SendIfNew, DoNotSend][self.rng.usize(..4)],
+        }
+    }
+
+    fn leave(&mut self, client: usize) -> Step {
+        use Misdeed::{
+            AliasOfNothing, ReservedType, SecondConnect, ServersPacket, WildcardInTopic,
+        };
+        self.online[client] = false;
+        match self.rng.u8(..8) {
+            0..3 => Step::Disconnect {
+                client,
+                with_will: self.chance(3),
+                expiry_secs: self.some(3, |rng| rng.u32(0..30)),
+            },
+            3..6 => Step::Cut {
+                client,
+                read: self.rng.usize(..100),
+                sent: self.rng.usize(..24),
+                qos: self.qos(),
+            },
+            6 => {
+                let misdeeds =
+                    [SecondConnect, ReservedType, ServersPacket, AliasOfNothing, WildcardInTopic];
+                Step::Misbehave { client, how: misdeeds[self.rng.usize(..5)] }
+            }
+            _ => Step::Kick { client, end_session: self.chance(3), will: self.rng.bool() },
+        }
+    }
+}

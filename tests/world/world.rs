@@ -1,0 +1,459 @@
+//! The broker itself, on one thread and on virtual time, its clients, and the model beside them.
+//!
+//! Everything is real but sockets and clock. After each step the world waits until nobody has
+//! anything left to do, and then what has come is held against what is owed.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    mem::take,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hearthmq::{
+    Broker,
+    auth::AllowAll,
+    hooks::{ClientConnected, ClientDisconnected, Hooks},
+    limits::Limits,
+    mqtt::{Packet, ProtocolVersion::V5, Publish, QoS, ReasonCode, encode},
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    client::{Client, Says, ack, publish},
+    line::Line,
+    model::{Arrived, Form, Model, Reply, Sent, TOLERANCE_MILLIS, Told, Verdict},
+    panics,
+    steps::Step,
+    vocabulary::NAMES,
+};
+
+/// Nothing is done so shortly before something happens by itself.
+const MARGIN_MILLIS: u64 = 300;
+/// After so many turns everything must be quiet.
+const TURNS_MAX: usize = 250;
+
+pub(crate) struct World {
+    pub(crate) broker: Broker,
+    pub(crate) clients: [Client; NAMES.len()],
+    pub(crate) model: Model,
+    /// Messages so far, whose numbers are their payloads.
+    pub(crate) messages: u64,
+    /// How often everything has happened.
+    pub(crate) tally: BTreeMap<&'static str, u64>,
+    began: Instant,
+    told: ToldByHooks,
+    versions: [u64; NAMES.len()],
+    /// What has happened in this turn, in whatever order, and in all turns before.
+    turn: u64,
+    pub(crate) trace: DefaultHasher,
+    /// The dialogue in words, if somebody wants to read it.
+    pub(crate) dialogue: Option<Vec<String>>,
+}
+
+/// What the hooks were told, with the presence version.
+type ToldByHooks = Arc<Mutex<Vec<(usize, u64, Told)>>>;
+
+struct Listener(ToldByHooks);
+
+impl Listener {
+    fn note(&self, client_id: &str, version: u64, told: Told) {
+        if let Some(client) = NAMES.iter().position(|name| *name == client_id) {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push((client, version, told));
+        }
+    }
+}
+
+impl Hooks for Listener {
+    fn client_connected(&self, event: &ClientConnected) {
+        self.note(&event.clientid, event.version, Told::Connected);
+    }
+
+    fn client_disconnected(&self, event: &ClientDisconnected) {
+        self.note(&event.clientid, event.version, Told::Disconnected(event.reason));
+    }
+}
+
+impl World {
+    pub(crate) async fn new(tells: bool) -> Self {
+        let told = ToldByHooks::default();
+        let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
+        let broker = Broker::builder()
+            .on_current_arbiter()
+            .limits(limits)
+            .authenticator(AllowAll)
+            .authorizer(AllowAll)
+            .hooks(Listener(told.clone()))
+            .start();
+        Self {
+            broker: broker.await.expect("a broker without listeners starts"),
+            clients: Default::default(),
+            model: Model::default(),
+            messages: 0,
+            tally: BTreeMap::new(),
+            began: Instant::now(),
+            told,
+            versions: [0; NAMES.len()],
+            turn: 0,
+            trace: DefaultHasher::new(),
+            dialogue: tells.then(Vec::new),
+        }
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
+        let at = self.model.now;
+        if let Some(dialogue) = &mut self.dialogue {
+            dialogue.push(format!("{at:>8} ms  {}", line()));
+        }
+    }
+
+    fn note(&mut self, what: impl Hash) {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        self.turn = self.turn.wrapping_add(hasher.finish());
+    }
+
+    /// One step, and everything that follows from it.
+    pub(crate) async fn step(&mut self, step: &Step) -> Verdict {
+        self.wait(0).await?;
+        self.say(|| format!("* {step:?}"));
+        self.play(step).await?;
+        self.settle().await
+    }
+
+    fn tick(&mut self) {
+        self.model.now = self.began.elapsed().as_millis() as u64;
+    }
+
+    pub(crate) async fn moment(&mut self) {
+        sleep(Duration::from_millis(1)).await;
+        self.tick();
+    }
+
+    /// Lets time pass. Nothing may happen too early, and everything that is due must happen.
+    pub(crate) async fn wait(&mut self, millis: u64) -> Verdict {
+        let target = self.model.now + millis;
+        while let Some(due) = self.model.next_due_at()
+            && due <= target.max(self.model.now + MARGIN_MILLIS)
+        {
+            if due > self.model.now + 50 {
+                self.sleep_to(due - 50).await;
+                self.settle().await?;
+            }
+            // What is due in the meantime has its time, too.
+            let mut last = due;
+            while self.model.now < last + TOLERANCE_MILLIS {
+                self.sleep_to(last + TOLERANCE_MILLIS).await;
+                last = last.max(self.model.pass_to(self.model.now));
+            }
+            self.settle().await?;
+        }
+        self.sleep_to(target).await;
+        Ok(())
+    }
+
+    async fn sleep_to(&mut self, millis: u64) {
+        sleep_until(self.began + Duration::from_millis(millis)).await;
+        self.tick();
+    }
+
+    /// Until nobody has anything left to do; then everything is compared.
+    pub(crate) async fn settle(&mut self) -> Verdict {
+        for _ in 0..TURNS_MAX {
+            self.moment().await;
+            let mut is_quiet = true;
+            for client in 0..NAMES.len() {
+                is_quiet &= self.hear(client).await?;
+            }
+            if is_quiet {
+                return self.compare().await;
+            }
+        }
+        Err("it does not become quiet".to_owned())
+    }
+
+    /// Takes what has come for a client; whether that was nothing.
+    async fn hear(&mut self, client: usize) -> Verdict<bool> {
+        if self.model.link(client).is_none()
+            && let Some(line) = self.clients[client].line.take()
+        {
+            self.say(|| format!("{} is to be disconnected", NAMES[client]));
+            let reason = self.ended_by_broker(client);
+            self.farewell(line, reason).await?;
+            return Ok(false);
+        }
+        let Some(line) = &mut self.clients[client].line else { return Ok(true) };
+        if !self.clients[client].reads || (line.read(usize::MAX) == 0 && !line.is_ended()) {
+            return Ok(true);
+        }
+        if line.is_ended() {
+            return Err(format!("{} was disconnected", NAMES[client]));
+        }
+        self.take_packets(client)?;
+        if self.clients[client].answers_at_once {
+            self.answer_all(client).await?;
+        }
+        Ok(false)
+    }
+
+    /// The reason of a DISCONNECT that must have come; `None` if any failure will do.
+    fn ended_by_broker(&self, client: usize) -> Option<ReasonCode> {
+        use hearthmq::hooks::DisconnectReason::{KeepaliveTimeout, Kicked, Takeovered};
+        let last = self.model.told.iter().rev().find(|(who, _)| *who == client);
+        match last {
+            Some((_, Told::Disconnected(Kicked))) => Some(ReasonCode::AdministrativeAction),
+            Some((_, Told::Disconnected(KeepaliveTimeout))) => Some(ReasonCode::KeepAliveTimeout),
+            Some((_, Told::Disconnected(Takeovered))) => Some(ReasonCode::SessionTakenOver),
+            _ => None,
+        }
+    }
+
+    /// The broker has ended a connection: it says why where it can, and closes.
+    pub(crate) async fn farewell(&mut self, mut line: Line, reason: Option<ReasonCode>) -> Verdict {
+        let mut last = None;
+        for _ in 0..TURNS_MAX {
+            line.read(usize::MAX);
+            while let Some(said) = line.next(|packet, _| match packet {
+                Packet::Disconnect(disconnect) => Some(disconnect.reason),
+                _ => None,
+            })? {
+                last = said;
+            }
+            if line.is_ended() {
+                let is_right = match (line.version(), last) {
+                    (V5, Some(said)) => {
+                        reason.is_none_or(|reason| reason == said) && said.is_failure()
+                    }
+                    (V5, None) => false,
+                    (_, said) => said.is_none(),
+                };
+                let wrong = || format!("DISCONNECT {last:?} came, {reason:?} was expected");
+                return if is_right { Ok(()) } else { Err(wrong()) };
+            }
+            self.moment().await;
+        }
+        Err("a connection that has ended is not closed".to_owned())
+    }
+
+    /// Every whole packet that was read.
+    pub(crate) fn take_packets(&mut self, client: usize) -> Verdict {
+        let Some(mut line) = self.clients[client].line.take() else { return Ok(()) };
+        let mut taken = Ok(Some(Ok(())));
+        while let Ok(Some(Ok(()))) = taken {
+            taken = line.next(|packet, bytes| self.take_packet(client, packet, bytes));
+        }
+        self.clients[client].line = Some(line);
+        taken.and_then(|taken| taken.unwrap_or(Ok(())))
+    }
+
+    fn take_packet(&mut self, client: usize, packet: &Packet<'_>, bytes: usize) -> Verdict {
+        self.say(|| format!("{} <- {packet:?} {}", NAMES[client], payload_of(packet)));
+        match packet {
+            Packet::Publish(publish) => return self.take_publish(client, publish, bytes),
+            Packet::PubRel(ack) => {
+                let packet_id = ack.packet_id.number();
+                let payload = self.model.release(client, packet_id)?;
+                self.note((client, "PUBREL", &payload));
+                self.count("PUBREL received");
+                self.clients[client].owes(Says::Complete, packet_id, payload);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let reply = reply_of(packet).ok_or_else(|| format!("unexpected: {packet:?}"))?;
+        self.note((client, &reply));
+        self.model.replied(client, &reply)?;
+        self.take_reply(client, &reply)
+    }
+
+    /// What an answer means for what the client has sent.
+    fn take_reply(&mut self, client: usize, reply: &Reply) -> Verdict {
+        let own = &mut self.clients[client];
+        match reply {
+            Reply::PubAck(id) => {
+                own.outbound.retain(|o| o.packet_id != *id);
+                self.count("PUBACK received");
+            }
+            Reply::PubRec(id) => {
+                let known = own.outbound.iter_mut().find(|o| o.packet_id == *id);
+                let known = known.ok_or("PUBREC for nothing")?;
+                known.is_released = true;
+                let payload = known.sent.payload.clone();
+                own.owes(Says::Release, *id, payload);
+            }
+            Reply::PubComp(id) => {
+                own.outbound.retain(|o| o.packet_id != *id);
+                self.count("PUBCOMP received");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_publish(&mut self, client: usize, publish: &Publish<'_>, bytes: usize) -> Verdict {
+        let topic = self.clients[client].topic(publish)?;
+        let mut identifiers = publish.properties.subscription_identifiers.clone();
+        identifiers.sort_unstable();
+        let packet_id = publish.packet_id.map(hearthmq::mqtt::PacketId::number);
+        let (qos, retain) = (publish.flags.qos, publish.flags.retain);
+        let arrived = Arrived {
+            topic: &topic,
+            payload: publish.payload,
+            dup: publish.flags.dup,
+            form: Form { qos, retain, identifiers },
+            packet_id,
+            expiry_secs: publish.properties.message_expiry_interval,
+            packet_bytes: bytes,
+        };
+        let again = self.model.arrived(client, &arrived)?;
+        let form = (qos.number(), retain, publish.flags.dup, arrived.expiry_secs);
+        self.note((client, &topic, publish.payload, form, &arrived.form.identifiers));
+        self.count(
+            ["QoS 0 received", "QoS 1 received", "QoS 2 received"][usize::from(qos.number())],
+        );
+        for (what, happened) in [
+            ("retained received", retain),
+            ("received again", again),
+            ("Will received", topic.starts_with("w/")),
+            ("received by alias", publish.topic.is_empty()),
+            ("received with identifiers", !arrived.form.identifiers.is_empty()),
+        ] {
+            if happened {
+                self.count(what);
+            }
+        }
+        if let Some(packet_id) = packet_id {
+            let says = if qos == QoS::AtLeastOnce { Says::Acked } else { Says::Received };
+            self.clients[client].owes(says, packet_id, publish.payload.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Everything is quiet: who has received what, who is online, what was told.
+    async fn compare(&mut self) -> Verdict {
+        let clients = &self.clients;
+        self.model.check(|client| clients[client].reads)?;
+        let names = NAMES.map(str::to_owned);
+        let online = self.broker.online_many(&names).await.map_err(|error| error.to_string())?;
+        for (client, online) in online.iter().enumerate() {
+            if self.model.link(client).is_some() != *online {
+                return Err(format!("{} is {online} for online", NAMES[client]));
+            }
+        }
+        let told = take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        for &(client, version, what) in &told {
+            let last = &mut self.versions[client];
+            let is_right = match what {
+                Told::Connected => version > *last,
+                Told::Disconnected(_) => version == *last,
+            };
+            if !is_right {
+                return Err(format!("{what:?} has version {version} after {last}"));
+            }
+            *last = version;
+        }
+        for (client, name) in NAMES.iter().enumerate() {
+            let told: Vec<_> = told.iter().filter(|t| t.0 == client).map(|t| t.2).collect();
+            let expected = self.model.told.iter().filter(|t| t.0 == client).map(|t| t.1);
+            let expected: Vec<_> = expected.collect();
+            if told != expected {
+                return Err(format!("{told:?} was told of {name}, not {expected:?}"));
+            }
+        }
+        self.model.told.clear();
+        if panics() > 0 {
+            return Err("the broker panicked".to_owned());
+        }
+        self.trace.write_u64(take(&mut self.turn));
+        self.trace.write_u64(self.model.now);
+        Ok(())
+    }
+
+    /// Writes packets, in two pieces if that was asked for.
+    pub(crate) async fn write(&mut self, client: usize, bytes: &[u8]) -> Verdict {
+        let halve = self.clients[client].halve.take().unwrap_or(0).min(bytes.len());
+        let (first, rest) = bytes.split_at(halve);
+        let Some(line) = &mut self.clients[client].line else { return Ok(()) };
+        let mut is_taken = true;
+        if !first.is_empty() {
+            is_taken &= line.write(first).await;
+            self.moment().await;
+        }
+        let Some(line) = &mut self.clients[client].line else { return Ok(()) };
+        is_taken &= line.write(rest).await;
+        self.tick();
+        if is_taken { Ok(()) } else { Err(format!("{} is not read", NAMES[client])) }
+    }
+
+    /// Says it to the broker.
+    pub(crate) async fn send(&mut self, client: usize, packet: &Packet<'_>) -> Verdict {
+        let Some(line) = &self.clients[client].line else { return Ok(()) };
+        let mut bytes = Vec::new();
+        encode(packet, line.version(), &mut bytes).map_err(|error| error.to_string())?;
+        self.say(|| format!("{} -> {packet:?} {}", NAMES[client], payload_of(packet)));
+        self.write(client, &bytes).await
+    }
+
+    /// Says again what was not finished on the connection before. [MQTT-4.4.0-1]
+    pub(crate) async fn resume(&mut self, client: usize) -> Verdict {
+        let is_v5 = self.model.link(client).is_some_and(|link| link.version == V5);
+        for outbound in &mut self.clients[client].outbound {
+            if outbound.sent.qos == QoS::AtLeastOnce {
+                // To the broker it is a new message; the mark tells which of them comes out.
+                outbound.sent.payload.push(b'+');
+            }
+        }
+        let outbound: Vec<(u16, Sent, bool)> = self.clients[client]
+            .outbound
+            .iter()
+            .map(|o| (o.packet_id, o.sent.clone().for_version(is_v5), o.is_released))
+            .collect();
+        for (packet_id, sent, is_released) in outbound {
+            self.count("sent again");
+            if is_released {
+                self.send(client, &Packet::PubRel(ack(packet_id))).await?;
+                self.model.released(client, packet_id);
+            } else {
+                self.send(client, &Packet::Publish(publish(&sent, Some(packet_id), true))).await?;
+                self.model.published(client, &sent, packet_id);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reply_of(packet: &Packet<'_>) -> Option<Reply> {
+    Some(match packet {
+        Packet::ConnAck(ack) if ack.reason == ReasonCode::Success => {
+            Reply::ConnAck { session_present: ack.session_present }
+        }
+        Packet::SubAck(ack) => {
+            let granted = ack.reasons.iter().map(|reason| *reason as u8).collect();
+            Reply::SubAck(ack.packet_id.number(), granted)
+        }
+        // The packet has no reasons before MQTT 5.0.
+        Packet::UnsubAck(ack) => Reply::UnsubAck(ack.packet_id.number(), 1),
+        Packet::PubAck(ack) => Reply::PubAck(ack.packet_id.number()),
+        Packet::PubRec(ack) => Reply::PubRec(ack.packet_id.number()),
+        Packet::PubComp(ack) => Reply::PubComp(ack.packet_id.number()),
+        Packet::PingResp => Reply::PingResp,
+        _ => return None,
+    })
+}
+
+/// The number that is a message's payload.
+fn payload_of(packet: &Packet<'_>) -> String {
+    match packet {
+        Packet::Publish(publish) => {
+            let text = String::from_utf8_lossy(publish.payload);
+            format!("{:?} of {} bytes", text.trim_end_matches('.'), text.len())
+        }
+        _ => String::new(),
+    }
+}
