@@ -20,6 +20,8 @@ pub struct Limits {
     pub connects_per_address_burst: u32,
     /// Sessions at one time, with and without a connection.
     pub sessions_max: u32,
+    /// Sessions at one time of one user; clients without a user name count together.
+    pub sessions_per_user_max: u32,
     /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included, and to the
     /// end of an AUTH exchange.
     pub connect_timeout_secs: u16,
@@ -29,6 +31,9 @@ pub struct Limits {
     pub authentication_bytes_max: u32,
     /// Bytes of one Control Packet; MQTT 5 clients are told as Maximum Packet Size.
     pub packet_bytes_max: u32,
+    /// Bytes of packets that are on their way in, of all clients together. Counts what is larger
+    /// than 32 KiB and not whole yet; one more closes the connection that it comes by.
+    pub incomplete_packet_bytes_max: u64,
     /// Bytes of a Topic Name or Topic Filter.
     pub topic_bytes_max: u16,
     /// Levels of a Topic Name or Topic Filter.
@@ -38,6 +43,13 @@ pub struct Limits {
     pub client_id_v3_1_chars_max: u16,
     /// Subscriptions of one client.
     pub subscriptions_per_client_max: u32,
+    /// Bytes of the subscriptions of all clients together: twice the text of the filter, and 256
+    /// for each of its levels and for the subscription itself.
+    pub subscription_bytes_max: u64,
+    /// Filters of one SUBSCRIBE; those after them are refused.
+    pub filters_per_subscribe_max: u32,
+    /// Bytes of the Wills of all clients together, delayed ones included.
+    pub will_bytes_max: u64,
     /// QoS 1 and 2 messages that a client may have sent and that are not acknowledged yet;
     /// MQTT 5 clients are told as Receive Maximum.
     pub receive_maximum: u16,
@@ -54,8 +66,11 @@ pub struct Limits {
     pub queue_messages_max: u64,
     /// Bytes of messages waiting for all clients together.
     pub queue_bytes_max: u64,
-    /// Which message goes when a client's queue is full.
+    /// What happens when a client's queue is full.
     pub queue_full: QueueFull,
+    /// With [`QueueFull::HoldPublisher`], seconds that publishers wait at most for a client to take
+    /// a sixteenth of its full queue; then it loses its oldest messages until it has.
+    pub queue_hold_secs_max: u16,
     /// Retained messages.
     pub retained_messages_max: u64,
     /// Bytes of retained messages, with 256 and its text for each topic level that they need.
@@ -77,14 +92,19 @@ impl Default for Limits {
             connects_per_address_per_sec: 1_000,
             connects_per_address_burst: 20_000,
             sessions_max: 1_000_000,
+            sessions_per_user_max: 250_000,
             connect_timeout_secs: 10,
             authentication_rounds_max: 16,
             authentication_bytes_max: 65_536,
             packet_bytes_max: 1_048_576,
+            incomplete_packet_bytes_max: 268_435_456,
             topic_bytes_max: 4_096,
             topic_levels_max: 128,
             client_id_v3_1_chars_max: 65_535,
             subscriptions_per_client_max: 1_000,
+            subscription_bytes_max: 1_073_741_824,
+            filters_per_subscribe_max: 1_000,
+            will_bytes_max: 268_435_456,
             receive_maximum: 1_000,
             in_flight_max: 256,
             topic_alias_maximum: 32,
@@ -93,6 +113,7 @@ impl Default for Limits {
             queue_messages_max: 10_000_000,
             queue_bytes_max: 1_073_741_824,
             queue_full: QueueFull::DropOldest,
+            queue_hold_secs_max: 10,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 268_435_456,
             session_expiry_secs_max: 604_800,
@@ -101,7 +122,7 @@ impl Default for Limits {
     }
 }
 
-/// What happens to a message for a client whose queue is full.
+/// What happens to a QoS 1 or 2 message for a client whose queue is full. QoS 0 is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueFull {
@@ -109,4 +130,8 @@ pub enum QueueFull {
     DropOldest,
     /// The arriving message is dropped.
     DropNewest,
+    /// While the client is online, its publishers are read no further until it has room; for one
+    /// that is away, or takes too little (see [`Limits::queue_hold_secs_max`]), or could only get
+    /// room if its publisher were read, the oldest waiting message makes room.
+    HoldPublisher,
 }

@@ -316,7 +316,7 @@ fn a_mistake_in_the_environment_names_the_variable() {
             "HEARTHMQ_LIMITS__QUEUE_FULL",
             "drop",
             "HEARTHMQ_LIMITS__QUEUE_FULL: unknown variant drop; write \"drop-oldest\" or \
-             \"drop-newest\"",
+             \"drop-newest\" or \"hold-publisher\"",
         ),
         (
             "HEARTHMQ_HTTP__WORKERS",

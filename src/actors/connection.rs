@@ -21,27 +21,25 @@ use tokio::io::ReadBuf;
 
 use super::{
     messages::{ChangeKeepAlive, Farewell, Finish, KeepAliveExpired, Permit},
-    shard::{Departure, SCRATCH_BYTES, Shard},
+    shard::{Departure, SCRATCH_BYTES, Shard, look_after_held},
+    tail::{Tail, UNCOUNTED_BYTES_MAX},
     transport::{Transport, poll_write_all},
 };
 use crate::{
     control::{ControlError, KeepAliveChanged},
     hooks::DisconnectReason,
+    metrics::HoldReason,
     mqtt::ReasonCode,
 };
 
 /// Reads, and likewise writes, before other connections get their turn.
 const TURNS_PER_WAKE: usize = 4;
-/// A partial packet larger than this is gathered in a buffer of its own.
-const TAIL_IN_SCRATCH_MAX: usize = SCRATCH_BYTES / 2;
 /// A connection that is to be closed may take so long to take what is still to be written.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 /// A client may take so long to close its side. Until then what it still sends is read and
 /// dropped: closing over unread bytes would reset the connection, and the client could lose the
 /// last packets that were written to it.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
-/// How long a publisher is not read while another shard is behind.
-const HOLD_TIME: Duration = Duration::from_millis(5);
 
 /// One connection.
 pub(crate) struct Connection {
@@ -49,13 +47,9 @@ pub(crate) struct Connection {
     slot: u32,
     link: u64,
     transport: Box<dyn Transport>,
-    /// The beginning of a packet whose end has not come yet.
-    tail: Vec<u8>,
-    /// The tail was read together with CONNECT and not yet looked at.
-    has_read_ahead: bool,
+    tail: Tail,
     phase: Phase,
     keep_alive_expired: bool,
-    is_held: bool,
     /// Nothing is read any more; once all is written, the connection leaves.
     is_leaving: bool,
     /// They wait for this connection to be read once more.
@@ -98,11 +92,9 @@ impl Connection {
             slot,
             link,
             transport,
-            has_read_ahead: !read_ahead.is_empty(),
-            tail: read_ahead,
+            tail: Tail::read_ahead(read_ahead),
             phase: Phase::Open,
             keep_alive_expired: false,
-            is_held: false,
             is_leaving: false,
             successors: None,
             _permit: permit,
@@ -170,7 +162,7 @@ impl Connection {
         } else {
             return; // The session has left; Finish is in the mailbox.
         }
-        let outcome = self.read(&mut shard, ctx, task);
+        let outcome = self.read(&mut shard, task);
         shard.flush_outboxes();
         let outcome = outcome.and_then(|reading| {
             let is_drained = self.write(&mut shard, task)?;
@@ -204,30 +196,25 @@ impl Connection {
     }
 
     /// Reads and has handled what came.
-    fn read(
-        &mut self,
-        shard: &mut Shard,
-        ctx: &mut Context<Self>,
-        task: &mut Task<'_>,
-    ) -> Result<Reading, Departure> {
-        if shard.is_quiet {
-            return Ok(Reading::Waits);
-        }
-        if std::mem::take(&mut self.has_read_ahead) {
-            let tail = std::mem::take(&mut self.tail);
-            let used = shard.receive(self.slot, &tail, shard.core.clock.now())?;
-            self.keep(&tail[used..]);
-        }
+    fn read(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<Reading, Departure> {
         for _ in 0..TURNS_PER_WAKE {
-            if self.is_held || shard.is_congested() {
-                self.hold(ctx);
+            // Who is held is not heard, so its Keep Alive does not end either.
+            if shard.is_quiet || shard.is_held(self.slot) {
                 return Ok(Reading::Waits);
+            }
+            if shard.is_congested() {
+                self.hold(shard, HoldReason::ShardBehind);
+                return Ok(Reading::Waits);
+            }
+            if std::mem::take(&mut self.tail.has_unhandled) {
+                self.handle_tail(shard)?;
+                continue;
             }
             if !self.may_read(shard) {
                 self.check_keep_alive(shard)?;
                 return Ok(Reading::Blocked);
             }
-            let read = if self.tail.len() > TAIL_IN_SCRATCH_MAX {
+            let read = if self.tail.bytes.len() > UNCOUNTED_BYTES_MAX {
                 self.read_into_tail(shard, task)
             } else {
                 self.read_into_scratch(shard, task)
@@ -251,7 +238,7 @@ impl Connection {
         task: &mut Task<'_>,
     ) -> Poll<Result<(), Departure>> {
         let mut scratch = std::mem::take(&mut shard.scratch);
-        let before = self.tail.len();
+        let before = self.tail.bytes.len();
         let mut buffer = ReadBuf::new(&mut scratch[before..]);
         let polled = Pin::new(&mut *self.transport).poll_read(task, &mut buffer);
         let read = buffer.filled().len();
@@ -260,10 +247,11 @@ impl Connection {
             Poll::Ready(Err(error)) => Poll::Ready(Err(lost(&error))),
             Poll::Ready(Ok(())) if read == 0 => Poll::Ready(Err(ended())),
             Poll::Ready(Ok(())) => {
-                scratch[..before].copy_from_slice(&self.tail);
+                shard.metrics.bytes_received.add(read as u64);
+                scratch[..before].copy_from_slice(&self.tail.bytes);
                 let bytes = &scratch[..before + read];
-                let received = shard.receive(self.slot, bytes, shard.core.clock.now());
-                Poll::Ready(received.map(|used| self.keep(&bytes[used..])))
+                let received = self.receive(shard, bytes);
+                Poll::Ready(received.map(|used| self.tail.keep(&bytes[used..])))
             }
         };
         shard.scratch = scratch;
@@ -276,33 +264,35 @@ impl Connection {
         shard: &mut Shard,
         task: &mut Task<'_>,
     ) -> Poll<Result<(), Departure>> {
-        self.tail.reserve(SCRATCH_BYTES);
+        self.tail.bytes.reserve(SCRATCH_BYTES);
         let stream = Pin::new(&mut *self.transport);
-        match ready!(tokio_util::io::poll_read_buf(stream, task, &mut self.tail)) {
+        match ready!(tokio_util::io::poll_read_buf(stream, task, &mut self.tail.bytes)) {
             Err(error) => Poll::Ready(Err(lost(&error))),
             Ok(0) => Poll::Ready(Err(ended())),
-            Ok(_) => {
-                let tail = std::mem::take(&mut self.tail);
-                let received = shard.receive(self.slot, &tail, shard.core.clock.now());
-                Poll::Ready(received.map(|used| {
-                    if used == 0 {
-                        self.tail = tail;
-                    } else {
-                        self.keep(&tail[used..]);
-                    }
-                }))
+            Ok(read) => {
+                shard.metrics.bytes_received.add(read as u64);
+                Poll::Ready(self.handle_tail(shard))
             }
         }
     }
 
-    /// Keeps a partial packet until its rest comes.
-    fn keep(&mut self, rest: &[u8]) {
-        if rest.is_empty() {
-            self.tail = Vec::new();
-        } else {
-            self.tail.clear();
-            self.tail.extend_from_slice(rest);
+    /// Has the packets handled that the tail holds.
+    fn handle_tail(&mut self, shard: &mut Shard) -> Result<(), Departure> {
+        let bytes = std::mem::take(&mut self.tail.bytes);
+        let used = self.receive(shard, &bytes)?;
+        self.tail.put_back(bytes, used);
+        let has_room = self.tail.count(&shard.core.incomplete_packets);
+        has_room.then_some(()).ok_or(TOO_MANY_INCOMPLETE)
+    }
+
+    /// Has packets handled; how many bytes they were. The rest is to be kept.
+    fn receive(&mut self, shard: &mut Shard, bytes: &[u8]) -> Result<usize, Departure> {
+        let received = shard.receive(self.slot, bytes, shard.core.clock.now())?;
+        if received.must_wait {
+            self.tail.has_unhandled = true;
+            self.hold(shard, HoldReason::SubscriberFull);
         }
+        Ok(received.used)
     }
 
     fn may_read(&self, shard: &Shard) -> bool {
@@ -327,16 +317,11 @@ impl Connection {
         Ok(())
     }
 
-    fn hold(&mut self, ctx: &mut Context<Self>) {
-        if !self.is_held {
-            self.is_held = true;
-            ctx.run_later(HOLD_TIME, |connection, _| {
-                connection.is_held = false;
-                let mut shard = connection.shard.borrow_mut();
-                if let Some(slot) = shard.linked(connection.slot, connection.link) {
-                    slot.wake();
-                }
-            });
+    /// Reads no further until the reason for it is gone.
+    fn hold(&self, shard: &mut Shard, reason: HoldReason) {
+        let now = shard.core.clock.now();
+        if shard.hold(self.slot, reason, now) {
+            actix_rt::spawn(look_after_held(self.shard.clone()));
         }
     }
 
@@ -344,17 +329,20 @@ impl Connection {
     fn write(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<bool, Departure> {
         for _ in 0..TURNS_PER_WAKE {
             let now = shard.core.clock.now();
+            let has_all = shard.pump(self.slot, now);
             let Some(slot) = shard.slot_mut(self.slot) else {
                 return Ok(true);
             };
-            slot.session.pump(now);
             let Some(link) = slot.session.link_mut() else {
                 return Ok(true);
             };
             let tally = link.take_tally();
             if !link.has_output() {
                 shard.count(tally);
-                return Ok(true);
+                if has_all {
+                    return Ok(true);
+                }
+                continue;
             }
             let (bytes, written) = link.output();
             let before = *written;
@@ -395,6 +383,7 @@ impl Connection {
     fn close(&mut self, bytes: Vec<u8>, ctx: &mut Context<Self>) {
         if matches!(self.phase, Phase::Open) {
             self.phase = Phase::Closing { bytes, written: 0 };
+            self.tail = Tail::default();
             ctx.run_later(CLOSING_TIME_MAX, |_, ctx| ctx.stop());
         }
     }
@@ -489,6 +478,11 @@ impl Handler<Farewell> for Connection {
         });
     }
 }
+
+/// Large packets of all clients that are not whole take as much as they may.
+const TOO_MANY_INCOMPLETE: Departure =
+    Departure::by_server(DisconnectReason::QuotaExceeded, ReasonCode::QuotaExceeded)
+        .because("too many large packets are incomplete");
 
 fn lost(error: &io::Error) -> Departure {
     tracing::debug!(%error, "connection lost");

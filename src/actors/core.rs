@@ -14,7 +14,9 @@ use arc_swap::ArcSwapOption;
 use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
-use super::{Clock, Registry, in_process::InProcess};
+use super::{
+    Clock, Registry, budget::Budget, in_process::InProcess, users::SessionsOfUsers, waits::Waits,
+};
 use crate::{
     auth::{Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Methods},
     control::Redirection,
@@ -50,6 +52,12 @@ pub(crate) struct Core {
     pub(crate) index: Index,
     pub(crate) retained: Retained,
     pub(crate) queue_usage: Arc<QueueUsage>,
+    pub(crate) waits: Waits,
+    pub(crate) sessions_of_users: SessionsOfUsers,
+    /// For packets that are not whole yet.
+    pub(crate) incomplete_packets: Arc<Budget>,
+    /// For Wills.
+    pub(crate) wills: Arc<Budget>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
@@ -67,8 +75,8 @@ pub(crate) struct Core {
 /// How the other shards reach one.
 pub(crate) struct ShardHandle {
     pub(crate) registry: Addr<Registry>,
-    /// Batches of deliveries that were sent to it and that it has not taken up yet.
-    pub(crate) batches_waiting: Arc<AtomicUsize>,
+    /// Bytes of deliveries that were sent to it and that it has not taken up yet.
+    pub(crate) bytes_waiting: Arc<AtomicUsize>,
 }
 
 impl Core {
@@ -82,6 +90,10 @@ impl Core {
             index: Index::default(),
             retained: Retained::new(retained),
             queue_usage: Arc::default(),
+            waits: Waits::default(),
+            sessions_of_users: SessionsOfUsers::default(),
+            incomplete_packets: Budget::new(size(parts.limits.incomplete_packet_bytes_max)),
+            wills: Budget::new(size(parts.limits.will_bytes_max)),
             in_process: InProcess::default(),
             versions: Versions::new(parts.store)?,
             draining: ArcSwapOption::empty(),
@@ -149,7 +161,14 @@ impl Core {
         totals.retained_bytes.set(bytes as u64);
         totals.queue_messages.set(self.queue_usage.messages() as u64);
         totals.queue_bytes.set(self.queue_usage.bytes() as u64);
+        totals.in_flight_bytes.set(self.queue_usage.bytes_in_flight() as u64);
+        totals.queue_messages_highest.set(self.queue_usage.messages_highest() as u64);
+        totals.queue_bytes_highest.set(self.queue_usage.bytes_highest() as u64);
+        totals.sessions_over_half_queue.set(self.queue_usage.sessions_over_half() as u64);
         totals.subscriptions.set(self.index.len() as u64);
+        totals.subscription_bytes.set(self.index.bytes() as u64);
+        totals.incomplete_packet_bytes.set(self.incomplete_packets.taken() as u64);
+        totals.will_bytes.set(self.wills.taken() as u64);
     }
 
     /// How packets of clients are decoded.
@@ -172,6 +191,7 @@ impl Core {
             when_full: match limits.queue_full {
                 QueueFull::DropOldest => WhenFull::DropOldest,
                 QueueFull::DropNewest => WhenFull::DropNewest,
+                QueueFull::HoldPublisher => WhenFull::HoldPublisher,
             },
         }
     }

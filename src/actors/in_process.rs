@@ -16,12 +16,15 @@ use tokio::sync::mpsc;
 use super::Core;
 use crate::{
     mqtt::{FilterParts, Message, QoS, SubscriptionOptions, Timestamp, validate_filter},
-    router::{Host, Place, Subscriber, Target},
+    router::{Host, Place, RetainedQuery, Subscriber, Target},
     session::{Delivered, SharedPublication},
 };
 
 /// Messages that wait for an in-process subscriber; beyond, the newest are dropped and counted.
 const WAITING_MAX: usize = 10_000;
+
+/// Nodes of the retained store that are looked at without letting a publisher in.
+const SLICE_NODES: usize = 512;
 
 /// A message that an in-process subscriber has received.
 #[derive(Clone, Debug)]
@@ -77,6 +80,32 @@ impl Drop for Subscription {
     }
 }
 
+/// Delivers what is retained, slice by slice, as far as there is room.
+fn send_retained(
+    core: &Core,
+    filter: &str,
+    max: QoS,
+    sender: &mpsc::Sender<Received>,
+    now: Timestamp,
+) {
+    let until = core.retained.last_number();
+    let mut after: Option<Box<str>> = None;
+    loop {
+        let query = RetainedQuery { filter, after: after.as_deref(), until };
+        let slice = core.retained.slice(&query, SLICE_NODES, now);
+        for message in slice.messages {
+            let qos = message.qos().min(max);
+            if sender.try_send(Received { message, qos, retain: true }).is_err() {
+                return;
+            }
+        }
+        if slice.go_on_after.is_none() {
+            return;
+        }
+        after = slice.go_on_after;
+    }
+}
+
 impl InProcess {
     /// Subscribes, and delivers what is retained.
     pub(crate) fn subscribe(
@@ -97,12 +126,7 @@ impl InProcess {
         let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         core.index.subscribe(filter, Subscriber { place, options, identifier: None });
         if filter.share_name.is_none() {
-            for message in core.retained.matching(filter.filter, now) {
-                let qos = message.qos().min(qos);
-                if sender.try_send(Received { message, qos, retain: true }).is_err() {
-                    break;
-                }
-            }
+            send_retained(core, filter.filter, qos, &sender, now);
         }
         Subscription { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
     }

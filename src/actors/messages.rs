@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::{Transport, shard::Search};
+use super::{Transport, budget::Share, shard::Search};
 use crate::{
     auth::{BoundedExchange, ClientCertificate, Identity},
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
@@ -165,12 +165,18 @@ pub(crate) struct AcceptedWill {
     pub(crate) delay_secs: u32,
     /// Message Expiry Interval, which begins when the Will is published.
     pub(crate) expiry_secs: Option<u32>,
+    /// What it takes of the room for Wills, once its session is found.
+    pub(crate) share: Option<Share>,
 }
 
 /// Deliveries from another shard, in the order in which they were published there.
-#[derive(Message)]
+#[derive(Default, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Deliver(pub(crate) Vec<RemoteDelivery>);
+pub(crate) struct Deliver {
+    pub(crate) deliveries: Vec<RemoteDelivery>,
+    /// What they count.
+    pub(crate) bytes: usize,
+}
 
 /// One message for sessions of another shard.
 pub(crate) struct RemoteDelivery {

@@ -4,6 +4,7 @@
 //! actors of those that are connected. Whatever happens to one client identifier happens on its
 //! home shard, in one order, without locks.
 
+mod budget;
 mod clock;
 mod connection;
 mod core;
@@ -12,7 +13,10 @@ mod messages;
 mod refusal;
 mod registry;
 mod shard;
+mod tail;
 mod transport;
+mod users;
+mod waits;
 
 pub use clock::Clock;
 pub(crate) use in_process::InProcess;

@@ -59,6 +59,10 @@ impl RefusalAnswer {
 pub(crate) enum NoSession {
     /// There are as many as there may be.
     Full,
+    /// The user has as many as one may have.
+    UserFull,
+    /// Wills take as much room as they may.
+    WillsFull,
     /// The store could not remember what it must.
     Store,
     /// CONNACK is larger than the client's Maximum Packet Size.
@@ -71,6 +75,8 @@ impl NoSession {
     pub(crate) const fn counted_as(&self) -> ConnectRefusal {
         match self {
             Self::Full => ConnectRefusal::SessionsMax,
+            Self::UserFull => ConnectRefusal::SessionsPerUserMax,
+            Self::WillsFull => ConnectRefusal::WillBytesMax,
             Self::Store => ConnectRefusal::Store,
             Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
             Self::Redirected(_) => ConnectRefusal::Redirected,
@@ -79,11 +85,14 @@ impl NoSession {
 
     /// The CONNACK that says so.
     pub(crate) fn conn_ack(&self, version: ProtocolVersion, packet_bytes_max: u32) -> Vec<u8> {
+        let limit_is_reached = |why| RefusalAnswer {
+            why: Some(why),
+            ..RefusalAnswer::new(version, ReasonCode::QuotaExceeded)
+        };
         let answer = match self {
-            Self::Full => RefusalAnswer {
-                why: Some("limit on sessions is reached"),
-                ..RefusalAnswer::new(version, ReasonCode::QuotaExceeded)
-            },
+            Self::Full => limit_is_reached("limit on sessions is reached"),
+            Self::UserFull => limit_is_reached("limit on sessions of one user is reached"),
+            Self::WillsFull => limit_is_reached("limit on wills is reached"),
             Self::Store => RefusalAnswer::new(version, ReasonCode::ServerUnavailable),
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
             Self::Redirected(to) => RefusalAnswer::redirecting(version, to.clone()),

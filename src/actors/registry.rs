@@ -27,7 +27,7 @@ use super::{
         Attach, ChangeKeepAlive, Deliver, Farewell, Kick, Kicked, PublishMessage, QueryClient,
         QueryOnline, QueryOnlineMany, Quiesce, Retire, Shutdown, WillRequest,
     },
-    shard::{Departure, Shard},
+    shard::{Departure, LOOK_EVERY, Shard},
 };
 use crate::{
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
@@ -47,7 +47,7 @@ const MAILBOX_CAPACITY: usize = 4096;
 pub struct Registry {
     pub(super) shard: Rc<RefCell<Shard>>,
     core: Arc<Core>,
-    batches_waiting: Arc<AtomicUsize>,
+    bytes_waiting: Arc<AtomicUsize>,
 }
 
 impl Registry {
@@ -55,10 +55,10 @@ impl Registry {
         host: Host,
         core: Arc<Core>,
         metrics: Arc<ShardMetrics>,
-        batches_waiting: Arc<AtomicUsize>,
+        bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(host, core.clone(), metrics).shared();
-        Self { shard, core, batches_waiting }
+        Self { shard, core, bytes_waiting }
     }
 
     /// Starts the actor of a connection and gives it its session.
@@ -66,14 +66,14 @@ impl Registry {
         if self.shard.borrow().is_quiet {
             return; // The broker is shutting down: the connection is closed.
         }
-        let Attach { mut transport, read_ahead, connect, permit } = message;
+        let Attach { mut transport, read_ahead, mut connect, permit } = message;
         if let Err(error) = transport.join_reactor() {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
         }
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        let prepared = match shard.prepare(&connect, link, now) {
+        let prepared = match shard.prepare(&mut connect, link, now) {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 shard.metrics.connects_refused.increment(refusal.counted_as());
@@ -106,9 +106,9 @@ impl Handler<Deliver> for Registry {
     type Result = ();
 
     fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
-        self.batches_waiting.fetch_sub(1, Ordering::Relaxed);
+        self.bytes_waiting.fetch_sub(message.bytes, Ordering::Relaxed);
         let now = self.core.clock.now();
-        self.shard.borrow_mut().deliver_all(message.0, now);
+        self.shard.borrow_mut().deliver_all(message.deliveries, now);
     }
 }
 
@@ -193,13 +193,24 @@ impl Handler<Redirect> for Registry {
 }
 
 impl Handler<PublishMessage> for Registry {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, message: PublishMessage, _: &mut Self::Context) {
+    fn handle(&mut self, message: PublishMessage, _: &mut Self::Context) -> Self::Result {
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        shard.publish_and_retain(&message.message.publication(), None, now);
+        let publication = message.message.publication();
+        shard.publish_and_retain(&publication, None, now);
         shard.flush_outboxes();
+        // It is published; whoever waits for the answer publishes the next when there is room.
+        let full = shard.full_targets(&publication);
+        let core = self.core.clone();
+        Box::pin(async move {
+            for place in full {
+                while core.waits.is_waited_for(place) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+        })
     }
 }
 

@@ -302,15 +302,15 @@ fn listen(listener: &Listener) -> Result<Bound, StartError> {
 
 fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) {
     let start = |number: usize, arbiter: Option<&Arbiter>| {
-        let batches_waiting = Arc::default();
-        let handle_batches = Arc::clone(&batches_waiting);
+        let bytes_waiting = Arc::default();
+        let handle_bytes = Arc::clone(&bytes_waiting);
         let (core, metrics) = (core.clone(), core.metrics.shard(number));
-        let make = move || Registry::new(Host(number as u16), core, metrics, batches_waiting);
+        let make = move || Registry::new(Host(number as u16), core, metrics, bytes_waiting);
         let registry = match arbiter {
             Some(arbiter) => Registry::start_in_arbiter(&arbiter.handle(), |_| make()),
             None => make().start(),
         };
-        ShardHandle { registry, batches_waiting: handle_batches }
+        ShardHandle { registry, bytes_waiting: handle_bytes }
     };
     let shards = if arbiters.is_empty() {
         vec![start(0, None)]

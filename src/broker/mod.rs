@@ -185,7 +185,9 @@ impl Broker {
         self.running.core.draining.store(to.map(Arc::new));
     }
 
-    /// Publishes a message in the broker's own name.
+    /// Publishes a message in the broker's own name. With
+    /// [`QueueFull::HoldPublisher`](crate::limits::QueueFull::HoldPublisher) it returns when no
+    /// subscriber's queue is full any more that would have to be waited for.
     ///
     /// # Errors
     /// If the topic is not a valid Topic Name.

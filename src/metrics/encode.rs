@@ -39,6 +39,7 @@ impl Collector for Scrape {
         let mut writer = Writer { shards: &self.0.shards, encoder };
         writer.clients()?;
         writer.messages()?;
+        writer.flow()?;
         writer.totals(self.0.totals())?;
         writer.rest(&self.0)
     }
@@ -85,10 +86,63 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
+    fn flow(&mut self) -> fmt::Result {
+        self.gauge("publishers_held", "Publishers that are read no further now", |shard| {
+            &shard.publishers_held
+        })?;
+        self.labelled("publisher_holds", "Publishers held, by reason", "reason", |shard| {
+            &shard.publisher_holds
+        })?;
+        let millis = self.shards.iter().map(|shard| shard.publishers_held_millis.value());
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds below 2^52 are exact")]
+        let seconds = millis.sum::<u64>() as f64 / 1e3;
+        let mut encoder = self.encoder.encode_descriptor(
+            "publishers_held",
+            "Time for which publishers were held, once they went on",
+            Some(&Unit::Seconds),
+            MetricType::Counter,
+        )?;
+        encoder.encode_counter::<NoLabelSet, f64, u64>(&seconds, None)?;
+        self.counter("subscribers_given_up", "Subscribers that were waited for in vain", |shard| {
+            &shard.subscribers_given_up
+        })
+    }
+
     fn totals(&mut self, totals: &Totals) -> fmt::Result {
         self.total("subscriptions", "Subscriptions of all sessions", &totals.subscriptions)?;
+        self.total(
+            "subscription_bytes",
+            "What subscriptions count against their limit",
+            &totals.subscription_bytes,
+        )?;
+        self.total(
+            "incomplete_packet_bytes",
+            "Bytes of large packets that are not whole yet",
+            &totals.incomplete_packet_bytes,
+        )?;
+        self.total("will_bytes", "Bytes of Wills", &totals.will_bytes)?;
         self.total("queue_messages", "Messages waiting for clients", &totals.queue_messages)?;
         self.total("queue_bytes", "Bytes of messages waiting for clients", &totals.queue_bytes)?;
+        self.total(
+            "in_flight_bytes",
+            "Bytes of unacknowledged messages, in blocks of 64 KiB a session",
+            &totals.in_flight_bytes,
+        )?;
+        self.total(
+            "queue_messages_highest",
+            "The most messages that have ever waited",
+            &totals.queue_messages_highest,
+        )?;
+        self.total(
+            "queue_bytes_highest",
+            "The most bytes of messages that have ever waited",
+            &totals.queue_bytes_highest,
+        )?;
+        self.total(
+            "sessions_over_half_queue",
+            "Sessions with more than half of what may wait for one client",
+            &totals.sessions_over_half_queue,
+        )?;
         self.total("retained_messages", "Retained messages", &totals.retained_messages)?;
         self.total("retained_bytes", "Bytes of retained messages", &totals.retained_bytes)
     }

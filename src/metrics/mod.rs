@@ -41,6 +41,16 @@ labels! {
 }
 
 labels! {
+    /// Why a publisher is read no further for a while.
+    pub enum HoldReason {
+        /// The queue of a subscriber of what it publishes was full.
+        SubscriberFull = "subscriber_full",
+        /// Another shard was behind with what was published for it.
+        ShardBehind = "shard_behind",
+    }
+}
+
+labels! {
     /// Why somebody who wanted to connect could not.
     pub enum ConnectRefusal {
         /// User name, password or certificate were wrong or missing.
@@ -67,6 +77,10 @@ labels! {
         SessionsMax = "sessions_max",
         /// Its Maximum Packet Size does not even allow CONNACK.
         PacketTooLarge = "packet_too_large",
+        /// Sessions of the user were at their limit.
+        SessionsPerUserMax = "sessions_per_user_max",
+        /// Wills were at their limit.
+        WillBytesMax = "will_bytes_max",
         /// The store could not remember what it must.
         Store = "store",
         /// A protocol version that the broker does not speak.
@@ -119,6 +133,14 @@ pub struct ShardMetrics {
     pub messages_sent: [Counter; 3],
     /// Messages that were dropped.
     pub messages_dropped: PerLabel<DropReason>,
+    /// Publishers that are read no further at this moment.
+    pub publishers_held: Gauge,
+    /// How often a publisher was read no further for a while.
+    pub publisher_holds: PerLabel<HoldReason>,
+    /// How long publishers were read no further, in milliseconds, once they went on.
+    pub publishers_held_millis: Counter,
+    /// Subscribers that publishers waited for in vain.
+    pub subscribers_given_up: Counter,
     /// Bytes read from clients (after TLS).
     pub bytes_received: Counter,
     /// Bytes written to clients (before TLS).
@@ -130,10 +152,24 @@ pub struct ShardMetrics {
 pub struct Totals {
     /// Subscriptions of all sessions.
     pub subscriptions: Gauge,
+    /// What they count against their limit, in bytes.
+    pub subscription_bytes: Gauge,
+    /// Bytes of large packets that are not whole yet.
+    pub incomplete_packet_bytes: Gauge,
+    /// Bytes of Wills.
+    pub will_bytes: Gauge,
     /// Messages waiting for clients.
     pub queue_messages: Gauge,
     /// Bytes of messages waiting for clients.
     pub queue_bytes: Gauge,
+    /// Bytes of messages that were sent and not acknowledged, in blocks of 64 KiB a session.
+    pub in_flight_bytes: Gauge,
+    /// The most messages that have ever waited.
+    pub queue_messages_highest: Gauge,
+    /// The most bytes of messages that have ever waited.
+    pub queue_bytes_highest: Gauge,
+    /// Sessions with more than half of what may wait for one client.
+    pub sessions_over_half_queue: Gauge,
     /// Retained messages.
     pub retained_messages: Gauge,
     /// Bytes of retained messages.

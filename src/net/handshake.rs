@@ -327,6 +327,7 @@ fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
         message: Arc::new(Message::new(&publication)),
         delay_secs: will.properties.will_delay_interval.unwrap_or(0),
         expiry_secs: will.properties.publish.message_expiry_interval,
+        share: None,
     }
 }
 

@@ -22,7 +22,13 @@ pub struct Index {
     subscriptions: AtomicUsize,
     /// Groups of shared subscriptions that were ever made.
     shares: AtomicU32,
+    bytes: AtomicUsize,
 }
+
+/// What a subscription counts beside its text, and each level of its filter: an entry in its
+/// session and in the set of the filter's subscribers; a node of the tree and its place in the
+/// parent's table. Levels that subscriptions have in common are kept once and counted each time.
+const OVERHEAD_BYTES: usize = 256;
 
 impl Default for Index {
     fn default() -> Self {
@@ -31,6 +37,7 @@ impl Default for Index {
             generation: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
             shares: AtomicU32::new(0),
+            bytes: AtomicUsize::new(0),
         }
     }
 }
@@ -51,12 +58,28 @@ impl Index {
         self.len() == 0
     }
 
+    /// What all subscriptions count against a limit on bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What a subscription to this filter counts.
+    #[must_use]
+    pub fn bytes_of(filter: FilterParts<'_>) -> usize {
+        let text = filter.filter.len() + filter.share_name.map_or(0, str::len);
+        let levels = filter.filter.split('/').count();
+        2 * text + (levels + 1) * OVERHEAD_BYTES
+    }
+
     /// Adds a subscription, or replaces that session's to the same filter; whether it is new.
     pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
         let is_new = self.write().change(filter.filter, |subscribers| {
             subscribers.insert(filter.share_name, subscriber, || self.next_share())
         });
-        self.subscriptions.fetch_add(usize::from(is_new), Ordering::Relaxed);
+        if is_new {
+            self.subscriptions.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(Self::bytes_of(filter), Ordering::Relaxed);
+        }
         self.generation.fetch_add(1, Ordering::Release);
         is_new
     }
@@ -64,7 +87,10 @@ impl Index {
     /// Removes a subscription; whether it was there.
     pub fn unsubscribe(&self, filter: FilterParts<'_>, place: Place) -> bool {
         let removed = self.write().change(filter.filter, |s| s.remove(filter.share_name, place));
-        self.subscriptions.fetch_sub(usize::from(removed), Ordering::Relaxed);
+        if removed {
+            self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+            self.bytes.fetch_sub(Self::bytes_of(filter), Ordering::Relaxed);
+        }
         self.generation.fetch_add(1, Ordering::Release);
         removed
     }

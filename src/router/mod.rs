@@ -14,5 +14,5 @@ mod tree;
 pub use index::Index;
 pub use place::{Host, Place};
 pub use plan::{OwnCopy, Plan, SharedTargets, Target};
-pub use retained::{Retained, RetainedFull, RetainedLimits};
+pub use retained::{Retained, RetainedFull, RetainedLimits, RetainedQuery, RetainedSlice};
 pub use subscribers::Subscriber;

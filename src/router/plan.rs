@@ -72,6 +72,12 @@ impl SharedTargets {
         }
     }
 
+    /// Those who are there, among whom one gets the message if it has room.
+    #[must_use]
+    pub fn members_there(&self) -> &[Target] {
+        &self.members[..self.there]
+    }
+
     /// Its number, which no other shared subscription of the topic has.
     #[must_use]
     pub const fn share(&self) -> NonZeroU32 {
@@ -159,6 +165,19 @@ impl Plan {
     /// The hosts of the targets that are not shared subscriptions.
     pub fn hosts(&self) -> impl Iterator<Item = Host> {
         self.hosts.iter().map(|(host, _)| *host)
+    }
+
+    /// The targets that are not shared subscriptions, in the order of their places.
+    #[must_use]
+    pub const fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// The target at `place` that is not by a shared subscription.
+    #[must_use]
+    pub fn target(&self, place: Place) -> Option<&Target> {
+        let at = self.targets.binary_search_by_key(&place, |target| target.place).ok()?;
+        self.targets.get(at)
     }
 
     /// The targets at `host` that are not shared subscriptions.

@@ -1,11 +1,10 @@
 //! Retained messages: the last one of each topic, found by Topic Filter.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
-
-use foldhash::fast::RandomState;
 
 use crate::mqtt::{Message, Timestamp};
 
@@ -35,6 +34,7 @@ struct Store {
     root: Node,
     messages: usize,
     bytes: usize,
+    last_number: u64,
     /// When room was last looked for among what has expired.
     cleaned_at: Timestamp,
 }
@@ -48,8 +48,36 @@ const LEVEL_BYTES: usize = 256;
 
 #[derive(Debug, Default)]
 struct Node {
-    message: Option<Arc<Message>>,
-    children: HashMap<Box<str>, Self, RandomState>,
+    message: Option<Kept>,
+    /// In an order, so that a walk can go on where it was interrupted.
+    children: BTreeMap<Box<str>, Self>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    /// Counts the messages that were retained.
+    number: u64,
+}
+
+/// Which retained messages are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedQuery<'q> {
+    /// A valid Topic Filter that is not shared.
+    pub filter: &'q str,
+    /// Where the last slice ended; `None` for the first.
+    pub after: Option<&'q str>,
+    /// [`Retained::last_number`] of when the walk began: what was retained since is not found.
+    pub until: u64,
+}
+
+/// Some of the retained messages that were asked for.
+#[derive(Debug)]
+pub struct RetainedSlice {
+    /// They.
+    pub messages: Vec<Arc<Message>>,
+    /// After which topic to go on; `None` if that were all.
+    pub go_on_after: Option<Box<str>>,
 }
 
 impl Retained {
@@ -73,6 +101,8 @@ impl Retained {
                 self.usage_with(&store, &message)?
             }
         };
+        store.last_number += 1;
+        let number = store.last_number;
         let mut node = &mut store.root;
         for level in message.topic().split('/') {
             if !node.children.contains_key(level) {
@@ -80,7 +110,7 @@ impl Retained {
             }
             node = node.children.get_mut(level).expect("it is there or was just inserted");
         }
-        node.message = Some(message);
+        node.message = Some(Kept { message, number });
         (store.messages, store.bytes) = (messages, bytes);
         Ok(())
     }
@@ -102,17 +132,35 @@ impl Retained {
         self.write().remove(topic);
     }
 
-    /// The retained messages whose topic matches `filter`, a valid one that is not shared.
-    pub fn matching(&self, filter: &str, now: Timestamp) -> Vec<Arc<Message>> {
-        let mut found = Vec::new();
-        let store = self.read();
-        let mut take = |message: &Arc<Message>| {
-            if !message.publication().has_expired(now) {
-                found.push(message.clone());
-            }
+    /// How many messages were ever retained: what is retained from now on has a higher number.
+    pub fn last_number(&self) -> u64 {
+        self.read().last_number
+    }
+
+    /// The next of the retained messages whose topic matches `filter`, a valid one that is not
+    /// shared: those after the topic `after`, in the order of their levels' text, as far as they are
+    /// found among the next `nodes_max` nodes of the tree and have at most the number `until`.
+    pub fn slice(
+        &self,
+        which: &RetainedQuery<'_>,
+        nodes_max: usize,
+        now: Timestamp,
+    ) -> RetainedSlice {
+        let levels: Vec<&str> = which.filter.split('/').collect();
+        let after: Option<Vec<&str>> = which.after.map(|topic| topic.split('/').collect());
+        let mut messages = Vec::new();
+        let mut walk = Walk {
+            now,
+            until: which.until,
+            // The root counts as well.
+            nodes_left: nodes_max.max(1).saturating_add(usize::from(after.is_none())),
+            found: &mut messages,
+            topic: String::new(),
+            depth: 0,
         };
-        store.root.matching(filter.split('/'), true, &mut take);
-        found
+        let outcome = self.read().root.visit(&levels, after.as_deref(), &mut walk);
+        let go_on_after = outcome.is_break().then(|| walk.topic.into_boxed_str());
+        RetainedSlice { messages, go_on_after }
     }
 
     /// Messages and bytes retained.
@@ -155,8 +203,8 @@ impl Node {
     /// Removes what has expired, and the nodes that only led to it; how many messages, and how
     /// many bytes they counted.
     fn remove_expired(&mut self, now: Timestamp) -> (usize, usize) {
-        let expired = self.message.take_if(|m| m.publication().has_expired(now));
-        let mut removed = expired.map_or((0, 0), |message| (1, message.size()));
+        let expired = self.message.take_if(|kept| kept.message.publication().has_expired(now));
+        let mut removed = expired.map_or((0, 0), |kept| (1, kept.message.size()));
         self.children.retain(|level, child| {
             let (messages, bytes) = child.remove_expired(now);
             removed.0 += messages;
@@ -179,7 +227,7 @@ impl Node {
                 new_levels += bytes_of(level);
             }
         }
-        (node.and_then(|node| node.message.as_ref()), new_levels)
+        (node.and_then(|node| node.message.as_ref()).map(|kept| &kept.message), new_levels)
     }
 
     /// Removes the message of `topic`, and the nodes that only led to it; adds to `freed` what
@@ -192,7 +240,7 @@ impl Node {
         let child = self.children.get_mut(level)?;
         let removed = match rest {
             Some(rest) => child.remove(rest, freed),
-            None => child.message.take(),
+            None => child.message.take().map(|kept| kept.message),
         };
         if child.is_unused() {
             self.children.remove(level);
@@ -205,45 +253,200 @@ impl Node {
         self.message.is_none() && self.children.is_empty()
     }
 
-    fn matching<'f>(
+    /// Visits this node and those below it that `levels` of a filter lead to, in the order of their
+    /// names; `Break` once enough were visited. Those up to and including `after` are passed over.
+    fn visit(
         &self,
-        mut levels: impl Iterator<Item = &'f str> + Clone,
-        is_root: bool,
-        take: &mut impl FnMut(&Arc<Message>),
-    ) {
-        let Some(level) = levels.next() else {
-            self.message.iter().for_each(take);
-            return;
+        levels: &[&str],
+        after: Option<&[&str]>,
+        walk: &mut Walk<'_>,
+    ) -> ControlFlow<()> {
+        if after.is_none() {
+            if matches!(levels.first(), None | Some(&"#")) {
+                walk.found.extend(self.message.as_ref().and_then(|kept| kept.is_for(walk)));
+            }
+            walk.nodes_left -= 1;
+            if walk.nodes_left == 0 {
+                return ControlFlow::Break(());
+            }
+        }
+        let (level, below) = match levels {
+            [] => return ControlFlow::Continue(()),
+            ["#"] => ("#", levels),
+            [level, below @ ..] => (*level, below),
         };
+        let (from, rest) = match after {
+            Some([from, rest @ ..]) => (*from, rest),
+            None | Some([]) => ("", &[][..]),
+        };
+        let is_root = walk.depth == 0;
+        let mut go_on = |name: &str, child: &Self| {
+            let is_begun = after.is_some_and(|after| after.first() == Some(&name));
+            walk.within(name, |walk| child.visit(below, is_begun.then_some(rest), walk))
+        };
+        if level != "#" && level != "+" {
+            let child = self.children.get(level).filter(|_| level >= from);
+            return child.map_or(ControlFlow::Continue(()), |child| go_on(level, child));
+        }
         // Wildcards do not match a first level that begins with '$'. [MQTT-4.7.2-1]
-        let hidden = |name: &str| is_root && name.starts_with('$');
-        match level {
-            "#" => self.all(is_root, take),
-            "+" => {
-                for (name, child) in &self.children {
-                    if !hidden(name) {
-                        child.matching(levels.clone(), false, take);
-                    }
-                }
-            }
-            literal => {
-                if let Some(child) = self.children.get(literal) {
-                    child.matching(levels, false, take);
-                }
-            }
-        }
+        let names = (Bound::Included(from), Bound::Unbounded);
+        let mut children = self.children.range::<str, _>(names);
+        children.try_for_each(|(name, child)| match is_root && name.starts_with('$') {
+            true => ControlFlow::Continue(()),
+            false => go_on(name, child),
+        })
     }
+}
 
-    fn all(&self, is_root: bool, take: &mut impl FnMut(&Arc<Message>)) {
-        self.message.iter().for_each(&mut *take);
-        for (name, child) in &self.children {
-            if !(is_root && name.starts_with('$')) {
-                child.all(false, take);
-            }
+impl Kept {
+    /// The message, if the walk is to find it.
+    fn is_for(&self, walk: &Walk<'_>) -> Option<Arc<Message>> {
+        let is_old_enough = self.number <= walk.until;
+        let found = is_old_enough && !self.message.publication().has_expired(walk.now);
+        found.then(|| self.message.clone())
+    }
+}
+
+/// A walk along the tree, and where it is.
+struct Walk<'w> {
+    now: Timestamp,
+    until: u64,
+    nodes_left: usize,
+    found: &'w mut Vec<Arc<Message>>,
+    /// The topic of the node, and how many levels it has.
+    topic: String,
+    depth: usize,
+}
+
+impl Walk<'_> {
+    /// Does something one level further down. Where it breaks off, `topic` stays where it was.
+    fn within(
+        &mut self,
+        level: &str,
+        visit: impl FnOnce(&mut Self) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let above = self.topic.len();
+        if self.depth > 0 {
+            self.topic.push('/');
         }
+        self.topic.push_str(level);
+        self.depth += 1;
+        visit(self)?;
+        self.depth -= 1;
+        self.topic.truncate(above);
+        ControlFlow::Continue(())
     }
 }
 
 const fn bytes_of(level: &str) -> usize {
     LEVEL_BYTES + level.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{Publication, QoS};
+
+    const NOW: Timestamp = Timestamp(0);
+
+    fn message(topic: &str) -> Arc<Message> {
+        let publication = Publication {
+            topic,
+            payload: b"x",
+            qos: QoS::AtMostOnce,
+            retain: true,
+            properties: &[],
+            expires_at: None,
+        };
+        Arc::new(Message::new(&publication))
+    }
+
+    fn store<'t>(topics: impl IntoIterator<Item = &'t str>) -> Retained {
+        let limits = RetainedLimits { messages_max: usize::MAX, bytes_max: usize::MAX };
+        let store = Retained::new(limits);
+        for topic in topics {
+            store.set(message(topic), NOW).expect("there is room");
+        }
+        store
+    }
+
+    /// Section 4.7, as one would write it down.
+    fn matches(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            (["#"], _) | ([], []) => true,
+            (["+", filter @ ..], [_, topic @ ..]) => matches(filter, topic),
+            ([f, filter @ ..], [t, topic @ ..]) => f == t && matches(filter, topic),
+            ([], _) | (_, []) => false,
+        }
+    }
+
+    fn naive<'t>(filter: &str, topics: &[&'t str]) -> Vec<&'t str> {
+        let levels = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+        let wild = filter.starts_with(['+', '#']);
+        let mut found: Vec<_> = topics
+            .iter()
+            .filter(|topic| {
+                let (filter, topic_levels) = (levels(filter), levels(topic));
+                let filter: Vec<_> = filter.iter().map(String::as_str).collect();
+                let topic_levels: Vec<_> = topic_levels.iter().map(String::as_str).collect();
+                !(wild && topic.starts_with('$')) && matches(&filter, &topic_levels)
+            })
+            .copied()
+            .collect();
+        found.sort_by_key(|topic| levels(topic));
+        found
+    }
+
+    fn walk(store: &Retained, filter: &str, nodes_max: usize) -> Vec<String> {
+        let until = store.last_number();
+        let mut found = Vec::new();
+        let mut after: Option<Box<str>> = None;
+        loop {
+            let query = RetainedQuery { filter, after: after.as_deref(), until };
+            let slice = store.slice(&query, nodes_max, NOW);
+            assert!(slice.messages.len() <= nodes_max);
+            found.extend(slice.messages.iter().map(|message| message.topic().to_owned()));
+            match slice.go_on_after {
+                None => return found,
+                next => after = next,
+            }
+        }
+    }
+
+    #[test]
+    fn slices_of_any_size_find_what_a_naive_search_finds() {
+        let words = ["", "a", "b", "ab", "$s"];
+        let mut topics = vec!["a", "b", "ab", "$s"];
+        let deeper: Vec<_> = words
+            .iter()
+            .flat_map(|one| words.iter().map(move |two| format!("{one}/{two}")))
+            .flat_map(|two| [two.clone(), format!("{two}/a"), format!("{two}//")])
+            .collect();
+        topics.extend(deeper.iter().map(String::as_str));
+        let store = store(topics.iter().copied());
+        let filters = ["#", "+", "a", "a/#", "+/+", "+/#", "/+", "/#", "a/+/#", "+/a/+", "$s/#"];
+        for filter in filters.into_iter().chain(["+/+/+/+", "a/b", "c/#", "$s/+/a", "//#"]) {
+            for nodes_max in [1, 2, 3, 7, 1000] {
+                let found = walk(&store, filter, nodes_max);
+                assert_eq!(found, naive(filter, &topics), "{filter} by {nodes_max}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_during_a_walk_is_found_at_most_once() {
+        let store = store(["a", "b", "c", "d"]);
+        let until = store.last_number();
+        let slice = |after| store.slice(&RetainedQuery { filter: "#", after, until }, 2, NOW);
+        let first = slice(None);
+        let go_on_after = first.go_on_after.expect("there is more");
+        assert_eq!((first.messages.len(), &*go_on_after), (2, "b"));
+        store.clear("b");
+        store.clear("c");
+        store.set(message("a"), NOW).expect("there is room");
+        store.set(message("bb"), NOW).expect("there is room");
+        let second = slice(Some("b"));
+        let topics: Vec<_> = second.messages.iter().map(|m| m.topic()).collect();
+        assert_eq!(topics, ["d"]);
+    }
 }

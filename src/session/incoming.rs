@@ -1,10 +1,8 @@
 //! Packets from the client: what the session answers by itself, and what it asks the broker for.
 
-use std::{collections::HashSet, ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc};
 
-use foldhash::fast::RandomState;
-
-use super::{Link, Session};
+use super::{Link, Session, packet_ids::PacketIds};
 use crate::mqtt::{
     Ack, Auth, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe, Timestamp,
     Unsubscribe,
@@ -14,7 +12,7 @@ use crate::mqtt::{
 #[derive(Debug, Default)]
 pub struct Incoming {
     /// Packet Identifiers whose message was accepted and whose PUBREL has not come.
-    waiting_to_be_released: HashSet<u16, RandomState>,
+    waiting_to_be_released: PacketIds,
 }
 
 /// What a packet asks of the broker; everything else the session has settled already.
@@ -135,7 +133,7 @@ impl Session {
             QoS::AtLeastOnce => link.send(&Packet::PubAck(ack)), // [MQTT-4.3.2-4]
             QoS::ExactlyOnce => {
                 if !(reason.is_failure() && link.version().has_properties()) {
-                    self.incoming.waiting_to_be_released.insert(id.number());
+                    self.incoming.waiting_to_be_released.insert(id);
                 }
                 link.send(&Packet::PubRec(ack)); // [MQTT-4.3.3-8]
             }
@@ -157,7 +155,7 @@ impl Session {
             && let Some(id) = publish.packet_id
         {
             let waiting = &self.incoming.waiting_to_be_released;
-            if waiting.contains(&id.number()) {
+            if waiting.contains(id) {
                 // Accepted before: acknowledged again, not delivered again. [MQTT-4.3.3-10]
                 link.send(&Packet::PubRec(Ack::success(id)));
                 return Ok(None);
@@ -176,7 +174,7 @@ impl Session {
     }
 
     fn handle_pub_rel(&mut self, id: PacketId) {
-        let known = self.incoming.waiting_to_be_released.remove(&id.number());
+        let known = self.incoming.waiting_to_be_released.remove(id);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         if let Some(link) = &mut self.link {
             link.send(&Packet::PubComp(Ack::with_reason(id, reason))); // [MQTT-4.3.3-11]

@@ -8,7 +8,9 @@ mod incoming;
 mod keep_alive;
 mod link;
 mod outgoing;
+mod packet_ids;
 mod queue;
+mod walk;
 mod window;
 
 use std::{collections::HashMap, sync::Arc};
@@ -19,7 +21,8 @@ pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
 pub use link::{Link, LinkSettings, Tally};
 pub use outgoing::{Delivered, Delivery, Orphan, SharedPublication};
-pub use queue::{QueueLimits, QueueUsage, WhenFull};
+pub use queue::{BackPressure, QueueLimits, QueueUsage, WhenFull};
+pub use walk::RetainedWalk;
 
 use self::{outgoing::Outgoing, queue::Queue};
 use crate::mqtt::{ReasonCode, SubscriptionOptions, Timestamp};
@@ -112,11 +115,15 @@ impl Session {
     pub fn attach(&mut self, mut link: Link, now: Timestamp) {
         self.outgoing.begin_resending(&mut link);
         self.link = Some(Box::new(link));
+        if self.outgoing.queue().holds_publishers() {
+            self.set_back_pressure(BackPressure::Possible);
+        }
         self.pump(now);
     }
 
     /// Takes the connection away. What the session keeps, it keeps.
     pub fn detach(&mut self) -> Option<Box<Link>> {
+        self.set_back_pressure(BackPressure::None);
         self.link.take()
     }
 
@@ -176,6 +183,7 @@ impl Session {
     /// Forgets a subscription; whether it was there.
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
         let existed = self.subscriptions.remove(filter).is_some();
+        self.outgoing.cancel_walk(filter);
         if existed && is_shared(filter) {
             self.shared_subscriptions -= 1;
         }
@@ -192,6 +200,29 @@ impl Session {
     #[must_use]
     pub fn is_queue_full(&self) -> bool {
         self.outgoing.is_queue_full()
+    }
+
+    /// Whether the queue has reached the bound of this client.
+    #[must_use]
+    pub fn is_queue_at_bound(&self) -> bool {
+        self.outgoing.queue().is_at_bound()
+    }
+
+    /// Whether a sixteenth of the client's own queue is free.
+    #[must_use]
+    pub fn has_queue_drained(&self) -> bool {
+        self.outgoing.queue().has_drained()
+    }
+
+    /// Whether publishers wait for this client.
+    #[must_use]
+    pub const fn back_pressure(&self) -> BackPressure {
+        self.outgoing.queue().back_pressure
+    }
+
+    /// Says whether publishers wait for this client.
+    pub const fn set_back_pressure(&mut self, back_pressure: BackPressure) {
+        self.outgoing.queue_mut().back_pressure = back_pressure;
     }
 
     /// QoS 1 and 2 messages that were sent and are not acknowledged.

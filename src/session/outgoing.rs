@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use super::{
     Link, Session,
     queue::{Envelope, Pushed, Queue},
+    walk::{Next, RetainedWalk, Walks},
     window::{InFlight, Window},
 };
 use crate::mqtt::{
@@ -83,11 +84,12 @@ pub enum Delivered {
 pub(super) struct Outgoing {
     window: Window,
     queue: Queue,
+    walks: Walks,
 }
 
 impl Outgoing {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { window: Window::default(), queue }
+        Self { window: Window::default(), queue, walks: Walks::default() }
     }
 
     /// A new connection: PUBREL is sent again at once, whatever the client's Receive Maximum, but
@@ -97,6 +99,14 @@ impl Outgoing {
             link.unacknowledged += 1;
             link.send(&Packet::PubRel(Ack::success(id)));
         }
+    }
+
+    pub(super) const fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(super) const fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -111,8 +121,13 @@ impl Outgoing {
         self.window.len()
     }
 
+    pub(super) fn cancel_walk(&mut self, filter: &str) {
+        self.walks.cancel(filter);
+    }
+
     fn may_send(&self, qos: QoS, link: &Link) -> bool {
         link.has_room()
+            && self.walks.is_empty()
             && match qos {
                 // Messages of one QoS keep their order. [MQTT-4.6.0-5]
                 QoS::AtMostOnce => !self.queue.holds_at_most_once(),
@@ -127,6 +142,12 @@ impl Outgoing {
         link.unacknowledged < link.settings.send_quota
             && self.window.is_all_sent()
             && !self.window.is_full()
+            && self.queue.allows_in_flight(self.window.bytes())
+    }
+
+    /// To be called after the window has changed.
+    fn note_in_flight(&mut self) {
+        self.queue.note_in_flight(self.window.bytes());
     }
 }
 
@@ -164,7 +185,10 @@ impl Session {
 
     /// Takes out what came by these shared subscriptions and waits unsent.
     pub fn take_waiting_orphans(&mut self, shares: &[NonZeroU32]) -> Vec<Orphan> {
-        let taken = self.outgoing.queue.take_shared(|share| shares.contains(&share));
+        let Outgoing { queue, walks, .. } = &mut self.outgoing;
+        let is_taken = |share| shares.contains(&share);
+        walks.move_up(queue.taken(), |ahead| queue.shared_among(ahead, is_taken));
+        let taken = queue.take_shared(is_taken);
         taken.iter().filter_map(orphan).collect()
     }
 
@@ -177,26 +201,24 @@ impl Session {
         in_flight.chain(&waiting).filter_map(orphan).collect()
     }
 
-    /// Delivers a retained message to a new subscription: behind the retained messages before it,
-    /// and subject only to the bounds of all queues, as the retained store has bounds of its own.
-    pub fn deliver_retained(
-        &mut self,
-        delivery: Delivery<'_>,
-        message: &Arc<Message>,
-        now: Timestamp,
-    ) -> Delivered {
-        let mut message = SharedPublication::of(message);
-        match &mut self.link {
-            Some(link) if self.outgoing.may_send(delivery.qos, link) => {
-                self.outgoing.send(link, delivery, &mut message, now)
-            }
-            Some(_) | None => {
-                match self.outgoing.queue.push_retained(envelope(delivery, &mut message)) {
-                    Pushed::Queued | Pushed::InPlaceOf(_) => Delivered::Queued { displaced: 0 },
-                    Pushed::Refused => Delivered::QueueFull,
-                }
-            }
-        }
+    /// Begins to send what is retained for a new subscription, behind all that waits already.
+    pub fn begin_walk(&mut self, walk: RetainedWalk) {
+        let Outgoing { walks, queue, .. } = &mut self.outgoing;
+        walks.begin(walk, queue.taken() + queue.len() as u64);
+    }
+
+    /// The walk that [`Session::pump`] has come to and cannot go on with before a slice of its
+    /// retained messages is fetched and given to [`Session::take_slice`].
+    pub fn wanted_slice(&mut self) -> Option<&RetainedWalk> {
+        let Outgoing { walks, queue, .. } = &mut self.outgoing;
+        let has_room = self.link.as_ref().is_some_and(|link| link.has_room());
+        (has_room && walks.next(queue.taken()) == Next::Slice).then(|| walks.first())?
+    }
+
+    /// Takes retained messages for [`Session::wanted_slice`]; it goes on after this topic, or is at
+    /// its end.
+    pub fn take_slice(&mut self, messages: Vec<Arc<Message>>, after: Option<Box<str>>) {
+        self.outgoing.walks.fetched(messages, after);
     }
 
     /// Moves what waits into the link's output, as far as there is room and the client's Receive
@@ -204,30 +226,7 @@ impl Session {
     pub fn pump(&mut self, now: Timestamp) {
         let Some(link) = &mut self.link else { return };
         self.outgoing.resend(link, now);
-        while link.has_room() {
-            let Some(front) = self.outgoing.queue.front() else {
-                break;
-            };
-            if front.qos != QoS::AtMostOnce && !self.outgoing.window_is_open(link) {
-                break;
-            }
-            let Some(envelope) = self.outgoing.queue.pop() else {
-                break;
-            };
-            if envelope.message.publication().has_expired(now) {
-                link.tally.expired += 1; // [MQTT-3.3.2-5]
-                continue;
-            }
-            let mut message = SharedPublication::of(&envelope.message);
-            let delivery = Delivery {
-                qos: envelope.qos,
-                retain: envelope.retain,
-                identifiers: envelope.identifiers.as_ref(),
-                share: envelope.share,
-            };
-            let sent = self.outgoing.send(link, delivery, &mut message, now);
-            link.tally.too_large += u32::from(sent == Delivered::TooLarge);
-        }
+        while link.has_room() && self.outgoing.send_next(link, now) {}
     }
 
     /// PUBACK. `false` if the client acknowledges what was sent with another QoS.
@@ -260,7 +259,10 @@ impl Session {
         }
         let released = self.outgoing.window.release(id);
         let answer = match released {
-            Some(_) => ReasonCode::Success,
+            Some(_) => {
+                self.outgoing.note_in_flight();
+                ReasonCode::Success
+            }
             None if reason.is_failure() => return true, // The client, too, knows of no delivery.
             None => ReasonCode::PacketIdentifierNotFound,
         };
@@ -280,12 +282,17 @@ impl Session {
 
     fn complete(&mut self, id: PacketId, now: Timestamp) {
         let was_counted = self.outgoing.window.remove(id);
+        self.outgoing.note_in_flight();
         if let Some(link) = &mut self.link
             && was_counted == Some(true)
         {
             link.unacknowledged = link.unacknowledged.saturating_sub(1);
         }
-        if !self.outgoing.queue.is_empty() || !self.outgoing.window.is_all_sent() {
+        let outgoing = &self.outgoing;
+        if !(outgoing.queue.is_empty()
+            && outgoing.walks.is_empty()
+            && outgoing.window.is_all_sent())
+        {
             self.pump(now);
         }
     }
@@ -312,10 +319,62 @@ impl Outgoing {
             let publication = envelope.message.publication();
             if !write(link, &publication, delivery, Some(id), true, now) {
                 self.window.remove(id);
+                self.note_in_flight();
                 link.unacknowledged -= 1;
                 link.tally.too_large += 1;
             }
         }
+    }
+
+    /// Sends the message that is next, or drops it if it has expired; `false` if none can be sent.
+    fn send_next(&mut self, link: &mut Link, now: Timestamp) -> bool {
+        let is_open = self.window_is_open(link);
+        match self.walks.next(self.queue.taken()) {
+            Next::Nothing => {}
+            Next::Message(qos) if is_open || qos == QoS::AtMostOnce => {
+                return self.send_walked(qos, link, now);
+            }
+            Next::Message(_) | Next::Slice => return false,
+        }
+        let may_send = |front: &Envelope| front.qos == QoS::AtMostOnce || is_open;
+        if !self.queue.front().is_some_and(may_send) {
+            return false;
+        }
+        let Some(envelope) = self.queue.pop() else { return false };
+        if envelope.message.publication().has_expired(now) {
+            link.tally.expired += 1; // [MQTT-3.3.2-5]
+            return true;
+        }
+        let mut message = SharedPublication::of(&envelope.message);
+        let delivery = Delivery {
+            qos: envelope.qos,
+            retain: envelope.retain,
+            identifiers: envelope.identifiers.as_ref(),
+            share: envelope.share,
+        };
+        let sent = self.send(link, delivery, &mut message, now);
+        link.tally.too_large += u32::from(sent == Delivered::TooLarge);
+        true
+    }
+
+    /// Sends the next retained message of the first walk.
+    fn send_walked(&mut self, qos: QoS, link: &mut Link, now: Timestamp) -> bool {
+        let Some((message, walk)) = self.walks.pop() else { return false };
+        let identifiers = walk.identifiers.clone();
+        if message.publication().has_expired(now) {
+            link.tally.expired += 1;
+            return true;
+        }
+        let mut message = SharedPublication::of(&message);
+        let delivery = Delivery {
+            qos,
+            retain: true, // [MQTT-3.3.1-8]
+            identifiers: identifiers.as_ref(),
+            share: None,
+        };
+        let sent = self.send(link, delivery, &mut message, now);
+        link.tally.too_large += u32::from(sent == Delivered::TooLarge);
+        true
     }
 
     fn send(
@@ -332,14 +391,15 @@ impl Outgoing {
                 Some(self.window.push(envelope(delivery, message)))
             }
         };
-        if write(link, &message.publication, delivery, id, false, now) {
-            return Delivered::Sent;
-        }
+        let is_sent = write(link, &message.publication, delivery, id, false, now);
         if let Some(id) = id {
-            self.window.remove(id);
-            link.unacknowledged -= 1;
+            if !is_sent {
+                self.window.remove(id);
+                link.unacknowledged -= 1;
+            }
+            self.note_in_flight();
         }
-        Delivered::TooLarge
+        if is_sent { Delivered::Sent } else { Delivered::TooLarge }
     }
 }
 

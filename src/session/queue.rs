@@ -31,6 +31,21 @@ pub enum WhenFull {
     DropOldest,
     /// The new message goes.
     DropNewest,
+    /// Publishers wait while [`BackPressure`] says so; else the oldest message that waits goes.
+    HoldPublisher,
+}
+
+/// Whether publishers wait for a queue that is full, so that it may pass its own bound by what they
+/// have sent already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackPressure {
+    /// They do not: messages are dropped at the bound.
+    #[default]
+    None,
+    /// They will as soon as it is full.
+    Possible,
+    /// They do. QoS 0, for which nobody waits, takes no room from them.
+    Applied,
 }
 
 /// The bounds of a client's queue.
@@ -53,6 +68,10 @@ pub struct QueueLimits {
 pub struct QueueUsage {
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    messages_highest: AtomicUsize,
+    bytes_highest: AtomicUsize,
+    over_half: AtomicUsize,
+    bytes_in_flight: AtomicUsize,
 }
 
 impl QueueUsage {
@@ -66,9 +85,37 @@ impl QueueUsage {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// The most messages that there ever were.
+    pub fn messages_highest(&self) -> usize {
+        self.messages_highest.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that there ever were.
+    pub fn bytes_highest(&self) -> usize {
+        self.bytes_highest.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of messages that were sent and not acknowledged, in whole blocks of
+    /// [`IN_FLIGHT_BLOCK`] a session: what is less is not worth counting for all.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.bytes_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Sessions with more than half of what may wait for one client.
+    pub fn sessions_over_half(&self) -> usize {
+        self.over_half.load(Ordering::Relaxed)
+    }
+
     fn add(&self, bytes: usize) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let add = |sum: &AtomicUsize, highest: &AtomicUsize, n: usize| {
+            let now = sum.fetch_add(n, Ordering::Relaxed) + n;
+            // Read first: it is seldom a new height, and then nobody writes.
+            if now > highest.load(Ordering::Relaxed) {
+                highest.fetch_max(now, Ordering::Relaxed);
+            }
+        };
+        add(&self.messages, &self.messages_highest, 1);
+        add(&self.bytes, &self.bytes_highest, bytes);
     }
 
     fn subtract(&self, messages: usize, bytes: usize) {
@@ -88,23 +135,48 @@ pub(super) enum Pushed {
     Refused,
 }
 
+/// Bytes in flight are counted for all sessions together in blocks of this size, so that small
+/// messages, sent and acknowledged at once, cost the shards no common count.
+pub(super) const IN_FLIGHT_BLOCK: usize = 64 * 1024;
+
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: VecDeque<Envelope>,
+    /// How many messages ever left it.
+    taken: u64,
     bytes: usize,
     /// How many of those that wait have QoS 0.
     at_most_once: usize,
+    is_over_half: bool,
+    /// Blocks of the session's messages in flight that are counted for all sessions.
+    blocks_in_flight: u32,
+    pub(super) back_pressure: BackPressure,
     limits: QueueLimits,
     usage: Arc<QueueUsage>,
 }
 
 impl Queue {
     pub(super) const fn new(limits: QueueLimits, usage: Arc<QueueUsage>) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, at_most_once: 0, limits, usage }
+        Self {
+            waiting: VecDeque::new(),
+            taken: 0,
+            bytes: 0,
+            at_most_once: 0,
+            is_over_half: false,
+            blocks_in_flight: 0,
+            back_pressure: BackPressure::None,
+            limits,
+            usage,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// How many messages have left it since the session began.
+    pub(super) const fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether not even an empty message has room.
@@ -119,6 +191,11 @@ impl Queue {
     /// Whether a QoS 0 message waits, behind which others of its kind must wait as well.
     pub(super) const fn holds_at_most_once(&self) -> bool {
         self.at_most_once > 0
+    }
+
+    /// How many of the first `n` that wait came by such shared subscriptions.
+    pub(super) fn shared_among(&self, n: usize, is_meant: impl Fn(NonZeroU32) -> bool) -> usize {
+        self.waiting.iter().take(n).filter(|e| e.share.is_some_and(&is_meant)).count()
     }
 
     /// Takes out what came by such shared subscriptions, in its order.
@@ -136,10 +213,20 @@ impl Queue {
     /// Queues within the bounds. QoS 0 never displaces what waits.
     pub(super) fn push(&mut self, envelope: Envelope) -> Pushed {
         let size = envelope.message.size();
+        match (envelope.qos, self.back_pressure) {
+            (QoS::AtMostOnce, BackPressure::Applied) => return Pushed::Refused,
+            (QoS::AtMostOnce, _) | (_, BackPressure::None) => {}
+            (_, BackPressure::Possible | BackPressure::Applied) => {
+                if self.has_room_in_all(size) {
+                    self.push_unchecked(envelope);
+                    return Pushed::Queued;
+                }
+            }
+        }
         let mut displaced = 0;
         while !self.has_room(size) {
             let may_displace = envelope.qos != QoS::AtMostOnce
-                && self.limits.when_full == WhenFull::DropOldest
+                && self.limits.when_full != WhenFull::DropNewest
                 && self.has_room_when_empty(size);
             if !may_displace || self.pop().is_none() {
                 return Pushed::Refused;
@@ -156,6 +243,22 @@ impl Queue {
         self.at_most_once += usize::from(envelope.qos == QoS::AtMostOnce);
         self.usage.add(size);
         self.waiting.push_back(envelope);
+        self.note_half();
+    }
+
+    /// Counts the session among those with more than half of what they may have, or no longer.
+    fn note_half(&mut self) {
+        let is_over = self.waiting.len() > self.limits.messages_max / 2
+            || self.bytes > self.limits.bytes_max / 2;
+        if is_over != self.is_over_half {
+            self.is_over_half = is_over;
+            let over_half = &self.usage.over_half;
+            if is_over {
+                over_half.fetch_add(1, Ordering::Relaxed);
+            } else {
+                over_half.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(super) fn front(&self) -> Option<&Envelope> {
@@ -164,6 +267,7 @@ impl Queue {
 
     pub(super) fn pop(&mut self) -> Option<Envelope> {
         let envelope = self.waiting.pop_front()?;
+        self.taken += 1;
         self.forget(&envelope);
         if self.waiting.is_empty() {
             // An idle session keeps no memory for the burst that it once had.
@@ -178,41 +282,77 @@ impl Queue {
         self.bytes -= size;
         self.at_most_once -= usize::from(envelope.qos == QoS::AtMostOnce);
         self.usage.subtract(1, size);
+        self.note_half();
     }
 
     /// Whether it helps to drop what waits here: the other queues keep what they have.
     fn has_room_when_empty(&self, size: usize) -> bool {
-        let others = self.usage.bytes().saturating_sub(self.bytes);
+        let bytes = self.usage.bytes() + self.usage.bytes_in_flight();
+        let others = bytes.saturating_sub(self.bytes);
         let other_messages = self.usage.messages().saturating_sub(self.waiting.len());
         size <= self.limits.bytes_max
             && others + size <= self.limits.bytes_in_all_max
             && other_messages < self.limits.messages_in_all_max
     }
 
-    /// Queues past the bounds of this client, but not past those of all; for retained messages,
-    /// which are bounded themselves.
-    pub(super) fn push_retained(&mut self, envelope: Envelope) -> Pushed {
-        let bytes = self.usage.bytes() + envelope.message.size();
-        if self.usage.messages() >= self.limits.messages_in_all_max
-            || bytes > self.limits.bytes_in_all_max
-        {
-            return Pushed::Refused;
-        }
-        self.push_unchecked(envelope);
-        Pushed::Queued
-    }
-
     /// Whether a message of so many bytes has room without displacing another.
     pub(super) fn has_room(&self, size: usize) -> bool {
         self.waiting.len() < self.limits.messages_max
             && self.bytes + size <= self.limits.bytes_max
-            && self.usage.messages() < self.limits.messages_in_all_max
-            && self.usage.bytes() + size <= self.limits.bytes_in_all_max
+            && self.has_room_in_all(size)
+    }
+
+    fn has_room_in_all(&self, size: usize) -> bool {
+        self.usage.messages() < self.limits.messages_in_all_max && self.has_bytes_in_all(size)
+    }
+
+    /// Counts the bytes that the session has in flight.
+    pub(super) fn note_in_flight(&mut self, bytes: usize) {
+        let blocks = (bytes / IN_FLIGHT_BLOCK) as u32;
+        let former = std::mem::replace(&mut self.blocks_in_flight, blocks);
+        let counted = &self.usage.bytes_in_flight;
+        if blocks > former {
+            let more = (blocks - former) as usize * IN_FLIGHT_BLOCK;
+            counted.fetch_add(more, Ordering::Relaxed);
+        } else if blocks < former {
+            let less = (former - blocks) as usize * IN_FLIGHT_BLOCK;
+            counted.fetch_sub(less, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a session that has so many bytes in flight may send another message. What is in
+    /// flight is bounded like what waits, for the client and together with it for all.
+    pub(super) fn allows_in_flight(&self, bytes: usize) -> bool {
+        bytes < IN_FLIGHT_BLOCK || (bytes < self.limits.bytes_max && self.has_bytes_in_all(0))
+    }
+
+    fn has_bytes_in_all(&self, more: usize) -> bool {
+        let used = self.usage.bytes() + self.usage.bytes_in_flight();
+        used + more <= self.limits.bytes_in_all_max
+    }
+
+    /// Whether the bound of this client is reached.
+    pub(super) fn is_at_bound(&self) -> bool {
+        self.waiting.len() >= self.limits.messages_max || self.bytes >= self.limits.bytes_max
+    }
+
+    /// Whether a sixteenth of what the client may have waiting is free.
+    pub(super) fn has_drained(&self) -> bool {
+        let below = |used: usize, max: usize| used <= max - max.div_ceil(16);
+        below(self.waiting.len(), self.limits.messages_max)
+            && below(self.bytes, self.limits.bytes_max)
+    }
+
+    /// Whether publishers wait when it is full, as long as the client is there.
+    pub(super) fn holds_publishers(&self) -> bool {
+        self.limits.when_full == WhenFull::HoldPublisher
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        self.note_in_flight(0);
         self.usage.subtract(self.waiting.len(), self.bytes);
+        self.usage.over_half.fetch_sub(usize::from(self.is_over_half), Ordering::Relaxed);
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Window {
     /// Number of the first of the run, less one: 0..=65,534.
     first: u16,
     in_flight: usize,
+    /// Bytes of those whose PUBLISH is not acknowledged.
+    bytes: usize,
     /// Position in the run of the first that was not yet looked at on this connection.
     unsent_from: usize,
     aside: Option<Box<Aside>>,
@@ -57,6 +59,11 @@ impl Window {
     /// Messages in flight.
     pub(super) const fn len(&self) -> usize {
         self.in_flight
+    }
+
+    /// Bytes of the messages that are kept because their PUBLISH is not acknowledged.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether every identifier is in use.
@@ -119,6 +126,7 @@ impl Window {
         debug_assert!(!self.is_full() && self.is_all_sent(), "the caller has asked");
         self.pass_over_used();
         let id = id_at(self.first, self.run.len());
+        self.bytes += envelope.message.size();
         self.run.push_back(Some(InFlight::Published(envelope)));
         self.in_flight += 1;
         self.unsent_from = self.run.len();
@@ -139,9 +147,9 @@ impl Window {
     /// makes that unnecessary: whether it was so; `None` if there is no such message.
     pub(super) fn release(&mut self, id: PacketId) -> Option<bool> {
         let is_sent = self.is_sent(id);
-        match self.get_mut(id)? {
-            entry @ InFlight::Published(_) => {
-                *entry = InFlight::Released;
+        match std::mem::replace(self.get_mut(id)?, InFlight::Released) {
+            InFlight::Published(envelope) => {
+                self.bytes -= envelope.message.size();
                 Some(!is_sent)
             }
             InFlight::Released => Some(false),
@@ -162,7 +170,10 @@ impl Window {
         };
         self.in_flight -= 1;
         Some(match entry {
-            InFlight::Published(_) => is_sent,
+            InFlight::Published(envelope) => {
+                self.bytes -= envelope.message.size();
+                is_sent
+            }
             InFlight::Released => true,
         })
     }

@@ -10,6 +10,7 @@
 )]
 
 mod certificates;
+mod flow;
 #[path = "../support/http.rs"]
 mod http;
 mod keep_alive;

@@ -191,6 +191,13 @@ impl Program {
         }
     }
 
+    /// The most memory that it has had resident so far, in bytes.
+    pub(crate) fn memory_highest(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends a signal such as `-TERM`.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();

@@ -13,6 +13,8 @@ mod scram;
 mod support;
 
 mod aliases_and_properties;
+mod back_pressure;
+mod bounds_in_all;
 mod connecting;
 mod corners;
 mod enhanced_authentication;
@@ -27,6 +29,7 @@ mod protocol;
 mod redirection;
 mod resending;
 mod retained;
+mod retained_walks;
 mod sessions;
 mod sessions_model;
 mod shared_redelivery;

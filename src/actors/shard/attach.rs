@@ -45,7 +45,7 @@ impl Shard {
     /// Why there can be no session; nothing has changed then.
     pub(in crate::actors) fn prepare(
         &mut self,
-        connect: &AcceptedConnect,
+        connect: &mut AcceptedConnect,
         link: u64,
         now: Timestamp,
     ) -> Result<Prepared, NoSession> {
@@ -61,15 +61,16 @@ impl Shard {
         if existing.is_none() && self.core.sessions() >= self.core.limits.sessions_max as usize {
             return Err(NoSession::Full);
         }
+        // Subscriptions and queued messages are their owner's: another user begins anew.
+        let is_owner = existing
+            .and_then(|s| self.slot(s))
+            .is_none_or(|s| s.presence.identity.username == connect.identity.username);
+        self.check_user_and_will(connect, existing.is_none() || !is_owner)?;
         if let Err(error) = self.core.versions.reserve(version) {
             // Without a durable version presence could go back; the client may try again.
             tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
             return Err(NoSession::Store);
         }
-        // Subscriptions and queued messages are their owner's: another user begins anew.
-        let is_owner = existing
-            .and_then(|s| self.slot(s))
-            .is_none_or(|s| s.presence.identity.username == connect.identity.username);
         let begins_anew = connect.clean_start || !is_owner;
         let departure = Departure {
             code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
@@ -101,6 +102,23 @@ impl Shard {
             self.revoke_subscriptions(slot);
         }
         Ok(Prepared { slot, link, session_present: existing.is_some() })
+    }
+
+    /// Whether there is room for the user's session, if it is one more, and for the Will.
+    fn check_user_and_will(
+        &self,
+        connect: &mut AcceptedConnect,
+        is_one_more: bool,
+    ) -> Result<(), NoSession> {
+        let sessions = || self.core.sessions_of_users.of(connect.identity.username.as_ref());
+        if is_one_more && sessions() >= self.core.limits.sessions_per_user_max {
+            return Err(NoSession::UserFull);
+        }
+        if let Some(will) = &mut connect.will {
+            let share = self.core.wills.share(will.message.size() + WILL_BYTES);
+            will.share = Some(share.ok_or(NoSession::WillsFull)?);
+        }
+        Ok(())
     }
 
     /// Gives the session its connection and answers CONNACK: from here on the client is online.
@@ -139,6 +157,7 @@ impl Shard {
             waker: None,
             is_awake: true,
             authentication: connect.enhanced.map(Authentication::new),
+            is_held: false,
         });
         slot.will = connect.will;
         slot.session.attach(link, now);
@@ -146,6 +165,7 @@ impl Shard {
         self.metrics.connects_accepted.increment();
         self.metrics.connections.set(self.online as u64);
         self.note_deadline(prepared.slot);
+        self.note_queued(prepared.slot);
         self.set_shared_away(prepared.slot, false);
         self.announce_connected(prepared.slot, connect.clean_start, now);
     }
@@ -185,6 +205,7 @@ impl Shard {
             recent_topic: None,
         }) as u32;
         self.clients.insert(connect.client_id.clone(), slot);
+        self.core.sessions_of_users.add(connect.identity.username.as_ref());
         self.metrics.sessions.set(self.slots.len() as u64);
         slot
     }
@@ -214,6 +235,9 @@ impl Shard {
 /// identifier that the broker has assigned, of 27 bytes, and numbers are in it, unless the client
 /// has an authentication method.
 const CONN_ACK_BYTES_USUAL: u32 = 128;
+
+/// What a Will counts beside its message's topic, properties and payload.
+const WILL_BYTES: usize = 256;
 
 /// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
 /// with its connection or never.

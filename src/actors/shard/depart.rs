@@ -102,6 +102,7 @@ impl Shard {
         self.metrics.disconnects.increment(departure.reason);
         self.metrics.connections.set(self.online as u64);
         self.note_deadline(slot);
+        self.forget_waits(slot, now);
         self.announce_disconnected(slot, departure.reason, now);
         self.settle_will(slot, departure, now);
         self.settle_expiry(slot, departure, now);
@@ -169,6 +170,7 @@ impl Shard {
             }
         }
         self.clients.remove(found.session.client_id());
+        self.core.sessions_of_users.remove(found.presence.identity.username.as_ref());
         self.version_floor = self.version_floor.max(found.presence.version);
         self.metrics.sessions.set(self.slots.len() as u64);
         if !self.is_quiet {

@@ -9,6 +9,7 @@ mod attach;
 mod authenticate;
 mod depart;
 mod events;
+mod hold;
 mod packets;
 mod publish;
 mod redirect;
@@ -18,7 +19,7 @@ mod sweep;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -30,8 +31,10 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
 
+pub(super) use self::hold::{LOOK_EVERY, look_after_held};
 use self::{
     authenticate::Authentication,
+    hold::{FullQueue, Held},
     publish::{PlanCache, RecentTopic},
 };
 pub(crate) use self::{
@@ -40,7 +43,7 @@ pub(crate) use self::{
 use super::{
     connection::Connection,
     core::Core,
-    messages::{AcceptedWill, ClientSession, RemoteDelivery},
+    messages::{AcceptedWill, ClientSession, Deliver},
 };
 use crate::{
     auth::Identity,
@@ -70,7 +73,7 @@ pub(crate) struct Shard {
     timers: BTreeSet<(u64, u32)>,
     plans: PlanCache,
     /// Deliveries to the other shards that were gathered in this wake-up.
-    outboxes: Vec<Vec<RemoteDelivery>>,
+    outboxes: Vec<Deliver>,
     /// Forwarded properties of the PUBLISH that is being handled.
     properties: Vec<u8>,
     spare_buffers: Vec<Vec<u8>>,
@@ -82,6 +85,12 @@ pub(crate) struct Shard {
     version_floor: u64,
     decode_limits: DecodeLimits,
     queue_limits: QueueLimits,
+    /// Connections that are read no further for now, the longest held first.
+    held: Vec<Held>,
+    /// Slots whose queue is full and had publishers wait.
+    full_queues: BTreeMap<u32, FullQueue>,
+    /// When the last sweep was.
+    swept_at: Timestamp,
     online: usize,
     /// The broker is shutting down: nothing is read any more, and no connection is taken.
     pub(super) is_quiet: bool,
@@ -125,6 +134,8 @@ pub(super) struct Connected {
     pub(super) is_awake: bool,
     /// Of a client that gave an Authentication Method in CONNECT.
     authentication: Option<Box<Authentication>>,
+    /// It is read no further for now.
+    is_held: bool,
 }
 
 impl Shard {
@@ -151,6 +162,9 @@ impl Shard {
                 ..core.decode_limits()
             },
             queue_limits: core.queue_limits(),
+            held: Vec::new(),
+            full_queues: BTreeMap::new(),
+            swept_at: core.clock.now(),
             online: 0,
             is_quiet: false,
             shutting_down: None,

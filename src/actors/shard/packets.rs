@@ -7,8 +7,25 @@ use crate::{
     session::{Link, Request, Violation},
 };
 
+/// What became of the bytes that were read.
+pub(in crate::actors) struct Received {
+    /// So many were whole packets and have been handled.
+    pub(in crate::actors) used: usize,
+    /// The next packet is whole, and is to be handled once those have room whom it is for.
+    pub(in crate::actors) must_wait: bool,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handled {
+    /// What there was to do with it has been done.
+    Done,
+    /// It was looked at, and is to come again.
+    MustWait,
+}
+
 impl Shard {
-    /// Handles every whole packet in `bytes`; how many bytes that were.
+    /// Handles the whole packets in `bytes`, all of them unless one must wait.
     ///
     /// # Errors
     /// How the connection is to end.
@@ -17,58 +34,68 @@ impl Shard {
         slot: u32,
         bytes: &[u8],
         now: Timestamp,
-    ) -> Result<usize, Departure> {
+    ) -> Result<Received, Departure> {
         let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         else {
-            return Ok(0);
+            return Ok(Received { used: 0, must_wait: false });
         };
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         let version = link.version();
         let limits = self.decode_limits;
         let mut at = 0;
-        let mut outcome = Ok(());
-        while outcome.is_ok() {
+        let mut outcome = Ok(Handled::Done);
+        while let Ok(Handled::Done) = outcome {
             match decode(&bytes[at..], version, &limits) {
                 Ok(Decoded::Packet { packet, length }) => {
-                    at += length;
                     outcome = self.handle(slot, packet, now);
+                    if !matches!(outcome, Ok(Handled::MustWait)) {
+                        at += length;
+                    }
                 }
                 Ok(Decoded::More { .. }) => break,
                 Err(error) => outcome = Err(malformed(&error)),
             }
         }
-        self.metrics.bytes_received.add(bytes.len() as u64);
         if at > 0
             && let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         {
             link.keep_alive_mut().packet_received(now);
             self.note_deadline(slot);
+            self.note_taken(slot, now);
         }
-        outcome.map(|()| at)
+        outcome.map(|handled| Received { used: at, must_wait: handled == Handled::MustWait })
     }
 
-    fn handle(&mut self, slot: u32, packet: Packet<'_>, now: Timestamp) -> Result<(), Departure> {
+    fn handle(
+        &mut self,
+        slot: u32,
+        packet: Packet<'_>,
+        now: Timestamp,
+    ) -> Result<Handled, Departure> {
         if let Packet::Publish(publish) = &packet
             && self.is_over_limits(publish.topic)
         {
-            return self.refuse_topic(slot, publish);
+            return self.refuse_topic(slot, publish).map(|()| Handled::Done);
         }
         let Some(found) = self.slots.get_mut(slot as usize) else {
-            return Ok(());
+            return Ok(Handled::Done);
         };
         let request = found.session.handle(packet, now).map_err(violation)?;
         match request {
-            None => Ok(()),
+            None => {}
             Some(Request::Publish { publish, topic }) => {
-                self.handle_publish(slot, &publish, &topic, now)
+                return Ok(self.handle_publish(slot, &publish, &topic, now));
             }
-            Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, now),
+            Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, now)?,
             Some(Request::Unsubscribe(unsubscribe)) => {
-                self.handle_unsubscribe(slot, &unsubscribe, now)
+                self.handle_unsubscribe(slot, &unsubscribe, now)?;
             }
-            Some(Request::Authenticate(auth)) => self.handle_auth(slot, &auth),
-            Some(Request::Disconnect(disconnect)) => Err(self.handle_disconnect(slot, &disconnect)),
+            Some(Request::Disconnect(disconnect)) => {
+                return Err(self.handle_disconnect(slot, &disconnect));
+            }
+            Some(Request::Authenticate(auth)) => self.handle_auth(slot, &auth)?,
         }
+        Ok(Handled::Done)
     }
 
     /// Whether a Topic Name or Topic Filter is longer or deeper than the broker allows. One that has

@@ -3,19 +3,19 @@
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 use foldhash::fast::RandomState;
 
-use super::{Departure, Shard, events::EVENTS_PREFIX};
+use super::{Shard, events::EVENTS_PREFIX, packets::Handled};
 use crate::{
     actors::messages::{Deliver, RemoteDelivery, RemoteTargets},
     auth::{AccessRequest, Action, Decision},
     metrics::DropReason,
     mqtt::{Message, Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
-    router::{Host, OwnCopy, Place, Plan, Target},
-    session::{Delivered, Delivery, SharedPublication},
+    router::{Host, OwnCopy, Place, Plan, RetainedQuery, Target},
+    session::{Delivered, Delivery, RetainedWalk, SharedPublication},
 };
 
 /// The topic that a connection published to last: whether it may, and who gets it. Most publishers
@@ -76,19 +76,29 @@ impl Shard {
         plan
     }
 
-    /// A PUBLISH of a client: checked, routed, acknowledged.
+    /// A PUBLISH of a client: checked, routed, acknowledged; or, where a subscriber's queue is full
+    /// and is to be waited for, left as it is.
     pub(super) fn handle_publish(
         &mut self,
         slot: u32,
         publish: &Publish<'_>,
         topic: &str,
         now: Timestamp,
-    ) -> Result<(), Departure> {
+    ) -> Handled {
         let PublishFlags { qos, retain, .. } = publish.flags;
-        self.metrics.messages_received[usize::from(qos.number())].add(1);
         let Some(mut recent) = self.recent_topic(slot, topic, qos, retain) else {
-            return Ok(());
+            return Handled::Done;
         };
+        if self.core.waits.is_needed() && recent.decision == Decision::Allow {
+            let plan = self.current_plan(&mut recent, topic);
+            if self.must_wait(slot, qos, &plan) {
+                if let Some(found) = self.slots.get_mut(slot as usize) {
+                    found.recent_topic = Some(recent);
+                }
+                return Handled::MustWait;
+            }
+        }
+        self.metrics.messages_received[usize::from(qos.number())].add(1);
         let reason = if recent.decision == Decision::Deny {
             self.metrics.dropped(DropReason::NotAuthorized, 1);
             ReasonCode::NotAuthorized
@@ -99,7 +109,7 @@ impl Shard {
             found.recent_topic = Some(recent);
             found.session.publish_done(qos, publish.packet_id, reason);
         }
-        Ok(())
+        Handled::Done
     }
 
     fn accept(
@@ -156,6 +166,24 @@ impl Shard {
         }
         let plan = self.plan(publication.topic);
         self.route(publication, &plan, publisher, now);
+    }
+
+    /// Moves what waits for a client into its output, with what is retained for it, as far as there
+    /// is room; `false` if there may be more, but it is others' turn.
+    pub(in crate::actors) fn pump(&mut self, slot: u32, now: Timestamp) -> bool {
+        for _ in 0..SLICES_PER_TURN {
+            let Some(found) = self.slots.get_mut(slot as usize) else { return true };
+            found.session.pump(now);
+            let Some(RetainedWalk { filter, after, until, .. }) = found.session.wanted_slice()
+            else {
+                self.note_taken(slot, now);
+                return true;
+            };
+            let query = RetainedQuery { filter, after: after.as_deref(), until: *until };
+            let slice = self.core.retained.slice(&query, SLICE_NODES, now);
+            found.session.take_slice(slice.messages, slice.go_on_after);
+        }
+        false
     }
 
     /// Retains or clears; `false` if there is no room. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
@@ -261,7 +289,11 @@ impl Shard {
         };
         let delivered = slot.session.deliver(delivery, message, now);
         match delivered {
-            Delivered::Sent | Delivered::Queued { .. } => slot.wake(),
+            Delivered::Sent => slot.wake(),
+            Delivered::Queued { .. } => {
+                slot.wake();
+                self.note_queued(target.place.slot);
+            }
             Delivered::QueueFull | Delivered::Away | Delivered::TooLarge => {}
         }
         Some(delivered)
@@ -283,21 +315,23 @@ impl Shard {
     pub(super) fn send_away(&mut self, host: Host, delivery: RemoteDelivery) {
         let at = usize::from(host.0);
         if self.outboxes.len() <= at {
-            self.outboxes.resize_with(at + 1, Vec::new);
+            self.outboxes.resize_with(at + 1, Deliver::default);
         }
-        self.outboxes[at].push(delivery);
+        let outbox = &mut self.outboxes[at];
+        outbox.bytes += delivery.message.size() + DELIVERY_BYTES;
+        outbox.deliveries.push(delivery);
     }
 
     /// Sends what was gathered for the other shards, one message a shard.
     pub(in crate::actors) fn flush_outboxes(&mut self) {
         for (at, outbox) in self.outboxes.iter_mut().enumerate() {
-            if outbox.is_empty() {
+            if outbox.deliveries.is_empty() {
                 continue;
             }
+            let batch = std::mem::take(outbox);
             if let Some(shard) = self.core.shard(Host(at as u16)) {
-                let waiting = &shard.batches_waiting;
-                waiting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                shard.registry.do_send(Deliver(std::mem::take(outbox)));
+                shard.bytes_waiting.fetch_add(batch.bytes, Ordering::Relaxed);
+                shard.registry.do_send(batch);
             }
         }
     }
@@ -305,9 +339,11 @@ impl Shard {
     /// Whether another shard is so far behind that publishers here should wait for it.
     pub(in crate::actors) fn is_congested(&self) -> bool {
         self.core.shards().len() > 1
-            && self.core.shards().iter().any(|shard| {
-                shard.batches_waiting.load(std::sync::atomic::Ordering::Relaxed) > BATCHES_MAX
-            })
+            && self
+                .core
+                .shards()
+                .iter()
+                .any(|shard| shard.bytes_waiting.load(Ordering::Relaxed) > BYTES_AHEAD_MAX)
     }
 
     /// Whether the connection may publish to the topic, asked of the rules where it is not known.
@@ -377,5 +413,11 @@ impl Shard {
     }
 }
 
-/// Batches that may wait for a shard before publishers elsewhere are held.
-const BATCHES_MAX: usize = 256;
+/// Nodes of the retained store that are looked at before others may go on, which takes about 50 µs.
+const SLICE_NODES: usize = 512;
+/// Slices that a connection may fetch before it is others' turn.
+const SLICES_PER_TURN: usize = 4;
+/// Bytes that may wait for a shard before publishers elsewhere are held.
+const BYTES_AHEAD_MAX: usize = 8 * 1024 * 1024;
+/// What a message for another shard counts beside its topic, properties and payload.
+const DELIVERY_BYTES: usize = 192;

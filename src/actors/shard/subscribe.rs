@@ -4,13 +4,12 @@ use super::{Departure, Shard};
 use crate::{
     auth::{AccessRequest, Action, Decision},
     hooks::DisconnectReason,
-    metrics::DropReason,
     mqtt::{
         AckProperties, FilterParts, Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling,
         SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
-    router::Subscriber,
-    session::{Delivered, Delivery, Link, Subscription},
+    router::{Index, Subscriber},
+    session::{Link, RetainedWalk, Subscription},
 };
 
 impl Shard {
@@ -24,8 +23,13 @@ impl Shard {
         let identifier = subscribe.properties.subscription_identifier;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut granted = Vec::with_capacity(subscribe.filters.len());
-        for asked in &subscribe.filters {
-            let (reason, existed) = self.subscribe_one(slot, asked, identifier);
+        let filters_max = self.core.limits.filters_per_subscribe_max as usize;
+        for (at, asked) in subscribe.filters.iter().enumerate() {
+            let (reason, existed) = if at < filters_max {
+                self.subscribe_one(slot, asked, identifier)
+            } else {
+                (ReasonCode::QuotaExceeded, false)
+            };
             let handling = asked.options.retain_handling;
             let sends = match handling {
                 RetainHandling::Send => true,          // [MQTT-3.3.1-9]
@@ -56,9 +60,10 @@ impl Shard {
         for (asked, sends_retained) in granted {
             self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
             if sends_retained {
-                self.send_retained(slot, asked, identifier, now);
+                self.send_retained(slot, asked, identifier);
             }
         }
+        self.pump(slot, now);
         Ok(())
     }
 
@@ -96,8 +101,11 @@ impl Shard {
             return (ReasonCode::TopicFilterInvalid, false);
         }
         let existed = found.session.is_subscribed(asked.filter);
-        let limit = self.core.limits.subscriptions_per_client_max as usize;
-        if !existed && found.session.subscriptions_len() >= limit {
+        let limits = &self.core.limits;
+        let is_one_too_many =
+            found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
+        let bytes = self.core.index.bytes() + Index::bytes_of(parts);
+        if !existed && (is_one_too_many || bytes as u64 > limits.subscription_bytes_max) {
             return (ReasonCode::QuotaExceeded, false);
         }
         if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {
@@ -142,38 +150,24 @@ impl Shard {
         }
     }
 
-    /// Sends what is retained for a new subscription.
-    fn send_retained(
-        &mut self,
-        slot: u32,
-        asked: &SubscribeFilter<'_>,
-        identifier: Option<u32>,
-        now: Timestamp,
-    ) {
+    /// Begins to send what is retained for a new subscription.
+    fn send_retained(&mut self, slot: u32, asked: &SubscribeFilter<'_>, identifier: Option<u32>) {
         let Ok(parts) = validate_filter(asked.filter) else {
             return;
         };
         if parts.share_name.is_some() {
             return; // Section 4.8.2: no retained messages to shared subscriptions.
         }
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        // They may pass the bounds of the queue, but not again and again for one who does not read.
-        if found.session.is_queue_full() {
-            self.metrics.dropped(DropReason::QueueFull, 1);
-            return;
-        }
-        let messages = self.core.retained.matching(parts.filter, now);
-        let identifiers = identifier.map(|identifier| [identifier].into());
-        for message in messages {
-            let delivery = Delivery {
-                qos: message.qos().min(asked.options.qos),
-                retain: true, // [MQTT-3.3.1-8] of 3.1.1
-                identifiers: identifiers.as_ref(),
-                share: None,
-            };
-            if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
-                self.metrics.dropped(DropReason::QueueFull, 1);
-            }
+        let walk = RetainedWalk {
+            filter: parts.filter.into(),
+            qos: asked.options.qos,
+            identifier,
+            after: None,
+            // What is retained from now on finds the subscription, and comes by it.
+            until: self.core.retained.last_number(),
+        };
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.session.begin_walk(walk);
         }
     }
 
@@ -227,6 +221,5 @@ const fn granted_code(qos: QoS) -> ReasonCode {
 
 /// Why a subscription was not granted, where the code alone does not say enough.
 fn why_refused(reason: ReasonCode) -> Option<&'static str> {
-    (reason == ReasonCode::QuotaExceeded)
-        .then_some("the limit on subscriptions of one client is reached")
+    (reason == ReasonCode::QuotaExceeded).then_some("a limit on subscriptions is reached")
 }

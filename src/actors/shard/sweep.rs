@@ -1,4 +1,5 @@
-//! What time brings: keep-alive deadlines, delayed Wills, sessions that expire.
+//! What time brings: keep-alive deadlines, delayed Wills, sessions that expire, publishers that have
+//! waited long enough.
 
 use super::Shard;
 use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp};
@@ -23,6 +24,7 @@ impl Shard {
             }
             self.timer_due(slot, now);
         }
+        self.lose_patience(now);
         self.flush_outboxes();
     }
 }

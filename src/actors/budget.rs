@@ -1,0 +1,75 @@
+//! Bytes that all connections of a broker share among them, for what a connection holds that is
+//! neither queued nor retained. It knows nothing of what the bytes are.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// A bound on bytes, and how many of them are taken.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+/// Bytes of a [`Budget`] that somebody has taken; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicUsize::new(0), max })
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Takes so many bytes, if there are as many left.
+    pub(crate) fn share(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let mut share = Share { budget: self.clone(), bytes: 0 };
+        share.grow_to(bytes).then_some(share)
+    }
+}
+
+impl Share {
+    /// Makes the share so large if that is possible; it never shrinks.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let taken = self.budget.taken.fetch_add(more, Ordering::Relaxed);
+        if taken.saturating_add(more) > self.budget.max {
+            self.budget.taken.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += more;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_bounded_together_and_given_back() {
+        let budget = Budget::new(10);
+        let mut one = budget.share(4).expect("there are ten");
+        assert!(one.grow_to(7) && one.grow_to(5));
+        assert!(budget.share(4).is_none() && !one.grow_to(11));
+        assert_eq!(budget.taken(), 7);
+        drop(budget.share(3).expect("three are left"));
+        drop(one);
+        assert_eq!(budget.taken(), 0);
+    }
+}

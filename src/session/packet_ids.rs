@@ -1,0 +1,111 @@
+//! A set of Packet Identifiers, small while they are few and never larger than all of them need.
+
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+
+use crate::mqtt::PacketId;
+
+/// Packet Identifiers of one client.
+#[derive(Debug)]
+pub(super) enum PacketIds {
+    Few(HashSet<u16, RandomState>),
+    Many {
+        /// One bit each.
+        bits: Box<[u64; WORDS]>,
+        len: usize,
+    },
+}
+
+const WORDS: usize = (u16::MAX as usize + 1) / 64;
+/// From so many on, one bit for each there may be takes no more than a table of those there are.
+const FEW_MAX: usize = 1024;
+
+impl Default for PacketIds {
+    fn default() -> Self {
+        Self::Few(HashSet::default())
+    }
+}
+
+impl PacketIds {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Few(ids) => ids.len(),
+            Self::Many { len, .. } => *len,
+        }
+    }
+
+    pub(super) fn contains(&self, id: PacketId) -> bool {
+        match self {
+            Self::Few(ids) => ids.contains(&id.number()),
+            Self::Many { bits, .. } => bits[word(id)] & bit(id) != 0,
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: PacketId) {
+        match self {
+            Self::Few(ids) if ids.len() < FEW_MAX => {
+                ids.insert(id.number());
+            }
+            Self::Few(ids) => {
+                let mut bits = Box::new([0; WORDS]);
+                for id in ids.iter().filter_map(|number| PacketId::new(*number)) {
+                    bits[word(id)] |= bit(id);
+                }
+                *self = Self::Many { len: ids.len(), bits };
+                self.insert(id);
+            }
+            Self::Many { bits, len } => {
+                *len += usize::from(bits[word(id)] & bit(id) == 0);
+                bits[word(id)] |= bit(id);
+            }
+        }
+    }
+
+    /// Removes an identifier; whether it was there.
+    pub(super) fn remove(&mut self, id: PacketId) -> bool {
+        match self {
+            Self::Few(ids) => ids.remove(&id.number()),
+            Self::Many { bits, len } => {
+                let was_there = bits[word(id)] & bit(id) != 0;
+                bits[word(id)] &= !bit(id);
+                *len -= usize::from(was_there);
+                if *len == 0 {
+                    *self = Self::default();
+                }
+                was_there
+            }
+        }
+    }
+}
+
+fn word(id: PacketId) -> usize {
+    usize::from(id.number()) / 64
+}
+
+fn bit(id: PacketId) -> u64 {
+    1 << (id.number() % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_a_set_however_many_there_are() {
+        let mut ids = PacketIds::default();
+        let all = || (1..=u16::MAX).filter_map(PacketId::new);
+        for (before, id) in all().enumerate() {
+            assert!(!ids.contains(id));
+            ids.insert(id);
+            ids.insert(id);
+            assert!(ids.contains(id));
+            assert_eq!(ids.len(), before + 1);
+        }
+        for (removed, id) in all().enumerate() {
+            assert!(ids.remove(id) && !ids.remove(id) && !ids.contains(id));
+            assert_eq!(ids.len(), usize::from(u16::MAX) - removed - 1);
+        }
+        assert!(matches!(ids, PacketIds::Few(_)));
+    }
+}

@@ -1,0 +1,162 @@
+//! Very many retained messages for one new subscription: they come as fast as the client takes
+//! them, wait nowhere, and keep their order with what is published meanwhile.
+
+use std::collections::BTreeMap;
+
+use hearthmq::{
+    Broker,
+    mqtt::{Packet, ReasonCode},
+};
+
+use super::support::{Client, packets::*, pass, secs, stream_of, world};
+
+/// More than one connection fetches at a time.
+const TOPICS: u32 = 10_000;
+
+async fn with_retained() -> Broker {
+    let broker = world().await;
+    for number in 0..TOPICS {
+        let payload = format!("{number:0>50}");
+        broker.publish(&topic(number), payload.as_bytes(), QOS_1, true).await.unwrap();
+    }
+    broker
+}
+
+fn topic(number: u32) -> String {
+    format!("t/{}/{number:0>5}", number % 7)
+}
+
+/// A message: topic, payload, RETAIN, identifier.
+type Seen = (String, String, bool, u16);
+
+async fn see(client: &mut Client) -> Seen {
+    client
+        .receive(|packet| {
+            let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+            let payload = str::from_utf8(publish.payload).unwrap().to_owned();
+            let id = publish.packet_id.map_or(0, |id| id.number());
+            (publish.topic.to_owned(), payload, publish.flags.retain, id)
+        })
+        .await
+}
+
+/// The client's stream holds little, so that the walk goes no faster than the test.
+async fn subscriber(broker: &Broker, lasts: bool) -> Client {
+    let mut client = Client::on(stream_of(broker, 4096), V5);
+    client.connect(if lasts { connect_lasting("c", V5) } else { connect("c") }).await;
+    client.subscribe("t/#", QOS_1).await;
+    client
+}
+
+/// [MQTT-3.3.1-9] [MQTT-4.6.0-6]
+#[actix_rt::test]
+async fn what_is_published_meanwhile_comes_after_what_was_retained() {
+    let broker = with_retained().await;
+    let mut client = subscriber(&broker, false).await;
+    pass(secs(1)).await;
+    // Of these some were sent already and some are replaced before their turn; one is cleared.
+    for number in [0, 7, 9_990, 9_991] {
+        broker.publish(&topic(number), b"replaced", QOS_1, true).await.unwrap();
+    }
+    broker.publish(&topic(9_992), b"", QOS_1, true).await.unwrap();
+    broker.publish(&topic(9_993), b"live", QOS_1, false).await.unwrap();
+    broker.publish("t/new", b"new", QOS_1, true).await.unwrap();
+    let mut seen: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    let mut live = 0;
+    while live < 7 {
+        let (topic, payload, retain, id) = see(&mut client).await;
+        client.send(puback(id, ReasonCode::Success)).await;
+        assert!(live == 0 || !retain, "what was retained comes first");
+        live += u32::from(!retain);
+        seen.entry(topic).or_default().push((payload, retain));
+    }
+    client.ping().await;
+    for number in 0..TOPICS {
+        let old = (format!("{number:0>50}"), true);
+        let expected = match number {
+            0 | 7 => vec![old, ("replaced".to_owned(), false)],
+            9_990 | 9_991 => vec![("replaced".to_owned(), false)],
+            9_992 => vec![(String::new(), false)],
+            9_993 => vec![old, ("live".to_owned(), false)],
+            _ => vec![old],
+        };
+        assert_eq!(seen.remove(&topic(number)).unwrap(), expected, "{number}");
+    }
+    assert_eq!(seen.remove("t/new").unwrap(), [("new".to_owned(), false)]);
+    assert!(seen.is_empty());
+}
+
+#[actix_rt::test]
+async fn they_wait_nowhere_for_a_client_that_does_not_read() {
+    let broker = with_retained().await;
+    let _client = subscriber(&broker, false).await;
+    pass(secs(10)).await;
+    let found = broker.client("c").await.unwrap().unwrap();
+    assert_eq!(found.queued, 0);
+    assert_eq!(broker.metrics().totals().queue_messages_highest.value(), 0);
+}
+
+#[actix_rt::test]
+async fn a_session_that_resumes_gets_the_rest() {
+    let broker = with_retained().await;
+    let mut client = subscriber(&broker, true).await;
+    let mut seen = BTreeMap::new();
+    for _ in 0..1000 {
+        let (topic, _, _, id) = see(&mut client).await;
+        *seen.entry(topic).or_insert(0) += 1;
+        client.send(puback(id, ReasonCode::Success)).await;
+    }
+    client.vanish().await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    while seen.len() < TOPICS as usize {
+        let (topic, _, retain, id) = see(&mut client).await;
+        assert!(retain);
+        *seen.entry(topic).or_insert(0) += 1;
+        client.send(puback(id, ReasonCode::Success)).await;
+    }
+    client.ping().await;
+    // QoS 1: what was in flight may come twice, and nothing else.
+    assert!(seen.values().filter(|times| **times > 1).count() <= 256);
+}
+
+/// [MQTT-3.10.4-3]
+#[actix_rt::test]
+async fn unsubscribing_ends_them() {
+    let broker = with_retained().await;
+    let mut client = subscriber(&broker, false).await;
+    client.send(unsubscribe(9, vec!["t/#"])).await;
+    let mut messages = 0;
+    let is_done = |packet: Packet<'_>| matches!(packet, Packet::UnsubAck(_));
+    while !client.receive(is_done).await {
+        messages += 1;
+    }
+    assert!(messages < TOPICS / 2, "{messages}");
+    client.expect_nothing().await;
+}
+
+/// The other subscriptions' messages keep their place, too.
+#[actix_rt::test]
+async fn what_waited_before_the_subscription_comes_before_them() {
+    let broker = with_retained().await;
+    let mut packet = connect("c");
+    packet.properties.receive_maximum = Some(1);
+    let mut client = Client::connected(&broker, packet).await;
+    client.subscribe("t/1/+", QOS_1).await;
+    let (_, _, _, first) = see(&mut client).await;
+    client.send(unsubscribe(9, vec!["t/1/+"])).await;
+    client.expect(unsuback(9, &[ReasonCode::Success])).await;
+    client.subscribe("t/0/00000", QOS_1).await;
+    broker.publish(&topic(0), b"before", QOS_1, false).await.unwrap();
+    client.subscribe("t/0/+", QOS_1).await;
+    client.send(puback(first, ReasonCode::Success)).await;
+    let mut of_topic_0 = Vec::new();
+    for _ in 0..5 {
+        let (topic, payload, retain, id) = see(&mut client).await;
+        client.send(puback(id, ReasonCode::Success)).await;
+        if topic == "t/0/00000" {
+            of_topic_0.push((payload, retain));
+        }
+    }
+    let old = (format!("{:0>50}", 0), true);
+    assert_eq!(of_topic_0, [old.clone(), ("before".to_owned(), false), old]);
+}
