@@ -78,6 +78,8 @@ pub struct RetainedSlice {
     pub messages: Vec<Arc<Message>>,
     /// After which topic to go on; `None` if that were all.
     pub go_on_after: Option<Box<str>>,
+    /// How many nodes of the tree were looked at.
+    pub nodes: usize,
 }
 
 impl Retained {
@@ -149,18 +151,20 @@ impl Retained {
         let levels: Vec<&str> = which.filter.split('/').collect();
         let after: Option<Vec<&str>> = which.after.map(|topic| topic.split('/').collect());
         let mut messages = Vec::new();
+        // The root counts as well.
+        let nodes_left = nodes_max.max(1).saturating_add(usize::from(after.is_none()));
         let mut walk = Walk {
             now,
             until: which.until,
-            // The root counts as well.
-            nodes_left: nodes_max.max(1).saturating_add(usize::from(after.is_none())),
+            nodes_left,
             found: &mut messages,
             topic: String::new(),
             depth: 0,
         };
         let outcome = self.read().root.visit(&levels, after.as_deref(), &mut walk);
+        let nodes = nodes_left - walk.nodes_left;
         let go_on_after = outcome.is_break().then(|| walk.topic.into_boxed_str());
-        RetainedSlice { messages, go_on_after }
+        RetainedSlice { messages, go_on_after, nodes }
     }
 
     /// Messages and bytes retained.

@@ -201,7 +201,36 @@ impl Session {
         in_flight.chain(&waiting).filter_map(orphan).collect()
     }
 
-    /// Begins to send what is retained for a new subscription, behind all that waits already.
+    /// Delivers a retained message to a new subscription: behind the retained messages before it,
+    /// and subject only to the bounds of all queues. The caller sees to it that they are few.
+    pub fn deliver_retained(
+        &mut self,
+        delivery: Delivery<'_>,
+        message: &Arc<Message>,
+        now: Timestamp,
+    ) -> Delivered {
+        let mut message = SharedPublication::of(message);
+        match &mut self.link {
+            Some(link) if self.outgoing.may_send(delivery.qos, link) => {
+                self.outgoing.send(link, delivery, &mut message, now)
+            }
+            Some(_) | None => {
+                match self.outgoing.queue.push_retained(envelope(delivery, &mut message)) {
+                    Pushed::Queued | Pushed::InPlaceOf(_) => Delivered::Queued { displaced: 0 },
+                    Pushed::Refused => Delivered::QueueFull,
+                }
+            }
+        }
+    }
+
+    /// Whether retained messages of an earlier subscription are still to be fetched.
+    #[must_use]
+    pub const fn has_walks(&self) -> bool {
+        !self.outgoing.walks.is_empty()
+    }
+
+    /// Goes on to send what is retained for a new subscription, behind all that waits already and as
+    /// fast as the client takes it.
     pub fn begin_walk(&mut self, walk: RetainedWalk) {
         let Outgoing { walks, queue, .. } = &mut self.outgoing;
         walks.begin(walk, queue.taken() + queue.len() as u64);

@@ -295,6 +295,15 @@ impl Queue {
             && other_messages < self.limits.messages_in_all_max
     }
 
+    /// Queues past the bound of this client, but not past those of all.
+    pub(super) fn push_retained(&mut self, envelope: Envelope) -> Pushed {
+        if !self.has_room_in_all(envelope.message.size()) {
+            return Pushed::Refused;
+        }
+        self.push_unchecked(envelope);
+        Pushed::Queued
+    }
+
     /// Whether a message of so many bytes has room without displacing another.
     pub(super) fn has_room(&self, size: usize) -> bool {
         self.waiting.len() < self.limits.messages_max

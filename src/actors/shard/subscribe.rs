@@ -4,13 +4,17 @@ use super::{Departure, Shard};
 use crate::{
     auth::{AccessRequest, Action, Decision},
     hooks::DisconnectReason,
+    metrics::DropReason,
     mqtt::{
         AckProperties, FilterParts, Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling,
         SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
-    router::{Index, Subscriber},
-    session::{Link, RetainedWalk, Subscription},
+    router::{Index, RetainedQuery, Subscriber},
+    session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
 };
+
+/// Nodes of the retained store that one SUBSCRIBE may look at, which takes about 200 µs.
+const NODES_AT_ONCE_MAX: usize = 2048;
 
 impl Shard {
     pub(super) fn handle_subscribe(
@@ -57,10 +61,11 @@ impl Shard {
         }
         // After SUBACK, for clients that do not expect a message before it; for each filter, also
         // where it stands there twice, as if it had come in a packet of its own. [MQTT-3.8.4-5]
+        let mut nodes = NODES_AT_ONCE_MAX;
         for (asked, sends_retained) in granted {
             self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
             if sends_retained {
-                self.send_retained(slot, asked, identifier);
+                self.send_retained(slot, asked, identifier, &mut nodes, now);
             }
         }
         self.pump(slot, now);
@@ -150,25 +155,49 @@ impl Shard {
         }
     }
 
-    /// Begins to send what is retained for a new subscription.
-    fn send_retained(&mut self, slot: u32, asked: &SubscribeFilter<'_>, identifier: Option<u32>) {
+    /// Sends what is retained for a new subscription, or begins to, where that is very much: then
+    /// the rest is fetched as the client takes it. `nodes` are what may be looked at before that.
+    fn send_retained(
+        &mut self,
+        slot: u32,
+        asked: &SubscribeFilter<'_>,
+        identifier: Option<u32>,
+        nodes: &mut usize,
+        now: Timestamp,
+    ) {
         let Ok(parts) = validate_filter(asked.filter) else {
             return;
         };
         if parts.share_name.is_some() {
             return; // Section 4.8.2: no retained messages to shared subscriptions.
         }
-        let walk = RetainedWalk {
-            filter: parts.filter.into(),
-            qos: asked.options.qos,
-            identifier,
-            after: None,
-            // What is retained from now on finds the subscription, and comes by it.
-            until: self.core.retained.last_number(),
-        };
-        if let Some(found) = self.slots.get_mut(slot as usize) {
-            found.session.begin_walk(walk);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let identifiers = identifier.map(|identifier| [identifier].into());
+        // What is retained from now on finds the subscription, and comes by it.
+        let until = self.core.retained.last_number();
+        let mut after: Option<Box<str>> = None;
+        while *nodes > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
+            let query = RetainedQuery { filter: parts.filter, after: after.as_deref(), until };
+            let slice = self.core.retained.slice(&query, *nodes, now);
+            for message in slice.messages {
+                let delivery = Delivery {
+                    qos: message.qos().min(asked.options.qos),
+                    retain: true, // [MQTT-3.3.1-8] of 3.1.1
+                    identifiers: identifiers.as_ref(),
+                    share: None,
+                };
+                if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
+                    self.metrics.dropped(DropReason::QueueFull, 1);
+                }
+            }
+            *nodes = nodes.saturating_sub(slice.nodes);
+            if slice.go_on_after.is_none() {
+                return;
+            }
+            after = slice.go_on_after;
         }
+        let (filter, qos) = (parts.filter.into(), asked.options.qos);
+        found.session.begin_walk(RetainedWalk { filter, qos, identifier, after, until });
     }
 
     pub(super) fn handle_unsubscribe(
