@@ -22,6 +22,10 @@ tidy:
 deny:
     cargo deny check bans licenses sources
 
-# Fuzz one target for ten minutes: decode or session
+# So many steps of the simulated world, from this seed on
+world steps="1000000" seed="1":
+    HEARTHMQ_WORLD_STEPS={{steps}} HEARTHMQ_WORLD_SEED={{seed}} cargo test --release --test world -- --nocapture random
+
+# Fuzz one target for ten minutes: decode, session or broker
 fuzz target:
     cargo +nightly fuzz run {{target}} -- -max_total_time=600

@@ -1,0 +1,229 @@
+//! A whole broker on virtual time, spoken to by hostile clients, with well-behaved ones among them.
+//!
+//! Each input is a round: what up to four hostile clients do, packet by packet, nearly right and
+//! quite wrong. Meanwhile two pairs converse, and must not notice: they lose nothing, see nothing
+//! of others, are answered and not disconnected. After the round the hostile ones are gone, and
+//! so must be everything that they have made the broker keep. The broker lives as long as the
+//! fuzzer does.
+//!
+//! `cargo +nightly fuzz run broker -- -max_total_time=3600 -max_len=1024 -len_control=0`
+
+#![no_main]
+
+mod hostile;
+#[path = "../../../tests/world/line.rs"]
+mod line;
+mod pair;
+
+use std::{
+    alloc::System as Memory,
+    cell::RefCell,
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use actix_rt::{System, SystemRunner};
+use futures_util::FutureExt;
+use hearthmq::{
+    Broker,
+    actors::Subscription,
+    auth::{AccessRequest, Action, AllowAll, Authorizer, Decision},
+    limits::Limits,
+    metrics::Metrics,
+    mqtt::QoS,
+};
+use libfuzzer_sys::fuzz_target;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::time::sleep;
+
+use self::{hostile::Hostile, pair::Pair};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<Memory> = &INSTRUMENTED_SYSTEM;
+
+/// Rounds until caches, buffers and tables have found their sizes.
+const WARM_UP_ROUNDS: u64 = 2_000;
+/// How much more the heap may hold after any later round. Shards keep output buffers that were
+/// used once, and tables their capacity; what a round leaks is held against this for ever.
+const GROWTH_BYTES_MAX: usize = 256 * 1024;
+/// The heap is told on standard error every so many rounds.
+const TOLD_EVERY_ROUNDS: u64 = 10_000;
+
+/// Sessions end so soon after their connection.
+const EXPIRY_SECS_MAX: u32 = 1;
+/// Until then hostile sessions have ended, and connections that were being closed are.
+const CLEARING_TIME: Duration = Duration::from_millis(2_500);
+
+const GOOD_PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 1883);
+const BAD_PEER: ([u8; 4], u16) = ([192, 0, 2, 66], 1883);
+/// Topics that begin so are those of the well-behaved.
+const GOOD: &str = "good/";
+
+/// The well-behaved are known by their address, which no packet can change.
+struct Guard;
+
+impl Authorizer for Guard {
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        let is_good = request.peer == SocketAddr::from(GOOD_PEER);
+        let is_allowed = match request.action {
+            Action::Connect => request.client_id.starts_with("good") == is_good,
+            // Retained messages where `#` does not see them could not be cleared.
+            Action::Publish { topic, retain, .. } => {
+                is_good || !(topic.starts_with(GOOD) || (retain && topic.starts_with('$')))
+            }
+            Action::Subscribe { .. } => true,
+        };
+        if is_allowed { Decision::Allow } else { Decision::Deny }
+    }
+}
+
+struct World {
+    broker: Broker,
+    pairs: [Pair; 2],
+    /// Hears everything, so that what was retained is known.
+    ears: Subscription,
+    /// Sessions, connections, subscriptions, queued messages and bytes, retained messages and bytes.
+    baseline: [u64; 7],
+    heap_bytes: usize,
+}
+
+thread_local! {
+    static RUNNER: SystemRunner = System::with_tokio_rt(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().start_paused(true).build().expect("a runtime can be built")
+    });
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+}
+
+static ROUNDS: AtomicU64 = AtomicU64::new(0);
+
+fuzz_target!(|bytes: &[u8]| {
+    RUNNER.with(|runner| {
+        let world = WORLD.with(|world| world.borrow_mut().take());
+        let world = runner.block_on(async move {
+            let mut world = match world {
+                Some(world) => world,
+                None => World::new().await,
+            };
+            world.round(bytes).await;
+            world
+        });
+        WORLD.with(|kept| *kept.borrow_mut() = Some(world));
+    });
+});
+
+/// Everybody does what there is to do.
+async fn moment() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+impl World {
+    async fn new() -> Self {
+        let limits = Limits {
+            connects_per_address_per_sec: 0,
+            packet_bytes_max: 64 * 1024,
+            session_expiry_secs_max: EXPIRY_SECS_MAX,
+            queue_messages_per_client_max: 50,
+            retained_messages_max: 100,
+            subscriptions_per_client_max: 20,
+            receive_maximum: 10,
+            sessions_max: 50,
+            ..Limits::default()
+        };
+        let builder = Broker::builder()
+            .on_current_arbiter()
+            .limits(limits)
+            .authenticator(AllowAll)
+            .authorizer(Guard);
+        let broker = builder.start().await.expect("a broker starts");
+        let ears = broker.subscribe("#", QoS::AtMostOnce).expect("a filter");
+        let pairs = [Pair::new(&broker, 0).await, Pair::new(&broker, 1).await];
+        let mut world = Self { baseline: [0; 7], heap_bytes: 0, broker, pairs, ears };
+        world.baseline = numbers(&world.broker.metrics());
+        world
+    }
+
+    async fn round(&mut self, bytes: &[u8]) {
+        let mut hostile = Hostile::new(&self.broker, bytes);
+        let mut acts = 0;
+        while hostile.act().await {
+            acts += 1;
+            if acts % 16 == 0 {
+                self.converse().await;
+            }
+        }
+        drop(hostile);
+        self.converse().await;
+        let round = ROUNDS.fetch_add(1, Ordering::Relaxed) + 1;
+        let pair = &mut self.pairs[(round % 2) as usize];
+        match round % 8 {
+            0 => pair.retains(&self.broker).await,
+            4 => pair.has_a_will(&self.broker).await,
+            _ => {}
+        }
+        self.clear().await;
+        self.converse().await;
+        self.clear_retained().await;
+        assert_eq!(numbers(&self.broker.metrics()), self.baseline, "what a round leaves");
+        self.check_heap(round);
+    }
+
+    async fn converse(&mut self) {
+        for pair in &mut self.pairs {
+            pair.converse().await;
+        }
+    }
+
+    /// Time passes until all sessions of the hostile have ended.
+    async fn clear(&mut self) {
+        sleep(CLEARING_TIME).await;
+    }
+
+    /// Forgets what was retained on any topic that was heard of.
+    async fn clear_retained(&mut self) {
+        let mut topics = BTreeSet::new();
+        while let Some(Some(received)) = self.ears.next().now_or_never() {
+            let topic = received.message.topic();
+            if !topic.starts_with(GOOD) {
+                topics.insert(topic.to_owned());
+            }
+        }
+        for topic in &topics {
+            let cleared = self.broker.publish(topic, b"", QoS::AtMostOnce, true).await;
+            cleared.expect("the topic is one");
+        }
+        while let Some(Some(_)) = self.ears.next().now_or_never() {}
+    }
+
+    fn check_heap(&mut self, round: u64) {
+        let stats = ALLOCATOR.stats();
+        let held = stats.bytes_allocated - stats.bytes_deallocated;
+        if round <= WARM_UP_ROUNDS {
+            self.heap_bytes = self.heap_bytes.max(held);
+        }
+        if round % TOLD_EVERY_ROUNDS == 0 || round == WARM_UP_ROUNDS {
+            eprintln!("round {round}: {held} bytes on the heap, {} after warm-up", self.heap_bytes);
+        }
+        assert!(
+            held <= self.heap_bytes + GROWTH_BYTES_MAX,
+            "{held} bytes on the heap after {round} rounds, {} after warm-up",
+            self.heap_bytes
+        );
+    }
+}
+
+fn numbers(metrics: &Metrics) -> [u64; 7] {
+    let totals = metrics.totals();
+    let shard = metrics.shard(0);
+    [
+        shard.sessions.value(),
+        shard.connections.value(),
+        totals.subscriptions.value(),
+        totals.queue_messages.value(),
+        totals.queue_bytes.value(),
+        totals.retained_messages.value(),
+        totals.retained_bytes.value(),
+    ]
+}
