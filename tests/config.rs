@@ -120,6 +120,11 @@ fn every_option_has_an_environment_variable() {
     .unwrap();
     assert_eq!(config.users_file(), PathBuf::from("/var/lib/hearthmq/users.toml"));
     assert_eq!(config.mqtt.tcp.len(), 2);
+    let addresses = ["[::1]:1884", "[::1]:1884,127.0.0.1:1883", r#"["[::1]:1884"]"#];
+    for (text, count) in addresses.into_iter().zip([1, 2, 1]) {
+        let config = load(None, &[("HEARTHMQ_MQTT__TCP", text)], &[]).unwrap();
+        assert_eq!(config.mqtt.tcp.len(), count, "{text}");
+    }
     assert!(config.http.listen.is_empty());
     assert_eq!(config.tls.client_ca, [PathBuf::from("with,comma.crt")]);
     assert!(config.auth.anonymous);

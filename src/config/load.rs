@@ -276,10 +276,11 @@ fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k 
         .map(|(_, key)| key)
 }
 
-/// A list of strings: `a,b`, or as in TOML. All lists of the configuration hold strings.
+/// A list of strings: `a,b`, or as in TOML. All lists of the configuration hold strings. An address
+/// of IPv6, `[::]:1883`, begins like a list and is none.
 fn list(text: &str) -> Option<Value> {
     let text = text.trim();
-    if text.starts_with('[') {
+    if text.starts_with('[') && text.ends_with(']') {
         return text.parse().ok().filter(Value::is_array);
     }
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());

@@ -1,7 +1,7 @@
 //! The table of the standard's normative statements, held against the tests that show them.
 //!
 //! `v3_1_1/` and `v5_0/` have a file for each chapter; a statement that binds a server names its
-//! tests there, or says why there is none. `untested.txt` lists those that have neither yet.
+//! tests there, or says why there is none.
 
 #![expect(clippy::unwrap_used, reason = "a table that cannot be read fails there and then")]
 
@@ -10,14 +10,11 @@ mod published;
 mod sources;
 mod table;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use citations::{Citation, citations};
-use sources::{root, sources, test_functions};
-use table::{Binds, Edition, clauses, untested};
+use sources::{sources, test_functions};
+use table::{Binds, Edition, clauses};
 
 /// Fails with all of `faults` at once.
 fn none(faults: &[String]) {
@@ -55,22 +52,18 @@ fn the_table_has_every_statement_that_was_published_and_no_other() {
 
 #[test]
 fn every_statement_that_binds_a_server_is_shown_or_says_why_not() {
-    let untested = untested();
     let mut faults = Vec::new();
     for edition in Edition::BOTH {
-        let (mut all, mut server, mut shown, mut excused, mut open) = (0, 0, 0, 0, 0);
+        let (mut all, mut server, mut shown, mut excused) = (0, 0, 0, 0);
         for clause in clauses(edition) {
             all += 1;
             server += usize::from(clause.binds != Binds::Client);
             shown += usize::from(!clause.tests.is_empty());
             excused += usize::from(clause.why_not.is_some());
-            let is_listed = untested.contains(&(edition, clause.id.clone()));
-            open += usize::from(is_listed);
-            let fault = match (clause.tests.is_empty(), &clause.why_not, is_listed) {
-                (false, Some(_), _) => "has tests and says why it has none",
-                (false, None, true) | (true, Some(_), true) => "is done: strike it from the list",
-                (true, None, false) if clause.binds != Binds::Client => "has no test",
-                (true, Some(reason), false) if reason.trim().is_empty() => "gives no reason",
+            let fault = match (clause.tests.is_empty(), &clause.why_not) {
+                (false, Some(_)) => "has tests and says why it has none",
+                (true, None) if clause.binds != Binds::Client => "has no test",
+                (true, Some(reason)) if reason.trim().is_empty() => "gives no reason",
                 _ if clause.asks.trim().is_empty() => "does not say what it asks",
                 _ => continue,
             };
@@ -78,13 +71,8 @@ fn every_statement_that_binds_a_server_is_shown_or_says_why_not() {
         }
         say(&format!(
             "MQTT {edition}: {all} statements, {server} bind a server, {shown} have tests, \
-             {excused} say why they have none, {open} are open"
+             {excused} say why they have none"
         ));
-    }
-    for (edition, id) in untested {
-        if !clauses(edition).iter().any(|clause| clause.id == id) {
-            faults.push(format!("untested.txt: {edition} has no {id}"));
-        }
     }
     none(&faults);
 }
@@ -127,12 +115,4 @@ fn every_statement_that_is_cited_exists() {
         }
     }
     none(&faults);
-}
-
-#[test]
-fn the_list_of_untested_statements_is_in_order() {
-    let text = fs::read_to_string(root().join(table::UNTESTED)).unwrap();
-    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let unique: BTreeSet<_> = lines.iter().collect();
-    assert_eq!(unique.len(), lines.len(), "a statement is listed twice");
 }

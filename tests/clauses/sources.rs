@@ -51,24 +51,28 @@ pub(crate) fn test_functions() -> BTreeMap<String, String> {
     all
 }
 
-/// The functions with a test attribute, each with the comment above it.
+/// The functions with a test attribute that are not ignored, each with the comment above it.
 fn tests_in(text: &str) -> Vec<(&str, String)> {
     let mut found = Vec::new();
-    let (mut comment, mut is_test) = (String::new(), false);
+    let (mut comment, mut is_test, mut is_ignored) = (String::new(), false, false);
     for line in text.lines().map(str::trim) {
         if let Some(said) = line.strip_prefix("///") {
             comment.push_str(said);
             comment.push('\n');
         } else if line.starts_with("#[") {
             is_test |= line.ends_with("test]");
+            is_ignored |= line.starts_with("#[ignore");
         } else {
             let code = line.trim_start_matches("pub(crate) ").trim_start_matches("async ");
-            if is_test && let Some(function) = code.strip_prefix("fn ") {
+            if is_test
+                && !is_ignored
+                && let Some(function) = code.strip_prefix("fn ")
+            {
                 let name = function.split(['(', '<']).next().unwrap();
                 found.push((name, std::mem::take(&mut comment)));
             }
             comment.clear();
-            is_test = false;
+            (is_test, is_ignored) = (false, false);
         }
     }
     found
@@ -77,7 +81,8 @@ fn tests_in(text: &str) -> Vec<(&str, String)> {
 #[test]
 fn a_test_is_found_with_its_comment() {
     let text = "/// Said.\n/// [MQTT-1.5.4-1]\n#[actix_rt::test]\nasync fn first() {\n}\n\n\
-        /// No test.\nfn second() {}\n    #[test]\n    fn third(a in 0..9) {}\n";
+        /// No test.\nfn second() {}\n    #[test]\n    fn third(a in 0..9) {}\n\
+        #[test]\n#[ignore = \"no\"]\nfn fourth() {}\n";
     let expected = [("first", " Said.\n [MQTT-1.5.4-1]\n".to_owned()), ("third", String::new())];
     assert_eq!(tests_in(text), expected);
 }

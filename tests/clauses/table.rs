@@ -1,13 +1,10 @@
-//! Reads the table and the list of what is open. It does not know whether what they say holds.
+//! Reads the table. It does not know whether what it says holds.
 
-use std::{collections::BTreeMap, collections::BTreeSet, fmt, fs};
+use std::{collections::BTreeMap, fmt, fs};
 
 use serde::Deserialize;
 
 use super::sources::root;
-
-/// Statements that bind a server and have no test yet, as `5.0 MQTT-3.1.0-1`. It may only shrink.
-pub(crate) const UNTESTED: &str = "tests/clauses/untested.txt";
 
 /// One of the two OASIS Standards. MQTT 3.1 came before them and has no numbered statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,16 +101,4 @@ pub(crate) fn clauses(edition: Edition) -> Vec<Clause> {
         }));
     }
     all
-}
-
-/// What the list of open statements names.
-pub(crate) fn untested() -> BTreeSet<(Edition, String)> {
-    let text = fs::read_to_string(root().join(UNTESTED)).unwrap();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let parsed = lines.map(|line| match line.split_once(' ') {
-        Some(("3.1.1", id)) => (Edition::V3_1_1, id.to_owned()),
-        Some(("5.0", id)) => (Edition::V5_0, id.to_owned()),
-        _ => panic!("{UNTESTED}: {line:?} is no edition and statement"),
-    });
-    parsed.collect()
 }

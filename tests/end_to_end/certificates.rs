@@ -133,6 +133,7 @@ fn a_user_that_is_not_the_certificates_is_401_and_the_same_one_is_welcome() {
     assert_eq!(call(&format!("device-1:{PASSWORD}")).status, 200);
 }
 
+/// [MQTT-3.1.3-8] The identifier of another device is refused, and the connection closed.
 #[test]
 fn a_client_id_can_be_tied_to_the_common_name() {
     let pki = Pki::new();
@@ -145,7 +146,11 @@ fn a_client_id_can_be_tied_to_the_common_name() {
         ("Device-1", ReasonCode::NotAuthorized),
     ] {
         let connected = tls.connect(program.address("mqtts"), connect(client_id));
-        assert_eq!(connected.unwrap().1, reason, "{client_id}");
+        let (mut client, said) = connected.unwrap();
+        assert_eq!(said, reason, "{client_id}");
+        if reason != ReasonCode::Success {
+            client.expect_closed();
+        }
     }
 }
 

@@ -167,6 +167,11 @@ impl<S: Read + Write> Client<S> {
                 packet => panic!("DISCONNECT expected, not {packet:?}"),
             });
         }
+        self.expect_closed();
+    }
+
+    /// Expects that the broker closes the connection.
+    pub(crate) fn expect_closed(&mut self) {
         let end = self.try_receive(|packet| panic!("the end expected, not {packet:?}"));
         assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
