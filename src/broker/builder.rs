@@ -58,7 +58,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// An address, or a path for a Unix socket, that cannot be listened on.
-    #[error("cannot listen on {address}: {source}; stop what uses it or choose another")]
+    #[error("cannot listen on {address}: {source}; {}", remedy(source))]
     Listen {
         /// As it was given.
         address: String,
@@ -76,6 +76,20 @@ pub enum StartError {
         "no actix System runs on this thread; start the broker inside #[actix_web::main] or System::block_on"
     )]
     NoSystem,
+}
+
+/// What to do about an address that cannot be listened on.
+fn remedy(error: &io::Error) -> &'static str {
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "stop what uses it or choose another"
+    } else if kind == io::ErrorKind::NotFound {
+        "make its directory or choose another"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "choose another (a port above 1023, a directory that may be written) or allow it"
+    } else {
+        "choose another"
+    }
 }
 
 impl Default for Builder {
