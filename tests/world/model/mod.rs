@@ -4,6 +4,7 @@
 //! must not receive. It is written from the standard; where the standard leaves a choice, the one
 //! that this broker makes is said. It knows no broker, no packets on the wire and no sockets.
 
+mod group;
 mod owed;
 mod receive;
 mod route;
@@ -267,7 +268,7 @@ impl Model {
                 session.delayed_will = Some((now + u64::from(delay_secs) * 1000, will));
             }
         }
-        self.excuse_groups(client, true);
+        self.is_away(client);
         let Some(session) = self.sessions[client].as_mut() else { return };
         if expiry_secs == 0 || end.ends_session {
             self.end_session(client); // [MQTT-3.1.2-23]
@@ -278,10 +279,10 @@ impl Model {
 
     /// A session ends. Its Will is due now at the latest.
     pub(crate) fn end_session(&mut self, client: usize) {
-        self.excuse_groups(client, false);
-        if let Some(session) = self.sessions[client].take()
-            && let Some((_, will)) = session.delayed_will
-        {
+        let Some(mut session) = self.sessions[client].take() else { return };
+        let will = session.delayed_will.take();
+        self.is_gone(client, session);
+        if let Some((_, will)) = will {
             self.publish_will(client, &will);
         }
     }

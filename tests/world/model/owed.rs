@@ -48,8 +48,9 @@ pub(crate) struct Copy {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) identifiers: Vec<u32>,
-    /// Sent because of a SUBSCRIBE; such messages are older than those around them.
-    pub(crate) was_retained: bool,
+    /// The new subscription that it was retained for; such messages are older than those around
+    /// them.
+    pub(crate) retained_for: Option<&'static str>,
     pub(crate) packet_id: Option<u16>,
     /// Number of the connection on which it came last.
     pub(crate) received_on: Option<u64>,
@@ -57,6 +58,8 @@ pub(crate) struct Copy {
     pub(crate) may_be_lost: bool,
     /// It need not come.
     pub(crate) is_optional: bool,
+    /// The shared filter that it has come by, and the message's RETAIN.
+    pub(crate) share: Option<(&'static str, bool)>,
 }
 
 impl Copy {
@@ -66,11 +69,12 @@ impl Copy {
             qos: form.qos,
             retain: form.retain,
             identifiers: form.identifiers,
-            was_retained: false,
+            retained_for: None,
             packet_id: None,
             received_on: None,
             may_be_lost: false,
             is_optional: false,
+            share: None,
         }
     }
 }
@@ -90,9 +94,13 @@ pub(crate) struct Releasing {
 #[derive(Debug)]
 pub(crate) struct GroupCopy {
     pub(crate) message: Rc<Message>,
-    /// The members who were there; if there was none, those who were away. Among them this broker
-    /// chooses.
+    pub(crate) filter: &'static str,
+    /// The message's RETAIN.
+    pub(crate) retain: bool,
+    /// The members since it came, and how it would come to them.
     pub(crate) members: Vec<(usize, Form)>,
-    /// A member who may have been chosen has lost its connection or session since.
+    /// Those who were there when it came; none once something has happened to a member.
+    pub(crate) expects: Vec<usize>,
+    /// A member may have had it and lost it.
     pub(crate) is_optional: bool,
 }

@@ -80,37 +80,6 @@ impl Model {
         session.check_quota().map(|()| false)
     }
 
-    /// If the client has no claim to it but as a member of a shared subscription, it is its now.
-    fn claim_from_group(&mut self, client: usize, arrived: &Arrived<'_>) {
-        let Some(session) = self.sessions[client].as_mut() else { return };
-        let is_known = session
-            .copies
-            .iter()
-            .any(|c| c.packet_id.is_some() && c.packet_id == arrived.packet_id);
-        let own = session.find(arrived).map(|at| session.copies[at].is_optional);
-        if is_known || own == Some(false) {
-            return;
-        }
-        let is_v5 = session.link.as_ref().is_some_and(|link| link.version == V5);
-        let started_at = session.link.as_ref().map_or(0, |link| link.started_at);
-        let claims = self.groups.iter().enumerate().filter_map(|(at, group)| {
-            let is_possible = group.message.routed_at <= started_at || !arrived.dup;
-            let (_, form) = group.members.iter().find(|(member, form)| {
-                let copy = Copy::new(group.message.clone(), form.clone());
-                *member == client && is_possible && is_same(&copy, arrived, is_v5)
-            })?;
-            Some((group.is_optional, at, form.clone()))
-        });
-        let claim = claims.min_by_key(|(is_optional, at, _)| (*is_optional, *at));
-        let Some((is_optional, at, form)) = claim.filter(|(o, ..)| !o || own.is_none()) else {
-            return;
-        };
-        let group = self.groups.remove(at);
-        // It may have been sent to this member on a line that broke.
-        let may_be_lost = group.message.routed_at <= started_at;
-        session.copies.push(Copy { may_be_lost, is_optional, ..Copy::new(group.message, form) });
-    }
-
     /// The broker has answered.
     pub(crate) fn replied(&mut self, client: usize, reply: &Reply) -> Verdict {
         let link = self.link_mut(client).ok_or("an answer without a connection")?;
@@ -179,8 +148,11 @@ impl Model {
             }
         }
         for group in &self.groups {
-            if !group.is_optional && group.members.iter().all(|(member, _)| takes[*member]) {
-                return Err(format!("no member has received {:?}", group.message));
+            let all = group.members.iter().all(|(member, _)| takes[*member]);
+            // Nothing has happened to those that were there when it came.
+            let first = !group.expects.is_empty() && group.expects.iter().all(|m| takes[*m]);
+            if !group.is_optional && (all || first) {
+                return Err(format!("no member has received {group:?}"));
             }
         }
         self.groups.retain(|g| !(g.is_optional && g.members.iter().all(|(m, _)| takes[*m])));
@@ -190,7 +162,7 @@ impl Model {
 
 impl Session {
     /// The oldest copy that looks like this and has not come yet, one that must come if possible.
-    fn find(&self, arrived: &Arrived<'_>) -> Option<usize> {
+    pub(super) fn find(&self, arrived: &Arrived<'_>) -> Option<usize> {
         let is_v5 = self.link.as_ref().is_some_and(|link| link.version == V5);
         let is_it = |c: &Copy| {
             // DUP is for what may have been sent before. [MQTT-3.3.1-1]
@@ -213,8 +185,11 @@ impl Session {
     /// Messages of one topic, publisher and QoS come in their order. [MQTT-4.6.0-6]
     fn check_order(&mut self, at: usize) -> Verdict {
         let copy = &self.copies[at];
-        // Empty messages look all the same, and may have been taken for one another.
-        if copy.was_retained || copy.is_optional || copy.message.payload.is_empty() {
+        // What is shared may come by way of another member. Empty messages look all the same, and
+        // may have been taken for one another.
+        let is_shared = copy.share.is_some();
+        let is_empty = copy.message.payload.is_empty();
+        if copy.retained_for.is_some() || copy.is_optional || is_shared || is_empty {
             return Ok(());
         }
         let message = &copy.message;
@@ -279,7 +254,7 @@ impl Session {
 }
 
 /// Whether what has come is this copy. Only MQTT 5.0 has Subscription Identifiers and expiry.
-fn is_same(copy: &Copy, arrived: &Arrived<'_>, is_v5: bool) -> bool {
+pub(super) fn is_same(copy: &Copy, arrived: &Arrived<'_>, is_v5: bool) -> bool {
     copy.message.topic == arrived.topic
         && copy.message.payload == arrived.payload
         && copy.qos == arrived.form.qos

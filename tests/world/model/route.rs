@@ -6,7 +6,7 @@ use hearthmq::mqtt::{QoS, RetainHandling, SubscriptionOptions};
 
 use super::{
     Model, Reply, Session, Subscription, Will,
-    owed::{Copy, Form, GroupCopy, Message},
+    owed::{Copy, Form, Message},
 };
 use crate::vocabulary::{matches, split};
 
@@ -85,35 +85,14 @@ impl Model {
         }
         for (at, session) in self.sessions.iter_mut().enumerate() {
             let Some(session) = session else { continue };
+            if sent.retain {
+                // The new one comes by itself to who still waits for the old one.
+                let is_old = |c: &Copy| c.retained_for.is_some() && c.message.topic == sent.topic;
+                session.need_not_be_sent(is_old);
+            }
             session.is_owed(&message, sent.retain, publisher == Some(at));
         }
         self.route_to_groups(&message, sent.retain);
-    }
-
-    fn route_to_groups(&mut self, message: &Rc<Message>, retain: bool) {
-        let mut groups: Vec<&'static str> = Vec::new();
-        for session in self.sessions.iter().flatten() {
-            groups.extend(session.shared_matching(message.topic).map(|s| s.filter));
-        }
-        groups.sort_unstable();
-        groups.dedup();
-        for group in groups {
-            let mut members_all = self.sessions.iter().flatten().filter(|s| s.has(group));
-            let anybody = members_all.any(|s| s.link.is_some());
-            let mut members = Vec::new();
-            // QoS 0 is not kept for those who are away.
-            let mut is_optional = false;
-            for (at, session) in self.sessions.iter_mut().enumerate() {
-                let Some(session) = session else { continue };
-                if session.link.is_some() == anybody {
-                    let own = session.subscriptions.iter().filter(|s| s.filter == group);
-                    members.extend(own.map(|s| (at, form(&[s], message.qos, retain))));
-                    is_optional |= session.cannot_take(message);
-                }
-            }
-            is_optional |= !anybody && members.iter().any(|(_, f)| f.qos == QoS::AtMostOnce);
-            self.groups.push(GroupCopy { message: message.clone(), members, is_optional });
-        }
     }
 
     /// SUBSCRIBE, section 3.8.4, with filters that differ.
@@ -131,6 +110,7 @@ impl Model {
         let Some(session) = &mut self.sessions[client] else { return };
         for &(filter, options) in asked {
             let existed = session.has(filter);
+            session.need_not_be_sent(|copy| copy.retained_for == Some(filter));
             session.subscriptions.retain(|s| s.filter != filter); // [MQTT-3.8.4-3]
             session.subscriptions.push(Subscription { filter, options, identifier });
             let wants = match options.retain_handling {
@@ -150,9 +130,12 @@ impl Model {
                         identifiers: identifier.into_iter().collect(),
                     };
                     let copy = Copy::new(message.clone(), form);
-                    session.copies.push(Copy { was_retained: true, ..copy });
+                    session.copies.push(Copy { retained_for: Some(filter), ..copy });
                 }
             }
+        }
+        for (filter, _) in asked.iter().filter(|(filter, _)| split(filter).0.is_some()) {
+            self.joined(client, filter);
         }
     }
 
@@ -167,21 +150,20 @@ impl Model {
         self.expect(client, Reply::UnsubAck(packet_id, 1));
         if let Some(session) = &mut self.sessions[client] {
             session.subscriptions.retain(|s| s.filter != filter);
+            session.need_not_be_sent(|copy| copy.retained_for == Some(filter));
         }
-    }
-
-    /// A member of shared subscriptions goes: what it may have been chosen for may be lost.
-    pub(super) fn excuse_groups(&mut self, client: usize, stays: bool) {
-        for group in &mut self.groups {
-            let is_lost = |(member, form): &(usize, Form)| {
-                *member == client && (!stays || form.qos == QoS::AtMostOnce)
-            };
-            group.is_optional |= group.members.iter().any(is_lost);
-        }
+        self.has_left(filter);
     }
 }
 
 impl Session {
+    /// Copies that are not sent if their turn has not come yet.
+    fn need_not_be_sent(&mut self, is_meant: impl Fn(&Copy) -> bool) {
+        for copy in self.copies.iter_mut().filter(|c| c.received_on.is_none() && is_meant(c)) {
+            copy.is_optional = true;
+        }
+    }
+
     /// The message is owed once for all matching subscriptions that are not shared: of the two
     /// ways that section 3.3.4 allows, this broker's is one copy.
     fn is_owed(&mut self, message: &Rc<Message>, retain: bool, is_own: bool) {
@@ -204,29 +186,10 @@ impl Session {
             }
         }
     }
-
-    /// Whether the message is too large for the connection, which it is behind from now on.
-    fn cannot_take(&mut self, message: &Message) -> bool {
-        self.link.as_mut().is_some_and(|link| {
-            link.is_behind = true;
-            message.payload.len() > link.packet_bytes_max
-        })
-    }
-
-    pub(super) fn has(&self, filter: &str) -> bool {
-        self.subscriptions.iter().any(|s| s.filter == filter)
-    }
-
-    fn shared_matching(&self, topic: &str) -> impl Iterator<Item = &Subscription> {
-        self.subscriptions.iter().filter(move |s| {
-            let (share_name, filter) = split(s.filter);
-            share_name.is_some() && matches(filter, topic)
-        })
-    }
 }
 
 /// How a message comes for these subscriptions of one client. [MQTT-3.3.4-2] [MQTT-3.3.4-4]
-fn form(of: &[&Subscription], qos: QoS, retain: bool) -> Form {
+pub(super) fn form(of: &[&Subscription], qos: QoS, retain: bool) -> Form {
     let mut identifiers: Vec<u32> = of.iter().filter_map(|s| s.identifier).collect();
     identifiers.sort_unstable();
     Form {

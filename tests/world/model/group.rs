@@ -1,0 +1,177 @@
+//! Shared subscriptions, section 4.8.2: one member of a group gets each message.
+//!
+//! Where the standard lets the server choose, this broker prefers members that are there, gives what
+//! it has not sent yet to others when a member loses its connection, and QoS 1 that was not
+//! acknowledged when the member's session ends.
+
+use std::rc::Rc;
+
+use hearthmq::mqtt::{ProtocolVersion::V5, QoS};
+
+use super::{
+    Arrived, Model, Session,
+    owed::{Copy, Form, GroupCopy, Message},
+    receive::is_same,
+    route::form,
+};
+use crate::vocabulary::split;
+
+impl Model {
+    pub(super) fn route_to_groups(&mut self, message: &Rc<Message>, retain: bool) {
+        let mut filters: Vec<&'static str> = Vec::new();
+        for session in self.sessions.iter().flatten() {
+            filters.extend(session.shared_matching(message.topic).map(|s| s.filter));
+        }
+        filters.sort_unstable();
+        filters.dedup();
+        for filter in filters {
+            self.owe_to_group(message, filter, retain);
+        }
+    }
+
+    /// A message is for one of the members of a group, if it has any.
+    fn owe_to_group(&mut self, message: &Rc<Message>, filter: &'static str, retain: bool) {
+        let (mut members, mut there) = (Vec::new(), Vec::new());
+        let mut is_optional = false;
+        for (at, session) in self.sessions.iter_mut().enumerate() {
+            let Some(session) = session else { continue };
+            let own = session.subscriptions.iter().filter(|s| s.filter == filter);
+            let own: Vec<_> = own.map(|s| (at, form(&[s], message.qos, retain))).collect();
+            if !own.is_empty() {
+                is_optional |= session.cannot_take(message);
+                there.extend(session.link.as_ref().map(|_| at));
+                members.extend(own);
+            }
+        }
+        // QoS 0 is not kept for those who are away.
+        let is_kept = members.iter().any(|(_, form)| form.qos > QoS::AtMostOnce);
+        is_optional |= there.is_empty() && !is_kept;
+        if !members.is_empty() {
+            let (message, expects) = (message.clone(), there);
+            self.groups.push(GroupCopy { message, filter, retain, members, expects, is_optional });
+        }
+    }
+
+    /// If the client has no claim to it but as a member of a group, it is its now.
+    pub(super) fn claim_from_group(&mut self, client: usize, arrived: &Arrived<'_>) {
+        let Some(session) = self.sessions[client].as_mut() else { return };
+        let is_known = session
+            .copies
+            .iter()
+            .any(|c| c.packet_id.is_some() && c.packet_id == arrived.packet_id);
+        let own = session.find(arrived).map(|at| session.copies[at].is_optional);
+        if is_known || own == Some(false) {
+            return;
+        }
+        let is_v5 = session.link.as_ref().is_some_and(|link| link.version == V5);
+        let started_at = session.link.as_ref().map_or(0, |link| link.started_at);
+        let claims = self.groups.iter().enumerate().filter_map(|(at, group)| {
+            let is_possible = group.message.routed_at <= started_at || !arrived.dup;
+            let (_, form) = group.members.iter().find(|(member, form)| {
+                let copy = Copy::new(group.message.clone(), form.clone());
+                *member == client && is_possible && is_same(&copy, arrived, is_v5)
+            })?;
+            Some((group.is_optional, at, form.clone()))
+        });
+        let claim = claims.min_by_key(|(is_optional, at, _)| (*is_optional, *at));
+        let Some((is_optional, at, form)) = claim.filter(|(o, ..)| !o || own.is_none()) else {
+            return;
+        };
+        let group = self.groups.remove(at);
+        session.copies.push(Copy {
+            // It may have been sent to this member on a line that broke.
+            may_be_lost: group.message.routed_at <= started_at,
+            is_optional,
+            share: Some((group.filter, group.retain)).filter(|(of, _)| !of.is_empty()),
+            ..Copy::new(group.message, form)
+        });
+    }
+
+    /// A client has subscribed to a shared filter, and may get what others leave.
+    pub(super) fn joined(&mut self, client: usize, filter: &str) {
+        let Some(session) = self.sessions[client].as_ref() else { return };
+        let Some(own) = session.subscriptions.iter().find(|s| s.filter == filter) else { return };
+        for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
+            group.members.push((client, form(&[own], group.message.qos, group.retain)));
+            let bytes_max = session.link.as_ref().map_or(usize::MAX, |link| link.packet_bytes_max);
+            group.is_optional |= group.message.payload.len() > bytes_max;
+        }
+    }
+
+    /// Somebody has left a group. If that was the last, the group has ended, and whoever subscribes
+    /// next begins another, which inherits nothing.
+    pub(super) fn has_left(&mut self, filter: &'static str) {
+        if self.sessions.iter().flatten().any(|session| session.has(filter)) {
+            return;
+        }
+        for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
+            group.filter = "";
+        }
+        for copy in self.sessions.iter_mut().flatten().flat_map(|session| &mut session.copies) {
+            copy.share = copy.share.filter(|(of, _)| *of != filter);
+        }
+    }
+
+    /// A member has lost its connection: QoS 0 that was for it may be lost, and what waited for it
+    /// goes to any other.
+    pub(super) fn is_away(&mut self, client: usize) {
+        for group in &mut self.groups {
+            let mut own = group.members.iter().filter(|(member, _)| *member == client);
+            if own.clone().next().is_some() {
+                group.expects.clear();
+            }
+            group.is_optional |= own.any(|(_, form)| form.qos == QoS::AtMostOnce);
+        }
+    }
+
+    /// A member's session has ended. QoS 2 that was begun is nobody else's. [MQTT-4.8.2-5]
+    pub(super) fn is_gone(&mut self, client: usize, session: Session) {
+        let is_there: Vec<bool> =
+            (0..self.sessions.len()).map(|m| self.link(m).is_some()).collect();
+        for group in &mut self.groups {
+            let is_own = |(member, _): &(usize, _)| *member == client;
+            if group.members.iter().any(is_own) {
+                let own = group.members.iter().filter(|member| is_own(member));
+                group.is_optional |= own.clone().any(|(_, form)| form.qos != QoS::AtLeastOnce);
+                group.expects.clear();
+                group.members.retain(|member| !is_own(member));
+                let mut rest = group.members.iter();
+                let keeps = |(m, form): &(usize, Form)| is_there[*m] || form.qos > QoS::AtMostOnce;
+                group.is_optional |= !rest.any(keeps);
+            }
+        }
+        self.groups.retain(|group| !group.members.is_empty());
+        for subscription in &session.subscriptions {
+            self.has_left(subscription.filter);
+        }
+        for copy in session.copies {
+            if let Some((filter, retain)) = copy.share.filter(|_| copy.qos == QoS::AtLeastOnce) {
+                let is_over = copy.message.expires_at.is_some_and(|at| at <= self.now);
+                if !is_over {
+                    self.owe_to_group(&copy.message, filter, retain);
+                }
+            }
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn has(&self, filter: &str) -> bool {
+        self.subscriptions.iter().any(|s| s.filter == filter)
+    }
+
+    fn shared_matching(&self, topic: &str) -> impl Iterator<Item = &super::Subscription> {
+        self.subscriptions.iter().filter(move |s| {
+            let (share_name, filter) = split(s.filter);
+            share_name.is_some() && crate::vocabulary::matches(filter, topic)
+        })
+    }
+
+    /// Whether the message is too large for the connection, which it is behind from now on.
+    fn cannot_take(&mut self, message: &Message) -> bool {
+        self.link.as_mut().is_some_and(|link| {
+            link.is_behind = true;
+            message.payload.len() > link.packet_bytes_max
+        })
+    }
+}
