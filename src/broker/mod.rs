@@ -47,6 +47,8 @@ use crate::{
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Questions that may be under way at once; one more is refused rather than queued.
 const QUESTIONS_MAX: usize = 16 * 1024;
+/// Walks along all clients that may be under way at once.
+const WALKS_MAX: usize = 4;
 
 /// A running broker. Clones are handles to the same one; it runs until [`Broker::shutdown`], or
 /// until the last handle is dropped.
@@ -67,6 +69,7 @@ struct Running {
     open: TaskTracker,
     is_ready: AtomicBool,
     questions: AtomicUsize,
+    walks: AtomicUsize,
 }
 
 impl Broker {
@@ -173,8 +176,10 @@ impl Broker {
     /// Reference, where their version has that. Their sessions last as after any other end that
     /// a client has not asked for, and their Wills are due. How many it were.
     ///
+    /// Dropping the future ends it; those that were sent away by then have gone, as after an error.
+    ///
     /// # Errors
-    /// If the broker cannot answer.
+    /// If the broker cannot answer, or is at four of these for clients that match a pattern.
     pub async fn redirect(&self, clients: Clients, to: Redirection) -> Result<usize, ControlError> {
         Control::redirect(self, Redirect { clients, to, only: None }).await
     }
@@ -304,11 +309,10 @@ impl Broker {
         &self,
         question: impl Future<Output = Result<T, MailboxError>>,
     ) -> Result<T, ControlError> {
-        let questions = &self.running.questions;
-        if !self.is_ready() || questions.load(Ordering::Relaxed) >= QUESTIONS_MAX {
+        if !self.is_ready() {
             return Err(ControlError::Unavailable);
         }
-        let _asking = Asking::new(questions);
+        let _asking = Asking::new(&self.running.questions, QUESTIONS_MAX)?;
         question.await.map_err(|error| match error {
             MailboxError::Closed => ControlError::Unavailable,
             MailboxError::Timeout => ControlError::Timeout,
@@ -320,9 +324,10 @@ impl Broker {
 struct Asking<'a>(&'a AtomicUsize);
 
 impl<'a> Asking<'a> {
-    fn new(questions: &'a AtomicUsize) -> Self {
-        questions.fetch_add(1, Ordering::Relaxed);
-        Self(questions)
+    fn new(questions: &'a AtomicUsize, max: usize) -> Result<Self, ControlError> {
+        let before = questions.fetch_add(1, Ordering::Relaxed);
+        let asking = Self(questions);
+        if before < max { Ok(asking) } else { Err(ControlError::Unavailable) }
     }
 }
 
@@ -347,10 +352,14 @@ impl Control for Broker {
     }
 
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
-        let core = &self.running.core;
-        let homes: Vec<_> = match &request.clients {
-            Clients::One(client_id) => vec![self.registry(client_id)],
-            Clients::Matching(_) => core.shards().iter().map(|s| s.registry.clone()).collect(),
+        let running = &self.running;
+        let (homes, _walking) = match &request.clients {
+            Clients::One(client_id) => (vec![self.registry(client_id)], None),
+            Clients::Matching(_) => {
+                let walking = Asking::new(&running.walks, WALKS_MAX)?;
+                let shards = running.core.shards().iter();
+                (shards.map(|shard| shard.registry.clone()).collect(), Some(walking))
+            }
         };
         let asked = homes.into_iter().map(|registry| {
             let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);

@@ -45,6 +45,9 @@ pub enum ApiError {
          optionally permanent and, for all clients, refuse_connects."
     )]
     InvalidBody,
+    /// The pattern for clients is too long or has too many asterisks.
+    #[error("The pattern clients must have at most 16 asterisks and 65535 other bytes.")]
+    InvalidPattern,
     /// The server reference is none that clients can be told.
     #[error("The server_reference must have 1 to 1024 bytes and no control characters.")]
     InvalidServerReference,
@@ -130,6 +133,7 @@ impl ApiError {
             Self::DuplicateParameter(_) => "duplicate_parameter",
             Self::InvalidInterval { .. } => "invalid_interval",
             Self::InvalidBody => "invalid_body",
+            Self::InvalidPattern => "invalid_pattern",
             Self::InvalidServerReference => "invalid_server_reference",
             Self::InvalidClientId(_) => "invalid_client_id",
             Self::Unauthenticated => "unauthenticated",
@@ -165,6 +169,7 @@ impl ResponseError for ApiError {
             | Self::DuplicateParameter(_)
             | Self::InvalidInterval { .. }
             | Self::InvalidBody
+            | Self::InvalidPattern
             | Self::InvalidServerReference
             | Self::InvalidClientId(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -198,6 +203,7 @@ impl ResponseError for ApiError {
             | Self::DuplicateParameter(_)
             | Self::InvalidInterval { .. }
             | Self::InvalidBody
+            | Self::InvalidPattern
             | Self::InvalidServerReference
             | Self::InvalidClientId(_)
             | Self::Forbidden
