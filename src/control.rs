@@ -169,7 +169,8 @@ impl Redirection {
 #[error("a server reference has 1 to 1024 bytes of UTF-8 and no control characters")]
 pub struct ServerReferenceError;
 
-/// Why the broker did not do what it was asked for. Nothing has been changed.
+/// Why the broker did not do what it was asked for. Nothing has been changed, but that of many
+/// clients who were to be sent away some may have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// No client of this identifier is connected.
@@ -200,8 +201,14 @@ pub trait Control: Send + Sync + 'static {
     /// is not connected.
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError>;
 
-    /// Sends clients to another server; how many.
+    /// Sends clients to another server; how many. Ends when the future is dropped; those that
+    /// were sent away by then, or before an error, have gone.
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError>;
+
+    /// Refuses clients from now on, as [`Control::drain`], and sends away those that are there,
+    /// as [`Control::redirect`]. If that fails, or the future is dropped, clients are taken or
+    /// refused as before, unless somebody else has decided about that meanwhile.
+    async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError>;
 
     /// Refuses clients from now on and names them another server; with `None`, takes them again.
     /// Those that are connected stay.

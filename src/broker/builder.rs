@@ -248,6 +248,7 @@ impl Builder {
                 is_ready: AtomicBool::new(true),
                 questions: AtomicUsize::new(0),
                 walks: AtomicUsize::new(0),
+                evacuations: AtomicUsize::new(0),
             }),
         };
         for (bound, listener) in bound.iter().zip(&self.listeners) {

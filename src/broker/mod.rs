@@ -4,6 +4,7 @@
 //! It makes no runtime and no logger, and never ends the process.
 
 mod builder;
+mod draining;
 mod websocket;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::builder::{Builder, StartError};
+use self::draining::Draining;
 use crate::{
     actors::{
         AnyStream, ClientSession, Core, InProcess, Kick, Kicked, PublishMessage, QueryClient,
@@ -70,6 +72,7 @@ struct Running {
     is_ready: AtomicBool,
     questions: AtomicUsize,
     walks: AtomicUsize,
+    evacuations: AtomicUsize,
 }
 
 impl Broker {
@@ -318,6 +321,27 @@ impl Broker {
             MailboxError::Timeout => ControlError::Timeout,
         })
     }
+
+    /// A place among the walks that are under way, if one is needed.
+    fn walking(&self, request: &Redirect) -> Result<Option<Asking<'_>>, ControlError> {
+        match request.clients {
+            Clients::One(_) => Ok(None),
+            Clients::Matching(_) => Asking::new(&self.running.walks, WALKS_MAX).map(Some),
+        }
+    }
+
+    async fn send_away(&self, request: Redirect) -> Result<usize, ControlError> {
+        let shards = self.running.core.shards();
+        let homes: Vec<_> = match &request.clients {
+            Clients::One(client_id) => vec![self.registry(client_id)],
+            Clients::Matching(_) => shards.iter().map(|shard| shard.registry.clone()).collect(),
+        };
+        let asked = homes.into_iter().map(|registry| {
+            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
+            self.ask(redirected)
+        });
+        Ok(try_join_all(asked).await?.into_iter().sum())
+    }
 }
 
 /// A question that is under way; also when whoever asked has gone.
@@ -352,20 +376,16 @@ impl Control for Broker {
     }
 
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
-        let running = &self.running;
-        let (homes, _walking) = match &request.clients {
-            Clients::One(client_id) => (vec![self.registry(client_id)], None),
-            Clients::Matching(_) => {
-                let walking = Asking::new(&running.walks, WALKS_MAX)?;
-                let shards = running.core.shards().iter();
-                (shards.map(|shard| shard.registry.clone()).collect(), Some(walking))
-            }
-        };
-        let asked = homes.into_iter().map(|registry| {
-            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
-            self.ask(redirected)
-        });
-        Ok(try_join_all(asked).await?.into_iter().sum())
+        let _walking = self.walking(&request)?;
+        self.send_away(request).await
+    }
+
+    async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError> {
+        let _walking = self.walking(&request)?; // first, as nobody is to be refused in vain
+        let draining = Draining::begin(&self.running, &request.to)?;
+        let redirected = self.send_away(request).await?;
+        draining.stay();
+        Ok(redirected)
     }
 
     fn drain(&self, to: Option<Redirection>) {

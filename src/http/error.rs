@@ -22,7 +22,8 @@ const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
 /// When to try again what the broker could not take just now, in seconds.
 const RETRY_UNAVAILABLE_SECS: u32 = 1;
 
-/// Why a call failed. Whatever it is, the call has changed nothing.
+/// Why a call failed. Whatever it is, the call has changed nothing; but of many clients who were to
+/// be sent away some may have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// A parameter is missing or empty.

@@ -69,10 +69,12 @@ pub(super) async fn redirect(
         let (wanted, refuses_connects) = parse(&body)?;
         let wanted = permit(&api, &request, &identity, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
-        if refuses_connects {
-            api.0.control.drain(Some(wanted.to.clone()));
-        }
-        let redirected = in_time(&api, api.0.control.redirect(wanted)).await?;
+        let control = &api.0.control;
+        let redirected = if refuses_connects {
+            in_time(&api, control.evacuate(wanted)).await?
+        } else {
+            in_time(&api, control.redirect(wanted)).await?
+        };
         if is_one && redirected == 0 {
             return Err(ControlError::NotOnline.into());
         }

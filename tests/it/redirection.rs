@@ -3,7 +3,7 @@
 use futures_util::FutureExt as _;
 use hearthmq::{
     Broker,
-    control::{ClientPattern, Clients, ControlError, Redirection},
+    control::{ClientPattern, Clients, Control as _, ControlError, Redirect, Redirection},
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
     mqtt::{Packet, ReasonCode},
@@ -184,4 +184,67 @@ async fn few_walks_are_made_at_once() {
     assert_eq!(redirected(&broker, Clients::One("c".into()), moved()).await, 1);
     drop(walks);
     assert_eq!(redirected(&broker, all(), moved()).await, 0);
+}
+
+fn everybody(to: Redirection) -> Redirect {
+    Redirect { clients: all(), to, only: None }
+}
+
+async fn expect_refused(broker: &Broker, reason: ReasonCode, reference: &str) {
+    let mut client = Client::new(broker, V5);
+    client.send(Packet::Connect(Box::new(connect("late")))).await;
+    let mut expected = connack(reason);
+    expected.properties.server_reference = Some(reference);
+    client.expect(Packet::ConnAck(Box::new(expected))).await;
+    client.expect_closed().await;
+}
+
+#[actix_rt::test]
+async fn an_evacuated_broker_is_empty_and_stays_so() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    assert_eq!(broker.evacuate(everybody(moved())).await, Ok(1));
+    expect_redirection(&mut client, ReasonCode::ServerMoved, Some("b.example")).await;
+    expect_refused(&broker, ReasonCode::ServerMoved, "b.example").await;
+}
+
+#[actix_rt::test]
+async fn an_evacuation_that_does_not_succeed_leaves_the_broker_as_open_as_it_was() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    let mut evacuation = broker.evacuate(everybody(moved()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    expect_nobody_else_evacuates(&broker).await;
+    drop(evacuation);
+    client.ping().await;
+    Client::connected(&broker, connect("late")).await.ping().await;
+
+    let tell = elsewhere();
+    broker.drain(Some(tell.clone()));
+    let mut evacuation = broker.evacuate(everybody(moved()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    drop(evacuation);
+    expect_refused(&broker, ReasonCode::UseAnotherServer, tell.server_reference()).await;
+}
+
+/// What was before one would else be the attempt of the other.
+async fn expect_nobody_else_evacuates(broker: &Broker) {
+    let second = broker.evacuate(everybody(elsewhere())).await;
+    assert_eq!(second, Err(ControlError::Unavailable));
+}
+
+#[actix_rt::test]
+async fn what_was_decided_during_an_evacuation_holds_after_its_failure() {
+    let broker = world().await;
+    broker.drain(Some(elsewhere()));
+    let mut evacuation = broker.evacuate(everybody(elsewhere()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    broker.drain(Some(moved()));
+    drop(evacuation);
+    expect_refused(&broker, ReasonCode::ServerMoved, "b.example").await;
+    let mut evacuation = broker.evacuate(everybody(elsewhere()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    broker.drain(None);
+    drop(evacuation);
+    Client::connected(&broker, connect("c")).await.ping().await;
 }
