@@ -50,27 +50,53 @@ pub enum Clients {
 
 /// A pattern for client identifiers: `*` stands for any text, everything else for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientPattern(Box<str>);
+pub struct ClientPattern {
+    /// Without two asterisks in a row.
+    text: Box<str>,
+    /// The bytes that stand for themselves.
+    literal_bytes: usize,
+}
+
+/// The longest client identifier that there can be. [MQTT-1.5.4]
+const CLIENT_ID_BYTES_MAX: usize = 65_535;
+/// A pattern is held against every client on the thread that serves them.
+const ASTERISKS_MAX: usize = 16;
 
 impl ClientPattern {
-    /// Any text is a pattern; `*` alone matches everybody.
-    #[must_use]
-    pub fn new(pattern: &str) -> Self {
-        Self(pattern.into())
+    /// `*` alone matches everybody; several in a row are one.
+    ///
+    /// # Errors
+    /// If it has more than 16 asterisks, or more other bytes than a client identifier can have.
+    pub fn new(pattern: &str) -> Result<Self, ClientPatternError> {
+        let mut text = String::new();
+        for character in pattern.chars() {
+            if character != '*' || !text.ends_with('*') {
+                text.push(character);
+            }
+        }
+        let asterisks = text.matches('*').count();
+        let literal_bytes = text.len() - asterisks;
+        if asterisks > ASTERISKS_MAX || literal_bytes > CLIENT_ID_BYTES_MAX {
+            return Err(ClientPatternError);
+        }
+        Ok(Self { text: text.into(), literal_bytes })
     }
 
     /// Whether it matches everybody.
     #[must_use]
     pub fn is_everybody(&self) -> bool {
-        !self.0.is_empty() && self.0.bytes().all(|byte| byte == b'*')
+        *self.text == *"*"
     }
 
-    /// Whether it matches all of `client_id`. What is between two asterisks is looked for once:
-    /// the first place is as good as any other.
+    /// Whether it matches all of `client_id`; takes time in proportion to that. What is between
+    /// two asterisks is looked for once: the first place is as good as any other.
     #[must_use]
     pub fn matches(&self, client_id: &str) -> bool {
-        let Some((first, rest)) = self.0.split_once('*') else {
-            return *self.0 == *client_id;
+        if self.literal_bytes > client_id.len() {
+            return false;
+        }
+        let Some((first, rest)) = self.text.split_once('*') else {
+            return *self.text == *client_id;
         };
         let (between, last) = rest.rsplit_once('*').unwrap_or(("", rest));
         let inner = client_id.strip_prefix(first).and_then(|inner| inner.strip_suffix(last));
@@ -84,6 +110,11 @@ impl ClientPattern {
         })
     }
 }
+
+/// A text that is no pattern for client identifiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a pattern has at most 16 asterisks and 65535 other bytes")]
+pub struct ClientPatternError;
 
 /// Decides about a client identifier.
 #[derive(Clone)]
@@ -138,7 +169,8 @@ impl Redirection {
 #[error("a server reference has 1 to 1024 bytes of UTF-8 and no control characters")]
 pub struct ServerReferenceError;
 
-/// Why the broker did not do what it was asked for. Nothing has been changed.
+/// Why the broker did not do what it was asked for. Nothing has been changed, but that of many
+/// clients who were to be sent away some may have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// No client of this identifier is connected.
@@ -169,8 +201,14 @@ pub trait Control: Send + Sync + 'static {
     /// is not connected.
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError>;
 
-    /// Sends clients to another server; how many.
+    /// Sends clients to another server; how many. Ends when the future is dropped; those that
+    /// were sent away by then, or before an error, have gone.
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError>;
+
+    /// Refuses clients from now on, as [`Control::drain`], and sends away those that are there,
+    /// as [`Control::redirect`]. If that fails, or the future is dropped, clients are taken or
+    /// refused as before, unless somebody else has decided about that meanwhile.
+    async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError>;
 
     /// Refuses clients from now on and names them another server; with `None`, takes them again.
     /// Those that are connected stay.
@@ -188,7 +226,8 @@ mod tests {
 
     #[test]
     fn asterisks_stand_for_any_text() {
-        let matches = |pattern: &str, text: &str| ClientPattern::new(pattern).matches(text);
+        let matches =
+            |pattern: &str, text: &str| ClientPattern::new(pattern).unwrap().matches(text);
         for (pattern, text) in [
             ("*", ""),
             ("*", "a"),
@@ -215,6 +254,25 @@ mod tests {
             ("a*b*b", "ab"),
         ] {
             assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn asterisks_in_a_row_are_one() {
+        assert_eq!(ClientPattern::new("a***b**"), ClientPattern::new("a*b*"));
+        assert!(ClientPattern::new(&"*".repeat(100_000)).unwrap().is_everybody());
+        assert!(!ClientPattern::new("").unwrap().is_everybody());
+    }
+
+    #[test]
+    fn a_pattern_that_no_client_needs_is_refused() {
+        let longest = "x".repeat(65_535);
+        assert!(ClientPattern::new(&longest).unwrap().matches(&longest));
+        let with_asterisks =
+            format!("{longest}{}", "*a".repeat(16)).replacen(&"x".repeat(16), "", 1);
+        assert!(ClientPattern::new(&with_asterisks).is_ok());
+        for pattern in [format!("{longest}x"), format!("*x{longest}"), "*a".repeat(17)] {
+            assert_eq!(ClientPattern::new(&pattern), Err(ClientPatternError));
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use actix::{
     Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
-    dev::SendError,
+    dev::{MessageResponse, OneshotSender, SendError},
 };
 use tokio::sync::oneshot;
 
@@ -170,25 +170,40 @@ impl Handler<Kick> for Registry {
 }
 
 impl Handler<Redirect> for Registry {
-    type Result = ResponseFuture<usize>;
+    type Result = Walk;
 
     fn handle(&mut self, message: Redirect, _: &mut Self::Context) -> Self::Result {
-        let (shard, core) = (self.shard.clone(), self.core.clone());
-        Box::pin(async move {
+        Walk { shard: self.shard.clone(), core: self.core.clone(), request: message }
+    }
+}
+
+/// Goes along the clients of a shard and sends away those that are meant, a few at a time. Ends
+/// early when whoever asked no longer waits for the answer.
+pub struct Walk {
+    shard: Rc<RefCell<Shard>>,
+    core: Arc<Core>,
+    request: Redirect,
+}
+
+impl MessageResponse<Registry, Redirect> for Walk {
+    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<usize>>) {
+        actix_rt::spawn(async move {
             let mut redirected = 0;
             let mut next = Some(0);
-            while let Some(from) = next {
+            while let Some(from) = next
+                && !reply.as_ref().is_some_and(OneshotSender::is_closed)
+            {
                 let (count, then) = {
-                    let mut shard = shard.borrow_mut();
-                    let outcome = shard.redirect(&message, from, core.clock.now());
+                    let mut shard = self.shard.borrow_mut();
+                    let outcome = shard.redirect(&self.request, from, self.core.clock.now());
                     shard.flush_outboxes();
                     outcome
                 };
                 (redirected, next) = (redirected + count, then);
                 tokio::task::yield_now().await;
             }
-            redirected
-        })
+            reply.map(|reply| reply.send(redirected))
+        });
     }
 }
 

@@ -261,6 +261,8 @@ impl Builder {
                 open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
                 questions: AtomicUsize::new(0),
+                walks: AtomicUsize::new(0),
+                evacuations: AtomicUsize::new(0),
             }),
         };
         for (bound, listener) in bound.iter().zip(&self.listeners) {

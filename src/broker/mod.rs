@@ -4,6 +4,7 @@
 //! It makes no runtime and no logger, and never ends the process.
 
 mod builder;
+mod draining;
 mod websocket;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::builder::{Builder, StartError};
+use self::draining::Draining;
 use crate::{
     actors::{
         AnyStream, ClientSession, Core, InProcess, Kick, Kicked, PublishMessage, QueryClient,
@@ -47,6 +49,8 @@ use crate::{
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Questions that may be under way at once; one more is refused rather than queued.
 const QUESTIONS_MAX: usize = 16 * 1024;
+/// Walks along all clients that may be under way at once.
+const WALKS_MAX: usize = 4;
 
 /// A running broker. Clones are handles to the same one; it runs until [`Broker::shutdown`], or
 /// until the last handle is dropped.
@@ -67,6 +71,8 @@ struct Running {
     open: TaskTracker,
     is_ready: AtomicBool,
     questions: AtomicUsize,
+    walks: AtomicUsize,
+    evacuations: AtomicUsize,
 }
 
 impl Broker {
@@ -173,8 +179,10 @@ impl Broker {
     /// Reference, where their version has that. Their sessions last as after any other end that
     /// a client has not asked for, and their Wills are due. How many it were.
     ///
+    /// Dropping the future ends it; those that were sent away by then have gone, as after an error.
+    ///
     /// # Errors
-    /// If the broker cannot answer.
+    /// If the broker cannot answer, or is at four of these for clients that match a pattern.
     pub async fn redirect(&self, clients: Clients, to: Redirection) -> Result<usize, ControlError> {
         Control::redirect(self, Redirect { clients, to, only: None }).await
     }
@@ -304,15 +312,35 @@ impl Broker {
         &self,
         question: impl Future<Output = Result<T, MailboxError>>,
     ) -> Result<T, ControlError> {
-        let questions = &self.running.questions;
-        if !self.is_ready() || questions.load(Ordering::Relaxed) >= QUESTIONS_MAX {
+        if !self.is_ready() {
             return Err(ControlError::Unavailable);
         }
-        let _asking = Asking::new(questions);
+        let _asking = Asking::new(&self.running.questions, QUESTIONS_MAX)?;
         question.await.map_err(|error| match error {
             MailboxError::Closed => ControlError::Unavailable,
             MailboxError::Timeout => ControlError::Timeout,
         })
+    }
+
+    /// A place among the walks that are under way, if one is needed.
+    fn walking(&self, request: &Redirect) -> Result<Option<Asking<'_>>, ControlError> {
+        match request.clients {
+            Clients::One(_) => Ok(None),
+            Clients::Matching(_) => Asking::new(&self.running.walks, WALKS_MAX).map(Some),
+        }
+    }
+
+    async fn send_away(&self, request: Redirect) -> Result<usize, ControlError> {
+        let shards = self.running.core.shards();
+        let homes: Vec<_> = match &request.clients {
+            Clients::One(client_id) => vec![self.registry(client_id)],
+            Clients::Matching(_) => shards.iter().map(|shard| shard.registry.clone()).collect(),
+        };
+        let asked = homes.into_iter().map(|registry| {
+            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
+            self.ask(redirected)
+        });
+        Ok(try_join_all(asked).await?.into_iter().sum())
     }
 }
 
@@ -320,9 +348,10 @@ impl Broker {
 struct Asking<'a>(&'a AtomicUsize);
 
 impl<'a> Asking<'a> {
-    fn new(questions: &'a AtomicUsize) -> Self {
-        questions.fetch_add(1, Ordering::Relaxed);
-        Self(questions)
+    fn new(questions: &'a AtomicUsize, max: usize) -> Result<Self, ControlError> {
+        let before = questions.fetch_add(1, Ordering::Relaxed);
+        let asking = Self(questions);
+        if before < max { Ok(asking) } else { Err(ControlError::Unavailable) }
     }
 }
 
@@ -347,16 +376,16 @@ impl Control for Broker {
     }
 
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
-        let core = &self.running.core;
-        let homes: Vec<_> = match &request.clients {
-            Clients::One(client_id) => vec![self.registry(client_id)],
-            Clients::Matching(_) => core.shards().iter().map(|s| s.registry.clone()).collect(),
-        };
-        let asked = homes.into_iter().map(|registry| {
-            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
-            self.ask(redirected)
-        });
-        Ok(try_join_all(asked).await?.into_iter().sum())
+        let _walking = self.walking(&request)?;
+        self.send_away(request).await
+    }
+
+    async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError> {
+        let _walking = self.walking(&request)?; // first, as nobody is to be refused in vain
+        let draining = Draining::begin(&self.running, &request.to)?;
+        let redirected = self.send_away(request).await?;
+        draining.stay();
+        Ok(redirected)
     }
 
     fn drain(&self, to: Option<Redirection>) {

@@ -22,7 +22,8 @@ const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
 /// When to try again what the broker could not take just now, in seconds.
 const RETRY_UNAVAILABLE_SECS: u32 = 1;
 
-/// Why a call failed. Whatever it is, the call has changed nothing.
+/// Why a call failed. Whatever it is, the call has changed nothing; but of many clients who were to
+/// be sent away some may have gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// A parameter is missing or empty.
@@ -45,6 +46,9 @@ pub enum ApiError {
          optionally permanent and, for all clients, refuse_connects."
     )]
     InvalidBody,
+    /// The pattern for clients is too long or has too many asterisks.
+    #[error("The pattern clients must have at most 16 asterisks and 65535 other bytes.")]
+    InvalidPattern,
     /// The server reference is none that clients can be told.
     #[error("The server_reference must have 1 to 1024 bytes and no control characters.")]
     InvalidServerReference,
@@ -130,6 +134,7 @@ impl ApiError {
             Self::DuplicateParameter(_) => "duplicate_parameter",
             Self::InvalidInterval { .. } => "invalid_interval",
             Self::InvalidBody => "invalid_body",
+            Self::InvalidPattern => "invalid_pattern",
             Self::InvalidServerReference => "invalid_server_reference",
             Self::InvalidClientId(_) => "invalid_client_id",
             Self::Unauthenticated => "unauthenticated",
@@ -165,6 +170,7 @@ impl ResponseError for ApiError {
             | Self::DuplicateParameter(_)
             | Self::InvalidInterval { .. }
             | Self::InvalidBody
+            | Self::InvalidPattern
             | Self::InvalidServerReference
             | Self::InvalidClientId(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -198,6 +204,7 @@ impl ResponseError for ApiError {
             | Self::DuplicateParameter(_)
             | Self::InvalidInterval { .. }
             | Self::InvalidBody
+            | Self::InvalidPattern
             | Self::InvalidServerReference
             | Self::InvalidClientId(_)
             | Self::Forbidden

@@ -28,8 +28,9 @@ use crate::{
 /// with a wildcard does not match it, so that it has to be named to be allowed.
 const DRAIN_TOPIC: &str = "$control/redirect";
 
-/// Of a body: room for a client identifier, a reference, and all their escapes.
-const BODY_BYTES_MAX: usize = 512 * 1024;
+/// Of a body: the longest client identifier and the longest reference, each byte written as the six
+/// of `\u001f`, and what is around them.
+const BODY_BYTES_MAX: usize = 6 * (65_535 + 1_024) + 512;
 
 /// What a call says.
 #[derive(Debug, Deserialize)]
@@ -68,10 +69,12 @@ pub(super) async fn redirect(
         let (wanted, refuses_connects) = parse(&body)?;
         let wanted = permit(&api, &request, &identity, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
-        if refuses_connects {
-            api.0.control.drain(Some(wanted.to.clone()));
-        }
-        let redirected = in_time(&api, api.0.control.redirect(wanted)).await?;
+        let control = &api.0.control;
+        let redirected = if refuses_connects {
+            in_time(&api, control.evacuate(wanted)).await?
+        } else {
+            in_time(&api, control.redirect(wanted)).await?
+        };
         if is_one && redirected == 0 {
             return Err(ControlError::NotOnline.into());
         }
@@ -96,7 +99,10 @@ fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
     let body: Body = serde_json::from_slice(body).map_err(|_| ApiError::InvalidBody)?;
     let clients = match (body.client_id, body.clients) {
         (Some(client_id), None) if !client_id.is_empty() => Clients::One(client_id),
-        (None, Some(pattern)) => Clients::Matching(ClientPattern::new(&pattern)),
+        (None, Some(pattern)) => {
+            let pattern = ClientPattern::new(&pattern).map_err(|_| ApiError::InvalidPattern)?;
+            Clients::Matching(pattern)
+        }
         _ => return Err(ApiError::InvalidBody),
     };
     let to = Redirection::new(&body.server_reference, body.permanent);
@@ -160,7 +166,7 @@ mod tests {
         let one = Clients::One("car-*".into());
         let body = r#"{"client_id":"car-*","server_reference":"b:1883"}"#;
         assert_eq!(parsed(body), Ok((one, false, false)));
-        let all = Clients::Matching(ClientPattern::new("*"));
+        let all = Clients::Matching(ClientPattern::new("*").unwrap());
         let body = r#"{"clients":"*","server_reference":"b","permanent":true,
             "refuse_connects":true}"#;
         assert_eq!(parsed(body), Ok((all, true, true)));
@@ -186,6 +192,8 @@ mod tests {
         ] {
             assert_eq!(parsed(body), Err("invalid_body"), "{body}");
         }
+        let body = format!(r#"{{"clients":"{}","server_reference":"b"}}"#, "*a".repeat(17));
+        assert_eq!(parsed(&body), Err("invalid_pattern"));
         for reference in ["", "a\\u0000b", "a\\nb", &"x".repeat(1025)] {
             let body = format!(r#"{{"clients":"*","server_reference":"{reference}"}}"#);
             assert_eq!(parsed(&body), Err("invalid_server_reference"), "{body}");

@@ -1,8 +1,9 @@
 //! Clients are sent to another server, section 4.11.
 
+use futures_util::FutureExt as _;
 use hearthmq::{
     Broker,
-    control::{ClientPattern, Clients, Redirection},
+    control::{ClientPattern, Clients, Control as _, ControlError, Redirect, Redirection},
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
     mqtt::{Packet, ReasonCode},
@@ -19,7 +20,7 @@ fn moved() -> Redirection {
 }
 
 fn all() -> Clients {
-    Clients::Matching(ClientPattern::new("*"))
+    Clients::Matching(ClientPattern::new("*").unwrap())
 }
 
 /// Expects DISCONNECT with this reason and reference, and the end.
@@ -78,7 +79,7 @@ async fn those_that_match_a_pattern_are_sent_away_and_the_others_stay() {
             if number % 2 == 0 { format!("car-{number}") } else { format!("c-{number}") };
         clients.push(Client::connected(&broker, connect(&client_id)).await);
     }
-    let cars = Clients::Matching(ClientPattern::new("car-*"));
+    let cars = Clients::Matching(ClientPattern::new("car-*").unwrap());
     assert_eq!(redirected(&broker, cars, moved()).await, 300);
     for (number, client) in clients.iter_mut().enumerate() {
         if number % 2 == 0 {
@@ -149,4 +150,101 @@ async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_ther
     broker.drain(None);
     Client::connected(&broker, connect("c")).await.ping().await;
     here.ping().await;
+}
+
+/// Nobody learns any more how many it were, and the shard has other things to do.
+#[actix_rt::test]
+async fn a_walk_ends_when_whoever_asked_has_gone() {
+    let broker = world().await;
+    let mut clients = Vec::new();
+    for number in 0..1_000 {
+        clients.push(Client::connected(&broker, connect(&format!("c-{number}"))).await);
+    }
+    let mut asked = Box::pin(broker.redirect(all(), moved()));
+    let connections = || broker.metrics().shard(0).connections.value();
+    while connections() == 1_000 {
+        assert_eq!((&mut asked).now_or_never(), None);
+        tokio::task::yield_now().await;
+    }
+    drop(asked);
+    clients.last_mut().unwrap().expect_nothing_for(secs(1)).await;
+    assert!((1..1_000).contains(&connections()));
+}
+
+#[actix_rt::test]
+async fn few_walks_are_made_at_once() {
+    let broker = world().await;
+    let _client = Client::connected(&broker, connect("c")).await;
+    let others = || Clients::Matching(ClientPattern::new("other-*").unwrap());
+    let mut walks: Vec<_> = (0..4).map(|_| Box::pin(broker.redirect(others(), moved()))).collect();
+    for walk in &mut walks {
+        assert_eq!(walk.now_or_never(), None);
+    }
+    assert_eq!(broker.redirect(all(), moved()).await, Err(ControlError::Unavailable));
+    assert_eq!(redirected(&broker, Clients::One("c".into()), moved()).await, 1);
+    drop(walks);
+    assert_eq!(redirected(&broker, all(), moved()).await, 0);
+}
+
+fn everybody(to: Redirection) -> Redirect {
+    Redirect { clients: all(), to, only: None }
+}
+
+async fn expect_refused(broker: &Broker, reason: ReasonCode, reference: &str) {
+    let mut client = Client::new(broker, V5);
+    client.send(Packet::Connect(Box::new(connect("late")))).await;
+    let mut expected = connack(reason);
+    expected.properties.server_reference = Some(reference);
+    client.expect(Packet::ConnAck(Box::new(expected))).await;
+    client.expect_closed().await;
+}
+
+#[actix_rt::test]
+async fn an_evacuated_broker_is_empty_and_stays_so() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    assert_eq!(broker.evacuate(everybody(moved())).await, Ok(1));
+    expect_redirection(&mut client, ReasonCode::ServerMoved, Some("b.example")).await;
+    expect_refused(&broker, ReasonCode::ServerMoved, "b.example").await;
+}
+
+#[actix_rt::test]
+async fn an_evacuation_that_does_not_succeed_leaves_the_broker_as_open_as_it_was() {
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    let mut evacuation = broker.evacuate(everybody(moved()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    expect_nobody_else_evacuates(&broker).await;
+    drop(evacuation);
+    client.ping().await;
+    Client::connected(&broker, connect("late")).await.ping().await;
+
+    let tell = elsewhere();
+    broker.drain(Some(tell.clone()));
+    let mut evacuation = broker.evacuate(everybody(moved()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    drop(evacuation);
+    expect_refused(&broker, ReasonCode::UseAnotherServer, tell.server_reference()).await;
+}
+
+/// What was before one would else be the attempt of the other.
+async fn expect_nobody_else_evacuates(broker: &Broker) {
+    let second = broker.evacuate(everybody(elsewhere())).await;
+    assert_eq!(second, Err(ControlError::Unavailable));
+}
+
+#[actix_rt::test]
+async fn what_was_decided_during_an_evacuation_holds_after_its_failure() {
+    let broker = world().await;
+    broker.drain(Some(elsewhere()));
+    let mut evacuation = broker.evacuate(everybody(elsewhere()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    broker.drain(Some(moved()));
+    drop(evacuation);
+    expect_refused(&broker, ReasonCode::ServerMoved, "b.example").await;
+    let mut evacuation = broker.evacuate(everybody(elsewhere()));
+    assert_eq!((&mut evacuation).now_or_never(), None);
+    broker.drain(None);
+    drop(evacuation);
+    Client::connected(&broker, connect("c")).await.ping().await;
 }

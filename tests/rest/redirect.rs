@@ -43,6 +43,8 @@ fn what_cannot_be_done_has_its_status() {
         assert_eq!(post(&rest, &body).failure(), failed(status, code));
     }
     assert_eq!(post(&rest, "{}").failure(), failed(400, "invalid_body"));
+    let body = format!(r#"{{"clients":"{}","server_reference":"b"}}"#, "*a".repeat(17));
+    assert_eq!(post(&rest, &body).failure(), failed(400, "invalid_pattern"));
     let answer = post(&rest, r#"{"clients":"*","server_reference":""}"#);
     assert_eq!(answer.failure(), failed(400, "invalid_server_reference"));
     let answer = rest.post_json("ops:wrong", "POST /api/v1/redirect", "{}");

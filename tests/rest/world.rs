@@ -80,6 +80,11 @@ impl Control for Fleet {
         Ok(redirected)
     }
 
+    async fn evacuate(&self, redirect: Redirect) -> Result<usize, ControlError> {
+        self.drain(Some(redirect.to.clone()));
+        self.redirect(redirect).await
+    }
+
     fn drain(&self, to: Option<Redirection>) {
         let to = to.as_ref().map_or("nowhere", |to| to.server_reference());
         self.asked.lock().unwrap().push(format!("drain to {to}"));

@@ -10,6 +10,8 @@ use crate::{
 
 /// Slots that are looked at before others on the thread have their turn.
 const SLOTS_AT_A_TIME: usize = 256;
+/// Bytes of client identifiers that are looked at before that; the last may pass it.
+const CLIENT_ID_BYTES_AT_A_TIME: usize = 64 * 1024;
 
 impl Shard {
     /// Sends away those among some of the slots, from `from` on, that are meant; how many, and
@@ -20,20 +22,20 @@ impl Shard {
         from: usize,
         now: Timestamp,
     ) -> (usize, Option<usize>) {
-        let (slots, next) = match &request.clients {
-            Clients::One(client_id) => {
-                (self.clients.get(&**client_id).copied().into_iter().collect(), None)
-            }
-            Clients::Matching(_) => {
-                let to = from + SLOTS_AT_A_TIME;
-                let slots = (from..to).map(|slot| slot as u32).collect::<Vec<_>>();
-                (slots, (to < self.slots.capacity()).then_some(to))
-            }
-        };
-        let redirected = slots.into_iter().filter(|slot| {
-            self.is_meant(*slot, request) && self.redirect_slot(*slot, &request.to, now)
-        });
-        (redirected.count(), next)
+        if let Clients::One(client_id) = &request.clients {
+            let slot = self.clients.get(&**client_id).copied();
+            let is_redirected = slot.is_some_and(|slot| self.redirect_slot(slot, request, now));
+            return (is_redirected.into(), None);
+        }
+        let to = self.slots.capacity().min(from + SLOTS_AT_A_TIME);
+        let (mut next, mut bytes, mut redirected) = (from, 0, 0);
+        while next < to && bytes < CLIENT_ID_BYTES_AT_A_TIME {
+            let slot = next as u32;
+            bytes += self.slot(slot).map_or(0, |found| found.session.client_id().len());
+            redirected += usize::from(self.redirect_slot(slot, request, now));
+            next += 1;
+        }
+        (redirected, (next < self.slots.capacity()).then_some(next))
     }
 
     fn is_meant(&self, slot: u32, request: &Redirect) -> bool {
@@ -48,8 +50,12 @@ impl Shard {
         is_meant && request.only.as_ref().is_none_or(|only| (only.0)(client_id))
     }
 
-    /// Whether there was a connection.
-    fn redirect_slot(&mut self, slot: u32, to: &Redirection, now: Timestamp) -> bool {
+    /// Whether there was a connection, and it was meant.
+    fn redirect_slot(&mut self, slot: u32, request: &Redirect, now: Timestamp) -> bool {
+        if !self.is_meant(slot, request) {
+            return false;
+        }
+        let to = &request.to;
         let Some(found) = self.slot_mut(slot) else {
             return false;
         };
