@@ -160,6 +160,8 @@ impl Connection {
                 Reading::Waits => false,
                 Reading::Yields => true,
                 Reading::Blocked => self.may_read(&shard),
+                // What was written may have been what held it, and nobody wakes who is at work.
+                Reading::Held => !shard.is_held(self.slot),
             };
             Ok(reads_on || !is_drained)
         });

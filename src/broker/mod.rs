@@ -4,6 +4,8 @@
 //! It makes no runtime and no logger, and never ends the process.
 
 mod builder;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 use std::{

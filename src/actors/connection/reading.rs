@@ -29,6 +29,8 @@ pub(super) enum Reading {
     Yields,
     /// The client does not take its answers, and is asked for nothing before it does.
     Blocked,
+    /// Somebody has to be waited for.
+    Held,
 }
 
 impl Connection {
@@ -43,9 +45,12 @@ impl Connection {
             if shard.is_quiet || shard.is_held(self.slot) {
                 return Ok(Reading::Waits);
             }
+            if shard.is_held(self.slot) {
+                return Ok(Reading::Held);
+            }
             if shard.is_congested() {
                 self.hold(shard, HoldReason::ShardBehind);
-                return Ok(Reading::Waits);
+                return Ok(Reading::Held);
             }
             if std::mem::take(&mut self.tail.has_unhandled) {
                 self.handle_tail(shard)?;
