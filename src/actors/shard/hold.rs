@@ -48,12 +48,13 @@ pub(in crate::actors) async fn look_after_held(shard: Rc<RefCell<Shard>>) {
 }
 
 impl Shard {
+            shard.is_looked_after = false;
     /// Whether the connection of a slot is held.
     pub(in crate::actors) fn is_held(&self, slot: u32) -> bool {
         self.slot(slot).and_then(|s| s.connected.as_ref()).is_some_and(|c| c.is_held)
     }
 
-    /// Holds a connection; whether it is the first, so that [`look_after_held`] must be started.
+    /// Holds a connection; whether [`look_after_held`] must be started, as it is not under way.
     pub(in crate::actors) fn hold(
         &mut self,
         slot: u32,
@@ -68,7 +69,7 @@ impl Shard {
         self.held.push(Held { slot, link: connected.link, reason, since: now });
         self.metrics.publisher_holds.increment(reason);
         self.metrics.publishers_held.set(self.held.len() as u64);
-        self.held.len() == 1
+        !std::mem::replace(&mut self.is_looked_after, true)
     }
 
     /// Lets those go on whose reason to be held is gone, the longest held first; whether some are
