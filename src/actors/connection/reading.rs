@@ -42,7 +42,7 @@ impl Connection {
     ) -> Result<Reading, Departure> {
         for _ in 0..TURNS_PER_WAKE {
             // Who is held is not heard, so its Keep Alive does not end either.
-            if shard.is_quiet || shard.is_held(self.slot) {
+            if shard.is_quiet {
                 return Ok(Reading::Waits);
             }
             if shard.is_held(self.slot) {
@@ -97,7 +97,10 @@ impl Connection {
                 scratch[..before].copy_from_slice(&self.tail.bytes);
                 let bytes = &scratch[..before + read];
                 let received = self.receive(shard, bytes);
-                Poll::Ready(received.map(|used| self.tail.keep(&bytes[used..])))
+                Poll::Ready(received.and_then(|used| {
+                    self.tail.keep(&bytes[used..]);
+                    self.count_tail(shard)
+                }))
             }
         };
         shard.scratch = scratch;
@@ -127,8 +130,13 @@ impl Connection {
         let bytes = std::mem::take(&mut self.tail.bytes);
         let used = self.receive(shard, &bytes)?;
         self.tail.put_back(bytes, used);
+        self.count_tail(shard)
+    }
+
+    fn count_tail(&mut self, shard: &Shard) -> Result<(), Departure> {
         let has_room = self.tail.count(&shard.core.incomplete_packets);
-        has_room.then_some(()).ok_or(TOO_MANY_INCOMPLETE)
+        // Who is held can do nothing about it, and adds nothing as long as it is.
+        (has_room || self.tail.has_unhandled).then_some(()).ok_or(TOO_MANY_INCOMPLETE)
     }
 
     /// Has packets handled; how many bytes they were. The rest is to be kept.
