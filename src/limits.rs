@@ -69,7 +69,8 @@ pub struct Limits {
     /// What happens when a client's queue is full.
     pub queue_full: QueueFull,
     /// With [`QueueFull::HoldPublisher`], seconds that publishers wait at most for a client to take
-    /// a sixteenth of its full queue; then it loses its oldest messages until it has.
+    /// a sixteenth of its full queue; then it loses its oldest messages until it has. Seconds in
+    /// which the client is itself held are counted apart, up to four times as many.
     pub queue_hold_secs_max: u16,
     /// Retained messages.
     pub retained_messages_max: u64,

@@ -5,6 +5,8 @@
 
 mod builder;
 mod draining;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 use std::{

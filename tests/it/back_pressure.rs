@@ -314,6 +314,54 @@ async fn back_pressure_reaches_along_a_chain() {
     assert_eq!(dropped(&broker), 0);
 }
 
+/// a → b → c, where b takes nothing and c just enough that b is always held: it cannot be excused
+/// for ever, or two clients could stop all others.
+#[actix_rt::test]
+async fn who_takes_nothing_and_is_held_is_waited_for_so_long_and_no_longer() {
+    let broker = holding().await;
+    let mut c = Client::connected(&broker, one_at_a_time("c")).await;
+    c.subscribe("for/c", QOS_1).await;
+    let mut b = Client::connected(&broker, one_at_a_time("b")).await;
+    b.subscribe("for/b", QOS_1).await;
+    send_numbers(&mut b, "for/c", 0..1000).await;
+    let mut a = Client::connected(&broker, connect("a")).await;
+    send_numbers(&mut a, "for/b", 0..100).await;
+    expect_acknowledged(&mut a, QUEUE + 1).await;
+    let metrics = broker.metrics().shard(0);
+    for round in 0..10 {
+        pass(secs(5)).await;
+        take_numbers(&mut c, round * 4..round * 4 + 4).await;
+        assert!(round > 6 || metrics.subscribers_given_up.value() == 0, "{round}");
+    }
+    expect_acknowledged(&mut a, 100 - QUEUE - 1).await;
+    assert_eq!(metrics.subscribers_given_up.value(), 1);
+}
+
+/// What was read of a held client and not handled counts among what is not whole; where there is
+/// no room for it, the client stays all the same, as it can do nothing about it.
+#[actix_rt::test]
+async fn what_waits_to_be_handled_is_counted_and_ends_nobody() {
+    let broker = holding_within(|limits| limits.incomplete_packet_bytes_max = 70_000).await;
+    let mut slow = Client::connected(&broker, one_at_a_time("slow")).await;
+    slow.subscribe("t", QOS_1).await;
+    let mut publishers = Vec::new();
+    for client_id in ["p", "q"] {
+        let mut publisher = Client::connected(&broker, connect(client_id)).await;
+        send_numbers(&mut publisher, "t", 0..5_000).await;
+        publishers.push(publisher);
+    }
+    pass(secs(1)).await;
+    let taken = || broker.metrics().totals().incomplete_packet_bytes.value();
+    assert!((32 * 1024..=70_000).contains(&taken()), "{}", taken());
+    for _ in 0..10_000 {
+        take_number(&mut slow).await;
+    }
+    for publisher in &mut publishers {
+        expect_acknowledgements(publisher, 5_000).await;
+    }
+    assert_eq!((taken(), dropped(&broker)), (0, 0));
+}
+
 /// What a held client sends is not heard, so its Keep Alive must not end meanwhile.
 #[actix_rt::test]
 async fn the_keep_alive_of_who_is_held_does_not_end() {

@@ -15,6 +15,7 @@ use hearthmq::{
         FileAuthenticator, Identity, ScramSha256, Step, ThrottleConfig, Throttled, set_password,
     },
     hooks::{ClientDisconnected, DisconnectReason, Hooks},
+    limits::QueueFull,
     mqtt::{Connect, Packet, ReasonCode},
 };
 use tokio::time::Instant;
@@ -119,6 +120,45 @@ async fn to_authenticate_again_has_the_time_of_connect_from_its_beginning() {
 
     let mut client = let_in(&broker, connect("c")).await;
     client.send(again("slow")).await;
+    client.expect_nothing_for(secs(9)).await;
+    client.expect_disconnect(ReasonCode::NotAuthorized).await;
+}
+
+/// It may have answered: a client that is held for a full queue is not heard.
+#[actix_rt::test]
+async fn who_is_held_has_the_time_to_authenticate_again_once_more() {
+    let broker = world_with(|builder| {
+        let mut limits = generous();
+        limits.queue_full = QueueFull::HoldPublisher;
+        limits.queue_messages_per_client_max = 4;
+        limits.queue_hold_secs_max = 100;
+        builder.limits(limits).enhanced_authenticator(Riddle)
+    })
+    .await;
+    let mut packet = connect("slow");
+    packet.properties.receive_maximum = Some(1);
+    let mut slow = Client::connected(&broker, packet).await;
+    slow.subscribe("t", QOS_1).await;
+    let mut client = let_in(&broker, connect("c")).await;
+    client.send(again("hm")).await;
+    client.expect(question()).await;
+    for packet_id in 1..=6 {
+        client.publish(publish_1(packet_id, "t", "x")).await;
+    }
+    client.send(answer("I am ann")).await;
+    for packet_id in 1..=5 {
+        client.expect(puback(packet_id, ReasonCode::Success)).await;
+    }
+    client.expect_nothing_for(secs(25)).await;
+    for packet_id in 1..=6 {
+        slow.expect_publish(publish_1(packet_id, "t", "x")).await;
+        slow.take(QOS_1, packet_id).await;
+    }
+    client.expect(puback(6, ReasonCode::Success)).await;
+    client.expect(settled()).await;
+    // Whoever is heard and says nothing has no more time than before.
+    client.send(again("hm")).await;
+    client.expect(question()).await;
     client.expect_nothing_for(secs(9)).await;
     client.expect_disconnect(ReasonCode::NotAuthorized).await;
 }

@@ -7,7 +7,10 @@ use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
 use super::Connection;
 use crate::{
-    actors::{messages::TakeStep, shard::not_authenticated},
+    actors::{
+        messages::TakeStep,
+        shard::{Shard, not_authenticated},
+    },
     auth::{AuthenticationError, BoundedExchange, Step},
 };
 
@@ -21,11 +24,7 @@ impl Handler<TakeStep> for Connection {
             return; // It is over for this connection.
         }
         if is_first {
-            let timeout = ctx.run_later(shard.core.connect_time(), |connection, ctx| {
-                tracing::debug!("client took too long to authenticate again");
-                connection.depart(not_authenticated(AuthenticationError::NotAllowed), ctx);
-            });
-            shard.note_authentication_timeout(self.slot, timeout);
+            self.time_authentication(&mut shard, ctx);
         }
         let step = async move {
             let step = exchange.step(data.as_deref()).await;
@@ -38,6 +37,24 @@ impl Handler<TakeStep> for Connection {
 }
 
 impl Connection {
+    /// Ends the connection unless the exchange ends in the time that a client has to connect.
+    fn time_authentication(&self, shard: &mut Shard, ctx: &mut Context<Self>) {
+        let timeout = ctx.run_later(shard.core.connect_time(), |connection, ctx| {
+            let shard = connection.shard.clone();
+            let mut shard = shard.borrow_mut();
+            let is_there = shard.linked(connection.slot, connection.link).is_some();
+            if is_there && shard.is_held(connection.slot) {
+                // It may have answered, and has not been heard.
+                connection.time_authentication(&mut shard, ctx);
+                return;
+            }
+            drop(shard);
+            tracing::debug!("client took too long to authenticate again");
+            connection.depart(not_authenticated(AuthenticationError::NotAllowed), ctx);
+        });
+        shard.note_authentication_timeout(self.slot, timeout);
+    }
+
     fn step_taken(
         &mut self,
         exchange: BoundedExchange,

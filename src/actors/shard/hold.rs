@@ -28,9 +28,15 @@ pub(super) struct Held {
 pub(super) struct FullQueue {
     /// For so long its publishers still wait for it to make room.
     patience_millis: u64,
+    /// For so long they also wait while it is itself held, and cannot make room.
+    patience_while_held_millis: u64,
     /// Whether they do; not if that would never end, or has lasted too long.
     is_waited_for: bool,
 }
+
+/// A subscriber that is itself held is waited for so many times as long as one that is not: it can
+/// do nothing about it, but who holds it may have been made to.
+const TIMES_WHILE_HELD: u64 = 4;
 
 /// How often connections that are held are looked after, beside when something changes here.
 pub(in crate::actors) const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -42,6 +48,7 @@ pub(in crate::actors) async fn look_after_held(shard: Rc<RefCell<Shard>>) {
         let mut shard = shard.borrow_mut();
         let now = shard.core.clock.now();
         if !shard.release_held(now) {
+            shard.is_looked_after = false;
             return;
         }
     }
@@ -53,7 +60,7 @@ impl Shard {
         self.slot(slot).and_then(|s| s.connected.as_ref()).is_some_and(|c| c.is_held)
     }
 
-    /// Holds a connection; whether it is the first, so that [`look_after_held`] must be started.
+    /// Holds a connection; whether [`look_after_held`] must be started, as it is not under way.
     pub(in crate::actors) fn hold(
         &mut self,
         slot: u32,
@@ -68,7 +75,7 @@ impl Shard {
         self.held.push(Held { slot, link: connected.link, reason, since: now });
         self.metrics.publisher_holds.increment(reason);
         self.metrics.publishers_held.set(self.held.len() as u64);
-        self.held.len() == 1
+        !std::mem::replace(&mut self.is_looked_after, true)
     }
 
     /// Lets those go on whose reason to be held is gone, the longest held first; whether some are
@@ -128,7 +135,11 @@ impl Shard {
                 if found.session.is_queue_at_bound() {
                     found.session.set_back_pressure(BackPressure::Applied);
                     let patience_millis = u64::from(self.core.limits.queue_hold_secs_max) * 1000;
-                    let full = FullQueue { patience_millis, is_waited_for: true };
+                    let full = FullQueue {
+                        patience_millis,
+                        patience_while_held_millis: patience_millis * TIMES_WHILE_HELD,
+                        is_waited_for: true,
+                    };
                     self.full_queues.insert(slot, full);
                     self.core.waits.begin(place);
                 }
@@ -177,17 +188,22 @@ impl Shard {
         }
     }
 
-    /// Time has passed: publishers give up those who have not made room in it. A subscriber that
-    /// is itself held could not, and is waited for all the same.
+    /// Time has passed: publishers give up those who have not made room in it. One that is
+    /// itself held could not, and has a larger allowance for that.
     pub(super) fn lose_patience(&mut self, now: Timestamp) {
         let passed = now.since(std::mem::replace(&mut self.swept_at, now)).as_millis() as u64;
         let mut full_queues = std::mem::take(&mut self.full_queues);
         for (slot, full) in &mut full_queues {
-            if !full.is_waited_for || self.is_held(*slot) {
+            if !full.is_waited_for {
                 continue;
             }
-            full.patience_millis = full.patience_millis.saturating_sub(passed);
-            if full.patience_millis == 0 {
+            let left = if self.is_held(*slot) {
+                &mut full.patience_while_held_millis
+            } else {
+                &mut full.patience_millis
+            };
+            *left = left.saturating_sub(passed);
+            if *left == 0 {
                 full.is_waited_for = false;
                 self.give_up(*slot);
             }

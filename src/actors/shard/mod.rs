@@ -87,6 +87,8 @@ pub(crate) struct Shard {
     queue_limits: QueueLimits,
     /// Connections that are read no further for now, the longest held first.
     held: Vec<Held>,
+    /// Whether [`look_after_held`] is under way.
+    is_looked_after: bool,
     /// Slots whose queue is full and had publishers wait.
     full_queues: BTreeMap<u32, FullQueue>,
     /// When the last sweep was.
@@ -163,6 +165,7 @@ impl Shard {
             },
             queue_limits: core.queue_limits(),
             held: Vec::new(),
+            is_looked_after: false,
             full_queues: BTreeMap::new(),
             swept_at: core.clock.now(),
             online: 0,
