@@ -300,13 +300,14 @@ impl Node {
             let child = self.children.get(level).filter(|_| level >= from);
             return child.map_or(ControlFlow::Continue(()), |child| go_on(level, child));
         }
-        // Wildcards do not match a first level that begins with '$'. [MQTT-4.7.2-1]
-        let names = (Bound::Included(from), Bound::Unbounded);
-        let mut children = self.children.range::<str, _>(names);
-        children.try_for_each(|(name, child)| match is_root && name.starts_with('$') {
-            true => ControlFlow::Continue(()),
-            false => go_on(name, child),
-        })
+        // Wildcards do not match a first level that begins with '$', and these are leapt over: they
+        // may be many. [MQTT-4.7.2-1]
+        let (gap, after_gap) = if is_root { ("$", "%") } else { ("", "") };
+        let before = (Bound::Included(from.min(gap)), Bound::Excluded(gap));
+        let behind = (Bound::Included(from.max(after_gap)), Bound::Unbounded);
+        let before = self.children.range::<str, _>(before);
+        let mut children = before.chain(self.children.range::<str, _>(behind));
+        children.try_for_each(|(name, child)| go_on(name, child))
     }
 }
 
@@ -429,7 +430,7 @@ mod tests {
     #[test]
     fn slices_of_any_size_find_what_a_naive_search_finds() {
         let words = ["", "a", "b", "ab", "$s"];
-        let mut topics = vec!["a", "b", "ab", "$s"];
+        let mut topics = vec!["a", "b", "ab", "$s", "!", "!~", "$", "$~", "%", "%a"];
         let deeper: Vec<_> = words
             .iter()
             .flat_map(|one| words.iter().map(move |two| format!("{one}/{two}")))
