@@ -217,3 +217,25 @@ async fn what_is_fetched_for_a_client_that_does_not_acknowledge_is_bounded() {
     client.ping().await;
     assert_eq!(broker.metrics().totals().queue_bytes.value(), 0);
 }
+
+/// However many SUBSCRIBEs one read brings, they look at so much of what is retained and no more:
+/// the rest comes when all of them are answered. [MQTT-3.8.4-1]
+#[actix_rt::test]
+async fn what_a_burst_of_subscriptions_finds_comes_once_all_are_answered() {
+    let broker = world().await;
+    for number in 0..3000 {
+        broker.publish(&format!("a/{number}"), b"x", QOS_1, true).await.unwrap();
+    }
+    broker.publish("b", b"x", QOS_0, true).await.unwrap();
+    let mut client = Client::connected(&broker, connect("c")).await;
+    let mut bytes = Vec::new();
+    for (id, asked) in [(1, "a/+/none"), (2, "b"), (3, "none")] {
+        let packet = subscribe(id, vec![filter(asked, QOS_0)]);
+        hearthmq::mqtt::encode(&packet, V5, &mut bytes).unwrap();
+    }
+    client.send_bytes(&bytes).await;
+    for id in 1..=3 {
+        client.expect(suback(id, &[ReasonCode::Success])).await;
+    }
+    client.expect_publish(retained(publish("b", "x"))).await;
+}
