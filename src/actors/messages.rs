@@ -231,7 +231,9 @@ pub(crate) struct Finish {
 pub(crate) struct Farewell;
 
 /// To a registry: take no more connections, and let those that are there read no more. Once all
-/// shards have answered, every message that was acknowledged has reached its subscribers' shards.
+/// shards have answered, every message that was acknowledged has reached its subscribers' shards,
+/// but for those that a member of a shared subscription is still looked for: they go on from shard
+/// to shard, one further each time that all shards have answered again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Quiesce;

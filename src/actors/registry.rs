@@ -108,7 +108,10 @@ impl Handler<Deliver> for Registry {
     fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
         self.bytes_waiting.fetch_sub(message.bytes, Ordering::Relaxed);
         let now = self.core.clock.now();
-        self.shard.borrow_mut().deliver_all(message.deliveries, now);
+        let mut shard = self.shard.borrow_mut();
+        shard.deliver_all(message.deliveries, now);
+        // A search among the members of a shared subscription may go on elsewhere.
+        shard.flush_outboxes();
     }
 }
 

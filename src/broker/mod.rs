@@ -53,6 +53,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 const QUESTIONS_MAX: usize = 16 * 1024;
 /// Walks along all clients that may be under way at once.
 const WALKS_MAX: usize = 4;
+/// In each of these rounds a search for a member of a shared subscription may go on to another
+/// shard: one for each effort that it makes. Few go further.
+const QUIESCE_ROUNDS: usize = 3;
 
 /// A running broker. Clones are handles to the same one; it runs until [`Broker::shutdown`], or
 /// until the last handle is dropped.
@@ -297,7 +300,9 @@ impl Broker {
         running.open.close();
         let ended = async {
             let shards = running.core.shards();
-            join_all(shards.iter().map(|shard| shard.registry.send(Quiesce))).await;
+            for _ in 0..QUIESCE_ROUNDS {
+                join_all(shards.iter().map(|shard| shard.registry.send(Quiesce))).await;
+            }
             join_all(shards.iter().map(|shard| shard.registry.send(Shutdown))).await;
             running.open.wait().await;
             let threads = running.end();

@@ -42,6 +42,9 @@ struct Store {
 /// A full store looks for expired messages no more often than this: it looks at every message.
 const CLEAN_EVERY_SECS: u64 = 10;
 
+/// A slice ends with the message that makes it so large: somebody keeps it until it is sent.
+const SLICE_BYTES: usize = 64 * 1024;
+
 /// What a level of a topic that no other retained message has counts against the bytes, beside its
 /// text: a node of the tree, its place in the parent's table, and what that table keeps free.
 const LEVEL_BYTES: usize = 256;
@@ -141,7 +144,8 @@ impl Retained {
 
     /// The next of the retained messages whose topic matches `filter`, a valid one that is not
     /// shared: those after the topic `after`, in the order of their levels' text, as far as they are
-    /// found among the next `nodes_max` nodes of the tree and have at most the number `until`.
+    /// found among the next `nodes_max` nodes of the tree and have at most the number `until`, and no
+    /// more than about 64 KiB of them.
     pub fn slice(
         &self,
         which: &RetainedQuery<'_>,
@@ -157,6 +161,7 @@ impl Retained {
             now,
             until: which.until,
             nodes_left,
+            bytes_left: SLICE_BYTES,
             found: &mut messages,
             topic: String::new(),
             depth: 0,
@@ -267,10 +272,13 @@ impl Node {
     ) -> ControlFlow<()> {
         if after.is_none() {
             if matches!(levels.first(), None | Some(&"#")) {
-                walk.found.extend(self.message.as_ref().and_then(|kept| kept.is_for(walk)));
+                let found = self.message.as_ref().and_then(|kept| kept.is_for(walk));
+                let bytes = found.as_ref().map_or(0, |message| message.size());
+                walk.bytes_left = walk.bytes_left.saturating_sub(bytes);
+                walk.found.extend(found);
             }
             walk.nodes_left -= 1;
-            if walk.nodes_left == 0 {
+            if walk.nodes_left == 0 || walk.bytes_left == 0 {
                 return ControlFlow::Break(());
             }
         }
@@ -292,13 +300,14 @@ impl Node {
             let child = self.children.get(level).filter(|_| level >= from);
             return child.map_or(ControlFlow::Continue(()), |child| go_on(level, child));
         }
-        // Wildcards do not match a first level that begins with '$'. [MQTT-4.7.2-1]
-        let names = (Bound::Included(from), Bound::Unbounded);
-        let mut children = self.children.range::<str, _>(names);
-        children.try_for_each(|(name, child)| match is_root && name.starts_with('$') {
-            true => ControlFlow::Continue(()),
-            false => go_on(name, child),
-        })
+        // Wildcards do not match a first level that begins with '$', and these are leapt over: they
+        // may be many. [MQTT-4.7.2-1]
+        let (gap, after_gap) = if is_root { ("$", "%") } else { ("", "") };
+        let before = (Bound::Included(from.min(gap)), Bound::Excluded(gap));
+        let behind = (Bound::Included(from.max(after_gap)), Bound::Unbounded);
+        let before = self.children.range::<str, _>(before);
+        let mut children = before.chain(self.children.range::<str, _>(behind));
+        children.try_for_each(|(name, child)| go_on(name, child))
     }
 }
 
@@ -316,6 +325,7 @@ struct Walk<'w> {
     now: Timestamp,
     until: u64,
     nodes_left: usize,
+    bytes_left: usize,
     found: &'w mut Vec<Arc<Message>>,
     /// The topic of the node, and how many levels it has.
     topic: String,
@@ -420,7 +430,7 @@ mod tests {
     #[test]
     fn slices_of_any_size_find_what_a_naive_search_finds() {
         let words = ["", "a", "b", "ab", "$s"];
-        let mut topics = vec!["a", "b", "ab", "$s"];
+        let mut topics = vec!["a", "b", "ab", "$s", "!", "!~", "$", "$~", "%", "%a"];
         let deeper: Vec<_> = words
             .iter()
             .flat_map(|one| words.iter().map(move |two| format!("{one}/{two}")))

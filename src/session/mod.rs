@@ -124,6 +124,7 @@ impl Session {
     /// Takes the connection away. What the session keeps, it keeps.
     pub fn detach(&mut self) -> Option<Box<Link>> {
         self.set_back_pressure(BackPressure::None);
+        self.outgoing.drop_fetched();
         self.link.take()
     }
 

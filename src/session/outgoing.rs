@@ -123,6 +123,18 @@ impl Outgoing {
 
     pub(super) fn cancel_walk(&mut self, filter: &str) {
         self.walks.cancel(filter);
+        self.note_fetched();
+    }
+
+    /// The client has gone: what was fetched for it need not be kept.
+    pub(super) fn drop_fetched(&mut self) {
+        self.walks.drop_fetched();
+        self.note_fetched();
+    }
+
+    /// To be called after what walks have fetched has changed.
+    fn note_fetched(&mut self) {
+        self.queue.note_fetched(self.walks.bytes());
     }
 
     fn may_send(&self, qos: QoS, link: &Link) -> bool {
@@ -234,6 +246,7 @@ impl Session {
     pub fn begin_walk(&mut self, walk: RetainedWalk) {
         let Outgoing { walks, queue, .. } = &mut self.outgoing;
         walks.begin(walk, queue.taken() + queue.len() as u64);
+        self.outgoing.note_fetched();
     }
 
     /// The walk that [`Session::pump`] has come to and cannot go on with before a slice of its
@@ -248,6 +261,7 @@ impl Session {
     /// its end.
     pub fn take_slice(&mut self, messages: Vec<Arc<Message>>, after: Option<Box<str>>) {
         self.outgoing.walks.fetched(messages, after);
+        self.outgoing.note_fetched();
     }
 
     /// Moves what waits into the link's output, as far as there is room and the client's Receive
@@ -390,6 +404,7 @@ impl Outgoing {
     fn send_walked(&mut self, qos: QoS, link: &mut Link, now: Timestamp) -> bool {
         let Some((message, walk)) = self.walks.pop() else { return false };
         let identifiers = walk.identifiers.clone();
+        self.note_fetched();
         if message.publication().has_expired(now) {
             link.tally.expired += 1;
             return true;

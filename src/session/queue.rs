@@ -107,15 +107,16 @@ impl QueueUsage {
     }
 
     fn add(&self, bytes: usize) {
-        let add = |sum: &AtomicUsize, highest: &AtomicUsize, n: usize| {
-            let now = sum.fetch_add(n, Ordering::Relaxed) + n;
-            // Read first: it is seldom a new height, and then nobody writes.
-            if now > highest.load(Ordering::Relaxed) {
-                highest.fetch_max(now, Ordering::Relaxed);
-            }
-        };
-        add(&self.messages, &self.messages_highest, 1);
-        add(&self.bytes, &self.bytes_highest, bytes);
+        Self::raise(&self.messages, &self.messages_highest, 1);
+        Self::raise(&self.bytes, &self.bytes_highest, bytes);
+    }
+
+    fn raise(sum: &AtomicUsize, highest: &AtomicUsize, n: usize) {
+        let now = sum.fetch_add(n, Ordering::Relaxed) + n;
+        // Read first: it is seldom a new height, and then nobody writes.
+        if now > highest.load(Ordering::Relaxed) {
+            highest.fetch_max(now, Ordering::Relaxed);
+        }
     }
 
     fn subtract(&self, messages: usize, bytes: usize) {
@@ -148,6 +149,8 @@ pub(super) struct Queue {
     /// How many of those that wait have QoS 0.
     at_most_once: usize,
     is_over_half: bool,
+    /// Bytes of retained messages that were fetched and not sent.
+    bytes_fetched: usize,
     /// Blocks of the session's messages in flight that are counted for all sessions.
     blocks_in_flight: u32,
     pub(super) back_pressure: BackPressure,
@@ -163,6 +166,7 @@ impl Queue {
             bytes: 0,
             at_most_once: 0,
             is_over_half: false,
+            bytes_fetched: 0,
             blocks_in_flight: 0,
             back_pressure: BackPressure::None,
             limits,
@@ -315,6 +319,17 @@ impl Queue {
         self.usage.messages() < self.limits.messages_in_all_max && self.has_bytes_in_all(size)
     }
 
+    /// Counts the bytes of retained messages that are fetched for the client, among those of all
+    /// queues.
+    pub(super) fn note_fetched(&mut self, bytes: usize) {
+        let former = std::mem::replace(&mut self.bytes_fetched, bytes);
+        if bytes > former {
+            QueueUsage::raise(&self.usage.bytes, &self.usage.bytes_highest, bytes - former);
+        } else if bytes < former {
+            self.usage.subtract(0, former - bytes);
+        }
+    }
+
     /// Counts the bytes that the session has in flight.
     pub(super) fn note_in_flight(&mut self, bytes: usize) {
         let blocks = (bytes / IN_FLIGHT_BLOCK) as u32;
@@ -361,6 +376,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         self.note_in_flight(0);
+        self.note_fetched(0);
         self.usage.subtract(self.waiting.len(), self.bytes);
         self.usage.over_half.fetch_sub(usize::from(self.is_over_half), Ordering::Relaxed);
     }

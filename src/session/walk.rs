@@ -17,7 +17,8 @@ pub struct RetainedWalk {
     pub qos: QoS,
     /// Its Subscription Identifier.
     pub identifier: Option<u32>,
-    /// The topic up to which slices were fetched; `None` before the first.
+    /// The topic up to which slices were fetched, and, while nothing is fetched, sent; `None` before
+    /// the first.
     pub after: Option<Box<str>>,
     /// Messages that were retained later, in numbers of the store, come by themselves.
     pub until: u64,
@@ -32,6 +33,10 @@ pub(super) struct Walk {
     begins_at: u64,
     /// Fetched and not sent.
     fetched: VecDeque<Arc<Message>>,
+    /// Bytes of what is fetched.
+    bytes: usize,
+    /// The topic up to which messages were sent; empty, as no topic is, before the first.
+    sent_up_to: String,
     is_fetched: bool,
 }
 
@@ -60,8 +65,15 @@ impl Walks {
     pub(super) fn begin(&mut self, retained: RetainedWalk, begins_at: u64) {
         self.cancel(&retained.filter);
         let identifiers = retained.identifier.map(|identifier| [identifier].into());
-        let fetched = VecDeque::new();
-        let walk = Walk { retained, identifiers, begins_at, fetched, is_fetched: false };
+        let walk = Walk {
+            retained,
+            identifiers,
+            begins_at,
+            fetched: VecDeque::new(),
+            bytes: 0,
+            sent_up_to: String::new(),
+            is_fetched: false,
+        };
         self.0.get_or_insert_default().push_back(walk);
     }
 
@@ -90,7 +102,28 @@ impl Walks {
     /// The next message, and the walk that it comes by.
     pub(super) fn pop(&mut self) -> Option<(Arc<Message>, &Walk)> {
         let walk = self.0.as_mut()?.front_mut()?;
-        Some((walk.fetched.pop_front()?, walk))
+        let message = walk.fetched.pop_front()?;
+        walk.bytes -= message.size();
+        walk.sent_up_to.clear();
+        walk.sent_up_to.push_str(message.topic());
+        Some((message, walk))
+    }
+
+    /// Bytes of what is fetched and not sent. Only the first walk has any.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.as_ref().and_then(|walks| walks.front()).map_or(0, |walk| walk.bytes)
+    }
+
+    /// Forgets what is fetched and not sent: it is fetched again once somebody takes it.
+    pub(super) fn drop_fetched(&mut self) {
+        let first = self.0.as_mut().and_then(|walks| walks.front_mut());
+        if let Some(walk) = first.filter(|walk| !walk.fetched.is_empty()) {
+            let sent_up_to = std::mem::take(&mut walk.sent_up_to);
+            walk.retained.after = (!sent_up_to.is_empty()).then(|| sent_up_to.into());
+            walk.fetched = VecDeque::new();
+            walk.bytes = 0;
+            walk.is_fetched = false;
+        }
     }
 
     /// The walk that a slice is to be fetched for.
@@ -101,9 +134,11 @@ impl Walks {
     /// Takes what was fetched for the first walk; it goes on after this topic, or is at its end.
     pub(super) fn fetched(&mut self, messages: Vec<Arc<Message>>, after: Option<Box<str>>) {
         if let Some(walk) = self.0.as_mut().and_then(|walks| walks.front_mut()) {
+            walk.bytes = messages.iter().map(|message| message.size()).sum();
             walk.fetched = messages.into();
             walk.is_fetched = after.is_none();
-            walk.retained.after = after;
+            let sent_up_to = std::mem::replace(&mut walk.retained.after, after);
+            walk.sent_up_to = sent_up_to.map(String::from).unwrap_or_default();
         }
     }
 

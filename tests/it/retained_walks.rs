@@ -8,7 +8,7 @@ use hearthmq::{
     mqtt::{Packet, ReasonCode},
 };
 
-use super::support::{Client, packets::*, pass, secs, stream_of, world};
+use super::support::{Client, packets::*, pass, secs, stream_of, world, world_within};
 
 /// More than one connection fetches at a time.
 const TOPICS: u32 = 10_000;
@@ -178,4 +178,64 @@ async fn a_few_come_at_once() {
     client.expect_publish(publish("a", "y")).await;
     client.send(puback(1, ReasonCode::Success)).await;
     client.expect_publish(retained(publish_1(2, "a", "x"))).await;
+}
+
+/// What is fetched for a client is little, counts among what waits, and ends with its connection.
+#[actix_rt::test]
+async fn what_is_fetched_for_a_client_that_does_not_acknowledge_is_bounded() {
+    const BYTES: usize = 60_000;
+    let broker = world_within(|limits| limits.queue_bytes_per_client_max = 100_000).await;
+    let payload = vec![b'x'; BYTES];
+    for number in 0..16 {
+        broker.publish(&format!("t/{number:0>2}"), &payload, QOS_1, true).await.unwrap();
+    }
+    let mut packet = connect_lasting("c", V5);
+    packet.properties.receive_maximum = Some(1);
+    let mut client = Client::connected(&broker, packet.clone()).await;
+    client.subscribe("t/#", QOS_1).await;
+    let (mut seen, mut highest) = (Vec::new(), 0);
+    for _ in 0..8 {
+        let (topic, _, _, id) = see(&mut client).await;
+        seen.push(topic);
+        client.send(puback(id, ReasonCode::Success)).await;
+        pass(secs(1)).await;
+        highest = highest.max(broker.metrics().totals().queue_bytes.value());
+    }
+    assert!(highest > 0 && highest < 6 * BYTES as u64, "{highest}");
+    assert!(broker.metrics().totals().queue_bytes.value() > BYTES as u64, "fetched, so counted");
+    client.vanish().await;
+    pass(secs(1)).await;
+    assert_eq!(broker.metrics().totals().queue_bytes.value(), 0);
+    let mut client = Client::connected(&broker, packet).await;
+    while seen.last().is_none_or(|topic| topic != "t/15") {
+        let (topic, _, _, id) = see(&mut client).await;
+        seen.push(topic);
+        client.send(puback(id, ReasonCode::Success)).await;
+    }
+    seen.dedup(); // What was in flight comes again.
+    assert_eq!(seen, (0..16).map(|number| format!("t/{number:0>2}")).collect::<Vec<_>>());
+    client.ping().await;
+    assert_eq!(broker.metrics().totals().queue_bytes.value(), 0);
+}
+
+/// However many SUBSCRIBEs one read brings, they look at so much of what is retained and no more:
+/// the rest comes when all of them are answered. [MQTT-3.8.4-1]
+#[actix_rt::test]
+async fn what_a_burst_of_subscriptions_finds_comes_once_all_are_answered() {
+    let broker = world().await;
+    for number in 0..3000 {
+        broker.publish(&format!("a/{number}"), b"x", QOS_1, true).await.unwrap();
+    }
+    broker.publish("b", b"x", QOS_0, true).await.unwrap();
+    let mut client = Client::connected(&broker, connect("c")).await;
+    let mut bytes = Vec::new();
+    for (id, asked) in [(1, "a/+/none"), (2, "b"), (3, "none")] {
+        let packet = subscribe(id, vec![filter(asked, QOS_0)]);
+        hearthmq::mqtt::encode(&packet, V5, &mut bytes).unwrap();
+    }
+    client.send_bytes(&bytes).await;
+    for id in 1..=3 {
+        client.expect(suback(id, &[ReasonCode::Success])).await;
+    }
+    client.expect_publish(retained(publish("b", "x"))).await;
 }

@@ -77,6 +77,8 @@ pub(crate) struct Shard {
     /// Forwarded properties of the PUBLISH that is being handled.
     properties: Vec<u8>,
     spare_buffers: Vec<Vec<u8>>,
+    /// Nodes of the retained store that the packets at hand may still look at.
+    nodes_left: usize,
     pub(super) scratch: Vec<u8>,
     next_generation: u32,
     /// Number of the last connection.
@@ -153,6 +155,7 @@ impl Shard {
             outboxes: Vec::new(),
             properties: Vec::new(),
             spare_buffers: Vec::new(),
+            nodes_left: 0,
             scratch: vec![0; SCRATCH_BYTES],
             next_generation: 0,
             last_link: 0,

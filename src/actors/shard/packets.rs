@@ -1,6 +1,6 @@
 //! What a connection has read: packets decoded in place, handled one by one.
 
-use super::{Departure, Shard};
+use super::{Departure, Shard, subscribe::NODES_AT_ONCE_MAX};
 use crate::{
     hooks::DisconnectReason,
     mqtt::{DecodeError, Decoded, Disconnect, Packet, Publish, ReasonCode, Timestamp, decode},
@@ -42,6 +42,7 @@ impl Shard {
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         let version = link.version();
         let limits = self.decode_limits;
+        self.nodes_left = NODES_AT_ONCE_MAX;
         let mut at = 0;
         let mut outcome = Ok(Handled::Done);
         while let Ok(Handled::Done) = outcome {

@@ -13,8 +13,9 @@ use crate::{
     session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
 };
 
-/// Nodes of the retained store that one SUBSCRIBE may look at, which takes about 200 µs.
-const NODES_AT_ONCE_MAX: usize = 2048;
+/// Nodes of the retained store that the SUBSCRIBEs of one read may look at together, which takes
+/// about 200 µs.
+pub(super) const NODES_AT_ONCE_MAX: usize = 2048;
 
 impl Shard {
     pub(super) fn handle_subscribe(
@@ -61,14 +62,12 @@ impl Shard {
         }
         // After SUBACK, for clients that do not expect a message before it; for each filter, also
         // where it stands there twice, as if it had come in a packet of its own. [MQTT-3.8.4-5]
-        let mut nodes = NODES_AT_ONCE_MAX;
         for (asked, sends_retained) in granted {
             self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
             if sends_retained {
-                self.send_retained(slot, asked, identifier, &mut nodes, now);
+                self.send_retained(slot, asked, identifier, now);
             }
         }
-        self.pump(slot, now);
         Ok(())
     }
 
@@ -156,13 +155,12 @@ impl Shard {
     }
 
     /// Sends what is retained for a new subscription, or begins to, where that is very much: then
-    /// the rest is fetched as the client takes it. `nodes` are what may be looked at before that.
+    /// the rest is fetched as the client takes it.
     fn send_retained(
         &mut self,
         slot: u32,
         asked: &SubscribeFilter<'_>,
         identifier: Option<u32>,
-        nodes: &mut usize,
         now: Timestamp,
     ) {
         let Ok(parts) = validate_filter(asked.filter) else {
@@ -176,9 +174,9 @@ impl Shard {
         // What is retained from now on finds the subscription, and comes by it.
         let until = self.core.retained.last_number();
         let mut after: Option<Box<str>> = None;
-        while *nodes > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
+        while self.nodes_left > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
             let query = RetainedQuery { filter: parts.filter, after: after.as_deref(), until };
-            let slice = self.core.retained.slice(&query, *nodes, now);
+            let slice = self.core.retained.slice(&query, self.nodes_left, now);
             for message in slice.messages {
                 let delivery = Delivery {
                     qos: message.qos().min(asked.options.qos),
@@ -190,7 +188,7 @@ impl Shard {
                     self.metrics.dropped(DropReason::QueueFull, 1);
                 }
             }
-            *nodes = nodes.saturating_sub(slice.nodes);
+            self.nodes_left = self.nodes_left.saturating_sub(slice.nodes);
             if slice.go_on_after.is_none() {
                 return;
             }
