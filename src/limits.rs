@@ -32,7 +32,8 @@ pub struct Limits {
     /// Bytes of one Control Packet; MQTT 5 clients are told as Maximum Packet Size.
     pub packet_bytes_max: u32,
     /// Bytes of packets that are on their way in, of all clients together. Counts what is larger
-    /// than 32 KiB and not whole yet; one more closes the connection that it comes by.
+    /// than 32 KiB (before CONNACK: 4 KiB) and not whole yet; one more closes the connection that it
+    /// comes by.
     pub incomplete_packet_bytes_max: u64,
     /// Bytes of a Topic Name or Topic Filter.
     pub topic_bytes_max: u16,

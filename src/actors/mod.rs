@@ -29,6 +29,7 @@ pub use registry::Registry;
 pub use transport::{AnyStream, Socket, SocketTransport, Transport};
 
 pub(crate) use self::{
+    budget::{Budget, Share},
     core::{Core, CoreParts, ShardHandle},
     messages::{AcceptedConnect, AcceptedWill, EnhancedLogin, Permit, Quiesce, Retire, Shutdown},
     refusal::RefusalAnswer,

@@ -81,6 +81,8 @@ labels! {
         SessionsPerUserMax = "sessions_per_user_max",
         /// Wills were at their limit.
         WillBytesMax = "will_bytes_max",
+        /// Large packets of all clients that are not whole were at their limit.
+        IncompletePacketBytesMax = "incomplete_packet_bytes_max",
         /// The store could not remember what it must.
         Store = "store",
         /// A protocol version that the broker does not speak.

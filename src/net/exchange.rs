@@ -4,12 +4,9 @@
 //! Knows whose turn it is and what is a fault; what is said is the method's. Called by the
 //! handshake, within the time that CONNECT has.
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout_at,
-};
+use tokio::{io::AsyncWriteExt, time::timeout_at};
 
-use super::handshake::{Newcomer, READ_BYTES, Refusal, connect_limits};
+use super::handshake::{Newcomer, Refusal, connect_limits, read_more};
 use crate::{
     actors::EnhancedLogin,
     auth::{BoundedExchange, ExchangeStart, Identity, Step},
@@ -115,10 +112,9 @@ impl Newcomer<'_> {
                     return Err(malformed(error.reason())); // [MQTT-3.15.1-1]
                 }
             }
-            self.read_ahead.reserve(READ_BYTES);
-            match self.transport.read_buf(self.read_ahead).await {
-                Ok(0) | Err(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
-                Ok(_) => {}
+            read_more(self.transport, self.read_ahead).await?;
+            if !self.room.has(self.read_ahead.len()) {
+                return Err(Refusal::for_want_of_room());
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::exchange;
+use super::{exchange, room::Room};
 use crate::{
     actors::{
         AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Permit, RefusalAnswer,
@@ -38,7 +38,7 @@ pub(crate) struct Arrival {
 }
 
 /// Bytes read at a time before the client is known.
-pub(super) const READ_BYTES: usize = 2048;
+const READ_BYTES: usize = 2048;
 
 /// A CONNECT is no larger than this, whatever other packets may be: nobody knows yet who sends it.
 const CONNECT_BYTES_MAX: u32 = 256 * 1024;
@@ -79,6 +79,14 @@ impl Refusal {
         self
     }
 
+    /// Large packets of all clients that are not whole take as much as they may. MQTT 5.0 alone
+    /// has a word for it.
+    pub(super) const fn for_want_of_room() -> Self {
+        let counted_as = ConnectRefusal::IncompletePacketBytesMax;
+        Self::with(ProtocolVersion::V5, ReasonCode::QuotaExceeded, counted_as)
+            .because("too many large packets are incomplete")
+    }
+
     /// The client is not who it says, or it cannot be found out.
     pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
         tracing::debug!(%error, "CONNECT refused");
@@ -97,6 +105,8 @@ pub(super) struct Newcomer<'a> {
     pub(super) transport: &'a mut dyn Transport,
     /// What was read after CONNECT.
     pub(super) read_ahead: &'a mut Vec<u8>,
+    /// For CONNECT and what comes after it.
+    pub(super) room: &'a mut Room,
     pub(super) connect_by: Instant,
     pub(super) peer: SocketAddr,
     pub(super) certificate: Option<&'a ClientCertificate>,
@@ -126,21 +136,25 @@ impl<'a> Newcomer<'a> {
 /// Takes a connection from its first byte to its home shard, or refuses it.
 pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
     let Arrival { mut transport, peer, certificate, connect_by, permit } = arrival;
+    let mut room = Room::new(Arc::clone(&core.incomplete_packets));
     let mut buffer = Vec::new();
-    let read = read_connect(&mut *transport, &mut buffer, core);
-    let length = match tokio::time::timeout_at(connect_by, read).await {
-        Ok(Ok(length)) => length,
-        Ok(Err(refusal)) => return refuse(&mut *transport, refusal, metrics).await,
-        // No CONNECT within a reasonable time: section 3.1.4.
-        Err(_) => {
-            let refusal = Refusal::silent(ConnectRefusal::ConnectTimeout);
+    let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
+    let read = tokio::time::timeout_at(connect_by, read).await;
+    // No CONNECT within a reasonable time: section 3.1.4.
+    let timed_out = |_| Err(Refusal::silent(ConnectRefusal::ConnectTimeout));
+    let length = match read.unwrap_or_else(timed_out) {
+        Ok(length) => length,
+        Err(refusal) => {
+            drop((buffer, room)); // A client may take its time to hear it.
             return refuse(&mut *transport, refusal, metrics).await;
         }
     };
     let mut read_ahead = buffer.split_off(length);
+    room.keep(length);
     let newcomer = Newcomer {
         transport: &mut *transport,
         read_ahead: &mut read_ahead,
+        room: &mut room,
         connect_by,
         peer,
         certificate: certificate.as_ref(),
@@ -161,7 +175,10 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
     };
     let connect = match accepted {
         Ok(connect) => connect,
-        Err(refusal) => return refuse(&mut *transport, refusal, metrics).await,
+        Err(refusal) => {
+            drop((buffer, read_ahead, room));
+            return refuse(&mut *transport, refusal, metrics).await;
+        }
     };
     let home = core.home(&connect.client_id);
     let Some(shard) = core.shard(home) else {
@@ -179,6 +196,7 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
 async fn read_connect(
     transport: &mut dyn Transport,
     buffer: &mut Vec<u8>,
+    room: &mut Room,
     core: &Core,
 ) -> Result<usize, Refusal> {
     let limits = connect_limits(core);
@@ -193,11 +211,25 @@ async fn read_connect(
                 return Err(refusal_of(&error, buffer));
             }
         }
-        buffer.reserve(READ_BYTES);
-        match transport.read_buf(buffer).await {
-            Ok(0) | Err(_) => return Err(Refusal::silent(ConnectRefusal::Closed)),
-            Ok(_) => {}
+        read_more(transport, buffer).await?;
+        if !room.has(buffer.len()) {
+            return Err(match refusal_version(buffer) {
+                Some(ProtocolVersion::V5) => Refusal::for_want_of_room(),
+                _ => Refusal::silent(ConnectRefusal::IncompletePacketBytesMax),
+            });
         }
+    }
+}
+
+/// Reads some bytes.
+pub(super) async fn read_more(
+    transport: &mut dyn Transport,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    buffer.reserve(READ_BYTES);
+    match transport.read_buf(buffer).await {
+        Ok(0) | Err(_) => Err(Refusal::silent(ConnectRefusal::Closed)),
+        Ok(_) => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ mod exchange;
 mod handshake;
 mod listener;
 mod proxy;
+mod room;
 pub mod tls;
 mod unix;
 mod websocket;

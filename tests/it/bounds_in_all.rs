@@ -3,12 +3,18 @@
 use hearthmq::{
     Broker,
     metrics::ConnectRefusal,
-    mqtt::{Connect, Packet, ReasonCode, encode},
+    mqtt::{Connect, Packet, ProtocolVersion, ReasonCode, encode},
 };
 
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
-use super::support::{Client, packets::*, pass, secs, world_within};
+use super::{
+    riddle::{Riddle, answer, question, riddled},
+    support::{Client, generous, packets::*, pass, secs, world_with, world_within},
+};
 
 /// Expects SUBACK with these codes, whatever it says in words.
 async fn expect_granted(client: &mut Client, reasons: &[ReasonCode]) {
@@ -167,6 +173,96 @@ async fn half_a_packet_is_forgotten_with_its_connection() {
     client.vanish().await;
     pass(secs(10)).await;
     assert_eq!(broker.metrics().totals().incomplete_packet_bytes.value(), 0);
+}
+
+/// A CONNECT of nearly 120,000 bytes.
+fn large_connect(version: ProtocolVersion) -> Vec<u8> {
+    let name = "u".repeat(60_000);
+    let mut packet = connect_in(version, "c");
+    packet.username = Some(&name);
+    packet.password = Some(&name.as_bytes()[..59_900]);
+    let mut bytes = Vec::new();
+    encode(&Packet::Connect(Box::new(packet)), version, &mut bytes).unwrap();
+    bytes
+}
+
+#[actix_rt::test]
+async fn connects_that_are_not_whole_are_bounded_together() {
+    let broker = world_within(|limits| limits.incomplete_packet_bytes_max = 150_000).await;
+    let taken = || broker.metrics().totals().incomplete_packet_bytes.value();
+    for version in VERSIONS {
+        let packet = large_connect(version);
+        let mut first = Client::new(&broker, version);
+        first.send_bytes(&packet[..100_000]).await;
+        pass(secs(1)).await;
+        assert_eq!(taken(), 100_000);
+        let mut second = Client::new(&broker, version);
+        second.send_bytes(&packet[..100_000]).await;
+        // MQTT 3 has no word for it, and CONNECT is not whole.
+        match version {
+            V5 => second.expect_refused(ReasonCode::QuotaExceeded).await,
+            _ => second.expect_closed().await,
+        }
+        assert_eq!(taken(), 100_000);
+        // Who needs little is not concerned, and the first has lost nothing.
+        Client::connected(&broker, connect_in(version, "small")).await.leave().await;
+        first.send_bytes(&packet[100_000..]).await;
+        first.expect_connected().await;
+        assert_eq!(taken(), 0);
+    }
+    let refused = refused(&broker, ConnectRefusal::IncompletePacketBytesMax);
+    assert_eq!(refused, VERSIONS.len() as u64);
+}
+
+#[actix_rt::test]
+async fn a_connect_that_never_becomes_whole_gives_its_room_back() {
+    let broker = world_within(|_| {}).await;
+    let taken = || broker.metrics().totals().incomplete_packet_bytes.value();
+    let packet = large_connect(V5);
+    let mut slow = Client::new(&broker, V5);
+    slow.send_bytes(&packet[..100_000]).await;
+    let hasty = Client::new(&broker, V5);
+    let Client { mut stream, .. } = hasty;
+    stream.write_all(&packet[..50_000]).await.unwrap();
+    pass(secs(1)).await;
+    assert_eq!(taken(), 150_000);
+    drop(stream);
+    pass(secs(1)).await;
+    assert_eq!(taken(), 100_000);
+    slow.expect_nothing_for(secs(7)).await;
+    slow.expect_closed().await;
+    assert_eq!(taken(), 0);
+}
+
+#[actix_rt::test]
+async fn answers_of_an_exchange_that_are_not_whole_count_with_their_connect() {
+    let mut limits = generous();
+    limits.incomplete_packet_bytes_max = 90_000;
+    let broker = world_with(|builder| builder.limits(limits).enhanced_authenticator(Riddle)).await;
+    let taken = || broker.metrics().totals().incomplete_packet_bytes.value();
+    let name = "u".repeat(20_000);
+    let asked = async |client_id| {
+        let mut client = Client::new(&broker, V5);
+        let packet = Connect { username: Some(&name), ..riddled(connect(client_id)) };
+        client.send(Packet::Connect(Box::new(packet))).await;
+        client.expect(question()).await;
+        client
+    };
+    let (mut first, mut second) = (asked("1").await, asked("2").await);
+    let both = taken();
+    assert!((40_000..40_200).contains(&both), "{both}");
+    let text = format!("I am {}", "x".repeat(40_000));
+    let mut packet = Vec::new();
+    encode(&answer(&text), V5, &mut packet).unwrap();
+    first.send_bytes(&packet[..30_000]).await;
+    pass(secs(1)).await;
+    assert_eq!(taken(), both + 30_000);
+    second.send_bytes(&packet[..30_000]).await;
+    second.expect_refused(ReasonCode::QuotaExceeded).await;
+    assert_eq!(taken(), both / 2 + 30_000);
+    first.send_bytes(&packet[30_000..]).await;
+    first.expect_connected().await;
+    assert_eq!(taken(), 0);
 }
 
 /// What a client reads and never acknowledges is bounded in bytes like what waits for it.
