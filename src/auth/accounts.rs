@@ -30,7 +30,7 @@ use toml::Spanned;
 use super::{
     file::{self, FileError},
     password::{PasswordHashError, StoredPassword},
-    scram::{SaltSecret, SaltSecretError, ScramKeys, ScramKeysError, prepared},
+    scram::{SaltSecret, SaltSecretError, ScramKeys, ScramKeysError},
 };
 
 /// MQTT gives a string two bytes for its length, section 1.5.4.
@@ -98,11 +98,6 @@ impl Accounts {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&User> {
         self.by_name.get(name).map(|at| &self.users[*at])
-    }
-
-    /// The account of this name, or of what it is after SASLprep.
-    pub(super) fn get_prepared(&self, name: &str) -> Option<&User> {
-        self.get(name).or_else(|| self.get(&prepared(name)))
     }
 
     /// SCRAM keys for a name that has none, not to be told from others: nobody's, with

@@ -23,7 +23,7 @@ use super::{
     accounts::Accounts,
     file::FileError,
     password::{StoredPassword, generate_password, hash_password},
-    scram::{SaltSecret, ScramKeys},
+    scram::{SaltSecret, ScramKeys, prepared},
     throttle::{FailureThrottle, ThrottleConfig},
     verified::{Digest, DigestKey, VerifiedCredentials},
 };
@@ -223,15 +223,18 @@ impl FileAuthenticator {
         hashed.await.map_err(|_| AuthenticationError::Unavailable)
     }
 
-    /// The account of this name and its SCRAM keys; keys that no password has if there is none,
-    /// or if it has none. Takes the same steps whether there is one or not.
-    pub(super) fn scram_keys(&self, name: &str) -> (Option<Arc<str>>, ScramKeys) {
+    /// What a proof of `name` is compared with. Takes the same steps whether there is an account
+    /// or not.
+    pub(super) fn scram_login(&self, name: &str) -> ScramLogin {
         let accounts = self.accounts.load();
         let decoy = accounts.scram_decoy(name, &self.salts);
-        let user = accounts.get_prepared(name);
-        match user.and_then(|user| Some((Arc::clone(&user.name), user.scram.clone()?))) {
-            Some((name, keys)) => (Some(name), keys),
-            None => (None, decoy),
+        let prepared: Arc<str> = prepared(name).into();
+        let user = accounts.get(name).or_else(|| accounts.get(&prepared));
+        let keys = user.and_then(|user| user.scram.clone());
+        ScramLogin {
+            name: user.map_or(prepared, |user| Arc::clone(&user.name)),
+            is_decoy: keys.is_none(),
+            keys: keys.unwrap_or(decoy),
         }
     }
 
@@ -352,6 +355,16 @@ impl From<&Credentials<'_>> for Shown {
             peer: credentials.peer,
         }
     }
+}
+
+/// SCRAM keys to be compared.
+pub(super) struct ScramLogin {
+    /// The account's, or what the name is after SASLprep: one name for all spellings, for failures
+    /// to be counted under.
+    pub(super) name: Arc<str>,
+    pub(super) keys: ScramKeys,
+    /// There is no account, or it has no keys: the outcome is failure, whatever the proof.
+    pub(super) is_decoy: bool,
 }
 
 /// A password to be compared.

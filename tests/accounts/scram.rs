@@ -233,6 +233,27 @@ async fn failures_count_together_with_those_of_passwords() {
     }
 }
 
+/// A soft hyphen is nothing to SASLprep.
+#[tokio::test(start_paused = true)]
+async fn failures_of_all_spellings_of_a_name_count_together() {
+    let world = world(AuthenticationConfig::default());
+    let too_many = Err(AuthenticationError::TooManyAttempts { retry_after_secs: 60 });
+    for name in ["ann", "ben", "nobody"] {
+        for hyphens in 1..=10 {
+            let spelling = format!("{}{name}", "\u{AD}".repeat(hyphens));
+            let guess = ScramClient { name: &spelling, password: "guess" };
+            assert_eq!(world.login(&guess, nobody()).await, BAD, "{name} {hyphens}");
+        }
+        let hyphenated = format!("{name}\u{AD}");
+        for spelling in [name, &hyphenated] {
+            let right = ScramClient { name: spelling, password: "secret" };
+            assert_eq!(world.login(&right, nobody()).await, too_many, "{spelling:?}");
+        }
+        let shown = Credentials { username: Some(name), password: Some(b"secret"), ..nobody() };
+        assert_eq!(world.accounts.authenticate(shown).await, too_many, "{name} by password");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_volley_of_guesses_is_cut_short() {
     let world = world(AuthenticationConfig::default());

@@ -23,7 +23,8 @@ use self::{
 };
 use super::{
     AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FileAuthenticator,
-    Identity, Step, authenticator::Shown,
+    Identity, Step,
+    authenticator::{ScramLogin, Shown},
 };
 
 /// Random bytes of the server's nonce; more than enough to be new each time.
@@ -75,11 +76,7 @@ enum State {
 
 /// What the client's proof is compared with.
 struct Challenge {
-    /// As the client has sent it; not necessarily of an account.
-    name: String,
-    /// `None` if the keys are a decoy: the outcome is failure, whatever the proof.
-    account: Option<Arc<str>>,
-    keys: ScramKeys,
+    login: ScramLogin,
     gs2_header: String,
     /// The client's nonce and the server's.
     nonce: String,
@@ -116,13 +113,11 @@ impl ScramExchange {
         if first.authorization.is_some_and(|other| other != first.username) {
             return Err(AuthenticationError::NotAllowed); // Nobody acts as somebody else here.
         }
-        let (account, keys) = self.accounts.scram_keys(&first.username);
+        let login = self.accounts.scram_login(&first.username);
         let nonce = format!("{}{nonce}", first.nonce);
-        let answer = server_first(&nonce, &keys.salt, keys.iterations());
+        let answer = server_first(&nonce, &login.keys.salt, login.keys.iterations());
         self.state = State::Challenged(Box::new(Challenge {
-            name: first.username.into_owned(),
-            account,
-            keys,
+            login,
             gs2_header: first.gs2_header.to_owned(),
             nonce,
             signed: format!("{},{answer}", first.bare),
@@ -135,16 +130,17 @@ impl ScramExchange {
         challenge: &Challenge,
         message: &[u8],
     ) -> Result<Step, AuthenticationError> {
-        let Challenge { name, account, keys, gs2_header, nonce, signed } = challenge;
+        let Challenge { login, gs2_header, nonce, signed } = challenge;
+        let ScramLogin { name, keys, is_decoy } = login;
         let last = ClientFinal::parse(message)?;
         let (address, accounts) = (self.shown.peer.ip(), &self.accounts);
         accounts.wait_for_turn(address, name).await?;
         let signature = keys.verify(&format!("{signed},{}", last.without_proof), &last.proof);
         let is_ours = last.nonce == nonce && last.channel_binding == gs2_header.as_bytes();
-        let right = signature.filter(|_| is_ours).zip(account.as_ref());
+        let right = signature.filter(|_| is_ours && !is_decoy);
         accounts.write_down(address, name, right.is_some());
-        let (signature, account) = right.ok_or(AuthenticationError::BadCredentials)?;
-        let identity: Identity = accounts.identify(Arc::clone(account), &self.shown)?;
+        let signature = right.ok_or(AuthenticationError::BadCredentials)?;
+        let identity: Identity = accounts.identify(Arc::clone(name), &self.shown)?;
         Ok(Step::Done { identity, data: Some(server_final(&signature).into_bytes()) })
     }
 }
