@@ -8,6 +8,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::keys::{DIGEST_BYTES, Digest};
 
+/// A client's nonce is no longer, so that the server's message, which repeats it, fits into a
+/// packet. A few dozen bytes are usual.
+const CLIENT_NONCE_BYTES_MAX: usize = 1024;
+
 /// Why a message is not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MessageError {
@@ -59,6 +63,9 @@ impl<'a> ClientFirst<'a> {
         }
         let username = name(value(first, "n=")?)?;
         let nonce = nonce(attributes.next())?;
+        if nonce.len() > CLIENT_NONCE_BYTES_MAX {
+            return Err(MessageError::Malformed);
+        }
         extensions(attributes)?;
         let gs2_header = &message[..message.len() - bare.len()];
         Ok(Self { gs2_header, bare, authorization, username, nonce })

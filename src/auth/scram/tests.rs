@@ -176,6 +176,14 @@ fn first_messages_that_are_none_are_refused() {
 }
 
 #[test]
+fn a_nonce_has_an_end_so_that_the_challenge_fits_into_a_packet() {
+    for (bytes, is_taken) in [(1_024, true), (1_025, false), (65_500, false)] {
+        let message = format!("n,,n=user,r={}", "x".repeat(bytes));
+        assert_eq!(ClientFirst::parse(message.as_bytes()).is_ok(), is_taken, "{bytes}");
+    }
+}
+
+#[test]
 fn last_messages_that_are_none_are_refused() {
     let proof = STANDARD.encode([0; 32]);
     assert!(ClientFinal::parse(format!("c=biws,r=abc,x=y,p={proof}").as_bytes()).is_ok());
