@@ -25,6 +25,10 @@ pub struct Limits {
     /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included, and to the
     /// end of an AUTH exchange.
     pub connect_timeout_secs: u16,
+    /// Seconds that an authenticator may take for a CONNECT, delays after failures included; then
+    /// the client is told that the server is unavailable. (An AUTH exchange has the time of
+    /// CONNECT.)
+    pub authentication_secs_max: u16,
     /// Steps of one AUTH exchange, at CONNECT or to authenticate again.
     pub authentication_rounds_max: u16,
     /// Bytes of Authentication Data that a client may send in one AUTH exchange.
@@ -96,6 +100,7 @@ impl Default for Limits {
             sessions_max: 1_000_000,
             sessions_per_user_max: 250_000,
             connect_timeout_secs: 10,
+            authentication_secs_max: 60,
             authentication_rounds_max: 16,
             authentication_bytes_max: 65_536,
             packet_bytes_max: 1_048_576,

@@ -94,6 +94,8 @@ pub enum AuthenticationError {
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
     /// The identity behind `credentials`. May take its time: it never runs on a shard's data path.
+    /// An MQTT client waits for it no longer than `authentication_secs_max` of the limits; then it
+    /// is dropped, wherever it is.
     async fn authenticate(
         &self,
         credentials: Credentials<'_>,

@@ -339,7 +339,11 @@ async fn authenticate(
         return Ok((identity, Some(login)));
     }
     let credentials = newcomer.credentials(connect, client_id);
-    let identity = newcomer.core.authenticator.authenticate(credentials).await;
+    let core = newcomer.core;
+    let time_max = Duration::from_secs(core.limits.authentication_secs_max.into());
+    let identity =
+        tokio::time::timeout(time_max, core.authenticator.authenticate(credentials)).await;
+    let identity = identity.unwrap_or(Err(AuthenticationError::Unavailable));
     let refused = |error| Refusal::of_credentials(connect.version, error);
     identity.map(|identity| (identity, None)).map_err(refused)
 }

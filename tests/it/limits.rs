@@ -1,15 +1,17 @@
 //! The broker's limits: over each of them the right answer and a count, and everybody else
 //! unharmed.
 
+use async_trait::async_trait;
 use hearthmq::{
     Broker,
+    auth::{AuthenticationError, Authenticator, Credentials, Identity},
     limits::QueueFull,
     metrics::{ConnectRefusal, DropReason},
-    mqtt::ReasonCode,
+    mqtt::{Connect, Packet, ReasonCode},
 };
 use tokio::net::TcpStream;
 
-use super::support::{Client, builder, generous, packets::*, secs, world_within};
+use super::support::{Client, builder, generous, packets::*, pass, secs, world_with, world_within};
 
 fn dropped(broker: &Broker, reason: DropReason) -> u64 {
     broker.metrics().shard(0).messages_dropped.of(reason).value()
@@ -234,7 +236,7 @@ async fn expired_retained_messages_make_room() {
     let mut client = Client::connected(&broker, connect("c")).await;
     client.publish(expiring(retained(publish("a", "x")), 10)).await;
     client.ping().await;
-    super::support::pass(secs(11)).await;
+    pass(secs(11)).await;
     client.publish(retained(publish_1(1, "b", "x"))).await;
     client.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
 }
@@ -282,6 +284,43 @@ async fn a_connect_that_takes_too_long_is_counted() {
     client.expect_closed().await;
     let refused = &broker.metrics().shard(0).connects_refused;
     assert_eq!(refused.of(ConnectRefusal::ConnectTimeout).value(), 1);
+}
+
+/// Thinks for ever, or for as many seconds as the user name says.
+struct Slow;
+
+#[async_trait]
+impl Authenticator for Slow {
+    async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, AuthenticationError> {
+        match credentials.username.and_then(|name| name.parse().ok()) {
+            Some(number) => pass(secs(number)).await,
+            None => std::future::pending().await,
+        }
+        Ok(Identity::default())
+    }
+}
+
+#[actix_rt::test]
+async fn an_authenticator_that_hangs_is_not_waited_for_for_ever() {
+    let broker = world_with(|builder| builder.authenticator(Slow)).await;
+    for version in VERSIONS {
+        let mut client = Client::new(&broker, version);
+        client.send(Packet::Connect(Box::new(connect_in(version, "c")))).await;
+        client.expect_nothing_for(secs(59)).await;
+        assert_eq!(broker.connections(), 1);
+        client.expect_refused(ReasonCode::ServerUnavailable).await;
+        pass(secs(2)).await;
+        assert_eq!(broker.connections(), 0);
+        let mut patient = Client::new(&broker, version);
+        let packet = Connect { username: Some("58"), ..connect_in(version, "c") };
+        patient.send(Packet::Connect(Box::new(packet))).await;
+        patient.expect_nothing_for(secs(57)).await;
+        patient.expect_connected().await;
+        patient.leave().await;
+    }
 }
 
 async fn over_tcp(broker: &Broker) -> Client<TcpStream> {
@@ -359,9 +398,7 @@ async fn who_sends_too_large_a_packet_is_told_so_over_a_socket() {
         client.send_bytes(&packet).await;
         client
             .receive(|packet| {
-                let hearthmq::mqtt::Packet::Disconnect(disconnect) = packet else {
-                    panic!("{packet:?}")
-                };
+                let Packet::Disconnect(disconnect) = packet else { panic!("{packet:?}") };
                 assert_eq!(disconnect.reason, ReasonCode::PacketTooLarge);
                 assert_eq!(disconnect.properties.reason_string, Some("MQTT-3.2.2-15"));
             })
