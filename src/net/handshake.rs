@@ -344,7 +344,16 @@ async fn authenticate(
     let identity =
         tokio::time::timeout(time_max, core.authenticator.authenticate(credentials)).await;
     let identity = identity.unwrap_or(Err(AuthenticationError::Unavailable));
-    let refused = |error| Refusal::of_credentials(connect.version, error);
+    let Credentials { username, password, certificate, .. } = credentials;
+    let shows_nothing = username.is_none() && password.is_none() && certificate.is_none();
+    let refused = |error| {
+        if shows_nothing && error == AuthenticationError::BadCredentials {
+            // There is no name and no password that could be bad.
+            let (reason, counted_as) = (ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials);
+            return Refusal::with(connect.version, reason, counted_as);
+        }
+        Refusal::of_credentials(connect.version, error)
+    };
     identity.map(|identity| (identity, None)).map_err(refused)
 }
 

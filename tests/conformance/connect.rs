@@ -257,10 +257,14 @@ impl Authenticator for OnlyAlice {
 async fn wrong_credentials_are_told_and_closed() {
     let (broker, address) = broker_with(|builder| builder.authenticator(OnlyAlice)).await;
     for version in ALL_VERSIONS {
+        // Who names nobody has no wrong name.
+        let unauthorized: &[u8] =
+            if version == V5 { b"\x20\x03\0\x87\0" } else { b"\x20\x02\0\x05" };
+        let connect = raw_connect(version, 0, &[b"\0\x01c"]);
+        assert_eq!(answer(address, &connect).await, unauthorized, "{version:?}");
         let refused: &[u8] = if version == V5 { b"\x20\x03\0\x86\0" } else { b"\x20\x02\0\x04" };
         for (flags, payload) in [
-            (0, &[&b"\0\x01c"[..]][..]),
-            (CLEAN | USER_NAME, &[b"\0\x01c", b"\0\x05alice"]),
+            (CLEAN | USER_NAME, &[&b"\0\x01c"[..], b"\0\x05alice"][..]),
             (CLEAN | USER_NAME | PASSWORD, &[b"\0\x01c", b"\0\x05alice", b"\0\x05wrong"]),
             (CLEAN | USER_NAME | PASSWORD, &[b"\0\x01c", b"\0\x03bob", b"\0\x06secret"]),
         ] {
@@ -302,7 +306,7 @@ async fn nothing_is_handled_after_a_connect_that_is_refused() {
     witness.send(&packet(0x82, &[b"\0\x01", b"\0\x01#\0"])).await;
     witness.expect(b"\x90\x03\0\x01\0").await;
     for version in ALL_VERSIONS {
-        let refused: &[u8] = if version == V5 { b"\x20\x03\0\x86\0" } else { b"\x20\x02\0\x04" };
+        let refused: &[u8] = if version == V5 { b"\x20\x03\0\x87\0" } else { b"\x20\x02\0\x05" };
         let connect = raw_connect(version, CLEAN, &[b"\0\x01x"]);
         for count in [1, 1_000_000] {
             let publish = packet(0x31, &[b"\0\x01t", no_properties(version), b"x"]);

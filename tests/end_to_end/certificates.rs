@@ -109,7 +109,7 @@ fn without_a_certificate_a_password_is_needed_or_nothing_helps() {
         assert_eq!((status.unwrap(), reason.unwrap()), (200, ReasonCode::Success));
         let (status, reason) = both(&program, &tls, None);
         assert_eq!(status.unwrap(), 401);
-        assert_eq!(reason.unwrap(), ReasonCode::BadUserNameOrPassword);
+        assert_eq!(reason.unwrap(), ReasonCode::NotAuthorized);
 
         let place = asking(&pki, "required");
         let program = place.start();
