@@ -57,7 +57,7 @@ pub struct ClientPattern {
     literal_bytes: usize,
 }
 
-/// The longest client identifier that there can be. [MQTT-1.5.4]
+/// The longest client identifier that there can be. [MQTT 5.0, 1.5.4]
 const CLIENT_ID_BYTES_MAX: usize = 65_535;
 /// A pattern is held against every client on the thread that serves them.
 const ASTERISKS_MAX: usize = 16;
