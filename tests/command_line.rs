@@ -274,11 +274,12 @@ fn the_first_policy_is_right_with_its_examples() {
     let path = place.path("hearthmq-data/policy.toml");
     FilePolicy::open(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("users = [\"admin\"]\ntopics = [\"$control/#\"]"));
     let (prose, examples) = text.split_once("# [[rules]]").unwrap();
     let examples = format!("# [[rules]]{examples}").replace("\n# ", "\n").replace("\n#\n", "\n");
     fs::write(&path, format!("{prose}{}", examples.trim_start_matches("# "))).unwrap();
     FilePolicy::open(&path).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap().matches("\n[[rules]]").count(), 5);
+    assert_eq!(fs::read_to_string(&path).unwrap().matches("\n[[rules]]").count(), 6);
 }
 
 #[test]

@@ -20,7 +20,9 @@
 //!   allows: `v/+` does not allow `v/#`. A rule that denies also denies a subscription of which the
 //!   filter matches a part: denying `v/secret` denies `v/#` and `v/+`.
 //! - Filters that begin with a wildcard do not match topics that begin with `$`. [MQTT-4.7.2-1]
-//!   So `$events/…` has to be named to be allowed.
+//!   So `$events/…` has to be named to be allowed, where there are topics. `$control/…`, which is
+//!   for whoever runs the broker, always has: a rule without topics does not allow it. (It denies
+//!   it.)
 //! - **qos** is the QoS of the publication, or the maximum QoS that the subscription asks for.
 //!   **retain** concerns publications only; `topics` and `qos` do not concern connecting. A
 //!   condition that the action has nothing for does not hold.

@@ -24,8 +24,8 @@ use crate::{
     mqtt::QoS,
 };
 
-/// Whoever may publish to this topic may close the broker to new clients. A filter that begins
-/// with a wildcard does not match it, so that it has to be named to be allowed.
+/// Whoever may publish to this topic may close the broker to new clients. In a policy it has to be
+/// named to be allowed: neither a filter that begins with a wildcard nor a rule without topics does.
 const DRAIN_TOPIC: &str = "$control/redirect";
 
 /// Of a body: the longest client identifier and the longest reference, each byte written as the six

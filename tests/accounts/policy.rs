@@ -222,6 +222,34 @@ fn allowing_a_subscription_takes_a_filter_that_covers_it() {
     }
 }
 
+/// Or every device of a fleet that "may do everything" could send the others to its own server.
+#[test]
+fn what_controls_the_broker_is_allowed_by_name_only() {
+    let ann = Who::ann();
+    for (conditions, allows) in [
+        ("", false),
+        ("users = [\"ann\"]", false),
+        ("topics = [\"#\"]", false),
+        ("topics = [\"+/redirect\"]", false),
+        ("topics = [\"$control/redirect\"]", true),
+        ("topics = [\"$control/#\"]", true),
+    ] {
+        let policy = allow(conditions);
+        assert_eq!(ann.may_publish(&policy, "$control/redirect"), allows, "{conditions}");
+        assert_eq!(ann.may_subscribe(&policy, "$control/redirect"), allows, "{conditions}");
+    }
+    let all = allow("");
+    assert!(!ann.may_subscribe(&all, "$control/#") && !ann.may_publish(&all, "$control"));
+    for topic in ["$controls", "control/redirect", "a/$control", "$events/x"] {
+        assert!(ann.may_publish(&all, topic) && ann.may_subscribe(&all, topic), "{topic}");
+    }
+    let denied = policy(
+        "[[rules]]\neffect = \"deny\"\nusers = [\"ann\"]\n\
+         [[rules]]\neffect = \"allow\"\ntopics = [\"$control/#\"]\n",
+    );
+    assert!(!ann.may_publish(&denied, "$control/redirect"));
+}
+
 #[test]
 fn denying_a_subscription_takes_a_filter_that_overlaps_it() {
     for (rule, asked, denied) in [

@@ -310,10 +310,7 @@ async fn an_authenticator_that_hangs_is_not_waited_for_for_ever() {
         let mut client = Client::new(&broker, version);
         client.send(Packet::Connect(Box::new(connect_in(version, "c")))).await;
         client.expect_nothing_for(secs(59)).await;
-        assert_eq!(broker.connections(), 1);
         client.expect_refused(ReasonCode::ServerUnavailable).await;
-        pass(secs(2)).await;
-        assert_eq!(broker.connections(), 0);
         let mut patient = Client::new(&broker, version);
         let packet = Connect { username: Some("58"), ..connect_in(version, "c") };
         patient.send(Packet::Connect(Box::new(packet))).await;

@@ -1,8 +1,12 @@
 //! Sending clients to another server, call by call.
 
+use std::fs;
+
+use hearthmq::auth::FilePolicy;
+
 use crate::{
     failed,
-    world::{Answer, Rest, hosted_with_certificates, rest},
+    world::{Answer, Rest, hosted_with_certificates, rest, rest_where},
 };
 
 const OPS: &str = "ops:pass:word";
@@ -85,4 +89,24 @@ fn to_refuse_new_clients_takes_a_permission_of_its_own() {
     let body = r#"{"clients":"car-*","server_reference":"b"}"#;
     let answer = rest.post_json("device-7:", line, body);
     assert_eq!(answer.body, r#"{"success":true,"redirected":2}"#);
+}
+
+#[test]
+fn a_policy_has_to_name_the_permission_to_refuse_new_clients() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    let everything = "[[rules]]\neffect = \"allow\"\nusers = [\"ops\"]\n";
+    let body = r#"{"clients":"*","server_reference":"b","refuse_connects":true}"#;
+    fs::write(&path, everything).unwrap();
+    let rest = rest_where(FilePolicy::open(&path).unwrap());
+    assert_eq!(post(&rest, body).failure(), failed(403, "forbidden"));
+    assert_eq!(rest.call("DELETE /api/v1/redirect").failure(), failed(403, "forbidden"));
+    assert!(rest.asked().is_empty());
+    assert_eq!(post(&rest, r#"{"clients":"car-*","server_reference":"b"}"#).status, 200);
+
+    fs::write(&path, format!("{everything}topics = [\"$control/redirect\"]\n{everything}"))
+        .unwrap();
+    let rest = rest_where(FilePolicy::open(&path).unwrap());
+    assert_eq!(post(&rest, body).status, 200);
+    assert_eq!(rest.call("DELETE /api/v1/redirect").status, 200);
 }

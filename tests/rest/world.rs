@@ -19,7 +19,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     auth::{
         AccessRequest, Action, AuthenticationError, Authenticator, Authorizer, ClientCertificate,
-        Credentials, Decision, Identity,
+        Credentials, Decision, FilePolicy, Identity,
     },
     control::{
         Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
@@ -163,16 +163,23 @@ pub(crate) fn options() -> ApiOptions {
 }
 
 pub(crate) fn rest_with(options: &ApiOptions) -> Rest {
-    start(options, |api, listener| {
-        let listeners = Listeners { http: vec![listener], ..Listeners::default() };
-        Server::start(&api, listeners, 1, |_| None).unwrap();
-    })
+    start(options, Arc::new(Policy), serve)
+}
+
+/// An interface that asks this policy in place of the double.
+pub(crate) fn rest_where(policy: FilePolicy) -> Rest {
+    start(&options(), Arc::new(policy), serve)
+}
+
+fn serve(api: Api, listener: TcpListener) {
+    let listeners = Listeners { http: vec![listener], ..Listeners::default() };
+    Server::start(&api, listeners, 1, |_| None).unwrap();
 }
 
 /// An interface that a host has mounted below `/broker`, and whose callers have all shown a
 /// certificate of `device-7`.
 pub(crate) fn hosted_with_certificates() -> Rest {
-    start(&options(), |api, listener| {
+    start(&options(), Arc::new(Policy), |api, listener| {
         let server = HttpServer::new(move || {
             App::new()
                 .service(web::scope("/broker").configure(routes(api.clone())))
@@ -191,18 +198,16 @@ pub(crate) fn hosted_with_certificates() -> Rest {
     })
 }
 
-fn start(options: &ApiOptions, serve: impl FnOnce(Api, TcpListener) + Send + 'static) -> Rest {
+fn start(
+    options: &ApiOptions,
+    policy: Arc<dyn Authorizer>,
+    serve: impl FnOnce(Api, TcpListener) + Send + 'static,
+) -> Rest {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let fleet = Arc::new(Fleet::default());
     let metrics = Arc::new(Metrics::new(1));
-    let api = Api::new(
-        Arc::<Fleet>::clone(&fleet),
-        Arc::new(Accounts),
-        Arc::new(Policy),
-        metrics,
-        options,
-    );
+    let api = Api::new(Arc::<Fleet>::clone(&fleet), Arc::new(Accounts), policy, metrics, options);
     let (started, starts) = mpsc::channel();
     let served = api.clone();
     let thread = thread::spawn(move || {

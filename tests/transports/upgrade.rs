@@ -127,6 +127,19 @@ async fn a_request_without_end_is_cut_off() {
     assert!(answer(&world, "\u{10}\0MQTT\r\n").await.starts_with("HTTP/1.1 400 "));
 }
 
+/// Closing over what was not read would reset the connection, and the answer could be lost.
+#[actix_rt::test]
+async fn who_is_still_sending_hears_the_refusal() {
+    let world = World::with(Way::WebSocket).await;
+    let much = "x".repeat(1 << 20);
+    let long = with(1, &format!("Host: localhost\r\nCookie: {much}"));
+    let posted = with(0, "POST /mqtt HTTP/1.1\r\nContent-Length: 1048576") + "\r\n" + &much;
+    for (request, status) in [(long, 431), (posted, 405)] {
+        let answer = answer(&world, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
+
 #[actix_rt::test]
 async fn a_request_that_does_not_come_is_given_up() {
     let limits = Limits { connect_timeout_secs: 1, ..generous() };

@@ -130,7 +130,8 @@ impl Rule {
 
     fn concerns_topic(&self, action: &Action<'_>, subject: &Subject<'_>) -> Holds {
         let Some(patterns) = &self.topics else {
-            return Holds::Yes;
+            // Whoever may do "everything" is not thereby the broker's operator.
+            return Holds::from(self.effect == Effect::Deny || !is_control(action));
         };
         Holds::any(patterns.iter().map(|pattern| match (action, self.effect) {
             (Action::Connect, _) => Holds::No,
@@ -138,6 +139,16 @@ impl Rule {
             (Action::Subscribe { filter, .. }, Effect::Allow) => pattern.covers(filter, subject),
             (Action::Subscribe { filter, .. }, Effect::Deny) => pattern.overlaps(filter, subject),
         }))
+    }
+}
+
+/// Whether it is about a topic by which the broker itself is controlled.
+fn is_control(action: &Action<'_>) -> bool {
+    match action {
+        Action::Connect => false,
+        Action::Publish { topic, .. } | Action::Subscribe { filter: topic, .. } => {
+            topic.split('/').next() == Some("$control")
+        }
     }
 }
 

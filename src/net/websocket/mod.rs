@@ -69,6 +69,8 @@ enum Close {
     Open,
     Due(CloseCode),
     Sent,
+    /// An answer could not be written; whoever writes next is told so.
+    Lost(io::ErrorKind),
 }
 
 impl<S: Transport> WebSocket<S> {
@@ -115,7 +117,8 @@ impl<S: Transport> WebSocket<S> {
 
     /// What the frames say beside their data.
     fn take_note(&mut self, found: Deframed) {
-        if found.ping.is_some() {
+        // Nothing follows a close frame. (RFC 6455, 5.5.1)
+        if found.ping.is_some() && matches!(self.sending.close, Close::Open) {
             self.sending.ping = found.ping;
         }
         self.end = found.end;
@@ -126,13 +129,13 @@ impl<S: Transport> WebSocket<S> {
 
     /// Sends what the reader has to answer as far as the socket takes it; the rest goes with the
     /// next write or flush, or when the socket wakes the reader.
-    fn answer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.sending.has_control() {
-            true => match self.poll_all_flushed(cx) {
-                Poll::Ready(outcome) => outcome,
-                Poll::Pending => Ok(()),
-            },
-            false => Ok(()),
+    ///
+    /// That the client hears no answer does not undo what it has said: reading goes on.
+    fn answer(&mut self, cx: &mut Context<'_>) {
+        if self.sending.has_control()
+            && let Poll::Ready(Err(error)) = self.poll_all_flushed(cx)
+        {
+            self.sending.give_up(error.kind());
         }
     }
 
@@ -149,6 +152,14 @@ impl Sending {
         if self.close == Close::Open {
             self.close = Close::Due(code);
         }
+    }
+
+    /// Drops what is still to be answered.
+    fn give_up(&mut self, error: io::ErrorKind) {
+        self.control = (Vec::new(), 0);
+        self.ping = None;
+        self.is_unflushed = false;
+        self.close = Close::Lost(error);
     }
 
     /// A data frame has begun and is not at its end: nothing else may be written.
@@ -180,6 +191,8 @@ impl Sending {
             } else if let Close::Due(code) = self.close {
                 self.control = (frames::close(code), 0);
                 self.close = Close::Sent;
+            } else if let Close::Lost(error) = self.close {
+                return Poll::Ready(Err(error.into()));
             } else {
                 self.control = (Vec::new(), 0);
                 break;
@@ -236,7 +249,7 @@ impl<S: Transport> AsyncRead for WebSocket<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.answer(cx)?;
+        this.answer(cx);
         for _ in 0..READS_PER_POLL {
             match this.end {
                 _ if buf.remaining() == 0 => return Poll::Ready(Ok(())),
@@ -261,7 +274,7 @@ impl<S: Transport> AsyncRead for WebSocket<S> {
             let data_bytes = found.data_bytes;
             buf.set_filled(start + data_bytes);
             this.take_note(found);
-            this.answer(cx)?;
+            this.answer(cx);
             if data_bytes > 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -317,14 +330,52 @@ impl<S: Transport> Transport for WebSocket<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::DuplexStream;
+    use bytes::Bytes;
+    use futures_util::{StreamExt as _, stream};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
     use super::*;
+
+    /// Frames with the mask 0.
+    const PING: &[u8] = &[0x89, 0x80, 0, 0, 0, 0];
+    const DISCONNECT_AND_CLOSE: &[u8] =
+        &[0x82, 0x82, 0, 0, 0, 0, 0xE0, 0x00, 0x88, 0x80, 0, 0, 0, 0];
 
     /// There are many of them, and nothing of an idle one is elsewhere.
     #[test]
     fn a_websocket_costs_at_most_256_bytes_more_than_what_it_lies_upon() {
         let added = size_of::<WebSocket<DuplexStream>>() - size_of::<DuplexStream>();
         assert!(added <= 256, "{added}");
+    }
+
+    /// A client that says DISCONNECT and is gone leaves no Will. [MQTT-3.1.2-10]
+    #[actix_rt::test]
+    async fn what_came_is_read_although_its_sender_can_be_told_nothing() {
+        let chunks = [PING, DISCONNECT_AND_CLOSE].map(|chunk| Ok::<_, ()>(Bytes::from(chunk)));
+        let (socket, body, feed) = hosted(stream::iter(chunks));
+        drop(body);
+        feed.await;
+        let mut websocket = WebSocket::new(socket, Vec::new());
+        let mut read = Vec::new();
+        websocket.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, [0xE0, 0x00]);
+        for _ in 0..2 {
+            let error = websocket.write_all(b"x").await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    /// (RFC 6455, 5.5.1)
+    #[actix_rt::test]
+    async fn nothing_follows_the_close_frame() {
+        let chunks = [PING, DISCONNECT_AND_CLOSE].map(|chunk| Ok::<_, ()>(Bytes::from(chunk)));
+        let (socket, body, feed) = hosted(stream::iter(chunks));
+        feed.await;
+        let mut websocket = WebSocket::new(socket, Vec::new());
+        websocket.shutdown().await.unwrap();
+        websocket.read_to_end(&mut Vec::new()).await.unwrap();
+        drop(websocket);
+        let sent: Vec<_> = body.map(Result::unwrap).collect().await;
+        assert_eq!(sent.concat(), [0x88, 0x02, 0x03, 0xE8]);
     }
 }
