@@ -10,7 +10,7 @@ use hearthmq::mqtt::{ProtocolVersion::V5, QoS};
 
 use super::{
     Arrived, Model, Session,
-    owed::{Copy, Form, GroupCopy, Message},
+    owed::{Copy, GroupCopy, Message},
     receive::is_same,
     route::form,
 };
@@ -82,7 +82,7 @@ impl Model {
             // It may have been sent to this member on a line that broke.
             may_be_lost: group.message.routed_at <= started_at,
             is_optional,
-            share: Some((group.filter, group.retain)).filter(|(of, _)| !of.is_empty()),
+            share: Some((group.filter, group.retain)),
             ..Copy::new(group.message, form)
         });
     }
@@ -106,9 +106,12 @@ impl Model {
         }
         for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
             group.filter = "";
+            group.is_optional = true;
         }
         for copy in self.sessions.iter_mut().flatten().flat_map(|session| &mut session.copies) {
-            copy.share = copy.share.filter(|(of, _)| *of != filter);
+            if let Some((of, _)) = copy.share.as_mut().filter(|(of, _)| *of == filter) {
+                *of = "";
+            }
         }
     }
 
@@ -126,8 +129,16 @@ impl Model {
 
     /// A member's session has ended. QoS 2 that was begun is nobody else's. [MQTT-4.8.2-5]
     pub(super) fn is_gone(&mut self, client: usize, session: Session) {
-        let is_there: Vec<bool> =
-            (0..self.sessions.len()).map(|m| self.link(m).is_some()).collect();
+        let sessions = &self.sessions;
+        // Who has unsubscribed meanwhile inherits nothing, nor QoS 0 who is away.
+        let inherits = |group: &GroupCopy| {
+            group.members.iter().any(|(member, form)| {
+                sessions[*member].as_ref().is_some_and(|session| {
+                    let is_kept = session.link.is_some() || form.qos > QoS::AtMostOnce;
+                    session.has(group.filter) && is_kept
+                })
+            })
+        };
         for group in &mut self.groups {
             let is_own = |(member, _): &(usize, _)| *member == client;
             if group.members.iter().any(is_own) {
@@ -135,9 +146,7 @@ impl Model {
                 group.is_optional |= own.clone().any(|(_, form)| form.qos != QoS::AtLeastOnce);
                 group.expects.clear();
                 group.members.retain(|member| !is_own(member));
-                let mut rest = group.members.iter();
-                let keeps = |(m, form): &(usize, Form)| is_there[*m] || form.qos > QoS::AtMostOnce;
-                group.is_optional |= !rest.any(keeps);
+                group.is_optional |= !inherits(group);
             }
         }
         self.groups.retain(|group| !group.members.is_empty());
@@ -147,7 +156,7 @@ impl Model {
         for copy in session.copies {
             if let Some((filter, retain)) = copy.share.filter(|_| copy.qos == QoS::AtLeastOnce) {
                 let is_over = copy.message.expires_at.is_some_and(|at| at <= self.now);
-                if !is_over {
+                if !is_over && !filter.is_empty() {
                     self.owe_to_group(&copy.message, filter, retain);
                 }
             }

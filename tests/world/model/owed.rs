@@ -58,7 +58,8 @@ pub(crate) struct Copy {
     pub(crate) may_be_lost: bool,
     /// It need not come.
     pub(crate) is_optional: bool,
-    /// The shared filter that it has come by, and the message's RETAIN.
+    /// The shared filter that it has come by, empty if that group has ended, and the message's
+    /// RETAIN.
     pub(crate) share: Option<(&'static str, bool)>,
 }
 
@@ -94,6 +95,7 @@ pub(crate) struct Releasing {
 #[derive(Debug)]
 pub(crate) struct GroupCopy {
     pub(crate) message: Rc<Message>,
+    /// Empty if the group has ended.
     pub(crate) filter: &'static str,
     /// The message's RETAIN.
     pub(crate) retain: bool,
