@@ -96,7 +96,7 @@ impl QueueUsage {
     }
 
     /// Bytes of messages that were sent and not acknowledged, in whole blocks of
-    /// [`IN_FLIGHT_BLOCK`] a session: what is less is not worth counting for all.
+    /// 64 KiB a session: what is less is not worth counting for all.
     pub fn bytes_in_flight(&self) -> usize {
         self.bytes_in_flight.load(Ordering::Relaxed)
     }
