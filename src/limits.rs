@@ -41,7 +41,7 @@ pub struct Limits {
     pub incomplete_packet_bytes_max: u64,
     /// Bytes of a Topic Name or Topic Filter.
     pub topic_bytes_max: u16,
-    /// Levels of a Topic Name or Topic Filter.
+    /// Levels of a Topic Name or Topic Filter; [`TOPIC_LEVELS_LARGEST`] at most.
     pub topic_levels_max: u16,
     /// Characters of the client identifier of an MQTT 3.1 client. That specification says 23, which
     /// few ever kept.
@@ -126,6 +126,21 @@ impl Default for Limits {
             session_expiry_secs_max: 604_800,
             keep_alive_secs_max: 0,
         }
+    }
+}
+
+/// Nothing is allowed more levels: trees of topics are walked by functions that call themselves once
+/// a level, on stacks of 2 MiB.
+pub const TOPIC_LEVELS_LARGEST: u16 = 1_024;
+
+impl Limits {
+    /// Whether a Topic Name or Topic Filter is neither too long nor too deep. One that has fewer
+    /// bytes than levels are allowed is not counted through.
+    #[must_use]
+    pub fn allows_topic(&self, topic: &str) -> bool {
+        let levels_max = usize::from(self.topic_levels_max.min(TOPIC_LEVELS_LARGEST));
+        topic.len() <= usize::from(self.topic_bytes_max)
+            && (topic.len() < levels_max || topic.split('/').count() <= levels_max)
     }
 }
 

@@ -203,7 +203,7 @@ impl Broker {
     /// subscriber's queue is full any more that would have to be waited for.
     ///
     /// # Errors
-    /// If the topic is not a valid Topic Name.
+    /// If the topic is not a valid Topic Name, or is over the [`Limits`](crate::limits::Limits).
     pub async fn publish(
         &self,
         topic: &str,
@@ -212,6 +212,9 @@ impl Broker {
         retain: bool,
     ) -> Result<(), PublishError> {
         validate_topic(topic)?;
+        if !self.running.core.limits.allows_topic(topic) {
+            return Err(PublishError::TopicOverLimits);
+        }
         let publication =
             Publication { topic, payload, qos, retain, properties: &[], expires_at: None };
         let message = PublishMessage { message: Arc::new(Message::new(&publication)) };
@@ -432,6 +435,9 @@ pub enum PublishError {
     /// Not a Topic Name.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// Longer than `topic_bytes_max` or deeper than `topic_levels_max`.
+    #[error("topic is longer or deeper than the broker's limits allow")]
+    TopicOverLimits,
     /// The broker has been shut down.
     #[error("broker has been shut down")]
     Stopped,

@@ -11,7 +11,7 @@ use toml::Table;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, MqttConfig};
-use crate::{auth::SCRAM_ITERATIONS, net::tls::ClientAuth};
+use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST, net::tls::ClientAuth};
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
 const MAY_BE_ZERO: [&str; 8] = [
@@ -105,6 +105,13 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
             config.limits.packet_bytes_max.into(),
             128,
             PACKET_BYTES_LARGEST,
+        ),
+        // Trees of topics are walked by functions that call themselves once a level.
+        (
+            "limits.topic_levels_max",
+            config.limits.topic_levels_max.into(),
+            1,
+            TOPIC_LEVELS_LARGEST.into(),
         ),
     ];
     for (key, value, min, max) in ranges {

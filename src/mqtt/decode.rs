@@ -66,7 +66,7 @@ pub fn decode<'a>(
     };
     let packet_type = PacketType::of_first_byte(first, version)?;
     if packet_type == PacketType::Publish {
-        publish::check_flags(first)?;
+        publish::check_flags(first, version)?;
     }
     let frame = match Frame::find(bytes, limits)? {
         Ok(frame) => frame,

@@ -96,14 +96,15 @@ impl Retained {
     /// Messages that have expired by `now` go if their room is needed.
     ///
     /// # Errors
-    /// [`RetainedFull`] if a limit would be passed; nothing is changed then.
+    /// [`RetainedFull`] if a limit would be passed. Then nothing is retained for the topic: its
+    /// former message is no longer the last one.
     pub fn set(&self, message: Arc<Message>, now: Timestamp) -> Result<(), RetainedFull> {
         let mut store = self.write();
         let (messages, bytes) = match self.usage_with(&store, &message) {
             Ok(usage) => usage,
             Err(RetainedFull) => {
                 store.clean(now);
-                self.usage_with(&store, &message)?
+                self.usage_with(&store, &message).inspect_err(|_| store.remove(message.topic()))?
             }
         };
         store.last_number += 1;

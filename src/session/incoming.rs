@@ -13,6 +13,16 @@ use crate::mqtt::{
 pub struct Incoming {
     /// Packet Identifiers whose message was accepted and whose PUBREL has not come.
     waiting_to_be_released: PacketIds,
+    /// So many of them are of earlier connections at most, and do not count against the Receive
+    /// Maximum of this one: section 4.9 begins it anew.
+    carried_over: usize,
+}
+
+impl Incoming {
+    /// A new connection.
+    pub(super) fn carry_over(&mut self) {
+        self.carried_over = self.waiting_to_be_released.len();
+    }
 }
 
 /// What a packet asks of the broker; everything else the session has settled already.
@@ -162,7 +172,8 @@ impl Session {
             }
             // Only MQTT 5.0 knows a Receive Maximum; before, identifiers are the bound.
             if link.settings.version.has_properties()
-                && waiting.len() >= usize::from(link.settings.receive_maximum)
+                && waiting.len() - self.incoming.carried_over
+                    >= usize::from(link.settings.receive_maximum)
             {
                 return Err(Violation {
                     reason: ReasonCode::ReceiveMaximumExceeded,
@@ -174,7 +185,9 @@ impl Session {
     }
 
     fn handle_pub_rel(&mut self, id: PacketId) {
-        let known = self.incoming.waiting_to_be_released.remove(id);
+        let Incoming { waiting_to_be_released: waiting, carried_over } = &mut self.incoming;
+        let known = waiting.remove(id);
+        *carried_over = waiting.len().min(*carried_over);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         if let Some(link) = &mut self.link {
             link.send(&Packet::PubComp(Ack::with_reason(id, reason))); // [MQTT-4.3.3-11]
@@ -185,7 +198,7 @@ impl Session {
 /// Why a message was not accepted, where the code alone does not say enough.
 fn why_refused(reason: ReasonCode) -> Option<&'static str> {
     (reason == ReasonCode::QuotaExceeded)
-        .then_some("delivered but not retained: the limit on retained messages is reached")
+        .then_some("not retained: the limit on retained messages is reached")
 }
 
 /// The Topic Name of a PUBLISH, section 3.3.2.3.4.

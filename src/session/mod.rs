@@ -114,6 +114,7 @@ impl Session {
     /// order in which it was sent. [MQTT-4.4.0-1] [MQTT-4.6.0-1]
     pub fn attach(&mut self, mut link: Link, now: Timestamp) {
         self.outgoing.begin_resending(&mut link);
+        self.incoming.carry_over();
         self.link = Some(Box::new(link));
         if self.outgoing.queue().holds_publishers() {
             self.set_back_pressure(BackPressure::Possible);

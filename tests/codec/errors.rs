@@ -58,10 +58,10 @@ fn fixed_header() {
         let kind = Kind::VariableByteInteger;
         breaks(version, b"\x30\xFF\xFF\xFF\xFF", (kind, "section 2.1.4"));
         breaks(version, b"\x36", (Kind::InvalidQoS, "MQTT-3.3.1-4"));
-        breaks(version, b"\x38", (Kind::DupWithoutQoS, "MQTT-3.3.1-2"));
     }
     breaks(V3_1_1, b"\xF0", (Kind::ReservedPacketType, "section 2.1.2"));
     for version in [V3_1_1, V5] {
+        breaks(version, b"\x38", (Kind::DupWithoutQoS, "MQTT-3.3.1-2"));
         for first in *b"\x11\x28\x41\x52\x60\x73\x80\x8A\x91\xA0\xB1\xC1\xD8\xE2" {
             breaks(version, &[first], (Kind::FixedHeaderFlags, "MQTT-2.1.3-1"));
         }

@@ -43,6 +43,7 @@ fn subscribe_packets() {
     breaks(V5, &packet(0x82, b"\0\x01\0"), (Kind::EmptyPayload, "MQTT-3.8.3-2"));
     let v3 = |options| packet(0x82, &[0, 1, 0, 1, b'a', options]);
     breaks(V3_1_1, &v3(0b0000_0100), (Kind::SubscriptionOptions, "MQTT-3.8.3-5"));
+    assert!(decode_whole(&v3(0b1111_0001), V3_1).is_ok());
     breaks(V3_1, &v3(3), (Kind::InvalidMaximumQoS, "section 3.8.3.1"));
     let v5 = |options| packet(0x82, &[0, 1, 0, 0, 1, b'a', options]);
     breaks(V5, &v5(0b0100_0000), (Kind::SubscriptionOptions, "MQTT-3.8.3-5"));

@@ -201,6 +201,7 @@ fn subscribe_of_each_version() {
 fn subscribe_of_3_1_may_be_a_repetition() {
     assert!(decode_whole(b"\x8A\x08\0\x01\0\x03a/+\x01", V3_1).is_ok());
     assert!(decode_whole(b"\x6A\x02\0\x01", V3_1).is_ok());
+    assert!(decode_whole(b"\x38\x05\0\x03a/b", V3_1).is_ok());
     assert!(decode_whole(b"\x8A\x08\0\x01\0\x03a/+\x01", V3_1_1).is_err());
 }
 

@@ -117,6 +117,27 @@ async fn a_client_that_exceeds_the_brokers_receive_maximum_is_disconnected() {
     subscriber.ping().await;
 }
 
+/// Section 4.9 begins the count anew with each connection.
+#[actix_rt::test]
+async fn what_earlier_connections_left_does_not_count_against_the_receive_maximum() {
+    let broker = world_within(|limits| limits.receive_maximum = 2).await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
+    for number in 1..=2 {
+        client.publish(publish_2(number, "t", "x")).await;
+        client.expect(pubrec(number, ReasonCode::NoMatchingSubscribers)).await;
+    }
+    client.vanish().await;
+    let mut connect = connect_lasting("c", V5);
+    connect.clean_start = false;
+    let (mut client, _) = Client::connected_with(&broker, connect).await;
+    for number in 3..=4 {
+        client.publish(publish_2(number, "t", "x")).await;
+        client.expect(pubrec(number, ReasonCode::NoMatchingSubscribers)).await;
+    }
+    client.publish(publish_2(5, "t", "x")).await;
+    client.expect_disconnect(ReasonCode::ReceiveMaximumExceeded).await;
+}
+
 /// [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 #[actix_rt::test]
 async fn a_message_larger_than_the_client_accepts_is_dropped_and_the_rest_goes_on() {

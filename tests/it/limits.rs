@@ -5,13 +5,16 @@ use async_trait::async_trait;
 use hearthmq::{
     Broker,
     auth::{AuthenticationError, Authenticator, Credentials, Identity},
+    broker::PublishError,
     limits::QueueFull,
     metrics::{ConnectRefusal, DropReason},
     mqtt::{Connect, Packet, ReasonCode},
 };
 use tokio::net::TcpStream;
 
-use super::support::{Client, builder, generous, packets::*, pass, secs, world_with, world_within};
+use super::support::{
+    Client, builder, generous, packets::*, pass, secs, world, world_with, world_within,
+};
 
 fn dropped(broker: &Broker, reason: DropReason) -> u64 {
     broker.metrics().shard(0).messages_dropped.of(reason).value()
@@ -274,6 +277,94 @@ async fn topics_are_bounded_in_length_and_levels() {
         }
     }
     assert_unharmed(&broker, &mut bystander).await;
+}
+
+/// The alias is the client's from that moment on, and the broker does not keep such a topic: what
+/// came by the alias later would go to the topic that it meant before. [MQTT 5.0, 3.3.2.3.4]
+#[actix_rt::test]
+async fn an_alias_for_a_topic_over_the_limits_ends_the_connection() {
+    let broker = world_within(|limits| limits.topic_levels_max = 3).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    client.publish(aliased(publish("good", "x"), 5)).await;
+    client.publish(aliased(publish_1(1, "a/b/c/d", "x"), 5)).await;
+    client.expect_disconnect(ReasonCode::TopicNameInvalid).await;
+}
+
+/// What else is wrong with a PUBLISH is not forgotten for its topic. [MQTT-3.3.2-9]
+#[actix_rt::test]
+async fn a_wrong_alias_for_a_topic_over_the_limits_is_a_wrong_alias() {
+    let broker = world_within(|limits| limits.topic_levels_max = 3).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    client.publish(aliased(publish_1(1, "a/b/c/d", "x"), 60_000)).await;
+    client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
+}
+
+/// However many levels are configured: a stack is not endless.
+#[actix_rt::test]
+async fn no_limits_allow_more_than_1024_levels() {
+    let broker = world_within(|limits| {
+        limits.topic_bytes_max = u16::MAX;
+        limits.topic_levels_max = u16::MAX;
+    })
+    .await;
+    let (deep, too_deep) = ("/".repeat(1023), "/".repeat(1024));
+    let refused = broker.publish(&too_deep, b"x", QOS_0, true).await;
+    assert_eq!(refused, Err(PublishError::TopicOverLimits));
+    broker.publish(&deep, b"x", QOS_0, true).await.unwrap();
+    let mut client = Client::connected(&broker, connect("c")).await;
+    client.subscribe("#", QOS_0).await;
+    client.expect_publish(retained(publish(&deep, "x"))).await;
+    broker.publish(&deep, b"", QOS_0, true).await.unwrap();
+    client.publish(publish_1(1, &too_deep, "x")).await;
+    client.expect_publish(publish(&deep, "")).await;
+    client.expect(puback(1, ReasonCode::TopicNameInvalid)).await;
+}
+
+/// A SUBACK that the client does not take would leave it without an answer for ever.
+/// [MQTT-3.1.2-24]
+#[actix_rt::test]
+async fn who_asks_for_more_than_fits_into_its_largest_answer_is_told_so() {
+    let broker = world().await;
+    let names: Vec<String> = (0..120).map(|number| number.to_string()).collect();
+    let mut connect = connect("c");
+    connect.properties.maximum_packet_size = Some(100);
+    for is_subscribe in [true, false] {
+        let mut client = Client::connected(&broker, connect.clone()).await;
+        if is_subscribe {
+            let filters = names.iter().map(|name| filter(name, QOS_0)).collect();
+            client.send(subscribe(1, filters)).await;
+        } else {
+            client.send(unsubscribe(1, names.iter().map(String::as_str).collect())).await;
+        }
+        client.expect_disconnect(ReasonCode::PacketTooLarge).await;
+    }
+}
+
+/// The last value is one that nobody keeps; the one before it is not the last. [MQTT-3.3.1-5]
+#[actix_rt::test]
+async fn a_retained_message_for_which_there_is_no_room_replaces_the_former_all_the_same() {
+    let broker = world_within(|limits| limits.retained_bytes_max = 1_000).await;
+    let long = "x".repeat(2_000);
+    for version in VERSIONS {
+        let mut client = Client::connected(&broker, connect_terse(version, "c")).await;
+        client.publish(retained(publish("a", "old"))).await;
+        client.publish(retained(publish("a", &long))).await;
+        client.subscribe("#", QOS_0).await;
+        client.ping().await;
+    }
+}
+
+/// Who is told that QoS 2 was not accepted may send it again. [MQTT-4.3.3-10]
+#[actix_rt::test]
+async fn qos_2_that_was_delivered_is_accepted_although_it_is_not_retained() {
+    let broker = world_within(|limits| limits.retained_messages_max = 0).await;
+    let mut client = Client::connected(&broker, connect_terse(V5, "c")).await;
+    client.publish(retained(publish_2(1, "a", "x"))).await;
+    client.expect(pubrec(1, ReasonCode::QuotaExceeded)).await;
+    client.subscribe("a", QOS_0).await;
+    client.publish(retained(publish_2(1, "a", "x"))).await;
+    client.expect_publish(publish("a", "x")).await;
+    client.expect(pubrec(1, ReasonCode::Success)).await;
 }
 
 #[actix_rt::test]

@@ -73,17 +73,15 @@ impl Shard {
         packet: Packet<'_>,
         now: Timestamp,
     ) -> Result<Handled, Departure> {
-        if let Packet::Publish(publish) = &packet
-            && self.is_over_limits(publish.topic)
-        {
-            return self.refuse_topic(slot, publish).map(|()| Handled::Done);
-        }
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return Ok(Handled::Done);
         };
         let request = found.session.handle(packet, now).map_err(violation)?;
         match request {
             None => {}
+            Some(Request::Publish { publish, topic }) if !self.core.limits.allows_topic(&topic) => {
+                self.refuse_topic(slot, &publish)?;
+            }
             Some(Request::Publish { publish, topic }) => {
                 return Ok(self.handle_publish(slot, &publish, &topic, now));
             }
@@ -99,23 +97,17 @@ impl Shard {
         Ok(Handled::Done)
     }
 
-    /// Whether a Topic Name or Topic Filter is longer or deeper than the broker allows. One that has
-    /// fewer bytes than levels are allowed is not counted through.
-    pub(super) fn is_over_limits(&self, topic: &str) -> bool {
-        let limits = &self.core.limits;
-        let levels_max = usize::from(limits.topic_levels_max);
-        topic.len() > usize::from(limits.topic_bytes_max)
-            || topic.len() >= levels_max && topic.split('/').count() > levels_max
-    }
-
     /// A Topic Name that is well-formed and not accepted: acknowledged so, where the version and the
-    /// QoS have words for it, else the connection ends. [MQTT 5.0, 3.4.2.1] [MQTT 5.0, 3.14.2.1]
+    /// QoS have words for it, else the connection ends, as it does where an alias was to stand for
+    /// the topic: it is not kept, and may mean another topic so far. [MQTT 5.0, 3.4.2.1]
+    /// [MQTT 5.0, 3.14.2.1]
     fn refuse_topic(&mut self, slot: u32, publish: &Publish<'_>) -> Result<(), Departure> {
         let reason = ReasonCode::TopicNameInvalid;
         let found = self.slots.get_mut(slot as usize);
         let is_v5 = |link: &Link| link.version().has_properties();
+        let is_alias_set = publish.properties.topic_alias.is_some();
         match found.filter(|found| found.session.link().is_some_and(is_v5)) {
-            Some(found) if publish.packet_id.is_some() => {
+            Some(found) if publish.packet_id.is_some() && !is_alias_set => {
                 found.session.publish_done(publish.flags.qos, publish.packet_id, reason);
                 Ok(())
             }

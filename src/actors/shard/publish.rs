@@ -146,9 +146,13 @@ impl Shard {
             self.route(&publication, &plan, publisher, now);
         }
         let reason = match (retained, plan.is_empty()) {
-            (false, _) => ReasonCode::QuotaExceeded,
-            (true, true) => ReasonCode::NoMatchingSubscribers,
-            (true, false) => ReasonCode::Success,
+            // Not so for QoS 2 that somebody has got: who is refused may send it again.
+            // [MQTT-4.3.3-10]
+            (false, is_empty) if is_empty || publication.qos != QoS::ExactlyOnce => {
+                ReasonCode::QuotaExceeded
+            }
+            (_, true) => ReasonCode::NoMatchingSubscribers,
+            (_, false) => ReasonCode::Success,
         };
         self.properties = properties;
         reason

@@ -54,11 +54,14 @@ impl Shard {
                 let asked = subscribe.filters.iter().map(|asked| granted_code(asked.options.qos));
                 reasons = asked.collect();
             }
-            link.send(&Packet::SubAck(SubAck {
+            let answered = link.try_send(&Packet::SubAck(SubAck {
                 packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
                 properties: link.reason_string(first_refusal),
                 reasons, // [MQTT-3.8.4-6] [MQTT-3.9.3-1]
             }));
+            if !answered {
+                return Err(ANSWER_TOO_LARGE);
+            }
         }
         // After SUBACK, for clients that do not expect a message before it; for each filter, also
         // where it stands there twice, as if it had come in a packet of its own. [MQTT-3.8.4-5]
@@ -101,7 +104,7 @@ impl Shard {
         let Ok(parts) = validate_filter(asked.filter) else {
             return (ReasonCode::TopicFilterInvalid, false);
         };
-        if self.is_over_limits(asked.filter) {
+        if !self.core.limits.allows_topic(asked.filter) {
             return (ReasonCode::TopicFilterInvalid, false);
         }
         let existed = found.session.is_subscribed(asked.filter);
@@ -228,15 +231,24 @@ impl Shard {
             reasons.push(ReasonCode::Success);
         }
         if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
-            link.send(&Packet::UnsubAck(UnsubAck {
+            let answered = link.try_send(&Packet::UnsubAck(UnsubAck {
                 packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-5]
                 properties: AckProperties::NONE,
                 reasons, // [MQTT-3.11.3-1]
             }));
+            if !answered {
+                return Err(ANSWER_TOO_LARGE);
+            }
         }
         Ok(())
     }
 }
+
+/// A client that asks for more than fits into the largest answer that it takes would never know
+/// what has come of it. [MQTT-3.1.2-24]
+const ANSWER_TOO_LARGE: Departure =
+    Departure::by_server(DisconnectReason::ProtocolError, ReasonCode::PacketTooLarge)
+        .because("the answer is larger than the client accepts");
 
 const fn granted_code(qos: QoS) -> ReasonCode {
     match qos {

@@ -16,11 +16,12 @@ const RETAIN: u8 = 0b0001;
 
 /// Checks what the first byte of a PUBLISH alone can tell.
 #[inline]
-pub(super) const fn check_flags(first: u8) -> Result<(), DecodeError> {
+pub(super) const fn check_flags(first: u8, version: ProtocolVersion) -> Result<(), DecodeError> {
     if first & QOS == QOS {
         return Err(DecodeError::new(DecodeErrorKind::InvalidQoS, "MQTT-3.3.1-4"));
     }
-    if first & (DUP | QOS) == DUP {
+    // MQTT 3.1 says nothing of DUP without a QoS.
+    if first & (DUP | QOS) == DUP && !matches!(version, ProtocolVersion::V3_1) {
         return Err(DecodeError::new(DecodeErrorKind::DupWithoutQoS, "MQTT-3.3.1-2"));
     }
     Ok(())

@@ -38,12 +38,16 @@ pub(super) fn decode_subscribe<'a>(
     Ok(Subscribe { packet_id, properties, filters })
 }
 
-/// Section 3.8.3.1. Before MQTT 5.0 all but the QoS is reserved.
+/// Section 3.8.3.1. Before MQTT 5.0 all but the QoS is reserved; MQTT 3.1 does not use it.
 fn subscription_options(
     byte: u8,
     version: ProtocolVersion,
 ) -> Result<SubscriptionOptions, DecodeError> {
-    let reserved = if version.has_properties() { 0b1100_0000 } else { 0b1111_1100 };
+    let (byte, reserved) = match version {
+        ProtocolVersion::V3_1 => (byte & 0b11, 0),
+        ProtocolVersion::V3_1_1 => (byte, 0b1111_1100),
+        ProtocolVersion::V5 => (byte, 0b1100_0000),
+    };
     if byte & reserved != 0 {
         return Err(DecodeError::new(DecodeErrorKind::SubscriptionOptions, "MQTT-3.8.3-5"));
     }

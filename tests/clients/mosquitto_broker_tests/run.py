@@ -45,7 +45,6 @@ MORE = [("msg_sequence_test.py:websockets", 1)]
 
 # What HearthMQ does otherwise, and what lets it.
 DIFFERENCES = {
-    "01-connect-allow-anonymous": "refuses who has no user name with 4 (0x86), where Mosquitto says 5 (0x87)",
     "01-connect-auto-id": "client identifiers that it assigns look otherwise: 3.2.2.3.7 only wants them new",
     "01-connect-global-max-clients": "says Quota exceeded, where Mosquitto says Server busy: 3.2.2.2 has both",
     "01-connect-max-keepalive": "lets MQTT 3.1.1 clients keep a longer Keep Alive, as they cannot be told another",
@@ -60,6 +59,7 @@ DIFFERENCES = {
     "07-will-no-flag": "says in CONNACK why a CONNECT is wrong, which 4.13.1 allows",
     "07-will-null-topic": "says in CONNACK why a CONNECT is wrong, which 4.13.1 allows",
     "07-will-takeover": "publishes a Will without delay at a takeover: [MQTT-3.1.2-8], 3.1.3.2.2",
+    "08-ssl-connect-no-identity": "refuses who shows neither certificate nor user name with 5 (0x87), where Mosquitto says 4 (0x86)",
     "11-": "not yet: sessions and retained messages do not outlive the broker",
     "12-prop-assigned-client-identifier": "client identifiers that it assigns look otherwise: 3.2.2.3.7 only wants them new",
     "12-prop-maximum-packet-size-broker": "takes no Maximum Packet Size below 128 for itself",

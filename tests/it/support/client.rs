@@ -112,7 +112,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Expects a packet and looks at it.
     pub(crate) async fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
-        let limits = DecodeLimits { packet_bytes_max: u32::MAX, ..DecodeLimits::default() };
+        let limits = DecodeLimits {
+            packet_bytes_max: u32::MAX,
+            topic_levels_max: u16::MAX,
+            ..DecodeLimits::default()
+        };
         loop {
             match decode(&self.received, self.version, &limits).unwrap() {
                 Decoded::Packet { packet, length } => {
