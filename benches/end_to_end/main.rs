@@ -1,0 +1,287 @@
+//! How fast is a broker, how late, and what does it take? Any broker of MQTT 3.1.1, by address or by
+//! the command that starts it; every message is accounted for.
+//!
+//!     cargo bench --bench end_to_end                      # HearthMQ alone, every workload
+//!     cargo bench --bench end_to_end -- --rounds 3 --broker 'mosquitto=mosquitto -p {port}' p2p
+//!     cargo bench --bench end_to_end -- --broker other=192.0.2.7:1883 fan-out
+//!
+//! A broker that is given as a command is started anew for each run, on a core of its own; this
+//! program has another. Brokers take turns, and the tables hold medians; in brackets is the ratio to
+//! the first broker. `faults` are deliveries that were lost, doubled, out of order or not due.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark talks to whoever runs it"
+)]
+
+mod brokers;
+mod calls;
+mod client;
+mod comings;
+mod crowd;
+mod ledger;
+mod publishing;
+mod relay;
+mod report;
+mod together;
+
+use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use hearthmq::mqtt::QoS::{self, AtLeastOnce, AtMostOnce, ExactlyOnce};
+
+use self::{
+    brokers::{Named, Running},
+    calls::Call,
+    comings::Visit,
+    publishing::{Pattern, Publishing},
+    report::{Figures, Row},
+};
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
+
+const HEARTHMQ: &str = env!("CARGO_BIN_EXE_hearthmq");
+
+#[derive(Parser)]
+#[command(about = "Compares brokers of MQTT on one machine")]
+struct Arguments {
+    /// NAME=ADDRESS[@PID], or NAME=COMMAND with {port} in it; HearthMQ comes first by itself
+    #[arg(long = "broker", value_name = "BROKER")]
+    brokers: Vec<Named>,
+    /// Leave out HearthMQ
+    #[arg(long)]
+    only: bool,
+    /// Another hearthmq to compare with: NAME=PATH of the program
+    #[arg(long = "build", value_name = "NAME=PATH")]
+    builds: Vec<String>,
+    /// How often each broker runs each workload
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 3.0)]
+    secs: f64,
+    /// Cores, and shards, of a HearthMQ
+    #[arg(long, default_value_t = 1)]
+    shards: usize,
+    /// Workloads whose names contain one of these; all if none is given
+    workloads: Vec<String>,
+    /// Print the names of the workloads
+    #[arg(long)]
+    list: bool,
+    /// cargo gives this to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    ceiling: Option<Ceiling>,
+}
+
+/// What this program is to itself, in another process.
+#[derive(Subcommand)]
+enum Ceiling {
+    #[command(hide = true)]
+    Relay { port: u16 },
+    #[command(hide = true)]
+    EmptyHandler { port: u16, accounts: PathBuf },
+}
+
+/// What all workloads have in common.
+pub(crate) struct Settings {
+    /// How long is measured, after warming up.
+    pub(crate) time: Duration,
+    /// How a HearthMQ is started.
+    pub(crate) cores: String,
+}
+
+/// A workload by its name.
+enum Workload {
+    Publishing(Publishing),
+    Churn(Visit),
+    Idle(usize),
+    Away(usize, usize),
+    Calls(Call),
+    /// SetKeepAlive beside messages at a rate; `false` for the messages alone.
+    Together(bool),
+}
+
+fn workloads() -> Vec<(String, Workload)> {
+    let mut all = Vec::new();
+    let qos = [AtMostOnce, AtLeastOnce, ExactlyOnce];
+    let publishing = |pattern, qos, payload_bytes, rate| {
+        Workload::Publishing(Publishing { pattern, qos, payload_bytes, rate })
+    };
+    let number = |qos: QoS| qos.number();
+    for qos in qos {
+        for bytes in [64, 1024] {
+            let name = format!("p2p, 100 pairs, QoS {}, {bytes} B", number(qos));
+            all.push((name, publishing(Pattern::Pairs(100), qos, bytes, None)));
+        }
+    }
+    for qos in [AtMostOnce, AtLeastOnce] {
+        let name = format!("fan-out, 1 to 500, QoS {}", number(qos));
+        all.push((name, publishing(Pattern::FanOut(500), qos, 64, None)));
+    }
+    all.push((
+        "fan-in, 200 to 2, QoS 1".into(),
+        publishing(Pattern::FanIn(200), AtLeastOnce, 64, None),
+    ));
+    for rate in [5_000, 20_000] {
+        let name = format!("p2p at {rate} a second, QoS 1");
+        all.push((name, publishing(Pattern::Pairs(100), AtLeastOnce, 64, Some(rate))));
+    }
+    for count in [10_000, 100_000, 1_000_000] {
+        let name = format!("{count} filters, QoS 0");
+        all.push((name, publishing(Pattern::Filters(count), AtMostOnce, 64, None)));
+    }
+    for members in [1, 10, 100] {
+        let name = format!("shared, {members} members, QoS 1");
+        all.push((name, publishing(Pattern::Shared(members), AtLeastOnce, 64, None)));
+    }
+    all.push((
+        "churn: connect, subscribe, publish, disconnect".into(),
+        Workload::Churn(Visit::Whole),
+    ));
+    all.push(("churn: connect, disconnect".into(), Workload::Churn(Visit::Bare)));
+    all.push(("idle, 18000 connections".into(), Workload::Idle(18_000)));
+    all.push(("away, 100000 sessions with 10 messages".into(), Workload::Away(100_000, 10)));
+    all.push(("call QueryOnline".into(), Workload::Calls(Call::QueryOnline)));
+    all.push(("call SetKeepAlive".into(), Workload::Calls(Call::SetKeepAlive)));
+    all.push(("messages alone".into(), Workload::Together(false)));
+    all.push(("messages beside 10000 SetKeepAlive a second".into(), Workload::Together(true)));
+    all
+}
+
+impl Workload {
+    fn run(&self, broker: &Named, settings: &Settings) -> Outcome<Figures> {
+        match self {
+            Self::Publishing(what) => what.measure(&start(broker, settings)?, settings),
+            Self::Churn(visit) => comings::churn(*visit, &start(broker, settings)?, settings),
+            Self::Idle(count) => comings::idle(*count, &start(broker, settings)?, settings),
+            Self::Away(sessions, messages) => {
+                comings::away(*sessions, *messages, &start(broker, settings)?)
+            }
+            Self::Calls(call) => together::calls(*call, broker, settings),
+            Self::Together(with_calls) => together::beside(*with_calls, broker, settings),
+        }
+    }
+
+    /// Whether it is about HearthMQ's own interface, or one that every broker has.
+    const fn is_for_all(&self) -> bool {
+        !matches!(self, Self::Calls(_) | Self::Together(_))
+    }
+
+    /// What this program itself does instead of a broker, as a ceiling.
+    const fn has_relay(&self) -> bool {
+        let Self::Publishing(Publishing { pattern, qos, rate, .. }) = self else { return false };
+        matches!((pattern, qos, rate), (Pattern::Pairs(_), AtMostOnce, None))
+    }
+}
+
+fn start(broker: &Named, settings: &Settings) -> Outcome<Running> {
+    broker.start(&settings.cores)
+}
+
+/// The program with everything on that a user has on: permissions, limits, metrics, Keep Alive. Only
+/// bounds that a hundredfold of any fleet would not reach are raised.
+fn hearthmq(name: &str, program: &str, shards: usize, directory: &str) -> Named {
+    let settings = [
+        "mqtt.tcp=127.0.0.1:{port}",
+        "http.listen=127.0.0.1:{http}",
+        "auth.anonymous=true",
+        "log.filter=warn",
+        "limits.connects_per_address_per_sec=1000000",
+        "limits.connects_per_address_burst=1000000",
+        "limits.subscriptions_per_client_max=100000",
+        "http.calls_per_account_per_sec=1000000",
+        "http.calls_per_account_burst=1000000",
+        "http.calls_per_address_per_sec=1000000",
+        "http.calls_per_address_burst=1000000",
+    ];
+    let settings: String = settings.map(|setting| format!(" --set {setting}")).concat();
+    let command =
+        format!("{program} run --set data_dir={directory} --set shards={shards}{settings}");
+    Named::command(name, command)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.ceiling {
+        Some(Ceiling::Relay { port }) => relay::run(port),
+        Some(Ceiling::EmptyHandler { port, accounts }) => {
+            calls::serve_empty_handler(port, accounts).map_err(Into::into)
+        }
+        None => compare(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(arguments: &Arguments) -> Outcome<()> {
+    let workloads = workloads();
+    let is_chosen = |name: &str| {
+        arguments.workloads.is_empty() || arguments.workloads.iter().any(|part| name.contains(part))
+    };
+    let chosen = workloads.iter().filter(|(name, _)| is_chosen(name));
+    if arguments.list {
+        workloads.iter().for_each(|(name, _)| println!("{name}"));
+        return Ok(());
+    }
+    brokers::pin_self();
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().to_str().ok_or("the temporary directory has a strange name")?;
+    std::fs::write(directory.path().join("policy.toml"), together::POLICY)?;
+    calls::make_account(HEARTHMQ, directory.path())?;
+    let settings = Settings {
+        time: Duration::from_secs_f64(arguments.secs),
+        cores: brokers::cores(arguments.shards),
+    };
+    let mut contestants = Vec::new();
+    if !arguments.only {
+        contestants.push(hearthmq("HearthMQ", HEARTHMQ, arguments.shards, path));
+    }
+    for build in &arguments.builds {
+        let (name, program) = build.split_once('=').ok_or("write NAME=PATH")?;
+        contestants.push(hearthmq(name, program, arguments.shards, path));
+    }
+    let own = contestants.len();
+    contestants.extend(arguments.brokers.iter().cloned());
+    let this = std::env::current_exe()?;
+    contestants.push(Named::command("(relay)", format!("{} relay {{port}}", this.display())));
+    let accounts = directory.path().join("accounts.toml");
+    let empty = format!("{} empty-handler {{port}} {}", this.display(), accounts.display());
+    let empty = Named::command("(empty handler)", empty);
+    for (name, workload) in chosen {
+        let without_relay = contestants.len() - 1;
+        let takes_part: Vec<&Named> = if let Workload::Calls(_) = workload {
+            contestants[..own].iter().chain([&empty]).collect()
+        } else if !workload.is_for_all() {
+            contestants[..own].iter().collect()
+        } else if workload.has_relay() {
+            contestants.iter().collect()
+        } else {
+            contestants[..without_relay].iter().collect()
+        };
+        println!(
+            "{}",
+            report::table(name, &rounds(arguments.rounds, workload, &takes_part, &settings))
+        );
+    }
+    Ok(())
+}
+
+/// Rounds in turn, so that what happens on the machine happens to all.
+fn rounds(count: usize, workload: &Workload, brokers: &[&Named], settings: &Settings) -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        brokers.iter().map(|b| Row { broker: b.name.clone(), rounds: Vec::new() }).collect();
+    for _ in 0..count {
+        for (row, broker) in rows.iter_mut().zip(brokers) {
+            row.rounds.push(workload.run(broker, settings).map_err(|error| error.to_string()));
+        }
+    }
+    rows
+}

@@ -1,0 +1,303 @@
+//! Workloads of messages: who publishes what, who has subscribed to what, and how fast.
+
+use std::time::{Duration, Instant};
+
+use hearthmq::mqtt::{Packet, QoS};
+
+use super::{
+    Outcome, Settings,
+    brokers::Running,
+    crowd::{Crowd, Heard},
+    ledger::Ledger,
+    report::Figures,
+};
+
+/// Who talks to whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pattern {
+    /// Each publisher has a topic and a subscriber of its own.
+    Pairs(usize),
+    /// One publisher, so many subscribers.
+    FanOut(usize),
+    /// So many publishers, two subscribers that get all of it.
+    FanIn(usize),
+    /// Ten publishers, one shared subscription with so many members.
+    Shared(usize),
+    /// So many filters, a third each exact, with `+` and with `#`; each topic matches three of them.
+    Filters(usize),
+}
+
+/// A pattern, and how much of what is published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publishing {
+    pub(crate) pattern: Pattern,
+    pub(crate) qos: QoS,
+    pub(crate) payload_bytes: usize,
+    /// Messages a second of all publishers; as many as are taken if `None`.
+    pub(crate) rate: Option<u32>,
+}
+
+const FILTER_SUBSCRIBERS: usize = 99;
+const FILTER_PUBLISHERS: usize = 10;
+const SHARED_PUBLISHERS: usize = 10;
+/// Messages that a publisher has under way, until every delivery of them has come.
+const WINDOW: usize = 16;
+/// With many publishers for one subscriber, whose broker may send only so many without an answer.
+const WINDOW_OF_FAN_IN: usize = 4;
+/// With a rate, a broker that stalls is not waited for.
+const WINDOW_WITH_RATE: usize = 1000;
+const WARM_UP: Duration = Duration::from_millis(500);
+/// After the last message: what has not come when nothing came for so long is lost.
+const SILENCE: Duration = Duration::from_secs(3);
+
+impl Pattern {
+    const fn publishers(self) -> usize {
+        match self {
+            Self::Pairs(count) | Self::FanIn(count) => count,
+            Self::FanOut(_) => 1,
+            Self::Shared(_) => SHARED_PUBLISHERS,
+            Self::Filters(_) => FILTER_PUBLISHERS,
+        }
+    }
+
+    const fn subscribers(self) -> usize {
+        match self {
+            Self::Pairs(count) | Self::FanOut(count) | Self::Shared(count) => count,
+            Self::FanIn(_) => 2,
+            Self::Filters(_) => FILTER_SUBSCRIBERS,
+        }
+    }
+
+    /// Deliveries of one message.
+    const fn fan(self) -> usize {
+        match self {
+            Self::Pairs(_) | Self::Shared(_) => 1,
+            Self::FanOut(subscribers) => subscribers,
+            Self::FanIn(_) => 2,
+            Self::Filters(_) => 3,
+        }
+    }
+
+    /// Whether one subscriber gets all that it gets of a publisher by one topic and filter.
+    const fn is_ordered(self) -> bool {
+        matches!(self, Self::Pairs(_) | Self::FanOut(_) | Self::FanIn(_))
+    }
+
+    fn filters(self, subscriber: usize) -> Vec<String> {
+        match self {
+            Self::Pairs(_) => vec![topic_of(subscriber)],
+            Self::FanOut(_) => vec![topic_of(0)],
+            Self::FanIn(_) => vec!["bench/+".to_owned()],
+            Self::Shared(_) => vec!["$share/group/bench/+".to_owned()],
+            Self::Filters(count) => {
+                // The three filters that match a topic belong to three subscribers.
+                let third = FILTER_SUBSCRIBERS / 3;
+                let number_of = |kind| subscriber + FILTER_SUBSCRIBERS - kind * third;
+                let mine = |kind| {
+                    (number_of(kind) % FILTER_SUBSCRIBERS..count / 3).step_by(FILTER_SUBSCRIBERS)
+                };
+                let exact = mine(0).map(|number| format!("bench/{number}/value"));
+                let single = mine(1).map(|number| format!("+/{number}/value"));
+                let multi = mine(2).map(|number| format!("bench/{number}/#"));
+                exact.chain(single).chain(multi).collect()
+            }
+        }
+    }
+
+    fn topic(self, publisher: usize, random: &mut fastrand::Rng, topic: &mut String) {
+        use std::fmt::Write;
+        topic.clear();
+        let written = match self {
+            Self::Filters(count) => write!(topic, "bench/{}/value", random.usize(..count / 3)),
+            Self::Pairs(_) | Self::FanOut(_) | Self::FanIn(_) | Self::Shared(_) => {
+                write!(topic, "bench/{publisher}")
+            }
+        };
+        written.expect("a string takes all");
+    }
+}
+
+fn topic_of(number: usize) -> String {
+    format!("bench/{number}")
+}
+
+/// A workload under way.
+struct Run<'r> {
+    what: Publishing,
+    crowd: &'r mut Crowd,
+    ledger: Ledger,
+    /// Number of the first publisher in the crowd; subscribers come before it.
+    first_publisher: usize,
+    first_subscriber: usize,
+    /// Deliveries that each publisher waits for.
+    under_way: Vec<usize>,
+    last_id: Vec<u16>,
+    payload: Vec<u8>,
+    topic: String,
+    random: fastrand::Rng,
+    began: Instant,
+    /// Messages that were published at the rate.
+    paced: u64,
+    last_delivery: Instant,
+    /// Done between turns.
+    meanwhile: &'r mut dyn FnMut() -> Outcome<()>,
+}
+
+impl Publishing {
+    /// Subscribes, publishes, and tells what it took.
+    pub(crate) fn measure(self, broker: &Running, settings: &Settings) -> Outcome<Figures> {
+        self.measure_while(broker, settings, &mut || Ok(()))
+    }
+
+    /// The same beside something else.
+    pub(crate) fn measure_while(
+        self,
+        broker: &Running,
+        settings: &Settings,
+        meanwhile: &mut dyn FnMut() -> Outcome<()>,
+    ) -> Outcome<Figures> {
+        let pattern = self.pattern;
+        let mut crowd = Crowd::new(broker.address)?;
+        let before = broker.usage();
+        let first = crowd.connect(pattern.subscribers(), true, |n| format!("subscriber-{n}"))?;
+        let subscribers = (0..pattern.subscribers()).map(|n| (first + n, pattern.filters(n)));
+        crowd.subscribe(subscribers, self.qos)?;
+        let subscribed = broker.usage();
+        let mut run = self.prepare(&mut crowd, first, meanwhile)?;
+        run.go_on_for(WARM_UP)?;
+        run.ledger.begin_measuring();
+        let (delivered, began, usage) = (run.ledger.delivered, Instant::now(), broker.usage());
+        run.go_on_for(settings.time)?;
+        let took = began.elapsed().as_secs_f64();
+        let after = broker.usage();
+        let delivered = (run.ledger.delivered - delivered) as f64;
+        let latencies = [0.5, 0.99, 0.999].map(|share| run.ledger.latency_at(share));
+        run.finish()?;
+        let balance = run.ledger.balance();
+        let mut figures = Figures::default();
+        figures.put("per s", delivered / took);
+        figures.put("CPU s per million", (after.cpu_secs - usage.cpu_secs) / delivered * 1e6);
+        for (name, latency) in ["p50 us", "p99 us", "p99.9 us"].into_iter().zip(latencies) {
+            figures.put(name, latency.as_secs_f64() * 1e6);
+        }
+        if let Pattern::Filters(count) = pattern {
+            let grown = subscribed.resident_bytes - before.resident_bytes;
+            figures.put("bytes per filter", grown / count as f64);
+        }
+        let ledger = &run.ledger;
+        figures.faults = balance.lost + balance.doubled + ledger.disordered + ledger.strays;
+        Ok(figures)
+    }
+
+    fn prepare<'r>(
+        self,
+        crowd: &'r mut Crowd,
+        first_subscriber: usize,
+        meanwhile: &'r mut dyn FnMut() -> Outcome<()>,
+    ) -> Outcome<Run<'r>> {
+        let pattern = self.pattern;
+        let publishers = pattern.publishers();
+        let first_publisher = crowd.connect(publishers, true, |n| format!("publisher-{n}"))?;
+        let (subscribers, fan) = (pattern.subscribers(), pattern.fan());
+        Ok(Run {
+            what: self,
+            crowd,
+            ledger: Ledger::new(publishers, subscribers, fan, pattern.is_ordered()),
+            first_publisher,
+            first_subscriber,
+            under_way: vec![0; publishers],
+            last_id: vec![0; publishers],
+            payload: vec![b'x'; self.payload_bytes],
+            topic: String::new(),
+            random: fastrand::Rng::with_seed(1),
+            began: Instant::now(),
+            paced: 0,
+            last_delivery: Instant::now(),
+            meanwhile,
+        })
+    }
+}
+
+impl Run<'_> {
+    fn go_on_for(&mut self, time: Duration) -> Outcome<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            match self.what.rate {
+                None => self.publish_what_fits(),
+                Some(rate) => self.publish_what_is_due(rate),
+            }
+            self.turn()?;
+            (self.meanwhile)()?;
+        }
+        Ok(())
+    }
+
+    /// Publishes no more, and waits for what is under way.
+    fn finish(&mut self) -> Outcome<()> {
+        while !self.ledger.is_settled() && self.last_delivery.elapsed() < SILENCE {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn publish_what_fits(&mut self) {
+        let fan = self.what.pattern.fan();
+        let is_fan_in = matches!(self.what.pattern, Pattern::FanIn(_));
+        let window = if is_fan_in { WINDOW_OF_FAN_IN } else { WINDOW };
+        for publisher in 0..self.under_way.len() {
+            // A quarter at a time, as a client that has gathered some would.
+            if self.under_way[publisher] <= (window - window.div_ceil(4)) * fan {
+                let now = Instant::now();
+                while self.under_way[publisher] < window * fan {
+                    self.publish(publisher, now);
+                }
+            }
+        }
+    }
+
+    fn publish_what_is_due(&mut self, rate: u32) {
+        let due = (self.began.elapsed().as_secs_f64() * f64::from(rate)) as u64;
+        let publishers = self.under_way.len() as u64;
+        while self.paced < due {
+            let publisher = (self.paced % publishers) as usize;
+            let since = Duration::from_secs_f64(self.paced as f64 / f64::from(rate));
+            if self.under_way[publisher] < WINDOW_WITH_RATE * self.what.pattern.fan() {
+                self.publish(publisher, self.began + since);
+            }
+            self.paced += 1;
+        }
+    }
+
+    fn publish(&mut self, publisher: usize, due: Instant) {
+        self.ledger.stamp(publisher, due, &mut self.payload);
+        self.what.pattern.topic(publisher, &mut self.random, &mut self.topic);
+        self.under_way[publisher] += self.what.pattern.fan();
+        let id = self.last_id[publisher].checked_add(1).unwrap_or(1);
+        self.last_id[publisher] = id;
+        let who = self.first_publisher + publisher;
+        let (topic, payload, qos) = (&self.topic, &self.payload, self.what.qos);
+        self.crowd.say(who, |out| out.publish(topic, payload, qos, id));
+    }
+
+    /// Hears what came. With a rate it never sleeps, or it would measure how long it slept.
+    fn turn(&mut self) -> Outcome<()> {
+        let wait = if self.what.rate.is_some() { 0 } else { 10 };
+        let Self { crowd, ledger, under_way, first_subscriber, last_delivery, .. } = self;
+        let mut is_closed = false;
+        crowd.turn(Duration::from_millis(wait), |who, heard, out| match heard {
+            Heard::Packet(packet) => {
+                if let Packet::Publish(publish) = &packet {
+                    *last_delivery = Instant::now();
+                    let subscriber = who - *first_subscriber;
+                    let from = ledger.note(subscriber, publish.payload, *last_delivery);
+                    if let Some(publisher) = from {
+                        under_way[publisher] = under_way[publisher].saturating_sub(1);
+                    }
+                }
+                out.acknowledge(&packet);
+            }
+            Heard::Closed => is_closed = true,
+        })?;
+        if is_closed { Err("the broker has closed a connection".into()) } else { Ok(()) }
+    }
+}
