@@ -90,6 +90,11 @@ impl Outbox {
         }));
     }
 
+    /// Takes out what waits.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+
     /// Bytes that are no packet: a request of HTTP.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);

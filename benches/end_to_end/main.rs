@@ -3,6 +3,7 @@
 //!
 //!     cargo bench --bench end_to_end                      # HearthMQ alone, every workload
 //!     cargo bench --bench end_to_end -- --rounds 3 --broker 'mosquitto=mosquitto -p {port}' p2p
+//!     cargo bench --bench end_to_end -- growth            # HearthMQ's plots
 //!     cargo bench --bench end_to_end -- --broker other=192.0.2.7:1883 fan-out
 //!
 //! A broker that is given as a command is started anew for each run, on a core of its own; this
@@ -20,13 +21,21 @@ mod calls;
 mod client;
 mod comings;
 mod crowd;
+mod growth;
+mod in_process;
 mod ledger;
+mod plot;
 mod publishing;
 mod relay;
 mod report;
 mod together;
 
-use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 use hearthmq::mqtt::QoS::{self, AtLeastOnce, AtMostOnce, ExactlyOnce};
@@ -79,6 +88,10 @@ struct Arguments {
 /// What this program is to itself, in another process.
 #[derive(Subcommand)]
 enum Ceiling {
+    /// Draw what a message costs HearthMQ while something grows, into benches/plots
+    Growth,
+    #[command(hide = true)]
+    InProcess { connections: usize },
     #[command(hide = true)]
     Relay { port: u16 },
     #[command(hide = true)]
@@ -210,7 +223,10 @@ fn main() -> ExitCode {
         Some(Ceiling::EmptyHandler { port, accounts }) => {
             calls::serve_empty_handler(port, accounts).map_err(Into::into)
         }
-        None => compare(&arguments),
+        Some(Ceiling::InProcess { connections }) => {
+            in_process::micros_a_delivery(connections).map(|micros| println!("{micros}"))
+        }
+        Some(Ceiling::Growth) | None => compare(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -240,6 +256,11 @@ fn compare(arguments: &Arguments) -> Outcome<()> {
         time: Duration::from_secs_f64(arguments.secs),
         cores: brokers::cores(arguments.shards),
     };
+    if matches!(arguments.ceiling, Some(Ceiling::Growth)) {
+        let plots = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/plots");
+        let start = |shards| hearthmq("HearthMQ", HEARTHMQ, shards, path);
+        return growth::measure(&plots, &settings, &start);
+    }
     let mut contestants = Vec::new();
     if !arguments.only {
         contestants.push(hearthmq("HearthMQ", HEARTHMQ, arguments.shards, path));

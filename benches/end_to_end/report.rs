@@ -15,6 +15,10 @@ impl Figures {
         Self { faults, ..Self::default() }
     }
 
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
     pub(crate) fn put(&mut self, name: &'static str, value: f64) {
         self.values.push((name, value));
     }
@@ -72,9 +76,7 @@ fn failures(rows: &[Row]) -> String {
 
 fn median(row: &Row, name: &str) -> Option<f64> {
     let rounds = row.rounds.iter().flatten();
-    let mut values: Vec<f64> = rounds
-        .filter_map(|figures| figures.values.iter().find(|(n, _)| *n == name).map(|(_, v)| *v))
-        .collect();
+    let mut values: Vec<f64> = rounds.filter_map(|figures| figures.value(name)).collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }

@@ -50,6 +50,10 @@ pub(crate) struct Connection {
     tail: Tail,
     phase: Phase,
     keep_alive_expired: bool,
+    /// Something came in this turn.
+    has_read: bool,
+    /// What is to be written has waited for a turn, and is written in the next.
+    gives_way: bool,
     /// Nothing is read any more; once all is written, the connection leaves.
     is_leaving: bool,
     /// They wait for this connection to be read once more.
@@ -85,6 +89,8 @@ impl Connection {
             tail: Tail::read_ahead(read_ahead),
             phase: Phase::Open,
             keep_alive_expired: false,
+            has_read: false,
+            gives_way: false,
             is_leaving: false,
             successors: None,
             _permit: permit,
@@ -154,6 +160,10 @@ impl Connection {
         }
         let outcome = self.read(&mut shard, task);
         shard.flush_outboxes();
+        if self.lets_others_go_first(&shard, &outcome) {
+            task.waker().wake_by_ref();
+            return;
+        }
         let outcome = outcome.and_then(|reading| {
             let is_drained = self.write(&mut shard, task)?;
             let reads_on = match reading {
@@ -185,6 +195,20 @@ impl Connection {
                 self.depart(departure, ctx);
             }
         }
+    }
+
+    /// Whether what is to be written waits until those had their turn that are ready as well. What
+    /// this client sends meanwhile is answered, and what others send to it goes, in the same write, and a
+    /// write is the dearest thing here. It waits once, and where nobody else is ready not at all.
+    fn lets_others_go_first(
+        &mut self,
+        shard: &Shard,
+        reading: &Result<Reading, Departure>,
+    ) -> bool {
+        let has_read = std::mem::take(&mut self.has_read);
+        let may_wait = has_read && matches!(reading, Ok(Reading::Waits));
+        self.gives_way = may_wait && !self.gives_way && shard.has_output(self.slot);
+        self.gives_way
     }
 
     /// Writes what the session has for the client; whether all of it is written.

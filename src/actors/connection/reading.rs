@@ -73,6 +73,7 @@ impl Connection {
                 }
             }
             self.keep_alive_expired = false;
+            self.has_read = true;
         }
         Ok(Reading::Yields)
     }
