@@ -29,3 +29,11 @@ world steps="1000000" seed="1":
 # Fuzz one target for ten minutes: decode, session or broker
 fuzz target:
     cargo +nightly fuzz run {{target}} -- -max_total_time=600
+
+# One micro-benchmark: codec, routing, session, fan_out or memory; `--save-baseline NAME` keeps it
+bench name *arguments:
+    cargo bench --bench {{name}} -- {{arguments}}
+
+# Instructions of the micro-benchmarks (needs valgrind); `--baseline NAME` compares
+instructions *arguments:
+    cargo bench --bench instructions -- {{arguments}}

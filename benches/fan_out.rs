@@ -1,0 +1,154 @@
+//! How long does a delivery take through the whole broker?
+//!
+//!     cargo bench --bench fan_out
+//!
+//! The broker runs as one shard on this thread, and its clients on the same thread over in-process
+//! streams. So nothing here waits for another thread or for the system's sockets; what the clients
+//! do, reading and writing whole packets, is measured with it. Throughput is in deliveries.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark ends where it cannot go on")]
+
+use std::time::{Duration, Instant};
+
+use actix_web::rt::System;
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use hearthmq::{
+    Broker,
+    auth::AllowAll,
+    mqtt::{
+        Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishFlags,
+        PublishProperties, QoS, Subscribe, SubscribeFilter, SubscribeProperties,
+        SubscriptionOptions, encode,
+    },
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SUBSCRIBERS: [usize; 5] = [1, 10, 100, 500, 5_000];
+const PAIRS: usize = 100;
+/// Messages that a publisher writes at once, so that wake-ups are shared as they are under load.
+const MESSAGES: usize = 10;
+const VERSION: ProtocolVersion = ProtocolVersion::V3_1_1;
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+/// More than the messages that are written at once.
+const STREAM_BYTES: usize = 4096;
+
+/// A publisher and those who have subscribed to its topic.
+struct Group {
+    publisher: DuplexStream,
+    subscribers: Vec<DuplexStream>,
+    /// What the publisher writes, and each subscriber reads.
+    packets: Vec<u8>,
+}
+
+fn fan_out(criterion: &mut Criterion) {
+    let system = System::new();
+    let mut cases = criterion.benchmark_group("fan out QoS 0");
+    cases.sampling_mode(SamplingMode::Flat).sample_size(30);
+    let fan_outs = SUBSCRIBERS.map(|subscribers| ("subscribers", 1, subscribers));
+    for (name, groups, subscribers) in fan_outs.into_iter().chain([("pairs", PAIRS, 1)]) {
+        let deliveries = MESSAGES * groups * subscribers;
+        cases.throughput(Throughput::Elements(deliveries as u64));
+        let mut world = None;
+        cases.bench_function(BenchmarkId::new(name, groups * subscribers), |bencher| {
+            // Called for every sample, and not at all where the case is not asked for.
+            let (_, groups) =
+                world.get_or_insert_with(|| system.block_on(start(groups, subscribers)));
+            bencher.iter_custom(|times| system.block_on(publish(groups, times)));
+        });
+        if let Some((broker, groups)) = world {
+            drop(groups);
+            system.block_on(broker.shutdown(Duration::from_secs(5)));
+        }
+    }
+    cases.finish();
+}
+
+/// All publishers publish, so many times; how long it takes until all subscribers have everything.
+async fn publish(groups: &mut [Group], times: u64) -> Duration {
+    let begin = Instant::now();
+    let mut read = [0; STREAM_BYTES];
+    for _ in 0..times {
+        for Group { publisher, packets, .. } in groups.iter_mut() {
+            publisher.write_all(packets).await.unwrap();
+        }
+        for Group { subscribers, packets, .. } in groups.iter_mut() {
+            for subscriber in subscribers {
+                subscriber.read_exact(&mut read[..packets.len()]).await.unwrap();
+            }
+        }
+    }
+    begin.elapsed()
+}
+
+async fn start(groups: usize, subscribers: usize) -> (Broker, Vec<Group>) {
+    let broker = Broker::builder().authenticator(AllowAll).authorizer(AllowAll);
+    let broker = broker.on_current_arbiter().start().await.unwrap();
+    let mut all = Vec::new();
+    for number in 0..groups {
+        let topic = format!("fleet/4711/vehicle/{number:04}/telemetry");
+        let publisher = connect(&broker, &format!("publisher-{number}")).await;
+        let mut heard = Vec::new();
+        for at in 0..subscribers {
+            let mut subscriber = connect(&broker, &format!("subscriber-{number}-{at}")).await;
+            subscribe(&mut subscriber, &topic).await;
+            heard.push(subscriber);
+        }
+        let packets = publish_packet(&topic).repeat(MESSAGES);
+        all.push(Group { publisher, subscribers: heard, packets });
+    }
+    (broker, all)
+}
+
+async fn connect(broker: &Broker, client_id: &str) -> DuplexStream {
+    let (mut here, there) = tokio::io::duplex(STREAM_BYTES);
+    let serve = broker.serve(there, "192.0.2.1:1".parse().unwrap());
+    let packet = Packet::Connect(Box::new(Connect {
+        version: VERSION,
+        clean_start: true,
+        keep_alive: 0,
+        client_id,
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }));
+    here.write_all(&encoded(&packet)).await.unwrap();
+    serve.await;
+    here.read_exact(&mut [0; 4]).await.unwrap();
+    here
+}
+
+async fn subscribe(client: &mut DuplexStream, filter: &str) {
+    let packet = Packet::Subscribe(Subscribe {
+        packet_id: PacketId::new(1).unwrap(),
+        properties: SubscribeProperties::default(),
+        filters: vec![SubscribeFilter { filter, options: SubscriptionOptions::default() }],
+    });
+    client.write_all(&encoded(&packet)).await.unwrap();
+    client.read_exact(&mut [0; 5]).await.unwrap();
+}
+
+fn publish_packet(topic: &str) -> Vec<u8> {
+    encoded(&Packet::Publish(Publish {
+        flags: PublishFlags { qos: QoS::AtMostOnce, ..PublishFlags::default() },
+        topic,
+        packet_id: None,
+        properties: PublishProperties::default(),
+        payload: &PAYLOAD,
+    }))
+}
+
+fn encoded(packet: &Packet<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(packet, VERSION, &mut bytes).unwrap();
+    bytes
+}
+
+criterion_group!(benches, fan_out);
+criterion_main!(benches);

@@ -1,0 +1,29 @@
+//! How long does it take to find who gets a message, and to subscribe, among so many filters?
+//!
+//!     cargo bench --bench routing
+//!     cargo bench --bench routing -- --save-baseline before
+//!     cargo bench --bench routing -- --baseline before
+//!
+//! What a subscription costs in memory says `memory.rs`.
+
+#[path = "cases/routing.rs"]
+mod cases;
+#[path = "cases/measure.rs"]
+mod measure;
+#[path = "cases/timed.rs"]
+mod timed;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
+
+fn routing(criterion: &mut Criterion) {
+    cases::cases(criterion, &SIZES);
+}
+
+criterion_group!(benches, routing);
+criterion_main!(benches);
