@@ -113,7 +113,7 @@ impl Default for Limits {
             filters_per_subscribe_max: 1_000,
             will_bytes_max: 268_435_456,
             receive_maximum: 1_000,
-            in_flight_max: 256,
+            in_flight_max: 1_000,
             topic_alias_maximum: 32,
             queue_messages_per_client_max: 10_000,
             queue_bytes_per_client_max: 16_777_216,
