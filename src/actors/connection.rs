@@ -251,7 +251,12 @@ impl Connection {
 
     /// Leaves the session and begins to close.
     fn depart(&mut self, departure: Departure, ctx: &mut Context<Self>) {
-        if let Some(bytes) = self.leave(departure) {
+        let Some(bytes) = self.leave(departure) else { return };
+        let has_all_been_said = departure.is_by_client() && bytes.is_empty();
+        if has_all_been_said && !self.transport.has_farewell() {
+            // Neither has anything to say to the other: there is nothing to wait for.
+            ctx.stop();
+        } else {
             self.close(bytes, ctx);
         }
     }

@@ -34,3 +34,4 @@ pub(crate) use self::{
     messages::{AcceptedConnect, AcceptedWill, EnhancedLogin, Permit, Quiesce, Retire, Shutdown},
     refusal::RefusalAnswer,
 };
+pub(crate) use crate::router::Host;

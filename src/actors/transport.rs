@@ -31,6 +31,11 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn join_reactor(&mut self) -> io::Result<()> {
         Ok(())
     }
+
+    /// Whether closing it says something of its own to the client, which dropping it would not.
+    fn has_farewell(&self) -> bool {
+        true
+    }
 }
 
 impl Transport for DuplexStream {}
@@ -107,17 +112,24 @@ impl<S: Socket> SocketTransport<S> {
 
 impl<S: Socket> Transport for SocketTransport<S> {
     fn leave_reactor(&mut self) -> io::Result<()> {
-        if let State::Registered(socket) = std::mem::replace(&mut self.state, State::Lost) {
-            self.state = State::Between(socket.detach()?);
-        }
+        // What fails is lost.
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Registered(socket) => State::Between(socket.detach()?),
+            state @ (State::Between(_) | State::Lost) => state,
+        };
         Ok(())
     }
 
     fn join_reactor(&mut self) -> io::Result<()> {
-        if let State::Between(socket) = std::mem::replace(&mut self.state, State::Lost) {
-            self.state = State::Registered(S::attach(socket)?);
-        }
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Between(socket) => State::Registered(S::attach(socket)?),
+            state @ (State::Registered(_) | State::Lost) => state,
+        };
         Ok(())
+    }
+
+    fn has_farewell(&self) -> bool {
+        false
     }
 }
 

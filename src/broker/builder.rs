@@ -295,6 +295,7 @@ impl Broker {
         for (shard, host) in hosts.iter().enumerate() {
             let parts = ListenerParts {
                 core: core.clone(),
+                host: Host(shard as u16),
                 metrics: core.metrics.shard(shard),
                 admission: admission.clone(),
                 kind: listener.kind(),

@@ -244,6 +244,7 @@ impl Broker {
             peer: canonical(peer),
             certificate: None,
             connect_by: core.connect_by(),
+            came_to: None,
             permit: Box::new(open.token()),
         };
         let metrics = core.metrics.shard(0);

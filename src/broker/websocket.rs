@@ -98,6 +98,7 @@ impl Broker {
             transport: Box::new(WebSocket::new(socket, Vec::new())),
             peer,
             connect_by: running.core.connect_by(),
+            came_to: None,
             certificate: request.conn_data::<ClientCertificate>().cloned(),
             permit: Box::new((admitted, running.open.token())),
         };

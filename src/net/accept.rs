@@ -21,7 +21,7 @@ use super::{
     websocket,
 };
 use crate::{
-    actors::{Core, SocketTransport, Transport},
+    actors::{Core, Host, SocketTransport, Transport},
     auth::ClientCertificate,
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
 };
@@ -35,7 +35,9 @@ const UNIX_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOC
 /// What an accepting loop needs.
 pub(crate) struct ListenerParts {
     pub(crate) core: Arc<Core>,
-    /// Of the shard that accepts.
+    /// The shard that accepts.
+    pub(crate) host: Host,
+    /// Of that shard.
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) kind: TransportKind,
@@ -124,7 +126,7 @@ fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) 
             let layered = timeout_at(connect_by, layered).await;
             match layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout)) {
                 Ok(layered) => {
-                    let arrival = layered.arrival(connect_by, token);
+                    let arrival = layered.arrival(connect_by, parts.host, token);
                     handshake(arrival, &parts.core, &parts.metrics).await;
                 }
                 Err(refused) => parts.metrics.connects_refused.increment(refused),
@@ -146,9 +148,10 @@ struct Layered {
 }
 
 impl Layered {
-    fn arrival(self, connect_by: Instant, token: impl Send + 'static) -> Arrival {
+    fn arrival(self, connect_by: Instant, host: Host, token: impl Send + 'static) -> Arrival {
         let Self { transport, peer, certificate, admitted } = self;
-        Arrival { transport, peer, certificate, connect_by, permit: Box::new((admitted, token)) }
+        let (came_to, permit) = (Some(host), Box::new((admitted, token)));
+        Arrival { transport, peer, certificate, connect_by, came_to, permit }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 use super::{exchange, room::Room};
 use crate::{
     actors::{
-        AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Permit, RefusalAnswer,
+        AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Host, Permit, RefusalAnswer,
         Transport,
     },
     auth::{
@@ -33,6 +33,8 @@ pub(crate) struct Arrival {
     pub(crate) connect_by: Instant,
     /// Verified by the TLS handshake.
     pub(crate) certificate: Option<ClientCertificate>,
+    /// The shard on whose thread it has come, if on a shard's.
+    pub(crate) came_to: Option<Host>,
     /// Held as long as the connection lasts.
     pub(crate) permit: Permit,
 }
@@ -135,7 +137,7 @@ impl<'a> Newcomer<'a> {
 
 /// Takes a connection from its first byte to its home shard, or refuses it.
 pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
-    let Arrival { mut transport, peer, certificate, connect_by, permit } = arrival;
+    let Arrival { mut transport, peer, certificate, connect_by, came_to, permit } = arrival;
     let mut room = Room::new(Arc::clone(&core.incomplete_packets));
     let mut buffer = Vec::new();
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
@@ -184,7 +186,9 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
     let Some(shard) = core.shard(home) else {
         return;
     };
-    if let Err(error) = transport.leave_reactor() {
+    if came_to != Some(home)
+        && let Err(error) = transport.leave_reactor()
+    {
         tracing::warn!(%error, "connection cannot move to its home shard");
         return;
     }

@@ -50,6 +50,12 @@ impl Departure {
         departure
     }
 
+    /// Whether the client has taken its leave, or is gone.
+    pub(in crate::actors) const fn is_by_client(&self) -> bool {
+        self.code.is_none()
+            && matches!(self.reason, DisconnectReason::Normal | DisconnectReason::TcpClosed)
+    }
+
     /// The same departure with the clause that was broken.
     pub(in crate::actors) const fn because(mut self, why: &'static str) -> Self {
         self.why = Some(why);

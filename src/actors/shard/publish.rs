@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::BuildHasher,
     num::NonZeroU32,
     sync::{Arc, Weak, atomic::Ordering},
 };
@@ -31,16 +32,30 @@ pub(super) struct RecentTopic {
     index_generation: u64,
 }
 
-/// Plans of this shard's recent topics, all of one generation of the index.
+/// Plans of this shard's recent topics, all of one generation of the index. A topic is kept when it
+/// comes again: where topics hardly ever do, as with an identifier in each, keeping them would cost
+/// more than it saves.
 #[derive(Default)]
 pub(super) struct PlanCache {
     generation: u64,
     plans: HashMap<Box<str>, Arc<Plan>, RandomState>,
     /// Targets in all plans together.
     targets: usize,
+    /// Hashes of topics that came lately, each where it says itself.
+    seen: Vec<u32>,
 }
 
 impl PlanCache {
+    /// Whether a topic of this generation has come before, as far as that is remembered.
+    fn has_seen(&mut self, topic: &str) -> bool {
+        if self.seen.is_empty() {
+            self.seen = vec![0; SEEN_LEN];
+        }
+        let hash = self.plans.hasher().hash_one(topic);
+        let (place, mark) = (hash as usize % SEEN_LEN, (hash >> 32) as u32);
+        std::mem::replace(&mut self.seen[place], mark) == mark
+    }
+
     fn is_full(&self) -> bool {
         self.plans.len() >= PLANS_MAX || self.targets >= PLAN_TARGETS_MAX
     }
@@ -54,6 +69,8 @@ impl PlanCache {
 
 /// Plans that a shard keeps; then it starts anew.
 const PLANS_MAX: usize = 16 * 1024;
+/// Topics that are remembered so that they are kept when they come again.
+const SEEN_LEN: usize = 4 * 1024;
 /// Targets in them: many topics with many subscribers each would take more memory than there is.
 const PLAN_TARGETS_MAX: usize = 1024 * 1024;
 
@@ -67,10 +84,13 @@ impl Shard {
         if let Some(plan) = self.plans.plans.get(topic) {
             return plan.clone();
         }
+        let plan = Arc::new(self.core.index.plan(topic));
+        if !self.plans.has_seen(topic) {
+            return plan;
+        }
         if self.plans.is_full() {
             self.plans.begin_anew(generation);
         }
-        let plan = Arc::new(self.core.index.plan(topic));
         self.plans.targets += plan.targets_len();
         self.plans.plans.insert(topic.into(), plan.clone());
         plan
