@@ -32,6 +32,8 @@ pub(crate) struct Crowd {
     to: SocketAddr,
     /// Connections that were ever opened.
     opened: u32,
+    /// Which of the addresses of loopback they come from at first.
+    first_address: u32,
 }
 
 /// What a client hears, and may answer.
@@ -51,6 +53,7 @@ impl Crowd {
             limits: DecodeLimits { packet_bytes_max: u32::MAX, ..DecodeLimits::default() },
             to,
             opened: 0,
+            first_address: fastrand::u32(..0xFF_0000),
         })
     }
 
@@ -67,8 +70,9 @@ impl Crowd {
 
     /// A new connection in place of the one of this number.
     pub(crate) fn reopen(&mut self, who: usize) -> Outcome<()> {
-        // Ports of one address that were just used are not free at once.
-        let from = IpAddr::V4(Ipv4Addr::from(0x7F00_0001 + self.opened / 8192 % 250));
+        // Ports of one address that were just used are not free at once, not for the next run either.
+        let number = (self.first_address + self.opened / 8192) % 0xFF_0000;
+        let from = IpAddr::V4(Ipv4Addr::from(0x7F00_0001 + number));
         self.opened += 1;
         let mut client = Client::open(self.to, self.to.is_ipv4().then_some(from))?;
         let interest = Interest::READABLE | Interest::WRITABLE;
