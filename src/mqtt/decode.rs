@@ -220,8 +220,11 @@ fn reason_code(
 
 /// A Topic Filter within the limits. Its shape is not looked at.
 fn topic_filter<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a str, DecodeError> {
-    let filter = body.string()?;
-    let levels = 1 + filter.bytes().filter(|&byte| byte == b'/').count();
+    let filter = body.utf8()?;
+    let (levels, holds_null) = scan_levels(filter.as_bytes(), |byte| byte == b'\0');
+    if holds_null {
+        return Err(super::wire::null_character());
+    }
     if filter.len() > usize::from(limits.topic_bytes_max)
         || levels > usize::from(limits.topic_levels_max)
     {
@@ -234,8 +237,9 @@ fn topic_filter<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a 
 #[inline]
 fn topic_name<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a str, DecodeError> {
     let topic = body.utf8()?;
-    let (levels, is_name) = scan_topic(topic.as_bytes());
-    if is_name
+    let no_name = |byte| (byte == b'+') | (byte == b'#') | (byte == b'\0');
+    let (levels, is_no_name) = scan_levels(topic.as_bytes(), no_name);
+    if !is_no_name
         && topic.len() <= usize::from(limits.topic_bytes_max)
         && levels <= usize::from(limits.topic_levels_max)
     {
@@ -244,23 +248,23 @@ fn topic_name<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a st
     Err(topic_name_error(topic))
 }
 
-/// How many levels there are, and whether neither a wildcard nor the null character is in them.
+/// How many levels there are, and whether a byte is among them that must not be.
 ///
 /// Most of what decoding a short PUBLISH costs. In chunks so short that a byte holds their count,
 /// and without a branch, it becomes a few vector instructions: 28 ns a packet in place of 47.
 #[inline]
-fn scan_topic(topic: &[u8]) -> (usize, bool) {
-    let (mut slashes, mut is_name) = (0, true);
+fn scan_levels(topic: &[u8], is_forbidden: impl Fn(u8) -> bool) -> (usize, bool) {
+    let (mut slashes, mut forbidden) = (0, false);
     for chunk in topic.chunks(128) {
-        let (mut slashes_here, mut is_name_here) = (0_u8, true);
+        let (mut slashes_here, mut forbidden_here) = (0_u8, false);
         for &byte in chunk {
             slashes_here += u8::from(byte == b'/');
-            is_name_here &= (byte != b'+') & (byte != b'#') & (byte != b'\0');
+            forbidden_here |= is_forbidden(byte);
         }
         slashes += usize::from(slashes_here);
-        is_name &= is_name_here;
+        forbidden |= forbidden_here;
     }
-    (1 + slashes, is_name)
+    (1 + slashes, forbidden)
 }
 
 #[cold]

@@ -64,6 +64,12 @@ pub fn encode_within(
     packet_bytes_max: u32,
     out: &mut Vec<u8>,
 ) -> Result<bool, EncodeError> {
+    if let Some(bytes) = plain_ack(packet)
+        && bytes.len() <= packet_bytes_max as usize
+    {
+        out.extend_from_slice(&bytes);
+        return Ok(true);
+    }
     for details in [Details::ALL, Details::NO_USER_PROPERTIES, Details::NONE] {
         let encoding = Encoding { version, details };
         let remaining = encoding.remaining_length(packet)?;

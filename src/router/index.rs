@@ -115,7 +115,7 @@ impl Index {
         let mut shared = Vec::new();
         self.read().matches(topic, &mut |subscribers| {
             direct.extend_from_slice(subscribers.direct.as_slice());
-            shared.extend(subscribers.groups.iter().map(SharedTargets::new));
+            shared.extend(subscribers.groups().iter().map(SharedTargets::new));
         });
         Plan::new(direct, shared)
     }
@@ -133,5 +133,90 @@ impl Index {
 
     fn write(&self) -> RwLockWriteGuard<'_, Tree> {
         self.tree.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::{
+        mqtt::{SubscriptionOptions, filter_matches},
+        router::{Host, Target},
+    };
+
+    /// Some longer than what a node of the tree has room for, and just as long.
+    const LEVELS: [&str; 8] = [
+        "",
+        "a",
+        "b",
+        "+",
+        "a-level-of-twenty-two-",
+        "a-level-of-twenty-three",
+        "a-level-of-twenty-six-here",
+        "a-level-of-twenty-six-too.",
+    ];
+
+    #[test]
+    fn a_plan_names_whom_the_plain_rule_finds() {
+        let mut rng = Rng::with_seed(17);
+        // Many filters of few, and few filters of many.
+        for (places, levels_of) in [(2, &LEVELS[..]), (40, &LEVELS[..2])] {
+            let index = Index::default();
+            let mut naive: BTreeMap<(String, u32), u32> = BTreeMap::new();
+            for step in 1..3_000 {
+                let mut filter = levels(&mut rng, levels_of);
+                if rng.bool() {
+                    filter = if rng.u8(..8) == 0 { "#".to_owned() } else { filter + "/#" };
+                }
+                let parts = FilterParts { share_name: None, filter: &filter };
+                let slot = rng.u32(..places);
+                let place = Place { host: Host(slot as u16 % 3), slot, generation: 0 };
+                // Now more come, now more go.
+                if (rng.u8(..4) == 0) == (step / 500 % 2 == 0) {
+                    let was_there = naive.remove(&(filter.clone(), slot)).is_some();
+                    assert_eq!(index.unsubscribe(parts, place), was_there);
+                } else {
+                    let options = SubscriptionOptions::default();
+                    let subscriber = Subscriber { place, options, identifier: Some(step) };
+                    let is_new = naive.insert((filter.clone(), slot), step).is_none();
+                    assert_eq!(index.subscribe(parts, subscriber), is_new);
+                }
+                assert_eq!(index.len(), naive.len());
+                let topic = levels(&mut rng, levels_of).replace('+', "$c");
+                assert_eq!(planned(&index.plan(&topic)), found(&naive, &topic), "{topic}");
+            }
+            for (filter, slot) in naive.into_keys() {
+                let place = Place { host: Host(slot as u16 % 3), slot, generation: 0 };
+                index.unsubscribe(FilterParts { share_name: None, filter: &filter }, place);
+            }
+            assert_eq!((index.len(), index.bytes()), (0, 0));
+        }
+    }
+
+    fn levels(rng: &mut Rng, of: &[&str]) -> String {
+        let levels: Vec<&str> = (0..rng.usize(1..4)).map(|_| of[rng.usize(..of.len())]).collect();
+        levels.join("/")
+    }
+
+    fn planned(plan: &Plan) -> BTreeMap<u32, BTreeSet<u32>> {
+        assert!(plan.targets().is_sorted_by(|a, b| a.place < b.place), "each session once");
+        let identifiers = |target: &Target| {
+            target.identifiers.iter().flat_map(|all| all.iter().copied()).collect()
+        };
+        plan.targets().iter().map(|t| (t.place.slot, identifiers(t))).collect()
+    }
+
+    fn found(naive: &BTreeMap<(String, u32), u32>, topic: &str) -> BTreeMap<u32, BTreeSet<u32>> {
+        let mut found = BTreeMap::<u32, BTreeSet<u32>>::new();
+        for ((filter, slot), identifier) in naive {
+            if filter_matches(filter, topic) {
+                found.entry(*slot).or_default().insert(*identifier);
+            }
+        }
+        found
     }
 }

@@ -5,6 +5,7 @@
 //! merged so that one session is named once however many of its filters match.
 
 mod index;
+mod level;
 mod place;
 mod plan;
 mod retained;

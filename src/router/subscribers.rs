@@ -27,23 +27,73 @@ const INDEXED_FROM: usize = 16;
 
 /// A set of subscribers, at most one a session.
 #[derive(Debug, Default)]
-pub(super) struct SubscriberSet {
+pub(super) enum SubscriberSet {
+    #[default]
+    None,
+    /// In place: most filters have one subscriber, and there are many filters.
+    One(Subscriber),
+    Many(Box<ManySubscribers>),
+}
+
+/// Of a set that has had two at least.
+#[derive(Debug, Default)]
+pub(super) struct ManySubscribers {
     list: Vec<Subscriber>,
-    #[expect(clippy::box_collection, reason = "most sets have none, and there are many sets")]
-    positions: Option<Box<HashMap<Place, u32, RandomState>>>,
+    positions: Option<HashMap<Place, u32, RandomState>>,
 }
 
 impl SubscriberSet {
     pub(super) const fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        matches!(self, Self::None)
     }
 
     pub(super) fn as_slice(&self) -> &[Subscriber] {
-        &self.list
+        match self {
+            Self::None => &[],
+            Self::One(subscriber) => std::slice::from_ref(subscriber),
+            Self::Many(many) => &many.list,
+        }
     }
 
     /// Adds or replaces; whether it is new. [MQTT-3.8.4-3]
     pub(super) fn insert(&mut self, subscriber: Subscriber) -> bool {
+        match self {
+            Self::None => *self = Self::One(subscriber),
+            Self::One(there) if there.place == subscriber.place => {
+                *there = subscriber;
+                return false;
+            }
+            Self::One(there) => {
+                let list = vec![*there, subscriber];
+                *self = Self::Many(Box::new(ManySubscribers { list, positions: None }));
+            }
+            Self::Many(many) => return many.insert(subscriber),
+        }
+        true
+    }
+
+    /// Removes; whether it was there.
+    pub(super) fn remove(&mut self, place: Place) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(there) if there.place == place => {
+                *self = Self::None;
+                true
+            }
+            Self::One(_) => false,
+            Self::Many(many) => {
+                let removed = many.remove(place);
+                if many.list.is_empty() {
+                    *self = Self::None;
+                }
+                removed
+            }
+        }
+    }
+}
+
+impl ManySubscribers {
+    fn insert(&mut self, subscriber: Subscriber) -> bool {
         if let Some(at) = self.position(subscriber.place) {
             self.list[at] = subscriber;
             return false;
@@ -54,13 +104,12 @@ impl SubscriberSet {
         self.list.push(subscriber);
         if self.positions.is_none() && self.list.len() >= INDEXED_FROM {
             let positions = self.list.iter().enumerate().map(|(at, s)| (s.place, at as u32));
-            self.positions = Some(Box::new(positions.collect()));
+            self.positions = Some(positions.collect());
         }
         true
     }
 
-    /// Removes; whether it was there.
-    pub(super) fn remove(&mut self, place: Place) -> bool {
+    fn remove(&mut self, place: Place) -> bool {
         let Some(at) = self.position(place) else {
             return false;
         };
@@ -70,9 +119,6 @@ impl SubscriberSet {
             if let Some(moved) = self.list.get(at) {
                 positions.insert(moved.place, at as u32);
             }
-        }
-        if self.list.is_empty() {
-            *self = Self::default();
         }
         true
     }
@@ -102,12 +148,20 @@ pub(super) struct SharedGroup {
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     pub(super) direct: SubscriberSet,
-    pub(super) groups: Vec<SharedGroup>,
+    #[expect(
+        clippy::box_collection,
+        reason = "most filters have none, and there are many filters"
+    )]
+    groups: Option<Box<Vec<SharedGroup>>>,
 }
 
 impl Subscribers {
     pub(super) const fn is_empty(&self) -> bool {
-        self.direct.is_empty() && self.groups.is_empty()
+        self.direct.is_empty() && self.groups.is_none()
+    }
+
+    pub(super) fn groups(&self) -> &[SharedGroup] {
+        self.groups.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Adds or replaces; whether it is new. A group that is new takes the number `next_share`.
@@ -120,17 +174,18 @@ impl Subscribers {
         let Some(name) = share_name else {
             return self.direct.insert(subscriber);
         };
-        let at = self.groups.iter().position(|g| &*g.name == name).unwrap_or_else(|| {
-            self.groups.push(SharedGroup {
+        let groups = self.groups.get_or_insert_default();
+        let at = groups.iter().position(|g| &*g.name == name).unwrap_or_else(|| {
+            groups.push(SharedGroup {
                 name: name.into(),
                 share: next_share(),
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
                 turn: Arc::default(),
             });
-            self.groups.len() - 1
+            groups.len() - 1
         });
-        let group = &mut self.groups[at];
+        let group = &mut groups[at];
         let was_away = group.away.remove(subscriber.place);
         group.members.insert(subscriber) && !was_away
     }
@@ -139,13 +194,19 @@ impl Subscribers {
         let Some(name) = share_name else {
             return self.direct.remove(place);
         };
-        let Some(at) = self.groups.iter().position(|g| &*g.name == name) else {
+        let Some(groups) = &mut self.groups else {
             return false;
         };
-        let group = &mut self.groups[at];
+        let Some(at) = groups.iter().position(|g| &*g.name == name) else {
+            return false;
+        };
+        let group = &mut groups[at];
         let removed = group.members.remove(place) || group.away.remove(place);
         if group.members.is_empty() && group.away.is_empty() {
-            self.groups.swap_remove(at);
+            groups.swap_remove(at);
+            if groups.is_empty() {
+                self.groups = None;
+            }
         }
         removed
     }
@@ -158,7 +219,7 @@ impl Subscribers {
         place: Place,
         away: bool,
     ) -> Option<NonZeroU32> {
-        let group = self.groups.iter_mut().find(|g| &*g.name == share_name)?;
+        let group = self.groups.as_mut()?.iter_mut().find(|g| &*g.name == share_name)?;
         let (from, to) = if away {
             (&mut group.members, &mut group.away)
         } else {

@@ -3,50 +3,57 @@
 //! Matching a topic walks the literal edge and the `+` edge of each level, so its cost depends on
 //! the topic's levels and not on how many filters there are.
 
-use std::collections::HashMap;
+use std::{
+    hash::{BuildHasher, Hasher},
+    num::NonZeroU32,
+};
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use slab::Slab;
 
-use super::subscribers::Subscribers;
+use super::{level::Level, subscribers::Subscribers};
 
 /// A tree of filters. The root's node is made at once and never removed.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Slab<Node>,
+    hasher: RandomState,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Node {
     parent: u32,
+    /// Where `+` leads to. The root is nobody's child, so its number is free to mean none.
+    single: Option<NonZeroU32>,
     /// The level that leads here from the parent.
-    level: Box<str>,
+    level: Level,
     children: Children,
-    /// Where `+` leads to.
-    single: Option<u32>,
     /// Those whose filter ends here.
     here: Option<Box<Subscribers>>,
     /// Those whose filter ends with `#` after this level.
     below: Option<Box<Subscribers>>,
 }
 
-/// The literal levels below a node. Most nodes have none or one.
+/// The nodes of the literal levels below a node, each of which has its text itself. Most nodes have
+/// none or one.
 #[derive(Debug, Default)]
 enum Children {
     #[default]
     None,
-    One(Box<str>, u32),
-    #[expect(clippy::box_collection, reason = "most nodes have none, and there are many nodes")]
-    Many(Box<HashMap<Box<str>, u32, RandomState>>),
+    One(u32),
+    /// By the hash of their text.
+    Many(Box<HashTable<u32>>),
 }
 
 const ROOT: u32 = 0;
+const SINGLE_LEVEL_WILDCARD: &[u8] = b"+";
 
 impl Tree {
     pub(super) fn new() -> Self {
         let mut nodes = Slab::new();
-        nodes.insert(Node::default());
-        Self { nodes }
+        nodes.insert(Node::new(ROOT, b""));
+        Self { nodes, hasher: RandomState::default() }
     }
 
     /// Changes the subscribers of `filter`, which are made when they are not there yet and
@@ -59,7 +66,7 @@ impl Tree {
         let (path, multi) = split(filter);
         let mut at = ROOT;
         for level in path {
-            at = self.child_or_new(at, level);
+            at = self.child_or_new(at, level.as_bytes());
         }
         let node = &mut self.nodes[at as usize];
         let place = if multi { &mut node.below } else { &mut node.here };
@@ -74,77 +81,121 @@ impl Tree {
 
     /// Calls `found` with the subscribers of every filter that matches `topic`.
     pub(super) fn matches<'a>(&'a self, topic: &str, found: &mut impl FnMut(&'a Subscribers)) {
-        let root = &self.nodes[ROOT as usize];
-        let mut levels = topic.split('/');
-        let first = levels.next().unwrap_or_default();
         // Wildcards do not match a first level that begins with '$'. [MQTT-4.7.2-1]
-        if first.starts_with('$') {
-            if let Some(child) = root.children.find(first) {
-                self.walk(child, levels, found);
+        if topic.starts_with('$') {
+            let (first, rest) = next_level(topic.as_bytes());
+            if let Some(child) = self.literal_child(&self.nodes[ROOT as usize], first) {
+                self.walk(child, rest, found);
             }
         } else {
-            self.walk(ROOT, topic.split('/'), found);
+            self.walk(ROOT, Some(topic.as_bytes()), found);
         }
     }
 
-    fn walk<'a, 't>(
-        &'a self,
-        at: u32,
-        mut levels: impl Iterator<Item = &'t str> + Clone,
-        found: &mut impl FnMut(&'a Subscribers),
-    ) {
+    /// `rest` is what of the topic lies below this node.
+    fn walk<'a>(&'a self, at: u32, rest: Option<&[u8]>, found: &mut impl FnMut(&'a Subscribers)) {
         let node = &self.nodes[at as usize];
         // '#' includes the level above it. Section 4.7.1.2.
         if let Some(subscribers) = &node.below {
             found(subscribers);
         }
-        let Some(level) = levels.next() else {
+        let Some(rest) = rest else {
             if let Some(subscribers) = &node.here {
                 found(subscribers);
             }
             return;
         };
+        let (level, rest) = next_level(rest);
         if let Some(child) = node.single {
-            self.walk(child, levels.clone(), found);
+            self.walk(child.get(), rest, found);
         }
-        if let Some(child) = node.children.find(level) {
-            self.walk(child, levels, found);
+        if let Some(child) = self.literal_child(node, level) {
+            self.walk(child, rest, found);
         }
     }
 
-    fn child_or_new(&mut self, at: u32, level: &str) -> u32 {
+    fn literal_child(&self, node: &Node, level: &[u8]) -> Option<u32> {
+        let is_it = |child: &u32| self.nodes[*child as usize].level.as_bytes() == level;
+        match &node.children {
+            Children::None => None,
+            Children::One(child) => is_it(child).then_some(*child),
+            Children::Many(table) => table.find(self.hash(level), is_it).copied(),
+        }
+    }
+
+    fn child_or_new(&mut self, at: u32, level: &[u8]) -> u32 {
         let node = &self.nodes[at as usize];
-        let child = if level == "+" { node.single } else { node.children.find(level) };
+        let child = if level == SINGLE_LEVEL_WILDCARD {
+            node.single.map(NonZeroU32::get)
+        } else {
+            self.literal_child(node, level)
+        };
         if let Some(child) = child {
             return child;
         }
-        let new = Node { parent: at, level: level.into(), ..Node::default() };
-        let child = self.nodes.insert(new) as u32;
-        let node = &mut self.nodes[at as usize];
-        if level == "+" {
-            node.single = Some(child);
+        let child = self.nodes.insert(Node::new(at, level)) as u32;
+        if level == SINGLE_LEVEL_WILDCARD {
+            self.nodes[at as usize].single = NonZeroU32::new(child);
         } else {
-            node.children.insert(level.into(), child);
+            self.add_literal_child(at, child);
         }
         child
+    }
+
+    fn add_literal_child(&mut self, at: u32, child: u32) {
+        // Taken out for the moment, since other nodes are looked at.
+        let children = std::mem::take(&mut self.nodes[at as usize].children);
+        let hash_of = |child: &u32| self.hash(self.nodes[*child as usize].level.as_bytes());
+        let children = match children {
+            Children::None => Children::One(child),
+            Children::One(other) => {
+                let mut table = HashTable::with_capacity(2);
+                table.insert_unique(hash_of(&other), other, hash_of);
+                table.insert_unique(hash_of(&child), child, hash_of);
+                Children::Many(Box::new(table))
+            }
+            Children::Many(mut table) => {
+                table.insert_unique(hash_of(&child), child, hash_of);
+                Children::Many(table)
+            }
+        };
+        self.nodes[at as usize].children = children;
     }
 
     /// Removes a node that nothing needs any more, and then its parents likewise.
     fn prune(&mut self, mut at: u32) {
         while at != ROOT && self.nodes[at as usize].is_unused() {
             let Node { parent, level, .. } = self.nodes.remove(at as usize);
-            let parent_node = &mut self.nodes[parent as usize];
-            if &*level == "+" {
-                parent_node.single = None;
+            let level = level.as_bytes();
+            if level == SINGLE_LEVEL_WILDCARD {
+                self.nodes[parent as usize].single = None;
             } else {
-                parent_node.children.remove(&level);
+                let hash = self.hash(level);
+                self.nodes[parent as usize].children.remove(hash, at);
             }
             at = parent;
         }
     }
+
+    fn hash(&self, level: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(level);
+        hasher.finish()
+    }
 }
 
 impl Node {
+    fn new(parent: u32, level: &[u8]) -> Self {
+        Self {
+            parent,
+            single: None,
+            level: Level::new(level),
+            children: Children::None,
+            here: None,
+            below: None,
+        }
+    }
+
     const fn is_unused(&self) -> bool {
         self.here.is_none()
             && self.below.is_none()
@@ -154,41 +205,28 @@ impl Node {
 }
 
 impl Children {
-    fn find(&self, level: &str) -> Option<u32> {
-        match self {
-            Self::None => None,
-            Self::One(name, child) => (&**name == level).then_some(*child),
-            Self::Many(map) => map.get(level).copied(),
-        }
-    }
-
-    fn insert(&mut self, level: Box<str>, child: u32) {
-        *self = match std::mem::take(self) {
-            Self::None => Self::One(level, child),
-            Self::One(name, other) => {
-                let mut map = HashMap::with_capacity_and_hasher(4, RandomState::default());
-                map.insert(name, other);
-                map.insert(level, child);
-                Self::Many(Box::new(map))
-            }
-            Self::Many(mut map) => {
-                map.insert(level, child);
-                Self::Many(map)
-            }
-        };
-    }
-
-    fn remove(&mut self, level: &str) {
+    /// `hash` is that of the child's text.
+    fn remove(&mut self, hash: u64, child: u32) {
         match self {
             Self::None => {}
-            Self::One(..) => *self = Self::None,
-            Self::Many(map) => {
-                map.remove(level);
-                if map.is_empty() {
+            Self::One(_) => *self = Self::None,
+            Self::Many(table) => {
+                if let Ok(entry) = table.find_entry(hash, |other| *other == child) {
+                    entry.remove();
+                }
+                if table.is_empty() {
                     *self = Self::None;
                 }
             }
         }
+    }
+}
+
+/// The first level, and what comes after its separator if it has one.
+fn next_level(topic: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match topic.iter().position(|byte| *byte == b'/') {
+        Some(at) => (&topic[..at], Some(&topic[at + 1..])),
+        None => (topic, None),
     }
 }
 

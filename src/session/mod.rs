@@ -10,12 +10,11 @@ mod link;
 mod outgoing;
 mod packet_ids;
 mod queue;
+mod subscriptions;
 mod walk;
 mod window;
 
-use std::{collections::HashMap, sync::Arc};
-
-use foldhash::fast::RandomState;
+use std::sync::Arc;
 
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
@@ -24,7 +23,7 @@ pub use outgoing::{Delivered, Delivery, Orphan, SharedPublication};
 pub use queue::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 pub use walk::RetainedWalk;
 
-use self::{outgoing::Outgoing, queue::Queue};
+use self::{outgoing::Outgoing, queue::Queue, subscriptions::Subscriptions};
 use crate::mqtt::{ReasonCode, SubscriptionOptions, Timestamp};
 
 /// Session Expiry Interval of a session that does not expire. [MQTT 5.0, 3.1.2.11.2]
@@ -45,7 +44,7 @@ pub struct Session {
     client_id: Arc<str>,
     /// Session Expiry Interval in seconds.
     expiry_interval_secs: u32,
-    subscriptions: HashMap<Box<str>, Subscription, RandomState>,
+    subscriptions: Subscriptions,
     shared_subscriptions: usize,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -68,7 +67,7 @@ impl Session {
         Self {
             client_id,
             expiry_interval_secs: 0,
-            subscriptions: HashMap::default(),
+            subscriptions: Subscriptions::default(),
             shared_subscriptions: 0,
             outgoing: Outgoing::new(Queue::new(limits, usage)),
             incoming: Incoming::default(),
@@ -146,7 +145,7 @@ impl Session {
 
     /// The Topic Filters, `$share/…` included, and their options.
     pub fn subscriptions(&self) -> impl Iterator<Item = (&str, Subscription)> {
-        self.subscriptions.iter().map(|(filter, subscription)| (&**filter, *subscription))
+        self.subscriptions.iter()
     }
 
     /// How many Topic Filters are subscribed to.
@@ -164,18 +163,18 @@ impl Session {
     /// Whether `filter` is subscribed to.
     #[must_use]
     pub fn is_subscribed(&self, filter: &str) -> bool {
-        self.subscriptions.contains_key(filter)
+        self.subscriptions.find(filter).is_some()
     }
 
     /// The subscription to `filter`.
     #[must_use]
     pub fn subscription(&self, filter: &str) -> Option<Subscription> {
-        self.subscriptions.get(filter).copied()
+        self.subscriptions.find(filter)
     }
 
     /// Notes a subscription; the one it replaces, if any. [MQTT-3.8.4-3]
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Option<Subscription> {
-        let former = self.subscriptions.insert(filter.into(), subscription);
+        let former = self.subscriptions.insert(filter, subscription);
         if former.is_none() && is_shared(filter) {
             self.shared_subscriptions += 1;
         }
@@ -184,7 +183,7 @@ impl Session {
 
     /// Forgets a subscription; whether it was there.
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
-        let existed = self.subscriptions.remove(filter).is_some();
+        let existed = self.subscriptions.remove(filter);
         self.outgoing.cancel_walk(filter);
         if existed && is_shared(filter) {
             self.shared_subscriptions -= 1;

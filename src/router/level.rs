@@ -1,0 +1,32 @@
+//! The text of one level of a Topic Filter, as a node of the tree keeps it.
+
+/// So that a node of the tree fills a cache line.
+const SHORT_BYTES_MAX: usize = 22;
+
+/// Almost every level is short: then neither an allocation nor a look at another place is needed
+/// to keep or to compare it.
+#[derive(Debug)]
+pub(super) enum Level {
+    Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    Long(Box<[u8]>),
+}
+
+impl Level {
+    pub(super) fn new(text: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        match bytes.get_mut(..text.len()) {
+            Some(place) => {
+                place.copy_from_slice(text);
+                Self::Short { len: text.len() as u8, bytes }
+            }
+            None => Self::Long(text.into()),
+        }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Long(text) => text,
+        }
+    }
+}
