@@ -6,6 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 /// Change the Keep Alive of a live connection, at once and until it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +201,19 @@ pub trait Control: Send + Sync + 'static {
     /// Whether a client is connected now: the live state, not a cache. An identifier never seen
     /// is not connected.
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError>;
+
+    /// The same for many clients, each with an answer of its own, in their order.
+    async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
+        join_all(client_ids.iter().map(|client_id| self.query_online(client_id))).await
+    }
+
+    /// [`Control::set_keep_alive`] for many clients, each with an answer of its own, in their order.
+    async fn set_each_keep_alive(
+        &self,
+        requests: Vec<SetKeepAlive>,
+    ) -> Vec<Result<KeepAliveChanged, ControlError>> {
+        join_all(requests.into_iter().map(|request| self.set_keep_alive(request))).await
+    }
 
     /// Sends clients to another server; how many. Ends when the future is dropped; those that
     /// were sent away by then, or before an error, have gone.

@@ -34,7 +34,7 @@ pub(crate) enum Call {
 /// Makes the account of the callers in a new directory.
 pub(crate) fn make_account(binary: &str, directory: &Path) -> Outcome<PathBuf> {
     fs::create_dir_all(directory)?;
-    let file = directory.join("accounts.toml");
+    let file = directory.join("users.toml");
     let mut child = Command::new(binary)
         .args(["passwd", USER, "--file"])
         .arg(&file)

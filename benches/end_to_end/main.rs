@@ -273,7 +273,7 @@ fn compare(arguments: &Arguments) -> Outcome<()> {
     contestants.extend(arguments.brokers.iter().cloned());
     let this = std::env::current_exe()?;
     contestants.push(Named::command("(relay)", format!("{} relay {{port}}", this.display())));
-    let accounts = directory.path().join("accounts.toml");
+    let accounts = directory.path().join("users.toml");
     let empty = format!("{} empty-handler {{port}} {}", this.display(), accounts.display());
     let empty = Named::command("(empty handler)", empty);
     for (name, workload) in chosen {

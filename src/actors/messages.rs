@@ -38,6 +38,14 @@ pub struct QueryOnlineMany {
     pub client_ids: Vec<String>,
 }
 
+/// Change the Keep Alive of these clients. Answers in their order.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Vec<Result<KeepAliveChanged, ControlError>>")]
+pub struct SetKeepAliveMany {
+    /// What is asked for each, all of this registry's shard.
+    pub requests: Vec<SetKeepAlive>,
+}
+
 /// What is known of a client's session; `None` if there is none.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Option<ClientSession>")]

@@ -23,7 +23,7 @@ pub(crate) use in_process::InProcess;
 pub use in_process::{Received, Subscription};
 pub use messages::{
     Attach, ClientSession, Kick, Kicked, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany,
-    WillRequest,
+    SetKeepAliveMany, WillRequest,
 };
 pub use registry::Registry;
 pub use transport::{AnyStream, Socket, SocketTransport, Transport};

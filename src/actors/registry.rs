@@ -25,7 +25,7 @@ use super::{
     core::Core,
     messages::{
         Attach, ChangeKeepAlive, Deliver, Farewell, Kick, Kicked, PublishMessage, QueryClient,
-        QueryOnline, QueryOnlineMany, Quiesce, Retire, Shutdown, WillRequest,
+        QueryOnline, QueryOnlineMany, Quiesce, Retire, SetKeepAliveMany, Shutdown, WillRequest,
     },
     shard::{Departure, LOOK_EVERY, Shard},
 };
@@ -144,15 +144,31 @@ impl Handler<SetKeepAlive> for Registry {
     type Result = ResponseFuture<Result<KeepAliveChanged, ControlError>>;
 
     fn handle(&mut self, message: SetKeepAlive, _: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        let change =
-            ChangeKeepAlive { interval_secs: message.interval_secs, by: message.by, reply };
-        let asked = self.tell(&message.client_id, change);
+        Box::pin(answer_of(self.ask_for_keep_alive(message)))
+    }
+}
+
+impl Handler<SetKeepAliveMany> for Registry {
+    type Result = ResponseFuture<Vec<Result<KeepAliveChanged, ControlError>>>;
+
+    fn handle(&mut self, message: SetKeepAliveMany, _: &mut Self::Context) -> Self::Result {
+        let asked = message.requests.into_iter().map(|request| self.ask_for_keep_alive(request));
+        let asked: Vec<_> = asked.collect();
         Box::pin(async move {
-            asked?;
-            answer.await.unwrap_or(Err(ControlError::NotOnline))
+            let mut answers = Vec::with_capacity(asked.len());
+            for one in asked {
+                answers.push(answer_of(one).await);
+            }
+            answers
         })
     }
+}
+
+/// Where the answer of a connection will come, if it could be asked.
+type Asked = Result<oneshot::Receiver<Result<KeepAliveChanged, ControlError>>, ControlError>;
+
+async fn answer_of(asked: Asked) -> Result<KeepAliveChanged, ControlError> {
+    asked?.await.unwrap_or(Err(ControlError::NotOnline))
 }
 
 impl Handler<Kick> for Registry {
@@ -275,6 +291,14 @@ impl Handler<Retire> for Registry {
 }
 
 impl Registry {
+    /// Forwards to the connection, which answers.
+    fn ask_for_keep_alive(&self, request: SetKeepAlive) -> Asked {
+        let (reply, answer) = oneshot::channel();
+        let change =
+            ChangeKeepAlive { interval_secs: request.interval_secs, by: request.by, reply };
+        self.tell(&request.client_id, change).map(|()| answer)
+    }
+
     /// Hands a message to the connection of a client that is online.
     fn tell<M>(&self, client_id: &str, message: M) -> Result<(), ControlError>
     where

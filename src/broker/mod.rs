@@ -5,6 +5,7 @@
 
 mod builder;
 mod draining;
+mod many;
 #[cfg(test)]
 mod tests;
 mod websocket;
@@ -34,8 +35,7 @@ use self::draining::Draining;
 use crate::{
     actors::{
         AnyStream, ClientSession, Core, InProcess, Kick, Kicked, PublishMessage, QueryClient,
-        QueryOnline, QueryOnlineMany, Quiesce, Registry, Retire, Shutdown, Subscription,
-        WillRequest,
+        QueryOnline, Quiesce, Registry, Retire, Shutdown, Subscription, WillRequest,
     },
     auth::{Authenticator, Authorizer},
     control::{
@@ -132,29 +132,6 @@ impl Broker {
     pub async fn online(&self, client_id: &str) -> Result<bool, ControlError> {
         let question = QueryOnline { client_id: client_id.to_owned() };
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
-    }
-
-    /// Which of these clients are connected now, in their order.
-    ///
-    /// # Errors
-    /// If the broker cannot answer.
-    pub async fn online_many(&self, client_ids: &[String]) -> Result<Vec<bool>, ControlError> {
-        let core = &self.running.core;
-        let mut answers = vec![false; client_ids.len()];
-        for (number, shard) in core.shards().iter().enumerate() {
-            let is_home = |id: &str| usize::from(core.home(id).0) == number;
-            let (positions, ids): (Vec<usize>, Vec<String>) =
-                client_ids.iter().cloned().enumerate().filter(|(_, id)| is_home(id)).unzip();
-            if ids.is_empty() {
-                continue;
-            }
-            let question = QueryOnlineMany { client_ids: ids };
-            let found = self.ask(shard.registry.send(question).timeout(ANSWER_TIME_MAX)).await?;
-            for (position, online) in positions.into_iter().zip(found) {
-                answers[position] = online;
-            }
-        }
-        Ok(answers)
     }
 
     /// What is known of a client's session; `None` if there is none.
@@ -384,6 +361,17 @@ impl Control for Broker {
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
         self.online(client_id).await
+    }
+
+    async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
+        Self::query_each_online(self, client_ids).await
+    }
+
+    async fn set_each_keep_alive(
+        &self,
+        requests: Vec<SetKeepAlive>,
+    ) -> Vec<Result<KeepAliveChanged, ControlError>> {
+        Self::set_each_keep_alive(self, requests).await
     }
 
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {

@@ -1,6 +1,6 @@
 //! The two calls on one client: change a live connection's Keep Alive, and ask whether it is online.
 
-use std::{future::Future, time::Instant};
+use std::{future::Future, rc::Rc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
@@ -12,7 +12,7 @@ use actix_web::{
     web::Data,
 };
 
-use super::{Api, ApiError, admission, parameters};
+use super::{Api, ApiError, admission, desk::Desk, parameters};
 use crate::{
     control::{ControlError, SetKeepAlive},
     metrics::RestRoute,
@@ -27,14 +27,12 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         let identity = admission::admit(&api, &request).await?;
         let wanted = parameters::keep_alive(request.query_string())?;
         admission::permit(&api, &request, &identity, &wanted.client_id)?;
-        let changed = in_time(
-            &api,
-            api.0.control.set_keep_alive(SetKeepAlive {
-                client_id: wanted.client_id,
-                interval_secs: wanted.interval_secs,
-                by: identity.username,
-            }),
-        );
+        let wanted = SetKeepAlive {
+            client_id: wanted.client_id,
+            interval_secs: wanted.interval_secs,
+            by: identity.username,
+        };
+        let changed = in_time(&api, desk(&request).set_keep_alive(wanted));
         let secs = changed.await?.new_secs;
         Ok(format!(r#"{{"success":true,"keepalive":{secs}}}"#))
     };
@@ -54,10 +52,15 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let identity = admission::admit(&api, &request).await?;
         let client_id = parameters::status(request.uri().path())?;
         admission::permit(&api, &request, &identity, &client_id)?;
-        let online = in_time(&api, api.0.control.query_online(&client_id)).await?;
+        let online = in_time(&api, desk(&request).query_online(client_id)).await?;
         Ok(format!(r#"{{"online":{online}}}"#))
     };
     answer(&api, RestRoute::Status, call).await
+}
+
+/// Where this worker's calls hand in what they ask.
+fn desk(request: &HttpRequest) -> &Rc<Desk> {
+    request.app_data().expect("the routes come with a desk for each worker")
 }
 
 /// Waits for the broker, but not for ever.

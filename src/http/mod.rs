@@ -12,6 +12,7 @@
 
 mod admission;
 mod calls;
+mod desk;
 mod error;
 mod health;
 mod parameters;
@@ -40,6 +41,7 @@ use crate::{
 pub use error::{ApiError, ClientIdError, not_found};
 pub use server::{Listeners, ReadCertificate, Server};
 
+use desk::Desk;
 use rate::Rates;
 
 /// What the REST interface needs of the broker, shared by all workers. Cheap to clone.
@@ -143,9 +145,11 @@ impl Api {
 pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
     move |config: &mut ServiceConfig| {
         config
+            .app_data(Desk::new(api.0.control.clone()))
             .app_data(web::Data::new(api))
             .service(web::resource("/keep-alive").to(calls::keep_alive))
-            .service(web::resource("/client-id/{tail:.*}").to(calls::status))
+            // A prefix costs nothing to match; a pattern would be matched anew with each request.
+            .service(web::scope("/client-id").default_service(web::to(calls::status)))
             .service(web::resource("/api/v1/redirect").to(redirect::redirect))
             .service(web::resource("/health/live").to(health::live))
             .service(web::resource("/health/ready").to(health::ready))

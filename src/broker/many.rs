@@ -1,0 +1,80 @@
+//! Questions about many clients at once: one message for each shard, and one answer.
+//!
+//! Between threads a message costs a system call and perhaps a switch of threads, whatever it holds.
+
+use actix::{Handler, Message, dev::ToEnvelope};
+use futures_util::future::join_all;
+
+use super::{ANSWER_TIME_MAX, Broker};
+use crate::{
+    actors::{QueryOnlineMany, Registry, SetKeepAliveMany},
+    control::{ControlError, KeepAliveChanged, SetKeepAlive},
+};
+
+impl Broker {
+    /// Which of these clients are connected now, in their order.
+    ///
+    /// # Errors
+    /// If the broker cannot answer.
+    pub async fn online_many(&self, client_ids: &[String]) -> Result<Vec<bool>, ControlError> {
+        self.query_each_online(client_ids.to_vec()).await.into_iter().collect()
+    }
+
+    pub(super) async fn query_each_online(
+        &self,
+        client_ids: Vec<String>,
+    ) -> Vec<Result<bool, ControlError>> {
+        let message = |client_ids| QueryOnlineMany { client_ids };
+        self.ask_homes(client_ids, String::as_str, message).await
+    }
+
+    pub(super) async fn set_each_keep_alive(
+        &self,
+        requests: Vec<SetKeepAlive>,
+    ) -> Vec<Result<KeepAliveChanged, ControlError>> {
+        let message = |requests| SetKeepAliveMany { requests };
+        let answers = self.ask_homes(requests, |request| &request.client_id, message);
+        answers.await.into_iter().map(|answer| answer?).collect()
+    }
+
+    /// Asks the registry of each shard about its clients; the answers in the order of the questions.
+    async fn ask_homes<Q, M, A>(
+        &self,
+        questions: Vec<Q>,
+        client_id: impl Fn(&Q) -> &str,
+        message: impl Fn(Vec<Q>) -> M,
+    ) -> Vec<Result<A, ControlError>>
+    where
+        M: Message<Result = Vec<A>> + Send + 'static,
+        A: Send + 'static,
+        Registry: Handler<M>,
+        actix::Context<Registry>: ToEnvelope<Registry, M>,
+    {
+        let core = &self.running.core;
+        let mut answers: Vec<_> =
+            questions.iter().map(|_| Err(ControlError::Unavailable)).collect();
+        let mut by_shard: Vec<(Vec<usize>, Vec<Q>)> =
+            core.shards().iter().map(|_| Default::default()).collect();
+        for (position, question) in questions.into_iter().enumerate() {
+            let (positions, its) = &mut by_shard[usize::from(core.home(client_id(&question)).0)];
+            positions.push(position);
+            its.push(question);
+        }
+        let asked = core.shards().iter().zip(by_shard).filter(|(_, (_, its))| !its.is_empty());
+        let asked = asked.map(|(shard, (positions, its))| {
+            let answer = shard.registry.send(message(its)).timeout(ANSWER_TIME_MAX);
+            async move { (positions, self.ask(answer).await) }
+        });
+        for (positions, found) in join_all(asked).await {
+            match found {
+                Ok(found) => {
+                    for (position, answer) in positions.into_iter().zip(found) {
+                        answers[position] = Ok(answer);
+                    }
+                }
+                Err(error) => positions.into_iter().for_each(|at| answers[at] = Err(error)),
+            }
+        }
+        answers
+    }
+}
