@@ -34,6 +34,10 @@ fuzz target:
 bench name *arguments:
     cargo bench --bench {{name}} -- {{arguments}}
 
+# HearthMQ beside other brokers: `--broker 'NAME=COMMAND with {port}'`, `--broker NAME=ADDRESS`, workloads
+compare *arguments:
+    cargo bench --bench end_to_end -- {{arguments}}
+
 # Instructions of the micro-benchmarks (needs valgrind); `--baseline NAME` compares
 instructions *arguments:
     cargo bench --bench instructions -- {{arguments}}

@@ -79,7 +79,7 @@ struct Arguments {
     #[arg(long)]
     list: bool,
     /// cargo gives this to every benchmark
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     bench: bool,
     #[command(subcommand)]
     ceiling: Option<Ceiling>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::{
     prelude::{
         BLACK, ChartBuilder, Circle, IntoDrawingArea, IntoLogRange, LineSeries, RGBColor,
-        SVGBackend, WHITE,
+        SVGBackend, SeriesLabelPosition, WHITE,
     },
     style::Color,
 };
@@ -52,7 +52,12 @@ pub(crate) fn draw(directory: &Path, plot: &Plot) -> Outcome<()> {
             .legend(move |at| Circle::new((at.0 + 10, at.1), 4, colour.filled()));
         chart.draw_series(line.points.iter().map(|at| Circle::new(*at, 3, colour.filled())))?;
     }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
     area.present()?;
     Ok(())
 }
