@@ -28,6 +28,29 @@ fn a_keep_alive_is_changed() {
     assert_eq!(rest.asked(), ["demo 120 by ops"]);
 }
 
+/// What calls ask at the same time goes to the broker together.
+#[test]
+fn of_many_calls_at_once_each_gets_its_own_answer() {
+    let rest = rest();
+    let calls = [
+        ("GET /client-id/demo/status", r#"{"online":true}"#),
+        ("GET /client-id/offline/status", r#"{"online":false}"#),
+        ("POST /keep-alive?client-id=a&interval=40", r#"{"success":true,"keepalive":40}"#),
+        ("POST /keep-alive?client-id=b&interval=50", r#"{"success":true,"keepalive":50}"#),
+    ];
+    std::thread::scope(|scope| {
+        for (line, answer) in calls.iter().cycle().take(32) {
+            let rest = &rest;
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    assert_eq!(rest.call(line).body, *answer, "{line}");
+                }
+            });
+        }
+    });
+    assert_eq!(rest.asked().len(), 32 * 5);
+}
+
 #[test]
 fn the_client_id_of_a_keep_alive_is_percent_encoded() {
     let rest = rest();
