@@ -46,7 +46,7 @@ pub(super) struct PlanCache {
 }
 
 impl PlanCache {
-    /// Whether a topic of this generation has come before, as far as that is remembered.
+    /// Whether a topic has come before, as far as that is remembered.
     fn has_seen(&mut self, topic: &str) -> bool {
         if self.seen.is_empty() {
             self.seen = vec![0; SEEN_LEN];
@@ -77,6 +77,11 @@ const PLAN_TARGETS_MAX: usize = 1024 * 1024;
 impl Shard {
     /// Who gets a message on `topic`.
     pub(super) fn plan(&mut self, topic: &str) -> Arc<Plan> {
+        self.plan_of(topic, false)
+    }
+
+    /// The same; `is_again` if it is known that the topic has come before.
+    fn plan_of(&mut self, topic: &str, is_again: bool) -> Arc<Plan> {
         let generation = self.core.index.generation();
         if self.plans.generation != generation {
             self.plans.begin_anew(generation);
@@ -85,7 +90,7 @@ impl Shard {
             return plan.clone();
         }
         let plan = Arc::new(self.core.index.plan(topic));
-        if !self.plans.has_seen(topic) {
+        if !is_again && !self.plans.has_seen(topic) {
             return plan;
         }
         if self.plans.is_full() {
@@ -415,7 +420,9 @@ impl Shard {
         {
             return plan;
         }
-        let plan = self.plan(topic);
+        // More publishers may stay with a topic each than can be remembered.
+        let is_again = recent.index_generation != 0;
+        let plan = self.plan_of(topic, is_again);
         recent.plan = Arc::downgrade(&plan);
         recent.index_generation = generation;
         plan
