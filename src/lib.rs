@@ -35,6 +35,7 @@
 //! - [`auth`], [`store`]: traits for one's own accounts, permissions and storage, and those that
 //!   come with it.
 //! - [`mqtt`], [`session`], [`router`]: the protocol; pure, without I/O and without a clock.
+//! - [`journal`]: what must survive, as changes that a store keeps.
 //! - [`net`], [`config`], [`limits`]: TLS, the program's configuration, the bounds.
 //!
 //! `src/architecture.md` shows how they work together.
@@ -46,6 +47,7 @@ pub mod config;
 pub mod control;
 pub mod hooks;
 pub mod http;
+pub mod journal;
 pub(crate) mod labels;
 pub mod limits;
 pub mod metrics;

@@ -19,13 +19,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("control", &[]),
     ("hooks", &["labels"]),
     ("metrics", &["labels", "hooks"]),
-    ("session", &["mqtt", "limits"]),
+    ("journal", &["mqtt"]),
+    ("session", &["journal", "mqtt", "limits"]),
     ("router", &["mqtt", "limits"]),
-    ("store", &["mqtt", "limits"]),
+    ("store", &["journal", "mqtt", "limits"]),
     ("auth", &["mqtt"]),
     (
         "actors",
-        &["session", "router", "store", "auth", "hooks", "metrics", "control", "limits", "mqtt"],
+        &[
+            "session", "router", "store", "journal", "auth", "hooks", "metrics", "control",
+            "limits", "mqtt",
+        ],
     ),
     ("net", &["actors", "auth", "hooks", "metrics", "limits", "mqtt"]),
     ("http", &["auth", "control", "metrics", "mqtt"]),
@@ -33,14 +37,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "broker",
         &[
-            "http", "net", "actors", "session", "router", "store", "auth", "hooks", "metrics",
-            "control", "limits", "mqtt",
+            "http", "net", "actors", "session", "router", "store", "journal", "auth", "hooks",
+            "metrics", "control", "limits", "mqtt",
         ],
     ),
 ];
 
 /// Modules that do no I/O, have no clock and know no runtime: same inputs, same outputs.
-const PURE: &[&str] = &["mqtt", "session", "router"];
+const PURE: &[&str] = &["mqtt", "journal", "session", "router"];
 
 /// What a pure module does not name.
 const IMPURE: &[&str] = &[

@@ -3,6 +3,8 @@
 //! A [`Publication`] borrows from the publisher's read buffer and is all that is needed where a
 //! message is handed on at once. Whoever must keep it makes a [`Message`] of it, which is shared.
 
+use std::num::NonZeroU64;
+
 use bytes::Bytes;
 
 use super::{QoS, Timestamp};
@@ -56,6 +58,7 @@ pub struct Message {
     qos: QoS,
     retain: bool,
     expires_at: Option<Timestamp>,
+    number: Option<NonZeroU64>,
 }
 
 impl Message {
@@ -72,7 +75,21 @@ impl Message {
             qos: publication.qos,
             retain: publication.retain,
             expires_at: publication.expires_at,
+            number: None,
         }
+    }
+
+    /// The same message with a number, by which it is known outside of memory.
+    #[must_use]
+    pub const fn numbered(mut self, number: NonZeroU64) -> Self {
+        self.number = Some(number);
+        self
+    }
+
+    /// The number that it was given.
+    #[must_use]
+    pub const fn number(&self) -> Option<NonZeroU64> {
+        self.number
     }
 
     /// The message as it is routed and encoded.
