@@ -120,3 +120,51 @@ impl Output {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was appended and is not written, naively.
+    fn random_steps(output: &mut Output, naive: &mut Vec<u8>, random: &mut fastrand::Rng) {
+        let piece: Vec<u8> = (0..random.usize(1..100)).map(|_| random.u8(..)).collect();
+        match random.u8(0..4) {
+            0 => {
+                output.bytes_mut().extend_from_slice(&piece);
+                naive.extend_from_slice(&piece);
+            }
+            1 => {
+                // A payload stands behind its header.
+                output.bytes_mut().push(1);
+                naive.push(1);
+                output.push_apart(piece.clone().into());
+                naive.extend_from_slice(&piece);
+            }
+            2 => {
+                let n = random.usize(..=naive.len());
+                output.advance(n);
+                naive.drain(..n);
+            }
+            _ => output.reclaim(random.usize(..200)),
+        }
+    }
+
+    #[test]
+    fn pieces_are_what_was_appended_and_is_not_written() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut output, mut naive) = (Output::default(), Vec::new());
+        for step in 0..20_000 {
+            random_steps(&mut output, &mut naive, &mut random);
+            assert_eq!(output.pieces().collect::<Vec<_>>().concat(), naive, "step {step}");
+            assert_eq!(output.unwritten(), naive.len());
+            if random.u8(..) == 0 {
+                assert_eq!(output.take_unwritten(), naive);
+                naive.clear();
+            }
+            if naive.is_empty() {
+                output.take_written();
+                assert!(output.is_empty());
+            }
+        }
+    }
+}
