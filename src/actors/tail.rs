@@ -128,3 +128,71 @@ impl Tail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut as _;
+
+    use super::*;
+
+    const LEN: usize = 1_000_000;
+
+    /// The beginning of a PUBLISH of `LEN` bytes.
+    const BEGINNING: [u8; 4] = [0x30, 0xBC, 0x84, 0x3D];
+
+    /// Lets so many bytes come, as far as a read may bring them at once; how many those were.
+    fn read(tail: &mut Tail, bytes: usize) -> usize {
+        let mut room = tail.lacking().expect("a packet has begun, or is expected");
+        let n = room.chunk_mut().len().min(bytes);
+        room.put_bytes(b'x', n);
+        n
+    }
+
+    #[test]
+    fn a_packet_that_is_announced_takes_four_times_the_room_of_what_came() {
+        let mut tail = Tail::default();
+        tail.keep(&BEGINNING, LEN);
+        while tail.bytes.len() < LEN {
+            let have = tail.bytes.len();
+            assert!(tail.bytes.capacity() <= SET_ASIDE_BYTES_MAX.max(4 * have));
+            assert!(tail.take_whole().is_none());
+            read(&mut tail, 1000);
+        }
+        assert_eq!(tail.bytes.capacity(), LEN);
+        assert_eq!(tail.take_whole().map(|whole| whole.len()), Some(LEN));
+    }
+
+    #[test]
+    fn the_next_is_expected_to_be_as_long_and_one_read_brings_it() {
+        let mut tail = Tail::default();
+        tail.put_back(vec![b'x'; LEN].into(), LEN, 0);
+        assert_eq!(read(&mut tail, 2 * LEN), LEN, "and nothing of what comes after it");
+        assert_eq!(tail.take_whole().map(|whole| whole.len()), Some(LEN));
+    }
+
+    #[test]
+    fn no_room_is_kept_for_what_is_expected_and_does_not_come() {
+        let mut tail = Tail::default();
+        tail.put_back(vec![b'x'; LEN].into(), LEN, 0);
+        read(&mut tail, 0);
+        tail.nothing_came();
+        assert_eq!(tail.bytes.capacity(), 0);
+        // Or of which little comes.
+        read(&mut tail, 100);
+        let bytes = tail.take_whole().expect("it may be a whole packet");
+        tail.put_back(bytes, 0, LEN);
+        assert!(tail.bytes.capacity() <= SET_ASIDE_BYTES_MAX);
+        assert!(tail.take_whole().is_none());
+    }
+
+    #[test]
+    fn a_short_packet_where_a_long_one_was_expected_keeps_no_more_than_it_needs() {
+        let mut tail = Tail::default();
+        tail.put_back(vec![b'x'; LEN].into(), LEN, 0);
+        tail.lacking().expect("another is expected").put_slice(&[0xC0, 0]);
+        let whole = tail.take_whole().expect("it is whole");
+        assert_eq!(whole, [0xC0, 0][..]);
+        tail.put_back(whole, 2, 0);
+        assert!(tail.lacking().is_none(), "the scratch is good enough for the next");
+    }
+}
