@@ -145,11 +145,12 @@ impl Dialogue {
     /// Writes what there is; the Packet Identifier, if it begins with a PUBLISH that has one.
     fn take_output(&mut self) -> PacketId {
         let link = self.session.link_mut().expect("it stays connected");
-        let (bytes, written) = link.output();
-        *written = bytes.len();
+        let bytes = link.output().next().unwrap_or_default();
         // Behind two bytes of fixed header and the Topic Name; the packets are short enough.
         let id = bytes.get(TOPIC.len() + 4..).and_then(<[u8]>::first_chunk);
         let id = id.map_or(0, |id| u16::from_be_bytes(*id));
+        let written = bytes.len();
+        link.note_written(written);
         let mut buffer = black_box(link.take_written());
         buffer.clear();
         *link.out_mut() = buffer;

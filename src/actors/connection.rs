@@ -7,6 +7,7 @@
 mod authentication;
 mod reading;
 mod takeover;
+mod writing;
 
 use std::{
     cell::RefCell,
@@ -209,44 +210,6 @@ impl Connection {
         let may_wait = has_read && matches!(reading, Ok(Reading::Waits));
         self.gives_way = may_wait && !self.gives_way && shard.has_output(self.slot);
         self.gives_way
-    }
-
-    /// Writes what the session has for the client; whether all of it is written.
-    fn write(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<bool, Departure> {
-        for _ in 0..TURNS_PER_WAKE {
-            let now = shard.core.clock.now();
-            let has_all = shard.pump(self.slot, now);
-            let Some(slot) = shard.slot_mut(self.slot) else {
-                return Ok(true);
-            };
-            let Some(link) = slot.session.link_mut() else {
-                return Ok(true);
-            };
-            let tally = link.take_tally();
-            if !link.has_output() {
-                shard.count(tally);
-                if has_all {
-                    return Ok(true);
-                }
-                continue;
-            }
-            let (bytes, written) = link.output();
-            let before = *written;
-            let outcome = poll_write_all(&mut *self.transport, task, bytes, written);
-            let wrote = *written - before;
-            let finished = match outcome {
-                Poll::Pending => None,
-                Poll::Ready(Ok(())) => Some(link.take_written()),
-                Poll::Ready(Err(error)) => return Err(lost(&error)),
-            };
-            shard.metrics.bytes_sent.add(wrote as u64);
-            shard.count(tally);
-            let Some(buffer) = finished else {
-                return Ok(true);
-            };
-            shard.return_buffer(buffer);
-        }
-        Ok(false)
     }
 
     /// Leaves the session and begins to close.

@@ -95,6 +95,15 @@ pub fn decode_connect<'a>(
     decode(bytes, ProtocolVersion::V3_1_1, limits)
 }
 
+/// Whether the packet at the start of `bytes` has come as a whole, so far as its length tells.
+#[must_use]
+pub fn is_whole(bytes: &[u8]) -> bool {
+    match VariableByteInteger::read(bytes.get(1..).unwrap_or_default()) {
+        VariableByteInteger::Whole { value, length, .. } => bytes.len() > length + value as usize,
+        VariableByteInteger::More | VariableByteInteger::TooLong => false,
+    }
+}
+
 /// The version in which to answer a CONNECT that did not decode, by what is readable of it.
 ///
 /// A level that is not supported is answered in MQTT 5.0 if it is higher, so that its sender is

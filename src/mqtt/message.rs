@@ -52,26 +52,87 @@ impl Publication<'_> {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     topic: Box<str>,
-    /// Properties, then payload, so that one message is few allocations.
-    body: Bytes,
-    properties_len: u32,
+    properties: Box<[u8]>,
+    payload: Payload,
     qos: QoS,
     retain: bool,
     expires_at: Option<Timestamp>,
     number: Option<NonZeroU64>,
 }
 
+/// A payload, wherever it lies.
+#[derive(Clone)]
+enum Payload {
+    /// In the message itself: a short one needs no allocation of its own.
+    InPlace { len: u8, bytes: [u8; IN_PLACE_BYTES_MAX] },
+    /// In an allocation, which may be the packet that it came in.
+    Apart(Bytes),
+}
+
+/// A longer payload has an allocation of its own. Most are shorter, and few messages are so much
+/// shorter that the room that is left would count.
+const IN_PLACE_BYTES_MAX: usize = 70;
+
+/// A payload that is shorter is rather copied than that it is written, or kept, where it lies.
+pub(crate) const LARGE_BYTES_MIN: usize = 16 * 1024;
+
+impl Payload {
+    fn copied(payload: &[u8]) -> Self {
+        let mut bytes = [0; IN_PLACE_BYTES_MAX];
+        match bytes.get_mut(..payload.len()) {
+            Some(place) => {
+                place.copy_from_slice(payload);
+                Self::InPlace { len: payload.len() as u8, bytes }
+            }
+            None => Self::Apart(Bytes::copy_from_slice(payload)),
+        }
+    }
+
+    /// The part of `packet` that is `payload`, if it is large and most of it; else a copy.
+    fn within(packet: &Bytes, payload: &[u8]) -> Self {
+        let (whole, part) = (packet.as_ptr_range(), payload.as_ptr_range());
+        let lies_within = whole.start <= part.start && part.end <= whole.end;
+        if lies_within && payload.len() >= LARGE_BYTES_MIN.max(packet.len() / 2) {
+            Self::Apart(packet.slice_ref(payload))
+        } else {
+            Self::copied(payload)
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::InPlace { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Apart(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Payload {}
+
 impl Message {
     /// A copy of `publication` of its own.
     #[must_use]
     pub fn new(publication: &Publication<'_>) -> Self {
-        let mut body = Vec::with_capacity(publication.properties.len() + publication.payload.len());
-        body.extend_from_slice(publication.properties);
-        body.extend_from_slice(publication.payload);
+        Self::with(publication, Payload::copied(publication.payload))
+    }
+
+    /// The same, without a copy of a large payload that is part of `packet`.
+    #[must_use]
+    pub fn within(packet: &Bytes, publication: &Publication<'_>) -> Self {
+        Self::with(publication, Payload::within(packet, publication.payload))
+    }
+
+    fn with(publication: &Publication<'_>, payload: Payload) -> Self {
         Self {
             topic: publication.topic.into(),
-            body: body.into(),
-            properties_len: u32::try_from(publication.properties.len()).unwrap_or(u32::MAX),
+            properties: publication.properties.into(),
+            payload,
             qos: publication.qos,
             retain: publication.retain,
             expires_at: publication.expires_at,
@@ -95,13 +156,12 @@ impl Message {
     /// The message as it is routed and encoded.
     #[must_use]
     pub fn publication(&self) -> Publication<'_> {
-        let (properties, payload) = self.body.split_at(self.properties_len as usize);
         Publication {
             topic: &self.topic,
-            payload,
+            payload: self.payload.as_slice(),
             qos: self.qos,
             retain: self.retain,
-            properties,
+            properties: &self.properties,
             expires_at: self.expires_at,
         }
     }
@@ -109,7 +169,7 @@ impl Message {
     /// What the message counts against limits on bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.topic.len() + self.body.len()
+        self.topic.len() + self.properties.len() + self.payload.as_slice().len()
     }
 
     /// Topic Name.
@@ -121,13 +181,16 @@ impl Message {
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.publication().payload
+        self.payload.as_slice()
     }
 
-    /// The payload, without a copy.
+    /// The payload, without a copy unless it is short.
     #[must_use]
     pub fn payload_bytes(&self) -> Bytes {
-        self.body.slice(self.properties_len as usize..)
+        match &self.payload {
+            Payload::InPlace { .. } => Bytes::copy_from_slice(self.payload()),
+            Payload::Apart(bytes) => bytes.clone(),
+        }
     }
 
     /// The QoS that it was published with.

@@ -16,11 +16,13 @@ mod time;
 mod topic;
 mod wire;
 
-pub use decode::{DecodeLimits, Decoded, decode, decode_connect, refusal_version};
+pub use decode::{DecodeLimits, Decoded, decode, decode_connect, is_whole, refusal_version};
 pub use encode::{
-    PublishAs, TopicAlias, encode, encode_publish, encode_within, encoded_size, publish_size,
+    PublishAs, TopicAlias, encode, encode_publish, encode_publish_apart, encode_within,
+    encoded_size, publish_size,
 };
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
+pub(crate) use message::LARGE_BYTES_MIN;
 pub use message::{Message, Publication};
 pub use packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, LastWill, Packet, PacketId, ProtocolVersion, Publish,

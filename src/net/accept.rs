@@ -8,13 +8,15 @@ use std::{
 };
 
 use rustls::ServerConfig;
-use socket2::SockRef;
 use tokio::{
     net::{TcpListener, UnixListener},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{
     Admission, Arrival, admission::Admitted, handshake, listener::Bound, listener::Layers, tls,
@@ -72,10 +74,6 @@ async fn accept_tcp(listener: TcpListener, parts: &Arc<ListenerParts>) -> io::Re
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Small packets leave at once; the broker gathers what belongs together by itself.
-                if let Err(error) = SockRef::from(&stream).set_tcp_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY cannot be set");
-                }
                 admit(SocketTransport::new(stream), canonical(peer), parts);
             }
             Err(error) => pause(&error).await,
@@ -121,22 +119,36 @@ fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) 
     let token = parts.open.token();
     let parts = Arc::clone(parts);
     actix_rt::spawn(async move {
-        let arriving = async {
-            let layered = layer(stream, peer, admitted, &parts.layers);
-            let layered = timeout_at(connect_by, layered).await;
-            match layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout)) {
-                Ok(layered) => {
-                    let arrival = layered.arrival(connect_by, parts.host, token);
-                    handshake(arrival, &parts.core, &parts.metrics).await;
-                }
-                Err(refused) => parts.metrics.connects_refused.increment(refused),
-            }
-        };
         tokio::select! {
             () = parts.stop.cancelled() => {}
-            () = arriving => {}
+            () = arrive(stream, peer, (admitted, token), connect_by, &parts) => {}
         }
     });
+}
+
+/// Takes a connection to its CONNECT, and that to its home shard.
+async fn arrive<S: Transport>(
+    stream: S,
+    peer: SocketAddr,
+    (admitted, token): (Admitted, TaskTrackerToken),
+    connect_by: Instant,
+    parts: &ListenerParts,
+) {
+    let layered = if parts.layers.are_none() {
+        Ok(Layered { transport: Box::new(stream), peer, certificate: None, admitted })
+    } else {
+        // On the heap, so that a client that needs none of it has no room for it moved about.
+        let layered = Box::pin(layer(stream, peer, admitted, &parts.layers));
+        let layered = timeout_at(connect_by, layered).await;
+        layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout))
+    };
+    match layered {
+        Ok(layered) => {
+            let arrival = layered.arrival(connect_by, parts.host, token);
+            handshake(arrival, &parts.core, &parts.metrics).await;
+        }
+        Err(refused) => parts.metrics.connects_refused.increment(refused),
+    }
 }
 
 /// A connection that is ready for MQTT.

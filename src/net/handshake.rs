@@ -165,7 +165,7 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
     let accepted = match decode_connect(&buffer, &connect_limits(core)) {
         Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
             let packet_bytes_max = connect.properties.maximum_packet_size;
-            let accepted = accept(*connect, newcomer).await;
+            let accepted = accept(&connect, newcomer).await;
             accepted.map_err(|mut refusal| {
                 if let (Some(answer), Some(maximum)) = (&mut refusal.answer, packet_bytes_max) {
                     answer.packet_bytes_max = maximum;
@@ -256,7 +256,7 @@ fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
 
 /// Checks who the client is and whether it may connect.
 async fn accept(
-    connect: Connect<'_>,
+    connect: &Connect<'_>,
     mut newcomer: Newcomer<'_>,
 ) -> Result<AcceptedConnect, Refusal> {
     let Newcomer { core, peer, .. } = newcomer;
@@ -270,8 +270,8 @@ async fn accept(
         return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
     }
     let is_assigned = connect.client_id.is_empty();
-    let client_id = client_id(&connect, core)?;
-    let (identity, enhanced) = authenticate(&connect, &client_id, &mut newcomer).await?;
+    let client_id = client_id(connect, core)?;
+    let (identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
         let request = AccessRequest { identity, client_id, peer, action };
@@ -339,7 +339,9 @@ async fn authenticate(
     newcomer: &mut Newcomer<'_>,
 ) -> Result<(Identity, Option<EnhancedLogin>), Refusal> {
     if let Some(method) = connect.properties.authentication_method {
-        let (identity, login) = exchange::run(connect, client_id, method, newcomer).await?;
+        // On the heap, so that a client without a method has no room for it moved about.
+        let exchange = Box::pin(exchange::run(connect, client_id, method, newcomer));
+        let (identity, login) = exchange.await?;
         return Ok((identity, Some(login)));
     }
     let credentials = newcomer.credentials(connect, client_id);

@@ -1,12 +1,13 @@
 //! What belongs to one connection of a session and ends with it.
 
 use super::{
-    KeepAlive,
+    KeepAlive, SharedPublication,
     alias::{AliasesIn, AliasesOut},
+    output::Output,
 };
 use crate::mqtt::{
-    AckProperties, Disconnect, DisconnectProperties, Packet, ProtocolVersion, Publication,
-    PublishAs, ReasonCode, encode_publish, encode_within,
+    AckProperties, Disconnect, DisconnectProperties, Packet, ProtocolVersion, PublishAs,
+    ReasonCode, encode_publish, encode_publish_apart, encode_within,
 };
 
 /// What CONNECT and the broker's limits settled for a connection.
@@ -52,9 +53,7 @@ pub struct Link {
     pub(super) aliases_in: AliasesIn,
     pub(super) aliases_out: AliasesOut,
     /// Encoded packets that are to be written to the socket.
-    out: Vec<u8>,
-    /// How much of them is written.
-    written: usize,
+    out: Output,
     /// From so many unwritten bytes on, the client is read no further.
     unwritten_max: usize,
     /// What was done since somebody last asked.
@@ -78,8 +77,7 @@ impl Link {
             keep_alive,
             aliases_in: AliasesIn::new(settings.topic_aliases_in_max),
             aliases_out: AliasesOut::new(settings.topic_aliases_out_max),
-            out: Vec::new(),
-            written: 0,
+            out: Output::default(),
             unwritten_max: OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD,
             tally: Tally::default(),
             unacknowledged: 0,
@@ -112,7 +110,7 @@ impl Link {
 
     /// The buffer that packets are encoded into.
     pub const fn out_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.out
+        self.out.bytes_mut()
     }
 
     /// Whether there is something to be written, or something that was written and perhaps not
@@ -122,25 +120,26 @@ impl Link {
         !self.out.is_empty()
     }
 
-    /// The encoded packets, and how many of their bytes are written so far.
-    pub fn output(&mut self) -> (&[u8], &mut usize) {
-        (&self.out, &mut self.written)
+    /// The encoded packets that are not written, piece by piece: one, unless there are large
+    /// payloads, which lie where all their subscribers share them.
+    pub fn output(&self) -> impl Iterator<Item = &[u8]> {
+        self.out.pieces()
+    }
+
+    /// Notes that so many bytes more of the output are written.
+    pub fn note_written(&mut self, bytes: usize) {
+        self.out.advance(bytes);
     }
 
     /// Takes the buffer away once all of it is written, so that an idle connection holds none.
     pub fn take_written(&mut self) -> Vec<u8> {
-        debug_assert_eq!(self.written, self.out.len(), "all of it is written");
-        self.written = 0;
         self.unwritten_max = OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD;
-        std::mem::take(&mut self.out)
+        self.out.take_written()
     }
 
     /// Takes what is still to be written.
     pub fn take_unwritten(&mut self) -> Vec<u8> {
-        let written = std::mem::take(&mut self.written);
-        let mut out = std::mem::take(&mut self.out);
-        out.drain(..written);
-        out
+        self.out.take_unwritten()
     }
 
     /// What was done since the last call.
@@ -149,36 +148,38 @@ impl Link {
     }
 
     /// Whether another message may be encoded ahead of the socket.
-    pub(super) const fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.unwritten() < OUT_BYTES_AHEAD
     }
 
     /// Whether the client may ask for more: it takes what it is answered. Messages alone, however
     /// large and however slowly they are taken, never make it `false`.
     #[must_use]
-    pub const fn may_read(&self) -> bool {
+    pub fn may_read(&self) -> bool {
         self.unwritten() < self.unwritten_max
     }
 
-    const fn unwritten(&self) -> usize {
-        self.out.len() - self.written
-    }
-
-    /// Forgets what is written before more is appended, so that the output of a client that never
-    /// quite catches up does not grow for ever. It moves less than it forgets.
-    fn reclaim(&mut self) {
-        if self.written >= OUT_BYTES_AHEAD && self.written >= self.unwritten() {
-            self.out.drain(..self.written);
-            self.written = 0;
-        }
+    fn unwritten(&self) -> usize {
+        self.out.unwritten()
     }
 
     /// Sends a message; the caller knows that the client accepts its size.
-    pub(super) fn send_publish(&mut self, publication: &Publication<'_>, how: &PublishAs<'_>) {
-        self.reclaim();
-        encode_publish(&mut self.out, self.settings.version, publication, how);
+    pub(super) fn send_publish(
+        &mut self,
+        message: &mut SharedPublication<'_>,
+        how: &PublishAs<'_>,
+    ) {
+        self.out.reclaim(OUT_BYTES_AHEAD);
+        let version = self.settings.version;
+        match message.large_payload() {
+            None => encode_publish(self.out.bytes_mut(), version, &message.publication, how),
+            Some(payload) => {
+                encode_publish_apart(self.out.bytes_mut(), version, &message.publication, how);
+                self.out.push_apart(payload);
+            }
+        }
         self.unwritten_max = self.unwritten().max(OUT_BYTES_AHEAD) + ANSWER_BYTES_AHEAD;
-        self.aliases_out.defined(publication.topic, how.topic_alias);
+        self.aliases_out.defined(message.publication.topic, how.topic_alias);
         self.tally.sent[usize::from(how.flags.qos.number())] += 1;
     }
 
@@ -190,12 +191,12 @@ impl Link {
 
     /// The same; whether it was sent.
     pub fn try_send(&mut self, packet: &Packet<'_>) -> bool {
-        self.reclaim();
+        self.out.reclaim(OUT_BYTES_AHEAD);
         let sent = encode_within(
             packet,
             self.settings.version,
             self.settings.maximum_packet_size,
-            &mut self.out,
+            self.out.bytes_mut(),
         );
         debug_assert!(sent.is_ok(), "the broker's own packets can be said");
         sent == Ok(true)

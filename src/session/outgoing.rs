@@ -3,42 +3,15 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
-    Link, Session,
+    Link, Session, SharedPublication,
     queue::{Envelope, Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
     window::{InFlight, Window},
 };
 use crate::mqtt::{
-    Ack, Message, Packet, PacketId, Publication, PublishAs, PublishFlags, QoS, ReasonCode,
-    Timestamp, TopicAlias, publish_size,
+    Ack, Message, Packet, PacketId, PublishAs, PublishFlags, QoS, ReasonCode, Timestamp,
+    TopicAlias, publish_size,
 };
-
-/// A message on its way to several sessions. Those that must keep it share one copy.
-#[derive(Debug)]
-pub struct SharedPublication<'a> {
-    /// The message.
-    pub publication: Publication<'a>,
-    kept: Option<Arc<Message>>,
-}
-
-impl<'a> SharedPublication<'a> {
-    /// A message that so far lies in somebody's buffer.
-    #[must_use]
-    pub const fn new(publication: Publication<'a>) -> Self {
-        Self { publication, kept: None }
-    }
-
-    /// A message that is kept already.
-    #[must_use]
-    pub fn of(message: &'a Arc<Message>) -> Self {
-        Self { publication: message.publication(), kept: Some(message.clone()) }
-    }
-
-    /// The shared copy, made when it is first asked for.
-    pub fn keep(&mut self) -> Arc<Message> {
-        self.kept.get_or_insert_with(|| Arc::new(Message::new(&self.publication))).clone()
-    }
-}
 
 /// How a message goes to one session.
 #[derive(Clone, Copy, Debug)]
@@ -359,8 +332,8 @@ impl Outgoing {
                 identifiers: envelope.identifiers.as_ref(),
                 share: envelope.share,
             };
-            let publication = envelope.message.publication();
-            if !write(link, &publication, delivery, Some(id), true, now) {
+            let mut message = SharedPublication::of(&envelope.message);
+            if !write(link, &mut message, delivery, Some(id), true, now) {
                 self.window.remove(id);
                 self.note_in_flight();
                 link.unacknowledged -= 1;
@@ -435,7 +408,7 @@ impl Outgoing {
                 Some(self.window.push(envelope(delivery, message)))
             }
         };
-        let is_sent = write(link, &message.publication, delivery, id, false, now);
+        let is_sent = write(link, message, delivery, id, false, now);
         if let Some(id) = id {
             if !is_sent {
                 self.window.remove(id);
@@ -464,12 +437,13 @@ fn orphan(envelope: &Envelope) -> Option<Orphan> {
 /// Encodes a PUBLISH into the link's output; `false` if it is too large for the client.
 fn write(
     link: &mut Link,
-    publication: &Publication<'_>,
+    message: &mut SharedPublication<'_>,
     delivery: Delivery<'_>,
     packet_id: Option<PacketId>,
     dup: bool,
     now: Timestamp,
 ) -> bool {
+    let publication = &message.publication;
     let version = link.settings.version;
     let mut how = PublishAs {
         flags: PublishFlags { dup, qos: delivery.qos, retain: delivery.retain },
@@ -493,6 +467,6 @@ fn write(
             return false;
         }
     }
-    link.send_publish(publication, &how);
+    link.send_publish(message, &how);
     true
 }

@@ -21,6 +21,7 @@ mod enhanced_authentication;
 mod flow_control;
 mod information;
 mod keep_alive;
+mod large_messages;
 mod limits;
 mod mqtt_3_1;
 mod ownership;

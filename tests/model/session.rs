@@ -225,11 +225,14 @@ impl World {
         let (Some(link), Some(line)) = (self.session.link_mut(), &mut self.line) else {
             return;
         };
-        let (out, written) = link.output();
-        let end = out.len().min(*written + bytes);
-        line.arrived.extend_from_slice(&out[*written..end]);
-        *written = end;
-        if end == out.len() {
+        let mut written = 0;
+        for piece in link.output() {
+            let piece = &piece[..piece.len().min(bytes - written)];
+            line.arrived.extend_from_slice(piece);
+            written += piece.len();
+        }
+        link.note_written(written);
+        if link.output().next().is_none() {
             link.take_written();
         }
         self.session.pump(self.now);

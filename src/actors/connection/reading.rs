@@ -5,17 +5,14 @@
 
 use std::{
     pin::Pin,
-    task::{Context as Task, Poll, ready},
+    task::{Context as Task, Poll},
 };
 
 use tokio::io::ReadBuf;
 
 use super::{Connection, TURNS_PER_WAKE, ended, lost};
 use crate::{
-    actors::{
-        shard::{Departure, SCRATCH_BYTES, Shard, look_after_held},
-        tail::UNCOUNTED_BYTES_MAX,
-    },
+    actors::shard::{Departure, Received, Shard, look_after_held},
     hooks::DisconnectReason,
     metrics::HoldReason,
     mqtt::ReasonCode,
@@ -60,12 +57,8 @@ impl Connection {
                 self.check_keep_alive(shard)?;
                 return Ok(Reading::Blocked);
             }
-            let read = if self.tail.bytes.len() > UNCOUNTED_BYTES_MAX {
-                self.read_into_tail(shard, task)
-            } else {
-                self.read_into_scratch(shard, task)
-            };
-            match read {
+            let read = self.read_rest_of_large(shard, task);
+            match read.unwrap_or_else(|| self.read_into_scratch(shard, task)) {
                 Poll::Ready(outcome) => outcome?,
                 Poll::Pending => {
                     self.check_keep_alive(shard)?;
@@ -97,9 +90,10 @@ impl Connection {
                 shard.metrics.bytes_received.add(read as u64);
                 scratch[..before].copy_from_slice(&self.tail.bytes);
                 let bytes = &scratch[..before + read];
-                let received = self.receive(shard, bytes);
-                Poll::Ready(received.and_then(|used| {
-                    self.tail.keep(&bytes[used..]);
+                let received = shard.receive(self.slot, bytes, shard.core.clock.now());
+                Poll::Ready(received.and_then(|received| {
+                    self.tail.keep(&bytes[received.used..], received.at_least);
+                    self.wait_if_need_be(shard, &received);
                     self.count_tail(shard)
                 }))
             }
@@ -108,29 +102,37 @@ impl Connection {
         outcome
     }
 
-    /// A packet that is larger than the scratch grows here, as fast as it arrives and no faster.
-    fn read_into_tail(
+    /// A large packet is read alone, into an allocation that all can share who get it, so that its
+    /// payload is copied for none of them. `None` if no such packet has begun.
+    fn read_rest_of_large(
         &mut self,
         shard: &mut Shard,
         task: &mut Task<'_>,
-    ) -> Poll<Result<(), Departure>> {
-        self.tail.bytes.reserve(SCRATCH_BYTES);
+    ) -> Option<Poll<Result<(), Departure>>> {
+        let mut lacking = self.tail.lacking()?;
         let stream = Pin::new(&mut *self.transport);
-        match ready!(tokio_util::io::poll_read_buf(stream, task, &mut self.tail.bytes)) {
-            Err(error) => Poll::Ready(Err(lost(&error))),
-            Ok(0) => Poll::Ready(Err(ended())),
-            Ok(read) => {
+        Some(match tokio_util::io::poll_read_buf(stream, task, &mut lacking) {
+            Poll::Pending => {
+                self.tail.nothing_came();
+                Poll::Pending
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(lost(&error))),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ended())),
+            Poll::Ready(Ok(read)) => {
                 shard.metrics.bytes_received.add(read as u64);
                 Poll::Ready(self.handle_tail(shard))
             }
-        }
+        })
     }
 
     /// Has the packets handled that the tail holds.
     fn handle_tail(&mut self, shard: &mut Shard) -> Result<(), Departure> {
-        let bytes = std::mem::take(&mut self.tail.bytes);
-        let used = self.receive(shard, &bytes)?;
-        self.tail.put_back(bytes, used);
+        if let Some(bytes) = self.tail.take_whole() {
+            let now = shard.core.clock.now();
+            let received = shard.receive_shared(self.slot, &bytes, now)?;
+            self.tail.put_back(bytes, received.used, received.at_least);
+            self.wait_if_need_be(shard, &received);
+        }
         self.count_tail(shard)
     }
 
@@ -140,14 +142,11 @@ impl Connection {
         (has_room || self.tail.has_unhandled).then_some(()).ok_or(TOO_MANY_INCOMPLETE)
     }
 
-    /// Has packets handled; how many bytes they were. The rest is to be kept.
-    fn receive(&mut self, shard: &mut Shard, bytes: &[u8]) -> Result<usize, Departure> {
-        let received = shard.receive(self.slot, bytes, shard.core.clock.now())?;
+    fn wait_if_need_be(&mut self, shard: &mut Shard, received: &Received) {
         if received.must_wait {
             self.tail.has_unhandled = true;
             self.hold(shard, HoldReason::SubscriberFull);
         }
-        Ok(received.used)
     }
 
     pub(super) fn may_read(&self, shard: &Shard) -> bool {

@@ -27,11 +27,11 @@ use std::{
 };
 
 use actix::Addr;
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-pub(super) use self::hold::{LOOK_EVERY, look_after_held};
 use self::{
     authenticate::Authentication,
     hold::{FullQueue, Held},
@@ -39,6 +39,10 @@ use self::{
 };
 pub(crate) use self::{
     authenticate::not_authenticated, depart::Departure, redirect::reason_of, share::Search,
+};
+pub(super) use self::{
+    hold::{LOOK_EVERY, look_after_held},
+    packets::Received,
 };
 use super::{
     connection::Connection,
@@ -76,6 +80,8 @@ pub(crate) struct Shard {
     outboxes: Vec<Deliver>,
     /// Forwarded properties of the PUBLISH that is being handled.
     properties: Vec<u8>,
+    /// What is being handled, if it lies where it can be shared.
+    packets: Option<Bytes>,
     spare_buffers: Vec<Vec<u8>>,
     /// Nodes of the retained store that the packets at hand may still look at.
     nodes_left: usize,
@@ -154,6 +160,7 @@ impl Shard {
             plans: PlanCache::default(),
             outboxes: Vec::new(),
             properties: Vec::new(),
+            packets: None,
             spare_buffers: Vec::new(),
             nodes_left: 0,
             scratch: vec![0; SCRATCH_BYTES],

@@ -1,5 +1,7 @@
 //! What a connection has read: packets decoded in place, handled one by one.
 
+use bytes::Bytes;
+
 use super::{Departure, Shard, subscribe::NODES_AT_ONCE_MAX};
 use crate::{
     hooks::DisconnectReason,
@@ -13,6 +15,8 @@ pub(in crate::actors) struct Received {
     pub(in crate::actors) used: usize,
     /// The next packet is whole, and is to be handled once those have room whom it is for.
     pub(in crate::actors) must_wait: bool,
+    /// The packet behind them has at least so many bytes, and they have not all come.
+    pub(in crate::actors) at_least: usize,
 }
 
 /// What became of a packet.
@@ -25,6 +29,20 @@ pub(super) enum Handled {
 }
 
 impl Shard {
+    /// The same as [`Self::receive`] for bytes that can be shared: a large payload need not be
+    /// copied out of them.
+    pub(in crate::actors) fn receive_shared(
+        &mut self,
+        slot: u32,
+        bytes: &Bytes,
+        now: Timestamp,
+    ) -> Result<Received, Departure> {
+        self.packets = Some(bytes.clone());
+        let received = self.receive(slot, bytes, now);
+        self.packets = None;
+        received
+    }
+
     /// Handles the whole packets in `bytes`, all of them unless one must wait.
     ///
     /// # Errors
@@ -37,13 +55,13 @@ impl Shard {
     ) -> Result<Received, Departure> {
         let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         else {
-            return Ok(Received { used: 0, must_wait: false });
+            return Ok(Received { used: 0, must_wait: false, at_least: 0 });
         };
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         let version = link.version();
         let limits = self.decode_limits;
         self.nodes_left = NODES_AT_ONCE_MAX;
-        let mut at = 0;
+        let (mut at, mut needed) = (0, 0);
         let mut outcome = Ok(Handled::Done);
         while let Ok(Handled::Done) = outcome {
             match decode(&bytes[at..], version, &limits) {
@@ -53,7 +71,10 @@ impl Shard {
                         at += length;
                     }
                 }
-                Ok(Decoded::More { .. }) => break,
+                Ok(Decoded::More { at_least }) => {
+                    needed = at_least;
+                    break;
+                }
                 Err(error) => outcome = Err(malformed(&error)),
             }
         }
@@ -64,7 +85,11 @@ impl Shard {
             self.note_deadline(slot);
             self.note_taken(slot, now);
         }
-        outcome.map(|handled| Received { used: at, must_wait: handled == Handled::MustWait })
+        outcome.map(|handled| Received {
+            used: at,
+            must_wait: handled == Handled::MustWait,
+            at_least: needed,
+        })
     }
 
     fn handle(

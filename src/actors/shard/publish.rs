@@ -237,7 +237,11 @@ impl Shard {
         publisher: Option<Place>,
         now: Timestamp,
     ) {
-        let mut message = SharedPublication::new(*publication);
+        let packets = self.packets.clone();
+        let mut message = match &packets {
+            Some(packets) => SharedPublication::within(packets, *publication),
+            None => SharedPublication::new(*publication),
+        };
         for target in plan.targets_at(self.host) {
             self.deliver(target, &mut message, publisher, now);
         }

@@ -70,14 +70,37 @@ pub fn encode_publish(
     publication: &Publication<'_>,
     how: &PublishAs<'_>,
 ) {
-    debug_assert_eq!(how.packet_id.is_some(), how.flags.qos.number() > 0, "[MQTT-2.2.1-2]");
     let lengths = Lengths::of(version, publication, how);
+    out.reserve(packet_size(lengths.remaining));
+    push_before_payload(out, &lengths, version, publication, how);
+    out.extend_from_slice(publication.payload);
+}
+
+/// The same without the payload, for whoever has it written behind this from where it lies.
+pub fn encode_publish_apart(
+    out: &mut Vec<u8>,
+    version: ProtocolVersion,
+    publication: &Publication<'_>,
+    how: &PublishAs<'_>,
+) {
+    let lengths = Lengths::of(version, publication, how);
+    push_before_payload(out, &lengths, version, publication, how);
+}
+
+#[inline]
+fn push_before_payload(
+    out: &mut Vec<u8>,
+    lengths: &Lengths,
+    version: ProtocolVersion,
+    publication: &Publication<'_>,
+    how: &PublishAs<'_>,
+) {
+    debug_assert_eq!(how.packet_id.is_some(), how.flags.qos.number() > 0, "[MQTT-2.2.1-2]");
     let size = packet_size(lengths.remaining);
     debug_assert!(size <= PACKET_BYTES_MAX, "a packet of {size} bytes cannot be expressed");
     let topic = sent_topic(version, publication, how);
     debug_assert!(topic.len() <= usize::from(u16::MAX), "[MQTT-4.7.3-3]");
 
-    out.reserve(size);
     let mut head = Piece::<8>::new();
     head.push([publish_first_byte(how.flags)]);
     head.push_variable(lengths.remaining);
@@ -90,7 +113,6 @@ pub fn encode_publish(
     if version.has_properties() {
         push_properties(out, lengths.properties, publication, how);
     }
-    out.extend_from_slice(publication.payload);
 }
 
 fn push_properties(

@@ -1,0 +1,104 @@
+//! What a connection writes: its session's output, as far as the stream takes it.
+//!
+//! A large payload is written from where all its subscribers share it, together with what stands
+//! before and behind it.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context as Task, Poll, ready},
+};
+
+use super::{Connection, TURNS_PER_WAKE, lost};
+use crate::{
+    actors::{
+        shard::{Departure, Shard},
+        transport::Transport,
+    },
+    session::Link,
+};
+
+/// Pieces that one write takes. Payloads that lie apart are large, so that more would not be taken
+/// at once either.
+const PIECES_MAX: usize = 8;
+
+impl Connection {
+    /// Writes what the session has for the client; whether all of it is written.
+    pub(super) fn write(
+        &mut self,
+        shard: &mut Shard,
+        task: &mut Task<'_>,
+    ) -> Result<bool, Departure> {
+        for _ in 0..TURNS_PER_WAKE {
+            let now = shard.core.clock.now();
+            let has_all = shard.pump(self.slot, now);
+            let Some(slot) = shard.slot_mut(self.slot) else {
+                return Ok(true);
+            };
+            let Some(link) = slot.session.link_mut() else {
+                return Ok(true);
+            };
+            let tally = link.take_tally();
+            if !link.has_output() {
+                shard.count(tally);
+                if has_all {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let mut wrote = 0;
+            let outcome = poll_write_output(&mut *self.transport, task, link, &mut wrote);
+            let finished = match outcome {
+                Poll::Pending => None,
+                Poll::Ready(Ok(())) => Some(link.take_written()),
+                Poll::Ready(Err(error)) => return Err(lost(&error)),
+            };
+            shard.metrics.bytes_sent.add(wrote as u64);
+            shard.count(tally);
+            let Some(buffer) = finished else {
+                return Ok(true);
+            };
+            shard.return_buffer(buffer);
+        }
+        Ok(false)
+    }
+}
+
+/// Writes the link's output and counts it; `Ready` once all is written and flushed.
+fn poll_write_output(
+    transport: &mut dyn Transport,
+    task: &mut Task<'_>,
+    link: &mut Link,
+    wrote: &mut usize,
+) -> Poll<io::Result<()>> {
+    while let Some(polled) = poll_write_once(transport, task, link) {
+        let n = ready!(polled)?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        link.note_written(n);
+        *wrote += n;
+    }
+    Pin::new(transport).poll_flush(task)
+}
+
+/// One write; `None` if there is nothing to be written.
+fn poll_write_once(
+    transport: &mut dyn Transport,
+    task: &mut Task<'_>,
+    link: &Link,
+) -> Option<Poll<io::Result<usize>>> {
+    let stream = Pin::new(transport);
+    let mut pieces = link.output();
+    let first = pieces.next()?;
+    let Some(second) = pieces.next() else {
+        return Some(stream.poll_write(task, first)); // The usual case.
+    };
+    let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+    let mut len = 0;
+    for (slice, piece) in slices.iter_mut().zip([first, second].into_iter().chain(pieces)) {
+        *slice = IoSlice::new(piece);
+        len += 1;
+    }
+    Some(stream.poll_write_vectored(task, &slices[..len]))
+}

@@ -1,0 +1,170 @@
+//! What is to be written to a socket: encoded packets, and large payloads where they lie.
+//!
+//! A payload that many subscribers share is not copied for each of them: it stands between the
+//! bytes before and behind it, and goes as soon as it is written. It knows neither packets nor sockets.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf as _, Bytes};
+
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// All but the payloads that lie elsewhere.
+    bytes: Vec<u8>,
+    /// How much of them is written.
+    written: usize,
+    /// Seldom there, so that a connection has no room for it.
+    apart: Option<Box<Apart>>,
+}
+
+#[derive(Debug, Default)]
+struct Apart {
+    /// Each with its place: so many of the bytes come before it.
+    payloads: VecDeque<(usize, Bytes)>,
+    /// Of all that is not written.
+    len: usize,
+}
+
+impl Output {
+    /// The buffer that packets are appended to.
+    pub(super) const fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Puts a payload behind what there is.
+    pub(super) fn push_apart(&mut self, payload: Bytes) {
+        let apart = self.apart.get_or_insert_default();
+        apart.len += payload.len();
+        apart.payloads.push_back((self.bytes.len(), payload));
+    }
+
+    /// Whether nothing was appended since [`Self::take_written`].
+    pub(super) const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes that are not written.
+    pub(super) fn unwritten(&self) -> usize {
+        self.bytes.len() - self.written + self.apart.as_ref().map_or(0, |apart| apart.len)
+    }
+
+    /// What is not written, piece by piece.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let payloads = self.apart.iter().flat_map(|apart| &apart.payloads);
+        let mut from = self.written;
+        let before = payloads.flat_map(move |(at, payload)| {
+            let bytes = &self.bytes[from..*at];
+            from = *at;
+            [bytes, payload]
+        });
+        let last = self.apart.as_ref().and_then(|apart| apart.payloads.back());
+        let rest = &self.bytes[last.map_or(self.written, |(at, _)| *at)..];
+        before.chain([rest]).filter(|piece| !piece.is_empty())
+    }
+
+    /// Notes that so many bytes more are written.
+    pub(super) fn advance(&mut self, n: usize) {
+        let mut n = n;
+        while let Some(apart) = &mut self.apart {
+            let Some((at, payload)) = apart.payloads.front_mut() else {
+                self.apart = None;
+                break;
+            };
+            let before = n.min(*at - self.written);
+            self.written += before;
+            n -= before;
+            if n == 0 {
+                return;
+            }
+            let of_payload = n.min(payload.len());
+            n -= of_payload;
+            apart.len -= of_payload;
+            if of_payload < payload.len() {
+                payload.advance(of_payload);
+                return;
+            }
+            apart.payloads.pop_front();
+        }
+        self.written += n;
+        debug_assert!(self.written <= self.bytes.len(), "no more is written than there is");
+    }
+
+    /// Forgets what is written, if it is so many bytes and more than what is not, so that the
+    /// output of a client that never quite catches up does not grow for ever. It moves less than it
+    /// forgets.
+    pub(super) fn reclaim(&mut self, bytes_min: usize) {
+        if self.written >= bytes_min && self.written >= self.bytes.len() - self.written {
+            self.bytes.drain(..self.written);
+            let payloads = self.apart.iter_mut().flat_map(|apart| &mut apart.payloads);
+            payloads.for_each(|(at, _)| *at -= self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Takes the buffer away once all is written.
+    pub(super) fn take_written(&mut self) -> Vec<u8> {
+        debug_assert_eq!(self.unwritten(), 0, "all of it is written");
+        self.written = 0;
+        self.apart = None;
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Takes what is still to be written, as one piece.
+    pub(super) fn take_unwritten(&mut self) -> Vec<u8> {
+        let Self { mut bytes, written, apart } = std::mem::take(self);
+        if apart.is_some() {
+            let whole = Self { bytes, written, apart };
+            return whole.pieces().collect::<Vec<_>>().concat();
+        }
+        bytes.drain(..written);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was appended and is not written, naively.
+    fn random_steps(output: &mut Output, naive: &mut Vec<u8>, random: &mut fastrand::Rng) {
+        let piece: Vec<u8> = (0..random.usize(1..100)).map(|_| random.u8(..)).collect();
+        match random.u8(0..4) {
+            0 => {
+                output.bytes_mut().extend_from_slice(&piece);
+                naive.extend_from_slice(&piece);
+            }
+            1 => {
+                // A payload stands behind its header.
+                output.bytes_mut().push(1);
+                naive.push(1);
+                output.push_apart(piece.clone().into());
+                naive.extend_from_slice(&piece);
+            }
+            2 => {
+                let n = random.usize(..=naive.len());
+                output.advance(n);
+                naive.drain(..n);
+            }
+            _ => output.reclaim(random.usize(..200)),
+        }
+    }
+
+    #[test]
+    fn pieces_are_what_was_appended_and_is_not_written() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut output, mut naive) = (Output::default(), Vec::new());
+        for step in 0..20_000 {
+            random_steps(&mut output, &mut naive, &mut random);
+            assert_eq!(output.pieces().collect::<Vec<_>>().concat(), naive, "step {step}");
+            assert_eq!(output.unwritten(), naive.len());
+            if random.u8(..) == 0 {
+                assert_eq!(output.take_unwritten(), naive);
+                naive.clear();
+            }
+            if naive.is_empty() {
+                output.take_written();
+                assert!(output.is_empty());
+            }
+        }
+    }
+}
