@@ -39,6 +39,10 @@ use crate::{
 const LOCK: &str = "lock";
 const DATABASE: &str = "store";
 
+/// Who asks first is told that there is no room when so many times as much is free as what is
+/// applied needs: what is on its way meanwhile still finds its place.
+const MUCH_MORE: u64 = 2;
+
 /// What a [`DirectoryStore`] may take.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -62,6 +66,8 @@ pub struct DirectoryStore {
     /// `None` while it is being opened again.
     database: RwLock<Option<Database>>,
     applying: Mutex<Applying>,
+    /// Asked by those who would bring more, who do not wait for who applies.
+    room_for_more: Mutex<Room>,
     /// Held, not read: the lock ends with it. Comes last, as the database has to be closed first.
     _lock: DirectoryLock,
 }
@@ -103,11 +109,14 @@ impl DirectoryStore {
             is_behind: true,
             has_failed: false,
         };
+        let much = options.free_bytes_min.saturating_mul(MUCH_MORE);
+        let room_for_more = Room::new(directory, much);
         Ok(Self {
             directory: directory.to_owned(),
             options,
             database: RwLock::new(Some(database)),
             applying: Mutex::new(applying),
+            room_for_more: Mutex::new(room_for_more),
             _lock: lock,
         })
     }
@@ -194,6 +203,10 @@ impl Store for DirectoryStore {
             applying.has_failed = false;
         }
         applying.room.check()
+    }
+
+    fn has_room(&self) -> bool {
+        self.room_for_more.lock().unwrap_or_else(PoisonError::into_inner).is_there()
     }
 
     fn bounds(&self) -> Result<Bounds, StoreError> {

@@ -134,6 +134,7 @@ fn without_free_space_only_what_takes_away_is_let_through() {
         assert_eq!(contents(&store), before);
     }
     assert!(matches!(store.recover(), Err(StoreError::Full { .. })));
+    assert!(!store.has_room());
     let less = [
         send(1, 2, sent(1, 1)),
         release(1, 2),
@@ -155,7 +156,13 @@ fn without_free_space_only_what_takes_away_is_let_through() {
     let store = DirectoryStore::open_with(subject.dir.path(), options).unwrap();
     apply(&store, &[end(1)]); // nothing to write
     drop(store);
-    apply(&DirectoryStore::open(subject.dir.path()).unwrap(), &more);
+    // Half as much as would be room for much more is enough for what was on its way.
+    let options = StoreOptions { free_bytes_min: free_bytes / 10 * 8, ..StoreOptions::default() };
+    let store = DirectoryStore::open_with(subject.dir.path(), options).unwrap();
+    assert!(!store.has_room());
+    apply(&store, &more);
+    drop(store);
+    assert!(DirectoryStore::open(subject.dir.path()).unwrap().has_room());
 }
 
 #[test]

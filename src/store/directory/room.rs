@@ -55,6 +55,11 @@ impl Room {
         Ok(())
     }
 
+    /// Whether there is room for more; asked once a second while there is.
+    pub(super) fn is_there(&mut self) -> bool {
+        self.known_free_bytes() >= self.free_bytes_min || self.check().is_ok()
+    }
+
     /// Whether there is room for more at this moment.
     pub(super) fn check(&mut self) -> Result<(), StoreError> {
         self.ask()?;
