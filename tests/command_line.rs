@@ -131,7 +131,7 @@ fn help_and_version_are_there() {
     let place = place();
     let help = place.run(&["--help"]);
     assert!(help.status.success());
-    for command in ["run", "check-config", "passwd", "example-config"] {
+    for command in ["run", "check-config", "passwd", "store", "example-config"] {
         assert!(stdout(&help).contains(command));
     }
     let version = place.run(&["--version"]);

@@ -21,12 +21,13 @@ use crate::{
     auth::{Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Methods},
     control::Redirection,
     hooks::Hooks,
+    journal::Change,
     limits::{Limits, QueueFull},
     metrics::{Metrics, Totals},
     mqtt::DecodeLimits,
     router::{Host, Index, Retained, RetainedLimits},
     session::{QueueLimits, QueueUsage, WhenFull},
-    store::{Store, StoreError},
+    store::{Durability, Store, StoreError},
 };
 
 /// What a broker is made of before its shards start.
@@ -225,7 +226,7 @@ const VERSIONS_AT_A_TIME: u64 = 1 << 20;
 
 impl Versions {
     fn new(store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let floor = store.reserved_versions()?;
+        let floor = store.bounds()?.versions;
         let versions =
             Self { store, floor, reserved: AtomicU64::new(floor), reserving: Mutex::new(()) };
         versions.reserve(floor + 1)?;
@@ -244,7 +245,7 @@ impl Versions {
         let _one_at_a_time = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
         if version > self.reserved.load(Ordering::Acquire) {
             let up_to = version + VERSIONS_AT_A_TIME;
-            self.store.reserve_versions(up_to)?;
+            self.store.apply(&[Change::ReserveVersions(up_to)], Durability::Synced)?;
             self.reserved.store(up_to, Ordering::Release);
         }
         Ok(())

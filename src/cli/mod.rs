@@ -3,11 +3,13 @@
 //! Exit codes: 0 done, 1 it could not be done (one line on standard error says why), 2 the
 //! command line was wrong.
 
+mod export;
 mod first_start;
 mod listeners;
 mod passwd;
 mod run;
 mod serve;
+mod store;
 
 use std::{
     io::{self, Write as _},
@@ -46,6 +48,8 @@ enum Command {
     },
     /// Add an account, or change its password (asked for, or read from standard input)
     Passwd(passwd::Arguments),
+    /// Check, count, export or compact what is stored, while no broker runs on it
+    Store(store::Arguments),
     /// Print a commented configuration file with every option at its default
     ExampleConfig,
 }
@@ -86,6 +90,8 @@ enum Failure {
     FirstStart(#[from] first_start::FirstStartError),
     #[error(transparent)]
     Password(#[from] passwd::PasswordError),
+    #[error(transparent)]
+    StoreCommand(#[from] store::StoreCommandError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -98,6 +104,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::CheckConfig { file }) => check_config(&file),
         Some(Command::Passwd(arguments)) => passwd::passwd(&arguments),
+        Some(Command::Store(arguments)) => store::store(&arguments),
         Some(Command::ExampleConfig) => print(EXAMPLE),
     };
     match done {

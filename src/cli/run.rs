@@ -80,7 +80,9 @@ impl Signals {
 }
 
 fn start_log(config: &LogConfig) {
-    let filter = EnvFilter::new(&config.filter); // found right when the configuration was read
+    // The store's database tells how it is opened; who wants to read that asks for it.
+    let filter = format!("fjall=warn,lsm_tree=warn,{}", config.filter);
+    let filter = EnvFilter::new(filter); // found right when the configuration was read
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

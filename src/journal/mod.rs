@@ -11,8 +11,8 @@ use crate::mqtt::{Message, PacketId, QoS, SubscriptionOptions, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNumber(pub u64);
 
-/// Numbers what was queued for one session, in its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Numbers what was queued for one session, in its order, from 1 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueuePlace(pub u64);
 
 /// One change. Changes of one session come in the order in which they were made.

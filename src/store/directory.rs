@@ -1,79 +1,333 @@
-//! The store in the data directory.
+//! The store in the data directory: a lock, a database in `store/`, and one thread at a time that
+//! applies changes to it.
+//!
+//! Knows how the parts fit together: `group.rs` works out what a group comes to, `database.rs`
+//! writes it, `read.rs` puts together what is there, `format.rs` takes former formats over.
+
+mod bytes;
+mod database;
+mod examine;
+mod format;
+mod group;
+mod keys;
+mod read;
+mod records;
+mod room;
+mod tally;
+mod view;
 
 use std::{
+    fmt,
     fs::{self, File, TryLockError},
-    io::{ErrorKind, Write},
+    io::ErrorKind,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use super::{Store, StoreError};
+use database::Database;
+pub use examine::{Examination, Kind};
+use group::{Group, KnownSessions};
+use room::Room;
 
-/// A store in a directory, which it locks for itself.
-#[derive(Debug)]
-pub struct DirectoryStore {
-    versions: PathBuf,
-    directory: PathBuf,
-    /// Held, not read: the lock ends with it.
-    _lock: File,
-}
+use super::{Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredSession};
+use crate::{
+    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
+    mqtt::Message,
+};
 
 const LOCK: &str = "lock";
-const VERSIONS: &str = "presence-versions";
+const DATABASE: &str = "store";
+
+/// Who asks first is told that there is no room when so many times as much is free as what is
+/// applied needs: what is on its way meanwhile still finds its place.
+const MUCH_MORE: u64 = 2;
+
+/// What a [`DirectoryStore`] may take.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Memory for what was read, in bytes.
+    pub cache_bytes: u64,
+    /// While less than this is free in the file system, nothing more is taken in; what only takes
+    /// away is, down to a quarter of it.
+    pub free_bytes_min: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 32 << 20, free_bytes_min: 64 << 20 }
+    }
+}
+
+/// A store in a directory, which it locks for itself.
+pub struct DirectoryStore {
+    directory: PathBuf,
+    options: StoreOptions,
+    /// `None` while it is being opened again.
+    database: RwLock<Option<Database>>,
+    applying: Mutex<Applying>,
+    /// Asked by those who would bring more, who do not wait for who applies.
+    room_for_more: Mutex<Room>,
+    /// Held, not read: the lock ends with it. Comes last, as the database has to be closed first.
+    _lock: DirectoryLock,
+}
+
+/// What the thread that applies changes remembers from group to group.
+struct Applying {
+    bounds: Option<Bounds>,
+    known: KnownSessions,
+    room: Room,
+    /// Whether something was written that is not durable yet.
+    is_behind: bool,
+    /// Whether writing has failed: the database takes nothing more until it is opened again.
+    has_failed: bool,
+}
 
 impl DirectoryStore {
     /// Opens the store in `directory`, which is made if it is not there.
     ///
     /// # Errors
-    /// If the directory cannot be made or written, or another broker has it.
+    /// If the directory cannot be made or written, is damaged or of a later version, or if another
+    /// broker has it.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(directory).map_err(|source| io("make", directory, source))?;
-        let lock_path = directory.join(LOCK);
-        let lock = File::create(&lock_path).map_err(|source| io("write", &lock_path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::InUse { path: directory.display().to_string() });
-            }
-            Err(TryLockError::Error(source)) => return Err(io("lock", &lock_path, source)),
-        }
-        let store = Self {
-            versions: directory.join(VERSIONS),
-            directory: directory.to_owned(),
-            _lock: lock,
-        };
-        // A directory that cannot be written is found out now, not at the first CONNECT.
-        store.reserve_versions(store.reserved_versions()?)?;
-        Ok(store)
+        Self::open_with(directory, StoreOptions::default())
     }
 
-    fn write_versions(&self, up_to: u64) -> std::io::Result<()> {
-        let new = self.versions.with_extension("new");
-        let mut file = File::create(&new)?;
-        writeln!(file, "{up_to}")?;
-        file.sync_all()?;
-        fs::rename(&new, &self.versions)?;
-        // The new name is durable only once the directory is.
-        File::open(&self.directory)?.sync_all()
+    /// The same with other bounds.
+    ///
+    /// # Errors
+    /// As [`DirectoryStore::open`].
+    pub fn open_with(directory: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        fs::create_dir_all(directory).map_err(|error| StoreError::io("make", directory, error))?;
+        let lock = lock(directory)?;
+        let database = Database::open(&directory.join(DATABASE), &options, format::FORMAT)?;
+        format::migrate(directory, &database)?;
+        let applying = Applying {
+            bounds: None,
+            known: KnownSessions::default(),
+            room: Room::new(directory, options.free_bytes_min),
+            is_behind: true,
+            has_failed: false,
+        };
+        let much = options.free_bytes_min.saturating_mul(MUCH_MORE);
+        let room_for_more = Room::new(directory, much);
+        Ok(Self {
+            directory: directory.to_owned(),
+            options,
+            database: RwLock::new(Some(database)),
+            applying: Mutex::new(applying),
+            room_for_more: Mutex::new(room_for_more),
+            _lock: lock,
+        })
+    }
+
+    /// Opens the store in `directory` if there is one, and makes none.
+    ///
+    /// # Errors
+    /// As [`DirectoryStore::open`], and if there is none.
+    pub fn open_existing(directory: &Path) -> Result<Self, StoreError> {
+        match fs::metadata(directory.join(DATABASE)) {
+            Ok(_) => Self::open(directory),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(StoreError::Missing { path: directory.display().to_string() })
+            }
+            Err(error) => Err(StoreError::io("read", directory, error)),
+        }
+    }
+
+    /// Reads everything: counts what there is, and finds what does not fit together.
+    ///
+    /// # Errors
+    /// If the store is not open.
+    pub fn examine(&self) -> Result<Examination, StoreError> {
+        self.with(|database| Ok(examine::examine(database)))
+    }
+
+    /// Writes the store's files anew, without what was removed or replaced. Takes long, and needs
+    /// room for as much again.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.with(Database::compact)
+    }
+
+    /// What the store takes on the disk, in bytes.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn disk_bytes(&self) -> Result<u64, StoreError> {
+        disk_bytes(&self.directory.join(DATABASE))
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        match &*database {
+            Some(database) => work(database),
+            None => Err(StoreError::Reopening { path: self.directory.display().to_string() }),
+        }
+    }
+
+    fn applying(&self) -> MutexGuard<'_, Applying> {
+        self.applying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, database: Option<Database>) -> Option<Database> {
+        let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, database)
     }
 }
 
 impl Store for DirectoryStore {
-    fn reserved_versions(&self) -> Result<u64, StoreError> {
-        match fs::read_to_string(&self.versions) {
-            Ok(text) => text.trim().parse().map_err(|_| StoreError::Damaged {
-                path: self.versions.display().to_string(),
-                what: "it does not hold a number",
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
-            Err(source) => Err(io("read", &self.versions, source)),
-        }
+    fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        let mut applying = self.applying();
+        self.with(|database| applying.apply(database, changes, durability))
     }
 
-    fn reserve_versions(&self, up_to: u64) -> Result<(), StoreError> {
-        self.write_versions(up_to).map_err(|source| io("write", &self.versions, source))
+    fn sync(&self) -> Result<(), StoreError> {
+        let mut applying = self.applying();
+        self.with(|database| applying.sync(database))
+    }
+
+    fn recover(&self) -> Result<(), StoreError> {
+        let mut applying = self.applying();
+        if applying.has_failed {
+            // Dropped outside of the lock, so that who reads is told and does not wait.
+            drop(self.replace(None));
+            let path = self.directory.join(DATABASE);
+            fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
+            self.replace(Some(Database::open(&path, &self.options, format::FORMAT)?));
+            applying.has_failed = false;
+        }
+        applying.room.check()
+    }
+
+    fn has_room(&self) -> bool {
+        self.room_for_more.lock().unwrap_or_else(PoisonError::into_inner).is_there()
+    }
+
+    fn bounds(&self) -> Result<Bounds, StoreError> {
+        self.with(read::bounds)
+    }
+
+    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
+        self.with(|database| read::sessions(database, each))
+    }
+
+    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+        self.with(|database| read::retained(database, each))
+    }
+
+    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
+        self.with(|database| read::in_flight(database, session))
+    }
+
+    fn waiting(
+        &self,
+        session: SessionNumber,
+        from: QueuePlace,
+        page: PageBounds,
+    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+        self.with(|database| read::waiting(database, session, from, page))
     }
 }
 
-fn io(doing: &'static str, path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Io { doing, path: path.display().to_string(), source }
+impl Applying {
+    fn apply(
+        &mut self,
+        database: &Database,
+        changes: &[Change],
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let bounds = match self.bounds {
+            Some(bounds) => bounds,
+            None => read::bounds(database)?,
+        };
+        let mut group = Group::new(database, &self.known, bounds);
+        for change in changes {
+            group.add(change)?;
+        }
+        let outcome = group.finish()?;
+        if !outcome.writes.is_empty() {
+            let sizes = outcome
+                .writes
+                .iter()
+                .map(|((_, key), value)| key.len() + value.as_ref().map_or(0, Vec::len));
+            self.room.admit(changes, sizes.sum::<usize>() as u64)?;
+            database.commit(outcome.writes, durability).inspect_err(|_| self.fail())?;
+            self.is_behind = durability == Durability::Written;
+        } else if durability == Durability::Synced {
+            self.sync(database)?;
+        }
+        self.bounds = Some(outcome.bounds);
+        for (number, reaches) in outcome.sessions {
+            match reaches {
+                Some(place) => drop(self.known.insert(number, place)),
+                None => drop(self.known.remove(&number)),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, database: &Database) -> Result<(), StoreError> {
+        if self.is_behind {
+            database.sync().inspect_err(|_| self.fail())?;
+            self.is_behind = false;
+        }
+        Ok(())
+    }
+
+    /// Takes nothing for known of a database that has failed.
+    fn fail(&mut self) {
+        self.bounds = None;
+        self.known.clear();
+        self.is_behind = true;
+        self.has_failed = true;
+    }
+}
+
+impl fmt::Debug for DirectoryStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("DirectoryStore").field("directory", &self.directory).finish()
+    }
+}
+
+/// Keeps other brokers off a directory.
+struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that is being started holds it for a moment too.
+        drop(self.0.unlock());
+    }
+}
+
+fn lock(directory: &Path) -> Result<DirectoryLock, StoreError> {
+    let path = directory.join(LOCK);
+    let lock = File::create(&path).map_err(|error| StoreError::io("write", &path, error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(DirectoryLock(lock)),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::InUse { path: directory.display().to_string() })
+        }
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path, error)),
+    }
+}
+
+/// What the files below `directory` take, without the holes in them.
+fn disk_bytes(directory: &Path) -> Result<u64, StoreError> {
+    let io = |error| StoreError::io("read", directory, error);
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let metadata = entry.metadata().map_err(io)?;
+        bytes += match metadata.is_dir() {
+            true => disk_bytes(&entry.path())?,
+            false => metadata.blocks() * 512,
+        };
+    }
+    Ok(bytes)
 }

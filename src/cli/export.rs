@@ -1,0 +1,153 @@
+//! What is stored as lines of JSON: enough to build a store again by hand, or by another program.
+//!
+//! A line is an object with a `kind`: `bounds`, `session`, `queued` or `retained`. Payloads and
+//! properties are in base64, times in milliseconds since the Unix epoch.
+
+use std::io::{self, Write};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hearthmq::{
+    journal::{QueuePlace, QueuedMessage, SentAs, SessionNumber, SubscriptionRecord, WillRecord},
+    mqtt::Message,
+    store::{PageBounds, Store, StoredSession},
+};
+use serde_json::{Value, json};
+
+use super::Failure;
+
+/// How much of a queue is held in memory at a time.
+const PAGE: PageBounds = PageBounds { messages_max: 1_000, bytes_max: 4 << 20 };
+
+/// Writes all that `store` has.
+pub(super) fn export(store: &dyn Store, output: &mut dyn Write) -> Result<(), Failure> {
+    let bounds = store.bounds()?;
+    let clock = bounds.clock.millis();
+    let (versions, session, message) = (bounds.versions, bounds.session, bounds.message);
+    line(
+        output,
+        &json!({
+            "kind": "bounds",
+            "presence_version": versions,
+            "session": session,
+            "message": message,
+            "clock": clock,
+        }),
+    )?;
+    let mut numbers = Vec::new();
+    let mut written = Ok(());
+    store.sessions(&mut |session| {
+        numbers.push(session.number);
+        if written.is_ok() {
+            written = line(output, &of_session(&session));
+        }
+    })?;
+    written?;
+    for number in numbers {
+        export_queue(store, number, output)?;
+    }
+    let mut written = Ok(());
+    store.retained(&mut |message| {
+        if written.is_ok() {
+            written = line(output, &json!({ "kind": "retained", "message": of_message(&message) }));
+        }
+    })?;
+    written?;
+    Ok(output.flush()?)
+}
+
+fn export_queue(
+    store: &dyn Store,
+    session: SessionNumber,
+    output: &mut dyn Write,
+) -> Result<(), Failure> {
+    for entry in store.in_flight(session)? {
+        line(output, &of_queued(session, entry.place, Some(entry.sent), entry.message.as_ref()))?;
+    }
+    let mut from = Some(QueuePlace(0));
+    while let Some(place) = from {
+        let page = store.waiting(session, place, PAGE)?;
+        for (place, queued) in &page {
+            line(output, &of_queued(session, *place, None, Some(queued)))?;
+        }
+        from = page.last().and_then(|(last, _)| last.0.checked_add(1)).map(QueuePlace);
+    }
+    Ok(())
+}
+
+fn line(output: &mut dyn Write, value: &Value) -> io::Result<()> {
+    writeln!(output, "{value}")
+}
+
+fn of_session(session: &StoredSession) -> Value {
+    let record = &session.record;
+    let subscriptions = session.subscriptions.iter();
+    let accepted = session.accepted.iter().map(|packet_id| packet_id.number());
+    json!({
+        "kind": "session",
+        "session": session.number.0,
+        "client_id": record.client_id,
+        "username": record.username,
+        "expiry_interval_secs": record.expiry_interval_secs,
+        "ends_at": record.ends_at.map(|at| at.millis()),
+        "is_connected": record.is_connected,
+        "peer": record.peer,
+        "connected_at": record.connected_at.millis(),
+        "subscriptions": subscriptions.map(of_subscription).collect::<Vec<_>>(),
+        "accepted": accepted.collect::<Vec<_>>(),
+        "will": session.will.as_ref().map(of_will),
+    })
+}
+
+fn of_subscription((filter, record): &(Box<str>, SubscriptionRecord)) -> Value {
+    json!({
+        "filter": filter,
+        "qos": record.options.qos.number(),
+        "no_local": record.options.no_local,
+        "retain_as_published": record.options.retain_as_published,
+        "retain_handling": record.options.retain_handling as u8,
+        "identifier": record.identifier,
+    })
+}
+
+fn of_will(will: &WillRecord) -> Value {
+    json!({
+        "message": of_message(&will.message),
+        "delay_secs": will.delay_secs,
+        "expiry_secs": will.expiry_secs,
+        "due_at": will.due_at.map(|at| at.millis()),
+    })
+}
+
+/// A place in a queue; without a message it is one that PUBREC has come for.
+fn of_queued(
+    session: SessionNumber,
+    place: QueuePlace,
+    sent: Option<SentAs>,
+    queued: Option<&QueuedMessage>,
+) -> Value {
+    json!({
+        "kind": "queued",
+        "session": session.0,
+        "place": place.0,
+        "packet_id": sent.map(|sent| sent.packet_id.number()),
+        "order": sent.map(|sent| sent.order),
+        "qos": queued.map(|queued| queued.qos.number()),
+        "retain": queued.map(|queued| queued.retain),
+        "identifiers": queued.map(|queued| queued.identifiers.as_deref()),
+        "share": queued.map(|queued| queued.share.as_deref()),
+        "message": queued.map(|queued| of_message(&queued.message)),
+    })
+}
+
+fn of_message(message: &Message) -> Value {
+    let publication = message.publication();
+    json!({
+        "number": message.number(),
+        "topic": publication.topic,
+        "qos": publication.qos.number(),
+        "retain": publication.retain,
+        "properties": STANDARD.encode(publication.properties),
+        "expires_at": publication.expires_at.map(|at| at.millis()),
+        "payload": STANDARD.encode(publication.payload),
+    })
+}

@@ -1,0 +1,304 @@
+//! Reads everything that is in the store, counts it, and finds what does not fit together.
+//!
+//! For an operator who asks; a broker that runs does not need it. Knows what all records mean to
+//! each other, and repairs nothing.
+
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
+
+use super::{
+    database::Database,
+    keys::{self, Space},
+    records::{self, Content},
+    view::View,
+};
+use crate::{
+    journal::{QueuePlace, SessionNumber},
+    mqtt::PacketId,
+};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+type Set<T> = HashSet<T, RandomState>;
+
+/// So many faults are told; the rest is counted.
+const FAULTS_TOLD_MAX: usize = 100;
+
+/// What is in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// What there is, by kind.
+    pub kinds: Vec<Kind>,
+    /// What does not fit together: the first of it, a line each.
+    pub faults: Vec<String>,
+    /// How much does not fit together.
+    pub faults_in_all: u64,
+}
+
+/// Records of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// What they are.
+    pub name: &'static str,
+    /// How many.
+    pub records: u64,
+    /// Their bytes, with their keys.
+    pub bytes: u64,
+}
+
+impl Examination {
+    /// How many records of a kind there are.
+    #[must_use]
+    pub fn records(&self, name: &str) -> u64 {
+        self.kinds.iter().filter(|kind| kind.name == name).map(|kind| kind.records).sum()
+    }
+
+    fn fault(&mut self, fault: impl Into<String>) {
+        self.faults_in_all += 1;
+        if self.faults.len() < FAULTS_TOLD_MAX {
+            self.faults.push(fault.into());
+        }
+    }
+}
+
+pub(super) fn examine(database: &Database) -> Examination {
+    let mut examiner = Examiner {
+        view: View::new(database),
+        found: Examination::default(),
+        sessions: Set::default(),
+        sent: Map::default(),
+        references: Map::default(),
+        highest_message: 0,
+    };
+    examiner.sessions();
+    examiner.parts_of_sessions();
+    examiner.sent();
+    examiner.queue();
+    examiner.counts();
+    examiner.messages();
+    examiner.retained();
+    examiner.bounds(database);
+    examiner.found
+}
+
+struct Examiner<'a> {
+    view: View<'a>,
+    found: Examination,
+    sessions: Set<u64>,
+    /// What was sent, and whether it is released.
+    sent: Map<(SessionNumber, QueuePlace), bool>,
+    /// By the number of a message, what queues have of it.
+    references: Map<u64, References>,
+    highest_message: u64,
+}
+
+#[derive(Default)]
+struct References {
+    queues: u64,
+    size: usize,
+    is_counted: bool,
+    is_there: bool,
+}
+
+impl Examiner<'_> {
+    /// Hands each record of a keyspace out, and counts it. What `each` finds wrong is told with the
+    /// keyspace's name in front.
+    fn pass(
+        &mut self,
+        space: Space,
+        name: &'static str,
+        mut each: impl FnMut(&mut Self, &[u8], &[u8]) -> Result<(), String>,
+    ) {
+        let mut kind = Kind { name, records: 0, bytes: 0 };
+        for entry in self.view.all(space) {
+            let (key, value) = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.found.fault(format!("{name}: {error}"));
+                    break; // what is behind cannot be told from it
+                }
+            };
+            kind.records += 1;
+            kind.bytes += (key.len() + value.len()) as u64;
+            if let Err(fault) = each(self, &key, &value) {
+                self.found.fault(format!("{name}: {fault}"));
+            }
+        }
+        self.found.kinds.push(kind);
+    }
+
+    fn sessions(&mut self) {
+        self.pass(Space::Sessions, "sessions", |this, key, value| {
+            let Some((number, [])) = keys::split(key) else {
+                return Err("a key is not a session's number".into());
+            };
+            this.sessions.insert(number);
+            let record = records::decode_session(value);
+            record.map(drop).ok_or_else(|| format!("session {number} cannot be read"))
+        });
+    }
+
+    fn parts_of_sessions(&mut self) {
+        self.pass(Space::Wills, "wills", |this, key, value| {
+            let (number, _) = this.session_of(key)?;
+            let will = records::decode_will(value);
+            let will = will.ok_or_else(|| format!("that of session {number} cannot be read"))?;
+            this.note_number(will.message.number().map_or(0, |number| number.get()));
+            Ok(())
+        });
+        self.pass(Space::Subscriptions, "subscriptions", |this, key, value| {
+            let (number, _) = this.session_of(key)?;
+            let subscription = records::decode_subscription(value);
+            let (filter, _) =
+                subscription.ok_or_else(|| format!("one of session {number} cannot be read"))?;
+            match keys::subscription(SessionNumber(number), &filter) == key {
+                true => Ok(()),
+                false => Err(format!("session {number} has {filter} under another key")),
+            }
+        });
+        self.pass(Space::Accepted, "accepted QoS 2 messages", |this, key, value| {
+            let (number, rest) = this.session_of(key)?;
+            match keys::packet_id(rest).filter(|_| value.is_empty()) {
+                Some(_) => Ok(()),
+                None => Err(format!("one of session {number} cannot be read")),
+            }
+        });
+    }
+
+    fn sent(&mut self) {
+        let mut packet_ids: Set<(u64, PacketId)> = Set::default();
+        self.pass(Space::Sent, "sent messages", |this, key, value| {
+            let (number, _) = this.session_of(key)?;
+            let read = keys::split_place(key).zip(records::decode_sent(value));
+            let (at, record) =
+                read.ok_or_else(|| format!("one of session {number} cannot be read"))?;
+            this.sent.insert(at, record.is_released);
+            let packet_id = record.sent.packet_id;
+            match packet_ids.insert((number, packet_id)) {
+                true => Ok(()),
+                false => Err(format!(
+                    "session {number} has Packet Identifier {} twice",
+                    packet_id.number()
+                )),
+            }
+        });
+    }
+
+    fn queue(&mut self) {
+        self.pass(Space::Queue, "queued messages", |this, key, value| {
+            let (number, _) = this.session_of(key)?;
+            let read = keys::split_place(key).zip(records::decode_queued(value));
+            let (at, entry) =
+                read.ok_or_else(|| format!("one of session {number} cannot be read"))?;
+            match entry.content {
+                Content::Message(message) => {
+                    this.note_number(message.number().map_or(0, |number| number.get()));
+                }
+                Content::Number(message) => {
+                    let references = this.references.entry(message.get()).or_default();
+                    references.queues += 1;
+                    let size = std::mem::replace(&mut references.size, entry.size);
+                    if references.queues > 1 && size != entry.size {
+                        return Err(format!("message {message} has two sizes"));
+                    }
+                }
+            }
+            match this.sent.remove(&at) {
+                Some(true) => Err(format!("session {number}: place {} is released", at.1.0)),
+                Some(false) | None => Ok(()),
+            }
+        });
+        for ((session, place), is_released) in std::mem::take(&mut self.sent) {
+            if !is_released {
+                let (session, place) = (session.0, place.0);
+                self.found.fault(format!("session {session}: place {place} was sent and is empty"));
+            }
+        }
+    }
+
+    fn counts(&mut self) {
+        self.pass(Space::Counts, "counts of shared messages", |this, key, value| {
+            let (number, count) = keys::split(key)
+                .filter(|(_, rest)| rest.is_empty())
+                .map(|(number, _)| number)
+                .zip(records::decode_number(value))
+                .ok_or("one cannot be read")?;
+            this.note_number(number);
+            let queues = match this.references.get_mut(&number) {
+                None => 0,
+                Some(references) => {
+                    references.is_counted = true;
+                    references.queues
+                }
+            };
+            match queues == count {
+                true => Ok(()),
+                false => Err(format!("message {number} is counted {count}, and queued {queues}")),
+            }
+        });
+    }
+
+    fn messages(&mut self) {
+        self.pass(Space::Messages, "shared messages", |this, key, value| {
+            let Some((number, [])) = keys::split(key) else {
+                return Err("a key is not a message's number".into());
+            };
+            let message = records::decode_message(value);
+            let message = message.ok_or_else(|| format!("message {number} cannot be read"))?;
+            let Some(references) = this.references.get_mut(&number) else {
+                return Err(format!("message {number} is in no queue"));
+            };
+            references.is_there = true;
+            let fits = message.number().is_some_and(|own| own.get() == number)
+                && message.size() == references.size;
+            match fits {
+                true => Ok(()),
+                false => Err(format!("message {number} is not what queues say of it")),
+            }
+        });
+        for (number, references) in std::mem::take(&mut self.references) {
+            if !references.is_there {
+                self.found.fault(format!("message {number} is queued and not there"));
+            }
+            if !references.is_counted {
+                self.found.fault(format!("message {number} is queued and not counted"));
+            }
+        }
+    }
+
+    fn retained(&mut self) {
+        self.pass(Space::Retained, "retained messages", |this, key, value| {
+            let message = records::decode_message(value).ok_or("one cannot be read")?;
+            this.note_number(message.number().map_or(0, |number| number.get()));
+            match keys::retained(message.topic()) == key {
+                true => Ok(()),
+                false => Err(format!("{} is under another key", message.topic())),
+            }
+        });
+    }
+
+    fn bounds(&mut self, database: &Database) {
+        let bounds = match super::read::bounds(database) {
+            Ok(bounds) => bounds,
+            Err(error) => return self.found.fault(error.to_string()),
+        };
+        if self.highest_message > bounds.message {
+            self.found.fault("the numbers of messages would be given out again");
+        }
+        if self.sessions.iter().any(|number| *number > bounds.session) {
+            self.found.fault("the numbers of sessions would be given out again");
+        }
+    }
+
+    /// The number of the session that a key is of, if there is such a session, and the rest.
+    fn session_of<'k>(&self, key: &'k [u8]) -> Result<(u64, &'k [u8]), String> {
+        let (number, rest) = keys::split(key).ok_or("a key is too short")?;
+        match self.sessions.contains(&number) {
+            true => Ok((number, rest)),
+            false => Err(format!("session {number}, which they are of, is not there")),
+        }
+    }
+
+    fn note_number(&mut self, number: u64) {
+        self.highest_message = self.highest_message.max(number);
+    }
+}

@@ -1,0 +1,484 @@
+//! What a group of changes comes to: what is put in and taken out again within it leaves no trace,
+//! and each place of a queue is written once at most.
+//!
+//! The store is asked only about what may be there: who queues messages in their order has none of
+//! it read. Knows the state before the group, and how to say the state after it as records to
+//! write; does not write them.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, hash_map::Entry};
+
+use super::{
+    database::{Database, Writes},
+    keys::{self, Space, meta},
+    records::{self, SentRecord},
+    tally::Tally,
+    view::View,
+};
+use crate::{
+    journal::{
+        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        SubscriptionRecord, WillRecord,
+    },
+    mqtt::{Message, PacketId, Timestamp},
+    store::{Bounds, StoreError},
+};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Of sessions that are there, the last place that may be taken in the store. What is not in it is
+/// asked of the store.
+pub(super) type KnownSessions = Map<SessionNumber, QueuePlace>;
+
+/// Changes as they come, gathered by what they are about.
+pub(super) struct Group<'a> {
+    database: &'a Database,
+    known: &'a KnownSessions,
+    /// Before the group.
+    bounds: Bounds,
+    versions: u64,
+    clock: u64,
+    sessions: Map<SessionNumber, SessionChanges<'a>>,
+    retained: Map<&'a str, Option<&'a Arc<Message>>>,
+}
+
+/// What becomes of one session.
+struct SessionChanges<'a> {
+    /// Whether it is there now.
+    is_there: bool,
+    /// Whether the store has it.
+    is_stored: bool,
+    /// Whether what the store has of it goes, before what follows here is put in.
+    has_ended: bool,
+    /// Behind this place the store has nothing of it.
+    stored_to: QueuePlace,
+    record: Option<&'a SessionRecord>,
+    will: Option<Option<&'a WillRecord>>,
+    subscriptions: Map<&'a str, Option<&'a SubscriptionRecord>>,
+    accepted: Map<PacketId, bool>,
+    queue: Map<QueuePlace, PlaceChange<'a>>,
+}
+
+/// What becomes of one place.
+struct PlaceChange<'a> {
+    before: Before,
+    now: Now<'a>,
+}
+
+/// What the store has of a place.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    /// A message, by its number if it has one.
+    message: Option<Option<u64>>,
+    sent: Option<SentRecord>,
+}
+
+/// What is to be at a place.
+#[derive(Clone, Copy)]
+enum Now<'a> {
+    Nothing,
+    New(&'a QueuedMessage, Option<SentAs>),
+    /// The message that was there before, in another state.
+    Kept(Option<SentAs>),
+    Released(SentAs),
+}
+
+impl<'a> Group<'a> {
+    pub(super) fn new(database: &'a Database, known: &'a KnownSessions, bounds: Bounds) -> Self {
+        Self {
+            database,
+            known,
+            bounds,
+            versions: bounds.versions,
+            clock: bounds.clock.0,
+            sessions: Map::default(),
+            retained: Map::default(),
+        }
+    }
+
+    /// Takes the next change in.
+    pub(super) fn add(&mut self, change: &'a Change) -> Result<(), StoreError> {
+        match change {
+            Change::PutSession(number, record) => {
+                let session = self.session(*number)?;
+                session.is_there = true;
+                session.record = Some(record);
+            }
+            Change::EndSession(number) => self.session(*number)?.end(),
+            Change::Retain(message) => {
+                self.retained.insert(message.topic(), Some(message));
+            }
+            Change::ClearRetained(topic) => {
+                self.retained.insert(topic, None);
+            }
+            Change::ReserveVersions(up_to) => self.versions = self.versions.max(*up_to),
+            Change::Clock(now) => self.clock = self.clock.max(now.0),
+            Change::Subscribe(number, ..)
+            | Change::Unsubscribe(number, _)
+            | Change::Accept(number, _)
+            | Change::Forget(number, _)
+            | Change::PutWill(number, _)
+            | Change::DropWill(number) => {
+                let session = self.session(*number)?;
+                if session.is_there {
+                    session.add(change);
+                }
+            }
+            Change::Enqueue(number, ..)
+            | Change::Send(number, ..)
+            | Change::Release(number, _)
+            | Change::Dequeue(number, _) => {
+                let database = self.database;
+                let session = self.session(*number)?;
+                if session.is_there {
+                    session.add_to_queue(database, *number, change)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, number: SessionNumber) -> Result<&mut SessionChanges<'a>, StoreError> {
+        match self.sessions.entry(number) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let stored = match self.known.get(&number) {
+                    Some(stored_to) => Some(*stored_to),
+                    None => stored_to(self.database, number)?,
+                };
+                Ok(entry.insert(SessionChanges::new(stored)))
+            }
+        }
+    }
+
+    /// What is to be written, and how far the sessions reach then; `None` for one that is not there.
+    pub(super) fn finish(self) -> Result<Outcome, StoreError> {
+        let mut outcome = Outcome::default();
+        let mut tally = Tally::new(self.bounds.message);
+        let mut highest_session = self.bounds.session;
+        for (number, session) in &self.sessions {
+            session.write(self.database, *number, &mut tally, &mut outcome.writes)?;
+            if session.record.is_some() {
+                highest_session = highest_session.max(number.0);
+            }
+            outcome.sessions.push((*number, session.is_there.then(|| session.reaches())));
+        }
+        for (topic, message) in &self.retained {
+            if let Some(message) = message {
+                tally.note(message);
+            }
+            let record = message.map(|message| records::encode_message(message));
+            let key = keys::retained(topic);
+            if record.is_some() || self.database.read(Space::Retained, &key)?.is_some() {
+                outcome.writes.insert((Space::Retained, key), record);
+            }
+        }
+        outcome.bounds = Bounds {
+            versions: self.versions,
+            session: highest_session,
+            message: tally.highest(),
+            clock: Timestamp(self.clock),
+        };
+        tally.write(self.database, &mut outcome.writes)?;
+        let (before, after) = (self.bounds, outcome.bounds);
+        for (key, before, after) in [
+            (meta::VERSIONS, before.versions, after.versions),
+            (meta::CLOCK, before.clock.0, after.clock.0),
+            (meta::SESSION, before.session, after.session),
+            (meta::MESSAGE, before.message, after.message),
+        ] {
+            if after > before {
+                let record = records::encode_number(after);
+                outcome.writes.insert((Space::Meta, key.to_vec()), Some(record));
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// What a group comes to.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) writes: Writes,
+    /// After the group.
+    pub(super) bounds: Bounds,
+    /// How far each session of the group may reach in the store; `None` if it is not there.
+    pub(super) sessions: Vec<(SessionNumber, Option<QueuePlace>)>,
+}
+
+/// The last place that a session has in the store; `None` if the session is not there.
+fn stored_to(database: &Database, number: SessionNumber) -> Result<Option<QueuePlace>, StoreError> {
+    let key = keys::session(number);
+    if database.read(Space::Sessions, &key)?.is_none() {
+        return Ok(None);
+    }
+    let view = View::new(database);
+    let mut last = QueuePlace(0);
+    for space in [Space::Queue, Space::Sent] {
+        if let Some(key) = view.beginning(space, &key).last_key()? {
+            let place = keys::split_place(&key).map(|(_, place)| place);
+            let damaged = || database.damaged("a place in a queue cannot be read");
+            last = last.max(place.ok_or_else(damaged)?);
+        }
+    }
+    Ok(Some(last))
+}
+
+impl<'a> SessionChanges<'a> {
+    fn new(stored_to: Option<QueuePlace>) -> Self {
+        Self {
+            is_there: stored_to.is_some(),
+            is_stored: stored_to.is_some(),
+            has_ended: false,
+            stored_to: stored_to.unwrap_or(QueuePlace(0)),
+            record: None,
+            will: None,
+            subscriptions: Map::default(),
+            accepted: Map::default(),
+            queue: Map::default(),
+        }
+    }
+
+    fn end(&mut self) {
+        let is_stored = self.is_stored;
+        *self = Self { is_stored, has_ended: is_stored, ..Self::new(None) };
+    }
+
+    fn add(&mut self, change: &'a Change) {
+        match change {
+            Change::Subscribe(_, filter, subscription) => {
+                self.subscriptions.insert(filter, Some(subscription));
+            }
+            Change::Unsubscribe(_, filter) => {
+                self.subscriptions.insert(filter, None);
+            }
+            Change::Accept(_, packet_id) => {
+                self.accepted.insert(*packet_id, true);
+            }
+            Change::Forget(_, packet_id) => {
+                self.accepted.insert(*packet_id, false);
+            }
+            Change::PutWill(_, will) => self.will = Some(Some(will)),
+            Change::DropWill(_) => self.will = Some(None),
+            Change::PutSession(..)
+            | Change::EndSession(_)
+            | Change::Enqueue(..)
+            | Change::Send(..)
+            | Change::Release(..)
+            | Change::Dequeue(..)
+            | Change::Retain(_)
+            | Change::ClearRetained(_)
+            | Change::ReserveVersions(_)
+            | Change::Clock(_) => {}
+        }
+    }
+
+    fn add_to_queue(
+        &mut self,
+        database: &Database,
+        number: SessionNumber,
+        change: &'a Change,
+    ) -> Result<(), StoreError> {
+        if let Change::Enqueue(_, place, message, sent) = change {
+            let now = Now::New(message, *sent);
+            let may_be_stored = self.may_have_stored(*place);
+            match self.queue.entry(*place) {
+                Entry::Occupied(mut entry) => entry.get_mut().now = now,
+                Entry::Vacant(entry) => {
+                    let before = match may_be_stored {
+                        true => before(database, number, *place)?,
+                        false => Before::default(),
+                    };
+                    entry.insert(PlaceChange { before, now });
+                }
+            }
+            return Ok(());
+        }
+        let (Change::Send(_, place, _) | Change::Release(_, place) | Change::Dequeue(_, place)) =
+            change
+        else {
+            return Ok(());
+        };
+        if let Some(known) = self.queue.get_mut(place) {
+            known.now = known.now.after(change);
+            return Ok(());
+        }
+        if !self.may_have_stored(*place) {
+            return Ok(());
+        }
+        let before = before(database, number, *place)?;
+        if before.message.is_some() || before.sent.is_some() {
+            let now = before.as_now().after(change);
+            self.queue.insert(*place, PlaceChange { before, now });
+        }
+        Ok(())
+    }
+
+    fn may_have_stored(&self, place: QueuePlace) -> bool {
+        self.is_stored && !self.has_ended && place <= self.stored_to
+    }
+
+    /// The last place that the store may have after the group.
+    fn reaches(&self) -> QueuePlace {
+        let places = self.queue.iter();
+        let taken = places.filter(|(_, change)| !matches!(change.now, Now::Nothing));
+        taken.map(|(place, _)| *place).fold(self.stored_to, QueuePlace::max)
+    }
+
+    fn write(
+        &self,
+        database: &Database,
+        number: SessionNumber,
+        tally: &mut Tally<'a>,
+        writes: &mut Writes,
+    ) -> Result<(), StoreError> {
+        if self.has_ended {
+            remove_all(database, number, tally, writes)?;
+        }
+        let session_key = keys::session(number).to_vec();
+        if let Some(record) = self.record {
+            let record = records::encode_session(record);
+            writes.insert((Space::Sessions, session_key.clone()), Some(record));
+        }
+        if let Some(will) = self.will {
+            if let Some(will) = will {
+                tally.note(&will.message);
+            }
+            let will = will.map(records::encode_will);
+            let write = Write { space: Space::Wills, key: session_key, value: will };
+            self.put(database, write, writes)?;
+        }
+        for (filter, subscription) in &self.subscriptions {
+            let key = keys::subscription(number, filter);
+            let value = subscription.map(|record| records::encode_subscription(filter, record));
+            self.put(database, Write { space: Space::Subscriptions, key, value }, writes)?;
+        }
+        for (packet_id, is_accepted) in &self.accepted {
+            let key = keys::accepted(number, *packet_id).to_vec();
+            let value = is_accepted.then(Vec::new);
+            self.put(database, Write { space: Space::Accepted, key, value }, writes)?;
+        }
+        for (place, change) in &self.queue {
+            change.write(keys::place(number, *place), tally, writes);
+        }
+        Ok(())
+    }
+
+    /// Adds to what is written; the removal of what is not there is left out.
+    fn put(
+        &self,
+        database: &Database,
+        Write { space, key, value }: Write,
+        writes: &mut Writes,
+    ) -> Result<(), StoreError> {
+        // What a session that has ended had is removed already.
+        if value.is_some() || (!self.has_ended && database.read(space, &key)?.is_some()) {
+            writes.insert((space, key), value);
+        }
+        Ok(())
+    }
+}
+
+/// What the store has of a place.
+fn before(
+    database: &Database,
+    number: SessionNumber,
+    place: QueuePlace,
+) -> Result<Before, StoreError> {
+    let key = keys::place(number, place);
+    let message = database.read(Space::Queue, &key)?.map(|value| {
+        let number = records::queued_number(&value);
+        number.ok_or_else(|| database.damaged("a queued message cannot be read"))
+    });
+    let sent = database.read(Space::Sent, &key)?.map(|value| {
+        let sent = records::decode_sent(&value);
+        sent.ok_or_else(|| database.damaged("how a message was sent cannot be read"))
+    });
+    let message = message.transpose()?.map(|number| number.map(|number| number.get()));
+    Ok(Before { message, sent: sent.transpose()? })
+}
+
+struct Write {
+    space: Space,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+/// Removes what the store has of a session.
+fn remove_all(
+    database: &Database,
+    number: SessionNumber,
+    tally: &mut Tally<'_>,
+    writes: &mut Writes,
+) -> Result<(), StoreError> {
+    let view = View::new(database);
+    for space in Space::OF_SESSIONS {
+        for entry in view.beginning(space, &keys::session(number)) {
+            let (key, value) = entry?;
+            if space == Space::Queue {
+                let message = records::queued_number(&value);
+                let damaged = || database.damaged("a queued message cannot be read");
+                if let Some(message) = message.ok_or_else(damaged)? {
+                    tally.subtract(message.get());
+                }
+            }
+            writes.insert((space, key.to_vec()), None);
+        }
+    }
+    Ok(())
+}
+
+impl Before {
+    /// The same as the state to begin with.
+    const fn as_now<'a>(self) -> Now<'a> {
+        match (self.message, self.sent) {
+            (_, Some(SentRecord { sent, is_released: true })) => Now::Released(sent),
+            (Some(_), Some(SentRecord { sent, .. })) => Now::Kept(Some(sent)),
+            (Some(_), None) => Now::Kept(None),
+            (None, Some(_) | None) => Now::Nothing,
+        }
+    }
+}
+
+impl<'a> Now<'a> {
+    /// What becomes of the place by a change that is no Enqueue.
+    const fn after(self, change: &Change) -> Self {
+        match (self, change) {
+            (Self::Nothing, _) | (_, Change::Dequeue(..)) => Self::Nothing,
+            (Self::New(message, _), Change::Send(_, _, sent)) => Self::New(message, Some(*sent)),
+            (Self::Kept(_), Change::Send(_, _, sent)) => Self::Kept(Some(*sent)),
+            (Self::Released(_), Change::Send(_, _, sent)) => Self::Released(*sent),
+            (Self::New(_, Some(sent)) | Self::Kept(Some(sent)), Change::Release(..)) => {
+                Self::Released(sent)
+            }
+            (same, _) => same,
+        }
+    }
+}
+
+impl<'a> PlaceChange<'a> {
+    fn write(&self, key: [u8; 16], tally: &mut Tally<'a>, writes: &mut Writes) {
+        let (keeps_message, sent) = match self.now {
+            Now::Nothing => (false, None),
+            Now::New(_, sent) => (false, sent.map(|sent| SentRecord { sent, is_released: false })),
+            Now::Kept(sent) => (true, sent.map(|sent| SentRecord { sent, is_released: false })),
+            Now::Released(sent) => (false, Some(SentRecord { sent, is_released: true })),
+        };
+        if let Some(number) = self.before.message.filter(|_| !keeps_message) {
+            if let Some(number) = number {
+                tally.subtract(number);
+            }
+            writes.insert((Space::Queue, key.to_vec()), None);
+        }
+        if let Now::New(message, _) = self.now {
+            tally.add(&message.message);
+            let record = records::encode_queued(message);
+            writes.insert((Space::Queue, key.to_vec()), Some(record));
+        }
+        if sent != self.before.sent {
+            writes.insert((Space::Sent, key.to_vec()), sent.map(records::encode_sent));
+        }
+    }
+}

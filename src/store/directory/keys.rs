@@ -1,0 +1,147 @@
+//! Where a record lies: the keyspaces, and the keys in each.
+//!
+//! Numbers in keys are big-endian, so that their order is that of the bytes. Knows no record.
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::{
+    journal::{QueuePlace, SessionNumber},
+    mqtt::PacketId,
+};
+
+/// A keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Space {
+    /// The store's format, and the numbers to go on from.
+    Meta,
+    /// By session: the session itself.
+    Sessions,
+    /// By session: its Will.
+    Wills,
+    /// By session and Topic Filter: a subscription.
+    Subscriptions,
+    /// By session and Packet Identifier: a QoS 2 message of the client that is not released.
+    Accepted,
+    /// By session and place: a message that waits or was sent. It stays as it was written.
+    Queue,
+    /// By session and place: how a message was sent. Outlasts its message, see `Change::Release`.
+    Sent,
+    /// By number: a message that may wait in many queues.
+    Messages,
+    /// By number: how many records of `Queue` refer to the message.
+    Counts,
+    /// By topic: its retained message.
+    Retained,
+}
+
+impl Space {
+    pub(super) const ALL: [Self; 10] = [
+        Self::Meta,
+        Self::Sessions,
+        Self::Wills,
+        Self::Subscriptions,
+        Self::Accepted,
+        Self::Queue,
+        Self::Sent,
+        Self::Messages,
+        Self::Counts,
+        Self::Retained,
+    ];
+
+    /// Those whose keys begin with a session's number.
+    pub(super) const OF_SESSIONS: [Self; 6] =
+        [Self::Sessions, Self::Wills, Self::Subscriptions, Self::Accepted, Self::Queue, Self::Sent];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Sessions => "sessions",
+            Self::Wills => "wills",
+            Self::Subscriptions => "subscriptions",
+            Self::Accepted => "accepted",
+            Self::Queue => "queue",
+            Self::Sent => "sent",
+            Self::Messages => "messages",
+            Self::Counts => "counts",
+            Self::Retained => "retained",
+        }
+    }
+}
+
+/// Keys in [`Space::Meta`].
+pub(super) mod meta {
+    pub(in crate::store::directory) const FORMAT: &[u8] = b"format";
+    pub(in crate::store::directory) const VERSIONS: &[u8] = b"versions";
+    pub(in crate::store::directory) const CLOCK: &[u8] = b"clock";
+    pub(in crate::store::directory) const SESSION: &[u8] = b"session";
+    pub(in crate::store::directory) const MESSAGE: &[u8] = b"message";
+}
+
+/// A text that is longer than this is found by its hash: keys hold 65,535 bytes at most, and a
+/// long one makes every comparison dear.
+const TEXT_BYTES_MAX: usize = 1_024;
+const PLAIN: u8 = 0;
+const HASHED: u8 = 1;
+
+pub(super) const fn session(number: SessionNumber) -> [u8; 8] {
+    number.0.to_be_bytes()
+}
+
+pub(super) fn place(number: SessionNumber, place: QueuePlace) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&number.0.to_be_bytes());
+    key[8..].copy_from_slice(&place.0.to_be_bytes());
+    key
+}
+
+pub(super) fn accepted(number: SessionNumber, packet_id: PacketId) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..8].copy_from_slice(&number.0.to_be_bytes());
+    key[8..].copy_from_slice(&packet_id.number().to_be_bytes());
+    key
+}
+
+pub(super) fn subscription(number: SessionNumber, filter: &str) -> Vec<u8> {
+    text(&number.0.to_be_bytes(), filter)
+}
+
+pub(super) fn retained(topic: &str) -> Vec<u8> {
+    text(&[], topic)
+}
+
+pub(super) const fn message(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+fn text(prefix: &[u8], text: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(prefix.len() + 1 + text.len().min(TEXT_BYTES_MAX));
+    key.extend_from_slice(prefix);
+    if text.len() <= TEXT_BYTES_MAX {
+        key.push(PLAIN);
+        key.extend_from_slice(text.as_bytes());
+    } else {
+        key.push(HASHED);
+        key.extend_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    }
+    key
+}
+
+/// The number that a key begins with, and the rest.
+pub(super) fn split(key: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = key.split_first_chunk()?;
+    Some((u64::from_be_bytes(*number), rest))
+}
+
+/// Session and place of a key in `Queue` or `Sent`.
+pub(super) fn split_place(key: &[u8]) -> Option<(SessionNumber, QueuePlace)> {
+    let (session, rest) = split(key)?;
+    let (place, []) = split(rest)? else {
+        return None;
+    };
+    Some((SessionNumber(session), QueuePlace(place)))
+}
+
+/// The Packet Identifier behind the session's number.
+pub(super) fn packet_id(rest: &[u8]) -> Option<PacketId> {
+    PacketId::new(u16::from_be_bytes(rest.try_into().ok()?))
+}

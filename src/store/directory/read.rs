@@ -1,0 +1,216 @@
+//! Reading: what is in the store, put together from its records.
+//!
+//! Sessions come from one ordered pass over each keyspace, side by side, so that a start with very
+//! many of them asks for none by itself. Knows no changes.
+
+use std::sync::Arc;
+
+use super::{
+    database::Database,
+    keys::{self, Space, meta},
+    records::{self, Content, QueueEntry},
+    view::{BySession, View},
+};
+use crate::{
+    journal::{QueuePlace, QueuedMessage, SessionNumber},
+    mqtt::{Message, QoS, Timestamp},
+    store::{Backlog, Bounds, PageBounds, StoreError, StoredInFlight, StoredSession},
+};
+
+pub(super) fn bounds(database: &Database) -> Result<Bounds, StoreError> {
+    let number = |key| match database.read(Space::Meta, key)? {
+        None => Ok(0),
+        Some(value) => {
+            let number = records::decode_number(&value);
+            number.ok_or_else(|| database.damaged("a number to go on from cannot be read"))
+        }
+    };
+    Ok(Bounds {
+        versions: number(meta::VERSIONS)?,
+        session: number(meta::SESSION)?,
+        message: number(meta::MESSAGE)?,
+        clock: Timestamp(number(meta::CLOCK)?),
+    })
+}
+
+pub(super) fn sessions(
+    database: &Database,
+    each: &mut dyn FnMut(StoredSession),
+) -> Result<(), StoreError> {
+    let view = View::new(database);
+    let mut parts = Parts {
+        wills: BySession::new(&view, Space::Wills)?,
+        subscriptions: BySession::new(&view, Space::Subscriptions)?,
+        accepted: BySession::new(&view, Space::Accepted)?,
+        queue: BySession::new(&view, Space::Queue)?,
+        sent: BySession::new(&view, Space::Sent)?,
+        sent_places: Vec::new(),
+    };
+    for entry in view.all(Space::Sessions) {
+        let (key, value) = entry?;
+        let number = keys::split(&key).map(|(number, _)| SessionNumber(number));
+        let session = number.zip(records::decode_session(&value));
+        let (number, record) = session.ok_or_else(|| view.damaged("a session cannot be read"))?;
+        let mut stored = StoredSession {
+            number,
+            record,
+            subscriptions: Vec::new(),
+            accepted: Vec::new(),
+            will: None,
+            waiting: Backlog::default(),
+            in_flight: 0,
+            last_place: QueuePlace(0),
+        };
+        parts.add_state(&view, &mut stored)?;
+        parts.add_queue(&view, &mut stored)?;
+        each(stored);
+    }
+    Ok(())
+}
+
+/// One pass over each keyspace that has parts of sessions.
+struct Parts<'a> {
+    wills: BySession<'a>,
+    subscriptions: BySession<'a>,
+    accepted: BySession<'a>,
+    queue: BySession<'a>,
+    sent: BySession<'a>,
+    /// Kept from session to session for its memory.
+    sent_places: Vec<QueuePlace>,
+}
+
+impl Parts<'_> {
+    fn add_state(&mut self, view: &View<'_>, to: &mut StoredSession) -> Result<(), StoreError> {
+        if let Some((_, value)) = self.wills.next_of(to.number)? {
+            let will = records::decode_will(&value);
+            to.will = Some(will.ok_or_else(|| view.damaged("a Will cannot be read"))?);
+        }
+        while let Some((_, value)) = self.subscriptions.next_of(to.number)? {
+            let subscription = records::decode_subscription(&value);
+            let damaged = || view.damaged("a subscription cannot be read");
+            to.subscriptions.push(subscription.ok_or_else(damaged)?);
+        }
+        while let Some((key, _)) = self.accepted.next_of(to.number)? {
+            let packet_id = keys::split(&key).and_then(|(_, rest)| keys::packet_id(rest));
+            let damaged = || view.damaged("a Packet Identifier cannot be read");
+            to.accepted.push(packet_id.ok_or_else(damaged)?);
+        }
+        Ok(())
+    }
+
+    fn add_queue(&mut self, view: &View<'_>, to: &mut StoredSession) -> Result<(), StoreError> {
+        let place_of = |key: &[u8]| {
+            let place = keys::split_place(key).map(|(_, place)| place);
+            place.ok_or_else(|| view.damaged("a place in a queue cannot be read"))
+        };
+        self.sent_places.clear();
+        while let Some((key, _)) = self.sent.next_of(to.number)? {
+            self.sent_places.push(place_of(&key)?);
+        }
+        to.in_flight = self.sent_places.len();
+        to.last_place = self.sent_places.last().copied().unwrap_or(QueuePlace(0));
+        let mut sent = self.sent_places.iter().copied().peekable();
+        while let Some((key, value)) = self.queue.next_of(to.number)? {
+            let place = place_of(&key)?;
+            to.last_place = to.last_place.max(place);
+            while sent.next_if(|sent| *sent < place).is_some() {}
+            if sent.peek() == Some(&place) {
+                continue;
+            }
+            let weight = records::weigh_queued(&value);
+            let weight = weight.ok_or_else(|| view.damaged("a queued message cannot be read"))?;
+            to.waiting.messages += 1;
+            to.waiting.bytes += weight.size;
+            to.waiting.at_most_once += usize::from(weight.qos == QoS::AtMostOnce);
+            to.waiting.first = to.waiting.first.or(Some(place));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn retained(
+    database: &Database,
+    each: &mut dyn FnMut(Arc<Message>),
+) -> Result<(), StoreError> {
+    let view = View::new(database);
+    for entry in view.all(Space::Retained) {
+        let message = records::decode_message(&entry?.1);
+        let message = message.ok_or_else(|| view.damaged("a retained message cannot be read"))?;
+        each(Arc::new(message));
+    }
+    Ok(())
+}
+
+pub(super) fn in_flight(
+    database: &Database,
+    session: SessionNumber,
+) -> Result<Vec<StoredInFlight>, StoreError> {
+    let view = View::new(database);
+    let mut in_flight = Vec::new();
+    for entry in view.beginning(Space::Sent, &keys::session(session)) {
+        let (key, value) = entry?;
+        let read = keys::split_place(&key).zip(records::decode_sent(&value));
+        let damaged = || view.damaged("how a message was sent cannot be read");
+        let ((_, place), record) = read.ok_or_else(damaged)?;
+        let message = match view.read(Space::Queue, &key)? {
+            Some(value) => Some(queued(&view, &value)?),
+            None if record.is_released => None,
+            None => return Err(view.damaged("a message that was sent is not there")),
+        };
+        in_flight.push(StoredInFlight { place, sent: record.sent, message });
+    }
+    in_flight.sort_by_key(|entry| (entry.sent.order, entry.place));
+    Ok(in_flight)
+}
+
+pub(super) fn waiting(
+    database: &Database,
+    session: SessionNumber,
+    from: QueuePlace,
+    page: PageBounds,
+) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+    let view = View::new(database);
+    let (first, last) = (keys::place(session, from), keys::place(session, QueuePlace(u64::MAX)));
+    let mut sent = view.between(Space::Sent, &first, &last).peekable();
+    let mut messages = Vec::new();
+    let mut bytes = 0;
+    for entry in view.between(Space::Queue, &first, &last) {
+        let (key, value) = entry?;
+        while sent.next_if(|sent| sent.as_ref().is_ok_and(|(sent, _)| sent < &key)).is_some() {}
+        match sent.peek() {
+            Some(Ok((sent, _))) if *sent == key => continue,
+            Some(Err(_)) => {
+                sent.next().transpose()?;
+            }
+            Some(Ok(_)) | None => {}
+        }
+        let weight = records::weigh_queued(&value);
+        bytes += weight.ok_or_else(|| view.damaged("a queued message cannot be read"))?.size;
+        let is_over = messages.len() >= page.messages_max || bytes > page.bytes_max;
+        if is_over && !messages.is_empty() {
+            break;
+        }
+        let place = keys::split_place(&key).map(|(_, place)| place);
+        let place = place.ok_or_else(|| view.damaged("a place in a queue cannot be read"))?;
+        messages.push((place, queued(&view, &value)?));
+    }
+    Ok(messages)
+}
+
+/// The message of a record in a queue.
+fn queued(view: &View<'_>, value: &[u8]) -> Result<QueuedMessage, StoreError> {
+    let entry: QueueEntry = records::decode_queued(value)
+        .ok_or_else(|| view.damaged("a queued message cannot be read"))?;
+    let message = match &entry.content {
+        Content::Message(message) => Arc::clone(message),
+        Content::Number(number) => {
+            let value = view.read(Space::Messages, &keys::message(number.get()))?;
+            let value = value.ok_or_else(|| view.damaged("a queued message is not there"))?;
+            let message = records::decode_message(&value).filter(|message| {
+                message.size() == entry.size && message.number() == Some(*number)
+            });
+            Arc::new(message.ok_or_else(|| view.damaged("a message cannot be read"))?)
+        }
+    };
+    Ok(entry.with_message(message))
+}

@@ -1,0 +1,352 @@
+//! How each record is written: a version, flags, and what there is, as few bytes as it takes.
+//!
+//! Reading is total: any bytes give a record or `None`, and the caller says where they were found.
+//! Knows no keys, no files and no other record than the one at hand.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use super::bytes::{Flags, Reader, Writer};
+use crate::{
+    journal::{QueuedMessage, SentAs, SessionRecord, SubscriptionRecord, WillRecord},
+    mqtt::{Message, Publication, QoS, RetainHandling, SubscriptionOptions},
+};
+
+/// The version of every kind of record. A kind that changes gets a version of its own.
+const VERSION: u8 = 1;
+
+const QOS: u8 = 0b11;
+const RETAIN: u8 = 1 << 2;
+
+/// A reader behind the version, if it is one that is known.
+fn begin(bytes: &[u8]) -> Option<Reader<'_>> {
+    let mut reader = Reader::new(bytes);
+    (reader.byte()? == VERSION).then_some(reader)
+}
+
+fn writer(capacity: usize) -> Writer {
+    let mut writer = Writer::with_capacity(capacity);
+    writer.byte(VERSION);
+    writer
+}
+
+/// A number of [`super::keys::Space::Meta`].
+pub(super) fn encode_number(number: u64) -> Vec<u8> {
+    let mut writer = writer(10);
+    writer.number(number);
+    writer.into_bytes()
+}
+
+pub(super) fn decode_number(bytes: &[u8]) -> Option<u64> {
+    let mut reader = begin(bytes)?;
+    let number = reader.number()?;
+    reader.end(number)
+}
+
+const USERNAME: u8 = 1 << 0;
+const ENDS_AT: u8 = 1 << 1;
+const IS_CONNECTED: u8 = 1 << 2;
+
+pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
+    let SessionRecord {
+        client_id,
+        username,
+        expiry_interval_secs,
+        ends_at,
+        is_connected,
+        peer,
+        connected_at,
+    } = record;
+    let mut writer = writer(32 + client_id.len() + peer.len());
+    let flags = Flags(0)
+        .with(USERNAME, username.is_some())
+        .with(ENDS_AT, ends_at.is_some())
+        .with(IS_CONNECTED, *is_connected);
+    writer.byte(flags.0);
+    writer.binary(client_id.as_bytes());
+    if let Some(username) = username {
+        writer.binary(username.as_bytes());
+    }
+    writer.number((*expiry_interval_secs).into());
+    if let Some(at) = ends_at {
+        writer.time(*at);
+    }
+    writer.binary(peer.as_bytes());
+    writer.time(*connected_at);
+    writer.into_bytes()
+}
+
+pub(super) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
+    let mut reader = begin(bytes)?;
+    let flags = Flags(reader.byte()?).known(USERNAME | ENDS_AT | IS_CONNECTED)?;
+    let record = SessionRecord {
+        client_id: reader.text()?.into(),
+        username: if flags.has(USERNAME) { Some(reader.text()?.into()) } else { None },
+        expiry_interval_secs: reader.number_u32()?,
+        ends_at: if flags.has(ENDS_AT) { Some(reader.time()?) } else { None },
+        is_connected: flags.has(IS_CONNECTED),
+        peer: reader.text()?.into(),
+        connected_at: reader.time()?,
+    };
+    reader.end(record)
+}
+
+const NO_LOCAL: u8 = 1 << 2;
+const RETAIN_AS_PUBLISHED: u8 = 1 << 3;
+const SEND_IF_NEW: u8 = 1 << 4;
+const DO_NOT_SEND: u8 = 1 << 5;
+const IDENTIFIER: u8 = 1 << 6;
+
+pub(super) fn encode_subscription(filter: &str, record: &SubscriptionRecord) -> Vec<u8> {
+    let SubscriptionRecord { options, identifier } = record;
+    let mut writer = writer(7 + filter.len());
+    let flags = Flags::of_qos(options.qos)
+        .with(NO_LOCAL, options.no_local)
+        .with(RETAIN_AS_PUBLISHED, options.retain_as_published)
+        .with(SEND_IF_NEW, options.retain_handling == RetainHandling::SendIfNew)
+        .with(DO_NOT_SEND, options.retain_handling == RetainHandling::DoNotSend)
+        .with(IDENTIFIER, identifier.is_some());
+    writer.byte(flags.0);
+    if let Some(identifier) = identifier {
+        writer.number((*identifier).into());
+    }
+    writer.rest(filter.as_bytes());
+    writer.into_bytes()
+}
+
+pub(super) fn decode_subscription(bytes: &[u8]) -> Option<(Box<str>, SubscriptionRecord)> {
+    let mut reader = begin(bytes)?;
+    let flags = Flags(reader.byte()?).known(0x7F)?;
+    let retain_handling = match (flags.has(SEND_IF_NEW), flags.has(DO_NOT_SEND)) {
+        (false, false) => RetainHandling::Send,
+        (true, false) => RetainHandling::SendIfNew,
+        (false, true) => RetainHandling::DoNotSend,
+        (true, true) => return None,
+    };
+    let options = SubscriptionOptions {
+        qos: flags.qos()?,
+        no_local: flags.has(NO_LOCAL),
+        retain_as_published: flags.has(RETAIN_AS_PUBLISHED),
+        retain_handling,
+    };
+    let identifier = if flags.has(IDENTIFIER) { Some(reader.number_u32()?) } else { None };
+    let filter = std::str::from_utf8(reader.rest()).ok()?;
+    Some((filter.into(), SubscriptionRecord { options, identifier }))
+}
+
+const DUE_AT: u8 = 1 << 0;
+const WILL_EXPIRY: u8 = 1 << 1;
+
+pub(super) fn encode_will(will: &WillRecord) -> Vec<u8> {
+    let WillRecord { message, delay_secs, expiry_secs, due_at } = will;
+    let mut writer = writer(48 + message.size());
+    writer.byte(Flags(0).with(DUE_AT, due_at.is_some()).with(WILL_EXPIRY, expiry_secs.is_some()).0);
+    writer.number((*delay_secs).into());
+    if let Some(secs) = expiry_secs {
+        writer.number((*secs).into());
+    }
+    if let Some(at) = due_at {
+        writer.time(*at);
+    }
+    put_message(&mut writer, message);
+    writer.into_bytes()
+}
+
+pub(super) fn decode_will(bytes: &[u8]) -> Option<WillRecord> {
+    let mut reader = begin(bytes)?;
+    let flags = Flags(reader.byte()?).known(DUE_AT | WILL_EXPIRY)?;
+    let delay_secs = reader.number_u32()?;
+    let expiry_secs = if flags.has(WILL_EXPIRY) { Some(reader.number_u32()?) } else { None };
+    let due_at = if flags.has(DUE_AT) { Some(reader.time()?) } else { None };
+    let message = Arc::new(take_message(&mut reader)?);
+    Some(WillRecord { message, delay_secs, expiry_secs, due_at })
+}
+
+pub(super) fn encode_message(message: &Message) -> Vec<u8> {
+    let mut writer = writer(32 + message.size());
+    put_message(&mut writer, message);
+    writer.into_bytes()
+}
+
+pub(super) fn decode_message(bytes: &[u8]) -> Option<Message> {
+    take_message(&mut begin(bytes)?)
+}
+
+const EXPIRES_AT: u8 = 1 << 3;
+const NUMBERED: u8 = 1 << 4;
+
+/// A message is the last of a record: its payload has no length.
+fn put_message(writer: &mut Writer, message: &Message) {
+    let publication = message.publication();
+    let Publication { topic, payload, qos, retain, properties, expires_at } = publication;
+    let flags = Flags::of_qos(qos)
+        .with(RETAIN, retain)
+        .with(EXPIRES_AT, expires_at.is_some())
+        .with(NUMBERED, message.number().is_some());
+    writer.byte(flags.0);
+    if let Some(at) = expires_at {
+        writer.time(at);
+    }
+    if let Some(number) = message.number() {
+        writer.number(number.get());
+    }
+    writer.binary(topic.as_bytes());
+    writer.binary(properties);
+    writer.rest(payload);
+}
+
+fn take_message(reader: &mut Reader<'_>) -> Option<Message> {
+    let flags = Flags(reader.byte()?).known(QOS | RETAIN | EXPIRES_AT | NUMBERED)?;
+    let expires_at = if flags.has(EXPIRES_AT) { Some(reader.time()?) } else { None };
+    let number = if flags.has(NUMBERED) { Some(NonZeroU64::new(reader.number()?)?) } else { None };
+    let topic = reader.text()?;
+    let properties = reader.binary()?;
+    u32::try_from(properties.len()).ok()?;
+    let message = Message::new(&Publication {
+        topic,
+        payload: reader.rest(),
+        qos: flags.qos()?,
+        retain: flags.has(RETAIN),
+        properties,
+        expires_at,
+    });
+    Some(match number {
+        Some(number) => message.numbered(number),
+        None => message,
+    })
+}
+
+const IDENTIFIERS: u8 = 1 << 3;
+const SHARE: u8 = 1 << 4;
+const BY_NUMBER: u8 = 1 << 5;
+
+/// What lies in a queue: how a message is to be sent, and the message or its number.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct QueueEntry {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) identifiers: Option<Arc<[u32]>>,
+    pub(super) share: Option<Arc<str>>,
+    /// [`Message::size`], so that a queue is counted without its messages.
+    pub(super) size: usize,
+    pub(super) content: Content,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Number(NonZeroU64),
+    Message(Arc<Message>),
+}
+
+impl QueueEntry {
+    pub(super) fn with_message(self, message: Arc<Message>) -> QueuedMessage {
+        let Self { qos, retain, identifiers, share, .. } = self;
+        QueuedMessage { message, qos, retain, identifiers, share }
+    }
+}
+
+pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
+    let QueuedMessage { message, qos, retain, identifiers, share } = queued;
+    let number = message.number();
+    let mut writer = writer(if number.is_some() { 24 } else { 48 + message.size() });
+    let flags = Flags::of_qos(*qos)
+        .with(RETAIN, *retain)
+        .with(IDENTIFIERS, identifiers.is_some())
+        .with(SHARE, share.is_some())
+        .with(BY_NUMBER, number.is_some());
+    writer.byte(flags.0);
+    writer.number(message.size() as u64);
+    if let Some(identifiers) = identifiers {
+        writer.number(identifiers.len() as u64);
+        identifiers.iter().for_each(|identifier| writer.number((*identifier).into()));
+    }
+    if let Some(share) = share {
+        writer.binary(share.as_bytes());
+    }
+    match number {
+        Some(number) => writer.number(number.get()),
+        None => put_message(&mut writer, message),
+    }
+    writer.into_bytes()
+}
+
+/// How much of a queue a record adds to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueWeight {
+    pub(super) qos: QoS,
+    pub(super) size: usize,
+}
+
+/// What counts of a record in a queue, without its message.
+pub(super) fn weigh_queued(bytes: &[u8]) -> Option<QueueWeight> {
+    let mut reader = begin(bytes)?;
+    let flags = queued_flags(&mut reader)?;
+    Some(QueueWeight { qos: flags.qos()?, size: reader.length()? })
+}
+
+pub(super) fn decode_queued(bytes: &[u8]) -> Option<QueueEntry> {
+    let mut reader = begin(bytes)?;
+    let flags = queued_flags(&mut reader)?;
+    let size = reader.length()?;
+    let identifiers =
+        if flags.has(IDENTIFIERS) { Some(take_identifiers(&mut reader)?) } else { None };
+    let share = if flags.has(SHARE) { Some(reader.text()?.into()) } else { None };
+    let content = if flags.has(BY_NUMBER) {
+        Content::Number(NonZeroU64::new(reader.number()?)?)
+    } else {
+        let message = take_message(&mut reader)?;
+        if message.size() != size {
+            return None;
+        }
+        Content::Message(Arc::new(message))
+    };
+    let (qos, retain) = (flags.qos()?, flags.has(RETAIN));
+    reader.end(QueueEntry { qos, retain, identifiers, share, size, content })
+}
+
+/// The number of the message that a record in a queue refers to.
+pub(super) fn queued_number(bytes: &[u8]) -> Option<Option<NonZeroU64>> {
+    let mut reader = begin(bytes)?;
+    if !queued_flags(&mut reader)?.has(BY_NUMBER) {
+        return Some(None);
+    }
+    decode_queued(bytes).map(|entry| match entry.content {
+        Content::Number(number) => Some(number),
+        Content::Message(_) => None,
+    })
+}
+
+fn queued_flags(reader: &mut Reader<'_>) -> Option<Flags> {
+    Flags(reader.byte()?).known(QOS | RETAIN | IDENTIFIERS | SHARE | BY_NUMBER)
+}
+
+fn take_identifiers(reader: &mut Reader<'_>) -> Option<Arc<[u32]>> {
+    let count = reader.length()?;
+    // Collected one by one: a count that is wrong must not ask for memory.
+    (0..count).map(|_| reader.number_u32()).collect::<Option<Vec<_>>>().map(Into::into)
+}
+
+/// How a message was sent, and whether PUBREC has come for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SentRecord {
+    pub(super) sent: SentAs,
+    pub(super) is_released: bool,
+}
+
+pub(super) fn encode_sent(record: SentRecord) -> Vec<u8> {
+    let SentRecord { sent: SentAs { packet_id, order }, is_released } = record;
+    let mut writer = writer(13);
+    writer.byte(is_released.into());
+    writer.packet_id(packet_id);
+    writer.number(order);
+    writer.into_bytes()
+}
+
+pub(super) fn decode_sent(bytes: &[u8]) -> Option<SentRecord> {
+    let mut reader = begin(bytes)?;
+    let is_released = Flags(reader.byte()?).known(1)?.has(1);
+    let sent = SentAs { packet_id: reader.packet_id()?, order: reader.number()? };
+    reader.end(SentRecord { sent, is_released })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Any bytes are a record or none, and what is written is read again. What a store does with
+//! records is shown in `tests/store`.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::mqtt::{PacketId, Timestamp};
+
+fn message(number: Option<u64>) -> Message {
+    let message = Message::new(&Publication {
+        topic: "a/ü",
+        payload: b"payload",
+        qos: QoS::ExactlyOnce,
+        retain: true,
+        properties: &[1, 1],
+        expires_at: Some(Timestamp(u64::MAX)),
+    });
+    match number.and_then(NonZeroU64::new) {
+        Some(number) => message.numbered(number),
+        None => message,
+    }
+}
+
+fn queued(number: Option<u64>) -> QueuedMessage {
+    QueuedMessage {
+        message: Arc::new(message(number)),
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        identifiers: Some([1, 268_435_455].into()),
+        share: Some("$share/g/a/#".into()),
+    }
+}
+
+fn will() -> WillRecord {
+    WillRecord {
+        message: Arc::new(message(None)),
+        delay_secs: u32::MAX,
+        expiry_secs: Some(0),
+        due_at: Some(Timestamp(7)),
+    }
+}
+
+fn session() -> SessionRecord {
+    SessionRecord {
+        client_id: "c".into(),
+        username: Some("".into()),
+        expiry_interval_secs: u32::MAX,
+        ends_at: Some(Timestamp::NEVER),
+        is_connected: true,
+        peer: "192.0.2.1:1".into(),
+        connected_at: Timestamp(0),
+    }
+}
+
+fn sent() -> SentRecord {
+    let sent = SentAs { packet_id: PacketId::new(u16::MAX).unwrap(), order: u64::MAX };
+    SentRecord { sent, is_released: true }
+}
+
+fn subscription() -> SubscriptionRecord {
+    let options = SubscriptionOptions {
+        qos: QoS::ExactlyOnce,
+        no_local: true,
+        retain_as_published: true,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    SubscriptionRecord { options, identifier: Some(268_435_455) }
+}
+
+/// One record of each kind.
+fn all() -> Vec<Vec<u8>> {
+    vec![
+        encode_number(u64::MAX),
+        encode_session(&session()),
+        encode_subscription("a/+", &subscription()),
+        encode_will(&will()),
+        encode_message(&message(Some(9))),
+        encode_queued(&queued(Some(9))),
+        encode_queued(&queued(None)),
+        encode_sent(sent()),
+    ]
+}
+
+/// Takes bytes for a record of every kind.
+fn decode_as_each(bytes: &[u8]) -> [bool; 9] {
+    [
+        decode_number(bytes).is_some(),
+        decode_session(bytes).is_some(),
+        decode_subscription(bytes).is_some(),
+        decode_will(bytes).is_some(),
+        decode_message(bytes).is_some(),
+        decode_queued(bytes).is_some(),
+        weigh_queued(bytes).is_some(),
+        queued_number(bytes).is_some(),
+        decode_sent(bytes).is_some(),
+    ]
+}
+
+#[test]
+fn what_is_written_is_read() {
+    assert_eq!(decode_number(&encode_number(u64::MAX)), Some(u64::MAX));
+    assert_eq!(decode_session(&encode_session(&session())), Some(session()));
+    let read = decode_subscription(&encode_subscription("a/+", &subscription()));
+    assert_eq!(read, Some(("a/+".into(), subscription())));
+    assert_eq!(decode_will(&encode_will(&will())), Some(will()));
+    assert_eq!(decode_sent(&encode_sent(sent())), Some(sent()));
+    for number in [None, Some(9)] {
+        assert_eq!(decode_message(&encode_message(&message(number))), Some(message(number)));
+        let bytes = encode_queued(&queued(number));
+        assert_eq!(queued_number(&bytes), Some(number.and_then(NonZeroU64::new)));
+        let weight = QueueWeight { qos: QoS::AtLeastOnce, size: message(None).size() };
+        assert_eq!(weigh_queued(&bytes), Some(weight));
+        let entry = decode_queued(&bytes).unwrap();
+        assert_eq!(entry.with_message(Arc::new(message(number))), queued(number));
+    }
+}
+
+#[test]
+fn another_version_is_no_record() {
+    for mut bytes in all() {
+        bytes[0] = VERSION + 1;
+        assert_eq!(decode_as_each(&bytes), [false; 9]);
+    }
+}
+
+#[test]
+fn a_record_that_ends_too_early_is_none() {
+    let number = encode_number(u64::MAX);
+    assert!((0..number.len()).all(|end| decode_number(&number[..end]).is_none()));
+    let session = encode_session(&session());
+    assert!((0..session.len()).all(|end| decode_session(&session[..end]).is_none()));
+    let queued = encode_queued(&queued(None));
+    assert!((0..queued.len()).all(|end| decode_queued(&queued[..end]).is_none()));
+    let sent = encode_sent(sent());
+    assert!((0..sent.len()).all(|end| decode_sent(&sent[..end]).is_none()));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_record_or_none(bytes in vec(any::<u8>(), 0..64)) {
+        decode_as_each(&bytes);
+    }
+
+    /// Changed in one place a record is still read or refused, and what is read can be written.
+    #[test]
+    fn a_record_with_a_wrong_byte_is_a_record_or_none(
+        which in 0_usize..8,
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let mut bytes = all().swap_remove(which);
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        decode_as_each(&bytes);
+        if let Some(entry) = decode_queued(&bytes)
+            && let Content::Message(message) = &entry.content
+        {
+            let message = Arc::clone(message);
+            prop_assert!(decode_queued(&encode_queued(&entry.with_message(message))).is_some());
+        }
+    }
+}

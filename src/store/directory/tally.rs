@@ -1,0 +1,95 @@
+//! How many queues each numbered message waits in: it is stored once, with a count, and goes when
+//! the count is zero.
+//!
+//! Differences of one group are added up first, so that a message is counted once a group however
+//! many queues it goes to. Knows messages and counts, not queues.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::{
+    database::{Database, Writes},
+    keys::{self, Space},
+    records,
+};
+use crate::{mqtt::Message, store::StoreError};
+
+pub(super) struct Tally<'a> {
+    changes: HashMap<u64, CountChange<'a>, RandomState>,
+    /// No message in the store has a higher number.
+    highest_before: u64,
+    highest: u64,
+}
+
+#[derive(Default)]
+struct CountChange<'a> {
+    difference: i64,
+    /// The message, if a queue has it newly.
+    message: Option<&'a Arc<Message>>,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(highest: u64) -> Self {
+        Self { changes: HashMap::default(), highest_before: highest, highest }
+    }
+
+    /// One more queue has the message.
+    pub(super) fn add(&mut self, message: &'a Arc<Message>) {
+        self.note(message);
+        if let Some(number) = message.number() {
+            let change = self.changes.entry(number.get()).or_default();
+            change.difference += 1;
+            change.message = Some(message);
+        }
+    }
+
+    /// One queue less has it.
+    pub(super) fn subtract(&mut self, number: u64) {
+        self.changes.entry(number).or_default().difference -= 1;
+    }
+
+    /// The message is kept somewhere, in a queue or not: its number is taken.
+    pub(super) fn note(&mut self, message: &Message) {
+        self.highest = self.highest.max(message.number().map_or(0, |number| number.get()));
+    }
+
+    pub(super) const fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    pub(super) fn write(self, database: &Database, writes: &mut Writes) -> Result<(), StoreError> {
+        for (number, change) in self.changes {
+            if change.difference == 0 {
+                continue; // as many queues as before
+            }
+            let key = keys::message(number);
+            let before = match number > self.highest_before {
+                true => None,
+                false => database.read(Space::Counts, &key)?,
+            };
+            let count = before.as_ref().map(|count| {
+                let count = records::decode_number(count);
+                count.ok_or_else(|| database.damaged("the count of a message cannot be read"))
+            });
+            let count = count.transpose()?.unwrap_or(0);
+            let now = count.saturating_add_signed(change.difference);
+            let record = (now > 0).then(|| records::encode_number(now));
+            if record.is_some() || before.is_some() {
+                writes.insert((Space::Counts, key.to_vec()), record);
+            }
+            match change.message {
+                Some(message) if count == 0 && now > 0 => {
+                    let record = records::encode_message(message);
+                    writes.insert((Space::Messages, key.to_vec()), Some(record));
+                }
+                _ if now == 0 && count > 0 => {
+                    writes.insert((Space::Messages, key.to_vec()), None);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! A store that forgets everything when it is dropped: for tests, and for brokers embedded where
+//! nothing needs to survive.
+//!
+//! It does what the changes say in the plainest way, and is what other stores are held against. It
+//! knows no files.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    Backlog, Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredSession,
+};
+use crate::{
+    journal::{
+        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        SubscriptionRecord, WillRecord,
+    },
+    mqtt::{Message, PacketId, QoS},
+};
+
+/// A store that forgets everything when it is dropped.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bounds: Bounds,
+    sessions: BTreeMap<SessionNumber, Session>,
+    retained: BTreeMap<Box<str>, Arc<Message>>,
+}
+
+#[derive(Debug)]
+struct Session {
+    record: SessionRecord,
+    subscriptions: BTreeMap<Box<str>, SubscriptionRecord>,
+    accepted: BTreeSet<PacketId>,
+    will: Option<WillRecord>,
+    queue: BTreeMap<QueuePlace, Place>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Waiting(QueuedMessage),
+    Sent(QueuedMessage, SentAs),
+    Released(SentAs),
+}
+
+impl Store for MemoryStore {
+    fn apply(&self, changes: &[Change], _durability: Durability) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for change in changes {
+            state.apply(change);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn is_immediate(&self) -> bool {
+        true
+    }
+
+    fn bounds(&self) -> Result<Bounds, StoreError> {
+        Ok(self.state().bounds)
+    }
+
+    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
+        let numbers: Vec<_> = self.state().sessions.keys().copied().collect();
+        for number in numbers {
+            let stored = self.state().sessions.get(&number).map(|session| session.stored(number));
+            stored.into_iter().for_each(&mut *each);
+        }
+        Ok(())
+    }
+
+    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+        let messages: Vec<_> = self.state().retained.values().cloned().collect();
+        messages.into_iter().for_each(each);
+        Ok(())
+    }
+
+    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
+        let state = self.state();
+        let queue = state.sessions.get(&session).into_iter().flat_map(|session| &session.queue);
+        let mut in_flight: Vec<_> = queue
+            .filter_map(|(&place, state)| match state {
+                Place::Waiting(_) => None,
+                Place::Sent(message, sent) => {
+                    Some(StoredInFlight { place, sent: *sent, message: Some(message.clone()) })
+                }
+                Place::Released(sent) => Some(StoredInFlight { place, sent: *sent, message: None }),
+            })
+            .collect();
+        in_flight.sort_by_key(|entry| (entry.sent.order, entry.place));
+        Ok(in_flight)
+    }
+
+    fn waiting(
+        &self,
+        session: SessionNumber,
+        from: QueuePlace,
+        page: PageBounds,
+    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+        let state = self.state();
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        let session = state.sessions.get(&session);
+        for (&place, queued) in session.into_iter().flat_map(|session| session.queue.range(from..))
+        {
+            let Place::Waiting(message) = queued else {
+                continue;
+            };
+            bytes += message.message.size();
+            let is_over = messages.len() >= page.messages_max || bytes > page.bytes_max;
+            if is_over && !messages.is_empty() {
+                break;
+            }
+            messages.push((place, message.clone()));
+        }
+        Ok(messages)
+    }
+}
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::PutSession(number, record) => {
+                self.bounds.session = self.bounds.session.max(number.0);
+                self.put_session(*number, record);
+            }
+            Change::EndSession(number) => {
+                self.sessions.remove(number);
+            }
+            Change::Retain(message) => {
+                self.note(message);
+                self.retained.insert(message.topic().into(), Arc::clone(message));
+            }
+            Change::ClearRetained(topic) => {
+                self.retained.remove(topic);
+            }
+            Change::ReserveVersions(up_to) => {
+                self.bounds.versions = self.bounds.versions.max(*up_to);
+            }
+            Change::Clock(now) => self.bounds.clock = self.bounds.clock.max(*now),
+            Change::Enqueue(number, _, QueuedMessage { message, .. }, _) => {
+                self.note(message);
+                self.apply_to_session(*number, change);
+            }
+            Change::PutWill(number, will) => {
+                self.note(&will.message);
+                self.apply_to_session(*number, change);
+            }
+            Change::Subscribe(number, ..)
+            | Change::Unsubscribe(number, _)
+            | Change::Send(number, ..)
+            | Change::Release(number, _)
+            | Change::Dequeue(number, _)
+            | Change::Accept(number, _)
+            | Change::Forget(number, _)
+            | Change::DropWill(number) => self.apply_to_session(*number, change),
+        }
+    }
+
+    fn note(&mut self, message: &Message) {
+        let number = message.number().map_or(0, |number| number.get());
+        self.bounds.message = self.bounds.message.max(number);
+    }
+
+    fn put_session(&mut self, number: SessionNumber, record: &SessionRecord) {
+        if let Some(session) = self.sessions.get_mut(&number) {
+            session.record = record.clone();
+            return;
+        }
+        let session = Session {
+            record: record.clone(),
+            subscriptions: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            will: None,
+            queue: BTreeMap::new(),
+        };
+        self.sessions.insert(number, session);
+    }
+
+    fn apply_to_session(&mut self, number: SessionNumber, change: &Change) {
+        if let Some(session) = self.sessions.get_mut(&number) {
+            session.apply(change);
+        }
+    }
+}
+
+impl Session {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Subscribe(_, filter, subscription) => {
+                self.subscriptions.insert(filter.clone(), *subscription);
+            }
+            Change::Unsubscribe(_, filter) => {
+                self.subscriptions.remove(filter);
+            }
+            Change::Enqueue(_, place, message, sent) => {
+                let message = message.clone();
+                let queued = match *sent {
+                    None => Place::Waiting(message),
+                    Some(sent) => Place::Sent(message, sent),
+                };
+                self.queue.insert(*place, queued);
+            }
+            Change::Send(_, place, sent) => self.change_place(*place, |queued| match queued {
+                Place::Waiting(message) | Place::Sent(message, _) => Place::Sent(message, *sent),
+                Place::Released(_) => Place::Released(*sent),
+            }),
+            Change::Release(_, place) => self.change_place(*place, |queued| match queued {
+                Place::Sent(_, sent) | Place::Released(sent) => Place::Released(sent),
+                Place::Waiting(message) => Place::Waiting(message), // not sent, so not released
+            }),
+            Change::Dequeue(_, place) => {
+                self.queue.remove(place);
+            }
+            Change::Accept(_, packet_id) => {
+                self.accepted.insert(*packet_id);
+            }
+            Change::Forget(_, packet_id) => {
+                self.accepted.remove(packet_id);
+            }
+            Change::PutWill(_, will) => self.will = Some(will.as_ref().clone()),
+            Change::DropWill(_) => self.will = None,
+            Change::PutSession(..)
+            | Change::EndSession(_)
+            | Change::Retain(_)
+            | Change::ClearRetained(_)
+            | Change::ReserveVersions(_)
+            | Change::Clock(_) => {}
+        }
+    }
+
+    fn change_place(&mut self, place: QueuePlace, change: impl FnOnce(Place) -> Place) {
+        if let Some(queued) = self.queue.remove(&place) {
+            self.queue.insert(place, change(queued));
+        }
+    }
+
+    fn stored(&self, number: SessionNumber) -> StoredSession {
+        let mut waiting = Backlog::default();
+        for (place, queued) in &self.queue {
+            if let Place::Waiting(message) = queued {
+                waiting.messages += 1;
+                waiting.bytes += message.message.size();
+                waiting.at_most_once += usize::from(message.qos == QoS::AtMostOnce);
+                waiting.first = waiting.first.or(Some(*place));
+            }
+        }
+        let subscriptions = self.subscriptions.iter();
+        StoredSession {
+            number,
+            record: self.record.clone(),
+            subscriptions: subscriptions.map(|(filter, of)| (filter.clone(), *of)).collect(),
+            accepted: self.accepted.iter().copied().collect(),
+            will: self.will.clone(),
+            waiting,
+            in_flight: self.queue.len() - waiting.messages,
+            last_place: self.queue.keys().next_back().copied().unwrap_or(QueuePlace(0)),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Sessions and what belongs to them, retained messages, and the numbers to go on from, on every
+//! store.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use hearthmq::{
+    journal::{Change, SessionNumber, SessionRecord, WillRecord},
+    mqtt::{Message, Publication, QoS, Timestamp},
+    store::{Backlog, Bounds},
+};
+
+use crate::{
+    subject::{Subject, on_every_store},
+    vocabulary::*,
+};
+
+on_every_store!(
+    a_new_store_is_empty,
+    a_session_is_kept_as_it_was_put,
+    a_session_that_has_ended_leaves_nothing,
+    what_comes_for_a_session_that_is_not_there_is_ignored,
+    a_session_can_hold_hundreds_of_subscriptions,
+    a_topic_filter_may_be_as_long_as_mqtt_allows,
+    qos_2_messages_are_accepted_until_they_are_forgotten,
+    a_will_is_kept_until_it_is_dropped,
+    a_topic_has_one_retained_message,
+    a_retained_message_keeps_all_that_it_has,
+    the_numbers_to_go_on_from_never_go_back,
+    numbers_of_messages_are_taken_wherever_they_are,
+    a_group_that_is_applied_again_changes_nothing,
+);
+
+fn a_new_store_is_empty<S: Subject>() {
+    let mut subject = S::new();
+    for _ in 0..2 {
+        let store = subject.store();
+        assert_eq!(store.bounds().unwrap(), Bounds::default());
+        assert_eq!(contents(store).sessions, []);
+        assert_eq!(contents(store).retained, []);
+        assert_eq!(store.in_flight(SessionNumber(1)).unwrap(), []);
+        store.sync().unwrap();
+        store.recover().unwrap();
+        apply(store, &[]);
+        subject.reopen();
+    }
+}
+
+fn a_session_is_kept_as_it_was_put<S: Subject>() {
+    let mut subject = S::new();
+    let away = SessionRecord {
+        client_id: "ü/#".into(),
+        username: Some("".into()),
+        expiry_interval_secs: u32::MAX,
+        ends_at: Some(Timestamp(u64::MAX)),
+        is_connected: false,
+        peer: "".into(),
+        connected_at: Timestamp(0),
+    };
+    for record in [record("c"), away] {
+        let number = SessionNumber(u64::MAX);
+        apply(subject.store(), &[Change::PutSession(number, Box::new(record.clone()))]);
+        subject.reopen();
+        let [session] = &sessions(subject.store())[..] else { panic!("one session") };
+        assert_eq!((session.number, &session.record), (number, &record));
+        assert_eq!(session.waiting, Backlog::default());
+        assert_eq!((session.in_flight, session.last_place.0, &session.will), (0, 0, &None));
+    }
+}
+
+/// A session with something of each kind.
+fn furnish(session: u64, message: &Arc<Message>) -> Vec<Change> {
+    vec![
+        put(session),
+        subscribe(session, "a/#"),
+        accept(session, 3),
+        put_will(session, "w"),
+        enqueue_sent(session, 1, message, sent(1, 1)),
+        enqueue_sent(session, 2, message, sent(2, 2)),
+        release(session, 2),
+        enqueue(session, 3, message),
+    ]
+}
+
+fn a_session_that_has_ended_leaves_nothing<S: Subject>() {
+    let mut subject = S::new();
+    let message = numbered(1, b"m");
+    // One that the store has, and one that comes and goes within a group.
+    apply(subject.store(), &[furnish(1, &message), furnish(2, &message)].concat());
+    let ending = [vec![end(1)], furnish(3, &message), vec![end(3), end(4)]];
+    apply(subject.store(), &ending.concat());
+    for _ in 0..2 {
+        let kept = contents(subject.store());
+        assert_eq!(kept.sessions.len(), 1);
+        let session = &kept.sessions[0];
+        assert_eq!(session.number, SessionNumber(2));
+        assert_eq!((session.waiting.messages, session.in_flight), (1, 2));
+        assert_eq!(kept.waiting[0][0].1.message, message);
+        for number in [1, 3] {
+            assert_eq!(subject.store().in_flight(SessionNumber(number)).unwrap(), []);
+        }
+        subject.reopen();
+    }
+    // One that begins anew has nothing of the former.
+    apply(subject.store(), &[end(2), put(2), accept(2, 9), put(1)]);
+    subject.reopen();
+    for session in sessions(subject.store()) {
+        let accepted = if session.number.0 == 2 { vec![packet_id(9)] } else { vec![] };
+        assert_eq!((session.subscriptions, session.accepted), (vec![], accepted));
+        assert_eq!((session.will, session.in_flight, session.last_place.0), (None, 0, 0));
+    }
+}
+
+fn what_comes_for_a_session_that_is_not_there_is_ignored<S: Subject>() {
+    let mut subject = S::new();
+    let message = numbered(1, b"m");
+    let without_session = &furnish(1, &message)[1..];
+    apply(subject.store(), without_session);
+    apply(subject.store(), &[put(1), end(1)]);
+    apply(subject.store(), without_session);
+    apply(subject.store(), &[&[put(1), end(1)], without_session].concat());
+    assert_eq!(sessions(subject.store()), []);
+    apply(subject.store(), &[put(1)]);
+    subject.reopen();
+    let session = &sessions(subject.store())[0];
+    assert_eq!((&session.subscriptions[..], &session.accepted[..]), (&[][..], &[][..]));
+    assert_eq!((&session.will, session.last_place.0), (&None, 0));
+}
+
+fn a_session_can_hold_hundreds_of_subscriptions<S: Subject>() {
+    let mut subject = S::new();
+    let filters: Vec<_> = (100..400).map(|number| format!("a/{number}/#")).collect();
+    let mut changes = vec![put(1), put(2), subscribe(2, "other")];
+    changes.extend(filters.iter().map(|filter| subscribe(1, filter)));
+    apply(subject.store(), &changes);
+    subject.reopen();
+    let now = |subject: &S| sessions(subject.store()).swap_remove(0).subscriptions;
+    let expected: Vec<_> = filters
+        .iter()
+        .map(|filter| (filter.as_str().into(), subscription(QoS::ExactlyOnce)))
+        .collect();
+    assert_eq!(now(&subject), expected);
+
+    // Another to the same filter takes its place, and those that are taken back are gone.
+    let again = subscription(QoS::AtMostOnce);
+    let filter = filters[0].as_str();
+    apply(subject.store(), &[Change::Subscribe(SessionNumber(1), filter.into(), again)]);
+    let back: Vec<_> = filters[1..].iter().map(|filter| unsubscribe(1, filter)).collect();
+    apply(subject.store(), &back);
+    apply(subject.store(), &[unsubscribe(1, "never"), unsubscribe(1, filters[1].as_str())]);
+    subject.reopen();
+    assert_eq!(now(&subject), [(filter.into(), again)]);
+    assert_eq!(sessions(subject.store())[1].subscriptions.len(), 1);
+}
+
+fn a_topic_filter_may_be_as_long_as_mqtt_allows<S: Subject>() {
+    let mut subject = S::new();
+    let long = |last: &str| format!("{}{last}", "a".repeat(65_534));
+    let changes = [put(1), subscribe(1, &long("b")), subscribe(1, &long("c"))];
+    apply(subject.store(), &[&changes[..], &[retain(&long("b"), b"x")]].concat());
+    apply(subject.store(), &[unsubscribe(1, &long("b")), retain(&long("b"), b"y")]);
+    subject.reopen();
+    let subscriptions = &sessions(subject.store())[0].subscriptions;
+    assert_eq!(subscriptions[..], [(long("c").into(), subscription(QoS::ExactlyOnce))]);
+    assert_eq!(retained(subject.store()), [Arc::new(message(&long("b"), b"y"))]);
+}
+
+fn qos_2_messages_are_accepted_until_they_are_forgotten<S: Subject>() {
+    let mut subject = S::new();
+    let group = [put(1), put(2), accept(1, u16::MAX), accept(1, 1), accept(2, 1), accept(2, 7)];
+    apply(subject.store(), &group);
+    apply(subject.store(), &[accept(1, 1), forget(1, 9), forget(2, 7), accept(1, 8), forget(1, 8)]);
+    subject.reopen();
+    let accepted: Vec<_> = sessions(subject.store()).into_iter().map(|s| s.accepted).collect();
+    assert_eq!(accepted, [vec![packet_id(1), packet_id(u16::MAX)], vec![packet_id(1)]]);
+}
+
+fn a_will_is_kept_until_it_is_dropped<S: Subject>() {
+    let mut subject = S::new();
+    apply(subject.store(), &[put(1), put_will(1, "first"), put_will(1, "second")]);
+    subject.reopen();
+    let now = |subject: &S| sessions(subject.store()).swap_remove(0).will;
+    assert_eq!(now(&subject), Some(will("second")));
+    let bare = WillRecord { delay_secs: 0, expiry_secs: None, due_at: None, ..will("third") };
+    apply(subject.store(), &[Change::PutWill(SessionNumber(1), Box::new(bare.clone()))]);
+    subject.reopen();
+    assert_eq!(now(&subject), Some(bare));
+    for _ in 0..2 {
+        apply(subject.store(), &[Change::DropWill(SessionNumber(1))]);
+        subject.reopen();
+        assert_eq!(now(&subject), None);
+    }
+}
+
+fn a_topic_has_one_retained_message<S: Subject>() {
+    let mut subject = S::new();
+    let clear = |topic: &str| Change::ClearRetained(topic.into());
+    apply(subject.store(), &[retain("a", b"1"), retain("b", b"1"), retain("a/b", b"1")]);
+    apply(subject.store(), &[retain("a", b"2"), clear("b"), clear("never")]);
+    apply(subject.store(), &[retain("c", b"1"), clear("c"), clear("a/b"), retain("a/b", b"3")]);
+    for _ in 0..2 {
+        let expected = [message("a", b"2"), message("a/b", b"3")].map(Arc::new);
+        assert_eq!(retained(subject.store()), expected);
+        subject.reopen();
+    }
+}
+
+/// Properties in every form, as they come in a PUBLISH: Payload Format Indicator, Content Type,
+/// Response Topic, Correlation Data, two User Properties of one name.
+const PROPERTIES: &[u8] =
+    b"\x01\x01\x03\x00\x01t\x08\x00\x03r/t\x09\x00\x02\x00\xFF\x26\x00\x01k\x00\x01v\x26\x00\x01k\x00\x01w";
+
+fn a_retained_message_keeps_all_that_it_has<S: Subject>() {
+    let mut subject = S::new();
+    let payload = vec![0xA5; 64 << 10];
+    let full = Message::new(&Publication {
+        topic: "t/ü",
+        payload: &payload,
+        qos: QoS::ExactlyOnce,
+        retain: true,
+        properties: PROPERTIES,
+        expires_at: Some(Timestamp(u64::MAX)),
+    });
+    let numbered = full.clone().numbered(NonZeroU64::MAX);
+    let empty = message("u", b"");
+    for changes in [[&full, &empty], [&numbered, &empty]] {
+        apply(subject.store(), &changes.map(|message| Change::Retain(Arc::new(message.clone()))));
+        subject.reopen();
+        assert_eq!(retained(subject.store()), changes.map(|message| Arc::new(message.clone())));
+    }
+}
+
+fn the_numbers_to_go_on_from_never_go_back<S: Subject>() {
+    let mut subject = S::new();
+    let reserve = Change::ReserveVersions;
+    let clock = |millis| Change::Clock(Timestamp(millis));
+    apply(subject.store(), &[reserve(7), clock(9), put(5), end(5), put(4)]);
+    apply(subject.store(), &[reserve(8), reserve(3), clock(2)]);
+    apply(subject.store(), &[clock(1)]);
+    subject.reopen();
+    let bounds = subject.store().bounds().unwrap();
+    assert_eq!((bounds.versions, bounds.clock), (8, Timestamp(9)));
+    assert!(bounds.session >= 4);
+    let before = bounds.session;
+    apply(subject.store(), &[end(4)]);
+    subject.reopen();
+    assert_eq!(subject.store().bounds().unwrap().session, before);
+}
+
+fn numbers_of_messages_are_taken_wherever_they_are<S: Subject>() {
+    let mut subject = S::new();
+    let highest = |subject: &S| subject.store().bounds().unwrap().message;
+    apply(subject.store(), &[put(1), enqueue(1, 1, &numbered(3, b""))]);
+    subject.reopen();
+    assert_eq!(highest(&subject), 3);
+    apply(subject.store(), &[Change::Retain(numbered(5, b""))]);
+    subject.reopen();
+    assert_eq!(highest(&subject), 5);
+    let message = numbered(8, b"");
+    let will = WillRecord { message, ..will("w") };
+    apply(subject.store(), &[Change::PutWill(SessionNumber(1), Box::new(will))]);
+    subject.reopen();
+    assert_eq!(highest(&subject), 8);
+}
+
+fn a_group_that_is_applied_again_changes_nothing<S: Subject>() {
+    let mut subject = S::new();
+    let message = numbered(1, b"shared");
+    let mut groups = vec![furnish(1, &message), furnish(2, &message)];
+    groups.push(vec![send(1, 3, sent(5, 9)), dequeue(1, 1), dequeue(1, 2), retain("a", b"1")]);
+    groups.push(vec![enqueue(1, 4, &message), enqueue(1, 5, &message), dequeue(1, 4)]);
+    groups.push(vec![end(1), Change::ClearRetained("a".into()), unsubscribe(2, "a/#")]);
+    for group in groups {
+        apply(subject.store(), &group);
+        let once = contents(subject.store());
+        apply(subject.store(), &group);
+        assert_eq!(contents(subject.store()), once);
+        subject.reopen();
+        apply(subject.store(), &group);
+        assert_eq!(contents(subject.store()), once);
+    }
+}

@@ -1,0 +1,177 @@
+//! Short words for changes, and all that a store tells as one value to compare.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use hearthmq::{
+    journal::{
+        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        SubscriptionRecord, WillRecord,
+    },
+    mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
+    store::{Durability, PageBounds, Store, StoredInFlight, StoredSession},
+};
+
+pub(crate) const ALL: PageBounds = PageBounds { messages_max: usize::MAX, bytes_max: usize::MAX };
+
+/// All that a store tells but for the numbers to go on from.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Contents {
+    pub(crate) sessions: Vec<StoredSession>,
+    pub(crate) waiting: Vec<Vec<(QueuePlace, QueuedMessage)>>,
+    pub(crate) in_flight: Vec<Vec<StoredInFlight>>,
+    pub(crate) retained: Vec<Arc<Message>>,
+}
+
+pub(crate) fn contents(store: &dyn Store) -> Contents {
+    let sessions = sessions(store);
+    let numbers = || sessions.iter().map(|session| session.number);
+    let waiting = numbers().map(|number| store.waiting(number, QueuePlace(0), ALL).unwrap());
+    let (waiting, in_flight) =
+        (waiting.collect(), numbers().map(|number| store.in_flight(number).unwrap()).collect());
+    Contents { waiting, in_flight, retained: retained(store), sessions }
+}
+
+/// All sessions, what has no order sorted.
+pub(crate) fn sessions(store: &dyn Store) -> Vec<StoredSession> {
+    let mut sessions = Vec::new();
+    store.sessions(&mut |session| sessions.push(session)).unwrap();
+    sessions.sort_by_key(|session| session.number);
+    for session in &mut sessions {
+        session.subscriptions.sort_by(|a, b| a.0.cmp(&b.0));
+        session.accepted.sort();
+    }
+    sessions
+}
+
+pub(crate) fn retained(store: &dyn Store) -> Vec<Arc<Message>> {
+    let mut messages = Vec::new();
+    store.retained(&mut |message| messages.push(message)).unwrap();
+    messages.sort_by(|a, b| a.topic().cmp(b.topic()));
+    messages
+}
+
+pub(crate) fn apply(store: &dyn Store, changes: &[Change]) {
+    store.apply(changes, Durability::Synced).unwrap();
+}
+
+pub(crate) fn message(topic: &str, payload: &[u8]) -> Message {
+    Message::new(&Publication {
+        topic,
+        payload,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: &[],
+        expires_at: None,
+    })
+}
+
+pub(crate) fn numbered(number: u64, payload: &[u8]) -> Arc<Message> {
+    Arc::new(message("a/b", payload).numbered(NonZeroU64::new(number).unwrap()))
+}
+
+pub(crate) fn queued(message: &Arc<Message>) -> QueuedMessage {
+    QueuedMessage {
+        message: Arc::clone(message),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        identifiers: None,
+        share: None,
+    }
+}
+
+pub(crate) fn packet_id(number: u16) -> PacketId {
+    PacketId::new(number).unwrap()
+}
+
+pub(crate) fn sent(packet: u16, order: u64) -> SentAs {
+    SentAs { packet_id: packet_id(packet), order }
+}
+
+pub(crate) fn record(client_id: &str) -> SessionRecord {
+    SessionRecord {
+        client_id: client_id.into(),
+        username: None,
+        expiry_interval_secs: 60,
+        ends_at: None,
+        is_connected: true,
+        peer: "192.0.2.1:1883".into(),
+        connected_at: Timestamp(1_000),
+    }
+}
+
+pub(crate) fn put(session: u64) -> Change {
+    let record = record(&format!("client {session}"));
+    Change::PutSession(SessionNumber(session), Box::new(record))
+}
+
+pub(crate) fn end(session: u64) -> Change {
+    Change::EndSession(SessionNumber(session))
+}
+
+pub(crate) fn subscription(qos: QoS) -> SubscriptionRecord {
+    let options = SubscriptionOptions {
+        qos,
+        no_local: true,
+        retain_as_published: false,
+        retain_handling: RetainHandling::SendIfNew,
+    };
+    SubscriptionRecord { options, identifier: Some(268_435_455) }
+}
+
+pub(crate) fn subscribe(session: u64, filter: &str) -> Change {
+    Change::Subscribe(SessionNumber(session), filter.into(), subscription(QoS::ExactlyOnce))
+}
+
+pub(crate) fn unsubscribe(session: u64, filter: &str) -> Change {
+    Change::Unsubscribe(SessionNumber(session), filter.into())
+}
+
+pub(crate) fn enqueue(session: u64, place: u64, message: &Arc<Message>) -> Change {
+    Change::Enqueue(SessionNumber(session), QueuePlace(place), queued(message), None)
+}
+
+pub(crate) fn enqueue_sent(
+    session: u64,
+    place: u64,
+    message: &Arc<Message>,
+    as_: SentAs,
+) -> Change {
+    Change::Enqueue(SessionNumber(session), QueuePlace(place), queued(message), Some(as_))
+}
+
+pub(crate) fn send(session: u64, place: u64, as_: SentAs) -> Change {
+    Change::Send(SessionNumber(session), QueuePlace(place), as_)
+}
+
+pub(crate) fn release(session: u64, place: u64) -> Change {
+    Change::Release(SessionNumber(session), QueuePlace(place))
+}
+
+pub(crate) fn dequeue(session: u64, place: u64) -> Change {
+    Change::Dequeue(SessionNumber(session), QueuePlace(place))
+}
+
+pub(crate) fn accept(session: u64, packet: u16) -> Change {
+    Change::Accept(SessionNumber(session), packet_id(packet))
+}
+
+pub(crate) fn forget(session: u64, packet: u16) -> Change {
+    Change::Forget(SessionNumber(session), packet_id(packet))
+}
+
+pub(crate) fn will(topic: &str) -> WillRecord {
+    WillRecord {
+        message: Arc::new(message(topic, b"gone")),
+        delay_secs: 5,
+        expiry_secs: Some(7),
+        due_at: Some(Timestamp(99)),
+    }
+}
+
+pub(crate) fn put_will(session: u64, topic: &str) -> Change {
+    Change::PutWill(SessionNumber(session), Box::new(will(topic)))
+}
+
+pub(crate) fn retain(topic: &str, payload: &[u8]) -> Change {
+    Change::Retain(Arc::new(message(topic, payload)))
+}

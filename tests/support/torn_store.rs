@@ -1,0 +1,105 @@
+//! A store for tests of what survives a cut of power: what was synced is kept, and of what was only
+//! written since as many whole groups as the test says.
+//!
+//! Keeps each group that was applied, and knows nothing of what is in it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hearthmq::{
+    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
+    mqtt::Message,
+    store::{
+        Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
+        StoredSession,
+    },
+};
+
+#[derive(Default)]
+pub(crate) struct TornStore {
+    is_immediate: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    groups: Vec<Vec<Change>>,
+    /// So many of them are durable.
+    synced: usize,
+    store: MemoryStore,
+}
+
+impl TornStore {
+    /// A store of which [`Store::is_immediate`] says this.
+    pub(crate) fn new(is_immediate: bool) -> Self {
+        Self { is_immediate, ..Self::default() }
+    }
+
+    /// How many groups a crash would lose if none of them was kept.
+    pub(crate) fn unsynced(&self) -> usize {
+        let state = self.state();
+        state.groups.len() - state.synced
+    }
+
+    /// Loses what was not synced, but for the first `keep` groups of it.
+    pub(crate) fn crash(&self, keep: usize) {
+        let mut state = self.state();
+        let kept = state.synced + keep;
+        state.groups.truncate(kept);
+        state.synced = state.groups.len();
+        state.store = MemoryStore::default();
+        for group in &state.groups {
+            state.store.apply(group, Durability::Synced).unwrap();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for TornStore {
+    fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.store.apply(changes, durability)?;
+        state.groups.push(changes.to_vec());
+        if durability == Durability::Synced {
+            state.synced = state.groups.len();
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.synced = state.groups.len();
+        Ok(())
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.is_immediate
+    }
+
+    fn bounds(&self) -> Result<Bounds, StoreError> {
+        self.state().store.bounds()
+    }
+
+    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
+        self.state().store.sessions(each)
+    }
+
+    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+        self.state().store.retained(each)
+    }
+
+    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
+        self.state().store.in_flight(session)
+    }
+
+    fn waiting(
+        &self,
+        session: SessionNumber,
+        from: QueuePlace,
+        page: PageBounds,
+    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+        self.state().store.waiting(session, from, page)
+    }
+}
