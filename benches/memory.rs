@@ -64,7 +64,7 @@ fn index_of(name: &str, filter: FilterOf) {
         let options = SubscriptionOptions::default();
         let filter = filter(number);
         let filter = FilterParts { share_name: None, filter: &filter };
-        index.subscribe(filter, Subscriber { place, options, identifier: None });
+        index.subscribe(filter, Subscriber { place, options, identifier: None, is_durable: false });
     }
     say(&format!("index: {name}"), &region, SUBSCRIPTIONS, index.bytes());
 }
@@ -87,7 +87,8 @@ fn sessions(subscriptions_each: usize) {
         for at in 0..subscriptions_each {
             let filter = vehicle(number * subscriptions_each + at, "vehicle", "telemetry");
             let options = SubscriptionOptions::default();
-            session.subscribe(&filter, Subscription { options, identifier: None });
+            session
+                .subscribe(&filter, Subscription { options, identifier: None });
         }
     }
     say(&format!("session: {subscriptions_each} of it"), &region, SUBSCRIPTIONS, 0);

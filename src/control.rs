@@ -232,6 +232,11 @@ pub trait Control: Send + Sync + 'static {
     fn is_ready(&self) -> bool {
         true
     }
+
+    /// Whether durable messages are taken: what they need to be kept can be written.
+    fn is_storing(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -123,5 +123,5 @@ const fn subscriber(place: Place) -> Subscriber {
         retain_as_published: false,
         retain_handling: RetainHandling::Send,
     };
-    Subscriber { place, options, identifier: None }
+    Subscriber { place, options, identifier: None, is_durable: false }
 }

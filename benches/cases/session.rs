@@ -101,7 +101,7 @@ impl Dialogue {
         let request = self.session.handle(black_box(packet), NOW);
         assert!(matches!(black_box(&request), Ok(Some(Request::Publish { .. }))));
         drop(request);
-        self.session.publish_done(qos, packet_id, ReasonCode::Success);
+        self.session.publish_done(qos, packet_id, ReasonCode::Success, None);
         if qos == QoS::ExactlyOnce {
             self.take_output();
             self.handle(Packet::PubRel(Ack::success(self::packet_id(7))));

@@ -18,8 +18,16 @@ impl Clock {
     /// A clock that starts from the wall clock's time.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_after(Timestamp(0))
+    }
+
+    /// The same; but where the wall clock has gone back, from where an earlier run has left off, so
+    /// that what is to end at some time ends no later for it.
+    #[must_use]
+    pub fn start_after(earlier: Timestamp) -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_unix_millis: unix.as_millis() as u64 }
+        let started_unix_millis = (unix.as_millis() as u64).max(earlier.millis());
+        Self { started: Instant::now(), started_unix_millis }
     }
 
     /// Now.

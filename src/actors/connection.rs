@@ -160,13 +160,17 @@ impl Connection {
             return; // The session has left; Finish is in the mailbox.
         }
         let outcome = self.read(&mut shard, task);
-        shard.flush_outboxes();
+        shard.flush();
         if self.lets_others_go_first(&shard, &outcome) {
             task.waker().wake_by_ref();
             return;
         }
         let outcome = outcome.and_then(|reading| {
-            let is_drained = self.write(&mut shard, task)?;
+            let mut is_drained = self.write(&mut shard, task)?;
+            // What was sent is noted, and what waited for that may now be written.
+            if shard.flush_changes() && shard.has_output(self.slot) {
+                is_drained = false;
+            }
             let reads_on = match reading {
                 Reading::Waits => false,
                 Reading::Yields => true,
@@ -178,7 +182,7 @@ impl Connection {
         });
         match outcome {
             Ok(has_more_to_do) => {
-                if self.is_leaving && !has_more_to_do && !shard.has_output(self.slot) {
+                if self.is_leaving && !has_more_to_do && !shard.has_pending(self.slot) {
                     drop(shard);
                     return self.depart(Departure::SERVER_SHUTDOWN, ctx);
                 }
@@ -230,7 +234,7 @@ impl Connection {
         shard.linked(self.slot, self.link)?;
         let now = shard.core.clock.now();
         let bytes = shard.depart(self.slot, departure, now);
-        shard.flush_outboxes();
+        shard.flush();
         Some(bytes)
     }
 
@@ -296,7 +300,7 @@ impl Handler<ChangeKeepAlive> for Connection {
             Some(Some(old_secs)) => {
                 shard.note_deadline(self.slot);
                 shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
-                shard.flush_outboxes();
+                shard.flush();
                 Ok(KeepAliveChanged { old_secs, new_secs: interval_secs })
             }
         };

@@ -3,7 +3,7 @@
 use std::{
     hash::BuildHasher,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,19 +15,23 @@ use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
 use super::{
-    Clock, Registry, budget::Budget, in_process::InProcess, users::SessionsOfUsers, waits::Waits,
+    Clock, Registry,
+    budget::Budget,
+    in_process::InProcess,
+    keeper::{Keeper, SyncPolicy},
+    users::SessionsOfUsers,
+    waits::Waits,
 };
 use crate::{
     auth::{Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Methods},
     control::Redirection,
     hooks::Hooks,
-    journal::Change,
     limits::{Limits, QueueFull},
     metrics::{Metrics, Totals},
-    mqtt::DecodeLimits,
+    mqtt::{DecodeLimits, Timestamp},
     router::{Host, Index, Retained, RetainedLimits},
     session::{QueueLimits, QueueUsage, WhenFull},
-    store::{Durability, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// What a broker is made of before its shards start.
@@ -40,7 +44,8 @@ pub(crate) struct CoreParts {
     pub(crate) methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) hooks: Arc<dyn Hooks>,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Option<Arc<dyn Store>>,
+    pub(crate) sync: SyncPolicy,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -51,7 +56,7 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) index: Index,
-    pub(crate) retained: Retained,
+    pub(crate) retained: Arc<Retained>,
     pub(crate) queue_usage: Arc<QueueUsage>,
     pub(crate) waits: Waits,
     pub(crate) sessions_of_users: SessionsOfUsers,
@@ -66,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) in_process: InProcess,
     pub(crate) versions: Versions,
+    /// `None` where nothing survives the broker.
+    pub(crate) keeper: Option<Arc<Keeper>>,
     /// Where clients are sent that would connect; `None` while they are welcome.
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Random, so that nobody can choose client identifiers that all live on one shard.
@@ -86,17 +93,26 @@ impl Core {
             messages_max: size(parts.limits.retained_messages_max),
             bytes_max: size(parts.limits.retained_bytes_max),
         };
+        let retained = Arc::new(Retained::new(retained));
+        let bounds = parts.store.as_ref().map(|store| store.bounds()).transpose()?;
+        let bounds = bounds.unwrap_or_default();
+        let clock = Clock::start_after(bounds.clock);
+        let versions = Versions::new(parts.store.as_deref(), bounds.versions, clock.now())?;
+        let keeper = parts
+            .store
+            .map(|store| Arc::new(Keeper::new(store, parts.sync, &bounds, retained.clone())));
         Ok(Self {
-            clock: Clock::start(),
+            clock,
             index: Index::default(),
-            retained: Retained::new(retained),
+            retained,
             queue_usage: Arc::default(),
             waits: Waits::default(),
             sessions_of_users: SessionsOfUsers::default(),
             incomplete_packets: Budget::new(size(parts.limits.incomplete_packet_bytes_max)),
             wills: Budget::new(size(parts.limits.will_bytes_max)),
             in_process: InProcess::default(),
-            versions: Versions::new(parts.store)?,
+            versions,
+            keeper,
             draining: ArcSwapOption::empty(),
             homes: RandomState::default(),
             shards: OnceLock::new(),
@@ -136,6 +152,16 @@ impl Core {
         Instant::now() + self.connect_time()
     }
 
+    /// Whether durable messages are taken: there is no store, or it can be written.
+    pub(crate) fn is_storing(&self) -> bool {
+        self.keeper.as_ref().is_none_or(|keeper| keeper.health.trouble().is_none())
+    }
+
+    /// Whether acknowledgements wait for the store.
+    pub(crate) fn makes_wait(&self) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.makes_wait())
+    }
+
     /// How long a CONNECT may take, and an exchange that authenticates again.
     pub(crate) const fn connect_time(&self) -> Duration {
         Duration::from_secs(self.limits.connect_timeout_secs as u64)
@@ -162,6 +188,9 @@ impl Core {
         totals.retained_bytes.set(bytes as u64);
         totals.queue_messages.set(self.queue_usage.messages() as u64);
         totals.queue_bytes.set(self.queue_usage.bytes() as u64);
+        totals.queue_stored_messages.set(self.queue_usage.messages_stored() as u64);
+        totals.queue_stored_bytes.set(self.queue_usage.bytes_stored() as u64);
+        totals.store_writable.set(u64::from(self.is_storing()));
         totals.in_flight_bytes.set(self.queue_usage.bytes_in_flight() as u64);
         totals.queue_messages_highest.set(self.queue_usage.messages_highest() as u64);
         totals.queue_bytes_highest.set(self.queue_usage.bytes_highest() as u64);
@@ -214,41 +243,45 @@ impl Core {
 
 /// Presence versions: how far they are reserved in the store.
 pub(crate) struct Versions {
-    store: Arc<dyn Store>,
     /// Every version that an earlier run of the broker may have given out is at most this.
     floor: u64,
     reserved: AtomicU64,
-    reserving: Mutex<()>,
 }
 
 /// So many versions are reserved at a time: one durable write for as many connections.
 const VERSIONS_AT_A_TIME: u64 = 1 << 20;
 
 impl Versions {
-    fn new(store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let floor = store.bounds()?.versions;
-        let versions =
-            Self { store, floor, reserved: AtomicU64::new(floor), reserving: Mutex::new(()) };
-        versions.reserve(floor + 1)?;
-        Ok(versions)
+    fn new(store: Option<&dyn Store>, floor: u64, now: Timestamp) -> Result<Self, StoreError> {
+        let reserved = match store {
+            None => u64::MAX, // They begin anew with the broker.
+            Some(store) => {
+                let up_to = floor + VERSIONS_AT_A_TIME;
+                Keeper::prepare(store, up_to, now)?;
+                up_to
+            }
+        };
+        Ok(Self { floor, reserved: AtomicU64::new(reserved) })
     }
 
     pub(crate) const fn floor(&self) -> u64 {
         self.floor
     }
 
-    /// Makes sure that `version` was reserved before it is given out.
-    pub(crate) fn reserve(&self, version: u64) -> Result<(), StoreError> {
-        if version <= self.reserved.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let _one_at_a_time = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
-        if version > self.reserved.load(Ordering::Acquire) {
-            let up_to = version + VERSIONS_AT_A_TIME;
-            self.store.apply(&[Change::ReserveVersions(up_to)], Durability::Synced)?;
-            self.reserved.store(up_to, Ordering::Release);
-        }
-        Ok(())
+    /// Whether `version` may be given out.
+    pub(crate) fn is_reserved(&self, version: u64) -> bool {
+        version <= self.reserved.load(Ordering::Acquire)
+    }
+
+    /// Up to where to reserve now, well before those are used up that are reserved.
+    pub(crate) fn to_reserve(&self, version: u64) -> Option<u64> {
+        let is_needed = !self.is_reserved(version.saturating_add(VERSIONS_AT_A_TIME / 2));
+        is_needed.then(|| version.saturating_add(VERSIONS_AT_A_TIME))
+    }
+
+    /// A reservation is kept.
+    pub(crate) fn reserved(&self, up_to: u64) {
+        self.reserved.fetch_max(up_to, Ordering::AcqRel);
     }
 }
 

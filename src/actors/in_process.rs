@@ -124,7 +124,8 @@ impl InProcess {
         };
         let place = Place { host: Host::IN_PROCESS, slot, generation };
         let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
-        core.index.subscribe(filter, Subscriber { place, options, identifier: None });
+        core.index
+            .subscribe(filter, Subscriber { place, options, identifier: None, is_durable: false });
         if filter.share_name.is_none() {
             send_retained(core, filter.filter, qos, &sender, now);
         }

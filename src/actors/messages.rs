@@ -5,12 +5,14 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::{Transport, budget::Share, shard::Search};
+use super::{Transport, budget::Share, keeper::Awaited, shard::Search};
 use crate::{
     auth::{BoundedExchange, ClientCertificate, Identity},
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
+    journal::Ticket,
     mqtt::{self, ProtocolVersion},
     router::{Place, Plan},
+    store::StoredSession,
 };
 
 impl Message for SetKeepAlive {
@@ -184,7 +186,35 @@ pub(crate) struct Deliver {
     pub(crate) deliveries: Vec<RemoteDelivery>,
     /// What they count.
     pub(crate) bytes: usize,
+    /// Some of them are for durable sessions.
+    pub(crate) is_awaited: bool,
+    /// Which ticket waits until they are kept.
+    pub(crate) awaited: Option<Awaited>,
 }
+
+/// To a shard: one part of each of these tickets is kept.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Kept {
+    pub(crate) tickets: Vec<Ticket>,
+}
+
+/// To a shard that has just started: these sessions were found in the store.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Restore {
+    pub(crate) sessions: Vec<StoredSession>,
+}
+
+/// To a shard that has just started: you know all sessions. Answered once it has taken them.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Restored;
+
+/// To a shard: all shards know their sessions; what is due may be done.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Begin;
 
 /// One message for sessions of another shard.
 pub(crate) struct RemoteDelivery {

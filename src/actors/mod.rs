@@ -9,6 +9,7 @@ mod clock;
 mod connection;
 mod core;
 mod in_process;
+mod keeper;
 mod messages;
 mod refusal;
 mod registry;
@@ -21,6 +22,7 @@ mod waits;
 pub use clock::Clock;
 pub(crate) use in_process::InProcess;
 pub use in_process::{Received, Subscription};
+pub use keeper::SyncPolicy;
 pub use messages::{
     Attach, ClientSession, Kick, Kicked, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany,
     SetKeepAliveMany, WillRequest,
@@ -31,7 +33,10 @@ pub use transport::{AnyStream, Socket, SocketTransport, Transport};
 pub(crate) use self::{
     budget::{Budget, Share},
     core::{Core, CoreParts, ShardHandle},
-    messages::{AcceptedConnect, AcceptedWill, EnhancedLogin, Permit, Quiesce, Retire, Shutdown},
+    messages::{
+        AcceptedConnect, AcceptedWill, Begin, EnhancedLogin, Permit, Quiesce, Restore, Restored,
+        Retire, Shutdown,
+    },
     refusal::RefusalAnswer,
 };
 pub(crate) use crate::router::Host;

@@ -24,8 +24,9 @@ use super::{
     connection::Connection,
     core::Core,
     messages::{
-        Attach, ChangeKeepAlive, Deliver, Farewell, Kick, Kicked, PublishMessage, QueryClient,
-        QueryOnline, QueryOnlineMany, Quiesce, Retire, SetKeepAliveMany, Shutdown, WillRequest,
+        Attach, Begin, ChangeKeepAlive, Deliver, Farewell, Kept, Kick, Kicked, PublishMessage,
+        QueryClient, QueryOnline, QueryOnlineMany, Quiesce, Restore, Restored, Retire,
+        SetKeepAliveMany, Shutdown, WillRequest,
     },
     shard::{Departure, LOOK_EVERY, Shard},
 };
@@ -86,7 +87,7 @@ impl Registry {
         let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit);
         let address = connection.start();
         shard.attach(&prepared, address, connect, now);
-        shard.flush_outboxes();
+        shard.flush();
     }
 }
 
@@ -109,9 +110,47 @@ impl Handler<Deliver> for Registry {
         self.bytes_waiting.fetch_sub(message.bytes, Ordering::Relaxed);
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
+        shard.owe(message.awaited);
         shard.deliver_all(message.deliveries, now);
         // A search among the members of a shared subscription may go on elsewhere.
-        shard.flush_outboxes();
+        shard.flush();
+    }
+}
+
+impl Handler<Kept> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: Kept, _: &mut Self::Context) {
+        self.shard.borrow_mut().note_kept(&message.tickets);
+    }
+}
+
+impl Handler<Restore> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: Restore, _: &mut Self::Context) {
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        for session in message.sessions {
+            shard.restore(session, now);
+        }
+    }
+}
+
+impl Handler<Restored> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: Restored, _: &mut Self::Context) {}
+}
+
+impl Handler<Begin> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, _: Begin, _: &mut Self::Context) {
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        shard.has_begun = true;
+        shard.sweep(now);
     }
 }
 
@@ -183,7 +222,7 @@ impl Handler<Kick> for Registry {
         let mut shard = self.shard.borrow_mut();
         // At once, so that whoever asks next is not told that the client is online.
         let kicked = shard.end_connection(&message.client_id, departure, now);
-        shard.flush_outboxes();
+        shard.flush();
         kicked.then_some(Kicked).ok_or(ControlError::NotOnline)
     }
 }
@@ -215,7 +254,7 @@ impl MessageResponse<Registry, Redirect> for Walk {
                 let (count, then) = {
                     let mut shard = self.shard.borrow_mut();
                     let outcome = shard.redirect(&self.request, from, self.core.clock.now());
-                    shard.flush_outboxes();
+                    shard.flush();
                     outcome
                 };
                 (redirected, next) = (redirected + count, then);
@@ -233,12 +272,15 @@ impl Handler<PublishMessage> for Registry {
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
         let publication = message.message.publication();
+        let (kept, is_kept) = oneshot::channel();
         shard.publish_and_retain(&publication, None, now);
-        shard.flush_outboxes();
+        shard.tell_when_kept(kept);
+        shard.flush();
         // It is published; whoever waits for the answer publishes the next when there is room.
         let full = shard.full_targets(&publication);
         let core = self.core.clone();
         Box::pin(async move {
+            let _ = is_kept.await;
             for place in full {
                 while core.waits.is_waited_for(place) {
                     tokio::time::sleep(LOOK_EVERY).await;

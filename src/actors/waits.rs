@@ -182,7 +182,8 @@ mod tests {
         let own = own.iter().map(|(n, filter)| (*n, filter.as_str()));
         for (slot, filter) in own.chain(more.iter().copied()) {
             let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..Default::default() };
-            let subscriber = Subscriber { place: place(slot), options, identifier: None };
+            let subscriber =
+                Subscriber { place: place(slot), options, identifier: None, is_durable: false };
             index.subscribe(validate_filter(filter).expect("it is one"), subscriber);
         }
         index

@@ -11,11 +11,12 @@ use std::{
 
 use actix::Actor;
 use actix_rt::{Arbiter, ArbiterHandle};
+use futures_util::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Broker, Running};
 use crate::{
-    actors::{Core, CoreParts, Registry, ShardHandle},
+    actors::{Begin, Core, CoreParts, Registry, Restore, Restored, ShardHandle, SyncPolicy},
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
     hooks::{Hooks, NoHooks},
     limits::Limits,
@@ -25,7 +26,7 @@ use crate::{
         Admission, BindError, Bound, Listener, ListenerParts, WebSocketOptions, accept_loop, bind,
     },
     router::Host,
-    store::{MemoryStore, Store, StoreError},
+    store::{Store, StoreError, StoredSession},
 };
 
 /// How a broker is to be. Without an authenticator and an authorizer nobody gets in.
@@ -41,7 +42,8 @@ pub struct Builder {
     methods: Methods,
     authorizer: Arc<dyn Authorizer>,
     hooks: Arc<dyn Hooks>,
-    store: Arc<dyn Store>,
+    store: Option<Arc<dyn Store>>,
+    sync: SyncPolicy,
 }
 
 /// Why a broker did not start. Nothing of it is left running.
@@ -71,6 +73,9 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The thread that writes the store cannot be started.
+    #[error("cannot start the thread of the store: {0}; see the limits of the process")]
+    StoreThread(#[source] io::Error),
     /// There is no actix `System` on this thread.
     #[error(
         "no actix System runs on this thread; start the broker inside #[actix_web::main] or System::block_on"
@@ -105,7 +110,8 @@ impl Default for Builder {
             methods: Methods::default(),
             authorizer: Arc::new(DenyAll),
             hooks: Arc::new(NoHooks),
-            store: Arc::new(MemoryStore::default()),
+            store: None,
+            sync: SyncPolicy::default(),
         }
     }
 }
@@ -206,9 +212,21 @@ impl Builder {
         self
     }
 
-    /// What remembers beyond the broker's end; in memory if none is given.
-    pub fn store(mut self, store: impl Store) -> Self {
-        self.store = Arc::new(store);
+    /// What remembers beyond the broker's end: durable sessions with all that waits for them,
+    /// retained messages, presence versions. Without a store nothing does.
+    pub fn store(self, store: impl Store) -> Self {
+        self.shared_store(Arc::new(store))
+    }
+
+    /// The same for a store that somebody else holds, too.
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// When what is acknowledged is safe in the store; before it is acknowledged by default.
+    pub const fn sync(mut self, sync: SyncPolicy) -> Self {
+        self.sync = sync;
         self
     }
 
@@ -237,6 +255,7 @@ impl Builder {
             authorizer: self.authorizer,
             hooks: self.hooks,
             store: self.store,
+            sync: self.sync,
             metrics,
         })?);
         let arbiters: Vec<Arbiter> = if self.on_current_arbiter {
@@ -265,6 +284,7 @@ impl Builder {
                 evacuations: AtomicUsize::new(0),
             }),
         };
+        broker.restore().await?;
         for (bound, listener) in bound.iter().zip(&self.listeners) {
             broker
                 .accept(bound, listener, &hosts)
@@ -283,7 +303,48 @@ impl Builder {
     }
 }
 
+/// Sessions that are handed to a shard at a time.
+const RESTORED_AT_A_TIME: usize = 256;
+
 impl Broker {
+    /// Takes back what the store has; then whoever comes finds it.
+    async fn restore(&self) -> Result<(), StartError> {
+        let core = &self.running.core;
+        let Some(keeper) = &core.keeper else { return Ok(()) };
+        let now = core.clock.now();
+        keeper.store().retained(&mut |message| {
+            if !message.publication().has_expired(now) && core.retained.set(message, now).is_err() {
+                tracing::warn!("a retained message is over the limits and stays in the store");
+            }
+        })?;
+        let mut by_shard: Vec<Vec<StoredSession>> = Vec::new();
+        by_shard.resize_with(core.shards().len(), Vec::new);
+        let hand_over = |home: Host, sessions: &mut Vec<StoredSession>| {
+            if let Some(shard) = core.shard(home) {
+                shard.registry.do_send(Restore { sessions: std::mem::take(sessions) });
+            }
+        };
+        let mut found = 0;
+        keeper.store().sessions(&mut |session| {
+            found += 1;
+            let home = core.home(&session.record.client_id);
+            let sessions = &mut by_shard[usize::from(home.0)];
+            sessions.push(session);
+            if sessions.len() >= RESTORED_AT_A_TIME {
+                hand_over(home, sessions);
+            }
+        })?;
+        for (host, sessions) in by_shard.iter_mut().enumerate() {
+            hand_over(Host(host as u16), sessions);
+        }
+        keeper.start(core).map_err(StartError::StoreThread)?;
+        // Nobody's Will is published before all are there who are to get it.
+        join_all(core.shards().iter().map(|shard| shard.registry.send(Restored))).await;
+        join_all(core.shards().iter().map(|shard| shard.registry.send(Begin))).await;
+        tracing::info!(sessions = found, retained = core.retained.usage().0, "store read");
+        Ok(())
+    }
+
     /// Every shard accepts from a copy of the listener.
     fn accept(
         &self,

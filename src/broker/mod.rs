@@ -100,6 +100,12 @@ impl Broker {
         self.running.is_ready.load(Ordering::Acquire)
     }
 
+    /// Whether durable messages are taken: there is no store, or it can be written.
+    #[must_use]
+    pub fn is_storing(&self) -> bool {
+        self.running.core.is_storing()
+    }
+
     /// The registry actor of the shard where this client identifier lives, for applications that
     /// speak actix: it takes [`SetKeepAlive`], [`QueryOnline`] and [`Kick`].
     ///
@@ -287,12 +293,21 @@ impl Broker {
             join_all(shards.iter().map(|shard| shard.registry.send(Shutdown))).await;
             running.open.wait().await;
             let threads = running.end();
-            let joined = spawn_blocking(|| threads.into_iter().try_for_each(Arbiter::join));
+            let keeper = running.core.keeper.clone();
+            let joined = spawn_blocking(move || {
+                let _ = threads.into_iter().try_for_each(Arbiter::join);
+                if let Some(keeper) = keeper {
+                    keeper.stop();
+                }
+            });
             let _ = joined.await;
         };
         if tokio::time::timeout(deadline, ended).await.is_err() {
             tracing::warn!("shutdown deadline passed, connections are cut off");
             running.end();
+            if let Some(keeper) = running.core.keeper.clone() {
+                let _ = spawn_blocking(move || keeper.stop()).await;
+            }
         }
     }
 
@@ -394,6 +409,10 @@ impl Control for Broker {
     fn is_ready(&self) -> bool {
         Self::is_ready(self)
     }
+
+    fn is_storing(&self) -> bool {
+        Self::is_storing(self)
+    }
 }
 
 impl Running {
@@ -415,6 +434,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
+        if let Some(keeper) = &self.core.keeper {
+            keeper.end();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use actix_web::rt::System;
 use hearthmq::{
     config::{Config, LogConfig, LogFormat},
-    store::DirectoryStore,
+    store::{DirectoryStore, StoreOptions},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -19,7 +19,11 @@ use super::{
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let config = options.load()?;
     start_log(&config.log);
-    let store = DirectoryStore::open(&config.data_dir)?;
+    let options = StoreOptions {
+        cache_bytes: config.store.cache_bytes,
+        free_bytes_min: config.store.free_bytes_min,
+    };
+    let store = DirectoryStore::open_with(&config.data_dir, options)?;
     if let Some(welcome) = first_start::make_account(&config)? {
         print(&welcome)?;
     }

@@ -9,9 +9,10 @@ use std::{
 
 use hearthmq::{
     Broker,
+    actors::SyncPolicy,
     auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy, ScramSha256},
     broker,
-    config::Config,
+    config::{Config, StoreConfig, SyncMode},
     http::{Api, ApiOptions, Listeners, Server},
     net::tls::{TlsConfig, TlsError, client_certificate, server_config},
     store::DirectoryStore,
@@ -104,7 +105,8 @@ impl Serving {
             .limits(config.limits.clone())
             .authenticator(Arc::clone(authenticator))
             .authorizer(Arc::clone(policy))
-            .store(store);
+            .store(store)
+            .sync(sync_policy(&config.store));
         if config.auth.scram {
             builder = builder.enhanced_authenticator(ScramSha256::new(Arc::clone(authenticator)));
         }
@@ -142,6 +144,16 @@ impl Serving {
             tracing::warn!("calls were still under way at the deadline");
             self.http.stop(false).await;
         }
+    }
+}
+
+fn sync_policy(config: &StoreConfig) -> SyncPolicy {
+    match config.sync {
+        SyncMode::Always => SyncPolicy::Always,
+        SyncMode::Interval => {
+            SyncPolicy::Interval(Duration::from_millis(config.sync_interval_ms.into()))
+        }
+        SyncMode::Off => SyncPolicy::Off,
     }
 }
 

@@ -99,6 +99,7 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
             (*SCRAM_ITERATIONS.end()).into(),
         ),
         ("http.workers", config.http.workers.into(), 1, 256),
+        ("store.sync_interval_ms", config.store.sync_interval_ms.into(), 1, 3_600_000),
         // Below the minimum not even a CONNECT with a user name fits.
         (
             "limits.packet_bytes_max",

@@ -47,6 +47,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Bounds on what clients may use.
     pub limits: Limits,
+    /// What must survive the broker.
+    pub store: StoreConfig,
     /// The log.
     pub log: LogConfig,
 }
@@ -63,6 +65,7 @@ impl Default for Config {
             tls: TlsFiles::default(),
             auth: AuthConfig::default(),
             limits: Limits::default(),
+            store: StoreConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -289,6 +292,44 @@ impl From<&Config> for AuthenticationConfig {
     }
 }
 
+/// `[store]`: when what is acknowledged is safe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// When changes are brought to the disk.
+    pub sync: SyncMode,
+    /// Milliseconds between two of these times where `sync` is `interval`.
+    pub sync_interval_ms: u32,
+    /// Bytes that must be free on the disk; with less than twice as many, durable messages are
+    /// refused.
+    pub free_bytes_min: u64,
+    /// Bytes of what was read from the disk that are kept in memory.
+    pub cache_bytes: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            sync: SyncMode::Always,
+            sync_interval_ms: 1_000,
+            free_bytes_min: 67_108_864,
+            cache_bytes: 16_777_216,
+        }
+    }
+}
+
+/// When changes are brought to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncMode {
+    /// Before they are acknowledged.
+    Always,
+    /// Every few moments; what is acknowledged has been handed to the operating system.
+    Interval,
+    /// When the operating system likes; nothing waits.
+    Off,
+}
+
 /// `[log]`: what is logged, on standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -301,9 +342,12 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,actix_server=warn".into() }
+        Self { format: LogFormat::Text, filter: LOG_FILTER_DEFAULT.into() }
     }
 }
+
+/// What libraries say of their routine is left out.
+const LOG_FILTER_DEFAULT: &str = "info,actix_server=warn,fjall=warn,lsm_tree=warn";
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

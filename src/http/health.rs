@@ -19,13 +19,15 @@ pub(super) async fn live(request: HttpRequest) -> Result<HttpResponse, ApiError>
 }
 
 /// `GET /health/ready`: 200 while clients and callers are welcome, 503 from the beginning of a
-/// shutdown on.
+/// shutdown on, and while the store cannot be written.
 pub(super) async fn ready(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, ApiError> {
     reading(&request)?;
-    Ok(if api.is_ready() {
-        state(&mut HttpResponse::Ok(), "ready")
-    } else {
+    Ok(if !api.is_ready() {
         state(&mut HttpResponse::ServiceUnavailable(), "not_ready")
+    } else if !api.0.control.is_storing() {
+        state(&mut HttpResponse::ServiceUnavailable(), "store_unavailable")
+    } else {
+        state(&mut HttpResponse::Ok(), "ready")
     })
 }
 

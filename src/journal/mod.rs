@@ -3,7 +3,11 @@
 //!
 //! Plain data between those who make changes (sessions, shards) and those who keep them (stores).
 
-use std::sync::Arc;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 use crate::mqtt::{Message, PacketId, QoS, SubscriptionOptions, Timestamp};
 
@@ -117,4 +121,103 @@ pub struct WillRecord {
     pub expiry_secs: Option<u32>,
     /// When it is published; `None` while its client is there.
     pub due_at: Option<Timestamp>,
+}
+
+/// Numbers the groups of changes of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Where the sessions of a shard note their changes, in one order. What is noted belongs to the
+/// ticket that is current; what must not be said before it is kept waits for that ticket.
+#[derive(Clone, Debug, Default)]
+pub struct Journal(Rc<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    changes: RefCell<Vec<Change>>,
+    /// Bytes of messages in them.
+    bytes: Cell<usize>,
+    ticket: Cell<Ticket>,
+    /// Changes that were ever noted.
+    noted: Cell<u64>,
+    /// Who waits for the current ticket.
+    waiting: RefCell<Vec<u32>>,
+}
+
+impl Journal {
+    /// Notes a change.
+    pub fn note(&self, change: Change) {
+        let bytes =
+            if let Change::Enqueue(_, _, queued, _) = &change { queued.message.size() } else { 0 };
+        self.0.bytes.set(self.0.bytes.get() + bytes + size_of::<Change>());
+        self.0.noted.set(self.0.noted.get() + 1);
+        self.0.changes.borrow_mut().push(change);
+    }
+
+    /// How many changes were ever noted.
+    #[must_use]
+    pub fn noted(&self) -> u64 {
+        self.0.noted.get()
+    }
+
+    /// Whether no change belongs to the current ticket.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.changes.borrow().is_empty()
+    }
+
+    /// The ticket of what is noted now.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.0.ticket.get()
+    }
+
+    /// Who holds `token` wants to be told when the current ticket is kept, with all before it.
+    pub fn await_by(&self, token: u32) -> Ticket {
+        let mut waiting = self.0.waiting.borrow_mut();
+        if waiting.last() != Some(&token) {
+            waiting.push(token);
+        }
+        self.ticket()
+    }
+
+    /// Takes what belongs to the current ticket; the next one is current from now on.
+    #[must_use]
+    pub fn turn_over(&self) -> JournalPage {
+        let ticket = self.0.ticket.get();
+        self.0.ticket.set(ticket.next());
+        JournalPage {
+            ticket,
+            changes: self.0.changes.take(),
+            bytes: self.0.bytes.take(),
+            waiting: self.0.waiting.take(),
+        }
+    }
+
+    /// Whether nothing belongs to the current ticket, and nobody waits for it.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.is_empty() && self.0.waiting.borrow().is_empty()
+    }
+}
+
+/// What belongs to one ticket.
+#[derive(Debug)]
+pub struct JournalPage {
+    /// The ticket.
+    pub ticket: Ticket,
+    /// The changes, in their order.
+    pub changes: Vec<Change>,
+    /// What they count.
+    pub bytes: usize,
+    /// The tokens of those who wait for it.
+    pub waiting: Vec<u32>,
 }

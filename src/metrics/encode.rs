@@ -108,6 +108,34 @@ impl Writer<'_, '_> {
         })
     }
 
+    fn waiting(&mut self, totals: &Totals) -> fmt::Result {
+        self.total(
+            "queue_messages",
+            "Messages waiting for clients in memory",
+            &totals.queue_messages,
+        )?;
+        self.total(
+            "queue_bytes",
+            "Bytes of messages waiting for clients in memory",
+            &totals.queue_bytes,
+        )?;
+        self.total(
+            "queue_stored_messages",
+            "Messages waiting for clients in the store alone",
+            &totals.queue_stored_messages,
+        )?;
+        self.total(
+            "queue_stored_bytes",
+            "Bytes of messages waiting for clients in the store alone",
+            &totals.queue_stored_bytes,
+        )?;
+        self.total(
+            "store_writable",
+            "1 while the store can be written, or where there is none",
+            &totals.store_writable,
+        )
+    }
+
     fn totals(&mut self, totals: &Totals) -> fmt::Result {
         self.total("subscriptions", "Subscriptions of all sessions", &totals.subscriptions)?;
         self.total(
@@ -121,8 +149,7 @@ impl Writer<'_, '_> {
             &totals.incomplete_packet_bytes,
         )?;
         self.total("will_bytes", "Bytes of Wills", &totals.will_bytes)?;
-        self.total("queue_messages", "Messages waiting for clients", &totals.queue_messages)?;
-        self.total("queue_bytes", "Bytes of messages waiting for clients", &totals.queue_bytes)?;
+        self.waiting(totals)?;
         self.total(
             "in_flight_bytes",
             "Bytes of unacknowledged messages, in blocks of 64 KiB a session",

@@ -37,6 +37,8 @@ labels! {
         RetainedFull = "retained_full",
         /// QoS 0, and the subscriber was away.
         Offline = "offline",
+        /// It was to be kept, and the store could not be written; its publisher was told so.
+        StoreUnavailable = "store_unavailable",
     }
 }
 
@@ -160,10 +162,16 @@ pub struct Totals {
     pub incomplete_packet_bytes: Gauge,
     /// Bytes of Wills.
     pub will_bytes: Gauge,
-    /// Messages waiting for clients.
+    /// Messages waiting for clients in memory.
     pub queue_messages: Gauge,
-    /// Bytes of messages waiting for clients.
+    /// Bytes of messages waiting for clients in memory.
     pub queue_bytes: Gauge,
+    /// Messages waiting for clients in the store alone.
+    pub queue_stored_messages: Gauge,
+    /// Bytes of messages waiting for clients in the store alone.
+    pub queue_stored_bytes: Gauge,
+    /// 1 while the store can be written, or where there is none.
+    pub store_writable: Gauge,
     /// Bytes of messages that were sent and not acknowledged, in blocks of 64 KiB a session.
     pub in_flight_bytes: Gauge,
     /// The most messages that have ever waited.

@@ -74,7 +74,7 @@ impl Index {
     /// Adds a subscription, or replaces that session's to the same filter; whether it is new.
     pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
         let is_new = self.write().change(filter.filter, |subscribers| {
-            subscribers.insert(filter.share_name, subscriber, || self.next_share())
+            subscribers.insert(filter, subscriber, || self.next_share())
         });
         if is_new {
             self.subscriptions.fetch_add(1, Ordering::Relaxed);
@@ -107,6 +107,12 @@ impl Index {
         let share = self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
         self.generation.fetch_add(1, Ordering::Release);
         share
+    }
+
+    /// The number of a shared subscription, as long as it has members.
+    pub fn share(&self, filter: FilterParts<'_>) -> Option<NonZeroU32> {
+        let share_name = filter.share_name?;
+        self.write().change(filter.filter, |subscribers| subscribers.share(share_name))
     }
 
     /// Who gets a message on `topic`. Ask for the generation before, not after.
@@ -181,7 +187,8 @@ mod tests {
                     assert_eq!(index.unsubscribe(parts, place), was_there);
                 } else {
                     let options = SubscriptionOptions::default();
-                    let subscriber = Subscriber { place, options, identifier: Some(step) };
+                    let subscriber =
+                        Subscriber { place, options, identifier: Some(step), is_durable: false };
                     let is_new = naive.insert((filter.clone(), slot), step).is_none();
                     assert_eq!(index.subscribe(parts, subscriber), is_new);
                 }

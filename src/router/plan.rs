@@ -21,6 +21,8 @@ pub struct Plan {
     targets: Box<[Target]>,
     hosts: Box<[(Host, Range<u32>)]>,
     shared: Box<[SharedTargets]>,
+    /// How many of those who get the message may keep it over the broker's end.
+    durable: u32,
 }
 
 /// A session that gets the message, its matching subscriptions merged.
@@ -34,6 +36,8 @@ pub struct Target {
     pub retain_as_published: bool,
     /// The Subscription Identifiers of all of them. [MQTT-3.3.4-4]
     pub identifiers: Option<Arc<[u32]>>,
+    /// Whether the session keeps what it gets over the broker's end.
+    pub is_durable: bool,
     /// What of this holds where the session itself is the publisher.
     pub own_copy: OwnCopy,
 }
@@ -53,6 +57,7 @@ pub enum OwnCopy {
 #[derive(Debug)]
 pub struct SharedTargets {
     share: NonZeroU32,
+    filter: Arc<str>,
     /// Those who are there, then those whose session has no connection; each by host, so that a
     /// message that one after the other does not take goes to few hosts.
     members: Box<[Target]>,
@@ -66,6 +71,7 @@ impl SharedTargets {
         let away = targets_of(group.away.as_slice());
         Self {
             share: group.share,
+            filter: group.filter.clone(),
             there: there.len(),
             members: there.into_iter().chain(away).collect(),
             turn: group.turn.clone(),
@@ -82,6 +88,18 @@ impl SharedTargets {
     #[must_use]
     pub const fn share(&self) -> NonZeroU32 {
         self.share
+    }
+
+    /// Its whole Topic Filter, `$share/` included.
+    #[must_use]
+    pub const fn filter(&self) -> &Arc<str> {
+        &self.filter
+    }
+
+    /// Whether one of its members keeps what it gets over the broker's end.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.members.iter().any(|member| member.is_durable)
     }
 
     /// How many members there are.
@@ -141,10 +159,13 @@ impl Plan {
                 _ => hosts.push((target.place.host, at..at + 1)),
             }
         }
+        let durable = targets.iter().filter(|target| target.is_durable).count()
+            + shared.iter().filter(|group| group.is_durable()).count();
         Self {
             targets: targets.into_boxed_slice(),
             hosts: hosts.into_boxed_slice(),
             shared: shared.into_boxed_slice(),
+            durable: durable as u32,
         }
     }
 
@@ -165,6 +186,19 @@ impl Plan {
     pub fn targets_len(&self) -> usize {
         let members = self.shared.iter().map(SharedTargets::len);
         self.targets.len() + members.sum::<usize>()
+    }
+
+    /// How many of those who get the message may keep it over the broker's end; a shared
+    /// subscription counts once.
+    #[must_use]
+    pub const fn durable_len(&self) -> usize {
+        self.durable as usize
+    }
+
+    /// Whether one of the targets at `host` that are not shared subscriptions is durable.
+    #[must_use]
+    pub fn is_durable_at(&self, host: Host) -> bool {
+        self.durable > 0 && self.targets_at(host).iter().any(|target| target.is_durable)
     }
 
     /// The hosts of the targets that are not shared subscriptions.
@@ -232,6 +266,7 @@ fn target_of(only: &Subscriber) -> Target {
         qos: only.options.qos,
         retain_as_published: only.options.retain_as_published,
         identifiers: only.identifier.map(|identifier| Arc::from([identifier])),
+        is_durable: only.is_durable,
         own_copy: if only.options.no_local { OwnCopy::Never } else { OwnCopy::Same },
     }
 }
@@ -243,6 +278,7 @@ fn combine(of_one: &[Subscriber], own_copy: OwnCopy) -> Target {
         qos: of_one.iter().map(|s| s.options.qos).max().unwrap_or_default(),
         retain_as_published: of_one.iter().any(|s| s.options.retain_as_published),
         identifiers: (!identifiers.is_empty()).then(|| identifiers.into()),
+        is_durable: of_one[0].is_durable,
         own_copy,
     }
 }

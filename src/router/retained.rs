@@ -138,6 +138,16 @@ impl Retained {
         self.write().remove(topic);
     }
 
+    /// The retained message of `topic`.
+    pub fn get(&self, topic: &str) -> Option<Arc<Message>> {
+        let store = self.read();
+        let mut node = &store.root;
+        for level in topic.split('/') {
+            node = node.children.get(level)?;
+        }
+        node.message.as_ref().map(|kept| kept.message.clone())
+    }
+
     /// How many messages were ever retained: what is retained from now on has a higher number.
     pub fn last_number(&self) -> u64 {
         self.read().last_number

@@ -9,7 +9,7 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::Place;
-use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{FilterParts, SubscriptionOptions};
 
 /// A session's subscription to one filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Subscriber {
     pub options: SubscriptionOptions,
     /// Subscription Identifier, if one was given.
     pub identifier: Option<u32>,
+    /// Whether the session keeps what it gets over the broker's end.
+    pub is_durable: bool,
 }
 
 /// From this many subscribers on, a set is indexed by place; below, it is searched.
@@ -134,7 +136,9 @@ impl ManySubscribers {
 /// One share name on one filter, section 4.8.2 of MQTT 5.0.
 #[derive(Debug)]
 pub(super) struct SharedGroup {
-    pub(super) name: Box<str>,
+    name: Box<str>,
+    /// Its whole Topic Filter, `$share/` included.
+    pub(super) filter: Arc<str>,
     /// Tells it from the other groups of the same topic for as long as it has members.
     pub(super) share: NonZeroU32,
     pub(super) members: SubscriberSet,
@@ -167,17 +171,18 @@ impl Subscribers {
     /// Adds or replaces; whether it is new. A group that is new takes the number `next_share`.
     pub(super) fn insert(
         &mut self,
-        share_name: Option<&str>,
+        filter: FilterParts<'_>,
         subscriber: Subscriber,
         next_share: impl FnOnce() -> NonZeroU32,
     ) -> bool {
-        let Some(name) = share_name else {
+        let Some(name) = filter.share_name else {
             return self.direct.insert(subscriber);
         };
         let groups = self.groups.get_or_insert_default();
         let at = groups.iter().position(|g| &*g.name == name).unwrap_or_else(|| {
             groups.push(SharedGroup {
                 name: name.into(),
+                filter: format!("$share/{name}/{}", filter.filter).into(),
                 share: next_share(),
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
@@ -188,6 +193,11 @@ impl Subscribers {
         let group = &mut groups[at];
         let was_away = group.away.remove(subscriber.place);
         group.members.insert(subscriber) && !was_away
+    }
+
+    /// The number of a group.
+    pub(super) fn share(&self, share_name: &str) -> Option<NonZeroU32> {
+        Some(self.groups().iter().find(|group| &*group.name == share_name)?.share)
     }
 
     pub(super) fn remove(&mut self, share_name: Option<&str>, place: Place) -> bool {

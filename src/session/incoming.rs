@@ -3,9 +3,12 @@
 use std::{ops::Deref, sync::Arc};
 
 use super::{Link, Session, packet_ids::PacketIds};
-use crate::mqtt::{
-    Ack, Auth, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe, Timestamp,
-    Unsubscribe,
+use crate::{
+    journal::{Change, Ticket},
+    mqtt::{
+        Ack, Auth, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, Subscribe, Timestamp,
+        Unsubscribe,
+    },
 };
 
 /// The receiver's side of QoS 2.
@@ -22,6 +25,13 @@ impl Incoming {
     /// A new connection.
     pub(super) fn carry_over(&mut self) {
         self.carried_over = self.waiting_to_be_released.len();
+    }
+
+    /// Takes back what was accepted and not released when the broker ended.
+    pub(super) fn restore(&mut self, accepted: &[PacketId]) {
+        for id in accepted {
+            self.waiting_to_be_released.insert(*id);
+        }
     }
 }
 
@@ -131,8 +141,15 @@ impl Session {
         Ok(None)
     }
 
-    /// Acknowledges a message once the broker has done with it what there was to do.
-    pub fn publish_done(&mut self, qos: QoS, packet_id: Option<PacketId>, reason: ReasonCode) {
+    /// Acknowledges a message once the broker has done with it what there was to do, and as soon as
+    /// what it waits for is kept.
+    pub fn publish_done(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        reason: ReasonCode,
+        mut gate: Option<Ticket>,
+    ) {
         let (Some(link), Some(id)) = (self.link.as_deref_mut(), packet_id) else {
             return;
         };
@@ -140,12 +157,16 @@ impl Session {
             Ack { packet_id: id, reason, properties: link.reason_string(why_refused(reason)) };
         match qos {
             QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => link.send(&Packet::PubAck(ack)), // [MQTT-4.3.2-4]
+            QoS::AtLeastOnce => link.send_in_turn(&Packet::PubAck(ack), gate), // [MQTT-4.3.2-4]
             QoS::ExactlyOnce => {
                 if !(reason.is_failure() && link.version().has_properties()) {
                     self.incoming.waiting_to_be_released.insert(id);
+                    if let Some(keeping) = &self.outgoing.queue().keeping {
+                        keeping.note(|number| Change::Accept(number, id));
+                        gate = Some(keeping.gate());
+                    }
                 }
-                link.send(&Packet::PubRec(ack)); // [MQTT-4.3.3-8]
+                link.send_in_turn(&Packet::PubRec(ack), gate); // [MQTT-4.3.3-8]
             }
         }
     }
@@ -166,8 +187,10 @@ impl Session {
         {
             let waiting = &self.incoming.waiting_to_be_released;
             if waiting.contains(id) {
-                // Accepted before: acknowledged again, not delivered again. [MQTT-4.3.3-10]
-                link.send(&Packet::PubRec(Ack::success(id)));
+                // Accepted before: acknowledged again, not delivered again, and not before it is
+                // kept. [MQTT-4.3.3-10]
+                let gate = self.outgoing.queue().keeping.as_ref().map(|keeping| keeping.gate());
+                link.send_in_turn(&Packet::PubRec(Ack::success(id)), gate);
                 return Ok(None);
             }
             // Only MQTT 5.0 knows a Receive Maximum; before, identifiers are the bound.
@@ -189,8 +212,15 @@ impl Session {
         let known = waiting.remove(id);
         *carried_over = waiting.len().min(*carried_over);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        // The identifier may be used again as soon as the client hears of it.
+        let gate = self.outgoing.queue().keeping.as_ref().map(|keeping| {
+            if known {
+                keeping.note(|number| Change::Forget(number, id));
+            }
+            keeping.gate()
+        });
         if let Some(link) = &mut self.link {
-            link.send(&Packet::PubComp(Ack::with_reason(id, reason))); // [MQTT-4.3.3-11]
+            link.send_in_turn(&Packet::PubComp(Ack::with_reason(id, reason)), gate); // [MQTT-4.3.3-11]
         }
     }
 }

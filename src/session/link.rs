@@ -3,11 +3,15 @@
 use super::{
     KeepAlive, SharedPublication,
     alias::{AliasesIn, AliasesOut},
+    gate::Gate,
     output::Output,
 };
-use crate::mqtt::{
-    AckProperties, Disconnect, DisconnectProperties, Packet, ProtocolVersion, PublishAs,
-    ReasonCode, encode_publish, encode_publish_apart, encode_within,
+use crate::{
+    journal::Ticket,
+    mqtt::{
+        AckProperties, Disconnect, DisconnectProperties, Packet, ProtocolVersion, PublishAs,
+        ReasonCode, encode_publish, encode_publish_apart, encode_within,
+    },
 };
 
 /// What CONNECT and the broker's limits settled for a connection.
@@ -60,6 +64,10 @@ pub struct Link {
     pub(super) tally: Tally,
     /// How many QoS 1 and 2 messages of this connection are not acknowledged.
     pub(super) unacknowledged: u16,
+    /// What must not be said yet.
+    gate: Option<Box<Gate>>,
+    /// Nothing is said before this is kept.
+    held_until: Option<Ticket>,
 }
 
 /// Up to so many bytes are encoded ahead of the socket; what comes then waits in the queue,
@@ -81,6 +89,8 @@ impl Link {
             unwritten_max: OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD,
             tally: Tally::default(),
             unacknowledged: 0,
+            gate: None,
+            held_until: None,
             settings,
         }
     }
@@ -117,7 +127,27 @@ impl Link {
     /// flushed yet: [`Link::take_written`] has not been called.
     #[must_use]
     pub const fn has_output(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.is_empty() && self.held_until.is_none()
+    }
+
+    /// Whether something is to be written, now or once it may be said.
+    #[must_use]
+    pub const fn has_pending(&self) -> bool {
+        !self.out.is_empty() || self.gate.is_some()
+    }
+
+    /// Nothing of what is to be written now, and nothing that comes, is said before this is kept.
+    pub fn hold_output(&mut self, until: Ticket) {
+        self.held_until = self.held_until.max(Some(until));
+    }
+
+    /// All up to this is kept and may be said.
+    pub fn open_gate(&mut self, kept: Ticket) {
+        self.held_until.take_if(|until| *until <= kept);
+        if let Some(gate) = &mut self.gate {
+            gate.open(kept, self.out.bytes_mut());
+            self.gate.take_if(|gate| gate.is_empty());
+        }
     }
 
     /// The encoded packets that are not written, piece by piece: one, unless there are large
@@ -139,6 +169,9 @@ impl Link {
 
     /// Takes what is still to be written.
     pub fn take_unwritten(&mut self) -> Vec<u8> {
+        if self.held_until.is_some() {
+            return Vec::new(); // It was not to be said, and now nobody can any more.
+        }
         self.out.take_unwritten()
     }
 
@@ -160,23 +193,27 @@ impl Link {
     }
 
     fn unwritten(&self) -> usize {
-        self.out.unwritten()
+        let gated = self.gate.as_ref().map_or(0, |gate| gate.len());
+        self.out.unwritten() + gated
     }
 
-    /// Sends a message; the caller knows that the client accepts its size.
+    /// Sends a message, once it may be said; the caller knows that the client accepts its size.
     pub(super) fn send_publish(
         &mut self,
         message: &mut SharedPublication<'_>,
         how: &PublishAs<'_>,
+        gate: Option<Ticket>,
     ) {
         self.out.reclaim(OUT_BYTES_AHEAD);
         let version = self.settings.version;
-        match message.large_payload() {
-            None => encode_publish(self.out.bytes_mut(), version, &message.publication, how),
-            Some(payload) => {
-                encode_publish_apart(self.out.bytes_mut(), version, &message.publication, how);
-                self.out.push_apart(payload);
-            }
+        if let Some(ticket) = gate {
+            let out = self.gate.get_or_insert_default().before(ticket);
+            encode_publish(out, version, &message.publication, how);
+        } else if let Some(payload) = message.large_payload() {
+            encode_publish_apart(self.out.bytes_mut(), version, &message.publication, how);
+            self.out.push_apart(payload);
+        } else {
+            encode_publish(self.out.bytes_mut(), version, &message.publication, how);
         }
         self.unwritten_max = self.unwritten().max(OUT_BYTES_AHEAD) + ANSWER_BYTES_AHEAD;
         self.aliases_out.defined(message.publication.topic, how.topic_alias);
@@ -192,14 +229,25 @@ impl Link {
     /// The same; whether it was sent.
     pub fn try_send(&mut self, packet: &Packet<'_>) -> bool {
         self.out.reclaim(OUT_BYTES_AHEAD);
-        let sent = encode_within(
-            packet,
-            self.settings.version,
-            self.settings.maximum_packet_size,
-            self.out.bytes_mut(),
-        );
+        let LinkSettings { version, maximum_packet_size, .. } = self.settings;
+        let sent = encode_within(packet, version, maximum_packet_size, self.out.bytes_mut());
         debug_assert!(sent.is_ok(), "the broker's own packets can be said");
         sent == Ok(true)
+    }
+
+    /// The last ticket that something of what is to be written waits for.
+    pub(super) fn last_gate(&self) -> Option<Ticket> {
+        self.gate.as_ref()?.last()
+    }
+
+    /// Sends an acknowledgement once this ticket is kept, and behind those that wait for theirs:
+    /// acknowledgements keep the order of what they acknowledge. [MQTT-4.6.0-2]
+    pub(super) fn send_in_turn(&mut self, packet: &Packet<'_>, gate: Option<Ticket>) {
+        let Some(ticket) = gate.max(self.last_gate()) else { return self.send(packet) };
+        let LinkSettings { version, maximum_packet_size, .. } = self.settings;
+        let out = self.gate.get_or_insert_default().before(ticket);
+        let sent = encode_within(packet, version, maximum_packet_size, out);
+        debug_assert!(sent.is_ok(), "the broker's own packets can be said");
     }
 
     /// Reason String, for a client that wants one. [MQTT-3.1.2-29]

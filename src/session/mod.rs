@@ -4,8 +4,10 @@
 //! and what must be sent is appended to the link's output as bytes. Same inputs, same outputs.
 
 mod alias;
+mod gate;
 mod incoming;
 mod keep_alive;
+mod keeping;
 mod link;
 mod outgoing;
 mod output;
@@ -20,14 +22,18 @@ use std::sync::Arc;
 
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
+pub use keeping::{KeptAt, LeftInQueue, Page, Share};
 pub use link::{Link, LinkSettings, Tally};
 pub use outgoing::{Delivered, Delivery, Orphan};
 pub use queue::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
 
-use self::{outgoing::Outgoing, queue::Queue, subscriptions::Subscriptions};
-use crate::mqtt::{ReasonCode, SubscriptionOptions, Timestamp};
+use self::{keeping::Keeping, outgoing::Outgoing, queue::Queue, subscriptions::Subscriptions};
+use crate::{
+    journal::{Change, Journal, QueuePlace, SessionNumber, SubscriptionRecord},
+    mqtt::{PacketId, ReasonCode, SubscriptionOptions, Timestamp},
+};
 
 /// Session Expiry Interval of a session that does not expire. [MQTT 5.0, 3.1.2.11.2]
 pub const NEVER_EXPIRES: u32 = u32::MAX;
@@ -61,6 +67,12 @@ pub struct Subscription {
     pub options: SubscriptionOptions,
     /// Subscription Identifier.
     pub identifier: Option<u32>,
+}
+
+impl Subscription {
+    const fn record(self) -> SubscriptionRecord {
+        SubscriptionRecord { options: self.options, identifier: self.identifier }
+    }
 }
 
 impl Session {
@@ -118,6 +130,9 @@ impl Session {
         self.outgoing.begin_resending(&mut link);
         self.incoming.carry_over();
         self.link = Some(Box::new(link));
+        if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
+            keeping.is_away = false;
+        }
         if self.outgoing.queue().holds_publishers() {
             self.set_back_pressure(BackPressure::Possible);
         }
@@ -129,6 +144,56 @@ impl Session {
         self.set_back_pressure(BackPressure::None);
         self.outgoing.drop_fetched();
         self.link.take()
+    }
+
+    /// The client has gone, and nobody else takes what waits for it: what the store has need not be
+    /// in memory.
+    pub fn leave_to_store(&mut self) {
+        self.outgoing.queue_mut().leave_to_store();
+    }
+
+    /// Makes a session that is new durable: what becomes of it is noted in the journal. `token` is
+    /// whom the journal tells when something is kept.
+    pub fn keep(&mut self, number: SessionNumber, journal: Journal, token: u32) {
+        debug_assert!(self.subscriptions_len() == 0 && self.queued() == 0, "it is new");
+        let keeping = Keeping::new(number, journal, token);
+        self.outgoing.queue_mut().keeping = Some(Box::new(keeping));
+    }
+
+    /// Goes on with what was found in the store; what is in the queue is read when it is needed.
+    pub fn restore(
+        &mut self,
+        number: SessionNumber,
+        journal: Journal,
+        token: u32,
+        left: &LeftInQueue,
+        accepted: &[PacketId],
+    ) {
+        let mut keeping = Keeping::new(number, journal, token);
+        keeping.go_on_from(left);
+        self.incoming.restore(accepted);
+        let queue = self.outgoing.queue_mut();
+        queue.keeping = Some(Box::new(keeping));
+        queue.note_stored();
+    }
+
+    /// The number of a durable session.
+    #[must_use]
+    pub fn number(&self) -> Option<SessionNumber> {
+        Some(self.outgoing.queue().keeping.as_ref()?.number())
+    }
+
+    /// Whether what was in flight when the broker ended is still to be read.
+    #[must_use]
+    pub fn must_recall(&self) -> bool {
+        self.outgoing.queue().keeping.as_ref().is_some_and(|k| k.in_flight_unread > 0)
+    }
+
+    /// The place from which on the queue is to be read from the store.
+    #[must_use]
+    pub fn unread_from(&self) -> Option<(SessionNumber, QueuePlace)> {
+        let keeping = self.outgoing.queue().keeping.as_ref()?;
+        (keeping.beyond.messages > 0).then_some((keeping.number(), keeping.beyond.next))
     }
 
     /// Tells the client, where its version has a packet for it, that the server disconnects, and
@@ -177,6 +242,22 @@ impl Session {
 
     /// Notes a subscription; the one it replaces, if any. [MQTT-3.8.4-3]
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Option<Subscription> {
+        if let Some(keeping) = &self.outgoing.queue().keeping {
+            keeping.note(|n| Change::Subscribe(n, filter.into(), subscription.record()));
+        }
+        self.insert_subscription(filter, subscription)
+    }
+
+    /// Takes back a subscription that was found in the store.
+    pub fn restore_subscription(&mut self, filter: &str, subscription: Subscription) {
+        self.insert_subscription(filter, subscription);
+    }
+
+    fn insert_subscription(
+        &mut self,
+        filter: &str,
+        subscription: Subscription,
+    ) -> Option<Subscription> {
         let former = self.subscriptions.insert(filter, subscription);
         if former.is_none() && is_shared(filter) {
             self.shared_subscriptions += 1;
@@ -188,6 +269,9 @@ impl Session {
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
         let existed = self.subscriptions.remove(filter);
         self.outgoing.cancel_walk(filter);
+        if let Some(keeping) = self.outgoing.queue().keeping.as_ref().filter(|_| existed) {
+            keeping.note(|n| Change::Unsubscribe(n, filter.into()));
+        }
         if existed && is_shared(filter) {
             self.shared_subscriptions -= 1;
         }
@@ -232,7 +316,8 @@ impl Session {
     /// QoS 1 and 2 messages that were sent and are not acknowledged.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.outgoing.in_flight()
+        let unread = self.outgoing.queue().keeping.as_ref().map_or(0, |k| k.in_flight_unread);
+        self.outgoing.in_flight() + unread
     }
 }
 

@@ -4,13 +4,17 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Link, Session, SharedPublication,
+    keeping::{Keeping, KeptAt, Page, Share},
     queue::{Envelope, Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
     window::{InFlight, Window},
 };
-use crate::mqtt::{
-    Ack, Message, Packet, PacketId, PublishAs, PublishFlags, QoS, ReasonCode, Timestamp,
-    TopicAlias, publish_size,
+use crate::{
+    journal::{Change, QueuePlace, QueuedMessage, SentAs, Ticket},
+    mqtt::{
+        Ack, Message, Packet, PacketId, Publication, PublishAs, PublishFlags, QoS, ReasonCode,
+        Timestamp, TopicAlias, publish_size,
+    },
 };
 
 /// How a message goes to one session.
@@ -22,8 +26,8 @@ pub struct Delivery<'a> {
     pub retain: bool,
     /// The Subscription Identifiers to be sent.
     pub identifiers: Option<&'a Arc<[u32]>>,
-    /// The shared subscription that it comes by, in the router's numbers.
-    pub share: Option<NonZeroU32>,
+    /// The shared subscription that it comes by.
+    pub share: Option<Share<'a>>,
 }
 
 /// A message that a session leaves to the other members of a shared subscription.
@@ -33,6 +37,8 @@ pub struct Orphan {
     pub message: Arc<Message>,
     /// The shared subscription that it came by, in the router's numbers.
     pub share: NonZeroU32,
+    /// Where a durable session kept it: to be taken out of there once others have it.
+    pub kept_at: Option<KeptAt>,
 }
 
 /// What became of a message that was delivered to a session.
@@ -68,9 +74,10 @@ impl Outgoing {
     /// A new connection: PUBREL is sent again at once, whatever the client's Receive Maximum, but
     /// counts until PUBCOMP. [MQTT-4.4.0-1] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
     pub(super) fn begin_resending(&mut self, link: &mut Link) {
+        let gate = self.queue.keeping.as_ref().map(|keeping| keeping.gate());
         for id in self.window.begin_resending() {
             link.unacknowledged += 1;
-            link.send(&Packet::PubRel(Ack::success(id)));
+            link.send_in_turn(&Packet::PubRel(Ack::success(id)), gate);
         }
     }
 
@@ -110,6 +117,15 @@ impl Outgoing {
         self.queue.note_fetched(self.walks.bytes());
     }
 
+    /// Notes what has become of a message of a durable session.
+    fn note(&self, place: QueuePlace, change: impl FnOnce(&Keeping)) {
+        if place.0 > 0
+            && let Some(keeping) = &self.queue.keeping
+        {
+            change(keeping);
+        }
+    }
+
     fn may_send(&self, qos: QoS, link: &Link) -> bool {
         link.has_room()
             && self.walks.is_empty()
@@ -146,12 +162,12 @@ impl Session {
     ) -> Delivered {
         if let Some(link) = &mut self.link {
             if self.outgoing.may_send(delivery.qos, link) {
-                return self.outgoing.send(link, delivery, message, now);
+                return self.outgoing.send_new(link, delivery, message, now);
             }
         } else if delivery.qos == QoS::AtMostOnce {
             return Delivered::Away;
         }
-        match self.outgoing.queue.push(envelope(delivery, message)) {
+        match self.outgoing.queue.push(envelope(delivery, message), delivery.share) {
             Pushed::Queued => Delivered::Queued { displaced: 0 },
             Pushed::InPlaceOf(displaced) => Delivered::Queued { displaced },
             Pushed::Refused => Delivered::QueueFull,
@@ -174,7 +190,21 @@ impl Session {
         let is_taken = |share| shares.contains(&share);
         walks.move_up(queue.taken(), |ahead| queue.shared_among(ahead, is_taken));
         let taken = queue.take_shared(is_taken);
-        taken.iter().filter_map(orphan).collect()
+        let mut orphans: Vec<Orphan> = taken.iter().filter_map(orphan).collect();
+        if let Some(keeping) = &mut queue.keeping {
+            for (orphan, envelope) in orphans.iter_mut().zip(&taken).filter(|(_, e)| e.is_kept()) {
+                orphan.kept_at = Some(keeping.take_out(envelope.place));
+            }
+        }
+        orphans
+    }
+
+    /// Takes out of the queue what came by shared subscriptions, and drops the rest: the session is
+    /// about to end.
+    pub fn take_all_orphans(&mut self) -> Vec<Orphan> {
+        let shared = self.outgoing.queue.take_shared(|_| true);
+        while self.outgoing.queue.pop().is_some() {}
+        shared.iter().filter_map(orphan).collect()
     }
 
     /// What came by shared subscriptions and is not to end with this session: what waits, and QoS 1
@@ -197,7 +227,7 @@ impl Session {
         let mut message = SharedPublication::of(message);
         match &mut self.link {
             Some(link) if self.outgoing.may_send(delivery.qos, link) => {
-                self.outgoing.send(link, delivery, &mut message, now)
+                self.outgoing.send_new(link, delivery, &mut message, now)
             }
             Some(_) | None => {
                 match self.outgoing.queue.push_retained(envelope(delivery, &mut message)) {
@@ -237,6 +267,66 @@ impl Session {
         self.outgoing.note_fetched();
     }
 
+    /// Whether what is next for the client, who could be sent it, must be read from the store.
+    #[must_use]
+    pub fn wants_page(&self) -> bool {
+        self.outgoing.queue.is_next_unread()
+            && self
+                .link
+                .as_ref()
+                .is_some_and(|link| link.has_room() && self.outgoing.window_is_open(link))
+    }
+
+    /// Whether a message of so many bytes finds room only once the oldest of those have been read
+    /// that the store has.
+    #[must_use]
+    pub fn must_read_to_displace(&self, qos: QoS, bytes: usize) -> bool {
+        qos != QoS::AtMostOnce && self.outgoing.queue.must_read_to_displace(bytes)
+    }
+
+    /// Takes the next page of the queue; whether there was something in it.
+    pub fn take_page(
+        &mut self,
+        page: Page,
+        share_number: impl Fn(&str) -> Option<NonZeroU32>,
+    ) -> bool {
+        self.outgoing.queue.take_page(page, share_number)
+    }
+
+    /// All that the store has for the session has been read.
+    pub fn forget_unread(&mut self) {
+        self.outgoing.queue.forget_beyond();
+    }
+
+    /// Takes back what was in flight when the broker ended, in the order in which it was sent; of
+    /// what PUBREC has come for there is no message.
+    pub fn recall(
+        &mut self,
+        entries: Vec<(QueuePlace, SentAs, Option<QueuedMessage>)>,
+        share_number: impl Fn(&str) -> Option<NonZeroU32>,
+    ) {
+        let Some(keeping) = &mut self.outgoing.queue.keeping else { return };
+        keeping.in_flight_unread = 0;
+        let mut in_flight = Vec::with_capacity(entries.len());
+        for (place, sent, queued) in entries {
+            keeping.go_on_after(sent.order);
+            let entry = match queued {
+                None => InFlight::Released(place),
+                Some(queued) => InFlight::Published(Envelope {
+                    message: queued.message,
+                    qos: queued.qos,
+                    retain: queued.retain,
+                    identifiers: queued.identifiers,
+                    share: queued.share.as_deref().and_then(&share_number),
+                    place,
+                }),
+            };
+            in_flight.push((sent.packet_id, entry));
+        }
+        self.outgoing.window.restore(in_flight);
+        self.outgoing.note_in_flight();
+    }
+
     /// Moves what waits into the link's output, as far as there is room and the client's Receive
     /// Maximum allows. What had to be dropped is in the link's [`Tally`](super::Tally).
     pub fn pump(&mut self, now: Timestamp) {
@@ -273,7 +363,11 @@ impl Session {
                 return true;
             }
         }
+        let place = self.outgoing.window.get_mut(id).map(|entry| entry.place());
         let released = self.outgoing.window.release(id);
+        if let Some(place) = place {
+            self.outgoing.note(place, |keeping| keeping.note(|n| Change::Release(n, place)));
+        }
         let answer = match released {
             Some(_) => {
                 self.outgoing.note_in_flight();
@@ -284,20 +378,27 @@ impl Session {
         };
         if let Some(link) = &mut self.link {
             link.unacknowledged += u16::from(released == Some(true));
-            link.send(&Packet::PubRel(Ack::with_reason(id, answer))); // [MQTT-4.3.3-4]
+            // A message that the client may let go of must not come again.
+            let gate = place.filter(|p| p.0 > 0).and(self.outgoing.queue.keeping.as_ref());
+            let gate = gate.map(|keeping| keeping.gate());
+            link.send_in_turn(&Packet::PubRel(Ack::with_reason(id, answer)), gate); // [MQTT-4.3.3-4]
         }
         true
     }
 
     /// PUBCOMP.
     pub(super) fn handle_pub_comp(&mut self, id: PacketId, now: Timestamp) {
-        if let Some(InFlight::Released) = self.outgoing.window.get_mut(id) {
+        if let Some(InFlight::Released(_)) = self.outgoing.window.get_mut(id) {
             self.complete(id, now);
         }
     }
 
     fn complete(&mut self, id: PacketId, now: Timestamp) {
+        let place = self.outgoing.window.get_mut(id).map(|entry| entry.place());
         let was_counted = self.outgoing.window.remove(id);
+        if let Some(place) = place {
+            self.outgoing.note(place, |keeping| keeping.dequeue(place));
+        }
         self.outgoing.note_in_flight();
         if let Some(link) = &mut self.link
             && was_counted == Some(true)
@@ -326,15 +427,12 @@ impl Outgoing {
                 break;
             };
             link.unacknowledged += 1;
-            let delivery = Delivery {
-                qos: envelope.qos,
-                retain: envelope.retain,
-                identifiers: envelope.identifiers.as_ref(),
-                share: envelope.share,
-            };
+            let delivery = delivery_of(&envelope);
             let mut message = SharedPublication::of(&envelope.message);
-            if !write(link, &mut message, delivery, Some(id), true, now) {
+            let how = Sending { packet_id: Some(id), dup: true, gate: self.gate_for(envelope.qos) };
+            if !write(link, &mut message, delivery, how, now) {
                 self.window.remove(id);
+                self.note(envelope.place, |keeping| keeping.dequeue(envelope.place));
                 self.note_in_flight();
                 link.unacknowledged -= 1;
                 link.tally.too_large += 1;
@@ -358,18 +456,12 @@ impl Outgoing {
         }
         let Some(envelope) = self.queue.pop() else { return false };
         if envelope.message.publication().has_expired(now) {
+            self.note(envelope.place, |keeping| keeping.dequeue(envelope.place));
             link.tally.expired += 1; // [MQTT-3.3.2-5]
             return true;
         }
-        let mut message = SharedPublication::of(&envelope.message);
-        let delivery = Delivery {
-            qos: envelope.qos,
-            retain: envelope.retain,
-            identifiers: envelope.identifiers.as_ref(),
-            share: envelope.share,
-        };
-        let sent = self.send(link, delivery, &mut message, now);
-        link.tally.too_large += u32::from(sent == Delivered::TooLarge);
+        let sent = self.send_queued(link, envelope, now);
+        link.tally.too_large += u32::from(!sent);
         true
     }
 
@@ -389,34 +481,97 @@ impl Outgoing {
             identifiers: identifiers.as_ref(),
             share: None,
         };
-        let sent = self.send(link, delivery, &mut message, now);
+        let sent = self.send_new(link, delivery, &mut message, now);
         link.tally.too_large += u32::from(sent == Delivered::TooLarge);
         true
     }
 
-    fn send(
+    /// Sends a message that has not waited.
+    fn send_new(
         &mut self,
         link: &mut Link,
         delivery: Delivery<'_>,
         message: &mut SharedPublication<'_>,
         now: Timestamp,
     ) -> Delivered {
-        let id = match delivery.qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                link.unacknowledged += 1;
-                Some(self.window.push(envelope(delivery, message)))
-            }
-        };
-        let is_sent = write(link, message, delivery, id, false, now);
-        if let Some(id) = id {
-            if !is_sent {
-                self.window.remove(id);
-                link.unacknowledged -= 1;
-            }
-            self.note_in_flight();
+        let sending = self.sending(delivery.qos);
+        if !write(link, message, delivery, sending, now) {
+            return Delivered::TooLarge;
         }
-        if is_sent { Delivered::Sent } else { Delivered::TooLarge }
+        if let Some(id) = sending.packet_id {
+            let mut envelope = envelope(delivery, message);
+            if let Some(keeping) = &mut self.queue.keeping {
+                envelope.place = keeping.enqueue(&envelope, delivery.share, Some(id));
+            }
+            self.note_sent(link, envelope);
+        }
+        Delivered::Sent
+    }
+
+    /// Sends a message that has waited; `false` if it is too large for the client.
+    fn send_queued(&mut self, link: &mut Link, envelope: Envelope, now: Timestamp) -> bool {
+        let mut sending = self.sending(envelope.qos);
+        let keeping = self.queue.keeping.as_ref().filter(|_| envelope.is_kept());
+        sending.dup = keeping.is_some_and(|keeping| keeping.is_doubtful(&envelope));
+        let mut message = SharedPublication::of(&envelope.message);
+        let is_sent = write(link, &mut message, delivery_of(&envelope), sending, now);
+        if envelope.is_kept()
+            && let Some(keeping) = &mut self.queue.keeping
+        {
+            match sending.packet_id {
+                Some(id) if is_sent => keeping.send(envelope.place, id),
+                _ => keeping.dequeue(envelope.place),
+            }
+        }
+        if is_sent && sending.packet_id.is_some() {
+            self.note_sent(link, envelope);
+        }
+        is_sent
+    }
+
+    /// Puts a message that was just sent with the next identifier among those in flight.
+    fn note_sent(&mut self, link: &mut Link, envelope: Envelope) {
+        self.window.push(envelope);
+        link.unacknowledged += 1;
+        self.note_in_flight();
+    }
+
+    /// How the next message is sent. What goes to a durable session as QoS 2 has to wait until it
+    /// is kept with its Packet Identifier: the client remembers that, and so must the broker,
+    /// whatever happens to it. [MQTT-4.3.3-2]
+    fn sending(&mut self, qos: QoS) -> Sending {
+        match qos {
+            QoS::AtMostOnce => Sending { packet_id: None, dup: false, gate: None },
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                let gate = self.gate_for(qos);
+                Sending { packet_id: Some(self.window.next_id()), dup: false, gate }
+            }
+        }
+    }
+
+    fn gate_for(&self, qos: QoS) -> Option<Ticket> {
+        let keeping = self.queue.keeping.as_ref().filter(|_| qos == QoS::ExactlyOnce)?;
+        Some(keeping.gate())
+    }
+}
+
+/// How the PUBLISH of a message is sent, beside what the delivery says.
+#[derive(Clone, Copy)]
+struct Sending {
+    packet_id: Option<PacketId>,
+    dup: bool,
+    /// What it waits for.
+    gate: Option<Ticket>,
+}
+
+/// How a message is sent that was queued: it has a place already, so that nobody asks for the text
+/// of its shared subscription.
+fn delivery_of(envelope: &Envelope) -> Delivery<'_> {
+    Delivery {
+        qos: envelope.qos,
+        retain: envelope.retain,
+        identifiers: envelope.identifiers.as_ref(),
+        share: None,
     }
 }
 
@@ -426,12 +581,13 @@ fn envelope(delivery: Delivery<'_>, message: &mut SharedPublication<'_>) -> Enve
         qos: delivery.qos,
         retain: delivery.retain,
         identifiers: delivery.identifiers.cloned(),
-        share: delivery.share,
+        share: delivery.share.map(|share| share.number),
+        place: QueuePlace(0),
     }
 }
 
 fn orphan(envelope: &Envelope) -> Option<Orphan> {
-    Some(Orphan { message: envelope.message.clone(), share: envelope.share? })
+    Some(Orphan { message: envelope.message.clone(), share: envelope.share?, kept_at: None })
 }
 
 /// Encodes a PUBLISH into the link's output; `false` if it is too large for the client.
@@ -439,34 +595,55 @@ fn write(
     link: &mut Link,
     message: &mut SharedPublication<'_>,
     delivery: Delivery<'_>,
-    packet_id: Option<PacketId>,
-    dup: bool,
+    sending: Sending,
     now: Timestamp,
 ) -> bool {
-    let publication = &message.publication;
-    let version = link.settings.version;
-    let mut how = PublishAs {
-        flags: PublishFlags { dup, qos: delivery.qos, retain: delivery.retain },
-        packet_id,
-        topic_alias: link.aliases_out.alias_for(publication.topic),
-        subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),
-        message_expiry_interval: publication.remaining_expiry_secs(now),
-    };
-    // The client's Maximum Packet Size. [MQTT-3.1.2-24]
-    let maximum = link.settings.maximum_packet_size;
-    let fits = |how: &PublishAs<'_>| {
-        maximum == u32::MAX || publish_size(version, publication, how) <= maximum as usize
-    };
-    if !fits(&how) {
+    let mut how = publish_as(link, &message.publication, delivery, sending, now);
+    if !accepts(link, &message.publication, &how) {
         // To define an alias takes bytes that the message itself may need.
         how.topic_alias = match how.topic_alias {
             TopicAlias::Define(_) => TopicAlias::None,
             TopicAlias::None | TopicAlias::Use(_) => return false,
         };
-        if !fits(&how) {
+        if !accepts(link, &message.publication, &how) {
             return false;
         }
     }
-    link.send_publish(message, &how);
+    let gate = gate_of(link, sending);
+    link.send_publish(message, &how, gate);
     true
+}
+
+/// What a PUBLISH waits for: those with a Packet Identifier keep their order.
+fn gate_of(link: &Link, sending: Sending) -> Option<Ticket> {
+    sending.packet_id.and_then(|_| sending.gate.max(link.last_gate()))
+}
+
+fn publish_as<'a>(
+    link: &Link,
+    publication: &Publication<'_>,
+    delivery: Delivery<'a>,
+    sending: Sending,
+    now: Timestamp,
+) -> PublishAs<'a> {
+    let mut topic_alias = link.aliases_out.alias_for(publication.topic);
+    if gate_of(link, sending).is_some()
+        && let TopicAlias::Define(_) = topic_alias
+    {
+        // What is sent meanwhile would use an alias that the client has not been told.
+        topic_alias = TopicAlias::None;
+    }
+    PublishAs {
+        flags: PublishFlags { dup: sending.dup, qos: delivery.qos, retain: delivery.retain },
+        packet_id: sending.packet_id,
+        topic_alias,
+        subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),
+        message_expiry_interval: publication.remaining_expiry_secs(now),
+    }
+}
+
+/// The client's Maximum Packet Size. [MQTT-3.1.2-24]
+fn accepts(link: &Link, publication: &Publication<'_>, how: &PublishAs<'_>) -> bool {
+    let maximum = link.settings.maximum_packet_size;
+    maximum == u32::MAX || publish_size(link.settings.version, publication, how) <= maximum as usize
 }

@@ -10,7 +10,11 @@ use std::{
     },
 };
 
-use crate::mqtt::{Message, QoS};
+use super::keeping::{Beyond, Keeping, PAGE_BYTES, PAGE_MESSAGES, Page, Share};
+use crate::{
+    journal::QueuePlace,
+    mqtt::{Message, QoS},
+};
 
 /// A message and how it is to be sent to this client.
 #[derive(Clone, Debug)]
@@ -21,6 +25,14 @@ pub(super) struct Envelope {
     pub(super) identifiers: Option<Arc<[u32]>>,
     /// The shared subscription that it came by. It takes room that padding would take.
     pub(super) share: Option<NonZeroU32>,
+    /// Its place in the queue of a durable session; 0 where it is not kept.
+    pub(super) place: QueuePlace,
+}
+
+impl Envelope {
+    pub(super) const fn is_kept(&self) -> bool {
+        self.place.0 > 0
+    }
 }
 
 /// What happens to QoS 1 and 2 messages for a client whose queue is full.
@@ -72,6 +84,8 @@ pub struct QueueUsage {
     bytes_highest: AtomicUsize,
     over_half: AtomicUsize,
     bytes_in_flight: AtomicUsize,
+    messages_stored: AtomicUsize,
+    bytes_stored: AtomicUsize,
 }
 
 impl QueueUsage {
@@ -99,6 +113,16 @@ impl QueueUsage {
     /// 64 KiB a session: what is less is not worth counting for all.
     pub fn bytes_in_flight(&self) -> usize {
         self.bytes_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Messages that wait in the store alone.
+    pub fn messages_stored(&self) -> usize {
+        self.messages_stored.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of messages that wait in the store alone.
+    pub fn bytes_stored(&self) -> usize {
+        self.bytes_stored.load(Ordering::Relaxed)
     }
 
     /// Sessions with more than half of what may wait for one client.
@@ -154,6 +178,10 @@ pub(super) struct Queue {
     /// Blocks of the session's messages in flight that are counted for all sessions.
     blocks_in_flight: u32,
     pub(super) back_pressure: BackPressure,
+    /// Of a durable session.
+    pub(super) keeping: Option<Box<Keeping>>,
+    /// What of it is counted for all sessions.
+    stored: (usize, usize),
     limits: QueueLimits,
     usage: Arc<QueueUsage>,
 }
@@ -169,13 +197,25 @@ impl Queue {
             bytes_fetched: 0,
             blocks_in_flight: 0,
             back_pressure: BackPressure::None,
+            keeping: None,
+            stored: (0, 0),
             limits,
             usage,
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.beyond().messages
+    }
+
+    /// Bytes of what waits in memory and in the store.
+    fn bytes(&self) -> usize {
+        self.bytes + self.beyond().bytes
+    }
+
+    /// What waits in the store alone.
+    fn beyond(&self) -> Beyond {
+        self.keeping.as_ref().map_or_else(Beyond::default, |keeping| keeping.beyond)
     }
 
     /// How many messages have left it since the session began.
@@ -189,7 +229,7 @@ impl Queue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 
     /// Whether a QoS 0 message waits, behind which others of its kind must wait as well.
@@ -215,14 +255,17 @@ impl Queue {
     }
 
     /// Queues within the bounds. QoS 0 never displaces what waits.
-    pub(super) fn push(&mut self, envelope: Envelope) -> Pushed {
+    pub(super) fn push(&mut self, envelope: Envelope, share: Option<Share<'_>>) -> Pushed {
         let size = envelope.message.size();
+        if envelope.qos == QoS::AtMostOnce && !self.has_room_in_all(size) {
+            return Pushed::Refused;
+        }
         match (envelope.qos, self.back_pressure) {
             (QoS::AtMostOnce, BackPressure::Applied) => return Pushed::Refused,
             (QoS::AtMostOnce, _) | (_, BackPressure::None) => {}
             (_, BackPressure::Possible | BackPressure::Applied) => {
-                if self.has_room_in_all(size) {
-                    self.push_unchecked(envelope);
+                if self.has_room_for_all(size) {
+                    self.push_unchecked(envelope, share);
                     return Pushed::Queued;
                 }
             }
@@ -232,16 +275,35 @@ impl Queue {
             let may_displace = envelope.qos != QoS::AtMostOnce
                 && self.limits.when_full != WhenFull::DropNewest
                 && self.has_room_when_empty(size);
-            if !may_displace || self.pop().is_none() {
+            if may_displace && self.is_next_unread() {
+                break; // The caller has tried: what is oldest is on its way to the store.
+            }
+            if !may_displace || !self.drop_oldest() {
                 return Pushed::Refused;
             }
             displaced += 1;
         }
-        self.push_unchecked(envelope);
+        self.push_unchecked(envelope, share);
         if displaced == 0 { Pushed::Queued } else { Pushed::InPlaceOf(displaced) }
     }
 
-    fn push_unchecked(&mut self, envelope: Envelope) {
+    fn push_unchecked(&mut self, mut envelope: Envelope, share: Option<Share<'_>>) {
+        let size = envelope.message.size();
+        let is_page_full = self.waiting.len() >= PAGE_MESSAGES || self.bytes >= PAGE_BYTES;
+        let is_for_store = is_page_full || !self.has_room_in_all(size);
+        if let Some(keeping) = &mut self.keeping
+            && envelope.qos != QoS::AtMostOnce
+        {
+            envelope.place = keeping.enqueue(&envelope, share, None);
+            if is_for_store || keeping.is_away || keeping.beyond.messages > 0 {
+                keeping.leave(envelope.place, size);
+                return self.note_stored();
+            }
+        }
+        self.push_in_memory(envelope);
+    }
+
+    fn push_in_memory(&mut self, envelope: Envelope) {
         let size = envelope.message.size();
         self.bytes += size;
         self.at_most_once += usize::from(envelope.qos == QoS::AtMostOnce);
@@ -252,8 +314,8 @@ impl Queue {
 
     /// Counts the session among those with more than half of what they may have, or no longer.
     fn note_half(&mut self) {
-        let is_over = self.waiting.len() > self.limits.messages_max / 2
-            || self.bytes > self.limits.bytes_max / 2;
+        let is_over =
+            self.len() > self.limits.messages_max / 2 || self.bytes() > self.limits.bytes_max / 2;
         if is_over != self.is_over_half {
             self.is_over_half = is_over;
             let over_half = &self.usage.over_half;
@@ -280,6 +342,98 @@ impl Queue {
         Some(envelope)
     }
 
+    /// Drops the oldest message that waits in memory, if there is one.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(envelope) = self.pop() else { return false };
+        if let Some(keeping) = &self.keeping
+            && envelope.is_kept()
+        {
+            keeping.dequeue(envelope.place);
+        }
+        true
+    }
+
+    /// Whether what is next for the client lies in the store alone.
+    pub(super) fn is_next_unread(&self) -> bool {
+        self.beyond().messages > 0 && self.waiting.len() == self.at_most_once
+    }
+
+    /// Whether room for a message can only be made once a page has been read.
+    pub(super) fn must_read_to_displace(&self, size: usize) -> bool {
+        self.is_next_unread()
+            && self.limits.when_full != WhenFull::DropNewest
+            && !self.has_room(size)
+    }
+
+    /// Takes what was read from the store; it is next. Whether there was something.
+    pub(super) fn take_page(
+        &mut self,
+        page: Page,
+        share_number: impl Fn(&str) -> Option<NonZeroU32>,
+    ) -> bool {
+        let has_some = !page.messages.is_empty();
+        for (place, queued) in page.messages {
+            let Some(keeping) = &mut self.keeping else { break };
+            if !keeping.fetched(place, queued.message.size()) {
+                continue;
+            }
+            let share = queued.share.as_deref().and_then(&share_number);
+            self.push_in_memory(Envelope {
+                message: queued.message,
+                qos: queued.qos,
+                retain: queued.retain,
+                identifiers: queued.identifiers,
+                share,
+                place,
+            });
+        }
+        self.note_stored();
+        has_some
+    }
+
+    /// The store has no more than was read: what was counted beyond that is not there.
+    pub(super) fn forget_beyond(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.beyond = Beyond::default();
+        }
+        self.note_stored();
+    }
+
+    /// The client has gone: what the store has need not be in memory.
+    pub(super) fn leave_to_store(&mut self) {
+        let Some(keeping) = &mut self.keeping else { return };
+        keeping.is_away = true;
+        let Some(first) = self.waiting.iter().find(|e| e.is_kept()).map(|e| e.place) else {
+            return;
+        };
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (kept, others): (VecDeque<_>, VecDeque<_>) = waiting.partition(Envelope::is_kept);
+        let bytes = kept.iter().map(|e| e.message.size()).sum();
+        keeping.leave_before(first, kept.len(), bytes);
+        self.waiting = others;
+        for envelope in &kept {
+            self.forget(envelope);
+        }
+        self.note_stored();
+    }
+
+    /// Counts what lies in the store alone among that of all sessions.
+    pub(super) fn note_stored(&mut self) {
+        let Beyond { messages, bytes, .. } = self.beyond();
+        let (former_messages, former_bytes) =
+            std::mem::replace(&mut self.stored, (messages, bytes));
+        let change = |sum: &AtomicUsize, now: usize, before: usize| {
+            if now > before {
+                sum.fetch_add(now - before, Ordering::Relaxed);
+            } else if now < before {
+                sum.fetch_sub(before - now, Ordering::Relaxed);
+            }
+        };
+        change(&self.usage.messages_stored, messages, former_messages);
+        change(&self.usage.bytes_stored, bytes, former_bytes);
+        self.note_half();
+    }
+
     /// Counts one less.
     fn forget(&mut self, envelope: &Envelope) {
         let size = envelope.message.size();
@@ -291,6 +445,9 @@ impl Queue {
 
     /// Whether it helps to drop what waits here: the other queues keep what they have.
     fn has_room_when_empty(&self, size: usize) -> bool {
+        if self.keeping.is_some() {
+            return size <= self.limits.bytes_max;
+        }
         let bytes = self.usage.bytes() + self.usage.bytes_in_flight();
         let others = bytes.saturating_sub(self.bytes);
         let other_messages = self.usage.messages().saturating_sub(self.waiting.len());
@@ -304,15 +461,20 @@ impl Queue {
         if !self.has_room_in_all(envelope.message.size()) {
             return Pushed::Refused;
         }
-        self.push_unchecked(envelope);
+        self.push_unchecked(envelope, None);
         Pushed::Queued
     }
 
     /// Whether a message of so many bytes has room without displacing another.
     pub(super) fn has_room(&self, size: usize) -> bool {
-        self.waiting.len() < self.limits.messages_max
-            && self.bytes + size <= self.limits.bytes_max
-            && self.has_room_in_all(size)
+        self.len() < self.limits.messages_max
+            && self.bytes() + size <= self.limits.bytes_max
+            && self.has_room_for_all(size)
+    }
+
+    /// Whether a message has room as far as all sessions are concerned; in the store it has.
+    fn has_room_for_all(&self, size: usize) -> bool {
+        self.keeping.is_some() || self.has_room_in_all(size)
     }
 
     fn has_room_in_all(&self, size: usize) -> bool {
@@ -357,14 +519,13 @@ impl Queue {
 
     /// Whether the bound of this client is reached.
     pub(super) fn is_at_bound(&self) -> bool {
-        self.waiting.len() >= self.limits.messages_max || self.bytes >= self.limits.bytes_max
+        self.len() >= self.limits.messages_max || self.bytes() >= self.limits.bytes_max
     }
 
     /// Whether a sixteenth of what the client may have waiting is free.
     pub(super) fn has_drained(&self) -> bool {
         let below = |used: usize, max: usize| used <= max - max.div_ceil(16);
-        below(self.waiting.len(), self.limits.messages_max)
-            && below(self.bytes, self.limits.bytes_max)
+        below(self.len(), self.limits.messages_max) && below(self.bytes(), self.limits.bytes_max)
     }
 
     /// Whether publishers wait when it is full, as long as the client is there.
@@ -377,6 +538,8 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.note_in_flight(0);
         self.note_fetched(0);
+        self.keeping = None;
+        self.note_stored();
         self.usage.subtract(self.waiting.len(), self.bytes);
         self.usage.over_half.fetch_sub(usize::from(self.is_over_half), Ordering::Relaxed);
     }

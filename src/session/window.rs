@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use super::queue::Envelope;
-use crate::mqtt::PacketId;
+use crate::{journal::QueuePlace, mqtt::PacketId};
 
 /// Where the delivery of one message stands, figure 4.2 and 4.3 of MQTT 5.0.
 ///
@@ -21,8 +21,18 @@ use crate::mqtt::PacketId;
 pub(super) enum InFlight {
     /// PUBLISH is to be sent, or was: waits for PUBACK (QoS 1) or PUBREC (QoS 2).
     Published(Envelope),
-    /// PUBREL was sent on this connection: waits for PUBCOMP.
-    Released,
+    /// PUBREL was sent on this connection: waits for PUBCOMP. The place is that of the message.
+    Released(QueuePlace),
+}
+
+impl InFlight {
+    /// Its place in the queue of a durable session.
+    pub(super) const fn place(&self) -> QueuePlace {
+        match self {
+            Self::Published(envelope) => envelope.place,
+            Self::Released(place) => *place,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +93,7 @@ impl Window {
         self.unsent_from = 0;
         let mut released = Vec::new();
         let mut begin = |id, entry: &InFlight| {
-            if matches!(entry, InFlight::Released) {
+            if matches!(entry, InFlight::Released(_)) {
                 released.push(id);
             }
         };
@@ -120,17 +130,20 @@ impl Window {
         None
     }
 
-    /// Gives the next free identifier to a message that is sent now. [MQTT-2.2.1-4]
+    /// The identifier that the next message is sent with. [MQTT-2.2.1-4]
     /// The window is not full and all in it is sent.
-    pub(super) fn push(&mut self, envelope: Envelope) -> PacketId {
+    pub(super) fn next_id(&mut self) -> PacketId {
         debug_assert!(!self.is_full() && self.is_all_sent(), "the caller has asked");
         self.pass_over_used();
-        let id = id_at(self.first, self.run.len());
+        id_at(self.first, self.run.len())
+    }
+
+    /// Takes a message that was just sent with [`Window::next_id`].
+    pub(super) fn push(&mut self, envelope: Envelope) {
         self.bytes += envelope.message.size();
         self.run.push_back(Some(InFlight::Published(envelope)));
         self.in_flight += 1;
         self.unsent_from = self.run.len();
-        id
     }
 
     pub(super) fn get_mut(&mut self, id: PacketId) -> Option<&mut InFlight> {
@@ -147,12 +160,14 @@ impl Window {
     /// makes that unnecessary: whether it was so; `None` if there is no such message.
     pub(super) fn release(&mut self, id: PacketId) -> Option<bool> {
         let is_sent = self.is_sent(id);
-        match std::mem::replace(self.get_mut(id)?, InFlight::Released) {
+        let entry = self.get_mut(id)?;
+        let released = InFlight::Released(entry.place());
+        match std::mem::replace(entry, released) {
             InFlight::Published(envelope) => {
                 self.bytes -= envelope.message.size();
                 Some(!is_sent)
             }
-            InFlight::Released => Some(false),
+            InFlight::Released(_) => Some(false),
         }
     }
 
@@ -174,8 +189,48 @@ impl Window {
                 self.bytes -= envelope.message.size();
                 is_sent
             }
-            InFlight::Released => true,
+            InFlight::Released(_) => true,
         })
+    }
+
+    /// Takes back what was in flight when the broker ended, in the order in which it was sent. The
+    /// window is empty.
+    pub(super) fn restore(&mut self, entries: Vec<(PacketId, InFlight)>) {
+        debug_assert_eq!(self.in_flight, 0, "nothing was sent before");
+        // The longest run at the end whose identifiers follow each other closely.
+        let follows = |pair: &[(PacketId, InFlight)]| {
+            let step = distance(pair[0].0, pair[1].0);
+            (1..=SPARSE_RUN / 4).contains(&step)
+        };
+        let breaks = entries.windows(2).rposition(|pair| !follows(pair));
+        let mut run_from = breaks.map_or(0, |at| at + 1);
+        let span = |from: usize| {
+            let ids = &entries[from..];
+            ids.windows(2).map(|pair| distance(pair[0].0, pair[1].0)).sum::<usize>()
+        };
+        while span(run_from) >= IDS / 2 {
+            run_from = (run_from + entries.len()).div_ceil(2);
+        }
+        for (at, (id, entry)) in entries.into_iter().enumerate() {
+            if let InFlight::Published(envelope) = &entry {
+                self.bytes += envelope.message.size();
+            }
+            self.in_flight += 1;
+            if at < run_from {
+                let aside = self.aside.get_or_insert_default();
+                aside.ids.push(id);
+                aside.entries.push(entry);
+                continue;
+            }
+            if self.run.is_empty() {
+                self.first = id.number() - 1;
+            }
+            let position = self.position(id);
+            while self.run.len() < position {
+                self.run.push_back(None);
+            }
+            self.run.push_back(Some(entry));
+        }
     }
 
     /// Everything whose PUBLISH is not acknowledged, in the order sent.
@@ -183,7 +238,7 @@ impl Window {
         let aside = self.aside.iter().flat_map(|aside| &aside.entries);
         aside.chain(self.run.iter().flatten()).filter_map(|entry| match entry {
             InFlight::Published(envelope) => Some(envelope),
-            InFlight::Released => None,
+            InFlight::Released(_) => None,
         })
     }
 
@@ -268,6 +323,11 @@ fn id_at(first: u16, position: usize) -> PacketId {
     PacketId::new(number as u16).expect("it is one at least")
 }
 
+/// How many identifiers `to` is after `from`.
+fn distance(from: PacketId, to: PacketId) -> usize {
+    (usize::from(to.number()) + IDS - usize::from(from.number())) % IDS
+}
+
 const fn after(first: u16) -> u16 {
     ((first as usize + 1) % IDS) as u16
 }
@@ -289,7 +349,21 @@ mod tests {
             expires_at: None,
         };
         let message = Arc::new(Message::new(&publication));
-        Envelope { message, qos: QoS::ExactlyOnce, retain: false, identifiers: None, share: None }
+        let place = QueuePlace(0);
+        Envelope {
+            message,
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            identifiers: None,
+            share: None,
+            place,
+        }
+    }
+
+    fn send(window: &mut Window) -> PacketId {
+        let id = window.next_id();
+        window.push(envelope());
+        id
     }
 
     #[test]
@@ -297,7 +371,7 @@ mod tests {
         let mut window = Window::default();
         let mut last = 0;
         for _ in 0..2 * IDS + 10 {
-            let id = window.push(envelope());
+            let id = send(&mut window);
             assert_eq!(usize::from(id.number()), last % IDS + 1);
             last = usize::from(id.number());
             assert_eq!(window.remove(id), Some(true));
@@ -307,7 +381,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_out_of_turn_frees_its_identifier_later() {
         let mut window = Window::default();
-        let ids: Vec<_> = (0..3).map(|_| window.push(envelope())).collect();
+        let ids: Vec<_> = (0..3).map(|_| send(&mut window)).collect();
         assert_eq!(window.remove(ids[1]), Some(true));
         assert_eq!(window.remove(ids[1]), None);
         assert_eq!(window.len(), 2);
@@ -319,7 +393,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_before_the_resend_tells_so() {
         let mut window = Window::default();
-        let ids: Vec<_> = (0..3).map(|_| window.push(envelope())).collect();
+        let ids: Vec<_> = (0..3).map(|_| send(&mut window)).collect();
         assert_eq!(window.begin_resending(), []);
         assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[0]));
         assert_eq!(window.remove(ids[1]), Some(false));
@@ -331,7 +405,7 @@ mod tests {
     #[test]
     fn what_was_released_is_not_published_again_and_counts_until_its_end() {
         let mut window = Window::default();
-        let ids: Vec<_> = (0..3).map(|_| window.push(envelope())).collect();
+        let ids: Vec<_> = (0..3).map(|_| send(&mut window)).collect();
         assert_eq!(window.release(ids[1]), Some(false), "it counts already");
         assert_eq!(window.begin_resending(), [ids[1]]);
         assert_eq!(window.release(ids[2]), Some(true), "it counts from now on");
@@ -346,14 +420,14 @@ mod tests {
     #[test]
     fn identifiers_in_use_are_passed_over_however_often_the_numbers_come_round() {
         let mut window = Window::default();
-        let stuck = [window.push(envelope()), window.push(envelope())];
+        let stuck = [send(&mut window), send(&mut window)];
         for _ in 0..3 * IDS {
-            let id = window.push(envelope());
+            let id = send(&mut window);
             assert!(!stuck.contains(&id));
             assert_eq!(window.remove(id), Some(true));
             assert!(window.run.len() <= SPARSE_RUN);
         }
-        let last = window.push(envelope());
+        let last = send(&mut window);
         window.begin_resending();
         let again: Vec<_> = std::iter::from_fn(|| Some(window.next_unsent()?.0)).collect();
         assert_eq!(again, [stuck[0], stuck[1], last], "in the order in which they were sent");
@@ -364,14 +438,45 @@ mod tests {
         assert!(window.aside.is_none());
     }
 
+    /// Whatever is in flight, a window that takes it back sends the same in the same order, and
+    /// gives out no identifier that is in use.
+    #[test]
+    fn what_was_in_flight_is_taken_back_in_its_order() {
+        let mut rng = fastrand::Rng::with_seed(17);
+        for _ in 0..200 {
+            let mut window = Window::default();
+            let mut order: Vec<PacketId> = Vec::new();
+            for _ in 0..rng.usize(..IDS / 8) {
+                order.push(send(&mut window));
+                while order.len() > 20 {
+                    let at = rng.usize(1..order.len());
+                    window.remove(order.remove(at));
+                }
+            }
+            let entries = order.iter().map(|id| (*id, InFlight::Published(envelope()))).collect();
+            let mut restored = Window::default();
+            restored.restore(entries);
+            restored.begin_resending();
+            let sent: Vec<_> = std::iter::from_fn(|| Some(restored.next_unsent()?.0)).collect();
+            assert_eq!(sent, order);
+            for _ in 0..100 {
+                assert!(!order.contains(&send(&mut restored)));
+            }
+            for id in order {
+                assert_eq!(restored.remove(id), Some(true));
+            }
+            assert_eq!(restored.len(), 100);
+        }
+    }
+
     #[test]
     fn all_identifiers_can_be_in_use_at_once() {
         let mut window = Window::default();
-        let ids: Vec<_> = (0..IDS).map(|_| window.push(envelope())).collect();
+        let ids: Vec<_> = (0..IDS).map(|_| send(&mut window)).collect();
         assert!(window.is_full());
         for id in &ids[1..] {
             assert_eq!(window.remove(*id), Some(true));
-            assert_eq!(window.push(envelope()), *id, "the only one that is free");
+            assert_eq!(send(&mut window), *id, "the only one that is free");
         }
         assert!(window.is_full());
     }

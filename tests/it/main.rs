@@ -17,6 +17,7 @@ mod back_pressure;
 mod bounds_in_all;
 mod connecting;
 mod corners;
+mod durable;
 mod enhanced_authentication;
 mod flow_control;
 mod information;

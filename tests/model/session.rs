@@ -349,7 +349,7 @@ impl World {
         if is_new {
             let id = Some(packet_id(id));
             let reason = ReasonCode::Success;
-            self.session.publish_done(QoS::ExactlyOnce, id, reason);
+            self.session.publish_done(QoS::ExactlyOnce, id, reason, None);
         }
         self.accepted.insert(id);
     }

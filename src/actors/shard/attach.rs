@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use actix::Addr;
 
-use super::{Connected, Presence, Shard, Slot, authenticate::Authentication, depart::Departure};
+use super::{Connected, Presence, Shard, authenticate::Authentication, depart::Departure};
 use crate::{
     actors::{connection::Connection, messages::AcceptedConnect, refusal::NoSession},
     hooks::DisconnectReason,
+    journal::Change,
     mqtt::{
         ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encoded_size,
     },
@@ -66,10 +67,18 @@ impl Shard {
             .and_then(|s| self.slot(s))
             .is_none_or(|s| s.presence.identity.username == connect.identity.username);
         self.check_user_and_will(connect, existing.is_none() || !is_owner)?;
-        if let Err(error) = self.core.versions.reserve(version) {
-            // Without a durable version presence could go back; the client may try again.
-            tracing::error!(%error, "no presence version can be reserved, CONNECT refused");
+        // Without a durable version presence could go back; the client may try again.
+        if !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
+        }
+        // What is told a client of a durable session must be kept.
+        let is_kept = |slot: u32| self.slot(slot).is_some_and(|s| s.session.number().is_some());
+        let is_durable = session_expiry(connect) > 0 || existing.is_some_and(is_kept);
+        if is_durable && self.trouble().is_some() {
+            return Err(NoSession::Store);
+        }
+        if let Some(up_to) = self.core.versions.to_reserve(version) {
+            self.note_reservation(up_to);
         }
         let begins_anew = connect.clean_start || !is_owner;
         let departure = Departure {
@@ -151,6 +160,19 @@ impl Shard {
             return;
         };
         slot.session.set_expiry_interval_secs(expiry_secs);
+        slot.will = connect.will;
+        if expiry_secs > 0 {
+            self.keep_session(prepared.slot);
+        }
+        self.note_session(prepared.slot, true);
+        self.note_will(prepared.slot);
+        self.recall(prepared.slot);
+        if let Some(journal) = self.journal.as_ref().filter(|journal| !journal.is_empty()) {
+            link.hold_output(journal.await_by(prepared.slot));
+        }
+        let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
+            return;
+        };
         slot.connected = Some(Connected {
             address,
             link: prepared.link,
@@ -159,7 +181,6 @@ impl Shard {
             authentication: connect.enhanced.map(Authentication::new),
             is_held: false,
         });
-        slot.will = connect.will;
         slot.session.attach(link, now);
         self.online += 1;
         self.metrics.connects_accepted.increment();
@@ -184,30 +205,29 @@ impl Shard {
             .is_ok_and(|bytes| bytes <= connect.maximum_packet_size as usize)
     }
 
+    /// Makes a session durable, if it is not.
+    fn keep_session(&mut self, slot: u32) {
+        let (Some(keeper), Some(journal)) = (&self.core.keeper, self.journal.clone()) else {
+            return;
+        };
+        let number = keeper.next_session();
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.session.number().is_none() {
+            journal.note(Change::PutSession(number, Box::new(found.record(true))));
+            found.session.keep(number, journal, slot);
+        }
+    }
+
     fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {
         let usage = self.core.queue_usage.clone();
         let session = Session::new(connect.client_id.clone(), self.queue_limits, usage);
-        self.next_generation = self.next_generation.wrapping_add(1);
-        let slot = self.slots.insert(Slot {
-            generation: self.next_generation,
-            session,
-            presence: Presence {
-                identity: connect.identity.clone(),
-                peer: connect.peer,
-                connected_at: now,
-                version: 0,
-            },
-            connected: None,
-            will: None,
-            will_at: None,
-            expires_at: None,
-            timer_at: None,
-            recent_topic: None,
-        }) as u32;
-        self.clients.insert(connect.client_id.clone(), slot);
-        self.core.sessions_of_users.add(connect.identity.username.as_ref());
-        self.metrics.sessions.set(self.slots.len() as u64);
-        slot
+        let presence = Presence {
+            identity: connect.identity.clone(),
+            peer: connect.peer,
+            connected_at: now,
+            version: 0,
+        };
+        self.insert_slot(session, presence)
     }
 
     fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {

@@ -111,6 +111,7 @@ impl Shard {
         self.forget_waits(slot, now);
         self.announce_disconnected(slot, departure.reason, now);
         self.settle_will(slot, departure, now);
+        self.note_will(slot);
         self.settle_expiry(slot, departure, now);
         if self.online == 0
             && let Some(done) = self.shutting_down.take()
@@ -154,9 +155,13 @@ impl Shard {
             found.expires_at = Some(now.plus_secs(u64::from(secs)));
         }
         self.set_timer(slot);
+        self.note_session(slot, false);
         if !departure.is_resumed {
             let shares = self.set_shared_away(slot, true);
             self.pass_on_waiting(slot, &shares, now);
+            if let Some(found) = self.slots.get_mut(slot as usize) {
+                found.session.leave_to_store();
+            }
         }
     }
 
@@ -168,6 +173,7 @@ impl Shard {
         if let Some(will) = self.slots[slot as usize].will.take() {
             self.publish_will(slot, &will, now);
         }
+        let orphans_in_store = if self.is_quiet { Vec::new() } else { self.stored_orphans(slot) };
         let found = self.slots.remove(slot as usize);
         found.timer_at.map(|at| self.timers.remove(&(at, slot)));
         for (filter, _) in found.session.subscriptions() {
@@ -179,8 +185,14 @@ impl Shard {
         self.core.sessions_of_users.remove(found.presence.identity.username.as_ref());
         self.version_floor = self.version_floor.max(found.presence.version);
         self.metrics.sessions.set(self.slots.len() as u64);
+        let number = found.session.number();
         if !self.is_quiet {
             self.adopt(found.session.into_orphans(), now);
+            self.adopt(orphans_in_store, now);
+        }
+        if let Some(number) = number {
+            // Not before others have for good what it leaves to them.
+            self.end_then(number);
         }
     }
 
@@ -202,6 +214,7 @@ impl Shard {
             found.will_at = None;
             if let Some(will) = found.will.take() {
                 self.publish_will(slot, &will, now);
+                self.note_will(slot);
             }
         }
         let expires_at = self.slot(slot).and_then(|s| s.expires_at);

@@ -12,10 +12,12 @@ mod events;
 mod hold;
 mod packets;
 mod publish;
+mod recall;
 mod redirect;
 mod share;
 mod subscribe;
 mod sweep;
+mod tickets;
 
 use std::{
     cell::RefCell,
@@ -36,6 +38,7 @@ use self::{
     authenticate::Authentication,
     hold::{FullQueue, Held},
     publish::{PlanCache, RecentTopic},
+    tickets::Tickets,
 };
 pub(crate) use self::{
     authenticate::not_authenticated, depart::Departure, redirect::reason_of, share::Search,
@@ -51,6 +54,7 @@ use super::{
 };
 use crate::{
     auth::Identity,
+    journal::Journal,
     metrics::{DropReason, ShardMetrics},
     mqtt::{DecodeLimits, Timestamp},
     router::{Host, Place},
@@ -86,6 +90,9 @@ pub(crate) struct Shard {
     /// Nodes of the retained store that the packets at hand may still look at.
     nodes_left: usize,
     pub(super) scratch: Vec<u8>,
+    /// Where sessions note what must survive; `None` where nothing does.
+    pub(super) journal: Option<Journal>,
+    tickets: Tickets,
     next_generation: u32,
     /// Number of the last connection.
     last_link: u64,
@@ -102,6 +109,8 @@ pub(crate) struct Shard {
     /// When the last sweep was.
     swept_at: Timestamp,
     online: usize,
+    /// What is due may be done: all shards know their sessions.
+    pub(super) has_begun: bool,
     /// The broker is shutting down: nothing is read any more, and no connection is taken.
     pub(super) is_quiet: bool,
     pub(super) shutting_down: Option<oneshot::Sender<()>>,
@@ -164,6 +173,8 @@ impl Shard {
             spare_buffers: Vec::new(),
             nodes_left: 0,
             scratch: vec![0; SCRATCH_BYTES],
+            journal: core.keeper.is_some().then(Journal::default),
+            tickets: Tickets::default(),
             next_generation: 0,
             last_link: 0,
             version_floor: core.versions.floor(),
@@ -179,6 +190,7 @@ impl Shard {
             full_queues: BTreeMap::new(),
             swept_at: core.clock.now(),
             online: 0,
+            has_begun: core.keeper.is_none(),
             is_quiet: false,
             shutting_down: None,
             core,
@@ -245,6 +257,12 @@ impl Shard {
     pub(super) fn has_output(&self, slot: u32) -> bool {
         let link = self.slot(slot).and_then(|s| s.session.link());
         link.is_some_and(|link| link.has_output())
+    }
+
+    /// The same, also if it may not be said yet.
+    pub(super) fn has_pending(&self, slot: u32) -> bool {
+        let link = self.slot(slot).and_then(|s| s.session.link());
+        link.is_some_and(|link| link.has_pending())
     }
 
     /// The connection actors of all that are online.

@@ -108,7 +108,7 @@ impl Shard {
                 self.refuse_topic(slot, &publish)?;
             }
             Some(Request::Publish { publish, topic }) => {
-                return Ok(self.handle_publish(slot, &publish, &topic, now));
+                return self.handle_publish(slot, &publish, &topic, now);
             }
             Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, now)?,
             Some(Request::Unsubscribe(unsubscribe)) => {
@@ -133,7 +133,7 @@ impl Shard {
         let is_alias_set = publish.properties.topic_alias.is_some();
         match found.filter(|found| found.session.link().is_some_and(is_v5)) {
             Some(found) if publish.packet_id.is_some() && !is_alias_set => {
-                found.session.publish_done(publish.flags.qos, publish.packet_id, reason);
+                found.session.publish_done(publish.flags.qos, publish.packet_id, reason, None);
                 Ok(())
             }
             _ => Err(violation(Violation { reason, clause: "MQTT 5.0, 4.7.3" })),

@@ -3,20 +3,25 @@
 use std::{
     collections::HashMap,
     hash::BuildHasher,
-    num::NonZeroU32,
+    num::NonZeroU64,
     sync::{Arc, Weak, atomic::Ordering},
 };
 
 use foldhash::fast::RandomState;
 
-use super::{Shard, events::EVENTS_PREFIX, packets::Handled};
+use super::{Departure, Shard, Slot, events::EVENTS_PREFIX, packets::Handled};
 use crate::{
-    actors::messages::{Deliver, RemoteDelivery, RemoteTargets},
+    actors::{
+        keeper::Awaited,
+        messages::{Deliver, RemoteDelivery, RemoteTargets},
+    },
     auth::{AccessRequest, Action, Decision},
+    hooks::DisconnectReason,
+    journal::{Change, Ticket},
     metrics::DropReason,
     mqtt::{Message, Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
     router::{Host, OwnCopy, Place, Plan, RetainedQuery, Target},
-    session::{Delivered, Delivery, RetainedWalk, SharedPublication},
+    session::{Delivered, Delivery, Link, RetainedWalk, Share, SharedPublication},
 };
 
 /// The topic that a connection published to last: whether it may, and who gets it. Most publishers
@@ -109,10 +114,10 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
         now: Timestamp,
-    ) -> Handled {
+    ) -> Result<Handled, Departure> {
         let PublishFlags { qos, retain, .. } = publish.flags;
         let Some(mut recent) = self.recent_topic(slot, topic, qos, retain) else {
-            return Handled::Done;
+            return Ok(Handled::Done);
         };
         if self.core.waits.is_needed() && recent.decision == Decision::Allow {
             let plan = self.current_plan(&mut recent, topic);
@@ -120,21 +125,67 @@ impl Shard {
                 if let Some(found) = self.slots.get_mut(slot as usize) {
                     found.recent_topic = Some(recent);
                 }
-                return Handled::MustWait;
+                return Ok(Handled::MustWait);
             }
         }
         self.metrics.messages_received[usize::from(qos.number())].add(1);
+        let mark = self.mark();
         let reason = if recent.decision == Decision::Deny {
             self.metrics.dropped(DropReason::NotAuthorized, 1);
             ReasonCode::NotAuthorized
+        } else if let Some(reason) = self.why_not_durable(slot, publish, topic, &mut recent) {
+            self.metrics.dropped(DropReason::StoreUnavailable, 1);
+            if let Some(found) = self.slots.get_mut(slot as usize) {
+                found.recent_topic = Some(recent);
+            }
+            return self.refuse_durable(slot, publish, reason);
         } else {
             self.accept(slot, publish, topic, &mut recent, now)
         };
+        let gate = self.gate_since(mark, slot);
         if let Some(found) = self.slots.get_mut(slot as usize) {
             found.recent_topic = Some(recent);
-            found.session.publish_done(qos, publish.packet_id, reason);
+            found.session.publish_done(qos, publish.packet_id, reason, gate);
         }
-        Handled::Done
+        Ok(Handled::Done)
+    }
+
+    /// Why a message cannot be taken that would have to be kept, if it would and the store is in
+    /// trouble: what is acknowledged must not be lost.
+    fn why_not_durable(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        recent: &mut RecentTopic,
+    ) -> Option<ReasonCode> {
+        let trouble = self.trouble()?;
+        let PublishFlags { qos, retain, .. } = publish.flags;
+        let is_kept = |slot: &Slot| slot.session.number().is_some();
+        let is_durable = qos != QoS::AtMostOnce
+            && (retain
+                || (qos == QoS::ExactlyOnce && self.slot(slot).is_some_and(is_kept))
+                || self.current_plan(recent, topic).durable_len() > 0);
+        is_durable.then(|| trouble.reason())
+    }
+
+    /// Refuses a message that cannot be kept now: by a reason code, or where the version has none by
+    /// ending the connection without an acknowledgement, so that the client sends it again.
+    fn refuse_durable(
+        &mut self,
+        slot: u32,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) -> Result<Handled, Departure> {
+        let found = self.slots.get_mut(slot as usize);
+        let has_reasons = |link: &Link| link.version().has_properties();
+        match found.filter(|found| found.session.link().is_some_and(has_reasons)) {
+            Some(found) => {
+                found.session.publish_done(publish.flags.qos, publish.packet_id, reason, None);
+                Ok(Handled::Done)
+            }
+            None => Err(Departure::by_server(DisconnectReason::InternalError, reason)),
+        }
     }
 
     fn accept(
@@ -203,6 +254,12 @@ impl Shard {
         for _ in 0..SLICES_PER_TURN {
             let Some(found) = self.slots.get_mut(slot as usize) else { return true };
             found.session.pump(now);
+            if found.session.wants_page() {
+                if !self.read_page(slot) {
+                    return true;
+                }
+                continue;
+            }
             let Some(RetainedWalk { filter, after, until, .. }) = found.session.wanted_slice()
             else {
                 self.note_taken(slot, now);
@@ -220,12 +277,16 @@ impl Shard {
     fn retain(&mut self, publication: &Publication<'_>, now: Timestamp) -> bool {
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
+            self.note(|| Change::ClearRetained(publication.topic.into()));
             return true;
         }
-        let kept = self.core.retained.set(Arc::new(Message::new(publication)), now).is_ok();
+        let message = Arc::new(Message::new(publication));
+        let kept = self.core.retained.set(message.clone(), now).is_ok();
         if !kept {
             self.metrics.dropped(DropReason::RetainedFull, 1);
         }
+        // Without room the former message is gone, which the store must know too.
+        self.note(|| Change::Retain(message));
         kept
     }
 
@@ -242,6 +303,9 @@ impl Shard {
             Some(packets) => SharedPublication::within(packets, *publication),
             None => SharedPublication::new(*publication),
         };
+        if let Some(number) = self.message_number(publication, plan) {
+            message = message.numbered(number);
+        }
         for target in plan.targets_at(self.host) {
             self.deliver(target, &mut message, publisher, now);
         }
@@ -257,10 +321,18 @@ impl Shard {
                 }
             } else {
                 let to = RemoteTargets::Planned(plan.clone());
-                self.send_away(host, RemoteDelivery { message: message.keep(), publisher, to });
+                let is_awaited = publication.qos != QoS::AtMostOnce && plan.is_durable_at(host);
+                let delivery = RemoteDelivery { message: message.keep(), publisher, to };
+                self.send_away(host, delivery, is_awaited);
             }
         }
         self.route_shared(plan, &mut message, now);
+    }
+
+    /// A number for a message that several may keep, so that it is stored once.
+    fn message_number(&self, publication: &Publication<'_>, plan: &Plan) -> Option<NonZeroU64> {
+        let is_shared = publication.qos != QoS::AtMostOnce && plan.durable_len() > 1;
+        self.core.keeper.as_ref().filter(|_| is_shared)?.next_message()
     }
 
     /// Delivers what another shard has gathered for this one.
@@ -302,14 +374,18 @@ impl Shard {
     pub(super) fn deliver_to(
         &mut self,
         target: &Target,
-        share: Option<NonZeroU32>,
+        share: Option<Share<'_>>,
         message: &mut SharedPublication<'_>,
         now: Timestamp,
     ) -> Option<Delivered> {
-        let slot = self.slots.get_mut(target.place.slot as usize)?;
+        let slot = self.slots.get(target.place.slot as usize)?;
         if slot.generation != target.place.generation {
             return None;
         }
+        if slot.session.must_read_to_displace(message.publication.qos, message.publication.size()) {
+            self.read_page(target.place.slot);
+        }
+        let slot = self.slots.get_mut(target.place.slot as usize)?;
         if let Some(link) = slot.session.link_mut() {
             Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         }
@@ -345,32 +421,48 @@ impl Shard {
         }
     }
 
-    pub(super) fn send_away(&mut self, host: Host, delivery: RemoteDelivery) {
+    /// Gathers a message for another shard; what is acknowledged for it waits until it is kept
+    /// there, if it `is_awaited`.
+    pub(super) fn send_away(&mut self, host: Host, delivery: RemoteDelivery, is_awaited: bool) {
         let at = usize::from(host.0);
         if self.outboxes.len() <= at {
             self.outboxes.resize_with(at + 1, Deliver::default);
         }
         let outbox = &mut self.outboxes[at];
+        if is_awaited && self.journal.is_some() {
+            outbox.is_awaited = true;
+            self.tickets.sent_away += 1;
+        }
         outbox.bytes += delivery.message.size() + DELIVERY_BYTES;
         outbox.deliveries.push(delivery);
     }
 
-    /// Sends what was gathered for the other shards, one message a shard.
-    pub(in crate::actors) fn flush_outboxes(&mut self) {
+    /// Sends what was gathered for the other shards, one message a shard; how many of them are
+    /// awaited by the ticket.
+    pub(super) fn flush_outboxes(&mut self, ticket: Option<Ticket>) -> usize {
+        let mut awaited = 0;
         for (at, outbox) in self.outboxes.iter_mut().enumerate() {
             if outbox.deliveries.is_empty() {
                 continue;
             }
-            let batch = std::mem::take(outbox);
+            let mut batch = std::mem::take(outbox);
+            if batch.is_awaited && self.core.makes_wait() {
+                batch.awaited = ticket.map(|ticket| Awaited { host: self.host, ticket });
+                awaited += usize::from(batch.awaited.is_some());
+            }
             if let Some(shard) = self.core.shard(Host(at as u16)) {
                 shard.bytes_waiting.fetch_add(batch.bytes, Ordering::Relaxed);
                 shard.registry.do_send(batch);
             }
         }
+        awaited
     }
 
-    /// Whether another shard is so far behind that publishers here should wait for it.
+    /// Whether another shard, or the store, is so far behind that publishers here should wait for it.
     pub(in crate::actors) fn is_congested(&self) -> bool {
+        if self.core.keeper.as_ref().is_some_and(|keeper| keeper.is_congested()) {
+            return true;
+        }
         self.core.shards().len() > 1
             && self
                 .core

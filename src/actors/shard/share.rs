@@ -11,9 +11,9 @@ use super::Shard;
 use crate::{
     actors::messages::{RemoteDelivery, RemoteTargets},
     metrics::DropReason,
-    mqtt::Timestamp,
+    mqtt::{QoS, Timestamp},
     router::{Host, Plan, Target},
-    session::{Delivered, Orphan, SharedPublication},
+    session::{Delivered, Orphan, Share, SharedPublication},
 };
 
 /// How far the search for a member has come.
@@ -110,11 +110,13 @@ impl Shard {
                 self.offer_in_process(member, search, message)
             } else if host == self.host {
                 let is_believed_there = group.is_there(search.tried);
-                self.offer(member, is_believed_there, group.share(), search, message, now)
+                let share = Share { number: group.share(), filter: group.filter() };
+                self.offer(member, is_believed_there, share, search, message, now)
             } else {
                 let to = RemoteTargets::Shared(plan.clone(), *search);
                 let message = message.keep();
-                self.send_away(host, RemoteDelivery { message, publisher: None, to });
+                let is_awaited = message.qos() != QoS::AtMostOnce && group.is_durable();
+                self.send_away(host, RemoteDelivery { message, publisher: None, to }, is_awaited);
                 true
             };
             if has_it {
@@ -130,7 +132,7 @@ impl Shard {
         &mut self,
         member: &Target,
         is_believed_there: bool,
-        share: NonZeroU32,
+        share: Share<'_>,
         search: &mut Search,
         message: &mut SharedPublication<'_>,
         now: Timestamp,
@@ -189,6 +191,8 @@ impl Shard {
         }
         if let Some(found) = self.slot_mut(slot) {
             let orphans = found.session.take_waiting_orphans(shares);
+            // Not before others have them for good.
+            self.dequeue_then(orphans.iter().filter_map(|orphan| orphan.kept_at));
             self.adopt(orphans, now);
         }
     }
@@ -196,7 +200,7 @@ impl Shard {
     /// Delivers what a session has left to other members of its groups. Where there is none, that
     /// is the end of it.
     pub(super) fn adopt(&mut self, orphans: Vec<Orphan>, now: Timestamp) {
-        for Orphan { message, share } in orphans {
+        for Orphan { message, share, .. } in orphans {
             let mut message = SharedPublication::of(&message);
             if message.publication.has_expired(now) {
                 self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]

@@ -25,6 +25,7 @@ impl Shard {
         now: Timestamp,
     ) -> Result<(), Departure> {
         self.check_filters(slot, subscribe.filters.iter().map(|asked| asked.filter))?;
+        let mark = self.mark();
         let identifier = subscribe.properties.subscription_identifier;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut granted = Vec::with_capacity(subscribe.filters.len());
@@ -46,7 +47,11 @@ impl Shard {
             }
             reasons.push(reason);
         }
+        let gate = self.gate_since(mark, slot);
         if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
+            if let Some(ticket) = gate {
+                link.hold_output(ticket); // What follows, retained messages above all, is behind it.
+            }
             let first_refusal = reasons.iter().find_map(|reason| why_refused(*reason));
             if link.version() == ProtocolVersion::V3_1 {
                 // No code says no there; a client would take 0x80 for an error of ours. Like other
@@ -107,6 +112,9 @@ impl Shard {
         if !self.core.limits.allows_topic(asked.filter) {
             return (ReasonCode::TopicFilterInvalid, false);
         }
+        if let Some(trouble) = self.trouble().filter(|_| found.session.number().is_some()) {
+            return (trouble.reason(), false);
+        }
         let existed = found.session.is_subscribed(asked.filter);
         let limits = &self.core.limits;
         let is_one_too_many =
@@ -122,7 +130,9 @@ impl Shard {
             return (ReasonCode::UnspecifiedError, false);
         };
         let options = asked.options;
-        self.core.index.subscribe(parts, Subscriber { place, options, identifier });
+        let is_durable = self.slot(slot).is_some_and(|found| found.session.number().is_some());
+        let subscriber = Subscriber { place, options, identifier, is_durable };
+        self.core.index.subscribe(parts, subscriber);
         if let Some(found) = self.slots.get_mut(slot as usize) {
             found.session.subscribe(asked.filter, Subscription { options, identifier });
         }
@@ -208,6 +218,7 @@ impl Shard {
         now: Timestamp,
     ) -> Result<(), Departure> {
         self.check_filters(slot, unsubscribe.filters.iter().copied())?;
+        let mark = self.mark();
         let Some(place) = self.place(slot) else {
             return Ok(());
         };
@@ -230,7 +241,11 @@ impl Shard {
             self.announce_unsubscribed(slot, filter, qos, now);
             reasons.push(ReasonCode::Success);
         }
+        let gate = self.gate_since(mark, slot);
         if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
+            if let Some(ticket) = gate {
+                link.hold_output(ticket);
+            }
             let answered = link.try_send(&Packet::UnsubAck(UnsubAck {
                 packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-5]
                 properties: AckProperties::NONE,

@@ -15,7 +15,8 @@ impl Shard {
                 connected.address.do_send(KeepAliveExpired);
             }
         }
-        while let Some((at, slot)) = self.timers.first().copied()
+        while self.has_begun
+            && let Some((at, slot)) = self.timers.first().copied()
             && at <= now.millis()
         {
             self.timers.pop_first();
@@ -25,6 +26,8 @@ impl Shard {
             self.timer_due(slot, now);
         }
         self.lose_patience(now);
-        self.flush_outboxes();
+        self.apply_again();
+        self.feed_starved();
+        self.flush();
     }
 }

@@ -2,6 +2,7 @@
 //! they send and what they expect, packet by packet.
 
 mod client;
+pub(crate) mod disk;
 pub(crate) mod packets;
 
 pub(crate) use client::Client;
@@ -18,6 +19,7 @@ use hearthmq::{
     auth::{AllowAll, Authorizer},
     broker::Builder,
     limits::Limits,
+    store::MemoryStore,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
@@ -33,10 +35,11 @@ pub(crate) async fn world_with(configure: impl FnOnce(Builder) -> Builder) -> Br
     configure(builder()).start().await.unwrap()
 }
 
-/// A broker to be, on this thread, that lets everybody in.
+/// A broker to be, on this thread, that lets everybody in. It has a store, as the program has.
 pub(crate) fn builder() -> Builder {
     Broker::builder()
         .on_current_arbiter()
+        .store(MemoryStore::default())
         .limits(generous())
         .authenticator(AllowAll)
         .authorizer(AllowAll)
@@ -52,6 +55,16 @@ pub(crate) async fn world_within(change: impl FnOnce(&mut Limits)) -> Broker {
 /// Limits that no test meets by accident.
 pub(crate) fn generous() -> Limits {
     Limits { connects_per_address_per_sec: 0, connections_max: 1_000_000, ..Limits::default() }
+}
+
+/// The same without a store, so that everything waits in memory.
+pub(crate) async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> Broker {
+    let mut limits = generous();
+    change(&mut limits);
+    tokio::time::pause();
+    let builder = Broker::builder().on_current_arbiter();
+    let builder = builder.limits(limits).authenticator(AllowAll).authorizer(AllowAll);
+    builder.start().await.unwrap()
 }
 
 /// A broker that asks `authorizer`.

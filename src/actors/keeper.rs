@@ -1,0 +1,232 @@
+//! Keeps what must survive the broker: takes the changes of all shards to the store, in groups, and
+//! tells each shard what is kept.
+//!
+//! A store that costs a wait has a thread of its own; one that does not is asked where the changes
+//! arise. Knows changes, tickets and the store, and nothing of sessions.
+
+mod health;
+mod writer;
+
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+pub(crate) use self::health::{Health, Trouble};
+use self::writer::Writer;
+pub(crate) use self::writer::{Handed, Order};
+use super::Core;
+use crate::{
+    journal::{Change, JournalPage, SessionNumber, Ticket},
+    mqtt::Timestamp,
+    router::{Host, Retained},
+    store::{Bounds, Durability, Store, StoreError},
+};
+
+/// When what was acknowledged is safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// Before it is acknowledged, also from a cut of power.
+    #[default]
+    Always,
+    /// Before it is acknowledged from the end of the process; from a cut of power at the latest
+    /// this much later.
+    Interval(Duration),
+    /// Soon after it is acknowledged.
+    Off,
+}
+
+/// The store of a broker, and what is on its way there.
+pub(crate) struct Keeper {
+    store: Arc<dyn Store>,
+    policy: SyncPolicy,
+    pub(crate) health: Arc<Health>,
+    sessions: AtomicU64,
+    messages: AtomicU64,
+    /// Bytes of changes that were handed to the writer and are not kept yet.
+    bytes_waiting: Arc<AtomicUsize>,
+    is_ending: Arc<AtomicBool>,
+    orders: Mutex<Option<mpsc::Sender<Order>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    retained: Arc<Retained>,
+}
+
+/// So many bytes of changes may wait for the store before publishers are made to wait.
+const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
+
+impl Keeper {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        policy: SyncPolicy,
+        bounds: &Bounds,
+        retained: Arc<Retained>,
+    ) -> Self {
+        Self {
+            store,
+            policy,
+            health: Arc::default(),
+            sessions: AtomicU64::new(bounds.session),
+            messages: AtomicU64::new(bounds.message),
+            bytes_waiting: Arc::default(),
+            is_ending: Arc::default(),
+            orders: Mutex::new(None),
+            writer: Mutex::new(None),
+            retained,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// A number for a session that is new.
+    pub(crate) fn next_session(&self) -> SessionNumber {
+        SessionNumber(self.sessions.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A number for a message that several sessions may keep.
+    pub(crate) fn next_message(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.messages.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Whether acknowledgements wait for the store.
+    pub(crate) fn makes_wait(&self) -> bool {
+        self.policy != SyncPolicy::Off
+    }
+
+    /// Whether so much is on its way to the store that publishers are to wait. They are not held
+    /// while it is in trouble: then nothing durable is taken from them.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.bytes_waiting.load(Ordering::Relaxed) > BYTES_WAITING_MAX
+            && self.health.trouble().is_none()
+    }
+
+    /// Starts the thread of a store that costs a wait.
+    pub(crate) fn start(&self, core: &Core) -> std::io::Result<()> {
+        if self.store.is_immediate() {
+            return Ok(());
+        }
+        let (sender, orders) = mpsc::channel();
+        let registries = core.shards().iter().map(|shard| shard.registry.clone()).collect();
+        let writer = Writer {
+            store: self.store.clone(),
+            policy: self.policy,
+            health: self.health.clone(),
+            bytes_waiting: self.bytes_waiting.clone(),
+            is_ending: self.is_ending.clone(),
+            retained: self.retained.clone(),
+            clock: core.clock,
+            registries,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run(&orders))?;
+        *lock(&self.orders) = Some(sender);
+        *lock(&self.writer) = Some(thread);
+        Ok(())
+    }
+
+    /// The way to the writer for one shard; `None` if the store is asked at once.
+    pub(crate) fn orders(&self) -> Option<mpsc::Sender<Order>> {
+        lock(&self.orders).clone()
+    }
+
+    /// Hands changes to the writer.
+    pub(crate) fn hand_over(
+        &self,
+        orders: &mpsc::Sender<Order>,
+        host: Host,
+        page: &mut JournalPage,
+    ) {
+        self.bytes_waiting.fetch_add(page.bytes, Ordering::Relaxed);
+        let changes = std::mem::take(&mut page.changes);
+        // Without a writer the broker has ended, and nobody hears what would be said now.
+        let handed = Handed { host, ticket: page.ticket, changes, bytes: page.bytes };
+        let _ = orders.send(Order::Write(handed));
+    }
+
+    /// Applies changes here and now, to a store that costs no wait; whether they are kept.
+    pub(crate) fn apply(&self, changes: &mut Vec<Change>, now: Timestamp) -> bool {
+        changes.push(Change::Clock(now));
+        resolve_retained(changes, &self.retained);
+        let durability = match self.policy {
+            SyncPolicy::Always => Durability::Synced,
+            SyncPolicy::Interval(_) | SyncPolicy::Off => Durability::Written,
+        };
+        match self.store.apply(changes, durability) {
+            Ok(()) => {
+                self.health.note_success();
+                true
+            }
+            Err(error) => {
+                changes.pop();
+                self.health.note_failure(&error);
+                let _ = self.store.recover();
+                false
+            }
+        }
+    }
+
+    /// Tells the writer that nothing comes any more.
+    pub(crate) fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        if let Some(orders) = lock(&self.orders).take() {
+            let _ = orders.send(Order::Stop);
+        }
+    }
+
+    /// Keeps what is on its way, and ends the writer. Takes as long as the store does.
+    pub(crate) fn stop(&self) {
+        self.end();
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's thread has failed");
+        }
+    }
+
+    /// Makes the first reservation of presence versions, before anybody else writes.
+    pub(crate) fn prepare(
+        store: &dyn Store,
+        versions_up_to: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let changes = [Change::ReserveVersions(versions_up_to), Change::Clock(now)];
+        store.apply(&changes, Durability::Synced)
+    }
+}
+
+/// What a topic has retained is written as it is when it is written: shards may hand over what they
+/// have retained for one topic in another order than it came about.
+fn resolve_retained(changes: &mut [Change], retained: &Retained) {
+    for change in changes {
+        if let Change::Retain(message) = change {
+            match retained.get(message.topic()) {
+                Some(now) => *message = now,
+                None => *change = Change::ClearRetained(message.topic().into()),
+            }
+        } else if let Change::ClearRetained(topic) = change
+            && let Some(message) = retained.get(topic)
+        {
+            *change = Change::Retain(message);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who is told when a ticket is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    pub(crate) host: Host,
+    pub(crate) ticket: Ticket,
+}

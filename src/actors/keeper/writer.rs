@@ -1,0 +1,192 @@
+//! The one thread that writes the store: what all shards have handed over meanwhile is one group,
+//! and costs one wait.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::Addr;
+
+use super::{Health, SyncPolicy, resolve_retained};
+use crate::{
+    actors::{Clock, Registry, messages::Kept},
+    journal::{Change, Ticket},
+    router::{Host, Retained},
+    store::{Durability, Store},
+};
+
+/// What the writer is told.
+pub(crate) enum Order {
+    /// Write what belongs to one shard's ticket.
+    Write(Handed),
+    /// Nothing comes any more.
+    Stop,
+}
+
+/// Changes of one shard's ticket.
+pub(crate) struct Handed {
+    pub(crate) host: Host,
+    pub(crate) ticket: Ticket,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) bytes: usize,
+}
+
+pub(super) struct Writer {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) policy: SyncPolicy,
+    pub(super) health: Arc<Health>,
+    pub(super) bytes_waiting: Arc<AtomicUsize>,
+    /// The broker has ended: what cannot be written is not tried for ever.
+    pub(super) is_ending: Arc<AtomicBool>,
+    pub(super) retained: Arc<Retained>,
+    pub(super) clock: Clock,
+    pub(super) registries: Vec<Addr<Registry>>,
+}
+
+/// Changes of one group; the last order may pass it.
+const GROUP_CHANGES: usize = 4_096;
+/// Bytes of one group; the last order may pass it.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// After the store could not be written, so long until it is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Where nothing is to be written, room is looked for so often.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
+/// How often the clock is noted, at most: after a restart it goes on from there at least.
+const NOTE_CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// Once the broker has ended, a store that cannot be written is tried so often.
+const LAST_TRIES: usize = 4;
+
+/// What one write keeps.
+#[derive(Default)]
+struct Group {
+    changes: Vec<Change>,
+    /// Which tickets of which shard.
+    tickets: Vec<Vec<Ticket>>,
+    bytes: usize,
+}
+
+impl Group {
+    fn add(&mut self, order: Handed) {
+        let at = usize::from(order.host.0);
+        if self.tickets.len() <= at {
+            self.tickets.resize_with(at + 1, Vec::new);
+        }
+        self.tickets[at].push(order.ticket);
+        self.bytes += order.bytes;
+        if self.changes.is_empty() {
+            self.changes = order.changes;
+        } else {
+            self.changes.extend(order.changes);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.changes.len() >= GROUP_CHANGES || self.bytes >= GROUP_BYTES
+    }
+}
+
+impl Writer {
+    /// Writes what comes, until it is told that nothing comes any more.
+    pub(super) fn run(&self, orders: &Receiver<Order>) {
+        let mut clock_noted_at: Option<Instant> = None;
+        let mut unsynced_since: Option<Instant> = None;
+        let mut goes_on = true;
+        while goes_on {
+            match orders.recv_timeout(self.time_to_wait(unsynced_since)) {
+                Ok(Order::Write(order)) => {
+                    let mut group = Group::default();
+                    group.add(order);
+                    while !group.is_full() && goes_on {
+                        match orders.try_recv() {
+                            Ok(Order::Write(order)) => group.add(order),
+                            Ok(Order::Stop) => goes_on = false,
+                            Err(_) => break,
+                        }
+                    }
+                    if clock_noted_at.is_none_or(|at| at.elapsed() >= NOTE_CLOCK_EVERY) {
+                        clock_noted_at = Some(Instant::now());
+                        group.changes.push(Change::Clock(self.clock.now()));
+                    }
+                    self.write(group);
+                    unsynced_since.get_or_insert_with(Instant::now);
+                }
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => goes_on = false,
+                Err(RecvTimeoutError::Timeout) => self.look_for_room(),
+            }
+            if self.is_sync_due(unsynced_since, goes_on) && self.sync() {
+                unsynced_since = None;
+            }
+        }
+    }
+
+    /// How long to wait for changes before something else is to be done.
+    fn time_to_wait(&self, unsynced_since: Option<Instant>) -> Duration {
+        match (self.policy, unsynced_since) {
+            (SyncPolicy::Interval(every), Some(since)) => every.saturating_sub(since.elapsed()),
+            _ => LOOK_FOR_ROOM_EVERY,
+        }
+    }
+
+    fn is_sync_due(&self, unsynced_since: Option<Instant>, goes_on: bool) -> bool {
+        match (self.policy, unsynced_since) {
+            (SyncPolicy::Always, _) | (_, None) => false,
+            (_, Some(_)) if !goes_on => true,
+            (SyncPolicy::Interval(every), Some(since)) => since.elapsed() >= every,
+            (SyncPolicy::Off, Some(_)) => false,
+        }
+    }
+
+    /// Says whether there is room for more; without it nothing more is promised, and what was is
+    /// still written.
+    fn look_for_room(&self) {
+        if self.store.has_room() {
+            self.health.note_success();
+        } else {
+            self.health.note_full();
+        }
+    }
+
+    fn sync(&self) -> bool {
+        let outcome = self.store.sync();
+        if let Err(error) = &outcome {
+            self.health.note_failure(error);
+        }
+        outcome.is_ok()
+    }
+
+    /// Writes a group, however often it takes, and tells the shards.
+    fn write(&self, mut group: Group) {
+        resolve_retained(&mut group.changes, &self.retained);
+        let durability = match self.policy {
+            SyncPolicy::Always => Durability::Synced,
+            SyncPolicy::Interval(_) | SyncPolicy::Off => Durability::Written,
+        };
+        let mut tries_left = LAST_TRIES;
+        while let Err(error) = self.store.apply(&group.changes, durability) {
+            self.health.note_failure(&error);
+            if self.is_ending.load(Ordering::Relaxed) {
+                tries_left -= 1;
+                if tries_left == 0 {
+                    tracing::error!(%error, "the broker ends with changes that could not be kept");
+                    return;
+                }
+            }
+            std::thread::sleep(RETRY_AFTER);
+            if let Err(error) = self.store.recover() {
+                self.health.note_failure(&error);
+            }
+        }
+        self.look_for_room();
+        self.bytes_waiting.fetch_sub(group.bytes, Ordering::Relaxed);
+        for (registry, tickets) in self.registries.iter().zip(group.tickets) {
+            if !tickets.is_empty() {
+                registry.do_send(Kept { tickets });
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What the store knows comes back: sessions when the broker starts, and of their queues the next
+//! page whenever a client is ready for it.
+
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+
+use super::{Presence, Shard, Slot};
+use crate::{
+    actors::messages::AcceptedWill,
+    auth::Identity,
+    journal::{Change, SessionRecord, WillRecord},
+    mqtt::{Timestamp, validate_filter},
+    router::Subscriber,
+    session::{LeftInQueue, NEVER_EXPIRES, Orphan, Page, Session, Subscription},
+    store::{PageBounds, StoredSession},
+};
+
+/// What is read of a queue at a time: about as much as a session has in memory of it.
+const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
+
+impl Shard {
+    /// Reads the next page of a session's queue; whether there was something in it. Where there
+    /// was not, it is on its way to the store, and the session is told when it may be there.
+    pub(super) fn read_page(&mut self, slot: u32) -> bool {
+        let Some(keeper) = self.core.keeper.clone() else { return false };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return false };
+        let Some((number, from)) = found.session.unread_from() else { return false };
+        let messages = match keeper.store().waiting(number, from, PAGE) {
+            Ok(messages) => messages,
+            Err(error) => {
+                let client_id = found.session.client_id();
+                tracing::error!(%error, %client_id, "a queue cannot be read, and waits");
+                self.starve(slot);
+                return false;
+            }
+        };
+        let index = &self.core.index;
+        let share_number = |filter: &str| index.share(validate_filter(filter).ok()?);
+        if found.session.take_page(Page { messages }, share_number) {
+            return true;
+        }
+        if self.is_immediate() && self.flush_changes() {
+            return self.read_page(slot);
+        }
+        if self.is_all_kept() {
+            let found = &mut self.slots[slot as usize];
+            let client_id = found.session.client_id();
+            tracing::error!(%client_id, "messages that were counted are not in the store");
+            found.session.forget_unread();
+        } else {
+            self.starve(slot);
+        }
+        false
+    }
+
+    /// Reads what was in flight when the broker ended, before the session goes on.
+    pub(super) fn recall(&mut self, slot: u32) {
+        let Some(keeper) = self.core.keeper.clone() else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let Some(number) = found.session.number().filter(|_| found.session.must_recall()) else {
+            return;
+        };
+        let index = &self.core.index;
+        let share_number =
+            |filter: &str| -> Option<NonZeroU32> { index.share(validate_filter(filter).ok()?) };
+        match keeper.store().in_flight(number) {
+            Ok(entries) => {
+                let entries = entries.into_iter().map(|e| (e.place, e.sent, e.message)).collect();
+                found.session.recall(entries, share_number);
+            }
+            Err(error) => {
+                let client_id = found.session.client_id();
+                tracing::error!(%error, %client_id, "what was in flight cannot be read");
+            }
+        }
+    }
+
+    /// What a session that ends leaves in the store to the other members of shared subscriptions.
+    pub(super) fn stored_orphans(&mut self, slot: u32) -> Vec<Orphan> {
+        let is_shared = |found: &Slot| found.session.has_shared_subscriptions();
+        if !self.slot(slot).is_some_and(is_shared) {
+            return Vec::new();
+        }
+        self.recall(slot);
+        let mut orphans = Vec::new();
+        while self.slot(slot).is_some_and(|found| found.session.unread_from().is_some())
+            && self.read_page(slot)
+        {
+            let Some(found) = self.slots.get_mut(slot as usize) else { break };
+            orphans.append(&mut found.session.take_all_orphans());
+        }
+        orphans
+    }
+
+    /// Takes back a session that was found in the store.
+    pub(in crate::actors) fn restore(&mut self, stored: StoredSession, now: Timestamp) {
+        if let Some(there) = self.clients.get(&stored.record.client_id).copied() {
+            // Of two of one client the older was about to end.
+            let number_there = self.slot(there).and_then(|found| found.session.number());
+            if number_there > Some(stored.number) {
+                return self.note(|| Change::EndSession(stored.number));
+            }
+            self.forget(there, now);
+        }
+        let record = &stored.record;
+        let expiry_secs = record.expiry_interval_secs;
+        let has_ended =
+            record.ends_at.is_some_and(|at| at <= now) || (record.is_connected && expiry_secs == 0);
+        let slot = self.restore_slot(&stored);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        // The connection that there was has ended now at the latest.
+        found.expires_at = if record.is_connected {
+            (expiry_secs != NEVER_EXPIRES).then(|| now.plus_secs(u64::from(expiry_secs)))
+        } else {
+            record.ends_at
+        };
+        if let Some(will) = &stored.will {
+            let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
+            found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
+            found.will = Some(accepted(will));
+        }
+        if has_ended {
+            found.expires_at = Some(now);
+        }
+        self.set_timer(slot);
+        self.note_session(slot, false);
+        self.note_will(slot);
+    }
+
+    fn restore_slot(&mut self, stored: &StoredSession) -> u32 {
+        let StoredSession { number, record, subscriptions, accepted, waiting, .. } = stored;
+        let usage = self.core.queue_usage.clone();
+        let mut session = Session::new(record.client_id.clone(), self.queue_limits, usage);
+        session.set_expiry_interval_secs(record.expiry_interval_secs);
+        let presence = Presence {
+            identity: Identity { username: record.username.clone(), certificate: None },
+            peer: record.peer.parse().unwrap_or(UNKNOWN_PEER),
+            connected_at: record.connected_at,
+            // Every version that was given out was reserved before.
+            version: self.version_floor,
+        };
+        let slot = self.insert_slot(session, presence);
+        let place = self.place(slot);
+        let journal = self.journal.clone();
+        let Some(found) = self.slots.get_mut(slot as usize) else { return slot };
+        for (filter, kept) in subscriptions {
+            let (Ok(parts), Some(place)) = (validate_filter(filter), place) else { continue };
+            let (options, identifier) = (kept.options, kept.identifier);
+            let subscriber = Subscriber { place, options, identifier, is_durable: true };
+            self.core.index.subscribe(parts, subscriber);
+            found.session.restore_subscription(filter, Subscription { options, identifier });
+        }
+        let left = LeftInQueue {
+            messages: waiting.messages,
+            bytes: waiting.bytes,
+            next: waiting.first.unwrap_or_default(),
+            last_place: stored.last_place,
+            in_flight: stored.in_flight,
+            was_connected: record.is_connected,
+        };
+        if let Some(journal) = journal {
+            found.session.restore(*number, journal, slot, &left, accepted);
+        }
+        self.set_shared_away(slot, true);
+        slot
+    }
+
+    /// Notes what is kept of the session itself.
+    pub(super) fn note_session(&self, slot: u32, is_connected: bool) {
+        let Some(found) = self.slot(slot) else { return };
+        let Some(number) = found.session.number() else { return };
+        self.note(|| Change::PutSession(number, Box::new(found.record(is_connected))));
+    }
+
+    /// Notes what is kept of the session's Will.
+    pub(super) fn note_will(&self, slot: u32) {
+        let Some(found) = self.slot(slot) else { return };
+        let Some(number) = found.session.number() else { return };
+        let record = found.will.as_ref().map(|will| WillRecord {
+            message: will.message.clone(),
+            delay_secs: will.delay_secs,
+            expiry_secs: will.expiry_secs,
+            due_at: found.will_at,
+        });
+        self.note(|| match record {
+            Some(record) => Change::PutWill(number, Box::new(record)),
+            None => Change::DropWill(number),
+        });
+    }
+
+    /// Puts a session into a slot of its own.
+    pub(super) fn insert_slot(&mut self, session: Session, presence: Presence) -> u32 {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let client_id = session.client_id().clone();
+        self.core.sessions_of_users.add(presence.identity.username.as_ref());
+        let slot = self.slots.insert(Slot {
+            generation: self.next_generation,
+            session,
+            presence,
+            connected: None,
+            will: None,
+            will_at: None,
+            expires_at: None,
+            timer_at: None,
+            recent_topic: None,
+        }) as u32;
+        self.clients.insert(client_id, slot);
+        self.metrics.sessions.set(self.slots.len() as u64);
+        slot
+    }
+}
+
+impl Slot {
+    /// What is kept of the session itself.
+    pub(super) fn record(&self, is_connected: bool) -> SessionRecord {
+        let Presence { identity, peer, connected_at, .. } = &self.presence;
+        SessionRecord {
+            client_id: self.session.client_id().clone(),
+            username: identity.username.clone(),
+            expiry_interval_secs: self.session.expiry_interval_secs(),
+            ends_at: self.expires_at,
+            is_connected,
+            peer: peer.to_string().into(),
+            connected_at: *connected_at,
+        }
+    }
+}
+
+/// Where the client of a session was whose record does not say it.
+const UNKNOWN_PEER: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+/// It was accepted before the broker ended, and counts no more among the room for Wills.
+fn accepted(will: &WillRecord) -> AcceptedWill {
+    AcceptedWill {
+        message: Arc::clone(&will.message),
+        delay_secs: will.delay_secs,
+        expiry_secs: will.expiry_secs,
+        share: None,
+    }
+}

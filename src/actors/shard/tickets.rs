@@ -1,0 +1,283 @@
+//! What must be kept before it is said: changes go to the keeper by tickets, and what waits for a
+//! ticket is let out when it is kept, with all before it.
+//!
+//! A ticket has as many parts as there are who must keep something for it: the store for what has
+//! changed here, and each shard that was handed messages for durable sessions of its own. That shard
+//! gives the ticket on to one of its own, so that a message may go from shard to shard.
+
+use std::{collections::VecDeque, sync::mpsc};
+
+use tokio::sync::oneshot;
+
+use super::Shard;
+use crate::{
+    actors::{
+        keeper::{Awaited, Order, Trouble},
+        messages::Kept,
+    },
+    journal::{Change, Journal, JournalPage, SessionNumber, Ticket},
+    session::KeptAt,
+};
+
+/// A shard's side of what is kept.
+#[derive(Default)]
+pub(super) struct Tickets {
+    /// The way to the writer; `None` where the store is asked at once.
+    orders: Option<mpsc::Sender<Order>>,
+    /// Those that are not kept, and behind the first of those also some that are; one after the
+    /// other.
+    open: VecDeque<OpenTicket>,
+    /// Who waits for the current ticket, beside those that the journal knows.
+    owed: Vec<Owed>,
+    /// Noted once the current ticket is kept.
+    then: Vec<Change>,
+    /// Presence versions that the current ticket reserves.
+    reserves: Option<u64>,
+    /// What an immediate store could not keep so far.
+    unapplied: Vec<Change>,
+    /// Messages that were ever handed to other shards for durable sessions.
+    pub(super) sent_away: u64,
+    /// Slots that wait for something to be read that the store does not have yet.
+    starved: Vec<u32>,
+}
+
+struct OpenTicket {
+    ticket: Ticket,
+    parts: usize,
+    waiting: Vec<u32>,
+    owed: Vec<Owed>,
+    then: Vec<Change>,
+    reserves: Option<u64>,
+}
+
+/// Who is told when a ticket is kept.
+pub(super) enum Owed {
+    /// A ticket of another shard has a part less to wait for.
+    Shard(Awaited),
+    /// Somebody who asks.
+    Caller(oneshot::Sender<()>),
+}
+
+/// How much had changed at some moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    noted: u64,
+    sent_away: u64,
+}
+
+impl Shard {
+    /// To be compared with a later one.
+    pub(super) fn mark(&self) -> Mark {
+        let noted = self.journal.as_ref().map_or(0, Journal::noted);
+        Mark { noted, sent_away: self.tickets.sent_away }
+    }
+
+    /// What the answer to something must wait for, if anything has changed since.
+    pub(super) fn gate_since(&self, mark: Mark, slot: u32) -> Option<Ticket> {
+        let journal = self.journal.as_ref()?;
+        (self.mark() != mark).then(|| journal.await_by(slot))
+    }
+
+    /// Why nothing durable can be promised now.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.core.keeper.as_ref()?.health.trouble()
+    }
+
+    /// Another shard's ticket waits for what is noted now.
+    pub(in crate::actors) fn owe(&mut self, to: Option<Awaited>) {
+        self.tickets.owed.extend(to.map(Owed::Shard));
+    }
+
+    /// Somebody wants to hear when what is noted now is kept.
+    pub(in crate::actors) fn tell_when_kept(&mut self, caller: oneshot::Sender<()>) {
+        if self.journal.is_some() {
+            self.tickets.owed.push(Owed::Caller(caller));
+        }
+    }
+
+    /// Notes a change.
+    pub(super) fn note(&self, change: impl FnOnce() -> Change) {
+        if let Some(journal) = &self.journal {
+            journal.note(change());
+        }
+    }
+
+    /// Notes, once what has been noted so far is kept, that these are needed no longer.
+    pub(super) fn dequeue_then(&mut self, kept: impl Iterator<Item = KeptAt>) {
+        let changes = kept.map(|KeptAt { session, place }| Change::Dequeue(session, place));
+        self.tickets.then.extend(changes);
+    }
+
+    /// Notes, once what has been noted so far is kept, that a session has ended.
+    pub(super) fn end_then(&mut self, session: SessionNumber) {
+        self.tickets.then.push(Change::EndSession(session));
+    }
+
+    /// Notes that presence versions are reserved, which may be given out once that is kept.
+    pub(super) fn note_reservation(&mut self, up_to: u64) {
+        self.note(|| Change::ReserveVersions(up_to));
+        self.tickets.reserves = Some(up_to);
+    }
+
+    /// The slot waits for a page that is not in the store yet.
+    pub(super) fn starve(&mut self, slot: u32) {
+        if self.tickets.starved.last() != Some(&slot) {
+            self.tickets.starved.push(slot);
+        }
+    }
+
+    /// Whether the store is asked at once.
+    pub(super) fn is_immediate(&self) -> bool {
+        self.core.keeper.as_ref().is_some_and(|keeper| keeper.store().is_immediate())
+    }
+
+    /// Whether everything that was noted is in the store.
+    pub(super) fn is_all_kept(&self) -> bool {
+        self.tickets.open.is_empty() && self.journal.as_ref().is_none_or(Journal::is_empty)
+    }
+
+    /// Sends what was gathered: changes to the keeper, deliveries to the other shards.
+    pub(in crate::actors) fn flush(&mut self) {
+        // What is kept at once may have something noted behind it.
+        while self.close_ticket() {}
+        self.flush_outboxes(None);
+    }
+
+    /// The same for changes alone; whether there were any.
+    pub(in crate::actors) fn flush_changes(&mut self) -> bool {
+        let has_some = self.journal.as_ref().is_some_and(|journal| !journal.is_blank());
+        if has_some {
+            self.flush();
+        }
+        has_some
+    }
+
+    /// Closes the current ticket, if anything belongs to it or somebody waits for it; whether
+    /// more may have come by that.
+    fn close_ticket(&mut self) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let has_awaited = self.outboxes.iter().any(|outbox| outbox.is_awaited);
+        let Tickets { owed, then, .. } = &self.tickets;
+        if journal.is_blank() && !has_awaited && owed.is_empty() && then.is_empty() {
+            return false;
+        }
+        let mut page = journal.turn_over();
+        let mut parts = self.flush_outboxes(Some(page.ticket));
+        if !page.changes.is_empty() && !self.hand_over(&mut page) {
+            parts += 1;
+        }
+        let JournalPage { ticket, waiting, .. } = page;
+        let Tickets { open, owed, then, reserves, .. } = &mut self.tickets;
+        let (owed, then) = (std::mem::take(owed), std::mem::take(then));
+        let reserves = reserves.take();
+        open.push_back(OpenTicket { ticket, parts, waiting, owed, then, reserves });
+        if parts == 0 {
+            self.complete(ticket);
+            self.settle_first();
+        }
+        self.journal.as_ref().is_some_and(|journal| !journal.is_blank())
+    }
+
+    /// Hands changes to the keeper; whether nobody need wait for them any more.
+    fn hand_over(&mut self, page: &mut JournalPage) -> bool {
+        let Some(keeper) = &self.core.keeper else { return true };
+        if self.tickets.orders.is_none() {
+            self.tickets.orders = keeper.orders();
+        }
+        if let Some(orders) = &self.tickets.orders {
+            keeper.hand_over(orders, self.host, page);
+            return !keeper.makes_wait();
+        }
+        self.tickets.unapplied.append(&mut page.changes);
+        let now = self.core.clock.now();
+        let is_kept = keeper.apply(&mut self.tickets.unapplied, now);
+        if is_kept {
+            self.tickets.unapplied.clear();
+        }
+        is_kept || !keeper.makes_wait()
+    }
+
+    /// Tries again what an immediate store could not keep.
+    pub(super) fn apply_again(&mut self) {
+        let Some(keeper) = &self.core.keeper else { return };
+        let now = self.core.clock.now();
+        let unapplied = &mut self.tickets.unapplied;
+        if unapplied.is_empty() || !keeper.apply(unapplied, now) {
+            return;
+        }
+        self.tickets.unapplied.clear();
+        let tickets: Vec<Ticket> = self.tickets.open.iter().map(|open| open.ticket).collect();
+        self.note_kept(&tickets);
+    }
+
+    /// One part of each of these tickets is kept.
+    pub(in crate::actors) fn note_kept(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            self.settle_part(*ticket);
+        }
+        self.settle_first();
+        self.feed_starved();
+        self.flush();
+    }
+
+    fn settle_part(&mut self, ticket: Ticket) {
+        let Some(first) = self.tickets.open.front().map(|open| open.ticket) else { return };
+        let at = ticket.0.wrapping_sub(first.0);
+        let found = usize::try_from(at).ok().and_then(|at| self.tickets.open.get_mut(at));
+        let Some(open) = found else { return };
+        open.parts = open.parts.saturating_sub(1);
+        if open.parts == 0 {
+            self.complete(ticket);
+        }
+    }
+
+    /// All of one ticket is kept; those before it perhaps not.
+    fn complete(&mut self, ticket: Ticket) {
+        let Some(first) = self.tickets.open.front().map(|open| open.ticket) else { return };
+        let Some(open) = self.tickets.open.get_mut((ticket.0 - first.0) as usize) else { return };
+        let (owed, then) = (std::mem::take(&mut open.owed), std::mem::take(&mut open.then));
+        for owed in owed {
+            match owed {
+                Owed::Shard(Awaited { host, ticket }) => {
+                    if let Some(shard) = self.core.shard(host) {
+                        shard.registry.do_send(Kept { tickets: vec![ticket] });
+                    }
+                }
+                Owed::Caller(caller) => {
+                    let _ = caller.send(());
+                }
+            }
+        }
+        for change in then {
+            self.note(|| change);
+        }
+    }
+
+    /// Lets out what waited for the tickets that are kept with all before them.
+    fn settle_first(&mut self) {
+        while self.tickets.open.front().is_some_and(|open| open.parts == 0) {
+            let Some(OpenTicket { ticket, waiting, reserves, .. }) = self.tickets.open.pop_front()
+            else {
+                return;
+            };
+            if let Some(up_to) = reserves {
+                self.core.versions.reserved(up_to);
+            }
+            for slot in waiting {
+                let Some(found) = self.slot_mut(slot) else { continue };
+                let Some(link) = found.session.link_mut() else { continue };
+                link.open_gate(ticket);
+                found.wake();
+            }
+        }
+    }
+
+    /// Those that waited for a page look again.
+    pub(super) fn feed_starved(&mut self) {
+        for slot in std::mem::take(&mut self.tickets.starved) {
+            if let Some(found) = self.slot_mut(slot) {
+                found.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What makes a session durable: its changes are noted in the journal, and of its queue only the
+//! next page is in memory; the rest lies in the store and is counted here.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use super::queue::Envelope;
+use crate::{
+    journal::{Change, Journal, QueuePlace, QueuedMessage, SentAs, SessionNumber, Ticket},
+    mqtt::{PacketId, QoS},
+};
+
+/// So many messages of a durable session wait in memory; what comes then waits in the store.
+pub(super) const PAGE_MESSAGES: usize = 64;
+/// So many bytes of them.
+pub(super) const PAGE_BYTES: usize = 64 * 1024;
+
+/// A durable session's side of the journal.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    journal: Journal,
+    number: SessionNumber,
+    /// Whom the journal tells that a ticket is kept.
+    token: u32,
+    last_place: QueuePlace,
+    last_order: u64,
+    /// What waits in the store alone, behind what waits in memory.
+    pub(super) beyond: Beyond,
+    /// Places that were taken out of turn, and may be found there until the store knows.
+    taken_out: Vec<QueuePlace>,
+    /// The client is away: nothing needs to be in memory.
+    pub(super) is_away: bool,
+    /// What is in flight lies in the store, so many messages, and was not read yet.
+    pub(super) in_flight_unread: usize,
+    /// QoS 1 messages up to this place may have been sent before, and nobody knows.
+    doubtful_up_to: QueuePlace,
+}
+
+/// Messages that wait in the store alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beyond {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+    /// The place of the first of them.
+    pub(super) next: QueuePlace,
+}
+
+/// Whose queue a message is in, for what is taken out of it later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptAt {
+    /// The session.
+    pub session: SessionNumber,
+    /// The message's place in its queue.
+    pub place: QueuePlace,
+}
+
+/// A shared subscription as a message comes by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Share<'a> {
+    /// Its number with the router, for as long as it has members.
+    pub number: NonZeroU32,
+    /// Its whole Topic Filter, which outlasts the broker.
+    pub filter: &'a Arc<str>,
+}
+
+/// A page of a queue as it was read from the store.
+#[derive(Debug)]
+pub struct Page {
+    /// The messages, in their order.
+    pub messages: Vec<(QueuePlace, QueuedMessage)>,
+}
+
+/// What a session had in its queue when the broker ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeftInQueue {
+    /// Messages that wait.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// The place of the first of them.
+    pub next: QueuePlace,
+    /// The last place that was taken.
+    pub last_place: QueuePlace,
+    /// Messages that were sent and not acknowledged.
+    pub in_flight: usize,
+    /// The client was there: of what waits the first may have been sent without a note of it.
+    pub was_connected: bool,
+}
+
+impl Keeping {
+    pub(super) fn new(number: SessionNumber, journal: Journal, token: u32) -> Self {
+        Self {
+            journal,
+            number,
+            token,
+            last_place: QueuePlace(0),
+            last_order: 0,
+            beyond: Beyond::default(),
+            taken_out: Vec::new(),
+            is_away: true,
+            in_flight_unread: 0,
+            doubtful_up_to: QueuePlace(0),
+        }
+    }
+
+    pub(super) const fn number(&self) -> SessionNumber {
+        self.number
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(SessionNumber) -> Change) {
+        self.journal.note(change(self.number));
+    }
+
+    /// What is said now must not be heard before all that was noted so far is kept.
+    pub(super) fn gate(&self) -> Ticket {
+        self.journal.await_by(self.token)
+    }
+
+    /// Notes that a message waits, or is sent at once; its place.
+    pub(super) fn enqueue(
+        &mut self,
+        envelope: &Envelope,
+        share: Option<Share<'_>>,
+        sent: Option<PacketId>,
+    ) -> QueuePlace {
+        self.last_place.0 += 1;
+        let place = self.last_place;
+        let queued = QueuedMessage {
+            message: envelope.message.clone(),
+            qos: envelope.qos,
+            retain: envelope.retain,
+            identifiers: envelope.identifiers.clone(),
+            share: share.map(|share| share.filter.clone()),
+        };
+        let sent = sent.map(|packet_id| self.sent_as(packet_id));
+        self.note(|number| Change::Enqueue(number, place, queued, sent));
+        place
+    }
+
+    /// Whether a message that waits may have been sent already, since QoS 1 is not held up until it is
+    /// noted that it is sent: then its DUP flag says so. [MQTT-3.3.1-1]
+    pub(super) fn is_doubtful(&self, envelope: &Envelope) -> bool {
+        envelope.qos == QoS::AtLeastOnce && envelope.place <= self.doubtful_up_to
+    }
+
+    /// Notes that a message that waited is sent.
+    pub(super) fn send(&mut self, place: QueuePlace, packet_id: PacketId) {
+        let sent = self.sent_as(packet_id);
+        self.note(|number| Change::Send(number, place, sent));
+    }
+
+    /// Notes that a message is not needed any more.
+    pub(super) fn dequeue(&self, place: QueuePlace) {
+        self.note(|number| Change::Dequeue(number, place));
+    }
+
+    const fn sent_as(&mut self, packet_id: PacketId) -> SentAs {
+        self.last_order += 1;
+        SentAs { packet_id, order: self.last_order }
+    }
+
+    /// Goes on after what was found in the store.
+    pub(super) fn go_on_from(&mut self, left: &LeftInQueue) {
+        self.last_place = left.last_place;
+        self.in_flight_unread = left.in_flight;
+        if left.was_connected {
+            self.doubtful_up_to = left.last_place;
+        }
+        self.beyond = Beyond { messages: left.messages, bytes: left.bytes, next: left.next };
+    }
+
+    pub(super) fn go_on_after(&mut self, order: u64) {
+        self.last_order = self.last_order.max(order);
+    }
+
+    /// Counts a message that waits in the store alone.
+    pub(super) fn leave(&mut self, place: QueuePlace, size: usize) {
+        if self.beyond.messages == 0 {
+            self.beyond.next = place;
+        }
+        self.beyond.messages += 1;
+        self.beyond.bytes += size;
+    }
+
+    /// Counts messages that go back to where those are that wait in the store alone, before these.
+    pub(super) fn leave_before(&mut self, first: QueuePlace, messages: usize, bytes: usize) {
+        self.beyond.next = first;
+        self.beyond.messages += messages;
+        self.beyond.bytes += bytes;
+    }
+
+    /// Counts a message that was read from the store; whether it still waits.
+    pub(super) fn fetched(&mut self, place: QueuePlace, size: usize) -> bool {
+        self.beyond.next = QueuePlace(place.0 + 1);
+        if let Some(at) = self.taken_out.iter().position(|taken| *taken == place) {
+            self.taken_out.swap_remove(at);
+            return false;
+        }
+        self.beyond.messages = self.beyond.messages.saturating_sub(1);
+        self.beyond.bytes = self.beyond.bytes.saturating_sub(size);
+        if self.beyond.messages == 0 {
+            self.taken_out = Vec::new();
+            self.beyond.bytes = 0;
+        }
+        true
+    }
+
+    /// A message is taken out of turn. Its taker says when it is to be noted.
+    pub(super) fn take_out(&mut self, place: QueuePlace) -> KeptAt {
+        self.taken_out.push(place);
+        KeptAt { session: self.number, place }
+    }
+}

@@ -1,0 +1,133 @@
+//! A store that outlives the brokers that have it, is torn away from them, and fails when told to.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use hearthmq::{
+    Broker,
+    broker::Builder,
+    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
+    limits::Limits,
+    mqtt::Message,
+    store::{
+        Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
+        StoredSession,
+    },
+};
+
+use super::{builder, generous};
+
+/// What brokers write to, one after the other.
+#[derive(Default)]
+pub(crate) struct Disk {
+    store: Arc<MemoryStore>,
+}
+
+thread_local! {
+    /// Each test has a thread of its own.
+    static IS_TIME_PAUSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// One broker's way to the disk.
+#[derive(Clone)]
+pub(crate) struct Plug {
+    store: Arc<MemoryStore>,
+    is_pulled: Arc<AtomicBool>,
+    fails: Arc<AtomicBool>,
+}
+
+/// A broker and its way to the disk.
+pub(crate) struct Powered {
+    pub(crate) broker: Broker,
+    pub(crate) plug: Plug,
+}
+
+impl Disk {
+    /// Starts a broker that has this disk.
+    pub(crate) async fn power(&self) -> Powered {
+        self.power_with(|builder| builder).await
+    }
+
+    /// The same with limits of the test's own.
+    pub(crate) async fn power_within(&self, change: impl FnOnce(&mut Limits)) -> Powered {
+        let mut limits = generous();
+        change(&mut limits);
+        self.power_with(|builder| builder.limits(limits)).await
+    }
+
+    /// The same, configured.
+    pub(crate) async fn power_with(&self, configure: impl FnOnce(Builder) -> Builder) -> Powered {
+        if !IS_TIME_PAUSED.replace(true) {
+            tokio::time::pause();
+        }
+        let store = self.store.clone();
+        let plug = Plug { store, is_pulled: Arc::default(), fails: Arc::default() };
+        let broker = configure(builder().store(plug.clone())).start().await.unwrap();
+        Powered { broker, plug }
+    }
+}
+
+impl Powered {
+    /// The broker is no more, without having had time for anything.
+    pub(crate) fn crash(self) {
+        self.plug.is_pulled.store(true, Ordering::Relaxed);
+        drop(self.broker);
+    }
+
+    /// The disk fails from now on, or no longer.
+    pub(crate) fn fail(&self, fails: bool) {
+        self.plug.fails.store(fails, Ordering::Relaxed);
+    }
+}
+
+impl Store for Plug {
+    fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        if self.is_pulled.load(Ordering::Relaxed) {
+            return Ok(()); // Nobody is left who could hear it.
+        }
+        if self.fails.load(Ordering::Relaxed) {
+            let path = "disk".to_owned();
+            let source = std::io::ErrorKind::Other.into();
+            return Err(StoreError::Io { doing: "write", path, source });
+        }
+        self.store.apply(changes, durability)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+
+    fn is_immediate(&self) -> bool {
+        true
+    }
+
+    fn bounds(&self) -> Result<Bounds, StoreError> {
+        self.store.bounds()
+    }
+
+    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
+        self.store.sessions(each)
+    }
+
+    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+        self.store.retained(each)
+    }
+
+    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
+        self.store.in_flight(session)
+    }
+
+    fn waiting(
+        &self,
+        session: SessionNumber,
+        from: QueuePlace,
+        page: PageBounds,
+    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+        self.store.waiting(session, from, page)
+    }
+}
