@@ -86,7 +86,8 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn command(&self) -> Command {
+    /// What starts the program here.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
         command
             .args(["run", "--config", "hearthmq.toml"])
