@@ -97,8 +97,9 @@ pub(crate) const WILL_LATE_MS_MAX: u64 = 6_000;
 pub(crate) enum Fault {
     /// It was acknowledged and has not come.
     Lost { receiver: &'static str, message: MessageId },
-    /// QoS 2 came twice.
-    Doubled { receiver: &'static str, message: MessageId },
+    /// QoS 2 came twice: with DUP it is the broker's sending that was repeated, without it may be
+    /// its publisher's.
+    Doubled { receiver: &'static str, message: MessageId, dup: bool, is_sent_again: bool },
     /// QoS 1 came twice without DUP, on one connection, and was sent once.
     Repeated { receiver: &'static str, message: MessageId },
     /// It came for the first time after a later one of its publisher and QoS.
@@ -354,7 +355,8 @@ impl Book {
         };
         if sent.qos.min(shelf.receiver.qos) == QoS::ExactlyOnce {
             self.counts.doubled += 1;
-            self.faults.push(Fault::Doubled { receiver: name, message });
+            let is_sent_again = sent.is_sent_again;
+            self.faults.push(Fault::Doubled { receiver: name, message, dup, is_sent_again });
             return;
         }
         self.counts.repeated += 1;

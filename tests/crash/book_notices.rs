@@ -30,6 +30,10 @@ fn received_with_dup(receiver: usize, connection: u32, number: u32) -> Event {
     Event::Received { receiver, connection, message: id(number), dup: true }
 }
 
+fn doubled(receiver: &'static str, number: u32, dup: bool) -> Fault {
+    Fault::Doubled { receiver, message: id(number), dup, is_sent_again: false }
+}
+
 /// A receiver of QoS 2, one of QoS 1 and a group of QoS 2, and what becomes of these notes.
 fn faults(notes: impl IntoIterator<Item = Event>) -> Vec<Fault> {
     closed(notes).1
@@ -103,13 +107,13 @@ fn members_of_a_group_keep_no_order_but_exactly_once() {
     ];
     assert_eq!(faults(notes.clone()), []);
     let twice = notes.into_iter().chain([received(GROUP, 9, 1)]);
-    assert_eq!(faults(twice), [Fault::Doubled { receiver: "group", message: id(1) }]);
+    assert_eq!(faults(twice), [doubled("group", 1, false)]);
 }
 
 #[test]
 fn a_doubled_qos_2_is_found_over_connections_and_with_dup() {
     let notes = [sent(0, QoS::ExactlyOnce), received(TWICE, 1, 0), received_with_dup(TWICE, 2, 0)];
-    assert_eq!(faults(notes), [Fault::Doubled { receiver: "twice", message: id(0) }]);
+    assert_eq!(faults(notes), [doubled("twice", 0, true)]);
 }
 
 #[test]
