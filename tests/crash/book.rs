@@ -59,6 +59,8 @@ pub(crate) enum Event {
     Connected { client: String, known: Known, present: bool },
     /// The broker has closed a connection, or refused it, that it had no reason to.
     CutOff { client: String, why: String },
+    /// CONNECT with Clean Start is about to be sent: what the receiver had is no more.
+    Forgets { receiver: usize },
     /// SUBACK came.
     Subscribed { receiver: usize },
     /// A message is about to be sent for the first time.
@@ -104,6 +106,8 @@ pub(crate) enum Fault {
     Repeated { receiver: &'static str, message: MessageId },
     /// It came for the first time after a later one of its publisher and QoS.
     Disordered { receiver: &'static str, message: MessageId, after: u32 },
+    /// It was acknowledged before the session began, and so belonged to one that has ended.
+    Risen { receiver: &'static str, message: MessageId },
     /// Nobody has sent it.
     Stray { receiver: &'static str, message: MessageId },
     /// Session Present is 0 and the client has a session.
@@ -154,7 +158,7 @@ struct Sent {
     /// Its place among all notes.
     at: u64,
     is_sent_again: bool,
-    is_acknowledged: bool,
+    acknowledged_at: Option<u64>,
     /// Of those that are kept: the topic, and its place in the topic's history.
     kept: Option<(u8, usize)>,
 }
@@ -163,12 +167,24 @@ struct Sent {
 struct Shelf {
     receiver: Receiver,
     subscribed_at: Option<u64>,
+    /// When the session before this one was given up.
+    forgot_at: Option<u64>,
     /// Messages that came, with the last connection that they came by.
     came: HashMap<MessageId, u32>,
     /// Highest number that came of each publisher and QoS.
     highest: HashMap<(usize, QoS), u32>,
     /// Acknowledged, and not come yet.
     owed: HashSet<MessageId>,
+}
+
+impl Shelf {
+    fn forget(&mut self, at: u64) {
+        self.subscribed_at = None;
+        self.forgot_at = Some(at);
+        self.came.clear();
+        self.highest.clear();
+        self.owed.clear();
+    }
 }
 
 /// What was sent to a topic that retains, and how much of it was acknowledged.
@@ -197,6 +213,7 @@ impl Book {
         let shelves = receivers.into_iter().map(|receiver| Shelf {
             receiver,
             subscribed_at: None,
+            forgot_at: None,
             came: HashMap::new(),
             highest: HashMap::new(),
             owed: HashSet::new(),
@@ -252,6 +269,7 @@ impl Book {
         match event {
             Event::Connected { client, known, present } => self.connected(client, known, present),
             Event::CutOff { client, why } => self.faults.push(Fault::CutOff { client, why }),
+            Event::Forgets { receiver } => self.shelves[receiver].forget(self.notes),
             Event::Subscribed { receiver } => {
                 let at = self.notes;
                 self.shelves[receiver].subscribed_at.get_or_insert(at);
@@ -308,15 +326,16 @@ impl Book {
 
     fn sent(&mut self, message: MessageId, qos: QoS, kept: Option<(u8, usize)>) {
         let at = self.notes;
-        let sent = Sent { qos, at, is_sent_again: false, is_acknowledged: false, kept };
+        let sent = Sent { qos, at, is_sent_again: false, acknowledged_at: None, kept };
         self.sent.insert(message, sent);
     }
 
     fn acknowledged(&mut self, message: MessageId) {
         let Some(sent) = self.sent.get_mut(&message) else { return };
-        if std::mem::replace(&mut sent.is_acknowledged, true) {
+        if sent.acknowledged_at.is_some() {
             return;
         }
+        sent.acknowledged_at = Some(self.notes);
         self.counts.acknowledged += 1;
         if let Some((topic, place)) = sent.kept {
             let topic = self.kept.entry(topic).or_default();
@@ -339,6 +358,9 @@ impl Book {
             self.faults.push(Fault::Stray { receiver: name, message });
             return;
         };
+        if sent.acknowledged_at.zip(shelf.forgot_at).is_some_and(|(then, forgot)| then < forgot) {
+            self.faults.push(Fault::Risen { receiver: name, message });
+        }
         let Some(before) = shelf.came.insert(message, connection) else {
             self.counts.delivered += 1;
             shelf.owed.remove(&message);

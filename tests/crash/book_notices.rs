@@ -157,6 +157,28 @@ fn messages_of_different_qos_may_overtake_each_other() {
 }
 
 #[test]
+fn a_session_that_was_given_up_is_owed_nothing_and_gets_nothing_of_before() {
+    let notes = || {
+        vec![
+            Event::Subscribed { receiver: ONCE },
+            sent(0, QoS::AtLeastOnce),
+            acknowledged(0),
+            sent(1, QoS::AtLeastOnce),
+            Event::Forgets { receiver: ONCE },
+            acknowledged(1),
+            Event::Subscribed { receiver: ONCE },
+        ]
+    };
+    assert_eq!(faults(notes()), []);
+    let came = |number| faults(notes().into_iter().chain([received(ONCE, 2, number)]));
+    assert_eq!(came(0), [Fault::Risen { receiver: "once", message: id(0) }]);
+    assert_eq!(came(1), []);
+    let more = [sent(2, QoS::AtLeastOnce), acknowledged(2)];
+    let lost = faults(notes().into_iter().chain(more));
+    assert_eq!(lost, [Fault::Lost { receiver: "once", message: id(2) }]);
+}
+
+#[test]
 fn a_message_that_nobody_has_sent_is_found() {
     let found = faults([received(ONCE, 1, 3)]);
     assert_eq!(found, [Fault::Stray { receiver: "once", message: id(3) }]);

@@ -234,11 +234,12 @@ const V5: ProtocolVersion = ProtocolVersion::V5;
 /// Who stands alone: name, version, QoS, manner, Receive Maximum.
 type Alone = (&'static str, ProtocolVersion, QoS, Manner, Option<u16>);
 
-const ALONE: [Alone; 5] = [
+const ALONE: [Alone; 6] = [
     ("steady-5-2", V5, QoS::ExactlyOnce, Manner::Steady, None),
     ("steady-3-1", V3, QoS::AtLeastOnce, Manner::Steady, None),
     ("restless-3-2", V3, QoS::ExactlyOnce, Manner::Restless, None),
     ("restless-5-1", V5, QoS::AtLeastOnce, Manner::Restless, None),
+    ("forgetful-5-1", V5, QoS::AtLeastOnce, Manner::Forgetful, None),
     ("slow-5-2", V5, QoS::ExactlyOnce, Manner::Slow, Some(5)),
 ];
 
@@ -266,7 +267,10 @@ fn durable(name: &str, version: ProtocolVersion) -> Identity {
 fn subscribers(stage: &Arc<Stage>, group: usize, heir: usize, random: &mut Rng) -> Vec<Subscriber> {
     let mut all = Vec::new();
     for (place, (name, version, qos, manner, receive_maximum)) in ALONE.into_iter().enumerate() {
-        let identity = Identity { receive_maximum, ..durable(name, version) };
+        let mut identity = Identity { receive_maximum, ..durable(name, version) };
+        if manner == Manner::Forgetful {
+            identity.will = None; // The end of a session publishes its Will. [MQTT-3.1.2-8]
+        }
         let mut subscriber = Subscriber::new(place, identity, ALL, qos, stage.clone());
         subscriber.manner = manner;
         all.push(subscriber);

@@ -21,6 +21,8 @@ pub(crate) enum Manner {
     Steady,
     /// It goes, stays away for a while, and comes back.
     Restless,
+    /// It goes, and now and then comes back for a new session in place of the one that it had.
+    Forgetful,
     /// It stays, and acknowledges only when nothing more comes.
     Slow,
 }
@@ -84,11 +86,16 @@ impl Subscriber {
 
     /// Plays until the round is over, or it goes by itself.
     fn one_connection(&mut self, address: SocketAddr) -> io::Result<()> {
-        let known_before = self.known;
+        let mut known_before = self.known;
+        if self.identity.clean_start {
+            self.stage.note(Event::Forgets { receiver: self.receiver });
+            known_before = Known::Never;
+        }
         let (mut wire, present) = Wire::open(address, &self.identity, &mut self.known)?;
         let client = self.identity.client_id.clone();
         self.stage.note(Event::Connected { client, known: known_before, present });
         self.known = Known::Yes;
+        self.identity.clean_start = false;
         if !present {
             self.open.clear();
             self.is_subscribed = false;
@@ -98,8 +105,8 @@ impl Subscriber {
             wire.subscribe(self.filter, self.qos);
         }
         let connection = self.stage.connection();
-        let restless = self.manner == Manner::Restless;
-        let mut until_cut = restless.then(|| self.random.usize(1..300));
+        let goes = matches!(self.manner, Manner::Restless | Manner::Forgetful);
+        let mut until_cut = goes.then(|| self.random.usize(1..300));
         loop {
             let phase = self.stage.phase();
             if phase == Phase::Over {
@@ -115,6 +122,7 @@ impl Subscriber {
                 self.acknowledge(&mut wire);
             }
             if until_cut == Some(0) && phase == Phase::Load {
+                self.identity.clean_start = self.manner == Manner::Forgetful && self.random.bool();
                 // Half of them say so, and half are gone with what they have not written.
                 return if self.random.bool() { wire.take_leave() } else { Ok(()) };
             }

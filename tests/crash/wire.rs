@@ -47,12 +47,21 @@ pub(crate) struct Identity {
     pub(crate) will: Option<(String, String, u32)>,
     /// Whether its session is to outlive its connection.
     pub(crate) is_durable: bool,
+    /// Clean Start: whether it gives up the session that it has.
+    pub(crate) clean_start: bool,
 }
 
 impl Identity {
     pub(crate) fn durable(client_id: impl Into<String>, version: ProtocolVersion) -> Self {
         let client_id = client_id.into();
-        Self { client_id, version, receive_maximum: None, will: None, is_durable: true }
+        Self {
+            client_id,
+            version,
+            receive_maximum: None,
+            will: None,
+            is_durable: true,
+            clean_start: false,
+        }
     }
 
     fn connect(&self) -> Connect<'_> {
@@ -76,7 +85,7 @@ impl Identity {
         };
         Connect {
             version: self.version,
-            clean_start: !self.is_durable,
+            clean_start: self.clean_start,
             keep_alive: 60,
             client_id: &self.client_id,
             will,

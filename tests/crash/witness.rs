@@ -23,7 +23,7 @@ const WILL_DELAY_SECS: u32 = 1;
 
 fn visitor(client_id: &str) -> Identity {
     let identity = Identity::durable(client_id, ProtocolVersion::V5);
-    Identity { is_durable: false, ..identity }
+    Identity { is_durable: false, clean_start: true, ..identity }
 }
 
 /// Notes what a new subscriber gets of the retained messages. It waits for those that surely are
