@@ -86,12 +86,17 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn command(&self) -> Command {
+    /// What starts the program here.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
         command
             .args(["run", "--config", "hearthmq.toml"])
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
+        // Words for the tests are no options of the program.
+        for name in ["HEARTHMQ_CRASH_ROUNDS", "HEARTHMQ_CRASH_SEED"] {
+            command.env_remove(name);
+        }
         for option in &self.options {
             command.args(["--set", option]);
         }

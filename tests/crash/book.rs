@@ -1,0 +1,433 @@
+//! What was sent, acknowledged and received, in one order, and what of it breaks a promise.
+//!
+//! Who plays notes here what it does before it does it, and what it hears once it has heard it. So
+//! a note that comes before another happened before it, and nothing that a broker may do is taken
+//! for a fault. Knows neither sockets nor packets, and not that brokers are killed.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+};
+
+use hearthmq::mqtt::QoS;
+
+/// A message by its publisher and its number among that publisher's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MessageId {
+    pub(crate) publisher: usize,
+    pub(crate) number: u32,
+}
+
+/// What a client knows of its session before CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It has never connected: there is none.
+    Never,
+    /// CONNECT was sent, and no CONNACK came.
+    Perhaps,
+    /// CONNACK came, and the session has not ended since.
+    Yes,
+}
+
+/// What a receiver is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A client that gets all messages.
+    Client,
+    /// The members of a shared subscription together.
+    Group,
+    /// A client that gets Wills alone.
+    Heir,
+}
+
+/// Who gets messages.
+#[derive(Clone, Debug)]
+pub(crate) struct Receiver {
+    pub(crate) name: &'static str,
+    /// Of its subscription.
+    pub(crate) qos: QoS,
+    pub(crate) kind: Kind,
+}
+
+/// A retained message, or `None` where the topic has none.
+pub(crate) type Kept = Option<u32>;
+
+/// One note.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// CONNACK came, with this Session Present.
+    Connected { client: String, known: Known, present: bool },
+    /// The broker has closed a connection, or refused it, that it had no reason to.
+    CutOff { client: String, why: String },
+    /// CONNECT with Clean Start is about to be sent: what the receiver had is no more.
+    Forgets { receiver: usize },
+    /// SUBACK came.
+    Subscribed { receiver: usize },
+    /// A message is about to be sent for the first time.
+    Sent { message: MessageId, qos: QoS },
+    /// One that is to be retained in place of the former one, or clears it.
+    SentToKeep { message: MessageId, topic: u8, clears: bool },
+    /// A message is about to be sent again.
+    SentAgain { message: MessageId },
+    /// PUBACK or PUBREC came.
+    Acknowledged { message: MessageId },
+    /// PUBACK or PUBREC came and refuses it.
+    Refused { message: MessageId, reason: String },
+    /// A subscriber has handed a message on to its application.
+    Received { receiver: usize, connection: u32, message: MessageId, dup: bool },
+    /// A PUBLISH came with a Packet Identifier that is still in use.
+    CameAgain { client: String, packet_id: u16, first: String, then: String, dup: bool },
+    /// The retained messages as a new subscriber gets them.
+    Retained { found: BTreeMap<u8, u32> },
+    /// A publisher has to go with so many messages that were not answered.
+    Unanswered { client: String, messages: usize },
+    /// Who has this Will is about to be gone.
+    WillDue { will: u32 },
+    /// A Will came, so many milliseconds after a broker was there that could publish it.
+    Will { will: u32, late_ms: u64 },
+    /// The Will of a client that came back in time.
+    WillOfTheLiving { client: String },
+    /// A connection of this client has begun.
+    Presence { client: String, version: u64 },
+}
+
+/// How late a Will may be, its delay included: a busy machine is not held against the broker.
+pub(crate) const WILL_LATE_MS_MAX: u64 = 6_000;
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It was acknowledged and has not come.
+    Lost { receiver: &'static str, message: MessageId },
+    /// QoS 2 came twice: with DUP it is the broker's sending that was repeated, without it may be
+    /// its publisher's.
+    Doubled { receiver: &'static str, message: MessageId, dup: bool, is_sent_again: bool },
+    /// QoS 1 came twice without DUP, on one connection, and was sent once.
+    Repeated { receiver: &'static str, message: MessageId },
+    /// It came for the first time after a later one of its publisher and QoS.
+    Disordered { receiver: &'static str, message: MessageId, after: u32 },
+    /// It was acknowledged before the session began, and so belonged to one that has ended.
+    Risen { receiver: &'static str, message: MessageId },
+    /// Nobody has sent it.
+    Stray { receiver: &'static str, message: MessageId },
+    /// Session Present is 0 and the client has a session.
+    SessionLost { client: String },
+    /// Session Present is 1 and the client cannot have one.
+    SessionInvented { client: String },
+    /// The broker has closed a connection without a reason.
+    CutOff { client: String, why: String },
+    /// A Packet Identifier that is in use came with another message.
+    IdentifierReused { client: String, packet_id: u16, first: String, then: String },
+    /// A message came again with its Packet Identifier and without DUP.
+    WithoutDup { client: String, packet_id: u16, message: String },
+    /// The broker does not take a message.
+    Refused { message: MessageId, reason: String },
+    /// So many messages of a publisher were not answered.
+    Unanswered { client: String, messages: usize },
+    /// What is retained is neither the last that was acknowledged nor a later one.
+    Retained { topic: u8, found: Kept, allowed: Vec<Kept> },
+    /// A Will has not come.
+    WillLost { will: u32 },
+    /// A Will came too late.
+    WillLate { will: u32, late_ms: u64 },
+    /// The Will of a client that came back in time was published.
+    WillOfTheLiving { client: String },
+    /// A presence version is not above the one before.
+    VersionWentBack { client: String, before: u64, version: u64 },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self:?}")
+    }
+}
+
+/// What happened, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) acknowledged: u64,
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) repeated: u64,
+}
+
+/// What is known of a message.
+struct Sent {
+    qos: QoS,
+    /// Its place among all notes.
+    at: u64,
+    is_sent_again: bool,
+    acknowledged_at: Option<u64>,
+    /// Of those that are kept: the topic, and its place in the topic's history.
+    kept: Option<(u8, usize)>,
+}
+
+/// What is known of a receiver.
+struct Shelf {
+    receiver: Receiver,
+    subscribed_at: Option<u64>,
+    /// When the session before this one was given up.
+    forgot_at: Option<u64>,
+    /// Messages that came, with the last connection that they came by.
+    came: HashMap<MessageId, u32>,
+    /// Highest number that came of each publisher and QoS.
+    highest: HashMap<(usize, QoS), u32>,
+    /// Acknowledged, and not come yet.
+    owed: HashSet<MessageId>,
+}
+
+impl Shelf {
+    fn forget(&mut self, at: u64) {
+        self.subscribed_at = None;
+        self.forgot_at = Some(at);
+        self.came.clear();
+        self.highest.clear();
+        self.owed.clear();
+    }
+}
+
+/// What was sent to a topic that retains, and how much of it was acknowledged.
+#[derive(Default)]
+struct KeptTopic {
+    sent: Vec<Kept>,
+    /// How many, counted from the first to the last that was acknowledged.
+    acknowledged: usize,
+}
+
+/// All notes of a round, as far as they still matter.
+pub(crate) struct Book {
+    notes: u64,
+    sent: HashMap<MessageId, Sent>,
+    shelves: Vec<Shelf>,
+    kept: BTreeMap<u8, KeptTopic>,
+    wills_due: HashSet<u32>,
+    wills_come: HashSet<u32>,
+    versions: HashMap<String, u64>,
+    faults: Vec<Fault>,
+    counts: Counts,
+}
+
+impl Book {
+    pub(crate) fn new(receivers: Vec<Receiver>) -> Self {
+        let shelves = receivers.into_iter().map(|receiver| Shelf {
+            receiver,
+            subscribed_at: None,
+            forgot_at: None,
+            came: HashMap::new(),
+            highest: HashMap::new(),
+            owed: HashSet::new(),
+        });
+        Self {
+            notes: 0,
+            sent: HashMap::new(),
+            shelves: shelves.collect(),
+            kept: BTreeMap::new(),
+            wills_due: HashSet::new(),
+            wills_come: HashSet::new(),
+            versions: HashMap::new(),
+            faults: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Messages and Wills that have still to come.
+    pub(crate) fn owed(&self) -> usize {
+        self.shelves.iter().map(|shelf| shelf.owed.len()).sum::<usize>() + self.wills_due.len()
+    }
+
+    /// Whether a promise was broken already.
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// How many notes there are.
+    pub(crate) fn notes(&self) -> u64 {
+        self.notes
+    }
+
+    /// Closes the book: what is owed is lost.
+    pub(crate) fn close(&mut self) -> (Counts, Vec<Fault>) {
+        let mut faults = std::mem::take(&mut self.faults);
+        for shelf in &mut self.shelves {
+            let mut lost: Vec<MessageId> = shelf.owed.drain().collect();
+            lost.sort();
+            self.counts.lost += lost.len() as u64;
+            let receiver = shelf.receiver.name;
+            faults.extend(lost.into_iter().map(|message| Fault::Lost { receiver, message }));
+        }
+        faults.extend(self.wills_due.drain().map(|will| Fault::WillLost { will }));
+        (self.counts, faults)
+    }
+
+    pub(crate) fn note(&mut self, event: Event) {
+        self.notes += 1;
+        match event {
+            Event::Connected { client, known, present } => self.connected(client, known, present),
+            Event::CutOff { client, why } => self.faults.push(Fault::CutOff { client, why }),
+            Event::Forgets { receiver } => self.shelves[receiver].forget(self.notes),
+            Event::Subscribed { receiver } => {
+                let at = self.notes;
+                self.shelves[receiver].subscribed_at.get_or_insert(at);
+            }
+            Event::Sent { message, qos } => self.sent(message, qos, None),
+            Event::SentToKeep { message, topic, clears } => {
+                let history = &mut self.kept.entry(topic).or_default().sent;
+                history.push((!clears).then_some(message.number));
+                let place = history.len();
+                self.sent(message, QoS::AtLeastOnce, Some((topic, place)));
+            }
+            Event::SentAgain { message } => {
+                if let Some(sent) = self.sent.get_mut(&message) {
+                    sent.is_sent_again = true;
+                }
+            }
+            Event::Acknowledged { message } => self.acknowledged(message),
+            Event::Refused { message, reason } => {
+                self.faults.push(Fault::Refused { message, reason });
+            }
+            Event::Received { receiver, connection, message, dup } => {
+                self.received(receiver, connection, message, dup);
+            }
+            Event::CameAgain { client, packet_id, first, then, dup } => match first == then {
+                false => {
+                    self.faults.push(Fault::IdentifierReused { client, packet_id, first, then });
+                }
+                true if dup => {}
+                true => self.faults.push(Fault::WithoutDup { client, packet_id, message: then }),
+            },
+            Event::Retained { found } => self.retained(&found),
+            Event::Unanswered { client, messages } => {
+                self.faults.push(Fault::Unanswered { client, messages });
+            }
+            Event::WillDue { will } if self.wills_come.contains(&will) => {}
+            Event::WillDue { will } => {
+                self.wills_due.insert(will);
+            }
+            Event::Will { will, late_ms } => self.will(will, late_ms),
+            Event::WillOfTheLiving { client } => {
+                self.faults.push(Fault::WillOfTheLiving { client });
+            }
+            Event::Presence { client, version } => self.presence(client, version),
+        }
+    }
+
+    fn connected(&mut self, client: String, known: Known, present: bool) {
+        match (known, present) {
+            (Known::Yes, false) => self.faults.push(Fault::SessionLost { client }),
+            (Known::Never, true) => self.faults.push(Fault::SessionInvented { client }),
+            (Known::Never | Known::Perhaps, false) | (Known::Yes | Known::Perhaps, true) => {}
+        }
+    }
+
+    fn sent(&mut self, message: MessageId, qos: QoS, kept: Option<(u8, usize)>) {
+        let at = self.notes;
+        let sent = Sent { qos, at, is_sent_again: false, acknowledged_at: None, kept };
+        self.sent.insert(message, sent);
+    }
+
+    fn acknowledged(&mut self, message: MessageId) {
+        let Some(sent) = self.sent.get_mut(&message) else { return };
+        if sent.acknowledged_at.is_some() {
+            return;
+        }
+        sent.acknowledged_at = Some(self.notes);
+        self.counts.acknowledged += 1;
+        if let Some((topic, place)) = sent.kept {
+            let topic = self.kept.entry(topic).or_default();
+            topic.acknowledged = topic.acknowledged.max(place);
+            return;
+        }
+        for shelf in &mut self.shelves {
+            // Who had no SUBACK when it was sent may get it, but need not.
+            let is_due = shelf.subscribed_at.is_some_and(|at| at < sent.at);
+            if is_due && shelf.receiver.kind != Kind::Heir && !shelf.came.contains_key(&message) {
+                shelf.owed.insert(message);
+            }
+        }
+    }
+
+    fn received(&mut self, receiver: usize, connection: u32, message: MessageId, dup: bool) {
+        let shelf = &mut self.shelves[receiver];
+        let name = shelf.receiver.name;
+        let Some(sent) = self.sent.get(&message) else {
+            self.faults.push(Fault::Stray { receiver: name, message });
+            return;
+        };
+        if sent.acknowledged_at.zip(shelf.forgot_at).is_some_and(|(then, forgot)| then < forgot) {
+            self.faults.push(Fault::Risen { receiver: name, message });
+        }
+        let Some(before) = shelf.came.insert(message, connection) else {
+            self.counts.delivered += 1;
+            shelf.owed.remove(&message);
+            if shelf.receiver.kind != Kind::Group {
+                let key = (message.publisher, sent.qos);
+                let highest = shelf.highest.entry(key).or_insert(message.number);
+                if message.number < *highest {
+                    let after = *highest;
+                    self.faults.push(Fault::Disordered { receiver: name, message, after });
+                }
+                *highest = message.number.max(*highest);
+            }
+            return;
+        };
+        if sent.qos.min(shelf.receiver.qos) == QoS::ExactlyOnce {
+            self.counts.doubled += 1;
+            let is_sent_again = sent.is_sent_again;
+            self.faults.push(Fault::Doubled { receiver: name, message, dup, is_sent_again });
+            return;
+        }
+        self.counts.repeated += 1;
+        if !dup && before == connection && !sent.is_sent_again {
+            self.faults.push(Fault::Repeated { receiver: name, message });
+        }
+    }
+
+    fn retained(&mut self, found: &BTreeMap<u8, u32>) {
+        for (number, topic) in &self.kept {
+            let from = topic.acknowledged.saturating_sub(1);
+            let mut allowed = topic.sent[from..].to_vec();
+            if topic.acknowledged == 0 {
+                allowed.push(None);
+            }
+            let found = found.get(number).copied();
+            if !allowed.contains(&found) {
+                self.faults.push(Fault::Retained { topic: *number, found, allowed });
+            }
+        }
+    }
+
+    fn will(&mut self, will: u32, late_ms: u64) {
+        self.wills_come.insert(will);
+        if self.wills_due.remove(&will) && late_ms > WILL_LATE_MS_MAX {
+            self.faults.push(Fault::WillLate { will, late_ms });
+        }
+    }
+
+    /// Topics that surely have a retained message.
+    pub(crate) fn surely_retained(&self) -> Vec<u8> {
+        let surely = self.kept.iter().filter(|(_, topic)| {
+            topic.acknowledged > 0
+                && topic.sent[topic.acknowledged - 1..].iter().all(Option::is_some)
+        });
+        surely.map(|(number, _)| *number).collect()
+    }
+
+    /// Whether SUBACK came for a receiver.
+    pub(crate) fn is_subscribed(&self, receiver: usize) -> bool {
+        self.shelves[receiver].subscribed_at.is_some()
+    }
+
+    fn presence(&mut self, client: String, version: u64) {
+        let before = self.versions.insert(client.clone(), version);
+        if let Some(before) = before
+            && before >= version
+        {
+            self.faults.push(Fault::VersionWentBack { client, before, version });
+        }
+    }
+}

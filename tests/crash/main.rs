@@ -1,0 +1,136 @@
+//! Nothing that was acknowledged is lost: the program is killed at any moment, started again on the
+//! same data, and clients that behave as the standard says find what they were promised.
+//!
+//!     cargo test --test crash                                              # 20 rounds
+//!     HEARTHMQ_CRASH_ROUNDS=1000 cargo test --release --test crash -- --nocapture rounds
+//!     HEARTHMQ_CRASH_SEED=17 HEARTHMQ_CRASH_ROUNDS=1 …                     # round 17
+//!
+//! From outside alone: sockets, signals and the data directory.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails there, and one that has failed tells how"
+)]
+
+mod book;
+mod book_notices;
+#[path = "../support/http.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod http;
+#[path = "../support/mqtt.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod mqtt;
+#[path = "../end_to_end/program.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod program;
+mod publisher;
+mod round;
+mod stage;
+mod subscriber;
+mod wire;
+mod witness;
+
+use std::{
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use round::{Report, Trouble, play};
+
+/// Rounds without the environment's word.
+const ROUNDS: u64 = 20;
+/// Rounds at the same time: much of a round is waiting.
+const AT_ONCE: usize = 3;
+/// Faults of a round that are told.
+const FAULTS_TOLD: usize = 12;
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
+/// Plays rounds of these seeds, tells what came of them, and fails if a promise was broken.
+fn rounds(first: u64, count: u64, trouble: Trouble) {
+    let next = AtomicU64::new(first);
+    let all = Mutex::new((Report::default(), Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let report = play(seed, trouble);
+                    let mut all = all.lock().unwrap();
+                    tell(seed, &report);
+                    if !report.faults.is_empty() {
+                        all.1.push(seed);
+                    }
+                    all.0.add(&report);
+                }
+            });
+        }
+    });
+    let (sum, failed) = all.into_inner().unwrap();
+    let counts = sum.counts;
+    eprintln!(
+        "{trouble:?}: {count} rounds, broker ended {} times; {} messages acknowledged, {} delivered, \
+         {} lost, {} doubled (QoS 2), {} repeated (QoS 1); longest start {} ms",
+        sum.ends,
+        counts.acknowledged,
+        counts.delivered,
+        counts.lost,
+        counts.doubled,
+        counts.repeated,
+        sum.longest_start.as_millis(),
+    );
+    assert!(failed.is_empty(), "promises were broken in the rounds of seeds {failed:?}, see above");
+    // A load that did nothing would break no promise either.
+    assert!(counts.acknowledged > count && counts.delivered > counts.acknowledged, "{counts:?}");
+}
+
+fn tell(seed: u64, report: &Report) {
+    if report.faults.is_empty() {
+        return;
+    }
+    eprintln!("round {seed}: {} faults; {:?}", report.faults.len(), report.counts);
+    report.faults.iter().take(FAULTS_TOLD).for_each(|fault| eprintln!("  {fault}"));
+    report.log.iter().for_each(|line| eprintln!("  broker: {line}"));
+}
+
+impl Report {
+    fn add(&mut self, other: &Self) {
+        let (sum, counts) = (&mut self.counts, &other.counts);
+        sum.acknowledged += counts.acknowledged;
+        sum.delivered += counts.delivered;
+        sum.lost += counts.lost;
+        sum.doubled += counts.doubled;
+        sum.repeated += counts.repeated;
+        self.ends += other.ends;
+        self.longest_start = self.longest_start.max(other.longest_start);
+    }
+}
+
+#[test]
+fn rounds_of_kills_lose_nothing_that_was_acknowledged() {
+    let first = number("HEARTHMQ_CRASH_SEED").unwrap_or(1);
+    let count = number("HEARTHMQ_CRASH_ROUNDS").unwrap_or(ROUNDS);
+    rounds(first, count, Trouble::Kill);
+}
+
+#[test]
+fn a_graceful_end_keeps_what_a_kill_keeps() {
+    rounds(1, 3, Trouble::Terminate);
+}
+
+#[test]
+fn connections_that_clients_cut_lose_nothing() {
+    rounds(1, 6, Trouble::CutConnections);
+}

@@ -1,0 +1,178 @@
+//! What everybody who plays in a round shares: where the broker is, how far the round has come, and
+//! the book. Knows nothing of packets; whoever waits here waits for something that happens.
+
+use std::{
+    net::SocketAddr,
+    sync::{Condvar, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use crate::book::{Book, Event};
+
+/// How far a round has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Everybody does what it likes.
+    Load,
+    /// Publishers finish what they have begun; subscribers stay.
+    Drain,
+    /// Everybody takes its leave.
+    Over,
+}
+
+/// How long a broker that refuses connections is left alone before it is tried again.
+const BEFORE_TRYING_AGAIN: Duration = Duration::from_millis(10);
+/// How long a client that is away stays so if nothing happens.
+const AWAY_MAX: Duration = Duration::from_millis(300);
+
+/// A broker from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    number: u32,
+    pub(crate) address: SocketAddr,
+}
+
+struct State {
+    life: Option<Life>,
+    lives: u32,
+    /// The broker is being ended, or has ended: connections may break.
+    is_dying: bool,
+    /// Since when there is a broker.
+    up_since: Instant,
+    phase: Phase,
+    connections: u32,
+    /// Publishers that have not done all that they began.
+    publishers: usize,
+    book: Book,
+}
+
+pub(crate) struct Stage {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Stage {
+    pub(crate) fn new(book: Book, publishers: usize) -> Self {
+        let state = State {
+            life: None,
+            lives: 0,
+            is_dying: true,
+            up_since: Instant::now(),
+            phase: Phase::Load,
+            connections: 0,
+            publishers,
+            book,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Waits until `is_so`, but no longer than `time`; whether it is.
+    fn wait(&self, time: Duration, is_so: impl Fn(&State) -> bool) -> bool {
+        let waited = self.changed.wait_timeout_while(self.lock(), time, |state| !is_so(state));
+        !waited.unwrap().1.timed_out()
+    }
+
+    pub(crate) fn note(&self, event: Event) {
+        self.look(|book| book.note(event));
+    }
+
+    /// Looks into the book, or writes several notes with nothing in between.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Book) -> T) -> T {
+        let seen = look(&mut self.lock().book);
+        self.changed.notify_all();
+        seen
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.lock().phase = phase;
+        self.changed.notify_all();
+    }
+
+    /// A number for a new connection.
+    pub(crate) fn connection(&self) -> u32 {
+        let mut state = self.lock();
+        state.connections += 1;
+        state.connections
+    }
+
+    /// There is a broker.
+    pub(crate) fn enter(&self, address: SocketAddr) {
+        let mut state = self.lock();
+        state.lives += 1;
+        state.life = Some(Life { number: state.lives, address });
+        state.is_dying = false;
+        state.up_since = Instant::now();
+        self.changed.notify_all();
+    }
+
+    /// The broker is about to be ended.
+    pub(crate) fn leave(&self) {
+        let mut state = self.lock();
+        state.is_dying = true;
+        state.life = None;
+        self.changed.notify_all();
+    }
+
+    /// For how long there has been a broker.
+    pub(crate) fn up_for(&self) -> Duration {
+        self.lock().up_since.elapsed()
+    }
+
+    /// Waits for a broker; `None` when the round is over.
+    pub(crate) fn wait_for_broker(&self) -> Option<Life> {
+        let is_there = |state: &State| state.life.is_some() || state.phase == Phase::Over;
+        let there = self.changed.wait_while(self.lock(), |state| !is_there(state)).unwrap();
+        there.life
+    }
+
+    /// A connection to this broker has broken. Notes it if nobody has ended the broker.
+    pub(crate) fn broken(&self, client: &str, life: Life, why: &std::io::Error) {
+        let is_another = |state: &State| state.life != Some(life);
+        if !is_another(&self.lock()) {
+            let (client, why) = (client.to_owned(), why.to_string());
+            self.note(Event::CutOff { client, why });
+            self.wait(BEFORE_TRYING_AGAIN, is_another);
+        }
+    }
+
+    /// Stays away until so many notes were made.
+    pub(crate) fn stay_away(&self, notes: u64) {
+        let until = self.lock().book.notes() + notes;
+        self.wait(AWAY_MAX, |state| state.book.notes() >= until || state.phase != Phase::Load);
+    }
+
+    /// Waits until so many more messages were acknowledged, but no longer than `time`.
+    pub(crate) fn wait_for_acknowledged(&self, count: u64, time: Duration) {
+        let until = self.lock().book.counts().acknowledged + count;
+        self.wait(time, |state| state.book.counts().acknowledged >= until);
+    }
+
+    /// A publisher has done all that it began.
+    pub(crate) fn finished(&self) {
+        self.lock().publishers -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until nothing is owed and no publisher has anything to do, or nothing was noted for so
+    /// long; for less where a promise was broken already.
+    pub(crate) fn wait_until_settled(&self, patience: Duration, patience_with_faults: Duration) {
+        loop {
+            let (notes, has_faults) = self.look(|book| (book.notes(), book.has_faults()));
+            let patience = if has_faults { patience_with_faults } else { patience };
+            let is_settled = |state: &State| state.book.owed() == 0 && state.publishers == 0;
+            self.wait(patience, |state| is_settled(state) || state.book.notes() > notes);
+            let state = self.lock();
+            if is_settled(&state) || state.book.notes() == notes {
+                return;
+            }
+        }
+    }
+}
