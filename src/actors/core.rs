@@ -1,7 +1,6 @@
 //! What all shards of a broker share.
 
 use std::{
-    hash::BuildHasher,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -11,7 +10,6 @@ use std::{
 
 use actix::Addr;
 use arc_swap::ArcSwapOption;
-use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
 use super::{
@@ -19,6 +17,7 @@ use super::{
     budget::Budget,
     in_process::InProcess,
     keeper::{Keeper, SyncPolicy},
+    outbox::Homes,
     users::SessionsOfUsers,
     waits::Waits,
 };
@@ -75,8 +74,7 @@ pub(crate) struct Core {
     pub(crate) keeper: Option<Arc<Keeper>>,
     /// Where clients are sent that would connect; `None` while they are welcome.
     pub(crate) draining: ArcSwapOption<Redirection>,
-    /// Random, so that nobody can choose client identifiers that all live on one shard.
-    homes: RandomState,
+    homes: OnceLock<Homes>,
     shards: OnceLock<Box<[ShardHandle]>>,
 }
 
@@ -114,7 +112,7 @@ impl Core {
             versions,
             keeper,
             draining: ArcSwapOption::empty(),
-            homes: RandomState::default(),
+            homes: OnceLock::new(),
             shards: OnceLock::new(),
             node: parts.node,
             response_topic_prefix: parts.response_topic_prefix,
@@ -236,8 +234,12 @@ impl Core {
 
     /// Where a client identifier lives: always the same shard while the broker runs.
     pub(crate) fn home(&self, client_id: &str) -> Host {
-        let hash = self.homes.hash_one(client_id);
-        Host((hash % self.shards().len().max(1) as u64) as u16)
+        self.homes().home(client_id)
+    }
+
+    /// Where client identifiers live while the broker runs.
+    pub(crate) fn homes(&self) -> &Homes {
+        self.homes.get_or_init(|| Homes::new(self.shards().len() as u16))
     }
 }
 

@@ -21,9 +21,12 @@ use std::{
 pub(crate) use self::health::{Health, Trouble};
 use self::writer::Writer;
 pub(crate) use self::writer::{Handed, Order};
-use super::Core;
+use super::{
+    Core,
+    outbox::{self, OUTBOX},
+};
 use crate::{
-    journal::{Change, JournalPage, SessionNumber, Ticket},
+    journal::{Change, JournalPage, QueuePlace, SessionNumber, Ticket},
     mqtt::Timestamp,
     router::{Host, Retained},
     store::{Bounds, Durability, Store, StoreError},
@@ -49,6 +52,8 @@ pub(crate) struct Keeper {
     pub(crate) health: Arc<Health>,
     sessions: AtomicU64,
     messages: AtomicU64,
+    /// Places in the outbox.
+    outbox: AtomicU64,
     /// Bytes of changes that were handed to the writer and are not kept yet.
     bytes_waiting: Arc<AtomicUsize>,
     is_ending: Arc<AtomicBool>,
@@ -73,6 +78,7 @@ impl Keeper {
             health: Arc::default(),
             sessions: AtomicU64::new(bounds.session),
             messages: AtomicU64::new(bounds.message),
+            outbox: AtomicU64::new(0),
             bytes_waiting: Arc::default(),
             is_ending: Arc::default(),
             orders: Mutex::new(None),
@@ -93,6 +99,11 @@ impl Keeper {
     /// A number for a message that several sessions may keep.
     pub(crate) fn next_message(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.messages.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A place for a message that is on its way between shards.
+    pub(crate) fn next_in_outbox(&self) -> QueuePlace {
+        QueuePlace(self.outbox.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Whether acknowledgements wait for the store.
@@ -198,7 +209,8 @@ impl Keeper {
         versions_up_to: u64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let changes = [Change::ReserveVersions(versions_up_to), Change::Clock(now)];
+        let outbox = Change::PutSession(OUTBOX, Box::new(outbox::record()));
+        let changes = [Change::ReserveVersions(versions_up_to), Change::Clock(now), outbox];
         store.apply(&changes, Durability::Synced)
     }
 }

@@ -9,7 +9,7 @@ use super::{Transport, budget::Share, keeper::Awaited, shard::Search};
 use crate::{
     auth::{BoundedExchange, ClientCertificate, Identity},
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
-    journal::Ticket,
+    journal::{QueuePlace, Ticket},
     mqtt::{self, ProtocolVersion},
     router::{Place, Plan},
     store::StoredSession,
@@ -221,6 +221,8 @@ pub(crate) struct RemoteDelivery {
     pub(crate) message: Arc<mqtt::Message>,
     pub(crate) publisher: Option<Place>,
     pub(crate) to: RemoteTargets,
+    /// Its place in the outbox, if it has one: to be given up with what is kept of it here.
+    pub(crate) on_its_way: Option<QueuePlace>,
 }
 
 pub(crate) enum RemoteTargets {

@@ -11,11 +11,13 @@ mod core;
 mod in_process;
 mod keeper;
 mod messages;
+mod outbox;
 mod refusal;
 mod registry;
 mod shard;
 mod tail;
 mod transport;
+mod undelivered;
 mod users;
 mod waits;
 
@@ -37,6 +39,8 @@ pub(crate) use self::{
         AcceptedConnect, AcceptedWill, Begin, EnhancedLogin, Permit, Quiesce, Restore, Restored,
         Retire, Shutdown,
     },
+    outbox::OUTBOX,
     refusal::RefusalAnswer,
+    undelivered::deliver_undelivered,
 };
 pub(crate) use crate::router::Host;

@@ -110,8 +110,8 @@ impl Handler<Deliver> for Registry {
         self.bytes_waiting.fetch_sub(message.bytes, Ordering::Relaxed);
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        shard.owe(message.awaited);
         shard.deliver_all(message.deliveries, now);
+        shard.owe(message.awaited);
         // A search among the members of a shared subscription may go on elsewhere.
         shard.flush();
     }

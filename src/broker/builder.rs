@@ -16,7 +16,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Broker, Running};
 use crate::{
-    actors::{Begin, Core, CoreParts, Registry, Restore, Restored, ShardHandle, SyncPolicy},
+    actors::{
+        Begin, Core, CoreParts, OUTBOX, Registry, Restore, Restored, ShardHandle, SyncPolicy,
+        deliver_undelivered,
+    },
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
     hooks::{Hooks, NoHooks},
     limits::Limits,
@@ -312,6 +315,7 @@ impl Broker {
         let core = &self.running.core;
         let Some(keeper) = &core.keeper else { return Ok(()) };
         let now = core.clock.now();
+        let undelivered = deliver_undelivered(keeper)?;
         keeper.store().retained(&mut |message| {
             if !message.publication().has_expired(now) && core.retained.set(message, now).is_err() {
                 tracing::warn!("a retained message is over the limits and stays in the store");
@@ -326,6 +330,9 @@ impl Broker {
         };
         let mut found = 0;
         keeper.store().sessions(&mut |session| {
+            if session.number == OUTBOX {
+                return; // The broker's own.
+            }
             found += 1;
             let home = core.home(&session.record.client_id);
             let sessions = &mut by_shard[usize::from(home.0)];
@@ -341,7 +348,8 @@ impl Broker {
         // Nobody's Will is published before all are there who are to get it.
         join_all(core.shards().iter().map(|shard| shard.registry.send(Restored))).await;
         join_all(core.shards().iter().map(|shard| shard.registry.send(Begin))).await;
-        tracing::info!(sessions = found, retained = core.retained.usage().0, "store read");
+        let retained = core.retained.usage().0;
+        tracing::info!(sessions = found, retained, undelivered, "store read");
         Ok(())
     }
 

@@ -68,7 +68,7 @@ pub struct SessionRecord {
     pub expiry_interval_secs: u32,
     /// When it ends; `None` while its client is there, or if it never does.
     pub ends_at: Option<Timestamp>,
-    /// Whether its client is there.
+    /// Whether its client is there, or was when the broker ended and has not come back since.
     pub is_connected: bool,
     /// Address and port of the last connection, as text.
     pub peer: Box<str>,

@@ -82,6 +82,34 @@ async fn what_was_sent_is_sent_again_with_dup_and_its_identifier() {
     }
 }
 
+/// What was sent without a note of it may be sent again, and says so, after two crashes as well.
+/// [MQTT-3.3.1-1]
+#[actix_rt::test]
+async fn what_may_have_been_sent_says_so() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let mut client = subscriber(&first.broker, V5, "t", QOS_1).await;
+    // It fills its window, so that one waits, and is sent when the disk is gone already.
+    let mut packet = connect_lasting("c", V5);
+    packet.properties.receive_maximum = Some(1);
+    client.leave().await;
+    client = Client::connected(&first.broker, packet.clone()).await;
+    for number in ["1", "2"] {
+        first.broker.publish("t", number.as_bytes(), QOS_1, false).await.unwrap();
+    }
+    client.expect_publish(publish_1(1, "t", "1")).await;
+    first.pull();
+    client.send(puback(1, ReasonCode::Success)).await;
+    client.expect_publish(publish_1(2, "t", "2")).await;
+    first.crash();
+    disk.power().await.crash();
+    let third = disk.power().await;
+    let mut client = Client::connected(&third.broker, packet).await;
+    client.expect_publish(dup(publish_1(1, "t", "1"))).await;
+    client.send(puback(1, ReasonCode::Success)).await;
+    client.expect_publish(dup(publish_1(2, "t", "2"))).await;
+}
+
 /// [MQTT-4.3.3-10] [MQTT-4.3.3-12]
 #[actix_rt::test]
 async fn what_was_accepted_as_qos_2_is_not_delivered_again_after_a_crash() {

@@ -12,8 +12,10 @@ use foldhash::fast::RandomState;
 use super::{Departure, Shard, Slot, events::EVENTS_PREFIX, packets::Handled};
 use crate::{
     actors::{
+        Core,
         keeper::Awaited,
         messages::{Deliver, RemoteDelivery, RemoteTargets},
+        outbox::Destination,
     },
     auth::{AccessRequest, Action, Decision},
     hooks::DisconnectReason,
@@ -219,7 +221,12 @@ impl Shard {
             self.metrics.dropped(DropReason::NoSubscriber, 1);
         } else {
             let publisher = self.place(slot);
+            self.tickets.publisher = self
+                .slot(slot)
+                .and_then(|found| found.session.number())
+                .filter(|_| publication.qos == QoS::ExactlyOnce);
             self.route(&publication, &plan, publisher, now);
+            self.tickets.publisher = None;
         }
         let reason = match (retained, plan.is_empty()) {
             // Not so for QoS 2 that somebody has got: who is refused may send it again.
@@ -322,7 +329,11 @@ impl Shard {
             } else {
                 let to = RemoteTargets::Planned(plan.clone());
                 let is_awaited = publication.qos != QoS::AtMostOnce && plan.is_durable_at(host);
-                let delivery = RemoteDelivery { message: message.keep(), publisher, to };
+                let message = message.keep();
+                let to_shard = |core: &Core| Destination::Shard(*core.homes(), host);
+                let on_its_way =
+                    if is_awaited { self.send_on_its_way(&message, to_shard) } else { None };
+                let delivery = RemoteDelivery { message, publisher, to, on_its_way };
                 self.send_away(host, delivery, is_awaited);
             }
         }
@@ -331,22 +342,29 @@ impl Shard {
 
     /// A number for a message that several may keep, so that it is stored once.
     fn message_number(&self, publication: &Publication<'_>, plan: &Plan) -> Option<NonZeroU64> {
-        let is_shared = publication.qos != QoS::AtMostOnce && plan.durable_len() > 1;
+        let is_shared = publication.qos != QoS::AtMostOnce
+            && (plan.durable_len() > 1
+                || (self.tickets.publisher.is_some() && self.core.shards().len() > 1));
         self.core.keeper.as_ref().filter(|_| is_shared)?.next_message()
     }
 
     /// Delivers what another shard has gathered for this one.
     pub(in crate::actors) fn deliver_all(&mut self, batch: Vec<RemoteDelivery>, now: Timestamp) {
-        for RemoteDelivery { message, publisher, to } in batch {
+        for RemoteDelivery { message, publisher, to, on_its_way } in batch {
             let mut message = SharedPublication::of(&message);
             match to {
                 RemoteTargets::Planned(plan) => {
                     for target in plan.targets_at(self.host) {
                         self.deliver(target, &mut message, publisher, now);
                     }
+                    self.has_arrived(on_its_way);
                 }
                 RemoteTargets::Shared(plan, search) => {
+                    self.tickets.on_its_way = on_its_way;
                     self.deliver_shared(&plan, search, &mut message, now);
+                    // It may have gone on to another shard.
+                    let on_its_way = self.tickets.on_its_way.take();
+                    self.has_arrived(on_its_way);
                 }
             }
         }

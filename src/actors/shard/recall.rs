@@ -107,12 +107,10 @@ impl Shard {
             record.ends_at.is_some_and(|at| at <= now) || (record.is_connected && expiry_secs == 0);
         let slot = self.restore_slot(&stored);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        // The connection that there was has ended now at the latest.
-        found.expires_at = if record.is_connected {
-            (expiry_secs != NEVER_EXPIRES).then(|| now.plus_secs(u64::from(expiry_secs)))
-        } else {
-            record.ends_at
-        };
+        // A connection that there was has ended now at the latest.
+        let lasts = record.is_connected && record.ends_at.is_none() && expiry_secs != NEVER_EXPIRES;
+        found.expires_at =
+            if lasts { Some(now.plus_secs(u64::from(expiry_secs))) } else { record.ends_at };
         if let Some(will) = &stored.will {
             let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
             found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
@@ -122,7 +120,8 @@ impl Shard {
             found.expires_at = Some(now);
         }
         self.set_timer(slot);
-        self.note_session(slot, false);
+        // Until its client is back nobody knows what it was sent.
+        self.note_session(slot, record.is_connected);
         self.note_will(slot);
     }
 

@@ -9,7 +9,11 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use super::Shard;
 use crate::{
-    actors::messages::{RemoteDelivery, RemoteTargets},
+    actors::{
+        Core,
+        messages::{RemoteDelivery, RemoteTargets},
+        outbox::Destination,
+    },
     metrics::DropReason,
     mqtt::{QoS, Timestamp},
     router::{Host, Plan, Target},
@@ -115,8 +119,13 @@ impl Shard {
             } else {
                 let to = RemoteTargets::Shared(plan.clone(), *search);
                 let message = message.keep();
-                let is_awaited = message.qos() != QoS::AtMostOnce && group.is_durable();
-                self.send_away(host, RemoteDelivery { message, publisher: None, to }, is_awaited);
+                let is_awaited = (message.qos() != QoS::AtMostOnce && group.is_durable())
+                    || self.tickets.on_its_way.is_some();
+                let to_group = |_: &Core| Destination::Group(group.filter().clone());
+                let on_its_way =
+                    if is_awaited { self.send_on_its_way(&message, to_group) } else { None };
+                let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
+                self.send_away(host, delivery, is_awaited);
                 true
             };
             if has_it {

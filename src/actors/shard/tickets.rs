@@ -5,17 +5,23 @@
 //! changed here, and each shard that was handed messages for durable sessions of its own. That shard
 //! gives the ticket on to one of its own, so that a message may go from shard to shard.
 
-use std::{collections::VecDeque, sync::mpsc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, mpsc},
+};
 
 use tokio::sync::oneshot;
 
 use super::Shard;
 use crate::{
     actors::{
+        Core,
         keeper::{Awaited, Order, Trouble},
         messages::Kept,
+        outbox::{Destination, OUTBOX, OnItsWay},
     },
-    journal::{Change, Journal, JournalPage, SessionNumber, Ticket},
+    journal::{Change, Journal, JournalPage, QueuePlace, SessionNumber, Ticket},
+    mqtt::Message,
     session::KeptAt,
 };
 
@@ -35,6 +41,10 @@ pub(super) struct Tickets {
     reserves: Option<u64>,
     /// What an immediate store could not keep so far.
     unapplied: Vec<Change>,
+    /// The durable session whose QoS 2 message is being routed.
+    pub(super) publisher: Option<SessionNumber>,
+    /// The place in the outbox of the message that has come from another shard.
+    pub(super) on_its_way: Option<QueuePlace>,
     /// Messages that were ever handed to other shards for durable sessions.
     pub(super) sent_away: u64,
     /// Slots that wait for something to be read that the store does not have yet.
@@ -102,6 +112,30 @@ impl Shard {
         }
     }
 
+    /// Keeps that a message is on its way to where it must get once; its place in the outbox. One
+    /// that has come from another shard goes on under the place that it has.
+    pub(super) fn send_on_its_way(
+        &mut self,
+        message: &Arc<Message>,
+        to: impl FnOnce(&Core) -> Destination,
+    ) -> Option<QueuePlace> {
+        if let Some(place) = self.tickets.on_its_way.take() {
+            return Some(place);
+        }
+        let publisher = self.tickets.publisher?;
+        let place = self.core.keeper.as_ref()?.next_in_outbox();
+        let sent = OnItsWay { message: message.clone(), publisher, to: to(&self.core) };
+        self.note(|| Change::Enqueue(OUTBOX, place, sent.into_queued(), None));
+        Some(place)
+    }
+
+    /// A message has arrived, and what is kept of it is noted.
+    pub(super) fn has_arrived(&self, on_its_way: Option<QueuePlace>) {
+        if let Some(place) = on_its_way {
+            self.note(|| Change::Dequeue(OUTBOX, place));
+        }
+    }
+
     /// Notes, once what has been noted so far is kept, that these are needed no longer.
     pub(super) fn dequeue_then(&mut self, kept: impl Iterator<Item = KeptAt>) {
         let changes = kept.map(|KeptAt { session, place }| Change::Dequeue(session, place));
@@ -162,10 +196,9 @@ impl Shard {
             return false;
         }
         let mut page = journal.turn_over();
-        let mut parts = self.flush_outboxes(Some(page.ticket));
-        if !page.changes.is_empty() && !self.hand_over(&mut page) {
-            parts += 1;
-        }
+        // Before the deliveries: another shard's changes for them come behind these to the store.
+        let is_kept = page.changes.is_empty() || self.hand_over(&mut page);
+        let parts = usize::from(!is_kept) + self.flush_outboxes(Some(page.ticket));
         let JournalPage { ticket, waiting, .. } = page;
         let Tickets { open, owed, then, reserves, .. } = &mut self.tickets;
         let (owed, then) = (std::mem::take(owed), std::mem::take(then));

@@ -75,8 +75,13 @@ impl Disk {
 impl Powered {
     /// The broker is no more, without having had time for anything.
     pub(crate) fn crash(self) {
-        self.plug.is_pulled.store(true, Ordering::Relaxed);
+        self.pull();
         drop(self.broker);
+    }
+
+    /// Nothing is kept any more, and nobody knows.
+    pub(crate) fn pull(&self) {
+        self.plug.is_pulled.store(true, Ordering::Relaxed);
     }
 
     /// The disk fails from now on, or no longer.
