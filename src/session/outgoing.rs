@@ -1,7 +1,10 @@
 //! Messages to the client: sent at once where that is possible, queued where it is not.
 
+mod sending;
+
 use std::{num::NonZeroU32, sync::Arc};
 
+use self::sending::envelope;
 use super::{
     Link, Session, SharedPublication,
     keeping::{Keeping, KeptAt, Page, Share},
@@ -10,11 +13,8 @@ use super::{
     window::{InFlight, Window},
 };
 use crate::{
-    journal::{Change, QueuePlace, QueuedMessage, SentAs, Ticket},
-    mqtt::{
-        Ack, Message, Packet, PacketId, Publication, PublishAs, PublishFlags, QoS, ReasonCode,
-        Timestamp, TopicAlias, publish_size,
-    },
+    journal::{Change, QueuePlace, QueuedMessage, SentAs},
+    mqtt::{Ack, Message, Packet, PacketId, QoS, ReasonCode, Timestamp},
 };
 
 /// How a message goes to one session.
@@ -415,235 +415,6 @@ impl Session {
     }
 }
 
-impl Outgoing {
-    /// Sends again what was in flight when the last connection ended, expired or not.
-    /// [MQTT-4.4.0-1] [MQTT-4.3.3-7]
-    fn resend(&mut self, link: &mut Link, now: Timestamp) {
-        while !self.window.is_all_sent()
-            && link.has_room()
-            && link.unacknowledged < link.settings.send_quota
-        {
-            let Some((id, envelope)) = self.window.next_unsent() else {
-                break;
-            };
-            link.unacknowledged += 1;
-            let delivery = delivery_of(&envelope);
-            let mut message = SharedPublication::of(&envelope.message);
-            let how = Sending { packet_id: Some(id), dup: true, gate: self.gate_for(envelope.qos) };
-            if !write(link, &mut message, delivery, how, now) {
-                self.window.remove(id);
-                self.note(envelope.place, |keeping| keeping.dequeue(envelope.place));
-                self.note_in_flight();
-                link.unacknowledged -= 1;
-                link.tally.too_large += 1;
-            }
-        }
-    }
-
-    /// Sends the message that is next, or drops it if it has expired; `false` if none can be sent.
-    fn send_next(&mut self, link: &mut Link, now: Timestamp) -> bool {
-        let is_open = self.window_is_open(link);
-        match self.walks.next(self.queue.taken()) {
-            Next::Nothing => {}
-            Next::Message(qos) if is_open || qos == QoS::AtMostOnce => {
-                return self.send_walked(qos, link, now);
-            }
-            Next::Message(_) | Next::Slice => return false,
-        }
-        let may_send = |front: &Envelope| front.qos == QoS::AtMostOnce || is_open;
-        if !self.queue.front().is_some_and(may_send) {
-            return false;
-        }
-        let Some(envelope) = self.queue.pop() else { return false };
-        if envelope.message.publication().has_expired(now) {
-            self.note(envelope.place, |keeping| keeping.dequeue(envelope.place));
-            link.tally.expired += 1; // [MQTT-3.3.2-5]
-            return true;
-        }
-        let sent = self.send_queued(link, envelope, now);
-        link.tally.too_large += u32::from(!sent);
-        true
-    }
-
-    /// Sends the next retained message of the first walk.
-    fn send_walked(&mut self, qos: QoS, link: &mut Link, now: Timestamp) -> bool {
-        let Some((message, walk)) = self.walks.pop() else { return false };
-        let identifiers = walk.identifiers.clone();
-        self.note_fetched();
-        if message.publication().has_expired(now) {
-            link.tally.expired += 1;
-            return true;
-        }
-        let mut message = SharedPublication::of(&message);
-        let delivery = Delivery {
-            qos,
-            retain: true, // [MQTT-3.3.1-8]
-            identifiers: identifiers.as_ref(),
-            share: None,
-        };
-        let sent = self.send_new(link, delivery, &mut message, now);
-        link.tally.too_large += u32::from(sent == Delivered::TooLarge);
-        true
-    }
-
-    /// Sends a message that has not waited.
-    fn send_new(
-        &mut self,
-        link: &mut Link,
-        delivery: Delivery<'_>,
-        message: &mut SharedPublication<'_>,
-        now: Timestamp,
-    ) -> Delivered {
-        let sending = self.sending(delivery.qos);
-        if !write(link, message, delivery, sending, now) {
-            return Delivered::TooLarge;
-        }
-        if let Some(id) = sending.packet_id {
-            let mut envelope = envelope(delivery, message);
-            if let Some(keeping) = &mut self.queue.keeping {
-                envelope.place = keeping.enqueue(&envelope, delivery.share, Some(id));
-            }
-            self.note_sent(link, envelope);
-        }
-        Delivered::Sent
-    }
-
-    /// Sends a message that has waited; `false` if it is too large for the client.
-    fn send_queued(&mut self, link: &mut Link, envelope: Envelope, now: Timestamp) -> bool {
-        let mut sending = self.sending(envelope.qos);
-        let keeping = self.queue.keeping.as_ref().filter(|_| envelope.is_kept());
-        sending.dup = keeping.is_some_and(|keeping| keeping.is_doubtful(&envelope));
-        let mut message = SharedPublication::of(&envelope.message);
-        let is_sent = write(link, &mut message, delivery_of(&envelope), sending, now);
-        if envelope.is_kept()
-            && let Some(keeping) = &mut self.queue.keeping
-        {
-            match sending.packet_id {
-                Some(id) if is_sent => keeping.send(envelope.place, id),
-                _ => keeping.dequeue(envelope.place),
-            }
-        }
-        if is_sent && sending.packet_id.is_some() {
-            self.note_sent(link, envelope);
-        }
-        is_sent
-    }
-
-    /// Puts a message that was just sent with the next identifier among those in flight.
-    fn note_sent(&mut self, link: &mut Link, envelope: Envelope) {
-        self.window.push(envelope);
-        link.unacknowledged += 1;
-        self.note_in_flight();
-    }
-
-    /// How the next message is sent. What goes to a durable session as QoS 2 has to wait until it
-    /// is kept with its Packet Identifier: the client remembers that, and so must the broker,
-    /// whatever happens to it. [MQTT-4.3.3-2]
-    fn sending(&mut self, qos: QoS) -> Sending {
-        match qos {
-            QoS::AtMostOnce => Sending { packet_id: None, dup: false, gate: None },
-            QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                let gate = self.gate_for(qos);
-                Sending { packet_id: Some(self.window.next_id()), dup: false, gate }
-            }
-        }
-    }
-
-    fn gate_for(&self, qos: QoS) -> Option<Ticket> {
-        let keeping = self.queue.keeping.as_ref().filter(|_| qos == QoS::ExactlyOnce)?;
-        Some(keeping.gate())
-    }
-}
-
-/// How the PUBLISH of a message is sent, beside what the delivery says.
-#[derive(Clone, Copy)]
-struct Sending {
-    packet_id: Option<PacketId>,
-    dup: bool,
-    /// What it waits for.
-    gate: Option<Ticket>,
-}
-
-/// How a message is sent that was queued: it has a place already, so that nobody asks for the text
-/// of its shared subscription.
-fn delivery_of(envelope: &Envelope) -> Delivery<'_> {
-    Delivery {
-        qos: envelope.qos,
-        retain: envelope.retain,
-        identifiers: envelope.identifiers.as_ref(),
-        share: None,
-    }
-}
-
-fn envelope(delivery: Delivery<'_>, message: &mut SharedPublication<'_>) -> Envelope {
-    Envelope {
-        message: message.keep(),
-        qos: delivery.qos,
-        retain: delivery.retain,
-        identifiers: delivery.identifiers.cloned(),
-        share: delivery.share.map(|share| share.number),
-        place: QueuePlace(0),
-    }
-}
-
 fn orphan(envelope: &Envelope) -> Option<Orphan> {
     Some(Orphan { message: envelope.message.clone(), share: envelope.share?, kept_at: None })
-}
-
-/// Encodes a PUBLISH into the link's output; `false` if it is too large for the client.
-fn write(
-    link: &mut Link,
-    message: &mut SharedPublication<'_>,
-    delivery: Delivery<'_>,
-    sending: Sending,
-    now: Timestamp,
-) -> bool {
-    let mut how = publish_as(link, &message.publication, delivery, sending, now);
-    if !accepts(link, &message.publication, &how) {
-        // To define an alias takes bytes that the message itself may need.
-        how.topic_alias = match how.topic_alias {
-            TopicAlias::Define(_) => TopicAlias::None,
-            TopicAlias::None | TopicAlias::Use(_) => return false,
-        };
-        if !accepts(link, &message.publication, &how) {
-            return false;
-        }
-    }
-    let gate = gate_of(link, sending);
-    link.send_publish(message, &how, gate);
-    true
-}
-
-/// What a PUBLISH waits for: those with a Packet Identifier keep their order.
-fn gate_of(link: &Link, sending: Sending) -> Option<Ticket> {
-    sending.packet_id.and_then(|_| sending.gate.max(link.last_gate()))
-}
-
-fn publish_as<'a>(
-    link: &Link,
-    publication: &Publication<'_>,
-    delivery: Delivery<'a>,
-    sending: Sending,
-    now: Timestamp,
-) -> PublishAs<'a> {
-    let mut topic_alias = link.aliases_out.alias_for(publication.topic);
-    if gate_of(link, sending).is_some()
-        && let TopicAlias::Define(_) = topic_alias
-    {
-        // What is sent meanwhile would use an alias that the client has not been told.
-        topic_alias = TopicAlias::None;
-    }
-    PublishAs {
-        flags: PublishFlags { dup: sending.dup, qos: delivery.qos, retain: delivery.retain },
-        packet_id: sending.packet_id,
-        topic_alias,
-        subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),
-        message_expiry_interval: publication.remaining_expiry_secs(now),
-    }
-}
-
-/// The client's Maximum Packet Size. [MQTT-3.1.2-24]
-fn accepts(link: &Link, publication: &Publication<'_>, how: &PublishAs<'_>) -> bool {
-    let maximum = link.settings.maximum_packet_size;
-    maximum == u32::MAX || publish_size(link.settings.version, publication, how) <= maximum as usize
 }

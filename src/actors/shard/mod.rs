@@ -11,6 +11,7 @@ mod depart;
 mod events;
 mod hold;
 mod packets;
+mod plans;
 mod publish;
 mod recall;
 mod redirect;
@@ -37,7 +38,7 @@ use tokio::sync::oneshot;
 use self::{
     authenticate::Authentication,
     hold::{FullQueue, Held},
-    publish::{PlanCache, RecentTopic},
+    plans::{PlanCache, RecentTopic},
     tickets::Tickets,
 };
 pub(crate) use self::{
