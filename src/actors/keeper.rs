@@ -64,6 +64,8 @@ pub(crate) struct Keeper {
 
 /// So many bytes of changes may wait for the store before publishers are made to wait.
 const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
+/// And while the store is in trouble: acknowledgements of subscribers, and retained QoS 0.
+const BYTES_WAITING_IN_TROUBLE_MAX: usize = 4 * BYTES_WAITING_MAX;
 
 impl Keeper {
     pub(crate) fn new(
@@ -111,11 +113,12 @@ impl Keeper {
         self.policy != SyncPolicy::Off
     }
 
-    /// Whether so much is on its way to the store that publishers are to wait. They are not held
-    /// while it is in trouble: then nothing durable is taken from them.
+    /// Whether so much is on its way to the store that nobody is read any further. While it is in
+    /// trouble more may wait: nothing durable is taken then, and everybody else is to go on.
     pub(crate) fn is_congested(&self) -> bool {
-        self.bytes_waiting.load(Ordering::Relaxed) > BYTES_WAITING_MAX
-            && self.health.trouble().is_none()
+        let waiting = self.bytes_waiting.load(Ordering::Relaxed);
+        waiting > BYTES_WAITING_MAX
+            && (waiting > BYTES_WAITING_IN_TROUBLE_MAX || self.health.trouble().is_none())
     }
 
     /// Starts the thread of a store that costs a wait.

@@ -19,9 +19,10 @@ STARTED = "http"  # the listener that is bound last
 class Broker:
     """A running broker. `ports` has the port of each scheme: mqtt, mqtts, ws, wss, http."""
 
-    def __init__(self, *settings, policy=None):
-        """`settings` are what follows `--set`; without a `policy`, only ADMIN may do anything."""
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="hearthmq-"))
+    def __init__(self, *settings, policy=None, directory=None):
+        """`settings` are what follows `--set`; without a `policy`, only ADMIN may do anything; with
+        the `directory` of an earlier broker it goes on with what that has kept."""
+        self.directory = directory or pathlib.Path(tempfile.mkdtemp(prefix="hearthmq-"))
         self.log, self.output = self.directory / "log", self.directory / "output"
         if policy:
             shutil.copy(policy, self.directory / "policy.toml")

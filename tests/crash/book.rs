@@ -297,7 +297,9 @@ impl Book {
                 false => {
                     self.faults.push(Fault::IdentifierReused { client, packet_id, first, then });
                 }
-                true if dup => {}
+                // What its publisher has sent again, since it was not acknowledged, is another message
+                // to a broker that had not kept the first.
+                true if dup || self.is_sent_again(&then) => {}
                 true => self.faults.push(Fault::WithoutDup { client, packet_id, message: then }),
             },
             Event::Retained { found } => self.retained(&found),
@@ -399,6 +401,16 @@ impl Book {
                 self.faults.push(Fault::Retained { topic: *number, found, allowed });
             }
         }
+    }
+
+    /// Whether the publisher of a message, as its payload says it, has sent it more than once.
+    fn is_sent_again(&self, payload: &str) -> bool {
+        let mut numbers = payload.split(' ').map_while(|number| number.parse::<u32>().ok());
+        let (Some(publisher), Some(number)) = (numbers.next(), numbers.next()) else {
+            return false;
+        };
+        let message = MessageId { publisher: publisher as usize, number };
+        self.sent.get(&message).is_some_and(|sent| sent.is_sent_again)
     }
 
     fn will(&mut self, will: u32, late_ms: u64) {

@@ -40,7 +40,7 @@ pub(crate) struct Subscriber {
     is_subscribed: bool,
     /// Messages with a Packet Identifier that is not free again: QoS 1 until PUBACK was sent, QoS 2
     /// until PUBREL came.
-    open: HashMap<u16, Vec<u8>>,
+    open: HashMap<u16, (QoS, Vec<u8>)>,
     /// PUBACKs that are to be sent.
     unsent: Vec<u16>,
 }
@@ -187,11 +187,13 @@ impl Subscriber {
         connection: u32,
         wire: &mut Wire,
     ) {
-        let before = self.open.get(&packet_id).map(|before| text(before));
-        let is_again = before.is_some();
-        if let Some(first) = before {
+        let before = self.open.get(&packet_id).map(|(qos, before)| (*qos, text(before)));
+        let is_again = before.as_ref().is_some_and(|(qos, _)| *qos == QoS::ExactlyOnce);
+        let then = text(&payload);
+        // Of QoS 1 a client remembers nothing but, here, whether the same has come before.
+        if let Some((_, first)) = before.filter(|(_, first)| is_again || *first == then) {
             let client = self.identity.client_id.clone();
-            let (then, dup) = (text(&payload), flags.dup);
+            let dup = flags.dup;
             self.stage.note(Event::CameAgain { client, packet_id, first, then, dup });
         }
         match flags.qos {
@@ -208,7 +210,9 @@ impl Subscriber {
                 wire.say(&Packet::PubRec(ack(packet_id)));
             }
         }
-        self.open.entry(packet_id).or_insert(payload);
+        if !is_again {
+            self.open.insert(packet_id, (flags.qos, payload));
+        }
     }
 
     fn acknowledge(&mut self, wire: &mut Wire) {

@@ -6,6 +6,7 @@ use super::Shard;
 use crate::{
     actors::messages::{AcceptedWill, Finish},
     hooks::DisconnectReason,
+    journal::Change,
     mqtt::{Publication, ReasonCode, Timestamp, validate_filter},
     session::NEVER_EXPIRES,
 };
@@ -111,7 +112,6 @@ impl Shard {
         self.forget_waits(slot, now);
         self.announce_disconnected(slot, departure.reason, now);
         self.settle_will(slot, departure, now);
-        self.note_will(slot);
         self.settle_expiry(slot, departure, now);
         if self.online == 0
             && let Some(done) = self.shutting_down.take()
@@ -126,19 +126,24 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        let Some(will) = found.will.take().filter(|_| departure.publishes_will) else {
-            return;
-        };
+        let Some(will) = found.will.take() else { return };
+        if !departure.publishes_will {
+            return self.note_will(slot);
+        }
         let expiry_secs = found.session.expiry_interval_secs();
         // The Will waits for its delay or for the session's end, whichever comes first.
         // [MQTT-3.1.2-8]
         let delay_secs = if departure.ends_session { 0 } else { will.delay_secs.min(expiry_secs) };
         if delay_secs == 0 {
             self.publish_will(slot, &will, now);
-        } else if !departure.is_resumed {
-            // [MQTT-3.1.3-9]
-            found.will = Some(will);
-            found.will_at = Some(now.plus_secs(u64::from(delay_secs)));
+            self.drop_will_then(slot);
+        } else {
+            if !departure.is_resumed {
+                // [MQTT-3.1.3-9]
+                found.will = Some(will);
+                found.will_at = Some(now.plus_secs(u64::from(delay_secs)));
+            }
+            self.note_will(slot);
         }
     }
 
@@ -170,8 +175,9 @@ impl Shard {
         let Some(place) = self.place(slot) else {
             return;
         };
-        if let Some(will) = self.slots[slot as usize].will.take() {
-            self.publish_will(slot, &will, now);
+        let will = self.slots[slot as usize].will.take();
+        if let Some(will) = &will {
+            self.publish_will(slot, will, now);
         }
         let orphans_in_store = if self.is_quiet { Vec::new() } else { self.stored_orphans(slot) };
         let found = self.slots.remove(slot as usize);
@@ -186,14 +192,17 @@ impl Shard {
         self.version_floor = self.version_floor.max(found.presence.version);
         self.metrics.sessions.set(self.slots.len() as u64);
         let number = found.session.number();
-        if !self.is_quiet {
-            self.adopt(found.session.into_orphans(), now);
-            self.adopt(orphans_in_store, now);
-        }
-        if let Some(number) = number {
+        let mut orphans = if self.is_quiet { Vec::new() } else { found.session.into_orphans() };
+        orphans.extend(orphans_in_store);
+        match number {
+            None => {}
+            Some(number) if orphans.is_empty() && will.is_none() => {
+                self.note(|| Change::EndSession(number));
+            }
             // Not before others have for good what it leaves to them.
-            self.end_then(number);
+            Some(number) => self.end_then(number),
         }
+        self.adopt(orphans, now);
     }
 
     fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
@@ -214,7 +223,7 @@ impl Shard {
             found.will_at = None;
             if let Some(will) = found.will.take() {
                 self.publish_will(slot, &will, now);
-                self.note_will(slot);
+                self.drop_will_then(slot);
             }
         }
         let expires_at = self.slot(slot).and_then(|s| s.expires_at);

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::Shard;
+use super::{Shard, Slot};
 use crate::{
     actors::{
         Core,
@@ -36,7 +36,7 @@ pub(super) struct Tickets {
     /// Who waits for the current ticket, beside those that the journal knows.
     owed: Vec<Owed>,
     /// Noted once the current ticket is kept.
-    then: Vec<Change>,
+    then: Vec<Afterwards>,
     /// Presence versions that the current ticket reserves.
     reserves: Option<u64>,
     /// What an immediate store could not keep so far.
@@ -56,8 +56,15 @@ struct OpenTicket {
     parts: usize,
     waiting: Vec<u32>,
     owed: Vec<Owed>,
-    then: Vec<Change>,
+    then: Vec<Afterwards>,
     reserves: Option<u64>,
+}
+
+/// What is noted when a ticket is kept.
+enum Afterwards {
+    Note(Change),
+    /// A Will was published.
+    DropWill(u32, SessionNumber),
 }
 
 /// Who is told when a ticket is kept.
@@ -139,12 +146,19 @@ impl Shard {
     /// Notes, once what has been noted so far is kept, that these are needed no longer.
     pub(super) fn dequeue_then(&mut self, kept: impl Iterator<Item = KeptAt>) {
         let changes = kept.map(|KeptAt { session, place }| Change::Dequeue(session, place));
-        self.tickets.then.extend(changes);
+        self.tickets.then.extend(changes.map(Afterwards::Note));
     }
 
     /// Notes, once what has been noted so far is kept, that a session has ended.
     pub(super) fn end_then(&mut self, session: SessionNumber) {
-        self.tickets.then.push(Change::EndSession(session));
+        self.tickets.then.push(Afterwards::Note(Change::EndSession(session)));
+    }
+
+    /// Notes, once what has been noted so far is kept, that a Will was published: those who get it
+    /// may live on another shard.
+    pub(super) fn drop_will_then(&mut self, slot: u32) {
+        let number = self.slot(slot).and_then(|found| found.session.number());
+        self.tickets.then.extend(number.map(|number| Afterwards::DropWill(slot, number)));
     }
 
     /// Notes that presence versions are reserved, which may be given out once that is kept.
@@ -281,8 +295,19 @@ impl Shard {
                 }
             }
         }
-        for change in then {
-            self.note(|| change);
+        for afterwards in then {
+            match afterwards {
+                Afterwards::Note(change) => self.note(|| change),
+                Afterwards::DropWill(slot, number) => {
+                    // Unless its client has come back with another.
+                    let is_without = |found: &Slot| {
+                        found.session.number() == Some(number) && found.will.is_none()
+                    };
+                    if self.slot(slot).is_some_and(is_without) {
+                        self.note(|| Change::DropWill(number));
+                    }
+                }
+            }
         }
     }
 

@@ -121,11 +121,23 @@ def listener_option(settings, asked):
     return option
 
 
+def kept(lines):
+    """The directory of a broker that goes on after its end: new where the test has removed the file
+    that would have Mosquitto's."""
+    options = dict(line.strip().partition(" ")[::2] for line in lines)
+    if options.get("persistence") != "true":
+        return None
+    name = pathlib.Path(options.get("persistence_location", "."), options.get("persistence_file", "mosquitto.db"))
+    if not name.exists():
+        name.write_text(tempfile.mkdtemp(prefix="hearthmq-"))
+    return pathlib.Path(name.read_text())
+
+
 def start_broker(filename, cmd=None, port=0, use_conf=False, expect_fail=False, cmd_args=None, **_):
     if cmd or cmd_args or expect_fail:
         skip("Mosquitto's command line or its errors")
     lines = open(filename.replace(".py", ".conf")).readlines() if use_conf or not port else []
-    broker = Broker(*translate(lines, port), policy=HERE / "policy.toml")
+    broker = Broker(*translate(lines, port), policy=HERE / "policy.toml", directory=kept(lines))
     broker.process.mosq_log = broker.log.open("rb")
     broker.process.hearthmq = broker  # lives as long
     return broker.process
