@@ -87,8 +87,7 @@ fn sessions(subscriptions_each: usize) {
         for at in 0..subscriptions_each {
             let filter = vehicle(number * subscriptions_each + at, "vehicle", "telemetry");
             let options = SubscriptionOptions::default();
-            session
-                .subscribe(&filter, Subscription { options, identifier: None });
+            session.subscribe(&filter, Subscription { options, identifier: None });
         }
     }
     say(&format!("session: {subscriptions_each} of it"), &region, SUBSCRIPTIONS, 0);
