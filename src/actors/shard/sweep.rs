@@ -7,7 +7,7 @@ use super::Shard;
 use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp};
 
 /// After so long without a sweep the whole process stood still.
-const STOOD_STILL: Duration = Duration::from_millis(500);
+pub(super) const STOOD_STILL: Duration = Duration::from_millis(500);
 /// Then clients get so long to be heard: what they have sent meanwhile is in their sockets, and the
 /// runtime may not know yet.
 const TO_BE_HEARD_MILLIS: u64 = 100;
