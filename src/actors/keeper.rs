@@ -126,6 +126,7 @@ impl Keeper {
         if self.store.is_immediate() {
             return Ok(());
         }
+        self.health.note_room(self.store.has_room()); // Before anybody is promised anything.
         let (sender, orders) = mpsc::channel();
         let registries = core.shards().iter().map(|shard| shard.registry.clone()).collect();
         let writer = Writer {

@@ -19,6 +19,8 @@ use super::{
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let config = options.load()?;
     start_log(&config.log);
+    let system = System::new();
+    system.block_on(ignore_file_limit()).map_err(StartError::Signals)?;
     let options = StoreOptions {
         cache_bytes: config.store.cache_bytes,
         free_bytes_min: config.store.free_bytes_min,
@@ -27,7 +29,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if let Some(welcome) = first_start::make_account(&config)? {
         print(&welcome)?;
     }
-    System::new().block_on(serve(&config, store))
+    system.block_on(serve(&config, store))
+}
+
+/// A write that would pass the limit of a file's size fails, which the store tells and survives; the
+/// signal that comes with it would end the process. Once it is received, it always is.
+async fn ignore_file_limit() -> io::Result<()> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
 async fn serve(config: &Config, store: DirectoryStore) -> Result<(), Failure> {
@@ -84,8 +92,9 @@ impl Signals {
 }
 
 fn start_log(config: &LogConfig) {
-    // The store's database tells how it is opened; who wants to read that asks for it.
-    let filter = format!("fjall=warn,lsm_tree=warn,{}", config.filter);
+    // The store's database tells how it is opened; who wants to read that asks for it. That it could
+    // not be written the broker says itself, once and not at each try.
+    let filter = format!("fjall=warn,fjall::batch=off,lsm_tree=warn,{}", config.filter);
     let filter = EnvFilter::new(filter); // found right when the configuration was read
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -28,3 +28,7 @@ mod shutdown;
 mod start;
 mod status;
 mod tls;
+mod trouble;
+#[path = "../store/vocabulary.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod vocabulary;

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Mutex, OnceLock, mpsc},
     thread::{self, JoinHandle},
@@ -103,6 +103,20 @@ impl Place {
         command
     }
 
+    /// The same by a shell that does something before.
+    pub(crate) fn command_after(&self, shell: &[&str], first: &str) -> Command {
+        let program = self.command();
+        let mut command = Command::new(shell[0]);
+        command
+            .args(&shell[1..])
+            .args(["sh", "-c", &format!("{first} && exec \"$0\" \"$@\"")])
+            .arg(program.get_program())
+            .args(program.get_args())
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program, which is expected to end by itself.
     pub(crate) fn run(&self) -> Output {
         self.command().output().unwrap()
@@ -110,7 +124,12 @@ impl Place {
 
     /// Starts the program and waits until it listens everywhere.
     pub(crate) fn start(&self) -> Program {
-        let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
+        self.start_by(self.command())
+    }
+
+    /// The same by a command of the test's own.
+    pub(crate) fn start_by(&self, mut command: Command) -> Program {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let (found, addresses) = mpsc::channel();
         let reader = thread::spawn(move || {
@@ -162,6 +181,12 @@ impl Program {
         addresses.find(|(found, _)| found == scheme).unwrap().1
     }
 
+    /// A file of its file system, which may be another than that of the test.
+    pub(crate) fn file(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").unwrap();
+        Path::new(&format!("/proc/{}/root", self.child.id())).join(path)
+    }
+
     /// An MQTT client of user `ops`.
     pub(crate) fn client(&self, client_id: &str) -> Client {
         self.connected(connect(client_id))
@@ -177,6 +202,22 @@ impl Program {
     /// `METHOD target` by user `ops`.
     pub(crate) fn call(&self, line: &str) -> Answer {
         self.call_as(Some(&basic(&format!("ops:{PASSWORD}"))), line)
+    }
+
+    /// What `/health/ready` says.
+    pub(crate) fn readiness(&self) -> (u16, String) {
+        let answer = self.call_as(None, "GET /health/ready");
+        (answer.status, answer.body)
+    }
+
+    /// Waits until `/health/ready` says this.
+    pub(crate) fn wait_for_readiness(&self, status: u16, state: &str) {
+        let expected = (status, format!(r#"{{"status":"{state}"}}"#));
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.readiness() != expected {
+            assert!(Instant::now() < until, "{:?}, not {expected:?}", self.readiness());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn call_as(&self, authorization: Option<&str>, line: &str) -> Answer {

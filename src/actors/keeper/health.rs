@@ -49,8 +49,18 @@ impl Health {
         }
     }
 
+    /// Whether there is room for more; without it nothing more is promised, and what was is still
+    /// written.
+    pub(crate) fn note_room(&self, has_room: bool) {
+        if has_room {
+            self.note_success();
+        } else {
+            self.note_full();
+        }
+    }
+
     /// There is no room for more than was promised already.
-    pub(crate) fn note_full(&self) {
+    fn note_full(&self) {
         if self.0.swap(FULL, Ordering::AcqRel) != FULL {
             tracing::error!(
                 "the disk of the store is nearly full: durable messages are refused until there \

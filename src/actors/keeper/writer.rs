@@ -95,6 +95,7 @@ impl Writer {
     pub(super) fn run(&self, orders: &Receiver<Order>) {
         let mut clock_noted_at: Option<Instant> = None;
         let mut unsynced_since: Option<Instant> = None;
+        let mut is_sync_wanting = false;
         let mut goes_on = true;
         while goes_on {
             match orders.recv_timeout(self.time_to_wait(unsynced_since)) {
@@ -116,11 +117,32 @@ impl Writer {
                     unsynced_since.get_or_insert_with(Instant::now);
                 }
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => goes_on = false,
+                Err(RecvTimeoutError::Timeout) if is_sync_wanting => {}
                 Err(RecvTimeoutError::Timeout) => self.look_for_room(),
             }
-            if self.is_sync_due(unsynced_since, goes_on) && self.sync() {
-                unsynced_since = None;
+            if self.is_sync_due(unsynced_since, goes_on) {
+                is_sync_wanting = !self.sync();
+                if !is_sync_wanting {
+                    unsynced_since = None;
+                }
             }
+        }
+        self.note_clock();
+    }
+
+    /// The next run goes on from here where the wall clock is behind. If it cannot be noted, the next
+    /// one goes on from the last time that it was.
+    fn note_clock(&self) {
+        if let Err(error) = self.store.apply(&[Change::Clock(self.clock.now())], self.durability())
+        {
+            tracing::debug!(%error, "the clock could not be noted at the end");
+        }
+    }
+
+    const fn durability(&self) -> Durability {
+        match self.policy {
+            SyncPolicy::Always => Durability::Synced,
+            SyncPolicy::Interval(_) | SyncPolicy::Off => Durability::Written,
         }
     }
 
@@ -141,31 +163,29 @@ impl Writer {
         }
     }
 
-    /// Says whether there is room for more; without it nothing more is promised, and what was is
-    /// still written.
     fn look_for_room(&self) {
-        if self.store.has_room() {
-            self.health.note_success();
-        } else {
-            self.health.note_full();
-        }
+        self.health.note_room(self.store.has_room());
     }
 
+    /// Whether what was written is durable; if it is not, it is to be tried again.
     fn sync(&self) -> bool {
-        let outcome = self.store.sync();
-        if let Err(error) = &outcome {
-            self.health.note_failure(error);
+        let Err(error) = self.store.sync() else { return true };
+        self.health.note_failure(&error);
+        self.try_to_recover();
+        false
+    }
+
+    fn try_to_recover(&self) {
+        std::thread::sleep(RETRY_AFTER);
+        if let Err(error) = self.store.recover() {
+            self.health.note_failure(&error);
         }
-        outcome.is_ok()
     }
 
     /// Writes a group, however often it takes, and tells the shards.
     fn write(&self, mut group: Group) {
         resolve_retained(&mut group.changes, &self.retained);
-        let durability = match self.policy {
-            SyncPolicy::Always => Durability::Synced,
-            SyncPolicy::Interval(_) | SyncPolicy::Off => Durability::Written,
-        };
+        let durability = self.durability();
         let mut tries_left = LAST_TRIES;
         while let Err(error) = self.store.apply(&group.changes, durability) {
             self.health.note_failure(&error);
@@ -176,10 +196,7 @@ impl Writer {
                     return;
                 }
             }
-            std::thread::sleep(RETRY_AFTER);
-            if let Err(error) = self.store.recover() {
-                self.health.note_failure(&error);
-            }
+            self.try_to_recover();
         }
         self.look_for_room();
         self.bytes_waiting.fetch_sub(group.bytes, Ordering::Relaxed);

@@ -6,7 +6,9 @@ use actix::Addr;
 
 use super::{Connected, Presence, Shard, authenticate::Authentication, depart::Departure};
 use crate::{
-    actors::{connection::Connection, messages::AcceptedConnect, refusal::NoSession},
+    actors::{
+        connection::Connection, keeper::Trouble, messages::AcceptedConnect, refusal::NoSession,
+    },
     hooks::DisconnectReason,
     journal::Change,
     mqtt::{
@@ -71,11 +73,9 @@ impl Shard {
         if !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
         }
-        // What is told a client of a durable session must be kept.
-        let is_kept = |slot: u32| self.slot(slot).is_some_and(|s| s.session.number().is_some());
-        let is_durable = session_expiry(connect) > 0 || existing.is_some_and(is_kept);
-        if is_durable && self.trouble().is_some() {
-            return Err(NoSession::Store);
+        if let Some(trouble) = self.trouble() {
+            let begins_anew = connect.clean_start || !is_owner;
+            self.check_store(trouble, connect, existing, begins_anew)?;
         }
         if let Some(up_to) = self.core.versions.to_reserve(version) {
             self.note_reservation(up_to);
@@ -111,6 +111,23 @@ impl Shard {
             self.revoke_subscriptions(slot);
         }
         Ok(Prepared { slot, link, session_present: existing.is_some() })
+    }
+
+    /// Whether there can be a session while the store is in trouble: what is told a client of a
+    /// durable session must be kept. Where only room is wanting, a client may come back to its own:
+    /// it takes what waits for it, and makes room.
+    fn check_store(
+        &self,
+        trouble: Trouble,
+        connect: &AcceptedConnect,
+        existing: Option<u32>,
+        begins_anew: bool,
+    ) -> Result<(), NoSession> {
+        let is_kept = |slot: u32| self.slot(slot).is_some_and(|s| s.session.number().is_some());
+        let has_kept = existing.is_some_and(is_kept);
+        let may_come_back = has_kept && !begins_anew && trouble == Trouble::Full;
+        let is_durable = session_expiry(connect) > 0 || has_kept;
+        if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
     }
 
     /// Whether there is room for the user's session, if it is one more, and for the Will.

@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use super::Shard;
+use super::{Shard, sweep::STOOD_STILL};
 use crate::{
     metrics::HoldReason,
     mqtt::{Publication, QoS, Timestamp},
@@ -189,9 +189,11 @@ impl Shard {
     }
 
     /// Time has passed: publishers give up those who have not made room in it. One that is
-    /// itself held could not, and has a larger allowance for that.
+    /// itself held could not, and has a larger allowance for that. Nor could anybody while the
+    /// process stood still.
     pub(super) fn lose_patience(&mut self, now: Timestamp) {
-        let passed = now.since(std::mem::replace(&mut self.swept_at, now)).as_millis() as u64;
+        let passed = now.since(std::mem::replace(&mut self.swept_at, now)).min(STOOD_STILL);
+        let passed = passed.as_millis() as u64;
         let mut full_queues = std::mem::take(&mut self.full_queues);
         for (slot, full) in &mut full_queues {
             if !full.is_waited_for {

@@ -109,6 +109,8 @@ pub(crate) struct Shard {
     full_queues: BTreeMap<u32, FullQueue>,
     /// When the last sweep was.
     swept_at: Timestamp,
+    /// Before this the process stood still, and not all may have been heard.
+    all_heard_at: Timestamp,
     online: usize,
     /// What is due may be done: all shards know their sessions.
     pub(super) has_begun: bool,
@@ -190,6 +192,7 @@ impl Shard {
             is_looked_after: false,
             full_queues: BTreeMap::new(),
             swept_at: core.clock.now(),
+            all_heard_at: Timestamp(0),
             online: 0,
             has_begun: core.keeper.is_none(),
             is_quiet: false,

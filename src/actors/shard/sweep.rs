@@ -1,19 +1,25 @@
 //! What time brings: keep-alive deadlines, delayed Wills, sessions that expire, publishers that have
 //! waited long enough.
 
+use std::time::Duration;
+
 use super::Shard;
 use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp};
+
+/// After so long without a sweep the whole process stood still.
+pub(super) const STOOD_STILL: Duration = Duration::from_millis(500);
+/// Then clients get so long to be heard: what they have sent meanwhile is in their sockets, and the
+/// runtime may not know yet.
+const TO_BE_HEARD_MILLIS: u64 = 100;
 
 impl Shard {
     /// Tells every connection whose deadline has passed, and does what is due for those away.
     pub(in crate::actors) fn sweep(&mut self, now: Timestamp) {
-        for (at, deadline) in self.deadlines.iter().enumerate() {
-            if *deadline <= now.millis()
-                && let Some(connected) = self.slots.get(at).and_then(|s| s.connected.as_ref())
-            {
-                // One for each that expires; asked again at the next sweep if it is still there.
-                connected.address.do_send(KeepAliveExpired);
-            }
+        if now.since(self.swept_at) > STOOD_STILL {
+            self.all_heard_at = now.plus_millis(TO_BE_HEARD_MILLIS);
+        }
+        if now >= self.all_heard_at {
+            self.tell_expired(now);
         }
         while self.has_begun
             && let Some((at, slot)) = self.timers.first().copied()
@@ -29,5 +35,16 @@ impl Shard {
         self.apply_again();
         self.feed_starved();
         self.flush();
+    }
+
+    fn tell_expired(&self, now: Timestamp) {
+        for (at, deadline) in self.deadlines.iter().enumerate() {
+            if *deadline <= now.millis()
+                && let Some(connected) = self.slots.get(at).and_then(|s| s.connected.as_ref())
+            {
+                // One for each that expires; asked again at the next sweep if it is still there.
+                connected.address.do_send(KeepAliveExpired);
+            }
+        }
     }
 }

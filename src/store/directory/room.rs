@@ -88,24 +88,25 @@ impl Room {
 }
 
 /// Whether the store grows by a change. A message that is sent must be let through: it is gone
-/// once it is acknowledged, and a queue could not be emptied otherwise.
+/// once it is acknowledged, and a queue could not be emptied otherwise. So must what is noted of a
+/// session and its Will when a client comes back or goes: most of it takes the place of what was
+/// there, and what is taken away behind it would wait as well.
 const fn is_more(change: &Change) -> bool {
     match change {
+        Change::Subscribe(..) | Change::Enqueue(..) | Change::Accept(..) | Change::Retain(_) => {
+            true
+        }
         Change::PutSession(..)
-        | Change::Subscribe(..)
-        | Change::Enqueue(..)
-        | Change::Accept(..)
-        | Change::PutWill(..)
-        | Change::Retain(_)
-        | Change::ReserveVersions(_) => true,
-        Change::EndSession(_)
+        | Change::EndSession(_)
         | Change::Unsubscribe(..)
         | Change::Send(..)
         | Change::Release(..)
         | Change::Dequeue(..)
         | Change::Forget(..)
+        | Change::PutWill(..)
         | Change::DropWill(_)
         | Change::ClearRetained(_)
+        | Change::ReserveVersions(_)
         | Change::Clock(_) => false,
     }
 }
