@@ -29,6 +29,7 @@ fn put(session: u64) -> Change {
         expiry_interval_secs: 3_600,
         ends_at: None,
         is_connected: false,
+        doubtful_up_to: QueuePlace(0),
         peer: "192.0.2.1:1883".into(),
         connected_at: Timestamp(1),
     };

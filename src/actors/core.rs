@@ -16,7 +16,7 @@ use super::{
     Clock, Registry,
     budget::Budget,
     in_process::InProcess,
-    keeper::{Keeper, SyncPolicy},
+    keeper::{Health, Keeper, SyncPolicy},
     outbox::Homes,
     users::SessionsOfUsers,
     waits::Waits,
@@ -152,7 +152,8 @@ impl Core {
 
     /// Whether durable messages are taken: there is no store, or it can be written.
     pub(crate) fn is_storing(&self) -> bool {
-        self.keeper.as_ref().is_none_or(|keeper| keeper.health.trouble().is_none())
+        let is_well = |health: &Health| health.trouble().is_none() && !health.is_stuck();
+        self.keeper.as_ref().is_none_or(|keeper| is_well(&keeper.health))
     }
 
     /// Whether acknowledgements wait for the store.

@@ -109,6 +109,7 @@ pub(crate) fn record() -> SessionRecord {
         expiry_interval_secs: u32::MAX,
         ends_at: None,
         is_connected: false,
+        doubtful_up_to: QueuePlace(0),
         peer: "".into(),
         connected_at: Timestamp(0),
     }

@@ -158,6 +158,7 @@ mod tests {
             expiry_interval_secs: 9,
             ends_at: None,
             is_connected: false,
+            doubtful_up_to: QueuePlace(0),
             peer: "".into(),
             connected_at: Timestamp(0),
         };

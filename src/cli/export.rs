@@ -90,6 +90,7 @@ fn of_session(session: &StoredSession) -> Value {
         "expiry_interval_secs": record.expiry_interval_secs,
         "ends_at": record.ends_at.map(|at| at.millis()),
         "is_connected": record.is_connected,
+        "doubtful_up_to": record.doubtful_up_to.0,
         "peer": record.peer,
         "connected_at": record.connected_at.millis(),
         "subscriptions": subscriptions.map(of_subscription).collect::<Vec<_>>(),

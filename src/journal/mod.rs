@@ -68,8 +68,10 @@ pub struct SessionRecord {
     pub expiry_interval_secs: u32,
     /// When it ends; `None` while its client is there, or if it never does.
     pub ends_at: Option<Timestamp>,
-    /// Whether its client is there, or was when the broker ended and has not come back since.
+    /// Whether its client is there.
     pub is_connected: bool,
+    /// QoS 1 messages up to this place may have been sent when a broker ended, and no note says so.
+    pub doubtful_up_to: QueuePlace,
     /// Address and port of the last connection, as text.
     pub peer: Box<str>,
     /// When the last connection began.

@@ -32,7 +32,7 @@ pub(super) struct Keeping {
     /// What is in flight lies in the store, so many messages, and was not read yet.
     pub(super) in_flight_unread: usize,
     /// QoS 1 messages up to this place may have been sent before, and nobody knows.
-    doubtful_up_to: QueuePlace,
+    pub(super) doubtful_up_to: QueuePlace,
 }
 
 /// Messages that wait in the store alone.
@@ -82,8 +82,8 @@ pub struct LeftInQueue {
     pub last_place: QueuePlace,
     /// Messages that were sent and not acknowledged.
     pub in_flight: usize,
-    /// The client was there: of what waits the first may have been sent without a note of it.
-    pub was_connected: bool,
+    /// Of what waits, QoS 1 up to this place may have been sent without a note of it.
+    pub doubtful_up_to: QueuePlace,
 }
 
 impl Keeping {
@@ -162,9 +162,7 @@ impl Keeping {
     pub(super) fn go_on_from(&mut self, left: &LeftInQueue) {
         self.last_place = left.last_place;
         self.in_flight_unread = left.in_flight;
-        if left.was_connected {
-            self.doubtful_up_to = left.last_place;
-        }
+        self.doubtful_up_to = left.doubtful_up_to;
         self.beyond = Beyond { messages: left.messages, bytes: left.bytes, next: left.next };
     }
 

@@ -183,6 +183,13 @@ impl Session {
         Some(self.outgoing.queue().keeping.as_ref()?.number())
     }
 
+    /// Up to where QoS 1 messages of a durable session may have been sent without a note of it.
+    #[must_use]
+    pub fn doubtful_up_to(&self) -> QueuePlace {
+        let keeping = self.outgoing.queue().keeping.as_ref();
+        keeping.map_or_else(QueuePlace::default, |keeping| keeping.doubtful_up_to)
+    }
+
     /// Whether what was in flight when the broker ended is still to be read.
     #[must_use]
     pub fn must_recall(&self) -> bool {

@@ -103,8 +103,14 @@ async fn what_may_have_been_sent_says_so() {
     client.expect_publish(publish_1(2, "t", "2")).await;
     first.crash();
     disk.power().await.crash();
+    // A visit in which it is not its turn changes nothing.
     let third = disk.power().await;
-    let mut client = Client::connected(&third.broker, packet).await;
+    let mut client = Client::connected(&third.broker, packet.clone()).await;
+    client.expect_publish(dup(publish_1(1, "t", "1"))).await;
+    client.leave().await;
+    third.crash();
+    let fourth = disk.power().await;
+    let mut client = Client::connected(&fourth.broker, packet).await;
     client.expect_publish(dup(publish_1(1, "t", "1"))).await;
     client.send(puback(1, ReasonCode::Success)).await;
     client.expect_publish(dup(publish_1(2, "t", "2"))).await;

@@ -4,7 +4,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use hearthmq::{
-    journal::{Change, SessionNumber, SessionRecord, WillRecord},
+    journal::{Change, QueuePlace, SessionNumber, SessionRecord, WillRecord},
     mqtt::{Message, Publication, QoS, Timestamp},
     store::{Backlog, Bounds},
 };
@@ -53,6 +53,7 @@ fn a_session_is_kept_as_it_was_put<S: Subject>() {
         expiry_interval_secs: u32::MAX,
         ends_at: Some(Timestamp(u64::MAX)),
         is_connected: false,
+        doubtful_up_to: QueuePlace(0),
         peer: "".into(),
         connected_at: Timestamp(0),
     };

@@ -94,6 +94,7 @@ pub(crate) fn record(client_id: &str) -> SessionRecord {
         expiry_interval_secs: 60,
         ends_at: None,
         is_connected: true,
+        doubtful_up_to: QueuePlace(0),
         peer: "192.0.2.1:1883".into(),
         connected_at: Timestamp(1_000),
     }

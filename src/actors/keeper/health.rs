@@ -1,6 +1,9 @@
 //! Whether the store can be written, for those who would promise that something is kept.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::{
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use crate::{mqtt::ReasonCode, store::StoreError};
 
@@ -24,8 +27,23 @@ impl Trouble {
 }
 
 /// The state of the store.
-#[derive(Debug, Default)]
-pub(crate) struct Health(AtomicU8);
+#[derive(Debug)]
+pub(crate) struct Health {
+    state: AtomicU8,
+    began: Instant,
+    /// When the write that is under way began, in milliseconds, from 1 on; 0 if there is none.
+    writing_since: AtomicU64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let (state, writing_since) = (AtomicU8::new(WELL), AtomicU64::new(0));
+        Self { state, began: Instant::now(), writing_since }
+    }
+}
+
+/// A write that takes longer makes the store unavailable, as far as readiness is concerned.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(5);
 
 const WELL: u8 = 0;
 const FULL: u8 = 1;
@@ -34,17 +52,29 @@ const FAILED: u8 = 2;
 impl Health {
     /// What is wrong, if something is.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             WELL => None,
             FULL => Some(Trouble::Full),
             _ => Some(Trouble::Failed),
         }
     }
 
+    /// A write is under way, or no longer.
+    pub(crate) fn note_writing(&self, is_writing: bool) {
+        let millis = self.began.elapsed().as_millis() as u64 + 1;
+        self.writing_since.store(if is_writing { millis } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Whether the disk does not answer: a write has been under way for long.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let since = self.writing_since.load(Ordering::Relaxed);
+        since > 0 && self.began.elapsed() > Duration::from_millis(since) + WRITE_TIME_MAX
+    }
+
     /// Changes could be kept.
     pub(crate) fn note_success(&self) {
-        if self.0.load(Ordering::Relaxed) != WELL {
-            self.0.store(WELL, Ordering::Release);
+        if self.state.load(Ordering::Relaxed) != WELL {
+            self.state.store(WELL, Ordering::Release);
             tracing::warn!("the store can be written again: durable messages are taken again");
         }
     }
@@ -61,7 +91,7 @@ impl Health {
 
     /// There is no room for more than was promised already.
     fn note_full(&self) {
-        if self.0.swap(FULL, Ordering::AcqRel) != FULL {
+        if self.state.swap(FULL, Ordering::AcqRel) != FULL {
             tracing::error!(
                 "the disk of the store is nearly full: durable messages are refused until there \
                  is room; free some, or let subscribers take what waits for them"
@@ -72,7 +102,7 @@ impl Health {
     /// Changes could not be kept.
     pub(crate) fn note_failure(&self, error: &StoreError) {
         let state = if matches!(error, StoreError::Full { .. }) { FULL } else { FAILED };
-        if self.0.swap(state, Ordering::AcqRel) != state {
+        if self.state.swap(state, Ordering::AcqRel) != state {
             tracing::error!(
                 %error,
                 "the store cannot be written: durable messages are refused until it can be, and \

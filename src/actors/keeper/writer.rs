@@ -187,6 +187,7 @@ impl Writer {
         resolve_retained(&mut group.changes, &self.retained);
         let durability = self.durability();
         let mut tries_left = LAST_TRIES;
+        self.health.note_writing(true);
         while let Err(error) = self.store.apply(&group.changes, durability) {
             self.health.note_failure(&error);
             if self.is_ending.load(Ordering::Relaxed) {
@@ -198,6 +199,7 @@ impl Writer {
             }
             self.try_to_recover();
         }
+        self.health.note_writing(false);
         self.look_for_room();
         self.bytes_waiting.fetch_sub(group.bytes, Ordering::Relaxed);
         for (registry, tickets) in self.registries.iter().zip(group.tickets) {

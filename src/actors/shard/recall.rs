@@ -108,9 +108,11 @@ impl Shard {
         let slot = self.restore_slot(&stored);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         // A connection that there was has ended now at the latest.
-        let lasts = record.is_connected && record.ends_at.is_none() && expiry_secs != NEVER_EXPIRES;
-        found.expires_at =
-            if lasts { Some(now.plus_secs(u64::from(expiry_secs))) } else { record.ends_at };
+        found.expires_at = if record.is_connected {
+            (expiry_secs != NEVER_EXPIRES).then(|| now.plus_secs(u64::from(expiry_secs)))
+        } else {
+            record.ends_at
+        };
         if let Some(will) = &stored.will {
             let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
             found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
@@ -120,8 +122,7 @@ impl Shard {
             found.expires_at = Some(now);
         }
         self.set_timer(slot);
-        // Until its client is back nobody knows what it was sent.
-        self.note_session(slot, record.is_connected);
+        self.note_session(slot, false);
         self.note_will(slot);
     }
 
@@ -154,7 +155,11 @@ impl Shard {
             next: waiting.first.unwrap_or_default(),
             last_place: stored.last_place,
             in_flight: stored.in_flight,
-            was_connected: record.is_connected,
+            // Nobody knows what a client that was there has been sent last.
+            doubtful_up_to: match record.is_connected {
+                true => stored.last_place,
+                false => record.doubtful_up_to,
+            },
         };
         if let Some(journal) = journal {
             found.session.restore(*number, journal, slot, &left, accepted);
@@ -218,6 +223,7 @@ impl Slot {
             expiry_interval_secs: self.session.expiry_interval_secs(),
             ends_at: self.expires_at,
             is_connected,
+            doubtful_up_to: self.session.doubtful_up_to(),
             peer: peer.to_string().into(),
             connected_at: *connected_at,
         }

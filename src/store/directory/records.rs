@@ -7,7 +7,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use super::bytes::{Flags, Reader, Writer};
 use crate::{
-    journal::{QueuedMessage, SentAs, SessionRecord, SubscriptionRecord, WillRecord},
+    journal::{QueuePlace, QueuedMessage, SentAs, SessionRecord, SubscriptionRecord, WillRecord},
     mqtt::{Message, Publication, QoS, RetainHandling, SubscriptionOptions},
 };
 
@@ -53,6 +53,7 @@ pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
         expiry_interval_secs,
         ends_at,
         is_connected,
+        doubtful_up_to,
         peer,
         connected_at,
     } = record;
@@ -70,6 +71,7 @@ pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     if let Some(at) = ends_at {
         writer.time(*at);
     }
+    writer.number(doubtful_up_to.0);
     writer.binary(peer.as_bytes());
     writer.time(*connected_at);
     writer.into_bytes()
@@ -84,6 +86,7 @@ pub(super) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
         expiry_interval_secs: reader.number_u32()?,
         ends_at: if flags.has(ENDS_AT) { Some(reader.time()?) } else { None },
         is_connected: flags.has(IS_CONNECTED),
+        doubtful_up_to: QueuePlace(reader.number()?),
         peer: reader.text()?.into(),
         connected_at: reader.time()?,
     };

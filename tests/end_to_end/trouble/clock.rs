@@ -8,7 +8,7 @@ use std::{
 };
 
 use hearthmq::{
-    journal::{Change, SessionNumber, SessionRecord, WillRecord},
+    journal::{Change, QueuePlace, SessionNumber, SessionRecord, WillRecord},
     mqtt::{QoS, Timestamp},
     store::DirectoryStore,
 };
@@ -35,6 +35,7 @@ fn left(number: u64, client_id: &str, ends_at: Timestamp) -> [Change; 2] {
         expiry_interval_secs: 3_600,
         ends_at: Some(ends_at),
         is_connected: false,
+        doubtful_up_to: QueuePlace(0),
         ..record(client_id)
     };
     let message = numbered(number, client_id.as_bytes());

@@ -47,6 +47,7 @@ fn session() -> SessionRecord {
         expiry_interval_secs: u32::MAX,
         ends_at: Some(Timestamp::NEVER),
         is_connected: true,
+        doubtful_up_to: QueuePlace(0),
         peer: "192.0.2.1:1".into(),
         connected_at: Timestamp(0),
     }
