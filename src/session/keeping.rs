@@ -31,6 +31,8 @@ pub(super) struct Keeping {
     pub(super) is_away: bool,
     /// What is in flight lies in the store, so many messages, and was not read yet.
     pub(super) in_flight_unread: usize,
+    /// Something that the store has may have come by a shared subscription.
+    pub(super) may_hold_shared: bool,
     /// QoS 1 messages up to this place may have been sent before, and nobody knows.
     doubtful_up_to: QueuePlace,
 }
@@ -98,6 +100,7 @@ impl Keeping {
             taken_out: Vec::new(),
             is_away: true,
             in_flight_unread: 0,
+            may_hold_shared: false,
             doubtful_up_to: QueuePlace(0),
         }
     }
@@ -122,6 +125,7 @@ impl Keeping {
         share: Option<Share<'_>>,
         sent: Option<PacketId>,
     ) -> QueuePlace {
+        self.may_hold_shared |= share.is_some();
         self.last_place.0 += 1;
         let place = self.last_place;
         let queued = QueuedMessage {
@@ -162,6 +166,7 @@ impl Keeping {
     pub(super) fn go_on_from(&mut self, left: &LeftInQueue) {
         self.last_place = left.last_place;
         self.in_flight_unread = left.in_flight;
+        self.may_hold_shared = left.messages > 0 || left.in_flight > 0;
         if left.was_connected {
             self.doubtful_up_to = left.last_place;
         }
