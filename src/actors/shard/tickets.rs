@@ -72,6 +72,13 @@ impl Shard {
         Mark { noted, sent_away: self.tickets.sent_away }
     }
 
+    /// What the answer to CONNECT must wait for: what has become of this session and of the one
+    /// before it.
+    pub(super) fn gate_of_connect(&self, slot: u32) -> Option<Ticket> {
+        let has_changed = |journal: &&Journal| !journal.is_empty() || !self.tickets.then.is_empty();
+        Some(self.journal.as_ref().filter(has_changed)?.await_by(slot))
+    }
+
     /// What the answer to something must wait for, if anything has changed since.
     pub(super) fn gate_since(&self, mark: Mark, slot: u32) -> Option<Ticket> {
         let journal = self.journal.as_ref()?;
@@ -163,6 +170,11 @@ impl Shard {
         }
         let mut page = journal.turn_over();
         let mut parts = self.flush_outboxes(Some(page.ticket));
+        if parts == 0 {
+            // Nobody else has to keep anything first: it is kept with the rest or not at all, so that
+            // nothing is there twice whatever happens.
+            page.changes.append(&mut self.tickets.then);
+        }
         if !page.changes.is_empty() && !self.hand_over(&mut page) {
             parts += 1;
         }
