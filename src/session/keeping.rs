@@ -31,6 +31,8 @@ pub(super) struct Keeping {
     pub(super) is_away: bool,
     /// What is in flight lies in the store, so many messages, and was not read yet.
     pub(super) in_flight_unread: usize,
+    /// Something that the store has may have come by a shared subscription.
+    pub(super) may_hold_shared: bool,
     /// QoS 1 messages up to this place may have been sent before, and nobody knows.
     pub(super) doubtful_up_to: QueuePlace,
 }
@@ -98,6 +100,7 @@ impl Keeping {
             taken_out: Vec::new(),
             is_away: true,
             in_flight_unread: 0,
+            may_hold_shared: false,
             doubtful_up_to: QueuePlace(0),
         }
     }
@@ -122,6 +125,7 @@ impl Keeping {
         share: Option<Share<'_>>,
         sent: Option<PacketId>,
     ) -> QueuePlace {
+        self.may_hold_shared |= share.is_some();
         self.last_place.0 += 1;
         let place = self.last_place;
         let queued = QueuedMessage {
@@ -163,6 +167,7 @@ impl Keeping {
         self.last_place = left.last_place;
         self.in_flight_unread = left.in_flight;
         self.doubtful_up_to = left.doubtful_up_to;
+        self.may_hold_shared = left.messages > 0 || left.in_flight > 0;
         self.beyond = Beyond { messages: left.messages, bytes: left.bytes, next: left.next };
     }
 

@@ -235,6 +235,13 @@ impl Session {
         self.shared_subscriptions > 0
     }
 
+    /// Whether something that the store has may have come by a shared subscription, which it need
+    /// not have any more.
+    #[must_use]
+    pub fn may_hold_shared(&self) -> bool {
+        self.outgoing.queue().keeping.as_ref().is_some_and(|keeping| keeping.may_hold_shared)
+    }
+
     /// Whether `filter` is subscribed to.
     #[must_use]
     pub fn is_subscribed(&self, filter: &str) -> bool {

@@ -387,6 +387,29 @@ async fn what_a_session_leaves_in_the_store_goes_to_the_other_members() {
     }
 }
 
+/// The same for one that has given the subscription up since. [MQTT-4.8.2-5]
+#[actix_rt::test]
+async fn what_came_by_a_subscription_that_was_given_up_goes_to_the_other_members() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let mut packet = connect_in(V5, "a");
+    packet.properties.session_expiry_interval = Some(100);
+    let mut a = Client::connected(&first.broker, packet).await;
+    a.subscribe("$share/g/t", QOS_1).await;
+    let mut b = Client::connected(&first.broker, connect_lasting("b", V5)).await;
+    first.broker.publish("t", b"1", QOS_1, false).await.unwrap();
+    a.expect_publish(publish_1(1, "t", "1")).await;
+    b.subscribe("$share/g/t", QOS_1).await;
+    a.send(unsubscribe(7, vec!["$share/g/t"])).await;
+    a.expect(unsuback(7, &[ReasonCode::Success])).await;
+    first.crash();
+    let second = disk.power().await;
+    let mut b = Client::connected(&second.broker, connect_lasting("b", V5)).await;
+    b.expect_nothing().await;
+    pass(secs(200)).await;
+    b.expect_publish(publish_1(1, "t", "1")).await;
+}
+
 /// Nothing is acknowledged that is not kept.
 #[actix_rt::test]
 async fn what_cannot_be_kept_is_not_acknowledged() {

@@ -18,6 +18,7 @@ mod bounds_in_all;
 mod connecting;
 mod corners;
 mod durable;
+mod durable_moments;
 mod enhanced_authentication;
 mod flow_control;
 mod information;

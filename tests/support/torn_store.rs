@@ -48,7 +48,7 @@ impl TornStore {
         state.synced = state.groups.len();
         state.store = MemoryStore::default();
         for group in &state.groups {
-            state.store.apply(group, Durability::Synced).unwrap();
+            state.store.apply(group, Durability::Synced).expect("memory takes all");
         }
     }
 

@@ -17,6 +17,7 @@ impl World {
     pub(crate) async fn finish(&mut self) -> Verdict {
         self.say(|| "* everybody comes back".to_owned());
         self.wait(0).await?;
+        self.fail(false).await?;
         for client in 0..NAMES.len() {
             if self.model.link(client).is_some() {
                 self.cut(client, 0, 0, QoS::AtMostOnce).await?;
@@ -101,9 +102,12 @@ impl World {
             ("retained messages", &totals.retained_messages),
             ("retained bytes", &totals.retained_bytes),
         ];
-        match gauges.iter().find(|(_, gauge)| gauge.value() != 0) {
-            Some((what, gauge)) => Err(format!("{} {what} are left", gauge.value())),
-            None => Ok(()),
+        if let Some((what, gauge)) = gauges.iter().find(|(_, gauge)| gauge.value() != 0) {
+            return Err(format!("{} {what} are left", gauge.value()));
+        }
+        match self.disk.left() {
+            Ok((0, 0)) => Ok(()),
+            left => Err(format!("in the store are left: {left:?}")),
         }
     }
 }

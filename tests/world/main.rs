@@ -1,5 +1,6 @@
 //! A simulated world: the whole broker on one thread and on virtual time, clients that do what a
-//! seed tells them to, and a naive model of what MQTT promises beside them.
+//! seed tells them to, and a naive model of what MQTT promises beside them. Now and then the broker is
+//! cut off, and another one begins with what its store has; or the store fails for a while.
 //!
 //! What every run of the tests does is small. To look further:
 //!
@@ -15,13 +16,18 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+mod asking;
 mod client;
+mod disk;
 mod finish;
 mod line;
 mod model;
 mod play;
+mod power;
 mod shrink;
 mod steps;
+#[path = "../support/torn_store.rs"]
+mod torn_store;
 mod vocabulary;
 mod world;
 

@@ -1,8 +1,6 @@
 //! What the clients do for each step, and what the model is told of it.
 
 use hearthmq::{
-    actors::WillRequest,
-    control::ControlError,
     hooks::DisconnectReason,
     mqtt::{
         Connect, ConnectProperties, Disconnect, DisconnectProperties, LastWill, Packet,
@@ -39,6 +37,10 @@ impl World {
                 self.count("time passed");
                 self.wait(millis).await
             }
+            Step::Crash { ref during, turns, read, loses } => {
+                self.crash(during.as_deref(), turns, read, loses).await
+            }
+            Step::Fail { fails } => self.fail(fails).await,
             _ if !is_there => {
                 self.count("skipped");
                 Ok(())
@@ -84,6 +86,7 @@ impl World {
     }
 
     pub(crate) async fn connect(&mut self, client: usize, how: &How) -> Verdict {
+        self.look_at_store().await;
         let is_v5 = how.version == V5;
         let will = how.will.as_ref().map(|will| self.will(client, will, is_v5));
         let properties = ConnectProperties {
@@ -104,6 +107,9 @@ impl World {
             password: None,
             properties: if is_v5 { properties.clone() } else { ConnectProperties::default() },
         };
+        if self.model.refuses_connect(client, how.version, how.clean_start, how.expiry_secs) {
+            return self.connect_in_vain(connect).await;
+        }
         let old = self.clients[client].line.take();
         let bytes = if how.is_narrow { NARROW_PIPE_BYTES } else { PIPE_BYTES };
         let line = Line::open(&self.broker, how.version, bytes, ([192, 0, 2, 7], 40_000).into());
@@ -113,7 +119,8 @@ impl World {
             own.outbound.clear();
         }
         self.count(if old.is_some() { "takeover" } else { "CONNECT" });
-        let said = how.says_at_once.map(|what| self.message(what).for_version(is_v5));
+        let said = how.says_at_once.filter(|_| !self.disk.is_failing());
+        let said = said.map(|what| self.message(what).for_version(is_v5));
         let packet_id = self.clients[client].free_id().unwrap_or(u16::MAX);
         let mut bytes = Vec::new();
         let encoded = encode(&Packet::Connect(Box::new(connect)), how.version, &mut bytes);
@@ -179,7 +186,7 @@ impl World {
         }
     }
 
-    fn message(&mut self, what: What) -> Sent {
+    pub(crate) fn message(&mut self, what: What) -> Sent {
         self.messages += 1;
         let mut payload = self.messages.to_string().into_bytes();
         match what.size {
@@ -206,7 +213,11 @@ impl World {
     }
 
     async fn publish(&mut self, client: usize, what: What, alias: bool) -> Verdict {
+        self.look_at_store().await;
         let Some(packet_id) = self.clients[client].free_id() else { return Ok(()) };
+        if self.model.link(client).is_none() {
+            return Ok(());
+        }
         let is_v5 = self.model.link(client).is_some_and(|link| link.version == V5);
         let sent = self.message(what).for_version(is_v5);
         let mut packet = publish(&sent, Some(packet_id), false);
@@ -224,20 +235,13 @@ impl World {
         Ok(())
     }
 
-    async fn host_publish(&mut self, what: What) -> Verdict {
-        let sent = self.message(what).for_version(false);
-        self.count("published by the application");
-        self.model.route(&sent, None);
-        let published = self.broker.publish(sent.topic, &sent.payload, sent.qos, sent.retain);
-        published.await.map_err(|error| error.to_string())
-    }
-
     pub(crate) async fn subscribe(
         &mut self,
         client: usize,
         asked: &[(usize, SubscriptionOptions)],
         identifier: Option<u32>,
     ) -> Verdict {
+        self.look_at_store().await;
         let Some(link) = self.model.link(client) else { return Ok(()) };
         let is_v5 = link.version == V5;
         let asked: Vec<(&'static str, SubscriptionOptions)> = asked
@@ -252,6 +256,9 @@ impl World {
         // come first must make no difference: all of them are taken at once.
         let several = asked.iter().any(|(filter, _)| self.model.retained_matching(filter) > 1);
         let at_once = self.clients[client].answers_at_once;
+        if several && self.disk.is_failing() {
+            return Ok(()); // Some of them would have to wait.
+        }
         if several {
             self.count("several retained messages for a subscription");
             self.clients[client].reads = true;
@@ -361,6 +368,7 @@ impl World {
         qos: QoS,
     ) -> Verdict {
         self.count("cut off");
+        self.look_at_store().await;
         if let Some(line) = &mut self.clients[client].line {
             line.read(read);
             self.take_packets(client)?;
@@ -406,33 +414,6 @@ impl World {
         self.model.end_connection(client, end);
         Ok(())
     }
-
-    async fn kick(&mut self, client: usize, ends_session: bool, with_will: bool) -> Verdict {
-        let request = if with_will { WillRequest::Publish } else { WillRequest::Discard };
-        let kicked = self.broker.kick(NAMES[client], ends_session, request).await;
-        let was_there = self.model.link(client).is_some();
-        if kicked.is_ok() != was_there {
-            return Err(format!("{kicked:?} where the client was online: {was_there}"));
-        }
-        self.count(if was_there { "kicked" } else { "kicked nobody" });
-        let end = End::without_disconnect(DisconnectReason::Kicked);
-        self.model.end_connection(client, End { with_will, ends_session, ..end });
-        Ok(())
-    }
-
-    async fn set_keep_alive(&mut self, client: usize, secs: u16) -> Verdict {
-        let link = self.model.link(client);
-        let expected = match link.map(|link| link.keep_alive_secs) {
-            None => Err(ControlError::NotOnline),
-            Some(_) if secs == 0 => Err(ControlError::InvalidInterval),
-            Some(0) => Err(ControlError::KeepAliveDisabled),
-            Some(_) => Ok(self.model.set_keep_alive(client, secs)),
-        };
-        self.count(if expected.is_ok() { "SetKeepAlive" } else { "SetKeepAlive refused" });
-        let changed = self.broker.set_keep_alive(NAMES[client], secs).await;
-        let changed = changed.map(|changed| Some(changed.old_secs));
-        if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
-    }
 }
 
 impl Step {
@@ -455,7 +436,9 @@ impl Step {
             | Self::HostPublish { .. }
             | Self::Kick { .. }
             | Self::SetKeepAlive { .. }
-            | Self::Wait { .. } => None,
+            | Self::Wait { .. }
+            | Self::Crash { .. }
+            | Self::Fail { .. } => None,
         }
     }
 }

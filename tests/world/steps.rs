@@ -94,6 +94,19 @@ pub(crate) enum Step {
     Wait {
         millis: u64,
     },
+    /// The broker is cut off so many turns after something has begun to happen, and once each client
+    /// has read so many bytes more, and another one begins with what its store has; what was written
+    /// in so many steps was not synced, and is lost.
+    Crash {
+        during: Option<Box<Self>>,
+        turns: u8,
+        read: usize,
+        loses: usize,
+    },
+    /// From now on nothing can be written to the store, or again.
+    Fail {
+        fails: bool,
+    },
 }
 
 /// A CONNECT.
@@ -189,9 +202,28 @@ impl Draw {
             79..81 => Step::Halve { client, at: self.rng.usize(1..12) },
             81..83 => Step::Ping { client },
             83..91 => self.leave(client),
+            91 if self.chance(2) => self.crash(client),
+            92 if self.chance(2) => Step::Fail { fails: self.chance(2) },
             91..93 => Step::SetKeepAlive { client, secs: self.rng.u16(0..20) },
             _ => Step::Wait { millis: self.millis() },
         }
+    }
+
+    fn crash(&mut self, client: usize) -> Step {
+        let during = match self.rng.u8(..6) {
+            0..2 => {
+                let (what, alias) = (self.what(), self.chance(3));
+                Some(Step::Publish { client, what, times: 1, alias })
+            }
+            2 => Some(Step::Continue { client, nth: self.rng.usize(..8), refuse: self.chance(10) }),
+            3 if self.rng.bool() => Some(self.subscribe(client)),
+            3 => Some(Step::Unsubscribe { client, filter: self.rng.usize(..FILTERS.len()) }),
+            _ => None,
+        };
+        self.online = [false; NAMES.len()];
+        let loses = if self.chance(3) { self.rng.usize(1..8) } else { 0 };
+        let (turns, read) = (self.rng.u8(..12), self.rng.usize(..100));
+        Step::Crash { during: during.map(Box::new), turns, read, loses }
     }
 
     fn chance(&mut self, one_in: u8) -> bool {

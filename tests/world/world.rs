@@ -4,27 +4,26 @@
 //! anything left to do, and then what has come is held against what is owed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     mem::take,
-    sync::{Arc, Mutex, PoisonError},
+    sync::PoisonError,
     time::Duration,
 };
 
 use hearthmq::{
     Broker,
-    auth::AllowAll,
-    hooks::{ClientConnected, ClientDisconnected, Hooks},
-    limits::Limits,
     mqtt::{Packet, ProtocolVersion::V5, Publish, QoS, ReasonCode, encode},
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     client::{Client, Says, ack, publish},
+    disk::{Disk, Plug},
     line::Line,
     model::{Arrived, Form, Model, Reply, Sent, TOLERANCE_MILLIS, Told, Verdict},
     panics,
+    power::ToldByHooks,
     steps::Step,
     vocabulary::NAMES,
 };
@@ -33,21 +32,30 @@ use crate::{
 const MARGIN_MILLIS: u64 = 300;
 /// After so many turns everything is quiet as a rule. They take less time than the margin.
 const TURNS_MAX: usize = 250;
+/// What was written in so many steps may not be.
+const HISTORY_MAX: usize = 8;
 /// So often it may not be.
 const RESTLESS_MAX: usize = 20;
 
 pub(crate) struct World {
     pub(crate) broker: Broker,
+    pub(crate) disk: Disk,
+    pub(crate) plug: Plug,
+    /// What was so after the last steps, and how many groups of changes were written by then: what
+    /// was not synced may be lost back to there.
+    pub(crate) history: VecDeque<(usize, Model)>,
     pub(crate) clients: [Client; NAMES.len()],
     pub(crate) model: Model,
     /// Messages so far, whose numbers are their payloads.
     pub(crate) messages: u64,
     /// How often everything has happened.
     pub(crate) tally: BTreeMap<&'static str, u64>,
+    /// What was so when the store began to fail.
+    pub(crate) before_failure: Option<Model>,
     /// How often in turn it did not become quiet.
     restless: usize,
     began: Instant,
-    told: ToldByHooks,
+    pub(crate) told: ToldByHooks,
     versions: [u64; NAMES.len()],
     /// What has happened in this turn, in whatever order, and in all turns before.
     turn: u64,
@@ -56,47 +64,21 @@ pub(crate) struct World {
     pub(crate) dialogue: Option<Vec<String>>,
 }
 
-/// What the hooks were told, with the presence version.
-type ToldByHooks = Arc<Mutex<Vec<(usize, u64, Told)>>>;
-
-struct Listener(ToldByHooks);
-
-impl Listener {
-    fn note(&self, client_id: &str, version: u64, told: Told) {
-        if let Some(client) = NAMES.iter().position(|name| *name == client_id) {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push((client, version, told));
-        }
-    }
-}
-
-impl Hooks for Listener {
-    fn client_connected(&self, event: &ClientConnected) {
-        self.note(&event.clientid, event.version, Told::Connected);
-    }
-
-    fn client_disconnected(&self, event: &ClientDisconnected) {
-        self.note(&event.clientid, event.version, Told::Disconnected(event.reason));
-    }
-}
-
 impl World {
     pub(crate) async fn new(tells: bool) -> Self {
-        let told = ToldByHooks::default();
-        let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
-        let broker = Broker::builder()
-            .on_current_arbiter()
-            .limits(limits)
-            .authenticator(AllowAll)
-            .authorizer(AllowAll)
-            .hooks(Listener(told.clone()))
-            .start();
+        let disk = Disk::new();
+        let plug = disk.plug();
+        let (broker, told) = Self::start(plug.clone()).await;
         Self {
-            broker: broker.await.expect("a broker without listeners starts"),
+            broker,
+            disk,
+            plug,
+            history: VecDeque::new(),
             clients: Default::default(),
             model: Model::default(),
             messages: 0,
             tally: BTreeMap::new(),
+            before_failure: None,
             restless: 0,
             began: Instant::now(),
             told,
@@ -129,7 +111,14 @@ impl World {
         self.wait(0).await?;
         self.say(|| format!("* {step:?}"));
         self.play(step).await?;
-        self.settle().await
+        self.settle().await?;
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        if self.restless == 0 && !self.disk.is_failing() {
+            self.history.push_back((self.disk.groups(), self.model.clone()));
+        }
+        Ok(())
     }
 
     fn tick(&mut self) {
@@ -239,7 +228,8 @@ impl World {
                     (V5, Some(said)) => {
                         reason.is_none_or(|reason| reason == said) && said.is_failure()
                     }
-                    (V5, None) => false,
+                    // What may not be said yet stands before it.
+                    (V5, None) => self.disk.is_failing(),
                     (_, said) => said.is_none(),
                 };
                 let wrong = || format!("DISCONNECT {last:?} came, {reason:?} was expected");
@@ -285,7 +275,7 @@ impl World {
     fn take_reply(&mut self, client: usize, reply: &Reply) -> Verdict {
         let own = &mut self.clients[client];
         match reply {
-            Reply::PubAck(id) => {
+            Reply::PubAck(id) | Reply::PubRecRefused(id) => {
                 own.outbound.retain(|o| o.packet_id != *id);
                 self.count("PUBACK received");
             }
@@ -424,6 +414,10 @@ impl World {
             .map(|o| (o.packet_id, o.sent.clone().for_version(is_v5), o.is_released))
             .collect();
         for (packet_id, sent, is_released) in outbound {
+            self.look_at_store().await;
+            if self.model.link(client).is_none() {
+                return Ok(());
+            }
             self.count("sent again");
             if is_released {
                 self.send(client, &Packet::PubRel(ack(packet_id))).await?;
@@ -449,6 +443,9 @@ fn reply_of(packet: &Packet<'_>) -> Option<Reply> {
         // The packet has no reasons before MQTT 5.0.
         Packet::UnsubAck(ack) => Reply::UnsubAck(ack.packet_id.number(), 1),
         Packet::PubAck(ack) => Reply::PubAck(ack.packet_id.number()),
+        Packet::PubRec(ack) if ack.reason.is_failure() => {
+            Reply::PubRecRefused(ack.packet_id.number())
+        }
         Packet::PubRec(ack) => Reply::PubRec(ack.packet_id.number()),
         Packet::PubComp(ack) => Reply::PubComp(ack.packet_id.number()),
         Packet::PingResp => Reply::PingResp,

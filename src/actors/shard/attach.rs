@@ -184,8 +184,8 @@ impl Shard {
         self.note_session(prepared.slot, true);
         self.note_will(prepared.slot);
         self.recall(prepared.slot);
-        if let Some(journal) = self.journal.as_ref().filter(|journal| !journal.is_empty()) {
-            link.hold_output(journal.await_by(prepared.slot));
+        if let Some(ticket) = self.gate_of_connect(prepared.slot) {
+            link.hold_output(ticket);
         }
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;

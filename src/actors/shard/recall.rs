@@ -76,8 +76,7 @@ impl Shard {
 
     /// What a session that ends leaves in the store to the other members of shared subscriptions.
     pub(super) fn stored_orphans(&mut self, slot: u32) -> Vec<Orphan> {
-        let is_shared = |found: &Slot| found.session.has_shared_subscriptions();
-        if !self.slot(slot).is_some_and(is_shared) {
+        if !self.slot(slot).is_some_and(|found| found.session.may_hold_shared()) {
             return Vec::new();
         }
         self.recall(slot);

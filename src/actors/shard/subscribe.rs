@@ -25,6 +25,7 @@ impl Shard {
         now: Timestamp,
     ) -> Result<(), Departure> {
         self.check_filters(slot, subscribe.filters.iter().map(|asked| asked.filter))?;
+        self.check_trouble(slot)?;
         let mark = self.mark();
         let identifier = subscribe.properties.subscription_identifier;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
@@ -94,6 +95,18 @@ impl Shard {
         }
         let code = ReasonCode::TopicFilterInvalid;
         Err(Departure::by_server(DisconnectReason::ProtocolError, code))
+    }
+
+    /// MQTT 3.1 has no code that says no, and what would not be kept is not to be acknowledged as if
+    /// it were: the connection ends, so that the client asks again.
+    fn check_trouble(&self, slot: u32) -> Result<(), Departure> {
+        let Some(trouble) = self.trouble() else { return Ok(()) };
+        let is_kept_3_1 = self.slot(slot).is_some_and(|found| {
+            let version = found.session.link().map(Link::version);
+            version == Some(ProtocolVersion::V3_1) && found.session.number().is_some()
+        });
+        let end = Departure::by_server(DisconnectReason::InternalError, trouble.reason());
+        if is_kept_3_1 { Err(end) } else { Ok(()) }
     }
 
     /// One filter: its reason code, and whether the subscription existed.

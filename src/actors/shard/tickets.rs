@@ -89,6 +89,13 @@ impl Shard {
         Mark { noted, sent_away: self.tickets.sent_away }
     }
 
+    /// What the answer to CONNECT must wait for: what has become of this session and of the one
+    /// before it.
+    pub(super) fn gate_of_connect(&self, slot: u32) -> Option<Ticket> {
+        let has_changed = |journal: &&Journal| !journal.is_empty() || !self.tickets.then.is_empty();
+        Some(self.journal.as_ref().filter(has_changed)?.await_by(slot))
+    }
+
     /// What the answer to something must wait for, if anything has changed since.
     pub(super) fn gate_since(&self, mark: Mark, slot: u32) -> Option<Ticket> {
         let journal = self.journal.as_ref()?;
@@ -209,6 +216,13 @@ impl Shard {
         if journal.is_blank() && !has_awaited && owed.is_empty() && then.is_empty() {
             return false;
         }
+        if !has_awaited {
+            // Nobody else has to keep anything first: it is kept with the rest or not at all, so that
+            // nothing is there twice whatever happens.
+            let then = std::mem::take(&mut self.tickets.then);
+            self.note_afterwards(then);
+        }
+        let Some(journal) = &self.journal else { return false };
         let mut page = journal.turn_over();
         // Before the deliveries: another shard's changes for them come behind these to the store.
         let is_kept = page.changes.is_empty() || self.hand_over(&mut page);
@@ -295,6 +309,10 @@ impl Shard {
                 }
             }
         }
+        self.note_afterwards(then);
+    }
+
+    fn note_afterwards(&self, then: Vec<Afterwards>) {
         for afterwards in then {
             match afterwards {
                 Afterwards::Note(change) => self.note(|| change),

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Plug {
     store: Arc<MemoryStore>,
     is_pulled: Arc<AtomicBool>,
     fails: Arc<AtomicBool>,
+    /// So many groups are written before it is pulled.
+    groups_left: Arc<AtomicUsize>,
 }
 
 /// A broker and its way to the disk.
@@ -66,7 +68,12 @@ impl Disk {
             tokio::time::pause();
         }
         let store = self.store.clone();
-        let plug = Plug { store, is_pulled: Arc::default(), fails: Arc::default() };
+        let plug = Plug {
+            store,
+            is_pulled: Arc::default(),
+            fails: Arc::default(),
+            groups_left: Arc::new(AtomicUsize::new(usize::MAX)),
+        };
         let broker = configure(builder().store(plug.clone())).start().await.unwrap();
         Powered { broker, plug }
     }
@@ -82,6 +89,11 @@ impl Powered {
     /// Nothing is kept any more, and nobody knows.
     pub(crate) fn pull(&self) {
         self.plug.is_pulled.store(true, Ordering::Relaxed);
+    }
+
+    /// The broker is to be no more as soon as so many groups have been written.
+    pub(crate) fn cut_off_after(&self, groups: usize) {
+        self.plug.groups_left.store(groups, Ordering::Relaxed);
     }
 
     /// The disk fails from now on, or no longer.
@@ -100,7 +112,9 @@ impl Store for Plug {
             let source = std::io::ErrorKind::Other.into();
             return Err(StoreError::Io { doing: "write", path, source });
         }
-        self.store.apply(changes, durability)
+        let left = self.groups_left.load(Ordering::Relaxed);
+        self.groups_left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 0 { Ok(()) } else { self.store.apply(changes, durability) }
     }
 
     fn sync(&self) -> Result<(), StoreError> {

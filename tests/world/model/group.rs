@@ -48,7 +48,16 @@ impl Model {
         is_optional |= there.is_empty() && !is_kept;
         if !members.is_empty() {
             let (message, expects) = (message.clone(), there);
-            self.groups.push(GroupCopy { message, filter, retain, members, expects, is_optional });
+            let former_filter = "";
+            self.groups.push(GroupCopy {
+                message,
+                filter,
+                former_filter,
+                retain,
+                members,
+                expects,
+                is_optional,
+            });
         }
     }
 
@@ -105,12 +114,33 @@ impl Model {
             return;
         }
         for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
+            group.former_filter = filter;
             group.filter = "";
             group.is_optional = true;
         }
         for copy in self.sessions.iter_mut().flatten().flat_map(|session| &mut session.copies) {
             if let Some((of, _)) = copy.share.as_mut().filter(|(of, _)| *of == filter) {
                 *of = "";
+                copy.former_share = filter;
+            }
+        }
+    }
+
+    /// After a restart, groups are known by their filters alone: what a group had when it ended may
+    /// come to the members of one that has begun since. The standard says nothing of groups that end.
+    pub(super) fn groups_are_taken_for_others(&mut self) {
+        for group in self.groups.iter_mut().filter(|group| group.filter.is_empty()) {
+            group.filter = group.former_filter;
+            for (at, session) in self.sessions.iter().enumerate() {
+                let Some(session) = session else { continue };
+                let own = session.subscriptions.iter().filter(|s| s.filter == group.filter);
+                let own = own.map(|s| (at, form(&[s], group.message.qos, group.retain)));
+                group.members.extend(own);
+            }
+        }
+        for copy in self.sessions.iter_mut().flatten().flat_map(|session| &mut session.copies) {
+            if let Some((of, _)) = copy.share.as_mut().filter(|(of, _)| of.is_empty()) {
+                *of = copy.former_share;
             }
         }
     }
@@ -157,7 +187,11 @@ impl Model {
             if let Some((filter, retain)) = copy.share.filter(|_| copy.qos == QoS::AtLeastOnce) {
                 let is_over = copy.message.expires_at.is_some_and(|at| at <= self.now);
                 if !is_over && !filter.is_empty() {
+                    let before = self.groups.len();
                     self.owe_to_group(&copy.message, filter, retain);
+                    for group in &mut self.groups[before..] {
+                        group.is_optional |= !copy.former_share.is_empty();
+                    }
                 }
             }
         }

@@ -4,6 +4,8 @@
 //! must not receive. It is written from the standard; where the standard leaves a choice, the one
 //! that this broker makes is said. It knows no broker, no packets on the wire and no sockets.
 
+mod crash;
+mod failing;
 mod group;
 mod owed;
 mod receive;
@@ -34,7 +36,7 @@ pub(crate) type Verdict<T = ()> = Result<T, String>;
 const EXPIRY_SECS_MAX: u32 = 604_800;
 
 /// Everything that the broker owes to everybody.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Model {
     /// Milliseconds since the world began.
     pub(crate) now: u64,
@@ -46,6 +48,10 @@ pub(crate) struct Model {
     pub(crate) routed: u64,
     /// Connections so far.
     links: u64,
+    /// Nothing can be written to the store: what is to be kept is not said before it can be again.
+    pub(crate) is_failing: bool,
+    /// The broker knows that it cannot.
+    pub(crate) has_trouble: bool,
     /// What must have been told of presence since somebody last looked.
     pub(crate) told: Vec<(usize, Told)>,
 }
@@ -57,6 +63,7 @@ pub(crate) enum Told {
 }
 
 /// What outlives a connection, section 4.1.
+#[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) subscriptions: Vec<Subscription>,
     /// Messages for the client that are not acknowledged, in the order of routing.
@@ -69,12 +76,15 @@ pub(crate) struct Session {
     last: BTreeMap<(&'static str, Option<usize>, QoS), u64>,
     pub(crate) expiry_secs: u32,
     pub(crate) expires_at: Option<u64>,
+    /// It has outlasted a connection, or was meant to: the broker's store has it.
+    pub(crate) is_kept: bool,
     pub(crate) delayed_will: Option<(u64, Will)>,
     pub(crate) link: Option<Link>,
     /// A connection that was given up may have lasted so long, and have been sent something.
     may_be_there_until: u64,
 }
 
+#[derive(Clone)]
 pub(crate) struct Subscription {
     pub(crate) filter: &'static str,
     pub(crate) options: SubscriptionOptions,
@@ -82,6 +92,7 @@ pub(crate) struct Subscription {
 }
 
 /// A connection.
+#[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) number: u64,
     pub(crate) version: ProtocolVersion,
@@ -117,6 +128,7 @@ pub(crate) enum Reply {
     UnsubAck(u16, usize),
     PubAck(u16),
     PubRec(u16),
+    PubRecRefused(u16),
     PubComp(u16),
     PingResp,
 }
@@ -209,6 +221,7 @@ impl Model {
         }
         let session = self.sessions[client].get_or_insert_with(Session::new);
         session.expiry_secs = expiry_secs;
+        session.is_kept |= expiry_secs > 0;
         session.expires_at = None;
         session.delayed_will = None; // [MQTT-3.1.3-9]
         session.link = Some(link);
@@ -298,6 +311,7 @@ impl Session {
             last: BTreeMap::new(),
             expiry_secs: 0,
             expires_at: None,
+            is_kept: false,
             delayed_will: None,
             link: None,
             may_be_there_until: 0,

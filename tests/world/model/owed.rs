@@ -42,7 +42,7 @@ pub(crate) struct Form {
 }
 
 /// A client's copy of a message.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Copy {
     pub(crate) message: Rc<Message>,
     pub(crate) qos: QoS,
@@ -61,6 +61,8 @@ pub(crate) struct Copy {
     /// The shared filter that it has come by, empty if that group has ended, and the message's
     /// RETAIN.
     pub(crate) share: Option<(&'static str, bool)>,
+    /// The shared filter of a group that has ended since.
+    pub(crate) former_share: &'static str,
 }
 
 impl Copy {
@@ -76,12 +78,13 @@ impl Copy {
             may_be_lost: false,
             is_optional: false,
             share: None,
+            former_share: "",
         }
     }
 }
 
 /// A QoS 2 message that its receiver has said PUBREC for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Releasing {
     pub(crate) packet_id: u16,
     pub(crate) payload: Vec<u8>,
@@ -92,11 +95,13 @@ pub(crate) struct Releasing {
 }
 
 /// A message that one member of a shared subscription is to get, section 4.8.2.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GroupCopy {
     pub(crate) message: Rc<Message>,
     /// Empty if the group has ended.
     pub(crate) filter: &'static str,
+    /// What it was before the group has ended.
+    pub(crate) former_filter: &'static str,
     /// The message's RETAIN.
     pub(crate) retain: bool,
     /// The members since it came, and how it would come to them.

@@ -31,6 +31,9 @@ impl Model {
     /// PUBLISH of a client, section 3.3.
     pub(crate) fn published(&mut self, client: usize, sent: &Sent, packet_id: u16) {
         self.heard(client);
+        if self.refuses(client, sent, packet_id) {
+            return self.refused(client, sent.qos, packet_id);
+        }
         match sent.qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.expect(client, Reply::PubAck(packet_id)),
@@ -104,6 +107,9 @@ impl Model {
         identifier: Option<u32>,
     ) {
         self.heard(client);
+        if self.has_trouble && self.sessions[client].as_ref().is_some_and(|s| s.is_kept) {
+            return self.refused_to_subscribe(client, packet_id, asked.len());
+        }
         let granted = asked.iter().map(|(_, options)| options.qos.number()).collect();
         self.expect(client, Reply::SubAck(packet_id, granted)); // [MQTT-3.8.4-6]
         let now = self.now;

@@ -1,0 +1,109 @@
+//! The broker is cut off between two writes, or its store fails at a moment that matters: nothing is
+//! there twice, and nothing is said that is not kept.
+
+use hearthmq::mqtt::{Packet, ProtocolVersion::V3_1, ReasonCode};
+
+use super::support::{Client, disk::Disk, packets::*, pass, secs};
+
+/// A message of a shared subscription is taken from one member and given to the other in one piece.
+/// [MQTT-4.8.2-5]
+#[actix_rt::test]
+async fn what_passes_on_is_never_with_both_members() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let mut packet = connect_lasting("a", V5);
+    packet.properties.receive_maximum = Some(1);
+    let mut a = Client::connected(&first.broker, packet.clone()).await;
+    a.subscribe("$share/g/t", QOS_2).await;
+    for number in ["1", "2"] {
+        first.broker.publish("t", number.as_bytes(), QOS_2, false).await.unwrap();
+    }
+    a.expect_publish(publish_2(1, "t", "1")).await;
+    let mut b = Client::connected(&first.broker, connect_lasting("b", V5)).await;
+    b.subscribe("$share/g/t", QOS_2).await;
+    first.cut_off_after(1);
+    a.vanish().await;
+    pass(secs(1)).await;
+    first.crash();
+    let second = disk.power().await;
+    let mut b = Client::connected(&second.broker, connect_lasting("b", V5)).await;
+    b.expect_publish(dup(publish_2(1, "t", "2"))).await;
+    let mut a = Client::connected(&second.broker, packet).await;
+    a.expect_publish(dup(publish_2(1, "t", "1"))).await;
+    a.take(QOS_2, 1).await;
+    a.expect_nothing().await;
+}
+
+/// A session is discarded, and its Will is published, in one piece. [MQTT-3.1.2-8]
+#[actix_rt::test]
+async fn a_will_is_not_published_again_with_a_session_that_was_discarded() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let mut client = Client::connected(&first.broker, connect_lasting("c", V5)).await;
+    client.subscribe("will", QOS_2).await;
+    client.vanish().await;
+    let mut packet = connect_lasting("p", V5);
+    let mut last = will("will", "gone");
+    last.qos = QOS_2;
+    last.properties.will_delay_interval = Some(100);
+    packet.will = Some(last);
+    Client::connected(&first.broker, packet).await.vanish().await;
+    pass(secs(1)).await;
+    first.cut_off_after(1);
+    let mut packet = connect_lasting("p", V5);
+    packet.clean_start = true;
+    Client::connected(&first.broker, packet).await;
+    first.crash();
+    let second = disk.power().await;
+    pass(secs(1)).await;
+    let mut client = Client::connected(&second.broker, connect_lasting("c", V5)).await;
+    client.expect_publish(publish_2(1, "will", "gone")).await;
+    client.take(QOS_2, 1).await;
+    client.expect_nothing_for(secs(200)).await;
+}
+
+/// Who begins anew is told so when the former session is gone for good. [MQTT-3.1.2-4]
+#[actix_rt::test]
+async fn a_session_that_was_discarded_does_not_come_back() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    Client::connected(&powered.broker, connect_lasting("c", V5)).await.vanish().await;
+    pass(secs(1)).await;
+    powered.fail(true);
+    let mut client = Client::new(&powered.broker, V5);
+    client.send(Packet::Connect(Box::new(connect("c")))).await;
+    client.expect_nothing_for(secs(10)).await;
+    powered.fail(false);
+    client.receive(|packet| assert!(matches!(packet, Packet::ConnAck(_)))).await;
+    powered.crash();
+    let second = disk.power().await;
+    let (_, present) = Client::connected_with(&second.broker, connect_lasting("c", V5)).await;
+    assert!(!present);
+}
+
+/// A subscription that cannot be kept is refused, and MQTT 3.1 has no word for that.
+#[actix_rt::test]
+async fn a_subscription_that_cannot_be_kept_is_not_granted() {
+    for version in [V3_1, V3_1_1, V5] {
+        let disk = Disk::default();
+        let powered = disk.power().await;
+        let mut client = Client::connected(&powered.broker, connect_lasting("c", version)).await;
+        let mut publisher = Client::connected(&powered.broker, connect("p")).await;
+        powered.fail(true);
+        publisher.publish(retained(publish_1(1, "t", "tried"))).await;
+        pass(secs(1)).await;
+        client.send(subscribe(7, vec![filter("t", QOS_1)])).await;
+        if version == V3_1 {
+            client.expect_closed().await;
+        } else {
+            client
+                .receive(|packet| {
+                    let Packet::SubAck(ack) = packet else { panic!("{packet:?}") };
+                    assert!(ack.reasons[0].is_failure());
+                })
+                .await;
+        }
+        powered.fail(false);
+        publisher.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
+    }
+}

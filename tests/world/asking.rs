@@ -1,0 +1,56 @@
+//! What the application asks of the broker that is part of it.
+
+use hearthmq::{actors::WillRequest, control::ControlError, hooks::DisconnectReason};
+
+use crate::{
+    model::{End, Verdict},
+    steps::What,
+    vocabulary::NAMES,
+    world::World,
+};
+
+impl World {
+    pub(crate) async fn host_publish(&mut self, what: What) -> Verdict {
+        if self.disk.is_failing() {
+            self.count("skipped");
+            return Ok(()); // It would wait until the store can be written.
+        }
+        let sent = self.message(what).for_version(false);
+        self.count("published by the application");
+        self.model.route(&sent, None);
+        let published = self.broker.publish(sent.topic, &sent.payload, sent.qos, sent.retain);
+        published.await.map_err(|error| error.to_string())
+    }
+
+    pub(crate) async fn kick(
+        &mut self,
+        client: usize,
+        ends_session: bool,
+        with_will: bool,
+    ) -> Verdict {
+        let request = if with_will { WillRequest::Publish } else { WillRequest::Discard };
+        let kicked = self.broker.kick(NAMES[client], ends_session, request).await;
+        let was_there = self.model.link(client).is_some();
+        if kicked.is_ok() != was_there {
+            return Err(format!("{kicked:?} where the client was online: {was_there}"));
+        }
+        self.count(if was_there { "kicked" } else { "kicked nobody" });
+        let end = End::without_disconnect(DisconnectReason::Kicked);
+        self.model.end_connection(client, End { with_will, ends_session, ..end });
+        Ok(())
+    }
+
+    pub(crate) async fn set_keep_alive(&mut self, client: usize, secs: u16) -> Verdict {
+        let link = self.model.link(client);
+        let expected = match link.map(|link| link.keep_alive_secs) {
+            None => Err(ControlError::NotOnline),
+            Some(_) if secs == 0 => Err(ControlError::InvalidInterval),
+            Some(0) => Err(ControlError::KeepAliveDisabled),
+            Some(_) => Ok(self.model.set_keep_alive(client, secs)),
+        };
+        self.count(if expected.is_ok() { "SetKeepAlive" } else { "SetKeepAlive refused" });
+        let changed = self.broker.set_keep_alive(NAMES[client], secs).await;
+        let changed = changed.map(|changed| Some(changed.old_secs));
+        if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
+    }
+}

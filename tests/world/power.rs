@@ -1,0 +1,184 @@
+//! What happens to the broker as a whole: it is cut off, and another one begins with what its store
+//! has; or its store cannot be written for a while.
+
+use std::{
+    mem::replace,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hearthmq::{
+    Broker,
+    actors::SyncPolicy,
+    auth::AllowAll,
+    hooks::{ClientConnected, ClientDisconnected, Hooks},
+    limits::Limits,
+    mqtt::{Connect, Packet, ReasonCode, encode},
+};
+use tokio::task::yield_now;
+
+use crate::{
+    disk::Plug,
+    line::Line,
+    model::{Told, Verdict},
+    steps::Step,
+    vocabulary::NAMES,
+    world::World,
+};
+
+/// What was written is safe from a cut of power some time later; the disk decides when.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// After so many turns everything has been done about it.
+const TURNS_MAX: usize = 250;
+
+/// What the hooks were told, with the presence version.
+pub(crate) type ToldByHooks = Arc<Mutex<Vec<(usize, u64, Told)>>>;
+
+struct Listener(ToldByHooks);
+
+impl Listener {
+    fn note(&self, client_id: &str, version: u64, told: Told) {
+        if let Some(client) = NAMES.iter().position(|name| *name == client_id) {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push((client, version, told));
+        }
+    }
+}
+
+impl Hooks for Listener {
+    fn client_connected(&self, event: &ClientConnected) {
+        self.note(&event.clientid, event.version, Told::Connected);
+    }
+
+    fn client_disconnected(&self, event: &ClientDisconnected) {
+        self.note(&event.clientid, event.version, Told::Disconnected(event.reason));
+    }
+}
+
+impl World {
+    /// A broker that has this disk, and what its hooks are told.
+    pub(crate) async fn start(plug: Plug) -> (Broker, ToldByHooks) {
+        let told = ToldByHooks::default();
+        let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
+        let broker = Broker::builder()
+            .on_current_arbiter()
+            .limits(limits)
+            .store(plug)
+            .sync(SyncPolicy::Interval(SYNC_EVERY))
+            .authenticator(AllowAll)
+            .authorizer(AllowAll)
+            .hooks(Listener(told.clone()))
+            .start();
+        (broker.await.expect("a broker without listeners starts"), told)
+    }
+
+    /// The broker is cut off so many turns after something has begun to happen. What was written last
+    /// is lost, back to the moment so many steps ago.
+    pub(crate) async fn crash(
+        &mut self,
+        during: Option<&Step>,
+        turns: u8,
+        read: usize,
+        loses: usize,
+    ) -> Verdict {
+        let before = (self.disk.groups(), self.model.clone());
+        if let Some(step) = during {
+            Box::pin(self.play(step)).await?;
+            for _ in 0..turns {
+                yield_now().await;
+            }
+        }
+        for client in 0..NAMES.len() {
+            let is_there = self.model.link(client).is_some();
+            if let Some(line) = self.clients[client].line.as_mut().filter(|_| is_there) {
+                line.read(read);
+                self.take_packets(client)?;
+            }
+            self.clients[client].line = None;
+        }
+        self.plug.pull();
+        let at = self.history.len().saturating_sub(loses);
+        let lost = self.history.drain(..).nth(at).filter(|_| loses > 0);
+        let failed = self.before_failure.take();
+        if let Some((groups, then)) = lost {
+            self.disk.tear(groups);
+            self.model = self.model.go_back_to(then);
+            self.count("lost what was not synced");
+        } else if let Some(then) = failed {
+            self.model = self.model.go_back_to(then);
+            self.count("crash while the store fails");
+        } else if during.is_some() {
+            // What a packet leads to is kept as a whole or not at all.
+            let is_kept = self.disk.groups() > before.0;
+            self.count(if is_kept { "crash after a packet" } else { "crash before a packet" });
+            if !is_kept {
+                self.model = self.model.go_back_to(before.1);
+            }
+        }
+        self.begin_again().await
+    }
+
+    /// Another broker begins with what the disk has.
+    async fn begin_again(&mut self) -> Verdict {
+        self.count("crash");
+        self.disk.fail(false);
+        self.plug = self.disk.plug();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let (broker, told) = Self::start(self.plug.clone()).await;
+        self.told = told;
+        drop(replace(&mut self.broker, broker));
+        self.model.fails(false);
+        self.model.crashed();
+        Ok(())
+    }
+
+    /// From now on nothing can be written to the store, or again.
+    pub(crate) async fn fail(&mut self, fails: bool) -> Verdict {
+        if fails == self.disk.is_failing() {
+            return Ok(());
+        }
+        self.disk.fail(fails);
+        self.before_failure = fails.then(|| self.model.clone());
+        self.count(if fails { "store fails" } else { "store works again" });
+        for _ in 0..TURNS_MAX {
+            if fails || self.broker.is_storing() {
+                self.model.fails(fails);
+                return Ok(());
+            }
+            self.moment().await;
+        }
+        Err("the broker does not see that its store works again".to_owned())
+    }
+
+    /// Whether the broker knows that nothing can be written, before it is told more.
+    pub(crate) async fn look_at_store(&mut self) {
+        if self.disk.is_failing() {
+            self.moment().await;
+            self.model.has_trouble = !self.broker.is_storing();
+        }
+    }
+
+    /// A CONNECT that is refused; an older connection goes on.
+    pub(crate) async fn connect_in_vain(&mut self, connect: Connect<'_>) -> Verdict {
+        self.count("CONNECT refused");
+        let version = connect.version;
+        let mut bytes = Vec::new();
+        let encoded = encode(&Packet::Connect(Box::new(connect)), version, &mut bytes);
+        encoded.map_err(|error| error.to_string())?;
+        let mut line = Line::open(&self.broker, version, 4096, ([192, 0, 2, 7], 40_000).into());
+        line.write(&bytes).await;
+        for _ in 0..TURNS_MAX {
+            self.moment().await;
+            line.read(usize::MAX);
+            if line.is_ended() {
+                let reason = line.next(|packet, _| match packet {
+                    Packet::ConnAck(ack) => Some(ack.reason),
+                    _ => None,
+                })?;
+                let is_right = reason == Some(Some(ReasonCode::ServerUnavailable));
+                return if is_right { Ok(()) } else { Err(format!("{reason:?} for CONNECT")) };
+            }
+        }
+        Err("a connection that was refused is not closed".to_owned())
+    }
+}
