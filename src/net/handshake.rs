@@ -398,13 +398,19 @@ async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &Shard
     }
     let is_shut = tokio::time::timeout(REFUSAL_TIME_MAX, transport.shutdown()).await;
     if refusal.answer.is_some() && matches!(is_shut, Ok(Ok(()))) {
-        let _ = tokio::time::timeout(LINGER_TIME_MAX, drop_rest(transport)).await;
+        linger(transport).await;
     }
 }
 
 /// Reads what the client has sent behind its CONNECT, which nobody handles, until it closes its
 /// side: closing over unread bytes would reset the connection, and the client could lose the
 /// answer. [MQTT-3.1.4-6]
+/// Reads and drops what a client still sends that has been told no, for a moment: closing over it would
+/// reset the connection, and the answer could be lost.
+pub(super) async fn linger(transport: &mut dyn Transport) {
+    let _ = tokio::time::timeout(LINGER_TIME_MAX, drop_rest(transport)).await;
+}
+
 async fn drop_rest(transport: &mut dyn Transport) {
     let mut rest = Vec::with_capacity(READ_BYTES);
     while transport.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {

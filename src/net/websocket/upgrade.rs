@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::WebSocket;
+use super::{super::handshake::linger, WebSocket};
 use crate::{actors::Transport, metrics::ConnectRefusal};
 
 /// A request is no longer than this, and has no more headers: a browser's has half of it.
@@ -244,7 +244,9 @@ pub(crate) async fn accept<S: Transport>(
         }
         Err(refusal) => {
             tracing::debug!(%refusal, "request for a WebSocket refused");
-            drop(stream.shutdown().await);
+            if stream.shutdown().await.is_ok() {
+                linger(&mut stream).await;
+            }
             Err(ConnectRefusal::WebSocket)
         }
     }
