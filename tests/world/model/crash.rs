@@ -17,7 +17,6 @@ impl Model {
                 self.is_lost(client);
             }
         }
-        self.groups_are_taken_for_others();
         for client in 0..NAMES.len() {
             if let Some(session) = &mut self.sessions[client] {
                 let was_there = session.link.is_some();

@@ -48,11 +48,10 @@ impl Model {
         is_optional |= there.is_empty() && !is_kept;
         if !members.is_empty() {
             let (message, expects) = (message.clone(), there);
-            let former_filter = "";
             self.groups.push(GroupCopy {
                 message,
                 filter,
-                former_filter,
+                is_left_over: false,
                 retain,
                 members,
                 expects,
@@ -92,6 +91,7 @@ impl Model {
             may_be_lost: group.message.routed_at <= started_at,
             is_optional,
             share: Some((group.filter, group.retain)),
+            is_left_over: group.is_left_over,
             ..Copy::new(group.message, form)
         });
     }
@@ -108,40 +108,18 @@ impl Model {
     }
 
     /// Somebody has left a group. If that was the last, the group has ended, and whoever subscribes
-    /// next begins another, which inherits nothing.
+    /// next begins another, which need not inherit anything. It may: in the broker's store groups are
+    /// known by their filters alone, and the standard says nothing of groups that have ended.
     pub(super) fn has_left(&mut self, filter: &'static str) {
         if self.sessions.iter().flatten().any(|session| session.has(filter)) {
             return;
         }
         for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
-            group.former_filter = filter;
-            group.filter = "";
             group.is_optional = true;
+            group.is_left_over = true;
         }
         for copy in self.sessions.iter_mut().flatten().flat_map(|session| &mut session.copies) {
-            if let Some((of, _)) = copy.share.as_mut().filter(|(of, _)| *of == filter) {
-                *of = "";
-                copy.former_share = filter;
-            }
-        }
-    }
-
-    /// After a restart, groups are known by their filters alone: what a group had when it ended may
-    /// come to the members of one that has begun since. The standard says nothing of groups that end.
-    pub(super) fn groups_are_taken_for_others(&mut self) {
-        for group in self.groups.iter_mut().filter(|group| group.filter.is_empty()) {
-            group.filter = group.former_filter;
-            for (at, session) in self.sessions.iter().enumerate() {
-                let Some(session) = session else { continue };
-                let own = session.subscriptions.iter().filter(|s| s.filter == group.filter);
-                let own = own.map(|s| (at, form(&[s], group.message.qos, group.retain)));
-                group.members.extend(own);
-            }
-        }
-        for copy in self.sessions.iter_mut().flatten().flat_map(|session| &mut session.copies) {
-            if let Some((of, _)) = copy.share.as_mut().filter(|(of, _)| of.is_empty()) {
-                *of = copy.former_share;
-            }
+            copy.is_left_over |= copy.share.is_some_and(|(of, _)| of == filter);
         }
     }
 
@@ -186,11 +164,11 @@ impl Model {
         for copy in session.copies {
             if let Some((filter, retain)) = copy.share.filter(|_| copy.qos == QoS::AtLeastOnce) {
                 let is_over = copy.message.expires_at.is_some_and(|at| at <= self.now);
-                if !is_over && !filter.is_empty() {
+                if !is_over {
                     let before = self.groups.len();
                     self.owe_to_group(&copy.message, filter, retain);
                     for group in &mut self.groups[before..] {
-                        group.is_optional |= !copy.former_share.is_empty();
+                        group.is_optional |= copy.is_left_over;
                     }
                 }
             }

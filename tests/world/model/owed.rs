@@ -52,17 +52,18 @@ pub(crate) struct Copy {
     /// them.
     pub(crate) retained_for: Option<&'static str>,
     pub(crate) packet_id: Option<u16>,
+    /// It came first over MQTT 3, which tells copies with other identifiers not apart.
+    pub(crate) came_to_v3: bool,
     /// Number of the connection on which it came last.
     pub(crate) received_on: Option<u64>,
     /// It may have been sent on a connection that has ended.
     pub(crate) may_be_lost: bool,
     /// It need not come.
     pub(crate) is_optional: bool,
-    /// The shared filter that it has come by, empty if that group has ended, and the message's
-    /// RETAIN.
+    /// The shared filter that it has come by, and the message's RETAIN.
     pub(crate) share: Option<(&'static str, bool)>,
-    /// The shared filter of a group that has ended since.
-    pub(crate) former_share: &'static str,
+    /// That group has ended.
+    pub(crate) is_left_over: bool,
 }
 
 impl Copy {
@@ -74,11 +75,12 @@ impl Copy {
             identifiers: form.identifiers,
             retained_for: None,
             packet_id: None,
+            came_to_v3: false,
             received_on: None,
             may_be_lost: false,
             is_optional: false,
             share: None,
-            former_share: "",
+            is_left_over: false,
         }
     }
 }
@@ -98,10 +100,9 @@ pub(crate) struct Releasing {
 #[derive(Clone, Debug)]
 pub(crate) struct GroupCopy {
     pub(crate) message: Rc<Message>,
-    /// Empty if the group has ended.
     pub(crate) filter: &'static str,
-    /// What it was before the group has ended.
-    pub(crate) former_filter: &'static str,
+    /// That group has ended.
+    pub(crate) is_left_over: bool,
     /// The message's RETAIN.
     pub(crate) retain: bool,
     /// The members since it came, and how it would come to them.

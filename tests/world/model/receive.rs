@@ -43,7 +43,7 @@ impl Model {
         if arrived.packet_bytes > link.packet_bytes_max {
             return Err(format!("larger than Maximum Packet Size: {arrived:?}"));
         }
-        let here = Some(link.number);
+        let (here, link_version) = (Some(link.number), link.version);
         let in_use = |id| session.releasing.iter().any(|r| Some(r.packet_id) == id);
         if arrived.packet_id.is_some() && in_use(arrived.packet_id) {
             return Err(format!("the packet identifier waits for PUBCOMP: {arrived:?}"));
@@ -60,7 +60,8 @@ impl Model {
             if !arrived.dup {
                 return Err(format!("DUP is missing: {arrived:?}")); // [MQTT-3.3.1-1]
             }
-            if !is_same(copy, arrived, link.version == V5) {
+            let is_v5 = link.version == V5 && !copy.came_to_v3;
+            if !is_same(copy, arrived, is_v5) {
                 return Err(format!("another message under this identifier: {arrived:?}"));
             }
             copy.received_on = here;
@@ -75,6 +76,7 @@ impl Model {
             return Ok(false);
         }
         copy.packet_id = arrived.packet_id;
+        copy.came_to_v3 = link_version != V5;
         copy.received_on = here;
         copy.is_optional = false;
         session.check_quota().map(|()| false)
@@ -208,7 +210,8 @@ impl Session {
     fn check_expiry(&self, at: usize, arrived: &Arrived<'_>, now: u64) -> Verdict {
         let copy = &self.copies[at];
         let Some(link) = &self.link else { return Ok(()) };
-        if link.version != V5 {
+        // Empty messages look all the same, and this one may be another.
+        if link.version != V5 || copy.message.payload.is_empty() {
             return Ok(());
         }
         let (Some(expires_at), Some(secs)) = (copy.message.expires_at, arrived.expiry_secs) else {
