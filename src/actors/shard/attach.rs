@@ -81,6 +81,11 @@ impl Shard {
             self.note_reservation(up_to);
         }
         let begins_anew = connect.clean_start || !is_owner;
+        if let Some(slot) = existing.filter(|_| !begins_anew)
+            && !self.recall(slot)
+        {
+            return Err(NoSession::Store);
+        }
         let departure = Departure {
             code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
             ends_session: begins_anew,
@@ -183,7 +188,6 @@ impl Shard {
         }
         self.note_session(prepared.slot, true);
         self.note_will(prepared.slot);
-        self.recall(prepared.slot);
         if let Some(ticket) = self.gate_of_connect(prepared.slot) {
             link.hold_output(ticket);
         }

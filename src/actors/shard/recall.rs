@@ -52,12 +52,13 @@ impl Shard {
         false
     }
 
-    /// Reads what was in flight when the broker ended, before the session goes on.
-    pub(super) fn recall(&mut self, slot: u32) {
-        let Some(keeper) = self.core.keeper.clone() else { return };
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+    /// Reads what was in flight when the broker ended, before the session goes on; `false` if it
+    /// cannot be read, and the session must not go on without it.
+    pub(super) fn recall(&mut self, slot: u32) -> bool {
+        let Some(keeper) = self.core.keeper.clone() else { return true };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return true };
         let Some(number) = found.session.number().filter(|_| found.session.must_recall()) else {
-            return;
+            return true;
         };
         let index = &self.core.index;
         let share_number =
@@ -66,10 +67,12 @@ impl Shard {
             Ok(entries) => {
                 let entries = entries.into_iter().map(|e| (e.place, e.sent, e.message)).collect();
                 found.session.recall(entries, share_number);
+                true
             }
             Err(error) => {
                 let client_id = found.session.client_id();
                 tracing::error!(%error, %client_id, "what was in flight cannot be read");
+                false
             }
         }
     }
@@ -79,7 +82,9 @@ impl Shard {
         if !self.slot(slot).is_some_and(|found| found.session.may_hold_shared()) {
             return Vec::new();
         }
-        self.recall(slot);
+        if !self.recall(slot) {
+            return Vec::new();
+        }
         let mut orphans = Vec::new();
         while self.slot(slot).is_some_and(|found| found.session.unread_from().is_some())
             && self.read_page(slot)
