@@ -369,7 +369,11 @@ impl Book {
             if shelf.receiver.kind != Kind::Group {
                 let key = (message.publisher, sent.qos);
                 let highest = shelf.highest.entry(key).or_insert(message.number);
-                if message.number < *highest {
+                // Sent before the subscription, and again after it, it may come after what was sent
+                // first in between.
+                let is_late_anyway =
+                    sent.is_sent_again && shelf.subscribed_at.is_some_and(|at| sent.at < at);
+                if message.number < *highest && !is_late_anyway {
                     let after = *highest;
                     self.faults.push(Fault::Disordered { receiver: name, message, after });
                 }
