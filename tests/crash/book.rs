@@ -370,9 +370,9 @@ impl Book {
                 let key = (message.publisher, sent.qos);
                 let highest = shelf.highest.entry(key).or_insert(message.number);
                 // Sent before the subscription, and again after it, it may come after what was sent
-                // first in between.
+                // first in between. Of a subscription the client may not have heard.
                 let is_late_anyway =
-                    sent.is_sent_again && shelf.subscribed_at.is_some_and(|at| sent.at < at);
+                    sent.is_sent_again && shelf.subscribed_at.is_none_or(|at| sent.at < at);
                 if message.number < *highest && !is_late_anyway {
                     let after = *highest;
                     self.faults.push(Fault::Disordered { receiver: name, message, after });
