@@ -45,6 +45,16 @@ pub enum SyncPolicy {
     Off,
 }
 
+impl SyncPolicy {
+    /// How far a group of changes is kept before anybody is told.
+    const fn durability(self) -> Durability {
+        match self {
+            Self::Always => Durability::Synced,
+            Self::Interval(_) | Self::Off => Durability::Written,
+        }
+    }
+}
+
 /// The store of a broker, and what is on its way there.
 pub(crate) struct Keeper {
     store: Arc<dyn Store>,
@@ -170,11 +180,7 @@ impl Keeper {
     pub(crate) fn apply(&self, changes: &mut Vec<Change>, now: Timestamp) -> bool {
         changes.push(Change::Clock(now));
         resolve_retained(changes, &self.retained);
-        let durability = match self.policy {
-            SyncPolicy::Always => Durability::Synced,
-            SyncPolicy::Interval(_) | SyncPolicy::Off => Durability::Written,
-        };
-        match self.store.apply(changes, durability) {
+        match self.store.apply(changes, self.policy.durability()) {
             Ok(()) => {
                 self.health.note_success();
                 true

@@ -17,7 +17,7 @@ use crate::{
     actors::{Clock, Registry, messages::Kept},
     journal::{Change, Ticket},
     router::{Host, Retained},
-    store::{Durability, Store},
+    store::Store,
 };
 
 /// What the writer is told.
@@ -133,16 +133,10 @@ impl Writer {
     /// The next run goes on from here where the wall clock is behind. If it cannot be noted, the next
     /// one goes on from the last time that it was.
     fn note_clock(&self) {
-        if let Err(error) = self.store.apply(&[Change::Clock(self.clock.now())], self.durability())
+        if let Err(error) =
+            self.store.apply(&[Change::Clock(self.clock.now())], self.policy.durability())
         {
             tracing::debug!(%error, "the clock could not be noted at the end");
-        }
-    }
-
-    const fn durability(&self) -> Durability {
-        match self.policy {
-            SyncPolicy::Always => Durability::Synced,
-            SyncPolicy::Interval(_) | SyncPolicy::Off => Durability::Written,
         }
     }
 
@@ -185,7 +179,7 @@ impl Writer {
     /// Writes a group, however often it takes, and tells the shards.
     fn write(&self, mut group: Group) {
         resolve_retained(&mut group.changes, &self.retained);
-        let durability = self.durability();
+        let durability = self.policy.durability();
         let mut tries_left = LAST_TRIES;
         self.health.note_writing(true);
         while let Err(error) = self.store.apply(&group.changes, durability) {
