@@ -117,12 +117,16 @@ impl Index {
 
     /// Who gets a message on `topic`. Ask for the generation before, not after.
     pub fn plan(&self, topic: &str) -> Plan {
-        let mut direct = Vec::new();
+        let tree = self.read();
+        let found = tree.matches(topic);
+        let count = found.iter().map(|subscribers| subscribers.direct.as_slice().len()).sum();
+        let mut direct = Vec::with_capacity(count);
         let mut shared = Vec::new();
-        self.read().matches(topic, &mut |subscribers| {
+        for subscribers in found {
             direct.extend_from_slice(subscribers.direct.as_slice());
             shared.extend(subscribers.groups().iter().map(SharedTargets::new));
-        });
+        }
+        drop(tree);
         Plan::new(direct, shared)
     }
 

@@ -4,6 +4,7 @@
 //! never what they are, and answers a publisher with a [`Plan`]: for every host the targets there,
 //! merged so that one session is named once however many of its filters match.
 
+mod edges;
 mod index;
 mod level;
 mod place;

@@ -9,10 +9,14 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use slab::Slab;
+use smallvec::SmallVec;
 
-use super::{level::Level, subscribers::Subscribers};
+use super::{
+    edges::{Edge, Edges},
+    level::Level,
+    subscribers::Subscribers,
+};
 
 /// A tree of filters. The root's node is made at once and never removed.
 #[derive(Debug)]
@@ -28,23 +32,17 @@ struct Node {
     single: Option<NonZeroU32>,
     /// The level that leads here from the parent.
     level: Level,
-    children: Children,
+    children: Edges,
     /// Those whose filter ends here.
     here: Option<Box<Subscribers>>,
     /// Those whose filter ends with `#` after this level.
     below: Option<Box<Subscribers>>,
 }
 
-/// The nodes of the literal levels below a node, each of which has its text itself. Most nodes have
-/// none or one.
-#[derive(Debug, Default)]
-enum Children {
-    #[default]
-    None,
-    One(u32),
-    /// By the hash of their text.
-    Many(Box<HashTable<u32>>),
-}
+/// Of filters that match a topic.
+pub(super) type Matches<'t> = SmallVec<[&'t Subscribers; 16]>;
+/// Those that the levels of a topic lead to.
+type Nodes<'t> = SmallVec<[&'t Node; 32]>;
 
 const ROOT: u32 = 0;
 const SINGLE_LEVEL_WILDCARD: &[u8] = b"+";
@@ -79,87 +77,92 @@ impl Tree {
         outcome
     }
 
-    /// Calls `found` with the subscribers of every filter that matches `topic`.
-    pub(super) fn matches<'a>(&'a self, topic: &str, found: &mut impl FnMut(&'a Subscribers)) {
+    /// The subscribers of every filter that matches `topic`.
+    ///
+    /// Level by level, and step by step for all nodes of a level: in a large tree hardly any of them
+    /// is in the processor's cache, and so several come at once instead of one after the other.
+    pub(super) fn matches(&self, topic: &str) -> Matches<'_> {
+        let mut found = Matches::new();
+        // The nodes of one level behind those of the other.
+        let mut nodes = Nodes::new();
+        nodes.push(self.node(ROOT));
+        let mut those_of_level = 0..1;
         // Wildcards do not match a first level that begins with '$'. [MQTT-4.7.2-1]
-        if topic.starts_with('$') {
-            let (first, rest) = next_level(topic.as_bytes());
-            if let Some(child) = self.literal_child(&self.nodes[ROOT as usize], first) {
-                self.walk(child, rest, found);
+        let mut wildcards_match = !topic.starts_with('$');
+        for level in topic.as_bytes().split(|byte| *byte == b'/') {
+            if those_of_level.is_empty() {
+                break;
             }
-        } else {
-            self.walk(ROOT, Some(topic.as_bytes()), found);
+            if wildcards_match {
+                for at in those_of_level.clone() {
+                    // '#' includes the level above it. Section 4.7.1.2.
+                    if let Some(below) = &nodes[at].below {
+                        found.push(below);
+                    }
+                    if let Some(child) = nodes[at].single {
+                        nodes.push(self.node(child.get()));
+                    }
+                }
+            }
+            let hash = self.hash(level);
+            let candidates = nodes.len();
+            for at in those_of_level.clone() {
+                if let Some(child) = nodes[at].children.candidate(hash) {
+                    nodes.push(self.node(child.get()));
+                }
+            }
+            for at in (candidates..nodes.len()).rev() {
+                if nodes[at].level.as_bytes() != level {
+                    match self.literal_child(nodes[at].parent, level, hash) {
+                        Some(right) => nodes[at] = self.node(right.get()),
+                        None => drop(nodes.swap_remove(at)),
+                    }
+                }
+            }
+            those_of_level = those_of_level.end..nodes.len();
+            wildcards_match = true;
         }
+        for node in &nodes[those_of_level] {
+            if let Some(below) = &node.below {
+                found.push(below);
+            }
+            if let Some(here) = &node.here {
+                found.push(here);
+            }
+        }
+        found
     }
 
-    /// `rest` is what of the topic lies below this node.
-    fn walk<'a>(&'a self, at: u32, rest: Option<&[u8]>, found: &mut impl FnMut(&'a Subscribers)) {
-        let node = &self.nodes[at as usize];
-        // '#' includes the level above it. Section 4.7.1.2.
-        if let Some(subscribers) = &node.below {
-            found(subscribers);
-        }
-        let Some(rest) = rest else {
-            if let Some(subscribers) = &node.here {
-                found(subscribers);
-            }
-            return;
-        };
-        let (level, rest) = next_level(rest);
-        if let Some(child) = node.single {
-            self.walk(child.get(), rest, found);
-        }
-        if let Some(child) = self.literal_child(node, level) {
-            self.walk(child, rest, found);
-        }
+    fn node(&self, at: u32) -> &Node {
+        &self.nodes[at as usize]
     }
 
-    fn literal_child(&self, node: &Node, level: &[u8]) -> Option<u32> {
-        let is_it = |child: &u32| self.nodes[*child as usize].level.as_bytes() == level;
-        match &node.children {
-            Children::None => None,
-            Children::One(child) => is_it(child).then_some(*child),
-            Children::Many(table) => table.find(self.hash(level), is_it).copied(),
-        }
+    /// `hash` is that of `level`.
+    fn literal_child(&self, at: u32, level: &[u8], hash: u32) -> Option<NonZeroU32> {
+        let mut all = self.node(at).children.all(hash);
+        all.find(|child| self.node(child.get()).level.as_bytes() == level)
     }
 
     fn child_or_new(&mut self, at: u32, level: &[u8]) -> u32 {
-        let node = &self.nodes[at as usize];
-        let child = if level == SINGLE_LEVEL_WILDCARD {
-            node.single.map(NonZeroU32::get)
-        } else {
-            self.literal_child(node, level)
-        };
+        let hash = self.hash(level);
+        let is_single = level == SINGLE_LEVEL_WILDCARD;
+        let child =
+            if is_single { self.node(at).single } else { self.literal_child(at, level, hash) };
         if let Some(child) = child {
-            return child;
+            return child.get();
         }
         let child = self.nodes.insert(Node::new(at, level)) as u32;
-        if level == SINGLE_LEVEL_WILDCARD {
-            self.nodes[at as usize].single = NonZeroU32::new(child);
+        let node = NonZeroU32::new(child).expect("the root was there before");
+        if is_single {
+            self.nodes[at as usize].single = Some(node);
         } else {
-            self.add_literal_child(at, child);
+            // Taken out for the moment, since another node may be looked at.
+            let mut children = std::mem::take(&mut self.nodes[at as usize].children);
+            let hash_of = |other: NonZeroU32| self.hash(self.node(other.get()).level.as_bytes());
+            children.insert(Edge { hash, node }, hash_of);
+            self.nodes[at as usize].children = children;
         }
         child
-    }
-
-    fn add_literal_child(&mut self, at: u32, child: u32) {
-        // Taken out for the moment, since other nodes are looked at.
-        let children = std::mem::take(&mut self.nodes[at as usize].children);
-        let hash_of = |child: &u32| self.hash(self.nodes[*child as usize].level.as_bytes());
-        let children = match children {
-            Children::None => Children::One(child),
-            Children::One(other) => {
-                let mut table = HashTable::with_capacity(2);
-                table.insert_unique(hash_of(&other), other, hash_of);
-                table.insert_unique(hash_of(&child), child, hash_of);
-                Children::Many(Box::new(table))
-            }
-            Children::Many(mut table) => {
-                table.insert_unique(hash_of(&child), child, hash_of);
-                Children::Many(table)
-            }
-        };
-        self.nodes[at as usize].children = children;
     }
 
     /// Removes a node that nothing needs any more, and then its parents likewise.
@@ -169,18 +172,18 @@ impl Tree {
             let level = level.as_bytes();
             if level == SINGLE_LEVEL_WILDCARD {
                 self.nodes[parent as usize].single = None;
-            } else {
-                let hash = self.hash(level);
-                self.nodes[parent as usize].children.remove(hash, at);
+            } else if let Some(node) = NonZeroU32::new(at) {
+                let edge = Edge { hash: self.hash(level), node };
+                self.nodes[parent as usize].children.remove(edge);
             }
             at = parent;
         }
     }
 
-    fn hash(&self, level: &[u8]) -> u64 {
+    fn hash(&self, level: &[u8]) -> u32 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(level);
-        hasher.finish()
+        hasher.finish() as u32
     }
 }
 
@@ -190,7 +193,7 @@ impl Node {
             parent,
             single: None,
             level: Level::new(level),
-            children: Children::None,
+            children: Edges::None,
             here: None,
             below: None,
         }
@@ -200,33 +203,7 @@ impl Node {
         self.here.is_none()
             && self.below.is_none()
             && self.single.is_none()
-            && matches!(self.children, Children::None)
-    }
-}
-
-impl Children {
-    /// `hash` is that of the child's text.
-    fn remove(&mut self, hash: u64, child: u32) {
-        match self {
-            Self::None => {}
-            Self::One(_) => *self = Self::None,
-            Self::Many(table) => {
-                if let Ok(entry) = table.find_entry(hash, |other| *other == child) {
-                    entry.remove();
-                }
-                if table.is_empty() {
-                    *self = Self::None;
-                }
-            }
-        }
-    }
-}
-
-/// The first level, and what comes after its separator if it has one.
-fn next_level(topic: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match topic.iter().position(|byte| *byte == b'/') {
-        Some(at) => (&topic[..at], Some(&topic[at + 1..])),
-        None => (topic, None),
+            && self.children.is_empty()
     }
 }
 

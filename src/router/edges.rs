@@ -1,0 +1,189 @@
+//! The edges from one node of the tree to those of the literal levels below it.
+//!
+//! A table of its own kind, because of what a look costs that finds nothing of it in the processor's
+//! cache: one line, where a general table reads its control bytes, its entry and, to be sure, the
+//! node. Here the entry has so much of the hash that the node can be read later, together with
+//! others. Open addressing, linear probing, and nothing left behind by what is removed.
+
+use std::num::NonZeroU32;
+
+/// Most nodes lead nowhere, or to one node.
+#[derive(Debug, Default)]
+pub(super) enum Edges {
+    #[default]
+    None,
+    One(NonZeroU32),
+    Many(Box<Table>),
+}
+
+/// At least a quarter of the places is free.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// As many as a power of two.
+    places: Box<[Option<Edge>]>,
+    len: usize,
+}
+
+/// The number of a node, and the hash of its level.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edge {
+    pub(super) hash: u32,
+    pub(super) node: NonZeroU32,
+}
+
+const PLACES_MIN: usize = 4;
+
+impl Edges {
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// A node whose level may have this hash. If it is another, `all` has the right one if there is
+    /// one.
+    pub(super) fn candidate(&self, hash: u32) -> Option<NonZeroU32> {
+        match self {
+            Self::None => None,
+            Self::One(node) => Some(*node),
+            Self::Many(table) => table.all(hash).next(),
+        }
+    }
+
+    /// All nodes whose levels may have this hash.
+    pub(super) fn all(&self, hash: u32) -> impl Iterator<Item = NonZeroU32> {
+        let (one, table) = match self {
+            Self::None => (None, None),
+            Self::One(node) => (Some(*node), None),
+            Self::Many(table) => (None, Some(table)),
+        };
+        one.into_iter().chain(table.into_iter().flat_map(move |table| table.all(hash)))
+    }
+
+    /// `hash_of` tells that of a node that is there already.
+    pub(super) fn insert(&mut self, edge: Edge, hash_of: impl FnOnce(NonZeroU32) -> u32) {
+        match self {
+            Self::None => *self = Self::One(edge.node),
+            Self::One(other) => {
+                let mut table = Table { places: vec![None; PLACES_MIN].into(), len: 0 };
+                table.insert(Edge { hash: hash_of(*other), node: *other });
+                table.insert(edge);
+                *self = Self::Many(Box::new(table));
+            }
+            Self::Many(table) => table.insert(edge),
+        }
+    }
+
+    pub(super) fn remove(&mut self, edge: Edge) {
+        match self {
+            Self::None => {}
+            Self::One(_) => *self = Self::None,
+            Self::Many(table) => {
+                table.remove(edge);
+                if table.len == 0 {
+                    *self = Self::None;
+                }
+            }
+        }
+    }
+}
+
+impl Table {
+    const fn mask(&self) -> usize {
+        self.places.len() - 1
+    }
+
+    /// From where the hash belongs to the next free place.
+    fn all(&self, hash: u32) -> impl Iterator<Item = NonZeroU32> {
+        let mut at = hash as usize & self.mask();
+        std::iter::from_fn(move || {
+            let edge = self.places[at]?;
+            at = (at + 1) & self.mask();
+            Some(edge)
+        })
+        .filter(move |edge| edge.hash == hash)
+        .map(|edge| edge.node)
+    }
+
+    fn insert(&mut self, edge: Edge) {
+        if self.len + 1 > self.places.len() / 4 * 3 {
+            let grown = vec![None; self.places.len() * 2].into();
+            let before = std::mem::replace(&mut self.places, grown);
+            before.iter().flatten().for_each(|edge| self.put(*edge));
+        }
+        self.put(edge);
+        self.len += 1;
+    }
+
+    fn put(&mut self, edge: Edge) {
+        let mut at = edge.hash as usize & self.mask();
+        while self.places[at].is_some() {
+            at = (at + 1) & self.mask();
+        }
+        self.places[at] = Some(edge);
+    }
+
+    fn remove(&mut self, edge: Edge) {
+        let mut free = edge.hash as usize & self.mask();
+        while let Some(other) = self.places[free]
+            && other.node != edge.node
+        {
+            free = (free + 1) & self.mask();
+        }
+        if self.places[free].take().is_some() {
+            self.len -= 1;
+        }
+        // What follows moves up, unless that were before where it belongs.
+        let mut at = free;
+        loop {
+            at = (at + 1) & self.mask();
+            let Some(next) = self.places[at] else { return };
+            let from_home = at.wrapping_sub(next.hash as usize) & self.mask();
+            let from_free = at.wrapping_sub(free) & self.mask();
+            if from_home >= from_free {
+                self.places[free] = self.places[at].take();
+                free = at;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fastrand::Rng;
+
+    use super::*;
+
+    #[test]
+    fn edges_are_found_whatever_came_and_went() {
+        let mut rng = Rng::with_seed(17);
+        // Few hashes, so that most collide, and many, of which some wrap around the end.
+        for hashes in [3, 60, u32::MAX] {
+            let mut edges = Edges::default();
+            let mut there = BTreeMap::new();
+            for step in 1..4_000_u32 {
+                let node = NonZeroU32::new(rng.u32(1..200)).expect("not zero");
+                let is_growing = step / 500 % 2 == 0;
+                match there.remove(&node) {
+                    Some(hash) if !is_growing => edges.remove(Edge { hash, node }),
+                    Some(hash) => drop(there.insert(node, hash)),
+                    None if is_growing => {
+                        let hash = rng.u32(..hashes);
+                        edges.insert(Edge { hash, node }, |other| there[&other]);
+                        there.insert(node, hash);
+                    }
+                    None => {}
+                }
+                assert_eq!(edges.is_empty(), there.is_empty());
+                for (node, hash) in &there {
+                    assert!(edges.all(*hash).any(|found| found == *node), "{step}");
+                }
+                if !matches!(edges, Edges::One(_)) {
+                    let hash = rng.u32(..hashes);
+                    let right = there.values().filter(|other| **other == hash).count();
+                    assert_eq!(edges.all(hash).count(), right);
+                }
+            }
+        }
+    }
+}
