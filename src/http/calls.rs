@@ -32,8 +32,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
             interval_secs: wanted.interval_secs,
             by: identity.username,
         };
-        let changed = in_time(&api, desk(&request).set_keep_alive(wanted));
-        let secs = changed.await?.new_secs;
+        let secs = desk(&request).set_keep_alive(wanted).await?.new_secs;
         Ok(format!(r#"{{"success":true,"keepalive":{secs}}}"#))
     };
     answer(&api, RestRoute::KeepAlive, call).await
@@ -52,7 +51,7 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let identity = admission::admit(&api, &request).await?;
         let client_id = parameters::status(request.uri().path())?;
         admission::permit(&api, &request, &identity, &client_id)?;
-        let online = in_time(&api, desk(&request).query_online(client_id)).await?;
+        let online = desk(&request).query_online(client_id).await?;
         Ok(format!(r#"{{"online":{online}}}"#))
     };
     answer(&api, RestRoute::Status, call).await

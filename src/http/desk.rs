@@ -2,18 +2,19 @@
 //!
 //! What is handed in within one turn of the worker goes to the broker together and comes back
 //! together: between threads it is the messages that cost, not what is in them. Nobody waits for
-//! others: a call that is alone is asked alone. It knows no HTTP.
+//! others: a call that is alone is asked alone. Their time ends together, too. It knows no HTTP.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use actix_web::rt;
-use tokio::{sync::oneshot, task::yield_now};
+use actix_web::rt::{self, time::timeout};
+use tokio::{sync::oneshot, task::yield_now, time::error::Elapsed};
 
 use crate::control::{Control, ControlError, KeepAliveChanged, SetKeepAlive};
 
 /// The desk of one worker.
 pub(super) struct Desk {
     control: Arc<dyn Control>,
+    time_max: Duration,
     online: Tray<String, bool>,
     keep_alive: Tray<SetKeepAlive, KeepAliveChanged>,
 }
@@ -22,8 +23,10 @@ pub(super) struct Desk {
 type Tray<Q, A> = RefCell<Vec<(Q, oneshot::Sender<Result<A, ControlError>>)>>;
 
 impl Desk {
-    pub(super) fn new(control: Arc<dyn Control>) -> Rc<Self> {
-        Rc::new(Self { control, online: Tray::default(), keep_alive: Tray::default() })
+    /// What the broker has not answered in `time_max` is answered with [`ControlError::Timeout`].
+    pub(super) fn new(control: Arc<dyn Control>, time_max: Duration) -> Rc<Self> {
+        let (online, keep_alive) = (Tray::default(), Tray::default());
+        Rc::new(Self { control, time_max, online, keep_alive })
     }
 
     pub(super) async fn query_online(
@@ -35,7 +38,8 @@ impl Desk {
             let desk = Rc::clone(self);
             rt::spawn(async move {
                 let (questions, waiting) = desk.online.gathered().await;
-                hand_out(desk.control.query_each_online(questions).await, waiting);
+                let answers = desk.control.query_each_online(questions);
+                hand_out(timeout(desk.time_max, answers).await, waiting);
             });
         }
         answer.await.unwrap_or(Err(ControlError::Unavailable))
@@ -50,7 +54,8 @@ impl Desk {
             let desk = Rc::clone(self);
             rt::spawn(async move {
                 let (requests, waiting) = desk.keep_alive.gathered().await;
-                hand_out(desk.control.set_each_keep_alive(requests).await, waiting);
+                let answers = desk.control.set_each_keep_alive(requests);
+                hand_out(timeout(desk.time_max, answers).await, waiting);
             });
         }
         answer.await.unwrap_or(Err(ControlError::Unavailable))
@@ -82,7 +87,9 @@ fn hand_in<Q, A>(
     (answer, tray.len() == 1)
 }
 
-fn hand_out<A>(answers: Vec<Result<A, ControlError>>, waiting: Waiting<A>) {
+fn hand_out<A>(answers: Result<Vec<Result<A, ControlError>>, Elapsed>, waiting: Waiting<A>) {
+    let answers =
+        answers.unwrap_or_else(|_| waiting.iter().map(|_| Err(ControlError::Timeout)).collect());
     for (answer, waiting) in answers.into_iter().zip(waiting) {
         let _ = waiting.send(answer); // Whoever has asked may have gone.
     }

@@ -145,7 +145,7 @@ impl Api {
 pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
     move |config: &mut ServiceConfig| {
         config
-            .app_data(Desk::new(api.0.control.clone()))
+            .app_data(Desk::new(api.0.control.clone(), api.0.call_timeout))
             .app_data(web::Data::new(api))
             .service(web::resource("/keep-alive").to(calls::keep_alive))
             // A prefix costs nothing to match; a pattern would be matched anew with each request.

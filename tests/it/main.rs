@@ -12,6 +12,7 @@ mod riddle;
 mod scram;
 mod support;
 
+mod admission;
 mod aliases_and_properties;
 mod back_pressure;
 mod bounds_in_all;
