@@ -17,14 +17,16 @@ use super::Outcome;
 /// How long a broker may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The core of the broker, and that of this program.
-const BROKER_CORE: &str = "0";
-const OWN_CORE: &str = "1";
+pub(crate) const BROKER_CORE: &str = "0";
+pub(crate) const OWN_CORE: &str = "1";
 
 /// A broker by its name: `NAME=ADDRESS`, `NAME=ADDRESS@PID`, or `NAME=COMMAND` with `{port}` in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     pub(crate) name: String,
     what: What,
+    /// What `{shards}` in its command stands for.
+    shards: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -47,13 +49,17 @@ impl FromStr for Named {
             Err(_) if what.contains("{port}") => What::Command(what.to_owned()),
             Err(_) => return Err(format!("{what:?} is no address, and has no {{port}}")),
         };
-        Ok(Self { name: name.to_owned(), what })
+        Ok(Self { name: name.to_owned(), what, shards: 1 })
     }
 }
 
 impl Named {
     pub(crate) fn command(name: &str, command: String) -> Self {
-        Self { name: name.to_owned(), what: What::Command(command) }
+        Self { name: name.to_owned(), what: What::Command(command), shards: 1 }
+    }
+
+    pub(crate) fn with_shards(&self, shards: usize) -> Self {
+        Self { shards, ..self.clone() }
     }
 
     /// The broker, on a core of its own where there are several.
@@ -64,6 +70,7 @@ impl Named {
                 let port = free_port()?;
                 let http = command.contains("{http}").then(free_port).transpose()?;
                 let command = command.replace("{port}", &port.to_string());
+                let command = command.replace("{shards}", &self.shards.to_string());
                 let command = command.replace("{http}", &http.unwrap_or(0).to_string());
                 let child = Command::new("taskset")
                     .args(["-c", cores, "sh", "-c", &format!("exec {command}")])
@@ -156,11 +163,17 @@ impl Usage {
 
 /// Keeps this program off the core of the broker. Without `taskset` or a second core they share.
 pub(crate) fn pin_self() {
-    let pid = std::process::id().to_string();
-    let taskset = Command::new("taskset").args(["-cp", OWN_CORE, &pid]).output();
-    if !taskset.is_ok_and(|output| output.status.success()) {
+    if !pin_this_thread(OWN_CORE) {
         eprintln!("this program could not be given a core of its own: figures will vary more");
     }
+}
+
+/// Gives the thread a core, and those it starts; whether that was possible.
+pub(crate) fn pin_this_thread(core: &str) -> bool {
+    let Ok(thread) = fs::read_link("/proc/thread-self") else { return false };
+    let id = thread.file_name().unwrap_or_default();
+    let taskset = Command::new("taskset").args(["-cp", core]).arg(id).output();
+    taskset.is_ok_and(|output| output.status.success())
 }
 
 /// The cores for so many threads of a broker.

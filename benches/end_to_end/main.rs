@@ -8,7 +8,8 @@
 //!
 //! A broker that is given as a command is started anew for each run, on a core of its own; this
 //! program has another. Brokers take turns, and the tables hold medians; in brackets is the ratio to
-//! the first broker. `faults` are deliveries that were lost, doubled, out of order or not due.
+//! the first broker. `faults` are deliveries that were lost, doubled, out of order or not due. In
+//! the workloads of two cores the broker has both, and a load of its own kind shares them with it.
 
 #![expect(
     clippy::print_stdout,
@@ -21,6 +22,7 @@ mod calls;
 mod client;
 mod comings;
 mod crowd;
+mod flood;
 mod growth;
 mod in_process;
 mod ledger;
@@ -44,6 +46,7 @@ use self::{
     brokers::{Named, Running},
     calls::Call,
     comings::Visit,
+    flood::Flood,
     publishing::{Pattern, Publishing},
     report::{Figures, Row},
 };
@@ -115,6 +118,8 @@ enum Workload {
     Calls(Call),
     /// SetKeepAlive beside messages at a rate; `false` for the messages alone.
     Together(bool),
+    /// Two shards on two cores against one on one.
+    TwoCores(Flood),
 }
 
 fn workloads() -> Vec<(String, Workload)> {
@@ -161,6 +166,8 @@ fn workloads() -> Vec<(String, Workload)> {
     all.push(("call SetKeepAlive".into(), Workload::Calls(Call::SetKeepAlive)));
     all.push(("messages alone".into(), Workload::Together(false)));
     all.push(("messages beside 10000 SetKeepAlive a second".into(), Workload::Together(true)));
+    all.push(("two cores, p2p, QoS 0".into(), Workload::TwoCores(Flood::Pairs(100))));
+    all.push(("two cores, fan-out, QoS 0".into(), Workload::TwoCores(Flood::FanOut(500))));
     all
 }
 
@@ -175,12 +182,15 @@ impl Workload {
             }
             Self::Calls(call) => together::calls(*call, broker, settings),
             Self::Together(with_calls) => together::beside(*with_calls, broker, settings),
+            Self::TwoCores(flood) => {
+                flood.measure(&broker.with_shards(1), &broker.with_shards(2), settings)
+            }
         }
     }
 
     /// Whether it is about HearthMQ's own interface, or one that every broker has.
     const fn is_for_all(&self) -> bool {
-        !matches!(self, Self::Calls(_) | Self::Together(_))
+        !matches!(self, Self::Calls(_) | Self::Together(_) | Self::TwoCores(_))
     }
 
     /// What this program itself does instead of a broker, as a ceiling.
@@ -212,8 +222,8 @@ fn hearthmq(name: &str, program: &str, shards: usize, directory: &str) -> Named 
     ];
     let settings: String = settings.map(|setting| format!(" --set {setting}")).concat();
     let command =
-        format!("{program} run --set data_dir={directory} --set shards={shards}{settings}");
-    Named::command(name, command)
+        format!("{program} run --set data_dir={directory} --set shards={{shards}}{settings}");
+    Named::command(name, command).with_shards(shards)
 }
 
 fn main() -> ExitCode {
