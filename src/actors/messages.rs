@@ -5,7 +5,13 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::{Transport, budget::Share, keeper::Awaited, shard::Search};
+use super::{
+    Transport,
+    budget::Share,
+    keeper::Awaited,
+    parcel::{Packed, Parcel},
+    shard::Search,
+};
 use crate::{
     auth::{BoundedExchange, ClientCertificate, Identity},
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
@@ -184,6 +190,10 @@ pub(crate) struct AcceptedWill {
 #[rtype(result = "()")]
 pub(crate) struct Deliver {
     pub(crate) deliveries: Vec<RemoteDelivery>,
+    /// The messages that nobody keeps yet.
+    pub(crate) parcel: Parcel,
+    /// One for all messages that follow each other with the same: both shards write its counter.
+    pub(crate) plans: Vec<Arc<Plan>>,
     /// What they count.
     pub(crate) bytes: usize,
     /// Some of them are for durable sessions.
@@ -218,16 +228,23 @@ pub(crate) struct Begin;
 
 /// One message for sessions of another shard.
 pub(crate) struct RemoteDelivery {
-    pub(crate) message: Arc<mqtt::Message>,
+    pub(crate) message: RemoteMessage,
     pub(crate) publisher: Option<Place>,
     pub(crate) to: RemoteTargets,
     /// Its place in the outbox, if it has one: to be given up with what is kept of it here.
     pub(crate) on_its_way: Option<QueuePlace>,
 }
 
+/// Where the message itself is.
+pub(crate) enum RemoteMessage {
+    Kept(Arc<mqtt::Message>),
+    /// The next one in the parcel.
+    Packed(Packed),
+}
+
 pub(crate) enum RemoteTargets {
-    /// All targets of the plan at that shard.
-    Planned(Arc<Plan>),
+    /// All targets at that shard of the plan with this place among those of the batch.
+    Planned(usize),
     /// A member of a shared subscription, who is to be found from here on.
     Shared(Arc<Plan>, Search),
 }

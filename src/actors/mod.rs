@@ -12,6 +12,7 @@ mod in_process;
 mod keeper;
 mod messages;
 mod outbox;
+mod parcel;
 mod refusal;
 mod registry;
 mod shard;

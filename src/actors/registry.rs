@@ -110,8 +110,9 @@ impl Handler<Deliver> for Registry {
         self.bytes_waiting.fetch_sub(message.bytes, Ordering::Relaxed);
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        shard.deliver_all(message.deliveries, now);
-        shard.owe(message.awaited);
+        let awaited = message.awaited;
+        shard.deliver_all(message, now);
+        shard.owe(awaited);
         // A search among the members of a shared subscription may go on elsewhere.
         shard.flush();
     }

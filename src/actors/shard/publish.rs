@@ -10,7 +10,7 @@ use crate::{
     actors::{
         Core,
         keeper::Awaited,
-        messages::{Deliver, RemoteDelivery, RemoteTargets},
+        messages::{Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
         outbox::Destination,
     },
     auth::Decision,
@@ -242,17 +242,38 @@ impl Shard {
                     }
                 }
             } else {
-                let to = RemoteTargets::Planned(plan.clone());
-                let is_awaited = publication.qos != QoS::AtMostOnce && plan.is_durable_at(host);
-                let message = message.keep();
-                let to_shard = |core: &Core| Destination::Shard(*core.homes(), host);
-                let on_its_way =
-                    if is_awaited { self.send_on_its_way(&message, to_shard) } else { None };
-                let delivery = RemoteDelivery { message, publisher, to, on_its_way };
-                self.send_away(host, delivery, is_awaited);
+                self.route_away(host, &mut message, plan, publisher);
             }
         }
         self.route_shared(plan, &mut message, now);
+    }
+
+    /// Gathers a message for all targets of its plan at another shard.
+    fn route_away(
+        &mut self,
+        host: Host,
+        message: &mut SharedPublication<'_>,
+        plan: &Arc<Plan>,
+        publisher: Option<Place>,
+    ) {
+        let is_awaited = message.publication.qos != QoS::AtMostOnce && plan.is_durable_at(host);
+        let outbox = self.outbox(host);
+        if outbox.plans.last().is_none_or(|last| !Arc::ptr_eq(last, plan)) {
+            outbox.plans.push(plan.clone());
+        }
+        let to = RemoteTargets::Planned(outbox.plans.len() - 1);
+        let size = message.publication.size();
+        if let Some(packed) = outbox.parcel.pack(&message.publication) {
+            let message = RemoteMessage::Packed(packed);
+            let delivery = RemoteDelivery { message, publisher, to, on_its_way: None };
+            return self.send_away(host, delivery, size, is_awaited);
+        }
+        let message = message.keep();
+        let to_shard = |core: &Core| Destination::Shard(*core.homes(), host);
+        let on_its_way = if is_awaited { self.send_on_its_way(&message, to_shard) } else { None };
+        let message = RemoteMessage::Kept(message);
+        let delivery = RemoteDelivery { message, publisher, to, on_its_way };
+        self.send_away(host, delivery, size, is_awaited);
     }
 
     /// A number for a message that several may keep, so that it is stored once.
@@ -264,11 +285,17 @@ impl Shard {
     }
 
     /// Delivers what another shard has gathered for this one.
-    pub(in crate::actors) fn deliver_all(&mut self, batch: Vec<RemoteDelivery>, now: Timestamp) {
-        for RemoteDelivery { message, publisher, to, on_its_way } in batch {
-            let mut message = SharedPublication::of(&message);
+    pub(in crate::actors) fn deliver_all(&mut self, batch: Deliver, now: Timestamp) {
+        let Deliver { deliveries, parcel, plans, .. } = batch;
+        let mut parcel = parcel.unpack();
+        for RemoteDelivery { message, publisher, to, on_its_way } in deliveries {
+            let mut message = match &message {
+                RemoteMessage::Kept(message) => SharedPublication::of(message),
+                RemoteMessage::Packed(packed) => SharedPublication::new(parcel.next(*packed)),
+            };
             match to {
-                RemoteTargets::Planned(plan) => {
+                RemoteTargets::Planned(at) => {
+                    let plan = &plans[at];
                     for target in plan.targets_at(self.host) {
                         self.deliver(target, &mut message, publisher, now);
                     }
@@ -356,18 +383,28 @@ impl Shard {
 
     /// Gathers a message for another shard; what is acknowledged for it waits until it is kept
     /// there, if it `is_awaited`.
-    pub(super) fn send_away(&mut self, host: Host, delivery: RemoteDelivery, is_awaited: bool) {
+    pub(super) fn send_away(
+        &mut self,
+        host: Host,
+        delivery: RemoteDelivery,
+        size: usize,
+        is_awaited: bool,
+    ) {
+        if is_awaited && self.journal.is_some() {
+            self.outbox(host).is_awaited = true;
+            self.tickets.sent_away += 1;
+        }
+        let outbox = self.outbox(host);
+        outbox.bytes += size + DELIVERY_BYTES;
+        outbox.deliveries.push(delivery);
+    }
+
+    fn outbox(&mut self, host: Host) -> &mut Deliver {
         let at = usize::from(host.0);
         if self.outboxes.len() <= at {
             self.outboxes.resize_with(at + 1, Deliver::default);
         }
-        let outbox = &mut self.outboxes[at];
-        if is_awaited && self.journal.is_some() {
-            outbox.is_awaited = true;
-            self.tickets.sent_away += 1;
-        }
-        outbox.bytes += delivery.message.size() + DELIVERY_BYTES;
-        outbox.deliveries.push(delivery);
+        &mut self.outboxes[at]
     }
 
     /// Sends what was gathered for the other shards, one message a shard; how many of them are

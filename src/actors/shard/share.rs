@@ -11,7 +11,7 @@ use super::Shard;
 use crate::{
     actors::{
         Core,
-        messages::{RemoteDelivery, RemoteTargets},
+        messages::{RemoteDelivery, RemoteMessage, RemoteTargets},
         outbox::Destination,
     },
     metrics::DropReason,
@@ -124,8 +124,9 @@ impl Shard {
                 let to_group = |_: &Core| Destination::Group(group.filter().clone());
                 let on_its_way =
                     if is_awaited { self.send_on_its_way(&message, to_group) } else { None };
+                let (size, message) = (message.size(), RemoteMessage::Kept(message));
                 let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
-                self.send_away(host, delivery, is_awaited);
+                self.send_away(host, delivery, size, is_awaited);
                 true
             };
             if has_it {
