@@ -16,7 +16,7 @@ pub(super) enum Edges {
     Many(Box<Table>),
 }
 
-/// At least a quarter of the places is free.
+/// At least a quarter of the places is free, and an eighth is not.
 #[derive(Debug)]
 pub(super) struct Table {
     /// As many as a power of two.
@@ -105,12 +105,15 @@ impl Table {
 
     fn insert(&mut self, edge: Edge) {
         if self.len + 1 > self.places.len() / 4 * 3 {
-            let grown = vec![None; self.places.len() * 2].into();
-            let before = std::mem::replace(&mut self.places, grown);
-            before.iter().flatten().for_each(|edge| self.put(*edge));
+            self.resize(self.places.len() * 2);
         }
         self.put(edge);
         self.len += 1;
+    }
+
+    fn resize(&mut self, places: usize) {
+        let before = std::mem::replace(&mut self.places, vec![None; places].into());
+        before.iter().flatten().for_each(|edge| self.put(*edge));
     }
 
     fn put(&mut self, edge: Edge) {
@@ -128,10 +131,19 @@ impl Table {
         {
             free = (free + 1) & self.mask();
         }
-        if self.places[free].take().is_some() {
-            self.len -= 1;
+        if self.places[free].take().is_none() {
+            return;
         }
-        // What follows moves up, unless that were before where it belongs.
+        self.len -= 1;
+        self.close_gap(free);
+        // What many have left takes no more than what few need.
+        if self.places.len() > PLACES_MIN && self.len < self.places.len() / 8 {
+            self.resize(self.places.len() / 2);
+        }
+    }
+
+    /// What follows a place that has become free moves up, unless that were before where it belongs.
+    fn close_gap(&mut self, mut free: usize) {
         let mut at = free;
         loop {
             at = (at + 1) & self.mask();
@@ -177,6 +189,11 @@ mod tests {
                 assert_eq!(edges.is_empty(), there.is_empty());
                 for (node, hash) in &there {
                     assert!(edges.all(*hash).any(|found| found == *node), "{step}");
+                }
+                if let Edges::Many(table) = &edges {
+                    assert!(
+                        (table.len..=PLACES_MIN.max(16 * table.len)).contains(&table.places.len())
+                    );
                 }
                 if !matches!(edges, Edges::One(_)) {
                     let hash = rng.u32(..hashes);
