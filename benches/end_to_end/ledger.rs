@@ -93,6 +93,10 @@ impl Ledger {
         self.latency.reset();
     }
 
+    pub(crate) const fn latency(&self) -> &Histogram<u64> {
+        &self.latency
+    }
+
     pub(crate) fn latency_at(&self, share: f64) -> Duration {
         Duration::from_nanos(self.latency.value_at_quantile(share))
     }

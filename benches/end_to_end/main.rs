@@ -116,8 +116,8 @@ enum Workload {
     Idle(usize),
     Away(usize, usize),
     Calls(Call),
-    /// SetKeepAlive beside messages at a rate; `false` for the messages alone.
-    Together(bool),
+    /// SetKeepAlive beside messages at a rate.
+    Together,
     /// Two shards on two cores against one on one.
     TwoCores(Flood),
 }
@@ -164,8 +164,7 @@ fn workloads() -> Vec<(String, Workload)> {
     all.push(("away, 100000 sessions with 10 messages".into(), Workload::Away(100_000, 10)));
     all.push(("call QueryOnline".into(), Workload::Calls(Call::QueryOnline)));
     all.push(("call SetKeepAlive".into(), Workload::Calls(Call::SetKeepAlive)));
-    all.push(("messages alone".into(), Workload::Together(false)));
-    all.push(("messages beside 10000 SetKeepAlive a second".into(), Workload::Together(true)));
+    all.push(("messages beside 10000 SetKeepAlive a second".into(), Workload::Together));
     all.push(("two cores, p2p, QoS 0".into(), Workload::TwoCores(Flood::Pairs(100))));
     all.push(("two cores, fan-out, QoS 0".into(), Workload::TwoCores(Flood::FanOut(500))));
     all
@@ -181,7 +180,7 @@ impl Workload {
                 comings::away(*sessions, *messages, &start(broker, settings)?)
             }
             Self::Calls(call) => together::calls(*call, broker, settings),
-            Self::Together(with_calls) => together::beside(*with_calls, broker, settings),
+            Self::Together => together::beside(broker, settings),
             Self::TwoCores(flood) => {
                 flood.measure(&broker.with_shards(1), &broker.with_shards(2), settings)
             }
@@ -190,7 +189,7 @@ impl Workload {
 
     /// Whether it is about HearthMQ's own interface, or one that every broker has.
     const fn is_for_all(&self) -> bool {
-        !matches!(self, Self::Calls(_) | Self::Together(_) | Self::TwoCores(_))
+        !matches!(self, Self::Calls(_) | Self::Together | Self::TwoCores(_))
     }
 
     /// What this program itself does instead of a broker, as a ceiling.

@@ -1,14 +1,18 @@
 //! Workloads of messages: who publishes what, who has subscribed to what, and how fast.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
+use hdrhistogram::Histogram;
 use hearthmq::mqtt::{Packet, QoS};
 
 use super::{
     Outcome, Settings,
     brokers::Running,
     crowd::{Crowd, Heard},
-    ledger::Ledger,
+    ledger::{Balance, Ledger},
     report::Figures,
 };
 
@@ -47,6 +51,9 @@ const WINDOW_OF_FAN_IN: usize = 4;
 /// With a rate, a broker that stalls is not waited for.
 const WINDOW_WITH_RATE: usize = 1000;
 const WARM_UP: Duration = Duration::from_millis(500);
+/// One turn where something else takes turns, and what of it is not measured.
+const TURN: Duration = Duration::from_millis(900);
+const SETTLING: Duration = Duration::from_millis(100);
 /// After the last message: what has not come when nothing came for so long is lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -146,24 +153,12 @@ struct Run<'r> {
 impl Publishing {
     /// Subscribes, publishes, and tells what it took.
     pub(crate) fn measure(self, broker: &Running, settings: &Settings) -> Outcome<Figures> {
-        self.measure_while(broker, settings, &mut || Ok(()))
-    }
-
-    /// The same beside something else.
-    pub(crate) fn measure_while(
-        self,
-        broker: &Running,
-        settings: &Settings,
-        meanwhile: &mut dyn FnMut() -> Outcome<()>,
-    ) -> Outcome<Figures> {
-        let pattern = self.pattern;
         let mut crowd = Crowd::new(broker.address)?;
         let before = broker.usage();
-        let first = crowd.connect(pattern.subscribers(), true, |n| format!("subscriber-{n}"))?;
-        let subscribers = (0..pattern.subscribers()).map(|n| (first + n, pattern.filters(n)));
-        crowd.subscribe(subscribers, self.qos)?;
+        let first = self.subscribe(&mut crowd)?;
         let subscribed = broker.usage();
-        let mut run = self.prepare(&mut crowd, first, meanwhile)?;
+        let mut meanwhile = || Ok(());
+        let mut run = self.prepare(&mut crowd, first, &mut meanwhile)?;
         run.go_on_for(WARM_UP)?;
         run.ledger.begin_measuring();
         let (delivered, began, usage) = (run.ledger.delivered, Instant::now(), broker.usage());
@@ -172,21 +167,51 @@ impl Publishing {
         let after = broker.usage();
         let delivered = (run.ledger.delivered - delivered) as f64;
         let latencies = [0.5, 0.99, 0.999].map(|share| run.ledger.latency_at(share));
-        run.finish()?;
-        let balance = run.ledger.balance();
-        let mut figures = Figures::default();
+        let mut figures = Figures::with_faults(run.finish()?);
         figures.put("per s", delivered / took);
         figures.put("CPU s per million", (after.cpu_secs - usage.cpu_secs) / delivered * 1e6);
         for (name, latency) in ["p50 us", "p99 us", "p99.9 us"].into_iter().zip(latencies) {
             figures.put(name, latency.as_secs_f64() * 1e6);
         }
-        if let Pattern::Filters(count) = pattern {
+        if let Pattern::Filters(count) = self.pattern {
             let grown = subscribed.resident_bytes - before.resident_bytes;
             figures.put("bytes per filter", grown / count as f64);
         }
-        let ledger = &run.ledger;
-        figures.faults = balance.lost + balance.doubled + ledger.disordered + ledger.strays;
         Ok(figures)
+    }
+
+    /// How late messages are in every other turn of `turns`, and in those between, in which
+    /// `meanwhile` is told so: what happens on the machine happens to both. And the faults.
+    pub(crate) fn latencies_in_turns(
+        self,
+        broker: &Running,
+        turns: usize,
+        meanwhile: &mut dyn FnMut(bool) -> Outcome<()>,
+    ) -> Outcome<([Histogram<u64>; 2], u64)> {
+        let mut crowd = Crowd::new(broker.address)?;
+        let first = self.subscribe(&mut crowd)?;
+        let is_between = Cell::new(false);
+        let mut meanwhile = || meanwhile(is_between.get());
+        let mut run = self.prepare(&mut crowd, first, &mut meanwhile)?;
+        run.go_on_for(WARM_UP)?;
+        let mut latencies = [0, 1].map(|_| Histogram::new_from(run.ledger.latency()));
+        for turn in 0..turns {
+            is_between.set(turn % 2 == 1);
+            run.go_on_for(SETTLING)?;
+            run.ledger.begin_measuring();
+            run.go_on_for(TURN)?;
+            latencies[turn % 2].add(run.ledger.latency())?;
+        }
+        Ok((latencies, run.finish()?))
+    }
+
+    /// Connects the subscribers; the number of the first.
+    fn subscribe(self, crowd: &mut Crowd) -> Outcome<usize> {
+        let pattern = self.pattern;
+        let first = crowd.connect(pattern.subscribers(), true, |n| format!("subscriber-{n}"))?;
+        let subscribers = (0..pattern.subscribers()).map(|n| (first + n, pattern.filters(n)));
+        crowd.subscribe(subscribers, self.qos)?;
+        Ok(first)
     }
 
     fn prepare<'r>(
@@ -232,12 +257,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Publishes no more, and waits for what is under way.
-    fn finish(&mut self) -> Outcome<()> {
+    /// Publishes no more, and waits for what is under way; the faults of the whole run.
+    fn finish(&mut self) -> Outcome<u64> {
         while !self.ledger.is_settled() && self.last_delivery.elapsed() < SILENCE {
             self.turn()?;
         }
-        Ok(())
+        let Balance { lost, doubled } = self.ledger.balance();
+        Ok(lost + doubled + self.ledger.disordered + self.ledger.strays)
     }
 
     fn publish_what_fits(&mut self) {

@@ -39,8 +39,9 @@ pub(crate) fn calls(call: Call, server: &Named, settings: &Settings) -> Outcome<
     Callers::connect(http, call, CLIENTS)?.measure(&running, settings)
 }
 
-/// Pairs at a rate, and how late their messages are, with or without calls at a rate of their own.
-pub(crate) fn beside(with_calls: bool, broker: &Named, settings: &Settings) -> Outcome<Figures> {
+/// Pairs at a rate, and how late their messages are while calls are made at a rate of their own, every
+/// other second, and in the seconds between.
+pub(crate) fn beside(broker: &Named, settings: &Settings) -> Outcome<Figures> {
     let running = broker.start(&settings.cores)?;
     let mut crowd = Crowd::new(running.address)?;
     crowd.connect(CLIENTS, true, |number| format!("idle-{number}"))?;
@@ -50,16 +51,20 @@ pub(crate) fn beside(with_calls: bool, broker: &Named, settings: &Settings) -> O
         payload_bytes: 64,
         rate: Some(MESSAGES_PER_SEC),
     };
-    if !with_calls {
-        return messages.measure(&running, settings);
-    }
     let http = running.http.ok_or("no address for HTTP")?;
     let mut callers = Callers::connect(http, Call::SetKeepAlive, CLIENTS)?;
     let mut free: Vec<usize> = (0..CALLERS).collect();
-    let (began, mut asked) = (Instant::now(), 0_u64);
-    let mut figures = messages.measure_while(&running, settings, &mut || {
-        let due = (began.elapsed().as_secs_f64() * CALLS_PER_SEC) as u64;
-        while asked < due
+    let (mut time_asking, mut last, mut asked) = (Duration::ZERO, Instant::now(), 0_u64);
+    let turns = 2 * settings.time.as_secs_f64().ceil() as usize;
+    let outcome = messages.latencies_in_turns(&running, turns, &mut |is_asking| {
+        let now = Instant::now();
+        let passed = now - std::mem::replace(&mut last, now);
+        if is_asking {
+            time_asking += passed;
+        }
+        let due = (time_asking.as_secs_f64() * CALLS_PER_SEC) as u64;
+        while is_asking
+            && asked < due
             && let Some(who) = free.pop()
         {
             callers.ask(who, Instant::now());
@@ -67,8 +72,22 @@ pub(crate) fn beside(with_calls: bool, broker: &Named, settings: &Settings) -> O
         }
         free.extend(callers.turn(Duration::ZERO)?);
         Ok(())
-    })?;
-    figures.put("calls per s", callers.answers as f64 / began.elapsed().as_secs_f64());
-    figures.faults += callers.failures;
+    });
+    let ([alone, beside], faults) = outcome?;
+    let mut figures = Figures::with_faults(faults + callers.failures);
+    figures.put("calls per s", callers.answers as f64 / time_asking.as_secs_f64());
+    for (share, [name_alone, name_beside, name_times]) in SHARES {
+        let [alone, beside] = [&alone, &beside].map(|all| all.value_at_quantile(share) as f64);
+        figures.put(name_alone, alone / 1e3);
+        figures.put(name_beside, beside / 1e3);
+        figures.put(name_times, beside / alone);
+    }
     Ok(figures)
 }
+
+/// Of the messages: alone, beside the calls, and how many times that.
+const SHARES: [(f64, [&str; 3]); 3] = [
+    (0.5, ["p50 us", "p50 beside", "p50 times"]),
+    (0.9, ["p90 us", "p90 beside", "p90 times"]),
+    (0.99, ["p99 us", "p99 beside", "p99 times"]),
+];
