@@ -23,12 +23,6 @@ pub trait Hooks: Send + Sync + 'static {
     fn session_unsubscribed(&self, _event: &SubscriptionChanged) {}
 }
 
-/// Hooks that do nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoHooks;
-
-impl Hooks for NoHooks {}
-
 labels! {
     /// Why a connection ended.
     pub enum DisconnectReason {

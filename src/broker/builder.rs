@@ -21,7 +21,7 @@ use crate::{
         deliver_undelivered,
     },
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
-    hooks::{Hooks, NoHooks},
+    hooks::Hooks,
     limits::Limits,
     metrics::Metrics,
     mqtt::{TopicError, validate_topic},
@@ -44,7 +44,7 @@ pub struct Builder {
     authenticator: Arc<dyn Authenticator>,
     methods: Methods,
     authorizer: Arc<dyn Authorizer>,
-    hooks: Arc<dyn Hooks>,
+    hooks: Option<Arc<dyn Hooks>>,
     store: Option<Arc<dyn Store>>,
     sync: SyncPolicy,
 }
@@ -112,7 +112,7 @@ impl Default for Builder {
             authenticator: Arc::new(DenyAll),
             methods: Methods::default(),
             authorizer: Arc::new(DenyAll),
-            hooks: Arc::new(NoHooks),
+            hooks: None,
             store: None,
             sync: SyncPolicy::default(),
         }
@@ -211,7 +211,7 @@ impl Builder {
 
     /// Who hears what happens to sessions.
     pub fn hooks(mut self, hooks: impl Hooks) -> Self {
-        self.hooks = Arc::new(hooks);
+        self.hooks = Some(Arc::new(hooks));
         self
     }
 

@@ -1,13 +1,13 @@
-//! Presence told to hooks and published on `$events/…`.
+//! Presence told to hooks and published on `$events/…`. Where nobody listens no event is made.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Shard, depart::username};
+use super::{Shard, Slot, depart::username};
 use crate::{
     hooks::{
-        ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason,
+        ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason, Hooks,
         SubscriptionChanged,
     },
     mqtt::{Publication, QoS, Timestamp},
@@ -18,25 +18,24 @@ pub(super) const EVENTS_PREFIX: &str = "$events/";
 
 impl Shard {
     pub(super) fn announce_connected(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
-        let Some(found) = self.slot(slot) else { return };
-        let Some(link) = found.session.link() else {
-            return;
+        let node = self.core.node.clone();
+        let event = |found: &Slot| {
+            let link = found.session.link()?;
+            Some(ClientConnected {
+                clientid: found.session.client_id().clone(),
+                username: username(found),
+                event: "client.connected",
+                clean_start,
+                connected_at: found.presence.connected_at.millis(),
+                keepalive: link.keep_alive().interval_secs(),
+                node,
+                proto_ver: link.version().level(),
+                peername: found.presence.peer.to_string().into(),
+                timestamp: now.millis(),
+                version: found.presence.version,
+            })
         };
-        let event = ClientConnected {
-            clientid: found.session.client_id().clone(),
-            username: username(found),
-            event: "client.connected",
-            clean_start,
-            connected_at: found.presence.connected_at.millis(),
-            keepalive: link.keep_alive().interval_secs(),
-            node: self.core.node.clone(),
-            proto_ver: link.version().level(),
-            peername: found.presence.peer.to_string().into(),
-            timestamp: now.millis(),
-            version: found.presence.version,
-        };
-        self.core.hooks.client_connected(&event);
-        self.emit("$events/client_connected", &event, now);
+        self.announce("$events/client_connected", slot, event, Hooks::client_connected, now);
     }
 
     pub(super) fn announce_disconnected(
@@ -45,21 +44,22 @@ impl Shard {
         reason: DisconnectReason,
         now: Timestamp,
     ) {
-        let Some(found) = self.slot(slot) else { return };
-        let event = ClientDisconnected {
-            clientid: found.session.client_id().clone(),
-            username: username(found),
-            event: "client.disconnected",
-            reason,
-            node: self.core.node.clone(),
-            peername: found.presence.peer.to_string().into(),
-            connected_at: found.presence.connected_at.millis(),
-            disconnected_at: now.millis(),
-            timestamp: now.millis(),
-            version: found.presence.version,
+        let node = self.core.node.clone();
+        let event = |found: &Slot| {
+            Some(ClientDisconnected {
+                clientid: found.session.client_id().clone(),
+                username: username(found),
+                event: "client.disconnected",
+                reason,
+                node,
+                peername: found.presence.peer.to_string().into(),
+                connected_at: found.presence.connected_at.millis(),
+                disconnected_at: now.millis(),
+                timestamp: now.millis(),
+                version: found.presence.version,
+            })
         };
-        self.core.hooks.client_disconnected(&event);
-        self.emit("$events/client_disconnected", &event, now);
+        self.announce("$events/client_disconnected", slot, event, Hooks::client_disconnected, now);
     }
 
     pub(in crate::actors) fn announce_keep_alive(
@@ -69,19 +69,20 @@ impl Shard {
         by: Option<Arc<str>>,
         now: Timestamp,
     ) {
-        let Some(found) = self.slot(slot) else { return };
-        let event = ClientKeepAliveChanged {
-            clientid: found.session.client_id().clone(),
-            username: username(found),
-            event: "client.keepalive_changed",
-            old,
-            new,
-            by,
-            timestamp: now.millis(),
-            version: found.presence.version,
+        let event = |found: &Slot| {
+            Some(ClientKeepAliveChanged {
+                clientid: found.session.client_id().clone(),
+                username: username(found),
+                event: "client.keepalive_changed",
+                old,
+                new,
+                by,
+                timestamp: now.millis(),
+                version: found.presence.version,
+            })
         };
-        self.core.hooks.client_keep_alive_changed(&event);
-        self.emit("$events/client_keepalive_changed", &event, now);
+        let topic = "$events/client_keepalive_changed";
+        self.announce(topic, slot, event, Hooks::client_keep_alive_changed, now);
     }
 
     pub(super) fn announce_subscribed(
@@ -91,10 +92,10 @@ impl Shard {
         qos: QoS,
         now: Timestamp,
     ) {
-        let event = self.subscription_changed(slot, "session.subscribed", (filter, qos), now);
-        let Some(event) = event else { return };
-        self.core.hooks.session_subscribed(&event);
-        self.emit("$events/session_subscribed", &event, now);
+        let event = |found: &Slot| {
+            Some(subscription_changed(found, "session.subscribed", filter, qos, now))
+        };
+        self.announce("$events/session_subscribed", slot, event, Hooks::session_subscribed, now);
     }
 
     pub(super) fn announce_unsubscribed(
@@ -104,38 +105,34 @@ impl Shard {
         qos: QoS,
         now: Timestamp,
     ) {
-        let event = self.subscription_changed(slot, "session.unsubscribed", (filter, qos), now);
-        let Some(event) = event else { return };
-        self.core.hooks.session_unsubscribed(&event);
-        self.emit("$events/session_unsubscribed", &event, now);
+        let event = |found: &Slot| {
+            Some(subscription_changed(found, "session.unsubscribed", filter, qos, now))
+        };
+        let topic = "$events/session_unsubscribed";
+        self.announce(topic, slot, event, Hooks::session_unsubscribed, now);
     }
 
-    fn subscription_changed(
-        &self,
+    /// Tells an event to the hooks, and publishes it to whoever has subscribed.
+    fn announce<E: Serialize>(
+        &mut self,
+        topic: &'static str,
         slot: u32,
-        event: &'static str,
-        (filter, qos): (&str, QoS),
+        event: impl FnOnce(&Slot) -> Option<E>,
+        tell: impl FnOnce(&dyn Hooks, &E),
         now: Timestamp,
-    ) -> Option<SubscriptionChanged> {
-        let found = self.slot(slot)?;
-        Some(SubscriptionChanged {
-            clientid: found.session.client_id().clone(),
-            username: username(found),
-            event,
-            topic: filter.into(),
-            qos: qos.number(),
-            timestamp: now.millis(),
-            version: found.presence.version,
-        })
-    }
-
-    /// Publishes an event to whoever has subscribed; costs a look-up where nobody has.
-    fn emit(&mut self, topic: &'static str, event: &impl Serialize, now: Timestamp) {
+    ) {
         let plan = self.plan(topic);
+        if plan.is_empty() && self.core.hooks.is_none() {
+            return;
+        }
+        let Some(event) = self.slot(slot).and_then(event) else { return };
+        if let Some(hooks) = &self.core.hooks {
+            tell(&**hooks, &event);
+        }
         if plan.is_empty() {
             return;
         }
-        let Ok(payload) = serde_json::to_vec(event) else {
+        let Ok(payload) = serde_json::to_vec(&event) else {
             return;
         };
         let publication = Publication {
@@ -147,5 +144,23 @@ impl Shard {
             expires_at: None,
         };
         self.route(&publication, &plan, None, now);
+    }
+}
+
+fn subscription_changed(
+    found: &Slot,
+    event: &'static str,
+    filter: &str,
+    qos: QoS,
+    now: Timestamp,
+) -> SubscriptionChanged {
+    SubscriptionChanged {
+        clientid: found.session.client_id().clone(),
+        username: username(found),
+        event,
+        topic: filter.into(),
+        qos: qos.number(),
+        timestamp: now.millis(),
+        version: found.presence.version,
     }
 }
