@@ -23,7 +23,8 @@ pub struct Limits {
     /// Sessions at one time of one user; clients without a user name count together.
     pub sessions_per_user_max: u32,
     /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included, and to the
-    /// end of an AUTH exchange.
+    /// end of an AUTH exchange. On Linux a connection over TCP is accepted when its first bytes are
+    /// there, or a second after it was made.
     pub connect_timeout_secs: u16,
     /// Seconds that an authenticator may take for a CONNECT, delays after failures included; then
     /// the client is told that the server is unavailable. (An AUTH exchange has the time of
