@@ -8,15 +8,11 @@ use actix_web::{
         Method,
         header::{CACHE_CONTROL, ContentType},
     },
-    rt::time::timeout,
     web::Data,
 };
 
 use super::{Api, ApiError, admission, desk::Desk, parameters};
-use crate::{
-    control::{ControlError, SetKeepAlive},
-    metrics::RestRoute,
-};
+use crate::{control::SetKeepAlive, metrics::RestRoute};
 
 /// `POST /keep-alive?client-id=…&interval=…`
 pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResponse {
@@ -60,17 +56,6 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
 /// Where this worker's calls hand in what they ask.
 fn desk(request: &HttpRequest) -> &Rc<Desk> {
     request.app_data().expect("the routes come with a desk for each worker")
-}
-
-/// Waits for the broker, but not for ever.
-pub(super) async fn in_time<T>(
-    api: &Api,
-    reply: impl Future<Output = Result<T, ControlError>>,
-) -> Result<T, ApiError> {
-    match timeout(api.0.call_timeout, reply).await {
-        Ok(reply) => Ok(reply?),
-        Err(_) => Err(ApiError::Timeout),
-    }
 }
 
 /// Makes the call, and an answer of what comes of it, and counts it.

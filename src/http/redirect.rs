@@ -9,14 +9,12 @@ use std::sync::Arc;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, header::CONTENT_TYPE},
+    rt::time::timeout,
     web::{Data, Payload},
 };
 use serde::Deserialize;
 
-use super::{
-    Api, ApiError, admission,
-    calls::{answer, in_time},
-};
+use super::{Api, ApiError, admission, calls::answer};
 use crate::{
     auth::{AccessRequest, Action, Decision, Identity},
     control::{ClientFilter, ClientPattern, Clients, ControlError, Redirect, Redirection},
@@ -149,6 +147,17 @@ fn permit_drain(api: &Api, request: &HttpRequest, identity: &Identity) -> Result
     match api.0.authorizer.authorize(&access) {
         Decision::Allow => Ok(()),
         Decision::Deny => Err(ApiError::ForbiddenToDrain),
+    }
+}
+
+/// Waits for the broker, but not for ever.
+async fn in_time<T>(
+    api: &Api,
+    reply: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ApiError> {
+    match timeout(api.0.call_timeout, reply).await {
+        Ok(reply) => Ok(reply?),
+        Err(_) => Err(ApiError::Timeout),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener, ToSocketAddrs as _},
-    os::{fd::AsRawFd as _, unix::net::UnixListener},
+    os::unix::net::UnixListener,
     path::PathBuf,
     sync::Arc,
 };
@@ -22,9 +22,6 @@ use crate::metrics::TransportKind;
 
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 4096;
-
-/// A client that has connected and says nothing is accepted after so many seconds.
-const DEFER_ACCEPT_SECS: uapi::c::c_int = 1;
 
 /// Who may use a Unix socket if nothing else is said: its owner and its group.
 const UNIX_MODE_DEFAULT: u32 = 0o660;
@@ -212,20 +209,20 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    #[cfg(target_os = "linux")]
     accept_who_has_spoken(&socket);
     Ok(socket.into())
 }
 
 /// In all that is spoken here the client begins. So a connection is worth a look when its first bytes
 /// are there, or a second later, and not twice; one that only knocks costs the broker nothing.
+#[cfg(target_os = "linux")]
 fn accept_who_has_spoken(listener: &Socket) {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = uapi::setsockopt(
-        listener.as_raw_fd(),
-        uapi::c::IPPROTO_TCP,
-        uapi::c::TCP_DEFER_ACCEPT,
-        &DEFER_ACCEPT_SECS,
-    ) {
+    use uapi::c::{IPPROTO_TCP, TCP_DEFER_ACCEPT, c_int};
+
+    let secs: c_int = 1;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(listener);
+    if let Err(error) = uapi::setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &secs) {
         // Without it all is the same, only dearer.
         tracing::debug!(%error, "TCP_DEFER_ACCEPT is refused");
     }
