@@ -402,11 +402,8 @@ async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &Shard
     }
 }
 
-/// Reads what the client has sent behind its CONNECT, which nobody handles, until it closes its
-/// side: closing over unread bytes would reset the connection, and the client could lose the
-/// answer. [MQTT-3.1.4-6]
-/// Reads and drops what a client still sends that has been told no, for a moment: closing over it would
-/// reset the connection, and the answer could be lost.
+/// Reads and drops what a client still sends that has been told no, for a moment or until it closes its
+/// side: closing over it would reset the connection, and the answer could be lost. [MQTT-3.1.4-6]
 pub(super) async fn linger(transport: &mut dyn Transport) {
     let _ = tokio::time::timeout(LINGER_TIME_MAX, drop_rest(transport)).await;
 }
