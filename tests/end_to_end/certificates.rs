@@ -174,6 +174,18 @@ fn the_server_key_may_be_pkcs_8_pkcs_1_or_sec1() {
 }
 
 #[test]
+fn https_speaks_http_1_1_to_a_client_that_offers_http_2() {
+    let pki = Pki::new();
+    let place = listening(&pki.server.chain, &pki.server.key);
+    let program = place.start();
+    for version in VERSIONS {
+        let tls = Tls::new(&pki.ca, version, None);
+        let chosen = tls.chosen_protocol(program.address("https"), &["h2", "http/1.1"]);
+        assert_eq!(chosen.as_deref(), Some("http/1.1"), "{version:?}");
+    }
+}
+
+#[test]
 fn tls_1_2_can_be_refused() {
     let pki = Pki::new();
     let place = listening(&pki.server.chain, &pki.server.key).set("tls.min_version=1.3");

@@ -54,6 +54,18 @@ impl Tls {
         Self(Arc::new(config))
     }
 
+    /// The protocol that the server chooses among these, offered by ALPN.
+    pub(crate) fn chosen_protocol(&self, address: SocketAddr, offered: &[&str]) -> Option<String> {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut stream = Self(Arc::new(config)).stream(address);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+        }
+        let chosen = stream.conn.alpn_protocol();
+        chosen.map(|name| String::from_utf8(name.to_vec()).unwrap())
+    }
+
     fn stream(&self, address: SocketAddr) -> Stream {
         let name = "localhost".try_into().unwrap();
         let connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
