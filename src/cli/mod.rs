@@ -6,6 +6,7 @@
 mod export;
 mod first_start;
 mod listeners;
+mod open_files;
 mod passwd;
 mod run;
 mod serve;

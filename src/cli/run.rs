@@ -11,14 +11,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Failure, Options, first_start, print,
+    Failure, Options, first_start, open_files, print,
     serve::{Serving, StartError},
 };
 
 /// Runs the broker until somebody ends it.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
-    let config = options.load()?;
+    let mut config = options.load()?;
     start_log(&config.log);
+    let too_few_files = open_files::fit(&mut config);
     let system = System::new();
     system.block_on(ignore_file_limit()).map_err(StartError::Signals)?;
     let options = StoreOptions {
@@ -29,7 +30,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if let Some(welcome) = first_start::make_account(&config)? {
         print(&welcome)?;
     }
-    system.block_on(serve(&config, store))
+    system.block_on(serve(&config, store, too_few_files))
 }
 
 /// A write that would pass the limit of a file's size fails, which the store tells and survives; the
@@ -38,9 +39,16 @@ async fn ignore_file_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
-async fn serve(config: &Config, store: DirectoryStore) -> Result<(), Failure> {
+async fn serve(
+    config: &Config,
+    store: DirectoryStore,
+    too_few_files: Option<String>,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let serving = Serving::start(config, store).await?;
+    if let Some(warning) = too_few_files {
+        tracing::warn!("{warning}");
+    }
     while signals.next().await == Request::Reload {
         serving.reload();
     }

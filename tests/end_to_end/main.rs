@@ -18,6 +18,7 @@ mod listeners;
 mod mosquitto;
 #[path = "../support/mqtt.rs"]
 mod mqtt;
+mod open_files;
 #[path = "../support/pki.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]
 mod pki;

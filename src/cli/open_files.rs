@@ -1,0 +1,163 @@
+//! The limit of open files: raised as far as the system allows, and shared out.
+//!
+//! Every connection is a file. Without a plan a thousand sockets that say nothing would take the
+//! files that the store and the health calls need. Knows the configuration and the process; the
+//! bounds that it lowers are kept by `net` and `http`.
+
+use hearthmq::config::Config;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files of the process itself: standard streams, signals, the log, files that are read again.
+const FILES_OF_PROCESS: u64 = 48;
+/// Files of the store: those that it keeps open, its journals, and what a compaction reads and
+/// writes.
+const FILES_OF_STORE: u64 = 160;
+/// Files of one shard or HTTP worker: its reactor, and connections that are closed in this moment.
+const FILES_OF_THREAD: u64 = 8;
+/// HTTP is given a part of what is left for connections, and at least so many if half of it is
+/// enough for that.
+const HTTP_PART: u64 = 8;
+const HTTP_MIN: u64 = 64;
+/// As much again is given to MQTT connections that have not been accepted yet.
+const CONNECTING_PART: u64 = 10;
+const CONNECTING_MIN: u64 = 128;
+/// With even fewer files nothing works; so many connections are tried all the same.
+const CONNECTIONS_MIN: u64 = 16;
+/// Taken for "unlimited", which the system does not mean either.
+const FILES_UNLIMITED: u64 = 1 << 20;
+
+/// How many connections of each kind there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Connections {
+    /// MQTT, accepted by CONNACK.
+    mqtt: u64,
+    /// MQTT, before CONNACK.
+    connecting: u64,
+    http: u64,
+}
+
+impl Connections {
+    const fn sum(self) -> u64 {
+        self.mqtt + self.connecting + self.http
+    }
+}
+
+/// Raises the soft limit of open files to the hard one and lowers the bounds of `config` on
+/// connections to what fits. Returns what to tell the operator if it had to.
+pub(super) fn fit(config: &mut Config) -> Option<String> {
+    let files = raise();
+    let reserve = reserve(config);
+    let wanted = wanted(config);
+    let fitting = share(files, reserve, wanted)?;
+    config.limits.connections_max = u32::try_from(fitting.mqtt).unwrap_or(u32::MAX);
+    let needed = reserve + wanted.sum();
+    Some(format!(
+        "the process may open {files} files, which is enough for {} MQTT connections, not for the {} \
+         of limits.connections_max, and for {} of HTTP; to have them all allow {needed} files \
+         (LimitNOFILE={needed} in the systemd unit, --ulimit nofile={needed} for a container, \
+         ulimit -n {needed} in a shell), or lower limits.connections_max",
+        fitting.mqtt, wanted.mqtt, fitting.http,
+    ))
+}
+
+/// Raises the soft limit to the hard one; the files that the process may open from now on.
+fn raise() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return current.unwrap_or(FILES_UNLIMITED);
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum.unwrap_or(FILES_UNLIMITED),
+        Err(error) => {
+            tracing::warn!(%error, "the soft limit of open files cannot be raised");
+            current.unwrap_or(FILES_UNLIMITED)
+        }
+    }
+}
+
+/// What the configuration asks for.
+fn wanted(config: &Config) -> Connections {
+    let mqtt = u64::from(config.limits.connections_max);
+    Connections { mqtt, connecting: connecting(mqtt), http: 1_000 }
+}
+
+const fn connecting(mqtt: u64) -> u64 {
+    let part = mqtt / CONNECTING_PART;
+    if part < CONNECTING_MIN { CONNECTING_MIN } else { part }
+}
+
+/// Files that are kept back from connections.
+fn reserve(config: &Config) -> u64 {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let shards = match config.shards {
+        0 => cores(),
+        shards => shards.into(),
+    };
+    let mqtt = &config.mqtt;
+    let listeners = mqtt.tcp.len()
+        + mqtt.tls.len()
+        + mqtt.websocket.len()
+        + mqtt.secure_websocket.len()
+        + mqtt.unix.len();
+    let http = config.http.listen.len() + config.http.https.len();
+    let threads = shards + u64::from(config.http.workers);
+    // Every shard accepts from a copy of each listener.
+    let listening = listeners as u64 * (1 + shards) + http as u64 * 2;
+    FILES_OF_PROCESS + FILES_OF_STORE + threads * FILES_OF_THREAD + listening
+}
+
+/// What `files` are enough for; `None` if that is all that is wanted.
+fn share(files: u64, reserve: u64, wanted: Connections) -> Option<Connections> {
+    if reserve + wanted.sum() <= files {
+        return None;
+    }
+    let left = files.saturating_sub(reserve).max(files / 4).max(CONNECTIONS_MIN * 2);
+    let http = (left / HTTP_PART).max(HTTP_MIN.min(left / 2)).min(wanted.http);
+    let left = left - http;
+    // A tenth as many again are connecting.
+    let tenth = left / (CONNECTING_PART + 1);
+    let connecting = tenth.max(CONNECTING_MIN.min(left / 4)).min(wanted.connecting);
+    let mqtt = (left - connecting).min(wanted.mqtt);
+    Some(Connections { mqtt, connecting, http })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_default() -> Connections {
+        Connections { mqtt: 100_000, connecting: 10_000, http: 1_000 }
+    }
+
+    #[test]
+    fn what_fits_stays_as_it_was_wanted() {
+        assert_eq!(share(111_300, 300, by_default()), None);
+        assert!(share(111_299, 300, by_default()).is_some());
+    }
+
+    #[test]
+    fn what_is_given_out_is_never_more_than_there_is() {
+        for files in 128..2_000 {
+            for reserve in [0, 100, 300] {
+                let Some(given) = share(files, reserve, by_default()) else { continue };
+                let kept = reserve.min(files * 3 / 4);
+                assert!(given.sum() + kept <= files, "{files} {reserve} {given:?}");
+                assert!(given.mqtt >= CONNECTIONS_MIN / 2, "{files} {reserve} {given:?}");
+                assert!(given.connecting >= 4 && given.http >= 16, "{files} {given:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thousand_files_are_for_five_hundred_clients_and_for_http() {
+        let given = share(1_024, 240, by_default()).unwrap();
+        assert_eq!(given, Connections { mqtt: 558, connecting: 128, http: 98 });
+    }
+
+    #[test]
+    fn few_clients_leave_the_others_their_places() {
+        let wanted = Connections { mqtt: 50, connecting: 128, http: 10_000 };
+        let given = share(1_024, 240, wanted).unwrap();
+        assert_eq!((given.mqtt, given.connecting), (50, 128));
+    }
+}
