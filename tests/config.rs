@@ -5,7 +5,7 @@
 use std::{fs, path::PathBuf};
 
 use hearthmq::config::{Config, EXAMPLE};
-use hearthmq::limits::QueueFull;
+use hearthmq::{limits::QueueFull, net::tls::ClientAuth};
 use tempfile::TempDir;
 use toml::Table;
 
@@ -273,6 +273,86 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
         ),
     ] {
         assert_eq!(file(text).mistake(), message);
+    }
+}
+
+/// The example's `[[listeners]]`, without the signs that make it a comment.
+#[test]
+fn the_example_of_a_listener_with_settings_of_its_own_can_be_used() {
+    let (_, lines) = EXAMPLE.split_once("# [[listeners]]").unwrap();
+    let lines = lines.replace("\n# ", "\n");
+    let text = format!(
+        "[mqtt]\ntls = [\"[::]:8883\", \"[::]:8884\"]\n[tls]\ncertificate = \"a.crt\"\nkey = \
+         \"a.key\"\n[[listeners]]{lines}"
+    );
+    let config = file(&text).load(&[], &[]).unwrap();
+    let own = config.tls_at("[::]:8884");
+    assert_eq!(own.client_auth, ClientAuth::Required);
+    assert_eq!(own.certificate, PathBuf::from("a.crt"));
+    assert_eq!(config.tls_at("[::]:8883"), config.tls);
+}
+
+#[test]
+fn a_listener_that_asks_nobody_for_a_certificate_needs_no_authority() {
+    let text = "[mqtt]\ntls = [\"127.0.0.1:8883\"]\n[http]\nhttps = [\"127.0.0.1:8443\"]\n[tls]\n\
+                certificate = \"a.crt\"\nkey = \"a.key\"\nclient_ca = [\"ca.crt\"]\ncrl = [\"ca.crl\"]\n\
+                client_auth = \"required\"\n[[listeners]]\naddress = \"127.0.0.1:8443\"\n\
+                tls.client_auth = \"none\"\ntls.key = \"b.key\"";
+    let config = file(text).load(&[], &[]).unwrap();
+    let own = config.tls_at("127.0.0.1:8443");
+    assert_eq!((own.client_auth, own.client_ca, own.crl), (ClientAuth::None, vec![], vec![]));
+    assert_eq!((own.certificate, own.key), ("a.crt".into(), "b.key".into()));
+    assert_eq!(config.tls_at("127.0.0.1:8883").client_auth, ClientAuth::Required);
+}
+
+/// Each behind what makes the rest right: two TLS listeners, of which one has settings of its own.
+#[test]
+fn settings_of_one_listener_that_cannot_work_are_named_with_what_would_be_right() {
+    for (text, message) in [
+        (
+            "address = \"[::]:8885\"",
+            ":7:1: \"[::]:8885\" in [[listeners]] is the address of no listener; write one of \
+             those in [mqtt] and [http]: 127.0.0.1:1883, 127.0.0.1:8080, [::]:8883",
+        ),
+        (
+            "address = \"[::]:8883\"\n[[listeners]]\naddress = \"[0::0]:8883\"",
+            ":9:1: [0::0]:8883 is given twice in [[listeners]]; give each listener one \
+             [[listeners]] with all that it has of its own",
+        ),
+        (
+            "address = \"127.0.0.1:1883\"\ntls.key = \"b.key\"",
+            ":8:1: tls of 127.0.0.1:1883 in [[listeners]] has no effect, as it speaks no TLS; list \
+             the address in tls or secure_websocket of [mqtt] or in https of [http]",
+        ),
+        (
+            "address = \"[::]:8883\"\ntls.client_auth = \"optional\"",
+            ":8:5: [::]:8883 asks for certificates that nobody could have issued; give the issuers \
+             in client_ca of its tls or of [tls], or write client_auth = \"none\"",
+        ),
+        (
+            "address = \"[::]:8883\"\ntls = { crl = [\"a.crl\"] }",
+            ":8:9: crl of [::]:8883 has no effect while its clients are not asked for a \
+             certificate; write client_auth = \"optional\" or \"required\" in its tls",
+        ),
+        (
+            "address = \"[::]:8883\"\ntls = { crt = \"a\" }",
+            ":8:9: there is no option crt in tls of [[listeners]]; did you mean crl?",
+        ),
+        (
+            "adress = \"[::]:8883\"",
+            ":7:1: there is no option adress in [[listeners]]; did you mean address?",
+        ),
+    ] {
+        let before = "[tls]\ncertificate = \"a.crt\"\nkey = \"a.key\"\n[mqtt]\ntls = [\"[::]:8883\"]\n\
+                      [[listeners]]\n";
+        assert_eq!(file(&format!("{before}{text}")).mistake(), message);
+    }
+    for (setting, place) in
+        [("listeners=x", "--set listeners"), ("listeners.a=x", "--set listeners.a")]
+    {
+        let mistake = load(None, &[], &[setting]).unwrap_err();
+        let remedy = "there is no such option; write [[listeners]] in the configuration file";
+        assert_eq!(mistake, format!("{place}: {remedy}"));
     }
 }
 

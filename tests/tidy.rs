@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("net", &["actors", "auth", "hooks", "metrics", "limits", "mqtt"]),
-    ("http", &["auth", "control", "metrics", "mqtt"]),
+    ("http", &["net", "auth", "control", "metrics", "mqtt"]),
     ("config", &["http", "net", "auth", "limits"]),
     (
         "broker",

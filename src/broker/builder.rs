@@ -27,6 +27,7 @@ use crate::{
     mqtt::{TopicError, validate_topic},
     net::{
         Admission, BindError, Bound, Listener, ListenerParts, WebSocketOptions, accept_loop, bind,
+        tls::TlsSource,
     },
     router::Host,
     store::{Store, StoreError, StoredSession},
@@ -141,8 +142,8 @@ impl Builder {
     }
 
     /// Listens for MQTT over TLS.
-    pub fn tls(self, address: impl Into<String>, config: Arc<rustls::ServerConfig>) -> Self {
-        self.listen(Listener::tls(address, config))
+    pub fn tls(self, address: impl Into<String>, tls: impl Into<TlsSource>) -> Self {
+        self.listen(Listener::tls(address, tls))
     }
 
     /// Listens for MQTT over WebSocket, at the path `/mqtt`.
@@ -151,12 +152,8 @@ impl Builder {
     }
 
     /// Listens for MQTT over WebSocket over TLS, at the path `/mqtt`.
-    pub fn secure_websocket(
-        self,
-        address: impl Into<String>,
-        config: Arc<rustls::ServerConfig>,
-    ) -> Self {
-        self.listen(Listener::secure_websocket(address, config, WebSocketOptions::default()))
+    pub fn secure_websocket(self, address: impl Into<String>, tls: impl Into<TlsSource>) -> Self {
+        self.listen(Listener::secure_websocket(address, tls, WebSocketOptions::default()))
     }
 
     /// Listens for MQTT over a Unix socket, for its owner and its group.

@@ -1,14 +1,16 @@
 //! The MQTT listeners of a configuration, and what each is called when it listens.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use hearthmq::{
     config::Config,
     net::{
         Listener, ProxyProtocol, WebSocketOptions,
-        tls::{TlsConfig, TlsError, mqtt_server_config, server_config},
+        tls::{Alpn, TlsError},
     },
 };
+
+use super::tls::TlsSources;
 
 /// A listener and how its URL is written.
 pub(super) struct Named {
@@ -32,7 +34,10 @@ impl Named {
 }
 
 /// Every MQTT listener, in the order of their options.
-pub(super) fn mqtt_listeners(config: &Config) -> Result<Vec<Named>, TlsError> {
+pub(super) fn mqtt_listeners(
+    config: &Config,
+    tls: &mut TlsSources,
+) -> Result<Vec<Named>, TlsError> {
     let mqtt = &config.mqtt;
     let websocket = WebSocketOptions {
         path: mqtt.websocket_path.clone(),
@@ -53,24 +58,18 @@ pub(super) fn mqtt_listeners(config: &Config) -> Result<Vec<Named>, TlsError> {
     for address in &mqtt.tcp {
         all.push(at("mqtt", address, Listener::tcp(address.to_string())));
     }
-    if !mqtt.tls.is_empty() {
-        let tls = mqtt_server_config(&TlsConfig::from(&config.tls))?;
-        for address in &mqtt.tls {
-            all.push(at("mqtts", address, Listener::tls(address.to_string(), Arc::clone(&tls))));
-        }
+    for address in &mqtt.tls {
+        let tls = tls.at(*address, Alpn::Mqtt, config)?;
+        all.push(at("mqtts", address, Listener::tls(address.to_string(), tls)));
     }
     for address in &mqtt.websocket {
         let listener = Listener::websocket(address.to_string(), websocket.clone());
         all.push(at("ws", address, listener));
     }
-    if !mqtt.secure_websocket.is_empty() {
-        // Browsers offer HTTP by ALPN, not MQTT.
-        let tls = server_config(&TlsConfig::from(&config.tls))?;
-        for address in &mqtt.secure_websocket {
-            let (address_text, tls) = (address.to_string(), Arc::clone(&tls));
-            let listener = Listener::secure_websocket(address_text, tls, websocket.clone());
-            all.push(at("wss", address, listener));
-        }
+    for address in &mqtt.secure_websocket {
+        let tls = tls.at(*address, Alpn::Any, config)?; // browsers offer HTTP by ALPN, not MQTT
+        let listener = Listener::secure_websocket(address.to_string(), tls, websocket.clone());
+        all.push(at("wss", address, listener));
     }
     for path in &mqtt.unix {
         let listener = Listener::unix(path).mode(mqtt.unix_mode_bits().unwrap_or(0o600));

@@ -11,6 +11,7 @@ mod passwd;
 mod run;
 mod serve;
 mod store;
+mod tls;
 
 use std::{
     io::{self, Write as _},

@@ -69,7 +69,7 @@ async fn serve(
 /// What somebody wants who sends a signal.
 #[derive(PartialEq, Eq)]
 enum Request {
-    /// SIGHUP: read accounts and permissions again.
+    /// SIGHUP: read accounts, permissions and TLS files again.
     Reload,
     /// SIGTERM or SIGINT.
     End,

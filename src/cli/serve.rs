@@ -14,13 +14,13 @@ use hearthmq::{
     broker,
     config::{Config, StoreConfig, SyncMode},
     http::{Api, ApiOptions, Listeners, Server},
-    net::tls::{TlsConfig, TlsError, client_certificate, server_config},
+    net::tls::{Alpn, TlsError, client_certificate},
     store::DirectoryStore,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::time::{Instant, timeout_at};
 
-use super::listeners::mqtt_listeners;
+use super::{listeners::mqtt_listeners, tls::TlsSources};
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 1_024;
@@ -49,6 +49,7 @@ pub(super) struct Serving {
     http: Server,
     authenticator: Arc<FileAuthenticator>,
     policy: Arc<FilePolicy>,
+    tls: TlsSources,
     deadline: Duration,
 }
 
@@ -59,19 +60,15 @@ impl Serving {
         let authenticator = FileAuthenticator::open(config.users_file(), authentication)?;
         let authenticator = Arc::new(authenticator);
         let policy = Arc::new(FilePolicy::open(config.policy_file())?);
-        let https = if config.http.https.is_empty() {
-            None
-        } else {
-            Some(server_config(&TlsConfig::from(&config.tls))?)
-        };
-        let listeners = Listeners {
-            http: bind_all(&config.http.listen, "http.listen")?,
-            https: bind_all(&config.http.https, "http.https")?,
-            tls: https,
-        };
-        let broker = Self::start_broker(config, &authenticator, &policy, store).await?;
-        let addresses = [("http", &listeners.http), ("https", &listeners.https)]
+        let mut tls = TlsSources::default();
+        let settings = config.http.https.iter().map(|address| tls.at(*address, Alpn::Http, config));
+        let settings = settings.collect::<Result<Vec<_>, _>>()?;
+        let http = bind_all(&config.http.listen, "http.listen")?;
+        let https = bind_all(&config.http.https, "http.https")?;
+        let addresses = [("http", &http), ("https", &https)]
             .map(|(scheme, listeners)| (scheme, local_addresses(listeners)));
+        let listeners = Listeners { http, https: https.into_iter().zip(settings).collect() };
+        let broker = Self::start_broker(config, &authenticator, &policy, store, &mut tls).await?;
         let api = broker.api(&ApiOptions::from(&config.http));
         let http = Server::start(&api, listeners, config.http.workers.into(), |chain| {
             client_certificate(chain).ok()
@@ -88,6 +85,7 @@ impl Serving {
             http,
             authenticator,
             policy,
+            tls,
             deadline: Duration::from_secs(config.shutdown_deadline_secs.into()),
         })
     }
@@ -97,6 +95,7 @@ impl Serving {
         authenticator: &Arc<FileAuthenticator>,
         policy: &Arc<FilePolicy>,
         store: DirectoryStore,
+        tls: &mut TlsSources,
     ) -> Result<Broker, StartError> {
         let mut builder = Broker::builder()
             .node(&config.node)
@@ -110,7 +109,7 @@ impl Serving {
         if config.auth.scram {
             builder = builder.enhanced_authenticator(ScramSha256::new(Arc::clone(authenticator)));
         }
-        let listeners = mqtt_listeners(config)?;
+        let listeners = mqtt_listeners(config, tls)?;
         for named in &listeners {
             builder = builder.listen(named.listener.clone());
         }
@@ -122,7 +121,7 @@ impl Serving {
         Ok(broker)
     }
 
-    /// Reads accounts and permissions again. Files that are wrong change nothing.
+    /// Reads accounts, permissions and TLS files again. Files that are wrong change nothing.
     pub(super) fn reload(&self) {
         for (what, outcome) in
             [("accounts", self.authenticator.reload()), ("permissions", self.policy.reload())]
@@ -132,6 +131,7 @@ impl Serving {
                 Err(error) => tracing::error!("{what} stay as they were: {error}"),
             }
         }
+        self.tls.reload();
     }
 
     /// Ends everything, in the time that the configuration gives it.

@@ -2,6 +2,8 @@
 //!
 //! Pure: it sees a [`Config`] and names the keys at fault; `load` knows where they were written.
 
+mod tls;
+
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -11,7 +13,7 @@ use toml::Table;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, MqttConfig};
-use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST, net::tls::ClientAuth};
+use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST};
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
 const MAY_BE_ZERO: [&str; 8] = [
@@ -52,7 +54,7 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     check_zeroes("", table)?;
     check_ranges(config)?;
     check_listeners(config)?;
-    check_tls(config)?;
+    tls::check(config)?;
     check_queues(config)?;
     let prefix = &config.mqtt.response_topic_prefix;
     if prefix.contains(['+', '#', '\0']) {
@@ -238,47 +240,6 @@ fn check_proxy(
             "mqtt.proxy_trusted has no effect while no listener expects a PROXY header",
             "name the listeners in proxy_protocol",
         ));
-    }
-    Ok(())
-}
-
-fn check_tls(config: &Config) -> Result<(), Problem> {
-    let tls = &config.tls;
-    let has = |path: &std::path::Path| !path.as_os_str().is_empty();
-    for (listeners, key) in [
-        (&config.mqtt.tls, "mqtt.tls"),
-        (&config.mqtt.secure_websocket, "mqtt.secure_websocket"),
-        (&config.http.https, "http.https"),
-    ] {
-        let complete = has(&tls.certificate) && has(&tls.key);
-        if !listeners.is_empty() && !complete {
-            return Err(Problem::new(
-                &[key],
-                format!("{key} needs a certificate and its key"),
-                "give both as certificate and key in [tls]",
-            ));
-        }
-    }
-    let asks = tls.client_auth != ClientAuth::None;
-    if asks && tls.client_ca.is_empty() {
-        return Err(Problem::new(
-            &["tls.client_auth"],
-            "tls.client_auth asks for certificates that nobody could have issued",
-            "give the issuers in tls.client_ca, or write client_auth = \"none\"",
-        ));
-    }
-    for (key, given) in [
-        ("tls.client_ca", !tls.client_ca.is_empty()),
-        ("tls.crl", !tls.crl.is_empty()),
-        ("tls.client_id_is_common_name", tls.client_id_is_common_name),
-    ] {
-        if given && !asks {
-            return Err(Problem::new(
-                &[key, "tls.client_auth"],
-                format!("{key} has no effect while clients are not asked for a certificate"),
-                "write client_auth = \"optional\" or \"required\" in [tls]",
-            ));
-        }
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, Place,
+    Config, ConfigError, ListenerConfig, Place,
     check::{Problem, check},
 };
 
@@ -79,7 +79,7 @@ impl Loader {
         })?;
         let file = File { path, text: &text };
         let table = DeTable::parse(&text).map_err(|error| file.syntax_error(&error))?;
-        file.check_keys("", table.get_ref(), &as_table(&Config::default()), &mut self.places)?;
+        file.check_keys("", table.get_ref(), &schema(), &mut self.places)?;
         self.config = toml::from_str(&text).map_err(|error| file.value_error(&error))?;
         Ok(())
     }
@@ -92,10 +92,7 @@ impl Loader {
             return Err(ConfigError {
                 place,
                 what: "there is no such option".into(),
-                remedy: nearest(name, known.iter().map(String::as_str)).map_or_else(
-                    || "`hearthmq example-config` lists all options".into(),
-                    |known| format!("did you mean {known}?"),
-                ),
+                remedy: remedy_for(name, "HEARTHMQ_LISTENERS", known.iter().map(String::as_str)),
             });
         };
         self.apply_value(key, value, place)
@@ -115,10 +112,7 @@ impl Loader {
             return Err(ConfigError {
                 place,
                 what: "there is no such option".into(),
-                remedy: nearest(key, keys.iter().map(String::as_str)).map_or_else(
-                    || "`hearthmq example-config` lists all options".into(),
-                    |known| format!("did you mean {known}?"),
-                ),
+                remedy: remedy_for(key, "listeners", keys.iter().map(String::as_str)),
             });
         }
         self.apply_value(key, value, place)
@@ -185,6 +179,17 @@ impl File<'_> {
             match (schema.get(name.get_ref().as_ref()), value.get_ref()) {
                 (Some(Value::Table(schema)), DeValue::Table(inner)) => {
                     self.check_keys(&format!("{key}."), inner, schema, places)?;
+                    places.insert(key, place);
+                }
+                (Some(Value::Array(schema)), DeValue::Array(items)) => {
+                    // `[[listeners]]` is the only array of tables; the others hold texts.
+                    let schema = schema.first().and_then(Value::as_table);
+                    for (number, item) in items.iter().enumerate() {
+                        if let (Some(schema), DeValue::Table(inner)) = (schema, item.get_ref()) {
+                            self.check_keys(&format!("{key}.{number}."), inner, schema, places)?;
+                        }
+                    }
+                    places.insert(key, place);
                 }
                 (Some(_), _) => drop(places.insert(key, place)),
                 (None, _) => return Err(unknown_key(place, section, name, schema)),
@@ -230,16 +235,33 @@ fn unknown_key(
         format!("there are {}", known.join(", "))
     };
     let section = section.trim_end_matches('.');
-    let what = if section.is_empty() {
-        format!("there is no option or section {name}")
-    } else {
-        format!("there is no option {name} in [{section}]")
+    let what = match section.split_once('.') {
+        _ if section.is_empty() => format!("there is no option or section {name}"),
+        Some(("listeners", inner)) => {
+            let inner = inner.split_once('.').map_or(String::new(), |(_, of)| format!("{of} of "));
+            format!("there is no option {name} in {inner}[[listeners]]")
+        }
+        _ => format!("there is no option {name} in [{section}]"),
     };
     ConfigError { place, what, remedy }
 }
 
 fn as_table(config: &Config) -> Table {
     Table::try_from(config).expect("a configuration is made of TOML's types")
+}
+
+/// Returns every option with a value of its type, those of `[[listeners]]` included.
+fn schema() -> Table {
+    as_table(&Config { listeners: vec![ListenerConfig::with_every_option()], ..Config::default() })
+}
+
+/// Returns what would be right instead of `wrong`, which is the name of no option.
+fn remedy_for<'k>(wrong: &str, listeners: &str, known: impl Iterator<Item = &'k str>) -> String {
+    match nearest(wrong, known) {
+        _ if wrong.starts_with(listeners) => "write [[listeners]] in the configuration file".into(),
+        Some(known) => format!("did you mean {known}?"),
+        None => "`hearthmq example-config` lists all options".into(),
+    }
 }
 
 /// Every key of `table`, sections included: `limits.connections_max`.

@@ -7,6 +7,7 @@
 
 mod check;
 mod error;
+mod listeners;
 mod load;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -20,7 +21,10 @@ use crate::{
     net::tls::{ClientAuth, TlsConfig, TlsVersion},
 };
 
-pub use error::{ConfigError, Place};
+pub use self::{
+    error::{ConfigError, Place},
+    listeners::{ListenerConfig, TlsOverrides},
+};
 
 /// A commented configuration file with every option at its default.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -51,6 +55,9 @@ pub struct Config {
     pub store: StoreConfig,
     /// The log.
     pub log: LogConfig,
+    /// What single listeners have of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerConfig>,
 }
 
 impl Default for Config {
@@ -67,6 +74,7 @@ impl Default for Config {
             limits: Limits::default(),
             store: StoreConfig::default(),
             log: LogConfig::default(),
+            listeners: Vec::new(),
         }
     }
 }

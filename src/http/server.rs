@@ -1,10 +1,10 @@
 //! The HTTP and HTTPS server of the `hearthmq` program: worker threads, time-outs, and the
 //! certificate that a caller has shown.
 //!
-//! It gets bound listeners and a ready TLS configuration; it knows no file and no MQTT. A host
+//! It gets bound listeners and their TLS settings; it knows no file and no MQTT. A host
 //! application has a server of its own and does not need this one.
 
-use std::{any::Any, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{any::Any, io, net::TcpListener, time::Duration};
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
@@ -13,10 +13,10 @@ use actix_web::{
     rt::net::TcpStream,
     web,
 };
-use rustls::{ServerConfig, pki_types::CertificateDer};
+use rustls::pki_types::CertificateDer;
 
 use super::{Api, not_found, routes};
-use crate::auth::ClientCertificate;
+use crate::{auth::ClientCertificate, net::tls::TlsSource};
 
 /// How long a caller may take for the head of a request, and for TLS.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,10 +36,8 @@ pub type ReadCertificate = fn(&[CertificateDer<'_>]) -> Option<ClientCertificate
 pub struct Listeners {
     /// For HTTP.
     pub http: Vec<TcpListener>,
-    /// For HTTPS.
-    pub https: Vec<TcpListener>,
-    /// For the certificates of the HTTPS listeners; needed if there are any.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// For HTTPS, each with its TLS settings.
+    pub https: Vec<(TcpListener, TlsSource)>,
 }
 
 /// A running server. Dropping it lets it go on; it ends by [`Server::stop`].
@@ -51,8 +49,7 @@ impl Server {
     /// Serves `api` on `listeners` with `workers` threads. Needs an actix `System` to run in.
     ///
     /// # Errors
-    /// A listener that the operating system does not let be used, or HTTPS listeners without a
-    /// TLS configuration.
+    /// A listener that the operating system does not let be used.
     pub fn start(
         api: &Api,
         listeners: Listeners,
@@ -75,11 +72,8 @@ impl Server {
         for listener in listeners.http {
             server = server.listen(listener)?;
         }
-        for listener in listeners.https {
-            let tls = listeners.tls.as_deref().ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidInput, "https without a certificate")
-            })?;
-            server = server.listen_rustls_0_23(listener, tls.clone())?;
+        for (listener, tls) in listeners.https {
+            server = server.listen_rustls_0_23(listener, (*tls.present()).clone())?;
         }
         let server = server.run();
         let handle = server.handle();

@@ -184,8 +184,8 @@ async fn layer<S: Transport>(
     }
     let (transport, certificate) = match &layers.tls {
         None => (within(stream, layers).await?, None),
-        Some(config) => {
-            let (stream, certificate) = secure(stream, config.clone()).await?;
+        Some(source) => {
+            let (stream, certificate) = secure(stream, source.present()).await?;
             (within(stream, layers).await?, certificate)
         }
     };

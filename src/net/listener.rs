@@ -10,11 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     proxy::ProxyProtocol,
+    tls::TlsSource,
     unix::{self, SocketFile},
     websocket::WebSocketOptions,
 };
@@ -29,8 +29,9 @@ const UNIX_MODE_DEFAULT: u32 = 0o660;
 /// A way in for MQTT clients.
 ///
 /// Addresses are `IP:PORT`; port 0 lets the operating system choose, and `[::]` takes IPv4 as well.
-/// TLS configurations come from [`mqtt_server_config`](super::tls::mqtt_server_config), for
-/// WebSocket from [`server_config`](super::tls::server_config).
+/// TLS is a [`TlsSource`], whose files can be read again, or an `Arc<rustls::ServerConfig>`, for
+/// example of [`mqtt_server_config`](super::tls::mqtt_server_config) or, for WebSocket,
+/// [`server_config`](super::tls::server_config).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Listener {
@@ -48,7 +49,7 @@ pub(crate) enum Endpoint {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layers {
     pub(crate) proxy: Option<ProxyProtocol>,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<TlsSource>,
     pub(crate) websocket: Option<WebSocketOptions>,
 }
 
@@ -70,9 +71,9 @@ impl Listener {
     }
 
     /// MQTT over TLS.
-    pub fn tls(address: impl Into<String>, config: Arc<ServerConfig>) -> Self {
+    pub fn tls(address: impl Into<String>, tls: impl Into<TlsSource>) -> Self {
         let mut listener = Self::at(address);
-        listener.layers.tls = Some(config);
+        listener.layers.tls = Some(tls.into());
         listener
     }
 
@@ -86,11 +87,11 @@ impl Listener {
     /// MQTT over WebSocket over TLS.
     pub fn secure_websocket(
         address: impl Into<String>,
-        config: Arc<ServerConfig>,
+        tls: impl Into<TlsSource>,
         options: impl Into<WebSocketOptions>,
     ) -> Self {
         let mut listener = Self::websocket(address, options);
-        listener.layers.tls = Some(config);
+        listener.layers.tls = Some(tls.into());
         listener
     }
 

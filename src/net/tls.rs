@@ -3,6 +3,8 @@
 //! Knows files, rustls and X.509; does not know MQTT, HTTP or accounts. Called by whoever starts
 //! or reloads a listener, and by whoever accepts a connection on one.
 
+mod source;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -22,10 +24,14 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use x509_parser::{error::X509Error, nom, parse_x509_certificate};
 
+pub use self::source::{Alpn, TlsSource};
 use crate::auth::ClientCertificate;
 
 /// The ALPN name of MQTT, as registered with IANA.
 pub const ALPN_MQTT: &[u8] = b"mqtt";
+
+/// The ALPN name of HTTP/1.1, the only version of HTTP that is spoken.
+pub const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// TLS of one listener. All files are PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +164,8 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// The configuration of a listener that speaks TLS, without ALPN: for HTTPS, actix-web sets that.
+/// The configuration of a listener that speaks TLS, without ALPN. [`TlsSource::open`] makes one that
+/// can be read again.
 ///
 /// The cryptography is chosen here and for this configuration alone: nothing is installed for the
 /// process, which may be somebody else's.
@@ -166,7 +173,7 @@ pub enum TlsError {
 /// # Errors
 /// A file is missing or wrong, or the options contradict each other.
 pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    build(config).map(Arc::new)
+    build(config).map(|(server, _)| Arc::new(server))
 }
 
 /// As [`server_config`], for MQTT: a client that names protocols by ALPN must name `mqtt`; one that
@@ -175,12 +182,15 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
 /// # Errors
 /// As [`server_config`].
 pub fn mqtt_server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut server = build(config)?;
+    let (mut server, _) = build(config)?;
     server.alpn_protocols = vec![ALPN_MQTT.to_vec()];
     Ok(Arc::new(server))
 }
 
-fn build(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
+type Verifier = Arc<dyn ClientCertVerifier>;
+
+/// The configuration of the server, and what verifies its clients' certificates in it.
+fn build(config: &TlsConfig) -> Result<(ServerConfig, Option<Verifier>), TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
         TlsVersion::V1_2 => &[&TLS13, &TLS12],
@@ -189,10 +199,8 @@ fn build(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
     let chain = read_pem(&config.certificate, "certificate", "BEGIN CERTIFICATE")?;
     let key = read_key(&config.key, &provider)?;
     let verifier = client_verifier(config, &provider)?;
-    let asks_for_certificates = verifier.is_some();
-
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
-    let mut server = match verifier {
+    let mut server = match verifier.clone() {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     }
@@ -207,7 +215,7 @@ fn build(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
             TlsError::Certificate { path: config.certificate.clone(), source }
         }
     })?;
-    if asks_for_certificates {
+    if verifier.is_some() {
         // A resumed session is not verified again: a certificate that has since expired would do.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
@@ -215,13 +223,13 @@ fn build(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
         // Tickets cost no memory here, and a fleet that comes back comes back cheaply.
         server.ticketer = aws_lc_rs::Ticketer::new()?;
     }
-    Ok(server)
+    Ok((server, verifier))
 }
 
 fn client_verifier(
     config: &TlsConfig,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+) -> Result<Option<Verifier>, TlsError> {
     if config.client_auth == ClientAuth::None {
         return match config.client_ca.is_empty() && config.crl.is_empty() {
             true => Ok(None),

@@ -1,0 +1,111 @@
+//! `[[listeners]]`: what one listener has of its own, where the sections speak for all of them.
+//!
+//! Plain data and how it lies over the sections; `check` refuses what cannot work.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, TlsFiles};
+use crate::net::tls::{ClientAuth, TlsVersion};
+
+/// `[[listeners]]`: settings of one listener. What is not given is as for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// One of the addresses in `[mqtt]` or `[http]`, written as there.
+    pub address: String,
+    /// Its own TLS settings; what is not given is as in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsOverrides>,
+}
+
+/// `tls` of `[[listeners]]`: each option of `[tls]`, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsOverrides {
+    /// As `certificate` in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// As `key` in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// As `min_version` in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
+    /// As `client_ca` in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<Vec<PathBuf>>,
+    /// As `client_auth` in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<ClientAuth>,
+    /// As `crl` in `[tls]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<Vec<PathBuf>>,
+}
+
+impl ListenerConfig {
+    /// Returns one that gives every option, so that the options can be listed.
+    pub(super) fn with_every_option() -> Self {
+        Self {
+            address: String::new(),
+            tls: Some(TlsOverrides {
+                certificate: Some(PathBuf::new()),
+                key: Some(PathBuf::new()),
+                min_version: Some(TlsVersion::default()),
+                client_ca: Some(Vec::new()),
+                client_auth: Some(ClientAuth::default()),
+                crl: Some(Vec::new()),
+            }),
+        }
+    }
+
+    /// Returns whether this is about the listener at `address`, however either is written.
+    #[must_use]
+    pub fn is_for(&self, address: &str) -> bool {
+        let parsed = |text: &str| text.parse::<SocketAddr>();
+        match (parsed(&self.address), parsed(address)) {
+            (Ok(own), Ok(other)) => own == other,
+            _ => self.address == address,
+        }
+    }
+}
+
+impl TlsOverrides {
+    /// Returns `files` with what is given here instead.
+    fn over(&self, files: &TlsFiles) -> TlsFiles {
+        let files = files.clone();
+        let Self { certificate, key, min_version, client_ca, client_auth, crl } = self.clone();
+        TlsFiles {
+            certificate: certificate.unwrap_or(files.certificate),
+            key: key.unwrap_or(files.key),
+            min_version: min_version.unwrap_or(files.min_version),
+            client_ca: client_ca.unwrap_or(files.client_ca),
+            client_auth: client_auth.unwrap_or(files.client_auth),
+            crl: crl.unwrap_or(files.crl),
+            ..files
+        }
+    }
+}
+
+impl Config {
+    /// Returns what the listener at `address` (or with that path, for a Unix socket) has of its own.
+    #[must_use]
+    pub fn listener(&self, address: &str) -> Option<&ListenerConfig> {
+        self.listeners.iter().find(|listener| listener.is_for(address))
+    }
+
+    /// Returns the TLS settings of the listener at `address`.
+    #[must_use]
+    pub fn tls_at(&self, address: &str) -> TlsFiles {
+        let none = TlsOverrides::default();
+        let own = self.listener(address).and_then(|listener| listener.tls.as_ref());
+        let mut files = own.unwrap_or(&none).over(&self.tls);
+        if files.client_auth == ClientAuth::None {
+            // Given for the other listeners, which ask for certificates.
+            files.client_ca.clear();
+            files.crl.clear();
+        }
+        files
+    }
+}

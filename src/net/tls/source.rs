@@ -1,0 +1,132 @@
+//! The TLS settings of a listener, which can be replaced while it listens.
+//!
+//! Knows rustls and how to read the files again; does not know listeners. A listener takes the
+//! present settings anew for each connection that it accepts, so a reload touches no socket.
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    CertificateError, ServerConfig,
+    pki_types::{CertificateDer, UnixTime},
+    server::danger::ClientCertVerifier,
+};
+
+use super::{ALPN_HTTP, ALPN_MQTT, ClientAuth, TlsConfig, TlsError, build};
+
+/// The protocol inside of TLS, which decides what a client may name by ALPN. A client that names
+/// nothing is always welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// MQTT: a client that names protocols must name `mqtt`.
+    Mqtt,
+    /// HTTPS: a client that names protocols must name `http/1.1`.
+    Http,
+    /// Anything: for WebSocket, where browsers name HTTP and other clients name MQTT or nothing.
+    Any,
+}
+
+/// TLS settings that every clone shares and that can be replaced. Cheap to clone.
+///
+/// Made from files by [`TlsSource::open`], and then able to [`reload`](TlsSource::reload) them; or
+/// from a rustls configuration of the embedding application, which can
+/// [`replace`](TlsSource::replace) it.
+#[derive(Clone)]
+pub struct TlsSource(Arc<Shared>);
+
+struct Shared {
+    /// `None` for a configuration of the application.
+    files: Option<(TlsConfig, Alpn)>,
+    present: ArcSwap<Settings>,
+}
+
+/// What belongs together and is replaced together.
+pub(super) struct Settings {
+    pub(super) server: Arc<ServerConfig>,
+    /// `None` if clients are not asked for a certificate, or nobody knows.
+    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl TlsSource {
+    /// Reads the files of `config`.
+    ///
+    /// # Errors
+    /// A file is missing or wrong, or the options contradict each other.
+    pub fn open(config: &TlsConfig, alpn: Alpn) -> Result<Self, TlsError> {
+        let settings = read(config, alpn)?;
+        Ok(Self(Arc::new(Shared {
+            files: Some((config.clone(), alpn)),
+            present: ArcSwap::from_pointee(settings),
+        })))
+    }
+
+    /// Returns the settings for a connection that begins now.
+    #[must_use]
+    pub fn present(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.present.load().server)
+    }
+
+    /// Reads the files again. Connections that begin from now on get the new settings. Does nothing
+    /// to a configuration of the application.
+    ///
+    /// # Errors
+    /// As [`TlsSource::open`]; the former settings stay in force.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        if let Some((config, alpn)) = &self.0.files {
+            self.0.present.store(Arc::new(read(config, *alpn)?));
+        }
+        Ok(())
+    }
+
+    /// Replaces the settings for connections that begin from now on.
+    pub fn replace(&self, server: Arc<ServerConfig>) {
+        self.0.present.store(Arc::new(Settings { server, verifier: None }));
+    }
+
+    /// Verifies again, by the present settings, a certificate chain that was verified before. What
+    /// the application's own configuration would say is unknown, and the chain stays good.
+    ///
+    /// # Errors
+    /// The chain is no longer good: revoked, expired, or of an authority that has gone.
+    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let [end_entity, intermediates @ ..] = chain else { return Ok(()) };
+        let settings = self.0.present.load();
+        match &settings.verifier {
+            Some(verifier) => {
+                verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()).map(drop)
+            }
+            None if self.0.files.is_some() => Err(CertificateError::UnknownIssuer.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns whether clients are asked for a certificate; `None` for a configuration of the
+    /// application, which does not tell.
+    #[must_use]
+    pub fn client_auth(&self) -> Option<ClientAuth> {
+        self.0.files.as_ref().map(|(config, _)| config.client_auth)
+    }
+}
+
+fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
+    let (mut server, verifier) = build(config)?;
+    server.alpn_protocols = match alpn {
+        Alpn::Mqtt => vec![ALPN_MQTT.to_vec()],
+        Alpn::Http => vec![ALPN_HTTP.to_vec()],
+        Alpn::Any => Vec::new(),
+    };
+    Ok(Settings { server: Arc::new(server), verifier })
+}
+
+impl From<Arc<ServerConfig>> for TlsSource {
+    fn from(server: Arc<ServerConfig>) -> Self {
+        let present = ArcSwap::from_pointee(Settings { server, verifier: None });
+        Self(Arc::new(Shared { files: None, present }))
+    }
+}
+
+impl fmt::Debug for TlsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSource").field("files", &self.0.files).finish_non_exhaustive()
+    }
+}
