@@ -55,6 +55,8 @@ impl Authorizer for OwnTopics {
             Action::Connect => request.client_id == username,
             Action::Publish { topic, .. } => own(topic),
             Action::Subscribe { filter, .. } => own(filter),
+            // Nobody looks at or changes others over REST.
+            Action::Observe | Action::Control | Action::Administer => false,
         };
         if allowed { Decision::Allow } else { Decision::Deny }
     }

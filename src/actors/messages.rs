@@ -155,6 +155,8 @@ pub(crate) struct AcceptedConnect {
     /// For a client that gave an Authentication Method.
     pub(crate) enhanced: Option<Box<EnhancedLogin>>,
     pub(crate) peer: SocketAddr,
+    /// The URL of the listener that accepted it.
+    pub(crate) listener: Arc<str>,
 }
 
 /// How a client has authenticated that gave an Authentication Method, and may do so again.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::{
-    AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity,
+    AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity, Login,
     accounts::Accounts,
     file::FileError,
     password::{StoredPassword, generate_password, hash_password},
@@ -160,6 +160,7 @@ impl FileAuthenticator {
         Ok(Identity {
             username: Some(name.into()),
             certificate: Some(Arc::new(certificate.clone())),
+            login: Login::Certificate,
         })
     }
 
@@ -179,7 +180,7 @@ impl FileAuthenticator {
         let accounts = self.accounts.load_full();
         let user = accounts.get(name);
         let stored = user.map(|user| &user.password);
-        let login = Login {
+        let login = Attempt {
             address,
             name,
             password,
@@ -192,7 +193,7 @@ impl FileAuthenticator {
         }
     }
 
-    async fn verify(&self, login: Login<'_>) -> Result<bool, AuthenticationError> {
+    async fn verify(&self, login: Attempt<'_>) -> Result<bool, AuthenticationError> {
         let digest = self.digest_key.digest(login.name, login.stored.as_str(), login.password);
         if self.memory().remembers(&login, &digest) {
             return Ok(true);
@@ -281,7 +282,8 @@ impl FileAuthenticator {
         {
             return Err(AuthenticationError::NotAllowed);
         }
-        Ok(Identity { username: Some(account), certificate: certificate.cloned() })
+        let (username, certificate) = (Some(account), certificate.cloned());
+        Ok(Identity { username, certificate, login: Login::Scram })
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -302,14 +304,14 @@ impl Authenticator for FileAuthenticator {
             // A password without a user name is an attempt to be somebody. [MQTT-3.1.2-22] of
             // 3.1.1 forbids it, 5.0 allows it for tokens, of which there are none here.
             return if self.config.anonymous && credentials.password.is_none() {
-                Ok(Identity::default())
+                Ok(Identity { login: Login::Anonymous, ..Identity::default() })
             } else {
                 Err(AuthenticationError::BadCredentials)
             };
         };
         let address = credentials.peer.ip();
         let username = self.check_password(address, name, credentials.password).await?;
-        Ok(Identity { username: Some(username), certificate: None })
+        Ok(Identity { username: Some(username), certificate: None, login: Login::Password })
     }
 }
 
@@ -320,7 +322,7 @@ impl Memory {
     }
 
     /// Whether it was found right a moment ago: a success like any other.
-    fn remembers(&mut self, login: &Login<'_>, digest: &Digest) -> bool {
+    fn remembers(&mut self, login: &Attempt<'_>, digest: &Digest) -> bool {
         let right = self.verified.contains(digest, now());
         if right {
             self.throttle.succeeded(login.address, login.name);
@@ -369,7 +371,7 @@ pub(super) struct ScramLogin {
 
 /// A password to be compared.
 #[derive(Clone, Copy)]
-struct Login<'a> {
+struct Attempt<'a> {
     address: IpAddr,
     name: &'a str,
     password: &'a [u8],

@@ -33,6 +33,7 @@ pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::mqtt::QoS;
 
@@ -49,6 +50,8 @@ pub struct Credentials<'a> {
     pub certificate: Option<&'a ClientCertificate>,
     /// Where the connection comes from.
     pub peer: SocketAddr,
+    /// The listener that accepted it, by its URL.
+    pub listener: &'a str,
 }
 
 /// The subject of a client certificate that was verified by the TLS handshake.
@@ -67,6 +70,25 @@ pub struct Identity {
     pub username: Option<Arc<str>>,
     /// The certificate that they showed, if any.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// What the identity rests on.
+    pub login: Login,
+}
+
+/// What an identity rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Login {
+    /// A user name and its password, over MQTT or by HTTP Basic.
+    Password,
+    /// A client certificate.
+    Certificate,
+    /// The method SCRAM-SHA-256.
+    Scram,
+    /// Nothing: the client was admitted without credentials.
+    Anonymous,
+    /// A method of the embedding application.
+    #[default]
+    Other,
 }
 
 /// Why credentials were not accepted. Neither says whether the user exists.
@@ -115,8 +137,15 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 /// Something that somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
-    /// Connect as the client, or control its live connection over REST.
+    /// Connect as the client. Over REST it opens the two calls of one client id: to change its
+    /// Keep Alive and to ask for its status.
     Connect,
+    /// Look at the client over REST: its status, its state.
+    Observe,
+    /// Change the client's live session over REST: its Keep Alive, its connection.
+    Control,
+    /// Run the broker over REST: users, rules, bans, payloads of others.
+    Administer,
     /// Publish, or have a Will published.
     Publish {
         /// Topic Name.
@@ -144,6 +173,8 @@ pub struct AccessRequest<'a> {
     pub client_id: &'a str,
     /// Where the connection comes from.
     pub peer: SocketAddr,
+    /// The listener that accepted it, by its URL (`mqtts://[::]:8883`); empty if nobody knows.
+    pub listener: &'a str,
     /// What is asked.
     pub action: Action<'a>,
 }
@@ -212,6 +243,11 @@ impl Authenticator for AllowAll {
         Ok(Identity {
             username: credentials.username.map(Into::into),
             certificate: credentials.certificate.cloned().map(Arc::new),
+            login: match (credentials.certificate, credentials.username) {
+                (Some(_), _) => Login::Certificate,
+                (None, Some(_)) => Login::Password,
+                (None, None) => Login::Anonymous,
+            },
         })
     }
 }

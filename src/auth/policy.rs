@@ -4,10 +4,12 @@
 //! [[rules]]
 //! priority = 100                      # smaller first; in file order where equal; default 1000
 //! effect = "allow"                    # or "deny"
-//! actions = ["publish", "subscribe"]  # and "connect"
+//! actions = ["publish", "subscribe"]  # and "connect", "observe", "control", "administer"
 //! clients = ["car-*"]                 # every condition may be left out; those given must all hold
 //! users = ["fleet"]                   # "" is for clients without a user name
 //! addresses = ["10.0.0.0/8"]
+//! listeners = ["mqtts://*"]           # as the start prints them
+//! login = ["certificate"]             # and "password", "scram", "anonymous", "other"
 //! topics = ["v/${clientId}/#"]
 //! qos = [0, 1]
 //! retain = false
@@ -15,7 +17,14 @@
 //!
 //! The first rule that matches decides; if none does, the answer is no. What the parts mean:
 //!
-//! - **clients, users**: `*` stands for any text. **topics**: MQTT Topic Filters. One to *publish*
+//! - **actions**: *connect*, *publish* and *subscribe* are what MQTT clients do. *observe* looks at a
+//!   client over REST and *control* changes its live session; *connect* opens the two calls on the
+//!   Keep Alive and the status of a client, too. *administer* runs the broker. A rule without
+//!   actions is about all of them, but only a rule that names *administer* allows it.
+//! - **listeners** are named by their URLs; those of an embedding application are `in-process`,
+//!   `hosted-websocket` and `hosted-http`. **login** is what the identity rests on; `other` is an
+//!   authenticator or a method of the application.
+//! - **clients, users, listeners**: `*` stands for any text. **topics**: MQTT Topic Filters. One to *publish*
 //!   must be matched by the filter. One to *subscribe* must be covered by the filter of a rule that
 //!   allows: `v/+` does not allow `v/#`. A rule that denies also denies a subscription of which the
 //!   filter matches a part: denying `v/secret` denies `v/#` and `v/+`.
@@ -24,7 +33,7 @@
 //!   for whoever runs the broker, always has: a rule without topics does not allow it. (It denies
 //!   it.)
 //! - **qos** is the QoS of the publication, or the maximum QoS that the subscription asks for.
-//!   **retain** concerns publications only; `topics` and `qos` do not concern connecting. A
+//!   **retain** concerns publications only; `topics` and `qos` concern publishing and subscribing. A
 //!   condition that the action has nothing for does not hold.
 //! - **Variables** `${username}`, `${clientId}`, `${certificate.commonName}` and
 //!   `${certificate.serialNumber}` stand for plain text: a `*`, `+` or `#` in a value is no

@@ -245,6 +245,11 @@ impl Builder {
         let metrics = Arc::new(Metrics::new(shards));
         let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
         let local_addrs = bound.iter().filter_map(Bound::local_addr).collect();
+        let listener_urls: Vec<Arc<str>> = bound
+            .iter()
+            .zip(&self.listeners)
+            .map(|(bound, listener)| listener.url(bound.local_addr()).into())
+            .collect();
         let admission = Arc::new(Admission::new(&self.limits));
         let core = Arc::new(Core::new(CoreParts {
             node: self.node,
@@ -276,6 +281,7 @@ impl Builder {
                 hosts: hosts.clone(),
                 arbiters: Mutex::new(arbiters),
                 local_addrs,
+                listener_urls,
                 stop: CancellationToken::new(),
                 open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
@@ -285,9 +291,10 @@ impl Builder {
             }),
         };
         broker.restore().await?;
-        for (bound, listener) in bound.iter().zip(&self.listeners) {
+        let urls = &broker.running.listener_urls;
+        for ((bound, listener), url) in bound.iter().zip(&self.listeners).zip(urls) {
             broker
-                .accept(bound, listener, &hosts)
+                .accept(bound, listener, url, &hosts)
                 .map_err(|source| StartError::Listen { address: listener.to_string(), source })?;
         }
         Ok(broker)
@@ -355,6 +362,7 @@ impl Broker {
         &self,
         bound: &Bound,
         listener: &Listener,
+        url: &Arc<str>,
         hosts: &[ArbiterHandle],
     ) -> io::Result<()> {
         let Running { core, admission, stop, open, .. } = &*self.running;
@@ -365,6 +373,7 @@ impl Broker {
                 metrics: core.metrics.shard(shard),
                 admission: admission.clone(),
                 kind: listener.kind(),
+                listener: Arc::clone(url),
                 layers: listener.layers.clone(),
                 stop: stop.clone(),
                 open: open.clone(),

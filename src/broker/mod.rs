@@ -47,6 +47,8 @@ use crate::{
     net::{Admission, Arrival, canonical, handshake},
 };
 
+/// The name of the listener of streams that the application itself brings.
+const IN_PROCESS: &str = "in-process";
 /// Whoever asks waits so long for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Questions that may be under way at once; one more is refused rather than queued.
@@ -71,6 +73,7 @@ struct Running {
     hosts: Vec<ArbiterHandle>,
     arbiters: Mutex<Vec<Arbiter>>,
     local_addrs: Vec<SocketAddr>,
+    listener_urls: Vec<Arc<str>>,
     stop: CancellationToken,
     /// Every connection holds a token while its stream is open.
     open: TaskTracker,
@@ -92,6 +95,13 @@ impl Broker {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.running.local_addrs
+    }
+
+    /// The URLs of the MQTT listeners with the addresses that they are bound to, in the order in
+    /// which they were given. Rules, log and events name listeners by them.
+    #[must_use]
+    pub fn listener_urls(&self) -> &[Arc<str>] {
+        &self.running.listener_urls
     }
 
     /// Whether the broker takes connections; not once it is shutting down.
@@ -225,6 +235,7 @@ impl Broker {
         let arrival = Arrival {
             transport: Box::new(AnyStream(stream)),
             peer: canonical(peer),
+            listener: IN_PROCESS.into(),
             certificate: None,
             connect_by: core.connect_by(),
             came_to: None,

@@ -28,6 +28,9 @@ use crate::{
     },
 };
 
+/// The name of the listener of an application's own WebSocket route.
+const HOSTED: &str = "hosted-websocket";
+
 impl Broker {
     /// MQTT over WebSocket, to be mounted into the application's own actix-web `App`:
     /// `App::new().configure(broker.websocket_routes("/mqtt"))`. Origins can be restrained by
@@ -97,6 +100,7 @@ impl Broker {
         let arrival = Arrival {
             transport: Box::new(WebSocket::new(socket, Vec::new())),
             peer,
+            listener: HOSTED.into(),
             connect_by: running.core.connect_by(),
             came_to: None,
             certificate: request.conn_data::<ClientCertificate>().cloned(),

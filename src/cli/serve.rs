@@ -109,14 +109,12 @@ impl Serving {
         if config.auth.scram {
             builder = builder.enhanced_authenticator(ScramSha256::new(Arc::clone(authenticator)));
         }
-        let listeners = mqtt_listeners(config, tls)?;
-        for named in &listeners {
-            builder = builder.listen(named.listener.clone());
+        for listener in mqtt_listeners(config, tls)? {
+            builder = builder.listen(listener);
         }
         let broker = builder.start().await?;
-        let mut addresses = broker.local_addrs().iter();
-        for named in &listeners {
-            tracing::info!("listening on {}", named.url(&mut addresses));
+        for url in broker.listener_urls() {
+            tracing::info!("listening on {url}");
         }
         Ok(broker)
     }

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use actix_web::{HttpRequest, http::header::AUTHORIZATION};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Api, ApiError};
+use super::{Api, ApiError, ListenerName};
 use crate::auth::{
     AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision, Identity,
 };
@@ -26,6 +26,14 @@ pub(super) fn peer(request: &HttpRequest) -> SocketAddr {
     let peer = request.peer_addr();
     let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     SocketAddr::new(peer.ip().to_canonical(), peer.port()) // IPv4 over an IPv6 socket is IPv4
+}
+
+/// The name of the listener of calls that an application's own server has accepted.
+const HOSTED: &str = "hosted-http";
+
+/// The listener that accepted the connection, by its URL.
+pub(super) fn listener(request: &HttpRequest) -> &str {
+    request.conn_data::<ListenerName>().map_or(HOSTED, |ListenerName(name)| name)
 }
 
 /// Who is calling, after the rates of the address and of the account.
@@ -49,6 +57,7 @@ pub(super) async fn admit(api: &Api, request: &HttpRequest) -> Result<Identity, 
         password: basic.as_ref().map(|basic| basic.password.as_slice()),
         certificate,
         peer,
+        listener: listener(request),
     };
     let identity = api.0.authenticator.authenticate(credentials).await.map_err(ApiError::from)?;
     if let Some(username) = &identity.username {
@@ -64,8 +73,13 @@ pub(super) fn permit(
     identity: &Identity,
     client_id: &str,
 ) -> Result<(), ApiError> {
-    let access =
-        AccessRequest { identity, client_id, peer: peer(request), action: Action::Connect };
+    let access = AccessRequest {
+        identity,
+        client_id,
+        peer: peer(request),
+        listener: listener(request),
+        action: Action::Connect,
+    };
     match api.0.authorizer.authorize(&access) {
         Decision::Allow => Ok(()),
         Decision::Deny => Err(ApiError::Forbidden),

@@ -39,7 +39,7 @@ use crate::{
 };
 
 pub use error::{ApiError, ClientIdError, not_found};
-pub use server::{Listeners, ReadCertificate, Server};
+pub use server::{ListenerName, Listeners, ReadCertificate, Server};
 
 use desk::Desk;
 use rate::Rates;

@@ -127,9 +127,11 @@ fn permit(
         Clients::Matching(_) => {
             let (authorizer, identity) = (api.0.authorizer.clone(), identity.clone());
             let peer = admission::peer(request);
+            let listener: Arc<str> = admission::listener(request).into();
             wanted.only = Some(ClientFilter(Arc::new(move |client_id| {
                 let action = Action::Connect;
-                let access = AccessRequest { identity: &identity, client_id, peer, action };
+                let (identity, listener) = (&identity, &*listener);
+                let access = AccessRequest { identity, client_id, peer, listener, action };
                 authorizer.authorize(&access) == Decision::Allow
             })));
         }
@@ -142,6 +144,7 @@ fn permit_drain(api: &Api, request: &HttpRequest, identity: &Identity) -> Result
         identity,
         client_id: "",
         peer: admission::peer(request),
+        listener: admission::listener(request),
         action: Action::Publish { topic: DRAIN_TOPIC, qos: QoS::AtMostOnce, retain: false },
     };
     match api.0.authorizer.authorize(&access) {

@@ -43,6 +43,8 @@ pub(crate) struct ListenerParts {
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) kind: TransportKind,
+    /// Its URL.
+    pub(crate) listener: Arc<str>,
     pub(crate) layers: Layers,
     pub(crate) stop: CancellationToken,
     /// Every connection holds a token of it while its stream is open.
@@ -144,7 +146,7 @@ async fn arrive<S: Transport>(
     };
     match layered {
         Ok(layered) => {
-            let arrival = layered.arrival(connect_by, parts.host, token);
+            let arrival = layered.arrival(connect_by, parts, token);
             handshake(arrival, &parts.core, &parts.metrics).await;
         }
         Err(refused) => parts.metrics.connects_refused.increment(refused),
@@ -160,10 +162,16 @@ struct Layered {
 }
 
 impl Layered {
-    fn arrival(self, connect_by: Instant, host: Host, token: impl Send + 'static) -> Arrival {
+    fn arrival(
+        self,
+        connect_by: Instant,
+        parts: &ListenerParts,
+        token: impl Send + 'static,
+    ) -> Arrival {
         let Self { transport, peer, certificate, admitted } = self;
-        let (came_to, permit) = (Some(host), Box::new((admitted, token)));
-        Arrival { transport, peer, certificate, connect_by, came_to, permit }
+        let (came_to, permit) = (Some(parts.host), Box::new((admitted, token)));
+        let listener = Arc::clone(&parts.listener);
+        Arrival { transport, peer, listener, certificate, connect_by, came_to, permit }
     }
 }
 

@@ -29,6 +29,8 @@ use crate::{
 pub(crate) struct Arrival {
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) peer: SocketAddr,
+    /// The URL of the listener that accepted it.
+    pub(crate) listener: Arc<str>,
     /// Until when CONNECT must be whole.
     pub(crate) connect_by: Instant,
     /// Verified by the TLS handshake.
@@ -111,13 +113,14 @@ pub(super) struct Newcomer<'a> {
     pub(super) room: &'a mut Room,
     pub(super) connect_by: Instant,
     pub(super) peer: SocketAddr,
+    pub(super) listener: &'a Arc<str>,
     pub(super) certificate: Option<&'a ClientCertificate>,
     pub(super) core: &'a Core,
 }
 
 impl<'a> Newcomer<'a> {
     /// What it shows.
-    pub(super) const fn credentials<'c>(
+    pub(super) fn credentials<'c>(
         &self,
         connect: &Connect<'c>,
         client_id: &'c str,
@@ -131,13 +134,15 @@ impl<'a> Newcomer<'a> {
             password: connect.password,
             certificate: self.certificate,
             peer: self.peer,
+            listener: self.listener,
         }
     }
 }
 
 /// Takes a connection from its first byte to its home shard, or refuses it.
 pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
-    let Arrival { mut transport, peer, certificate, connect_by, came_to, permit } = arrival;
+    let Arrival { mut transport, peer, listener, certificate, connect_by, came_to, permit } =
+        arrival;
     let mut room = Room::new(Arc::clone(&core.incomplete_packets));
     let mut buffer = Vec::new();
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
@@ -159,6 +164,7 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
         room: &mut room,
         connect_by,
         peer,
+        listener: &listener,
         certificate: certificate.as_ref(),
         core,
     };
@@ -259,7 +265,7 @@ async fn accept(
     connect: &Connect<'_>,
     mut newcomer: Newcomer<'_>,
 ) -> Result<AcceptedConnect, Refusal> {
-    let Newcomer { core, peer, .. } = newcomer;
+    let Newcomer { core, peer, listener, .. } = newcomer;
     let version = connect.version;
     if let Some(to) = core.draining.load_full() {
         // Before the password is hashed: many may come at once, and the reference is no secret.
@@ -274,7 +280,7 @@ async fn accept(
     let (identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
-        let request = AccessRequest { identity, client_id, peer, action };
+        let request = AccessRequest { identity, client_id, peer, listener, action };
         core.authorizer.authorize(&request) == Decision::Allow
     };
     let may_publish_will = connect.will.as_ref().is_none_or(|will| {
@@ -308,6 +314,7 @@ async fn accept(
         enhanced: enhanced.map(Box::new),
         client_id,
         peer,
+        listener: Arc::clone(listener),
     })
 }
 

@@ -123,6 +123,27 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// The URL by which rules, log and events name the listener: `mqtt://127.0.0.1:1883`,
+    /// `wss://[::]:8084/mqtt`, `unix:/run/hearthmq/mqtt.sock`. `bound` is the address that it is
+    /// bound to; a Unix socket has none.
+    #[must_use]
+    pub fn url(&self, bound: Option<SocketAddr>) -> String {
+        let scheme = match self.kind() {
+            TransportKind::Unix => return format!("unix:{self}"),
+            TransportKind::Tcp => "mqtt",
+            TransportKind::Tls => "mqtts",
+            TransportKind::WebSocket => "ws",
+            TransportKind::SecureWebSocket => "wss",
+        };
+        let path = self.layers.websocket.as_ref().map_or("", |options| options.path.as_str());
+        match bound {
+            Some(address) => format!("{scheme}://{address}{path}"),
+            None => format!("{scheme}://{self}{path}"),
+        }
+    }
+}
+
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.endpoint {

@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use hearthmq::auth::{
     Accounts, AuthenticationConfig, AuthenticationError, Authenticator as _, ClientCertificate,
-    Credentials, FileAuthenticator, Identity, ThrottleConfig, add_user, hash_password,
+    Credentials, FileAuthenticator, Identity, Login, ThrottleConfig, add_user, hash_password,
 };
 use tokio::time::Instant;
 
@@ -32,6 +32,7 @@ fn nobody() -> Credentials<'static> {
         password: None,
         certificate: None,
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+        listener: "mqtt://127.0.0.1:1883",
     }
 }
 
@@ -42,7 +43,7 @@ async fn login(authenticator: &FileAuthenticator, name: &str, password: &str) ->
 }
 
 fn user(name: &str) -> Outcome {
-    Ok(Identity { username: Some(name.into()), certificate: None })
+    Ok(Identity { username: Some(name.into()), certificate: None, login: Login::Password })
 }
 
 fn certificate() -> ClientCertificate {
@@ -100,7 +101,8 @@ async fn nobody_is_let_in_only_if_the_configuration_says_so() {
     assert_eq!(strict.authenticate(nobody()).await, BAD);
     let open =
         authenticator(AuthenticationConfig { anonymous: true, ..AuthenticationConfig::default() });
-    assert_eq!(open.authenticate(nobody()).await, Ok(Identity::default()));
+    let anonymous = Identity { login: Login::Anonymous, ..Identity::default() };
+    assert_eq!(open.authenticate(nobody()).await, Ok(anonymous));
     assert_eq!(login(&open, "ann", "wrong").await, BAD);
     let token = Credentials { password: Some(b"token"), ..nobody() };
     assert_eq!(open.authenticate(token).await, BAD);
@@ -114,6 +116,7 @@ async fn a_certificate_is_an_identity_and_another_user_name_beside_it_is_wrong()
     let expected = Ok(Identity {
         username: Some("ann".into()),
         certificate: Some(certificate.clone().into()),
+        login: Login::Certificate,
     });
     assert_eq!(authenticator.authenticate(shown).await, expected);
     let same_name = Credentials { username: Some("ann"), ..shown };

@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 use hearthmq::{
     auth::{
         AccessRequest, Action, Authorizer as _, ClientCertificate, Decision, FilePolicy, Identity,
-        Rule,
+        Login, Rule,
     },
     mqtt::QoS,
 };
@@ -35,19 +35,26 @@ struct Who {
     identity: Identity,
     client_id: &'static str,
     peer: SocketAddr,
+    listener: &'static str,
 }
 
 impl Who {
     fn ann() -> Self {
         Self {
-            identity: Identity { username: Some("ann".into()), certificate: None },
+            identity: Identity {
+                username: Some("ann".into()),
+                login: Login::Password,
+                ..Identity::default()
+            },
             client_id: "car-1",
             peer: SocketAddr::from(([192, 0, 2, 1], 1883)),
+            listener: "mqtts://[::]:8883",
         }
     }
 
     fn anonymous() -> Self {
-        Self { identity: Identity::default(), ..Self::ann() }
+        let identity = Identity { login: Login::Anonymous, ..Identity::default() };
+        Self { identity, ..Self::ann() }
     }
 
     fn client(self, client_id: &'static str) -> Self {
@@ -67,6 +74,7 @@ impl Who {
             identity: &self.identity,
             client_id: self.client_id,
             peer: self.peer,
+            listener: self.listener,
             action,
         };
         policy.authorize(&request) == Decision::Allow
@@ -115,13 +123,17 @@ fn the_first_rule_by_priority_and_then_by_place_decides() {
 
 #[test]
 fn a_rule_is_about_its_actions() {
-    let all = [Action::Connect, publish("a"), subscribe("a")];
+    let (observe, control, administer) = (Action::Observe, Action::Control, Action::Administer);
+    let all = [Action::Connect, publish("a"), subscribe("a"), observe, control, administer];
     for (actions, expected) in [
-        ("", [true, true, true]),
-        ("actions = [\"connect\"]", [true, false, false]),
-        ("actions = [\"publish\"]", [false, true, false]),
-        ("actions = [\"subscribe\"]", [false, false, true]),
-        ("actions = [\"connect\", \"subscribe\"]", [true, false, true]),
+        ("", [true, true, true, true, true, false]),
+        ("actions = [\"connect\"]", [true, false, false, false, false, false]),
+        ("actions = [\"publish\"]", [false, true, false, false, false, false]),
+        ("actions = [\"subscribe\"]", [false, false, true, false, false, false]),
+        ("actions = [\"observe\"]", [false, false, false, true, false, false]),
+        ("actions = [\"control\"]", [false, false, false, false, true, false]),
+        ("actions = [\"administer\"]", [false, false, false, false, false, true]),
+        ("actions = [\"connect\", \"subscribe\"]", [true, false, true, false, false, false]),
     ] {
         assert_eq!(
             all.map(|action| Who::ann().may(&allow(actions), action)),
@@ -155,6 +167,54 @@ fn a_rule_is_about_its_clients_users_and_addresses() {
     let mut mapped = Who::ann();
     mapped.peer = "[::ffff:192.0.2.1]:1883".parse().unwrap();
     assert!(mapped.may(&allow("addresses = [\"192.0.2.0/24\"]"), Action::Connect));
+}
+
+#[test]
+fn a_rule_that_denies_without_naming_actions_is_about_all_of_them() {
+    let policy = policy(
+        "[[rules]]\neffect = \"deny\"\nusers = [\"ann\"]\n\
+         [[rules]]\neffect = \"allow\"\nactions = [\"administer\"]\n",
+    );
+    assert!(!Who::ann().may(&policy, Action::Administer));
+    assert!(Who::anonymous().may(&policy, Action::Administer));
+}
+
+#[test]
+fn a_rule_is_about_its_listeners_and_how_the_client_logged_in() {
+    for (conditions, expected) in [
+        ("listeners = [\"mqtts://*\"]", true),
+        ("listeners = [\"mqtt://*\", \"*:8883\"]", true),
+        ("listeners = [\"mqtt://*\"]", false),
+        ("listeners = [\"in-process\"]", false),
+        ("login = [\"password\"]", true),
+        ("login = [\"certificate\", \"password\"]", true),
+        ("login = [\"certificate\", \"scram\", \"anonymous\", \"other\"]", false),
+        ("login = [\"password\"]\nlisteners = [\"unix:*\"]", false),
+    ] {
+        assert_eq!(Who::ann().may(&allow(conditions), Action::Connect), expected, "{conditions}");
+        assert_eq!(Who::ann().may(&deny(conditions), Action::Connect), !expected, "{conditions}");
+    }
+    for (login, word) in [
+        (Login::Password, "password"),
+        (Login::Certificate, "certificate"),
+        (Login::Scram, "scram"),
+        (Login::Anonymous, "anonymous"),
+        (Login::Other, "other"),
+    ] {
+        let mut who = Who::ann();
+        who.identity.login = login;
+        assert!(who.may(&allow(&format!("login = [\"{word}\"]")), Action::Connect), "{word}");
+    }
+}
+
+#[test]
+fn a_listener_that_nobody_knows_any_more_is_allowed_nothing_and_denied_everything() {
+    let lost = Who { listener: "", ..Who::ann() };
+    for listeners in ["listeners = [\"*\"]", "listeners = [\"mqtt://*\"]"] {
+        assert!(!lost.may(&allow(listeners), publish("a")));
+        assert!(!lost.may(&deny(listeners), publish("a")));
+    }
+    assert!(lost.may(&allow("login = [\"password\"]"), publish("a")));
 }
 
 #[test]
@@ -373,7 +433,10 @@ fn every_mistake_in_the_file_is_reported_with_its_line() {
             "actions = [\"subscribe\"]\nretain = true",
             "1: rule has retain, which concerns publishing",
         ),
-        ("actions = [\"connect\"]\ntopics = [\"a\"]", "1: rule has topics or qos, but connecting"),
+        ("actions = [\"observe\", \"control\"]\nqos = [0]", "1: rule has topics or qos, but only"),
+        ("login = [\"sms\"]", "3: unknown variant `sms`, expected one of `password`"),
+        ("listeners = []", "3: an empty list never matches"),
+        ("actions = [\"connect\"]\ntopics = [\"a\"]", "1: rule has topics or qos, but only"),
     ] {
         let error = error(&format!("{rule}{line}\n"));
         assert!(error.starts_with(&format!("rules.toml:{says}")), "{error}");

@@ -9,7 +9,7 @@ use std::{
 
 use hearthmq::auth::{
     AuthenticationConfig, AuthenticationError, Authenticator as _, ClientCertificate, Credentials,
-    EnhancedAuthenticator as _, Exchange, ExchangeStart, FileAuthenticator, Identity,
+    EnhancedAuthenticator as _, Exchange, ExchangeStart, FileAuthenticator, Identity, Login,
     SCRAM_ITERATIONS_DEFAULT, ScramSha256, Step, add_user, hash_password, set_password,
 };
 
@@ -46,6 +46,7 @@ fn nobody() -> Credentials<'static> {
         password: None,
         certificate: None,
         peer: "192.0.2.1:40000".parse().unwrap(),
+        listener: "mqtt://127.0.0.1:1883",
     }
 }
 
@@ -86,7 +87,7 @@ impl World {
 }
 
 fn user(name: &str) -> Identity {
-    Identity { username: Some(name.into()), certificate: None }
+    Identity { username: Some(name.into()), certificate: None, login: Login::Scram }
 }
 
 const BAD: Result<Identity, AuthenticationError> = Err(AuthenticationError::BadCredentials);
@@ -97,7 +98,8 @@ async fn the_password_of_an_account_with_keys_is_shown_without_being_sent() {
     assert_eq!(world.login(&ANN, nobody()).await, Ok(user("ann")));
     let shown = Credentials { password: Some(b"secret"), ..nobody() };
     let username = Credentials { username: Some("ann"), ..shown };
-    assert_eq!(world.accounts.authenticate(username).await, Ok(user("ann")), "and the old way");
+    let by_password = Identity { login: Login::Password, ..user("ann") };
+    assert_eq!(world.accounts.authenticate(username).await, Ok(by_password), "and the old way");
 }
 
 #[tokio::test(start_paused = true)]

@@ -327,7 +327,7 @@ impl Authorizer for OnlyReading {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
         match request.action {
             Action::Publish { .. } => Decision::Deny,
-            Action::Connect | Action::Subscribe { .. } => Decision::Allow,
+            _ => Decision::Allow,
         }
     }
 }

@@ -304,8 +304,8 @@ impl Exchange for Serial {
     async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
         let serial_number = str::from_utf8(data.unwrap()).unwrap().to_owned();
         let certificate = ClientCertificate { common_name: "ann".to_owned(), serial_number };
-        let identity =
-            Identity { username: Some("ann".into()), certificate: Some(certificate.into()) };
+        let (username, certificate) = (Some("ann".into()), Some(certificate.into()));
+        let identity = Identity { username, certificate, ..Identity::default() };
         Ok(Step::Done { identity, data: None })
     }
 }
@@ -321,6 +321,7 @@ impl Authorizer for OwnSerial {
             Action::Connect => serial != "0",
             Action::Publish { topic, .. } => topic == serial,
             Action::Subscribe { filter, .. } => filter == serial,
+            Action::Observe | Action::Control | Action::Administer => false,
         };
         if allowed { Decision::Allow } else { Decision::Deny }
     }

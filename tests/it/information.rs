@@ -82,6 +82,7 @@ impl Authorizer for NothingSecret {
             Action::Connect => request.client_id == "secret",
             Action::Publish { topic, .. } => topic == "secret",
             Action::Subscribe { filter, .. } => filter == "secret",
+            Action::Observe | Action::Control | Action::Administer => false,
         };
         if is_secret { Decision::Deny } else { Decision::Allow }
     }

@@ -120,7 +120,7 @@ impl Authenticator for Accounts {
             (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,
             _ => return Err(AuthenticationError::BadCredentials),
         };
-        Ok(Identity { username: Some(username.into()), certificate: None })
+        Ok(Identity { username: Some(username.into()), ..Identity::default() })
     }
 }
 
@@ -169,6 +169,15 @@ pub(crate) fn rest_with(options: &ApiOptions) -> Rest {
 /// An interface that asks this policy in place of the double.
 pub(crate) fn rest_where(policy: FilePolicy) -> Rest {
     start(&options(), Arc::new(policy), serve)
+}
+
+/// The same, mounted into a host's own server.
+pub(crate) fn hosted_where(policy: FilePolicy) -> Rest {
+    start(&options(), Arc::new(policy), |api, listener| {
+        let server = HttpServer::new(move || App::new().configure(routes(api.clone())));
+        let server = server.workers(1).disable_signals().listen(listener);
+        actix_web::rt::spawn(server.unwrap().run());
+    })
 }
 
 fn serve(api: Api, listener: TcpListener) {

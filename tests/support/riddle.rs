@@ -32,7 +32,7 @@ impl Exchange for Asking {
     async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
         let answer = str::from_utf8(data.unwrap_or_default()).unwrap();
         if let Some(name) = answer.strip_prefix("I am ") {
-            let identity = Identity { username: Some(name.into()), certificate: None };
+            let identity = Identity { username: Some(name.into()), ..Identity::default() };
             return Ok(Step::Done { identity, data: Some(b"welcome".to_vec()) });
         }
         match answer {

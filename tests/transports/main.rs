@@ -21,6 +21,7 @@ mod websocket_client;
 mod dialogues;
 mod hosted;
 mod ipv6;
+mod listeners;
 mod proxy;
 mod unix;
 mod upgrade;

@@ -74,6 +74,7 @@ impl Authorizer for Guard {
                 is_good || !(topic.starts_with(GOOD) || (retain && topic.starts_with('$')))
             }
             Action::Subscribe { .. } => true,
+            Action::Observe | Action::Control | Action::Administer => false,
         };
         if is_allowed { Decision::Allow } else { Decision::Deny }
     }

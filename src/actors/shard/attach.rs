@@ -107,6 +107,7 @@ impl Shard {
             found.presence = Presence {
                 identity: connect.identity.clone(),
                 peer: connect.peer,
+                listener: connect.listener.clone(),
                 connected_at: now,
                 version,
             };
@@ -245,6 +246,7 @@ impl Shard {
         let presence = Presence {
             identity: connect.identity.clone(),
             peer: connect.peer,
+            listener: connect.listener.clone(),
             connected_at: now,
             version: 0,
         };

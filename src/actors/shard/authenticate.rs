@@ -73,6 +73,7 @@ impl Shard {
                     password: None,
                     certificate: login.certificate.as_ref(),
                     peer: found.presence.peer,
+                    listener: &found.presence.listener,
                 };
                 let identity = Some(&found.presence.identity);
                 let start = ExchangeStart { method: &login.method, credentials, identity };
@@ -143,6 +144,7 @@ impl Shard {
             identity: &identity,
             client_id: found.session.client_id(),
             peer: found.presence.peer,
+            listener: &found.presence.listener,
             action: Action::Connect,
         };
         if found.presence.identity.username != identity.username

@@ -140,6 +140,8 @@ pub(super) struct Slot {
 pub(super) struct Presence {
     pub(super) identity: Identity,
     pub(super) peer: SocketAddr,
+    /// The URL of the listener that accepted it; empty if nobody knows any more.
+    pub(super) listener: Arc<str>,
     pub(super) connected_at: Timestamp,
     /// Counts the connections of this client identifier.
     pub(super) version: u64,

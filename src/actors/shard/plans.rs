@@ -164,6 +164,7 @@ impl Shard {
             identity: &found.presence.identity,
             client_id: found.session.client_id(),
             peer: found.presence.peer,
+            listener: &found.presence.listener,
             action: Action::Publish { topic, qos, retain },
         })
     }

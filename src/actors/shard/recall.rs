@@ -136,8 +136,9 @@ impl Shard {
         let mut session = Session::new(record.client_id.clone(), self.queue_limits, usage);
         session.set_expiry_interval_secs(record.expiry_interval_secs);
         let presence = Presence {
-            identity: Identity { username: record.username.clone(), certificate: None },
+            identity: Identity { username: record.username.clone(), ..Identity::default() },
             peer: record.peer.parse().unwrap_or(UNKNOWN_PEER),
+            listener: "".into(),
             connected_at: record.connected_at,
             // Every version that was given out was reserved before.
             version: self.version_floor,

@@ -160,6 +160,7 @@ impl Shard {
             identity: &found.presence.identity,
             client_id: found.session.client_id(),
             peer: found.presence.peer,
+            listener: &found.presence.listener,
             action: Action::Subscribe { filter: parts.filter, qos },
         })
     }

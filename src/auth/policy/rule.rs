@@ -20,7 +20,7 @@ use super::{
     topics::TopicPattern,
     variables::{Holds, Subject},
 };
-use crate::auth::{AccessRequest, Action, Decision};
+use crate::auth::{AccessRequest, Action, Decision, Login};
 use crate::mqtt::QoS;
 
 /// Where a rule without a priority stands.
@@ -37,6 +37,8 @@ pub struct Rule {
     clients: Option<Vec<Glob>>,
     users: Option<Vec<Glob>>,
     addresses: Option<Vec<Network>>,
+    listeners: Option<Vec<Glob>>,
+    login: Option<Vec<Login>>,
     topics: Option<Vec<TopicPattern>>,
     qos: Option<Vec<QoS>>,
     retain: Option<bool>,
@@ -55,10 +57,31 @@ enum ActionKind {
     Connect,
     Publish,
     Subscribe,
+    Observe,
+    Control,
+    Administer,
 }
 
 impl ActionKind {
-    const ALL: [Self; 3] = [Self::Connect, Self::Publish, Self::Subscribe];
+    const ALL: [Self; 6] = [
+        Self::Connect,
+        Self::Publish,
+        Self::Subscribe,
+        Self::Observe,
+        Self::Control,
+        Self::Administer,
+    ];
+
+    /// What a rule without actions is about. To administer the broker has to be allowed by name.
+    fn all(effect: Effect) -> Vec<Self> {
+        let is_meant = |kind: &Self| effect == Effect::Deny || *kind != Self::Administer;
+        Self::ALL.into_iter().filter(is_meant).collect()
+    }
+
+    /// Whether the action has a topic and a QoS.
+    const fn has_topic(self) -> bool {
+        matches!(self, Self::Publish | Self::Subscribe)
+    }
 }
 
 impl Rule {
@@ -84,6 +107,7 @@ impl Rule {
         let conditions = [
             self.concerns_client(request.client_id, subject),
             self.concerns_user(request.identity.username.as_deref(), subject),
+            self.concerns_listener(request.listener, subject),
             self.concerns_topic(&request.action, subject),
         ];
         conditions.into_iter().all(|condition| match condition {
@@ -96,6 +120,9 @@ impl Rule {
     fn is_about(&self, action: &Action<'_>) -> bool {
         let (kind, asked_qos, asked_retain) = match action {
             Action::Connect => (ActionKind::Connect, None, None),
+            Action::Observe => (ActionKind::Observe, None, None),
+            Action::Control => (ActionKind::Control, None, None),
+            Action::Administer => (ActionKind::Administer, None, None),
             Action::Publish { qos, retain, .. } => (ActionKind::Publish, Some(qos), Some(retain)),
             Action::Subscribe { qos, .. } => (ActionKind::Subscribe, Some(qos), None),
         };
@@ -108,9 +135,17 @@ impl Rule {
     }
 
     fn is_from(&self, request: &AccessRequest<'_>) -> bool {
-        self.addresses
-            .as_ref()
-            .is_none_or(|networks| networks.iter().any(|one| one.contains(request.peer.ip())))
+        let addresses = self.addresses.as_ref();
+        addresses.is_none_or(|networks| networks.iter().any(|n| n.contains(request.peer.ip())))
+            && self.login.as_ref().is_none_or(|wanted| wanted.contains(&request.identity.login))
+    }
+
+    /// The listener of a session whose client has not come since the broker started is not known.
+    fn concerns_listener(&self, listener: &str, subject: &Subject<'_>) -> Holds {
+        self.listeners.as_ref().map_or(Holds::Yes, |globs| match listener {
+            "" => Holds::Unknown,
+            _ => Holds::any(globs.iter().map(|glob| glob.matches(listener, subject))),
+        })
     }
 
     fn concerns_client(&self, client_id: &str, subject: &Subject<'_>) -> Holds {
@@ -134,7 +169,9 @@ impl Rule {
             return Holds::from(self.effect == Effect::Deny || !is_control(action));
         };
         Holds::any(patterns.iter().map(|pattern| match (action, self.effect) {
-            (Action::Connect, _) => Holds::No,
+            (Action::Connect | Action::Observe | Action::Control | Action::Administer, _) => {
+                Holds::No
+            }
             (Action::Publish { topic, .. }, _) => pattern.matches(topic, subject),
             (Action::Subscribe { filter, .. }, Effect::Allow) => pattern.covers(filter, subject),
             (Action::Subscribe { filter, .. }, Effect::Deny) => pattern.overlaps(filter, subject),
@@ -145,7 +182,7 @@ impl Rule {
 /// Whether it is about a topic by which the broker itself is controlled.
 fn is_control(action: &Action<'_>) -> bool {
     match action {
-        Action::Connect => false,
+        Action::Connect | Action::Observe | Action::Control | Action::Administer => false,
         Action::Publish { topic, .. } | Action::Subscribe { filter: topic, .. } => {
             topic.split('/').next() == Some("$control")
         }
@@ -168,6 +205,10 @@ struct RuleFields {
     #[serde(default, deserialize_with = "parsed_list")]
     addresses: Option<Vec<Network>>,
     #[serde(default, deserialize_with = "parsed_list")]
+    listeners: Option<Vec<Glob>>,
+    #[serde(default, deserialize_with = "filled_list")]
+    login: Option<Vec<Login>>,
+    #[serde(default, deserialize_with = "parsed_list")]
     topics: Option<Vec<TopicPattern>>,
     #[serde(default, deserialize_with = "filled_list")]
     qos: Option<Vec<QosNumber>>,
@@ -185,8 +226,11 @@ enum RuleError {
     EmptyList,
     #[error("QoS is 0, 1 or 2")]
     QoS,
-    #[error("rule has topics or qos, but connecting has neither; leave them out of this rule")]
-    ConnectHasNoTopic,
+    #[error(
+        "rule has topics or qos, but only publishing and subscribing have them; leave them out of \
+         this rule"
+    )]
+    NoTopic,
     #[error("rule has retain, which concerns publishing only; add \"publish\" to actions")]
     RetainWithoutPublish,
 }
@@ -195,9 +239,10 @@ impl TryFrom<RuleFields> for Rule {
     type Error = RuleError;
 
     fn try_from(fields: RuleFields) -> Result<Self, Self::Error> {
-        let actions = fields.actions.unwrap_or_else(|| ActionKind::ALL.to_vec());
-        if actions == [ActionKind::Connect] && (fields.topics.is_some() || fields.qos.is_some()) {
-            return Err(RuleError::ConnectHasNoTopic);
+        let actions = fields.actions.unwrap_or_else(|| ActionKind::all(fields.effect));
+        let has_topic = actions.iter().any(|action| action.has_topic());
+        if !has_topic && (fields.topics.is_some() || fields.qos.is_some()) {
+            return Err(RuleError::NoTopic);
         }
         if fields.retain.is_some() && !actions.contains(&ActionKind::Publish) {
             return Err(RuleError::RetainWithoutPublish);
@@ -209,6 +254,8 @@ impl TryFrom<RuleFields> for Rule {
             clients: fields.clients,
             users: fields.users,
             addresses: fields.addresses,
+            listeners: fields.listeners,
+            login: fields.login,
             topics: fields.topics,
             qos: fields.qos.map(|all| all.into_iter().map(|QosNumber(qos)| qos).collect()),
             retain: fields.retain,

@@ -157,6 +157,7 @@ mod tests {
                 common_name: "device-7".into(),
                 serial_number: "0a1b".into(),
             })),
+            ..Identity::default()
         }
     }
 

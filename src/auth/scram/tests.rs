@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::Path};
 use proptest::prelude::*;
 
 use super::{keys::Digest, message::MessageError as Error, *};
-use crate::auth::{Accounts, AuthenticationConfig, Credentials, hash_password};
+use crate::auth::{Accounts, AuthenticationConfig, Credentials, Login, hash_password};
 
 /// Section 3 of RFC 7677: user name `user`, password `pencil`.
 const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
@@ -29,6 +29,7 @@ fn exchange() -> ScramExchange {
         password: None,
         certificate: None,
         peer: "192.0.2.1:4711".parse().unwrap(),
+        listener: "mqtt://127.0.0.1:1883",
     };
     ScramExchange {
         accounts: Arc::new(FileAuthenticator::new(accounts, AuthenticationConfig::default())),
@@ -43,7 +44,8 @@ async fn the_exchange_of_rfc_7677_goes_as_it_is_printed_there() {
     let challenge = exchange.challenge(FIRST.as_bytes(), SERVER_NONCE);
     assert_eq!(challenge, Ok(Step::Continue(Some(CHALLENGE.into()))));
     let done = exchange.step(Some(FINAL.as_bytes())).await;
-    let identity = Identity { username: Some("user".into()), certificate: None };
+    let username = Some("user".into());
+    let identity = Identity { username, certificate: None, login: Login::Scram };
     assert_eq!(done, Ok(Step::Done { identity, data: Some(SIGNATURE.into()) }));
     let after = exchange.step(Some(FINAL.as_bytes())).await;
     assert_eq!(after, Err(AuthenticationError::BadCredentials), "once");
