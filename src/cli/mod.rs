@@ -6,8 +6,11 @@
 mod export;
 mod first_start;
 mod listeners;
+mod log;
+mod log_queue;
 mod open_files;
 mod passwd;
+mod reload;
 mod run;
 mod serve;
 mod store;
@@ -57,7 +60,7 @@ enum Command {
 }
 
 /// Where the configuration comes from.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Options {
     /// A TOML file; without one everything has its default
     #[arg(long, value_name = "FILE", env = "HEARTHMQ_CONFIG")]

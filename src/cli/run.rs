@@ -1,36 +1,51 @@
 //! `hearthmq run`: from the configuration to a clean end.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use actix_web::rt::System;
 use hearthmq::{
-    config::{Config, LogConfig, LogFormat},
+    config::Config,
     store::{DirectoryStore, StoreOptions},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::{
-    Failure, Options, first_start, open_files, print,
+    Failure, Options, first_start,
+    log::Log,
+    open_files, print,
+    reload::Reload,
     serve::{Serving, StartError},
 };
 
 /// Runs the broker until somebody ends it.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let mut config = options.load()?;
-    start_log(&config.log);
+    let log = Log::start(&config.log).map_err(StartError::Log)?;
+    tell_start(options, &config);
     let too_few_files = open_files::fit(&mut config);
     let system = System::new();
     system.block_on(ignore_file_limit()).map_err(StartError::Signals)?;
-    let options = StoreOptions {
+    let store = StoreOptions {
         cache_bytes: config.store.cache_bytes,
         free_bytes_min: config.store.free_bytes_min,
     };
-    let store = DirectoryStore::open_with(&config.data_dir, options)?;
+    let store = DirectoryStore::open_with(&config.data_dir, store)?;
     if let Some(welcome) = first_start::make_account(&config)? {
         print(&welcome)?;
     }
-    system.block_on(serve(&config, store, too_few_files))
+    let reload = Reload::new(options.clone(), config.clone(), log);
+    system.block_on(serve(&config, store, reload, too_few_files))
+}
+
+/// The first line of the log: which program runs, with what, and where.
+fn tell_start(options: &Options, config: &Config) {
+    let file = options.config.as_ref().map(|file| file.display().to_string());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = file.as_deref().unwrap_or("none: every option has its default"),
+        data_dir = %config.data_dir.display(),
+        "hearthmq starts"
+    );
 }
 
 /// A write that would pass the limit of a file's size fails, which the store tells and survives; the
@@ -42,6 +57,7 @@ async fn ignore_file_limit() -> io::Result<()> {
 async fn serve(
     config: &Config,
     store: DirectoryStore,
+    mut reload: Reload,
     too_few_files: Option<String>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
@@ -49,8 +65,9 @@ async fn serve(
     if let Some(warning) = too_few_files {
         tracing::warn!("{warning}");
     }
+    reload.count_dropped_lines(&serving);
     while signals.next().await == Request::Reload {
-        serving.reload();
+        reload.read_again(&serving);
     }
     tracing::info!(
         deadline_secs = config.shutdown_deadline_secs,
@@ -69,7 +86,7 @@ async fn serve(
 /// What somebody wants who sends a signal.
 #[derive(PartialEq, Eq)]
 enum Request {
-    /// SIGHUP: read accounts, permissions and TLS files again.
+    /// SIGHUP: read the configuration and its files again.
     Reload,
     /// SIGTERM or SIGINT.
     End,
@@ -96,21 +113,5 @@ impl Signals {
             _ = self.terminate.recv() => Request::End,
             _ = self.interrupt.recv() => Request::End,
         }
-    }
-}
-
-fn start_log(config: &LogConfig) {
-    // The store's database tells how it is opened; who wants to read that asks for it. That it could
-    // not be written the broker says itself, once and not at each try.
-    let filter = format!("fjall=warn,fjall::batch=off,lsm_tree=warn,{}", config.filter);
-    let filter = EnvFilter::new(filter); // found right when the configuration was read
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .log_internal_errors(false) // it would panic where standard error is closed
-        .with_ansi(io::stderr().is_terminal());
-    match config.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum StartError {
     Http(#[source] io::Error),
     #[error("cannot receive signals: {0}; see the limits of the process")]
     Signals(#[source] io::Error),
+    #[error("cannot start the thread of the log: {0}; see the limits of the process")]
+    Log(#[source] io::Error),
 }
 
 /// The broker at work.
@@ -119,17 +121,20 @@ impl Serving {
         Ok(broker)
     }
 
-    /// Reads accounts, permissions and TLS files again. Files that are wrong change nothing.
-    pub(super) fn reload(&self) {
-        for (what, outcome) in
-            [("accounts", self.authenticator.reload()), ("permissions", self.policy.reload())]
-        {
-            match outcome {
-                Ok(()) => tracing::info!("{what} read again"),
-                Err(error) => tracing::error!("{what} stay as they were: {error}"),
-            }
-        }
-        self.tls.reload();
+    pub(super) fn authenticator(&self) -> &FileAuthenticator {
+        &self.authenticator
+    }
+
+    pub(super) fn policy(&self) -> &FilePolicy {
+        &self.policy
+    }
+
+    pub(super) const fn tls(&self) -> &TlsSources {
+        &self.tls
+    }
+
+    pub(super) const fn broker(&self) -> &Broker {
+        &self.broker
     }
 
     /// Ends everything, in the time that the configuration gives it.

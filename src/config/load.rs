@@ -246,7 +246,7 @@ fn unknown_key(
     ConfigError { place, what, remedy }
 }
 
-fn as_table(config: &Config) -> Table {
+pub(super) fn as_table(config: &Config) -> Table {
     Table::try_from(config).expect("a configuration is made of TOML's types")
 }
 

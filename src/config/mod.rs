@@ -5,6 +5,7 @@
 //! to people. Nothing here opens a socket or reads a certificate: the wiring above does, and an
 //! application that embeds the broker needs none of this.
 
+mod change;
 mod check;
 mod error;
 mod listeners;
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use self::{
+    change::Change,
     error::{ConfigError, Place},
     listeners::{ListenerConfig, TlsOverrides},
 };

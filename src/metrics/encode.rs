@@ -41,6 +41,7 @@ impl Collector for Scrape {
         writer.messages()?;
         writer.flow()?;
         writer.totals(self.0.totals())?;
+        writer.log(&self.0)?;
         writer.rest(&self.0)
     }
 }
@@ -172,6 +173,17 @@ impl Writer<'_, '_> {
         )?;
         self.total("retained_messages", "Retained messages", &totals.retained_messages)?;
         self.total("retained_bytes", "Bytes of retained messages", &totals.retained_bytes)
+    }
+
+    fn log(&mut self, metrics: &Metrics) -> fmt::Result {
+        let Some(dropped) = metrics.log_dropped() else { return Ok(()) };
+        let encoder = self.encoder.encode_descriptor(
+            "log_lines_dropped",
+            "Lines of the log dropped because standard error was not read",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(dropped).encode(encoder)
     }
 
     fn rest(&mut self, metrics: &Metrics) -> fmt::Result {

@@ -192,6 +192,7 @@ pub struct Metrics {
     shards: Vec<Arc<ShardMetrics>>,
     totals: Totals,
     probe: OnceLock<Probe>,
+    log_dropped: OnceLock<Question>,
     rest: RestMetrics,
 }
 
@@ -204,6 +205,15 @@ impl fmt::Debug for Probe {
     }
 }
 
+/// Asks somebody else for a number.
+struct Question(Box<dyn Fn() -> u64 + Send + Sync>);
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question")
+    }
+}
+
 impl Metrics {
     /// Zeroes for `shards` shards.
     #[must_use]
@@ -212,6 +222,7 @@ impl Metrics {
             shards: (0..shards.max(1)).map(|_| Arc::default()).collect(),
             totals: Totals::default(),
             probe: OnceLock::new(),
+            log_dropped: OnceLock::new(),
             rest: RestMetrics::default(),
         }
     }
@@ -239,6 +250,17 @@ impl Metrics {
     /// Who brings the totals up to date whenever somebody looks; set once.
     pub fn set_probe(&self, probe: impl Fn(&Totals) + Send + Sync + 'static) {
         drop(self.probe.set(Probe(Box::new(probe))));
+    }
+
+    /// Who says how many lines of the log were dropped; set once, by the owner of the log.
+    pub fn set_log_dropped(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        drop(self.log_dropped.set(Question(Box::new(dropped))));
+    }
+
+    /// Lines of the log that were dropped; `None` where nobody says so.
+    #[must_use]
+    pub fn log_dropped(&self) -> Option<u64> {
+        self.log_dropped.get().map(|Question(dropped)| dropped())
     }
 
     /// What the REST interface writes.

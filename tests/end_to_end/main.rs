@@ -15,6 +15,7 @@ mod flow;
 mod http;
 mod keep_alive;
 mod listeners;
+mod log;
 mod mosquitto;
 #[path = "../support/mqtt.rs"]
 mod mqtt;

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Mutex, OnceLock, mpsc},
+    sync::{Arc, Mutex, OnceLock, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -132,19 +132,19 @@ impl Place {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let (found, addresses) = mpsc::channel();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&lines);
         let reader = thread::spawn(move || {
-            let mut lines = Vec::new();
             for line in log.lines().map_while(Result::ok) {
                 if let Some((_, url)) = line.split_once("listening on ") {
                     // Nobody listens any more once the program is known to have started.
                     drop(found.send(url.to_owned()));
                 }
-                lines.push(line);
+                read.lock().unwrap().push(line);
             }
-            lines.join("\n")
         });
         let mut program =
-            Program { child, reader: Mutex::new(Some(reader)), addresses: Vec::new() };
+            Program { child, reader: Mutex::new(Some(reader)), lines, addresses: Vec::new() };
         // HTTP comes last, and HTTPS behind it.
         let last = match self.options.iter().any(|set| set.starts_with("http.https")) {
             true => "https",
@@ -170,7 +170,9 @@ impl Place {
 /// The running program. Killed when dropped.
 pub(crate) struct Program {
     child: Child,
-    reader: Mutex<Option<JoinHandle<String>>>,
+    reader: Mutex<Option<JoinHandle<()>>>,
+    /// What it has logged so far.
+    lines: Arc<Mutex<Vec<String>>>,
     addresses: Vec<(String, SocketAddr)>,
 }
 
@@ -275,7 +277,28 @@ impl Program {
         drop(self.child.kill()); // it may have ended already
         self.child.wait().unwrap();
         let reader = self.reader.get_mut().unwrap().take();
-        reader.map_or_else(String::new, |reader| reader.join().unwrap())
+        if let Some(reader) = reader {
+            reader.join().unwrap();
+        }
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// What it has logged so far, line by line.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// The first line of the log with all of these texts; waits until there is one.
+    pub(crate) fn line_with(&self, texts: &[&str]) -> String {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut lines = self.logged().into_iter();
+            if let Some(line) = lines.find(|line| texts.iter().all(|text| line.contains(text))) {
+                return line;
+            }
+            assert!(Instant::now() < until, "no line with {texts:?} in {:#?}", self.logged());
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -1,14 +1,19 @@
-//! A start that fails: one line that names the thing, exit code 1, and nothing else.
+//! A start that fails: the first line of the log, one line that names the thing, and exit code 1.
 
 use std::{fs, net::TcpListener, process::Output};
 
 use crate::program::Place;
 
-/// The one line that was said.
+/// What was said behind the first line of the log: one line.
 fn complaint(output: &Output) -> &str {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");
     let text = std::str::from_utf8(&output.stderr).unwrap();
+    let (first, text) = text.split_once('\n').unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    for field in ["hearthmq starts", version, "configuration=\"hearthmq.toml\"", "data_dir="] {
+        assert!(first.contains(field), "{first}");
+    }
     let line = text.strip_prefix("hearthmq: ").expect(text);
     let line = line.strip_suffix('\n').expect(text);
     assert!(!line.contains('\n'), "{text}");

@@ -1,0 +1,114 @@
+//! The log of the program: lines of `tracing` on standard error, as text or JSON.
+//!
+//! An application that embeds the broker has a logger of its own, and none of this.
+
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal as _},
+    panic::{self, PanicHookInfo},
+    thread,
+    time::Duration,
+};
+
+use hearthmq::config::{LogConfig, LogFormat};
+use tracing_subscriber::{EnvFilter, reload};
+
+use super::log_queue::{LogQueue, THREAD_NAME};
+
+/// The end of the program waits so long for what is still to be written.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A panic waits so long until it is written: it may be the last thing that the process does.
+const PANIC_TIME_MAX: Duration = Duration::from_millis(500);
+
+type Reload = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
+
+/// The log at work. Its end is that of the program: what waits is written then, in a bounded time.
+pub(super) struct Log {
+    queue: LogQueue,
+    reload: Box<Reload>,
+}
+
+impl Log {
+    /// Starts it, once in a process.
+    ///
+    /// # Errors
+    /// If the operating system has no thread for it.
+    pub(super) fn start(config: &LogConfig) -> io::Result<Self> {
+        let queue = LogQueue::start(io::stderr(), |lines| {
+            tracing::warn!(lines, "lines of the log were dropped: standard error is not read");
+        })?;
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter(&config.filter))
+            .with_writer(queue.clone())
+            .log_internal_errors(false) // it would panic where standard error is closed
+            .with_ansi(io::stderr().is_terminal());
+        let reload: Box<Reload> = match config.format {
+            LogFormat::Text => {
+                let log = log.with_filter_reloading();
+                let handle = log.reload_handle();
+                log.init();
+                Box::new(move |filter| handle.reload(filter))
+            }
+            LogFormat::Json => {
+                let log = log.json().flatten_event(true).with_filter_reloading();
+                let handle = log.reload_handle();
+                log.init();
+                Box::new(move |filter| handle.reload(filter))
+            }
+        };
+        tell_panics(queue.clone());
+        Ok(Self { queue, reload })
+    }
+
+    /// Changes what is logged from now on.
+    ///
+    /// # Errors
+    /// None while the log is there.
+    pub(super) fn set_filter(&self, config: &LogConfig) -> Result<(), reload::Error> {
+        (self.reload)(filter(&config.filter))
+    }
+
+    /// Counts the lines that were dropped because standard error was not read.
+    pub(super) fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let queue = self.queue.clone();
+        move || queue.dropped()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.queue.finish(FLUSH_TIME_MAX);
+    }
+}
+
+fn filter(filter: &str) -> EnvFilter {
+    // The store's database tells how it is opened; who wants to read that asks for it. That it could
+    // not be written the broker says itself, once and not at each try.
+    let filter = format!("fjall=warn,fjall::batch=off,lsm_tree=warn,{filter}");
+    EnvFilter::new(filter) // found right when the configuration was read
+}
+
+/// Puts panics into the log, whose thread does not stop where nobody reads it. A panic of that
+/// thread, and one where errors are not logged, goes to standard error directly.
+fn tell_panics(queue: LogQueue) {
+    let directly = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let is_ours = thread::current().name() == Some(THREAD_NAME);
+        if is_ours || !tracing::enabled!(tracing::Level::ERROR) {
+            return directly(panic);
+        }
+        tell_panic(panic);
+        queue.flush(PANIC_TIME_MAX);
+    }));
+}
+
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let said = panic.payload_as_str().unwrap_or("no text");
+    let trace = Backtrace::capture(); // if RUST_BACKTRACE asks for it
+    let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+    tracing::error!(thread, place, trace, "panic: {said}");
+}

@@ -1,0 +1,354 @@
+//! The queue before standard error, and the thread that empties it.
+//!
+//! Writing to standard error blocks while nobody reads the pipe behind it. So one thread alone does
+//! that; everybody else puts a line into a queue, which is bounded in lines and bytes, and a line that
+//! finds no room is dropped and counted. It knows lines as bytes, not what they say.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that wait at most: a second and a half of a broker that logs 10,000 a second.
+const LINES_MAX: usize = 16 * 1024;
+
+/// Bytes of the lines that wait at most.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Lines that wait are written together, up to this many bytes at a time.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// How soon a line is tried again that standard error does not take at the moment (a pipe that
+/// somebody made non-blocking), and an end that finds the queue full.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
+/// Dropped lines are told at most once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// The name of the thread, by which the panic hook knows it.
+pub(super) const THREAD_NAME: &str = "log";
+
+enum Entry {
+    Line(Vec<u8>),
+    /// Answered once everything before it is written. Nothing comes after the last one.
+    Written {
+        tell: SyncSender<()>,
+        is_last: bool,
+    },
+}
+
+/// What both ends count.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Bytes of the lines that wait.
+    bytes: AtomicUsize,
+    /// Lines that found no room, or could not be written.
+    dropped: AtomicU64,
+}
+
+/// The queue. Clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub(super) struct LogQueue {
+    entries: SyncSender<Entry>,
+    counts: Arc<Counts>,
+}
+
+impl LogQueue {
+    /// Starts the thread that writes to `output` whatever is put into the queue. `tell_dropped` puts a
+    /// line into the queue that tells how many lines were dropped so far.
+    ///
+    /// # Errors
+    /// If the operating system has no thread for it.
+    pub(super) fn start(
+        output: impl Write + Send + 'static,
+        tell_dropped: fn(u64),
+    ) -> io::Result<Self> {
+        let (entries, receiver) = sync_channel(LINES_MAX);
+        let counts = Arc::<Counts>::default();
+        let writing = Writing {
+            output,
+            counts: Arc::clone(&counts),
+            batch: Vec::new(),
+            lines: 0,
+            told: 0,
+            tell_dropped,
+            told_at: None,
+        };
+        let thread = thread::Builder::new().name(THREAD_NAME.to_owned());
+        thread.spawn(move || writing.run(&receiver))?;
+        Ok(Self { entries, counts })
+    }
+
+    /// Lines that were dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        self.counts.dropped.load(Relaxed)
+    }
+
+    /// Waits until everything that was put in before is written, but no longer than `time_max`.
+    pub(super) fn flush(&self, time_max: Duration) {
+        self.wait(time_max, false);
+    }
+
+    /// The same for the last time: the thread ends.
+    pub(super) fn finish(&self, time_max: Duration) {
+        self.wait(time_max, true);
+    }
+
+    fn wait(&self, time_max: Duration, is_last: bool) {
+        let until = Instant::now() + time_max;
+        let (tell, told) = sync_channel(1);
+        let mut entry = Entry::Written { tell, is_last };
+        while let Err(error) = self.entries.try_send(entry) {
+            entry = match error {
+                TrySendError::Full(entry) if Instant::now() < until => entry,
+                TrySendError::Full(_) | TrySendError::Disconnected(_) => return,
+            };
+            thread::sleep(TRY_AGAIN);
+        }
+        // Whether it was told in time makes no difference: nobody waits any longer.
+        let _ = told.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+
+    fn put(&self, line: &[u8]) {
+        let bytes = line.len();
+        let has_room = self.counts.bytes.fetch_add(bytes, Relaxed) + bytes <= BYTES_MAX;
+        if !has_room || self.entries.try_send(Entry::Line(line.to_vec())).is_err() {
+            self.counts.bytes.fetch_sub(bytes, Relaxed);
+            self.counts.dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Write for &LogQueue {
+    /// Takes one whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.put(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogQueue {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+/// The thread's own.
+struct Writing<W> {
+    output: W,
+    counts: Arc<Counts>,
+    /// Lines that were taken out of the queue and are written next.
+    batch: Vec<u8>,
+    lines: u64,
+    /// Dropped lines that were told.
+    told: u64,
+    told_at: Option<Instant>,
+    tell_dropped: fn(u64),
+}
+
+impl<W: Write> Writing<W> {
+    fn run(mut self, entries: &Receiver<Entry>) {
+        // It ends with the last handle of the queue as well.
+        while let Ok(mut entry) = entries.recv() {
+            loop {
+                match entry {
+                    Entry::Line(line) => self.gather(&line),
+                    Entry::Written { tell, is_last } => {
+                        self.write();
+                        if is_last {
+                            self.end(entries);
+                        }
+                        let _ = tell.try_send(());
+                        if is_last {
+                            return;
+                        }
+                    }
+                }
+                entry = match entries.try_recv() {
+                    Ok(entry) => entry,
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                };
+            }
+            self.write();
+        }
+    }
+
+    fn gather(&mut self, line: &[u8]) {
+        self.counts.bytes.fetch_sub(line.len(), Relaxed);
+        self.batch.extend_from_slice(line);
+        self.lines += 1;
+        if self.batch.len() >= BATCH_BYTES {
+            self.write();
+        }
+    }
+
+    /// Writes what was gathered. Where that fails there is nobody to tell, and the lines are counted.
+    fn write(&mut self) {
+        let mut rest = self.batch.as_slice();
+        while !rest.is_empty() {
+            match self.output.write(rest) {
+                Ok(0) => break,
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(TRY_AGAIN),
+                Err(_) => break,
+            }
+        }
+        let is_written = rest.is_empty();
+        if !is_written {
+            self.counts.dropped.fetch_add(self.lines, Relaxed);
+        }
+        self.batch.clear();
+        self.lines = 0;
+        let is_due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        if is_written && is_due {
+            self.tell_dropped();
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        let dropped = self.counts.dropped.load(Relaxed);
+        if dropped > self.told {
+            self.told = dropped;
+            self.told_at = Some(Instant::now());
+            (self.tell_dropped)(dropped);
+        }
+    }
+
+    /// Tells what was not told yet, and writes what is left.
+    fn end(&mut self, entries: &Receiver<Entry>) {
+        self.tell_dropped();
+        while let Ok(Entry::Line(line)) = entries.try_recv() {
+            self.gather(&line);
+        }
+        self.write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Condvar, Mutex, PoisonError};
+
+    use super::*;
+
+    const TIME_MAX: Duration = Duration::from_secs(60);
+
+    /// A pipe that takes nothing before it is opened.
+    #[derive(Clone, Default)]
+    struct Pipe(Arc<Ends>);
+
+    #[derive(Default)]
+    struct Ends {
+        /// Whether it is open, and what it has taken.
+        taken: Mutex<(bool, Vec<u8>)>,
+        opened: Condvar,
+    }
+
+    impl Pipe {
+        fn open(&self) {
+            self.0.taken.lock().unwrap().0 = true;
+            self.0.opened.notify_all();
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.taken.lock().unwrap().1.clone()).unwrap()
+        }
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taken = self.0.opened.wait_while(taken, |(is_open, _)| !*is_open).unwrap();
+            taken.1.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_put_in_is_written_in_order_before_the_end() {
+        let pipe = Pipe::default();
+        pipe.open();
+        let queue = LogQueue::start(pipe.clone(), |_| {}).unwrap();
+        let lines: String = (0..1000).map(|n| format!("{n}\n")).collect();
+        for line in lines.split_inclusive('\n') {
+            queue.put(line.as_bytes());
+        }
+        queue.finish(TIME_MAX);
+        assert_eq!(pipe.text(), lines);
+        assert_eq!(queue.dropped(), 0);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_stops_nobody_and_what_is_dropped_is_counted_and_told() {
+        static QUEUE: Mutex<Option<LogQueue>> = Mutex::new(None);
+        let tell = |dropped: u64| {
+            let queue = QUEUE.lock().unwrap().clone().unwrap();
+            queue.put(format!("dropped {dropped}\n").as_bytes());
+        };
+        let pipe = Pipe::default();
+        let queue = LogQueue::start(pipe.clone(), tell).unwrap();
+        *QUEUE.lock().unwrap() = Some(queue.clone());
+        for _ in 0..3 * LINES_MAX {
+            queue.put(b"line\n");
+        }
+        // Some lines may be in the thread's hands, up to a batch of them.
+        let dropped = queue.dropped();
+        let expected = 2 * LINES_MAX - BATCH_BYTES / 5 - 1..=2 * LINES_MAX;
+        assert!(expected.contains(&(dropped as usize)), "{dropped}");
+        queue.flush(Duration::ZERO); // waits for nothing
+        pipe.open();
+        queue.flush(TIME_MAX);
+        queue.finish(TIME_MAX);
+        let text = pipe.text();
+        assert_eq!(text.matches("line\n").count() as u64, 3 * LINES_MAX as u64 - dropped);
+        assert!(text.contains(&format!("dropped {dropped}\n")));
+    }
+
+    #[test]
+    fn lines_that_wait_are_bounded_in_bytes() {
+        let pipe = Pipe::default();
+        let queue = LogQueue::start(pipe, |_| {}).unwrap();
+        let line = vec![b'x'; 1024 * 1024];
+        for _ in 0..64 {
+            queue.put(&line);
+        }
+        // One line may be in the thread's hands.
+        assert!(queue.dropped() >= 64 - 9, "{}", queue.dropped());
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let queue = LogQueue::start(Closed, |_| {}).unwrap();
+        queue.put(b"line\n");
+        queue.put(b"line\n");
+        queue.finish(TIME_MAX);
+        assert_eq!(queue.dropped(), 2);
+    }
+}

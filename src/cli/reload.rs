@@ -1,0 +1,87 @@
+//! SIGHUP: what is read again while the broker runs, step by step.
+//!
+//! A step that fails changes nothing and says why; the others go on. Options that cannot change while
+//! the broker runs are named, and keep the value that they had at the start.
+
+use std::fmt::Display;
+
+use hearthmq::config::Config;
+
+use super::{Options, log::Log, open_files, serve::Serving};
+
+/// What is needed for a reload.
+pub(super) struct Reload {
+    /// Where the configuration comes from.
+    options: Options,
+    /// The configuration in force.
+    config: Config,
+    log: Log,
+}
+
+/// What a step works on.
+struct Parts<'a> {
+    serving: &'a Serving,
+    log: &'a Log,
+    /// In force from now on.
+    config: &'a Config,
+}
+
+/// What is read again, in this order. A step tells what came of it.
+///
+/// The first steps put options into force, so that the files after them are read by these options.
+const STEPS: &[fn(&Parts<'_>)] = &[
+    |parts| drop(parts.log.set_filter(&parts.config.log)), // the configuration has told
+    |parts| tell("accounts", parts.serving.authenticator().reload()),
+    |parts| tell("permissions", parts.serving.policy().reload()),
+    |parts| parts.serving.tls().reload(),
+];
+
+fn tell(what: &str, outcome: Result<(), impl Display>) {
+    match outcome {
+        Ok(()) => tracing::info!("{what} read again"),
+        Err(error) => tracing::error!("{what} stay as they were: {error}"),
+    }
+}
+
+impl Reload {
+    pub(super) const fn new(options: Options, config: Config, log: Log) -> Self {
+        Self { options, config, log }
+    }
+
+    /// Shows in `/metrics` how many lines of the log were dropped.
+    pub(super) fn count_dropped_lines(&self, serving: &Serving) {
+        serving.broker().metrics().set_log_dropped(self.log.dropped());
+    }
+
+    /// Reads everything again.
+    pub(super) fn read_again(&mut self, serving: &Serving) {
+        self.read_configuration();
+        let parts = Parts { serving, log: &self.log, config: &self.config };
+        for step in STEPS {
+            step(&parts);
+        }
+    }
+
+    /// Takes over what can change while the broker runs. A configuration with a mistake changes
+    /// nothing.
+    fn read_configuration(&mut self) {
+        let mut wanted = match self.options.load() {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                tracing::error!("the configuration stays as it was: {error}");
+                return;
+            }
+        };
+        if let Some(warning) = open_files::fit(&mut wanted) {
+            tracing::warn!("{warning}");
+        }
+        let change = self.config.change_to(&wanted);
+        self.config = change.config;
+        let changed = change.changed.join(", ");
+        tracing::info!(changed, "configuration read again");
+        if !change.needs_restart.is_empty() {
+            let options = change.needs_restart.join(", ");
+            tracing::warn!(options, "these options have changed and need a restart");
+        }
+    }
+}

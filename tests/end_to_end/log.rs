@@ -1,0 +1,156 @@
+//! The log as a whole: who reads it, what changes it, and what ends it. What is said of clients is in
+//! `log_of_clients`.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    process::{Child, ChildStderr, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    http::{exchange, request},
+    mqtt::{Client, connect, tcp},
+    program::{PASSWORD, Place},
+};
+
+/// A program whose log is read up to its start, and no further.
+struct Unread {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Unread {
+    fn start(place: &Place) -> Self {
+        let mut child = place.command().stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut found = Vec::new();
+        while found.len() < 2 {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the program does not start");
+            if let Some((_, url)) = line.trim_end().split_once("listening on ") {
+                let address = url.split_once("://").unwrap().1.split('"').next().unwrap();
+                found.push(address.parse::<SocketAddr>().unwrap());
+            }
+        }
+        Self { child, log, mqtt: found[0], http: found[1] }
+    }
+
+    fn wait(&mut self) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "the program does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn end(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
+    }
+
+    fn dropped(&self) -> u64 {
+        let answer = exchange(tcp(self.http), request("GET /metrics", None)).unwrap();
+        let name = "hearthmq_log_lines_dropped_total ";
+        let line = answer.body.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Has the program log more than a pipe and its queue hold, and is served all the while.
+fn make_it_drop(program: &Unread) {
+    let mut login = connect("live");
+    login.username = Some("ops");
+    login.password = Some(PASSWORD.as_bytes());
+    let mut live = Client::connected(program.mqtt, login);
+    let until = Instant::now() + Duration::from_secs(120);
+    while program.dropped() == 0 {
+        assert!(Instant::now() < until, "nothing was dropped");
+        for _ in 0..100 {
+            let mut stranger = tcp(program.mqtt);
+            stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            drop(stranger.read(&mut [0])); // it is closed, or reset
+        }
+        live.ping();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_the_broker_nor_its_end() {
+    let mut program = Unread::start(&Place::new().set("log.filter=trace"));
+    make_it_drop(&program);
+    program.end();
+    program.wait();
+}
+
+#[test]
+fn what_was_dropped_is_told_once_the_log_is_read_again() {
+    let mut program = Unread::start(&Place::new().set("log.filter=trace").set("log.format=json"));
+    make_it_drop(&program);
+    program.end();
+    let mut told = Vec::new();
+    for line in program.log.by_ref().lines() {
+        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).expect("whole lines");
+        if line["message"] == "lines of the log were dropped: standard error is not read" {
+            told.push(line["lines"].as_u64().unwrap());
+        }
+    }
+    program.wait();
+    assert!(told.iter().any(|lines| *lines > 0), "{told:?}");
+    assert!(told.is_sorted());
+}
+
+#[test]
+fn what_was_logged_last_is_written_before_the_end() {
+    let place = Place::new();
+    let mut program = place.start();
+    program.signal("-TERM");
+    assert!(program.wait(Duration::from_secs(60)).success());
+    let log = program.killed();
+    assert!(log.lines().last().unwrap().ends_with(": ended"), "{log}");
+}
+
+#[test]
+fn the_configuration_is_read_again_and_what_needs_a_restart_is_named() {
+    let place = Place::new();
+    let program = place.start();
+    let file = place.path("hearthmq.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let first = "shards = 3\nnode = \"other\"\n";
+    fs::write(&file, format!("{first}{text}\n[log]\nfilter = \"hearthmq=debug\"\n")).unwrap();
+    program.signal("-HUP");
+    program.line_with(&["configuration read again", "changed=\"log.filter\""]);
+    program.line_with(&["WARN", "need a restart", "options=\"node, shards\""]);
+    program.line_with(&["permissions read again"]);
+    assert!(!program.logged().iter().any(|line| line.contains("DEBUG")));
+    tcp(program.address("mqtt")).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    program.line_with(&["DEBUG"]);
+
+    // A mistake changes nothing, and is named with its place and what would be right.
+    fs::write(&file, format!("{text}\n[limits]\nconnections_max = 0\n")).unwrap();
+    program.signal("-HUP");
+    let line = text.lines().count() + 3;
+    let place = format!("the configuration stays as it was: hearthmq.toml:{line}:1: ");
+    program.line_with(&["ERROR", &place, "limits.connections_max", "; write"]);
+    let debug = |program: &crate::program::Program| {
+        program.logged().iter().filter(|line| line.contains("DEBUG")).count()
+    };
+    let before = debug(&program);
+    tcp(program.address("mqtt")).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while debug(&program) == before {
+        assert!(Instant::now() < until, "the filter is another");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
