@@ -1,8 +1,7 @@
 //! Topic Names and Topic Filters, sections 4.7 and 4.8.2: their shape, and which matches which.
 //!
 //! Knows no subscription and no limit of ours. The decoder checks the Topic Names it meets
-//! itself; filters are checked here by whoever handles SUBSCRIBE, since a filter that is wrong
-//! is answered by a Reason Code and not by the end of the connection.
+//! itself; filters are checked here by whoever handles SUBSCRIBE.
 
 /// Why a string is no Topic Name or no Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +30,23 @@ pub enum TopicError {
     /// [MQTT-4.8.2-2]
     #[error("no topic filter follows the share name")]
     ShareWithoutFilter,
+}
+
+impl TopicError {
+    /// Returns the statement of MQTT 5.0 that the topic breaks.
+    #[must_use]
+    pub const fn clause(self) -> &'static str {
+        match self {
+            Self::Empty => "MQTT-4.7.3-1",
+            Self::NullCharacter => "MQTT-4.7.3-2",
+            Self::TooLong => "MQTT-4.7.3-3",
+            Self::WildcardInName => "MQTT-4.7.0-1",
+            Self::MultiLevelWildcard => "MQTT-4.7.1-1",
+            Self::SingleLevelWildcard => "MQTT-4.7.1-2",
+            Self::ShareName => "MQTT-4.8.2-1",
+            Self::ShareWithoutFilter => "MQTT-4.8.2-2",
+        }
+    }
 }
 
 /// A Topic Filter, taken apart.

@@ -91,6 +91,13 @@ impl Violation {
     }
 }
 
+/// The client acknowledges a message in flight with another packet than its delivery awaits: "the
+/// receiver MUST respond with the packet as determined by the QoS", and PUBCOMP is the response to
+/// PUBREL alone, section 3.7 of both versions. A packet that contradicts the state of the other side
+/// is a Protocol Error, section 1.2. PUBREC that comes again is none, and is answered again
+/// [MQTT-4.3.3-4], nor is an identifier of which nothing is in flight.
+const NOT_AWAITED: Violation = Violation::protocol_error("MQTT-3.3.4-1");
+
 impl Session {
     /// Takes one packet from the client.
     ///
@@ -108,16 +115,20 @@ impl Session {
             Packet::Publish(publish) => return self.handle_publish(publish),
             Packet::PubAck(ack) => {
                 if !self.handle_pub_ack(ack.packet_id, now) {
-                    return Err(Violation::protocol_error("MQTT-3.3.4-1"));
+                    return Err(NOT_AWAITED);
                 }
             }
             Packet::PubRec(ack) => {
                 if !self.handle_pub_rec(ack.packet_id, ack.reason, now) {
-                    return Err(Violation::protocol_error("MQTT-3.3.4-1"));
+                    return Err(NOT_AWAITED);
                 }
             }
             Packet::PubRel(ack) => self.handle_pub_rel(ack.packet_id),
-            Packet::PubComp(ack) => self.handle_pub_comp(ack.packet_id, now),
+            Packet::PubComp(ack) => {
+                if !self.handle_pub_comp(ack.packet_id, now) {
+                    return Err(NOT_AWAITED);
+                }
+            }
             Packet::Subscribe(subscribe) => return Ok(Some(Request::Subscribe(subscribe))),
             Packet::Unsubscribe(unsubscribe) => {
                 return Ok(Some(Request::Unsubscribe(unsubscribe)));

@@ -386,10 +386,15 @@ impl Session {
         true
     }
 
-    /// PUBCOMP.
-    pub(super) fn handle_pub_comp(&mut self, id: PacketId, now: Timestamp) {
-        if let Some(InFlight::Released(_)) = self.outgoing.window.get_mut(id) {
-            self.complete(id, now);
+    /// PUBCOMP. `false` if the message was not released: its delivery awaits PUBACK or PUBREC.
+    pub(super) fn handle_pub_comp(&mut self, id: PacketId, now: Timestamp) -> bool {
+        match self.outgoing.window.get_mut(id) {
+            Some(InFlight::Released(_)) => {
+                self.complete(id, now);
+                true
+            }
+            Some(InFlight::Published(_)) => false,
+            None => true,
         }
     }
 

@@ -129,9 +129,9 @@ async fn no_problem_information_is_sent_where_none_is_wanted() {
         (b"\x33\x07\0\x01t\0\x03\0x", b"\x40\x03\0\x03\x97"),
         (b"\x62\x02\0\x09", b"\x70\x03\0\x09\x92"),
         (b"\x50\x02\0\x09", b"\x62\x03\0\x09\x92"),
-        // A filter that is none, one that is granted, one too many.
-        (b"\x82\x10\0\x04\0\0\x02a#\0\0\x01a\0\0\x01b\0", b"\x90\x06\0\x04\0\x8F\0\x97"),
-        (b"\xA2\x0A\0\x05\0\0\x02a#\0\x01x", b"\xB0\x05\0\x05\0\x8F\x11"),
+        // A filter that is granted, one too many.
+        (b"\x82\x0B\0\x04\0\0\x01a\0\0\x01b\0", b"\x90\x05\0\x04\0\0\x97"),
+        (b"\xA2\x06\0\x05\0\0\x01x", b"\xB0\x04\0\x05\0\x11"),
     ] {
         wire.send(sent).await;
         wire.expect(expected).await;

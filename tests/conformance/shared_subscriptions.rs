@@ -44,7 +44,6 @@ async fn gets(client: &mut Client, payload: &[u8]) -> Option<u16> {
 #[actix_rt::test]
 async fn a_shared_subscription_has_a_name_and_a_filter() {
     let (broker, address) = broker().await;
-    let mut client = connected(address, connect("c")).await;
     for wrong in [
         "$share/",
         "$share//t",
@@ -56,9 +55,15 @@ async fn a_shared_subscription_has_a_name_and_a_filter() {
         "$share/g/",
         "$share/g/a#",
     ] {
-        client.send(subscribe(1, vec![filter(wrong, QOS_0)])).await;
-        client.expect(suback(1, &[ReasonCode::TopicFilterInvalid])).await;
+        for packet in [subscribe(1, vec![filter(wrong, QOS_0)]), unsubscribe(1, vec![wrong])] {
+            for version in VERSIONS {
+                let mut client = connected(address, connect_in(version, "c")).await;
+                client.send(packet.clone()).await;
+                client.expect_disconnect(ReasonCode::MalformedPacket).await;
+            }
+        }
     }
+    let mut client = connected(address, connect("c")).await;
     for (name, topic) in [("$share/g/t", "t"), ("$share/\u{e5} b/a/#", "a/b"), ("$share/g//", "/")]
     {
         client.subscribe(name, QOS_0).await;

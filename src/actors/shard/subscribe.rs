@@ -10,7 +10,7 @@ use crate::{
         SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
     router::{Index, RetainedQuery, Subscriber},
-    session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
+    session::{Delivered, Delivery, RetainedWalk, Subscription},
 };
 
 /// Nodes of the retained store that the SUBSCRIBEs of one read may look at together, which takes
@@ -24,7 +24,7 @@ impl Shard {
         subscribe: &Subscribe<'_>,
         now: Timestamp,
     ) -> Result<(), Departure> {
-        self.check_filters(slot, subscribe.filters.iter().map(|asked| asked.filter))?;
+        Self::check_filters(subscribe.filters.iter().map(|asked| asked.filter))?;
         self.check_trouble(slot)?;
         let mark = self.mark();
         let identifier = subscribe.properties.subscription_identifier;
@@ -80,21 +80,17 @@ impl Shard {
         Ok(())
     }
 
-    /// Before MQTT 5.0 there is no reason code for a filter that is none: the connection ends.
-    /// [MQTT-4.8.0-1] of 3.1.1
-    fn check_filters<'f>(
-        &self,
-        slot: u32,
-        mut filters: impl Iterator<Item = &'f str>,
-    ) -> Result<(), Departure> {
-        let version = self.slot(slot).and_then(|s| s.session.link()).map(Link::version);
-        if version.is_none_or(ProtocolVersion::has_properties)
-            || filters.all(|filter| validate_filter(filter).is_ok())
-        {
+    /// Ends the connection of a client whose packet holds an ill-formed Topic Filter. No Reason Code
+    /// of SUBACK or UNSUBACK is for that: 0x8F says that a filter is "correctly formed but is not
+    /// allowed". [MQTT-4.13.1-1], [MQTT-4.8.0-1] of 3.1.1
+    fn check_filters<'f>(mut filters: impl Iterator<Item = &'f str>) -> Result<(), Departure> {
+        let Some(error) = filters.find_map(|filter| validate_filter(filter).err()) else {
             return Ok(());
-        }
-        let code = ReasonCode::TopicFilterInvalid;
-        Err(Departure::by_server(DisconnectReason::ProtocolError, code))
+        };
+        tracing::debug!(%error, "packet refused");
+        let code = ReasonCode::MalformedPacket;
+        let end = Departure::by_server(DisconnectReason::ProtocolError, code);
+        Err(end.because(error.clause()))
     }
 
     /// MQTT 3.1 has no code that says no, and what would not be kept is not to be acknowledged as if
@@ -139,11 +135,11 @@ impl Shard {
         if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {
             return (ReasonCode::NotAuthorized, false);
         }
-        let Some(place) = self.place(slot) else {
+        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
             return (ReasonCode::UnspecifiedError, false);
         };
         let options = asked.options;
-        let is_durable = self.slot(slot).is_some_and(|found| found.session.number().is_some());
+        let is_durable = found.session.number().is_some();
         let subscriber = Subscriber { place, options, identifier, is_durable };
         self.core.index.subscribe(parts, subscriber);
         if let Some(found) = self.slots.get_mut(slot as usize) {
@@ -231,7 +227,7 @@ impl Shard {
         unsubscribe: &Unsubscribe<'_>,
         now: Timestamp,
     ) -> Result<(), Departure> {
-        self.check_filters(slot, unsubscribe.filters.iter().copied())?;
+        Self::check_filters(unsubscribe.filters.iter().copied())?;
         let mark = self.mark();
         let Some(place) = self.place(slot) else {
             return Ok(());
