@@ -110,6 +110,7 @@ async fn connect(broker: &Broker, client_id: &str) -> DuplexStream {
     let serve = broker.serve(there, "192.0.2.1:1".parse().unwrap());
     let packet = Packet::Connect(Box::new(Connect {
         version: VERSION,
+        is_bridge: false,
         clean_start: true,
         keep_alive: 0,
         client_id,

@@ -84,6 +84,7 @@ async fn connect(broker: &Broker, number: usize, keep_alive_secs: u16) -> Duplex
     let client_id = client_id(number);
     let packet = Packet::Connect(Box::new(Connect {
         version: ProtocolVersion::V3_1_1,
+        is_bridge: false,
         clean_start: true,
         keep_alive: keep_alive_secs,
         client_id: &client_id,

@@ -109,6 +109,7 @@ async fn connect(address: SocketAddr, name: &str, key: &str) -> Result<ReasonCod
     let mut stream = TcpStream::connect(address).await?;
     let connect = Connect {
         version: ProtocolVersion::V5,
+        is_bridge: false,
         clean_start: true,
         keep_alive: 60,
         client_id: name,

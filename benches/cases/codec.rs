@@ -209,6 +209,7 @@ fn connect(
     };
     Packet::Connect(Box::new(Connect {
         version,
+        is_bridge: false,
         clean_start: false,
         keep_alive: 60,
         client_id: "fleet-4711-vehicle-0815",

@@ -74,6 +74,7 @@ impl Dialogue {
         };
         let settings = LinkSettings {
             version,
+            is_bridge: false,
             keep_alive_secs: 60,
             send_quota,
             receive_maximum: 1000,

@@ -29,6 +29,7 @@ impl Outbox {
     pub(crate) fn connect(&mut self, client_id: &str, clean_start: bool) {
         self.packet(&Packet::Connect(Box::new(Connect {
             version: VERSION,
+            is_bridge: false,
             clean_start,
             keep_alive: KEEP_ALIVE_SECS,
             client_id,

@@ -26,6 +26,7 @@ pub(crate) async fn live(
 ) -> io::Result<Option<Duration>> {
     let connect = Packet::Connect(Box::new(Connect {
         version: ProtocolVersion::V3_1_1,
+        is_bridge: false,
         clean_start: true,
         keep_alive: KEEP_ALIVE_SECS,
         client_id,

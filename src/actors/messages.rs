@@ -141,6 +141,8 @@ pub(crate) struct AcceptedConnect {
     /// The broker chose the client identifier.
     pub(crate) is_assigned: bool,
     pub(crate) version: ProtocolVersion,
+    /// The client asks for No Local and Retain As Published in all its subscriptions.
+    pub(crate) is_bridge: bool,
     pub(crate) clean_start: bool,
     pub(crate) keep_alive_secs: u16,
     pub(crate) will: Option<AcceptedWill>,

@@ -59,7 +59,7 @@ impl Hide for Option<&[u8]> {
     }
 }
 
-debug!(Connect { version, clean_start, keep_alive, client_id, will, username, properties }
+debug!(Connect { version, is_bridge, clean_start, keep_alive, client_id, will, username, properties }
     hide { password });
 debug!(LastWill { topic, qos, retain, properties } hide { payload });
 debug!(Publish { flags, topic, packet_id, properties } hide { payload });

@@ -91,8 +91,10 @@ pub fn decode_connect<'a>(
     if bytes.first().is_some_and(|&first| first >> 4 != PacketType::Connect as u8) {
         return Err(DecodeError::new(DecodeErrorKind::NotConnect, "MQTT-3.1.0-1"));
     }
-    // The version has a meaning for the flags of the first byte alone, and the strictest is right.
-    decode(bytes, ProtocolVersion::V3_1_1, limits)
+    // The version decides on the flags of the first byte alone.
+    let may_be_v3_1 = connect::may_be_v3_1(bytes);
+    let version = if may_be_v3_1 { ProtocolVersion::V3_1 } else { ProtocolVersion::V3_1_1 };
+    decode(bytes, version, limits)
 }
 
 /// Whether the packet at the start of `bytes` has come as a whole, so far as its length tells.
@@ -107,7 +109,7 @@ pub fn is_whole(bytes: &[u8]) -> bool {
 /// The version in which to answer a CONNECT that did not decode, by what is readable of it.
 ///
 /// A level that is not supported is answered in MQTT 5.0 if it is higher, so that its sender is
-/// told 0x84, and in MQTT 3.1.1 if it is lower, or an old bridge's (0x80 added), which are told
+/// told 0x84, and in MQTT 3.1.1 if it is lower, or has a bridge's bit 0x80 added, which are told
 /// 0x01. `None` where the bytes are not those of a CONNECT: best not answered at all.
 #[must_use]
 pub fn refusal_version(bytes: &[u8]) -> Option<ProtocolVersion> {
@@ -120,7 +122,7 @@ pub fn refusal_version(bytes: &[u8]) -> Option<ProtocolVersion> {
     };
     let mut body = Reader::new(bytes.get(1 + length..)?);
     match (body.binary().ok()?, body.u8().ok()?) {
-        (b"MQIsdp", 3) => Some(ProtocolVersion::V3_1),
+        (b"MQIsdp", 3 | 0x83) => Some(ProtocolVersion::V3_1),
         (b"MQTT", 5..0x80) => Some(ProtocolVersion::V5),
         (b"MQTT" | b"MQIsdp", _) => Some(ProtocolVersion::V3_1_1),
         _ => None,

@@ -197,7 +197,11 @@ impl Encoding {
         let this = Self { version: connect.version, ..self };
         let name = if connect.version == ProtocolVersion::V3_1 { "MQIsdp" } else { "MQTT" };
         sink.string(name)?;
-        sink.u8(connect.version.level());
+        if connect.is_bridge && connect.version.has_properties() {
+            return Err(EncodeError::NotInThisVersion);
+        }
+        let bridge = if connect.is_bridge { 0x80 } else { 0 };
+        sink.u8(connect.version.level() | bridge);
         sink.u8(connect_flags(connect)?);
         sink.u16(connect.keep_alive);
         this.properties(&connect.properties, sink)?;

@@ -206,7 +206,7 @@ pub enum EncodeError {
     /// A Subscription Identifier over 268,435,455.
     #[error("variable byte integer is greater than 268,435,455")]
     IntegerTooLarge,
-    /// AUTH, or a password without a user name, before MQTT 5.0.
+    /// AUTH, or a password without a user name, before MQTT 5.0; a bridge's bit in MQTT 5.0.
     #[error("packet cannot be expressed in this protocol version")]
     NotInThisVersion,
     /// A PUBLISH has a Packet Identifier if and only if its QoS is not 0. [MQTT-2.2.1-2]

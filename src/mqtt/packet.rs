@@ -130,6 +130,9 @@ pub enum Packet<'a> {
 pub struct Connect<'a> {
     /// Told by protocol name and level.
     pub version: ProtocolVersion,
+    /// Whether the level has 0x80 added, by which bridges of MQTT 3.1 and 3.1.1 ask for No Local
+    /// and Retain As Published in all their subscriptions. Not in MQTT 5.0.
+    pub is_bridge: bool,
     /// Clean Start; Clean Session before MQTT 5.0.
     pub clean_start: bool,
     /// Keep Alive in seconds; 0 turns it off.

@@ -300,6 +300,7 @@ async fn accept(
     Ok(AcceptedConnect {
         is_assigned,
         version,
+        is_bridge: connect.is_bridge,
         clean_start: connect.clean_start,
         keep_alive_secs: connect.keep_alive,
         will: connect.will.as_ref().map(accepted_will),

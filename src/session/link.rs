@@ -10,7 +10,7 @@ use crate::{
     journal::Ticket,
     mqtt::{
         AckProperties, Disconnect, DisconnectProperties, Packet, ProtocolVersion, PublishAs,
-        ReasonCode, encode_publish, encode_publish_apart, encode_within,
+        ReasonCode, SubscriptionOptions, encode_publish, encode_publish_apart, encode_within,
     },
 };
 
@@ -19,6 +19,8 @@ use crate::{
 pub struct LinkSettings {
     /// The version that the client speaks.
     pub version: ProtocolVersion,
+    /// Whether all subscriptions of the client have No Local and Retain As Published.
+    pub is_bridge: bool,
     /// Keep Alive in force at the beginning, in seconds.
     pub keep_alive_secs: u16,
     /// QoS 1 and 2 messages that may be on their way to the client: its Receive Maximum, or the
@@ -76,6 +78,23 @@ const OUT_BYTES_AHEAD: usize = 64 * 1024;
 /// Up to so many bytes of answers are kept, beside the messages, for a client that does not take
 /// them. It is not asked for more until it does.
 const ANSWER_BYTES_AHEAD: usize = 64 * 1024;
+
+impl LinkSettings {
+    /// Returns the options of a subscription: those that SUBSCRIBE asks for, and a bridge's. No Local
+    /// is not for shared subscriptions. [MQTT-3.8.3-4]
+    #[must_use]
+    pub const fn options_of(
+        &self,
+        asked: SubscriptionOptions,
+        is_shared: bool,
+    ) -> SubscriptionOptions {
+        SubscriptionOptions {
+            no_local: asked.no_local || (self.is_bridge && !is_shared),
+            retain_as_published: asked.retain_as_published || self.is_bridge,
+            ..asked
+        }
+    }
+}
 
 impl Link {
     /// A connection that begins at `now` with its CONNECT.

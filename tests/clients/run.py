@@ -4,7 +4,9 @@ every transport that it has.
 
     cargo build --release && tests/clients/run.py [CLIENT …]
 
-Needs python3-venv, nodejs, npm, mosquitto-clients, openssl and cargo. The clients come from their
+Ends with `bridge`, which has a table of its own: bridge.py.
+
+Needs python3-venv, nodejs, npm, mosquitto, mosquitto-clients, openssl and cargo. The clients come from their
 registries, in the versions below, into target/clients. Exit code 0 if no cell says FAIL.
 
 A client's script finds in its environment: URL, whose scheme is mqtt, mqtts, ws or wss; CA, a file;
@@ -19,6 +21,7 @@ import pathlib
 import subprocess
 import sys
 
+import bridge
 from broker import ADMIN, Broker
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -86,7 +89,17 @@ def run(broker, client, version, scheme):
 
 
 def main():
-    wanted = sys.argv[1:] or list(CLIENTS)
+    wanted = sys.argv[1:] or [*CLIENTS, "bridge"]
+    clients = [client for client in wanted if client != "bridge"]
+    failed = bool(clients) and run_clients(clients)
+    if "bridge" in wanted:
+        print()
+        failed = bridge.main() or failed
+    return 1 if failed else 0
+
+
+def run_clients(wanted):
+    """Whether a cell says FAIL."""
     TARGET.mkdir(parents=True, exist_ok=True)
     install()
     certificates()
@@ -115,7 +128,7 @@ def main():
                 print(f"{client} {VERSIONS[version]} {scheme}:\n{said}", file=sys.stderr)
             texts = [cells.get(column, ["FAIL" if column in missing else "–"])[0] for column in COLUMNS]
             print(f"| {client} | {VERSIONS[version]} | {scheme} |", *(f"{text} |" for text in texts), flush=True)
-    return 1 if failed else 0
+    return failed
 
 
 if __name__ == "__main__":

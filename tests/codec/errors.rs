@@ -221,7 +221,7 @@ fn unknown_protocol_versions_can_be_answered() {
     for (name, level, clause, answer) in [
         (&b"MQTT"[..], 3, "MQTT-3.1.2-2", Some(V3_1_1)),
         (b"MQTT", 6, "MQTT-3.1.2-2", Some(V5)),
-        (b"MQTT", 0x84, "MQTT-3.1.2-2", Some(V3_1_1)),
+        (b"MQTT", 0x85, "MQTT-3.1.2-2", Some(V3_1_1)),
         (b"MQIsdp", 4, "MQTT-3.1.2-1", Some(V3_1_1)),
         (b"AMQP", 4, "MQTT-3.1.2-1", None),
     ] {

@@ -26,6 +26,7 @@ fn is_sent_as(version: ProtocolVersion, packet: Packet<'_>, bytes: &[u8]) {
 fn connect(version: ProtocolVersion) -> Connect<'static> {
     Connect {
         version,
+        is_bridge: false,
         clean_start: true,
         keep_alive: 10,
         client_id: "c",
@@ -81,6 +82,47 @@ fn connect_of_3_1_may_announce_a_user_name_and_leave_it_out() {
     let bytes = b"\x10\x0F\0\x06MQIsdp\x03\xC2\0\x0A\0\x01c";
     let decoded = decode_whole(bytes, V3_1).unwrap();
     assert_eq!(decoded, Packet::Connect(Box::new(connect(V3_1))));
+}
+
+/// Mosquitto's bridges add 0x80 to the level. MQTT 5.0 has no such bit.
+#[test]
+fn connect_of_a_bridge() {
+    let bridge = |version| {
+        let connect = Connect { is_bridge: true, ..connect(version) };
+        Packet::Connect(Box::new(connect))
+    };
+    is(V3_1, b"\x10\x0F\0\x06MQIsdp\x83\x02\0\x0A\0\x01c", bridge(V3_1));
+    is(V3_1_1, b"\x10\x0D\0\x04MQTT\x84\x02\0\x0A\0\x01c", bridge(V3_1_1));
+    let unsayable = encode(&bridge(V5), V5, &mut Vec::new());
+    assert_eq!(unsayable, Err(EncodeError::NotInThisVersion));
+}
+
+/// MQTT 3.1 does not use DUP, QoS and RETAIN of the first byte; later versions reserve them.
+#[test]
+fn the_flags_of_connect_are_judged_by_its_version() {
+    let limits = DecodeLimits::default();
+    for flags in 1..16 {
+        for (bytes, level_at) in [
+            (&b"\x10\x0F\0\x06MQIsdp\x03\x02\0\x0A\0\x01c"[..], 10),
+            (b"\x10\x0D\0\x04MQTT\x04\x02\0\x0A\0\x01c", 8),
+        ] {
+            let mut bytes = bytes.to_vec();
+            let plain = decode_connect(&bytes, &limits).map(|decoded| format!("{decoded:?}"));
+            bytes[0] |= flags;
+            let is_v3_1 = bytes[level_at] == 3;
+            let kind = DecodeErrorKind::FixedHeaderFlags;
+            let decoded = decode_connect(&bytes, &limits);
+            let decoded = decoded.map(|d| format!("{d:?}")).map_err(|error| error.kind);
+            assert_eq!(decoded.clone().ok(), plain.ok().filter(|_| is_v3_1));
+            assert_eq!(decoded.err(), (!is_v3_1).then_some(kind));
+            // What has come so far of MQTT 3.1 is as good as without the flags.
+            for n in 1..bytes.len() {
+                let begun = decode_connect(&bytes[..n], &limits);
+                let may_be_v3_1 = is_v3_1 || n < 4;
+                assert_eq!(begun.is_ok(), may_be_v3_1, "{:02x?}", &bytes[..n]);
+            }
+        }
+    }
 }
 
 #[test]

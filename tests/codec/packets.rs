@@ -184,11 +184,20 @@ fn will(version: ProtocolVersion) -> impl Strategy<Value = LastWill<'static>> {
 fn connect(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
     let properties = in_v5(version, connect_properties());
     let credentials = (of(text()), of(bytes()));
-    (any::<bool>(), any::<u16>(), text(), of(will(version)), credentials, properties).prop_map(
-        move |(clean_start, keep_alive, client_id, will, (username, password), properties)| {
+    let flags = (any::<bool>(), any::<bool>());
+    (flags, any::<u16>(), text(), of(will(version)), credentials, properties).prop_map(
+        move |(
+            (clean_start, bridge),
+            keep_alive,
+            client_id,
+            will,
+            (username, password),
+            properties,
+        )| {
             let may_have_password = version.has_properties() || username.is_some();
             Packet::Connect(Box::new(Connect {
                 version,
+                is_bridge: bridge && !version.has_properties(),
                 clean_start,
                 keep_alive,
                 client_id,

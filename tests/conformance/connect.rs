@@ -95,8 +95,8 @@ async fn another_protocol_name_is_not_taken_for_mqtt() {
     assert!(!broker.online("c").await.unwrap());
 }
 
-/// Who is too new is told in MQTT 5.0, who is too old, or an old bridge that adds 0x80 to its
-/// level, as MQTT 3.1.1 has it. [MQTT-3.1.2-2] [MQTT-3.2.2-7]; 3.1.1: [MQTT-3.1.2-2]
+/// A client that is too new is told in MQTT 5.0; one that is too old, or has a bridge's bit 0x80 in a
+/// level that knows none, as MQTT 3.1.1 has it. [MQTT-3.1.2-2] [MQTT-3.2.2-7]; 3.1.1: [MQTT-3.1.2-2]
 #[actix_rt::test]
 async fn an_unsupported_protocol_version_is_told_and_closed() {
     let (broker, address) = broker().await;
@@ -106,7 +106,9 @@ async fn an_unsupported_protocol_version_is_told_and_closed() {
         (b"MQTT", 3, too_old),
         (b"MQTT", 6, too_new),
         (b"MQTT", 0x7F, too_new),
-        (b"MQTT", 0x84, too_old),
+        (b"MQTT", 0x85, too_old),
+        (b"MQTT", 0x83, too_old),
+        (b"MQIsdp", 0x84, too_old),
         (b"MQIsdp", 2, too_old),
         (b"MQIsdp", 4, too_old),
         (b"MQIsdp", 5, too_old),

@@ -254,6 +254,27 @@ fn packets_of_a_client(version: ProtocolVersion) -> Vec<Vec<u8>> {
     packets
 }
 
+/// MQTT 3.1 says that DUP, QoS and RETAIN "are not used in the CONNECT message".
+#[actix_rt::test]
+async fn the_flags_of_connect_do_not_count_in_3_1() {
+    let (_broker, address) = broker().await;
+    let mut connect = plain_connect(V3_1, "c");
+    for flags in 1..16 {
+        connect[0] = 0x10 | flags;
+        Wire::connected(address, &connect).await.0.ping().await;
+        // Whatever arrives at a time.
+        let mut wire = Wire::open(address).await;
+        for byte in &connect {
+            wire.send(&[*byte]).await;
+        }
+        wire.expect(b"\x20\x02\0\0").await;
+        // A version that does not exist does not make them right.
+        let mut unknown = connect.clone();
+        unknown[10] = 4;
+        assert_eq!(answer(address, &unknown).await, b"");
+    }
+}
+
 /// [MQTT-2.1.3-1]; 3.1.1: [MQTT-2.2.2-1] [MQTT-2.2.2-2]
 #[actix_rt::test]
 async fn other_flags_than_those_of_the_table_close_the_connection() {

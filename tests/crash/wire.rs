@@ -85,6 +85,7 @@ impl Identity {
         };
         Connect {
             version: self.version,
+            is_bridge: false,
             clean_start: self.clean_start,
             keep_alive: 60,
             client_id: &self.client_id,

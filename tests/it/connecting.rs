@@ -56,8 +56,8 @@ async fn a_first_packet_that_is_not_connect_closes_the_connection() {
     client.expect_closed().await;
 }
 
-/// [MQTT-3.1.2-2]: who is too new is told in MQTT 5.0, who is too old, or an old bridge with 0x80
-/// in its level, in MQTT 3.1.1.
+/// [MQTT-3.1.2-2]: a client that is too new is told in MQTT 5.0; one that is too old, or has a
+/// bridge's bit 0x80 in a level that knows none, in MQTT 3.1.1.
 #[actix_rt::test]
 async fn an_unsupported_version_is_told_so() {
     let broker = world().await;
@@ -65,9 +65,10 @@ async fn an_unsupported_version_is_told_so() {
         (&b"MQTT"[..], 6, &[0x20, 3, 0, 0x84, 0][..]),
         (b"MQTT", 0x7F, &[0x20, 3, 0, 0x84, 0]),
         (b"MQTT", 3, &[0x20, 2, 0, 1]),
-        (b"MQTT", 0x84, &[0x20, 2, 0, 1]),
+        (b"MQTT", 0x85, &[0x20, 2, 0, 1]),
+        (b"MQTT", 0x83, &[0x20, 2, 0, 1]),
         (b"MQIsdp", 4, &[0x20, 2, 0, 1]),
-        (b"MQIsdp", 0x83, &[0x20, 2, 0, 1]),
+        (b"MQIsdp", 0x84, &[0x20, 2, 0, 1]),
     ] {
         let mut client = Client::new(&broker, V5);
         let mut body = vec![0, name.len() as u8];

@@ -16,6 +16,7 @@ mod admission;
 mod aliases_and_properties;
 mod back_pressure;
 mod bounds_in_all;
+mod bridges;
 mod connecting;
 mod corners;
 mod durable;

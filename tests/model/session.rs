@@ -190,6 +190,7 @@ impl World {
     fn attach(&mut self, quota: u16, version: ProtocolVersion) {
         let settings = LinkSettings {
             version,
+            is_bridge: false,
             keep_alive_secs: 0,
             send_quota: quota,
             receive_maximum: 100,

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn connect(client_id: &str) -> Connect<'_> {
     Connect {
         version: ProtocolVersion::V5,
+        is_bridge: false,
         clean_start: true,
         keep_alive: 60,
         client_id,

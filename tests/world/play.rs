@@ -99,6 +99,7 @@ impl World {
         };
         let connect = Connect {
             version: how.version,
+            is_bridge: false,
             clean_start: how.clean_start,
             keep_alive: how.keep_alive_secs,
             client_id: NAMES[client],

@@ -324,6 +324,7 @@ impl<'a> Hostile<'a> {
         });
         Packet::Connect(Box::new(Connect {
             version,
+            is_bridge: version != ProtocolVersion::V5 && flags % 16 == 9,
             clean_start: flags / 4 % 2 == 0,
             keep_alive: u16::from(flags / 8 % 8),
             client_id: self.one_of(&NAMES),

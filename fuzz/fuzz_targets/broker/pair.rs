@@ -121,6 +121,7 @@ impl Good {
         let mut good = Self { line, name: name.clone() };
         let connect = Connect {
             version,
+            is_bridge: false,
             clean_start: true,
             keep_alive: KEEP_ALIVE_SECS,
             client_id: &name,

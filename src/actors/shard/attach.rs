@@ -262,6 +262,7 @@ impl Shard {
         }
         LinkSettings {
             version: connect.version,
+            is_bridge: connect.is_bridge,
             keep_alive_secs,
             send_quota: connect.receive_maximum.min(limits.in_flight_max),
             receive_maximum: limits.receive_maximum,

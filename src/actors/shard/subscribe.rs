@@ -10,7 +10,7 @@ use crate::{
         SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
     router::{Index, RetainedQuery, Subscriber},
-    session::{Delivered, Delivery, RetainedWalk, Subscription},
+    session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
 };
 
 /// Nodes of the retained store that the SUBSCRIBEs of one read may look at together, which takes
@@ -138,7 +138,10 @@ impl Shard {
         let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
             return (ReasonCode::UnspecifiedError, false);
         };
-        let options = asked.options;
+        let is_shared = parts.share_name.is_some();
+        let asked_for = asked.options;
+        let settings = found.session.link().map(Link::settings);
+        let options = settings.map_or(asked_for, |s| s.options_of(asked_for, is_shared));
         let is_durable = found.session.number().is_some();
         let subscriber = Subscriber { place, options, identifier, is_durable };
         self.core.index.subscribe(parts, subscriber);

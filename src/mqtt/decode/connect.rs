@@ -4,7 +4,7 @@
 //! CONNACK. Called by `decode` alone.
 
 use super::{DecodeLimits, reason_code, topic_name};
-use crate::mqtt::wire::Reader;
+use crate::mqtt::wire::{Reader, VariableByteInteger};
 use crate::mqtt::{
     ConnAck, ConnAckProperties, Connect, ConnectProperties, DecodeError, DecodeErrorKind, LastWill,
     ProtocolVersion, QoS, ReasonCode, WillProperties,
@@ -16,7 +16,7 @@ pub(super) fn decode<'a>(
     limits: &DecodeLimits,
 ) -> Result<Connect<'a>, DecodeError> {
     let mut body = Reader::new(body);
-    let version = protocol_version(&mut body)?;
+    let (version, is_bridge) = protocol_version(&mut body)?;
     let flags = ConnectFlags::read(&mut body, version)?;
     let keep_alive = body.u16()?;
     let properties = if version.has_properties() {
@@ -38,6 +38,7 @@ pub(super) fn decode<'a>(
     let clean_start = flags.clean_start;
     Ok(Connect {
         version,
+        is_bridge,
         clean_start,
         keep_alive,
         client_id,
@@ -48,13 +49,27 @@ pub(super) fn decode<'a>(
     })
 }
 
-fn protocol_version(body: &mut Reader<'_>) -> Result<ProtocolVersion, DecodeError> {
+/// Returns whether `bytes`, as far as they have come, may begin a CONNECT of MQTT 3.1, which does
+/// not use DUP, QoS and RETAIN of the fixed header. Later versions reserve them.
+pub(super) fn may_be_v3_1(bytes: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8; 9]; 2] = [b"\0\x06MQIsdp\x03", b"\0\x06MQIsdp\x83"];
+    let body = match VariableByteInteger::read(bytes.get(1..).unwrap_or_default()) {
+        VariableByteInteger::Whole { length, .. } => &bytes[1 + length..],
+        VariableByteInteger::More | VariableByteInteger::TooLong => return true,
+    };
+    let arrived = body.len().min(BEGINNINGS[0].len());
+    BEGINNINGS.iter().any(|beginning| beginning[..arrived] == body[..arrived])
+}
+
+/// The version, and whether the client is a bridge: mosquitto's set the highest bit of the level.
+/// MQTT 5.0 has subscription options for the same, and bridges that speak it do not set the bit.
+fn protocol_version(body: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = body.binary()?;
     let level = body.u8()?;
     match (name, level) {
-        (b"MQIsdp", 3) => Ok(ProtocolVersion::V3_1),
-        (b"MQTT", 4) => Ok(ProtocolVersion::V3_1_1),
-        (b"MQTT", 5) => Ok(ProtocolVersion::V5),
+        (b"MQIsdp", 3 | 0x83) => Ok((ProtocolVersion::V3_1, level == 0x83)),
+        (b"MQTT", 4 | 0x84) => Ok((ProtocolVersion::V3_1_1, level == 0x84)),
+        (b"MQTT", 5) => Ok((ProtocolVersion::V5, false)),
         _ => {
             let clause = if name == b"MQTT" { "MQTT-3.1.2-2" } else { "MQTT-3.1.2-1" };
             Err(DecodeError::new(DecodeErrorKind::UnsupportedProtocolVersion { level }, clause))

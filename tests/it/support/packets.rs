@@ -25,6 +25,7 @@ pub(crate) fn id(number: u16) -> PacketId {
 pub(crate) fn connect(client_id: &str) -> Connect<'_> {
     Connect {
         version: V5,
+        is_bridge: false,
         clean_start: true,
         keep_alive: 0,
         client_id,
