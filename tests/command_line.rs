@@ -3,6 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
+#[path = "command_line/accounts.rs"]
+mod accounts;
+#[path = "command_line/check_config.rs"]
+mod check_config;
+#[path = "command_line/first_start.rs"]
+mod first_start;
+#[path = "support/skipped.rs"]
+mod skipped;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -65,13 +74,21 @@ impl Place {
     /// Starts the broker, and waits until it listens. Nobody reads its log after that, which must
     /// not disturb it.
     fn start(&self) -> Broker {
-        let mut child =
-            self.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_by(self.command(&[])).0
+    }
+
+    /// The same by a command of the test's own; also what was logged until it listened.
+    fn start_by(&self, mut command: Command) -> (Broker, String) {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let wanted = format!("listening on http://{}", self.http);
-        let listening = log.by_ref().map(Result::unwrap).find(|line| line.contains(&wanted));
-        listening.expect("the broker listens");
-        Broker { child }
+        let mut said = String::new();
+        let listening = log.by_ref().map(Result::unwrap).find(|line| {
+            said.push_str(&format!("{line}\n"));
+            line.contains(&wanted)
+        });
+        assert!(listening.is_some(), "the broker does not listen: {said}");
+        (Broker { child }, said)
     }
 
     fn get(&self, path: &str, login: &str) -> String {
@@ -116,10 +133,15 @@ fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-/// What a command that failed has said: one line, and no more.
+/// What a command that failed has said: one line, behind the first of the log where the broker was to
+/// start.
 fn complaint(output: &Output) -> &str {
     assert_eq!(output.status.code(), Some(1));
     let text = std::str::from_utf8(&output.stderr).unwrap();
+    let text = match text.split_once('\n') {
+        Some((first, rest)) if first.contains("hearthmq starts") => rest,
+        _ => text,
+    };
     let line = text.strip_prefix("hearthmq: ").expect(text);
     let line = line.strip_suffix('\n').unwrap();
     assert!(!line.contains('\n'), "{line}");
@@ -131,8 +153,10 @@ fn help_and_version_are_there() {
     let place = place();
     let help = place.run(&["--help"]);
     assert!(help.status.success());
-    for command in ["run", "check-config", "passwd", "store", "example-config"] {
-        assert!(stdout(&help).contains(command));
+    let commands = ["run", "check-config", "passwd", "store", "example-config", "example-policy"];
+    let places = ["/etc/hearthmq/hearthmq.toml", "./hearthmq-data", "users.toml", "policy.toml"];
+    for word in commands.iter().chain(&places) {
+        assert!(stdout(&help).contains(word), "{word}");
     }
     let version = place.run(&["--version"]);
     assert_eq!(stdout(&version), format!("hearthmq {}\n", env!("CARGO_PKG_VERSION")));
@@ -275,11 +299,17 @@ fn the_first_policy_is_right_with_its_examples() {
     FilePolicy::open(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("users = [\"admin\"]\ntopics = [\"$control/#\"]"));
-    let (prose, examples) = text.split_once("# [[rules]]").unwrap();
-    let examples = format!("# [[rules]]{examples}").replace("\n# ", "\n").replace("\n#\n", "\n");
-    fs::write(&path, format!("{prose}{}", examples.trim_start_matches("# "))).unwrap();
+    let is_example = |line: &str| {
+        let name = line.split(" = ").next().unwrap();
+        line == "[[rules]]" || (name != line && !name.contains(' '))
+    };
+    let uncommented = text.lines().map(|line| match line.strip_prefix("# ") {
+        Some(example) if is_example(example) => format!("{example}\n"),
+        _ => format!("{line}\n"),
+    });
+    fs::write(&path, uncommented.collect::<String>()).unwrap();
     FilePolicy::open(&path).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap().matches("\n[[rules]]").count(), 6);
+    assert_eq!(fs::read_to_string(&path).unwrap().matches("\n[[rules]]").count(), 8);
 }
 
 #[test]

@@ -159,6 +159,10 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
             ":2:1: there is no option connections_max in [mqtt]; write it in [limits]",
         ),
         ("\n[mqqt]\ntcp = []", ":2:2: there is no option or section mqqt; did you mean mqtt?"),
+        (
+            "[limits]\nmax_connections = 5",
+            ":2:1: there is no option max_connections in [limits]; did you mean connections_max?",
+        ),
         ("[log]\nzzz = 1", ":2:1: there is no option zzz in [log]; there are filter, format"),
         (
             "shards = \"four\"",
@@ -265,6 +269,11 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
             "[mqtt]\nproxy_trusted = [\"10.0.0.0/8\"]",
             ":2:1: mqtt.proxy_trusted has no effect while no listener expects a PROXY header; name \
              the listeners in proxy_protocol",
+        ),
+        (
+            "[mqtt]\ntcp = [\"127.0.0.1:0\", \"[::1:1883\"]",
+            ":2:23: this is no address with a port; write address:port, for example \
+             \"127.0.0.1:1883\" or \"[::1]:1883\"",
         ),
         (
             "[mqtt]\nproxy_trusted = [\"10.0.0.1/8\"]",
@@ -429,4 +438,25 @@ fn a_mistake_on_the_command_line_names_the_setting() {
     ] {
         assert_eq!(load(None, &[], &[setting]).unwrap_err(), message);
     }
+}
+
+/// A name stands for all its addresses, whatever option it is in and however it is given.
+#[test]
+fn localhost_is_an_address_of_every_listener() {
+    let all: Vec<std::net::SocketAddr> =
+        std::net::ToSocketAddrs::to_socket_addrs("localhost:1883").unwrap().collect();
+    for option in ["mqtt.tcp", "mqtt.websocket", "http.listen"] {
+        let named = format!("{option}=localhost:1883");
+        let settings = ["mqtt.tcp=", "http.listen=", "mqtt.unix=/run/a.sock", named.as_str()];
+        let Config { mqtt, http, .. } = load(None, &[], &settings).unwrap();
+        let found = [mqtt.tcp, mqtt.websocket, http.listen].concat();
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|address| all.contains(address)), "{found:?}");
+    }
+    let config =
+        load(None, &[], &["mqtt.tcp=localhost:1884", "mqtt.proxy_protocol=localhost:1884"]);
+    let config = config.unwrap();
+    assert_eq!(config.mqtt.tcp, config.mqtt.proxy_protocol);
+    let error = load(None, &[], &["mqtt.tcp=1.2.3:1883"]).unwrap_err();
+    assert!(error.contains("this is no address with a port"), "{error}");
 }

@@ -43,7 +43,7 @@ fn complaint(output: &Output) -> &str {
 /// A store with something of each kind, where a broker would look for it.
 fn stored() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let store = DirectoryStore::open(&dir.path().join("hearthmq-data")).unwrap();
+    let store = DirectoryStore::open(dir.path().join("hearthmq-data")).unwrap();
     let shared = numbered(7, b"\xFFshared");
     let group = [
         Change::ReserveVersions(17),
@@ -125,7 +125,7 @@ fn compacting_tells_what_it_came_to() {
 #[test]
 fn a_store_that_is_in_use_or_not_there_is_left_alone() {
     let dir = stored();
-    let store = DirectoryStore::open(&dir.path().join("hearthmq-data")).unwrap();
+    let store = DirectoryStore::open(dir.path().join("hearthmq-data")).unwrap();
     for command in ["check", "stats", "export", "compact"] {
         let output = run(dir.path(), &[command]);
         assert!(complaint(&output).contains("in use by another broker; stop it"));

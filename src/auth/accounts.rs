@@ -5,6 +5,7 @@
 //! name = "fleet"
 //! password_hash = "$argon2id$v=19$m=19456,t=2,p=1$…"
 //! scram = "SCRAM-SHA-256$32768:…$…:…"      # if it may log in by SCRAM; "" is none
+//! disabled = true                           # keeps the account, and lets nobody log in with it
 //!
 //! [scram]
 //! secret = "…"                              # salts are made from it
@@ -15,7 +16,7 @@
 
 mod edit;
 
-pub use edit::{add_user, set_password};
+pub use edit::{add_user, remove_user, set_disabled, set_password};
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -56,6 +57,24 @@ pub struct User {
     pub password: StoredPassword,
     /// What SCRAM compares with; without it the user cannot log in by SCRAM.
     pub scram: Option<ScramKeys>,
+    /// Whether nobody may log in with this account.
+    pub is_disabled: bool,
+}
+
+/// Checks that `name` can be a user name: it is not empty, and MQTT and HTTP Basic can carry it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_user_name(name: &str) -> Result<(), UserNameError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        Err(UserNameError::Length)
+    } else if name.chars().any(char::is_control) {
+        Err(UserNameError::ControlCharacter)
+    } else if name.contains(':') {
+        Err(UserNameError::Colon)
+    } else {
+        Ok(())
+    }
 }
 
 impl Accounts {
@@ -86,7 +105,8 @@ impl Accounts {
             }
             let PasswordHashText(password) = entry.password_hash.into_inner();
             let scram = entry.scram.and_then(|scram| scram.into_inner().0);
-            accounts.users.push(User { name, password, scram });
+            let is_disabled = entry.disabled.is_some_and(Spanned::into_inner);
+            accounts.users.push(User { name, password, scram, is_disabled });
         }
         let iterations =
             accounts.users.iter().filter_map(|user| Some(user.scram.as_ref()?.iterations()));
@@ -98,6 +118,11 @@ impl Accounts {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&User> {
         self.by_name.get(name).map(|at| &self.users[*at])
+    }
+
+    /// Every account, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &User> {
+        self.users.iter()
     }
 
     /// SCRAM keys for a name that has none, not to be told from others: nobody's, with
@@ -149,6 +174,7 @@ struct UserEntry {
     name: Spanned<UserName>,
     password_hash: Spanned<PasswordHashText>,
     scram: Option<Spanned<ScramText>>,
+    disabled: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize)]
@@ -170,11 +196,14 @@ struct SecretText(SaltSecret);
 
 /// Why a text cannot be a user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum UserNameError {
+pub enum UserNameError {
+    /// MQTT has no room for more.
     #[error("user name is empty or longer than 65,535 bytes")]
     Length,
+    /// A line end, for example.
     #[error("user name holds a control character; leave it out")]
     ControlCharacter,
+    /// HTTP Basic ends the name there.
     #[error("user name holds a colon, which HTTP Basic cannot send; leave it out")]
     Colon,
 }
@@ -183,15 +212,7 @@ impl TryFrom<String> for UserName {
     type Error = UserNameError;
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            Err(UserNameError::Length)
-        } else if name.chars().any(char::is_control) {
-            Err(UserNameError::ControlCharacter)
-        } else if name.contains(':') {
-            Err(UserNameError::Colon)
-        } else {
-            Ok(Self(name))
-        }
+        check_user_name(&name).map(|()| Self(name))
     }
 }
 

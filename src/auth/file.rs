@@ -7,6 +7,7 @@ use std::{
     fs, io,
     io::Write as _,
     ops::Range,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -30,6 +31,17 @@ pub enum FileError {
         path: PathBuf,
         /// What the operating system says.
         source: io::Error,
+    },
+    /// It has no account of this name.
+    #[error(
+        "{}: there is no user {name:?}; `hearthmq passwd --list` lists the accounts",
+        path.display()
+    )]
+    NoSuchUser {
+        /// The file.
+        path: PathBuf,
+        /// The user name that was looked for.
+        name: Box<str>,
     },
     /// Something in it is wrong.
     #[error("{}:{line}: {problem}", path.display())]
@@ -67,35 +79,92 @@ pub(super) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, F
     })
 }
 
-/// Replaces the file at `path` by one that only its owner can read: whoever looks sees the whole
-/// old file or the whole new one, also after a power cut.
-pub(super) fn write_private(path: &Path, text: &str) -> Result<(), FileError> {
+/// Links that are followed from a path to its file, as many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// Replaces the text of the file at `path`, or of the file that `path` links to: a reader finds the
+/// whole old text or the whole new one, also after a power cut. The file keeps owner and mode. A new
+/// file can be read by its owner only; the superuser gives it to the owner of its directory.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     let replace = || {
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or_else(|| Path::new("."));
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let target = follow_links(path)?;
+        let directory = directory_of(&target);
+        let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let mut temporary_name = std::ffi::OsString::from(".");
         temporary_name.push(name);
         temporary_name.push(format!(".{}.tmp", std::process::id()));
         let temporary = directory.join(temporary_name);
-        write_synced(&temporary, text)
-            .and_then(|()| fs::rename(&temporary, path))
+        write_synced(&temporary, text, &target)
+            .and_then(|()| fs::rename(&temporary, &target))
             .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         fs::File::open(directory)?.sync_all()
     };
     replace().map_err(|source| FileError::Unwritable { path: path.to_owned(), source })
 }
 
-fn write_synced(path: &Path, text: &str) -> io::Result<()> {
-    drop(fs::remove_file(path)); // what a killed process of the same id may have left
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+/// Waits until no other process changes files beside `path`; the lock ends when it is dropped. A
+/// directory that cannot be locked is not: then the last of two changes at one moment counts.
+pub(super) fn lock_beside(path: &Path) -> Option<fs::File> {
+    let directory = fs::File::open(directory_of(&follow_links(path).ok()?)).ok()?;
+    directory.lock().ok().map(|()| directory)
+}
+
+fn follow_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(target) => path = directory_of(&path).join(target),
+            // No link, or nothing yet.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+                ) =>
+            {
+                return Ok(path);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many levels of symbolic links"))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new("."))
+}
+
+/// Writes the file at `temporary`, with owner and mode of `target`.
+fn write_synced(temporary: &Path, text: &str, target: &Path) -> io::Result<()> {
+    drop(fs::remove_file(temporary)); // what a killed process of the same id may have left
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(text.as_bytes())?;
+    match fs::metadata(target) {
+        Ok(former) => {
+            let own = file.metadata()?;
+            if (own.uid(), own.gid()) != (former.uid(), former.gid()) {
+                fchown(&file, Some(former.uid()), Some(former.gid())).map_err(|error| {
+                    let (uid, gid) = (former.uid(), former.gid());
+                    io::Error::new(
+                        error.kind(),
+                        format!(
+                            "its owner is user {uid}, group {gid}; run this as that user or root"
+                        ),
+                    )
+                })?;
+            }
+            file.set_permissions(former.permissions())?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (own, directory) = (file.metadata()?, fs::metadata(directory_of(target))?);
+            if own.uid() != directory.uid() {
+                // Only the superuser can, and others need not.
+                drop(fchown(&file, Some(directory.uid()), Some(directory.gid())));
+            }
+        }
+        Err(error) => return Err(error),
+    }
     file.sync_all()
 }
 

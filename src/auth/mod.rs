@@ -16,7 +16,10 @@ pub mod throttle;
 mod throttled;
 mod verified;
 
-pub use accounts::{Accounts, User, add_user, set_password};
+pub use accounts::{
+    Accounts, User, UserNameError, add_user, check_user_name, remove_user, set_disabled,
+    set_password,
+};
 pub use authenticator::{AuthenticationConfig, FileAuthenticator};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use file::FileError;

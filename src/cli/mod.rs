@@ -3,8 +3,11 @@
 //! Exit codes: 0 done, 1 it could not be done (one line on standard error says why), 2 the
 //! command line was wrong.
 
+mod check;
 mod export;
+mod files;
 mod first_start;
+mod hint;
 mod listeners;
 mod log;
 mod log_queue;
@@ -15,17 +18,20 @@ mod run;
 mod serve;
 mod store;
 mod tls;
+mod warnings;
 
 use std::{
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
+    sync::LazyLock,
 };
 
 use clap::{Args, Parser, Subcommand};
 use hearthmq::{
     auth::FileError,
     config::{Config, ConfigError, EXAMPLE},
+    metrics::COMMIT,
     store::StoreError,
 };
 
@@ -34,7 +40,7 @@ use hearthmq::{
 /// Without a command it runs the broker. Every option of the configuration is also an environment
 /// variable: limits.connections_max is HEARTHMQ_LIMITS__CONNECTIONS_MAX.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version = version(), args_conflicts_with_subcommands = true, after_help = PLACES)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -42,27 +48,48 @@ struct CommandLine {
     options: Options,
 }
 
+/// With the commit, where the build was told of it.
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let commit = COMMIT.map(|commit| format!(" ({commit})")).unwrap_or_default();
+        format!("{}{commit}", env!("CARGO_PKG_VERSION"))
+    });
+    &VERSION
+}
+
+/// Where everything lies if nothing else is said.
+const PLACES: &str = "\
+Places:
+  /etc/hearthmq/hearthmq.toml  the configuration, if it is there and --config and HEARTHMQ_CONFIG
+                               name no other (--config /dev/null: every option has its default)
+  ./hearthmq-data              the data directory (option data_dir), with
+    users.toml                   the accounts (option auth.users)
+    policy.toml                  what they may do (option auth.policy)
+    store/                       sessions, messages, Wills";
+
+/// The configuration where none is named.
+const CONFIG: &str = "/etc/hearthmq/hearthmq.toml";
+
 #[derive(Subcommand)]
 enum Command {
     /// Run the broker (the default)
     Run(Options),
-    /// Say whether a configuration file is right
-    CheckConfig {
-        /// A TOML file
-        file: PathBuf,
-    },
-    /// Add an account, or change its password (asked for, or read from standard input)
+    /// Look at everything that a start would look at, and start nothing
+    CheckConfig(check::Arguments),
+    /// Add an account, change its password (asked for, or read from standard input), or remove it
     Passwd(passwd::Arguments),
     /// Check, count, export or compact what is stored, while no broker runs on it
     Store(store::Arguments),
     /// Print a commented configuration file with every option at its default
     ExampleConfig,
+    /// Print the policy of a first start: rules for its account, and examples of more
+    ExamplePolicy,
 }
 
 /// Where the configuration comes from.
 #[derive(Args, Clone)]
 struct Options {
-    /// A TOML file; without one everything has its default
+    /// A TOML file [default: /etc/hearthmq/hearthmq.toml if it is there]
     #[arg(long, value_name = "FILE", env = "HEARTHMQ_CONFIG")]
     config: Option<PathBuf>,
     /// Sets one option, such as limits.connections_max=500; may be repeated
@@ -76,7 +103,15 @@ impl Options {
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        Config::load(self.config.as_deref(), variables, &self.set)
+        Config::load(self.file().as_deref(), variables, &self.set)
+    }
+
+    /// The configuration file, if there is one. One that cannot be looked for is not taken for one
+    /// that is not there.
+    fn file(&self) -> Option<PathBuf> {
+        let place =
+            || Some(PathBuf::from(CONFIG)).filter(|file| !matches!(file.try_exists(), Ok(false)));
+        self.config.clone().or_else(place)
     }
 }
 
@@ -103,14 +138,18 @@ enum Failure {
 
 /// Does what the command line says.
 pub(crate) fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => return hint::wrong_command_line(&error),
+    };
     let done = match command_line.command {
         None => run::run(&command_line.options),
         Some(Command::Run(options)) => run::run(&options),
-        Some(Command::CheckConfig { file }) => check_config(&file),
+        Some(Command::CheckConfig(arguments)) => check::check_config(arguments),
         Some(Command::Passwd(arguments)) => passwd::passwd(&arguments),
         Some(Command::Store(arguments)) => store::store(&arguments),
         Some(Command::ExampleConfig) => print(EXAMPLE),
+        Some(Command::ExamplePolicy) => print(first_start::POLICY),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,11 +161,16 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn check_config(file: &Path) -> Result<(), Failure> {
-    Config::load(Some(file), [], &[])?;
-    print(&format!("{}: the configuration is right\n", file.display()))
-}
-
 fn print(text: &str) -> Result<(), Failure> {
     Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Says on standard error what does not stop a command.
+fn warn(text: &str) {
+    note(&format!("warning: {text}"));
+}
+
+/// Says something on standard error.
+fn note(text: &str) {
+    drop(writeln!(io::stderr(), "hearthmq: {text}"));
 }

@@ -1,24 +1,51 @@
-//! `hearthmq passwd`: adds an account, or changes its password.
+//! `hearthmq passwd`: adds, changes, disables and removes accounts, and lists them.
 
 use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
-use hearthmq::auth::set_password;
+use hearthmq::auth::{
+    Accounts, UserNameError, check_user_name, remove_user, set_disabled, set_password,
+};
 
-use super::{Failure, Options, print};
+use super::{
+    Failure, Options,
+    files::{make_file, make_parent},
+    first_start::POLICY,
+    print, warn,
+};
+
+/// MQTT carries no longer passwords.
+const PASSWORD_BYTES_MAX: usize = 65_535;
+
+/// A password with fewer characters is taken with a warning.
+const PASSWORD_CHARS_ENOUGH: usize = 8;
 
 #[derive(Args)]
+#[command(after_help = super::PLACES)]
 pub(super) struct Arguments {
     /// The user name
-    user: String,
+    #[arg(required_unless_present = "list")]
+    user: Option<String>,
+    /// Take the account out of the file
+    #[arg(long, group = "task")]
+    delete: bool,
+    /// Keep the account, and let nobody log in with it
+    #[arg(long, group = "task")]
+    disable: bool,
+    /// Let a disabled account log in again
+    #[arg(long, group = "task")]
+    enable: bool,
+    /// List the accounts: name, enabled or disabled, and how they may log in
+    #[arg(long, group = "task", conflicts_with = "user")]
+    list: bool,
     /// The file of accounts [default: what the configuration says]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Let the user log in by SCRAM-SHA-256 too [default: if the configuration enables it]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "task")]
     scram: bool,
     #[command(flatten)]
     options: Options,
@@ -31,21 +58,66 @@ pub(super) enum PasswordError {
     Unreadable(#[from] io::Error),
     #[error("the password is empty; give one")]
     Empty,
+    #[error(
+        "the password is longer than 65,535 bytes, which MQTT cannot carry; give a shorter one"
+    )]
+    TooLong,
     #[error("the two passwords differ; nothing was changed")]
     Differ,
+    #[error("{name:?} cannot be a user name: {source}")]
+    Name { name: String, source: UserNameError },
 }
 
 pub(super) fn passwd(arguments: &Arguments) -> Result<(), Failure> {
-    let mut config = arguments.options.load()?;
-    config.auth.scram |= arguments.scram;
+    let config = arguments.options.load()?;
     let file = arguments.file.clone().unwrap_or_else(|| config.users_file());
-    let password = read_password(&arguments.user)?;
-    set_password(&file, &arguments.user, &password, config.auth.scram_keys())?;
+    let Some(user) = &arguments.user else {
+        return list(&file);
+    };
+    let outcome = if arguments.delete {
+        remove_user(&file, user)?;
+        "has no account any more"
+    } else if arguments.disable {
+        set_disabled(&file, user, true)?;
+        "is disabled"
+    } else if arguments.enable {
+        set_disabled(&file, user, false)?;
+        "is enabled"
+    } else {
+        check_user_name(user)
+            .map_err(|source| PasswordError::Name { name: user.clone(), source })?;
+        make_parent(&file)?;
+        if arguments.file.is_none() {
+            let policy = config.policy_file();
+            make_parent(&policy)?;
+            if make_file(&policy, POLICY, 0o644)? {
+                print(&format!("{}: made; it says what accounts may do\n", policy.display()))?;
+            }
+        }
+        let mut auth = config.auth;
+        auth.scram |= arguments.scram;
+        let password = read_password(user)?;
+        set_password(&file, user, &password, auth.scram_keys())?;
+        warn_of_weakness(user, &password);
+        "has this password now"
+    };
+    let is_disabled = Accounts::open(&file)?.get(user).is_some_and(|user| user.is_disabled);
+    let still = if is_disabled && !arguments.disable { ", and is still disabled" } else { "" };
     print(&format!(
-        "{}: {} has this password now; a running broker reads the file at SIGHUP\n",
+        "{}: {user} {outcome}{still}; a running broker reads the file at SIGHUP\n",
         file.display(),
-        arguments.user,
     ))
+}
+
+/// A line for each account, with tabs between its columns.
+fn list(file: &Path) -> Result<(), Failure> {
+    let accounts = Accounts::open(file)?;
+    let lines = accounts.iter().map(|user| {
+        let state = if user.is_disabled { "disabled" } else { "enabled" };
+        let logins = if user.scram.is_some() { "password,scram" } else { "password" };
+        format!("{}\t{state}\t{logins}\n", user.name)
+    });
+    print(&lines.collect::<String>())
 }
 
 /// Twice from a terminal, so that a slip shows; else the first line of standard input.
@@ -59,11 +131,35 @@ fn read_password(user: &str) -> Result<String, PasswordError> {
         password
     } else {
         let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
+        // With its line end, and one byte by which a longer one shows.
+        io::stdin().lock().take(PASSWORD_BYTES_MAX as u64 + 3).read_line(&mut line)?;
         line.trim_end_matches(['\n', '\r']).to_owned()
     };
-    if password.is_empty() {
-        return Err(PasswordError::Empty);
+    match password.len() {
+        0 => Err(PasswordError::Empty),
+        1..=PASSWORD_BYTES_MAX => Ok(password),
+        _ => Err(PasswordError::TooLong),
     }
-    Ok(password)
+}
+
+/// Says what will make trouble later, on standard error.
+fn warn_of_weakness(user: &str, password: &str) {
+    let chars = password.chars().count();
+    if chars < PASSWORD_CHARS_ENOUGH {
+        warn(&format!(
+            "the password has {chars} characters, which is soon guessed; give a longer one"
+        ));
+    }
+    if password.chars().any(char::is_control) {
+        warn("the password holds a control character, which HTTP Basic cannot send");
+    }
+    if user.contains(['/', '+', '#']) {
+        warn(&format!(
+            "{user:?} holds / or a wildcard, so it is no level of a topic: a rule with ${{username}} \
+             in its topics allows it nothing"
+        ));
+    }
+    if user.trim() != user {
+        warn(&format!("{user:?} begins or ends with a space"));
+    }
 }

@@ -15,6 +15,7 @@ use super::{
     open_files, print,
     reload::Reload,
     serve::{Serving, StartError},
+    warnings,
 };
 
 /// Runs the broker until somebody ends it.
@@ -22,6 +23,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let mut config = options.load()?;
     let log = Log::start(&config.log).map_err(StartError::Log)?;
     tell_start(options, &config);
+    let missing = first_start::examine(&config)?;
     let too_few_files = open_files::fit(&mut config);
     let system = System::new();
     system.block_on(ignore_file_limit()).map_err(StartError::Signals)?;
@@ -30,8 +32,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         free_bytes_min: config.store.free_bytes_min,
     };
     let store = DirectoryStore::open_with(&config.data_dir, store)?;
-    if let Some(welcome) = first_start::make_account(&config)? {
+    if let Some(welcome) = first_start::make(&config, missing)? {
         print(&welcome)?;
+    }
+    for warning in warnings::of(&config) {
+        tracing::warn!("{warning}");
     }
     let reload = Reload::new(options.clone(), config.clone(), log);
     system.block_on(serve(&config, store, reload, too_few_files))
@@ -39,7 +44,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 
 /// The first line of the log: which program runs, with what, and where.
 fn tell_start(options: &Options, config: &Config) {
-    let file = options.config.as_ref().map(|file| file.display().to_string());
+    let file = options.file().map(|file| file.display().to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         configuration = file.as_deref().unwrap_or("none: every option has its default"),

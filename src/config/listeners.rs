@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, TlsFiles};
+use super::{Config, TlsFiles, address::resolve};
 use crate::net::tls::{ClientAuth, TlsVersion};
 
 /// `[[listeners]]`: settings of one listener. What is not given is as for all.
@@ -66,6 +66,9 @@ impl ListenerConfig {
         let parsed = |text: &str| text.parse::<SocketAddr>();
         match (parsed(&self.address), parsed(address)) {
             (Ok(own), Ok(other)) => own == other,
+            (Err(_), Ok(other)) => {
+                matches!(resolve(&self.address), Some(Ok(all)) if all.contains(&other))
+            }
             _ => self.address == address,
         }
     }

@@ -23,9 +23,10 @@ use super::{
 /// What every environment variable begins with that this program reads.
 const VARIABLE_PREFIX: &str = "HEARTHMQ_";
 
-/// Variables that begin like ours and are none: the configuration file's name, which the command
-/// line reads, and what Kubernetes sets in each pod beside a service called `hearthmq`.
-const OTHER_VARIABLES: [&str; 3] = ["HEARTHMQ_CONFIG", "HEARTHMQ_SERVICE_", "HEARTHMQ_PORT"];
+/// Variables that begin like ours and are no options: the configuration file's name and the first
+/// password, which the command line reads, and what Kubernetes sets in each pod beside a service called `hearthmq`.
+const OTHER_VARIABLES: [&str; 4] =
+    ["HEARTHMQ_CONFIG", "HEARTHMQ_ADMIN_PASSWORD", "HEARTHMQ_SERVICE_", "HEARTHMQ_PORT"];
 
 /// How alike a wrong key and a right one must be for the right one to be suggested (0 to 1).
 const ALIKE_ENOUGH: f64 = 0.6;
@@ -290,12 +291,29 @@ fn variable_name(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
 
+/// The key most like `wrong`, letter by letter or with its words in another order
+/// (`max_connections`), if one is like it.
 fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let alike = |key: &str| {
+        let by_letter = strsim::normalized_damerau_levenshtein(wrong, key);
+        let in_order = strsim::normalized_damerau_levenshtein(&sorted(wrong), &sorted(key));
+        by_letter.max(in_order)
+    };
     known
-        .map(|key| (strsim::normalized_damerau_levenshtein(wrong, key), key))
+        .map(|key| (alike(key), key))
         .filter(|(alike, _)| *alike >= ALIKE_ENOUGH)
         .max_by(|(left, _), (right, _)| left.total_cmp(right))
         .map(|(_, key)| key)
+}
+
+/// `key` with the words of each of its parts in the order of the alphabet.
+fn sorted(key: &str) -> String {
+    let part = |part: &str| {
+        let mut words: Vec<_> = part.split('_').filter(|word| !word.is_empty()).collect();
+        words.sort_unstable();
+        words.join("_")
+    };
+    key.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 /// A list of strings: `a,b`, or as in TOML. All lists of the configuration hold strings. An address
@@ -336,6 +354,9 @@ fn in_plain_words(message: &str) -> (String, String) {
     if message.contains("socket address") {
         let remedy = "write address:port, for example \"127.0.0.1:1883\" or \"[::1]:1883\"";
         return ("this is no address with a port".into(), remedy.into());
+    }
+    if message.contains("cannot be resolved") {
+        return (message, "correct the name, or write the address".into());
     }
     let Some((what, expected)) = message.split_once(", expected ") else {
         return (message, "see `hearthmq example-config`".into());

@@ -5,6 +5,7 @@
 //! to people. Nothing here opens a socket or reads a certificate: the wiring above does, and an
 //! application that embeds the broker needs none of this.
 
+mod address;
 mod change;
 mod check;
 mod error;
@@ -27,6 +28,8 @@ pub use self::{
     error::{ConfigError, Place},
     listeners::{ListenerConfig, TlsOverrides},
 };
+
+use self::address::addresses;
 
 /// A commented configuration file with every option at its default.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -108,12 +111,16 @@ impl AuthConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct MqttConfig {
     /// Addresses for MQTT over TCP.
+    #[serde(deserialize_with = "addresses")]
     pub tcp: Vec<SocketAddr>,
     /// Addresses for MQTT over TLS.
+    #[serde(deserialize_with = "addresses")]
     pub tls: Vec<SocketAddr>,
     /// Addresses for MQTT over WebSocket.
+    #[serde(deserialize_with = "addresses")]
     pub websocket: Vec<SocketAddr>,
     /// Addresses for MQTT over WebSocket over TLS.
+    #[serde(deserialize_with = "addresses")]
     pub secure_websocket: Vec<SocketAddr>,
     /// The path of the URL for WebSocket.
     pub websocket_path: String,
@@ -124,8 +131,9 @@ pub struct MqttConfig {
     /// Who may use them: permission bits in octal, as of `chmod`.
     pub unix_mode: String,
     /// Those of the addresses above whose connections begin with a PROXY header.
+    #[serde(deserialize_with = "addresses")]
     pub proxy_protocol: Vec<SocketAddr>,
-    /// Networks of the balancers that may send a PROXY header; empty = all.
+    /// Networks of the balancers that may send a PROXY header; empty = this machine alone.
     pub proxy_trusted: Vec<Network>,
     /// What the Response Topics of MQTT 5 clients are to begin with; empty = they are told nothing.
     pub response_topic_prefix: String,
@@ -162,8 +170,10 @@ impl Default for MqttConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// Addresses for HTTP.
+    #[serde(deserialize_with = "addresses")]
     pub listen: Vec<SocketAddr>,
     /// Addresses for HTTPS.
+    #[serde(deserialize_with = "addresses")]
     pub https: Vec<SocketAddr>,
     /// Threads that serve HTTP.
     pub workers: u16,

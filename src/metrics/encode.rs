@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::{
-    Metrics, ShardMetrics, Totals,
+    COMMIT, Metrics, ShardMetrics, Totals,
     cells::{Counter, Gauge, PerLabel},
     rest::RestRoute,
 };
@@ -37,6 +37,7 @@ struct Scrape(Arc<Metrics>);
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer { shards: &self.0.shards, encoder };
+        writer.build_info()?;
         writer.clients()?;
         writer.messages()?;
         writer.flow()?;
@@ -52,6 +53,15 @@ struct Writer<'s, 'e> {
 }
 
 impl Writer<'_, '_> {
+    fn build_info(&mut self) -> fmt::Result {
+        let labels =
+            [("version", env!("CARGO_PKG_VERSION")), ("commit", COMMIT.unwrap_or("unknown"))];
+        let help = "Always 1; its labels say which build runs";
+        let mut family =
+            self.encoder.encode_descriptor("build_info", help, None, MetricType::Gauge)?;
+        ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
+    }
+
     fn clients(&mut self) -> fmt::Result {
         self.gauge("connections", "MQTT connections online", |shard| &shard.connections)?;
         self.labelled("sockets_accepted", "Sockets let in, by transport", "transport", |shard| {
@@ -312,6 +322,7 @@ mod tests {
             "hearthmq_messages_dropped_total{reason=\"expired\"} 0",
             "hearthmq_disconnects_total{reason=\"keepalive_timeout\"} 1",
             "# TYPE hearthmq_sessions gauge",
+            "# TYPE hearthmq_build_info gauge",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

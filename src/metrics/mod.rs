@@ -20,6 +20,9 @@ pub use rest::{RestMetrics, RestRoute};
 
 use crate::{hooks::DisconnectReason, labels::labels};
 
+/// The commit that the library was built from, if the build was told (`HEARTHMQ_COMMIT`).
+pub const COMMIT: Option<&str> = option_env!("HEARTHMQ_COMMIT");
+
 labels! {
     /// Why a message did not reach a subscriber, or was not taken from a publisher.
     pub enum DropReason {

@@ -4,7 +4,10 @@
 //! Knows nothing of TLS or MQTT. Of what a header may say, the client's address alone is taken: a
 //! certificate's name in it was verified by nobody here.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -14,9 +17,8 @@ use crate::auth::Network;
 /// Who may say whose connection it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyProtocol {
-    /// The balancers. Empty for everybody who reaches the listener: then it must be reachable by
-    /// balancers alone, because whoever connects chooses the address that permissions and limits
-    /// are decided by.
+    /// The balancers: a sender of the header chooses the address that permissions and limits are
+    /// decided by. Empty for those on this machine.
     pub trusted: Vec<Network>,
 }
 
@@ -31,7 +33,7 @@ pub(super) enum ProxyError {
     Malformed(#[from] proxy_header::Error),
     #[error("PROXY header has {0} bytes, more than {HEADER_BYTES_MAX}")]
     TooLong(usize),
-    #[error("{0} is not trusted to send a PROXY header")]
+    #[error("{0} is not trusted to send a PROXY header; see proxy_trusted")]
     NotTrusted(SocketAddr),
 }
 
@@ -47,6 +49,14 @@ const TEXT_BYTES_MAX: usize = 107;
 const HEADER_BYTES_MAX: usize = 4096;
 
 impl ProxyProtocol {
+    /// Whether a header from this address is believed.
+    fn trusts(&self, address: IpAddr) -> bool {
+        match self.trusted.is_empty() {
+            true => address.to_canonical().is_loopback(),
+            false => self.trusted.iter().any(|one| one.contains(address)),
+        }
+    }
+
     /// Reads a header and no byte more; the address that it names, or that of the balancer itself,
     /// which says so when it only looks whether somebody is there.
     pub(super) async fn read_peer<S: AsyncRead + Unpin>(
@@ -54,7 +64,7 @@ impl ProxyProtocol {
         stream: &mut S,
         from: SocketAddr,
     ) -> Result<SocketAddr, ProxyError> {
-        if !self.trusted.is_empty() && !self.trusted.iter().any(|one| one.contains(from.ip())) {
+        if !self.trusts(from.ip()) {
             return Err(ProxyError::NotTrusted(from));
         }
         let header = read_header(stream).await?;
@@ -93,4 +103,28 @@ async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Pr
         return Err(ProxyError::Missing);
     }
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn peer(trusted: &[&str], from: &str) -> Result<SocketAddr, ProxyError> {
+        let trusted = trusted.iter().map(|text| text.parse().expect("a network")).collect();
+        let mut header: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 1883\r\n";
+        let from = from.parse().expect("an address");
+        ProxyProtocol { trusted }.read_peer(&mut header, from).await
+    }
+
+    #[actix_rt::test]
+    async fn without_names_a_header_counts_from_this_machine_alone() {
+        for from in ["127.0.0.1:1", "127.7.0.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(peer(&[], from).await.is_ok_and(|peer| peer.port() == 5000), "{from}");
+        }
+        for from in ["192.0.2.9:1", "[2001:db8::1]:1", "[::ffff:192.0.2.9]:1", "0.0.0.0:1"] {
+            assert!(matches!(peer(&[], from).await, Err(ProxyError::NotTrusted(_))), "{from}");
+        }
+        assert!(peer(&["192.0.2.0/24"], "192.0.2.9:1").await.is_ok());
+        assert!(peer(&["192.0.2.0/24"], "127.0.0.1:1").await.is_err());
+    }
 }

@@ -89,15 +89,25 @@ impl DirectoryStore {
     /// # Errors
     /// If the directory cannot be made or written, is damaged or of a later version, or if another
     /// broker has it.
-    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(directory, StoreOptions::default())
+    }
+
+    /// Whether there is a store in `directory`.
+    #[must_use]
+    pub fn exists(directory: impl AsRef<Path>) -> bool {
+        directory.as_ref().join(DATABASE).exists()
     }
 
     /// The same with other bounds.
     ///
     /// # Errors
     /// As [`DirectoryStore::open`].
-    pub fn open_with(directory: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+    pub fn open_with(
+        directory: impl AsRef<Path>,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let directory = directory.as_ref();
         fs::create_dir_all(directory).map_err(|error| StoreError::io("make", directory, error))?;
         let lock = lock(directory)?;
         let database = Database::open(&directory.join(DATABASE), &options, format::FORMAT)?;
@@ -125,7 +135,8 @@ impl DirectoryStore {
     ///
     /// # Errors
     /// As [`DirectoryStore::open`], and if there is none.
-    pub fn open_existing(directory: &Path) -> Result<Self, StoreError> {
+    pub fn open_existing(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let directory = directory.as_ref();
         match fs::metadata(directory.join(DATABASE)) {
             Ok(_) => Self::open(directory),
             Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use hearthmq::auth::{
     Accounts, PasswordHashError, StoredPassword, add_user, generate_password, hash_password,
+    remove_user, set_disabled,
 };
 
 /// A hash that another implementation made (the reference one, `argon2 somesalt -id -t 2 -m 16`).
@@ -74,7 +75,8 @@ fn every_mistake_in_the_file_is_reported_with_its_line() {
     );
     assert_eq!(
         error(&format!("{}colour = 1\n", user("ann"))),
-        "users.toml:4: unknown field `colour`, expected one of `name`, `password_hash`, `scram`"
+        "users.toml:4: unknown field `colour`, expected one of `name`, `password_hash`, \
+         `scram`, `disabled`"
     );
     assert_eq!(
         error("\nuser = []\n"),
@@ -131,4 +133,44 @@ fn adding_a_user_never_leaves_a_file_that_cannot_be_read_again() {
     assert!(error.contains("cannot be written"), "{error}");
     let error = Accounts::open(&missing).unwrap_err().to_string();
     assert!(error.contains("cannot be read"), "{error}");
+}
+
+/// What is taken out is one account, in every way in which TOML can write it.
+#[test]
+fn one_account_is_disabled_or_taken_out_and_the_rest_of_the_file_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users.toml");
+    let user = |name: &str| format!("name = \"{name}\"\npassword_hash = \"{FOREIGN_HASH}\"\n");
+    let of_tables = format!(
+        "# top\n[[users]]\n{}\n# about ben\n[[ users ]] # [[ here\ndisabled = false\n{}# end of ben\n\n\
+         [[users]]\n{}",
+        user("ann"),
+        user("ben"),
+        user("cleo"),
+    );
+    let inline = |name: &str| format!("{{ {} }}", user(name).trim().replace('\n', ", "));
+    let of_a_list =
+        format!("users = [{},\n  {}, {}]\n", inline("ann"), inline("ben"), inline("cleo"));
+    for text in [of_tables, of_a_list] {
+        for name in ["ann", "ben", "cleo"] {
+            fs::write(&path, &text).unwrap();
+            set_disabled(&path, name, true).unwrap();
+            let accounts = Accounts::open(&path).unwrap();
+            for user in accounts.iter() {
+                assert_eq!(user.is_disabled, *user.name == *name, "{name} in {text}");
+            }
+            set_disabled(&path, name, false).unwrap();
+            assert!(Accounts::open(&path).unwrap().iter().all(|user| !user.is_disabled));
+            remove_user(&path, name).unwrap();
+            let left = fs::read_to_string(&path).unwrap();
+            let accounts = Accounts::open(&path).unwrap();
+            assert_eq!(accounts.len(), 2);
+            assert!(accounts.get(name).is_none());
+            for comment in ["# top", "# about ben", "# end of ben"] {
+                assert_eq!(left.contains(comment), text.contains(comment), "{left}");
+            }
+            let error = remove_user(&path, name).unwrap_err().to_string();
+            assert!(error.contains("there is no user"), "{error}");
+        }
+    }
 }

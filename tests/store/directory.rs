@@ -97,7 +97,7 @@ fn a_directory_that_cannot_be_written_is_named_with_what_helps() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = DirectoryStore::open(&file.join("below")).unwrap_err();
+    let error = DirectoryStore::open(file.join("below")).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
 }
 

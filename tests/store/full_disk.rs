@@ -50,7 +50,7 @@ fn the_child_that_may_not_write_more() {
     let Some(dir) = env::var_os(DIR) else {
         return; // it is nobody's child
     };
-    let store = DirectoryStore::open(dir.as_ref()).unwrap();
+    let store = DirectoryStore::open(dir).unwrap();
     let payload = vec![7; 16 << 10];
     let mut place = 1;
     let error = loop {

@@ -4,9 +4,9 @@
 
 use std::{num::NonZeroU32, ops::Range, path::Path};
 
-use toml::Value;
+use toml::{Spanned, Value};
 
-use super::{Accounts, AccountsFile, SecretText};
+use super::{Accounts, AccountsFile, SecretText, UserEntry};
 use crate::auth::{
     file::{self, FileError},
     password::hash_password,
@@ -14,15 +14,14 @@ use crate::auth::{
 };
 
 /// Adds user `name` to the file at `path`, or replaces the hash of one who is in it; the rest of
-/// the file, with its comments, stays as it is. A file that is missing is made. It can then be
-/// read by its owner only, and at no time is half of it there. SCRAM keys of the user, which are
-/// of another password perhaps, are taken out.
+/// the file, with its comments, stays as it is, as do its owner and mode. A file that is missing is
+/// made, for its owner only. At no time is half of it there. SCRAM keys of the user, which are of
+/// another password perhaps, are taken out.
 ///
 /// # Errors
 /// The file cannot be read or written, is wrong already, or would be with this name or hash.
 pub fn add_user(path: &Path, name: &str, password_hash: &str) -> Result<(), FileError> {
-    let old = read_or_empty(path)?;
-    replace(path, with_user(path, old, name, password_hash, None)?)
+    edit(path, |old| with_user(path, old, name, password_hash, None))
 }
 
 /// As [`add_user`], for a password whose hash is made here; with `scram_iterations` the user may
@@ -37,16 +36,81 @@ pub fn set_password(
     password: &str,
     scram_iterations: Option<NonZeroU32>,
 ) -> Result<(), FileError> {
-    let mut old = read_or_empty(path)?;
-    let scram = match scram_iterations {
-        None => None,
-        Some(iterations) => {
-            let salts = salts(path, &mut old)?;
-            Some(ScramKeys::derive(password, salts.salt(name), iterations))
+    edit(path, |mut old| {
+        let scram = match scram_iterations {
+            None => None,
+            Some(iterations) => {
+                let salts = salts(path, &mut old)?;
+                Some(ScramKeys::derive(password, salts.salt(name), iterations))
+            }
+        };
+        let hash = hash_password(password.as_bytes());
+        with_user(path, old, name, &hash, scram.as_ref())
+    })
+}
+
+/// Takes user `name` out of the file at `path`; the rest of the file stays as it is.
+///
+/// # Errors
+/// As [`add_user`], or there is no such user.
+pub fn remove_user(path: &Path, name: &str) -> Result<(), FileError> {
+    edit(path, |old| {
+        let listed = file::parse::<AccountsFile>(path, &old)?.users;
+        let at = position(path, &listed, name)?;
+        let range = whole_entry(&old, &listed[at]);
+        let new = format!("{}{}", &old[..range.start], &old[range.end..]);
+        // Text that looks like a table and is none could have been cut in two.
+        let names = |users: &[Spanned<UserEntry>]| -> Vec<String> {
+            users.iter().map(|user| user.get_ref().name.get_ref().0.clone()).collect()
+        };
+        let mut expected = names(&listed);
+        expected.remove(at);
+        match file::parse::<AccountsFile>(path, &new) {
+            Ok(left) if names(&left.users) == expected => Ok(new),
+            _ => {
+                let problem = format!("user {name:?} cannot be cut out here; remove it by hand");
+                Err(FileError::invalid(path, &old, listed[at].span(), &problem))
+            }
         }
-    };
-    let hash = hash_password(password.as_bytes());
-    replace(path, with_user(path, old, name, &hash, scram.as_ref())?)
+    })
+}
+
+/// Writes into the file at `path` whether user `name` is disabled.
+///
+/// # Errors
+/// As [`remove_user`].
+pub fn set_disabled(path: &Path, name: &str, is_disabled: bool) -> Result<(), FileError> {
+    edit(path, |mut old| {
+        let listed = file::parse::<AccountsFile>(path, &old)?.users;
+        let entry = &listed[position(path, &listed, name)?];
+        let user = entry.get_ref();
+        match &user.disabled {
+            Some(former) => old.replace_range(former.span(), &is_disabled.to_string()),
+            None if is_disabled => {
+                let separator = separator(&old, entry);
+                let end = user.password_hash.span().end;
+                old.insert_str(end, &format!("{separator}disabled = true"));
+            }
+            None => {}
+        }
+        Ok(old)
+    })
+}
+
+fn position(path: &Path, listed: &[Spanned<UserEntry>], name: &str) -> Result<usize, FileError> {
+    let found = listed.iter().position(|user| user.get_ref().name.get_ref().0 == name);
+    found.ok_or_else(|| FileError::NoSuchUser { path: path.to_owned(), name: name.into() })
+}
+
+/// Puts `change` of the text of the file at `path` in its place, unless it makes no file of accounts.
+fn edit(
+    path: &Path,
+    change: impl FnOnce(String) -> Result<String, FileError>,
+) -> Result<(), FileError> {
+    let _lock = file::lock_beside(path);
+    let new = change(read_or_empty(path)?)?;
+    Accounts::parse(path, &new)?;
+    file::replace(path, &new)
 }
 
 fn read_or_empty(path: &Path) -> Result<String, FileError> {
@@ -58,11 +122,6 @@ fn read_or_empty(path: &Path) -> Result<String, FileError> {
         }
         read => read,
     }
-}
-
-fn replace(path: &Path, new: String) -> Result<(), FileError> {
-    Accounts::parse(path, &new)?;
-    file::write_private(path, &new)
 }
 
 /// The secret that salts are made from; `text` has it from now on.
@@ -99,8 +158,7 @@ fn with_user(
         }
         return Ok(text);
     };
-    let is_inline = text[user.span().start..].starts_with('{');
-    let (user, separator) = (user.get_ref(), if is_inline { ", " } else { "\n" });
+    let (user, separator) = (user.get_ref(), separator(&text, user));
     let mut changes: Vec<(Range<usize>, String)> = vec![(user.password_hash.span(), hash)];
     match (&user.scram, scram) {
         (Some(former), scram) => {
@@ -114,6 +172,53 @@ fn with_user(
         text.replace_range(span, &value);
     }
     Ok(text)
+}
+
+fn is_inline(text: &str, user: &Spanned<UserEntry>) -> bool {
+    text[user.span().start..].starts_with('{')
+}
+
+/// What stands between two values of one account.
+fn separator(text: &str, user: &Spanned<UserEntry>) -> &'static str {
+    if is_inline(text, user) { ", " } else { "\n" }
+}
+
+/// The bytes of one account, with what separates it from the next. Comments before it stay, and
+/// those behind it, which may be about the next.
+fn whole_entry(text: &str, user: &Spanned<UserEntry>) -> Range<usize> {
+    if is_inline(text, user) {
+        let Range { start, end } = user.span();
+        let rest = text[end..].trim_start();
+        let end = if rest.starts_with(',') { text.len() - rest.len() + 1 } else { end };
+        return start..end;
+    }
+    let entry = user.get_ref();
+    let first_value = entry.name.span().start.min(entry.password_hash.span().start);
+    let header = |line: &str| line.trim_start().starts_with("[[");
+    let start = lines(text, 0).filter(|(at, line)| *at <= first_value && header(line)).last();
+    let start = start.map_or(first_value, |(at, _)| at);
+    let mut end = start;
+    for (at, line) in lines(text, start) {
+        let line_text = line.trim();
+        let is_table = at > start && line_text.starts_with('[');
+        if is_table && !line_text.trim_start_matches('[').trim_start().starts_with("users.") {
+            break;
+        }
+        if !line_text.is_empty() && !line_text.starts_with('#') {
+            end = at + line.len();
+        }
+    }
+    // One empty line separated it from what is before, another from what comes now.
+    if text[end..].starts_with('\n') { start..end + 1 } else { start..end }
+}
+
+/// The lines of `text` from the byte `from` on, line ends included, with where each begins.
+fn lines(text: &str, from: usize) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = from;
+    text[from..].split_inclusive('\n').map(move |line| {
+        at += line.len();
+        (at - line.len(), line)
+    })
 }
 
 fn begin_paragraph(text: &mut String) {

@@ -67,7 +67,7 @@ fn data_files_that_are_damaged_or_cut_off_are_named() {
     for cuts in [false, true] {
         let place = used();
         // What is in the journal goes into data files.
-        let store = DirectoryStore::open(&place.path("data")).unwrap();
+        let store = DirectoryStore::open(place.path("data")).unwrap();
         apply(&store, &[put(100), enqueue(100, 1, &numbered(1, &[7; 4096]))]);
         store.compact().unwrap();
         drop(store);
@@ -109,7 +109,7 @@ fn a_directory_that_is_mounted_read_only_is_named() {
     let said = complaint(&place.command_after(shell, mount).output().unwrap());
     assert!(said.contains("data/lock: it is read-only for this user; change its owner"), "{said}");
     assert!(said.ends_with("or choose another data_dir"), "{said}");
-    let store = DirectoryStore::open(&place.path("data")).unwrap();
+    let store = DirectoryStore::open(place.path("data")).unwrap();
     assert_eq!(store.examine().unwrap().faults, [""; 0]);
     assert_eq!(retained(&store).len(), 1);
     assert!(store.has_room());

@@ -1,0 +1,106 @@
+//! `hearthmq check-config`: looks at everything that a start would look at, and starts nothing.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use hearthmq::{
+    auth::{Accounts, FilePolicy},
+    config::Config,
+    net::tls::Alpn,
+};
+use rustix::fs::{Access, access};
+
+use super::{
+    Failure, Options,
+    first_start::{self, FirstStartError, Missing},
+    listeners::mqtt_listeners,
+    note, open_files, print,
+    serve::StartError,
+    tls::TlsSources,
+    warn, warnings,
+};
+
+#[derive(Args)]
+#[command(after_help = super::PLACES)]
+pub(super) struct Arguments {
+    /// A TOML file
+    #[arg(conflicts_with = "config")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
+    if let Some(file) = arguments.file {
+        arguments.options.config = Some(file);
+    }
+    let config = arguments.options.load()?;
+    check_data_dir(&config.data_dir)?;
+    let missing = first_start::examine(&config)?;
+    if config.policy_file().exists() {
+        FilePolicy::open(config.policy_file())?;
+    }
+    if config.users_file().exists() {
+        Accounts::open(&config.users_file())?;
+    }
+    check_tls(&config)?;
+    check_addresses(&config)?;
+    let mut said = warnings::of(&config);
+    said.extend(open_files::fit(&mut config.clone()));
+    said.iter().for_each(|warning| warn(warning));
+    if matches!(missing, Missing::All(_)) {
+        let data_dir = config.data_dir.display();
+        note(&format!("{data_dir} is new: the first start makes the account admin and a policy"));
+    }
+    let file = arguments.options.file();
+    let file = file.map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
+    print(&format!("{file}: the configuration is right\n"))
+}
+
+/// The directory, or the one that it would be made in, can be written.
+fn check_data_dir(data_dir: &Path) -> Result<(), FirstStartError> {
+    let absolute = std::path::absolute(data_dir);
+    let path = absolute.as_deref().unwrap_or(data_dir);
+    let there = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok()).unwrap_or(path);
+    let fault = |source| FirstStartError::Unwritable { path: data_dir.to_owned(), source };
+    if !fs::metadata(there).map_err(fault)?.is_dir() {
+        return Err(fault(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| fault(error.into()))
+}
+
+fn check_tls(config: &Config) -> Result<(), StartError> {
+    let mut tls = TlsSources::default();
+    mqtt_listeners(config, &mut tls)?;
+    for address in &config.http.https {
+        tls.at(*address, Alpn::Http, config)?;
+    }
+    Ok(())
+}
+
+/// The addresses are this machine's. Their ports may be in use, by the broker that runs.
+fn check_addresses(config: &Config) -> Result<(), StartError> {
+    let lists = [
+        ("mqtt.tcp", &config.mqtt.tcp),
+        ("mqtt.tls", &config.mqtt.tls),
+        ("mqtt.websocket", &config.mqtt.websocket),
+        ("mqtt.secure_websocket", &config.mqtt.secure_websocket),
+        ("http.listen", &config.http.listen),
+        ("http.https", &config.http.https),
+    ];
+    for (key, addresses) in lists {
+        for &address in addresses {
+            let any_port = SocketAddr::new(address.ip(), 0);
+            TcpListener::bind(any_port).map_err(|source| StartError::Listen {
+                address,
+                key,
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}

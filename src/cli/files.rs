@@ -1,0 +1,56 @@
+//! Making files and directories of a data directory, for the first start and `passwd`.
+//!
+//! The superuser gives what it makes to the owner of the directory, so that a broker of another user
+//! can read and change it.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
+    path::Path,
+};
+
+use super::first_start::FirstStartError;
+
+/// Makes the directory that `path` is to lie in, for its owner alone, if it is not there.
+pub(super) fn make_parent(path: &Path) -> Result<(), FirstStartError> {
+    let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| FirstStartError::Unwritable { path: directory.to_owned(), source })
+}
+
+/// Makes the file at `path` unless there is one; whether it was made.
+pub(super) fn make_file(path: &Path, text: &str, mode: u32) -> Result<bool, FirstStartError> {
+    match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Ok(file) => fill(file, path, text).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(FirstStartError::Unwritable { path: path.to_owned(), source }),
+    }
+}
+
+/// Writes a file that its owner alone can read, in place of the one that may be there.
+pub(super) fn put_private(path: &Path, text: &str) -> Result<(), FirstStartError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(FirstStartError::Unwritable { path: path.to_owned(), source })
+        }
+        _ => make_file(path, text, 0o600).map(drop),
+    }
+}
+
+fn fill(mut file: File, path: &Path, text: &str) -> Result<(), FirstStartError> {
+    let mut write = || -> io::Result<()> {
+        let directory = path.parent().and_then(|parent| fs::metadata(parent).ok());
+        if let Some(directory) = directory
+            && directory.uid() != file.metadata()?.uid()
+        {
+            // Only the superuser can, and others need not.
+            drop(fchown(&file, Some(directory.uid()), Some(directory.gid())));
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| FirstStartError::Unwritable { path: path.to_owned(), source })
+}

@@ -1,0 +1,141 @@
+//! What a start does although its owner may not have meant it: a line for each, at the start and in
+//! `check-config`.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+};
+
+use hearthmq::{
+    auth::{
+        AccessRequest, Action, Authorizer as _, Decision, FilePolicy, Identity, Login, Network,
+    },
+    config::Config,
+    http::MetricsAccess,
+    mqtt::QoS,
+};
+
+/// Permission bits of users who are neither the owner nor of its group.
+const OTHERS: u32 = 0o006;
+
+/// A client from elsewhere (an address that is kept for documentation), for whom no rule is written.
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+
+/// Everything that should be said of this configuration.
+pub(super) fn of(config: &Config) -> Vec<String> {
+    let mut all = plaintext(config);
+    all.extend(anonymous(config));
+    all.extend(private_keys(config));
+    all.extend(metrics(config));
+    all.extend(proxies(config));
+    all
+}
+
+fn is_public(address: &SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+fn plaintext(config: &Config) -> Vec<String> {
+    let lists = [
+        ("mqtt.tcp", "mqtt", &config.mqtt.tcp, "mqtt.tls"),
+        ("mqtt.websocket", "ws", &config.mqtt.websocket, "mqtt.secure_websocket"),
+        ("http.listen", "http", &config.http.listen, "http.https"),
+    ];
+    let mut all = Vec::new();
+    for (option, scheme, addresses, secure) in lists {
+        for address in addresses.iter().filter(|address| is_public(address)) {
+            all.push(format!(
+                "{option}: {scheme}://{address} is open to the network without TLS, so passwords and \
+                 messages can be read on the way; listen in {secure}, or on 127.0.0.1"
+            ));
+        }
+    }
+    all
+}
+
+fn anonymous(config: &Config) -> Option<String> {
+    if !config.auth.anonymous {
+        return None;
+    }
+    let policy = FilePolicy::open(config.policy_file()).ok()?; // the start says what is wrong
+    let identity = Identity { login: Login::Anonymous, ..Identity::default() };
+    let may = |listener: &str, action| {
+        let peer = SocketAddr::new(STRANGER, 1);
+        let request =
+            AccessRequest { identity: &identity, client_id: "anybody", peer, listener, action };
+        policy.authorize(&request) == Decision::Allow
+    };
+    let qos = QoS::AtMostOnce;
+    let may_all = |listener: &String| {
+        may(listener, Action::Connect)
+            && (may(listener, Action::Subscribe { filter: "#", qos })
+                || may(listener, Action::Publish { topic: "any/topic", qos, retain: true }))
+    };
+    mqtt_urls(config).iter().any(may_all).then(|| {
+        format!(
+            "auth.anonymous: {} lets clients without an account publish or subscribe everywhere; give \
+             the rule users or topics",
+            config.policy_file().display()
+        )
+    })
+}
+
+/// The names of the listeners that clients of other machines may come in by, as rules have them.
+fn mqtt_urls(config: &Config) -> Vec<String> {
+    let mqtt = &config.mqtt;
+    let of = |scheme: &str, addresses: &[SocketAddr], path: &str| -> Vec<String> {
+        addresses.iter().map(|address| format!("{scheme}://{address}{path}")).collect()
+    };
+    let path = &mqtt.websocket_path;
+    [
+        of("mqtt", &mqtt.tcp, ""),
+        of("mqtts", &mqtt.tls, ""),
+        of("ws", &mqtt.websocket, path),
+        of("wss", &mqtt.secure_websocket, path),
+    ]
+    .concat()
+}
+
+fn private_keys(config: &Config) -> Option<String> {
+    let key = &config.tls.key;
+    let mode = fs::metadata(key).ok().filter(fs::Metadata::is_file)?.permissions().mode();
+    (mode & OTHERS != 0).then(|| {
+        format!(
+            "tls.key: {path} can be read or written by every user of this machine (mode {:o}); \
+             `chmod 600 {path}`",
+            mode & 0o777,
+            path = key.display(),
+        )
+    })
+}
+
+fn metrics(config: &Config) -> Option<String> {
+    let mut addresses = config.http.listen.iter().chain(&config.http.https);
+    let is_open = config.http.metrics_access == MetricsAccess::Anyone && addresses.any(is_public);
+    is_open.then(|| {
+        "http.metrics_access: anyone in the network can read /metrics without an account; write \
+         \"loopback\" unless the network is yours"
+            .to_owned()
+    })
+}
+
+fn proxies(config: &Config) -> Vec<String> {
+    let (listeners, trusted) = (&config.mqtt.proxy_protocol, &config.mqtt.proxy_trusted);
+    let is_all = |network: &&Network| network.to_string().ends_with("/0");
+    let mut all = Vec::new();
+    for address in listeners.iter().filter(|address| is_public(address)) {
+        if trusted.is_empty() {
+            all.push(format!(
+                "mqtt.proxy_protocol: {address} is open to the network, but a PROXY header counts from \
+                 this machine alone; name the balancers in proxy_trusted"
+            ));
+        } else if let Some(network) = trusted.iter().find(is_all) {
+            all.push(format!(
+                "mqtt.proxy_trusted: {network} lets everybody who reaches {address} choose the address \
+                 that permissions and limits are decided by; name the balancers alone"
+            ));
+        }
+    }
+    all
+}
