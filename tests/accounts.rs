@@ -15,6 +15,8 @@ mod pki;
 mod policy;
 #[path = "accounts/scram.rs"]
 mod scram;
+#[path = "accounts/standing.rs"]
+mod standing;
 #[path = "accounts/throttle.rs"]
 mod throttle;
 #[path = "accounts/tls.rs"]

@@ -23,8 +23,8 @@ use tokio::io::ReadBuf;
 
 use self::reading::Reading;
 use super::{
-    messages::{ChangeKeepAlive, Farewell, Finish, KeepAliveExpired, Permit},
-    shard::{Departure, Shard},
+    messages::{ChangeKeepAlive, Farewell, Finish, KeepAliveExpired, Permit, VerifyCertificate},
+    shard::{CERTIFICATE, Departure, Shard, not_authorized},
     tail::Tail,
     transport::{Transport, poll_write_all},
 };
@@ -315,6 +315,17 @@ impl Handler<KeepAliveExpired> for Connection {
     fn handle(&mut self, _: KeepAliveExpired, _: &mut Self::Context) {
         // What has arrived but was not read yet counts: the stream is read first.
         self.keep_alive_expired = true;
+    }
+}
+
+impl Handler<VerifyCertificate> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: VerifyCertificate, ctx: &mut Self::Context) {
+        if let Err(error) = self.transport.verify_certificate() {
+            tracing::info!(%error, "client disconnected: its certificate is not trusted any more");
+            self.depart(not_authorized(CERTIFICATE), ctx);
+        }
     }
 }
 

@@ -17,12 +17,16 @@ use super::{
     budget::Budget,
     in_process::InProcess,
     keeper::{Health, Keeper, SyncPolicy},
+    messages::Proven,
     outbox::Homes,
     users::SessionsOfUsers,
     waits::Waits,
 };
 use crate::{
-    auth::{Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Methods},
+    auth::{
+        Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Identity,
+        Methods, Standing,
+    },
     control::Redirection,
     hooks::Hooks,
     limits::{Limits, QueueFull},
@@ -173,6 +177,27 @@ impl Core {
             bytes_max: self.limits.authentication_bytes_max,
         };
         self.methods.begin(start, bounds)
+    }
+
+    /// Returns what a login that begins now rests on.
+    pub(crate) fn proves_now(&self, method: Option<Arc<str>>) -> Proven {
+        let accounts = match method.as_deref() {
+            None => self.authenticator.generation(),
+            Some(method) => self.methods.find(method).map_or(0, |method| method.generation()),
+        };
+        Proven { method, accounts, permissions: self.authorizer.generation() }
+    }
+
+    /// Returns what has become of credentials that were found right.
+    pub(crate) fn standing(&self, identity: &Identity, proven: &Proven) -> Standing {
+        let since = proven.accounts;
+        match proven.method.as_deref() {
+            None => self.authenticator.standing(identity, since),
+            Some(method) => {
+                let method = self.methods.find(method);
+                method.map_or(Standing::Gone, |method| method.standing(identity, since))
+            }
+        }
     }
 
     /// Sessions of all shards, with and without a connection.

@@ -62,6 +62,12 @@ pub struct QueryClient {
     pub client_id: String,
 }
 
+/// Check all sessions again: whether their users may still log in, connect, and have their
+/// subscriptions. Answered once all were checked.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Recheck;
+
 /// A session as the broker sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSession {
@@ -154,11 +160,25 @@ pub(crate) struct AcceptedConnect {
     /// Request Response Information.
     pub(crate) wants_response_information: bool,
     pub(crate) identity: Identity,
+    pub(crate) proven: Proven,
+    /// TLS has verified a certificate of the client.
+    pub(crate) has_certificate: bool,
     /// For a client that gave an Authentication Method.
     pub(crate) enhanced: Option<Box<EnhancedLogin>>,
     pub(crate) peer: SocketAddr,
     /// The URL of the listener that accepted it.
     pub(crate) listener: Arc<str>,
+}
+
+/// What a login rests on, for the login to be checked again later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proven {
+    /// Authentication Method, if it was not the authenticator.
+    pub(crate) method: Option<Arc<str>>,
+    /// Generation of the authenticator or of the method when the login began.
+    pub(crate) accounts: u64,
+    /// Generation of the authorizer then.
+    pub(crate) permissions: u64,
 }
 
 /// How a client has authenticated that gave an Authentication Method, and may do so again.
@@ -278,6 +298,11 @@ pub(crate) struct TakeStep {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct KeepAliveExpired;
+
+/// To a connection: see whether your client's certificate is still trusted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct VerifyCertificate;
 
 /// To a connection that its session has left: write these bytes and close.
 #[derive(Message)]

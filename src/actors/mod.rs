@@ -28,7 +28,7 @@ pub use in_process::{Received, Subscription};
 pub use keeper::SyncPolicy;
 pub use messages::{
     Attach, ClientSession, Kick, Kicked, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany,
-    SetKeepAliveMany, WillRequest,
+    Recheck, SetKeepAliveMany, WillRequest,
 };
 pub use registry::Registry;
 pub use transport::{AnyStream, Socket, SocketTransport, Transport};

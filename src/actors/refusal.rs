@@ -67,6 +67,8 @@ pub(crate) enum NoSession {
     Store,
     /// CONNACK is larger than the client's Maximum Packet Size.
     ConnAckTooLarge,
+    /// What the client may do was read again since it was let in.
+    NotAuthorized,
     /// Clients are sent to another server since a moment ago.
     Redirected(Arc<Redirection>),
 }
@@ -79,6 +81,7 @@ impl NoSession {
             Self::WillsFull => ConnectRefusal::WillBytesMax,
             Self::Store => ConnectRefusal::Store,
             Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
+            Self::NotAuthorized => ConnectRefusal::NotAuthorized,
             Self::Redirected(_) => ConnectRefusal::Redirected,
         }
     }
@@ -95,6 +98,7 @@ impl NoSession {
             Self::WillsFull => limit_is_reached("limit on wills is reached"),
             Self::Store => RefusalAnswer::new(version, ReasonCode::ServerUnavailable),
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
+            Self::NotAuthorized => RefusalAnswer::new(version, ReasonCode::NotAuthorized),
             Self::Redirected(to) => RefusalAnswer::redirecting(version, to.clone()),
         };
         RefusalAnswer { packet_bytes_max, ..answer }.encode()

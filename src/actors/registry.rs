@@ -5,7 +5,7 @@
 //! connection actor for every socket that comes home.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::{
         Arc,
@@ -18,17 +18,18 @@ use actix::{
     Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
     dev::{MessageResponse, OneshotSender, SendError},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 
 use super::{
     connection::Connection,
     core::Core,
     messages::{
         Attach, Begin, ChangeKeepAlive, Deliver, Farewell, Kept, Kick, Kicked, PublishMessage,
-        QueryClient, QueryOnline, QueryOnlineMany, Quiesce, Restore, Restored, Retire,
+        QueryClient, QueryOnline, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
         SetKeepAliveMany, Shutdown, WillRequest,
     },
-    shard::{Departure, LOOK_EVERY, Shard},
+    refusal::NoSession,
+    shard::{Departure, LOOK_EVERY, Rounds, Shard},
 };
 use crate::{
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
@@ -49,6 +50,7 @@ pub struct Registry {
     pub(super) shard: Rc<RefCell<Shard>>,
     core: Arc<Core>,
     bytes_waiting: Arc<AtomicUsize>,
+    rechecks: Rc<Rechecks>,
 }
 
 impl Registry {
@@ -59,7 +61,7 @@ impl Registry {
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(host, core.clone(), metrics).shared();
-        Self { shard, core, bytes_waiting }
+        Self { shard, core, bytes_waiting, rechecks: Rc::default() }
     }
 
     /// Starts the actor of a connection and gives it its session.
@@ -74,7 +76,11 @@ impl Registry {
         }
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        let prepared = match shard.prepare(&mut connect, link, now) {
+        let prepared = match transport.verify_certificate() {
+            Ok(()) => shard.prepare(&mut connect, link, now),
+            Err(_) => Err(NoSession::NotAuthorized),
+        };
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 shard.metrics.connects_refused.increment(refusal.counted_as());
@@ -264,6 +270,47 @@ impl MessageResponse<Registry, Redirect> for Walk {
             reply.map(|reply| reply.send(redirected))
         });
     }
+}
+
+impl Handler<Recheck> for Registry {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Recheck, _: &mut Self::Context) -> Self::Result {
+        let (shard, core, rechecks) =
+            (self.shard.clone(), self.core.clone(), self.rechecks.clone());
+        rechecks.asked.set(rechecks.asked.get() + 1);
+        let asked = rechecks.asked.get();
+        Box::pin(async move {
+            let _turn = rechecks.turn.lock().await;
+            if rechecks.done.get() >= asked {
+                return; // Another has begun since, and looked at all.
+            }
+            let begun = rechecks.asked.get();
+            let mut rounds = Rounds::default();
+            loop {
+                let goes_on = {
+                    let mut shard = shard.borrow_mut();
+                    let goes_on = shard.recheck(&mut rounds, core.clock.now());
+                    shard.flush();
+                    goes_on
+                };
+                if !goes_on {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            rechecks.done.set(begun);
+        })
+    }
+}
+
+/// Rounds along all sessions, one after the other, however many are asked for.
+#[derive(Default)]
+struct Rechecks {
+    turn: Mutex<()>,
+    asked: Cell<u64>,
+    /// So many of those that were asked for are answered by rounds that have ended.
+    done: Cell<u64>,
 }
 
 impl Handler<PublishMessage> for Registry {

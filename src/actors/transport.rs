@@ -1,6 +1,7 @@
 //! The byte stream under a connection, and how it moves from one shard's reactor to another's.
 
 use std::{
+    error::Error,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -35,6 +36,14 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Whether closing it says something of its own to the client, which dropping it would not.
     fn has_farewell(&self) -> bool {
         true
+    }
+
+    /// Verifies again the certificate that the client has shown, if it has shown one.
+    ///
+    /// # Errors
+    /// It would not be trusted now.
+    fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
     }
 }
 
@@ -170,16 +179,6 @@ impl<S: Socket> AsyncWrite for SocketTransport<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.registered()?.poll_shutdown(cx)
-    }
-}
-
-impl<S: Transport> Transport for tokio_rustls::server::TlsStream<S> {
-    fn leave_reactor(&mut self) -> io::Result<()> {
-        self.get_mut().0.leave_reactor()
-    }
-
-    fn join_reactor(&mut self) -> io::Result<()> {
-        self.get_mut().0.join_reactor()
     }
 }
 

@@ -59,6 +59,8 @@ pub struct User {
     pub scram: Option<ScramKeys>,
     /// Whether nobody may log in with this account.
     pub is_disabled: bool,
+    /// In which reading of the file the credentials were first seen.
+    pub(super) changed: u64,
 }
 
 /// Checks that `name` can be a user name: it is not empty, and MQTT and HTTP Basic can carry it.
@@ -106,12 +108,26 @@ impl Accounts {
             let PasswordHashText(password) = entry.password_hash.into_inner();
             let scram = entry.scram.and_then(|scram| scram.into_inner().0);
             let is_disabled = entry.disabled.is_some_and(Spanned::into_inner);
-            accounts.users.push(User { name, password, scram, is_disabled });
+            accounts.users.push(User { name, password, scram, is_disabled, changed: 0 });
         }
         let iterations =
             accounts.users.iter().filter_map(|user| Some(user.scram.as_ref()?.iterations()));
         accounts.scram_iterations = iterations.collect::<BTreeSet<_>>().into_iter().collect();
         Ok(accounts)
+    }
+
+    /// Notes in which reading of the file the credentials of each account were first seen: `former`
+    /// are the accounts of the reading before this one, which is number `reading`.
+    pub(super) fn follow(&mut self, former: &Self, reading: u64) {
+        for user in &mut self.users {
+            let before = former.get(&user.name).filter(|before| {
+                // Keys that are new beside the same password change nothing for who has that.
+                let keys = |user: &User| user.scram.as_ref().map(ToString::to_string);
+                let has_same_keys = before.scram.is_none() || keys(before) == keys(user);
+                before.password.as_str() == user.password.as_str() && has_same_keys
+            });
+            user.changed = before.map_or(reading, |before| before.changed);
+        }
     }
 
     /// The account of this name.

@@ -8,7 +8,10 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::available_parallelism,
     time::{Duration, Instant},
 };
@@ -19,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::{
-    AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity, Login,
+    AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity, Login, Standing,
     accounts::Accounts,
     file::FileError,
     password::{StoredPassword, generate_password, hash_password},
@@ -72,6 +75,8 @@ impl Default for AuthenticationConfig {
 pub struct FileAuthenticator {
     path: Option<PathBuf>,
     accounts: ArcSwap<Accounts>,
+    /// How often the accounts were read again.
+    readings: AtomicU64,
     config: AuthenticationConfig,
     memory: Arc<Mutex<Memory>>,
     digest_key: DigestKey,
@@ -113,6 +118,7 @@ impl FileAuthenticator {
         Self {
             path: None,
             accounts: ArcSwap::from_pointee(accounts),
+            readings: AtomicU64::new(0),
             memory: Arc::new(Mutex::new(Memory {
                 verified: VerifiedCredentials::new(config.verified_entries_max, time_to_live),
                 throttle: FailureThrottle::new(config.throttle.clone()),
@@ -128,16 +134,26 @@ impl FileAuthenticator {
         }
     }
 
-    /// Reads the file again. Whoever is logged in stays so; a password that was changed is asked
-    /// for from the next login on. Does nothing for accounts that are from no file.
+    /// Reads the file again. The next logins are checked against it; clients that are connected
+    /// are once [`Broker::recheck`](crate::Broker::recheck) is called. Does nothing for accounts
+    /// that are from no file.
     ///
     /// # Errors
     /// As [`Accounts::open`]; the accounts in force then stay in force.
     pub fn reload(&self) -> Result<(), FileError> {
         if let Some(path) = &self.path {
-            self.accounts.store(Arc::new(Accounts::open(path)?));
+            self.replace(Accounts::open(path)?);
         }
         Ok(())
+    }
+
+    /// Replaces the accounts.
+    pub fn replace(&self, mut accounts: Accounts) {
+        let reading = self.readings.load(Ordering::Acquire) + 1;
+        accounts.follow(&self.accounts.load(), reading);
+        self.accounts.store(Arc::new(accounts));
+        // Last: a login that is under way is then at worst believed to be older than it is.
+        self.readings.store(reading, Ordering::Release);
     }
 
     async fn check_certificate(
@@ -148,6 +164,9 @@ impl FileAuthenticator {
         let name = certificate.common_name.as_str();
         if credentials.username.is_some_and(|username| username != name) {
             return Err(AuthenticationError::BadCredentials);
+        }
+        if self.accounts.load().get(name).is_some_and(|user| user.is_disabled) {
+            return Err(AuthenticationError::NotAllowed);
         }
         if !self.config.certificate_is_enough {
             self.check_password(credentials.peer.ip(), name, credentials.password).await?;
@@ -188,6 +207,7 @@ impl FileAuthenticator {
             account_exists: user.is_some(),
         };
         match (self.verify(login).await?, user) {
+            (true, Some(user)) if user.is_disabled => Err(AuthenticationError::NotAllowed),
             (true, Some(user)) => Ok(Arc::clone(&user.name)),
             (false, _) | (true, None) => Err(AuthenticationError::BadCredentials),
         }
@@ -276,6 +296,9 @@ impl FileAuthenticator {
         if !names.all(|name| name == &*account) {
             return Err(AuthenticationError::BadCredentials);
         }
+        if self.accounts.load().get(&account).is_none_or(|user| user.is_disabled) {
+            return Err(AuthenticationError::NotAllowed); // taken away since the exchange began
+        }
         if certificate.is_some()
             && self.config.client_id_is_common_name
             && shown.client_id.as_ref().is_some_and(|client_id| **client_id != *account)
@@ -312,6 +335,25 @@ impl Authenticator for FileAuthenticator {
         let address = credentials.peer.ip();
         let username = self.check_password(address, name, credentials.password).await?;
         Ok(Identity { username: Some(username), certificate: None, login: Login::Password })
+    }
+
+    fn generation(&self) -> u64 {
+        self.readings.load(Ordering::Acquire)
+    }
+
+    fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        let Some(name) = &identity.username else {
+            return if self.config.anonymous { Standing::Good } else { Standing::Suspended };
+        };
+        // A certificate that is enough needs no account, but one that is disabled stops it.
+        let needs_none = identity.login == Login::Certificate && self.config.certificate_is_enough;
+        match self.accounts.load().get(name) {
+            Some(user) if user.is_disabled => Standing::Suspended,
+            _ if needs_none => Standing::Good,
+            None => Standing::Gone,
+            Some(user) if user.changed > since => Standing::Changed,
+            Some(_) => Standing::Good,
+        }
     }
 }
 

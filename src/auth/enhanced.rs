@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{AuthenticationError, Credentials, Identity};
+use super::{AuthenticationError, Credentials, Identity, Standing};
 
 /// Authentication Data is Binary Data, whose length has two bytes: section 1.5.6.
 const DATA_BYTES_MAX: usize = u16::MAX as usize;
@@ -43,6 +43,18 @@ pub trait EnhancedAuthenticator: Send + Sync + 'static {
     /// An exchange with a client that has given one of the methods. Nothing is decided here:
     /// the exchange refuses in its first step whom it does not like.
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange>;
+
+    /// As [`Authenticator::generation`](super::Authenticator::generation).
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    /// As [`Authenticator::standing`](super::Authenticator::standing), for an identity of one of
+    /// these methods.
+    fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        let _ = (identity, since);
+        Standing::Good
+    }
 }
 
 /// A conversation with one client about who it is.
@@ -85,6 +97,14 @@ impl<T: EnhancedAuthenticator + ?Sized> EnhancedAuthenticator for Arc<T> {
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
         (**self).begin(start)
     }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
+    }
+
+    fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        (**self).standing(identity, since)
+    }
 }
 
 /// All methods of a broker. If two authenticators have one of the same name, the first is asked.
@@ -97,14 +117,19 @@ impl Methods {
         self.0.push(Box::new(authenticator));
     }
 
+    /// Returns the authenticator that has this method.
+    pub(crate) fn find(&self, method: &str) -> Option<&dyn EnhancedAuthenticator> {
+        let mut all = self.0.iter();
+        Some(&**all.find(|one| one.methods().contains(&method))?)
+    }
+
     /// An exchange; `None` if nobody knows the method.
     pub(crate) fn begin(
         &self,
         start: ExchangeStart<'_>,
         bounds: ExchangeBounds,
     ) -> Option<BoundedExchange> {
-        let mut all = self.0.iter();
-        let authenticator = all.find(|one| one.methods().contains(&start.method))?;
+        let authenticator = self.find(start.method)?;
         Some(BoundedExchange { exchange: authenticator.begin(start), left: bounds })
     }
 }

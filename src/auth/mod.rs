@@ -12,6 +12,7 @@ mod file;
 mod password;
 pub mod policy;
 mod scram;
+mod standing;
 pub mod throttle;
 mod throttled;
 mod verified;
@@ -28,6 +29,7 @@ pub use policy::{FilePolicy, Network, NetworkError, Rule};
 pub use scram::{
     SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError, ScramSha256,
 };
+pub use standing::Standing;
 pub use throttle::{Admission, FailureThrottle, ThrottleConfig};
 pub use throttled::Throttled;
 
@@ -125,6 +127,19 @@ pub trait Authenticator: Send + Sync + 'static {
         &self,
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError>;
+
+    /// Returns a number that grows whenever earlier successes may no longer hold.
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    /// Returns what has become of an identity that was found right when the generation was `since`.
+    /// It is asked after [`Broker::recheck`](crate::Broker::recheck), on a shard's thread, and must
+    /// answer from memory at once.
+    fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        let _ = (identity, since);
+        Standing::Good
+    }
 }
 
 #[async_trait]
@@ -134,6 +149,14 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError> {
         (**self).authenticate(credentials).await
+    }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
+    }
+
+    fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        (**self).standing(identity, since)
     }
 }
 

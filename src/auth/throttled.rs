@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FailureThrottle, Step,
-    ThrottleConfig, authenticator::now,
+    AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FailureThrottle, Identity,
+    Standing, Step, ThrottleConfig, authenticator::now,
 };
 
 /// An [`EnhancedAuthenticator`] whose failures are counted, by address and by address and name:
@@ -45,6 +45,14 @@ impl<A: EnhancedAuthenticator> EnhancedAuthenticator for Throttled<A> {
             failures: Arc::clone(&self.failures),
             has_begun: false,
         })
+    }
+
+    fn generation(&self) -> u64 {
+        self.authenticator.generation()
+    }
+
+    fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        self.authenticator.standing(identity, since)
     }
 }
 

@@ -6,6 +6,7 @@
 mod builder;
 mod draining;
 mod many;
+mod recheck;
 #[cfg(test)]
 mod tests;
 mod websocket;

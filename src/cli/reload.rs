@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 
-use hearthmq::config::Config;
+use hearthmq::{Broker, config::Config};
 
 use super::{Options, log::Log, open_files, serve::Serving};
 
@@ -34,7 +34,17 @@ const STEPS: &[fn(&Parts<'_>)] = &[
     |parts| tell("accounts", parts.serving.authenticator().reload()),
     |parts| tell("permissions", parts.serving.policy().reload()),
     |parts| parts.serving.tls().reload(),
+    |parts| recheck(parts.serving.broker()), // by all of the above
 ];
+
+/// Ends what is no longer allowed, beside everything else.
+fn recheck(broker: &Broker) {
+    let broker = broker.clone();
+    actix_web::rt::spawn(async move {
+        broker.recheck().await;
+        tracing::info!("all sessions checked again");
+    });
+}
 
 fn tell(what: &str, outcome: Result<(), impl Display>) {
     match outcome {

@@ -38,6 +38,8 @@ labels! {
         NoSubscriber = "no_subscriber",
         /// The retained messages were at their limit.
         RetainedFull = "retained_full",
+        /// The subscription that it waited under was withdrawn.
+        SubscriptionWithdrawn = "subscription_withdrawn",
         /// QoS 0, and the subscriber was away.
         Offline = "offline",
         /// It was to be kept, and the store could not be written; its publisher was told so.

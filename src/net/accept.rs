@@ -7,19 +7,23 @@ use std::{
     time::Duration,
 };
 
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, UnixListener},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
 use super::{
-    Admission, Arrival, admission::Admitted, handshake, listener::Bound, listener::Layers, tls,
+    Admission, Arrival,
+    admission::Admitted,
+    handshake,
+    listener::{Bound, Layers},
+    secured::Secured,
+    tls::{self, TlsSource},
     websocket,
 };
 use crate::{
@@ -193,7 +197,7 @@ async fn layer<S: Transport>(
     let (transport, certificate) = match &layers.tls {
         None => (within(stream, layers).await?, None),
         Some(source) => {
-            let (stream, certificate) = secure(stream, source.present()).await?;
+            let (stream, certificate) = secure(stream, source).await?;
             (within(stream, layers).await?, certificate)
         }
     };
@@ -214,9 +218,10 @@ async fn within<S: Transport>(
 /// The TLS handshake; the client's certificate, if it has shown one.
 async fn secure<S: Transport>(
     stream: S,
-    config: Arc<ServerConfig>,
-) -> Result<(TlsStream<S>, Option<ClientCertificate>), ConnectRefusal> {
-    let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| {
+    source: &TlsSource,
+) -> Result<(Secured<S>, Option<ClientCertificate>), ConnectRefusal> {
+    let (settings, trust) = source.begin();
+    let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(|error| {
         tracing::debug!(%error, "TLS handshake failed");
         ConnectRefusal::Tls
     })?;
@@ -228,5 +233,5 @@ async fn secure<S: Transport>(
             ConnectRefusal::Tls
         })?),
     };
-    Ok((stream, certificate))
+    Ok((Secured::new(stream, trust), certificate))
 }

@@ -277,6 +277,8 @@ async fn accept(
     }
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(connect, core)?;
+    let proven = core.proves_now(connect.properties.authentication_method.map(Into::into));
+    let has_certificate = newcomer.certificate.is_some();
     let (identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
@@ -312,6 +314,8 @@ async fn accept(
         // [MQTT-3.1.2-28]
         wants_response_information: connect.properties.request_response_information == Some(true),
         identity,
+        proven,
+        has_certificate,
         enhanced: enhanced.map(Box::new),
         client_id,
         peer,

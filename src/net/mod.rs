@@ -10,6 +10,7 @@ mod handshake;
 mod listener;
 mod proxy;
 mod room;
+mod secured;
 pub mod tls;
 mod unix;
 mod websocket;

@@ -24,7 +24,7 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use x509_parser::{error::X509Error, nom, parse_x509_certificate};
 
-pub use self::source::{Alpn, TlsSource};
+pub use self::source::{Alpn, TlsSource, Trust};
 use crate::auth::ClientCertificate;
 
 /// The ALPN name of MQTT, as registered with IANA.

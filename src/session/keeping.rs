@@ -6,7 +6,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use super::queue::Envelope;
 use crate::{
     journal::{Change, Journal, QueuePlace, QueuedMessage, SentAs, SessionNumber, Ticket},
-    mqtt::{PacketId, QoS},
+    mqtt::{PacketId, QoS, filter_matches},
 };
 
 /// So many messages of a durable session wait in memory; what comes then waits in the store.
@@ -35,6 +35,16 @@ pub(super) struct Keeping {
     pub(super) may_hold_shared: bool,
     /// QoS 1 messages up to this place may have been sent before, and nobody knows.
     pub(super) doubtful_up_to: QueuePlace,
+    /// Subscriptions that were withdrawn while the store has messages that wait.
+    withdrawn: Option<Box<Withdrawn>>,
+}
+
+/// Subscriptions that were withdrawn, in memory at once; the store has them until nothing waits.
+#[derive(Debug, Default)]
+struct Withdrawn {
+    filters: Vec<Box<str>>,
+    /// What was queued later has come by another subscription.
+    up_to: QueuePlace,
 }
 
 /// Messages that wait in the store alone.
@@ -102,6 +112,7 @@ impl Keeping {
             in_flight_unread: 0,
             may_hold_shared: false,
             doubtful_up_to: QueuePlace(0),
+            withdrawn: None,
         }
     }
 
@@ -205,6 +216,52 @@ impl Keeping {
             self.beyond.bytes = 0;
         }
         true
+    }
+
+    /// Notes that subscriptions were withdrawn under which the store may have messages.
+    pub(super) fn withdraw(&mut self, filters: Vec<Box<str>>) {
+        if !filters.is_empty() {
+            let withdrawn = self.withdrawn.get_or_insert_default();
+            withdrawn.filters.extend(filters);
+            withdrawn.up_to = self.last_place;
+        }
+    }
+
+    /// Notes that the client has a subscription again.
+    pub(super) fn grant_again(&mut self, filter: &str) {
+        if let Some(withdrawn) = &mut self.withdrawn {
+            withdrawn.filters.retain(|withdrawn| &**withdrawn != filter);
+        }
+    }
+
+    /// Whether a message that was read from the store has come by a subscription that was withdrawn;
+    /// `is_under_other` says whether one that there is would have brought it.
+    pub(super) fn is_withdrawn(
+        &self,
+        place: QueuePlace,
+        queued: &QueuedMessage,
+        is_under_other: impl Fn(&str) -> bool,
+    ) -> bool {
+        let Some(withdrawn) = self.withdrawn.as_ref().filter(|w| place <= w.up_to) else {
+            return false;
+        };
+        let mut filters = withdrawn.filters.iter();
+        let topic = queued.message.topic();
+        match &queued.share {
+            Some(share) => filters.any(|filter| **filter == **share),
+            None => filters.any(|filter| filter_matches(filter, topic)) && !is_under_other(topic),
+        }
+    }
+
+    /// Forgets what was withdrawn once nothing waits in the store, which then need not know either.
+    pub(super) fn settle_withdrawn(&mut self) {
+        if self.beyond.messages == 0
+            && let Some(withdrawn) = self.withdrawn.take()
+        {
+            for filter in withdrawn.filters {
+                self.note(|number| Change::Unsubscribe(number, filter));
+            }
+        }
     }
 
     /// A message is taken out of turn. Its taker says when it is to be noted.

@@ -17,6 +17,7 @@ mod shared;
 mod subscriptions;
 mod walk;
 mod window;
+mod withdrawal;
 
 use std::sync::Arc;
 
@@ -256,8 +257,9 @@ impl Session {
 
     /// Notes a subscription; the one it replaces, if any. [MQTT-3.8.4-3]
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Option<Subscription> {
-        if let Some(keeping) = &self.outgoing.queue().keeping {
+        if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
             keeping.note(|n| Change::Subscribe(n, filter.into(), subscription.record()));
+            keeping.grant_again(filter);
         }
         self.insert_subscription(filter, subscription)
     }

@@ -6,7 +6,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use self::sending::envelope;
 use super::{
-    Link, Session, SharedPublication,
+    Link, Session, SharedPublication, is_shared,
     keeping::{Keeping, KeptAt, Page, Share},
     queue::{Envelope, Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     journal::{Change, QueuePlace, QueuedMessage, SentAs},
-    mqtt::{Ack, Message, Packet, PacketId, QoS, ReasonCode, Timestamp},
+    mqtt::{Ack, Message, Packet, PacketId, QoS, ReasonCode, Timestamp, filter_matches},
 };
 
 /// How a message goes to one session.
@@ -106,6 +106,17 @@ impl Outgoing {
         self.note_fetched();
     }
 
+    /// Drops such messages that wait in memory; how many there were.
+    pub(super) fn drop_waiting(&mut self, is_dropped: impl Fn(&Envelope) -> bool) -> usize {
+        let Self { queue, walks, .. } = self;
+        walks.move_up(queue.taken(), |ahead| queue.count_among(ahead, &is_dropped));
+        let dropped = queue.take_out(is_dropped);
+        for envelope in &dropped {
+            self.note(envelope.place, |keeping| keeping.dequeue(envelope.place));
+        }
+        dropped.len()
+    }
+
     /// The client has gone: what was fetched for it need not be kept.
     pub(super) fn drop_fetched(&mut self) {
         self.walks.drop_fetched();
@@ -188,7 +199,8 @@ impl Session {
     pub fn take_waiting_orphans(&mut self, shares: &[NonZeroU32]) -> Vec<Orphan> {
         let Outgoing { queue, walks, .. } = &mut self.outgoing;
         let is_taken = |share| shares.contains(&share);
-        walks.move_up(queue.taken(), |ahead| queue.shared_among(ahead, is_taken));
+        let is_shared = |envelope: &Envelope| envelope.share.is_some_and(is_taken);
+        walks.move_up(queue.taken(), |ahead| queue.count_among(ahead, is_shared));
         let taken = queue.take_shared(is_taken);
         let mut orphans: Vec<Orphan> = taken.iter().filter_map(orphan).collect();
         if let Some(keeping) = &mut queue.keeping {
@@ -284,13 +296,19 @@ impl Session {
         qos != QoS::AtMostOnce && self.outgoing.queue.must_read_to_displace(bytes)
     }
 
-    /// Takes the next page of the queue; whether there was something in it.
+    /// Takes the next page of the queue. What in it has come by a shared subscription that was
+    /// withdrawn is returned, for the other members.
     pub fn take_page(
         &mut self,
         page: Page,
         share_number: impl Fn(&str) -> Option<NonZeroU32>,
-    ) -> bool {
-        self.outgoing.queue.take_page(page, share_number)
+    ) -> Vec<Orphan> {
+        let subscriptions = &self.subscriptions;
+        let is_under_subscription = |topic: &str| {
+            let mut filters = subscriptions.iter().filter(|(filter, _)| !is_shared(filter));
+            filters.any(|(filter, _)| filter_matches(filter, topic))
+        };
+        self.outgoing.queue.take_page(page, share_number, is_under_subscription)
     }
 
     /// All that the store has for the session has been read.

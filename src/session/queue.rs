@@ -13,7 +13,10 @@ use std::{
 };
 
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
-use super::keeping::{Beyond, Keeping, PAGE_BYTES, PAGE_MESSAGES, Page, Share};
+use super::{
+    Orphan,
+    keeping::{Beyond, Keeping, KeptAt, PAGE_BYTES, PAGE_MESSAGES, Page, Share},
+};
 use crate::{
     journal::QueuePlace,
     mqtt::{Message, QoS},
@@ -126,21 +129,26 @@ impl Queue {
         self.at_most_once > 0
     }
 
-    /// How many of the first `n` that wait came by such shared subscriptions.
-    pub(super) fn shared_among(&self, n: usize, is_meant: impl Fn(NonZeroU32) -> bool) -> usize {
-        self.waiting.iter().take(n).filter(|e| e.share.is_some_and(&is_meant)).count()
+    /// How many such messages are among the first `n` that wait.
+    pub(super) fn count_among(&self, n: usize, is_meant: impl Fn(&Envelope) -> bool) -> usize {
+        self.waiting.iter().take(n).filter(|envelope| is_meant(envelope)).count()
     }
 
     /// Takes out what came by such shared subscriptions, in its order.
     pub(super) fn take_shared(&mut self, is_taken: impl Fn(NonZeroU32) -> bool) -> Vec<Envelope> {
+        self.take_out(|envelope| envelope.share.is_some_and(&is_taken))
+    }
+
+    /// Takes out such messages, in their order.
+    pub(super) fn take_out(&mut self, is_taken: impl Fn(&Envelope) -> bool) -> Vec<Envelope> {
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let shared;
-        (shared, self.waiting) = waiting.partition(|e| e.share.is_some_and(&is_taken));
-        let shared = Vec::from(shared);
-        for envelope in &shared {
+        let taken;
+        (taken, self.waiting) = waiting.partition(is_taken);
+        let taken = Vec::from(taken);
+        for envelope in &taken {
             self.forget(envelope);
         }
-        shared
+        taken
     }
 
     /// Queues within the bounds. QoS 0 never displaces what waits.
@@ -254,16 +262,28 @@ impl Queue {
             && !self.has_room(size)
     }
 
-    /// Takes what was read from the store; it is next. Whether there was something.
+    /// Takes what was read from the store; it is next. What has come by a shared subscription that was
+    /// withdrawn is returned, for the other members.
     pub(super) fn take_page(
         &mut self,
         page: Page,
         share_number: impl Fn(&str) -> Option<NonZeroU32>,
-    ) -> bool {
-        let has_some = !page.messages.is_empty();
+        is_under_subscription: impl Fn(&str) -> bool,
+    ) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
         for (place, queued) in page.messages {
             let Some(keeping) = &mut self.keeping else { break };
             if !keeping.fetched(place, queued.message.size()) {
+                continue;
+            }
+            if keeping.is_withdrawn(place, &queued, &is_under_subscription) {
+                match queued.share.as_deref().and_then(&share_number) {
+                    Some(share) => {
+                        let kept_at = Some(KeptAt { session: keeping.number(), place });
+                        orphans.push(Orphan { message: queued.message, share, kept_at });
+                    }
+                    None => keeping.dequeue(place),
+                }
                 continue;
             }
             let share = queued.share.as_deref().and_then(&share_number);
@@ -276,14 +296,18 @@ impl Queue {
                 place,
             });
         }
+        if let Some(keeping) = &mut self.keeping {
+            keeping.settle_withdrawn();
+        }
         self.note_stored();
-        has_some
+        orphans
     }
 
     /// The store has no more than was read: what was counted beyond that is not there.
     pub(super) fn forget_beyond(&mut self) {
         if let Some(keeping) = &mut self.keeping {
             keeping.beyond = Beyond::default();
+            keeping.settle_withdrawn();
         }
         self.note_stored();
     }

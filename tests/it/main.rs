@@ -31,6 +31,8 @@ mod mqtt_3_1;
 mod ownership;
 mod presence;
 mod protocol;
+mod rechecks;
+mod rechecks_waiting;
 mod redirection;
 mod resending;
 mod retained;

@@ -58,6 +58,9 @@ impl Shard {
         if !self.takes_conn_ack(connect) {
             return Err(NoSession::ConnAckTooLarge);
         }
+        if !self.is_still_welcome(connect) {
+            return Err(NoSession::NotAuthorized);
+        }
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
@@ -110,11 +113,13 @@ impl Shard {
                 listener: connect.listener.clone(),
                 connected_at: now,
                 version,
+                proven: Some(connect.proven.clone()),
             };
         }
         self.set_timer(slot);
         if existing.is_some() {
-            self.revoke_subscriptions(slot);
+            self.revoke_subscriptions(slot, now);
+            self.collect_again(slot);
         }
         Ok(Prepared { slot, link, session_present: existing.is_some() })
     }
@@ -202,6 +207,7 @@ impl Shard {
             is_awake: true,
             authentication: connect.enhanced.map(Authentication::new),
             is_held: false,
+            has_certificate: connect.has_certificate,
         });
         slot.session.attach(link, now);
         self.online += 1;
@@ -249,6 +255,7 @@ impl Shard {
             listener: connect.listener.clone(),
             connected_at: now,
             version: 0,
+            proven: None,
         };
         self.insert_slot(session, presence)
     }

@@ -7,7 +7,7 @@ use actix::SpawnHandle;
 
 use super::{Departure, Shard};
 use crate::{
-    actors::messages::{EnhancedLogin, TakeStep},
+    actors::messages::{EnhancedLogin, Proven, TakeStep},
     auth::{
         AccessRequest, Action, AuthenticationError, BoundedExchange, Credentials, Decision,
         ExchangeStart, Identity, Step,
@@ -19,6 +19,8 @@ use crate::{
 /// The authentication of a client that gave a method in CONNECT.
 pub(super) struct Authentication {
     login: Box<EnhancedLogin>,
+    /// What the exchange under way rests on.
+    proven: Option<Proven>,
     phase: Phase,
     /// Ends the connection if the exchange under way does not end in time.
     timeout: Option<SpawnHandle>,
@@ -44,7 +46,7 @@ enum Phase {
 impl Authentication {
     pub(super) fn new(mut login: Box<EnhancedLogin>) -> Box<Self> {
         login.data = None; // It is in the CONNACK, which is encoded.
-        Box::new(Self { login, phase: Phase::Settled, timeout: None })
+        Box::new(Self { login, proven: None, phase: Phase::Settled, timeout: None })
     }
 }
 
@@ -60,7 +62,7 @@ impl Shard {
         let Some(authentication) = &mut connected.authentication else {
             return Err(protocol_error("MQTT-4.12.0-7"));
         };
-        let Authentication { login, phase, .. } = &mut **authentication;
+        let Authentication { login, phase, proven, .. } = &mut **authentication;
         if auth.properties.authentication_method != Some(&*login.method) {
             return Err(protocol_error("MQTT-4.12.0-5"));
         }
@@ -75,6 +77,7 @@ impl Shard {
                     peer: found.presence.peer,
                     listener: &found.presence.listener,
                 };
+                *proven = Some(self.core.proves_now(Some((*login.method).into())));
                 let identity = Some(&found.presence.identity);
                 let start = ExchangeStart { method: &login.method, credentials, identity };
                 self.core.begin_exchange(start)
@@ -125,7 +128,9 @@ impl Shard {
                 Ok(None)
             }
             Ok(Step::Done { identity, data }) => {
-                self.replace_identity(slot, identity)?;
+                let proven =
+                    self.authentication(slot).and_then(|under_way| under_way.proven.take());
+                self.replace_identity(slot, identity, proven)?;
                 self.send_auth(slot, ReasonCode::Success, data.as_deref());
                 Ok(self.authentication(slot).and_then(|authentication| {
                     authentication.phase = Phase::Settled;
@@ -136,7 +141,12 @@ impl Shard {
     }
 
     /// From here on the client acts as `identity`: the same user, as its session is that user's.
-    fn replace_identity(&mut self, slot: u32, identity: Identity) -> Result<(), Departure> {
+    fn replace_identity(
+        &mut self,
+        slot: u32,
+        identity: Identity,
+        proven: Option<Proven>,
+    ) -> Result<(), Departure> {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return Ok(());
         };
@@ -153,8 +163,10 @@ impl Shard {
             return Err(not_authenticated(AuthenticationError::NotAllowed));
         }
         found.presence.identity = identity;
+        found.presence.proven = proven;
         found.recent_topic = None; // Decided for the identity before.
-        self.revoke_subscriptions(slot);
+        let now = self.core.clock.now();
+        self.revoke_subscriptions(slot, now);
         Ok(())
     }
 

@@ -206,6 +206,12 @@ impl Shard {
     }
 
     fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
+        if !self.may_publish_will(slot, will) {
+            let client_id = self.slot(slot).map(|found| found.session.client_id());
+            let topic = will.message.topic();
+            tracing::warn!(?client_id, ?topic, "Will not published: not authorized any more");
+            return;
+        }
         let publisher = self.place(slot);
         let publication = Publication {
             expires_at: will.expiry_secs.map(|secs| now.plus_secs(u64::from(secs))),

@@ -14,6 +14,7 @@ mod packets;
 mod plans;
 mod publish;
 mod recall;
+mod recheck;
 mod redirect;
 mod share;
 mod subscribe;
@@ -35,6 +36,7 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
 
+pub(super) use self::recheck::{CERTIFICATE, Rounds, not_authorized};
 use self::{
     authenticate::Authentication,
     hold::{FullQueue, Held},
@@ -51,7 +53,7 @@ pub(super) use self::{
 use super::{
     connection::Connection,
     core::Core,
-    messages::{AcceptedWill, ClientSession, Deliver},
+    messages::{AcceptedWill, ClientSession, Deliver, Proven},
 };
 use crate::{
     auth::Identity,
@@ -133,6 +135,8 @@ pub(super) struct Slot {
     /// The slot's entry among the timers.
     timer_at: Option<u64>,
     recent_topic: Option<Box<RecentTopic>>,
+    /// Its subscriptions are out of the index: its client may not connect for now.
+    is_suspended: bool,
 }
 
 /// Who the session's connection is or was, for events and for those who ask.
@@ -145,6 +149,8 @@ pub(super) struct Presence {
     pub(super) connected_at: Timestamp,
     /// Counts the connections of this client identifier.
     pub(super) version: u64,
+    /// What the login rests on; `None` for a session that was found in the store.
+    pub(super) proven: Option<Proven>,
 }
 
 /// The connection of a session: the actor, and how it is told that there is something to write.
@@ -160,6 +166,8 @@ pub(super) struct Connected {
     authentication: Option<Box<Authentication>>,
     /// It is read no further for now.
     is_held: bool,
+    /// TLS has verified a certificate of the client.
+    has_certificate: bool,
 }
 
 impl Shard {

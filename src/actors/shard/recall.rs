@@ -35,7 +35,15 @@ impl Shard {
         };
         let index = &self.core.index;
         let share_number = |filter: &str| index.share(validate_filter(filter).ok()?);
-        if found.session.take_page(Page { messages }, share_number) {
+        let has_some = !messages.is_empty();
+        let orphans = found.session.take_page(Page { messages }, share_number);
+        if !orphans.is_empty() {
+            // Not before others have them for good.
+            self.dequeue_then(orphans.iter().filter_map(|orphan| orphan.kept_at));
+            let now = self.core.clock.now();
+            self.adopt(orphans, now);
+        }
+        if has_some {
             return true;
         }
         if self.is_immediate() && self.flush_changes() {
@@ -142,6 +150,7 @@ impl Shard {
             connected_at: record.connected_at,
             // Every version that was given out was reserved before.
             version: self.version_floor,
+            proven: None,
         };
         let slot = self.insert_slot(session, presence);
         let place = self.place(slot);
@@ -211,6 +220,7 @@ impl Shard {
             expires_at: None,
             timer_at: None,
             recent_topic: None,
+            is_suspended: false,
         }) as u32;
         self.clients.insert(client_id, slot);
         self.metrics.sessions.set(self.slots.len() as u64);

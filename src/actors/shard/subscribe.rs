@@ -164,22 +164,6 @@ impl Shard {
         })
     }
 
-    /// Ends the subscriptions that a client which resumes its session may no longer have.
-    pub(super) fn revoke_subscriptions(&mut self, slot: u32) {
-        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else { return };
-        let filters = found.session.subscriptions();
-        let filters: Vec<_> = filters.map(|(f, s)| (f.to_owned(), s.options.qos)).collect();
-        for (filter, qos) in filters {
-            let Ok(parts) = validate_filter(&filter) else { continue };
-            if self.may_subscribe(slot, parts, qos) == Decision::Deny {
-                self.core.index.unsubscribe(parts, place);
-                if let Some(found) = self.slot_mut(slot) {
-                    found.session.unsubscribe(&filter);
-                }
-            }
-        }
-    }
-
     /// Sends what is retained for a new subscription, or begins to, where that is very much: then
     /// the rest is fetched as the client takes it.
     fn send_retained(

@@ -22,8 +22,8 @@ use self::{
     message::{ClientFinal, ClientFirst, MessageError, server_final, server_first},
 };
 use super::{
-    AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FileAuthenticator,
-    Identity, Step,
+    AuthenticationError, Authenticator, EnhancedAuthenticator, Exchange, ExchangeStart,
+    FileAuthenticator, Identity, Standing, Step,
     authenticator::{ScramLogin, Shown},
 };
 
@@ -58,6 +58,14 @@ impl EnhancedAuthenticator for ScramSha256 {
             shown: Shown::from(&start.credentials),
             state: State::Begins,
         })
+    }
+
+    fn generation(&self) -> u64 {
+        Authenticator::generation(&*self.accounts)
+    }
+
+    fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        Authenticator::standing(&*self.accounts, identity, since)
     }
 }
 

@@ -3,7 +3,13 @@
 //! Knows rustls and how to read the files again; does not know listeners. A listener takes the
 //! present settings anew for each connection that it accepts, so a reload touches no socket.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -41,10 +47,12 @@ struct Shared {
 }
 
 /// What belongs together and is replaced together.
-pub(super) struct Settings {
-    pub(super) server: Arc<ServerConfig>,
+struct Settings {
+    server: Arc<ServerConfig>,
     /// `None` if clients are not asked for a certificate, or nobody knows.
-    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Counts the settings of one source.
+    number: u64,
 }
 
 impl TlsSource {
@@ -73,31 +81,32 @@ impl TlsSource {
     /// As [`TlsSource::open`]; the former settings stay in force.
     pub fn reload(&self) -> Result<(), TlsError> {
         if let Some((config, alpn)) = &self.0.files {
-            self.0.present.store(Arc::new(read(config, *alpn)?));
+            let settings = read(config, *alpn)?;
+            self.put(settings);
         }
         Ok(())
     }
 
     /// Replaces the settings for connections that begin from now on.
     pub fn replace(&self, server: Arc<ServerConfig>) {
-        self.0.present.store(Arc::new(Settings { server, verifier: None }));
+        self.put(Settings { server, verifier: None, number: 0 });
     }
 
-    /// Verifies again, by the present settings, a certificate chain that was verified before. What
-    /// the application's own configuration would say is unknown, and the chain stays good.
-    ///
-    /// # Errors
-    /// The chain is no longer good: revoked, expired, or of an authority that has gone.
-    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-        let [end_entity, intermediates @ ..] = chain else { return Ok(()) };
+    fn put(&self, settings: Settings) {
+        self.0.present.rcu(|former| Settings {
+            server: Arc::clone(&settings.server),
+            verifier: settings.verifier.clone(),
+            number: former.number + 1,
+        });
+    }
+
+    /// Returns the settings for a connection that begins now, and what verifies the certificate of its
+    /// client again later.
+    #[must_use]
+    pub fn begin(&self) -> (Arc<ServerConfig>, Trust) {
         let settings = self.0.present.load();
-        match &settings.verifier {
-            Some(verifier) => {
-                verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()).map(drop)
-            }
-            None if self.0.files.is_some() => Err(CertificateError::UnknownIssuer.into()),
-            None => Ok(()),
-        }
+        let verified_by = AtomicU64::new(settings.number);
+        (Arc::clone(&settings.server), Trust { source: self.clone(), verified_by })
     }
 
     /// Returns whether clients are asked for a certificate; `None` for a configuration of the
@@ -108,6 +117,40 @@ impl TlsSource {
     }
 }
 
+/// Verifies the certificate of one connection again, after the settings of its listener were replaced.
+#[derive(Debug)]
+pub struct Trust {
+    source: TlsSource,
+    /// The number of the settings that verified it last.
+    verified_by: AtomicU64,
+}
+
+impl Trust {
+    /// Verifies a certificate chain that was verified before, if the settings were replaced since.
+    /// What the application's own configuration would say is unknown, and the chain stays good.
+    ///
+    /// # Errors
+    /// The chain is no longer good: revoked, expired, or of an authority that has gone.
+    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let settings = self.source.0.present.load();
+        let [end_entity, intermediates @ ..] = chain else { return Ok(()) };
+        if settings.number == self.verified_by.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match &settings.verifier {
+            Some(verifier) => {
+                verifier.verify_client_cert(end_entity, intermediates, UnixTime::now())?;
+            }
+            None if self.source.0.files.is_some() => {
+                return Err(CertificateError::UnknownIssuer.into());
+            }
+            None => {}
+        }
+        self.verified_by.store(settings.number, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
     let (mut server, verifier) = build(config)?;
     server.alpn_protocols = match alpn {
@@ -115,12 +158,12 @@ fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
         Alpn::Http => vec![ALPN_HTTP.to_vec()],
         Alpn::Any => Vec::new(),
     };
-    Ok(Settings { server: Arc::new(server), verifier })
+    Ok(Settings { server: Arc::new(server), verifier, number: 0 })
 }
 
 impl From<Arc<ServerConfig>> for TlsSource {
     fn from(server: Arc<ServerConfig>) -> Self {
-        let present = ArcSwap::from_pointee(Settings { server, verifier: None });
+        let present = ArcSwap::from_pointee(Settings { server, verifier: None, number: 0 });
         Self(Arc::new(Shared { files: None, present }))
     }
 }

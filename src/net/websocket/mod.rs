@@ -13,6 +13,7 @@ mod hosted;
 mod upgrade;
 
 use std::{
+    error::Error,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -325,6 +326,10 @@ impl<S: Transport> Transport for WebSocket<S> {
 
     fn join_reactor(&mut self) -> io::Result<()> {
         self.stream.join_reactor()
+    }
+
+    fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.stream.verify_certificate()
     }
 }
 

@@ -1,0 +1,81 @@
+//! A stream within TLS, which knows the settings of its listener: so that the certificate of a client
+//! that is connected can be verified again when they are read again.
+
+use std::{
+    error::Error,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::tls::Trust;
+use crate::actors::Transport;
+
+pub(super) struct Secured<S> {
+    stream: TlsStream<S>,
+    trust: Trust,
+}
+
+impl<S> Secured<S> {
+    pub(super) const fn new(stream: TlsStream<S>, trust: Trust) -> Self {
+        Self { stream, trust }
+    }
+}
+
+impl<S: Transport> Transport for Secured<S> {
+    fn leave_reactor(&mut self) -> io::Result<()> {
+        self.stream.get_mut().0.leave_reactor()
+    }
+
+    fn join_reactor(&mut self) -> io::Result<()> {
+        self.stream.get_mut().0.join_reactor()
+    }
+
+    fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
+        Ok(self.trust.verify(chain)?)
+    }
+}
+
+impl<S: Transport> AsyncRead for Secured<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: Transport> AsyncWrite for Secured<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
