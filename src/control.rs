@@ -228,6 +228,11 @@ pub trait Control: Send + Sync + 'static {
     /// Those that are connected stay.
     fn drain(&self, to: Option<Redirection>);
 
+    /// The server that clients are sent to which would connect now, if they are refused.
+    fn drained_to(&self) -> Option<Redirection> {
+        None
+    }
+
     /// Whether clients and callers are welcome; not once the broker is shutting down.
     fn is_ready(&self) -> bool {
         true

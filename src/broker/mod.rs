@@ -418,6 +418,10 @@ impl Control for Broker {
         Self::drain(self, to);
     }
 
+    fn drained_to(&self) -> Option<Redirection> {
+        self.running.core.draining.load_full().map(Arc::unwrap_or_clone)
+    }
+
     fn is_ready(&self) -> bool {
         Self::is_ready(self)
     }

@@ -8,6 +8,7 @@ mod export;
 mod files;
 mod first_start;
 mod hint;
+mod http;
 mod listeners;
 mod log;
 mod log_queue;

@@ -50,6 +50,7 @@ pub(super) fn fit(config: &mut Config) -> Option<String> {
     let wanted = wanted(config);
     let fitting = share(files, reserve, wanted)?;
     config.limits.connections_max = u32::try_from(fitting.mqtt).unwrap_or(u32::MAX);
+    config.http.connections_max = u32::try_from(fitting.http).unwrap_or(u32::MAX);
     let needed = reserve + wanted.sum();
     Some(format!(
         "the process may open {files} files, which is enough for {} MQTT connections, not for the {} \
@@ -78,7 +79,8 @@ fn raise() -> u64 {
 /// What the configuration asks for.
 fn wanted(config: &Config) -> Connections {
     let mqtt = u64::from(config.limits.connections_max);
-    Connections { mqtt, connecting: connecting(mqtt), http: 1_000 }
+    let http = config.http.connections_max.into();
+    Connections { mqtt, connecting: connecting(mqtt), http }
 }
 
 const fn connecting(mqtt: u64) -> u64 {

@@ -1,11 +1,6 @@
 //! Wires the broker out of a configuration: accounts, permissions, TLS, listeners, REST.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hearthmq::{
     Broker,
@@ -13,17 +8,13 @@ use hearthmq::{
     auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy, ScramSha256},
     broker,
     config::{Config, StoreConfig, SyncMode},
-    http::{Api, ApiOptions, Listeners, Server},
-    net::tls::{Alpn, TlsError, client_certificate},
+    http::{Api, ApiOptions, Server, ServerOptions},
+    net::tls::TlsError,
     store::DirectoryStore,
 };
-use socket2::{Domain, Socket, Type};
 use tokio::time::{Instant, timeout_at};
 
-use super::{listeners::mqtt_listeners, tls::TlsSources};
-
-/// Connections that the operating system holds until they are accepted.
-const BACKLOG: i32 = 1_024;
+use super::{http::http_listeners, listeners::mqtt_listeners, tls::TlsSources};
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,23 +54,17 @@ impl Serving {
         let authenticator = Arc::new(authenticator);
         let policy = Arc::new(FilePolicy::open(config.policy_file())?);
         let mut tls = TlsSources::default();
-        let settings = config.http.https.iter().map(|address| tls.at(*address, Alpn::Http, config));
-        let settings = settings.collect::<Result<Vec<_>, _>>()?;
-        let http = bind_all(&config.http.listen, "http.listen")?;
-        let https = bind_all(&config.http.https, "http.https")?;
-        let addresses = [("http", &http), ("https", &https)]
-            .map(|(scheme, listeners)| (scheme, local_addresses(listeners)));
-        let listeners = Listeners { http, https: https.into_iter().zip(settings).collect() };
+        let listeners = http_listeners(config, &mut tls)?;
         let broker = Self::start_broker(config, &authenticator, &policy, store, &mut tls).await?;
         let api = broker.api(&ApiOptions::from(&config.http));
-        let http = Server::start(&api, listeners, config.http.workers.into(), |chain| {
-            client_certificate(chain).ok()
-        })
-        .map_err(StartError::Http)?;
-        for (scheme, addresses) in addresses {
-            for address in addresses {
-                tracing::info!("listening on {scheme}://{address}");
-            }
+        let urls: Vec<_> = listeners.iter().filter_map(|one| one.url().ok()).collect();
+        let options = ServerOptions::from(&config.http);
+        let http = Server::start(&api, listeners, &options).map_err(StartError::Http)?;
+        if urls.is_empty() {
+            tracing::info!("no HTTP listener: neither calls nor health nor metrics are served");
+        }
+        for url in urls {
+            tracing::info!("listening on {url}");
         }
         Ok(Self {
             broker,
@@ -158,25 +143,4 @@ fn sync_policy(config: &StoreConfig) -> SyncPolicy {
         }
         SyncMode::Off => SyncPolicy::Off,
     }
-}
-
-fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, StartError> {
-    addresses
-        .iter()
-        .map(|&address| bind(address).map_err(|source| StartError::Listen { address, key, source }))
-        .collect()
-}
-
-/// Where listeners are bound: the operating system chooses a port for 0.
-fn local_addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    let addresses = listeners.iter().map(TcpListener::local_addr);
-    addresses.filter_map(Result::ok).collect()
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?; // a restart does not wait for old connections
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }

@@ -12,7 +12,7 @@ use std::{
 use toml::Table;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, MqttConfig};
+use super::{Config, HttpConfig, MqttConfig};
 use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST};
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
@@ -167,7 +167,8 @@ fn check_listeners(config: &Config) -> Result<(), Problem> {
     }
     check_unix(mqtt)?;
     check_websocket(mqtt)?;
-    check_proxy(mqtt, |address| for_mqtt.iter().any(|(_, known)| known.contains(address)))
+    check_proxy(mqtt, |address| for_mqtt.iter().any(|(_, known)| known.contains(address)))?;
+    check_http_proxy(&config.http)
 }
 
 /// What stands for all addresses in the other version of IP; another address stands for itself.
@@ -242,6 +243,19 @@ fn check_proxy(
         ));
     }
     Ok(())
+}
+
+/// `proxy_trusted` has an effect without `proxy_protocol`: it names whose headers are believed.
+fn check_http_proxy(http: &HttpConfig) -> Result<(), Problem> {
+    let is_listener = |address| http.listen.contains(address) || http.https.contains(address);
+    match http.proxy_protocol.iter().find(|address| !is_listener(address)) {
+        None => Ok(()),
+        Some(address) => Err(Problem::new(
+            &["http.proxy_protocol"],
+            format!("{address} in http.proxy_protocol is the address of no HTTP listener"),
+            "write it as in listen or https",
+        )),
+    }
 }
 
 fn check_queues(config: &Config) -> Result<(), Problem> {

@@ -225,10 +225,11 @@ fn unknown_key(
 ) -> ConfigError {
     let name = name.get_ref().as_ref();
     let all = keys(&as_table(&Config::default()));
-    let elsewhere =
-        all.iter().filter_map(|key| key.rsplit_once('.')).find(|(_, known)| *known == name);
-    let remedy = if let Some((right_section, _)) = elsewhere {
-        format!("write it in [{right_section}]")
+    let elsewhere = all.iter().filter_map(|key| key.rsplit_once('.'));
+    let elsewhere = elsewhere.filter(|(_, known)| *known == name);
+    let elsewhere: Vec<_> = elsewhere.map(|(section, _)| format!("[{section}]")).collect();
+    let remedy = if !elsewhere.is_empty() {
+        format!("write it in {}", elsewhere.join(" or "))
     } else if let Some(known) = nearest(name, schema.keys().map(String::as_str)) {
         format!("did you mean {known}?")
     } else {

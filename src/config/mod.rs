@@ -9,16 +9,16 @@ mod address;
 mod change;
 mod check;
 mod error;
+mod http;
 mod listeners;
 mod load;
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     auth::{AuthenticationConfig, Network, SCRAM_ITERATIONS_DEFAULT, ThrottleConfig},
-    http::{ApiOptions, CallRate, MetricsAccess},
     limits::Limits,
     net::tls::{ClientAuth, TlsConfig, TlsVersion},
 };
@@ -26,6 +26,7 @@ use crate::{
 pub use self::{
     change::Change,
     error::{ConfigError, Place},
+    http::HttpConfig,
     listeners::{ListenerConfig, TlsOverrides},
 };
 
@@ -161,63 +162,6 @@ impl Default for MqttConfig {
             proxy_protocol: Vec::new(),
             proxy_trusted: Vec::new(),
             response_topic_prefix: String::new(),
-        }
-    }
-}
-
-/// `[http]`: where REST callers connect, and how much they may call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HttpConfig {
-    /// Addresses for HTTP.
-    #[serde(deserialize_with = "addresses")]
-    pub listen: Vec<SocketAddr>,
-    /// Addresses for HTTPS.
-    #[serde(deserialize_with = "addresses")]
-    pub https: Vec<SocketAddr>,
-    /// Threads that serve HTTP.
-    pub workers: u16,
-    /// Calls a second of one account; 0 = not limited.
-    pub calls_per_account_per_sec: u32,
-    /// Calls of one account that may come at once before the rate counts.
-    pub calls_per_account_burst: u32,
-    /// Calls a second from one address (IPv6: from one /64); 0 = not limited.
-    pub calls_per_address_per_sec: u32,
-    /// Calls from one address that may come at once before the rate counts.
-    pub calls_per_address_burst: u32,
-    /// Milliseconds that a call waits for the broker before it is answered with 504.
-    pub call_timeout_ms: u32,
-    /// Who may read `/metrics`.
-    pub metrics_access: MetricsAccess,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
-            https: Vec::new(),
-            workers: 1,
-            calls_per_account_per_sec: 1_000,
-            calls_per_account_burst: 2_000,
-            calls_per_address_per_sec: 1_000,
-            calls_per_address_burst: 2_000,
-            call_timeout_ms: 2_000,
-            metrics_access: MetricsAccess::Loopback,
-        }
-    }
-}
-
-impl From<&HttpConfig> for ApiOptions {
-    fn from(config: &HttpConfig) -> Self {
-        let rate = |per_sec, burst| {
-            let (per_sec, burst) = (NonZeroU32::new(per_sec)?, NonZeroU32::new(burst)?);
-            Some(CallRate { per_sec, burst })
-        };
-        Self {
-            account_rate: rate(config.calls_per_account_per_sec, config.calls_per_account_burst),
-            address_rate: rate(config.calls_per_address_per_sec, config.calls_per_address_burst),
-            call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
-            metrics_access: config.metrics_access,
         }
     }
 }

@@ -9,9 +9,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use actix_web::{HttpRequest, http::header::AUTHORIZATION};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Api, ApiError, ListenerName};
-use crate::auth::{
-    AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision, Identity,
+use super::{Api, ApiError, ListenerName, browsers, forwarded};
+use crate::{
+    auth::{
+        AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
+        Identity,
+    },
+    net::canonical,
 };
 
 /// User name and password of HTTP Basic (RFC 7617).
@@ -20,26 +24,57 @@ struct Basic {
     password: Vec<u8>,
 }
 
-/// Where a request comes from. Without a TCP peer (a host may serve over other sockets) it is
-/// the unspecified address, which no rule allows by accident.
-pub(super) fn peer(request: &HttpRequest) -> SocketAddr {
+/// What a call does to the broker and its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It only looks.
+    Looks,
+    /// It changes something, so it may not come from a page of another site.
+    Changes,
+}
+
+/// The other end of a request's connection. Without a TCP peer (a host may serve over other sockets)
+/// it is the unspecified address, which no rule allows by accident.
+fn connected(request: &HttpRequest) -> SocketAddr {
     let peer = request.peer_addr();
-    let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    SocketAddr::new(peer.ip().to_canonical(), peer.port()) // IPv4 over an IPv6 socket is IPv4
+    canonical(peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+}
+
+/// Where a request comes from: the other end of its connection, or whom a trusted proxy names.
+pub(super) fn peer(api: &Api, request: &HttpRequest) -> Result<SocketAddr, ApiError> {
+    forwarded::caller(connected(request), request.headers(), &api.0.proxies)
+}
+
+/// Who is calling, and from where.
+pub(super) struct Caller {
+    pub(super) identity: Identity,
+    pub(super) peer: SocketAddr,
+    listener: Option<ListenerName>,
 }
 
 /// The name of the listener of calls that an application's own server has accepted.
 const HOSTED: &str = "hosted-http";
 
+fn url_of(listener: Option<&ListenerName>) -> &str {
+    listener.map_or(HOSTED, |ListenerName(name)| name)
+}
+
 /// The listener that accepted the connection, by its URL.
 pub(super) fn listener(request: &HttpRequest) -> &str {
-    request.conn_data::<ListenerName>().map_or(HOSTED, |ListenerName(name)| name)
+    url_of(request.conn_data())
 }
 
 /// Who is calling, after the rates of the address and of the account.
-pub(super) async fn admit(api: &Api, request: &HttpRequest) -> Result<Identity, ApiError> {
-    let peer = peer(request);
+pub(super) async fn admit(
+    api: &Api,
+    request: &HttpRequest,
+    effect: Effect,
+) -> Result<Caller, ApiError> {
+    let peer = peer(api, request)?;
     api.0.rates.check_address(peer.ip())?;
+    if effect == Effect::Changes {
+        browsers::refuse_cross_site(request.headers())?;
+    }
     let certificate = request.conn_data::<ClientCertificate>();
     let basic = basic(request)?;
     match (certificate, &basic) {
@@ -63,26 +98,34 @@ pub(super) async fn admit(api: &Api, request: &HttpRequest) -> Result<Identity, 
     if let Some(username) = &identity.username {
         api.0.rates.check_account(username)?;
     }
-    Ok(identity)
+    Ok(Caller { identity, peer, listener: request.conn_data().cloned() })
 }
 
-/// Whether `identity` may control the client `client_id`.
-pub(super) fn permit(
-    api: &Api,
-    request: &HttpRequest,
-    identity: &Identity,
-    client_id: &str,
-) -> Result<(), ApiError> {
-    let access = AccessRequest {
-        identity,
-        client_id,
-        peer: peer(request),
-        listener: listener(request),
-        action: Action::Connect,
-    };
-    match api.0.authorizer.authorize(&access) {
-        Decision::Allow => Ok(()),
-        Decision::Deny => Err(ApiError::Forbidden),
+impl Caller {
+    /// The listener that accepted the connection, by its URL.
+    pub(super) fn listener(&self) -> &str {
+        url_of(self.listener.as_ref())
+    }
+
+    /// Checks that the policy allows the caller one of these for the client `client_id`.
+    pub(super) fn permit(
+        &self,
+        api: &Api,
+        client_id: &str,
+        actions: &[Action<'_>],
+    ) -> Result<(), ApiError> {
+        match actions.iter().any(|action| self.may(api, client_id, *action)) {
+            true => Ok(()),
+            false => Err(ApiError::Forbidden),
+        }
+    }
+
+    /// Whether the policy allows the caller to do this to the client `client_id`.
+    pub(super) fn may(&self, api: &Api, client_id: &str, action: Action<'_>) -> bool {
+        let Self { identity, peer, .. } = self;
+        let listener = self.listener();
+        let access = AccessRequest { identity, client_id, peer: *peer, listener, action };
+        api.0.authorizer.authorize(&access) == Decision::Allow
     }
 }
 

@@ -11,8 +11,13 @@ use actix_web::{
     web::Data,
 };
 
-use super::{Api, ApiError, admission, desk::Desk, parameters};
-use crate::{control::SetKeepAlive, metrics::RestRoute};
+use super::{
+    Api, ApiError,
+    admission::{self, Effect},
+    desk::Desk,
+    parameters,
+};
+use crate::{auth::Action, control::SetKeepAlive, metrics::RestRoute};
 
 /// `POST /keep-alive?client-id=…&interval=…`
 pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResponse {
@@ -20,13 +25,13 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         if request.method() != Method::POST {
             return Err(ApiError::MethodNotAllowed { allow: "POST" });
         }
-        let identity = admission::admit(&api, &request).await?;
+        let caller = admission::admit(&api, &request, Effect::Changes).await?;
         let wanted = parameters::keep_alive(request.query_string())?;
-        admission::permit(&api, &request, &identity, &wanted.client_id)?;
+        caller.permit(&api, &wanted.client_id, &[Action::Connect, Action::Control])?;
         let wanted = SetKeepAlive {
             client_id: wanted.client_id,
             interval_secs: wanted.interval_secs,
-            by: identity.username,
+            by: caller.identity.username,
         };
         let secs = desk(&request).set_keep_alive(wanted).await?.new_secs;
         Ok(format!(r#"{{"success":true,"keepalive":{secs}}}"#))
@@ -34,23 +39,33 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
     answer(&api, RestRoute::KeepAlive, call).await
 }
 
-/// `GET` or `POST /client-id/{client id}/status`
+/// `GET`, `HEAD` or `POST /client-id/{client id}/status`
 pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     // Of what the route lets through only this is the call.
     if !request.uri().path().ends_with("/status") {
         return ApiError::NotFound.error_response();
     }
     let call = async {
-        if !matches!(*request.method(), Method::GET | Method::POST) {
-            return Err(ApiError::MethodNotAllowed { allow: "GET, POST" });
+        if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST) {
+            return Err(ApiError::MethodNotAllowed { allow: "GET, HEAD, POST" });
         }
-        let identity = admission::admit(&api, &request).await?;
-        let client_id = parameters::status(request.uri().path())?;
-        admission::permit(&api, &request, &identity, &client_id)?;
+        let caller = admission::admit(&api, &request, Effect::Looks).await?;
+        let client_id = parameters::status(below_prefix(&request))?;
+        caller.permit(&api, &client_id, &[Action::Connect, Action::Observe])?;
         let online = desk(&request).query_online(client_id).await?;
         Ok(format!(r#"{{"online":{online}}}"#))
     };
     answer(&api, RestRoute::Status, call).await
+}
+
+/// The path behind `/client-id`, still encoded. A host may have mounted the routes below a path of its
+/// own, which has as many slashes encoded as not.
+fn below_prefix(request: &HttpRequest) -> &str {
+    let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
+    let matched = request.match_info();
+    let before = slashes(matched.as_str()).saturating_sub(slashes(matched.unprocessed()));
+    let path = request.uri().path();
+    path.match_indices('/').nth(before).map_or("", |(at, _)| &path[at..])
 }
 
 /// Where this worker's calls hand in what they ask.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use actix_http::ConnectionType;
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     body::BoxBody,
@@ -55,17 +56,41 @@ pub enum ApiError {
     /// The client identifier is none that MQTT allows, or is not written as it should.
     #[error("The client id is not valid: {0}.")]
     InvalidClientId(ClientIdError),
+    /// The body is not said to be JSON.
+    #[error("The body must be sent with the header Content-Type: application/json.")]
+    UnsupportedMediaType,
+    /// Two headers of proxies contradict each other.
+    #[error("The headers Forwarded and X-Forwarded-For name different callers; send one of them.")]
+    ConflictingHeaders,
     /// No or wrong credentials.
     #[error("Credentials are needed: HTTP Basic, or a client certificate over HTTPS.")]
     Unauthenticated,
-    /// No permission CONNECT for the target client id.
-    #[error("The account has no permission CONNECT for this client id.")]
+    /// No permission for the target client id.
+    #[error(
+        "The account has no permission for this client id: connect or control to change its Keep \
+         Alive, connect or observe to ask for its status, control to redirect it."
+    )]
     Forbidden,
     /// No permission to close the broker to new clients.
     #[error("The account has no permission to publish to $control/redirect.")]
     ForbiddenToDrain,
+    /// A page of another site makes a call that changes something.
+    #[error(
+        "A page of another site may not make this call; see its headers Sec-Fetch-Site and Origin."
+    )]
+    CrossSite,
+    /// The request calls the machine by a name that may be somebody else's.
+    #[error(
+        "The Host of the request is no name of this machine; use localhost or an IP address, or list \
+         the name in http.metrics_hosts."
+    )]
+    ForbiddenHost,
     /// The path leads nowhere.
-    #[error("There is nothing at this path.")]
+    #[error(
+        "There is nothing at this path. There is POST /keep-alive?client-id=ID&interval=SECONDS, GET \
+         /client-id/ID/status, GET, POST and DELETE /api/v1/redirect, GET /health/live, GET \
+         /health/ready and GET /metrics."
+    )]
     NotFound,
     /// The client is not connected.
     #[error("The client is not connected.")]
@@ -111,6 +136,9 @@ pub enum ClientIdError {
     /// A slash that stands for itself must be encoded in a path.
     #[error("a slash in it is written %2F")]
     Slash,
+    /// An identifier of one or two dots is a direction in a path.
+    #[error("as a whole, . and .. are written %2E and %2E%2E")]
+    Dots,
 }
 
 impl From<ControlError> for ApiError {
@@ -137,8 +165,12 @@ impl ApiError {
             Self::InvalidPattern => "invalid_pattern",
             Self::InvalidServerReference => "invalid_server_reference",
             Self::InvalidClientId(_) => "invalid_client_id",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::ConflictingHeaders => "conflicting_headers",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden | Self::ForbiddenToDrain => "forbidden",
+            Self::CrossSite => "cross_site",
+            Self::ForbiddenHost => "forbidden_host",
             Self::NotFound => "not_found",
             Self::ClientNotOnline => "client_not_online",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -172,9 +204,13 @@ impl ResponseError for ApiError {
             | Self::InvalidBody
             | Self::InvalidPattern
             | Self::InvalidServerReference
-            | Self::InvalidClientId(_) => StatusCode::BAD_REQUEST,
+            | Self::InvalidClientId(_)
+            | Self::ConflictingHeaders => StatusCode::BAD_REQUEST,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::ForbiddenToDrain => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::ForbiddenToDrain | Self::CrossSite | Self::ForbiddenHost => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound | Self::ClientNotOnline => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::KeepAliveDisabled => StatusCode::CONFLICT,
@@ -207,8 +243,12 @@ impl ResponseError for ApiError {
             | Self::InvalidPattern
             | Self::InvalidServerReference
             | Self::InvalidClientId(_)
+            | Self::UnsupportedMediaType
+            | Self::ConflictingHeaders
             | Self::Forbidden
             | Self::ForbiddenToDrain
+            | Self::CrossSite
+            | Self::ForbiddenHost
             | Self::NotFound
             | Self::ClientNotOnline
             | Self::KeepAliveDisabled
@@ -219,9 +259,10 @@ impl ResponseError for ApiError {
 }
 
 /// Answers what no route is for; for [`App::default_service`](actix_web::App::default_service).
-///
-/// # Errors
-/// Always [`ApiError::NotFound`].
-pub async fn not_found(_: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::NotFound)
+pub async fn not_found(request: HttpRequest) -> HttpResponse {
+    let mut answer = ApiError::NotFound.error_response();
+    if request.head().upgrade() {
+        answer.head_mut().set_connection_type(ConnectionType::Close); // as `stay_with_http`
+    }
+    answer
 }

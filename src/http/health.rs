@@ -9,7 +9,7 @@ use actix_web::{
     web::Data,
 };
 
-use super::{Api, ApiError, MetricsAccess, admission};
+use super::{Api, ApiError, MetricsAccess, admission, browsers};
 use crate::metrics;
 
 /// `GET /health/live`: 200 as long as this thread answers.
@@ -19,13 +19,15 @@ pub(super) async fn live(request: HttpRequest) -> Result<HttpResponse, ApiError>
 }
 
 /// `GET /health/ready`: 200 while clients and callers are welcome, 503 from the beginning of a
-/// shutdown on, and while the store cannot be written.
+/// shutdown on, while the store cannot be written, and while clients are sent to another server.
 pub(super) async fn ready(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, ApiError> {
     reading(&request)?;
     Ok(if !api.is_ready() {
         state(&mut HttpResponse::ServiceUnavailable(), "not_ready")
     } else if !api.0.control.is_storing() {
         state(&mut HttpResponse::ServiceUnavailable(), "store_unavailable")
+    } else if api.0.control.drained_to().is_some() {
+        state(&mut HttpResponse::ServiceUnavailable(), "redirecting")
     } else {
         state(&mut HttpResponse::Ok(), "ready")
     })
@@ -38,10 +40,13 @@ pub(super) async fn metrics(
 ) -> Result<HttpResponse, ApiError> {
     match api.0.metrics_access {
         MetricsAccess::Nobody => return Err(ApiError::NotFound),
-        MetricsAccess::Loopback if !admission::peer(&request).ip().is_loopback() => {
-            return Err(ApiError::NotFound);
+        MetricsAccess::Loopback => {
+            if !admission::peer(&api, &request)?.ip().is_loopback() {
+                return Err(ApiError::NotFound);
+            }
+            browsers::refuse_other_hosts(request.headers(), &api.0.metrics_hosts)?;
         }
-        MetricsAccess::Loopback | MetricsAccess::Anyone => {}
+        MetricsAccess::Anyone => {}
     }
     reading(&request)?;
     Ok(HttpResponse::Ok()

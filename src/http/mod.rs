@@ -5,15 +5,17 @@
 //! mounts [`routes`] into an `App` of its own.
 //!
 //! A call passes these checks in this order, and the first that fails answers: the method (405);
-//! calls from the address (429); who it is (401); calls of the account (429); the parameters
-//! (400); the permission CONNECT for the target client id (403). Only then is anything about the
-//! client looked up. (Where a call means many clients, each of them is checked.) The rate of an address comes before authentication because verifying a
-//! password is dear.
+//! calls from the address (429); whose page it is, if it changes something (403); who it is (401);
+//! calls of the account (429); the parameters (400); the permission for the target client id (403).
+//! Only then is anything about the client looked up. (Where a call means many clients, each of them is
+//! checked.) The rate of an address comes before authentication because verifying a password is dear.
 
 mod admission;
+mod browsers;
 mod calls;
 mod desk;
 mod error;
+mod forwarded;
 mod health;
 mod parameters;
 mod rate;
@@ -29,17 +31,23 @@ use std::{
     time::Duration,
 };
 
-use actix_web::web::{self, ServiceConfig};
+use actix_http::ConnectionType;
+use actix_web::{
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::{Next, from_fn},
+    web::{self, ServiceConfig},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::{Authenticator, Authorizer},
+    auth::{Authenticator, Authorizer, Network},
     control::Control,
     metrics::Metrics,
 };
 
 pub use error::{ApiError, ClientIdError, not_found};
-pub use server::{ListenerName, Listeners, ReadCertificate, Server};
+pub use server::{Listener, ListenerName, Server, ServerOptions};
 
 use desk::Desk;
 use rate::Rates;
@@ -56,6 +64,8 @@ struct Shared {
     rates: Rates,
     call_timeout: Duration,
     metrics_access: MetricsAccess,
+    metrics_hosts: Vec<String>,
+    proxies: Vec<Network>,
     ready: AtomicBool,
 }
 
@@ -70,6 +80,11 @@ pub struct ApiOptions {
     pub call_timeout: Duration,
     /// Who may read `/metrics`.
     pub metrics_access: MetricsAccess,
+    /// Names that a request for `/metrics` may call the machine by, beside `localhost`, its host
+    /// name and IP addresses. They count with [`MetricsAccess::Loopback`].
+    pub metrics_hosts: Vec<String>,
+    /// Networks of reverse proxies, whose headers `Forwarded` and `X-Forwarded-For` are believed.
+    pub proxies: Vec<Network>,
 }
 
 impl Default for ApiOptions {
@@ -80,6 +95,8 @@ impl Default for ApiOptions {
             address_rate: None,
             call_timeout: Duration::from_secs(2),
             metrics_access: MetricsAccess::Loopback,
+            metrics_hosts: Vec::new(),
+            proxies: Vec::new(),
         }
     }
 }
@@ -123,6 +140,8 @@ impl Api {
             rates: Rates::new(options.account_rate, options.address_rate),
             call_timeout: options.call_timeout,
             metrics_access: options.metrics_access,
+            metrics_hosts: options.metrics_hosts.clone(),
+            proxies: options.proxies.clone(),
             ready: AtomicBool::new(true),
         }))
     }
@@ -147,12 +166,37 @@ pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
         config
             .app_data(Desk::new(api.0.control.clone(), api.0.call_timeout))
             .app_data(web::Data::new(api))
-            .service(web::resource("/keep-alive").to(calls::keep_alive))
+            .service(
+                web::resource("/keep-alive").wrap(from_fn(stay_with_http)).to(calls::keep_alive),
+            )
             // A prefix costs nothing to match; a pattern would be matched anew with each request.
-            .service(web::scope("/client-id").default_service(web::to(calls::status)))
-            .service(web::resource("/api/v1/redirect").to(redirect::redirect))
-            .service(web::resource("/health/live").to(health::live))
-            .service(web::resource("/health/ready").to(health::ready))
-            .service(web::resource("/metrics").to(health::metrics));
+            .service(
+                web::scope("/client-id")
+                    .wrap(from_fn(stay_with_http))
+                    .default_service(web::to(calls::status)),
+            )
+            .service(
+                web::resource("/api/v1/redirect")
+                    .wrap(from_fn(stay_with_http))
+                    .to(redirect::redirect),
+            )
+            .service(web::resource("/health/live").wrap(from_fn(stay_with_http)).to(health::live))
+            .service(web::resource("/health/ready").wrap(from_fn(stay_with_http)).to(health::ready))
+            .service(web::resource("/metrics").wrap(from_fn(stay_with_http)).to(health::metrics));
     }
+}
+
+/// Answers a request that offers another protocol (`Upgrade`) as if it did not, and closes then: what
+/// the caller would send next is not known to be HTTP. actix-http closes, too, but does not say so,
+/// and callers that send their next request meanwhile lose it. (RFC 9110, 7.8; RFC 9112, 9.6)
+async fn stay_with_http(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let offers_another = request.head().upgrade();
+    let mut answer = next.call(request).await?;
+    if offers_another {
+        answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(answer)
 }

@@ -29,14 +29,16 @@ pub(super) fn keep_alive(query: &str) -> Result<KeepAliveParameters, ApiError> {
     })
 }
 
-/// Reads the client identifier out of `…/client-id/{client id}/status`.
-///
-/// Counting from the end, because a host may have mounted the routes below a path of its own.
+/// Reads the client identifier out of `/{client id}/status`, which is all that follows `/client-id`.
 pub(super) fn status(path: &str) -> Result<String, ApiError> {
-    let before = path.strip_suffix("/status").ok_or(ApiError::NotFound)?;
-    let (before_id, id) = before.rsplit_once('/').ok_or(ApiError::NotFound)?;
-    if before_id.rsplit('/').next() != Some("client-id") {
+    let id = path.strip_suffix("/status").and_then(|path| path.strip_prefix('/'));
+    let id = id.ok_or(ApiError::NotFound)?;
+    if id.contains('/') {
         return Err(ApiError::InvalidClientId(ClientIdError::Slash));
+    }
+    // Whatever is between the caller and here may take such a segment for a direction.
+    if matches!(id, "." | "..") {
+        return Err(ApiError::InvalidClientId(ClientIdError::Dots));
     }
     if id.is_empty() {
         return Err(ApiError::MissingParameter("client-id"));
@@ -187,19 +189,26 @@ mod tests {
     #[test]
     fn the_id_in_a_path_is_one_encoded_segment() {
         for (path, id) in [
-            ("/client-id/a/status", Ok("a")),
-            ("/client-id/a%2Fb/status", Ok("a/b")),
-            ("/client-id/%2F/status", Ok("/")),
-            ("/client-id/a+b%20%23/status", Ok("a+b #")),
-            ("/client-id/status/status", Ok("status")),
-            ("/client-id/client-id/status", Ok("client-id")),
-            ("/mounted/below/client-id/a/status", Ok("a")),
-            ("/client-id//status", Err("missing_parameter")),
-            ("/client-id/a/b/status", Err("invalid_client_id")),
-            ("/client-id/%G0/status", Err("invalid_client_id")),
-            ("/client-id/a/status/", Err("not_found")),
-            ("/client-id/a", Err("not_found")),
-            ("/client-id/a/Status", Err("not_found")),
+            ("/a/status", Ok("a")),
+            ("/a%2Fb/status", Ok("a/b")),
+            ("/%2F/status", Ok("/")),
+            ("/a+b%20%23/status", Ok("a+b #")),
+            ("/status/status", Ok("status")),
+            ("/client-id/status", Ok("client-id")),
+            ("/.../status", Ok("...")),
+            ("/%2e%2E/status", Ok("..")),
+            ("//status", Err("missing_parameter")),
+            ("/a/b/status", Err("invalid_client_id")),
+            ("/x/client-id/a/status", Err("invalid_client_id")),
+            ("/../client-id/a/status", Err("invalid_client_id")),
+            ("/a/../status", Err("invalid_client_id")),
+            ("/../status", Err("invalid_client_id")),
+            ("/./status", Err("invalid_client_id")),
+            ("/%G0/status", Err("invalid_client_id")),
+            ("/a/status/", Err("not_found")),
+            ("/a", Err("not_found")),
+            ("/a/Status", Err("not_found")),
+            ("/status", Err("not_found")),
         ] {
             let found = status(path);
             assert_eq!(found.as_deref().map_err(|error| error.code()), id, "{path}");

@@ -49,14 +49,14 @@ impl Rates {
     }
 }
 
-struct Buckets<K: Clone + Hash + Eq> {
+pub(super) struct Buckets<K: Clone + Hash + Eq> {
     limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
     calls: AtomicU32,
 }
 
 impl<K: Clone + Hash + Eq> Buckets<K> {
-    fn new(rate: CallRate) -> Self {
+    pub(super) fn new(rate: CallRate) -> Self {
         let quota = Quota::per_second(rate.per_sec).allow_burst(rate.burst);
         Self {
             limiter: RateLimiter::dashmap(quota),
@@ -65,7 +65,7 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         }
     }
 
-    fn check(&self, caller: &K) -> Result<(), ApiError> {
+    pub(super) fn check(&self, caller: &K) -> Result<(), ApiError> {
         if self.calls.fetch_add(1, Relaxed) % CLEAN_UP_EVERY == CLEAN_UP_EVERY - 1 {
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();

@@ -1,8 +1,9 @@
-//! `POST` and `DELETE /api/v1/redirect`: clients are sent to another server, and that ends.
+//! `/api/v1/redirect`: clients are sent to another server (`POST`), that ends (`DELETE`), and whether
+//! it is so (`GET`).
 //!
-//! Whom it concerns is checked like everywhere: one client with the permission CONNECT for its
-//! identifier, and of those that match a pattern the ones for which the caller has it. Refusing
-//! whoever would connect concerns clients that have no name yet, and has a permission of its own.
+//! Sending a client away needs the permission `control` for its identifier; of the clients that match
+//! a pattern, those go for which the caller has it. Refusing clients that would connect concerns
+//! clients that have no name yet, and has a permission of its own.
 
 use std::sync::Arc;
 
@@ -13,10 +14,15 @@ use actix_web::{
     web::{Data, Payload},
 };
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{Api, ApiError, admission, calls::answer};
+use super::{
+    Api, ApiError,
+    admission::{self, Caller, Effect},
+    calls::answer,
+};
 use crate::{
-    auth::{AccessRequest, Action, Decision, Identity},
+    auth::Action,
     control::{ClientFilter, ClientPattern, Clients, ControlError, Redirect, Redirection},
     metrics::RestRoute,
     mqtt::QoS,
@@ -47,25 +53,30 @@ struct Body {
     refuse_connects: bool,
 }
 
-/// `POST /api/v1/redirect`, `DELETE /api/v1/redirect`
+/// `GET`, `HEAD`, `POST` or `DELETE /api/v1/redirect`
 pub(super) async fn redirect(
     request: HttpRequest,
     payload: Payload,
     api: Data<Api>,
 ) -> HttpResponse {
     let call = async {
-        if !matches!(*request.method(), Method::POST | Method::DELETE) {
-            return Err(ApiError::MethodNotAllowed { allow: "POST, DELETE" });
+        let effect = match *request.method() {
+            Method::GET | Method::HEAD => Effect::Looks,
+            Method::POST | Method::DELETE => Effect::Changes,
+            _ => return Err(ApiError::MethodNotAllowed { allow: "GET, HEAD, POST, DELETE" }),
+        };
+        let caller = admission::admit(&api, &request, effect).await?;
+        if effect == Effect::Looks {
+            return state(&api, &caller);
         }
-        let identity = admission::admit(&api, &request).await?;
         if request.method() == Method::DELETE {
-            permit_drain(&api, &request, &identity)?;
+            permit_drain(&api, &caller)?;
             api.0.control.drain(None);
             return Ok(r#"{"success":true}"#.to_owned());
         }
         let body = in_time(&api, async { Ok(read(&request, payload).await) }).await??;
         let (wanted, refuses_connects) = parse(&body)?;
-        let wanted = permit(&api, &request, &identity, wanted, refuses_connects)?;
+        let wanted = permit(&api, caller, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
         let control = &api.0.control;
         let redirected = if refuses_connects {
@@ -81,12 +92,28 @@ pub(super) async fn redirect(
     answer(&api, RestRoute::Redirect, call).await
 }
 
+/// Answers whether clients that would connect are sent elsewhere, and where.
+fn state(api: &Api, caller: &Caller) -> Result<String, ApiError> {
+    if !caller.may(api, "", Action::Observe) {
+        permit_drain(api, caller)?;
+    }
+    let state = match api.0.control.drained_to() {
+        None => json!({ "redirecting": false }),
+        Some(to) => json!({
+            "redirecting": true,
+            "server_reference": **to.server_reference(),
+            "permanent": to.is_permanent(),
+        }),
+    };
+    Ok(state.to_string())
+}
+
 /// The body, if it says that it is JSON. (A page in a browser cannot say so of a form.)
 async fn read(request: &HttpRequest, payload: Payload) -> Result<Vec<u8>, ApiError> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
     if !essence.trim().eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::InvalidBody);
+        return Err(ApiError::UnsupportedMediaType);
     }
     let body = payload.to_bytes_limited(BODY_BYTES_MAX).await;
     body.ok().and_then(Result::ok).map(Into::into).ok_or(ApiError::InvalidBody)
@@ -114,42 +141,30 @@ fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
 
 fn permit(
     api: &Api,
-    request: &HttpRequest,
-    identity: &Identity,
+    caller: Caller,
     mut wanted: Redirect,
     refuses_connects: bool,
 ) -> Result<Redirect, ApiError> {
     if refuses_connects {
-        permit_drain(api, request, identity)?;
+        permit_drain(api, &caller)?;
     }
     match &wanted.clients {
-        Clients::One(client_id) => admission::permit(api, request, identity, client_id)?,
+        Clients::One(client_id) => caller.permit(api, client_id, &[Action::Control])?,
         Clients::Matching(_) => {
-            let (authorizer, identity) = (api.0.authorizer.clone(), identity.clone());
-            let peer = admission::peer(request);
-            let listener: Arc<str> = admission::listener(request).into();
+            let api = api.clone();
             wanted.only = Some(ClientFilter(Arc::new(move |client_id| {
-                let action = Action::Connect;
-                let (identity, listener) = (&identity, &*listener);
-                let access = AccessRequest { identity, client_id, peer, listener, action };
-                authorizer.authorize(&access) == Decision::Allow
+                caller.may(&api, client_id, Action::Control)
             })));
         }
     }
     Ok(wanted)
 }
 
-fn permit_drain(api: &Api, request: &HttpRequest, identity: &Identity) -> Result<(), ApiError> {
-    let access = AccessRequest {
-        identity,
-        client_id: "",
-        peer: admission::peer(request),
-        listener: admission::listener(request),
-        action: Action::Publish { topic: DRAIN_TOPIC, qos: QoS::AtMostOnce, retain: false },
-    };
-    match api.0.authorizer.authorize(&access) {
-        Decision::Allow => Ok(()),
-        Decision::Deny => Err(ApiError::ForbiddenToDrain),
+fn permit_drain(api: &Api, caller: &Caller) -> Result<(), ApiError> {
+    let action = Action::Publish { topic: DRAIN_TOPIC, qos: QoS::AtMostOnce, retain: false };
+    match caller.may(api, "", action) {
+        true => Ok(()),
+        false => Err(ApiError::ForbiddenToDrain),
     }
 }
 

@@ -1,49 +1,67 @@
-//! The HTTP and HTTPS server of the `hearthmq` program: worker threads, time-outs, and the
-//! certificate that a caller has shown.
+//! The HTTP and HTTPS server of the `hearthmq` program: its worker threads, and the way of a
+//! connection from accept to actix-http.
 //!
-//! It gets bound listeners and their TLS settings; it knows no file and no MQTT. A host
-//! application has a server of its own and does not need this one.
+//! It gets bound listeners and their TLS settings; it knows no file and no MQTT. It accepts
+//! connections itself, because actix-web has no bound for one address, no deadline for the second
+//! request of a connection, and no way to replace TLS settings. A host application has a server of
+//! its own and does not need this one.
+
+mod accept;
+mod places;
+mod watch;
 
 use std::{
-    any::Any,
     io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
+    net::TcpListener,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use actix_tls::accept::rustls_0_23::TlsStream;
-use actix_web::{
-    App, HttpServer,
-    dev::{Extensions, ServerHandle},
-    rt::net::TcpStream,
-    web,
+use actix_rt::Arbiter;
+use socket2::SockRef;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{accept::Worker, places::Places};
+use super::{Api, CallRate};
+use crate::{
+    auth::Network,
+    net::{ProxyProtocol, tls::TlsSource},
 };
-use rustls::pki_types::CertificateDer;
 
-use super::{Api, not_found, routes};
-use crate::{auth::ClientCertificate, net::tls::TlsSource};
+/// Connections that the operating system holds until they are accepted.
+const BACKLOG: i32 = 1_024;
 
-/// How long a caller may take for the head of a request, and for TLS.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A socket that the server listens on.
+#[derive(Debug)]
+pub struct Listener {
+    /// The bound socket. Whether it listens already or not, it does from the start of the server on.
+    pub socket: TcpListener,
+    /// The TLS settings, for HTTPS.
+    pub tls: Option<TlsSource>,
+    /// Whether every connection begins with a PROXY header, and who may send one.
+    pub proxy: Option<ProxyProtocol>,
+}
 
-/// How long an idle connection is kept for the caller's next request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+impl Listener {
+    /// HTTP without TLS, and without a PROXY header.
+    #[must_use]
+    pub const fn http(socket: TcpListener) -> Self {
+        Self { socket, tls: None, proxy: None }
+    }
 
-/// Connections of one worker. Calls are short; this many at once is a flood.
-const CONNECTIONS_MAX: usize = 10_000;
+    /// HTTPS, without a PROXY header.
+    #[must_use]
+    pub const fn https(socket: TcpListener, tls: TlsSource) -> Self {
+        Self { socket, tls: Some(tls), proxy: None }
+    }
 
-/// Reads who a verified certificate chain belongs to. A chain that it makes nothing of counts as
-/// none.
-pub type ReadCertificate = fn(&[CertificateDer<'_>]) -> Option<ClientCertificate>;
-
-/// Where the server listens, all bound already.
-#[derive(Default)]
-pub struct Listeners {
-    /// For HTTP.
-    pub http: Vec<TcpListener>,
-    /// For HTTPS, each with its TLS settings.
-    pub https: Vec<(TcpListener, TlsSource)>,
+    /// The URL that rules and the log name the listener by.
+    ///
+    /// # Errors
+    /// The operating system does not tell the address of the socket.
+    pub fn url(&self) -> io::Result<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", self.socket.local_addr()?))
+    }
 }
 
 /// The URL of the listener that accepted a connection, for the connection's data: rules and the log
@@ -51,107 +69,97 @@ pub struct Listeners {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerName(pub Arc<str>);
 
-/// The names of all listeners, by the address that each is bound to.
-struct Names(Vec<(SocketAddr, bool, Arc<str>)>);
+/// What connections may use.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// Connections at one time. One more takes the place of the connection that has been idle the
+    /// longest, of the address that holds the most.
+    pub connections_max: usize,
+    /// Connections at one time from one address (IPv6: one /64). One more takes the place of the
+    /// connection of that address that has been idle the longest.
+    pub connections_per_address_max: usize,
+    /// How often one address (IPv6: one /64) may connect.
+    pub connect_rate: Option<CallRate>,
+    /// Networks of reverse proxies and balancers, whose connections are those of many callers: the
+    /// bounds for one address do not count for them.
+    pub proxies: Vec<Network>,
+}
 
-impl Names {
-    fn new(listeners: &Listeners) -> Self {
-        let http = listeners.http.iter().map(|listener| (listener, "http"));
-        let https = listeners.https.iter().map(|(listener, _)| (listener, "https"));
-        let named = http.chain(https).filter_map(|(listener, scheme)| {
-            let at = listener.local_addr().ok()?;
-            Some((at, scheme == "https", format!("{scheme}://{at}").into()))
-        });
-        Self(named.collect())
-    }
-
-    /// The listener of a connection: bound to the very address, or to all of them.
-    fn of(&self, stream: &TcpStream, is_tls: bool) -> Option<ListenerName> {
-        let address = stream.local_addr().ok()?;
-        let is_here = |at: &SocketAddr| at.port() == address.port();
-        let mut all = self.0.iter().filter(|(at, tls, _)| is_here(at) && *tls == is_tls);
-        let canonical = |at: &SocketAddr| at.ip().to_canonical();
-        let exact = all.clone().find(|(at, ..)| canonical(at) == canonical(&address));
-        let found = exact.or_else(|| all.find(|(at, ..)| at.ip().is_unspecified()))?;
-        Some(ListenerName(Arc::clone(&found.2)))
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            connections_max: 1_000,
+            connections_per_address_max: 500,
+            connect_rate: None,
+            proxies: Vec::new(),
+        }
     }
 }
 
 /// A running server. Dropping it lets it go on; it ends by [`Server::stop`].
 pub struct Server {
-    handle: ServerHandle,
+    workers: Mutex<Vec<Arbiter>>,
+    ending: CancellationToken,
+    cut: CancellationToken,
+    open: TaskTracker,
 }
 
 impl Server {
-    /// Serves `api` on `listeners` with `workers` threads. Needs an actix `System` to run in.
+    /// Serves `api` on `listeners`, on threads of its own. Needs an actix `System` to run in. Without
+    /// listeners it does nothing.
     ///
     /// # Errors
     /// A listener that the operating system does not let be used.
-    pub fn start(
-        api: &Api,
-        listeners: Listeners,
-        workers: usize,
-        read_certificate: ReadCertificate,
-    ) -> io::Result<Self> {
-        let api = api.clone();
-        let names = Names::new(&listeners);
-        let mut server = HttpServer::new(move || {
-            App::new().configure(routes(api.clone())).default_service(web::to(not_found))
-        })
-        .on_connect(move |connection, extensions| {
-            keep_certificate(connection, extensions, read_certificate);
-            keep_name(connection, extensions, &names);
-        })
-        .workers(workers)
-        .max_connections(CONNECTIONS_MAX)
-        .client_request_timeout(REQUEST_TIMEOUT)
-        .tls_handshake_timeout(REQUEST_TIMEOUT)
-        .keep_alive(IDLE_TIMEOUT)
-        .disable_signals();
-        for listener in listeners.http {
-            server = server.listen(listener)?;
+    pub fn start(api: &Api, listeners: Vec<Listener>, options: &ServerOptions) -> io::Result<Self> {
+        let server = Self {
+            workers: Mutex::default(),
+            ending: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            open: TaskTracker::new(),
+        };
+        if listeners.is_empty() {
+            return Ok(server);
         }
-        for (listener, tls) in listeners.https {
-            server = server.listen_rustls_0_23(listener, (*tls.present()).clone())?;
+        for listener in &listeners {
+            SockRef::from(&listener.socket).listen(BACKLOG)?;
         }
-        let server = server.run();
-        let handle = server.handle();
-        actix_web::rt::spawn(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%error, "http server ended");
-            }
-        });
-        Ok(Self { handle })
+        let places = Arc::new(Places::new(options));
+        for _ in 0..options.workers.max(1) {
+            let sockets = listeners.iter().map(accept::Door::of).collect::<io::Result<Vec<_>>>()?;
+            let worker = Worker {
+                api: api.clone(),
+                places: Arc::clone(&places),
+                ending: server.ending.clone(),
+                cut: server.cut.clone(),
+                open: server.open.clone(),
+            };
+            let arbiter = Arbiter::new();
+            let begins = server.open.token();
+            arbiter.spawn_fn(move || {
+                actix_rt::spawn(async move {
+                    worker.run(sockets).await;
+                    drop(begins);
+                });
+            });
+            server.workers.lock().unwrap_or_else(PoisonError::into_inner).push(arbiter);
+        }
+        Ok(server)
     }
 
-    /// Ends the server: gracefully after the calls that are under way, or at once.
+    /// Ends the server: gracefully after the calls that are under way, or at once. Returns when
+    /// every connection and listener is closed.
     pub async fn stop(&self, graceful: bool) {
-        self.handle.stop(graceful).await;
-    }
-}
-
-/// Leaves the listener's name where the calls look for it.
-fn keep_name(connection: &dyn Any, extensions: &mut Extensions, names: &Names) {
-    let plain = connection.downcast_ref::<TcpStream>().map(|stream| (stream, false));
-    let secure = connection.downcast_ref::<TlsStream<TcpStream>>();
-    let secure = secure.map(|stream| (stream.get_ref().0, true));
-    let name = plain.or(secure).and_then(|(stream, is_tls)| names.of(stream, is_tls));
-    if let Some(name) = name {
-        extensions.insert(name);
-    }
-}
-
-/// Leaves the certificate that the TLS handshake has verified where the calls look for it.
-fn keep_certificate(
-    connection: &dyn Any,
-    extensions: &mut Extensions,
-    read_certificate: ReadCertificate,
-) {
-    let Some(tls) = connection.downcast_ref::<TlsStream<TcpStream>>() else {
-        return; // HTTP without TLS
-    };
-    let chain = tls.get_ref().1.peer_certificates();
-    if let Some(certificate) = chain.and_then(read_certificate) {
-        extensions.insert(certificate);
+        self.ending.cancel();
+        if !graceful {
+            self.cut.cancel();
+        }
+        self.open.close();
+        self.open.wait().await;
+        for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            worker.stop();
+        }
     }
 }

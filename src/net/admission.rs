@@ -120,7 +120,7 @@ impl Drop for Admitted {
 }
 
 /// One site gets a /64 in IPv6 and may use every address in it, so it counts as one.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

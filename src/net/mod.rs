@@ -17,7 +17,7 @@ mod websocket;
 
 pub(crate) use self::{
     accept::{ListenerParts, accept_loop, canonical},
-    admission::Admission,
+    admission::{Admission, network_of},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, bind},
     websocket::{Accepted, Refusal, Request, WebSocket, hosted},

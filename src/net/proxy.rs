@@ -24,7 +24,7 @@ pub struct ProxyProtocol {
 
 /// Why there is no usable header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProxyError {
+pub(crate) enum ProxyError {
     #[error("connection ended in the PROXY header: {0}")]
     Read(#[from] io::Error),
     #[error("connection does not begin with a PROXY header")]
@@ -59,7 +59,7 @@ impl ProxyProtocol {
 
     /// Reads a header and no byte more; the address that it names, or that of the balancer itself,
     /// which says so when it only looks whether somebody is there.
-    pub(super) async fn read_peer<S: AsyncRead + Unpin>(
+    pub(crate) async fn read_peer<S: AsyncRead + Unpin>(
         &self,
         stream: &mut S,
         from: SocketAddr,

@@ -145,10 +145,13 @@ impl Place {
         });
         let mut program =
             Program { child, reader: Mutex::new(Some(reader)), lines, addresses: Vec::new() };
-        // HTTP comes last, and HTTPS behind it.
-        let last = match self.options.iter().any(|set| set.starts_with("http.https")) {
-            true => "https",
-            false => "http",
+        // HTTP comes last, and HTTPS behind it; without either the only MQTT listener is the last.
+        let sets = |option: &str| self.options.iter().any(|set| set.starts_with(option));
+        let last = match (sets("http.https"), self.options.iter().any(|set| set == "http.listen="))
+        {
+            (true, _) => "https",
+            (false, true) => "mqtt",
+            (false, false) => "http",
         };
         loop {
             let Ok(url) = addresses.recv_timeout(Duration::from_secs(20)) else {

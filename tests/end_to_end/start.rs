@@ -73,3 +73,10 @@ fn two_brokers_do_not_share_a_data_directory() {
     assert!(said.contains("data") && said.contains("another broker"), "{said}");
     assert!(!program.is_online("anybody"), "the first one goes on");
 }
+
+#[test]
+fn without_an_http_listener_mqtt_is_served() {
+    let place = Place::new().set("http.listen=");
+    let program = place.start();
+    program.client("demo").ping();
+}

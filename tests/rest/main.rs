@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
+mod browsers;
+mod connections;
 mod listeners;
+mod proxies;
 mod redirect;
 mod world;
 
@@ -122,6 +125,7 @@ fn what_the_broker_cannot_do_has_its_status() {
 #[test]
 fn the_status_of_a_client_is_asked_by_get_and_by_post() {
     let rest = rest();
+    assert_eq!(rest.call("HEAD /client-id/demo/status").status, 200);
     for method in ["GET", "POST"] {
         for (client_id, body) in
             [("demo", r#"{"online":true}"#), ("offline", r#"{"online":false}"#)]
@@ -159,6 +163,11 @@ fn an_invalid_client_id_in_a_path_is_answered_with_400() {
     for (encoded, code) in [
         ("", "missing_parameter"),
         ("a/b", "invalid_client_id"),
+        ("x/client-id/demo", "invalid_client_id"),
+        ("../client-id/demo", "invalid_client_id"),
+        ("x/../demo", "invalid_client_id"),
+        ("..", "invalid_client_id"),
+        (".", "invalid_client_id"),
         ("%", "invalid_client_id"),
         ("%2", "invalid_client_id"),
         ("%2x", "invalid_client_id"),
@@ -258,7 +267,7 @@ fn other_methods_are_answered_with_405_and_the_right_ones() {
     let rest = rest();
     for (target, methods, allow) in [
         ("/keep-alive?client-id=a&interval=60", "GET PUT DELETE OPTIONS BREW", "POST"),
-        ("/client-id/a/status", "PUT DELETE PATCH", "GET, POST"),
+        ("/client-id/a/status", "PUT DELETE PATCH", "GET, HEAD, POST"),
         ("/metrics", "POST", "GET, HEAD"),
         ("/health/live", "DELETE", "GET, HEAD"),
     ] {
@@ -282,7 +291,9 @@ fn a_path_that_leads_nowhere_is_answered_like_every_failure() {
         "GET /client-id/a/status/",
         "DELETE /client-id/a",
     ] {
-        assert_eq!(rest.call(line).failure(), failed(404, "not_found"), "{line}");
+        let answer = rest.call(line);
+        assert_eq!(answer.failure(), failed(404, "not_found"), "{line}");
+        assert!(answer.body.contains("POST /keep-alive?client-id="), "{}", answer.body);
     }
 }
 
@@ -362,6 +373,10 @@ fn a_host_mounts_the_routes_where_it_likes() {
     assert_eq!(rest.asked(), ["a/b"]);
     let answer = rest.call_as(None, "GET /client-id/a/status");
     assert_eq!(answer.failure(), failed(404, "not_found"));
+    for path in ["a/b", "x/client-id/a", "..", "a/../b"] {
+        let answer = rest.call_as(None, &format!("GET /broker/client-id/{path}/status"));
+        assert_eq!(answer.failure(), failed(400, "invalid_client_id"), "{path}");
+    }
 }
 
 #[test]

@@ -55,14 +55,16 @@ fn what_cannot_be_done_has_its_status() {
     assert_eq!(answer.failure(), failed(401, "unauthenticated"));
     let answer = rest.call("PUT /api/v1/redirect");
     assert_eq!(answer.failure(), failed(405, "method_not_allowed"));
-    assert_eq!(answer.header("allow"), "POST, DELETE");
+    assert_eq!(answer.header("allow"), "GET, HEAD, POST, DELETE");
 }
 
 /// A form that a page makes a browser send is not one of our calls.
 #[test]
 fn a_body_that_does_not_say_that_it_is_json_is_refused() {
     let rest = rest();
-    assert_eq!(rest.call("POST /api/v1/redirect").failure(), failed(400, "invalid_body"));
+    let answer = rest.call("POST /api/v1/redirect");
+    assert_eq!(answer.failure(), failed(415, "unsupported_media_type"));
+    assert!(answer.body.contains("Content-Type: application/json"));
     assert!(rest.asked().is_empty());
 }
 
@@ -72,9 +74,58 @@ fn new_clients_are_refused_until_that_is_ended() {
     let body = r#"{"clients":"*","server_reference":"b","refuse_connects":true}"#;
     assert_eq!(post(&rest, body).status, 200);
     assert_eq!(rest.asked()[0], "drain to b");
+    let state = rest.call("GET /api/v1/redirect");
+    let body = r#"{"permanent":false,"redirecting":true,"server_reference":"b"}"#;
+    assert_eq!((state.status, &*state.body), (200, body));
+    let ready = rest.call_as(None, "GET /health/ready");
+    assert_eq!((ready.status, &*ready.body), (503, r#"{"status":"redirecting"}"#));
     let answer = rest.call("DELETE /api/v1/redirect");
     assert_eq!((answer.status, &*answer.body), (200, r#"{"success":true}"#));
     assert_eq!(rest.asked(), ["drain to nowhere"]);
+    assert_eq!(rest.call("GET /api/v1/redirect").body, r#"{"redirecting":false}"#);
+    assert_eq!(rest.call_as(None, "GET /health/ready").status, 200);
+}
+
+#[test]
+fn the_state_is_told_to_those_who_may_end_it_or_observe() {
+    let path = "/broker/api/v1/redirect";
+    let rest = hosted_with_certificates();
+    let answer = rest.call_as(None, &format!("GET {path}"));
+    assert_eq!(answer.failure(), failed(403, "forbidden"));
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    let rule = "[[rules]]\neffect = \"allow\"\nactions = [\"observe\"]\nusers = [\"ops\"]\n";
+    fs::write(&policy, rule).unwrap();
+    let rest = rest_where(FilePolicy::open(&policy).unwrap());
+    assert_eq!(rest.call("GET /api/v1/redirect").status, 200);
+    assert_eq!(rest.call("HEAD /api/v1/redirect").status, 200);
+    assert_eq!(rest.call("DELETE /api/v1/redirect").failure(), failed(403, "forbidden"));
+}
+
+/// To redirect a client takes `control`; `connect` and `observe` open the two calls alone.
+#[test]
+fn each_call_has_its_permission() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    let body = r#"{"client_id":"demo","server_reference":"b:1883"}"#;
+    for (action, keep_alive, status, redirect) in [
+        ("connect", 200, 200, 403),
+        ("observe", 403, 200, 403),
+        ("control", 200, 403, 200),
+        ("administer", 403, 403, 403),
+        ("publish", 403, 403, 403),
+    ] {
+        let rule = format!("[[rules]]\neffect = \"allow\"\nactions = [{action:?}]\n");
+        fs::write(&policy, rule).unwrap();
+        let rest = rest_where(FilePolicy::open(&policy).unwrap());
+        let found = rest.call("POST /keep-alive?client-id=demo&interval=60").status;
+        assert_eq!(found, keep_alive, "{action}");
+        assert_eq!(rest.call("GET /client-id/demo/status").status, status, "{action}");
+        assert_eq!(post(&rest, body).status, redirect, "{action}");
+        let all = post(&rest, r#"{"clients":"*","server_reference":"b"}"#);
+        let sent = if action == "control" { 4 } else { 0 };
+        assert_eq!(all.body, format!(r#"{{"success":true,"redirected":{sent}}}"#), "{action}");
+    }
 }
 
 #[test]

@@ -24,14 +24,16 @@ use hearthmq::{
     control::{
         Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
     },
-    http::{Api, ApiOptions, Listeners, MetricsAccess, Server, not_found, routes},
+    http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
+    net::ProxyProtocol,
 };
 
 /// The broker's double. It holds what it was asked, in order.
 #[derive(Default)]
 struct Fleet {
     asked: Mutex<Vec<String>>,
+    drained_to: Mutex<Option<Redirection>>,
 }
 
 impl Fleet {
@@ -85,7 +87,12 @@ impl Control for Fleet {
         self.redirect(redirect).await
     }
 
+    fn drained_to(&self) -> Option<Redirection> {
+        self.drained_to.lock().unwrap().clone()
+    }
+
     fn drain(&self, to: Option<Redirection>) {
+        self.drained_to.lock().unwrap().clone_from(&to);
         let to = to.as_ref().map_or("nowhere", |to| to.server_reference());
         self.asked.lock().unwrap().push(format!("drain to {to}"));
     }
@@ -129,14 +136,23 @@ struct Policy;
 
 impl Authorizer for Policy {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
-        if let Action::Publish { topic: "$control/redirect", .. } = request.action {
+        let is_about_all = request.client_id.is_empty();
+        if is_about_all || matches!(request.action, Action::Publish { .. }) {
             let is_ops = request.identity.username.as_deref() == Some("ops");
             return if is_ops { Decision::Allow } else { Decision::Deny };
         }
-        assert_eq!(request.action, Action::Connect);
-        assert!(request.peer.ip().is_loopback());
+        assert!(matches!(request.action, Action::Connect | Action::Control | Action::Observe));
         assert!(request.identity.username.is_some());
         if request.client_id == "secret" { Decision::Deny } else { Decision::Allow }
+    }
+}
+
+/// Everybody may do everything.
+struct FromAnywhere;
+
+impl Authorizer for FromAnywhere {
+    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::Allow
     }
 }
 
@@ -180,9 +196,24 @@ pub(crate) fn hosted_where(policy: FilePolicy) -> Rest {
     })
 }
 
+/// An interface whose connections are bounded so.
+pub(crate) fn rest_serving(bounds: ServerOptions) -> Rest {
+    start(&options(), Arc::new(Policy), move |api, listener| {
+        Server::start(&api, vec![Listener::http(listener)], &bounds).unwrap();
+    })
+}
+
+/// An interface whose connections begin with a PROXY header.
+pub(crate) fn rest_behind(options: &ApiOptions, proxy: ProxyProtocol) -> Rest {
+    start(options, Arc::new(FromAnywhere), move |api, listener| {
+        let listener = Listener { proxy: Some(proxy), ..Listener::http(listener) };
+        Server::start(&api, vec![listener], &ServerOptions::default()).unwrap();
+    })
+}
+
 fn serve(api: Api, listener: TcpListener) {
-    let listeners = Listeners { http: vec![listener], ..Listeners::default() };
-    Server::start(&api, listeners, 1, |_| None).unwrap();
+    let listeners = vec![Listener::http(listener)];
+    Server::start(&api, listeners, &ServerOptions::default()).unwrap();
 }
 
 /// An interface that a host has mounted below `/broker`, and whose callers have all shown a
@@ -245,7 +276,7 @@ impl Rest {
         let header =
             authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
         self.send(&format!(
-            "{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
+            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
         ))
     }
 
@@ -253,18 +284,45 @@ impl Rest {
     pub(crate) fn post_json(&self, user_and_password: &str, line: &str, body: &str) -> Answer {
         let (length, authorization) = (body.len(), basic(user_and_password));
         self.send(&format!(
-            "{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n\
+            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\
              Content-Type: application/json\r\nAuthorization: {authorization}\r\n\r\n{body}"
         ))
     }
 
+    /// `METHOD target` by user `ops` with a header of its own and a body, of JSON if there is one.
+    pub(crate) fn call_with(&self, line: &str, header: &str, body: &str) -> Answer {
+        self.send(&self.request(line, header, body))
+    }
+
+    /// What `call_with` sends.
+    pub(crate) fn request(&self, line: &str, header: &str, body: &str) -> String {
+        let (length, authorization) = (body.len(), basic("ops:pass:word"));
+        let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
+        format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {length}\r\nContent-Type: application/json\r\n\
+             Authorization: {authorization}\r\n{header}\r\n{body}"
+        )
+    }
+
     /// Sends these bytes and reads until the server closes.
     pub(crate) fn send(&self, request: &str) -> Answer {
+        self.send_bytes(request.as_bytes()).unwrap()
+    }
+
+    /// The same; `None` if nothing comes.
+    pub(crate) fn send_bytes(&self, request: &[u8]) -> Option<Answer> {
         let mut socket = TcpStream::connect(self.address).unwrap();
-        socket.write_all(request.as_bytes()).unwrap();
+        socket.write_all(request).unwrap();
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        Answer::parse(&answer)
+        // A connection that is closed over unread bytes is reset.
+        drop(socket.read_to_string(&mut answer));
+        (!answer.is_empty()).then(|| Answer::parse(&answer))
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What the broker was asked since the last look, in order.

@@ -16,7 +16,9 @@ pub(crate) fn basic(user_and_password: &str) -> String {
 /// `METHOD target` as a request of HTTP/1.1 without a body, after which the server closes.
 pub(crate) fn request(line: &str, authorization: Option<&str>) -> String {
     let header = authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
-    format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n")
+    format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
+    )
 }
 
 /// Sends a request and reads until the server closes.

@@ -1,0 +1,116 @@
+//! `[http]`: where REST callers connect, and what they may use.
+//!
+//! Plain data; `check` refuses what cannot work.
+
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::address::addresses;
+use crate::{
+    auth::Network,
+    http::{ApiOptions, CallRate, MetricsAccess, ServerOptions},
+};
+
+/// `[http]`: where REST callers connect, and how much they may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Addresses for HTTP.
+    #[serde(deserialize_with = "addresses")]
+    pub listen: Vec<SocketAddr>,
+    /// Addresses for HTTPS.
+    #[serde(deserialize_with = "addresses")]
+    pub https: Vec<SocketAddr>,
+    /// Those of the addresses above whose connections begin with a PROXY header.
+    #[serde(deserialize_with = "addresses")]
+    pub proxy_protocol: Vec<SocketAddr>,
+    /// Networks of the balancers and reverse proxies that may say whose call they pass on.
+    pub proxy_trusted: Vec<Network>,
+    /// Threads that serve HTTP.
+    pub workers: u16,
+    /// Connections at one time.
+    pub connections_max: u32,
+    /// Connections at one time from one address (IPv6: from one /64).
+    pub connections_per_address_max: u32,
+    /// Calls a second of one account; 0 = not limited.
+    pub calls_per_account_per_sec: u32,
+    /// Calls of one account that may come at once before the rate counts.
+    pub calls_per_account_burst: u32,
+    /// Calls a second from one address (IPv6: from one /64); 0 = not limited.
+    pub calls_per_address_per_sec: u32,
+    /// Calls from one address that may come at once before the rate counts.
+    pub calls_per_address_burst: u32,
+    /// Milliseconds that a call waits for the broker before it is answered with 504.
+    pub call_timeout_ms: u32,
+    /// Who may read `/metrics`.
+    pub metrics_access: MetricsAccess,
+    /// Names that the machine itself is called by in a request for `/metrics`.
+    pub metrics_hosts: Vec<String>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            https: Vec::new(),
+            proxy_protocol: Vec::new(),
+            proxy_trusted: Vec::new(),
+            workers: 1,
+            connections_max: 1_000,
+            connections_per_address_max: 500,
+            calls_per_account_per_sec: 1_000,
+            calls_per_account_burst: 2_000,
+            calls_per_address_per_sec: 1_000,
+            calls_per_address_burst: 2_000,
+            call_timeout_ms: 2_000,
+            metrics_access: MetricsAccess::Loopback,
+            metrics_hosts: Vec::new(),
+        }
+    }
+}
+
+impl HttpConfig {
+    fn address_rate(&self) -> Option<CallRate> {
+        rate(self.calls_per_address_per_sec, self.calls_per_address_burst)
+    }
+}
+
+fn rate(per_sec: u32, burst: u32) -> Option<CallRate> {
+    let (per_sec, burst) = (NonZeroU32::new(per_sec)?, NonZeroU32::new(burst)?);
+    Some(CallRate { per_sec, burst })
+}
+
+/// How often an address may connect that may call so often. Who calls too often is to be told so, which
+/// takes a connection; but a handshake of TLS is dear.
+fn connect_rate(calls: CallRate) -> CallRate {
+    let at_least =
+        |number: NonZeroU32, min| NonZeroU32::new(min).map_or(number, |min| number.max(min));
+    let CallRate { per_sec, burst } = calls;
+    CallRate { per_sec: at_least(per_sec, 1_000), burst: at_least(burst, 2_000) }
+}
+
+impl From<&HttpConfig> for ApiOptions {
+    fn from(config: &HttpConfig) -> Self {
+        Self {
+            account_rate: rate(config.calls_per_account_per_sec, config.calls_per_account_burst),
+            address_rate: config.address_rate(),
+            call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
+            metrics_access: config.metrics_access,
+            metrics_hosts: config.metrics_hosts.clone(),
+            proxies: config.proxy_trusted.clone(),
+        }
+    }
+}
+
+impl From<&HttpConfig> for ServerOptions {
+    fn from(config: &HttpConfig) -> Self {
+        Self {
+            workers: config.workers.into(),
+            connections_max: config.connections_max as usize,
+            connections_per_address_max: config.connections_per_address_max as usize,
+            connect_rate: config.address_rate().map(connect_rate),
+            proxies: config.proxy_trusted.clone(),
+        }
+    }
+}

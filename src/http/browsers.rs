@@ -1,0 +1,142 @@
+//! What keeps the pages of other sites from using the browser of somebody who may call.
+//!
+//! A browser adds credentials and client certificates to what any page sends here, and says truthfully
+//! whose page it is. Callers that are no browsers send none of these headers. Pure functions over the
+//! headers of a request; `admission` and `health` use them.
+
+use std::net::IpAddr;
+
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+
+use super::ApiError;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Refuses a call that changes something and comes from a page of another site.
+pub(super) fn refuse_cross_site(headers: &HeaderMap) -> Result<(), ApiError> {
+    // `none` is what a user has typed in; the others are `cross-site` and `same-site`, another host
+    // of the same domain.
+    let is_own = |site: &[u8]| matches!(site, b"same-origin" | b"none");
+    if !headers.get_all(&SEC_FETCH_SITE).all(|site| is_own(site.as_bytes())) {
+        return Err(ApiError::CrossSite);
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_own = |origin: &str| {
+        origin.split_once("://").is_some_and(|(scheme, authority)| {
+            let port = match scheme {
+                "http" => ":80",
+                "https" => ":443",
+                _ => return false,
+            };
+            let without_port = |host: &str| host.strip_suffix(port).unwrap_or(host).to_owned();
+            without_port(authority).eq_ignore_ascii_case(&without_port(host))
+        })
+    };
+    // A browser that hides the origin of a page says `null`.
+    let all_own = headers.get_all(ORIGIN).all(|origin| origin.to_str().is_ok_and(is_own));
+    if all_own { Ok(()) } else { Err(ApiError::CrossSite) }
+}
+
+/// Refuses a request whose `Host` may be a name that somebody else has made to lead here (DNS
+/// rebinding). An IP address, `localhost` and the machine's own names are nobody else's.
+pub(super) fn refuse_other_hosts(headers: &HeaderMap, known: &[String]) -> Result<(), ApiError> {
+    let Some(host) = headers.get(HOST) else {
+        return Ok(()); // HTTP/1.0, which no browser speaks
+    };
+    let name = host.to_str().ok().map(without_port).unwrap_or_default();
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let is_local = || is("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
+    let is_own_name = || rustix::system::uname().nodename().to_str().is_ok_and(is);
+    let is_known =
+        is_address(name) || is_local() || known.iter().any(|known| is(known)) || is_own_name();
+    if is_known { Ok(()) } else { Err(ApiError::ForbiddenHost) }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    }
+}
+
+fn is_address(name: &str) -> bool {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_told_by_either_header() {
+        for lines in [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "same-origin"), ("origin", "https://evil.example")],
+            &[("origin", "https://evil.example")],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[("origin", "https://broker:8080")],
+            &[("origin", "http://broker.evil.example")],
+            &[("origin", "file://broker")],
+            &[("origin", "http://broker"), ("origin", "http://evil.example")],
+        ] {
+            let headers = headers(&[&[("host", "broker")], lines].concat());
+            assert_eq!(refuse_cross_site(&headers), Err(ApiError::CrossSite), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn ones_own_pages_and_programs_are_welcome() {
+        for (host, lines) in [
+            ("broker:8080", &[][..]),
+            ("broker:8080", &[("sec-fetch-site", "none")]),
+            ("broker:8080", &[("sec-fetch-site", "same-origin"), ("origin", "http://broker:8080")]),
+            ("Broker", &[("origin", "http://broker")]),
+            ("broker:443", &[("origin", "https://broker")]),
+            ("[::1]:8080", &[("origin", "http://[::1]:8080")]),
+        ] {
+            let headers = headers(&[&[("host", host)], lines].concat());
+            assert_eq!(refuse_cross_site(&headers), Ok(()), "{host} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_the_machines_own_are_known() {
+        let known = ["metrics.example.org".to_owned()];
+        let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "192.0.2.7:8080",
+            "[::1]",
+            "[::1]:8080",
+            "localhost",
+            "LOCALHOST:8080",
+            "localhost.:8080",
+            "a.localhost",
+            "Metrics.example.org:8080",
+            &own,
+        ] {
+            assert_eq!(refuse_other_hosts(&headers(&[("host", host)]), &known), Ok(()), "{host}");
+        }
+        assert_eq!(refuse_other_hosts(&headers(&[]), &known), Ok(()));
+        for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "", "[::1"] {
+            let refused = refuse_other_hosts(&headers(&[("host", host)]), &known);
+            assert_eq!(refused, Err(ApiError::ForbiddenHost), "{host}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Accepting, and the way of a connection through what is spoken before HTTP: a PROXY header and
+//! TLS, each there or not. What is spoken then is actix-http's.
+//!
+//! Runs on the threads of the server's workers.
+
+use std::{
+    cell::Cell,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_http::HttpService;
+use actix_service::{
+    IntoServiceFactory as _, Service as _, ServiceFactory as _, ServiceFactoryExt as _, map_config,
+};
+use actix_web::{
+    App,
+    dev::{AppConfig, Extensions},
+    web,
+};
+use futures_util::future::LocalBoxFuture;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Listener, ListenerName,
+    places::{Place, Places},
+    watch::{HEAD_TIMEOUT, Watch, Watched},
+};
+use crate::{
+    auth::ClientCertificate,
+    http::{Api, not_found, routes},
+    net::{ProxyProtocol, canonical, tls},
+};
+
+/// Pause after accept failed, usually for want of file descriptors.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// Time between two lines in the log about failures to accept.
+const FAILURE_LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a connection may linger over what its caller still sends, and over its farewell.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A listener, as one worker has it.
+pub(super) struct Door {
+    socket: StdListener,
+    tls: Option<tls::TlsSource>,
+    proxy: Option<ProxyProtocol>,
+    name: ListenerName,
+}
+
+impl Door {
+    pub(super) fn of(listener: &Listener) -> io::Result<Self> {
+        let socket = listener.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            tls: listener.tls.clone(),
+            proxy: listener.proxy.clone(),
+            name: ListenerName(listener.url()?.into()),
+        })
+    }
+}
+
+/// What a worker needs.
+pub(super) struct Worker {
+    pub(super) api: Api,
+    pub(super) places: Arc<Places>,
+    /// Nothing more is accepted, and connections end after their answer.
+    pub(super) ending: CancellationToken,
+    /// Everything ends at once.
+    pub(super) cut: CancellationToken,
+    /// Every listener and connection holds a token of it while it is open.
+    pub(super) open: TaskTracker,
+}
+
+/// Speaks HTTP on a stream until the connection ends.
+type Speak = dyn Fn(Watched<Socket>, SocketAddr) -> LocalBoxFuture<'static, ()>;
+
+impl Worker {
+    /// Accepts from all listeners until the server ends.
+    pub(super) async fn run(self, doors: Vec<Door>) {
+        let Some(speak) = speaker(&self.api, &self.ending).await else {
+            return tracing::error!("an http worker cannot be used");
+        };
+        let worker = Rc::new(self);
+        for door in doors {
+            let (worker, speak) = (Rc::clone(&worker), Rc::clone(&speak));
+            let token = worker.open.token();
+            actix_web::rt::spawn(async move {
+                tokio::select! {
+                    () = worker.ending.cancelled() => {}
+                    error = worker.accept_from(door, speak) => {
+                        tracing::error!(%error, "listener cannot be used");
+                    }
+                }
+                drop(token);
+            });
+        }
+    }
+
+    async fn accept_from(self: &Rc<Self>, door: Door, speak: Rc<Speak>) -> io::Error {
+        let Door { socket, tls, proxy, name } = door;
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => return error,
+        };
+        let way = Rc::new(Way { tls, proxy, name, speak });
+        let failures = Failures::default();
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.admit(stream, canonical(peer), &way),
+                Err(error) => {
+                    failures.tell(&error, &way.name);
+                    self.places.make_room();
+                    sleep(PAUSE_AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, way: &Rc<Way>) {
+        let place = match way.proxy {
+            None => self.places.admit(peer.ip()),
+            // Whose connection a balancer passes on is not known yet.
+            Some(_) => self.places.admit_unknown(),
+        };
+        // Nothing is answered: before a request nobody knows what to say.
+        let Some(place) = place else { return };
+        let (worker, way) = (Rc::clone(self), Rc::clone(way));
+        let token = self.open.token();
+        actix_web::rt::spawn(async move {
+            let taken_away = place.taken_away();
+            tokio::select! {
+                () = worker.cut.cancelled() => {}
+                () = taken_away => {}
+                () = way.go(stream, peer, place, &worker.ending) => {}
+            }
+            drop(token);
+        });
+    }
+}
+
+/// What the connections of one listener go through.
+struct Way {
+    tls: Option<tls::TlsSource>,
+    proxy: Option<ProxyProtocol>,
+    name: ListenerName,
+    speak: Rc<Speak>,
+}
+
+impl Way {
+    async fn go(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+        ending: &CancellationToken,
+    ) {
+        let by = Instant::now() + HEAD_TIMEOUT;
+        let layered = tokio::select! {
+            () = ending.cancelled() => return,
+            layered = timeout_at(by, self.layer(stream, peer, &place)) => layered,
+        };
+        let Ok(Some((socket, peer))) = layered else { return };
+        let watch = Watch::new(place);
+        let connection = (self.speak)(Watched::new(socket, Rc::clone(&watch)), peer);
+        watch.keep(connection).await;
+    }
+
+    /// Goes through what is spoken before HTTP. The place is taken for the caller that turns out.
+    async fn layer(
+        &self,
+        mut stream: TcpStream,
+        mut peer: SocketAddr,
+        place: &Place,
+    ) -> Option<(Socket, SocketAddr)> {
+        if let Some(proxy) = &self.proxy {
+            let named = proxy.read_peer(&mut stream, peer).await.inspect_err(|error| {
+                tracing::debug!(%error, %peer, listener = %self.name.0, "no usable PROXY header");
+            });
+            peer = canonical(named.ok()?);
+            place.belongs_to(peer.ip()).then_some(())?;
+        }
+        let name = self.name.clone();
+        let Some(tls) = &self.tls else {
+            let layer = Layer::Plain(stream);
+            return Some((Socket { layer, name, certificate: None }, peer));
+        };
+        let stream = TlsAcceptor::from(tls.present()).accept(stream).await.inspect_err(|error| {
+            tracing::debug!(%error, %peer, listener = %name.0, "TLS handshake failed");
+        });
+        let stream = stream.ok()?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        // A certificate that names nobody counts as none.
+        let certificate = match chain {
+            [] => None,
+            chain => tls::client_certificate(chain)
+                .inspect_err(|error| {
+                    tracing::debug!(%error, %peer, listener = %name.0,
+                        "client certificate cannot be used");
+                })
+                .ok(),
+        };
+        Some((Socket { layer: Layer::Tls(Box::new(stream)), name, certificate }, peer))
+    }
+}
+
+/// Makes what speaks HTTP on a stream: actix-http with the routes of the interface.
+async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
+    let app = App::new()
+        .configure(routes(api.clone()))
+        .default_service(web::to(not_found))
+        .wrap_fn(|request, service| {
+            let watch = request.conn_data::<Rc<Watch>>().cloned();
+            if let Some(watch) = &watch {
+                watch.begin_answer();
+            }
+            let answer = service.call(request);
+            async move {
+                let answer = answer.await;
+                if let Some(watch) = watch {
+                    watch.end_answer();
+                }
+                answer
+            }
+        });
+    let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+    let ending = ending.clone();
+    let service = HttpService::build()
+        .keep_alive(actix_http::KeepAlive::Os) // the watch ends idle connections
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        .graceful_shutdown_signal(move || {
+            let ending = ending.clone();
+            async move { ending.cancelled().await }
+        })
+        .on_connect_ext(|stream: &Watched<Socket>, data: &mut Extensions| {
+            data.insert(Rc::clone(stream.watch()));
+            data.insert(stream.stream().name.clone());
+            if let Some(certificate) = &stream.stream().certificate {
+                data.insert(certificate.clone());
+            }
+        })
+        .h1(map_config(app, |()| AppConfig::default()));
+    let service = service.new_service(()).await.ok()?;
+    Some(Rc::new(move |stream, peer| {
+        let ended = service.call((stream, Some(peer)));
+        Box::pin(async move {
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, %peer, "http connection ended");
+            }
+        })
+    }))
+}
+
+/// Failures to accept, which are told of once in a while.
+#[derive(Default)]
+struct Failures {
+    told: Cell<Option<Instant>>,
+    untold: Cell<u32>,
+}
+
+impl Failures {
+    fn tell(&self, error: &io::Error, listener: &ListenerName) {
+        let failures = self.untold.get() + 1;
+        if self.told.get().is_some_and(|told| told.elapsed() < FAILURE_LINE_EVERY) {
+            return self.untold.set(failures);
+        }
+        self.told.set(Some(Instant::now()));
+        self.untold.set(0);
+        tracing::warn!(%error, listener = %listener.0, failures, "accept failed");
+    }
+}
+
+/// The stream of a connection, and what its listener and TLS have to say about it.
+struct Socket {
+    layer: Layer,
+    name: ListenerName,
+    certificate: Option<ClientCertificate>,
+}
+
+enum Layer {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Layer::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.layer {
+            Layer::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Layer::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Layer::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Layer::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

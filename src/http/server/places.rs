@@ -1,0 +1,401 @@
+//! The places that HTTP connections take: how many there may be, in all and from one address, and
+//! which connection makes room for a new one.
+//!
+//! A new connection is always worth more than an idle one, so strangers who hold connections keep
+//! nobody out: neither those who call nor those who look after the broker's health. Knows no socket
+//! and no HTTP; the accept loops ask it, and a connection says here whether it is idle.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use foldhash::fast::RandomState;
+use futures_util::task::AtomicWaker;
+
+use super::ServerOptions;
+use crate::{auth::Network, http::rate::Buckets, net::network_of};
+
+/// How long an idle connection is kept for the caller's next request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// The same while three quarters of the places are taken.
+const IDLE_TIMEOUT_WHEN_FEW: Duration = Duration::from_secs(5);
+
+/// Stands for the address of a connection whose PROXY header has yet to come.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Addresses that are looked at for an idle connection, those with the most connections first.
+const ADDRESSES_TRIED_MAX: usize = 64;
+
+/// The places of one server, shared by its workers.
+pub(super) struct Places {
+    /// Moments so far: what happens to connections, counted, which is exact where a clock is not.
+    moments: AtomicU64,
+    connections_max: usize,
+    by_address_max: usize,
+    proxies: Vec<Network>,
+    rate: Option<Buckets<IpAddr>>,
+    taken: AtomicUsize,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    len: usize,
+    by_address: HashMap<IpAddr, Vec<Arc<Occupant>>, RandomState>,
+    /// The addresses that are no proxies, by how many connections each holds.
+    by_size: BTreeSet<(usize, IpAddr)>,
+}
+
+/// A connection's place; given back when it is dropped.
+pub(super) struct Place {
+    places: Arc<Places>,
+    address: Cell<IpAddr>,
+    occupant: Arc<Occupant>,
+}
+
+/// A connection, as the others see it.
+struct Occupant {
+    /// The moment at which the connection became idle or busy, times two; and one if it is busy.
+    state: AtomicU64,
+    is_cut: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Occupant {
+    fn cut(&self) {
+        self.is_cut.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    fn is_busy(&self) -> bool {
+        self.state.load(Relaxed) % 2 == 1
+    }
+}
+
+impl Places {
+    pub(super) fn new(options: &ServerOptions) -> Self {
+        Self {
+            moments: AtomicU64::new(0),
+            connections_max: options.connections_max.max(1),
+            by_address_max: options.connections_per_address_max.max(1),
+            proxies: options.proxies.clone(),
+            rate: options.connect_rate.map(Buckets::new),
+            taken: AtomicUsize::new(0),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Lets a connection in, if need be in place of another. `None` if its address connects too
+    /// often, or all that it could replace are being answered.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let place = self.admit_unknown()?;
+        place.belongs_to(address).then_some(place)
+    }
+
+    /// The same for a connection that has yet to say by a PROXY header whose it is.
+    pub(super) fn admit_unknown(self: &Arc<Self>) -> Option<Place> {
+        let occupant = Arc::new(Occupant {
+            state: AtomicU64::new(self.moment() * 2),
+            is_cut: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        let mut held = self.held();
+        if held.len >= self.connections_max && !held.cut_one() {
+            return None;
+        }
+        held.insert(UNKNOWN, false, Arc::clone(&occupant));
+        self.taken.store(held.len, Relaxed);
+        drop(held);
+        Some(Place { places: Arc::clone(self), address: Cell::new(UNKNOWN), occupant })
+    }
+
+    /// Closes a connection, because the process has no file for a new one.
+    pub(super) fn make_room(&self) {
+        let mut held = self.held();
+        held.cut_one();
+        self.taken.store(held.len, Relaxed);
+    }
+
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.proxies.iter().any(|network| network.contains(address))
+    }
+
+    fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Relaxed)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// `counts` says whether the address is that of one caller, and not of a proxy.
+    fn insert(&mut self, address: IpAddr, counts: bool, occupant: Arc<Occupant>) {
+        self.len += 1;
+        let of_address = self.by_address.entry(address).or_default();
+        of_address.push(occupant);
+        if counts {
+            let size = of_address.len();
+            self.by_size.remove(&(size - 1, address));
+            self.by_size.insert((size, address));
+        }
+    }
+
+    fn remove(&mut self, address: IpAddr, at: usize) -> Option<Arc<Occupant>> {
+        let of_address = self.by_address.get_mut(&address)?;
+        let size = of_address.len();
+        let removed = of_address.swap_remove(at);
+        self.len -= 1;
+        if self.by_size.remove(&(size, address)) && size > 1 {
+            self.by_size.insert((size - 1, address));
+        }
+        if size == 1 {
+            self.by_address.remove(&address);
+        }
+        Some(removed)
+    }
+
+    /// Removes a connection; one that has made room for another is not there any more.
+    fn remove_occupant(&mut self, address: IpAddr, occupant: &Arc<Occupant>) -> bool {
+        let of_address = self.by_address.get(&address);
+        let at = of_address.and_then(|all| all.iter().position(|one| Arc::ptr_eq(one, occupant)));
+        at.and_then(|at| self.remove(address, at)).is_some()
+    }
+
+    /// Closes the connection of this address that has been idle the longest, if one is idle.
+    fn cut_idle_of(&mut self, address: IpAddr) -> bool {
+        match self.longest_idle_of(address) {
+            Some((at, false)) => self.cut(address, at),
+            Some((_, true)) | None => false,
+        }
+    }
+
+    /// Closes the connection that has been idle the longest, of the address that holds the most of
+    /// those that hold an idle one; if there is none, the one that has been busy the longest.
+    fn cut_one(&mut self) -> bool {
+        let largest = self.by_size.iter().rev().take(ADDRESSES_TRIED_MAX);
+        let largest: Vec<_> = largest.map(|(_, address)| *address).collect();
+        if largest.iter().any(|address| self.cut_idle_of(*address)) {
+            return true;
+        }
+        match largest.first().and_then(|address| Some((*address, self.longest_idle_of(*address)?)))
+        {
+            Some((address, (at, _))) => self.cut(address, at),
+            None => false,
+        }
+    }
+
+    /// The place in its list, and whether it is busy.
+    fn longest_idle_of(&self, address: IpAddr) -> Option<(usize, bool)> {
+        let of_address = self.by_address.get(&address)?.iter().enumerate();
+        let state = |occupant: &Occupant| {
+            let state = occupant.state.load(Relaxed);
+            (state % 2, state)
+        };
+        let (at, longest) = of_address.min_by_key(|(_, occupant)| state(occupant))?;
+        Some((at, longest.is_busy()))
+    }
+
+    fn cut(&mut self, address: IpAddr, at: usize) -> bool {
+        let removed = self.remove(address, at);
+        removed.inspect(|occupant| occupant.cut()).is_some()
+    }
+}
+
+impl Place {
+    /// Says whose connection it is. Returns whether it may stay.
+    pub(super) fn belongs_to(&self, address: IpAddr) -> bool {
+        let Self { places, occupant, .. } = self;
+        let is_proxy = places.is_proxy(address);
+        let address = network_of(address);
+        if !is_proxy && places.rate.as_ref().is_some_and(|rate| rate.check(&address).is_err()) {
+            return false;
+        }
+        let mut held = places.held();
+        let own = held.by_address.get(&address).map_or(0, Vec::len);
+        if !is_proxy && own >= places.by_address_max && !held.cut_idle_of(address) {
+            return false;
+        }
+        if !held.remove_occupant(self.address.get(), occupant) {
+            return false; // It has made room for another.
+        }
+        held.insert(address, !is_proxy, Arc::clone(occupant));
+        places.taken.store(held.len, Relaxed);
+        self.address.set(address);
+        true
+    }
+
+    /// Says that a request is being answered.
+    pub(super) fn set_busy(&self) {
+        self.occupant.state.store(self.places.moment() * 2 + 1, Relaxed);
+    }
+
+    /// Says that nothing is being answered.
+    pub(super) fn set_idle(&self) {
+        self.occupant.state.store(self.places.moment() * 2, Relaxed);
+    }
+
+    /// Returns how long a connection that becomes idle now may stay.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        let Places { taken, connections_max, .. } = &*self.places;
+        match taken.load(Relaxed) >= connections_max / 4 * 3 {
+            true => IDLE_TIMEOUT_WHEN_FEW,
+            false => IDLE_TIMEOUT,
+        }
+    }
+
+    /// Waits until another connection needs the place.
+    pub(super) fn taken_away(&self) -> impl Future<Output = ()> + use<> {
+        let occupant = Arc::clone(&self.occupant);
+        std::future::poll_fn(move |cx| {
+            occupant.waker.register(cx.waker());
+            match occupant.is_cut.load(Relaxed) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.places.held();
+        if held.remove_occupant(self.address.get(), &self.occupant) {
+            self.places.taken.store(held.len, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(connections_max: usize, connections_per_address_max: usize) -> Arc<Places> {
+        let proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let options = ServerOptions {
+            connections_max,
+            connections_per_address_max,
+            proxies,
+            ..ServerOptions::default()
+        };
+        Arc::new(Places::new(&options))
+    }
+
+    fn connect(places: &Arc<Places>, address: &str) -> Option<Place> {
+        places.admit(address.parse().unwrap())
+    }
+
+    fn connected(places: &Arc<Places>, address: &str, count: usize) -> Vec<Place> {
+        (0..count).map(|_| connect(places, address).unwrap()).collect()
+    }
+
+    fn is_cut(place: &Place) -> bool {
+        place.occupant.is_cut.load(Relaxed)
+    }
+
+    fn cut(places: &[Place]) -> usize {
+        places.iter().filter(|place| is_cut(place)).count()
+    }
+
+    #[test]
+    fn one_more_of_an_address_replaces_the_one_that_has_been_idle_the_longest() {
+        let places = places(10, 3);
+        let held = connected(&places, "192.0.2.1", 3);
+        held[0].set_busy();
+        held[0].occupant.state.store(1, Relaxed);
+        held[1].occupant.state.store(20, Relaxed);
+        held[2].occupant.state.store(10, Relaxed);
+        let more = connect(&places, "192.0.2.1").unwrap();
+        assert!(is_cut(&held[2]) && cut(&held) == 1);
+        more.set_busy();
+        held[1].set_busy();
+        assert!(connect(&places, "192.0.2.1").is_none(), "all are being answered");
+        assert!(connect(&places, "192.0.2.2").is_some());
+        drop(more);
+        assert!(connect(&places, "192.0.2.1").is_some());
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_address_with_the_most_gives_one() {
+        let places = places(10, 10);
+        let one = connected(&places, "192.0.2.1", 1);
+        let many = connected(&places, "192.0.2.2", 7);
+        let some = connected(&places, "192.0.2.3", 2);
+        let good = connected(&places, "192.0.2.4", 3);
+        assert_eq!((cut(&one), cut(&many), cut(&some), cut(&good)), (0, 3, 0, 0));
+    }
+
+    #[test]
+    fn when_all_are_being_answered_the_one_that_takes_the_longest_gives_its_place() {
+        let places = places(3, 3);
+        let busy = connected(&places, "192.0.2.1", 2);
+        let other = connected(&places, "192.0.2.2", 1);
+        busy.iter().chain(&other).for_each(Place::set_busy);
+        busy[1].occupant.state.store(1, Relaxed);
+        busy[0].occupant.state.store(3, Relaxed);
+        assert!(connect(&places, "192.0.2.3").is_some());
+        assert!(is_cut(&busy[1]) && cut(&busy) == 1 && cut(&other) == 0);
+    }
+
+    #[test]
+    fn a_64_of_ipv6_is_one_address_and_a_proxy_is_many() {
+        let places = places(10, 2);
+        let held = connected(&places, "2001:db8::1", 2);
+        let _more = connect(&places, "2001:db8::2").unwrap();
+        assert_eq!(cut(&held), 1);
+        let proxied = connected(&places, "10.0.0.1", 5);
+        assert_eq!(cut(&proxied), 0);
+    }
+
+    #[test]
+    fn a_connection_behind_a_proxy_header_counts_once_it_is_known_whose_it_is() {
+        let places = places(10, 1);
+        let held = connected(&places, "192.0.2.1", 1);
+        let unknown: Vec<_> = (0..3).map(|_| places.admit_unknown().unwrap()).collect();
+        assert_eq!(places.held().len, 4);
+        assert!(unknown[0].belongs_to("192.0.2.1".parse().unwrap()));
+        assert!(unknown[1].belongs_to("192.0.2.2".parse().unwrap()));
+        assert_eq!((cut(&held), cut(&unknown)), (1, 0));
+        assert_eq!(places.held().len, 3);
+        drop((held, unknown));
+        let held = places.held();
+        assert!(held.len == 0 && held.by_address.is_empty() && held.by_size.is_empty());
+    }
+
+    #[test]
+    fn places_are_given_back_whatever_happened() {
+        let places = places(50, 7);
+        let mut held = Vec::new();
+        for step in 0..10_000_usize {
+            let address = format!("192.0.2.{}", step * 7 % 11);
+            held.extend(connect(&places, &address));
+            let place: &Place = &held[step * 13 % held.len()];
+            if step % 3 == 0 {
+                place.set_busy()
+            } else {
+                place.set_idle()
+            }
+            if step % 5 == 0 {
+                held.swap_remove(step * 17 % held.len());
+            }
+            held.retain(|place| !is_cut(place));
+            let inner = places.held();
+            assert_eq!(inner.len, held.len());
+            assert!(inner.len <= 50 && inner.by_address.values().all(|all| all.len() <= 7));
+            assert_eq!(inner.by_size.len(), inner.by_address.len());
+        }
+        held.clear();
+        assert!(places.held().by_size.is_empty());
+    }
+}

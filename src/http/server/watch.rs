@@ -1,0 +1,323 @@
+//! What a connection does at the moment, and how long it may go on with that.
+//!
+//! actix-http has a deadline for the head of the first request alone. Here each head has one, and so
+//! have an answer (with the body of its request) and the wait for the next request. Knows a byte
+//! stream and the moments at which a request is complete and answered; parses nothing.
+
+use std::{
+    cell::Cell,
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, sleep_until},
+};
+
+use super::places::Place;
+
+/// How long a caller may take for the head of a request.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take, from the head of the request to the last byte that the caller has
+/// taken. What an answer waits for has shorter time-outs of its own.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a connection has for its farewell.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// ```text
+///            bytes           head complete         answer written
+///   Idle ───────────► Head ────────────────► Busy ────────────────► Idle
+///     └── too long ─► Ending ◄── too long ─────┘ (cut at once)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come since the last answer.
+    Idle,
+    /// The head of a request is coming; also from the beginning of a connection on.
+    Head,
+    /// A request is being answered.
+    Busy,
+    /// The answer is there and is being written.
+    Answered,
+    /// actix-http is told that the caller sends nothing more, and says farewell.
+    Ending,
+}
+
+/// A connection's phase and deadline. Shared by its stream, its requests and what ends it.
+pub(super) struct Watch {
+    place: Place,
+    phase: Cell<Phase>,
+    deadline: Cell<Instant>,
+}
+
+impl Watch {
+    /// A connection whose first request has to come.
+    pub(super) fn new(place: Place) -> Rc<Self> {
+        let deadline = Cell::new(Instant::now() + HEAD_TIMEOUT);
+        Rc::new(Self { place, phase: Cell::new(Phase::Head), deadline })
+    }
+
+    /// Notes that the head of a request is complete.
+    pub(super) fn begin_answer(&self) {
+        self.place.set_busy();
+        self.go_on(Phase::Busy, ANSWER_TIMEOUT);
+    }
+
+    /// Notes that there is an answer, which now is written.
+    pub(super) fn end_answer(&self) {
+        if self.phase.get() == Phase::Busy {
+            self.phase.set(Phase::Answered);
+        }
+    }
+
+    fn has_read(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.go_on(Phase::Head, HEAD_TIMEOUT);
+        }
+    }
+
+    fn has_flushed(&self) {
+        if self.phase.get() == Phase::Answered {
+            self.place.set_idle();
+            self.go_on(Phase::Idle, self.place.idle_timeout());
+        }
+    }
+
+    fn go_on(&self, phase: Phase, timeout: Duration) {
+        self.phase.set(phase);
+        self.deadline.set(Instant::now() + timeout);
+    }
+
+    /// Decides what comes of a deadline that is over: whether the connection has a farewell.
+    fn has_farewell(&self) -> bool {
+        match self.phase.get() {
+            Phase::Idle | Phase::Head => {
+                self.go_on(Phase::Ending, FAREWELL_TIMEOUT);
+                true
+            }
+            // A caller that does not take an answer takes no farewell.
+            Phase::Busy | Phase::Answered | Phase::Ending => false,
+        }
+    }
+
+    /// Drives a connection until it ends or is late.
+    pub(super) async fn keep(&self, connection: impl Future) {
+        let mut connection = pin!(connection);
+        let mut timer = pin!(sleep_until(self.deadline.get()));
+        std::future::poll_fn(|cx| {
+            loop {
+                if connection.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                // A deadline that was put off costs nothing until the timer looks at it.
+                if self.deadline.get() < timer.deadline() {
+                    timer.as_mut().reset(self.deadline.get());
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                if self.deadline.get() <= Instant::now() && !self.has_farewell() {
+                    return Poll::Ready(());
+                }
+                timer.as_mut().reset(self.deadline.get());
+            }
+        })
+        .await;
+    }
+}
+
+/// The stream of a connection that is watched.
+pub(super) struct Watched<S> {
+    stream: S,
+    watch: Rc<Watch>,
+}
+
+impl<S> Watched<S> {
+    pub(super) const fn new(stream: S, watch: Rc<Watch>) -> Self {
+        Self { stream, watch }
+    }
+
+    pub(super) const fn watch(&self) -> &Rc<Watch> {
+        &self.watch
+    }
+
+    pub(super) const fn stream(&self) -> &S {
+        &self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.watch.phase.get() == Phase::Ending {
+            return Poll::Ready(Ok(())); // As if the caller had ended it.
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.watch.has_read();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.watch.has_flushed(); // actix-http flushes when it has written all that it has.
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex, split},
+        time::sleep,
+    };
+
+    use super::{
+        super::{ServerOptions, places::Places},
+        *,
+    };
+
+    const CALLER: [u8; 4] = [192, 0, 2, 1];
+
+    /// Runs on virtual time.
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, test);
+    }
+
+    fn places(connections_max: usize) -> Arc<Places> {
+        Arc::new(Places::new(&ServerOptions { connections_max, ..ServerOptions::default() }))
+    }
+
+    /// The caller's end of a connection, each line of which is a request and is answered by `answer`.
+    fn connect(places: &Arc<Places>, answer: &'static [u8]) -> DuplexStream {
+        let (caller, stream) = duplex(1_024);
+        let watch = Watch::new(places.admit(CALLER.into()).unwrap());
+        let stream = Watched::new(stream, Rc::clone(&watch));
+        tokio::task::spawn_local(async move {
+            watch.keep(speak(stream, answer)).await;
+        });
+        caller
+    }
+
+    async fn speak(stream: Watched<DuplexStream>, answer: &[u8]) {
+        let watch = Rc::clone(stream.watch());
+        let (mut input, mut output) = split(stream);
+        while let Ok(byte) = input.read_u8().await {
+            if byte == b'\n' {
+                watch.begin_answer();
+                watch.end_answer();
+                output.write_all(answer).await.unwrap();
+                output.flush().await.unwrap();
+            }
+        }
+    }
+
+    async fn ask(caller: &mut DuplexStream) {
+        caller.write_all(b"request\n").await.unwrap();
+        assert_eq!(caller.read_u8().await.unwrap(), b'!');
+    }
+
+    /// Seconds until the other end closes.
+    async fn secs_to_end(caller: &mut DuplexStream) -> u64 {
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        drop(caller.read_to_end(&mut rest).await);
+        began.elapsed().as_secs()
+    }
+
+    #[test]
+    fn the_first_head_has_its_time_from_the_beginning() {
+        run(async {
+            assert_eq!(secs_to_end(&mut connect(&places(8), b"!")).await, 5);
+        });
+    }
+
+    #[test]
+    fn each_later_head_has_its_time_from_its_first_byte_and_no_byte_puts_it_off() {
+        run(async {
+            let mut caller = connect(&places(8), b"!");
+            for _ in 0..3 {
+                ask(&mut caller).await;
+                sleep(Duration::from_secs(60)).await;
+            }
+            let began = Instant::now();
+            while caller.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert_eq!(began.elapsed().as_secs(), 6, "five seconds, and the write that notices");
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_stays_for_a_while_and_shorter_while_places_are_few() {
+        run(async {
+            let roomy = places(8);
+            let mut caller = connect(&roomy, b"!");
+            ask(&mut caller).await;
+            assert_eq!(secs_to_end(&mut caller).await, 75);
+
+            let mut callers: Vec<_> = (0..6).map(|_| connect(&roomy, b"!")).collect();
+            ask(&mut callers[0]).await;
+            assert_eq!(secs_to_end(&mut callers[0]).await, 5);
+        });
+    }
+
+    #[test]
+    fn a_caller_that_does_not_take_its_answer_is_cut_off() {
+        run(async {
+            let places = places(8);
+            let mut caller = connect(&places, &[b'!'; 4_096]);
+            caller.write_all(b"request\n").await.unwrap();
+            sleep(ANSWER_TIMEOUT - Duration::from_secs(1)).await;
+            assert!(caller.write_all(b"x").await.is_ok());
+            sleep(Duration::from_secs(2)).await;
+            assert!(caller.write_all(b"x").await.is_err());
+        });
+    }
+}

@@ -1,0 +1,119 @@
+//! Connections: what they may use, and what becomes of an offer to speak something else.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use hearthmq::http::ServerOptions;
+use socket2::{Domain, Socket, Type};
+
+use super::world::{Rest, rest, rest_serving};
+
+const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A connection from this address of the machine.
+fn connect(rest: &Rest, from: [u8; 4]) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    socket.connect(&rest.address().into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
+/// Sends a request; what comes up to the end of a body that is a JSON object.
+fn ask(stream: &mut TcpStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        let mut bytes = [0; 1024];
+        let read = stream.read(&mut bytes).unwrap();
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&bytes[..read]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+fn is_closed(stream: &mut TcpStream) -> bool {
+    !matches!(stream.read(&mut [0; 16]), Ok(1..))
+}
+
+fn bounded(connections_max: usize, connections_per_address_max: usize) -> Rest {
+    let bounds = ServerOptions { connections_max, connections_per_address_max, ..bounds() };
+    rest_serving(bounds)
+}
+
+fn bounds() -> ServerOptions {
+    ServerOptions::default()
+}
+
+/// Java's client offers HTTP/2 on every connection.
+#[test]
+fn an_offer_to_speak_something_else_is_answered_in_http_and_the_end_is_said() {
+    let rest = rest();
+    for (line, headers) in [
+        (
+            "GET /client-id/demo/status",
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+             HTTP2-Settings: AAMAAABkAAQAAP__",
+        ),
+        (
+            "POST /keep-alive?client-id=demo&interval=60",
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+             HTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 0",
+        ),
+        (
+            "GET /client-id/demo/status",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        ),
+        ("GET /health/live", "Connection: Upgrade\r\nUpgrade: h2c"),
+        ("GET /nowhere", "Connection: Upgrade\r\nUpgrade: h2c"),
+    ] {
+        let authorization = super::basic("ops:pass:word");
+        let answer = rest.send(&format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n{headers}\r\n\r\n"
+        ));
+        assert_eq!(answer.status, if line.contains("nowhere") { 404 } else { 200 }, "{line}");
+        assert_eq!(answer.header("connection"), "close", "{line} {headers}");
+    }
+}
+
+#[test]
+fn one_connection_carries_call_after_call() {
+    let rest = rest();
+    let mut stream = connect(&rest, [127, 0, 0, 1]);
+    for _ in 0..100 {
+        assert!(ask(&mut stream, LIVE).starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[test]
+fn idle_connections_of_an_address_make_room_for_its_next_one() {
+    let rest = bounded(100, 10);
+    let mut idle: Vec<_> = (0..50).map(|_| connect(&rest, [127, 0, 0, 1])).collect();
+    for stream in &mut idle[40..] {
+        assert!(ask(stream, LIVE).starts_with("HTTP/1.1 200"));
+    }
+    let mut one_more = connect(&rest, [127, 0, 0, 1]);
+    assert!(ask(&mut one_more, LIVE).starts_with("HTTP/1.1 200"));
+    assert!(idle[..41].iter_mut().all(is_closed), "those that were idle the longest are closed");
+    assert!(ask(idle.last_mut().unwrap(), LIVE).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn addresses_that_hold_much_make_room_for_one_that_holds_little() {
+    let rest = bounded(40, 20);
+    let mut good = connect(&rest, [127, 0, 9, 9]);
+    assert!(ask(&mut good, LIVE).starts_with("HTTP/1.1 200"));
+    let idle: Vec<_> =
+        (0..200).map(|number| connect(&rest, [127, 0, 1, number % 10 + 1])).collect();
+    for _ in 0..10 {
+        let mut other = connect(&rest, [127, 0, 9, 8]);
+        assert!(ask(&mut other, LIVE).starts_with("HTTP/1.1 200"));
+    }
+    assert!(ask(&mut good, LIVE).starts_with("HTTP/1.1 200"), "it was never idle for long enough");
+    drop(idle);
+}
