@@ -47,7 +47,7 @@ pub struct Limits {
     /// Characters of the client identifier of an MQTT 3.1 client. That specification says 23, which
     /// few ever kept.
     pub client_id_v3_1_chars_max: u16,
-    /// Subscriptions of one client.
+    /// Subscriptions of one client; 0 = bounded by their bytes alone.
     pub subscriptions_per_client_max: u32,
     /// Bytes of the subscriptions of all clients together: twice the text of the filter, and 256
     /// for each of its levels and for the subscription itself.
@@ -109,9 +109,9 @@ impl Default for Limits {
             topic_bytes_max: 4_096,
             topic_levels_max: 128,
             client_id_v3_1_chars_max: 65_535,
-            subscriptions_per_client_max: 1_000,
+            subscriptions_per_client_max: 0,
             subscription_bytes_max: 1_073_741_824,
-            filters_per_subscribe_max: 1_000,
+            filters_per_subscribe_max: 10_000,
             will_bytes_max: 268_435_456,
             receive_maximum: 1_000,
             in_flight_max: 1_000,

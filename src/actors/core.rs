@@ -19,6 +19,7 @@ use super::{
     keeper::{Health, Keeper, SyncPolicy},
     messages::Proven,
     outbox::Homes,
+    system::SystemTopics,
     users::SessionsOfUsers,
     waits::Waits,
 };
@@ -50,6 +51,8 @@ pub(crate) struct CoreParts {
     pub(crate) store: Option<Arc<dyn Store>>,
     pub(crate) sync: SyncPolicy,
     pub(crate) metrics: Arc<Metrics>,
+    /// How often `$SYS/…` is renewed; never, if zero.
+    pub(crate) sys_interval: Duration,
 }
 
 /// Shared by all shards, listeners and handles of one broker.
@@ -73,6 +76,7 @@ pub(crate) struct Core {
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) in_process: InProcess,
+    pub(crate) system: SystemTopics,
     pub(crate) versions: Versions,
     /// `None` where nothing survives the broker.
     pub(crate) keeper: Option<Arc<Keeper>>,
@@ -113,6 +117,7 @@ impl Core {
             incomplete_packets: Budget::new(size(parts.limits.incomplete_packet_bytes_max)),
             wills: Budget::new(size(parts.limits.will_bytes_max)),
             in_process: InProcess::default(),
+            system: SystemTopics::new(parts.sys_interval),
             versions,
             keeper,
             draining: ArcSwapOption::empty(),

@@ -88,6 +88,12 @@ fn send_retained(
     sender: &mpsc::Sender<Received>,
     now: Timestamp,
 ) {
+    for message in core.system.matching(filter) {
+        let qos = message.qos().min(max);
+        if sender.try_send(Received { message, qos, retain: true }).is_err() {
+            return;
+        }
+    }
     let until = core.retained.last_number();
     let mut after: Option<Box<str>> = None;
     loop {

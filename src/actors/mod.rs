@@ -16,6 +16,7 @@ mod parcel;
 mod refusal;
 mod registry;
 mod shard;
+mod system;
 mod tail;
 mod transport;
 mod undelivered;

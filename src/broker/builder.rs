@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize},
     },
+    time::Duration,
 };
 
 use actix::Actor;
@@ -48,6 +49,7 @@ pub struct Builder {
     hooks: Option<Arc<dyn Hooks>>,
     store: Option<Arc<dyn Store>>,
     sync: SyncPolicy,
+    sys_interval: Duration,
 }
 
 /// Why a broker did not start. Nothing of it is left running.
@@ -116,6 +118,7 @@ impl Default for Builder {
             hooks: None,
             store: None,
             sync: SyncPolicy::default(),
+            sys_interval: Duration::from_secs(10),
         }
     }
 }
@@ -230,6 +233,12 @@ impl Builder {
         self
     }
 
+    /// How often `$SYS/broker/…` is renewed, every ten seconds by default; zero for never.
+    pub const fn sys_interval(mut self, interval: Duration) -> Self {
+        self.sys_interval = interval;
+        self
+    }
+
     /// Starts the broker; returns once every listener is bound. Needs a running actix `System`.
     ///
     /// # Errors
@@ -262,6 +271,7 @@ impl Builder {
             store: self.store,
             sync: self.sync,
             metrics,
+            sys_interval: self.sys_interval,
         })?);
         let arbiters: Vec<Arbiter> = if self.on_current_arbiter {
             Vec::new()

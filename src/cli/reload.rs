@@ -82,9 +82,13 @@ impl Reload {
                 return;
             }
         };
-        if let Some(warning) = open_files::fit(&mut wanted) {
+        // The files that are kept back are for the shards and listeners that run.
+        let mut fitted = self.config.clone();
+        fitted.limits.connections_max = wanted.limits.connections_max;
+        if let Some(warning) = open_files::fit(&mut fitted) {
             tracing::warn!("{warning}");
         }
+        wanted.limits.connections_max = fitted.limits.connections_max;
         let change = self.config.change_to(&wanted);
         self.config = change.config;
         let changed = change.changed.join(", ");

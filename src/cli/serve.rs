@@ -88,6 +88,7 @@ impl Serving {
             .node(&config.node)
             .shards(config.shards.into())
             .response_topic_prefix(&config.mqtt.response_topic_prefix)
+            .sys_interval(Duration::from_secs(config.mqtt.sys_interval_secs.into()))
             .limits(config.limits.clone())
             .authenticator(Arc::clone(authenticator))
             .authorizer(Arc::clone(policy))

@@ -16,7 +16,9 @@ use super::{Config, HttpConfig, MqttConfig};
 use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST};
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
-const MAY_BE_ZERO: [&str; 8] = [
+const MAY_BE_ZERO: [&str; 10] = [
+    "mqtt.sys_interval_secs",
+    "limits.subscriptions_per_client_max",
     "shards",
     "auth.verified_secs",
     "auth.hashes_at_once_max",

@@ -138,6 +138,8 @@ pub struct MqttConfig {
     pub proxy_trusted: Vec<Network>,
     /// What the Response Topics of MQTT 5 clients are to begin with; empty = they are told nothing.
     pub response_topic_prefix: String,
+    /// Seconds after which `$SYS/broker/…` is renewed; 0 = it is not published.
+    pub sys_interval_secs: u16,
 }
 
 impl MqttConfig {
@@ -162,6 +164,7 @@ impl Default for MqttConfig {
             proxy_protocol: Vec::new(),
             proxy_trusted: Vec::new(),
             response_topic_prefix: String::new(),
+            sys_interval_secs: 10,
         }
     }
 }

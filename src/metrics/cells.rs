@@ -74,6 +74,12 @@ impl<L: Label> PerLabel<L> {
         self.of(label).increment();
     }
 
+    /// What has been counted of all labels together.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.counters.iter().map(Counter::value).sum()
+    }
+
     /// The counter of `label`.
     #[must_use]
     pub fn of(&self, label: L) -> &Counter {

@@ -36,4 +36,6 @@ pub use properties::{
 };
 pub use reason::ReasonCode;
 pub use time::Timestamp;
-pub use topic::{FilterParts, TopicError, filter_matches, validate_filter, validate_topic};
+pub use topic::{
+    FilterParts, TopicError, filter_matches, is_of_the_broker, validate_filter, validate_topic,
+};

@@ -21,7 +21,8 @@ use crate::{
     metrics::{ConnectRefusal, ShardMetrics},
     mqtt::{
         Connect, DecodeError, DecodeErrorKind, DecodeLimits, Decoded, LastWill, Message, Packet,
-        ProtocolVersion, Publication, ReasonCode, decode_connect, refusal_version,
+        ProtocolVersion, Publication, ReasonCode, decode_connect, is_of_the_broker,
+        refusal_version,
     },
 };
 
@@ -287,7 +288,7 @@ async fn accept(
     };
     let may_publish_will = connect.will.as_ref().is_none_or(|will| {
         let &LastWill { topic, qos, retain, .. } = will;
-        !topic.starts_with("$events/") && allows(Action::Publish { topic, qos, retain })
+        !is_of_the_broker(topic) && allows(Action::Publish { topic, qos, retain })
     });
     let refused = |why| {
         let counted_as = ConnectRefusal::NotAuthorized;

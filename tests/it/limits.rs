@@ -360,3 +360,22 @@ async fn qos_2_that_was_delivered_is_accepted_although_it_is_not_retained() {
     client.expect_publish(publish("a", "x")).await;
     client.expect(pubrec(1, ReasonCode::Success)).await;
 }
+
+/// A hub (Home Assistant, Node-RED, a gateway) subscribes to each topic of each of its devices.
+#[actix_rt::test]
+async fn a_hub_may_subscribe_to_every_topic_of_its_devices() {
+    let broker = world().await;
+    for version in VERSIONS {
+        let mut hub = Client::connected(&broker, connect_in(version, "hub")).await;
+        for (packet_id, first) in (1..).zip((0..8_000).step_by(4_000)) {
+            let topics: Vec<_> =
+                (first..first + 4_000).map(|n| format!("plant/device-{n}/sensor/state")).collect();
+            let filters = topics.iter().map(|topic| filter(topic, QOS_0)).collect();
+            hub.send(subscribe(packet_id, filters)).await;
+            hub.expect(suback(packet_id, &[ReasonCode::Success; 4_000])).await;
+        }
+        broker.publish("plant/device-7999/sensor/state", b"x", QOS_0, false).await.unwrap();
+        hub.expect_publish(publish("plant/device-7999/sensor/state", "x")).await;
+        hub.leave().await;
+    }
+}

@@ -43,5 +43,6 @@ mod shared_redelivery;
 mod shared_subscriptions;
 mod slow_readers;
 mod subscriptions;
+mod system_topics;
 mod takeover;
 mod wills;

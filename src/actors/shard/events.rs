@@ -13,9 +13,6 @@ use crate::{
     mqtt::{Publication, QoS, Timestamp},
 };
 
-/// Topics that begin so are the broker's: no client may publish there.
-pub(super) const EVENTS_PREFIX: &str = "$events/";
-
 impl Shard {
     pub(super) fn announce_connected(&mut self, slot: u32, clean_start: bool, now: Timestamp) {
         let node = self.core.node.clone();

@@ -11,10 +11,10 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{Shard, events::EVENTS_PREFIX};
+use super::Shard;
 use crate::{
     auth::{AccessRequest, Action, Decision},
-    mqtt::QoS,
+    mqtt::{QoS, is_of_the_broker},
     router::Plan,
 };
 
@@ -157,7 +157,7 @@ impl Shard {
         let Some(found) = self.slot(slot) else {
             return Decision::Deny;
         };
-        if topic.starts_with(EVENTS_PREFIX) {
+        if is_of_the_broker(topic) {
             return Decision::Deny;
         }
         self.core.authorizer.authorize(&AccessRequest {

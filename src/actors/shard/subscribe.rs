@@ -126,8 +126,8 @@ impl Shard {
         }
         let existed = found.session.is_subscribed(asked.filter);
         let limits = &self.core.limits;
-        let is_one_too_many =
-            found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
+        let is_one_too_many = limits.subscriptions_per_client_max != 0
+            && found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
         let bytes = self.core.index.bytes() + Index::bytes_of(parts);
         if !existed && (is_one_too_many || bytes as u64 > limits.subscription_bytes_max) {
             return (ReasonCode::QuotaExceeded, false);
@@ -181,6 +181,14 @@ impl Shard {
         }
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let identifiers = identifier.map(|identifier| [identifier].into());
+        for message in self.core.system.matching(parts.filter) {
+            let qos = message.qos().min(asked.options.qos);
+            let delivery =
+                Delivery { qos, retain: true, identifiers: identifiers.as_ref(), share: None };
+            if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
+                self.metrics.dropped(DropReason::QueueFull, 1);
+            }
+        }
         // What is retained from now on finds the subscription, and comes by it.
         let until = self.core.retained.last_number();
         let mut after: Option<Box<str>> = None;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Shard;
-use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp};
+use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp, router::Host};
 
 /// After so long without a sweep the whole process stood still.
 pub(super) const STOOD_STILL: Duration = Duration::from_millis(500);
@@ -32,9 +32,25 @@ impl Shard {
             self.timer_due(slot, now);
         }
         self.lose_patience(now);
+        self.publish_system(now);
         self.apply_again();
         self.feed_starved();
         self.flush();
+    }
+
+    /// Publishes what has changed of `$SYS/…` to those who have subscribed, if it is time.
+    fn publish_system(&mut self, now: Timestamp) {
+        if self.host != Host(0) || !self.core.system.are_due(now) {
+            return;
+        }
+        let core = self.core.clone();
+        for message in core.system.renew(&core.metrics, now) {
+            let publication = message.publication();
+            let plan = self.plan(publication.topic);
+            if !plan.is_empty() {
+                self.route(&publication, &plan, None, now);
+            }
+        }
     }
 
     fn tell_expired(&self, now: Timestamp) {
