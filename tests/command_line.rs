@@ -10,6 +10,7 @@ mod check_config;
 #[path = "command_line/first_start.rs"]
 mod first_start;
 #[path = "support/skipped.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
 mod skipped;
 
 use std::{

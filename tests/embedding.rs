@@ -33,7 +33,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A broker that lets everybody in, on a port that the operating system chooses.
 fn builder() -> Builder {

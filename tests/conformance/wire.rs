@@ -28,7 +28,7 @@ pub(crate) const ILL_FORMED: [&[u8]; 7] = [
 ];
 
 /// How long a client waits for what it expects.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection that knows bytes only.
 pub(crate) struct Wire(TcpStream);

@@ -14,6 +14,8 @@
     reason = "a test that cannot go on fails there, and one that has failed tells how"
 )]
 
+#[path = "../support/beats.rs"]
+mod beats;
 mod book;
 mod book_notices;
 #[path = "../support/http.rs"]

@@ -39,10 +39,10 @@ pub(crate) enum Trouble {
 const LOAD_MAX: Duration = Duration::from_secs(3);
 /// How long nothing may happen before what is missing is taken for lost; less where something is
 /// wrong already.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 const SILENCE_MAX_OF_A_FAILURE: Duration = Duration::from_secs(1);
 /// How long a graceful end may take.
-const END_MAX: Duration = Duration::from_secs(20);
+const END_MAX: Duration = Duration::from_secs(120);
 /// A Will Delay that no round lives to see, and no session ends before.
 const NEVER_SECS: u32 = 3_000;
 

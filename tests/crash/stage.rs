@@ -4,10 +4,13 @@
 use std::{
     net::SocketAddr,
     sync::{Condvar, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::book::{Book, Event};
+use crate::{
+    beats::Beats,
+    book::{Book, Event},
+};
 
 /// How far a round has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +25,8 @@ pub(crate) enum Phase {
 
 /// How long a broker that refuses connections is left alone before it is tried again.
 const BEFORE_TRYING_AGAIN: Duration = Duration::from_millis(10);
+/// How often whoever waits for a note looks at the clock.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a client that is away stays so if nothing happens.
 const AWAY_MAX: Duration = Duration::from_millis(300);
 
@@ -37,8 +42,8 @@ struct State {
     lives: u32,
     /// The broker is being ended, or has ended: connections may break.
     is_dying: bool,
-    /// Since when there is a broker.
-    up_since: Instant,
+    /// Since when there is a broker, by the clock of the stage.
+    up_since: Duration,
     phase: Phase,
     connections: u32,
     /// Publishers that have not done all that they began.
@@ -49,6 +54,8 @@ struct State {
 pub(crate) struct Stage {
     state: Mutex<State>,
     changed: Condvar,
+    /// A machine that is busy with other things is not held against the broker.
+    clock: Beats,
 }
 
 impl Stage {
@@ -57,13 +64,13 @@ impl Stage {
             life: None,
             lives: 0,
             is_dying: true,
-            up_since: Instant::now(),
+            up_since: Duration::ZERO,
             phase: Phase::Load,
             connections: 0,
             publishers,
             book,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), clock: Beats::start() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -109,7 +116,7 @@ impl Stage {
         state.lives += 1;
         state.life = Some(Life { number: state.lives, address });
         state.is_dying = false;
-        state.up_since = Instant::now();
+        state.up_since = self.clock.now();
         self.changed.notify_all();
     }
 
@@ -123,7 +130,7 @@ impl Stage {
 
     /// For how long there has been a broker.
     pub(crate) fn up_for(&self) -> Duration {
-        self.lock().up_since.elapsed()
+        self.clock.now().saturating_sub(self.lock().up_since)
     }
 
     /// Waits for a broker; `None` when the round is over.
@@ -168,7 +175,9 @@ impl Stage {
             let (notes, has_faults) = self.look(|book| (book.notes(), book.has_faults()));
             let patience = if has_faults { patience_with_faults } else { patience };
             let is_settled = |state: &State| state.book.owed() == 0 && state.publishers == 0;
-            self.wait(patience, |state| is_settled(state) || state.book.notes() > notes);
+            let is_more = |state: &State| is_settled(state) || state.book.notes() > notes;
+            let until = self.clock.now() + patience;
+            while !self.wait(LOOK_EVERY, is_more) && self.clock.now() < until {}
             let state = self.lock();
             if is_settled(&state) || state.book.notes() == notes {
                 return;

@@ -17,7 +17,7 @@ use hearthmq::mqtt::{
 use crate::{book::Known, program::PASSWORD};
 
 /// How long a broker may take for an answer that it owes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client listens before it looks about.
 const TURN: Duration = Duration::from_millis(5);
 /// Long enough for every round.

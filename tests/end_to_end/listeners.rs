@@ -10,7 +10,7 @@ use hearthmq::mqtt::{Connect, ReasonCode};
 
 use crate::{
     mqtt::{Client, connect, tcp},
-    program::{PASSWORD, Place},
+    program::{PASSWORD, PATIENCE, Place},
 };
 
 fn connect_as_ops(client_id: &str) -> Connect<'_> {
@@ -50,7 +50,7 @@ fn the_program_listens_where_its_configuration_says() {
     program.signal("-TERM");
     client.expect_disconnect(ReasonCode::ServerShuttingDown);
     drop((client, stream));
-    assert!(program.wait(Duration::from_secs(10)).success());
+    assert!(program.wait(PATIENCE).success());
     assert!(!place.path("mqtt.sock").exists());
 }
 

@@ -27,6 +27,8 @@ mod presence;
 mod program;
 mod refusals;
 mod shutdown;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod start;
 mod status;
 mod tls;

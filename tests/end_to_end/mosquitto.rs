@@ -10,6 +10,7 @@ use std::{
 use crate::{
     pki::Pki,
     program::{PASSWORD, Place, Program},
+    skipped::not_installed,
 };
 
 /// `mosquitto_pub` or `mosquitto_sub`, with an account and a way in.
@@ -47,10 +48,9 @@ impl Drop for Running {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 fn mosquitto_pub_and_sub_exchange_messages() {
     if Command::new("mosquitto_sub").arg("--help").output().is_err() {
-        eprintln!("LEFT OUT: mosquitto-clients is not installed");
+        not_installed("mosquitto-clients");
         return;
     }
     let pki = Pki::new();
@@ -64,7 +64,7 @@ fn mosquitto_pub_and_sub_exchange_messages() {
             for qos in ["0", "1", "2"] {
                 let mut subscriber = mosquitto("mosquitto_sub", &program, ca, version);
                 subscriber.args(["-i", "listener", "-t", "mosquitto/+", "-q", qos]);
-                subscriber.args(["-C", "2", "-W", "20", "-F", "%t %q %p"]);
+                subscriber.args(["-C", "2", "-W", "120", "-F", "%t %q %p"]);
                 let listening = Running(Some(subscriber.spawn().unwrap()));
                 while !subscribed(&program) {
                     thread::sleep(Duration::from_millis(5));

@@ -1,14 +1,12 @@
 //! Presence as subscribers of `$events/…` see it: order on a takeover, and versions that only grow,
 //! across restarts and a kill.
 
-use std::time::Duration;
-
 use hearthmq::mqtt::{QoS, ReasonCode};
 use serde_json::Value;
 
 use crate::{
     mqtt::Client,
-    program::{Place, Program},
+    program::{PATIENCE, Place, Program},
 };
 
 fn watcher(program: &Program) -> Client {
@@ -73,7 +71,7 @@ fn versions_grow_across_restarts_and_a_kill() {
             last = version(&gone);
         }
         program.signal(end);
-        program.wait(Duration::from_secs(10));
+        program.wait(PATIENCE);
     }
 }
 

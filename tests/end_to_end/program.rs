@@ -22,6 +22,9 @@ use crate::{
     mqtt::{Client, connect, tcp},
 };
 
+/// How long something may take that only a busy machine delays.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "pass:word";
 
@@ -154,7 +157,7 @@ impl Place {
             (false, false) => "http",
         };
         loop {
-            let Ok(url) = addresses.recv_timeout(Duration::from_secs(20)) else {
+            let Ok(url) = addresses.recv_timeout(PATIENCE) else {
                 panic!("the program does not start: {}", program.killed());
             };
             let Some((scheme, address)) = url.split_once("://") else {
@@ -218,7 +221,7 @@ impl Program {
     /// Waits until `/health/ready` says this.
     pub(crate) fn wait_for_readiness(&self, status: u16, state: &str) {
         let expected = (status, format!(r#"{{"status":"{state}"}}"#));
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + PATIENCE;
         while self.readiness() != expected {
             assert!(Instant::now() < until, "{:?}, not {expected:?}", self.readiness());
             thread::sleep(Duration::from_millis(5));

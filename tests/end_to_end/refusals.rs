@@ -6,7 +6,7 @@ use hearthmq::mqtt::QoS;
 
 use crate::{
     http::basic,
-    program::{PASSWORD, Place},
+    program::{PASSWORD, PATIENCE, Place},
 };
 
 const CALLS: [&str; 2] =
@@ -87,11 +87,14 @@ fn over_the_rate_of_an_account_or_an_address_is_429_with_when_to_try_again() {
             .set(format!("http.calls_per_{bound}_per_sec=1"))
             .set(format!("http.calls_per_{bound}_burst=2"));
         let program = place.start();
-        let answers = [0; 3].map(|_| program.call(CALLS[1]));
-        assert_eq!(answers[0].status, 200);
-        assert_eq!(answers[1].status, 200);
-        assert_eq!(answers[2].failure(), (429, "too_many_requests".into()));
-        assert_eq!(answers[2].header("retry-after"), "1");
+        let answers = [0; 2].map(|_| program.call(CALLS[1]).status);
+        assert_eq!(answers, [200, 200]);
+        // Sooner or later one comes within a second of the last.
+        let refused = || Some(program.call(CALLS[1])).filter(|answer| answer.status != 200);
+        let refused = std::iter::repeat_with(refused).take(10_000).find_map(|refused| refused);
+        let refused = refused.expect("10,000 calls in as many seconds");
+        assert_eq!(refused.failure(), (429, "too_many_requests".into()));
+        assert_eq!(refused.header("retry-after"), "1");
         let again = || program.call(CALLS[1]).status == 200;
         while !again() {
             thread::sleep(Duration::from_millis(100));
@@ -115,7 +118,7 @@ fn repeated_failures_are_429_even_with_the_right_password() {
 
 #[test]
 fn while_the_broker_shuts_down_calls_are_answered_with_503() {
-    let place = Place::new();
+    let place = Place::new().set("shutdown_deadline_secs=600"); // longer than the test waits
     let mut program = place.start();
     // A client that does not read holds the shutdown up: what is queued for it is to be written.
     let mut deaf = program.client("deaf");
@@ -137,7 +140,7 @@ fn while_the_broker_shuts_down_calls_are_answered_with_503() {
     let live = program.call_as(None, "GET /health/live");
     assert_eq!(live.outcome(), (200, r#"{"status":"live"}"#));
     drop((deaf, publisher));
-    assert!(program.wait(Duration::from_secs(10)).success());
+    assert!(program.wait(PATIENCE).success());
     let address = program.address("http");
     std::net::TcpStream::connect(address).unwrap_err();
 }

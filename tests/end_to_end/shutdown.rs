@@ -12,7 +12,7 @@ use hearthmq::mqtt::{Packet, ProtocolVersion, QoS, ReasonCode};
 use crate::{
     http::{basic, exchange, request},
     mqtt::{Client, arrived, connect, tcp},
-    program::{PASSWORD, Place},
+    program::{PASSWORD, PATIENCE, Place},
 };
 
 /// QoS 1 messages of one publisher that may be on their way at once.
@@ -80,7 +80,9 @@ fn client(address: SocketAddr, client_id: &str) -> Client {
 #[test]
 fn under_load_whatever_was_acknowledged_arrives_before_everybody_is_told_and_the_program_ends() {
     // Room for subscribers that a busy machine lets read late: for QoS 0 a full queue is the end.
-    let place = Place::new().set("limits.queue_messages_per_client_max=1000000");
+    let place = Place::new()
+        .set("limits.queue_messages_per_client_max=1000000")
+        .set("shutdown_deadline_secs=120");
     let mut program = place.start();
     let mqtt = program.address("mqtt");
     let subscribers: Vec<_> = (0..4)
@@ -104,13 +106,11 @@ fn under_load_whatever_was_acknowledged_arrives_before_everybody_is_told_and_the
     let mut old = program.connected(old);
 
     thread::sleep(Duration::from_millis(500)); // of load
-    let began = Instant::now();
     program.signal("-TERM");
     old.expect_disconnect(ReasonCode::ServerShuttingDown);
     let published: Vec<_> = publishers.into_iter().map(|it| it.join().unwrap()).collect();
     let received: Vec<_> = subscribers.into_iter().map(|it| it.join().unwrap()).collect();
-    assert_eq!(program.wait(Duration::from_secs(10)).code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(program.wait(PATIENCE).code(), Some(0));
 
     for (name, acknowledged) in published {
         assert!(acknowledged > 0);
@@ -123,7 +123,7 @@ fn under_load_whatever_was_acknowledged_arrives_before_everybody_is_told_and_the
 
 #[test]
 fn an_idle_http_connection_does_not_hold_the_end_up() {
-    let place = Place::new();
+    let place = Place::new().set("shutdown_deadline_secs=600"); // longer than the test waits
     let mut program = place.start();
     let login = basic(&format!("ops:{PASSWORD}"));
     let mut idle = tcp(program.address("http"));
@@ -132,9 +132,7 @@ fn an_idle_http_connection_does_not_hold_the_end_up() {
     std::io::Write::write_all(&mut idle, kept.as_bytes()).unwrap();
     std::io::Read::read(&mut idle, &mut [0; 4096]).unwrap();
     program.signal("-TERM");
-    let began = Instant::now();
-    assert_eq!(program.wait(Duration::from_secs(10)).code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(program.wait(PATIENCE).code(), Some(0));
     assert!(exchange(idle, kept).is_err());
 }
 
@@ -149,9 +147,9 @@ fn a_client_that_does_not_read_is_cut_off_at_the_deadline() {
         publisher.publish("much", &vec![0; 1_000_000], None).unwrap();
     }
     publisher.ping();
-    program.signal("-TERM");
     let began = Instant::now();
-    assert_eq!(program.wait(Duration::from_secs(10)).code(), Some(0));
+    program.signal("-TERM");
+    assert_eq!(program.wait(PATIENCE).code(), Some(0));
     assert!(began.elapsed() >= Duration::from_millis(900));
     publisher.expect_disconnect(ReasonCode::ServerShuttingDown);
 }

@@ -16,7 +16,7 @@ use hearthmq::mqtt::{
 };
 
 /// How long a client waits for what it expects.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// CONNECT of MQTT 5.0 with Clean Start, Keep Alive 60 and no user name.
 pub(crate) fn connect(client_id: &str) -> Connect<'_> {

@@ -1,19 +1,23 @@
-//! Tests that this machine cannot run say so, and fail where everything is expected to run.
+//! Tests that this machine cannot run say so, on standard error, where the harness does not take it for
+//! itself: it shows without `--nocapture`.
 
 use std::{
     env,
     io::{self, Write as _},
+    thread,
 };
 
-/// Says that the calling test is skipped, and `why`: on standard error, which the harness does not
-/// take for itself, so that it shows without `--nocapture`. With `CI=true` the test fails.
-#[track_caller]
+/// Says that the calling test is skipped, and `why`: for what no machine can be asked to have.
 pub(crate) fn skipped(why: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    assert!(
-        !env::var("CI").is_ok_and(|ci| ci == "true"),
-        "{test} cannot run, and CI is to run every test: {why}"
-    );
+    let current = thread::current();
+    let test = current.name().unwrap_or("a test");
     drop(writeln!(io::stderr(), "\nSKIPPED {test}: {why}"));
+}
+
+/// Says that the calling test is skipped for want of a Debian package. With `CI=true`, where
+/// everything is installed, the test fails.
+#[track_caller]
+pub(crate) fn not_installed(package: &str) {
+    assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{package} is not installed");
+    skipped(&format!("{package} is not installed"));
 }

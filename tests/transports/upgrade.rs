@@ -46,7 +46,7 @@ async fn answer(world: &World, head: &str) -> String {
         answer.ends_with(b"\r\n\r\n") || answer.ends_with(b"}") || answer.ends_with(b">")
     };
     while !is_whole(&answer) {
-        let read = timeout(secs(5), stream.read_buf(&mut answer)).await;
+        let read = timeout(secs(60), stream.read_buf(&mut answer)).await;
         if read.expect("an answer is expected").is_ok_and(|read| read == 0) {
             break;
         }

@@ -236,6 +236,6 @@ pub(crate) async fn expect_refused(broker: &Broker, reason: ConnectRefusal, expe
             tokio::task::yield_now().await;
         }
     };
-    drop(timeout(support::secs(5), reached).await);
+    drop(timeout(support::secs(60), reached).await);
     assert_eq!(counted(), expected);
 }

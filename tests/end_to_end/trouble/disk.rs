@@ -28,7 +28,7 @@ use super::lasting;
 use crate::mqtt::{Client, connect};
 
 /// What a slow disk takes for a group.
-pub(super) const SYNC: Duration = Duration::from_millis(100);
+const SYNC: Duration = Duration::from_millis(100);
 
 /// A store that keeps everything in memory, and takes as long as a disk.
 #[derive(Clone, Default)]

@@ -12,7 +12,7 @@ use hearthmq::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 use super::{lasting, lasting_3, own_mounts, puback, publish_1, retain_1, take};
 use crate::{
     mqtt::{Client, connect, tcp},
-    program::{PASSWORD, Place, Program},
+    program::{PASSWORD, PATIENCE, Place, Program},
 };
 
 /// Makes a session that lasts, subscribed to `durable`, with one message that waits for it.
@@ -78,7 +78,7 @@ fn with_little_room_from_the_start_durable_messages_are_refused_and_queues_drain
     take(&mut subscriber, &[b"before"]);
     drop(subscriber);
     program.signal("-TERM");
-    assert!(program.wait(std::time::Duration::from_secs(20)).success());
+    assert!(program.wait(PATIENCE).success());
     let log = program.killed();
     assert!(
         log.contains("disk of the store is nearly full: durable messages are refused"),

@@ -3,7 +3,7 @@
 
 use std::{
     io::Write as _,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -16,11 +16,8 @@ use hearthmq::{
     },
 };
 
-use super::{
-    disk::{SYNC, Slow},
-    puback, publish_1,
-};
-use crate::mqtt::Client;
+use super::{disk::Slow, puback, publish_1};
+use crate::{mqtt::Client, program::PATIENCE};
 
 #[test]
 fn hundreds_of_publishers_are_acknowledged_within_a_few_groups() {
@@ -29,71 +26,49 @@ fn hundreds_of_publishers_are_acknowledged_within_a_few_groups() {
     let slow = Slow::new();
     let mut publishers: Vec<Client> =
         (0..PUBLISHERS).map(|number| slow.client(&number.to_string())).collect();
-    let (groups, began) = (slow.disk.groups(), Instant::now());
+    let metrics = slow.broker.metrics();
+    let received = || metrics.shards().map(|shard| shard.messages_received[1].value()).sum::<u64>();
+    let before = received();
+    slow.disk.hold(true);
+    let groups = slow.disk.groups();
     for id in 1..=MESSAGES_OF_EACH {
         for publisher in &mut publishers {
             publisher.publish("durable", b"m", Some(id)).unwrap();
         }
     }
+    let until = Instant::now() + PATIENCE;
+    while received() < before + (PUBLISHERS as u64) * u64::from(MESSAGES_OF_EACH) {
+        assert!(Instant::now() < until, "{} messages have come", received() - before);
+        thread::yield_now();
+    }
+    slow.disk.hold(false);
     for publisher in &mut publishers {
         for _ in 0..MESSAGES_OF_EACH {
             assert_eq!(puback(publisher), ReasonCode::Success);
         }
     }
-    // As many as go by while they are sent, and one or two more; one by one it would take minutes.
-    let (groups, took) = (slow.disk.groups() - groups, began.elapsed());
-    assert!(groups as u128 <= took.as_millis() / SYNC.as_millis() + 1);
-    assert!(groups <= 30, "{groups} groups in {took:?}");
+    // The one that was held, one with what came meanwhile, and perhaps one that was being gathered.
+    let groups = slow.disk.groups() - groups;
+    assert!(groups <= 4, "{groups} groups");
 }
 
 #[test]
 fn who_needs_nothing_kept_does_not_wait_for_the_disk() {
     let slow = Slow::new();
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for number in 0..4 {
-            let (slow, is_over) = (&slow, &is_over);
-            scope.spawn(move || {
-                let mut busy = slow.client(&format!("busy-{number}"));
-                while !is_over.load(Ordering::Relaxed) {
-                    busy.publish("durable", b"m", Some(1)).unwrap();
-                    assert_eq!(puback(&mut busy), ReasonCode::Success);
-                }
-            });
-        }
-        let measured = scope.spawn(|| measure(&slow)).join();
-        is_over.store(true, Ordering::Relaxed);
-        let (mut live, mut pings, mut kept) = measured.unwrap();
-        let middle = |times: &mut Vec<Duration>| {
-            times.sort();
-            times[times.len() / 2]
-        };
-        let (live, pings, kept) = (middle(&mut live), middle(&mut pings), middle(&mut kept));
-        assert!(kept >= SYNC, "{kept:?}: what is kept waits");
-        assert!(live < SYNC / 4, "{live:?} for QoS 0");
-        assert!(pings < SYNC / 4, "{pings:?} for PINGREQ behind a message that is not kept yet");
-    });
-}
-
-/// How long a QoS 0 message takes, PINGREQ that comes behind a message to be kept, and that message.
-fn measure(slow: &Slow) -> (Vec<Duration>, Vec<Duration>, Vec<Duration>) {
     let mut subscriber = slow.client("live");
     subscriber.subscribe("live", QoS::AtMostOnce);
     let mut publisher = slow.client("publisher");
-    let (mut live, mut pings, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..20 {
-        let began = Instant::now();
-        publisher.publish("durable", b"m", Some(1)).unwrap();
-        publisher.ping();
-        pings.push(began.elapsed());
-        let at = Instant::now();
-        publisher.publish("live", b"m", None).unwrap();
-        subscriber.message();
-        live.push(at.elapsed());
-        assert_eq!(puback(&mut publisher), ReasonCode::Success);
-        kept.push(began.elapsed());
+    slow.disk.hold(true);
+    for number in 0..20_u8 {
+        publisher.publish("durable", b"m", Some(u16::from(number) + 1)).unwrap();
+        publisher.ping(); // whose answer comes, and no PUBACK before it
+        publisher.publish("live", &[number], None).unwrap();
+        assert_eq!(subscriber.message().payload, [number]);
     }
-    (live, pings, kept)
+    slow.disk.hold(false);
+    for _ in 0..20 {
+        assert_eq!(puback(&mut publisher), ReasonCode::Success);
+    }
 }
 
 /// While 64 MiB are on their way to the disk nobody is read who could bring more.
@@ -116,18 +91,28 @@ fn what_is_on_its_way_to_a_disk_that_hangs_is_bounded() {
     let mut bytes = Vec::new();
     encode(&message, ProtocolVersion::V5, &mut bytes).unwrap();
     slow.disk.hold(true);
-    let taken: usize = thread::scope(|scope| {
-        let flood = |publisher: &mut Client| {
-            publisher.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-            let mut written = 0;
-            // Two hundred of them would be 2 GiB in all.
-            while written < 200 * bytes.len()
-                && let Ok(more) = publisher.stream.write(&bytes[written % bytes.len()..])
-            {
-                written += more;
+    let (in_all, until) = (AtomicUsize::new(0), Instant::now() + PATIENCE);
+    let flood = |publisher: &mut Client| {
+        publisher.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut written = 0;
+        // Two hundred of them would be 2 GiB in all.
+        while written < 200 * bytes.len() {
+            match publisher.stream.write(&bytes[written % bytes.len()..]) {
+                Ok(more) => {
+                    written += more;
+                    in_all.fetch_add(more, Ordering::Relaxed);
+                }
+                // A busy machine takes its time for what is to be taken.
+                Err(_) if in_all.load(Ordering::Relaxed) <= 32 * MIB => {
+                    assert!(Instant::now() < until, "nothing is taken");
+                }
+                Err(_) => break,
             }
-            written
-        };
+        }
+        written
+    };
+    let flood = &flood;
+    let taken: usize = thread::scope(|scope| {
         let floods: Vec<_> =
             publishers.iter_mut().map(|publisher| scope.spawn(move || flood(publisher))).collect();
         floods.into_iter().map(|flood| flood.join().unwrap()).sum()
@@ -155,7 +140,7 @@ fn a_disk_that_does_not_sync_is_trouble_until_it_does() {
         let began = Instant::now();
         while !is_so() {
             publisher.ping();
-            assert!(began.elapsed() < Duration::from_secs(10));
+            assert!(began.elapsed() < PATIENCE);
         }
     };
     wait_for(&|| slow.disk.syncs().len() >= before + 4);

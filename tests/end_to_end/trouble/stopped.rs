@@ -11,10 +11,10 @@ use hearthmq::mqtt::{Ack, Packet, QoS, ReasonCode};
 use super::{lasting, puback};
 use crate::{
     mqtt::{Client, connect},
-    program::Place,
+    program::{PATIENCE, Place},
 };
 
-const STOPPED_FOR: Duration = Duration::from_secs(3);
+const STOPPED_FOR: Duration = Duration::from_secs(7);
 const MESSAGES: u16 = 200;
 
 /// A stopped process says nothing, for as long as it is to stay so.
@@ -35,10 +35,6 @@ fn a_process_that_is_stopped_for_a_while_loses_nothing_and_nobody() {
     drop(durable);
     let mut live = program.client("live");
     live.subscribe("t", QoS::AtLeastOnce);
-    // Its deadline of 1.5 times as much passes meanwhile; its PINGREQ has come before.
-    let mut impatient = connect("impatient");
-    impatient.keep_alive = 2;
-    let mut impatient = program.connected(impatient);
     let mut publisher = program.client("publisher");
 
     let mut publish = |numbers: std::ops::Range<u16>| {
@@ -47,6 +43,10 @@ fn a_process_that_is_stopped_for_a_while_loses_nothing_and_nobody() {
         }
     };
     publish(0..MESSAGES / 2);
+    // Its deadline of 1.5 times as much passes meanwhile; its PINGREQ has come before.
+    let mut impatient = connect("impatient");
+    impatient.keep_alive = 4;
+    let mut impatient = program.connected(impatient);
     program.signal("-STOP");
     publish(MESSAGES / 2..MESSAGES);
     impatient.send(&Packet::PingReq);
@@ -84,7 +84,7 @@ fn while_the_process_is_stopped_nobody_loses_patience() {
     let place = Place::new()
         .set("shards=1")
         .set("limits.queue_full=hold-publisher")
-        .set("limits.queue_hold_secs_max=2")
+        .set("limits.queue_hold_secs_max=6")
         .set(format!("limits.queue_messages_per_client_max={WAITING}"));
     let program = place.start();
     let mut packet = connect("slow");
@@ -100,7 +100,7 @@ fn while_the_process_is_stopped_nobody_loses_patience() {
         let metrics = program.call_as(None, "GET /metrics").body;
         metrics.lines().any(|line| line.ends_with("publishers_held 1"))
     };
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while !is_held() {
         assert!(Instant::now() < until);
         other.ping();
