@@ -237,7 +237,7 @@ impl Broker {
             transport: Box::new(AnyStream(stream)),
             peer: canonical(peer),
             listener: IN_PROCESS.into(),
-            certificate: None,
+            certificate: Ok(None),
             connect_by: core.connect_by(),
             came_to: None,
             permit: Box::new(open.token()),

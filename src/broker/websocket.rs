@@ -103,7 +103,7 @@ impl Broker {
             listener: HOSTED.into(),
             connect_by: running.core.connect_by(),
             came_to: None,
-            certificate: request.conn_data::<ClientCertificate>().cloned(),
+            certificate: Ok(request.conn_data::<ClientCertificate>().cloned()),
             permit: Box::new((admitted, running.open.token())),
         };
         actix_web::rt::spawn(feed);

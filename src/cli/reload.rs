@@ -33,7 +33,7 @@ const STEPS: &[fn(&Parts<'_>)] = &[
     |parts| drop(parts.log.set_filter(&parts.config.log)), // the configuration has told
     |parts| tell("accounts", parts.serving.authenticator().reload()),
     |parts| tell("permissions", parts.serving.policy().reload()),
-    |parts| parts.serving.tls().reload(),
+    |parts| parts.serving.tls().reload(parts.config),
     |parts| recheck(parts.serving.broker()), // by all of the above
 ];
 

@@ -66,6 +66,7 @@ impl Serving {
         for url in urls {
             tracing::info!("listening on {url}");
         }
+        actix_web::rt::spawn(tls.clone().watch(broker.clone()));
         Ok(Self {
             broker,
             api,

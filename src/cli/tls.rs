@@ -1,17 +1,38 @@
-//! The TLS settings of all listeners, read at the start and again at a reload.
+//! The TLS settings of all listeners: read at the start, and again at a reload or when a file has
+//! changed.
 
-use std::net::SocketAddr;
-
-use hearthmq::{
-    config::Config,
-    net::tls::{Alpn, TlsConfig, TlsError, TlsSource},
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
-/// The TLS settings of all listeners. Listeners with the same settings share them.
-#[derive(Default)]
+use hearthmq::{
+    Broker,
+    config::Config,
+    net::tls::{Alpn, TlsConfig, TlsError, TlsSource, examine},
+};
+use tokio::time::sleep;
+
+/// A file that is being replaced is read once it has been left alone for so long.
+const WATCH_AGAIN_SECS: u32 = 1;
+
+/// The TLS settings of all listeners.
+#[derive(Clone, Default)]
 pub(super) struct TlsSources {
-    sources: Vec<(TlsConfig, Alpn, TlsSource)>,
+    sources: Vec<(SocketAddr, TlsSource)>,
+    /// `tls.watch_secs` in force.
+    watch_secs: Arc<AtomicU32>,
 }
+
+/// What tells whether a file has changed: when it was, its length, and which one it is.
+type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl TlsSources {
     /// Returns the settings of the listener at `address`.
@@ -22,25 +43,99 @@ impl TlsSources {
         config: &Config,
     ) -> Result<TlsSource, TlsError> {
         let files = TlsConfig::from(&config.tls_at(&address.to_string()));
-        let known = self.sources.iter().find(|known| known.0 == files && known.1 == alpn);
-        if let Some((.., source)) = known {
-            return Ok(source.clone());
-        }
         let source = TlsSource::open(&files, alpn)?;
-        self.sources.push((files, alpn, source.clone()));
+        self.sources.push((address, source.clone()));
+        self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
         Ok(source)
     }
 
-    /// Reads all files again. Files that are wrong change nothing.
-    pub(super) fn reload(&self) {
-        for (files, _, source) in &self.sources {
-            let certificate = files.certificate.display();
-            match source.reload() {
-                Ok(()) => tracing::info!(%certificate, "TLS files read again"),
-                Err(error) => {
-                    tracing::error!(%certificate, "TLS settings stay as they were: {error}");
-                }
+    /// Reads all files again, by the options of `config`. Files that are wrong change nothing.
+    pub(super) fn reload(&self, config: &Config) {
+        self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
+        for (address, source) in &self.sources {
+            let files = TlsConfig::from(&config.tls_at(&address.to_string()));
+            tell(*address, &files, source.reload_from(&files));
+        }
+    }
+
+    fn read_again(&self) {
+        for (address, source) in &self.sources {
+            if let Some(files) = source.files() {
+                tell(*address, &files, source.reload());
             }
         }
     }
+
+    /// Reads all files again whenever one has changed and is left alone, and has all sessions checked.
+    pub(super) async fn watch(self, broker: Broker) {
+        let mut known = self.stamps();
+        loop {
+            let secs = self.watch_secs.load(Ordering::Relaxed);
+            sleep(Duration::from_secs(u64::from(secs.max(WATCH_AGAIN_SECS)))).await;
+            if secs == 0 || self.stamps() == known {
+                continue;
+            }
+            // A certificate and its key are two files.
+            loop {
+                known = self.stamps();
+                sleep(Duration::from_secs(WATCH_AGAIN_SECS.into())).await;
+                if self.stamps() == known {
+                    break;
+                }
+            }
+            tracing::info!("a TLS file has changed");
+            self.read_again();
+            broker.recheck().await;
+        }
+    }
+
+    fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
+        let mut all = BTreeMap::new();
+        for (_, source) in &self.sources {
+            let Some(files) = source.files() else { continue };
+            let lists = files.client_ca.iter().chain(&files.crl);
+            for path in [&files.certificate, &files.key].into_iter().chain(lists) {
+                all.entry(path.clone()).or_insert_with(|| stamp(path));
+            }
+        }
+        all
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let found = fs::metadata(path).ok()?;
+    let number = std::os::unix::fs::MetadataExt::ino(&found);
+    Some((found.modified().ok()?, found.len(), number))
+}
+
+fn tell(address: SocketAddr, files: &TlsConfig, outcome: Result<(), TlsError>) {
+    let certificate = files.certificate.display();
+    match outcome {
+        Ok(()) => {
+            tracing::info!(%address, %certificate, "TLS files read again");
+            for line in examine(files).unwrap_or_default() {
+                tracing::warn!(%address, "{line}");
+            }
+        }
+        Err(error) => {
+            tracing::error!(%address, "TLS settings stay as they were: {error}");
+        }
+    }
+}
+
+/// What should be said of the files of all TLS listeners, each line once.
+///
+/// # Errors
+/// The files of a listener cannot be used.
+pub(super) fn look_at_files(config: &Config) -> Result<Vec<String>, TlsError> {
+    let listeners = [&config.mqtt.tls, &config.mqtt.secure_websocket, &config.http.https];
+    let mut lines = Vec::new();
+    for address in listeners.into_iter().flatten() {
+        for line in examine(&TlsConfig::from(&config.tls_at(&address.to_string())))? {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    Ok(lines)
 }

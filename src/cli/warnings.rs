@@ -5,6 +5,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
+    path::Path,
 };
 
 use hearthmq::{
@@ -15,6 +16,8 @@ use hearthmq::{
     http::MetricsAccess,
     mqtt::QoS,
 };
+
+use super::tls;
 
 /// Permission bits of users who are neither the owner nor of its group.
 const OTHERS: u32 = 0o006;
@@ -27,6 +30,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     let mut all = plaintext(config);
     all.extend(anonymous(config));
     all.extend(private_keys(config));
+    all.extend(tls::look_at_files(config).unwrap_or_default()); // the start says what is wrong
     all.extend(metrics(config));
     all.extend(proxies(config));
     all
@@ -97,8 +101,17 @@ fn mqtt_urls(config: &Config) -> Vec<String> {
     .concat()
 }
 
-fn private_keys(config: &Config) -> Option<String> {
-    let key = &config.tls.key;
+fn private_keys(config: &Config) -> Vec<String> {
+    let listeners = [&config.mqtt.tls, &config.mqtt.secure_websocket, &config.http.https];
+    let addresses = listeners.into_iter().flatten();
+    let own = addresses.map(|address| config.tls_at(&address.to_string()).key);
+    let mut keys: Vec<_> = own.chain([config.tls.key.clone()]).collect();
+    keys.sort();
+    keys.dedup();
+    keys.iter().filter_map(|key| private_key(key)).collect()
+}
+
+fn private_key(key: &Path) -> Option<String> {
     let mode = fs::metadata(key).ok().filter(fs::Metadata::is_file)?.permissions().mode();
     (mode & OTHERS != 0).then(|| {
         format!(

@@ -7,7 +7,16 @@ use super::{Config, load::as_table};
 /// Options that can change while the broker runs; a section stands for everything in it.
 ///
 /// Each of them is put into force by a step of the program's reload.
-const CHANGEABLE: &[&str] = &["log.filter"];
+const CHANGEABLE: &[&str] = &[
+    "log.filter",
+    "tls.certificate",
+    "tls.client_auth",
+    "tls.client_ca",
+    "tls.crl",
+    "tls.key",
+    "tls.min_version",
+    "tls.watch_secs",
+];
 
 /// What becomes of a configuration when another one is wanted while the broker runs.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use super::{Config, HttpConfig, MqttConfig};
 use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST};
 
 /// Numbers for which zero has a meaning; every other number is at least 1.
-const MAY_BE_ZERO: [&str; 10] = [
+const MAY_BE_ZERO: &[&str] = &[
     "mqtt.sys_interval_secs",
     "limits.subscriptions_per_client_max",
     "shards",
@@ -27,6 +27,7 @@ const MAY_BE_ZERO: [&str; 10] = [
     "limits.connects_per_address_per_sec",
     "limits.topic_alias_maximum",
     "limits.keep_alive_secs_max",
+    "tls.watch_secs",
 ];
 
 /// The largest MQTT Control Packet: a fixed header of 5 bytes and the largest Remaining Length.

@@ -187,6 +187,8 @@ pub struct TlsFiles {
     pub crl: Vec<PathBuf>,
     /// Whether an MQTT client with a certificate must use its Common Name as client identifier.
     pub client_id_is_common_name: bool,
+    /// Seconds between two looks whether the files have changed; 0 = they are read at SIGHUP alone.
+    pub watch_secs: u32,
 }
 
 impl From<&TlsFiles> for TlsConfig {

@@ -23,7 +23,7 @@ use super::{
     handshake,
     listener::{Bound, Layers},
     secured::Secured,
-    tls::{self, TlsSource},
+    tls::{self, ClientCertificateError, TlsSource},
     websocket,
 };
 use crate::{
@@ -141,7 +141,7 @@ async fn arrive<S: Transport>(
     parts: &ListenerParts,
 ) {
     let layered = if parts.layers.are_none() {
-        Ok(Layered { transport: Box::new(stream), peer, certificate: None, admitted })
+        Ok(Layered { transport: Box::new(stream), peer, certificate: Ok(None), admitted })
     } else {
         // On the heap, so that a client that needs none of it has no room for it moved about.
         let layered = Box::pin(layer(stream, peer, admitted, &parts.layers));
@@ -161,7 +161,7 @@ async fn arrive<S: Transport>(
 struct Layered {
     transport: Box<dyn Transport>,
     peer: SocketAddr,
-    certificate: Option<ClientCertificate>,
+    certificate: Shown,
     admitted: Admitted,
 }
 
@@ -195,7 +195,7 @@ async fn layer<S: Transport>(
         admitted.count_for(peer.ip())?;
     }
     let (transport, certificate) = match &layers.tls {
-        None => (within(stream, layers).await?, None),
+        None => (within(stream, layers).await?, Ok(None)),
         Some(source) => {
             let (stream, certificate) = secure(stream, source).await?;
             (within(stream, layers).await?, certificate)
@@ -215,23 +215,24 @@ async fn within<S: Transport>(
     })
 }
 
+/// The certificate that TLS has verified, if the client has shown one, or why it names nobody.
+pub(crate) type Shown = Result<Option<ClientCertificate>, ClientCertificateError>;
+
 /// The TLS handshake; the client's certificate, if it has shown one.
 async fn secure<S: Transport>(
     stream: S,
     source: &TlsSource,
-) -> Result<(Secured<S>, Option<ClientCertificate>), ConnectRefusal> {
+) -> Result<(Secured<S>, Shown), ConnectRefusal> {
     let (settings, trust) = source.begin();
-    let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(|error| {
+    let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(tls::explained);
+    let stream = stream.map_err(|error| {
         tracing::debug!(%error, "TLS handshake failed");
         ConnectRefusal::Tls
     })?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = match chain {
-        [] => None,
-        chain => Some(tls::client_certificate(chain).map_err(|error| {
-            tracing::debug!(%error, "client certificate cannot be used");
-            ConnectRefusal::Tls
-        })?),
+        [] => Ok(None),
+        chain => tls::client_certificate(chain).map(Some), // an error is answered in CONNACK
     };
     Ok((Secured::new(stream, trust), certificate))
 }

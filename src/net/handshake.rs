@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{exchange, room::Room};
+use super::{Shown, exchange, room::Room, tls::ClientCertificateError};
 use crate::{
     actors::{
         AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Host, Permit, RefusalAnswer,
@@ -35,7 +35,7 @@ pub(crate) struct Arrival {
     /// Until when CONNECT must be whole.
     pub(crate) connect_by: Instant,
     /// Verified by the TLS handshake.
-    pub(crate) certificate: Option<ClientCertificate>,
+    pub(crate) certificate: Shown,
     /// The shard on whose thread it has come, if on a shard's.
     pub(crate) came_to: Option<Host>,
     /// Held as long as the connection lasts.
@@ -105,6 +105,20 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The client has shown a certificate that is trusted and does not say who it is. Another client
+    /// would have to be told by the name in it.
+    fn of_certificate(
+        connect: &Connect<'_>,
+        error: &ClientCertificateError,
+        peer: SocketAddr,
+    ) -> Self {
+        tracing::warn!(client_id = ?connect.client_id, %peer, "CONNECT refused: {error}");
+        Self::with(connect.version, ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials)
+            .because(error.why())
+    }
+}
+
 /// A client whose CONNECT is whole and that waits to hear what becomes of it.
 pub(super) struct Newcomer<'a> {
     pub(super) transport: &'a mut dyn Transport,
@@ -166,13 +180,16 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
         connect_by,
         peer,
         listener: &listener,
-        certificate: certificate.as_ref(),
+        certificate: certificate.as_ref().ok().and_then(Option::as_ref),
         core,
     };
     let accepted = match decode_connect(&buffer, &connect_limits(core)) {
         Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
             let packet_bytes_max = connect.properties.maximum_packet_size;
-            let accepted = accept(&connect, newcomer).await;
+            let accepted = match &certificate {
+                Ok(_) => accept(&connect, newcomer).await,
+                Err(error) => Err(Refusal::of_certificate(&connect, error, peer)),
+            };
             accepted.map_err(|mut refusal| {
                 if let (Some(answer), Some(maximum)) = (&mut refusal.answer, packet_bytes_max) {
                     answer.packet_bytes_max = maximum;

@@ -16,7 +16,7 @@ mod unix;
 mod websocket;
 
 pub(crate) use self::{
-    accept::{ListenerParts, accept_loop, canonical},
+    accept::{ListenerParts, Shown, accept_loop, canonical},
     admission::{Admission, network_of},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, bind},

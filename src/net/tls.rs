@@ -3,6 +3,9 @@
 //! Knows files, rustls and X.509; does not know MQTT, HTTP or accounts. Called by whoever starts
 //! or reloads a listener, and by whoever accepts a connection on one.
 
+mod client;
+mod examine;
+mod own;
 mod source;
 
 use std::{
@@ -12,20 +15,23 @@ use std::{
 };
 
 use rustls::{
-    InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{
-        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+        CertificateDer, CertificateRevocationListDer,
         pem::{self, PemObject},
     },
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 use serde::{Deserialize, Serialize};
-use x509_parser::{error::X509Error, nom, parse_x509_certificate};
+use x509_parser::{error::X509Error, nom};
 
-pub use self::source::{Alpn, TlsSource, Trust};
-use crate::auth::ClientCertificate;
+pub use self::{
+    client::{ClientCertificateError, client_certificate, explained},
+    examine::examine,
+    source::{Alpn, TlsSource, Trust},
+};
 
 /// The ALPN name of MQTT, as registered with IANA.
 pub const ALPN_MQTT: &[u8] = b"mqtt";
@@ -133,8 +139,16 @@ pub enum TlsError {
         /// The file of the certificate.
         certificate: PathBuf,
     },
-    /// A certificate is not one.
-    #[error("{}: the certificate cannot be used: {source}", path.display())]
+    /// The broker's own certificate is not one.
+    #[error("{}: the broker's own certificate cannot be read ({source}); give one in PEM form, with the intermediate ones behind it", path.display())]
+    OwnCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: nom::Err<X509Error>,
+    },
+    /// The certificate of an authority is not one.
+    #[error("{}: the certificate of an authority in client_ca cannot be used ({source}); give one of X.509 version 3 in PEM form", path.display())]
     Certificate {
         /// The file.
         path: PathBuf,
@@ -196,25 +210,14 @@ fn build(config: &TlsConfig) -> Result<(ServerConfig, Option<Verifier>), TlsErro
         TlsVersion::V1_2 => &[&TLS13, &TLS12],
         TlsVersion::V1_3 => &[&TLS13],
     };
-    let chain = read_pem(&config.certificate, "certificate", "BEGIN CERTIFICATE")?;
-    let key = read_key(&config.key, &provider)?;
+    let own = own::certified_key(config, &provider)?;
     let verifier = client_verifier(config, &provider)?;
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
     let mut server = match verifier.clone() {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     }
-    .with_single_cert(chain, key)
-    .map_err(|source| {
-        if source == rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
-            TlsError::KeyMismatch {
-                key: config.key.clone(),
-                certificate: config.certificate.clone(),
-            }
-        } else {
-            TlsError::Certificate { path: config.certificate.clone(), source }
-        }
-    })?;
+    .with_cert_resolver(Arc::new(own));
     if verifier.is_some() {
         // A resumed session is not verified again: a certificate that has since expired would do.
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -270,25 +273,6 @@ fn client_verifier(
     Ok(Some(verifier))
 }
 
-fn read_key(path: &Path, provider: &CryptoProvider) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(path)?;
-    if contains(&text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(&text, b"Proc-Type: 4,ENCRYPTED")
-    {
-        return Err(TlsError::EncryptedKey { path: path.to_owned() });
-    }
-    let mut keys = PrivateKeyDer::pem_slice_iter(&text);
-    let key = keys.next().ok_or_else(|| TlsError::Missing {
-        path: path.to_owned(),
-        wanted: "private key",
-        begins: "BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY",
-    })?;
-    let key = key.map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
-    match provider.key_provider.load_private_key(key.clone_key()) {
-        Ok(_) => Ok(key),
-        Err(source) => Err(TlsError::Key { path: path.to_owned(), source }),
-    }
-}
-
 /// Everything of this kind in a file, at least one.
 fn read_pem<T: PemObject>(
     path: &Path,
@@ -310,62 +294,4 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
     text.windows(wanted.len()).any(|window| window == wanted)
-}
-
-/// Why a certificate that TLS has accepted does not say who its owner is.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientCertificateError {
-    /// There is no certificate.
-    #[error("no certificate was shown")]
-    Missing,
-    /// It cannot be parsed.
-    #[error("certificate cannot be parsed: {0}")]
-    Malformed(#[from] nom::Err<X509Error>),
-    /// The subject has no Common Name, or an empty one.
-    #[error("certificate has no common name in its subject")]
-    NoCommonName,
-    /// The subject has several, and nobody can tell which one is meant.
-    #[error("certificate has several common names in its subject")]
-    SeveralCommonNames,
-    /// The Common Name is no text, or holds a control character.
-    #[error("certificate has a common name that is no plain text")]
-    InvalidCommonName,
-}
-
-/// Who the owner of a verified chain is. The first certificate is the client's own.
-///
-/// # Errors
-/// The certificate has not exactly one Common Name that can be a user name.
-pub fn client_certificate(
-    chain: &[CertificateDer<'_>],
-) -> Result<ClientCertificate, ClientCertificateError> {
-    let der = chain.first().ok_or(ClientCertificateError::Missing)?;
-    let (_, certificate) = parse_x509_certificate(der)?;
-    let mut common_names = certificate.subject().iter_common_name();
-    let common_name = common_names.next().ok_or(ClientCertificateError::NoCommonName)?;
-    if common_names.next().is_some() {
-        return Err(ClientCertificateError::SeveralCommonNames);
-    }
-    let common_name =
-        common_name.as_str().map_err(|_| ClientCertificateError::InvalidCommonName)?;
-    if common_name.is_empty() {
-        return Err(ClientCertificateError::NoCommonName);
-    }
-    if common_name.chars().any(char::is_control) {
-        return Err(ClientCertificateError::InvalidCommonName);
-    }
-    Ok(ClientCertificate {
-        common_name: common_name.to_owned(),
-        serial_number: hexadecimal(certificate.raw_serial()),
-    })
-}
-
-/// Two digits a byte, without the zero byte that only says that the number is positive: as
-/// `openssl x509 -serial` shows it, in lower case.
-fn hexadecimal(serial_number: &[u8]) -> String {
-    let significant = match serial_number {
-        [0, rest @ ..] if !rest.is_empty() => rest,
-        all => all,
-    };
-    significant.iter().map(|byte| format!("{byte:02x}")).collect()
 }

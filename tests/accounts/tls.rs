@@ -263,7 +263,10 @@ fn a_wrong_certificate_or_key_is_named_with_the_remedy() {
         (&missing, "at.all: cannot be read"),
         (&empty, "empty.pem: no certificate in it"),
         (&cut, "cut.pem: not a PEM file"),
-        (&junk(&pki, "junk.pem", "CERTIFICATE"), "junk.pem: the certificate cannot be used"),
+        (
+            &junk(&pki, "junk.pem", "CERTIFICATE"),
+            "junk.pem: the broker's own certificate cannot be read",
+        ),
     ] {
         assert_says(&error(&pki, |tls| tls.certificate.clone_from(certificate)), says);
     }
@@ -288,7 +291,10 @@ fn a_wrong_ca_or_revocation_list_is_named_with_the_remedy() {
     let list_in_certificate = |tls: &mut TlsConfig| tls.crl.push(tls.certificate.clone());
     for (error, says) in [
         (error(&pki, |tls| tls.client_ca.push(empty)), "empty.pem: no certificate in it"),
-        (error(&pki, |tls| tls.client_ca.push(no_ca)), "no.ca: the certificate cannot be used"),
+        (
+            error(&pki, |tls| tls.client_ca.push(no_ca)),
+            "no.ca: the certificate of an authority in client_ca cannot be used",
+        ),
         (error(&pki, |tls| tls.client_ca.clear()), "client_ca names no CA"),
         (error(&pki, |tls| tls.client_auth = ClientAuth::None), "client_auth is \"none\""),
         (error(&pki, list_in_certificate), "server.chain.crt: no revocation list in it"),

@@ -26,6 +26,7 @@ mod pki;
 mod presence;
 mod program;
 mod refusals;
+mod revocation;
 mod shutdown;
 #[path = "../support/skipped.rs"]
 mod skipped;

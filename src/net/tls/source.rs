@@ -41,13 +41,14 @@ pub enum Alpn {
 pub struct TlsSource(Arc<Shared>);
 
 struct Shared {
-    /// `None` for a configuration of the application.
-    files: Option<(TlsConfig, Alpn)>,
+    alpn: Alpn,
     present: ArcSwap<Settings>,
 }
 
 /// What belongs together and is replaced together.
 struct Settings {
+    /// `None` for a configuration of the application.
+    files: Option<TlsConfig>,
     server: Arc<ServerConfig>,
     /// `None` if clients are not asked for a certificate, or nobody knows.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -62,10 +63,7 @@ impl TlsSource {
     /// A file is missing or wrong, or the options contradict each other.
     pub fn open(config: &TlsConfig, alpn: Alpn) -> Result<Self, TlsError> {
         let settings = read(config, alpn)?;
-        Ok(Self(Arc::new(Shared {
-            files: Some((config.clone(), alpn)),
-            present: ArcSwap::from_pointee(settings),
-        })))
+        Ok(Self(Arc::new(Shared { alpn, present: ArcSwap::from_pointee(settings) })))
     }
 
     /// Returns the settings for a connection that begins now.
@@ -80,20 +78,29 @@ impl TlsSource {
     /// # Errors
     /// As [`TlsSource::open`]; the former settings stay in force.
     pub fn reload(&self) -> Result<(), TlsError> {
-        if let Some((config, alpn)) = &self.0.files {
-            let settings = read(config, *alpn)?;
-            self.put(settings);
+        match &self.0.present.load().files {
+            Some(config) => self.reload_from(config),
+            None => Ok(()),
         }
+    }
+
+    /// As [`TlsSource::reload`], with other files and options.
+    ///
+    /// # Errors
+    /// As [`TlsSource::open`]; the former settings stay in force.
+    pub fn reload_from(&self, config: &TlsConfig) -> Result<(), TlsError> {
+        self.put(read(config, self.0.alpn)?);
         Ok(())
     }
 
     /// Replaces the settings for connections that begin from now on.
     pub fn replace(&self, server: Arc<ServerConfig>) {
-        self.put(Settings { server, verifier: None, number: 0 });
+        self.put(Settings { files: None, server, verifier: None, number: 0 });
     }
 
     fn put(&self, settings: Settings) {
         self.0.present.rcu(|former| Settings {
+            files: settings.files.clone(),
             server: Arc::clone(&settings.server),
             verifier: settings.verifier.clone(),
             number: former.number + 1,
@@ -109,11 +116,17 @@ impl TlsSource {
         (Arc::clone(&settings.server), Trust { source: self.clone(), verified_by })
     }
 
+    /// Returns the files in force; `None` for a configuration of the application.
+    #[must_use]
+    pub fn files(&self) -> Option<TlsConfig> {
+        self.0.present.load().files.clone()
+    }
+
     /// Returns whether clients are asked for a certificate; `None` for a configuration of the
     /// application, which does not tell.
     #[must_use]
     pub fn client_auth(&self) -> Option<ClientAuth> {
-        self.0.files.as_ref().map(|(config, _)| config.client_auth)
+        self.0.present.load().files.as_ref().map(|config| config.client_auth)
     }
 }
 
@@ -141,7 +154,7 @@ impl Trust {
             Some(verifier) => {
                 verifier.verify_client_cert(end_entity, intermediates, UnixTime::now())?;
             }
-            None if self.source.0.files.is_some() => {
+            None if settings.files.is_some() => {
                 return Err(CertificateError::UnknownIssuer.into());
             }
             None => {}
@@ -158,18 +171,20 @@ fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
         Alpn::Http => vec![ALPN_HTTP.to_vec()],
         Alpn::Any => Vec::new(),
     };
-    Ok(Settings { server: Arc::new(server), verifier, number: 0 })
+    Ok(Settings { files: Some(config.clone()), server: Arc::new(server), verifier, number: 0 })
 }
 
 impl From<Arc<ServerConfig>> for TlsSource {
     fn from(server: Arc<ServerConfig>) -> Self {
-        let present = ArcSwap::from_pointee(Settings { server, verifier: None, number: 0 });
-        Self(Arc::new(Shared { files: None, present }))
+        let settings = Settings { files: None, server, verifier: None, number: 0 };
+        Self(Arc::new(Shared { alpn: Alpn::Any, present: ArcSwap::from_pointee(settings) }))
     }
 }
 
 impl fmt::Debug for TlsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsSource").field("files", &self.0.files).finish_non_exhaustive()
+        f.debug_struct("TlsSource")
+            .field("files", &self.0.present.load().files)
+            .finish_non_exhaustive()
     }
 }

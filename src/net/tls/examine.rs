@@ -1,0 +1,89 @@
+//! What should be said of the files of a listener although they can be used: for the log of a start
+//! or reload, and for `hearthmq check-config`.
+
+use std::{path::Path, time::Duration};
+
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::{
+    certificate::X509Certificate, parse_x509_certificate, parse_x509_crl, prelude::ASN1Time,
+    x509::X509Version,
+};
+
+use super::{TlsConfig, TlsError, build, read_pem};
+
+/// A certificate that ends so soon is worth a line.
+const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Reads the files of `config` as a start does, and returns a line for each that is doubtful: a
+/// certificate that has expired or soon will, or that some clients refuse, and a revocation list
+/// whose next update is overdue.
+///
+/// # Errors
+/// As [`TlsSource::open`](super::TlsSource::open): the files cannot be used.
+pub fn examine(config: &TlsConfig) -> Result<Vec<String>, TlsError> {
+    build(config)?;
+    let now = ASN1Time::now();
+    let mut lines = Vec::new();
+    for (number, der) in certificates(&config.certificate)?.iter().enumerate() {
+        let Ok((_, certificate)) = parse_x509_certificate(der) else { continue };
+        lines.extend(time_of(&config.certificate, &certificate, now));
+        if number == 0 && certificate.version() == X509Version::V1 {
+            lines.push(format!(
+                "{}: the certificate is X.509 version 1, which clients that are made with rustls \
+                 refuse; sign it with `openssl x509 -req … -extfile FILE` and a FILE with \
+                 basicConstraints=CA:FALSE",
+                config.certificate.display()
+            ));
+        }
+    }
+    for path in &config.client_ca {
+        for der in certificates(path)? {
+            let Ok((_, certificate)) = parse_x509_certificate(&der) else { continue };
+            lines.extend(time_of(path, &certificate, now));
+        }
+    }
+    for path in &config.crl {
+        let lists: Vec<CertificateRevocationListDer<'static>> =
+            read_pem(path, "revocation list", "BEGIN X509 CRL")?;
+        for der in lists {
+            let Ok((_, list)) = parse_x509_crl(&der) else { continue };
+            if let Some(until) = list.next_update().filter(|until| *until < now) {
+                lines.push(format!(
+                    "{}: the next update of the revocation list was due on {until}; it stays in use, \
+                     but what was revoked since is not in it",
+                    path.display()
+                ));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    read_pem(path, "certificate", "BEGIN CERTIFICATE")
+}
+
+/// What is to be said of the time in which a certificate is valid.
+fn time_of(path: &Path, certificate: &X509Certificate<'_>, now: ASN1Time) -> Option<String> {
+    let (validity, path) = (certificate.validity(), path.display());
+    let subject = certificate.subject();
+    if now < validity.not_before {
+        return Some(format!(
+            "{path}: the certificate of {subject} is not valid before {}; look at the clock",
+            validity.not_before
+        ));
+    }
+    let until = validity.not_after;
+    if until < now {
+        return Some(format!(
+            "{path}: the certificate of {subject} expired on {until}, and clients refuse it; renew it, \
+             then send SIGHUP"
+        ));
+    }
+    let left = (until - now)?;
+    (left < SOON).then(|| {
+        format!(
+            "{path}: the certificate of {subject} expires on {until}; renew it, then send SIGHUP"
+        )
+    })
+}

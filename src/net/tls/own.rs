@@ -1,0 +1,61 @@
+//! The broker's own certificate and its key.
+//!
+//! A certificate of X.509 version 1, as `openssl x509 -req` makes it without extensions, is taken:
+//! rustls does not parse what it only sends. Most clients take it as well; those that are made with
+//! rustls do not.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use x509_parser::parse_x509_certificate;
+
+use super::{TlsConfig, TlsError, contains, read, read_pem};
+
+/// Reads the certificate and its key, which must be a pair.
+pub(super) fn certified_key(
+    config: &TlsConfig,
+    provider: &CryptoProvider,
+) -> Result<SingleCertAndKey, TlsError> {
+    let chain: Vec<CertificateDer<'static>> =
+        read_pem(&config.certificate, "certificate", "BEGIN CERTIFICATE")?;
+    let key = read_key(&config.key)?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|source| TlsError::Key { path: config.key.clone(), source })?;
+    let path = &config.certificate;
+    let (_, own) = chain
+        .first()
+        .map(|der| parse_x509_certificate(der))
+        .transpose()
+        .map_err(|source| TlsError::OwnCertificate { path: path.clone(), source })?
+        .ok_or_else(|| TlsError::Missing {
+            path: path.clone(),
+            wanted: "certificate",
+            begins: "BEGIN CERTIFICATE",
+        })?;
+    // A key that does not tell its public half is believed.
+    if key.public_key().is_some_and(|public| *public != *own.public_key().raw) {
+        return Err(TlsError::KeyMismatch { key: config.key.clone(), certificate: path.clone() });
+    }
+    Ok(Arc::new(CertifiedKey::new(chain, key)).into())
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read(path)?;
+    if contains(&text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(&text, b"Proc-Type: 4,ENCRYPTED")
+    {
+        return Err(TlsError::EncryptedKey { path: path.to_owned() });
+    }
+    let mut keys = PrivateKeyDer::pem_slice_iter(&text);
+    let key = keys.next().ok_or_else(|| TlsError::Missing {
+        path: path.to_owned(),
+        wanted: "private key",
+        begins: "BEGIN PRIVATE KEY, BEGIN RSA PRIVATE KEY or BEGIN EC PRIVATE KEY",
+    })?;
+    key.map_err(|source| TlsError::Pem { path: path.to_owned(), source })
+}

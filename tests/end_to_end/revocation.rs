@@ -1,0 +1,256 @@
+//! Certificates, lists, accounts and permissions that are exchanged while the program runs, made by
+//! the very commands that README prints.
+
+use std::{fs, path::Path, process::Command};
+
+use hearthmq::{
+    auth::set_disabled,
+    mqtt::{ProtocolVersion, QoS, ReasonCode},
+};
+
+use crate::{
+    mqtt::{Client, connect},
+    pki::Pair,
+    program::{PASSWORD, Place, Program},
+    tls::{Stream, Tls, VERSIONS},
+};
+
+const STATUS: &str = "GET /client-id/device-1/status";
+
+/// The indented blocks of the section on certificates: how to make them, the configuration, and how
+/// to revoke one.
+fn recipe() -> [String; 3] {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("### Certificates of your own\n").unwrap();
+    let mut blocks = vec![String::new()];
+    for line in section.lines() {
+        match line.strip_prefix("    ") {
+            Some(line) => *blocks.last_mut().unwrap() += &format!("{line}\n"),
+            None if line.is_empty() => {}
+            None if blocks.last().unwrap().is_empty() => {}
+            None => blocks.push(String::new()),
+        }
+    }
+    blocks.truncate(3);
+    blocks.try_into().unwrap()
+}
+
+/// Runs commands as they are printed, in a directory.
+fn shell(directory: &Path, commands: &str) {
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-euc", commands]).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{commands}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A directory in which the recipe was followed, with TLS listeners.
+fn place() -> Place {
+    let place = Place::new().set("mqtt.tls=127.0.0.1:0").set("http.https=127.0.0.1:0");
+    let [make, configure, _] = recipe();
+    shell(&place.path(""), &make);
+    let file = place.path("hearthmq.toml");
+    let config = fs::read_to_string(&file).unwrap() + &configure;
+    fs::write(file, config).unwrap();
+    place
+}
+
+fn device(place: &Place) -> Pair {
+    Pair { chain: place.path("device.chain.crt"), key: place.path("device.key") }
+}
+
+fn connected(program: &Program, tls: &Tls, client_id: &str) -> Client<Stream> {
+    let (client, reason) = tls.connect(program.address("mqtts"), connect(client_id)).unwrap();
+    assert_eq!(reason, ReasonCode::Success);
+    client
+}
+
+fn revoke(place: &Place) {
+    let [.., revoke] = recipe();
+    shell(&place.path(""), &revoke);
+}
+
+/// By SIGHUP, and by the files alone.
+#[test]
+fn the_printed_recipe_makes_certificates_and_revokes_one() {
+    for watch_secs in [0, 1] {
+        let place = place().set(format!("tls.watch_secs={watch_secs}"));
+        let program = place.start();
+        let pair = device(&place);
+        let tls = VERSIONS.map(|version| Tls::new(&place.path("ca.crt"), version, Some(&pair)));
+        let mut clients = Vec::new();
+        for (tls, client_id) in tls.iter().zip(["a", "b"]) {
+            clients.push(connected(&program, tls, client_id));
+            let answer = tls.call(program.address("https"), None, STATUS).unwrap();
+            assert_eq!(answer.status, 200);
+        }
+        let password = Tls::new(&place.path("ca.crt"), VERSIONS[1], None);
+        let mut packet = connect("ops");
+        (packet.username, packet.password) = (Some("ops"), Some(PASSWORD.as_bytes()));
+        let (mut other, _) = password.connect(program.address("mqtts"), packet).unwrap();
+        revoke(&place);
+        if watch_secs == 0 {
+            program.signal("-HUP");
+        }
+        for client in &mut clients {
+            client.expect_disconnect(ReasonCode::NotAuthorized);
+        }
+        for tls in &tls {
+            assert!(tls.connect(program.address("mqtts"), connect("c")).is_err());
+        }
+        other.ping();
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_read_changes_nothing_and_is_told() {
+    let place = place();
+    let program = place.start();
+    let tls = Tls::new(&place.path("ca.crt"), VERSIONS[1], Some(&device(&place)));
+    let mut client = connected(&program, &tls, "a");
+    fs::write(place.path("devices.crl"), "nothing of the kind").unwrap();
+    program.signal("-HUP");
+    program.line_with(&["TLS settings stay as they were", "devices.crl"]);
+    program.line_with(&["all sessions checked again"]);
+    client.ping();
+    connected(&program, &tls, "b").ping();
+}
+
+#[test]
+fn a_list_that_is_overdue_is_told() {
+    let place = place();
+    shell(
+        &place.path(""),
+        "openssl ca -config devices.cnf -cert devices.crt -keyfile devices.key -gencrl -crl_lastupdate \
+         20200101000000Z -crl_nextupdate 20200201000000Z -out devices.crl",
+    );
+    let program = place.start();
+    let overdue = ["WARN", "devices.crl", "the next update of the revocation list was due on"];
+    program.line_with(&overdue);
+    let tls = Tls::new(&place.path("ca.crt"), VERSIONS[1], Some(&device(&place)));
+    connected(&program, &tls, "a").ping();
+}
+
+/// The broker's certificate and the authorities become another's.
+#[test]
+fn certificate_key_and_authorities_are_exchanged_at_sighup() {
+    let (place, other) = (place(), place());
+    let program = place.start();
+    let old_ca = place.path("old-ca.crt");
+    fs::copy(place.path("ca.crt"), &old_ca).unwrap();
+    let pair = device(&place);
+    let old = Tls::new(&old_ca, VERSIONS[1], Some(&pair));
+    let mut client = connected(&program, &old, "a");
+    for file in ["ca.crt", "ca.crl", "devices.crl", "server.crt", "server.key"] {
+        fs::copy(other.path(file), place.path(file)).unwrap();
+    }
+    program.signal("-HUP");
+    client.expect_disconnect(ReasonCode::NotAuthorized);
+    assert!(old.connect(program.address("mqtts"), connect("b")).is_err());
+    let new = Tls::new(&other.path("ca.crt"), VERSIONS[1], Some(&device(&other)));
+    connected(&program, &new, "b").ping();
+}
+
+/// As `openssl x509 -req` makes it if nobody says otherwise.
+#[test]
+fn certificates_of_version_1_are_taken_from_the_broker_and_explained_to_devices() {
+    let place = place().set("log.filter=debug");
+    shell(
+        &place.path(""),
+        "openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt
+         openssl x509 -req -in device.csr -CA devices.crt -CAkey devices.key -CAcreateserial -out one.crt",
+    );
+    let program = place.start();
+    program.line_with(&["WARN", "server.crt", "X.509 version 1", "-extfile"]);
+    let says =
+        "printf 'GET /health/live HTTP/1.0\\r\\n\\r\\n' | timeout 60 openssl s_client -quiet";
+    let address = program.address("https");
+    let found = "2>&1 | grep '^HTTP/1.[01] 200'";
+    shell(&place.path(""), &format!("{says} -connect {address} {found}"));
+    let address = program.address("mqtts");
+    let with_it = "-cert one.crt -key device.key || true";
+    shell(&place.path(""), &format!("{says} -connect {address} {with_it}"));
+    program.line_with(&["certificate is X.509 version 1", "-extfile"]);
+}
+
+#[test]
+fn a_certificate_that_names_nobody_is_answered_and_told() {
+    let place = place();
+    shell(
+        &place.path(""),
+        "openssl req -new -key device.key -subj '/O=Example' -out nobody.csr
+         openssl x509 -req -in nobody.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile device.ext \
+         -out nobody.crt",
+    );
+    let program = place.start();
+    let pair = Pair { chain: place.path("nobody.crt"), key: place.path("device.key") };
+    for version in VERSIONS {
+        let tls = Tls::new(&place.path("ca.crt"), version, Some(&pair));
+        for version in [ProtocolVersion::V3_1, ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
+            let packet = hearthmq::mqtt::Connect { version, ..connect("nobody") };
+            let (_, reason) = tls.connect(program.address("mqtts"), packet).unwrap();
+            let code = |reason: ReasonCode| reason.connect_return_code(version);
+            assert_eq!(code(reason), code(ReasonCode::NotAuthorized), "{version:?}");
+        }
+        let answer = tls.call(program.address("https"), None, STATUS).unwrap();
+        assert_eq!(answer.status, 401);
+    }
+    program.line_with(&["WARN", "nobody", "no common name in its subject"]);
+}
+
+#[test]
+fn one_listener_asks_for_certificates_and_the_other_does_not() {
+    let place = Place::new().set("mqtt.tls=127.0.0.1:0").set("http.https=127.0.0.2:0");
+    let [make, ..] = recipe();
+    shell(&place.path(""), &make);
+    let file = place.path("hearthmq.toml");
+    let config = fs::read_to_string(&file).unwrap()
+        + "[tls]\ncertificate = \"server.crt\"\nkey = \"server.key\"\n\
+           [[listeners]]\naddress = \"127.0.0.2:0\"\n\
+           tls = { client_auth = \"required\", client_ca = [\"ca.crt\"] }\n";
+    fs::write(file, config).unwrap();
+    let program = place.start();
+    let ca = place.path("ca.crt");
+    let nobody = Tls::new(&ca, VERSIONS[1], None);
+    let mut packet = connect("ops");
+    (packet.username, packet.password) = (Some("ops"), Some(PASSWORD.as_bytes()));
+    let (_, reason) = nobody.connect(program.address("mqtts"), packet).unwrap();
+    assert_eq!(reason, ReasonCode::Success);
+    assert!(nobody.call(program.address("https"), None, STATUS).is_err());
+    let tls = Tls::new(&ca, VERSIONS[1], Some(&device(&place)));
+    assert_eq!(tls.call(program.address("https"), None, STATUS).unwrap().status, 200);
+}
+
+#[test]
+fn what_accounts_and_permissions_no_longer_allow_ends_at_sighup() {
+    let place = Place::new();
+    let program = place.start();
+    let login = |client_id| {
+        let mut packet = connect(client_id);
+        (packet.username, packet.password) = (Some("device-1"), Some(PASSWORD.as_bytes()));
+        Client::connected(program.address("mqtt"), packet)
+    };
+    let mut watcher = program.client("watcher");
+    watcher.subscribe("$events/session_unsubscribed", QoS::AtMostOnce);
+    let mut client = login("c");
+    client.subscribe("secret/#", QoS::AtMostOnce);
+    client.subscribe("open/#", QoS::AtMostOnce);
+    let policy = "[[rules]]\neffect = \"allow\"\nusers = [\"ops\"]\n\
+                  [[rules]]\neffect = \"deny\"\nactions = [\"subscribe\"]\ntopics = [\"secret/#\"]\n\
+                  [[rules]]\neffect = \"allow\"\nusers = [\"device-1\"]\n";
+    fs::write(place.path("data/policy.toml"), policy).unwrap();
+    program.signal("-HUP");
+    let event = watcher.message();
+    let event: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
+    assert_eq!((&event["clientid"], &event["topic"]), (&"c".into(), &"secret/#".into()));
+    for topic in ["secret/x", "open/x"] {
+        watcher.publish(topic, b"x", None).unwrap();
+    }
+    assert_eq!(client.message().topic, "open/x");
+
+    set_disabled(&place.path("data/users.toml"), "device-1", true).unwrap();
+    program.signal("-HUP");
+    client.expect_disconnect(ReasonCode::NotAuthorized);
+    let mut packet = connect("c");
+    (packet.username, packet.password) = (Some("device-1"), Some(PASSWORD.as_bytes()));
+    let (_, reason) = Client::on(crate::mqtt::tcp(program.address("mqtt")), packet).unwrap();
+    assert_eq!(reason, ReasonCode::NotAuthorized);
+}
