@@ -21,3 +21,5 @@ mod standing;
 mod throttle;
 #[path = "accounts/tls.rs"]
 mod tls;
+#[path = "accounts/turns.rs"]
+mod turns;

@@ -73,6 +73,7 @@ async fn empty(request: HttpRequest, authenticator: web::Data<FileAuthenticator>
         certificate: None,
         peer: request.peer_addr().unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
         listener: "http",
+        proven: false,
     };
     match authenticator.authenticate(credentials).await {
         Ok(_) => HttpResponse::Ok().insert_header(ContentType::json()).body(r#"{"online":true}"#),

@@ -31,7 +31,7 @@ use crate::{
     control::Redirection,
     hooks::Hooks,
     limits::{Limits, QueueFull},
-    metrics::{Metrics, Totals},
+    metrics::{LoginTotals, Metrics, Totals},
     mqtt::{DecodeLimits, Timestamp},
     router::{Host, Index, Retained, RetainedLimits},
     session::{QueueLimits, QueueUsage, WhenFull},
@@ -228,6 +228,19 @@ impl Core {
         totals.subscription_bytes.set(self.index.bytes() as u64);
         totals.incomplete_packet_bytes.set(self.incomplete_packets.taken() as u64);
         totals.will_bytes.set(self.wills.taken() as u64);
+        self.note_logins(&totals.logins);
+    }
+
+    fn note_logins(&self, totals: &LoginTotals) {
+        let counts = self.authenticator.login_counts();
+        totals.waiting.set(counts.waiting);
+        totals.turned_away.set(counts.turned_away);
+        totals.user_lockouts.set(counts.user_lockouts);
+        totals.address_lockouts.set(counts.address_lockouts);
+        totals.refused.set(counts.refused);
+        totals.repeated.set(counts.repeated);
+        totals.hashed.set(counts.hashed);
+        totals.known.set(counts.known);
     }
 
     /// How packets of clients are decoded.

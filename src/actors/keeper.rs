@@ -194,6 +194,19 @@ impl Keeper {
         }
     }
 
+    /// Keeps a change that nobody waits for. It is lost while the store is in trouble: the way to it
+    /// must not fill up with what can be done without.
+    pub(crate) fn note(&self, change: Change, now: Timestamp) {
+        if self.store.is_immediate() {
+            self.apply(&mut vec![change], now);
+        } else if self.health.trouble().is_none()
+            && !self.is_congested()
+            && let Some(orders) = self.orders()
+        {
+            drop(orders.send(Order::Note(change)));
+        }
+    }
+
     /// Tells the writer that nothing comes any more.
     pub(crate) fn end(&self) {
         self.is_ending.store(true, Ordering::Relaxed);

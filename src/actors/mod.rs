@@ -10,6 +10,7 @@ mod connection;
 mod core;
 mod in_process;
 mod keeper;
+mod logins;
 mod messages;
 mod outbox;
 mod parcel;
@@ -37,6 +38,8 @@ pub use transport::{AnyStream, Socket, SocketTransport, Transport};
 pub(crate) use self::{
     budget::{Budget, Share},
     core::{Core, CoreParts, ShardHandle},
+    keeper::Keeper,
+    logins::StoredLogins,
     messages::{
         AcceptedConnect, AcceptedWill, Begin, EnhancedLogin, Permit, Quiesce, Restore, Restored,
         Retire, Shutdown,

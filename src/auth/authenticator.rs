@@ -1,34 +1,34 @@
 //! The authenticator that HearthMQ comes with: accounts from a file, certificates from TLS.
 //!
-//! Knows how a login goes, and sees to it that it costs what it should: hashing on the blocking
-//! pool and on as many cores as there are, remembering what was right, slowing down who is wrong.
-//! Does not know MQTT, HTTP or TLS. Called through [`Authenticator`] by whoever accepts a
-//! connection or an HTTP request.
+//! Knows how a login goes. What earlier logins mean for it is in `attempts`, whose turn it is to be
+//! hashed in `hashing`. Does not know MQTT, HTTP or TLS. Called through [`Authenticator`] by whoever
+//! accepts a connection or an HTTP request.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread::available_parallelism,
-    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use super::{
     AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity, Login, Standing,
     accounts::Accounts,
+    attempts::{Applicant, Attempts, LoginCounts, Verdict},
     file::FileError,
+    hashing::{Hashing, TurnedAway},
+    known::LoginLedger,
     password::{StoredPassword, generate_password, hash_password},
     scram::{SaltSecret, ScramKeys, prepared},
-    throttle::{FailureThrottle, ThrottleConfig},
-    verified::{Digest, DigestKey, VerifiedCredentials},
+    throttle::ThrottleConfig,
+    verified::DigestKey,
 };
 
 /// How logins are checked.
@@ -49,8 +49,14 @@ pub struct AuthenticationConfig {
     pub verified_entries_max: usize,
     /// So many passwords are hashed at once, each with 19 MiB of memory. 0: one for each core.
     pub hashes_at_once_max: usize,
-    /// So many logins may wait to be hashed; further ones are told to try again later.
+    /// So many logins may wait to be hashed, and so many of one address as their precedence allows:
+    /// half of them where user and address were right before, a sixteenth from an address without
+    /// failures, else one in 128, four at least. Further ones are told to try again later.
     pub hashes_waiting_max: usize,
+    /// So many pairs of user and address that were right are remembered, also beyond the broker's
+    /// end, so that their logins come before those of strangers. Those that were not seen for the
+    /// longest time go. One user has one in 16 of them at most. 0: none.
+    pub known_logins_max: usize,
     /// How repeated failures are answered.
     pub throttle: ThrottleConfig,
 }
@@ -66,6 +72,8 @@ impl Default for AuthenticationConfig {
             hashes_at_once_max: 0,
             // Ten seconds of work for two cores; who waits for longer has given up.
             hashes_waiting_max: 1_000,
+            // 4 MB of memory.
+            known_logins_max: 20_000,
             throttle: ThrottleConfig::default(),
         }
     }
@@ -78,21 +86,13 @@ pub struct FileAuthenticator {
     /// How often the accounts were read again.
     readings: AtomicU64,
     config: AuthenticationConfig,
-    memory: Arc<Mutex<Memory>>,
+    attempts: Arc<Attempts>,
     digest_key: DigestKey,
-    hashing: Arc<Semaphore>,
-    waiting: Semaphore,
+    hashing: Hashing,
     /// The decoy of a broker without any account.
     nobody: StoredPassword,
     /// Makes salts where the file of accounts has no secret for it.
     salts: SaltSecret,
-}
-
-/// What earlier logins have left behind. Shared with the hashing thread, which writes down the
-/// outcome itself: a client that hangs up before it is told does not escape being counted.
-struct Memory {
-    verified: VerifiedCredentials,
-    throttle: FailureThrottle,
 }
 
 impl FileAuthenticator {
@@ -112,19 +112,14 @@ impl FileAuthenticator {
     pub fn new(accounts: Accounts, config: AuthenticationConfig) -> Self {
         let at_once = match config.hashes_at_once_max {
             0 => available_parallelism().map_or(1, usize::from),
-            at_once => at_once.min(Semaphore::MAX_PERMITS),
+            at_once => at_once,
         };
-        let time_to_live = Duration::from_secs(config.verified_secs.into());
         Self {
             path: None,
             accounts: ArcSwap::from_pointee(accounts),
             readings: AtomicU64::new(0),
-            memory: Arc::new(Mutex::new(Memory {
-                verified: VerifiedCredentials::new(config.verified_entries_max, time_to_live),
-                throttle: FailureThrottle::new(config.throttle.clone()),
-            })),
-            hashing: Arc::new(Semaphore::new(at_once)),
-            waiting: Semaphore::new(config.hashes_waiting_max.min(Semaphore::MAX_PERMITS)),
+            attempts: Arc::new(Attempts::new(&config)),
+            hashing: Hashing::new(at_once, config.hashes_waiting_max),
             digest_key: DigestKey::generate(),
             nobody: hash_password(generate_password().as_bytes())
                 .parse()
@@ -169,7 +164,7 @@ impl FileAuthenticator {
             return Err(AuthenticationError::NotAllowed);
         }
         if !self.config.certificate_is_enough {
-            self.check_password(credentials.peer.ip(), name, credentials.password).await?;
+            self.check_password(credentials, name, credentials.password).await?;
         }
         if self.config.client_id_is_common_name
             && credentials.client_id.is_some_and(|client_id| client_id != name)
@@ -186,62 +181,62 @@ impl FileAuthenticator {
     /// The account's own name, if `password` is the account's.
     async fn check_password(
         &self,
-        address: IpAddr,
+        shown: &Credentials<'_>,
         name: &str,
         password: Option<&[u8]>,
     ) -> Result<Arc<str>, AuthenticationError> {
         // Nothing was guessed: neither counted nor hashed, whether there is such a user or not.
         let password = password.ok_or(AuthenticationError::BadCredentials)?;
-        let delay = self.memory().admit(address, name)?;
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
         let accounts = self.accounts.load_full();
         let user = accounts.get(name);
         let stored = user.map(|user| &user.password);
-        let login = Attempt {
-            address,
-            name,
-            password,
-            stored: stored.or_else(|| accounts.decoy(name)).unwrap_or(&self.nobody),
-            account_exists: user.is_some(),
-        };
-        match (self.verify(login).await?, user) {
+        let stored = stored.or_else(|| accounts.decoy(name)).unwrap_or(&self.nobody);
+        let who = self.attempts.applicant(shown, name);
+        match (self.verify(who, password, stored, user.is_some()).await?, user) {
             (true, Some(user)) if user.is_disabled => Err(AuthenticationError::NotAllowed),
             (true, Some(user)) => Ok(Arc::clone(&user.name)),
             (false, _) | (true, None) => Err(AuthenticationError::BadCredentials),
         }
     }
 
-    async fn verify(&self, login: Attempt<'_>) -> Result<bool, AuthenticationError> {
-        let digest = self.digest_key.digest(login.name, login.stored.as_str(), login.password);
-        if self.memory().remembers(&login, &digest) {
-            return Ok(true);
-        }
-        let place = self.waiting.try_acquire().map_err(|_| AuthenticationError::Unavailable)?;
-        let permit = Arc::clone(&self.hashing).acquire_owned().await;
-        let permit = permit.map_err(|_| AuthenticationError::Unavailable)?;
-        drop(place);
-        {
-            // What happened to others meanwhile: a fleet that comes with one credential is hashed
-            // once, and a volley of guesses is cut short.
-            let mut memory = self.memory();
-            if memory.remembers(&login, &digest) {
-                return Ok(true);
+    /// Whether the password is right. Without an account, `stored` is a decoy: the outcome is
+    /// failure, whatever it says.
+    async fn verify(
+        &self,
+        who: Applicant,
+        password: &[u8],
+        stored: &StoredPassword,
+        account_exists: bool,
+    ) -> Result<bool, AuthenticationError> {
+        let digest = self.digest_key.digest(who.name(), stored.as_str(), password);
+        let (delay, _open) = match self.attempts.judge(&who, &digest)? {
+            Verdict::Right => return Ok(true),
+            Verdict::Wrong(delay) => {
+                tokio::time::sleep(delay).await;
+                return Ok(false);
             }
-            memory.admit(login.address, login.name)?;
+            Verdict::Open(delay, open) => (delay, open),
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
-        let memory = Arc::clone(&self.memory);
-        let (address, account_exists) = (login.address, login.account_exists);
-        let (name, password) = (Box::<str>::from(login.name), Box::<[u8]>::from(login.password));
-        let stored = login.stored.clone();
-        let hashed = tokio::task::spawn_blocking(move || {
+        let precedence = self.attempts.precedence(&who);
+        let turn = self.hashing.turn(precedence, who.origin()).await;
+        let turn = turn.map_err(|TurnedAway| AuthenticationError::Unavailable)?;
+        // What happened to others meanwhile: a fleet that comes with one credential is hashed
+        // once, and a volley of guesses is cut short.
+        if let Some(right) = self.attempts.judge_again(&who, &digest)? {
+            return Ok(right);
+        }
+        let (attempts, stored) = (Arc::clone(&self.attempts), stored.clone());
+        let password = Box::<[u8]>::from(password);
+        let hashed = self.hashing.run(turn, precedence, move || {
             let right = stored.verify(&password) && account_exists;
-            lock(&memory).write_down(address, &name, digest, right);
-            drop(permit); // Held by the thread: it hashes on when nobody waits for it any more.
+            // Here, so that a client that hangs up before it is told does not escape being counted.
+            attempts.write_down(&who, Some(&digest), right);
             right
         });
-        hashed.await.map_err(|_| AuthenticationError::Unavailable)
+        hashed.await.ok_or(AuthenticationError::Unavailable)
     }
 
     /// What a proof of `name` is compared with. Takes the same steps whether there is an account
@@ -259,29 +254,25 @@ impl FileAuthenticator {
         }
     }
 
-    /// Waits as long as earlier failures have it.
+    /// Waits as long as earlier failures of `name` have it; who waited.
     pub(super) async fn wait_for_turn(
         &self,
-        address: IpAddr,
+        shown: &Shown,
         name: &str,
-    ) -> Result<(), AuthenticationError> {
-        let delay = self.memory().admit(address, name)?;
+    ) -> Result<Applicant, AuthenticationError> {
+        let who = self.attempts.applicant(&shown.credentials(), name);
+        let delay = self.attempts.admit(&who)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
             // What happened to others meanwhile: a volley of guesses is cut short.
-            self.memory().admit(address, name)?;
+            self.attempts.admit(&who)?;
         }
-        Ok(())
+        Ok(who)
     }
 
     /// Counts the outcome of a login that was not checked here.
-    pub(super) fn write_down(&self, address: IpAddr, name: &str, right: bool) {
-        let throttle = &mut self.memory().throttle;
-        if right {
-            throttle.succeeded(address, name);
-        } else {
-            throttle.failed(address, name, now());
-        }
+    pub(super) fn write_down(&self, who: &Applicant, right: bool) {
+        self.attempts.write_down(who, None, right);
     }
 
     /// The identity of `account`, if nothing else that was shown contradicts it.
@@ -308,10 +299,6 @@ impl FileAuthenticator {
         let (username, certificate) = (Some(account), certificate.cloned());
         Ok(Identity { username, certificate, login: Login::Scram })
     }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        lock(&self.memory)
-    }
 }
 
 #[async_trait]
@@ -332,8 +319,7 @@ impl Authenticator for FileAuthenticator {
                 Err(AuthenticationError::BadCredentials)
             };
         };
-        let address = credentials.peer.ip();
-        let username = self.check_password(address, name, credentials.password).await?;
+        let username = self.check_password(&credentials, name, credentials.password).await?;
         Ok(Identity { username: Some(username), certificate: None, login: Login::Password })
     }
 
@@ -355,30 +341,14 @@ impl Authenticator for FileAuthenticator {
             Some(_) => Standing::Good,
         }
     }
-}
 
-impl Memory {
-    /// How long the attempt is to wait.
-    fn admit(&self, address: IpAddr, name: &str) -> Result<Duration, AuthenticationError> {
-        self.throttle.admit(address, name, now()).delay()
+    fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
+        self.attempts.keep_in(ledger);
     }
 
-    /// Whether it was found right a moment ago: a success like any other.
-    fn remembers(&mut self, login: &Attempt<'_>, digest: &Digest) -> bool {
-        let right = self.verified.contains(digest, now());
-        if right {
-            self.throttle.succeeded(login.address, login.name);
-        }
-        right
-    }
-
-    fn write_down(&mut self, address: IpAddr, name: &str, digest: Digest, right: bool) {
-        if right {
-            self.verified.insert(digest, now());
-            self.throttle.succeeded(address, name);
-        } else {
-            self.throttle.failed(address, name, now());
-        }
+    fn login_counts(&self) -> LoginCounts {
+        let (waiting, turned_away) = self.hashing.counts();
+        LoginCounts { waiting: waiting as u64, turned_away, ..self.attempts.counts() }
     }
 }
 
@@ -387,7 +357,19 @@ pub(super) struct Shown {
     client_id: Option<Box<str>>,
     username: Option<Box<str>>,
     certificate: Option<Arc<ClientCertificate>>,
-    pub(super) peer: SocketAddr,
+    peer: SocketAddr,
+    listener: Box<str>,
+}
+
+impl Shown {
+    /// What it was, without certificate and password.
+    fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            client_id: self.client_id.as_deref(),
+            username: self.username.as_deref(),
+            ..Credentials::new(self.peer, &self.listener)
+        }
+    }
 }
 
 impl From<&Credentials<'_>> for Shown {
@@ -397,6 +379,7 @@ impl From<&Credentials<'_>> for Shown {
             username: credentials.username.map(Into::into),
             certificate: credentials.certificate.cloned().map(Arc::new),
             peer: credentials.peer,
+            listener: credentials.listener.into(),
         }
     }
 }
@@ -409,25 +392,4 @@ pub(super) struct ScramLogin {
     pub(super) keys: ScramKeys,
     /// There is no account, or it has no keys: the outcome is failure, whatever the proof.
     pub(super) is_decoy: bool,
-}
-
-/// A password to be compared.
-#[derive(Clone, Copy)]
-struct Attempt<'a> {
-    address: IpAddr,
-    name: &'a str,
-    password: &'a [u8],
-    stored: &'a StoredPassword,
-    /// Without an account, `stored` is a decoy: the outcome is failure, whatever it says.
-    account_exists: bool,
-}
-
-/// A panic elsewhere leaves counts that are at worst one off.
-fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The clock of logins: tokio's, so that tests can turn it.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -6,31 +6,39 @@
 //! Nothing here knows a session, an actor or HTTP.
 
 pub mod accounts;
+mod attempts;
 mod authenticator;
 mod enhanced;
 mod file;
+mod hashing;
+mod known;
+mod origin;
 mod password;
 pub mod policy;
+mod recent;
 mod scram;
 mod standing;
 pub mod throttle;
 mod throttled;
 mod verified;
+mod waiting;
 
 pub use accounts::{
     Accounts, User, UserNameError, add_user, check_user_name, remove_user, set_disabled,
     set_password,
 };
+pub use attempts::LoginCounts;
 pub use authenticator::{AuthenticationConfig, FileAuthenticator};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use file::FileError;
+pub use known::{LoginKey, LoginLedger};
 pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
 pub use policy::{FilePolicy, Network, NetworkError, Rule};
 pub use scram::{
     SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError, ScramSha256,
 };
 pub use standing::Standing;
-pub use throttle::{Admission, FailureThrottle, ThrottleConfig};
+pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;
 
 pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
@@ -57,6 +65,25 @@ pub struct Credentials<'a> {
     pub peer: SocketAddr,
     /// The listener that accepted it, by its URL.
     pub listener: &'a str,
+    /// The same credentials were accepted before on the same connection, so that nothing is
+    /// guessed: they are looked at whatever attempts of others have failed.
+    pub proven: bool,
+}
+
+impl<'a> Credentials<'a> {
+    /// Nothing is shown, on a connection that came from `peer` to `listener`.
+    #[must_use]
+    pub const fn new(peer: SocketAddr, listener: &'a str) -> Self {
+        Self {
+            client_id: None,
+            username: None,
+            password: None,
+            certificate: None,
+            peer,
+            listener,
+            proven: false,
+        }
+    }
 }
 
 /// The subject of a client certificate that was verified by the TLS handshake.
@@ -140,6 +167,17 @@ pub trait Authenticator: Send + Sync + 'static {
         let _ = (identity, since);
         Standing::Good
     }
+
+    /// Takes the ledger in which it may keep what it learns of logins. A broker with a store calls
+    /// it once, before anybody may connect.
+    fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
+        drop(ledger);
+    }
+
+    /// Returns what it counts of logins, for the metrics.
+    fn login_counts(&self) -> LoginCounts {
+        LoginCounts::default()
+    }
 }
 
 #[async_trait]
@@ -157,6 +195,14 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         (**self).standing(identity, since)
+    }
+
+    fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
+        (**self).keep_logins_in(ledger);
+    }
+
+    fn login_counts(&self) -> LoginCounts {
+        (**self).login_counts()
     }
 }
 

@@ -8,6 +8,10 @@
 //! address. A success clears the count of its address and user name, but not the address's, or an
 //! attacker with one good account could clear it between guesses.
 //!
+//! **The same wrong password again teaches a guesser nothing**, so it counts once: of the last few
+//! wrong ones a keyed hash is kept. A device that goes on with an old password does not refuse the
+//! others that come from its address.
+//!
 //! An IPv6 address counts as its /64, which is what one customer is given.
 //!
 //! Pure: time is an argument. Called by the authenticator before and after it checks a password.
@@ -15,13 +19,13 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, Hash, RandomState},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::AuthenticationError;
+use super::{AuthenticationError, origin::Origin};
 
 /// How failed attempts are answered. In every bound, 0 turns it off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,12 +91,26 @@ impl Admission {
     }
 }
 
+/// What a failure has brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockout {
+    /// The user name is refused at the address from now on.
+    User,
+    /// The address is.
+    Address,
+}
+
+/// An address and a user name. The name is kept as a hash: it is the stranger's, and of any length.
+pub(super) type PairKey = (Origin, u64);
+
+/// Stands for a wrong password.
+pub(super) type Guess = u64;
+
 /// See the module. Keeps a bounded number of counts.
 pub struct FailureThrottle {
     config: ThrottleConfig,
-    /// The user name is kept as a hash: it is the stranger's, and of any length.
-    by_user: Counts<(IpAddr, u64)>,
-    by_address: Counts<IpAddr>,
+    by_user: Counts<PairKey>,
+    by_address: Counts<Origin>,
     user_names: RandomState,
 }
 
@@ -112,42 +130,104 @@ impl FailureThrottle {
     #[must_use]
     pub fn admit(&self, address: IpAddr, username: &str, now: Instant) -> Admission {
         let key = self.key(address, username);
-        let refused_until = [
-            self.by_user.get(&key).and_then(|count| count.refused_until),
-            self.by_address.get(&key.0).and_then(|count| count.refused_until),
-        ];
-        if let Some(until) = refused_until.into_iter().flatten().max()
-            && now < until
-        {
-            let left = (until - now).as_millis().div_ceil(1000);
-            return Admission::Refused {
-                retry_after_secs: u32::try_from(left).unwrap_or(u32::MAX),
-            };
+        if let Some(retry_after_secs) = self.refused_for(&key, now) {
+            return Admission::Refused { retry_after_secs };
         }
-        let failures = self.by_user.get(&key).map_or(0, |count| count.failures(now, self.window()));
-        match self.delay(failures) {
+        match self.delay_of(&key, now) {
             Duration::ZERO => Admission::Now,
             delay => Admission::After(delay),
         }
     }
 
-    /// Counts a failure.
-    pub fn failed(&mut self, address: IpAddr, username: &str, now: Instant) {
-        let key = self.key(address, username);
-        let window = self.window();
-        let refusal = Duration::from_secs(self.config.refusal_secs.into());
-        self.by_user.fail(key, now, window, self.config.failures_max, refusal);
-        self.by_address.fail(key.0, now, window, self.config.address_failures_max, refusal);
+    /// The seconds for which the pair is refused, at least one; `None` if it is not.
+    pub(super) fn refused_for(&self, key: &PairKey, now: Instant) -> Option<u32> {
+        let refused_until = [
+            self.by_user.get(key).and_then(|count| count.refused_until),
+            self.by_address.get(&key.0).and_then(|count| count.refused_until),
+        ];
+        let until = refused_until.into_iter().flatten().max().filter(|until| now < *until)?;
+        let left = (until - now).as_millis().div_ceil(1000);
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+
+    /// How long an attempt of the pair is to wait for its failures so far.
+    pub(super) fn delay_of(&self, key: &PairKey, now: Instant) -> Duration {
+        self.delay(self.failures_of(key, now))
+    }
+
+    /// How long one waits that shows a wrong password again.
+    pub(super) const fn delay_of_repeated(&self) -> Duration {
+        Duration::from_millis(self.config.first_delay_ms as u64)
+    }
+
+    fn failures_of(&self, key: &PairKey, now: Instant) -> u32 {
+        self.by_user.get(key).map_or(0, |count| count.failures(now, self.window()))
+    }
+
+    /// How many further wrong passwords are looked at before the pair is refused.
+    pub(super) fn guesses_left(&self, key: &PairKey, now: Instant) -> usize {
+        let max = match self.config.failures_max {
+            0 => u32::MAX,
+            max => max,
+        };
+        max.saturating_sub(self.failures_of(key, now)) as usize
+    }
+
+    /// Whether the address, or the pair, has failures in its window.
+    pub(super) fn has_failed(&self, key: &PairKey, now: Instant) -> bool {
+        let of_address = self.by_address.get(&key.0);
+        self.failures_of(key, now) > 0
+            || of_address.is_some_and(|count| count.matters(now, self.window()))
+    }
+
+    /// Whether the pair has shown this wrong password a moment ago.
+    pub(super) fn is_repeated(&self, key: &PairKey, guess: Guess) -> bool {
+        self.by_user.get(key).is_some_and(|count| count.wrong.contains(&guess))
+    }
+
+    /// Counts a failure; who is refused from now on because of it.
+    pub fn failed(&mut self, address: IpAddr, username: &str, now: Instant) -> Option<Lockout> {
+        self.guessed(self.key(address, username), None, now)
+    }
+
+    /// Counts a failure with this wrong password.
+    pub(super) fn guessed(
+        &mut self,
+        key: PairKey,
+        guess: Option<Guess>,
+        now: Instant,
+    ) -> Option<Lockout> {
+        if guess.is_some_and(|guess| self.is_repeated(&key, guess)) {
+            return None;
+        }
+        let (window, refusal) = (self.window(), self.config.refusal_secs.into());
+        let refusal = Duration::from_secs(refusal);
+        let locks_user = self.by_user.fail(key, now, window, self.config.failures_max, refusal);
+        if let Some(guess) = guess {
+            self.by_user.note_guess(&key, guess);
+        }
+        let address_max = self.config.address_failures_max;
+        let locks_address = self.by_address.fail(key.0, now, window, address_max, refusal);
+        match (locks_address, locks_user) {
+            (true, _) => Some(Lockout::Address),
+            (false, true) => Some(Lockout::User),
+            (false, false) => None,
+        }
     }
 
     /// Forgets the failures of `username` from `address`.
     pub fn succeeded(&mut self, address: IpAddr, username: &str) {
-        let key = self.key(address, username);
-        self.by_user.clear(&key);
+        self.was_right(&self.key(address, username));
     }
 
-    fn key(&self, address: IpAddr, username: &str) -> (IpAddr, u64) {
-        (network(address), self.user_names.hash_one(username))
+    /// The same for a pair.
+    pub(super) fn was_right(&mut self, key: &PairKey) {
+        self.by_user.clear(key);
+    }
+
+    /// What stands for a pair here.
+    pub(super) fn key(&self, address: IpAddr, username: &str) -> PairKey {
+        (Origin::of(address), self.user_names.hash_one(username))
     }
 
     fn window(&self) -> Duration {
@@ -163,19 +243,13 @@ impl FailureThrottle {
     }
 }
 
-/// The address that an attacker cannot change at will.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let prefix = u128::from(address) & (u128::MAX << 64);
-            Ipv6Addr::from(prefix).into()
-        }
-    }
-}
+/// So many wrong passwords are remembered for each pair.
+const GUESSES_REMEMBERED: usize = 8;
 
 #[derive(Clone, Copy)]
 struct Count {
+    /// The last wrong passwords, the newest in front; 0 where there are fewer.
+    wrong: [Guess; GUESSES_REMEMBERED],
     failures: u32,
     counting_since: Instant,
     refused_until: Option<Instant>,
@@ -211,6 +285,7 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         self.counts.get(key)
     }
 
+    /// Counts a failure; whether it is one too many.
     fn fail(
         &mut self,
         key: K,
@@ -218,15 +293,16 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         window: Duration,
         failures_max: u32,
         refusal: Duration,
-    ) {
+    ) -> bool {
         if failures_max == 0 || self.entries_max == 0 {
-            return;
+            return false;
         }
         if !self.counts.contains_key(&key) {
             self.make_room(now, window);
             self.in_order.push_back(key);
         }
         let count = self.counts.entry(key).or_insert(Count {
+            wrong: [0; GUESSES_REMEMBERED],
             failures: 0,
             counting_since: now,
             refused_until: None,
@@ -236,9 +312,18 @@ impl<K: Copy + Eq + Hash> Counts<K> {
             count.counting_since = now;
         }
         count.failures += 1;
-        if count.failures >= failures_max {
+        let is_one_too_many = count.failures >= failures_max;
+        if is_one_too_many {
             count.refused_until = Some(now + refusal);
             count.failures = 0;
+        }
+        is_one_too_many
+    }
+
+    fn note_guess(&mut self, key: &K, guess: Guess) {
+        if let Some(count) = self.counts.get_mut(key) {
+            count.wrong.rotate_right(1);
+            count.wrong[0] = guess;
         }
     }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use super::{
     AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FailureThrottle, Identity,
-    Standing, Step, ThrottleConfig, authenticator::now,
+    Standing, Step, ThrottleConfig, attempts::now,
 };
 
 /// An [`EnhancedAuthenticator`] whose failures are counted, by address and by address and name:

@@ -18,8 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Broker, Running};
 use crate::{
     actors::{
-        Begin, Core, CoreParts, OUTBOX, Registry, Restore, Restored, ShardHandle, SyncPolicy,
-        deliver_undelivered,
+        Begin, Core, CoreParts, OUTBOX, Registry, Restore, Restored, ShardHandle, StoredLogins,
+        SyncPolicy, deliver_undelivered,
     },
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
     hooks::Hooks,
@@ -359,6 +359,8 @@ impl Broker {
             hand_over(Host(host as u16), sessions);
         }
         keeper.start(core).map_err(StartError::StoreThread)?;
+        let logins = StoredLogins::new(Arc::clone(keeper), core.clock);
+        core.authenticator.keep_logins_in(Arc::new(logins));
         // Nobody's Will is published before all are there who are to get it.
         join_all(core.shards().iter().map(|shard| shard.registry.send(Restored))).await;
         join_all(core.shards().iter().map(|shard| shard.registry.send(Begin))).await;

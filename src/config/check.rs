@@ -22,6 +22,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "shards",
     "auth.verified_secs",
     "auth.hashes_at_once_max",
+    "auth.known_logins_max",
     "http.calls_per_account_per_sec",
     "http.calls_per_address_per_sec",
     "limits.connects_per_address_per_sec",

@@ -225,6 +225,8 @@ pub struct AuthConfig {
     pub scram_iterations: u32,
     /// Passwords hashed at once, each with 19 MiB of memory; 0 = one for each core.
     pub hashes_at_once_max: usize,
+    /// Pairs of user and address that were right, whose logins come before those of strangers.
+    pub known_logins_max: usize,
     /// How repeated failures are answered.
     pub throttle: ThrottleConfig,
 }
@@ -241,6 +243,7 @@ impl Default for AuthConfig {
             scram: false,
             scram_iterations: SCRAM_ITERATIONS_DEFAULT,
             hashes_at_once_max: authentication.hashes_at_once_max,
+            known_logins_max: authentication.known_logins_max,
             throttle: authentication.throttle,
         }
     }
@@ -255,6 +258,7 @@ impl From<&Config> for AuthenticationConfig {
             client_id_is_common_name: config.tls.client_id_is_common_name,
             verified_secs: auth.verified_secs,
             hashes_at_once_max: auth.hashes_at_once_max,
+            known_logins_max: auth.known_logins_max,
             throttle: auth.throttle.clone(),
             ..Self::default()
         }

@@ -91,8 +91,7 @@ pub(super) async fn admit(
         username: basic.as_ref().map(|basic| basic.username.as_str()),
         password: basic.as_ref().map(|basic| basic.password.as_slice()),
         certificate,
-        peer,
-        listener: listener(request),
+        ..Credentials::new(peer, listener(request))
     };
     let identity = api.0.authenticator.authenticate(credentials).await.map_err(ApiError::from)?;
     if let Some(username) = &identity.username {

@@ -55,7 +55,15 @@ pub enum Change {
     ReserveVersions(u64),
     /// The broker's clock shows this at least. Never goes back.
     Clock(Timestamp),
+    /// A user was right from an address at this time.
+    NoteLogin(LoginKey, Timestamp),
+    /// A pair of user and address is known no more.
+    ForgetLogin(LoginKey),
 }
+
+/// Stands for a user and an address: half a hash of the name, half the address. No password is part
+/// of it.
+pub type LoginKey = [u8; 32];
 
 /// What is kept of a session itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,13 +41,15 @@ impl Collector for Scrape {
         writer.clients()?;
         writer.messages()?;
         writer.flow()?;
-        writer.totals(self.0.totals())?;
+        let totals = self.0.totals();
+        writer.totals(totals)?;
+        writer.logins(totals)?;
         writer.log(&self.0)?;
         writer.rest(&self.0)
     }
 }
 
-struct Writer<'s, 'e> {
+pub(super) struct Writer<'s, 'e> {
     shards: &'s [Arc<ShardMetrics>],
     encoder: DescriptorEncoder<'e>,
 }
@@ -234,7 +236,7 @@ impl Writer<'_, '_> {
         self.total(name, help, &sum)
     }
 
-    fn total(&mut self, name: &str, help: &str, gauge: &Gauge) -> fmt::Result {
+    pub(super) fn total(&mut self, name: &str, help: &str, gauge: &Gauge) -> fmt::Result {
         let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(gauge.value()).unwrap_or(i64::MAX)).encode(encoder)
     }
@@ -245,9 +247,12 @@ impl Writer<'_, '_> {
         help: &str,
         of: impl Fn(&ShardMetrics) -> &Counter,
     ) -> fmt::Result {
-        let sum: u64 = self.shards.iter().map(|shard| of(shard).value()).sum();
+        self.counted(name, help, self.shards.iter().map(|shard| of(shard).value()).sum())
+    }
+
+    pub(super) fn counted(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
         let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(sum).encode(encoder)
+        ConstCounter::new(count).encode(encoder)
     }
 
     fn by_qos(
@@ -280,7 +285,7 @@ impl Writer<'_, '_> {
     }
 
     /// Counters of one name, told apart by labels.
-    fn family<S: EncodeLabelSet>(
+    pub(super) fn family<S: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,

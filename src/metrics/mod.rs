@@ -6,6 +6,7 @@
 
 mod cells;
 mod encode;
+mod logins;
 mod rest;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 pub use cells::{Counter, Gauge, PerLabel};
 
 pub use encode::CONTENT_TYPE;
+pub use logins::LoginTotals;
 pub use rest::{RestMetrics, RestRoute};
 
 use crate::{hooks::DisconnectReason, labels::labels};
@@ -189,6 +191,8 @@ pub struct Totals {
     pub retained_messages: Gauge,
     /// Bytes of retained messages.
     pub retained_bytes: Gauge,
+    /// Logins.
+    pub logins: LoginTotals,
 }
 
 /// Everything that is counted in one broker.

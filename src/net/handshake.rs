@@ -101,7 +101,16 @@ impl Refusal {
             AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
             AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
         };
-        Self::with(version, code, ConnectRefusal::BadCredentials)
+        let refusal = Self::with(version, code, ConnectRefusal::BadCredentials);
+        match error {
+            AuthenticationError::TooManyAttempts { .. } => refusal.because(
+                "too many failed attempts of this user from this address, or from there at all; \
+                 try again later",
+            ),
+            AuthenticationError::BadCredentials
+            | AuthenticationError::NotAllowed
+            | AuthenticationError::Unavailable => refusal,
+        }
     }
 }
 
@@ -148,8 +157,7 @@ impl<'a> Newcomer<'a> {
             username: connect.username,
             password: connect.password,
             certificate: self.certificate,
-            peer: self.peer,
-            listener: self.listener,
+            ..Credentials::new(self.peer, self.listener)
         }
     }
 }

@@ -32,8 +32,8 @@ use room::Room;
 
 use super::{Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredSession};
 use crate::{
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::Message,
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    mqtt::{Message, Timestamp},
 };
 
 const LOCK: &str = "lock";
@@ -230,6 +230,10 @@ impl Store for DirectoryStore {
 
     fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
         self.with(|database| read::retained(database, each))
+    }
+
+    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
+        self.with(|database| read::logins(database, each))
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     journal::{
-        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
         SubscriptionRecord, WillRecord,
     },
-    mqtt::{Message, PacketId, QoS},
+    mqtt::{Message, PacketId, QoS, Timestamp},
 };
 
 /// A store that forgets everything when it is dropped.
@@ -31,6 +31,7 @@ struct State {
     bounds: Bounds,
     sessions: BTreeMap<SessionNumber, Session>,
     retained: BTreeMap<Box<str>, Arc<Message>>,
+    logins: BTreeMap<LoginKey, Timestamp>,
 }
 
 #[derive(Debug)]
@@ -82,6 +83,12 @@ impl Store for MemoryStore {
     fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
         let messages: Vec<_> = self.state().retained.values().cloned().collect();
         messages.into_iter().for_each(each);
+        Ok(())
+    }
+
+    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
+        let logins = self.state().logins.clone();
+        logins.into_iter().for_each(|(key, at)| each(key, at));
         Ok(())
     }
 
@@ -154,6 +161,8 @@ impl State {
                 self.bounds.versions = self.bounds.versions.max(*up_to);
             }
             Change::Clock(now) => self.bounds.clock = self.bounds.clock.max(*now),
+            Change::NoteLogin(key, at) => drop(self.logins.insert(*key, *at)),
+            Change::ForgetLogin(key) => drop(self.logins.remove(key)),
             Change::Enqueue(number, _, QueuedMessage { message, .. }, _) => {
                 self.note(message);
                 self.apply_to_session(*number, change);
@@ -241,7 +250,9 @@ impl Session {
             | Change::Retain(_)
             | Change::ClearRetained(_)
             | Change::ReserveVersions(_)
-            | Change::Clock(_) => {}
+            | Change::Clock(_)
+            | Change::NoteLogin(..)
+            | Change::ForgetLogin(_) => {}
         }
     }
 

@@ -15,7 +15,7 @@ pub use memory::MemoryStore;
 
 use crate::{
     journal::{
-        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
         SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Timestamp},
@@ -77,6 +77,13 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// If the store cannot be read, or is damaged.
     fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError>;
+
+    /// Tells of all pairs of user and address that were right, with the time of the last login that
+    /// was noted, in no order.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError>;
 
     /// What was sent to a session and is not acknowledged, in the order in which it was sent.
     ///

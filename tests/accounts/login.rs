@@ -33,13 +33,21 @@ fn nobody() -> Credentials<'static> {
         certificate: None,
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
         listener: "mqtt://127.0.0.1:1883",
+        proven: false,
     }
 }
 
+fn shown<'a>(name: &'a str, password: &'a str) -> Credentials<'a> {
+    Credentials { username: Some(name), password: Some(password.as_bytes()), ..nobody() }
+}
+
+/// A wrong password that was not tried before.
+async fn guess(authenticator: &FileAuthenticator, name: &str, number: u32) -> Outcome {
+    login(authenticator, name, &format!("guess {number}")).await
+}
+
 async fn login(authenticator: &FileAuthenticator, name: &str, password: &str) -> Outcome {
-    let credentials =
-        Credentials { username: Some(name), password: Some(password.as_bytes()), ..nobody() };
-    authenticator.authenticate(credentials).await
+    authenticator.authenticate(shown(name, password)).await
 }
 
 fn user(name: &str) -> Outcome {
@@ -159,8 +167,8 @@ async fn a_client_identifier_can_be_bound_to_the_common_name() {
 async fn repeated_failures_are_slowed_then_refused_then_looked_at_again() {
     let authenticator = authenticator(AuthenticationConfig::default());
     let start = Instant::now();
-    for _ in 0..10 {
-        assert_eq!(login(&authenticator, "ann", "wrong").await, BAD);
+    for number in 0..10 {
+        assert_eq!(guess(&authenticator, "ann", number).await, BAD);
     }
     // 0.25 + 0.5 + 1 + 2 + 4 + 4 + 4 seconds of delay.
     assert!(start.elapsed() >= Duration::from_millis(15_750));
@@ -171,15 +179,85 @@ async fn repeated_failures_are_slowed_then_refused_then_looked_at_again() {
     assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
 }
 
+/// The name is refused to whoever was not right from this address a moment ago.
 #[tokio::test(start_paused = true)]
-async fn a_remembered_password_cannot_be_guessed_faster() {
+async fn a_client_that_was_right_a_moment_ago_is_not_refused_for_the_guesses_of_others() {
     let authenticator = authenticator(AuthenticationConfig::default());
     assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
-    for _ in 0..10 {
-        assert_eq!(login(&authenticator, "ann", "wrong").await, BAD);
+    let other_client = Credentials { client_id: Some("other"), ..shown("ann", "secret") };
+    for number in 0..10 {
+        let guess = format!("guess {number}");
+        let guess = Credentials { client_id: Some("other"), ..shown("ann", &guess) };
+        assert_eq!(authenticator.authenticate(guess).await, BAD);
     }
-    let outcome = login(&authenticator, "ann", "secret").await;
-    assert!(matches!(outcome, Err(AuthenticationError::TooManyAttempts { .. })));
+    let refused = authenticator.authenticate(other_client).await;
+    assert!(matches!(refused, Err(AuthenticationError::TooManyAttempts { .. })));
+    for _ in 0..3 {
+        assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    }
+    let refused = authenticator.authenticate(other_client).await;
+    let is_refused = matches!(refused, Err(AuthenticationError::TooManyAttempts { .. }));
+    assert!(is_refused, "what others are refused for is not cleared: {refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_password_cannot_be_guessed_faster_for_long() {
+    let authenticator = authenticator(AuthenticationConfig::default());
+    assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    let guesses = (0..200).map(|number| guess(&authenticator, "ann", number));
+    let outcomes = futures_util::future::join_all(guesses).await;
+    let looked_at = outcomes.iter().filter(|outcome| **outcome == BAD).count();
+    assert!(looked_at <= 64, "{looked_at} guesses were looked at");
+    let refused = login(&authenticator, "ann", "secret").await;
+    assert!(matches!(refused, Err(AuthenticationError::TooManyAttempts { .. })));
+}
+
+/// As a device does that goes on with an old password, behind one address with a fleet.
+#[tokio::test(start_paused = true)]
+async fn the_same_wrong_password_again_counts_once_and_refuses_nobody() {
+    let authenticator = authenticator(AuthenticationConfig::default());
+    for _ in 0..700 {
+        assert_eq!(login(&authenticator, "ann", "old").await, BAD);
+    }
+    assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
+    assert_eq!(login(&authenticator, "ben", "other").await, user("ben"));
+    assert_eq!(authenticator.login_counts().repeated, 699);
+    assert_eq!(authenticator.login_counts().user_lockouts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_over_rest_do_not_refuse_the_name_over_mqtt_nor_the_other_way_round() {
+    let rest = |password| Credentials { client_id: None, ..shown("ann", password) };
+    let guesses: Vec<_> = (0..10).map(|number| format!("guess {number}")).collect();
+    for over_rest in [true, false] {
+        let authenticator = authenticator(AuthenticationConfig::default());
+        for guess in &guesses {
+            let guess = if over_rest { rest(guess) } else { shown("ann", guess) };
+            assert_eq!(authenticator.authenticate(guess).await, BAD);
+        }
+        let over_mqtt = authenticator.authenticate(shown("ann", "secret")).await;
+        let by_rest = authenticator.authenticate(rest("secret")).await;
+        let (refused, other) = if over_rest { (by_rest, over_mqtt) } else { (over_mqtt, by_rest) };
+        assert!(matches!(refused, Err(AuthenticationError::TooManyAttempts { .. })));
+        assert_eq!(other, user("ann"));
+        assert_eq!(authenticator.login_counts().user_lockouts, 1);
+        assert_eq!(authenticator.login_counts().refused, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_were_accepted_on_a_connection_are_looked_at_whatever_others_do() {
+    let authenticator =
+        authenticator(AuthenticationConfig { verified_secs: 0, ..AuthenticationConfig::default() });
+    for number in 0..10 {
+        assert_eq!(guess(&authenticator, "ann", number).await, BAD);
+    }
+    let refused = login(&authenticator, "ann", "secret").await;
+    assert!(matches!(refused, Err(AuthenticationError::TooManyAttempts { .. })));
+    let proven = Credentials { proven: true, ..shown("ann", "secret") };
+    assert_eq!(authenticator.authenticate(proven).await, user("ann"));
+    let changed = Credentials { proven: true, ..shown("ann", "no longer") };
+    assert_eq!(authenticator.authenticate(changed).await, BAD);
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +275,7 @@ async fn a_volley_of_guesses_is_cut_short() {
         hashes_at_once_max: 1,
         ..AuthenticationConfig::default()
     });
-    let guesses = (0..40).map(|_| login(&authenticator, "ann", "wrong"));
+    let guesses = (0..40).map(|number| guess(&authenticator, "ann", number));
     let outcomes = futures_util::future::join_all(guesses).await;
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == BAD).count(), 10);
 }
@@ -210,7 +288,7 @@ async fn who_hangs_up_while_being_checked_is_counted_all_the_same() {
         ..AuthenticationConfig::default()
     });
     for number in 0..10 {
-        let mut attempt = Box::pin(login(&authenticator, "ann", "wrong"));
+        let mut attempt = Box::pin(guess(&authenticator, "ann", number));
         assert!(futures_util::poll!(&mut attempt).is_pending());
         drop(attempt);
         // The one permit comes back when the abandoned hash is done and written down.

@@ -23,6 +23,7 @@ fn ann(certificate: Option<&ClientCertificate>) -> Credentials<'_> {
         certificate,
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
         listener: "mqtt://127.0.0.1:1883",
+        proven: false,
     }
 }
 

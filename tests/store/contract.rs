@@ -26,6 +26,7 @@ on_every_store!(
     a_topic_has_one_retained_message,
     a_retained_message_keeps_all_that_it_has,
     the_numbers_to_go_on_from_never_go_back,
+    logins_that_were_right_are_kept_until_they_are_forgotten,
     numbers_of_messages_are_taken_wherever_they_are,
     a_group_that_is_applied_again_changes_nothing,
 );
@@ -245,6 +246,18 @@ fn the_numbers_to_go_on_from_never_go_back<S: Subject>() {
     apply(subject.store(), &[end(4)]);
     subject.reopen();
     assert_eq!(subject.store().bounds().unwrap().session, before);
+}
+
+fn logins_that_were_right_are_kept_until_they_are_forgotten<S: Subject>() {
+    let mut subject = S::new();
+    let note = |key, millis| Change::NoteLogin([key; 32], Timestamp(millis));
+    apply(subject.store(), &[note(1, 5), note(2, 6), note(1, 7)]);
+    subject.reopen();
+    let both = [([1; 32], Timestamp(7)), ([2; 32], Timestamp(6))];
+    assert_eq!(logins(subject.store()), both);
+    apply(subject.store(), &[Change::ForgetLogin([1; 32]), Change::ForgetLogin([3; 32])]);
+    subject.reopen();
+    assert_eq!(logins(subject.store()), both[1..]);
 }
 
 fn numbers_of_messages_are_taken_wherever_they_are<S: Subject>() {

@@ -75,6 +75,8 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (name(), 0_u8..3).prop_map(|(topic, payload)| retain(topic, &[payload])),
         1 => name().prop_map(|topic| Change::ClearRetained(topic.into())),
         1 => (0_u64..9).prop_map(Change::ReserveVersions),
+        1 => (0_u8..3, 0_u64..9).prop_map(|(key, at)| Change::NoteLogin([key; 32], Timestamp(at))),
+        1 => (0_u8..3).prop_map(|key| Change::ForgetLogin([key; 32])),
         1 => (0_u64..9).prop_map(|millis| Change::Clock(Timestamp(millis))),
     ]
 }

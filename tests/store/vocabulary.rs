@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use hearthmq::{
     journal::{
-        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
         SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
@@ -20,6 +20,7 @@ pub(crate) struct Contents {
     pub(crate) waiting: Vec<Vec<(QueuePlace, QueuedMessage)>>,
     pub(crate) in_flight: Vec<Vec<StoredInFlight>>,
     pub(crate) retained: Vec<Arc<Message>>,
+    pub(crate) logins: Vec<(LoginKey, Timestamp)>,
 }
 
 pub(crate) fn contents(store: &dyn Store) -> Contents {
@@ -28,7 +29,7 @@ pub(crate) fn contents(store: &dyn Store) -> Contents {
     let waiting = numbers().map(|number| store.waiting(number, QueuePlace(0), ALL).unwrap());
     let (waiting, in_flight) =
         (waiting.collect(), numbers().map(|number| store.in_flight(number).unwrap()).collect());
-    Contents { waiting, in_flight, retained: retained(store), sessions }
+    Contents { waiting, in_flight, retained: retained(store), logins: logins(store), sessions }
 }
 
 /// All sessions, what has no order sorted.
@@ -48,6 +49,13 @@ pub(crate) fn retained(store: &dyn Store) -> Vec<Arc<Message>> {
     store.retained(&mut |message| messages.push(message)).unwrap();
     messages.sort_by(|a, b| a.topic().cmp(b.topic()));
     messages
+}
+
+pub(crate) fn logins(store: &dyn Store) -> Vec<(LoginKey, Timestamp)> {
+    let mut logins = Vec::new();
+    store.logins(&mut |key, at| logins.push((key, at))).unwrap();
+    logins.sort_unstable();
+    logins
 }
 
 pub(crate) fn apply(store: &dyn Store, changes: &[Change]) {

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearthmq::{
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::Message,
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    mqtt::{Message, Timestamp},
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
         StoredSession,
@@ -88,6 +88,10 @@ impl Store for TornStore {
 
     fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
         self.state().store.retained(each)
+    }
+
+    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
+        self.state().store.logins(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

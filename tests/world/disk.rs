@@ -13,7 +13,7 @@ use std::{
 };
 
 use hearthmq::{
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
     mqtt::{Message, Timestamp},
     store::{Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredSession},
 };
@@ -130,6 +130,10 @@ impl Store for Plug {
 
     fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
         self.store.retained(each)
+    }
+
+    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
+        self.store.logins(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

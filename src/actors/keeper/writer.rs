@@ -24,6 +24,8 @@ use crate::{
 pub(crate) enum Order {
     /// Write what belongs to one shard's ticket.
     Write(Handed),
+    /// Write what nobody waits for.
+    Note(Change),
     /// Nothing comes any more.
     Stop,
 }
@@ -85,6 +87,14 @@ impl Group {
         }
     }
 
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Write(handed) => self.add(handed),
+            Order::Note(change) => self.changes.push(change),
+            Order::Stop => {}
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.changes.len() >= GROUP_CHANGES || self.bytes >= GROUP_BYTES
     }
@@ -99,12 +109,12 @@ impl Writer {
         let mut goes_on = true;
         while goes_on {
             match orders.recv_timeout(self.time_to_wait(unsynced_since)) {
-                Ok(Order::Write(order)) => {
+                Ok(order @ (Order::Write(_) | Order::Note(_))) => {
                     let mut group = Group::default();
-                    group.add(order);
+                    group.take(order);
                     while !group.is_full() && goes_on {
                         match orders.try_recv() {
-                            Ok(Order::Write(order)) => group.add(order),
+                            Ok(order @ (Order::Write(_) | Order::Note(_))) => group.take(order),
                             Ok(Order::Stop) => goes_on = false,
                             Err(_) => break,
                         }

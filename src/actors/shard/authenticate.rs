@@ -72,10 +72,8 @@ impl Shard {
                 let credentials = Credentials {
                     client_id: Some(found.session.client_id()),
                     username: login.username.as_deref(),
-                    password: None,
                     certificate: login.certificate.as_ref(),
-                    peer: found.presence.peer,
-                    listener: &found.presence.listener,
+                    ..Credentials::new(found.presence.peer, &found.presence.listener)
                 };
                 *proven = Some(self.core.proves_now(Some((*login.method).into())));
                 let identity = Some(&found.presence.identity);

@@ -141,12 +141,12 @@ impl ScramExchange {
         let Challenge { login, gs2_header, nonce, signed } = challenge;
         let ScramLogin { name, keys, is_decoy } = login;
         let last = ClientFinal::parse(message)?;
-        let (address, accounts) = (self.shown.peer.ip(), &self.accounts);
-        accounts.wait_for_turn(address, name).await?;
+        let accounts = &self.accounts;
+        let who = accounts.wait_for_turn(&self.shown, name).await?;
         let signature = keys.verify(&format!("{signed},{}", last.without_proof), &last.proof);
         let is_ours = last.nonce == nonce && last.channel_binding == gs2_header.as_bytes();
         let right = signature.filter(|_| is_ours && !is_decoy);
-        accounts.write_down(address, name, right.is_some());
+        accounts.write_down(&who, right.is_some());
         let signature = right.ok_or(AuthenticationError::BadCredentials)?;
         let identity: Identity = accounts.identify(Arc::clone(name), &self.shown)?;
         Ok(Step::Done { identity, data: Some(server_final(&signature).into_bytes()) })

@@ -30,6 +30,7 @@ fn exchange() -> ScramExchange {
         certificate: None,
         peer: "192.0.2.1:4711".parse().unwrap(),
         listener: "mqtt://127.0.0.1:1883",
+        proven: false,
     };
     ScramExchange {
         accounts: Arc::new(FileAuthenticator::new(accounts, AuthenticationConfig::default())),

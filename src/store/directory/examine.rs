@@ -13,7 +13,7 @@ use super::{
     view::View,
 };
 use crate::{
-    journal::{QueuePlace, SessionNumber},
+    journal::{LoginKey, QueuePlace, SessionNumber},
     mqtt::PacketId,
 };
 
@@ -76,6 +76,7 @@ pub(super) fn examine(database: &Database) -> Examination {
     examiner.counts();
     examiner.messages();
     examiner.retained();
+    examiner.logins();
     examiner.bounds(database);
     examiner.found
 }
@@ -273,6 +274,14 @@ impl Examiner<'_> {
                 true => Ok(()),
                 false => Err(format!("{} is under another key", message.topic())),
             }
+        });
+    }
+
+    fn logins(&mut self) {
+        self.pass(Space::Logins, "logins", |_, key, value| {
+            let is_well =
+                key.len() == size_of::<LoginKey>() && records::decode_number(value).is_some();
+            is_well.then_some(()).ok_or_else(|| "one cannot be read".to_owned())
         });
     }
 

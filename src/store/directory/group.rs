@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     journal::{
-        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
         SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Timestamp},
@@ -42,6 +42,7 @@ pub(super) struct Group<'a> {
     clock: u64,
     sessions: Map<SessionNumber, SessionChanges<'a>>,
     retained: Map<&'a str, Option<&'a Arc<Message>>>,
+    logins: Map<&'a LoginKey, Option<Timestamp>>,
 }
 
 /// What becomes of one session.
@@ -95,6 +96,7 @@ impl<'a> Group<'a> {
             clock: bounds.clock.0,
             sessions: Map::default(),
             retained: Map::default(),
+            logins: Map::default(),
         }
     }
 
@@ -115,6 +117,8 @@ impl<'a> Group<'a> {
             }
             Change::ReserveVersions(up_to) => self.versions = self.versions.max(*up_to),
             Change::Clock(now) => self.clock = self.clock.max(now.0),
+            Change::NoteLogin(key, at) => drop(self.logins.insert(key, Some(*at))),
+            Change::ForgetLogin(key) => drop(self.logins.insert(key, None)),
             Change::Subscribe(number, ..)
             | Change::Unsubscribe(number, _)
             | Change::Accept(number, _)
@@ -174,6 +178,10 @@ impl<'a> Group<'a> {
             if record.is_some() || self.database.read(Space::Retained, &key)?.is_some() {
                 outcome.writes.insert((Space::Retained, key), record);
             }
+        }
+        for (key, at) in &self.logins {
+            let record = at.map(|at| records::encode_number(at.0));
+            outcome.writes.insert((Space::Logins, key.to_vec()), record);
         }
         outcome.bounds = Bounds {
             versions: self.versions,
@@ -271,7 +279,9 @@ impl<'a> SessionChanges<'a> {
             | Change::Retain(_)
             | Change::ClearRetained(_)
             | Change::ReserveVersions(_)
-            | Change::Clock(_) => {}
+            | Change::Clock(_)
+            | Change::NoteLogin(..)
+            | Change::ForgetLogin(_) => {}
         }
     }
 

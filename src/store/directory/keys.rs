@@ -32,10 +32,12 @@ pub(super) enum Space {
     Counts,
     /// By topic: its retained message.
     Retained,
+    /// By user and address: when a login was right.
+    Logins,
 }
 
 impl Space {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Meta,
         Self::Sessions,
         Self::Wills,
@@ -46,6 +48,7 @@ impl Space {
         Self::Messages,
         Self::Counts,
         Self::Retained,
+        Self::Logins,
     ];
 
     /// Those whose keys begin with a session's number.
@@ -64,6 +67,7 @@ impl Space {
             Self::Messages => "messages",
             Self::Counts => "counts",
             Self::Retained => "retained",
+            Self::Logins => "logins",
         }
     }
 }

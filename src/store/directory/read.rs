@@ -12,7 +12,7 @@ use super::{
     view::{BySession, View},
 };
 use crate::{
-    journal::{QueuePlace, QueuedMessage, SessionNumber},
+    journal::{LoginKey, QueuePlace, QueuedMessage, SessionNumber},
     mqtt::{Message, QoS, Timestamp},
     store::{Backlog, Bounds, PageBounds, StoreError, StoredInFlight, StoredSession},
 };
@@ -126,6 +126,21 @@ impl Parts<'_> {
         }
         Ok(())
     }
+}
+
+pub(super) fn logins(
+    database: &Database,
+    each: &mut dyn FnMut(LoginKey, Timestamp),
+) -> Result<(), StoreError> {
+    let view = View::new(database);
+    for entry in view.all(Space::Logins) {
+        let (key, value) = entry?;
+        let key = LoginKey::try_from(&*key).ok();
+        let login = key.zip(records::decode_number(&value));
+        let (key, at) = login.ok_or_else(|| view.damaged("a login cannot be read"))?;
+        each(key, Timestamp(at));
+    }
+    Ok(())
 }
 
 pub(super) fn retained(

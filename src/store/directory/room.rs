@@ -107,6 +107,8 @@ const fn is_more(change: &Change) -> bool {
         | Change::DropWill(_)
         | Change::ClearRetained(_)
         | Change::ReserveVersions(_)
-        | Change::Clock(_) => false,
+        | Change::Clock(_)
+        | Change::NoteLogin(..) // there is a bounded number of them
+        | Change::ForgetLogin(_) => false,
     }
 }

@@ -15,8 +15,8 @@ use hearthmq::{
     Broker,
     actors::SyncPolicy,
     auth::AllowAll,
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::{Message, QoS},
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    mqtt::{Message, QoS, Timestamp},
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
         StoredSession,
@@ -91,6 +91,10 @@ impl Store for SlowDisk {
 
     fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
         self.store.retained(each)
+    }
+
+    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
+        self.store.logins(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

@@ -11,9 +11,9 @@ use std::{
 use hearthmq::{
     Broker,
     broker::Builder,
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
     limits::Limits,
-    mqtt::Message,
+    mqtt::{Message, Timestamp},
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
         StoredSession,
@@ -135,6 +135,10 @@ impl Store for Plug {
 
     fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
         self.store.retained(each)
+    }
+
+    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
+        self.store.logins(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

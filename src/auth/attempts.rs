@@ -1,0 +1,368 @@
+//! What earlier logins have left behind, and what it means for the next one.
+//!
+//! Four memories: passwords that were right a moment ago ([`verified`](super::verified)), failures
+//! ([`throttle`](super::throttle)), clients that were right a moment ago
+//! ([`recent`](super::recent)), and pairs of user and address that were right ever
+//! ([`known`](super::known)). MQTT and REST have failures of their own: guesses over one do not
+//! refuse the name over the other.
+//!
+//! An attempt is judged in this order: refused for failures; wrong a moment ago; one of too many
+//! different guesses at once; right a moment ago; open. So a volley of guesses learns no more than
+//! guesses one after the other. Does not know how a password is checked. Called by the authenticator.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use smallvec::SmallVec;
+
+use super::{
+    AuthenticationConfig, AuthenticationError, Credentials,
+    known::{self, KnownLogins, LoginLedger, ToKeep},
+    origin::Origin,
+    recent::{Place, RecentPlaces},
+    throttle::{FailureThrottle, Guess, Lockout, PairKey},
+    verified::{Digest, VerifiedCredentials},
+    waiting::Precedence,
+};
+
+/// What has become of logins, since the start unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoginCounts {
+    /// Logins that wait now for their password to be hashed.
+    pub waiting: u64,
+    /// Logins that were told to try again later, as too many waited.
+    pub turned_away: u64,
+    /// Refusals of a user name at an address that began.
+    pub user_lockouts: u64,
+    /// Refusals of an address that began.
+    pub address_lockouts: u64,
+    /// Attempts that were not looked at for earlier failures.
+    pub refused: u64,
+    /// Attempts with a password that was wrong a moment ago.
+    pub repeated: u64,
+    /// Pairs of user and address that are known now.
+    pub known: u64,
+    /// Passwords that were hashed.
+    pub hashed: u64,
+}
+
+/// See the module.
+pub(super) struct Attempts {
+    memory: Mutex<Memory>,
+    client_ids: RandomState,
+    ledger: OnceLock<Arc<dyn LoginLedger>>,
+}
+
+struct Memory {
+    verified: VerifiedCredentials,
+    /// Over MQTT, and over REST.
+    failures: [FailureThrottle; 2],
+    recent: RecentPlaces,
+    known: KnownLogins,
+    /// The different passwords of each pair that are being checked, with how many attempts each.
+    open: HashMap<PairKey, SmallVec<[(Guess, usize); 2]>>,
+    counts: LoginCounts,
+}
+
+/// Who attempts to log in.
+#[derive(Clone)]
+pub(super) struct Applicant {
+    address: IpAddr,
+    name: Arc<str>,
+    listener: Box<str>,
+    is_rest: bool,
+    /// The same credentials were accepted before on the same connection.
+    is_proven: bool,
+    pair: PairKey,
+    place: Place,
+}
+
+/// What is known of an attempt without looking at the password.
+pub(super) enum Verdict {
+    /// It was right a moment ago.
+    Right,
+    /// It was wrong a moment ago; the answer is to wait for this time.
+    Wrong(Duration),
+    /// It is to be checked, after this time.
+    Open(Duration, OpenGuess),
+}
+
+impl Attempts {
+    pub(super) fn new(config: &AuthenticationConfig) -> Self {
+        let time_to_live = Duration::from_secs(config.verified_secs.into());
+        let entries_max = config.verified_entries_max;
+        let memory = Memory {
+            verified: VerifiedCredentials::new(entries_max, time_to_live),
+            failures: [(); 2].map(|()| FailureThrottle::new(config.throttle.clone())),
+            recent: RecentPlaces::new(entries_max, time_to_live),
+            known: KnownLogins::new(config.known_logins_max),
+            open: HashMap::new(),
+            counts: LoginCounts::default(),
+        };
+        Self { memory: Mutex::new(memory), client_ids: RandomState::new(), ledger: OnceLock::new() }
+    }
+
+    /// Who shows these credentials, and means the user `name`.
+    pub(super) fn applicant(&self, shown: &Credentials<'_>, name: &str) -> Applicant {
+        let is_rest = shown.client_id.is_none();
+        let address = shown.peer.ip();
+        let pair = self.memory().failures[usize::from(is_rest)].key(address, name);
+        let client = shown.client_id.map_or(0, |client_id| self.client_ids.hash_one(client_id));
+        Applicant {
+            address,
+            name: name.into(),
+            listener: shown.listener.into(),
+            is_rest,
+            is_proven: shown.proven,
+            pair,
+            place: (pair, client),
+        }
+    }
+
+    /// Takes in the pairs that are kept in `ledger`, and keeps those of later logins there.
+    pub(super) fn keep_in(&self, ledger: Arc<dyn LoginLedger>) {
+        let removed = self.memory().known.read(ledger.read());
+        for key in removed {
+            ledger.remove(key);
+        }
+        drop(self.ledger.set(ledger)); // Only the first broker of an authenticator keeps them.
+    }
+
+    /// Judges an attempt before anything is computed for it.
+    pub(super) fn judge(
+        self: &Arc<Self>,
+        who: &Applicant,
+        digest: &Digest,
+    ) -> Result<Verdict, AuthenticationError> {
+        let (now, guess) = (now(), guess_of(digest));
+        let mut memory = self.memory();
+        if let Some(verdict) = memory.recall(who, digest, now)? {
+            return Ok(verdict);
+        }
+        let guesses = memory.open.entry(who.pair).or_default();
+        match guesses.iter_mut().find(|(other, _)| *other == guess) {
+            Some((_, attempts)) => *attempts += 1,
+            None => guesses.push((guess, 1)),
+        }
+        let delay = memory.failures(who).delay_of(&who.pair, now);
+        let open = OpenGuess { attempts: Arc::clone(self), pair: who.pair, guess };
+        Ok(Verdict::Open(delay, open))
+    }
+
+    /// Judges an attempt again after it has waited; `None` if it is still open.
+    pub(super) fn judge_again(
+        &self,
+        who: &Applicant,
+        digest: &Digest,
+    ) -> Result<Option<bool>, AuthenticationError> {
+        let verdict = self.memory().recall(who, digest, now())?;
+        Ok(verdict.map(|verdict| matches!(verdict, Verdict::Right)))
+    }
+
+    /// How long an attempt without a password is to wait.
+    pub(super) fn admit(&self, who: &Applicant) -> Result<Duration, AuthenticationError> {
+        let now = now();
+        let mut memory = self.memory();
+        memory.check_refusal(who, now)?;
+        Ok(memory.failures(who).delay_of(&who.pair, now))
+    }
+
+    /// What speaks for the attempt.
+    pub(super) fn precedence(&self, who: &Applicant) -> Precedence {
+        let now = now();
+        let memory = self.memory();
+        let key = known::key(&who.name, who.pair.0);
+        let of_pair = memory.failures(who);
+        let goes_on = who.is_proven || memory.recent.may_go_on(&who.place, now);
+        if goes_on || memory.known.contains(&key) && of_pair.guesses_left(&who.pair, now) > 0 {
+            return Precedence::Known;
+        }
+        let other = &memory.failures[usize::from(!who.is_rest)];
+        let in_other = other.key(who.address, &who.name);
+        match of_pair.has_failed(&who.pair, now) || other.has_failed(&in_other, now) {
+            true => Precedence::Failed,
+            false => Precedence::Fresh,
+        }
+    }
+
+    /// Writes down the outcome of an attempt; `digest` is the password's, if there was one.
+    pub(super) fn write_down(&self, who: &Applicant, digest: Option<&Digest>, right: bool) {
+        let now = now();
+        let mut memory = self.memory();
+        memory.counts.hashed += u64::from(digest.is_some());
+        if right {
+            if let Some(digest) = digest {
+                memory.verified.insert(*digest, now);
+            }
+            memory.was_right(who, now);
+            let key = known::key(&who.name, who.pair.0);
+            let to_keep = memory.known.was_right(key, now);
+            drop(memory);
+            self.keep(key, &to_keep);
+            return;
+        }
+        memory.recent.was_wrong(&who.place, now);
+        let lockout = memory.failures_mut(who).guessed(who.pair, digest.map(guess_of), now);
+        match lockout {
+            None => {}
+            Some(Lockout::User) => memory.counts.user_lockouts += 1,
+            Some(Lockout::Address) => memory.counts.address_lockouts += 1,
+        }
+        let secs = memory.failures(who).refused_for(&who.pair, now).unwrap_or(0);
+        drop(memory);
+        if let Some(lockout) = lockout {
+            who.log_lockout(lockout, secs);
+        }
+    }
+
+    fn keep(&self, key: known::LoginKey, to_keep: &ToKeep) {
+        let Some(ledger) = self.ledger.get() else { return };
+        if to_keep.note {
+            ledger.note(key);
+        }
+        if let Some(removed) = to_keep.remove {
+            ledger.remove(removed);
+        }
+    }
+
+    /// What is counted; who waits is not known here.
+    pub(super) fn counts(&self) -> LoginCounts {
+        let memory = self.memory();
+        LoginCounts { known: memory.known.len() as u64, ..memory.counts }
+    }
+
+    /// A panic elsewhere leaves counts that are at worst one off.
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn failures(&self, who: &Applicant) -> &FailureThrottle {
+        &self.failures[usize::from(who.is_rest)]
+    }
+
+    fn failures_mut(&mut self, who: &Applicant) -> &mut FailureThrottle {
+        &mut self.failures[usize::from(who.is_rest)]
+    }
+
+    fn check_refusal(&mut self, who: &Applicant, now: Instant) -> Result<(), AuthenticationError> {
+        let goes_on = who.is_proven || self.recent.may_go_on(&who.place, now);
+        match self.failures(who).refused_for(&who.pair, now).filter(|_| !goes_on) {
+            None => Ok(()),
+            Some(secs) => Err(self.refuse(secs)),
+        }
+    }
+
+    const fn refuse(&mut self, retry_after_secs: u32) -> AuthenticationError {
+        self.counts.refused += 1;
+        AuthenticationError::TooManyAttempts { retry_after_secs }
+    }
+
+    /// What is known of an attempt already; `None` if it is to be checked.
+    fn recall(
+        &mut self,
+        who: &Applicant,
+        digest: &Digest,
+        now: Instant,
+    ) -> Result<Option<Verdict>, AuthenticationError> {
+        let guess = guess_of(digest);
+        self.check_refusal(who, now)?;
+        if self.failures(who).is_repeated(&who.pair, guess) {
+            self.counts.repeated += 1;
+            return Ok(Some(Verdict::Wrong(self.failures(who).delay_of_repeated())));
+        }
+        let goes_on = who.is_proven || self.recent.may_go_on(&who.place, now);
+        if let Some(open) = self.open.get(&who.pair)
+            && !goes_on
+            && open.iter().all(|(other, _)| *other != guess)
+            && open.len() >= self.failures(who).guesses_left(&who.pair, now)
+        {
+            return Err(self.refuse(SECS_UNTIL_GUESSES_ARE_CHECKED));
+        }
+        if self.verified.contains(digest, now) {
+            self.was_right(who, now);
+            return Ok(Some(Verdict::Right));
+        }
+        Ok(None)
+    }
+
+    fn was_right(&mut self, who: &Applicant, now: Instant) {
+        self.recent.was_right(who.place, now);
+        // What refuses the name to others stays: the client that goes on clears nothing for them.
+        if self.failures(who).refused_for(&who.pair, now).is_none() {
+            self.failures_mut(who).was_right(&who.pair);
+        }
+    }
+}
+
+/// When to try again where other guesses at the name are being checked.
+const SECS_UNTIL_GUESSES_ARE_CHECKED: u32 = 1;
+
+/// User names in the log are cut at so many characters.
+const LOGGED_CHARS_MAX: usize = 128;
+
+impl Applicant {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) const fn origin(&self) -> Origin {
+        self.pair.0
+    }
+
+    fn log_lockout(&self, lockout: Lockout, secs: u32) {
+        let user: String = self.name.chars().take(LOGGED_CHARS_MAX).collect();
+        let over = if self.is_rest { "REST" } else { "MQTT" };
+        let (address, listener) = (self.address, &self.listener);
+        match lockout {
+            Lockout::User => tracing::warn!(
+                ?user, %address, %listener, over,
+                "too many failed attempts of a user from an address; refused for {secs} s"
+            ),
+            Lockout::Address => tracing::warn!(
+                ?user, %address, %listener, over,
+                "too many failed attempts from an address, the last of this user; refused for {secs} s"
+            ),
+        }
+    }
+}
+
+/// A password that is being checked.
+pub(super) struct OpenGuess {
+    attempts: Arc<Attempts>,
+    pair: PairKey,
+    guess: Guess,
+}
+
+impl Drop for OpenGuess {
+    fn drop(&mut self) {
+        let mut memory = self.attempts.memory();
+        let Some(guesses) = memory.open.get_mut(&self.pair) else { return };
+        if let Some(at) = guesses.iter().position(|(guess, _)| *guess == self.guess) {
+            guesses[at].1 -= 1;
+            if guesses[at].1 == 0 {
+                guesses.swap_remove(at);
+            }
+        }
+        if guesses.is_empty() {
+            memory.open.remove(&self.pair);
+        }
+    }
+}
+
+/// Eight bytes of a keyed hash; 0 stands for no password.
+fn guess_of(digest: &Digest) -> Guess {
+    let (first, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
+    Guess::from_le_bytes(*first).max(1)
+}
+
+/// The clock of logins: tokio's, so that tests can turn it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,394 @@
+//! The logins that wait for a hash, and whose turn it is.
+//!
+//! Hashes are dear and strangers cost nothing, so the order decides who gets in. **Precedence comes
+//! first**: pairs of user and address that were right before, then addresses without failures, then
+//! the rest; but one turn in four begins with the second, and one in eight with the third, so that
+//! nobody waits for ever. **Within a precedence the networks take turns**: the one that was served the
+//! longest ago, then within it the smaller one, then the address. Where that decides nothing, the
+//! oldest and the newest login take turns: one that came a moment ago does not wait behind a wave of
+//! strangers that came before it.
+//!
+//! Each address may hold a share of the places. When all are taken, a login takes the place of
+//! another that stands behind it: of a lower precedence, or of an address or network with more logins
+//! that wait.
+//!
+//! Pure: no clock, no threads. Called by the hashing alone.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::origin::Origin;
+
+/// How much speaks for a login before its password is looked at; the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Precedence {
+    /// The user was right from this address before.
+    Known,
+    /// The address has no failures in its window.
+    Fresh,
+    /// It has.
+    Failed,
+}
+
+use Precedence::{Failed, Fresh, Known};
+
+impl Precedence {
+    /// The part of all places that logins of this precedence may hold for one address, as a divisor.
+    const fn share(self) -> usize {
+        match self {
+            Known => 2,
+            Fresh => 16,
+            Failed => 128,
+        }
+    }
+}
+
+/// In which order the precedences are asked, turn by turn.
+const TURNS: [[Precedence; 3]; 8] = [
+    [Known, Fresh, Failed],
+    [Known, Fresh, Failed],
+    [Known, Fresh, Failed],
+    [Fresh, Known, Failed],
+    [Known, Fresh, Failed],
+    [Known, Fresh, Failed],
+    [Failed, Known, Fresh],
+    [Fresh, Known, Failed],
+];
+
+/// So many networks of each size are remembered for their last turn. More than wait at any time, so
+/// that one that comes back at once finds its place behind the others.
+const SERVED_MAX: usize = 8_192;
+
+/// No share is smaller, however few places there are.
+const SHARE_MIN: usize = 4;
+
+/// A full room looks at so many of those who wait for one to give its place away.
+const LOOKED_AT: usize = 24;
+
+/// See the module. `T` is how a login is told that its turn has come.
+pub(super) struct WaitingRoom<T> {
+    waiting: Vec<Waiting<T>>,
+    places_max: usize,
+    /// How many wait from each region, site and address.
+    counts: [HashMap<u128, usize>; 3],
+    /// How many wait from each address with each precedence.
+    shares: HashMap<(u128, Precedence), usize>,
+    served: [LastTurns; 3],
+    turns: u64,
+    last_id: u64,
+    /// For each precedence, whether the newest comes next.
+    is_newest_next: [bool; 3],
+}
+
+struct Waiting<T> {
+    id: u64,
+    precedence: Precedence,
+    levels: [u128; 3],
+    token: T,
+}
+
+/// A login has a place.
+pub(super) struct Entered<T> {
+    /// By which it leaves.
+    pub(super) id: u64,
+    /// Who had the place before, and has none any more.
+    pub(super) displaced: Option<T>,
+}
+
+impl<T> WaitingRoom<T> {
+    pub(super) fn new(places_max: usize) -> Self {
+        Self {
+            waiting: Vec::new(),
+            places_max,
+            counts: Default::default(),
+            shares: HashMap::new(),
+            served: Default::default(),
+            turns: 0,
+            last_id: 0,
+            is_newest_next: [false; 3],
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes a place; `None` if there is none for this login.
+    pub(super) fn enter(
+        &mut self,
+        precedence: Precedence,
+        origin: Origin,
+        token: T,
+    ) -> Option<Entered<T>> {
+        let levels = origin.levels();
+        let share = (self.places_max / precedence.share()).max(SHARE_MIN).min(self.places_max);
+        let held = self.shares.get(&(levels[2], precedence)).copied().unwrap_or(0);
+        if held >= share {
+            return None;
+        }
+        self.last_id += 1;
+        let displaced = match self.waiting.len() < self.places_max {
+            true => None,
+            false => Some(self.make_place(precedence, levels)?),
+        };
+        for (counts, level) in self.counts.iter_mut().zip(levels) {
+            *counts.entry(level).or_default() += 1;
+        }
+        *self.shares.entry((levels[2], precedence)).or_default() += 1;
+        self.waiting.push(Waiting { id: self.last_id, precedence, levels, token });
+        Some(Entered { id: self.last_id, displaced })
+    }
+
+    /// Gives a place back, unless its turn has come.
+    pub(super) fn leave(&mut self, id: u64) {
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) {
+            self.take(at);
+        }
+    }
+
+    /// The login whose turn it is.
+    pub(super) fn next(&mut self) -> Option<T> {
+        let order = TURNS[(self.turns % TURNS.len() as u64) as usize];
+        let at = order.into_iter().find_map(|precedence| self.first_of(precedence))?;
+        let waiting = self.take(at);
+        self.turns += 1;
+        self.is_newest_next[waiting.precedence as usize] ^= true;
+        for (served, level) in self.served.iter_mut().zip(waiting.levels) {
+            served.note(level, self.turns);
+        }
+        Some(waiting.token)
+    }
+
+    fn first_of(&self, precedence: Precedence) -> Option<usize> {
+        let is_newest_next = self.is_newest_next[precedence as usize];
+        let rank = |(_, waiting): &(usize, &Waiting<T>)| {
+            let [region, site, address] = [0, 1, 2].map(|i| self.served[i].of(waiting.levels[i]));
+            let age = if is_newest_next { u64::MAX - waiting.id } else { waiting.id };
+            (region, site, address, age)
+        };
+        let of_precedence =
+            self.waiting.iter().enumerate().filter(|(_, w)| w.precedence == precedence);
+        of_precedence.min_by_key(rank).map(|(at, _)| at)
+    }
+
+    /// Takes the place of a login that stands behind one of this precedence, if one is found.
+    fn make_place(&mut self, precedence: Precedence, levels: [u128; 3]) -> Option<T> {
+        let held = |levels: [u128; 3], one_more: usize| {
+            let [region, site, address] =
+                [0, 1, 2].map(|i| self.counts[i].get(&levels[i]).copied().unwrap_or(0) + one_more);
+            [address, site, region]
+        };
+        let len = self.waiting.len();
+        // Any sequence will do that visits the whole room over time.
+        let begin = (self.last_id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as usize;
+        let looked_at = (0..LOOKED_AT.min(len)).map(|i| (begin + i * len / LOOKED_AT) % len);
+        let rank = |at: usize| {
+            let waiting = &self.waiting[at];
+            (waiting.precedence, held(waiting.levels, 0))
+        };
+        let worst = looked_at.max_by_key(|at| rank(*at))?;
+        (rank(worst) > (precedence, held(levels, 1))).then(|| self.take(worst).token)
+    }
+
+    fn take(&mut self, at: usize) -> Waiting<T> {
+        let waiting = self.waiting.swap_remove(at);
+        for (counts, level) in self.counts.iter_mut().zip(waiting.levels) {
+            decrement(counts, level);
+        }
+        decrement(&mut self.shares, (waiting.levels[2], waiting.precedence));
+        waiting
+    }
+}
+
+fn decrement<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+/// When networks had their last turn; the oldest are forgotten.
+#[derive(Default)]
+struct LastTurns {
+    turns: HashMap<u128, u64>,
+    in_order: VecDeque<(u128, u64)>,
+}
+
+impl LastTurns {
+    /// 0 for one that is not remembered.
+    fn of(&self, network: u128) -> u64 {
+        self.turns.get(&network).copied().unwrap_or(0)
+    }
+
+    fn note(&mut self, network: u128, turn: u64) {
+        self.turns.insert(network, turn);
+        self.in_order.push_back((network, turn));
+        if self.in_order.len() > SERVED_MAX
+            && let Some((oldest, turn)) = self.in_order.pop_front()
+            && self.of(oldest) == turn
+        {
+            self.turns.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: &str) -> Origin {
+        Origin::of(text.parse().unwrap())
+    }
+
+    fn stranger(number: usize) -> Origin {
+        from(&format!("127.7.{}.{}", number / 250, number % 250 + 1))
+    }
+
+    fn room(places_max: usize) -> WaitingRoom<String> {
+        WaitingRoom::new(places_max)
+    }
+
+    fn enter(room: &mut WaitingRoom<String>, precedence: Precedence, origin: Origin, name: &str) {
+        assert!(room.enter(precedence, origin, name.to_owned()).is_some(), "{name}");
+    }
+
+    /// How many turns pass until it is this login's.
+    fn turns_until(room: &mut WaitingRoom<String>, name: &str) -> usize {
+        (1..).find(|_| room.next().unwrap() == name).unwrap()
+    }
+
+    #[test]
+    fn who_was_right_before_comes_first_then_who_has_not_failed() {
+        let mut room = room(100);
+        enter(&mut room, Failed, from("10.0.0.1"), "failed");
+        enter(&mut room, Fresh, from("10.1.0.1"), "fresh");
+        enter(&mut room, Known, from("10.2.0.1"), "known");
+        let order: Vec<_> = std::iter::from_fn(|| room.next()).collect();
+        assert_eq!(order, ["known", "fresh", "failed"]);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_behind_those_of_a_better_precedence() {
+        let mut room = room(1_000);
+        enter(&mut room, Failed, from("10.0.0.1"), "failed");
+        enter(&mut room, Fresh, from("10.1.0.1"), "fresh");
+        for number in 0..100 {
+            enter(&mut room, Known, stranger(number), "known");
+        }
+        assert!(turns_until(&mut room, "fresh") <= 4);
+        assert!(turns_until(&mut room, "failed") <= 8);
+    }
+
+    #[test]
+    fn a_login_does_not_wait_behind_all_logins_of_another_network() {
+        for addresses in [1, 20, 900] {
+            let mut room = room(1_000);
+            for number in 0..1_200 {
+                room.enter(Fresh, stranger(number % addresses), "stranger".to_owned());
+            }
+            assert!(room.next().is_some());
+            enter(&mut room, Fresh, from("127.9.0.1"), "good");
+            assert!(turns_until(&mut room, "good") <= 2, "{addresses}");
+        }
+    }
+
+    #[test]
+    fn a_login_does_not_wait_behind_a_wave_from_everywhere() {
+        let mut room = room(1_000);
+        for number in 0..1_000 {
+            let origin = from(&format!("{}.{}.0.1", number % 200 + 1, number / 200));
+            enter(&mut room, Fresh, origin, "stranger");
+        }
+        for number in 0..40 {
+            let name = format!("good {number}");
+            let origin = from(&format!("210.{number}.0.1"));
+            let entered = room.enter(Fresh, origin, name.clone());
+            // All places are taken by strangers as good; one is as soon as a turn has passed.
+            if entered.is_none() {
+                room.next();
+                enter(&mut room, Fresh, origin, &name);
+            }
+            assert!(turns_until(&mut room, &name) <= 8, "{number}");
+        }
+    }
+
+    #[test]
+    fn the_addresses_of_a_network_take_turns() {
+        let mut room = room(1_000);
+        for number in 0..30 {
+            enter(&mut room, Fresh, from("192.0.2.1"), &format!("many {number}"));
+        }
+        for address in ["192.0.2.2", "192.0.3.1"] {
+            enter(&mut room, Fresh, from(address), address);
+        }
+        let first: Vec<_> = (0..4).map(|_| room.next().unwrap()).collect();
+        for address in ["192.0.2.2", "192.0.3.1"] {
+            assert!(first.iter().any(|name| name == address), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_holds_a_share_of_the_places_and_less_after_failures() {
+        for (precedence, share) in [(Known, 500), (Fresh, 62), (Failed, 7)] {
+            let mut room = room(1_000);
+            let origin = from("192.0.2.1");
+            let entered =
+                (0..1_000).filter(|_| room.enter(precedence, origin, 0.to_string()).is_some());
+            assert_eq!(entered.count(), share);
+        }
+        let mut room = room(1);
+        enter(&mut room, Fresh, from("192.0.2.1"), "only");
+    }
+
+    #[test]
+    fn a_full_room_has_a_place_for_who_stands_before_those_who_wait() {
+        let mut room = room(1_000);
+        for number in 0..1_000 {
+            enter(&mut room, Failed, stranger(number), "stranger");
+        }
+        for number in 0..40 {
+            let origin = from(&format!("10.{number}.0.1"));
+            let entered = room.enter(Fresh, origin, "good".to_owned()).unwrap();
+            assert_eq!(entered.displaced.as_deref(), Some("stranger"));
+        }
+        assert!(room.enter(Failed, stranger(0), "stranger".to_owned()).is_none());
+        assert_eq!(room.len(), 1_000);
+    }
+
+    #[test]
+    fn of_strangers_who_fill_the_room_those_of_the_fullest_network_go() {
+        let mut room = room(1_000);
+        for number in 0..1_000 {
+            enter(&mut room, Fresh, stranger(number), "stranger");
+        }
+        let entered = room.enter(Fresh, from("127.9.0.1"), "good".to_owned()).unwrap();
+        assert_eq!(entered.displaced.as_deref(), Some("stranger"));
+        assert!(room.enter(Fresh, stranger(0), "stranger".to_owned()).is_none());
+    }
+
+    #[test]
+    fn who_leaves_gives_place_and_share_back() {
+        let mut room = room(1);
+        let first = room.enter(Fresh, from("192.0.2.1"), "first".to_owned()).unwrap();
+        assert!(room.enter(Fresh, from("192.0.2.1"), "second".to_owned()).is_none());
+        room.leave(first.id);
+        room.leave(first.id);
+        assert_eq!(room.len(), 0);
+        assert!(room.shares.is_empty() && room.counts.iter().all(HashMap::is_empty));
+        enter(&mut room, Fresh, from("192.0.2.1"), "second");
+        assert_eq!(room.next().as_deref(), Some("second"));
+        assert!(room.next().is_none());
+    }
+
+    #[test]
+    fn what_is_remembered_of_turns_is_bounded() {
+        let mut room = room(10);
+        for number in 0..20_000_u32 {
+            let origin = Origin::of(std::net::Ipv4Addr::from_bits(number << 8).into());
+            enter(&mut room, Fresh, origin, "stranger");
+            room.next();
+        }
+        assert!(room.served.iter().all(|served| served.turns.len() <= SERVED_MAX));
+    }
+}

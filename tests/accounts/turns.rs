@@ -1,0 +1,154 @@
+//! Who waits for whom when more passwords come than can be hashed, and what is known after a restart.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::{join, join_all, select};
+use hearthmq::auth::{
+    Accounts, AuthenticationConfig, AuthenticationError, Authenticator as _, Credentials,
+    FileAuthenticator, LoginKey, LoginLedger, hash_password,
+};
+
+fn authenticator(config: AuthenticationConfig) -> FileAuthenticator {
+    let hash = hash_password(b"secret");
+    let text = format!("[[users]]\nname = \"ann\"\npassword_hash = \"{hash}\"\n");
+    FileAuthenticator::new(Accounts::parse(Path::new("users.toml"), &text).unwrap(), config)
+}
+
+/// One hash at a time, nothing remembered, nobody refused.
+fn slow() -> AuthenticationConfig {
+    let mut config = AuthenticationConfig {
+        hashes_at_once_max: 1,
+        verified_secs: 0,
+        ..AuthenticationConfig::default()
+    };
+    config.throttle.address_failures_max = 0;
+    config
+}
+
+fn from(address: [u8; 4]) -> Credentials<'static> {
+    Credentials {
+        client_id: Some("client"),
+        ..Credentials::new(SocketAddr::from((address, 40_000)), "mqtt://127.0.0.1:1883")
+    }
+}
+
+/// Guesses with made-up names, again and again.
+async fn guess_without_end(authenticator: &FileAuthenticator, address: [u8; 4], number: usize) {
+    for turn in 0.. {
+        let name = format!("u{number}.{turn}");
+        let guess = Credentials { username: Some(&name), password: Some(b"nope"), ..from(address) };
+        if authenticator.authenticate(guess).await != Err(AuthenticationError::BadCredentials) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+const GOOD: [u8; 4] = [10, 0, 0, 1];
+
+/// How many other passwords were hashed from the moment on that a good client came.
+async fn hashes_before_the_good_client(authenticator: &FileAuthenticator) -> u64 {
+    let good = Credentials { username: Some("ann"), password: Some(b"secret"), ..from(GOOD) };
+    let before = authenticator.login_counts().hashed;
+    assert!(authenticator.authenticate(good).await.is_ok());
+    authenticator.login_counts().hashed - before
+}
+
+#[tokio::test]
+async fn a_good_client_gets_in_at_once_however_many_others_guess() {
+    for addresses in [1, 20, 1_200] {
+        let authenticator = authenticator(slow());
+        let strangers = (0..1_200).map(|number| {
+            let address = number % addresses;
+            let address = [127, 7, (address / 250) as u8, (address % 250) as u8];
+            guess_without_end(&authenticator, address, number)
+        });
+        let good = async {
+            tokio::task::yield_now().await;
+            for _ in 0..8 {
+                let hashes = hashes_before_the_good_client(&authenticator).await;
+                assert!(hashes <= 10, "after {hashes} others, from {addresses} addresses");
+            }
+        };
+        select(Box::pin(join_all(strangers)), Box::pin(good)).await;
+    }
+}
+
+/// Keeps pairs in memory.
+#[derive(Default)]
+struct Book(Mutex<Vec<LoginKey>>);
+
+impl LoginLedger for Book {
+    fn read(&self) -> Vec<LoginKey> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn note(&self, key: LoginKey) {
+        let mut pairs = self.0.lock().unwrap();
+        pairs.retain(|other| *other != key);
+        pairs.push(key);
+    }
+
+    fn remove(&self, key: LoginKey) {
+        self.0.lock().unwrap().retain(|other| *other != key);
+    }
+}
+
+#[tokio::test]
+async fn who_was_right_before_a_restart_comes_before_strangers_after_it() {
+    let book = Arc::new(Book::default());
+    let first = authenticator(slow());
+    first.keep_logins_in(Arc::<Book>::clone(&book));
+    let ann = Credentials { username: Some("ann"), password: Some(b"secret"), ..from(GOOD) };
+    assert!(first.authenticate(ann).await.is_ok());
+    let wrong = Credentials { password: Some(b"wrong"), ..ann };
+    assert!(first.authenticate(wrong).await.is_err());
+    assert_eq!(book.read().len(), 1, "of what is wrong nothing is kept");
+    drop(first);
+
+    let second = authenticator(slow());
+    second.keep_logins_in(Arc::<Book>::clone(&book));
+    assert_eq!(second.login_counts().known, 1);
+    // Strangers of the same network, without failures, came first and fill the room.
+    let strangers = (1..=250).map(|number| guess_without_end(&second, [10, 0, 0, number], 0));
+    let good = async {
+        tokio::task::yield_now().await;
+        let hashes = hashes_before_the_good_client(&second).await;
+        assert!(hashes <= 3, "after {hashes} others");
+    };
+    select(Box::pin(join_all(strangers)), Box::pin(good)).await;
+}
+
+#[tokio::test]
+async fn pairs_that_are_too_many_leave_the_ledger_too() {
+    let book = Arc::new(Book::default());
+    let config = AuthenticationConfig { known_logins_max: 2, ..slow() };
+    let authenticator = authenticator(config);
+    authenticator.keep_logins_in(Arc::<Book>::clone(&book));
+    for number in 1..=3 {
+        let ann = Credentials {
+            username: Some("ann"),
+            password: Some(b"secret"),
+            ..from([10, 0, 0, number])
+        };
+        assert!(authenticator.authenticate(ann).await.is_ok());
+    }
+    assert_eq!(book.read().len(), 1, "a user has a share");
+    assert_eq!(authenticator.login_counts().known, 1);
+}
+
+#[tokio::test]
+async fn a_fleet_with_one_credential_is_hashed_once() {
+    let mut config = slow();
+    config.verified_secs = 300;
+    let authenticator = authenticator(config);
+    let ann = Credentials { username: Some("ann"), password: Some(b"secret"), ..from(GOOD) };
+    let all = join_all((0..40).map(|_| authenticator.authenticate(ann)));
+    let (outcomes, ()) = join(all, async {}).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    assert_eq!(authenticator.login_counts().hashed, 1);
+}
