@@ -37,6 +37,7 @@
 //! - [`mqtt`], [`session`], [`router`]: the protocol; pure, without I/O and without a clock.
 //! - [`journal`]: what must survive, as changes that a store keeps.
 //! - [`net`], [`config`], [`limits`]: TLS, the program's configuration, the bounds.
+//! - [`told`]: which lines of the log are about clients.
 //!
 //! `src/architecture.md` shows how they work together.
 
@@ -56,5 +57,6 @@ pub mod net;
 pub mod router;
 pub mod session;
 pub mod store;
+pub mod told;
 
 pub use broker::Broker;

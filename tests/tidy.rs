@@ -14,6 +14,7 @@ use std::{
 /// Each module of the library with the modules that it may use. Arrows point down only.
 const LAYERS: &[(&str, &[&str])] = &[
     ("labels", &[]),
+    ("told", &[]),
     ("mqtt", &[]),
     ("limits", &[]),
     ("control", &[]),
@@ -28,17 +29,17 @@ const LAYERS: &[(&str, &[&str])] = &[
         "actors",
         &[
             "session", "router", "store", "journal", "auth", "hooks", "metrics", "control",
-            "limits", "mqtt",
+            "limits", "mqtt", "told",
         ],
     ),
-    ("net", &["actors", "auth", "hooks", "metrics", "limits", "mqtt"]),
+    ("net", &["actors", "auth", "hooks", "metrics", "limits", "mqtt", "told"]),
     ("http", &["net", "auth", "control", "metrics", "mqtt"]),
-    ("config", &["http", "net", "auth", "limits"]),
+    ("config", &["http", "net", "auth", "limits", "told"]),
     (
         "broker",
         &[
             "http", "net", "actors", "session", "router", "store", "journal", "auth", "hooks",
-            "metrics", "control", "limits", "mqtt",
+            "metrics", "control", "limits", "mqtt", "told",
         ],
     ),
 ];

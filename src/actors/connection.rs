@@ -20,6 +20,7 @@ use std::{
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use tokio::io::ReadBuf;
+use tracing::Span;
 
 use self::reading::Reading;
 use super::{
@@ -59,6 +60,8 @@ pub(crate) struct Connection {
     is_leaving: bool,
     /// They wait for this connection to be read once more.
     successors: Option<Box<takeover::Successors>>,
+    /// Says in the log whose the lines are, if anybody wants to know.
+    span: Option<Box<Span>>,
     /// Held as long as the stream is open.
     _permit: Permit,
 }
@@ -94,8 +97,15 @@ impl Connection {
             gives_way: false,
             is_leaving: false,
             successors: None,
+            span: None,
             _permit: permit,
         }
+    }
+
+    /// The same, whose lines in the log say whose they are.
+    pub(super) fn within(mut self, span: Option<Box<Span>>) -> Self {
+        self.span = span;
+        self
     }
 
     /// A connection that has no session: these bytes are written, then it is closed.
@@ -276,6 +286,7 @@ impl ActorFuture<Connection> for Drive {
         ctx: &mut Context<Connection>,
         task: &mut Task<'_>,
     ) -> Poll<()> {
+        let _within = connection.span.as_deref().map(|span| span.clone().entered());
         ready!(connection.drive(ctx, task));
         ctx.stop();
         Poll::Ready(())

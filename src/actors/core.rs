@@ -36,6 +36,7 @@ use crate::{
     router::{Host, Index, Retained, RetainedLimits},
     session::{QueueLimits, QueueUsage, WhenFull},
     store::{Store, StoreError},
+    told::Told,
 };
 
 /// What a broker is made of before its shards start.
@@ -53,6 +54,7 @@ pub(crate) struct CoreParts {
     pub(crate) metrics: Arc<Metrics>,
     /// How often `$SYS/…` is renewed; never, if zero.
     pub(crate) sys_interval: Duration,
+    pub(crate) told: Arc<Told>,
 }
 
 /// Shared by all shards, listeners and handles of one broker.
@@ -75,6 +77,7 @@ pub(crate) struct Core {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) told: Arc<Told>,
     pub(crate) in_process: InProcess,
     pub(crate) system: SystemTopics,
     pub(crate) versions: Versions,
@@ -131,6 +134,7 @@ impl Core {
             authorizer: parts.authorizer,
             hooks: parts.hooks,
             metrics: parts.metrics,
+            told: parts.told,
         })
     }
 
@@ -228,6 +232,7 @@ impl Core {
         totals.subscription_bytes.set(self.index.bytes() as u64);
         totals.incomplete_packet_bytes.set(self.incomplete_packets.taken() as u64);
         totals.will_bytes.set(self.wills.taken() as u64);
+        totals.log_lines_left_out.set(self.told.left_out());
         self.note_logins(&totals.logins);
     }
 

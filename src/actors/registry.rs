@@ -29,7 +29,7 @@ use super::{
         SetKeepAliveMany, Shutdown, WillRequest,
     },
     refusal::NoSession,
-    shard::{Departure, LOOK_EVERY, Rounds, Shard},
+    shard::{Departure, LOOK_EVERY, Rounds, Shard, subject_of},
 };
 use crate::{
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
@@ -37,6 +37,7 @@ use crate::{
     metrics::ShardMetrics,
     mqtt::ReasonCode,
     router::Host,
+    told::connection_span,
 };
 
 /// Deadlines are looked at this often. With what a sweep takes, a keep-alive timeout is noticed
@@ -51,6 +52,8 @@ pub struct Registry {
     core: Arc<Core>,
     bytes_waiting: Arc<AtomicUsize>,
     rechecks: Rc<Rechecks>,
+    /// Its shard is the first of the broker, which does what one has to do for all.
+    is_first: bool,
 }
 
 impl Registry {
@@ -61,7 +64,8 @@ impl Registry {
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(host, core.clone(), metrics).shared();
-        Self { shard, core, bytes_waiting, rechecks: Rc::default() }
+        let is_first = host == Host(0);
+        Self { shard, core, bytes_waiting, rechecks: Rc::default(), is_first }
     }
 
     /// Starts the actor of a connection and gives it its session.
@@ -84,13 +88,15 @@ impl Registry {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 shard.metrics.connects_refused.increment(refusal.counted_as());
+                shard.tell_no_session(&connect, &refusal);
                 let bytes = refusal.conn_ack(connect.version, connect.maximum_packet_size);
                 Connection::closing(self.shard.clone(), transport, bytes, permit).start();
                 return;
             }
         };
         let at = (prepared.slot, prepared.link);
-        let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit);
+        let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit)
+            .within(connection_span(&subject_of(&connect)));
         let address = connection.start();
         shard.attach(&prepared, address, connect, now);
         shard.flush();
@@ -104,6 +110,9 @@ impl Actor for Registry {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
         ctx.run_interval(SWEEP_EVERY, |registry, _| {
             let now = registry.core.clock.now();
+            if registry.is_first {
+                registry.core.told.tell_left_out();
+            }
             registry.shard.borrow_mut().sweep(now);
         });
     }

@@ -32,6 +32,7 @@ use crate::{
     },
     router::Host,
     store::{Store, StoreError, StoredSession},
+    told::{ClientLines, Told},
 };
 
 /// How a broker is to be. Without an authenticator and an authorizer nobody gets in.
@@ -50,6 +51,7 @@ pub struct Builder {
     store: Option<Arc<dyn Store>>,
     sync: SyncPolicy,
     sys_interval: Duration,
+    client_lines: ClientLines,
 }
 
 /// Why a broker did not start. Nothing of it is left running.
@@ -119,6 +121,7 @@ impl Default for Builder {
             store: None,
             sync: SyncPolicy::default(),
             sys_interval: Duration::from_secs(10),
+            client_lines: ClientLines::default(),
         }
     }
 }
@@ -136,6 +139,12 @@ impl Builder {
     /// there is the authorizer's to say.
     pub fn response_topic_prefix(mut self, prefix: &str) -> Self {
         self.response_topic_prefix = prefix.into();
+        self
+    }
+
+    /// Which events of `tracing` there are about clients (target `hearthmq::clients`).
+    pub const fn client_lines(mut self, lines: ClientLines) -> Self {
+        self.client_lines = lines;
         self
     }
 
@@ -272,6 +281,7 @@ impl Builder {
             sync: self.sync,
             metrics,
             sys_interval: self.sys_interval,
+            told: Arc::new(Told::new(self.client_lines)),
         })?);
         let arbiters: Vec<Arbiter> = if self.on_current_arbiter {
             Vec::new()

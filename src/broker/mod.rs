@@ -46,6 +46,7 @@ use crate::{
     metrics::Metrics,
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
     net::{Admission, Arrival, canonical, handshake},
+    told::ClientLines,
 };
 
 /// The name of the listener of streams that the application itself brings.
@@ -247,6 +248,11 @@ impl Broker {
             () = stop.cancelled() => {}
             () = handshake(arrival, core, &metrics) => {}
         }
+    }
+
+    /// Changes which events of `tracing` there are about clients.
+    pub fn set_client_lines(&self, lines: ClientLines) {
+        self.running.core.told.set_lines(lines);
     }
 
     /// Who checks credentials.

@@ -26,6 +26,7 @@ use crate::{
         Accepted, Arrival, Refusal, Request, WebSocket, WebSocketOptions, canonical, handshake,
         hosted,
     },
+    told::{Subject, Weight},
 };
 
 /// The name of the listener of an application's own WebSocket route.
@@ -127,6 +128,13 @@ impl Broker {
     fn count_refusal(&self, peer: SocketAddr, refused: ConnectRefusal) {
         let (host, metrics) = self.shard_for(peer);
         host.spawn(async move { metrics.connects_refused.increment(refused) });
+        let told = &self.running.core.told;
+        told.connect_refused(
+            &Subject::stranger(peer, HOSTED),
+            Weight::Warning,
+            refused.name(),
+            None,
+        );
     }
 
     /// A shard's thread, and what it counts, which only that thread may write.

@@ -13,7 +13,7 @@ use super::{Options, log::Log, open_files, serve::Serving};
 pub(super) struct Reload {
     /// Where the configuration comes from.
     options: Options,
-    /// The configuration in force.
+    /// The configuration in force, as it was given.
     config: Config,
     log: Log,
 }
@@ -31,6 +31,7 @@ struct Parts<'a> {
 /// The first steps put options into force, so that the files after them are read by these options.
 const STEPS: &[fn(&Parts<'_>)] = &[
     |parts| drop(parts.log.set_filter(&parts.config.log)), // the configuration has told
+    |parts| parts.serving.broker().set_client_lines(parts.config.log.clients),
     |parts| tell("accounts", parts.serving.authenticator().reload()),
     |parts| tell("permissions", parts.serving.policy().reload()),
     |parts| parts.serving.tls().reload(parts.config),
@@ -66,7 +67,11 @@ impl Reload {
     /// Reads everything again.
     pub(super) fn read_again(&mut self, serving: &Serving) {
         self.read_configuration();
-        let parts = Parts { serving, log: &self.log, config: &self.config };
+        let mut config = self.config.clone();
+        if let Some(warning) = open_files::fit(&mut config) {
+            tracing::warn!("{warning}");
+        }
+        let parts = Parts { serving, log: &self.log, config: &config };
         for step in STEPS {
             step(&parts);
         }
@@ -75,20 +80,13 @@ impl Reload {
     /// Takes over what can change while the broker runs. A configuration with a mistake changes
     /// nothing.
     fn read_configuration(&mut self) {
-        let mut wanted = match self.options.load() {
+        let wanted = match self.options.load() {
             Ok(wanted) => wanted,
             Err(error) => {
                 tracing::error!("the configuration stays as it was: {error}");
                 return;
             }
         };
-        // The files that are kept back are for the shards and listeners that run.
-        let mut fitted = self.config.clone();
-        fitted.limits.connections_max = wanted.limits.connections_max;
-        if let Some(warning) = open_files::fit(&mut fitted) {
-            tracing::warn!("{warning}");
-        }
-        wanted.limits.connections_max = fitted.limits.connections_max;
         let change = self.config.change_to(&wanted);
         self.config = change.config;
         let changed = change.changed.join(", ");

@@ -24,6 +24,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let log = Log::start(&config.log).map_err(StartError::Log)?;
     tell_start(options, &config);
     let missing = first_start::examine(&config)?;
+    let given = config.clone();
     let too_few_files = open_files::fit(&mut config);
     let system = System::new();
     system.block_on(ignore_file_limit()).map_err(StartError::Signals)?;
@@ -38,7 +39,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     for warning in warnings::of(&config) {
         tracing::warn!("{warning}");
     }
-    let reload = Reload::new(options.clone(), config.clone(), log);
+    let reload = Reload::new(options.clone(), given, log);
     system.block_on(serve(&config, store, reload, too_few_files))
 }
 

@@ -91,6 +91,7 @@ impl Serving {
             .response_topic_prefix(&config.mqtt.response_topic_prefix)
             .sys_interval(Duration::from_secs(config.mqtt.sys_interval_secs.into()))
             .limits(config.limits.clone())
+            .client_lines(config.log.clients)
             .authenticator(Arc::clone(authenticator))
             .authorizer(Arc::clone(policy))
             .store(store)

@@ -8,6 +8,7 @@ use super::{Config, load::as_table};
 ///
 /// Each of them is put into force by a step of the program's reload.
 const CHANGEABLE: &[&str] = &[
+    "log.clients",
     "log.filter",
     "tls.certificate",
     "tls.client_auth",

@@ -21,6 +21,7 @@ use crate::{
     auth::{AuthenticationConfig, Network, SCRAM_ITERATIONS_DEFAULT, ThrottleConfig},
     limits::Limits,
     net::tls::{ClientAuth, TlsConfig, TlsVersion},
+    told::ClientLines,
 };
 
 pub use self::{
@@ -311,11 +312,17 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Levels, as `tracing` filters are written: `info`, `warn,hearthmq=debug`.
     pub filter: String,
+    /// Which lines there are about clients.
+    pub clients: ClientLines,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: LOG_FILTER_DEFAULT.into() }
+        Self {
+            format: LogFormat::Text,
+            filter: LOG_FILTER_DEFAULT.into(),
+            clients: ClientLines::default(),
+        }
     }
 }
 

@@ -188,6 +188,13 @@ impl Writer<'_, '_> {
     }
 
     fn log(&mut self, metrics: &Metrics) -> fmt::Result {
+        let encoder = self.encoder.encode_descriptor(
+            "log_lines_left_out",
+            "Lines about clients and calls left out of the log because there were too many",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(metrics.totals().log_lines_left_out.value()).encode(encoder)?;
         let Some(dropped) = metrics.log_dropped() else { return Ok(()) };
         let encoder = self.encoder.encode_descriptor(
             "log_lines_dropped",

@@ -187,6 +187,8 @@ pub struct Totals {
     pub queue_bytes_highest: Gauge,
     /// Sessions with more than half of what may wait for one client.
     pub sessions_over_half_queue: Gauge,
+    /// Lines of the log that were left out because there were too many.
+    pub log_lines_left_out: Gauge,
     /// Retained messages.
     pub retained_messages: Gauge,
     /// Bytes of retained messages.

@@ -22,6 +22,7 @@ use super::{
     admission::Admitted,
     handshake,
     listener::{Bound, Layers},
+    refused::Refused,
     secured::Secured,
     tls::{self, ClientCertificateError, TlsSource},
     websocket,
@@ -30,6 +31,7 @@ use crate::{
     actors::{Core, Host, SocketTransport, Transport},
     auth::ClientCertificate,
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
+    told::Subject,
 };
 
 /// Pause after accept failed, usually for want of file descriptors.
@@ -116,7 +118,7 @@ fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) 
         Ok(admitted) => admitted,
         Err(refused) => {
             // Nothing is answered: before CONNECT the broker does not know what to say.
-            parts.metrics.connects_refused.increment(refused);
+            turn_away(&refused.into(), peer, parts);
             return;
         }
     };
@@ -132,10 +134,18 @@ fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) 
     });
 }
 
+/// Counts a connection that does not come to its CONNECT, and tells of it.
+fn turn_away(refused: &Refused, peer: SocketAddr, parts: &ListenerParts) {
+    parts.metrics.connects_refused.increment(refused.counted_as);
+    if refused.counted_as != ConnectRefusal::Closed {
+        refused.tell(&parts.core, &Subject::stranger(peer, &parts.listener), None);
+    }
+}
+
 /// Takes a connection to its CONNECT, and that to its home shard.
 async fn arrive<S: Transport>(
     stream: S,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
     (admitted, token): (Admitted, TaskTrackerToken),
     connect_by: Instant,
     parts: &ListenerParts,
@@ -144,16 +154,16 @@ async fn arrive<S: Transport>(
         Ok(Layered { transport: Box::new(stream), peer, certificate: Ok(None), admitted })
     } else {
         // On the heap, so that a client that needs none of it has no room for it moved about.
-        let layered = Box::pin(layer(stream, peer, admitted, &parts.layers));
+        let layered = Box::pin(layer(stream, &mut peer, admitted, &parts.layers));
         let layered = timeout_at(connect_by, layered).await;
-        layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout))
+        layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout.into()))
     };
     match layered {
         Ok(layered) => {
             let arrival = layered.arrival(connect_by, parts, token);
             handshake(arrival, &parts.core, &parts.metrics).await;
         }
-        Err(refused) => parts.metrics.connects_refused.increment(refused),
+        Err(refused) => turn_away(&refused, peer, parts),
     }
 }
 
@@ -179,19 +189,18 @@ impl Layered {
     }
 }
 
-/// Goes through what is spoken before MQTT, from the outermost layer to the innermost.
+/// Goes through what is spoken before MQTT, from the outermost layer to the innermost. The peer becomes
+/// the one that a balancer names.
 async fn layer<S: Transport>(
     mut stream: S,
-    mut peer: SocketAddr,
+    peer: &mut SocketAddr,
     mut admitted: Admitted,
     layers: &Layers,
-) -> Result<Layered, ConnectRefusal> {
+) -> Result<Layered, Refused> {
     if let Some(proxy) = &layers.proxy {
-        let named = proxy.read_peer(&mut stream, peer).await.map_err(|error| {
-            tracing::debug!(%error, %peer, "no usable PROXY header");
-            ConnectRefusal::ProxyProtocol
-        })?;
-        peer = canonical(named);
+        let named = proxy.read_peer(&mut stream, *peer).await;
+        let refused = |error| Refused::because(ConnectRefusal::ProxyProtocol, error);
+        *peer = canonical(named.map_err(refused)?);
         admitted.count_for(peer.ip())?;
     }
     let (transport, certificate) = match &layers.tls {
@@ -201,14 +210,11 @@ async fn layer<S: Transport>(
             (within(stream, layers).await?, certificate)
         }
     };
-    Ok(Layered { transport, peer, certificate, admitted })
+    Ok(Layered { transport, peer: *peer, certificate, admitted })
 }
 
 /// The innermost layer.
-async fn within<S: Transport>(
-    stream: S,
-    layers: &Layers,
-) -> Result<Box<dyn Transport>, ConnectRefusal> {
+async fn within<S: Transport>(stream: S, layers: &Layers) -> Result<Box<dyn Transport>, Refused> {
     Ok(match &layers.websocket {
         None => Box::new(stream),
         Some(options) => Box::new(websocket::accept(stream, options).await?),
@@ -222,13 +228,10 @@ pub(crate) type Shown = Result<Option<ClientCertificate>, ClientCertificateError
 async fn secure<S: Transport>(
     stream: S,
     source: &TlsSource,
-) -> Result<(Secured<S>, Shown), ConnectRefusal> {
+) -> Result<(Secured<S>, Shown), Refused> {
     let (settings, trust) = source.begin();
     let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(tls::explained);
-    let stream = stream.map_err(|error| {
-        tracing::debug!(%error, "TLS handshake failed");
-        ConnectRefusal::Tls
-    })?;
+    let stream = stream.map_err(|error| Refused::because(ConnectRefusal::Tls, error))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = match chain {
         [] => Ok(None),

@@ -31,7 +31,8 @@ pub(super) async fn run(
     let start = ExchangeStart { method, credentials, identity: None };
     let Some(exchange) = newcomer.core.begin_exchange(start) else {
         let reason = ReasonCode::BadAuthenticationMethod; // [MQTT-4.12.0-1]
-        return Err(Refusal::with(VERSION, reason, ConnectRefusal::BadCredentials));
+        let refusal = Refusal::with(VERSION, reason, ConnectRefusal::BadCredentials);
+        return Err(refusal.told(&"the authentication method is not known"));
     };
     let connect_by = newcomer.connect_by;
     let talk = talk(exchange, connect, method, newcomer);
@@ -107,10 +108,8 @@ impl Newcomer<'_> {
                     return Ok(data);
                 }
                 Ok(Decoded::More { .. }) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "AUTH refused");
-                    return Err(malformed(error.reason())); // [MQTT-3.15.1-1]
-                }
+                // [MQTT-3.15.1-1]
+                Err(error) => return Err(malformed(error.reason()).told(&error)),
             }
             read_more(self.transport, self.read_ahead).await?;
             if !self.room.has(self.read_ahead.len()) {

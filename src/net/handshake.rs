@@ -1,14 +1,21 @@
 //! From the first byte to a session: CONNECT is read, its sender checked, its shard found.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
+use tracing::Instrument as _;
 
-use super::{Shown, exchange, room::Room, tls::ClientCertificateError};
+use super::{
+    Shown, exchange,
+    follow::follow,
+    refused::{Refused, other_protocol, subject},
+    room::Room,
+    tls::ClientCertificateError,
+};
 use crate::{
     actors::{
         AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Host, Permit, RefusalAnswer,
@@ -24,6 +31,7 @@ use crate::{
         ProtocolVersion, Publication, ReasonCode, decode_connect, is_of_the_broker,
         refusal_version,
     },
+    told::{Subject, connection_span},
 };
 
 /// A connection that has just come, over whatever stream.
@@ -60,12 +68,12 @@ pub(super) fn connect_limits(core: &Core) -> DecodeLimits {
 pub(super) struct Refusal {
     /// For the CONNACK; `None` where none is to be sent.
     answer: Option<RefusalAnswer>,
-    counted_as: ConnectRefusal,
+    refused: Refused,
 }
 
 impl Refusal {
     pub(super) const fn silent(counted_as: ConnectRefusal) -> Self {
-        Self { answer: None, counted_as }
+        Self { answer: None, refused: Refused::new(counted_as) }
     }
 
     pub(super) const fn with(
@@ -73,7 +81,14 @@ impl Refusal {
         code: ReasonCode,
         counted_as: ConnectRefusal,
     ) -> Self {
-        Self { answer: Some(RefusalAnswer::new(version, code)), counted_as }
+        let answer = Some(RefusalAnswer::new(version, code));
+        Self { answer, refused: Refused::new(counted_as) }
+    }
+
+    /// The same with more for the log.
+    pub(super) fn told(mut self, why: &impl Display) -> Self {
+        self.refused.why = Some(why.to_string());
+        self
     }
 
     /// The same with a Reason String.
@@ -94,16 +109,15 @@ impl Refusal {
 
     /// The client is not who it says, or it cannot be found out.
     pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
-        tracing::debug!(%error, "CONNECT refused");
         let code = match error {
             AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
             AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
             AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
             AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
         };
-        let refusal = Self::with(version, code, ConnectRefusal::BadCredentials);
+        let refusal = Self::with(version, code, ConnectRefusal::BadCredentials).told(&error);
         match error {
-            AuthenticationError::TooManyAttempts { .. } => refusal.because(
+            AuthenticationError::TooManyAttempts { .. } => refusal.locked_out().because(
                 "too many failed attempts of this user from this address, or from there at all; \
                  try again later",
             ),
@@ -112,19 +126,24 @@ impl Refusal {
             | AuthenticationError::Unavailable => refusal,
         }
     }
-}
 
-impl Refusal {
+    const fn locked_out(mut self) -> Self {
+        self.refused.is_locked_out = true;
+        self
+    }
+
     /// The client has shown a certificate that is trusted and does not say who it is. Another client
     /// would have to be told by the name in it.
-    fn of_certificate(
-        connect: &Connect<'_>,
-        error: &ClientCertificateError,
-        peer: SocketAddr,
-    ) -> Self {
-        tracing::warn!(client_id = ?connect.client_id, %peer, "CONNECT refused: {error}");
+    fn of_certificate(connect: &Connect<'_>, error: &ClientCertificateError) -> Self {
         Self::with(connect.version, ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials)
             .because(error.why())
+            .told(error)
+    }
+
+    /// Puts it into the log.
+    fn tell(&self, core: &Core, subject: &Subject<'_>) {
+        let why = self.answer.as_ref().and_then(|answer| answer.why);
+        self.refused.tell(core, subject, why);
     }
 }
 
@@ -164,8 +183,16 @@ impl<'a> Newcomer<'a> {
 
 /// Takes a connection from its first byte to its home shard, or refuses it.
 pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
+    match connection_span(&Subject::stranger(arrival.peer, &arrival.listener)) {
+        None => shake_hands(arrival, core, metrics).await,
+        Some(span) => Box::pin(shake_hands(arrival, core, metrics)).instrument(*span).await,
+    }
+}
+
+async fn shake_hands(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
     let Arrival { mut transport, peer, listener, certificate, connect_by, came_to, permit } =
         arrival;
+    transport = follow(transport, peer, &listener);
     let mut room = Room::new(Arc::clone(&core.incomplete_packets));
     let mut buffer = Vec::new();
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
@@ -175,6 +202,10 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
     let length = match read.unwrap_or_else(timed_out) {
         Ok(length) => length,
         Err(refusal) => {
+            // One that came and went without a word is what watches over the port.
+            if !(buffer.is_empty() && refusal.refused.counted_as == ConnectRefusal::Closed) {
+                refusal.tell(core, &Subject::stranger(peer, &listener));
+            }
             drop((buffer, room)); // A client may take its time to hear it.
             return refuse(&mut *transport, refusal, metrics).await;
         }
@@ -196,9 +227,10 @@ pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &Shar
             let packet_bytes_max = connect.properties.maximum_packet_size;
             let accepted = match &certificate {
                 Ok(_) => accept(&connect, newcomer).await,
-                Err(error) => Err(Refusal::of_certificate(&connect, error, peer)),
+                Err(error) => Err(Refusal::of_certificate(&connect, error)),
             };
             accepted.map_err(|mut refusal| {
+                refusal.tell(core, &subject(&connect, peer, &listener));
                 if let (Some(answer), Some(maximum)) = (&mut refusal.answer, packet_bytes_max) {
                     answer.packet_bytes_max = maximum;
                 }
@@ -240,12 +272,12 @@ async fn read_connect(
         match decode_connect(buffer, &limits) {
             Ok(Decoded::Packet { packet: Packet::Connect(_), length }) => return Ok(length),
             // The first packet must be CONNECT. [MQTT-3.1.0-1]
-            Ok(Decoded::Packet { .. }) => return Err(Refusal::silent(ConnectRefusal::Malformed)),
-            Ok(Decoded::More { .. }) => {}
-            Err(error) => {
-                tracing::debug!(%error, "CONNECT refused");
-                return Err(refusal_of(&error, buffer));
+            Ok(Decoded::Packet { .. }) => {
+                let refusal = Refusal::silent(ConnectRefusal::Malformed);
+                return Err(refusal.told(&"the first packet is not CONNECT"));
             }
+            Ok(Decoded::More { .. }) => {}
+            Err(error) => return Err(refusal_of(&error, buffer)),
         }
         read_more(transport, buffer).await?;
         if !room.has(buffer.len()) {
@@ -272,7 +304,7 @@ pub(super) async fn read_more(
 /// How a CONNECT that cannot be decoded is answered, if it is answered.
 fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
     let version = refusal_version(bytes);
-    match (error.kind, version) {
+    let refusal = match (error.kind, version) {
         (DecodeErrorKind::UnsupportedProtocolVersion { .. }, Some(version)) => Refusal::with(
             version,
             ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
@@ -283,6 +315,10 @@ fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
             Refusal::with(ProtocolVersion::V5, error.reason(), ConnectRefusal::Malformed)
         }
         _ => Refusal::silent(ConnectRefusal::Malformed),
+    };
+    match other_protocol(bytes) {
+        Some(spoken) => refusal.told(&spoken),
+        None => refusal.told(error),
     }
 }
 
@@ -296,7 +332,7 @@ async fn accept(
     if let Some(to) = core.draining.load_full() {
         // Before the password is hashed: many may come at once, and the reference is no secret.
         let answer = Some(RefusalAnswer::redirecting(version, to));
-        return Err(Refusal { answer, counted_as: ConnectRefusal::Redirected });
+        return Err(Refusal { answer, refused: Refused::new(ConnectRefusal::Redirected) });
     }
     if connect.properties.maximum_packet_size.is_some_and(|bytes| bytes < CONN_ACK_BYTES_MIN) {
         return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
@@ -429,7 +465,7 @@ fn assigned_client_id() -> String {
 
 /// Answers where an answer is due, and closes.
 async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &ShardMetrics) {
-    metrics.connects_refused.increment(refusal.counted_as);
+    metrics.connects_refused.increment(refusal.refused.counted_as);
     if let Some(answer) = &refusal.answer {
         let bytes = answer.encode();
         let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;

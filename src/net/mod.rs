@@ -6,9 +6,12 @@
 mod accept;
 mod admission;
 mod exchange;
+mod follow;
 mod handshake;
 mod listener;
+mod packet_line;
 mod proxy;
+mod refused;
 mod room;
 mod secured;
 pub mod tls;

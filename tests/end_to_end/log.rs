@@ -128,14 +128,14 @@ fn the_configuration_is_read_again_and_what_needs_a_restart_is_named() {
     let file = place.path("hearthmq.toml");
     let text = fs::read_to_string(&file).unwrap();
     let first = "shards = 3\nnode = \"other\"\n";
-    fs::write(&file, format!("{first}{text}\n[log]\nfilter = \"hearthmq=debug\"\n")).unwrap();
+    fs::write(&file, format!("{first}{text}\n[log]\nfilter = \"hearthmq=trace\"\n")).unwrap();
     program.signal("-HUP");
     program.line_with(&["configuration read again", "changed=\"log.filter\""]);
     program.line_with(&["WARN", "need a restart", "options=\"node, shards\""]);
     program.line_with(&["permissions read again"]);
-    assert!(!program.logged().iter().any(|line| line.contains("DEBUG")));
-    tcp(program.address("mqtt")).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    program.line_with(&["DEBUG"]);
+    assert!(!program.logged().iter().any(|line| line.contains("TRACE")));
+    tcp(program.address("mqtt")).write_all(&[0xC0, 0]).unwrap();
+    program.line_with(&["TRACE"]);
 
     // A mistake changes nothing, and is named with its place and what would be right.
     fs::write(&file, format!("{text}\n[limits]\nconnections_max = 0\n")).unwrap();
@@ -143,13 +143,13 @@ fn the_configuration_is_read_again_and_what_needs_a_restart_is_named() {
     let line = text.lines().count() + 3;
     let place = format!("the configuration stays as it was: hearthmq.toml:{line}:1: ");
     program.line_with(&["ERROR", &place, "limits.connections_max", "; write"]);
-    let debug = |program: &crate::program::Program| {
-        program.logged().iter().filter(|line| line.contains("DEBUG")).count()
+    let traced = |program: &crate::program::Program| {
+        program.logged().iter().filter(|line| line.contains("TRACE")).count()
     };
-    let before = debug(&program);
-    tcp(program.address("mqtt")).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let before = traced(&program);
+    tcp(program.address("mqtt")).write_all(&[0xC0, 0]).unwrap();
     let until = Instant::now() + Duration::from_secs(60);
-    while debug(&program) == before {
+    while traced(&program) == before {
         assert!(Instant::now() < until, "the filter is another");
         thread::sleep(Duration::from_millis(10));
     }

@@ -16,6 +16,7 @@ mod http;
 mod keep_alive;
 mod listeners;
 mod log;
+mod log_of_clients;
 mod mosquitto;
 #[path = "../support/mqtt.rs"]
 mod mqtt;

@@ -140,6 +140,7 @@ impl Place {
         let reader = thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 if let Some((_, url)) = line.split_once("listening on ") {
+                    let url = url.split('"').next().unwrap(); // in JSON something follows
                     // Nobody listens any more once the program is known to have started.
                     drop(found.send(url.to_owned()));
                 }

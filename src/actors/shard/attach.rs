@@ -95,7 +95,7 @@ impl Shard {
             is_resumed: !begins_anew,
             ..Departure::unannounced(DisconnectReason::Takeovered)
         };
-        self.end_connection(&connect.client_id, departure, now);
+        self.replace_connection(connect, departure, now);
         let existing = self.clients.get(&connect.client_id).copied();
         if begins_anew && let Some(slot) = existing {
             self.forget(slot, now); // [MQTT-3.1.2-4]
@@ -216,6 +216,7 @@ impl Shard {
         self.note_deadline(prepared.slot);
         self.note_queued(prepared.slot);
         self.set_shared_away(prepared.slot, false);
+        self.tell_connected(prepared.slot, connect.clean_start, prepared.session_present);
         self.announce_connected(prepared.slot, connect.clean_start, now);
     }
 

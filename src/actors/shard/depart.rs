@@ -110,6 +110,7 @@ impl Shard {
         self.metrics.connections.set(self.online as u64);
         self.note_deadline(slot);
         self.forget_waits(slot, now);
+        self.tell_disconnected(slot, departure, now);
         self.announce_disconnected(slot, departure.reason, now);
         self.settle_will(slot, departure, now);
         self.settle_expiry(slot, departure, now);

@@ -13,6 +13,7 @@ use crate::{
     mqtt::{Publication, QoS, Timestamp},
     router::{Place, Plan},
     session::BackPressure,
+    told::cut,
 };
 
 /// A connection that is read no further for now.
@@ -223,8 +224,8 @@ impl Shard {
             return;
         };
         found.session.set_back_pressure(BackPressure::None);
-        let client_id = found.session.client_id();
-        tracing::warn!(%client_id, "does not empty its full queue, which drops its oldest now");
+        let client_id = &*cut(found.session.client_id());
+        tracing::warn!(client_id, "does not empty its full queue, which drops its oldest now");
         self.metrics.subscribers_given_up.increment();
         self.core.waits.end(place);
     }

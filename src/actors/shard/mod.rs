@@ -19,6 +19,7 @@ mod redirect;
 mod share;
 mod subscribe;
 mod sweep;
+mod tell;
 mod tickets;
 
 use std::{
@@ -45,6 +46,7 @@ use self::{
 };
 pub(crate) use self::{
     authenticate::not_authenticated, depart::Departure, redirect::reason_of, share::Search,
+    tell::subject_of,
 };
 pub(super) use self::{
     hold::{LOOK_EVERY, look_after_held},

@@ -105,6 +105,7 @@ impl Shard {
         match request {
             None => {}
             Some(Request::Publish { publish, topic }) if !self.core.limits.allows_topic(&topic) => {
+                self.tell_over_limit(slot, "topic_bytes_max or topic_levels_max", &topic);
                 self.refuse_topic(slot, &publish)?;
             }
             Some(Request::Publish { publish, topic }) => {

@@ -49,6 +49,7 @@ impl Shard {
         let mark = self.mark();
         let reason = if recent.decision == Decision::Deny {
             self.metrics.dropped(DropReason::NotAuthorized, 1);
+            self.tell_denied(slot, "publish", topic);
             ReasonCode::NotAuthorized
         } else if let Some(reason) = self.why_not_durable(slot, publish, topic, &mut recent) {
             self.metrics.dropped(DropReason::StoreUnavailable, 1);
@@ -129,6 +130,9 @@ impl Shard {
             expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
         };
         let retained = !publication.retain || self.retain(&publication, now);
+        if !retained {
+            self.tell_over_limit(slot, "retained", topic);
+        }
         // The plan comes after retaining: who subscribed before may not have found the message, and
         // must be in the plan; who subscribes after finds it.
         let plan = self.current_plan(recent, topic);

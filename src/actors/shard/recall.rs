@@ -12,6 +12,7 @@ use crate::{
     router::Subscriber,
     session::{LeftInQueue, NEVER_EXPIRES, Orphan, Page, Session, Subscription},
     store::{PageBounds, StoredSession},
+    told::cut,
 };
 
 /// What is read of a queue at a time: about as much as a session has in memory of it.
@@ -27,8 +28,8 @@ impl Shard {
         let messages = match keeper.store().waiting(number, from, PAGE) {
             Ok(messages) => messages,
             Err(error) => {
-                let client_id = found.session.client_id();
-                tracing::error!(%error, %client_id, "a queue cannot be read, and waits");
+                let client_id = &*cut(found.session.client_id());
+                tracing::error!(%error, client_id, "a queue cannot be read, and waits");
                 self.starve(slot);
                 return false;
             }
@@ -51,8 +52,8 @@ impl Shard {
         }
         if self.is_all_kept() {
             let found = &mut self.slots[slot as usize];
-            let client_id = found.session.client_id();
-            tracing::error!(%client_id, "messages that were counted are not in the store");
+            let client_id = &*cut(found.session.client_id());
+            tracing::error!(client_id, "messages that were counted are not in the store");
             found.session.forget_unread();
         } else {
             self.starve(slot);
@@ -78,8 +79,8 @@ impl Shard {
                 true
             }
             Err(error) => {
-                let client_id = found.session.client_id();
-                tracing::error!(%error, %client_id, "what was in flight cannot be read");
+                let client_id = &*cut(found.session.client_id());
+                tracing::error!(%error, client_id, "what was in flight cannot be read");
                 false
             }
         }

@@ -37,6 +37,7 @@ impl Shard {
             } else {
                 (ReasonCode::QuotaExceeded, false)
             };
+            self.tell_not_subscribed(slot, asked.filter, reason);
             let handling = asked.options.retain_handling;
             let sends = match handling {
                 RetainHandling::Send => true,          // [MQTT-3.3.1-9]

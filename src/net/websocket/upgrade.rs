@@ -8,7 +8,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{super::handshake::linger, WebSocket};
+use super::{
+    super::{handshake::linger, refused::Refused},
+    WebSocket,
+};
 use crate::{actors::Transport, metrics::ConnectRefusal};
 
 /// A request is no longer than this, and has no more headers: a browser's has half of it.
@@ -225,7 +228,7 @@ fn accept_key(key: &[u8]) -> String {
 pub(crate) async fn accept<S: Transport>(
     mut stream: S,
     options: &WebSocketOptions,
-) -> Result<WebSocket<S>, ConnectRefusal> {
+) -> Result<WebSocket<S>, Refused> {
     let mut bytes = Vec::new();
     let outcome = match read_head(&mut stream, &mut bytes).await? {
         Ok(length) => decide(&bytes[..length], options).map(|accepted| (accepted, length)),
@@ -243,11 +246,10 @@ pub(crate) async fn accept<S: Transport>(
             Ok(WebSocket::new(stream, bytes.split_off(length)))
         }
         Err(refusal) => {
-            tracing::debug!(%refusal, "request for a WebSocket refused");
             if stream.shutdown().await.is_ok() {
                 linger(&mut stream).await;
             }
-            Err(ConnectRefusal::WebSocket)
+            Err(Refused::because(ConnectRefusal::WebSocket, refusal))
         }
     }
 }

@@ -1,0 +1,172 @@
+//! What a line of the log says of a packet: its type, Packet Identifier, topics and reason.
+//!
+//! Pure; it never looks at a payload or a password.
+
+use crate::mqtt::{
+    Ack, DecodeLimits, Decoded, Packet, ProtocolVersion, Publish, ReasonCode, decode,
+};
+
+/// Filters of one packet that are shown.
+const FILTERS_MAX: usize = 8;
+
+/// What there is to say; what a type of packet does not have is missing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Line<'a> {
+    pub(super) name: &'static str,
+    pub(super) packet_id: Option<u16>,
+    /// The Topic Name, or the first Topic Filters.
+    pub(super) topic: Option<String>,
+    pub(super) qos: Option<u8>,
+    pub(super) dup: Option<bool>,
+    pub(super) retain: Option<bool>,
+    pub(super) reason: Option<ReasonCode>,
+    /// Client Identifier and version of a CONNECT.
+    pub(super) connect: Option<(&'a str, ProtocolVersion)>,
+}
+
+/// The line of a packet of `length` bytes, of which `head` is the beginning. Before CONNECT the
+/// version is not known.
+pub(super) fn packet_line(
+    head: &[u8],
+    length: usize,
+    version: Option<ProtocolVersion>,
+) -> Line<'_> {
+    let name = name_of(head.first().copied().unwrap_or_default());
+    if head.len() < length {
+        return Line { topic: topic_of(head), ..Line::named(name) };
+    }
+    let version = version.unwrap_or(ProtocolVersion::V3_1_1);
+    let limits = DecodeLimits {
+        packet_bytes_max: u32::MAX,
+        topic_bytes_max: u16::MAX,
+        topic_levels_max: u16::MAX,
+    };
+    match decode(head, version, &limits) {
+        Ok(Decoded::Packet { packet, .. }) => of_packet(name, packet),
+        // Whatever is wrong with it is the session's to say.
+        Ok(Decoded::More { .. }) | Err(_) => Line::named(name),
+    }
+}
+
+impl Line<'_> {
+    fn named(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    fn of_ack(name: &'static str, ack: &Ack<'_>) -> Self {
+        let packet_id = Some(ack.packet_id.number());
+        Self { packet_id, reason: Some(ack.reason), ..Self::named(name) }
+    }
+
+    fn of_publish(name: &'static str, publish: &Publish<'_>) -> Self {
+        let alias = publish.properties.topic_alias;
+        let topic = match (publish.topic, alias) {
+            ("", Some(alias)) => format!("(alias {alias})"),
+            (topic, _) => topic.to_owned(),
+        };
+        Self {
+            packet_id: publish.packet_id.map(|packet_id| packet_id.number()),
+            topic: Some(topic),
+            qos: Some(publish.flags.qos.number()),
+            dup: Some(publish.flags.dup),
+            retain: Some(publish.flags.retain),
+            ..Self::named(name)
+        }
+    }
+}
+
+fn of_packet<'a>(name: &'static str, packet: Packet<'a>) -> Line<'a> {
+    let reason = |reason| Line { reason: Some(reason), ..Line::named(name) };
+    match packet {
+        Packet::Connect(connect) => {
+            Line { connect: Some((connect.client_id, connect.version)), ..Line::named(name) }
+        }
+        Packet::ConnAck(ack) => reason(ack.reason),
+        Packet::Publish(publish) => Line::of_publish(name, &publish),
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            Line::of_ack(name, &ack)
+        }
+        Packet::Subscribe(subscribe) => Line {
+            packet_id: Some(subscribe.packet_id.number()),
+            topic: Some(joined(subscribe.filters.iter().map(|asked| asked.filter))),
+            ..Line::named(name)
+        },
+        Packet::Unsubscribe(unsubscribe) => Line {
+            packet_id: Some(unsubscribe.packet_id.number()),
+            topic: Some(joined(unsubscribe.filters.iter().copied())),
+            ..Line::named(name)
+        },
+        Packet::SubAck(ack) => Line {
+            packet_id: Some(ack.packet_id.number()),
+            reason: ack.reasons.first().copied(),
+            ..Line::named(name)
+        },
+        Packet::UnsubAck(ack) => Line {
+            packet_id: Some(ack.packet_id.number()),
+            reason: ack.reasons.first().copied(),
+            ..Line::named(name)
+        },
+        Packet::Disconnect(disconnect) => reason(disconnect.reason),
+        Packet::Auth(auth) => reason(auth.reason),
+        Packet::PingReq | Packet::PingResp => Line::named(name),
+    }
+}
+
+fn joined<'f>(filters: impl Iterator<Item = &'f str>) -> String {
+    filters.take(FILTERS_MAX).collect::<Vec<_>>().join(" ")
+}
+
+/// The Topic Name of a PUBLISH of which only the beginning is there. Section 3.3.2.1.
+fn topic_of(head: &[u8]) -> Option<String> {
+    let first = *head.first()?;
+    let body = head.iter().skip(1).position(|digit| digit & 0x80 == 0)? + 2;
+    let length = u16::from_be_bytes([*head.get(body)?, *head.get(body + 1)?]);
+    let topic = head.get(body + 2..body + 2 + usize::from(length))?;
+    (first >> 4 == 3).then(|| String::from_utf8_lossy(topic).into_owned())
+}
+
+/// Section 2.1.2.
+const fn name_of(first: u8) -> &'static str {
+    const NAMES: [&str; 16] = [
+        "RESERVED",
+        "CONNECT",
+        "CONNACK",
+        "PUBLISH",
+        "PUBACK",
+        "PUBREC",
+        "PUBREL",
+        "PUBCOMP",
+        "SUBSCRIBE",
+        "SUBACK",
+        "UNSUBSCRIBE",
+        "UNSUBACK",
+        "PINGREQ",
+        "PINGRESP",
+        "DISCONNECT",
+        "AUTH",
+    ];
+    NAMES[(first >> 4) as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_large_publish_its_topic_is_told() {
+        let head = [&[0x32, 0xFF, 0x7F, 0, 3][..], b"a/bthe rest"].concat();
+        let line = packet_line(&head, 16_386, Some(ProtocolVersion::V5));
+        let expected = Line { name: "PUBLISH", topic: Some("a/b".into()), ..Line::default() };
+        assert_eq!(line, expected);
+        // Of another large packet nothing is.
+        let head = [&[0x82, 0xFF, 0x7F, 0, 3][..], b"a/bthe rest"].concat();
+        assert_eq!(packet_line(&head, 16_386, None), Line::named("SUBSCRIBE"));
+        assert_eq!(packet_line(&[0x30], 100, None), Line::named("PUBLISH"));
+    }
+
+    #[test]
+    fn of_a_packet_that_is_wrong_only_its_type_is_told() {
+        assert_eq!(packet_line(&[0x40, 0], 2, None), Line::named("PUBACK"));
+        assert_eq!(packet_line(&[], 0, None), Line::named("RESERVED"));
+    }
+}

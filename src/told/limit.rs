@@ -1,0 +1,279 @@
+//! How many lines may be written: for each address (IPv6: each /64) and in all.
+//!
+//! A line that passes both bounds is written and says how many of its address were left out before it.
+//! The table of addresses is bounded; when it is full, further addresses share one entry.
+//! Time is an argument, in microseconds.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use foldhash::fast::RandomState;
+
+/// Addresses that are known at a time: as many as one second of all lines can be from, and those that
+/// have yet to be told what was left out.
+const ADDRESSES_MAX: usize = 10_000;
+
+/// An address whose lines were left out is told of once nothing was left out for this long.
+const QUIET_MICROS: u64 = 10_000_000;
+
+/// Of so many addresses it is told one by one; of the others together.
+const NETWORKS_TOLD_MAX: usize = 20;
+
+/// What a line is about. Each kind has bounds of its own, so that refusals cannot crowd out the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Clients that come and go.
+    Usual,
+    /// What is refused, which anybody can cause.
+    Trouble,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Usual, Self::Trouble];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Trouble => "refusals",
+        }
+    }
+
+    /// For one address. A fleet behind one address that comes all at once is told as a whole; one
+    /// that guesses passwords needs no more lines than to be seen.
+    const fn each(self) -> Rate {
+        match self {
+            Self::Usual => Rate::per_sec(100, 20_000),
+            Self::Trouble => Rate::per_sec(1, 20),
+        }
+    }
+
+    /// For all addresses together: the most that a disk has to bear of it for ever.
+    const fn all(self) -> Rate {
+        match self {
+            Self::Usual => Rate::per_sec(1_000, 100_000),
+            Self::Trouble => Rate::per_sec(100, 1_000),
+        }
+    }
+}
+
+/// A token bucket: what comes back, and how much there is.
+#[derive(Clone, Copy)]
+struct Rate {
+    /// Until one more line comes back.
+    interval: u64,
+    burst: u64,
+}
+
+impl Rate {
+    const fn per_sec(lines: u64, burst: u64) -> Self {
+        Self { interval: 1_000_000 / lines, burst }
+    }
+}
+
+/// The time at which a bucket is full again, which is all that there is to know of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    full_at: u64,
+}
+
+impl Bucket {
+    fn has_room(self, rate: Rate, now: u64) -> bool {
+        self.full_at.saturating_sub(now) <= rate.interval * (rate.burst - 1)
+    }
+
+    fn take(&mut self, rate: Rate, now: u64) {
+        self.full_at = self.full_at.max(now) + rate.interval;
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    buckets: [Bucket; Kind::ALL.len()],
+    left_out: [u32; Kind::ALL.len()],
+    left_out_at: u64,
+}
+
+impl Entry {
+    /// Whether it says no more than a new one.
+    fn is_idle(&self, now: u64) -> bool {
+        self.left_out == [0; Kind::ALL.len()] && self.buckets.iter().all(|b| b.full_at <= now)
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Limiter {
+    all: [Bucket; Kind::ALL.len()],
+    addresses: HashMap<IpAddr, Entry, RandomState>,
+    /// Of the addresses that find no place in the table.
+    others: Entry,
+    /// When the table was last gone over because it was full.
+    cleaned_at: u64,
+    /// When it was last looked for addresses that are quiet.
+    looked_at: u64,
+    /// Whether anything was left out that was not told.
+    is_owing: bool,
+}
+
+/// Lines of one address that were left out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// Of IPv6 a /64.
+    pub(super) network: IpAddr,
+    pub(super) lines: u32,
+    pub(super) kind: Kind,
+}
+
+/// What is to be told of addresses that are quiet.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Quiet {
+    pub(super) networks: Vec<LeftOut>,
+    /// Lines of all others.
+    pub(super) others: u64,
+}
+
+impl Limiter {
+    /// Whether a line may be written; how many of its address and kind were left out before it.
+    pub(super) fn allow(&mut self, kind: Kind, address: IpAddr, now: u64) -> Option<u32> {
+        let at = kind as usize;
+        let has_room_in_all = self.all[at].has_room(kind.all(), now);
+        let entry = self.entry(network_of(address), now);
+        if has_room_in_all && entry.buckets[at].has_room(kind.each(), now) {
+            entry.buckets[at].take(kind.each(), now);
+            let left_out = std::mem::take(&mut entry.left_out[at]);
+            self.all[at].take(kind.all(), now);
+            return Some(left_out);
+        }
+        entry.left_out[at] = entry.left_out[at].saturating_add(1);
+        entry.left_out_at = now;
+        self.is_owing = true;
+        None
+    }
+
+    /// What was left out of addresses that have been quiet since; they owe nothing afterwards.
+    pub(super) fn quiet(&mut self, now: u64) -> Option<Quiet> {
+        if !self.is_owing || now.saturating_sub(self.looked_at) < QUIET_MICROS {
+            return None;
+        }
+        self.looked_at = now;
+        self.is_owing = false;
+        let mut quiet = Quiet::default();
+        let entries = self.addresses.iter_mut().map(|(network, entry)| (Some(*network), entry));
+        for (network, entry) in entries.chain([(None, &mut self.others)]) {
+            if entry.left_out == [0; Kind::ALL.len()] {
+                continue;
+            }
+            if now.saturating_sub(entry.left_out_at) < QUIET_MICROS {
+                self.is_owing = true;
+                continue;
+            }
+            for kind in Kind::ALL {
+                match (std::mem::take(&mut entry.left_out[kind as usize]), network) {
+                    (0, _) => {}
+                    (lines, Some(network)) if quiet.networks.len() < NETWORKS_TOLD_MAX => {
+                        quiet.networks.push(LeftOut { network, lines, kind });
+                    }
+                    (lines, _) => quiet.others += u64::from(lines),
+                }
+            }
+        }
+        self.addresses.retain(|_, entry| !entry.is_idle(now));
+        Some(quiet)
+    }
+
+    fn entry(&mut self, network: IpAddr, now: u64) -> &mut Entry {
+        let is_full = self.addresses.len() >= ADDRESSES_MAX;
+        if is_full && !self.addresses.contains_key(&network) {
+            // At most once a second, as it may be in vain.
+            if now.saturating_sub(self.cleaned_at) >= 1_000_000 {
+                self.cleaned_at = now;
+                self.addresses.retain(|_, entry| !entry.is_idle(now));
+            }
+            if self.addresses.len() >= ADDRESSES_MAX {
+                return &mut self.others;
+            }
+        }
+        self.addresses.entry(network).or_default()
+    }
+}
+
+/// One site gets a /64 in IPv6 and may use every address in it, so it counts as one.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn address(last: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(0x7F00_0000 + last).into()
+    }
+
+    /// Lines that are written of so many at once.
+    fn written(limiter: &mut Limiter, kind: Kind, from: IpAddr, lines: u32, now: u64) -> u32 {
+        (0..lines).filter(|_| limiter.allow(kind, from, now).is_some()).count() as u32
+    }
+
+    #[test]
+    fn an_address_has_a_burst_and_then_a_rate_and_says_what_was_left_out() {
+        let mut limiter = Limiter::default();
+        assert_eq!(written(&mut limiter, Kind::Trouble, address(1), 100, 0), 20);
+        assert_eq!(written(&mut limiter, Kind::Trouble, address(2), 20, 0), 20, "another address");
+        assert_eq!(written(&mut limiter, Kind::Usual, address(1), 20, 0), 20, "another kind");
+        assert_eq!(limiter.allow(Kind::Trouble, address(1), SECOND), Some(80));
+        assert_eq!(limiter.allow(Kind::Trouble, address(1), SECOND), None);
+        assert_eq!(limiter.allow(Kind::Trouble, address(1), 2 * SECOND), Some(1));
+        assert_eq!(limiter.allow(Kind::Trouble, address(1), 3 * SECOND), Some(0));
+    }
+
+    #[test]
+    fn a_64_of_ipv6_is_one_address() {
+        let mut limiter = Limiter::default();
+        let mut lines = 0;
+        for host in 0..100 {
+            let from = format!("2001:db8::{host:x}").parse().unwrap();
+            lines += written(&mut limiter, Kind::Trouble, from, 1, 0);
+        }
+        assert_eq!(lines, 20);
+        let mapped = "::ffff:192.0.2.1".parse().unwrap();
+        assert_eq!(written(&mut limiter, Kind::Trouble, mapped, 30, 0), 20);
+        let same = "192.0.2.1".parse().unwrap();
+        assert_eq!(written(&mut limiter, Kind::Trouble, same, 1, 0), 0);
+    }
+
+    #[test]
+    fn all_addresses_together_have_a_bound_and_so_has_the_table() {
+        let mut limiter = Limiter::default();
+        let written: u32 = (0..100_000)
+            .map(|from| written(&mut limiter, Kind::Trouble, address(from), 1, 0))
+            .sum();
+        assert_eq!(written, 1_000);
+        assert_eq!(limiter.addresses.len(), ADDRESSES_MAX);
+        // Those without a place are still told of, together.
+        let quiet = limiter.quiet(2 * QUIET_MICROS).expect("lines were left out");
+        assert_eq!(quiet.networks.len(), NETWORKS_TOLD_MAX);
+        assert_eq!(quiet.others + NETWORKS_TOLD_MAX as u64, 100_000 - 1_000);
+        assert!(limiter.addresses.is_empty(), "nothing is left to be known of them");
+        assert_eq!(limiter.quiet(9 * QUIET_MICROS), None);
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_when_the_address_is_quiet() {
+        let mut limiter = Limiter::default();
+        written(&mut limiter, Kind::Trouble, address(1), 25, QUIET_MICROS);
+        let first = limiter.quiet(QUIET_MICROS).expect("something is owed");
+        assert_eq!(first, Quiet::default(), "it is not quiet yet");
+        let later = limiter.quiet(2 * QUIET_MICROS).expect("something is owed");
+        let left_out = LeftOut { network: address(1), lines: 5, kind: Kind::Trouble };
+        assert_eq!(later.networks, [left_out]);
+        assert_eq!(limiter.quiet(3 * QUIET_MICROS), None);
+    }
+}

@@ -1,0 +1,295 @@
+//! What the log says of clients and callers: one line for each thing that happens to them, with who,
+//! why and from where.
+//!
+//! Every line has the same fields in the same order: `peer`, `listener`, then what the line is about,
+//! `client_id` and `user`. The address comes before everything that a stranger writes, so that a program
+//! which reads the log finds it. What strangers write is cut, and escaped by the log itself.
+//! Lines that anybody can cause are limited, see [`limit`]; how many were left out is said with the next.
+//! It knows neither MQTT nor HTTP: reasons are words. Called by `net`, `actors` and `http`.
+
+mod limit;
+mod text;
+
+use std::{
+    fmt::Debug,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::Span;
+
+use self::limit::{Kind, LeftOut, Limiter};
+pub(crate) use self::text::cut;
+
+/// The target of lines about clients, for filters: `hearthmq::clients=warn`.
+const CLIENTS: &str = "hearthmq::clients";
+
+/// Which lines about clients are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientLines {
+    /// Clients that connect, disconnect and take over, and what is refused to them.
+    #[default]
+    All,
+    /// What is refused to them.
+    Refusals,
+    /// None.
+    None,
+}
+
+impl ClientLines {
+    const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::Refusals,
+            _ => Self::All,
+        }
+    }
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Refusals => 1,
+            Self::All => 2,
+        }
+    }
+}
+
+/// Who a line is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) peer: SocketAddr,
+    /// By its URL; empty where it is not known.
+    pub(crate) listener: &'a str,
+    /// Client Identifier, once it is known.
+    pub(crate) client_id: Option<&'a str>,
+    /// User name, as it was given before it was checked.
+    pub(crate) user: Option<&'a str>,
+}
+
+impl<'a> Subject<'a> {
+    /// Somebody of whom nothing is known but where they come from.
+    pub(crate) const fn stranger(peer: SocketAddr, listener: &'a str) -> Self {
+        Self { peer, listener, client_id: None, user: None }
+    }
+}
+
+/// Carries who a connection is to every line below it. Without `hearthmq::clients=debug` there is none,
+/// and nothing is paid.
+pub(crate) fn connection_span(subject: &Subject<'_>) -> Option<Box<Span>> {
+    if !tracing::enabled!(target: CLIENTS, tracing::Level::DEBUG) {
+        return None;
+    }
+    let (client_id, user) = (subject.client_id.map(cut), subject.user.map(cut));
+    let span = tracing::debug_span!(
+        target: CLIENTS, parent: None, "connection",
+        peer = %subject.peer, listener = subject.listener,
+        client_id = client_id.as_deref(), user = user.as_deref(),
+    );
+    Some(Box::new(span))
+}
+
+/// How a client has connected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived {
+    /// Of MQTT: `3.1`, `3.1.1` or `5.0`.
+    pub(crate) version: &'static str,
+    pub(crate) keep_alive_secs: u16,
+    pub(crate) clean_start: bool,
+    pub(crate) session_present: bool,
+}
+
+/// Why a connection has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    pub(crate) reason: &'static str,
+    /// The clause that was broken, or more about the reason.
+    pub(crate) why: Option<&'static str>,
+    /// How long it was.
+    pub(crate) secs: u64,
+}
+
+/// How much a refusal matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// It happens.
+    Usual,
+    /// A limit, a lock-out, a rule of the protocol: somebody should look at it.
+    Warning,
+}
+
+/// Tells of the clients and callers of one broker.
+pub(crate) struct Told {
+    lines: AtomicU8,
+    limiter: Mutex<Limiter>,
+    began: Instant,
+    /// Lines that were left out so far.
+    left_out: AtomicU64,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self::new(ClientLines::default())
+    }
+}
+
+/// Writes a line with the fields of its subject: at `info` if it is usual, else at `warn`.
+macro_rules! line {
+    ($weight:expr, $subject:expr, $left_out:expr, $message:literal, { $($fields:tt)* }) => {{
+        let subject: &Subject<'_> = $subject;
+        let (client_id, user) = (subject.client_id.map(cut), subject.user.map(cut));
+        let (client_id, user) = (client_id.as_deref(), user.as_deref());
+        let listener = Some(subject.listener).filter(|listener| !listener.is_empty());
+        let (peer, left_out) = (subject.peer, $left_out);
+        match $weight {
+            Weight::Usual => tracing::info!(
+                target: CLIENTS, parent: None,
+                %peer, listener, $($fields)*, client_id, user, left_out, $message
+            ),
+            Weight::Warning => tracing::warn!(
+                target: CLIENTS, parent: None,
+                %peer, listener, $($fields)*, client_id, user, left_out, $message
+            ),
+        }
+    }};
+}
+
+impl Told {
+    pub(crate) fn new(lines: ClientLines) -> Self {
+        Self {
+            lines: AtomicU8::new(lines.number()),
+            limiter: Mutex::default(),
+            began: Instant::now(),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// Which lines about clients are logged from now on.
+    pub(crate) fn set_lines(&self, lines: ClientLines) {
+        self.lines.store(lines.number(), Relaxed);
+    }
+
+    /// Lines that were left out because there were too many.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out.load(Relaxed)
+    }
+
+    /// CONNACK with success was sent.
+    pub(crate) fn connected(&self, subject: &Subject<'_>, how: Arrived) {
+        let Some(left_out) = self.may_tell_all(subject) else { return };
+        let Arrived { version, keep_alive_secs, clean_start, session_present } = how;
+        line!(Weight::Usual, subject, left_out, "connected", {
+            version, keep_alive_secs, clean_start, session_present
+        });
+    }
+
+    /// A connection has ended.
+    pub(crate) fn disconnected(&self, subject: &Subject<'_>, how: Left) {
+        let Some(left_out) = self.may_tell_all(subject) else { return };
+        let Left { reason, why, secs } = how;
+        line!(Weight::Usual, subject, left_out, "disconnected", { reason, why, secs });
+    }
+
+    /// Another connection with its client identifier has taken the place of one.
+    pub(crate) fn taken_over(
+        &self,
+        subject: &Subject<'_>,
+        (old_peer, old_listener): (SocketAddr, &str),
+    ) {
+        let Some(left_out) = self.may_tell_all(subject) else { return };
+        let old_listener = Some(old_listener).filter(|listener| !listener.is_empty());
+        line!(Weight::Usual, subject, left_out, "taken over", { %old_peer, old_listener });
+    }
+
+    /// A CONNECT, or a connection that did not come so far, was refused.
+    pub(crate) fn connect_refused(
+        &self,
+        subject: &Subject<'_>,
+        weight: Weight,
+        reason: &'static str,
+        why: Option<&str>,
+    ) {
+        let Some(left_out) = self.may_tell_refusal(subject, weight) else { return };
+        let why = why.map(cut);
+        let why = why.as_deref();
+        line!(weight, subject, left_out, "connect refused", { reason, why });
+    }
+
+    /// A client was not allowed to publish to a topic or to subscribe to a filter.
+    pub(crate) fn denied(&self, subject: &Subject<'_>, action: &'static str, topic: &str) {
+        let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
+        let topic = &*cut(topic);
+        line!(Weight::Warning, subject, left_out, "denied", { action, topic });
+    }
+
+    /// A client has broken a rule of the protocol, which ends its connection.
+    pub(crate) fn broke_rule(&self, subject: &Subject<'_>, code: &dyn Debug, clause: Option<&str>) {
+        let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
+        line!(Weight::Warning, subject, left_out, "broke a rule of the protocol", { ?code, clause });
+    }
+
+    /// A client wanted more than a limit allows: the limit by its name in the configuration.
+    pub(crate) fn over_limit(&self, subject: &Subject<'_>, limit: &str, what: Option<&str>) {
+        let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
+        let what = what.map(cut);
+        let what = what.as_deref();
+        line!(Weight::Warning, subject, left_out, "over a limit", { limit, what });
+    }
+
+    /// Tells how many lines were left out of addresses that have been quiet since. Called now and
+    /// then, by one thread.
+    pub(crate) fn tell_left_out(&self) {
+        let Some(found) = self.limiter().quiet(self.now()) else { return };
+        for LeftOut { network, lines, kind } in found.networks {
+            let kind = kind.name();
+            tracing::warn!(target: CLIENTS, parent: None, %network, lines, kind, "lines left out");
+        }
+        if found.others > 0 {
+            let lines = found.others;
+            tracing::warn!(target: CLIENTS, parent: None, lines, "lines left out of more addresses");
+        }
+    }
+
+    /// For what usually happens to clients: how many lines were left out before this one, or nothing if
+    /// it is not to be written.
+    fn may_tell_all(&self, subject: &Subject<'_>) -> Option<Option<u32>> {
+        let is_wanted = self.lines() == ClientLines::All
+            && tracing::enabled!(target: CLIENTS, tracing::Level::INFO);
+        is_wanted.then(|| self.allow(Kind::Usual, subject.peer.ip())).flatten()
+    }
+
+    fn may_tell_refusal(&self, subject: &Subject<'_>, weight: Weight) -> Option<Option<u32>> {
+        let is_enabled = match weight {
+            Weight::Usual => tracing::enabled!(target: CLIENTS, tracing::Level::INFO),
+            Weight::Warning => tracing::enabled!(target: CLIENTS, tracing::Level::WARN),
+        };
+        let is_wanted = self.lines() != ClientLines::None && is_enabled;
+        is_wanted.then(|| self.allow(Kind::Trouble, subject.peer.ip())).flatten()
+    }
+
+    fn allow(&self, kind: Kind, address: IpAddr) -> Option<Option<u32>> {
+        let allowed = self.limiter().allow(kind, address, self.now());
+        if allowed.is_none() {
+            self.left_out.fetch_add(1, Relaxed);
+        }
+        allowed.map(|left_out| Some(left_out).filter(|lines| *lines > 0))
+    }
+
+    fn lines(&self) -> ClientLines {
+        ClientLines::from_number(self.lines.load(Relaxed))
+    }
+
+    fn limiter(&self) -> MutexGuard<'_, Limiter> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Microseconds since it began.
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,85 @@
+//! What strangers write, as the log shows it: not longer than a line bears, and nothing that a terminal
+//! takes for a command.
+
+use std::borrow::Cow;
+
+/// Characters that are shown of a text.
+const CHARS_MAX: usize = 128;
+
+/// The beginning of `text`, with an ellipsis where something was left out.
+///
+/// The text format escapes what does not print, JSON the characters below U+0020; the others that do
+/// not print are escaped here, as Rust writes them, so that JSON is safe to look at as well.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    let end = text.char_indices().nth(CHARS_MAX).map(|(at, _)| at);
+    let shown = &text[..end.unwrap_or(text.len())];
+    let is_harmless = shown.chars().all(|character| !must_be_escaped(character));
+    if end.is_none() && is_harmless {
+        return Cow::Borrowed(shown);
+    }
+    let mut escaped = String::with_capacity(shown.len() + 8);
+    for character in shown.chars() {
+        if must_be_escaped(character) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    if end.is_some() {
+        escaped.push('…');
+    }
+    Cow::Owned(escaped)
+}
+
+/// Whether it does not print, and JSON leaves it as it is: the controls from U+007F on, and what
+/// changes the direction or the lines of a text.
+const fn must_be_escaped(character: char) -> bool {
+    matches!(
+        character,
+        '\u{7F}'..='\u{9F}'
+            | '\u{AD}'
+            | '\u{61C}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{FEFF}'
+            | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_prints_and_is_short_stays_as_it_is() {
+        for text in ["", "car-17", "Größe/ü 漢字 🚗", &"x".repeat(CHARS_MAX)] {
+            assert!(matches!(cut(text), Cow::Borrowed(same) if same == text));
+        }
+    }
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        let shown = cut(&"ü".repeat(65_535)).into_owned();
+        assert_eq!(shown.chars().count(), CHARS_MAX + 1);
+        assert_eq!(shown, "ü".repeat(CHARS_MAX) + "…");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_in_json_and_in_text() {
+        let evil = "a\n2026-11-28T00:00:00Z  INFO x: y \x1b[2J\u{9b}2J\u{7f}\u{202e}\u{2028}\0";
+        let shown = cut(evil);
+        let json = serde_json::to_string(&shown).unwrap();
+        let text = format!("{shown:?}");
+        for line in [json, text] {
+            let prints = |character: char| !character.is_control() && !must_be_escaped(character);
+            assert!(line.chars().all(prints), "{line}");
+        }
+        // Whatever does not print for Rust is escaped in text; here are those that JSON leaves.
+        for character in (0..=0x10_FFFF).filter_map(char::from_u32) {
+            let is_control = character.is_control() && character >= ' ';
+            assert!(!is_control || must_be_escaped(character), "{character:?}");
+        }
+    }
+}
