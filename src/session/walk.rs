@@ -4,7 +4,12 @@
 //! queue. A walk has its place behind what was queued before it, and what is published afterwards
 //! waits behind the walk: order stays what it was. It does not know where the messages come from.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
 
 use crate::mqtt::{Message, QoS};
 
@@ -38,12 +43,27 @@ pub(super) struct Walk {
     /// The topic up to which messages were sent; empty, as no topic is, before the first.
     sent_up_to: String,
     is_fetched: bool,
+    /// Tells it from a later one of the same filter.
+    number: u64,
 }
 
 /// The walks of one session, in the order in which they were asked for. Most sessions have none.
 #[derive(Debug, Default)]
-#[expect(clippy::box_collection, reason = "most sessions have none, and there are many sessions")]
-pub(super) struct Walks(Option<Box<VecDeque<Walk>>>);
+pub(super) struct Walks(Option<Box<UnderWay>>);
+
+/// The walks of a session that has some. A hub may begin thousands at once, and begin them again, so
+/// one that is cancelled is not looked for: it goes when its turn comes, or with the others once they
+/// are as many as those that go on. The first is never one of them.
+#[derive(Debug, Default)]
+struct UnderWay {
+    walks: VecDeque<Walk>,
+    /// By filter the number of the walk that goes on.
+    numbers: HashMap<Box<str>, u64, RandomState>,
+    last_number: u64,
+}
+
+/// So many cancelled walks are kept where nothing else goes on.
+const CANCELLED_MAX: usize = 16;
 
 /// What is next on the walk whose turn it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,9 +83,12 @@ impl Walks {
 
     /// Begins a walk in place of an earlier one of the same subscription.
     pub(super) fn begin(&mut self, retained: RetainedWalk, begins_at: u64) {
-        self.cancel(&retained.filter);
         let identifiers = retained.identifier.map(|identifier| [identifier].into());
-        let walk = Walk {
+        let under_way = self.0.get_or_insert_default();
+        under_way.last_number += 1;
+        let number = under_way.last_number;
+        under_way.numbers.insert(retained.filter.clone(), number);
+        under_way.walks.push_back(Walk {
             retained,
             identifiers,
             begins_at,
@@ -73,15 +96,18 @@ impl Walks {
             bytes: 0,
             sent_up_to: String::new(),
             is_fetched: false,
-        };
-        self.0.get_or_insert_default().push_back(walk);
+            number,
+        });
+        under_way.tidy();
     }
 
     /// Ends the walk of a subscription.
     pub(super) fn cancel(&mut self, filter: &str) {
-        if let Some(walks) = &mut self.0 {
-            walks.retain(|walk| &*walk.retained.filter != filter);
-            self.0.take_if(|walks| walks.is_empty());
+        if let Some(under_way) = &mut self.0
+            && under_way.numbers.remove(filter).is_some()
+        {
+            under_way.tidy();
+            self.0.take_if(|under_way| under_way.walks.is_empty());
         }
     }
 
@@ -101,7 +127,7 @@ impl Walks {
 
     /// The next message, and the walk that it comes by.
     pub(super) fn pop(&mut self) -> Option<(Arc<Message>, &Walk)> {
-        let walk = self.0.as_mut()?.front_mut()?;
+        let walk = self.0.as_mut()?.walks.front_mut()?;
         let message = walk.fetched.pop_front()?;
         walk.bytes -= message.size();
         walk.sent_up_to.clear();
@@ -111,12 +137,12 @@ impl Walks {
 
     /// Bytes of what is fetched and not sent. Only the first walk has any.
     pub(super) fn bytes(&self) -> usize {
-        self.0.as_ref().and_then(|walks| walks.front()).map_or(0, |walk| walk.bytes)
+        self.0.as_ref().and_then(|under_way| under_way.walks.front()).map_or(0, |walk| walk.bytes)
     }
 
     /// Forgets what is fetched and not sent: it is fetched again once somebody takes it.
     pub(super) fn drop_fetched(&mut self) {
-        let first = self.0.as_mut().and_then(|walks| walks.front_mut());
+        let first = self.0.as_mut().and_then(|under_way| under_way.walks.front_mut());
         if let Some(walk) = first.filter(|walk| !walk.fetched.is_empty()) {
             let sent_up_to = std::mem::take(&mut walk.sent_up_to);
             walk.retained.after = (!sent_up_to.is_empty()).then(|| sent_up_to.into());
@@ -128,12 +154,12 @@ impl Walks {
 
     /// The walk that a slice is to be fetched for.
     pub(super) fn first(&self) -> Option<&RetainedWalk> {
-        Some(&self.0.as_ref()?.front()?.retained)
+        Some(&self.0.as_ref()?.walks.front()?.retained)
     }
 
     /// Takes what was fetched for the first walk; it goes on after this topic, or is at its end.
     pub(super) fn fetched(&mut self, messages: Vec<Arc<Message>>, after: Option<Box<str>>) {
-        if let Some(walk) = self.0.as_mut().and_then(|walks| walks.front_mut()) {
+        if let Some(walk) = self.0.as_mut().and_then(|under_way| under_way.walks.front_mut()) {
             walk.bytes = messages.iter().map(|message| message.size()).sum();
             walk.fetched = messages.into();
             walk.is_fetched = after.is_none();
@@ -145,20 +171,91 @@ impl Walks {
     /// Messages are about to leave the queue out of turn: of those that are ahead of a walk so many
     /// as `leaving` says.
     pub(super) fn move_up(&mut self, taken: u64, leaving: impl Fn(usize) -> usize) {
-        for walk in self.0.iter_mut().flat_map(|walks| walks.iter_mut()) {
+        for walk in self.0.iter_mut().flat_map(|under_way| under_way.walks.iter_mut()) {
             let ahead = walk.begins_at.saturating_sub(taken) as usize;
             walk.begins_at -= leaving(ahead) as u64;
         }
     }
 
     fn front_mut(&mut self, taken: u64) -> Option<&mut Walk> {
-        self.0.as_mut()?.front_mut().filter(|walk| walk.begins_at <= taken)
+        self.0.as_mut()?.walks.front_mut().filter(|walk| walk.begins_at <= taken)
     }
 
     fn end_first(&mut self) {
-        if let Some(walks) = &mut self.0 {
-            walks.pop_front();
-            self.0.take_if(|walks| walks.is_empty());
+        if let Some(under_way) = &mut self.0 {
+            if let Some(walk) = under_way.walks.pop_front() {
+                under_way.numbers.remove(&walk.retained.filter);
+            }
+            under_way.tidy();
+            self.0.take_if(|under_way| under_way.walks.is_empty());
         }
+    }
+}
+
+impl UnderWay {
+    /// Drops cancelled walks from the front, and all of them where there are many.
+    fn tidy(&mut self) {
+        let Self { walks, numbers, .. } = self;
+        let goes_on = |walk: &Walk| numbers.get(&walk.retained.filter) == Some(&walk.number);
+        if walks.len() > 2 * numbers.len() + CANCELLED_MAX {
+            walks.retain(goes_on);
+        }
+        while walks.front().is_some_and(|walk| !goes_on(walk)) {
+            walks.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(filter: &str) -> RetainedWalk {
+        let (after, identifier) = (None, None);
+        RetainedWalk { filter: filter.into(), qos: QoS::AtMostOnce, identifier, after, until: 0 }
+    }
+
+    /// Against a list from which what is cancelled is taken out at once.
+    #[test]
+    fn walks_that_are_cancelled_or_begun_again_have_no_turn() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut walks, mut naive) = (Walks::default(), VecDeque::<String>::new());
+        for _ in 0..20_000 {
+            let filter = format!("f/{}", rng.usize(..40));
+            match rng.u8(..8) {
+                0..4 => {
+                    walks.begin(walk(&filter), 0);
+                    naive.retain(|known| *known != filter);
+                    naive.push_back(filter);
+                }
+                4..6 => {
+                    walks.cancel(&filter);
+                    naive.retain(|known| *known != filter);
+                }
+                _ => {
+                    walks.fetched(Vec::new(), None); // there is nothing on the first one
+                    if naive.pop_front().is_some() {
+                        walks.next(0);
+                    }
+                }
+            }
+            let first = walks.first().map(|walk| walk.filter.to_string());
+            assert_eq!(first.as_ref(), naive.front());
+            assert_eq!(walks.is_empty(), naive.is_empty());
+            let kept = walks.0.as_ref().map_or(0, |under_way| under_way.walks.len());
+            assert!(kept <= 2 * naive.len() + CANCELLED_MAX, "{kept} for {}", naive.len());
+        }
+    }
+
+    /// A hub that subscribes to all it has, twice: what would take minutes if each walk were looked for.
+    #[test]
+    fn thousands_of_walks_are_begun_again_without_looking_for_each() {
+        let mut walks = Walks::default();
+        for filter in (0..2).flat_map(|_| (0..100_000).map(|n| format!("hub/device-{n}/state"))) {
+            walks.begin(walk(&filter), 0);
+        }
+        let under_way = walks.0.expect("they go on");
+        assert_eq!(under_way.numbers.len(), 100_000);
+        assert!(under_way.walks.len() <= 200_000 + CANCELLED_MAX);
     }
 }
