@@ -134,19 +134,23 @@ fn metrics(config: &Config) -> Option<String> {
 }
 
 fn proxies(config: &Config) -> Vec<String> {
-    let (listeners, trusted) = (&config.mqtt.proxy_protocol, &config.mqtt.proxy_trusted);
+    let (mqtt, http) = (&config.mqtt, &config.http);
     let is_all = |network: &&Network| network.to_string().ends_with("/0");
     let mut all = Vec::new();
-    for address in listeners.iter().filter(|address| is_public(address)) {
-        if trusted.is_empty() {
+    for (section, listeners, trusted) in [
+        ("mqtt", &mqtt.proxy_protocol, &mqtt.proxy_trusted),
+        ("http", &http.proxy_protocol, &http.proxy_trusted),
+    ] {
+        if let Some(network) = trusted.iter().find(is_all) {
             all.push(format!(
-                "mqtt.proxy_protocol: {address} is open to the network, but a PROXY header counts from \
-                 this machine alone; name the balancers in proxy_trusted"
+                "{section}.proxy_trusted: {network} lets everybody choose the address that permissions \
+                 and limits are decided by; name the balancers alone"
             ));
-        } else if let Some(network) = trusted.iter().find(is_all) {
+        }
+        for address in listeners.iter().filter(|address| is_public(address) && trusted.is_empty()) {
             all.push(format!(
-                "mqtt.proxy_trusted: {network} lets everybody who reaches {address} choose the address \
-                 that permissions and limits are decided by; name the balancers alone"
+                "{section}.proxy_protocol: {address} is open to the network, but a PROXY header counts \
+                 from this machine alone; name the balancers in proxy_trusted"
             ));
         }
     }
