@@ -36,7 +36,8 @@
 //!   come with it.
 //! - [`mqtt`], [`session`], [`router`]: the protocol; pure, without I/O and without a clock.
 //! - [`journal`]: what must survive, as changes that a store keeps.
-//! - [`net`], [`config`], [`limits`]: TLS, the program's configuration, the bounds.
+//! - [`net`], [`config`], [`limits`], [`owners`]: TLS, the program's configuration, the bounds, and what
+//!   each user has of them.
 //! - [`told`]: which lines of the log are about clients.
 //!
 //! `src/architecture.md` shows how they work together.
@@ -54,6 +55,7 @@ pub mod limits;
 pub mod metrics;
 pub mod mqtt;
 pub mod net;
+pub mod owners;
 pub mod router;
 pub mod session;
 pub mod store;

@@ -20,7 +20,9 @@ pub struct Limits {
     pub connects_per_address_burst: u32,
     /// Sessions at one time, with and without a connection.
     pub sessions_max: u32,
-    /// Sessions at one time of one user; clients without a user name count together.
+    /// Sessions of one user that outlive their connection, with and without one. Here and in every
+    /// other limit of one user, clients without a user name count by their address (IPv6: its /64),
+    /// and an account may have limits of its own, [`OwnLimits`].
     pub sessions_per_user_max: u32,
     /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included, and to the
     /// end of an AUTH exchange. On Linux a connection over TCP is accepted when its first bytes are
@@ -44,6 +46,8 @@ pub struct Limits {
     pub topic_bytes_max: u16,
     /// Levels of a Topic Name or Topic Filter; [`TOPIC_LEVELS_LARGEST`] at most.
     pub topic_levels_max: u16,
+    /// Bytes of a client identifier.
+    pub client_id_bytes_max: u16,
     /// Characters of the client identifier of an MQTT 3.1 client. That specification says 23, which
     /// few ever kept.
     pub client_id_v3_1_chars_max: u16,
@@ -52,10 +56,14 @@ pub struct Limits {
     /// Bytes of the subscriptions of all clients together: twice the text of the filter, and 256
     /// for each of its levels and for the subscription itself.
     pub subscription_bytes_max: u64,
+    /// The same for the subscriptions of one user.
+    pub subscription_bytes_per_user_max: u64,
     /// Filters of one SUBSCRIBE; those after them are refused.
     pub filters_per_subscribe_max: u32,
     /// Bytes of the Wills of all clients together, delayed ones included.
     pub will_bytes_max: u64,
+    /// Bytes of the Wills of one user.
+    pub will_bytes_per_user_max: u64,
     /// QoS 1 and 2 messages that a client may have sent and that are not acknowledged yet;
     /// MQTT 5 clients are told as Receive Maximum.
     pub receive_maximum: u16,
@@ -72,6 +80,12 @@ pub struct Limits {
     pub queue_messages_max: u64,
     /// Bytes of messages waiting for all clients together.
     pub queue_bytes_max: u64,
+    /// Messages that are stored for the sessions of one user: those that wait and those in flight.
+    /// At this bound a session loses its oldest messages for new ones, whatever [`QueueFull`] says
+    /// but [`QueueFull::DropNewest`]; nobody waits for it.
+    pub stored_messages_per_user_max: u64,
+    /// Bytes of those messages. An eighth of the disk at most, whatever is written here.
+    pub stored_bytes_per_user_max: u64,
     /// What happens when a client's queue is full.
     pub queue_full: QueueFull,
     /// With [`QueueFull::HoldPublisher`], seconds that publishers wait at most for a client to take
@@ -80,8 +94,14 @@ pub struct Limits {
     pub queue_hold_secs_max: u16,
     /// Retained messages.
     pub retained_messages_max: u64,
-    /// Bytes of retained messages, with 256 and its text for each topic level that they need.
+    /// Bytes of retained messages with what they take beside their text: 288 for a message, 64 more if
+    /// it expires, and for each topic level that no other message has 144, with 432 more for the first
+    /// below the one above it.
     pub retained_bytes_max: u64,
+    /// Retained messages that one user has published.
+    pub retained_messages_per_user_max: u64,
+    /// Bytes of the retained messages that one user has published.
+    pub retained_bytes_per_user_max: u64,
     /// Seconds that a session outlives its connection at most; MQTT 5 clients are told as Session
     /// Expiry Interval. It is also the life of the sessions of MQTT 3 clients without Clean
     /// Session. A Will Delay ends with the session, so this bounds it too.
@@ -99,7 +119,7 @@ impl Default for Limits {
             connects_per_address_per_sec: 1_000,
             connects_per_address_burst: 20_000,
             sessions_max: 1_000_000,
-            sessions_per_user_max: 250_000,
+            sessions_per_user_max: 10_000,
             connect_timeout_secs: 10,
             authentication_secs_max: 60,
             authentication_rounds_max: 16,
@@ -108,11 +128,14 @@ impl Default for Limits {
             incomplete_packet_bytes_max: 268_435_456,
             topic_bytes_max: 4_096,
             topic_levels_max: 128,
+            client_id_bytes_max: 1_024,
             client_id_v3_1_chars_max: 65_535,
             subscriptions_per_client_max: 0,
             subscription_bytes_max: 1_073_741_824,
+            subscription_bytes_per_user_max: 268_435_456,
             filters_per_subscribe_max: 10_000,
             will_bytes_max: 268_435_456,
+            will_bytes_per_user_max: 67_108_864,
             receive_maximum: 1_000,
             in_flight_max: 1_000,
             topic_alias_maximum: 32,
@@ -120,10 +143,14 @@ impl Default for Limits {
             queue_bytes_per_client_max: 16_777_216,
             queue_messages_max: 10_000_000,
             queue_bytes_max: 1_073_741_824,
+            stored_messages_per_user_max: 1_000_000,
+            stored_bytes_per_user_max: 1_073_741_824,
             queue_full: QueueFull::DropOldest,
             queue_hold_secs_max: 10,
             retained_messages_max: 1_000_000,
-            retained_bytes_max: 268_435_456,
+            retained_bytes_max: 536_870_912,
+            retained_messages_per_user_max: 100_000,
+            retained_bytes_per_user_max: 67_108_864,
             session_expiry_secs_max: 604_800,
             keep_alive_secs_max: 0,
         }
@@ -142,6 +169,68 @@ impl Limits {
         let levels_max = usize::from(self.topic_levels_max.min(TOPIC_LEVELS_LARGEST));
         topic.len() <= usize::from(self.topic_bytes_max)
             && (topic.len() < levels_max || topic.split('/').count() <= levels_max)
+    }
+}
+
+/// What a subscription counts beside its text, and each level of its filter: an entry in its
+/// session and in the set of the filter's subscribers; a node of the tree and its place in the
+/// parent's table. Levels that subscriptions have in common are kept once and counted each time.
+const SUBSCRIPTION_LEVEL_BYTES: usize = 256;
+
+/// Returns what a subscription counts against limits on bytes, by the bytes of its Topic Filter and
+/// share name, and the levels of the filter.
+#[must_use]
+pub const fn subscription_bytes(text: usize, levels: usize) -> usize {
+    2 * text + (levels + 1) * SUBSCRIPTION_LEVEL_BYTES
+}
+
+/// Limits of one user. What is not given is as [`Limits`] has it for each user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OwnLimits {
+    /// In place of [`Limits::sessions_per_user_max`].
+    pub sessions_max: Option<u64>,
+    /// In place of [`Limits::retained_messages_per_user_max`].
+    pub retained_messages_max: Option<u64>,
+    /// In place of [`Limits::retained_bytes_per_user_max`].
+    pub retained_bytes_max: Option<u64>,
+    /// In place of [`Limits::subscription_bytes_per_user_max`].
+    pub subscription_bytes_max: Option<u64>,
+    /// In place of [`Limits::stored_messages_per_user_max`].
+    pub stored_messages_max: Option<u64>,
+    /// In place of [`Limits::stored_bytes_per_user_max`].
+    pub stored_bytes_max: Option<u64>,
+    /// In place of [`Limits::will_bytes_per_user_max`].
+    pub will_bytes_max: Option<u64>,
+}
+
+impl OwnLimits {
+    /// Returns what each user has who has no limits of its own.
+    #[must_use]
+    pub const fn of_each_user(limits: &Limits) -> Self {
+        Self {
+            sessions_max: Some(limits.sessions_per_user_max as u64),
+            retained_messages_max: Some(limits.retained_messages_per_user_max),
+            retained_bytes_max: Some(limits.retained_bytes_per_user_max),
+            subscription_bytes_max: Some(limits.subscription_bytes_per_user_max),
+            stored_messages_max: Some(limits.stored_messages_per_user_max),
+            stored_bytes_max: Some(limits.stored_bytes_per_user_max),
+            will_bytes_max: Some(limits.will_bytes_per_user_max),
+        }
+    }
+
+    /// Returns these limits, and those of `others` for what is not given.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            sessions_max: self.sessions_max.or(others.sessions_max),
+            retained_messages_max: self.retained_messages_max.or(others.retained_messages_max),
+            retained_bytes_max: self.retained_bytes_max.or(others.retained_bytes_max),
+            subscription_bytes_max: self.subscription_bytes_max.or(others.subscription_bytes_max),
+            stored_messages_max: self.stored_messages_max.or(others.stored_messages_max),
+            stored_bytes_max: self.stored_bytes_max.or(others.stored_bytes_max),
+            will_bytes_max: self.will_bytes_max.or(others.will_bytes_max),
+        }
     }
 }
 

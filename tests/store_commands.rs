@@ -7,10 +7,16 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
+    sync::Arc,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hearthmq::{journal::Change, mqtt::Timestamp, store::DirectoryStore};
+use hearthmq::{
+    journal::{Change, SessionNumber},
+    mqtt::{Message, Publication, QoS, Timestamp},
+    owners::Owner,
+    store::DirectoryStore,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -114,6 +120,68 @@ fn an_export_has_all_that_is_needed_to_build_the_store_again() {
     assert_eq!(lines.len(), 7);
 }
 
+/// All that a store can have comes back as it was, and the numbers that were given out are not given
+/// out again.
+#[test]
+fn what_was_exported_is_the_same_again_once_it_is_imported() {
+    let dir = stored();
+    let store = DirectoryStore::open(dir.path().join("hearthmq-data")).unwrap();
+    let expiring = |topic: &str, owner: Option<Owner>| {
+        let publication = Publication {
+            topic,
+            payload: b"\0x",
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: &[1, 1],
+            expires_at: Some(Timestamp(u64::MAX)),
+        };
+        Change::Retain(Arc::new(Message::new(&publication)), owner)
+    };
+    let mut record = record("\u{1F600}");
+    (record.username, record.is_connected) = (Some("u".into()), false);
+    record.ends_at = Some(Timestamp(77));
+    let group = [
+        expiring("of a user", Some(Owner::User("u".into()))),
+        expiring("of an address", Some(Owner::of(None, "2001:db8::1".parse().unwrap()))),
+        expiring("of nobody", None),
+        Change::PutSession(SessionNumber(3), Box::new(record)),
+        enqueue(3, 9, &numbered(8, b"in one queue")),
+        put(40),
+        Change::Retain(numbered(50, b""), None),
+        Change::NoteLogin([7; 32], Timestamp(9)),
+    ];
+    apply(&store, &group);
+    apply(&store, &[end(40), Change::ClearRetained(numbered(50, b"").topic().into())]);
+    drop(store);
+    stdout(&run(dir.path(), &["export", "--output", "lines"]));
+    let said = stdout(&run(dir.path(), &["import", "lines", "--data-dir", "other"]));
+    assert_eq!(said, "13 lines were read in\n");
+    stdout(&run(dir.path(), &["export", "--data-dir", "other", "--output", "again"]));
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(read("again"), read("lines"));
+    assert!(stdout(&run(dir.path(), &["check", "--data-dir", "other"])).ends_with("0 faults\n"));
+    let stats = |place: &str| {
+        let said = stdout(&run(dir.path(), &["stats", "--data-dir", place]));
+        said.lines().filter(|line| !line.ends_with("on the disk")).collect::<String>()
+    };
+    assert_eq!(stats("other"), stats("hearthmq-data"));
+}
+
+#[test]
+fn what_is_no_export_is_not_imported() {
+    let dir = stored();
+    let import = |file: &str, place: &str| {
+        complaint(&run(dir.path(), &["import", file, "--data-dir", place])).to_owned()
+    };
+    assert!(import("missing", "a").contains("cannot read missing"));
+    fs::write(dir.path().join("empty"), "").unwrap();
+    assert!(import("empty", "b").contains("nothing was read in"));
+    fs::write(dir.path().join("other"), "{\"kind\":\"bounds\"}\n").unwrap();
+    assert!(import("other", "c").starts_with("line 1 is not as an export has it"));
+    assert!(import("empty", "hearthmq-data").contains("has a store already"));
+    assert!(stdout(&run(dir.path(), &["check"])).ends_with("0 faults\n"), "it is left as it was");
+}
+
 #[test]
 fn compacting_tells_what_it_came_to() {
     let dir = stored();
@@ -128,7 +196,11 @@ fn a_store_that_is_in_use_or_not_there_is_left_alone() {
     let store = DirectoryStore::open(dir.path().join("hearthmq-data")).unwrap();
     for command in ["check", "stats", "export", "compact"] {
         let output = run(dir.path(), &[command]);
-        assert!(complaint(&output).contains("in use by another broker; stop it"));
+        let expected = match command {
+            "export" => "does not answer at its control.sock", // it is no broker
+            _ => "in use by another broker; stop it",
+        };
+        assert!(complaint(&output).contains(expected));
         let output = run(dir.path(), &[command, "--data-dir", "elsewhere"]);
         assert!(complaint(&output).contains("there is no store in elsewhere"));
         assert!(!dir.path().join("elsewhere").exists());

@@ -63,6 +63,10 @@ impl Host {
             "limits.queue_messages_per_client_max=10000000",
             "limits.queue_bytes_per_client_max=1073741824",
             "limits.queue_bytes_max=4294967296",
+            // All clients come from one address.
+            "limits.sessions_per_user_max=1000000",
+            "limits.stored_messages_per_user_max=100000000",
+            "limits.stored_bytes_per_user_max=1099511627776",
         ];
         let own = settings.split(',').filter(|setting| !setting.is_empty());
         let all: String = fixed.into_iter().chain(own).map(|it| format!(" --set {it}")).collect();

@@ -214,6 +214,8 @@ fn hearthmq(name: &str, program: &str, shards: usize, directory: &str) -> Named 
         "limits.connects_per_address_per_sec=1000000",
         "limits.connects_per_address_burst=1000000",
         "limits.subscriptions_per_client_max=100000",
+        "limits.subscription_bytes_per_user_max=1073741824",
+        "limits.sessions_per_user_max=1000000",
         "http.calls_per_account_per_sec=1000000",
         "http.calls_per_account_burst=1000000",
         "http.calls_per_address_per_sec=1000000",

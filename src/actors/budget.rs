@@ -35,6 +35,12 @@ impl Budget {
         let mut share = Share { budget: self.clone(), bytes: 0 };
         share.grow_to(bytes).then_some(share)
     }
+
+    /// Takes so many bytes, past the bound if need be.
+    pub(crate) fn share_anyway(self: &Arc<Self>, bytes: usize) -> Share {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        Share { budget: self.clone(), bytes }
+    }
 }
 
 impl Share {

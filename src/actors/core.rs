@@ -1,6 +1,7 @@
 //! What all shards of a broker share.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,7 +21,6 @@ use super::{
     messages::Proven,
     outbox::Homes,
     system::SystemTopics,
-    users::SessionsOfUsers,
     waits::Waits,
 };
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     limits::{Limits, QueueFull},
     metrics::{LoginTotals, Metrics, Totals},
     mqtt::{DecodeLimits, Timestamp},
+    owners::{Account, Owner, Owners},
     router::{Host, Index, Retained, RetainedLimits},
     session::{QueueLimits, QueueUsage, WhenFull},
     store::{Store, StoreError},
@@ -67,7 +68,8 @@ pub(crate) struct Core {
     pub(crate) retained: Arc<Retained>,
     pub(crate) queue_usage: Arc<QueueUsage>,
     pub(crate) waits: Waits,
-    pub(crate) sessions_of_users: SessionsOfUsers,
+    /// What each user has of what all share.
+    pub(crate) owners: Owners,
     /// For packets that are not whole yet.
     pub(crate) incomplete_packets: Arc<Budget>,
     /// For Wills.
@@ -105,6 +107,8 @@ impl Core {
         let retained = Arc::new(Retained::new(retained));
         let bounds = parts.store.as_ref().map(|store| store.bounds()).transpose()?;
         let bounds = bounds.unwrap_or_default();
+        let disk_bytes = parts.store.as_ref().and_then(|store| store.disk_bytes_in_all());
+        let owners = Owners::new(&parts.limits, disk_bytes);
         let clock = Clock::start_after(bounds.clock);
         let versions = Versions::new(parts.store.as_deref(), bounds.versions, clock.now())?;
         let keeper = parts
@@ -116,7 +120,7 @@ impl Core {
             retained,
             queue_usage: Arc::default(),
             waits: Waits::default(),
-            sessions_of_users: SessionsOfUsers::default(),
+            owners,
             incomplete_packets: Budget::new(size(parts.limits.incomplete_packet_bytes_max)),
             wills: Budget::new(size(parts.limits.will_bytes_max)),
             in_process: InProcess::default(),
@@ -214,6 +218,20 @@ impl Core {
         self.metrics.shards().map(|shard| shard.sessions.value() as usize).sum()
     }
 
+    /// Returns the account of who keeps what a client of this user name and address keeps.
+    pub(crate) fn account_of(&self, username: Option<&Arc<str>>, address: IpAddr) -> Arc<Account> {
+        self.account(Owner::of(username, address))
+    }
+
+    /// Returns the account of an owner, with the limits that hold for it now.
+    pub(crate) fn account(&self, owner: Owner) -> Arc<Account> {
+        let own = match &owner {
+            Owner::User(name) => self.authenticator.limits_of(name),
+            Owner::Address(_) => None,
+        };
+        self.owners.account(owner, own)
+    }
+
     /// Counts what belongs to no shard.
     fn note_totals(&self, totals: &Totals) {
         let (messages, bytes) = self.retained.usage();
@@ -232,6 +250,7 @@ impl Core {
         totals.subscription_bytes.set(self.index.bytes() as u64);
         totals.incomplete_packet_bytes.set(self.incomplete_packets.taken() as u64);
         totals.will_bytes.set(self.wills.taken() as u64);
+        totals.owners.set(self.owners.len() as u64);
         totals.log_lines_left_out.set(self.told.left_out());
         self.note_logins(&totals.logins);
     }

@@ -207,6 +207,13 @@ impl Keeper {
         }
     }
 
+    /// Waits until all that was handed over so far is in the store, for so long at most; whether it is.
+    pub(crate) fn flush(&self, time_max: Duration) -> bool {
+        let Some(orders) = self.orders() else { return self.store.is_immediate() };
+        let (tell, told) = mpsc::sync_channel(1);
+        orders.send(Order::Tell(tell)).is_ok() && told.recv_timeout(time_max).is_ok()
+    }
+
     /// Tells the writer that nothing comes any more.
     pub(crate) fn end(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
@@ -242,16 +249,19 @@ impl Keeper {
 /// have retained for one topic in another order than it came about.
 fn resolve_retained(changes: &mut [Change], retained: &Retained) {
     for change in changes {
-        if let Change::Retain(message) = change {
-            match retained.get(message.topic()) {
-                Some(now) => *message = now,
-                None => *change = Change::ClearRetained(message.topic().into()),
+        let topic = if let Change::Retain(message, _) = change {
+            message.topic()
+        } else if let Change::ClearRetained(topic) = change {
+            topic
+        } else {
+            continue;
+        };
+        *change = match retained.get(topic) {
+            Some((message, owner)) => {
+                Change::Retain(message, owner.map(|account| account.owner().clone()))
             }
-        } else if let Change::ClearRetained(topic) = change
-            && let Some(message) = retained.get(topic)
-        {
-            *change = Change::Retain(message);
-        }
+            None => Change::ClearRetained(topic.into()),
+        };
     }
 }
 

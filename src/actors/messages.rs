@@ -17,6 +17,7 @@ use crate::{
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
     journal::{QueuePlace, Ticket},
     mqtt::{self, ProtocolVersion},
+    owners::Charge,
     router::{Place, Plan},
     store::StoredSession,
 };
@@ -205,8 +206,18 @@ pub(crate) struct AcceptedWill {
     pub(crate) delay_secs: u32,
     /// Message Expiry Interval, which begins when the Will is published.
     pub(crate) expiry_secs: Option<u32>,
-    /// What it takes of the room for Wills, once its session is found.
-    pub(crate) share: Option<Share>,
+    /// What it takes of the room for Wills and of its user's account, once its session is found.
+    pub(crate) share: Option<(Share, Charge)>,
+}
+
+/// What a Will counts beside its message's topic, properties and payload.
+const WILL_BYTES: usize = 256;
+
+impl AcceptedWill {
+    /// What it counts against limits on bytes.
+    pub(crate) fn counted_bytes(&self) -> usize {
+        self.message.size() + WILL_BYTES
+    }
 }
 
 /// Deliveries from another shard, in the order in which they were published there.

@@ -21,7 +21,6 @@ mod system;
 mod tail;
 mod transport;
 mod undelivered;
-mod users;
 mod waits;
 
 pub use clock::Clock;

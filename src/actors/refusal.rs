@@ -63,6 +63,10 @@ pub(crate) enum NoSession {
     UserFull,
     /// Wills take as much room as they may.
     WillsFull,
+    /// Wills of the user take as much room as those of one may.
+    UserWillsFull,
+    /// There was no room for what it sent, and it is to wait before it comes back.
+    TooEarly,
     /// The store could not remember what it must.
     Store,
     /// CONNACK is larger than the client's Maximum Packet Size.
@@ -79,6 +83,8 @@ impl NoSession {
             Self::Full => ConnectRefusal::SessionsMax,
             Self::UserFull => ConnectRefusal::SessionsPerUserMax,
             Self::WillsFull => ConnectRefusal::WillBytesMax,
+            Self::UserWillsFull => ConnectRefusal::WillBytesPerUserMax,
+            Self::TooEarly => ConnectRefusal::TooEarly,
             Self::Store => ConnectRefusal::Store,
             Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
             Self::NotAuthorized => ConnectRefusal::NotAuthorized,
@@ -96,6 +102,11 @@ impl NoSession {
             Self::Full => limit_is_reached("limit on sessions is reached"),
             Self::UserFull => limit_is_reached("limit on sessions of one user is reached"),
             Self::WillsFull => limit_is_reached("limit on wills is reached"),
+            Self::UserWillsFull => limit_is_reached("limit on wills of one user is reached"),
+            Self::TooEarly => RefusalAnswer {
+                why: Some("there was no room for what was sent; wait longer"),
+                ..RefusalAnswer::new(version, ReasonCode::ConnectionRateExceeded)
+            },
             Self::Store => RefusalAnswer::new(version, ReasonCode::ServerUnavailable),
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
             Self::NotAuthorized => RefusalAnswer::new(version, ReasonCode::NotAuthorized),

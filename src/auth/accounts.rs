@@ -6,6 +6,7 @@
 //! password_hash = "$argon2id$v=19$m=19456,t=2,p=1$…"
 //! scram = "SCRAM-SHA-256$32768:…$…:…"      # if it may log in by SCRAM; "" is none
 //! disabled = true                           # keeps the account, and lets nobody log in with it
+//! limits = { sessions_max = 50000 }         # in place of the limits of each user
 //!
 //! [scram]
 //! secret = "…"                              # salts are made from it
@@ -33,6 +34,7 @@ use super::{
     password::{PasswordHashError, StoredPassword},
     scram::{SaltSecret, SaltSecretError, ScramKeys, ScramKeysError},
 };
+use crate::limits::OwnLimits;
 
 /// MQTT gives a string two bytes for its length, section 1.5.4.
 const NAME_BYTES_MAX: usize = 65_535;
@@ -61,6 +63,8 @@ pub struct User {
     pub is_disabled: bool,
     /// In which reading of the file the credentials were first seen.
     pub(super) changed: u64,
+    /// What it has in place of the limits of each user.
+    pub limits: Option<OwnLimits>,
 }
 
 /// Checks that `name` can be a user name: it is not empty, and MQTT and HTTP Basic can carry it.
@@ -108,7 +112,14 @@ impl Accounts {
             let PasswordHashText(password) = entry.password_hash.into_inner();
             let scram = entry.scram.and_then(|scram| scram.into_inner().0);
             let is_disabled = entry.disabled.is_some_and(Spanned::into_inner);
-            accounts.users.push(User { name, password, scram, is_disabled, changed: 0 });
+            accounts.users.push(User {
+                name,
+                password,
+                scram,
+                is_disabled,
+                changed: 0,
+                limits: entry.limits,
+            });
         }
         let iterations =
             accounts.users.iter().filter_map(|user| Some(user.scram.as_ref()?.iterations()));
@@ -191,6 +202,7 @@ struct UserEntry {
     password_hash: Spanned<PasswordHashText>,
     scram: Option<Spanned<ScramText>>,
     disabled: Option<Spanned<bool>>,
+    limits: Option<OwnLimits>,
 }
 
 #[derive(Deserialize)]

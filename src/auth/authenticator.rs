@@ -30,6 +30,7 @@ use super::{
     throttle::ThrottleConfig,
     verified::DigestKey,
 };
+use crate::limits::OwnLimits;
 
 /// How logins are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,6 +341,10 @@ impl Authenticator for FileAuthenticator {
             Some(user) if user.changed > since => Standing::Changed,
             Some(_) => Standing::Good,
         }
+    }
+
+    fn limits_of(&self, username: &str) -> Option<OwnLimits> {
+        self.accounts.load().get(username)?.limits
     }
 
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {

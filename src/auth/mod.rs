@@ -48,7 +48,7 @@ use std::{net::SocketAddr, sync::Arc};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::mqtt::QoS;
+use crate::{limits::OwnLimits, mqtt::QoS};
 
 /// What somebody shows when a connection or an HTTP request begins.
 #[derive(Clone, Copy)]
@@ -178,6 +178,13 @@ pub trait Authenticator: Send + Sync + 'static {
     fn login_counts(&self) -> LoginCounts {
         LoginCounts::default()
     }
+
+    /// Returns limits of the user's own, in place of those that each user has. Asked when the user
+    /// connects, and for what the store has of it; answers from memory at once.
+    fn limits_of(&self, username: &str) -> Option<OwnLimits> {
+        let _ = username;
+        None
+    }
 }
 
 #[async_trait]
@@ -203,6 +210,10 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
     fn login_counts(&self) -> LoginCounts {
         (**self).login_counts()
+    }
+
+    fn limits_of(&self, username: &str) -> Option<OwnLimits> {
+        (**self).limits_of(username)
     }
 }
 

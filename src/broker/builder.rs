@@ -18,20 +18,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Broker, Running};
 use crate::{
     actors::{
-        Begin, Core, CoreParts, OUTBOX, Registry, Restore, Restored, ShardHandle, StoredLogins,
-        SyncPolicy, deliver_undelivered,
+        Begin, Core, CoreParts, Keeper, OUTBOX, Registry, Restore, Restored, ShardHandle,
+        StoredLogins, SyncPolicy, deliver_undelivered,
     },
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
     hooks::Hooks,
+    journal::Change,
     limits::Limits,
     metrics::Metrics,
-    mqtt::{TopicError, validate_topic},
+    mqtt::{Timestamp, TopicError, validate_topic},
     net::{
         Admission, BindError, Bound, Listener, ListenerParts, WebSocketOptions, accept_loop, bind,
         tls::TlsSource,
     },
     router::Host,
-    store::{Store, StoreError, StoredSession},
+    store::{Durability, Store, StoreError, StoredRetained, StoredSession},
     told::{ClientLines, Told},
 };
 
@@ -332,6 +333,8 @@ impl Builder {
 
 /// Sessions that are handed to a shard at a time.
 const RESTORED_AT_A_TIME: usize = 256;
+/// Retained messages that leave the store in one group.
+const CLEARED_AT_A_TIME: usize = 4_096;
 
 impl Broker {
     /// Takes back what the store has; then whoever comes finds it.
@@ -340,11 +343,7 @@ impl Broker {
         let Some(keeper) = &core.keeper else { return Ok(()) };
         let now = core.clock.now();
         let undelivered = deliver_undelivered(keeper)?;
-        keeper.store().retained(&mut |message| {
-            if !message.publication().has_expired(now) && core.retained.set(message, now).is_err() {
-                tracing::warn!("a retained message is over the limits and stays in the store");
-            }
-        })?;
+        self.restore_retained(keeper, now)?;
         let mut by_shard: Vec<Vec<StoredSession>> = Vec::new();
         by_shard.resize_with(core.shards().len(), Vec::new);
         let hand_over = |home: Host, sessions: &mut Vec<StoredSession>| {
@@ -376,6 +375,30 @@ impl Broker {
         join_all(core.shards().iter().map(|shard| shard.registry.send(Begin))).await;
         let retained = core.retained.usage().0;
         tracing::info!(sessions = found, retained, undelivered, "store read");
+        Ok(())
+    }
+
+    /// Takes back what is retained; what has expired meanwhile leaves the store.
+    fn restore_retained(&self, keeper: &Keeper, now: Timestamp) -> Result<(), StoreError> {
+        let core = &self.running.core;
+        let mut expired = Vec::new();
+        let mut over_limits = 0_u64;
+        keeper.store().retained(&mut |StoredRetained { message, owner }| {
+            if message.publication().has_expired(now) {
+                return expired.push(Change::ClearRetained(message.topic().into()));
+            }
+            let account = owner.map(|owner| core.account(owner));
+            over_limits += u64::from(!core.retained.restore(message, account.as_ref()));
+        })?;
+        if over_limits > 0 {
+            tracing::warn!(
+                over_limits,
+                "more is retained than the limits allow; nothing more is until there is room"
+            );
+        }
+        for some in expired.chunks(CLEARED_AT_A_TIME) {
+            keeper.store().apply(some, Durability::Written)?;
+        }
         Ok(())
     }
 

@@ -118,6 +118,13 @@ impl Broker {
         self.running.core.is_storing()
     }
 
+    /// Waits until all that was acknowledged so far is in the store, for so long at most; whether it is.
+    /// Blocks the thread: not to be called where actors run.
+    #[must_use]
+    pub fn flush_store(&self, time_max: Duration) -> bool {
+        self.running.core.keeper.as_ref().is_none_or(|keeper| keeper.flush(time_max))
+    }
+
     /// The registry actor of the shard where this client identifier lives, for applications that
     /// speak actix: it takes [`SetKeepAlive`], [`QueryOnline`] and [`Kick`].
     ///

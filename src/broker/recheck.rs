@@ -15,7 +15,9 @@ impl Broker {
     /// connect, and ends if its user is gone. Other work has its turn in between, however many
     /// sessions there are.
     pub async fn recheck(&self) {
-        let shards = self.running.core.shards();
+        let core = &self.running.core;
+        core.owners.refresh(|username| core.authenticator.limits_of(username));
+        let shards = core.shards();
         join_all(shards.iter().map(|shard| shard.registry.send(Recheck))).await;
     }
 }

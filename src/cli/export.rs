@@ -1,6 +1,7 @@
-//! What is stored as lines of JSON: enough to build a store again by hand, or by another program.
+//! What is stored as lines of JSON: enough to build a store again, which `import` does.
 //!
-//! A line is an object with a `kind`: `bounds`, `session`, `queued` or `retained`. Payloads and
+//! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained` or
+//! `login`. Payloads and
 //! properties are in base64, times in milliseconds since the Unix epoch.
 
 use std::io::{self, Write};
@@ -9,7 +10,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     journal::{QueuePlace, QueuedMessage, SentAs, SessionNumber, SubscriptionRecord, WillRecord},
     mqtt::Message,
-    store::{PageBounds, Store, StoredSession},
+    owners::Owner,
+    store::{PageBounds, StoreSnapshot, StoredRetained, StoredSession},
 };
 use serde_json::{Value, json};
 
@@ -18,8 +20,10 @@ use super::Failure;
 /// How much of a queue is held in memory at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 1_000, bytes_max: 4 << 20 };
 
-/// Writes all that `store` has.
-pub(super) fn export(store: &dyn Store, output: &mut dyn Write) -> Result<(), Failure> {
+/// Writes all that `store` has; in how many lines.
+pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u64, Failure> {
+    let mut lines = Lines { output, count: 0 };
+    let output = &mut lines;
     let bounds = store.bounds()?;
     let clock = bounds.clock.millis();
     let (versions, session, message) = (bounds.versions, bounds.session, bounds.message);
@@ -46,19 +50,36 @@ pub(super) fn export(store: &dyn Store, output: &mut dyn Write) -> Result<(), Fa
         export_queue(store, number, output)?;
     }
     let mut written = Ok(());
-    store.retained(&mut |message| {
+    store.retained(&mut |StoredRetained { message, owner }| {
         if written.is_ok() {
-            written = line(output, &json!({ "kind": "retained", "message": of_message(&message) }));
+            let (message, owner) = (of_message(&message), owner.as_ref().map(of_owner));
+            let retained = json!({ "kind": "retained", "message": message, "owner": owner });
+            written = line(output, &retained);
         }
     })?;
     written?;
-    Ok(output.flush()?)
+    let mut written = Ok(());
+    store.logins(&mut |key, at| {
+        if written.is_ok() {
+            let login = json!({ "kind": "login", "key": STANDARD.encode(key), "at": at.millis() });
+            written = line(output, &login);
+        }
+    })?;
+    written?;
+    output.output.flush()?;
+    Ok(lines.count)
+}
+
+/// Where lines go, and how many went there.
+struct Lines<'o> {
+    output: &'o mut dyn Write,
+    count: u64,
 }
 
 fn export_queue(
-    store: &dyn Store,
+    store: &StoreSnapshot,
     session: SessionNumber,
-    output: &mut dyn Write,
+    output: &mut Lines<'_>,
 ) -> Result<(), Failure> {
     for entry in store.in_flight(session)? {
         line(output, &of_queued(session, entry.place, Some(entry.sent), entry.message.as_ref()))?;
@@ -74,8 +95,9 @@ fn export_queue(
     Ok(())
 }
 
-fn line(output: &mut dyn Write, value: &Value) -> io::Result<()> {
-    writeln!(output, "{value}")
+fn line(lines: &mut Lines<'_>, value: &Value) -> io::Result<()> {
+    lines.count += 1;
+    writeln!(lines.output, "{value}")
 }
 
 fn of_session(session: &StoredSession) -> Value {
@@ -138,6 +160,13 @@ fn of_queued(
         "share": queued.map(|queued| queued.share.as_deref()),
         "message": queued.map(|queued| of_message(&queued.message)),
     })
+}
+
+fn of_owner(owner: &Owner) -> Value {
+    match owner {
+        Owner::User(name) => json!({ "user": name }),
+        Owner::Address(address) => json!({ "address": address.to_string() }),
+    }
 }
 
 fn of_message(message: &Message) -> Value {

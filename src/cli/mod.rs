@@ -4,11 +4,13 @@
 //! command line was wrong.
 
 mod check;
+mod control;
 mod export;
 mod files;
 mod first_start;
 mod hint;
 mod http;
+mod import;
 mod listeners;
 mod log;
 mod log_queue;
@@ -79,7 +81,7 @@ enum Command {
     CheckConfig(check::Arguments),
     /// Add an account, change its password (asked for, or read from standard input), or remove it
     Passwd(passwd::Arguments),
-    /// Check, count, export or compact what is stored, while no broker runs on it
+    /// Check, count, export, import or compact what is stored
     Store(store::Arguments),
     /// Print a commented configuration file with every option at its default
     ExampleConfig,
@@ -133,12 +135,18 @@ enum Failure {
     Password(#[from] passwd::PasswordError),
     #[error(transparent)]
     StoreCommand(#[from] store::StoreCommandError),
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
 
 /// Does what the command line says.
 pub(crate) fn main() -> ExitCode {
+    // What the program writes is its owner's alone. (Sockets have permissions of their own.)
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(error) => return hint::wrong_command_line(&error),

@@ -1,6 +1,6 @@
 //! Wires the broker out of a configuration: accounts, permissions, TLS, listeners, REST.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use hearthmq::{
     Broker,
@@ -14,7 +14,12 @@ use hearthmq::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{http::http_listeners, listeners::mqtt_listeners, tls::TlsSources};
+use super::{
+    control::ControlSocket, http::http_listeners, listeners::mqtt_listeners, tls::TlsSources,
+};
+
+/// An export waits so long for what is on its way to the store.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,7 @@ pub(super) struct Serving {
     authenticator: Arc<FileAuthenticator>,
     policy: Arc<FilePolicy>,
     tls: TlsSources,
+    control: Option<ControlSocket>,
     deadline: Duration,
 }
 
@@ -55,7 +61,10 @@ impl Serving {
         let policy = Arc::new(FilePolicy::open(config.policy_file())?);
         let mut tls = TlsSources::default();
         let listeners = http_listeners(config, &mut tls)?;
-        let broker = Self::start_broker(config, &authenticator, &policy, store, &mut tls).await?;
+        let store = Arc::new(store);
+        let kept = store.clone();
+        let broker = Self::start_broker(config, &authenticator, &policy, kept, &mut tls).await?;
+        let control = start_control(&config.data_dir, store, &broker);
         let api = broker.api(&ApiOptions::from(&config.http));
         let urls: Vec<_> = listeners.iter().filter_map(|one| one.url().ok()).collect();
         let options = ServerOptions::from(&config.http);
@@ -74,6 +83,7 @@ impl Serving {
             authenticator,
             policy,
             tls,
+            control,
             deadline: Duration::from_secs(config.shutdown_deadline_secs.into()),
         })
     }
@@ -82,7 +92,7 @@ impl Serving {
         config: &Config,
         authenticator: &Arc<FileAuthenticator>,
         policy: &Arc<FilePolicy>,
-        store: DirectoryStore,
+        store: Arc<DirectoryStore>,
         tls: &mut TlsSources,
     ) -> Result<Broker, StartError> {
         let mut builder = Broker::builder()
@@ -94,7 +104,7 @@ impl Serving {
             .client_lines(config.log.clients)
             .authenticator(Arc::clone(authenticator))
             .authorizer(Arc::clone(policy))
-            .store(store)
+            .shared_store(store)
             .sync(sync_policy(&config.store));
         if config.auth.scram {
             builder = builder.enhanced_authenticator(ScramSha256::new(Arc::clone(authenticator)));
@@ -129,6 +139,7 @@ impl Serving {
     pub(super) async fn shut_down(self) {
         let deadline = Instant::now() + self.deadline;
         self.api.set_ready(false);
+        drop(self.control);
         self.broker.shutdown(self.deadline).await;
         let graceful = self.http.stop(true);
         if timeout_at(deadline, graceful).await.is_err() {
@@ -136,6 +147,21 @@ impl Serving {
             self.http.stop(false).await;
         }
     }
+}
+
+/// What is stored can be exported while the broker runs, if its socket can be made.
+fn start_control(
+    data_dir: &Path,
+    store: Arc<DirectoryStore>,
+    broker: &Broker,
+) -> Option<ControlSocket> {
+    let broker = broker.clone();
+    let flush = Box::new(move || broker.flush_store(FLUSH_TIME_MAX));
+    let control = ControlSocket::start(data_dir, store, flush);
+    let tell = |error: &io::Error| {
+        tracing::warn!(%error, "`hearthmq store export` will work only while the broker is stopped");
+    };
+    control.inspect_err(tell).ok()
 }
 
 fn sync_policy(config: &StoreConfig) -> SyncPolicy {

@@ -1,15 +1,23 @@
-//! `hearthmq store`: what an operator asks of a data directory while no broker has it.
+//! `hearthmq store`: what an operator asks of a data directory while no broker has it; what is stored
+//! can be written while one has.
 
 use std::{
-    fs::File,
-    io::{self, BufWriter},
-    path::PathBuf,
+    fs::{File, OpenOptions, Permissions},
+    io::{self, BufRead, BufReader, BufWriter, Write},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
-use hearthmq::store::{DirectoryStore, Examination};
+use hearthmq::store::{DirectoryStore, Examination, StoreError};
 
-use super::{Failure, Options, export::export, print};
+use super::{
+    Failure, Options,
+    control::export_by_broker,
+    export::export,
+    import::{ImportError, import},
+    print,
+};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -23,11 +31,18 @@ enum Command {
     Check(Place),
     /// Say how much there is of what
     Stats(Place),
-    /// Write sessions, what is queued, and retained messages as lines of JSON
+    /// Write sessions, what is queued, and retained messages as lines of JSON, also while a broker runs
     Export {
         /// Where to write [default: standard output]
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Build a store from what `export` has written, where there is none
+    Import {
+        /// What `export` has written; - for standard input
+        file: PathBuf,
         #[command(flatten)]
         place: Place,
     },
@@ -55,12 +70,15 @@ pub(super) enum StoreCommandError {
 }
 
 impl Place {
-    fn open(&self) -> Result<DirectoryStore, Failure> {
-        let directory = match &self.data_dir {
+    fn directory(&self) -> Result<PathBuf, Failure> {
+        Ok(match &self.data_dir {
             Some(directory) => directory.clone(),
             None => self.options.load()?.data_dir,
-        };
-        Ok(DirectoryStore::open_existing(&directory)?)
+        })
+    }
+
+    fn open(&self) -> Result<DirectoryStore, Failure> {
+        Ok(DirectoryStore::open_existing(&self.directory()?)?)
     }
 }
 
@@ -68,7 +86,8 @@ pub(super) fn store(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Check(place) => check(&place.open()?),
         Command::Stats(place) => stats(&place.open()?),
-        Command::Export { output, place } => write_export(&place.open()?, output.as_ref()),
+        Command::Export { output, place } => write_export(&place.directory()?, output.as_ref()),
+        Command::Import { file, place } => read_import(&place.directory()?, file),
         Command::Compact(place) => compact(&place.open()?),
     }
 }
@@ -105,13 +124,46 @@ fn compact(store: &DirectoryStore) -> Result<(), Failure> {
     print(&format!("{before} bytes on the disk before, {} after\n", store.disk_bytes()?))
 }
 
-fn write_export(store: &DirectoryStore, output: Option<&PathBuf>) -> Result<(), Failure> {
+/// Writes what is stored; a broker that has the directory does it itself.
+fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failure> {
+    let write = |output: &mut dyn Write| -> Result<(), Failure> {
+        match DirectoryStore::open_existing(directory) {
+            Ok(store) => export(&store.snapshot()?, output).map(drop),
+            Err(StoreError::InUse { .. }) => export_by_broker(directory, output),
+            Err(error) => Err(error.into()),
+        }
+    };
     let Some(path) = output else {
-        return export(store, &mut BufWriter::new(io::stdout().lock()));
+        return write(&mut BufWriter::new(io::stdout().lock()));
     };
     let fault = |source| StoreCommandError::Output { path: path.display().to_string(), source };
-    let mut file = BufWriter::new(File::create(path).map_err(fault)?);
-    export(store, &mut file)?;
+    let mut file = BufWriter::new(make_private(path).map_err(fault)?);
+    write(&mut file)?;
     let file = file.into_inner().map_err(|error| fault(error.into_error()))?;
     Ok(file.sync_all().map_err(fault)?)
+}
+
+/// Makes a file that its owner alone can read, or empties one.
+fn make_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Builds a store where there is none.
+fn read_import(directory: &Path, file: &Path) -> Result<(), Failure> {
+    let fault = |source| ImportError::Input { path: file.display().to_string(), source };
+    let mut input: Box<dyn BufRead> = match file == Path::new("-") {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(BufReader::new(File::open(file).map_err(fault)?)),
+    };
+    if directory.join("store").exists() {
+        return Err(ImportError::NotEmpty { path: directory.display().to_string() }.into());
+    }
+    let store = DirectoryStore::open(directory)?;
+    let lines = import(&store, &mut input)?;
+    print(&format!("{lines} lines were read in\n"))
 }

@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::mqtt::{Message, PacketId, QoS, SubscriptionOptions, Timestamp};
+use crate::{
+    mqtt::{Message, PacketId, QoS, SubscriptionOptions, Timestamp},
+    owners::Owner,
+};
 
 /// Numbers the sessions of one data directory; never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,8 +50,9 @@ pub enum Change {
     PutWill(SessionNumber, Box<WillRecord>),
     /// The Will was published or is not to be.
     DropWill(SessionNumber),
-    /// The retained message of a topic, in place of a former one.
-    Retain(Arc<Message>),
+    /// The retained message of a topic, in place of a former one, and whose it is; `None` for the
+    /// broker's own.
+    Retain(Arc<Message>, Option<Owner>),
     /// A topic has no retained message any more.
     ClearRetained(Box<str>),
     /// Presence versions up to and including this one may be given out. Never goes back.

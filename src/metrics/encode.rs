@@ -162,6 +162,17 @@ impl Writer<'_, '_> {
             &totals.incomplete_packet_bytes,
         )?;
         self.total("will_bytes", "Bytes of Wills", &totals.will_bytes)?;
+        self.labelled(
+            "user_limits_reached",
+            "How often a limit of one user was in the way, by limit",
+            "limit",
+            |shard| &shard.user_limits_reached,
+        )?;
+        self.total(
+            "owners",
+            "Users and addresses that have a session or something retained",
+            &totals.owners,
+        )?;
         self.waiting(totals)?;
         self.total(
             "in_flight_bytes",

@@ -90,6 +90,10 @@ labels! {
         SessionsPerUserMax = "sessions_per_user_max",
         /// Wills were at their limit.
         WillBytesMax = "will_bytes_max",
+        /// Wills of the user were at their limit.
+        WillBytesPerUserMax = "will_bytes_per_user_max",
+        /// There was no room for what it had sent, and it came back too early.
+        TooEarly = "too_early",
         /// Large packets of all clients that are not whole were at their limit.
         IncompletePacketBytesMax = "incomplete_packet_bytes_max",
         /// The store could not remember what it must.
@@ -102,6 +106,24 @@ labels! {
         Redirected = "redirected",
         /// The connection was closed before CONNECT.
         Closed = "closed",
+    }
+}
+
+labels! {
+    /// A limit of one user that was in the way of something.
+    pub enum UserLimit {
+        /// Sessions that outlive their connection.
+        Sessions = "sessions_per_user_max",
+        /// Retained messages.
+        RetainedMessages = "retained_messages_per_user_max",
+        /// Bytes of retained messages.
+        RetainedBytes = "retained_bytes_per_user_max",
+        /// Bytes of subscriptions.
+        SubscriptionBytes = "subscription_bytes_per_user_max",
+        /// Messages stored for its sessions, or their bytes.
+        Stored = "stored_bytes_per_user_max",
+        /// Bytes of Wills.
+        Wills = "will_bytes_per_user_max",
     }
 }
 
@@ -144,6 +166,8 @@ pub struct ShardMetrics {
     pub messages_sent: [Counter; 3],
     /// Messages that were dropped.
     pub messages_dropped: PerLabel<DropReason>,
+    /// How often a limit of one user was in the way.
+    pub user_limits_reached: PerLabel<UserLimit>,
     /// Publishers that are read no further at this moment.
     pub publishers_held: Gauge,
     /// How often a publisher was read no further for a while.
@@ -169,6 +193,8 @@ pub struct Totals {
     pub incomplete_packet_bytes: Gauge,
     /// Bytes of Wills.
     pub will_bytes: Gauge,
+    /// Users, and addresses of clients without a user name, that have a session or something retained.
+    pub owners: Gauge,
     /// Messages waiting for clients in memory.
     pub queue_messages: Gauge,
     /// Bytes of messages waiting for clients in memory.

@@ -388,16 +388,18 @@ async fn accept(
 /// The client's own identifier, or one that is made for it where its version allows that.
 fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
     let is_empty = connect.client_id.is_empty();
-    let is_acceptable = match connect.version {
-        // 1 to 23 characters, of which many clients have more.
-        ProtocolVersion::V3_1 => {
-            let max = usize::from(core.limits.client_id_v3_1_chars_max);
-            !is_empty && connect.client_id.chars().nth(max).is_none()
-        }
-        // Not for a session that is to last. [MQTT-3.1.3-8] of 3.1.1
-        ProtocolVersion::V3_1_1 => !is_empty || connect.clean_start,
-        ProtocolVersion::V5 => true,
-    };
+    let is_short = connect.client_id.len() <= usize::from(core.limits.client_id_bytes_max);
+    let is_acceptable = is_short
+        && match connect.version {
+            // 1 to 23 characters, of which many clients have more.
+            ProtocolVersion::V3_1 => {
+                let max = usize::from(core.limits.client_id_v3_1_chars_max);
+                !is_empty && connect.client_id.chars().nth(max).is_none()
+            }
+            // Not for a session that is to last. [MQTT-3.1.3-8] of 3.1.1
+            ProtocolVersion::V3_1_1 => !is_empty || connect.clean_start,
+            ProtocolVersion::V5 => true,
+        };
     if !is_acceptable {
         let reason = ReasonCode::ClientIdentifierNotValid;
         let counted_as = ConnectRefusal::ClientIdentifier;

@@ -69,6 +69,8 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
         | ConnectRefusal::PacketTooLarge
         | ConnectRefusal::SessionsPerUserMax
         | ConnectRefusal::WillBytesMax
+        | ConnectRefusal::WillBytesPerUserMax
+        | ConnectRefusal::TooEarly
         | ConnectRefusal::IncompletePacketBytesMax
         | ConnectRefusal::Store => Weight::Warning,
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{Place, Plan, SharedTargets, Subscriber, tree::Tree};
-use crate::mqtt::FilterParts;
+use crate::{limits::subscription_bytes, mqtt::FilterParts};
 
 /// All subscriptions of all sessions.
 #[derive(Debug)]
@@ -24,11 +24,6 @@ pub struct Index {
     shares: AtomicU32,
     bytes: AtomicUsize,
 }
-
-/// What a subscription counts beside its text, and each level of its filter: an entry in its
-/// session and in the set of the filter's subscribers; a node of the tree and its place in the
-/// parent's table. Levels that subscriptions have in common are kept once and counted each time.
-const OVERHEAD_BYTES: usize = 256;
 
 impl Default for Index {
     fn default() -> Self {
@@ -68,7 +63,7 @@ impl Index {
     pub fn bytes_of(filter: FilterParts<'_>) -> usize {
         let text = filter.filter.len() + filter.share_name.map_or(0, str::len);
         let levels = filter.filter.split('/').count();
-        2 * text + (levels + 1) * OVERHEAD_BYTES
+        subscription_bytes(text, levels)
     }
 
     /// Adds a subscription, or replaces that session's to the same filter; whether it is new.

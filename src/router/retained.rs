@@ -1,26 +1,46 @@
-//! Retained messages: the last one of each topic, found by Topic Filter.
+//! Retained messages: the last one of each topic, found by Topic Filter; bounded, for all and for
+//! each owner; and those that expire in the order in which they do.
+//!
+//! Knows accounts of owners, and not who the owners are.
+
+mod node;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
-    ops::{Bound, ControlFlow},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use crate::mqtt::{Message, Timestamp};
+use self::node::{Kept, Node, PlaceOf, Removed, Walk, bytes_of};
+use crate::{
+    mqtt::{Message, Timestamp},
+    owners::Account,
+};
 
 /// How much may be retained.
 #[derive(Clone, Copy, Debug)]
 pub struct RetainedLimits {
     /// Messages, which is also topics.
     pub messages_max: usize,
-    /// Bytes of topics, properties and payloads, and of the topic levels that lead to them.
+    /// Bytes of topics, properties and payloads, of what a message takes beside them, and of the topic
+    /// levels that lead to it.
     pub bytes_max: usize,
 }
 
-/// No room for another retained message.
+/// No room for another retained message. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("limit on retained messages is reached")]
-pub struct RetainedFull;
+pub enum RetainedFull {
+    /// All have as much as they may have.
+    #[error("limit on retained messages is reached")]
+    All,
+    /// Its owner has as many messages as one may have.
+    #[error("limit on retained messages of one user is reached")]
+    OwnerMessages,
+    /// Its owner has as many bytes as one may have.
+    #[error("limit on bytes of retained messages of one user is reached")]
+    OwnerBytes,
+}
 
 /// All retained messages, shared by all shards.
 #[derive(Debug)]
@@ -35,33 +55,15 @@ struct Store {
     messages: usize,
     bytes: usize,
     last_number: u64,
-    /// When room was last looked for among what has expired.
-    cleaned_at: Timestamp,
+    /// Those that expire, by when and by their number.
+    expiring: BTreeMap<(Timestamp, u64), Arc<Message>>,
 }
 
-/// A full store looks for expired messages no more often than this: it looks at every message.
-const CLEAN_EVERY_SECS: u64 = 10;
+/// A message that is to be retained looks for so much room at most among those that have expired.
+const EXPIRED_AT_ONCE_MAX: usize = 4_096;
 
 /// A slice ends with the message that makes it so large: somebody keeps it until it is sent.
 const SLICE_BYTES: usize = 64 * 1024;
-
-/// What a level of a topic that no other retained message has counts against the bytes, beside its
-/// text: a node of the tree, its place in the parent's table, and what that table keeps free.
-const LEVEL_BYTES: usize = 256;
-
-#[derive(Debug, Default)]
-struct Node {
-    message: Option<Kept>,
-    /// In an order, so that a walk can go on where it was interrupted.
-    children: BTreeMap<Box<str>, Self>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    message: Arc<Message>,
-    /// Counts the messages that were retained.
-    number: u64,
-}
 
 /// Which retained messages are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -92,45 +94,66 @@ impl Retained {
         Self { store: RwLock::default(), limits }
     }
 
-    /// Retains `message` in place of its topic's former one. [MQTT-3.3.1-5]
-    /// Messages that have expired by `now` go if their room is needed.
+    /// Retains `message`, which `owner` has published, in place of its topic's former one.
+    /// [MQTT-3.3.1-5] If its room is needed, messages that have expired by `now` go, and are added to
+    /// `gone`.
     ///
     /// # Errors
-    /// [`RetainedFull`] if a limit would be passed. Then nothing is retained for the topic: its
-    /// former message is no longer the last one.
-    pub fn set(&self, message: Arc<Message>, now: Timestamp) -> Result<(), RetainedFull> {
+    /// [`RetainedFull`] if a limit would be passed. The topic keeps its former message.
+    pub fn set(
+        &self,
+        message: Arc<Message>,
+        owner: Option<&Arc<Account>>,
+        now: Timestamp,
+        gone: &mut Vec<Arc<Message>>,
+    ) -> Result<(), RetainedFull> {
         let mut store = self.write();
-        let (messages, bytes) = match self.usage_with(&store, &message) {
-            Ok(usage) => usage,
-            Err(RetainedFull) => {
-                store.clean(now);
-                self.usage_with(&store, &message).inspect_err(|_| store.remove(message.topic()))?
-            }
-        };
-        store.last_number += 1;
-        let number = store.last_number;
-        let mut node = &mut store.root;
-        for level in message.topic().split('/') {
-            if !node.children.contains_key(level) {
-                node.children.insert(level.into(), Node::default());
-            }
-            node = node.children.get_mut(level).expect("it is there or was just inserted");
+        let mut left = EXPIRED_AT_ONCE_MAX;
+        while let Err(full) = self.check(&store, &message, owner) {
+            let expired = store.remove_first_expired(now).filter(|_| left > 0).ok_or(full)?;
+            left -= 1;
+            gone.push(expired);
         }
-        node.message = Some(Kept { message, number });
-        (store.messages, store.bytes) = (messages, bytes);
+        store.put(message, owner);
         Ok(())
     }
 
-    /// Messages and bytes once `message` is retained, if there is room for it.
-    fn usage_with(&self, store: &Store, message: &Message) -> Result<(usize, usize), RetainedFull> {
-        let (former, new_levels) = store.root.place_of(message.topic());
-        let former = former.map(|m| m.size());
-        let bytes = store.bytes + message.size() + new_levels - former.unwrap_or(0);
-        let messages = store.messages + usize::from(former.is_none());
-        if messages > self.limits.messages_max || bytes > self.limits.bytes_max {
-            return Err(RetainedFull);
+    /// Retains a message that was retained before the broker began, whatever the limits say: what was
+    /// acknowledged is not lost because they were lowered. Whether it is within them.
+    pub fn restore(&self, message: Arc<Message>, owner: Option<&Arc<Account>>) -> bool {
+        let mut store = self.write();
+        let is_within = self.check(&store, &message, owner).is_ok();
+        store.put(message, owner);
+        is_within
+    }
+
+    /// Whether there is room for a message in place of its topic's former one.
+    fn check(
+        &self,
+        store: &Store,
+        message: &Message,
+        owner: Option<&Arc<Account>>,
+    ) -> Result<(), RetainedFull> {
+        let PlaceOf { kept, new_level_bytes } = store.root.place_of(message.topic());
+        let former = kept.map_or((0, 0), |kept| (1, bytes_of(&kept.message)));
+        let (messages_more, bytes_now) = (1 - former.0, bytes_of(message) + new_level_bytes);
+        if store.messages + messages_more > self.limits.messages_max
+            || (bytes_now > former.1 && store.bytes + bytes_now - former.1 > self.limits.bytes_max)
+        {
+            return Err(RetainedFull::All);
         }
-        Ok((messages, bytes))
+        let Some(owner) = owner else { return Ok(()) };
+        let is_own = |kept: &&Kept| kept.owner.as_ref().is_some_and(|own| Arc::ptr_eq(own, owner));
+        let own = kept.filter(is_own).map_or((0, 0), |kept| (1, kept.bytes()));
+        // The levels of the former message are charged to the new one.
+        let bytes = bytes_now + kept.map_or(0, |kept| kept.level_bytes);
+        if !owner.retained_messages.fits(1 - own.0) {
+            Err(RetainedFull::OwnerMessages)
+        } else if !owner.retained_bytes.fits(bytes.saturating_sub(own.1) as u64) {
+            Err(RetainedFull::OwnerBytes)
+        } else {
+            Ok(())
+        }
     }
 
     /// Forgets the retained message of `topic`. [MQTT-3.3.1-6]
@@ -138,14 +161,22 @@ impl Retained {
         self.write().remove(topic);
     }
 
-    /// The retained message of `topic`.
-    pub fn get(&self, topic: &str) -> Option<Arc<Message>> {
-        let store = self.read();
-        let mut node = &store.root;
-        for level in topic.split('/') {
-            node = node.children.get(level)?;
+    /// Removes messages that have expired by `now`, so many at most; they.
+    #[must_use]
+    pub fn remove_expired(&self, now: Timestamp, messages_max: usize) -> Vec<Arc<Message>> {
+        if !self.read().has_expired(now) {
+            return Vec::new();
         }
-        node.message.as_ref().map(|kept| kept.message.clone())
+        let mut store = self.write();
+        let expired = std::iter::from_fn(|| store.remove_first_expired(now));
+        expired.take(messages_max).collect()
+    }
+
+    /// The retained message of `topic`, and whose it is.
+    pub fn get(&self, topic: &str) -> Option<(Arc<Message>, Option<Arc<Account>>)> {
+        let store = self.read();
+        let kept = store.root.get(topic)?;
+        Some((kept.message.clone(), kept.owner.clone()))
     }
 
     /// How many messages were ever retained: what is retained from now on has a higher number.
@@ -199,279 +230,66 @@ impl Retained {
 }
 
 impl Store {
-    fn remove(&mut self, topic: &str) {
-        let mut freed = 0;
-        if let Some(message) = self.root.remove(topic, &mut freed) {
+    fn put(&mut self, message: Arc<Message>, owner: Option<&Arc<Account>>) {
+        let PlaceOf { kept, new_level_bytes } = self.root.place_of(message.topic());
+        let level_bytes = kept.map_or(new_level_bytes, |kept| kept.level_bytes);
+        if let Some(kept) = kept {
+            let (former, number) = (kept.message.clone(), kept.number);
             self.messages -= 1;
-            self.bytes -= message.size() + freed;
+            self.bytes -= kept.bytes();
+            give_back(kept.owner.as_ref(), kept.bytes());
+            self.forget_expiry(&former, number);
         }
+        self.last_number += 1;
+        let number = self.last_number;
+        if let Some(at) = message.publication().expires_at {
+            self.expiring.insert((at, number), message.clone());
+        }
+        let kept = Kept { message, number, owner: owner.cloned(), level_bytes };
+        self.messages += 1;
+        self.bytes += kept.bytes();
+        if let Some(owner) = owner {
+            owner.retained_messages.force(1);
+            owner.retained_bytes.force(kept.bytes() as u64);
+        }
+        self.root.put(kept);
     }
 
-    /// Removes what has expired, unless that was done a moment ago.
-    fn clean(&mut self, now: Timestamp) {
-        if now < self.cleaned_at.plus_secs(CLEAN_EVERY_SECS) {
-            return;
-        }
-        self.cleaned_at = now;
-        let (messages, bytes) = self.root.remove_expired(now);
-        self.messages -= messages;
+    fn remove(&mut self, topic: &str) {
+        let Some(Removed { kept, bytes, heir }) = self.root.remove(topic) else { return };
+        self.messages -= 1;
         self.bytes -= bytes;
+        give_back(kept.owner.as_ref(), kept.bytes());
+        if let Some((Some(owner), bytes)) = heir {
+            owner.retained_bytes.force(bytes as u64);
+        }
+        self.forget_expiry(&kept.message, kept.number);
+    }
+
+    fn forget_expiry(&mut self, message: &Message, number: u64) {
+        if let Some(at) = message.publication().expires_at {
+            self.expiring.remove(&(at, number));
+        }
+    }
+
+    fn has_expired(&self, now: Timestamp) -> bool {
+        self.expiring.first_key_value().is_some_and(|((at, _), _)| *at <= now)
+    }
+
+    /// Removes the message that has expired first, if one has by `now`.
+    fn remove_first_expired(&mut self, now: Timestamp) -> Option<Arc<Message>> {
+        if !self.has_expired(now) {
+            return None;
+        }
+        let (_, message) = self.expiring.pop_first()?;
+        self.remove(message.topic());
+        Some(message)
     }
 }
 
-impl Node {
-    /// Removes what has expired, and the nodes that only led to it; how many messages, and how
-    /// many bytes they counted.
-    fn remove_expired(&mut self, now: Timestamp) -> (usize, usize) {
-        let expired = self.message.take_if(|kept| kept.message.publication().has_expired(now));
-        let mut removed = expired.map_or((0, 0), |kept| (1, kept.message.size()));
-        self.children.retain(|level, child| {
-            let (messages, bytes) = child.remove_expired(now);
-            removed.0 += messages;
-            removed.1 += bytes;
-            if child.is_unused() {
-                removed.1 += bytes_of(level);
-            }
-            !child.is_unused()
-        });
-        removed
-    }
-
-    /// The message of `topic`, and what its levels that are not there yet would count.
-    fn place_of(&self, topic: &str) -> (Option<&Arc<Message>>, usize) {
-        let mut node = Some(self);
-        let mut new_levels = 0;
-        for level in topic.split('/') {
-            node = node.and_then(|node| node.children.get(level));
-            if node.is_none() {
-                new_levels += bytes_of(level);
-            }
-        }
-        (node.and_then(|node| node.message.as_ref()).map(|kept| &kept.message), new_levels)
-    }
-
-    /// Removes the message of `topic`, and the nodes that only led to it; adds to `freed` what
-    /// those counted.
-    fn remove(&mut self, topic: &str, freed: &mut usize) -> Option<Arc<Message>> {
-        let (level, rest) = match topic.split_once('/') {
-            Some((level, rest)) => (level, Some(rest)),
-            None => (topic, None),
-        };
-        let child = self.children.get_mut(level)?;
-        let removed = match rest {
-            Some(rest) => child.remove(rest, freed),
-            None => child.message.take().map(|kept| kept.message),
-        };
-        if child.is_unused() {
-            self.children.remove(level);
-            *freed += bytes_of(level);
-        }
-        removed
-    }
-
-    fn is_unused(&self) -> bool {
-        self.message.is_none() && self.children.is_empty()
-    }
-
-    /// Visits this node and those below it that `levels` of a filter lead to, in the order of their
-    /// names; `Break` once enough were visited. Those up to and including `after` are passed over.
-    fn visit(
-        &self,
-        levels: &[&str],
-        after: Option<&[&str]>,
-        walk: &mut Walk<'_>,
-    ) -> ControlFlow<()> {
-        if after.is_none() {
-            if matches!(levels.first(), None | Some(&"#")) {
-                let found = self.message.as_ref().and_then(|kept| kept.is_for(walk));
-                let bytes = found.as_ref().map_or(0, |message| message.size());
-                walk.bytes_left = walk.bytes_left.saturating_sub(bytes);
-                walk.found.extend(found);
-            }
-            walk.nodes_left -= 1;
-            if walk.nodes_left == 0 || walk.bytes_left == 0 {
-                return ControlFlow::Break(());
-            }
-        }
-        let (level, below) = match levels {
-            [] => return ControlFlow::Continue(()),
-            ["#"] => ("#", levels),
-            [level, below @ ..] => (*level, below),
-        };
-        let (from, rest) = match after {
-            Some([from, rest @ ..]) => (*from, rest),
-            None | Some([]) => ("", &[][..]),
-        };
-        let is_root = walk.depth == 0;
-        let mut go_on = |name: &str, child: &Self| {
-            let is_begun = after.is_some_and(|after| after.first() == Some(&name));
-            walk.within(name, |walk| child.visit(below, is_begun.then_some(rest), walk))
-        };
-        if level != "#" && level != "+" {
-            let child = self.children.get(level).filter(|_| level >= from);
-            return child.map_or(ControlFlow::Continue(()), |child| go_on(level, child));
-        }
-        // Wildcards do not match a first level that begins with '$', and these are leapt over: they
-        // may be many. [MQTT-4.7.2-1]
-        let (gap, after_gap) = if is_root { ("$", "%") } else { ("", "") };
-        let before = (Bound::Included(from.min(gap)), Bound::Excluded(gap));
-        let behind = (Bound::Included(from.max(after_gap)), Bound::Unbounded);
-        let before = self.children.range::<str, _>(before);
-        let mut children = before.chain(self.children.range::<str, _>(behind));
-        children.try_for_each(|(name, child)| go_on(name, child))
-    }
-}
-
-impl Kept {
-    /// The message, if the walk is to find it.
-    fn is_for(&self, walk: &Walk<'_>) -> Option<Arc<Message>> {
-        let is_old_enough = self.number <= walk.until;
-        let found = is_old_enough && !self.message.publication().has_expired(walk.now);
-        found.then(|| self.message.clone())
-    }
-}
-
-/// A walk along the tree, and where it is.
-struct Walk<'w> {
-    now: Timestamp,
-    until: u64,
-    nodes_left: usize,
-    bytes_left: usize,
-    found: &'w mut Vec<Arc<Message>>,
-    /// The topic of the node, and how many levels it has.
-    topic: String,
-    depth: usize,
-}
-
-impl Walk<'_> {
-    /// Does something one level further down. Where it breaks off, `topic` stays where it was.
-    fn within(
-        &mut self,
-        level: &str,
-        visit: impl FnOnce(&mut Self) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let above = self.topic.len();
-        if self.depth > 0 {
-            self.topic.push('/');
-        }
-        self.topic.push_str(level);
-        self.depth += 1;
-        visit(self)?;
-        self.depth -= 1;
-        self.topic.truncate(above);
-        ControlFlow::Continue(())
-    }
-}
-
-const fn bytes_of(level: &str) -> usize {
-    LEVEL_BYTES + level.len()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mqtt::{Publication, QoS};
-
-    const NOW: Timestamp = Timestamp(0);
-
-    fn message(topic: &str) -> Arc<Message> {
-        let publication = Publication {
-            topic,
-            payload: b"x",
-            qos: QoS::AtMostOnce,
-            retain: true,
-            properties: &[],
-            expires_at: None,
-        };
-        Arc::new(Message::new(&publication))
-    }
-
-    fn store<'t>(topics: impl IntoIterator<Item = &'t str>) -> Retained {
-        let limits = RetainedLimits { messages_max: usize::MAX, bytes_max: usize::MAX };
-        let store = Retained::new(limits);
-        for topic in topics {
-            store.set(message(topic), NOW).expect("there is room");
-        }
-        store
-    }
-
-    /// Section 4.7, as one would write it down.
-    fn matches(filter: &[&str], topic: &[&str]) -> bool {
-        match (filter, topic) {
-            (["#"], _) | ([], []) => true,
-            (["+", filter @ ..], [_, topic @ ..]) => matches(filter, topic),
-            ([f, filter @ ..], [t, topic @ ..]) => f == t && matches(filter, topic),
-            ([], _) | (_, []) => false,
-        }
-    }
-
-    fn naive<'t>(filter: &str, topics: &[&'t str]) -> Vec<&'t str> {
-        let levels = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
-        let wild = filter.starts_with(['+', '#']);
-        let mut found: Vec<_> = topics
-            .iter()
-            .filter(|topic| {
-                let (filter, topic_levels) = (levels(filter), levels(topic));
-                let filter: Vec<_> = filter.iter().map(String::as_str).collect();
-                let topic_levels: Vec<_> = topic_levels.iter().map(String::as_str).collect();
-                !(wild && topic.starts_with('$')) && matches(&filter, &topic_levels)
-            })
-            .copied()
-            .collect();
-        found.sort_by_key(|topic| levels(topic));
-        found
-    }
-
-    fn walk(store: &Retained, filter: &str, nodes_max: usize) -> Vec<String> {
-        let until = store.last_number();
-        let mut found = Vec::new();
-        let mut after: Option<Box<str>> = None;
-        loop {
-            let query = RetainedQuery { filter, after: after.as_deref(), until };
-            let slice = store.slice(&query, nodes_max, NOW);
-            assert!(slice.messages.len() <= nodes_max);
-            found.extend(slice.messages.iter().map(|message| message.topic().to_owned()));
-            match slice.go_on_after {
-                None => return found,
-                next => after = next,
-            }
-        }
-    }
-
-    #[test]
-    fn slices_of_any_size_find_what_a_naive_search_finds() {
-        let words = ["", "a", "b", "ab", "$s"];
-        let mut topics = vec!["a", "b", "ab", "$s", "!", "!~", "$", "$~", "%", "%a"];
-        let deeper: Vec<_> = words
-            .iter()
-            .flat_map(|one| words.iter().map(move |two| format!("{one}/{two}")))
-            .flat_map(|two| [two.clone(), format!("{two}/a"), format!("{two}//")])
-            .collect();
-        topics.extend(deeper.iter().map(String::as_str));
-        let store = store(topics.iter().copied());
-        let filters = ["#", "+", "a", "a/#", "+/+", "+/#", "/+", "/#", "a/+/#", "+/a/+", "$s/#"];
-        for filter in filters.into_iter().chain(["+/+/+/+", "a/b", "c/#", "$s/+/a", "//#"]) {
-            for nodes_max in [1, 2, 3, 7, 1000] {
-                let found = walk(&store, filter, nodes_max);
-                assert_eq!(found, naive(filter, &topics), "{filter} by {nodes_max}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_changes_during_a_walk_is_found_at_most_once() {
-        let store = store(["a", "b", "c", "d"]);
-        let until = store.last_number();
-        let slice = |after| store.slice(&RetainedQuery { filter: "#", after, until }, 2, NOW);
-        let first = slice(None);
-        let go_on_after = first.go_on_after.expect("there is more");
-        assert_eq!((first.messages.len(), &*go_on_after), (2, "b"));
-        store.clear("b");
-        store.clear("c");
-        store.set(message("a"), NOW).expect("there is room");
-        store.set(message("bb"), NOW).expect("there is room");
-        let second = slice(Some("b"));
-        let topics: Vec<_> = second.messages.iter().map(|m| m.topic()).collect();
-        assert_eq!(topics, ["d"]);
+fn give_back(owner: Option<&Arc<Account>>, bytes: usize) {
+    if let Some(owner) = owner {
+        owner.retained_messages.give_back(1);
+        owner.retained_bytes.give_back(bytes as u64);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use super::queue::Envelope;
+use super::queue::{Amount, Envelope, Owned};
 use crate::{
     journal::{Change, Journal, QueuePlace, QueuedMessage, SentAs, SessionNumber, Ticket},
     mqtt::{PacketId, QoS, filter_matches},
@@ -29,8 +29,10 @@ pub(super) struct Keeping {
     taken_out: Vec<QueuePlace>,
     /// The client is away: nothing needs to be in memory.
     pub(super) is_away: bool,
-    /// What is in flight lies in the store, so many messages, and was not read yet.
-    pub(super) in_flight_unread: usize,
+    /// What is in flight lies in the store, so much, and was not read yet.
+    pub(super) in_flight_unread: Amount,
+    /// What it has of its owner's account.
+    pub(super) owned: Option<Owned>,
     /// Something that the store has may have come by a shared subscription.
     pub(super) may_hold_shared: bool,
     /// QoS 1 messages up to this place may have been sent before, and nobody knows.
@@ -94,6 +96,8 @@ pub struct LeftInQueue {
     pub last_place: QueuePlace,
     /// Messages that were sent and not acknowledged.
     pub in_flight: usize,
+    /// Their bytes.
+    pub in_flight_bytes: usize,
     /// Of what waits, QoS 1 up to this place may have been sent without a note of it.
     pub doubtful_up_to: QueuePlace,
 }
@@ -109,7 +113,8 @@ impl Keeping {
             beyond: Beyond::default(),
             taken_out: Vec::new(),
             is_away: true,
-            in_flight_unread: 0,
+            in_flight_unread: Amount::default(),
+            owned: None,
             may_hold_shared: false,
             doubtful_up_to: QueuePlace(0),
             withdrawn: None,
@@ -176,7 +181,7 @@ impl Keeping {
     /// Goes on after what was found in the store.
     pub(super) fn go_on_from(&mut self, left: &LeftInQueue) {
         self.last_place = left.last_place;
-        self.in_flight_unread = left.in_flight;
+        self.in_flight_unread = Amount { messages: left.in_flight, bytes: left.in_flight_bytes };
         self.doubtful_up_to = left.doubtful_up_to;
         self.may_hold_shared = left.messages > 0 || left.in_flight > 0;
         self.beyond = Beyond { messages: left.messages, bytes: left.bytes, next: left.next };

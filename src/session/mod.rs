@@ -30,10 +30,17 @@ pub use queue::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
 
-use self::{keeping::Keeping, outgoing::Outgoing, queue::Queue, subscriptions::Subscriptions};
+use self::{
+    keeping::Keeping,
+    outgoing::Outgoing,
+    queue::{Owned, Queue},
+    subscriptions::Subscriptions,
+};
 use crate::{
     journal::{Change, Journal, QueuePlace, SessionNumber, SubscriptionRecord},
-    mqtt::{PacketId, ReasonCode, SubscriptionOptions, Timestamp},
+    limits::subscription_bytes,
+    mqtt::{PacketId, ReasonCode, SubscriptionOptions, Timestamp, validate_filter},
+    owners::{Account, Charge},
 };
 
 /// Session Expiry Interval of a session that does not expire. [MQTT 5.0, 3.1.2.11.2]
@@ -59,6 +66,8 @@ pub struct Session {
     outgoing: Outgoing,
     incoming: Incoming,
     link: Option<Box<Link>>,
+    /// What its subscriptions take of its owner's account.
+    owned: Option<Charge>,
 }
 
 /// A subscription as the session keeps it.
@@ -88,6 +97,33 @@ impl Session {
             outgoing: Outgoing::new(Queue::new(limits, usage)),
             incoming: Incoming::default(),
             link: None,
+            owned: None,
+        }
+    }
+
+    /// Says whose session it is: what it keeps is counted there, past the bounds if need be.
+    pub fn set_owner(&mut self, account: &Arc<Account>) {
+        match &mut self.owned {
+            Some(owned) => owned.move_to(account),
+            None => {
+                let charge = Charge::new(account.clone(), |account| &account.subscription_bytes);
+                self.owned = Some(charge);
+                let bytes =
+                    self.subscriptions.iter().map(|(filter, _)| counted_bytes(filter)).sum();
+                self.charge(|_| bytes);
+            }
+        }
+        if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
+            keeping.owned.get_or_insert_with(|| Owned::new(account)).move_to(account);
+        }
+        self.outgoing.queue_mut().settle_share();
+    }
+
+    /// Changes what the subscriptions take of the owner's account.
+    fn charge(&mut self, change: impl FnOnce(u64) -> u64) {
+        if let Some(owned) = &mut self.owned {
+            let now = change(owned.taken());
+            owned.set(now);
         }
     }
 
@@ -151,13 +187,15 @@ impl Session {
     /// in memory.
     pub fn leave_to_store(&mut self) {
         self.outgoing.queue_mut().leave_to_store();
+        self.outgoing.queue_mut().settle_share();
     }
 
     /// Makes a session that is new durable: what becomes of it is noted in the journal. `token` is
     /// whom the journal tells when something is kept.
     pub fn keep(&mut self, number: SessionNumber, journal: Journal, token: u32) {
         debug_assert!(self.subscriptions_len() == 0 && self.queued() == 0, "it is new");
-        let keeping = Keeping::new(number, journal, token);
+        let mut keeping = Keeping::new(number, journal, token);
+        keeping.owned = self.owned.as_ref().map(|owned| Owned::new(owned.account()));
         self.outgoing.queue_mut().keeping = Some(Box::new(keeping));
     }
 
@@ -172,6 +210,7 @@ impl Session {
     ) {
         let mut keeping = Keeping::new(number, journal, token);
         keeping.go_on_from(left);
+        keeping.owned = self.owned.as_ref().map(|owned| Owned::new(owned.account()));
         self.incoming.restore(accepted);
         let queue = self.outgoing.queue_mut();
         queue.keeping = Some(Box::new(keeping));
@@ -194,7 +233,7 @@ impl Session {
     /// Whether what was in flight when the broker ended is still to be read.
     #[must_use]
     pub fn must_recall(&self) -> bool {
-        self.outgoing.queue().keeping.as_ref().is_some_and(|k| k.in_flight_unread > 0)
+        self.outgoing.queue().keeping.as_ref().is_some_and(|k| k.in_flight_unread.messages > 0)
     }
 
     /// The place from which on the queue is to be read from the store.
@@ -275,8 +314,9 @@ impl Session {
         subscription: Subscription,
     ) -> Option<Subscription> {
         let former = self.subscriptions.insert(filter, subscription);
-        if former.is_none() && is_shared(filter) {
-            self.shared_subscriptions += 1;
+        if former.is_none() {
+            self.shared_subscriptions += usize::from(is_shared(filter));
+            self.charge(|bytes| bytes + counted_bytes(filter));
         }
         former
     }
@@ -288,8 +328,9 @@ impl Session {
         if let Some(keeping) = self.outgoing.queue().keeping.as_ref().filter(|_| existed) {
             keeping.note(|n| Change::Unsubscribe(n, filter.into()));
         }
-        if existed && is_shared(filter) {
-            self.shared_subscriptions -= 1;
+        if existed {
+            self.shared_subscriptions -= usize::from(is_shared(filter));
+            self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
         }
         existed
     }
@@ -332,9 +373,19 @@ impl Session {
     /// QoS 1 and 2 messages that were sent and are not acknowledged.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        let unread = self.outgoing.queue().keeping.as_ref().map_or(0, |k| k.in_flight_unread);
+        let unread = self.outgoing.queue().keeping.as_ref();
+        let unread = unread.map_or(0, |keeping| keeping.in_flight_unread.messages);
         self.outgoing.in_flight() + unread
     }
+}
+
+/// What a subscription counts against limits on bytes.
+fn counted_bytes(filter: &str) -> u64 {
+    let parts = validate_filter(filter);
+    parts.map_or(0, |parts| {
+        let text = parts.filter.len() + parts.share_name.map_or(0, str::len);
+        subscription_bytes(text, parts.filter.split('/').count()) as u64
+    })
 }
 
 fn is_shared(filter: &str) -> bool {

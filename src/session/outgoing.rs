@@ -8,7 +8,7 @@ use self::sending::envelope;
 use super::{
     Link, Session, SharedPublication, is_shared,
     keeping::{Keeping, KeptAt, Page, Share},
-    queue::{Envelope, Pushed, Queue},
+    queue::{Amount, Envelope, Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
     window::{InFlight, Window},
 };
@@ -159,7 +159,8 @@ impl Outgoing {
 
     /// To be called after the window has changed.
     fn note_in_flight(&mut self) {
-        self.queue.note_in_flight(self.window.bytes());
+        let in_flight = Amount { messages: self.window.len(), bytes: self.window.bytes() };
+        self.queue.note_in_flight(in_flight);
     }
 }
 
@@ -324,7 +325,7 @@ impl Session {
         share_number: impl Fn(&str) -> Option<NonZeroU32>,
     ) {
         let Some(keeping) = &mut self.outgoing.queue.keeping else { return };
-        keeping.in_flight_unread = 0;
+        keeping.in_flight_unread = Amount::default();
         let mut in_flight = Vec::with_capacity(entries.len());
         for (place, sent, queued) in entries {
             keeping.go_on_after(sent.order);

@@ -1,6 +1,7 @@
 //! Messages that wait for their turn: because the client is away, its window is full, or it reads
 //! more slowly than is published. Bounded by count and by bytes, for one client and in all.
 
+mod owned;
 mod usage;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     },
 };
 
+pub(super) use self::owned::{Amount, Owned};
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 use super::{
     Orphan,
@@ -65,6 +67,10 @@ pub(super) struct Queue {
     /// How many of those that wait have QoS 0.
     at_most_once: usize,
     is_over_half: bool,
+    /// Those that wait in memory and are in the store, too.
+    kept: Amount,
+    /// What is in flight.
+    in_flight: Amount,
     /// Bytes of retained messages that were fetched and not sent.
     bytes_fetched: usize,
     /// Blocks of the session's messages in flight that are counted for all sessions.
@@ -86,6 +92,8 @@ impl Queue {
             bytes: 0,
             at_most_once: 0,
             is_over_half: false,
+            kept: Amount { messages: 0, bytes: 0 },
+            in_flight: Amount { messages: 0, bytes: 0 },
             bytes_fetched: 0,
             blocks_in_flight: 0,
             back_pressure: BackPressure::None,
@@ -148,11 +156,18 @@ impl Queue {
         for envelope in &taken {
             self.forget(envelope);
         }
+        self.settle_share();
         taken
     }
 
     /// Queues within the bounds. QoS 0 never displaces what waits.
     pub(super) fn push(&mut self, envelope: Envelope, share: Option<Share<'_>>) -> Pushed {
+        let pushed = self.push_within(envelope, share);
+        self.settle_share();
+        pushed
+    }
+
+    fn push_within(&mut self, envelope: Envelope, share: Option<Share<'_>>) -> Pushed {
         let size = envelope.message.size();
         if envelope.qos == QoS::AtMostOnce && !self.has_room_in_all(size) {
             return Pushed::Refused;
@@ -168,7 +183,10 @@ impl Queue {
             }
         }
         let mut displaced = 0;
+        let mut for_owner = 0;
         while !self.has_room(size) {
+            let is_for_owner = self.has_room_of_its_own(size) && !self.has_share(size);
+            for_owner += usize::from(is_for_owner);
             let may_displace = envelope.qos != QoS::AtMostOnce
                 && self.limits.when_full != WhenFull::DropNewest
                 && self.has_room_when_empty(size);
@@ -176,10 +194,12 @@ impl Queue {
                 break; // The caller has tried: what is oldest is on its way to the store.
             }
             if !may_displace || !self.drop_oldest() {
+                self.note_displaced(for_owner);
                 return Pushed::Refused;
             }
             displaced += 1;
         }
+        self.note_displaced(for_owner);
         self.push_unchecked(envelope, share);
         if displaced == 0 { Pushed::Queued } else { Pushed::InPlaceOf(displaced) }
     }
@@ -204,6 +224,10 @@ impl Queue {
         let size = envelope.message.size();
         self.bytes += size;
         self.at_most_once += usize::from(envelope.qos == QoS::AtMostOnce);
+        if envelope.is_kept() {
+            self.kept.messages += 1;
+            self.kept.bytes += size;
+        }
         self.usage.add(size);
         self.waiting.push_back(envelope);
         self.note_half();
@@ -229,6 +253,12 @@ impl Queue {
     }
 
     pub(super) fn pop(&mut self) -> Option<Envelope> {
+        let envelope = self.pop_front()?;
+        self.settle_share();
+        Some(envelope)
+    }
+
+    fn pop_front(&mut self) -> Option<Envelope> {
         let envelope = self.waiting.pop_front()?;
         self.taken += 1;
         self.forget(&envelope);
@@ -241,7 +271,7 @@ impl Queue {
 
     /// Drops the oldest message that waits in memory, if there is one.
     fn drop_oldest(&mut self) -> bool {
-        let Some(envelope) = self.pop() else { return false };
+        let Some(envelope) = self.pop_front() else { return false };
         if let Some(keeping) = &self.keeping
             && envelope.is_kept()
         {
@@ -344,6 +374,7 @@ impl Queue {
         };
         change(&self.usage.messages_stored, messages, former_messages);
         change(&self.usage.bytes_stored, bytes, former_bytes);
+        self.settle_share();
         self.note_half();
     }
 
@@ -352,6 +383,10 @@ impl Queue {
         let size = envelope.message.size();
         self.bytes -= size;
         self.at_most_once -= usize::from(envelope.qos == QoS::AtMostOnce);
+        if envelope.is_kept() {
+            self.kept.messages -= 1;
+            self.kept.bytes -= size;
+        }
         self.usage.subtract(1, size);
         self.note_half();
     }
@@ -380,14 +415,17 @@ impl Queue {
 
     /// Whether a message of so many bytes has room without displacing another.
     pub(super) fn has_room(&self, size: usize) -> bool {
-        self.len() < self.limits.messages_max
-            && self.bytes() + size <= self.limits.bytes_max
-            && self.has_room_for_all(size)
+        self.has_room_of_its_own(size) && self.has_room_for_all(size)
     }
 
-    /// Whether a message has room as far as all sessions are concerned; in the store it has.
+    fn has_room_of_its_own(&self, size: usize) -> bool {
+        self.len() < self.limits.messages_max && self.bytes() + size <= self.limits.bytes_max
+    }
+
+    /// Whether a message has room as far as other sessions are concerned: in the store those of its
+    /// owner.
     fn has_room_for_all(&self, size: usize) -> bool {
-        self.keeping.is_some() || self.has_room_in_all(size)
+        if self.keeping.is_some() { self.has_share(size) } else { self.has_room_in_all(size) }
     }
 
     fn has_room_in_all(&self, size: usize) -> bool {
@@ -403,26 +441,6 @@ impl Queue {
         } else if bytes < former {
             self.usage.subtract(0, former - bytes);
         }
-    }
-
-    /// Counts the bytes that the session has in flight.
-    pub(super) fn note_in_flight(&mut self, bytes: usize) {
-        let blocks = (bytes / IN_FLIGHT_BLOCK) as u32;
-        let former = std::mem::replace(&mut self.blocks_in_flight, blocks);
-        let counted = &self.usage.bytes_in_flight;
-        if blocks > former {
-            let more = (blocks - former) as usize * IN_FLIGHT_BLOCK;
-            counted.fetch_add(more, Ordering::Relaxed);
-        } else if blocks < former {
-            let less = (former - blocks) as usize * IN_FLIGHT_BLOCK;
-            counted.fetch_sub(less, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a session that has so many bytes in flight may send another message. What is in
-    /// flight is bounded like what waits, for the client and together with it for all.
-    pub(super) fn allows_in_flight(&self, bytes: usize) -> bool {
-        bytes < IN_FLIGHT_BLOCK || (bytes < self.limits.bytes_max && self.has_bytes_in_all(0))
     }
 
     fn has_bytes_in_all(&self, more: usize) -> bool {
@@ -449,7 +467,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.note_in_flight(0);
+        self.note_in_flight(Amount::default());
         self.note_fetched(0);
         self.keeping = None;
         self.note_stored();

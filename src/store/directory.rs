@@ -10,9 +10,11 @@ mod examine;
 mod format;
 mod group;
 mod keys;
+mod private;
 mod read;
 mod records;
 mod room;
+mod snapshot;
 mod tally;
 mod view;
 
@@ -29,11 +31,16 @@ use database::Database;
 pub use examine::{Examination, Kind};
 use group::{Group, KnownSessions};
 use room::Room;
+pub use snapshot::StoreSnapshot;
+use view::View;
 
-use super::{Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredSession};
+use super::{
+    Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredRetained,
+    StoredSession,
+};
 use crate::{
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::{Message, Timestamp},
+    mqtt::Timestamp,
 };
 
 const LOCK: &str = "lock";
@@ -64,7 +71,7 @@ pub struct DirectoryStore {
     directory: PathBuf,
     options: StoreOptions,
     /// `None` while it is being opened again.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Arc<Database>>>,
     applying: Mutex<Applying>,
     /// Asked by those who would bring more, who do not wait for who applies.
     room_for_more: Mutex<Room>,
@@ -108,8 +115,9 @@ impl DirectoryStore {
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
         let directory = directory.as_ref();
-        fs::create_dir_all(directory).map_err(|error| StoreError::io("make", directory, error))?;
+        private::make(directory).map_err(|error| StoreError::io("make", directory, error))?;
         let lock = lock(directory)?;
+        private::narrow(directory);
         let database = Database::open(&directory.join(DATABASE), &options, format::FORMAT)?;
         format::migrate(directory, &database)?;
         let applying = Applying {
@@ -124,7 +132,7 @@ impl DirectoryStore {
         Ok(Self {
             directory: directory.to_owned(),
             options,
-            database: RwLock::new(Some(database)),
+            database: RwLock::new(Some(Arc::new(database))),
             applying: Mutex::new(applying),
             room_for_more: Mutex::new(room_for_more),
             _lock: lock,
@@ -154,6 +162,14 @@ impl DirectoryStore {
         self.with(|database| Ok(examine::examine(database)))
     }
 
+    /// Takes hold of what there is at this moment, to be read while others write.
+    ///
+    /// # Errors
+    /// If the store is not open.
+    pub fn snapshot(&self) -> Result<StoreSnapshot, StoreError> {
+        Ok(StoreSnapshot::new(self.open_database()?))
+    }
+
     /// Writes the store's files anew, without what was removed or replaced. Takes long, and needs
     /// room for as much again.
     ///
@@ -178,15 +194,24 @@ impl DirectoryStore {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         match &*database {
             Some(database) => work(database),
-            None => Err(StoreError::Reopening { path: self.directory.display().to_string() }),
+            None => Err(self.is_reopening()),
         }
+    }
+
+    fn open_database(&self) -> Result<Arc<Database>, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.clone().ok_or_else(|| self.is_reopening())
+    }
+
+    fn is_reopening(&self) -> StoreError {
+        StoreError::Reopening { path: self.directory.display().to_string() }
     }
 
     fn applying(&self) -> MutexGuard<'_, Applying> {
         self.applying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn replace(&self, database: Option<Database>) -> Option<Database> {
+    fn replace(&self, database: Option<Arc<Database>>) -> Option<Arc<Database>> {
         let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *place, database)
     }
@@ -207,10 +232,13 @@ impl Store for DirectoryStore {
         let mut applying = self.applying();
         if applying.has_failed {
             // Dropped outside of the lock, so that who reads is told and does not wait.
-            drop(self.replace(None));
+            let former = self.replace(None);
+            if former.is_some_and(|former| Arc::into_inner(former).is_none()) {
+                tracing::debug!("somebody still reads the store that has failed");
+            }
             let path = self.directory.join(DATABASE);
             fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
-            self.replace(Some(Database::open(&path, &self.options, format::FORMAT)?));
+            self.replace(Some(Arc::new(Database::open(&path, &self.options, format::FORMAT)?)));
             applying.has_failed = false;
         }
         applying.room.check()
@@ -220,24 +248,28 @@ impl Store for DirectoryStore {
         self.room_for_more.lock().unwrap_or_else(PoisonError::into_inner).is_there()
     }
 
+    fn disk_bytes_in_all(&self) -> Option<u64> {
+        room::disk_bytes(&self.directory)
+    }
+
     fn bounds(&self) -> Result<Bounds, StoreError> {
-        self.with(read::bounds)
+        self.with(|database| read::bounds(&View::new(database)))
     }
 
     fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
-        self.with(|database| read::sessions(database, each))
+        self.with(|database| read::sessions(&View::new(database), each))
     }
 
-    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
-        self.with(|database| read::retained(database, each))
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
+        self.with(|database| read::retained(&View::new(database), each))
     }
 
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
-        self.with(|database| read::logins(database, each))
+        self.with(|database| read::logins(&View::new(database), each))
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
-        self.with(|database| read::in_flight(database, session))
+        self.with(|database| read::in_flight(&View::new(database), session))
     }
 
     fn waiting(
@@ -246,7 +278,7 @@ impl Store for DirectoryStore {
         from: QueuePlace,
         page: PageBounds,
     ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
-        self.with(|database| read::waiting(database, session, from, page))
+        self.with(|database| read::waiting(&View::new(database), session, from, page))
     }
 }
 
@@ -259,7 +291,7 @@ impl Applying {
     ) -> Result<(), StoreError> {
         let bounds = match self.bounds {
             Some(bounds) => bounds,
-            None => read::bounds(database)?,
+            None => read::bounds(&View::new(database))?,
         };
         let mut group = Group::new(database, &self.known, bounds);
         for change in changes {
@@ -322,7 +354,7 @@ impl Drop for DirectoryLock {
 
 fn lock(directory: &Path) -> Result<DirectoryLock, StoreError> {
     let path = directory.join(LOCK);
-    let lock = File::create(&path).map_err(|error| StoreError::io("write", &path, error))?;
+    let lock = private::open(&path).map_err(|error| StoreError::io("write", &path, error))?;
     match lock.try_lock() {
         Ok(()) => Ok(DirectoryLock(lock)),
         Err(TryLockError::WouldBlock) => {

@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    Backlog, Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredSession,
+    Backlog, Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredRetained,
+    StoredSession,
 };
 use crate::{
     journal::{
@@ -30,7 +31,7 @@ pub struct MemoryStore {
 struct State {
     bounds: Bounds,
     sessions: BTreeMap<SessionNumber, Session>,
-    retained: BTreeMap<Box<str>, Arc<Message>>,
+    retained: BTreeMap<Box<str>, StoredRetained>,
     logins: BTreeMap<LoginKey, Timestamp>,
 }
 
@@ -80,7 +81,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
         let messages: Vec<_> = self.state().retained.values().cloned().collect();
         messages.into_iter().for_each(each);
         Ok(())
@@ -150,9 +151,10 @@ impl State {
             Change::EndSession(number) => {
                 self.sessions.remove(number);
             }
-            Change::Retain(message) => {
+            Change::Retain(message, owner) => {
                 self.note(message);
-                self.retained.insert(message.topic().into(), Arc::clone(message));
+                let (message, owner) = (Arc::clone(message), owner.clone());
+                self.retained.insert(message.topic().into(), StoredRetained { message, owner });
             }
             Change::ClearRetained(topic) => {
                 self.retained.remove(topic);
@@ -247,7 +249,7 @@ impl Session {
             Change::DropWill(_) => self.will = None,
             Change::PutSession(..)
             | Change::EndSession(_)
-            | Change::Retain(_)
+            | Change::Retain(..)
             | Change::ClearRetained(_)
             | Change::ReserveVersions(_)
             | Change::Clock(_)
@@ -264,12 +266,17 @@ impl Session {
 
     fn stored(&self, number: SessionNumber) -> StoredSession {
         let mut waiting = Backlog::default();
+        let mut in_flight_bytes = 0;
         for (place, queued) in &self.queue {
-            if let Place::Waiting(message) = queued {
-                waiting.messages += 1;
-                waiting.bytes += message.message.size();
-                waiting.at_most_once += usize::from(message.qos == QoS::AtMostOnce);
-                waiting.first = waiting.first.or(Some(*place));
+            match queued {
+                Place::Waiting(message) => {
+                    waiting.messages += 1;
+                    waiting.bytes += message.message.size();
+                    waiting.at_most_once += usize::from(message.qos == QoS::AtMostOnce);
+                    waiting.first = waiting.first.or(Some(*place));
+                }
+                Place::Sent(message, _) => in_flight_bytes += message.message.size(),
+                Place::Released(_) => {}
             }
         }
         let subscriptions = self.subscriptions.iter();
@@ -281,6 +288,7 @@ impl Session {
             will: self.will.clone(),
             waiting,
             in_flight: self.queue.len() - waiting.messages,
+            in_flight_bytes,
             last_place: self.queue.keys().next_back().copied().unwrap_or(QueuePlace(0)),
         }
     }

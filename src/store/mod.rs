@@ -9,7 +9,7 @@ mod memory;
 
 use std::sync::Arc;
 
-pub use directory::{DirectoryStore, Examination, Kind, StoreOptions};
+pub use directory::{DirectoryStore, Examination, Kind, StoreOptions, StoreSnapshot};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 
@@ -19,6 +19,7 @@ use crate::{
         SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Timestamp},
+    owners::Owner,
 };
 
 /// Keeps what must survive the broker.
@@ -54,6 +55,11 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
+    /// The size of the disk that it lies on, in bytes, if it lies on one.
+    fn disk_bytes_in_all(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether changes cost no wait, so that they may be applied where they arise instead of on a
     /// thread of their own.
     fn is_immediate(&self) -> bool {
@@ -76,7 +82,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
-    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError>;
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError>;
 
     /// Tells of all pairs of user and address that were right, with the time of the last login that
     /// was noted, in no order.
@@ -152,8 +158,19 @@ pub struct StoredSession {
     pub waiting: Backlog,
     /// How many were sent and are not acknowledged.
     pub in_flight: usize,
+    /// The bytes of those whose message is still needed.
+    pub in_flight_bytes: usize,
     /// The last place that is taken in its queue, sent or unsent; 0 if there is none.
     pub last_place: QueuePlace,
+}
+
+/// A retained message as it is found in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRetained {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Whose it is; `None` for the broker's own, and for what an earlier version has stored.
+    pub owner: Option<Owner>,
 }
 
 /// How much waits for a session.

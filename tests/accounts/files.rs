@@ -2,9 +2,12 @@
 
 use std::{fs, path::Path};
 
-use hearthmq::auth::{
-    Accounts, PasswordHashError, StoredPassword, add_user, generate_password, hash_password,
-    remove_user, set_disabled,
+use hearthmq::{
+    auth::{
+        Accounts, AuthenticationConfig, Authenticator as _, FileAuthenticator, PasswordHashError,
+        StoredPassword, add_user, generate_password, hash_password, remove_user, set_disabled,
+    },
+    limits::OwnLimits,
 };
 
 /// A hash that another implementation made (the reference one, `argon2 somesalt -id -t 2 -m 16`).
@@ -76,7 +79,7 @@ fn every_mistake_in_the_file_is_reported_with_its_line() {
     assert_eq!(
         error(&format!("{}colour = 1\n", user("ann"))),
         "users.toml:4: unknown field `colour`, expected one of `name`, `password_hash`, \
-         `scram`, `disabled`"
+         `scram`, `disabled`, `limits`"
     );
     assert_eq!(
         error("\nuser = []\n"),
@@ -173,4 +176,29 @@ fn one_account_is_disabled_or_taken_out_and_the_rest_of_the_file_stays() {
             assert!(error.contains("there is no user"), "{error}");
         }
     }
+}
+
+/// What is not given is as each user has it; who changes a password changes no limits.
+#[test]
+fn an_account_may_have_limits_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let text = format!(
+        "[[users]]\nname = \"large\"\npassword_hash = '{FOREIGN_HASH}'\n\
+         limits = {{ sessions_max = 50000, retained_bytes_max = 0 }}\n\
+         [[users]]\nname = \"small\"\npassword_hash = '{FOREIGN_HASH}'\n"
+    );
+    fs::write(&path, &text).unwrap();
+    add_user(&path, "large", &hash_password(b"x")).unwrap();
+    let authenticator = FileAuthenticator::open(&path, AuthenticationConfig::default()).unwrap();
+    let own = OwnLimits {
+        sessions_max: Some(50_000),
+        retained_bytes_max: Some(0),
+        ..OwnLimits::default()
+    };
+    assert_eq!(authenticator.limits_of("large"), Some(own));
+    assert_eq!(authenticator.limits_of("small"), None);
+    assert_eq!(authenticator.limits_of("nobody"), None);
+    let said = error(&text.replace("sessions_max", "sesions_max"));
+    assert!(said.starts_with("users.toml:4: ") && said.contains("sesions_max"), "{said}");
 }

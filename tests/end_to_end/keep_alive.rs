@@ -17,7 +17,11 @@ use crate::{
 
 /// A client with Keep Alive 60, and one that hears of every change.
 fn world() -> (Place, Program, Client, Client) {
-    let place = Place::new();
+    world_at(Place::new())
+}
+
+/// The same in a place of the test's own.
+fn world_at(place: Place) -> (Place, Program, Client, Client) {
     let program = place.start();
     let mut watcher = program.client("watcher");
     watcher.subscribe("$events/client_keepalive_changed", QoS::AtMostOnce);
@@ -139,7 +143,8 @@ fn wrong_parameters_are_answered_with_400_and_change_nothing() {
 
 #[test]
 fn a_client_id_of_many_bytes_is_found() {
-    let (_place, program, _demo, mut watcher) = world();
+    let place = Place::new().set("limits.client_id_bytes_max=65535");
+    let (_place, program, _demo, mut watcher) = world_at(place);
     let id = "x".repeat(65_000);
     let _client = program.client(&id);
     let line = format!("POST /keep-alive?client-id={id}&interval=45");

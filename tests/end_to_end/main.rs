@@ -9,6 +9,7 @@
     reason = "a test that cannot go on, or meets a packet that it does not expect, fails there"
 )]
 
+mod backup;
 mod certificates;
 mod flow;
 #[path = "../support/http.rs"]

@@ -41,6 +41,7 @@ mod sessions;
 mod sessions_model;
 mod shared_redelivery;
 mod shared_subscriptions;
+mod shares;
 mod slow_readers;
 mod subscriptions;
 mod system_topics;

@@ -6,7 +6,8 @@ use std::{num::NonZeroU64, sync::Arc};
 use hearthmq::{
     journal::{Change, QueuePlace, SessionNumber, SessionRecord, WillRecord},
     mqtt::{Message, Publication, QoS, Timestamp},
-    store::{Backlog, Bounds},
+    owners::Owner,
+    store::{Backlog, Bounds, StoredRetained},
 };
 
 use crate::{
@@ -25,6 +26,7 @@ on_every_store!(
     a_will_is_kept_until_it_is_dropped,
     a_topic_has_one_retained_message,
     a_retained_message_keeps_all_that_it_has,
+    a_retained_message_keeps_its_owner,
     the_numbers_to_go_on_from_never_go_back,
     logins_that_were_right_are_kept_until_they_are_forgotten,
     numbers_of_messages_are_taken_wherever_they_are,
@@ -225,9 +227,29 @@ fn a_retained_message_keeps_all_that_it_has<S: Subject>() {
     let numbered = full.clone().numbered(NonZeroU64::MAX);
     let empty = message("u", b"");
     for changes in [[&full, &empty], [&numbered, &empty]] {
-        apply(subject.store(), &changes.map(|message| Change::Retain(Arc::new(message.clone()))));
+        let changes_made = changes.map(|message| Change::Retain(Arc::new(message.clone()), None));
+        apply(subject.store(), &changes_made);
         subject.reopen();
         assert_eq!(retained(subject.store()), changes.map(|message| Arc::new(message.clone())));
+    }
+}
+
+fn a_retained_message_keeps_its_owner<S: Subject>() {
+    let mut subject = S::new();
+    let owners = [
+        None,
+        Some(Owner::User("".into())),
+        Some(Owner::User("10.0.0.1".into())),
+        Some(Owner::of(None, [10, 0, 0, 1].into())),
+        Some(Owner::of(None, "2001:db8::1".parse().unwrap())),
+    ];
+    for owner in owners {
+        let message = Arc::new(message("t", b"x"));
+        apply(subject.store(), &[Change::Retain(message.clone(), owner.clone())]);
+        subject.reopen();
+        let mut found = Vec::new();
+        subject.store().retained(&mut |retained| found.push(retained)).unwrap();
+        assert_eq!(found, [StoredRetained { message, owner }]);
     }
 }
 
@@ -266,7 +288,7 @@ fn numbers_of_messages_are_taken_wherever_they_are<S: Subject>() {
     apply(subject.store(), &[put(1), enqueue(1, 1, &numbered(3, b""))]);
     subject.reopen();
     assert_eq!(highest(&subject), 3);
-    apply(subject.store(), &[Change::Retain(numbered(5, b""))]);
+    apply(subject.store(), &[Change::Retain(numbered(5, b""), None)]);
     subject.reopen();
     assert_eq!(highest(&subject), 5);
     let message = numbered(8, b"");

@@ -38,7 +38,7 @@ fn a_store_that_is_not_there_is_made_only_by_open() {
 fn set_format(dir: &Path, format: u8) {
     let database = fjall::Database::builder(dir.join("store")).open().unwrap();
     let meta = database.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
-    assert_eq!(meta.get("format").unwrap().as_deref(), Some(&[1, 1][..]));
+    assert_eq!(meta.get("format").unwrap().as_deref(), Some(&[1, 2][..]));
     meta.insert("format", [1, format]).unwrap();
     database.persist(fjall::PersistMode::SyncAll).unwrap();
 }
@@ -47,12 +47,27 @@ fn set_format(dir: &Path, format: u8) {
 fn a_later_format_is_refused() {
     let mut subject = Directory::new();
     subject.close();
-    set_format(subject.dir.path(), 2);
+    set_format(subject.dir.path(), 3);
     for _ in 0..2 {
         let error = DirectoryStore::open(subject.dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
         let line = error.to_string();
-        assert!(line.contains("format 2") && line.contains("up to 1; run"), "{line}");
+        assert!(line.contains("format 3") && line.contains("up to 2; run"), "{line}");
+    }
+}
+
+/// Its retained messages are nobody's.
+#[test]
+fn a_store_of_format_1_is_taken_over() {
+    let mut subject = Directory::new();
+    apply(subject.store(), &[put(1), retain("t", b"x")]);
+    subject.close();
+    set_format(subject.dir.path(), 1);
+    for _ in 0..2 {
+        subject.reopen();
+        let store = subject.store();
+        store.retained(&mut |found| assert_eq!(found.owner, None)).unwrap();
+        assert_eq!((contents(store).sessions.len(), contents(store).retained.len()), (1, 1));
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn sessions(store: &dyn Store) -> Vec<StoredSession> {
 
 pub(crate) fn retained(store: &dyn Store) -> Vec<Arc<Message>> {
     let mut messages = Vec::new();
-    store.retained(&mut |message| messages.push(message)).unwrap();
+    store.retained(&mut |found| messages.push(found.message)).unwrap();
     messages.sort_by(|a, b| a.topic().cmp(b.topic()));
     messages
 }
@@ -182,5 +182,5 @@ pub(crate) fn put_will(session: u64, topic: &str) -> Change {
 }
 
 pub(crate) fn retain(topic: &str, payload: &[u8]) -> Change {
-    Change::Retain(Arc::new(message(topic, payload)))
+    Change::Retain(Arc::new(message(topic, payload)), None)
 }

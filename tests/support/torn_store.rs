@@ -3,14 +3,14 @@
 //!
 //! Keeps each group that was applied, and knows nothing of what is in it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hearthmq::{
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::{Message, Timestamp},
+    mqtt::Timestamp,
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
-        StoredSession,
+        StoredRetained, StoredSession,
     },
 };
 
@@ -86,7 +86,7 @@ impl Store for TornStore {
         self.state().store.sessions(each)
     }
 
-    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
         self.state().store.retained(each)
     }
 

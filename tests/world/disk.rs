@@ -14,8 +14,11 @@ use std::{
 
 use hearthmq::{
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::{Message, Timestamp},
-    store::{Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredSession},
+    mqtt::Timestamp,
+    store::{
+        Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredRetained,
+        StoredSession,
+    },
 };
 use tokio::time::Instant;
 
@@ -128,7 +131,7 @@ impl Store for Plug {
         self.store.sessions(each)
     }
 
-    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
         self.store.retained(each)
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
@@ -26,6 +26,8 @@ pub(crate) enum Order {
     Write(Handed),
     /// Write what nobody waits for.
     Note(Change),
+    /// Say when all that came before is written.
+    Tell(mpsc::SyncSender<()>),
     /// Nothing comes any more.
     Stop,
 }
@@ -91,12 +93,19 @@ impl Group {
         match order {
             Order::Write(handed) => self.add(handed),
             Order::Note(change) => self.changes.push(change),
-            Order::Stop => {}
+            Order::Tell(_) | Order::Stop => {}
         }
     }
 
     fn is_full(&self) -> bool {
         self.changes.len() >= GROUP_CHANGES || self.bytes >= GROUP_BYTES
+    }
+}
+
+/// Says that what came before is written; who does not wait any more is not told.
+fn tell(whom: Vec<mpsc::SyncSender<()>>) {
+    for waiting in whom {
+        let _ = waiting.try_send(());
     }
 }
 
@@ -112,9 +121,11 @@ impl Writer {
                 Ok(order @ (Order::Write(_) | Order::Note(_))) => {
                     let mut group = Group::default();
                     group.take(order);
+                    let mut told = Vec::new();
                     while !group.is_full() && goes_on {
                         match orders.try_recv() {
                             Ok(order @ (Order::Write(_) | Order::Note(_))) => group.take(order),
+                            Ok(Order::Tell(whom)) => told.push(whom),
                             Ok(Order::Stop) => goes_on = false,
                             Err(_) => break,
                         }
@@ -124,8 +135,10 @@ impl Writer {
                         group.changes.push(Change::Clock(self.clock.now()));
                     }
                     self.write(group);
+                    tell(told);
                     unsynced_since.get_or_insert_with(Instant::now);
                 }
+                Ok(Order::Tell(whom)) => tell(vec![whom]),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => goes_on = false,
                 Err(RecvTimeoutError::Timeout) if is_sync_wanting => {}
                 Err(RecvTimeoutError::Timeout) => self.look_for_room(),

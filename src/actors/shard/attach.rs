@@ -11,9 +11,11 @@ use crate::{
     },
     hooks::DisconnectReason,
     journal::Change,
+    metrics::UserLimit,
     mqtt::{
         ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encoded_size,
     },
+    owners::{Account, Charge},
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
 };
 
@@ -52,15 +54,7 @@ impl Shard {
         link: u64,
         now: Timestamp,
     ) -> Result<Prepared, NoSession> {
-        if let Some(to) = self.core.draining.load_full() {
-            return Err(NoSession::Redirected(to));
-        }
-        if !self.takes_conn_ack(connect) {
-            return Err(NoSession::ConnAckTooLarge);
-        }
-        if !self.is_still_welcome(connect) {
-            return Err(NoSession::NotAuthorized);
-        }
+        let account = self.admit(connect, now)?;
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
@@ -71,7 +65,7 @@ impl Shard {
         let is_owner = existing
             .and_then(|s| self.slot(s))
             .is_none_or(|s| s.presence.identity.username == connect.identity.username);
-        self.check_user_and_will(connect, existing.is_none() || !is_owner)?;
+        self.check_user_and_will(connect, existing.filter(|_| is_owner), &account)?;
         // Without a durable version presence could go back; the client may try again.
         if !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
@@ -101,12 +95,13 @@ impl Shard {
             self.forget(slot, now); // [MQTT-3.1.2-4]
         }
         let existing = existing.filter(|_| !begins_anew);
-        let slot = existing.unwrap_or_else(|| self.new_slot(connect, now));
+        let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
         self.version_floor = self.version_floor.max(version - 1);
         if let Some(found) = self.slot_mut(slot) {
             found.will_at = None; // [MQTT-3.1.3-9]
             found.expires_at = None;
             found.recent_topic = None; // Decided for another connection.
+            found.set_account(account);
             found.presence = Presence {
                 identity: connect.identity.clone(),
                 peer: connect.peer,
@@ -122,6 +117,24 @@ impl Shard {
             self.collect_again(slot);
         }
         Ok(Prepared { slot, link, session_present: existing.is_some() })
+    }
+
+    /// Whether the client may come at all now; whose its session is.
+    fn admit(&self, connect: &AcceptedConnect, now: Timestamp) -> Result<Arc<Account>, NoSession> {
+        if let Some(to) = self.core.draining.load_full() {
+            return Err(NoSession::Redirected(to));
+        }
+        if !self.takes_conn_ack(connect) {
+            return Err(NoSession::ConnAckTooLarge);
+        }
+        if !self.is_still_welcome(connect) {
+            return Err(NoSession::NotAuthorized);
+        }
+        let account = self.core.account_of(connect.identity.username.as_ref(), connect.peer.ip());
+        if self.slowed.is_too_early(&connect.client_id, &account, now) {
+            return Err(NoSession::TooEarly);
+        }
+        Ok(account)
     }
 
     /// Whether there can be a session while the store is in trouble: what is told a client of a
@@ -141,19 +154,30 @@ impl Shard {
         if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
     }
 
-    /// Whether there is room for the user's session, if it is one more, and for the Will.
+    /// Whether there is room for the user's session, if it is one more that outlives its connection
+    /// than with the `former` one, and for the Will.
     fn check_user_and_will(
         &self,
         connect: &mut AcceptedConnect,
-        is_one_more: bool,
+        former: Option<u32>,
+        account: &Arc<Account>,
     ) -> Result<(), NoSession> {
-        let sessions = || self.core.sessions_of_users.of(connect.identity.username.as_ref());
-        if is_one_more && sessions() >= self.core.limits.sessions_per_user_max {
+        let has_lasted = former
+            .and_then(|slot| self.slot(slot))
+            .is_some_and(|s| s.lasting.taken() > 0 && Arc::ptr_eq(&s.account, account));
+        if session_expiry(connect) > 0 && !has_lasted && !account.sessions.fits(1) {
+            self.metrics.user_limits_reached.increment(UserLimit::Sessions);
             return Err(NoSession::UserFull);
         }
         if let Some(will) = &mut connect.will {
-            let share = self.core.wills.share(will.message.size() + WILL_BYTES);
-            will.share = Some(share.ok_or(NoSession::WillsFull)?);
+            let mut charge = Charge::new(account.clone(), |account| &account.will_bytes);
+            let bytes = will.counted_bytes();
+            if !charge.try_set(bytes as u64) {
+                self.metrics.user_limits_reached.increment(UserLimit::Wills);
+                return Err(NoSession::UserWillsFull);
+            }
+            let share = self.core.wills.share(bytes);
+            will.share = Some((share.ok_or(NoSession::WillsFull)?, charge));
         }
         Ok(())
     }
@@ -188,6 +212,7 @@ impl Shard {
             return;
         };
         slot.session.set_expiry_interval_secs(expiry_secs);
+        slot.lasting.set(u64::from(expiry_secs > 0));
         slot.will = connect.will;
         if expiry_secs > 0 {
             self.keep_session(prepared.slot);
@@ -247,7 +272,12 @@ impl Shard {
         }
     }
 
-    fn new_slot(&mut self, connect: &AcceptedConnect, now: Timestamp) -> u32 {
+    fn new_slot(
+        &mut self,
+        connect: &AcceptedConnect,
+        account: &Arc<Account>,
+        now: Timestamp,
+    ) -> u32 {
         let usage = self.core.queue_usage.clone();
         let session = Session::new(connect.client_id.clone(), self.queue_limits, usage);
         let presence = Presence {
@@ -258,7 +288,7 @@ impl Shard {
             version: 0,
             proven: None,
         };
-        self.insert_slot(session, presence)
+        self.insert_slot(session, presence, account)
     }
 
     fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
@@ -287,9 +317,6 @@ impl Shard {
 /// identifier that the broker has assigned, of 27 bytes, and numbers are in it, unless the client
 /// has an authentication method.
 const CONN_ACK_BYTES_USUAL: u32 = 128;
-
-/// What a Will counts beside its message's topic, properties and payload.
-const WILL_BYTES: usize = 256;
 
 /// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
 /// with its connection or never.

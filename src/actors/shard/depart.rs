@@ -189,7 +189,6 @@ impl Shard {
             }
         }
         self.clients.remove(found.session.client_id());
-        self.core.sessions_of_users.remove(found.presence.identity.username.as_ref());
         self.version_floor = self.version_floor.max(found.presence.version);
         self.metrics.sessions.set(self.slots.len() as u64);
         let number = found.session.number();

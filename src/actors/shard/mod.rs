@@ -13,6 +13,7 @@ mod hold;
 mod packets;
 mod plans;
 mod publish;
+mod quota;
 mod recall;
 mod recheck;
 mod redirect;
@@ -42,6 +43,7 @@ use self::{
     authenticate::Authentication,
     hold::{FullQueue, Held},
     plans::{PlanCache, RecentTopic},
+    quota::Slowed,
     tickets::Tickets,
 };
 pub(crate) use self::{
@@ -62,6 +64,7 @@ use crate::{
     journal::Journal,
     metrics::{DropReason, ShardMetrics},
     mqtt::{DecodeLimits, Timestamp},
+    owners::{Account, Charge},
     router::{Host, Place},
     session::{QueueLimits, Session, Tally},
 };
@@ -111,6 +114,8 @@ pub(crate) struct Shard {
     is_looked_after: bool,
     /// Slots whose queue is full and had publishers wait.
     full_queues: BTreeMap<u32, FullQueue>,
+    /// Clients that are to wait before they come back.
+    slowed: Slowed,
     /// When the last sweep was.
     swept_at: Timestamp,
     /// Before this the process stood still, and not all may have been heard.
@@ -128,6 +133,10 @@ pub(super) struct Slot {
     generation: u32,
     pub(super) session: Session,
     pub(super) presence: Presence,
+    /// Whose the session is, with what the user has and may have.
+    account: Arc<Account>,
+    /// The session itself among those of its user that outlive their connection.
+    lasting: Charge,
     pub(super) connected: Option<Connected>,
     will: Option<AcceptedWill>,
     /// When a delayed Will is published.
@@ -203,6 +212,7 @@ impl Shard {
             held: Vec::new(),
             is_looked_after: false,
             full_queues: BTreeMap::new(),
+            slowed: Slowed::default(),
             swept_at: core.clock.now(),
             all_heard_at: Timestamp(0),
             online: 0,

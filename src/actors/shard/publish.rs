@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{Departure, Shard, Slot, packets::Handled, plans::RecentTopic};
+use super::{Departure, Shard, Slot, packets::Handled, plans::RecentTopic, quota::is_answered};
 use crate::{
     actors::{
         Core,
@@ -15,11 +15,11 @@ use crate::{
     },
     auth::Decision,
     hooks::DisconnectReason,
-    journal::{Change, Ticket},
+    journal::Ticket,
     metrics::DropReason,
-    mqtt::{Message, Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
-    router::{Host, OwnCopy, Place, Plan, RetainedQuery, Target},
-    session::{Delivered, Delivery, Link, RetainedWalk, Share, SharedPublication},
+    mqtt::{Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
+    router::{Host, OwnCopy, Place, Plan, RetainedFull, RetainedQuery, Target},
+    session::{Delivered, Delivery, RetainedWalk, Share, SharedPublication},
 };
 
 impl Shard {
@@ -56,9 +56,18 @@ impl Shard {
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.recent_topic = Some(recent);
             }
-            return self.refuse_durable(slot, publish, reason);
+            let departure = Departure::by_server(DisconnectReason::InternalError, reason);
+            return self.refuse_publish(slot, publish, departure, now);
         } else {
-            self.accept(slot, publish, topic, &mut recent, now)
+            match self.accept(slot, publish, topic, &mut recent, now) {
+                Ok(reason) => reason,
+                Err(full) => {
+                    if let Some(found) = self.slots.get_mut(slot as usize) {
+                        found.recent_topic = Some(recent);
+                    }
+                    return self.refuse_retained(slot, publish, full, now);
+                }
+            }
         };
         let gate = self.gate_since(mark, slot);
         if let Some(found) = self.slots.get_mut(slot as usize) {
@@ -87,25 +96,8 @@ impl Shard {
         is_durable.then(|| trouble.reason())
     }
 
-    /// Refuses a message that cannot be kept now: by a reason code, or where the version has none by
-    /// ending the connection without an acknowledgement, so that the client sends it again.
-    fn refuse_durable(
-        &mut self,
-        slot: u32,
-        publish: &Publish<'_>,
-        reason: ReasonCode,
-    ) -> Result<Handled, Departure> {
-        let found = self.slots.get_mut(slot as usize);
-        let has_reasons = |link: &Link| link.version().has_properties();
-        match found.filter(|found| found.session.link().is_some_and(has_reasons)) {
-            Some(found) => {
-                found.session.publish_done(publish.flags.qos, publish.packet_id, reason, None);
-                Ok(Handled::Done)
-            }
-            None => Err(Departure::by_server(DisconnectReason::InternalError, reason)),
-        }
-    }
-
+    /// Retains and routes a message, or does neither where it cannot be retained and its publisher
+    /// hears that.
     fn accept(
         &mut self,
         slot: u32,
@@ -113,7 +105,7 @@ impl Shard {
         topic: &str,
         recent: &mut RecentTopic,
         now: Timestamp,
-    ) -> ReasonCode {
+    ) -> Result<ReasonCode, RetainedFull> {
         let mut properties = std::mem::take(&mut self.properties);
         properties.clear();
         if !publish.properties.is_plain() {
@@ -129,9 +121,12 @@ impl Shard {
             properties: &properties,
             expires_at: expiry.map(|secs| now.plus_secs(u64::from(secs))),
         };
-        let retained = !publication.retain || self.retain(&publication, now);
-        if !retained {
-            self.tell_over_limit(slot, "retained", topic);
+        if publication.retain
+            && let Err(full) = self.retain(&publication, Some(slot), now)
+            && is_answered(&publication)
+        {
+            self.properties = properties;
+            return Err(full);
         }
         // The plan comes after retaining: who subscribed before may not have found the message, and
         // must be in the plan; who subscribes after finds it.
@@ -147,17 +142,12 @@ impl Shard {
             self.route(&publication, &plan, publisher, now);
             self.tickets.publisher = None;
         }
-        let reason = match (retained, plan.is_empty()) {
-            // Not so for QoS 2 that somebody has got: who is refused may send it again.
-            // [MQTT-4.3.3-10]
-            (false, is_empty) if is_empty || publication.qos != QoS::ExactlyOnce => {
-                ReasonCode::QuotaExceeded
-            }
-            (_, true) => ReasonCode::NoMatchingSubscribers,
-            (_, false) => ReasonCode::Success,
+        let reason = match plan.is_empty() {
+            true => ReasonCode::NoMatchingSubscribers,
+            false => ReasonCode::Success,
         };
         self.properties = properties;
-        reason
+        Ok(reason)
     }
 
     /// Publishes what did not come in a PUBLISH: Wills, and messages of the broker's owner.
@@ -168,7 +158,9 @@ impl Shard {
         now: Timestamp,
     ) {
         if publication.retain {
-            self.retain(publication, now);
+            // What is not retained is told in the log: nobody waits for an answer.
+            let slot = publisher.filter(|place| place.host == self.host).map(|place| place.slot);
+            let _ = self.retain(publication, slot, now);
         }
         let plan = self.plan(publication.topic);
         self.route(publication, &plan, publisher, now);
@@ -196,24 +188,6 @@ impl Shard {
             found.session.take_slice(slice.messages, slice.go_on_after);
         }
         false
-    }
-
-    /// Retains or clears; `false` if there is no room. [MQTT-3.3.1-5] [MQTT-3.3.1-6]
-    /// [MQTT-3.3.1-7]
-    fn retain(&mut self, publication: &Publication<'_>, now: Timestamp) -> bool {
-        if publication.payload.is_empty() {
-            self.core.retained.clear(publication.topic);
-            self.note(|| Change::ClearRetained(publication.topic.into()));
-            return true;
-        }
-        let message = Arc::new(Message::new(publication));
-        let kept = self.core.retained.set(message.clone(), now).is_ok();
-        if !kept {
-            self.metrics.dropped(DropReason::RetainedFull, 1);
-        }
-        // Without room the former message is gone, which the store must know too.
-        self.note(|| Change::Retain(message));
-        kept
     }
 
     /// Delivers a message to all targets of its plan, here and elsewhere.
@@ -368,6 +342,9 @@ impl Shard {
                 self.note_queued(target.place.slot);
             }
             Delivered::QueueFull | Delivered::Away | Delivered::TooLarge => {}
+        }
+        if matches!(delivered, Delivered::QueueFull | Delivered::Queued { displaced: 1.. }) {
+            self.tell_displaced(target.place.slot, message.publication.topic);
         }
         Some(delivered)
     }

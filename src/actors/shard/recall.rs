@@ -9,6 +9,7 @@ use crate::{
     auth::Identity,
     journal::{Change, SessionRecord, WillRecord},
     mqtt::{Timestamp, validate_filter},
+    owners::{Account, Charge},
     router::Subscriber,
     session::{LeftInQueue, NEVER_EXPIRES, Orphan, Page, Session, Subscription},
     store::{PageBounds, StoredSession},
@@ -129,7 +130,12 @@ impl Shard {
         if let Some(will) = &stored.will {
             let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
             found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
-            found.will = Some(accepted(will));
+            let mut will = accepted(will);
+            // It was accepted before the broker ended, and counts whatever the limits say.
+            let mut charge = Charge::new(found.account.clone(), |account| &account.will_bytes);
+            charge.set(will.counted_bytes() as u64);
+            will.share = Some((self.core.wills.share_anyway(will.counted_bytes()), charge));
+            found.will = Some(will);
         }
         if has_ended {
             found.expires_at = Some(now);
@@ -153,7 +159,8 @@ impl Shard {
             version: self.version_floor,
             proven: None,
         };
-        let slot = self.insert_slot(session, presence);
+        let account = self.core.account_of(record.username.as_ref(), presence.peer.ip());
+        let slot = self.insert_slot(session, presence, &account);
         let place = self.place(slot);
         let journal = self.journal.clone();
         let Some(found) = self.slots.get_mut(slot as usize) else { return slot };
@@ -170,12 +177,14 @@ impl Shard {
             next: waiting.first.unwrap_or_default(),
             last_place: stored.last_place,
             in_flight: stored.in_flight,
+            in_flight_bytes: stored.in_flight_bytes,
             // Nobody knows what a client that was there has been sent last.
             doubtful_up_to: match record.is_connected {
                 true => stored.last_place,
                 false => record.doubtful_up_to,
             },
         };
+        found.lasting.set(u64::from(record.expiry_interval_secs > 0));
         if let Some(journal) = journal {
             found.session.restore(*number, journal, slot, &left, accepted);
         }
@@ -207,14 +216,21 @@ impl Shard {
     }
 
     /// Puts a session into a slot of its own.
-    pub(super) fn insert_slot(&mut self, session: Session, presence: Presence) -> u32 {
+    pub(super) fn insert_slot(
+        &mut self,
+        mut session: Session,
+        presence: Presence,
+        account: &Arc<Account>,
+    ) -> u32 {
         self.next_generation = self.next_generation.wrapping_add(1);
         let client_id = session.client_id().clone();
-        self.core.sessions_of_users.add(presence.identity.username.as_ref());
+        session.set_owner(account);
         let slot = self.slots.insert(Slot {
             generation: self.next_generation,
             session,
             presence,
+            account: account.clone(),
+            lasting: Charge::new(account.clone(), |account| &account.sessions),
             connected: None,
             will: None,
             will_at: None,
@@ -230,6 +246,15 @@ impl Shard {
 }
 
 impl Slot {
+    /// Says whose the session is from now on.
+    pub(super) fn set_account(&mut self, account: Arc<Account>) {
+        if !Arc::ptr_eq(&self.account, &account) {
+            self.session.set_owner(&account);
+            self.lasting.move_to(&account);
+            self.account = account;
+        }
+    }
+
     /// What is kept of the session itself.
     pub(super) fn record(&self, is_connected: bool) -> SessionRecord {
         let Presence { identity, peer, connected_at, .. } = &self.presence;
@@ -250,7 +275,6 @@ impl Slot {
 const UNKNOWN_PEER: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
-/// It was accepted before the broker ended, and counts no more among the room for Wills.
 fn accepted(will: &WillRecord) -> AcceptedWill {
     AcceptedWill {
         message: Arc::clone(&will.message),

@@ -4,7 +4,7 @@ use super::{Departure, Shard};
 use crate::{
     auth::{AccessRequest, Action, Decision},
     hooks::DisconnectReason,
-    metrics::DropReason,
+    metrics::{DropReason, UserLimit},
     mqtt::{
         AckProperties, FilterParts, Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling,
         SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
@@ -49,6 +49,7 @@ impl Shard {
             }
             reasons.push(reason);
         }
+        self.check_quota(slot, &reasons, now)?;
         let gate = self.gate_since(mark, slot);
         if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
             if let Some(ticket) = gate {
@@ -106,6 +107,23 @@ impl Shard {
         if is_kept_3_1 { Err(end) } else { Ok(()) }
     }
 
+    /// MQTT 3.1 has no code that says no, and a client that is refused for want of room is not told that
+    /// it has what it has not: the connection ends.
+    fn check_quota(
+        &mut self,
+        slot: u32,
+        reasons: &[ReasonCode],
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        let version = self.slot(slot).and_then(|s| s.session.link()).map(Link::version);
+        let code = ReasonCode::QuotaExceeded;
+        if version != Some(ProtocolVersion::V3_1) || !reasons.contains(&code) {
+            return Ok(());
+        }
+        self.slow_down(slot, now);
+        Err(Departure::by_server(DisconnectReason::QuotaExceeded, code))
+    }
+
     /// One filter: its reason code, and whether the subscription existed.
     fn subscribe_one(
         &mut self,
@@ -129,8 +147,13 @@ impl Shard {
         let limits = &self.core.limits;
         let is_one_too_many = limits.subscriptions_per_client_max != 0
             && found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
-        let bytes = self.core.index.bytes() + Index::bytes_of(parts);
+        let more = Index::bytes_of(parts);
+        let bytes = self.core.index.bytes() + more;
         if !existed && (is_one_too_many || bytes as u64 > limits.subscription_bytes_max) {
+            return (ReasonCode::QuotaExceeded, false);
+        }
+        if !existed && !found.account.subscription_bytes.fits(more as u64) {
+            self.metrics.user_limits_reached.increment(UserLimit::SubscriptionBytes);
             return (ReasonCode::QuotaExceeded, false);
         }
         if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {

@@ -31,6 +31,9 @@ impl Shard {
             }
             self.timer_due(slot, now);
         }
+        if self.has_begun && self.host == Host(0) {
+            self.remove_expired_retained(now);
+        }
         self.lose_patience(now);
         self.publish_system(now);
         self.apply_again();

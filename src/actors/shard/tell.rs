@@ -86,6 +86,8 @@ impl Shard {
             NoSession::Full
             | NoSession::UserFull
             | NoSession::WillsFull
+            | NoSession::UserWillsFull
+            | NoSession::TooEarly
             | NoSession::Store
             | NoSession::ConnAckTooLarge => Weight::Warning,
         };

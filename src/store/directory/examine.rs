@@ -77,7 +77,7 @@ pub(super) fn examine(database: &Database) -> Examination {
     examiner.messages();
     examiner.retained();
     examiner.logins();
-    examiner.bounds(database);
+    examiner.bounds();
     examiner.found
 }
 
@@ -268,7 +268,7 @@ impl Examiner<'_> {
 
     fn retained(&mut self) {
         self.pass(Space::Retained, "retained messages", |this, key, value| {
-            let message = records::decode_message(value).ok_or("one cannot be read")?;
+            let message = records::decode_retained(value).ok_or("one cannot be read")?.message;
             this.note_number(message.number().map_or(0, |number| number.get()));
             match keys::retained(message.topic()) == key {
                 true => Ok(()),
@@ -285,8 +285,8 @@ impl Examiner<'_> {
         });
     }
 
-    fn bounds(&mut self, database: &Database) {
-        let bounds = match super::read::bounds(database) {
+    fn bounds(&mut self) {
+        let bounds = match super::read::bounds(&self.view) {
             Ok(bounds) => bounds,
             Err(error) => return self.found.fault(error.to_string()),
         };

@@ -1,6 +1,7 @@
 //! The format of a data directory, and how one that an earlier version has written is taken over.
 //!
-//! Format 0 was a file with a number in it, `presence-versions`; format 1 is the database. Whoever
+//! Format 0 was a file with a number in it, `presence-versions`; format 1 is the database; in format 2
+//! records of retained messages name their owner. Whoever
 //! changes what keys or records mean adds a step to [`STEPS`].
 
 use std::{
@@ -13,15 +14,16 @@ use super::{
     database::{Database, Writes},
     keys::{Space, meta},
     records,
+    view::View,
 };
 use crate::store::{Durability, StoreError};
 
-/// Brings a directory from one format to the next. What a step writes is applied with the number
-/// of the new format in one group; a step that is cut off is taken again from the beginning.
+/// Brings a directory from one format to the next. What all steps write is applied with the number of
+/// the last format in one group; steps that are cut off are taken again from the beginning.
 type Step = fn(&Path, &Database, &mut Writes) -> Result<(), StoreError>;
 
 /// The first leads from format 0 to format 1.
-const STEPS: &[Step] = &[take_presence_versions];
+const STEPS: &[Step] = &[take_presence_versions, keep_as_it_is];
 
 /// The format that this program writes.
 pub(super) const FORMAT: u64 = STEPS.len() as u64;
@@ -35,13 +37,15 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
         Some(record) => records::decode_number(&record)
             .ok_or_else(|| database.damaged("its format cannot be read"))?,
     };
-    for (step, format) in STEPS.iter().zip(1..) {
-        if format > found {
-            let mut writes = Writes::default();
-            step(directory, database, &mut writes)?;
-            set_number(&mut writes, meta::FORMAT, format);
-            database.commit(writes, Durability::Synced)?;
+    if found < FORMAT {
+        let mut writes = Writes::default();
+        for (step, format) in STEPS.iter().zip(1..) {
+            if format > found {
+                step(directory, database, &mut writes)?;
+            }
         }
+        set_number(&mut writes, meta::FORMAT, FORMAT);
+        database.commit(writes, Durability::Synced)?;
     }
     // An earlier version of the program may have run here since; versions must not go back.
     let mut writes = Writes::default();
@@ -50,6 +54,12 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
         database.commit(writes, Durability::Synced)?;
     }
     remove_presence_versions(directory)
+}
+
+/// Records of format 1 are read as they are.
+#[expect(clippy::unnecessary_wraps, reason = "a step can fail")]
+fn keep_as_it_is(_: &Path, _: &Database, _: &mut Writes) -> Result<(), StoreError> {
+    Ok(())
 }
 
 fn take_presence_versions(
@@ -67,7 +77,7 @@ fn take_presence_versions(
         path: path.display().to_string(),
         what: "it does not hold a number",
     })?;
-    if former > super::read::bounds(database)?.versions {
+    if former > super::read::bounds(&View::new(database))?.versions {
         set_number(writes, meta::VERSIONS, former);
     }
     Ok(())

@@ -23,6 +23,7 @@ use crate::{
         SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Timestamp},
+    owners::Owner,
     store::{Bounds, StoreError},
 };
 
@@ -41,9 +42,12 @@ pub(super) struct Group<'a> {
     versions: u64,
     clock: u64,
     sessions: Map<SessionNumber, SessionChanges<'a>>,
-    retained: Map<&'a str, Option<&'a Arc<Message>>>,
+    retained: Map<&'a str, Option<RetainedBy<'a>>>,
     logins: Map<&'a LoginKey, Option<Timestamp>>,
 }
+
+/// A message and its owner.
+type RetainedBy<'a> = (&'a Arc<Message>, Option<&'a Owner>);
 
 /// What becomes of one session.
 struct SessionChanges<'a> {
@@ -109,8 +113,8 @@ impl<'a> Group<'a> {
                 session.record = Some(record);
             }
             Change::EndSession(number) => self.session(*number)?.end(),
-            Change::Retain(message) => {
-                self.retained.insert(message.topic(), Some(message));
+            Change::Retain(message, owner) => {
+                self.retained.insert(message.topic(), Some((message, owner.as_ref())));
             }
             Change::ClearRetained(topic) => {
                 self.retained.insert(topic, None);
@@ -170,10 +174,10 @@ impl<'a> Group<'a> {
             outcome.sessions.push((*number, session.is_there.then(|| session.reaches())));
         }
         for (topic, message) in &self.retained {
-            if let Some(message) = message {
+            if let Some((message, _)) = message {
                 tally.note(message);
             }
-            let record = message.map(|message| records::encode_message(message));
+            let record = message.map(|(message, owner)| records::encode_retained(message, owner));
             let key = keys::retained(topic);
             if record.is_some() || self.database.read(Space::Retained, &key)?.is_some() {
                 outcome.writes.insert((Space::Retained, key), record);
@@ -276,7 +280,7 @@ impl<'a> SessionChanges<'a> {
             | Change::Send(..)
             | Change::Release(..)
             | Change::Dequeue(..)
-            | Change::Retain(_)
+            | Change::Retain(..)
             | Change::ClearRetained(_)
             | Change::ReserveVersions(_)
             | Change::Clock(_)

@@ -6,23 +6,24 @@
 use std::sync::Arc;
 
 use super::{
-    database::Database,
     keys::{self, Space, meta},
     records::{self, Content, QueueEntry},
     view::{BySession, View},
 };
 use crate::{
     journal::{LoginKey, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::{Message, QoS, Timestamp},
-    store::{Backlog, Bounds, PageBounds, StoreError, StoredInFlight, StoredSession},
+    mqtt::{QoS, Timestamp},
+    store::{
+        Backlog, Bounds, PageBounds, StoreError, StoredInFlight, StoredRetained, StoredSession,
+    },
 };
 
-pub(super) fn bounds(database: &Database) -> Result<Bounds, StoreError> {
-    let number = |key| match database.read(Space::Meta, key)? {
+pub(super) fn bounds(view: &View<'_>) -> Result<Bounds, StoreError> {
+    let number = |key| match view.read(Space::Meta, key)? {
         None => Ok(0),
         Some(value) => {
             let number = records::decode_number(&value);
-            number.ok_or_else(|| database.damaged("a number to go on from cannot be read"))
+            number.ok_or_else(|| view.damaged("a number to go on from cannot be read"))
         }
     };
     Ok(Bounds {
@@ -34,16 +35,15 @@ pub(super) fn bounds(database: &Database) -> Result<Bounds, StoreError> {
 }
 
 pub(super) fn sessions(
-    database: &Database,
+    view: &View<'_>,
     each: &mut dyn FnMut(StoredSession),
 ) -> Result<(), StoreError> {
-    let view = View::new(database);
     let mut parts = Parts {
-        wills: BySession::new(&view, Space::Wills)?,
-        subscriptions: BySession::new(&view, Space::Subscriptions)?,
-        accepted: BySession::new(&view, Space::Accepted)?,
-        queue: BySession::new(&view, Space::Queue)?,
-        sent: BySession::new(&view, Space::Sent)?,
+        wills: BySession::new(view, Space::Wills)?,
+        subscriptions: BySession::new(view, Space::Subscriptions)?,
+        accepted: BySession::new(view, Space::Accepted)?,
+        queue: BySession::new(view, Space::Queue)?,
+        sent: BySession::new(view, Space::Sent)?,
         sent_places: Vec::new(),
     };
     for entry in view.all(Space::Sessions) {
@@ -59,10 +59,11 @@ pub(super) fn sessions(
             will: None,
             waiting: Backlog::default(),
             in_flight: 0,
+            in_flight_bytes: 0,
             last_place: QueuePlace(0),
         };
-        parts.add_state(&view, &mut stored)?;
-        parts.add_queue(&view, &mut stored)?;
+        parts.add_state(view, &mut stored)?;
+        parts.add_queue(view, &mut stored)?;
         each(stored);
     }
     Ok(())
@@ -114,11 +115,12 @@ impl Parts<'_> {
             let place = place_of(&key)?;
             to.last_place = to.last_place.max(place);
             while sent.next_if(|sent| *sent < place).is_some() {}
-            if sent.peek() == Some(&place) {
-                continue;
-            }
             let weight = records::weigh_queued(&value);
             let weight = weight.ok_or_else(|| view.damaged("a queued message cannot be read"))?;
+            if sent.peek() == Some(&place) {
+                to.in_flight_bytes += weight.size;
+                continue;
+            }
             to.waiting.messages += 1;
             to.waiting.bytes += weight.size;
             to.waiting.at_most_once += usize::from(weight.qos == QoS::AtMostOnce);
@@ -129,10 +131,9 @@ impl Parts<'_> {
 }
 
 pub(super) fn logins(
-    database: &Database,
+    view: &View<'_>,
     each: &mut dyn FnMut(LoginKey, Timestamp),
 ) -> Result<(), StoreError> {
-    let view = View::new(database);
     for entry in view.all(Space::Logins) {
         let (key, value) = entry?;
         let key = LoginKey::try_from(&*key).ok();
@@ -144,23 +145,20 @@ pub(super) fn logins(
 }
 
 pub(super) fn retained(
-    database: &Database,
-    each: &mut dyn FnMut(Arc<Message>),
+    view: &View<'_>,
+    each: &mut dyn FnMut(StoredRetained),
 ) -> Result<(), StoreError> {
-    let view = View::new(database);
     for entry in view.all(Space::Retained) {
-        let message = records::decode_message(&entry?.1);
-        let message = message.ok_or_else(|| view.damaged("a retained message cannot be read"))?;
-        each(Arc::new(message));
+        let retained = records::decode_retained(&entry?.1);
+        each(retained.ok_or_else(|| view.damaged("a retained message cannot be read"))?);
     }
     Ok(())
 }
 
 pub(super) fn in_flight(
-    database: &Database,
+    view: &View<'_>,
     session: SessionNumber,
 ) -> Result<Vec<StoredInFlight>, StoreError> {
-    let view = View::new(database);
     let mut in_flight = Vec::new();
     for entry in view.beginning(Space::Sent, &keys::session(session)) {
         let (key, value) = entry?;
@@ -168,7 +166,7 @@ pub(super) fn in_flight(
         let damaged = || view.damaged("how a message was sent cannot be read");
         let ((_, place), record) = read.ok_or_else(damaged)?;
         let message = match view.read(Space::Queue, &key)? {
-            Some(value) => Some(queued(&view, &value)?),
+            Some(value) => Some(queued(view, &value)?),
             None if record.is_released => None,
             None => return Err(view.damaged("a message that was sent is not there")),
         };
@@ -179,12 +177,11 @@ pub(super) fn in_flight(
 }
 
 pub(super) fn waiting(
-    database: &Database,
+    view: &View<'_>,
     session: SessionNumber,
     from: QueuePlace,
     page: PageBounds,
 ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
-    let view = View::new(database);
     let (first, last) = (keys::place(session, from), keys::place(session, QueuePlace(u64::MAX)));
     let mut sent = view.between(Space::Sent, &first, &last).peekable();
     let mut messages = Vec::new();
@@ -207,7 +204,7 @@ pub(super) fn waiting(
         }
         let place = keys::split_place(&key).map(|(_, place)| place);
         let place = place.ok_or_else(|| view.damaged("a place in a queue cannot be read"))?;
-        messages.push((place, queued(&view, &value)?));
+        messages.push((place, queued(view, &value)?));
     }
     Ok(messages)
 }

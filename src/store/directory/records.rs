@@ -9,6 +9,8 @@ use super::bytes::{Flags, Reader, Writer};
 use crate::{
     journal::{QueuePlace, QueuedMessage, SentAs, SessionRecord, SubscriptionRecord, WillRecord},
     mqtt::{Message, Publication, QoS, RetainHandling, SubscriptionOptions},
+    owners::Owner,
+    store::StoredRetained,
 };
 
 /// The version of every kind of record. A kind that changes gets a version of its own.
@@ -172,6 +174,44 @@ pub(super) fn encode_message(message: &Message) -> Vec<u8> {
 
 pub(super) fn decode_message(bytes: &[u8]) -> Option<Message> {
     take_message(&mut begin(bytes)?)
+}
+
+/// Of a retained message with its owner. Without one it is written as before there were owners.
+const VERSION_OWNED: u8 = 2;
+
+const OWNER_USER: u8 = 0;
+const OWNER_ADDRESS: u8 = 1;
+
+pub(super) fn encode_retained(message: &Message, owner: Option<&Owner>) -> Vec<u8> {
+    let Some(owner) = owner else { return encode_message(message) };
+    let mut writer = Writer::with_capacity(48 + message.size());
+    writer.byte(VERSION_OWNED);
+    match owner {
+        Owner::User(name) => {
+            writer.byte(OWNER_USER);
+            writer.binary(name.as_bytes());
+        }
+        Owner::Address(address) => {
+            writer.byte(OWNER_ADDRESS);
+            writer.binary(address.to_string().as_bytes());
+        }
+    }
+    put_message(&mut writer, message);
+    writer.into_bytes()
+}
+
+pub(super) fn decode_retained(bytes: &[u8]) -> Option<StoredRetained> {
+    let mut reader = Reader::new(bytes);
+    let owner = match reader.byte()? {
+        VERSION => None,
+        VERSION_OWNED => Some(match (reader.byte()?, reader.text()?) {
+            (OWNER_USER, name) => Owner::User(name.into()),
+            (OWNER_ADDRESS, address) => Owner::Address(address.parse().ok()?),
+            _ => return None,
+        }),
+        _ => return None,
+    };
+    Some(StoredRetained { message: Arc::new(take_message(&mut reader)?), owner })
 }
 
 const EXPIRES_AT: u8 = 1 << 3;

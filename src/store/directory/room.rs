@@ -87,13 +87,19 @@ impl Room {
     }
 }
 
+/// The size of the disk that a directory lies on.
+pub(super) fn disk_bytes(directory: &Path) -> Option<u64> {
+    let found = statvfs(directory).ok()?;
+    Some(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
 /// Whether the store grows by a change. A message that is sent must be let through: it is gone
 /// once it is acknowledged, and a queue could not be emptied otherwise. So must what is noted of a
 /// session and its Will when a client comes back or goes: most of it takes the place of what was
 /// there, and what is taken away behind it would wait as well.
 const fn is_more(change: &Change) -> bool {
     match change {
-        Change::Subscribe(..) | Change::Enqueue(..) | Change::Accept(..) | Change::Retain(_) => {
+        Change::Subscribe(..) | Change::Enqueue(..) | Change::Accept(..) | Change::Retain(..) => {
             true
         }
         Change::PutSession(..)

@@ -20,6 +20,11 @@ impl<'a> View<'a> {
         Self { database, snapshot: database.snapshot() }
     }
 
+    /// What there was when the snapshot was taken.
+    pub(super) const fn of(database: &'a Database, snapshot: fjall::Snapshot) -> Self {
+        Self { database, snapshot }
+    }
+
     pub(super) fn read(&self, space: Space, key: &[u8]) -> Result<Option<UserValue>, StoreError> {
         let value = self.snapshot.get(self.database.space(space), key);
         value.map_err(|error| self.database.fault("read", error))

@@ -16,10 +16,10 @@ use hearthmq::{
     actors::SyncPolicy,
     auth::AllowAll,
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::{Message, QoS, Timestamp},
+    mqtt::{QoS, Timestamp},
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
-        StoredSession,
+        StoredRetained, StoredSession,
     },
 };
 use tokio::sync::oneshot;
@@ -89,7 +89,7 @@ impl Store for SlowDisk {
         self.store.sessions(each)
     }
 
-    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
         self.store.retained(each)
     }
 

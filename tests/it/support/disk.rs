@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use hearthmq::{
@@ -13,10 +14,10 @@ use hearthmq::{
     broker::Builder,
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
     limits::Limits,
-    mqtt::{Message, Timestamp},
+    mqtt::Timestamp,
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
-        StoredSession,
+        StoredRetained, StoredSession,
     },
 };
 
@@ -50,6 +51,19 @@ pub(crate) struct Powered {
 }
 
 impl Disk {
+    /// Lets the next broker find that so much time has passed.
+    pub(crate) fn grow_older(&self, time: Duration) {
+        let clock = self.store.bounds().unwrap().clock.plus_millis(time.as_millis() as u64);
+        self.store.apply(&[Change::Clock(clock)], Durability::Synced).unwrap();
+    }
+
+    /// How many retained messages the store has.
+    pub(crate) fn retained(&self) -> usize {
+        let mut retained = 0;
+        self.store.retained(&mut |_| retained += 1).unwrap();
+        retained
+    }
+
     /// Starts a broker that has this disk.
     pub(crate) async fn power(&self) -> Powered {
         self.power_with(|builder| builder).await
@@ -133,7 +147,7 @@ impl Store for Plug {
         self.store.sessions(each)
     }
 
-    fn retained(&self, each: &mut dyn FnMut(Arc<Message>)) -> Result<(), StoreError> {
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
         self.store.retained(each)
     }
 

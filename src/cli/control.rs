@@ -1,0 +1,228 @@
+//! The socket in the data directory by which `hearthmq store export` asks a broker that runs for what
+//! it stores. Who may read the directory may ask; nobody else gets at the socket.
+//!
+//! A caller writes a line, `export`, and reads lines of JSON; the last one is of the kind `end`, so that
+//! half an export is not taken for a whole one. Knows files and sockets, and the store.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _},
+    net::Shutdown,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use hearthmq::store::DirectoryStore;
+use serde_json::{Value, json};
+
+use super::{Failure, export::export};
+
+const SOCKET: &str = "control.sock";
+const REQUEST: &str = "export";
+/// The request of a caller comes at once, and who reads an export reads on.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// An export may wait so long for what is on its way to the store.
+const FIRST_LINE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Makes everything that was acknowledged so far part of the store; whether it is.
+pub(super) type Flush = Box<dyn Fn() -> bool + Send>;
+
+/// Answers callers until it is dropped.
+pub(super) struct ControlSocket {
+    path: PathBuf,
+    ending: Arc<Ending>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How the thread hears that the broker ends.
+#[derive(Default)]
+struct Ending {
+    is_there: AtomicBool,
+    /// Who is being answered.
+    caller: Mutex<Option<UnixStream>>,
+}
+
+impl Ending {
+    fn set_caller(&self, caller: Option<UnixStream>) {
+        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
+    }
+
+    fn is_there(&self) -> bool {
+        self.is_there.load(Ordering::Relaxed)
+    }
+}
+
+impl ControlSocket {
+    /// Listens in the data directory, which this process has locked.
+    pub(super) fn start(
+        data_dir: &Path,
+        store: Arc<DirectoryStore>,
+        flush: Flush,
+    ) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        match fs::symlink_metadata(&path) {
+            // The lock says that its process has ended.
+            Ok(found) if found.file_type().is_socket() => fs::remove_file(&path)?,
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there")),
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        // The directory lets nobody else in meanwhile.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let ending = Arc::new(Ending::default());
+        let ends = ending.clone();
+        let thread = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || serve(&listener, &store, &flush, &ends))?;
+        Ok(Self { path, ending, thread: Some(thread) })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        self.ending.is_there.store(true, Ordering::Relaxed);
+        let caller = self.ending.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(caller.map(|caller| caller.shutdown(Shutdown::Both)));
+        drop(UnixStream::connect(&self.path)); // wakes the thread
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+/// One caller after the other.
+fn serve(listener: &UnixListener, store: &DirectoryStore, flush: &Flush, ends: &Ending) {
+    for caller in listener.incoming() {
+        if ends.is_there() {
+            return;
+        }
+        let Ok(caller) = caller else {
+            thread::sleep(Duration::from_millis(100)); // no more files for now
+            continue;
+        };
+        ends.set_caller(caller.try_clone().ok());
+        let answered = answer(&caller, store, flush, ends);
+        ends.set_caller(None);
+        let why = match answered {
+            Ok(0) => continue,
+            Ok(lines) => {
+                tracing::info!(lines, "the store was exported");
+                continue;
+            }
+            Err(Failure::Output(error)) => error.to_string(), // not of standard output
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("the store was not exported: {why}");
+        drop(writeln!(&caller, "{}", json!({ "kind": "error", "message": why })));
+    }
+}
+
+/// Does what a caller asks for; the lines that it was sent.
+fn answer(
+    caller: &UnixStream,
+    store: &DirectoryStore,
+    flush: &Flush,
+    ends: &Ending,
+) -> Result<u64, Failure> {
+    caller.set_read_timeout(Some(REQUEST_TIME_MAX))?;
+    caller.set_write_timeout(Some(WRITE_TIME_MAX))?;
+    let mut request = String::new();
+    BufReader::new(caller.take(64)).read_line(&mut request)?;
+    if request.is_empty() {
+        return Ok(0);
+    }
+    if request.trim_end() != REQUEST {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "only `export` can be asked for");
+        return Err(error.into());
+    }
+    if !flush() {
+        let error = io::Error::new(io::ErrorKind::TimedOut, "the store cannot be written now");
+        return Err(error.into());
+    }
+    let mut output = Interruptible { output: BufWriter::new(caller), ends };
+    let lines = export(&store.snapshot()?, &mut output)?;
+    writeln!(output, "{}", json!({ "kind": "end", "lines": lines }))?;
+    output.flush()?;
+    Ok(lines)
+}
+
+/// Ends what is written when the broker does.
+struct Interruptible<'a> {
+    output: BufWriter<&'a UnixStream>,
+    ends: &'a Ending,
+}
+
+impl io::Write for Interruptible<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.ends.is_there() {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the broker is shutting down"));
+        }
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// Why an export by a broker that runs did not come.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ControlError {
+    #[error(
+        "the broker that has {path} does not answer at its control.sock: {source}; stop it first"
+    )]
+    NoAnswer { path: String, source: io::Error },
+    #[error("the broker could not export its store: {0}")]
+    Refused(String),
+    #[error("the broker ended before the export was complete; try again")]
+    Incomplete,
+}
+
+/// Has the broker that runs on a data directory write its store to `output`.
+pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> Result<(), Failure> {
+    let no_answer =
+        |source| ControlError::NoAnswer { path: data_dir.display().to_string(), source };
+    let mut broker = UnixStream::connect(data_dir.join(SOCKET)).map_err(no_answer)?;
+    broker.set_read_timeout(Some(FIRST_LINE_TIME_MAX)).map_err(no_answer)?;
+    writeln!(broker, "{REQUEST}").map_err(no_answer)?;
+    let mut lines = BufReader::new(broker);
+    let mut line = Vec::new();
+    let mut count = 0_u64;
+    loop {
+        line.clear();
+        if lines.read_until(b'\n', &mut line).map_err(no_answer)? == 0 {
+            return Err(ControlError::Incomplete.into());
+        }
+        match ending(&line) {
+            None => output.write_all(&line)?,
+            Some(end) if end["kind"] == "error" => {
+                let why = end["message"].as_str().unwrap_or_default();
+                return Err(ControlError::Refused(why.to_owned()).into());
+            }
+            Some(end) if end["lines"] == count => return Ok(output.flush()?),
+            Some(_) => return Err(ControlError::Incomplete.into()),
+        }
+        count += 1;
+    }
+}
+
+/// The last line of an answer; what is exported has other kinds of lines.
+fn ending(line: &[u8]) -> Option<Value> {
+    // Most lines need not be read: keys are in the order of the alphabet, or `kind` comes first.
+    if line.len() > 4_096 {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(line).ok()?;
+    ["end", "error"].contains(&value["kind"].as_str()?).then_some(value)
+}

@@ -1,0 +1,189 @@
+//! Whose the things are that the broker keeps, and how much of each kind one owner may have: a user,
+//! or, for clients without a user name, the address that they come from.
+//!
+//! An [`Account`] counts what one owner has, over all shards. A session holds its owner's account,
+//! so that nobody looks a name up while messages flow; names are looked up at CONNECT and when the
+//! store is read. Knows numbers, not what they count.
+
+mod account;
+mod charge;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use foldhash::fast::RandomState;
+
+pub use self::{
+    account::{Account, Meter},
+    charge::Charge,
+};
+use crate::limits::{Limits, OwnLimits};
+
+/// Who counts for what is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A user, by name.
+    User(Arc<str>),
+    /// Clients without a user name, by their address (IPv6: its /64).
+    Address(IpAddr),
+}
+
+impl Owner {
+    /// Returns the owner of what a client of this user name and address keeps.
+    #[must_use]
+    pub fn of(username: Option<&Arc<str>>, address: IpAddr) -> Self {
+        match username {
+            Some(username) => Self::User(username.clone()),
+            None => Self::Address(network_of(address)),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "user {name:?}"),
+            Self::Address(address @ IpAddr::V4(_)) => write!(f, "address {address}"),
+            Self::Address(address @ IpAddr::V6(_)) => write!(f, "address {address}/64"),
+        }
+    }
+}
+
+/// One site gets a /64 in IPv6 and may use every address in it, so it counts as one.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// The accounts of all owners that have a session or something retained.
+#[derive(Debug)]
+pub struct Owners {
+    accounts: Mutex<Accounts>,
+    limits: OwnLimits,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    by_owner: HashMap<Owner, Weak<Account>, RandomState>,
+    /// How many entries the last cleaning left.
+    left: usize,
+}
+
+/// Entries of accounts that are gone are looked for when there are twice as many entries as the last
+/// time, and not before there are so many.
+const ENTRIES_BEFORE_CLEANING: usize = 1_024;
+
+impl Owners {
+    /// Makes the register; `limits` gives each owner the same bounds. A user's stored bytes are
+    /// bounded by a part of `disk_bytes` as well, the size of the disk that they lie on.
+    #[must_use]
+    pub fn new(limits: &Limits, disk_bytes: Option<u64>) -> Self {
+        let mut limits = OwnLimits::of_each_user(limits);
+        if let (Some(bytes), Some(max)) = (disk_bytes, &mut limits.stored_bytes_max) {
+            *max = (*max).min(bytes / DISK_PART);
+        }
+        Self { accounts: Mutex::default(), limits }
+    }
+
+    /// Returns the account of an owner. `own` are limits of its own, which replace those for each
+    /// user where they are given, from now on.
+    pub fn account(&self, owner: Owner, own: Option<OwnLimits>) -> Arc<Account> {
+        let limits = own.unwrap_or_default().or(self.limits);
+        let mut accounts = self.lock();
+        if let Some(account) = accounts.by_owner.get(&owner).and_then(Weak::upgrade) {
+            account.set_limits(limits);
+            return account;
+        }
+        if accounts.by_owner.len() >= ENTRIES_BEFORE_CLEANING.max(2 * accounts.left) {
+            accounts.by_owner.retain(|_, account| account.strong_count() > 0);
+            accounts.left = accounts.by_owner.len();
+        }
+        let account = Arc::new(Account::new(owner.clone(), limits));
+        accounts.by_owner.insert(owner, Arc::downgrade(&account));
+        account
+    }
+
+    /// Gives every account that is there its limits anew: `own` says which a user has of its own.
+    pub fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
+        let accounts: Vec<_> = self.lock().by_owner.values().filter_map(Weak::upgrade).collect();
+        for account in accounts {
+            let own = match account.owner() {
+                Owner::User(name) => own(name),
+                Owner::Address(_) => None,
+            };
+            account.set_limits(own.unwrap_or_default().or(self.limits));
+        }
+    }
+
+    /// Returns how many owners have a session or something retained.
+    pub fn len(&self) -> usize {
+        self.lock().by_owner.values().filter(|account| account.strong_count() > 0).count()
+    }
+
+    /// Returns whether nobody has anything.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One user's messages take at most this part of the disk, whatever the limits say: where it is small,
+/// one user must not fill it for the others.
+const DISK_PART: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_without_a_name_count_by_their_network() {
+        let of = |address: &str| Owner::of(None, address.parse().expect("it is an address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2:3"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        let named = Owner::of(Some(&"10.0.0.1".into()), IpAddr::from([10, 0, 0, 1]));
+        assert_ne!(named, of("10.0.0.1"), "a name is no address");
+    }
+
+    #[test]
+    fn an_account_is_one_for_all_and_goes_with_the_last_who_holds_it() {
+        let limits = Limits { retained_messages_per_user_max: 7, ..Limits::default() };
+        let owners = Owners::new(&limits, None);
+        let owner = |number: usize| Owner::User(number.to_string().into());
+        let one = owners.account(owner(0), None);
+        assert!(Arc::ptr_eq(&one, &owners.account(owner(0), None)));
+        assert_eq!(one.retained_messages.max(), 7);
+        for number in 1..5 * ENTRIES_BEFORE_CLEANING {
+            drop(owners.account(owner(number), None));
+        }
+        assert_eq!(owners.len(), 1);
+        assert!(owners.lock().by_owner.len() <= ENTRIES_BEFORE_CLEANING);
+        let own = OwnLimits { retained_messages_max: Some(9), ..OwnLimits::default() };
+        owners.refresh(|name| (name == "0").then_some(own));
+        assert_eq!(one.retained_messages.max(), 9);
+        assert_eq!(one.will_bytes.max(), limits.will_bytes_per_user_max);
+    }
+
+    #[test]
+    fn a_small_disk_makes_the_share_of_a_user_smaller() {
+        let limits = Limits { stored_bytes_per_user_max: 1_000, ..Limits::default() };
+        for (disk_bytes, max) in [(None, 1_000), (Some(80_000), 1_000), (Some(800), 100)] {
+            let owners = Owners::new(&limits, disk_bytes);
+            let account = owners.account(Owner::User("one".into()), None);
+            assert_eq!(account.stored_bytes.max(), max);
+        }
+    }
+}

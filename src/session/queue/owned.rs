@@ -1,0 +1,166 @@
+//! What the store has of a durable session, counted in its owner's account: what waits, in memory and
+//! beyond, and what is in flight.
+//!
+//! It is counted in steps and given back late, so that messages which come and go at once cost the
+//! shards of one owner no common count.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{IN_FLIGHT_BLOCK, Queue};
+use crate::owners::{Account, Charge};
+
+/// Messages and bytes are counted in steps of so many.
+const MESSAGES_STEP: usize = 16;
+const BYTES_STEP: usize = 4 * 1024;
+/// So much is counted too much before it is given back, while the client is there.
+const MESSAGES_SLACK: usize = 256;
+const BYTES_SLACK: usize = 64 * 1024;
+
+/// What a durable session has of its owner's account.
+#[derive(Debug)]
+pub(in crate::session) struct Owned {
+    messages: Charge,
+    bytes: Charge,
+}
+
+impl Owned {
+    pub(in crate::session) fn new(account: &Arc<Account>) -> Self {
+        Self {
+            messages: Charge::new(account.clone(), |account| &account.stored_messages),
+            bytes: Charge::new(account.clone(), |account| &account.stored_bytes),
+        }
+    }
+
+    pub(in crate::session) fn move_to(&mut self, account: &Arc<Account>) {
+        self.messages.move_to(account);
+        self.bytes.move_to(account);
+    }
+}
+
+/// Messages and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::session) struct Amount {
+    pub(in crate::session) messages: usize,
+    pub(in crate::session) bytes: usize,
+}
+
+impl Queue {
+    /// What the store has of the session.
+    fn stored_amount(&self) -> Amount {
+        let Some(keeping) = &self.keeping else { return Amount::default() };
+        let (beyond, unread) = (keeping.beyond, keeping.in_flight_unread);
+        Amount {
+            messages: self.kept.messages
+                + beyond.messages
+                + self.in_flight.messages
+                + unread.messages,
+            bytes: self.kept.bytes + beyond.bytes + self.in_flight.bytes + unread.bytes,
+        }
+    }
+
+    /// Whether the owner's share has room for another message; a session that is not stored needs
+    /// none.
+    pub(super) fn has_share(&self, size: usize) -> bool {
+        let Some(owned) = self.keeping.as_ref().and_then(|keeping| keeping.owned.as_ref()) else {
+            return true;
+        };
+        let Amount { messages, bytes } = self.stored_amount();
+        owned.messages.fits(messages as u64 + 1) && owned.bytes.fits((bytes + size) as u64)
+    }
+
+    /// Whether the owner has less in the store than it may.
+    pub(super) fn is_within_share(&self) -> bool {
+        let owned = self.keeping.as_ref().and_then(|keeping| keeping.owned.as_ref());
+        owned.is_none_or(|owned| {
+            let account = owned.bytes.account();
+            account.stored_messages.fits(1) && account.stored_bytes.fits(1)
+        })
+    }
+
+    /// Brings the owner's account up to date.
+    pub(in crate::session) fn settle_share(&mut self) {
+        if self.keeping.as_ref().is_none_or(|keeping| keeping.owned.is_none()) {
+            return;
+        }
+        let Amount { messages, bytes } = self.stored_amount();
+        let Some(keeping) = &mut self.keeping else { return };
+        let is_away = keeping.is_away;
+        let Some(owned) = &mut keeping.owned else { return };
+        let slack = |slack: usize| if is_away { 0 } else { slack };
+        settle(&mut owned.messages, messages, MESSAGES_STEP, slack(MESSAGES_SLACK));
+        settle(&mut owned.bytes, bytes, BYTES_STEP, slack(BYTES_SLACK));
+    }
+
+    /// Counts what the session has in flight.
+    pub(in crate::session) fn note_in_flight(&mut self, in_flight: Amount) {
+        self.in_flight = in_flight;
+        self.settle_share();
+        let bytes = in_flight.bytes;
+        let blocks = (bytes / IN_FLIGHT_BLOCK) as u32;
+        let former = std::mem::replace(&mut self.blocks_in_flight, blocks);
+        let counted = &self.usage.bytes_in_flight;
+        if blocks > former {
+            let more = (blocks - former) as usize * IN_FLIGHT_BLOCK;
+            counted.fetch_add(more, Ordering::Relaxed);
+        } else if blocks < former {
+            let less = (former - blocks) as usize * IN_FLIGHT_BLOCK;
+            counted.fetch_sub(less, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a session that has so many bytes in flight may send another message. What is in
+    /// flight is bounded like what waits, for the client and together with it for all.
+    pub(in crate::session) fn allows_in_flight(&self, bytes: usize) -> bool {
+        bytes < IN_FLIGHT_BLOCK
+            || (bytes < self.limits.bytes_max && self.has_bytes_in_all(0) && self.is_within_share())
+    }
+
+    /// Counts messages that go because of the owner's share.
+    pub(super) fn note_displaced(&self, messages: usize) {
+        let owned = self.keeping.as_ref().and_then(|keeping| keeping.owned.as_ref());
+        if let Some(owned) = owned.filter(|_| messages > 0) {
+            owned.bytes.account().note_displaced(messages as u64);
+        }
+    }
+}
+
+/// Makes a charge fit what there is, in steps; what cannot be rounded up within the bound is counted
+/// as it is.
+fn settle(charge: &mut Charge, amount: usize, step: usize, slack: usize) {
+    let wanted = amount.next_multiple_of(step) as u64;
+    let is_too_much = wanted + slack as u64 <= charge.taken() && wanted < charge.taken();
+    if is_too_much || (amount as u64 > charge.taken() && !charge.try_set(wanted)) {
+        charge.set(if is_too_much { wanted } else { amount as u64 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        limits::{Limits, OwnLimits},
+        owners::{Owner, Owners},
+    };
+
+    #[test]
+    fn a_charge_goes_in_steps_up_at_once_down_late_and_never_below_what_there_is() {
+        let own = OwnLimits { stored_bytes_max: Some(10_000), ..OwnLimits::default() };
+        let account =
+            Owners::new(&Limits::default(), None).account(Owner::User("one".into()), Some(own));
+        let mut charge = Charge::new(account.clone(), |account| &account.stored_bytes);
+        for (amount, slack, taken) in [
+            (1, 5_000, 4_096),
+            (4_096, 5_000, 4_096),
+            (4_097, 5_000, 8_192),
+            (4_000, 5_000, 8_192),
+            (0, 5_000, 0),
+            (9_000, 5_000, 9_000), // one more step would be too much
+            (9_000, 0, 9_000),
+            (12_000, 0, 12_000), // it is there
+            (1, 0, 4_096),
+        ] {
+            settle(&mut charge, amount, BYTES_STEP, slack);
+            assert_eq!((charge.taken(), account.stored_bytes.used()), (taken, taken), "{amount}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a store has at one moment, read while others write.
+
+use std::{fmt, sync::Arc};
+
+use super::{database::Database, read, view::View};
+use crate::{
+    journal::{LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    mqtt::Timestamp,
+    store::{Bounds, PageBounds, StoreError, StoredInFlight, StoredRetained, StoredSession},
+};
+
+/// What a [`DirectoryStore`](super::DirectoryStore) has at one moment, whatever is applied to it
+/// meanwhile.
+pub struct StoreSnapshot {
+    database: Arc<Database>,
+    snapshot: fjall::Snapshot,
+}
+
+impl StoreSnapshot {
+    pub(super) fn new(database: Arc<Database>) -> Self {
+        let snapshot = database.snapshot();
+        Self { database, snapshot }
+    }
+
+    fn view(&self) -> View<'_> {
+        View::of(&self.database, self.snapshot.clone())
+    }
+
+    /// As [`Store::bounds`](crate::store::Store::bounds).
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn bounds(&self) -> Result<Bounds, StoreError> {
+        read::bounds(&self.view())
+    }
+
+    /// As [`Store::sessions`](crate::store::Store::sessions).
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
+        read::sessions(&self.view(), each)
+    }
+
+    /// As [`Store::retained`](crate::store::Store::retained).
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
+        read::retained(&self.view(), each)
+    }
+
+    /// As [`Store::logins`](crate::store::Store::logins).
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
+        read::logins(&self.view(), each)
+    }
+
+    /// As [`Store::in_flight`](crate::store::Store::in_flight).
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
+        read::in_flight(&self.view(), session)
+    }
+
+    /// As [`Store::waiting`](crate::store::Store::waiting).
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub fn waiting(
+        &self,
+        session: SessionNumber,
+        from: QueuePlace,
+        page: PageBounds,
+    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+        read::waiting(&self.view(), session, from, page)
+    }
+}
+
+impl fmt::Debug for StoreSnapshot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("StoreSnapshot").finish_non_exhaustive()
+    }
+}
