@@ -10,8 +10,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at one time, over all MQTT listeners. One more is closed at once.
+    /// Connections that CONNACK has accepted, at one time, over all MQTT listeners. One more is
+    /// refused: the server is busy.
     pub connections_max: u32,
+    /// Connections before CONNACK, at one time; 0 = a tenth of `connections_max`, at least 100. As
+    /// many again may wait for the check of their password. One more evicts an older one, of the
+    /// address that has the most.
+    pub connecting_max: u32,
+    /// The same for one address (IPv6: one /64); 0 = a quarter of `connecting_max`, at least 50.
+    pub connecting_per_address_max: u32,
     /// Connections at one time from one address (IPv6: from one /64).
     pub connections_per_address_max: u32,
     /// CONNECTs a second from one address that go on for ever; 0 = not limited.
@@ -115,6 +122,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 100_000,
+            connecting_max: 0,
+            connecting_per_address_max: 0,
             connections_per_address_max: 20_000,
             connects_per_address_per_sec: 1_000,
             connects_per_address_burst: 20_000,
@@ -161,7 +170,35 @@ impl Default for Limits {
 /// a level, on stacks of 2 MiB.
 pub const TOPIC_LEVELS_LARGEST: u16 = 1_024;
 
+/// With fewer connections before CONNACK, and fewer of one address, clients that come at once would
+/// evict each other.
+const CONNECTING_MIN: u32 = 100;
+const CONNECTING_PER_ADDRESS_MIN: u32 = 50;
+
 impl Limits {
+    /// Connections before CONNACK: [`Limits::connecting_max`], or what 0 stands for.
+    #[must_use]
+    pub const fn connecting_places(&self) -> u32 {
+        match self.connecting_max {
+            0 if self.connections_max / 10 > CONNECTING_MIN => self.connections_max / 10,
+            0 => CONNECTING_MIN,
+            places => places,
+        }
+    }
+
+    /// Connections of one address before CONNACK: [`Limits::connecting_per_address_max`], or what 0
+    /// stands for.
+    #[must_use]
+    pub const fn connecting_places_of_one_address(&self) -> u32 {
+        match self.connecting_per_address_max {
+            0 if self.connecting_places() / 4 > CONNECTING_PER_ADDRESS_MIN => {
+                self.connecting_places() / 4
+            }
+            0 => CONNECTING_PER_ADDRESS_MIN,
+            places => places,
+        }
+    }
+
     /// Whether a Topic Name or Topic Filter is neither too long nor too deep. One that has fewer
     /// bytes than levels are allowed is not counted through.
     #[must_use]

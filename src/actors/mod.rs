@@ -40,8 +40,8 @@ pub(crate) use self::{
     keeper::Keeper,
     logins::StoredLogins,
     messages::{
-        AcceptedConnect, AcceptedWill, Begin, EnhancedLogin, Permit, Quiesce, Restore, Restored,
-        Retire, Shutdown,
+        AcceptedConnect, AcceptedWill, Begin, EnhancedLogin, Quiesce, Restore, Restored, Retire,
+        Shutdown,
     },
     outbox::OUTBOX,
     refusal::RefusalAnswer,

@@ -43,14 +43,12 @@ use crate::{
         Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
     },
     http::{self, Api, ApiOptions},
-    metrics::Metrics,
+    metrics::{Metrics, TransportKind},
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
-    net::{Admission, Arrival, canonical, handshake},
+    net::{Admission, Arrival, IN_PROCESS, Whose, canonical, handshake},
     told::ClientLines,
 };
 
-/// The name of the listener of streams that the application itself brings.
-const IN_PROCESS: &str = "in-process";
 /// Whoever asks waits so long for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Questions that may be under way at once; one more is refused rather than queued.
@@ -234,26 +232,40 @@ impl Broker {
     }
 
     /// Serves one MQTT client over any byte stream. Returns once the client's CONNECT has been
-    /// accepted or refused; the connection goes on by itself. A stream that belongs to a reactor
+    /// accepted or refused; the connection goes on by itself. It counts in
+    /// `connections_max` and `connecting_max`; the limits of one address are left to the application. A stream that belongs to a reactor
     /// stays with the thread that made it, which must go on running.
     pub async fn serve<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Running { core, stop, open, .. } = &*self.running;
+        let Running { core, admission, stop, open, .. } = &*self.running;
+        let peer = canonical(peer);
+        // The thread is any, so that no shard's cell may be written.
+        let count = |refused| {
+            core.metrics.count_elsewhere(|cell| cell.connects_refused.increment(refused));
+        };
+        let (admitted, eviction) = match admission.enter(Whose::PassedOnBy(peer.ip())) {
+            Ok(admitted) => admitted,
+            Err(refused) => return count(refused),
+        };
+        core.metrics
+            .count_elsewhere(|cell| cell.sockets_accepted.increment(TransportKind::InProcess));
         let arrival = Arrival {
             transport: Box::new(AnyStream(stream)),
-            peer: canonical(peer),
+            peer,
             listener: IN_PROCESS.into(),
             certificate: Ok(None),
             connect_by: core.connect_by(),
             came_to: None,
-            permit: Box::new(open.token()),
+            admitted,
+            open: open.token(),
         };
-        let metrics = core.metrics.shard(0);
         tokio::select! {
             () = stop.cancelled() => {}
-            () = handshake(arrival, core, &metrics) => {}
+            outcome = eviction.unless_evicted(handshake(arrival, core, &count)) => {
+                outcome.unwrap_or_else(count);
+            }
         }
     }
 

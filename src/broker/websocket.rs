@@ -23,8 +23,8 @@ use crate::{
     auth::ClientCertificate,
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
     net::{
-        Accepted, Arrival, Refusal, Request, WebSocket, WebSocketOptions, canonical, handshake,
-        hosted,
+        Accepted, Arrival, Refusal, Request, WebSocket, WebSocketOptions, Whose, canonical,
+        handshake, hosted,
     },
     told::{Subject, Weight},
 };
@@ -96,7 +96,10 @@ impl Broker {
         if !self.is_ready() {
             return Err(ConnectRefusal::Closed);
         }
-        let admitted = running.admission.admit(peer.ip())?;
+        if running.admission.is_full() {
+            return Err(ConnectRefusal::ConnectionsMax);
+        }
+        let (admitted, eviction) = running.admission.enter(Whose::Of(peer.ip()))?;
         let (socket, body, feed) = hosted(payload);
         let arrival = Arrival {
             transport: Box::new(WebSocket::new(socket, Vec::new())),
@@ -105,16 +108,20 @@ impl Broker {
             connect_by: running.core.connect_by(),
             came_to: None,
             certificate: Ok(request.conn_data::<ClientCertificate>().cloned()),
-            permit: Box::new((admitted, running.open.token())),
+            admitted,
+            open: running.open.token(),
         };
         actix_web::rt::spawn(feed);
         let (host, metrics) = self.shard_for(peer);
         let (core, stop) = (running.core.clone(), running.stop.clone());
         host.spawn(async move {
             metrics.sockets_accepted.increment(TransportKind::WebSocket);
+            let count = |refused| metrics.connects_refused.increment(refused);
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = handshake(arrival, &core, &metrics) => {}
+                outcome = eviction.unless_evicted(handshake(arrival, &core, &count)) => {
+                    outcome.unwrap_or_else(count);
+                }
             }
         });
         let Accepted { key, subprotocol } = accepted;

@@ -18,9 +18,10 @@ const FILES_OF_THREAD: u64 = 8;
 /// enough for that.
 const HTTP_PART: u64 = 8;
 const HTTP_MIN: u64 = 64;
-/// As much again is given to MQTT connections that have not been accepted yet.
+/// A tenth of the MQTT connections is for those that CONNACK has not accepted yet, and as many again
+/// for those whose password is checked; at least so many if a third of what is left is enough.
 const CONNECTING_PART: u64 = 10;
-const CONNECTING_MIN: u64 = 128;
+const CONNECTING_MIN: u64 = 100;
 /// With even fewer files nothing works; so many connections are tried all the same.
 const CONNECTIONS_MIN: u64 = 16;
 /// Taken for "unlimited", which the system does not mean either.
@@ -31,14 +32,14 @@ const FILES_UNLIMITED: u64 = 1 << 20;
 struct Connections {
     /// MQTT, accepted by CONNACK.
     mqtt: u64,
-    /// MQTT, before CONNACK.
+    /// MQTT before CONNACK, in each of two rooms.
     connecting: u64,
     http: u64,
 }
 
 impl Connections {
     const fn sum(self) -> u64 {
-        self.mqtt + self.connecting + self.http
+        self.mqtt + 2 * self.connecting + self.http
     }
 }
 
@@ -51,6 +52,7 @@ pub(super) fn fit(config: &mut Config) -> Option<String> {
     let fitting = share(files, reserve, wanted)?;
     config.limits.connections_max = u32::try_from(fitting.mqtt).unwrap_or(u32::MAX);
     config.http.connections_max = u32::try_from(fitting.http).unwrap_or(u32::MAX);
+    config.limits.connecting_max = u32::try_from(fitting.connecting).unwrap_or(u32::MAX);
     let needed = reserve + wanted.sum();
     Some(format!(
         "the process may open {files} files, which is enough for {} MQTT connections, not for the {} \
@@ -78,14 +80,9 @@ fn raise() -> u64 {
 
 /// What the configuration asks for.
 fn wanted(config: &Config) -> Connections {
-    let mqtt = u64::from(config.limits.connections_max);
-    let http = config.http.connections_max.into();
-    Connections { mqtt, connecting: connecting(mqtt), http }
-}
-
-const fn connecting(mqtt: u64) -> u64 {
-    let part = mqtt / CONNECTING_PART;
-    if part < CONNECTING_MIN { CONNECTING_MIN } else { part }
+    let (limits, http) = (&config.limits, config.http.connections_max);
+    let (mqtt, connecting) = (limits.connections_max, limits.connecting_places());
+    Connections { mqtt: mqtt.into(), connecting: connecting.into(), http: http.into() }
 }
 
 /// Files that are kept back from connections.
@@ -116,10 +113,9 @@ fn share(files: u64, reserve: u64, wanted: Connections) -> Option<Connections> {
     let left = files.saturating_sub(reserve).max(files / 4).max(CONNECTIONS_MIN * 2);
     let http = (left / HTTP_PART).max(HTTP_MIN.min(left / 2)).min(wanted.http);
     let left = left - http;
-    // A tenth as many again are connecting.
-    let tenth = left / (CONNECTING_PART + 1);
-    let connecting = tenth.max(CONNECTING_MIN.min(left / 4)).min(wanted.connecting);
-    let mqtt = (left - connecting).min(wanted.mqtt);
+    let part = left / (CONNECTING_PART + 2);
+    let connecting = part.max(CONNECTING_MIN.min(left / 6)).min(wanted.connecting);
+    let mqtt = (left - 2 * connecting).min(wanted.mqtt);
     Some(Connections { mqtt, connecting, http })
 }
 
@@ -133,8 +129,8 @@ mod tests {
 
     #[test]
     fn what_fits_stays_as_it_was_wanted() {
-        assert_eq!(share(111_300, 300, by_default()), None);
-        assert!(share(111_299, 300, by_default()).is_some());
+        assert_eq!(share(121_300, 300, by_default()), None);
+        assert!(share(121_299, 300, by_default()).is_some());
     }
 
     #[test]
@@ -145,21 +141,21 @@ mod tests {
                 let kept = reserve.min(files * 3 / 4);
                 assert!(given.sum() + kept <= files, "{files} {reserve} {given:?}");
                 assert!(given.mqtt >= CONNECTIONS_MIN / 2, "{files} {reserve} {given:?}");
-                assert!(given.connecting >= 4 && given.http >= 16, "{files} {given:?}");
+                assert!(given.connecting >= 2 && given.http >= 16, "{files} {given:?}");
             }
         }
     }
 
     #[test]
-    fn a_thousand_files_are_for_five_hundred_clients_and_for_http() {
+    fn a_thousand_files_are_for_nearly_five_hundred_clients_and_for_http() {
         let given = share(1_024, 240, by_default()).unwrap();
-        assert_eq!(given, Connections { mqtt: 558, connecting: 128, http: 98 });
+        assert_eq!(given, Connections { mqtt: 486, connecting: 100, http: 98 });
     }
 
     #[test]
     fn few_clients_leave_the_others_their_places() {
-        let wanted = Connections { mqtt: 50, connecting: 128, http: 10_000 };
+        let wanted = Connections { mqtt: 50, connecting: 100, http: 10_000 };
         let given = share(1_024, 240, wanted).unwrap();
-        assert_eq!((given.mqtt, given.connecting), (50, 128));
+        assert_eq!((given.mqtt, given.connecting), (50, 100));
     }
 }

@@ -25,6 +25,8 @@ const MAY_BE_ZERO: &[&str] = &[
     "auth.known_logins_max",
     "http.calls_per_account_per_sec",
     "http.calls_per_address_per_sec",
+    "limits.connecting_max",
+    "limits.connecting_per_address_max",
     "limits.connects_per_address_per_sec",
     "limits.topic_alias_maximum",
     "limits.keep_alive_secs_max",

@@ -36,7 +36,7 @@ struct Scrape(Arc<Metrics>);
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut writer = Writer { shards: &self.0.shards, encoder };
+        let mut writer = Writer { shards: &self.0.cells, encoder };
         writer.build_info()?;
         writer.clients()?;
         writer.messages()?;
@@ -68,6 +68,9 @@ impl Writer<'_, '_> {
         self.gauge("connections", "MQTT connections online", |shard| &shard.connections)?;
         self.labelled("sockets_accepted", "Sockets let in, by transport", "transport", |shard| {
             &shard.sockets_accepted
+        })?;
+        self.counter("accepts_failed", "Failures to accept a socket of MQTT", |shard| {
+            &shard.accepts_failed
         })?;
         self.counter("connects_accepted", "CONNECTs answered with success", |shard| {
             &shard.connects_accepted

@@ -11,7 +11,7 @@ mod rest;
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 pub use cells::{Counter, Gauge, PerLabel};
@@ -68,6 +68,8 @@ labels! {
         NotAuthorized = "not_authorized",
         /// Connections of all clients were at their limit.
         ConnectionsMax = "connections_max",
+        /// It was not accepted yet when others needed its place.
+        ConnectingMax = "connecting_max",
         /// Connections from the address were at their limit.
         ConnectionsPerAddressMax = "connections_per_address_max",
         /// CONNECTs from the address came too fast.
@@ -140,6 +142,8 @@ labels! {
         SecureWebSocket = "secure_websocket",
         /// A Unix socket.
         Unix = "unix",
+        /// A byte stream of the embedding application.
+        InProcess = "in_process",
     }
 }
 
@@ -152,6 +156,8 @@ pub struct ShardMetrics {
     pub sockets_accepted: PerLabel<TransportKind>,
     /// Connections that have been accepted, with CONNACK and success.
     pub connects_accepted: Counter,
+    /// Failures to accept a socket.
+    pub accepts_failed: Counter,
     /// Connections that have been refused.
     pub connects_refused: PerLabel<ConnectRefusal>,
     /// Connections that have ended.
@@ -226,7 +232,9 @@ pub struct Totals {
 /// Everything that is counted in one broker.
 #[derive(Debug)]
 pub struct Metrics {
-    shards: Vec<Arc<ShardMetrics>>,
+    /// One for each shard, and one for what is counted elsewhere.
+    cells: Vec<Arc<ShardMetrics>>,
+    elsewhere: Mutex<()>,
     totals: Totals,
     probe: OnceLock<Probe>,
     log_dropped: OnceLock<Question>,
@@ -256,7 +264,8 @@ impl Metrics {
     #[must_use]
     pub fn new(shards: usize) -> Self {
         Self {
-            shards: (0..shards.max(1)).map(|_| Arc::default()).collect(),
+            cells: (0..=shards.max(1)).map(|_| Arc::default()).collect(),
+            elsewhere: Mutex::default(),
             totals: Totals::default(),
             probe: OnceLock::new(),
             log_dropped: OnceLock::new(),
@@ -267,12 +276,21 @@ impl Metrics {
     /// What shard number `index` writes; for a number that there is not, the last one.
     #[must_use]
     pub fn shard(&self, index: usize) -> Arc<ShardMetrics> {
-        self.shards[index.min(self.shards.len() - 1)].clone()
+        self.cells[index.min(self.cells.len() - 2)].clone()
     }
 
-    /// What all shards write.
+    /// What all shards write, and behind it what is counted elsewhere.
     pub fn shards(&self) -> impl Iterator<Item = &ShardMetrics> {
-        self.shards.iter().map(|shard| &**shard)
+        self.cells.iter().map(|shard| &**shard)
+    }
+
+    /// Counts something on another thread than a shard's, in a cell that no shard writes; one
+    /// thread at a time.
+    pub fn count_elsewhere(&self, count: impl FnOnce(&ShardMetrics)) {
+        let _alone = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = self.cells.last() {
+            count(cell);
+        }
     }
 
     /// What is counted once for all shards, as of now.

@@ -3,15 +3,21 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
+use rustls::server::Acceptor;
 use tokio::{
     net::{TcpListener, UnixListener},
+    task::yield_now,
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -19,11 +25,12 @@ use tokio_util::{
 
 use super::{
     Admission, Arrival,
-    admission::Admitted,
+    admission::{Admitted, Eviction, Stage, Whose},
     handshake,
     listener::{Bound, Layers},
     refused::Refused,
     secured::Secured,
+    shortage,
     tls::{self, ClientCertificateError, TlsSource},
     websocket,
 };
@@ -34,8 +41,15 @@ use crate::{
     told::Subject,
 };
 
-/// Pause after accept failed, usually for want of file descriptors.
+/// Pause after accept failed and nothing could be done about it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// Pause after a connection was evicted for want of files, in which its own is closed.
+const PAUSE_AFTER_EVICTION: Duration = Duration::from_millis(1);
+
+/// Turns until what has been accepted is read: in the first the reactor is told of a socket, in the
+/// second it tells what has come.
+const TURNS_UNTIL_READ: usize = 2;
 
 /// Where clients of a Unix socket come from, as permissions, limits and events see it.
 const UNIX_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -55,6 +69,8 @@ pub(crate) struct ListenerParts {
     pub(crate) stop: CancellationToken,
     /// Every connection holds a token of it while its stream is open.
     pub(crate) open: TaskTracker,
+    /// Connections that were accepted here and perhaps not read yet.
+    pub(crate) unread: AtomicUsize,
 }
 
 /// Accepts until it is told to stop. Runs on a shard's thread.
@@ -82,9 +98,11 @@ async fn accept_tcp(listener: TcpListener, parts: &Arc<ListenerParts>) -> io::Re
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                admit(SocketTransport::new(stream), canonical(peer), parts);
+                admit(SocketTransport::new(stream), canonical(peer), parts).await;
             }
-            Err(error) => pause(&error).await,
+            Err(error) => {
+                recover(&error, parts, || drop(listener.accept().now_or_never())).await;
+            }
         }
     }
 }
@@ -92,15 +110,25 @@ async fn accept_tcp(listener: TcpListener, parts: &Arc<ListenerParts>) -> io::Re
 async fn accept_unix(listener: UnixListener, parts: &Arc<ListenerParts>) -> io::Result<()> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(SocketTransport::new(stream), UNIX_PEER, parts),
-            Err(error) => pause(&error).await,
+            Ok((stream, _)) => admit(SocketTransport::new(stream), UNIX_PEER, parts).await,
+            Err(error) => {
+                recover(&error, parts, || drop(listener.accept().now_or_never())).await;
+            }
         }
     }
 }
 
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "accept failed");
-    sleep(PAUSE_AFTER_FAILURE).await;
+/// Makes room where accept fails for want of files; otherwise waits for better times.
+async fn recover(error: &io::Error, parts: &ListenerParts, accept_and_close: impl FnOnce()) {
+    parts.metrics.accepts_failed.increment();
+    parts.admission.shortage.tell(error);
+    if !shortage::is_of_files(error) {
+        sleep(PAUSE_AFTER_FAILURE).await;
+    } else if parts.admission.evict_one() {
+        sleep(PAUSE_AFTER_EVICTION).await;
+    } else if !parts.admission.shortage.with_spare_file(accept_and_close) {
+        sleep(PAUSE_AFTER_FAILURE).await;
+    }
 }
 
 /// IPv4 over a socket of IPv6 is IPv4, to permissions, limits and events alike.
@@ -108,13 +136,32 @@ pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
-    let admitted = match parts.layers.proxy {
-        None => parts.admission.admit(peer.ip()),
+/// Gives a connection its place. Where somebody would have to go for it, those that were accepted
+/// in this turn are read first, so that nobody goes whose CONNECT is there.
+async fn place(
+    peer: SocketAddr,
+    parts: &ListenerParts,
+) -> Result<(Admitted, Eviction), ConnectRefusal> {
+    let whose = match parts.layers.proxy {
+        None => Whose::Of(peer.ip()),
         // Whose connection a balancer passes on is not known yet.
-        Some(_) => parts.admission.admit_unknown(),
+        Some(_) => Whose::PassedOnBy(peer.ip()),
     };
-    let admitted = match admitted {
+    if parts.unread.fetch_add(1, Ordering::Relaxed) < parts.admission.unread_max() {
+        return parts.admission.enter(whose);
+    }
+    if let Some(place) = parts.admission.enter_if_calm(whose) {
+        return place;
+    }
+    for _ in 0..TURNS_UNTIL_READ {
+        yield_now().await;
+    }
+    parts.unread.store(1, Ordering::Relaxed);
+    parts.admission.enter(whose)
+}
+
+async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
+    let (admitted, eviction) = match place(peer, parts).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             // Nothing is answered: before CONNECT the broker does not know what to say.
@@ -127,9 +174,14 @@ fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) 
     let token = parts.open.token();
     let parts = Arc::clone(parts);
     actix_rt::spawn(async move {
+        let arrival = arrive(stream, peer, (admitted, token), connect_by, &parts);
         tokio::select! {
             () = parts.stop.cancelled() => {}
-            () = arrive(stream, peer, (admitted, token), connect_by, &parts) => {}
+            outcome = eviction.unless_evicted(arrival) => {
+                if let Err(evicted) = outcome {
+                    turn_away(&evicted.into(), peer, &parts);
+                }
+            }
         }
     });
 }
@@ -161,7 +213,8 @@ async fn arrive<S: Transport>(
     match layered {
         Ok(layered) => {
             let arrival = layered.arrival(connect_by, parts, token);
-            handshake(arrival, &parts.core, &parts.metrics).await;
+            let count = |refused| parts.metrics.connects_refused.increment(refused);
+            handshake(arrival, &parts.core, &count).await;
         }
         Err(refused) => turn_away(&refused, peer, parts),
     }
@@ -180,12 +233,11 @@ impl Layered {
         self,
         connect_by: Instant,
         parts: &ListenerParts,
-        token: impl Send + 'static,
+        open: TaskTrackerToken,
     ) -> Arrival {
         let Self { transport, peer, certificate, admitted } = self;
-        let (came_to, permit) = (Some(parts.host), Box::new((admitted, token)));
-        let listener = Arc::clone(&parts.listener);
-        Arrival { transport, peer, listener, certificate, connect_by, came_to, permit }
+        let (came_to, listener) = (Some(parts.host), Arc::clone(&parts.listener));
+        Arrival { transport, peer, listener, certificate, connect_by, came_to, admitted, open }
     }
 }
 
@@ -206,10 +258,11 @@ async fn layer<S: Transport>(
     let (transport, certificate) = match &layers.tls {
         None => (within(stream, layers).await?, Ok(None)),
         Some(source) => {
-            let (stream, certificate) = secure(stream, source).await?;
+            let (stream, certificate) = secure(stream, source, &mut admitted).await?;
             (within(stream, layers).await?, certificate)
         }
     };
+    admitted.reach(Stage::Speaking);
     Ok(Layered { transport, peer: *peer, certificate, admitted })
 }
 
@@ -228,10 +281,20 @@ pub(crate) type Shown = Result<Option<ClientCertificate>, ClientCertificateError
 async fn secure<S: Transport>(
     stream: S,
     source: &TlsSource,
+    admitted: &mut Admitted,
 ) -> Result<(Secured<S>, Shown), Refused> {
     let (settings, trust) = source.begin();
-    let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(tls::explained);
-    let stream = stream.map_err(|error| Refused::because(ConnectRefusal::Tls, error))?;
+    let handshake = async {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        admitted.reach(Stage::Speaking);
+        // Before the broker computes for it.
+        if let Err(refused) = admitted.knock() {
+            return Ok(Err(Refused::new(refused)));
+        }
+        hello.into_stream(settings).await.map(Ok)
+    };
+    let stream = handshake.await.map_err(tls::explained);
+    let stream = stream.map_err(|error| Refused::because(ConnectRefusal::Tls, error))??;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = match chain {
         [] => Ok(None),

@@ -1,28 +1,49 @@
 //! How many connections there may be, in all and from one address, and how fast they may come.
+//!
+//! Connections that CONNACK has accepted have their places, `connections_max`; those before it have
+//! places of their own (`connecting`), so that strangers do not take those of clients.
+
+mod connecting;
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
 };
 
 use foldhash::fast::RandomState;
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+pub(crate) use self::connecting::Stage;
+use self::connecting::{Connecting, Place};
+use super::shortage::Shortage;
 use crate::{limits::Limits, metrics::ConnectRefusal};
 
 /// The doorkeeper of all MQTT listeners of one broker.
 pub(crate) struct Admission {
-    connections: AtomicUsize,
     connections_max: usize,
-    by_address: Mutex<HashMap<IpAddr, usize, RandomState>>,
+    /// Connections that CONNACK has accepted.
+    accepted: AtomicUsize,
+    before: Mutex<Before>,
     by_address_max: usize,
+    unread_max: usize,
     rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
     checks: AtomicUsize,
+    pub(super) shortage: Shortage,
+}
+
+/// What is under one lock.
+struct Before {
+    connecting: Connecting,
+    /// All connections of an address, before and after CONNACK.
+    by_address: HashMap<IpAddr, usize, RandomState>,
 }
 
 /// A connection's place; given back when it is dropped.
@@ -30,7 +51,46 @@ pub(crate) struct Admitted {
     admission: Arc<Admission>,
     /// `None` until it is known whose connection it is.
     address: Option<IpAddr>,
+    state: State,
+    /// It counts in the rate of its address, or need not.
+    has_knocked: bool,
 }
+
+#[derive(Clone, Copy)]
+enum State {
+    Connecting(Place),
+    Accepted,
+    /// Another connection has its place.
+    Evicted,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    /// A client's at this address.
+    Of(IpAddr),
+    /// A client's of which the balancer at this address has yet to tell, or of which the embedding
+    /// application has told. The limits of one address do not apply.
+    PassedOnBy(IpAddr),
+}
+
+impl Whose {
+    fn network(self) -> IpAddr {
+        match self {
+            Self::Of(address) | Self::PassedOnBy(address) => network_of(address),
+        }
+    }
+
+    const fn is_own(self) -> bool {
+        matches!(self, Self::Of(_))
+    }
+}
+
+/// A connection is ended by this when another gets its place.
+pub(crate) struct Eviction(AbortRegistration);
+
+/// More would not make accepting cheaper.
+const UNREAD_MAX: usize = 16;
 
 /// Addresses that have been quiet are forgotten after so many connections.
 const CHECKS_BETWEEN_CLEANUPS: usize = 4096;
@@ -41,80 +101,216 @@ impl Admission {
             let burst = NonZeroU32::new(limits.connects_per_address_burst).unwrap_or(per_second);
             RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst))
         });
+        let connecting = Connecting::new(
+            limits.connecting_places() as usize,
+            limits.connecting_places_of_one_address() as usize,
+        );
         Self {
-            connections: AtomicUsize::new(0),
             connections_max: limits.connections_max as usize,
-            by_address: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            before: Mutex::new(Before { connecting, by_address: HashMap::default() }),
             by_address_max: limits.connections_per_address_max as usize,
+            unread_max: (limits.connecting_places_of_one_address() as usize / 4)
+                .clamp(1, UNREAD_MAX),
             rate,
             checks: AtomicUsize::new(0),
+            shortage: Shortage::new(),
         }
     }
 
-    /// Connections that are in.
+    /// So many connections may be accepted before the first of them is read: they are younger than
+    /// those that are evicted.
+    pub(crate) const fn unread_max(&self) -> usize {
+        self.unread_max
+    }
+
+    /// Connections that are in, before and after CONNACK.
     pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.accepted.load(Ordering::Relaxed) + self.before().connecting.len()
+    }
+
+    /// Whether no more connections can be accepted by CONNACK now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed) >= self.connections_max
+    }
+
+    /// Lets a connection in if nobody has to go for it.
+    pub(crate) fn enter_if_calm(
+        self: &Arc<Self>,
+        whose: Whose,
+    ) -> Option<Result<(Admitted, Eviction), ConnectRefusal>> {
+        let mut before = self.before();
+        let is_crowded = before.connecting.is_crowded(whose.network(), whose.is_own());
+        (!is_crowded).then(|| self.take_place(&mut before, whose))
     }
 
     /// Lets a connection in, or says which limit is in its way.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, ConnectRefusal> {
-        let mut admitted = self.admit_unknown()?;
-        admitted.count_for(address)?;
-        Ok(admitted)
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        whose: Whose,
+    ) -> Result<(Admitted, Eviction), ConnectRefusal> {
+        self.take_place(&mut self.before(), whose)
     }
 
-    /// The same for a connection that has yet to say whose it is.
-    pub(crate) fn admit_unknown(self: &Arc<Self>) -> Result<Admitted, ConnectRefusal> {
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(ConnectRefusal::ConnectionsMax);
-        }
-        Ok(Admitted { admission: self.clone(), address: None })
-    }
-
-    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize, RandomState>> {
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check_rate(&self, address: IpAddr) -> Result<(), ConnectRefusal> {
-        let Some(rate) = &self.rate else {
-            return Ok(());
+    fn take_place(
+        self: &Arc<Self>,
+        before: &mut Before,
+        whose: Whose,
+    ) -> Result<(Admitted, Eviction), ConnectRefusal> {
+        let network = whose.network();
+        let address = match whose {
+            Whose::Of(_) => {
+                before.count(network, self.by_address_max)?;
+                Some(network)
+            }
+            Whose::PassedOnBy(_) => None,
         };
-        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
-            rate.retain_recent();
+        let (handle, registration) = AbortHandle::new_pair();
+        let state = State::Connecting(before.connecting.enter(network, whose.is_own(), handle));
+        let has_knocked = self.rate.is_none() || address.is_none();
+        let admitted = Admitted { admission: self.clone(), address, state, has_knocked };
+        Ok((admitted, Eviction(registration)))
+    }
+
+    /// Ends a connection before CONNACK, so that its file becomes free; whether there was one.
+    pub(crate) fn evict_one(&self) -> bool {
+        self.before().connecting.evict_one()
+    }
+
+    fn before(&self) -> MutexGuard<'_, Before> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Before {
+    /// Counts a connection of this address.
+    fn count(&mut self, address: IpAddr, max: usize) -> Result<(), ConnectRefusal> {
+        let count = self.by_address.entry(address).or_insert(0);
+        if *count >= max {
+            return Err(ConnectRefusal::ConnectionsPerAddressMax);
         }
-        rate.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)
+        *count += 1;
+        Ok(())
+    }
+
+    fn uncount(&mut self, address: IpAddr) {
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
     }
 }
 
 impl Admitted {
-    /// Counts the connection for this address, once.
+    /// Counts a connection that was passed on for this address, once.
     pub(crate) fn count_for(&mut self, address: IpAddr) -> Result<(), ConnectRefusal> {
         let address = network_of(address);
-        self.admission.check_rate(address)?;
-        let mut by_address = self.admission.by_address();
-        let count = by_address.get(&address).copied().unwrap_or(0);
-        if count >= self.admission.by_address_max {
-            return Err(ConnectRefusal::ConnectionsPerAddressMax);
-        }
-        by_address.insert(address, count + 1);
+        self.has_knocked = self.admission.rate.is_none();
+        let mut before = self.admission.before();
+        before.count(address, self.admission.by_address_max)?;
         self.address = Some(address);
+        if let State::Connecting(place) = self.state {
+            self.state = match before.connecting.rename(place, address) {
+                Some(place) => State::Connecting(place),
+                None => State::Evicted,
+            };
+        }
         Ok(())
+    }
+
+    /// Counts the connection in the rate of its address, once: when the broker begins to compute for
+    /// it. Sockets that say nothing do not count, or whoever opens many would use up the rate of a
+    /// client at the same address.
+    pub(crate) fn knock(&mut self) -> Result<(), ConnectRefusal> {
+        let (Some(rate), Some(address)) = (&self.admission.rate, self.address) else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut self.has_knocked, true) {
+            return Ok(());
+        }
+        let checks = self.admission.checks.fetch_add(1, Ordering::Relaxed);
+        if checks.is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
+            rate.retain_recent();
+        }
+        rate.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)
+    }
+
+    /// Notes how far the connection has come.
+    pub(crate) fn reach(&mut self, stage: Stage) {
+        if let State::Connecting(place) = self.state {
+            self.state = match self.admission.before().connecting.advance(place, stage) {
+                Some(place) => State::Connecting(place),
+                None => State::Evicted,
+            };
+        }
+    }
+
+    /// Waits for an authenticator. A client for which it has to think is in the room of those that
+    /// wait for the broker.
+    pub(crate) async fn ask<F: Future>(&mut self, answer: F) -> F::Output {
+        let mut answer = pin!(answer);
+        let at_once = std::future::poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
+        if let Poll::Ready(answer) = at_once {
+            return answer;
+        }
+        self.reach(Stage::Asking);
+        answer.await
+    }
+
+    /// Whether no more connections can be accepted by CONNACK now.
+    pub(crate) fn finds_all_taken(&self) -> bool {
+        self.admission.is_full()
+    }
+
+    /// Takes the place of a connection that CONNACK accepts.
+    pub(crate) fn accept(&mut self) -> Result<(), ConnectRefusal> {
+        let accepted = &self.admission.accepted;
+        if accepted.fetch_add(1, Ordering::Relaxed) >= self.admission.connections_max {
+            accepted.fetch_sub(1, Ordering::Relaxed);
+            return Err(ConnectRefusal::ConnectionsMax);
+        }
+        let before = std::mem::replace(&mut self.state, State::Accepted);
+        let is_in = match before {
+            State::Connecting(place) => self.admission.before().connecting.leave(place),
+            State::Accepted | State::Evicted => false,
+        };
+        if is_in {
+            return Ok(());
+        }
+        accepted.fetch_sub(1, Ordering::Relaxed);
+        self.state = State::Evicted;
+        Err(ConnectRefusal::ConnectingMax)
+    }
+}
+
+impl Eviction {
+    /// Drives a connection until it is through or another gets its place.
+    pub(crate) fn unless_evicted<F: Future>(
+        self,
+        connection: F,
+    ) -> impl Future<Output = Result<F::Output, ConnectRefusal>> {
+        let connection = Abortable::new(connection, self.0);
+        async move { connection.await.map_err(|_| ConnectRefusal::ConnectingMax) }
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.admission.connections.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.address else {
+        let is_connecting = matches!(self.state, State::Connecting(_));
+        if matches!(self.state, State::Accepted) {
+            self.admission.accepted.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.address.is_none() && !is_connecting {
             return;
-        };
-        let mut by_address = self.admission.by_address();
-        if let Some(count) = by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
-            }
+        }
+        let mut before = self.admission.before();
+        if let State::Connecting(place) = self.state {
+            before.connecting.leave(place);
+        }
+        if let Some(address) = self.address {
+            before.uncount(address);
         }
     }
 }

@@ -6,7 +6,10 @@
 
 use tokio::{io::AsyncWriteExt, time::timeout_at};
 
-use super::handshake::{Newcomer, Refusal, connect_limits, read_more};
+use super::{
+    handshake::{Newcomer, connect_limits, read_more},
+    refusal::Refusal,
+};
 use crate::{
     actors::EnhancedLogin,
     auth::{BoundedExchange, ExchangeStart, Identity, Step},

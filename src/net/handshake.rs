@@ -1,31 +1,33 @@
 //! From the first byte to a session: CONNECT is read, its sender checked, its shard found.
 
-use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
 use super::{
-    Shown, exchange,
+    Shown,
+    admission::{Admitted, Stage},
+    exchange,
     follow::follow,
+    refusal::Refusal,
     refused::{Refused, other_protocol, subject},
     room::Room,
-    tls::ClientCertificateError,
 };
 use crate::{
     actors::{
-        AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Host, Permit, RefusalAnswer,
-        Transport,
+        AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Host, RefusalAnswer, Transport,
     },
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
         Identity,
     },
-    metrics::{ConnectRefusal, ShardMetrics},
+    metrics::ConnectRefusal,
     mqtt::{
         Connect, DecodeError, DecodeErrorKind, DecodeLimits, Decoded, LastWill, Message, Packet,
         ProtocolVersion, Publication, ReasonCode, decode_connect, is_of_the_broker,
@@ -46,9 +48,14 @@ pub(crate) struct Arrival {
     pub(crate) certificate: Shown,
     /// The shard on whose thread it has come, if on a shard's.
     pub(crate) came_to: Option<Host>,
-    /// Held as long as the connection lasts.
-    pub(crate) permit: Permit,
+    /// Its place, held as long as the connection lasts.
+    pub(crate) admitted: Admitted,
+    /// Held as long as its stream is open.
+    pub(crate) open: TaskTrackerToken,
 }
+
+/// Counts a refusal, where the thread may write.
+pub(crate) type CountRefusal<'a> = &'a (dyn Fn(ConnectRefusal) + Send + Sync);
 
 /// Bytes read at a time before the client is known.
 const READ_BYTES: usize = 2048;
@@ -64,89 +71,6 @@ pub(super) fn connect_limits(core: &Core) -> DecodeLimits {
     DecodeLimits { packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX), ..limits }
 }
 
-/// A CONNECT that is not accepted.
-pub(super) struct Refusal {
-    /// For the CONNACK; `None` where none is to be sent.
-    answer: Option<RefusalAnswer>,
-    refused: Refused,
-}
-
-impl Refusal {
-    pub(super) const fn silent(counted_as: ConnectRefusal) -> Self {
-        Self { answer: None, refused: Refused::new(counted_as) }
-    }
-
-    pub(super) const fn with(
-        version: ProtocolVersion,
-        code: ReasonCode,
-        counted_as: ConnectRefusal,
-    ) -> Self {
-        let answer = Some(RefusalAnswer::new(version, code));
-        Self { answer, refused: Refused::new(counted_as) }
-    }
-
-    /// The same with more for the log.
-    pub(super) fn told(mut self, why: &impl Display) -> Self {
-        self.refused.why = Some(why.to_string());
-        self
-    }
-
-    /// The same with a Reason String.
-    const fn because(mut self, why: &'static str) -> Self {
-        if let Some(answer) = &mut self.answer {
-            answer.why = Some(why);
-        }
-        self
-    }
-
-    /// Large packets of all clients that are not whole take as much as they may. MQTT 5.0 alone
-    /// has a word for it.
-    pub(super) const fn for_want_of_room() -> Self {
-        let counted_as = ConnectRefusal::IncompletePacketBytesMax;
-        Self::with(ProtocolVersion::V5, ReasonCode::QuotaExceeded, counted_as)
-            .because("too many large packets are incomplete")
-    }
-
-    /// The client is not who it says, or it cannot be found out.
-    pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
-        let code = match error {
-            AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
-            AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
-            AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
-            AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
-        };
-        let refusal = Self::with(version, code, ConnectRefusal::BadCredentials).told(&error);
-        match error {
-            AuthenticationError::TooManyAttempts { .. } => refusal.locked_out().because(
-                "too many failed attempts of this user from this address, or from there at all; \
-                 try again later",
-            ),
-            AuthenticationError::BadCredentials
-            | AuthenticationError::NotAllowed
-            | AuthenticationError::Unavailable => refusal,
-        }
-    }
-
-    const fn locked_out(mut self) -> Self {
-        self.refused.is_locked_out = true;
-        self
-    }
-
-    /// The client has shown a certificate that is trusted and does not say who it is. Another client
-    /// would have to be told by the name in it.
-    fn of_certificate(connect: &Connect<'_>, error: &ClientCertificateError) -> Self {
-        Self::with(connect.version, ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials)
-            .because(error.why())
-            .told(error)
-    }
-
-    /// Puts it into the log.
-    fn tell(&self, core: &Core, subject: &Subject<'_>) {
-        let why = self.answer.as_ref().and_then(|answer| answer.why);
-        self.refused.tell(core, subject, why);
-    }
-}
-
 /// A client whose CONNECT is whole and that waits to hear what becomes of it.
 pub(super) struct Newcomer<'a> {
     pub(super) transport: &'a mut dyn Transport,
@@ -154,6 +78,7 @@ pub(super) struct Newcomer<'a> {
     pub(super) read_ahead: &'a mut Vec<u8>,
     /// For CONNECT and what comes after it.
     pub(super) room: &'a mut Room,
+    pub(super) admitted: &'a mut Admitted,
     pub(super) connect_by: Instant,
     pub(super) peer: SocketAddr,
     pub(super) listener: &'a Arc<str>,
@@ -182,24 +107,35 @@ impl<'a> Newcomer<'a> {
 }
 
 /// Takes a connection from its first byte to its home shard, or refuses it.
-pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
+pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>) {
     match connection_span(&Subject::stranger(arrival.peer, &arrival.listener)) {
-        None => shake_hands(arrival, core, metrics).await,
-        Some(span) => Box::pin(shake_hands(arrival, core, metrics)).instrument(*span).await,
+        None => shake_hands(arrival, core, count).await,
+        Some(span) => Box::pin(shake_hands(arrival, core, count)).instrument(*span).await,
     }
 }
 
-async fn shake_hands(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics) {
-    let Arrival { mut transport, peer, listener, certificate, connect_by, came_to, permit } =
-        arrival;
+async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>) {
+    let Arrival {
+        mut transport,
+        peer,
+        listener,
+        certificate,
+        connect_by,
+        came_to,
+        mut admitted,
+        open,
+    } = arrival;
     transport = follow(transport, peer, &listener);
-    let mut room = Room::new(Arc::clone(&core.incomplete_packets));
-    let mut buffer = Vec::new();
+    let (mut room, mut buffer) = (Room::new(Arc::clone(&core.incomplete_packets)), Vec::new());
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
     let read = tokio::time::timeout_at(connect_by, read).await;
     // No CONNECT within a reasonable time: section 3.1.4.
     let timed_out = |_| Err(Refusal::silent(ConnectRefusal::ConnectTimeout));
-    let length = match read.unwrap_or_else(timed_out) {
+    let read = read.unwrap_or_else(timed_out).and_then(|length| {
+        admitted.knock().map_err(|refused| Refusal::for_rate(&buffer, refused))?;
+        Ok(length)
+    });
+    let length = match read {
         Ok(length) => length,
         Err(refusal) => {
             // One that came and went without a word is what watches over the port.
@@ -207,7 +143,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics)
                 refusal.tell(core, &Subject::stranger(peer, &listener));
             }
             drop((buffer, room)); // A client may take its time to hear it.
-            return refuse(&mut *transport, refusal, metrics).await;
+            return refuse(&mut *transport, refusal, &mut admitted, count).await;
         }
     };
     let mut read_ahead = buffer.split_off(length);
@@ -216,6 +152,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics)
         transport: &mut *transport,
         read_ahead: &mut read_ahead,
         room: &mut room,
+        admitted: &mut admitted,
         connect_by,
         peer,
         listener: &listener,
@@ -243,21 +180,27 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, metrics: &ShardMetrics)
         Ok(connect) => connect,
         Err(refusal) => {
             drop((buffer, read_ahead, room));
-            return refuse(&mut *transport, refusal, metrics).await;
+            return refuse(&mut *transport, refusal, &mut admitted, count).await;
         }
     };
-    let home = core.home(&connect.client_id);
+    let permit = Box::new((admitted, open));
+    send_home(Attach { transport, read_ahead, connect, permit }, came_to, core);
+}
+
+/// Hands a connection to the shard where its client identifier lives.
+fn send_home(mut attach: Attach, came_to: Option<Host>, core: &Core) {
+    let home = core.home(&attach.connect.client_id);
     let Some(shard) = core.shard(home) else {
         return;
     };
     if came_to != Some(home)
-        && let Err(error) = transport.leave_reactor()
+        && let Err(error) = attach.transport.leave_reactor()
     {
         tracing::warn!(%error, "connection cannot move to its home shard");
         return;
     }
     // One message a socket, and sockets are bounded.
-    shard.registry.do_send(Attach { transport, read_ahead, connect, permit });
+    shard.registry.do_send(attach);
 }
 
 /// Reads until CONNECT is whole; its length.
@@ -337,6 +280,9 @@ async fn accept(
     if connect.properties.maximum_packet_size.is_some_and(|bytes| bytes < CONN_ACK_BYTES_MIN) {
         return Err(Refusal::silent(ConnectRefusal::PacketTooLarge)); // [MQTT-3.1.2-24]
     }
+    if newcomer.admitted.finds_all_taken() {
+        return Err(Refusal::for_want_of_places(version, ConnectRefusal::ConnectionsMax));
+    }
     let is_assigned = connect.client_id.is_empty();
     let client_id = client_id(connect, core)?;
     let proven = core.proves_now(connect.properties.authentication_method.map(Into::into));
@@ -361,6 +307,7 @@ async fn accept(
     if !may_publish_will {
         return refused("no rule allows to publish the Will");
     }
+    newcomer.admitted.accept().map_err(|refused| Refusal::for_want_of_places(version, refused))?;
     Ok(AcceptedConnect {
         is_assigned,
         version,
@@ -423,8 +370,8 @@ async fn authenticate(
     let credentials = newcomer.credentials(connect, client_id);
     let core = newcomer.core;
     let time_max = Duration::from_secs(core.limits.authentication_secs_max.into());
-    let identity =
-        tokio::time::timeout(time_max, core.authenticator.authenticate(credentials)).await;
+    let checking = core.authenticator.authenticate(credentials);
+    let identity = tokio::time::timeout(time_max, newcomer.admitted.ask(checking)).await;
     let identity = identity.unwrap_or(Err(AuthenticationError::Unavailable));
     let Credentials { username, password, certificate, .. } = credentials;
     let shows_nothing = username.is_none() && password.is_none() && certificate.is_none();
@@ -466,8 +413,14 @@ fn assigned_client_id() -> String {
 }
 
 /// Answers where an answer is due, and closes.
-async fn refuse(transport: &mut dyn Transport, refusal: Refusal, metrics: &ShardMetrics) {
-    metrics.connects_refused.increment(refusal.refused.counted_as);
+async fn refuse(
+    transport: &mut dyn Transport,
+    refusal: Refusal,
+    admitted: &mut Admitted,
+    count: CountRefusal<'_>,
+) {
+    count(refusal.refused.counted_as);
+    admitted.reach(Stage::Leaving);
     if let Some(answer) = &refusal.answer {
         let bytes = answer.encode();
         let _ = tokio::time::timeout(REFUSAL_TIME_MAX, transport.write_all(&bytes)).await;

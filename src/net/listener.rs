@@ -23,6 +23,9 @@ use crate::metrics::TransportKind;
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// The name of the listener of streams that the application itself brings.
+pub(crate) const IN_PROCESS: &str = "in-process";
+
 /// Who may use a Unix socket if nothing else is said: its owner and its group.
 const UNIX_MODE_DEFAULT: u32 = 0o660;
 
@@ -135,6 +138,7 @@ impl Listener {
             TransportKind::Tls => "mqtts",
             TransportKind::WebSocket => "ws",
             TransportKind::SecureWebSocket => "wss",
+            TransportKind::InProcess => return IN_PROCESS.to_owned(),
         };
         let path = self.layers.websocket.as_ref().map_or("", |options| options.path.as_str());
         match bound {

@@ -11,18 +11,20 @@ mod handshake;
 mod listener;
 mod packet_line;
 mod proxy;
+mod refusal;
 mod refused;
 mod room;
 mod secured;
+mod shortage;
 pub mod tls;
 mod unix;
 mod websocket;
 
 pub(crate) use self::{
     accept::{ListenerParts, Shown, accept_loop, canonical},
-    admission::{Admission, network_of},
+    admission::{Admission, Whose, network_of},
     handshake::{Arrival, handshake},
-    listener::{BindError, Bound, bind},
+    listener::{BindError, Bound, IN_PROCESS, bind},
     websocket::{Accepted, Refusal, Request, WebSocket, hosted},
 };
 pub use self::{listener::Listener, proxy::ProxyProtocol, websocket::WebSocketOptions};

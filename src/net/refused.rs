@@ -58,6 +58,7 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
         | ConnectRefusal::Redirected
         | ConnectRefusal::Closed => Weight::Usual,
         ConnectRefusal::ConnectionsMax
+        | ConnectRefusal::ConnectingMax
         | ConnectRefusal::ConnectionsPerAddressMax
         | ConnectRefusal::ConnectRate
         | ConnectRefusal::ConnectTimeout

@@ -4,12 +4,14 @@ use async_trait::async_trait;
 use hearthmq::{
     Broker,
     auth::{AuthenticationError, Authenticator, Credentials, Identity},
-    metrics::ConnectRefusal,
+    metrics::{ConnectRefusal, TransportKind},
     mqtt::{Connect, Packet, ReasonCode},
 };
 use tokio::net::TcpStream;
 
-use super::support::{Client, builder, generous, packets::*, pass, secs, world_with, world_within};
+use super::support::{
+    Client, builder, generous, packets::*, pass, refused, secs, world_with, world_within,
+};
 
 #[actix_rt::test]
 async fn a_connect_that_takes_too_long_is_counted() {
@@ -17,8 +19,7 @@ async fn a_connect_that_takes_too_long_is_counted() {
     let mut client = Client::new(&broker, V5);
     client.expect_nothing_for(super::support::millis(2990)).await;
     client.expect_closed().await;
-    let refused = &broker.metrics().shard(0).connects_refused;
-    assert_eq!(refused.of(ConnectRefusal::ConnectTimeout).value(), 1);
+    assert_eq!(refused(&broker, ConnectRefusal::ConnectTimeout), 1);
 }
 
 /// Thinks for ever, or for as many seconds as the user name says.
@@ -74,15 +75,18 @@ async fn listening(change: impl FnOnce(&mut hearthmq::limits::Limits)) -> Broker
     builder.start().await.unwrap()
 }
 
-/// Two are in, the third is closed, and when one leaves there is room again.
-async fn assert_two_at_a_time(broker: &Broker, refusal: ConnectRefusal) {
+/// Two are in, the third is refused, and when one leaves there is room again.
+async fn assert_two_at_a_time(
+    broker: &Broker,
+    refusal: ConnectRefusal,
+    refuses: impl AsyncFnOnce(&mut Client<TcpStream>),
+) {
     let mut first = over_tcp(broker).await;
     first.connect(connect("1")).await;
     let mut second = over_tcp(broker).await;
     second.connect(connect("2")).await;
-    knock(broker).await.expect_closed().await;
-    let refused = &broker.metrics().shard(0).connects_refused;
-    assert_eq!(refused.of(refusal).value(), 1);
+    refuses(&mut knock(broker).await).await;
+    assert_eq!(refused(broker, refusal), 1);
     first.ping().await;
     first.leave().await;
     while broker.connections() > 1 {
@@ -95,13 +99,19 @@ async fn assert_two_at_a_time(broker: &Broker, refusal: ConnectRefusal) {
 #[actix_rt::test]
 async fn connections_are_bounded() {
     let broker = listening(|limits| limits.connections_max = 2).await;
-    assert_two_at_a_time(&broker, ConnectRefusal::ConnectionsMax).await;
+    assert_two_at_a_time(&broker, ConnectRefusal::ConnectionsMax, async |client| {
+        client.expect_refused(ReasonCode::ServerBusy).await;
+    })
+    .await;
 }
 
 #[actix_rt::test]
 async fn connections_of_one_address_are_bounded() {
     let broker = listening(|limits| limits.connections_per_address_max = 2).await;
-    assert_two_at_a_time(&broker, ConnectRefusal::ConnectionsPerAddressMax).await;
+    assert_two_at_a_time(&broker, ConnectRefusal::ConnectionsPerAddressMax, async |client| {
+        client.expect_closed().await;
+    })
+    .await;
 }
 
 #[actix_rt::test]
@@ -117,9 +127,8 @@ async fn the_rate_of_connects_from_one_address_is_bounded() {
         client.connect(connect(client_id)).await;
         clients.push(client);
     }
-    knock(&broker).await.expect_closed().await;
-    let refused = &broker.metrics().shard(0).connects_refused;
-    assert_eq!(refused.of(ConnectRefusal::ConnectRate).value(), 1);
+    knock(&broker).await.expect_refused(ReasonCode::ConnectionRateExceeded).await;
+    assert_eq!(refused(&broker, ConnectRefusal::ConnectRate), 1);
     for client in &mut clients {
         client.ping().await;
     }
@@ -143,4 +152,84 @@ async fn who_sends_too_large_a_packet_is_told_so_over_a_socket() {
             })
             .await;
     }
+}
+
+/// The sockets say nothing, or one byte: they evict each other, and a client gets in all the time.
+#[actix_rt::test]
+async fn whoever_says_nothing_does_not_keep_a_client_out() {
+    let broker = listening(|limits| {
+        limits.connections_max = 10;
+        limits.connecting_max = 8;
+        limits.connecting_per_address_max = 4;
+    })
+    .await;
+    let mut silent = Vec::new();
+    for round in 0..40 {
+        let mut socket = over_tcp(&broker).await;
+        socket.send_bytes(&[0x10]).await;
+        silent.push(socket);
+        if round % 10 == 9 {
+            let mut client = over_tcp(&broker).await;
+            client.connect(connect("good")).await;
+            client.ping().await;
+            client.leave().await;
+        }
+    }
+    while refused(&broker, ConnectRefusal::ConnectingMax) < 36 {
+        tokio::task::yield_now().await;
+    }
+    let mut first = silent.swap_remove(0);
+    first.expect_closed().await;
+}
+
+/// A client that waits for the check of its password waits for the broker, and is not evicted by
+/// those that say nothing.
+#[actix_rt::test]
+async fn whoever_waits_for_its_password_is_not_evicted_by_silence() {
+    let broker = world_with(|builder| {
+        let mut limits = generous();
+        limits.connecting_max = 2;
+        builder.limits(limits).authenticator(Slow)
+    })
+    .await;
+    let mut patient = Client::new(&broker, V5);
+    let packet = Connect { username: Some("5"), ..connect("patient") };
+    patient.send(Packet::Connect(Box::new(packet))).await;
+    pass(secs(1)).await;
+    let mut silent: Vec<_> = (0..10).map(|_| Client::new(&broker, V5)).collect();
+    pass(secs(1)).await;
+    silent[0].expect_closed().await;
+    pass(secs(3)).await;
+    patient.expect_connected().await;
+    patient.ping().await;
+}
+
+#[actix_rt::test]
+async fn streams_of_the_application_count_like_connections() {
+    let broker = world_within(|limits| limits.connections_max = 2).await;
+    let mut clients = Vec::new();
+    for client_id in ["1", "2"] {
+        clients.push(Client::connected(&broker, connect(client_id)).await);
+    }
+    assert_eq!(broker.connections(), 2);
+    for version in VERSIONS {
+        let mut third = Client::new(&broker, version);
+        third.send(Packet::Connect(Box::new(connect_in(version, "3")))).await;
+        third.expect_refused(ReasonCode::ServerBusy).await;
+    }
+    let metrics = broker.metrics();
+    assert_eq!(refused(&broker, ConnectRefusal::ConnectionsMax), VERSIONS.len() as u64);
+    let of_shard = &metrics.shard(0).connects_refused;
+    let of_shard = of_shard.of(ConnectRefusal::ConnectionsMax).value();
+    assert_eq!(of_shard, 0, "no other thread writes what a shard counts");
+    let accepted = metrics.shards().map(|cell| {
+        let of_application = cell.sockets_accepted.of(TransportKind::InProcess);
+        of_application.value()
+    });
+    assert_eq!(accepted.sum::<u64>(), 2 + VERSIONS.len() as u64);
+    clients.remove(0).leave().await;
+    while broker.connections() > 1 {
+        tokio::task::yield_now().await;
+    }
+    clients.push(Client::connected(&broker, connect("3")).await);
 }

@@ -1,7 +1,6 @@
 //! What all clients together, or all of one user, may take.
 
 use hearthmq::{
-    Broker,
     metrics::ConnectRefusal,
     mqtt::{Connect, Packet, ProtocolVersion, ReasonCode, encode},
 };
@@ -13,7 +12,7 @@ use tokio::{
 
 use super::{
     riddle::{Riddle, answer, question, riddled},
-    support::{Client, generous, packets::*, pass, secs, world_with, world_within},
+    support::{Client, generous, packets::*, pass, refused, secs, world_with, world_within},
 };
 
 /// Expects SUBACK with these codes, whatever it says in words.
@@ -24,10 +23,6 @@ async fn expect_granted(client: &mut Client, reasons: &[ReasonCode]) {
             assert_eq!(ack.reasons, reasons);
         })
         .await;
-}
-
-fn refused(broker: &Broker, reason: ConnectRefusal) -> u64 {
-    broker.metrics().shard(0).connects_refused.of(reason).value()
 }
 
 #[actix_rt::test]

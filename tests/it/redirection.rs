@@ -9,7 +9,7 @@ use hearthmq::{
     mqtt::{Packet, ReasonCode},
 };
 
-use super::support::{Client, packets::*, secs, world};
+use super::support::{Client, packets::*, refused, secs, world};
 
 fn elsewhere() -> Redirection {
     Redirection::new("b.example:1883 c.example", false).unwrap()
@@ -144,8 +144,7 @@ async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_ther
             client.expect_refused(ReasonCode::ServerUnavailable).await;
         }
     }
-    let refused = broker.metrics().shard(0).connects_refused.of(ConnectRefusal::Redirected).value();
-    assert_eq!(refused, 6);
+    assert_eq!(refused(&broker, ConnectRefusal::Redirected), 6);
     here.expect_nothing_for(secs(60)).await;
     broker.drain(None);
     Client::connected(&broker, connect("c")).await.ping().await;

@@ -19,6 +19,7 @@ use hearthmq::{
     auth::{AllowAll, Authorizer},
     broker::Builder,
     limits::Limits,
+    metrics::ConnectRefusal,
     store::MemoryStore,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -70,6 +71,12 @@ pub(crate) async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> 
 /// A broker that asks `authorizer`.
 pub(crate) async fn world_where(authorizer: impl Authorizer) -> Broker {
     world_with(|builder| builder.authorizer(authorizer)).await
+}
+
+/// Connections that were refused for this reason, on whatever thread.
+pub(crate) fn refused(broker: &Broker, reason: ConnectRefusal) -> u64 {
+    let metrics = broker.metrics();
+    metrics.shards().map(|shard| shard.connects_refused.of(reason).value()).sum()
 }
 
 /// A stream into the broker.
