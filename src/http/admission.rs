@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use actix_web::{HttpRequest, http::header::AUTHORIZATION};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Api, ApiError, ListenerName, browsers, forwarded};
+use super::{Api, ApiError, ListenerName, browsers, certificate::ShownCertificate, forwarded};
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
@@ -75,8 +75,11 @@ pub(super) async fn admit(
     if effect == Effect::Changes {
         browsers::refuse_cross_site(request.headers())?;
     }
-    let certificate = request.conn_data::<ClientCertificate>();
     let basic = basic(request)?;
+    let certificate = match request.conn_data::<ShownCertificate>() {
+        Some(shown) => shown.caller(basic.is_some())?,
+        None => request.conn_data::<ClientCertificate>(), // of an application's own server
+    };
     match (certificate, &basic) {
         // The certificate's identity counts; a user name beside it may only say the same.
         (Some(certificate), Some(basic)) if basic.username != certificate.common_name => {

@@ -65,6 +65,9 @@ pub enum ApiError {
     /// No or wrong credentials.
     #[error("Credentials are needed: HTTP Basic, or a client certificate over HTTPS.")]
     Unauthenticated,
+    /// The client certificate names nobody, or is not trusted any more.
+    #[error("The client certificate cannot be used: {0}.")]
+    UnusableCertificate(&'static str),
     /// No permission for the target client id.
     #[error(
         "The account has no permission for this client id: connect or control to change its Keep \
@@ -167,7 +170,7 @@ impl ApiError {
             Self::InvalidClientId(_) => "invalid_client_id",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::ConflictingHeaders => "conflicting_headers",
-            Self::Unauthenticated => "unauthenticated",
+            Self::Unauthenticated | Self::UnusableCertificate(_) => "unauthenticated",
             Self::Forbidden | Self::ForbiddenToDrain => "forbidden",
             Self::CrossSite => "cross_site",
             Self::ForbiddenHost => "forbidden_host",
@@ -207,7 +210,7 @@ impl ResponseError for ApiError {
             | Self::InvalidClientId(_)
             | Self::ConflictingHeaders => StatusCode::BAD_REQUEST,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::UnusableCertificate(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::ForbiddenToDrain | Self::CrossSite | Self::ForbiddenHost => {
                 StatusCode::FORBIDDEN
             }
@@ -226,6 +229,10 @@ impl ResponseError for ApiError {
         match *self {
             Self::Unauthenticated => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
+            }
+            Self::UnusableCertificate(_) => {
+                response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
+                response.force_close(); // what it shows will not be another
             }
             Self::MethodNotAllowed { allow } => {
                 response.insert_header((ALLOW, allow));

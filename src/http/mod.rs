@@ -13,6 +13,7 @@
 mod admission;
 mod browsers;
 mod calls;
+mod certificate;
 mod desk;
 mod error;
 mod forwarded;

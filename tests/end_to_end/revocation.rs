@@ -1,7 +1,12 @@
 //! Certificates, lists, accounts and permissions that are exchanged while the program runs, made by
 //! the very commands that README prints.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    path::Path,
+    process::Command,
+};
 
 use hearthmq::{
     auth::set_disabled,
@@ -9,6 +14,7 @@ use hearthmq::{
 };
 
 use crate::{
+    http::basic,
     mqtt::{Client, connect},
     pki::Pair,
     program::{PASSWORD, Place, Program},
@@ -97,6 +103,41 @@ fn the_printed_recipe_makes_certificates_and_revokes_one() {
             assert!(tls.connect(program.address("mqtts"), connect("c")).is_err());
         }
         other.ping();
+    }
+}
+
+/// Calls on a connection that was there before.
+#[test]
+fn https_connections_whose_certificate_is_revoked_get_no_further() {
+    let place = place();
+    let program = place.start();
+    let call = |stream: &mut Stream| {
+        write!(stream, "{STATUS} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let (mut answer, mut byte) = (Vec::new(), [0]);
+        while !answer.ends_with(b"}") {
+            stream.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+        String::from_utf8(answer).unwrap()
+    };
+    let mut streams = VERSIONS.map(|version| {
+        let tls = Tls::new(&place.path("ca.crt"), version, Some(&device(&place)));
+        tls.stream(program.address("https"))
+    });
+    for stream in &mut streams {
+        for _ in 0..2 {
+            let answer = call(stream);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+    }
+    revoke(&place);
+    program.signal("-HUP");
+    program.line_with(&["all sessions checked again"]);
+    for stream in &mut streams {
+        let answer = call(stream);
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        assert!(answer.contains("not trusted any more"), "{answer}");
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the connection ends");
     }
 }
 
@@ -192,8 +233,12 @@ fn a_certificate_that_names_nobody_is_answered_and_told() {
         }
         let answer = tls.call(program.address("https"), None, STATUS).unwrap();
         assert_eq!(answer.status, 401);
+        assert!(answer.body.contains("no common name in its subject"), "{}", answer.body);
+        let login = basic(&format!("ops:{PASSWORD}"));
+        let answer = tls.call(program.address("https"), Some(&login), STATUS).unwrap();
+        assert_eq!(answer.status, 200);
     }
-    program.line_with(&["WARN", "nobody", "no common name in its subject"]);
+    program.line_with(&["connect refused", "nobody", "no common name in its subject"]);
 }
 
 #[test]

@@ -66,7 +66,8 @@ impl Tls {
         chosen.map(|name| String::from_utf8(name.to_vec()).unwrap())
     }
 
-    fn stream(&self, address: SocketAddr) -> Stream {
+    /// A connection that has said nothing yet.
+    pub(crate) fn stream(&self, address: SocketAddr) -> Stream {
         let name = "localhost".try_into().unwrap();
         let connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
         StreamOwned::new(connection, tcp(address))

@@ -38,8 +38,7 @@ use super::{
     watch::{HEAD_TIMEOUT, Watch, Watched},
 };
 use crate::{
-    auth::ClientCertificate,
-    http::{Api, not_found, routes},
+    http::{Api, certificate::ShownCertificate, not_found, routes},
     net::{ProxyProtocol, canonical, tls},
 };
 
@@ -198,21 +197,13 @@ impl Way {
             let layer = Layer::Plain(stream);
             return Some((Socket { layer, name, certificate: None }, peer));
         };
-        let stream = TlsAcceptor::from(tls.present()).accept(stream).await.inspect_err(|error| {
+        let (settings, trust) = tls.begin();
+        let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(tls::explained);
+        let stream = stream.inspect_err(|error| {
             tracing::debug!(%error, %peer, listener = %name.0, "TLS handshake failed");
         });
         let stream = stream.ok()?;
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        // A certificate that names nobody counts as none.
-        let certificate = match chain {
-            [] => None,
-            chain => tls::client_certificate(chain)
-                .inspect_err(|error| {
-                    tracing::debug!(%error, %peer, listener = %name.0,
-                        "client certificate cannot be used");
-                })
-                .ok(),
-        };
+        let certificate = ShownCertificate::new(stream.get_ref().1.peer_certificates(), trust);
         Some((Socket { layer: Layer::Tls(Box::new(stream)), name, certificate }, peer))
     }
 }
@@ -288,7 +279,7 @@ impl Failures {
 struct Socket {
     layer: Layer,
     name: ListenerName,
-    certificate: Option<ClientCertificate>,
+    certificate: Option<ShownCertificate>,
 }
 
 enum Layer {
