@@ -23,6 +23,7 @@ use tokio::io::ReadBuf;
 use tracing::Span;
 
 use self::reading::Reading;
+pub(super) use self::takeover::Queues;
 use super::{
     messages::{ChangeKeepAlive, Farewell, Finish, KeepAliveExpired, Permit, VerifyCertificate},
     shard::{CERTIFICATE, Departure, Shard, not_authorized},
@@ -58,7 +59,7 @@ pub(crate) struct Connection {
     gives_way: bool,
     /// Nothing is read any more; once all is written, the connection leaves.
     is_leaving: bool,
-    /// They wait for this connection to be read once more.
+    /// Others wait for this connection to be read once more.
     successors: Option<Box<takeover::Successors>>,
     /// Says in the log whose the lines are, if anybody wants to know.
     span: Option<Box<Span>>,

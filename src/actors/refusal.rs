@@ -73,6 +73,8 @@ pub(crate) enum NoSession {
     ConnAckTooLarge,
     /// What the client may do was read again since it was let in.
     NotAuthorized,
+    /// A later connection of the same client came first.
+    Overtaken,
     /// Clients are sent to another server since a moment ago.
     Redirected(Arc<Redirection>),
 }
@@ -88,6 +90,7 @@ impl NoSession {
             Self::Store => ConnectRefusal::Store,
             Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
             Self::NotAuthorized => ConnectRefusal::NotAuthorized,
+            Self::Overtaken => ConnectRefusal::Overtaken,
             Self::Redirected(_) => ConnectRefusal::Redirected,
         }
     }
@@ -110,6 +113,11 @@ impl NoSession {
             Self::Store => RefusalAnswer::new(version, ReasonCode::ServerUnavailable),
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
             Self::NotAuthorized => RefusalAnswer::new(version, ReasonCode::NotAuthorized),
+            // DISCONNECT 0x8E may only follow a CONNACK that accepts. [MQTT-3.14.0-1]
+            Self::Overtaken => RefusalAnswer {
+                why: Some("a later connection with this client identifier has the session"),
+                ..RefusalAnswer::new(version, ReasonCode::ServerBusy)
+            },
             Self::Redirected(to) => RefusalAnswer::redirecting(version, to.clone()),
         };
         RefusalAnswer { packet_bytes_max, ..answer }.encode()

@@ -21,15 +21,16 @@ use actix::{
 use tokio::sync::{Mutex, oneshot};
 
 use super::{
-    connection::Connection,
+    connection::{Connection, Queues},
     core::Core,
     messages::{
-        Attach, Begin, ChangeKeepAlive, Deliver, Farewell, Kept, Kick, Kicked, PublishMessage,
-        QueryClient, QueryOnline, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
-        SetKeepAliveMany, Shutdown, WillRequest,
+        AcceptedConnect, Attach, Begin, ChangeKeepAlive, Deliver, Farewell, Kept, Kick, Kicked,
+        Permit, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany, Quiesce, Recheck,
+        Restore, Restored, Retire, SetKeepAliveMany, Shutdown, WillRequest,
     },
     refusal::NoSession,
     shard::{Departure, LOOK_EVERY, Rounds, Shard, subject_of},
+    transport::Transport,
 };
 use crate::{
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
@@ -49,11 +50,12 @@ const MAILBOX_CAPACITY: usize = 4096;
 /// The registry actor of one shard.
 pub struct Registry {
     pub(super) shard: Rc<RefCell<Shard>>,
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     bytes_waiting: Arc<AtomicUsize>,
     rechecks: Rc<Rechecks>,
     /// Its shard is the first of the broker, which does what one has to do for all.
     is_first: bool,
+    pub(super) queues: Queues,
 }
 
 impl Registry {
@@ -65,11 +67,12 @@ impl Registry {
     ) -> Self {
         let shard = Shard::new(host, core.clone(), metrics).shared();
         let is_first = host == Host(0);
-        Self { shard, core, bytes_waiting, rechecks: Rc::default(), is_first }
+        let queues = Queues::default();
+        Self { shard, core, bytes_waiting, rechecks: Rc::default(), is_first, queues }
     }
 
     /// Starts the actor of a connection and gives it its session.
-    pub(super) fn attach(&self, message: Attach, link: u64) {
+    pub(super) fn attach(&self, message: Attach) {
         if self.shard.borrow().is_quiet {
             return; // The broker is shutting down: the connection is closed.
         }
@@ -80,6 +83,7 @@ impl Registry {
         }
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
+        let link = shard.next_link();
         let prepared = match transport.verify_certificate() {
             Ok(()) => shard.prepare(&mut connect, link, now),
             Err(_) => Err(NoSession::NotAuthorized),
@@ -87,10 +91,8 @@ impl Registry {
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
-                shard.metrics.connects_refused.increment(refusal.counted_as());
-                shard.tell_no_session(&connect, &refusal);
-                let bytes = refusal.conn_ack(connect.version, connect.maximum_packet_size);
-                Connection::closing(self.shard.clone(), transport, bytes, permit).start();
+                drop(shard);
+                self.refuse(transport, &connect, permit, &refusal);
                 return;
             }
         };
@@ -100,6 +102,31 @@ impl Registry {
         let address = connection.start();
         shard.attach(&prepared, address, connect, now);
         shard.flush();
+    }
+
+    /// Refuses a CONNECT that was overtaken by a later one of the same client.
+    pub(super) fn refuse_overtaken(&self, message: Attach) {
+        let Attach { mut transport, connect, permit, .. } = message;
+        match transport.join_reactor() {
+            Ok(()) => self.refuse(transport, &connect, permit, &NoSession::Overtaken),
+            Err(error) => tracing::warn!(%error, "connection lost on its way to its home shard"),
+        }
+    }
+
+    /// Answers a CONNECT that gets no session, and closes.
+    fn refuse(
+        &self,
+        transport: Box<dyn Transport>,
+        connect: &AcceptedConnect,
+        permit: Permit,
+        refusal: &NoSession,
+    ) {
+        let shard = self.shard.borrow();
+        shard.metrics.connects_refused.increment(refusal.counted_as());
+        shard.tell_no_session(connect, refusal);
+        drop(shard);
+        let bytes = refusal.conn_ack(connect.version, connect.maximum_packet_size);
+        Connection::closing(self.shard.clone(), transport, bytes, permit).start();
     }
 }
 
@@ -255,7 +282,7 @@ impl Handler<Redirect> for Registry {
 /// early when whoever asked no longer waits for the answer.
 pub struct Walk {
     shard: Rc<RefCell<Shard>>,
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     request: Redirect,
 }
 
@@ -405,8 +432,8 @@ impl Registry {
         Connection: Handler<M>,
     {
         let shard = self.shard.borrow();
-        let connected = shard.find(client_id).and_then(|slot| slot.connected.as_ref());
-        let Some(connected) = connected else {
+        let online = shard.find(client_id).filter(|slot| slot.is_online());
+        let Some(connected) = online.and_then(|slot| slot.connected.as_ref()) else {
             return Err(ControlError::NotOnline);
         };
         connected.address.try_send(message).map_err(|error| match error {

@@ -104,6 +104,8 @@ labels! {
         ProtocolVersion = "protocol_version",
         /// A client identifier that cannot be used.
         ClientIdentifier = "client_identifier",
+        /// A later connection of the same client came first.
+        Overtaken = "overtaken",
         /// The broker takes no clients and has named another server.
         Redirected = "redirected",
         /// The connection was closed before CONNECT.

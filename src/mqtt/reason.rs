@@ -148,4 +148,26 @@ impl ReasonCode {
             _ => 3,
         }
     }
+
+    /// Returns the code with which CONNACK says that a connection ends before it has begun:
+    /// DISCONNECT has codes that CONNACK has not, section 3.2.2.2.
+    #[must_use]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "of the others CONNACK has an equivalent")]
+    pub const fn in_conn_ack(self) -> Self {
+        match self {
+            Self::SessionTakenOver => Self::ServerBusy,
+            Self::ServerShuttingDown | Self::KeepAliveTimeout | Self::AdministrativeAction => {
+                Self::ServerUnavailable
+            }
+            Self::UseAnotherServer
+            | Self::ServerMoved
+            | Self::NotAuthorized
+            | Self::Banned
+            | Self::QuotaExceeded
+            | Self::PacketTooLarge
+            | Self::MalformedPacket
+            | Self::ProtocolError => self,
+            _ => Self::UnspecifiedError,
+        }
+    }
 }

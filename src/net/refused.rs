@@ -55,6 +55,7 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
         | ConnectRefusal::NotAuthorized
         | ConnectRefusal::ProtocolVersion
         | ConnectRefusal::ClientIdentifier
+        | ConnectRefusal::Overtaken
         | ConnectRefusal::Redirected
         | ConnectRefusal::Closed => Weight::Usual,
         ConnectRefusal::ConnectionsMax

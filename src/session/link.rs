@@ -9,8 +9,9 @@ use super::{
 use crate::{
     journal::Ticket,
     mqtt::{
-        AckProperties, Disconnect, DisconnectProperties, Packet, ProtocolVersion, PublishAs,
-        ReasonCode, SubscriptionOptions, encode_publish, encode_publish_apart, encode_within,
+        AckProperties, ConnAck, ConnAckProperties, Disconnect, DisconnectProperties, Packet,
+        ProtocolVersion, PublishAs, ReasonCode, SubscriptionOptions, encode_publish,
+        encode_publish_apart, encode_within,
     },
 };
 
@@ -68,8 +69,18 @@ pub struct Link {
     pub(super) unacknowledged: u16,
     /// What must not be said yet.
     gate: Option<Box<Gate>>,
-    /// Nothing is said before this is kept.
-    held_until: Option<Ticket>,
+    /// What is encoded and must not be said yet.
+    held: Option<Held>,
+}
+
+/// Output that must not be said before a ticket is kept.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    until: Ticket,
+    /// So many bytes before it may be said.
+    sayable: usize,
+    /// CONNACK is among it.
+    is_conn_ack: bool,
 }
 
 /// Up to so many bytes are encoded ahead of the socket; what comes then waits in the queue,
@@ -109,7 +120,7 @@ impl Link {
             tally: Tally::default(),
             unacknowledged: 0,
             gate: None,
-            held_until: None,
+            held: None,
             settings,
         }
     }
@@ -146,7 +157,7 @@ impl Link {
     /// flushed yet: [`Link::take_written`] has not been called.
     #[must_use]
     pub const fn has_output(&self) -> bool {
-        !self.out.is_empty() && self.held_until.is_none()
+        !self.out.is_empty() && self.held.is_none()
     }
 
     /// Whether something is to be written, now or once it may be said.
@@ -157,16 +168,30 @@ impl Link {
 
     /// Nothing of what is to be written now, and nothing that comes, is said before this is kept.
     pub fn hold_output(&mut self, until: Ticket) {
-        self.held_until = self.held_until.max(Some(until));
+        let sayable = self.out.unwritten();
+        let held = self.held.get_or_insert(Held { until, sayable, is_conn_ack: false });
+        held.until = held.until.max(until);
     }
 
-    /// All up to this is kept and may be said.
-    pub fn open_gate(&mut self, kept: Ticket) {
-        self.held_until.take_if(|until| *until <= kept);
+    /// Holds CONNACK, which is all that is to be written, and what follows until this is kept.
+    pub const fn hold_conn_ack(&mut self, until: Ticket) {
+        self.held = Some(Held { until, sayable: 0, is_conn_ack: true });
+    }
+
+    /// Returns whether the client must not hear its CONNACK yet.
+    #[must_use]
+    pub const fn awaits_conn_ack(&self) -> bool {
+        matches!(self.held, Some(Held { is_conn_ack: true, .. }))
+    }
+
+    /// All up to this is kept and may be said. Returns whether CONNACK may be said from now on.
+    pub fn open_gate(&mut self, kept: Ticket) -> bool {
+        let opened = self.held.take_if(|held| held.until <= kept);
         if let Some(gate) = &mut self.gate {
             gate.open(kept, self.out.bytes_mut());
             self.gate.take_if(|gate| gate.is_empty());
         }
+        opened.is_some_and(|held| held.is_conn_ack)
     }
 
     /// The encoded packets that are not written, piece by piece: one, unless there are large
@@ -186,12 +211,19 @@ impl Link {
         self.out.take_written()
     }
 
-    /// Takes what is still to be written.
+    /// Takes what is still to be written and may be said.
     pub fn take_unwritten(&mut self) -> Vec<u8> {
-        if self.held_until.is_some() {
-            return Vec::new(); // It was not to be said, and now nobody can any more.
-        }
+        self.drop_held();
         self.out.take_unwritten()
+    }
+
+    /// Drops what must not be said yet: the connection ends, and it never can be.
+    fn drop_held(&mut self) {
+        if let Some(held) = self.held.take() {
+            let mut sayable = self.out.take_unwritten();
+            sayable.truncate(held.sayable);
+            *self.out.bytes_mut() = sayable;
+        }
     }
 
     /// What was done since the last call.
@@ -276,8 +308,14 @@ impl Link {
         AckProperties { reason_string, ..AckProperties::NONE }
     }
 
-    /// Sends DISCONNECT where the version has one. [MQTT-3.14.0-1]
+    /// Sends DISCONNECT where the version has one, or a CONNACK that refuses, if CONNACK was not said:
+    /// DISCONNECT may only follow it. [MQTT-3.14.0-1]
     pub(super) fn send_disconnect(&mut self, reason: ReasonCode, why: Option<&str>) {
+        if self.awaits_conn_ack() {
+            self.send_refusal(reason, why, None);
+            return;
+        }
+        self.drop_held();
         if self.settings.version.has_properties() {
             let reason_string = why.filter(|_| self.settings.problem_information);
             let properties = DisconnectProperties { reason_string, ..Default::default() };
@@ -287,6 +325,13 @@ impl Link {
 
     /// Sends DISCONNECT with a Server Reference, or without it where it is too long for the client.
     pub(super) fn send_redirection(&mut self, reason: ReasonCode, server_reference: &str) {
+        if self.awaits_conn_ack() {
+            if !self.send_refusal(reason, None, Some(server_reference)) {
+                self.send_refusal(reason, None, None);
+            }
+            return;
+        }
+        self.drop_held();
         if self.settings.version.has_properties() {
             let server_reference = Some(server_reference);
             let properties = DisconnectProperties { server_reference, ..Default::default() };
@@ -294,5 +339,20 @@ impl Link {
                 self.send_disconnect(reason, None);
             }
         }
+    }
+
+    /// Sends a CONNACK that refuses in place of the one that is held; whether it was sent.
+    fn send_refusal(
+        &mut self,
+        reason: ReasonCode,
+        why: Option<&str>,
+        server_reference: Option<&str>,
+    ) -> bool {
+        self.drop_held();
+        let properties =
+            ConnAckProperties { reason_string: why, server_reference, ..Default::default() };
+        let reason = reason.in_conn_ack();
+        let ack = ConnAck { session_present: false, reason, properties }; // [MQTT-3.2.2-6]
+        self.try_send(&Packet::ConnAck(Box::new(ack)))
     }
 }

@@ -28,6 +28,7 @@ mod keep_alive;
 mod large_messages;
 mod limits;
 mod mqtt_3_1;
+mod overtaken;
 mod ownership;
 mod presence;
 mod protocol;

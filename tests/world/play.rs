@@ -111,6 +111,10 @@ impl World {
         if self.model.refuses_connect(client, how.version, how.clean_start, how.expiry_secs) {
             return self.connect_in_vain(connect).await;
         }
+        if self.model.delays_connect(client, how.version, how.clean_start, how.expiry_secs) {
+            self.count("skipped"); // tests/it/overtaken has it.
+            return Ok(());
+        }
         let old = self.clients[client].line.take();
         let bytes = if how.is_narrow { NARROW_PIPE_BYTES } else { PIPE_BYTES };
         let line = Line::open(&self.broker, how.version, bytes, ([192, 0, 2, 7], 40_000).into());

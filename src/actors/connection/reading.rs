@@ -12,7 +12,10 @@ use tokio::io::ReadBuf;
 
 use super::{Connection, TURNS_PER_WAKE, ended, lost};
 use crate::{
-    actors::shard::{Departure, Received, Shard, look_after_held},
+    actors::{
+        shard::{Departure, Received, Shard, look_after_held},
+        tail::Tail,
+    },
     hooks::DisconnectReason,
     metrics::HoldReason,
     mqtt::ReasonCode,
@@ -42,6 +45,9 @@ impl Connection {
             if shard.is_quiet {
                 return Ok(Reading::Waits);
             }
+            if shard.awaits_conn_ack(self.slot, self.link) {
+                return self.read_ahead(shard, task);
+            }
             if shard.is_held(self.slot) {
                 return Ok(Reading::Held);
             }
@@ -69,6 +75,26 @@ impl Connection {
             self.has_read = true;
         }
         Ok(Reading::Yields)
+    }
+
+    /// Reads a little of what the client sends before it has heard its CONNACK, to be handled behind
+    /// that, and hears of the client's end. What is read then waits, and nothing more is read.
+    fn read_ahead(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<Reading, Departure> {
+        if self.tail.has_unhandled {
+            return Ok(Reading::Waits);
+        }
+        let mut buffer = ReadBuf::new(&mut shard.scratch[..READ_AHEAD_BYTES]);
+        match Pin::new(&mut *self.transport).poll_read(task, &mut buffer) {
+            Poll::Pending => self.check_keep_alive(shard)?,
+            Poll::Ready(Err(error)) => return Err(lost(&error)),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(ended()),
+            Poll::Ready(Ok(())) => {
+                let bytes = buffer.filled().to_vec();
+                shard.metrics.bytes_received.add(bytes.len() as u64);
+                self.tail = Tail::read_ahead(bytes);
+            }
+        }
+        Ok(Reading::Waits)
     }
 
     /// The usual way: everything that is there, decoded where it lies.
@@ -180,6 +206,8 @@ impl Connection {
     }
 }
 
+/// So many bytes are read of a client that has not heard its CONNACK.
+const READ_AHEAD_BYTES: usize = 2048;
 /// Large packets of all clients that are not whole take as much as they may.
 const TOO_MANY_INCOMPLETE: Departure =
     Departure::by_server(DisconnectReason::QuotaExceeded, ReasonCode::QuotaExceeded)

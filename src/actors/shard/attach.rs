@@ -19,28 +19,48 @@ use crate::{
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
 };
 
+/// What is said of a connection that begins.
+#[derive(Clone, Copy)]
+pub(super) struct Greeting {
+    clean_start: bool,
+    session_present: bool,
+}
+
 /// A session that is ready for its connection.
 pub(in crate::actors) struct Prepared {
     pub(in crate::actors) slot: u32,
     pub(in crate::actors) link: u64,
     session_present: bool,
+    /// Whether the client was online, and is so throughout the takeover.
+    was_online: bool,
 }
 
 impl Shard {
-    /// The number of a link for a connection that comes, and the older connection of its client.
-    pub(in crate::actors) fn await_turn(
-        &mut self,
-        client_id: &str,
-    ) -> (u64, Option<Addr<Connection>>) {
+    /// Returns the number of a link for a connection that comes.
+    pub(in crate::actors) const fn next_link(&mut self) -> u64 {
         self.last_link += 1;
-        let older = self.find(client_id).and_then(|slot| slot.connected.as_ref());
-        (self.last_link, older.map(|connected| connected.address.clone()))
+        self.last_link
     }
 
-    /// Whether a connection that came after this one has the session.
-    pub(in crate::actors) fn is_overtaken(&self, client_id: &str, link: u64) -> bool {
-        let holder = self.find(client_id).and_then(|slot| slot.connected.as_ref());
-        holder.is_some_and(|connected| connected.link > link)
+    /// Returns the connection of a client.
+    pub(in crate::actors) fn holder(&self, client_id: &str) -> Option<Addr<Connection>> {
+        let connected = self.find(client_id)?.connected.as_ref()?;
+        Some(connected.address.clone())
+    }
+
+    /// Returns whether the client of this connection has not been let hear its CONNACK.
+    pub(in crate::actors) fn awaits_conn_ack(&self, slot: u32, link: u64) -> bool {
+        let connected = self.slot(slot).and_then(|found| found.connected.as_ref());
+        connected.is_some_and(|c| c.link == link && c.unannounced.is_some())
+    }
+
+    /// CONNACK may be said: from here on the client is online.
+    pub(super) fn conn_ack_said(&mut self, slot: u32) {
+        let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
+        if let Some(greeting) = connected.and_then(|c| c.unannounced.take()) {
+            self.tell_connected(slot, greeting.clean_start, greeting.session_present);
+            self.announce_connected(slot, greeting.clean_start, self.core.clock.now());
+        }
     }
 
     /// Finds or makes the session of an accepted CONNECT. An older connection is gone afterwards,
@@ -70,14 +90,13 @@ impl Shard {
         if !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
         }
+        let begins_anew = connect.clean_start || !is_owner;
         if let Some(trouble) = self.trouble() {
-            let begins_anew = connect.clean_start || !is_owner;
             self.check_store(trouble, connect, existing, begins_anew)?;
         }
         if let Some(up_to) = self.core.versions.to_reserve(version) {
             self.note_reservation(up_to);
         }
-        let begins_anew = connect.clean_start || !is_owner;
         if let Some(slot) = existing.filter(|_| !begins_anew)
             && !self.recall(slot)
         {
@@ -89,6 +108,7 @@ impl Shard {
             is_resumed: !begins_anew,
             ..Departure::unannounced(DisconnectReason::Takeovered)
         };
+        let was_online = self.is_online(&connect.client_id);
         self.replace_connection(connect, departure, now);
         let existing = self.clients.get(&connect.client_id).copied();
         if begins_anew && let Some(slot) = existing {
@@ -116,7 +136,7 @@ impl Shard {
             self.revoke_subscriptions(slot, now);
             self.collect_again(slot);
         }
-        Ok(Prepared { slot, link, session_present: existing.is_some() })
+        Ok(Prepared { slot, link, session_present: existing.is_some(), was_online })
     }
 
     /// Whether the client may come at all now; whose its session is.
@@ -182,7 +202,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives the session its connection and answers CONNACK: from here on the client is online.
+    /// Gives the session its connection and answers CONNACK: once that may be said the client is
+    /// online.
     pub(in crate::actors) fn attach(
         &mut self,
         prepared: &Prepared,
@@ -219,8 +240,9 @@ impl Shard {
         }
         self.note_session(prepared.slot, true);
         self.note_will(prepared.slot);
-        if let Some(ticket) = self.gate_of_connect(prepared.slot) {
-            link.hold_output(ticket);
+        let gate = self.gate_of_connect(prepared.slot);
+        if let Some(ticket) = gate {
+            link.hold_conn_ack(ticket);
         }
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
@@ -233,6 +255,11 @@ impl Shard {
             authentication: connect.enhanced.map(Authentication::new),
             is_held: false,
             has_certificate: connect.has_certificate,
+            unannounced: Some(Greeting {
+                clean_start: connect.clean_start,
+                session_present: prepared.session_present,
+            }),
+            was_online: prepared.was_online,
         });
         slot.session.attach(link, now);
         self.online += 1;
@@ -241,8 +268,9 @@ impl Shard {
         self.note_deadline(prepared.slot);
         self.note_queued(prepared.slot);
         self.set_shared_away(prepared.slot, false);
-        self.tell_connected(prepared.slot, connect.clean_start, prepared.session_present);
-        self.announce_connected(prepared.slot, connect.clean_start, now);
+        if gate.is_none() {
+            self.conn_ack_said(prepared.slot);
+        }
     }
 
     /// Whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`] will send:

@@ -95,9 +95,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return Vec::new();
         };
-        if found.connected.take().is_none() {
-            return Vec::new();
-        }
+        let Some(connected) = found.connected.take() else { return Vec::new() };
         if let Some(code) = departure.code {
             found.session.disconnect(code, departure.why);
         }
@@ -111,7 +109,9 @@ impl Shard {
         self.note_deadline(slot);
         self.forget_waits(slot, now);
         self.tell_disconnected(slot, departure, now);
-        self.announce_disconnected(slot, departure.reason, now);
+        if connected.unannounced.is_none() {
+            self.announce_disconnected(slot, departure.reason, now);
+        }
         self.settle_will(slot, departure, now);
         self.settle_expiry(slot, departure, now);
         if self.online == 0

@@ -38,7 +38,6 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-pub(super) use self::recheck::{CERTIFICATE, Rounds, not_authorized};
 use self::{
     authenticate::Authentication,
     hold::{FullQueue, Held},
@@ -53,6 +52,7 @@ pub(crate) use self::{
 pub(super) use self::{
     hold::{LOOK_EVERY, look_after_held},
     packets::Received,
+    recheck::{CERTIFICATE, Rounds, not_authorized},
 };
 use super::{
     connection::Connection,
@@ -179,6 +179,18 @@ pub(super) struct Connected {
     is_held: bool,
     /// TLS has verified a certificate of the client.
     has_certificate: bool,
+    /// CONNACK waits for the store, and what is said of the connection for CONNACK.
+    unannounced: Option<attach::Greeting>,
+    /// It took over from a connection that was online.
+    was_online: bool,
+}
+
+impl Connected {
+    /// Returns whether the client is online: its CONNACK was said, or that of the connection before
+    /// it, which it took over.
+    const fn is_online(&self) -> bool {
+        self.unannounced.is_none() || self.was_online
+    }
 }
 
 impl Shard {
@@ -257,14 +269,14 @@ impl Shard {
     }
 
     pub(super) fn is_online(&self, client_id: &str) -> bool {
-        self.find(client_id).is_some_and(|slot| slot.connected.is_some())
+        self.find(client_id).is_some_and(Slot::is_online)
     }
 
     pub(super) fn describe(&self, client_id: &str) -> Option<ClientSession> {
         let slot = self.find(client_id)?;
         let keep_alive = slot.session.link().map(|link| *link.keep_alive());
         Some(ClientSession {
-            online: slot.connected.is_some(),
+            online: slot.is_online(),
             username: slot.presence.identity.username.clone(),
             peer: slot.presence.peer,
             keep_alive_secs: keep_alive.map_or(0, |k| k.interval_secs()),
@@ -339,6 +351,11 @@ impl Shard {
 }
 
 impl Slot {
+    /// Returns whether the client is online.
+    pub(super) fn is_online(&self) -> bool {
+        self.connected.as_ref().is_some_and(Connected::is_online)
+    }
+
     /// Tells the connection that there is something to write, once.
     pub(super) fn wake(&mut self) {
         if let Some(connected) = &mut self.connected

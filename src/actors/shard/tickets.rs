@@ -342,8 +342,11 @@ impl Shard {
             for slot in waiting {
                 let Some(found) = self.slot_mut(slot) else { continue };
                 let Some(link) = found.session.link_mut() else { continue };
-                link.open_gate(ticket);
+                let is_conn_ack = link.open_gate(ticket);
                 found.wake();
+                if is_conn_ack {
+                    self.conn_ack_said(slot);
+                }
             }
         }
     }

@@ -74,11 +74,35 @@ impl Model {
         clean_start: bool,
         expiry_secs: Option<u32>,
     ) -> bool {
+        self.has_trouble && self.keeps(client, version, clean_start, expiry_secs)
+    }
+
+    /// Whether a CONNECT that is not refused would have to wait for a store that fails, for its session
+    /// or for the Will of an older connection: what the client does is not handled before its CONNACK,
+    /// and whether it is refused is not known until then.
+    pub(crate) fn delays_connect(
+        &self,
+        client: usize,
+        version: ProtocolVersion,
+        clean_start: bool,
+        expiry_secs: Option<u32>,
+    ) -> bool {
+        let may_leave_will = self.link(client).is_some();
+        let keeps = self.keeps(client, version, clean_start, expiry_secs);
+        self.is_failing && (keeps || may_leave_will)
+    }
+
+    fn keeps(
+        &self,
+        client: usize,
+        version: ProtocolVersion,
+        clean_start: bool,
+        expiry_secs: Option<u32>,
+    ) -> bool {
         let lasts = match version {
             V5 => expiry_secs.unwrap_or(0) > 0,
             V3_1 | V3_1_1 => !clean_start,
         };
-        let is_kept = self.sessions[client].as_ref().is_some_and(|session| session.is_kept);
-        self.has_trouble && (lasts || is_kept)
+        lasts || self.sessions[client].as_ref().is_some_and(|session| session.is_kept)
     }
 }

@@ -1,0 +1,225 @@
+//! A CONNECT whose CONNACK waits for the store, and those that come meanwhile: every client hears
+//! something, and none is online that was not let hear its CONNACK.
+
+use hearthmq::{
+    actors::{Kick, WillRequest},
+    mqtt::{ConnAck, Packet, ProtocolVersion, ReasonCode},
+};
+use serde_json::Value;
+
+use super::support::{
+    Client,
+    disk::{Disk, Powered},
+    packets::*,
+    pass, secs,
+};
+
+const ALL_VERSIONS: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
+
+/// A client that has sent CONNECT, and may have to wait.
+async fn connecting(powered: &Powered, version: ProtocolVersion) -> Client {
+    let mut client = Client::new(&powered.broker, version);
+    client.send(Packet::Connect(Box::new(connect_lasting("c", version)))).await;
+    // All that can happen at once has happened.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    client
+}
+
+async fn watcher(powered: &Powered) -> Client {
+    let mut watcher = Client::connected(&powered.broker, connect("watcher")).await;
+    watcher.subscribe("$events/client_connected", QOS_0).await;
+    watcher.subscribe("$events/client_disconnected", QOS_0).await;
+    watcher
+}
+
+/// What is said of the client: the event's name, its version and its reason.
+async fn event(watcher: &mut Client) -> (String, u64, String) {
+    watcher
+        .receive(|packet| {
+            let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+            let event: Value = serde_json::from_slice(publish.payload).unwrap();
+            assert_eq!(event["clientid"], "c");
+            let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            (text("event"), event["version"].as_u64().unwrap(), text("reason"))
+        })
+        .await
+}
+
+async fn expect_connected(watcher: &mut Client, version: u64) {
+    let (name, found, _) = event(watcher).await;
+    assert_eq!((&*name, found), ("client.connected", version));
+}
+
+async fn expect_disconnected(watcher: &mut Client, version: u64, reason: &str) {
+    let (name, found, why) = event(watcher).await;
+    assert_eq!((&*name, found, &*why), ("client.disconnected", version, reason));
+}
+
+async fn is_online(powered: &Powered) -> bool {
+    let online = powered.broker.online("c").await.unwrap();
+    let described = powered.broker.client("c").await.unwrap();
+    assert_eq!(described.is_some_and(|client| client.online), online);
+    online
+}
+
+/// [MQTT-3.1.4-3]
+#[actix_rt::test]
+async fn each_of_several_connects_hears_its_connack_and_then_that_it_was_taken_over() {
+    for version in ALL_VERSIONS {
+        let disk = Disk::default();
+        let powered = disk.power().await;
+        let mut watcher = watcher(&powered).await;
+        powered.fail(true);
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            clients.push(connecting(&powered, version).await);
+        }
+        assert!(!is_online(&powered).await);
+        watcher.expect_nothing().await;
+        powered.fail(false);
+        let mut last = clients.pop().unwrap();
+        let mut first_version = 0;
+        for (at, mut client) in clients.into_iter().enumerate() {
+            let present = client.expect_connected().await;
+            assert_eq!(present, at > 0 && version != V3_1);
+            client.expect_disconnect(ReasonCode::SessionTakenOver).await;
+            let (name, found, _) = event(&mut watcher).await;
+            first_version = if at == 0 { found } else { first_version };
+            assert_eq!((&*name, found), ("client.connected", first_version + at as u64));
+            expect_disconnected(&mut watcher, found, "takeovered").await;
+        }
+        last.expect_connected().await;
+        last.ping().await;
+        expect_connected(&mut watcher, first_version + 9).await;
+        assert!(is_online(&powered).await);
+        watcher.ping().await;
+    }
+}
+
+/// The contract: "during a takeover a client is online throughout".
+#[actix_rt::test]
+async fn a_client_that_was_online_stays_so_while_its_new_connack_waits() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    let mut watcher = watcher(&powered).await;
+    let mut old = Client::connected(&powered.broker, connect_lasting("c", V5)).await;
+    let (_, version, _) = event(&mut watcher).await;
+    powered.fail(true);
+    let mut new = connecting(&powered, V5).await;
+    old.expect_disconnect(ReasonCode::SessionTakenOver).await;
+    expect_disconnected(&mut watcher, version, "takeovered").await;
+    assert!(is_online(&powered).await);
+    new.expect_nothing().await;
+    watcher.expect_nothing().await;
+    powered.fail(false);
+    new.expect_connected().await;
+    expect_connected(&mut watcher, version + 1).await;
+    assert!(is_online(&powered).await);
+}
+
+/// What a client sends behind CONNECT is handled behind CONNACK.
+#[actix_rt::test]
+async fn a_client_that_does_not_wait_for_its_connack_is_heard_behind_it() {
+    for version in ALL_VERSIONS {
+        let disk = Disk::default();
+        let powered = disk.power().await;
+        let mut watcher = watcher(&powered).await;
+        watcher.subscribe("$events/session_subscribed", QOS_0).await;
+        watcher.receive(|_| ()).await;
+        powered.fail(true);
+        let mut client = connecting(&powered, version).await;
+        client.send(subscribe(1, vec![filter("t", QOS_1)])).await;
+        client.expect_nothing().await;
+        powered.fail(false);
+        client.expect_connected().await;
+        client.expect(suback(1, &[ReasonCode::GrantedQoS1])).await;
+        for expected in ["client.connected", "session.subscribed"] {
+            assert_eq!(event(&mut watcher).await.0, expected);
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_client_that_goes_before_its_connack_was_never_there() {
+    for version in ALL_VERSIONS {
+        let disk = Disk::default();
+        let powered = disk.power().await;
+        let mut watcher = watcher(&powered).await;
+        powered.fail(true);
+        let gone = connecting(&powered, version).await;
+        let mut next = connecting(&powered, version).await;
+        gone.vanish().await;
+        // Its turn comes at once, and by now it is known that the store is in trouble.
+        next.expect_refused(ReasonCode::ServerUnavailable).await;
+        assert!(!is_online(&powered).await);
+        powered.fail(false);
+        watcher.expect_nothing_for(secs(5)).await;
+    }
+}
+
+/// Where the store is slow, clients that try again leave no heap of connections.
+#[actix_rt::test]
+async fn of_those_that_wait_long_only_the_last_goes_on() {
+    for version in ALL_VERSIONS {
+        let disk = Disk::default();
+        let powered = disk.power().await;
+        powered.fail(true);
+        let mut first = connecting(&powered, version).await;
+        let mut second = connecting(&powered, version).await;
+        pass(secs(3)).await;
+        let mut third = connecting(&powered, version).await;
+        second.expect_refused(ReasonCode::ServerBusy).await;
+        first.expect_nothing().await;
+        third.expect_nothing().await;
+        powered.fail(false);
+        first.expect_connected().await;
+        first.expect_disconnect(ReasonCode::SessionTakenOver).await;
+        third.expect_connected().await;
+        third.ping().await;
+    }
+}
+
+/// [MQTT-3.14.0-1]: no DISCONNECT before CONNACK.
+#[actix_rt::test]
+async fn a_client_that_is_sent_away_before_its_connack_is_refused() {
+    for version in ALL_VERSIONS {
+        let disk = Disk::default();
+        let powered = disk.power().await;
+        let mut watcher = watcher(&powered).await;
+        powered.fail(true);
+        let mut client = connecting(&powered, version).await;
+        let kick =
+            Kick { client_id: "c".to_owned(), will: WillRequest::Publish, end_session: false };
+        powered.broker.registry("c").send(kick).await.unwrap().unwrap();
+        client.expect_refused(ReasonCode::ServerUnavailable).await;
+        powered.fail(false);
+        watcher.expect_nothing_for(secs(5)).await;
+    }
+}
+
+/// What may not be said yet is dropped, and the rest is said.
+#[actix_rt::test]
+async fn a_suback_that_waits_does_not_keep_the_client_from_hearing_its_end() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    let mut client = Client::connected(&powered.broker, connect_lasting("c", V5)).await;
+    powered.fail(true);
+    client.send(subscribe(1, vec![filter("t", QOS_1)])).await;
+    client.expect_nothing().await;
+    let kick = Kick { client_id: "c".to_owned(), will: WillRequest::Publish, end_session: false };
+    powered.broker.registry("c").send(kick).await.unwrap().unwrap();
+    client.expect_disconnect(ReasonCode::AdministrativeAction).await;
+    powered.fail(false);
+    let mut client = Client::new(&powered.broker, V5);
+    pass(secs(2)).await;
+    client.send(Packet::Connect(Box::new(connect_lasting("c", V5)))).await;
+    client
+        .receive(|packet| {
+            let Packet::ConnAck(ack) = packet else { panic!("{packet:?}") };
+            let ConnAck { session_present, reason, .. } = *ack;
+            assert_eq!((session_present, reason), (true, ReasonCode::Success));
+        })
+        .await;
+}
