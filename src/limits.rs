@@ -142,7 +142,7 @@ impl Default for Limits {
             subscriptions_per_client_max: 0,
             subscription_bytes_max: 1_073_741_824,
             subscription_bytes_per_user_max: 268_435_456,
-            filters_per_subscribe_max: 10_000,
+            filters_per_subscribe_max: 4_000,
             will_bytes_max: 268_435_456,
             will_bytes_per_user_max: 67_108_864,
             receive_maximum: 1_000,
