@@ -117,6 +117,14 @@ impl ClientPattern {
 #[error("a pattern has at most 16 asterisks and 65535 other bytes")]
 pub struct ClientPatternError;
 
+impl ClientPattern {
+    /// The pattern as it was given, without two asterisks in a row.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 /// Decides about a client identifier.
 #[derive(Clone)]
 pub struct ClientFilter(pub Arc<dyn Fn(&str) -> bool + Send + Sync>);

@@ -34,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("net", &["actors", "auth", "hooks", "metrics", "limits", "mqtt", "told"]),
-    ("http", &["net", "auth", "control", "metrics", "mqtt"]),
+    ("http", &["net", "auth", "control", "metrics", "mqtt", "told"]),
     ("config", &["http", "net", "auth", "limits", "told"]),
     (
         "broker",

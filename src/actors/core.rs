@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix::Addr;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::time::Instant;
 
 use super::{
@@ -62,7 +62,10 @@ pub(crate) struct CoreParts {
 pub(crate) struct Core {
     pub(crate) node: Arc<str>,
     response_topic_prefix: Box<str>,
+    /// As they were at the start.
     pub(crate) limits: Limits,
+    /// Those of them that can change while the broker runs.
+    limits_now: ArcSwap<Limits>,
     pub(crate) clock: Clock,
     pub(crate) index: Index,
     pub(crate) retained: Arc<Retained>,
@@ -132,6 +135,7 @@ impl Core {
             shards: OnceLock::new(),
             node: parts.node,
             response_topic_prefix: parts.response_topic_prefix,
+            limits_now: ArcSwap::from_pointee(parts.limits.clone()),
             limits: parts.limits,
             authenticator: parts.authenticator,
             methods: parts.methods,
@@ -178,16 +182,28 @@ impl Core {
         self.keeper.as_ref().is_some_and(|keeper| keeper.makes_wait())
     }
 
+    /// The limits in force, for what may change while the broker runs: what connections, sessions and
+    /// subscriptions that come from now on may have. The path of a message does not ask here.
+    pub(crate) fn limits_now(&self) -> Guard<Arc<Limits>> {
+        self.limits_now.load()
+    }
+
+    /// Puts other limits into force. Those that are not asked for by [`Self::limits_now`] stay.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.limits_now.store(Arc::new(limits));
+    }
+
     /// How long a CONNECT may take, and an exchange that authenticates again.
-    pub(crate) const fn connect_time(&self) -> Duration {
-        Duration::from_secs(self.limits.connect_timeout_secs as u64)
+    pub(crate) fn connect_time(&self) -> Duration {
+        Duration::from_secs(self.limits_now().connect_timeout_secs.into())
     }
 
     /// Begins an exchange of AUTH packets; `None` if the method is not known.
     pub(crate) fn begin_exchange(&self, start: ExchangeStart<'_>) -> Option<BoundedExchange> {
+        let limits = self.limits_now();
         let bounds = ExchangeBounds {
-            rounds_max: self.limits.authentication_rounds_max,
-            bytes_max: self.limits.authentication_bytes_max,
+            rounds_max: limits.authentication_rounds_max,
+            bytes_max: limits.authentication_bytes_max,
         };
         self.methods.begin(start, bounds)
     }

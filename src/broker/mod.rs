@@ -7,6 +7,7 @@ mod builder;
 mod draining;
 mod many;
 mod recheck;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod websocket;
@@ -42,11 +43,10 @@ use crate::{
     control::{
         Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
     },
-    http::{self, Api, ApiOptions},
+    http::{self, ApiOptions},
     metrics::{Metrics, TransportKind},
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
     net::{Admission, Arrival, IN_PROCESS, Whose, canonical, handshake},
-    told::ClientLines,
 };
 
 /// Whoever asks waits so long for an answer.
@@ -269,11 +269,6 @@ impl Broker {
         }
     }
 
-    /// Changes which events of `tracing` there are about clients.
-    pub fn set_client_lines(&self, lines: ClientLines) {
-        self.running.core.told.set_lines(lines);
-    }
-
     /// Who checks credentials.
     #[must_use]
     pub fn authenticator(&self) -> Arc<dyn Authenticator> {
@@ -296,13 +291,6 @@ impl Broker {
     /// `App::new().configure(broker.http_routes())`.
     pub fn http_routes(&self) -> impl FnOnce(&mut ServiceConfig) + Clone + Send + 'static {
         http::routes(self.api(&ApiOptions::default()))
-    }
-
-    /// The REST interface with options of one's own.
-    #[must_use]
-    pub fn api(&self, options: &ApiOptions) -> Api {
-        let control = Arc::new(self.clone());
-        Api::new(control, self.authenticator(), self.authorizer(), self.metrics(), options)
     }
 
     /// Connections that count against the limits: those online and those on their way in or out.

@@ -32,6 +32,7 @@ struct Parts<'a> {
 const STEPS: &[fn(&Parts<'_>)] = &[
     |parts| drop(parts.log.set_filter(&parts.config.log)), // the configuration has told
     |parts| parts.serving.broker().set_client_lines(parts.config.log.clients),
+    |parts| parts.serving.broker().set_limits(parts.config.limits.clone()),
     |parts| tell("accounts", parts.serving.authenticator().reload()),
     |parts| tell("permissions", parts.serving.policy().reload()),
     |parts| parts.serving.tls().reload(parts.config),

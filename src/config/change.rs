@@ -8,6 +8,21 @@ use super::{Config, load::as_table};
 ///
 /// Each of them is put into force by a step of the program's reload.
 const CHANGEABLE: &[&str] = &[
+    "limits.authentication_bytes_max",
+    "limits.authentication_rounds_max",
+    "limits.authentication_secs_max",
+    "limits.client_id_bytes_max",
+    "limits.client_id_v3_1_chars_max",
+    "limits.connect_timeout_secs",
+    "limits.filters_per_subscribe_max",
+    "limits.in_flight_max",
+    "limits.keep_alive_secs_max",
+    "limits.receive_maximum",
+    "limits.session_expiry_secs_max",
+    "limits.sessions_max",
+    "limits.subscription_bytes_max",
+    "limits.subscriptions_per_client_max",
+    "limits.topic_alias_maximum",
     "log.clients",
     "log.filter",
     "tls.certificate",

@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use actix_web::{HttpRequest, http::header::AUTHORIZATION};
+use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{Api, ApiError, ListenerName, browsers, certificate::ShownCertificate, forwarded};
@@ -16,6 +16,7 @@ use crate::{
         Identity,
     },
     net::canonical,
+    told::{Changed, Subject},
 };
 
 /// User name and password of HTTP Basic (RFC 7617).
@@ -46,6 +47,7 @@ pub(super) fn peer(api: &Api, request: &HttpRequest) -> Result<SocketAddr, ApiEr
 }
 
 /// Who is calling, and from where.
+#[derive(Clone)]
 pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) peer: SocketAddr,
@@ -62,6 +64,20 @@ fn url_of(listener: Option<&ListenerName>) -> &str {
 /// The listener that accepted the connection, by its URL.
 pub(super) fn listener(request: &HttpRequest) -> &str {
     url_of(request.conn_data())
+}
+
+/// Puts a call into the log that is refused because of who calls, from where or how often.
+pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: ApiError) {
+    let is_about_caller = [401, 403, 429].contains(&error.status_code().as_u16());
+    if !is_about_caller {
+        return;
+    }
+    let peer = peer(api, request).unwrap_or_else(|_| connected(request));
+    let user = claimed_user(request);
+    let caller = Subject { user: user.as_deref(), ..Subject::stranger(peer, listener(request)) };
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let call = format!("{} {target}", request.method());
+    api.0.told.call_refused(&caller, &call, error.code());
 }
 
 /// Who is calling, after the rates of the address and of the account.
@@ -109,6 +125,13 @@ impl Caller {
         url_of(self.listener.as_ref())
     }
 
+    /// Puts into the log what a call of this caller has changed.
+    pub(super) fn tell_changed(&self, api: &Api, changed: Changed<'_>) {
+        let user = self.identity.username.as_deref();
+        let caller = Subject { user, ..Subject::stranger(self.peer, self.listener()) };
+        api.0.told.call_changed(&caller, changed);
+    }
+
     /// Checks that the policy allows the caller one of these for the client `client_id`.
     pub(super) fn permit(
         &self,
@@ -129,6 +152,16 @@ impl Caller {
         let access = AccessRequest { identity, client_id, peer: *peer, listener, action };
         api.0.authorizer.authorize(&access) == Decision::Allow
     }
+}
+
+/// The user name that a request gives, right or not, for the log.
+pub(super) fn claimed_user(request: &HttpRequest) -> Option<String> {
+    let certificate = match request.conn_data::<ShownCertificate>() {
+        Some(shown) => shown.named(),
+        None => request.conn_data::<ClientCertificate>(),
+    };
+    let name = certificate.map(|certificate| certificate.common_name.clone());
+    name.or_else(|| Some(basic(request).ok()??.username))
 }
 
 /// HTTP Basic, `None` without `Authorization`. What is there and is not Basic, or is there twice,

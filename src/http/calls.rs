@@ -17,7 +17,12 @@ use super::{
     desk::Desk,
     parameters,
 };
-use crate::{auth::Action, control::SetKeepAlive, metrics::RestRoute};
+use crate::{
+    auth::Action,
+    control::{KeepAliveChanged, SetKeepAlive},
+    metrics::RestRoute,
+    told::Changed,
+};
 
 /// `POST /keep-alive?client-id=…&interval=…`
 pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResponse {
@@ -31,12 +36,18 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         let wanted = SetKeepAlive {
             client_id: wanted.client_id,
             interval_secs: wanted.interval_secs,
-            by: caller.identity.username,
+            by: caller.identity.username.clone(),
         };
-        let secs = desk(&request).set_keep_alive(wanted).await?.new_secs;
+        let target = wanted.client_id.clone();
+        let KeepAliveChanged { old_secs, new_secs: secs } =
+            desk(&request).set_keep_alive(wanted).await?;
+        let (old, new) = (old_secs.to_string(), secs.to_string());
+        let changed =
+            Changed { call: "keep-alive", target: Some(&target), old: Some(&old), new: Some(&new) };
+        caller.tell_changed(&api, changed);
         Ok(format!(r#"{{"success":true,"keepalive":{secs}}}"#))
     };
-    answer(&api, RestRoute::KeepAlive, call).await
+    answer(&api, &request, RestRoute::KeepAlive, call).await
 }
 
 /// `GET`, `HEAD` or `POST /client-id/{client id}/status`
@@ -55,7 +66,7 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
         let online = desk(&request).query_online(client_id).await?;
         Ok(format!(r#"{{"online":{online}}}"#))
     };
-    answer(&api, RestRoute::Status, call).await
+    answer(&api, &request, RestRoute::Status, call).await
 }
 
 /// The path behind `/client-id`, still encoded. A host may have mounted the routes below a path of its
@@ -73,9 +84,10 @@ fn desk(request: &HttpRequest) -> &Rc<Desk> {
     request.app_data().expect("the routes come with a desk for each worker")
 }
 
-/// Makes the call, and an answer of what comes of it, and counts it.
+/// Makes the call, and an answer of what comes of it, and counts it. A refusal is put into the log.
 pub(super) async fn answer(
     api: &Api,
+    request: &HttpRequest,
     route: RestRoute,
     call: impl Future<Output = Result<String, ApiError>>,
 ) -> HttpResponse {
@@ -85,7 +97,10 @@ pub(super) async fn answer(
             .insert_header(ContentType::json())
             .insert_header((CACHE_CONTROL, "no-store")) // the live state, not a copy of it
             .body(body),
-        Err(error) => error.error_response(),
+        Err(error) => {
+            admission::tell_refused(api, request, error);
+            error.error_response()
+        }
     };
     let status = response.status().as_u16();
     api.0.metrics.rest().record(route, status, began.elapsed());

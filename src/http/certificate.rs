@@ -31,6 +31,11 @@ impl ShownCertificate {
         Some(Self(Rc::new(Shown { chain, trust, named })))
     }
 
+    /// Returns what the certificate says of its owner, trusted still or not, for the log.
+    pub(super) fn named(&self) -> Option<&ClientCertificate> {
+        self.0.named.as_ref().ok()
+    }
+
     /// Returns the certificate that the caller is known by. One that names nobody counts as none
     /// beside a password.
     ///

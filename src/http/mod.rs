@@ -45,6 +45,7 @@ use crate::{
     auth::{Authenticator, Authorizer, Network},
     control::Control,
     metrics::Metrics,
+    told::Told,
 };
 
 pub use error::{ApiError, ClientIdError, not_found};
@@ -62,6 +63,7 @@ struct Shared {
     authenticator: Arc<dyn Authenticator>,
     authorizer: Arc<dyn Authorizer>,
     metrics: Arc<Metrics>,
+    told: Arc<Told>,
     rates: Rates,
     call_timeout: Duration,
     metrics_access: MetricsAccess,
@@ -133,7 +135,21 @@ impl Api {
         metrics: Arc<Metrics>,
         options: &ApiOptions,
     ) -> Self {
+        let told = Arc::new(Told::default());
+        Self::telling(told, control, authenticator, authorizer, metrics, options)
+    }
+
+    /// The same with a log that is limited together with that of the broker.
+    pub(crate) fn telling(
+        told: Arc<Told>,
+        control: Arc<dyn Control>,
+        authenticator: Arc<dyn Authenticator>,
+        authorizer: Arc<dyn Authorizer>,
+        metrics: Arc<Metrics>,
+        options: &ApiOptions,
+    ) -> Self {
         Self(Arc::new(Shared {
+            told,
             control,
             authenticator,
             authorizer,

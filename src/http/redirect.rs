@@ -26,6 +26,7 @@ use crate::{
     control::{ClientFilter, ClientPattern, Clients, ControlError, Redirect, Redirection},
     metrics::RestRoute,
     mqtt::QoS,
+    told::Changed,
 };
 
 /// Whoever may publish to this topic may close the broker to new clients. In a policy it has to be
@@ -71,11 +72,17 @@ pub(super) async fn redirect(
         }
         if request.method() == Method::DELETE {
             permit_drain(&api, &caller)?;
+            let old = api.0.control.drained_to();
             api.0.control.drain(None);
+            let old = old.as_ref().map(|to| &**to.server_reference());
+            let (call, new) = ("redirect", Some("none"));
+            caller.tell_changed(&api, Changed { call, target: None, old, new });
             return Ok(r#"{"success":true}"#.to_owned());
         }
         let body = in_time(&api, async { Ok(read(&request, payload).await) }).await??;
         let (wanted, refuses_connects) = parse(&body)?;
+        let line = Line::of(&wanted, refuses_connects);
+        let teller = caller.clone();
         let wanted = permit(&api, caller, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
         let control = &api.0.control;
@@ -87,9 +94,35 @@ pub(super) async fn redirect(
         if is_one && redirected == 0 {
             return Err(ControlError::NotOnline.into());
         }
+        line.tell(&api, &teller, redirected);
         Ok(format!(r#"{{"success":true,"redirected":{redirected}}}"#))
     };
-    answer(&api, RestRoute::Redirect, call).await
+    answer(&api, &request, RestRoute::Redirect, call).await
+}
+
+/// What the log says of a redirection.
+struct Line {
+    target: String,
+    new: String,
+}
+
+impl Line {
+    fn of(wanted: &Redirect, refuses_connects: bool) -> Self {
+        let target = match &wanted.clients {
+            Clients::One(client_id) => client_id.clone(),
+            Clients::Matching(pattern) => pattern.text().to_owned(),
+        };
+        let how = if wanted.to.is_permanent() { "for good" } else { "for now" };
+        let whom = if refuses_connects { ", who would connect as well" } else { "" };
+        Self { target, new: format!("{}, {how}{whom}", wanted.to.server_reference()) }
+    }
+
+    fn tell(&self, api: &Api, caller: &Caller, redirected: usize) {
+        let new = format!("{}; {redirected} clients", self.new);
+        let changed =
+            Changed { call: "redirect", target: Some(&self.target), old: None, new: Some(&new) };
+        caller.tell_changed(api, changed);
+    }
 }
 
 /// Answers whether clients that would connect are sent elsewhere, and where.

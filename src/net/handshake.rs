@@ -335,12 +335,13 @@ async fn accept(
 /// The client's own identifier, or one that is made for it where its version allows that.
 fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
     let is_empty = connect.client_id.is_empty();
-    let is_short = connect.client_id.len() <= usize::from(core.limits.client_id_bytes_max);
+    let limits = core.limits_now();
+    let is_short = connect.client_id.len() <= usize::from(limits.client_id_bytes_max);
     let is_acceptable = is_short
         && match connect.version {
             // 1 to 23 characters, of which many clients have more.
             ProtocolVersion::V3_1 => {
-                let max = usize::from(core.limits.client_id_v3_1_chars_max);
+                let max = usize::from(limits.client_id_v3_1_chars_max);
                 !is_empty && connect.client_id.chars().nth(max).is_none()
             }
             // Not for a session that is to last. [MQTT-3.1.3-8] of 3.1.1
@@ -369,7 +370,7 @@ async fn authenticate(
     }
     let credentials = newcomer.credentials(connect, client_id);
     let core = newcomer.core;
-    let time_max = Duration::from_secs(core.limits.authentication_secs_max.into());
+    let time_max = Duration::from_secs(core.limits_now().authentication_secs_max.into());
     let checking = core.authenticator.authenticate(credentials);
     let identity = tokio::time::timeout(time_max, newcomer.admitted.ask(checking)).await;
     let identity = identity.unwrap_or(Err(AuthenticationError::Unavailable));

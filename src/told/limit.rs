@@ -28,15 +28,18 @@ pub(super) enum Kind {
     Usual,
     /// What is refused, which anybody can cause.
     Trouble,
+    /// What callers of the REST interface change, who have the permission for it.
+    Change,
 }
 
 impl Kind {
-    const ALL: [Self; 2] = [Self::Usual, Self::Trouble];
+    const ALL: [Self; 3] = [Self::Usual, Self::Trouble, Self::Change];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Usual => "usual",
             Self::Trouble => "refusals",
+            Self::Change => "changes",
         }
     }
 
@@ -46,6 +49,7 @@ impl Kind {
         match self {
             Self::Usual => Rate::per_sec(100, 20_000),
             Self::Trouble => Rate::per_sec(1, 20),
+            Self::Change => Rate::per_sec(1_000, 2_000), // as callers may call
         }
     }
 
@@ -54,6 +58,7 @@ impl Kind {
         match self {
             Self::Usual => Rate::per_sec(1_000, 100_000),
             Self::Trouble => Rate::per_sec(100, 1_000),
+            Self::Change => Rate::per_sec(2_000, 4_000),
         }
     }
 }

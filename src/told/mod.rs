@@ -7,6 +7,7 @@
 //! Lines that anybody can cause are limited, see [`limit`]; how many were left out is said with the next.
 //! It knows neither MQTT nor HTTP: reasons are words. Called by `net`, `actors` and `http`.
 
+mod calls;
 mod limit;
 mod text;
 
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Span;
 
 use self::limit::{Kind, LeftOut, Limiter};
-pub(crate) use self::text::cut;
+pub(crate) use self::{calls::Changed, text::cut};
 
 /// The target of lines about clients, for filters: `hearthmq::clients=warn`.
 const CLIENTS: &str = "hearthmq::clients";

@@ -12,6 +12,7 @@ use hearthmq::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 use serde_json::{Value, json};
 
 use crate::{
+    http::basic,
     mqtt::{Client, connect, tcp},
     pki::Pki,
     program::{PASSWORD, Place, Program},
@@ -138,8 +139,10 @@ fn a_refused_connect_is_told_with_its_reason() {
         });
         line(&program, "connect refused", &fields)
     };
-    for _ in 0..3 {
-        let wrong = login("car-1", "ops", "not-the-password");
+    for n in 0..3 {
+        // The same password again would not count.
+        let password = format!("not-the-password-{n}");
+        let wrong = login("car-1", "ops", &password);
         let peer = refused(&program, wrong, ReasonCode::BadUserNameOrPassword);
         let line = told("INFO", "bad_credentials", &peer, "car-1", "ops");
         assert_eq!(line["why"], "user name or password is wrong");
@@ -331,6 +334,48 @@ fn what_a_stranger_writes_makes_no_line_and_no_command_of_a_terminal() {
         }
         assert!(program.logged().iter().any(|line| line.contains("dev1-") && line.contains("[2J")));
     }
+}
+
+#[test]
+fn calls_that_change_something_and_calls_that_are_refused_are_told() {
+    let place = place();
+    let program = place.start();
+    let (_client, _) = limited(&program, "limited-1");
+    let http = format!("http://{}", program.address("http"));
+    let changed = |call: &str, target: &str, new: &str| {
+        let fields = json!({
+            "level": "INFO", "target": "hearthmq::calls", "listener": http, "user": "ops",
+            "call": call, "client_id": target, "new": new,
+        });
+        let told = line(&program, "changed", &fields);
+        assert!(told["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{told}");
+        told
+    };
+    program.call("POST /keep-alive?client-id=limited-1&interval=120");
+    assert_eq!(changed("keep-alive", "limited-1", "120")["old"], "60");
+    let body = r#"{"client_id":"limited-1","server_reference":"b.example:1883"}"#;
+    let right = basic(&format!("ops:{PASSWORD}"));
+    program.send(format!(
+        "POST /api/v1/redirect HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {right}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    changed("redirect", "limited-1", "b.example:1883, for now; 1 clients");
+
+    let refused = |reason: &str, user: &str, call: &str| {
+        let fields = json!({
+            "level": "WARN", "target": "hearthmq::calls", "listener": http,
+            "reason": reason, "user": user, "call": call,
+        });
+        line(&program, "call refused", &fields);
+    };
+    let call = "POST /keep-alive?client-id=limited-1&interval=120";
+    program.call_as(Some(&basic("ops:not-the-password")), call);
+    refused("unauthenticated", "ops", call);
+    program.call_as(Some(&basic(&format!("stranger:{PASSWORD}"))), call);
+    refused("forbidden", "stranger", call);
+    let log = program.logged().join("\n");
+    assert!(!log.contains("not-the-password") && !log.contains(PASSWORD), "{log}");
 }
 
 #[test]

@@ -78,7 +78,9 @@ impl Shard {
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or(self.version_floor) + 1;
-        if existing.is_none() && self.core.sessions() >= self.core.limits.sessions_max as usize {
+        if existing.is_none()
+            && self.core.sessions() >= self.core.limits_now().sessions_max as usize
+        {
             return Err(NoSession::Full);
         }
         // Subscriptions and queued messages are their owner's: another user begins anew.
@@ -212,7 +214,7 @@ impl Shard {
         now: Timestamp,
     ) {
         let settings = self.settle(&connect);
-        let limits = &self.core.limits;
+        let limits = &*self.core.limits_now();
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
         let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
@@ -279,7 +281,7 @@ impl Shard {
         if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL && connect.enhanced.is_none() {
             return true;
         }
-        let limits = &self.core.limits;
+        let limits = &*self.core.limits_now();
         let settings = self.settle(connect);
         let expiry_secs = session_expiry(connect).min(limits.session_expiry_secs_max);
         let packet = conn_ack(connect, &settings, limits, expiry_secs, false);
@@ -320,7 +322,7 @@ impl Shard {
     }
 
     fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
-        let limits = &self.core.limits;
+        let limits = &*self.core.limits_now();
         let mut keep_alive_secs = connect.keep_alive_secs;
         // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
         if connect.version == ProtocolVersion::V5 && limits.keep_alive_secs_max > 0 {

@@ -142,7 +142,7 @@ impl Shard {
     }
 
     fn handle_disconnect(&mut self, slot: u32, disconnect: &Disconnect<'_>) -> Departure {
-        let maximum = self.core.limits.session_expiry_secs_max;
+        let maximum = self.core.limits_now().session_expiry_secs_max;
         if let Some(secs) = disconnect.properties.session_expiry_interval
             && let Some(found) = self.slots.get_mut(slot as usize)
         {

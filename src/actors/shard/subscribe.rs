@@ -30,7 +30,7 @@ impl Shard {
         let identifier = subscribe.properties.subscription_identifier;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut granted = Vec::with_capacity(subscribe.filters.len());
-        let filters_max = self.core.limits.filters_per_subscribe_max as usize;
+        let filters_max = self.core.limits_now().filters_per_subscribe_max as usize;
         for (at, asked) in subscribe.filters.iter().enumerate() {
             let (reason, existed) = if at < filters_max {
                 self.subscribe_one(slot, asked, identifier)
@@ -144,7 +144,7 @@ impl Shard {
             return (trouble.reason(), false);
         }
         let existed = found.session.is_subscribed(asked.filter);
-        let limits = &self.core.limits;
+        let limits = self.core.limits_now();
         let is_one_too_many = limits.subscriptions_per_client_max != 0
             && found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
         let more = Index::bytes_of(parts);

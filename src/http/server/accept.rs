@@ -5,6 +5,7 @@
 
 use std::{
     cell::Cell,
+    fmt::Display,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     pin::Pin,
@@ -40,6 +41,7 @@ use super::{
 use crate::{
     http::{Api, certificate::ShownCertificate, not_found, routes},
     net::{ProxyProtocol, canonical, tls},
+    told::{Subject, Weight},
 };
 
 /// Pause after accept failed, usually for want of file descriptors.
@@ -115,7 +117,8 @@ impl Worker {
             Ok(listener) => listener,
             Err(error) => return error,
         };
-        let way = Rc::new(Way { tls, proxy, name, speak });
+        let api = self.api.clone();
+        let way = Rc::new(Way { tls, proxy, name, speak, api });
         let failures = Failures::default();
         loop {
             match listener.accept().await {
@@ -157,9 +160,17 @@ struct Way {
     proxy: Option<ProxyProtocol>,
     name: ListenerName,
     speak: Rc<Speak>,
+    api: Api,
 }
 
 impl Way {
+    /// Puts a connection into the log that comes to no request.
+    fn tell_refused(&self, peer: SocketAddr, reason: &'static str, error: &dyn Display) {
+        let caller = Subject::stranger(peer, &self.name.0);
+        let why = error.to_string();
+        self.api.0.told.connect_refused(&caller, Weight::Warning, reason, Some(&why));
+    }
+
     async fn go(
         &self,
         stream: TcpStream,
@@ -187,7 +198,7 @@ impl Way {
     ) -> Option<(Socket, SocketAddr)> {
         if let Some(proxy) = &self.proxy {
             let named = proxy.read_peer(&mut stream, peer).await.inspect_err(|error| {
-                tracing::debug!(%error, %peer, listener = %self.name.0, "no usable PROXY header");
+                self.tell_refused(peer, "proxy_protocol", error);
             });
             peer = canonical(named.ok()?);
             place.belongs_to(peer.ip()).then_some(())?;
@@ -200,7 +211,7 @@ impl Way {
         let (settings, trust) = tls.begin();
         let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(tls::explained);
         let stream = stream.inspect_err(|error| {
-            tracing::debug!(%error, %peer, listener = %name.0, "TLS handshake failed");
+            self.tell_refused(peer, "tls", error);
         });
         let stream = stream.ok()?;
         let certificate = ShownCertificate::new(stream.get_ref().1.peer_certificates(), trust);
