@@ -13,19 +13,39 @@ use crate::mqtt::Timestamp;
 ///
 /// so that the change itself never drops a client, and repeating it never keeps a dead client
 /// longer than an earlier promise did.
+///
+/// A client cannot send PINGREQ within a packet, so the bytes of a packet that is not whole count as
+/// well: when the deadline passes, it moves to one and a half times the interval after the last of
+/// them, if they came fast enough since the last sign of life. A trickle does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     interval_secs: u16,
     last_packet_at: Timestamp,
     deadline: Timestamp,
+    /// Bytes of a packet that is not whole are counted since then.
+    counted_from: Timestamp,
+    /// So many came.
+    partial_bytes: u64,
+    /// When the last of them came.
+    partial_at: Timestamp,
 }
+
+/// Bytes of a packet that is not whole count as a sign of life from this rate on. A packet of 1 MB
+/// keeps a connection for three hours at most.
+const PARTIAL_BYTES_PER_SEC_MIN: u64 = 100;
 
 impl KeepAlive {
     /// Begins with CONNECT, at `now`. An interval of 0 turns Keep Alive off.
     #[must_use]
     pub const fn new(interval_secs: u16, now: Timestamp) -> Self {
-        let mut keep_alive =
-            Self { interval_secs, last_packet_at: now, deadline: Timestamp::NEVER };
+        let mut keep_alive = Self {
+            interval_secs,
+            last_packet_at: now,
+            deadline: Timestamp::NEVER,
+            counted_from: now,
+            partial_bytes: 0,
+            partial_at: now,
+        };
         keep_alive.packet_received(now);
         keep_alive
     }
@@ -51,9 +71,35 @@ impl KeepAlive {
     /// Notes a control packet.
     pub const fn packet_received(&mut self, now: Timestamp) {
         self.last_packet_at = now;
+        self.counted_from = now;
+        self.partial_bytes = 0;
         if self.interval_secs > 0 {
             self.deadline = now.plus_millis(grace_millis(self.interval_secs));
         }
+    }
+
+    /// Notes bytes of a control packet that is not whole.
+    pub const fn bytes_received(&mut self, bytes: usize, now: Timestamp) {
+        self.partial_bytes = self.partial_bytes.saturating_add(bytes as u64);
+        self.partial_at = now;
+    }
+
+    /// Returns whether the client is given up at `now`. Moves a deadline that has passed to where the
+    /// bytes of a packet that is not whole allow.
+    pub fn is_over(&mut self, now: Timestamp) -> bool {
+        if now < self.deadline {
+            return false;
+        }
+        let millis = self.deadline.since(self.counted_from).as_millis();
+        let enough = u128::from(PARTIAL_BYTES_PER_SEC_MIN) * millis;
+        if u128::from(self.partial_bytes) * 1000 < enough {
+            return true;
+        }
+        let deadline = self.partial_at.plus_millis(grace_millis(self.interval_secs));
+        self.deadline = self.deadline.max(deadline);
+        self.counted_from = self.partial_at;
+        self.partial_bytes = 0;
+        now >= self.deadline
     }
 
     /// Changes the interval; the one that was in force. `None`, and no change, where the client
@@ -73,4 +119,60 @@ impl KeepAlive {
 /// One and a half times the interval, in milliseconds.
 const fn grace_millis(interval_secs: u16) -> u64 {
     interval_secs as u64 * 1500
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(secs: u64) -> Timestamp {
+        Timestamp(secs * 1000)
+    }
+
+    #[test]
+    fn bytes_of_a_packet_extend_the_deadline_as_long_as_they_come_fast_enough() {
+        let mut keep_alive = KeepAlive::new(10, at(0));
+        for second in 1..=60 {
+            keep_alive.bytes_received(100, at(second));
+            assert!(!keep_alive.is_over(at(second)), "{second}");
+            assert_eq!(keep_alive.last_packet_at(), at(0));
+        }
+        // The last deadline that passed was that of second 45, and the last bytes came in second 60.
+        assert!(!keep_alive.is_over(at(74)));
+        assert!(keep_alive.is_over(at(75)));
+    }
+
+    #[test]
+    fn a_trickle_does_not() {
+        let mut keep_alive = KeepAlive::new(10, at(0));
+        for second in 1..15 {
+            keep_alive.bytes_received(99, at(second));
+            assert!(!keep_alive.is_over(at(second)));
+        }
+        assert!(keep_alive.is_over(at(15)));
+    }
+
+    #[test]
+    fn many_bytes_at_once_count_for_one_interval() {
+        let mut keep_alive = KeepAlive::new(10, at(0));
+        keep_alive.bytes_received(1_000_000, at(5));
+        assert!(!keep_alive.is_over(at(15)));
+        assert_eq!(keep_alive.deadline(), at(20));
+        assert!(keep_alive.is_over(at(20)));
+    }
+
+    #[test]
+    fn a_whole_packet_begins_anew() {
+        let mut keep_alive = KeepAlive::new(10, at(0));
+        keep_alive.bytes_received(1_000_000, at(5));
+        keep_alive.packet_received(at(6));
+        assert!(!keep_alive.is_over(at(20)));
+        assert!(keep_alive.is_over(at(21)));
+    }
+
+    #[test]
+    fn keep_alive_that_is_off_never_ends() {
+        let mut keep_alive = KeepAlive::new(0, at(0));
+        assert!(!keep_alive.is_over(at(1_000_000)));
+    }
 }

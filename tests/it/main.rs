@@ -43,6 +43,7 @@ mod sessions_model;
 mod shared_redelivery;
 mod shared_subscriptions;
 mod shares;
+mod slow_packets;
 mod slow_readers;
 mod subscriptions;
 mod system_topics;

@@ -118,6 +118,9 @@ impl Connection {
                 let bytes = &scratch[..before + read];
                 let received = shard.receive(self.slot, bytes, shard.core.clock.now());
                 Poll::Ready(received.and_then(|received| {
+                    if received.used == 0 {
+                        shard.note_partial(self.slot, read);
+                    }
                     self.tail.keep(&bytes[received.used..], received.at_least);
                     self.wait_if_need_be(shard, &received);
                     self.count_tail(shard)
@@ -146,6 +149,7 @@ impl Connection {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ended())),
             Poll::Ready(Ok(read)) => {
                 shard.metrics.bytes_received.add(read as u64);
+                shard.note_partial(self.slot, read);
                 Poll::Ready(self.handle_tail(shard))
             }
         })
@@ -181,13 +185,15 @@ impl Connection {
     }
 
     /// Nothing came. If the deadline has passed, and the sweep has said so, that was it.
-    fn check_keep_alive(&mut self, shard: &Shard) -> Result<(), Departure> {
+    fn check_keep_alive(&mut self, shard: &mut Shard) -> Result<(), Departure> {
         if !std::mem::take(&mut self.keep_alive_expired) {
             return Ok(());
         }
         let now = shard.core.clock.now();
-        let link = shard.slot(self.slot).and_then(|s| s.session.link());
-        if link.is_some_and(|link| link.keep_alive().deadline() <= now) {
+        let link = shard.slot_mut(self.slot).and_then(|s| s.session.link_mut());
+        let is_over = link.is_some_and(|link| link.keep_alive_mut().is_over(now));
+        shard.note_deadline(self.slot);
+        if is_over {
             shard.metrics.keep_alive_timeouts.add(1);
             return Err(Departure::by_server(
                 DisconnectReason::KeepaliveTimeout, // [MQTT-3.1.2-22]

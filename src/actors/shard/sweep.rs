@@ -56,6 +56,14 @@ impl Shard {
         }
     }
 
+    /// Notes that bytes of a packet came which is not whole.
+    pub(in crate::actors) fn note_partial(&mut self, slot: u32, bytes: usize) {
+        let now = self.core.clock.now();
+        if let Some(link) = self.slot_mut(slot).and_then(|found| found.session.link_mut()) {
+            link.keep_alive_mut().bytes_received(bytes, now);
+        }
+    }
+
     fn tell_expired(&self, now: Timestamp) {
         for (at, deadline) in self.deadlines.iter().enumerate() {
             if *deadline <= now.millis()
