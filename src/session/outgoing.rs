@@ -186,6 +186,12 @@ impl Session {
         }
     }
 
+    /// Returns whether a message would be sent at once.
+    #[must_use]
+    pub fn may_send_at_once(&self, qos: QoS) -> bool {
+        self.link.as_ref().is_some_and(|link| self.outgoing.may_send(qos, link))
+    }
+
     /// Whether a message of so many bytes can be taken without another going for it, and without
     /// being dropped because the client is away.
     #[must_use]

@@ -204,3 +204,31 @@ async fn a_shared_wildcard_does_not_match_hidden_topics() {
     broker.publish("x", b"2", QOS_0, false).await.unwrap();
     assert_eq!(taken(&mut client).await, [2]);
 }
+
+/// Section 4.8.2: a member that acknowledges nothing does not keep messages from another that takes
+/// them.
+#[actix_rt::test]
+async fn a_member_whose_window_is_full_is_passed_over() {
+    let broker = world().await;
+    for qos in [QOS_1, QOS_2] {
+        let mut packet = connect_lasting("stuck", V5);
+        packet.properties.receive_maximum = Some(1);
+        let mut stuck = Client::connected(&broker, packet).await;
+        let mut other = Client::connected(&broker, connect_lasting("other", V5)).await;
+        for client in [&mut stuck, &mut other] {
+            client.subscribe("$share/g/t", qos).await;
+        }
+        for number in 0..100 {
+            broker.publish("t", number.to_string().as_bytes(), qos, false).await.unwrap();
+        }
+        stuck.receive(|packet| assert!(matches!(packet, Packet::Publish(_)))).await;
+        stuck.ping().await;
+        for _ in 1..100 {
+            other.receive(|packet| assert!(matches!(packet, Packet::Publish(_)))).await;
+        }
+        assert_eq!(broker.client("stuck").await.unwrap().unwrap().queued, 0);
+        for client_id in ["stuck", "other"] {
+            broker.kick(client_id, true, WillRequest::Discard).await.unwrap();
+        }
+    }
+}

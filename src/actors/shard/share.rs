@@ -35,6 +35,9 @@ pub(crate) struct Search {
 /// What a member that is tried is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effort {
+    /// To have the message sent at once: its window is open, and nothing waits before it. Asked only
+    /// where there is more than one member with a connection.
+    AtOnce,
     /// To take the message if it has room.
     Room,
     /// The same, with a plan that was made anew because somebody was not where it said.
@@ -47,8 +50,16 @@ enum Effort {
 const TRIES_MAX: usize = 32;
 
 impl Search {
-    fn new(group: usize, turn: usize) -> Self {
-        Self { group, turn, tried: 0, effort: Effort::Room, is_stale: false }
+    /// A search that begins with the easiest effort.
+    fn new(plan: &Plan, group: usize, turn: usize) -> Self {
+        let there = plan.shared().get(group).map_or(0, |group| group.members_there().len());
+        let effort = if there > 1 { Effort::AtOnce } else { Effort::Room };
+        Self { group, turn, tried: 0, effort, is_stale: false }
+    }
+
+    /// The same search from its beginning, with another effort.
+    const fn again(self, effort: Effort) -> Self {
+        Self { tried: 0, effort, ..self }
     }
 }
 
@@ -61,7 +72,7 @@ impl Shard {
         now: Timestamp,
     ) {
         for (at, group) in plan.shared().iter().enumerate() {
-            self.deliver_shared(plan, Search::new(at, group.next_turn()), message, now);
+            self.deliver_shared(plan, Search::new(plan, at, group.next_turn()), message, now);
         }
     }
 
@@ -76,6 +87,10 @@ impl Shard {
         if self.search(plan, &mut search, message, now) {
             return;
         }
+        if search.effort == Effort::AtOnce {
+            let search = search.again(Effort::Room);
+            return self.deliver_shared(plan, search, message, now);
+        }
         if search.effort == Effort::Room && search.is_stale {
             let share = plan.shared().get(search.group).map(|group| group.share());
             let fresh = self.plan(message.publication.topic);
@@ -84,11 +99,11 @@ impl Shard {
                 self.metrics.dropped(DropReason::NoSubscriber, 1);
                 return;
             };
-            let search = Search { effort: Effort::RoomAnew, ..Search::new(group, search.turn) };
+            let search = Search { group, is_stale: false, ..search.again(Effort::RoomAnew) };
             return self.deliver_shared(&fresh, search, message, now);
         }
         if search.effort != Effort::Whatever {
-            search = Search { effort: Effort::Whatever, ..Search::new(search.group, search.turn) };
+            search = search.again(Effort::Whatever);
             return self.deliver_shared(plan, search, message, now);
         }
         self.metrics.dropped(DropReason::NoSubscriber, 1);
@@ -107,6 +122,7 @@ impl Shard {
             return false;
         };
         while search.tried < TRIES_MAX
+            && (search.effort != Effort::AtOnce || group.is_there(search.tried))
             && let Some(member) = group.member(search.turn, search.tried)
         {
             let host = member.place.host;
@@ -158,7 +174,13 @@ impl Shard {
                 return false;
             }
             let qos = message.publication.qos.min(member.qos);
-            if !slot.session.has_room_for(qos, message.publication.size()) {
+            let takes_it = match search.effort {
+                Effort::AtOnce => slot.session.may_send_at_once(qos),
+                Effort::Room | Effort::RoomAnew | Effort::Whatever => {
+                    slot.session.has_room_for(qos, message.publication.size())
+                }
+            };
+            if !takes_it {
                 return false;
             }
         }
@@ -222,7 +244,8 @@ impl Shard {
                 self.metrics.dropped(DropReason::NoSubscriber, 1);
                 continue;
             };
-            self.deliver_shared(&plan, Search::new(at, group.next_turn()), &mut message, now);
+            let search = Search::new(&plan, at, group.next_turn());
+            self.deliver_shared(&plan, search, &mut message, now);
         }
     }
 }
