@@ -335,7 +335,7 @@ impl Handler<VerifyCertificate> for Connection {
 
     fn handle(&mut self, _: VerifyCertificate, ctx: &mut Self::Context) {
         if let Err(error) = self.transport.verify_certificate() {
-            tracing::info!(%error, "client disconnected: its certificate is not trusted any more");
+            tracing::debug!(%error, "the client's certificate is not trusted any more");
             self.depart(not_authorized(CERTIFICATE), ctx);
         }
     }

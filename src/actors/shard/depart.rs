@@ -207,10 +207,7 @@ impl Shard {
 
     fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
         if !self.may_publish_will(slot, will) {
-            let client_id = self.slot(slot).map(|found| found.session.client_id());
-            let topic = will.message.topic();
-            tracing::warn!(?client_id, ?topic, "Will not published: not authorized any more");
-            return;
+            return self.tell_denied(slot, "publish_will", will.message.topic());
         }
         let publisher = self.place(slot);
         let publication = Publication {

@@ -98,13 +98,6 @@ impl Shard {
     fn send_off(&mut self, slot: u32, departure: Departure, now: Timestamp) {
         let Some(found) = self.slot(slot).filter(|found| found.connected.is_some()) else { return };
         let client_id = found.session.client_id().clone();
-        tracing::info!(
-            client_id = ?client_id,
-            username = ?found.presence.identity.username,
-            peer = %found.presence.peer,
-            reason = departure.why,
-            "client disconnected: not authorized any more"
-        );
         self.end_connection(&client_id, departure, now);
     }
 
