@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Context, Handler};
 use tokio::io::ReadBuf;
 use tracing::Span;
 
@@ -43,6 +43,11 @@ const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 /// dropped: closing over unread bytes would reset the connection, and the client could lose the
 /// last packets that were written to it.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+/// While the broker shuts down, a client that takes nothing of what is written to it for so long is
+/// cut off. It would hold up the end, and with it the clients that come back.
+const STALLED_TIME_MAX: Duration = Duration::from_millis(1_500);
+/// Control messages that may wait for one connection: as many questions as may be under way in all.
+const MAILBOX_CAPACITY: usize = 16 * 1024;
 
 /// One connection.
 pub(crate) struct Connection {
@@ -59,6 +64,12 @@ pub(crate) struct Connection {
     gives_way: bool,
     /// Nothing is read any more; once all is written, the connection leaves.
     is_leaving: bool,
+    /// The stream takes no more at this moment.
+    is_blocked: bool,
+    /// The stream has taken something since it was looked at.
+    has_written: bool,
+    /// It is looked at every now and then whether the stream takes something.
+    is_watched: bool,
     /// Others wait for this connection to be read once more.
     successors: Option<Box<takeover::Successors>>,
     /// Says in the log whose the lines are, if anybody wants to know.
@@ -97,6 +108,9 @@ impl Connection {
             has_read: false,
             gives_way: false,
             is_leaving: false,
+            is_blocked: false,
+            has_written: false,
+            is_watched: false,
             successors: None,
             span: None,
             _permit: permit,
@@ -128,7 +142,11 @@ impl Connection {
         }
         self.give_way_if_due();
         if let Phase::Closing { bytes, written } = &mut self.phase {
-            let wrote = ready!(poll_write_all(&mut *self.transport, task, bytes, written));
+            let before = *written;
+            let wrote = poll_write_all(&mut *self.transport, task, bytes, written);
+            self.has_written |= *written > before;
+            self.is_blocked = wrote.is_pending();
+            let wrote = ready!(wrote);
             let is_shut =
                 wrote.is_ok() && ready!(Pin::new(&mut *self.transport).poll_shutdown(task)).is_ok();
             if !is_shut {
@@ -253,7 +271,35 @@ impl Connection {
         if matches!(self.phase, Phase::Open) {
             self.phase = Phase::Closing { bytes, written: 0 };
             self.tail = Tail::default();
+            self.watch(ctx);
             ctx.run_later(CLOSING_TIME_MAX, |_, ctx| ctx.stop());
+        }
+    }
+}
+
+impl Connection {
+    /// Starts the actor.
+    pub(super) fn run(self) -> Addr<Self> {
+        Self::create(|ctx| {
+            // Before the first message can come: twenty calls for one client at once are answered.
+            ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+            self
+        })
+    }
+
+    /// Looks every now and then whether the stream takes something. While the broker shuts down, the
+    /// connection is cut off if it does not.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.is_watched, true) {
+            self.has_written = false;
+            ctx.run_interval(STALLED_TIME_MAX, |connection, ctx| {
+                let has_stalled = connection.is_blocked && !connection.has_written;
+                connection.has_written = false;
+                if has_stalled && connection.shard.borrow().is_quiet {
+                    connection.leave(Departure::SERVER_SHUTDOWN);
+                    ctx.stop();
+                }
+            });
         }
     }
 }
@@ -264,6 +310,7 @@ impl Actor for Connection {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(Drive);
         if !matches!(self.phase, Phase::Open) {
+            self.watch(ctx);
             ctx.run_later(CLOSING_TIME_MAX, |_, ctx| ctx.stop());
         }
     }
@@ -354,6 +401,7 @@ impl Handler<Farewell> for Connection {
 
     fn handle(&mut self, _: Farewell, ctx: &mut Self::Context) {
         self.is_leaving = true;
+        self.watch(ctx);
         ctx.run_later(CLOSING_TIME_MAX, |connection, ctx| {
             connection.depart(Departure::SERVER_SHUTDOWN, ctx);
         });

@@ -99,7 +99,7 @@ impl Registry {
         let at = (prepared.slot, prepared.link);
         let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit)
             .within(connection_span(&subject_of(&connect)));
-        let address = connection.start();
+        let address = connection.run();
         shard.attach(&prepared, address, connect, now);
         shard.flush();
     }
@@ -126,7 +126,7 @@ impl Registry {
         shard.tell_no_session(connect, refusal);
         drop(shard);
         let bytes = refusal.conn_ack(connect.version, connect.maximum_packet_size);
-        Connection::closing(self.shard.clone(), transport, bytes, permit).start();
+        Connection::closing(self.shard.clone(), transport, bytes, permit).run();
     }
 }
 

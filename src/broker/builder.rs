@@ -249,7 +249,8 @@ impl Builder {
         self
     }
 
-    /// Starts the broker; returns once every listener is bound. Needs a running actix `System`.
+    /// Starts the broker; returns once every listener takes connections, which is after the store was
+    /// read: until then connecting is refused. Needs a running actix `System`.
     ///
     /// # Errors
     /// If an address cannot be listened on, the store cannot be used, or there is no `System`.
@@ -402,7 +403,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Every shard accepts from a copy of the listener.
+    /// Lets clients connect; every shard accepts from a copy of the listener.
     fn accept(
         &self,
         bound: &Bound,
@@ -410,6 +411,7 @@ impl Broker {
         url: &Arc<str>,
         hosts: &[ArbiterHandle],
     ) -> io::Result<()> {
+        bound.listen()?;
         let Running { core, admission, stop, open, .. } = &*self.running;
         for (shard, host) in hosts.iter().enumerate() {
             let parts = ListenerParts {
@@ -432,7 +434,7 @@ impl Broker {
 
 fn listen(listener: &Listener) -> Result<Bound, StartError> {
     let address = listener.to_string();
-    bind(&listener.endpoint).map_err(|error| match error {
+    bind(listener).map_err(|error| match error {
         BindError::NotFound(source) => StartError::Address { address, source },
         BindError::Refused(source) => StartError::Listen { address, source },
     })

@@ -49,5 +49,6 @@ pub(super) fn mqtt_listeners(
         let listener = Listener::unix(path).mode(mqtt.unix_mode_bits().unwrap_or(0o600));
         all.push(listener);
     }
-    Ok(all)
+    let keep_alive_secs = mqtt.tcp_keep_alive_secs;
+    Ok(all.into_iter().map(|listener| listener.tcp_keep_alive_secs(keep_alive_secs)).collect())
 }

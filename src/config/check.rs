@@ -25,6 +25,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "auth.known_logins_max",
     "http.calls_per_account_per_sec",
     "http.calls_per_address_per_sec",
+    "mqtt.tcp_keep_alive_secs",
     "limits.connecting_max",
     "limits.connecting_per_address_max",
     "limits.connects_per_address_per_sec",
@@ -106,6 +107,8 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
             (*SCRAM_ITERATIONS.start()).into(),
             (*SCRAM_ITERATIONS.end()).into(),
         ),
+        // The system takes no more.
+        ("mqtt.tcp_keep_alive_secs", config.mqtt.tcp_keep_alive_secs.into(), 0, 32_767),
         ("http.workers", config.http.workers.into(), 1, 256),
         ("store.sync_interval_ms", config.store.sync_interval_ms.into(), 1, 3_600_000),
         // Below the minimum not even a CONNECT with a user name fits.

@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     auth::{AuthenticationConfig, Network, SCRAM_ITERATIONS_DEFAULT, ThrottleConfig},
     limits::Limits,
-    net::tls::{ClientAuth, TlsConfig, TlsVersion},
+    net::{
+        TCP_KEEP_ALIVE_SECS_DEFAULT,
+        tls::{ClientAuth, TlsConfig, TlsVersion},
+    },
     told::ClientLines,
 };
 
@@ -137,6 +140,9 @@ pub struct MqttConfig {
     pub proxy_protocol: Vec<SocketAddr>,
     /// Networks of the balancers that may send a PROXY header; empty = this machine alone.
     pub proxy_trusted: Vec<Network>,
+    /// Seconds of silence after which the other machine of a TCP connection is asked whether it is
+    /// there; given up after twice as many. 0 = as the system has it.
+    pub tcp_keep_alive_secs: u16,
     /// What the Response Topics of MQTT 5 clients are to begin with; empty = they are told nothing.
     pub response_topic_prefix: String,
     /// Seconds after which `$SYS/broker/…` is renewed; 0 = it is not published.
@@ -164,6 +170,7 @@ impl Default for MqttConfig {
             unix_mode: "660".to_owned(),
             proxy_protocol: Vec::new(),
             proxy_trusted: Vec::new(),
+            tcp_keep_alive_secs: TCP_KEEP_ALIVE_SECS_DEFAULT,
             response_topic_prefix: String::new(),
             sys_interval_secs: 10,
         }

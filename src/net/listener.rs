@@ -10,10 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{
     proxy::ProxyProtocol,
+    tcp::{self, TCP_KEEP_ALIVE_SECS_DEFAULT},
     tls::TlsSource,
     unix::{self, SocketFile},
     websocket::WebSocketOptions,
@@ -40,6 +41,7 @@ const UNIX_MODE_DEFAULT: u32 = 0o660;
 pub struct Listener {
     pub(crate) endpoint: Endpoint,
     pub(crate) layers: Layers,
+    pub(crate) tcp_keep_alive_secs: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -64,8 +66,13 @@ impl Layers {
 }
 
 impl Listener {
+    fn of(endpoint: Endpoint) -> Self {
+        let tcp_keep_alive_secs = TCP_KEEP_ALIVE_SECS_DEFAULT;
+        Self { endpoint, layers: Layers::default(), tcp_keep_alive_secs }
+    }
+
     fn at(address: impl Into<String>) -> Self {
-        Self { endpoint: Endpoint::Address(address.into()), layers: Layers::default() }
+        Self::of(Endpoint::Address(address.into()))
     }
 
     /// MQTT over TCP.
@@ -104,8 +111,7 @@ impl Listener {
     /// A socket that somebody has left there is replaced, one that is in use is not. The file goes
     /// away with the broker.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        let endpoint = Endpoint::File { path: path.into(), mode: UNIX_MODE_DEFAULT };
-        Self { endpoint, layers: Layers::default() }
+        Self::of(Endpoint::File { path: path.into(), mode: UNIX_MODE_DEFAULT })
     }
 
     /// Who may use the Unix socket, as permission bits; 0o660 if nothing is said. Means nothing for
@@ -114,6 +120,14 @@ impl Listener {
         if let Endpoint::File { mode, .. } = &mut self.endpoint {
             *mode = bits;
         }
+        self
+    }
+
+    /// Asks a client's machine after so many seconds of silence whether it is still there, and gives it
+    /// up after twice as many without a word from it, also if it does not take what is sent to it; 60 if
+    /// nothing is said, 0 = as the system has it. Means nothing for a Unix socket.
+    pub const fn tcp_keep_alive_secs(mut self, secs: u16) -> Self {
+        self.tcp_keep_alive_secs = secs;
         self
     }
 
@@ -187,6 +201,20 @@ impl Bound {
         }
     }
 
+    /// Lets clients connect.
+    pub(crate) fn listen(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => {
+                let socket = SockRef::from(listener);
+                socket.listen(BACKLOG)?;
+                #[cfg(target_os = "linux")]
+                accept_who_has_spoken(&socket);
+                Ok(())
+            }
+            Self::Unix(listener, _) => SockRef::from(listener).listen(BACKLOG),
+        }
+    }
+
     /// Where it listens; a Unix socket has no such address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -205,23 +233,24 @@ pub(crate) enum BindError {
     Refused(io::Error),
 }
 
-/// Binds a listening socket.
-pub(crate) fn bind(endpoint: &Endpoint) -> Result<Bound, BindError> {
-    match endpoint {
+/// Binds a socket. Nobody can connect to it before [`Bound::listen`].
+pub(crate) fn bind(listener: &Listener) -> Result<Bound, BindError> {
+    match &listener.endpoint {
         Endpoint::Address(address) => {
             let mut resolved = address.to_socket_addrs().map_err(BindError::NotFound)?;
             let not_found = || BindError::NotFound(io::ErrorKind::NotFound.into());
             let address = resolved.next().ok_or_else(not_found)?;
-            bind_tcp(address).map(Bound::Tcp).map_err(BindError::Refused)
+            let bound = bind_tcp(address, listener.tcp_keep_alive_secs);
+            bound.map(Bound::Tcp).map_err(BindError::Refused)
         }
         Endpoint::File { path, mode } => {
-            let (listener, file) = unix::bind(path, *mode, BACKLOG).map_err(BindError::Refused)?;
+            let (listener, file) = unix::bind(path, *mode).map_err(BindError::Refused)?;
             Ok(Bound::Unix(listener, Arc::new(file)))
         }
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, keep_alive_secs: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted broker finds its port free although old connections linger in TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -233,10 +262,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // Small packets leave at once; the broker gathers what belongs together by itself. What is
     // accepted takes this over from the listener, which saves a system call for each connection.
     socket.set_tcp_nodelay(true)?;
+    tcp::give_up_the_dead(&socket, keep_alive_secs)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    #[cfg(target_os = "linux")]
-    accept_who_has_spoken(&socket);
     Ok(socket.into())
 }
 

@@ -16,6 +16,7 @@ mod refused;
 mod room;
 mod secured;
 mod shortage;
+mod tcp;
 pub mod tls;
 mod unix;
 mod websocket;
@@ -27,4 +28,9 @@ pub(crate) use self::{
     listener::{BindError, Bound, IN_PROCESS, bind},
     websocket::{Accepted, Refusal, Request, WebSocket, hosted},
 };
-pub use self::{listener::Listener, proxy::ProxyProtocol, websocket::WebSocketOptions};
+pub use self::{
+    listener::Listener,
+    proxy::ProxyProtocol,
+    tcp::{TCP_KEEP_ALIVE_SECS_DEFAULT, give_up_the_dead},
+    websocket::WebSocketOptions,
+};

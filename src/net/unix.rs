@@ -21,17 +21,16 @@ pub(crate) struct SocketFile {
     identity: (u64, u64),
 }
 
-/// Listens on a Unix socket that may be used by whom `mode`, permission bits as of `chmod`, allows.
-pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
+/// Binds a Unix socket that may be used by whom `mode`, permission bits as of `chmod`, allows.
+pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let identity = identity(path)?;
     let file = SocketFile { path: path.to_owned(), identity };
-    // Nobody gets in before `listen`, so nobody gets in with other permissions.
+    // Nobody gets in before it listens, so nobody gets in with other permissions.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    socket.listen(backlog)?;
     Ok((socket.into(), file))
 }
 

@@ -251,3 +251,23 @@ fn a_silent_client_is_disconnected_not_before_its_time_and_a_longer_keep_alive_s
     assert!(matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{kind:?}");
     assert!(program.is_online("saved"));
 }
+
+#[test]
+fn many_calls_for_one_client_at_once_are_all_answered() {
+    let (_place, program, mut demo, _watcher) = world();
+    let login = basic(&format!("ops:{PASSWORD}"));
+    // The account is known from now on, so that no call waits for its password.
+    assert_eq!(program.call("POST /keep-alive?client-id=demo&interval=31").status, 200);
+    let calls: Vec<_> = (0..64)
+        .map(|number| {
+            let mut stream = tcp(program.address("http"));
+            let line = format!("POST /keep-alive?client-id=demo&interval={}", 30 + number);
+            stream.write_all(request(&line, Some(&login)).as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for stream in calls {
+        assert_eq!(exchange(stream, "").unwrap().status, 200);
+    }
+    demo.ping();
+}

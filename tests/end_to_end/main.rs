@@ -11,6 +11,7 @@
 
 mod backup;
 mod certificates;
+mod dead_peers;
 mod flow;
 #[path = "../support/http.rs"]
 mod http;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hearthmq::{
     Broker,
-    control::ControlError,
+    control::{Control as _, ControlError, SetKeepAlive},
     mqtt::{Connect, Packet, ReasonCode, Timestamp},
     session::KeepAlive,
 };
@@ -300,4 +301,26 @@ proptest! {
             }
         }
     }
+}
+
+/// More than an actor's mailbox takes if nothing is said.
+#[actix_rt::test]
+async fn many_messages_for_one_client_at_once_are_all_answered() {
+    let broker = world().await;
+    let mut car = connected(&broker, 60).await;
+    let request =
+        |interval_secs| SetKeepAlive { client_id: "car".to_owned(), interval_secs, by: None };
+    for count in [20, 1_000] {
+        let registry = broker.registry("car");
+        let asked = (0..count).map(|number| registry.send(request(30 + number)));
+        for (number, answer) in (0..count).zip(join_all(asked).await) {
+            assert_eq!(answer.unwrap().unwrap().new_secs, 30 + number);
+        }
+        // As the REST calls of one turn are asked.
+        let requests = (0..count).map(|number| request(30 + number)).collect();
+        for (number, answer) in (0..count).zip(broker.set_each_keep_alive(requests).await) {
+            assert_eq!(answer.unwrap().new_secs, 30 + number);
+        }
+    }
+    car.ping().await;
 }

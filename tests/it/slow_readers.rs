@@ -151,3 +151,26 @@ async fn subscribing_again_and_again_without_reading_piles_up_nothing() {
     let queued = broker.client("slow").await.unwrap().unwrap().queued;
     assert!(queued <= 1500, "{queued} messages wait");
 }
+
+/// Whoever takes nothing of what is written to it does not make the others wait for the end.
+#[actix_rt::test]
+async fn a_client_that_does_not_read_is_cut_off_early_when_the_broker_ends() {
+    let broker = world_within(|limits| limits.packet_bytes_max = 2_000_000).await;
+    let mut deaf = Client::connected(&broker, connect("deaf")).await;
+    deaf.subscribe("much", QOS_0).await;
+    let mut reads = Client::connected(&broker, connect("reads")).await;
+    let payload = "x".repeat(1_000_000);
+    for _ in 0..5 {
+        broker.publish("much", payload.as_bytes(), QOS_0, false).await.unwrap();
+    }
+    let began = tokio::time::Instant::now();
+    let end = broker.shutdown(secs(60));
+    let told = async {
+        reads.expect(disconnect(ReasonCode::ServerShuttingDown)).await;
+        drop(reads);
+    };
+    futures_util::future::join(end, told).await;
+    let took = began.elapsed();
+    assert!(took >= secs(1) && took <= secs(4), "{took:?}");
+    assert_eq!(broker.connections(), 0);
+}

@@ -23,9 +23,11 @@ mod hosted;
 mod ipv6;
 mod listeners;
 mod proxy;
+mod start;
 mod unix;
 mod upgrade;
 mod ways;
+mod wrong_door;
 
 /// A test for each dialogue and way.
 macro_rules! table {

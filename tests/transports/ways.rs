@@ -191,7 +191,7 @@ fn pki() -> &'static Pki {
     PKI.get_or_init(Pki::new)
 }
 
-fn tls_files() -> TlsConfig {
+pub(crate) fn tls_files() -> TlsConfig {
     TlsConfig {
         certificate: pki().server.chain.clone(),
         key: pki().server.key.clone(),

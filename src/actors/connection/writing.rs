@@ -48,6 +48,8 @@ impl Connection {
             }
             let mut wrote = 0;
             let outcome = poll_write_output(&mut *self.transport, task, link, &mut wrote);
+            self.has_written |= wrote > 0;
+            self.is_blocked = outcome.is_pending();
             let finished = match outcome {
                 Poll::Pending => None,
                 Poll::Ready(Ok(())) => Some(link.take_written()),

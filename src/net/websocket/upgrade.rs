@@ -85,7 +85,7 @@ pub(crate) enum Refusal {
     SubprotocolRequired,
     #[error("Pages of this origin may not connect; see websocket_origins.")]
     ForbiddenOrigin,
-    #[error("This is no HTTP/1.1 request.")]
+    #[error("This is no HTTP/1.1 request, which MQTT over WebSocket begins with.")]
     Malformed,
     #[error("The head of the request is too long.")]
     TooLong,
@@ -264,6 +264,10 @@ async fn read_head<S: Transport>(
         let seen = bytes.len().saturating_sub(END.len() - 1);
         bytes.reserve(READ_BYTES);
         let read = stream.read_buf(bytes).await.map_err(|_| ConnectRefusal::Closed)?;
+        if bytes.first().is_some_and(|first| !first.is_ascii_uppercase()) {
+            // No method of HTTP: a client of MQTT or TLS would wait for the time-out.
+            return Ok(Err(Refusal::Malformed));
+        }
         if let Some(end) = bytes[seen..].windows(END.len()).position(|window| window == END) {
             return Ok(Ok(seen + end + END.len()));
         }
