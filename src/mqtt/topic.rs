@@ -61,12 +61,16 @@ pub struct FilterParts<'a> {
 /// First levels of the topics that only the broker publishes, under each of them and to the bare name.
 const OF_THE_BROKER: [&str; 3] = ["$events", "$SYS", "$control"];
 
+/// Under this bridges publish their state, by default also as their Will; rules decide who may.
+const STATE_OF_BRIDGES: &str = "$SYS/broker/connection/";
+
 /// Whether only the broker publishes to this topic, whatever rules say. [MQTT-4.7.2-1]
 #[must_use]
 pub fn is_of_the_broker(topic: &str) -> bool {
     // Nearly every topic is decided by its first byte.
     topic.starts_with('$')
         && topic.split('/').next().is_some_and(|level| OF_THE_BROKER.contains(&level))
+        && !topic.starts_with(STATE_OF_BRIDGES)
 }
 
 /// Checks a Topic Name.

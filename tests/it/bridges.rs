@@ -59,3 +59,18 @@ async fn a_bridge_may_share_a_subscription() {
         client.expect_publish(retained(publish("t", "mine"))).await;
     }
 }
+
+/// Mosquitto's bridges publish their state, as a Will as well, where a broker's own topics are.
+#[actix_rt::test]
+async fn a_bridge_may_publish_its_state() {
+    let broker = world().await;
+    let topic = "$SYS/broker/connection/hub/state";
+    let mut watcher = Client::connected(&broker, connect("watcher")).await;
+    watcher.subscribe("$SYS/broker/connection/#", QOS_0).await;
+    let with_will = Connect { will: Some(will(topic, "0")), ..bridge(V3_1_1) };
+    let mut client = Client::connected(&broker, with_will).await;
+    client.publish(publish(topic, "1")).await;
+    watcher.expect_publish(publish(topic, "1")).await;
+    client.vanish().await;
+    watcher.expect_publish(publish(topic, "0")).await;
+}
