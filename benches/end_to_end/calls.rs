@@ -13,7 +13,9 @@ use std::{
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::header::ContentType, web};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hdrhistogram::Histogram;
-use hearthmq::auth::{AuthenticationConfig, Authenticator, Credentials, FileAuthenticator};
+use hearthmq::auth::{
+    AuthenticationConfig, Authenticator, Credentials, FileAuthenticator, ListenerLogins,
+};
 
 use super::{
     Outcome, Settings, brokers::Running, crowd::Crowd, ledger::LATENCY_NANOS_MAX, report::Figures,
@@ -73,6 +75,7 @@ async fn empty(request: HttpRequest, authenticator: web::Data<FileAuthenticator>
         certificate: None,
         peer: request.peer_addr().unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
         listener: "http",
+        rules: ListenerLogins::default(),
         proven: false,
     };
     match authenticator.authenticate(credentials).await {

@@ -36,11 +36,21 @@ use crate::limits::OwnLimits;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthenticationConfig {
-    /// Whether a client without user name and certificate is let in, without an identity.
+    /// Whether a client without user name and certificate is let in, without an identity. A
+    /// listener may say otherwise ([`ListenerLogins`](super::ListenerLogins)).
     pub anonymous: bool,
+    /// Whether an MQTT client that gives a user name without an account is taken as one without a
+    /// user name where those are let in.
+    pub anonymous_with_name: bool,
+    /// Whether some listener lets clients without a user name in though `anonymous` does not: their
+    /// sessions stay.
+    pub anonymous_at_listeners: bool,
     /// Whether a certificate suffices. If so, its Common Name is who they are, and a password is
     /// not looked at; if not, the account of that name must exist and its password be given.
     pub certificate_is_enough: bool,
+    /// Whether a certificate is good only with an account of its Common Name. A listener may say
+    /// otherwise.
+    pub certificate_needs_account: bool,
     /// Whether an MQTT client that shows a certificate must have its Common Name as client
     /// identifier. Clients without a certificate are not concerned: require one in the listener.
     pub client_id_is_common_name: bool,
@@ -66,7 +76,10 @@ impl Default for AuthenticationConfig {
     fn default() -> Self {
         Self {
             anonymous: false,
+            anonymous_with_name: false,
+            anonymous_at_listeners: false,
             certificate_is_enough: true,
+            certificate_needs_account: false,
             client_id_is_common_name: false,
             verified_secs: 300,
             verified_entries_max: 10_000,
@@ -159,10 +172,14 @@ impl FileAuthenticator {
     ) -> Result<Identity, AuthenticationError> {
         let name = certificate.common_name.as_str();
         if credentials.username.is_some_and(|username| username != name) {
-            return Err(AuthenticationError::BadCredentials);
+            return Err(AuthenticationError::OtherThanCertificate);
         }
-        if self.accounts.load().get(name).is_some_and(|user| user.is_disabled) {
-            return Err(AuthenticationError::NotAllowed);
+        let of_listener = credentials.rules.certificate_needs_account;
+        let needs_account = of_listener.unwrap_or(self.config.certificate_needs_account);
+        match self.accounts.load().get(name) {
+            Some(user) if user.is_disabled => return Err(AuthenticationError::NotAllowed),
+            None if needs_account => return Err(AuthenticationError::NoAccount),
+            Some(_) | None => {}
         }
         if !self.config.certificate_is_enough {
             self.check_password(credentials, name, credentials.password).await?;
@@ -176,6 +193,7 @@ impl FileAuthenticator {
             username: Some(name.into()),
             certificate: Some(Arc::new(certificate.clone())),
             login: Login::Certificate,
+            needs_account,
         })
     }
 
@@ -298,7 +316,7 @@ impl FileAuthenticator {
             return Err(AuthenticationError::NotAllowed);
         }
         let (username, certificate) = (Some(account), certificate.cloned());
-        Ok(Identity { username, certificate, login: Login::Scram })
+        Ok(Identity { username, certificate, login: Login::Scram, ..Identity::default() })
     }
 }
 
@@ -311,17 +329,28 @@ impl Authenticator for FileAuthenticator {
         if let Some(certificate) = credentials.certificate {
             return self.check_certificate(certificate, &credentials).await;
         }
+        let anonymous = credentials.rules.anonymous.unwrap_or(self.config.anonymous);
+        let is_anonymous = |name: &str| {
+            anonymous
+                && self.config.anonymous_with_name
+                && credentials.client_id.is_some()
+                && self.accounts.load().get(name).is_none()
+        };
+        if credentials.username.is_some_and(is_anonymous) {
+            return Ok(Identity { login: Login::Anonymous, ..Identity::default() });
+        }
         let Some(name) = credentials.username else {
             // A password without a user name is an attempt to be somebody. [MQTT-3.1.2-22] of
             // 3.1.1 forbids it, 5.0 allows it for tokens, of which there are none here.
-            return if self.config.anonymous && credentials.password.is_none() {
+            return if anonymous && credentials.password.is_none() {
                 Ok(Identity { login: Login::Anonymous, ..Identity::default() })
             } else {
                 Err(AuthenticationError::BadCredentials)
             };
         };
         let username = self.check_password(&credentials, name, credentials.password).await?;
-        Ok(Identity { username: Some(username), certificate: None, login: Login::Password })
+        let username = Some(username);
+        Ok(Identity { username, login: Login::Password, ..Identity::default() })
     }
 
     fn generation(&self) -> u64 {
@@ -330,10 +359,16 @@ impl Authenticator for FileAuthenticator {
 
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         let Some(name) = &identity.username else {
-            return if self.config.anonymous { Standing::Good } else { Standing::Suspended };
+            // A listener is not taken back while it is there.
+            let is_let_in = self.config.anonymous
+                || self.config.anonymous_at_listeners
+                || identity.login == Login::Anonymous;
+            return if is_let_in { Standing::Good } else { Standing::Suspended };
         };
         // A certificate that is enough needs no account, but one that is disabled stops it.
-        let needs_none = identity.login == Login::Certificate && self.config.certificate_is_enough;
+        let needs_none = identity.login == Login::Certificate
+            && self.config.certificate_is_enough
+            && !identity.needs_account;
         match self.accounts.load().get(name) {
             Some(user) if user.is_disabled => Standing::Suspended,
             _ if needs_none => Standing::Good,

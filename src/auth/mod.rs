@@ -65,9 +65,20 @@ pub struct Credentials<'a> {
     pub peer: SocketAddr,
     /// The listener that accepted it, by its URL.
     pub listener: &'a str,
+    /// What holds for logins at this listener.
+    pub rules: ListenerLogins,
     /// The same credentials were accepted before on the same connection, so that nothing is
     /// guessed: they are looked at whatever attempts of others have failed.
     pub proven: bool,
+}
+
+/// What holds for logins at one listener, in place of what holds for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerLogins {
+    /// Whether clients without user name and certificate are let in.
+    pub anonymous: Option<bool>,
+    /// Whether a certificate is good only with an account of its Common Name.
+    pub certificate_needs_account: Option<bool>,
 }
 
 impl<'a> Credentials<'a> {
@@ -81,6 +92,7 @@ impl<'a> Credentials<'a> {
             certificate: None,
             peer,
             listener,
+            rules: ListenerLogins { anonymous: None, certificate_needs_account: None },
             proven: false,
         }
     }
@@ -104,6 +116,8 @@ pub struct Identity {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// What the identity rests on.
     pub login: Login,
+    /// Of a certificate's identity: whether it ends with the account of its name.
+    pub needs_account: bool,
 }
 
 /// What an identity rests on.
@@ -139,6 +153,12 @@ pub enum AuthenticationError {
     /// that is not its certificate's Common Name).
     #[error("not allowed to connect this way")]
     NotAllowed,
+    /// The user name is not the Common Name of the certificate beside it.
+    #[error("the user name is not the Common Name of the certificate")]
+    OtherThanCertificate,
+    /// The certificate is good, and there is no account of its Common Name, which is needed.
+    #[error("the Common Name of the certificate has no account")]
+    NoAccount,
     /// The check itself could not be made.
     #[error("credentials cannot be checked now")]
     Unavailable,
@@ -331,6 +351,7 @@ impl Authenticator for AllowAll {
                 (None, Some(_)) => Login::Password,
                 (None, None) => Login::Anonymous,
             },
+            needs_account: false,
         })
     }
 }

@@ -421,6 +421,7 @@ impl Broker {
                 admission: admission.clone(),
                 kind: listener.kind(),
                 listener: Arc::clone(url),
+                logins: listener.logins,
                 layers: listener.layers.clone(),
                 stop: stop.clone(),
                 open: open.clone(),

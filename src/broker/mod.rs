@@ -39,7 +39,7 @@ use crate::{
         AnyStream, ClientSession, Core, InProcess, Kick, Kicked, PublishMessage, QueryClient,
         QueryOnline, Quiesce, Registry, Retire, Shutdown, Subscription, WillRequest,
     },
-    auth::{Authenticator, Authorizer},
+    auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
         Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
     },
@@ -255,6 +255,7 @@ impl Broker {
             transport: Box::new(AnyStream(stream)),
             peer,
             listener: IN_PROCESS.into(),
+            logins: ListenerLogins::default(),
             certificate: Ok(None),
             connect_by: core.connect_by(),
             came_to: None,

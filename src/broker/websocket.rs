@@ -20,7 +20,7 @@ use actix_web::{
 
 use super::{Broker, Running};
 use crate::{
-    auth::ClientCertificate,
+    auth::{ClientCertificate, ListenerLogins},
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
     net::{
         Accepted, Arrival, Refusal, Request, WebSocket, WebSocketOptions, Whose, canonical,
@@ -105,6 +105,7 @@ impl Broker {
             transport: Box::new(WebSocket::new(socket, Vec::new())),
             peer,
             listener: HOSTED.into(),
+            logins: ListenerLogins::default(),
             connect_by: running.core.connect_by(),
             came_to: None,
             certificate: Ok(request.conn_data::<ClientCertificate>().cloned()),

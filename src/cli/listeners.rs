@@ -23,10 +23,12 @@ pub(super) fn mqtt_listeners(
         origins: mqtt.websocket_origins.clone(),
     };
     let proxy = ProxyProtocol { trusted: mqtt.proxy_trusted.clone() };
-    let at = |address: &SocketAddr, listener: Listener| match mqtt.proxy_protocol.contains(address)
-    {
-        true => listener.proxy_protocol(proxy.clone()),
-        false => listener,
+    let at = |address: &SocketAddr, listener: Listener| {
+        let listener = listener.logins(config.logins_at(&address.to_string()));
+        match mqtt.proxy_protocol.contains(address) {
+            true => listener.proxy_protocol(proxy.clone()),
+            false => listener,
+        }
     };
     let mut all = Vec::new();
     for address in &mqtt.tcp {
@@ -47,7 +49,7 @@ pub(super) fn mqtt_listeners(
     }
     for path in &mqtt.unix {
         let listener = Listener::unix(path).mode(mqtt.unix_mode_bits().unwrap_or(0o600));
-        all.push(listener);
+        all.push(listener.logins(config.logins_at(&path.display().to_string())));
     }
     let keep_alive_secs = mqtt.tcp_keep_alive_secs;
     Ok(all.into_iter().map(|listener| listener.tcp_keep_alive_secs(keep_alive_secs)).collect())

@@ -65,7 +65,8 @@ impl Serving {
         let kept = store.clone();
         let broker = Self::start_broker(config, &authenticator, &policy, kept, &mut tls).await?;
         let control = start_control(&config.data_dir, store, &broker);
-        let api = broker.api(&ApiOptions::from(&config.http));
+        let logins = config.https_logins();
+        let api = broker.api(&ApiOptions { logins, ..ApiOptions::from(&config.http) });
         let urls: Vec<_> = listeners.iter().filter_map(|one| one.url().ok()).collect();
         let options = ServerOptions::from(&config.http);
         let http = Server::start(&api, listeners, &options).map_err(StartError::Http)?;

@@ -43,6 +43,8 @@ pub struct HttpConfig {
     pub calls_per_address_burst: u32,
     /// Milliseconds that a call waits for the broker before it is answered with 504.
     pub call_timeout_ms: u32,
+    /// Milliseconds that the check of a call's credentials may take before it is answered with 503.
+    pub login_timeout_ms: u32,
     /// Who may read `/metrics`.
     pub metrics_access: MetricsAccess,
     /// Names that the machine itself is called by in a request for `/metrics`.
@@ -64,6 +66,7 @@ impl Default for HttpConfig {
             calls_per_address_per_sec: 1_000,
             calls_per_address_burst: 2_000,
             call_timeout_ms: 2_000,
+            login_timeout_ms: 5_000,
             metrics_access: MetricsAccess::Loopback,
             metrics_hosts: Vec::new(),
         }
@@ -96,6 +99,8 @@ impl From<&HttpConfig> for ApiOptions {
             account_rate: rate(config.calls_per_account_per_sec, config.calls_per_account_burst),
             address_rate: config.address_rate(),
             call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
+            login_timeout: Duration::from_millis(config.login_timeout_ms.into()),
+            logins: Vec::new(),
             metrics_access: config.metrics_access,
             metrics_hosts: config.metrics_hosts.clone(),
             proxies: config.proxy_trusted.clone(),

@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, TlsFiles, address::resolve};
-use crate::net::tls::{ClientAuth, TlsVersion};
+use crate::{
+    auth::ListenerLogins,
+    net::tls::{ClientAuth, TlsVersion},
+};
 
 /// `[[listeners]]`: settings of one listener. What is not given is as for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,31 @@ pub struct ListenerConfig {
     /// Its own TLS settings; what is not given is as in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsOverrides>,
+    /// As `anonymous` in `[auth]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<bool>,
+    /// As `certificate_needs_account` in `[auth]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_needs_account: Option<bool>,
+}
+
+impl Config {
+    /// Returns what holds for logins at each listener for HTTPS, by its URL.
+    #[must_use]
+    pub fn https_logins(&self) -> Vec<(String, ListenerLogins)> {
+        let https = self.http.https.iter().map(ToString::to_string);
+        https.map(|address| (format!("https://{address}"), self.logins_at(&address))).collect()
+    }
+
+    /// Returns what holds for logins at the listener of this address or path.
+    #[must_use]
+    pub fn logins_at(&self, address: &str) -> ListenerLogins {
+        let own = self.listeners.iter().find(|own| own.is_for(address));
+        own.map_or_else(ListenerLogins::default, |own| ListenerLogins {
+            anonymous: own.anonymous,
+            certificate_needs_account: own.certificate_needs_account,
+        })
+    }
 }
 
 /// `tls` of `[[listeners]]`: each option of `[tls]`, or nothing.
@@ -49,6 +77,8 @@ impl ListenerConfig {
     pub(super) fn with_every_option() -> Self {
         Self {
             address: String::new(),
+            anonymous: Some(false),
+            certificate_needs_account: Some(false),
             tls: Some(TlsOverrides {
                 certificate: Some(PathBuf::new()),
                 key: Some(PathBuf::new()),

@@ -223,6 +223,11 @@ pub struct AuthConfig {
     /// Whether MQTT clients without user name and certificate are admitted (the policy still
     /// decides what they may do).
     pub anonymous: bool,
+    /// Whether an MQTT client that gives a user name without an account is taken as anonymous where
+    /// those are admitted.
+    pub anonymous_with_name: bool,
+    /// Whether a client certificate is good only with an account of its Common Name.
+    pub certificate_needs_account: bool,
     /// Whether a client certificate suffices, or the password of its account is needed too.
     pub certificate_is_enough: bool,
     /// Seconds for which a password that was right is not hashed again; 0 = hash every time.
@@ -246,6 +251,8 @@ impl Default for AuthConfig {
             users: "users.toml".into(),
             policy: "policy.toml".into(),
             anonymous: authentication.anonymous,
+            anonymous_with_name: authentication.anonymous_with_name,
+            certificate_needs_account: authentication.certificate_needs_account,
             certificate_is_enough: authentication.certificate_is_enough,
             verified_secs: authentication.verified_secs,
             scram: false,
@@ -262,6 +269,9 @@ impl From<&Config> for AuthenticationConfig {
         let auth = &config.auth;
         Self {
             anonymous: auth.anonymous,
+            anonymous_with_name: auth.anonymous_with_name,
+            anonymous_at_listeners: config.listeners.iter().any(|one| one.anonymous == Some(true)),
+            certificate_needs_account: auth.certificate_needs_account,
             certificate_is_enough: auth.certificate_is_enough,
             client_id_is_common_name: config.tls.client_id_is_common_name,
             verified_secs: auth.verified_secs,

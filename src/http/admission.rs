@@ -4,16 +4,20 @@
 //! The same authenticator and authorizer as for MQTT decide; here is only how HTTP carries
 //! credentials. Used by `calls`, in the order that the module's documentation gives.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    cell::Cell,
+    net::{Ipv4Addr, SocketAddr},
+};
 
-use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION};
+use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION, rt::time::timeout};
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{Api, ApiError, ListenerName, browsers, certificate::ShownCertificate, forwarded};
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
-        Identity,
+        Identity, ListenerLogins,
     },
     net::canonical,
     told::{Changed, Subject},
@@ -52,6 +56,22 @@ pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) peer: SocketAddr,
     listener: Option<ListenerName>,
+}
+
+/// The credentials that were accepted last on a connection, in the connection's data: a hash of them.
+/// A caller that goes on with them guesses nothing, and is not refused for the guesses of others.
+#[derive(Default)]
+pub(super) struct Accepted(Cell<Option<Proof>>);
+
+type Proof = [u8; 32];
+
+/// What stands for the credentials of a request.
+fn proof(request: &HttpRequest) -> Proof {
+    let header = request.headers().get(AUTHORIZATION);
+    let hash = digest(&SHA256, header.map_or(&[], |header| header.as_bytes()));
+    let mut proof = Proof::default();
+    proof.copy_from_slice(hash.as_ref());
+    proof
 }
 
 /// The name of the listener of calls that an application's own server has accepted.
@@ -105,18 +125,34 @@ pub(super) async fn admit(
         (None, None) => return Err(ApiError::Unauthenticated),
         (Some(_), _) | (None, Some(_)) => {}
     }
+    let shown = basic.is_some().then(|| proof(request));
+    let accepted = request.conn_data::<Accepted>();
     let credentials = Credentials {
         client_id: None,
         username: basic.as_ref().map(|basic| basic.username.as_str()),
         password: basic.as_ref().map(|basic| basic.password.as_slice()),
         certificate,
+        rules: api.logins_at(listener(request)),
+        proven: shown.is_some() && accepted.is_some_and(|accepted| accepted.0.get() == shown),
         ..Credentials::new(peer, listener(request))
     };
-    let identity = api.0.authenticator.authenticate(credentials).await.map_err(ApiError::from)?;
+    let login = timeout(api.0.login_timeout, api.0.authenticator.authenticate(credentials));
+    let identity = login.await.map_err(|_| ApiError::Unavailable)??;
+    if let Some(accepted) = accepted {
+        accepted.0.set(shown);
+    }
     if let Some(username) = &identity.username {
         api.0.rates.check_account(username)?;
     }
     Ok(Caller { identity, peer, listener: request.conn_data().cloned() })
+}
+
+impl Api {
+    /// What holds for logins at the listener of this URL.
+    fn logins_at(&self, listener: &str) -> ListenerLogins {
+        let mut all = self.0.logins.iter();
+        all.find(|(url, _)| url == listener).map_or_else(ListenerLogins::default, |found| found.1)
+    }
 }
 
 impl Caller {
@@ -194,9 +230,11 @@ fn basic(request: &HttpRequest) -> Result<Option<Basic>, ApiError> {
 impl From<AuthenticationError> for ApiError {
     fn from(error: AuthenticationError) -> Self {
         match error {
-            AuthenticationError::BadCredentials => Self::Unauthenticated,
+            AuthenticationError::BadCredentials
+            | AuthenticationError::OtherThanCertificate
+            | AuthenticationError::NoAccount => Self::Unauthenticated,
             AuthenticationError::TooManyAttempts { retry_after_secs } => {
-                Self::TooManyRequests { retry_after_secs }
+                Self::TooManyAttempts { retry_after_secs }
             }
             AuthenticationError::NotAllowed => Self::Forbidden,
             AuthenticationError::Unavailable => Self::Unavailable,

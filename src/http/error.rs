@@ -107,7 +107,16 @@ pub enum ApiError {
     /// The client connected with Keep Alive 0, which stays off.
     #[error("The client connected with Keep Alive 0, which turns it off; it cannot be changed.")]
     KeepAliveDisabled,
-    /// Too many calls of the account or the address, or too many failed attempts.
+    /// Too many failed attempts of this user from the address, or from the address at all.
+    #[error(
+        "Too many failed attempts of this user from this address, or from there at all; try again in \
+         {retry_after_secs} s."
+    )]
+    TooManyAttempts {
+        /// Seconds until an attempt is looked at again.
+        retry_after_secs: u32,
+    },
+    /// Too many calls of the account or the address.
     #[error("Too many calls; try again in {retry_after_secs} s.")]
     TooManyRequests {
         /// Seconds until a call is looked at again.
@@ -178,7 +187,7 @@ impl ApiError {
             Self::ClientNotOnline => "client_not_online",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::KeepAliveDisabled => "keep_alive_disabled",
-            Self::TooManyRequests { .. } => "too_many_requests",
+            Self::TooManyRequests { .. } | Self::TooManyAttempts { .. } => "too_many_requests",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
         }
@@ -217,7 +226,9 @@ impl ResponseError for ApiError {
             Self::NotFound | Self::ClientNotOnline => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::KeepAliveDisabled => StatusCode::CONFLICT,
-            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyRequests { .. } | Self::TooManyAttempts { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -237,7 +248,8 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { allow } => {
                 response.insert_header((ALLOW, allow));
             }
-            Self::TooManyRequests { retry_after_secs } => {
+            Self::TooManyRequests { retry_after_secs }
+            | Self::TooManyAttempts { retry_after_secs } => {
                 response.insert_header((RETRY_AFTER, retry_after_secs));
             }
             Self::Unavailable => {

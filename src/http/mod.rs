@@ -42,7 +42,7 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::{Authenticator, Authorizer, Network},
+    auth::{Authenticator, Authorizer, ListenerLogins, Network},
     control::Control,
     metrics::Metrics,
     told::Told,
@@ -66,6 +66,8 @@ struct Shared {
     told: Arc<Told>,
     rates: Rates,
     call_timeout: Duration,
+    login_timeout: Duration,
+    logins: Vec<(String, ListenerLogins)>,
     metrics_access: MetricsAccess,
     metrics_hosts: Vec<String>,
     proxies: Vec<Network>,
@@ -81,6 +83,11 @@ pub struct ApiOptions {
     pub address_rate: Option<CallRate>,
     /// How long a call waits for the broker before it is answered with 504.
     pub call_timeout: Duration,
+    /// How long the credentials of a call may take to be checked, delays for earlier failures and the
+    /// wait for others' passwords included, before it is answered with 503.
+    pub login_timeout: Duration,
+    /// What holds for logins at single listeners, by their URLs.
+    pub logins: Vec<(String, ListenerLogins)>,
     /// Who may read `/metrics`.
     pub metrics_access: MetricsAccess,
     /// Names that a request for `/metrics` may call the machine by, beside `localhost`, its host
@@ -97,6 +104,8 @@ impl Default for ApiOptions {
             account_rate: None,
             address_rate: None,
             call_timeout: Duration::from_secs(2),
+            login_timeout: Duration::from_secs(5),
+            logins: Vec::new(),
             metrics_access: MetricsAccess::Loopback,
             metrics_hosts: Vec::new(),
             proxies: Vec::new(),
@@ -156,6 +165,8 @@ impl Api {
             metrics,
             rates: Rates::new(options.account_rate, options.address_rate),
             call_timeout: options.call_timeout,
+            login_timeout: options.login_timeout,
+            logins: options.logins.clone(),
             metrics_access: options.metrics_access,
             metrics_hosts: options.metrics_hosts.clone(),
             proxies: options.proxies.clone(),

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     actors::{Core, Host, SocketTransport, Transport},
-    auth::ClientCertificate,
+    auth::{ClientCertificate, ListenerLogins},
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
     told::Subject,
 };
@@ -65,6 +65,7 @@ pub(crate) struct ListenerParts {
     pub(crate) kind: TransportKind,
     /// Its URL.
     pub(crate) listener: Arc<str>,
+    pub(crate) logins: ListenerLogins,
     pub(crate) layers: Layers,
     pub(crate) stop: CancellationToken,
     /// Every connection holds a token of it while its stream is open.
@@ -237,7 +238,18 @@ impl Layered {
     ) -> Arrival {
         let Self { transport, peer, certificate, admitted } = self;
         let (came_to, listener) = (Some(parts.host), Arc::clone(&parts.listener));
-        Arrival { transport, peer, listener, certificate, connect_by, came_to, admitted, open }
+        let logins = parts.logins;
+        Arrival {
+            transport,
+            peer,
+            listener,
+            logins,
+            certificate,
+            connect_by,
+            came_to,
+            admitted,
+            open,
+        }
     }
 }
 

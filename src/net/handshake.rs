@@ -25,7 +25,7 @@ use crate::{
     },
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
-        Identity,
+        Identity, ListenerLogins,
     },
     metrics::ConnectRefusal,
     mqtt::{
@@ -42,6 +42,8 @@ pub(crate) struct Arrival {
     pub(crate) peer: SocketAddr,
     /// The URL of the listener that accepted it.
     pub(crate) listener: Arc<str>,
+    /// What holds for logins there.
+    pub(crate) logins: ListenerLogins,
     /// Until when CONNECT must be whole.
     pub(crate) connect_by: Instant,
     /// Verified by the TLS handshake.
@@ -82,6 +84,7 @@ pub(super) struct Newcomer<'a> {
     pub(super) connect_by: Instant,
     pub(super) peer: SocketAddr,
     pub(super) listener: &'a Arc<str>,
+    pub(super) logins: ListenerLogins,
     pub(super) certificate: Option<&'a ClientCertificate>,
     pub(super) core: &'a Core,
 }
@@ -101,6 +104,7 @@ impl<'a> Newcomer<'a> {
             username: connect.username,
             password: connect.password,
             certificate: self.certificate,
+            rules: self.logins,
             ..Credentials::new(self.peer, self.listener)
         }
     }
@@ -119,6 +123,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
         mut transport,
         peer,
         listener,
+        logins,
         certificate,
         connect_by,
         came_to,
@@ -156,21 +161,19 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
         connect_by,
         peer,
         listener: &listener,
+        logins,
         certificate: certificate.as_ref().ok().and_then(Option::as_ref),
         core,
     };
     let accepted = match decode_connect(&buffer, &connect_limits(core)) {
         Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
-            let packet_bytes_max = connect.properties.maximum_packet_size;
             let accepted = match &certificate {
                 Ok(_) => accept(&connect, newcomer).await,
                 Err(error) => Err(Refusal::of_certificate(&connect, error)),
             };
             accepted.map_err(|mut refusal| {
                 refusal.tell(core, &subject(&connect, peer, &listener));
-                if let (Some(answer), Some(maximum)) = (&mut refusal.answer, packet_bytes_max) {
-                    answer.packet_bytes_max = maximum;
-                }
+                refusal.keep_within(connect.properties.maximum_packet_size);
                 refusal
             })
         }

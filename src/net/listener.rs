@@ -19,7 +19,7 @@ use super::{
     unix::{self, SocketFile},
     websocket::WebSocketOptions,
 };
-use crate::metrics::TransportKind;
+use crate::{auth::ListenerLogins, metrics::TransportKind};
 
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -42,6 +42,7 @@ pub struct Listener {
     pub(crate) endpoint: Endpoint,
     pub(crate) layers: Layers,
     pub(crate) tcp_keep_alive_secs: u16,
+    pub(crate) logins: ListenerLogins,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +69,8 @@ impl Layers {
 impl Listener {
     fn of(endpoint: Endpoint) -> Self {
         let tcp_keep_alive_secs = TCP_KEEP_ALIVE_SECS_DEFAULT;
-        Self { endpoint, layers: Layers::default(), tcp_keep_alive_secs }
+        let logins = ListenerLogins::default();
+        Self { endpoint, layers: Layers::default(), tcp_keep_alive_secs, logins }
     }
 
     fn at(address: impl Into<String>) -> Self {
@@ -128,6 +130,12 @@ impl Listener {
     /// nothing is said, 0 = as the system has it. Means nothing for a Unix socket.
     pub const fn tcp_keep_alive_secs(mut self, secs: u16) -> Self {
         self.tcp_keep_alive_secs = secs;
+        self
+    }
+
+    /// What holds for logins at this listener, in place of what the authenticator does elsewhere.
+    pub const fn logins(mut self, logins: ListenerLogins) -> Self {
+        self.logins = logins;
         self
     }
 

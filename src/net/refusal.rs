@@ -75,9 +75,13 @@ impl Refusal {
     /// The client is not who it says, or it cannot be found out.
     pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
         let code = match error {
-            AuthenticationError::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            AuthenticationError::BadCredentials | AuthenticationError::OtherThanCertificate => {
+                ReasonCode::BadUserNameOrPassword
+            }
             AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
-            AuthenticationError::NotAllowed => ReasonCode::NotAuthorized,
+            AuthenticationError::NotAllowed | AuthenticationError::NoAccount => {
+                ReasonCode::NotAuthorized
+            }
             AuthenticationError::Unavailable => ReasonCode::ServerUnavailable,
         };
         let refusal = Self::with(version, code, ConnectRefusal::BadCredentials).told(&error);
@@ -86,9 +90,22 @@ impl Refusal {
                 "too many failed attempts of this user from this address, or from there at all; \
                  try again later",
             ),
+            AuthenticationError::OtherThanCertificate => {
+                refusal.because("the user name is not the Common Name of the certificate")
+            }
+            AuthenticationError::NoAccount => {
+                refusal.because("the Common Name of the certificate has no account")
+            }
             AuthenticationError::BadCredentials
             | AuthenticationError::NotAllowed
             | AuthenticationError::Unavailable => refusal,
+        }
+    }
+
+    /// Keeps the answer within the client's Maximum Packet Size.
+    pub(super) const fn keep_within(&mut self, packet_bytes_max: Option<u32>) {
+        if let (Some(answer), Some(maximum)) = (&mut self.answer, packet_bytes_max) {
+            answer.packet_bytes_max = maximum;
         }
     }
 

@@ -4,7 +4,8 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use hearthmq::auth::{
     Accounts, AuthenticationConfig, AuthenticationError, Authenticator as _, ClientCertificate,
-    Credentials, FileAuthenticator, Identity, Login, ThrottleConfig, add_user, hash_password,
+    Credentials, FileAuthenticator, Identity, ListenerLogins, Login, Standing, ThrottleConfig,
+    add_user, hash_password,
 };
 use tokio::time::Instant;
 
@@ -33,6 +34,7 @@ fn nobody() -> Credentials<'static> {
         certificate: None,
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
         listener: "mqtt://127.0.0.1:1883",
+        rules: ListenerLogins::default(),
         proven: false,
     }
 }
@@ -51,7 +53,7 @@ async fn login(authenticator: &FileAuthenticator, name: &str, password: &str) ->
 }
 
 fn user(name: &str) -> Outcome {
-    Ok(Identity { username: Some(name.into()), certificate: None, login: Login::Password })
+    Ok(Identity { username: Some(name.into()), login: Login::Password, ..Identity::default() })
 }
 
 fn certificate() -> ClientCertificate {
@@ -125,12 +127,14 @@ async fn a_certificate_is_an_identity_and_another_user_name_beside_it_is_wrong()
         username: Some("ann".into()),
         certificate: Some(certificate.clone().into()),
         login: Login::Certificate,
+        needs_account: false,
     });
     assert_eq!(authenticator.authenticate(shown).await, expected);
     let same_name = Credentials { username: Some("ann"), ..shown };
     assert_eq!(authenticator.authenticate(same_name).await, expected);
     let other_name = Credentials { username: Some("ben"), password: Some(b"other"), ..shown };
-    assert_eq!(authenticator.authenticate(other_name).await, BAD);
+    let outcome = authenticator.authenticate(other_name).await;
+    assert_eq!(outcome, Err(AuthenticationError::OtherThanCertificate));
 }
 
 #[tokio::test]
@@ -146,6 +150,74 @@ async fn a_certificate_can_need_a_password_beside_it() {
     assert_eq!(authenticator.authenticate(with(b"wrong")).await, BAD);
     let identity = authenticator.authenticate(with(b"secret")).await.unwrap();
     assert_eq!(identity.certificate.as_deref(), Some(&certificate));
+}
+
+#[tokio::test]
+async fn a_certificate_can_need_an_account_everywhere_or_at_one_listener() {
+    let ghost = ClientCertificate { common_name: "ghost".into(), serial_number: "02".into() };
+    let at = |certificate_needs_account| ListenerLogins {
+        certificate_needs_account,
+        ..ListenerLogins::default()
+    };
+    let no_account = Err(AuthenticationError::NoAccount);
+    for (everywhere, here, is_let_in) in [
+        (false, None, true),
+        (true, None, false),
+        (false, Some(true), false),
+        (true, Some(false), true),
+    ] {
+        let authenticator = authenticator(AuthenticationConfig {
+            certificate_needs_account: everywhere,
+            ..AuthenticationConfig::default()
+        });
+        let shown = Credentials { certificate: Some(&ghost), rules: at(here), ..nobody() };
+        let outcome = authenticator.authenticate(shown).await;
+        assert_eq!(outcome.is_ok(), is_let_in, "{everywhere} {here:?}");
+        assert!(outcome.is_ok() || outcome == no_account);
+        let own = certificate();
+        let shown = Credentials { certificate: Some(&own), rules: at(here), ..nobody() };
+        let ann = authenticator.authenticate(shown).await.unwrap();
+        assert_eq!(ann.needs_account, !is_let_in);
+        // The account goes.
+        authenticator.replace(accounts(&[("ben", "other")]));
+        let standing = authenticator.standing(&ann, 0);
+        assert_eq!(standing == Standing::Good, is_let_in, "{everywhere} {here:?} {standing:?}");
+    }
+}
+
+#[tokio::test]
+async fn clients_without_a_name_are_let_in_at_the_listeners_that_say_so() {
+    let at = |anonymous| Credentials {
+        rules: ListenerLogins { anonymous, ..ListenerLogins::default() },
+        ..nobody()
+    };
+    let anonymous = Ok(Identity { login: Login::Anonymous, ..Identity::default() });
+    let closed = authenticator(AuthenticationConfig::default());
+    assert_eq!(closed.authenticate(at(Some(true))).await, anonymous);
+    assert_eq!(closed.authenticate(at(None)).await, BAD);
+    assert_eq!(closed.standing(anonymous.as_ref().unwrap(), 0), Standing::Good);
+    let open =
+        authenticator(AuthenticationConfig { anonymous: true, ..AuthenticationConfig::default() });
+    assert_eq!(open.authenticate(at(None)).await, anonymous);
+    assert_eq!(open.authenticate(at(Some(false))).await, BAD);
+}
+
+#[tokio::test]
+async fn a_name_without_an_account_is_nobody_where_that_is_wanted() {
+    let open = authenticator(AuthenticationConfig {
+        anonymous: true,
+        anonymous_with_name: true,
+        ..AuthenticationConfig::default()
+    });
+    let anonymous = Ok(Identity { login: Login::Anonymous, ..Identity::default() });
+    assert_eq!(login(&open, "cleo", "whatever").await, anonymous);
+    assert_eq!(login(&open, "ann", "wrong").await, BAD, "who has an account needs its password");
+    assert_eq!(login(&open, "ann", "secret").await, user("ann"));
+    let over_rest = Credentials { client_id: None, ..shown("cleo", "whatever") };
+    assert_eq!(open.authenticate(over_rest).await, BAD);
+    let closed_here = ListenerLogins { anonymous: Some(false), ..ListenerLogins::default() };
+    let there = Credentials { rules: closed_here, ..shown("cleo", "whatever") };
+    assert_eq!(open.authenticate(there).await, BAD);
 }
 
 #[tokio::test]

@@ -9,8 +9,9 @@ use std::{
 
 use hearthmq::auth::{
     AuthenticationConfig, AuthenticationError, Authenticator as _, ClientCertificate, Credentials,
-    EnhancedAuthenticator as _, Exchange, ExchangeStart, FileAuthenticator, Identity, Login,
-    SCRAM_ITERATIONS_DEFAULT, ScramSha256, Step, add_user, hash_password, set_password,
+    EnhancedAuthenticator as _, Exchange, ExchangeStart, FileAuthenticator, Identity,
+    ListenerLogins, Login, SCRAM_ITERATIONS_DEFAULT, ScramSha256, Step, add_user, hash_password,
+    set_password,
 };
 
 use super::client::{Challenge, SCRAM, ScramClient};
@@ -47,6 +48,7 @@ fn nobody() -> Credentials<'static> {
         certificate: None,
         peer: "192.0.2.1:40000".parse().unwrap(),
         listener: "mqtt://127.0.0.1:1883",
+        rules: ListenerLogins::default(),
         proven: false,
     }
 }
@@ -88,7 +90,7 @@ impl World {
 }
 
 fn user(name: &str) -> Identity {
-    Identity { username: Some(name.into()), certificate: None, login: Login::Scram }
+    Identity { username: Some(name.into()), login: Login::Scram, ..Identity::default() }
 }
 
 const BAD: Result<Identity, AuthenticationError> = Err(AuthenticationError::BadCredentials);

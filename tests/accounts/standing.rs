@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use hearthmq::auth::{
     Accounts, AuthenticationConfig, AuthenticationError, Authenticator as _, ClientCertificate,
-    Credentials, FileAuthenticator, Identity, Login, Standing, hash_password,
+    Credentials, FileAuthenticator, Identity, ListenerLogins, Login, Standing, hash_password,
 };
 
 fn account(name: &str, hash: &str, more: &str) -> String {
@@ -23,6 +23,7 @@ fn ann(certificate: Option<&ClientCertificate>) -> Credentials<'_> {
         certificate,
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
         listener: "mqtt://127.0.0.1:1883",
+        rules: ListenerLogins::default(),
         proven: false,
     }
 }
@@ -30,7 +31,7 @@ fn ann(certificate: Option<&ClientCertificate>) -> Credentials<'_> {
 fn identity(login: Login) -> Identity {
     let certificate = ClientCertificate { common_name: "ann".into(), serial_number: "01".into() };
     let certificate = (login == Login::Certificate).then(|| certificate.into());
-    Identity { username: Some("ann".into()), certificate, login }
+    Identity { username: Some("ann".into()), certificate, login, ..Identity::default() }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod browsers;
 mod connections;
 mod listeners;
+mod logins;
 mod proxies;
 mod redirect;
 mod world;

@@ -122,6 +122,9 @@ impl Authenticator for Accounts {
             (Some("throttled"), _) => {
                 return Err(AuthenticationError::TooManyAttempts { retry_after_secs: 7 });
             }
+            (Some("pending"), _) => std::future::pending().await,
+            (Some("goes-on" | "goes-on-2"), _) if credentials.proven => "again",
+            (Some("goes-on" | "goes-on-2"), _) => "first",
             (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
             (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
             (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,

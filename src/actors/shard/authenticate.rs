@@ -199,9 +199,10 @@ const fn protocol_error(clause: &'static str) -> Departure {
 /// CONNACK.
 pub(crate) const fn not_authenticated(error: AuthenticationError) -> Departure {
     let code = match error {
-        AuthenticationError::BadCredentials | AuthenticationError::NotAllowed => {
-            ReasonCode::NotAuthorized
-        }
+        AuthenticationError::BadCredentials
+        | AuthenticationError::NotAllowed
+        | AuthenticationError::OtherThanCertificate
+        | AuthenticationError::NoAccount => ReasonCode::NotAuthorized,
         AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
         AuthenticationError::Unavailable => ReasonCode::ServerBusy,
     };

@@ -5,7 +5,9 @@ use std::{num::NonZeroU32, path::Path};
 use proptest::prelude::*;
 
 use super::{keys::Digest, message::MessageError as Error, *};
-use crate::auth::{Accounts, AuthenticationConfig, Credentials, Login, hash_password};
+use crate::auth::{
+    Accounts, AuthenticationConfig, Credentials, ListenerLogins, Login, hash_password,
+};
 
 /// Section 3 of RFC 7677: user name `user`, password `pencil`.
 const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
@@ -30,6 +32,7 @@ fn exchange() -> ScramExchange {
         certificate: None,
         peer: "192.0.2.1:4711".parse().unwrap(),
         listener: "mqtt://127.0.0.1:1883",
+        rules: ListenerLogins::default(),
         proven: false,
     };
     ScramExchange {
@@ -46,7 +49,7 @@ async fn the_exchange_of_rfc_7677_goes_as_it_is_printed_there() {
     assert_eq!(challenge, Ok(Step::Continue(Some(CHALLENGE.into()))));
     let done = exchange.step(Some(FINAL.as_bytes())).await;
     let username = Some("user".into());
-    let identity = Identity { username, certificate: None, login: Login::Scram };
+    let identity = Identity { username, login: Login::Scram, ..Identity::default() };
     assert_eq!(done, Ok(Step::Done { identity, data: Some(SIGNATURE.into()) }));
     let after = exchange.step(Some(FINAL.as_bytes())).await;
     assert_eq!(after, Err(AuthenticationError::BadCredentials), "once");

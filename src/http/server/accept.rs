@@ -39,7 +39,7 @@ use super::{
     watch::{HEAD_TIMEOUT, Watch, Watched},
 };
 use crate::{
-    http::{Api, certificate::ShownCertificate, not_found, routes},
+    http::{Api, admission::Accepted, certificate::ShownCertificate, not_found, routes},
     net::{ProxyProtocol, canonical, tls},
     told::{Subject, Weight},
 };
@@ -251,6 +251,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
         .on_connect_ext(|stream: &Watched<Socket>, data: &mut Extensions| {
             data.insert(Rc::clone(stream.watch()));
             data.insert(stream.stream().name.clone());
+            data.insert(Accepted::default());
             if let Some(certificate) = &stream.stream().certificate {
                 data.insert(certificate.clone());
             }

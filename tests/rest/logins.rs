@@ -1,0 +1,47 @@
+//! How long a login may take, and who goes on with credentials that were accepted.
+
+use std::time::Duration;
+
+use hearthmq::http::ApiOptions;
+
+use super::{
+    failed,
+    world::{basic, options, rest, rest_with},
+};
+
+#[test]
+fn a_login_that_takes_too_long_is_answered_with_503() {
+    let login_timeout = Duration::from_millis(50);
+    let rest = rest_with(&ApiOptions { login_timeout, ..options() });
+    let answer = rest.call_as(Some(&basic("pending:x")), "GET /client-id/demo/status");
+    assert_eq!(answer.failure(), failed(503, "unavailable"));
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+#[test]
+fn who_is_refused_for_earlier_failures_is_told_so() {
+    let rest = rest();
+    let answer = rest.call_as(Some(&basic("throttled:x")), "GET /client-id/demo/status");
+    assert_eq!(answer.failure(), failed(429, "too_many_requests"));
+    assert!(answer.body.contains("Too many failed attempts of this user"), "{}", answer.body);
+}
+
+/// The double gives who goes on another name.
+#[test]
+fn the_same_credentials_again_on_one_connection_are_known_to_be_so() {
+    let rest = rest();
+    let call = |user: &str, connection: &str| {
+        let authorization = basic(&format!("{user}:x"));
+        format!(
+            "POST /keep-alive?client-id=demo&interval=60 HTTP/1.1\r\nHost: h\r\n\
+             Connection: {connection}\r\nContent-Length: 0\r\nAuthorization: {authorization}\r\n\r\n"
+        )
+    };
+    let calls = [("goes-on", "keep-alive"), ("goes-on", "keep-alive"), ("goes-on-2", "keep-alive")];
+    let calls: String = calls.iter().map(|(user, connection)| call(user, connection)).collect();
+    rest.send(&(calls + &call("goes-on-2", "close")));
+    let by = |name: &str| format!("demo 60 by {name}");
+    assert_eq!(rest.asked(), [by("first"), by("again"), by("first"), by("again")]);
+    rest.send(&call("goes-on", "close"));
+    assert_eq!(rest.asked(), [by("first")], "on another connection nothing is known");
+}
