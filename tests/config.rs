@@ -163,7 +163,10 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
             "[limits]\nmax_connections = 5",
             ":2:1: there is no option max_connections in [limits]; did you mean connections_max?",
         ),
-        ("[log]\nzzz = 1", ":2:1: there is no option zzz in [log]; there are filter, format"),
+        (
+            "[log]\nzzz = 1",
+            ":2:1: there is no option zzz in [log]; there are clients, filter, format",
+        ),
         (
             "shards = \"four\"",
             ":1:10: invalid type: string \"four\"; write a whole number from 0 to 65535",
