@@ -398,3 +398,21 @@ fn f<'x>(c: char) -> &'x str { let _ = ['"', '\'', '\\']; "fn g() { \" crate::no
     assert_eq!(used, ["a", "b", "self", "z"]);
     assert_eq!(functions(&code), [("f", 0), ("i", 1)]);
 }
+
+/// The program that looks at this with all else, cargo-deny, is not everywhere.
+#[test]
+fn no_lock_file_has_a_banned_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules =
+        fs::read_to_string(root.join(".deny.toml")).unwrap().parse::<toml::Table>().unwrap();
+    let banned = rules["bans"]["deny"].as_array().unwrap().iter();
+    let banned: Vec<_> = banned.map(|rule| rule["crate"].as_str().unwrap()).collect();
+    assert!(banned.contains(&"h2"));
+    for name in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        let lock = fs::read_to_string(root.join(name)).unwrap().parse::<toml::Table>().unwrap();
+        let packages = lock["package"].as_array().unwrap().iter();
+        let found = packages.map(|package| package["name"].as_str().unwrap());
+        let found: Vec<_> = found.filter(|package| banned.contains(package)).collect();
+        assert!(found.is_empty(), "{name}: {found:?}");
+    }
+}

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use actix_http::ConnectionType;
 use actix_rt::ArbiterHandle;
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -23,7 +24,7 @@ use crate::{
     auth::{ClientCertificate, ListenerLogins},
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
     net::{
-        Accepted, Arrival, Refusal, Request, WebSocket, WebSocketOptions, Whose, canonical,
+        Accepted, Arrival, Pages, Refusal, Request, WebSocket, WebSocketOptions, Whose, canonical,
         handshake, hosted,
     },
     told::{Subject, Weight},
@@ -73,14 +74,21 @@ impl Broker {
             is_http_1_1: request.version() == Version::HTTP_11,
             headers: headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         };
-        let decided = asked.decide(origins).map_err(|refusal| (ConnectRefusal::WebSocket, refusal));
+        let has_certificate = request.conn_data::<ClientCertificate>().is_some();
+        let pages = Pages::new(origins, has_certificate);
+        let decided = asked.decide(pages).map_err(|refusal| (ConnectRefusal::WebSocket, refusal));
         let hosted = decided.and_then(|accepted| {
             let hosted = self.host(request, payload, accepted);
             hosted.map_err(|refused| (refused, Refusal::Unavailable))
         });
         hosted.unwrap_or_else(|(counted_as, refusal)| {
             self.count_refusal(peer(request), counted_as);
-            answer_to(refusal)
+            let mut answer = answer_to(refusal);
+            if request.head().upgrade() {
+                // The offer is not taken up; what would come next is not known to be HTTP.
+                answer.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            answer
         })
     }
 

@@ -129,7 +129,8 @@ pub struct MqttConfig {
     pub secure_websocket: Vec<SocketAddr>,
     /// The path of the URL for WebSocket.
     pub websocket_path: String,
-    /// Origins of web pages that may connect over WebSocket; empty = all.
+    /// Origins of web pages that may connect over WebSocket; empty = all, or those of the same host
+    /// where a client certificate can be the login.
     pub websocket_origins: Vec<String>,
     /// Paths of Unix sockets.
     pub unix: Vec<PathBuf>,

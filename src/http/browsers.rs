@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 
 use super::ApiError;
+use crate::net::is_own_origin;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -21,18 +22,8 @@ pub(super) fn refuse_cross_site(headers: &HeaderMap) -> Result<(), ApiError> {
         return Err(ApiError::CrossSite);
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let is_own = |origin: &str| {
-        origin.split_once("://").is_some_and(|(scheme, authority)| {
-            let port = match scheme {
-                "http" => ":80",
-                "https" => ":443",
-                _ => return false,
-            };
-            let without_port = |host: &str| host.strip_suffix(port).unwrap_or(host).to_owned();
-            without_port(authority).eq_ignore_ascii_case(&without_port(host))
-        })
-    };
     // A browser that hides the origin of a page says `null`.
+    let is_own = |origin: &str| is_own_origin(origin, host);
     let all_own = headers.get_all(ORIGIN).all(|origin| origin.to_str().is_ok_and(is_own));
     if all_own { Ok(()) } else { Err(ApiError::CrossSite) }
 }

@@ -31,7 +31,7 @@ use super::{
     refused::Refused,
     secured::Secured,
     shortage,
-    tls::{self, ClientCertificateError, TlsSource},
+    tls::{self, ClientAuth, ClientCertificateError, TlsSource},
     websocket,
 };
 use crate::{
@@ -268,10 +268,11 @@ async fn layer<S: Transport>(
         admitted.count_for(peer.ip())?;
     }
     let (transport, certificate) = match &layers.tls {
-        None => (within(stream, layers).await?, Ok(None)),
+        None => (within(stream, layers, false).await?, Ok(None)),
         Some(source) => {
             let (stream, certificate) = secure(stream, source, &mut admitted).await?;
-            (within(stream, layers).await?, certificate)
+            let has_certificate = !matches!(certificate, Ok(None));
+            (within(stream, layers, has_certificate).await?, certificate)
         }
     };
     admitted.reach(Stage::Speaking);
@@ -279,10 +280,20 @@ async fn layer<S: Transport>(
 }
 
 /// The innermost layer.
-async fn within<S: Transport>(stream: S, layers: &Layers) -> Result<Box<dyn Transport>, Refused> {
+async fn within<S: Transport>(
+    stream: S,
+    layers: &Layers,
+    has_certificate: bool,
+) -> Result<Box<dyn Transport>, Refused> {
     Ok(match &layers.websocket {
         None => Box::new(stream),
-        Some(options) => Box::new(websocket::accept(stream, options).await?),
+        Some(options) => {
+            // Of an application's own TLS settings only the connection tells.
+            let asks = layers.tls.as_ref().map(|tls| tls.client_auth());
+            let asks = asks.is_some_and(|asks| asks.is_some_and(|asks| asks != ClientAuth::None));
+            let can_be_login = asks || has_certificate;
+            Box::new(websocket::accept(stream, options, can_be_login).await?)
+        }
     })
 }
 

@@ -26,7 +26,7 @@ pub(crate) use self::{
     admission::{Admission, Whose, network_of},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, IN_PROCESS, bind},
-    websocket::{Accepted, Refusal, Request, WebSocket, hosted},
+    websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted, is_own_origin},
 };
 pub use self::{
     listener::Listener,

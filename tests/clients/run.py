@@ -4,9 +4,9 @@ every transport that it has.
 
     cargo build --release && tests/clients/run.py [CLIENT …]
 
-Ends with `bridge`, which has a table of its own: bridge.py.
+Ends with `bridge` and `java`, which have tables of their own: bridge.py, java_http.py.
 
-Needs python3-venv, nodejs, npm, mosquitto, mosquitto-clients, openssl and cargo. The clients come from their
+Needs python3-venv, nodejs, npm, a JDK, mosquitto, mosquitto-clients, openssl and cargo. The clients come from their
 registries, in the versions below, into target/clients. Exit code 0 if no cell says FAIL.
 
 A client's script finds in its environment: URL, whose scheme is mqtt, mqtts, ws or wss; CA, a file;
@@ -22,6 +22,7 @@ import subprocess
 import sys
 
 import bridge
+import java_http
 from broker import ADMIN, Broker
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -42,6 +43,8 @@ CLIENTS = {
     "mosquitto": (["bash", HERE / "mosquitto.sh"], ("mqtt", "mqtts")),
 }
 SPEAK_AUTH = ("MQTT.js",)
+# What has a table of its own.
+OTHERS = {"bridge": bridge.main, "java": java_http.main}
 
 
 def install():
@@ -89,12 +92,13 @@ def run(broker, client, version, scheme):
 
 
 def main():
-    wanted = sys.argv[1:] or [*CLIENTS, "bridge"]
-    clients = [client for client in wanted if client != "bridge"]
+    wanted = sys.argv[1:] or [*CLIENTS, *OTHERS]
+    clients = [client for client in wanted if client not in OTHERS]
     failed = bool(clients) and run_clients(clients)
-    if "bridge" in wanted:
-        print()
-        failed = bridge.main() or failed
+    for other, main_of_other in OTHERS.items():
+        if other in wanted:
+            print()
+            failed = main_of_other() or failed
     return 1 if failed else 0
 
 

@@ -15,6 +15,7 @@ mod dead_peers;
 mod flow;
 #[path = "../support/http.rs"]
 mod http;
+mod https;
 mod keep_alive;
 mod listeners;
 mod log;

@@ -28,7 +28,7 @@ use crate::actors::Transport;
 pub use self::upgrade::WebSocketOptions;
 pub(crate) use self::{
     hosted::hosted,
-    upgrade::{Accepted, Refusal, Request, accept},
+    upgrade::{Accepted, Pages, Refusal, Request, accept, is_own_origin},
 };
 
 /// Reads without payload before others get their turn.

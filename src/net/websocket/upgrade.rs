@@ -34,8 +34,9 @@ pub struct WebSocketOptions {
     /// The path of the URL, `/mqtt` by default.
     pub path: String,
     /// The web pages that may connect, as the `Origin` header has them: `https://example.org`.
-    /// Empty for all. It restrains browsers, which say truthfully whose page they show; a client
-    /// that sends no `Origin` is no browser and is not affected.
+    /// Empty for all; but where a client certificate can be the login, which a browser adds to what
+    /// any page sends, for those of the same host alone. It restrains browsers, which say truthfully
+    /// whose page they show; a client that sends no `Origin` is no browser and is not affected.
     pub origins: Vec<String>,
 }
 
@@ -46,10 +47,45 @@ impl Default for WebSocketOptions {
 }
 
 impl From<&str> for WebSocketOptions {
-    /// At this path, for pages from everywhere.
+    /// At this path, for pages from everywhere, or of the same host where a client certificate can be
+    /// the login.
     fn from(path: &str) -> Self {
         Self { path: path.into(), origins: Vec::new() }
     }
+}
+
+/// The web pages that may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages<'a> {
+    All,
+    /// Those of the host that the request names.
+    Own,
+    /// Those of these origins.
+    Of(&'a [String]),
+}
+
+impl<'a> Pages<'a> {
+    /// `origins` as configured. A page of another site must not use the certificate of a browser.
+    pub(crate) const fn new(origins: &'a [String], certificate_can_be_login: bool) -> Self {
+        match (origins.is_empty(), certificate_can_be_login) {
+            (false, _) => Self::Of(origins),
+            (true, true) => Self::Own,
+            (true, false) => Self::All,
+        }
+    }
+}
+
+/// Returns whether an `Origin` is of this `Host`: the same name and port. Whether the page came over
+/// TLS is not asked, which may end before the broker.
+pub(crate) fn is_own_origin(origin: &str, host: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let without_port = |host: &'_ str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+    without_port(authority) == without_port(host)
 }
 
 /// What the head of an HTTP request says.
@@ -83,7 +119,10 @@ pub(crate) enum Refusal {
     InvalidKey,
     #[error("The client must offer the subprotocol mqtt in Sec-WebSocket-Protocol.")]
     SubprotocolRequired,
-    #[error("Pages of this origin may not connect; see websocket_origins.")]
+    #[error(
+        "Pages of this origin may not connect; see websocket_origins. Where a client certificate can \
+         be the login, an empty list admits pages of the same host alone."
+    )]
     ForbiddenOrigin,
     #[error("This is no HTTP/1.1 request, which MQTT over WebSocket begins with.")]
     Malformed,
@@ -164,7 +203,7 @@ impl Accepted {
 
 impl Request<'_> {
     /// Decides about a request whose path is right.
-    pub(crate) fn decide(&self, origins: &[String]) -> Result<Accepted, Refusal> {
+    pub(crate) fn decide(&self, pages: Pages<'_>) -> Result<Accepted, Refusal> {
         if self.method != "GET" {
             return Err(Refusal::MethodNotAllowed);
         }
@@ -178,7 +217,7 @@ impl Request<'_> {
         if !self.items("sec-websocket-version").eq(["13"]) {
             return Err(Refusal::UnsupportedVersion);
         }
-        if !self.is_from(origins) {
+        if !self.is_from(pages) {
             return Err(Refusal::ForbiddenOrigin);
         }
         let key = self.key().ok_or(Refusal::InvalidKey)?;
@@ -189,11 +228,19 @@ impl Request<'_> {
         Ok(Accepted { key: accept_key(key), subprotocol }) // [MQTT-6.0.0-4]
     }
 
-    fn is_from(&self, origins: &[String]) -> bool {
-        origins.is_empty()
-            || self
-                .values("origin")
-                .all(|origin| origins.iter().any(|known| origin == known.as_bytes()))
+    fn is_from(&self, pages: Pages<'_>) -> bool {
+        let mut origins = self.values("origin");
+        match pages {
+            Pages::All => true,
+            Pages::Own => {
+                let host = self.values("host").next().and_then(|host| str::from_utf8(host).ok());
+                let host = host.unwrap_or_default();
+                origins.all(|origin| str::from_utf8(origin).is_ok_and(|it| is_own_origin(it, host)))
+            }
+            Pages::Of(known) => {
+                origins.all(|origin| known.iter().any(|known| origin == known.as_bytes()))
+            }
+        }
     }
 
     fn key(&self) -> Option<&[u8]> {
@@ -228,10 +275,12 @@ fn accept_key(key: &[u8]) -> String {
 pub(crate) async fn accept<S: Transport>(
     mut stream: S,
     options: &WebSocketOptions,
+    certificate_can_be_login: bool,
 ) -> Result<WebSocket<S>, Refused> {
     let mut bytes = Vec::new();
     let outcome = match read_head(&mut stream, &mut bytes).await? {
-        Ok(length) => decide(&bytes[..length], options).map(|accepted| (accepted, length)),
+        Ok(length) => decide(&bytes[..length], options, certificate_can_be_login)
+            .map(|accepted| (accepted, length)),
         Err(refusal) => Err(refusal),
     };
     let answer = match &outcome {
@@ -280,7 +329,11 @@ async fn read_head<S: Transport>(
     }
 }
 
-fn decide(head: &[u8], options: &WebSocketOptions) -> Result<Accepted, Refusal> {
+fn decide(
+    head: &[u8],
+    options: &WebSocketOptions,
+    certificate_can_be_login: bool,
+) -> Result<Accepted, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(head) {
@@ -298,5 +351,5 @@ fn decide(head: &[u8], options: &WebSocketOptions) -> Result<Accepted, Refusal> 
         is_http_1_1: parsed.version == Some(1),
         headers: parsed.headers.iter().map(|header| (header.name, header.value)).collect(),
     };
-    request.decide(&options.origins)
+    request.decide(Pages::new(&options.origins, certificate_can_be_login))
 }
