@@ -84,9 +84,9 @@ fn rate(per_sec: u32, burst: u32) -> Option<CallRate> {
     Some(CallRate { per_sec, burst })
 }
 
-/// How often an address may connect that may call so often. Who calls too often is to be told so, which
+/// How often an address may begin a TLS handshake that may call so often. Who calls too often is to be told so, which
 /// takes a connection; but a handshake of TLS is dear.
-fn connect_rate(calls: CallRate) -> CallRate {
+fn handshake_rate(calls: CallRate) -> CallRate {
     let at_least =
         |number: NonZeroU32, min| NonZeroU32::new(min).map_or(number, |min| number.max(min));
     let CallRate { per_sec, burst } = calls;
@@ -114,7 +114,7 @@ impl From<&HttpConfig> for ServerOptions {
             workers: config.workers.into(),
             connections_max: config.connections_max as usize,
             connections_per_address_max: config.connections_per_address_max as usize,
-            connect_rate: config.address_rate().map(connect_rate),
+            handshake_rate: config.address_rate().map(handshake_rate),
             proxies: config.proxy_trusted.clone(),
         }
     }

@@ -80,8 +80,8 @@ pub struct ServerOptions {
     /// Connections at one time from one address (IPv6: one /64). One more takes the place of the
     /// connection of that address that has been idle the longest.
     pub connections_per_address_max: usize,
-    /// How often one address (IPv6: one /64) may connect.
-    pub connect_rate: Option<CallRate>,
+    /// How often one address (IPv6: one /64) may begin a TLS handshake.
+    pub handshake_rate: Option<CallRate>,
     /// Networks of reverse proxies and balancers, whose connections are those of many callers: the
     /// bounds for one address do not count for them.
     pub proxies: Vec<Network>,
@@ -93,7 +93,7 @@ impl Default for ServerOptions {
             workers: 1,
             connections_max: 1_000,
             connections_per_address_max: 500,
-            connect_rate: None,
+            handshake_rate: None,
             proxies: Vec::new(),
         }
     }

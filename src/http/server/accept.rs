@@ -117,8 +117,8 @@ impl Worker {
             Ok(listener) => listener,
             Err(error) => return error,
         };
-        let api = self.api.clone();
-        let way = Rc::new(Way { tls, proxy, name, speak, api });
+        let (api, places) = (self.api.clone(), Arc::clone(&self.places));
+        let way = Rc::new(Way { tls, proxy, name, places, speak, api });
         let failures = Failures::default();
         loop {
             match listener.accept().await {
@@ -159,6 +159,7 @@ struct Way {
     tls: Option<tls::TlsSource>,
     proxy: Option<ProxyProtocol>,
     name: ListenerName,
+    places: Arc<Places>,
     speak: Rc<Speak>,
     api: Api,
 }
@@ -208,6 +209,9 @@ impl Way {
             let layer = Layer::Plain(stream);
             return Some((Socket { layer, name, certificate: None }, peer));
         };
+        if !self.places.allow_handshake(peer.ip()) {
+            return None;
+        }
         let (settings, trust) = tls.begin();
         let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(tls::explained);
         let stream = stream.inspect_err(|error| {

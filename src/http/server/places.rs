@@ -42,7 +42,7 @@ pub(super) struct Places {
     connections_max: usize,
     by_address_max: usize,
     proxies: Vec<Network>,
-    rate: Option<Buckets<IpAddr>>,
+    handshake_rate: Option<Buckets<IpAddr>>,
     taken: AtomicUsize,
     held: Mutex<Held>,
 }
@@ -88,14 +88,20 @@ impl Places {
             connections_max: options.connections_max.max(1),
             by_address_max: options.connections_per_address_max.max(1),
             proxies: options.proxies.clone(),
-            rate: options.connect_rate.map(Buckets::new),
+            handshake_rate: options.handshake_rate.map(Buckets::new),
             taken: AtomicUsize::new(0),
             held: Mutex::default(),
         }
     }
 
-    /// Lets a connection in, if need be in place of another. `None` if its address connects too
-    /// often, or all that it could replace are being answered.
+    /// Returns whether the address may have one more TLS handshake, and counts it.
+    pub(super) fn allow_handshake(&self, address: IpAddr) -> bool {
+        let is_over = |rate: &Buckets<IpAddr>| rate.check(&network_of(address)).is_err();
+        self.is_proxy(address) || !self.handshake_rate.as_ref().is_some_and(is_over)
+    }
+
+    /// Lets a connection in, if need be in place of another. `None` if all that it could replace are
+    /// being answered.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let place = self.admit_unknown()?;
         place.belongs_to(address).then_some(place)
@@ -219,9 +225,6 @@ impl Place {
         let Self { places, occupant, .. } = self;
         let is_proxy = places.is_proxy(address);
         let address = network_of(address);
-        if !is_proxy && places.rate.as_ref().is_some_and(|rate| rate.check(&address).is_err()) {
-            return false;
-        }
         let mut held = places.held();
         let own = held.by_address.get(&address).map_or(0, Vec::len);
         if !is_proxy && own >= places.by_address_max && !held.cut_idle_of(address) {
