@@ -84,8 +84,9 @@ impl Drop for Log {
 
 fn filter(filter: &str) -> EnvFilter {
     // The store's database tells how it is opened; who wants to read that asks for it. That it could
-    // not be written the broker says itself, once and not at each try.
-    let filter = format!("fjall=warn,fjall::batch=off,lsm_tree=warn,{filter}");
+    // not be written the broker says itself, once and not at each try. actix-http writes an error for
+    // each malformed request, which anybody can send.
+    let filter = format!("actix_http=off,fjall=warn,fjall::batch=off,lsm_tree=warn,{filter}");
     EnvFilter::new(filter) // found right when the configuration was read
 }
 
