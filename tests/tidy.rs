@@ -403,16 +403,15 @@ fn f<'x>(c: char) -> &'x str { let _ = ['"', '\'', '\\']; "fn g() { \" crate::no
 #[test]
 fn no_lock_file_has_a_banned_crate() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let rules =
-        fs::read_to_string(root.join(".deny.toml")).unwrap().parse::<toml::Table>().unwrap();
-    let banned = rules["bans"]["deny"].as_array().unwrap().iter();
-    let banned: Vec<_> = banned.map(|rule| rule["crate"].as_str().unwrap()).collect();
-    assert!(banned.contains(&"h2"));
+    let rules = fs::read_to_string(root.join(".deny.toml")).unwrap();
+    let banned = rules.lines().filter_map(|line| line.trim().strip_prefix("{ crate = \""));
+    let banned: Vec<_> = banned.filter_map(|rest| rest.split('"').next()).collect();
+    assert!(banned.contains(&"h2"), "{banned:?}");
     for name in ["Cargo.lock", "fuzz/Cargo.lock"] {
-        let lock = fs::read_to_string(root.join(name)).unwrap().parse::<toml::Table>().unwrap();
-        let packages = lock["package"].as_array().unwrap().iter();
-        let found = packages.map(|package| package["name"].as_str().unwrap());
-        let found: Vec<_> = found.filter(|package| banned.contains(package)).collect();
+        let lock = fs::read_to_string(root.join(name)).unwrap();
+        assert!(lock.contains("\nname = \"hearthmq\"\n"), "{name}");
+        let is_in = |package: &str| lock.contains(&format!("\nname = \"{package}\"\n"));
+        let found: Vec<_> = banned.iter().filter(|package| is_in(package)).collect();
         assert!(found.is_empty(), "{name}: {found:?}");
     }
 }
