@@ -27,8 +27,9 @@ use crate::{
     net::{ProxyProtocol, tls::TlsSource},
 };
 
-/// Connections that the operating system holds until they are accepted.
-const BACKLOG: i32 = 1_024;
+/// Connections that the operating system holds until they are accepted. One that finds no room tries
+/// again after a second, which is too late for a look at the broker's health.
+const BACKLOG: i32 = 4_096;
 
 /// A socket that the server listens on.
 #[derive(Debug)]
