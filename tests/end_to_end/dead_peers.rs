@@ -14,6 +14,7 @@ use hearthmq::mqtt::{Connect, Packet, ProtocolVersion, encode};
 use crate::{
     mqtt::connect,
     program::{PASSWORD, Place},
+    skipped::skipped,
 };
 
 /// Two namespaces with a link between them; gone when dropped.
@@ -42,8 +43,7 @@ impl Link {
         ];
         let failed = steps.iter().find(|step| !ip(step));
         if let Some(step) = failed {
-            // Told to whoever runs the tests: this one has shown nothing.
-            println!("skipped: no network namespaces are to be had here (ip {step})");
+            skipped(&format!("no network namespace can be made here (ip {step})"));
             return None;
         }
         Some(link)
