@@ -88,7 +88,8 @@ fn make_it_drop(program: &Unread) {
 
 #[test]
 fn a_log_that_nobody_reads_stops_neither_the_broker_nor_its_end() {
-    let mut program = Unread::start(&Place::new().set("log.filter=trace"));
+    let place = Place::new().set("log.filter=trace");
+    let mut program = Unread::start(&place);
     make_it_drop(&program);
     program.end();
     program.wait();
@@ -96,7 +97,8 @@ fn a_log_that_nobody_reads_stops_neither_the_broker_nor_its_end() {
 
 #[test]
 fn what_was_dropped_is_told_once_the_log_is_read_again() {
-    let mut program = Unread::start(&Place::new().set("log.filter=trace").set("log.format=json"));
+    let place = Place::new().set("log.filter=trace").set("log.format=json");
+    let mut program = Unread::start(&place);
     make_it_drop(&program);
     program.end();
     let mut told = Vec::new();

@@ -164,14 +164,11 @@ fn a_refused_connect_is_told_with_its_reason() {
 fn what_comes_instead_of_connect_is_told_with_its_address() {
     let pki = Pki::new();
     let place = place()
-        .set("limits.connect_timeout_secs=1")
         .set("mqtt.tls=127.0.0.1:0")
         .set("mqtt.websocket=127.0.0.1:0")
         .set(format!("tls.certificate={}", pki.server.chain.display()))
         .set(format!("tls.key={}", pki.server.key.display()));
     let program = place.start();
-    let silent = tcp(program.address("mqtt"));
-    let peer = silent.local_addr().unwrap().to_string();
     let told = |reason: &str, peer: &str, listener: &str| {
         let fields =
             json!({ "level": "WARN", "reason": reason, "peer": peer, "listener": listener });
@@ -183,7 +180,6 @@ fn what_comes_instead_of_connect_is_told_with_its_address() {
         let peer = stream.local_addr().unwrap().to_string();
         (stream, peer)
     };
-    told("connect_timeout", &peer, &listener(&program));
     let (_http, peer) = stranger("mqtt", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let why = told("malformed", &peer, &listener(&program));
     assert_eq!(why, "this is HTTP, and MQTT is spoken here");
@@ -200,6 +196,18 @@ fn what_comes_instead_of_connect_is_told_with_its_address() {
     let ws = format!("ws://{}/mqtt", program.address("ws"));
     let (_other, peer) = stranger("ws", b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(told("websocket", &peer, &ws).is_string());
+}
+
+#[test]
+fn who_says_nothing_is_told() {
+    let place = place().set("limits.connect_timeout_secs=1");
+    let program = place.start();
+    let silent = tcp(program.address("mqtt"));
+    let peer = silent.local_addr().unwrap().to_string();
+    let fields = json!({
+        "level": "WARN", "reason": "connect_timeout", "peer": peer, "listener": listener(&program),
+    });
+    line(&program, "connect refused", &fields);
 }
 
 #[test]
