@@ -23,6 +23,7 @@ use std::{
 
 use hearthmq::store::DirectoryStore;
 use serde_json::{Value, json};
+use socket2::SockRef;
 
 use super::{Failure, export::export};
 
@@ -40,6 +41,7 @@ pub(super) type Flush = Box<dyn Fn() -> bool + Send>;
 /// Answers callers until it is dropped.
 pub(super) struct ControlSocket {
     path: PathBuf,
+    listener: UnixListener,
     ending: Arc<Ending>,
     thread: Option<JoinHandle<()>>,
 }
@@ -80,11 +82,11 @@ impl ControlSocket {
         // The directory lets nobody else in meanwhile.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         let ending = Arc::new(Ending::default());
-        let ends = ending.clone();
+        let (ends, accepting) = (ending.clone(), listener.try_clone()?);
         let thread = thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || serve(&listener, &store, &flush, &ends))?;
-        Ok(Self { path, ending, thread: Some(thread) })
+            .spawn(move || serve(&accepting, &store, &flush, &ends))?;
+        Ok(Self { path, listener, ending, thread: Some(thread) })
     }
 }
 
@@ -93,8 +95,11 @@ impl Drop for ControlSocket {
         self.ending.is_there.store(true, Ordering::Relaxed);
         let caller = self.ending.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(caller.map(|caller| caller.shutdown(Shutdown::Both)));
-        drop(UnixStream::connect(&self.path)); // wakes the thread
-        if let Some(thread) = self.thread.take() {
+        // Either wakes the thread: the first where the path is gone, the second on systems that do
+        // not let a listening socket be shut down.
+        let is_shut = SockRef::from(&self.listener).shutdown(Shutdown::Both).is_ok();
+        let is_woken = UnixStream::connect(&self.path).is_ok() || is_shut;
+        if let Some(thread) = self.thread.take().filter(|_| is_woken) {
             drop(thread.join());
         }
         drop(fs::remove_file(&self.path));

@@ -140,8 +140,11 @@ impl Serving {
     pub(super) async fn shut_down(self) {
         let deadline = Instant::now() + self.deadline;
         self.api.set_ready(false);
-        drop(self.control);
+        // An export that is under way ends beside the broker: nobody waits for its caller.
+        let control = self.control;
+        let control_ended = actix_web::rt::task::spawn_blocking(move || drop(control));
         self.broker.shutdown(self.deadline).await;
+        drop(timeout_at(deadline, control_ended).await);
         let graceful = self.http.stop(true);
         if timeout_at(deadline, graceful).await.is_err() {
             tracing::warn!("calls were still under way at the deadline");
