@@ -183,7 +183,11 @@ impl<W: Write> Writing<W> {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 };
             }
-            self.write();
+            // The queue is empty here: the line that tells of others that were dropped finds room.
+            let is_due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+            if self.write() && is_due {
+                self.tell_dropped();
+            }
         }
     }
 
@@ -196,8 +200,9 @@ impl<W: Write> Writing<W> {
         }
     }
 
-    /// Writes what was gathered. Where that fails there is nobody to tell, and the lines are counted.
-    fn write(&mut self) {
+    /// Writes what was gathered; whether that went well. Where it fails there is nobody to tell, and the
+    /// lines are counted.
+    fn write(&mut self) -> bool {
         let mut rest = self.batch.as_slice();
         while !rest.is_empty() {
             match self.output.write(rest) {
@@ -214,10 +219,7 @@ impl<W: Write> Writing<W> {
         }
         self.batch.clear();
         self.lines = 0;
-        let is_due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
-        if is_written && is_due {
-            self.tell_dropped();
-        }
+        is_written
     }
 
     fn tell_dropped(&mut self) {
