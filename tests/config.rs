@@ -291,11 +291,11 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
 /// The example's `[[listeners]]`, without the signs that make it a comment.
 #[test]
 fn the_example_of_a_listener_with_settings_of_its_own_can_be_used() {
-    let (_, lines) = EXAMPLE.split_once("# [[listeners]]").unwrap();
-    let lines = lines.replace("\n# ", "\n");
+    let (_, lines) = EXAMPLE.split_once("\n# [[listeners]]\n").unwrap();
+    let lines = format!("\n{lines}").replace("\n# ", "\n");
     let text = format!(
         "[mqtt]\ntls = [\"[::]:8883\", \"[::]:8884\"]\n[tls]\ncertificate = \"a.crt\"\nkey = \
-         \"a.key\"\n[[listeners]]{lines}"
+         \"a.key\"\n[[listeners]]\n{lines}"
     );
     let config = file(&text).load(&[], &[]).unwrap();
     let own = config.tls_at("[::]:8884");

@@ -1,9 +1,10 @@
 //! The program under test: its directory, its configuration, its process.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder, Permissions},
     io::{BufRead, BufReader},
     net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, OnceLock, mpsc},
@@ -68,13 +69,16 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap(), options: Vec::new() };
-        fs::create_dir(place.path("data")).unwrap();
+        DirBuilder::new().mode(0o700).create(place.path("data")).unwrap();
         static HASH: OnceLock<String> = OnceLock::new();
         let hash = HASH.get_or_init(|| hash_password(PASSWORD.as_bytes()));
         for user in ["ops", "limited", "stranger", "device-1"] {
             add_user(&place.path("data/users.toml"), user, hash).unwrap();
         }
-        fs::write(place.path("data/policy.toml"), POLICY).unwrap();
+        let policy = place.path("data/policy.toml");
+        fs::write(&policy, POLICY).unwrap();
+        // As the program makes them: a start says nothing of permissions then.
+        fs::set_permissions(&policy, Permissions::from_mode(0o600)).unwrap();
         fs::write(place.path("hearthmq.toml"), CONFIG).unwrap();
         place
     }

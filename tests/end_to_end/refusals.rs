@@ -107,8 +107,9 @@ fn repeated_failures_are_429_even_with_the_right_password() {
     let place =
         Place::new().set("auth.throttle.failures_max=3").set("auth.throttle.refusal_secs=60");
     let program = place.start();
-    for _ in 0..3 {
-        assert_eq!(program.call_as(Some(&basic("ops:wrong")), CALLS[1]).status, 401);
+    for guess in 0..3 {
+        let login = basic(&format!("ops:wrong{guess}"));
+        assert_eq!(program.call_as(Some(&login), CALLS[1]).status, 401);
     }
     let answer = program.call(CALLS[1]);
     assert_eq!(answer.failure(), (429, "too_many_requests".into()));

@@ -10,7 +10,7 @@ use hearthmq::{
 };
 
 use super::support::{
-    Client, disk::Disk, generous, packets::*, pass, secs, world_with, world_within,
+    Client, disk::Disk, generous, packets::*, pass, refused, secs, world_with, world_within,
 };
 
 const OLD: [ProtocolVersion; 2] = [V3_1, V3_1_1];
@@ -27,10 +27,6 @@ fn lasting<'a>(username: &'a str, client_id: &'a str) -> Connect<'a> {
 
 fn reached(broker: &Broker, limit: UserLimit) -> u64 {
     broker.metrics().shard(0).user_limits_reached.of(limit).value()
-}
-
-fn refused(broker: &Broker, reason: ConnectRefusal) -> u64 {
-    broker.metrics().shard(0).connects_refused.of(reason).value()
 }
 
 async fn refuses(broker: &Broker, connect: Connect<'_>, reason: ReasonCode) {
