@@ -15,7 +15,7 @@ use super::{
 use crate::{
     auth::{BoundedExchange, ClientCertificate, Identity},
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
-    journal::{QueuePlace, Ticket},
+    journal::{QueuePlace, SessionNumber, Ticket},
     mqtt::{self, ProtocolVersion},
     owners::Charge,
     router::{Place, Plan},
@@ -208,6 +208,8 @@ pub(crate) struct AcceptedWill {
     pub(crate) expiry_secs: Option<u32>,
     /// What it takes of the room for Wills and of its user's account, once its session is found.
     pub(crate) share: Option<(Share, Charge)>,
+    /// Number of the record that keeps the Will of a session that ends with its connection.
+    pub(crate) record: Option<SessionNumber>,
 }
 
 /// What a Will counts beside its message's topic, properties and payload.

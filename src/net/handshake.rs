@@ -406,6 +406,7 @@ fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
         delay_secs: will.properties.will_delay_interval.unwrap_or(0),
         expiry_secs: will.properties.publish.message_expiry_interval,
         share: None,
+        record: None,
     }
 }
 

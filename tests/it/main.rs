@@ -21,6 +21,7 @@ mod connecting;
 mod corners;
 mod durable;
 mod durable_moments;
+mod durable_wills;
 mod enhanced_authentication;
 mod flow_control;
 mod information;

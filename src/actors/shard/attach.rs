@@ -92,7 +92,8 @@ impl Shard {
         if !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
         }
-        let begins_anew = connect.clean_start || !is_owner;
+        let has_ended = existing.is_some_and(|slot| self.is_last_will(slot));
+        let begins_anew = connect.clean_start || !is_owner || has_ended;
         if let Some(trouble) = self.trouble() {
             self.check_store(trouble, connect, existing, begins_anew)?;
         }
@@ -114,7 +115,7 @@ impl Shard {
         self.replace_connection(connect, departure, now);
         let existing = self.clients.get(&connect.client_id).copied();
         if begins_anew && let Some(slot) = existing {
-            self.forget(slot, now); // [MQTT-3.1.2-4]
+            self.begin_anew(slot, now); // [MQTT-3.1.2-4]
         }
         let existing = existing.filter(|_| !begins_anew);
         let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
@@ -139,6 +140,19 @@ impl Shard {
             self.collect_again(slot);
         }
         Ok(Prepared { slot, link, session_present: existing.is_some(), was_online })
+    }
+
+    /// Ends the former session of a client that connects.
+    fn begin_anew(&mut self, slot: u32, now: Timestamp) {
+        if self.is_last_will(slot)
+            && let Some(found) = self.slots.get_mut(slot as usize)
+        {
+            let record = found.will.take().and_then(|will| will.record); // The client is back.
+            if let Some(record) = record {
+                self.note(|| Change::EndSession(record));
+            }
+        }
+        self.forget(slot, now);
     }
 
     /// Whether the client may come at all now; whose its session is.
@@ -171,7 +185,10 @@ impl Shard {
     ) -> Result<(), NoSession> {
         let is_kept = |slot: u32| self.slot(slot).is_some_and(|s| s.session.number().is_some());
         let has_kept = existing.is_some_and(is_kept);
-        let may_come_back = has_kept && !begins_anew && trouble == Trouble::Full;
+        let is_last_will = existing.is_some_and(|slot| self.is_last_will(slot));
+        let leaves_nothing = is_last_will && session_expiry(connect) == 0;
+        let may_come_back =
+            trouble == Trouble::Full && (has_kept && !begins_anew || leaves_nothing);
         let is_durable = session_expiry(connect) > 0 || has_kept;
         if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
     }
@@ -236,7 +253,7 @@ impl Shard {
         };
         slot.session.set_expiry_interval_secs(expiry_secs);
         slot.lasting.set(u64::from(expiry_secs > 0));
-        slot.will = connect.will;
+        slot.will = connect.will.map(Box::new);
         if expiry_secs > 0 {
             self.keep_session(prepared.slot);
         }
@@ -246,6 +263,7 @@ impl Shard {
         if let Some(ticket) = gate {
             link.hold_conn_ack(ticket);
         }
+        self.note_last_will(prepared.slot); // Behind the gate: CONNACK need not wait for it.
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };

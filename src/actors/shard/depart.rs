@@ -129,6 +129,9 @@ impl Shard {
         };
         let Some(will) = found.will.take() else { return };
         if !departure.publishes_will {
+            if let Some(record) = will.record {
+                self.note(|| Change::EndSession(record));
+            }
             return self.note_will(slot);
         }
         let expiry_secs = found.session.expiry_interval_secs();
@@ -138,6 +141,9 @@ impl Shard {
         if delay_secs == 0 {
             self.publish_will(slot, &will, now);
             self.drop_will_then(slot);
+            if let Some(record) = will.record {
+                self.end_then(record);
+            }
         } else {
             if !departure.is_resumed {
                 // [MQTT-3.1.3-9]
@@ -179,6 +185,9 @@ impl Shard {
         let will = self.slots[slot as usize].will.take();
         if let Some(will) = &will {
             self.publish_will(slot, will, now);
+            if let Some(record) = will.record {
+                self.end_then(record);
+            }
         }
         let orphans_in_store = if self.is_quiet { Vec::new() } else { self.stored_orphans(slot) };
         let found = self.slots.remove(slot as usize);
@@ -229,9 +238,13 @@ impl Shard {
                 self.drop_will_then(slot);
             }
         }
-        let expires_at = self.slot(slot).and_then(|s| s.expires_at);
+        let Some(found) = self.slot(slot) else { return };
+        let (will_at, expires_at) = (found.will_at, found.expires_at);
         if expires_at.is_some_and(|at| at <= now) {
-            self.forget(slot, now);
+            match will_at.filter(|_| self.is_last_will(slot)) {
+                Some(will_at) => self.leave_last_will(slot, will_at, now),
+                None => self.forget(slot, now),
+            }
         } else {
             self.set_timer(slot);
         }

@@ -138,7 +138,7 @@ pub(super) struct Slot {
     /// The session itself among those of its user that outlive their connection.
     lasting: Charge,
     pub(super) connected: Option<Connected>,
-    will: Option<AcceptedWill>,
+    will: Option<Box<AcceptedWill>>,
     /// When a delayed Will is published.
     will_at: Option<Timestamp>,
     /// When the session of a client that is away ends.

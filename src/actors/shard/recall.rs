@@ -19,6 +19,10 @@ use crate::{
 /// What is read of a queue at a time: about as much as a session has in memory of it.
 const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
 
+/// How long after the start the client of a session that ended with the broker has to come back
+/// before its Will is published.
+const LAST_WILL_GRACE_SECS: u64 = 10;
+
 impl Shard {
     /// Reads the next page of a session's queue; whether there was something in it. Where there
     /// was not, it is on its way to the store, and the session is told when it may be there.
@@ -117,8 +121,14 @@ impl Shard {
         }
         let record = &stored.record;
         let expiry_secs = record.expiry_interval_secs;
+        // The session ended with its connection; its Will waits for the client to come back.
+        let is_last_will = expiry_secs == 0 && stored.will.is_some();
         let has_ended =
             record.ends_at.is_some_and(|at| at <= now) || (record.is_connected && expiry_secs == 0);
+        let leaves_more = !stored.subscriptions.is_empty()
+            || !stored.accepted.is_empty()
+            || stored.waiting.messages > 0
+            || stored.in_flight > 0;
         let slot = self.restore_slot(&stored);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         // A connection that there was has ended now at the latest.
@@ -135,7 +145,14 @@ impl Shard {
             let mut charge = Charge::new(found.account.clone(), |account| &account.will_bytes);
             charge.set(will.counted_bytes() as u64);
             will.share = Some((self.core.wills.share_anyway(will.counted_bytes()), charge));
-            found.will = Some(will);
+            found.will = Some(Box::new(will));
+        }
+        if is_last_will {
+            // The record stays as it is: each start gives the client the whole grace.
+            let due_at = now.plus_secs(LAST_WILL_GRACE_SECS);
+            found.will_at = Some(due_at);
+            found.expires_at = Some(if leaves_more { now } else { due_at });
+            return self.set_timer(slot);
         }
         if has_ended {
             found.expires_at = Some(now);
@@ -203,16 +220,54 @@ impl Shard {
     pub(super) fn note_will(&self, slot: u32) {
         let Some(found) = self.slot(slot) else { return };
         let Some(number) = found.session.number() else { return };
-        let record = found.will.as_ref().map(|will| WillRecord {
-            message: will.message.clone(),
-            delay_secs: will.delay_secs,
-            expiry_secs: will.expiry_secs,
-            due_at: found.will_at,
-        });
+        let record = found.will.as_ref().map(|will| will_record(will, found.will_at));
         self.note(|| match record {
             Some(record) => Change::PutWill(number, Box::new(record)),
             None => Change::DropWill(number),
         });
+    }
+
+    /// Notes the Will of a client whose session is not kept, so that it is published even if the
+    /// broker ends without notice. No answer waits for that, and a store in trouble is spared it.
+    pub(super) fn note_last_will(&mut self, slot: u32) {
+        let (Some(keeper), Some(journal)) = (&self.core.keeper, &self.journal) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.will.is_none()
+            || found.session.number().is_some()
+            || keeper.health.trouble().is_some()
+        {
+            return;
+        }
+        let (number, session) = (keeper.next_session(), found.record(true));
+        let Some(will) = &mut found.will else { return };
+        journal.note(Change::PutSession(number, Box::new(session)));
+        journal.note(Change::PutWill(number, Box::new(will_record(will, None))));
+        will.record = Some(number);
+    }
+
+    /// Ends a session that ended with the broker, but for its Will, which still waits for the client.
+    pub(super) fn leave_last_will(&mut self, slot: u32, due_at: Timestamp, now: Timestamp) {
+        let usage = self.core.queue_usage.clone();
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let will = found.will.take();
+        let (presence, account) = (found.presence.clone(), found.account.clone());
+        let session = Session::new(found.session.client_id().clone(), self.queue_limits, usage);
+        self.note_will(slot); // The new record has it from now on.
+        self.forget(slot, now);
+        let slot = self.insert_slot(session, presence, &account);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        found.will = will;
+        found.expires_at = Some(due_at);
+        self.note_last_will(slot);
+        self.set_timer(slot);
+    }
+
+    /// Returns whether a session has ended already, and is there for its Will alone: that of a
+    /// client that was connected when the broker ended.
+    pub(super) fn is_last_will(&self, slot: u32) -> bool {
+        let is_over =
+            |found: &Slot| found.connected.is_none() && found.session.expiry_interval_secs() == 0;
+        self.slot(slot).is_some_and(is_over)
     }
 
     /// Puts a session into a slot of its own.
@@ -275,11 +330,21 @@ impl Slot {
 const UNKNOWN_PEER: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
+fn will_record(will: &AcceptedWill, due_at: Option<Timestamp>) -> WillRecord {
+    WillRecord {
+        message: will.message.clone(),
+        delay_secs: will.delay_secs,
+        expiry_secs: will.expiry_secs,
+        due_at,
+    }
+}
+
 fn accepted(will: &WillRecord) -> AcceptedWill {
     AcceptedWill {
         message: Arc::clone(&will.message),
         delay_secs: will.delay_secs,
         expiry_secs: will.expiry_secs,
         share: None,
+        record: None,
     }
 }

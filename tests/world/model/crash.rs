@@ -1,7 +1,7 @@
 //! The broker is no more, and another one goes on with what its store has.
 //!
 //! What must survive is what the standard calls the Session State of sessions that outlast their
-//! connections, their Wills, and retained messages. QoS 0 need not, and sessions without a Session
+//! connections, all Wills, and retained messages. QoS 0 need not, and sessions without a Session
 //! Expiry Interval have ended with their connections.
 
 use hearthmq::{hooks::DisconnectReason, mqtt::QoS};
@@ -9,9 +9,15 @@ use hearthmq::{hooks::DisconnectReason, mqtt::QoS};
 use super::{End, Model};
 use crate::vocabulary::NAMES;
 
+/// How long the broker waits for a client whose session ended with the former one.
+const GRACE_MILLIS: u64 = 10_000;
+
 impl Model {
     /// The broker has ended without a word, and the next one has begun.
     pub(crate) fn crashed(&mut self) {
+        for client in 0..NAMES.len() {
+            self.leaves_last_will(client);
+        }
         for client in 0..NAMES.len() {
             if self.sessions[client].as_ref().is_some_and(|session| !session.is_kept) {
                 self.is_lost(client);
@@ -49,7 +55,23 @@ impl Model {
         Self { now: self.now, routed: self.routed, links: self.links, ..then }
     }
 
-    /// A session was in memory alone, and so was its Will.
+    /// A session ends with the broker: its Will waits for the client from the start on.
+    fn leaves_last_will(&mut self, client: usize) {
+        let due_at = self.now + GRACE_MILLIS;
+        if let Some((at, _)) = &mut self.last_wills[client] {
+            *at = due_at;
+        }
+        let Some(session) = self.sessions[client].as_mut().filter(|s| s.expiry_secs == 0) else {
+            return;
+        };
+        let is_session_kept = session.is_kept;
+        let Some(link) = &mut session.link else { return };
+        let is_kept = is_session_kept || link.is_will_kept;
+        let will = link.will.take().filter(|_| is_kept);
+        self.last_wills[client] = will.map(|will| (due_at, will));
+    }
+
+    /// A session was in memory alone.
     fn is_lost(&mut self, client: usize) {
         let Some(session) = self.sessions[client].take() else { return };
         for group in &mut self.groups {

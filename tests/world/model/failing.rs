@@ -103,6 +103,8 @@ impl Model {
             V5 => expiry_secs.unwrap_or(0) > 0,
             V3_1 | V3_1_1 => !clean_start,
         };
-        lasts || self.sessions[client].as_ref().is_some_and(|session| session.is_kept)
+        lasts
+            || self.last_wills[client].is_some()
+            || self.sessions[client].as_ref().is_some_and(|session| session.is_kept)
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Model {
     /// Milliseconds since the world began.
     pub(crate) now: u64,
     pub(crate) sessions: [Option<Session>; NAMES.len()],
+    /// Wills of sessions that ended with a broker, and when they are due.
+    pub(crate) last_wills: [Option<(u64, Will)>; NAMES.len()],
     pub(crate) retained: BTreeMap<&'static str, Rc<Message>>,
     /// Messages that one of the members of a shared subscription is to get.
     pub(crate) groups: Vec<GroupCopy>,
@@ -104,6 +106,8 @@ pub(crate) struct Link {
     pub(crate) quota: usize,
     pub(crate) packet_bytes_max: usize,
     will: Option<Will>,
+    /// The store has taken note of it, or could have.
+    is_will_kept: bool,
     /// What the broker must answer, in this order.
     pub(crate) replies: Vec<Reply>,
     /// Messages may be on their way that the client has not read.
@@ -207,6 +211,7 @@ impl Model {
             quota: connect.receive_maximum.map_or(usize::MAX, usize::from),
             packet_bytes_max: connect.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
             will: connect.will,
+            is_will_kept: !self.has_trouble,
             // Before MQTT 3.1.1 CONNACK has no such flag. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
             replies: vec![Reply::ConnAck {
                 session_present: session_present && connect.version != ProtocolVersion::V3_1,
@@ -224,6 +229,7 @@ impl Model {
         session.is_kept |= expiry_secs > 0;
         session.expires_at = None;
         session.delayed_will = None; // [MQTT-3.1.3-9]
+        self.last_wills[client] = None;
         session.link = Some(link);
         self.told.push((client, Told::Connected));
         session_present

@@ -15,6 +15,7 @@ pub(crate) const TOLERANCE_MILLIS: u64 = 400;
 enum Due {
     KeepAlive(usize),
     Will(usize),
+    LastWill(usize),
     SessionEnd(usize),
     Expiry,
 }
@@ -37,6 +38,9 @@ impl Model {
                 session.copies.iter().filter(|c| c.received_on.is_none() && !c.is_optional);
             all.extend(waiting.filter_map(|c| Some((c.message.expires_at?, Due::Expiry))));
         }
+        for (client, last) in self.last_wills.iter().enumerate() {
+            all.extend(last.as_ref().map(|(at, _)| (*at, Due::LastWill(client))));
+        }
         let groups = self.groups.iter().filter(|g| !g.is_optional).map(|g| &g.message);
         let kept: Vec<&Rc<_>> = groups.chain(self.retained.values()).collect();
         all.extend(kept.iter().filter_map(|m| Some((m.expires_at?, Due::Expiry))));
@@ -58,6 +62,11 @@ impl Model {
                 Due::Will(client) => {
                     let session = self.sessions[client].as_mut();
                     if let Some((_, will)) = session.and_then(|s| s.delayed_will.take()) {
+                        self.publish_will(client, &will);
+                    }
+                }
+                Due::LastWill(client) => {
+                    if let Some((_, will)) = self.last_wills[client].take() {
                         self.publish_will(client, &will);
                     }
                 }
