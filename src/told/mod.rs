@@ -4,7 +4,7 @@
 //! Every line has the same fields in the same order: `peer`, `listener`, then what the line is about,
 //! `client_id` and `user`. The address comes before everything that a stranger writes, so that a program
 //! which reads the log finds it. What strangers write is cut, and escaped by the log itself.
-//! Lines that anybody can cause are limited, see [`limit`]; how many were left out is said with the next.
+//! Lines that anybody can cause are limited, see `limit`. The next line says how many were left out.
 //! It knows neither MQTT nor HTTP: reasons are words. Called by `net`, `actors` and `http`.
 
 mod calls;
