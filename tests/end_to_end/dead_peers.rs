@@ -34,12 +34,12 @@ impl Link {
         let steps = [
             format!("netns add {here}"),
             format!("netns add {there}"),
-            format!("-n {here} link add a type veth peer name b netns {there}"),
-            format!("-n {here} addr add {HERE}/24 dev a"),
-            format!("-n {there} addr add 10.99.0.2/24 dev b"),
-            format!("-n {here} link set a up"),
+            format!("-n {here} link add name near type veth peer name far netns {there}"),
+            format!("-n {here} addr add {HERE}/24 dev near"),
+            format!("-n {there} addr add 10.99.0.2/24 dev far"),
+            format!("-n {here} link set near up"),
             format!("-n {here} link set lo up"),
-            format!("-n {there} link set b up"),
+            format!("-n {there} link set far up"),
         ];
         let failed = steps.iter().find(|step| !ip(step));
         if let Some(step) = failed {
@@ -50,7 +50,7 @@ impl Link {
     }
 
     fn cut(&self) {
-        assert!(ip(&format!("-n {} link set b down", self.there)));
+        assert!(ip(&format!("-n {} link set far down", self.there)));
     }
 }
 
