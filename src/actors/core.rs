@@ -217,7 +217,7 @@ impl Core {
         Proven { method, accounts, permissions: self.authorizer.generation() }
     }
 
-    /// Returns what has become of credentials that were found right.
+    /// Returns whether credentials that were accepted still hold.
     pub(crate) fn standing(&self, identity: &Identity, proven: &Proven) -> Standing {
         let since = proven.accounts;
         match proven.method.as_deref() {

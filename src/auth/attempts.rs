@@ -69,7 +69,7 @@ struct Memory {
     counts: LoginCounts,
 }
 
-/// Who attempts to log in.
+/// The client or caller that attempts to log in.
 #[derive(Clone)]
 pub(super) struct Applicant {
     address: IpAddr,
