@@ -1,8 +1,8 @@
-//! Between CONNECT and CONNACK: the AUTH packets of a client that gives an Authentication Method,
-//! section 4.12 of MQTT 5.0.
+//! Exchanges AUTH packets between CONNECT and CONNACK with a client that names an Authentication
+//! Method (section 4.12 of MQTT 5.0).
 //!
-//! Knows whose turn it is and what is a fault; what is said is the method's. Called by the
-//! handshake, within the time that CONNECT has.
+//! This module checks whose turn it is and what violates the protocol; the method decides what the
+//! packets contain. The handshake calls it, within the time limit of CONNECT.
 
 use tokio::{io::AsyncWriteExt, time::timeout_at};
 
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// The only version that knows AUTH.
+/// AUTH exists in this version only.
 const VERSION: ProtocolVersion = ProtocolVersion::V5;
 
-/// Finds out who the client is, by the method that it gives.
+/// Authenticates the client by the method that it names.
 pub(super) async fn run(
     connect: &Connect<'_>,
     client_id: &str,
@@ -35,7 +35,7 @@ pub(super) async fn run(
     let Some(exchange) = newcomer.core.begin_exchange(start) else {
         let reason = ReasonCode::BadAuthenticationMethod; // [MQTT-4.12.0-1]
         let refusal = Refusal::with(VERSION, reason, ConnectRefusal::BadCredentials);
-        return Err(refusal.told(&"the authentication method is not known"));
+        return Err(refusal.told(&"unknown authentication method"));
     };
     let connect_by = newcomer.connect_by;
     let talk = talk(exchange, connect, method, newcomer);
@@ -53,7 +53,7 @@ pub(super) async fn run(
     Ok((identity, login))
 }
 
-/// Server and client take turns until the method knows enough.
+/// Alternates between server and client until the method accepts or rejects the client.
 async fn talk(
     mut exchange: BoundedExchange,
     connect: &Connect<'_>,
@@ -90,7 +90,7 @@ impl Newcomer<'_> {
         let bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         let mut bytes = Vec::new();
         if !matches!(encode_within(&packet, VERSION, bytes_max, &mut bytes), Ok(true)) {
-            // The client cannot hear what it would have to answer. [MQTT-3.1.2-24]
+            // The client could not receive the challenge that it must answer. [MQTT-3.1.2-24]
             return Err(malformed(ReasonCode::PacketTooLarge));
         }
         let sent = async {
@@ -100,7 +100,7 @@ impl Newcomer<'_> {
         sent.await.map_err(|_| Refusal::silent(ConnectRefusal::Closed))
     }
 
-    /// Reads the client's AUTH; its Authentication Data.
+    /// Reads the client's AUTH and returns its Authentication Data.
     async fn read_answer(&mut self, method: &str) -> Result<Option<Vec<u8>>, Refusal> {
         let limits = connect_limits(self.core);
         loop {
@@ -121,7 +121,8 @@ impl Newcomer<'_> {
         }
     }
 
-    /// While the client waits for AUTH or CONNACK it may only take its leave. [MQTT-3.1.2-30]
+    /// Checks that the client sends nothing but DISCONNECT while it waits for AUTH or CONNACK.
+    /// [MQTT-3.1.2-30]
     fn expect_silence(&self) -> Result<(), Refusal> {
         match self.read_ahead.first() {
             None | Some(&DISCONNECT) => Ok(()),
@@ -130,10 +131,10 @@ impl Newcomer<'_> {
     }
 }
 
-/// First byte of a DISCONNECT: section 3.14.1.
+/// First byte of DISCONNECT (section 3.14.1).
 const DISCONNECT: u8 = 0xE0;
 
-/// The Authentication Data of a packet that answers the server's AUTH.
+/// Returns the Authentication Data of the packet that answers the server's AUTH.
 fn answer<'p>(packet: &Packet<'p>, method: &str) -> Result<Option<&'p [u8]>, Refusal> {
     let auth = match packet {
         Packet::Auth(auth) => auth,

@@ -1,8 +1,8 @@
-//! Packets in the log, at `trace`: types, Packet Identifiers, topics; never payloads or passwords.
+//! Logs packets at `trace`: types, Packet Identifiers, topics; never payloads or passwords.
 //!
-//! A stream between a connection and its transport looks at what is read and written. It is put there
-//! when the connection comes, if its packets are to be followed; else nothing is there, and nothing is
-//! paid. It changes no byte. The handshake calls it; what is said to clients is not its business.
+//! A wrapper between a connection and its transport observes the bytes that are read and written
+//! and changes none of them. The handshake adds it to a new connection only if packet logging is
+//! enabled at that moment; otherwise there is no wrapper and no cost.
 
 use std::{
     error::Error,
@@ -18,13 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::packet_line::{Line, packet_line};
 use crate::{actors::Transport, mqtt::ProtocolVersion, told::cut};
 
-/// The target of lines about packets, for filters: `hearthmq::packets=trace`.
+/// The `tracing` target of packet lines, for filters such as `hearthmq::packets=trace`.
 const PACKETS: &str = "hearthmq::packets";
 
-/// Bytes that are kept of a packet: enough for its topic. Of a longer one the line says less.
+/// Maximum bytes of a packet that are buffered: enough for its topic. The log line of a longer
+/// packet has less detail.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Puts a follower before `transport`, if packets are followed.
+/// Wraps `transport` if packet logging is enabled.
 pub(super) fn follow(
     transport: Box<dyn Transport>,
     peer: SocketAddr,
@@ -45,11 +46,11 @@ struct Followed {
     sent: Framer,
 }
 
-/// Whose packets they are.
+/// The client that the packets belong to.
 struct Who {
     peer: SocketAddr,
     listener: Arc<str>,
-    /// These two are known from CONNECT on.
+    /// Both are known once CONNECT has been seen.
     client_id: Option<String>,
     version: Option<ProtocolVersion>,
 }
@@ -72,22 +73,22 @@ impl Who {
     }
 }
 
-/// Finds the packets in a stream of bytes.
+/// Finds packet boundaries in a stream of bytes.
 #[derive(Default)]
 struct Framer {
-    /// The beginning of the packet that has begun.
+    /// The beginning of the current packet.
     head: Vec<u8>,
-    /// Its length, once that has come.
+    /// The length of the current packet, once it is known.
     length: Option<usize>,
-    /// Bytes of it that have come.
+    /// Bytes of the current packet received so far.
     seen: usize,
-    /// The bytes are no packets; they are followed no further.
+    /// The bytes are not MQTT packets; the rest of the stream is ignored.
     is_lost: bool,
 }
 
 impl Framer {
-    /// Takes the next bytes; `tell` is called with the beginning and the length of each packet that
-    /// has come as a whole.
+    /// Takes the next bytes and calls `tell` with the beginning and the length of each packet that
+    /// is now complete.
     fn take(&mut self, mut bytes: &[u8], mut tell: impl FnMut(&[u8], usize)) {
         while let Some((&first, rest)) = bytes.split_first()
             && !self.is_lost
@@ -108,7 +109,7 @@ impl Framer {
         }
     }
 
-    /// Looks for the Remaining Length: one to four bytes behind the first. Section 2.1.4.
+    /// Looks for the Remaining Length: one to four bytes after the first one (section 2.1.4).
     fn find_length(&mut self) {
         let digits = &self.head[1..];
         if digits.last().is_some_and(|digit| digit & 0x80 == 0) {
@@ -203,7 +204,7 @@ impl AsyncWrite for Followed {
 mod tests {
     use super::*;
 
-    /// What a framer finds in these bytes when they come in pieces of so many.
+    /// Returns what a framer finds when `bytes` arrive in pieces of `piece` bytes.
     fn found(bytes: &[u8], piece: usize) -> Vec<(Vec<u8>, usize)> {
         let (mut framer, mut found) = (Framer::default(), Vec::new());
         for piece in bytes.chunks(piece) {

@@ -1,4 +1,5 @@
-//! From the first byte to a session: CONNECT is read, its sender checked, its shard found.
+//! Takes a connection from its first byte to a session: reads CONNECT, authenticates and authorizes
+//! the client, and sends the connection to its home shard.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,36 +37,38 @@ use crate::{
     told::{Subject, connection_span},
 };
 
-/// A connection that has just come, over whatever stream.
+/// A new connection, over any transport.
 pub(crate) struct Arrival {
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) peer: SocketAddr,
     /// The URL of the listener that accepted it.
     pub(crate) listener: Arc<str>,
-    /// What holds for logins there.
+    /// The login rules of that listener.
     pub(crate) logins: ListenerLogins,
-    /// Until when CONNECT must be whole.
+    /// Deadline for a complete CONNECT.
     pub(crate) connect_by: Instant,
-    /// Verified by the TLS handshake.
+    /// The client certificate that the TLS handshake has verified.
     pub(crate) certificate: Shown,
-    /// The shard on whose thread it has come, if on a shard's.
+    /// The shard whose thread accepted the connection; `None` if no shard did.
     pub(crate) came_to: Option<Host>,
-    /// Its place, held as long as the connection lasts.
+    /// Its place, held until the connection ends.
     pub(crate) admitted: Admitted,
-    /// Held as long as its stream is open.
+    /// Held until the stream is closed.
     pub(crate) open: TaskTrackerToken,
 }
 
-/// Counts a refusal, where the thread may write.
+/// Counts a refusal, in the metrics of the calling thread.
 pub(crate) type CountRefusal<'a> = &'a (dyn Fn(ConnectRefusal) + Send + Sync);
 
-/// Bytes read at a time before the client is known.
+/// Bytes read at a time before CONNECT is complete.
 const READ_BYTES: usize = 2048;
 
-/// A CONNECT is no larger than this, whatever other packets may be: nobody knows yet who sends it.
+/// Maximum size of CONNECT, even if other packets may be larger: its sender is not authenticated
+/// yet.
 const CONNECT_BYTES_MAX: u32 = 256 * 1024;
 
-/// The shortest CONNACK of MQTT 5.0. Whoever takes less cannot even be told so.
+/// The shortest CONNACK of MQTT 5.0. A client with a smaller Maximum Packet Size cannot receive
+/// any.
 const CONN_ACK_BYTES_MIN: u32 = 5;
 
 pub(super) fn connect_limits(core: &Core) -> DecodeLimits {
@@ -73,12 +76,12 @@ pub(super) fn connect_limits(core: &Core) -> DecodeLimits {
     DecodeLimits { packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX), ..limits }
 }
 
-/// A client whose CONNECT is whole and that waits to hear what becomes of it.
+/// A client whose CONNECT is complete and that waits for CONNACK.
 pub(super) struct Newcomer<'a> {
     pub(super) transport: &'a mut dyn Transport,
-    /// What was read after CONNECT.
+    /// Bytes that were read after CONNECT.
     pub(super) read_ahead: &'a mut Vec<u8>,
-    /// For CONNECT and what comes after it.
+    /// Room for CONNECT and the bytes after it.
     pub(super) room: &'a mut Room,
     pub(super) admitted: &'a mut Admitted,
     pub(super) connect_by: Instant,
@@ -90,7 +93,7 @@ pub(super) struct Newcomer<'a> {
 }
 
 impl<'a> Newcomer<'a> {
-    /// What it shows.
+    /// Returns the credentials in CONNECT, with those of the connection.
     pub(super) fn credentials<'c>(
         &self,
         connect: &Connect<'c>,
@@ -134,7 +137,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
     let (mut room, mut buffer) = (Room::new(Arc::clone(&core.incomplete_packets)), Vec::new());
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
     let read = tokio::time::timeout_at(connect_by, read).await;
-    // No CONNECT within a reasonable time: section 3.1.4.
+    // No CONNECT within a reasonable time (section 3.1.4).
     let timed_out = |_| Err(Refusal::silent(ConnectRefusal::ConnectTimeout));
     let read = read.unwrap_or_else(timed_out).and_then(|length| {
         admitted.knock().map_err(|refused| Refusal::for_rate(&buffer, refused))?;
@@ -143,11 +146,12 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
     let length = match read {
         Ok(length) => length,
         Err(refusal) => {
-            // One that came and went without a word is what watches over the port.
+            // A connection that closes without a byte is usually a port check by monitoring: do not
+            // log it.
             if !(buffer.is_empty() && refusal.refused.counted_as == ConnectRefusal::Closed) {
                 refusal.tell(core, &Subject::stranger(peer, &listener));
             }
-            drop((buffer, room)); // A client may take its time to hear it.
+            drop((buffer, room)); // free it: the client may read the answer slowly
             return refuse(&mut *transport, refusal, &mut admitted, count).await;
         }
     };
@@ -190,7 +194,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
     send_home(Attach { transport, read_ahead, connect, permit }, came_to, core);
 }
 
-/// Hands a connection to the shard where its client identifier lives.
+/// Moves a connection to the home shard of its client identifier.
 fn send_home(mut attach: Attach, came_to: Option<Host>, core: &Core) {
     let home = core.home(&attach.connect.client_id);
     let Some(shard) = core.shard(home) else {
@@ -202,11 +206,11 @@ fn send_home(mut attach: Attach, came_to: Option<Host>, core: &Core) {
         tracing::warn!(%error, "connection cannot move to its home shard");
         return;
     }
-    // One message a socket, and sockets are bounded.
+    // At most one message for each socket, and sockets are limited, so the mailbox is bounded.
     shard.registry.do_send(attach);
 }
 
-/// Reads until CONNECT is whole; its length.
+/// Reads until CONNECT is complete and returns its length.
 async fn read_connect(
     transport: &mut dyn Transport,
     buffer: &mut Vec<u8>,
@@ -235,7 +239,7 @@ async fn read_connect(
     }
 }
 
-/// Reads some bytes.
+/// Reads at least one byte.
 pub(super) async fn read_more(
     transport: &mut dyn Transport,
     buffer: &mut Vec<u8>,
@@ -247,7 +251,7 @@ pub(super) async fn read_more(
     }
 }
 
-/// How a CONNECT that cannot be decoded is answered, if it is answered.
+/// Returns the refusal for a CONNECT that cannot be decoded.
 fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
     let version = refusal_version(bytes);
     let refusal = match (error.kind, version) {
@@ -256,7 +260,7 @@ fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
             ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
             ConnectRefusal::ProtocolVersion,
         ),
-        // MQTT 5.0 may be told what is wrong, older versions are only closed. [MQTT-3.1.4-1]
+        // MQTT 5.0 gets a Reason Code; older versions are only disconnected. [MQTT-3.1.4-1]
         (_, Some(ProtocolVersion::V5)) => {
             Refusal::with(ProtocolVersion::V5, error.reason(), ConnectRefusal::Malformed)
         }
@@ -268,7 +272,7 @@ fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
     }
 }
 
-/// Checks who the client is and whether it may connect.
+/// Authenticates the client and checks that it may connect.
 async fn accept(
     connect: &Connect<'_>,
     mut newcomer: Newcomer<'_>,
@@ -276,7 +280,8 @@ async fn accept(
     let Newcomer { core, peer, listener, .. } = newcomer;
     let version = connect.version;
     if let Some(to) = core.draining.load_full() {
-        // Before the password is hashed: many may come at once, and the reference is no secret.
+        // Redirect before the password is hashed: many clients may come at once, and the new
+        // address is not secret.
         let answer = Some(RefusalAnswer::redirecting(version, to));
         return Err(Refusal { answer, refused: Refused::new(ConnectRefusal::Redirected) });
     }
@@ -335,19 +340,19 @@ async fn accept(
     })
 }
 
-/// The client's own identifier, or one that is made for it where its version allows that.
+/// Returns the client's own identifier, or assigns one where the version allows it.
 fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
     let is_empty = connect.client_id.is_empty();
     let limits = core.limits_now();
     let is_short = connect.client_id.len() <= usize::from(limits.client_id_bytes_max);
     let is_acceptable = is_short
         && match connect.version {
-            // 1 to 23 characters, of which many clients have more.
+            // The standard allows 1 to 23 characters, but many clients send more.
             ProtocolVersion::V3_1 => {
                 let max = usize::from(limits.client_id_v3_1_chars_max);
                 !is_empty && connect.client_id.chars().nth(max).is_none()
             }
-            // Not for a session that is to last. [MQTT-3.1.3-8] of 3.1.1
+            // An empty identifier needs a clean session. [MQTT-3.1.3-8] of 3.1.1
             ProtocolVersion::V3_1_1 => !is_empty || connect.clean_start,
             ProtocolVersion::V5 => true,
         };
@@ -359,14 +364,14 @@ fn client_id(connect: &Connect<'_>, core: &Core) -> Result<Arc<str>, Refusal> {
     Ok(if is_empty { assigned_client_id().into() } else { connect.client_id.into() })
 }
 
-/// Finds out who the client is, by its method if it gives one.
+/// Authenticates the client, by its Authentication Method if it names one.
 async fn authenticate(
     connect: &Connect<'_>,
     client_id: &str,
     newcomer: &mut Newcomer<'_>,
 ) -> Result<(Identity, Option<EnhancedLogin>), Refusal> {
     if let Some(method) = connect.properties.authentication_method {
-        // On the heap, so that a client without a method has no room for it moved about.
+        // Boxed, so that the future of a client without a method stays small.
         let exchange = Box::pin(exchange::run(connect, client_id, method, newcomer));
         let (identity, login) = exchange.await?;
         return Ok((identity, Some(login)));
@@ -381,7 +386,7 @@ async fn authenticate(
     let shows_nothing = username.is_none() && password.is_none() && certificate.is_none();
     let refused = |error| {
         if shows_nothing && error == AuthenticationError::BadCredentials {
-            // There is no name and no password that could be bad.
+            // The client sent no user name or password that could be wrong.
             let (reason, counted_as) = (ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials);
             return Refusal::with(connect.version, reason, counted_as);
         }
@@ -410,14 +415,14 @@ fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {
     }
 }
 
-/// A client identifier that nobody can guess. [MQTT-3.1.3-6]
+/// Returns a client identifier that cannot be guessed. [MQTT-3.1.3-6]
 fn assigned_client_id() -> String {
     let mut random = [0; 16];
     getrandom::fill(&mut random).expect("the operating system has random bytes");
     format!("auto-{}", URL_SAFE_NO_PAD.encode(random))
 }
 
-/// Answers where an answer is due, and closes.
+/// Sends the CONNACK of a refusal, if it has one, and closes the connection.
 async fn refuse(
     transport: &mut dyn Transport,
     refusal: Refusal,
@@ -436,8 +441,9 @@ async fn refuse(
     }
 }
 
-/// Reads and drops what a client still sends that has been told no, for a moment or until it closes its
-/// side: closing over it would reset the connection, and the answer could be lost. [MQTT-3.1.4-6]
+/// Reads and drops what a refused client still sends, for a limited time or until it closes its
+/// side. Closing with unread input would reset the connection, and the client could lose the
+/// answer. [MQTT-3.1.4-6]
 pub(super) async fn linger(transport: &mut dyn Transport) {
     let _ = tokio::time::timeout(LINGER_TIME_MAX, drop_rest(transport)).await;
 }
@@ -449,7 +455,7 @@ async fn drop_rest(transport: &mut dyn Transport) {
     }
 }
 
-/// A client that is refused may take so long to hear it.
+/// Maximum time to write the answer to a refused client.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(2);
-/// A client that was told so may take so long to close its side.
+/// Maximum time to wait until a refused client closes its side.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);

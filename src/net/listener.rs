@@ -1,6 +1,6 @@
-//! Where clients come in: an address or a file, and what is spoken before MQTT.
+//! Describes and binds listeners: an address or a socket file, and the layers below MQTT.
 //!
-//! [`Listener`] says it, [`bind`] does it; `accept` takes what comes.
+//! [`Listener`] is the description, [`bind`] opens the socket, `accept` accepts the connections.
 
 use std::{
     fmt, io,
@@ -21,20 +21,21 @@ use super::{
 };
 use crate::{auth::ListenerLogins, metrics::TransportKind};
 
-/// Connections that the kernel holds before they are accepted.
+/// Connections that the kernel queues before they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// The name of the listener of streams that the application itself brings.
+/// The listener name of streams that the embedding application provides itself.
 pub(crate) const IN_PROCESS: &str = "in-process";
 
-/// Who may use a Unix socket if nothing else is said: its owner and its group.
+/// Default permissions of a Unix socket: its owner and its group.
 const UNIX_MODE_DEFAULT: u32 = 0o660;
 
-/// A way in for MQTT clients.
+/// A listener for MQTT clients.
 ///
-/// Addresses are `IP:PORT`; port 0 lets the operating system choose, and `[::]` takes IPv4 as well.
-/// TLS is a [`TlsSource`], whose files can be read again, or an `Arc<rustls::ServerConfig>`, for
-/// example of [`mqtt_server_config`](super::tls::mqtt_server_config) or, for WebSocket,
+/// Addresses are `IP:PORT`; with port 0 the operating system chooses one, and `[::]` accepts IPv4
+/// as well. TLS settings are a [`TlsSource`], whose files can be reloaded, or an
+/// `Arc<rustls::ServerConfig>`, for example from
+/// [`mqtt_server_config`](super::tls::mqtt_server_config) or, for WebSocket,
 /// [`server_config`](super::tls::server_config).
 #[derive(Clone, Debug)]
 #[must_use]
@@ -51,7 +52,7 @@ pub(crate) enum Endpoint {
     File { path: PathBuf, mode: u32 },
 }
 
-/// What lies between a socket and MQTT, the outermost first.
+/// The layers between a socket and MQTT, the outermost first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layers {
     pub(crate) proxy: Option<ProxyProtocol>,
@@ -60,7 +61,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Whether MQTT is spoken from the first byte on.
+    /// Returns whether MQTT starts with the first byte.
     pub(crate) const fn are_none(&self) -> bool {
         self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
     }
@@ -77,26 +78,26 @@ impl Listener {
         Self::of(Endpoint::Address(address.into()))
     }
 
-    /// MQTT over TCP.
+    /// Creates a listener for MQTT over TCP.
     pub fn tcp(address: impl Into<String>) -> Self {
         Self::at(address)
     }
 
-    /// MQTT over TLS.
+    /// Creates a listener for MQTT over TLS.
     pub fn tls(address: impl Into<String>, tls: impl Into<TlsSource>) -> Self {
         let mut listener = Self::at(address);
         listener.layers.tls = Some(tls.into());
         listener
     }
 
-    /// MQTT over WebSocket; `options` may be just the path.
+    /// Creates a listener for MQTT over WebSocket; `options` may be just the path.
     pub fn websocket(address: impl Into<String>, options: impl Into<WebSocketOptions>) -> Self {
         let mut listener = Self::at(address);
         listener.layers.websocket = Some(options.into());
         listener
     }
 
-    /// MQTT over WebSocket over TLS.
+    /// Creates a listener for MQTT over WebSocket over TLS.
     pub fn secure_websocket(
         address: impl Into<String>,
         tls: impl Into<TlsSource>,
@@ -107,17 +108,17 @@ impl Listener {
         listener
     }
 
-    /// MQTT over a Unix socket, for clients on the same machine. To authenticators, permissions,
-    /// limits and events its clients come from 127.0.0.1, port 0.
+    /// Creates a listener for MQTT over a Unix socket, for clients on the same machine.
+    /// Authenticators, permissions, limits and events see these clients as 127.0.0.1, port 0.
     ///
-    /// A socket that somebody has left there is replaced, one that is in use is not. The file goes
-    /// away with the broker.
+    /// A stale socket file at `path` is replaced; a socket in use is not. The broker removes the
+    /// file when it stops.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::of(Endpoint::File { path: path.into(), mode: UNIX_MODE_DEFAULT })
     }
 
-    /// Who may use the Unix socket, as permission bits; 0o660 if nothing is said. Means nothing for
-    /// an address.
+    /// Sets the permission bits of the Unix socket; the default is 0o660. Has no effect on an
+    /// address.
     pub const fn mode(mut self, bits: u32) -> Self {
         if let Endpoint::File { mode, .. } = &mut self.endpoint {
             *mode = bits;
@@ -125,23 +126,24 @@ impl Listener {
         self
     }
 
-    /// Asks a client's machine after so many seconds of silence whether it is still there, and gives it
-    /// up after twice as many without a word from it, also if it does not take what is sent to it; 60 if
-    /// nothing is said, 0 = as the system has it. Means nothing for a Unix socket.
+    /// Sets the TCP keep-alive: after `secs` seconds of silence the operating system probes the
+    /// client, and after twice that time without a sign of life it closes the connection, also
+    /// while data is unacknowledged. The default is 60; 0 keeps the system's settings. Has no
+    /// effect on a Unix socket.
     pub const fn tcp_keep_alive_secs(mut self, secs: u16) -> Self {
         self.tcp_keep_alive_secs = secs;
         self
     }
 
-    /// What holds for logins at this listener, in place of what the authenticator does elsewhere.
+    /// Sets the login rules of this listener, which replace those of the authenticator.
     pub const fn logins(mut self, logins: ListenerLogins) -> Self {
         self.logins = logins;
         self
     }
 
-    /// Every connection begins with a PROXY header, version 1 or 2; one without it is closed. The
-    /// address that it names counts for permissions, limits and events. What a balancer says about
-    /// a client's certificate is not believed.
+    /// Requires a PROXY header, version 1 or 2, at the start of every connection; a connection
+    /// without one is closed. The address in the header is used for permissions, limits and events.
+    /// Information about a client certificate in the header is ignored.
     pub fn proxy_protocol(mut self, proxy: ProxyProtocol) -> Self {
         self.layers.proxy = Some(proxy);
         self
@@ -149,9 +151,9 @@ impl Listener {
 }
 
 impl Listener {
-    /// The URL by which rules, log and events name the listener: `mqtt://127.0.0.1:1883`,
-    /// `wss://[::]:8084/mqtt`, `unix:/run/hearthmq/mqtt.sock`. `bound` is the address that it is
-    /// bound to; a Unix socket has none.
+    /// Returns the URL that rules, log and events use for the listener: `mqtt://127.0.0.1:1883`,
+    /// `wss://[::]:8084/mqtt`, `unix:/run/hearthmq/mqtt.sock`. `bound` is the address that the
+    /// socket is bound to; a Unix socket has none.
     #[must_use]
     pub fn url(&self, bound: Option<SocketAddr>) -> String {
         let scheme = match self.kind() {
@@ -191,11 +193,11 @@ impl Listener {
     }
 }
 
-/// A listening socket; every shard accepts from a copy of it.
+/// A listening socket; every shard accepts from its own copy.
 #[derive(Debug)]
 pub(crate) enum Bound {
     Tcp(TcpListener),
-    /// The file goes away with the last copy.
+    /// The file is removed with the last copy.
     Unix(UnixListener, Arc<SocketFile>),
 }
 
@@ -209,7 +211,7 @@ impl Bound {
         }
     }
 
-    /// Lets clients connect.
+    /// Starts to listen, so that clients can connect.
     pub(crate) fn listen(&self) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => {
@@ -223,7 +225,7 @@ impl Bound {
         }
     }
 
-    /// Where it listens; a Unix socket has no such address.
+    /// Returns the bound address; a Unix socket has none.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
@@ -232,16 +234,16 @@ impl Bound {
     }
 }
 
-/// Why there is nothing to accept from.
+/// Why a socket cannot be bound.
 #[derive(Debug)]
 pub(crate) enum BindError {
-    /// The address means nothing.
+    /// The address cannot be resolved.
     NotFound(io::Error),
-    /// The operating system refuses.
+    /// The operating system refuses to bind.
     Refused(io::Error),
 }
 
-/// Binds a socket. Nobody can connect to it before [`Bound::listen`].
+/// Binds a socket. Clients cannot connect before [`Bound::listen`].
 pub(crate) fn bind(listener: &Listener) -> Result<Bound, BindError> {
     match &listener.endpoint {
         Endpoint::Address(address) => {
@@ -260,23 +262,24 @@ pub(crate) fn bind(listener: &Listener) -> Result<Bound, BindError> {
 
 fn bind_tcp(address: SocketAddr, keep_alive_secs: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted broker finds its port free although old connections linger in TIME_WAIT.
+    // Lets a restarted broker bind its port while old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]` stands for every address of the machine, as it does for HTTP.
+        // `[::]` means every address of the machine, IPv4 included, as for HTTP.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_nonblocking(true)?;
-    // Small packets leave at once; the broker gathers what belongs together by itself. What is
-    // accepted takes this over from the listener, which saves a system call for each connection.
+    // Small packets are sent immediately; the broker batches its writes itself. Accepted sockets
+    // inherit the option from the listener, which saves a system call for each connection.
     socket.set_tcp_nodelay(true)?;
     tcp::give_up_the_dead(&socket, keep_alive_secs)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-/// In all that is spoken here the client begins. So a connection is worth a look when its first bytes
-/// are there, or a second later, and not twice; one that only knocks costs the broker nothing.
+/// Delays accept until the client has sent its first bytes, or for one second: in every protocol
+/// here the client speaks first, so an earlier accept would only wake the broker twice. A
+/// connection that sends nothing and closes costs the broker nothing.
 #[cfg(target_os = "linux")]
 fn accept_who_has_spoken(listener: &Socket) {
     use uapi::c::{IPPROTO_TCP, TCP_DEFER_ACCEPT, c_int};
@@ -284,7 +287,7 @@ fn accept_who_has_spoken(listener: &Socket) {
     let secs: c_int = 1;
     let fd = std::os::fd::AsRawFd::as_raw_fd(listener);
     if let Err(error) = uapi::setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &secs) {
-        // Without it all is the same, only dearer.
-        tracing::debug!(%error, "TCP_DEFER_ACCEPT is refused");
+        // Only an optimisation: without it, everything still works.
+        tracing::debug!(%error, "cannot set TCP_DEFER_ACCEPT");
     }
 }

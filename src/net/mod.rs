@@ -1,7 +1,7 @@
-//! Listeners, and the way of a connection from accept to its home shard.
+//! Listeners, and the path of a connection from accept to its home shard.
 //!
-//! Any shard may accept: it reads CONNECT, has the client's credentials checked, and sends the
-//! connection to the shard where the client identifier lives. What is refused is refused here.
+//! Any shard may accept a connection. It reads CONNECT, has the credentials checked, and sends the
+//! connection to the home shard of its client identifier. Most refusals are decided here.
 
 mod accept;
 mod admission;

@@ -1,15 +1,15 @@
-//! What a line of the log says of a packet: its type, Packet Identifier, topics and reason.
+//! Extracts the fields of a packet's log line: type, Packet Identifier, topics and reason.
 //!
-//! Pure; it never looks at a payload or a password.
+//! Pure; it never reads a payload or a password.
 
 use crate::mqtt::{
     Ack, DecodeLimits, Decoded, Packet, ProtocolVersion, Publish, ReasonCode, decode,
 };
 
-/// Filters of one packet that are shown.
+/// Maximum number of Topic Filters shown for one packet.
 const FILTERS_MAX: usize = 8;
 
-/// What there is to say; what a type of packet does not have is missing.
+/// The fields of a log line; a field that the packet type does not have is `None`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Line<'a> {
     pub(super) name: &'static str,
@@ -20,12 +20,12 @@ pub(super) struct Line<'a> {
     pub(super) dup: Option<bool>,
     pub(super) retain: Option<bool>,
     pub(super) reason: Option<ReasonCode>,
-    /// Client Identifier and version of a CONNECT.
+    /// Client Identifier and version, from CONNECT.
     pub(super) connect: Option<(&'a str, ProtocolVersion)>,
 }
 
-/// The line of a packet of `length` bytes, of which `head` is the beginning. Before CONNECT the
-/// version is not known.
+/// Returns the fields for a packet of `length` bytes that begins with `head`. Before CONNECT the
+/// version is `None`.
 pub(super) fn packet_line(
     head: &[u8],
     length: usize,
@@ -43,7 +43,7 @@ pub(super) fn packet_line(
     };
     match decode(head, version, &limits) {
         Ok(Decoded::Packet { packet, .. }) => of_packet(name, packet),
-        // Whatever is wrong with it is the session's to say.
+        // The session reports malformed packets; the log line has only the type.
         Ok(Decoded::More { .. }) | Err(_) => Line::named(name),
     }
 }
@@ -116,7 +116,7 @@ fn joined<'f>(filters: impl Iterator<Item = &'f str>) -> String {
     filters.take(FILTERS_MAX).collect::<Vec<_>>().join(" ")
 }
 
-/// The Topic Name of a PUBLISH of which only the beginning is there. Section 3.3.2.1.
+/// Returns the Topic Name of a PUBLISH whose beginning alone is available (section 3.3.2.1).
 fn topic_of(head: &[u8]) -> Option<String> {
     let first = *head.first()?;
     let body = head.iter().skip(1).position(|digit| digit & 0x80 == 0)? + 2;
@@ -125,7 +125,7 @@ fn topic_of(head: &[u8]) -> Option<String> {
     (first >> 4 == 3).then(|| String::from_utf8_lossy(topic).into_owned())
 }
 
-/// Section 2.1.2.
+/// Returns the name of the packet type (section 2.1.2).
 const fn name_of(first: u8) -> &'static str {
     const NAMES: [&str; 16] = [
         "RESERVED",
@@ -158,7 +158,7 @@ mod tests {
         let line = packet_line(&head, 16_386, Some(ProtocolVersion::V5));
         let expected = Line { name: "PUBLISH", topic: Some("a/b".into()), ..Line::default() };
         assert_eq!(line, expected);
-        // Of another large packet nothing is.
+        // Any other large packet has only its name.
         let head = [&[0x82, 0xFF, 0x7F, 0, 3][..], b"a/bthe rest"].concat();
         assert_eq!(packet_line(&head, 16_386, None), Line::named("SUBSCRIBE"));
         assert_eq!(packet_line(&[0x30], 100, None), Line::named("PUBLISH"));

@@ -1,8 +1,8 @@
-//! The PROXY protocol: a balancer says in a few bytes, before anything else, whose connection it
-//! passes on. (haproxy.org, proxy-protocol.txt, versions 1 and 2)
+//! Reads the PROXY protocol header, by which a load balancer names the client of a connection
+//! before any other byte (haproxy.org, proxy-protocol.txt, versions 1 and 2).
 //!
-//! Knows nothing of TLS or MQTT. Of what a header may say, the client's address alone is taken: a
-//! certificate's name in it was verified by nobody here.
+//! Knows nothing of TLS or MQTT. Only the client's address is taken from the header; a certificate
+//! name in it is ignored, because the broker has not verified that certificate.
 
 use std::{
     io,
@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::auth::Network;
 
-/// Who may say whose connection it is.
+/// Which peers may send a PROXY header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyProtocol {
-    /// The balancers: a sender of the header chooses the address that permissions and limits are
-    /// decided by. Empty for those on this machine.
+    /// The trusted balancers: the sender of the header chooses the address that permissions and
+    /// limits apply to. If empty, only peers on this machine are trusted.
     pub trusted: Vec<Network>,
 }
 
@@ -37,19 +37,19 @@ pub(crate) enum ProxyError {
     NotTrusted(SocketAddr),
 }
 
-/// The part of version 2 that says how long the rest is.
+/// The fixed part of version 2, which contains the length of the rest.
 const FIXED_BYTES: usize = 16;
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The shortest header of version 1 is `PROXY UNKNOWN` and the end of the line.
+/// The shortest header of version 1: `PROXY UNKNOWN` and the end of the line.
 const TEXT_BYTES_MIN: usize = 15;
 const TEXT_BYTES_MAX: usize = 107;
 
-/// Addresses take up to 232 bytes; what balancers add about TLS and themselves fits as well.
+/// Addresses take up to 232 bytes; the rest is for what balancers add about TLS and themselves.
 const HEADER_BYTES_MAX: usize = 4096;
 
 impl ProxyProtocol {
-    /// Whether a header from this address is believed.
+    /// Returns whether a header from this address is trusted.
     fn trusts(&self, address: IpAddr) -> bool {
         match self.trusted.is_empty() {
             true => address.to_canonical().is_loopback(),
@@ -57,8 +57,8 @@ impl ProxyProtocol {
         }
     }
 
-    /// Reads a header and no byte more; the address that it names, or that of the balancer itself,
-    /// which says so when it only looks whether somebody is there.
+    /// Reads exactly the header and returns the client address in it. A balancer's own health check
+    /// names no client; then this is the balancer's address.
     pub(crate) async fn read_peer<S: AsyncRead + Unpin>(
         &self,
         stream: &mut S,
@@ -75,7 +75,7 @@ impl ProxyProtocol {
 }
 
 async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, ProxyError> {
-    // A client that knows of no header is told so by its first byte.
+    // Read one byte first: a client that sends no PROXY header is refused after its first byte.
     let mut header = vec![stream.read_u8().await?];
     if header != SIGNATURE[..1] && header != *b"P" {
         return Err(ProxyError::Missing);
@@ -92,7 +92,7 @@ async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Pr
         header.resize(FIXED_BYTES + rest, 0);
         stream.read_exact(&mut header[FIXED_BYTES..]).await?;
     } else if header.starts_with(b"PROXY ") {
-        // What follows the line is the client's: no byte of it may be taken.
+        // Bytes after the line belong to the client and must stay unread.
         while !header.ends_with(b"\r\n") {
             if header.len() == TEXT_BYTES_MAX {
                 return Err(ProxyError::TooLong(TEXT_BYTES_MAX + 1));

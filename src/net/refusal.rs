@@ -1,6 +1,6 @@
-//! A CONNECT that is not accepted: what the client is told, how it is counted and told of.
+//! A refused CONNECT: its CONNACK, its metric and its log line.
 //!
-//! Made by the handshake and by the exchange of AUTH packets, from what they have found.
+//! The handshake and the exchange of AUTH packets create it.
 
 use std::fmt::Display;
 
@@ -13,9 +13,9 @@ use crate::{
     told::Subject,
 };
 
-/// A CONNECT that is not accepted.
+/// A refused CONNECT.
 pub(super) struct Refusal {
-    /// For the CONNACK; `None` where none is to be sent.
+    /// The content of the CONNACK; `None` if none is sent.
     pub(super) answer: Option<RefusalAnswer>,
     pub(super) refused: Refused,
 }
@@ -34,13 +34,13 @@ impl Refusal {
         Self { answer, refused: Refused::new(counted_as) }
     }
 
-    /// The same with more for the log.
+    /// Adds a reason for the log.
     pub(super) fn told(mut self, why: &impl Display) -> Self {
         self.refused.why = Some(why.to_string());
         self
     }
 
-    /// The same with a Reason String.
+    /// Adds a Reason String for the client.
     pub(super) const fn because(mut self, why: &'static str) -> Self {
         if let Some(answer) = &mut self.answer {
             answer.why = Some(why);
@@ -48,31 +48,31 @@ impl Refusal {
         self
     }
 
-    /// The broker has as many connections as it may have.
+    /// Refuses because the broker has reached its limit of connections.
     pub(super) const fn for_want_of_places(
         version: ProtocolVersion,
         counted_as: ConnectRefusal,
     ) -> Self {
         Self::with(version, ReasonCode::ServerBusy, counted_as)
-            .because("the broker has as many connections as it may have")
+            .because("the broker has reached its limit of connections")
     }
 
-    /// CONNECTs of the address come too fast.
+    /// Refuses because the address sends CONNECTs too fast.
     pub(super) fn for_rate(connect: &[u8], counted_as: ConnectRefusal) -> Self {
         let version = refusal_version(connect).unwrap_or(ProtocolVersion::V3_1_1);
         Self::with(version, ReasonCode::ConnectionRateExceeded, counted_as)
             .because("CONNECTs of this address come too fast")
     }
 
-    /// Large packets of all clients that are not whole take as much as they may. MQTT 5.0 alone
-    /// has a word for it.
+    /// Refuses because the incomplete large packets of all clients have reached their memory limit.
+    /// Only MQTT 5.0 has a Reason Code for this.
     pub(super) const fn for_want_of_room() -> Self {
         let counted_as = ConnectRefusal::IncompletePacketBytesMax;
         Self::with(ProtocolVersion::V5, ReasonCode::QuotaExceeded, counted_as)
             .because("too many large packets are incomplete")
     }
 
-    /// The client is not who it says, or it cannot be found out.
+    /// Refuses because the credentials are wrong or cannot be checked.
     pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
         let code = match error {
             AuthenticationError::BadCredentials | AuthenticationError::OtherThanCertificate => {
@@ -102,7 +102,7 @@ impl Refusal {
         }
     }
 
-    /// Keeps the answer within the client's Maximum Packet Size.
+    /// Limits the answer to the client's Maximum Packet Size.
     pub(super) const fn keep_within(&mut self, packet_bytes_max: Option<u32>) {
         if let (Some(answer), Some(maximum)) = (&mut self.answer, packet_bytes_max) {
             answer.packet_bytes_max = maximum;
@@ -114,15 +114,15 @@ impl Refusal {
         self
     }
 
-    /// The client has shown a certificate that is trusted and does not say who it is. Another client
-    /// would have to be told by the name in it.
+    /// Refuses a client whose certificate is trusted but has no usable Common Name, which is needed
+    /// to identify the client.
     pub(super) fn of_certificate(connect: &Connect<'_>, error: &ClientCertificateError) -> Self {
         Self::with(connect.version, ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials)
             .because(error.why())
             .told(error)
     }
 
-    /// Puts it into the log.
+    /// Writes the refusal to the log.
     pub(super) fn tell(&self, core: &Core, subject: &Subject<'_>) {
         let why = self.answer.as_ref().and_then(|answer| answer.why);
         self.refused.tell(core, subject, why);

@@ -1,6 +1,6 @@
-//! A connection that is not taken: how it is counted, and how the log tells of it.
+//! Why a connection is refused before CONNACK: its metric and its log line.
 //!
-//! Made where the way of a connection ends before CONNACK.
+//! Created at the step of the connection's path where it fails.
 
 use std::net::SocketAddr;
 
@@ -11,13 +11,13 @@ use crate::{
     told::{Subject, Weight},
 };
 
-/// Why a connection is not taken.
+/// Why a connection is refused.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) counted_as: ConnectRefusal,
-    /// More about it, for the log.
+    /// Details for the log.
     pub(super) why: Option<String>,
-    /// It was not even looked at, because of failures before it.
+    /// The attempt was rejected without a check, because of earlier failures.
     pub(super) is_locked_out: bool,
 }
 
@@ -30,7 +30,7 @@ impl Refused {
         Self { why: Some(why.to_string()), ..Self::new(counted_as) }
     }
 
-    /// Puts it into the log; `answered` is what the client was told beside the code.
+    /// Writes the refusal to the log; `answered` is the Reason String that the client received.
     pub(super) fn tell(&self, core: &Core, subject: &Subject<'_>, answered: Option<&str>) {
         let why = self.why.as_deref().or(answered);
         let (weight, reason) = match self.is_locked_out {
@@ -47,8 +47,8 @@ impl From<ConnectRefusal> for Refused {
     }
 }
 
-/// A wrong password and the like happen. Limits, rules of the protocol and what is spoken before MQTT
-/// are worth a look.
+/// Wrong passwords and similar refusals are usual. Limits, protocol violations and failures of the
+/// layers below MQTT are logged as warnings.
 const fn weight(refusal: ConnectRefusal) -> Weight {
     match refusal {
         ConnectRefusal::BadCredentials
@@ -78,19 +78,19 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
     }
 }
 
-/// What else is spoken, if it is one of those that come to the wrong port.
+/// Names the protocol of a client that connects to the wrong port, if it is recognised.
 pub(super) fn other_protocol(bytes: &[u8]) -> Option<&'static str> {
     const METHODS: [&[u8]; 6] = [b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN"];
     if METHODS.iter().any(|method| bytes.starts_with(method)) {
-        Some("this is HTTP, and MQTT is spoken here")
+        Some("the client speaks HTTP, but this listener expects MQTT")
     } else if bytes.starts_with(&[0x16, 0x03]) {
-        Some("this is TLS, and MQTT without TLS is spoken here")
+        Some("the client speaks TLS, but this listener expects MQTT without TLS")
     } else {
         None
     }
 }
 
-/// Who sends a CONNECT, by what it says.
+/// Returns the subject of a log line, from the fields of a CONNECT.
 pub(super) fn subject<'a>(
     connect: &'a Connect<'_>,
     peer: SocketAddr,

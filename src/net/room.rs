@@ -1,21 +1,21 @@
-//! What a connection has sent before anybody knows who sends it.
+//! Limits the memory for bytes that a connection sends before its client is authenticated.
 //!
-//! It knows neither packets nor who reads. What is large takes a share of what all connections
-//! together may hold of packets that are not whole.
+//! Knows neither packets nor readers. Large input takes a share of the budget for the incomplete
+//! packets of all connections.
 
 use std::sync::Arc;
 
 use crate::actors::{Budget, Share};
 
-/// Few CONNECTs are larger. It is less than clients have whom the broker knows: to be many costs a
+/// Few CONNECTs are larger. Smaller than for known clients: opening many connections costs a
 /// stranger nothing.
 const UNCOUNTED_BYTES_MAX: usize = 4 * 1024;
 
-/// The share of one connection, until it has its session or is gone.
+/// The budget share of one connection, held until it has a session or is closed.
 pub(super) struct Room {
     budget: Arc<Budget>,
     share: Option<Share>,
-    /// Bytes that stay while others come.
+    /// Bytes that stay buffered while more arrive.
     kept: usize,
 }
 
@@ -24,13 +24,13 @@ impl Room {
         Self { budget, share: None, kept: 0 }
     }
 
-    /// From now on so many bytes are there besides those that come.
+    /// Sets the number of bytes that stay buffered while more arrive.
     pub(super) const fn keep(&mut self, bytes: usize) {
         self.kept = bytes;
     }
 
-    /// Whether there is room for so many bytes that have come. It is given back with all the
-    /// rest, as their buffer is.
+    /// Returns whether `bytes` received bytes fit into the budget. The share is returned as a whole
+    /// when this value is dropped, together with the buffer.
     pub(super) fn has(&mut self, bytes: usize) -> bool {
         let bytes = self.kept + bytes;
         match &mut self.share {

@@ -1,5 +1,5 @@
-//! A stream within TLS, which knows the settings of its listener: so that the certificate of a client
-//! that is connected can be verified again when they are read again.
+//! A TLS stream that remembers the TLS settings of its listener, so that the client certificate of
+//! an open connection can be verified again after these settings are reloaded.
 
 use std::{
     error::Error,

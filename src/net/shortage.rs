@@ -1,9 +1,10 @@
-//! What happens when the process has no file left for a connection.
+//! Handles accept errors when the process has no file descriptor left.
 //!
-//! The bounds on connections are meant to leave files free, but the application or the system may
-//! have taken them. A connection that cannot be accepted stays in the kernel's queue, and the
-//! listener is ready at once again. So room is made: of the connections before CONNACK one goes; if
-//! there is none, a spare file is closed for a moment, and the newcomer is accepted and closed.
+//! The connection limits are meant to leave descriptors free, but the application or the system may
+//! have used them. A connection that cannot be accepted stays in the kernel's queue, and the
+//! listener becomes ready again immediately, in a busy loop. To break the loop, one connection
+//! before CONNACK is evicted; if there is none, a spare file is closed for a moment and the new
+//! connection is accepted and closed.
 
 use std::{
     fs::File,
@@ -15,10 +16,10 @@ use std::{
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-/// Time between two lines in the log.
+/// Minimum time between two log lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Failures to accept of all listeners of one broker.
+/// Accept failures of all listeners of one broker.
 pub(super) struct Shortage {
     spare: Mutex<Option<File>>,
     told: Mutex<Told>,
@@ -27,7 +28,7 @@ pub(super) struct Shortage {
 #[derive(Default)]
 struct Told {
     at: Option<Instant>,
-    /// Failures since then.
+    /// Failures since the last log line.
     untold: u64,
 }
 
@@ -36,7 +37,7 @@ impl Shortage {
         Self { spare: Mutex::new(spare()), told: Mutex::default() }
     }
 
-    /// Tells the log of a failure, unless it was told a moment ago.
+    /// Logs a failure, unless one was logged within `LINE_EVERY`.
     pub(super) fn tell(&self, error: &io::Error) {
         let mut told = lock(&self.told);
         told.untold += 1;
@@ -49,7 +50,7 @@ impl Shortage {
         tracing::warn!(%error, failures, "accept failed");
     }
 
-    /// Does `accept_and_close` with one file more than there are. Returns false if there is no spare
+    /// Calls `accept_and_close` while the spare file is closed. Returns false if there is no spare
     /// file.
     pub(super) fn with_spare_file(&self, accept_and_close: impl FnOnce()) -> bool {
         let mut file = lock(&self.spare);
@@ -62,7 +63,7 @@ impl Shortage {
     }
 }
 
-/// Whether the process, or the system, has no file left.
+/// Returns whether the process or the system has no file descriptor left.
 pub(super) fn is_of_files(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))

@@ -1,7 +1,8 @@
-//! TLS for the listeners: files to a rustls configuration, a verified certificate to a name.
+//! TLS for the listeners: builds a rustls configuration from files and reads the name in a verified
+//! certificate.
 //!
-//! Knows files, rustls and X.509; does not know MQTT, HTTP or accounts. Called by whoever starts
-//! or reloads a listener, and by whoever accepts a connection on one.
+//! Knows files, rustls and X.509; does not know MQTT, HTTP or accounts. Called when a listener
+//! starts or reloads, and for each connection that it accepts.
 
 mod client;
 mod examine;
@@ -36,43 +37,43 @@ pub use self::{
 /// The ALPN name of MQTT, as registered with IANA.
 pub const ALPN_MQTT: &[u8] = b"mqtt";
 
-/// The ALPN name of HTTP/1.1, the only version of HTTP that is spoken.
+/// The ALPN name of HTTP/1.1, the only version of HTTP that the broker supports.
 pub const ALPN_HTTP: &[u8] = b"http/1.1";
 
-/// TLS of one listener. All files are PEM.
+/// TLS settings of one listener. All files are PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The server's certificate, and behind it the intermediate ones.
+    /// The server's certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
     /// Its private key: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub key: PathBuf,
     /// The CAs whose client certificates are accepted.
     #[serde(default)]
     pub client_ca: Vec<PathBuf>,
-    /// Whether clients show a certificate.
+    /// Whether clients are asked for a certificate.
     #[serde(default)]
     pub client_auth: ClientAuth,
-    /// Revocation lists. If there is one, there must be one for every CA and intermediate that
-    /// has issued a certificate in a client's chain: of unknown counts as revoked. A list stays in
-    /// use when its next update is overdue.
+    /// Revocation lists. If there is one, there must be one for every CA and intermediate
+    /// certificate in the clients' chains: a certificate without a list counts as revoked. A list
+    /// stays in use after its next update is overdue.
     #[serde(default)]
     pub crl: Vec<PathBuf>,
-    /// The oldest version of TLS that is spoken.
+    /// The oldest accepted version of TLS.
     #[serde(default)]
     pub min_version: TlsVersion,
 }
 
-/// Whether clients show a certificate.
+/// Whether clients are asked for a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
-    /// They are not asked for one.
+    /// Clients are not asked for a certificate.
     #[default]
     None,
-    /// They may. One that is shown and is not right fails the handshake all the same.
+    /// Clients may send a certificate. An invalid one still fails the handshake.
     Optional,
-    /// They must.
+    /// Clients must send a certificate.
     Required,
 }
 
@@ -88,110 +89,110 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// Why there is no TLS. Each says which file, and what would be right.
+/// Why TLS cannot be set up. Each message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file is not there, or may not be read.
+    /// The file does not exist or cannot be read.
     #[error("{}: cannot be read: {source}; check the path in [tls] and who may read the file", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file is broken.
+    /// The file is not valid PEM.
     #[error("{}: not a PEM file: {source}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The parse error.
         source: pem::Error,
     },
-    /// The file has nothing of the kind in it.
-    #[error("{}: no {wanted} in it; a PEM file with {begins} is needed", path.display())]
+    /// The file has no item of the wanted kind.
+    #[error("{}: the file contains no {wanted}; a PEM file with {begins} is needed", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The kind of item that is missing.
         wanted: &'static str,
-        /// What it begins with.
+        /// The line that such an item begins with.
         begins: &'static str,
     },
-    /// The private key cannot be read without a password, which nobody could give.
+    /// The private key is encrypted; the broker has no way to ask for the password.
     #[error("{}: the key is encrypted; `openssl pkey -in KEY -out PLAIN_KEY` decrypts it", path.display())]
     EncryptedKey {
         /// The file.
         path: PathBuf,
     },
-    /// The private key is of a kind that is not supported.
+    /// The private key is of an unsupported kind.
     #[error("{}: the key cannot be used ({source}); RSA of 2,048 bits or more, ECDSA P-256, P-384 or P-521, or Ed25519 is needed", path.display())]
     Key {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of rustls.
         source: rustls::Error,
     },
-    /// Key and certificate are not a pair.
-    #[error("{}: the key does not fit the certificate in {}; give the two that were made together", key.display(), certificate.display())]
+    /// The key does not match the certificate.
+    #[error("{}: the key does not match the certificate in {}; give the key of this certificate", key.display(), certificate.display())]
     KeyMismatch {
         /// The file of the key.
         key: PathBuf,
         /// The file of the certificate.
         certificate: PathBuf,
     },
-    /// The broker's own certificate is not one.
-    #[error("{}: the broker's own certificate cannot be read ({source}); give one in PEM form, with the intermediate ones behind it", path.display())]
+    /// The broker's own certificate cannot be parsed.
+    #[error("{}: the broker's own certificate cannot be read ({source}); give one in PEM form, followed by the intermediate certificates", path.display())]
     OwnCertificate {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The parse error.
         source: nom::Err<X509Error>,
     },
-    /// The certificate of an authority is not one.
+    /// A certificate in `client_ca` cannot be used.
     #[error("{}: the certificate of an authority in client_ca cannot be used ({source}); give one of X.509 version 3 in PEM form", path.display())]
     Certificate {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of rustls.
         source: rustls::Error,
     },
-    /// A revocation list is not one.
+    /// A revocation list cannot be used.
     #[error("{}: the revocation list cannot be used: {source}", path.display())]
     RevocationList {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of rustls.
         source: rustls::server::VerifierBuilderError,
     },
-    /// Client certificates are asked for, and there is nobody to vouch for them.
+    /// Client certificates are requested, but no CA is given to verify them.
     #[error(
         "client_auth asks for certificates but client_ca names no CA; name its file, or set client_auth = \"none\""
     )]
     NoClientCa,
-    /// CAs or revocation lists are given, but nobody is asked for a certificate.
+    /// CAs or revocation lists are given, but client certificates are not requested.
     #[error(
         "client_ca or crl is given but client_auth is \"none\"; set it to \"optional\" or \"required\", or leave them out"
     )]
     UnusedClientCa,
-    /// rustls refuses for another reason.
+    /// rustls refuses the settings for another reason.
     #[error("TLS cannot be set up: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
-/// The configuration of a listener that speaks TLS, without ALPN. [`TlsSource::open`] makes one that
-/// can be read again.
+/// Builds the configuration of a TLS listener, without ALPN. Use [`TlsSource::open`] for one that
+/// can be reloaded.
 ///
-/// The cryptography is chosen here and for this configuration alone: nothing is installed for the
-/// process, which may be somebody else's.
+/// The cryptography provider is set for this configuration only. None is installed for the whole
+/// process, because the process may belong to another application.
 ///
 /// # Errors
-/// A file is missing or wrong, or the options contradict each other.
+/// A file is missing or invalid, or the options contradict each other.
 pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     build(config).map(|(server, _)| Arc::new(server))
 }
 
-/// As [`server_config`], for MQTT: a client that names protocols by ALPN must name `mqtt`; one that
-/// names none is welcome too.
+/// Builds a configuration as [`server_config`] does, for MQTT: a client that sends ALPN must offer
+/// `mqtt`; a client without ALPN is accepted.
 ///
 /// # Errors
 /// As [`server_config`].
@@ -203,7 +204,7 @@ pub fn mqtt_server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsEr
 
 type Verifier = Arc<dyn ClientCertVerifier>;
 
-/// The configuration of the server, and what verifies its clients' certificates in it.
+/// Builds the server configuration and the verifier of its client certificates.
 fn build(config: &TlsConfig) -> Result<(ServerConfig, Option<Verifier>), TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -219,11 +220,12 @@ fn build(config: &TlsConfig) -> Result<(ServerConfig, Option<Verifier>), TlsErro
     }
     .with_cert_resolver(Arc::new(own));
     if verifier.is_some() {
-        // A resumed session is not verified again: a certificate that has since expired would do.
+        // A resumed session is not verified again, so a certificate that has expired since would be
+        // accepted.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
     } else {
-        // Tickets cost no memory here, and a fleet that comes back comes back cheaply.
+        // Tickets need no memory here and make it cheap for many clients to reconnect at once.
         server.ticketer = aws_lc_rs::Ticketer::new()?;
     }
     Ok((server, verifier))
@@ -259,7 +261,7 @@ fn client_verifier(
             "revocation list",
             "BEGIN X509 CRL",
         )?;
-        // Each file is tried by itself first, so that the error can name it.
+        // Try each file alone first, so that the error can name it.
         WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
             .with_crls(lists.clone())
             .build()
@@ -273,7 +275,7 @@ fn client_verifier(
     Ok(Some(verifier))
 }
 
-/// Everything of this kind in a file, at least one.
+/// Returns all items of one kind in a file, at least one.
 fn read_pem<T: PemObject>(
     path: &Path,
     wanted: &'static str,

@@ -1,6 +1,6 @@
-//! The file of a Unix socket: made with its permissions, and gone when the broker is.
+//! The file of a Unix socket: created with its permissions and removed when the broker stops.
 //!
-//! Knows the file system and sockets; does not know what is spoken over them.
+//! Knows the file system and sockets; does not know the protocol on them.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// The file of a listening socket; removed when this is dropped, unless it is somebody else's now.
+/// The file of a listening socket; removed on drop, unless another process has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) struct SocketFile {
     identity: (u64, u64),
 }
 
-/// Binds a Unix socket that may be used by whom `mode`, permission bits as of `chmod`, allows.
+/// Binds a Unix socket with these permission bits, as of `chmod`.
 pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -29,12 +29,12 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFi
     socket.bind(&SockAddr::unix(path)?)?;
     let identity = identity(path)?;
     let file = SocketFile { path: path.to_owned(), identity };
-    // Nobody gets in before it listens, so nobody gets in with other permissions.
+    // No client can connect before `listen`, so none can connect with the default permissions.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok((socket.into(), file))
 }
 
-/// Removes the socket of a process that has ended without removing it.
+/// Removes the socket file of a process that has ended without removing it.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type().is_socket(),
@@ -42,7 +42,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !is_socket {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there already"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is not a socket"));
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -57,7 +57,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // Whoever starts next removes what is left here.
+            // If this fails, the next start removes the stale file.
             drop(fs::remove_file(&self.path));
         }
     }

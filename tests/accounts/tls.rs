@@ -275,8 +275,8 @@ fn a_wrong_certificate_or_key_is_named_with_the_remedy() {
         (&pki.server.chain, "server.chain.crt: no private key in it"),
         (&junk(&pki, "no.key", "PRIVATE KEY"), "no.key: the key cannot be used"),
         (&junk(&pki, "a.key", "ENCRYPTED PRIVATE KEY"), "a.key: the key is encrypted"),
-        (&pki.device.key, "device.pkcs8.key: the key does not fit the certificate in"),
-        (&pki.rsa_server.key, "rsa-server.pkcs8.key: the key does not fit the certificate in"),
+        (&pki.device.key, "device.pkcs8.key: the key does not match the certificate in"),
+        (&pki.rsa_server.key, "rsa-server.pkcs8.key: the key does not match the certificate in"),
     ] {
         assert_says(&error(&pki, |tls| tls.key.clone_from(key)), says);
     }

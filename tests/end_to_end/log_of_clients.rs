@@ -182,10 +182,10 @@ fn what_comes_instead_of_connect_is_told_with_its_address() {
     };
     let (_http, peer) = stranger("mqtt", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let why = told("malformed", &peer, &listener(&program));
-    assert_eq!(why, "this is HTTP, and MQTT is spoken here");
+    assert_eq!(why, "the client speaks HTTP, but this listener expects MQTT");
     let (_tls, peer) = stranger("mqtt", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     let why = told("malformed", &peer, &listener(&program));
-    assert_eq!(why, "this is TLS, and MQTT without TLS is spoken here");
+    assert_eq!(why, "the client speaks TLS, but this listener expects MQTT without TLS");
     let (_other, peer) = stranger("mqtt", &[0xC0, 0]);
     let why = told("malformed", &peer, &listener(&program));
     assert_eq!(why, "first packet is not CONNECT (MQTT-3.1.0-1)");

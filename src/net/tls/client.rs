@@ -1,4 +1,4 @@
-//! The certificate of a client: who its owner is, and why a handshake with it has failed.
+//! The certificate of a client: the name of its owner, and help for failed handshakes.
 
 use std::io;
 
@@ -7,44 +7,44 @@ use x509_parser::{error::X509Error, nom, parse_x509_certificate};
 
 use crate::auth::ClientCertificate;
 
-/// What webpki says of a certificate of X.509 version 1, which it has no type for here.
+/// The text of webpki's error for an X.509 version 1 certificate; its type is not available here.
 const UNSUPPORTED_VERSION: &str = "UnsupportedCertVersion";
 
-/// Why a certificate that TLS has accepted does not say who its owner is.
+/// Why a certificate that TLS has accepted does not identify its owner.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientCertificateError {
-    /// There is no certificate.
-    #[error("no certificate was shown")]
+    /// The client sent no certificate.
+    #[error("the client sent no certificate")]
     Missing,
-    /// It cannot be parsed.
+    /// The certificate cannot be parsed.
     #[error("certificate cannot be parsed: {0}")]
     Malformed(#[from] nom::Err<X509Error>),
     /// The subject has no Common Name, or an empty one.
     #[error("certificate has no common name in its subject")]
     NoCommonName,
-    /// The subject has several, and nobody can tell which one is meant.
+    /// The subject has several Common Names; it is unclear which one is meant.
     #[error("certificate has several common names in its subject")]
     SeveralCommonNames,
-    /// The Common Name is no text, or holds a control character.
-    #[error("certificate has a common name that is no plain text")]
+    /// The Common Name is not text, or contains a control character.
+    #[error("certificate has an invalid common name: not plain text")]
     InvalidCommonName,
 }
 
 impl ClientCertificateError {
-    /// Returns the same in words that need no file of the broker's to be understood.
+    /// Returns the error text for clients, without details of the broker.
     #[must_use]
     pub const fn why(&self) -> &'static str {
         match self {
-            Self::Missing => "no certificate was shown",
+            Self::Missing => "the client sent no certificate",
             Self::Malformed(_) => "certificate cannot be parsed",
             Self::NoCommonName => "certificate has no common name in its subject",
             Self::SeveralCommonNames => "certificate has several common names in its subject",
-            Self::InvalidCommonName => "certificate has a common name that is no plain text",
+            Self::InvalidCommonName => "certificate has an invalid common name: not plain text",
         }
     }
 }
 
-/// Adds to the error of a TLS handshake what would help, where the error alone does not say it.
+/// Adds advice to the error of a TLS handshake, where the error alone does not help.
 #[must_use]
 pub fn explained(error: io::Error) -> io::Error {
     let is_version_1 = format!("{error:?}").contains(UNSUPPORTED_VERSION);
@@ -58,10 +58,10 @@ pub fn explained(error: io::Error) -> io::Error {
     )
 }
 
-/// Who the owner of a verified chain is. The first certificate is the client's own.
+/// Returns the owner of a verified chain. The first certificate is the client's own.
 ///
 /// # Errors
-/// The certificate has not exactly one Common Name that can be a user name.
+/// The certificate does not have exactly one Common Name that is a valid user name.
 pub fn client_certificate(
     chain: &[CertificateDer<'_>],
 ) -> Result<ClientCertificate, ClientCertificateError> {
@@ -86,8 +86,8 @@ pub fn client_certificate(
     })
 }
 
-/// Two digits a byte, without the zero byte that only says that the number is positive: as
-/// `openssl x509 -serial` shows it, in lower case.
+/// Formats a serial number as `openssl x509 -serial` does, but in lower case: two digits for each
+/// byte, without the leading zero byte that only marks the number as positive.
 fn hexadecimal(serial_number: &[u8]) -> String {
     let significant = match serial_number {
         [0, rest @ ..] if !rest.is_empty() => rest,

@@ -1,5 +1,5 @@
-//! What should be said of the files of a listener although they can be used: for the log of a start
-//! or reload, and for `hearthmq check-config`.
+//! Finds problems in the TLS files of a listener that do not prevent its start, for the log and for
+//! `hearthmq check-config`.
 
 use std::{path::Path, time::Duration};
 
@@ -11,12 +11,12 @@ use x509_parser::{
 
 use super::{TlsConfig, TlsError, build, read_pem};
 
-/// A certificate that ends so soon is worth a line.
+/// Warn about a certificate that expires within this time.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Reads the files of `config` as a start does, and returns a line for each that is doubtful: a
-/// certificate that has expired or soon will, or that some clients refuse, and a revocation list
-/// whose next update is overdue.
+/// Reads the files of `config` as a start does and returns a warning for each certificate that has
+/// expired, will expire soon, or is refused by some clients, and for each revocation list whose
+/// next update is overdue.
 ///
 /// # Errors
 /// As [`TlsSource::open`](super::TlsSource::open): the files cannot be used.
@@ -29,7 +29,7 @@ pub fn examine(config: &TlsConfig) -> Result<Vec<String>, TlsError> {
         lines.extend(time_of(&config.certificate, &certificate, now));
         if number == 0 && certificate.version() == X509Version::V1 {
             lines.push(format!(
-                "{}: the certificate is X.509 version 1, which clients that are made with rustls \
+                "{}: the certificate is X.509 version 1, which clients built with rustls \
                  refuse; sign it with `openssl x509 -req … -extfile FILE` and a FILE with \
                  basicConstraints=CA:FALSE",
                 config.certificate.display()
@@ -63,13 +63,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     read_pem(path, "certificate", "BEGIN CERTIFICATE")
 }
 
-/// What is to be said of the time in which a certificate is valid.
+/// Returns a warning if the certificate is not valid now or expires soon.
 fn time_of(path: &Path, certificate: &X509Certificate<'_>, now: ASN1Time) -> Option<String> {
     let (validity, path) = (certificate.validity(), path.display());
     let subject = certificate.subject();
     if now < validity.not_before {
         return Some(format!(
-            "{path}: the certificate of {subject} is not valid before {}; look at the clock",
+            "{path}: the certificate of {subject} is not valid before {}; check the system clock",
             validity.not_before
         ));
     }

@@ -1,8 +1,8 @@
 //! The broker's own certificate and its key.
 //!
-//! A certificate of X.509 version 1, as `openssl x509 -req` makes it without extensions, is taken:
-//! rustls does not parse what it only sends. Most clients take it as well; those that are made with
-//! rustls do not.
+//! A certificate of X.509 version 1, which `openssl x509 -req` creates without extensions, is
+//! accepted: rustls does not parse the certificate that it sends. Most clients accept it too;
+//! clients built with rustls refuse it.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +15,7 @@ use x509_parser::parse_x509_certificate;
 
 use super::{TlsConfig, TlsError, contains, read, read_pem};
 
-/// Reads the certificate and its key, which must be a pair.
+/// Reads the certificate and its key, which must match.
 pub(super) fn certified_key(
     config: &TlsConfig,
     provider: &CryptoProvider,
@@ -38,7 +38,7 @@ pub(super) fn certified_key(
             wanted: "certificate",
             begins: "BEGIN CERTIFICATE",
         })?;
-    // A key that does not tell its public half is believed.
+    // Some keys do not reveal their public half; then the pair cannot be checked and is accepted.
     if key.public_key().is_some_and(|public| *public != *own.public_key().raw) {
         return Err(TlsError::KeyMismatch { key: config.key.clone(), certificate: path.clone() });
     }

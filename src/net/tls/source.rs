@@ -1,7 +1,7 @@
 //! The TLS settings of a listener, which can be replaced while it listens.
 //!
-//! Knows rustls and how to read the files again; does not know listeners. A listener takes the
-//! present settings anew for each connection that it accepts, so a reload touches no socket.
+//! Knows rustls and how to reload the files; does not know listeners. A listener takes the current
+//! settings for each connection that it accepts, so a reload touches no socket.
 
 use std::{
     fmt,
@@ -20,23 +20,23 @@ use rustls::{
 
 use super::{ALPN_HTTP, ALPN_MQTT, ClientAuth, TlsConfig, TlsError, build};
 
-/// The protocol inside of TLS, which decides what a client may name by ALPN. A client that names
-/// nothing is always welcome.
+/// The protocol inside TLS, which decides the ALPN names that a client may offer. A client without
+/// ALPN is always accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alpn {
-    /// MQTT: a client that names protocols must name `mqtt`.
+    /// MQTT: a client that sends ALPN must offer `mqtt`.
     Mqtt,
-    /// HTTPS: a client that names protocols must name `http/1.1`.
+    /// HTTPS: a client that sends ALPN must offer `http/1.1`.
     Http,
-    /// Anything: for WebSocket, where browsers name HTTP and other clients name MQTT or nothing.
+    /// Any name: for WebSocket, where browsers offer HTTP and other clients offer MQTT or nothing.
     Any,
 }
 
-/// TLS settings that every clone shares and that can be replaced. Cheap to clone.
+/// TLS settings that can be replaced; all clones share them. Cheap to clone.
 ///
-/// Made from files by [`TlsSource::open`], and then able to [`reload`](TlsSource::reload) them; or
-/// from a rustls configuration of the embedding application, which can
-/// [`replace`](TlsSource::replace) it.
+/// [`TlsSource::open`] reads them from files, which can be [reloaded](TlsSource::reload). They can
+/// also be a rustls configuration of the embedding application, which can
+/// [replace](TlsSource::replace) it.
 #[derive(Clone)]
 pub struct TlsSource(Arc<Shared>);
 
@@ -45,14 +45,15 @@ struct Shared {
     present: ArcSwap<Settings>,
 }
 
-/// What belongs together and is replaced together.
+/// The settings that are replaced together.
 struct Settings {
     /// `None` for a configuration of the application.
     files: Option<TlsConfig>,
     server: Arc<ServerConfig>,
-    /// `None` if clients are not asked for a certificate, or nobody knows.
+    /// `None` if clients are not asked for a certificate, or for a configuration of the
+    /// application.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// Counts the settings of one source.
+    /// Increases with each replacement of the settings.
     number: u64,
 }
 
@@ -60,23 +61,23 @@ impl TlsSource {
     /// Reads the files of `config`.
     ///
     /// # Errors
-    /// A file is missing or wrong, or the options contradict each other.
+    /// A file is missing or invalid, or the options contradict each other.
     pub fn open(config: &TlsConfig, alpn: Alpn) -> Result<Self, TlsError> {
         let settings = read(config, alpn)?;
         Ok(Self(Arc::new(Shared { alpn, present: ArcSwap::from_pointee(settings) })))
     }
 
-    /// Returns the settings for a connection that begins now.
+    /// Returns the current settings, for a new connection.
     #[must_use]
     pub fn present(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.present.load().server)
     }
 
-    /// Reads the files again. Connections that begin from now on get the new settings. Does nothing
-    /// to a configuration of the application.
+    /// Reads the files again, for new connections. Does nothing to a configuration of the
+    /// application.
     ///
     /// # Errors
-    /// As [`TlsSource::open`]; the former settings stay in force.
+    /// As [`TlsSource::open`]; the old settings stay in force.
     pub fn reload(&self) -> Result<(), TlsError> {
         match &self.0.present.load().files {
             Some(config) => self.reload_from(config),
@@ -84,16 +85,16 @@ impl TlsSource {
         }
     }
 
-    /// As [`TlsSource::reload`], with other files and options.
+    /// Reloads with other files and options, as [`TlsSource::reload`] does.
     ///
     /// # Errors
-    /// As [`TlsSource::open`]; the former settings stay in force.
+    /// As [`TlsSource::open`]; the old settings stay in force.
     pub fn reload_from(&self, config: &TlsConfig) -> Result<(), TlsError> {
         self.put(read(config, self.0.alpn)?);
         Ok(())
     }
 
-    /// Replaces the settings for connections that begin from now on.
+    /// Replaces the settings, for new connections.
     pub fn replace(&self, server: Arc<ServerConfig>) {
         self.put(Settings { files: None, server, verifier: None, number: 0 });
     }
@@ -107,8 +108,8 @@ impl TlsSource {
         });
     }
 
-    /// Returns the settings for a connection that begins now, and what verifies the certificate of its
-    /// client again later.
+    /// Returns the current settings for a new connection, and a [`Trust`] that can verify the
+    /// certificate of its client again later.
     #[must_use]
     pub fn begin(&self) -> (Arc<ServerConfig>, Trust) {
         let settings = self.0.present.load();
@@ -116,34 +117,35 @@ impl TlsSource {
         (Arc::clone(&settings.server), Trust { source: self.clone(), verified_by })
     }
 
-    /// Returns the files in force; `None` for a configuration of the application.
+    /// Returns the files in use; `None` for a configuration of the application.
     #[must_use]
     pub fn files(&self) -> Option<TlsConfig> {
         self.0.present.load().files.clone()
     }
 
     /// Returns whether clients are asked for a certificate; `None` for a configuration of the
-    /// application, which does not tell.
+    /// application, where this is unknown.
     #[must_use]
     pub fn client_auth(&self) -> Option<ClientAuth> {
         self.0.present.load().files.as_ref().map(|config| config.client_auth)
     }
 }
 
-/// Verifies the certificate of one connection again, after the settings of its listener were replaced.
+/// Verifies the client certificate of one connection again after the TLS settings were replaced.
 #[derive(Debug)]
 pub struct Trust {
     source: TlsSource,
-    /// The number of the settings that verified it last.
+    /// The number of the settings that verified the certificate last.
     verified_by: AtomicU64,
 }
 
 impl Trust {
-    /// Verifies a certificate chain that was verified before, if the settings were replaced since.
-    /// What the application's own configuration would say is unknown, and the chain stays good.
+    /// Verifies a certificate chain again if the settings were replaced since its last
+    /// verification. With a configuration of the application, whose verifier is unknown, the chain
+    /// stays valid.
     ///
     /// # Errors
-    /// The chain is no longer good: revoked, expired, or of an authority that has gone.
+    /// The chain is no longer valid: revoked, expired, or issued by a removed authority.
     pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let settings = self.source.0.present.load();
         let [end_entity, intermediates @ ..] = chain else { return Ok(()) };

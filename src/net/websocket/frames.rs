@@ -1,8 +1,8 @@
-//! WebSocket frames (RFC 6455, section 5), as a server sees them: bytes in, bytes out.
+//! Decodes and encodes WebSocket frames (RFC 6455, section 5) for a server: bytes in, bytes out.
 //!
-//! Pure; it knows no socket and no MQTT. A payload is unmasked and moved together where it lies,
-//! however it was cut into frames, and none is ever gathered: a frame costs the same few bytes of
-//! state whatever its length. The headers themselves are tungstenite's.
+//! Pure; it knows no socket and no MQTT. Payloads are unmasked and joined in the reader's buffer,
+//! and frames are never collected: a frame of any length needs the same few bytes of state.
+//! tungstenite parses and writes the headers.
 
 use std::io::Cursor;
 
@@ -17,33 +17,33 @@ const HEADER_BYTES_MAX: usize = 14;
 /// The longest payload of a control frame. (RFC 6455, 5.5)
 const CONTROL_BYTES_MAX: u64 = 125;
 
-/// Takes the frames off what a client sends.
+/// Removes the frame headers and masks from a client's bytes.
 ///
 /// ```text
 /// header ──> data payload ──────────> header …
 ///       └──> ping, pong payload ────> header …
 ///       └──> close payload ─────────> the end
-///       └──> what a client may not send ──> the end
+///       └──> invalid frame ─────────> the end
 /// ```
 #[derive(Debug, Default)]
 pub(super) struct Deframer {
-    /// The beginning of a header whose end has not come yet.
+    /// The beginning of an incomplete header.
     head: [u8; HEADER_BYTES_MAX],
     head_bytes: usize,
-    /// The frame whose payload is coming.
+    /// The frame whose payload is being received.
     frame: Option<Frame>,
-    /// The frames of a message are coming, and this was not the last one.
+    /// A fragmented message is being received, and its last frame has not begun.
     is_in_message: bool,
-    /// The payload of a control frame, as far as it has come.
+    /// The received part of a control frame's payload.
     control: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Frame {
     kind: Kind,
-    /// Bytes of payload that are still to come.
+    /// Bytes of payload that are missing.
     left: u64,
-    /// Turned so that its first byte is for the next byte of payload.
+    /// Rotated so that its first byte belongs to the next byte of payload.
     mask: [u8; 4],
 }
 
@@ -56,25 +56,25 @@ enum Kind {
 /// How the frames of a client end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client closes; what it is answered.
+    /// The client closes the WebSocket; the close code to answer with.
     Closed(CloseCode),
-    /// The client has sent what it must not; what it is told.
+    /// The client violates the protocol; the close code to answer with.
     Failed(CloseCode),
 }
 
-/// What was found in some bytes.
+/// The content of some received bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Deframed {
-    /// So many bytes of payload stand at the beginning now.
+    /// Number of payload bytes, which are now at the beginning of the buffer.
     pub(super) data_bytes: usize,
-    /// The payload of the last ping, to be answered. (RFC 6455, 5.5.3)
+    /// The payload of the last ping, which must be answered. (RFC 6455, 5.5.3)
     pub(super) ping: Option<Vec<u8>>,
-    /// What comes after this does not count.
+    /// The end of the frames; all bytes after it are ignored.
     pub(super) end: Option<End>,
 }
 
 impl Deframer {
-    /// Moves the payloads in `bytes` to their beginning.
+    /// Moves the payloads in `bytes` to the beginning of `bytes`.
     pub(super) fn deframe(&mut self, bytes: &mut [u8]) -> Deframed {
         let mut found = Deframed::default();
         let mut read = 0;
@@ -103,7 +103,7 @@ impl Deframer {
         found
     }
 
-    /// Takes a header, or as much of it as there is; how many bytes that were.
+    /// Takes as much of a header as has arrived; returns the number of bytes taken.
     fn take_header(&mut self, bytes: &[u8]) -> Result<usize, CloseCode> {
         let before = self.head_bytes;
         let taken = bytes.len().min(HEADER_BYTES_MAX - before);
@@ -121,17 +121,17 @@ impl Deframer {
     }
 
     fn begin_frame(&mut self, header: &FrameHeader, length: u64) -> Result<(), CloseCode> {
-        // No extension was agreed upon, and clients mask. (RFC 6455, 5.1 and 5.2)
+        // No extension is negotiated, and clients must mask. (RFC 6455, 5.1 and 5.2)
         let is_reserved = header.rsv1 || header.rsv2 || header.rsv3;
         let mask = header.mask.filter(|_| !is_reserved).ok_or(CloseCode::Protocol)?;
         let kind = match header.opcode {
             // Only binary frames carry MQTT. [MQTT-6.0.0-1]
             OpCode::Data(Data::Text) => return Err(CloseCode::Unsupported),
-            // The frames of two messages do not mingle. (RFC 6455, 5.4)
+            // The frames of two messages must not be interleaved. (RFC 6455, 5.4)
             OpCode::Data(Data::Binary) if !self.is_in_message => Kind::Data,
             OpCode::Data(Data::Continue) if self.is_in_message => Kind::Data,
             OpCode::Data(_) => return Err(CloseCode::Protocol),
-            // Control frames are short and whole. (RFC 6455, 5.5)
+            // Control frames are short and not fragmented. (RFC 6455, 5.5)
             OpCode::Control(control) if header.is_final && length <= CONTROL_BYTES_MAX => {
                 Kind::Control(control)
             }
@@ -147,7 +147,7 @@ impl Deframer {
         Ok(())
     }
 
-    /// Ends the frame that is coming, if all of it is there.
+    /// Ends the current frame if it is complete.
     fn finish_frame(&mut self, found: &mut Deframed) {
         let Some(Frame { kind, left: 0, .. }) = self.frame else {
             return;
@@ -162,7 +162,7 @@ impl Deframer {
     }
 }
 
-/// How a close frame with this payload is answered: with its own code. (RFC 6455, 5.5.1)
+/// Returns the answer to a close frame with this payload: its own close code. (RFC 6455, 5.5.1)
 fn closed(payload: &[u8]) -> End {
     match payload {
         [] => End::Closed(CloseCode::Normal),
@@ -177,7 +177,7 @@ fn closed(payload: &[u8]) -> End {
     }
 }
 
-/// Takes the mask off. (RFC 6455, 5.3)
+/// Removes the mask. (RFC 6455, 5.3)
 fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
     let [a, b, c, d] = *mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -193,10 +193,10 @@ fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
     mask.rotate_left(rest.len() % 4);
 }
 
-/// The longest header that a server sends: two bytes and a length of eight.
+/// The longest header that a server sends: two bytes and a length of eight bytes.
 pub(super) const SENT_HEADER_BYTES_MAX: usize = 10;
 
-/// The header of one whole binary frame, and its length.
+/// Returns the header of one unfragmented binary frame, and the length of that header.
 pub(super) fn binary_header(payload_bytes: usize) -> ([u8; SENT_HEADER_BYTES_MAX], usize) {
     let mut header = [0; SENT_HEADER_BYTES_MAX];
     let mut cursor = Cursor::new(&mut header[..]);
@@ -205,12 +205,12 @@ pub(super) fn binary_header(payload_bytes: usize) -> ([u8; SENT_HEADER_BYTES_MAX
     (header, length)
 }
 
-/// A pong with what the ping said.
+/// Returns a pong frame with the payload of the ping.
 pub(super) fn pong(payload: &[u8]) -> Vec<u8> {
     control(Control::Pong, payload)
 }
 
-/// A close frame.
+/// Returns a close frame.
 pub(super) fn close(code: CloseCode) -> Vec<u8> {
     control(Control::Close, &u16::from(code).to_be_bytes())
 }
@@ -248,7 +248,7 @@ mod tests {
         mask: [u8; 4],
     }
 
-    /// Messages in some frames each.
+    /// Messages of several frames each.
     fn messages() -> impl Strategy<Value = Vec<Vec<Sent>>> {
         let payload = prop_oneof![vec(any::<u8>(), 0..200), vec(any::<u8>(), 60_000..70_000)];
         let ping = proptest::option::of(vec(any::<u8>(), 0..=125));
@@ -260,7 +260,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// However the bytes arrive, the payloads come out, and the last ping.
+        /// All payloads and the last ping come out, wherever the bytes are split.
         #[test]
         fn payloads_come_out_however_the_bytes_are_cut(
             messages in messages(),
@@ -296,7 +296,7 @@ mod tests {
             prop_assert_eq!(last_ping.as_ref(), pings.last());
         }
 
-        /// Any bytes are frames, too few, or an end; data behind an end do not count.
+        /// Any bytes are valid, incomplete or an end; data after an end is ignored.
         #[test]
         fn any_bytes_are_taken(mut bytes in vec(any::<u8>(), 0..300)) {
             let length = bytes.len();

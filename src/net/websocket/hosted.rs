@@ -1,8 +1,8 @@
-//! A WebSocket inside somebody else's HTTP server: what comes in is the request's payload, what
-//! goes out is the answer's body.
+//! A WebSocket inside the HTTP server of another application: the request's payload is the input,
+//! the response body is the output.
 //!
-//! Knows byte chunks and channels. The server's thread feeds one end, the client's home shard holds
-//! the other; both ways are bounded by a few chunks.
+//! Knows byte chunks and channels. The server's thread has one end, the client's home shard has the
+//! other; both directions are limited to a few chunks.
 
 use std::{
     io::{self, IoSlice},
@@ -20,8 +20,8 @@ use tokio_util::sync::PollSender;
 
 use crate::actors::Transport;
 
-/// Chunks on their way from one thread to the other, in each direction. A chunk is what was read
-/// or written at once.
+/// Maximum number of chunks between the two threads, in each direction. One read or write makes one
+/// chunk.
 const CHUNKS_WAITING_MAX: usize = 4;
 
 /// The broker's end.
@@ -32,12 +32,12 @@ pub(crate) struct HostedSocket {
     outgoing: PollSender<Bytes>,
 }
 
-/// The body of the answer, which ends when the broker closes.
+/// The response body, which ends when the broker closes the socket.
 #[derive(Debug)]
 pub(crate) struct HostedBody(Receiver<Bytes>);
 
-/// A socket out of a request's payload; beside it the body of the answer, and what moves the
-/// payload until one of both ends.
+/// Makes a socket from a request's payload. Also returns the response body, and a future that moves
+/// the payload until either side ends.
 pub(crate) fn hosted<E>(
     mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
 ) -> (HostedSocket, HostedBody, impl Future<Output = ()>) {
@@ -85,7 +85,7 @@ impl AsyncRead for HostedSocket {
         buf.put_slice(&self.chunk[..length]);
         self.chunk.advance(length);
         if self.chunk.is_empty() {
-            self.chunk = Bytes::new(); // An idle connection holds on to no buffer.
+            self.chunk = Bytes::new(); // an idle connection holds no buffer
         }
         Poll::Ready(Ok(()))
     }
@@ -121,8 +121,8 @@ impl AsyncWrite for HostedSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// The body ends when the socket is dropped: a server that has answered in full reads no more,
-    /// and the client's close frame is still to come.
+    /// The body ends when the socket is dropped, not here: a server that has sent its whole
+    /// response stops reading, but the client's close frame must still be read.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

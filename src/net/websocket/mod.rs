@@ -1,12 +1,13 @@
 //! MQTT over WebSocket (MQTT 5.0 and 3.1.1, chapter 6): a byte stream made of binary frames.
 //!
-//! `upgrade` answers the HTTP request that a WebSocket begins with, `frames` knows the frames,
-//! `hosted` is a WebSocket inside somebody else's HTTP server. What the session above gets is a
-//! [`Transport`] like any other: packets may be cut over frames or several stand in one.
-//! [MQTT-6.0.0-2]
+//! `upgrade` answers the HTTP request that opens a WebSocket, `frames` decodes and encodes frames,
+//! `hosted` is a WebSocket inside the HTTP server of another application. To the session it is a
+//! [`Transport`] like any other: a packet may span several frames, and a frame may contain several
+//! packets. [MQTT-6.0.0-2]
 //!
-//! A WebSocket keeps no buffer. Frames are taken apart in the reader's own buffer and made around
-//! the writer's, so that an idle one costs some hundred bytes more than its socket.
+//! A WebSocket has no buffer of its own. Frames are decoded in the reader's buffer and written
+//! around the writer's data, so an idle WebSocket needs only some hundred bytes more than its
+//! socket.
 
 mod frames;
 mod hosted;
@@ -31,36 +32,36 @@ pub(crate) use self::{
     upgrade::{Accepted, Pages, Refusal, Request, accept, is_own_origin},
 };
 
-/// Reads without payload before others get their turn.
+/// Maximum number of reads without payload before other tasks get their turn.
 const READS_PER_POLL: usize = 4;
 
-/// A WebSocket whose request has been answered.
+/// A WebSocket whose opening request has been answered.
 #[derive(Debug)]
 pub(crate) struct WebSocket<S> {
     stream: S,
-    /// What came together with the request.
+    /// Bytes that arrived together with the request.
     ahead: Vec<u8>,
     incoming: Deframer,
     end: Option<End>,
-    /// The end was told to the reader; what comes now is dropped.
+    /// The reader knows about the end; further input is dropped.
     is_over: bool,
     sending: Sending,
 }
 
-/// What is on its way to the client.
+/// The output to the client.
 #[derive(Debug, Default)]
 struct Sending {
     header: [u8; SENT_HEADER_BYTES_MAX],
-    /// The part of the header that is not written yet.
+    /// The range of the header that is not written yet.
     header_left: (usize, usize),
-    /// Bytes of payload that the frame still needs.
+    /// Bytes of payload missing in the current frame.
     payload_left: usize,
-    /// A control frame that is being written, and how much of it is.
+    /// The current control frame, and how many bytes of it are written.
     control: (Vec<u8>, usize),
-    /// The payload of a ping that is to be answered.
+    /// The payload of a ping to answer.
     ping: Option<Vec<u8>>,
     close: Close,
-    /// A control frame was written and perhaps not flushed.
+    /// A control frame was written but perhaps not flushed.
     is_unflushed: bool,
 }
 
@@ -70,13 +71,13 @@ enum Close {
     Open,
     Due(CloseCode),
     Sent,
-    /// An answer could not be written; whoever writes next is told so.
+    /// An answer could not be written; the next write fails with this error.
     Lost(io::ErrorKind),
 }
 
 impl<S: Transport> WebSocket<S> {
-    /// A WebSocket on a stream that has carried its request and the answer to it; `ahead` came
-    /// behind the request.
+    /// Creates a WebSocket on a stream whose opening request has been answered; `ahead` are bytes
+    /// that came after the request.
     pub(crate) fn new(stream: S, ahead: Vec<u8>) -> Self {
         Self {
             stream,
@@ -88,7 +89,7 @@ impl<S: Transport> WebSocket<S> {
         }
     }
 
-    /// Reads frames as they come.
+    /// Reads raw frames: first the bytes read ahead, then the stream.
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -102,7 +103,7 @@ impl<S: Transport> WebSocket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads and drops until the client closes its side.
+    /// Reads and drops input until the client closes its side.
     fn poll_rest(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         for _ in 0..READS_PER_POLL {
             let start = buf.filled().len();
@@ -116,9 +117,9 @@ impl<S: Transport> WebSocket<S> {
         Poll::Pending
     }
 
-    /// What the frames say beside their data.
+    /// Takes over pings, close frames and errors.
     fn take_note(&mut self, found: Deframed) {
-        // Nothing follows a close frame. (RFC 6455, 5.5.1)
+        // No frame may follow a close frame. (RFC 6455, 5.5.1)
         if found.ping.is_some() && matches!(self.sending.close, Close::Open) {
             self.sending.ping = found.ping;
         }
@@ -128,10 +129,10 @@ impl<S: Transport> WebSocket<S> {
         }
     }
 
-    /// Sends what the reader has to answer as far as the socket takes it; the rest goes with the
+    /// Sends the answers that are due, as far as the socket accepts them. The rest is sent with the
     /// next write or flush, or when the socket wakes the reader.
     ///
-    /// That the client hears no answer does not undo what it has said: reading goes on.
+    /// An answer that cannot be sent does not invalidate the client's input, so reading continues.
     fn answer(&mut self, cx: &mut Context<'_>) {
         if self.sending.has_control()
             && let Poll::Ready(Err(error)) = self.poll_all_flushed(cx)
@@ -155,7 +156,7 @@ impl Sending {
         }
     }
 
-    /// Drops what is still to be answered.
+    /// Drops all answers that are due.
     fn give_up(&mut self, error: io::ErrorKind) {
         self.control = (Vec::new(), 0);
         self.ping = None;
@@ -163,7 +164,7 @@ impl Sending {
         self.close = Close::Lost(error);
     }
 
-    /// A data frame has begun and is not at its end: nothing else may be written.
+    /// Returns whether a data frame is incomplete, so that no other frame may be written.
     const fn is_in_frame(&self) -> bool {
         self.header_left.0 < self.header_left.1 || self.payload_left > 0
     }
@@ -175,7 +176,7 @@ impl Sending {
             || self.is_unflushed
     }
 
-    /// Writes the control frames that are due, unless a data frame is in their way.
+    /// Writes the control frames that are due, unless a data frame is incomplete.
     fn poll_control<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -202,8 +203,8 @@ impl Sending {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes the beginning of `payload`, in a frame of its own or in the one that has begun; how
-    /// much of it.
+    /// Writes the beginning of `payload`, in a new frame or in the current one; returns the number
+    /// of bytes written.
     fn poll_data<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -285,15 +286,16 @@ impl<S: Transport> AsyncRead for WebSocket<S> {
     }
 }
 
-/// A client does not keep to the protocol.
+/// A client violates the WebSocket protocol.
 #[derive(Debug, thiserror::Error)]
-#[error("a frame that a client of MQTT must not send, answered with close code {0}")]
+#[error("invalid WebSocket frame from an MQTT client, answered with close code {0}")]
 struct FrameError(u16);
 
 impl<S: Transport> AsyncWrite for WebSocket<S> {
-    /// Everything is written in binary frames. [MQTT-6.0.0-1]
+    /// Writes everything in binary frames. [MQTT-6.0.0-1]
     ///
-    /// Whoever calls goes on with the rest of `buf` before anything else; more may stand behind it.
+    /// After a partial write the caller must continue with the rest of `buf`, which may have grown
+    /// at its end.
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -302,7 +304,7 @@ impl<S: Transport> AsyncWrite for WebSocket<S> {
         let this = self.get_mut();
         ready!(this.sending.poll_control(&mut this.stream, cx))?;
         if buf.is_empty() || (this.sending.close != Close::Open && !this.sending.is_in_frame()) {
-            return Poll::Ready(Ok(buf.len())); // Behind a close frame nobody reads.
+            return Poll::Ready(Ok(buf.len())); // nobody reads after a close frame
         }
         this.sending.poll_data(&mut this.stream, cx, buf)
     }
@@ -346,14 +348,14 @@ mod tests {
     const DISCONNECT_AND_CLOSE: &[u8] =
         &[0x82, 0x82, 0, 0, 0, 0, 0xE0, 0x00, 0x88, 0x80, 0, 0, 0, 0];
 
-    /// There are many of them, and nothing of an idle one is elsewhere.
+    /// There may be many WebSockets, and an idle one has no memory elsewhere.
     #[test]
     fn a_websocket_costs_at_most_256_bytes_more_than_what_it_lies_upon() {
         let added = size_of::<WebSocket<DuplexStream>>() - size_of::<DuplexStream>();
         assert!(added <= 256, "{added}");
     }
 
-    /// A client that says DISCONNECT and is gone leaves no Will. [MQTT-3.1.2-10]
+    /// The Will of a client that sends DISCONNECT and disappears is not published. [MQTT-3.1.2-10]
     #[actix_rt::test]
     async fn what_came_is_read_although_its_sender_can_be_told_nothing() {
         let chunks = [PING, DISCONNECT_AND_CLOSE].map(|chunk| Ok::<_, ()>(Bytes::from(chunk)));

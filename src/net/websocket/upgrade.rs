@@ -1,7 +1,7 @@
-//! The HTTP request that turns a connection into a WebSocket (RFC 6455, section 4), and its answer.
+//! The HTTP request that opens a WebSocket (RFC 6455, section 4), and its response.
 //!
-//! Whether a request is accepted is decided in one place, whoever has parsed it: the listeners of
-//! the broker or the HTTP server of a host. Knows no MQTT but the name of its subprotocol.
+//! One function decides whether a request is accepted, for the broker's own listeners and for the
+//! HTTP server of an embedding application. Knows nothing of MQTT but the name of its subprotocol.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -14,29 +14,29 @@ use super::{
 };
 use crate::{actors::Transport, metrics::ConnectRefusal};
 
-/// A request is no longer than this, and has no more headers: a browser's has half of it.
+/// Limits of a request; browsers need half of them.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 64;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1024;
 
-/// What a server adds to the client's key before it hashes it. (RFC 6455, 1.3)
+/// The server appends this to the client's key before hashing it. (RFC 6455, 1.3)
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The subprotocols, the preferred one first. [MQTT-6.0.0-3] The second is the older name of MQTT
-/// 3.1, which has no such clause; a client that offers that alone is answered with it.
+/// The supported subprotocols, the preferred one first. [MQTT-6.0.0-3] `mqttv3.1` is the older name
+/// of MQTT 3.1, whose standard has no such clause; it is used if the client offers nothing else.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
-/// Where MQTT over WebSocket is found.
+/// The path of MQTT over WebSocket, and the web pages that may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketOptions {
     /// The path of the URL, `/mqtt` by default.
     pub path: String,
-    /// The web pages that may connect, as the `Origin` header has them: `https://example.org`.
-    /// Empty for all; but where a client certificate can be the login, which a browser adds to what
-    /// any page sends, for those of the same host alone. It restrains browsers, which say truthfully
-    /// whose page they show; a client that sends no `Origin` is no browser and is not affected.
+    /// The web pages that may connect, as in the `Origin` header: `https://example.org`. If empty,
+    /// all pages may. But where a client certificate can be the login, only pages of the same host
+    /// may, because a browser sends the certificate for every page. This restricts browsers, whose
+    /// `Origin` is true; a client without `Origin` is not a browser and is not affected.
     pub origins: Vec<String>,
 }
 
@@ -47,8 +47,8 @@ impl Default for WebSocketOptions {
 }
 
 impl From<&str> for WebSocketOptions {
-    /// At this path, for pages from everywhere, or of the same host where a client certificate can be
-    /// the login.
+    /// Uses this path and the default `origins`: all pages, or pages of the same host where a
+    /// client certificate can be the login.
     fn from(path: &str) -> Self {
         Self { path: path.into(), origins: Vec::new() }
     }
@@ -58,14 +58,15 @@ impl From<&str> for WebSocketOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pages<'a> {
     All,
-    /// Those of the host that the request names.
+    /// Pages of the host that the request names.
     Own,
-    /// Those of these origins.
+    /// Pages of these origins.
     Of(&'a [String]),
 }
 
 impl<'a> Pages<'a> {
-    /// `origins` as configured. A page of another site must not use the certificate of a browser.
+    /// Applies the configured `origins`. A page of another site must not use the certificate of a
+    /// browser.
     pub(crate) const fn new(origins: &'a [String], certificate_can_be_login: bool) -> Self {
         match (origins.is_empty(), certificate_can_be_login) {
             (false, _) => Self::Of(origins),
@@ -75,8 +76,8 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Returns whether an `Origin` is of this `Host`: the same name and port. Whether the page came over
-/// TLS is not asked, which may end before the broker.
+/// Returns whether an `Origin` belongs to this `Host`: same name and port. The scheme is ignored,
+/// because TLS may end before the broker.
 pub(crate) fn is_own_origin(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let port = match scheme {
@@ -88,14 +89,14 @@ pub(crate) fn is_own_origin(origin: &str, host: &str) -> bool {
     without_port(authority) == without_port(host)
 }
 
-/// What the head of an HTTP request says.
+/// The head of an HTTP request.
 pub(crate) struct Request<'a> {
     pub(crate) method: &'a str,
     pub(crate) is_http_1_1: bool,
     pub(crate) headers: Vec<(&'a str, &'a [u8])>,
 }
 
-/// What an accepted request is answered with.
+/// The variable headers of the response that accepts a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
     /// `Sec-WebSocket-Accept`
@@ -104,14 +105,14 @@ pub(crate) struct Accepted {
     pub(crate) subprotocol: &'static str,
 }
 
-/// Why a request does not become a WebSocket.
+/// Why a request cannot become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("There is nothing at this path.")]
+    #[error("Unknown path.")]
     NotFound,
-    #[error("MQTT over WebSocket begins with GET.")]
+    #[error("MQTT over WebSocket requires the method GET.")]
     MethodNotAllowed,
-    #[error("MQTT over WebSocket is spoken here: the request must ask for Upgrade: websocket.")]
+    #[error("MQTT over WebSocket requires the header Upgrade: websocket.")]
     UpgradeRequired,
     #[error("The version of WebSocket must be 13.")]
     UnsupportedVersion,
@@ -124,11 +125,11 @@ pub(crate) enum Refusal {
          be the login, an empty list admits pages of the same host alone."
     )]
     ForbiddenOrigin,
-    #[error("This is no HTTP/1.1 request, which MQTT over WebSocket begins with.")]
+    #[error("MQTT over WebSocket requires a valid HTTP/1.1 request.")]
     Malformed,
     #[error("The head of the request is too long.")]
     TooLong,
-    #[error("The broker takes no more connections now.")]
+    #[error("The broker accepts no more connections now.")]
     Unavailable,
 }
 
@@ -140,7 +141,7 @@ struct Body {
 }
 
 impl Refusal {
-    /// HTTP status, and the name of the mistake.
+    /// Returns the HTTP status and the error code.
     pub(crate) const fn status(self) -> (u16, &'static str) {
         match self {
             Self::NotFound => (404, "not_found"),
@@ -156,7 +157,7 @@ impl Refusal {
         }
     }
 
-    /// A header that the status asks for.
+    /// Returns a header that the status requires.
     pub(crate) const fn header(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::MethodNotAllowed => Some(("Allow", "GET")),
@@ -172,7 +173,7 @@ impl Refusal {
         }
     }
 
-    /// What it says, in the form of the REST calls.
+    /// Returns the response body, in the format of the REST calls.
     pub(crate) fn body(self) -> String {
         let body = Body { success: false, code: self.status().1, message: self.to_string() };
         serde_json::to_string(&body).expect("texts and a truth value are JSON")
@@ -182,7 +183,7 @@ impl Refusal {
         let (status, _) = self.status();
         let header = self.header().map(|(name, value)| format!("{name}: {value}\r\n"));
         let (header, body) = (header.unwrap_or_default(), self.body());
-        // The reason phrase is for nobody. (RFC 9112, 4)
+        // No client needs the reason phrase. (RFC 9112, 4)
         format!(
             "HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
              {header}Connection: close\r\n\r\n{body}",
@@ -202,7 +203,7 @@ impl Accepted {
 }
 
 impl Request<'_> {
-    /// Decides about a request whose path is right.
+    /// Accepts or refuses a request whose path is right.
     pub(crate) fn decide(&self, pages: Pages<'_>) -> Result<Accepted, Refusal> {
         if self.method != "GET" {
             return Err(Refusal::MethodNotAllowed);
@@ -256,22 +257,23 @@ impl Request<'_> {
         headers.filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
     }
 
-    /// The values of a header that is a list, over several headers perhaps.
+    /// Returns the values of a list header, which may be split over several headers.
     fn items<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
         let values = self.values(name).filter_map(|value| str::from_utf8(value).ok());
         values.flat_map(|value| value.split(',')).map(str::trim)
     }
 }
 
-/// What shows the client that its request was understood. (RFC 6455, 4.2.2)
+/// Returns the `Sec-WebSocket-Accept` value, which proves that the server understood the request.
+/// (RFC 6455, 4.2.2)
 fn accept_key(key: &[u8]) -> String {
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, KEY_SUFFIX].concat()))
 }
 
-/// Reads the request on a connection of the broker's own and answers it.
+/// Reads the opening request on one of the broker's own listeners and answers it.
 ///
 /// # Errors
-/// If the request is refused, which it has been told then, or the connection is lost.
+/// If the request is refused, which the client has been told, or the connection is lost.
 pub(crate) async fn accept<S: Transport>(
     mut stream: S,
     options: &WebSocketOptions,
@@ -303,7 +305,7 @@ pub(crate) async fn accept<S: Transport>(
     }
 }
 
-/// Reads up to the empty line; the length of the head.
+/// Reads up to the empty line and returns the length of the head.
 async fn read_head<S: Transport>(
     stream: &mut S,
     bytes: &mut Vec<u8>,
@@ -314,7 +316,8 @@ async fn read_head<S: Transport>(
         bytes.reserve(READ_BYTES);
         let read = stream.read_buf(bytes).await.map_err(|_| ConnectRefusal::Closed)?;
         if bytes.first().is_some_and(|first| !first.is_ascii_uppercase()) {
-            // No method of HTTP: a client of MQTT or TLS would wait for the time-out.
+            // Not an HTTP method: answer now, because a client of MQTT or TLS would wait for a
+            // timeout.
             return Ok(Err(Refusal::Malformed));
         }
         if let Some(end) = bytes[seen..].windows(END.len()).position(|window| window == END) {
