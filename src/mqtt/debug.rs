@@ -1,7 +1,7 @@
-//! How packets show in logs: without passwords, authentication data and payloads, of which only
-//! the length is told, and without the values of User Properties.
+//! Formats packets for logs: passwords, authentication data and payloads appear as their length
+//! only, and User Properties without their values.
 //!
-//! Knows every field that may hold a secret; nothing else formats one.
+//! This is the only module that formats fields that may hold a secret.
 
 use std::fmt::{Debug, Formatter, Result};
 
@@ -10,7 +10,7 @@ use super::{
     Publish, PublishProperties,
 };
 
-/// Bytes of which only the number is shown.
+/// Bytes that are shown as their number only.
 struct Hidden(usize);
 
 impl Hidden {
@@ -25,12 +25,12 @@ impl Debug for Hidden {
     }
 }
 
-/// Shows the fields that are named, and those in `hide` by their length.
+/// Shows the named fields, and the fields in `hide` by their length.
 macro_rules! debug {
     ($type:ident { $($field:ident),* } hide { $($hidden:ident),* }) => {
         impl Debug for $type<'_> {
             fn fmt(&self, formatter: &mut Formatter<'_>) -> Result {
-                // Names every field, so that a new one is not forgotten.
+                // Destructures every field, so that the compiler rejects a forgotten one.
                 let Self { $($field,)* $($hidden,)* } = self;
                 formatter
                     .debug_struct(stringify!($type))
@@ -42,7 +42,7 @@ macro_rules! debug {
     };
 }
 
-/// What stands for bytes, if there are any.
+/// Returns a placeholder for the bytes, if there are any.
 trait Hide {
     fn hidden(&self) -> impl Debug;
 }

@@ -1,9 +1,9 @@
-//! Bytes to packets: finds the packet at the start of a buffer and has its fields read.
+//! Decodes the packet at the start of a buffer.
 //!
-//! Total: any bytes give a packet, the wish for more of them, or an error that names the rule
-//! that they break. Checked is whatever a packet alone can tell. What depends on who sends it
-//! (a Subscription Identifier from a client), on the session (a second CONNECT) or on the shape
-//! of a Topic Filter is the session's to judge. Called by whoever reads from a connection.
+//! Total: any bytes give a packet, a request for more bytes, or an error that names the violated
+//! rule. The decoder checks everything that is visible in one packet. The session checks what
+//! depends on the sender (a Subscription Identifier from a client), on earlier packets (a second
+//! CONNECT) or on the syntax of a Topic Filter. Called by every reader of a connection.
 
 mod connect;
 mod disconnect;
@@ -14,14 +14,14 @@ mod subscribe;
 use super::wire::{PacketType, Reader, VariableByteInteger};
 use super::{DecodeError, DecodeErrorKind, Packet, ProtocolVersion, ReasonCode};
 
-/// What a packet may be, beyond what the protocol says.
+/// Limits on packets, beyond those of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Of a whole packet. A longer one is an error as soon as its length has arrived.
+    /// Maximum size of a packet. A larger packet is an error as soon as its length has arrived.
     pub packet_bytes_max: u32,
-    /// Of a Topic Name, Will Topic or Topic Filter.
+    /// Maximum length of a Topic Name, Will Topic or Topic Filter.
     pub topic_bytes_max: u16,
-    /// Of a Topic Name, Will Topic or Topic Filter: one more than its `/`.
+    /// Maximum number of levels in a Topic Name, Will Topic or Topic Filter: one more than its `/`.
     pub topic_levels_max: u16,
 }
 
@@ -31,30 +31,30 @@ impl Default for DecodeLimits {
     }
 }
 
-/// What is at the start of a buffer.
+/// The content at the start of a buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded<'a> {
     /// A packet.
     Packet {
-        /// It borrows from the buffer.
+        /// The packet, which borrows from the buffer.
         packet: Packet<'a>,
-        /// How many bytes of the buffer it takes.
+        /// Its length in bytes.
         length: usize,
     },
-    /// The beginning of a packet.
+    /// An incomplete packet.
     More {
-        /// How many bytes, from the start of the buffer, are known to be needed: those of the
-        /// whole packet once its Remaining Length has arrived.
+        /// Number of bytes, from the start of the buffer, that are known to be needed. Once the
+        /// Remaining Length has arrived, this is the size of the packet.
         at_least: usize,
     },
 }
 
-/// Decodes the packet at the start of `bytes` on a connection that speaks `version`.
+/// Decodes the packet at the start of `bytes` on a connection that uses `version`.
 ///
 /// A CONNECT is decoded in the version that it names itself.
 ///
 /// # Errors
-/// What is wrong with the packet. The connection is of no use afterwards. [MQTT-4.13.1-1]
+/// The packet is invalid. The connection must then be closed. [MQTT-4.13.1-1]
 #[inline]
 pub fn decode<'a>(
     bytes: &'a [u8],
@@ -83,7 +83,7 @@ pub fn decode<'a>(
 /// Decodes the first packet of a connection, which must be a CONNECT. [MQTT-3.1.0-1]
 ///
 /// # Errors
-/// What is wrong with the packet. [`refusal_version`] tells in which version it may be answered.
+/// The packet is invalid. [`refusal_version`] returns the version for the answer.
 pub fn decode_connect<'a>(
     bytes: &'a [u8],
     limits: &DecodeLimits,
@@ -91,13 +91,13 @@ pub fn decode_connect<'a>(
     if bytes.first().is_some_and(|&first| first >> 4 != PacketType::Connect as u8) {
         return Err(DecodeError::new(DecodeErrorKind::NotConnect, "MQTT-3.1.0-1"));
     }
-    // The version decides on the flags of the first byte alone.
+    // The version matters only for the flags of the first byte.
     let may_be_v3_1 = connect::may_be_v3_1(bytes);
     let version = if may_be_v3_1 { ProtocolVersion::V3_1 } else { ProtocolVersion::V3_1_1 };
     decode(bytes, version, limits)
 }
 
-/// Whether the packet at the start of `bytes` has come as a whole, so far as its length tells.
+/// Returns whether the packet at the start of `bytes` is complete, judging by its length alone.
 #[must_use]
 pub fn is_whole(bytes: &[u8]) -> bool {
     match VariableByteInteger::read(bytes.get(1..).unwrap_or_default()) {
@@ -106,11 +106,11 @@ pub fn is_whole(bytes: &[u8]) -> bool {
     }
 }
 
-/// The version in which to answer a CONNECT that did not decode, by what is readable of it.
+/// Returns the version in which to answer a CONNECT that could not be decoded.
 ///
-/// A level that is not supported is answered in MQTT 5.0 if it is higher, so that its sender is
-/// told 0x84, and in MQTT 3.1.1 if it is lower, or has a bridge's bit 0x80 added, which are told
-/// 0x01. `None` where the bytes are not those of a CONNECT: best not answered at all.
+/// For an unsupported level this is MQTT 5.0 if the level is higher than supported, so that the
+/// client receives 0x84, and MQTT 3.1.1 if it is lower or has a bridge's bit 0x80, so that the
+/// client receives 0x01. `None` if the bytes are not a CONNECT; then do not answer.
 #[must_use]
 pub fn refusal_version(bytes: &[u8]) -> Option<ProtocolVersion> {
     if bytes.first()? >> 4 != PacketType::Connect as u8 {
@@ -129,21 +129,21 @@ pub fn refusal_version(bytes: &[u8]) -> Option<ProtocolVersion> {
     }
 }
 
-/// The shortest packet: type, flags and a Remaining Length of one byte.
+/// The shortest packet: one byte of type and flags, one of Remaining Length.
 const HEADER_BYTES_MIN: usize = 2;
 
-/// A whole packet in a buffer.
+/// A complete packet in a buffer.
 struct Frame<'a> {
     /// Variable Header and Payload.
     body: &'a [u8],
-    /// Of the fixed header and the body.
+    /// Length of fixed header and body.
     length: usize,
-    /// Whether Remaining Length takes no more bytes than it needs.
+    /// Whether Remaining Length is encoded in the minimum number of bytes.
     is_minimal: bool,
 }
 
 impl<'a> Frame<'a> {
-    /// The frame at the start of `bytes`, or how many bytes are needed to go on.
+    /// Returns the frame at the start of `bytes`, or the number of bytes needed to continue.
     #[inline]
     fn find(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Result<Self, usize>, DecodeError> {
         let (remaining, header_len, is_minimal) = match VariableByteInteger::read(&bytes[1..]) {
@@ -166,7 +166,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// MQTT 5.0 alone demands it.
+    /// Checks that Remaining Length has no needless bytes, which only MQTT 5.0 demands.
     #[inline]
     const fn check_minimal(&self) -> Result<(), DecodeError> {
         if self.is_minimal {
@@ -218,7 +218,8 @@ fn decode_body<'a>(
     })
 }
 
-/// The Reason Code of `number` if it is one of `allowed`; `clause` says that it must be.
+/// Returns the Reason Code of `number` if it is one of `allowed`; `clause` is the rule otherwise
+/// violated.
 fn reason_code(
     number: u8,
     allowed: &[ReasonCode],
@@ -229,7 +230,7 @@ fn reason_code(
         .ok_or_else(|| DecodeError::new(DecodeErrorKind::ReasonCode { number }, clause))
 }
 
-/// A Topic Filter within the limits. Its shape is not looked at.
+/// Reads a Topic Filter and checks its limits, but not its syntax.
 fn topic_filter<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a str, DecodeError> {
     let filter = body.utf8()?;
     let (levels, holds_null) = scan_levels(filter.as_bytes(), |byte| byte == b'\0');
@@ -244,7 +245,7 @@ fn topic_filter<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a 
     Ok(filter)
 }
 
-/// A Topic Name within the limits, perhaps empty.
+/// Reads a Topic Name, which may be empty, and checks its limits.
 #[inline]
 fn topic_name<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a str, DecodeError> {
     let topic = body.utf8()?;
@@ -259,10 +260,11 @@ fn topic_name<'a>(body: &mut Reader<'a>, limits: &DecodeLimits) -> Result<&'a st
     Err(topic_name_error(topic))
 }
 
-/// How many levels there are, and whether a byte is among them that must not be.
+/// Returns the number of levels, and whether a forbidden byte occurs.
 ///
-/// Most of what decoding a short PUBLISH costs. In chunks so short that a byte holds their count,
-/// and without a branch, it becomes a few vector instructions: 28 ns a packet in place of 47.
+/// This is most of the cost of decoding a short PUBLISH. Without branches, and in chunks small
+/// enough to count in one byte, it compiles to a few vector instructions: 28 ns a packet instead of
+/// 47.
 #[inline]
 fn scan_levels(topic: &[u8], is_forbidden: impl Fn(u8) -> bool) -> (usize, bool) {
     let (mut slashes, mut forbidden) = (0, false);

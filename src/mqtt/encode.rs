@@ -1,9 +1,9 @@
-//! Packets to bytes, in the form of each protocol version.
+//! Encodes packets in the format of each protocol version.
 //!
-//! A packet is written twice: first to a [`Count`], which finds its lengths and its errors, then
-//! to the buffer. So no length is computed by a second set of rules that could differ, nothing
-//! is written of a packet that cannot be, and no buffer grows twice. What a broker sends by the
-//! million has its own way, in `publish`. Called by sessions, and by clients within the process.
+//! A packet is written twice: first to a [`Count`], which computes its lengths and detects errors,
+//! then to the buffer. So the same code computes lengths and writes bytes, an invalid packet writes
+//! nothing, and the buffer is allocated once. Deliveries, the most frequent packets, have their own
+//! path in `publish`. Called by sessions, and by in-process clients.
 
 mod properties;
 mod publish;
@@ -24,7 +24,7 @@ use super::{
 /// Appends `packet` to `out`. A CONNECT is written in the version that it names itself.
 ///
 /// # Errors
-/// What cannot be said in a packet of this version; `out` is as it was.
+/// The packet cannot be expressed in this version; `out` is unchanged.
 pub fn encode(
     packet: &Packet<'_>,
     version: ProtocolVersion,
@@ -39,7 +39,7 @@ pub fn encode(
     encoding.write(packet, remaining, out)
 }
 
-/// How many bytes [`encode`] would append.
+/// Returns the number of bytes that [`encode`] would append.
 ///
 /// # Errors
 /// As [`encode`].
@@ -48,13 +48,12 @@ pub fn encoded_size(packet: &Packet<'_>, version: ProtocolVersion) -> Result<usi
     Ok(packet_size(encoding.remaining_length(packet)?))
 }
 
-/// Appends `packet` to `out` if that takes no more than `packet_bytes_max` bytes, and says
-/// whether it did.
+/// Appends `packet` to `out` if it fits into `packet_bytes_max` bytes; returns whether it did.
 ///
-/// To make it fit, User Properties and then Reason String are left out of what a server answers
-/// with: CONNACK, PUBACK to PUBCOMP, SUBACK, UNSUBACK, DISCONNECT and AUTH. [MQTT-3.2.2-19]
-/// [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.14.2-3] [MQTT-3.14.2-4] and their
-/// siblings; [MQTT-3.1.2-24] of all others.
+/// To make a server's answer fit, User Properties and then the Reason String are omitted. This
+/// applies to CONNACK, PUBACK to PUBCOMP, SUBACK, UNSUBACK, DISCONNECT and AUTH. [MQTT-3.2.2-19]
+/// [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.14.2-3] [MQTT-3.14.2-4] and similar
+/// clauses; [MQTT-3.1.2-24] for all other packets.
 ///
 /// # Errors
 /// As [`encode`].
@@ -81,7 +80,7 @@ pub fn encode_within(
     Ok(false)
 }
 
-/// An acknowledgement of success without properties: the same four bytes in every version.
+/// Returns a successful acknowledgement without properties: the same four bytes in every version.
 const fn plain_ack(packet: &Packet<'_>) -> Option<[u8; 4]> {
     let (packet_type, ack) = match packet {
         Packet::PubAck(ack) => (PacketType::PubAck, ack),
@@ -107,12 +106,12 @@ const fn plain_ack(packet: &Packet<'_>) -> Option<[u8; 4]> {
     Some([packet_type.first_byte(), 2, high, low])
 }
 
-/// Of the fixed header and `remaining` bytes.
+/// Returns the size of a packet, from the number of bytes after its fixed header.
 const fn packet_size(remaining: usize) -> usize {
     1 + VariableByteInteger::length_of(remaining) + remaining
 }
 
-/// DUP, QoS and RETAIN as in the first byte of a PUBLISH, section 3.3.1.
+/// Returns the first byte of a PUBLISH, with DUP, QoS and RETAIN (section 3.3.1).
 #[inline]
 const fn publish_first_byte(flags: PublishFlags) -> u8 {
     PacketType::Publish.first_byte()
@@ -121,7 +120,7 @@ const fn publish_first_byte(flags: PublishFlags) -> u8 {
         | flags.retain as u8
 }
 
-/// How a packet is to be written.
+/// The format of a packet.
 #[derive(Clone, Copy)]
 struct Encoding {
     version: ProtocolVersion,
@@ -138,7 +137,7 @@ impl Encoding {
         Ok(count.bytes())
     }
 
-    /// Header and body of a packet that was counted without an error.
+    /// Writes header and body of a packet that was counted without an error.
     fn write(
         self,
         packet: &Packet<'_>,
@@ -170,7 +169,7 @@ impl Encoding {
         }
     }
 
-    /// Property Length and properties; nothing before MQTT 5.0.
+    /// Writes Property Length and properties; nothing before MQTT 5.0.
     fn properties<S: Sink>(
         self,
         properties: &impl WriteProperties,
@@ -185,14 +184,14 @@ impl Encoding {
         properties.write(self.details, sink)
     }
 
-    /// Whether properties leave nothing to be written.
+    /// Returns whether there is no property to write.
     fn is_empty(self, properties: &impl WriteProperties) -> Result<bool, EncodeError> {
         let mut count = Count::default();
         properties.write(self.details, &mut count)?;
         Ok(count.bytes() == 0)
     }
 
-    /// Section 3.1.
+    /// Writes CONNECT (section 3.1).
     fn connect<S: Sink>(self, connect: &Connect<'_>, sink: &mut S) -> Result<(), EncodeError> {
         let this = Self { version: connect.version, ..self };
         let name = if connect.version == ProtocolVersion::V3_1 { "MQIsdp" } else { "MQTT" };
@@ -220,16 +219,16 @@ impl Encoding {
         Ok(())
     }
 
-    /// Section 3.2.
+    /// Writes CONNACK (section 3.2).
     fn connack<S: Sink>(self, connack: &ConnAck<'_>, sink: &mut S) -> Result<(), EncodeError> {
-        // MQTT 3.1 has a byte here that is not used.
+        // MQTT 3.1 has an unused byte here.
         let session_present = connack.session_present && self.version != ProtocolVersion::V3_1;
         sink.u8(u8::from(session_present));
         sink.u8(connack.reason.connect_return_code(self.version));
         self.properties(&connack.properties, sink)
     }
 
-    /// Section 3.3.
+    /// Writes PUBLISH (section 3.3).
     fn publish<S: Sink>(self, publish: &Publish<'_>, sink: &mut S) -> Result<(), EncodeError> {
         sink.string(publish.topic)?;
         match (publish.flags.qos, publish.packet_id) {
@@ -244,7 +243,7 @@ impl Encoding {
         Ok(())
     }
 
-    /// Sections 3.4 to 3.7.
+    /// Writes PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7).
     fn ack<S: Sink>(self, ack: &Ack<'_>, sink: &mut S) -> Result<(), EncodeError> {
         sink.u16(ack.packet_id.number());
         if !self.version.has_properties() {
@@ -257,7 +256,7 @@ impl Encoding {
         if has_properties { self.properties(&ack.properties, sink) } else { Ok(()) }
     }
 
-    /// Section 3.8.
+    /// Writes SUBSCRIBE (section 3.8).
     fn subscribe<S: Sink>(
         self,
         subscribe: &Subscribe<'_>,
@@ -272,7 +271,7 @@ impl Encoding {
         Ok(())
     }
 
-    /// Section 3.9.
+    /// Writes SUBACK (section 3.9).
     fn suback<S: Sink>(self, suback: &SubAck<'_>, sink: &mut S) -> Result<(), EncodeError> {
         sink.u16(suback.packet_id.number());
         self.properties(&suback.properties, sink)?;
@@ -288,7 +287,7 @@ impl Encoding {
         Ok(())
     }
 
-    /// Section 3.10.
+    /// Writes UNSUBSCRIBE (section 3.10).
     fn unsubscribe<S: Sink>(
         self,
         unsubscribe: &Unsubscribe<'_>,
@@ -299,7 +298,7 @@ impl Encoding {
         unsubscribe.filters.iter().try_for_each(|filter| sink.string(filter))
     }
 
-    /// Section 3.11.
+    /// Writes UNSUBACK (section 3.11).
     fn unsuback<S: Sink>(self, unsuback: &UnsubAck<'_>, sink: &mut S) -> Result<(), EncodeError> {
         sink.u16(unsuback.packet_id.number());
         if self.version.has_properties() {
@@ -309,7 +308,7 @@ impl Encoding {
         Ok(())
     }
 
-    /// Section 3.14.
+    /// Writes DISCONNECT (section 3.14).
     fn disconnect<S: Sink>(
         self,
         disconnect: &Disconnect<'_>,
@@ -325,7 +324,8 @@ impl Encoding {
         if has_properties { self.properties(&disconnect.properties, sink) } else { Ok(()) }
     }
 
-    /// Section 3.15. Unlike a DISCONNECT's, its reason does not stand without Property Length.
+    /// Writes AUTH (section 3.15). Unlike in DISCONNECT, Property Length must follow the Reason
+    /// Code.
     fn auth<S: Sink>(self, auth: &Auth<'_>, sink: &mut S) -> Result<(), EncodeError> {
         if !self.version.has_properties() {
             return Err(EncodeError::NotInThisVersion);
@@ -338,7 +338,7 @@ impl Encoding {
     }
 }
 
-/// Type and flags, section 2.1.
+/// Returns type and flags (section 2.1).
 const fn first_byte(packet: &Packet<'_>) -> u8 {
     let packet_type = match packet {
         Packet::Publish(publish) => return publish_first_byte(publish.flags),
@@ -360,7 +360,7 @@ const fn first_byte(packet: &Packet<'_>) -> u8 {
     packet_type.first_byte()
 }
 
-/// Section 3.1.2.3.
+/// Returns the Connect Flags (section 3.1.2.3).
 fn connect_flags(connect: &Connect<'_>) -> Result<u8, EncodeError> {
     let has_properties = connect.version.has_properties();
     if connect.password.is_some() && connect.username.is_none() && !has_properties {
@@ -376,7 +376,7 @@ fn connect_flags(connect: &Connect<'_>) -> Result<u8, EncodeError> {
         | u8::from(connect.clean_start) << 1)
 }
 
-/// Section 3.8.3.1.
+/// Returns the Subscription Options byte (section 3.8.3.1).
 const fn subscription_options(options: SubscriptionOptions, version: ProtocolVersion) -> u8 {
     let qos = options.qos.number();
     if !version.has_properties() {

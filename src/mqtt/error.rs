@@ -1,71 +1,71 @@
-//! What can be wrong with a packet, read or written, and the Reason Code that says so.
+//! Errors of decoding and encoding, and their Reason Codes.
 //!
-//! An error does not know what becomes of the connection: the session decides whether the other
-//! side is told before the connection ends. Made by the decoder and the encoder only.
+//! An error does not decide what happens to the connection: the session decides whether the peer is
+//! told before the connection ends. Created only by the decoder and the encoder.
 
 use super::ReasonCode;
 
-/// Why bytes are not a packet.
+/// Why bytes are not a valid packet.
 ///
-/// The clause is a conformance statement of MQTT 5.0 (`MQTT-1.5.4-1`) where there is one, else
-/// the section that has the rule. Rules that only an older version has say so (`3.1.1 MQTT-…`).
+/// The clause is a conformance statement of MQTT 5.0 (`MQTT-1.5.4-1`) if there is one, otherwise
+/// the section with the rule. Rules of older versions only are marked (`3.1.1 MQTT-…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} ({clause})")]
 pub struct DecodeError {
-    /// What was found.
+    /// The kind of error.
     pub kind: DecodeErrorKind,
-    /// The rule that it breaks.
+    /// The violated rule.
     pub clause: &'static str,
 }
 
 impl DecodeError {
-    /// Out of line, so that decoding what is right stays small.
+    /// Never inlined, so that the code for valid packets stays small.
     #[cold]
     pub(super) const fn new(kind: DecodeErrorKind, clause: &'static str) -> Self {
         Self { kind, clause }
     }
 
-    /// The Reason Code for a CONNACK, if it was the CONNECT, or else for a DISCONNECT.
+    /// Returns the Reason Code for CONNACK, if the packet was CONNECT, otherwise for DISCONNECT.
     #[must_use]
     pub const fn reason(&self) -> ReasonCode {
         self.kind.reason()
     }
 }
 
-/// What is wrong with a packet.
+/// The kind of error in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeErrorKind {
-    /// More than four bytes, or more bytes than its value needs.
+    /// A Variable Byte Integer has more than four bytes, or more than its value needs.
     #[error("variable byte integer is not well-formed")]
     VariableByteInteger,
-    /// Longer than `DecodeLimits::packet_bytes_max`.
+    /// The packet is larger than `DecodeLimits::packet_bytes_max`.
     #[error("packet is larger than allowed")]
     PacketTooLarge,
-    /// Type 0, or type 15 before MQTT 5.0.
+    /// The packet type is 0, or 15 before MQTT 5.0.
     #[error("packet type is reserved")]
     ReservedPacketType,
     /// The first packet is not CONNECT.
     #[error("first packet is not CONNECT")]
     NotConnect,
-    /// Reserved flags of the fixed header.
+    /// Reserved flags of the fixed header have a wrong value.
     #[error("reserved flags of the fixed header have the wrong value")]
     FixedHeaderFlags,
     /// The Remaining Length ends within a field, or a Property Length within a property.
     #[error("packet ends within a field")]
     Truncated,
-    /// The Remaining Length goes on after the last field.
+    /// Bytes remain after the last field.
     #[error("bytes follow the last field")]
     TrailingBytes,
-    /// Not well-formed UTF-8.
+    /// A string is not well-formed UTF-8.
     #[error("string is not well-formed UTF-8")]
     InvalidUtf8,
-    /// U+0000 in a string.
-    #[error("string holds the null character")]
+    /// A string contains U+0000.
+    #[error("string contains the null character")]
     NullCharacter,
-    /// QoS 3, of a PUBLISH or a Will.
+    /// QoS 3 in a PUBLISH or a Will.
     #[error("quality of service is 3")]
     InvalidQoS,
-    /// QoS 3, of a subscription.
+    /// QoS 3 in a subscription.
     #[error("maximum quality of service is 3")]
     InvalidMaximumQoS,
     /// DUP with QoS 0.
@@ -74,64 +74,64 @@ pub enum DecodeErrorKind {
     /// Packet Identifier 0.
     #[error("packet identifier is 0")]
     PacketIdZero,
-    /// No packet that this codec speaks.
+    /// The protocol name or level is not supported.
     #[error("protocol name or level is not supported (level {level})")]
     UnsupportedProtocolVersion {
-        /// The Protocol Version byte as it was sent.
+        /// The Protocol Version byte.
         level: u8,
     },
-    /// The reserved flag, or Will QoS and Will Retain without a Will.
+    /// The reserved flag is set, or Will QoS or Will Retain without a Will.
     #[error("connect flags have bits that must be 0")]
     ConnectFlags,
-    /// Before MQTT 5.0.
+    /// A password without a user name, before MQTT 5.0.
     #[error("password is given without a user name")]
     PasswordWithoutUserName,
-    /// Reserved Connect Acknowledge Flags, or Session Present on a refusal.
+    /// Reserved Connect Acknowledge Flags are set, or Session Present in a refusal.
     #[error("connect acknowledge flags have bits that must be 0")]
     ConnAckFlags,
-    /// No property of this number, or not in this packet.
+    /// The property is unknown or not allowed in this packet.
     #[error("property 0x{identifier:02x} is not allowed in this packet")]
     PropertyNotAllowed {
         /// Property Identifier.
         identifier: u8,
     },
-    /// Twice where once is the most.
+    /// A property that is allowed once occurs twice.
     #[error("property 0x{identifier:02x} is given twice")]
     DuplicateProperty {
         /// Property Identifier.
         identifier: u8,
     },
-    /// Out of its range.
+    /// The value of a property is out of range.
     #[error("property 0x{identifier:02x} has a value out of range")]
     PropertyValue {
         /// Property Identifier.
         identifier: u8,
     },
-    /// Authentication Data in a CONNECT, or any property in an AUTH, without a method.
+    /// A CONNECT with Authentication Data, or an AUTH with any property, has no method.
     #[error("authentication method is missing")]
     AuthenticationMethodMissing,
     /// Topic Alias 0.
     #[error("topic alias is 0")]
     TopicAliasZero,
-    /// Empty, and no Topic Alias stands in.
+    /// The Topic Name is empty, and there is no Topic Alias.
     #[error("topic name is empty")]
     TopicNameEmpty,
-    /// `+` or `#` in a Topic Name.
-    #[error("topic name holds a wildcard")]
+    /// A Topic Name contains `+` or `#`.
+    #[error("topic name contains a wildcard")]
     TopicNameWildcard,
-    /// `+` or `#` in a Response Topic, or an empty one.
+    /// A Response Topic contains `+` or `#`, or is empty.
     #[error("response topic is not a topic name")]
     ResponseTopic,
-    /// A Topic Name over `DecodeLimits::topic_bytes_max` or `topic_levels_max`.
+    /// A Topic Name exceeds `DecodeLimits::topic_bytes_max` or `topic_levels_max`.
     #[error("topic name is longer or deeper than allowed")]
     TopicNameLimit,
-    /// A Topic Filter over `DecodeLimits::topic_bytes_max` or `topic_levels_max`.
+    /// A Topic Filter exceeds `DecodeLimits::topic_bytes_max` or `topic_levels_max`.
     #[error("topic filter is longer or deeper than allowed")]
     TopicFilterLimit,
-    /// SUBSCRIBE, SUBACK, UNSUBSCRIBE or (MQTT 5.0) UNSUBACK of nothing.
+    /// A SUBSCRIBE, SUBACK, UNSUBSCRIBE or (MQTT 5.0) UNSUBACK has an empty list.
     #[error("list of topic filters or reason codes is empty")]
     EmptyPayload,
-    /// Reserved bits of the Subscription Options.
+    /// Reserved bits of the Subscription Options are set.
     #[error("subscription options have bits that must be 0")]
     SubscriptionOptions,
     /// Retain Handling 3.
@@ -140,19 +140,19 @@ pub enum DecodeErrorKind {
     /// No Local on a `$share/…` filter.
     #[error("no local is set on a shared subscription")]
     NoLocalOnSharedSubscription,
-    /// Unknown, or not one of this packet.
+    /// The Reason Code is unknown or not allowed in this packet.
     #[error("reason code 0x{number:02x} is not allowed in this packet")]
     ReasonCode {
-        /// The byte as it was sent.
+        /// The byte that was received.
         number: u8,
     },
 }
 
 impl DecodeErrorKind {
-    /// The one place where what went wrong becomes a Reason Code.
+    /// Maps the error to its Reason Code; nothing else does.
     ///
-    /// What cannot be parsed is a Malformed Packet; what parses and says what is not allowed is
-    /// a Protocol Error, unless there is a code that says more. Sections 1.2 and 4.13.
+    /// A packet that cannot be parsed is a Malformed Packet. A packet that parses but violates a
+    /// rule is a Protocol Error, unless a more specific code exists (sections 1.2 and 4.13).
     #[must_use]
     pub const fn reason(self) -> ReasonCode {
         match self {
@@ -191,19 +191,19 @@ impl DecodeErrorKind {
     }
 }
 
-/// Why a packet has no bytes. Nothing was written.
+/// Why a packet cannot be encoded. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// Remaining Length would be over 268,435,455.
+    /// Remaining Length would exceed 268,435,455.
     #[error("packet is longer than the protocol can express")]
     PacketTooLarge,
-    /// A string, or binary data, is over 65,535 bytes.
+    /// A string or binary data exceeds 65,535 bytes.
     #[error("string or binary data is longer than 65,535 bytes")]
     StringTooLong,
-    /// U+0000 in a string. [MQTT-1.5.4-2]
-    #[error("string holds the null character")]
+    /// A string contains U+0000. [MQTT-1.5.4-2]
+    #[error("string contains the null character")]
     NullCharacter,
-    /// A Subscription Identifier over 268,435,455.
+    /// A Subscription Identifier exceeds 268,435,455.
     #[error("variable byte integer is greater than 268,435,455")]
     IntegerTooLarge,
     /// AUTH, or a password without a user name, before MQTT 5.0; a bridge's bit in MQTT 5.0.

@@ -1,7 +1,7 @@
-//! The Application Message on its way from one publisher to many subscribers.
+//! The Application Message between one publisher and many subscribers.
 //!
-//! A [`Publication`] borrows from the publisher's read buffer and is all that is needed where a
-//! message is handed on at once. Whoever must keep it makes a [`Message`] of it, which is shared.
+//! A [`Publication`] borrows from the publisher's read buffer and is enough for immediate delivery.
+//! A message that must be stored is copied into a [`Message`], which can be shared.
 
 use std::num::NonZeroU64;
 
@@ -9,38 +9,38 @@ use bytes::Bytes;
 
 use super::{QoS, Timestamp};
 
-/// An Application Message, borrowed.
+/// A borrowed Application Message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Publication<'a> {
     /// Topic Name.
     pub topic: &'a str,
     /// The payload, unchanged from publisher to subscriber.
     pub payload: &'a [u8],
-    /// The QoS that it was published with.
+    /// The QoS of the publisher's packet.
     pub qos: QoS,
-    /// The RETAIN flag that it was published with.
+    /// The RETAIN flag of the publisher's packet.
     pub retain: bool,
-    /// The properties that the server must forward unaltered, encoded in their order and without
-    /// a length: all but Message Expiry Interval, Topic Alias and Subscription Identifier.
+    /// The encoded properties that the server must forward unaltered, in their order and without a
+    /// length: all but Message Expiry Interval, Topic Alias and Subscription Identifier.
     pub properties: &'a [u8],
-    /// When Message Expiry Interval ends.
+    /// When the message expires.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Publication<'_> {
-    /// What the message counts against limits on bytes.
+    /// Returns the bytes that the message counts against limits.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len()
     }
 
-    /// Whether it is no longer to be delivered. [MQTT-3.3.2-5]
+    /// Returns whether the message has expired and must not be delivered. [MQTT-3.3.2-5]
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// What is left of Message Expiry Interval, in whole seconds rounded up. [MQTT-3.3.2-6]
+    /// Returns the remaining Message Expiry Interval in whole seconds, rounded up. [MQTT-3.3.2-6]
     #[must_use]
     pub fn remaining_expiry_secs(&self, now: Timestamp) -> Option<u32> {
         let left = self.expires_at?.0.saturating_sub(now.0).div_ceil(1000);
@@ -48,7 +48,7 @@ impl Publication<'_> {
     }
 }
 
-/// An Application Message that is kept: queued, in flight, retained or to be sent as a Will.
+/// An owned Application Message: queued, in flight, retained or the Will of a client.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     topic: Box<str>,
@@ -60,20 +60,20 @@ pub struct Message {
     number: Option<NonZeroU64>,
 }
 
-/// A payload, wherever it lies.
+/// A payload and where it is stored.
 #[derive(Clone)]
 enum Payload {
-    /// In the message itself: a short one needs no allocation of its own.
+    /// In the message itself, so that a short payload needs no allocation of its own.
     InPlace { len: u8, bytes: [u8; IN_PLACE_BYTES_MAX] },
-    /// In an allocation, which may be the packet that it came in.
+    /// In a separate allocation, which may be the received packet.
     Apart(Bytes),
 }
 
-/// A longer payload has an allocation of its own. Most are shorter, and few messages are so much
-/// shorter that the room that is left would count.
+/// Maximum payload that is stored in the message itself. Most payloads are shorter, and the unused
+/// bytes of very short ones do not matter.
 const IN_PLACE_BYTES_MAX: usize = 70;
 
-/// A payload that is shorter is rather copied than that it is written, or kept, where it lies.
+/// Minimum payload that is written or stored without a copy; a copy is cheaper for shorter ones.
 pub(crate) const LARGE_BYTES_MIN: usize = 16 * 1024;
 
 impl Payload {
@@ -88,7 +88,7 @@ impl Payload {
         }
     }
 
-    /// The part of `packet` that is `payload`, if it is large and most of it; else a copy.
+    /// Returns a slice of `packet` if `payload` is large and most of it, otherwise a copy.
     fn within(packet: &Bytes, payload: &[u8]) -> Self {
         let (whole, part) = (packet.as_ptr_range(), payload.as_ptr_range());
         let lies_within = whole.start <= part.start && part.end <= whole.end;
@@ -116,13 +116,13 @@ impl PartialEq for Payload {
 impl Eq for Payload {}
 
 impl Message {
-    /// A copy of `publication` of its own.
+    /// Copies `publication`.
     #[must_use]
     pub fn new(publication: &Publication<'_>) -> Self {
         Self::with(publication, Payload::copied(publication.payload))
     }
 
-    /// The same, without a copy of a large payload that is part of `packet`.
+    /// Copies `publication`, but shares a large payload that is part of `packet`.
     #[must_use]
     pub fn within(packet: &Bytes, publication: &Publication<'_>) -> Self {
         Self::with(publication, Payload::within(packet, publication.payload))
@@ -140,20 +140,20 @@ impl Message {
         }
     }
 
-    /// The same message with a number, by which it is known outside of memory.
+    /// Sets the number that identifies the message in the store.
     #[must_use]
     pub const fn numbered(mut self, number: NonZeroU64) -> Self {
         self.number = Some(number);
         self
     }
 
-    /// The number that it was given.
+    /// Returns the number that identifies the message in the store.
     #[must_use]
     pub const fn number(&self) -> Option<NonZeroU64> {
         self.number
     }
 
-    /// The message as it is routed and encoded.
+    /// Returns the message in the form that is routed and encoded.
     #[must_use]
     pub fn publication(&self) -> Publication<'_> {
         Publication {
@@ -166,25 +166,25 @@ impl Message {
         }
     }
 
-    /// What the message counts against limits on bytes.
+    /// Returns the bytes that the message counts against limits.
     #[must_use]
     pub fn size(&self) -> usize {
         self.topic.len() + self.properties.len() + self.payload.as_slice().len()
     }
 
-    /// Topic Name.
+    /// Returns the Topic Name.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The payload.
+    /// Returns the payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.payload.as_slice()
     }
 
-    /// The payload, without a copy unless it is short.
+    /// Returns the payload; only a short one is copied.
     #[must_use]
     pub fn payload_bytes(&self) -> Bytes {
         match &self.payload {
@@ -193,7 +193,7 @@ impl Message {
         }
     }
 
-    /// The QoS that it was published with.
+    /// Returns the QoS of the publisher's packet.
     #[must_use]
     pub const fn qos(&self) -> QoS {
         self.qos

@@ -1,8 +1,8 @@
-//! The protocol: bytes to packets and back, and the nouns of the MQTT specifications.
+//! The protocol: decodes and encodes packets, and defines the terms of the MQTT specifications.
 //!
-//! One [`Packet`] type serves MQTT 3.1, 3.1.1 and 5.0; the older versions simply have no
-//! properties. Decoding borrows from the bytes that were read, so that a PUBLISH is routed
-//! without being copied first. Nothing here knows a session, a socket, a clock or an actor.
+//! One [`Packet`] type serves MQTT 3.1, 3.1.1 and 5.0; packets of older versions have no
+//! properties. Decoded packets borrow from the read buffer, so a PUBLISH is routed without a copy.
+//! Nothing here knows a session, a socket, a clock or an actor.
 
 mod debug;
 mod decode;

@@ -1,7 +1,7 @@
-//! The Control Packets, one type for every protocol version.
+//! The Control Packets, with one type for all protocol versions.
 //!
-//! Fields and names are those of the MQTT 5.0 specification, chapter 3. A packet borrows from
-//! the buffer it was decoded from, or from whatever its sender builds it of.
+//! Fields and names follow chapter 3 of MQTT 5.0. A packet borrows from the buffer that it was
+//! decoded from, or from the data that its sender builds it from.
 
 use std::num::NonZeroU16;
 
@@ -10,7 +10,7 @@ use super::{
     PublishProperties, ReasonCode, SubscribeProperties, UserProperties, WillProperties,
 };
 
-/// The revision of the protocol that a connection speaks.
+/// The protocol version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum ProtocolVersion {
@@ -23,13 +23,13 @@ pub enum ProtocolVersion {
 }
 
 impl ProtocolVersion {
-    /// The protocol level byte of CONNECT.
+    /// Returns the protocol level byte of CONNECT.
     #[must_use]
     pub const fn level(self) -> u8 {
         self as u8
     }
 
-    /// Whether packets of this version carry properties and reason codes.
+    /// Returns whether packets of this version have properties and Reason Codes.
     #[must_use]
     pub const fn has_properties(self) -> bool {
         matches!(self, Self::V5)
@@ -50,7 +50,7 @@ pub enum QoS {
 }
 
 impl QoS {
-    /// The QoS of this number; `None` for 3 and above.
+    /// Returns the QoS of this number; `None` for 3 and above.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -61,7 +61,7 @@ impl QoS {
         }
     }
 
-    /// 0, 1 or 2.
+    /// Returns 0, 1 or 2.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
@@ -73,7 +73,7 @@ impl QoS {
 pub struct PacketId(pub NonZeroU16);
 
 impl PacketId {
-    /// The identifier of this number; `None` for zero.
+    /// Returns the identifier of this number; `None` for zero.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {
         match NonZeroU16::new(number) {
@@ -82,7 +82,7 @@ impl PacketId {
         }
     }
 
-    /// The identifier as a number.
+    /// Returns the identifier as a number.
     #[must_use]
     pub const fn number(self) -> u16 {
         self.0.get()
@@ -128,16 +128,16 @@ pub enum Packet<'a> {
 /// CONNECT, section 3.1.
 #[derive(Clone, PartialEq)]
 pub struct Connect<'a> {
-    /// Told by protocol name and level.
+    /// The version, from protocol name and level.
     pub version: ProtocolVersion,
-    /// Whether the level has 0x80 added, by which bridges of MQTT 3.1 and 3.1.1 ask for No Local
-    /// and Retain As Published in all their subscriptions. Not in MQTT 5.0.
+    /// Whether 0x80 is set in the level, by which bridges of MQTT 3.1 and 3.1.1 request No Local
+    /// and Retain As Published for all their subscriptions. Not in MQTT 5.0.
     pub is_bridge: bool,
     /// Clean Start; Clean Session before MQTT 5.0.
     pub clean_start: bool,
     /// Keep Alive in seconds; 0 turns it off.
     pub keep_alive: u16,
-    /// Empty where the client asks the server to assign one.
+    /// Client Identifier; empty if the server shall assign one.
     pub client_id: &'a str,
     /// The Will, if the Will Flag is set.
     pub will: Option<LastWill<'a>>,
@@ -167,7 +167,7 @@ pub struct LastWill<'a> {
 /// CONNACK, section 3.2.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnAck<'a> {
-    /// Session Present. Not sent to MQTT 3.1 clients.
+    /// Session Present; always 0 for MQTT 3.1 clients.
     pub session_present: bool,
     /// Encoded as the Connect Return code before MQTT 5.0.
     pub reason: ReasonCode,
@@ -178,11 +178,11 @@ pub struct ConnAck<'a> {
 /// DUP, QoS and RETAIN of a PUBLISH, section 3.3.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublishFlags {
-    /// A re-delivery.
+    /// Whether this is a re-delivery.
     pub dup: bool,
     /// Quality of Service.
     pub qos: QoS,
-    /// To be retained, or sent because it was.
+    /// Whether to retain the message; to a subscriber, whether it is a retained message.
     pub retain: bool,
 }
 
@@ -204,7 +204,7 @@ pub struct Publish<'a> {
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: sections 3.4 to 3.7.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ack<'a> {
-    /// Of the PUBLISH that is acknowledged.
+    /// Packet Identifier of the acknowledged PUBLISH.
     pub packet_id: PacketId,
     /// Success before MQTT 5.0.
     pub reason: ReasonCode,
@@ -213,13 +213,13 @@ pub struct Ack<'a> {
 }
 
 impl Ack<'_> {
-    /// The plain acknowledgement: Success and no properties.
+    /// Returns an acknowledgement with Success and no properties.
     #[must_use]
     pub const fn success(packet_id: PacketId) -> Self {
         Self::with_reason(packet_id, ReasonCode::Success)
     }
 
-    /// An acknowledgement with a reason and no properties.
+    /// Returns an acknowledgement with a reason and no properties.
     #[must_use]
     pub const fn with_reason(packet_id: PacketId, reason: ReasonCode) -> Self {
         Self { packet_id, reason, properties: AckProperties::NONE }
@@ -230,7 +230,7 @@ impl Ack<'_> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RetainHandling {
-    /// Send retained messages at the time of the subscribe.
+    /// Send retained messages when the client subscribes.
     #[default]
     Send = 0,
     /// Send them only if the subscription does not exist yet.
@@ -244,18 +244,18 @@ pub enum RetainHandling {
 pub struct SubscriptionOptions {
     /// Maximum QoS at which messages are sent to the client.
     pub qos: QoS,
-    /// Not to be sent what this client itself published.
+    /// Do not send the client its own messages.
     pub no_local: bool,
     /// Keep the RETAIN flag as it was published.
     pub retain_as_published: bool,
-    /// What happens with retained messages at the time of the subscribe.
+    /// What to do with retained messages when the client subscribes.
     pub retain_handling: RetainHandling,
 }
 
 /// One Topic Filter of a SUBSCRIBE and its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscribeFilter<'a> {
-    /// Topic Filter, `$share/…` included. UTF-8 is checked; the filter's shape is not.
+    /// Topic Filter, including `$share/…`. Valid UTF-8, but its syntax is not checked.
     pub filter: &'a str,
     /// Subscription Options; only the QoS before MQTT 5.0.
     pub options: SubscriptionOptions,
@@ -275,13 +275,13 @@ pub struct Subscribe<'a> {
 /// SUBACK, section 3.9.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubAck<'a> {
-    /// Of the SUBSCRIBE.
+    /// Packet Identifier of the SUBSCRIBE.
     pub packet_id: PacketId,
     /// Empty before MQTT 5.0.
     pub properties: AckProperties<'a>,
-    /// One for each Topic Filter, in their order. Failures are 0x80 to MQTT 3.1.1 clients, and
-    /// to MQTT 3.1 clients, whose specification knows no failure, QoS 0 (the broker grants them
-    /// what they asked for instead).
+    /// One for each Topic Filter, in their order. MQTT 3.1.1 clients receive every failure as 0x80.
+    /// MQTT 3.1 defines no failure, so its clients receive QoS 0 (instead of a failure the broker
+    /// grants them the requested QoS).
     pub reasons: Vec<ReasonCode>,
 }
 
@@ -299,7 +299,7 @@ pub struct Unsubscribe<'a> {
 /// UNSUBACK, section 3.11.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnsubAck<'a> {
-    /// Of the UNSUBSCRIBE.
+    /// Packet Identifier of the UNSUBSCRIBE.
     pub packet_id: PacketId,
     /// Empty before MQTT 5.0.
     pub properties: AckProperties<'a>,
@@ -310,7 +310,7 @@ pub struct UnsubAck<'a> {
 /// DISCONNECT, section 3.14.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Disconnect<'a> {
-    /// Normal disconnection before MQTT 5.0.
+    /// Always Normal disconnection before MQTT 5.0.
     pub reason: ReasonCode,
     /// Empty before MQTT 5.0.
     pub properties: DisconnectProperties<'a>,

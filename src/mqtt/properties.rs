@@ -1,8 +1,8 @@
-//! The properties of MQTT 5.0 packets, section 2.2.2: one struct for each packet that has its own.
+//! The properties of MQTT 5.0 packets (section 2.2.2): one struct for each set of properties.
 //!
-//! User Properties, which may be many, stay in their encoded form and are iterated in place.
-//! How the structs are read and written is in `decode::properties` and `encode::properties`;
-//! which side may send what is known to neither.
+//! A packet may have many User Properties, so they stay encoded and are iterated in place.
+//! `decode::properties` and `encode::properties` read and write the structs. Neither knows which
+//! side may send a property.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use super::encode::{Count, Sink};
 use super::wire::{Reader, identifier};
 use super::{DecodeError, EncodeError};
 
-/// User Properties in their order: validated, still encoded.
+/// User Properties in their order: validated, but still encoded.
 ///
-/// Two are equal if they have the same pairs in the same order. Debug shows the names alone,
-/// since values may be secrets.
+/// Two values are equal if they have the same pairs in the same order. Debug shows only the names,
+/// because values may be secrets.
 #[derive(Clone, Copy, Default)]
 pub struct UserProperties<'a> {
-    /// Whole properties, each with its identifier, from the first User Property of a packet to
-    /// the last. Between them there may be other properties, which are passed over: a sender
-    /// may mix them, and the pairs need no copy even so.
+    /// Whole properties with their identifiers, from the first User Property of a packet to the
+    /// last. Other properties may stand between them, because the sender may mix them; iteration
+    /// skips these, so that no copy is needed.
     pub(super) encoded: &'a [u8],
 }
 
@@ -26,13 +26,13 @@ impl<'a> UserProperties<'a> {
     /// No User Properties.
     pub const NONE: Self = Self { encoded: &[] };
 
-    /// Whether there is none.
+    /// Returns whether there are no User Properties.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.encoded.is_empty()
     }
 
-    /// Name and value of each, in the order in which they were sent. A name may come again.
+    /// Iterates over the pairs of name and value in their order. A name may occur several times.
     #[must_use]
     pub const fn iter(&self) -> UserPropertiesIter<'a> {
         UserPropertiesIter { rest: Reader::new(self.encoded) }
@@ -62,7 +62,7 @@ impl<'a> IntoIterator for UserProperties<'a> {
     }
 }
 
-/// Iterates over [`UserProperties`]: name and value of each.
+/// Iterator over the pairs of [`UserProperties`].
 #[derive(Clone)]
 pub struct UserPropertiesIter<'a> {
     rest: Reader<'a>,
@@ -78,7 +78,7 @@ impl<'a> Iterator for UserPropertiesIter<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        // All was validated when it was decoded or built, so that no error is lost by `ok`.
+        // Decoding or building has validated everything, so `ok` hides no error.
         loop {
             match self.rest.u8().ok()? {
                 identifier::USER_PROPERTY => {
@@ -90,7 +90,7 @@ impl<'a> Iterator for UserPropertiesIter<'a> {
     }
 }
 
-/// Passes over the value of a property of any packet, by its data type: table 2-4.
+/// Skips the value of any property, by its data type (table 2-4).
 fn skip_value(reader: &mut Reader<'_>, property: u8) -> Result<(), DecodeError> {
     match property {
         identifier::PAYLOAD_FORMAT_INDICATOR
@@ -110,34 +110,34 @@ fn skip_value(reader: &mut Reader<'_>, property: u8) -> Result<(), DecodeError> 
         | identifier::WILL_DELAY_INTERVAL
         | identifier::MAXIMUM_PACKET_SIZE => reader.take(4).map(drop),
         identifier::SUBSCRIPTION_IDENTIFIER => reader.variable_byte_integer().map(drop),
-        // Every other one is a string or binary data.
+        // All other properties are strings or binary data.
         _ => reader.binary().map(drop),
     }
 }
 
-/// User Properties that this program makes.
+/// User Properties that the broker builds itself.
 #[derive(Clone, Default)]
 pub struct UserPropertiesBuf {
     encoded: Vec<u8>,
 }
 
 impl UserPropertiesBuf {
-    /// None yet.
+    /// Creates an empty list.
     #[must_use]
     pub const fn new() -> Self {
         Self { encoded: Vec::new() }
     }
 
-    /// Adds a pair at the end.
+    /// Appends a pair.
     ///
     /// # Errors
-    /// A string over 65,535 bytes, or with the null character; nothing is added.
+    /// A string exceeds 65,535 bytes or contains the null character; nothing is appended.
     pub fn push(&mut self, name: &str, value: &str) -> Result<(), EncodeError> {
         Count::default().user_property(name, value)?;
         self.encoded.user_property(name, value)
     }
 
-    /// The pairs, as a packet takes them.
+    /// Returns the pairs in the form that packets use.
     #[must_use]
     pub fn as_user_properties(&self) -> UserProperties<'_> {
         UserProperties { encoded: &self.encoded }
@@ -153,7 +153,7 @@ impl fmt::Debug for UserPropertiesBuf {
 /// Properties of CONNECT, section 3.1.2.11.
 #[derive(Clone, Default, PartialEq)]
 pub struct ConnectProperties<'a> {
-    /// Session Expiry Interval in seconds; absent means 0, 0xFFFF_FFFF never.
+    /// Session Expiry Interval in seconds; absent means 0, 0xFFFF_FFFF means never.
     pub session_expiry_interval: Option<u32>,
     /// Receive Maximum; never 0, absent means 65,535.
     pub receive_maximum: Option<u16>,
@@ -178,14 +178,14 @@ pub struct ConnectProperties<'a> {
 pub struct WillProperties<'a> {
     /// Will Delay Interval in seconds; absent means 0.
     pub will_delay_interval: Option<u32>,
-    /// Those that go with the message; it has neither Topic Alias nor Subscription Identifier.
+    /// Properties of the message itself; never a Topic Alias or Subscription Identifier.
     pub publish: PublishProperties<'a>,
 }
 
 /// Properties of CONNACK, section 3.2.2.3.
 #[derive(Clone, Default, PartialEq)]
 pub struct ConnAckProperties<'a> {
-    /// Session Expiry Interval in seconds, where the server uses another than was asked for.
+    /// Session Expiry Interval in seconds, if the server changes the requested value.
     pub session_expiry_interval: Option<u32>,
     /// Receive Maximum of the server; absent means 65,535.
     pub receive_maximum: Option<u16>,
@@ -209,7 +209,7 @@ pub struct ConnAckProperties<'a> {
     pub subscription_identifiers_available: Option<bool>,
     /// Shared Subscription Available; absent means true.
     pub shared_subscription_available: Option<bool>,
-    /// Server Keep Alive in seconds: what the client must use instead of its own.
+    /// Server Keep Alive in seconds, which replaces the client's own.
     pub server_keep_alive: Option<u16>,
     /// Response Information.
     pub response_information: Option<&'a str>,
@@ -230,7 +230,7 @@ pub struct PublishProperties<'a> {
     pub topic_alias: Option<u16>,
     /// Subscription Identifiers, each 1 to 268,435,455. Only a server sends them.
     pub subscription_identifiers: Vec<u32>,
-    /// Payload Format Indicator: whether the payload is declared to be UTF-8.
+    /// Payload Format Indicator: whether the payload is UTF-8 according to its publisher.
     pub payload_format_indicator: Option<bool>,
     /// Content Type.
     pub content_type: Option<&'a str>,
@@ -255,7 +255,7 @@ impl AckProperties<'_> {
     /// No properties.
     pub const NONE: Self = Self { reason_string: None, user_properties: UserProperties::NONE };
 
-    /// Whether there are none.
+    /// Returns whether there are no properties.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.reason_string.is_none() && self.user_properties.is_empty()

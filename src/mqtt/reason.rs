@@ -1,11 +1,11 @@
-//! Reason Codes, section 2.4 of MQTT 5.0, and how older versions say the same.
+//! Reason Codes (section 2.4 of MQTT 5.0), and their equivalents in older versions.
 
 use super::ProtocolVersion;
 
 macro_rules! reason_codes {
     ($($(#[$doc:meta])* $name:ident = $value:literal),* $(,)?) => {
-        /// A Reason Code. Where one number has several names in the specification, the name here
-        /// is the first (0x00 is Success, Normal disconnection and Granted QoS 0).
+        /// A Reason Code. If a number has several names in the specification, this is the first one
+        /// (0x00 is Success, Normal disconnection and Granted QoS 0).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         #[non_exhaustive]
@@ -14,10 +14,10 @@ macro_rules! reason_codes {
         }
 
         impl ReasonCode {
-            /// Every Reason Code there is, in the order of their numbers.
+            /// All Reason Codes, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// The code of this number, if the specification has it.
+            /// Returns the code of this number, if the specification defines it.
             #[must_use]
             pub const fn from_number(number: u8) -> Option<Self> {
                 match number {
@@ -119,20 +119,20 @@ reason_codes! {
 }
 
 impl ReasonCode {
-    /// The code as on the wire of MQTT 5.0.
+    /// Returns the code on the wire of MQTT 5.0.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// 0x80 and above: the operation failed.
+    /// Returns whether the operation failed: 0x80 and above.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         self as u8 >= 0x80
     }
 
-    /// The Connect Return code that says this in a CONNACK of `version`:
-    /// table 3.1 of MQTT 3.1.1.
+    /// Returns the code for CONNACK in `version`; for older versions this is the Connect Return
+    /// code (table 3.1 of MQTT 3.1.1).
     #[must_use]
     #[expect(clippy::wildcard_enum_match_arm, reason = "MQTT 3 knows five refusals, MQTT 5 more")]
     pub const fn connect_return_code(self, version: ProtocolVersion) -> u8 {
@@ -149,8 +149,8 @@ impl ReasonCode {
         }
     }
 
-    /// Returns the code with which CONNACK says that a connection ends before it has begun:
-    /// DISCONNECT has codes that CONNACK has not, section 3.2.2.2.
+    /// Returns the code for CONNACK when a connection ends before it is accepted: CONNACK lacks
+    /// some codes of DISCONNECT (section 3.2.2.2).
     #[must_use]
     #[expect(clippy::wildcard_enum_match_arm, reason = "of the others CONNACK has an equivalent")]
     pub const fn in_conn_ack(self) -> Self {

@@ -1,31 +1,31 @@
-//! Topic Names and Topic Filters, sections 4.7 and 4.8.2: their shape, and which matches which.
+//! Topic Names and Topic Filters (sections 4.7 and 4.8.2): syntax and matching.
 //!
-//! Knows no subscription and no limit of ours. The decoder checks the Topic Names it meets
-//! itself; filters are checked here by whoever handles SUBSCRIBE.
+//! Knows no subscriptions and no configured limits. The decoder checks Topic Names itself;
+//! SUBSCRIBE and UNSUBSCRIBE handlers check filters with this module.
 
-/// Why a string is no Topic Name or no Topic Filter.
+/// Why a string is an invalid Topic Name or Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// [MQTT-4.7.3-1]
     #[error("topic is empty")]
     Empty,
     /// [MQTT-4.7.3-2]
-    #[error("topic holds the null character")]
+    #[error("topic contains the null character")]
     NullCharacter,
     /// [MQTT-4.7.3-3]
     #[error("topic is longer than 65,535 bytes")]
     TooLong,
     /// [MQTT-4.7.0-1]
-    #[error("topic name holds a wildcard")]
+    #[error("topic name contains a wildcard")]
     WildcardInName,
     /// [MQTT-4.7.1-1]
-    #[error("'#' is not a level of its own at the end of the filter")]
+    #[error("'#' is not the whole last level of the filter")]
     MultiLevelWildcard,
     /// [MQTT-4.7.1-2]
-    #[error("'+' is not a level of its own")]
+    #[error("'+' is not a whole level")]
     SingleLevelWildcard,
     /// [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-    #[error("share name is empty or holds a wildcard")]
+    #[error("share name is empty or contains a wildcard")]
     ShareName,
     /// [MQTT-4.8.2-2]
     #[error("no topic filter follows the share name")]
@@ -33,7 +33,7 @@ pub enum TopicError {
 }
 
 impl TopicError {
-    /// Returns the statement of MQTT 5.0 that the topic breaks.
+    /// Returns the violated statement of MQTT 5.0.
     #[must_use]
     pub const fn clause(self) -> &'static str {
         match self {
@@ -49,34 +49,35 @@ impl TopicError {
     }
 }
 
-/// A Topic Filter, taken apart.
+/// The parts of a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterParts<'a> {
-    /// ShareName of a Shared Subscription.
+    /// ShareName, if this is a Shared Subscription.
     pub share_name: Option<&'a str>,
-    /// What topics are matched with: without `$share/{ShareName}/`.
+    /// The filter to match topics with, without `$share/{ShareName}/`.
     pub filter: &'a str,
 }
 
-/// First levels of the topics that only the broker publishes, under each of them and to the bare name.
+/// First levels reserved for the broker: no client may publish to these topics or below them.
 const OF_THE_BROKER: [&str; 3] = ["$events", "$SYS", "$control"];
 
-/// Under this bridges publish their state, by default also as their Will; rules decide who may.
+/// Exception: bridges publish their state here, by default also as their Will; the policy decides.
 const STATE_OF_BRIDGES: &str = "$SYS/broker/connection/";
 
-/// Whether only the broker publishes to this topic, whatever rules say. [MQTT-4.7.2-1]
+/// Returns whether only the broker may publish to this topic, regardless of the policy.
+/// [MQTT-4.7.2-1]
 #[must_use]
 pub fn is_of_the_broker(topic: &str) -> bool {
-    // Nearly every topic is decided by its first byte.
+    // For nearly every topic the first byte decides.
     topic.starts_with('$')
         && topic.split('/').next().is_some_and(|level| OF_THE_BROKER.contains(&level))
         && !topic.starts_with(STATE_OF_BRIDGES)
 }
 
-/// Checks a Topic Name.
+/// Checks the syntax of a Topic Name.
 ///
 /// # Errors
-/// The rule that it breaks.
+/// The violated rule.
 pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
     validate_length(topic)?;
     if topic.contains(['+', '#']) {
@@ -85,10 +86,10 @@ pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
-/// Checks a Topic Filter and takes it apart.
+/// Checks the syntax of a Topic Filter and splits it into its parts.
 ///
 /// # Errors
-/// The rule that it breaks.
+/// The violated rule.
 pub fn validate_filter(filter: &str) -> Result<FilterParts<'_>, TopicError> {
     validate_length(filter)?;
     let Some(shared) = filter.strip_prefix(SHARE_PREFIX) else {
@@ -106,10 +107,10 @@ pub fn validate_filter(filter: &str) -> Result<FilterParts<'_>, TopicError> {
     Ok(FilterParts { share_name: Some(share_name), filter })
 }
 
-/// How the filter of a Shared Subscription begins. [MQTT-4.8.2-1]
+/// The prefix of a Shared Subscription's filter. [MQTT-4.8.2-1]
 const SHARE_PREFIX: &str = "$share/";
 
-/// Whether `filter` asks for a Shared Subscription, well-formed or not.
+/// Returns whether `filter` is a Shared Subscription, valid or not.
 pub(super) fn is_shared(filter: &str) -> bool {
     filter.starts_with(SHARE_PREFIX)
 }
@@ -140,9 +141,9 @@ fn validate_levels(filter: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
-/// Whether a valid `filter`, without `$share/{ShareName}/`, matches the Topic Name `topic`.
+/// Returns whether a valid `filter`, without `$share/{ShareName}/`, matches the Topic Name `topic`.
 ///
-/// It walks both level by level: the plain rule, which the router's index is measured by.
+/// Compares level by level: the simple rule that tests compare the router's index with.
 #[must_use]
 pub fn filter_matches(filter: &str, topic: &str) -> bool {
     // [MQTT-4.7.2-1]
@@ -152,7 +153,7 @@ pub fn filter_matches(filter: &str, topic: &str) -> bool {
     let mut names = topic.split('/');
     for level in filter.split('/') {
         if level == "#" {
-            return true; // Also the parent level: `sport/#` matches `sport`.
+            return true; // also matches the parent level: `sport/#` matches `sport`
         }
         match names.next() {
             Some(name) if level == "+" || level == name => {}

@@ -1,14 +1,14 @@
-//! Data representation, section 1.5: reading integers, strings and binary data off a packet,
-//! and the numbers of packet types and properties.
+//! Data representation (section 1.5): reads integers, strings and binary data, and defines the
+//! numbers of packet types and properties.
 //!
 //! Knows no packet's layout. Used by the decoder, the encoder and the properties.
 
 use super::{DecodeError, DecodeErrorKind, PacketId, ProtocolVersion};
 
-/// The greatest Variable Byte Integer, and so the greatest Remaining Length, section 1.5.5.
+/// The largest Variable Byte Integer, and so the largest Remaining Length (section 1.5.5).
 pub(super) const VARIABLE_BYTE_INTEGER_MAX: u32 = 268_435_455;
 
-/// Control Packet types, section 2.1.2, by their number.
+/// Control Packet types by number (section 2.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum PacketType {
@@ -30,7 +30,7 @@ pub(super) enum PacketType {
 }
 
 impl PacketType {
-    /// The type that the first byte of a packet tells, its flags being as they must.
+    /// Returns the packet type in the first byte and checks the reserved flags.
     #[inline]
     pub(super) const fn of_first_byte(
         first: u8,
@@ -57,14 +57,14 @@ impl PacketType {
                 return Err(DecodeError::new(kind, "section 2.1.2"));
             }
         };
-        // MQTT 3.1 reserves no values: it does not use these flags, or sets DUP on a repetition.
+        // MQTT 3.1 does not use these flags, or sets DUP on a repetition, and reserves no value.
         if first != packet_type.first_byte() && !matches!(version, ProtocolVersion::V3_1) {
             return Err(DecodeError::new(DecodeErrorKind::FixedHeaderFlags, "MQTT-2.1.3-1"));
         }
         Ok(packet_type)
     }
 
-    /// Type and reserved flags. [MQTT-2.1.3-1]
+    /// Returns type and reserved flags. [MQTT-2.1.3-1]
     #[inline]
     pub(super) const fn first_byte(self) -> u8 {
         let flags = match self {
@@ -87,7 +87,8 @@ impl PacketType {
     }
 }
 
-/// Property Identifiers, section 2.2.2.2. All are below 128: one byte as Variable Byte Integers.
+/// Property Identifiers (section 2.2.2.2). All are below 128, so each is one byte as a Variable
+/// Byte Integer.
 pub(super) mod identifier {
     pub(in crate::mqtt) const PAYLOAD_FORMAT_INDICATOR: u8 = 0x01;
     pub(in crate::mqtt) const MESSAGE_EXPIRY_INTERVAL: u8 = 0x02;
@@ -118,13 +119,13 @@ pub(super) mod identifier {
     pub(in crate::mqtt) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
 }
 
-/// A Variable Byte Integer at the start of bytes that may not all be there yet, section 1.5.5.
+/// A Variable Byte Integer at the start of bytes that may be incomplete (section 1.5.5).
 pub(super) enum VariableByteInteger {
-    /// Its value, how many bytes it takes, and whether fewer would do.
+    /// A complete integer: its value, its length in bytes, and whether the encoding is minimal.
     Whole { value: u32, length: usize, is_minimal: bool },
-    /// It goes on after the bytes.
+    /// The integer is incomplete.
     More,
-    /// It has more than four bytes.
+    /// The integer has more than four bytes.
     TooLong,
 }
 
@@ -142,7 +143,7 @@ impl VariableByteInteger {
         if bytes.len() < 4 { Self::More } else { Self::TooLong }
     }
 
-    /// How many bytes `value` takes.
+    /// Returns the number of bytes for `value`.
     #[inline]
     pub(super) const fn length_of(value: usize) -> usize {
         match value {
@@ -153,7 +154,7 @@ impl VariableByteInteger {
         }
     }
 
-    /// The encoding of `value` and how many of the four bytes are it.
+    /// Returns the encoding of `value`, and how many of the four bytes it uses.
     #[inline]
     pub(super) const fn encode(mut value: usize) -> ([u8; 4], usize) {
         debug_assert!(value <= VARIABLE_BYTE_INTEGER_MAX as usize);
@@ -171,7 +172,7 @@ impl VariableByteInteger {
     }
 }
 
-/// What is left of a packet's body, field after field.
+/// Reads the body of a packet field by field.
 #[derive(Clone)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -188,19 +189,19 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// How many bytes are left.
+    /// Returns the number of remaining bytes.
     #[inline]
     pub(super) const fn len(&self) -> usize {
         self.rest.len()
     }
 
-    /// Everything that is left.
+    /// Returns all remaining bytes.
     #[inline]
     pub(super) const fn into_rest(self) -> &'a [u8] {
         self.rest
     }
 
-    /// That nothing is left.
+    /// Checks that no bytes remain.
     pub(super) const fn finish(&self) -> Result<(), DecodeError> {
         if self.rest.is_empty() {
             return Ok(());
@@ -233,7 +234,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// Section 1.5.5.
+    /// Reads a Variable Byte Integer (section 1.5.5).
     #[inline]
     pub(super) fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
         let malformed = |clause| DecodeError::new(DecodeErrorKind::VariableByteInteger, clause);
@@ -259,23 +260,23 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Binary Data, section 1.5.6.
+    /// Reads Binary Data (section 1.5.6).
     #[inline]
     pub(super) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u16()?;
         self.take(usize::from(length))
     }
 
-    /// A UTF-8 Encoded String but for the null character, which the caller must look for.
+    /// Reads a UTF-8 Encoded String. The caller must check for the null character.
     #[inline]
     pub(super) fn utf8(&mut self) -> Result<&'a str, DecodeError> {
-        // Surrogates are not well-formed to the standard library either; a byte order mark is
-        // a character as any other. [MQTT-1.5.4-1] [MQTT-1.5.4-3]
+        // The standard library rejects surrogates and keeps a byte order mark as a character.
+        // [MQTT-1.5.4-1] [MQTT-1.5.4-3]
         str::from_utf8(self.binary()?)
             .map_err(|_| DecodeError::new(DecodeErrorKind::InvalidUtf8, "MQTT-1.5.4-1"))
     }
 
-    /// A UTF-8 Encoded String, section 1.5.4.
+    /// Reads a UTF-8 Encoded String (section 1.5.4).
     #[inline]
     pub(super) fn string(&mut self) -> Result<&'a str, DecodeError> {
         let string = self.utf8()?;

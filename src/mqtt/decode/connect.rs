@@ -1,7 +1,7 @@
-//! CONNECT and CONNACK, sections 3.1 and 3.2, of every version.
+//! CONNECT and CONNACK of every version (sections 3.1 and 3.2).
 //!
-//! Does not judge a Client Identifier: a server answers one that it does not accept with a
-//! CONNACK. Called by `decode` alone.
+//! Accepts any Client Identifier, because a server answers an invalid one with CONNACK. Called only
+//! by `decode`.
 
 use super::{DecodeLimits, reason_code, topic_name};
 use crate::mqtt::wire::{Reader, VariableByteInteger};
@@ -10,7 +10,7 @@ use crate::mqtt::{
     ProtocolVersion, QoS, ReasonCode, WillProperties,
 };
 
-/// Section 3.1.
+/// Decodes CONNECT (section 3.1).
 pub(super) fn decode<'a>(
     body: &'a [u8],
     limits: &DecodeLimits,
@@ -24,7 +24,7 @@ pub(super) fn decode<'a>(
     } else {
         ConnectProperties::default()
     };
-    // The payload's fields have this order. [MQTT-3.1.3-1]
+    // The order of the payload's fields is fixed. [MQTT-3.1.3-1]
     let client_id = body.string()?;
     let will = match flags.will {
         Some((qos, retain)) => Some(will(&mut body, version, qos, retain, limits)?),
@@ -49,8 +49,8 @@ pub(super) fn decode<'a>(
     })
 }
 
-/// Returns whether `bytes`, as far as they have come, may begin a CONNECT of MQTT 3.1, which does
-/// not use DUP, QoS and RETAIN of the fixed header. Later versions reserve them.
+/// Returns whether `bytes`, as far as received, may begin a CONNECT of MQTT 3.1. That version
+/// ignores DUP, QoS and RETAIN in the fixed header; later versions reserve them.
 pub(super) fn may_be_v3_1(bytes: &[u8]) -> bool {
     const BEGINNINGS: [&[u8; 9]; 2] = [b"\0\x06MQIsdp\x03", b"\0\x06MQIsdp\x83"];
     let body = match VariableByteInteger::read(bytes.get(1..).unwrap_or_default()) {
@@ -61,8 +61,9 @@ pub(super) fn may_be_v3_1(bytes: &[u8]) -> bool {
     BEGINNINGS.iter().any(|beginning| beginning[..arrived] == body[..arrived])
 }
 
-/// The version, and whether the client is a bridge: mosquitto's set the highest bit of the level.
-/// MQTT 5.0 has subscription options for the same, and bridges that speak it do not set the bit.
+/// Reads the version, and whether the client is a bridge: mosquitto's bridges set the highest bit
+/// of the level. MQTT 5.0 has subscription options for that purpose; its bridges do not set the
+/// bit.
 fn protocol_version(body: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = body.binary()?;
     let level = body.u8()?;
@@ -77,8 +78,8 @@ fn protocol_version(body: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), De
     }
 }
 
-/// MQTT 3.1 lets a client set the flag and leave the string out, section 3.1 "User name and
-/// password" there: "the Remaining Length field takes precedence".
+/// Returns whether a string announced by a flag is missing, which MQTT 3.1 allows (its section 3.1,
+/// "User name and password"): "the Remaining Length field takes precedence".
 fn ends_early(body: &Reader<'_>, version: ProtocolVersion) -> bool {
     version == ProtocolVersion::V3_1 && body.is_empty()
 }
@@ -92,7 +93,8 @@ struct ConnectFlags {
 }
 
 impl ConnectFlags {
-    /// Section 3.1.2.3. MQTT 3.1 disregards what the later versions reserve.
+    /// Reads the Connect Flags (section 3.1.2.3). MQTT 3.1 ignores bits that later versions
+    /// reserve.
     fn read(body: &mut Reader<'_>, version: ProtocolVersion) -> Result<Self, DecodeError> {
         let flags = body.u8()?;
         let is_set = |bit: u8| flags & (1 << bit) != 0;
@@ -122,7 +124,7 @@ impl ConnectFlags {
     }
 }
 
-/// Sections 3.1.3.2 to 3.1.3.4.
+/// Reads the Will (sections 3.1.3.2 to 3.1.3.4).
 fn will<'a>(
     body: &mut Reader<'a>,
     version: ProtocolVersion,
@@ -142,7 +144,7 @@ fn will<'a>(
     Ok(LastWill { topic, payload: body.binary()?, qos, retain, properties })
 }
 
-/// Section 3.2.
+/// Decodes CONNACK (section 3.2).
 pub(super) fn decode_ack(
     body: &[u8],
     version: ProtocolVersion,
@@ -150,7 +152,7 @@ pub(super) fn decode_ack(
     let mut body = Reader::new(body);
     let wrong = |clause| DecodeError::new(DecodeErrorKind::ConnAckFlags, clause);
     let session_present = match (body.u8()?, version) {
-        (_, ProtocolVersion::V3_1) => false, // This byte is not used there.
+        (_, ProtocolVersion::V3_1) => false, // MQTT 3.1 does not use this byte
         (flags @ (0 | 1), _) => flags == 1,
         _ => return Err(wrong("MQTT-3.2.2-1")),
     };
@@ -195,7 +197,7 @@ fn connect_reason(number: u8, version: ProtocolVersion) -> Result<ReasonCode, De
     if version.has_properties() {
         return reason_code(number, ALLOWED, "MQTT-3.2.2-8");
     }
-    // Table 3.1 of MQTT 3.1.1: the reverse of `ReasonCode::connect_return_code`.
+    // Table 3.1 of MQTT 3.1.1: the inverse of `ReasonCode::connect_return_code`.
     match number {
         0 => Ok(ReasonCode::Success),
         1 => Ok(ReasonCode::UnsupportedProtocolVersion),

@@ -1,6 +1,7 @@
-//! DISCONNECT and AUTH, sections 3.14 and 3.15.
+//! DISCONNECT and AUTH (sections 3.14 and 3.15).
 //!
-//! Does not know who sends: the Reason Codes of both sides pass. Called by `decode` alone.
+//! Does not know the sender: the Reason Codes of client and server are accepted. Called only by
+//! `decode`.
 
 use super::reason_code;
 use crate::mqtt::wire::Reader;
@@ -9,9 +10,9 @@ use crate::mqtt::{
     ReasonCode,
 };
 
-/// Section 3.14.
+/// Decodes DISCONNECT (section 3.14).
 pub(super) fn decode(body: &[u8], version: ProtocolVersion) -> Result<Disconnect<'_>, DecodeError> {
-    // Section 2.4 names Bad authentication method as well, which section 3.14.2.1 forgets.
+    // Section 2.4 lists Bad authentication method too, which section 3.14.2.1 omits.
     const ALLOWED: &[ReasonCode] = &[
         ReasonCode::Success,
         ReasonCode::DisconnectWithWill,
@@ -49,7 +50,7 @@ pub(super) fn decode(body: &[u8], version: ProtocolVersion) -> Result<Disconnect
         Disconnect { reason: ReasonCode::Success, properties: DisconnectProperties::default() };
     if version.has_properties() && !body.is_empty() {
         disconnect.reason = reason_code(body.u8()?, ALLOWED, "MQTT-3.14.2-1")?;
-        // A Remaining Length below 2 stands for no properties: section 3.14.2.2.1.
+        // A Remaining Length below 2 means no properties (section 3.14.2.2.1).
         if !body.is_empty() {
             disconnect.properties = DisconnectProperties::decode(&mut body)?;
         }
@@ -58,12 +59,12 @@ pub(super) fn decode(body: &[u8], version: ProtocolVersion) -> Result<Disconnect
     Ok(disconnect)
 }
 
-/// Section 3.15; only in MQTT 5.0.
+/// Decodes AUTH (section 3.15), which only MQTT 5.0 has.
 pub(super) fn decode_auth(body: &[u8]) -> Result<Auth<'_>, DecodeError> {
     const ALLOWED: &[ReasonCode] =
         &[ReasonCode::Success, ReasonCode::ContinueAuthentication, ReasonCode::ReAuthenticate];
     let mut body = Reader::new(body);
-    // Section 3.15.2.1 lets Success without properties be empty.
+    // Section 3.15.2.1 allows an empty packet for Success without properties.
     if body.is_empty() {
         return Ok(Auth { reason: ReasonCode::Success, properties: AuthProperties::default() });
     }

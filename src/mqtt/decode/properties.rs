@@ -1,7 +1,7 @@
-//! Reading the properties of each packet, section 2.2.2.
+//! Decodes the properties of each packet (section 2.2.2).
 //!
-//! Knows which properties a packet may have, how often and of which values; not what they do.
-//! Called by the packets' decoders, and by those who show a message that was kept.
+//! Knows which properties a packet may have, how often and with which values; not their meaning.
+//! Called by the packet decoders, and to show stored messages.
 
 use crate::mqtt::wire::{Reader, identifier};
 use crate::mqtt::{
@@ -10,18 +10,18 @@ use crate::mqtt::{
     WillProperties,
 };
 
-/// The properties of one packet, one after the other.
+/// Reads the properties of one packet in sequence.
 struct PropertyBlock<'a> {
     whole: &'a [u8],
     reader: Reader<'a>,
-    /// The identifier of the property whose value is next.
+    /// The identifier of the property whose value comes next.
     identifier: u8,
     user_properties: UserPropertiesSpan,
-    /// The section that says what may be here.
+    /// The section that defines the properties of this packet.
     section: &'static str,
 }
 
-/// From the first User Property to the end of the last.
+/// The range from the first User Property to the end of the last one.
 #[derive(Clone, Copy)]
 struct UserPropertiesSpan {
     start: usize,
@@ -29,7 +29,7 @@ struct UserPropertiesSpan {
 }
 
 impl<'a> PropertyBlock<'a> {
-    /// Reads Property Length. [MQTT-2.2.2-1]
+    /// Reads Property Length and the properties. [MQTT-2.2.2-1]
     #[inline]
     fn read(body: &mut Reader<'a>, section: &'static str) -> Result<Self, DecodeError> {
         let length = body.variable_byte_integer()?;
@@ -42,14 +42,14 @@ impl<'a> PropertyBlock<'a> {
         Self { whole, reader: Reader::new(whole), identifier: 0, user_properties, section }
     }
 
-    /// The next identifier, or `None` at the end.
+    /// Returns the next identifier, or `None` at the end.
     #[inline]
     fn next(&mut self) -> Option<u8> {
         self.identifier = self.reader.u8().ok()?;
         Some(self.identifier)
     }
 
-    /// Puts a value where there must be none yet.
+    /// Stores a value in an empty slot; a second value is an error.
     #[inline]
     fn once<T>(&self, slot: &mut Option<T>, value: T) -> Result<(), DecodeError> {
         if slot.replace(value).is_none() {
@@ -111,7 +111,7 @@ impl<'a> PropertyBlock<'a> {
         self.once(slot, value)
     }
 
-    /// Section 3.3.2.3.5.
+    /// Reads a Response Topic (section 3.3.2.3.5).
     fn response_topic(&mut self, slot: &mut Option<&'a str>) -> Result<(), DecodeError> {
         let topic = self.reader.string()?;
         if topic.is_empty() || topic.contains(['+', '#']) {
@@ -129,7 +129,7 @@ impl<'a> PropertyBlock<'a> {
 
     fn user_property(&mut self) -> Result<(), DecodeError> {
         let at = self.whole.len() - self.reader.len();
-        self.reader.string()?; // Both are UTF-8 Encoded Strings. [MQTT-1.5.7-1]
+        self.reader.string()?; // both must be UTF-8 Encoded Strings [MQTT-1.5.7-1]
         self.reader.string()?;
         if self.user_properties.end == 0 {
             self.user_properties.start = at - 1;
@@ -209,7 +209,7 @@ impl<'a> WillProperties<'a> {
 }
 
 impl<'a> PublishProperties<'a> {
-    /// Hardly any message has properties: that case is inlined.
+    /// Few messages have properties, so the empty case is inlined.
     #[inline]
     pub(super) fn decode(body: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let block = PropertyBlock::read(body, "section 3.3.2.3")?;
@@ -238,7 +238,7 @@ impl<'a> PublishProperties<'a> {
         Ok(this)
     }
 
-    /// What a Will Message has as well.
+    /// Reads a property that a Will may have too.
     fn decode_common(
         &mut self,
         property: u8,
@@ -257,10 +257,10 @@ impl<'a> PublishProperties<'a> {
         }
     }
 
-    /// The properties of a message that was kept: the reverse of
+    /// Decodes the properties of a stored message: the inverse of
     /// [`PublishProperties::encode_forwarded`].
     ///
-    /// What that did not write and is not well-formed gives no properties.
+    /// Returns no properties if `encoded` is invalid.
     #[must_use]
     pub fn decode_forwarded(encoded: &'a [u8]) -> Self {
         Self::decode_block(PropertyBlock::of(encoded, "section 3.3.2.3")).unwrap_or_default()
@@ -295,7 +295,7 @@ impl<'a> ConnAckProperties<'a> {
         Ok(this)
     }
 
-    /// What the server says of its abilities.
+    /// Reads a property about the server's capabilities.
     fn decode_capability(
         &mut self,
         property: u8,
@@ -360,7 +360,7 @@ impl<'a> SubscribeProperties<'a> {
 }
 
 impl<'a> UserProperties<'a> {
-    /// Where a packet may have nothing else.
+    /// Decodes properties of a packet that may only have User Properties.
     pub(super) fn decode(
         body: &mut Reader<'a>,
         section: &'static str,

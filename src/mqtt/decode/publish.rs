@@ -1,7 +1,7 @@
-//! PUBLISH and its acknowledgements, sections 3.3 to 3.7: the hot path of the decoder.
+//! PUBLISH and its acknowledgements (sections 3.3 to 3.7): the hot path of the decoder.
 //!
-//! Does not know which Topic Aliases or Packet Identifiers are in use: that is the session's.
-//! Called by `decode` alone.
+//! Does not know which Topic Aliases and Packet Identifiers are in use; the session does. Called
+//! only by `decode`.
 
 use super::{DecodeLimits, reason_code, topic_name};
 use crate::mqtt::wire::Reader;
@@ -14,20 +14,20 @@ const DUP: u8 = 0b1000;
 const QOS: u8 = 0b0110;
 const RETAIN: u8 = 0b0001;
 
-/// Checks what the first byte of a PUBLISH alone can tell.
+/// Checks the flags in the first byte of a PUBLISH.
 #[inline]
 pub(super) const fn check_flags(first: u8, version: ProtocolVersion) -> Result<(), DecodeError> {
     if first & QOS == QOS {
         return Err(DecodeError::new(DecodeErrorKind::InvalidQoS, "MQTT-3.3.1-4"));
     }
-    // MQTT 3.1 says nothing of DUP without a QoS.
+    // MQTT 3.1 has no rule about DUP with QoS 0.
     if first & (DUP | QOS) == DUP && !matches!(version, ProtocolVersion::V3_1) {
         return Err(DecodeError::new(DecodeErrorKind::DupWithoutQoS, "MQTT-3.3.1-2"));
     }
     Ok(())
 }
 
-/// Section 3.3. The flags of `first` are checked already.
+/// Decodes PUBLISH (section 3.3). The flags in `first` must have been checked.
 #[inline]
 pub(super) fn decode<'a>(
     first: u8,
@@ -56,7 +56,7 @@ pub(super) fn decode<'a>(
     Ok(Publish { flags, topic, packet_id, properties, payload: body.into_rest() })
 }
 
-/// PUBACK and PUBREC, sections 3.4 and 3.5. `clause` is what another Reason Code breaks.
+/// Decodes PUBACK or PUBREC (sections 3.4 and 3.5). `clause` is the rule about its Reason Codes.
 #[inline]
 pub(super) fn decode_ack<'a>(
     body: &'a [u8],
@@ -77,7 +77,7 @@ pub(super) fn decode_ack<'a>(
     decode_any_ack(body, version, ALLOWED, clause)
 }
 
-/// PUBREL and PUBCOMP, sections 3.6 and 3.7. `clause` is what another Reason Code breaks.
+/// Decodes PUBREL or PUBCOMP (sections 3.6 and 3.7). `clause` is the rule about its Reason Codes.
 pub(super) fn decode_release<'a>(
     body: &'a [u8],
     version: ProtocolVersion,
@@ -101,7 +101,7 @@ fn decode_any_ack<'a>(
     }
     if version.has_properties() {
         ack.reason = reason_code(body.u8()?, allowed, clause)?;
-        // A Remaining Length below 4 stands for no properties: section 3.4.2.2.1.
+        // A Remaining Length below 4 means no properties (section 3.4.2.2.1).
         if !body.is_empty() {
             ack.properties = AckProperties::decode(&mut body, "section 3.4.2.2")?;
         }

@@ -1,6 +1,6 @@
-//! SUBSCRIBE, SUBACK, UNSUBSCRIBE and UNSUBACK, sections 3.8 to 3.11.
+//! SUBSCRIBE, SUBACK, UNSUBSCRIBE and UNSUBACK (sections 3.8 to 3.11).
 //!
-//! Does not judge the shape of a Topic Filter: see `topic`. Called by `decode` alone.
+//! Does not check the syntax of a Topic Filter; `topic` does. Called only by `decode`.
 
 use super::{DecodeLimits, reason_code, topic_filter};
 use crate::mqtt::topic::is_shared;
@@ -11,7 +11,7 @@ use crate::mqtt::{
     Unsubscribe, UserProperties,
 };
 
-/// Section 3.8.
+/// Decodes SUBSCRIBE (section 3.8).
 pub(super) fn decode_subscribe<'a>(
     body: &'a [u8],
     version: ProtocolVersion,
@@ -38,7 +38,8 @@ pub(super) fn decode_subscribe<'a>(
     Ok(Subscribe { packet_id, properties, filters })
 }
 
-/// Section 3.8.3.1. Before MQTT 5.0 all but the QoS is reserved; MQTT 3.1 does not use it.
+/// Decodes Subscription Options (section 3.8.3.1). MQTT 3.1.1 reserves all bits but the QoS, MQTT
+/// 3.1 ignores them.
 fn subscription_options(
     byte: u8,
     version: ProtocolVersion,
@@ -69,7 +70,7 @@ fn subscription_options(
     })
 }
 
-/// Section 3.9.
+/// Decodes SUBACK (section 3.9).
 pub(super) fn decode_suback(
     body: &[u8],
     version: ProtocolVersion,
@@ -104,7 +105,7 @@ pub(super) fn decode_suback(
     Ok(SubAck { packet_id, properties, reasons })
 }
 
-/// Section 3.10.
+/// Decodes UNSUBSCRIBE (section 3.10).
 pub(super) fn decode_unsubscribe<'a>(
     body: &'a [u8],
     version: ProtocolVersion,
@@ -125,7 +126,7 @@ pub(super) fn decode_unsubscribe<'a>(
     Ok(Unsubscribe { packet_id, user_properties, filters })
 }
 
-/// Section 3.11.
+/// Decodes UNSUBACK (section 3.11).
 pub(super) fn decode_unsuback(
     body: &[u8],
     version: ProtocolVersion,
@@ -150,7 +151,7 @@ pub(super) fn decode_unsuback(
     Ok(UnsubAck { packet_id, properties, reasons })
 }
 
-/// The Reason Codes that a payload consists of, at least one.
+/// Reads a payload of Reason Codes, at least one.
 fn reasons(
     body: Reader<'_>,
     allowed: &[ReasonCode],

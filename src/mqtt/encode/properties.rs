@@ -1,6 +1,6 @@
-//! Writing the properties of each packet, section 2.2.2, without their Property Length.
+//! Encodes the properties of each packet (section 2.2.2), without Property Length.
 //!
-//! Does not know which packet is written; called by `encode`, and for messages that are kept.
+//! Does not know the packet; called by `encode`, and for stored messages.
 
 use super::{Count, Sink};
 use crate::mqtt::wire::identifier;
@@ -9,7 +9,7 @@ use crate::mqtt::{
     EncodeError, PublishProperties, SubscribeProperties, UserProperties, WillProperties,
 };
 
-/// Which of the properties that only explain an answer are written.
+/// Which properties with explanations are written.
 #[derive(Clone, Copy)]
 pub(super) struct Details {
     reason_string: bool,
@@ -38,9 +38,9 @@ impl Details {
     }
 }
 
-/// Properties that can be written.
+/// Properties that can be encoded.
 pub(super) trait WriteProperties {
-    /// Writes identifiers and values; `details` counts in answers alone.
+    /// Writes identifiers and values; `details` applies to a server's answers only.
     fn write<S: Sink>(&self, details: Details, sink: &mut S) -> Result<(), EncodeError>;
 }
 
@@ -122,7 +122,8 @@ impl WriteProperties for PublishProperties<'_> {
 }
 
 impl PublishProperties<'_> {
-    /// Whether there is nothing to forward, so that a message needs no buffer for it.
+    /// Returns whether there is nothing to forward, so that a message needs no buffer for
+    /// properties.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
         self.payload_format_indicator.is_none()
@@ -132,13 +133,13 @@ impl PublishProperties<'_> {
             && self.user_properties.is_empty()
     }
 
-    /// Appends what a server must forward unaltered, in the form of `Publication::properties`:
-    /// Payload Format Indicator, Content Type, Response Topic, Correlation Data and User
-    /// Properties in their order. [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16]
-    /// [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
+    /// Appends the properties that a server must forward unaltered, in the format of
+    /// `Publication::properties`: Payload Format Indicator, Content Type, Response Topic,
+    /// Correlation Data, and User Properties in their order. [MQTT-3.3.2-4] [MQTT-3.3.2-15]
+    /// [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
     ///
-    /// All properties that were decoded can be encoded. Of those that were made otherwise and
-    /// cannot, a string over 65,535 bytes or with the null character, nothing is appended.
+    /// Decoded properties can always be encoded. Nothing is appended if properties from another
+    /// source contain a string over 65,535 bytes or with the null character.
     pub fn encode_forwarded(&self, out: &mut Vec<u8>) {
         let mut count = Count::default();
         if self.write_forwarded(&mut count).is_ok() {

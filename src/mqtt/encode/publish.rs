@@ -1,7 +1,7 @@
-//! A message to one subscriber: the hot path of the encoder.
+//! Encodes a message for one subscriber: the hot path of the encoder.
 //!
-//! What all subscribers share is in the [`Publication`], what differs in [`PublishAs`]. Knows no
-//! session; called once for each delivery, or once for all that need the same bytes.
+//! [`Publication`] has what is the same for all subscribers, [`PublishAs`] has the rest. Knows no
+//! session; called once for each delivery, or once for several that need the same bytes.
 
 use std::num::NonZeroU16;
 
@@ -9,30 +9,32 @@ use super::{packet_size, publish_first_byte};
 use crate::mqtt::wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier};
 use crate::mqtt::{PacketId, ProtocolVersion, Publication, PublishFlags};
 
-/// What of a PUBLISH is one subscriber's. Whatever has no place in its version is not written.
+/// The fields of a PUBLISH that differ between subscribers. Fields that the subscriber's version
+/// does not have are not written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublishAs<'a> {
     /// DUP, QoS and RETAIN.
     pub flags: PublishFlags,
-    /// There if and only if the QoS is not 0. [MQTT-2.2.1-2]
+    /// Present if and only if the QoS is not 0. [MQTT-2.2.1-2]
     pub packet_id: Option<PacketId>,
-    /// How the Topic Name is given.
+    /// How the Topic Name is sent.
     pub topic_alias: TopicAlias,
-    /// Of the subscriptions that matched, each 1 to 268,435,455. [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+    /// Identifiers of the matching subscriptions, each 1 to 268,435,455. [MQTT-3.3.4-3]
+    /// [MQTT-3.3.4-4]
     pub subscription_identifiers: &'a [u32],
-    /// What is left of Message Expiry Interval, in seconds. [MQTT-3.3.2-6]
+    /// The remaining Message Expiry Interval in seconds. [MQTT-3.3.2-6]
     pub message_expiry_interval: Option<u32>,
 }
 
-/// How a PUBLISH gives its Topic Name, section 3.3.2.3.4.
+/// How a PUBLISH sends its Topic Name (section 3.3.2.3.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TopicAlias {
-    /// The Topic Name alone.
+    /// As the Topic Name alone.
     #[default]
     None,
-    /// The Topic Name, and the alias that stands for it from now on.
+    /// As the Topic Name together with an alias for later packets.
     Define(NonZeroU16),
-    /// The alias alone, defined before.
+    /// As an alias that was defined before.
     Use(NonZeroU16),
 }
 
@@ -45,10 +47,10 @@ impl TopicAlias {
     }
 }
 
-/// The greatest packet there is: a Remaining Length of 268,435,455 and the fixed header.
+/// The largest packet: a Remaining Length of 268,435,455 and the fixed header.
 const PACKET_BYTES_MAX: usize = VARIABLE_BYTE_INTEGER_MAX as usize + 5;
 
-/// How many bytes [`encode_publish`] appends.
+/// Returns the number of bytes that [`encode_publish`] appends.
 #[must_use]
 pub fn publish_size(
     version: ProtocolVersion,
@@ -58,11 +60,11 @@ pub fn publish_size(
     packet_size(Lengths::of(version, publication, how).remaining)
 }
 
-/// Appends `publication` as one subscriber gets it.
+/// Appends `publication` for one subscriber.
 ///
-/// The topic must be a valid Topic Name, `Publication::properties` as `encode_forwarded` writes
-/// them, and [`publish_size`] no more than the subscriber's Maximum Packet Size [MQTT-3.1.2-24]
-/// and 268,435,460.
+/// The topic must be a valid Topic Name, and `Publication::properties` must come from
+/// `encode_forwarded`. [`publish_size`] must not exceed the subscriber's Maximum Packet Size
+/// [MQTT-3.1.2-24] and 268,435,460.
 #[inline]
 pub fn encode_publish(
     out: &mut Vec<u8>,
@@ -76,7 +78,7 @@ pub fn encode_publish(
     out.extend_from_slice(publication.payload);
 }
 
-/// The same without the payload, for whoever has it written behind this from where it lies.
+/// Appends the same without the payload, which the caller writes from its own buffer.
 pub fn encode_publish_apart(
     out: &mut Vec<u8>,
     version: ProtocolVersion,
@@ -141,7 +143,7 @@ fn push_properties(
     out.extend_from_slice(publication.properties);
 }
 
-/// The Topic Name as it is sent: empty where an alias stands for it.
+/// Returns the Topic Name to send: empty if an alias replaces it.
 #[inline]
 const fn sent_topic<'a>(
     version: ProtocolVersion,
@@ -188,7 +190,7 @@ fn properties_length(publication: &Publication<'_>, how: &PublishAs<'_>) -> usiz
     publication.properties.len() + topic_alias + message_expiry_interval + subscription_identifiers
 }
 
-/// Up to `N` bytes that are put together before they go to the buffer at once.
+/// Up to `N` bytes that are collected and then appended to the buffer in one call.
 struct Piece<const N: usize> {
     bytes: [u8; N],
     length: usize,

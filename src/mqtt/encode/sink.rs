@@ -1,13 +1,13 @@
-//! Where encoded bytes go: a buffer, or a count of them.
+//! The target of encoded bytes: a buffer, or a counter.
 //!
-//! Knows the data representation of section 1.5 and no packet.
+//! Knows the data representation of section 1.5 but no packets.
 
 use crate::mqtt::EncodeError;
 use crate::mqtt::wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier};
 
-/// Takes what is written, in the data representation of section 1.5.
+/// Takes values and writes them in the data representation of section 1.5.
 pub(in crate::mqtt) trait Sink {
-    /// Bytes as they are.
+    /// Writes raw bytes.
     fn put(&mut self, bytes: &[u8]);
 
     fn u8(&mut self, value: u8) {
@@ -58,7 +58,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Counts what is written and keeps nothing.
+/// Counts bytes without storing them.
 #[derive(Default)]
 pub(in crate::mqtt) struct Count {
     bytes: usize,
