@@ -1,13 +1,13 @@
-//! The edges from one node of the tree to those of the literal levels below it.
+//! The edges from a node of the tree to the nodes of its literal levels.
 //!
-//! A table of its own kind, because of what a look costs that finds nothing of it in the processor's
-//! cache: one line, where a general table reads its control bytes, its entry and, to be sure, the
-//! node. Here the entry has so much of the hash that the node can be read later, together with
-//! others. Open addressing, linear probing, and nothing left behind by what is removed.
+//! This is a specialised hash table, because most lookups miss the processor's cache. A general
+//! table reads its control bytes, its entry and the node before it knows the result; this one reads
+//! one cache line. An entry stores enough of the hash that the node can be read later, together
+//! with others. Open addressing with linear probing; removal leaves no tombstones.
 
 use std::num::NonZeroU32;
 
-/// Most nodes lead nowhere, or to one node.
+/// Most nodes have no child or one.
 #[derive(Debug, Default)]
 pub(super) enum Edges {
     #[default]
@@ -16,10 +16,10 @@ pub(super) enum Edges {
     Many(Box<Table>),
 }
 
-/// At least a quarter of the places is free, and an eighth is not.
+/// Between an eighth and three quarters of the slots are in use.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// As many as a power of two.
+    /// The slots; their number is a power of two.
     places: Box<[Option<Edge>]>,
     len: usize,
 }
@@ -38,8 +38,8 @@ impl Edges {
         matches!(self, Self::None)
     }
 
-    /// A node whose level may have this hash. If it is another, `all` has the right one if there is
-    /// one.
+    /// Returns one node whose level may have this hash. If its level differs, `all` includes the
+    /// right node, if it exists.
     pub(super) fn candidate(&self, hash: u32) -> Option<NonZeroU32> {
         match self {
             Self::None => None,
@@ -48,7 +48,7 @@ impl Edges {
         }
     }
 
-    /// All nodes whose levels may have this hash.
+    /// Returns all nodes whose levels may have this hash.
     pub(super) fn all(&self, hash: u32) -> impl Iterator<Item = NonZeroU32> {
         let (one, table) = match self {
             Self::None => (None, None),
@@ -58,7 +58,7 @@ impl Edges {
         one.into_iter().chain(table.into_iter().flat_map(move |table| table.all(hash)))
     }
 
-    /// `hash_of` tells that of a node that is there already.
+    /// Adds an edge. `hash_of` returns the hash of a node that is in the table already.
     pub(super) fn insert(&mut self, edge: Edge, hash_of: impl FnOnce(NonZeroU32) -> u32) {
         match self {
             Self::None => *self = Self::One(edge.node),
@@ -91,7 +91,7 @@ impl Table {
         self.places.len() - 1
     }
 
-    /// From where the hash belongs to the next free place.
+    /// Probes from the slot of the hash to the next free slot.
     fn all(&self, hash: u32) -> impl Iterator<Item = NonZeroU32> {
         let mut at = hash as usize & self.mask();
         std::iter::from_fn(move || {
@@ -136,13 +136,13 @@ impl Table {
         }
         self.len -= 1;
         self.close_gap(free);
-        // What many have left takes no more than what few need.
+        // Shrink, so that a table that was large once does not stay large.
         if self.places.len() > PLACES_MIN && self.len < self.places.len() / 8 {
             self.resize(self.places.len() / 2);
         }
     }
 
-    /// What follows a place that has become free moves up, unless that were before where it belongs.
+    /// Moves up the entries after a freed slot, but none to before the slot of its hash.
     fn close_gap(&mut self, mut free: usize) {
         let mut at = free;
         loop {
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn edges_are_found_whatever_came_and_went() {
         let mut rng = Rng::with_seed(17);
-        // Few hashes, so that most collide, and many, of which some wrap around the end.
+        // Few hashes, so that most collide; then many, so that some probes wrap around the end.
         for hashes in [3, 60, u32::MAX] {
             let mut edges = Edges::default();
             let mut there = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! The subscription index that all shards share.
 //!
-//! One lock around the tree: a subscribe holds it for about a microsecond, and publishers that
-//! have cached their plan do not take it at all. The generation tells them when a plan is stale.
+//! One lock protects the tree. A subscribe holds it for about a microsecond, and publishers with a
+//! cached plan do not take it. The generation tells them when their plan is stale.
 
 use std::{
     num::NonZeroU32,
@@ -20,7 +20,7 @@ pub struct Index {
     tree: RwLock<Tree>,
     generation: AtomicU64,
     subscriptions: AtomicUsize,
-    /// Groups of shared subscriptions that were ever made.
+    /// Number of shared subscription groups created so far.
     shares: AtomicU32,
     bytes: AtomicUsize,
 }
@@ -38,27 +38,27 @@ impl Default for Index {
 }
 
 impl Index {
-    /// Changes whenever a plan that was made earlier may no longer be right.
+    /// Returns a number that changes whenever earlier plans may have become stale.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// How many subscriptions there are.
+    /// Returns the number of subscriptions.
     pub fn len(&self) -> usize {
         self.subscriptions.load(Ordering::Relaxed)
     }
 
-    /// Whether there is no subscription.
+    /// Returns whether there is no subscription.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What all subscriptions count against a limit on bytes.
+    /// Returns the bytes that all subscriptions count against their limit.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// What a subscription to this filter counts.
+    /// Returns the bytes that a subscription to this filter counts.
     #[must_use]
     pub fn bytes_of(filter: FilterParts<'_>) -> usize {
         let text = filter.filter.len() + filter.share_name.map_or(0, str::len);
@@ -66,7 +66,8 @@ impl Index {
         subscription_bytes(text, levels)
     }
 
-    /// Adds a subscription, or replaces that session's to the same filter; whether it is new.
+    /// Adds a subscription, or replaces the same session's subscription to this filter. Returns
+    /// whether it is new.
     pub fn subscribe(&self, filter: FilterParts<'_>, subscriber: Subscriber) -> bool {
         let is_new = self.write().change(filter.filter, |subscribers| {
             subscribers.insert(filter, subscriber, || self.next_share())
@@ -79,7 +80,7 @@ impl Index {
         is_new
     }
 
-    /// Removes a subscription; whether it was there.
+    /// Removes a subscription; returns whether it existed.
     pub fn unsubscribe(&self, filter: FilterParts<'_>, place: Place) -> bool {
         let removed = self.write().change(filter.filter, |s| s.remove(filter.share_name, place));
         if removed {
@@ -90,8 +91,8 @@ impl Index {
         removed
     }
 
-    /// Says whether the session at `place`, a member of a shared subscription, is away. The
-    /// subscription's number, if some member is there afterwards.
+    /// Sets whether the session at `place`, a member of a shared subscription, is offline. Returns
+    /// the number of the subscription if a member is online afterwards.
     pub fn set_away(
         &self,
         filter: FilterParts<'_>,
@@ -104,13 +105,14 @@ impl Index {
         share
     }
 
-    /// The number of a shared subscription, as long as it has members.
+    /// Returns the number of a shared subscription, if it has an online or offline member.
     pub fn share(&self, filter: FilterParts<'_>) -> Option<NonZeroU32> {
         let share_name = filter.share_name?;
         self.write().change(filter.filter, |subscribers| subscribers.share(share_name))
     }
 
-    /// Who gets a message on `topic`. Ask for the generation before, not after.
+    /// Returns the recipients of a message on `topic`. Read the generation before this call, not
+    /// after.
     pub fn plan(&self, topic: &str) -> Plan {
         let tree = self.read();
         let found = tree.matches(topic);
@@ -125,8 +127,8 @@ impl Index {
         Plan::new(direct, shared)
     }
 
-    /// After four thousand million groups the numbers begin again. Should a message then still wait
-    /// under the number of a group that is gone, it goes to another group of its own topic.
+    /// The numbers wrap after four billion groups. A message that still waits under the number of a
+    /// removed group then goes to another group of its own topic.
     fn next_share(&self) -> NonZeroU32 {
         let number = self.shares.fetch_add(1, Ordering::Relaxed);
         NonZeroU32::new(number.wrapping_add(1)).unwrap_or(NonZeroU32::MAX)
@@ -153,7 +155,7 @@ mod tests {
         router::{Host, Target},
     };
 
-    /// Some longer than what a node of the tree has room for, and just as long.
+    /// The longest levels exceed what fits into a node of the tree.
     const LEVELS: [&str; 8] = [
         "",
         "a",
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn a_plan_names_whom_the_plain_rule_finds() {
         let mut rng = Rng::with_seed(17);
-        // Many filters of few, and few filters of many.
+        // Many filters with few subscribers each, and few filters with many.
         for (places, levels_of) in [(2, &LEVELS[..]), (40, &LEVELS[..2])] {
             let index = Index::default();
             let mut naive: BTreeMap<(String, u32), u32> = BTreeMap::new();
@@ -180,7 +182,7 @@ mod tests {
                 let parts = FilterParts { share_name: None, filter: &filter };
                 let slot = rng.u32(..places);
                 let place = Place { host: Host(slot as u16 % 3), slot, generation: 0 };
-                // Now more come, now more go.
+                // Phases of growing and shrinking.
                 if (rng.u8(..4) == 0) == (step / 500 % 2 == 0) {
                     let was_there = naive.remove(&(filter.clone(), slot)).is_some();
                     assert_eq!(index.unsubscribe(parts, place), was_there);

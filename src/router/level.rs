@@ -1,10 +1,9 @@
-//! The text of one level of a Topic Filter, as a node of the tree keeps it.
+//! The text of one level of a Topic Filter, as stored in a node of the tree.
 
-/// So that a node of the tree fills a cache line.
+/// Chosen so that a node fills one cache line.
 const SHORT_BYTES_MAX: usize = 22;
 
-/// Almost every level is short: then neither an allocation nor a look at another place is needed
-/// to keep or to compare it.
+/// Nearly all levels are short; these are stored and compared without an allocation or a pointer.
 #[derive(Debug)]
 pub(super) enum Level {
     Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },

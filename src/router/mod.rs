@@ -1,8 +1,8 @@
-//! Which sessions get a message, and which messages are retained.
+//! Finds the sessions that receive a message, and stores the retained messages.
 //!
-//! Shared by all shards: many readers, few writers. It knows sessions only by their [`Place`],
-//! never what they are, and answers a publisher with a [`Plan`]: for every host the targets there,
-//! merged so that one session is named once however many of its filters match.
+//! Shared by all shards: many readers, few writers. The router knows sessions only by their
+//! [`Place`]. It answers a publisher with a [`Plan`]: the targets of each host, where a session
+//! occurs once even if several of its filters match.
 
 mod edges;
 mod index;

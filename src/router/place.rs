@@ -1,23 +1,23 @@
-//! The names of places that messages are delivered to.
+//! Addresses of sessions, for deliveries.
 
-/// Something that delivers to sessions of its own: a shard of this process, the process's own
-/// subscribers, and one day another node.
+/// Something that delivers to its own sessions: a shard of this process, the in-process
+/// subscribers, or, in the future, another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(pub u16);
 
 impl Host {
-    /// The subscribers that the embedding application has made in this process.
+    /// The subscribers of the embedding application in this process.
     pub const IN_PROCESS: Self = Self(u16::MAX);
 }
 
-/// One session's place. A slot is used again once its session has ended; the generation tells
-/// the sessions that held it apart, so that a stale plan cannot deliver to a stranger.
+/// The address of one session. A slot is reused after its session has ended; the generation
+/// distinguishes the sessions of a slot, so that a stale plan cannot deliver to the wrong session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// Who delivers there.
+    /// The host that delivers to it.
     pub host: Host,
-    /// The session's number at that host.
+    /// The slot of the session at that host.
     pub slot: u32,
-    /// Which of the sessions that held the slot.
+    /// The generation of the slot.
     pub generation: u32,
 }

@@ -1,4 +1,4 @@
-//! What is to be delivered where: the outcome of matching one topic, ready to be cached.
+//! The result of matching one topic: the targets of its messages. Plans are cached.
 
 use std::{
     num::NonZeroU32,
@@ -21,45 +21,45 @@ pub struct Plan {
     targets: Box<[Target]>,
     hosts: Box<[(Host, Range<u32>)]>,
     shared: Box<[SharedTargets]>,
-    /// How many of those who get the message may keep it over the broker's end.
+    /// Number of recipients that may store the message durably.
     durable: u32,
 }
 
-/// A session that gets the message, its matching subscriptions merged.
+/// A session that receives the message, with its matching subscriptions merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The session.
     pub place: Place,
     /// The highest QoS of its matching subscriptions. [MQTT-3.3.4-2]
     pub qos: QoS,
-    /// Whether one of them asked to keep the RETAIN flag.
+    /// Whether one of them has Retain As Published.
     pub retain_as_published: bool,
     /// The Subscription Identifiers of all of them. [MQTT-3.3.4-4]
     pub identifiers: Option<Arc<[u32]>>,
-    /// Whether the session keeps what it gets over the broker's end.
+    /// Whether the session stores its messages durably.
     pub is_durable: bool,
-    /// What of this holds where the session itself is the publisher.
+    /// What changes if the session itself is the publisher.
     pub own_copy: OwnCopy,
 }
 
-/// How No Local changes what a publisher gets of its own message.
+/// The effect of No Local on a publisher's own message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnCopy {
-    /// Like everybody else.
+    /// The publisher receives it like every other session.
     Same,
-    /// Nothing: all matching subscriptions have No Local. [MQTT-3.8.3-3]
+    /// The publisher does not receive it: all its subscriptions have No Local. [MQTT-3.8.3-3]
     Never,
-    /// Only what the subscriptions without No Local ask for.
+    /// The publisher receives it by its subscriptions without No Local only.
     Other(Box<Target>),
 }
 
-/// A shared subscription: one of its members gets the message.
+/// A shared subscription: one of its members receives the message.
 #[derive(Debug)]
 pub struct SharedTargets {
     share: NonZeroU32,
     filter: Arc<str>,
-    /// Those who are there, then those whose session has no connection; each by host, so that a
-    /// message that one after the other does not take goes to few hosts.
+    /// The online members, then the offline ones; both sorted by host, so that a message that
+    /// several members refuse in turn crosses few hosts.
     members: Box<[Target]>,
     there: usize,
     turn: Arc<AtomicUsize>,
@@ -78,56 +78,56 @@ impl SharedTargets {
         }
     }
 
-    /// Those who are there, among whom one gets the message if it has room.
+    /// Returns the online members; one of them receives the message if it has room.
     #[must_use]
     pub fn members_there(&self) -> &[Target] {
         &self.members[..self.there]
     }
 
-    /// Its number, which no other shared subscription of the topic has.
+    /// Returns its number, which is unique among the shared subscriptions of the topic.
     #[must_use]
     pub const fn share(&self) -> NonZeroU32 {
         self.share
     }
 
-    /// Its whole Topic Filter, `$share/` included.
+    /// Returns its whole Topic Filter, including `$share/`.
     #[must_use]
     pub const fn filter(&self) -> &Arc<str> {
         &self.filter
     }
 
-    /// Whether one of its members keeps what it gets over the broker's end.
+    /// Returns whether a member stores its messages durably.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.members.iter().any(|member| member.is_durable)
     }
 
-    /// How many members there are.
+    /// Returns the number of members.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there is no member.
+    /// Returns whether there is no member.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Whether the member that is tried after so many others has a connection.
+    /// Returns whether the member that follows `tried` others is online.
     #[must_use]
     pub const fn is_there(&self, tried: usize) -> bool {
         tried < self.there
     }
 
-    /// Whose turn it is.
+    /// Returns the next turn, which selects the first member to try.
     #[must_use]
     pub fn next_turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The members in the order in which they are to be tried in this turn: those who are there
-    /// first. `None` when all were tried. Section 4.8.2 leaves the choice to the server.
+    /// Returns the member to try in this turn after `tried` others, online members first; `None`
+    /// when all were tried. Section 4.8.2 leaves the choice to the server.
     #[must_use]
     pub fn member(&self, turn: usize, tried: usize) -> Option<&Target> {
         let away = self.members.len() - self.there;
@@ -169,57 +169,57 @@ impl Plan {
         }
     }
 
-    /// Whether nobody gets the message.
+    /// Returns whether no session receives the message.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.targets.is_empty() && self.shared.is_empty()
     }
 
-    /// How many sessions get the message.
+    /// Returns the number of sessions that receive the message.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.targets.len() + self.shared.len()
     }
 
-    /// How many targets it holds, all members of shared subscriptions included.
+    /// Returns the number of targets, including all members of shared subscriptions.
     #[must_use]
     pub fn targets_len(&self) -> usize {
         let members = self.shared.iter().map(SharedTargets::len);
         self.targets.len() + members.sum::<usize>()
     }
 
-    /// How many of those who get the message may keep it over the broker's end; a shared
-    /// subscription counts once.
+    /// Returns the number of recipients that may store the message durably; a shared subscription
+    /// counts once.
     #[must_use]
     pub const fn durable_len(&self) -> usize {
         self.durable as usize
     }
 
-    /// Whether one of the targets at `host` that are not shared subscriptions is durable.
+    /// Returns whether a target at `host` is durable, shared subscriptions excluded.
     #[must_use]
     pub fn is_durable_at(&self, host: Host) -> bool {
         self.durable > 0 && self.targets_at(host).iter().any(|target| target.is_durable)
     }
 
-    /// The hosts of the targets that are not shared subscriptions.
+    /// Returns the hosts of the targets, shared subscriptions excluded.
     pub fn hosts(&self) -> impl Iterator<Item = Host> {
         self.hosts.iter().map(|(host, _)| *host)
     }
 
-    /// The targets that are not shared subscriptions, in the order of their places.
+    /// Returns the targets in the order of their places, shared subscriptions excluded.
     #[must_use]
     pub const fn targets(&self) -> &[Target] {
         &self.targets
     }
 
-    /// The target at `place` that is not by a shared subscription.
+    /// Returns the target at `place`, shared subscriptions excluded.
     #[must_use]
     pub fn target(&self, place: Place) -> Option<&Target> {
         let at = self.targets.binary_search_by_key(&place, |target| target.place).ok()?;
         self.targets.get(at)
     }
 
-    /// The targets at `host` that are not shared subscriptions.
+    /// Returns the targets at `host`, shared subscriptions excluded.
     #[must_use]
     pub fn targets_at(&self, host: Host) -> &[Target] {
         match self.hosts.iter().find(|(at, _)| *at == host) {
@@ -228,17 +228,18 @@ impl Plan {
         }
     }
 
-    /// The shared subscriptions.
+    /// Returns the shared subscriptions.
     #[must_use]
     pub const fn shared(&self) -> &[SharedTargets] {
         &self.shared
     }
 }
 
-/// By place, then by identifier: one number, since comparing field by field was most of the sort.
+/// Orders by place, then by identifier, as one number: field-by-field comparison was most of the
+/// sort's cost.
 const fn order(subscriber: &Subscriber) -> u128 {
     let Place { host, slot, generation } = subscriber.place;
-    // An identifier is never 0, section 3.8.2.1.2.
+    // 0 means no identifier: an identifier is never 0 (section 3.8.2.1.2).
     let identifier = match subscriber.identifier {
         Some(identifier) => identifier,
         None => 0,
@@ -246,10 +247,10 @@ const fn order(subscriber: &Subscriber) -> u128 {
     (host.0 as u128) << 96 | (slot as u128) << 64 | (generation as u128) << 32 | identifier as u128
 }
 
-/// Merges the subscriptions of one session. `of_one` is not empty.
+/// Merges the subscriptions of one session. `of_one` must not be empty.
 fn merge(of_one: &[Subscriber]) -> Target {
     if let [only] = of_one {
-        return target_of(only); // The usual case, at no cost but the target's.
+        return target_of(only); // the usual case, without the cost of merging
     }
     let local: Vec<Subscriber> = of_one.iter().filter(|s| !s.options.no_local).copied().collect();
     let own_copy = match local.len() {

@@ -1,7 +1,8 @@
-//! Retained messages: the last one of each topic, found by Topic Filter; bounded, for all and for
-//! each owner; and those that expire in the order in which they do.
+//! Retained messages: the last message of each topic, found by Topic Filter. Their number and bytes
+//! are limited, in total and for each owner; expired messages are removed in the order of their
+//! expiry.
 //!
-//! Knows accounts of owners, and not who the owners are.
+//! Knows the accounts of owners, but not the owners.
 
 mod node;
 #[cfg(test)]
@@ -18,26 +19,26 @@ use crate::{
     owners::Account,
 };
 
-/// How much may be retained.
+/// Limits on retained messages.
 #[derive(Clone, Copy, Debug)]
 pub struct RetainedLimits {
-    /// Messages, which is also topics.
+    /// Maximum number of messages, which is also the number of topics.
     pub messages_max: usize,
-    /// Bytes of topics, properties and payloads, of what a message takes beside them, and of the topic
+    /// Maximum bytes: topics, properties and payloads, the overhead of each message, and the topic
     /// levels that lead to it.
     pub bytes_max: usize,
 }
 
-/// No room for another retained message. Nothing has changed.
+/// There is no room for another retained message. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetainedFull {
-    /// All have as much as they may have.
+    /// The limit of all owners together is reached.
     #[error("limit on retained messages is reached")]
     All,
-    /// Its owner has as many messages as one may have.
+    /// The owner has reached its limit of messages.
     #[error("limit on retained messages of one user is reached")]
     OwnerMessages,
-    /// Its owner has as many bytes as one may have.
+    /// The owner has reached its limit of bytes.
     #[error("limit on bytes of retained messages of one user is reached")]
     OwnerBytes,
 }
@@ -55,51 +56,52 @@ struct Store {
     messages: usize,
     bytes: usize,
     last_number: u64,
-    /// Those that expire, by when and by their number.
+    /// Messages that expire, by expiry time and number.
     expiring: BTreeMap<(Timestamp, u64), Arc<Message>>,
 }
 
-/// A message that is to be retained looks for so much room at most among those that have expired.
+/// Maximum number of expired messages that one new message removes to make room.
 const EXPIRED_AT_ONCE_MAX: usize = 4_096;
 
-/// A slice ends with the message that makes it so large: somebody keeps it until it is sent.
+/// Target size of a slice, reached by its last message: the caller holds a slice until it is sent.
 const SLICE_BYTES: usize = 64 * 1024;
 
-/// Which retained messages are asked for.
+/// A query for retained messages.
 #[derive(Clone, Copy, Debug)]
 pub struct RetainedQuery<'q> {
-    /// A valid Topic Filter that is not shared.
+    /// A valid Topic Filter without `$share/`.
     pub filter: &'q str,
-    /// Where the last slice ended; `None` for the first.
+    /// The end of the previous slice; `None` for the first slice.
     pub after: Option<&'q str>,
-    /// [`Retained::last_number`] of when the walk began: what was retained since is not found.
+    /// [`Retained::last_number`] at the start of the walk; messages retained later are not
+    /// returned.
     pub until: u64,
 }
 
-/// Some of the retained messages that were asked for.
+/// A part of the result of a query.
 #[derive(Debug)]
 pub struct RetainedSlice {
-    /// They.
+    /// The messages of this slice.
     pub messages: Vec<Arc<Message>>,
-    /// After which topic to go on; `None` if that were all.
+    /// The topic after which the next slice begins; `None` after the last slice.
     pub go_on_after: Option<Box<str>>,
-    /// How many nodes of the tree were looked at.
+    /// Number of tree nodes that were visited.
     pub nodes: usize,
 }
 
 impl Retained {
-    /// An empty store with these limits.
+    /// Creates an empty store.
     #[must_use]
     pub fn new(limits: RetainedLimits) -> Self {
         Self { store: RwLock::default(), limits }
     }
 
-    /// Retains `message`, which `owner` has published, in place of its topic's former one.
-    /// [MQTT-3.3.1-5] If its room is needed, messages that have expired by `now` go, and are added to
-    /// `gone`.
+    /// Retains `message`, published by `owner`, and replaces the previous message of its topic.
+    /// [MQTT-3.3.1-5] If room is needed, messages that have expired by `now` are removed and added
+    /// to `gone`.
     ///
     /// # Errors
-    /// [`RetainedFull`] if a limit would be passed. The topic keeps its former message.
+    /// [`RetainedFull`] if a limit would be exceeded. The topic keeps its previous message.
     pub fn set(
         &self,
         message: Arc<Message>,
@@ -118,8 +120,8 @@ impl Retained {
         Ok(())
     }
 
-    /// Retains a message that was retained before the broker began, whatever the limits say: what was
-    /// acknowledged is not lost because they were lowered. Whether it is within them.
+    /// Retains a message from the store at start, even beyond the limits: an acknowledged message
+    /// must not be lost because a limit was lowered. Returns whether it is within the limits.
     pub fn restore(&self, message: Arc<Message>, owner: Option<&Arc<Account>>) -> bool {
         let mut store = self.write();
         let is_within = self.check(&store, &message, owner).is_ok();
@@ -127,7 +129,7 @@ impl Retained {
         is_within
     }
 
-    /// Whether there is room for a message in place of its topic's former one.
+    /// Checks whether `message` fits in place of the previous message of its topic.
     fn check(
         &self,
         store: &Store,
@@ -145,7 +147,7 @@ impl Retained {
         let Some(owner) = owner else { return Ok(()) };
         let is_own = |kept: &&Kept| kept.owner.as_ref().is_some_and(|own| Arc::ptr_eq(own, owner));
         let own = kept.filter(is_own).map_or((0, 0), |kept| (1, kept.bytes()));
-        // The levels of the former message are charged to the new one.
+        // The levels charged to the previous message become the new one's.
         let bytes = bytes_now + kept.map_or(0, |kept| kept.level_bytes);
         if !owner.retained_messages.fits(1 - own.0) {
             Err(RetainedFull::OwnerMessages)
@@ -156,12 +158,12 @@ impl Retained {
         }
     }
 
-    /// Forgets the retained message of `topic`. [MQTT-3.3.1-6]
+    /// Removes the retained message of `topic`. [MQTT-3.3.1-6]
     pub fn clear(&self, topic: &str) {
         self.write().remove(topic);
     }
 
-    /// Removes messages that have expired by `now`, so many at most; they.
+    /// Removes at most `messages_max` messages that have expired by `now`, and returns them.
     #[must_use]
     pub fn remove_expired(&self, now: Timestamp, messages_max: usize) -> Vec<Arc<Message>> {
         if !self.read().has_expired(now) {
@@ -172,22 +174,21 @@ impl Retained {
         expired.take(messages_max).collect()
     }
 
-    /// The retained message of `topic`, and whose it is.
+    /// Returns the retained message of `topic` and the account of its owner.
     pub fn get(&self, topic: &str) -> Option<(Arc<Message>, Option<Arc<Account>>)> {
         let store = self.read();
         let kept = store.root.get(topic)?;
         Some((kept.message.clone(), kept.owner.clone()))
     }
 
-    /// How many messages were ever retained: what is retained from now on has a higher number.
+    /// Returns the number of messages retained so far; later messages get higher numbers.
     pub fn last_number(&self) -> u64 {
         self.read().last_number
     }
 
-    /// The next of the retained messages whose topic matches `filter`, a valid one that is not
-    /// shared: those after the topic `after`, in the order of their levels' text, as far as they are
-    /// found among the next `nodes_max` nodes of the tree and have at most the number `until`, and no
-    /// more than about 64 KiB of them.
+    /// Returns the next slice of the retained messages that match a query, in the order of their
+    /// levels. It covers the next `nodes_max` nodes of the tree and ends at about 64 KiB of
+    /// messages.
     pub fn slice(
         &self,
         which: &RetainedQuery<'_>,
@@ -197,7 +198,7 @@ impl Retained {
         let levels: Vec<&str> = which.filter.split('/').collect();
         let after: Option<Vec<&str>> = which.after.map(|topic| topic.split('/').collect());
         let mut messages = Vec::new();
-        // The root counts as well.
+        // The root counts as a node too.
         let nodes_left = nodes_max.max(1).saturating_add(usize::from(after.is_none()));
         let mut walk = Walk {
             now,
@@ -214,7 +215,7 @@ impl Retained {
         RetainedSlice { messages, go_on_after, nodes }
     }
 
-    /// Messages and bytes retained.
+    /// Returns the number and the bytes of retained messages.
     pub fn usage(&self) -> (usize, usize) {
         let store = self.read();
         (store.messages, store.bytes)
@@ -276,7 +277,7 @@ impl Store {
         self.expiring.first_key_value().is_some_and(|((at, _), _)| *at <= now)
     }
 
-    /// Removes the message that has expired first, if one has by `now`.
+    /// Removes the message that expires first, if it has expired by `now`.
     fn remove_first_expired(&mut self, now: Timestamp) -> Option<Arc<Message>> {
         if !self.has_expired(now) {
             return None;

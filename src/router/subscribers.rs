@@ -1,4 +1,4 @@
-//! The subscribers of one filter: few as a rule, sometimes very many.
+//! The subscribers of one filter: usually few, sometimes very many.
 
 use std::{
     collections::HashMap,
@@ -14,30 +14,30 @@ use crate::mqtt::{FilterParts, SubscriptionOptions};
 /// A session's subscription to one filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber {
-    /// The session.
+    /// The address of the session.
     pub place: Place,
     /// Its Subscription Options.
     pub options: SubscriptionOptions,
-    /// Subscription Identifier, if one was given.
+    /// Subscription Identifier, if the client gave one.
     pub identifier: Option<u32>,
-    /// Whether the session keeps what it gets over the broker's end.
+    /// Whether the session stores its messages durably.
     pub is_durable: bool,
 }
 
-/// From this many subscribers on, a set is indexed by place; below, it is searched.
+/// Minimum size of a set with an index by place; a smaller set is searched linearly.
 const INDEXED_FROM: usize = 16;
 
-/// A set of subscribers, at most one a session.
+/// A set of subscribers, at most one for each session.
 #[derive(Debug, Default)]
 pub(super) enum SubscriberSet {
     #[default]
     None,
-    /// In place: most filters have one subscriber, and there are many filters.
+    /// Stored inline: most filters have one subscriber, and there are many filters.
     One(Subscriber),
     Many(Box<ManySubscribers>),
 }
 
-/// Of a set that has had two at least.
+/// The content of a set that has had two or more subscribers.
 #[derive(Debug, Default)]
 pub(super) struct ManySubscribers {
     list: Vec<Subscriber>,
@@ -57,7 +57,7 @@ impl SubscriberSet {
         }
     }
 
-    /// Adds or replaces; whether it is new. [MQTT-3.8.4-3]
+    /// Adds or replaces a subscriber; returns whether it is new. [MQTT-3.8.4-3]
     pub(super) fn insert(&mut self, subscriber: Subscriber) -> bool {
         match self {
             Self::None => *self = Self::One(subscriber),
@@ -74,7 +74,7 @@ impl SubscriberSet {
         true
     }
 
-    /// Removes; whether it was there.
+    /// Removes a subscriber; returns whether it existed.
     pub(super) fn remove(&mut self, place: Place) -> bool {
         match self {
             Self::None => false,
@@ -133,22 +133,22 @@ impl ManySubscribers {
     }
 }
 
-/// One share name on one filter, section 4.8.2 of MQTT 5.0.
+/// The members of one share name on one filter (section 4.8.2 of MQTT 5.0).
 #[derive(Debug)]
 pub(super) struct SharedGroup {
     name: Box<str>,
-    /// Its whole Topic Filter, `$share/` included.
+    /// The whole Topic Filter, including `$share/`.
     pub(super) filter: Arc<str>,
-    /// Tells it from the other groups of the same topic for as long as it has members.
+    /// A number that distinguishes the group from others of the same topic while it has members.
     pub(super) share: NonZeroU32,
     pub(super) members: SubscriberSet,
-    /// Members whose session has no connection: they get a message only if nobody else can.
+    /// Members without a connection: they receive a message only if no online member can.
     pub(super) away: SubscriberSet,
-    /// Whose turn it is; kept by the plans made of this group, so that it goes on over changes.
+    /// The turn counter; plans share it, so that the rotation continues after changes of the group.
     pub(super) turn: Arc<AtomicUsize>,
 }
 
-/// Everybody who has subscribed to one filter.
+/// All subscribers of one filter.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     pub(super) direct: SubscriberSet,
@@ -168,7 +168,8 @@ impl Subscribers {
         self.groups.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Adds or replaces; whether it is new. A group that is new takes the number `next_share`.
+    /// Adds or replaces a subscriber; returns whether it is new. A new group gets the number
+    /// `next_share`.
     pub(super) fn insert(
         &mut self,
         filter: FilterParts<'_>,
@@ -195,7 +196,7 @@ impl Subscribers {
         group.members.insert(subscriber) && !was_away
     }
 
-    /// The number of a group.
+    /// Returns the number of a group.
     pub(super) fn share(&self, share_name: &str) -> Option<NonZeroU32> {
         Some(self.groups().iter().find(|group| &*group.name == share_name)?.share)
     }
@@ -221,8 +222,8 @@ impl Subscribers {
         removed
     }
 
-    /// Moves a member between those who are there and those who are away. The group's number, if
-    /// anybody is there afterwards.
+    /// Moves a member between the online and the offline ones. Returns the group's number if a
+    /// member is online afterwards.
     pub(super) fn set_away(
         &mut self,
         share_name: &str,

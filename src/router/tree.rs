@@ -1,7 +1,7 @@
-//! The tree of Topic Filters, one level of a filter an edge.
+//! The tree of Topic Filters, with one edge for each level of a filter.
 //!
-//! Matching a topic walks the literal edge and the `+` edge of each level, so its cost depends on
-//! the topic's levels and not on how many filters there are.
+//! Matching a topic follows the literal edge and the `+` edge of each level, so the cost depends on
+//! the topic's levels and not on the number of filters.
 
 use std::{
     hash::{BuildHasher, Hasher},
@@ -18,7 +18,7 @@ use super::{
     subscribers::Subscribers,
 };
 
-/// A tree of filters. The root's node is made at once and never removed.
+/// A tree of filters. The root node is created with the tree and never removed.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Slab<Node>,
@@ -28,20 +28,20 @@ pub(super) struct Tree {
 #[derive(Debug)]
 struct Node {
     parent: u32,
-    /// Where `+` leads to. The root is nobody's child, so its number is free to mean none.
+    /// The child for `+`. The root is never a child, so its number 0 can mean none.
     single: Option<NonZeroU32>,
-    /// The level that leads here from the parent.
+    /// The level of the edge from the parent.
     level: Level,
     children: Edges,
-    /// Those whose filter ends here.
+    /// Subscribers whose filter ends here.
     here: Option<Box<Subscribers>>,
-    /// Those whose filter ends with `#` after this level.
+    /// Subscribers whose filter ends with `#` after this level.
     below: Option<Box<Subscribers>>,
 }
 
-/// Of filters that match a topic.
+/// Subscribers of filters that match a topic.
 pub(super) type Matches<'t> = SmallVec<[&'t Subscribers; 16]>;
-/// Those that the levels of a topic lead to.
+/// The nodes that the levels of a topic lead to.
 type Nodes<'t> = SmallVec<[&'t Node; 32]>;
 
 const ROOT: u32 = 0;
@@ -54,8 +54,8 @@ impl Tree {
         Self { nodes, hasher: RandomState::default() }
     }
 
-    /// Changes the subscribers of `filter`, which are made when they are not there yet and
-    /// forgotten when they are empty afterwards.
+    /// Changes the subscribers of `filter`: creates the entry if it is missing and removes it if it
+    /// is empty afterwards.
     pub(super) fn change<T>(
         &mut self,
         filter: &str,
@@ -77,13 +77,13 @@ impl Tree {
         outcome
     }
 
-    /// The subscribers of every filter that matches `topic`.
+    /// Returns the subscribers of all filters that match `topic`.
     ///
-    /// Level by level, and step by step for all nodes of a level: in a large tree hardly any of them
-    /// is in the processor's cache, and so several come at once instead of one after the other.
+    /// Processes one level at a time, and each step for all nodes of that level. In a large tree
+    /// few nodes are in the processor's cache, so this lets several memory reads overlap.
     pub(super) fn matches(&self, topic: &str) -> Matches<'_> {
         let mut found = Matches::new();
-        // The nodes of one level behind those of the other.
+        // All nodes so far; each level appends its nodes.
         let mut nodes = Nodes::new();
         nodes.push(self.node(ROOT));
         let mut those_of_level = 0..1;
@@ -95,7 +95,7 @@ impl Tree {
             }
             if wildcards_match {
                 for at in those_of_level.clone() {
-                    // '#' includes the level above it. Section 4.7.1.2.
+                    // '#' includes its parent level (section 4.7.1.2).
                     if let Some(below) = &nodes[at].below {
                         found.push(below);
                     }
@@ -137,7 +137,7 @@ impl Tree {
         &self.nodes[at as usize]
     }
 
-    /// `hash` is that of `level`.
+    /// Finds the child for `level`, whose hash is `hash`.
     fn literal_child(&self, at: u32, level: &[u8], hash: u32) -> Option<NonZeroU32> {
         let mut all = self.node(at).children.all(hash);
         all.find(|child| self.node(child.get()).level.as_bytes() == level)
@@ -156,7 +156,7 @@ impl Tree {
         if is_single {
             self.nodes[at as usize].single = Some(node);
         } else {
-            // Taken out for the moment, since another node may be looked at.
+            // Taken out while inserting, because `hash_of` reads other nodes.
             let mut children = std::mem::take(&mut self.nodes[at as usize].children);
             let hash_of = |other: NonZeroU32| self.hash(self.node(other.get()).level.as_bytes());
             children.insert(Edge { hash, node }, hash_of);
@@ -165,7 +165,7 @@ impl Tree {
         child
     }
 
-    /// Removes a node that nothing needs any more, and then its parents likewise.
+    /// Removes a node that is no longer needed, and then its unneeded ancestors.
     fn prune(&mut self, mut at: u32) {
         while at != ROOT && self.nodes[at as usize].is_unused() {
             let Node { parent, level, .. } = self.nodes.remove(at as usize);
@@ -207,7 +207,7 @@ impl Node {
     }
 }
 
-/// The levels of a filter before a final `#`, and whether there is one.
+/// Returns the levels of a filter before a final `#`, and whether there is a `#`.
 fn split(filter: &str) -> (impl Iterator<Item = &str>, bool) {
     let (path, multi) = match filter.strip_suffix('#') {
         None => (Some(filter), false),

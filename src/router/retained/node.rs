@@ -1,8 +1,9 @@
-//! The tree of retained messages: a node for each topic level, and what each counts.
+//! The tree of retained messages, with one node for each topic level, and the bytes that it counts.
 //!
-//! **Every byte that the tree counts is charged to one message**, so that the bytes of all messages of
-//! an owner are what it takes: a topic level is charged to a message below it, at first to the one that
-//! needed it, and to another one below it when that goes. Knows no bound and no owner's account.
+//! **Every byte of the tree is charged to exactly one message**, so that the bytes of an owner are
+//! the sum over its messages. A topic level is charged to the first message that needed it; when
+//! that message is removed, it is charged to another message below the level. Knows no limits and
+//! no accounts of owners.
 
 use std::{
     collections::BTreeMap,
@@ -15,61 +16,61 @@ use crate::{
     owners::Account,
 };
 
-/// What an entry of a node's table takes beside the text of its level: tables of several entries are
-/// half full at least.
+/// Bytes of an entry in a node's table, without the text of its level. Tables with several entries
+/// are at least half full.
 const ENTRY_BYTES: usize = 144;
-/// What the first entry of a table takes more: the table has room for eleven.
+/// Additional bytes of a table's first entry: the table has room for eleven.
 const TABLE_BYTES: usize = 432;
-/// What a message takes beside its text.
+/// Bytes of a message in addition to its text.
 const MESSAGE_BYTES: usize = 288;
-/// What the order of expiry takes for a message that has one.
+/// Bytes of a message in the order of expiry, if it expires.
 const EXPIRY_BYTES: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Node {
     message: Option<Box<Kept>>,
-    /// In an order, so that a walk can go on where it was interrupted.
+    /// Sorted, so that an interrupted walk can continue.
     children: BTreeMap<Box<str>, Self>,
 }
 
-/// A message that is retained.
+/// A retained message.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) message: Arc<Message>,
-    /// Counts the messages that were retained.
+    /// The sequence number of the message in this store.
     pub(super) number: u64,
-    /// Whose it is; `None` for the broker's own.
+    /// The owner's account; `None` for the broker's own messages.
     pub(super) owner: Option<Arc<Account>>,
-    /// Bytes of topic levels that are charged to it.
+    /// Bytes of the topic levels that are charged to it.
     pub(super) level_bytes: usize,
 }
 
-/// What is known of the place of a topic.
+/// The result of looking up a topic.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PlaceOf<'n> {
-    /// What is retained there.
+    /// The retained message of the topic.
     pub(super) kept: Option<&'n Kept>,
-    /// Bytes of the topic levels that are not there yet.
+    /// Bytes of the topic levels that the tree does not have yet.
     pub(super) new_level_bytes: usize,
 }
 
-/// What has become of a tree by a removal.
+/// The result of a removal.
 #[derive(Debug)]
 pub(super) struct Removed {
     pub(super) kept: Box<Kept>,
-    /// Bytes that the tree counts less.
+    /// Bytes by which the count of the tree decreases.
     pub(super) bytes: usize,
-    /// The account that is charged so many bytes of topic levels from now on.
+    /// The account that takes over topic levels of the removed message, and their bytes.
     pub(super) heir: Option<(Option<Arc<Account>>, usize)>,
 }
 
 impl Kept {
-    /// Bytes that are charged to it.
+    /// Returns the bytes that are charged to it.
     pub(super) fn bytes(&self) -> usize {
         bytes_of(&self.message) + self.level_bytes
     }
 
-    /// The message, if the walk is to find it.
+    /// Returns the message if it belongs to the result of the walk.
     fn is_for(&self, walk: &Walk<'_>) -> Option<Arc<Message>> {
         let is_old_enough = self.number <= walk.until;
         let found = is_old_enough && !self.message.publication().has_expired(walk.now);
@@ -77,7 +78,7 @@ impl Kept {
     }
 }
 
-/// Bytes of a message, without its topic levels.
+/// Returns the bytes of a message without its topic levels.
 pub(super) fn bytes_of(message: &Message) -> usize {
     let expires = message.publication().expires_at.is_some();
     message.size() + MESSAGE_BYTES + if expires { EXPIRY_BYTES } else { 0 }
@@ -88,7 +89,7 @@ impl Node {
         self.place_of(topic).kept
     }
 
-    /// Finds the place of `topic`.
+    /// Looks up `topic`.
     pub(super) fn place_of(&self, topic: &str) -> PlaceOf<'_> {
         let mut node = Some(self);
         let mut new_level_bytes = 0;
@@ -103,7 +104,7 @@ impl Node {
         PlaceOf { kept: node.and_then(|node| node.message.as_deref()), new_level_bytes }
     }
 
-    /// Puts a message in the place of its topic.
+    /// Stores a message under its topic.
     pub(super) fn put(&mut self, kept: Kept) {
         let message = kept.message.clone();
         let mut node = self;
@@ -116,8 +117,8 @@ impl Node {
         node.message = Some(Box::new(kept));
     }
 
-    /// Removes the message of `topic`, and the nodes that only led to it. The levels that were charged
-    /// to it and stay are charged to another message below them.
+    /// Removes the message of `topic` and the nodes that only led to it. Remaining levels that were
+    /// charged to it are charged to another message below them.
     pub(super) fn remove(&mut self, topic: &str) -> Option<Removed> {
         let mut freed = 0;
         let kept = self.take(topic, &mut freed)?;
@@ -130,7 +131,7 @@ impl Node {
         Some(Removed { bytes: bytes_of(&kept.message) + freed, kept, heir })
     }
 
-    /// Takes the message of `topic` out; adds to `freed` what the nodes counted that only led to it.
+    /// Removes the message of `topic`; adds the bytes of nodes that only led to it to `freed`.
     fn take(&mut self, topic: &str, freed: &mut usize) -> Option<Box<Kept>> {
         let (level, rest) = match topic.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
@@ -148,7 +149,7 @@ impl Node {
         removed
     }
 
-    /// A message below all levels of `topic` that are there, and below their tables.
+    /// Finds a message below all existing levels of `topic` and below their tables.
     fn heir_of(&mut self, topic: &str) -> Option<&mut Kept> {
         let mut node = self;
         for level in topic.split('/') {
@@ -166,8 +167,9 @@ impl Node {
         node.message.as_deref_mut()
     }
 
-    /// Visits this node and those below it that `levels` of a filter lead to, in the order of their
-    /// names; `Break` once enough were visited. Those up to and including `after` are passed over.
+    /// Visits this node and its descendants that match `levels` of a filter, in the order of their
+    /// names. Skips nodes up to and including `after`. Returns `Break` when a limit of the walk is
+    /// reached.
     pub(super) fn visit(
         &self,
         levels: &[&str],
@@ -204,8 +206,8 @@ impl Node {
             let child = self.children.get(level).filter(|_| level >= from);
             return child.map_or(ControlFlow::Continue(()), |child| go_on(level, child));
         }
-        // Wildcards do not match a first level that begins with '$', and these are leapt over: they
-        // may be many. [MQTT-4.7.2-1]
+        // Wildcards do not match a first level that begins with '$'. Skip these levels as a range:
+        // there may be many. [MQTT-4.7.2-1]
         let (gap, after_gap) = if is_root { ("$", "%") } else { ("", "") };
         let before = (Bound::Included(from.min(gap)), Bound::Excluded(gap));
         let behind = (Bound::Included(from.max(after_gap)), Bound::Unbounded);
@@ -215,20 +217,20 @@ impl Node {
     }
 }
 
-/// A walk along the tree, and where it is.
+/// The state of a walk through the tree.
 pub(super) struct Walk<'w> {
     pub(super) now: Timestamp,
     pub(super) until: u64,
     pub(super) nodes_left: usize,
     pub(super) bytes_left: usize,
     pub(super) found: &'w mut Vec<Arc<Message>>,
-    /// The topic of the node, and how many levels it has.
+    /// The topic of the current node, and its number of levels.
     pub(super) topic: String,
     pub(super) depth: usize,
 }
 
 impl Walk<'_> {
-    /// Does something one level further down. Where it breaks off, `topic` stays where it was.
+    /// Visits one level further down. If that breaks off, `topic` stays at the last visited node.
     fn within(
         &mut self,
         level: &str,
@@ -247,7 +249,7 @@ impl Walk<'_> {
     }
 }
 
-/// What a topic level takes; the first of a table takes the table, too.
+/// Returns the bytes of a topic level; the first entry of a table includes the table.
 const fn entry_bytes(level: &str, is_first: bool) -> usize {
     ENTRY_BYTES + level.len() + if is_first { TABLE_BYTES } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! What is found, what has room, and whose bytes are whose: held against the plainest way to say it.
+//! Compares the retained store with naive models: query results, limits and accounting.
 
 use super::*;
 use crate::{
@@ -40,7 +40,7 @@ fn store<'t>(topics: impl IntoIterator<Item = &'t str>) -> Retained {
     store
 }
 
-/// Section 4.7, as one would write it down.
+/// Section 4.7 as a naive function.
 fn matches(filter: &[&str], topic: &[&str]) -> bool {
     match (filter, topic) {
         (["#"], _) | ([], []) => true,
@@ -159,7 +159,7 @@ fn what_does_not_fit_changes_nothing() {
     let kept = |topic: &str| store.get(topic).expect("it is there").0.payload().to_vec();
     assert_eq!([kept("a"), kept("b"), kept("c")], [b"x", b"y", b"x"]);
     assert!(store.get("d").is_none());
-    // Another's value is taken over with its count.
+    // Replacing another owner's message takes over its count.
     assert_eq!(set("b", b"z", Some(&other)), Ok(()));
     assert_eq!((poor.retained_messages.used(), poor.retained_bytes.used()), (0, 0));
     assert_eq!(other.retained_messages.used(), 2);
@@ -189,7 +189,7 @@ fn what_has_expired_makes_room_whenever_room_is_needed() {
     assert!(store.remove_expired(Timestamp(40), 9).is_empty(), "replaced by one that does not");
 }
 
-/// All bytes are charged to some message, whatever comes and goes.
+/// Every byte is charged to one message after any sequence of changes.
 #[test]
 fn the_bytes_of_all_owners_are_the_bytes_of_the_store() {
     let mut rng = fastrand::Rng::with_seed(5);
@@ -201,7 +201,7 @@ fn the_bytes_of_all_owners_are_the_bytes_of_the_store() {
         let levels = (0..rng.usize(1..6)).map(|_| ["a", "bb", "", "c"][rng.usize(..4)]);
         let topic = levels.collect::<Vec<_>>().join("/");
         let now = Timestamp(step);
-        // Now more come, now more go.
+        // Phases of growing and shrinking.
         match (rng.u8(..6), step / 4_000 % 2) {
             (0, 0) | (0..=3, 1) => {
                 store.clear(&topic);
