@@ -1,73 +1,75 @@
-//! What can be asked of the broker about one live client: the verbs behind the REST calls.
+//! Requests about live clients: the types and the trait behind the REST calls.
 //!
-//! Types only. The broker's handle implements [`Control`], `http` and embedding applications call
-//! it; neither knows the other.
+//! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
+//! side knows the other.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-/// Change the Keep Alive of a live connection, at once and until it ends.
+/// Changes the Keep Alive of a live connection immediately, until the connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetKeepAlive {
-    /// The client whose connection is meant.
+    /// The client whose Keep Alive is changed.
     pub client_id: String,
     /// The new Keep Alive, in seconds.
     pub interval_secs: u16,
-    /// The user name of who asked, for the event that reports the change.
+    /// The user name of the caller, for the event that reports the change.
     pub by: Option<Arc<str>>,
 }
 
-/// A Keep Alive was changed.
+/// The result of a changed Keep Alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAliveChanged {
-    /// What was in force before, in seconds.
+    /// The previous value, in seconds.
     pub old_secs: u16,
-    /// What is in force now, in seconds.
+    /// The new value, in seconds.
     pub new_secs: u16,
 }
 
-/// Send clients to another server: their connections end with DISCONNECT and a Server Reference,
-/// where their version has that. [MQTT 5.0, 4.11]
+/// Sends clients to another server: their connections end with DISCONNECT and, if their version has
+/// it, a Server Reference. [MQTT 5.0, 4.11]
 #[derive(Clone, Debug)]
 pub struct Redirect {
-    /// Whose connections are meant.
+    /// The clients to redirect.
     pub clients: Clients,
-    /// Where they are sent.
+    /// The server to send them to.
     pub to: Redirection,
-    /// Whom among them the one who asks may control; `None` is everybody.
+    /// Restricts `clients` to those that the caller may control; `None` means no restriction.
     pub only: Option<ClientFilter>,
 }
 
-/// Some of the clients that are connected.
+/// A selection of connected clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Clients {
-    /// The one with this identifier.
+    /// The client with this identifier.
     One(String),
-    /// Those whose identifier matches.
+    /// All clients whose identifier matches.
     Matching(ClientPattern),
 }
 
-/// A pattern for client identifiers: `*` stands for any text, everything else for itself.
+/// A pattern for client identifiers: `*` matches any text, all other characters match themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientPattern {
-    /// Without two asterisks in a row.
+    /// The pattern without consecutive asterisks.
     text: Box<str>,
-    /// The bytes that stand for themselves.
+    /// Number of bytes that are not asterisks.
     literal_bytes: usize,
 }
 
-/// The longest client identifier that there can be. [MQTT 5.0, 1.5.4]
+/// The longest possible client identifier. [MQTT 5.0, 1.5.4]
 const CLIENT_ID_BYTES_MAX: usize = 65_535;
-/// A pattern is held against every client on the thread that serves them.
+/// A limit, because a shard matches the pattern with each of its clients on the thread that serves
+/// them.
 const ASTERISKS_MAX: usize = 16;
 
 impl ClientPattern {
-    /// `*` alone matches everybody; several in a row are one.
+    /// Parses a pattern. `*` alone matches all clients; consecutive asterisks count as one.
     ///
     /// # Errors
-    /// If it has more than 16 asterisks, or more other bytes than a client identifier can have.
+    /// The pattern has more than 16 asterisks, or more other bytes than a client identifier can
+    /// have.
     pub fn new(pattern: &str) -> Result<Self, ClientPatternError> {
         let mut text = String::new();
         for character in pattern.chars() {
@@ -83,14 +85,15 @@ impl ClientPattern {
         Ok(Self { text: text.into(), literal_bytes })
     }
 
-    /// Whether it matches everybody.
+    /// Returns whether the pattern matches all clients.
     #[must_use]
     pub fn is_everybody(&self) -> bool {
         *self.text == *"*"
     }
 
-    /// Whether it matches all of `client_id`; takes time in proportion to that. What is between
-    /// two asterisks is looked for once: the first place is as good as any other.
+    /// Returns whether the pattern matches the whole `client_id`, in time proportional to its
+    /// length. Text between two asterisks is searched once: its first occurrence is as good as any
+    /// other.
     #[must_use]
     pub fn matches(&self, client_id: &str) -> bool {
         if self.literal_bytes > client_id.len() {
@@ -112,20 +115,20 @@ impl ClientPattern {
     }
 }
 
-/// A text that is no pattern for client identifiers.
+/// A text is an invalid pattern for client identifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a pattern has at most 16 asterisks and 65535 other bytes")]
 pub struct ClientPatternError;
 
 impl ClientPattern {
-    /// The pattern as it was given, without two asterisks in a row.
+    /// Returns the pattern without consecutive asterisks.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 }
 
-/// Decides about a client identifier.
+/// Selects client identifiers.
 #[derive(Clone)]
 pub struct ClientFilter(pub Arc<dyn Fn(&str) -> bool + Send + Sync>);
 
@@ -135,22 +138,23 @@ impl fmt::Debug for ClientFilter {
     }
 }
 
-/// Another server that clients are to use.
+/// Another server for clients to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirection {
     server_reference: Arc<str>,
     is_permanent: bool,
 }
 
-/// A Server Reference has room in the smallest packets that clients can be expected to take.
+/// Small enough for the smallest packets that clients are likely to accept.
 const SERVER_REFERENCE_BYTES_MAX: usize = 1024;
 
 impl Redirection {
-    /// Use another server (0x9C), or where it is permanent Server moved (0x9D). The reference is
-    /// what clients make something of: `host:port` each as a rule, with spaces between them.
+    /// Creates a redirection: Server moved (0x9D) if it is permanent, otherwise Use another server
+    /// (0x9C). Clients interpret the reference; usually it is a list of `host:port`, separated by
+    /// spaces.
     ///
     /// # Errors
-    /// If the reference is empty, longer than 1,024 bytes or has control characters.
+    /// The reference is empty, longer than 1,024 bytes or has control characters.
     pub fn new(server_reference: &str, is_permanent: bool) -> Result<Self, ServerReferenceError> {
         let is_fine = (1..=SERVER_REFERENCE_BYTES_MAX).contains(&server_reference.len())
             && !server_reference.contains(char::is_control);
@@ -160,62 +164,62 @@ impl Redirection {
         Ok(Self { server_reference: server_reference.into(), is_permanent })
     }
 
-    /// Server Reference.
+    /// Returns the Server Reference.
     #[must_use]
     pub const fn server_reference(&self) -> &Arc<str> {
         &self.server_reference
     }
 
-    /// Whether clients should use the other server from now on, or for the time being.
+    /// Returns whether clients should use the other server permanently.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         self.is_permanent
     }
 }
 
-/// A text that is no Server Reference.
+/// A text is an invalid Server Reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a server reference has 1 to 1024 bytes of UTF-8 and no control characters")]
 pub struct ServerReferenceError;
 
-/// Why the broker did not do what it was asked for. Nothing has been changed, but that of many
-/// clients who were to be sent away some may have gone.
+/// Why the broker did not carry out a request. Nothing has changed, except that a redirect of
+/// several clients may have redirected some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// No client of this identifier is connected.
+    /// No client with this identifier is connected.
     #[error("client is not connected")]
     NotOnline,
-    /// The client connected with Keep Alive 0, which stays off.
+    /// The client connected with Keep Alive 0, so its Keep Alive stays off.
     #[error("client has its keep alive turned off")]
     KeepAliveDisabled,
-    /// An interval of 0, which would turn Keep Alive off: only the client may.
+    /// The interval is 0, which would turn Keep Alive off; only the client may do that.
     #[error("an interval of 0 is not allowed")]
     InvalidInterval,
-    /// The broker is shutting down, or the connection cannot take one more request now.
-    #[error("broker cannot take the request now")]
+    /// The broker is shutting down, or the connection cannot accept another request now.
+    #[error("broker cannot accept the request now")]
     Unavailable,
     /// No answer came in time.
     #[error("no answer in time")]
     Timeout,
 }
 
-/// The broker, as those see it who control live clients.
+/// The broker's interface for controlling live clients.
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
     /// Changes the Keep Alive of a live connection.
     async fn set_keep_alive(&self, request: SetKeepAlive)
     -> Result<KeepAliveChanged, ControlError>;
 
-    /// Whether a client is connected now: the live state, not a cache. An identifier never seen
-    /// is not connected.
+    /// Returns whether a client is connected now; the live state, not a cache. An unknown
+    /// identifier is not connected.
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError>;
 
-    /// The same for many clients, each with an answer of its own, in their order.
+    /// Queries many clients; returns an answer for each, in their order.
     async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
         join_all(client_ids.iter().map(|client_id| self.query_online(client_id))).await
     }
 
-    /// [`Control::set_keep_alive`] for many clients, each with an answer of its own, in their order.
+    /// Changes the Keep Alive of many clients; returns an answer for each, in their order.
     async fn set_each_keep_alive(
         &self,
         requests: Vec<SetKeepAlive>,
@@ -223,30 +227,30 @@ pub trait Control: Send + Sync + 'static {
         join_all(requests.into_iter().map(|request| self.set_keep_alive(request))).await
     }
 
-    /// Sends clients to another server; how many. Ends when the future is dropped; those that
-    /// were sent away by then, or before an error, have gone.
+    /// Redirects clients; returns how many were redirected. Dropping the future stops the redirect;
+    /// clients that were redirected by then, or before an error, stay redirected.
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError>;
 
-    /// Refuses clients from now on, as [`Control::drain`], and sends away those that are there,
-    /// as [`Control::redirect`]. If that fails, or the future is dropped, clients are taken or
-    /// refused as before, unless somebody else has decided about that meanwhile.
+    /// Refuses new clients, as [`Control::drain`] does, and redirects the connected ones, as
+    /// [`Control::redirect`] does. If that fails, or the future is dropped, the previous drain
+    /// state is restored, unless another call has changed it meanwhile.
     async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError>;
 
-    /// Refuses clients from now on and names them another server; with `None`, takes them again.
-    /// Those that are connected stay.
+    /// Refuses new clients and names them another server; `None` accepts clients again. Connected
+    /// clients stay.
     fn drain(&self, to: Option<Redirection>);
 
-    /// The server that clients are sent to which would connect now, if they are refused.
+    /// Returns the server that new clients are redirected to; `None` if they are accepted.
     fn drained_to(&self) -> Option<Redirection> {
         None
     }
 
-    /// Whether clients and callers are welcome; not once the broker is shutting down.
+    /// Returns whether the broker accepts clients and callers; false during shutdown.
     fn is_ready(&self) -> bool {
         true
     }
 
-    /// Whether durable messages are taken: what they need to be kept can be written.
+    /// Returns whether durable messages are accepted: whether the store can be written.
     fn is_storing(&self) -> bool {
         true
     }

@@ -1,7 +1,7 @@
-//! What happens to sessions, as told to hooks and, as JSON, to subscribers of `$events/…`.
+//! Events of clients and sessions, passed to hooks and published as JSON under `$events/…`.
 //!
-//! The fields are those of Tencent Cloud's client events, plus `version`, which makes the events
-//! of one client identifier orderable in whatever order they arrive.
+//! The fields are those of Tencent Cloud's client events and `version`, by which a receiver can
+//! order the events of one client identifier even if they arrive out of order.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::labels::labels;
 
-/// Hears what happens to sessions. Called on a shard's thread: hand over and return.
+/// Receives events. Called on a shard's thread, so an implementation must return immediately.
 pub trait Hooks: Send + Sync + 'static {
     /// CONNACK with success was sent.
     fn client_connected(&self, _event: &ClientConnected) {}
@@ -30,25 +30,25 @@ labels! {
         Normal = "normal",
         /// Another connection with the same client identifier took the session over.
         Takeovered = "takeovered",
-        /// Somebody with the permission ended it.
+        /// A caller with the permission closed the connection.
         Kicked = "kicked",
-        /// Somebody with the permission sent it to another server.
+        /// A caller with the permission redirected the client to another server.
         Redirected = "redirected",
-        /// Nothing came within one and a half times the Keep Alive.
+        /// No packet arrived within one and a half times the Keep Alive.
         KeepaliveTimeout = "keepalive_timeout",
         /// The connection ended without DISCONNECT.
         TcpClosed = "tcp_closed",
-        /// The client broke a rule of the protocol.
+        /// The client violated the protocol.
         ProtocolError = "protocol_error",
-        /// The client may not do what it did.
+        /// The client had no permission for its action.
         NotAuthorized = "not_authorized",
-        /// What it authenticated with is no longer valid.
+        /// The credentials of the client are no longer valid.
         AuthenticationExpired = "authentication_expired",
-        /// A limit was passed.
+        /// A limit was exceeded.
         QuotaExceeded = "quota_exceeded",
         /// The broker is shutting down.
         ServerShutdown = "server_shutdown",
-        /// The broker's own fault.
+        /// The broker had an internal error.
         InternalError = "internal_error",
     }
 }
@@ -82,7 +82,7 @@ pub struct ClientConnected {
     pub peername: Arc<str>,
     /// Milliseconds since the Unix epoch.
     pub timestamp: u64,
-    /// Counts the connections of this client identifier.
+    /// Increases with each connection of this client identifier.
     pub version: u64,
 }
 
@@ -95,7 +95,7 @@ pub struct ClientDisconnected {
     pub username: Option<Arc<str>>,
     /// `client.disconnected`
     pub event: &'static str,
-    /// Why.
+    /// Why the connection ended.
     pub reason: DisconnectReason,
     /// Name of the broker.
     pub node: Arc<str>,
@@ -107,7 +107,7 @@ pub struct ClientDisconnected {
     pub disconnected_at: u64,
     /// Milliseconds since the Unix epoch.
     pub timestamp: u64,
-    /// That of the connection which has ended.
+    /// The `version` of the connection that has ended.
     pub version: u64,
 }
 
@@ -120,15 +120,15 @@ pub struct ClientKeepAliveChanged {
     pub username: Option<Arc<str>>,
     /// `client.keepalive_changed`
     pub event: &'static str,
-    /// The interval that was in force, in seconds.
+    /// The previous interval, in seconds.
     pub old: u16,
-    /// The interval in force, in seconds.
+    /// The new interval, in seconds.
     pub new: u16,
     /// User name of the caller.
     pub by: Option<Arc<str>>,
     /// Milliseconds since the Unix epoch.
     pub timestamp: u64,
-    /// That of the connection.
+    /// The `version` of the connection.
     pub version: u64,
 }
 
@@ -143,10 +143,10 @@ pub struct SubscriptionChanged {
     pub event: &'static str,
     /// Topic Filter.
     pub topic: Arc<str>,
-    /// The QoS that was granted.
+    /// The granted QoS.
     pub qos: u8,
     /// Milliseconds since the Unix epoch.
     pub timestamp: u64,
-    /// That of the connection.
+    /// The `version` of the connection.
     pub version: u64,
 }

@@ -1,14 +1,14 @@
-//! Enums whose values have a name, for metrics and for events. Knows nothing of either.
+//! Enums with named values, for metrics and events. Knows neither of them.
 
 /// An enum whose values are the labels of a metric; made by [`labels!`].
 pub trait Label: Copy + 'static {
-    /// Every value, in the order of [`Label::index`].
+    /// All values, in the order of [`Label::index`].
     const ALL: &'static [Self];
 
-    /// Its place in [`Label::ALL`].
+    /// Returns the position in [`Label::ALL`].
     fn index(self) -> usize;
 
-    /// As monitoring shows it.
+    /// Returns the name for monitoring.
     fn name(self) -> &'static str;
 }
 
@@ -26,7 +26,7 @@ macro_rules! labels {
         }
 
         impl $name {
-            /// The name, as in metrics and events.
+            /// Returns the name for metrics and events.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {

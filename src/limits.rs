@@ -1,120 +1,122 @@
-//! The bounds that keep one client from harming the others, as plain data.
+//! The limits that keep one client from harming the others, as plain data.
 //!
-//! Every queue, table and rate of the broker has its bound here, with a default and a name that
-//! ends in its unit. The layers take what they need from it; nothing here knows who does, and the
-//! range of each value is checked where it is read (`config`).
+//! Every queue, table and rate of the broker has its limit here, with a default and a name that
+//! ends in its unit. Nothing here knows which layer uses a limit; `config` checks the range of each
+//! value.
 
 use serde::{Deserialize, Serialize};
 
-/// Bounds on what clients may use. [`Limits::default`] suits a machine with a few GiB of memory.
+/// Limits on the resources of clients. [`Limits::default`] suits a machine with a few GiB of
+/// memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections that CONNACK has accepted, at one time, over all MQTT listeners. One more is
-    /// refused: the server is busy.
+    /// Maximum number of simultaneous connections accepted by CONNACK, over all MQTT listeners.
+    /// Further clients are refused with Server busy.
     pub connections_max: u32,
-    /// Connections before CONNACK, at one time; 0 = a tenth of `connections_max`, at least 100. As
-    /// many again may wait for the check of their password. One more evicts an older one, of the
-    /// address that has the most.
+    /// Maximum number of simultaneous connections before CONNACK; 0 = a tenth of `connections_max`,
+    /// at least 100. Connections that wait for a password check have a separate limit of the same
+    /// size. A connection beyond the limit evicts an older one of the address that has the most.
     pub connecting_max: u32,
-    /// The same for one address (IPv6: one /64); 0 = a quarter of `connecting_max`, at least 50.
+    /// The same limit for one address (IPv6: one /64); 0 = a quarter of `connecting_max`, at least
+    /// 50.
     pub connecting_per_address_max: u32,
-    /// Connections at one time from one address (IPv6: from one /64).
+    /// Maximum number of simultaneous connections from one address (IPv6: one /64).
     pub connections_per_address_max: u32,
-    /// CONNECTs a second from one address that go on for ever; 0 = not limited.
+    /// Sustained rate of CONNECTs from one address, for each second; 0 = unlimited.
     pub connects_per_address_per_sec: u32,
-    /// CONNECTs from one address that may come at once before the rate counts.
+    /// Maximum burst of CONNECTs from one address, above which the rate applies.
     pub connects_per_address_burst: u32,
-    /// Sessions at one time, with and without a connection.
+    /// Maximum number of sessions, online and offline.
     pub sessions_max: u32,
-    /// Sessions of one user that outlive their connection, with and without one. Here and in every
-    /// other limit of one user, clients without a user name count by their address (IPv6: its /64),
-    /// and an account may have limits of its own, [`OwnLimits`].
+    /// Maximum number of sessions of one user that outlive their connection, online and offline. In
+    /// this and all other limits of one user, clients without a user name count by their address
+    /// (IPv6: its /64). An account may have its own limits, [`OwnLimits`].
     pub sessions_per_user_max: u32,
-    /// Seconds from accepting a socket to its complete CONNECT, TLS handshake included, and to the
-    /// end of an AUTH exchange. On Linux a connection over TCP is accepted when its first bytes are
-    /// there, or a second after it was made.
+    /// Seconds from accepting a socket to its complete CONNECT, including the TLS handshake, or to
+    /// the end of an AUTH exchange. On Linux a TCP connection is accepted when its first bytes
+    /// arrive, at the latest after one second.
     pub connect_timeout_secs: u16,
-    /// Seconds that an authenticator may take for a CONNECT, delays after failures included; then
-    /// the client is told that the server is unavailable. (An AUTH exchange has the time of
-    /// CONNECT.)
+    /// Seconds that an authenticator may take for a CONNECT, including delays after failures; then
+    /// the client receives Server unavailable. (An AUTH exchange has the time limit of CONNECT.)
     pub authentication_secs_max: u16,
-    /// Steps of one AUTH exchange, at CONNECT or to authenticate again.
+    /// Maximum number of steps in one AUTH exchange, at CONNECT or for re-authentication.
     pub authentication_rounds_max: u16,
-    /// Bytes of Authentication Data that a client may send in one AUTH exchange.
+    /// Maximum bytes of Authentication Data that a client may send in one AUTH exchange.
     pub authentication_bytes_max: u32,
-    /// Bytes of one Control Packet; MQTT 5 clients are told as Maximum Packet Size.
+    /// Maximum bytes of one Control Packet; MQTT 5 clients receive it as Maximum Packet Size.
     pub packet_bytes_max: u32,
-    /// Bytes of packets that are on their way in, of all clients together. Counts what is larger
-    /// than 32 KiB (before CONNACK: 4 KiB) and not whole yet; one more closes the connection that it
-    /// comes by.
+    /// Maximum bytes of incomplete packets from all clients together. Counts packets that have more
+    /// than 32 KiB (before CONNACK: 4 KiB) and are incomplete; a packet beyond the limit closes its
+    /// connection.
     pub incomplete_packet_bytes_max: u64,
-    /// Bytes of a Topic Name or Topic Filter.
+    /// Maximum bytes of a Topic Name or Topic Filter.
     pub topic_bytes_max: u16,
-    /// Levels of a Topic Name or Topic Filter; [`TOPIC_LEVELS_LARGEST`] at most.
+    /// Maximum levels of a Topic Name or Topic Filter; at most [`TOPIC_LEVELS_LARGEST`].
     pub topic_levels_max: u16,
-    /// Bytes of a client identifier.
+    /// Maximum bytes of a client identifier.
     pub client_id_bytes_max: u16,
-    /// Characters of the client identifier of an MQTT 3.1 client. That specification says 23, which
-    /// few ever kept.
+    /// Maximum characters of an MQTT 3.1 client's identifier. Its specification says 23, but few
+    /// clients comply.
     pub client_id_v3_1_chars_max: u16,
-    /// Subscriptions of one client; 0 = bounded by their bytes alone.
+    /// Maximum number of subscriptions of one client; 0 = limited only by their bytes.
     pub subscriptions_per_client_max: u32,
-    /// Bytes of the subscriptions of all clients together: twice the text of the filter, and 256
-    /// for each of its levels and for the subscription itself.
+    /// Maximum bytes of all clients' subscriptions. A subscription counts twice the text of its
+    /// filter, 256 bytes, and 256 bytes for each level of the filter.
     pub subscription_bytes_max: u64,
-    /// The same for the subscriptions of one user.
+    /// The same limit for one user.
     pub subscription_bytes_per_user_max: u64,
-    /// Filters of one SUBSCRIBE; those after them are refused.
+    /// Maximum number of filters in one SUBSCRIBE; further ones are refused.
     pub filters_per_subscribe_max: u32,
-    /// Bytes of the Wills of all clients together, delayed ones included.
+    /// Maximum bytes of all clients' Wills, including delayed ones.
     pub will_bytes_max: u64,
-    /// Bytes of the Wills of one user.
+    /// Maximum bytes of the Wills of one user.
     pub will_bytes_per_user_max: u64,
-    /// QoS 1 and 2 messages that a client may have sent and that are not acknowledged yet;
-    /// MQTT 5 clients are told as Receive Maximum.
+    /// Maximum number of unacknowledged QoS 1 and 2 messages from a client; MQTT 5 clients receive
+    /// it as Receive Maximum.
     pub receive_maximum: u16,
-    /// QoS 1 and 2 messages sent to a client and not acknowledged yet; an MQTT 5 client's own
-    /// Receive Maximum lowers it.
+    /// Maximum number of unacknowledged QoS 1 and 2 messages to a client; an MQTT 5 client's
+    /// Receive Maximum may lower it.
     pub in_flight_max: u16,
-    /// Topic Aliases that a client may set up; 0 = none. MQTT 5 clients are told.
+    /// Maximum number of Topic Aliases that a client may define; 0 = none. MQTT 5 clients receive
+    /// it.
     pub topic_alias_maximum: u16,
-    /// Messages waiting for one client.
+    /// Maximum number of messages queued for one client.
     pub queue_messages_per_client_max: u32,
-    /// Bytes of messages waiting for one client.
+    /// Maximum bytes of messages queued for one client.
     pub queue_bytes_per_client_max: u64,
-    /// Messages waiting for all clients together.
+    /// Maximum number of messages queued for all clients together.
     pub queue_messages_max: u64,
-    /// Bytes of messages waiting for all clients together.
+    /// Maximum bytes of messages queued for all clients together.
     pub queue_bytes_max: u64,
-    /// Messages that are stored for the sessions of one user: those that wait and those in flight.
-    /// At this bound a session loses its oldest messages for new ones, whatever [`QueueFull`] says
-    /// but [`QueueFull::DropNewest`]; nobody waits for it.
+    /// Maximum number of messages stored for the sessions of one user, queued and in flight. At
+    /// this limit a session loses its oldest messages for new ones under any [`QueueFull`] but
+    /// [`QueueFull::DropNewest`]; no publisher is held.
     pub stored_messages_per_user_max: u64,
-    /// Bytes of those messages. An eighth of the disk at most, whatever is written here.
+    /// Maximum bytes of those messages. Also limited to an eighth of the disk.
     pub stored_bytes_per_user_max: u64,
     /// What happens when a client's queue is full.
     pub queue_full: QueueFull,
-    /// With [`QueueFull::HoldPublisher`], seconds that publishers wait at most for a client to take
-    /// a sixteenth of its full queue; then it loses its oldest messages until it has. Seconds in
-    /// which the client is itself held are counted apart, up to four times as many.
+    /// With [`QueueFull::HoldPublisher`], maximum seconds that publishers are held until a client
+    /// has drained a sixteenth of its full queue; then the client loses its oldest messages until
+    /// it has. Time in which the client itself is held counts separately, up to four times as much.
     pub queue_hold_secs_max: u16,
-    /// Retained messages.
+    /// Maximum number of retained messages.
     pub retained_messages_max: u64,
-    /// Bytes of retained messages with what they take beside their text: 288 for a message, 64 more if
-    /// it expires, and for each topic level that no other message has 144, with 432 more for the first
-    /// below the one above it.
+    /// Maximum bytes of retained messages: their text, 288 for each message, 64 if it expires, 144
+    /// for each topic level that no other message has, and 432 for the first level below another
+    /// one.
     pub retained_bytes_max: u64,
-    /// Retained messages that one user has published.
+    /// Maximum number of retained messages published by one user.
     pub retained_messages_per_user_max: u64,
-    /// Bytes of the retained messages that one user has published.
+    /// Maximum bytes of retained messages published by one user.
     pub retained_bytes_per_user_max: u64,
-    /// Seconds that a session outlives its connection at most; MQTT 5 clients are told as Session
-    /// Expiry Interval. It is also the life of the sessions of MQTT 3 clients without Clean
-    /// Session. A Will Delay ends with the session, so this bounds it too.
+    /// Maximum seconds that a session outlives its connection; MQTT 5 clients receive it as Session
+    /// Expiry Interval. It is also the lifetime of MQTT 3 sessions without Clean Session. A Will
+    /// Delay ends with the session, so this limits it too.
     pub session_expiry_secs_max: u32,
-    /// Longest Keep Alive in seconds; an MQTT 5 client that asks for more is given this as Server
-    /// Keep Alive, one that turns Keep Alive off keeps it off. 0 = clients choose.
+    /// Maximum Keep Alive in seconds. An MQTT 5 client that requests more receives this as Server
+    /// Keep Alive; Keep Alive 0 stays off. 0 = clients choose.
     pub keep_alive_secs_max: u16,
 }
 
@@ -166,17 +168,18 @@ impl Default for Limits {
     }
 }
 
-/// Nothing is allowed more levels: trees of topics are walked by functions that call themselves once
-/// a level, on stacks of 2 MiB.
+/// Maximum of `topic_levels_max`: functions that walk topic trees recurse once for each level, on
+/// stacks of 2 MiB.
 pub const TOPIC_LEVELS_LARGEST: u16 = 1_024;
 
-/// With fewer connections before CONNACK, and fewer of one address, clients that come at once would
-/// evict each other.
+/// Minimum limits before CONNACK: with less, clients that connect at the same time would evict each
+/// other.
 const CONNECTING_MIN: u32 = 100;
 const CONNECTING_PER_ADDRESS_MIN: u32 = 50;
 
 impl Limits {
-    /// Connections before CONNACK: [`Limits::connecting_max`], or what 0 stands for.
+    /// Returns the limit of connections before CONNACK: [`Limits::connecting_max`], or its default
+    /// for 0.
     #[must_use]
     pub const fn connecting_places(&self) -> u32 {
         match self.connecting_max {
@@ -186,8 +189,8 @@ impl Limits {
         }
     }
 
-    /// Connections of one address before CONNACK: [`Limits::connecting_per_address_max`], or what 0
-    /// stands for.
+    /// Returns the limit of connections before CONNACK for one address:
+    /// [`Limits::connecting_per_address_max`], or its default for 0.
     #[must_use]
     pub const fn connecting_places_of_one_address(&self) -> u32 {
         match self.connecting_per_address_max {
@@ -199,8 +202,8 @@ impl Limits {
         }
     }
 
-    /// Whether a Topic Name or Topic Filter is neither too long nor too deep. One that has fewer
-    /// bytes than levels are allowed is not counted through.
+    /// Returns whether a Topic Name or Topic Filter is within the limits of bytes and levels.
+    /// Levels are counted only if there are enough bytes to exceed their limit.
     #[must_use]
     pub fn allows_topic(&self, topic: &str) -> bool {
         let levels_max = usize::from(self.topic_levels_max.min(TOPIC_LEVELS_LARGEST));
@@ -209,40 +212,40 @@ impl Limits {
     }
 }
 
-/// What a subscription counts beside its text, and each level of its filter: an entry in its
-/// session and in the set of the filter's subscribers; a node of the tree and its place in the
-/// parent's table. Levels that subscriptions have in common are kept once and counted each time.
+/// Bytes that a subscription counts in addition to its text, and again for each level: an entry in
+/// the session and in the filter's set of subscribers; a node of the tree and its slot in the
+/// parent's table. Levels shared by several subscriptions are stored once but counted each time.
 const SUBSCRIPTION_LEVEL_BYTES: usize = 256;
 
-/// Returns what a subscription counts against limits on bytes, by the bytes of its Topic Filter and
-/// share name, and the levels of the filter.
+/// Returns the bytes that a subscription counts against limits, from the bytes of its Topic Filter
+/// and share name and the number of levels.
 #[must_use]
 pub const fn subscription_bytes(text: usize, levels: usize) -> usize {
     2 * text + (levels + 1) * SUBSCRIPTION_LEVEL_BYTES
 }
 
-/// Limits of one user. What is not given is as [`Limits`] has it for each user.
+/// Limits of one user; `None` means the limit in [`Limits`] for each user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OwnLimits {
-    /// In place of [`Limits::sessions_per_user_max`].
+    /// Replaces [`Limits::sessions_per_user_max`].
     pub sessions_max: Option<u64>,
-    /// In place of [`Limits::retained_messages_per_user_max`].
+    /// Replaces [`Limits::retained_messages_per_user_max`].
     pub retained_messages_max: Option<u64>,
-    /// In place of [`Limits::retained_bytes_per_user_max`].
+    /// Replaces [`Limits::retained_bytes_per_user_max`].
     pub retained_bytes_max: Option<u64>,
-    /// In place of [`Limits::subscription_bytes_per_user_max`].
+    /// Replaces [`Limits::subscription_bytes_per_user_max`].
     pub subscription_bytes_max: Option<u64>,
-    /// In place of [`Limits::stored_messages_per_user_max`].
+    /// Replaces [`Limits::stored_messages_per_user_max`].
     pub stored_messages_max: Option<u64>,
-    /// In place of [`Limits::stored_bytes_per_user_max`].
+    /// Replaces [`Limits::stored_bytes_per_user_max`].
     pub stored_bytes_max: Option<u64>,
-    /// In place of [`Limits::will_bytes_per_user_max`].
+    /// Replaces [`Limits::will_bytes_per_user_max`].
     pub will_bytes_max: Option<u64>,
 }
 
 impl OwnLimits {
-    /// Returns what each user has who has no limits of its own.
+    /// Returns the limits of a user without limits of its own.
     #[must_use]
     pub const fn of_each_user(limits: &Limits) -> Self {
         Self {
@@ -256,7 +259,7 @@ impl OwnLimits {
         }
     }
 
-    /// Returns these limits, and those of `others` for what is not given.
+    /// Returns these limits, with those of `others` where none is given.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
         Self {
@@ -275,12 +278,12 @@ impl OwnLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueFull {
-    /// The oldest waiting message makes room.
+    /// The oldest queued message is dropped.
     DropOldest,
-    /// The arriving message is dropped.
+    /// The new message is dropped.
     DropNewest,
-    /// While the client is online, its publishers are read no further until it has room; for one
-    /// that is away, or takes too little (see [`Limits::queue_hold_secs_max`]), or could only get
-    /// room if its publisher were read, the oldest waiting message makes room.
+    /// Backpressure: while the client is online, its publishers are not read until it has room. The
+    /// oldest queued message is dropped instead if the client is offline, drains its queue too
+    /// slowly (see [`Limits::queue_hold_secs_max`]), or can get room only if its publisher is read.
     HoldPublisher,
 }

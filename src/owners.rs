@@ -1,9 +1,9 @@
-//! Whose the things are that the broker keeps, and how much of each kind one owner may have: a user,
-//! or, for clients without a user name, the address that they come from.
+//! The owners of sessions and stored data, and their limits. An owner is a user, or, for clients
+//! without a user name, the address that they come from.
 //!
-//! An [`Account`] counts what one owner has, over all shards. A session holds its owner's account,
-//! so that nobody looks a name up while messages flow; names are looked up at CONNECT and when the
-//! store is read. Knows numbers, not what they count.
+//! An [`Account`] counts the resources of one owner over all shards. A session holds the account of
+//! its owner, so names are looked up only at CONNECT and when the store is read, not on the path of
+//! a message. Knows amounts, not what they count.
 
 mod account;
 mod charge;
@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::limits::{Limits, OwnLimits};
 
-/// Who counts for what is kept.
+/// The owner of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A user, by name.
@@ -33,7 +33,7 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// Returns the owner of what a client of this user name and address keeps.
+    /// Returns the owner of the resources of a client with this user name and address.
     #[must_use]
     pub fn of(username: Option<&Arc<str>>, address: IpAddr) -> Self {
         match username {
@@ -53,7 +53,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// One site gets a /64 in IPv6 and may use every address in it, so it counts as one.
+/// Returns the /64 of an IPv6 address: one site may use all addresses in it, so they count as one.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -64,7 +64,7 @@ fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The accounts of all owners that have a session or something retained.
+/// The accounts of all owners with a session or a retained message.
 #[derive(Debug)]
 pub struct Owners {
     accounts: Mutex<Accounts>,
@@ -74,17 +74,17 @@ pub struct Owners {
 #[derive(Debug, Default)]
 struct Accounts {
     by_owner: HashMap<Owner, Weak<Account>, RandomState>,
-    /// How many entries the last cleaning left.
+    /// Number of entries left by the last cleanup.
     left: usize,
 }
 
-/// Entries of accounts that are gone are looked for when there are twice as many entries as the last
-/// time, and not before there are so many.
+/// Minimum number of entries before a cleanup removes those of dropped accounts. A cleanup also
+/// waits until the entries have doubled since the last one.
 const ENTRIES_BEFORE_CLEANING: usize = 1_024;
 
 impl Owners {
-    /// Makes the register; `limits` gives each owner the same bounds. A user's stored bytes are
-    /// bounded by a part of `disk_bytes` as well, the size of the disk that they lie on.
+    /// Creates the register; `limits` has the limits of each owner. Stored bytes are also limited
+    /// to a part of `disk_bytes`, the size of the disk that they are on.
     #[must_use]
     pub fn new(limits: &Limits, disk_bytes: Option<u64>) -> Self {
         let mut limits = OwnLimits::of_each_user(limits);
@@ -94,8 +94,8 @@ impl Owners {
         Self { accounts: Mutex::default(), limits }
     }
 
-    /// Returns the account of an owner. `own` are limits of its own, which replace those for each
-    /// user where they are given, from now on.
+    /// Returns the account of an owner. `own` has its individual limits, which replace the general
+    /// ones from now on.
     pub fn account(&self, owner: Owner, own: Option<OwnLimits>) -> Arc<Account> {
         let limits = own.unwrap_or_default().or(self.limits);
         let mut accounts = self.lock();
@@ -112,7 +112,7 @@ impl Owners {
         account
     }
 
-    /// Gives every account that is there its limits anew: `own` says which a user has of its own.
+    /// Updates the limits of all accounts; `own` returns the individual limits of a user.
     pub fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
         let accounts: Vec<_> = self.lock().by_owner.values().filter_map(Weak::upgrade).collect();
         for account in accounts {
@@ -124,12 +124,12 @@ impl Owners {
         }
     }
 
-    /// Returns how many owners have a session or something retained.
+    /// Returns the number of owners with a session or a retained message.
     pub fn len(&self) -> usize {
         self.lock().by_owner.values().filter(|account| account.strong_count() > 0).count()
     }
 
-    /// Returns whether nobody has anything.
+    /// Returns whether there are no such owners.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -139,8 +139,8 @@ impl Owners {
     }
 }
 
-/// One user's messages take at most this part of the disk, whatever the limits say: where it is small,
-/// one user must not fill it for the others.
+/// Divisor of the disk size that limits one user's stored messages, so that one user cannot fill a
+/// small disk.
 const DISK_PART: u64 = 8;
 
 #[cfg(test)]

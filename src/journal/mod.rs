@@ -1,7 +1,7 @@
-//! What must survive the broker, as changes: each says what has become of a session, of a queue or
-//! of a topic, and a store that has applied them in their order knows all that was acknowledged.
+//! The changes that must survive a restart of the broker. Each describes a change of a session, a
+//! queue or a topic. A store that has applied them in order has everything that was acknowledged.
 //!
-//! Plain data between those who make changes (sessions, shards) and those who keep them (stores).
+//! Plain data between the producers of changes (sessions, shards) and the stores.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,75 +14,76 @@ use crate::{
     owners::Owner,
 };
 
-/// Numbers the sessions of one data directory; never given out twice.
+/// The number of a session in one data directory; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNumber(pub u64);
 
-/// Numbers what was queued for one session, in its order, from 1 on.
+/// The position of a message in the queue of one session, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueuePlace(pub u64);
 
-/// One change. Changes of one session come in the order in which they were made.
+/// One change. The changes of one session come in the order in which they were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A durable session is new, or something of it is.
+    /// Creates a durable session or updates its record.
     PutSession(SessionNumber, Box<SessionRecord>),
-    /// A session has ended; all that it has goes with it. Ending what is not there is no error.
+    /// Ends a session and removes everything that belongs to it. Ending an unknown session is no
+    /// error.
     EndSession(SessionNumber),
-    /// A subscription, in place of a former one to the same Topic Filter.
+    /// Adds a subscription, or replaces the one with the same Topic Filter.
     Subscribe(SessionNumber, Box<str>, SubscriptionRecord),
-    /// A subscription is no more.
+    /// Removes a subscription.
     Unsubscribe(SessionNumber, Box<str>),
-    /// A message waits for a session, behind all that wait. Where it is sent at once, so is said.
+    /// Appends a message to the queue of a session; `SentAs` if it is sent immediately.
     Enqueue(SessionNumber, QueuePlace, QueuedMessage, Option<SentAs>),
-    /// A message that waited is sent.
+    /// Marks a queued message as sent.
     Send(SessionNumber, QueuePlace, SentAs),
-    /// PUBREC has come for a message that was sent: it is no longer needed, but its Packet
-    /// Identifier is until PUBCOMP.
+    /// PUBREC has acknowledged a sent message: the message is no longer needed, but its Packet
+    /// Identifier is needed until PUBCOMP.
     Release(SessionNumber, QueuePlace),
-    /// A message was acknowledged, or dropped.
+    /// Removes a message that was acknowledged or dropped.
     Dequeue(SessionNumber, QueuePlace),
-    /// A QoS 2 message of the client was accepted. [MQTT-4.3.3-10]
+    /// Notes that a QoS 2 message from the client was accepted. [MQTT-4.3.3-10]
     Accept(SessionNumber, PacketId),
-    /// PUBREL has come for it.
+    /// Forgets an accepted QoS 2 message, because PUBREL has arrived.
     Forget(SessionNumber, PacketId),
-    /// The Will of a session.
+    /// Sets the Will of a session.
     PutWill(SessionNumber, Box<WillRecord>),
-    /// The Will was published or is not to be.
+    /// Removes the Will, because it was published or will not be.
     DropWill(SessionNumber),
-    /// The retained message of a topic, in place of a former one, and whose it is; `None` for the
-    /// broker's own.
+    /// Sets the retained message of a topic, and its owner; `None` for the broker's own messages.
     Retain(Arc<Message>, Option<Owner>),
-    /// A topic has no retained message any more.
+    /// Removes the retained message of a topic.
     ClearRetained(Box<str>),
-    /// Presence versions up to and including this one may be given out. Never goes back.
+    /// Reserves presence versions up to and including this one. Never decreases.
     ReserveVersions(u64),
-    /// The broker's clock shows this at least. Never goes back.
+    /// A lower bound of the broker's clock. Never decreases.
     Clock(Timestamp),
-    /// A user was right from an address at this time.
+    /// A user logged in successfully from an address at this time.
     NoteLogin(LoginKey, Timestamp),
-    /// A pair of user and address is known no more.
+    /// Forgets a pair of user and address.
     ForgetLogin(LoginKey),
 }
 
-/// Stands for a user and an address: half a hash of the name, half the address. No password is part
-/// of it.
+/// Identifies a user and an address: half is a hash of the name, half the address. It contains no
+/// password.
 pub type LoginKey = [u8; 32];
 
-/// What is kept of a session itself.
+/// The stored record of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
     /// Client Identifier.
     pub client_id: Arc<str>,
-    /// User name of its owner.
+    /// User name of the owner.
     pub username: Option<Arc<str>>,
     /// Session Expiry Interval in seconds.
     pub expiry_interval_secs: u32,
-    /// When it ends; `None` while its client is there, or if it never does.
+    /// When the session ends; `None` while its client is connected, or if it never ends.
     pub ends_at: Option<Timestamp>,
-    /// Whether its client is there.
+    /// Whether the client is connected.
     pub is_connected: bool,
-    /// QoS 1 messages up to this place may have been sent when a broker ended, and no note says so.
+    /// QoS 1 messages up to this position may have been sent before a broker's end, although no
+    /// change says so.
     pub doubtful_up_to: QueuePlace,
     /// Address and port of the last connection, as text.
     pub peer: Box<str>,
@@ -90,7 +91,7 @@ pub struct SessionRecord {
     pub connected_at: Timestamp,
 }
 
-/// What is kept of a subscription.
+/// The stored record of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscriptionRecord {
     /// Subscription Options.
@@ -99,19 +100,19 @@ pub struct SubscriptionRecord {
     pub identifier: Option<u32>,
 }
 
-/// A message that waits for a session, and how it is to be sent.
+/// A queued message, and how to send it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueuedMessage {
-    /// The message. One that has a number ([`Message::number`]) may wait for several sessions, and
-    /// is stored once for all of them; one that has none waits for this session alone.
+    /// The message. If it has a number ([`Message::number`]), several sessions may share one stored
+    /// copy; otherwise it belongs to this session alone.
     pub message: Arc<Message>,
-    /// The QoS that it is sent with.
+    /// The QoS to send it with.
     pub qos: QoS,
-    /// The RETAIN flag that it is sent with.
+    /// The RETAIN flag to send it with.
     pub retain: bool,
     /// Subscription Identifiers.
     pub identifiers: Option<Arc<[u32]>>,
-    /// The shared subscription that it came by: its whole Topic Filter.
+    /// The whole Topic Filter of the shared subscription that it came by.
     pub share: Option<Arc<str>>,
 }
 
@@ -120,54 +121,54 @@ pub struct QueuedMessage {
 pub struct SentAs {
     /// Packet Identifier.
     pub packet_id: PacketId,
-    /// Counts what is sent in a session: the order in which it is sent again. [MQTT-4.6.0-1]
+    /// Counts the sent messages of a session: the order of retransmission. [MQTT-4.6.0-1]
     pub order: u64,
 }
 
-/// What is kept of a Will.
+/// The stored record of a Will.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WillRecord {
     /// The message.
     pub message: Arc<Message>,
     /// Will Delay Interval in seconds.
     pub delay_secs: u32,
-    /// Message Expiry Interval, which begins when the Will is published.
+    /// Message Expiry Interval in seconds, which starts when the Will is published.
     pub expiry_secs: Option<u32>,
-    /// When it is published; `None` while its client is there.
+    /// When to publish the Will; `None` while its client is connected.
     pub due_at: Option<Timestamp>,
 }
 
-/// Numbers the groups of changes of one shard.
+/// The number of a group of changes of one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
 impl Ticket {
-    /// The one after it.
+    /// Returns the next ticket.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// Where the sessions of a shard note their changes, in one order. What is noted belongs to the
-/// ticket that is current; what must not be said before it is kept waits for that ticket.
+/// Collects the changes of a shard's sessions, in one order. A change belongs to the current
+/// ticket. Answers that require the change to be durable wait for that ticket.
 #[derive(Clone, Debug, Default)]
 pub struct Journal(Rc<Pages>);
 
 #[derive(Debug, Default)]
 struct Pages {
     changes: RefCell<Vec<Change>>,
-    /// Bytes of messages in them.
+    /// Bytes of the changes, including their messages.
     bytes: Cell<usize>,
     ticket: Cell<Ticket>,
-    /// Changes that were ever noted.
+    /// Number of changes noted so far.
     noted: Cell<u64>,
-    /// Who waits for the current ticket.
+    /// Tokens of the clients that wait for the current ticket.
     waiting: RefCell<Vec<u32>>,
 }
 
 impl Journal {
-    /// Notes a change.
+    /// Adds a change to the current ticket.
     pub fn note(&self, change: Change) {
         let bytes =
             if let Change::Enqueue(_, _, queued, _) = &change { queued.message.size() } else { 0 };
@@ -176,25 +177,25 @@ impl Journal {
         self.0.changes.borrow_mut().push(change);
     }
 
-    /// How many changes were ever noted.
+    /// Returns the number of changes noted so far.
     #[must_use]
     pub fn noted(&self) -> u64 {
         self.0.noted.get()
     }
 
-    /// Whether no change belongs to the current ticket.
+    /// Returns whether no change belongs to the current ticket.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.changes.borrow().is_empty()
     }
 
-    /// The ticket of what is noted now.
+    /// Returns the current ticket.
     #[must_use]
     pub fn ticket(&self) -> Ticket {
         self.0.ticket.get()
     }
 
-    /// Who holds `token` wants to be told when the current ticket is kept, with all before it.
+    /// Registers `token` to be notified when the current ticket and all before it are durable.
     pub fn await_by(&self, token: u32) -> Ticket {
         let mut waiting = self.0.waiting.borrow_mut();
         if waiting.last() != Some(&token) {
@@ -203,7 +204,7 @@ impl Journal {
         self.ticket()
     }
 
-    /// Takes what belongs to the current ticket; the next one is current from now on.
+    /// Takes the content of the current ticket and starts the next one.
     #[must_use]
     pub fn turn_over(&self) -> JournalPage {
         let ticket = self.0.ticket.get();
@@ -216,22 +217,22 @@ impl Journal {
         }
     }
 
-    /// Whether nothing belongs to the current ticket, and nobody waits for it.
+    /// Returns whether the current ticket has no changes and no waiting tokens.
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.is_empty() && self.0.waiting.borrow().is_empty()
     }
 }
 
-/// What belongs to one ticket.
+/// The content of one ticket.
 #[derive(Debug)]
 pub struct JournalPage {
     /// The ticket.
     pub ticket: Ticket,
     /// The changes, in their order.
     pub changes: Vec<Change>,
-    /// What they count.
+    /// Bytes that the changes count.
     pub bytes: usize,
-    /// The tokens of those who wait for it.
+    /// The tokens to notify when the ticket is durable.
     pub waiting: Vec<u32>,
 }

@@ -1,11 +1,11 @@
-//! What one owner has of each kind of thing, and how much it may have.
+//! The resources of one owner, and their limits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Owner;
 use crate::limits::OwnLimits;
 
-/// What one owner has, over all shards.
+/// The resources of one owner, over all shards.
 #[derive(Debug)]
 pub struct Account {
     owner: Owner,
@@ -17,13 +17,13 @@ pub struct Account {
     pub retained_bytes: Meter,
     /// Bytes of subscriptions.
     pub subscription_bytes: Meter,
-    /// Messages in queues and in flight of sessions that are stored.
+    /// Messages queued and in flight of stored sessions.
     pub stored_messages: Meter,
     /// Bytes of those messages.
     pub stored_bytes: Meter,
     /// Bytes of Wills.
     pub will_bytes: Meter,
-    /// Messages that went because of this owner's stored share, and were not told yet.
+    /// Messages dropped because of this owner's limit of stored messages, and not reported yet.
     displaced: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ impl Account {
         account
     }
 
-    /// Returns whose account it is.
+    /// Returns the owner of the account.
     #[must_use]
     pub const fn owner(&self) -> &Owner {
         &self.owner
@@ -73,12 +73,12 @@ impl Account {
         }
     }
 
-    /// Counts messages that went because of this owner's stored share.
+    /// Counts messages dropped because of this owner's limit of stored messages.
     pub fn note_displaced(&self, messages: u64) {
         self.displaced.fetch_add(messages, Ordering::Relaxed);
     }
 
-    /// Takes the count of those messages; 0 if nothing was counted since.
+    /// Returns the number of dropped messages since the last call and resets it.
     pub fn take_displaced(&self) -> u64 {
         match self.displaced.load(Ordering::Relaxed) {
             0 => 0,
@@ -87,7 +87,7 @@ impl Account {
     }
 }
 
-/// How much of one kind there is, and may be.
+/// The used amount of one resource, and its limit.
 #[derive(Debug, Default)]
 pub struct Meter {
     used: AtomicU64,
@@ -95,25 +95,25 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Returns how much there is.
+    /// Returns the used amount.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Returns how much there may be.
+    /// Returns the limit.
     #[must_use]
     pub fn max(&self) -> u64 {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Returns whether there is room for so much more. Nothing more always has.
+    /// Returns whether `more` fits within the limit. Zero always fits.
     #[must_use]
     pub fn fits(&self, more: u64) -> bool {
         more == 0 || self.used().saturating_add(more) <= self.max()
     }
 
-    /// Counts so much more, if there is room for it; whether there was.
+    /// Adds `more` if it fits within the limit; returns whether it did.
     pub fn take(&self, more: u64) -> bool {
         let used = self.used.fetch_add(more, Ordering::Relaxed);
         if more > 0 && used.saturating_add(more) > self.max() {
@@ -123,12 +123,12 @@ impl Meter {
         true
     }
 
-    /// Counts so much more, past the bound if need be.
+    /// Adds `more`, even beyond the limit.
     pub fn force(&self, more: u64) {
         self.used.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Counts so much less.
+    /// Subtracts `less`.
     pub fn give_back(&self, less: u64) {
         self.used.fetch_sub(less, Ordering::Relaxed);
     }

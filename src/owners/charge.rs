@@ -1,10 +1,10 @@
-//! What one thing takes of an owner's account: given back when the thing is dropped.
+//! The part of an owner's account that one thing uses; returned when the thing is dropped.
 
 use std::sync::Arc;
 
 use super::{Account, Meter};
 
-/// So much of one kind of an owner's account.
+/// An amount of one resource, charged to an owner's account.
 #[derive(Debug)]
 pub struct Charge {
     account: Arc<Account>,
@@ -13,31 +13,31 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Begins with nothing.
+    /// Creates a charge of zero.
     #[must_use]
     pub const fn new(account: Arc<Account>, meter: fn(&Account) -> &Meter) -> Self {
         Self { account, meter, taken: 0 }
     }
 
-    /// Returns how much it is.
+    /// Returns the charged amount.
     #[must_use]
     pub const fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Returns whose account it is of.
+    /// Returns the charged account.
     #[must_use]
     pub const fn account(&self) -> &Arc<Account> {
         &self.account
     }
 
-    /// Returns whether the account has room for the charge to be so much.
+    /// Returns whether the account has room for a charge of `amount`.
     #[must_use]
     pub fn fits(&self, amount: u64) -> bool {
         self.meter().fits(amount.saturating_sub(self.taken))
     }
 
-    /// Makes it so much, if the account has room; whether it has.
+    /// Changes the charge to `amount` if the account has room; returns whether it did.
     pub fn try_set(&mut self, amount: u64) -> bool {
         if amount > self.taken && !self.meter().take(amount - self.taken) {
             return false;
@@ -49,7 +49,7 @@ impl Charge {
         true
     }
 
-    /// Makes it so much, past the account's bound if need be.
+    /// Changes the charge to `amount`, even beyond the account's limit.
     pub fn set(&mut self, amount: u64) {
         if amount > self.taken {
             self.meter().force(amount - self.taken);
@@ -59,7 +59,7 @@ impl Charge {
         self.taken = amount;
     }
 
-    /// Charges another account instead, past its bound if need be.
+    /// Charges another account instead, even beyond its limit.
     pub fn move_to(&mut self, account: &Arc<Account>) {
         if Arc::ptr_eq(&self.account, account) {
             return;
