@@ -1,6 +1,6 @@
-//! The cells that numbers are kept in.
+//! The cells that store the numbers.
 //!
-//! A cell knows neither its name nor what is counted in it; `encode` has the names.
+//! A cell does not know its name or meaning; `encode` has the names.
 
 use std::{
     marker::PhantomData,
@@ -11,8 +11,8 @@ use crate::labels::Label;
 
 /// A number that only grows, written by one thread.
 ///
-/// Adding is a load and a store, not an atomic addition: with two writers some of their additions
-/// would be lost. Reading is right from any thread.
+/// An addition is a load and a store, not an atomic addition: with two writers some additions would
+/// be lost. Any thread may read it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -27,7 +27,7 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// What has been counted.
+    /// Returns the count.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
@@ -39,7 +39,7 @@ impl Counter {
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// Sets it.
+    /// Sets the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
     }
@@ -49,12 +49,12 @@ impl Gauge {
         self.set(self.value().saturating_add(n));
     }
 
-    /// Takes `n` away; stays at zero.
+    /// Subtracts `n`; the value stays at zero.
     pub fn sub(&self, n: u64) {
         self.set(self.value().saturating_sub(n));
     }
 
-    /// What it is now.
+    /// Returns the current value.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
@@ -74,13 +74,13 @@ impl<L: Label> PerLabel<L> {
         self.of(label).increment();
     }
 
-    /// What has been counted of all labels together.
+    /// Returns the sum over all labels.
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.counters.iter().map(Counter::value).sum()
     }
 
-    /// The counter of `label`.
+    /// Returns the counter of `label`.
     #[must_use]
     pub fn of(&self, label: L) -> &Counter {
         &self.counters[label.index()]

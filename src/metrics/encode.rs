@@ -1,4 +1,4 @@
-//! The text that Prometheus reads: names, help texts and labels, in OpenMetrics form.
+//! Encodes the metrics for Prometheus: names, help texts and labels, in OpenMetrics format.
 
 use std::{fmt, sync::Arc};
 
@@ -16,11 +16,11 @@ use super::{
 };
 use crate::labels::Label;
 
-/// What [`Metrics::encode`] returns, as an HTTP `Content-Type`.
+/// The HTTP `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Metrics {
-    /// Everything as of now, as OpenMetrics text of the type [`CONTENT_TYPE`].
+    /// Returns all current values as OpenMetrics text of type [`CONTENT_TYPE`].
     #[must_use]
     pub fn encode(self: &Arc<Self>) -> String {
         let mut registry = Registry::with_prefix("hearthmq");
@@ -58,7 +58,7 @@ impl Writer<'_, '_> {
     fn build_info(&mut self) -> fmt::Result {
         let labels =
             [("version", env!("CARGO_PKG_VERSION")), ("commit", COMMIT.unwrap_or("unknown"))];
-        let help = "Always 1; its labels say which build runs";
+        let help = "Always 1; the labels identify the running build";
         let mut family =
             self.encoder.encode_descriptor("build_info", help, None, MetricType::Gauge)?;
         ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
@@ -66,10 +66,13 @@ impl Writer<'_, '_> {
 
     fn clients(&mut self) -> fmt::Result {
         self.gauge("connections", "MQTT connections online", |shard| &shard.connections)?;
-        self.labelled("sockets_accepted", "Sockets let in, by transport", "transport", |shard| {
-            &shard.sockets_accepted
-        })?;
-        self.counter("accepts_failed", "Failures to accept a socket of MQTT", |shard| {
+        self.labelled(
+            "sockets_accepted",
+            "Sockets accepted, by transport",
+            "transport",
+            |shard| &shard.sockets_accepted,
+        )?;
+        self.counter("accepts_failed", "Failures to accept an MQTT socket", |shard| {
             &shard.accepts_failed
         })?;
         self.counter("connects_accepted", "CONNECTs answered with success", |shard| {
@@ -81,8 +84,8 @@ impl Writer<'_, '_> {
         self.labelled("disconnects", "Connections ended, by reason", "reason", |shard| {
             &shard.disconnects
         })?;
-        self.gauge("sessions", "Sessions, with and without a connection", |shard| &shard.sessions)?;
-        self.counter("keep_alive_timeouts", "Connections ended by Keep Alive", |shard| {
+        self.gauge("sessions", "Sessions, online and offline", |shard| &shard.sessions)?;
+        self.counter("keep_alive_timeouts", "Connections ended by a Keep Alive timeout", |shard| {
             &shard.keep_alive_timeouts
         })
     }
@@ -103,7 +106,7 @@ impl Writer<'_, '_> {
     }
 
     fn flow(&mut self) -> fmt::Result {
-        self.gauge("publishers_held", "Publishers that are read no further now", |shard| {
+        self.gauge("publishers_held", "Publishers held by backpressure now", |shard| {
             &shard.publishers_held
         })?;
         self.labelled("publisher_holds", "Publishers held, by reason", "reason", |shard| {
@@ -114,40 +117,42 @@ impl Writer<'_, '_> {
         let seconds = millis.sum::<u64>() as f64 / 1e3;
         let mut encoder = self.encoder.encode_descriptor(
             "publishers_held",
-            "Time for which publishers were held, once they went on",
+            "Time that publishers were held, added when they are released",
             Some(&Unit::Seconds),
             MetricType::Counter,
         )?;
         encoder.encode_counter::<NoLabelSet, f64, u64>(&seconds, None)?;
-        self.counter("subscribers_given_up", "Subscribers that were waited for in vain", |shard| {
-            &shard.subscribers_given_up
-        })
+        self.counter(
+            "subscribers_given_up",
+            "Subscribers too slow for the publishers held for them",
+            |shard| &shard.subscribers_given_up,
+        )
     }
 
     fn waiting(&mut self, totals: &Totals) -> fmt::Result {
         self.total(
             "queue_messages",
-            "Messages waiting for clients in memory",
+            "Messages queued for clients in memory",
             &totals.queue_messages,
         )?;
         self.total(
             "queue_bytes",
-            "Bytes of messages waiting for clients in memory",
+            "Bytes of messages queued for clients in memory",
             &totals.queue_bytes,
         )?;
         self.total(
             "queue_stored_messages",
-            "Messages waiting for clients in the store alone",
+            "Messages queued for clients only in the store",
             &totals.queue_stored_messages,
         )?;
         self.total(
             "queue_stored_bytes",
-            "Bytes of messages waiting for clients in the store alone",
+            "Bytes of messages queued for clients only in the store",
             &totals.queue_stored_bytes,
         )?;
         self.total(
             "store_writable",
-            "1 while the store can be written, or where there is none",
+            "1 while the store can be written, or if there is none",
             &totals.store_writable,
         )
     }
@@ -156,45 +161,45 @@ impl Writer<'_, '_> {
         self.total("subscriptions", "Subscriptions of all sessions", &totals.subscriptions)?;
         self.total(
             "subscription_bytes",
-            "What subscriptions count against their limit",
+            "Bytes that subscriptions count against their limit",
             &totals.subscription_bytes,
         )?;
         self.total(
             "incomplete_packet_bytes",
-            "Bytes of large packets that are not whole yet",
+            "Bytes of incomplete large packets",
             &totals.incomplete_packet_bytes,
         )?;
         self.total("will_bytes", "Bytes of Wills", &totals.will_bytes)?;
         self.labelled(
             "user_limits_reached",
-            "How often a limit of one user was in the way, by limit",
+            "How often a limit of one user was reached, by limit",
             "limit",
             |shard| &shard.user_limits_reached,
         )?;
         self.total(
             "owners",
-            "Users and addresses that have a session or something retained",
+            "Users and addresses with a session or a retained message",
             &totals.owners,
         )?;
         self.waiting(totals)?;
         self.total(
             "in_flight_bytes",
-            "Bytes of unacknowledged messages, in blocks of 64 KiB a session",
+            "Bytes of unacknowledged messages, counted in 64 KiB blocks per session",
             &totals.in_flight_bytes,
         )?;
         self.total(
             "queue_messages_highest",
-            "The most messages that have ever waited",
+            "Highest number of queued messages so far",
             &totals.queue_messages_highest,
         )?;
         self.total(
             "queue_bytes_highest",
-            "The most bytes of messages that have ever waited",
+            "Highest number of bytes of queued messages so far",
             &totals.queue_bytes_highest,
         )?;
         self.total(
             "sessions_over_half_queue",
-            "Sessions with more than half of what may wait for one client",
+            "Sessions that use more than half of the queue limit of one client",
             &totals.sessions_over_half_queue,
         )?;
         self.total("retained_messages", "Retained messages", &totals.retained_messages)?;
@@ -204,7 +209,7 @@ impl Writer<'_, '_> {
     fn log(&mut self, metrics: &Metrics) -> fmt::Result {
         let encoder = self.encoder.encode_descriptor(
             "log_lines_left_out",
-            "Lines about clients and calls left out of the log because there were too many",
+            "Log lines about clients and calls omitted by the rate limit",
             None,
             MetricType::Counter,
         )?;
@@ -212,7 +217,7 @@ impl Writer<'_, '_> {
         let Some(dropped) = metrics.log_dropped() else { return Ok(()) };
         let encoder = self.encoder.encode_descriptor(
             "log_lines_dropped",
-            "Lines of the log dropped because standard error was not read",
+            "Log lines dropped because standard error was not read",
             None,
             MetricType::Counter,
         )?;
@@ -232,7 +237,7 @@ impl Writer<'_, '_> {
         self.family("rest_calls", "REST calls, by route and status", &calls)?;
         let mut family = self.encoder.encode_descriptor(
             "rest_latency",
-            "Time from a REST call's head to its answer, by route",
+            "Time from the head of a REST call to its answer, by route",
             Some(&Unit::Seconds),
             MetricType::Histogram,
         )?;
@@ -305,7 +310,7 @@ impl Writer<'_, '_> {
         self.family(name, help, &sums)
     }
 
-    /// Counters of one name, told apart by labels.
+    /// Encodes counters with one name and different labels.
     pub(super) fn family<S: EncodeLabelSet>(
         &mut self,
         name: &str,

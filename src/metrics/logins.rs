@@ -1,45 +1,61 @@
-//! What is counted of logins. The authenticator counts; here are only the names.
+//! Metrics of logins. The authenticator counts; this module only names the numbers.
 
 use std::fmt;
 
 use super::{Totals, cells::Gauge, encode::Writer};
 
-/// Numbers of the authenticator, as of the last look. All but the first and the last only grow.
+/// Numbers of the authenticator at the last refresh. All but `waiting` and `known` only grow.
 #[derive(Debug, Default)]
 pub struct LoginTotals {
-    /// Logins that wait for their password to be hashed.
+    /// Logins that wait for a password hash.
     pub waiting: Gauge,
-    /// Logins that were told to try again later, as too many waited.
+    /// Logins refused because too many were waiting; the client may try again later.
     pub turned_away: Gauge,
-    /// Refusals of a user name at an address that began.
+    /// Lockouts of a user name at an address.
     pub user_lockouts: Gauge,
-    /// Refusals of an address that began.
+    /// Lockouts of an address.
     pub address_lockouts: Gauge,
-    /// Attempts that were not looked at for earlier failures.
+    /// Attempts refused without a check, because of earlier failures.
     pub refused: Gauge,
-    /// Attempts with a password that was wrong a moment ago.
+    /// Attempts that repeat a recently rejected password.
     pub repeated: Gauge,
-    /// Passwords that were hashed.
+    /// Passwords hashed.
     pub hashed: Gauge,
-    /// Pairs of user and address that were right before.
+    /// Pairs of user and address with an earlier successful login.
     pub known: Gauge,
 }
 
 impl Writer<'_, '_> {
     pub(super) fn logins(&mut self, totals: &Totals) -> fmt::Result {
         let logins = &totals.logins;
-        self.total("logins_waiting", "Logins that wait for a hash", &logins.waiting)?;
-        self.total("logins_known", "Pairs of user and address right before", &logins.known)?;
+        self.total("logins_waiting", "Logins waiting for a password hash", &logins.waiting)?;
+        self.total(
+            "logins_known",
+            "Pairs of user and address with an earlier successful login",
+            &logins.known,
+        )?;
         let lockouts = [
             ([("scope", "user")], logins.user_lockouts.value()),
             ([("scope", "address")], logins.address_lockouts.value()),
         ];
-        let help = "Refusals that began: of a user at an address, of an address";
+        let help = "Lockouts begun: of a user at an address, of an address";
         self.family("login_lockouts", help, &lockouts)?;
         for (name, help, count) in [
-            ("logins_turned_away", "Logins turned away as too many waited", &logins.turned_away),
-            ("logins_refused", "Attempts not looked at for earlier failures", &logins.refused),
-            ("logins_repeated", "Attempts with a password wrong before", &logins.repeated),
+            (
+                "logins_turned_away",
+                "Logins refused because too many were waiting",
+                &logins.turned_away,
+            ),
+            (
+                "logins_refused",
+                "Attempts refused unchecked after earlier failures",
+                &logins.refused,
+            ),
+            (
+                "logins_repeated",
+                "Attempts that repeat a recently rejected password",
+                &logins.repeated,
+            ),
             ("passwords_hashed", "Passwords hashed", &logins.hashed),
         ] {
             self.counted(name, help, count.value())?;

@@ -1,8 +1,8 @@
-//! What the broker counts, and the text that monitoring reads.
+//! The broker's metrics, and their text for monitoring.
 //!
-//! Each shard counts for itself in a [`ShardMetrics`] that only its own thread writes, so that
-//! counting costs a load and a store; a scrape adds the shards up. Actors and `http` count,
-//! `http` shows. Nothing here knows what the numbers mean to them.
+//! Each shard counts in its own [`ShardMetrics`], which only its thread writes, so counting costs a
+//! load and a store; a scrape adds up the shards. Actors and `http` count, `http` serves the text.
+//! Nothing here knows what the numbers mean.
 
 mod cells;
 mod encode;
@@ -22,91 +22,93 @@ pub use rest::{RestMetrics, RestRoute};
 
 use crate::{hooks::DisconnectReason, labels::labels};
 
-/// The commit that the library was built from, if the build was told (`HEARTHMQ_COMMIT`).
+/// The commit that the library was built from, if the build set `HEARTHMQ_COMMIT`.
 pub const COMMIT: Option<&str> = option_env!("HEARTHMQ_COMMIT");
 
 labels! {
-    /// Why a message did not reach a subscriber, or was not taken from a publisher.
+    /// Why a message did not reach a subscriber, or was not accepted from a publisher.
     pub enum DropReason {
-        /// The subscriber's queue, or all queues together, were full.
+        /// The subscriber's queue, or all queues together, had reached the limit.
         QueueFull = "queue_full",
-        /// Its Message Expiry Interval had passed.
+        /// The Message Expiry Interval had passed.
         Expired = "expired",
-        /// It was larger than the subscriber's Maximum Packet Size.
+        /// The message exceeded the subscriber's Maximum Packet Size.
         PacketTooLarge = "packet_too_large",
         /// The publisher had no permission for the topic.
         NotAuthorized = "not_authorized",
-        /// Nobody had subscribed to the topic.
+        /// The topic had no subscriber.
         NoSubscriber = "no_subscriber",
-        /// The retained messages were at their limit.
+        /// The retained messages had reached their limit.
         RetainedFull = "retained_full",
-        /// The subscription that it waited under was withdrawn.
+        /// The subscription that the message was queued for was withdrawn.
         SubscriptionWithdrawn = "subscription_withdrawn",
-        /// QoS 0, and the subscriber was away.
+        /// A QoS 0 message for an offline subscriber.
         Offline = "offline",
-        /// It was to be kept, and the store could not be written; its publisher was told so.
+        /// The message had to be stored, but the store could not be written; the publisher was
+        /// told.
         StoreUnavailable = "store_unavailable",
     }
 }
 
 labels! {
-    /// Why a publisher is read no further for a while.
+    /// Why a publisher is held: why the broker does not read it for a while.
     pub enum HoldReason {
-        /// The queue of a subscriber of what it publishes was full.
+        /// The queue of a subscriber to its messages was full.
         SubscriberFull = "subscriber_full",
-        /// Another shard was behind with what was published for it.
+        /// Another shard was behind with the messages published for it.
         ShardBehind = "shard_behind",
     }
 }
 
 labels! {
-    /// Why somebody who wanted to connect could not.
+    /// Why a connection was refused.
     pub enum ConnectRefusal {
-        /// User name, password or certificate were wrong or missing.
+        /// User name, password or certificate was wrong or missing.
         BadCredentials = "bad_credentials",
-        /// Right credentials, but not for this client identifier or from this address.
+        /// The credentials were right, but not allowed for this client identifier or address.
         NotAuthorized = "not_authorized",
-        /// Connections of all clients were at their limit.
+        /// All clients together had reached the limit of connections.
         ConnectionsMax = "connections_max",
-        /// It was not accepted yet when others needed its place.
+        /// The connection was evicted before CONNACK to make room for others.
         ConnectingMax = "connecting_max",
-        /// Connections from the address were at their limit.
+        /// The address had reached its limit of connections.
         ConnectionsPerAddressMax = "connections_per_address_max",
-        /// CONNECTs from the address came too fast.
+        /// The address exceeded its rate of CONNECTs.
         ConnectRate = "connect_rate",
-        /// No complete CONNECT came in time.
+        /// No complete CONNECT arrived in time.
         ConnectTimeout = "connect_timeout",
-        /// What came was no CONNECT that the protocol allows.
+        /// The first packet was not a valid CONNECT.
         Malformed = "malformed",
         /// The TLS handshake failed.
         Tls = "tls",
-        /// The request for a WebSocket was none, or not one for MQTT.
+        /// The WebSocket request was invalid, or not for MQTT.
         WebSocket = "websocket",
-        /// No PROXY header came where one must, or one that cannot be used.
+        /// A required PROXY header was missing or unusable.
         ProxyProtocol = "proxy_protocol",
-        /// Sessions were at their limit.
+        /// The limit of sessions was reached.
         SessionsMax = "sessions_max",
-        /// Its Maximum Packet Size does not even allow CONNACK.
+        /// The client's Maximum Packet Size is too small for CONNACK.
         PacketTooLarge = "packet_too_large",
-        /// Sessions of the user were at their limit.
+        /// The user had reached its limit of sessions.
         SessionsPerUserMax = "sessions_per_user_max",
-        /// Wills were at their limit.
+        /// The limit of Wills was reached.
         WillBytesMax = "will_bytes_max",
-        /// Wills of the user were at their limit.
+        /// The user had reached its limit of Wills.
         WillBytesPerUserMax = "will_bytes_per_user_max",
-        /// There was no room for what it had sent, and it came back too early.
+        /// The client had been closed for lack of memory for its packets, and reconnected too
+        /// early.
         TooEarly = "too_early",
-        /// Large packets of all clients that are not whole were at their limit.
+        /// Incomplete large packets of all clients had reached their limit.
         IncompletePacketBytesMax = "incomplete_packet_bytes_max",
-        /// The store could not remember what it must.
+        /// The store could not write a required record.
         Store = "store",
-        /// A protocol version that the broker does not speak.
+        /// The broker does not support the protocol version.
         ProtocolVersion = "protocol_version",
-        /// A client identifier that cannot be used.
+        /// The client identifier is invalid.
         ClientIdentifier = "client_identifier",
-        /// A later connection of the same client came first.
+        /// A later connection of the same client was accepted first.
         Overtaken = "overtaken",
-        /// The broker takes no clients and has named another server.
+        /// The broker accepts no clients and has named another server.
         Redirected = "redirected",
         /// The connection was closed before CONNECT.
         Closed = "closed",
@@ -114,7 +116,7 @@ labels! {
 }
 
 labels! {
-    /// A limit of one user that was in the way of something.
+    /// A limit of one user that was reached.
     pub enum UserLimit {
         /// Sessions that outlive their connection.
         Sessions = "sessions_per_user_max",
@@ -124,7 +126,7 @@ labels! {
         RetainedBytes = "retained_bytes_per_user_max",
         /// Bytes of subscriptions.
         SubscriptionBytes = "subscription_bytes_per_user_max",
-        /// Messages stored for its sessions, or their bytes.
+        /// Messages stored for the user's sessions, or their bytes.
         Stored = "stored_bytes_per_user_max",
         /// Bytes of Wills.
         Wills = "will_bytes_per_user_max",
@@ -132,15 +134,15 @@ labels! {
 }
 
 labels! {
-    /// What a client's packets come over.
+    /// The transport of a connection.
     pub enum TransportKind {
         /// TCP
         Tcp = "tcp",
         /// TLS
         Tls = "tls",
-        /// WebSocket, of a listener or of a host's HTTP server.
+        /// WebSocket, from a listener or the HTTP server of an embedding application.
         WebSocket = "websocket",
-        /// WebSocket over TLS, of a listener.
+        /// WebSocket over TLS, from a listener.
         SecureWebSocket = "secure_websocket",
         /// A Unix socket.
         Unix = "unix",
@@ -149,40 +151,40 @@ labels! {
     }
 }
 
-/// What one shard counts. Only the shard's own thread may write; anybody may read.
+/// The metrics of one shard. Only the shard's own thread may write; any thread may read.
 #[derive(Debug, Default)]
 pub struct ShardMetrics {
-    /// MQTT connections that are online.
+    /// MQTT connections online.
     pub connections: Gauge,
-    /// Sockets that were let in, whatever became of them.
+    /// Sockets accepted, whatever happened to them later.
     pub sockets_accepted: PerLabel<TransportKind>,
-    /// Connections that have been accepted, with CONNACK and success.
+    /// Connections accepted with a successful CONNACK.
     pub connects_accepted: Counter,
     /// Failures to accept a socket.
     pub accepts_failed: Counter,
-    /// Connections that have been refused.
+    /// Connections refused.
     pub connects_refused: PerLabel<ConnectRefusal>,
-    /// Connections that have ended.
+    /// Connections ended.
     pub disconnects: PerLabel<DisconnectReason>,
-    /// Sessions, with and without a connection.
+    /// Sessions, online and offline.
     pub sessions: Gauge,
-    /// Connections that were ended because nothing came in time.
+    /// Connections ended by a Keep Alive timeout.
     pub keep_alive_timeouts: Counter,
     /// PUBLISH packets received, by QoS.
     pub messages_received: [Counter; 3],
     /// PUBLISH packets sent, by QoS.
     pub messages_sent: [Counter; 3],
-    /// Messages that were dropped.
+    /// Messages dropped.
     pub messages_dropped: PerLabel<DropReason>,
-    /// How often a limit of one user was in the way.
+    /// How often a limit of one user was reached.
     pub user_limits_reached: PerLabel<UserLimit>,
-    /// Publishers that are read no further at this moment.
+    /// Publishers held now.
     pub publishers_held: Gauge,
-    /// How often a publisher was read no further for a while.
+    /// How often a publisher was held.
     pub publisher_holds: PerLabel<HoldReason>,
-    /// How long publishers were read no further, in milliseconds, once they went on.
+    /// Time that publishers were held, in milliseconds, added when they are released.
     pub publishers_held_millis: Counter,
-    /// Subscribers that publishers waited for in vain.
+    /// Subscribers that were too slow for the publishers held for them.
     pub subscribers_given_up: Counter,
     /// Bytes read from clients (after TLS).
     pub bytes_received: Counter,
@@ -190,38 +192,38 @@ pub struct ShardMetrics {
     pub bytes_sent: Counter,
 }
 
-/// What is counted once for all shards, by whoever looks.
+/// Numbers of the whole broker, refreshed when they are read.
 #[derive(Debug, Default)]
 pub struct Totals {
     /// Subscriptions of all sessions.
     pub subscriptions: Gauge,
-    /// What they count against their limit, in bytes.
+    /// Bytes that subscriptions count against their limit.
     pub subscription_bytes: Gauge,
-    /// Bytes of large packets that are not whole yet.
+    /// Bytes of incomplete large packets.
     pub incomplete_packet_bytes: Gauge,
     /// Bytes of Wills.
     pub will_bytes: Gauge,
-    /// Users, and addresses of clients without a user name, that have a session or something retained.
+    /// Users, and addresses of clients without a user name, with a session or a retained message.
     pub owners: Gauge,
-    /// Messages waiting for clients in memory.
+    /// Messages queued for clients in memory.
     pub queue_messages: Gauge,
-    /// Bytes of messages waiting for clients in memory.
+    /// Bytes of messages queued for clients in memory.
     pub queue_bytes: Gauge,
-    /// Messages waiting for clients in the store alone.
+    /// Messages queued for clients only in the store.
     pub queue_stored_messages: Gauge,
-    /// Bytes of messages waiting for clients in the store alone.
+    /// Bytes of messages queued for clients only in the store.
     pub queue_stored_bytes: Gauge,
-    /// 1 while the store can be written, or where there is none.
+    /// 1 while the store can be written, or if there is none.
     pub store_writable: Gauge,
-    /// Bytes of messages that were sent and not acknowledged, in blocks of 64 KiB a session.
+    /// Bytes of unacknowledged messages, counted in 64 KiB blocks for each session.
     pub in_flight_bytes: Gauge,
-    /// The most messages that have ever waited.
+    /// Highest number of queued messages so far.
     pub queue_messages_highest: Gauge,
-    /// The most bytes of messages that have ever waited.
+    /// Highest number of bytes of queued messages so far.
     pub queue_bytes_highest: Gauge,
-    /// Sessions with more than half of what may wait for one client.
+    /// Sessions that use more than half of the queue limit of one client.
     pub sessions_over_half_queue: Gauge,
-    /// Lines of the log that were left out because there were too many.
+    /// Log lines omitted by the rate limit.
     pub log_lines_left_out: Gauge,
     /// Retained messages.
     pub retained_messages: Gauge,
@@ -231,10 +233,10 @@ pub struct Totals {
     pub logins: LoginTotals,
 }
 
-/// Everything that is counted in one broker.
+/// All metrics of one broker.
 #[derive(Debug)]
 pub struct Metrics {
-    /// One for each shard, and one for what is counted elsewhere.
+    /// One for each shard, then one for counts from other threads.
     cells: Vec<Arc<ShardMetrics>>,
     elsewhere: Mutex<()>,
     totals: Totals,
@@ -243,7 +245,7 @@ pub struct Metrics {
     rest: RestMetrics,
 }
 
-/// Brings the totals up to date.
+/// Refreshes the totals.
 struct Probe(Box<dyn Fn(&Totals) + Send + Sync>);
 
 impl fmt::Debug for Probe {
@@ -252,7 +254,7 @@ impl fmt::Debug for Probe {
     }
 }
 
-/// Asks somebody else for a number.
+/// Reads a number from another component.
 struct Question(Box<dyn Fn() -> u64 + Send + Sync>);
 
 impl fmt::Debug for Question {
@@ -262,7 +264,7 @@ impl fmt::Debug for Question {
 }
 
 impl Metrics {
-    /// Zeroes for `shards` shards.
+    /// Creates zeroed metrics for `shards` shards.
     #[must_use]
     pub fn new(shards: usize) -> Self {
         Self {
@@ -275,18 +277,18 @@ impl Metrics {
         }
     }
 
-    /// What shard number `index` writes; for a number that there is not, the last one.
+    /// Returns the metrics of shard `index`; those of the last shard if there is no such shard.
     #[must_use]
     pub fn shard(&self, index: usize) -> Arc<ShardMetrics> {
         self.cells[index.min(self.cells.len() - 2)].clone()
     }
 
-    /// What all shards write, and behind it what is counted elsewhere.
+    /// Returns the metrics of all shards, then those of other threads.
     pub fn shards(&self) -> impl Iterator<Item = &ShardMetrics> {
         self.cells.iter().map(|shard| &**shard)
     }
 
-    /// Counts something on another thread than a shard's, in a cell that no shard writes; one
+    /// Counts something on a thread that is not a shard's, in a cell of its own. A lock admits one
     /// thread at a time.
     pub fn count_elsewhere(&self, count: impl FnOnce(&ShardMetrics)) {
         let _alone = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
@@ -295,7 +297,7 @@ impl Metrics {
         }
     }
 
-    /// What is counted once for all shards, as of now.
+    /// Refreshes and returns the totals.
     #[must_use]
     pub fn totals(&self) -> &Totals {
         if let Some(Probe(probe)) = self.probe.get() {
@@ -304,23 +306,24 @@ impl Metrics {
         &self.totals
     }
 
-    /// Who brings the totals up to date whenever somebody looks; set once.
+    /// Sets the function that refreshes the totals; only the first call has an effect.
     pub fn set_probe(&self, probe: impl Fn(&Totals) + Send + Sync + 'static) {
         drop(self.probe.set(Probe(Box::new(probe))));
     }
 
-    /// Who says how many lines of the log were dropped; set once, by the owner of the log.
+    /// Sets the function that returns the number of dropped log lines; only the first call has an
+    /// effect.
     pub fn set_log_dropped(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
         drop(self.log_dropped.set(Question(Box::new(dropped))));
     }
 
-    /// Lines of the log that were dropped; `None` where nobody says so.
+    /// Returns the number of dropped log lines; `None` if no function is set.
     #[must_use]
     pub fn log_dropped(&self) -> Option<u64> {
         self.log_dropped.get().map(|Question(dropped)| dropped())
     }
 
-    /// What the REST interface writes.
+    /// Returns the metrics of the REST interface.
     #[must_use]
     pub fn rest(&self) -> &RestMetrics {
         &self.rest
@@ -328,14 +331,14 @@ impl Metrics {
 }
 
 impl ShardMetrics {
-    /// Counts messages that were dropped.
+    /// Counts dropped messages.
     pub fn dropped(&self, reason: DropReason, messages: usize) {
         if messages > 0 {
             self.messages_dropped.of(reason).add(messages as u64);
         }
     }
 
-    /// Counts PUBLISH packets that were sent to a client, by QoS.
+    /// Counts PUBLISH packets sent to a client, by QoS.
     pub fn sent(&self, messages: [u32; 3]) {
         for (counter, n) in self.messages_sent.iter().zip(messages) {
             if n > 0 {

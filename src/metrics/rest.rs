@@ -1,7 +1,7 @@
-//! What is counted about REST calls: how many by route and status, and how long they took.
+//! Metrics of REST calls: their number by route and status, and their latency.
 //!
-//! Several HTTP workers write here, hence atomic additions; a call is a system call or two, which
-//! these do not add to noticeably.
+//! Several HTTP workers write here, so additions are atomic; compared with the system calls of a
+//! REST call their cost is negligible.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,35 +11,35 @@ use std::{
 use crate::labels::{Label, labels};
 
 labels! {
-    /// The routes that are counted.
+    /// The counted routes.
     pub enum RestRoute {
-        /// Changing a live connection's Keep Alive.
+        /// Changes a live connection's Keep Alive.
         KeepAlive = "/keep-alive",
-        /// Whether a client is online.
+        /// Queries whether a client is online.
         Status = "/client-id/{client_id}/status",
-        /// Sending clients to another server.
+        /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
     }
 }
 
-/// The statuses that a call can be answered with; 500 stands for all others.
+/// The counted statuses; 500 includes all others.
 pub(super) const STATUSES: [u16; 11] = [200, 400, 401, 403, 404, 405, 409, 429, 503, 504, 500];
 
-/// Upper bounds of the latency buckets, in microseconds: a call inside one machine takes tens of
-/// them, and a call that waits for its time-out takes seconds.
+/// Upper bounds of the latency buckets in microseconds: a local call takes tens of microseconds, a
+/// call that times out takes seconds.
 pub(super) const BUCKETS_MICROS: [u64; 14] = [
     25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000,
     5_000_000,
 ];
 
-/// REST calls, by route.
+/// Metrics of REST calls, by route.
 #[derive(Debug, Default)]
 pub struct RestMetrics {
     routes: [RouteMetrics; RestRoute::ALL.len()],
 }
 
 impl RestMetrics {
-    /// Counts a call to `route` that was answered with `status` after `took`.
+    /// Counts a call to `route`, answered with `status` after `took`.
     pub fn record(&self, route: RestRoute, status: u16, took: Duration) {
         self.of(route).record(status, took);
     }
@@ -51,9 +51,10 @@ impl RestMetrics {
 
 #[derive(Debug, Default)]
 pub(super) struct RouteMetrics {
-    /// By place in [`STATUSES`].
+    /// Calls by position in [`STATUSES`].
     calls: [AtomicU64; STATUSES.len()],
-    /// By place in [`BUCKETS_MICROS`], each without those before it; the last is all longer ones.
+    /// Calls by position in [`BUCKETS_MICROS`], not cumulative; the last bucket has all longer
+    /// calls.
     buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
     micros_sum: AtomicU64,
 }
@@ -68,7 +69,7 @@ impl RouteMetrics {
         self.micros_sum.fetch_add(micros, Relaxed);
     }
 
-    /// Calls by status, without statuses that never occurred.
+    /// Returns calls by status, without statuses that never occurred.
     pub(super) fn calls(&self) -> impl Iterator<Item = (u16, u64)> {
         STATUSES
             .iter()
@@ -77,7 +78,8 @@ impl RouteMetrics {
             .filter(|(_, calls)| *calls > 0)
     }
 
-    /// Sum of latencies in seconds, and for each bucket its upper bound in seconds and its calls.
+    /// Returns the sum of latencies in seconds, and for each bucket its upper bound in seconds and
+    /// its calls.
     pub(super) fn latency(&self) -> (f64, Vec<(f64, u64)>) {
         #[expect(clippy::cast_precision_loss, reason = "microseconds below 2^52 are exact")]
         let seconds = |micros: u64| micros as f64 / 1e6;
