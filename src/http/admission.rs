@@ -1,8 +1,8 @@
-//! Who is calling, and whether they may: credentials of a request to an identity, and the
-//! permission for the client that the call is about.
+//! Authenticates and authorizes a call: from the credentials of a request to an identity, and from
+//! that to the permission for the client that the call is about.
 //!
-//! The same authenticator and authorizer as for MQTT decide; here is only how HTTP carries
-//! credentials. Used by `calls`, in the order that the module's documentation gives.
+//! The authenticator and the authorizer are those of MQTT; this module only handles how HTTP
+//! carries credentials. Used by the calls, in the order given in the documentation of `http`.
 
 use std::{
     cell::Cell,
@@ -23,34 +23,35 @@ use crate::{
     told::{Changed, Subject},
 };
 
-/// User name and password of HTTP Basic (RFC 7617).
+/// User name and password from HTTP Basic (RFC 7617).
 struct Basic {
     username: String,
     password: Vec<u8>,
 }
 
-/// What a call does to the broker and its clients.
+/// The effect of a call on the broker and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It only looks.
+    /// The call only reads.
     Looks,
-    /// It changes something, so it may not come from a page of another site.
+    /// The call changes something, so it must not come from a page of another site.
     Changes,
 }
 
-/// The other end of a request's connection. Without a TCP peer (a host may serve over other sockets)
-/// it is the unspecified address, which no rule allows by accident.
+/// Returns the peer address of a request's connection. Without a TCP peer (a host application may
+/// serve other sockets) this is the unspecified address, which no rule allows by accident.
 fn connected(request: &HttpRequest) -> SocketAddr {
     let peer = request.peer_addr();
     canonical(peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
 }
 
-/// Where a request comes from: the other end of its connection, or whom a trusted proxy names.
+/// Returns the caller's address: the peer of the connection, or the client that a trusted proxy
+/// names.
 pub(super) fn peer(api: &Api, request: &HttpRequest) -> Result<SocketAddr, ApiError> {
     forwarded::caller(connected(request), request.headers(), &api.0.proxies)
 }
 
-/// Who is calling, and from where.
+/// An authenticated caller and its address.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) identity: Identity,
@@ -58,14 +59,15 @@ pub(super) struct Caller {
     listener: Option<ListenerName>,
 }
 
-/// The credentials that were accepted last on a connection, in the connection's data: a hash of them.
-/// A caller that goes on with them guesses nothing, and is not refused for the guesses of others.
+/// A hash of the credentials that were last accepted on a connection, stored in the connection's
+/// data. A caller that reuses them is not guessing passwords, so it is not locked out because
+/// others are.
 #[derive(Default)]
 pub(super) struct Accepted(Cell<Option<Proof>>);
 
 type Proof = [u8; 32];
 
-/// What stands for the credentials of a request.
+/// Returns a hash of the credentials in a request.
 fn proof(request: &HttpRequest) -> Proof {
     let header = request.headers().get(AUTHORIZATION);
     let hash = digest(&SHA256, header.map_or(&[], |header| header.as_bytes()));
@@ -74,19 +76,19 @@ fn proof(request: &HttpRequest) -> Proof {
     proof
 }
 
-/// The name of the listener of calls that an application's own server has accepted.
+/// The listener name of calls that a host application's server has accepted.
 const HOSTED: &str = "hosted-http";
 
 fn url_of(listener: Option<&ListenerName>) -> &str {
     listener.map_or(HOSTED, |ListenerName(name)| name)
 }
 
-/// The listener that accepted the connection, by its URL.
+/// Returns the URL of the listener that accepted the connection.
 pub(super) fn listener(request: &HttpRequest) -> &str {
     url_of(request.conn_data())
 }
 
-/// Puts a call into the log that is refused because of who calls, from where or how often.
+/// Logs a call that is refused because of its caller's identity, address or rate.
 pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: ApiError) {
     let is_about_caller = [401, 403, 429].contains(&error.status_code().as_u16());
     if !is_about_caller {
@@ -100,7 +102,7 @@ pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: ApiError) {
     api.0.told.call_refused(&caller, &call, error.code());
 }
 
-/// Who is calling, after the rates of the address and of the account.
+/// Authenticates the caller, after checking the rate of the address and before that of the account.
 pub(super) async fn admit(
     api: &Api,
     request: &HttpRequest,
@@ -114,14 +116,15 @@ pub(super) async fn admit(
     let basic = basic(request)?;
     let certificate = match request.conn_data::<ShownCertificate>() {
         Some(shown) => shown.caller(basic.is_some())?,
-        None => request.conn_data::<ClientCertificate>(), // of an application's own server
+        None => request.conn_data::<ClientCertificate>(), // from the server of a host application
     };
     match (certificate, &basic) {
-        // The certificate's identity counts; a user name beside it may only say the same.
+        // The certificate is the identity; a user name in addition must be the same.
         (Some(certificate), Some(basic)) if basic.username != certificate.common_name => {
             return Err(ApiError::Unauthenticated);
         }
-        // Admission without credentials is for MQTT clients; whoever controls others has a name.
+        // Anonymous access is for MQTT clients only; a caller that controls clients must have a
+        // name.
         (None, None) => return Err(ApiError::Unauthenticated),
         (Some(_), _) | (None, Some(_)) => {}
     }
@@ -148,7 +151,7 @@ pub(super) async fn admit(
 }
 
 impl Api {
-    /// What holds for logins at the listener of this URL.
+    /// Returns the login rules of the listener with this URL.
     fn logins_at(&self, listener: &str) -> ListenerLogins {
         let mut all = self.0.logins.iter();
         all.find(|(url, _)| url == listener).map_or_else(ListenerLogins::default, |found| found.1)
@@ -156,19 +159,19 @@ impl Api {
 }
 
 impl Caller {
-    /// The listener that accepted the connection, by its URL.
+    /// Returns the URL of the listener that accepted the connection.
     pub(super) fn listener(&self) -> &str {
         url_of(self.listener.as_ref())
     }
 
-    /// Puts into the log what a call of this caller has changed.
+    /// Logs a change that was made by a call of this caller.
     pub(super) fn tell_changed(&self, api: &Api, changed: Changed<'_>) {
         let user = self.identity.username.as_deref();
         let caller = Subject { user, ..Subject::stranger(self.peer, self.listener()) };
         api.0.told.call_changed(&caller, changed);
     }
 
-    /// Checks that the policy allows the caller one of these for the client `client_id`.
+    /// Checks that the policy allows the caller one of `actions` for the client `client_id`.
     pub(super) fn permit(
         &self,
         api: &Api,
@@ -181,7 +184,7 @@ impl Caller {
         }
     }
 
-    /// Whether the policy allows the caller to do this to the client `client_id`.
+    /// Returns whether the policy allows the caller `action` for the client `client_id`.
     pub(super) fn may(&self, api: &Api, client_id: &str, action: Action<'_>) -> bool {
         let Self { identity, peer, .. } = self;
         let listener = self.listener();
@@ -190,7 +193,7 @@ impl Caller {
     }
 }
 
-/// The user name that a request gives, right or not, for the log.
+/// Returns the user name in a request, verified or not, for the log.
 pub(super) fn claimed_user(request: &HttpRequest) -> Option<String> {
     let certificate = match request.conn_data::<ShownCertificate>() {
         Some(shown) => shown.named(),
@@ -200,8 +203,8 @@ pub(super) fn claimed_user(request: &HttpRequest) -> Option<String> {
     name.or_else(|| Some(basic(request).ok()??.username))
 }
 
-/// HTTP Basic, `None` without `Authorization`. What is there and is not Basic, or is there twice,
-/// is wrong credentials.
+/// Parses HTTP Basic; `None` without `Authorization`. Another scheme, or a second header, counts as
+/// wrong credentials.
 fn basic(request: &HttpRequest) -> Result<Option<Basic>, ApiError> {
     let mut headers = request.headers().get_all(AUTHORIZATION);
     let Some(header) = headers.next() else {
@@ -213,7 +216,7 @@ fn basic(request: &HttpRequest) -> Result<Option<Basic>, ApiError> {
             return None;
         }
         let decoded = STANDARD.decode(encoded.trim()).ok()?;
-        // The first colon ends the user name; the password may hold more of them.
+        // The first colon ends the user name; the password may contain colons.
         let colon = decoded.iter().position(|byte| *byte == b':')?;
         let (username, password) = decoded.split_at(colon);
         Some(Basic {

@@ -1,8 +1,8 @@
-//! What keeps the pages of other sites from using the browser of somebody who may call.
+//! Prevents pages of other sites from misusing the browser of an authorized caller.
 //!
-//! A browser adds credentials and client certificates to what any page sends here, and says truthfully
-//! whose page it is. Callers that are no browsers send none of these headers. Pure functions over the
-//! headers of a request; `admission` and `health` use them.
+//! A browser adds credentials and client certificates to the requests of any page, and states the
+//! page's origin truthfully. Callers other than browsers do not send these headers. Pure functions
+//! over the headers of a request; used by `admission` and `health`.
 
 use std::net::IpAddr;
 
@@ -13,26 +13,26 @@ use crate::net::is_own_origin;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses a call that changes something and comes from a page of another site.
+/// Refuses a call from a page of another site if it changes something.
 pub(super) fn refuse_cross_site(headers: &HeaderMap) -> Result<(), ApiError> {
-    // `none` is what a user has typed in; the others are `cross-site` and `same-site`, another host
-    // of the same domain.
+    // `none` means that the user entered the URL. The other values are `cross-site` and
+    // `same-site`, which means another host of the same domain.
     let is_own = |site: &[u8]| matches!(site, b"same-origin" | b"none");
     if !headers.get_all(&SEC_FETCH_SITE).all(|site| is_own(site.as_bytes())) {
         return Err(ApiError::CrossSite);
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // A browser that hides the origin of a page says `null`.
+    // A browser that hides the origin of a page sends `null`.
     let is_own = |origin: &str| is_own_origin(origin, host);
     let all_own = headers.get_all(ORIGIN).all(|origin| origin.to_str().is_ok_and(is_own));
     if all_own { Ok(()) } else { Err(ApiError::CrossSite) }
 }
 
-/// Refuses a request whose `Host` may be a name that somebody else has made to lead here (DNS
-/// rebinding). An IP address, `localhost` and the machine's own names are nobody else's.
+/// Refuses a request whose `Host` may be a foreign name that resolves to this machine (DNS
+/// rebinding). IP addresses, `localhost` and the machine's own names are safe.
 pub(super) fn refuse_other_hosts(headers: &HeaderMap, known: &[String]) -> Result<(), ApiError> {
     let Some(host) = headers.get(HOST) else {
-        return Ok(()); // HTTP/1.0, which no browser speaks
+        return Ok(()); // HTTP/1.0, which no browser uses
     };
     let name = host.to_str().ok().map(without_port).unwrap_or_default();
     let name = name.strip_suffix('.').unwrap_or(name);

@@ -1,4 +1,5 @@
-//! The two calls on one client: change a live connection's Keep Alive, and ask whether it is online.
+//! The two calls about one client: change a live connection's Keep Alive, and query whether the
+//! client is online.
 
 use std::{future::Future, rc::Rc, time::Instant};
 
@@ -52,7 +53,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
 
 /// `GET`, `HEAD` or `POST /client-id/{client id}/status`
 pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    // Of what the route lets through only this is the call.
+    // The route matches more paths than this call has.
     if !request.uri().path().ends_with("/status") {
         return ApiError::NotFound.error_response();
     }
@@ -69,8 +70,8 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
     answer(&api, &request, RestRoute::Status, call).await
 }
 
-/// The path behind `/client-id`, still encoded. A host may have mounted the routes below a path of its
-/// own, which has as many slashes encoded as not.
+/// Returns the path after `/client-id`, still encoded. A host application may mount the routes
+/// below its own path, which has the same number of slashes encoded and decoded.
 fn below_prefix(request: &HttpRequest) -> &str {
     let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
     let matched = request.match_info();
@@ -79,12 +80,12 @@ fn below_prefix(request: &HttpRequest) -> &str {
     path.match_indices('/').nth(before).map_or("", |(at, _)| &path[at..])
 }
 
-/// Where this worker's calls hand in what they ask.
+/// Returns the desk of this worker, which batches the calls to the broker.
 fn desk(request: &HttpRequest) -> &Rc<Desk> {
     request.app_data().expect("the routes come with a desk for each worker")
 }
 
-/// Makes the call, and an answer of what comes of it, and counts it. A refusal is put into the log.
+/// Runs a call, counts it and returns the response. A refusal is logged.
 pub(super) async fn answer(
     api: &Api,
     request: &HttpRequest,
@@ -95,7 +96,7 @@ pub(super) async fn answer(
     let response = match call.await {
         Ok(body) => HttpResponse::Ok()
             .insert_header(ContentType::json())
-            .insert_header((CACHE_CONTROL, "no-store")) // the live state, not a copy of it
+            .insert_header((CACHE_CONTROL, "no-store")) // live state must not be cached
             .body(body),
         Err(error) => {
             admission::tell_refused(api, request, error);

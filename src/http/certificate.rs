@@ -1,7 +1,7 @@
-//! The certificate of a caller over HTTPS: whom it names, and whether it is trusted still.
+//! The client certificate of an HTTPS caller: its owner, and whether it is still trusted.
 //!
-//! A connection may live for many calls; each call asks. Used by `admission`; the server leaves it
-//! with the connection.
+//! A connection may serve many calls; each call checks the certificate again. The server stores it
+//! with the connection, `admission` uses it.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::{
     net::tls::{ClientCertificateError, Trust, client_certificate},
 };
 
-/// A certificate that TLS has verified when the connection began.
+/// A certificate that TLS verified at the start of the connection.
 #[derive(Clone)]
 pub(super) struct ShownCertificate(Rc<Shown>);
 
@@ -24,27 +24,27 @@ struct Shown {
 }
 
 impl ShownCertificate {
-    /// Takes what the handshake has verified; `None` if the caller has shown no certificate.
+    /// Takes the verified chain from the handshake; `None` if the caller sent no certificate.
     pub(super) fn new(chain: Option<&[CertificateDer<'static>]>, trust: Trust) -> Option<Self> {
         let chain = chain.filter(|chain| !chain.is_empty())?.to_vec();
         let named = client_certificate(&chain);
         Some(Self(Rc::new(Shown { chain, trust, named })))
     }
 
-    /// Returns what the certificate says of its owner, trusted still or not, for the log.
+    /// Returns the owner in the certificate, still trusted or not, for the log.
     pub(super) fn named(&self) -> Option<&ClientCertificate> {
         self.0.named.as_ref().ok()
     }
 
-    /// Returns the certificate that the caller is known by. One that names nobody counts as none
-    /// beside a password.
+    /// Returns the certificate that identifies the caller. A certificate without a usable name
+    /// counts as none if the request has a password.
     ///
     /// # Errors
-    /// It is not trusted any more, or names nobody and there is nothing else.
+    /// The certificate is no longer trusted, or it has no usable name and there is no password.
     pub(super) fn caller(&self, has_basic: bool) -> Result<Option<&ClientCertificate>, ApiError> {
         let Shown { chain, trust, named } = &*self.0;
         if trust.verify(chain).is_err() {
-            return Err(ApiError::UnusableCertificate("it is not trusted any more"));
+            return Err(ApiError::UnusableCertificate("it is no longer trusted"));
         }
         match named {
             Ok(certificate) => Ok(Some(certificate)),

@@ -1,8 +1,8 @@
-//! Where the calls of one HTTP worker hand in what they ask of the broker.
+//! Batches the requests of one HTTP worker to the broker.
 //!
-//! What is handed in within one turn of the worker goes to the broker together and comes back
-//! together: between threads it is the messages that cost, not what is in them. Nobody waits for
-//! others: a call that is alone is asked alone. Their time ends together, too. It knows no HTTP.
+//! Requests of one turn of the worker are sent to the broker together and answered together,
+//! because a message between threads costs more than its content. A single request is not delayed.
+//! The requests of a batch share one timeout. Knows no HTTP.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -19,11 +19,11 @@ pub(super) struct Desk {
     keep_alive: Tray<SetKeepAlive, KeepAliveChanged>,
 }
 
-/// Questions of one kind, and who waits for the answers.
+/// Requests of one kind, with the senders for their answers.
 type Tray<Q, A> = RefCell<Vec<(Q, oneshot::Sender<Result<A, ControlError>>)>>;
 
 impl Desk {
-    /// What the broker has not answered in `time_max` is answered with [`ControlError::Timeout`].
+    /// Creates a desk. Requests not answered within `time_max` fail with [`ControlError::Timeout`].
     pub(super) fn new(control: Arc<dyn Control>, time_max: Duration) -> Rc<Self> {
         let (online, keep_alive) = (Tray::default(), Tray::default());
         Rc::new(Self { control, time_max, online, keep_alive })
@@ -65,7 +65,7 @@ impl Desk {
 type Waiting<A> = Vec<oneshot::Sender<Result<A, ControlError>>>;
 
 trait Gather<Q, A> {
-    /// What is handed in until the others of this turn have had theirs.
+    /// Waits until all tasks of this turn have run, and takes the collected requests.
     async fn gathered(&self) -> (Vec<Q>, Waiting<A>);
 }
 
@@ -76,7 +76,7 @@ impl<Q, A> Gather<Q, A> for Tray<Q, A> {
     }
 }
 
-/// Puts a question on a tray; where its answer will come, and whether it lies there alone.
+/// Adds a request to a tray. Returns the receiver of its answer, and whether the tray was empty.
 fn hand_in<Q, A>(
     tray: &Tray<Q, A>,
     question: Q,
@@ -91,6 +91,6 @@ fn hand_out<A>(answers: Result<Vec<Result<A, ControlError>>, Elapsed>, waiting: 
     let answers =
         answers.unwrap_or_else(|_| waiting.iter().map(|_| Err(ControlError::Timeout)).collect());
     for (answer, waiting) in answers.into_iter().zip(waiting) {
-        let _ = waiting.send(answer); // Whoever has asked may have gone.
+        let _ = waiting.send(answer); // the caller may be gone
     }
 }

@@ -1,6 +1,6 @@
-//! Everything that a call can fail with, and what it is answered with: status, code, sentence.
+//! The errors of a call, and their responses: status, code, message.
 //!
-//! This is the one place where the broker's errors become HTTP.
+//! Only this module maps the broker's errors to HTTP.
 
 use std::fmt;
 
@@ -17,14 +17,14 @@ use serde::Serialize;
 
 use crate::control::ControlError;
 
-/// How callers are asked for credentials (RFC 7617).
+/// The challenge that asks a caller for credentials (RFC 7617).
 const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
 
-/// When to try again what the broker could not take just now, in seconds.
+/// Seconds after which to retry when the broker cannot accept a call.
 const RETRY_UNAVAILABLE_SECS: u32 = 1;
 
-/// Why a call failed. Whatever it is, the call has changed nothing; but of many clients who were to
-/// be sent away some may have gone.
+/// Why a call failed. A failed call has changed nothing, except that a redirect of several clients
+/// may have redirected some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// A parameter is missing or empty.
@@ -33,15 +33,15 @@ pub enum ApiError {
     /// A parameter is given more than once.
     #[error("The parameter {0} is given more than once.")]
     DuplicateParameter(&'static str),
-    /// `interval` is no integer in the range.
+    /// `interval` is not an integer in the range.
     #[error("The parameter interval must be a whole number of seconds from {min} to {max}.")]
     InvalidInterval {
-        /// The least, in seconds.
+        /// The minimum, in seconds.
         min: u16,
-        /// The most, in seconds.
+        /// The maximum, in seconds.
         max: u16,
     },
-    /// The body is not what the call takes.
+    /// The body is invalid for this call.
     #[error(
         "The body must be a JSON object with server_reference and either client_id or clients, \
          optionally permanent and, for all clients, refuse_connects."
@@ -50,31 +50,31 @@ pub enum ApiError {
     /// The pattern for clients is too long or has too many asterisks.
     #[error("The pattern clients must have at most 16 asterisks and 65535 other bytes.")]
     InvalidPattern,
-    /// The server reference is none that clients can be told.
+    /// The server reference is invalid.
     #[error("The server_reference must have 1 to 1024 bytes and no control characters.")]
     InvalidServerReference,
-    /// The client identifier is none that MQTT allows, or is not written as it should.
+    /// The client identifier is invalid in MQTT, or is encoded wrongly.
     #[error("The client id is not valid: {0}.")]
     InvalidClientId(ClientIdError),
-    /// The body is not said to be JSON.
+    /// The Content-Type is not JSON.
     #[error("The body must be sent with the header Content-Type: application/json.")]
     UnsupportedMediaType,
-    /// Two headers of proxies contradict each other.
+    /// Two proxy headers contradict each other.
     #[error("The headers Forwarded and X-Forwarded-For name different callers; send one of them.")]
     ConflictingHeaders,
-    /// No or wrong credentials.
+    /// Credentials are missing or wrong.
     #[error("Credentials are needed: HTTP Basic, or a client certificate over HTTPS.")]
     Unauthenticated,
-    /// The client certificate names nobody, or is not trusted any more.
+    /// The client certificate has no usable name, or is no longer trusted.
     #[error("The client certificate cannot be used: {0}.")]
     UnusableCertificate(&'static str),
-    /// No permission for the target client id.
+    /// No permission for the client identifier.
     #[error(
         "The account has no permission for this client id: connect or control to change its Keep \
          Alive, connect or observe to ask for its status, control to redirect it."
     )]
     Forbidden,
-    /// No permission to close the broker to new clients.
+    /// No permission to refuse new clients.
     #[error("The account has no permission to publish to $control/redirect.")]
     ForbiddenToDrain,
     /// A page of another site makes a call that changes something.
@@ -82,15 +82,15 @@ pub enum ApiError {
         "A page of another site may not make this call; see its headers Sec-Fetch-Site and Origin."
     )]
     CrossSite,
-    /// The request calls the machine by a name that may be somebody else's.
+    /// The request uses a host name that may not belong to this machine.
     #[error(
-        "The Host of the request is no name of this machine; use localhost or an IP address, or list \
-         the name in http.metrics_hosts."
+        "The Host of the request is not a known name of this machine; use localhost or an IP \
+         address, or list the name in http.metrics_hosts."
     )]
     ForbiddenHost,
-    /// The path leads nowhere.
+    /// The path is unknown.
     #[error(
-        "There is nothing at this path. There is POST /keep-alive?client-id=ID&interval=SECONDS, GET \
+        "Unknown path. The paths are POST /keep-alive?client-id=ID&interval=SECONDS, GET \
          /client-id/ID/status, GET, POST and DELETE /api/v1/redirect, GET /health/live, GET \
          /health/ready and GET /metrics."
     )]
@@ -98,57 +98,57 @@ pub enum ApiError {
     /// The client is not connected.
     #[error("The client is not connected.")]
     ClientNotOnline,
-    /// The route has other methods.
-    #[error("This path is called with {allow}.")]
+    /// The path does not support the method.
+    #[error("This path supports the methods {allow}.")]
     MethodNotAllowed {
-        /// The methods, as the `Allow` header has them.
+        /// The supported methods, in the format of the `Allow` header.
         allow: &'static str,
     },
-    /// The client connected with Keep Alive 0, which stays off.
+    /// The client connected with Keep Alive 0, so its Keep Alive stays off.
     #[error("The client connected with Keep Alive 0, which turns it off; it cannot be changed.")]
     KeepAliveDisabled,
-    /// Too many failed attempts of this user from the address, or from the address at all.
+    /// Too many failed attempts: of this user from this address, or from this address in total.
     #[error(
-        "Too many failed attempts of this user from this address, or from there at all; try again in \
+        "Too many failed attempts from this address, of this user or in total; try again in \
          {retry_after_secs} s."
     )]
     TooManyAttempts {
-        /// Seconds until an attempt is looked at again.
+        /// Seconds until the next attempt is checked.
         retry_after_secs: u32,
     },
-    /// Too many calls of the account or the address.
+    /// The account or the address makes too many calls.
     #[error("Too many calls; try again in {retry_after_secs} s.")]
     TooManyRequests {
-        /// Seconds until a call is looked at again.
+        /// Seconds until the next call is accepted.
         retry_after_secs: u32,
     },
-    /// Shutting down, or the connection cannot take one more request now.
-    #[error("The broker cannot take the call now; try again.")]
+    /// The broker is shutting down, or the connection cannot accept another request now.
+    #[error("The broker cannot accept the call now; try again.")]
     Unavailable,
     /// The broker did not answer in time.
-    #[error("The broker did not answer in time; whether it is overloaded shows in its metrics.")]
+    #[error("The broker did not answer in time; see its metrics for overload.")]
     Timeout,
 }
 
-/// What is wrong with a client identifier.
+/// Why a client identifier is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientIdError {
-    /// `%` without two hexadecimal digits.
+    /// `%` is not followed by two hexadecimal digits.
     #[error("% must be followed by two hexadecimal digits (% itself is %25)")]
     PercentEncoding,
-    /// The decoded bytes are no UTF-8.
+    /// The decoded bytes are not UTF-8.
     #[error("its bytes must be UTF-8")]
     NotUtf8,
-    /// U+0000. [MQTT-1.5.4-2]
+    /// It contains U+0000. [MQTT-1.5.4-2]
     #[error("it must not contain U+0000")]
     Null,
-    /// More than the 65,535 bytes of an MQTT string.
+    /// It has more than 65,535 bytes, the maximum of an MQTT string.
     #[error("it must have at most 65535 bytes of UTF-8")]
     TooLong,
-    /// A slash that stands for itself must be encoded in a path.
+    /// A slash in the identifier is not encoded.
     #[error("a slash in it is written %2F")]
     Slash,
-    /// An identifier of one or two dots is a direction in a path.
+    /// An identifier of one or two dots is not encoded; in a path these have a special meaning.
     #[error("as a whole, . and .. are written %2E and %2E%2E")]
     Dots,
 }
@@ -166,7 +166,7 @@ impl From<ControlError> for ApiError {
 }
 
 impl ApiError {
-    /// The `code` of the answer's body.
+    /// Returns the `code` for the response body.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -194,7 +194,7 @@ impl ApiError {
     }
 }
 
-/// The body of every failure.
+/// The body of an error response.
 #[derive(Serialize)]
 struct Body {
     success: bool,
@@ -243,7 +243,7 @@ impl ResponseError for ApiError {
             }
             Self::UnusableCertificate(_) => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
-                response.force_close(); // what it shows will not be another
+                response.force_close(); // the certificate of a connection never changes
             }
             Self::MethodNotAllowed { allow } => {
                 response.insert_header((ALLOW, allow));
@@ -277,11 +277,12 @@ impl ResponseError for ApiError {
     }
 }
 
-/// Answers what no route is for; for [`App::default_service`](actix_web::App::default_service).
+/// Answers requests for unknown paths; for
+/// [`App::default_service`](actix_web::App::default_service).
 pub async fn not_found(request: HttpRequest) -> HttpResponse {
     let mut answer = ApiError::NotFound.error_response();
     if request.head().upgrade() {
-        answer.head_mut().set_connection_type(ConnectionType::Close); // as `stay_with_http`
+        answer.head_mut().set_connection_type(ConnectionType::Close); // as in `stay_with_http`
     }
     answer
 }

@@ -1,7 +1,7 @@
-//! Whose call a reverse proxy passes on: the headers `Forwarded` (RFC 7239) and `X-Forwarded-For`.
+//! Finds the caller behind reverse proxies, from `Forwarded` (RFC 7239) and `X-Forwarded-For`.
 //!
-//! A header counts only as far as trusted proxies have written it: from its end up to the first
-//! address that is none of theirs. Pure functions; `admission` uses them.
+//! Only the part of a header that trusted proxies have written is used: from its end up to the
+//! first address that is not a trusted proxy. Pure functions; used by `admission`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,11 +10,11 @@ use actix_web::http::header::{FORWARDED, HeaderMap, HeaderName, X_FORWARDED_FOR}
 use super::ApiError;
 use crate::auth::Network;
 
-/// Returns the caller behind `from`, the other end of the connection.
+/// Returns the caller behind `from`, the peer of the connection.
 ///
 /// # Errors
-/// Both headers are there and name different callers. A proxy writes one of them and passes on what
-/// its caller has put into the other.
+/// Both headers are present and name different callers. This is suspicious, because a proxy writes
+/// one of them and passes on what its caller wrote into the other.
 pub(super) fn caller(
     from: SocketAddr,
     headers: &HeaderMap,
@@ -33,7 +33,8 @@ pub(super) fn caller(
         let mut caller = from;
         for line in lines {
             for element in from_the_end(line.to_str().unwrap_or_default()) {
-                // An element that names no address hides its caller: the proxy answers for it.
+                // An element without an address hides the caller, so the proxy counts as the
+                // caller.
                 let Some(node) = node_of(element) else { return Some(caller) };
                 caller = node;
                 if !is_proxy(caller.ip()) {
@@ -50,8 +51,8 @@ pub(super) fn caller(
     }
 }
 
-/// The elements of a list, the last one first. So what a caller has written at the beginning, a
-/// quotation mark perhaps, cannot hide what its proxy has added.
+/// Returns the elements of a list, last one first. So text that the caller wrote at the beginning,
+/// for example a quotation mark, cannot hide what its proxy has appended.
 fn from_the_end(list: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(list);
     std::iter::from_fn(move || {
@@ -70,14 +71,14 @@ fn from_the_end(list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The address in `for=` of an element of `Forwarded`.
+/// Returns the address in `for=` of an element of `Forwarded`.
 fn forwarded_for(element: &str) -> Option<SocketAddr> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
     node(value.trim().trim_matches('"'))
 }
 
-/// An address with or without a port; IPv6 may stand in brackets.
+/// Parses an address with or without a port; IPv6 may be in brackets.
 fn node(text: &str) -> Option<SocketAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
     let address: SocketAddr = match (text.parse(), text.parse::<IpAddr>()) {

@@ -1,4 +1,4 @@
-//! For those who watch over the broker: is it alive, may callers come, what has it counted.
+//! Endpoints for monitoring: liveness, readiness and metrics.
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
@@ -12,14 +12,14 @@ use actix_web::{
 use super::{Api, ApiError, MetricsAccess, admission, browsers};
 use crate::metrics;
 
-/// `GET /health/live`: 200 as long as this thread answers.
+/// `GET /health/live`: 200 as long as this thread responds.
 pub(super) async fn live(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     reading(&request)?;
     Ok(state(&mut HttpResponse::Ok(), "live"))
 }
 
-/// `GET /health/ready`: 200 while clients and callers are welcome, 503 from the beginning of a
-/// shutdown on, while the store cannot be written, and while clients are sent to another server.
+/// `GET /health/ready`: 200 while clients and callers are accepted; 503 from the beginning of a
+/// shutdown, while the store cannot be written, and while clients are redirected to another server.
 pub(super) async fn ready(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, ApiError> {
     reading(&request)?;
     Ok(if !api.is_ready() {
@@ -33,7 +33,7 @@ pub(super) async fn ready(request: HttpRequest, api: Data<Api>) -> Result<HttpRe
     })
 }
 
-/// `GET /metrics`: OpenMetrics text, to whom the configuration shows it.
+/// `GET /metrics`: OpenMetrics text, for callers allowed by `metrics_access`.
 pub(super) async fn metrics(
     request: HttpRequest,
     api: Data<Api>,

@@ -1,14 +1,15 @@
-//! The REST interface: calls on live clients, health and metrics, as actix-web routes.
+//! The REST interface: calls about live clients, health and metrics, as actix-web routes.
 //!
-//! It knows who may ask ([`crate::auth`]) and whom to ask ([`crate::control`]), and nothing of
-//! sockets, sessions or shards. The `hearthmq` program serves it with [`Server`]; an application
-//! mounts [`routes`] into an `App` of its own.
+//! It uses [`crate::auth`] for permissions and [`crate::control`] for requests, and knows nothing
+//! of sockets, sessions or shards. The `hearthmq` program serves it with [`Server`]; an application
+//! mounts [`routes`] into its own `App`.
 //!
-//! A call passes these checks in this order, and the first that fails answers: the method (405);
-//! calls from the address (429); whose page it is, if it changes something (403); who it is (401);
-//! calls of the account (429); the parameters (400); the permission for the target client id (403).
-//! Only then is anything about the client looked up. (Where a call means many clients, each of them is
-//! checked.) The rate of an address comes before authentication because verifying a password is dear.
+//! A call passes these checks in this order; the first failure is the response: the method (405);
+//! the rate of the address (429); the page's site, if the call changes something (403); the
+//! credentials (401); the rate of the account (429); the parameters (400); the permission for the
+//! client identifier (403). Only then does the call access the client. (A call about many clients
+//! checks the permission for each.) The rate of the address comes first because verifying a
+//! password is expensive.
 
 mod admission;
 mod browsers;
@@ -54,7 +55,7 @@ pub use server::{Listener, ListenerName, Server, ServerOptions};
 use desk::Desk;
 use rate::Rates;
 
-/// What the REST interface needs of the broker, shared by all workers. Cheap to clone.
+/// The REST interface of one broker, shared by all workers. Cheap to clone.
 #[derive(Clone)]
 pub struct Api(Arc<Shared>);
 
@@ -74,31 +75,31 @@ struct Shared {
     ready: AtomicBool,
 }
 
-/// What can be chosen about the REST interface.
+/// Options of the REST interface.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
-    /// How often one account may call.
+    /// Rate limit of one account.
     pub account_rate: Option<CallRate>,
-    /// How often one address (IPv6: one /64) may call.
+    /// Rate limit of one address (IPv6: one /64).
     pub address_rate: Option<CallRate>,
-    /// How long a call waits for the broker before it is answered with 504.
+    /// Maximum time that a call waits for the broker; then the response is 504.
     pub call_timeout: Duration,
-    /// How long the credentials of a call may take to be checked, delays for earlier failures and the
-    /// wait for others' passwords included, before it is answered with 503.
+    /// Maximum time to check the credentials of a call, including delays after earlier failures and
+    /// the queue of password checks; then the response is 503.
     pub login_timeout: Duration,
-    /// What holds for logins at single listeners, by their URLs.
+    /// Login rules of individual listeners, by URL.
     pub logins: Vec<(String, ListenerLogins)>,
-    /// Who may read `/metrics`.
+    /// Which callers may read `/metrics`.
     pub metrics_access: MetricsAccess,
-    /// Names that a request for `/metrics` may call the machine by, beside `localhost`, its host
-    /// name and IP addresses. They count with [`MetricsAccess::Loopback`].
+    /// Names that a request for `/metrics` may use for this machine, in addition to `localhost`,
+    /// its host name and IP addresses. Used with [`MetricsAccess::Loopback`].
     pub metrics_hosts: Vec<String>,
-    /// Networks of reverse proxies, whose headers `Forwarded` and `X-Forwarded-For` are believed.
+    /// Networks of reverse proxies whose headers `Forwarded` and `X-Forwarded-For` are trusted.
     pub proxies: Vec<Network>,
 }
 
 impl Default for ApiOptions {
-    /// No limits on rates: a host application has its own, or sets them.
+    /// Without rate limits: a host application may have its own or set them.
     fn default() -> Self {
         Self {
             account_rate: None,
@@ -113,29 +114,29 @@ impl Default for ApiOptions {
     }
 }
 
-/// A token bucket's size and rate.
+/// Size and rate of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallRate {
-    /// Calls a second that go on for ever.
+    /// Sustained calls for each second.
     pub per_sec: NonZeroU32,
-    /// Calls that may come at once before the rate counts.
+    /// Maximum burst of calls, above which the rate applies.
     pub burst: NonZeroU32,
 }
 
-/// Who may read `/metrics`; nobody needs an account for it.
+/// Which callers may read `/metrics`. No account is needed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MetricsAccess {
-    /// Callers on the machine itself. Behind a proxy there, that is everybody.
+    /// Callers on this machine. Behind a proxy on this machine, these are all callers.
     Loopback,
-    /// Whoever reaches the listener.
+    /// All callers that can reach the listener.
     Anyone,
-    /// Nobody: the route answers 404.
+    /// No caller: the route responds with 404.
     Nobody,
 }
 
 impl Api {
-    /// The REST interface of the broker behind `control`.
+    /// Creates the REST interface of the broker behind `control`.
     #[must_use]
     pub fn new(
         control: Arc<dyn Control>,
@@ -148,7 +149,7 @@ impl Api {
         Self::telling(told, control, authenticator, authorizer, metrics, options)
     }
 
-    /// The same with a log that is limited together with that of the broker.
+    /// Creates it with a shared log whose rate limit also covers the broker's lines.
     pub(crate) fn telling(
         told: Arc<Told>,
         control: Arc<dyn Control>,
@@ -174,8 +175,8 @@ impl Api {
         }))
     }
 
-    /// What `/health/ready` says from now on. It begins ready; a broker that shuts down says so
-    /// here first, so that a load balancer sends callers elsewhere.
+    /// Sets the state of `/health/ready`, which starts as ready. A broker sets false at the
+    /// beginning of its shutdown, so that a load balancer sends callers elsewhere.
     pub fn set_ready(&self, ready: bool) {
         self.0.ready.store(ready, Relaxed);
     }
@@ -185,10 +186,10 @@ impl Api {
     }
 }
 
-/// The routes, for [`App::configure`](actix_web::App::configure) or for a scope of it.
+/// Returns the routes, for [`App::configure`](actix_web::App::configure) or for a scope.
 ///
-/// Paths that are not among them are left to the host; [`not_found`] is there for a host that has
-/// nothing else.
+/// Other paths are left to the host application; [`not_found`] answers them if it has no other
+/// routes.
 pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
     move |config: &mut ServiceConfig| {
         config
@@ -197,7 +198,7 @@ pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
             .service(
                 web::resource("/keep-alive").wrap(from_fn(stay_with_http)).to(calls::keep_alive),
             )
-            // A prefix costs nothing to match; a pattern would be matched anew with each request.
+            // Matching a prefix is cheap; a pattern would be evaluated for each request.
             .service(
                 web::scope("/client-id")
                     .wrap(from_fn(stay_with_http))
@@ -214,9 +215,9 @@ pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
     }
 }
 
-/// Answers a request that offers another protocol (`Upgrade`) as if it did not, and closes then: what
-/// the caller would send next is not known to be HTTP. actix-http closes, too, but does not say so,
-/// and callers that send their next request meanwhile lose it. (RFC 9110, 7.8; RFC 9112, 9.6)
+/// Answers a request with `Upgrade` as if it had none, and closes the connection: the next bytes
+/// may not be HTTP. actix-http closes it too, but without saying so in the response, and a caller
+/// loses the request that it sends meanwhile. (RFC 9110, 7.8; RFC 9112, 9.6)
 async fn stay_with_http(
     request: ServiceRequest,
     next: Next<impl MessageBody>,

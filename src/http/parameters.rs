@@ -1,25 +1,25 @@
-//! Reads a call's parameters out of the raw request target, to the letter.
+//! Parses the parameters of a call from the raw request target.
 //!
-//! actix-web decodes a path before it matches routes and forgets what was encoded, and its query
-//! extractors take the last of two values. Here `%2F` is part of an id and a second value is an
-//! error. Pure functions over the text of the target; `calls` uses them.
+//! actix-web decodes a path before it matches routes, so that it loses what was encoded, and its
+//! query extractors use the last of two values. Here `%2F` is part of an identifier and a second
+//! value is an error. Pure functions over the text of the target; used by `calls`.
 
 use super::error::{ApiError, ClientIdError};
 
-/// The Keep Alive that can be asked for, in seconds.
+/// The allowed Keep Alive, in seconds.
 const INTERVAL_SECS: std::ops::RangeInclusive<u16> = 30..=1200;
 
-/// Bytes of an MQTT string, section 1.5.4.
+/// Maximum bytes of an MQTT string (section 1.5.4).
 const CLIENT_ID_BYTES_MAX: usize = 65_535;
 
-/// What a call that changes a Keep Alive says.
+/// The parameters of a call that changes a Keep Alive.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct KeepAliveParameters {
     pub(super) client_id: String,
     pub(super) interval_secs: u16,
 }
 
-/// Reads `client-id` and `interval`. Other parameters mean nothing and do no harm.
+/// Parses `client-id` and `interval`. Other parameters are ignored.
 pub(super) fn keep_alive(query: &str) -> Result<KeepAliveParameters, ApiError> {
     let client_id = single(query, "client-id")?;
     let interval = single(query, "interval")?;
@@ -29,14 +29,14 @@ pub(super) fn keep_alive(query: &str) -> Result<KeepAliveParameters, ApiError> {
     })
 }
 
-/// Reads the client identifier out of `/{client id}/status`, which is all that follows `/client-id`.
+/// Parses the client identifier in `/{client id}/status`, the path after `/client-id`.
 pub(super) fn status(path: &str) -> Result<String, ApiError> {
     let id = path.strip_suffix("/status").and_then(|path| path.strip_prefix('/'));
     let id = id.ok_or(ApiError::NotFound)?;
     if id.contains('/') {
         return Err(ApiError::InvalidClientId(ClientIdError::Slash));
     }
-    // Whatever is between the caller and here may take such a segment for a direction.
+    // A proxy between the caller and the broker may resolve such a segment as a relative path.
     if matches!(id, "." | "..") {
         return Err(ApiError::InvalidClientId(ClientIdError::Dots));
     }
@@ -46,7 +46,7 @@ pub(super) fn status(path: &str) -> Result<String, ApiError> {
     client_id_of(id, Plus::IsPlus)
 }
 
-/// The one value of parameter `name`, still encoded.
+/// Returns the only value of parameter `name`, still encoded.
 fn single<'q>(query: &'q str, name: &'static str) -> Result<&'q str, ApiError> {
     let mut values = query
         .split('&')
@@ -63,7 +63,7 @@ fn single<'q>(query: &'q str, name: &'static str) -> Result<&'q str, ApiError> {
 fn interval_of(encoded: &str) -> Result<u16, ApiError> {
     decode(encoded, Plus::IsSpace)
         .ok()
-        .filter(|digits| digits.iter().all(u8::is_ascii_digit)) // `parse` would take a sign
+        .filter(|digits| digits.iter().all(u8::is_ascii_digit)) // `parse` would accept a sign
         .and_then(|digits| String::from_utf8(digits).ok()?.parse().ok())
         .filter(|secs| INTERVAL_SECS.contains(secs))
         .ok_or(ApiError::InvalidInterval { min: *INTERVAL_SECS.start(), max: *INTERVAL_SECS.end() })
@@ -84,15 +84,16 @@ fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
     check().map_err(ApiError::InvalidClientId)
 }
 
-/// What an unencoded `+` stands for: in a query a space, as in forms, because every library that
-/// leaves a `+` there means one by it (a plus itself is `%2B`); in a path only itself.
+/// The meaning of an unencoded `+`. In a query it is a space, as in forms, because every library
+/// that leaves a `+` there means a space (a plus sign is `%2B`); in a path it is a plus sign.
 #[derive(Clone, Copy)]
 enum Plus {
     IsSpace,
     IsPlus,
 }
 
-/// Percent-decodes; unlike RFC 3986 parsers in the wild it takes no `%` that encodes nothing.
+/// Percent-decodes; unlike many parsers of RFC 3986 it rejects a `%` without two hexadecimal
+/// digits.
 fn decode(encoded: &str, plus: Plus) -> Result<Vec<u8>, ClientIdError> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.bytes();

@@ -1,7 +1,7 @@
-//! How often somebody may call: a token bucket for each account and for each address.
+//! Rate limits of callers: a token bucket for each account and for each address.
 //!
-//! Buckets that are full again are forgotten, so that the memory is bounded by the calls of the
-//! last seconds and not by how many addresses there are.
+//! Full buckets are removed, so the memory is limited by the calls of the last seconds and not by
+//! the number of addresses.
 
 use std::{
     hash::Hash,
@@ -19,7 +19,7 @@ use governor::{
 
 use super::{ApiError, CallRate};
 
-/// Calls between two clean-ups of the buckets.
+/// Number of calls between two cleanups of the buckets.
 const CLEAN_UP_EVERY: u32 = 4_096;
 
 /// The buckets of all callers.
@@ -33,13 +33,13 @@ impl Rates {
         Self { accounts: account.map(Buckets::new), addresses: address.map(Buckets::new) }
     }
 
-    /// Counts a call of an account.
+    /// Counts a call of an account, or refuses it.
     pub(super) fn check_account(&self, username: &Arc<str>) -> Result<(), ApiError> {
         self.accounts.as_ref().map_or(Ok(()), |buckets| buckets.check(username))
     }
 
-    /// Counts a call from an address. An IPv6 caller has a /64 to take addresses from, which is
-    /// therefore one caller.
+    /// Counts a call from an address, or refuses it. A /64 of IPv6 counts as one caller, because
+    /// one caller may use all its addresses.
     pub(super) fn check_address(&self, address: IpAddr) -> Result<(), ApiError> {
         let caller = match address {
             IpAddr::V4(_) => address,
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// One call an hour, so to speak: nothing comes back while a test runs.
+    /// The lowest rate, so that no token is added while a test runs.
     fn rates(burst: u32) -> Rates {
         let rate = CallRate { per_sec: NonZeroU32::MIN, burst: NonZeroU32::new(burst).unwrap() };
         Rates::new(Some(rate), Some(rate))

@@ -1,9 +1,9 @@
-//! `/api/v1/redirect`: clients are sent to another server (`POST`), that ends (`DELETE`), and whether
-//! it is so (`GET`).
+//! `/api/v1/redirect`: redirects clients to another server (`POST`), stops refusing new clients
+//! (`DELETE`), and returns the state (`GET`).
 //!
-//! Sending a client away needs the permission `control` for its identifier; of the clients that match
-//! a pattern, those go for which the caller has it. Refusing clients that would connect concerns
-//! clients that have no name yet, and has a permission of its own.
+//! Redirecting a client needs the permission `control` for its identifier; a pattern affects only
+//! those matching clients for which the caller has it. Refusing new clients affects clients whose
+//! identifiers are not known yet, so it needs a permission of its own.
 
 use std::sync::Arc;
 
@@ -29,27 +29,28 @@ use crate::{
     told::Changed,
 };
 
-/// Whoever may publish to this topic may close the broker to new clients. In a policy it has to be
-/// named to be allowed: neither a filter that begins with a wildcard nor a rule without topics does.
+/// The permission to publish to this topic is the permission to refuse new clients. A policy must
+/// name the topic: neither a filter that begins with a wildcard nor a rule without topics includes
+/// it.
 const DRAIN_TOPIC: &str = "$control/redirect";
 
-/// Of a body: the longest client identifier and the longest reference, each byte written as the six
-/// of `\u001f`, and what is around them.
+/// Maximum bytes of a body: the longest client identifier and reference, with each byte escaped as
+/// `\u001f`, and the rest of the JSON.
 const BODY_BYTES_MAX: usize = 6 * (65_535 + 1_024) + 512;
 
-/// What a call says.
+/// The body of a `POST`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
-    /// The one client that is meant.
+    /// The client to redirect.
     client_id: Option<String>,
-    /// Or a pattern for those that are meant.
+    /// Or a pattern for the clients to redirect.
     clients: Option<String>,
     server_reference: String,
-    /// Whether the other server is to be used from now on (0x9D), or for the time being (0x9C).
+    /// Whether clients should use the other server permanently (0x9D) or temporarily (0x9C).
     #[serde(default)]
     permanent: bool,
-    /// Whether who would connect is sent there as well, until `DELETE`.
+    /// Whether new clients are refused and redirected too, until `DELETE`.
     #[serde(default)]
     refuse_connects: bool,
 }
@@ -100,7 +101,7 @@ pub(super) async fn redirect(
     answer(&api, &request, RestRoute::Redirect, call).await
 }
 
-/// What the log says of a redirection.
+/// The log line about a redirect.
 struct Line {
     target: String,
     new: String,
@@ -112,8 +113,8 @@ impl Line {
             Clients::One(client_id) => client_id.clone(),
             Clients::Matching(pattern) => pattern.text().to_owned(),
         };
-        let how = if wanted.to.is_permanent() { "for good" } else { "for now" };
-        let whom = if refuses_connects { ", who would connect as well" } else { "" };
+        let how = if wanted.to.is_permanent() { "permanent" } else { "temporary" };
+        let whom = if refuses_connects { ", new clients too" } else { "" };
         Self { target, new: format!("{}, {how}{whom}", wanted.to.server_reference()) }
     }
 
@@ -125,7 +126,7 @@ impl Line {
     }
 }
 
-/// Answers whether clients that would connect are sent elsewhere, and where.
+/// Returns whether new clients are redirected, and where.
 fn state(api: &Api, caller: &Caller) -> Result<String, ApiError> {
     if !caller.may(api, "", Action::Observe) {
         permit_drain(api, caller)?;
@@ -141,7 +142,7 @@ fn state(api: &Api, caller: &Caller) -> Result<String, ApiError> {
     Ok(state.to_string())
 }
 
-/// The body, if it says that it is JSON. (A page in a browser cannot say so of a form.)
+/// Reads the body if its Content-Type is JSON. (A form on a web page cannot set that type.)
 async fn read(request: &HttpRequest, payload: Payload) -> Result<Vec<u8>, ApiError> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
@@ -152,7 +153,7 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<Vec<u8>, ApiErr
     body.ok().and_then(Result::ok).map(Into::into).ok_or(ApiError::InvalidBody)
 }
 
-/// What is wanted, and whether who would connect is meant as well.
+/// Returns the redirect, and whether new clients are refused too.
 fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
     let body: Body = serde_json::from_slice(body).map_err(|_| ApiError::InvalidBody)?;
     let clients = match (body.client_id, body.clients) {
@@ -201,7 +202,7 @@ fn permit_drain(api: &Api, caller: &Caller) -> Result<(), ApiError> {
     }
 }
 
-/// Waits for the broker, but not for ever.
+/// Waits for the broker with the timeout of calls.
 async fn in_time<T>(
     api: &Api,
     reply: impl Future<Output = Result<T, ControlError>>,

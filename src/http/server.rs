@@ -1,10 +1,10 @@
-//! The HTTP and HTTPS server of the `hearthmq` program: its worker threads, and the way of a
+//! The HTTP and HTTPS server of the `hearthmq` program: its worker threads, and the path of a
 //! connection from accept to actix-http.
 //!
-//! It gets bound listeners and their TLS settings; it knows no file and no MQTT. It accepts
-//! connections itself, because actix-web has no bound for one address, no deadline for the second
-//! request of a connection, and no way to replace TLS settings. A host application has a server of
-//! its own and does not need this one.
+//! It gets bound listeners and their TLS settings; it knows no files and no MQTT. It accepts
+//! connections itself, because actix-web has no limit for one address, no deadline for the second
+//! request of a connection, and no way to replace TLS settings. A host application has its own
+//! server and does not need this one.
 
 mod accept;
 mod places;
@@ -27,64 +27,64 @@ use crate::{
     net::{ProxyProtocol, tls::TlsSource},
 };
 
-/// Connections that the operating system holds until they are accepted. One that finds no room tries
-/// again after a second, which is too late for a look at the broker's health.
+/// Connections that the operating system queues before they are accepted. If the queue is full, a
+/// client retries after a second, which is too late for a health check.
 const BACKLOG: i32 = 4_096;
 
 /// A socket that the server listens on.
 #[derive(Debug)]
 pub struct Listener {
-    /// The bound socket. Whether it listens already or not, it does from the start of the server on.
+    /// The bound socket, which need not listen yet; the server calls `listen`.
     pub socket: TcpListener,
-    /// The TLS settings, for HTTPS.
+    /// The TLS settings for HTTPS.
     pub tls: Option<TlsSource>,
-    /// Whether every connection begins with a PROXY header, and who may send one.
+    /// Requires a PROXY header on every connection, and lists the trusted balancers.
     pub proxy: Option<ProxyProtocol>,
 }
 
 impl Listener {
-    /// HTTP without TLS, and without a PROXY header.
+    /// Creates a listener for HTTP without TLS and without a PROXY header.
     #[must_use]
     pub const fn http(socket: TcpListener) -> Self {
         Self { socket, tls: None, proxy: None }
     }
 
-    /// HTTPS, without a PROXY header.
+    /// Creates a listener for HTTPS without a PROXY header.
     #[must_use]
     pub const fn https(socket: TcpListener, tls: TlsSource) -> Self {
         Self { socket, tls: Some(tls), proxy: None }
     }
 
-    /// The URL that rules and the log name the listener by.
+    /// Returns the URL that rules and the log use for the listener.
     ///
     /// # Errors
-    /// The operating system does not tell the address of the socket.
+    /// The operating system cannot return the address of the socket.
     pub fn url(&self) -> io::Result<String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         Ok(format!("{scheme}://{}", self.socket.local_addr()?))
     }
 }
 
-/// The URL of the listener that accepted a connection, for the connection's data: rules and the log
-/// name the listener by it. Calls on a connection without it come from `hosted-http`.
+/// The URL of the listener that accepted a connection, stored in the connection's data for rules
+/// and the log. Calls on a connection without it have the listener `hosted-http`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerName(pub Arc<str>);
 
-/// What connections may use.
+/// Limits and settings of the server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Threads that serve connections.
+    /// Number of threads that serve connections.
     pub workers: usize,
-    /// Connections at one time. One more takes the place of the connection that has been idle the
-    /// longest, of the address that holds the most.
+    /// Maximum number of simultaneous connections. A connection beyond the limit replaces the one
+    /// that has been idle the longest, of the address with the most connections.
     pub connections_max: usize,
-    /// Connections at one time from one address (IPv6: one /64). One more takes the place of the
-    /// connection of that address that has been idle the longest.
+    /// Maximum number of simultaneous connections from one address (IPv6: one /64). A connection
+    /// beyond the limit replaces the one of that address that has been idle the longest.
     pub connections_per_address_max: usize,
-    /// How often one address (IPv6: one /64) may begin a TLS handshake.
+    /// Rate limit of TLS handshakes from one address (IPv6: one /64).
     pub handshake_rate: Option<CallRate>,
-    /// Networks of reverse proxies and balancers, whose connections are those of many callers: the
-    /// bounds for one address do not count for them.
+    /// Networks of reverse proxies and balancers. The limits for one address do not apply to them,
+    /// because their connections belong to many callers.
     pub proxies: Vec<Network>,
 }
 
@@ -100,7 +100,7 @@ impl Default for ServerOptions {
     }
 }
 
-/// A running server. Dropping it lets it go on; it ends by [`Server::stop`].
+/// A running server. Dropping it does not stop it; [`Server::stop`] does.
 pub struct Server {
     workers: Mutex<Vec<Arbiter>>,
     ending: CancellationToken,
@@ -109,11 +109,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `api` on `listeners`, on threads of its own. Needs an actix `System` to run in. Without
-    /// listeners it does nothing.
+    /// Serves `api` on `listeners`, on its own threads. Needs a running actix `System`. Does
+    /// nothing without listeners.
     ///
     /// # Errors
-    /// A listener that the operating system does not let be used.
+    /// The operating system refuses to listen on a socket.
     pub fn start(api: &Api, listeners: Vec<Listener>, options: &ServerOptions) -> io::Result<Self> {
         let server = Self {
             workers: Mutex::default(),
@@ -150,8 +150,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Ends the server: gracefully after the calls that are under way, or at once. Returns when
-    /// every connection and listener is closed.
+    /// Stops the server, gracefully after the current calls or immediately. Returns when all
+    /// connections and listeners are closed.
     pub async fn stop(&self, graceful: bool) {
         self.ending.cancel();
         if !graceful {

@@ -87,8 +87,8 @@ impl Refusal {
         let refusal = Self::with(version, code, ConnectRefusal::BadCredentials).told(&error);
         match error {
             AuthenticationError::TooManyAttempts { .. } => refusal.locked_out().because(
-                "too many failed attempts of this user from this address, or from there at all; \
-                 try again later",
+                "too many failed attempts from this address, of this user or in total; try again \
+                 later",
             ),
             AuthenticationError::OtherThanCertificate => {
                 refusal.because("the user name is not the Common Name of the certificate")

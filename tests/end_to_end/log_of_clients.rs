@@ -368,7 +368,7 @@ fn calls_that_change_something_and_calls_that_are_refused_are_told() {
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     ));
-    changed("redirect", "limited-1", "b.example:1883, for now; 1 clients");
+    changed("redirect", "limited-1", "b.example:1883, temporary; 1 clients");
 
     let refused = |reason: &str, user: &str, call: &str| {
         let fields = json!({

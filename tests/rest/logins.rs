@@ -23,7 +23,7 @@ fn who_is_refused_for_earlier_failures_is_told_so() {
     let rest = rest();
     let answer = rest.call_as(Some(&basic("throttled:x")), "GET /client-id/demo/status");
     assert_eq!(answer.failure(), failed(429, "too_many_requests"));
-    assert!(answer.body.contains("Too many failed attempts of this user"), "{}", answer.body);
+    assert!(answer.body.contains("Too many failed attempts from this address"), "{}", answer.body);
 }
 
 /// The double gives who goes on another name.

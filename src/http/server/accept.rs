@@ -1,5 +1,5 @@
-//! Accepting, and the way of a connection through what is spoken before HTTP: a PROXY header and
-//! TLS, each there or not. What is spoken then is actix-http's.
+//! Accepts connections and takes them through the layers below HTTP, a PROXY header and TLS, both
+//! optional. Then actix-http takes over.
 //!
 //! Runs on the threads of the server's workers.
 
@@ -44,16 +44,16 @@ use crate::{
     told::{Subject, Weight},
 };
 
-/// Pause after accept failed, usually for want of file descriptors.
+/// Pause after accept failed, usually for lack of file descriptors.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Time between two lines in the log about failures to accept.
+/// Minimum time between two log lines about accept failures.
 const FAILURE_LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How long a connection may linger over what its caller still sends, and over its farewell.
+/// Maximum time to drain input and to shut down a connection.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A listener, as one worker has it.
+/// A listener, as used by one worker.
 pub(super) struct Door {
     socket: StdListener,
     tls: Option<tls::TlsSource>,
@@ -74,26 +74,26 @@ impl Door {
     }
 }
 
-/// What a worker needs.
+/// The parts that a worker needs.
 pub(super) struct Worker {
     pub(super) api: Api,
     pub(super) places: Arc<Places>,
-    /// Nothing more is accepted, and connections end after their answer.
+    /// Cancelled when the server stops accepting; connections end after their current response.
     pub(super) ending: CancellationToken,
-    /// Everything ends at once.
+    /// Cancelled to end everything immediately.
     pub(super) cut: CancellationToken,
-    /// Every listener and connection holds a token of it while it is open.
+    /// Every open listener and connection holds a token of it.
     pub(super) open: TaskTracker,
 }
 
-/// Speaks HTTP on a stream until the connection ends.
+/// Serves HTTP on a stream until the connection ends.
 type Speak = dyn Fn(Watched<Socket>, SocketAddr) -> LocalBoxFuture<'static, ()>;
 
 impl Worker {
-    /// Accepts from all listeners until the server ends.
+    /// Accepts from all listeners until the server stops.
     pub(super) async fn run(self, doors: Vec<Door>) {
         let Some(speak) = speaker(&self.api, &self.ending).await else {
-            return tracing::error!("an http worker cannot be used");
+            return tracing::error!("cannot start an http worker");
         };
         let worker = Rc::new(self);
         for door in doors {
@@ -135,10 +135,10 @@ impl Worker {
     fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, way: &Rc<Way>) {
         let place = match way.proxy {
             None => self.places.admit(peer.ip()),
-            // Whose connection a balancer passes on is not known yet.
+            // The client behind the balancer is not known yet.
             Some(_) => self.places.admit_unknown(),
         };
-        // Nothing is answered: before a request nobody knows what to say.
+        // No response: there is no request to respond to.
         let Some(place) = place else { return };
         let (worker, way) = (Rc::clone(self), Rc::clone(way));
         let token = self.open.token();
@@ -154,7 +154,7 @@ impl Worker {
     }
 }
 
-/// What the connections of one listener go through.
+/// The settings for connections of one listener.
 struct Way {
     tls: Option<tls::TlsSource>,
     proxy: Option<ProxyProtocol>,
@@ -165,7 +165,7 @@ struct Way {
 }
 
 impl Way {
-    /// Puts a connection into the log that comes to no request.
+    /// Logs a connection that ends before its first request.
     fn tell_refused(&self, peer: SocketAddr, reason: &'static str, error: &dyn Display) {
         let caller = Subject::stranger(peer, &self.name.0);
         let why = error.to_string();
@@ -190,7 +190,8 @@ impl Way {
         watch.keep(connection).await;
     }
 
-    /// Goes through what is spoken before HTTP. The place is taken for the caller that turns out.
+    /// Goes through the layers below HTTP. Assigns the place to the caller that the PROXY header
+    /// names.
     async fn layer(
         &self,
         mut stream: TcpStream,
@@ -223,7 +224,7 @@ impl Way {
     }
 }
 
-/// Makes what speaks HTTP on a stream: actix-http with the routes of the interface.
+/// Creates the function that serves HTTP on a stream: actix-http with the routes of the interface.
 async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
     let app = App::new()
         .configure(routes(api.clone()))
@@ -272,7 +273,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
     }))
 }
 
-/// Failures to accept, which are told of once in a while.
+/// Accept failures, with a limit on their log lines.
 #[derive(Default)]
 struct Failures {
     told: Cell<Option<Instant>>,
@@ -291,7 +292,7 @@ impl Failures {
     }
 }
 
-/// The stream of a connection, and what its listener and TLS have to say about it.
+/// The stream of a connection, its listener and its client certificate.
 struct Socket {
     layer: Layer,
     name: ListenerName,

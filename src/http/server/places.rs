@@ -1,9 +1,9 @@
-//! The places that HTTP connections take: how many there may be, in all and from one address, and
-//! which connection makes room for a new one.
+//! The places of HTTP connections: the limits in total and for one address, and the choice of the
+//! connection that is closed for a new one.
 //!
-//! A new connection is always worth more than an idle one, so strangers who hold connections keep
-//! nobody out: neither those who call nor those who look after the broker's health. Knows no socket
-//! and no HTTP; the accept loops ask it, and a connection says here whether it is idle.
+//! A new connection is always worth more than an idle one. So a stranger that holds many
+//! connections keeps neither callers nor health checks out. Knows no sockets and no HTTP; the
+//! accept loops ask for a place, and a connection reports whether it is idle.
 
 use std::{
     cell::Cell,
@@ -23,21 +23,22 @@ use futures_util::task::AtomicWaker;
 use super::ServerOptions;
 use crate::{auth::Network, http::rate::Buckets, net::network_of};
 
-/// How long an idle connection is kept for the caller's next request.
+/// Maximum time that an idle connection waits for its next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The same while three quarters of the places are taken.
 const IDLE_TIMEOUT_WHEN_FEW: Duration = Duration::from_secs(5);
 
-/// Stands for the address of a connection whose PROXY header has yet to come.
+/// Replaces the address of a connection whose PROXY header has not arrived.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Addresses that are looked at for an idle connection, those with the most connections first.
+/// Maximum number of addresses to search for an idle connection, those with the most connections
+/// first.
 const ADDRESSES_TRIED_MAX: usize = 64;
 
 /// The places of one server, shared by its workers.
 pub(super) struct Places {
-    /// Moments so far: what happens to connections, counted, which is exact where a clock is not.
+    /// A logical clock: it counts state changes of connections, so that their order is exact.
     moments: AtomicU64,
     connections_max: usize,
     by_address_max: usize,
@@ -51,20 +52,20 @@ pub(super) struct Places {
 struct Held {
     len: usize,
     by_address: HashMap<IpAddr, Vec<Arc<Occupant>>, RandomState>,
-    /// The addresses that are no proxies, by how many connections each holds.
+    /// Addresses other than proxies, ordered by their number of connections.
     by_size: BTreeSet<(usize, IpAddr)>,
 }
 
-/// A connection's place; given back when it is dropped.
+/// A connection's place; returned on drop.
 pub(super) struct Place {
     places: Arc<Places>,
     address: Cell<IpAddr>,
     occupant: Arc<Occupant>,
 }
 
-/// A connection, as the others see it.
+/// The shared state of a connection.
 struct Occupant {
-    /// The moment at which the connection became idle or busy, times two; and one if it is busy.
+    /// Twice the moment at which the connection became idle or busy, plus one if it is busy.
     state: AtomicU64,
     is_cut: AtomicBool,
     waker: AtomicWaker,
@@ -94,20 +95,20 @@ impl Places {
         }
     }
 
-    /// Returns whether the address may have one more TLS handshake, and counts it.
+    /// Counts a TLS handshake of the address; returns false if it exceeds the rate.
     pub(super) fn allow_handshake(&self, address: IpAddr) -> bool {
         let is_over = |rate: &Buckets<IpAddr>| rate.check(&network_of(address)).is_err();
         self.is_proxy(address) || !self.handshake_rate.as_ref().is_some_and(is_over)
     }
 
-    /// Lets a connection in, if need be in place of another. `None` if all that it could replace are
-    /// being answered.
+    /// Gives a connection a place, if necessary that of another one. `None` if all candidates are
+    /// busy.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let place = self.admit_unknown()?;
         place.belongs_to(address).then_some(place)
     }
 
-    /// The same for a connection that has yet to say by a PROXY header whose it is.
+    /// Gives a place to a connection whose PROXY header has not arrived.
     pub(super) fn admit_unknown(self: &Arc<Self>) -> Option<Place> {
         let occupant = Arc::new(Occupant {
             state: AtomicU64::new(self.moment() * 2),
@@ -124,7 +125,7 @@ impl Places {
         Some(Place { places: Arc::clone(self), address: Cell::new(UNKNOWN), occupant })
     }
 
-    /// Closes a connection, because the process has no file for a new one.
+    /// Closes a connection, because the process has no file descriptor for a new one.
     pub(super) fn make_room(&self) {
         let mut held = self.held();
         held.cut_one();
@@ -146,7 +147,7 @@ impl Places {
 }
 
 impl Held {
-    /// `counts` says whether the address is that of one caller, and not of a proxy.
+    /// Adds a connection; `counts` is false if the address is a proxy.
     fn insert(&mut self, address: IpAddr, counts: bool, occupant: Arc<Occupant>) {
         self.len += 1;
         let of_address = self.by_address.entry(address).or_default();
@@ -172,14 +173,15 @@ impl Held {
         Some(removed)
     }
 
-    /// Removes a connection; one that has made room for another is not there any more.
+    /// Removes a connection; returns false if it has been closed for another one.
     fn remove_occupant(&mut self, address: IpAddr, occupant: &Arc<Occupant>) -> bool {
         let of_address = self.by_address.get(&address);
         let at = of_address.and_then(|all| all.iter().position(|one| Arc::ptr_eq(one, occupant)));
         at.and_then(|at| self.remove(address, at)).is_some()
     }
 
-    /// Closes the connection of this address that has been idle the longest, if one is idle.
+    /// Closes the connection of this address that has been idle the longest; returns false if none
+    /// is idle.
     fn cut_idle_of(&mut self, address: IpAddr) -> bool {
         match self.longest_idle_of(address) {
             Some((at, false)) => self.cut(address, at),
@@ -187,8 +189,8 @@ impl Held {
         }
     }
 
-    /// Closes the connection that has been idle the longest, of the address that holds the most of
-    /// those that hold an idle one; if there is none, the one that has been busy the longest.
+    /// Closes the longest idle connection of the address with the most connections among those with
+    /// an idle one. If there is none, closes the connection that has been busy the longest.
     fn cut_one(&mut self) -> bool {
         let largest = self.by_size.iter().rev().take(ADDRESSES_TRIED_MAX);
         let largest: Vec<_> = largest.map(|(_, address)| *address).collect();
@@ -202,7 +204,7 @@ impl Held {
         }
     }
 
-    /// The place in its list, and whether it is busy.
+    /// Returns the position in the list of the address, and whether the connection is busy.
     fn longest_idle_of(&self, address: IpAddr) -> Option<(usize, bool)> {
         let of_address = self.by_address.get(&address)?.iter().enumerate();
         let state = |occupant: &Occupant| {
@@ -220,7 +222,7 @@ impl Held {
 }
 
 impl Place {
-    /// Says whose connection it is. Returns whether it may stay.
+    /// Sets the address of the connection. Returns whether it may stay.
     pub(super) fn belongs_to(&self, address: IpAddr) -> bool {
         let Self { places, occupant, .. } = self;
         let is_proxy = places.is_proxy(address);
@@ -231,7 +233,7 @@ impl Place {
             return false;
         }
         if !held.remove_occupant(self.address.get(), occupant) {
-            return false; // It has made room for another.
+            return false; // it was closed for another one
         }
         held.insert(address, !is_proxy, Arc::clone(occupant));
         places.taken.store(held.len, Relaxed);
@@ -239,12 +241,12 @@ impl Place {
         true
     }
 
-    /// Says that a request is being answered.
+    /// Marks the connection as busy with a request.
     pub(super) fn set_busy(&self) {
         self.occupant.state.store(self.places.moment() * 2 + 1, Relaxed);
     }
 
-    /// Says that nothing is being answered.
+    /// Marks the connection as idle.
     pub(super) fn set_idle(&self) {
         self.occupant.state.store(self.places.moment() * 2, Relaxed);
     }
@@ -258,7 +260,7 @@ impl Place {
         }
     }
 
-    /// Waits until another connection needs the place.
+    /// Waits until the place is needed for another connection.
     pub(super) fn taken_away(&self) -> impl Future<Output = ()> + use<> {
         let occupant = Arc::clone(&self.occupant);
         std::future::poll_fn(move |cx| {

@@ -1,7 +1,7 @@
-//! What a connection does at the moment, and how long it may go on with that.
+//! Tracks the phase of a connection and enforces the deadline of each phase.
 //!
-//! actix-http has a deadline for the head of the first request alone. Here each head has one, and so
-//! have an answer (with the body of its request) and the wait for the next request. Knows a byte
+//! actix-http has a deadline only for the head of the first request. Here each head has one, and
+//! each response (with the body of its request) and each wait for the next request. Knows a byte
 //! stream and the moments at which a request is complete and answered; parses nothing.
 
 use std::{
@@ -20,16 +20,18 @@ use tokio::{
 
 use super::places::Place;
 
-/// How long a caller may take for the head of a request.
+/// Maximum time for the head of a request.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer may take, from the head of the request to the last byte that the caller has
-/// taken. What an answer waits for has shorter time-outs of its own.
+/// Maximum time for a response, from the request's head until the caller has taken the last byte.
+/// The operations that a response waits for have shorter timeouts of their own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long a connection has for its farewell.
+/// Maximum time for a graceful close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The phases of a connection.
+///
 /// ```text
 ///            bytes           head complete         answer written
 ///   Idle ───────────► Head ────────────────► Busy ────────────────► Idle
@@ -37,19 +39,20 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing has come since the last answer.
+    /// Nothing has arrived since the last response.
     Idle,
-    /// The head of a request is coming; also from the beginning of a connection on.
+    /// The head of a request is arriving; also the initial phase.
     Head,
-    /// A request is being answered.
+    /// A request is being processed.
     Busy,
-    /// The answer is there and is being written.
+    /// The response is being written.
     Answered,
-    /// actix-http is told that the caller sends nothing more, and says farewell.
+    /// actix-http sees the end of the input and closes gracefully.
     Ending,
 }
 
-/// A connection's phase and deadline. Shared by its stream, its requests and what ends it.
+/// A connection's phase and deadline. Shared by its stream, its requests and the future that ends
+/// it.
 pub(super) struct Watch {
     place: Place,
     phase: Cell<Phase>,
@@ -57,7 +60,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A connection whose first request has to come.
+    /// Starts to watch a connection before its first request.
     pub(super) fn new(place: Place) -> Rc<Self> {
         let deadline = Cell::new(Instant::now() + HEAD_TIMEOUT);
         Rc::new(Self { place, phase: Cell::new(Phase::Head), deadline })
@@ -69,7 +72,7 @@ impl Watch {
         self.go_on(Phase::Busy, ANSWER_TIMEOUT);
     }
 
-    /// Notes that there is an answer, which now is written.
+    /// Notes that the response is ready and will be written.
     pub(super) fn end_answer(&self) {
         if self.phase.get() == Phase::Busy {
             self.phase.set(Phase::Answered);
@@ -94,19 +97,19 @@ impl Watch {
         self.deadline.set(Instant::now() + timeout);
     }
 
-    /// Decides what comes of a deadline that is over: whether the connection has a farewell.
+    /// Handles an expired deadline; returns whether the connection may close gracefully.
     fn has_farewell(&self) -> bool {
         match self.phase.get() {
             Phase::Idle | Phase::Head => {
                 self.go_on(Phase::Ending, FAREWELL_TIMEOUT);
                 true
             }
-            // A caller that does not take an answer takes no farewell.
+            // A caller that does not read a response would not read a graceful close either.
             Phase::Busy | Phase::Answered | Phase::Ending => false,
         }
     }
 
-    /// Drives a connection until it ends or is late.
+    /// Drives a connection until it ends or misses a deadline.
     pub(super) async fn keep(&self, connection: impl Future) {
         let mut connection = pin!(connection);
         let mut timer = pin!(sleep_until(self.deadline.get()));
@@ -115,7 +118,7 @@ impl Watch {
                 if connection.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
-                // A deadline that was put off costs nothing until the timer looks at it.
+                // A postponed deadline costs nothing until the timer fires.
                 if self.deadline.get() < timer.deadline() {
                     timer.as_mut().reset(self.deadline.get());
                 }
@@ -132,7 +135,7 @@ impl Watch {
     }
 }
 
-/// The stream of a connection that is watched.
+/// The stream of a watched connection.
 pub(super) struct Watched<S> {
     stream: S,
     watch: Rc<Watch>,
@@ -159,7 +162,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.watch.phase.get() == Phase::Ending {
-            return Poll::Ready(Ok(())); // As if the caller had ended it.
+            return Poll::Ready(Ok(())); // as if the caller had closed it
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -194,7 +197,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(flushed, Poll::Ready(Ok(()))) {
-            self.watch.has_flushed(); // actix-http flushes when it has written all that it has.
+            self.watch.has_flushed(); // actix-http flushes after its last write
         }
         flushed
     }
@@ -220,7 +223,7 @@ mod tests {
 
     const CALLER: [u8; 4] = [192, 0, 2, 1];
 
-    /// Runs on virtual time.
+    /// Runs a test on virtual time.
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -234,7 +237,7 @@ mod tests {
         Arc::new(Places::new(&ServerOptions { connections_max, ..ServerOptions::default() }))
     }
 
-    /// The caller's end of a connection, each line of which is a request and is answered by `answer`.
+    /// Returns the caller's end of a connection that answers each line with `answer`.
     fn connect(places: &Arc<Places>, answer: &'static [u8]) -> DuplexStream {
         let (caller, stream) = duplex(1_024);
         let watch = Watch::new(places.admit(CALLER.into()).unwrap());
@@ -263,7 +266,7 @@ mod tests {
         assert_eq!(caller.read_u8().await.unwrap(), b'!');
     }
 
-    /// Seconds until the other end closes.
+    /// Returns the seconds until the other end closes.
     async fn secs_to_end(caller: &mut DuplexStream) -> u64 {
         let began = Instant::now();
         let mut rest = Vec::new();
