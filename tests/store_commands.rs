@@ -229,10 +229,10 @@ fn what_does_not_fit_together_is_told() {
     let faults = complaint(&output);
     let said = String::from_utf8(output.stdout.clone()).unwrap();
     for fault in [
-        "fault: sent messages: session 2, which they are of, is not there",
-        "fault: queued messages: session 2, which they are of, is not there",
-        "fault: message 7 is queued and not there",
-        "fault: counts of shared messages: message 7 is counted 2, and queued 1",
+        "fault: sent messages: their session 2 is missing",
+        "fault: queued messages: their session 2 is missing",
+        "fault: message 7 is queued but missing",
+        "fault: counts of shared messages: message 7 has the count 2, but 1 in queues",
         "fault: retained messages: one cannot be read",
     ] {
         assert!(said.lines().any(|line| line == fault), "{fault} in {said}");

@@ -1,8 +1,7 @@
-//! The store in the data directory: a lock, a database in `store/`, and one thread at a time that
-//! applies changes to it.
+//! The store in the data directory: a lock file, a database in `store/`, and one writer at a time.
 //!
-//! Knows how the parts fit together: `group.rs` works out what a group comes to, `database.rs`
-//! writes it, `read.rs` puts together what is there, `format.rs` takes former formats over.
+//! Combines the parts: `group.rs` computes the effect of a group, `database.rs` writes it,
+//! `read.rs` assembles the stored state, `format.rs` migrates older formats.
 
 mod bytes;
 mod database;
@@ -46,17 +45,17 @@ use crate::{
 const LOCK: &str = "lock";
 const DATABASE: &str = "store";
 
-/// Who asks first is told that there is no room when so many times as much is free as what is
-/// applied needs: what is on its way meanwhile still finds its place.
+/// New data is refused while less than this multiple of the required space is free, so that changes
+/// already under way still fit.
 const MUCH_MORE: u64 = 2;
 
-/// What a [`DirectoryStore`] may take.
+/// Settings of a [`DirectoryStore`].
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Memory for what was read, in bytes.
+    /// Size of the read cache in bytes.
     pub cache_bytes: u64,
-    /// While less than this is free in the file system, nothing more is taken in; what only takes
-    /// away is, down to a quarter of it.
+    /// Minimum free bytes of the file system. With less, the store accepts only changes that do not
+    /// add data, down to a quarter of this.
     pub free_bytes_min: u64,
 }
 
@@ -66,47 +65,49 @@ impl Default for StoreOptions {
     }
 }
 
-/// A store in a directory, which it locks for itself.
+/// A store in a directory, which it locks.
 pub struct DirectoryStore {
     directory: PathBuf,
     options: StoreOptions,
-    /// `None` while it is being opened again.
+    /// `None` while the database is being reopened.
     database: RwLock<Option<Arc<Database>>>,
     applying: Mutex<Applying>,
-    /// Asked by those who would bring more, who do not wait for who applies.
+    /// Checked before new data is accepted. Separate, so that the check does not wait for the
+    /// writer.
     room_for_more: Mutex<Room>,
-    /// Held, not read: the lock ends with it. Comes last, as the database has to be closed first.
+    /// Not read; the directory is unlocked when it is dropped. Last field, because the database
+    /// must be closed first.
     _lock: DirectoryLock,
 }
 
-/// What the thread that applies changes remembers from group to group.
+/// The writer's state between groups.
 struct Applying {
     bounds: Option<Bounds>,
     known: KnownSessions,
     room: Room,
-    /// Whether something was written that is not durable yet.
+    /// Whether applied changes are not yet durable.
     is_behind: bool,
-    /// Whether writing has failed: the database takes nothing more until it is opened again.
+    /// Whether a write has failed: the database must be reopened before it accepts more.
     has_failed: bool,
 }
 
 impl DirectoryStore {
-    /// Opens the store in `directory`, which is made if it is not there.
+    /// Opens the store in `directory`, which is created if it does not exist.
     ///
     /// # Errors
-    /// If the directory cannot be made or written, is damaged or of a later version, or if another
-    /// broker has it.
+    /// If the directory cannot be created or written, is damaged, has a newer format, or is in use
+    /// by another broker.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(directory, StoreOptions::default())
     }
 
-    /// Whether there is a store in `directory`.
+    /// Returns whether there is a store in `directory`.
     #[must_use]
     pub fn exists(directory: impl AsRef<Path>) -> bool {
         directory.as_ref().join(DATABASE).exists()
     }
 
-    /// The same with other bounds.
+    /// Opens the store with these settings, as [`DirectoryStore::open`] does.
     ///
     /// # Errors
     /// As [`DirectoryStore::open`].
@@ -139,10 +140,10 @@ impl DirectoryStore {
         })
     }
 
-    /// Opens the store in `directory` if there is one, and makes none.
+    /// Opens the store in `directory`, but does not create one.
     ///
     /// # Errors
-    /// As [`DirectoryStore::open`], and if there is none.
+    /// As [`DirectoryStore::open`], and if there is no store.
     pub fn open_existing(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         let directory = directory.as_ref();
         match fs::metadata(directory.join(DATABASE)) {
@@ -154,7 +155,7 @@ impl DirectoryStore {
         }
     }
 
-    /// Reads everything: counts what there is, and finds what does not fit together.
+    /// Reads the whole store: counts its records and finds inconsistencies.
     ///
     /// # Errors
     /// If the store is not open.
@@ -162,7 +163,7 @@ impl DirectoryStore {
         self.with(|database| Ok(examine::examine(database)))
     }
 
-    /// Takes hold of what there is at this moment, to be read while others write.
+    /// Takes a snapshot of the current state, which can be read during writes.
     ///
     /// # Errors
     /// If the store is not open.
@@ -170,16 +171,16 @@ impl DirectoryStore {
         Ok(StoreSnapshot::new(self.open_database()?))
     }
 
-    /// Writes the store's files anew, without what was removed or replaced. Takes long, and needs
-    /// room for as much again.
+    /// Rewrites the store's files without removed and replaced data. This takes long and
+    /// temporarily needs as much space again.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// If the files cannot be written.
     pub fn compact(&self) -> Result<(), StoreError> {
         self.with(Database::compact)
     }
 
-    /// What the store takes on the disk, in bytes.
+    /// Returns the disk space that the store uses, in bytes.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -231,10 +232,11 @@ impl Store for DirectoryStore {
     fn recover(&self) -> Result<(), StoreError> {
         let mut applying = self.applying();
         if applying.has_failed {
-            // Dropped outside of the lock, so that who reads is told and does not wait.
+            // Drop the database outside of the lock, so that readers fail immediately instead of
+            // waiting.
             let former = self.replace(None);
             if former.is_some_and(|former| Arc::into_inner(former).is_none()) {
-                tracing::debug!("somebody still reads the store that has failed");
+                tracing::debug!("the failed store still has readers");
             }
             let path = self.directory.join(DATABASE);
             fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
@@ -327,7 +329,7 @@ impl Applying {
         Ok(())
     }
 
-    /// Takes nothing for known of a database that has failed.
+    /// Discards the state that is based on a failed database.
     fn fail(&mut self) {
         self.bounds = None;
         self.known.clear();
@@ -342,12 +344,13 @@ impl fmt::Debug for DirectoryStore {
     }
 }
 
-/// Keeps other brokers off a directory.
+/// Keeps other brokers out of a directory.
 struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a child that is being started holds it for a moment too.
+        // Closing the file does not suffice: a child process may hold it for a moment while it
+        // starts.
         drop(self.0.unlock());
     }
 }
@@ -364,7 +367,7 @@ fn lock(directory: &Path) -> Result<DirectoryLock, StoreError> {
     }
 }
 
-/// What the files below `directory` take, without the holes in them.
+/// Returns the disk space of the files below `directory`, without holes in them.
 fn disk_bytes(directory: &Path) -> Result<u64, StoreError> {
     let io = |error| StoreError::io("read", directory, error);
     let mut bytes = 0;

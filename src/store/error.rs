@@ -1,13 +1,13 @@
-//! Why a store could not do what was asked: each error says where, and what helps.
+//! The errors of a store: each names the place and the remedy.
 //!
-//! Knows what the operating system reports, and nothing of the files of any store.
+//! Knows the errors of the operating system, but not the files of any store.
 
 use std::{
     io::{self, ErrorKind},
     path::Path,
 };
 
-/// Why a store could not do what was asked.
+/// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Reading or writing failed.
@@ -15,14 +15,14 @@ pub enum StoreError {
         "cannot {doing} {path}: {source}; let the broker write there, or choose another data_dir"
     )]
     Io {
-        /// What was tried, for example "write".
+        /// The failed operation, for example "write".
         doing: &'static str,
-        /// Where.
+        /// The file or directory.
         path: String,
-        /// Why it failed.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Another broker has this directory.
+    /// Another broker uses this directory.
     #[error(
         "data directory {path} is in use by another broker; stop it or choose another data_dir"
     )]
@@ -30,51 +30,51 @@ pub enum StoreError {
         /// The directory.
         path: String,
     },
-    /// What was read is not what was written.
+    /// The stored data is damaged.
     #[error("{path} is damaged: {what}; restore it from a backup")]
     Damaged {
         /// The file or directory.
         path: String,
-        /// What is wrong with it.
+        /// The kind of damage.
         what: &'static str,
     },
-    /// A later version of the program has written the store.
+    /// A newer version of the program has written the store.
     #[error(
-        "{path} has format {found}, and this program knows formats up to {known}; run the version \
-         of hearthmq that wrote it, or a later one"
+        "{path} has format {found}, and this program supports formats up to {known}; run the \
+         version of hearthmq that wrote it, or a later one"
     )]
     Newer {
         /// The directory.
         path: String,
-        /// The format that it has.
+        /// The format of the store.
         found: u64,
-        /// The last format that this program knows.
+        /// The latest format that this program supports.
         known: u64,
     },
-    /// There is no room for more.
-    #[error("the disk that holds {path} is full; free space there, or choose another data_dir")]
+    /// The disk has no room for new data.
+    #[error("the disk with {path} is full; free space there, or choose another data_dir")]
     Full {
         /// The directory.
         path: String,
     },
-    /// The directory may be read and not written.
+    /// The directory can be read but not written.
     #[error(
         "cannot {doing} {path}: it is read-only for this user; change its owner or its mount \
          options, or choose another data_dir"
     )]
     ReadOnly {
-        /// What was tried.
+        /// The failed operation.
         doing: &'static str,
-        /// Where.
+        /// The file or directory.
         path: String,
     },
-    /// There is no store.
+    /// There is no store in the directory.
     #[error("there is no store in {path}; name the data_dir of a broker that has run")]
     Missing {
         /// The directory.
         path: String,
     },
-    /// The store has met an error, and is not open again yet.
+    /// The store is being reopened after an error.
     #[error("the store in {path} is being opened again after an error; try again")]
     Reopening {
         /// The directory.
@@ -83,7 +83,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// What the operating system has said, by its remedy.
+    /// Maps an error of the operating system to the variant with the right remedy.
     pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.display().to_string();
         let is_full = matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);

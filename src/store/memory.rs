@@ -1,8 +1,7 @@
-//! A store that forgets everything when it is dropped: for tests, and for brokers embedded where
-//! nothing needs to survive.
+//! A store that loses everything when it is dropped: for tests, and for embedded brokers without
+//! durable data.
 //!
-//! It does what the changes say in the plainest way, and is what other stores are held against. It
-//! knows no files.
+//! It applies changes in the simplest way, and tests compare other stores with it. Knows no files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +20,7 @@ use crate::{
     mqtt::{Message, PacketId, QoS, Timestamp},
 };
 
-/// A store that forgets everything when it is dropped.
+/// A store that loses everything when it is dropped.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -234,7 +233,7 @@ impl Session {
             }),
             Change::Release(_, place) => self.change_place(*place, |queued| match queued {
                 Place::Sent(_, sent) | Place::Released(sent) => Place::Released(sent),
-                Place::Waiting(message) => Place::Waiting(message), // not sent, so not released
+                Place::Waiting(message) => Place::Waiting(message), // not sent yet
             }),
             Change::Dequeue(_, place) => {
                 self.queue.remove(place);

@@ -1,7 +1,7 @@
-//! What the broker remembers beyond its own end: the trait, and the stores that come with it.
+//! Durable state: the trait of stores, and their implementations.
 //!
-//! A store applies changes and tells what has become of them. It knows nothing of sessions that
-//! run, of actors or of sockets.
+//! A store applies changes and returns the resulting state. It knows no running sessions, actors or
+//! sockets.
 
 mod directory;
 mod error;
@@ -22,83 +22,82 @@ use crate::{
     owners::Owner,
 };
 
-/// Keeps what must survive the broker.
+/// Stores the state that must survive a restart of the broker.
 ///
-/// One thread applies changes, in groups; any thread reads. A group is applied whole or not at all,
-/// and what is applied is seen by reads that begin afterwards. Applying a group once more changes
-/// nothing. What comes for a session that is not there, and what is said of a place in a queue
-/// that is not taken, is ignored.
+/// One thread applies changes, in groups; any thread may read. A group is applied completely or not
+/// at all, and is visible to reads that begin afterwards. Applying a group again changes nothing.
+/// Changes of unknown sessions and of unused queue positions are ignored.
 pub trait Store: Send + Sync + 'static {
     /// Applies changes in their order, all or none.
     ///
     /// # Errors
-    /// If they could not be applied, or not made durable as far as `durability` asks: they may be
-    /// there after a restart or not, and are to be applied again once the store can be written.
+    /// If the changes could not be applied, or not with this `durability`. They may or may not
+    /// exist after a restart, and must be applied again once the store can be written.
     fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError>;
 
-    /// Makes durable what was applied so far.
+    /// Makes all applied changes durable.
     ///
     /// # Errors
-    /// If it could not be made durable.
+    /// If they could not be made durable.
     fn sync(&self) -> Result<(), StoreError>;
 
     /// Tries to make the store usable again after [`Store::apply`] has failed.
     ///
     /// # Errors
-    /// If it is not usable yet.
+    /// If the store is still unusable.
     fn recover(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Whether there is room for much more than was applied so far.
+    /// Returns whether there is ample room for new data.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// The size of the disk that it lies on, in bytes, if it lies on one.
+    /// Returns the size of the store's disk in bytes, if it has one.
     fn disk_bytes_in_all(&self) -> Option<u64> {
         None
     }
 
-    /// Whether changes cost no wait, so that they may be applied where they arise instead of on a
-    /// thread of their own.
+    /// Returns whether changes are applied without blocking, so that the caller needs no separate
+    /// thread.
     fn is_immediate(&self) -> bool {
         false
     }
 
-    /// The numbers to go on from.
+    /// Returns the counters to continue from.
     ///
     /// # Errors
     /// If the store cannot be read.
     fn bounds(&self) -> Result<Bounds, StoreError>;
 
-    /// Tells of all sessions, one by one.
+    /// Calls `each` for every session.
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
     fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError>;
 
-    /// Tells of all retained messages, one by one.
+    /// Calls `each` for every retained message.
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
     fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError>;
 
-    /// Tells of all pairs of user and address that were right, with the time of the last login that
-    /// was noted, in no order.
+    /// Calls `each` for every pair of user and address with a successful login, and the time of the
+    /// last login that was noted, in no order.
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError>;
 
-    /// What was sent to a session and is not acknowledged, in the order in which it was sent.
+    /// Returns the unacknowledged sent messages of a session, in the order in which they were sent.
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError>;
 
-    /// The first messages that wait for a session unsent, from this place on, in their order: as
-    /// many as there are, up to these bounds, but one at least if there is one.
+    /// Returns the unsent messages of a session from position `from` on, in their order. The page
+    /// bounds limit their number, but at least one is returned if there is one.
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
@@ -110,89 +109,89 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError>;
 }
 
-/// How far changes must be kept when [`Store::apply`] returns.
+/// How durable changes must be when [`Store::apply`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Survives a cut of power.
+    /// Survives a power cut.
     Synced,
-    /// Survives the end of the process; a cut of power as far as [`Store::sync`] was called since.
+    /// Survives the end of the process, but a power cut only after the next [`Store::sync`].
     Written,
 }
 
-/// How much of a queue is read at a time.
+/// Limits of one read of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct PageBounds {
-    /// Messages.
+    /// Maximum number of messages.
     pub messages_max: usize,
-    /// Bytes of messages.
+    /// Maximum bytes of messages.
     pub bytes_max: usize,
 }
 
-/// The numbers that a broker goes on from. All are 0 in a new store.
+/// The counters that a broker continues from. All are 0 in a new store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// The highest presence version that was ever reserved.
+    /// The highest reserved presence version.
     pub versions: u64,
-    /// No session that is there has a higher number.
+    /// No stored session has a higher number.
     pub session: u64,
-    /// No message that is there, queued, retained or in a Will, has a higher number.
+    /// No stored message, queued, retained or in a Will, has a higher number.
     pub message: u64,
-    /// What the clock showed at least.
+    /// A lower bound of the broker's clock.
     pub clock: Timestamp,
 }
 
-/// A session as it is found in the store.
+/// A stored session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSession {
-    /// Its number.
+    /// The number of the session.
     pub number: SessionNumber,
-    /// The session itself.
+    /// The record of the session.
     pub record: SessionRecord,
-    /// Its subscriptions, in no order.
+    /// The subscriptions, in no order.
     pub subscriptions: Vec<(Box<str>, SubscriptionRecord)>,
-    /// QoS 2 messages of the client that were accepted and not released.
+    /// Packet Identifiers of accepted but unreleased QoS 2 messages from the client.
     pub accepted: Vec<PacketId>,
-    /// Its Will.
+    /// The Will.
     pub will: Option<WillRecord>,
-    /// Messages that wait unsent.
+    /// The unsent messages.
     pub waiting: Backlog,
-    /// How many were sent and are not acknowledged.
+    /// Number of unacknowledged sent messages.
     pub in_flight: usize,
-    /// The bytes of those whose message is still needed.
+    /// Bytes of those messages that are still needed.
     pub in_flight_bytes: usize,
-    /// The last place that is taken in its queue, sent or unsent; 0 if there is none.
+    /// The last used position in the queue, sent or unsent; 0 if there is none.
     pub last_place: QueuePlace,
 }
 
-/// A retained message as it is found in the store.
+/// A stored retained message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRetained {
     /// The message.
     pub message: Arc<Message>,
-    /// Whose it is; `None` for the broker's own, and for what an earlier version has stored.
+    /// The owner; `None` for messages of the broker, and of versions before owners were stored.
     pub owner: Option<Owner>,
 }
 
-/// How much waits for a session.
+/// The amount of queued messages of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Messages.
+    /// Number of messages.
     pub messages: usize,
-    /// Their bytes, [`Message::size`] of each.
+    /// Their bytes, as the sum of [`Message::size`].
     pub bytes: usize,
-    /// How many of them have QoS 0.
+    /// Number of messages with QoS 0.
     pub at_most_once: usize,
-    /// The place of the first of them, if there is one.
+    /// The position of the first message, if there is one.
     pub first: Option<QueuePlace>,
 }
 
-/// A message that was sent and is not acknowledged.
+/// A sent message that is not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredInFlight {
-    /// Its place in the queue.
+    /// The position in the queue.
     pub place: QueuePlace,
     /// How it was sent.
     pub sent: SentAs,
-    /// The message; `None` once PUBREC has come.
+    /// The message; `None` after PUBREC.
     pub message: Option<QueuedMessage>,
 }

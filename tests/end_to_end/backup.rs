@@ -138,7 +138,7 @@ fn what_is_stored_is_its_owners_alone_whatever_the_umask() {
     }
     let mut program = place.start_by(place.command_after(&["env"], "umask 022"));
     assert_eq!(open_to_others(&place.path("new")), [""; 0]);
-    let line = program.line_with(&["its owner alone can from now on"]);
+    let line = program.line_with(&["from now on only its owner can"]);
     assert!(
         line.contains("new/data") && line.contains("755") && line.contains("narrowed=3"),
         "{line}"
@@ -146,5 +146,5 @@ fn what_is_stored_is_its_owners_alone_whatever_the_umask() {
     program.killed();
     let program = place.start();
     let line = |text: &str| program.logged().into_iter().find(|line| line.contains(text));
-    assert_eq!(line("its owner alone"), None, "there is nothing to be said any more");
+    assert_eq!(line("only its owner"), None, "there is nothing to be said any more");
 }

@@ -1,10 +1,10 @@
-//! The small parts that records are made of: numbers of variable length, texts, flags.
+//! The elements of records: variable-length numbers, texts, flags.
 //!
 //! Reading is total: any bytes give a value or `None`. Knows no record.
 
 use crate::mqtt::{PacketId, QoS, Timestamp};
 
-/// Appends to a record.
+/// Builds a record.
 #[derive(Default)]
 pub(super) struct Writer {
     bytes: Vec<u8>,
@@ -23,7 +23,8 @@ impl Writer {
         self.bytes.push(byte);
     }
 
-    /// Seven bits a byte, the lowest first; the last byte has no highest bit.
+    /// Appends a number: seven bits in each byte, lowest first; the highest bit marks all bytes but
+    /// the last.
     pub(super) fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.bytes.push(number.to_le_bytes()[0] | 0x80);
@@ -40,19 +41,19 @@ impl Writer {
         self.bytes.extend_from_slice(&packet_id.number().to_be_bytes());
     }
 
-    /// With its length in front.
+    /// Appends bytes after their length.
     pub(super) fn binary(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Without a length: the last of a record.
+    /// Appends bytes without a length, as the last field of a record.
     pub(super) fn rest(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 }
 
-/// Takes a record apart.
+/// Reads a record field by field.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -114,20 +115,20 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.binary()?).ok()
     }
 
-    /// All that is left.
+    /// Returns all remaining bytes.
     pub(super) const fn rest(&mut self) -> &'a [u8] {
         let rest = self.rest;
         self.rest = &[];
         rest
     }
 
-    /// `value`, if nothing is left.
+    /// Returns `value` if no bytes remain.
     pub(super) fn end<T>(self, value: T) -> Option<T> {
         self.rest.is_empty().then_some(value)
     }
 }
 
-/// Bits of one byte. Those that mean nothing must not be set.
+/// The bits of one byte. Undefined bits must not be set.
 #[derive(Clone, Copy)]
 pub(super) struct Flags(pub(super) u8);
 
@@ -146,7 +147,7 @@ impl Flags {
         self.0 & bit != 0
     }
 
-    /// The flags, if none is set but these.
+    /// Returns the flags if no others than `bits` are set.
     pub(super) const fn known(self, bits: u8) -> Option<Self> {
         if self.0 & !bits == 0 { Some(self) } else { None }
     }

@@ -1,6 +1,6 @@
-//! The database of a store: how fjall is opened, and what its errors mean.
+//! The database of a store: opens fjall and maps its errors.
 //!
-//! The only file with `view.rs` that names fjall. Knows keyspaces, not what is in them.
+//! Only this file and `view.rs` name fjall. Knows keyspaces, not their content.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,17 +17,17 @@ use super::{
 };
 use crate::store::{Durability, StoreError};
 
-/// What waits in memory until it is sorted into files, for each keyspace and for all.
+/// Memory for writes that are not sorted into files yet: of one keyspace, and of all.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 const MEMTABLES_BYTES: u64 = 64 << 20;
-/// What is read again at most when the store is opened after a cut.
+/// Maximum size of the journal, which is read again when the store is opened after a crash.
 const JOURNAL_BYTES: u64 = 64 << 20;
-/// With one worker nothing is flushed while it compacts, and memory grows without bound.
+/// With one worker, nothing is flushed during a compaction, and memory grows without limit.
 const WORKERS: usize = 2;
-/// Files that are kept open.
+/// Maximum number of open files.
 const FILES_MAX: usize = 128;
 
-/// What a group writes: by keyspace and key the new value, or that there is none any more.
+/// The writes of a group: for each keyspace and key the new value, or `None` to remove it.
 pub(super) type Writes = HashMap<(Space, Vec<u8>), Option<Vec<u8>>, foldhash::fast::RandomState>;
 
 pub(super) struct Database {
@@ -38,17 +38,17 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the database in `path`, which is made if it is not there; refuses a format that is
-    /// later than `format_known` before anything is changed.
+    /// Opens the database in `path`, which is created if it does not exist. A format newer than
+    /// `format_known` is refused before anything is changed.
     pub(super) fn open(
         path: &Path,
         options: &StoreOptions,
         format_known: u64,
     ) -> Result<Self, StoreError> {
-        // A length in its journal that is wrong is an assertion of fjall's that fails, and no error.
+        // A wrong length in the journal makes fjall panic instead of returning an error.
         let opened = catch_unwind(AssertUnwindSafe(|| Self::try_open(path, options, format_known)));
         opened.unwrap_or_else(|_| {
-            let what = "a group in its journal is not as it was written";
+            let what = "a group in its journal is corrupt";
             Err(StoreError::Damaged { path: path.display().to_string(), what })
         })
     }
@@ -93,7 +93,7 @@ impl Database {
         self.space(space).get(key).map_err(|error| self.fault("read", error))
     }
 
-    /// All of `writes` or nothing.
+    /// Writes all of `writes` or nothing.
     pub(super) fn commit(&self, writes: Writes, durability: Durability) -> Result<(), StoreError> {
         let mode = match durability {
             Durability::Synced => PersistMode::SyncData,
@@ -113,7 +113,7 @@ impl Database {
         self.database.persist(PersistMode::SyncData).map_err(|error| self.fault("write", error))
     }
 
-    /// Sorts each keyspace into files anew, without what was removed or replaced.
+    /// Rewrites the files of each keyspace without removed and replaced records.
     pub(super) fn compact(&self) -> Result<(), StoreError> {
         let fault = |error| self.fault("write", error);
         for space in &self.spaces {
@@ -155,22 +155,20 @@ fn fault(doing: &'static str, path: &Path, error: fjall::Error) -> StoreError {
         }
         fjall::Error::Poisoned => StoreError::Reopening { path: path.display().to_string() },
         fjall::Error::Locked => StoreError::InUse { path: path.display().to_string() },
-        fjall::Error::JournalRecovery(_) => {
-            damaged("a group in its journal is not as it was written")
-        }
+        fjall::Error::JournalRecovery(_) => damaged("a group in its journal is corrupt"),
         fjall::Error::Storage(fjall::LsmError::ChecksumMismatch { .. }) => {
             damaged("a checksum does not match")
         }
         fjall::Error::InvalidVersion(_) => {
-            damaged("its files have a version that fjall 3 does not know")
+            damaged("its files have a version that fjall 3 does not support")
         }
-        // The type may get further kinds; all that are left are of what was read.
+        // The type may get more variants; all the rest mean that read data is invalid.
         fjall::Error::Storage(_)
         | fjall::Error::Decompress(_)
         | fjall::Error::InvalidTrailer
         | fjall::Error::InvalidTag(_)
         | fjall::Error::KeyspaceDeleted
         | fjall::Error::Unrecoverable
-        | _ => damaged("a file is not as it was written"),
+        | _ => damaged("a file is corrupt"),
     }
 }

@@ -1,7 +1,7 @@
-//! Reads everything that is in the store, counts it, and finds what does not fit together.
+//! Reads the whole store, counts its records and finds inconsistencies.
 //!
-//! For an operator who asks; a broker that runs does not need it. Knows what all records mean to
-//! each other, and repairs nothing.
+//! For operators; a running broker does not use it. Knows how all records relate, and repairs
+//! nothing.
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
@@ -20,33 +20,33 @@ use crate::{
 type Map<K, V> = HashMap<K, V, RandomState>;
 type Set<T> = HashSet<T, RandomState>;
 
-/// So many faults are told; the rest is counted.
+/// Maximum number of faults that are described; further ones are only counted.
 const FAULTS_TOLD_MAX: usize = 100;
 
-/// What is in a store.
+/// The result of examining a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Examination {
-    /// What there is, by kind.
+    /// The number and size of the records, by kind.
     pub kinds: Vec<Kind>,
-    /// What does not fit together: the first of it, a line each.
+    /// Descriptions of the first faults, one line each.
     pub faults: Vec<String>,
-    /// How much does not fit together.
+    /// Total number of faults.
     pub faults_in_all: u64,
 }
 
-/// Records of one kind.
+/// The records of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// What they are.
+    /// The name of the kind.
     pub name: &'static str,
-    /// How many.
+    /// The number of records.
     pub records: u64,
-    /// Their bytes, with their keys.
+    /// Their bytes, including keys.
     pub bytes: u64,
 }
 
 impl Examination {
-    /// How many records of a kind there are.
+    /// Returns the number of records of a kind.
     #[must_use]
     pub fn records(&self, name: &str) -> u64 {
         self.kinds.iter().filter(|kind| kind.name == name).map(|kind| kind.records).sum()
@@ -85,9 +85,9 @@ struct Examiner<'a> {
     view: View<'a>,
     found: Examination,
     sessions: Set<u64>,
-    /// What was sent, and whether it is released.
+    /// Sent messages, and whether each is released.
     sent: Map<(SessionNumber, QueuePlace), bool>,
-    /// By the number of a message, what queues have of it.
+    /// What the queues contain about each numbered message.
     references: Map<u64, References>,
     highest_message: u64,
 }
@@ -101,8 +101,8 @@ struct References {
 }
 
 impl Examiner<'_> {
-    /// Hands each record of a keyspace out, and counts it. What `each` finds wrong is told with the
-    /// keyspace's name in front.
+    /// Passes each record of a keyspace to `each` and counts it. Errors of `each` become faults,
+    /// with the name of the keyspace.
     fn pass(
         &mut self,
         space: Space,
@@ -115,7 +115,7 @@ impl Examiner<'_> {
                 Ok(entry) => entry,
                 Err(error) => {
                     self.found.fault(format!("{name}: {error}"));
-                    break; // what is behind cannot be told from it
+                    break; // the rest of the keyspace is unreadable
                 }
             };
             kind.records += 1;
@@ -142,7 +142,7 @@ impl Examiner<'_> {
         self.pass(Space::Wills, "wills", |this, key, value| {
             let (number, _) = this.session_of(key)?;
             let will = records::decode_will(value);
-            let will = will.ok_or_else(|| format!("that of session {number} cannot be read"))?;
+            let will = will.ok_or_else(|| format!("the one of session {number} cannot be read"))?;
             this.note_number(will.message.number().map_or(0, |number| number.get()));
             Ok(())
         });
@@ -153,7 +153,7 @@ impl Examiner<'_> {
                 subscription.ok_or_else(|| format!("one of session {number} cannot be read"))?;
             match keys::subscription(SessionNumber(number), &filter) == key {
                 true => Ok(()),
-                false => Err(format!("session {number} has {filter} under another key")),
+                false => Err(format!("session {number} has {filter} under a wrong key")),
             }
         });
         self.pass(Space::Accepted, "accepted QoS 2 messages", |this, key, value| {
@@ -204,14 +204,18 @@ impl Examiner<'_> {
                 }
             }
             match this.sent.remove(&at) {
-                Some(true) => Err(format!("session {number}: place {} is released", at.1.0)),
+                Some(true) => Err(format!(
+                    "session {number}: the message at {} is released but still queued",
+                    at.1.0
+                )),
                 Some(false) | None => Ok(()),
             }
         });
         for ((session, place), is_released) in std::mem::take(&mut self.sent) {
             if !is_released {
                 let (session, place) = (session.0, place.0);
-                self.found.fault(format!("session {session}: place {place} was sent and is empty"));
+                self.found
+                    .fault(format!("session {session}: the sent message at {place} is missing"));
             }
         }
     }
@@ -233,7 +237,9 @@ impl Examiner<'_> {
             };
             match queues == count {
                 true => Ok(()),
-                false => Err(format!("message {number} is counted {count}, and queued {queues}")),
+                false => {
+                    Err(format!("message {number} has the count {count}, but {queues} in queues"))
+                }
             }
         });
     }
@@ -253,15 +259,15 @@ impl Examiner<'_> {
                 && message.size() == references.size;
             match fits {
                 true => Ok(()),
-                false => Err(format!("message {number} is not what queues say of it")),
+                false => Err(format!("message {number} differs from its entries in queues")),
             }
         });
         for (number, references) in std::mem::take(&mut self.references) {
             if !references.is_there {
-                self.found.fault(format!("message {number} is queued and not there"));
+                self.found.fault(format!("message {number} is queued but missing"));
             }
             if !references.is_counted {
-                self.found.fault(format!("message {number} is queued and not counted"));
+                self.found.fault(format!("message {number} is queued but not counted"));
             }
         }
     }
@@ -272,7 +278,7 @@ impl Examiner<'_> {
             this.note_number(message.number().map_or(0, |number| number.get()));
             match keys::retained(message.topic()) == key {
                 true => Ok(()),
-                false => Err(format!("{} is under another key", message.topic())),
+                false => Err(format!("{} is under a wrong key", message.topic())),
             }
         });
     }
@@ -291,19 +297,19 @@ impl Examiner<'_> {
             Err(error) => return self.found.fault(error.to_string()),
         };
         if self.highest_message > bounds.message {
-            self.found.fault("the numbers of messages would be given out again");
+            self.found.fault("message numbers would be reused");
         }
         if self.sessions.iter().any(|number| *number > bounds.session) {
-            self.found.fault("the numbers of sessions would be given out again");
+            self.found.fault("session numbers would be reused");
         }
     }
 
-    /// The number of the session that a key is of, if there is such a session, and the rest.
+    /// Returns the session number of a key, if that session exists, and the rest of the key.
     fn session_of<'k>(&self, key: &'k [u8]) -> Result<(u64, &'k [u8]), String> {
         let (number, rest) = keys::split(key).ok_or("a key is too short")?;
         match self.sessions.contains(&number) {
             true => Ok((number, rest)),
-            false => Err(format!("session {number}, which they are of, is not there")),
+            false => Err(format!("their session {number} is missing")),
         }
     }
 

@@ -1,8 +1,8 @@
-//! The format of a data directory, and how one that an earlier version has written is taken over.
+//! The format of a data directory, and the migration from older formats.
 //!
-//! Format 0 was a file with a number in it, `presence-versions`; format 1 is the database; in format 2
-//! records of retained messages name their owner. Whoever
-//! changes what keys or records mean adds a step to [`STEPS`].
+//! Format 0 was a file with one number, `presence-versions`. Format 1 is the database. In format 2
+//! records of retained messages contain their owner. A change to the meaning of keys or records
+//! needs a new step in [`STEPS`].
 
 use std::{
     fs::{self, File},
@@ -18,19 +18,19 @@ use super::{
 };
 use crate::store::{Durability, StoreError};
 
-/// Brings a directory from one format to the next. What all steps write is applied with the number of
-/// the last format in one group; steps that are cut off are taken again from the beginning.
+/// Migrates a directory to the next format. The writes of all steps and the new format number are
+/// applied as one group; interrupted steps run again from the beginning.
 type Step = fn(&Path, &Database, &mut Writes) -> Result<(), StoreError>;
 
-/// The first leads from format 0 to format 1.
+/// The first step migrates from format 0 to format 1.
 const STEPS: &[Step] = &[take_presence_versions, keep_as_it_is];
 
-/// The format that this program writes.
+/// The format that this version writes.
 pub(super) const FORMAT: u64 = STEPS.len() as u64;
 
 const PRESENCE_VERSIONS: &str = "presence-versions";
 
-/// Brings the directory to [`FORMAT`].
+/// Migrates the directory to [`FORMAT`].
 pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), StoreError> {
     let found = match database.read(Space::Meta, meta::FORMAT)? {
         None => 0,
@@ -47,7 +47,7 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
         set_number(&mut writes, meta::FORMAT, FORMAT);
         database.commit(writes, Durability::Synced)?;
     }
-    // An earlier version of the program may have run here since; versions must not go back.
+    // An older version of the program may have run since; presence versions must not decrease.
     let mut writes = Writes::default();
     take_presence_versions(directory, database, &mut writes)?;
     if !writes.is_empty() {
@@ -56,7 +56,7 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
     remove_presence_versions(directory)
 }
 
-/// Records of format 1 are read as they are.
+/// Format 1 needs no change: its records can be read as they are.
 #[expect(clippy::unnecessary_wraps, reason = "a step can fail")]
 fn keep_as_it_is(_: &Path, _: &Database, _: &mut Writes) -> Result<(), StoreError> {
     Ok(())
@@ -75,7 +75,7 @@ fn take_presence_versions(
     };
     let former: u64 = text.trim().parse().map_err(|_| StoreError::Damaged {
         path: path.display().to_string(),
-        what: "it does not hold a number",
+        what: "it does not contain a number",
     })?;
     if former > super::read::bounds(&View::new(database))?.versions {
         set_number(writes, meta::VERSIONS, former);

@@ -1,9 +1,8 @@
-//! What a group of changes comes to: what is put in and taken out again within it leaves no trace,
-//! and each place of a queue is written once at most.
+//! Computes the effect of a group of changes: data that is added and removed within the group is
+//! not written at all, and each queue position is written at most once.
 //!
-//! The store is asked only about what may be there: who queues messages in their order has none of
-//! it read. Knows the state before the group, and how to say the state after it as records to
-//! write; does not write them.
+//! The database is read only for data that may exist: queueing messages in order reads none. Knows
+//! the state before the group and encodes the state after it as records; does not write them.
 
 use std::sync::Arc;
 
@@ -29,15 +28,15 @@ use crate::{
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// Of sessions that are there, the last place that may be taken in the store. What is not in it is
-/// asked of the store.
+/// For existing sessions, the last queue position that may be in use in the store. Sessions that
+/// are missing here are looked up in the store.
 pub(super) type KnownSessions = Map<SessionNumber, QueuePlace>;
 
-/// Changes as they come, gathered by what they are about.
+/// Collects changes by what they affect.
 pub(super) struct Group<'a> {
     database: &'a Database,
     known: &'a KnownSessions,
-    /// Before the group.
+    /// The bounds before the group.
     bounds: Bounds,
     versions: u64,
     clock: u64,
@@ -49,15 +48,15 @@ pub(super) struct Group<'a> {
 /// A message and its owner.
 type RetainedBy<'a> = (&'a Arc<Message>, Option<&'a Owner>);
 
-/// What becomes of one session.
+/// The changes of one session.
 struct SessionChanges<'a> {
-    /// Whether it is there now.
+    /// Whether the session exists now.
     is_there: bool,
-    /// Whether the store has it.
+    /// Whether the store has the session.
     is_stored: bool,
-    /// Whether what the store has of it goes, before what follows here is put in.
+    /// Whether the stored session is removed before the changes here are written.
     has_ended: bool,
-    /// Behind this place the store has nothing of it.
+    /// The store has no queue position of the session after this one.
     stored_to: QueuePlace,
     record: Option<&'a SessionRecord>,
     will: Option<Option<&'a WillRecord>>,
@@ -66,26 +65,26 @@ struct SessionChanges<'a> {
     queue: Map<QueuePlace, PlaceChange<'a>>,
 }
 
-/// What becomes of one place.
+/// The change of one queue position.
 struct PlaceChange<'a> {
     before: Before,
     now: Now<'a>,
 }
 
-/// What the store has of a place.
+/// The stored state of a queue position.
 #[derive(Clone, Copy, Default)]
 struct Before {
-    /// A message, by its number if it has one.
+    /// A message, and its number if it has one.
     message: Option<Option<u64>>,
     sent: Option<SentRecord>,
 }
 
-/// What is to be at a place.
+/// The new state of a queue position.
 #[derive(Clone, Copy)]
 enum Now<'a> {
     Nothing,
     New(&'a QueuedMessage, Option<SentAs>),
-    /// The message that was there before, in another state.
+    /// The stored message, in another state.
     Kept(Option<SentAs>),
     Released(SentAs),
 }
@@ -104,7 +103,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Takes the next change in.
+    /// Adds the next change.
     pub(super) fn add(&mut self, change: &'a Change) -> Result<(), StoreError> {
         match change {
             Change::PutSession(number, record) => {
@@ -161,7 +160,8 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// What is to be written, and how far the sessions reach then; `None` for one that is not there.
+    /// Returns the writes, and the last position of each session; `None` for a session that does
+    /// not exist.
     pub(super) fn finish(self) -> Result<Outcome, StoreError> {
         let mut outcome = Outcome::default();
         let mut tally = Tally::new(self.bounds.message);
@@ -210,17 +210,17 @@ impl<'a> Group<'a> {
     }
 }
 
-/// What a group comes to.
+/// The effect of a group.
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) writes: Writes,
-    /// After the group.
+    /// The bounds after the group.
     pub(super) bounds: Bounds,
-    /// How far each session of the group may reach in the store; `None` if it is not there.
+    /// The last position each session may have in the store; `None` if the session does not exist.
     pub(super) sessions: Vec<(SessionNumber, Option<QueuePlace>)>,
 }
 
-/// The last place that a session has in the store; `None` if the session is not there.
+/// Returns the last stored position of a session; `None` if the session does not exist.
 fn stored_to(database: &Database, number: SessionNumber) -> Result<Option<QueuePlace>, StoreError> {
     let key = keys::session(number);
     if database.read(Space::Sessions, &key)?.is_none() {
@@ -334,7 +334,7 @@ impl<'a> SessionChanges<'a> {
         self.is_stored && !self.has_ended && place <= self.stored_to
     }
 
-    /// The last place that the store may have after the group.
+    /// Returns the last position that the store may have after the group.
     fn reaches(&self) -> QueuePlace {
         let places = self.queue.iter();
         let taken = places.filter(|(_, change)| !matches!(change.now, Now::Nothing));
@@ -380,14 +380,14 @@ impl<'a> SessionChanges<'a> {
         Ok(())
     }
 
-    /// Adds to what is written; the removal of what is not there is left out.
+    /// Adds a write; skips the removal of a record that does not exist.
     fn put(
         &self,
         database: &Database,
         Write { space, key, value }: Write,
         writes: &mut Writes,
     ) -> Result<(), StoreError> {
-        // What a session that has ended had is removed already.
+        // The records of an ended session are removed already.
         if value.is_some() || (!self.has_ended && database.read(space, &key)?.is_some()) {
             writes.insert((space, key), value);
         }
@@ -395,7 +395,7 @@ impl<'a> SessionChanges<'a> {
     }
 }
 
-/// What the store has of a place.
+/// Returns the stored state of a queue position.
 fn before(
     database: &Database,
     number: SessionNumber,
@@ -408,7 +408,7 @@ fn before(
     });
     let sent = database.read(Space::Sent, &key)?.map(|value| {
         let sent = records::decode_sent(&value);
-        sent.ok_or_else(|| database.damaged("how a message was sent cannot be read"))
+        sent.ok_or_else(|| database.damaged("the record of a sent message cannot be read"))
     });
     let message = message.transpose()?.map(|number| number.map(|number| number.get()));
     Ok(Before { message, sent: sent.transpose()? })
@@ -420,7 +420,7 @@ struct Write {
     value: Option<Vec<u8>>,
 }
 
-/// Removes what the store has of a session.
+/// Removes all stored records of a session.
 fn remove_all(
     database: &Database,
     number: SessionNumber,
@@ -445,7 +445,7 @@ fn remove_all(
 }
 
 impl Before {
-    /// The same as the state to begin with.
+    /// Returns the stored state as the initial new state.
     const fn as_now<'a>(self) -> Now<'a> {
         match (self.message, self.sent) {
             (_, Some(SentRecord { sent, is_released: true })) => Now::Released(sent),
@@ -457,7 +457,7 @@ impl Before {
 }
 
 impl<'a> Now<'a> {
-    /// What becomes of the place by a change that is no Enqueue.
+    /// Returns the state after a change other than Enqueue.
     const fn after(self, change: &Change) -> Self {
         match (self, change) {
             (Self::Nothing, _) | (_, Change::Dequeue(..)) => Self::Nothing,

@@ -1,6 +1,6 @@
-//! Where a record lies: the keyspaces, and the keys in each.
+//! Where records are stored: the keyspaces, and the keys in each.
 //!
-//! Numbers in keys are big-endian, so that their order is that of the bytes. Knows no record.
+//! Numbers in keys are big-endian, so that keys sort by number. Knows no record.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -12,27 +12,28 @@ use crate::{
 /// A keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Space {
-    /// The store's format, and the numbers to go on from.
+    /// The store's format, and the counters.
     Meta,
-    /// By session: the session itself.
+    /// Sessions, by session number.
     Sessions,
-    /// By session: its Will.
+    /// Wills, by session number.
     Wills,
-    /// By session and Topic Filter: a subscription.
+    /// Subscriptions, by session number and Topic Filter.
     Subscriptions,
-    /// By session and Packet Identifier: a QoS 2 message of the client that is not released.
+    /// Unreleased QoS 2 messages of the client, by session number and Packet Identifier.
     Accepted,
-    /// By session and place: a message that waits or was sent. It stays as it was written.
+    /// Queued and sent messages, by session number and position. Written once, never updated.
     Queue,
-    /// By session and place: how a message was sent. Outlasts its message, see `Change::Release`.
+    /// How messages were sent, by session number and position. A record may outlive its message,
+    /// see `Change::Release`.
     Sent,
-    /// By number: a message that may wait in many queues.
+    /// Messages that may be in several queues, by message number.
     Messages,
-    /// By number: how many records of `Queue` refer to the message.
+    /// How many records of `Queue` refer to a message, by message number.
     Counts,
-    /// By topic: its retained message.
+    /// Retained messages, by topic.
     Retained,
-    /// By user and address: when a login was right.
+    /// Times of successful logins, by user and address.
     Logins,
 }
 
@@ -51,7 +52,7 @@ impl Space {
         Self::Logins,
     ];
 
-    /// Those whose keys begin with a session's number.
+    /// Keyspaces whose keys begin with a session number.
     pub(super) const OF_SESSIONS: [Self; 6] =
         [Self::Sessions, Self::Wills, Self::Subscriptions, Self::Accepted, Self::Queue, Self::Sent];
 
@@ -72,7 +73,7 @@ impl Space {
     }
 }
 
-/// Keys in [`Space::Meta`].
+/// The keys in [`Space::Meta`].
 pub(super) mod meta {
     pub(in crate::store::directory) const FORMAT: &[u8] = b"format";
     pub(in crate::store::directory) const VERSIONS: &[u8] = b"versions";
@@ -81,8 +82,8 @@ pub(super) mod meta {
     pub(in crate::store::directory) const MESSAGE: &[u8] = b"message";
 }
 
-/// A text that is longer than this is found by its hash: keys hold 65,535 bytes at most, and a
-/// long one makes every comparison dear.
+/// A longer text is replaced by its hash: keys are limited to 65,535 bytes, and long keys make each
+/// comparison expensive.
 const TEXT_BYTES_MAX: usize = 1_024;
 const PLAIN: u8 = 0;
 const HASHED: u8 = 1;
@@ -130,13 +131,13 @@ fn text(prefix: &[u8], text: &str) -> Vec<u8> {
     key
 }
 
-/// The number that a key begins with, and the rest.
+/// Returns the number at the beginning of a key, and the rest.
 pub(super) fn split(key: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = key.split_first_chunk()?;
     Some((u64::from_be_bytes(*number), rest))
 }
 
-/// Session and place of a key in `Queue` or `Sent`.
+/// Returns session number and position of a key in `Queue` or `Sent`.
 pub(super) fn split_place(key: &[u8]) -> Option<(SessionNumber, QueuePlace)> {
     let (session, rest) = split(key)?;
     let (place, []) = split(rest)? else {
@@ -145,7 +146,7 @@ pub(super) fn split_place(key: &[u8]) -> Option<(SessionNumber, QueuePlace)> {
     Some((SessionNumber(session), QueuePlace(place)))
 }
 
-/// The Packet Identifier behind the session's number.
+/// Returns the Packet Identifier after the session number.
 pub(super) fn packet_id(rest: &[u8]) -> Option<PacketId> {
     PacketId::new(u16::from_be_bytes(rest.try_into().ok()?))
 }

@@ -1,6 +1,7 @@
-//! Keeps what is stored from other users of the machine: a data directory is its owner's alone.
+//! Protects stored data from other users of the machine: only its owner can access a data
+//! directory.
 //!
-//! Knows files and permissions, and not what is in the files.
+//! Knows files and permissions, not the content of the files.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -9,35 +10,35 @@ use std::{
     path::Path,
 };
 
-/// What a directory and a file may be used for by others than their owner.
+/// The permission bits of all users but the owner.
 const BY_OTHERS: u32 = 0o077;
 const DIRECTORY: u32 = 0o700;
 const FILE: u32 = 0o600;
 
-/// Makes a directory, with those above it, that its owner alone can look into.
+/// Creates a directory and its parents; only the owner can access it.
 pub(super) fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY).create(directory)
 }
 
-/// Opens a file to be written, which its owner alone can read if it is made now.
+/// Opens a file for writing; if it is created, only the owner can access it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(FILE).open(path)
 }
 
-/// Takes others' permissions from a directory and all files and directories in it, and says so in the
-/// log. Links are not followed, and sockets have permissions of their own.
+/// Removes other users' permissions from a directory and everything in it, and logs this. Symbolic
+/// links are not followed; sockets keep their permissions.
 pub(super) fn narrow(directory: &Path) {
     let mut found = Narrowed::default();
     if let Err(error) = narrow_all(directory, &mut found) {
         tracing::warn!(
             directory = %directory.display(), %error,
-            "other users of this machine may read what is stored: permissions cannot be changed"
+            "cannot change permissions; other users of this machine may read the stored data"
         );
     }
     if let (narrowed @ 1.., Some(first)) = (found.files, found.first) {
         tracing::warn!(
             directory = %directory.display(), narrowed, first,
-            "other users of this machine could read what is stored; its owner alone can from now on"
+            "other users of this machine could read the stored data; from now on only its owner can"
         );
     }
 }
@@ -45,13 +46,13 @@ pub(super) fn narrow(directory: &Path) {
 #[derive(Default)]
 struct Narrowed {
     files: u64,
-    /// The first of them, and the permissions that it had.
+    /// The first of them, and its previous permissions.
     first: Option<String>,
 }
 
 fn narrow_all(path: &Path, found: &mut Narrowed) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
-        // A file of the database may be gone by now.
+        // The database may have deleted a file meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         metadata => metadata?,
     };

@@ -1,7 +1,7 @@
-//! Reading: what is in the store, put together from its records.
+//! Reads the stored state and assembles it from its records.
 //!
-//! Sessions come from one ordered pass over each keyspace, side by side, so that a start with very
-//! many of them asks for none by itself. Knows no changes.
+//! Sessions come from one ordered pass over each keyspace, in parallel, so that a start with very
+//! many sessions needs no lookups. Knows no changes.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) fn bounds(view: &View<'_>) -> Result<Bounds, StoreError> {
         None => Ok(0),
         Some(value) => {
             let number = records::decode_number(&value);
-            number.ok_or_else(|| view.damaged("a number to go on from cannot be read"))
+            number.ok_or_else(|| view.damaged("a counter cannot be read"))
         }
     };
     Ok(Bounds {
@@ -69,14 +69,14 @@ pub(super) fn sessions(
     Ok(())
 }
 
-/// One pass over each keyspace that has parts of sessions.
+/// One pass over each keyspace with parts of sessions.
 struct Parts<'a> {
     wills: BySession<'a>,
     subscriptions: BySession<'a>,
     accepted: BySession<'a>,
     queue: BySession<'a>,
     sent: BySession<'a>,
-    /// Kept from session to session for its memory.
+    /// Reused for each session to save allocations.
     sent_places: Vec<QueuePlace>,
 }
 
@@ -163,12 +163,12 @@ pub(super) fn in_flight(
     for entry in view.beginning(Space::Sent, &keys::session(session)) {
         let (key, value) = entry?;
         let read = keys::split_place(&key).zip(records::decode_sent(&value));
-        let damaged = || view.damaged("how a message was sent cannot be read");
+        let damaged = || view.damaged("the record of a sent message cannot be read");
         let ((_, place), record) = read.ok_or_else(damaged)?;
         let message = match view.read(Space::Queue, &key)? {
             Some(value) => Some(queued(view, &value)?),
             None if record.is_released => None,
-            None => return Err(view.damaged("a message that was sent is not there")),
+            None => return Err(view.damaged("a sent message is missing")),
         };
         in_flight.push(StoredInFlight { place, sent: record.sent, message });
     }
@@ -209,7 +209,7 @@ pub(super) fn waiting(
     Ok(messages)
 }
 
-/// The message of a record in a queue.
+/// Returns the message of a queue record.
 fn queued(view: &View<'_>, value: &[u8]) -> Result<QueuedMessage, StoreError> {
     let entry: QueueEntry = records::decode_queued(value)
         .ok_or_else(|| view.damaged("a queued message cannot be read"))?;
@@ -217,7 +217,7 @@ fn queued(view: &View<'_>, value: &[u8]) -> Result<QueuedMessage, StoreError> {
         Content::Message(message) => Arc::clone(message),
         Content::Number(number) => {
             let value = view.read(Space::Messages, &keys::message(number.get()))?;
-            let value = value.ok_or_else(|| view.damaged("a queued message is not there"))?;
+            let value = value.ok_or_else(|| view.damaged("a queued message is missing"))?;
             let message = records::decode_message(&value).filter(|message| {
                 message.size() == entry.size && message.number() == Some(*number)
             });

@@ -1,7 +1,7 @@
-//! How each record is written: a version, flags, and what there is, as few bytes as it takes.
+//! The encoding of each record: a version, flags, and the fields that exist, in few bytes.
 //!
-//! Reading is total: any bytes give a record or `None`, and the caller says where they were found.
-//! Knows no keys, no files and no other record than the one at hand.
+//! Reading is total: any bytes give a record or `None`; the caller reports where the bytes were.
+//! Knows no keys, no files and no relations between records.
 
 use std::{num::NonZeroU64, sync::Arc};
 
@@ -13,13 +13,13 @@ use crate::{
     store::StoredRetained,
 };
 
-/// The version of every kind of record. A kind that changes gets a version of its own.
+/// The version of every kind of record. A changed kind gets its own version.
 const VERSION: u8 = 1;
 
 const QOS: u8 = 0b11;
 const RETAIN: u8 = 1 << 2;
 
-/// A reader behind the version, if it is one that is known.
+/// Returns a reader after the version, if the version is known.
 fn begin(bytes: &[u8]) -> Option<Reader<'_>> {
     let mut reader = Reader::new(bytes);
     (reader.byte()? == VERSION).then_some(reader)
@@ -31,7 +31,7 @@ fn writer(capacity: usize) -> Writer {
     writer
 }
 
-/// A number of [`super::keys::Space::Meta`].
+/// Encodes a number of [`super::keys::Space::Meta`].
 pub(super) fn encode_number(number: u64) -> Vec<u8> {
     let mut writer = writer(10);
     writer.number(number);
@@ -176,7 +176,7 @@ pub(super) fn decode_message(bytes: &[u8]) -> Option<Message> {
     take_message(&mut begin(bytes)?)
 }
 
-/// Of a retained message with its owner. Without one it is written as before there were owners.
+/// The version of a retained message with an owner. Without one, [`VERSION`] is used as before.
 const VERSION_OWNED: u8 = 2;
 
 const OWNER_USER: u8 = 0;
@@ -217,7 +217,7 @@ pub(super) fn decode_retained(bytes: &[u8]) -> Option<StoredRetained> {
 const EXPIRES_AT: u8 = 1 << 3;
 const NUMBERED: u8 = 1 << 4;
 
-/// A message is the last of a record: its payload has no length.
+/// Appends a message, which must be the last field: its payload has no length.
 fn put_message(writer: &mut Writer, message: &Message) {
     let publication = message.publication();
     let Publication { topic, payload, qos, retain, properties, expires_at } = publication;
@@ -262,14 +262,14 @@ const IDENTIFIERS: u8 = 1 << 3;
 const SHARE: u8 = 1 << 4;
 const BY_NUMBER: u8 = 1 << 5;
 
-/// What lies in a queue: how a message is to be sent, and the message or its number.
+/// A queue record: how to send a message, and the message or its number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueueEntry {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) identifiers: Option<Arc<[u32]>>,
     pub(super) share: Option<Arc<str>>,
-    /// [`Message::size`], so that a queue is counted without its messages.
+    /// [`Message::size`], so that a queue can be counted without its messages.
     pub(super) size: usize,
     pub(super) content: Content,
 }
@@ -312,14 +312,14 @@ pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// How much of a queue a record adds to.
+/// What a record adds to the count of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueWeight {
     pub(super) qos: QoS,
     pub(super) size: usize,
 }
 
-/// What counts of a record in a queue, without its message.
+/// Reads what a queue record adds to the count, without its message.
 pub(super) fn weigh_queued(bytes: &[u8]) -> Option<QueueWeight> {
     let mut reader = begin(bytes)?;
     let flags = queued_flags(&mut reader)?;
@@ -346,7 +346,7 @@ pub(super) fn decode_queued(bytes: &[u8]) -> Option<QueueEntry> {
     reader.end(QueueEntry { qos, retain, identifiers, share, size, content })
 }
 
-/// The number of the message that a record in a queue refers to.
+/// Returns the number of the message that a queue record refers to.
 pub(super) fn queued_number(bytes: &[u8]) -> Option<Option<NonZeroU64>> {
     let mut reader = begin(bytes)?;
     if !queued_flags(&mut reader)?.has(BY_NUMBER) {
@@ -364,11 +364,11 @@ fn queued_flags(reader: &mut Reader<'_>) -> Option<Flags> {
 
 fn take_identifiers(reader: &mut Reader<'_>) -> Option<Arc<[u32]>> {
     let count = reader.length()?;
-    // Collected one by one: a count that is wrong must not ask for memory.
+    // Collected one by one, because a corrupt count must not allocate memory.
     (0..count).map(|_| reader.number_u32()).collect::<Option<Vec<_>>>().map(Into::into)
 }
 
-/// How a message was sent, and whether PUBREC has come for it.
+/// How a message was sent, and whether PUBREC has acknowledged it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SentRecord {
     pub(super) sent: SentAs,

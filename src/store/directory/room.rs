@@ -1,5 +1,5 @@
-//! Whether the file system has room for more: asked before it runs out, since a database that
-//! meets a full disk in the middle of a write has to be opened again.
+//! Checks the free disk space before it runs out, because a database that fails in the middle of a
+//! write must be reopened.
 //!
 //! Knows bytes, not what they are for.
 
@@ -12,12 +12,12 @@ use rustix::fs::statvfs;
 
 use crate::{journal::Change, store::StoreError};
 
-/// The answer is good for so long, and for so many bytes.
+/// A measurement is used for at most this time, and for at most this many written bytes.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 const GOOD_FOR_BYTES: u64 = 4 << 20;
 
-/// Of what has to be free for more, this part has to be free even for what only takes away: a
-/// removal is written too, before it makes room.
+/// Part of the required free space that must be free even for removals: a removal is written before
+/// it frees space.
 const RESERVE_PART: u64 = 4;
 
 pub(super) struct Room {
@@ -37,7 +37,7 @@ impl Room {
         Self { directory: directory.to_owned(), free_bytes_min, asked: None }
     }
 
-    /// Whether `changes`, which come to `bytes`, may be written.
+    /// Checks whether `changes` of `bytes` bytes may be written.
     pub(super) fn admit(&mut self, changes: &[Change], bytes: u64) -> Result<(), StoreError> {
         let needed = match changes.iter().any(is_more) {
             true => self.free_bytes_min,
@@ -55,12 +55,12 @@ impl Room {
         Ok(())
     }
 
-    /// Whether there is room for more; asked once a second while there is.
+    /// Returns whether there is room for new data; measured at most once a second while there is.
     pub(super) fn is_there(&mut self) -> bool {
         self.known_free_bytes() >= self.free_bytes_min || self.check().is_ok()
     }
 
-    /// Whether there is room for more at this moment.
+    /// Checks whether there is room for new data, with a new measurement.
     pub(super) fn check(&mut self) -> Result<(), StoreError> {
         self.ask()?;
         if self.known_free_bytes() < self.free_bytes_min {
@@ -69,7 +69,7 @@ impl Room {
         Ok(())
     }
 
-    /// What was free when it was last asked; 0 if that is too long ago.
+    /// Returns the last measurement; 0 if it is outdated.
     fn known_free_bytes(&self) -> u64 {
         let good = self
             .asked
@@ -87,16 +87,16 @@ impl Room {
     }
 }
 
-/// The size of the disk that a directory lies on.
+/// Returns the size of the disk with this directory.
 pub(super) fn disk_bytes(directory: &Path) -> Option<u64> {
     let found = statvfs(directory).ok()?;
     Some(found.f_blocks.saturating_mul(found.f_frsize))
 }
 
-/// Whether the store grows by a change. A message that is sent must be let through: it is gone
-/// once it is acknowledged, and a queue could not be emptied otherwise. So must what is noted of a
-/// session and its Will when a client comes back or goes: most of it takes the place of what was
-/// there, and what is taken away behind it would wait as well.
+/// Returns whether a change makes the store grow. Sending a message must not count as growth: the
+/// message is removed when it is acknowledged, and a queue could not be drained otherwise. Records
+/// of a session and its Will, written when a client connects or disconnects, do not count either:
+/// most replace earlier ones, and removals after them in the group would be blocked too.
 const fn is_more(change: &Change) -> bool {
     match change {
         Change::Subscribe(..) | Change::Enqueue(..) | Change::Accept(..) | Change::Retain(..) => {
@@ -114,7 +114,7 @@ const fn is_more(change: &Change) -> bool {
         | Change::ClearRetained(_)
         | Change::ReserveVersions(_)
         | Change::Clock(_)
-        | Change::NoteLogin(..) // there is a bounded number of them
+        | Change::NoteLogin(..) // their number is limited
         | Change::ForgetLogin(_) => false,
     }
 }

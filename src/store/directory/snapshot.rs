@@ -1,4 +1,4 @@
-//! What a store has at one moment, read while others write.
+//! A snapshot of a store, readable during writes.
 
 use std::{fmt, sync::Arc};
 
@@ -9,8 +9,8 @@ use crate::{
     store::{Bounds, PageBounds, StoreError, StoredInFlight, StoredRetained, StoredSession},
 };
 
-/// What a [`DirectoryStore`](super::DirectoryStore) has at one moment, whatever is applied to it
-/// meanwhile.
+/// The state of a [`DirectoryStore`](super::DirectoryStore) at one moment, unaffected by later
+/// changes.
 pub struct StoreSnapshot {
     database: Arc<Database>,
     snapshot: fjall::Snapshot,
@@ -26,7 +26,7 @@ impl StoreSnapshot {
         View::of(&self.database, self.snapshot.clone())
     }
 
-    /// As [`Store::bounds`](crate::store::Store::bounds).
+    /// Returns the same as [`Store::bounds`](crate::store::Store::bounds).
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -34,7 +34,7 @@ impl StoreSnapshot {
         read::bounds(&self.view())
     }
 
-    /// As [`Store::sessions`](crate::store::Store::sessions).
+    /// Reads the same as [`Store::sessions`](crate::store::Store::sessions).
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
@@ -42,7 +42,7 @@ impl StoreSnapshot {
         read::sessions(&self.view(), each)
     }
 
-    /// As [`Store::retained`](crate::store::Store::retained).
+    /// Reads the same as [`Store::retained`](crate::store::Store::retained).
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
@@ -50,7 +50,7 @@ impl StoreSnapshot {
         read::retained(&self.view(), each)
     }
 
-    /// As [`Store::logins`](crate::store::Store::logins).
+    /// Reads the same as [`Store::logins`](crate::store::Store::logins).
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
@@ -58,7 +58,7 @@ impl StoreSnapshot {
         read::logins(&self.view(), each)
     }
 
-    /// As [`Store::in_flight`](crate::store::Store::in_flight).
+    /// Returns the same as [`Store::in_flight`](crate::store::Store::in_flight).
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.
@@ -66,7 +66,7 @@ impl StoreSnapshot {
         read::in_flight(&self.view(), session)
     }
 
-    /// As [`Store::waiting`](crate::store::Store::waiting).
+    /// Returns the same as [`Store::waiting`](crate::store::Store::waiting).
     ///
     /// # Errors
     /// If the store cannot be read, or is damaged.

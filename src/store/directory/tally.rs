@@ -1,8 +1,8 @@
-//! How many queues each numbered message waits in: it is stored once, with a count, and goes when
-//! the count is zero.
+//! Counts the queues that contain each numbered message. The message is stored once with this count
+//! and removed when the count reaches zero.
 //!
-//! Differences of one group are added up first, so that a message is counted once a group however
-//! many queues it goes to. Knows messages and counts, not queues.
+//! The differences within a group are added up first, so a message is counted once in a group,
+//! however many queues it goes to. Knows messages and counts, not queues.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{mqtt::Message, store::StoreError};
 
 pub(super) struct Tally<'a> {
     changes: HashMap<u64, CountChange<'a>, RandomState>,
-    /// No message in the store has a higher number.
+    /// The highest message number in the store before the group.
     highest_before: u64,
     highest: u64,
 }
@@ -26,7 +26,7 @@ pub(super) struct Tally<'a> {
 #[derive(Default)]
 struct CountChange<'a> {
     difference: i64,
-    /// The message, if a queue has it newly.
+    /// The message, if a queue has received it in this group.
     message: Option<&'a Arc<Message>>,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Tally<'a> {
         Self { changes: HashMap::default(), highest_before: highest, highest }
     }
 
-    /// One more queue has the message.
+    /// Counts one more queue with the message.
     pub(super) fn add(&mut self, message: &'a Arc<Message>) {
         self.note(message);
         if let Some(number) = message.number() {
@@ -45,12 +45,12 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// One queue less has it.
+    /// Counts one queue less with the message.
     pub(super) fn subtract(&mut self, number: u64) {
         self.changes.entry(number).or_default().difference -= 1;
     }
 
-    /// The message is kept somewhere, in a queue or not: its number is taken.
+    /// Marks the number of a stored message as used, queued or not.
     pub(super) fn note(&mut self, message: &Message) {
         self.highest = self.highest.max(message.number().map_or(0, |number| number.get()));
     }
@@ -62,7 +62,7 @@ impl<'a> Tally<'a> {
     pub(super) fn write(self, database: &Database, writes: &mut Writes) -> Result<(), StoreError> {
         for (number, change) in self.changes {
             if change.difference == 0 {
-                continue; // as many queues as before
+                continue; // the count is unchanged
             }
             let key = keys::message(number);
             let before = match number > self.highest_before {

@@ -1,6 +1,6 @@
-//! What is in the store at one moment: a snapshot, and ordered passes over its keyspaces.
+//! A snapshot of the database, and ordered passes over its keyspaces.
 //!
-//! Knows keys and no records. Readers make one each; who applies changes does not disturb them.
+//! Knows keys but no records. Each reader has its own view; writers do not disturb it.
 
 use fjall::{Readable as _, UserKey, UserValue};
 
@@ -20,7 +20,7 @@ impl<'a> View<'a> {
         Self { database, snapshot: database.snapshot() }
     }
 
-    /// What there was when the snapshot was taken.
+    /// Creates a view of an existing snapshot.
     pub(super) const fn of(database: &'a Database, snapshot: fjall::Snapshot) -> Self {
         Self { database, snapshot }
     }
@@ -30,18 +30,18 @@ impl<'a> View<'a> {
         value.map_err(|error| self.database.fault("read", error))
     }
 
-    /// All of a keyspace.
+    /// Iterates over a keyspace.
     pub(super) fn all(&self, space: Space) -> Pass<'a> {
         Pass { database: self.database, iter: self.snapshot.iter(self.database.space(space)) }
     }
 
-    /// What has keys that begin with `prefix`.
+    /// Iterates over the keys that begin with `prefix`.
     pub(super) fn beginning(&self, space: Space, prefix: &[u8]) -> Pass<'a> {
         let iter = self.snapshot.prefix(self.database.space(space), prefix);
         Pass { database: self.database, iter }
     }
 
-    /// What has keys from `from` to `to`, both included.
+    /// Iterates over the keys from `from` to `to`, both included.
     pub(super) fn between(&self, space: Space, from: &[u8], to: &[u8]) -> Pass<'a> {
         let iter = self.snapshot.range(self.database.space(space), from..=to);
         Pass { database: self.database, iter }
@@ -52,7 +52,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Goes over records in the order of their keys.
+/// An iterator over records in the order of their keys.
 pub(super) struct Pass<'a> {
     database: &'a Database,
     iter: fjall::Iter,
@@ -63,7 +63,7 @@ impl Pass<'_> {
         guard.into_inner().map_err(|error| self.database.fault("read", error))
     }
 
-    /// The key of the last one.
+    /// Returns the last key.
     pub(super) fn last_key(mut self) -> Result<Option<UserKey>, StoreError> {
         let last = self.iter.next_back().map(fjall::Guard::key).transpose();
         last.map_err(|error| self.database.fault("read", error))
@@ -79,7 +79,7 @@ impl Iterator for Pass<'_> {
     }
 }
 
-/// A pass over a keyspace of sessions, taken session by session.
+/// A pass over a keyspace of sessions, read session by session.
 pub(super) struct BySession<'a> {
     pass: Pass<'a>,
     ahead: Option<(SessionNumber, UserKey, UserValue)>,
@@ -92,7 +92,7 @@ impl<'a> BySession<'a> {
         Ok(new)
     }
 
-    /// The next record of `session`. Sessions are asked for in their order.
+    /// Returns the next record of `session`. Sessions must be requested in ascending order.
     pub(super) fn next_of(
         &mut self,
         session: SessionNumber,

@@ -111,7 +111,7 @@ fn without_any_room_there_is_no_start() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     let last = said.lines().last().unwrap();
-    assert!(last.starts_with("hearthmq: the disk that holds data is full; free space"), "{said}");
+    assert!(last.starts_with("hearthmq: the disk with data is full; free space"), "{said}");
 }
 
 /// Fills the file system of `path`, but for so much.

@@ -1,5 +1,5 @@
-//! Any bytes are a record or none, and what is written is read again. What a store does with
-//! records is shown in `tests/store`.
+//! Any bytes decode to a record or to `None`, and encoding round-trips. `tests/store` shows what a
+//! store does with records.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -82,7 +82,7 @@ fn all() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Takes bytes for a record of every kind.
+/// Decodes bytes as a record of every kind.
 fn decode_as_each(bytes: &[u8]) -> [bool; 9] {
     [
         decode_number(bytes).is_some(),
@@ -142,7 +142,8 @@ proptest! {
         decode_as_each(&bytes);
     }
 
-    /// Changed in one place a record is still read or refused, and what is read can be written.
+    /// With one byte changed, a record decodes or is refused, and a decoded one can be encoded
+    /// again.
     #[test]
     fn a_record_with_a_wrong_byte_is_a_record_or_none(
         which in 0_usize..8,
