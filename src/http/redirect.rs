@@ -80,6 +80,7 @@ pub(super) async fn redirect(
             caller.tell_changed(&api, Changed { call, target: None, old, new });
             return Ok(r#"{"success":true}"#.to_owned());
         }
+        // After the checks of the caller, so that a stranger cannot make the broker read a body.
         let body = in_time(&api, async { Ok(read(&request, payload).await) }).await??;
         let (wanted, refuses_connects) = parse(&body)?;
         let line = Line::of(&wanted, refuses_connects);

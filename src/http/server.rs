@@ -138,6 +138,7 @@ impl Server {
                 open: server.open.clone(),
             };
             let arbiter = Arbiter::new();
+            // Held until the worker has opened its listeners, so that `stop` waits for it.
             let begins = server.open.token();
             arbiter.spawn_fn(move || {
                 actix_rt::spawn(async move {

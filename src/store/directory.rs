@@ -291,6 +291,7 @@ impl Applying {
         changes: &[Change],
         durability: Durability,
     ) -> Result<(), StoreError> {
+        // Unknown after a start and after a failure.
         let bounds = match self.bounds {
             Some(bounds) => bounds,
             None => read::bounds(&View::new(database))?,
@@ -311,6 +312,7 @@ impl Applying {
         } else if durability == Durability::Synced {
             self.sync(database)?;
         }
+        // Remember the new state only now: a failed commit has changed nothing.
         self.bounds = Some(outcome.bounds);
         for (number, reaches) in outcome.sessions {
             match reaches {

@@ -211,6 +211,7 @@ impl Examiner<'_> {
                 Some(false) | None => Ok(()),
             }
         });
+        // Only a released message may be in `sent` without being queued.
         for ((session, place), is_released) in std::mem::take(&mut self.sent) {
             if !is_released {
                 let (session, place) = (session.0, place.0);

@@ -114,6 +114,7 @@ impl Parts<'_> {
         while let Some((key, value)) = self.queue.next_of(to.number)? {
             let place = place_of(&key)?;
             to.last_place = to.last_place.max(place);
+            // A released message has an entry in `sent` but none in `queue`.
             while sent.next_if(|sent| *sent < place).is_some() {}
             let weight = records::weigh_queued(&value);
             let weight = weight.ok_or_else(|| view.damaged("a queued message cannot be read"))?;
@@ -188,6 +189,7 @@ pub(super) fn waiting(
     let mut bytes = 0;
     for entry in view.between(Space::Queue, &first, &last) {
         let (key, value) = entry?;
+        // Both passes are in key order, so the entry of a sent message comes up beside it.
         while sent.next_if(|sent| sent.as_ref().is_ok_and(|(sent, _)| sent < &key)).is_some() {}
         match sent.peek() {
             Some(Ok((sent, _))) if *sent == key => continue,
@@ -198,6 +200,7 @@ pub(super) fn waiting(
         }
         let weight = records::weigh_queued(&value);
         bytes += weight.ok_or_else(|| view.damaged("a queued message cannot be read"))?.size;
+        // The first message is returned even if it is too large, or the queue would never advance.
         let is_over = messages.len() >= page.messages_max || bytes > page.bytes_max;
         if is_over && !messages.is_empty() {
             break;
