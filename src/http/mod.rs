@@ -4,12 +4,12 @@
 //! of sockets, sessions or shards. The `hearthmq` program serves it with [`Server`]; an application
 //! mounts [`routes`] into its own `App`.
 //!
-//! A call passes these checks in this order; the first failure is the response: the method (405);
-//! the rate of the address (429); the page's site, if the call changes something (403); the
-//! credentials (401); the rate of the account (429); the parameters (400); the permission for the
-//! client identifier (403). Only then does the call access the client. (A call about many clients
-//! checks the permission for each.) The rate of the address comes first because verifying a
-//! password is expensive.
+//! A call passes these checks in this order, and the first one that fails gives the response: the
+//! method (405); the rate of the address (429); the web site of the page, if the call changes
+//! something (403); the credentials (401); the rate of the account (429); the parameters (400); the
+//! permission for the client identifier (403). Only then does the call access the client. (A call
+//! about many clients checks the permission for each.) The rate of the address comes before the
+//! credentials because verifying a password is expensive.
 
 mod admission;
 mod browsers;

@@ -151,7 +151,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
             if !(buffer.is_empty() && refusal.refused.counted_as == ConnectRefusal::Closed) {
                 refusal.tell(core, &Subject::stranger(peer, &listener));
             }
-            drop((buffer, room)); // free it: the client may read the answer slowly
+            drop((buffer, room)); // free it now: the client may read slowly
             return refuse(&mut *transport, refusal, &mut admitted, count).await;
         }
     };

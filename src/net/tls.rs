@@ -54,9 +54,9 @@ pub struct TlsConfig {
     /// Whether clients are asked for a certificate.
     #[serde(default)]
     pub client_auth: ClientAuth,
-    /// Revocation lists. If there is one, there must be one for every CA and intermediate
-    /// certificate in the clients' chains: a certificate without a list counts as revoked. A list
-    /// stays in use after its next update is overdue.
+    /// Revocation lists. If any is given, every CA and intermediate that has issued a certificate
+    /// in a client's chain needs one: a certificate whose issuer has no list counts as revoked. A
+    /// list stays in use after its next update is overdue.
     #[serde(default)]
     pub crl: Vec<PathBuf>,
     /// The oldest accepted version of TLS.
