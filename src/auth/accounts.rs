@@ -4,15 +4,15 @@
 //! [[users]]
 //! name = "fleet"
 //! password_hash = "$argon2id$v=19$m=19456,t=2,p=1$…"
-//! scram = "SCRAM-SHA-256$32768:…$…:…"      # if it may log in by SCRAM; "" is none
-//! disabled = true                           # keeps the account, and lets nobody log in with it
-//! limits = { sessions_max = 50000 }         # in place of the limits of each user
+//! scram = "SCRAM-SHA-256$32768:…$…:…"      # allows logins by SCRAM; "" does not
+//! disabled = true                           # keeps the account, but refuses its logins
+//! limits = { sessions_max = 50000 }         # replaces the limits of each user
 //!
 //! [scram]
-//! secret = "…"                              # salts are made from it
+//! secret = "…"                              # salts are derived from it
 //! ```
 //!
-//! Knows the file and its rules; does not know how a login goes. Called by the authenticator;
+//! Knows the file and its rules; does not know how a login is checked. Called by the authenticator;
 //! `edit` writes the file.
 
 mod edit;
@@ -46,7 +46,7 @@ pub struct Accounts {
     by_name: HashMap<Arc<str>, usize>,
     decoys: RandomState,
     salts: Option<SaltSecret>,
-    /// The iterations of the SCRAM keys, each number once, ascending.
+    /// The iteration counts of all SCRAM keys, each once, ascending.
     scram_iterations: Vec<u32>,
 }
 
@@ -57,20 +57,20 @@ pub struct User {
     pub name: Arc<str>,
     /// The hash of the password.
     pub password: StoredPassword,
-    /// What SCRAM compares with; without it the user cannot log in by SCRAM.
+    /// The keys for SCRAM; a user without them cannot log in by SCRAM.
     pub scram: Option<ScramKeys>,
-    /// Whether nobody may log in with this account.
+    /// Whether logins with this account are refused.
     pub is_disabled: bool,
-    /// In which reading of the file the credentials were first seen.
+    /// Number of the reading of the file in which these credentials first appeared.
     pub(super) changed: u64,
-    /// What it has in place of the limits of each user.
+    /// The limits of this user that replace the general limits of each user.
     pub limits: Option<OwnLimits>,
 }
 
 /// Checks that `name` can be a user name: it is not empty, and MQTT and HTTP Basic can carry it.
 ///
 /// # Errors
-/// What is wrong with it.
+/// `name` is empty or too long, or has a control character or a colon.
 pub fn check_user_name(name: &str) -> Result<(), UserNameError> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         Err(UserNameError::Length)
@@ -87,16 +87,16 @@ impl Accounts {
     /// Reads and checks the file at `path`.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, has an unknown key, a user name twice or one that
-    /// cannot be, a hash that is not Argon2id, or SCRAM keys that are none; with the line.
+    /// The file cannot be read, is not TOML, or has an unknown key, a duplicate or invalid user
+    /// name, a hash that is not Argon2id, or invalid SCRAM keys. The error names the line.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         Self::parse(path, &file::read(path)?)
     }
 
-    /// As [`Accounts::open`], with the `text` of the file; `path` is for the errors.
+    /// Checks `text`, the contents of the file; `path` appears in errors only.
     ///
     /// # Errors
-    /// As [`Accounts::open`].
+    /// The same as [`Accounts::open`], except for reading.
     pub fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
         let mut accounts = Self::default();
         let AccountsFile { users, scram } = file::parse(path, text)?;
@@ -127,12 +127,12 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// Notes in which reading of the file the credentials of each account were first seen: `former`
-    /// are the accounts of the reading before this one, which is number `reading`.
+    /// Notes for each account in which reading of the file its credentials first appeared. `former`
+    /// holds the accounts of the previous reading; `reading` is the number of this one.
     pub(super) fn follow(&mut self, former: &Self, reading: u64) {
         for user in &mut self.users {
             let before = former.get(&user.name).filter(|before| {
-                // Keys that are new beside the same password change nothing for who has that.
+                // Adding SCRAM keys beside an unchanged password invalidates no credentials.
                 let keys = |user: &User| user.scram.as_ref().map(ToString::to_string);
                 let has_same_keys = before.scram.is_none() || keys(before) == keys(user);
                 before.password.as_str() == user.password.as_str() && has_same_keys
@@ -141,39 +141,39 @@ impl Accounts {
         }
     }
 
-    /// The account of this name.
+    /// Returns the account of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&User> {
         self.by_name.get(name).map(|at| &self.users[*at])
     }
 
-    /// Every account, in the order of the file.
+    /// Returns all accounts, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
         self.users.iter()
     }
 
-    /// SCRAM keys for a name that has none, not to be told from others: nobody's, with
-    /// iterations as they are in use.
+    /// Returns SCRAM keys for a name that has none. They belong to no user, and clients cannot tell
+    /// them from real ones: their iteration count is one that real accounts use.
     pub(super) fn scram_decoy(&self, name: &str, default: &SaltSecret) -> ScramKeys {
         self.salts.as_ref().unwrap_or(default).decoy(name, &self.scram_iterations)
     }
 
-    /// How many there are.
+    /// Returns the number of accounts.
     #[must_use]
     pub fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no accounts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
-    /// Some account's hash, to be computed and **thrown away** for a user name that has none, so
-    /// that it takes as long as a wrong password; always the same one for the same name.
-    /// As it is one of the stored ones, the times are spread as they are for names that exist,
-    /// even where hashes of different cost are in use.
+    /// Returns a hash to compute for a user name without an account; the result must be
+    /// **discarded**. The refusal then takes as long as that of a wrong password. One name always
+    /// gets the same hash, taken from the stored ones, so that the times are spread as they are for
+    /// existing names, even where hashes of different cost are in use.
     pub(super) fn decoy(&self, name: &str) -> Option<&StoredPassword> {
         let count = u64::try_from(self.users.len()).ok().filter(|count| *count > 0)?;
         let at = usize::try_from(self.decoys.hash_one(name) % count).ok()?;
@@ -213,7 +213,7 @@ struct UserName(String);
 #[serde(try_from = "String")]
 struct PasswordHashText(StoredPassword);
 
-/// Empty where there are no keys.
+/// `None` where the text is empty.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct ScramText(Option<ScramKeys>);
@@ -225,13 +225,13 @@ struct SecretText(SaltSecret);
 /// Why a text cannot be a user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserNameError {
-    /// MQTT has no room for more.
+    /// MQTT cannot carry a longer one, and an empty one names no user.
     #[error("user name is empty or longer than 65,535 bytes")]
     Length,
     /// A line end, for example.
     #[error("user name holds a control character; leave it out")]
     ControlCharacter,
-    /// HTTP Basic ends the name there.
+    /// HTTP Basic ends the name at a colon.
     #[error("user name holds a colon, which HTTP Basic cannot send; leave it out")]
     Colon,
 }

@@ -1,8 +1,8 @@
-//! The authenticator that HearthMQ comes with: accounts from a file, certificates from TLS.
+//! The authenticator that comes with HearthMQ: accounts from a file, certificates from TLS.
 //!
-//! Knows how a login goes. What earlier logins mean for it is in `attempts`, whose turn it is to be
-//! hashed in `hashing`. Does not know MQTT, HTTP or TLS. Called through [`Authenticator`] by whoever
-//! accepts a connection or an HTTP request.
+//! Knows the steps of a login. `attempts` knows what earlier logins mean for it, `hashing` the
+//! order in which passwords are hashed. Does not know MQTT, HTTP or TLS. Connections and HTTP
+//! requests call it through [`Authenticator`] when they are accepted.
 
 use std::{
     net::SocketAddr,
@@ -37,38 +37,40 @@ use crate::limits::OwnLimits;
 #[serde(default, deny_unknown_fields)]
 pub struct AuthenticationConfig {
     /// Whether a client without user name and certificate is let in, without an identity. A
-    /// listener may say otherwise ([`ListenerLogins`](super::ListenerLogins)).
+    /// listener can override it ([`ListenerLogins`](super::ListenerLogins)).
     pub anonymous: bool,
-    /// Whether an MQTT client that gives a user name without an account is taken as one without a
-    /// user name where those are let in.
+    /// Whether an MQTT client with a user name that has no account is treated as one without a user
+    /// name, where those are let in.
     pub anonymous_with_name: bool,
-    /// Whether some listener lets clients without a user name in though `anonymous` does not: their
-    /// sessions stay.
+    /// Whether some listener lets in clients without a user name although `anonymous` is off: the
+    /// sessions of such clients then stay.
     pub anonymous_at_listeners: bool,
-    /// Whether a certificate suffices. If so, its Common Name is who they are, and a password is
-    /// not looked at; if not, the account of that name must exist and its password be given.
+    /// Whether a certificate suffices. If so, its Common Name is the user name, and a password is
+    /// not checked; if not, the client must also give the password of the account of that name.
     pub certificate_is_enough: bool,
-    /// Whether a certificate is good only with an account of its Common Name. A listener may say
-    /// otherwise.
+    /// Whether a certificate is accepted only if its Common Name has an account. A listener can
+    /// override it.
     pub certificate_needs_account: bool,
-    /// Whether an MQTT client that shows a certificate must have its Common Name as client
-    /// identifier. Clients without a certificate are not concerned: require one in the listener.
+    /// Whether an MQTT client with a certificate must use its Common Name as client identifier.
+    /// Does not affect clients without a certificate: require one in the listener.
     pub client_id_is_common_name: bool,
-    /// For so many seconds, a password that was right is not hashed again. 0: hash every time.
+    /// Seconds for which a verified password is not hashed again. 0: hash every time.
     pub verified_secs: u32,
-    /// So many verified credentials are remembered; the oldest go. 0: none.
+    /// Maximum number of verified credentials in memory; the oldest are evicted. 0: none.
     pub verified_entries_max: usize,
-    /// So many passwords are hashed at once, each with 19 MiB of memory. 0: one for each core.
+    /// Maximum number of passwords that are hashed at the same time, each with 19 MiB of memory. 0:
+    /// one for each core.
     pub hashes_at_once_max: usize,
-    /// So many logins may wait to be hashed, and so many of one address as their precedence allows:
-    /// half of them where user and address were right before, a sixteenth from an address without
-    /// failures, else one in 128, four at least. Further ones are told to try again later.
+    /// Maximum number of logins that wait to be hashed. One address may have a part of it, which
+    /// depends on precedence: half if this user logged in from this address before, a sixteenth if
+    /// the address has no failures, else one in 128 (at least four). Further logins are told to try
+    /// again later.
     pub hashes_waiting_max: usize,
-    /// So many pairs of user and address that were right are remembered, also beyond the broker's
-    /// end, so that their logins come before those of strangers. Those that were not seen for the
-    /// longest time go. One user has one in 16 of them at most. 0: none.
+    /// Maximum number of remembered pairs of user and address that logged in before. They survive a
+    /// restart, and their logins come before those of strangers. The pair that was not seen for the
+    /// longest time is evicted. One user has at most one in 16 of them. 0: none.
     pub known_logins_max: usize,
-    /// How repeated failures are answered.
+    /// How repeated failures are slowed down and refused.
     pub throttle: ThrottleConfig,
 }
 
@@ -84,7 +86,7 @@ impl Default for AuthenticationConfig {
             verified_secs: 300,
             verified_entries_max: 10_000,
             hashes_at_once_max: 0,
-            // Ten seconds of work for two cores; who waits for longer has given up.
+            // Ten seconds of work for two cores; a client that has to wait longer has given up.
             hashes_waiting_max: 1_000,
             // 4 MB of memory.
             known_logins_max: 20_000,
@@ -103,17 +105,17 @@ pub struct FileAuthenticator {
     attempts: Arc<Attempts>,
     digest_key: DigestKey,
     hashing: Hashing,
-    /// The decoy of a broker without any account.
+    /// The decoy hash of a broker without accounts.
     nobody: StoredPassword,
-    /// Makes salts where the file of accounts has no secret for it.
+    /// Derives salts where the accounts file has no secret of its own.
     salts: SaltSecret,
 }
 
 impl FileAuthenticator {
-    /// With the accounts of the file at `path`.
+    /// Creates it with the accounts of the file at `path`.
     ///
     /// # Errors
-    /// As [`Accounts::open`].
+    /// The same as [`Accounts::open`].
     pub fn open(path: impl Into<PathBuf>, config: AuthenticationConfig) -> Result<Self, FileError> {
         let path = path.into();
         let mut authenticator = Self::new(Accounts::open(&path)?, config);
@@ -121,7 +123,7 @@ impl FileAuthenticator {
         Ok(authenticator)
     }
 
-    /// With these accounts.
+    /// Creates it with these accounts.
     #[must_use]
     pub fn new(accounts: Accounts, config: AuthenticationConfig) -> Self {
         let at_once = match config.hashes_at_once_max {
@@ -143,12 +145,12 @@ impl FileAuthenticator {
         }
     }
 
-    /// Reads the file again. The next logins are checked against it; clients that are connected
-    /// are once [`Broker::recheck`](crate::Broker::recheck) is called. Does nothing for accounts
-    /// that are from no file.
+    /// Reads the file again. The next logins are checked against it; connected clients are checked
+    /// when [`Broker::recheck`](crate::Broker::recheck) is called. Does nothing if the accounts do
+    /// not come from a file.
     ///
     /// # Errors
-    /// As [`Accounts::open`]; the accounts in force then stay in force.
+    /// The same as [`Accounts::open`]; the current accounts then stay in force.
     pub fn reload(&self) -> Result<(), FileError> {
         if let Some(path) = &self.path {
             self.replace(Accounts::open(path)?);
@@ -161,7 +163,7 @@ impl FileAuthenticator {
         let reading = self.readings.load(Ordering::Acquire) + 1;
         accounts.follow(&self.accounts.load(), reading);
         self.accounts.store(Arc::new(accounts));
-        // Last: a login that is under way is then at worst believed to be older than it is.
+        // Stored last: a login under way is then at worst considered older than it is.
         self.readings.store(reading, Ordering::Release);
     }
 
@@ -197,14 +199,15 @@ impl FileAuthenticator {
         })
     }
 
-    /// The account's own name, if `password` is the account's.
+    /// Returns the account's own name if `password` is right for it.
     async fn check_password(
         &self,
         shown: &Credentials<'_>,
         name: &str,
         password: Option<&[u8]>,
     ) -> Result<Arc<str>, AuthenticationError> {
-        // Nothing was guessed: neither counted nor hashed, whether there is such a user or not.
+        // No password means no guess: it is neither counted nor hashed, whether the user exists or
+        // not.
         let password = password.ok_or(AuthenticationError::BadCredentials)?;
         let accounts = self.accounts.load_full();
         let user = accounts.get(name);
@@ -218,8 +221,8 @@ impl FileAuthenticator {
         }
     }
 
-    /// Whether the password is right. Without an account, `stored` is a decoy: the outcome is
-    /// failure, whatever it says.
+    /// Returns whether the password is right. Without an account `stored` is a decoy, and the
+    /// result is `false` whatever the hash says.
     async fn verify(
         &self,
         who: Applicant,
@@ -242,7 +245,7 @@ impl FileAuthenticator {
         let precedence = self.attempts.precedence(&who);
         let turn = self.hashing.turn(precedence, who.origin()).await;
         let turn = turn.map_err(|TurnedAway| AuthenticationError::Unavailable)?;
-        // What happened to others meanwhile: a fleet that comes with one credential is hashed
+        // Other logins may have finished meanwhile: a fleet that shares one credential is hashed
         // once, and a volley of guesses is cut short.
         if let Some(right) = self.attempts.judge_again(&who, &digest)? {
             return Ok(right);
@@ -251,15 +254,15 @@ impl FileAuthenticator {
         let password = Box::<[u8]>::from(password);
         let hashed = self.hashing.run(turn, precedence, move || {
             let right = stored.verify(&password) && account_exists;
-            // Here, so that a client that hangs up before it is told does not escape being counted.
+            // Counted in this thread, so that a client cannot avoid it by hanging up early.
             attempts.write_down(&who, Some(&digest), right);
             right
         });
         hashed.await.ok_or(AuthenticationError::Unavailable)
     }
 
-    /// What a proof of `name` is compared with. Takes the same steps whether there is an account
-    /// or not.
+    /// Returns the keys with which a proof of `name` is compared. Takes the same steps whether the
+    /// account exists or not.
     pub(super) fn scram_login(&self, name: &str) -> ScramLogin {
         let accounts = self.accounts.load();
         let decoy = accounts.scram_decoy(name, &self.salts);
@@ -273,7 +276,7 @@ impl FileAuthenticator {
         }
     }
 
-    /// Waits as long as earlier failures of `name` have it; who waited.
+    /// Waits for the delay that earlier failures of `name` impose, and returns whose login it is.
     pub(super) async fn wait_for_turn(
         &self,
         shown: &Shown,
@@ -283,18 +286,20 @@ impl FileAuthenticator {
         let delay = self.attempts.admit(&who)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
-            // What happened to others meanwhile: a volley of guesses is cut short.
+            // Failures of other logins may have been counted meanwhile: a volley of guesses is cut
+            // short.
             self.attempts.admit(&who)?;
         }
         Ok(who)
     }
 
-    /// Counts the outcome of a login that was not checked here.
+    /// Counts the outcome of a login that was checked elsewhere.
     pub(super) fn write_down(&self, who: &Applicant, right: bool) {
         self.attempts.write_down(who, None, right);
     }
 
-    /// The identity of `account`, if nothing else that was shown contradicts it.
+    /// Returns the identity of `account`, unless user name, certificate or client identifier
+    /// contradict it.
     pub(super) fn identify(
         &self,
         account: Arc<str>,
@@ -307,7 +312,7 @@ impl FileAuthenticator {
             return Err(AuthenticationError::BadCredentials);
         }
         if self.accounts.load().get(&account).is_none_or(|user| user.is_disabled) {
-            return Err(AuthenticationError::NotAllowed); // taken away since the exchange began
+            return Err(AuthenticationError::NotAllowed); // removed since the exchange began
         }
         if certificate.is_some()
             && self.config.client_id_is_common_name
@@ -340,8 +345,8 @@ impl Authenticator for FileAuthenticator {
             return Ok(Identity { login: Login::Anonymous, ..Identity::default() });
         }
         let Some(name) = credentials.username else {
-            // A password without a user name is an attempt to be somebody. [MQTT-3.1.2-22] of
-            // 3.1.1 forbids it, 5.0 allows it for tokens, of which there are none here.
+            // A password without a user name is an attempt to log in. [MQTT-3.1.2-22] of 3.1.1
+            // forbids it; 5.0 allows it for tokens, which this authenticator does not have.
             return if anonymous && credentials.password.is_none() {
                 Ok(Identity { login: Login::Anonymous, ..Identity::default() })
             } else {
@@ -359,13 +364,13 @@ impl Authenticator for FileAuthenticator {
 
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         let Some(name) = &identity.username else {
-            // A listener is not taken back while it is there.
+            // A listener exists until the broker ends, so its rule still holds.
             let is_let_in = self.config.anonymous
                 || self.config.anonymous_at_listeners
                 || identity.login == Login::Anonymous;
             return if is_let_in { Standing::Good } else { Standing::Suspended };
         };
-        // A certificate that is enough needs no account, but one that is disabled stops it.
+        // Where a certificate suffices, it needs no account; a disabled account still stops it.
         let needs_none = identity.login == Login::Certificate
             && self.config.certificate_is_enough
             && !identity.needs_account;
@@ -392,7 +397,7 @@ impl Authenticator for FileAuthenticator {
     }
 }
 
-/// What was shown beside the password, kept as long as an exchange takes.
+/// What the client presented beside the password, stored for the duration of an exchange.
 pub(super) struct Shown {
     client_id: Option<Box<str>>,
     username: Option<Box<str>>,
@@ -402,7 +407,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// What it was, without certificate and password.
+    /// Returns the credentials without certificate and password.
     fn credentials(&self) -> Credentials<'_> {
         Credentials {
             client_id: self.client_id.as_deref(),
@@ -424,12 +429,12 @@ impl From<&Credentials<'_>> for Shown {
     }
 }
 
-/// SCRAM keys to be compared.
+/// SCRAM keys to compare a proof with.
 pub(super) struct ScramLogin {
-    /// The account's, or what the name is after SASLprep: one name for all spellings, for failures
-    /// to be counted under.
+    /// The account's name, or the given name after SASLprep. Failures are counted under it, so that
+    /// all spellings of a name count as one.
     pub(super) name: Arc<str>,
     pub(super) keys: ScramKeys,
-    /// There is no account, or it has no keys: the outcome is failure, whatever the proof.
+    /// Whether there is no account, or it has no keys. The login then fails, whatever the proof.
     pub(super) is_decoy: bool,
 }

@@ -1,10 +1,9 @@
-//! Enhanced authentication: methods that take more than a user name and a password, section 4.12
-//! of MQTT 5.0.
+//! Enhanced authentication: methods that take more than a user name and a password, section 4.12 of
+//! MQTT 5.0.
 //!
 //! An [`EnhancedAuthenticator`] offers methods by name; an [`Exchange`] is the conversation with
-//! one client, when it connects or authenticates again. What they say to each other is theirs:
-//! nothing here knows a packet or a socket. The broker asks, and sees to it that an exchange has
-//! an end.
+//! one client, when it connects or re-authenticates. The method alone defines what is exchanged:
+//! nothing here knows a packet or a socket. The broker starts each exchange and limits its length.
 
 use std::sync::Arc;
 
@@ -20,71 +19,71 @@ const DATA_BYTES_MAX: usize = u16::MAX as usize;
 pub struct ExchangeStart<'a> {
     /// Authentication Method, one of those that [`EnhancedAuthenticator::methods`] names.
     pub method: &'a str,
-    /// What CONNECT and TLS have shown. MQTT leaves it to the method what User Name and Password
-    /// mean to it; when a client authenticates again, there is no password.
+    /// What CONNECT and TLS have shown. MQTT leaves the meaning of User Name and Password to the
+    /// method; a client that re-authenticates sends no password.
     pub credentials: Credentials<'a>,
-    /// Who the client is so far, if it authenticates again. It may not become another user.
+    /// The current identity of a client that re-authenticates. It must not become another user.
     pub identity: Option<&'a Identity>,
 }
 
 /// Offers methods of enhanced authentication.
 ///
-/// The name of the user is for the method to find out, and who it is goes into
-/// [`Step::Done`]; sessions belong to the user name there. If the User Name of CONNECT has to
-/// agree with it, the method says so.
+/// The method finds out the name of the user and returns it in [`Step::Done`]; sessions belong to
+/// the user name given there. A method that requires the User Name of CONNECT to agree checks that
+/// itself.
 ///
-/// The broker bounds what an exchange may take, see [`Exchange`]. It does not know what a failure
-/// means, so that it does not slow down who guesses: wrap the authenticator in
+/// The broker limits the length of an exchange, see [`Exchange`]. It cannot judge what a failure
+/// means, so it does not slow down guessing: wrap the authenticator in
 /// [`Throttled`](super::Throttled) for that.
 pub trait EnhancedAuthenticator: Send + Sync + 'static {
-    /// The names of its methods, as clients give them in Authentication Method.
+    /// Returns the names of its methods, as clients give them in Authentication Method.
     fn methods(&self) -> &[&str];
 
-    /// An exchange with a client that has given one of the methods. Nothing is decided here:
-    /// the exchange refuses in its first step whom it does not like.
+    /// Starts an exchange with a client that has named one of the methods. Nothing is decided here:
+    /// an exchange refuses a client in its first step.
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange>;
 
-    /// As [`Authenticator::generation`](super::Authenticator::generation).
+    /// Returns the same as [`Authenticator::generation`](super::Authenticator::generation).
     fn generation(&self) -> u64 {
         0
     }
 
-    /// As [`Authenticator::standing`](super::Authenticator::standing), for an identity of one of
-    /// these methods.
+    /// Returns the same as [`Authenticator::standing`](super::Authenticator::standing), for an
+    /// identity of one of these methods.
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         let _ = (identity, since);
         Standing::Good
     }
 }
 
-/// A conversation with one client about who it is.
+/// A conversation that establishes the identity of one client.
 ///
-/// The first step gets what came in CONNECT, or in the AUTH that asked to authenticate again;
-/// each [`Step::Continue`] is followed by another with what the client answers. Steps follow one
-/// another. A step may take its time, it never runs on a shard's data path; but all of the
-/// exchange has the time that a CONNECT has, and a bounded number of steps and bytes
+/// The first step gets the data of CONNECT, or of the AUTH packet that starts re-authentication;
+/// after each [`Step::Continue`] the next step gets the client's answer. Steps never overlap. A
+/// step may be slow, as it never runs on a shard's data path. But the whole exchange must finish
+/// within the time that a CONNECT has, and within a number of steps and bytes
 /// (`connect_timeout_secs`, `authentication_rounds_max` and `authentication_bytes_max` of the
-/// limits). When the client is gone, or time is over, the exchange is dropped, perhaps in the
-/// middle of a step.
+/// limits). When the client disconnects or the time is over, the exchange is dropped, possibly in
+/// the middle of a step.
 #[async_trait]
 pub trait Exchange: Send {
-    /// Takes the client's Authentication Data; what is next.
+    /// Takes the client's Authentication Data and returns the next step.
     ///
     /// # Errors
-    /// The client is not let in, or, if it was in already, is disconnected.
+    /// The client is refused, or disconnected if it was connected already.
     async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError>;
 }
 
-/// What an [`Exchange`] says next. Authentication Data is at most 65,535 bytes.
+/// The next step of an [`Exchange`]. Authentication Data is at most 65,535 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// This Authentication Data is sent, and the client is to answer.
+    /// Send this Authentication Data and wait for the client's answer.
     Continue(Option<Vec<u8>>),
-    /// The client has shown who it is.
+    /// The client has proven its identity.
     Done {
-        /// Who.
+        /// The identity.
         identity: Identity,
-        /// Authentication Data for the client, to end with.
+        /// Final Authentication Data for the client.
         data: Option<Vec<u8>>,
     },
 }
@@ -107,7 +106,8 @@ impl<T: EnhancedAuthenticator + ?Sized> EnhancedAuthenticator for Arc<T> {
     }
 }
 
-/// All methods of a broker. If two authenticators have one of the same name, the first is asked.
+/// All methods of a broker. If two authenticators offer a method of the same name, the first one
+/// serves it.
 #[derive(Default)]
 pub(crate) struct Methods(Vec<Box<dyn EnhancedAuthenticator>>);
 
@@ -123,7 +123,7 @@ impl Methods {
         Some(&**all.find(|one| one.methods().contains(&method))?)
     }
 
-    /// An exchange; `None` if nobody knows the method.
+    /// Starts an exchange; `None` if no authenticator has the method.
     pub(crate) fn begin(
         &self,
         start: ExchangeStart<'_>,
@@ -134,36 +134,36 @@ impl Methods {
     }
 }
 
-/// How long an exchange may be.
+/// The limits of an exchange.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExchangeBounds {
-    /// Steps.
+    /// Maximum number of steps.
     pub(crate) rounds_max: u16,
-    /// Bytes of Authentication Data that the client may send, in all.
+    /// Maximum number of bytes of Authentication Data that the client may send, in all.
     pub(crate) bytes_max: u32,
 }
 
-/// An exchange that comes to an end.
+/// An exchange with its remaining limits.
 pub(crate) struct BoundedExchange {
     exchange: Box<dyn Exchange>,
     left: ExchangeBounds,
 }
 
 impl BoundedExchange {
-    /// As [`Exchange::step`], as long as it is not one too many.
+    /// Does [`Exchange::step`], or fails once a limit is exceeded.
     pub(crate) async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError> {
         let bytes = u32::try_from(data.map_or(0, <[u8]>::len)).unwrap_or(u32::MAX);
         let rounds_left = self.left.rounds_max.checked_sub(1);
         let bytes_left = self.left.bytes_max.checked_sub(bytes);
         let (Some(rounds_max), Some(bytes_max)) = (rounds_left, bytes_left) else {
-            tracing::debug!("an authentication exchange has become too long");
+            tracing::debug!("authentication exchange exceeds its limits");
             return Err(AuthenticationError::NotAllowed);
         };
         self.left = ExchangeBounds { rounds_max, bytes_max };
         let step = self.exchange.step(data).await?;
         let (Step::Continue(data) | Step::Done { data, .. }) = &step;
         if data.as_ref().is_some_and(|data| data.len() > DATA_BYTES_MAX) {
-            tracing::error!("an authentication method has more data than a packet can carry");
+            tracing::error!("authentication method returned more data than a packet can carry");
             return Err(AuthenticationError::Unavailable);
         }
         Ok(step)

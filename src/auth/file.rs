@@ -1,7 +1,7 @@
-//! Reading and writing the TOML files of accounts and rules, and saying where one is wrong.
+//! Reads and writes the TOML files of accounts and rules, and names the line of a mistake.
 //!
-//! Knows files, lines and TOML; does not know what an account or a rule is. Called by the
-//! accounts and the policy when they are loaded, at start-up and on reload.
+//! Knows files, lines and TOML; does not know what an account or a rule is. Called by the accounts
+//! and the policy when they are loaded, at start-up and on reload.
 
 use std::{
     fs, io,
@@ -13,26 +13,26 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-/// Why a file was not taken over. What was in force before stays in force.
+/// Why a file was not loaded. What was in force before stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: cannot be read: {source}; check the path in [auth] and who may read the file", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("{}: cannot be written: {source}", path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It has no account of this name.
+    /// The file has no account of this name.
     #[error(
         "{}: there is no user {name:?}; `hearthmq passwd --list` lists the accounts",
         path.display()
@@ -43,20 +43,20 @@ pub enum FileError {
         /// The user name that was looked for.
         name: Box<str>,
     },
-    /// Something in it is wrong.
+    /// The contents are invalid.
     #[error("{}:{line}: {problem}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The line, the first is 1.
+        /// The line number, starting with 1.
         line: usize,
-        /// What is wrong; what would be right.
+        /// What is wrong, and what would be right.
         problem: Box<str>,
     },
 }
 
 impl FileError {
-    /// `problem` at the bytes `span` of `text`, which was read from `path`.
+    /// Returns the error for `problem` at the bytes `span` of `text`, which was read from `path`.
     pub(super) fn invalid(path: &Path, text: &str, span: Range<usize>, problem: &str) -> Self {
         Self::Invalid {
             path: path.to_owned(),
@@ -66,25 +66,27 @@ impl FileError {
     }
 }
 
-/// The text of the file at `path`.
+/// Returns the text of the file at `path`.
 pub(super) fn read(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path)
         .map_err(|source| FileError::Unreadable { path: path.to_owned(), source })
 }
 
-/// What `text`, read from `path`, says.
+/// Parses `text`, which was read from `path`.
 pub(super) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, FileError> {
     toml::from_str(text).map_err(|error| {
         FileError::invalid(path, text, error.span().unwrap_or(0..0), error.message())
     })
 }
 
-/// Links that are followed from a path to its file, as many as Linux follows.
+/// Maximum number of symbolic links that are followed from a path to its file; Linux follows the
+/// same number.
 const LINKS_MAX: usize = 40;
 
-/// Replaces the text of the file at `path`, or of the file that `path` links to: a reader finds the
-/// whole old text or the whole new one, also after a power cut. The file keeps owner and mode. A new
-/// file can be read by its owner only; the superuser gives it to the owner of its directory.
+/// Replaces the text of the file at `path`, or of the file that `path` links to. A reader finds
+/// either the whole old text or the whole new one, also after a power cut. The file keeps owner and
+/// mode. A new file is readable by its owner only; the superuser gives it to the owner of its
+/// directory.
 pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     let replace = || {
         let target = follow_links(path)?;
@@ -102,8 +104,8 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     replace().map_err(|source| FileError::Unwritable { path: path.to_owned(), source })
 }
 
-/// Waits until no other process changes files beside `path`; the lock ends when it is dropped. A
-/// directory that cannot be locked is not: then the last of two changes at one moment counts.
+/// Waits until no other process changes files beside `path`; the lock ends when it is dropped. If
+/// the directory cannot be locked, nothing is: of two changes at the same moment the last one wins.
 pub(super) fn lock_beside(path: &Path) -> Option<fs::File> {
     let directory = fs::File::open(directory_of(&follow_links(path).ok()?)).ok()?;
     directory.lock().ok().map(|()| directory)
@@ -114,7 +116,7 @@ fn follow_links(path: &Path) -> io::Result<PathBuf> {
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
             Ok(target) => path = directory_of(&path).join(target),
-            // No link, or nothing yet.
+            // Not a link, or no such file yet.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -136,7 +138,7 @@ fn directory_of(path: &Path) -> &Path {
 
 /// Writes the file at `temporary`, with owner and mode of `target`.
 fn write_synced(temporary: &Path, text: &str, target: &Path) -> io::Result<()> {
-    drop(fs::remove_file(temporary)); // what a killed process of the same id may have left
+    drop(fs::remove_file(temporary)); // a killed process of the same id may have left one
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(text.as_bytes())?;
@@ -159,7 +161,7 @@ fn write_synced(temporary: &Path, text: &str, target: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (own, directory) = (file.metadata()?, fs::metadata(directory_of(target))?);
             if own.uid() != directory.uid() {
-                // Only the superuser can, and others need not.
+                // Only the superuser can change the owner, and other users need not.
                 drop(fchown(&file, Some(directory.uid()), Some(directory.gid())));
             }
         }

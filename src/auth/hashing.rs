@@ -1,13 +1,13 @@
-//! Passwords are hashed here: on threads of their own, with a low priority, in turns.
+//! Password hashing on threads of its own, with low priority and a limited number at a time.
 //!
-//! **Connected clients come first**: a thread of the broker that has something to do takes the core
-//! from a hash. The lowest priority is for addresses with failures, which is where floods come from.
-//! Other logins have a little more: on a machine whose cores are all busy a hash with the lowest
+//! **Connected clients come first**: a thread of the broker with work to do takes the core from a
+//! hash. Addresses with failures, where floods come from, have the lowest priority. Other logins
+//! have a little more, because on a machine whose cores are all busy a hash with the lowest
 //! priority takes seconds.
 //!
-//! Knows turns and threads; what is hashed and what comes of it is the caller's. A login asks for a
-//! turn, and waits for it in the [`WaitingRoom`]; who gives up leaves its place. The turn is held
-//! until the hash is done, also when nobody waits for it any more.
+//! Knows turns and threads; does not know what is hashed or what the result means. A login asks for
+//! a turn and waits for it in the [`WaitingRoom`]; a login that gives up leaves its place. A turn
+//! lasts until the hash is done, even if its login has given up meanwhile.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
@@ -23,10 +23,10 @@ use super::{
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// See the module. The threads end with it.
+/// Turns to hash, and the threads that hash. The threads end when this is dropped.
 pub(super) struct Hashing {
     turns: Arc<Turns>,
-    /// For logins that something speaks for, and for the others.
+    /// Threads for logins without and with failures of their address, in this order.
     threads: [Mutex<Threads>; 2],
     at_once_max: usize,
 }
@@ -35,30 +35,31 @@ struct Turns(Mutex<State>);
 
 struct State {
     room: WaitingRoom<oneshot::Sender<Turn>>,
-    /// Turns that nobody has.
+    /// Turns that no login has.
     free: usize,
-    /// Logins that were told that there is no place.
+    /// Number of logins that were refused because the waiting room was full.
     turned_away: u64,
 }
 
 struct Threads {
-    /// The nice value of the threads. Linux keeps it for each thread.
+    /// The nice value of the threads; Linux has one for each thread.
     nice: i32,
     jobs: Option<mpsc::Sender<Job>>,
     queue: Option<Arc<Mutex<mpsc::Receiver<Job>>>>,
     started: usize,
 }
 
-/// A thread of the broker has ten times the share of a core that one with the first has, and seventy
-/// times that of one with the second.
+/// A thread of the broker gets ten times the CPU share of a thread with the first nice value, and
+/// seventy times that of one with the second.
 const NICE: [i32; 2] = [10, 19];
 
-/// No place, or the login had to give its place away.
+/// There was no place, or a login of higher precedence took it.
 #[derive(Debug)]
 pub(super) struct TurnedAway;
 
 impl Hashing {
-    /// Hashes so many passwords at once while so many logins wait.
+    /// Creates it for at most `at_once_max` hashes at the same time and `waiting_max` logins that
+    /// wait.
     pub(super) fn new(at_once_max: usize, waiting_max: usize) -> Self {
         let room = WaitingRoom::new(waiting_max);
         let state = State { room, free: at_once_max, turned_away: 0 };
@@ -92,7 +93,7 @@ impl Hashing {
         turn.map_err(|_| TurnedAway)
     }
 
-    /// Does the work on a thread for it; `None` if it has panicked or there is no thread.
+    /// Runs `work` on a hashing thread; `None` if it panics or there is no thread.
     pub(super) async fn run<R: Send + 'static>(
         &self,
         turn: Turn,
@@ -100,7 +101,7 @@ impl Hashing {
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
         let (sender, done) = mpsc::sync_channel(1);
-        let runtime = Handle::current(); // Its clock is that of logins.
+        let runtime = Handle::current(); // `work` reads the clock of this runtime.
         self.threads(precedence).hand_over(
             Box::new(move || {
                 let _entered = runtime.enter();
@@ -110,11 +111,11 @@ impl Hashing {
             }),
             self.at_once_max,
         );
-        // As long as a blocking task runs, a paused clock does not go on by itself.
+        // While a blocking task runs, a paused clock does not advance by itself.
         spawn_blocking(move || done.recv().ok()).await.ok().flatten()
     }
 
-    /// Logins that wait now, and those that were turned away so far.
+    /// Returns how many logins wait now, and how many were turned away so far.
     pub(super) fn counts(&self) -> (usize, u64) {
         let state = self.turns.state();
         (state.room.len(), state.turned_away)
@@ -131,7 +132,7 @@ impl Turns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a turn that is over to who comes next.
+    /// Hands a turn that is over to the next login.
     fn hand_on(self: Arc<Self>) {
         loop {
             let mut state = self.state();
@@ -142,14 +143,14 @@ impl Turns {
             drop(state);
             match next.send(Turn(Some(Arc::clone(&self)))) {
                 Ok(()) => return,
-                // It has given up meanwhile: the turn is the next one's.
+                // This login has given up: offer the turn to the next one.
                 Err(mut turn) => drop(turn.0.take()),
             }
         }
     }
 }
 
-/// The right to hash one password. When it is dropped, the next login has its turn.
+/// The right to hash one password. Dropping it gives the turn to the next login.
 pub(super) struct Turn(Option<Arc<Turns>>);
 
 impl Drop for Turn {
@@ -160,7 +161,7 @@ impl Drop for Turn {
     }
 }
 
-/// A place in the waiting room, left when it is dropped.
+/// A place in the waiting room; dropping it leaves the room.
 struct Place<'a> {
     turns: &'a Turns,
     id: u64,
@@ -178,7 +179,7 @@ impl Threads {
             self.start_one();
         }
         if let Some(jobs) = &self.jobs {
-            // There are no more jobs than turns.
+            // The queue is bounded: each job holds a turn.
             drop(jobs.send(job));
         }
     }
@@ -193,7 +194,7 @@ impl Threads {
         let named = thread::Builder::new().name(format!("hash-{nice}-{}", self.started));
         match named.spawn(move || work(&queue, nice)) {
             Ok(_) => self.started += 1,
-            Err(error) => tracing::warn!(%error, "a thread for passwords cannot be started"),
+            Err(error) => tracing::warn!(%error, "cannot start a thread that hashes passwords"),
         }
     }
 }
@@ -201,12 +202,12 @@ impl Threads {
 fn work(queue: &Mutex<mpsc::Receiver<Job>>, nice: i32) {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        tracing::debug!(%error, nice, "a thread for passwords keeps its priority");
+        tracing::debug!(%error, nice, "cannot lower the priority of a hashing thread");
     }
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // A job that panics is lost, and its turn is given back; the thread goes on.
+        // A job that panics is lost and gives its turn back; the thread goes on.
         drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)));
     }
 }
@@ -232,7 +233,7 @@ mod tests {
         assert_eq!(hashing.counts(), (1, 0));
         drop(turn);
         let turn = waits.await.unwrap();
-        // A turn that has come and is not taken up is not lost.
+        // A turn that arrives after its login has given up is not lost.
         let mut gives_up = Box::pin(hashing.turn(Precedence::Fresh, from("192.0.2.2")));
         assert!(futures_util::poll!(&mut gives_up).is_pending());
         drop(turn);

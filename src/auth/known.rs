@@ -1,12 +1,12 @@
-//! The pairs of user and address that were right before: their logins come first.
+//! The pairs of user and address that logged in before: their logins come first.
 //!
 //! A pair is a key of 32 bytes, half a hash of the user name and half the address (IPv6: the /64).
-//! **No password is part of it**, nor anything that was made from one: a pair opens nothing, it only
-//! puts a login before those of strangers. There is a bounded number of them, and of each user, so
-//! that an account that logs in from everywhere does not push out those of others; the ones that
-//! were not seen for the longest time go first.
+//! **It contains no password**, nor anything derived from one: a pair permits nothing, it only puts
+//! a login before those of strangers. The number of pairs is limited, also for each user, so that
+//! an account that logs in from everywhere does not evict the pairs of others. The pair that was
+//! not seen for the longest time is evicted first.
 //!
-//! Pure; called by the authenticator. A [`LoginLedger`] keeps the pairs beyond the broker's end.
+//! Pure; called by the authenticator. A [`LoginLedger`] stores the pairs across restarts.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,33 +20,32 @@ use super::origin::Origin;
 /// A pair of user and address.
 pub type LoginKey = [u8; 32];
 
-/// Where an authenticator keeps the pairs of user and address that were right, beyond the broker's
-/// end.
+/// Stores the known pairs of user and address across restarts of the broker.
 pub trait LoginLedger: Send + Sync + 'static {
-    /// Returns what was kept, the one that was noted last at the end.
+    /// Returns the stored pairs, the most recently noted one last.
     fn read(&self) -> Vec<LoginKey>;
 
-    /// Notes a pair, newly or again. Does not wait until it is kept.
+    /// Notes a pair, new or known. Does not wait until it is stored.
     fn note(&self, key: LoginKey);
 
     /// Removes a pair.
     fn remove(&self, key: LoginKey);
 }
 
-/// A user may have one pair in so many of all.
+/// One user may have at most one in this many of all pairs.
 const SHARE_OF_A_USER: usize = 16;
 
-/// A pair that is right again is noted again after this time, so that its place in the order
-/// survives.
+/// Time after which the next login of a pair is noted again, so that the order of the pairs
+/// survives a restart.
 const NOTE_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 type UserKey = [u8; 16];
 
-/// See the module.
+/// The known pairs, least recently used first.
 pub(super) struct KnownLogins {
     pairs_max: usize,
     pairs: HashMap<LoginKey, Known>,
-    /// By when they were right last.
+    /// The pairs by the number of their last successful login.
     in_order: BTreeMap<u64, LoginKey>,
     by_user: HashMap<UserKey, BTreeSet<u64>>,
     last_number: u64,
@@ -54,18 +53,18 @@ pub(super) struct KnownLogins {
 
 struct Known {
     number: u64,
-    /// `None` for one that was read.
+    /// `None` if it was read from the ledger and not noted in this run.
     noted_at: Option<Instant>,
 }
 
-/// What is to be kept after a login.
+/// The changes to the ledger after a login.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ToKeep {
     pub(super) note: bool,
     pub(super) remove: Option<LoginKey>,
 }
 
-/// The key of a pair.
+/// Returns the key of a pair.
 pub(super) fn key(username: &str, origin: Origin) -> LoginKey {
     let mut key = [0; 32];
     key[..16].copy_from_slice(&digest(&SHA256, username.as_bytes()).as_ref()[..16]);
@@ -98,7 +97,7 @@ impl KnownLogins {
         self.pairs.len()
     }
 
-    /// Takes in what was kept, as far as there is room; the rest is to be removed.
+    /// Loads stored pairs, as many as fit, and returns the ones to remove.
     pub(super) fn read(&mut self, kept: Vec<LoginKey>) -> Vec<LoginKey> {
         let without_room = kept.len().saturating_sub(self.pairs_max);
         let mut removed = kept[..without_room].to_vec();
@@ -108,7 +107,7 @@ impl KnownLogins {
         removed
     }
 
-    /// A login of the pair was right.
+    /// Notes a successful login of the pair.
     pub(super) fn was_right(&mut self, key: LoginKey, now: Instant) -> ToKeep {
         if self.pairs_max == 0 {
             return ToKeep::default();
@@ -119,7 +118,7 @@ impl KnownLogins {
         ToKeep { note, remove: self.insert(key, noted_at) }
     }
 
-    /// Puts a pair at the end; the one that had to go for it.
+    /// Puts a pair at the end and returns the one that was evicted for it.
     fn insert(&mut self, key: LoginKey, noted_at: Option<Instant>) -> Option<LoginKey> {
         self.take_out(&key);
         let share = (self.pairs_max / SHARE_OF_A_USER).max(1);

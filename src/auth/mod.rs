@@ -1,9 +1,9 @@
-//! Who somebody is, and what they may do: the traits, and the implementations that read files.
+//! Authentication and authorization: the traits, and the implementations that read files.
 //!
-//! An [`Authenticator`] turns what a client shows into an [`Identity`]; an [`Authorizer`] decides
-//! about one action of that identity. MQTT clients and REST callers go through the same two. An
-//! [`EnhancedAuthenticator`] does for MQTT 5.0 clients what takes more than one message.
-//! Nothing here knows a session, an actor or HTTP.
+//! An [`Authenticator`] turns the credentials of a client into an [`Identity`]; an [`Authorizer`]
+//! decides about one action of that identity. MQTT clients and REST callers go through the same
+//! two. An [`EnhancedAuthenticator`] serves MQTT 5.0 clients with methods that take more than one
+//! message. Nothing here knows a session, an actor or HTTP.
 
 pub mod accounts;
 mod attempts;
@@ -50,7 +50,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{limits::OwnLimits, mqtt::QoS};
 
-/// What somebody shows when a connection or an HTTP request begins.
+/// What a client or REST caller presents when a connection or an HTTP request begins.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// Client identifier of an MQTT CONNECT; `None` for REST callers.
@@ -59,30 +59,30 @@ pub struct Credentials<'a> {
     pub username: Option<&'a str>,
     /// Password of CONNECT or of HTTP Basic.
     pub password: Option<&'a [u8]>,
-    /// The client certificate that the TLS handshake has verified.
+    /// The client certificate, verified by the TLS handshake.
     pub certificate: Option<&'a ClientCertificate>,
-    /// Where the connection comes from.
+    /// Address from which the connection comes.
     pub peer: SocketAddr,
-    /// The listener that accepted it, by its URL.
+    /// URL of the listener that accepted it.
     pub listener: &'a str,
-    /// What holds for logins at this listener.
+    /// Login rules of this listener.
     pub rules: ListenerLogins,
-    /// The same credentials were accepted before on the same connection, so that nothing is
-    /// guessed: they are looked at whatever attempts of others have failed.
+    /// Whether the same credentials were accepted before on this connection. Such credentials are
+    /// no guess: they are checked even while failures of other clients block the user name.
     pub proven: bool,
 }
 
-/// What holds for logins at one listener, in place of what holds for all.
+/// Login rules of one listener; each one that is set replaces the rule for all listeners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerLogins {
     /// Whether clients without user name and certificate are let in.
     pub anonymous: Option<bool>,
-    /// Whether a certificate is good only with an account of its Common Name.
+    /// Whether a certificate is accepted only if its Common Name has an account.
     pub certificate_needs_account: Option<bool>,
 }
 
 impl<'a> Credentials<'a> {
-    /// Nothing is shown, on a connection that came from `peer` to `listener`.
+    /// Returns empty credentials for a connection from `peer` to `listener`.
     #[must_use]
     pub const fn new(peer: SocketAddr, listener: &'a str) -> Self {
         Self {
@@ -107,20 +107,20 @@ pub struct ClientCertificate {
     pub serial_number: String,
 }
 
-/// Somebody whose credentials were found right.
+/// The result of a successful login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// `None` for a client that was admitted without a user name.
     pub username: Option<Arc<str>>,
-    /// The certificate that they showed, if any.
+    /// The certificate that the client presented, if any.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// What the identity rests on.
+    /// How the identity was proven.
     pub login: Login,
-    /// Of a certificate's identity: whether it ends with the account of its name.
+    /// For a certificate: whether the identity ends when the account of its Common Name is removed.
     pub needs_account: bool,
 }
 
-/// What an identity rests on.
+/// How an identity was proven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Login {
@@ -130,36 +130,37 @@ pub enum Login {
     Certificate,
     /// The method SCRAM-SHA-256.
     Scram,
-    /// Nothing: the client was admitted without credentials.
+    /// No proof: the client was admitted without credentials.
     Anonymous,
     /// A method of the embedding application.
     #[default]
     Other,
 }
 
-/// Why credentials were not accepted. Neither says whether the user exists.
+/// Why credentials were not accepted. No variant reveals whether the user exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationError {
-    /// Wrong, or missing where they are needed.
+    /// Credentials are wrong, or missing where they are required.
     #[error("user name or password is wrong")]
     BadCredentials,
-    /// Too many failures from this address; not even looked at.
+    /// Too many failures from this address; the credentials were not checked.
     #[error("too many failed attempts, try again in {retry_after_secs} s")]
     TooManyAttempts {
-        /// Seconds until an attempt is looked at again.
+        /// Seconds until an attempt is checked again.
         retry_after_secs: u32,
     },
-    /// The identity is known and is not to connect this way (for example a client identifier
-    /// that is not its certificate's Common Name).
+    /// The credentials are right, but the client may not connect in this way (for example because
+    /// its client identifier is not the Common Name of its certificate).
     #[error("not allowed to connect this way")]
     NotAllowed,
-    /// The user name is not the Common Name of the certificate beside it.
+    /// The user name differs from the Common Name of the certificate.
     #[error("the user name is not the Common Name of the certificate")]
     OtherThanCertificate,
-    /// The certificate is good, and there is no account of its Common Name, which is needed.
+    /// The certificate is valid, but its Common Name has no account, and the configuration requires
+    /// one.
     #[error("the Common Name of the certificate has no account")]
     NoAccount,
-    /// The check itself could not be made.
+    /// The credentials could not be checked.
     #[error("credentials cannot be checked now")]
     Unavailable,
 }
@@ -167,9 +168,9 @@ pub enum AuthenticationError {
 /// Checks credentials.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// The identity behind `credentials`. May take its time: it never runs on a shard's data path.
-    /// An MQTT client waits for it no longer than `authentication_secs_max` of the limits; then it
-    /// is dropped, wherever it is.
+    /// Returns the identity behind `credentials`. May be slow: it never runs on a shard's data
+    /// path. An MQTT client waits for it for `authentication_secs_max` of the limits at most; then
+    /// the future is dropped, wherever it stands.
     async fn authenticate(
         &self,
         credentials: Credentials<'_>,
@@ -180,27 +181,27 @@ pub trait Authenticator: Send + Sync + 'static {
         0
     }
 
-    /// Returns what has become of an identity that was found right when the generation was `since`.
-    /// It is asked after [`Broker::recheck`](crate::Broker::recheck), on a shard's thread, and must
+    /// Returns what has become of an identity that was proven when the generation was `since`. It
+    /// is called after [`Broker::recheck`](crate::Broker::recheck), on a shard's thread, and must
     /// answer from memory at once.
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         let _ = (identity, since);
         Standing::Good
     }
 
-    /// Takes the ledger in which it may keep what it learns of logins. A broker with a store calls
-    /// it once, before anybody may connect.
+    /// Takes the ledger in which the authenticator may store what it learns of logins. A broker
+    /// with a store calls it once, before any client may connect.
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
         drop(ledger);
     }
 
-    /// Returns what it counts of logins, for the metrics.
+    /// Returns its counts of logins, for the metrics.
     fn login_counts(&self) -> LoginCounts {
         LoginCounts::default()
     }
 
-    /// Returns limits of the user's own, in place of those that each user has. Asked when the user
-    /// connects, and for what the store has of it; answers from memory at once.
+    /// Returns the limits of this user that replace the general limits of each user. Called when
+    /// the user connects, and for each user in the store; answers from memory at once.
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
         let _ = username;
         None
@@ -237,13 +238,13 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
     }
 }
 
-/// Something that somebody wants to do.
+/// An action that an identity wants to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
-    /// Connect as the client. Over REST it opens the two calls of one client id: to change its
-    /// Keep Alive and to ask for its status.
+    /// Connect as the client. Over REST it permits two calls for one client identifier: to change
+    /// its Keep Alive and to query its status.
     Connect,
-    /// Look at the client over REST: its status, its state.
+    /// Read the client's status and state over REST.
     Observe,
     /// Change the client's live session over REST: its Keep Alive, its connection.
     Control,
@@ -270,15 +271,15 @@ pub enum Action<'a> {
 /// The question that an [`Authorizer`] answers.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRequest<'a> {
-    /// Who asks.
+    /// The identity that asks.
     pub identity: &'a Identity,
-    /// The client identifier concerned: one's own over MQTT, the target's over REST.
+    /// The client identifier concerned: the caller's own over MQTT, the target's over REST.
     pub client_id: &'a str,
-    /// Where the connection comes from.
+    /// Address from which the connection comes.
     pub peer: SocketAddr,
-    /// The listener that accepted it, by its URL (`mqtts://[::]:8883`); empty if nobody knows.
+    /// URL of the listener that accepted it (`mqtts://[::]:8883`); empty if unknown.
     pub listener: &'a str,
-    /// What is asked.
+    /// The action in question.
     pub action: Action<'a>,
 }
 
@@ -293,13 +294,13 @@ pub enum Decision {
 
 /// Decides what an identity may do.
 ///
-/// It is asked on a shard's thread and must answer from memory at once. Decisions on publishing
-/// are kept by the connection until [`Authorizer::generation`] changes.
+/// It is called on a shard's thread and must answer from memory at once. The connection caches
+/// decisions on publishing until [`Authorizer::generation`] changes.
 pub trait Authorizer: Send + Sync + 'static {
-    /// Whether the action is allowed.
+    /// Returns whether the action is allowed.
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision;
 
-    /// A number that changes whenever an earlier decision may no longer hold.
+    /// Returns a number that changes whenever an earlier decision may no longer hold.
     fn generation(&self) -> u64 {
         0
     }
@@ -315,7 +316,8 @@ impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
     }
 }
 
-/// Lets nobody in and nothing happen: what holds until somebody else is asked.
+/// Admits no client and allows no action: the default until another authenticator or authorizer is
+/// set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DenyAll;
 
@@ -332,8 +334,8 @@ impl Authorizer for DenyAll {
     }
 }
 
-/// Lets everybody in, with whatever user name they give, and everything happen: for tests and
-/// for networks where nobody else is.
+/// Admits every client under the user name that it gives, and allows every action: for tests, and
+/// for networks without strangers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 

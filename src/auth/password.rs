@@ -1,7 +1,7 @@
-//! Passwords: making them, hashing them, comparing one with a stored hash.
+//! Passwords: generates them, hashes them, compares them with a stored hash.
 //!
-//! Knows Argon2id and its PHC string; does not know whose password it is, nor threads: hashing
-//! takes tens of milliseconds of one core by intent, and the caller sees to it that no shard waits.
+//! Knows Argon2id and its PHC string; does not know users or threads. Hashing takes tens of
+//! milliseconds of one core by intent; the caller ensures that no shard waits for it.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -16,15 +16,15 @@ use argon2::{
 /// 19 MiB, two passes, one lane: OWASP's recommendation for Argon2id.
 const PARAMS: (u32, u32, u32) = (19 * 1024, 2, 1);
 
-/// A stored hash may ask for no more memory than this, so that a typing error cannot stop the
-/// broker: 1 GiB.
+/// Maximum memory that a stored hash may ask for, 1 GiB, so that a typing error cannot stop the
+/// broker.
 const MEMORY_KIB_MAX: u32 = 1024 * 1024;
 
-/// Nor for more passes.
+/// Maximum number of passes that a stored hash may ask for.
 const PASSES_MAX: u32 = 64;
 
-/// Letters and digits that are not taken for one another when read aloud or typed from paper;
-/// 32 of them, so that five random bits choose one without bias.
+/// Letters and digits that are not confused when read aloud or typed from paper; 32 of them, so
+/// that five random bits choose one without bias.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// 24 letters of five bits: 120 bits cannot be guessed, online or offline.
@@ -33,20 +33,20 @@ const GENERATED_LEN: usize = 24;
 /// Why a text is not a usable password hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordHashError {
-    /// Not a PHC string, or salt or hash are missing.
+    /// Not a PHC string, or one without salt or hash.
     #[error(
         "not a password hash; `hearthmq passwd NAME` makes one that begins with `$argon2id$v=19$`"
     )]
     Malformed,
-    /// Another algorithm.
+    /// The hash of another algorithm.
     #[error("not an Argon2id hash; `hearthmq passwd NAME` makes one")]
     Algorithm,
-    /// Parameters that the algorithm does not have, or dearer than any sensible ones.
+    /// Parameters that are invalid for the algorithm, or far too expensive.
     #[error("Argon2id parameters are out of range; m=19456,t=2,p=1 is recommended")]
     Parameters,
 }
 
-/// A password as it is kept: an Argon2id hash in its PHC string form.
+/// A stored password: an Argon2id hash in its PHC string form.
 #[derive(Clone, Debug)]
 pub struct StoredPassword {
     text: Arc<str>,
@@ -54,14 +54,14 @@ pub struct StoredPassword {
 }
 
 impl StoredPassword {
-    /// The PHC string.
+    /// Returns the PHC string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether this is `password`'s hash. Takes its time, with the parameters that it was made
-    /// with; compares in constant time.
+    /// Returns whether this is the hash of `password`. Slow by intent, with the parameters of the
+    /// stored hash; compares in constant time.
     #[must_use]
     pub fn verify(&self, password: &[u8]) -> bool {
         Argon2::default().verify_password(password, &*self.hash).is_ok()
@@ -87,7 +87,8 @@ impl FromStr for StoredPassword {
     }
 }
 
-/// The Argon2id hash of `password` (19 MiB, 2 passes, 1 lane, a random salt) as a PHC string.
+/// Returns the Argon2id hash of `password` (19 MiB, 2 passes, 1 lane, a random salt) as a PHC
+/// string.
 #[must_use]
 pub fn hash_password(password: &[u8]) -> String {
     let mut salt = [0; 16];
@@ -100,8 +101,8 @@ pub fn hash_password(password: &[u8]) -> String {
         .to_string()
 }
 
-/// A random password of 24 lower-case letters and digits (120 bits) without the ones that look
-/// alike.
+/// Returns a random password of 24 lower-case letters and digits (120 bits) without characters that
+/// look alike.
 #[must_use]
 pub fn generate_password() -> String {
     let mut random = [0; GENERATED_LEN];

@@ -5,45 +5,45 @@
 //! priority = 100                      # smaller first; in file order where equal; default 1000
 //! effect = "allow"                    # or "deny"
 //! actions = ["publish", "subscribe"]  # and "connect", "observe", "control", "administer"
-//! clients = ["car-*"]                 # every condition may be left out; those given must all hold
-//! users = ["fleet"]                   # "" is for clients without a user name
+//! clients = ["car-*"]                 # every condition is optional; all that are given must hold
+//! users = ["fleet"]                   # "" means clients without a user name
 //! addresses = ["10.0.0.0/8"]
-//! listeners = ["mqtts://*"]           # as the start prints them
+//! listeners = ["mqtts://*"]           # as printed at start-up
 //! login = ["certificate"]             # and "password", "scram", "anonymous", "other"
 //! topics = ["v/${clientId}/#"]
 //! qos = [0, 1]
 //! retain = false
 //! ```
 //!
-//! The first rule that matches decides; if none does, the answer is no. What the parts mean:
+//! The first rule that matches decides; if no rule matches, the action is denied. The parts:
 //!
-//! - **actions**: *connect*, *publish* and *subscribe* are what MQTT clients do. *observe* looks at a
-//!   client over REST and *control* changes its live session; *connect* opens the two calls on the
-//!   Keep Alive and the status of a client, too. *administer* runs the broker. A rule without
-//!   actions is about all of them, but only a rule that names *administer* allows it.
+//! - **actions**: *connect*, *publish* and *subscribe* are actions of MQTT clients. Over REST,
+//!   *observe* reads the state of a client, *control* changes its live session, and *connect*
+//!   permits the two calls on Keep Alive and status of a client. *administer* runs the broker. A
+//!   rule without actions applies to all of them, but only a rule that names *administer* allows
+//!   it.
 //! - **listeners** are named by their URLs; those of an embedding application are `in-process`,
-//!   `hosted-websocket` and `hosted-http`. **login** is what the identity rests on; `other` is an
-//!   authenticator or a method of the application.
-//! - **clients, users, listeners**: `*` stands for any text. **topics**: MQTT Topic Filters. One to *publish*
-//!   must be matched by the filter. One to *subscribe* must be covered by the filter of a rule that
-//!   allows: `v/+` does not allow `v/#`. A rule that denies also denies a subscription of which the
-//!   filter matches a part: denying `v/secret` denies `v/#` and `v/+`.
-//! - Filters that begin with a wildcard do not match topics that begin with `$`. [MQTT-4.7.2-1]
-//!   So `$events/…` has to be named to be allowed, where there are topics. `$control/…`, which is
-//!   for whoever runs the broker, always has: a rule without topics does not allow it. (It denies
-//!   it.)
+//!   `hosted-websocket` and `hosted-http`. **login** is how the identity was proven; `other` means
+//!   by an authenticator or a method of the application.
+//! - **clients, users, listeners**: `*` stands for any text. **topics**: MQTT Topic Filters. To
+//!   *publish*, the topic must match the filter. To *subscribe*, the filter of an allowing rule
+//!   must cover the whole subscription: `v/+` does not allow `v/#`. A denying rule denies a
+//!   subscription that overlaps its filter at all: denying `v/secret` denies `v/#` and `v/+`.
+//! - Filters that begin with a wildcard do not match topics that begin with `$`. [MQTT-4.7.2-1] So
+//!   a rule with topics allows `$events/…` only if it names it. `$control/…`, which is for the
+//!   operator of the broker, must always be named: a rule without topics does not allow it (but a
+//!   denying rule without topics does deny it).
 //! - **qos** is the QoS of the publication, or the maximum QoS that the subscription asks for.
-//!   **retain** concerns publications only; `topics` and `qos` concern publishing and subscribing. A
-//!   condition that the action has nothing for does not hold.
+//!   **retain** concerns publications only; `topics` and `qos` concern publishing and subscribing.
+//!   A condition on something that the action does not have does not hold.
 //! - **Variables** `${username}`, `${clientId}`, `${certificate.commonName}` and
-//!   `${certificate.serialNumber}` stand for plain text: a `*`, `+` or `#` in a value is no
-//!   wildcard. In a topic, a value that holds a `/` is none, as client `a/b` is not to be at home
-//!   in what belongs to client `a`; nor may a value supply the `$` that a topic begins with.
-//! - Where a **variable has no value**, or none that can be used there, the condition can be
-//!   neither kept nor broken. A rule that allows then does not match; one that denies does, unless
-//!   another of its conditions fails.
+//!   `${certificate.serialNumber}` stand for plain text: a `*`, `+` or `#` in a value is not a
+//!   wildcard. In a topic, a value that contains a `/` is unusable, because client `a/b` must not
+//!   reach the topics of client `a`; nor may a value supply the `$` at the start of a topic.
+//! - Where a **variable has no value**, or an unusable one, the condition is undecided. An allowing
+//!   rule then does not match; a denying rule does, unless another of its conditions fails.
 //!
-//! Knows rules and files; does not know who asks or what comes of the answer.
+//! Knows rules and files; does not know the caller or what it does with the answer.
 
 mod glob;
 mod network;
@@ -71,20 +71,20 @@ use super::{
     file::{self, FileError},
 };
 
-/// Decides by rules, which can be exchanged while it is in use.
+/// Decides by rules, which can be replaced while it is in use.
 pub struct FilePolicy {
     path: Option<PathBuf>,
-    /// In the order in which they are asked.
+    /// In the order in which they are evaluated.
     rules: ArcSwap<Vec<Rule>>,
     generation: AtomicU64,
 }
 
 impl FilePolicy {
-    /// With the rules of the file at `path`, `[[rules]]` each.
+    /// Creates it with the rules of the file at `path`, one `[[rules]]` table each.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, has an unknown key or variable, or a rule that can
-    /// never match; with the line.
+    /// The file cannot be read, is not TOML, has an unknown key or variable, or a rule that can
+    /// never match. The error names the line.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FileError> {
         let path = path.into();
         let mut policy = Self::new(load(&path)?);
@@ -92,7 +92,7 @@ impl FilePolicy {
         Ok(policy)
     }
 
-    /// With these rules, in any order. Without any rule, everything is denied.
+    /// Creates it with these rules, in any order. Without any rule, everything is denied.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
         Self {
@@ -102,10 +102,10 @@ impl FilePolicy {
         }
     }
 
-    /// Reads the file again. Does nothing for rules that are from no file.
+    /// Reads the file again. Does nothing if the rules do not come from a file.
     ///
     /// # Errors
-    /// As [`FilePolicy::open`]; the rules in force then stay in force.
+    /// The same as [`FilePolicy::open`]; the current rules then stay in force.
     pub fn reload(&self) -> Result<(), FileError> {
         if let Some(path) = &self.path {
             self.replace(load(path)?);
@@ -113,10 +113,10 @@ impl FilePolicy {
         Ok(())
     }
 
-    /// Puts other rules in force.
+    /// Replaces the rules.
     pub fn replace(&self, rules: Vec<Rule>) {
         self.rules.store(Arc::new(in_order(rules)));
-        // After the rules: whoever sees the new number decides by the new rules.
+        // Counted after the rules are stored: a reader of the new number decides by the new rules.
         self.generation.fetch_add(1, Ordering::Release);
     }
 }

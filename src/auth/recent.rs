@@ -1,9 +1,9 @@
-//! Clients that were right a moment ago, and go on although others guess at their name.
+//! Clients that logged in a moment ago keep access while others guess at their user name.
 //!
-//! Others behind the same address (a carrier's NAT, a gateway, a proxy) can make so many failures
-//! that the name is refused there. A client that was right from this address a moment ago, under the
-//! same client identifier, is looked at all the same. So that this makes no faster way to guess,
-//! wrong passwords are counted there too, and there may be few.
+//! Others behind the same address (a carrier's NAT, a gateway, a proxy) can cause enough failures
+//! that the name is refused there. A client that logged in from this address a moment ago, with the
+//! same client identifier, is still checked. Its wrong passwords are counted as well and their
+//! number is small, so that this gives no faster way to guess.
 //!
 //! Pure; called by the authenticator.
 
@@ -14,22 +14,23 @@ use std::{
 
 use super::throttle::PairKey;
 
-/// A pair of address and user name, and a hash of the client identifier; REST callers have none, and
-/// 0 here.
+/// A pair of address and user name, and a hash of the client identifier; 0 for REST callers, which
+/// have none.
 pub(super) type Place = (PairKey, u64);
 
-/// So many wrong passwords of a place are looked at in a window while its name is refused.
+/// Maximum number of wrong passwords of a place that are checked within one window while its name
+/// is refused.
 const WRONG_MAX: u32 = 60;
 
-/// The window.
+/// Length of the window.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// See the module. Keeps a bounded number of places; the oldest go.
+/// The places that logged in a moment ago. Their number is limited; the oldest are evicted.
 pub(super) struct RecentPlaces {
     time_to_live: Duration,
     entries_max: usize,
     places: HashMap<Place, Recent>,
-    /// The keys of `places`, each once, the one that came first in front.
+    /// The keys of `places`, each once, oldest first.
     in_order: VecDeque<Place>,
 }
 
@@ -44,7 +45,7 @@ impl RecentPlaces {
         Self { time_to_live, entries_max, places: HashMap::new(), in_order: VecDeque::new() }
     }
 
-    /// Whether an attempt from there is looked at, whatever others have done.
+    /// Returns whether an attempt from `place` is checked, whatever others have done.
     pub(super) fn may_go_on(&self, place: &Place, now: Instant) -> bool {
         self.places.get(place).is_some_and(|recent| {
             let is_counting = now.saturating_duration_since(recent.counting_since) < WINDOW;

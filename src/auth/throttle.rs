@@ -1,16 +1,17 @@
-//! Slows down, then refuses for a while, whoever keeps showing wrong credentials.
+//! Delays the logins of clients that keep presenting wrong credentials, then refuses them for a
+//! while.
 //!
-//! Failures are counted twice. By **address and user name**: a few are free, then each makes the
-//! next attempt wait longer, and ten in a minute refuse that user name from that address for a
-//! minute. By **address alone**, with a bound that is fifty times as high, against one that tries
-//! many user names. So one device with a wrong password, behind a NAT with a fleet of others, is
-//! refused by itself: while it is, its attempts are not looked at and not counted against the
-//! address. A success clears the count of its address and user name, but not the address's, or an
-//! attacker with one good account could clear it between guesses.
+//! Failures are counted twice. By **address and user name**: the first few are free, then each
+//! makes the next attempt wait longer, and ten in a minute refuse that user name from that address
+//! for a minute. By **address alone**, with a limit fifty times as high, against clients that try
+//! many user names. So one device with a wrong password, behind the same NAT as a fleet, is refused
+//! alone: meanwhile its attempts are neither checked nor counted against the address. A success
+//! clears the count of its address and user name, but not that of the address; otherwise an
+//! attacker with one valid account could clear it between guesses.
 //!
-//! **The same wrong password again teaches a guesser nothing**, so it counts once: of the last few
-//! wrong ones a keyed hash is kept. A device that goes on with an old password does not refuse the
-//! others that come from its address.
+//! **Repeating the same wrong password tells an attacker nothing new**, so it counts once: a keyed
+//! hash of each of the last few wrong passwords is remembered. A device that keeps using an old
+//! password therefore does not cause other devices at its address to be refused.
 //!
 //! An IPv6 address counts as its /64, which is what one customer is given.
 //!
@@ -27,25 +28,26 @@ use serde::{Deserialize, Serialize};
 
 use super::{AuthenticationError, origin::Origin};
 
-/// How failed attempts are answered. In every bound, 0 turns it off.
+/// How failed attempts are slowed down and refused. A limit of 0 is off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ThrottleConfig {
-    /// Failures are counted over this many seconds from the first.
+    /// Seconds, from the first failure, over which failures are counted.
     pub window_secs: u32,
-    /// This many failures of one user name from one address do not slow the next attempt.
+    /// Number of failures of one user name from one address that cause no delay.
     pub free_failures: u32,
     /// The first delay, in milliseconds; every further failure doubles it.
     pub first_delay_ms: u32,
-    /// No delay is longer than this, in milliseconds.
+    /// The longest delay, in milliseconds.
     pub delay_ms_max: u32,
-    /// This many failures of one user name from one address refuse it there.
+    /// Number of failures after which one user name is refused from one address.
     pub failures_max: u32,
-    /// This many failures from one address, whatever the user names, refuse the address.
+    /// Number of failures, over all user names, after which an address is refused.
     pub address_failures_max: u32,
-    /// A refusal lasts for this many seconds.
+    /// Seconds for which a refusal lasts.
     pub refusal_secs: u32,
-    /// So many addresses, and so many pairs of address and user name, are kept; the oldest go.
+    /// Maximum number of addresses, and of pairs of address and user name, that are counted; the
+    /// oldest are evicted.
     pub entries_max: usize,
 }
 
@@ -64,22 +66,22 @@ impl Default for ThrottleConfig {
     }
 }
 
-/// What is to become of an attempt.
+/// The decision about an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Check it.
     Now,
     /// Check it after this time.
     After(Duration),
-    /// Do not look at it for this many seconds, at least one.
+    /// Refuse it without a check.
     Refused {
-        /// Seconds, rounded up.
+        /// Seconds until attempts are checked again, rounded up, at least one.
         retry_after_secs: u32,
     },
 }
 
 impl Admission {
-    /// How long the attempt is to wait before it is looked at.
+    /// Returns the delay before the attempt is checked.
     pub(super) const fn delay(self) -> Result<Duration, AuthenticationError> {
         match self {
             Self::Now => Ok(Duration::ZERO),
@@ -91,22 +93,23 @@ impl Admission {
     }
 }
 
-/// What a failure has brought about.
+/// A refusal that starts with a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockout {
-    /// The user name is refused at the address from now on.
+    /// The user name is refused from this address.
     User,
-    /// The address is.
+    /// The address is refused.
     Address,
 }
 
-/// An address and a user name. The name is kept as a hash: it is the stranger's, and of any length.
+/// An address and a user name. The name is stored as a hash, because a stranger chooses it, of any
+/// length.
 pub(super) type PairKey = (Origin, u64);
 
-/// Stands for a wrong password.
+/// A keyed hash that stands for a wrong password.
 pub(super) type Guess = u64;
 
-/// See the module. Keeps a bounded number of counts.
+/// Counts failures and decides about attempts. The number of counts is limited.
 pub struct FailureThrottle {
     config: ThrottleConfig,
     by_user: Counts<PairKey>,
@@ -115,7 +118,7 @@ pub struct FailureThrottle {
 }
 
 impl FailureThrottle {
-    /// One that has seen no failure.
+    /// Creates it without failures.
     #[must_use]
     pub fn new(config: ThrottleConfig) -> Self {
         Self {
@@ -126,7 +129,7 @@ impl FailureThrottle {
         }
     }
 
-    /// What is to become of an attempt of `username` from `address`.
+    /// Returns the decision about an attempt of `username` from `address`.
     #[must_use]
     pub fn admit(&self, address: IpAddr, username: &str, now: Instant) -> Admission {
         let key = self.key(address, username);
@@ -139,7 +142,7 @@ impl FailureThrottle {
         }
     }
 
-    /// The seconds for which the pair is refused, at least one; `None` if it is not.
+    /// Returns the seconds for which the pair is still refused, at least one; `None` if it is not.
     pub(super) fn refused_for(&self, key: &PairKey, now: Instant) -> Option<u32> {
         let refused_until = [
             self.by_user.get(key).and_then(|count| count.refused_until),
@@ -150,12 +153,12 @@ impl FailureThrottle {
         Some(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
-    /// How long an attempt of the pair is to wait for its failures so far.
+    /// Returns the delay of the pair's next attempt after its failures so far.
     pub(super) fn delay_of(&self, key: &PairKey, now: Instant) -> Duration {
         self.delay(self.failures_of(key, now))
     }
 
-    /// How long one waits that shows a wrong password again.
+    /// Returns the delay of an attempt that repeats a wrong password.
     pub(super) const fn delay_of_repeated(&self) -> Duration {
         Duration::from_millis(self.config.first_delay_ms as u64)
     }
@@ -164,7 +167,7 @@ impl FailureThrottle {
         self.by_user.get(key).map_or(0, |count| count.failures(now, self.window()))
     }
 
-    /// How many further wrong passwords are looked at before the pair is refused.
+    /// Returns how many further wrong passwords are checked before the pair is refused.
     pub(super) fn guesses_left(&self, key: &PairKey, now: Instant) -> usize {
         let max = match self.config.failures_max {
             0 => u32::MAX,
@@ -173,19 +176,19 @@ impl FailureThrottle {
         max.saturating_sub(self.failures_of(key, now)) as usize
     }
 
-    /// Whether the address, or the pair, has failures in its window.
+    /// Returns whether the address or the pair has failures in its window.
     pub(super) fn has_failed(&self, key: &PairKey, now: Instant) -> bool {
         let of_address = self.by_address.get(&key.0);
         self.failures_of(key, now) > 0
             || of_address.is_some_and(|count| count.matters(now, self.window()))
     }
 
-    /// Whether the pair has shown this wrong password a moment ago.
+    /// Returns whether the pair presented this wrong password a moment ago.
     pub(super) fn is_repeated(&self, key: &PairKey, guess: Guess) -> bool {
         self.by_user.get(key).is_some_and(|count| count.wrong.contains(&guess))
     }
 
-    /// Counts a failure; who is refused from now on because of it.
+    /// Counts a failure, and returns the refusal that starts with it.
     pub fn failed(&mut self, address: IpAddr, username: &str, now: Instant) -> Option<Lockout> {
         self.guessed(self.key(address, username), None, now)
     }
@@ -220,12 +223,12 @@ impl FailureThrottle {
         self.was_right(&self.key(address, username));
     }
 
-    /// The same for a pair.
+    /// Forgets the failures of a pair.
     pub(super) fn was_right(&mut self, key: &PairKey) {
         self.by_user.clear(key);
     }
 
-    /// What stands for a pair here.
+    /// Returns the key of a pair.
     pub(super) fn key(&self, address: IpAddr, username: &str) -> PairKey {
         (Origin::of(address), self.user_names.hash_one(username))
     }
@@ -243,12 +246,12 @@ impl FailureThrottle {
     }
 }
 
-/// So many wrong passwords are remembered for each pair.
+/// Number of wrong passwords that are remembered for each pair.
 const GUESSES_REMEMBERED: usize = 8;
 
 #[derive(Clone, Copy)]
 struct Count {
-    /// The last wrong passwords, the newest in front; 0 where there are fewer.
+    /// The last wrong passwords, newest first; 0 in unused places.
     wrong: [Guess; GUESSES_REMEMBERED],
     failures: u32,
     counting_since: Instant,
@@ -265,16 +268,16 @@ impl Count {
     }
 }
 
-/// Counts by key, a bounded number of them.
+/// Counts by key, of a limited number.
 struct Counts<K> {
     counts: HashMap<K, Count>,
-    /// The keys of `counts`, each once, the one that came first in front.
+    /// The keys of `counts`, each once, oldest first.
     in_order: VecDeque<K>,
     entries_max: usize,
 }
 
 impl<K: Copy + Eq + Hash> Counts<K> {
-    /// How many old counts may be passed over for being in use, before one goes all the same.
+    /// How many old counts that are in use may be spared before one is evicted nevertheless.
     const SECOND_CHANCES: usize = 8;
 
     fn new(entries_max: usize) -> Self {
@@ -285,7 +288,7 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         self.counts.get(key)
     }
 
-    /// Counts a failure; whether it is one too many.
+    /// Counts a failure, and returns whether it reaches the limit.
     fn fail(
         &mut self,
         key: K,
@@ -327,8 +330,8 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         }
     }
 
-    /// The entry stays until it is the oldest, or keys that alternate between failure and
-    /// success would stand in line twice.
+    /// Keeps the entry until it is the oldest: otherwise a key that alternates between failure and
+    /// success would appear twice in `in_order`.
     fn clear(&mut self, key: &K) {
         if let Some(count) = self.counts.get_mut(key) {
             count.failures = 0;

@@ -1,6 +1,7 @@
-//! Slows down who guesses at a method of one's own, as it is done for passwords.
+//! Slows down guessing at an authentication method of the embedding application, as it is done for
+//! passwords.
 //!
-//! Knows an exchange by its outcome alone. SCRAM does without: it learns the user name only in
+//! Knows only the outcome of an exchange. SCRAM does not use it: SCRAM learns the user name only in
 //! the middle of an exchange, and shares its counts with the passwords of the same accounts.
 
 use std::{
@@ -16,16 +17,16 @@ use super::{
     Standing, Step, ThrottleConfig, attempts::now,
 };
 
-/// An [`EnhancedAuthenticator`] whose failures are counted, by address and by address and name:
-/// the User Name of CONNECT, or the Client Identifier if there is none. An exchange counts as
-/// failed when it ends with [`AuthenticationError::BadCredentials`].
+/// An [`EnhancedAuthenticator`] whose failures are counted by address, and by address and name. The
+/// name is the User Name of CONNECT, or the Client Identifier if there is none. An exchange counts
+/// as failed if it ends with [`AuthenticationError::BadCredentials`].
 pub struct Throttled<A> {
     authenticator: A,
     failures: Arc<Mutex<FailureThrottle>>,
 }
 
 impl<A: EnhancedAuthenticator> Throttled<A> {
-    /// Guards `authenticator`.
+    /// Wraps `authenticator`.
     pub fn new(authenticator: A, config: ThrottleConfig) -> Self {
         Self { authenticator, failures: Arc::new(Mutex::new(FailureThrottle::new(config))) }
     }
@@ -69,7 +70,7 @@ impl ThrottledExchange {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the step is to wait.
+    /// Returns the delay of the first step.
     fn admit(&self) -> Result<Duration, AuthenticationError> {
         self.failures().admit(self.address, &self.name, now()).delay()
     }
@@ -81,7 +82,8 @@ impl Exchange for ThrottledExchange {
         let delay = self.admit()?;
         if !std::mem::replace(&mut self.has_begun, true) && !delay.is_zero() {
             tokio::time::sleep(delay).await;
-            self.admit()?; // What happened to others meanwhile: a volley of guesses is cut short.
+            // Failures of other exchanges may have been counted meanwhile.
+            self.admit()?;
         }
         let step = self.exchange.step(data).await;
         match &step {

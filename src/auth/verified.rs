@@ -1,19 +1,22 @@
-//! Credentials that were found right a moment ago, so that a REST caller is not hashed anew for
-//! every request.
+//! Credentials that were verified a moment ago, so that not every request of a REST caller costs
+//! another hash.
 //!
 //! # Why this is safe
 //!
-//! - **No password is kept**, nor anything that helps to find one: an entry is the HMAC-SHA-256 of
-//!   user name, stored hash and password under a random key that lives and dies with the process.
-//!   Whoever can read that key out of the broker's memory can read the passwords as they arrive.
-//! - **Only success is kept.** A wrong password is never found here, and costs a full hash.
-//! - **The stored hash is part of what is looked up**: when a password is changed or an account
-//!   removed, what was remembered of it can no longer be asked for, without any invalidation.
-//! - An entry lasts for a fixed time from the hash that proved it, however often it is used, and
-//!   there is a fixed number of them; the oldest go first.
-//! - The throttle is asked before this cache, so that it cannot be used to guess faster.
+//! - **No password is stored**, nor anything that helps to find one: an entry is the HMAC-SHA-256
+//!   of
+//! user name, stored hash and password under a random key that exists only in this process. An
+//! attacker who can read that key from the broker's memory can also read the passwords as they
+//! arrive.
+//! - **Only success is stored.** A wrong password is never found here, and costs a full hash.
+//! - **The stored hash is part of the key**: after a change of the password or the removal of the
+//! account, an old entry can no longer be found. No invalidation is needed.
+//! - An entry lasts for a fixed time from the hash that proved it, however often it is used. The
+//!   number
+//! of entries is fixed; the oldest are evicted.
+//! - The throttle is consulted before this cache, so that the cache cannot be used to guess faster.
 //!
-//! Called by the authenticator alone; does not know the clock.
+//! Called by the authenticator alone; does not read the clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,21 +25,22 @@ use std::{
 
 use aws_lc_rs::hmac;
 
-/// What stands for a user name, stored hash and password.
+/// Stands for a user name, stored hash and password.
 pub(super) type Digest = [u8; 32];
 
-/// The key of this process, under which credentials become digests.
+/// The key of this process that turns credentials into digests.
 pub(super) struct DigestKey(hmac::Key);
 
 impl DigestKey {
-    /// A random one.
+    /// Generates a random key.
     pub(super) fn generate() -> Self {
         let mut key = [0; 32];
         getrandom::fill(&mut key).expect("the operating system has random bytes");
         Self(hmac::Key::new(hmac::HMAC_SHA256, &key))
     }
 
-    /// What to look up for these three. Lengths go in too, so that no two triples look alike.
+    /// Returns the digest of these three. Includes their lengths, so that no two triples look
+    /// alike.
     pub(super) fn digest(&self, name: &str, stored: &str, password: &[u8]) -> Digest {
         let mut context = hmac::Context::with_key(&self.0);
         for part in [name.as_bytes(), stored.as_bytes(), password] {
@@ -49,27 +53,28 @@ impl DigestKey {
     }
 }
 
-/// See the module.
+/// The digests of verified credentials, each with its expiry.
 pub(super) struct VerifiedCredentials {
     time_to_live: Duration,
     entries_max: usize,
     expires_at: HashMap<Digest, Instant>,
-    /// The keys of `expires_at`, each once, the first to expire in front.
+    /// The keys of `expires_at`, each once, in the order of their expiry.
     in_order: VecDeque<Digest>,
 }
 
 impl VerifiedCredentials {
-    /// Remembers up to `entries_max` credentials for `time_to_live`; zero of either is off.
+    /// Creates a cache of `entries_max` credentials for `time_to_live` each; zero of either turns
+    /// it off.
     pub(super) fn new(entries_max: usize, time_to_live: Duration) -> Self {
         Self { time_to_live, entries_max, expires_at: HashMap::new(), in_order: VecDeque::new() }
     }
 
-    /// Whether it was found right less than the time to live ago.
+    /// Returns whether it was verified less than the time to live ago.
     pub(super) fn contains(&self, digest: &Digest, now: Instant) -> bool {
         self.expires_at.get(digest).is_some_and(|at| now < *at)
     }
 
-    /// Remembers that it was found right.
+    /// Notes that it was verified.
     pub(super) fn insert(&mut self, digest: Digest, now: Instant) {
         self.drop_expired(now);
         if self.entries_max == 0 || self.expires_at.contains_key(&digest) {

@@ -1,16 +1,16 @@
-//! The logins that wait for a hash, and whose turn it is.
+//! The logins that wait for a hash, and the order in which they are served.
 //!
-//! Hashes are dear and strangers cost nothing, so the order decides who gets in. **Precedence comes
-//! first**: pairs of user and address that were right before, then addresses without failures, then
-//! the rest; but one turn in four begins with the second, and one in eight with the third, so that
-//! nobody waits for ever. **Within a precedence the networks take turns**: the one that was served the
-//! longest ago, then within it the smaller one, then the address. Where that decides nothing, the
-//! oldest and the newest login take turns: one that came a moment ago does not wait behind a wave of
-//! strangers that came before it.
+//! Hashes are expensive and strangers are many, so the order decides which clients get in.
+//! **Precedence comes first**: pairs of user and address that logged in before, then addresses
+//! without failures, then the rest. But one turn in four starts with the second group and one in
+//! eight with the third, so that none of them starves. **Within a precedence the networks take
+//! turns**: first the region that was served longest ago, within it the site, within that the
+//! address. On a tie the oldest and the newest login take turns, so that a login that has just come
+//! need not wait behind a wave of strangers that came before it.
 //!
-//! Each address may hold a share of the places. When all are taken, a login takes the place of
-//! another that stands behind it: of a lower precedence, or of an address or network with more logins
-//! that wait.
+//! Each address may hold a share of the places. When all places are taken, a login displaces
+//! another one that ranks behind it: of a lower precedence, or of an address or network with more
+//! waiting logins.
 //!
 //! Pure: no clock, no threads. Called by the hashing alone.
 
@@ -18,21 +18,22 @@ use std::collections::{HashMap, VecDeque};
 
 use super::origin::Origin;
 
-/// How much speaks for a login before its password is looked at; the best first.
+/// Rank of a login before its password is checked; the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Precedence {
-    /// The user was right from this address before.
+    /// The user logged in from this address before.
     Known,
     /// The address has no failures in its window.
     Fresh,
-    /// It has.
+    /// The address has failures in its window.
     Failed,
 }
 
 use Precedence::{Failed, Fresh, Known};
 
 impl Precedence {
-    /// The part of all places that logins of this precedence may hold for one address, as a divisor.
+    /// Returns the divisor for the share of all places that logins of this precedence may hold for
+    /// one address.
     const fn share(self) -> usize {
         match self {
             Known => 2,
@@ -42,7 +43,7 @@ impl Precedence {
     }
 }
 
-/// In which order the precedences are asked, turn by turn.
+/// The order of the precedences, turn by turn.
 const TURNS: [[Precedence; 3]; 8] = [
     [Known, Fresh, Failed],
     [Known, Fresh, Failed],
@@ -54,28 +55,28 @@ const TURNS: [[Precedence; 3]; 8] = [
     [Fresh, Known, Failed],
 ];
 
-/// So many networks of each size are remembered for their last turn. More than wait at any time, so
-/// that one that comes back at once finds its place behind the others.
+/// Number of networks of each size whose last turn is remembered. More than can wait at any time,
+/// so that a network that comes back at once takes its place behind the others.
 const SERVED_MAX: usize = 8_192;
 
-/// No share is smaller, however few places there are.
+/// Lower limit of a share, however few places there are.
 const SHARE_MIN: usize = 4;
 
-/// A full room looks at so many of those who wait for one to give its place away.
+/// Number of waiting logins among which a full room looks for one to displace.
 const LOOKED_AT: usize = 24;
 
-/// See the module. `T` is how a login is told that its turn has come.
+/// The places for waiting logins. `T` notifies a login that its turn has come.
 pub(super) struct WaitingRoom<T> {
     waiting: Vec<Waiting<T>>,
     places_max: usize,
-    /// How many wait from each region, site and address.
+    /// Number of waiting logins of each region, site and address.
     counts: [HashMap<u128, usize>; 3],
-    /// How many wait from each address with each precedence.
+    /// Number of waiting logins of each address and precedence.
     shares: HashMap<(u128, Precedence), usize>,
     served: [LastTurns; 3],
     turns: u64,
     last_id: u64,
-    /// For each precedence, whether the newest comes next.
+    /// For each precedence, whether its newest login comes next.
     is_newest_next: [bool; 3],
 }
 
@@ -86,11 +87,11 @@ struct Waiting<T> {
     token: T,
 }
 
-/// A login has a place.
+/// The place of a login.
 pub(super) struct Entered<T> {
-    /// By which it leaves.
+    /// Identifies the place in [`WaitingRoom::leave`].
     pub(super) id: u64,
-    /// Who had the place before, and has none any more.
+    /// The login that had to give up its place for this one.
     pub(super) displaced: Option<T>,
 }
 
@@ -138,14 +139,14 @@ impl<T> WaitingRoom<T> {
         Some(Entered { id: self.last_id, displaced })
     }
 
-    /// Gives a place back, unless its turn has come.
+    /// Gives the place back, unless its turn has come already.
     pub(super) fn leave(&mut self, id: u64) {
         if let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) {
             self.take(at);
         }
     }
 
-    /// The login whose turn it is.
+    /// Returns the login whose turn it is.
     pub(super) fn next(&mut self) -> Option<T> {
         let order = TURNS[(self.turns % TURNS.len() as u64) as usize];
         let at = order.into_iter().find_map(|precedence| self.first_of(precedence))?;
@@ -170,7 +171,7 @@ impl<T> WaitingRoom<T> {
         of_precedence.min_by_key(rank).map(|(at, _)| at)
     }
 
-    /// Takes the place of a login that stands behind one of this precedence, if one is found.
+    /// Displaces a login that ranks behind one of this precedence, if it finds one.
     fn make_place(&mut self, precedence: Precedence, levels: [u128; 3]) -> Option<T> {
         let held = |levels: [u128; 3], one_more: usize| {
             let [region, site, address] =
@@ -178,7 +179,7 @@ impl<T> WaitingRoom<T> {
             [address, site, region]
         };
         let len = self.waiting.len();
-        // Any sequence will do that visits the whole room over time.
+        // Any sequence is good enough that visits the whole room over time.
         let begin = (self.last_id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as usize;
         let looked_at = (0..LOOKED_AT.min(len)).map(|i| (begin + i * len / LOOKED_AT) % len);
         let rank = |at: usize| {
@@ -208,7 +209,7 @@ fn decrement<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) {
     }
 }
 
-/// When networks had their last turn; the oldest are forgotten.
+/// The last turn of each network; the oldest are forgotten.
 #[derive(Default)]
 struct LastTurns {
     turns: HashMap<u128, u64>,
@@ -216,7 +217,7 @@ struct LastTurns {
 }
 
 impl LastTurns {
-    /// 0 for one that is not remembered.
+    /// Returns 0 for a network that is not remembered.
     fn of(&self, network: u128) -> u64 {
         self.turns.get(&network).copied().unwrap_or(0)
     }
@@ -253,7 +254,7 @@ mod tests {
         assert!(room.enter(precedence, origin, name.to_owned()).is_some(), "{name}");
     }
 
-    /// How many turns pass until it is this login's.
+    /// Returns after how many turns this login is served.
     fn turns_until(room: &mut WaitingRoom<String>, name: &str) -> usize {
         (1..).find(|_| room.next().unwrap() == name).unwrap()
     }
@@ -304,7 +305,7 @@ mod tests {
             let name = format!("good {number}");
             let origin = from(&format!("210.{number}.0.1"));
             let entered = room.enter(Fresh, origin, name.clone());
-            // All places are taken by strangers as good; one is as soon as a turn has passed.
+            // All places are taken by strangers of equal rank; one is free after a turn.
             if entered.is_none() {
                 room.next();
                 enter(&mut room, Fresh, origin, &name);

@@ -1,6 +1,7 @@
-//! Changing one account in the file, and nothing else in it.
+//! Changes one account in the file, and nothing else in it.
 //!
-//! Called by the command line. What is written is read again first, so that no mistake gets in.
+//! Called by the command line. The new text is parsed before it is written, so that no mistake gets
+//! in.
 
 use std::{num::NonZeroU32, ops::Range, path::Path};
 
@@ -13,23 +14,23 @@ use crate::auth::{
     scram::{SaltSecret, ScramKeys},
 };
 
-/// Adds user `name` to the file at `path`, or replaces the hash of one who is in it; the rest of
-/// the file, with its comments, stays as it is, as do its owner and mode. A file that is missing is
-/// made, for its owner only. At no time is half of it there. SCRAM keys of the user, which are of
-/// another password perhaps, are taken out.
+/// Adds user `name` to the file at `path`, or replaces the hash of an existing user. The rest of
+/// the file, with its comments, stays as it is, as do its owner and mode. A missing file is
+/// created, readable by its owner only. The file is replaced as a whole, so it is never incomplete.
+/// SCRAM keys of the user are removed, because they may be those of another password.
 ///
 /// # Errors
-/// The file cannot be read or written, is wrong already, or would be with this name or hash.
+/// The file cannot be read or written, is invalid already, or would be with this name or hash.
 pub fn add_user(path: &Path, name: &str, password_hash: &str) -> Result<(), FileError> {
     edit(path, |old| with_user(path, old, name, password_hash, None))
 }
 
-/// As [`add_user`], for a password whose hash is made here; with `scram_iterations` the user may
-/// also log in by SCRAM, and the client computes that many iterations each time. The range is
-/// [`SCRAM_ITERATIONS`](crate::auth::SCRAM_ITERATIONS).
+/// Does the same as [`add_user`] for a password, which it hashes. With `scram_iterations` the user
+/// may also log in by SCRAM, and the client computes that many iterations at each login. The range
+/// is [`SCRAM_ITERATIONS`](crate::auth::SCRAM_ITERATIONS).
 ///
 /// # Errors
-/// As [`add_user`], or the iterations are out of range.
+/// The same as [`add_user`], or the iterations are out of range.
 pub fn set_password(
     path: &Path,
     name: &str,
@@ -49,17 +50,17 @@ pub fn set_password(
     })
 }
 
-/// Takes user `name` out of the file at `path`; the rest of the file stays as it is.
+/// Removes user `name` from the file at `path`; the rest of the file stays as it is.
 ///
 /// # Errors
-/// As [`add_user`], or there is no such user.
+/// The same as [`add_user`], or the user does not exist.
 pub fn remove_user(path: &Path, name: &str) -> Result<(), FileError> {
     edit(path, |old| {
         let listed = file::parse::<AccountsFile>(path, &old)?.users;
         let at = position(path, &listed, name)?;
         let range = whole_entry(&old, &listed[at]);
         let new = format!("{}{}", &old[..range.start], &old[range.end..]);
-        // Text that looks like a table and is none could have been cut in two.
+        // Text inside of a string can look like a table; the cut may have divided it.
         let names = |users: &[Spanned<UserEntry>]| -> Vec<String> {
             users.iter().map(|user| user.get_ref().name.get_ref().0.clone()).collect()
         };
@@ -68,7 +69,8 @@ pub fn remove_user(path: &Path, name: &str) -> Result<(), FileError> {
         match file::parse::<AccountsFile>(path, &new) {
             Ok(left) if names(&left.users) == expected => Ok(new),
             _ => {
-                let problem = format!("user {name:?} cannot be cut out here; remove it by hand");
+                let problem =
+                    format!("user {name:?} cannot be removed automatically; remove it by hand");
                 Err(FileError::invalid(path, &old, listed[at].span(), &problem))
             }
         }
@@ -78,7 +80,7 @@ pub fn remove_user(path: &Path, name: &str) -> Result<(), FileError> {
 /// Writes into the file at `path` whether user `name` is disabled.
 ///
 /// # Errors
-/// As [`remove_user`].
+/// The same as [`remove_user`].
 pub fn set_disabled(path: &Path, name: &str, is_disabled: bool) -> Result<(), FileError> {
     edit(path, |mut old| {
         let listed = file::parse::<AccountsFile>(path, &old)?.users;
@@ -102,7 +104,8 @@ fn position(path: &Path, listed: &[Spanned<UserEntry>], name: &str) -> Result<us
     found.ok_or_else(|| FileError::NoSuchUser { path: path.to_owned(), name: name.into() })
 }
 
-/// Puts `change` of the text of the file at `path` in its place, unless it makes no file of accounts.
+/// Replaces the text of the file at `path` by the result of `change`, unless that is not a valid
+/// accounts file.
 fn edit(
     path: &Path,
     change: impl FnOnce(String) -> Result<String, FileError>,
@@ -124,7 +127,7 @@ fn read_or_empty(path: &Path) -> Result<String, FileError> {
     }
 }
 
-/// The secret that salts are made from; `text` has it from now on.
+/// Returns the secret from which salts are derived; adds one to `text` if there is none.
 fn salts(path: &Path, text: &mut String) -> Result<SaltSecret, FileError> {
     if let Some(scram) = file::parse::<AccountsFile>(path, text)?.scram {
         let SecretText(secret) = scram.secret;
@@ -178,13 +181,13 @@ fn is_inline(text: &str, user: &Spanned<UserEntry>) -> bool {
     text[user.span().start..].starts_with('{')
 }
 
-/// What stands between two values of one account.
+/// Returns the separator between two values of one account.
 fn separator(text: &str, user: &Spanned<UserEntry>) -> &'static str {
     if is_inline(text, user) { ", " } else { "\n" }
 }
 
-/// The bytes of one account, with what separates it from the next. Comments before it stay, and
-/// those behind it, which may be about the next.
+/// Returns the bytes of one account, with the separator behind it. Comments before and after it
+/// stay, because they may be about the next account.
 fn whole_entry(text: &str, user: &Spanned<UserEntry>) -> Range<usize> {
     if is_inline(text, user) {
         let Range { start, end } = user.span();
@@ -208,11 +211,11 @@ fn whole_entry(text: &str, user: &Spanned<UserEntry>) -> Range<usize> {
             end = at + line.len();
         }
     }
-    // One empty line separated it from what is before, another from what comes now.
+    // One empty line separated it from the text before it, another separates it from the next.
     if text[end..].starts_with('\n') { start..end + 1 } else { start..end }
 }
 
-/// The lines of `text` from the byte `from` on, line ends included, with where each begins.
+/// Returns the lines of `text` from byte `from` on, with line ends, each with its offset.
 fn lines(text: &str, from: usize) -> impl Iterator<Item = (usize, &str)> {
     let mut at = from;
     text[from..].split_inclusive('\n').map(move |line| {

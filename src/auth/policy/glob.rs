@@ -6,18 +6,19 @@ use std::str::FromStr;
 
 use super::variables::{Holds, Subject, Template, TemplateError};
 
-/// A pattern, as the texts between its asterisks: at least one, and one more than asterisks.
+/// A pattern, split at its asterisks: always one text more than there are asterisks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Glob(Vec<Template>);
 
 impl Glob {
-    /// Whether it is the empty pattern, which matches the empty text alone.
+    /// Returns whether this is the empty pattern, which matches the empty text only.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.0.as_slice(), [only] if only.is_empty())
     }
 
-    /// Whether it matches all of `text`. Takes time linear in the length of the text: what is
-    /// between two asterisks is looked for once, and the first place is as good as any other.
+    /// Returns whether it matches all of `text`. Takes time linear in the length of the text: each
+    /// text between two asterisks is searched for once, because its first occurrence is as good as
+    /// any other.
     pub(super) fn matches(&self, text: &str, subject: &Subject<'_>) -> Holds {
         let [first, between @ ..] = self.0.as_slice() else {
             return Holds::No; // There is at least one.

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A network. An IPv4 network holds the IPv4-mapped form of its addresses, too.
+/// A network. An IPv4 network also contains the IPv4-mapped form of its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
@@ -18,19 +18,19 @@ pub struct Network {
     prefix_bits: u32,
 }
 
-/// Why a text is no network.
+/// Why a text is not a valid network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// Neither an address nor an address with a prefix.
-    #[error("not a network; one is written as `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`")]
+    #[error("not a network; write it like `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`")]
     Malformed,
-    /// An address inside of a network, where the network is meant.
+    /// An address inside the network in place of the network's own address.
     #[error("bits are set behind the prefix; `{0}/{1}` would be right")]
     HostBits(IpAddr, u32),
 }
 
 impl Network {
-    /// Whether the address is in it.
+    /// Returns whether the network contains the address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         masked(address.to_canonical(), self.prefix_bits) == self.address

@@ -1,7 +1,7 @@
-//! One rule: what it says in the file, and whether it decides about a request.
+//! One rule: its form in the file, and whether it decides about a request.
 //!
-//! A rule that is here has been checked; reading one is the only way to make one, and what is wrong
-//! is an error at its line. Does not know the other rules. Called by the policy.
+//! Every [`Rule`] has been checked: parsing is the only way to create one, and a mistake is an
+//! error at its line. Does not know the other rules. Called by the policy.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -23,17 +23,17 @@ use super::{
 use crate::auth::{AccessRequest, Action, Decision, Login};
 use crate::mqtt::QoS;
 
-/// Where a rule without a priority stands.
+/// Priority of a rule without one.
 const PRIORITY_DEFAULT: i64 = 1000;
 
-/// A rule, read from TOML (or whatever else serde reads); see [`super`] for an example.
+/// A rule, read from TOML (or any other format of serde); see [`super`] for an example.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "RuleFields")]
 pub struct Rule {
     priority: i64,
     effect: Effect,
     actions: Vec<ActionKind>,
-    /// `None` where a condition was not given.
+    /// `None` where the condition is missing.
     clients: Option<Vec<Glob>>,
     users: Option<Vec<Glob>>,
     addresses: Option<Vec<Network>>,
@@ -72,25 +72,25 @@ impl ActionKind {
         Self::Administer,
     ];
 
-    /// What a rule without actions is about. To administer the broker has to be allowed by name.
+    /// Returns the actions of a rule without `actions`. *administer* must be allowed by name.
     fn all(effect: Effect) -> Vec<Self> {
         let is_meant = |kind: &Self| effect == Effect::Deny || *kind != Self::Administer;
         Self::ALL.into_iter().filter(is_meant).collect()
     }
 
-    /// Whether the action has a topic and a QoS.
+    /// Returns whether the action has a topic and a QoS.
     const fn has_topic(self) -> bool {
         matches!(self, Self::Publish | Self::Subscribe)
     }
 }
 
 impl Rule {
-    /// Smaller is asked first.
+    /// Returns its priority; rules with a smaller one are evaluated first.
     pub(super) const fn priority(&self) -> i64 {
         self.priority
     }
 
-    /// What it decides.
+    /// Returns its decision.
     pub(super) const fn decision(&self) -> Decision {
         match self.effect {
             Effect::Allow => Decision::Allow,
@@ -98,8 +98,8 @@ impl Rule {
         }
     }
 
-    /// Whether it decides about `request`: all its conditions hold, or, where it denies, those of
-    /// which that can be said.
+    /// Returns whether it decides about `request`: all its conditions hold. A denying rule ignores
+    /// conditions that are undecided.
     pub(super) fn decides(&self, request: &AccessRequest<'_>, subject: &Subject<'_>) -> bool {
         if !self.is_about(&request.action) || !self.is_from(request) {
             return false;
@@ -140,7 +140,8 @@ impl Rule {
             && self.login.as_ref().is_none_or(|wanted| wanted.contains(&request.identity.login))
     }
 
-    /// The listener of a session whose client has not come since the broker started is not known.
+    /// The listener is unknown for a session whose client has not connected since the broker
+    /// started.
     fn concerns_listener(&self, listener: &str, subject: &Subject<'_>) -> Holds {
         self.listeners.as_ref().map_or(Holds::Yes, |globs| match listener {
             "" => Holds::Unknown,
@@ -165,7 +166,7 @@ impl Rule {
 
     fn concerns_topic(&self, action: &Action<'_>, subject: &Subject<'_>) -> Holds {
         let Some(patterns) = &self.topics else {
-            // Whoever may do "everything" is not thereby the broker's operator.
+            // Permission for "everything" does not make a user the operator of the broker.
             return Holds::from(self.effect == Effect::Deny || !is_control(action));
         };
         Holds::any(patterns.iter().map(|pattern| match (action, self.effect) {
@@ -179,7 +180,7 @@ impl Rule {
     }
 }
 
-/// Whether it is about a topic by which the broker itself is controlled.
+/// Returns whether it concerns a topic that controls the broker itself.
 fn is_control(action: &Action<'_>) -> bool {
     match action {
         Action::Connect | Action::Observe | Action::Control | Action::Administer => false,
@@ -189,7 +190,7 @@ fn is_control(action: &Action<'_>) -> bool {
     }
 }
 
-/// A rule as it is written.
+/// A rule as it is written in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleFields {
@@ -219,7 +220,7 @@ struct RuleFields {
 #[serde(try_from = "u8")]
 struct QosNumber(QoS);
 
-/// Why a rule, or a part of it, cannot be meant.
+/// Why a rule, or a part of it, is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum RuleError {
     #[error("an empty list never matches; leave the condition out to match everything")]
@@ -285,8 +286,8 @@ fn filled_list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Ok(Some(list))
 }
 
-/// As [`filled_list`], of texts. Each is parsed while serde looks at it, and not in a second step,
-/// so that the error is at its line and not at the list's.
+/// Does the same as [`filled_list`] for texts. Parses each text while serde visits it, not in a
+/// second step, so that an error names the line of the text and not that of the list.
 fn parsed_list<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {

@@ -1,9 +1,10 @@
 //! Topic Filters of rules: which topics one matches, which filters it covers or overlaps.
 //!
-//! *Covers*: every topic that the asked filter matches is matched by the rule's. *Overlaps*: some
-//! topic is matched by both. Both exactly as section 4.7 of MQTT has it, with its two corners: `#`
-//! matches the parent level too, and a wildcard in front does not match a leading `$`. (The empty
-//! text counts as a topic of one empty level, although no message can have it.)
+//! *Covers*: the rule's filter matches every topic that the requested filter matches. *Overlaps*:
+//! both filters match some topic. Both are exact under section 4.7 of MQTT, including its two
+//! special cases: `#` also matches the parent level, and a leading wildcard does not match a
+//! leading `$`. (The empty text counts as a topic of one empty level, although no message can have
+//! it.)
 //!
 //! Knows levels and variables alone; allocates nothing. Called by the rules.
 
@@ -19,42 +20,44 @@ pub(super) struct TopicPattern(Vec<Level>);
 enum Level {
     /// `+`
     One,
-    /// `#`, the last
+    /// `#`, in the last level
     Rest,
     Text(Template),
 }
 
-/// Why a text is no Topic Filter of a rule.
+/// Why a text is not a valid Topic Filter of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TopicPatternError {
     #[error("topic filter is empty or longer than 65,535 bytes, or holds U+0000")]
     Invalid,
     #[error("`#` stands alone in the last level of a topic filter, `+` alone in a level")]
     Wildcard,
-    #[error("shared subscriptions are judged by the filter behind `$share/name/`; write only that")]
+    #[error(
+        "a shared subscription is checked by the filter behind `$share/name/`; write only that"
+    )]
     Shared,
     #[error("{0}")]
     Template(#[from] TemplateError),
 }
 
 impl TopicPattern {
-    /// Whether it matches the Topic Name.
+    /// Returns whether it matches the Topic Name.
     pub(super) fn matches(&self, topic: &str, subject: &Subject<'_>) -> Holds {
         // A Topic Name is a filter without wildcards, and to cover it is to match it.
         self.covers(topic, subject)
     }
 
-    /// Whether it matches every topic that `asked` matches.
+    /// Returns whether it matches every topic that `asked` matches.
     pub(super) fn covers(&self, asked: &str, subject: &Subject<'_>) -> Holds {
         if self.begins_with_wildcard() && asked.starts_with('$') {
             return Holds::No; // [MQTT-4.7.2-1]
         }
-        // Every topic has a first level, so this is `#` by another name.
+        // Every topic has a first level, so `+/#` equals `#`.
         if asked == "#" && self.0 == [Level::One, Level::Rest] {
             return Holds::Yes;
         }
         match self.levels_cover(asked, subject) {
-            // A client identifier of `$events` does not open what is the broker's.
+            // A client with the identifier `$events` gets no access to the broker's own topics.
             Holds::Yes if asked.starts_with('$') && self.begins_with_variable() => Holds::Unknown,
             holds @ (Holds::Yes | Holds::No | Holds::Unknown) => holds,
         }
@@ -77,7 +80,7 @@ impl TopicPattern {
         Holds::from(asked.next().is_none())
     }
 
-    /// Whether there is a topic that both it and `asked` match.
+    /// Returns whether some topic matches both it and `asked`.
     pub(super) fn overlaps(&self, asked: &str, subject: &Subject<'_>) -> Holds {
         if self.wildcard_meets_dollar(asked, subject) {
             return Holds::No; // [MQTT-4.7.2-1]
@@ -97,7 +100,7 @@ impl TopicPattern {
         Holds::from(matches!(asked.next(), None | Some("#")))
     }
 
-    /// Whether one of the two begins with a wildcard, and the other with a `$`.
+    /// Returns whether one of the two begins with a wildcard, and the other with a `$`.
     fn wildcard_meets_dollar(&self, asked: &str, subject: &Subject<'_>) -> bool {
         match self.0.first() {
             Some(Level::One | Level::Rest) => asked.starts_with('$'),
@@ -177,7 +180,7 @@ mod tests {
         parse(rule).unwrap().overlaps(asked, &subject)
     }
 
-    /// Topic Filter matching as section 4.7 tells it, for the comparison.
+    /// Matches topics by the text of section 4.7, for comparison.
     fn filter_matches(filter: &str, topic: &str) -> bool {
         fn levels_match(filter: &[&str], topic: &[&str]) -> bool {
             match (filter, topic) {
@@ -195,7 +198,7 @@ mod tests {
         !hidden && levels_match(&filter, &topic)
     }
 
-    /// Everything that can be made of `levels`, up to `depth` of them.
+    /// Returns all combinations of `levels`, up to `depth` of them.
     fn all(levels: &[&str], depth: usize) -> Vec<String> {
         let mut all: Vec<String> = levels.iter().map(ToString::to_string).collect();
         let mut last = all.clone();
@@ -213,8 +216,8 @@ mod tests {
 
     #[test]
     fn matching_covering_and_overlapping_agree_with_their_definitions_on_every_small_filter() {
-        // `x` stands for all the texts that occur in no filter; one level more than the filters
-        // have stands for all that are deeper.
+        // `x` stands for all texts that occur in no filter; topics one level deeper than any filter
+        // stand for all deeper ones.
         let mut topics = all(&["a", "", "$s", "x"], 4);
         topics.push(String::new());
         let filters = all(&["a", "", "$s", "+", "#"], 3);

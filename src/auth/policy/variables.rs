@@ -1,13 +1,13 @@
 //! The variables of rules, and the plain text they stand for.
 //!
-//! Knows what may be asked of the one who asks; does not know where in a rule a variable stands.
-//! Called by the patterns for client identifiers, user names and topics.
+//! Knows the attributes of a caller; does not know where in a rule a variable stands. Called by the
+//! patterns for client identifiers, user names and topics.
 
 use std::borrow::Cow;
 
 use super::super::Identity;
 
-/// Whose values the variables take.
+/// The identity and client identifier from which the variables take their values.
 pub(super) struct Subject<'a> {
     identity: &'a Identity,
     client_id: &'a str,
@@ -18,7 +18,8 @@ impl<'a> Subject<'a> {
         Self { identity, client_id }
     }
 
-    /// An empty value is none: `v/${clientId}/#` is not to become `v//#`.
+    /// Returns the value. An empty value counts as missing: `v/${clientId}/#` must not become
+    /// `v//#`.
     fn value(&self, variable: Variable) -> Option<&'a str> {
         let certificate = self.identity.certificate.as_deref();
         let value = match variable {
@@ -31,12 +32,12 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Whether a condition holds: for want of a value, that may be impossible to say.
+/// Whether a condition holds; undecided if a value is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holds {
     Yes,
     No,
-    /// A variable has no value that can be used here.
+    /// A variable has no value, or one that is unusable here.
     Unknown,
 }
 
@@ -47,7 +48,7 @@ impl From<bool> for Holds {
 }
 
 impl Holds {
-    /// Whether one of several holds.
+    /// Returns whether at least one of several holds.
     pub(super) fn any(each: impl IntoIterator<Item = Self>) -> Self {
         let mut any = Self::No;
         for holds in each {
@@ -115,7 +116,7 @@ impl Template {
         Ok(Self(pieces))
     }
 
-    /// The text for `subject`; `None` if a variable in it has no value.
+    /// Returns the text for `subject`; `None` if a variable in it has no value.
     pub(super) fn text<'a>(&'a self, subject: &Subject<'a>) -> Option<Cow<'a, str>> {
         match self.0.as_slice() {
             [] => Some(Cow::Borrowed("")),
@@ -128,8 +129,8 @@ impl Template {
         }
     }
 
-    /// Whether `level`, one level of a topic, is the text for `subject`. A value that holds a
-    /// level separator cannot be used there.
+    /// Returns whether `level`, one level of a topic, equals the text for `subject`. A value that
+    /// contains a level separator is unusable there.
     pub(super) fn matches_level(&self, level: &str, subject: &Subject<'_>) -> Holds {
         let mut rest = level;
         for piece in &self.0 {
@@ -145,17 +146,17 @@ impl Template {
         Holds::from(rest.is_empty())
     }
 
-    /// Whether it is the empty text.
+    /// Returns whether it is the empty text.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether it begins with a variable.
+    /// Returns whether it begins with a variable.
     pub(super) fn begins_with_variable(&self) -> bool {
         matches!(self.0.first(), Some(Piece::Variable(_)))
     }
 
-    /// Whether its text for `subject` begins with a `$`.
+    /// Returns whether its text for `subject` begins with a `$`.
     pub(super) fn begins_with_dollar(&self, subject: &Subject<'_>) -> bool {
         let first = self.0.first().and_then(|piece| piece.text(subject));
         first.is_some_and(|text| text.starts_with('$'))

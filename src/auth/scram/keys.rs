@@ -1,9 +1,9 @@
-//! What is kept of a password for SCRAM-SHA-256, and how a proof is compared with it: sections 3
-//! and 5.1 of RFC 5802, with the hash of RFC 7677.
+//! The stored form of a password for SCRAM-SHA-256, and the check of a proof: sections 3 and 5.1 of
+//! RFC 5802, with the hash of RFC 7677.
 //!
-//! Whoever holds these keys cannot log in with them, but can try passwords on them, at the price
-//! of their iterations each; a proof that was seen on the way is worth nothing. Knows neither
-//! messages nor accounts. Called by the exchange, and by the accounts, which keep the keys.
+//! An attacker with these keys cannot log in with them, but can try passwords on them, at the cost
+//! of their iterations for each try; a proof that was overheard is useless. Knows neither messages
+//! nor accounts. Called by the exchange, and by the accounts, which store the keys.
 
 use std::{borrow::Cow, fmt, num::NonZeroU32, ops::RangeInclusive, str::FromStr};
 
@@ -18,26 +18,26 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 /// Name of the mechanism, and of the Authentication Method.
 pub(super) const MECHANISM: &str = "SCRAM-SHA-256";
 
-/// Iterations that are sensible. RFC 7677 asks for 4,096 at least; with more than the upper bound
-/// no client would be done before the time for its CONNECT is over.
+/// Valid numbers of iterations. RFC 7677 requires at least 4,096; with more than the upper limit no
+/// client would finish within the time for its CONNECT.
 pub const SCRAM_ITERATIONS: RangeInclusive<u32> = 4_096..=10_000_000;
 
-/// Iterations if nothing else is said. The client pays for them at each login, the broker never:
-/// 10 ms on a computer, and an estimated second or two on a microcontroller, of the ten that it has.
+/// Default number of iterations. The client pays for them at each login, the broker never: 10 ms on
+/// a computer, and an estimated second or two on a microcontroller, of the ten seconds that it has.
 pub const SCRAM_ITERATIONS_DEFAULT: u32 = 32_768;
 
-/// Bytes of a salt.
+/// Length of a salt in bytes.
 const SALT_BYTES: usize = 16;
 
-/// Bytes of what SHA-256 and HMAC-SHA-256 give.
+/// Length of a digest of SHA-256 or HMAC-SHA-256 in bytes.
 pub(super) const DIGEST_BYTES: usize = 32;
 
 /// The output of SHA-256 and of HMAC-SHA-256.
 pub(super) struct Digest(pub(super) [u8; DIGEST_BYTES]);
 
-/// A password as SCRAM-SHA-256 keeps it.
+/// A stored password for SCRAM-SHA-256.
 ///
-/// Its text is that of RFC 5803, which PostgreSQL writes too:
+/// Its text form is that of RFC 5803, which PostgreSQL also writes:
 /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, the last three in base64.
 #[derive(Clone)]
 pub struct ScramKeys {
@@ -47,21 +47,21 @@ pub struct ScramKeys {
     server_key: [u8; DIGEST_BYTES],
 }
 
-/// Why a text is not usable as SCRAM keys.
+/// Why a text is not valid as SCRAM keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScramKeysError {
-    /// Not of the form, or of another mechanism.
+    /// Malformed, or of another mechanism.
     #[error(
         "not SCRAM keys; `hearthmq passwd NAME --scram` makes some that begin with `SCRAM-SHA-256$`"
     )]
     Malformed,
-    /// Too few to be safe, or more than a client can be asked for.
+    /// Too few iterations to be safe, or more than a client can compute in time.
     #[error("SCRAM iterations are out of range; 4096 to 10000000 are possible")]
     Iterations,
 }
 
 impl ScramKeys {
-    /// The keys of `password`, which takes as long as the iterations need.
+    /// Derives the keys of `password`, which takes as long as the iterations need.
     #[must_use]
     pub(in crate::auth) fn derive(
         password: &str,
@@ -80,14 +80,14 @@ impl ScramKeys {
         }
     }
 
-    /// Its iterations.
+    /// Returns the number of iterations.
     #[must_use]
     pub const fn iterations(&self) -> u32 {
         self.iterations
     }
 
-    /// The server's signature of `auth_message`, if `proof` shows the password. The time that it
-    /// takes says nothing of the keys.
+    /// Returns the server's signature of `auth_message` if `proof` proves the password. The time
+    /// that this takes reveals nothing about the keys.
     pub(super) fn verify(&self, auth_message: &str, proof: &Digest) -> Option<Digest> {
         let client_signature = hmac(&self.stored_key, auth_message.as_bytes());
         let mut client_key = client_signature;
@@ -138,32 +138,32 @@ impl FromStr for ScramKeys {
     }
 }
 
-/// What salts are made from, so that names without an account have one as well as the others, and
-/// nobody learns which names have one.
+/// The secret from which salts are derived. Names without an account get a salt as well, so that a
+/// client cannot learn which names have one.
 ///
-/// A salt depends on the name alone: it is the same before there is an account, with it, after
-/// each change of its password, and when it is gone. Kept beside the accounts, so that it is the
-/// same for all brokers that share them, and after a restart.
+/// A salt depends on the name alone: it is the same before the account exists, during its life,
+/// after each change of its password, and after its removal. The secret is stored beside the
+/// accounts, so that salts are the same on all brokers that share them, and after a restart.
 #[derive(Clone)]
 pub(in crate::auth) struct SaltSecret([u8; DIGEST_BYTES]);
 
 impl SaltSecret {
-    /// A random one.
+    /// Generates a random secret.
     pub(in crate::auth) fn generate() -> Self {
         let mut secret = [0; DIGEST_BYTES];
         getrandom::fill(&mut secret).expect("the operating system has random bytes");
         Self(secret)
     }
 
-    /// The salt of a name.
+    /// Returns the salt of a name.
     pub(in crate::auth) fn salt(&self, name: &str) -> [u8; SALT_BYTES] {
         let mut salt = [0; SALT_BYTES];
         salt.copy_from_slice(&self.about("salt", name).0[..SALT_BYTES]);
         salt
     }
 
-    /// The keys of a password that nobody knows, for a name that has none, with iterations that
-    /// are one of `iterations`, ascending: always the same one for the same name.
+    /// Returns keys that match no password, for a name without keys, with a number of iterations
+    /// from `iterations`, which is ascending. One name always gets the same number.
     pub(in crate::auth) fn decoy(&self, name: &str, iterations: &[u32]) -> ScramKeys {
         let [a, b, c, d, ..] = self.about("iterations", name).0;
         let chosen = u32::from_le_bytes([a, b, c, d]) as usize % iterations.len().max(1);
@@ -176,8 +176,8 @@ impl SaltSecret {
     }
 
     fn about(&self, what: &str, name: &str) -> Digest {
-        // No `what` is the beginning of another one with a NUL in it, so that no two pairs meet.
-        // All spellings of a name that prepare to the same have the same.
+        // No `what` is the beginning of another one, and the NUL ends it, so that no two pairs
+        // collide. All spellings of a name that prepare to the same text share a digest.
         hmac(&self.0, format!("{what}\0{}", prepared(name)).as_bytes())
     }
 }
@@ -194,7 +194,7 @@ impl fmt::Display for SaltSecret {
     }
 }
 
-/// A text is no secret of the accounts.
+/// A text is not a valid secret for salts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not 32 bytes in base64; leave [scram] out, and `hearthmq passwd NAME --scram` makes it")]
 pub(in crate::auth) struct SaltSecretError;
@@ -207,13 +207,13 @@ impl FromStr for SaltSecret {
     }
 }
 
-/// A name or password as SASLprep has it, so that it is the same from every keyboard. What cannot
-/// be prepared is taken as it is.
+/// Prepares a name or password with SASLprep, so that it is the same from every keyboard. Text that
+/// cannot be prepared stays as it is.
 pub(in crate::auth) fn prepared(text: &str) -> Cow<'_, str> {
     stringprep::saslprep(text).unwrap_or_else(|_| text.into())
 }
 
-/// So many bytes in base64.
+/// Decodes exactly `N` bytes from base64.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }

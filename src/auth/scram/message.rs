@@ -1,4 +1,4 @@
-//! The messages of SCRAM, section 7 of RFC 5802: reading the client's, writing the server's.
+//! The messages of SCRAM, section 7 of RFC 5802: parses the client's, writes the server's.
 //!
 //! Any bytes are a message or an error. Knows neither keys nor accounts; called by the exchange.
 
@@ -8,30 +8,30 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::keys::{DIGEST_BYTES, Digest};
 
-/// A client's nonce is no longer, so that the server's message, which repeats it, fits into a
+/// Maximum length of a client's nonce, so that the server's message, which repeats it, fits into a
 /// packet. A few dozen bytes are usual.
 const CLIENT_NONCE_BYTES_MAX: usize = 1024;
 
-/// Why a message is not understood.
+/// Why a message is invalid or unsupported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MessageError {
     #[error("the message does not have the form of RFC 5802")]
     Malformed,
     #[error("channel binding needs SCRAM-SHA-256-PLUS, which is not offered")]
     ChannelBinding,
-    #[error("the message has a mandatory extension that is not known")]
+    #[error("the message has an unknown mandatory extension")]
     MandatoryExtension,
 }
 
 /// The client's first message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClientFirst<'a> {
-    /// What the client thinks of channel binding, and as whom it wants to act. It says it again
-    /// in its last message, where it is signed.
+    /// The client's channel binding flag, and the identity under which it wants to act. The client
+    /// repeats it in its last message, where it is signed.
     pub(super) gs2_header: &'a str,
     /// The rest of the message.
     pub(super) bare: &'a str,
-    /// As whom the client wants to act.
+    /// The identity under which the client wants to act.
     pub(super) authorization: Option<Cow<'a, str>>,
     pub(super) username: Cow<'a, str>,
     pub(super) nonce: &'a str,
@@ -47,7 +47,8 @@ impl<'a> ClientFirst<'a> {
             return Err(MessageError::Malformed);
         };
         match flag {
-            // The client has no channel binding, or believes that we have none. It is right.
+            // The client has no channel binding, or believes that the server has none, which is
+            // true.
             "n" | "y" => {}
             _ if flag.starts_with("p=") => return Err(MessageError::ChannelBinding),
             _ => return Err(MessageError::Malformed),
@@ -74,9 +75,9 @@ impl<'a> ClientFirst<'a> {
 
 /// The client's last message.
 pub(super) struct ClientFinal<'a> {
-    /// All of it that is signed.
+    /// The part that is signed.
     pub(super) without_proof: &'a str,
-    /// The GS2 header again.
+    /// The GS2 header, repeated.
     pub(super) channel_binding: Vec<u8>,
     pub(super) nonce: &'a str,
     pub(super) proof: Digest,
@@ -115,7 +116,7 @@ fn value<'a>(attribute: &'a str, name: &str) -> Result<&'a str, MessageError> {
     attribute.strip_prefix(name).ok_or(MessageError::Malformed)
 }
 
-/// `saslname`: a comma is `=2C` and an equals sign `=3D`, and nothing else is escaped.
+/// Decodes a `saslname`: `=2C` is a comma and `=3D` an equals sign; nothing else is escaped.
 fn name(escaped: &str) -> Result<Cow<'_, str>, MessageError> {
     if escaped.is_empty() {
         return Err(MessageError::Malformed);
@@ -137,7 +138,7 @@ fn name(escaped: &str) -> Result<Cow<'_, str>, MessageError> {
     Ok(name.into())
 }
 
-/// Printable ASCII without a comma, which ends it.
+/// Returns a nonce: printable ASCII up to the next comma.
 fn nonce(attribute: Option<&str>) -> Result<&str, MessageError> {
     let nonce = value(attribute.unwrap_or_default(), "r=")?;
     let is_printable = nonce.bytes().all(|byte| byte.is_ascii_graphic());
@@ -148,7 +149,7 @@ fn base64(value: &str) -> Result<Vec<u8>, MessageError> {
     STANDARD.decode(value).map_err(|_| MessageError::Malformed)
 }
 
-/// Extensions that are not known do not matter, if they have the form: a letter and a value.
+/// Skips unknown extensions, if they are well-formed: a letter and a value.
 fn extensions<'a>(attributes: impl Iterator<Item = &'a str>) -> Result<(), MessageError> {
     for attribute in attributes {
         let (letter, value) = attribute.split_once('=').ok_or(MessageError::Malformed)?;

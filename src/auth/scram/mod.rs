@@ -1,9 +1,9 @@
-//! SCRAM-SHA-256 over the file of accounts: RFC 5802 and RFC 7677, without channel binding.
+//! SCRAM-SHA-256 over the accounts file: RFC 5802 and RFC 7677, without channel binding.
 //!
-//! The client shows that it knows the password without sending it, and the broker that it knows
-//! the account. Knows how the exchange goes; the accounts, the counting of failures and what a
-//! certificate means beside it are the [`FileAuthenticator`]'s, as for passwords. A name without an
-//! account, or whose account has no keys, is answered with a salt and a failure like any other.
+//! The client proves that it knows the password without sending it, and the broker proves that it
+//! knows the account. Knows the steps of the exchange. The [`FileAuthenticator`] has the accounts,
+//! counts failures and checks a certificate beside it, as for passwords. A name without an account,
+//! or without keys, gets a salt and then a failure like any other name.
 
 mod keys;
 mod message;
@@ -27,20 +27,20 @@ use super::{
     authenticator::{ScramLogin, Shown},
 };
 
-/// Random bytes of the server's nonce; more than enough to be new each time.
+/// Random bytes of the server's nonce; enough to be unique.
 const NONCE_BYTES: usize = 18;
 
 /// The method SCRAM-SHA-256 for the accounts of a [`FileAuthenticator`].
 ///
-/// The identity is the account's. If CONNECT has a User Name, or the client a certificate, they
-/// must name the same user; a Password is not looked at.
+/// The identity is that of the account. A User Name in CONNECT and a client certificate must name
+/// the same user; a Password is ignored.
 #[derive(Clone)]
 pub struct ScramSha256 {
     accounts: Arc<FileAuthenticator>,
 }
 
 impl ScramSha256 {
-    /// For these accounts; those without SCRAM keys cannot log in by it.
+    /// Creates the method for these accounts; those without SCRAM keys cannot log in by it.
     #[must_use]
     pub const fn new(accounts: Arc<FileAuthenticator>) -> Self {
         Self { accounts }
@@ -69,26 +69,29 @@ impl EnhancedAuthenticator for ScramSha256 {
     }
 }
 
+/// The state of an exchange.
+///
 /// ```text
 ///   Begins ──client-first / server-first──► Challenged ──client-final / server-final──► Over
 ///     └──nothing / nothing──► Begins
 /// ```
-/// Whatever else comes ends the exchange.
+///
+/// Any other message ends the exchange.
 enum State {
-    /// The client's first message is to come: in CONNECT, or when it is asked for.
+    /// The client's first message is expected: in CONNECT, or in answer to an empty AUTH.
     Begins,
-    /// The client is to prove that it knows the password.
+    /// The client must prove that it knows the password.
     Challenged(Box<Challenge>),
     Over,
 }
 
-/// What the client's proof is compared with.
+/// The data that the client's proof is checked against.
 struct Challenge {
     login: ScramLogin,
     gs2_header: String,
-    /// The client's nonce and the server's.
+    /// The client's nonce followed by the server's.
     nonce: String,
-    /// The client's first message without its header, and the server's.
+    /// The client's first message without its header, then the server's.
     signed: String,
 }
 
@@ -119,7 +122,7 @@ impl ScramExchange {
     fn challenge(&mut self, message: &[u8], nonce: &str) -> Result<Step, AuthenticationError> {
         let first = ClientFirst::parse(message)?;
         if first.authorization.is_some_and(|other| other != first.username) {
-            return Err(AuthenticationError::NotAllowed); // Nobody acts as somebody else here.
+            return Err(AuthenticationError::NotAllowed); // No user may act as another one.
         }
         let login = self.accounts.scram_login(&first.username);
         let nonce = format!("{}{nonce}", first.nonce);

@@ -1,4 +1,4 @@
-//! The exchange of RFC 7677, and messages that are none.
+//! The exchange of RFC 7677, and invalid messages.
 
 use std::{num::NonZeroU32, path::Path};
 
@@ -101,7 +101,7 @@ fn keys_are_derived_as_rfc_7677_has_them_and_keep_their_text() {
     assert_eq!(format!("{keys:?}"), "ScramKeys { iterations: 4096, .. }");
 }
 
-/// RFC 4013, section 3, has these examples of preparation.
+/// Uses the examples of preparation in RFC 4013, section 3.
 #[test]
 fn a_password_is_the_same_however_it_is_typed() {
     let keys = |password| {
@@ -208,7 +208,7 @@ fn last_messages_that_are_none_are_refused() {
     }
 }
 
-/// Messages, and what is nearly one.
+/// Generates messages, and texts that are nearly messages.
 fn nearly_a_message() -> impl Strategy<Value = Vec<u8>> {
     let attribute = prop_oneof![
         Just("n"),
