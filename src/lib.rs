@@ -1,7 +1,7 @@
 //! HearthMQ: an MQTT broker (3.1, 3.1.1 and 5.0) whose live sessions an application can control.
 //!
-//! It changes the Keep Alive of a connected client without disconnecting it, answers truthfully
-//! whether a client is online, and tells presence in an order that cannot be misread.
+//! It changes the Keep Alive of a connected client without disconnecting it, answers reliably
+//! whether a client is online, and reports presence events in an unambiguous order.
 //!
 //! ```no_run
 //! use hearthmq::{Broker, auth::AllowAll, mqtt::QoS};
@@ -29,16 +29,16 @@
 //! # Layout
 //!
 //! - [`broker`]: the [`Broker`] that an application holds, and how it is built.
-//! - [`control`], [`hooks`], [`metrics`]: what can be asked of it, what it tells, what it counts.
+//! - [`control`], [`hooks`], [`metrics`]: its commands and queries, its events, its counters.
 //! - [`http`]: the REST interface, as routes for an actix-web `App`.
 //! - [`actors`]: the [`Registry`](actors::Registry) of each shard and the messages that it takes.
-//! - [`auth`], [`store`]: traits for one's own accounts, permissions and storage, and those that
-//!   come with it.
+//! - [`auth`], [`store`]: traits for your own accounts, permissions and storage, and the built-in
+//!   implementations.
 //! - [`mqtt`], [`session`], [`router`]: the protocol; pure, without I/O and without a clock.
-//! - [`journal`]: what must survive, as changes that a store keeps.
-//! - [`net`], [`config`], [`limits`], [`owners`]: TLS, the program's configuration, the bounds, and what
-//!   each user has of them.
-//! - [`told`]: which lines of the log are about clients.
+//! - [`journal`]: the changes that a store must make durable.
+//! - [`net`], [`config`], [`limits`], [`owners`]: TLS, the program's configuration, the limits, and
+//!   the share of each user in them.
+//! - [`told`]: the log lines about clients.
 //!
 //! `src/architecture.md` shows how they work together.
 

@@ -1,5 +1,4 @@
-//! The `hearthmq` program. Everything that it can do is in [`cli`]; everything that it does it
-//! does with the library.
+//! The `hearthmq` program. Its commands are in [`cli`]; all the work is done by the library.
 
 mod cli;
 

@@ -1,4 +1,4 @@
-//! Putting a broker together.
+//! Builds and starts a broker.
 
 use std::{
     io,
@@ -36,7 +36,7 @@ use crate::{
     told::{ClientLines, Told},
 };
 
-/// How a broker is to be. Without an authenticator and an authorizer nobody gets in.
+/// The configuration of a broker. Without an authenticator and an authorizer no client is admitted.
 #[must_use]
 pub struct Builder {
     node: Arc<str>,
@@ -55,28 +55,28 @@ pub struct Builder {
     client_lines: ClientLines,
 }
 
-/// Why a broker did not start. Nothing of it is left running.
+/// Why a broker did not start. No part of it is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address that cannot be understood or found.
+    /// An address is malformed or cannot be resolved.
     #[error(
         "cannot find the address {address}: {source}; give it as IP:PORT, for example 127.0.0.1:1883"
     )]
     Address {
-        /// As it was given.
+        /// The address as configured.
         address: String,
-        /// What was wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// An address, or a path for a Unix socket, that cannot be listened on.
+    /// The broker cannot listen on an address, or on the path of a Unix socket.
     #[error("cannot listen on {address}: {source}; {}", remedy(source))]
     Listen {
-        /// As it was given.
+        /// The address as configured.
         address: String,
-        /// What was wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// A prefix that is no beginning of a topic.
+    /// The prefix cannot start a topic.
     #[error("response_topic_prefix is not usable: {0}; write one like \"responses/\"")]
     ResponseTopicPrefix(TopicError),
     /// The store cannot be used.
@@ -92,7 +92,7 @@ pub enum StartError {
     NoSystem,
 }
 
-/// What to do about an address that cannot be listened on.
+/// Returns advice for an address that the broker cannot listen on.
 fn remedy(error: &io::Error) -> &'static str {
     let kind = error.kind();
     if kind == io::ErrorKind::AddrInUse {
@@ -128,22 +128,22 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The broker's name in events.
+    /// Sets the broker's name in events.
     pub fn node(mut self, name: &str) -> Self {
         self.node = name.into();
         self
     }
 
-    /// What Response Topics are to begin with: an MQTT 5.0 client that asks for Response Information
-    /// is given this, its client identifier and a slash. Without a prefix, the default, it is given
-    /// none; neither is a client whose identifier is no level of a topic. What the client may do
-    /// there is the authorizer's to say.
+    /// Sets the prefix of Response Topics. An MQTT 5.0 client that requests Response Information
+    /// gets this prefix, its client identifier and a slash. It gets none without a prefix, which is
+    /// the default, or if its identifier is not a valid level of a topic. The authorizer decides
+    /// what the client may do there.
     pub fn response_topic_prefix(mut self, prefix: &str) -> Self {
         self.response_topic_prefix = prefix.into();
         self
     }
 
-    /// Which events of `tracing` there are about clients (target `hearthmq::clients`).
+    /// Sets which `tracing` events about clients are emitted (target `hearthmq::clients`).
     pub const fn client_lines(mut self, lines: ClientLines) -> Self {
         self.client_lines = lines;
         self
@@ -174,86 +174,86 @@ impl Builder {
         self.listen(Listener::unix(path))
     }
 
-    /// Listens in a way that is described in full: with a path, permissions, a PROXY header.
+    /// Listens with a full description of a listener: with a path, permissions, a PROXY header.
     pub fn listen(mut self, listener: Listener) -> Self {
         self.listeners.push(listener);
         self
     }
 
-    /// Threads that sessions live on; 0, the default, is one a core.
+    /// Sets the number of threads for sessions; 0, the default, is one for each core.
     pub const fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
         self
     }
 
-    /// Runs as one shard on this thread's arbiter instead of threads of its own. With a paused
-    /// tokio clock the whole broker then runs on virtual time.
+    /// Runs as one shard on this thread's arbiter, without threads of its own for sessions. With a
+    /// paused tokio clock the whole broker then runs on virtual time.
     pub const fn on_current_arbiter(mut self) -> Self {
         self.on_current_arbiter = true;
         self
     }
 
-    /// Bounds on what clients may use.
+    /// Sets the limits for clients.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Who checks credentials.
+    /// Sets what checks credentials.
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
         self.authenticator = Arc::new(authenticator);
         self
     }
 
-    /// Who checks MQTT 5.0 clients that give an Authentication Method: instead of the
-    /// authenticator, which checks those that give none. May be called for several; of two
-    /// methods of the same name, the first is used. Without any, such clients are refused.
+    /// Adds a check for MQTT 5.0 clients that give an Authentication Method; it replaces the
+    /// authenticator for them. Can be called several times; of two methods of the same name, the
+    /// first one is used. Without any, such clients are refused.
     pub fn enhanced_authenticator(mut self, authenticator: impl EnhancedAuthenticator) -> Self {
         self.methods.add(authenticator);
         self
     }
 
-    /// Who decides about permissions.
+    /// Sets what decides about permissions.
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Arc::new(authorizer);
         self
     }
 
-    /// Who hears what happens to sessions.
+    /// Sets the receiver of session events.
     pub fn hooks(mut self, hooks: impl Hooks) -> Self {
         self.hooks = Some(Arc::new(hooks));
         self
     }
 
-    /// What remembers beyond the broker's end: durable sessions with all that waits for them,
-    /// retained messages, presence versions. Without a store nothing does.
+    /// Sets the store that survives a restart: it holds durable sessions with their queues,
+    /// retained messages and presence versions. Without a store all of these are lost.
     pub fn store(self, store: impl Store) -> Self {
         self.shared_store(Arc::new(store))
     }
 
-    /// The same for a store that somebody else holds, too.
+    /// Does the same as [`Builder::store`] with a store that the application also holds.
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// When what is acknowledged is safe in the store; before it is acknowledged by default.
+    /// Sets when acknowledged data is safe in the store; by default before the acknowledgement.
     pub const fn sync(mut self, sync: SyncPolicy) -> Self {
         self.sync = sync;
         self
     }
 
-    /// How often `$SYS/broker/…` is renewed, every ten seconds by default; zero for never.
+    /// Sets how often `$SYS/broker/…` is updated, by default every ten seconds; zero means never.
     pub const fn sys_interval(mut self, interval: Duration) -> Self {
         self.sys_interval = interval;
         self
     }
 
-    /// Starts the broker; returns once every listener takes connections, which is after the store was
-    /// read: until then connecting is refused. Needs a running actix `System`.
+    /// Starts the broker; returns once every listener accepts connections. The store is read before
+    /// that: until then connections are refused. Needs a running actix `System`.
     ///
     /// # Errors
-    /// If an address cannot be listened on, the store cannot be used, or there is no `System`.
+    /// An address cannot be used for listening, the store cannot be used, or there is no `System`.
     pub async fn start(self) -> Result<Broker, StartError> {
         if actix_rt::System::try_current().is_none() {
             return Err(StartError::NoSystem);
@@ -263,6 +263,7 @@ impl Builder {
         }
         let shards = self.shards_wanted();
         let metrics = Arc::new(Metrics::new(shards));
+        // Bound before the store is read, so that a wrong address fails at once.
         let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
         let local_addrs = bound.iter().filter_map(Bound::local_addr).collect();
         let listener_urls: Vec<Arc<str>> = bound
@@ -295,7 +296,8 @@ impl Builder {
         if hosts.is_empty() {
             hosts.push(Arbiter::current());
         }
-        // From here on whatever has begun ends with this handle, also if the rest fails.
+        // From here on, dropping this handle ends everything that was started, also if a later step
+        // fails.
         let broker = Broker {
             running: Arc::new(Running {
                 core,
@@ -332,19 +334,20 @@ impl Builder {
     }
 }
 
-/// Sessions that are handed to a shard at a time.
+/// Maximum number of sessions that are handed to a shard in one message.
 const RESTORED_AT_A_TIME: usize = 256;
-/// Retained messages that leave the store in one group.
+/// Maximum number of retained messages that are removed from the store in one group.
 const CLEARED_AT_A_TIME: usize = 4_096;
 
 impl Broker {
-    /// Takes back what the store has; then whoever comes finds it.
+    /// Restores the contents of the store, before any client can connect.
     async fn restore(&self) -> Result<(), StartError> {
         let core = &self.running.core;
         let Some(keeper) = &core.keeper else { return Ok(()) };
         let now = core.clock.now();
         let undelivered = deliver_undelivered(keeper)?;
         self.restore_retained(keeper, now)?;
+        // Handed over in groups while the store is read, so that shards restore sessions meanwhile.
         let mut by_shard: Vec<Vec<StoredSession>> = Vec::new();
         by_shard.resize_with(core.shards().len(), Vec::new);
         let hand_over = |home: Host, sessions: &mut Vec<StoredSession>| {
@@ -355,7 +358,7 @@ impl Broker {
         let mut found = 0;
         keeper.store().sessions(&mut |session| {
             if session.number == OUTBOX {
-                return; // The broker's own.
+                return; // the broker's own record
             }
             found += 1;
             let home = core.home(&session.record.client_id);
@@ -368,10 +371,11 @@ impl Broker {
         for (host, sessions) in by_shard.iter_mut().enumerate() {
             hand_over(Host(host as u16), sessions);
         }
+        // Started last: until here this thread alone writes to the store.
         keeper.start(core).map_err(StartError::StoreThread)?;
         let logins = StoredLogins::new(Arc::clone(keeper), core.clock);
         core.authenticator.keep_logins_in(Arc::new(logins));
-        // Nobody's Will is published before all are there who are to get it.
+        // Published only once all sessions are there, so that no subscriber misses a Will.
         join_all(core.shards().iter().map(|shard| shard.registry.send(Restored))).await;
         join_all(core.shards().iter().map(|shard| shard.registry.send(Begin))).await;
         let retained = core.retained.usage().0;
@@ -379,7 +383,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Takes back what is retained; what has expired meanwhile leaves the store.
+    /// Restores the retained messages; removes those from the store that have expired meanwhile.
     fn restore_retained(&self, keeper: &Keeper, now: Timestamp) -> Result<(), StoreError> {
         let core = &self.running.core;
         let mut expired = Vec::new();
@@ -394,7 +398,7 @@ impl Broker {
         if over_limits > 0 {
             tracing::warn!(
                 over_limits,
-                "more is retained than the limits allow; nothing more is until there is room"
+                "more retained messages than the limits allow; no new one is taken"
             );
         }
         for some in expired.chunks(CLEARED_AT_A_TIME) {
@@ -403,7 +407,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Lets clients connect; every shard accepts from a copy of the listener.
+    /// Starts accepting connections; every shard accepts from a copy of the listener.
     fn accept(
         &self,
         bound: &Bound,

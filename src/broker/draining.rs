@@ -1,19 +1,19 @@
-//! Refusing clients while others are sent away, and taking them again should that fail.
+//! Refuses new clients while others are redirected, and admits them again if that fails.
 //!
-//! Does not know how clients are sent away.
+//! Does not know how clients are redirected.
 
 use std::sync::Arc;
 
 use super::{Asking, Running};
 use crate::control::{ControlError, Redirection};
 
-/// New clients are refused. Ends when it is dropped, unless it is to stay.
+/// Refuses new clients until it is dropped, unless [`Draining::stay`] makes that last.
 pub(super) struct Draining<'a> {
     running: &'a Running,
     to: Arc<Redirection>,
     before: Option<Arc<Redirection>>,
     stays: bool,
-    /// One at a time, so that what was before is nobody's attempt.
+    /// Only one exists at a time, so that `before` is never the target of another attempt.
     _alone: Asking<'a>,
 }
 
@@ -21,7 +21,7 @@ impl<'a> Draining<'a> {
     /// Refuses clients from now on.
     ///
     /// # Errors
-    /// Another one has not ended.
+    /// An earlier attempt has not ended.
     pub(super) fn begin(running: &'a Running, to: &Redirection) -> Result<Self, ControlError> {
         let alone = Asking::new(&running.evacuations, 1)?;
         let to = Arc::new(to.clone());
@@ -29,7 +29,7 @@ impl<'a> Draining<'a> {
         Ok(Self { running, to, before, stays: false, _alone: alone })
     }
 
-    /// Clients are refused also after this.
+    /// Keeps refusing clients after this is dropped.
     pub(super) fn stay(mut self) {
         self.stays = true;
     }
@@ -38,7 +38,7 @@ impl<'a> Draining<'a> {
 impl Drop for Draining<'_> {
     fn drop(&mut self) {
         if !self.stays {
-            // Unless somebody has said something else meanwhile.
+            // Unless `drain` was called with another target meanwhile.
             let draining = &self.running.core.draining;
             draining.compare_and_swap(&Some(self.to.clone()), self.before.take());
         }

@@ -1,6 +1,6 @@
 //! Questions about many clients at once: one message for each shard, and one answer.
 //!
-//! Between threads a message costs a system call and perhaps a switch of threads, whatever it holds.
+//! A message between threads costs a system call and perhaps a thread switch, whatever its size.
 
 use actix::{Handler, Message, dev::ToEnvelope};
 use futures_util::future::join_all;
@@ -12,10 +12,10 @@ use crate::{
 };
 
 impl Broker {
-    /// Which of these clients are connected now, in their order.
+    /// Returns which of these clients are connected now, in the order of `client_ids`.
     ///
     /// # Errors
-    /// If the broker cannot answer.
+    /// The broker cannot answer.
     pub async fn online_many(&self, client_ids: &[String]) -> Result<Vec<bool>, ControlError> {
         self.query_each_online(client_ids.to_vec()).await.into_iter().collect()
     }
@@ -37,7 +37,8 @@ impl Broker {
         answers.await.into_iter().map(|answer| answer?).collect()
     }
 
-    /// Asks the registry of each shard about its clients; the answers in the order of the questions.
+    /// Asks the registry of each shard about its clients. Returns the answers in the order of the
+    /// questions.
     async fn ask_homes<Q, M, A>(
         &self,
         questions: Vec<Q>,
@@ -53,6 +54,8 @@ impl Broker {
         let core = &self.running.core;
         let mut answers: Vec<_> =
             questions.iter().map(|_| Err(ControlError::Unavailable)).collect();
+        // Remembers the position of each question, because the answers of several shards are
+        // merged.
         let mut by_shard: Vec<(Vec<usize>, Vec<Q>)> =
             core.shards().iter().map(|_| Default::default()).collect();
         for (position, question) in questions.into_iter().enumerate() {

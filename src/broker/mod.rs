@@ -1,7 +1,7 @@
-//! The broker as a whole: built, started, asked, shut down.
+//! The broker as a whole: how it is built, started, queried and shut down.
 //!
-//! [`Broker`] is what an application that embeds HearthMQ holds, and what the binary holds too.
-//! It makes no runtime and no logger, and never ends the process.
+//! [`Broker`] is the handle that an embedding application and the `hearthmq` program hold. It
+//! creates no runtime and no logger, and never ends the process.
 
 mod builder;
 mod draining;
@@ -49,17 +49,17 @@ use crate::{
     net::{Admission, Arrival, IN_PROCESS, Whose, canonical, handshake},
 };
 
-/// Whoever asks waits so long for an answer.
+/// How long a caller waits for an answer at most.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-/// Questions that may be under way at once; one more is refused rather than queued.
+/// Maximum number of questions under way at the same time; a further one is refused, not queued.
 const QUESTIONS_MAX: usize = 16 * 1024;
-/// Walks along all clients that may be under way at once.
+/// Maximum number of walks along all clients under way at the same time.
 const WALKS_MAX: usize = 4;
-/// In each of these rounds a search for a member of a shared subscription may go on to another
-/// shard: one for each effort that it makes. Few go further.
+/// Rounds of [`Quiesce`] at shutdown. In each, a search for a member of a shared subscription may
+/// move on to another shard: one round for each effort of a search. Few searches need more.
 const QUIESCE_ROUNDS: usize = 3;
 
-/// A running broker. Clones are handles to the same one; it runs until [`Broker::shutdown`], or
+/// A running broker. Clones are handles to the same broker; it runs until [`Broker::shutdown`], or
 /// until the last handle is dropped.
 #[derive(Clone)]
 pub struct Broker {
@@ -69,13 +69,13 @@ pub struct Broker {
 struct Running {
     core: Arc<Core>,
     admission: Arc<Admission>,
-    /// The threads of the shards, in their order.
+    /// The threads of the shards, in the order of the shards.
     hosts: Vec<ArbiterHandle>,
     arbiters: Mutex<Vec<Arbiter>>,
     local_addrs: Vec<SocketAddr>,
     listener_urls: Vec<Arc<str>>,
     stop: CancellationToken,
-    /// Every connection holds a token while its stream is open.
+    /// Gives each connection a token for as long as its stream is open.
     open: TaskTracker,
     is_ready: AtomicBool,
     questions: AtomicUsize,
@@ -84,61 +84,61 @@ struct Running {
 }
 
 impl Broker {
-    /// A broker to be configured. Nobody may connect until an authenticator and an authorizer are
-    /// given.
+    /// Returns a builder. Without an authenticator and an authorizer no client may connect.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// The addresses that the MQTT listeners are bound to, in the order in which they were given;
-    /// Unix sockets have none.
+    /// Returns the addresses to which the MQTT listeners are bound, in the order in which they were
+    /// added; Unix sockets have none.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.running.local_addrs
     }
 
-    /// The URLs of the MQTT listeners with the addresses that they are bound to, in the order in
-    /// which they were given. Rules, log and events name listeners by them.
+    /// Returns the URLs of the MQTT listeners with the addresses to which they are bound, in the
+    /// order in which they were added. Rules, log and events name listeners by these URLs.
     #[must_use]
     pub fn listener_urls(&self) -> &[Arc<str>] {
         &self.running.listener_urls
     }
 
-    /// Whether the broker takes connections; not once it is shutting down.
+    /// Returns whether the broker accepts connections; `false` once it is shutting down.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.running.is_ready.load(Ordering::Acquire)
     }
 
-    /// Whether durable messages are taken: there is no store, or it can be written.
+    /// Returns whether durable messages are accepted: there is no store, or it can be written.
     #[must_use]
     pub fn is_storing(&self) -> bool {
         self.running.core.is_storing()
     }
 
-    /// Waits until all that was acknowledged so far is in the store, for so long at most; whether it is.
-    /// Blocks the thread: not to be called where actors run.
+    /// Waits until everything acknowledged so far is in the store, for `time_max` at most. Returns
+    /// whether it is. Blocks the thread: must not be called on a thread that runs actors.
     #[must_use]
     pub fn flush_store(&self, time_max: Duration) -> bool {
         self.running.core.keeper.as_ref().is_none_or(|keeper| keeper.flush(time_max))
     }
 
-    /// The registry actor of the shard where this client identifier lives, for applications that
-    /// speak actix: it takes [`SetKeepAlive`], [`QueryOnline`] and [`Kick`].
+    /// Returns the registry actor of the shard to which this client identifier belongs, for
+    /// applications that use actix messages: it takes [`SetKeepAlive`], [`QueryOnline`] and
+    /// [`Kick`].
     ///
     /// # Panics
-    /// Never: a broker that has started has shards.
+    /// Never: a started broker has shards.
     #[must_use]
     pub fn registry(&self, client_id: &str) -> Addr<Registry> {
         let core = &self.running.core;
-        let shard = core.shard(core.home(client_id)).expect("a broker that has started has shards");
+        let shard = core.shard(core.home(client_id)).expect("a started broker has shards");
         shard.registry.clone()
     }
 
     /// Changes the Keep Alive of a live connection. The interval is in seconds.
     ///
     /// # Errors
-    /// If the client is not online or has Keep Alive turned off, or the broker cannot answer.
+    /// The client is not online or has Keep Alive turned off, or the broker cannot answer.
     pub async fn set_keep_alive(
         &self,
         client_id: &str,
@@ -148,28 +148,28 @@ impl Broker {
         Control::set_keep_alive(self, SetKeepAlive { client_id, interval_secs, by: None }).await
     }
 
-    /// Whether a client is connected now.
+    /// Returns whether a client is connected now.
     ///
     /// # Errors
-    /// If the broker cannot answer.
+    /// The broker cannot answer.
     pub async fn online(&self, client_id: &str) -> Result<bool, ControlError> {
         let question = QueryOnline { client_id: client_id.to_owned() };
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
     }
 
-    /// What is known of a client's session; `None` if there is none.
+    /// Returns what is known of a client's session; `None` if there is no session.
     ///
     /// # Errors
-    /// If the broker cannot answer.
+    /// The broker cannot answer.
     pub async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
         let question = QueryClient { client_id: client_id.to_owned() };
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
     }
 
-    /// Ends a client's connection, and its session if so asked.
+    /// Ends a client's connection, and its session too with `end_session`.
     ///
     /// # Errors
-    /// If the client is not online, or the broker cannot answer.
+    /// The client is not online, or the broker cannot answer.
     pub async fn kick(
         &self,
         client_id: &str,
@@ -180,30 +180,33 @@ impl Broker {
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await?
     }
 
-    /// Sends clients to another server: their connections end with DISCONNECT and the Server
-    /// Reference, where their version has that. Their sessions last as after any other end that
-    /// a client has not asked for, and their Wills are due. How many it were.
+    /// Redirects clients to another server and returns how many were redirected. Their connections
+    /// end with DISCONNECT and the Server Reference, if their MQTT version has these. Their
+    /// sessions last as after any disconnection that the client did not ask for, and their Wills
+    /// are published.
     ///
-    /// Dropping the future ends it; those that were sent away by then have gone, as after an error.
+    /// Dropping the future stops it; clients that were redirected by then stay so, as after an
+    /// error.
     ///
     /// # Errors
-    /// If the broker cannot answer, or is at four of these for clients that match a pattern.
+    /// The broker cannot answer, or four redirects of clients that match a pattern are under way
+    /// already.
     pub async fn redirect(&self, clients: Clients, to: Redirection) -> Result<usize, ControlError> {
         Control::redirect(self, Redirect { clients, to, only: None }).await
     }
 
-    /// Refuses CONNECT from now on and names another server; with `None`, takes clients again.
-    /// Those that are connected stay: [`Broker::redirect`] sends them away.
+    /// Refuses CONNECT from now on and names another server; `None` admits clients again. Connected
+    /// clients stay: [`Broker::redirect`] redirects them.
     pub fn drain(&self, to: Option<Redirection>) {
         self.running.core.draining.store(to.map(Arc::new));
     }
 
     /// Publishes a message in the broker's own name. With
-    /// [`QueueFull::HoldPublisher`](crate::limits::QueueFull::HoldPublisher) it returns when no
-    /// subscriber's queue is full any more that would have to be waited for.
+    /// [`QueueFull::HoldPublisher`](crate::limits::QueueFull::HoldPublisher) it returns only when
+    /// no subscriber that it must wait for has a full queue.
     ///
     /// # Errors
-    /// If the topic is not a valid Topic Name, or is over the [`Limits`](crate::limits::Limits).
+    /// The topic is not a valid Topic Name, or exceeds the [`Limits`](crate::limits::Limits).
     pub async fn publish(
         &self,
         topic: &str,
@@ -224,7 +227,7 @@ impl Broker {
     /// Subscribes the application itself. Dropping the subscription ends it.
     ///
     /// # Errors
-    /// If the filter is not a valid Topic Filter.
+    /// The filter is not a valid Topic Filter.
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, TopicError> {
         let core = &self.running.core;
         let parts = validate_filter(filter)?;
@@ -232,16 +235,17 @@ impl Broker {
     }
 
     /// Serves one MQTT client over any byte stream. Returns once the client's CONNECT has been
-    /// accepted or refused; the connection goes on by itself. It counts in
-    /// `connections_max` and `connecting_max`; the limits of one address are left to the application. A stream that belongs to a reactor
-    /// stays with the thread that made it, which must go on running.
+    /// accepted or refused; the connection then continues without the caller. It counts towards
+    /// `connections_max` and `connecting_max`; the application enforces its own limits for one
+    /// address. A stream that belongs to a reactor stays on the thread that created it, and that
+    /// thread must keep running.
     pub async fn serve<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Running { core, admission, stop, open, .. } = &*self.running;
         let peer = canonical(peer);
-        // The thread is any, so that no shard's cell may be written.
+        // This may be any thread, so it must not write the metrics of a shard.
         let count = |refused| {
             core.metrics.count_elsewhere(|cell| cell.connects_refused.increment(refused));
         };
@@ -270,42 +274,44 @@ impl Broker {
         }
     }
 
-    /// Who checks credentials.
+    /// Returns what checks credentials.
     #[must_use]
     pub fn authenticator(&self) -> Arc<dyn Authenticator> {
         self.running.core.authenticator.clone()
     }
 
-    /// Who decides about permissions.
+    /// Returns what decides about permissions.
     #[must_use]
     pub fn authorizer(&self) -> Arc<dyn Authorizer> {
         self.running.core.authorizer.clone()
     }
 
-    /// What is counted.
+    /// Returns the metrics.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         self.running.core.metrics.clone()
     }
 
-    /// The REST interface, to be mounted into the application's own actix-web `App`:
+    /// Returns the REST interface, to mount into the application's own actix-web `App`:
     /// `App::new().configure(broker.http_routes())`.
     pub fn http_routes(&self) -> impl FnOnce(&mut ServiceConfig) + Clone + Send + 'static {
         http::routes(self.api(&ApiOptions::default()))
     }
 
-    /// Connections that count against the limits: those online and those on their way in or out.
+    /// Returns the number of connections that count towards the limits: those that are online,
+    /// connecting or closing.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.running.admission.connections()
     }
 
-    /// Stops accepting and reading, writes what is queued to the sockets, tells MQTT 5.0 clients
-    /// Server shutting down, and ends. After `deadline` whatever is left is cut off.
+    /// Stops accepting and reading, writes queued output to the sockets, disconnects MQTT 5.0
+    /// clients with Server shutting down, and ends. After `deadline` all remaining connections are
+    /// cut off.
     ///
-    /// Messages that were acknowledged to their publishers are written to the subscribers that
-    /// are connected, as far as their Receive Maximum allows. Once this returns, the broker's
-    /// threads have ended and its addresses are free, unless the deadline has passed.
+    /// Messages that were acknowledged to their publishers are written to the connected
+    /// subscribers, as far as their Receive Maximum allows. Once this returns, the broker's threads
+    /// have ended and its addresses are free, unless the deadline has passed.
     pub async fn shutdown(&self, deadline: Duration) {
         let running = &self.running;
         running.is_ready.store(false, Ordering::Release);
@@ -316,6 +322,8 @@ impl Broker {
             for _ in 0..QUIESCE_ROUNDS {
                 join_all(shards.iter().map(|shard| shard.registry.send(Quiesce))).await;
             }
+            // After all shards have read their last packets, so that none sends to a shard that has
+            // ended.
             join_all(shards.iter().map(|shard| shard.registry.send(Shutdown))).await;
             running.open.wait().await;
             let threads = running.end();
@@ -329,7 +337,7 @@ impl Broker {
             let _ = joined.await;
         };
         if tokio::time::timeout(deadline, ended).await.is_err() {
-            tracing::warn!("shutdown deadline passed, connections are cut off");
+            tracing::warn!("shutdown deadline passed; cutting off the remaining connections");
             running.end();
             if let Some(keeper) = running.core.keeper.clone() {
                 let _ = spawn_blocking(move || keeper.stop()).await;
@@ -351,7 +359,7 @@ impl Broker {
         })
     }
 
-    /// A place among the walks that are under way, if one is needed.
+    /// Returns a place among the walks under way, if this request needs one.
     fn walking(&self, request: &Redirect) -> Result<Option<Asking<'_>>, ControlError> {
         match request.clients {
             Clients::One(_) => Ok(None),
@@ -373,7 +381,7 @@ impl Broker {
     }
 }
 
-/// A question that is under way; also when whoever asked has gone.
+/// A question under way. It counts until it is dropped, even if its caller has gone.
 struct Asking<'a>(&'a AtomicUsize);
 
 impl<'a> Asking<'a> {
@@ -421,7 +429,7 @@ impl Control for Broker {
     }
 
     async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError> {
-        let _walking = self.walking(&request)?; // first, as nobody is to be refused in vain
+        let _walking = self.walking(&request)?; // first, so that no client is refused in vain
         let draining = Draining::begin(&self.running, &request.to)?;
         let redirected = self.send_away(request).await?;
         draining.stay();
@@ -446,7 +454,7 @@ impl Control for Broker {
 }
 
 impl Running {
-    /// Ends everything at once; the threads that will end now.
+    /// Ends everything at once. Returns the threads, which end soon.
     fn end(&self) -> Vec<Arbiter> {
         self.is_ready.store(false, Ordering::Release);
         self.stop.cancel();
@@ -473,10 +481,10 @@ impl Drop for Running {
 /// Why a message was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Not a Topic Name.
+    /// The topic is not a valid Topic Name.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// Longer than `topic_bytes_max` or deeper than `topic_levels_max`.
+    /// The topic is longer than `topic_bytes_max` or deeper than `topic_levels_max`.
     #[error("topic is longer or deeper than the broker's limits allow")]
     TopicOverLimits,
     /// The broker has been shut down.

@@ -1,4 +1,4 @@
-//! What was allowed is looked at again.
+//! Checks again what was allowed before.
 
 use futures_util::future::join_all;
 
@@ -6,14 +6,14 @@ use super::Broker;
 use crate::actors::Recheck;
 
 impl Broker {
-    /// Checks all sessions again, after the authenticator, the authorizer or certificates have
-    /// changed what they say; returns once all were checked.
+    /// Checks all sessions again after the authenticator, the authorizer or certificates have
+    /// changed. Returns once all are checked.
     ///
-    /// Clients whose credentials no longer hold, or that may no longer connect, are disconnected with
-    /// Not authorized (0x87). Subscriptions that are no longer allowed end, and what waits under them
-    /// alone is dropped. The session of a client that is away collects nothing while it may not
-    /// connect, and ends if its user is gone. Other work has its turn in between, however many
-    /// sessions there are.
+    /// Disconnects clients whose credentials are no longer valid, or that may no longer connect,
+    /// with Not authorized (0x87). Ends subscriptions that are no longer allowed, and drops
+    /// messages that wait under these alone. The session of an offline client queues no messages
+    /// while the client may not connect, and ends if its user no longer exists. Other work proceeds
+    /// in between, however many sessions there are.
     pub async fn recheck(&self) {
         let core = &self.running.core;
         core.owners.refresh(|username| core.authenticator.limits_of(username));

@@ -1,4 +1,4 @@
-//! What happens only if several shards do something at one moment, made to happen on one.
+//! Situations that arise only if several shards act at the same moment, here forced on one shard.
 
 use std::{
     io,
@@ -23,10 +23,10 @@ use crate::{
     mqtt::QoS,
 };
 
-/// Messages that may wait for one client.
+/// Maximum number of messages in the queue of a client.
 const QUEUE: usize = 32;
 
-/// A stream that does something whenever the broker writes to it.
+/// A stream that calls `on_write` whenever the broker writes to it.
 struct Hooked<F> {
     stream: DuplexStream,
     on_write: F,
@@ -61,8 +61,7 @@ impl<F: Fn() + Unpin> AsyncWrite for Hooked<F> {
     }
 }
 
-/// A client with this name that has as many messages in flight as are given, and has subscribed to
-/// the topic of its name.
+/// Connects a client with this name and Receive Maximum, which subscribes to the topic of its name.
 async fn subscriber(
     broker: &Broker,
     name: u8,
@@ -83,7 +82,7 @@ async fn subscriber(
     here
 }
 
-/// Fills what a client may have in flight, and its queue.
+/// Fills a client's in-flight window and its queue.
 async fn fill(broker: &Broker, topic: &'static str, in_flight: usize, payload: Vec<u8>) {
     let broker = broker.clone();
     actix_rt::spawn(async move {
@@ -95,8 +94,8 @@ async fn fill(broker: &Broker, topic: &'static str, in_flight: usize, payload: V
     sleep(Duration::from_secs(1)).await;
 }
 
-/// What it writes makes room in its own queue, so that its shard looks at who is held: itself, for
-/// whom the reason to be held is gone just then.
+/// The publisher's own output makes room in its own queue. Its shard then looks at held publishers,
+/// among them this one, whose reason to be held has just ended.
 #[actix_rt::test]
 async fn who_need_be_held_no_longer_while_it_is_at_work_goes_on() {
     tokio::time::pause();
@@ -122,7 +121,7 @@ async fn who_need_be_held_no_longer_while_it_is_at_work_goes_on() {
         }
     };
     let mut publisher = subscriber(&broker, b'p', 3, make_room).await;
-    // One message is written at a time, and two make a sixteenth of the queue.
+    // One message is written at a time, and two are a sixteenth of the queue.
     fill(&broker, "p", 3, vec![0; 70_000]).await;
     assert_eq!(broker.client("p").await.ok().flatten().map(|c| c.queued), Some(QUEUE));
     has_room.store(true, Ordering::Relaxed);

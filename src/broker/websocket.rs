@@ -1,7 +1,7 @@
-//! MQTT over WebSocket inside a host's own actix-web `App`.
+//! MQTT over WebSocket inside an application's own actix-web `App`.
 //!
-//! The host's server has accepted the connection and read the request; from the answer on, the
-//! bytes go to and from the broker. The MQTT session knows no difference.
+//! The application's server has accepted the connection and read the request. From the response on,
+//! the bytes go to and from the broker. The MQTT session sees no difference.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -30,21 +30,21 @@ use crate::{
     told::{Subject, Weight},
 };
 
-/// The name of the listener of an application's own WebSocket route.
+/// Name of the listener for WebSocket routes of an application.
 const HOSTED: &str = "hosted-websocket";
 
 impl Broker {
-    /// MQTT over WebSocket, to be mounted into the application's own actix-web `App`:
-    /// `App::new().configure(broker.websocket_routes("/mqtt"))`. Origins can be restrained by
-    /// giving [`WebSocketOptions`] instead of a path.
+    /// Returns MQTT over WebSocket, to mount into the application's own actix-web `App`:
+    /// `App::new().configure(broker.websocket_routes("/mqtt"))`. To restrict origins, pass
+    /// [`WebSocketOptions`] in place of a path.
     ///
-    /// The clients count against the broker's limits like those of its own listeners. Their
-    /// address is that of the socket. A client certificate is believed if the application has left
-    /// it as a [`ClientCertificate`] in the connection's data, in `HttpServer::on_connect`; see
+    /// The clients count towards the broker's limits like those of its own listeners. Their address
+    /// is that of the socket. A client certificate is trusted if the application has put it as a
+    /// [`ClientCertificate`] into the connection's data, in `HttpServer::on_connect`; see
     /// [`client_certificate`](crate::net::tls::client_certificate).
     ///
-    /// Whoever ends the application shuts the broker down before the HTTP server, which otherwise
-    /// waits for the WebSockets.
+    /// Shut down the broker before the HTTP server, which otherwise waits for the WebSockets to
+    /// end.
     pub fn websocket_routes(
         &self,
         options: impl Into<WebSocketOptions>,
@@ -60,9 +60,9 @@ impl Broker {
         }
     }
 
-    /// Makes a request of the application's own route a WebSocket for MQTT, or says in the answer
-    /// why not: for applications that look at the request first. Otherwise as
-    /// [`Broker::websocket_routes`].
+    /// Upgrades a request of the application's own route to a WebSocket for MQTT, or returns the
+    /// response that refuses it: for applications that inspect the request first. Otherwise the
+    /// same as [`Broker::websocket_routes`].
     pub fn accept_websocket(&self, request: &HttpRequest, payload: Payload) -> HttpResponse {
         self.upgrade(request, payload, &[])
     }
@@ -85,7 +85,7 @@ impl Broker {
             self.count_refusal(peer(request), counted_as);
             let mut answer = answer_to(refusal);
             if request.head().upgrade() {
-                // The offer is not taken up; what would come next is not known to be HTTP.
+                // The upgrade is refused; the next bytes may be something else than HTTP.
                 answer.head_mut().set_connection_type(ConnectionType::Close);
             }
             answer
@@ -153,7 +153,7 @@ impl Broker {
         );
     }
 
-    /// A shard's thread, and what it counts, which only that thread may write.
+    /// Returns the thread and the metrics of a shard; only that thread may write these metrics.
     fn shard_for(&self, peer: SocketAddr) -> (&ArbiterHandle, Arc<ShardMetrics>) {
         let Running { hosts, core, .. } = &*self.running;
         let shard = usize::from(peer.port()) % hosts.len();
@@ -161,8 +161,8 @@ impl Broker {
     }
 }
 
-/// Where a request comes from. An application may serve over sockets that do not say it; then it is
-/// the unspecified address, which no rule allows by accident.
+/// Returns the address that a request comes from. Some sockets of an application have none; the
+/// result is then the unspecified address, which no rule allows by accident.
 fn peer(request: &HttpRequest) -> SocketAddr {
     let peer = request.peer_addr();
     canonical(peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
