@@ -178,7 +178,7 @@ fn the_example_configuration_is_right() {
     fs::write(place.path("h.toml"), &example.stdout).unwrap();
     let checked = place.run(&["check-config", "h.toml"]);
     assert!(checked.status.success());
-    assert_eq!(stdout(&checked), "h.toml: the configuration is right\n");
+    assert_eq!(stdout(&checked), "h.toml: the configuration is valid\n");
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn what_was_exported_is_the_same_again_once_it_is_imported() {
     drop(store);
     stdout(&run(dir.path(), &["export", "--output", "lines"]));
     let said = stdout(&run(dir.path(), &["import", "lines", "--data-dir", "other"]));
-    assert_eq!(said, "13 lines were read in\n");
+    assert_eq!(said, "13 lines were imported\n");
     stdout(&run(dir.path(), &["export", "--data-dir", "other", "--output", "again"]));
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(read("again"), read("lines"));
@@ -177,8 +177,8 @@ fn what_is_no_export_is_not_imported() {
     fs::write(dir.path().join("empty"), "").unwrap();
     assert!(import("empty", "b").contains("nothing was read in"));
     fs::write(dir.path().join("other"), "{\"kind\":\"bounds\"}\n").unwrap();
-    assert!(import("other", "c").starts_with("line 1 is not as an export has it"));
-    assert!(import("empty", "hearthmq-data").contains("has a store already"));
+    assert!(import("other", "c").starts_with("line 1 is not a valid line of an export"));
+    assert!(import("empty", "hearthmq-data").contains("already contains a store"));
     assert!(stdout(&run(dir.path(), &["check"])).ends_with("0 faults\n"), "it is left as it was");
 }
 

@@ -1,4 +1,4 @@
-//! `hearthmq check-config`: looks at everything that a start would look at, and starts nothing.
+//! `hearthmq check-config`: checks everything that a start would check, and starts nothing.
 
 use std::{
     fs,
@@ -54,14 +54,15 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
     said.iter().for_each(|warning| warn(warning));
     if matches!(missing, Missing::All(_)) {
         let data_dir = config.data_dir.display();
-        note(&format!("{data_dir} is new: the first start makes the account admin and a policy"));
+        note(&format!("{data_dir} is new: the first start creates the account admin and a policy"));
     }
     let file = arguments.options.file();
     let file = file.map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
-    print(&format!("{file}: the configuration is right\n"))
+    print(&format!("{file}: the configuration is valid\n"))
 }
 
-/// The directory, or the one that it would be made in, can be written.
+/// Checks that the data directory can be written, or, if it is missing, the nearest directory
+/// above.
 fn check_data_dir(data_dir: &Path) -> Result<(), FirstStartError> {
     let absolute = std::path::absolute(data_dir);
     let path = absolute.as_deref().unwrap_or(data_dir);
@@ -82,7 +83,8 @@ fn check_tls(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The addresses are this machine's. Their ports may be in use, by the broker that runs.
+/// Checks that the addresses belong to this machine. Does not check their ports, which a running
+/// broker may use.
 fn check_addresses(config: &Config) -> Result<(), StartError> {
     let lists = [
         ("mqtt.tcp", &config.mqtt.tcp),

@@ -1,8 +1,8 @@
-//! The socket in the data directory by which `hearthmq store export` asks a broker that runs for what
-//! it stores. Who may read the directory may ask; nobody else gets at the socket.
+//! The socket in the data directory through which `hearthmq store export` asks a running broker for
+//! its stored data. Only users who can read the directory can reach the socket.
 //!
-//! A caller writes a line, `export`, and reads lines of JSON; the last one is of the kind `end`, so that
-//! half an export is not taken for a whole one. Knows files and sockets, and the store.
+//! A caller writes a line, `export`, and reads lines of JSON; the last one is of the kind `end`, so
+//! that a partial export is not mistaken for a complete one. Knows files, sockets and the store.
 
 use std::{
     fs,
@@ -29,13 +29,13 @@ use super::{Failure, export::export};
 
 const SOCKET: &str = "control.sock";
 const REQUEST: &str = "export";
-/// The request of a caller comes at once, and who reads an export reads on.
+/// Time limit for the request, which a caller sends at once, and for each write of an export.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
-/// An export may wait so long for what is on its way to the store.
+/// How long a caller waits for the first line: the broker first writes its changes to the store.
 const FIRST_LINE_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Makes everything that was acknowledged so far part of the store; whether it is.
+/// Writes everything acknowledged so far to the store; returns whether that succeeded.
 pub(super) type Flush = Box<dyn Fn() -> bool + Send>;
 
 /// Answers callers until it is dropped.
@@ -46,11 +46,11 @@ pub(super) struct ControlSocket {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How the thread hears that the broker ends.
+/// Tells the thread that the broker ends.
 #[derive(Default)]
 struct Ending {
     is_there: AtomicBool,
-    /// Who is being answered.
+    /// The caller that is being answered.
     caller: Mutex<Option<UnixStream>>,
 }
 
@@ -65,7 +65,7 @@ impl Ending {
 }
 
 impl ControlSocket {
-    /// Listens in the data directory, which this process has locked.
+    /// Starts to listen in the data directory, which this process has locked.
     pub(super) fn start(
         data_dir: &Path,
         store: Arc<DirectoryStore>,
@@ -73,13 +73,18 @@ impl ControlSocket {
     ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
         match fs::symlink_metadata(&path) {
-            // The lock says that its process has ended.
+            // The directory's lock is ours, so the process that made this socket has ended.
             Ok(found) if found.file_type().is_socket() => fs::remove_file(&path)?,
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there")),
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "a file of this name exists",
+                ));
+            }
             Err(_) => {}
         }
         let listener = UnixListener::bind(&path)?;
-        // The directory lets nobody else in meanwhile.
+        // Until here the permissions of the directory protect the socket.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         let ending = Arc::new(Ending::default());
         let (ends, accepting) = (ending.clone(), listener.try_clone()?);
@@ -95,8 +100,8 @@ impl Drop for ControlSocket {
         self.ending.is_there.store(true, Ordering::Relaxed);
         let caller = self.ending.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(caller.map(|caller| caller.shutdown(Shutdown::Both)));
-        // Either wakes the thread: the first where the path is gone, the second on systems that do
-        // not let a listening socket be shut down.
+        // Either wakes the thread: the shutdown where the path is gone, the connection on systems
+        // that cannot shut down a listening socket.
         let is_shut = SockRef::from(&self.listener).shutdown(Shutdown::Both).is_ok();
         let is_woken = UnixStream::connect(&self.path).is_ok() || is_shut;
         if let Some(thread) = self.thread.take().filter(|_| is_woken) {
@@ -106,14 +111,14 @@ impl Drop for ControlSocket {
     }
 }
 
-/// One caller after the other.
+/// Answers callers one after the other.
 fn serve(listener: &UnixListener, store: &DirectoryStore, flush: &Flush, ends: &Ending) {
     for caller in listener.incoming() {
         if ends.is_there() {
             return;
         }
         let Ok(caller) = caller else {
-            thread::sleep(Duration::from_millis(100)); // no more files for now
+            thread::sleep(Duration::from_millis(100)); // out of file descriptors for now
             continue;
         };
         ends.set_caller(caller.try_clone().ok());
@@ -122,18 +127,18 @@ fn serve(listener: &UnixListener, store: &DirectoryStore, flush: &Flush, ends: &
         let why = match answered {
             Ok(0) => continue,
             Ok(lines) => {
-                tracing::info!(lines, "the store was exported");
+                tracing::info!(lines, "store exported");
                 continue;
             }
-            Err(Failure::Output(error)) => error.to_string(), // not of standard output
+            Err(Failure::Output(error)) => error.to_string(), // the socket's
             Err(error) => error.to_string(),
         };
-        tracing::warn!("the store was not exported: {why}");
+        tracing::warn!("store not exported: {why}");
         drop(writeln!(&caller, "{}", json!({ "kind": "error", "message": why })));
     }
 }
 
-/// Does what a caller asks for; the lines that it was sent.
+/// Serves a caller's request; returns the number of lines sent.
 fn answer(
     caller: &UnixStream,
     store: &DirectoryStore,
@@ -148,7 +153,10 @@ fn answer(
         return Ok(0);
     }
     if request.trim_end() != REQUEST {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, "only `export` can be asked for");
+        let error = io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "unknown request; only `export` is supported",
+        );
         return Err(error.into());
     }
     if !flush() {
@@ -162,7 +170,7 @@ fn answer(
     Ok(lines)
 }
 
-/// Ends what is written when the broker does.
+/// Stops writing when the broker ends.
 struct Interruptible<'a> {
     output: BufWriter<&'a UnixStream>,
     ends: &'a Ending,
@@ -181,11 +189,11 @@ impl io::Write for Interruptible<'_> {
     }
 }
 
-/// Why an export by a broker that runs did not come.
+/// Why a running broker did not export its store.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ControlError {
     #[error(
-        "the broker that has {path} does not answer at its control.sock: {source}; stop it first"
+        "the broker that uses {path} does not answer at its control.sock: {source}; stop it first"
     )]
     NoAnswer { path: String, source: io::Error },
     #[error("the broker could not export its store: {0}")]
@@ -194,7 +202,7 @@ pub(super) enum ControlError {
     Incomplete,
 }
 
-/// Has the broker that runs on a data directory write its store to `output`.
+/// Asks the broker that uses a data directory to export its store, and writes that to `output`.
 pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> Result<(), Failure> {
     let no_answer =
         |source| ControlError::NoAnswer { path: data_dir.display().to_string(), source };
@@ -222,9 +230,9 @@ pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> R
     }
 }
 
-/// The last line of an answer; what is exported has other kinds of lines.
+/// Returns the last line of an answer; the lines of an export are of other kinds.
 fn ending(line: &[u8]) -> Option<Value> {
-    // Most lines need not be read: keys are in the order of the alphabet, or `kind` comes first.
+    // Most lines need not be parsed: keys are sorted, or `kind` comes first.
     if line.len() > 4_096 {
         return None;
     }

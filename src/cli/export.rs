@@ -1,8 +1,7 @@
-//! What is stored as lines of JSON: enough to build a store again, which `import` does.
+//! Exports a store as lines of JSON: all that `import` needs to build the store again.
 //!
-//! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained` or
-//! `login`. Payloads and
-//! properties are in base64, times in milliseconds since the Unix epoch.
+//! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained` or `login`.
+//! Payloads and properties are in base64, times in milliseconds since the Unix epoch.
 
 use std::io::{self, Write};
 
@@ -17,10 +16,10 @@ use serde_json::{Value, json};
 
 use super::Failure;
 
-/// How much of a queue is held in memory at a time.
+/// How much of a queue is in memory at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 1_000, bytes_max: 4 << 20 };
 
-/// Writes all that `store` has; in how many lines.
+/// Writes the contents of `store`; returns the number of lines.
 pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u64, Failure> {
     let mut lines = Lines { output, count: 0 };
     let output = &mut lines;
@@ -70,7 +69,7 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
     Ok(lines.count)
 }
 
-/// Where lines go, and how many went there.
+/// The output, and the number of lines written to it.
 struct Lines<'o> {
     output: &'o mut dyn Write,
     count: u64,
@@ -141,7 +140,7 @@ fn of_will(will: &WillRecord) -> Value {
     })
 }
 
-/// A place in a queue; without a message it is one that PUBREC has come for.
+/// Returns the line of a place in a queue. A place without a message has received its PUBREC.
 fn of_queued(
     session: SessionNumber,
     place: QueuePlace,

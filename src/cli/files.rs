@@ -1,7 +1,7 @@
-//! Making files and directories of a data directory, for the first start and `passwd`.
+//! Creates files and directories of a data directory, for the first start and `passwd`.
 //!
-//! The superuser gives what it makes to the owner of the directory, so that a broker of another user
-//! can read and change it.
+//! The superuser gives new files to the owner of the directory, so that a broker under another user
+//! can read and change them.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -12,7 +12,7 @@ use std::{
 
 use super::first_start::FirstStartError;
 
-/// Makes the directory that `path` is to lie in, for its owner alone, if it is not there.
+/// Creates the parent directory of `path` if it is missing, accessible to its owner only.
 pub(super) fn make_parent(path: &Path) -> Result<(), FirstStartError> {
     let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return Ok(());
@@ -21,7 +21,7 @@ pub(super) fn make_parent(path: &Path) -> Result<(), FirstStartError> {
     made.map_err(|source| FirstStartError::Unwritable { path: directory.to_owned(), source })
 }
 
-/// Makes the file at `path` unless there is one; whether it was made.
+/// Creates the file at `path` unless it exists; returns whether it was created.
 pub(super) fn make_file(path: &Path, text: &str, mode: u32) -> Result<bool, FirstStartError> {
     match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => fill(file, path, text).map(|()| true),
@@ -30,7 +30,7 @@ pub(super) fn make_file(path: &Path, text: &str, mode: u32) -> Result<bool, Firs
     }
 }
 
-/// Writes a file that its owner alone can read, in place of the one that may be there.
+/// Writes a file that only its owner can read; replaces an existing one.
 pub(super) fn put_private(path: &Path, text: &str) -> Result<(), FirstStartError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != ErrorKind::NotFound => {
@@ -46,7 +46,7 @@ fn fill(mut file: File, path: &Path, text: &str) -> Result<(), FirstStartError> 
         if let Some(directory) = directory
             && directory.uid() != file.metadata()?.uid()
         {
-            // Only the superuser can, and others need not.
+            // Only the superuser can change the owner, and other users need not.
             drop(fchown(&file, Some(directory.uid()), Some(directory.gid())));
         }
         file.write_all(text.as_bytes())?;

@@ -1,8 +1,8 @@
-//! The first start: a data directory, an account, a policy, and what to try first.
+//! The first start: creates a data directory, an account and a policy, and shows what to try first.
 //!
-//! Whatever is there already is left as it is, and where something is missing beside what is there
-//! nothing is made up for it: a file system that is mounted late must not give the broker a new
-//! account with all rights.
+//! Existing files are left alone. If only a part of the files is missing, the broker does not
+//! create that part: a file system that is mounted late must not give the broker a new account with
+//! all rights.
 
 use std::{
     env, fs,
@@ -20,26 +20,26 @@ use hearthmq::{
 
 use super::files::{make_file, make_parent, put_private};
 
-/// The account that the first start makes.
+/// The account that the first start creates.
 const USER: &str = "admin";
 
-/// What that account may do, and examples of more.
+/// The permissions of that account, and examples of more.
 pub(super) const POLICY: &str = include_str!("first_policy.toml");
 
-/// A file of accounts for a broker that needs none.
+/// An accounts file for a broker that needs no accounts.
 const NO_ACCOUNTS: &str = "# No accounts yet: `hearthmq passwd NAME` adds one.\n";
 
-/// Variables that may hold the first password, or name the file that does.
+/// Environment variables for the first password, or for the name of a file that contains it.
 const PASSWORD: &str = "HEARTHMQ_ADMIN_PASSWORD";
 const PASSWORD_FILE: &str = "HEARTHMQ_ADMIN_PASSWORD_FILE";
 
-/// Where a generated password goes instead of the journal, in the data directory.
+/// File in the data directory for a generated password, which must not appear in the journal.
 const GENERATED: &str = "admin-password";
 
-/// MQTT carries no longer ones.
+/// MQTT cannot carry a longer one.
 const PASSWORD_BYTES_MAX: u64 = 65_535;
 
-/// Why there is nothing to start with.
+/// Why the broker has no accounts or policy to start with.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FirstStartError {
     #[error(
@@ -48,19 +48,19 @@ pub(super) enum FirstStartError {
     )]
     Unwritable { path: PathBuf, source: io::Error },
     #[error(
-        "{}: cannot be looked for: {source}; let the broker read the directory",
+        "{}: cannot be examined: {source}; let the broker read the directory",
         path.display()
     )]
     Unknown { path: PathBuf, source: io::Error },
     #[error(
-        "{}: there is no file of accounts, but {} is there, so this is no first start; put the file \
-         back, see data_dir and auth.users, or make an account with `hearthmq passwd NAME`",
+        "{}: the accounts file is missing, but {} exists, so this is not a first start; restore \
+         the file, see data_dir and auth.users, or create an account with `hearthmq passwd NAME`",
         users.display(), found.display()
     )]
     NoAccounts { users: PathBuf, found: PathBuf },
     #[error(
-        "{policy}: there is no file of permissions, but {} is there, so this is no first start; put \
-         the file back, see data_dir and auth.policy, or write one: `hearthmq example-policy > \
+        "{policy}: the permissions file is missing, but {} exists, so this is not a first start; \
+         restore the file, see data_dir and auth.policy, or create one: `hearthmq example-policy > \
          {policy}`",
         found.display(), policy = policy.display()
     )]
@@ -71,12 +71,12 @@ pub(super) enum FirstStartError {
     Accounts(#[from] FileError),
 }
 
-/// What a start has to make before it can go on.
+/// The files that a start must create before it can go on.
 pub(super) enum Missing {
     Nothing,
-    /// A file without accounts, as clients come in without them.
+    /// Only the accounts file, as clients may connect without an account.
     Accounts,
-    /// Everything: this is the first start.
+    /// All files: this is the first start.
     All(Password),
 }
 
@@ -86,11 +86,11 @@ pub(super) enum Password {
     ToBeMade,
 }
 
-/// Looks at what is there; makes nothing.
+/// Finds out what is missing; creates nothing.
 pub(super) fn examine(config: &Config) -> Result<Missing, FirstStartError> {
     let (users, policy) = (config.users_file(), config.policy_file());
     let there = |path: &Path| match path.try_exists() {
-        // The store says more of a data directory that is none.
+        // The store reports a data directory that is not a directory, in better words.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
         found => found.map_err(|source| FirstStartError::Unknown { path: path.to_owned(), source }),
     };
@@ -123,7 +123,7 @@ fn first_password() -> Result<Password, FirstStartError> {
     let (variable, text) = match (env::var_os(PASSWORD_FILE), env::var_os(PASSWORD)) {
         (None, None) => return Ok(Password::ToBeMade),
         (Some(_), Some(_)) => {
-            return Err(fault(PASSWORD_FILE, &format!("{PASSWORD} is given as well")));
+            return Err(fault(PASSWORD_FILE, &format!("{PASSWORD} is also set")));
         }
         (Some(path), None) => {
             let named = |error: io::Error| {
@@ -135,7 +135,7 @@ fn first_password() -> Result<Password, FirstStartError> {
             (PASSWORD_FILE, text)
         }
         (None, Some(text)) => {
-            (PASSWORD, text.into_string().map_err(|_| fault(PASSWORD, &"it is no UTF-8"))?)
+            (PASSWORD, text.into_string().map_err(|_| fault(PASSWORD, &"it is not UTF-8"))?)
         }
     };
     let password = text.lines().next().unwrap_or_default();
@@ -146,7 +146,7 @@ fn first_password() -> Result<Password, FirstStartError> {
     }
 }
 
-/// Makes what is missing. What to print about it, once.
+/// Creates the missing files. Returns what to print about them, if anything.
 pub(super) fn make(config: &Config, missing: Missing) -> Result<Option<String>, FirstStartError> {
     let (users, policy) = (config.users_file(), config.policy_file());
     let password = match missing {
@@ -156,7 +156,7 @@ pub(super) fn make(config: &Config, missing: Missing) -> Result<Option<String>, 
             make_file(&users, NO_ACCOUNTS, 0o600)?;
             tracing::warn!(
                 users = %users.display(),
-                "there were no accounts; only clients that need none can come in"
+                "created an accounts file without accounts; only clients that need none can connect"
             );
             return Ok(None);
         }
@@ -179,11 +179,11 @@ pub(super) fn make(config: &Config, missing: Missing) -> Result<Option<String>, 
     match variable {
         Some(variable) => tracing::info!(
             %users, %policy,
-            "first start: the account {USER} was made with the password of {variable}"
+            "first start: created the account {USER} with the password of {variable}"
         ),
         None if is_journal => tracing::info!(
             %users, %policy,
-            "first start: the account {USER} was made; its password is in {}: read it, then delete \
+            "first start: created the account {USER}; its password is in {}: read it, then delete \
              the file",
             kept.display()
         ),
@@ -194,10 +194,10 @@ pub(super) fn make(config: &Config, missing: Missing) -> Result<Option<String>, 
 
 fn welcome(config: &Config, password: &str) -> String {
     let mut text = format!(
-        "\nThis is the first start. An account was made; its password is shown only now:\n\n    \
+        "\nThis is the first start. An account was created; its password is shown only now:\n\n    \
          {USER}  {password}\n\n\
          Accounts are in {}: `hearthmq passwd NAME` adds one.\n\
-         What they may do is in {}.\n\n",
+         Their permissions are in {}.\n\n",
         config.users_file().display(),
         config.policy_file().display(),
     );
@@ -219,7 +219,7 @@ fn welcome(config: &Config, password: &str) -> String {
     text
 }
 
-/// Where a caller on this machine reaches a listener.
+/// Returns the address at which a caller on this machine reaches a listener.
 fn reachable(listener: SocketAddr) -> SocketAddr {
     let ip = match listener.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! A wrong command line: what clap says, and what was probably meant.
+//! A wrong command line: prints clap's error, and what was probably meant.
 
 use std::{
     env,
@@ -9,17 +9,17 @@ use std::{
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-/// Prints help, version, or what is wrong.
+/// Prints the help, the version, or what is wrong.
 pub(super) fn wrong_command_line(error: &Error) -> ExitCode {
-    drop(error.print()); // without standard output or error there is nobody to tell
+    drop(error.print()); // fails only without standard output or error
     if let Some(file) = configuration_file(error) {
         drop(writeln!(io::stderr(), "\n  did you mean --config {file}?"));
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// What was given where no file is expected, in the way of other programs: `-c FILE`, or the file
-/// alone.
+/// Returns the file of an argument that other programs accept but this one does not: `-c FILE`, or
+/// the file alone.
 fn configuration_file(error: &Error) -> Option<String> {
     let kind = if error.kind() == ErrorKind::InvalidSubcommand {
         ContextKind::InvalidSubcommand

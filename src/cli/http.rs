@@ -11,8 +11,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::{serve::StartError, tls::TlsSources};
 
-/// Binds every HTTP listener, in the order of their options. Nobody can connect before the server
-/// listens on them.
+/// Binds every HTTP listener, in the order of their options. Connections are refused until the
+/// server listens on them.
 pub(super) fn http_listeners(
     config: &Config,
     tls: &mut TlsSources,

@@ -1,4 +1,4 @@
-//! Builds a store from what [`export`](super::export) has written: line by line, in groups.
+//! Builds a store from the output of [`export`](super::export): line by line, in groups of changes.
 //!
 //! Knows the lines of an export and the changes that a store takes.
 
@@ -18,9 +18,9 @@ use serde::Deserialize;
 
 use super::Failure;
 
-/// So many changes are one group.
+/// Number of changes after which a group is written.
 const GROUP_CHANGES: usize = 4_096;
-/// So many bytes of lines are one group.
+/// Number of bytes of lines after which a group is written.
 const GROUP_BYTES: usize = 8 << 20;
 
 /// A line of an export.
@@ -119,20 +119,20 @@ struct MessageLine {
     payload: String,
 }
 
-/// Why an export cannot be read in.
+/// Why an export cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImportError {
-    #[error("{path} has a store already; name an empty directory, or move that one away")]
+    #[error("{path} already contains a store; name an empty directory, or move that store away")]
     NotEmpty { path: String },
-    #[error("cannot read {path}: {source}; name a file that `hearthmq store export` has written")]
+    #[error("cannot read {path}: {source}; name a file written by `hearthmq store export`")]
     Input { path: String, source: std::io::Error },
-    #[error("line {line} is not as an export has it: {problem}")]
+    #[error("line {line} is not a valid line of an export: {problem}")]
     Line { line: u64, problem: String },
-    #[error("the export ends before its first line; nothing was read in")]
+    #[error("the export is empty; nothing was imported")]
     Empty,
 }
 
-/// Applies all lines of `input` to an empty `store`; how many they were.
+/// Applies all lines of `input` to an empty `store`; returns their number.
 pub(super) fn import(store: &dyn Store, input: &mut dyn BufRead) -> Result<u64, Failure> {
     let mut group = Vec::new();
     let mut group_bytes = 0;
@@ -166,8 +166,8 @@ pub(super) fn import(store: &dyn Store, input: &mut dyn BufRead) -> Result<u64, 
     Ok(count)
 }
 
-/// Takes the numbers that were given out: what is put in under them and taken out again leaves nothing
-/// else behind.
+/// Reserves the numbers that the exported store has already assigned: stores a record under the
+/// last number of each kind and removes it again, which leaves nothing else behind.
 fn take_numbers(store: &dyn Store, bounds: &BoundsLine) -> Result<(), Failure> {
     let BoundsLine { presence_version, session, message, clock } = *bounds;
     let mut group =
@@ -205,10 +205,10 @@ fn take_numbers(store: &dyn Store, bounds: &BoundsLine) -> Result<(), Failure> {
     Ok(store.apply(&taken_out, Durability::Written)?)
 }
 
-/// Adds the changes that bring a line about.
+/// Adds the changes that store the contents of a line.
 fn add(line: Line, group: &mut Vec<Change>) -> Result<(), &'static str> {
     match line {
-        Line::Bounds(_) => Ok(()), // taken before
+        Line::Bounds(_) => Ok(()), // handled by `take_numbers`
         Line::Session(session) => add_session(*session, group),
         Line::Queued(queued) => add_queued(*queued, group),
         Line::Retained(RetainedLine { message, owner }) => {
@@ -221,7 +221,7 @@ fn add(line: Line, group: &mut Vec<Change>) -> Result<(), &'static str> {
         }
         Line::Login(LoginLine { key, at }) => {
             let key = STANDARD.decode(key).ok().and_then(|key| LoginKey::try_from(key).ok());
-            let key = key.ok_or("key is no 32 bytes in base64")?;
+            let key = key.ok_or("key is not 32 bytes in base64")?;
             group.push(Change::NoteLogin(key, Timestamp(at)));
             Ok(())
         }
@@ -279,7 +279,7 @@ fn add_queued(queued: QueuedLine, group: &mut Vec<Change>) -> Result<(), &'stati
         _ => return Err("packet_id and order belong together"),
     };
     let Some(message) = queued.message else {
-        // PUBREC has come for it: what it was is not known any more.
+        // PUBREC has arrived for this place, and its message is no longer stored.
         let sent = sent.ok_or("a place without a message has a packet_id")?;
         let publication = Publication {
             topic: "released",
@@ -314,7 +314,7 @@ fn add_queued(queued: QueuedLine, group: &mut Vec<Change>) -> Result<(), &'stati
 impl MessageLine {
     fn read(&self) -> Result<Arc<Message>, &'static str> {
         let decode =
-            |text: &str| STANDARD.decode(text).map_err(|_| "payload or properties are no base64");
+            |text: &str| STANDARD.decode(text).map_err(|_| "payload or properties are not base64");
         let (payload, properties) = (decode(&self.payload)?, decode(&self.properties)?);
         let message = Message::new(&Publication {
             topic: &self.topic,

@@ -12,7 +12,7 @@ use hearthmq::{
 
 use super::tls::TlsSources;
 
-/// Every MQTT listener, in the order of their options.
+/// Returns every MQTT listener, in the order of their options.
 pub(super) fn mqtt_listeners(
     config: &Config,
     tls: &mut TlsSources,

@@ -1,6 +1,6 @@
 //! The log of the program: lines of `tracing` on standard error, as text or JSON.
 //!
-//! An application that embeds the broker has a logger of its own, and none of this.
+//! An application that embeds the broker has its own logger and uses none of this.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -15,28 +15,29 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use super::log_queue::{LogQueue, THREAD_NAME};
 
-/// The end of the program waits so long for what is still to be written.
+/// How long the end of the program waits for the last lines to be written.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// A panic waits so long until it is written: it may be the last thing that the process does.
+/// How long a panic waits until it is written: it may be the last thing that the process does.
 const PANIC_TIME_MAX: Duration = Duration::from_millis(500);
 
 type Reload = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
 
-/// The log at work. Its end is that of the program: what waits is written then, in a bounded time.
+/// The running log. When it is dropped, at the end of the program, it writes the waiting lines
+/// within a time limit.
 pub(super) struct Log {
     queue: LogQueue,
     reload: Box<Reload>,
 }
 
 impl Log {
-    /// Starts it, once in a process.
+    /// Starts the log, once in a process.
     ///
     /// # Errors
-    /// If the operating system has no thread for it.
+    /// The operating system cannot start a thread for it.
     pub(super) fn start(config: &LogConfig) -> io::Result<Self> {
         let queue = LogQueue::start(io::stderr(), |lines| {
-            tracing::warn!(lines, "lines of the log were dropped: standard error is not read");
+            tracing::warn!(lines, "dropped log lines because standard error is not read");
         })?;
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter(&config.filter))
@@ -64,12 +65,12 @@ impl Log {
     /// Changes what is logged from now on.
     ///
     /// # Errors
-    /// None while the log is there.
+    /// None while the log exists.
     pub(super) fn set_filter(&self, config: &LogConfig) -> Result<(), reload::Error> {
         (self.reload)(filter(&config.filter))
     }
 
-    /// Counts the lines that were dropped because standard error was not read.
+    /// Returns a counter of the lines that were dropped because standard error was not read.
     pub(super) fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let queue = self.queue.clone();
         move || queue.dropped()
@@ -83,15 +84,15 @@ impl Drop for Log {
 }
 
 fn filter(filter: &str) -> EnvFilter {
-    // The store's database tells how it is opened; who wants to read that asks for it. That it could
-    // not be written the broker says itself, once and not at each try. actix-http writes an error for
-    // each malformed request, which anybody can send.
+    // The store's database logs how it is opened; a filter must name it to show that. The broker
+    // logs a write error of the store itself, once and not at each try. actix-http logs an error
+    // for each malformed request, which a stranger can send.
     let filter = format!("actix_http=off,fjall=warn,fjall::batch=off,lsm_tree=warn,{filter}");
-    EnvFilter::new(filter) // found right when the configuration was read
+    EnvFilter::new(filter) // was checked when the configuration was read
 }
 
-/// Puts panics into the log, whose thread does not stop where nobody reads it. A panic of that
-/// thread, and one where errors are not logged, goes to standard error directly.
+/// Puts panics into the log, which does not block if standard error is not read. A panic of the
+/// log's own thread, and any panic while errors are not logged, goes directly to standard error.
 fn tell_panics(queue: LogQueue) {
     let directly = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -1,7 +1,7 @@
 //! The queue before standard error, and the thread that empties it.
 //!
-//! Writing to standard error blocks while nobody reads the pipe behind it. So one thread alone does
-//! that; everybody else puts a line into a queue, which is bounded in lines and bytes, and a line that
+//! A write to standard error blocks while nothing reads the pipe behind it. So a single thread
+//! writes; all others put lines into a queue, which is limited in lines and bytes. A line that
 //! finds no room is dropped and counted. It knows lines as bytes, not what they say.
 
 use std::{
@@ -17,44 +17,44 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait at most: a second and a half of a broker that logs 10,000 a second.
+/// Maximum number of waiting lines: a second and a half of a broker that logs 10,000 a second.
 const LINES_MAX: usize = 16 * 1024;
 
-/// Bytes of the lines that wait at most.
+/// Maximum number of bytes of the waiting lines.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Lines that wait are written together, up to this many bytes at a time.
+/// Waiting lines are written together, up to this many bytes at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How soon a line is tried again that standard error does not take at the moment (a pipe that
-/// somebody made non-blocking), and an end that finds the queue full.
+/// Delay before the next try when standard error takes no line (a non-blocking pipe), or when
+/// [`LogQueue::finish`] finds the queue full.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 
-/// Dropped lines are told at most once in this time.
+/// Minimum time between two lines about dropped lines.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// The name of the thread, by which the panic hook knows it.
+/// Name of the thread, by which the panic hook recognizes it.
 pub(super) const THREAD_NAME: &str = "log";
 
 enum Entry {
     Line(Vec<u8>),
-    /// Answered once everything before it is written. Nothing comes after the last one.
+    /// Answered once everything before it is written. Nothing follows the last one.
     Written {
         tell: SyncSender<()>,
         is_last: bool,
     },
 }
 
-/// What both ends count.
+/// Counters that both ends share.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Bytes of the lines that wait.
+    /// Bytes of the waiting lines.
     bytes: AtomicUsize,
-    /// Lines that found no room, or could not be written.
+    /// Number of lines that found no room, or could not be written.
     dropped: AtomicU64,
 }
 
-/// The queue. Clones are handles to the same one.
+/// The queue. Clones are handles to the same queue.
 #[derive(Clone, Debug)]
 pub(super) struct LogQueue {
     entries: SyncSender<Entry>,
@@ -62,11 +62,11 @@ pub(super) struct LogQueue {
 }
 
 impl LogQueue {
-    /// Starts the thread that writes to `output` whatever is put into the queue. `tell_dropped` puts a
-    /// line into the queue that tells how many lines were dropped so far.
+    /// Starts the thread that writes the queue to `output`. `tell_dropped` gets the number of lines
+    /// dropped so far and puts a line about it into the queue.
     ///
     /// # Errors
-    /// If the operating system has no thread for it.
+    /// The operating system cannot start the thread.
     pub(super) fn start(
         output: impl Write + Send + 'static,
         tell_dropped: fn(u64),
@@ -87,17 +87,17 @@ impl LogQueue {
         Ok(Self { entries, counts })
     }
 
-    /// Lines that were dropped so far.
+    /// Returns the number of lines dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.counts.dropped.load(Relaxed)
     }
 
-    /// Waits until everything that was put in before is written, but no longer than `time_max`.
+    /// Waits until all earlier lines are written, for `time_max` at most.
     pub(super) fn flush(&self, time_max: Duration) {
         self.wait(time_max, false);
     }
 
-    /// The same for the last time: the thread ends.
+    /// Does the same for the last time: the thread ends.
     pub(super) fn finish(&self, time_max: Duration) {
         self.wait(time_max, true);
     }
@@ -113,7 +113,7 @@ impl LogQueue {
             };
             thread::sleep(TRY_AGAIN);
         }
-        // Whether it was told in time makes no difference: nobody waits any longer.
+        // An answer that comes too late changes nothing.
         let _ = told.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 
@@ -147,14 +147,14 @@ impl<'a> MakeWriter<'a> for LogQueue {
     }
 }
 
-/// The thread's own.
+/// The state of the writing thread.
 struct Writing<W> {
     output: W,
     counts: Arc<Counts>,
-    /// Lines that were taken out of the queue and are written next.
+    /// Lines taken out of the queue, to be written next.
     batch: Vec<u8>,
     lines: u64,
-    /// Dropped lines that were told.
+    /// Number of dropped lines that were reported.
     told: u64,
     told_at: Option<Instant>,
     tell_dropped: fn(u64),
@@ -162,7 +162,7 @@ struct Writing<W> {
 
 impl<W: Write> Writing<W> {
     fn run(mut self, entries: &Receiver<Entry>) {
-        // It ends with the last handle of the queue as well.
+        // Also ends with the last handle of the queue.
         while let Ok(mut entry) = entries.recv() {
             loop {
                 match entry {
@@ -183,7 +183,7 @@ impl<W: Write> Writing<W> {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 };
             }
-            // The queue is empty here: the line that tells of others that were dropped finds room.
+            // The queue is empty here, so the line about dropped lines finds room.
             let is_due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
             if self.write() && is_due {
                 self.tell_dropped();
@@ -200,8 +200,8 @@ impl<W: Write> Writing<W> {
         }
     }
 
-    /// Writes what was gathered; whether that went well. Where it fails there is nobody to tell, and the
-    /// lines are counted.
+    /// Writes the gathered lines; returns whether that succeeded. A failure cannot be logged, so
+    /// its lines are only counted.
     fn write(&mut self) -> bool {
         let mut rest = self.batch.as_slice();
         while !rest.is_empty() {
@@ -231,7 +231,7 @@ impl<W: Write> Writing<W> {
         }
     }
 
-    /// Tells what was not told yet, and writes what is left.
+    /// Reports dropped lines that were not reported yet, and writes the remaining lines.
     fn end(&mut self, entries: &Receiver<Entry>) {
         self.tell_dropped();
         while let Ok(Entry::Line(line)) = entries.try_recv() {
@@ -249,13 +249,13 @@ mod tests {
 
     const TIME_MAX: Duration = Duration::from_secs(60);
 
-    /// A pipe that takes nothing before it is opened.
+    /// A pipe that blocks until it is opened.
     #[derive(Clone, Default)]
     struct Pipe(Arc<Ends>);
 
     #[derive(Default)]
     struct Ends {
-        /// Whether it is open, and what it has taken.
+        /// Whether it is open, and the bytes that it took.
         taken: Mutex<(bool, Vec<u8>)>,
         opened: Condvar,
     }
@@ -311,7 +311,7 @@ mod tests {
         for _ in 0..3 * LINES_MAX {
             queue.put(b"line\n");
         }
-        // Some lines may be in the thread's hands, up to a batch of them.
+        // The thread may hold up to a batch of lines.
         let dropped = queue.dropped();
         let expected = 2 * LINES_MAX - BATCH_BYTES / 5 - 1..=2 * LINES_MAX;
         assert!(expected.contains(&(dropped as usize)), "{dropped}");
@@ -332,7 +332,7 @@ mod tests {
         for _ in 0..64 {
             queue.put(&line);
         }
-        // One line may be in the thread's hands.
+        // The thread may hold one line.
         assert!(queue.dropped() >= 64 - 9, "{}", queue.dropped());
     }
 

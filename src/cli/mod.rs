@@ -1,7 +1,7 @@
-//! The command line: what can be asked of the program, and how it ends.
+//! The command line: the commands of the program, and how it ends.
 //!
-//! Exit codes: 0 done, 1 it could not be done (one line on standard error says why), 2 the
-//! command line was wrong.
+//! Exit codes: 0 for success, 1 for failure (one line on standard error gives the reason), 2 for a
+//! wrong command line.
 
 mod check;
 mod control;
@@ -51,7 +51,7 @@ struct CommandLine {
     options: Options,
 }
 
-/// With the commit, where the build was told of it.
+/// Returns the version, with the commit if the build knows it.
 fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let commit = COMMIT.map(|commit| format!(" ({commit})")).unwrap_or_default();
@@ -60,28 +60,28 @@ fn version() -> &'static str {
     &VERSION
 }
 
-/// Where everything lies if nothing else is said.
+/// The default places of all files.
 const PLACES: &str = "\
 Places:
-  /etc/hearthmq/hearthmq.toml  the configuration, if it is there and --config and HEARTHMQ_CONFIG
-                               name no other (--config /dev/null: every option has its default)
+  /etc/hearthmq/hearthmq.toml  the configuration, if it exists and neither --config nor
+                               HEARTHMQ_CONFIG names another (--config /dev/null: only defaults)
   ./hearthmq-data              the data directory (option data_dir), with
     users.toml                   the accounts (option auth.users)
-    policy.toml                  what they may do (option auth.policy)
+    policy.toml                  their permissions (option auth.policy)
     store/                       sessions, messages, Wills";
 
-/// The configuration where none is named.
+/// The configuration file, unless another one is named.
 const CONFIG: &str = "/etc/hearthmq/hearthmq.toml";
 
 #[derive(Subcommand)]
 enum Command {
     /// Run the broker (the default)
     Run(Options),
-    /// Look at everything that a start would look at, and start nothing
+    /// Check everything that a start would check, and start nothing
     CheckConfig(check::Arguments),
     /// Add an account, change its password (asked for, or read from standard input), or remove it
     Passwd(passwd::Arguments),
-    /// Check, count, export, import or compact what is stored
+    /// Check, count, export, import or compact the stored data
     Store(store::Arguments),
     /// Print a commented configuration file with every option at its default
     ExampleConfig,
@@ -89,10 +89,10 @@ enum Command {
     ExamplePolicy,
 }
 
-/// Where the configuration comes from.
+/// The sources of the configuration.
 #[derive(Args, Clone)]
 struct Options {
-    /// A TOML file [default: /etc/hearthmq/hearthmq.toml if it is there]
+    /// A TOML file [default: /etc/hearthmq/hearthmq.toml if it exists]
     #[arg(long, value_name = "FILE", env = "HEARTHMQ_CONFIG")]
     config: Option<PathBuf>,
     /// Sets one option, such as limits.connections_max=500; may be repeated
@@ -102,15 +102,15 @@ struct Options {
 
 impl Options {
     fn load(&self) -> Result<Config, ConfigError> {
-        // A variable that is no Unicode cannot be one of ours, whose names and values are.
+        // Skips variables that are not Unicode: all of HearthMQ's names and values are.
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
         Config::load(self.file().as_deref(), variables, &self.set)
     }
 
-    /// The configuration file, if there is one. One that cannot be looked for is not taken for one
-    /// that is not there.
+    /// Returns the configuration file, if there is one. A file that cannot be examined counts as
+    /// existing, so that the error is reported.
     fn file(&self) -> Option<PathBuf> {
         let place =
             || Some(PathBuf::from(CONFIG)).filter(|file| !matches!(file.try_exists(), Ok(false)));
@@ -118,7 +118,7 @@ impl Options {
     }
 }
 
-/// Why a command could not be carried out.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -143,9 +143,10 @@ enum Failure {
     Output(#[from] io::Error),
 }
 
-/// Does what the command line says.
+/// Runs the command of the command line.
 pub(crate) fn main() -> ExitCode {
-    // What the program writes is its owner's alone. (Sockets have permissions of their own.)
+    // Files that the program writes are private to its owner. (Sockets have permissions of their
+    // own.)
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
@@ -163,7 +164,7 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Without standard error there is nobody to tell; the exit code still says it.
+            // Without standard error the exit code alone reports the failure.
             drop(writeln!(io::stderr(), "hearthmq: {failure}"));
             ExitCode::FAILURE
         }
@@ -174,12 +175,12 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Says on standard error what does not stop a command.
+/// Prints a warning on standard error; the command goes on.
 fn warn(text: &str) {
     note(&format!("warning: {text}"));
 }
 
-/// Says something on standard error.
+/// Prints a note on standard error.
 fn note(text: &str) {
     drop(writeln!(io::stderr(), "hearthmq: {text}"));
 }

@@ -1,38 +1,37 @@
-//! The limit of open files: raised as far as the system allows, and shared out.
+//! The limit of open files: raised as far as the system allows, and divided among their uses.
 //!
-//! Every connection is a file. Without a plan a thousand sockets that say nothing would take the
-//! files that the store and the health calls need. Knows the configuration and the process; the
-//! bounds that it lowers are kept by `net` and `http`.
+//! Every connection is a file. Without a plan a thousand idle sockets would take the files that the
+//! store and the health calls need. Knows the configuration and the process; `net` and `http`
+//! enforce the limits that it lowers.
 
 use hearthmq::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files of the process itself: standard streams, signals, the log, files that are read again.
 const FILES_OF_PROCESS: u64 = 48;
-/// Files of the store: those that it keeps open, its journals, and what a compaction reads and
-/// writes.
+/// Files of the store: its open tables, its journals, and the input and output of a compaction.
 const FILES_OF_STORE: u64 = 160;
-/// Files of one shard or HTTP worker: its reactor, and connections that are closed in this moment.
+/// Files of one shard or HTTP worker: its reactor, and connections that are closing.
 const FILES_OF_THREAD: u64 = 8;
-/// HTTP is given a part of what is left for connections, and at least so many if half of it is
-/// enough for that.
+/// HTTP gets this part of the files left for connections, but at least `HTTP_MIN` if that is at
+/// most half of them.
 const HTTP_PART: u64 = 8;
 const HTTP_MIN: u64 = 64;
-/// A tenth of the MQTT connections is for those that CONNACK has not accepted yet, and as many again
-/// for those whose password is checked; at least so many if a third of what is left is enough.
+/// A tenth of the MQTT connections is for those before CONNACK, and as many again for those whose
+/// password is being checked; but at least `CONNECTING_MIN` if a third of the files left is enough.
 const CONNECTING_PART: u64 = 10;
 const CONNECTING_MIN: u64 = 100;
-/// With even fewer files nothing works; so many connections are tried all the same.
+/// With even fewer files nothing works; this many connections are tried nevertheless.
 const CONNECTIONS_MIN: u64 = 16;
-/// Taken for "unlimited", which the system does not mean either.
+/// Stands for "unlimited", which the system does not mean literally either.
 const FILES_UNLIMITED: u64 = 1 << 20;
 
-/// How many connections of each kind there may be.
+/// Maximum number of connections of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Connections {
-    /// MQTT, accepted by CONNACK.
+    /// MQTT connections that CONNACK has accepted.
     mqtt: u64,
-    /// MQTT before CONNACK, in each of two rooms.
+    /// MQTT connections before CONNACK, in each of two rooms.
     connecting: u64,
     http: u64,
 }
@@ -43,8 +42,8 @@ impl Connections {
     }
 }
 
-/// Raises the soft limit of open files to the hard one and lowers the bounds of `config` on
-/// connections to what fits. Returns what to tell the operator if it had to.
+/// Raises the soft limit of open files to the hard one, and lowers the connection limits of
+/// `config` to what fits. Returns a message for the operator if it had to lower them.
 pub(super) fn fit(config: &mut Config) -> Option<String> {
     let files = raise();
     let reserve = reserve(config);
@@ -56,14 +55,14 @@ pub(super) fn fit(config: &mut Config) -> Option<String> {
     let needed = reserve + wanted.sum();
     Some(format!(
         "the process may open {files} files, which is enough for {} MQTT connections, not for the {} \
-         of limits.connections_max, and for {} of HTTP; to have them all allow {needed} files \
+         of limits.connections_max, and for {} of HTTP; to have all of them, allow {needed} files \
          (LimitNOFILE={needed} in the systemd unit, --ulimit nofile={needed} for a container, \
          ulimit -n {needed} in a shell), or lower limits.connections_max",
         fitting.mqtt, wanted.mqtt, fitting.http,
     ))
 }
 
-/// Raises the soft limit to the hard one; the files that the process may open from now on.
+/// Raises the soft limit to the hard one; returns how many files the process may open from now on.
 fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -72,20 +71,20 @@ fn raise() -> u64 {
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum.unwrap_or(FILES_UNLIMITED),
         Err(error) => {
-            tracing::warn!(%error, "the soft limit of open files cannot be raised");
+            tracing::warn!(%error, "cannot raise the soft limit of open files");
             current.unwrap_or(FILES_UNLIMITED)
         }
     }
 }
 
-/// What the configuration asks for.
+/// Returns the connections that the configuration asks for.
 fn wanted(config: &Config) -> Connections {
     let (limits, http) = (&config.limits, config.http.connections_max);
     let (mqtt, connecting) = (limits.connections_max, limits.connecting_places());
     Connections { mqtt: mqtt.into(), connecting: connecting.into(), http: http.into() }
 }
 
-/// Files that are kept back from connections.
+/// Returns the number of files reserved for other uses than connections.
 fn reserve(config: &Config) -> u64 {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let shards = match config.shards {
@@ -105,7 +104,7 @@ fn reserve(config: &Config) -> u64 {
     FILES_OF_PROCESS + FILES_OF_STORE + threads * FILES_OF_THREAD + listening
 }
 
-/// What `files` are enough for; `None` if that is all that is wanted.
+/// Returns the connections for which `files` are enough; `None` if all that are wanted fit.
 fn share(files: u64, reserve: u64, wanted: Connections) -> Option<Connections> {
     if reserve + wanted.sum() <= files {
         return None;

@@ -17,10 +17,10 @@ use super::{
     print, warn,
 };
 
-/// MQTT carries no longer passwords.
+/// MQTT cannot carry a longer password.
 const PASSWORD_BYTES_MAX: usize = 65_535;
 
-/// A password with fewer characters is taken with a warning.
+/// A shorter password is accepted with a warning.
 const PASSWORD_CHARS_ENOUGH: usize = 8;
 
 #[derive(Args)]
@@ -29,10 +29,10 @@ pub(super) struct Arguments {
     /// The user name
     #[arg(required_unless_present = "list")]
     user: Option<String>,
-    /// Take the account out of the file
+    /// Remove the account from the file
     #[arg(long, group = "task")]
     delete: bool,
-    /// Keep the account, and let nobody log in with it
+    /// Keep the account, but refuse its logins
     #[arg(long, group = "task")]
     disable: bool,
     /// Let a disabled account log in again
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     /// List the accounts: name, enabled or disabled, and how they may log in
     #[arg(long, group = "task", conflicts_with = "user")]
     list: bool,
-    /// The file of accounts [default: what the configuration says]
+    /// The accounts file [default: as configured]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Let the user log in by SCRAM-SHA-256 too [default: if the configuration enables it]
@@ -51,7 +51,7 @@ pub(super) struct Arguments {
     options: Options,
 }
 
-/// Why there is no password.
+/// Why a password or user name was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PasswordError {
     #[error("the password cannot be read: {0}")]
@@ -76,7 +76,7 @@ pub(super) fn passwd(arguments: &Arguments) -> Result<(), Failure> {
     };
     let outcome = if arguments.delete {
         remove_user(&file, user)?;
-        "has no account any more"
+        "was removed"
     } else if arguments.disable {
         set_disabled(&file, user, true)?;
         "is disabled"
@@ -91,7 +91,10 @@ pub(super) fn passwd(arguments: &Arguments) -> Result<(), Failure> {
             let policy = config.policy_file();
             make_parent(&policy)?;
             if make_file(&policy, POLICY, 0o644)? {
-                print(&format!("{}: made; it says what accounts may do\n", policy.display()))?;
+                print(&format!(
+                    "{}: created; it defines what accounts may do\n",
+                    policy.display()
+                ))?;
             }
         }
         let mut auth = config.auth;
@@ -99,7 +102,7 @@ pub(super) fn passwd(arguments: &Arguments) -> Result<(), Failure> {
         let password = read_password(user)?;
         set_password(&file, user, &password, auth.scram_keys())?;
         warn_of_weakness(user, &password);
-        "has this password now"
+        "has the new password"
     };
     let is_disabled = Accounts::open(&file)?.get(user).is_some_and(|user| user.is_disabled);
     let still = if is_disabled && !arguments.disable { ", and is still disabled" } else { "" };
@@ -109,7 +112,7 @@ pub(super) fn passwd(arguments: &Arguments) -> Result<(), Failure> {
     ))
 }
 
-/// A line for each account, with tabs between its columns.
+/// Prints a line for each account, with tabs between its columns.
 fn list(file: &Path) -> Result<(), Failure> {
     let accounts = Accounts::open(file)?;
     let lines = accounts.iter().map(|user| {
@@ -120,7 +123,8 @@ fn list(file: &Path) -> Result<(), Failure> {
     print(&lines.collect::<String>())
 }
 
-/// Twice from a terminal, so that a slip shows; else the first line of standard input.
+/// Reads the password: twice from a terminal, so that a typing error is noticed, else the first
+/// line of standard input.
 fn read_password(user: &str) -> Result<String, PasswordError> {
     let password = if io::stdin().is_terminal() {
         io::stdout().flush()?;
@@ -131,7 +135,7 @@ fn read_password(user: &str) -> Result<String, PasswordError> {
         password
     } else {
         let mut line = String::new();
-        // With its line end, and one byte by which a longer one shows.
+        // Reads the line end too, and one byte more, to notice a password that is too long.
         io::stdin().lock().take(PASSWORD_BYTES_MAX as u64 + 3).read_line(&mut line)?;
         line.trim_end_matches(['\n', '\r']).to_owned()
     };
@@ -142,21 +146,21 @@ fn read_password(user: &str) -> Result<String, PasswordError> {
     }
 }
 
-/// Says what will make trouble later, on standard error.
+/// Warns on standard error of properties that cause trouble later.
 fn warn_of_weakness(user: &str, password: &str) {
     let chars = password.chars().count();
     if chars < PASSWORD_CHARS_ENOUGH {
         warn(&format!(
-            "the password has {chars} characters, which is soon guessed; give a longer one"
+            "the password has {chars} characters, which is easy to guess; give a longer one"
         ));
     }
     if password.chars().any(char::is_control) {
-        warn("the password holds a control character, which HTTP Basic cannot send");
+        warn("the password contains a control character, which HTTP Basic cannot send");
     }
     if user.contains(['/', '+', '#']) {
         warn(&format!(
-            "{user:?} holds / or a wildcard, so it is no level of a topic: a rule with ${{username}} \
-             in its topics allows it nothing"
+            "{user:?} contains / or a wildcard, so it cannot be a level of a topic: a rule with \
+             ${{username}} in its topics allows it nothing"
         ));
     }
     if user.trim() != user {

@@ -18,13 +18,15 @@ use super::{
     warnings,
 };
 
-/// Runs the broker until somebody ends it.
+/// Runs the broker until a signal ends it.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let mut config = options.load()?;
+    // First, so that everything after it can be logged.
     let log = Log::start(&config.log).map_err(StartError::Log)?;
     tell_start(options, &config);
+    // Examined before the store is opened, which creates the data directory.
     let missing = first_start::examine(&config)?;
-    let given = config.clone();
+    let given = config.clone(); // a reload compares with it, without the limits lowered below
     let too_few_files = open_files::fit(&mut config);
     let system = System::new();
     system.block_on(ignore_file_limit()).map_err(StartError::Signals)?;
@@ -43,7 +45,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     system.block_on(serve(&config, store, reload, too_few_files))
 }
 
-/// The first line of the log: which program runs, with what, and where.
+/// Logs the first line: the version of the program, its configuration and its data directory.
 fn tell_start(options: &Options, config: &Config) {
     let file = options.file().map(|file| file.display().to_string());
     tracing::info!(
@@ -54,8 +56,8 @@ fn tell_start(options: &Options, config: &Config) {
     );
 }
 
-/// A write that would pass the limit of a file's size fails, which the store tells and survives; the
-/// signal that comes with it would end the process. Once it is received, it always is.
+/// Ignores SIGXFSZ, which would end the process. A write beyond the file size limit then fails,
+/// which the store reports and survives. Once tokio receives a signal, the signal stays caught.
 async fn ignore_file_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
@@ -81,7 +83,7 @@ async fn serve(
     );
     actix_web::rt::spawn(async move {
         while signals.next().await != Request::End {}
-        #[expect(clippy::exit, reason = "who asks twice does not want to wait for anything")]
+        #[expect(clippy::exit, reason = "a second signal asks for an immediate end")]
         std::process::exit(1);
     });
     serving.shut_down().await;
@@ -89,7 +91,7 @@ async fn serve(
     Ok(())
 }
 
-/// What somebody wants who sends a signal.
+/// The request behind a signal.
 #[derive(PartialEq, Eq)]
 enum Request {
     /// SIGHUP: read the configuration and its files again.

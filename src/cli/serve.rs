@@ -1,4 +1,4 @@
-//! Wires the broker out of a configuration: accounts, permissions, TLS, listeners, REST.
+//! Builds the broker of a configuration: accounts, permissions, TLS, listeners, REST.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
     control::ControlSocket, http::http_listeners, listeners::mqtt_listeners, tls::TlsSources,
 };
 
-/// An export waits so long for what is on its way to the store.
+/// How long an export waits for changes on their way to the store.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Why the broker did not start.
@@ -40,7 +40,7 @@ pub(super) enum StartError {
     Log(#[source] io::Error),
 }
 
-/// The broker at work.
+/// The running broker with all its listeners.
 pub(super) struct Serving {
     broker: Broker,
     api: Api,
@@ -60,6 +60,7 @@ impl Serving {
         let authenticator = Arc::new(authenticator);
         let policy = Arc::new(FilePolicy::open(config.policy_file())?);
         let mut tls = TlsSources::default();
+        // Bound before the broker starts, so that a wrong address fails at once.
         let listeners = http_listeners(config, &mut tls)?;
         let store = Arc::new(store);
         let kept = store.clone();
@@ -71,7 +72,7 @@ impl Serving {
         let options = ServerOptions::from(&config.http);
         let http = Server::start(&api, listeners, &options).map_err(StartError::Http)?;
         if urls.is_empty() {
-            tracing::info!("no HTTP listener: neither calls nor health nor metrics are served");
+            tracing::info!("no HTTP listener: REST, health and metrics are not served");
         }
         for url in urls {
             tracing::info!("listening on {url}");
@@ -136,24 +137,24 @@ impl Serving {
         &self.broker
     }
 
-    /// Ends everything, in the time that the configuration gives it.
+    /// Ends everything, within the configured time.
     pub(super) async fn shut_down(self) {
         let deadline = Instant::now() + self.deadline;
         self.api.set_ready(false);
-        // An export that is under way ends beside the broker: nobody waits for its caller.
+        // An export under way ends while the broker does: nothing waits for its caller.
         let control = self.control;
         let control_ended = actix_web::rt::task::spawn_blocking(move || drop(control));
         self.broker.shutdown(self.deadline).await;
         drop(timeout_at(deadline, control_ended).await);
         let graceful = self.http.stop(true);
         if timeout_at(deadline, graceful).await.is_err() {
-            tracing::warn!("calls were still under way at the deadline");
+            tracing::warn!("HTTP calls were still under way at the deadline");
             self.http.stop(false).await;
         }
     }
 }
 
-/// What is stored can be exported while the broker runs, if its socket can be made.
+/// Starts the socket for exports. If it cannot be created, the broker runs without it.
 fn start_control(
     data_dir: &Path,
     store: Arc<DirectoryStore>,

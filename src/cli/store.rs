@@ -1,5 +1,5 @@
-//! `hearthmq store`: what an operator asks of a data directory while no broker has it; what is stored
-//! can be written while one has.
+//! `hearthmq store`: commands on a data directory that no broker uses; `export` also works while a
+//! broker uses it.
 
 use std::{
     fs::{File, OpenOptions, Permissions},
@@ -27,40 +27,40 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Read everything, and say what does not fit together; exit code 1 if anything does not
+    /// Read everything and report what is inconsistent; exit code 1 if anything is
     Check(Place),
-    /// Say how much there is of what
+    /// Count the records of each kind
     Stats(Place),
-    /// Write sessions, what is queued, and retained messages as lines of JSON, also while a broker runs
+    /// Write sessions, queued and retained messages as lines of JSON, also while a broker runs
     Export {
-        /// Where to write [default: standard output]
+        /// The file to write [default: standard output]
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
-    /// Build a store from what `export` has written, where there is none
+    /// Build a new store from the output of `export`
     Import {
-        /// What `export` has written; - for standard input
+        /// The output of `export`; - for standard input
         file: PathBuf,
         #[command(flatten)]
         place: Place,
     },
-    /// Write the files anew, without what was removed
+    /// Rewrite the files without removed data
     Compact(Place),
 }
 
-/// Which store.
+/// The store to work on.
 #[derive(Args)]
 struct Place {
-    /// The data directory [default: what the configuration says]
+    /// The data directory [default: as configured]
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
 }
 
-/// Why a command on a store has failed, where the store itself has not.
+/// Why a command failed although the store works.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreCommandError {
     #[error("the store has {0} faults; restore it from a backup, or export what can be read")]
@@ -111,7 +111,7 @@ fn stats(store: &DirectoryStore) -> Result<(), Failure> {
     print(&format!("{}{} bytes on the disk\n", kinds(&found), store.disk_bytes()?))
 }
 
-/// A line for each kind.
+/// Returns a line for each kind of record.
 fn kinds(found: &Examination) -> String {
     let lines = found.kinds.iter();
     let lines = lines.map(|kind| format!("{} {}, {} bytes\n", kind.records, kind.name, kind.bytes));
@@ -124,7 +124,7 @@ fn compact(store: &DirectoryStore) -> Result<(), Failure> {
     print(&format!("{before} bytes on the disk before, {} after\n", store.disk_bytes()?))
 }
 
-/// Writes what is stored; a broker that has the directory does it itself.
+/// Exports the store; a broker that uses the directory does it itself.
 fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failure> {
     let write = |output: &mut dyn Write| -> Result<(), Failure> {
         match DirectoryStore::open_existing(directory) {
@@ -143,7 +143,7 @@ fn write_export(directory: &Path, output: Option<&PathBuf>) -> Result<(), Failur
     Ok(file.sync_all().map_err(fault)?)
 }
 
-/// Makes a file that its owner alone can read, or empties one.
+/// Opens an empty file that only its owner can read.
 fn make_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -153,7 +153,7 @@ fn make_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Builds a store where there is none.
+/// Builds a store in a directory that has none.
 fn read_import(directory: &Path, file: &Path) -> Result<(), Failure> {
     let fault = |source| ImportError::Input { path: file.display().to_string(), source };
     let mut input: Box<dyn BufRead> = match file == Path::new("-") {
@@ -165,5 +165,5 @@ fn read_import(directory: &Path, file: &Path) -> Result<(), Failure> {
     }
     let store = DirectoryStore::open(directory)?;
     let lines = import(&store, &mut input)?;
-    print(&format!("{lines} lines were read in\n"))
+    print(&format!("{lines} lines were imported\n"))
 }

@@ -1,5 +1,5 @@
-//! The TLS settings of all listeners: read at the start, and again at a reload or when a file has
-//! changed.
+//! The TLS settings of all listeners: read at the start, and again at a reload or when a file
+//! changes.
 
 use std::{
     collections::BTreeMap,
@@ -20,18 +20,18 @@ use hearthmq::{
 };
 use tokio::time::sleep;
 
-/// A file that is being replaced is read once it has been left alone for so long.
+/// Seconds without a change after which a file counts as completely replaced.
 const WATCH_AGAIN_SECS: u32 = 1;
 
 /// The TLS settings of all listeners.
 #[derive(Clone, Default)]
 pub(super) struct TlsSources {
     sources: Vec<(SocketAddr, TlsSource)>,
-    /// `tls.watch_secs` in force.
+    /// The current `tls.watch_secs`.
     watch_secs: Arc<AtomicU32>,
 }
 
-/// What tells whether a file has changed: when it was, its length, and which one it is.
+/// Identifies a version of a file: time of its last change, length, inode number.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl TlsSources {
@@ -49,7 +49,7 @@ impl TlsSources {
         Ok(source)
     }
 
-    /// Reads all files again, by the options of `config`. Files that are wrong change nothing.
+    /// Reads all files again, by the options of `config`. Invalid files change nothing.
     pub(super) fn reload(&self, config: &Config) {
         self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
         for (address, source) in &self.sources {
@@ -66,7 +66,7 @@ impl TlsSources {
         }
     }
 
-    /// Reads all files again whenever one has changed and is left alone, and has all sessions checked.
+    /// Reads all files again whenever one has changed and is stable, then rechecks all sessions.
     pub(super) async fn watch(self, broker: Broker) {
         let mut known = self.stamps();
         loop {
@@ -75,7 +75,7 @@ impl TlsSources {
             if secs == 0 || self.stamps() == known {
                 continue;
             }
-            // A certificate and its key are two files.
+            // A certificate and its key are two files: wait until both are replaced.
             loop {
                 known = self.stamps();
                 sleep(Duration::from_secs(WATCH_AGAIN_SECS.into())).await;
@@ -118,12 +118,12 @@ fn tell(address: SocketAddr, files: &TlsConfig, outcome: Result<(), TlsError>) {
             }
         }
         Err(error) => {
-            tracing::error!(%address, "TLS settings stay as they were: {error}");
+            tracing::error!(%address, "TLS settings are unchanged: {error}");
         }
     }
 }
 
-/// What should be said of the files of all TLS listeners, each line once.
+/// Returns warnings about the files of all TLS listeners, each once.
 ///
 /// # Errors
 /// The files of a listener cannot be used.

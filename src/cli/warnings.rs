@@ -1,5 +1,5 @@
-//! What a start does although its owner may not have meant it: a line for each, at the start and in
-//! `check-config`.
+//! Warnings about a configuration that is valid, but perhaps not what its owner meant: a line for
+//! each, at the start and in `check-config`.
 
 use std::{
     fs,
@@ -19,18 +19,18 @@ use hearthmq::{
 
 use super::tls;
 
-/// Permission bits of users who are neither the owner nor of its group.
+/// Permission bits of users who are neither the owner nor in its group.
 const OTHERS: u32 = 0o006;
 
-/// A client from elsewhere (an address that is kept for documentation), for whom no rule is written.
+/// Address of a client from elsewhere (reserved for documentation), for which no rule is written.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 
-/// Everything that should be said of this configuration.
+/// Returns all warnings about this configuration.
 pub(super) fn of(config: &Config) -> Vec<String> {
     let mut all = plaintext(config);
     all.extend(anonymous(config));
     all.extend(private_keys(config));
-    all.extend(tls::look_at_files(config).unwrap_or_default()); // the start says what is wrong
+    all.extend(tls::look_at_files(config).unwrap_or_default()); // the start reports errors
     all.extend(metrics(config));
     all.extend(proxies(config));
     all
@@ -51,7 +51,7 @@ fn plaintext(config: &Config) -> Vec<String> {
         for address in addresses.iter().filter(|address| is_public(address)) {
             all.push(format!(
                 "{option}: {scheme}://{address} is open to the network without TLS, so passwords and \
-                 messages can be read on the way; listen in {secure}, or on 127.0.0.1"
+                 messages can be read in transit; use {secure}, or listen on 127.0.0.1"
             ));
         }
     }
@@ -62,7 +62,7 @@ fn anonymous(config: &Config) -> Option<String> {
     if !config.auth.anonymous {
         return None;
     }
-    let policy = FilePolicy::open(config.policy_file()).ok()?; // the start says what is wrong
+    let policy = FilePolicy::open(config.policy_file()).ok()?; // the start reports errors
     let identity = Identity { login: Login::Anonymous, ..Identity::default() };
     let may = |listener: &str, action| {
         let peer = SocketAddr::new(STRANGER, 1);
@@ -85,7 +85,7 @@ fn anonymous(config: &Config) -> Option<String> {
     })
 }
 
-/// The names of the listeners that clients of other machines may come in by, as rules have them.
+/// Returns the URLs of the listeners that clients of other machines can reach, as rules name them.
 fn mqtt_urls(config: &Config) -> Vec<String> {
     let mqtt = &config.mqtt;
     let of = |scheme: &str, addresses: &[SocketAddr], path: &str| -> Vec<String> {
@@ -127,8 +127,8 @@ fn metrics(config: &Config) -> Option<String> {
     let mut addresses = config.http.listen.iter().chain(&config.http.https);
     let is_open = config.http.metrics_access == MetricsAccess::Anyone && addresses.any(is_public);
     is_open.then(|| {
-        "http.metrics_access: anyone in the network can read /metrics without an account; write \
-         \"loopback\" unless the network is yours"
+        "http.metrics_access: anyone in the network can read /metrics without an account; set it \
+         to \"loopback\" unless the network is yours"
             .to_owned()
     })
 }
@@ -143,14 +143,14 @@ fn proxies(config: &Config) -> Vec<String> {
     ] {
         if let Some(network) = trusted.iter().find(is_all) {
             all.push(format!(
-                "{section}.proxy_trusted: {network} lets everybody choose the address that permissions \
-                 and limits are decided by; name the balancers alone"
+                "{section}.proxy_trusted: {network} lets any client choose the address that \
+                 permissions and limits use; name only the balancers"
             ));
         }
         for address in listeners.iter().filter(|address| is_public(address) && trusted.is_empty()) {
             all.push(format!(
-                "{section}.proxy_protocol: {address} is open to the network, but a PROXY header counts \
-                 from this machine alone; name the balancers in proxy_trusted"
+                "{section}.proxy_protocol: {address} is open to the network, but PROXY headers are \
+                 trusted from this machine only; name the balancers in proxy_trusted"
             ));
         }
     }

@@ -424,7 +424,7 @@ fn every_mistake_in_the_file_is_reported_with_its_line() {
         ("topics = [\"$share/g/a\"]", "3: shared subscriptions are judged"),
         ("clients = [\"${user}\"]", "3: unknown variable `${user}`"),
         ("addresses = [\"10.0.0.1/8\"]", "3: bits are set behind the prefix; `10.0.0.0/8`"),
-        ("addresses = [\"localhost\"]", "3: not a network; one is written as"),
+        ("addresses = [\"localhost\"]", "3: not a network; write it like"),
         ("qos = [3]", "3: QoS is 0, 1 or 2"),
         ("users = []", "3: an empty list never matches"),
         ("actions = [\"read\"]", "3: unknown variant `read`, expected one of `connect`"),

@@ -52,9 +52,9 @@ fn what_would_stop_a_start_is_found_without_one() {
 fn a_first_start_is_told_and_not_made() {
     let place = place();
     let output = place.check("");
-    assert_eq!(stdout(&output), "h.toml: the configuration is right\n");
+    assert_eq!(stdout(&output), "h.toml: the configuration is valid\n");
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("hearthmq-data is new: the first start makes"), "{said}");
+    assert!(said.contains("hearthmq-data is new: the first start creates"), "{said}");
     assert!(!place.path("hearthmq-data").exists());
 }
 

@@ -50,7 +50,7 @@ fn a_first_password_that_cannot_be_used_stops_the_start_before_anything_is_made(
         (&[("HEARTHMQ_ADMIN_PASSWORD_FILE", "gone.txt")], "_FILE: gone.txt cannot be read"),
         (
             &[("HEARTHMQ_ADMIN_PASSWORD_FILE", "empty.txt"), ("HEARTHMQ_ADMIN_PASSWORD", "x")],
-            "HEARTHMQ_ADMIN_PASSWORD is given as well",
+            "HEARTHMQ_ADMIN_PASSWORD is also set",
         ),
     ] {
         let output = place.command(&[]).envs(variables.iter().copied()).output().unwrap();
@@ -95,14 +95,14 @@ fn no_account_is_made_beside_a_store_a_policy_or_accounts() {
 
     fs::rename(&users, &away).unwrap();
     let said = complaint(&place.run(&[])).to_owned();
-    assert!(said.contains("users.toml: there is no file of accounts, but"), "{said}");
+    assert!(said.contains("users.toml: the accounts file is missing, but"), "{said}");
     assert!(said.contains("policy.toml is there"), "{said}");
     fs::remove_file(&policy).unwrap();
     let said = complaint(&place.run(&[])).to_owned();
     assert!(said.contains("hearthmq-data/store is there"), "{said}");
     fs::rename(&away, &users).unwrap();
     let said = complaint(&place.run(&["check-config", "/dev/null"])).to_owned();
-    assert!(said.contains("policy.toml: there is no file of permissions"), "{said}");
+    assert!(said.contains("policy.toml: the permissions file is missing"), "{said}");
     assert!(said.contains("hearthmq example-policy > "), "{said}");
     fs::remove_dir_all(&store).unwrap();
     complaint(&place.run(&[]));
@@ -122,6 +122,6 @@ fn a_broker_for_anonymous_clients_needs_a_policy_and_no_accounts() {
     let mut command = place.command(&["--set", "auth.anonymous=true"]);
     command.env_remove("JOURNAL_STREAM");
     let (broker, log) = place.start_by(command);
-    assert!(log.contains("there were no accounts"), "{log}");
+    assert!(log.contains("created an accounts file without accounts"), "{log}");
     assert_eq!(broker.end("-TERM"), (Some(0), String::new()));
 }

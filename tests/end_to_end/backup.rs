@@ -87,7 +87,7 @@ fn a_broker_at_work_is_exported_with_all_that_was_acknowledged_and_goes_on_elsew
     // The copy begins where it was made.
     fs::rename(place.path("data/store"), place.path("former")).unwrap();
     let said = succeeded(&store(&place, &["import", "copy", "--data-dir", "data"]));
-    assert!(said.contains("lines were read in"), "{said}");
+    assert!(said.contains("lines were imported"), "{said}");
     assert!(succeeded(&store(&place, &["check", "--data-dir", "data"])).ends_with("0 faults\n"));
     let program = place.start();
     let mut client = program.connected(subscriber());
@@ -103,7 +103,7 @@ fn a_broker_at_work_is_exported_with_all_that_was_acknowledged_and_goes_on_elsew
     drop(program);
     let refused = store(&place, &["import", "copy", "--data-dir", "data"]);
     let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(said.contains("has a store already"), "{said}");
+    assert!(said.contains("already contains a store"), "{said}");
 }
 
 fn mode(path: &Path) -> u32 {

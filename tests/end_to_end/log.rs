@@ -104,7 +104,7 @@ fn what_was_dropped_is_told_once_the_log_is_read_again() {
     let mut told = Vec::new();
     for line in program.log.by_ref().lines() {
         let line: serde_json::Value = serde_json::from_str(&line.unwrap()).expect("whole lines");
-        if line["message"] == "lines of the log were dropped: standard error is not read" {
+        if line["message"] == "dropped log lines because standard error is not read" {
             told.push(line["lines"].as_u64().unwrap());
         }
     }

@@ -149,7 +149,7 @@ fn a_list_that_cannot_be_read_changes_nothing_and_is_told() {
     let mut client = connected(&program, &tls, "a");
     fs::write(place.path("devices.crl"), "nothing of the kind").unwrap();
     program.signal("-HUP");
-    program.line_with(&["TLS settings stay as they were", "devices.crl"]);
+    program.line_with(&["TLS settings are unchanged", "devices.crl"]);
     program.line_with(&["all sessions checked again"]);
     client.ping();
     connected(&program, &tls, "b").ping();
