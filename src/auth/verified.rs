@@ -4,16 +4,14 @@
 //! # Why this is safe
 //!
 //! - **No password is stored**, nor anything that helps to find one: an entry is the HMAC-SHA-256
-//!   of
-//! user name, stored hash and password under a random key that exists only in this process. An
-//! attacker who can read that key from the broker's memory can also read the passwords as they
-//! arrive.
+//!   of user name, stored hash and password under a random key that exists only in this process. An
+//!   attacker who can read that key from the broker's memory can also read the passwords as they
+//!   arrive.
 //! - **Only success is stored.** A wrong password is never found here, and costs a full hash.
 //! - **The stored hash is part of the key**: after a change of the password or the removal of the
-//! account, an old entry can no longer be found. No invalidation is needed.
+//!   account, an old entry can no longer be found. No invalidation is needed.
 //! - An entry lasts for a fixed time from the hash that proved it, however often it is used. The
-//!   number
-//! of entries is fixed; the oldest are evicted.
+//!   number of entries is fixed; the oldest are evicted.
 //! - The throttle is consulted before this cache, so that the cache cannot be used to guess faster.
 //!
 //! Called by the authenticator alone; does not read the clock.
