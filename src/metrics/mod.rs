@@ -106,7 +106,7 @@ labels! {
         ProtocolVersion = "protocol_version",
         /// The client identifier is invalid.
         ClientIdentifier = "client_identifier",
-        /// A later connection of the same client was accepted first.
+        /// A later connection of the same client arrived while this one waited.
         Overtaken = "overtaken",
         /// The broker accepts no clients and has named another server.
         Redirected = "redirected",

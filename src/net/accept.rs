@@ -1,4 +1,4 @@
-//! Accepting, and the way of a connection through what is spoken before MQTT.
+//! Accepts connections and takes them through the layers below MQTT.
 
 use std::{
     io,
@@ -41,29 +41,29 @@ use crate::{
     told::Subject,
 };
 
-/// Pause after accept failed and nothing could be done about it.
+/// Pause after accept failed without a remedy.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Pause after a connection was evicted for want of files, in which its own is closed.
+/// Pause after a connection was evicted for lack of file descriptors, so that its own is closed.
 const PAUSE_AFTER_EVICTION: Duration = Duration::from_millis(1);
 
 /// Turns until what has been accepted is read: in the first the reactor is told of a socket, in the
 /// second it tells what has come.
 const TURNS_UNTIL_READ: usize = 2;
 
-/// Where clients of a Unix socket come from, as permissions, limits and events see it.
+/// The address of Unix socket clients for permissions, limits and events.
 const UNIX_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// What an accepting loop needs.
+/// The parts that an accept loop needs.
 pub(crate) struct ListenerParts {
     pub(crate) core: Arc<Core>,
     /// The shard that accepts.
     pub(crate) host: Host,
-    /// Of that shard.
+    /// The metrics of that shard.
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) kind: TransportKind,
-    /// Its URL.
+    /// The URL of the listener.
     pub(crate) listener: Arc<str>,
     pub(crate) logins: ListenerLogins,
     pub(crate) layers: Layers,
@@ -74,7 +74,7 @@ pub(crate) struct ListenerParts {
     pub(crate) unread: AtomicUsize,
 }
 
-/// Accepts until it is told to stop. Runs on a shard's thread.
+/// Accepts connections until it is cancelled. Runs on a shard's thread.
 pub(crate) async fn accept_loop(bound: Bound, parts: ListenerParts) {
     let parts = Arc::new(parts);
     let stop = parts.stop.clone();
@@ -119,7 +119,8 @@ async fn accept_unix(listener: UnixListener, parts: &Arc<ListenerParts>) -> io::
     }
 }
 
-/// Makes room where accept fails for want of files; otherwise waits for better times.
+/// Handles an accept failure: for lack of file descriptors, evicts a connection or uses the spare
+/// file; otherwise pauses.
 async fn recover(error: &io::Error, parts: &ListenerParts, accept_and_close: impl FnOnce()) {
     parts.metrics.accepts_failed.increment();
     parts.admission.shortage.tell(error);
@@ -132,7 +133,7 @@ async fn recover(error: &io::Error, parts: &ListenerParts, accept_and_close: imp
     }
 }
 
-/// IPv4 over a socket of IPv6 is IPv4, to permissions, limits and events alike.
+/// Converts IPv4-mapped IPv6 addresses to IPv4, for permissions, limits and events.
 pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
@@ -145,7 +146,7 @@ async fn place(
 ) -> Result<(Admitted, Eviction), ConnectRefusal> {
     let whose = match parts.layers.proxy {
         None => Whose::Of(peer.ip()),
-        // Whose connection a balancer passes on is not known yet.
+        // The client behind the balancer is not known yet.
         Some(_) => Whose::PassedOnBy(peer.ip()),
     };
     if parts.unread.fetch_add(1, Ordering::Relaxed) < parts.admission.unread_max() {
@@ -165,7 +166,7 @@ async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerPa
     let (admitted, eviction) = match place(peer, parts).await {
         Ok(admitted) => admitted,
         Err(refused) => {
-            // Nothing is answered: before CONNECT the broker does not know what to say.
+            // No answer: before CONNECT the MQTT version of the client is unknown.
             turn_away(&refused.into(), peer, parts);
             return;
         }
@@ -187,7 +188,7 @@ async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerPa
     });
 }
 
-/// Counts a connection that does not come to its CONNECT, and tells of it.
+/// Counts and logs a connection that ends before its CONNECT.
 fn turn_away(refused: &Refused, peer: SocketAddr, parts: &ListenerParts) {
     parts.metrics.connects_refused.increment(refused.counted_as);
     if refused.counted_as != ConnectRefusal::Closed {
@@ -195,7 +196,7 @@ fn turn_away(refused: &Refused, peer: SocketAddr, parts: &ListenerParts) {
     }
 }
 
-/// Takes a connection to its CONNECT, and that to its home shard.
+/// Takes a connection through its layers to CONNECT, and from there to its home shard.
 async fn arrive<S: Transport>(
     stream: S,
     mut peer: SocketAddr,
@@ -206,7 +207,7 @@ async fn arrive<S: Transport>(
     let layered = if parts.layers.are_none() {
         Ok(Layered { transport: Box::new(stream), peer, certificate: Ok(None), admitted })
     } else {
-        // On the heap, so that a client that needs none of it has no room for it moved about.
+        // Boxed, so that the future of a client without layers stays small.
         let layered = Box::pin(layer(stream, &mut peer, admitted, &parts.layers));
         let layered = timeout_at(connect_by, layered).await;
         layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout.into()))
@@ -253,8 +254,8 @@ impl Layered {
     }
 }
 
-/// Goes through what is spoken before MQTT, from the outermost layer to the innermost. The peer becomes
-/// the one that a balancer names.
+/// Goes through the layers below MQTT, the outermost first. Sets `peer` to the client that a
+/// balancer names.
 async fn layer<S: Transport>(
     mut stream: S,
     peer: &mut SocketAddr,
@@ -279,7 +280,7 @@ async fn layer<S: Transport>(
     Ok(Layered { transport, peer: *peer, certificate, admitted })
 }
 
-/// The innermost layer.
+/// Adds the innermost layer, WebSocket, if there is one.
 async fn within<S: Transport>(
     stream: S,
     layers: &Layers,
@@ -288,7 +289,8 @@ async fn within<S: Transport>(
     Ok(match &layers.websocket {
         None => Box::new(stream),
         Some(options) => {
-            // Of an application's own TLS settings only the connection tells.
+            // For TLS settings of the application, only the connection shows whether there is a
+            // certificate.
             let asks = layers.tls.as_ref().map(|tls| tls.client_auth());
             let asks = asks.is_some_and(|asks| asks.is_some_and(|asks| asks != ClientAuth::None));
             let can_be_login = asks || has_certificate;
@@ -297,10 +299,10 @@ async fn within<S: Transport>(
     })
 }
 
-/// The certificate that TLS has verified, if the client has shown one, or why it names nobody.
+/// The client certificate that TLS has verified, if there is one, or why it has no usable name.
 pub(crate) type Shown = Result<Option<ClientCertificate>, ClientCertificateError>;
 
-/// The TLS handshake; the client's certificate, if it has shown one.
+/// Performs the TLS handshake; returns the stream and the client certificate, if there is one.
 async fn secure<S: Transport>(
     stream: S,
     source: &TlsSource,
@@ -310,7 +312,7 @@ async fn secure<S: Transport>(
     let handshake = async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         admitted.reach(Stage::Speaking);
-        // Before the broker computes for it.
+        // Before the expensive part of the handshake.
         if let Err(refused) = admitted.knock() {
             return Ok(Err(Refused::new(refused)));
         }
@@ -321,7 +323,7 @@ async fn secure<S: Transport>(
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = match chain {
         [] => Ok(None),
-        chain => tls::client_certificate(chain).map(Some), // an error is answered in CONNACK
+        chain => tls::client_certificate(chain).map(Some), // an error is reported in CONNACK
     };
     Ok((Secured::new(stream, trust), certificate))
 }
