@@ -146,10 +146,10 @@ pub enum ClientIdError {
     #[error("it must have at most 65535 bytes of UTF-8")]
     TooLong,
     /// A slash in the identifier is not encoded.
-    #[error("a slash in it is written %2F")]
+    #[error("a slash in it must be encoded as %2F")]
     Slash,
     /// An identifier of one or two dots is not encoded; in a path these have a special meaning.
-    #[error("as a whole, . and .. are written %2E and %2E%2E")]
+    #[error("an id of one or two dots must be encoded as %2E or %2E%2E")]
     Dots,
 }
 

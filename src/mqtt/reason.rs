@@ -134,7 +134,7 @@ impl ReasonCode {
     /// Returns the code for CONNACK in `version`; for older versions this is the Connect Return
     /// code (table 3.1 of MQTT 3.1.1).
     #[must_use]
-    #[expect(clippy::wildcard_enum_match_arm, reason = "MQTT 3 knows five refusals, MQTT 5 more")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "MQTT 3 has five refusals, MQTT 5 more")]
     pub const fn connect_return_code(self, version: ProtocolVersion) -> u8 {
         if version.has_properties() {
             return self.number();
@@ -152,7 +152,7 @@ impl ReasonCode {
     /// Returns the code for CONNACK when a connection ends before it is accepted: CONNACK lacks
     /// some codes of DISCONNECT (section 3.2.2.2).
     #[must_use]
-    #[expect(clippy::wildcard_enum_match_arm, reason = "of the others CONNACK has an equivalent")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other codes become Unspecified error")]
     pub const fn in_conn_ack(self) -> Self {
         match self {
             Self::SessionTakenOver => Self::ServerBusy,

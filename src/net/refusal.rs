@@ -61,7 +61,7 @@ impl Refusal {
     pub(super) fn for_rate(connect: &[u8], counted_as: ConnectRefusal) -> Self {
         let version = refusal_version(connect).unwrap_or(ProtocolVersion::V3_1_1);
         Self::with(version, ReasonCode::ConnectionRateExceeded, counted_as)
-            .because("CONNECTs of this address come too fast")
+            .because("this address sends CONNECTs too fast")
     }
 
     /// Refuses because the incomplete large packets of all clients have reached their memory limit.

@@ -116,7 +116,7 @@ pub(crate) enum Refusal {
     UpgradeRequired,
     #[error("The version of WebSocket must be 13.")]
     UnsupportedVersion,
-    #[error("Sec-WebSocket-Key must be 16 bytes in Base64, once.")]
+    #[error("Exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required.")]
     InvalidKey,
     #[error("The client must offer the subprotocol mqtt in Sec-WebSocket-Protocol.")]
     SubprotocolRequired,
