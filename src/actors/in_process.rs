@@ -13,7 +13,7 @@ use futures_util::Stream;
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use super::Core;
+use super::{Core, messages::TakeBacklog};
 use crate::{
     mqtt::{FilterParts, Message, QoS, SubscriptionOptions, Timestamp, validate_filter},
     router::{Host, Place, RetainedQuery, Subscriber, Target},
@@ -134,8 +134,19 @@ impl InProcess {
             .subscribe(filter, Subscriber { place, options, identifier: None, is_durable: false });
         if filter.share_name.is_none() {
             send_retained(core, filter.filter, qos, &sender, now);
+        } else if let Some(holder) = core.index.next_holder(filter, &[])
+            && let Some(shard) = core.shard(holder.host)
+        {
+            shard.registry.do_send(TakeBacklog::in_process(whole_filter.into(), holder, place));
         }
         Subscription { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
+    }
+
+    /// How many messages a subscriber has room for; `None` if its subscription has ended.
+    pub(crate) fn room(&self, place: Place) -> Option<usize> {
+        let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (generation, sender) = subscribers.get(place.slot as usize)?;
+        (*generation == place.generation).then(|| sender.capacity())
     }
 
     /// Hands a message to one subscriber; `None` if its subscription has ended.

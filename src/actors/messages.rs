@@ -10,7 +10,7 @@ use super::{
     budget::Share,
     keeper::Awaited,
     parcel::{Packed, Parcel},
-    shard::Search,
+    shard::{Given, Search},
 };
 use crate::{
     auth::{BoundedExchange, ClientCertificate, Identity},
@@ -19,6 +19,7 @@ use crate::{
     mqtt::{self, ProtocolVersion},
     owners::Charge,
     router::{Place, Plan},
+    session::Accepts,
     store::StoredSession,
 };
 
@@ -244,6 +245,39 @@ pub(crate) struct Deliver {
 #[rtype(result = "()")]
 pub(crate) struct Kept {
     pub(crate) tickets: Vec<Ticket>,
+}
+
+/// To the shard of a member that has something waiting for its group: give it to another, which would be
+/// sent this number at once. A member asks one at a time.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct TakeBacklog {
+    /// The shared subscription.
+    pub(crate) filter: Arc<str>,
+    pub(crate) holder: Place,
+    pub(crate) taker: Place,
+    pub(crate) messages: usize,
+    pub(crate) accepts: Accepts,
+    /// Members that have nothing for a taker in this process.
+    pub(crate) passed: Vec<Place>,
+}
+
+/// To the shard of a member: what it has asked for is on its way.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct BacklogTaken {
+    pub(crate) filter: Arc<str>,
+    pub(crate) holder: Place,
+    pub(crate) taker: Place,
+    pub(crate) given: Given,
+}
+
+/// To the shard of a member: something waits for its group with another. One when that begins.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct BacklogWaits {
+    pub(crate) member: Place,
+    pub(crate) filter: Arc<str>,
 }
 
 /// To a shard that has just started: these sessions were found in the store.

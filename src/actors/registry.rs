@@ -24,9 +24,10 @@ use super::{
     connection::{Connection, Queues},
     core::Core,
     messages::{
-        AcceptedConnect, Attach, Begin, ChangeKeepAlive, Deliver, Farewell, Kept, Kick, Kicked,
-        Permit, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany, Quiesce, Recheck,
-        Restore, Restored, Retire, SetKeepAliveMany, Shutdown, WillRequest,
+        AcceptedConnect, Attach, BacklogTaken, BacklogWaits, Begin, ChangeKeepAlive, Deliver,
+        Farewell, Kept, Kick, Kicked, Permit, PublishMessage, QueryClient, QueryOnline,
+        QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire, SetKeepAliveMany, Shutdown,
+        TakeBacklog, WillRequest,
     },
     refusal::NoSession,
     shard::{Departure, LOOK_EVERY, Rounds, Shard, subject_of},
@@ -165,6 +166,31 @@ impl Handler<Kept> for Registry {
 
     fn handle(&mut self, message: Kept, _: &mut Self::Context) {
         self.shard.borrow_mut().note_kept(&message.tickets);
+    }
+}
+
+impl Handler<TakeBacklog> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: TakeBacklog, _: &mut Self::Context) {
+        let now = self.core.clock.now();
+        self.shard.borrow_mut().answer_backlog(message, now);
+    }
+}
+
+impl Handler<BacklogTaken> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: BacklogTaken, _: &mut Self::Context) {
+        self.shard.borrow_mut().note_given(&message);
+    }
+}
+
+impl Handler<BacklogWaits> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, message: BacklogWaits, _: &mut Self::Context) {
+        self.shard.borrow_mut().backlog_waits(&message);
     }
 }
 

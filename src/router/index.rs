@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use super::{Place, Plan, SharedTargets, Subscriber, tree::Tree};
+use super::{Place, Plan, SharedTargets, Subscriber, subscribers::Subscribers, tree::Tree};
 use crate::{limits::subscription_bytes, mqtt::FilterParts};
 
 /// All subscriptions of all sessions.
@@ -91,24 +91,39 @@ impl Index {
         removed
     }
 
-    /// Sets whether the session at `place`, a member of a shared subscription, is offline. Returns
-    /// the number of the subscription if a member is online afterwards.
-    pub fn set_away(
-        &self,
-        filter: FilterParts<'_>,
-        place: Place,
-        away: bool,
-    ) -> Option<NonZeroU32> {
-        let share_name = filter.share_name?;
-        let share = self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
+    /// Sets whether the session at `place`, a member of a shared subscription, is offline.
+    pub fn set_away(&self, filter: FilterParts<'_>, place: Place, away: bool) {
+        let Some(share_name) = filter.share_name else { return };
+        self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
         self.generation.fetch_add(1, Ordering::Release);
-        share
     }
 
     /// Returns the number of a shared subscription, if it has an online or offline member.
     pub fn share(&self, filter: FilterParts<'_>) -> Option<NonZeroU32> {
         let share_name = filter.share_name?;
         self.write().change(filter.filter, |subscribers| subscribers.share(share_name))
+    }
+
+    /// Notes that something waits at `place` for a shared subscription. Some of the members who are
+    /// there, and may take it.
+    pub fn hold(&self, filter: FilterParts<'_>, place: Place) -> Vec<Place> {
+        let Some(share_name) = filter.share_name else { return Vec::new() };
+        self.write().change(filter.filter, |subscribers| subscribers.hold(share_name, place))
+    }
+
+    /// Notes that nothing waits at `place` any more for a shared subscription; or, where that is not
+    /// empty, nothing that those can take who are there.
+    pub fn release(&self, filter: FilterParts<'_>, place: Place, is_empty: bool) {
+        let Some(share_name) = filter.share_name else { return };
+        let release = |s: &mut Subscribers| s.release(share_name, place, is_empty);
+        self.write().change(filter.filter, release);
+    }
+
+    /// Where something waits for a shared subscription first, but for these.
+    pub fn next_holder(&self, filter: FilterParts<'_>, except: &[Place]) -> Option<Place> {
+        let share_name = filter.share_name?;
+        self.write()
+            .change(filter.filter, |subscribers| subscribers.next_holder(share_name, except))
     }
 
     /// Returns the recipients of a message on `topic`. Read the generation before this call, not

@@ -4,6 +4,7 @@
 //! [`Place`]. It answers a publisher with a [`Plan`]: the targets of each host, where a session
 //! occurs once even if several of its filters match.
 
+mod backlog;
 mod edges;
 mod index;
 mod level;

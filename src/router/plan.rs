@@ -1,16 +1,10 @@
 //! The result of matching one topic: the targets of its messages. Plans are cached.
 
-use std::{
-    num::NonZeroU32,
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{num::NonZeroU32, ops::Range, sync::Arc};
 
 use super::{
     Host, Place,
+    backlog::Turns,
     subscribers::{SharedGroup, Subscriber},
 };
 use crate::mqtt::QoS;
@@ -62,7 +56,7 @@ pub struct SharedTargets {
     /// several members refuse in turn crosses few hosts.
     members: Box<[Target]>,
     there: usize,
-    turn: Arc<AtomicUsize>,
+    turns: Arc<Turns>,
 }
 
 impl SharedTargets {
@@ -74,7 +68,7 @@ impl SharedTargets {
             filter: group.filter.clone(),
             there: there.len(),
             members: there.into_iter().chain(away).collect(),
-            turn: group.turn.clone(),
+            turns: group.backlog.turns.clone(),
         }
     }
 
@@ -123,7 +117,24 @@ impl SharedTargets {
     /// Returns the next turn, which selects the first member to try.
     #[must_use]
     pub fn next_turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+        self.turns.take()
+    }
+
+    /// The member behind whose messages others are to wait, as long as something waits with those who
+    /// are away: the rest of the group takes it from there, in its order.
+    #[must_use]
+    pub fn tail(&self) -> Option<&Target> {
+        let (host, slot) = self.turns.tail()?;
+        let (there, away) = self.members.split_at(self.there);
+        let key = |target: &Target| (target.place.host, target.place.slot);
+        let find = |members: &'_ [Target]| members.binary_search_by_key(&(host, slot), key).ok();
+        find(away).map(|at| &away[at]).or_else(|| find(there).map(|at| &there[at]))
+    }
+
+    /// The turn in which the member at `place` is tried first; `None` if it is not there.
+    #[must_use]
+    pub fn turn_of(&self, place: Place) -> Option<usize> {
+        self.members_there().binary_search_by_key(&place, |target| target.place).ok()
     }
 
     /// Returns the member to try in this turn after `tried` others, online members first; `None`

@@ -1,14 +1,10 @@
 //! The subscribers of one filter: usually few, sometimes very many.
 
-use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use super::Place;
+use super::{Place, backlog::Backlog};
 use crate::mqtt::{FilterParts, SubscriptionOptions};
 
 /// A session's subscription to one filter.
@@ -47,6 +43,14 @@ pub(super) struct ManySubscribers {
 impl SubscriberSet {
     pub(super) const fn is_empty(&self) -> bool {
         matches!(self, Self::None)
+    }
+
+    fn contains(&self, place: Place) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(there) => there.place == place,
+            Self::Many(many) => many.position(place).is_some(),
+        }
     }
 
     pub(super) fn as_slice(&self) -> &[Subscriber] {
@@ -144,8 +148,19 @@ pub(super) struct SharedGroup {
     pub(super) members: SubscriberSet,
     /// Members without a connection: they receive a message only if no online member can.
     pub(super) away: SubscriberSet,
-    /// The turn counter; plans share it, so that the rotation continues after changes of the group.
-    pub(super) turn: Arc<AtomicUsize>,
+    /// What waits at members, and whose turn it is.
+    pub(super) backlog: Backlog,
+}
+
+/// At most this number of members hears that something waits which they may take.
+const TOLD_MAX: usize = 256;
+
+impl SharedGroup {
+    /// The last of those who are away and have something waiting: what comes now waits there, too.
+    fn settle_tail(&mut self) {
+        let away = &self.away;
+        self.backlog.settle_tail(|place| away.contains(place));
+    }
 }
 
 /// All subscribers of one filter.
@@ -187,13 +202,17 @@ impl Subscribers {
                 share: next_share(),
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
-                turn: Arc::default(),
+                backlog: Backlog::default(),
             });
             groups.len() - 1
         });
         let group = &mut groups[at];
         let was_away = group.away.remove(subscriber.place);
         group.members.insert(subscriber) && !was_away
+    }
+
+    fn group_mut(&mut self, share_name: &str) -> Option<&mut SharedGroup> {
+        self.groups.as_mut()?.iter_mut().find(|group| &*group.name == share_name)
     }
 
     /// Returns the number of a group.
@@ -213,6 +232,9 @@ impl Subscribers {
         };
         let group = &mut groups[at];
         let removed = group.members.remove(place) || group.away.remove(place);
+        if group.backlog.release(place) {
+            group.settle_tail();
+        }
         if group.members.is_empty() && group.away.is_empty() {
             groups.swap_remove(at);
             if groups.is_empty() {
@@ -222,15 +244,9 @@ impl Subscribers {
         removed
     }
 
-    /// Moves a member between the online and the offline ones. Returns the group's number if a
-    /// member is online afterwards.
-    pub(super) fn set_away(
-        &mut self,
-        share_name: &str,
-        place: Place,
-        away: bool,
-    ) -> Option<NonZeroU32> {
-        let group = self.groups.as_mut()?.iter_mut().find(|g| &*g.name == share_name)?;
+    /// Moves a member between those who are there and those who are away.
+    pub(super) fn set_away(&mut self, share_name: &str, place: Place, away: bool) {
+        let Some(group) = self.group_mut(share_name) else { return };
         let (from, to) = if away {
             (&mut group.members, &mut group.away)
         } else {
@@ -239,7 +255,34 @@ impl Subscribers {
         if let Some(subscriber) = from.as_slice().iter().find(|s| s.place == place).copied() {
             from.remove(place);
             to.insert(subscriber);
+            group.settle_tail();
         }
-        (!group.members.is_empty()).then_some(group.share)
+    }
+
+    /// Notes that something waits at `place` for the group. Some of those members who are there.
+    pub(super) fn hold(&mut self, share_name: &str, place: Place) -> Vec<Place> {
+        let Some(group) = self.group_mut(share_name) else { return Vec::new() };
+        group.backlog.hold(place);
+        group.settle_tail();
+        let there = group.members.as_slice().iter().map(|member| member.place);
+        there.filter(|there| *there != place).take(TOLD_MAX).collect()
+    }
+
+    /// Notes that nothing waits at `place` any more, or nothing that those can take who are there.
+    pub(super) fn release(&mut self, share_name: &str, place: Place, is_empty: bool) {
+        let Some(group) = self.group_mut(share_name) else { return };
+        if is_empty {
+            group.backlog.release(place);
+        }
+        group.settle_tail();
+        if !is_empty {
+            group.backlog.cut_off_tail(place);
+        }
+    }
+
+    /// Where something waits for the group first, but for these.
+    pub(super) fn next_holder(&self, share_name: &str, except: &[Place]) -> Option<Place> {
+        let group = self.groups().iter().find(|group| &*group.name == share_name)?;
+        group.backlog.first(except)
     }
 }

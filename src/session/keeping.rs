@@ -1,7 +1,7 @@
 //! What makes a session durable: its changes are noted in the journal, and of its queue only the
 //! next page is in memory; the rest lies in the store and is counted here.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use super::queue::{Amount, Envelope, Owned};
 use crate::{
@@ -14,6 +14,9 @@ pub(super) const PAGE_MESSAGES: usize = 64;
 /// So many bytes of them.
 pub(super) const PAGE_BYTES: usize = 64 * 1024;
 
+/// From this number on, places that were taken out of turn are looked at to be forgotten.
+const TAKEN_OUT_MIN: usize = 256;
+
 /// A durable session's side of the journal.
 #[derive(Debug)]
 pub(super) struct Keeping {
@@ -25,8 +28,8 @@ pub(super) struct Keeping {
     last_order: u64,
     /// What waits in the store alone, behind what waits in memory.
     pub(super) beyond: Beyond,
-    /// Places that were taken out of turn, and may be found there until the store knows.
-    taken_out: Vec<QueuePlace>,
+    /// Places that were taken out of turn, and may be found there until this is kept.
+    taken_out: BTreeMap<QueuePlace, Ticket>,
     /// The client is away: nothing needs to be in memory.
     pub(super) is_away: bool,
     /// What is in flight lies in the store, so much, and was not read yet.
@@ -111,7 +114,7 @@ impl Keeping {
             last_place: QueuePlace(0),
             last_order: 0,
             beyond: Beyond::default(),
-            taken_out: Vec::new(),
+            taken_out: BTreeMap::new(),
             is_away: true,
             in_flight_unread: Amount::default(),
             owned: None,
@@ -210,14 +213,12 @@ impl Keeping {
     /// Counts a message that was read from the store; whether it still waits.
     pub(super) fn fetched(&mut self, place: QueuePlace, size: usize) -> bool {
         self.beyond.next = QueuePlace(place.0 + 1);
-        if let Some(at) = self.taken_out.iter().position(|taken| *taken == place) {
-            self.taken_out.swap_remove(at);
+        if self.was_taken_out(place) {
             return false;
         }
         self.beyond.messages = self.beyond.messages.saturating_sub(1);
         self.beyond.bytes = self.beyond.bytes.saturating_sub(size);
         if self.beyond.messages == 0 {
-            self.taken_out = Vec::new();
             self.beyond.bytes = 0;
         }
         true
@@ -269,9 +270,46 @@ impl Keeping {
         }
     }
 
-    /// A message is taken out of turn. Its taker says when it is to be noted.
+    /// A message is taken out of turn. Its taker notes that with what it does with it.
     pub(super) fn take_out(&mut self, place: QueuePlace) -> KeptAt {
-        self.taken_out.push(place);
+        self.taken_out.insert(place, self.journal.ticket());
         KeptAt { session: self.number, place }
+    }
+
+    /// The same for one that waits in the store alone. It need not be remembered where nothing before
+    /// it is in memory, which would have to be found again.
+    pub(super) fn take_unread(
+        &mut self,
+        place: QueuePlace,
+        size: usize,
+        is_memory_empty: bool,
+    ) -> KeptAt {
+        self.beyond.messages = self.beyond.messages.saturating_sub(1);
+        self.beyond.bytes = self.beyond.bytes.saturating_sub(size);
+        if self.beyond.messages == 0 {
+            self.beyond.bytes = 0;
+        }
+        if place == self.beyond.next && is_memory_empty {
+            self.beyond.next = QueuePlace(place.0 + 1);
+            return KeptAt { session: self.number, place };
+        }
+        self.take_out(place)
+    }
+
+    /// Whether a message was taken out of turn that is still found in the store.
+    pub(super) fn was_taken_out(&self, place: QueuePlace) -> bool {
+        self.taken_out.contains_key(&place)
+    }
+
+    /// Forgets what was taken out of turn with tickets that are kept: it is not found any more.
+    pub(super) fn forget_taken_out(&mut self, is_kept: impl Fn(Ticket) -> bool) {
+        // Most of it at a time, so that those that remain are not looked at again and again.
+        if self.taken_out.len() >= TAKEN_OUT_MIN {
+            self.taken_out.retain(|_, ticket| !is_kept(*ticket));
+        }
+    }
+
+    pub(super) const fn last_place(&self) -> QueuePlace {
+        self.last_place
     }
 }

@@ -4,6 +4,7 @@
 //! and what must be sent is appended to the link's output as bytes. Same inputs, same outputs.
 
 mod alias;
+mod backlog;
 mod gate;
 mod incoming;
 mod keep_alive;
@@ -21,6 +22,7 @@ mod withdrawal;
 
 use std::sync::Arc;
 
+pub use backlog::{Accepts, BacklogScan, Portion};
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
 pub use keeping::{KeptAt, LeftInQueue, Page, Share};

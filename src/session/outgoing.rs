@@ -117,6 +117,11 @@ impl Outgoing {
         dropped.len()
     }
 
+    /// Messages have left the queue out of turn: `leaving` says how many of the first ones.
+    pub(super) fn have_left(&mut self, leaving: impl Fn(usize) -> usize) {
+        self.walks.move_up(self.queue.taken(), leaving);
+    }
+
     /// The client has gone: what was fetched for it need not be kept.
     pub(super) fn drop_fetched(&mut self) {
         self.walks.drop_fetched();

@@ -2,6 +2,7 @@
 //! more slowly than is published. Bounded by count and by bytes, for one client and in all.
 
 mod owned;
+mod part;
 mod usage;
 
 use std::{

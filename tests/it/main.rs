@@ -41,6 +41,7 @@ mod retained;
 mod retained_walks;
 mod sessions;
 mod sessions_model;
+mod shared_backlogs;
 mod shared_redelivery;
 mod shared_subscriptions;
 mod shares;

@@ -288,6 +288,7 @@ impl Shard {
         self.note_deadline(prepared.slot);
         self.note_queued(prepared.slot);
         self.set_shared_away(prepared.slot, false);
+        self.seek_backlogs(prepared.slot);
         if gate.is_none() {
             self.conn_ack_said(prepared.slot);
         }

@@ -1,6 +1,6 @@
 //! A connection ends, and later perhaps its session.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use super::Shard;
 use crate::{
@@ -169,11 +169,11 @@ impl Shard {
         self.set_timer(slot);
         self.note_session(slot, false);
         if !departure.is_resumed {
-            let shares = self.set_shared_away(slot, true);
-            self.pass_on_waiting(slot, &shares, now);
+            self.set_shared_away(slot, true);
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.session.leave_to_store();
             }
+            self.offer_all_backlogs(slot, now);
         }
     }
 
@@ -203,15 +203,17 @@ impl Shard {
         let number = found.session.number();
         let mut orphans = if self.is_quiet { Vec::new() } else { found.session.into_orphans() };
         orphans.extend(orphans_in_store);
-        match number {
-            None => {}
-            Some(number) if orphans.is_empty() && will.is_none() => {
-                self.note(|| Change::EndSession(number));
-            }
+        match number.filter(|_| will.is_some()) {
             // Not before others have for good what it leaves to them.
-            Some(number) => self.end_then(number),
+            Some(number) => {
+                self.end_then(number);
+                self.adopt(orphans, now);
+            }
+            None => {
+                self.adopt_kept(orphans, number.is_some(), now);
+                number.into_iter().for_each(|number| self.note(|| Change::EndSession(number)));
+            }
         }
-        self.adopt(orphans, now);
     }
 
     fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
@@ -264,18 +266,17 @@ impl Shard {
         }
     }
 
-    /// Shared subscriptions prefer members that are there. The numbers of those among the session's
-    /// that have such a member now.
-    pub(super) fn set_shared_away(&self, slot: u32, away: bool) -> Vec<NonZeroU32> {
-        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
-            return Vec::new();
-        };
+    /// Shared subscriptions prefer members that are there.
+    pub(super) fn set_shared_away(&self, slot: u32, away: bool) {
+        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else { return };
         if !found.session.has_shared_subscriptions() {
-            return Vec::new();
+            return;
         }
-        let filters = found.session.subscriptions();
-        let parts = filters.filter_map(|(filter, _)| validate_filter(filter).ok());
-        parts.filter_map(|parts| self.core.index.set_away(parts, place, away)).collect()
+        for (filter, _) in found.session.subscriptions() {
+            if let Ok(parts) = validate_filter(filter) {
+                self.core.index.set_away(parts, place, away);
+            }
+        }
     }
 }
 

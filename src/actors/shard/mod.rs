@@ -7,6 +7,7 @@
 
 mod attach;
 mod authenticate;
+mod backlog;
 mod depart;
 mod events;
 mod hold;
@@ -40,14 +41,15 @@ use tokio::sync::oneshot;
 
 use self::{
     authenticate::Authentication,
+    backlog::Backlogs,
     hold::{FullQueue, Held},
     plans::{PlanCache, RecentTopic},
     quota::Slowed,
     tickets::Tickets,
 };
 pub(crate) use self::{
-    authenticate::not_authenticated, depart::Departure, redirect::reason_of, share::Search,
-    tell::subject_of,
+    authenticate::not_authenticated, backlog::Given, depart::Departure, redirect::reason_of,
+    share::Search, tell::subject_of,
 };
 pub(super) use self::{
     hold::{LOOK_EVERY, look_after_held},
@@ -57,7 +59,7 @@ pub(super) use self::{
 use super::{
     connection::Connection,
     core::Core,
-    messages::{AcceptedWill, ClientSession, Deliver, Proven},
+    messages::{AcceptedWill, ClientSession, Deliver, Proven, TakeBacklog},
 };
 use crate::{
     auth::Identity,
@@ -116,6 +118,8 @@ pub(crate) struct Shard {
     full_queues: BTreeMap<u32, FullQueue>,
     /// Clients that are to wait before they come back.
     slowed: Slowed,
+    /// Members that have asked for what waits here and are to be answered later: one for each.
+    asked_later: Vec<TakeBacklog>,
     /// When the last sweep was.
     swept_at: Timestamp,
     /// Before this the process stood still, and not all may have been heard.
@@ -148,6 +152,8 @@ pub(super) struct Slot {
     recent_topic: Option<Box<RecentTopic>>,
     /// Its subscriptions are out of the index: its client may not connect for now.
     is_suspended: bool,
+    /// Of a member of shared subscriptions that has something waiting, or may take it.
+    backlogs: Option<Box<Backlogs>>,
 }
 
 /// Who the session's connection is or was, for events and for those who ask.
@@ -225,6 +231,7 @@ impl Shard {
             is_looked_after: false,
             full_queues: BTreeMap::new(),
             slowed: Slowed::default(),
+            asked_later: Vec::new(),
             swept_at: core.clock.now(),
             all_heard_at: Timestamp(0),
             online: 0,

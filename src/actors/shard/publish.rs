@@ -180,6 +180,9 @@ impl Shard {
             }
             let Some(RetainedWalk { filter, after, until, .. }) = found.session.wanted_slice()
             else {
+                if self.take_backlogs(slot, now) {
+                    continue;
+                }
                 self.note_taken(slot, now);
                 return true;
             };

@@ -30,6 +30,8 @@ impl Shard {
         let Some(keeper) = self.core.keeper.clone() else { return false };
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let Some((number, from)) = found.session.unread_from() else { return false };
+        self.forget_taken_out(slot);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let messages = match keeper.store().waiting(number, from, PAGE) {
             Ok(messages) => messages,
             Err(error) => {
@@ -44,8 +46,6 @@ impl Shard {
         let has_some = !messages.is_empty();
         let orphans = found.session.take_page(Page { messages }, share_number);
         if !orphans.is_empty() {
-            // Not before others have them for good.
-            self.dequeue_then(orphans.iter().filter_map(|orphan| orphan.kept_at));
             let now = self.core.clock.now();
             self.adopt(orphans, now);
         }
@@ -206,6 +206,7 @@ impl Shard {
             found.session.restore(*number, journal, slot, &left, accepted);
         }
         self.set_shared_away(slot, true);
+        self.offer_all_backlogs(slot, self.core.clock.now());
         slot
     }
 
@@ -293,6 +294,7 @@ impl Shard {
             timer_at: None,
             recent_topic: None,
             is_suspended: false,
+            backlogs: None,
         }) as u32;
         self.clients.insert(client_id, slot);
         self.metrics.sessions.set(self.slots.len() as u64);

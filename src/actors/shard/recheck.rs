@@ -89,6 +89,7 @@ impl Shard {
                 let why = if may_connect { ACCOUNT } else { PERMISSION };
                 self.send_off(slot, not_authorized(why), now);
                 self.suspend(slot);
+                self.offer_all_backlogs(slot, now);
                 false
             }
         }
@@ -167,10 +168,13 @@ impl Shard {
             }
             self.core.index.unsubscribe(parts, place);
         }
+        self.forget_held(slot);
         self.pass_on_waiting(slot, &shares, now);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let dropped = found.session.withdraw(filters.iter().map(|(filter, _)| &**filter));
         self.metrics.dropped(DropReason::SubscriptionWithdrawn, dropped);
+        // What the store has of it is the others', too.
+        self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter), now);
         self.note_queued(slot);
         for (filter, qos) in &filters {
             self.announce_unsubscribed(slot, filter, *qos, now);

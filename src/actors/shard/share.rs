@@ -12,12 +12,13 @@ use crate::{
     actors::{
         Core,
         messages::{RemoteDelivery, RemoteMessage, RemoteTargets},
-        outbox::Destination,
+        outbox::{Destination, OUTBOX},
     },
+    journal::Change,
     metrics::DropReason,
-    mqtt::{QoS, Timestamp},
-    router::{Host, Plan, Target},
-    session::{Delivered, Orphan, Share, SharedPublication},
+    mqtt::{Message, QoS, Timestamp},
+    router::{Host, Place, Plan, SharedTargets, Target},
+    session::{Delivered, KeptAt, Orphan, Share, SharedPublication},
 };
 
 /// How far the search for a member has come.
@@ -35,6 +36,9 @@ pub(crate) struct Search {
 /// What a member that is tried is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effort {
+    /// To take the message behind what waits there already, so that it keeps its order. Asked of one
+    /// member that is away, where something waits; the others take it from there (`backlog.rs`).
+    Behind,
     /// To have the message sent at once: its window is open, and nothing waits before it. Asked only
     /// where there is more than one member with a connection.
     AtOnce,
@@ -57,10 +61,24 @@ impl Search {
         Self { group, turn, tried: 0, effort, is_stale: false }
     }
 
+    /// A search for a message that has just been published.
+    fn of_new(plan: &Plan, group: usize, turn: usize, qos: QoS) -> Self {
+        let search = Self::new(plan, group, turn);
+        let tail = plan.shared().get(group).and_then(SharedTargets::tail);
+        match tail.filter(|_| qos != QoS::AtMostOnce) {
+            Some(_) => search.again(Effort::Behind),
+            None => search,
+        }
+    }
+
     /// The same search from its beginning, with another effort.
     const fn again(self, effort: Effort) -> Self {
         Self { tried: 0, effort, ..self }
     }
+}
+
+fn share_of(group: &SharedTargets) -> Share<'_> {
+    Share { number: group.share(), filter: group.filter() }
 }
 
 impl Shard {
@@ -72,7 +90,9 @@ impl Shard {
         now: Timestamp,
     ) {
         for (at, group) in plan.shared().iter().enumerate() {
-            self.deliver_shared(plan, Search::new(plan, at, group.next_turn()), message, now);
+            let qos = message.publication.qos;
+            let search = Search::of_new(plan, at, group.next_turn(), qos);
+            self.deliver_shared(plan, search, message, now);
         }
     }
 
@@ -86,6 +106,11 @@ impl Shard {
     ) {
         if self.search(plan, &mut search, message, now) {
             return;
+        }
+        if search.effort == Effort::Behind {
+            let easiest = Search::new(plan, search.group, search.turn);
+            let search = Search { is_stale: search.is_stale, ..easiest };
+            return self.deliver_shared(plan, search, message, now);
         }
         if search.effort == Effort::AtOnce {
             let search = search.again(Effort::Room);
@@ -121,6 +146,20 @@ impl Shard {
         let Some(group) = plan.shared().get(search.group) else {
             return false;
         };
+        if search.effort == Effort::Behind {
+            let Some(member) = group.tail() else { return false };
+            let host = member.place.host;
+            // What has come from another shard is looked for here alone: the place may have moved.
+            let is_from_elsewhere = std::mem::replace(&mut search.tried, 1) > 0;
+            if host == self.host {
+                return self.offer(member, false, share_of(group), search, message, now);
+            }
+            if host != Host::IN_PROCESS && !is_from_elsewhere {
+                self.search_at(host, plan, *search, group, message);
+                return true;
+            }
+            return false;
+        }
         while search.tried < TRIES_MAX
             && (search.effort != Effort::AtOnce || group.is_there(search.tried))
             && let Some(member) = group.member(search.turn, search.tried)
@@ -130,19 +169,9 @@ impl Shard {
                 self.offer_in_process(member, search, message)
             } else if host == self.host {
                 let is_believed_there = group.is_there(search.tried);
-                let share = Share { number: group.share(), filter: group.filter() };
-                self.offer(member, is_believed_there, share, search, message, now)
+                self.offer(member, is_believed_there, share_of(group), search, message, now)
             } else {
-                let to = RemoteTargets::Shared(plan.clone(), *search);
-                let message = message.keep();
-                let is_awaited = (message.qos() != QoS::AtMostOnce && group.is_durable())
-                    || self.tickets.on_its_way.is_some();
-                let to_group = |_: &Core| Destination::Group(group.filter().clone());
-                let on_its_way =
-                    if is_awaited { self.send_on_its_way(&message, to_group) } else { None };
-                let (size, message) = (message.size(), RemoteMessage::Kept(message));
-                let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
-                self.send_away(host, delivery, size, is_awaited);
+                self.search_at(host, plan, *search, group, message);
                 true
             };
             if has_it {
@@ -151,6 +180,27 @@ impl Shard {
             search.tried += 1;
         }
         false
+    }
+
+    /// The shard of the member that is next goes on with the search.
+    fn search_at(
+        &mut self,
+        host: Host,
+        plan: &Arc<Plan>,
+        search: Search,
+        group: &SharedTargets,
+        message: &mut SharedPublication<'_>,
+    ) {
+        let to = RemoteTargets::Shared(plan.clone(), search);
+        let message = message.keep();
+        let must_be_kept = group.is_durable() || self.tickets.publisher == Some(OUTBOX);
+        let is_awaited =
+            (message.qos() != QoS::AtMostOnce && must_be_kept) || self.tickets.on_its_way.is_some();
+        let to_group = |_: &Core| Destination::Group(group.filter().clone());
+        let on_its_way = if is_awaited { self.send_on_its_way(&message, to_group) } else { None };
+        let (size, message) = (message.size(), RemoteMessage::Kept(message));
+        let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
+        self.send_away(host, delivery, size, is_awaited);
     }
 
     /// Offers the message to a member here; whether it has it, or has dropped it for good.
@@ -176,7 +226,7 @@ impl Shard {
             let qos = message.publication.qos.min(member.qos);
             let takes_it = match search.effort {
                 Effort::AtOnce => slot.session.may_send_at_once(qos),
-                Effort::Room | Effort::RoomAnew | Effort::Whatever => {
+                Effort::Behind | Effort::Room | Effort::RoomAnew | Effort::Whatever => {
                     slot.session.has_room_for(qos, message.publication.size())
                 }
             };
@@ -189,6 +239,9 @@ impl Shard {
             Some(Delivered::TooLarge) if is_choosy => false,
             Some(delivered) => {
                 self.count_delivered(delivered);
+                if let Delivered::Queued { .. } = delivered {
+                    self.note_waiting(member.place.slot, share);
+                }
                 true
             }
             None => false,
@@ -215,16 +268,15 @@ impl Shard {
         }
     }
 
-    /// Gives what waits unsent for a client that has just gone to the members that are there.
-    /// What it was sent and has not acknowledged waits for it.
+    /// Gives what waits unsent in memory for a client that has lost shared subscriptions to other
+    /// members. What it was sent and has not acknowledged waits for it.
     pub(super) fn pass_on_waiting(&mut self, slot: u32, shares: &[NonZeroU32], now: Timestamp) {
         if shares.is_empty() || self.is_quiet {
             return;
         }
         if let Some(found) = self.slot_mut(slot) {
+            found.begin_scan_again();
             let orphans = found.session.take_waiting_orphans(shares);
-            // Not before others have them for good.
-            self.dequeue_then(orphans.iter().filter_map(|orphan| orphan.kept_at));
             self.adopt(orphans, now);
         }
     }
@@ -232,20 +284,60 @@ impl Shard {
     /// Delivers what a session has left to other members of its groups. Where there is none, that
     /// is the end of it.
     pub(super) fn adopt(&mut self, orphans: Vec<Orphan>, now: Timestamp) {
-        for Orphan { message, share, .. } in orphans {
-            let mut message = SharedPublication::of(&message);
-            if message.publication.has_expired(now) {
-                self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]
-                continue;
-            }
-            let plan = self.plan(message.publication.topic);
-            let mut groups = plan.shared().iter().enumerate();
-            let Some((at, group)) = groups.find(|(_, group)| group.share() == share) else {
-                self.metrics.dropped(DropReason::NoSubscriber, 1);
-                continue;
-            };
-            let search = Search::new(&plan, at, group.next_turn());
-            self.deliver_shared(&plan, search, &mut message, now);
+        self.hand_over_to(None, orphans, false, now);
+    }
+
+    /// The same for what a session leaves at its end, which the store has if it `is_kept`.
+    pub(super) fn adopt_kept(&mut self, orphans: Vec<Orphan>, is_kept: bool, now: Timestamp) {
+        self.hand_over_to(None, orphans, is_kept, now);
+    }
+
+    /// Delivers what waited in one session to a member of its group, to this one if it can take it.
+    ///
+    /// What is kept is taken from one queue in one group of changes with what puts it into another, or
+    /// on its way to another shard: it is never in neither, and never in both.
+    pub(super) fn hand_over_to(
+        &mut self,
+        taker: Option<Place>,
+        orphans: Vec<Orphan>,
+        is_kept: bool,
+        now: Timestamp,
+    ) {
+        if orphans.is_empty() {
+            return;
         }
+        // Another message may be on its way through here: this may have become due by making room.
+        let former = (self.tickets.publisher.take(), self.tickets.on_its_way.take());
+        for Orphan { message, share, kept_at } in orphans {
+            self.tickets.publisher = (is_kept || kept_at.is_some()).then_some(OUTBOX);
+            self.give_to_group(taker, &message, share, now);
+            if let Some(KeptAt { session, place }) = kept_at {
+                self.note(|| Change::Dequeue(session, place));
+            }
+        }
+        (self.tickets.publisher, self.tickets.on_its_way) = former;
+    }
+
+    fn give_to_group(
+        &mut self,
+        taker: Option<Place>,
+        message: &Arc<Message>,
+        share: NonZeroU32,
+        now: Timestamp,
+    ) {
+        let mut message = SharedPublication::of(message);
+        if message.publication.has_expired(now) {
+            return self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]
+        }
+        let plan = self.plan(message.publication.topic);
+        let mut groups = plan.shared().iter().enumerate();
+        let Some((at, group)) = groups.find(|(_, group)| group.share() == share) else {
+            return self.metrics.dropped(DropReason::NoSubscriber, 1);
+        };
+        let search = match taker.and_then(|taker| group.turn_of(taker)) {
+            Some(turn) => Search { effort: Effort::Room, ..Search::new(&plan, at, turn) },
+            None => Search::new(&plan, at, group.next_turn()),
+        };
+        self.deliver_shared(&plan, search, &mut message, now);
     }
 }

@@ -78,6 +78,7 @@ impl Shard {
             if sends_retained {
                 self.send_retained(slot, asked, identifier, now);
             }
+            self.seek_backlog(slot, asked.filter);
         }
         Ok(())
     }
@@ -267,6 +268,9 @@ impl Shard {
                 continue;
             };
             self.core.index.unsubscribe(parts, place); // [MQTT-3.10.4-2]
+            if parts.share_name.is_some() {
+                self.forget_held(slot);
+            }
             self.announce_unsubscribed(slot, filter, qos, now);
             reasons.push(ReasonCode::Success);
         }

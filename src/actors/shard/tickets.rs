@@ -22,7 +22,6 @@ use crate::{
     },
     journal::{Change, Journal, JournalPage, QueuePlace, SessionNumber, Ticket},
     mqtt::Message,
-    session::KeptAt,
 };
 
 /// A shard's side of what is kept.
@@ -150,12 +149,6 @@ impl Shard {
         }
     }
 
-    /// Notes, once what has been noted so far is kept, that these are needed no longer.
-    pub(super) fn dequeue_then(&mut self, kept: impl Iterator<Item = KeptAt>) {
-        let changes = kept.map(|KeptAt { session, place }| Change::Dequeue(session, place));
-        self.tickets.then.extend(changes.map(Afterwards::Note));
-    }
-
     /// Notes, once what has been noted so far is kept, that a session has ended.
     pub(super) fn end_then(&mut self, session: SessionNumber) {
         self.tickets.then.push(Afterwards::Note(Change::EndSession(session)));
@@ -189,6 +182,21 @@ impl Shard {
     /// Whether everything that was noted is in the store.
     pub(super) fn is_all_kept(&self) -> bool {
         self.tickets.open.is_empty() && self.journal.as_ref().is_none_or(Journal::is_empty)
+    }
+
+    /// What was noted so far belongs to tickets before this one.
+    pub(super) fn noted_before(&self) -> Ticket {
+        let ticket = |journal: &Journal| match journal.is_empty() {
+            true => journal.ticket(),
+            false => journal.ticket().next(),
+        };
+        self.journal.as_ref().map_or_else(Ticket::default, ticket)
+    }
+
+    /// All tickets before this one are kept.
+    pub(super) fn kept_before(&self) -> Ticket {
+        let current = || self.journal.as_ref().map_or_else(Ticket::default, Journal::ticket);
+        self.tickets.open.front().map_or_else(current, |first| first.ticket)
     }
 
     /// Sends what was gathered: changes to the keeper, deliveries to the other shards.
@@ -358,5 +366,6 @@ impl Shard {
                 found.wake();
             }
         }
+        self.answer_later();
     }
 }

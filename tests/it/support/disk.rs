@@ -11,6 +11,7 @@ use std::{
 
 use hearthmq::{
     Broker,
+    auth::AllowAll,
     broker::Builder,
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
     limits::Limits,
@@ -81,15 +82,32 @@ impl Disk {
         if !IS_TIME_PAUSED.replace(true) {
             tokio::time::pause();
         }
-        let store = self.store.clone();
-        let plug = Plug {
-            store,
+        let plug = self.plug();
+        let broker = configure(builder().store(plug.clone())).start().await.unwrap();
+        Powered { broker, plug }
+    }
+
+    /// The same on threads of its own, and in real time.
+    pub(crate) async fn power_on_shards(
+        &self,
+        shards: usize,
+        change: impl FnOnce(&mut Limits),
+    ) -> Powered {
+        let plug = self.plug();
+        let mut limits = generous();
+        change(&mut limits);
+        let builder = Broker::builder().shards(shards).limits(limits).store(plug.clone());
+        let builder = builder.authenticator(AllowAll).authorizer(AllowAll);
+        Powered { broker: builder.start().await.unwrap(), plug }
+    }
+
+    fn plug(&self) -> Plug {
+        Plug {
+            store: self.store.clone(),
             is_pulled: Arc::default(),
             fails: Arc::default(),
             groups_left: Arc::new(AtomicUsize::new(usize::MAX)),
-        };
-        let broker = configure(builder().store(plug.clone())).start().await.unwrap();
-        Powered { broker, plug }
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Where the standard lets the server choose, this broker prefers members that are there, gives what
 //! it has not sent yet to others when a member loses its connection, and QoS 1 that was not
-//! acknowledged when the member's session ends.
+//! acknowledged when the member's session ends. What came while all were away goes to who returns or
+//! joins with room for it.
 
 use std::rc::Rc;
 
@@ -47,7 +48,7 @@ impl Model {
         let is_kept = members.iter().any(|(_, form)| form.qos > QoS::AtMostOnce);
         is_optional |= there.is_empty() && !is_kept;
         if !members.is_empty() {
-            let (message, expects) = (message.clone(), there);
+            let (message, expects, is_waiting) = (message.clone(), there.clone(), there.is_empty());
             self.groups.push(GroupCopy {
                 message,
                 filter,
@@ -55,6 +56,7 @@ impl Model {
                 retain,
                 members,
                 expects,
+                is_waiting,
                 is_optional,
             });
         }
@@ -107,6 +109,14 @@ impl Model {
         }
     }
 
+    /// Whether the client takes what waits for its group.
+    pub(super) fn may_take(&self, client: usize, group: &GroupCopy) -> bool {
+        self.sessions[client].as_ref().is_some_and(|session| {
+            let bytes_max = session.link.as_ref().map_or(0, |link| link.packet_bytes_max);
+            session.has(group.filter) && group.message.payload.len() <= bytes_max
+        })
+    }
+
     /// Somebody has left a group. If that was the last, the group has ended, and whoever subscribes
     /// next begins another, which need not inherit anything. It may: in the broker's store groups are
     /// known by their filters alone, and the standard says nothing of groups that have ended.
@@ -130,6 +140,8 @@ impl Model {
             let mut own = group.members.iter().filter(|(member, _)| *member == client);
             if own.clone().next().is_some() {
                 group.expects.clear();
+                // It may have been sent to this one.
+                group.is_waiting = false;
             }
             group.is_optional |= own.any(|(_, form)| form.qos == QoS::AtMostOnce);
         }

@@ -109,6 +109,9 @@ pub(crate) struct GroupCopy {
     pub(crate) members: Vec<(usize, Form)>,
     /// Those who were there when it came; none once something has happened to a member.
     pub(crate) expects: Vec<usize>,
+    /// Nobody was there when it came, and nobody can have been sent it since: it goes to the first who
+    /// could take it.
+    pub(crate) is_waiting: bool,
     /// A member may have had it and lost it.
     pub(crate) is_optional: bool,
 }

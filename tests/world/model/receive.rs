@@ -156,7 +156,8 @@ impl Model {
             let all = group.members.iter().all(|(member, _)| takes[*member]);
             // Nothing has happened to those that were there when it came.
             let first = !group.expects.is_empty() && group.expects.iter().all(|m| takes[*m]);
-            if !group.is_optional && (all || first) {
+            let any = group.members.iter().any(|(m, _)| takes[*m] && self.may_take(*m, group));
+            if !group.is_optional && (all || first || (group.is_waiting && any)) {
                 return Err(format!("no member has received {group:?}"));
             }
         }

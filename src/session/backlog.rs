@@ -1,0 +1,237 @@
+//! What waits in a session for a shared subscription, taken out piece by piece for members that can be
+//! sent it.
+//!
+//! It decides neither who takes it nor when. Each piece takes a bounded look: in memory at a part of the
+//! queue, of the store at the page that it is given.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use super::{Orphan, Session};
+use crate::{
+    journal::{QueuePlace, QueuedMessage, SessionNumber, Ticket},
+    mqtt::{
+        Message, PacketId, ProtocolVersion, PublishAs, PublishFlags, QoS, Timestamp, TopicAlias,
+        publish_size,
+    },
+};
+
+/// How far somebody has looked for what waits for a shared subscription.
+#[derive(Debug)]
+pub struct BacklogScan {
+    /// The subscription, in the router's numbers.
+    pub share: NonZeroU32,
+    /// Messages in memory that were passed over.
+    passed: usize,
+    /// How many had left the queue when they were counted.
+    taken: u64,
+    /// From here on the store is to be looked at.
+    next: QueuePlace,
+    /// Some were passed over because they are larger than who asks accepts.
+    pub has_too_large: bool,
+    /// What the store does not have may still be on its way there, with the tickets before this one.
+    pub in_doubt: Option<Ticket>,
+}
+
+impl BacklogScan {
+    /// Begins to look.
+    #[must_use]
+    pub const fn new(share: NonZeroU32) -> Self {
+        let next = QueuePlace(0);
+        Self { share, passed: 0, taken: 0, next, has_too_large: false, in_doubt: None }
+    }
+}
+
+/// How much may still be taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of messages; the last may pass the bound.
+    pub bytes: usize,
+}
+
+impl Portion {
+    const fn is_used_up(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
+    fn take(&mut self, message: &Message) {
+        self.messages -= 1;
+        self.bytes = self.bytes.saturating_sub(message.size());
+    }
+}
+
+/// What a member that takes something accepts.
+#[derive(Clone, Debug)]
+pub struct Accepts {
+    /// The version that it speaks.
+    pub version: ProtocolVersion,
+    /// Its Maximum Packet Size.
+    pub maximum_packet_size: u32,
+    /// The QoS of its subscription.
+    pub qos: QoS,
+    /// The Subscription Identifier.
+    pub identifier: Option<u32>,
+}
+
+impl Accepts {
+    /// Anything, as a subscriber in this process does.
+    pub const ALL: Self = Self {
+        version: ProtocolVersion::V5,
+        maximum_packet_size: u32::MAX,
+        qos: QoS::ExactlyOnce,
+        identifier: None,
+    };
+
+    /// Whether a message is not too large. [MQTT-3.1.2-24]
+    fn accepts(&self, message: &Message, now: Timestamp) -> bool {
+        if self.maximum_packet_size == u32::MAX {
+            return true;
+        }
+        let publication = message.publication();
+        let qos = publication.qos.min(self.qos);
+        let how = PublishAs {
+            flags: PublishFlags { dup: false, qos, retain: false },
+            packet_id: (qos != QoS::AtMostOnce).then_some(PacketId(NonZeroU16::MAX)),
+            topic_alias: TopicAlias::None,
+            subscription_identifiers: self.identifier.as_slice(),
+            message_expiry_interval: publication.remaining_expiry_secs(now),
+        };
+        publish_size(self.version, &publication, &how) <= self.maximum_packet_size as usize
+    }
+}
+
+impl Session {
+    /// How many messages of a subscription with this QoS would be sent at once.
+    #[must_use]
+    pub fn room_at_once(&self, qos: QoS) -> usize {
+        let Some(link) = self.link.as_ref().filter(|_| self.may_send_at_once(qos)) else {
+            return 0;
+        };
+        match qos {
+            QoS::AtMostOnce => usize::MAX,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                usize::from(link.settings.send_quota.saturating_sub(link.unacknowledged))
+            }
+        }
+    }
+
+    /// Takes what waits in memory, of a part of the queue.
+    pub fn take_backlog(
+        &mut self,
+        scan: &mut BacklogScan,
+        portion: &mut Portion,
+        accepts: &Accepts,
+        now: Timestamp,
+    ) -> Vec<Orphan> {
+        let queue = self.outgoing.queue_mut();
+        let left = queue.taken() - scan.taken;
+        scan.taken = queue.taken();
+        scan.passed = scan.passed.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+        let (mut at, mut passed) = (scan.passed, scan.passed);
+        let mut places = Vec::new();
+        let taken = queue.take_part(&mut passed, |envelope| {
+            if portion.is_used_up() {
+                return None;
+            }
+            let mut is_taken = envelope.share == Some(scan.share);
+            if is_taken && !accepts.accepts(&envelope.message, now) {
+                scan.has_too_large = true;
+                is_taken = false;
+            }
+            if is_taken {
+                portion.take(&envelope.message);
+                places.push(at);
+            }
+            at += 1;
+            Some(is_taken)
+        });
+        scan.passed = passed;
+        self.outgoing.have_left(|ahead| places.iter().filter(|place| **place < ahead).count());
+        let keeping = &mut self.outgoing.queue_mut().keeping;
+        let orphans = taken.into_iter().map(|envelope| Orphan {
+            kept_at: keeping
+                .as_mut()
+                .filter(|_| envelope.is_kept())
+                .map(|keeping| keeping.take_out(envelope.place)),
+            message: envelope.message,
+            share: scan.share,
+        });
+        orphans.collect()
+    }
+
+    /// Whether more waits in memory than was looked at.
+    #[must_use]
+    pub fn has_more_in_memory(&self, scan: &BacklogScan) -> bool {
+        scan.passed < self.outgoing.queue().in_memory()
+    }
+
+    /// From where on the store is to be looked at, if something waits there alone.
+    #[must_use]
+    pub fn backlog_unread(&self, scan: &BacklogScan) -> Option<(SessionNumber, QueuePlace)> {
+        let keeping = self.outgoing.queue().keeping.as_ref()?;
+        let from = keeping.beyond.next.max(scan.next);
+        let has_more = keeping.beyond.messages > 0 && from <= keeping.last_place();
+        has_more.then_some((keeping.number(), from))
+    }
+
+    /// Takes from a page of the queue that was read what has come by this Topic Filter.
+    pub fn take_backlog_page(
+        &mut self,
+        scan: &mut BacklogScan,
+        page: Vec<(QueuePlace, QueuedMessage)>,
+        filter: &str,
+        portion: &mut Portion,
+        (accepts, now): (&Accepts, Timestamp),
+    ) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        let queue = self.outgoing.queue_mut();
+        let is_memory_empty = !queue.holds_kept();
+        let in_memory = queue.in_memory();
+        let Some(keeping) = &mut queue.keeping else { return orphans };
+        for (place, queued) in page {
+            if portion.is_used_up() {
+                break;
+            }
+            scan.next = QueuePlace(place.0 + 1);
+            if queued.share.as_deref() != Some(filter) || keeping.was_taken_out(place) {
+                continue;
+            }
+            if !accepts.accepts(&queued.message, now) {
+                scan.has_too_large = true;
+                continue;
+            }
+            portion.take(&queued.message);
+            let size = queued.message.size();
+            let kept_at = Some(keeping.take_unread(place, size, is_memory_empty));
+            orphans.push(Orphan { message: queued.message, share: scan.share, kept_at });
+        }
+        keeping.settle_withdrawn();
+        queue.note_stored();
+        // Where exactly a walk has its place among what the store has is not known: it may begin a
+        // little early, and must not wait for what does not come.
+        let left = orphans.len();
+        self.outgoing.have_left(|ahead| ahead.saturating_sub(in_memory).min(left));
+        orphans
+    }
+
+    /// Forgets what was taken out of turn and is not found in the store any more.
+    pub fn forget_taken_out(&mut self, is_kept: impl Fn(Ticket) -> bool) {
+        if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
+            keeping.forget_taken_out(is_kept);
+        }
+    }
+
+    /// What the client accepts by one of its subscriptions.
+    #[must_use]
+    pub fn accepts(&self, filter: &str) -> Option<Accepts> {
+        let subscription = self.subscription(filter)?;
+        let settings = self.link()?.settings;
+        Some(Accepts {
+            version: settings.version,
+            maximum_packet_size: settings.maximum_packet_size,
+            qos: subscription.options.qos,
+            identifier: subscription.identifier,
+        })
+    }
+}
