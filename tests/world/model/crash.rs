@@ -25,7 +25,8 @@ impl Model {
         }
         for client in 0..NAMES.len() {
             if let Some(session) = &mut self.sessions[client] {
-                let was_there = session.link.is_some();
+                // Or that it has left may not have been kept.
+                let was_there = session.link.is_some() || self.has_failed;
                 session.copies.retain(|copy| copy.qos > QoS::AtMostOnce);
                 for copy in &mut session.copies {
                     // Whether it was sent is not kept before it is sent: DUP, if in doubt.
@@ -36,6 +37,7 @@ impl Model {
             let end = End::without_disconnect(DisconnectReason::TcpClosed);
             self.end_connection(client, end);
         }
+        self.has_failed = self.is_failing;
         let now = self.now;
         for session in self.sessions.iter_mut().flatten() {
             session.copies.retain(|copy| copy.qos > QoS::AtMostOnce);

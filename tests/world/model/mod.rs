@@ -52,6 +52,8 @@ pub(crate) struct Model {
     links: u64,
     /// Nothing can be written to the store: what is to be kept is not said before it can be again.
     pub(crate) is_failing: bool,
+    /// That has been so since this broker began.
+    pub(crate) has_failed: bool,
     /// The broker knows that it cannot.
     pub(crate) has_trouble: bool,
     /// What must have been told of presence since somebody last looked.
