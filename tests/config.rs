@@ -177,7 +177,7 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
         ),
         (
             "[mqtt]\ntcp = [\"127.0.0.1:1883\", \"localhost\"]",
-            ":2:26: this is no address with a port; write address:port, for example \
+            ":2:26: not an address with a port; write address:port, for example \
              \"127.0.0.1:1883\" or \"[::1]:1883\"",
         ),
         ("[log]\nformat = \"xml\"", ":2:10: unknown variant xml; write \"text\" or \"json\""),
@@ -217,8 +217,8 @@ fn values_that_cannot_work_are_named_with_their_line_too() {
         ),
         (
             "[log]\nfilter = \"a=b=c\"",
-            ":2:1: log.filter = \"a=b=c\" is not understood; write a level such as \"info\", or \
-             \"warn,hearthmq=debug\"",
+            ":2:1: log.filter = \"a=b=c\" is not a valid filter; write a level such as \"info\", \
+             or \"warn,hearthmq=debug\"",
         ),
     ] {
         assert_eq!(file(text).mistake(), message);
@@ -240,13 +240,13 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
         ),
         (
             "[mqtt]\ntcp = [\"0.0.0.0:1883\", \"[::]:1883\"]",
-            ":2:1: [::]:1883 in mqtt.tcp and the same port of all addresses are one; leave 0.0.0.0 \
-             out: [::] takes IPv4 as well",
+            ":2:1: [::]:1883 in mqtt.tcp overlaps with the same port of the other IP version; \
+             leave 0.0.0.0 out: [::] takes IPv4 as well",
         ),
         (
             "[mqtt]\nunix_mode = \"rw\"",
-            ":2:1: mqtt.unix_mode = \"rw\" are no permissions; write three octal digits as chmod \
-             takes them, for example \"660\"",
+            ":2:1: mqtt.unix_mode = \"rw\" is not a set of permissions; write three octal digits \
+             as for chmod, for example \"660\"",
         ),
         (
             "[mqtt]\nunix = [\"/a\", \"/a\"]",
@@ -255,18 +255,18 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
         ),
         (
             "[mqtt]\nwebsocket_path = \"mqtt\"",
-            ":2:1: mqtt.websocket_path = \"mqtt\" is no path of a URL; write one that begins with a \
-             slash, for example \"/mqtt\"",
+            ":2:1: mqtt.websocket_path = \"mqtt\" is not a path of a URL; write one that begins with \
+             a slash, for example \"/mqtt\"",
         ),
         (
             "[mqtt]\nwebsocket_origins = [\"https://example.org/\"]",
-            ":2:1: \"https://example.org/\" in mqtt.websocket_origins is no origin; write scheme and \
-             host as a browser sends them, for example \"https://example.org\"",
+            ":2:1: \"https://example.org/\" in mqtt.websocket_origins is not an origin; write \
+             scheme and host as a browser sends them, for example \"https://example.org\"",
         ),
         (
             "[mqtt]\nproxy_protocol = [\"127.0.0.1:1884\"]",
-            ":2:1: 127.0.0.1:1884 in mqtt.proxy_protocol is the address of no MQTT listener; write \
-             it as in tcp, tls, websocket or secure_websocket",
+            ":2:1: 127.0.0.1:1884 in mqtt.proxy_protocol is not the address of an MQTT listener; \
+             write it as in tcp, tls, websocket or secure_websocket",
         ),
         (
             "[mqtt]\nproxy_trusted = [\"10.0.0.0/8\"]",
@@ -275,7 +275,7 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
         ),
         (
             "[mqtt]\ntcp = [\"127.0.0.1:0\", \"[::1:1883\"]",
-            ":2:23: this is no address with a port; write address:port, for example \
+            ":2:23: not an address with a port; write address:port, for example \
              \"127.0.0.1:1883\" or \"[::1]:1883\"",
         ),
         (
@@ -323,22 +323,22 @@ fn settings_of_one_listener_that_cannot_work_are_named_with_what_would_be_right(
     for (text, message) in [
         (
             "address = \"[::]:8885\"",
-            ":7:1: \"[::]:8885\" in [[listeners]] is the address of no listener; write one of \
+            ":7:1: \"[::]:8885\" in [[listeners]] is not the address of a listener; write one of \
              those in [mqtt] and [http]: 127.0.0.1:1883, 127.0.0.1:8080, [::]:8883",
         ),
         (
             "address = \"[::]:8883\"\n[[listeners]]\naddress = \"[0::0]:8883\"",
-            ":9:1: [0::0]:8883 is given twice in [[listeners]]; give each listener one \
-             [[listeners]] with all that it has of its own",
+            ":9:1: [0::0]:8883 is given twice in [[listeners]]; put all settings of one \
+             listener into a single [[listeners]] table",
         ),
         (
             "address = \"127.0.0.1:1883\"\ntls.key = \"b.key\"",
-            ":8:1: tls of 127.0.0.1:1883 in [[listeners]] has no effect, as it speaks no TLS; list \
-             the address in tls or secure_websocket of [mqtt] or in https of [http]",
+            ":8:1: tls of 127.0.0.1:1883 in [[listeners]] has no effect, because it does not use TLS; \
+             list the address in tls or secure_websocket of [mqtt] or in https of [http]",
         ),
         (
             "address = \"[::]:8883\"\ntls.client_auth = \"optional\"",
-            ":8:5: [::]:8883 asks for certificates that nobody could have issued; give the issuers \
+            ":8:5: [::]:8883 asks for certificates, but no issuer is trusted; give the issuers \
              in client_ca of its tls or of [tls], or write client_auth = \"none\"",
         ),
         (
@@ -461,5 +461,5 @@ fn localhost_is_an_address_of_every_listener() {
     let config = config.unwrap();
     assert_eq!(config.mqtt.tcp, config.mqtt.proxy_protocol);
     let error = load(None, &[], &["mqtt.tcp=1.2.3:1883"]).unwrap_err();
-    assert!(error.contains("this is no address with a port"), "{error}");
+    assert!(error.contains("not an address with a port"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! Addresses of listeners: IP and port, or a name and port, which stands for all its addresses.
 //!
-//! Called while a configuration is read, so that everything behind it knows addresses alone.
+//! Called while a configuration is read, so that later code needs to know addresses only.
 
 use std::{
     fmt, io,
@@ -20,7 +20,7 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(
     Ok(listed.into_iter().flat_map(|Listed(addresses)| addresses).collect())
 }
 
-/// What one text stands for.
+/// The addresses that one text stands for.
 struct Listed(Vec<SocketAddr>);
 
 impl<'de> Deserialize<'de> for Listed {
@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for Listed {
     }
 }
 
-/// A visitor, as an error in it gets the place of the one address.
+/// A visitor, so that an error in it has the position of this one address.
 struct Reader;
 
 impl Visitor<'_> for Reader {
@@ -49,7 +49,8 @@ impl Visitor<'_> for Reader {
     }
 }
 
-/// Returns what `text` stands for; `None` if it is neither an address nor a name with a port.
+/// Returns the addresses that `text` stands for; `None` if it is neither an address nor a name with
+/// a port.
 pub(super) fn resolve(text: &str) -> Option<io::Result<Vec<SocketAddr>>> {
     if let Ok(address) = text.parse() {
         return Some(Ok(vec![address]));
@@ -66,8 +67,8 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(of_name) && !is_number(text)
 }
 
-/// Leaves out what cannot be listened on here, as `::1` for `localhost` where there is no IPv6,
-/// unless nothing is left.
+/// Removes addresses that this machine cannot listen on, such as `::1` of `localhost` without IPv6,
+/// unless none would be left.
 fn of_this_machine(mut found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let is_here = |address: &SocketAddr| UdpSocket::bind((address.ip(), 0)).is_ok();
     if found.iter().any(is_here) {

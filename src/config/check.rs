@@ -1,6 +1,6 @@
-//! What a configuration may not say although every value has the right type.
+//! Checks for values that have the right type but are invalid, alone or together.
 //!
-//! Pure: it sees a [`Config`] and names the keys at fault; `load` knows where they were written.
+//! Pure: it sees a [`Config`] and names the keys at fault; `load` knows where they were given.
 
 mod tls;
 
@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, HttpConfig, MqttConfig};
 use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST};
 
-/// Numbers for which zero has a meaning; every other number is at least 1.
+/// Numbers for which zero has a meaning; every other number must be at least 1.
 const MAY_BE_ZERO: &[&str] = &[
     "mqtt.sys_interval_secs",
     "limits.subscriptions_per_client_max",
@@ -37,10 +37,10 @@ const MAY_BE_ZERO: &[&str] = &[
 /// The largest MQTT Control Packet: a fixed header of 5 bytes and the largest Remaining Length.
 const PACKET_BYTES_LARGEST: u64 = 5 + 268_435_455;
 
-/// A value, or several together, that cannot work.
+/// A value, or a combination of values, that is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// Keys at fault. The first that was given by somebody is where the mistake is reported.
+    /// Keys at fault. The first of them that was given is where the mistake is reported.
     pub(super) keys: Vec<String>,
     pub(super) what: String,
     pub(super) remedy: String,
@@ -56,7 +56,7 @@ impl Problem {
     }
 }
 
-/// The first problem of `config`; `table` is the same as a table.
+/// Returns the first problem of `config`; `table` is the same configuration as a table.
 pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     check_zeroes("", table)?;
     check_ranges(config)?;
@@ -67,20 +67,21 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     if prefix.contains(['+', '#', '\0']) {
         return Err(Problem::new(
             &["mqtt.response_topic_prefix"],
-            format!("mqtt.response_topic_prefix = {prefix:?} is no beginning of a topic"),
+            format!("mqtt.response_topic_prefix = {prefix:?} cannot start a topic"),
             "write one without + and #, for example \"responses/\"",
         ));
     }
     EnvFilter::try_new(&config.log.filter).map(drop).map_err(|_| {
         Problem::new(
             &["log.filter"],
-            format!("log.filter = {:?} is not understood", config.log.filter),
+            format!("log.filter = {:?} is not a valid filter", config.log.filter),
             "write a level such as \"info\", or \"warn,hearthmq=debug\"",
         )
     })
 }
 
-/// Refuses zero wherever it is not said what zero means. (In `auth.throttle` it turns a bound off.)
+/// Refuses zero for every number for which it has no meaning. (In `auth.throttle` it turns a limit
+/// off.)
 fn check_zeroes(section: &str, table: &Table) -> Result<(), Problem> {
     for (name, value) in table {
         let key = format!("{section}{name}");
@@ -99,7 +100,7 @@ fn may_be_zero(key: &str) -> bool {
 
 fn check_ranges(config: &Config) -> Result<(), Problem> {
     let ranges = [
-        // One shard is one thread; many more than a machine has cores is a slip.
+        // One shard is one thread; far more shards than cores are a mistake.
         ("shards", u64::from(config.shards), 0, 1_024),
         (
             "auth.scram_iterations",
@@ -107,7 +108,7 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
             (*SCRAM_ITERATIONS.start()).into(),
             (*SCRAM_ITERATIONS.end()).into(),
         ),
-        // The system takes no more.
+        // The operating system accepts no more.
         ("mqtt.tcp_keep_alive_secs", config.mqtt.tcp_keep_alive_secs.into(), 0, 32_767),
         ("http.workers", config.http.workers.into(), 1, 256),
         ("store.sync_interval_ms", config.store.sync_interval_ms.into(), 1, 3_600_000),
@@ -118,7 +119,7 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
             128,
             PACKET_BYTES_LARGEST,
         ),
-        // Trees of topics are walked by functions that call themselves once a level.
+        // The functions that walk topic trees recurse once for each level.
         (
             "limits.topic_levels_max",
             config.limits.topic_levels_max.into(),
@@ -168,7 +169,9 @@ fn check_listeners(config: &Config) -> Result<(), Problem> {
             if address.port() != 0 && taken.contains(&other_family(*address)) {
                 return Err(Problem::new(
                     &[key],
-                    format!("{address} in {key} and the same port of all addresses are one"),
+                    format!(
+                        "{address} in {key} overlaps with the same port of the other IP version"
+                    ),
                     "leave 0.0.0.0 out: [::] takes IPv4 as well",
                 ));
             }
@@ -180,7 +183,8 @@ fn check_listeners(config: &Config) -> Result<(), Problem> {
     check_http_proxy(&config.http)
 }
 
-/// What stands for all addresses in the other version of IP; another address stands for itself.
+/// Returns the address that stands for all addresses of the other IP version; for any other address
+/// one that is never taken.
 fn other_family(address: SocketAddr) -> SocketAddr {
     let all_of = |ip: IpAddr| SocketAddr::new(ip, address.port());
     match address.ip() {
@@ -194,8 +198,8 @@ fn check_unix(mqtt: &MqttConfig) -> Result<(), Problem> {
     if mqtt.unix_mode_bits().is_none() {
         return Err(Problem::new(
             &["mqtt.unix_mode"],
-            format!("mqtt.unix_mode = {:?} are no permissions", mqtt.unix_mode),
-            "write three octal digits as chmod takes them, for example \"660\"",
+            format!("mqtt.unix_mode = {:?} is not a set of permissions", mqtt.unix_mode),
+            "write three octal digits as for chmod, for example \"660\"",
         ));
     }
     let paths: HashSet<_> = mqtt.unix.iter().collect();
@@ -213,11 +217,11 @@ fn check_websocket(mqtt: &MqttConfig) -> Result<(), Problem> {
     if !mqtt.websocket_path.starts_with('/') || mqtt.websocket_path.contains(['?', '#', ' ']) {
         return Err(Problem::new(
             &["mqtt.websocket_path"],
-            format!("mqtt.websocket_path = {:?} is no path of a URL", mqtt.websocket_path),
+            format!("mqtt.websocket_path = {:?} is not a path of a URL", mqtt.websocket_path),
             "write one that begins with a slash, for example \"/mqtt\"",
         ));
     }
-    // `https://example.org`, without a path behind it: that is all that a browser sends.
+    // `https://example.org`, without a path: a browser sends nothing more.
     let is_origin = |origin: &&String| {
         origin.split_once("://").is_some_and(|(scheme, host)| {
             !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*'])
@@ -227,7 +231,7 @@ fn check_websocket(mqtt: &MqttConfig) -> Result<(), Problem> {
         None => Ok(()),
         Some(origin) => Err(Problem::new(
             &["mqtt.websocket_origins"],
-            format!("{origin:?} in mqtt.websocket_origins is no origin"),
+            format!("{origin:?} in mqtt.websocket_origins is not an origin"),
             "write scheme and host as a browser sends them, for example \"https://example.org\"",
         )),
     }
@@ -240,7 +244,7 @@ fn check_proxy(
     if let Some(address) = mqtt.proxy_protocol.iter().find(|address| !is_listener(address)) {
         return Err(Problem::new(
             &["mqtt.proxy_protocol"],
-            format!("{address} in mqtt.proxy_protocol is the address of no MQTT listener"),
+            format!("{address} in mqtt.proxy_protocol is not the address of an MQTT listener"),
             "write it as in tcp, tls, websocket or secure_websocket",
         ));
     }
@@ -254,14 +258,15 @@ fn check_proxy(
     Ok(())
 }
 
-/// `proxy_trusted` has an effect without `proxy_protocol`: it names whose headers are believed.
+/// `proxy_trusted` has an effect without `proxy_protocol`: it names the proxies whose headers are
+/// trusted.
 fn check_http_proxy(http: &HttpConfig) -> Result<(), Problem> {
     let is_listener = |address| http.listen.contains(address) || http.https.contains(address);
     match http.proxy_protocol.iter().find(|address| !is_listener(address)) {
         None => Ok(()),
         Some(address) => Err(Problem::new(
             &["http.proxy_protocol"],
-            format!("{address} in http.proxy_protocol is the address of no HTTP listener"),
+            format!("{address} in http.proxy_protocol is not the address of an HTTP listener"),
             "write it as in listen or https",
         )),
     }

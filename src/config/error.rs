@@ -1,6 +1,6 @@
-//! What is wrong with a configuration, where, and what would be right, in one line.
+//! Configuration errors: what is wrong, where, and what would be right, in one line.
 //!
-//! Only `load` makes these; whoever prints one needs to add nothing.
+//! Only `load` creates them; the text needs no addition.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
@@ -34,12 +34,12 @@ pub enum Place {
     Variable(String),
     /// `--set` on the command line, by key.
     Setting(String),
-    /// Nobody gave it: the default of this key.
+    /// The default of this key, which was given nowhere.
     Default(String),
 }
 
 impl Place {
-    /// The point in `text`, which is what `path` holds, where `span` begins.
+    /// Returns the position in `text`, the contents of `path`, at which `span` begins.
     pub(super) fn in_text(path: PathBuf, text: &str, span: Option<Range<usize>>) -> Self {
         let Some(before) = span.and_then(|span| text.get(..span.start)) else {
             return Self::File(path);

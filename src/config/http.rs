@@ -1,6 +1,6 @@
-//! `[http]`: where REST callers connect, and what they may use.
+//! `[http]`: where REST callers connect, and their limits.
 //!
-//! Plain data; `check` refuses what cannot work.
+//! Plain data; `check` refuses invalid values.
 
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
@@ -22,32 +22,32 @@ pub struct HttpConfig {
     /// Addresses for HTTPS.
     #[serde(deserialize_with = "addresses")]
     pub https: Vec<SocketAddr>,
-    /// Those of the addresses above whose connections begin with a PROXY header.
+    /// The addresses, out of those above, whose connections begin with a PROXY header.
     #[serde(deserialize_with = "addresses")]
     pub proxy_protocol: Vec<SocketAddr>,
-    /// Networks of the balancers and reverse proxies that may say whose call they pass on.
+    /// Networks of the balancers and reverse proxies that may name the original caller.
     pub proxy_trusted: Vec<Network>,
     /// Threads that serve HTTP.
     pub workers: u16,
-    /// Connections at one time.
+    /// Maximum number of connections.
     pub connections_max: u32,
-    /// Connections at one time from one address (IPv6: from one /64).
+    /// Maximum number of connections from one address (IPv6: from one /64).
     pub connections_per_address_max: u32,
-    /// Calls a second of one account; 0 = not limited.
+    /// Maximum calls per second of one account; 0 = no limit.
     pub calls_per_account_per_sec: u32,
-    /// Calls of one account that may come at once before the rate counts.
+    /// Maximum calls of one account in a burst, before the rate applies.
     pub calls_per_account_burst: u32,
-    /// Calls a second from one address (IPv6: from one /64); 0 = not limited.
+    /// Maximum calls per second from one address (IPv6: from one /64); 0 = no limit.
     pub calls_per_address_per_sec: u32,
-    /// Calls from one address that may come at once before the rate counts.
+    /// Maximum calls from one address in a burst, before the rate applies.
     pub calls_per_address_burst: u32,
     /// Milliseconds that a call waits for the broker before it is answered with 504.
     pub call_timeout_ms: u32,
-    /// Milliseconds that the check of a call's credentials may take before it is answered with 503.
+    /// Milliseconds for the check of a call's credentials before it is answered with 503.
     pub login_timeout_ms: u32,
     /// Who may read `/metrics`.
     pub metrics_access: MetricsAccess,
-    /// Names that the machine itself is called by in a request for `/metrics`.
+    /// Names by which a request for `/metrics` may address this machine.
     pub metrics_hosts: Vec<String>,
 }
 
@@ -84,8 +84,9 @@ fn rate(per_sec: u32, burst: u32) -> Option<CallRate> {
     Some(CallRate { per_sec, burst })
 }
 
-/// How often an address may begin a TLS handshake that may call so often. Who calls too often is to be told so, which
-/// takes a connection; but a handshake of TLS is dear.
+/// Returns how often an address may begin a TLS handshake, given its rate of calls. Higher than a
+/// low rate of calls, because a caller that exceeds it needs a connection to be told so; but
+/// limited, because a TLS handshake is expensive.
 fn handshake_rate(calls: CallRate) -> CallRate {
     let at_least =
         |number: NonZeroU32, min| NonZeroU32::new(min).map_or(number, |min| number.max(min));

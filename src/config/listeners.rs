@@ -1,6 +1,6 @@
-//! `[[listeners]]`: what one listener has of its own, where the sections speak for all of them.
+//! `[[listeners]]`: settings of one listener that replace those for all listeners.
 //!
-//! Plain data and how it lies over the sections; `check` refuses what cannot work.
+//! Plain data, and how it overrides the sections; `check` refuses invalid values.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -12,32 +12,32 @@ use crate::{
     net::tls::{ClientAuth, TlsVersion},
 };
 
-/// `[[listeners]]`: settings of one listener. What is not given is as for all.
+/// `[[listeners]]`: settings of one listener. Missing settings are those for all listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {
-    /// One of the addresses in `[mqtt]` or `[http]`, written as there.
+    /// One of the addresses in `[mqtt]` or `[http]`, written in the same way.
     pub address: String,
-    /// Its own TLS settings; what is not given is as in `[tls]`.
+    /// Its own TLS settings; missing ones are those of `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsOverrides>,
-    /// As `anonymous` in `[auth]`.
+    /// The same as `anonymous` in `[auth]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anonymous: Option<bool>,
-    /// As `certificate_needs_account` in `[auth]`.
+    /// The same as `certificate_needs_account` in `[auth]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_needs_account: Option<bool>,
 }
 
 impl Config {
-    /// Returns what holds for logins at each listener for HTTPS, by its URL.
+    /// Returns the login rules of each HTTPS listener, with its URL.
     #[must_use]
     pub fn https_logins(&self) -> Vec<(String, ListenerLogins)> {
         let https = self.http.https.iter().map(ToString::to_string);
         https.map(|address| (format!("https://{address}"), self.logins_at(&address))).collect()
     }
 
-    /// Returns what holds for logins at the listener of this address or path.
+    /// Returns the login rules of the listener at this address or path.
     #[must_use]
     pub fn logins_at(&self, address: &str) -> ListenerLogins {
         let own = self.listeners.iter().find(|own| own.is_for(address));
@@ -48,32 +48,32 @@ impl Config {
     }
 }
 
-/// `tls` of `[[listeners]]`: each option of `[tls]`, or nothing.
+/// `tls` of `[[listeners]]`: the options of `[tls]`, each optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsOverrides {
-    /// As `certificate` in `[tls]`.
+    /// The same as `certificate` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
-    /// As `key` in `[tls]`.
+    /// The same as `key` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// As `min_version` in `[tls]`.
+    /// The same as `min_version` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<TlsVersion>,
-    /// As `client_ca` in `[tls]`.
+    /// The same as `client_ca` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<Vec<PathBuf>>,
-    /// As `client_auth` in `[tls]`.
+    /// The same as `client_auth` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
-    /// As `crl` in `[tls]`.
+    /// The same as `crl` in `[tls]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crl: Option<Vec<PathBuf>>,
 }
 
 impl ListenerConfig {
-    /// Returns one that gives every option, so that the options can be listed.
+    /// Returns a table with every option, from which the options can be listed.
     pub(super) fn with_every_option() -> Self {
         Self {
             address: String::new(),
@@ -90,7 +90,8 @@ impl ListenerConfig {
         }
     }
 
-    /// Returns whether this is about the listener at `address`, however either is written.
+    /// Returns whether this table is for the listener at `address`, whichever way the two are
+    /// written.
     #[must_use]
     pub fn is_for(&self, address: &str) -> bool {
         let parsed = |text: &str| text.parse::<SocketAddr>();
@@ -105,7 +106,7 @@ impl ListenerConfig {
 }
 
 impl TlsOverrides {
-    /// Returns `files` with what is given here instead.
+    /// Returns `files` with the options given here replaced.
     fn over(&self, files: &TlsFiles) -> TlsFiles {
         let files = files.clone();
         let Self { certificate, key, min_version, client_ca, client_auth, crl } = self.clone();
@@ -122,7 +123,7 @@ impl TlsOverrides {
 }
 
 impl Config {
-    /// Returns what the listener at `address` (or with that path, for a Unix socket) has of its own.
+    /// Returns the own settings of the listener at `address` (or at that path, for a Unix socket).
     #[must_use]
     pub fn listener(&self, address: &str) -> Option<&ListenerConfig> {
         self.listeners.iter().find(|listener| listener.is_for(address))
@@ -135,7 +136,7 @@ impl Config {
         let own = self.listener(address).and_then(|listener| listener.tls.as_ref());
         let mut files = own.unwrap_or(&none).over(&self.tls);
         if files.client_auth == ClientAuth::None {
-            // Given for the other listeners, which ask for certificates.
+            // These were given for other listeners, which ask for certificates.
             files.client_ca.clear();
             files.crl.clear();
         }

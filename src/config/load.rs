@@ -1,8 +1,8 @@
 //! Fills a [`Config`]: defaults, then the file, then the environment, then the command line.
 //!
-//! The serialized default is the schema: it says which keys there are and of what type. Each key
-//! keeps the place that it was last given at, so that a mistake found later is still reported
-//! where somebody can correct it. Called by the command line; reads one file and nothing else.
+//! The serialized default is the schema: it defines the keys and their types. Each key remembers
+//! where it was last given, so that a mistake found later is reported where the user can correct
+//! it. Called by the command line; reads one file and nothing else.
 
 use std::{
     collections::HashMap,
@@ -20,26 +20,27 @@ use super::{
     check::{Problem, check},
 };
 
-/// What every environment variable begins with that this program reads.
+/// Prefix of all environment variables that this program reads.
 const VARIABLE_PREFIX: &str = "HEARTHMQ_";
 
-/// Variables that begin like ours and are no options: the configuration file's name and the first
-/// password, which the command line reads, and what Kubernetes sets in each pod beside a service called `hearthmq`.
+/// Variables with our prefix that are not options: the name of the configuration file and the first
+/// password, which the command line reads, and those that Kubernetes sets in each pod beside a
+/// service called `hearthmq`.
 const OTHER_VARIABLES: [&str; 4] =
     ["HEARTHMQ_CONFIG", "HEARTHMQ_ADMIN_PASSWORD", "HEARTHMQ_SERVICE_", "HEARTHMQ_PORT"];
 
-/// How alike a wrong key and a right one must be for the right one to be suggested (0 to 1).
+/// Similarity, from 0 to 1, from which a valid key is suggested for an unknown one.
 const ALIKE_ENOUGH: f64 = 0.6;
 
 impl Config {
-    /// The configuration of `file` (the defaults, if there is none), changed by the `HEARTHMQ_…`
-    /// ones of `variables` and then by `settings`, each of the form `section.key=value`.
+    /// Returns the configuration of `file` (the defaults without one), changed by those `variables`
+    /// that begin with `HEARTHMQ_` and then by `settings`, each of the form `section.key=value`.
     ///
     /// The variable of `limits.connections_max` is `HEARTHMQ_LIMITS__CONNECTIONS_MAX`, and so on
     /// for every key. Lists are written with commas, or as in TOML.
     ///
     /// # Errors
-    /// The first mistake, with its place and with what would be right.
+    /// The first mistake, with its place and the correction.
     pub fn load(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (String, String)>,
@@ -54,7 +55,7 @@ impl Config {
             .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX))
             .filter(|(name, _)| !OTHER_VARIABLES.iter().any(|other| name.starts_with(other)))
             .collect();
-        variables.sort(); // the environment has no order, the first mistake should have one
+        variables.sort(); // so that the first mistake is always the same one
         for (name, value) in variables {
             loader.apply_variable(&name, &value)?;
         }
@@ -67,7 +68,7 @@ impl Config {
 
 struct Loader {
     config: Config,
-    /// Key (`section.name`) to where it was last given.
+    /// Where each key (`section.name`) was last given.
     places: HashMap<String, Place>,
 }
 
@@ -119,7 +120,7 @@ impl Loader {
         self.apply_value(key, value, place)
     }
 
-    /// Sets one existing key to what `text` says, read as its type demands.
+    /// Sets one existing key to `text`, parsed as the type of the key requires.
     fn apply_value(&mut self, key: &str, text: &str, place: Place) -> Result<(), ConfigError> {
         let mut table = as_table(&self.config);
         let slot = slot(&mut table, key);
@@ -166,7 +167,7 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    /// Refuses keys that `schema` does not have, and notes where the others are.
+    /// Refuses keys that are not in `schema`, and notes where the others are.
     fn check_keys(
         &self,
         section: &str,
@@ -183,7 +184,7 @@ impl File<'_> {
                     places.insert(key, place);
                 }
                 (Some(Value::Array(schema)), DeValue::Array(items)) => {
-                    // `[[listeners]]` is the only array of tables; the others hold texts.
+                    // `[[listeners]]` is the only array of tables; the others contain strings.
                     let schema = schema.first().and_then(Value::as_table);
                     for (number, item) in items.iter().enumerate() {
                         if let (Some(schema), DeValue::Table(inner)) = (schema, item.get_ref()) {
@@ -257,7 +258,7 @@ fn schema() -> Table {
     as_table(&Config { listeners: vec![ListenerConfig::with_every_option()], ..Config::default() })
 }
 
-/// Returns what would be right instead of `wrong`, which is the name of no option.
+/// Returns the correction of `wrong`, which is not the name of an option.
 fn remedy_for<'k>(wrong: &str, listeners: &str, known: impl Iterator<Item = &'k str>) -> String {
     match nearest(wrong, known) {
         _ if wrong.starts_with(listeners) => "write [[listeners]] in the configuration file".into(),
@@ -266,7 +267,7 @@ fn remedy_for<'k>(wrong: &str, listeners: &str, known: impl Iterator<Item = &'k 
     }
 }
 
-/// Every key of `table`, sections included: `limits.connections_max`.
+/// Returns every key of `table`, with its section: `limits.connections_max`.
 fn keys(table: &Table) -> Vec<String> {
     let mut all = Vec::new();
     for (name, value) in table {
@@ -292,8 +293,8 @@ fn variable_name(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
 
-/// The key most like `wrong`, letter by letter or with its words in another order
-/// (`max_connections`), if one is like it.
+/// Returns the key that is most similar to `wrong`, letter by letter or with its words in another
+/// order (`max_connections`), if one is similar enough.
 fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let alike = |key: &str| {
         let by_letter = strsim::normalized_damerau_levenshtein(wrong, key);
@@ -307,7 +308,7 @@ fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k 
         .map(|(_, key)| key)
 }
 
-/// `key` with the words of each of its parts in the order of the alphabet.
+/// Returns `key` with the words of each part in alphabetical order.
 fn sorted(key: &str) -> String {
     let part = |part: &str| {
         let mut words: Vec<_> = part.split('_').filter(|word| !word.is_empty()).collect();
@@ -317,8 +318,8 @@ fn sorted(key: &str) -> String {
     key.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
-/// A list of strings: `a,b`, or as in TOML. All lists of the configuration hold strings. An address
-/// of IPv6, `[::]:1883`, begins like a list and is none.
+/// Parses a list of strings: `a,b`, or as in TOML. All lists of the configuration hold strings. An
+/// IPv6 address, `[::]:1883`, begins like a list but is not one.
 fn list(text: &str) -> Option<Value> {
     let text = text.trim();
     if text.starts_with('[') && text.ends_with(']') {
@@ -349,12 +350,12 @@ fn example_in_words(value: &Value) -> String {
     }
 }
 
-/// What is wrong and what would be right, out of a message of the TOML reader.
+/// Returns what is wrong and what would be right, from a message of the TOML parser.
 fn in_plain_words(message: &str) -> (String, String) {
     let message = message.trim().replace('\n', ", ");
     if message.contains("socket address") {
         let remedy = "write address:port, for example \"127.0.0.1:1883\" or \"[::1]:1883\"";
-        return ("this is no address with a port".into(), remedy.into());
+        return ("not an address with a port".into(), remedy.into());
     }
     if message.contains("cannot be resolved") {
         return (message, "correct the name, or write the address".into());
@@ -369,7 +370,7 @@ fn in_plain_words(message: &str) -> (String, String) {
         "a boolean" => "true or false".into(),
         "a sequence" => "a list: [\"…\", \"…\"]".into(),
         "a string" | "path string" => "a text in quotes".into(),
-        // Serde names types of ours as `struct MqttConfig`.
+        // Serde calls our own types `struct MqttConfig` and the like.
         other if other.starts_with("struct ") => "a section with options".into(),
         other => other.replace('`', "\"").replace("\", \"", "\" or \""),
     };

@@ -1,8 +1,8 @@
 //! The configuration of the `hearthmq` program: every option with its default.
 //!
-//! [`Config`] is plain data; [`load`](Config::load) fills it from a TOML file, the environment
-//! and the command line, `check` refuses what cannot work, and `example.toml` shows every option
-//! to people. Nothing here opens a socket or reads a certificate: the wiring above does, and an
+//! [`Config`] is plain data; [`load`](Config::load) fills it from a TOML file, the environment and
+//! the command line, `check` refuses invalid values, and `example.toml` documents every option.
+//! Nothing here opens a socket or reads a certificate: the command line does that, and an
 //! application that embeds the broker needs none of this.
 
 mod address;
@@ -43,7 +43,7 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of everything that the broker keeps; made if missing.
+    /// Directory of all data of the broker; created if missing.
     pub data_dir: PathBuf,
     /// The broker's name in presence events.
     pub node: String,
@@ -53,19 +53,19 @@ pub struct Config {
     pub shutdown_deadline_secs: u16,
     /// MQTT listeners.
     pub mqtt: MqttConfig,
-    /// HTTP listeners and what callers of the REST interface may use.
+    /// HTTP listeners and the limits of REST callers.
     pub http: HttpConfig,
     /// Certificates of the TLS listeners, MQTT and HTTPS alike.
     pub tls: TlsFiles,
     /// Accounts and permissions.
     pub auth: AuthConfig,
-    /// Bounds on what clients may use.
+    /// Limits of clients.
     pub limits: Limits,
-    /// What must survive the broker.
+    /// What is stored, and when.
     pub store: StoreConfig,
     /// The log.
     pub log: LogConfig,
-    /// What single listeners have of their own.
+    /// Settings of single listeners.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerConfig>,
 }
@@ -90,13 +90,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Where the accounts are: `auth.users`, seen from the data directory.
+    /// Returns the path of the accounts file: `auth.users`, relative to the data directory.
     #[must_use]
     pub fn users_file(&self) -> PathBuf {
         self.data_dir.join(&self.auth.users)
     }
 
-    /// Where the permissions are: `auth.policy`, seen from the data directory.
+    /// Returns the path of the permissions file: `auth.policy`, relative to the data directory.
     #[must_use]
     pub fn policy_file(&self) -> PathBuf {
         self.data_dir.join(&self.auth.policy)
@@ -104,7 +104,7 @@ impl Config {
 }
 
 impl AuthConfig {
-    /// Iterations of the SCRAM keys of a new password; `None` if it is to have none.
+    /// Returns the iterations of the SCRAM keys of a new password; `None` if it gets no such keys.
     #[must_use]
     pub fn scram_keys(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.scram_iterations).filter(|_| self.scram)
@@ -134,24 +134,25 @@ pub struct MqttConfig {
     pub websocket_origins: Vec<String>,
     /// Paths of Unix sockets.
     pub unix: Vec<PathBuf>,
-    /// Who may use them: permission bits in octal, as of `chmod`.
+    /// Permission bits of the Unix sockets, in octal as for `chmod`.
     pub unix_mode: String,
-    /// Those of the addresses above whose connections begin with a PROXY header.
+    /// The addresses, out of those above, whose connections begin with a PROXY header.
     #[serde(deserialize_with = "addresses")]
     pub proxy_protocol: Vec<SocketAddr>,
-    /// Networks of the balancers that may send a PROXY header; empty = this machine alone.
+    /// Networks of the balancers that may send a PROXY header; empty = only this machine.
     pub proxy_trusted: Vec<Network>,
-    /// Seconds of silence after which the other machine of a TCP connection is asked whether it is
-    /// there; given up after twice as many. 0 = as the system has it.
+    /// Seconds of silence after which the peer of a TCP connection is probed; the connection is
+    /// closed after twice that time. 0 = the default of the operating system.
     pub tcp_keep_alive_secs: u16,
-    /// What the Response Topics of MQTT 5 clients are to begin with; empty = they are told nothing.
+    /// Prefix of the Response Topics of MQTT 5 clients; empty = clients get no Response
+    /// Information.
     pub response_topic_prefix: String,
-    /// Seconds after which `$SYS/broker/…` is renewed; 0 = it is not published.
+    /// Seconds between two updates of `$SYS/broker/…`; 0 = it is not published.
     pub sys_interval_secs: u16,
 }
 
 impl MqttConfig {
-    /// The permission bits of Unix sockets; `None` if they are none.
+    /// Returns the permission bits of Unix sockets; `None` if they are invalid.
     #[must_use]
     pub fn unix_mode_bits(&self) -> Option<u32> {
         u32::from_str_radix(&self.unix_mode, 8).ok().filter(|bits| *bits <= 0o777)
@@ -178,7 +179,7 @@ impl Default for MqttConfig {
     }
 }
 
-/// `[tls]`: PEM files for the TLS listeners. An empty path stands for none.
+/// `[tls]`: PEM files for the TLS listeners. An empty path means no file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsFiles {
@@ -186,17 +187,17 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The server certificate's key: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
-    /// The oldest version of TLS that is spoken.
+    /// The oldest accepted version of TLS.
     pub min_version: TlsVersion,
     /// Certification authorities whose client certificates are accepted.
     pub client_ca: Vec<PathBuf>,
-    /// Whether clients show a certificate.
+    /// Whether clients are asked for a certificate.
     pub client_auth: ClientAuth,
     /// Certificate revocation lists.
     pub crl: Vec<PathBuf>,
     /// Whether an MQTT client with a certificate must use its Common Name as client identifier.
     pub client_id_is_common_name: bool,
-    /// Seconds between two looks whether the files have changed; 0 = they are read at SIGHUP alone.
+    /// Seconds between two checks whether the files have changed; 0 = they are read only at SIGHUP.
     pub watch_secs: u32,
 }
 
@@ -217,31 +218,34 @@ impl From<&TlsFiles> for TlsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// File of accounts; a relative path starts at the data directory.
+    /// Accounts file; a relative path starts at the data directory.
     pub users: PathBuf,
-    /// File of permissions; a relative path starts at the data directory.
+    /// Permissions file; a relative path starts at the data directory.
     pub policy: PathBuf,
     /// Whether MQTT clients without user name and certificate are admitted (the policy still
     /// decides what they may do).
     pub anonymous: bool,
-    /// Whether an MQTT client that gives a user name without an account is taken as anonymous where
-    /// those are admitted.
+    /// Whether an MQTT client with a user name that has no account is treated as anonymous, where
+    /// anonymous clients are admitted.
     pub anonymous_with_name: bool,
-    /// Whether a client certificate is good only with an account of its Common Name.
+    /// Whether a client certificate is accepted only if its Common Name has an account.
     pub certificate_needs_account: bool,
-    /// Whether a client certificate suffices, or the password of its account is needed too.
+    /// Whether a client certificate suffices; otherwise the password of its account is required
+    /// too.
     pub certificate_is_enough: bool,
-    /// Seconds for which a password that was right is not hashed again; 0 = hash every time.
+    /// Seconds for which a verified password is not hashed again; 0 = hash every time.
     pub verified_secs: u32,
     /// Whether MQTT 5 clients may log in by SCRAM-SHA-256.
     pub scram: bool,
-    /// Iterations of SCRAM keys that are made from now on.
+    /// Iterations of new SCRAM keys.
     pub scram_iterations: u32,
-    /// Passwords hashed at once, each with 19 MiB of memory; 0 = one for each core.
+    /// Maximum number of passwords hashed at the same time, each with 19 MiB of memory; 0 = one for
+    /// each core.
     pub hashes_at_once_max: usize,
-    /// Pairs of user and address that were right, whose logins come before those of strangers.
+    /// Maximum number of pairs of user and address that are remembered after a login; their logins
+    /// come before those of strangers.
     pub known_logins_max: usize,
-    /// How repeated failures are answered.
+    /// How repeated failures are slowed down and refused.
     pub throttle: ThrottleConfig,
 }
 
@@ -284,18 +288,18 @@ impl From<&Config> for AuthenticationConfig {
     }
 }
 
-/// `[store]`: when what is acknowledged is safe.
+/// `[store]`: when acknowledged changes are safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// When changes are brought to the disk.
+    /// When changes are synced to the disk.
     pub sync: SyncMode,
-    /// Milliseconds between two of these times where `sync` is `interval`.
+    /// Milliseconds between two syncs if `sync` is `interval`.
     pub sync_interval_ms: u32,
-    /// Bytes that must be free on the disk; with less than twice as many, durable messages are
+    /// Bytes that must stay free on the disk; with less than twice as many, durable messages are
     /// refused.
     pub free_bytes_min: u64,
-    /// Bytes of what was read from the disk that are kept in memory.
+    /// Bytes of memory that cache data read from the disk.
     pub cache_bytes: u64,
 }
 
@@ -310,15 +314,15 @@ impl Default for StoreConfig {
     }
 }
 
-/// When changes are brought to the disk.
+/// When changes are synced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SyncMode {
     /// Before they are acknowledged.
     Always,
-    /// Every few moments; what is acknowledged has been handed to the operating system.
+    /// At intervals; acknowledged changes have been handed to the operating system before.
     Interval,
-    /// When the operating system likes; nothing waits.
+    /// When the operating system decides; nothing waits for it.
     Off,
 }
 
@@ -326,11 +330,11 @@ pub enum SyncMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// How a line looks.
+    /// Format of a line.
     pub format: LogFormat,
-    /// Levels, as `tracing` filters are written: `info`, `warn,hearthmq=debug`.
+    /// Levels, in the syntax of `tracing` filters: `info`, `warn,hearthmq=debug`.
     pub filter: String,
-    /// Which lines there are about clients.
+    /// Which lines about clients are logged.
     pub clients: ClientLines,
 }
 
@@ -344,15 +348,15 @@ impl Default for LogConfig {
     }
 }
 
-/// What libraries say of their routine is left out.
+/// Hides the routine messages of libraries.
 const LOG_FILTER_DEFAULT: &str = "info,actix_server=warn,fjall=warn,lsm_tree=warn";
 
-/// How a line of the log looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }

@@ -1,4 +1,4 @@
-//! What `[tls]` and `[[listeners]]` may not say, each by itself and together.
+//! Checks of `[tls]` and `[[listeners]]`, alone and together.
 
 use std::{collections::HashMap, net::SocketAddr, path::Path};
 
@@ -16,7 +16,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     check_client_auth(config)
 }
 
-/// The options with addresses of TLS listeners.
+/// Returns the options that hold addresses of TLS listeners.
 fn tls_addresses(config: &Config) -> [(&'static str, &[SocketAddr]); 3] {
     [
         ("mqtt.tls", &config.mqtt.tls),
@@ -25,8 +25,8 @@ fn tls_addresses(config: &Config) -> [(&'static str, &[SocketAddr]); 3] {
     ]
 }
 
-/// Returns every listener's address as `[[listeners]]` may name it, and whether it speaks TLS. Port 0
-/// may stand there several times.
+/// Returns the address of every listener as `[[listeners]]` names it, and whether it uses TLS. Port
+/// 0 may occur several times.
 fn addresses(config: &Config) -> HashMap<String, bool> {
     let mqtt = &config.mqtt;
     let plain = [&mqtt.tcp, &mqtt.websocket, &config.http.listen];
@@ -51,7 +51,7 @@ fn check_listener(
         known.sort();
         return Err(Problem::new(
             &[&key("address")],
-            format!("{address:?} in [[listeners]] is the address of no listener"),
+            format!("{address:?} in [[listeners]] is not the address of a listener"),
             format!("write one of those in [mqtt] and [http]: {}", known.join(", ")),
         ));
     }
@@ -59,14 +59,14 @@ fn check_listener(
         return Err(Problem::new(
             &[&key("address")],
             format!("{address} is given twice in [[listeners]]"),
-            "give each listener one [[listeners]] with all that it has of its own",
+            "put all settings of one listener into a single [[listeners]] table",
         ));
     }
     let Some(own) = &listener.tls else { return Ok(()) };
     if !speaks_tls.any(|tls| tls) {
         return Err(Problem::new(
             &[&key("tls")],
-            format!("tls of {address} in [[listeners]] has no effect, as it speaks no TLS"),
+            format!("tls of {address} in [[listeners]] has no effect, because it does not use TLS"),
             "list the address in tls or secure_websocket of [mqtt] or in https of [http]",
         ));
     }
@@ -76,7 +76,7 @@ fn check_listener(
             false => Ok(()),
             true => Err(Problem::new(
                 &[&key("tls.client_auth"), &key("tls.client_ca"), &key("tls")],
-                format!("{address} asks for certificates that nobody could have issued"),
+                format!("{address} asks for certificates, but no issuer is trusted"),
                 "give the issuers in client_ca of its tls or of [tls], or write client_auth = \
                  \"none\"",
             )),
@@ -97,7 +97,7 @@ fn check_listener(
     Ok(())
 }
 
-/// Every TLS listener has a certificate.
+/// Checks that every TLS listener has a certificate and a key.
 fn check_complete(config: &Config) -> Result<(), Problem> {
     let has = |path: &Path| !path.as_os_str().is_empty();
     for (key, addresses) in tls_addresses(config) {
@@ -116,13 +116,13 @@ fn check_complete(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What `[tls]` says about certificates of clients.
+/// Checks the options of `[tls]` about client certificates.
 fn check_client_auth(config: &Config) -> Result<(), Problem> {
     let tls = &config.tls;
     if tls.client_auth != ClientAuth::None && tls.client_ca.is_empty() {
         return Err(Problem::new(
             &["tls.client_auth"],
-            "tls.client_auth asks for certificates that nobody could have issued",
+            "tls.client_auth asks for certificates, but no issuer is trusted",
             "give the issuers in tls.client_ca, or write client_auth = \"none\"",
         ));
     }
