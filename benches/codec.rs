@@ -1,4 +1,4 @@
-//! How long does each packet take to decode, and to encode?
+//! Measures how long each packet takes to decode and to encode.
 //!
 //!     cargo bench --bench codec
 //!     cargo bench --bench codec -- decode/PUBLISH
@@ -14,7 +14,7 @@ mod timed;
 
 use criterion::{criterion_group, criterion_main};
 
-/// The program's own.
+/// The same allocator as the program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,10 +1,11 @@
-//! How long does a delivery take through the whole broker?
+//! Measures how long a delivery takes through the whole broker.
 //!
 //!     cargo bench --bench fan_out
 //!
 //! The broker runs as one shard on this thread, and its clients on the same thread over in-process
-//! streams. So nothing here waits for another thread or for the system's sockets; what the clients
-//! do, reading and writing whole packets, is measured with it. Throughput is in deliveries.
+//! streams. So nothing here waits for another thread or for the system's sockets. The work of the
+//! clients, reading and writing whole packets, is part of the measurement. Throughput is in
+//! deliveries.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark ends where it cannot go on")]
 
@@ -25,24 +26,24 @@ use hearthmq::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-/// The program's own.
+/// The same allocator as the program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SUBSCRIBERS: [usize; 5] = [1, 10, 100, 500, 5_000];
 const PAIRS: usize = 100;
-/// Messages that a publisher writes at once, so that wake-ups are shared as they are under load.
+/// Messages that a publisher writes together, so that they share wake-ups as they do under load.
 const MESSAGES: usize = 10;
 const VERSION: ProtocolVersion = ProtocolVersion::V3_1_1;
 const PAYLOAD: [u8; 64] = [b'x'; 64];
-/// More than the messages that are written at once.
+/// More bytes than the messages of one write.
 const STREAM_BYTES: usize = 4096;
 
-/// A publisher and those who have subscribed to its topic.
+/// A publisher and the subscribers of its topic.
 struct Group {
     publisher: DuplexStream,
     subscribers: Vec<DuplexStream>,
-    /// What the publisher writes, and each subscriber reads.
+    /// The bytes that the publisher writes and each subscriber reads.
     packets: Vec<u8>,
 }
 
@@ -56,7 +57,7 @@ fn fan_out(criterion: &mut Criterion) {
         cases.throughput(Throughput::Elements(deliveries as u64));
         let mut world = None;
         cases.bench_function(BenchmarkId::new(name, groups * subscribers), |bencher| {
-            // Called for every sample, and not at all where the case is not asked for.
+            // Called for every sample, and never for a case that was not requested.
             let (_, groups) =
                 world.get_or_insert_with(|| system.block_on(start(groups, subscribers)));
             bencher.iter_custom(|times| system.block_on(publish(groups, times)));
@@ -69,7 +70,8 @@ fn fan_out(criterion: &mut Criterion) {
     cases.finish();
 }
 
-/// All publishers publish, so many times; how long it takes until all subscribers have everything.
+/// Lets all publishers publish `times` times; returns the time until all subscribers have
+/// everything.
 async fn publish(groups: &mut [Group], times: u64) -> Duration {
     let begin = Instant::now();
     let mut read = [0; STREAM_BYTES];

@@ -1,12 +1,13 @@
-//! How many instructions does a step take? The number hardly depends on what else the machine does.
+//! Counts the instructions of a step. The number hardly depends on the load of the machine.
 //!
 //!     cargo bench --bench instructions -- --save-baseline before
 //!     cargo bench --bench instructions -- --baseline before
-//!     cargo bench --bench instructions -- plan             # all cases whose name has it
+//!     cargo bench --bench instructions -- plan             # all cases with this in their name
 //!
-//! Runs itself under `valgrind --tool=callgrind` (Debian: `valgrind`), once for each case, counting
-//! in [`counted_steps`] alone. The profiles stay in `target/instructions` for `callgrind_annotate`.
-//! Hash tables have a new seed in each process, so what looks something up varies by a little.
+//! Runs itself under `valgrind --tool=callgrind` (Debian: `valgrind`), once for each case, and
+//! counts in [`counted_steps`] only. The profiles stay in `target/instructions` for
+//! `callgrind_annotate`. Hash tables have a new seed in each process, so that counts of lookups
+//! vary slightly.
 
 #![expect(
     clippy::print_stdout,
@@ -34,11 +35,11 @@ use std::{
 
 use measure::Measure;
 
-/// The program's own.
+/// The same allocator as the program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What is counted where no name is given.
+/// Cases that are counted if no name is given.
 const CHOICE: &[&str] = &[
     "decode/CONNECT with Will/V5",
     "decode/PUBLISH QoS 0 of 64 B/V3_1_1",
@@ -67,11 +68,11 @@ const CHOICE: &[&str] = &[
 /// A million would take valgrind minutes to build.
 const SIZES: [usize; 2] = [10_000, 100_000];
 
-/// Before the count begins: buffers and tables have their size then.
+/// Steps before the count begins: afterwards buffers and tables have their final size.
 const STEPS_BEFORE: u32 = 100;
 const STEPS: u32 = 1000;
 
-/// What the process under valgrind is told, before the name of its case.
+/// Argument of the process under valgrind, before the name of its case.
 const COUNT_CASE: &str = "--count-case";
 
 fn main() -> ExitCode {
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !arguments.iter().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS; // `cargo test --benches` only wants to see it start.
+        return ExitCode::SUCCESS; // `cargo test --benches` only starts it
     }
     let (save, compare) = (value_of("--save-baseline"), value_of("--baseline"));
     let is_value = |argument: &str| [save, compare].contains(&Some(argument));
@@ -116,7 +117,7 @@ fn all_cases(measure: &mut impl Measure) {
     session::cases(measure);
 }
 
-/// Counts, prints, and keeps what was counted if it is to be a baseline.
+/// Counts, prints, and saves the counts if they become a baseline.
 fn count(names: &[String], save: Option<&str>, compare: Option<&str>) -> io::Result<()> {
     fs::create_dir_all(directory())?;
     let baseline = compare.map(|name| fs::read_to_string(baseline_path(name))).transpose()?;
@@ -168,7 +169,7 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("instructions")
 }
 
-/// Notes which cases there are.
+/// Collects the names of all cases.
 #[derive(Default)]
 struct Names(Vec<String>);
 
@@ -178,7 +179,7 @@ impl Measure for Names {
     }
 }
 
-/// Takes the steps of one case.
+/// Runs the steps of one case.
 struct OneCase<'a> {
     name: &'a str,
 }
@@ -195,7 +196,7 @@ impl Measure for OneCase<'_> {
     }
 }
 
-/// By its name callgrind knows what to count.
+/// Callgrind counts inside the function of this name.
 #[inline(never)]
 fn counted_steps<T>(step: &mut impl FnMut() -> T) {
     for _ in 0..STEPS {

@@ -1,10 +1,11 @@
-//! How late are silent clients given up, in real time, with many connections?
+//! Measures how late silent clients are disconnected, in real time, with many connections.
 //!
 //!     cargo bench --bench keep_alive -- 100000
 //!
-//! Starts a broker in this process, connects so many clients over in-process streams, each with a
-//! Keep Alive of 20 to 39 seconds, half of which are changed while they are silent, and prints how
-//! long after its deadline each was disconnected. Early is a failure; so is later than 250 ms.
+//! Starts a broker in this process and connects that many clients over in-process streams, each
+//! with a Keep Alive of 20 to 39 seconds, half of which are changed while the client is silent.
+//! Prints how long after its deadline each client was disconnected. Too early is a failure; so is
+//! more than 250 ms late.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,7 +25,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What is promised.
+/// The promised maximum.
 const LATE_MAX: Duration = Duration::from_millis(250);
 
 #[global_allocator]
@@ -39,7 +40,8 @@ async fn main() {
     for number in 0..clients {
         let keep_alive_secs = 20 + (number % 20) as u16;
         let mut stream = connect(&broker, number, keep_alive_secs).await;
-        // The broker has counted from before this moment, so what is measured is late at most.
+        // The broker counts from an earlier moment, so the measured delay is too large, never too
+        // small.
         let connected = Instant::now();
         let broker = broker.clone();
         silent.spawn_local(async move {

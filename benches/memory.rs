@@ -1,10 +1,10 @@
-//! How many bytes of heap does a subscription cost, in the index and in its session?
+//! Measures how many bytes of heap a subscription costs, in the index and in its session.
 //!
 //!     cargo bench --bench memory
 //!
-//! Counts what is asked of the allocator and not given back, with 100,000 subscriptions of each
-//! kind; what the allocator rounds up comes to it. The table of the tree's nodes doubles, so up to
-//! half of it is room for more nodes, which costs no memory before it is used.
+//! Counts the bytes requested from the allocator and not returned, with 100,000 subscriptions of
+//! each kind; the allocator's rounding comes on top. The table of the tree's nodes doubles when it
+//! grows, so up to half of it is unused, and unused pages cost no memory.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks")]
 
@@ -23,12 +23,12 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const SUBSCRIPTIONS: usize = 100_000;
 const VEHICLES_PER_FLEET: usize = 100;
 
-/// The Topic Filter of the subscription of a number.
+/// Returns the Topic Filter of the subscription with this number.
 type FilterOf = fn(usize) -> String;
 
 fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
-        return; // `cargo test --benches` only wants to see it start.
+        return; // `cargo test --benches` only starts it
     }
     println!("{:44}{:>8}{:>14}{:>10}", "a subscription", "bytes", "allocations", "counted");
     let kinds: [(&str, FilterOf); 6] = [
@@ -69,7 +69,7 @@ fn index_of(name: &str, filter: FilterOf) {
     say(&format!("index: {name}"), &region, SUBSCRIPTIONS, index.bytes());
 }
 
-/// What a session's own table costs, beside the session.
+/// Measures a session's own table, without the session.
 fn sessions(subscriptions_each: usize) {
     let limits = QueueLimits {
         messages_max: 1000,
@@ -93,7 +93,7 @@ fn sessions(subscriptions_each: usize) {
     say(&format!("session: {subscriptions_each} of it"), &region, SUBSCRIPTIONS, 0);
 }
 
-/// `counted` is what all of it counts against `subscription_bytes_max`.
+/// Prints a line. `counted` is how much all of it counts towards `subscription_bytes_max`.
 fn say(name: &str, region: &Region<'_, System>, count: usize, counted: usize) {
     let change = region.change();
     let bytes = (change.bytes_allocated - change.bytes_deallocated) as f64 / count as f64;

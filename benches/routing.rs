@@ -1,10 +1,11 @@
-//! How long does it take to find who gets a message, and to subscribe, among so many filters?
+//! Measures how long it takes to find the receivers of a message, and to subscribe, among many
+//! filters.
 //!
 //!     cargo bench --bench routing
 //!     cargo bench --bench routing -- --save-baseline before
 //!     cargo bench --bench routing -- --baseline before
 //!
-//! What a subscription costs in memory says `memory.rs`.
+//! `memory.rs` measures the memory of a subscription.
 
 #[path = "cases/routing.rs"]
 mod cases;
@@ -15,7 +16,7 @@ mod timed;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// The program's own.
+/// The same allocator as the program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! How long does a session take for a message from its client, and for one to it?
+//! Measures how long a session takes for a message from its client, and for one to it.
 //!
 //!     cargo bench --bench session
 
@@ -11,7 +11,7 @@ mod timed;
 
 use criterion::{criterion_group, criterion_main};
 
-/// The program's own.
+/// The same allocator as the program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,8 +1,8 @@
-//! The store in a directory: groups of one to a thousand messages that wait and are acknowledged
-//! later, or within the group, with what the process writes for each; and the start over many
+//! Measures the store in a directory: groups of one to a thousand messages, acknowledged later or
+//! within the same group, with the bytes that the process writes for each; and a start with many
 //! sessions.
 //!
-//! `cargo bench --bench store`; what is measured goes to a directory under `TMPDIR`.
+//! `cargo bench --bench store`; the data goes to a directory under `TMPDIR`.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends there and then")]
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
@@ -59,14 +59,14 @@ fn dequeue(session: u64, place: u64) -> Change {
     Change::Dequeue(SessionNumber(session), QueuePlace(place))
 }
 
-/// Bytes that the process has handed to the disk.
+/// Returns the bytes that the process has handed to the disk.
 fn written() -> u64 {
     let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
     line.map_or(0, |bytes| bytes.parse().unwrap())
 }
 
-/// Groups of `size` messages in and as many out: those of the group before, or its own.
+/// Writes groups of `size` messages in and as many out: those of the previous group, or its own.
 fn groups(size: u64, durability: Durability, within: bool) {
     let dir = tempfile::tempdir().unwrap();
     let store = DirectoryStore::open(dir.path()).unwrap();
@@ -130,7 +130,7 @@ fn start() {
 
 fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
-        return; // built by `cargo test`, measured only by `cargo bench`
+        return; // `cargo test` builds it, only `cargo bench` measures
     }
     for within in [true, false] {
         for durability in [Durability::Synced, Durability::Written] {

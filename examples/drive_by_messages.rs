@@ -1,4 +1,4 @@
-//! Driving the broker from an actix application by typed actor messages: the registry actor of a
+//! Controls the broker from an actix application with typed actor messages: the registry actor of a
 //! client identifier takes `SetKeepAlive`, `QueryOnline` and `Kick`.
 //!
 //! ```text
@@ -6,8 +6,9 @@
 //! mosquitto_sub -p 1883 -i car -k 10 -t 'hello/#'        # in a second terminal
 //! ```
 //!
-//! The program waits for the client `car`, changes its Keep Alive, and ten seconds later ends its
-//! connection; mosquitto_sub comes back by itself, and it all begins again. Ctrl-C ends it.
+//! The program waits for the client `car`, changes its Keep Alive, and ends its connection ten
+//! seconds later. mosquitto_sub reconnects by itself, and everything starts again. Ctrl-C ends the
+//! program.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -22,7 +23,7 @@ use hearthmq::{
 };
 use tokio::time::sleep;
 
-/// An actor of the application's own, which looks after one client.
+/// The application's own actor, which looks after one client.
 struct Keeper {
     registry: Addr<Registry>,
     client_id: String,

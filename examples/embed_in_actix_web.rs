@@ -11,8 +11,8 @@
 //! npx mqtt sub -l ws -h 127.0.0.1 -p 8080 --path /ws -t 'news/#'
 //! ```
 //!
-//! Ctrl-C ends the broker first, which tells its clients, and then the HTTP server, which would wait
-//! for the WebSockets.
+//! Ctrl-C ends the broker first, which disconnects its clients, and then the HTTP server, which
+//! would otherwise wait for the WebSockets.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -24,7 +24,7 @@ use actix_web::{
 };
 use hearthmq::{Broker, auth::AllowAll, mqtt::QoS};
 
-/// The application's own page.
+/// A page of the application itself.
 #[get("/")]
 async fn home(broker: Data<Broker>) -> impl Responder {
     match broker.online("car").await {
@@ -34,7 +34,7 @@ async fn home(broker: Data<Broker>) -> impl Responder {
     }
 }
 
-/// The application speaks to MQTT clients.
+/// Publishes to MQTT clients.
 #[post("/news/{about}")]
 async fn news(broker: Data<Broker>, about: Path<String>, text: Bytes) -> impl Responder {
     let topic = format!("news/{about}");
@@ -46,7 +46,7 @@ async fn news(broker: Data<Broker>, about: Path<String>, text: Bytes) -> impl Re
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Everybody may do everything here: see own_authenticator for how to be choosier.
+    // Everybody may do everything here; own_authenticator shows how to restrict that.
     let broker = Broker::builder()
         .tcp("127.0.0.1:1883")
         .authenticator(AllowAll)

@@ -1,12 +1,12 @@
-//! A method of one's own for enhanced authentication, which MQTT 5.0 clients name in CONNECT: the
-//! broker sends a nonce, and the device answers with its name and the nonce's HMAC-SHA-256 under
-//! its key, which never travels.
+//! A custom method for enhanced authentication, which MQTT 5.0 clients name in CONNECT: the broker
+//! sends a nonce, and the device answers with its name and the HMAC-SHA-256 of the nonce under its
+//! key. The key itself is never sent.
 //!
 //! ```text
 //! cargo run --example own_authentication_method          # broker, and a device that logs in
 //! ```
 //!
-//! In the language of packets:
+//! The packets:
 //!
 //! ```text
 //! device                                               broker
@@ -40,7 +40,7 @@ use tokio::{
 
 const METHOD: &str = "HMAC-NONCE";
 
-/// The devices and their keys. A real one asks a database: a step may wait.
+/// The devices and their keys. A real method would query a database: a step may wait.
 struct HmacNonce {
     keys: Arc<HashMap<&'static str, Key>>,
 }
@@ -50,13 +50,13 @@ impl EnhancedAuthenticator for HmacNonce {
         &[METHOD]
     }
 
-    /// Called once for each client that connects by the method, and when it does it again.
+    /// Called once for each client that connects with the method, and for each re-authentication.
     fn begin(&self, _: ExchangeStart<'_>) -> Box<dyn Exchange> {
         Box::new(Conversation { keys: Arc::clone(&self.keys), nonce: None })
     }
 }
 
-/// What is known in the middle of it.
+/// The state of an exchange.
 struct Conversation {
     keys: Arc<HashMap<&'static str, Key>>,
     nonce: Option<[u8; 32]>,
@@ -88,9 +88,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let method = HmacNonce { keys: Arc::new(keys) };
     let broker = Broker::builder()
         .tcp("127.0.0.1:0")
-        // Ten wrong answers in a minute, and the device is not listened to for another.
+        // After ten wrong answers in a minute a device is refused for another minute.
         .enhanced_authenticator(Throttled::new(method, ThrottleConfig::default()))
-        .authenticator(DenyAll) // nobody gets in by a password
+        .authenticator(DenyAll) // no client may log in by password
         .authorizer(AllowAll)
         .start()
         .await?;
@@ -104,7 +104,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The device's side, packet by packet; what CONNACK says.
+/// Connects as a device, packet by packet; returns the Reason Code of CONNACK.
 async fn connect(address: SocketAddr, name: &str, key: &str) -> Result<ReasonCode, Box<dyn Error>> {
     let mut stream = TcpStream::connect(address).await?;
     let connect = Connect {

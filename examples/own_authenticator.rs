@@ -1,5 +1,6 @@
-//! Who may connect and what they may do, decided by code of one's own. The password of a device is
-//! its name read backwards, and it may only speak below its own name; `operator` may do everything.
+//! Authenticates clients and decides about their permissions with custom code. The password of a
+//! device is its name spelled backwards, and it may publish and subscribe only below its own name;
+//! `operator` may do everything.
 //!
 //! ```text
 //! cargo run --example own_authenticator
@@ -28,7 +29,7 @@ struct Backwards;
 
 #[async_trait]
 impl Authenticator for Backwards {
-    /// May ask a database or another service: nobody else waits for it.
+    /// May query a database or another service: no other client waits for it.
     async fn authenticate(&self, shown: Credentials<'_>) -> Result<Identity, AuthenticationError> {
         let username = shown.username.unwrap_or_default();
         let expected = match username {
@@ -46,7 +47,7 @@ impl Authenticator for Backwards {
 struct OwnTopics;
 
 impl Authorizer for OwnTopics {
-    /// Answers from memory, at once: it is asked on the broker's threads.
+    /// Answers from memory at once, because it is called on the broker's threads.
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
         let username = request.identity.username.as_deref().unwrap_or_default();
         let own = |topic: &str| topic.starts_with(&format!("devices/{username}/"));
@@ -55,7 +56,7 @@ impl Authorizer for OwnTopics {
             Action::Connect => request.client_id == username,
             Action::Publish { topic, .. } => own(topic),
             Action::Subscribe { filter, .. } => own(filter),
-            // Nobody looks at or changes others over REST.
+            // No other action over REST is allowed.
             Action::Observe | Action::Control | Action::Administer => false,
         };
         if allowed { Decision::Allow } else { Decision::Deny }

@@ -1,7 +1,7 @@
-//! Each Control Packet to be decoded and to be encoded, in MQTT 3.1.1 and 5.0 where both have it.
+//! Cases that decode and encode each Control Packet, in MQTT 3.1.1 and 5.0 where both have it.
 //!
-//! Those of MQTT 5.0 have the properties that clients and brokers commonly send. A PUBLISH is
-//! encoded as a session does it, by `encode_publish`.
+//! Packets of MQTT 5.0 have the properties that clients and brokers commonly send. A PUBLISH is
+//! encoded by `encode_publish`, as in a session.
 
 use std::hint::black_box;
 
@@ -23,7 +23,7 @@ const QOS: [QoS; 2] = [QoS::AtMostOnce, QoS::AtLeastOnce];
 const FILTERS: [&str; 4] =
     ["fleet/4711/vehicle/0815/commands", "fleet/4711/+/0815/config", "fleet/4711/all/#", "news"];
 
-/// `decode/…` and `encode/…` of every packet.
+/// Adds `decode/…` and `encode/…` of every packet.
 pub(crate) fn cases(measure: &mut impl Measure) {
     let user_properties = user_properties();
     for version in VERSIONS {
@@ -40,7 +40,7 @@ pub(crate) fn cases(measure: &mut impl Measure) {
     }
 }
 
-/// Kept to the end of the process, so that the packets may borrow them for as long as they like.
+/// Returns properties that live until the end of the process, so that any packet may borrow them.
 fn user_properties() -> UserProperties<'static> {
     let mut pairs = UserPropertiesBuf::new();
     let pushed = pairs.push("firmware", "4.17.2");
@@ -142,7 +142,7 @@ fn packet_id() -> PacketId {
     PacketId::new(4711).expect("it is not zero")
 }
 
-/// Every packet but PUBLISH, with its name.
+/// Returns every packet but PUBLISH, with its name.
 fn packets(
     version: ProtocolVersion,
     user_properties: UserProperties<'static>,

@@ -1,8 +1,8 @@
-//! What a benchmark does with a case: times it, or counts its instructions.
+//! Measures the cases of a benchmark: by time, or by instructions.
 
 /// Takes the cases, one after the other.
 pub(crate) trait Measure {
-    /// A case. `prepare` makes what it needs and gives the step that is measured again and again;
-    /// it is not called where the case is not asked for.
+    /// Takes a case. `prepare` creates what it needs and returns the step that is measured
+    /// repeatedly; it is not called for a case that was not requested.
     fn case<T, S: FnMut() -> T>(&mut self, name: &str, prepare: impl FnOnce() -> S);
 }

@@ -1,7 +1,7 @@
-//! The subscription index with many filters: matching a topic, subscribing, unsubscribing.
+//! Cases of the subscription index with many filters: matching a topic, subscribing, unsubscribing.
 //!
 //! A third of the filters is exact, a third has `+`, a third ends in `#`; a topic matches one of
-//! each. Everything random comes from a fixed seed.
+//! each. All random choices come from a fixed seed.
 
 use std::{cell::LazyCell, hint::black_box, rc::Rc};
 
@@ -14,16 +14,16 @@ use hearthmq::{
 use crate::measure::Measure;
 
 const SEED: u64 = 17;
-/// Enough that those of a large index do not all stay in the processor's cache.
+/// So many that the entries of a large index do not all stay in the processor's cache.
 const TOPICS: usize = 65_536;
-/// What the router's sessions lie on.
+/// Number of hosts among which the sessions of the router are divided.
 const HOSTS: u16 = 4;
 const FAN_OUT_SUBSCRIBERS: u32 = 500;
 const FAN_OUT_TOPIC: &str = "fleet/all/announcements";
 const KINDS: usize = 3;
 const VEHICLES_PER_FLEET: usize = 100;
 
-/// `plan/…` and `subscribe and unsubscribe/…` for each number of filters.
+/// Adds `plan/…` and `subscribe and unsubscribe/…` for each number of filters.
 pub(crate) fn cases(measure: &mut impl Measure, sizes: &[usize]) {
     for filters in sizes {
         let index = LazyCell::new(|| Rc::new(index_of(*filters)));
@@ -47,7 +47,7 @@ pub(crate) fn cases(measure: &mut impl Measure, sizes: &[usize]) {
     });
 }
 
-/// Topics each of which matches three filters.
+/// Returns a step that plans topics, each of which matches three filters.
 fn plan_three(index: Rc<Index>, filters: usize) -> impl FnMut() -> usize {
     let mut rng = Rng::with_seed(SEED);
     let vehicles = filters / KINDS;
@@ -62,7 +62,7 @@ fn plan_three(index: Rc<Index>, filters: usize) -> impl FnMut() -> usize {
     }
 }
 
-/// Filters that nobody has subscribed to yet, in fleets that are there.
+/// Returns a step that subscribes to new filters, in existing fleets.
 fn subscribe_new(index: Rc<Index>, filters: usize) -> impl FnMut() -> bool {
     let mut rng = Rng::with_seed(SEED);
     let vehicles = filters / KINDS;
@@ -102,7 +102,7 @@ fn fan_out_index() -> Index {
     index
 }
 
-/// The three filters that match what one vehicle publishes; the first is its topic.
+/// Returns the three filters that match the topic of one vehicle; the first is its topic.
 fn filters_of(vehicle: usize) -> [String; KINDS] {
     let fleet = vehicle / VEHICLES_PER_FLEET;
     [

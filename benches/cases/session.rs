@@ -1,8 +1,8 @@
-//! Steps of a session: a PUBLISH from its client with its acknowledgement, a delivery to it with
-//! the client's, and one that waits in the queue before.
+//! Cases of a session: a PUBLISH from its client with its acknowledgement, a delivery with the
+//! client's acknowledgement, and a delivery that waits in the queue first.
 //!
-//! Each step leaves the session as it was. What a step encodes is taken as a connection takes it,
-//! whose buffer is lent and given back; every message is new, so that a session that keeps one
+//! Each step leaves the session unchanged. The output is taken as a connection takes it, with a
+//! buffer that is lent and given back. Every message is new, so that a session that stores one
 //! makes its copy.
 
 use std::hint::black_box;
@@ -27,7 +27,7 @@ const PAYLOAD: [u8; 64] = [b'x'; 64];
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const IN_FLIGHT_MAX: u16 = 256;
 
-/// `publish/…`, `deliver/…` and `queue and pump/…`.
+/// Adds `publish/…`, `deliver/…` and `queue and pump/…`.
 pub(crate) fn cases(measure: &mut impl Measure) {
     for version in VERSIONS {
         for qos in QOS {
@@ -50,7 +50,7 @@ pub(crate) fn cases(measure: &mut impl Measure) {
             move || {
                 let delivered = dialogue.deliver(QoS::AtLeastOnce);
                 assert_eq!(delivered, Delivered::Queued { displaced: 0 });
-                // The client acknowledges the one before, and so makes room for this one.
+                // The client acknowledges the previous message, which makes room for this one.
                 dialogue.acknowledge(QoS::AtLeastOnce);
                 dialogue.session.pump(NOW);
             }
@@ -143,11 +143,11 @@ impl Dialogue {
         assert!(matches!(outcome, Ok(None)), "the client keeps the rules");
     }
 
-    /// Writes what there is; the Packet Identifier, if it begins with a PUBLISH that has one.
+    /// Takes the output; returns the Packet Identifier if it begins with a PUBLISH that has one.
     fn take_output(&mut self) -> PacketId {
         let link = self.session.link_mut().expect("it stays connected");
         let bytes = link.output().next().unwrap_or_default();
-        // Behind two bytes of fixed header and the Topic Name; the packets are short enough.
+        // After two bytes of fixed header and the Topic Name; the packets are short enough.
         let id = bytes.get(TOPIC.len() + 4..).and_then(<[u8]>::first_chunk);
         let id = id.map_or(0, |id| u16::from_be_bytes(*id));
         let written = bytes.len();

@@ -1,4 +1,4 @@
-//! Cases timed by Criterion, which keeps baselines.
+//! Cases timed by Criterion, which saves baselines.
 
 use std::cell::OnceCell;
 

@@ -1,5 +1,5 @@
-//! Sessions whose clients are away, with messages that wait: how fast they come out again, and what
-//! a start with very many of them takes.
+//! Sessions of offline clients with queued messages: how fast the messages come out again, and how
+//! long a start with very many such sessions takes.
 
 use std::{
     io::{Read, Write},
@@ -18,11 +18,11 @@ use super::{
     report::Figures,
 };
 
-/// Messages that the publisher has under way.
+/// Maximum number of messages that the publisher has in flight.
 const IN_FLIGHT: u16 = 1_000;
-/// Clients that are connected at a time while sessions are made.
+/// Number of clients that are connected at the same time while sessions are created.
 const SESSIONS_AT_ONCE: usize = 1_000;
-/// Sessions whose messages are asked for after a restart.
+/// Number of sessions whose messages are fetched after a restart.
 const SAMPLE: usize = 100;
 const TURN: Duration = Duration::from_millis(100);
 /// How long a broker may take for one acknowledgement.
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const START_MAX: Duration = Duration::from_secs(300);
 const MILLION: f64 = 1e6;
 
-/// One subscriber comes back to so many messages.
+/// One subscriber comes back to this many messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drain {
     pub(crate) messages: usize,
@@ -63,7 +63,7 @@ impl Drain {
     }
 }
 
-/// So many sessions with so many messages each, a crash, and a start.
+/// Creates `sessions` sessions with `messages` messages each, then crashes and restarts the broker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restart {
     pub(crate) sessions: usize,
@@ -110,8 +110,8 @@ fn topic(number: usize) -> String {
     format!("away/{number}")
 }
 
-/// Durable sessions with a subscription each, whose clients have gone. In groups, so that open files
-/// stay few.
+/// Creates durable sessions with a subscription each, whose clients then disconnect. Works in
+/// groups, so that few files are open.
 fn make_sessions(process: &Process, count: usize) -> Outcome<()> {
     for begin in (0..count).step_by(SESSIONS_AT_ONCE) {
         let mut crowd = Crowd::new(process.address)?;
@@ -130,7 +130,8 @@ fn make_sessions(process: &Process, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Publishes a message to each of these sessions, and waits for every PUBACK; how long it took.
+/// Publishes a message to each of these sessions and waits for every PUBACK; returns the time it
+/// took.
 fn publish(process: &Process, sessions: impl Iterator<Item = usize>) -> Outcome<Duration> {
     let mut crowd = Crowd::new(process.address)?;
     crowd.connect(1, true, |_| "publisher".to_owned())?;
@@ -160,17 +161,17 @@ fn publish(process: &Process, sessions: impl Iterator<Item = usize>) -> Outcome<
     Ok(began.elapsed())
 }
 
-/// What came of the messages that waited.
+/// The queued messages that arrived.
 struct Came {
     count: u64,
-    /// When the last of them came.
+    /// When the last of them arrived.
     last: Instant,
-    /// Sessions that were not there.
+    /// Number of sessions that were missing.
     absent: u64,
 }
 
-/// Connects these sessions and takes what waits for them, until so many messages have come or
-/// nothing more comes.
+/// Connects these sessions and receives their queued messages, until `expected` messages have come
+/// or none comes any more.
 fn take(crowd: &mut Crowd, sessions: std::ops::Range<usize>, expected: usize) -> Outcome<Came> {
     for number in sessions {
         let who = crowd.open()?;
@@ -189,12 +190,12 @@ fn take(crowd: &mut Crowd, sessions: std::ops::Range<usize>, expected: usize) ->
             out.acknowledge(&packet);
         })?;
     }
-    // The broker is to hear of the last of them.
+    // Writes the last acknowledgements.
     crowd.turn(Duration::ZERO, |_, _, _| {})?;
     Ok(came)
 }
 
-/// Tries to connect as this session until CONNACK comes; whether the session is there.
+/// Tries to connect as this session until CONNACK comes; returns whether the session exists.
 fn connect_when_it_is_there(process: &mut Process, session: usize) -> Outcome<bool> {
     let mut outbox = Outbox::default();
     outbox.connect(&client_id(session), false);
@@ -212,7 +213,7 @@ fn connect_when_it_is_there(process: &mut Process, session: usize) -> Outcome<bo
         match attempt(process) {
             Ok([0x20, 2, present, 0]) => return Ok(present == 1),
             Ok(other) => return Err(format!("CONNACK of {other:02x?} accepts nobody").into()),
-            Err(_) => process.is_up(give_up_at)?, // Nobody is there yet.
+            Err(_) => process.is_up(give_up_at)?, // the broker does not listen yet
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Brokers that are started, ended in any way and started again on the same directory, and what a
-//! process has taken. Knows nothing of MQTT.
+//! Starts brokers, ends them in any way and restarts them on the same directory, and measures what
+//! a process has used. Knows nothing of MQTT.
 
 use std::{
     fs,
@@ -18,18 +18,18 @@ use super::{Outcome, Settings, brokers::Usage};
 /// How long a broker may take to start with much data.
 const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// A broker is at rest when it has written nothing for so long, or after `REST_MAX`.
+/// A broker is at rest when it has written nothing for this time, or after `REST_MAX`.
 const REST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(60);
 
-/// Everybody may do everything, and is asked all the same.
+/// Allows everything to everybody, but the rules are still evaluated.
 const POLICY: &str = "
 [[rules]]
 effect = \"allow\"
 actions = [\"connect\", \"publish\", \"subscribe\"]
 ";
 
-/// A broker by its name and command.
+/// A broker, by its name and command.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) name: String,
@@ -49,8 +49,8 @@ impl FromStr for Host {
 }
 
 impl Host {
-    /// HearthMQ with everything on that a user has on, and these options: `NAME=VALUE,…`. Bounds are
-    /// raised where one queue is to take what usually goes to thousands.
+    /// HearthMQ with all features of normal use turned on, and with these options: `NAME=VALUE,…`.
+    /// Limits are raised where one queue takes what usually goes to thousands.
     pub(crate) fn hearthmq(name: &str, program: &str, shards: usize, settings: &str) -> Self {
         let fixed = [
             "data_dir={dir}",
@@ -84,11 +84,11 @@ impl Host {
         while TcpStream::connect(address).is_err() {
             process.is_up(give_up_at)?;
         }
-        sleep(Duration::from_millis(300)); // It may still be at work on what starting brings.
+        sleep(Duration::from_millis(300)); // it may still be busy with its start
         Ok(process)
     }
 
-    /// Starts it again where `process` has ended, and does not wait.
+    /// Restarts it after `process` has ended, and does not wait.
     pub(crate) fn start_again(&self, process: &mut Process, settings: &Settings) -> Outcome<()> {
         let (child, address) = self.spawn(process.directory.path(), settings)?;
         (process.child, process.address) = (child, address);
@@ -109,14 +109,14 @@ impl Host {
     }
 }
 
-/// A broker that was started here. Killed when dropped, and its directory with it.
+/// A broker that was started here. Dropping it kills it and removes its directory.
 pub(crate) struct Process {
     directory: TempDir,
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
-/// What it has taken so far.
+/// What it has used so far.
 #[derive(Clone, Copy)]
 pub(crate) struct Taken {
     pub(crate) cpu_secs: f64,
@@ -126,7 +126,7 @@ pub(crate) struct Taken {
 }
 
 impl Process {
-    /// Waits a moment; an error if it has ended, or its time is over.
+    /// Waits a moment; fails if it has ended or the deadline has passed.
     pub(crate) fn is_up(&mut self, give_up_at: Instant) -> Outcome<()> {
         if let Some(status) = self.child.try_wait()? {
             return Err(format!("the broker has ended: {status}").into());
@@ -149,7 +149,7 @@ impl Process {
         }
     }
 
-    /// Waits until it writes no more.
+    /// Waits until it stops writing.
     pub(crate) fn rest(&self) {
         let give_up_at = Instant::now() + REST_MAX;
         let mut before = f64::NAN;
@@ -163,14 +163,14 @@ impl Process {
         }
     }
 
-    /// Bytes of all files in its directory.
+    /// Returns the bytes of all files in its directory.
     pub(crate) fn bytes_on_disk(&self) -> f64 {
         bytes_in(self.directory.path()) as f64
     }
 
-    /// Ends it as a crash would.
+    /// Ends it like a crash.
     pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill(); // It may have ended.
+        let _ = self.child.kill(); // it may have ended already
         let _ = self.child.wait();
     }
 }

@@ -1,6 +1,7 @@
-//! What does durability cost? Messages for sessions that outlive their connections, with any broker
-//! of MQTT 3.1.1 that is started by a command: how fast they are taken, how late acknowledged, how
-//! fast they come out again, what they take of disk and memory, and how long a start takes with them.
+//! Measures the cost of durability: messages for sessions that outlive their connections, with any
+//! MQTT 3.1.1 broker that a command starts. How fast they are accepted, how late acknowledged, how
+//! fast they come out again, what they cost in disk and memory, and how long a start takes with
+//! them.
 //!
 //!     ulimit -n 20000
 //!     cargo bench --bench durable                                # HearthMQ alone, every workload
@@ -10,10 +11,10 @@
 //!         --broker 'mosquitto=mosquitto.sh {port} {dir}'
 //!
 //! `--hearthmq NAME:SETTINGS` is HearthMQ with these options set, so that one run compares ways to
-//! sync. Of another broker's command `{port}` is the port of MQTT and `{dir}` a directory that is
-//! empty at first and the same when it is started again; the rest of its configuration is in the
-//! command. Brokers take turns; tables hold medians, and in brackets the ratio to the first broker.
-//! `faults` are messages that did not come, and sessions that were not there.
+//! sync. In the command of another broker `{port}` is its MQTT port and `{dir}` a directory that is
+//! empty at first and stays the same at a restart; the command contains the rest of its
+//! configuration. Brokers take turns; tables contain medians, and in brackets the ratio to the
+//! first broker. `faults` are messages that did not arrive, and sessions that were missing.
 
 #![expect(
     clippy::print_stdout,
@@ -54,7 +55,7 @@ const HEARTHMQ: &str = env!("CARGO_BIN_EXE_hearthmq");
 #[derive(Parser)]
 #[command(about = "Measures what durable sessions cost a broker")]
 struct Arguments {
-    /// A HearthMQ with options of its own, NAME:OPTION=VALUE,…; one as it is if none is given
+    /// A HearthMQ with options of its own, NAME:OPTION=VALUE,…; the defaults if none is given
     #[arg(long = "hearthmq", value_name = "NAME:SETTINGS")]
     own: Vec<String>,
     /// NAME=COMMAND with {port} and {dir} in it
@@ -72,10 +73,10 @@ struct Arguments {
     /// Cores, and shards, of a HearthMQ
     #[arg(long, default_value_t = 1)]
     shards: usize,
-    /// Where the brokers keep their data: which disk is measured
+    /// Directory for the data of the brokers; its disk is measured
     #[arg(long, value_name = "DIRECTORY")]
     disk: Option<PathBuf>,
-    /// Few messages and short measurements, to see that everything works
+    /// Few messages and short measurements, to check that everything works
     #[arg(long)]
     quick: bool,
     /// Workloads whose names contain one of these; all if none is given
@@ -83,22 +84,22 @@ struct Arguments {
     /// Print the names of the workloads
     #[arg(long)]
     list: bool,
-    /// cargo gives this to every benchmark
+    /// Passed by cargo to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What all workloads have in common.
+/// Settings of all workloads.
 pub(crate) struct Settings {
-    /// How long is measured, after warming up.
+    /// Duration of a measurement, after warming up.
     pub(crate) time: Duration,
     /// Cores of a broker.
     pub(crate) cores: String,
-    /// Where the directories of brokers are made.
+    /// Where the directories of brokers are created.
     pub(crate) disk: PathBuf,
 }
 
-/// A workload by its name.
+/// A workload, by its name.
 enum Workload {
     Publishing(Publishing),
     Drain(Drain),
@@ -183,7 +184,7 @@ fn hosts(arguments: &Arguments) -> Vec<Host> {
     hosts
 }
 
-/// Rounds in turn, so that what happens on the machine happens to all.
+/// Runs the rounds in turn, so that disturbances of the machine affect all brokers alike.
 fn rounds(count: usize, workload: &Workload, hosts: &[Host], settings: &Settings) -> Vec<Row> {
     let mut rows: Vec<Row> =
         hosts.iter().map(|host| Row { broker: host.name.clone(), rounds: Vec::new() }).collect();

@@ -1,4 +1,4 @@
-//! QoS 1 into durable sessions: how many a second, and how long from PUBLISH to PUBACK.
+//! QoS 1 into durable sessions: messages per second, and the time from PUBLISH to PUBACK.
 
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,19 @@ use super::{
 
 pub(crate) const PAYLOAD: [u8; 64] = [b'x'; 64];
 const WARM_UP: Duration = Duration::from_millis(500);
-/// After the last message: what has not come when nothing came for so long is lost.
+/// Silence after the last message, after which missing messages count as lost.
 pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_millis(10);
-/// A minute; what is later counts as so late.
+/// A minute; longer times count as this much.
 const LATENCY_MICROS_MAX: u64 = 60_000_000;
 
-/// So many publishers, each with a topic and a durable subscriber of its own, and so many messages
-/// without an answer.
+/// Publishers, each with a topic and a durable subscriber of its own, and each with `in_flight`
+/// unacknowledged messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Publishing {
     pub(crate) publishers: usize,
     pub(crate) in_flight: u16,
-    /// Whether the subscribers are there.
+    /// Whether the subscribers are online.
     pub(crate) is_online: bool,
 }
 
@@ -39,7 +39,7 @@ struct Run {
     crowd: Crowd,
     first_publisher: usize,
     publishers: usize,
-    /// When each message without an answer was sent: by publisher, then by Packet Identifier.
+    /// When each unacknowledged message was sent: by publisher, then by Packet Identifier.
     sent_at: Vec<Vec<Instant>>,
     latency: Histogram<u64>,
     acknowledged: u64,
@@ -62,7 +62,7 @@ impl Publishing {
         let (half, nearly_all) = (run.latency_at(0.5), run.latency_at(0.99));
         let mut figures = Figures::with_faults(self.finish(&mut run)?);
         process.rest();
-        // What was still to be written belongs to what was measured.
+        // Output that was still waiting belongs to the measurement.
         let all = run.acknowledged as f64;
         figures.put("per s", count / took);
         figures.put("p50 ms", half);
@@ -112,7 +112,7 @@ impl Publishing {
         }
     }
 
-    /// Waits for what is under way; what did not come.
+    /// Waits for messages in flight; returns how many did not arrive.
     fn finish(self, run: &mut Run) -> Outcome<u64> {
         let under_way = self.publishers as u64 * u64::from(self.in_flight);
         let all = run.acknowledged + under_way;
@@ -129,7 +129,8 @@ impl Publishing {
 }
 
 impl Run {
-    /// Hears and answers for so long; each PUBACK is followed by the next message if there is more.
+    /// Receives and answers for this time; with `is_more` each PUBACK is followed by the next
+    /// message.
     fn go_on_for(&mut self, time: Duration, is_more: bool) -> Outcome<()> {
         let until = Instant::now() + time;
         let Self { crowd, first_publisher, publishers, sent_at, latency, .. } = self;
@@ -166,7 +167,7 @@ impl Run {
         Ok(())
     }
 
-    /// In milliseconds.
+    /// Returns a latency in milliseconds.
     fn latency_at(&self, share: f64) -> f64 {
         self.latency.value_at_quantile(share) as f64 / 1_000.0
     }

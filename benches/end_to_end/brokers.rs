@@ -1,7 +1,7 @@
-//! What is compared: brokers that run already, and commands that start one.
+//! The brokers to compare: running ones, and commands that start one.
 //!
-//! A command gets a port of its own for each run, so that no run inherits from another. What a
-//! broker takes of the machine is read from `/proc`.
+//! Each run gives a command a port of its own, so that no run affects the next. `/proc` tells what
+//! a broker uses of the machine.
 
 use std::{
     fs,
@@ -16,16 +16,17 @@ use super::Outcome;
 
 /// How long a broker may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The core of the broker, and that of this program.
+/// The core of the broker, and the core of this program.
 pub(crate) const BROKER_CORE: &str = "0";
 pub(crate) const OWN_CORE: &str = "1";
 
-/// A broker by its name: `NAME=ADDRESS`, `NAME=ADDRESS@PID`, or `NAME=COMMAND` with `{port}` in it.
+/// A broker, by its name: `NAME=ADDRESS`, `NAME=ADDRESS@PID`, or `NAME=COMMAND` with `{port}` in
+/// it.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     pub(crate) name: String,
     what: What,
-    /// What `{shards}` in its command stands for.
+    /// The value of `{shards}` in its command.
     shards: usize,
 }
 
@@ -62,7 +63,7 @@ impl Named {
         Self { shards, ..self.clone() }
     }
 
-    /// The broker, on a core of its own where there are several.
+    /// Starts the broker, on a core of its own if the machine has several.
     pub(crate) fn start(&self, cores: &str) -> Outcome<Running> {
         let (address, http, child, pid) = match &self.what {
             What::Running(address, pid) => (*address, None, None, *pid),
@@ -89,10 +90,10 @@ impl Named {
     }
 }
 
-/// A broker that listens. One that was started here is ended when this is dropped.
+/// A broker that listens. Dropping it ends a broker that was started here.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
-    /// Where it answers REST calls, if its command has `{http}`.
+    /// Its address for REST calls, if its command has `{http}`.
     pub(crate) http: Option<SocketAddr>,
     child: Option<Child>,
     pid: Option<u32>,
@@ -112,7 +113,7 @@ impl Running {
             }
             sleep(Duration::from_millis(50));
         }
-        sleep(Duration::from_millis(300)); // It may still be at work on what starting brings.
+        sleep(Duration::from_millis(300)); // it may still be busy with its start
         Ok(())
     }
 
@@ -137,7 +138,7 @@ impl Drop for Running {
     }
 }
 
-/// What a process has taken so far, its threads and children by fork not included.
+/// What a process has used so far, without its threads and forked children.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// CPU seconds, of user and kernel.
@@ -161,14 +162,14 @@ impl Usage {
     }
 }
 
-/// Keeps this program off the core of the broker. Without `taskset` or a second core they share.
+/// Keeps this program off the broker's core. Without `taskset` or a second core they share one.
 pub(crate) fn pin_self() {
     if !pin_this_thread(OWN_CORE) {
         eprintln!("this program could not be given a core of its own: figures will vary more");
     }
 }
 
-/// Gives the thread a core, and those it starts; whether that was possible.
+/// Binds the thread, and threads that it starts, to a core; returns whether that was possible.
 pub(crate) fn pin_this_thread(core: &str) -> bool {
     let Ok(thread) = fs::read_link("/proc/thread-self") else { return false };
     let id = thread.file_name().unwrap_or_default();
@@ -176,7 +177,7 @@ pub(crate) fn pin_this_thread(core: &str) -> bool {
     taskset.is_ok_and(|output| output.status.success())
 }
 
-/// The cores for so many threads of a broker.
+/// Returns the cores for this many threads of a broker.
 pub(crate) fn cores(threads: usize) -> String {
     if threads <= 1 { BROKER_CORE.to_owned() } else { format!("0-{}", threads - 1) }
 }

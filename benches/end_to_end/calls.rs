@@ -1,5 +1,5 @@
-//! The two REST calls, beside clients that are connected; and what an empty handler of actix-web does
-//! with the same authentication.
+//! The two REST calls while clients are connected, and an empty handler of actix-web with the same
+//! authentication for comparison.
 
 use std::{
     fs, io,
@@ -23,17 +23,17 @@ use super::{
 
 pub(crate) const USER: &str = "bench";
 const PASSWORD: &str = "a password of the benchmark";
-/// Connections that ask, one request after the other each.
+/// Number of connections that call, each with one request at a time.
 pub(crate) const CALLERS: usize = 32;
 
-/// What is asked.
+/// The call to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     QueryOnline,
     SetKeepAlive,
 }
 
-/// Makes the account of the callers in a new directory.
+/// Creates the account of the callers in a new directory.
 pub(crate) fn make_account(binary: &str, directory: &Path) -> Outcome<PathBuf> {
     fs::create_dir_all(directory)?;
     let file = directory.join("users.toml");
@@ -48,7 +48,8 @@ pub(crate) fn make_account(binary: &str, directory: &Path) -> Outcome<PathBuf> {
     if child.wait()?.success() { Ok(file) } else { Err("the account could not be made".into()) }
 }
 
-/// Serves an empty handler behind HTTP Basic until it is killed: what a call costs that asks nobody.
+/// Serves an empty handler behind HTTP Basic until it is killed: the cost of a call that does
+/// nothing.
 pub(crate) fn serve_empty_handler(port: u16, accounts: PathBuf) -> io::Result<()> {
     actix_web::rt::System::new().block_on(async move {
         let authenticator = FileAuthenticator::open(accounts, AuthenticationConfig::default());
@@ -84,7 +85,8 @@ async fn empty(request: HttpRequest, authenticator: web::Data<FileAuthenticator>
     }
 }
 
-/// Asks about `clients` ids, at a rate or as fast as it is answered; `meanwhile` is done now and then.
+/// Calls about `clients` identifiers, at a rate or as fast as answers come; runs `meanwhile` now
+/// and then.
 pub(crate) struct Callers {
     crowd: Crowd,
     call: Call,
@@ -116,7 +118,7 @@ impl Callers {
         })
     }
 
-    /// Lets one caller ask.
+    /// Sends the request of one caller.
     pub(crate) fn ask(&mut self, who: usize, since: Instant) {
         let number = self.random.usize(..self.clients);
         let target = match self.call {
@@ -134,7 +136,7 @@ impl Callers {
         self.crowd.say(who, |out| out.raw(request.as_bytes()));
     }
 
-    /// Hears answers; who has got one.
+    /// Receives answers; returns the callers that got one.
     pub(crate) fn turn(&mut self, wait: Duration) -> Outcome<Vec<usize>> {
         let Self { crowd, sent_at, latency, answers, failures, .. } = self;
         let mut free = Vec::new();
@@ -149,7 +151,7 @@ impl Callers {
         Ok(free)
     }
 
-    /// Asks as fast as it is answered.
+    /// Calls as fast as answers come.
     pub(crate) fn measure(mut self, server: &Running, settings: &Settings) -> Outcome<Figures> {
         for who in 0..CALLERS {
             self.ask(who, Instant::now());
@@ -168,7 +170,7 @@ impl Callers {
         Ok(figures)
     }
 
-    /// Without sleep: over loopback it is the server that pays for waking the caller.
+    /// Does not sleep: over loopback the server would pay for waking the caller.
     fn go_on_for(&mut self, time: Duration) -> Outcome<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
@@ -180,7 +182,7 @@ impl Callers {
     }
 }
 
-/// The length of an answer of HTTP with a body of known length, once it is whole.
+/// Returns the length of an HTTP answer with a body of known length, once it is complete.
 fn answer_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).ok()?;

@@ -1,6 +1,6 @@
-//! One MQTT 3.1.1 connection that never waits: bytes to be sent, and a socket.
+//! One MQTT 3.1.1 connection that never blocks: bytes to send, and a socket.
 //!
-//! Knows packets and nothing of what they are for.
+//! Knows packets, but not their purpose.
 
 use std::{
     io::{self, Read, Write},
@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Outcome;
 
 pub(crate) const VERSION: ProtocolVersion = ProtocolVersion::V3_1_1;
-/// Long enough that no client has to send PINGREQ, and short enough for brokers to watch over it.
+/// Long enough that no client has to send PINGREQ, and short enough for brokers to enforce it.
 const KEEP_ALIVE_SECS: u16 = 600;
 
 /// Packets that wait to be written.
@@ -66,7 +66,7 @@ impl Outbox {
         encode_publish(&mut self.0, VERSION, &publication, &how);
     }
 
-    /// Answers what belongs to the acknowledgement of a message, whichever side has sent it.
+    /// Answers the acknowledgement of a message, whichever side has sent it.
     pub(crate) fn acknowledge(&mut self, packet: &Packet<'_>) {
         let answer = if let Packet::Publish(publish) = packet {
             match (publish.flags.qos, publish.packet_id) {
@@ -91,12 +91,12 @@ impl Outbox {
         }));
     }
 
-    /// Takes out what waits.
+    /// Takes the waiting packets.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.0)
     }
 
-    /// Bytes that are no packet: a request of HTTP.
+    /// Adds bytes that are not a packet: an HTTP request.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -106,7 +106,7 @@ impl Outbox {
     }
 }
 
-/// A Packet Identifier, from a number that may be any.
+/// Returns a Packet Identifier for any number.
 fn packet_id(number: u16) -> PacketId {
     PacketId::new(number.max(1)).expect("it is not zero")
 }
@@ -115,16 +115,16 @@ fn packet_id(number: u16) -> PacketId {
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) outbox: Outbox,
-    /// Bytes of a packet that is not whole.
+    /// Bytes of an incomplete packet.
     pub(crate) tail: Vec<u8>,
     written: usize,
-    /// It is among those that have something to write.
+    /// Whether it is listed as having something to write.
     pub(crate) is_dirty: bool,
 }
 
 impl Client {
-    /// Begins to connect. `from` is an address of loopback, of which there are many: each has its
-    /// own range of ports.
+    /// Begins to connect. `from` is one of the many loopback addresses: each has its own range of
+    /// ports.
     pub(crate) fn open(to: SocketAddr, from: Option<IpAddr>) -> Outcome<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -145,7 +145,7 @@ impl Client {
         })
     }
 
-    /// Writes what it can; the rest goes when the socket is writable again.
+    /// Writes what it can; the rest follows when the socket is writable again.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.written < self.outbox.0.len() {
             match self.stream.write(&self.outbox.0[self.written..]) {
@@ -159,8 +159,8 @@ impl Client {
         Ok(())
     }
 
-    /// Reads behind the tail, which is moved to the beginning of `scratch`; how many bytes are
-    /// there now. `None` if nothing came, and zero if the connection has ended.
+    /// Reads behind the tail, which is moved to the beginning of `scratch`; returns the number of
+    /// bytes there. `None` if nothing came, zero if the connection has ended.
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         let kept = self.tail.len();
         match self.stream.read(&mut scratch[kept..]) {
@@ -176,7 +176,7 @@ impl Client {
     }
 }
 
-/// A connection is under way: what `connect` says of a socket that does not block.
+/// The error of `connect` on a non-blocking socket while the connection is being opened.
 const EINPROGRESS: i32 = 115;
 
 fn is_for_later(error: &io::Error) -> bool {

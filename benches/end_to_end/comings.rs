@@ -1,5 +1,5 @@
-//! Workloads of connections: those that come and go, those that stay and say nothing, and sessions
-//! that are away.
+//! Workloads of connections: clients that come and go, idle connections, and sessions of offline
+//! clients.
 
 use std::{
     thread::sleep,
@@ -16,23 +16,23 @@ use super::{
     report::Figures,
 };
 
-/// Clients that are under way at the same time.
+/// Number of clients that visit at the same time.
 const AT_ONCE: usize = 50;
-/// A broker may take so long to come to rest.
+/// How long a broker may take to come to rest.
 const SETTLING_TIME: Duration = Duration::from_secs(3);
-/// Clients that are connected at a time while sessions are made.
+/// Number of clients that are connected at the same time while sessions are created.
 const SESSIONS_AT_ONCE: usize = 1000;
 
-/// What a client does before it goes.
+/// What a client does during a visit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Visit {
     /// It connects.
     Bare,
-    /// It subscribes to a topic of its own, publishes to it, and gets the message.
+    /// It subscribes to a topic of its own, publishes to it, and receives the message.
     Whole,
 }
 
-/// Clients come, do what they came for, go, and come again.
+/// Lets clients connect, do their visit, disconnect, and start again.
 pub(crate) fn churn(visit: Visit, broker: &Running, settings: &Settings) -> Outcome<Figures> {
     let mut crowd = Crowd::new(broker.address)?;
     for number in 0..AT_ONCE {
@@ -45,7 +45,7 @@ pub(crate) fn churn(visit: Visit, broker: &Running, settings: &Settings) -> Outc
     let mut go_on_for = |crowd: &mut Crowd, visits: &mut u64, time: Duration| -> Outcome<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
-            // Without sleep: over loopback it is the broker that pays for waking the client.
+            // Does not sleep: over loopback the broker would pay for waking the client.
             crowd.turn(Duration::ZERO, |who, heard, out| match heard {
                 Heard::Packet(packet) if is_done(visit, who, &packet, out) => gone.push(who),
                 Heard::Packet(_) => {}
@@ -74,7 +74,8 @@ pub(crate) fn churn(visit: Visit, broker: &Running, settings: &Settings) -> Outc
     Ok(figures)
 }
 
-/// Answers a packet; whether the visit is over. DISCONNECT is written before the socket is closed.
+/// Answers a packet; returns whether the visit is over. DISCONNECT is written before the socket
+/// closes.
 fn is_done(visit: Visit, who: usize, packet: &Packet<'_>, out: &mut Outbox) -> bool {
     match (visit, packet) {
         (Visit::Bare, Packet::ConnAck(_)) | (Visit::Whole, Packet::Publish(_)) => {
@@ -93,7 +94,7 @@ fn is_done(visit: Visit, who: usize, packet: &Packet<'_>, out: &mut Outbox) -> b
     }
 }
 
-/// So many connections that say nothing.
+/// Measures `count` idle connections.
 pub(crate) fn idle(count: usize, broker: &Running, settings: &Settings) -> Outcome<Figures> {
     let mut crowd = Crowd::new(broker.address)?;
     let before = broker.usage();
@@ -109,7 +110,7 @@ pub(crate) fn idle(count: usize, broker: &Running, settings: &Settings) -> Outco
     Ok(figures)
 }
 
-/// So many sessions without a connection, with so many QoS 1 messages waiting for each.
+/// Measures `sessions` sessions without a connection, each with `messages` queued QoS 1 messages.
 pub(crate) fn away(sessions: usize, messages: usize, broker: &Running) -> Outcome<Figures> {
     let before = broker.usage();
     let name = |number: usize| format!("away-{number}");

@@ -1,4 +1,4 @@
-//! Many clients in one thread: who can be read is read, what they say is written at once.
+//! Many clients in one thread: readable sockets are read, answers are written at once.
 
 use std::{
     io,
@@ -14,29 +14,29 @@ use super::{
     client::{Client, Outbox, VERSION},
 };
 
-/// How long anything may take that is to happen before a measurement.
+/// Time limit for each step before a measurement.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Clients that connect at a time.
+/// Number of clients that connect at the same time.
 const CONNECTING_AT_ONCE: usize = 200;
-/// Filters of one SUBSCRIBE.
+/// Filters in one SUBSCRIBE.
 const FILTERS_AT_ONCE: usize = 100;
 
 pub(crate) struct Crowd {
     poll: Poll,
     events: Events,
     clients: Vec<Option<Client>>,
-    /// Who has something to write.
+    /// Clients with something to write.
     dirty: Vec<usize>,
     scratch: Vec<u8>,
     limits: DecodeLimits,
     to: SocketAddr,
-    /// Connections that were ever opened.
+    /// Number of connections opened so far.
     opened: u32,
-    /// Which of the addresses of loopback they come from at first.
+    /// First loopback address that they use.
     first_address: u32,
 }
 
-/// What a client hears, and may answer.
+/// What a client receives, and may answer.
 pub(crate) enum Heard<'p> {
     Packet(Packet<'p>),
     Closed,
@@ -61,16 +61,16 @@ impl Crowd {
         self.clients.len()
     }
 
-    /// One more connection; its number.
+    /// Opens one more connection; returns its number.
     pub(crate) fn open(&mut self) -> Outcome<usize> {
         self.clients.push(None);
         self.reopen(self.clients.len() - 1)?;
         Ok(self.clients.len() - 1)
     }
 
-    /// A new connection in place of the one of this number.
+    /// Opens a new connection in place of the one with this number.
     pub(crate) fn reopen(&mut self, who: usize) -> Outcome<()> {
-        // Ports of one address that were just used are not free at once, not for the next run either.
+        // Ports of one address stay blocked for a while after use, for the next run as well.
         let number = (self.first_address + self.opened / 8192) % 0xFF_0000;
         let from = IpAddr::V4(Ipv4Addr::from(0x7F00_0001 + number));
         self.opened += 1;
@@ -85,7 +85,7 @@ impl Crowd {
         self.clients[who] = None;
     }
 
-    /// What client `who` is to say; it is written at the end of the turn.
+    /// Adds output of client `who`; it is written at the end of the turn.
     pub(crate) fn say(&mut self, who: usize, say: impl FnOnce(&mut Outbox)) {
         if let Some(client) = &mut self.clients[who] {
             say(&mut client.outbox);
@@ -95,7 +95,7 @@ impl Crowd {
         }
     }
 
-    /// Writes, waits until somebody can be read, but no longer than `wait`, and has heard what came.
+    /// Writes, waits for readable sockets for `wait` at most, and passes on what came.
     pub(crate) fn turn(
         &mut self,
         wait: Duration,
@@ -123,7 +123,7 @@ impl Crowd {
         self.flush()
     }
 
-    /// The same for bytes that are no packets of MQTT.
+    /// Does the same for bytes that are not MQTT packets.
     pub(crate) fn turn_raw(
         &mut self,
         wait: Duration,
@@ -159,7 +159,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Opens connections, lets each send CONNECT, and waits until all are accepted; the first number.
+    /// Opens connections, sends CONNECT on each, and waits until all are accepted; returns the
+    /// first number.
     pub(crate) fn connect(
         &mut self,
         count: usize,
@@ -194,7 +195,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Waits for so many packets of a kind.
+    /// Waits for this many packets of a kind.
     pub(crate) fn wait_for(
         &mut self,
         mut count: usize,
@@ -218,7 +219,7 @@ impl Crowd {
     }
 }
 
-/// Reads until nothing more is there; whether the connection is still open.
+/// Reads until the socket is empty; returns whether the connection is still open.
 fn receive(
     client: &mut Client,
     scratch: &mut [u8],

@@ -1,12 +1,13 @@
-//! Is a broker with two cores as fast as two brokers? A load that takes so little of them that they
-//! are the broker's.
+//! Compares one broker on two cores with one on a single core, under a load that uses so little CPU
+//! that the cores belong to the broker.
 //!
-//! All packets of a run have one length, and QoS 0 of MQTT 3.1.1 arrives as it was sent. So a publisher
-//! keeps packets that lack but their number, and a subscriber walks over what it has read in strides.
-//! Nobody waits for a socket: who shares a core with the broker and is woken by each write would read
-//! little at a time and stand in its way. Everybody looks after a pause instead, and there is enough
-//! under way for the broker not to run dry meanwhile. No message costs an allocation or a system call
-//! of its own. Knows PUBLISH alone; what comes before it is said by an [`Outbox`].
+//! All packets of a run have one length, and QoS 0 of MQTT 3.1.1 arrives as it was sent. So a
+//! publisher prepares packets that lack only their number, and a subscriber walks through its input
+//! in fixed strides. No thread waits for a socket: a client that shares a core with the broker and
+//! wakes at each write would read little at a time and slow the broker down. Instead each thread
+//! looks after a pause, with enough messages in flight that the broker never runs dry. No message
+//! costs an allocation or a system call of its own. Knows PUBLISH alone; an [`Outbox`] writes the
+//! packets before it.
 
 use std::{
     io::{self, Read, Write},
@@ -29,36 +30,37 @@ use super::{
 };
 
 const PAYLOAD_BYTES: usize = 64;
-/// Of a subscriber at most, which is less than what a broker writes ahead for one that does not read.
+/// Maximum for one subscriber; less than a broker buffers for a subscriber that does not read.
 const UNDER_WAY_BYTES_MAX: usize = 48 * 1024;
-/// Of a publisher, so that a subscriber lacks less than that.
+/// Messages in flight of one publisher, which keeps a subscriber below that maximum.
 const WINDOW: u64 = 600;
 const SCRATCH_BYTES: usize = 2 * UNDER_WAY_BYTES_MAX;
 const WARM_UP: Duration = Duration::from_millis(500);
-/// What has not come when nothing came for so long is lost.
+/// Silence after which missing messages count as lost.
 const SILENCE: Duration = Duration::from_secs(3);
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 const SUBACK: [u8; 5] = [0x90, 3, 0, 1, 0];
 
-/// Who talks to whom.
+/// The pattern of publishers and subscribers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Flood {
     Pairs(usize),
-    /// One publisher, so many subscribers.
+    /// One publisher, this many subscribers.
     FanOut(usize),
 }
 
-/// What is the load's own choice.
+/// The settings of the load itself.
 #[derive(Clone, Copy)]
 struct Pace {
     /// Messages of a publisher that its slowest subscriber may lack.
     window: u64,
-    /// A window is published in so many batches, or everybody would wait for everybody else.
+    /// Number of batches in a window; with one, publisher and subscribers would wait for each
+    /// other.
     batches: u64,
     pause: Duration,
 }
 
-/// What one broker did.
+/// The measurements of one broker.
 struct Measured {
     deliveries: f64,
     secs: f64,
@@ -68,7 +70,8 @@ struct Measured {
 }
 
 impl Flood {
-    /// A broker on one core with the load on the other, then one on both, with the load on both.
+    /// Measures a broker on one core with the load on the other, then one on both cores, with the
+    /// load on both.
     pub(crate) fn measure(self, one: &Named, two: &Named, settings: &Settings) -> Outcome<Figures> {
         let one = self.run(&one.start(&cores(1))?, &[OWN_CORE], settings)?;
         let two = self.run(&two.start(&cores(2))?, &[BROKER_CORE, OWN_CORE], settings)?;
@@ -82,7 +85,7 @@ impl Flood {
         figures.put("times", rate_of_two / rate);
         figures.put("CPU us each, one", micros);
         figures.put("CPU us each, two", micros_of_two);
-        // What it would be if the load had a core of its own then too.
+        // The ratio if the load had a core of its own in both cases.
         figures.put("times, load apart", micros / micros_of_two * 2.0);
         figures.put("load % of its CPU, one", load * 100.0);
         figures.put("load % of its CPU, two", load_of_two * 100.0);
@@ -123,8 +126,8 @@ impl Flood {
         })
     }
 
-    /// As found by trying: batches so large that they are cheap, pauses so short that the broker
-    /// does not run dry.
+    /// Found by trying: batches large enough to be cheap, pauses short enough that the broker does
+    /// not run dry.
     const fn pace(self) -> Pace {
         let (batches, pause_micros) = match self {
             Self::Pairs(_) => (1, 2000),
@@ -133,7 +136,7 @@ impl Flood {
         Pace { window: WINDOW, batches, pause: Duration::from_micros(pause_micros) }
     }
 
-    /// Connects everybody, and shares them out among so many threads.
+    /// Connects all clients, and divides them among this many threads.
     fn connect(self, to: SocketAddr, threads: usize) -> Outcome<Vec<Vec<Lane>>> {
         let (topics, subscribers) = match self {
             Self::Pairs(count) => (count, 1),
@@ -169,7 +172,7 @@ impl Flood {
     }
 }
 
-/// What a thread does until it is over.
+/// Runs the work of a thread until the end.
 fn go_on(
     mut lanes: Vec<Lane>,
     core: &str,
@@ -191,7 +194,7 @@ fn go_on(
     Ok(lanes)
 }
 
-/// Publishes no more, waits for what is under way, and counts what was not as it should.
+/// Stops publishing, waits for messages in flight, and counts faults.
 fn finish(mut lanes: Vec<Lane>) -> Outcome<u64> {
     let mut scratch = vec![0; SCRATCH_BYTES];
     let mut last_delivery = Instant::now();
@@ -211,13 +214,13 @@ fn own_usage() -> Usage {
     Usage::of(std::process::id())
 }
 
-/// What a thread has to do with one topic.
+/// The work of a thread for one topic.
 struct Lane {
     count: Arc<Count>,
     thread: usize,
     subscribers: Vec<Subscriber>,
-    /// Who is read next. A broker serves them in turn: as long as nothing has come for one, there is
-    /// hardly anything for the others.
+    /// The subscriber to read next. A broker serves them in turn: while one has received nothing,
+    /// the others have received hardly anything.
     turn: usize,
     publisher: Option<Publisher>,
 }
@@ -225,7 +228,7 @@ struct Lane {
 /// How far the messages of one topic have come.
 struct Count {
     sent: AtomicU64,
-    /// What the slowest subscriber of each thread has got.
+    /// What the slowest subscriber of each thread has received.
     arrived: Vec<AtomicU64>,
 }
 
@@ -241,7 +244,7 @@ impl Count {
 }
 
 impl Lane {
-    /// Reads what has come; how many messages.
+    /// Reads what has come; returns the number of messages.
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<u64> {
         let sent = self.count.sent.load(Ordering::Relaxed);
         let mut arrived = 0;
@@ -273,7 +276,7 @@ impl Lane {
         self.publisher.as_mut().map_or(Ok(()), Publisher::write)
     }
 
-    /// Messages that its subscribers have not got.
+    /// Returns how many messages its subscribers still lack.
     fn lacking(&self) -> u64 {
         let sent = self.count.sent.load(Ordering::Relaxed);
         self.subscribers.iter().map(|subscriber| sent.saturating_sub(subscriber.next)).sum()
@@ -282,7 +285,7 @@ impl Lane {
 
 struct Publisher {
     stream: TcpStream,
-    /// A batch, and how much of it is written.
+    /// A batch, and how much of it has been written.
     packets: Vec<u8>,
     written: usize,
     /// Bytes before the number of a message.
@@ -303,7 +306,7 @@ impl Publisher {
         Self { stream, packets, written, head_bytes: head.len(), batch, window }
     }
 
-    /// Numbers the packets again, once the last ones are written and there is room for these.
+    /// Numbers the packets of the next batch, once the last one is written and the window has room.
     fn prepare(&mut self, count: &Count) {
         let sent = count.sent.load(Ordering::Relaxed);
         let under_way = sent.saturating_sub(count.slowest());
@@ -333,11 +336,11 @@ impl Publisher {
 struct Subscriber {
     stream: TcpStream,
     head: Arc<[u8]>,
-    /// What has come of a packet that is not whole.
+    /// The start of an incomplete packet.
     tail: Vec<u8>,
-    /// The number that is due.
+    /// The number that comes next.
     next: u64,
-    /// What was lost, doubled, out of order, or of another publisher.
+    /// Messages lost, doubled, out of order, or of another publisher.
     faults: u64,
 }
 
@@ -347,7 +350,7 @@ impl Subscriber {
         Self { stream, head, tail, next: 0, faults: 0 }
     }
 
-    /// Reads once, which is all there can be; how many messages.
+    /// Reads once, which gets all that is there; returns the number of messages.
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<u64> {
         let kept = self.tail.len();
         let there = match self.stream.read(&mut scratch[kept..]) {
@@ -375,7 +378,7 @@ impl Subscriber {
     }
 }
 
-/// What packets of a publisher begin with: up to the topic, and its own number in the payload.
+/// Returns the start of a publisher's packets: up to the topic, and its own number in the payload.
 fn head(topic: &str, publisher: u32) -> Vec<u8> {
     let mut out = Outbox::default();
     out.publish(topic, &[0; PAYLOAD_BYTES], QoS::AtMostOnce, 0);
@@ -389,7 +392,7 @@ fn packet_length(head: &[u8]) -> usize {
     head.len() - size_of::<u32>() + PAYLOAD_BYTES
 }
 
-/// A connection that has been accepted, and has subscribed if there is a topic.
+/// Returns an accepted connection, subscribed if there is a topic.
 fn connect(to: SocketAddr, client_id: &str, topic: Option<&str>) -> Outcome<TcpStream> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;

@@ -1,7 +1,8 @@
-//! What a message costs while something grows: connections, subscribers, filters, payload, shards.
+//! Measures what a message costs while something grows: connections, subscribers, filters, payload,
+//! shards.
 //!
-//! HearthMQ alone, each point against a broker that was just started; the cost is its CPU time for a
-//! delivery. Plots go to `benches/plots`, the numbers to standard output.
+//! HearthMQ alone, each point on a freshly started broker; the cost is its CPU time for a delivery.
+//! Plots go to `benches/plots`, the numbers to standard output.
 
 use std::{path::Path, process::Command};
 
@@ -16,16 +17,16 @@ use super::{
 
 /// Connections over sockets: half of them publish. A process may open 20,000 files.
 const CONNECTIONS: [usize; 7] = [2, 20, 200, 1_000, 4_000, 10_000, 18_000];
-/// Connections over streams of the broker's own process.
+/// Connections over in-process streams.
 const IN_PROCESS: [usize; 7] = [2, 20, 200, 2_000, 20_000, 100_000, 200_000];
 const SUBSCRIBERS: [usize; 7] = [1, 5, 20, 100, 500, 2_000, 10_000];
 const FILTERS: [usize; 5] = [300, 3_000, 30_000, 300_000, 1_000_000];
 const PAYLOADS: [usize; 8] = [64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_000];
 const SHARDS: [usize; 4] = [1, 2, 4, 8];
-/// Pairs while something else grows.
+/// Number of pairs while something else grows.
 const PAIRS: usize = 100;
 
-/// Measures everything and draws it. `start` makes a broker of so many shards.
+/// Measures everything and draws it. `start` starts a broker with the given number of shards.
 pub(crate) fn measure(
     directory: &Path,
     settings: &Settings,
@@ -88,7 +89,7 @@ fn micros_a_delivery(figures: &Figures) -> Outcome<f64> {
     Ok(value)
 }
 
-/// Clients over streams of the process, which this program is in another process of its own.
+/// Measures clients over in-process streams, in a separate process of this program.
 fn in_process(connections: usize) -> Outcome<f64> {
     let this = std::env::current_exe()?;
     let output = Command::new(this).args(["in-process", &connections.to_string()]).output()?;

@@ -1,6 +1,6 @@
-//! Clients over streams of the broker's own process: more of them than a process may open files.
+//! Clients over in-process streams: more of them than a process may open files.
 //!
-//! All is on one thread, clients included, so what is measured is an upper bound of the broker's cost.
+//! Broker and clients share one thread, so the measurement is an upper limit of the broker's cost.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,14 @@ use super::{Outcome, brokers::Usage, client::Outbox};
 use hearthmq::mqtt::QoS;
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
-/// Room of a stream in each direction.
+/// Capacity of a stream in each direction.
 const STREAM_BYTES: usize = 512;
 /// Messages that are published before they are received.
 const AT_ONCE: usize = 1_000;
 const TIME: Duration = Duration::from_secs(2);
 
-/// Microseconds of CPU time a delivery, with so many connections in pairs that take turns.
+/// Returns the microseconds of CPU time of a delivery, with this many connections in pairs that
+/// take turns.
 pub(crate) fn micros_a_delivery(connections: usize) -> Outcome<f64> {
     System::new().block_on(measure((connections / 2).max(1)))
 }

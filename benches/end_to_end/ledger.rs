@@ -4,21 +4,21 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// What each payload begins with: publisher, number among its messages, nanoseconds since the
-/// ledger was opened. The rest is filling.
+/// The start of each payload: publisher, number among its messages, nanoseconds since the ledger
+/// was opened. The rest is padding.
 const STAMP_BYTES: usize = 16;
 
-/// A minute; what is later counts as so late.
+/// A minute; longer times count as this much.
 pub(crate) const LATENCY_NANOS_MAX: u64 = 60_000_000_000;
 
 pub(crate) struct Ledger {
     opened: Instant,
     /// How often each message of each publisher has arrived.
     arrivals: Vec<Vec<u16>>,
-    /// Deliveries that are due for one message.
+    /// Number of deliveries due for one message.
     fan: usize,
-    /// Highest number that a subscriber has got of a publisher, plus one; empty where messages may
-    /// overtake each other.
+    /// Highest number that a subscriber has received from a publisher, plus one; empty where
+    /// messages may overtake each other.
     highest: Vec<u32>,
     publishers: usize,
     pub(crate) delivered: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Ledger {
     latency: Histogram<u64>,
 }
 
-/// What became of all messages.
+/// The outcome of all messages.
 pub(crate) struct Balance {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
@@ -49,8 +49,8 @@ impl Ledger {
         }
     }
 
-    /// Writes the stamp of the next message of `publisher` into `payload`; its number. It counts as
-    /// sent at `due`.
+    /// Writes the stamp of the next message of `publisher` into `payload`; returns its number. The
+    /// message counts as sent at `due`.
     pub(crate) fn stamp(&mut self, publisher: usize, due: Instant, payload: &mut [u8]) -> u32 {
         let number = self.arrivals[publisher].len() as u32;
         self.arrivals[publisher].push(0);
@@ -61,7 +61,7 @@ impl Ledger {
         number
     }
 
-    /// Notes a delivery at `now`; its publisher.
+    /// Notes a delivery at `now`; returns its publisher.
     pub(crate) fn note(
         &mut self,
         subscriber: usize,
@@ -101,7 +101,7 @@ impl Ledger {
         Duration::from_nanos(self.latency.value_at_quantile(share))
     }
 
-    /// Deliveries that are due and have not come.
+    /// Returns whether all due deliveries have arrived.
     pub(crate) fn is_settled(&self) -> bool {
         let due: usize = self.arrivals.iter().map(Vec::len).sum();
         self.delivered >= (due * self.fan) as u64

@@ -1,15 +1,15 @@
-//! How fast is a broker, how late, and what does it take? Any broker of MQTT 3.1.1, by address or by
-//! the command that starts it; every message is accounted for.
+//! Measures how fast a broker is, how late its messages are, and what it uses. Takes any MQTT 3.1.1
+//! broker, by address or by the command that starts it; every message is accounted for.
 //!
 //!     cargo bench --bench end_to_end                      # HearthMQ alone, every workload
 //!     cargo bench --bench end_to_end -- --rounds 3 --broker 'mosquitto=mosquitto -p {port}' p2p
 //!     cargo bench --bench end_to_end -- growth            # HearthMQ's plots
 //!     cargo bench --bench end_to_end -- --broker other=192.0.2.7:1883 fan-out
 //!
-//! A broker that is given as a command is started anew for each run, on a core of its own; this
-//! program has another. Brokers take turns, and the tables hold medians; in brackets is the ratio to
-//! the first broker. `faults` are deliveries that were lost, doubled, out of order or not due. In
-//! the workloads of two cores the broker has both, and a load of its own kind shares them with it.
+//! A broker given as a command is restarted for each run, on a core of its own; this program has
+//! another. Brokers take turns, and the tables contain medians; in brackets is the ratio to the
+//! first broker. `faults` are deliveries that were lost, doubled, out of order or not due. In the
+//! workloads of two cores the broker has both, and shares them with a special load.
 
 #![expect(
     clippy::print_stdout,
@@ -58,7 +58,7 @@ const HEARTHMQ: &str = env!("CARGO_BIN_EXE_hearthmq");
 #[derive(Parser)]
 #[command(about = "Compares brokers of MQTT on one machine")]
 struct Arguments {
-    /// NAME=ADDRESS[@PID], or NAME=COMMAND with {port} in it; HearthMQ comes first by itself
+    /// NAME=ADDRESS[@PID], or NAME=COMMAND with {port} in it; HearthMQ itself comes first
     #[arg(long = "broker", value_name = "BROKER")]
     brokers: Vec<Named>,
     /// Leave out HearthMQ
@@ -81,14 +81,14 @@ struct Arguments {
     /// Print the names of the workloads
     #[arg(long)]
     list: bool,
-    /// cargo gives this to every benchmark
+    /// Passed by cargo to every benchmark
     #[arg(long, hide = true, global = true)]
     bench: bool,
     #[command(subcommand)]
     ceiling: Option<Ceiling>,
 }
 
-/// What this program is to itself, in another process.
+/// Other modes of this program, in a separate process.
 #[derive(Subcommand)]
 enum Ceiling {
     /// Draw what a message costs HearthMQ while something grows, into benches/plots
@@ -101,22 +101,22 @@ enum Ceiling {
     EmptyHandler { port: u16, accounts: PathBuf },
 }
 
-/// What all workloads have in common.
+/// Settings of all workloads.
 pub(crate) struct Settings {
-    /// How long is measured, after warming up.
+    /// Duration of a measurement, after warming up.
     pub(crate) time: Duration,
-    /// How a HearthMQ is started.
+    /// Cores of a HearthMQ.
     pub(crate) cores: String,
 }
 
-/// A workload by its name.
+/// A workload, by its name.
 enum Workload {
     Publishing(Publishing),
     Churn(Visit),
     Idle(usize),
     Away(usize, usize),
     Calls(Call),
-    /// SetKeepAlive beside messages at a rate.
+    /// SetKeepAlive calls while messages flow at a rate.
     Together,
     /// Two shards on two cores against one on one.
     TwoCores(Flood),
@@ -187,12 +187,12 @@ impl Workload {
         }
     }
 
-    /// Whether it is about HearthMQ's own interface, or one that every broker has.
+    /// Returns whether every broker can run it; some workloads use HearthMQ's own interface.
     const fn is_for_all(&self) -> bool {
         !matches!(self, Self::Calls(_) | Self::Together | Self::TwoCores(_))
     }
 
-    /// What this program itself does instead of a broker, as a ceiling.
+    /// Returns whether a relay in place of a broker can run it, as a ceiling.
     const fn has_relay(&self) -> bool {
         let Self::Publishing(Publishing { pattern, qos, rate, .. }) = self else { return false };
         matches!((pattern, qos, rate), (Pattern::Pairs(_), AtMostOnce, None))
@@ -203,8 +203,8 @@ fn start(broker: &Named, settings: &Settings) -> Outcome<Running> {
     broker.start(&settings.cores)
 }
 
-/// The program with everything on that a user has on: permissions, limits, metrics, Keep Alive. Only
-/// bounds that a hundredfold of any fleet would not reach are raised.
+/// The program with all features of normal use turned on: permissions, limits, metrics, Keep Alive.
+/// Raises only limits that a hundred times any real fleet would not reach.
 fn hearthmq(name: &str, program: &str, shards: usize, directory: &str) -> Named {
     let settings = [
         "mqtt.tcp=127.0.0.1:{port}",
@@ -306,7 +306,7 @@ fn compare(arguments: &Arguments) -> Outcome<()> {
     Ok(())
 }
 
-/// Rounds in turn, so that what happens on the machine happens to all.
+/// Runs the rounds in turn, so that disturbances of the machine affect all brokers alike.
 fn rounds(count: usize, workload: &Workload, brokers: &[&Named], settings: &Settings) -> Vec<Row> {
     let mut rows: Vec<Row> =
         brokers.iter().map(|b| Row { broker: b.name.clone(), rounds: Vec::new() }).collect();

@@ -26,8 +26,8 @@ pub(crate) struct Plot {
 const SIZE: (u32, u32) = (640, 400);
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 90, 160), RGBColor(200, 80, 0), RGBColor(0, 130, 70)];
 
-/// Draws in `directory`. Both axes are logarithmic: a cost that does not grow is a level line, and one
-/// that grows with x a diagonal.
+/// Draws in `directory`. Both axes are logarithmic: a cost that does not grow is a horizontal line,
+/// a cost that grows with x a diagonal.
 pub(crate) fn draw(directory: &Path, plot: &Plot) -> Outcome<()> {
     tell(plot);
     let path = directory.join(plot.file).with_extension("svg");

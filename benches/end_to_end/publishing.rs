@@ -1,4 +1,4 @@
-//! Workloads of messages: who publishes what, who has subscribed to what, and how fast.
+//! Workloads of messages: the pattern of publishers and subscribers, and the rate.
 
 use std::{
     cell::Cell,
@@ -16,45 +16,46 @@ use super::{
     report::Figures,
 };
 
-/// Who talks to whom.
+/// The pattern of publishers and subscribers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pattern {
     /// Each publisher has a topic and a subscriber of its own.
     Pairs(usize),
-    /// One publisher, so many subscribers.
+    /// One publisher, this many subscribers.
     FanOut(usize),
-    /// So many publishers, two subscribers that get all of it.
+    /// This many publishers, two subscribers that get everything.
     FanIn(usize),
-    /// Ten publishers, one shared subscription with so many members.
+    /// Ten publishers, one shared subscription with this many members.
     Shared(usize),
-    /// So many filters, a third each exact, with `+` and with `#`; each topic matches three of them.
+    /// This many filters, a third each exact, with `+` and with `#`; each topic matches three of
+    /// them.
     Filters(usize),
 }
 
-/// A pattern, and how much of what is published.
+/// A pattern, and what is published at which rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Publishing {
     pub(crate) pattern: Pattern,
     pub(crate) qos: QoS,
     pub(crate) payload_bytes: usize,
-    /// Messages a second of all publishers; as many as are taken if `None`.
+    /// Messages per second of all publishers; `None`: as many as the broker accepts.
     pub(crate) rate: Option<u32>,
 }
 
 const FILTER_SUBSCRIBERS: usize = 99;
 const FILTER_PUBLISHERS: usize = 10;
 const SHARED_PUBLISHERS: usize = 10;
-/// Messages that a publisher has under way, until every delivery of them has come.
+/// Messages in flight of a publisher, until every delivery of them has arrived.
 const WINDOW: usize = 16;
-/// With many publishers for one subscriber, whose broker may send only so many without an answer.
+/// The same with many publishers for one subscriber, whose Receive Maximum limits the broker.
 const WINDOW_OF_FAN_IN: usize = 4;
-/// With a rate, a broker that stalls is not waited for.
+/// The same with a rate, because a stalled broker must not slow the publisher down.
 const WINDOW_WITH_RATE: usize = 1000;
 const WARM_UP: Duration = Duration::from_millis(500);
-/// One turn where something else takes turns, and what of it is not measured.
+/// Length of a turn where two workloads alternate, and the part of it that is not measured.
 const TURN: Duration = Duration::from_millis(900);
 const SETTLING: Duration = Duration::from_millis(100);
-/// After the last message: what has not come when nothing came for so long is lost.
+/// Silence after the last message, after which missing messages count as lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
 impl Pattern {
@@ -75,7 +76,7 @@ impl Pattern {
         }
     }
 
-    /// Deliveries of one message.
+    /// Returns the number of deliveries of one message.
     const fn fan(self) -> usize {
         match self {
             Self::Pairs(_) | Self::Shared(_) => 1,
@@ -85,7 +86,7 @@ impl Pattern {
         }
     }
 
-    /// Whether one subscriber gets all that it gets of a publisher by one topic and filter.
+    /// Returns whether a subscriber gets all messages of a publisher through one topic and filter.
     const fn is_ordered(self) -> bool {
         matches!(self, Self::Pairs(_) | Self::FanOut(_) | Self::FanIn(_))
     }
@@ -128,7 +129,7 @@ fn topic_of(number: usize) -> String {
     format!("bench/{number}")
 }
 
-/// A workload under way.
+/// A running workload.
 struct Run<'r> {
     what: Publishing,
     crowd: &'r mut Crowd,
@@ -143,15 +144,15 @@ struct Run<'r> {
     topic: String,
     random: fastrand::Rng,
     began: Instant,
-    /// Messages that were published at the rate.
+    /// Number of messages published at the rate.
     paced: u64,
     last_delivery: Instant,
-    /// Done between turns.
+    /// Called between turns.
     meanwhile: &'r mut dyn FnMut() -> Outcome<()>,
 }
 
 impl Publishing {
-    /// Subscribes, publishes, and tells what it took.
+    /// Subscribes, publishes, and returns the figures.
     pub(crate) fn measure(self, broker: &Running, settings: &Settings) -> Outcome<Figures> {
         let mut crowd = Crowd::new(broker.address)?;
         let before = broker.usage();
@@ -180,8 +181,9 @@ impl Publishing {
         Ok(figures)
     }
 
-    /// How late messages are in every other turn of `turns`, and in those between, in which
-    /// `meanwhile` is told so: what happens on the machine happens to both. And the faults.
+    /// Returns the latencies of messages in every other turn of `turns`, and in the turns between,
+    /// in which `meanwhile` is active, so that disturbances of the machine affect both. Also
+    /// returns the faults.
     pub(crate) fn latencies_in_turns(
         self,
         broker: &Running,
@@ -205,7 +207,7 @@ impl Publishing {
         Ok((latencies, run.finish()?))
     }
 
-    /// Connects the subscribers; the number of the first.
+    /// Connects the subscribers; returns the number of the first.
     fn subscribe(self, crowd: &mut Crowd) -> Outcome<usize> {
         let pattern = self.pattern;
         let first = crowd.connect(pattern.subscribers(), true, |n| format!("subscriber-{n}"))?;
@@ -257,7 +259,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Publishes no more, and waits for what is under way; the faults of the whole run.
+    /// Stops publishing and waits for messages in flight; returns the faults of the whole run.
     fn finish(&mut self) -> Outcome<u64> {
         while !self.ledger.is_settled() && self.last_delivery.elapsed() < SILENCE {
             self.turn()?;
@@ -271,7 +273,7 @@ impl Run<'_> {
         let is_fan_in = matches!(self.what.pattern, Pattern::FanIn(_));
         let window = if is_fan_in { WINDOW_OF_FAN_IN } else { WINDOW };
         for publisher in 0..self.under_way.len() {
-            // A quarter at a time, as a client that has gathered some would.
+            // A quarter of the window at a time, like a client that batches.
             if self.under_way[publisher] <= (window - window.div_ceil(4)) * fan {
                 let now = Instant::now();
                 while self.under_way[publisher] < window * fan {
@@ -305,7 +307,7 @@ impl Run<'_> {
         self.crowd.say(who, |out| out.publish(topic, payload, qos, id));
     }
 
-    /// Hears what came. With a rate it never sleeps, or it would measure how long it slept.
+    /// Receives what came. With a rate it never sleeps, because it would measure its own sleep.
     fn turn(&mut self) -> Outcome<()> {
         let wait = if self.what.rate.is_some() { 0 } else { 10 };
         let Self { crowd, ledger, under_way, first_subscriber, last_delivery, .. } = self;

@@ -1,7 +1,7 @@
-//! The ceiling: a relay that passes frames on and knows no MQTT but where a frame ends.
+//! The ceiling: a relay that passes frames on and knows no more of MQTT than where a frame ends.
 //!
-//! It answers CONNECT and SUBSCRIBE so that the same clients can use it. Who subscribes is paired, in
-//! their order, with who publishes: publisher n writes to subscriber n, as in the workload of pairs.
+//! It answers CONNECT and SUBSCRIBE so that the same clients can use it. It pairs subscribers with
+//! publishers in their order: publisher n writes to subscriber n, as in the workload of pairs.
 
 use std::{
     io::{self, Read, Write},
@@ -26,11 +26,11 @@ struct Peer {
     stream: TcpStream,
     tail: Vec<u8>,
     out: Vec<u8>,
-    /// Whom its messages go to.
+    /// The receiver of its messages.
     partner: Option<usize>,
 }
 
-/// Relays on a port of loopback until it is killed.
+/// Relays on a loopback port until it is killed.
 pub(crate) fn run(port: u16) -> Outcome<()> {
     let mut listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     let mut poll = Poll::new()?;
@@ -86,7 +86,8 @@ pub(crate) fn run(port: u16) -> Outcome<()> {
 }
 
 impl Peer {
-    /// Reads what is there, and hands on whole frames; whether the connection is still open.
+    /// Reads what is there and passes whole frames on; returns whether the connection is still
+    /// open.
     fn read(
         &mut self,
         scratch: &mut [u8],
@@ -126,7 +127,7 @@ impl Peer {
     }
 }
 
-/// Section 2.1.4: the length of the frame that begins here, once that is known.
+/// Returns the length of the frame that begins here, once it is known; section 2.1.4.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let mut remaining = 0;
     for (at, byte) in bytes.iter().skip(1).take(4).enumerate() {

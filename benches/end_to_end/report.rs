@@ -1,4 +1,4 @@
-//! What was measured: medians of several rounds, in one Markdown table a workload, best first.
+//! Reports medians of several rounds, in one Markdown table for each workload, best first.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use std::fmt::Write;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
     values: Vec<(&'static str, f64)>,
-    /// Deliveries lost, doubled, out of order or to nobody; connections that were cut off.
+    /// Deliveries lost, doubled, out of order or not due; connections that were cut off.
     pub(crate) faults: u64,
 }
 
@@ -81,7 +81,7 @@ fn median(row: &Row, name: &str) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// Three digits that count.
+/// Formats a number with three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1e6 => format!("{:.2} M", value / 1e6),

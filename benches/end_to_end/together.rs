@@ -1,4 +1,5 @@
-//! HearthMQ's own: calls beside very many connected clients, and messages beside very many calls.
+//! Workloads of HearthMQ only: calls with very many connected clients, and messages with very many
+//! calls.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +14,17 @@ use super::{
     report::Figures,
 };
 
-/// Everybody may do everything, and is asked all the same.
+/// Allows everything to everybody, but the rules are still evaluated.
 pub(crate) const POLICY: &str = "
 [[rules]]
 effect = \"allow\"
 actions = [\"connect\", \"publish\", \"subscribe\"]
 ";
 
-/// Clients that are connected while calls are made.
+/// Number of clients that are connected during calls.
 const CLIENTS: usize = 15_000;
 const CALLS_PER_SEC: f64 = 10_000.0;
-/// Messages a second beside the calls.
+/// Messages per second during calls.
 const MESSAGES_PER_SEC: u32 = 20_000;
 
 pub(crate) fn calls(call: Call, server: &Named, settings: &Settings) -> Outcome<Figures> {
@@ -34,13 +35,13 @@ pub(crate) fn calls(call: Call, server: &Named, settings: &Settings) -> Outcome<
             crowd.connect(CLIENTS, true, |number| format!("idle-{number}"))?;
             http
         }
-        None => running.address, // The empty handler has no clients, and listens for HTTP alone.
+        None => running.address, // the empty handler has no clients and listens for HTTP only
     };
     Callers::connect(http, call, CLIENTS)?.measure(&running, settings)
 }
 
-/// Pairs at a rate, and how late their messages are while calls are made at a rate of their own, every
-/// other second, and in the seconds between.
+/// Runs pairs at a rate. Measures the latency of their messages in every other second, in which
+/// calls are made at a rate of their own, and in the seconds between.
 pub(crate) fn beside(broker: &Named, settings: &Settings) -> Outcome<Figures> {
     let running = broker.start(&settings.cores)?;
     let mut crowd = Crowd::new(running.address)?;
@@ -85,7 +86,7 @@ pub(crate) fn beside(broker: &Named, settings: &Settings) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Of the messages: alone, beside the calls, and how many times that.
+/// Columns for the latency of messages: alone, during calls, and the ratio.
 const SHARES: [(f64, [&str; 3]); 3] = [
     (0.5, ["p50 us", "p50 beside", "p50 times"]),
     (0.9, ["p90 us", "p90 beside", "p90 times"]),

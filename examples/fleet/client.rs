@@ -1,4 +1,5 @@
-//! One client of the fleet: connects, speaks or falls silent, and sees when it is given up.
+//! One client of the fleet: connects, sends PINGREQ or stays silent, and notices when it is
+//! disconnected.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -16,7 +17,7 @@ const WATCHED: Duration = Duration::from_secs(48);
 const ACCEPTED: [u8; 4] = [0x20, 2, 0, 0];
 const PING: [u8; 2] = [0xC0, 0];
 
-/// How long the connection lasted; `None` if it still does.
+/// Returns how long the connection lasted; `None` if it still does.
 pub(crate) async fn live(
     client_id: &str,
     speaks: bool,

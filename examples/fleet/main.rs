@@ -1,14 +1,14 @@
-//! What a change of Keep Alive does to a fleet of 1,000 clients that asked for 4 s.
+//! Shows what a change of Keep Alive does to a fleet of 1,000 clients that asked for 4 s.
 //!
 //! ```text
 //! cargo run --release --example fleet
 //! cargo run --release --example fleet -- --broker 127.0.0.1:1883 127.0.0.1:8080 admin:PASSWORD
 //! ```
 //!
-//! Half of the clients speak, half fall silent; once all are connected, every second one is given
-//! a Keep Alive of 30 s. The silent ones are given up 6 s after their last word, those that were
-//! changed after 45 s; whoever speaks stays. It takes 50 s. The broker is one of the program's own
-//! or, with `--broker`, a running one, which is asked by REST.
+//! Half of the clients send PINGREQ, half stay silent. Once all are connected, every second client
+//! gets a Keep Alive of 30 s. Silent clients are disconnected 6 s after their last packet, or after
+//! 45 s if their Keep Alive was changed; the others stay. It takes 50 s. The broker is one of this
+//! program or, with `--broker`, a running one, which is called over REST.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 

@@ -1,4 +1,4 @@
-//! The broker that the fleet connects to: one in this process, or one that runs somewhere.
+//! The broker that the fleet connects to: one in this process, or a running one.
 
 use std::{env, error::Error, net::SocketAddr};
 
@@ -21,7 +21,7 @@ enum Control {
     Rest(SocketAddr),
 }
 
-/// As the command line says.
+/// Chooses it by the command line.
 pub(crate) async fn choose() -> Result<Target, Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let [flag, mqtt, http, login] = arguments.as_slice()

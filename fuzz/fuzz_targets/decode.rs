@@ -1,5 +1,6 @@
-//! Any bytes, as each version and within limits: the decoder never panics, never claims more
-//! than it was given, and what it took for a packet is one: encoded, it decodes to the same.
+//! Decodes any bytes, as each version and within limits: the decoder never panics, never claims
+//! more bytes than it was given, and every packet that it returns encodes to bytes that decode to
+//! the same.
 //!
 //! `cargo +nightly fuzz run decode -- -max_total_time=60`
 
@@ -49,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
     check_forwarded(bytes);
 });
 
-/// Encoding gives the packet back, in no more bytes than it came in.
+/// Checks that encoding gives the packet back, in no more bytes than it came in.
 fn check_packet(packet: &Packet<'_>, version: ProtocolVersion, length: usize) {
     let mut encoded = Vec::new();
     encode(packet, version, &mut encoded).expect("what was decoded can be encoded");
@@ -85,7 +86,7 @@ fn check_packet(packet: &Packet<'_>, version: ProtocolVersion, length: usize) {
     }
 }
 
-/// Byte by byte, a packet asks for more until it is there.
+/// Checks that each prefix of a packet asks for more bytes.
 fn check_prefixes(packet: &[u8], version: ProtocolVersion, limits: &DecodeLimits) {
     for length in (0..packet.len()).take(64) {
         match decode(&packet[..length], version, limits) {
@@ -97,7 +98,7 @@ fn check_prefixes(packet: &[u8], version: ProtocolVersion, limits: &DecodeLimits
     }
 }
 
-/// What was kept of a message, even if it was damaged, is shown without a panic.
+/// Checks that the stored properties of a message, even damaged ones, are decoded without a panic.
 fn check_forwarded(bytes: &[u8]) {
     let properties = PublishProperties::decode_forwarded(bytes);
     let mut encoded = Vec::new();

@@ -1,5 +1,6 @@
-//! Three bytes a step: a session, a broker that publishes and a client on a bad line that may
-//! also acknowledge what it likes. What must be true is in the model, which the tests share.
+//! Runs a session from three bytes for each step: with a broker that publishes, and a client on a
+//! bad line that may also acknowledge whatever it likes. The model, which the tests share, has the
+//! invariants.
 //!
 //! `cargo +nightly fuzz run session -- -max_total_time=60`
 
