@@ -1,5 +1,5 @@
-//! Who may log in and what they may do then: accounts, throttling, policy and TLS, each through
-//! its public interface. Knows no socket: handshakes are made in memory.
+//! Logins and permissions: accounts, throttling, policy and TLS, each through its public interface.
+//! Knows no socket: handshakes happen in memory.
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing is a failure")]
 

@@ -1,5 +1,5 @@
-//! The `hearthmq` program as a user meets it: its commands, its first start, its signals, and
-//! what it says when it cannot start.
+//! The `hearthmq` program from a user's view: its commands, its first start, its signals, and its
+//! errors when it cannot start.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
@@ -25,7 +25,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::auth::{Accounts, FilePolicy, ScramKeys};
 use tempfile::TempDir;
 
-/// A directory for one broker, which listens on ports of its own.
+/// A directory for one broker, which listens on its own ports.
 struct Place {
     dir: TempDir,
     http: SocketAddr,
@@ -59,7 +59,7 @@ impl Place {
         self.command(arguments).output().unwrap()
     }
 
-    /// Gives `input` to a command.
+    /// Runs a command with `input`.
     fn feed(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = self
             .command(arguments)
@@ -72,13 +72,13 @@ impl Place {
         child.wait_with_output().unwrap()
     }
 
-    /// Starts the broker, and waits until it listens. Nobody reads its log after that, which must
+    /// Starts the broker, and waits until it listens. Its log is not read after that, which must
     /// not disturb it.
     fn start(&self) -> Broker {
         self.start_by(self.command(&[])).0
     }
 
-    /// The same by a command of the test's own; also what was logged until it listened.
+    /// Does the same with a command of the test; also returns the log until it listened.
     fn start_by(&self, mut command: Command) -> (Broker, String) {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -112,7 +112,7 @@ struct Broker {
 }
 
 impl Broker {
-    /// Sends a signal to the broker, waits for its end; exit code and standard output.
+    /// Sends a signal to the broker and waits for its end; returns exit code and standard output.
     fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
@@ -134,8 +134,8 @@ fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-/// What a command that failed has said: one line, behind the first of the log where the broker was to
-/// start.
+/// Returns the error of a failed command: one line, after the first line of the log if the broker
+/// was starting.
 fn complaint(output: &Output) -> &str {
     assert_eq!(output.status.code(), Some(1));
     let text = std::str::from_utf8(&output.stderr).unwrap();
@@ -263,7 +263,7 @@ fn the_first_start_makes_an_account_whose_printed_login_works() {
     let broker = place.start();
     let users = place.path("hearthmq-data/users.toml");
     assert!(users.exists());
-    // Not known yet: standard output is read at the end.
+    // Unknown yet: standard output is read at the end.
     assert!(place.get("/client-id/demo/status", "admin:guess").starts_with("HTTP/1.1 401"));
     let (code, printed) = broker.end("-TERM");
     assert_eq!(code, Some(0));

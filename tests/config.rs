@@ -1,4 +1,4 @@
-//! The configuration: its layers, its example file, and what a mistake looks like.
+//! The configuration: its layers, its example file, and the messages for mistakes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
@@ -9,7 +9,7 @@ use hearthmq::{limits::QueueFull, net::tls::ClientAuth};
 use tempfile::TempDir;
 use toml::Table;
 
-/// A configuration file of its own for each test.
+/// A configuration file of one test.
 struct File {
     _dir: TempDir,
     path: PathBuf,
@@ -27,7 +27,7 @@ impl File {
         load(Some(self), variables, settings)
     }
 
-    /// The error of this file alone, the directory left out.
+    /// Returns the error of this file alone, without the directory.
     fn mistake(&self) -> String {
         let error = self.load(&[], &[]).unwrap_err();
         error.split_once("hearthmq.toml").unwrap().1.to_owned()
@@ -149,7 +149,7 @@ fn what_kubernetes_puts_into_the_environment_is_none_of_ours() {
     assert_eq!(load(None, &variables, &[]).unwrap(), Config::default());
 }
 
-/// Here and below: a file and the message for it, from the position on.
+/// Here and below: a file, and its message from the position on.
 #[test]
 fn a_mistake_in_the_file_is_named_with_its_line_and_with_what_would_be_right() {
     for (text, message) in [
@@ -255,8 +255,8 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
         ),
         (
             "[mqtt]\nwebsocket_path = \"mqtt\"",
-            ":2:1: mqtt.websocket_path = \"mqtt\" is not a path of a URL; write one that begins with \
-             a slash, for example \"/mqtt\"",
+            ":2:1: mqtt.websocket_path = \"mqtt\" is not a path of a URL; write one that \
+             begins with a slash, for example \"/mqtt\"",
         ),
         (
             "[mqtt]\nwebsocket_origins = [\"https://example.org/\"]",
@@ -288,7 +288,7 @@ fn listeners_that_cannot_work_are_named_with_what_would_be_right() {
     }
 }
 
-/// The example's `[[listeners]]`, without the signs that make it a comment.
+/// The example's `[[listeners]]`, without comment signs.
 #[test]
 fn the_example_of_a_listener_with_settings_of_its_own_can_be_used() {
     let (_, lines) = EXAMPLE.split_once("\n# [[listeners]]\n").unwrap();
@@ -317,7 +317,7 @@ fn a_listener_that_asks_nobody_for_a_certificate_needs_no_authority() {
     assert_eq!(config.tls_at("127.0.0.1:8883").client_auth, ClientAuth::Required);
 }
 
-/// Each behind what makes the rest right: two TLS listeners, of which one has settings of its own.
+/// Each is appended to valid settings: a TLS listener, then a `[[listeners]]` table.
 #[test]
 fn settings_of_one_listener_that_cannot_work_are_named_with_what_would_be_right() {
     for (text, message) in [
@@ -333,8 +333,8 @@ fn settings_of_one_listener_that_cannot_work_are_named_with_what_would_be_right(
         ),
         (
             "address = \"127.0.0.1:1883\"\ntls.key = \"b.key\"",
-            ":8:1: tls of 127.0.0.1:1883 in [[listeners]] has no effect, because it does not use TLS; \
-             list the address in tls or secure_websocket of [mqtt] or in https of [http]",
+            ":8:1: tls of 127.0.0.1:1883 in [[listeners]] has no effect, because it does not use \
+             TLS; list the address in tls or secure_websocket of [mqtt] or in https of [http]",
         ),
         (
             "address = \"[::]:8883\"\ntls.client_auth = \"optional\"",

@@ -1,4 +1,4 @@
-//! The file of accounts: what it may hold, how it is wrong, how a user is added.
+//! The accounts file: what it may contain, which mistakes it reports, how accounts are changed.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,8 @@ use hearthmq::{
     limits::OwnLimits,
 };
 
-/// A hash that another implementation made (the reference one, `argon2 somesalt -id -t 2 -m 16`).
+/// A hash that another implementation computed (the reference one, `argon2 somesalt -id -t 2 -m
+/// 16`).
 const FOREIGN_HASH: &str =
     "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
 
@@ -138,7 +139,7 @@ fn adding_a_user_never_leaves_a_file_that_cannot_be_read_again() {
     assert!(error.contains("cannot be read"), "{error}");
 }
 
-/// What is taken out is one account, in every way in which TOML can write it.
+/// Exactly one account is removed, in every form in which TOML can write it.
 #[test]
 fn one_account_is_disabled_or_taken_out_and_the_rest_of_the_file_stays() {
     let directory = tempfile::tempdir().unwrap();
@@ -178,7 +179,7 @@ fn one_account_is_disabled_or_taken_out_and_the_rest_of_the_file_stays() {
     }
 }
 
-/// What is not given is as each user has it; who changes a password changes no limits.
+/// Missing limits are those of each user; a change of the password changes no limits.
 #[test]
 fn an_account_may_have_limits_of_its_own() {
     let dir = tempfile::tempdir().unwrap();

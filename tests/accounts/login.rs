@@ -1,4 +1,4 @@
-//! Logins: passwords, certificates, nobody, and what happens when they fail again and again.
+//! Logins: passwords, certificates, anonymous clients, and repeated failures.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -43,7 +43,7 @@ fn shown<'a>(name: &'a str, password: &'a str) -> Credentials<'a> {
     Credentials { username: Some(name), password: Some(password.as_bytes()), ..nobody() }
 }
 
-/// A wrong password that was not tried before.
+/// Tries a wrong password that was not tried before.
 async fn guess(authenticator: &FileAuthenticator, name: &str, number: u32) -> Outcome {
     login(authenticator, name, &format!("guess {number}")).await
 }
@@ -88,8 +88,8 @@ async fn a_decoy_never_lets_anybody_in_whose_password_it_knows() {
     assert_eq!(login(&empty, "cleo", "secret").await, BAD);
 }
 
-/// What takes the time is the hash. Where one hash at a time may be computed and one login may
-/// wait for its own, a third at the same moment is sent away, whoever they are for.
+/// The hash takes the time. With one hash at a time and one place to wait, a third login at the
+/// same moment is refused, whichever user it is for.
 #[tokio::test]
 async fn an_unknown_user_costs_a_hash_as_a_wrong_password_does() {
     for name in ["ann", "cleo"] {
@@ -178,7 +178,7 @@ async fn a_certificate_can_need_an_account_everywhere_or_at_one_listener() {
         let shown = Credentials { certificate: Some(&own), rules: at(here), ..nobody() };
         let ann = authenticator.authenticate(shown).await.unwrap();
         assert_eq!(ann.needs_account, !is_let_in);
-        // The account goes.
+        // The account is removed.
         authenticator.replace(accounts(&[("ben", "other")]));
         let standing = authenticator.standing(&ann, 0);
         assert_eq!(standing == Standing::Good, is_let_in, "{everywhere} {here:?} {standing:?}");
@@ -251,7 +251,7 @@ async fn repeated_failures_are_slowed_then_refused_then_looked_at_again() {
     assert_eq!(login(&authenticator, "ann", "secret").await, user("ann"));
 }
 
-/// The name is refused to whoever was not right from this address a moment ago.
+/// The name is refused for all clients but those that logged in from this address a moment ago.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_was_right_a_moment_ago_is_not_refused_for_the_guesses_of_others() {
     let authenticator = authenticator(AuthenticationConfig::default());
@@ -284,7 +284,7 @@ async fn a_remembered_password_cannot_be_guessed_faster_for_long() {
     assert!(matches!(refused, Err(AuthenticationError::TooManyAttempts { .. })));
 }
 
-/// As a device does that goes on with an old password, behind one address with a fleet.
+/// A device that keeps using an old password may share its address with a fleet.
 #[tokio::test(start_paused = true)]
 async fn the_same_wrong_password_again_counts_once_and_refuses_nobody() {
     let authenticator = authenticator(AuthenticationConfig::default());
@@ -363,7 +363,7 @@ async fn who_hangs_up_while_being_checked_is_counted_all_the_same() {
         let mut attempt = Box::pin(guess(&authenticator, "ann", number));
         assert!(futures_util::poll!(&mut attempt).is_pending());
         drop(attempt);
-        // The one permit comes back when the abandoned hash is done and written down.
+        // The one permit comes back when the abandoned hash is finished and counted.
         assert_eq!(login(&authenticator, &format!("cleo-{number}"), "wrong").await, BAD);
     }
     let outcome = login(&authenticator, "ann", "secret").await;

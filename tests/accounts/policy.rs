@@ -19,17 +19,17 @@ fn policy(text: &str) -> FilePolicy {
     FilePolicy::new(toml::from_str::<Inline>(text).unwrap().rules)
 }
 
-/// A policy of one rule that allows.
+/// Returns a policy of one rule that allows.
 fn allow(conditions: &str) -> FilePolicy {
     policy(&format!("[[rules]]\neffect = \"allow\"\n{conditions}\n"))
 }
 
-/// A policy that allows everything but what one rule denies.
+/// Returns a policy that allows everything except what one rule denies.
 fn deny(conditions: &str) -> FilePolicy {
     policy(&format!("[[rules]]\neffect = \"deny\"\n{conditions}\n[[rules]]\neffect = \"allow\"\n"))
 }
 
-/// Who asks: by default, user `ann` as client `car-1` from 192.0.2.1.
+/// The caller: by default user `ann` as client `car-1` from 192.0.2.1.
 #[derive(Clone)]
 struct Who {
     identity: Identity,
@@ -282,7 +282,8 @@ fn allowing_a_subscription_takes_a_filter_that_covers_it() {
     }
 }
 
-/// Or every device of a fleet that "may do everything" could send the others to its own server.
+/// Otherwise every device of a fleet that "may do everything" could redirect the others to its own
+/// server.
 #[test]
 fn what_controls_the_broker_is_allowed_by_name_only() {
     let ann = Who::ann();
@@ -397,7 +398,7 @@ fn a_value_is_plain_text_whatever_it_holds() {
     star.identity.username = Some("*".into());
     assert!(!star.may(&allow("clients = [\"${username}\"]"), Action::Connect));
     assert!(star.client("*").may(&allow("clients = [\"${username}\"]"), Action::Connect));
-    // Denied: it cannot be said which topics the author of the rule had in mind.
+    // Denied: it is unknown which topics the author of the rule meant.
     let policy = deny("topics = [\"v/${clientId}/secret\"]");
     assert!(!Who::ann().client("a/b").may_publish(&policy, "v/a/b/secret"));
 }

@@ -1,4 +1,4 @@
-//! Logins by SCRAM-SHA-256 over a file of accounts: who gets in, and what nobody learns.
+//! Logins by SCRAM-SHA-256 with an accounts file: which succeed, and what an attacker cannot learn.
 
 use std::{
     fs,
@@ -59,7 +59,7 @@ impl World {
         self.method.begin(ExchangeStart { method: SCRAM, credentials, identity: None })
     }
 
-    /// The whole exchange; its end, with the broker's last message seen to be right.
+    /// Runs the whole exchange; returns its result, after checking the broker's last message.
     async fn login(
         &self,
         client: &ScramClient<'_>,
@@ -79,7 +79,7 @@ impl World {
         }
     }
 
-    /// Salt and iterations as a name is told.
+    /// Returns the salt and iterations that a name gets.
     async fn told(&self, name: &str) -> (String, u32) {
         let client = ScramClient { name, password: "" };
         let step = self.begin(nobody()).step(Some(&client.first())).await;
@@ -130,7 +130,8 @@ async fn nobody_learns_which_names_have_accounts_not_even_over_time() {
         }
     };
     same(&world).await;
-    // One gets an account, one another password, one its first keys, and the broker is restarted.
+    // One user gets an account, one another password, one its first keys; then the broker is
+    // restarted.
     set_password(&world.path, "cleo", "new", iterations(4_096)).unwrap();
     set_password(&world.path, "ann", "new", iterations(4_096)).unwrap();
     set_password(&world.path, "ben", "new", iterations(4_096)).unwrap();
@@ -202,7 +203,7 @@ async fn channel_binding_is_refused_and_a_client_that_can_do_without_is_not() {
     assert!(begun(b"y,,n=ann,r=abc").await.is_ok());
     let refused = Err(AuthenticationError::NotAllowed);
     assert_eq!(begun(b"p=tls-exporter,,n=ann,r=abc").await, refused);
-    // To act as somebody else is nobody's right, as oneself everybody's.
+    // No client may act as another one; acting as itself is allowed.
     assert!(begun(b"n,a=ann,n=ann,r=abc").await.is_ok());
     assert_eq!(begun(b"n,a=ben,n=ann,r=abc").await, refused);
     assert_eq!(begun(b"\0").await, Err(AuthenticationError::BadCredentials));
@@ -239,7 +240,7 @@ async fn failures_count_together_with_those_of_passwords() {
     }
 }
 
-/// A soft hyphen is nothing to SASLprep.
+/// SASLprep removes a soft hyphen.
 #[tokio::test(start_paused = true)]
 async fn failures_of_all_spellings_of_a_name_count_together() {
     let world = world(AuthenticationConfig::default());

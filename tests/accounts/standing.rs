@@ -1,4 +1,4 @@
-//! Accounts that are taken away: what a login says then, and what has become of an earlier one.
+//! Removed and disabled accounts: the answer to a login, and the standing of an earlier one.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -44,7 +44,7 @@ async fn a_disabled_account_lets_nobody_in_whatever_is_shown() {
         let refused = authenticator.authenticate(shown).await;
         assert_eq!(refused, Err(AuthenticationError::NotAllowed));
     }
-    // Nobody learns by a wrong password that the account is there.
+    // A wrong password must not reveal that the account exists.
     let wrong = Credentials { password: Some(b"wrong"), ..ann(None) };
     let refused = authenticator.authenticate(wrong).await;
     assert_eq!(refused, Err(AuthenticationError::BadCredentials));
@@ -83,7 +83,7 @@ fn each_reading_of_the_accounts_says_what_has_become_of_earlier_logins() {
     with_password(2, Standing::Gone);
     assert_eq!(standing(Login::Certificate, 2), Standing::Good, "it needs no account");
 
-    // Who gets the name and the password of one that was gone is not that one.
+    // A new account with the name and password of a removed one is another account.
     replace(&account("ann", &second, ""));
     with_password(2, Standing::Changed);
     assert_eq!(authenticator.generation(), 5);
@@ -94,9 +94,9 @@ fn nobody_without_a_name_is_welcome_any_more_than_at_login() {
     for (anonymous, expected) in [(true, Standing::Good), (false, Standing::Suspended)] {
         let config = AuthenticationConfig { anonymous, ..AuthenticationConfig::default() };
         let authenticator = FileAuthenticator::new(Accounts::default(), config);
-        // A session that was found in the store does not say how its client logged in.
+        // A session found in the store does not say how its client logged in.
         assert_eq!(authenticator.standing(&Identity::default(), 0), expected);
-        // A listener of its own settings may have let this one in.
+        // A listener with settings of its own may have admitted this client.
         let nobody = Identity { login: Login::Anonymous, ..Identity::default() };
         assert_eq!(authenticator.standing(&nobody, 0), Standing::Good);
     }

@@ -1,5 +1,5 @@
 //! TLS: handshakes in memory with every kind of certificate, in both versions, and every file that
-//! can be wrong.
+//! can be invalid.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -52,7 +52,7 @@ fn client(
     }
 }
 
-/// Both ends talk until there is nothing more to say; the first error of either ends it.
+/// Runs both ends until neither has more to send; returns the first error of either.
 fn handshake(
     server: &Arc<ServerConfig>,
     client: ClientConfig,
@@ -218,7 +218,8 @@ fn a_common_name_that_cannot_be_a_user_name_is_refused() {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "HearthMQ");
         for (name, at) in common_names.iter().zip(3..) {
-            // The second one needs another spelling of the same kind, as rcgen keeps one of each.
+            // The second name needs another attribute of the same meaning, because rcgen stores one
+            // of each.
             let kind = match at {
                 3 => rcgen::DnType::CommonName,
                 _ => rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]),
@@ -235,7 +236,7 @@ fn a_common_name_that_cannot_be_a_user_name_is_refused() {
     assert!(matches!(subject_with(&["a", "b"]), Err(ClientCertificateError::SeveralCommonNames)));
 }
 
-/// What is said when one thing in a right configuration is changed.
+/// Returns the error after one change to a valid configuration.
 fn error(pki: &Pki, change: impl FnOnce(&mut TlsConfig)) -> String {
     let mut config = config(pki, ClientAuth::Required);
     change(&mut config);
@@ -244,7 +245,7 @@ fn error(pki: &Pki, change: impl FnOnce(&mut TlsConfig)) -> String {
     error
 }
 
-/// A PEM file with nothing sensible in it.
+/// Writes a PEM file with meaningless contents.
 fn junk(pki: &Pki, name: &str, label: &str) -> PathBuf {
     pki.write(name, &format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n"))
 }

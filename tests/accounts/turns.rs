@@ -1,4 +1,4 @@
-//! Who waits for whom when more passwords come than can be hashed, and what is known after a restart.
+//! The order of logins when more passwords come than can be hashed, and what survives a restart.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ fn authenticator(config: AuthenticationConfig) -> FileAuthenticator {
     FileAuthenticator::new(Accounts::parse(Path::new("users.toml"), &text).unwrap(), config)
 }
 
-/// One hash at a time, nothing remembered, nobody refused.
+/// One hash at a time, no remembered logins, no refusals.
 fn slow() -> AuthenticationConfig {
     let mut config = AuthenticationConfig {
         hashes_at_once_max: 1,
@@ -37,7 +37,7 @@ fn from(address: [u8; 4]) -> Credentials<'static> {
     }
 }
 
-/// Guesses with made-up names, again and again.
+/// Guesses with made-up names, without end.
 async fn guess_without_end(authenticator: &FileAuthenticator, address: [u8; 4], number: usize) {
     for turn in 0.. {
         let name = format!("u{number}.{turn}");
@@ -50,7 +50,7 @@ async fn guess_without_end(authenticator: &FileAuthenticator, address: [u8; 4], 
 
 const GOOD: [u8; 4] = [10, 0, 0, 1];
 
-/// How many other passwords were hashed from the moment on that a good client came.
+/// Returns how many other passwords are hashed after a good client has come.
 async fn hashes_before_the_good_client(authenticator: &FileAuthenticator) -> u64 {
     let good = Credentials { username: Some("ann"), password: Some(b"secret"), ..from(GOOD) };
     let before = authenticator.login_counts().hashed;
@@ -78,7 +78,7 @@ async fn a_good_client_gets_in_at_once_however_many_others_guess() {
     }
 }
 
-/// Keeps pairs in memory.
+/// Stores pairs in memory.
 #[derive(Default)]
 struct Book(Mutex<Vec<LoginKey>>);
 

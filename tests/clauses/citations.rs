@@ -1,25 +1,25 @@
-//! Finds statements that a text cites. It does not know which there are.
+//! Finds the statements that a text cites. Does not know which statements exist.
 //!
-//! `[MQTT-3.1.2-22]` is MQTT 5.0's. 3.1.1's is written `[MQTT-3.1.2-24] of 3.1.1`, and what
-//! follows `3.1.1:` on a line is all of 3.1.1.
+//! `[MQTT-3.1.2-22]` is a statement of MQTT 5.0. One of 3.1.1 is written `[MQTT-3.1.2-24] of
+//! 3.1.1`, and everything after `3.1.1:` on a line belongs to 3.1.1.
 
 use std::collections::BTreeSet;
 
 use super::table::Edition;
 
-/// A statement that is cited.
+/// A cited statement.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Citation {
     pub(crate) edition: Edition,
     pub(crate) id: String,
 }
 
-/// The statements that `text` cites.
+/// Returns the statements that `text` cites.
 pub(crate) fn citations(text: &str) -> BTreeSet<Citation> {
     let mut found = BTreeSet::new();
     let lines: Vec<_> = text.lines().collect();
     for (at, line) in lines.iter().enumerate() {
-        // "of 3.1.1" may stand at the beginning of the comment's next line.
+        // "of 3.1.1" may be at the beginning of the comment's next line.
         let next = lines.get(at + 1).map_or("", |next| next.trim_start().trim_start_matches('/'));
         for (start, _) in line.match_indices("MQTT-") {
             let (before, rest) = line.split_at(start);

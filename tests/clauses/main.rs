@@ -1,7 +1,7 @@
-//! The table of the standard's normative statements, held against the tests that show them.
+//! Checks the table of the standard's normative statements against the tests that show them.
 //!
-//! `v3_1_1/` and `v5_0/` have a file for each chapter; a statement that binds a server names its
-//! tests there, or says why there is none.
+//! `v3_1_1/` and `v5_0/` have a file for each chapter. A statement that binds a server names its
+//! tests there, or the reason why it has none.
 
 #![expect(clippy::unwrap_used, reason = "a table that cannot be read fails there and then")]
 
@@ -16,7 +16,7 @@ use citations::{Citation, citations};
 use sources::{sources, test_functions};
 use table::{Binds, Edition, clauses};
 
-/// Fails with all of `faults` at once.
+/// Fails with all of `faults` together.
 fn none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }

@@ -1,5 +1,5 @@
-//! Which statements were published: the numbers of Appendix B of both OASIS Standards, section by
-//! section. It does not know what they say.
+//! The published statements: the numbers of Appendix B of both OASIS Standards, section by section.
+//! Does not know their text.
 //!
 //! MQTT 3.1.1 of 29 October 2014 has 141 (two of them are misprinted there, as `MQTT-3.1.2.7` and
 //! `MQTT-3-8.3-4`, so that a search for the regular form finds 139), without a gap. MQTT 5.0 of
@@ -9,7 +9,7 @@
 
 use super::table::Edition;
 
-/// Sections and how many statements they have.
+/// Sections and the number of their statements.
 const V3_1_1: &[(&str, u8)] = &[
     ("1.5.3", 3),
     ("2.2.2", 2),
@@ -111,10 +111,10 @@ const V5_0: &[(&str, u8)] = &[
     ("6.0.0", 4),
 ];
 
-/// Numbers that were never given.
+/// Numbers that were never assigned.
 const GAPS: &[(Edition, &str)] = &[(Edition::V5_0, "MQTT-2.2.1-1")];
 
-/// Each statement's identifier, as in `MQTT-3.1.0-1`.
+/// Returns each statement's identifier, as in `MQTT-3.1.0-1`.
 pub(crate) fn ids(edition: Edition) -> impl Iterator<Item = String> {
     let sections = match edition {
         Edition::V3_1_1 => V3_1_1,

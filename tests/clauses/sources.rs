@@ -1,4 +1,4 @@
-//! Finds the tests and what their comments say. It does not know what the table asks of them.
+//! Finds the tests and their comments. Does not know what the table requires of them.
 
 use std::{
     collections::BTreeMap,
@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The project's root.
+/// Returns the project's root.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Each source file's name from the root, and its text.
+/// Returns each source file's name, from the root, and its text.
 pub(crate) fn sources() -> Vec<(String, String)> {
     let mut files = Vec::new();
     for dir in ["src", "tests", "examples", "fuzz/fuzz_targets"] {
@@ -35,7 +35,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The tests under `tests/`, as `target::module::function`, and the comment above each.
+/// Returns the tests under `tests/`, as `target::module::function`, with the comment above each.
 pub(crate) fn test_functions() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for (name, text) in sources() {
@@ -51,7 +51,7 @@ pub(crate) fn test_functions() -> BTreeMap<String, String> {
     all
 }
 
-/// The functions with a test attribute that are not ignored, each with the comment above it.
+/// Returns the functions with a test attribute that are not ignored, with the comment above each.
 fn tests_in(text: &str) -> Vec<(&str, String)> {
     let mut found = Vec::new();
     let (mut comment, mut is_test, mut is_ignored) = (String::new(), false, false);

@@ -1,4 +1,4 @@
-//! Reads the table. It does not know whether what it says holds.
+//! Reads the table. Does not check its statements.
 
 use std::{collections::BTreeMap, fmt, fs};
 
@@ -16,7 +16,7 @@ pub(crate) enum Edition {
 impl Edition {
     pub(crate) const BOTH: [Self; 2] = [Self::V3_1_1, Self::V5_0];
 
-    /// How many statements it has.
+    /// Returns the number of its statements.
     pub(crate) const fn published(self) -> usize {
         match self {
             Self::V3_1_1 => 141,
@@ -41,7 +41,7 @@ impl fmt::Display for Edition {
     }
 }
 
-/// Whom a statement binds.
+/// The party that a statement binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Binds {
@@ -60,23 +60,23 @@ struct Entry {
     why_not: Option<String>,
 }
 
-/// A normative statement as the table has it.
+/// A normative statement in the table.
 pub(crate) struct Clause {
     /// The table's file, from the project's root.
     pub(crate) file: String,
     pub(crate) id: String,
-    /// What it asks, in our own words.
+    /// What it requires, in our own words.
     pub(crate) asks: String,
     pub(crate) binds: Binds,
-    /// What shows it, as `target::module::function`.
+    /// The tests that show it, as `target::module::function`.
     pub(crate) tests: Vec<String>,
-    /// Why nothing shows it.
+    /// Why no test shows it.
     pub(crate) why_not: Option<String>,
 }
 
 impl Clause {
-    /// Whether it is in the file of its chapter: `3.01.toml` has `MQTT-3.1.…`, `1-2.toml` has
-    /// `MQTT-1.…` and `MQTT-2.…`.
+    /// Returns whether it is in the file of its chapter: `3.01.toml` has `MQTT-3.1.…`, `1-2.toml`
+    /// has `MQTT-1.…` and `MQTT-2.…`.
     pub(crate) fn belongs(&self) -> bool {
         let stem = self.file.rsplit('/').next().unwrap().trim_end_matches(".toml");
         stem.split('-').any(|chapter| {
@@ -86,7 +86,7 @@ impl Clause {
     }
 }
 
-/// All statements of an edition that the table has.
+/// Returns all statements of an edition in the table.
 pub(crate) fn clauses(edition: Edition) -> Vec<Clause> {
     let mut all = Vec::new();
     for entry in fs::read_dir(root().join(edition.directory())).into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Each rule that a packet alone can break, broken once.
+//! Each rule that a single packet can break, broken once.
 
 use hearthmq::mqtt::{
     DecodeErrorKind as Kind, DecodeLimits, Decoded, EncodeError, Packet, ProtocolVersion, Publish,
@@ -9,7 +9,7 @@ use hearthmq::mqtt::{
 use super::{VERSIONS, decode_whole, packet_id};
 use ProtocolVersion::{V3_1, V3_1_1, V5};
 
-/// What is wrong, and the clause that says so.
+/// The error, and the clause that defines it.
 pub(crate) type Rule = (Kind, &'static str);
 
 pub(crate) const TRUNCATED: Rule = (Kind::Truncated, "MQTT-4.13.1-1");
@@ -22,13 +22,13 @@ const TOPIC_WILDCARD: Rule = (Kind::TopicNameWildcard, "MQTT-3.3.2-2");
 const RESPONSE_TOPIC: Rule = (Kind::ResponseTopic, "MQTT-3.3.2-14");
 const PACKET_ID_ZERO: Rule = (Kind::PacketIdZero, "MQTT-2.2.1-3");
 
-/// A packet with this first byte and body.
+/// Returns a packet with this first byte and body.
 pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     assert!(body.len() < 128);
     [&[first, body.len() as u8], body].concat()
 }
 
-/// That the packet breaks the rule, and that it is told so.
+/// Asserts that decoding the packet reports this rule.
 #[track_caller]
 pub(crate) fn breaks(version: ProtocolVersion, bytes: &[u8], rule: Rule) {
     let error = decode(bytes, version, &DecodeLimits::default()).unwrap_err();
@@ -66,7 +66,7 @@ fn fixed_header() {
             breaks(version, &[first], (Kind::FixedHeaderFlags, "MQTT-2.1.3-1"));
         }
     }
-    // MQTT 3.1.1 does not ask for the shortest form.
+    // MQTT 3.1.1 does not require the shortest form.
     breaks(V5, b"\xC0\x80\0", NOT_MINIMAL);
     assert_eq!(decode_whole(b"\xC0\x80\0", V3_1_1).unwrap(), Packet::PingReq);
     breaks(V3_1_1, b"\xC0\x01\0", TRAILING_BYTES);
@@ -164,7 +164,7 @@ fn packet_identifiers_are_not_zero() {
     }
 }
 
-/// A CONNECT of 3.1.1 or 5.0 with these flags and payload.
+/// Returns a CONNECT of 3.1.1 or 5.0 with these flags and payload.
 fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
     packet(0x10, &[b"\0\x04MQTT", &[level, flags, 0, 10][..], rest].concat())
 }
@@ -173,7 +173,7 @@ fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
 fn connect_packets() {
     for (level, no_properties) in [(4, &b""[..]), (5, b"\0")] {
         let rest = &[no_properties, b"\0\x01c"].concat();
-        let version = V5; // A CONNECT has its own.
+        let version = V5; // a CONNECT names its own version
         let wrong = |flags, rule| breaks(version, &connect(level, flags, rest), rule);
         wrong(0x03, (Kind::ConnectFlags, "MQTT-3.1.2-3"));
         wrong(0x0A, (Kind::ConnectFlags, "MQTT-3.1.2-11"));
@@ -208,14 +208,14 @@ fn connect_properties() {
     wrong(b"\x15\0\0\x15\0\0", twice(0x15, "section 3.1.2.11"));
     wrong(b"\x16\0\0", (Kind::AuthenticationMethodMissing, "section 3.1.2.11.10"));
     wrong(b"\x23\0\x01", not_allowed(0x23));
-    // Will Properties have neither alias nor identifier.
+    // Will Properties have neither a Topic Alias nor a Subscription Identifier.
     for property in [&b"\x23\0\x01"[..], b"\x0B\x01"] {
         let rest = [b"\0\0\x01c", &[property.len() as u8][..], property, b"\0\x01w\0\0"].concat();
         breaks(V5, &connect(5, 6, &rest), not_allowed(property[0]));
     }
 }
 
-/// [MQTT-3.1.2-1] [MQTT-3.1.2-2]: what was asked for is known, and in which form to refuse.
+/// [MQTT-3.1.2-1] [MQTT-3.1.2-2]: the error has the requested version, and the form of the refusal.
 #[test]
 fn unknown_protocol_versions_can_be_answered() {
     for (name, level, clause, answer) in [

@@ -53,7 +53,7 @@ fn subscribe_packets() {
     breaks(V5, &shared, (Kind::NoLocalOnSharedSubscription, "MQTT-3.8.3-4"));
     let identifiers = packet(0x82, b"\0\x01\x04\x0B\x01\x0B\x01\0\x01a\0");
     breaks(V5, &identifiers, twice(0x0B, "section 3.8.2.1"));
-    // The shape of a filter is not the codec's.
+    // The codec does not check the form of a filter.
     assert!(decode_whole(&packet(0x82, b"\0\x01\0\x04a/#b\0"), V3_1_1).is_ok());
 }
 

@@ -1,11 +1,11 @@
-//! Packets as the specifications draw them: these bytes are these packets, and the reverse.
+//! Packets as printed in the specifications: these bytes decode to these packets, and the reverse.
 
 use hearthmq::mqtt::*;
 
 use super::{decode_whole, packet_id};
 use ProtocolVersion::{V3_1, V3_1_1, V5};
 
-/// Decodes and encodes.
+/// Asserts both directions.
 #[track_caller]
 fn is(version: ProtocolVersion, bytes: &[u8], packet: Packet<'_>) {
     assert_eq!(decode_whole(bytes, version).unwrap(), packet);
@@ -14,7 +14,7 @@ fn is(version: ProtocolVersion, bytes: &[u8], packet: Packet<'_>) {
     assert_eq!(encoded, bytes, "{packet:?}");
 }
 
-/// Encodes, and comes back as less: the version cannot say all of it.
+/// Asserts that the packet encodes to bytes that say less: the version cannot express all of it.
 #[track_caller]
 fn is_sent_as(version: ProtocolVersion, packet: Packet<'_>, bytes: &[u8]) {
     let mut encoded = Vec::new();
@@ -84,7 +84,7 @@ fn connect_of_3_1_may_announce_a_user_name_and_leave_it_out() {
     assert_eq!(decoded, Packet::Connect(Box::new(connect(V3_1))));
 }
 
-/// Mosquitto's bridges add 0x80 to the level. MQTT 5.0 has no such bit.
+/// Mosquitto's bridges add 0x80 to the protocol level. MQTT 5.0 has no such bit.
 #[test]
 fn connect_of_a_bridge() {
     let bridge = |version| {
@@ -115,7 +115,7 @@ fn the_flags_of_connect_are_judged_by_its_version() {
             let decoded = decoded.map(|d| format!("{d:?}")).map_err(|error| error.kind);
             assert_eq!(decoded.clone().ok(), plain.ok().filter(|_| is_v3_1));
             assert_eq!(decoded.err(), (!is_v3_1).then_some(kind));
-            // What has come so far of MQTT 3.1 is as good as without the flags.
+            // An incomplete packet of MQTT 3.1 is judged as it is without the flags.
             for n in 1..bytes.len() {
                 let begun = decode_connect(&bytes[..n], &limits);
                 let may_be_v3_1 = is_v3_1 || n < 4;
@@ -209,7 +209,7 @@ fn acknowledgements_are_as_short_as_they_may_be() {
     is_sent_as(V3_1_1, Packet::PubAck(refused.clone()), b"\x40\x02\0\x01");
     let properties = AckProperties { reason_string: Some("no"), ..AckProperties::NONE };
     is(V5, b"\x50\x09\0\x01\x87\x05\x1F\0\x02no", Packet::PubRec(Ack { properties, ..refused }));
-    // The long form of success is allowed as well.
+    // The long form of success is also valid.
     assert_eq!(decode_whole(b"\x40\x04\x01\x02\0\0", V5).unwrap(), Packet::PubAck(success.clone()));
     assert_eq!(decode_whole(b"\x40\x03\x01\x02\0", V5).unwrap(), Packet::PubAck(success));
 }
@@ -238,7 +238,7 @@ fn subscribe_of_each_version() {
     is(V5, bytes, subscribe(options, properties));
 }
 
-/// A repetition has the DUP flag there, section 3.8 of MQTT 3.1.
+/// A repeated SUBSCRIBE has the DUP flag there, section 3.8 of MQTT 3.1.
 #[test]
 fn subscribe_of_3_1_may_be_a_repetition() {
     assert!(decode_whole(b"\x8A\x08\0\x01\0\x03a/+\x01", V3_1).is_ok());

@@ -1,10 +1,10 @@
 //! The codec from outside: bytes in, packets out, and back.
 //!
-//! `known_bytes` has packets as the specifications draw them, `errors*` each rule broken once,
-//! `round_trip` what must hold of any packet and of any bytes, `publish` the way of messages to
+//! `known_bytes` has packets as printed in the specifications, `errors*` each rule broken once,
+//! `round_trip` what must hold for all packets and all bytes, `publish` the path of messages to
 //! subscribers, `topics` names and filters.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it must not be otherwise")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
 mod errors;
 mod errors_of_packets;
@@ -25,7 +25,7 @@ fn packet_id(number: u16) -> PacketId {
     PacketId::new(number).unwrap()
 }
 
-/// The packet that `bytes` are from the first to the last.
+/// Returns the packet that all of `bytes` make up.
 #[track_caller]
 fn decode_whole(bytes: &[u8], version: ProtocolVersion) -> Result<Packet<'_>, DecodeError> {
     match decode(bytes, version, &DecodeLimits::default())? {

@@ -1,6 +1,6 @@
-//! Any packet that a version can express, for property tests.
+//! Generates any packet that a version can express, for property tests.
 //!
-//! Packets borrow; what they borrow from is leaked, which a test may.
+//! Packets borrow; the data that they borrow from is leaked, which is acceptable in a test.
 
 use hearthmq::mqtt::*;
 use proptest::collection::vec;
@@ -46,7 +46,7 @@ pub(crate) fn user_properties() -> impl Strategy<Value = UserProperties<'static>
     })
 }
 
-/// `properties` in MQTT 5.0, none before.
+/// Returns `properties` in MQTT 5.0, none in earlier versions.
 fn in_v5<T: Default + Clone + std::fmt::Debug + 'static>(
     version: ProtocolVersion,
     properties: impl Strategy<Value = T> + 'static,
@@ -350,7 +350,7 @@ fn auth() -> impl Strategy<Value = Packet<'static>> {
     ]
 }
 
-/// Any packet of `version`, from a client or from a server.
+/// Generates any packet of `version`, from a client or from a server.
 pub(crate) fn packet(version: ProtocolVersion) -> BoxedStrategy<Packet<'static>> {
     let others = prop_oneof![
         3 => connect(version),

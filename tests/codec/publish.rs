@@ -1,4 +1,5 @@
-//! A message on its way to a subscriber: `encode_publish` against `encode`, and what is forwarded.
+//! A message on its way to a subscriber: compares `encode_publish` with `encode`, and checks
+//! forwarding.
 
 use hearthmq::mqtt::{
     Packet, ProtocolVersion, Publication, Publish, PublishAs, PublishFlags, PublishProperties, QoS,
@@ -22,7 +23,7 @@ fn topic_alias() -> impl Strategy<Value = TopicAlias> {
     ]
 }
 
-/// The packet that `encode_publish` is to write.
+/// Returns the packet that `encode_publish` must write.
 fn expected<'a>(
     version: ProtocolVersion,
     publication: &Publication<'a>,
@@ -99,7 +100,7 @@ proptest! {
     }
 }
 
-/// Pairs that a sender mixed with other properties keep their order and lose nothing.
+/// User Properties that a sender mixed with other properties keep their order, and none is lost.
 #[test]
 fn user_properties_between_others_are_found_and_forwarded() {
     let bytes = [
@@ -143,7 +144,7 @@ fn properties_that_are_not_well_formed_are_shown_as_none() {
     assert_eq!(UserProperties::NONE.iter().count(), 0);
 }
 
-/// Such properties do not come from a packet, but a program may make them.
+/// Such properties never come from a packet, but a program may create them.
 #[test]
 fn properties_that_cannot_be_encoded_are_not_forwarded() {
     let long = "x".repeat(65_536);

@@ -1,4 +1,4 @@
-//! What must hold of any packet, and of any bytes.
+//! What must hold for all packets, and for all bytes.
 
 use hearthmq::mqtt::{
     DecodeLimits, Decoded, Packet, ProtocolVersion, decode, decode_connect, encode, encode_within,
@@ -20,7 +20,7 @@ fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
     bytes
 }
 
-/// Decodes whatever it is, and checks what must hold of the answer.
+/// Decodes any bytes, and checks what must hold for the result.
 fn decode_anything(bytes: &[u8]) {
     let limits = DecodeLimits::default();
     let decoded = VERSIONS.map(|version| decode(bytes, version, &limits));
@@ -130,7 +130,7 @@ proptest! {
     }
 }
 
-/// Topics of every length: the scan of a Topic Name goes by chunks.
+/// Topics of every length, because a Topic Name is scanned in chunks.
 #[test]
 fn a_wildcard_is_found_wherever_it_is() {
     let limits = DecodeLimits { topic_levels_max: 2, ..DecodeLimits::default() };

@@ -58,7 +58,7 @@ fn a_shared_subscription_has_a_name_and_a_filter() {
     assert_eq!(validate_filter("$share/g/a+"), Err(TopicError::SingleLevelWildcard));
 }
 
-/// The examples of section 4.7, and the corners between them.
+/// The examples of section 4.7, and special cases between them.
 #[test]
 fn filters_match_as_the_specification_shows() {
     for (filter, topic) in [

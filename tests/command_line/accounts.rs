@@ -1,4 +1,4 @@
-//! `hearthmq passwd`: what it makes, changes and takes out, and what it leaves as it was.
+//! `hearthmq passwd`: what it creates, changes and removes, and what it leaves alone.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use hearthmq::auth::{Accounts, FilePolicy};
 use super::{Place, complaint, password_is, place, skipped::skipped, stdout};
 
 impl Place {
-    /// Gives `user` a password; what was said on standard error.
+    /// Sets the password of `user`; returns standard error.
     fn passwd(&self, user: &str, password: &str) -> String {
         let output = self.feed(&["passwd", user], &format!("{password}\n"));
         assert!(output.status.success(), "{output:?}");

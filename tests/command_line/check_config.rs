@@ -1,5 +1,5 @@
-//! `hearthmq check-config` finds before a start what would stop it, and what its owner may not have
-//! meant; a command line for another program is answered with what is right here.
+//! `hearthmq check-config` reports, before a start, errors and probable mistakes; a command line in
+//! the style of other programs gets a hint.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Output};
 
@@ -11,7 +11,7 @@ impl Place {
         self.run(&["check-config", "h.toml"])
     }
 
-    /// The warnings of a configuration that is right.
+    /// Returns the warnings of a valid configuration.
     fn warnings(&self, configuration: &str) -> String {
         let output = self.check(configuration);
         assert!(output.status.success(), "{output:?}");
@@ -42,7 +42,7 @@ fn what_would_stop_a_start_is_found_without_one() {
     fs::write(place.path("file"), "").unwrap();
     let said = place.check("data_dir = \"file/data\"\n");
     assert!(complaint(&said).contains("file/data: cannot be written"), "{said:?}");
-    // An address of somebody else's machine (kept for documentation).
+    // An address of another machine (reserved for documentation).
     let said = place.check(&format!("{configuration}[mqtt]\nwebsocket = [\"192.0.2.1:8083\"]\n"));
     assert!(complaint(&said).contains("cannot listen on 192.0.2.1:8083"), "{said:?}");
     assert!(!place.path("data/store").exists(), "nothing was made");

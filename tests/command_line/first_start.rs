@@ -1,4 +1,4 @@
-//! The first start: when it makes an account, and who learns its password.
+//! The first start: when it creates an account, and where its password appears.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -29,7 +29,7 @@ fn a_first_password_that_was_given_is_not_printed() {
         assert!(!log.contains("given by hand"), "{log}");
         assert!(place.admin_has("given by hand"));
         assert!(!place.path(GENERATED).exists());
-        // Later it is no more than a variable: the account has its password.
+        // Later it is only a variable: the account has its password.
         let mut command = place.command(&[]);
         command.env("HEARTHMQ_ADMIN_PASSWORD_FILE", "gone.txt");
         place.start_by(command).0.end("-TERM");
@@ -84,7 +84,7 @@ fn the_first_start_says_where_accounts_and_permissions_are() {
     assert!(printed.contains("hearthmq-data/policy.toml"), "{printed}");
 }
 
-/// A file system that is mounted late, or a wrong path in the configuration, is no first start.
+/// With a file system mounted late, or a wrong path in the configuration, it is not a first start.
 #[test]
 fn no_account_is_made_beside_a_store_a_policy_or_accounts() {
     let place = place();
@@ -107,7 +107,7 @@ fn no_account_is_made_beside_a_store_a_policy_or_accounts() {
     fs::remove_dir_all(&store).unwrap();
     complaint(&place.run(&[]));
     assert!(!policy.exists() && !store.exists(), "nothing was made");
-    // With nothing there it is the first start again.
+    // Without any files it is a first start again.
     fs::remove_file(&users).unwrap();
     place.start().end("-TERM");
     assert!(policy.exists() && users.exists());

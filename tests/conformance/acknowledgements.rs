@@ -12,7 +12,7 @@ use super::{
     support::{generous, packets::*},
 };
 
-/// Nobody may publish to `secret`.
+/// Denies publishing to `secret`.
 struct NoSecrets;
 
 impl Authorizer for NoSecrets {
@@ -25,7 +25,7 @@ impl Authorizer for NoSecrets {
 }
 
 /// [MQTT-3.4.2-1] [MQTT-3.5.2-1]
-/// Before MQTT 5.0 there is nothing to be said but the identifier.
+/// Before MQTT 5.0 the answer has only the identifier.
 #[actix_rt::test]
 async fn puback_and_pubrec_say_what_became_of_the_message() {
     let (_broker, address) = broker_with(|builder| builder.authorizer(NoSecrets)).await;
@@ -49,7 +49,7 @@ async fn puback_and_pubrec_say_what_became_of_the_message() {
 }
 
 /// [MQTT-4.3.3-9]
-/// Refused, it was never begun: the same identifier brings a new message, with DUP or without.
+/// A refused message was never started: the same identifier means a new one, with DUP or without.
 #[actix_rt::test]
 async fn the_identifier_of_a_refused_message_means_a_new_one() {
     let (_broker, address) = broker_with(|builder| builder.authorizer(NoSecrets)).await;
@@ -110,8 +110,8 @@ async fn a_reason_code_that_is_not_of_the_packet_is_a_protocol_error() {
     }
 }
 
-/// Sections 3.4.2.1 and 3.4.2.2.1: Reason Code and Property Length may be left out, and properties
-/// may stand there.
+/// Sections 3.4.2.1 and 3.4.2.2.1: Reason Code and Property Length are optional, and properties are
+/// allowed.
 #[actix_rt::test]
 async fn an_acknowledgement_may_be_short_or_long() {
     let (broker, address) = broker().await;
@@ -149,8 +149,8 @@ async fn pubrel_with_other_flags_is_malformed() {
     }
 }
 
-/// What the broker answers to messages and subscriptions over its limits, to a client that accepts
-/// packets of so many bytes: for each answer its size and whether it has a Reason String.
+/// Returns the answers to messages and subscriptions over the limits, for a client with this
+/// Maximum Packet Size: for each answer its size and whether it has a Reason String.
 async fn refusals(address: SocketAddr, packet_bytes_max: Option<u32>) -> [(usize, bool); 3] {
     let mut packet = connect("c");
     packet.properties.maximum_packet_size = packet_bytes_max;
@@ -176,7 +176,7 @@ async fn refusals(address: SocketAddr, packet_bytes_max: Option<u32>) -> [(usize
 }
 
 /// [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.9.2-1]
-/// A Reason String is there where it has room, and not where a byte is missing.
+/// A Reason String is sent if it fits, and left out if it is one byte too long.
 #[actix_rt::test]
 async fn a_reason_string_is_left_out_where_it_has_no_room() {
     let mut limits = generous();
@@ -195,7 +195,7 @@ async fn a_reason_string_is_left_out_where_it_has_no_room() {
 
 /// [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3]
 /// [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2]
-/// Nothing that could be left out makes an answer larger than the client's Maximum Packet Size.
+/// Optional properties never make an answer larger than the client's Maximum Packet Size.
 #[actix_rt::test]
 async fn no_answer_is_larger_than_the_client_accepts() {
     let (broker, address) = broker_with(|builder| builder.authorizer(NoSecrets)).await;

@@ -1,4 +1,4 @@
-//! Section 3.2: CONNACK, byte by byte, and what it promises.
+//! Section 3.2: CONNACK, byte by byte, and its promises.
 
 use std::net::SocketAddr;
 
@@ -29,7 +29,7 @@ async fn the_acknowledge_flags_are_session_present_and_nothing_else() {
             assert_eq!(wire.rest().await, b"");
         }
     }
-    // MQTT 3.1 has no Session Present: the byte is not used.
+    // MQTT 3.1 has no Session Present; the byte is unused.
     for _ in 0..2 {
         let (mut wire, connack) =
             Wire::connected(address, &raw_connect(V3_1, 0, &[b"\0\x01d"])).await;
@@ -46,7 +46,7 @@ async fn a_refusal_never_has_session_present() {
     limits.sessions_max = 1;
     let (_broker, address) = broker_with(|builder| builder.limits(limits)).await;
     connected(address, connect_lasting("c", V5)).await.leave().await;
-    // The session of `c` is there, but this CONNECT is refused.
+    // The session of `c` exists, but this CONNECT is refused.
     let method = b"\x05\x15\0\x02no";
     let connect = raw_connect_with(V5, 0, method, &[b"\0\x01c"]);
     assert_eq!(answer(address, &connect).await, b"\x20\x03\0\x8C\0");
@@ -55,8 +55,8 @@ async fn a_refusal_never_has_session_present() {
     assert_eq!((refused[0], &refused[2..4]), (0x20, &b"\0\x97"[..]));
 }
 
-/// One way to be refused after another; what is answered has a code of the table, and the
-/// connection ends. [MQTT-3.2.2-7] [MQTT-3.2.2-8]; 3.1.1: [MQTT-3.2.2-5] [MQTT-3.2.2-6]
+/// All kinds of refusal: each answer has a code of the table, and the connection ends.
+/// [MQTT-3.2.2-7] [MQTT-3.2.2-8]; 3.1.1: [MQTT-3.2.2-5] [MQTT-3.2.2-6]
 #[actix_rt::test]
 async fn refusals_have_a_reason_code_of_connack() {
     const OF_5_0: &[u8] = &[
@@ -106,7 +106,7 @@ async fn connack_properties(
         .await;
 }
 
-/// Maximum QoS and Retain Available are left out, which stands for all of it. [MQTT-3.2.2-9]
+/// Maximum QoS and Retain Available are left out, which means full support. [MQTT-3.2.2-9]
 /// [MQTT-3.2.2-10] [MQTT-3.2.2-12] [MQTT-3.2.2-13]
 #[actix_rt::test]
 async fn all_of_qos_and_retain_is_supported() {
@@ -131,8 +131,8 @@ async fn all_of_qos_and_retain_is_supported() {
     client.expect_taken(QOS_2, 1, ReasonCode::Success).await;
 }
 
-/// [MQTT-3.2.2-21] [MQTT-3.2.2-22] [MQTT-3.1.2-21]: what Keep Alive then counts is shown on virtual
-/// time.
+/// [MQTT-3.2.2-21] [MQTT-3.2.2-22] [MQTT-3.1.2-21]: tests on virtual time show the effect of the
+/// Keep Alive.
 #[actix_rt::test]
 async fn server_keep_alive_is_told_where_another_keep_alive_counts() {
     let mut limits = generous();
@@ -149,7 +149,7 @@ async fn server_keep_alive_is_told_where_another_keep_alive_counts() {
     }
 }
 
-/// CONNACK is no larger than the client takes; where it cannot be so small, the client is not
+/// CONNACK is never larger than the client accepts; if it cannot be that small, the client is not
 /// connected. [MQTT-3.1.2-24] [MQTT-3.2.0-1] [MQTT-3.2.2-19] [MQTT-3.2.2-20]
 #[actix_rt::test]
 async fn a_client_that_cannot_take_connack_is_not_connected() {

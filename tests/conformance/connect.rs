@@ -1,4 +1,4 @@
-//! Section 3.1: which CONNECT is right, which is refused, and how.
+//! Section 3.1: which CONNECT is valid, which is refused, and how.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,19 +14,19 @@ use super::{
     wire::*,
 };
 
-/// CONNACK of a CONNECT that is malformed: MQTT 5.0 has a word for it, MQTT 3 is closed only.
+/// Returns the CONNACK to a malformed CONNECT: MQTT 5.0 has a Reason Code, MQTT 3 only closes.
 const fn malformed(version: ProtocolVersion) -> &'static [u8] {
     if version.has_properties() { b"\x20\x03\0\x81\0" } else { b"" }
 }
 
-/// That a CONNECT of this version, flags and payload is malformed.
+/// Asserts that a CONNECT of this version, flags and payload is malformed.
 async fn is_malformed(address: SocketAddr, version: ProtocolVersion, flags: u8, payload: &[&[u8]]) {
     let connect = raw_connect(version, flags, payload);
     let answer = answer(address, &connect).await;
     assert_eq!(answer, malformed(version), "{version:?} {flags:#04x} {payload:02x?}");
 }
 
-/// That it is accepted.
+/// Asserts that it is accepted.
 async fn is_accepted(address: SocketAddr, version: ProtocolVersion, flags: u8, payload: &[&[u8]]) {
     Wire::connected(address, &raw_connect(version, flags, payload)).await;
 }
@@ -78,7 +78,7 @@ async fn a_second_connect_is_a_protocol_error() {
     }
 }
 
-/// A CONNECT with this protocol name and level, and for the rest as in MQTT 3.1.1.
+/// Returns a CONNECT with this protocol name and level, otherwise as in MQTT 3.1.1.
 fn connect_named(name: &[u8], level: u8) -> Vec<u8> {
     packet(0x10, &[&prefixed(name), &[level, CLEAN, 0, 0], b"\0\x01c"])
 }
@@ -95,8 +95,8 @@ async fn another_protocol_name_is_not_taken_for_mqtt() {
     assert!(!broker.online("c").await.unwrap());
 }
 
-/// A client that is too new is told in MQTT 5.0; one that is too old, or has a bridge's bit 0x80 in a
-/// level that knows none, as MQTT 3.1.1 has it. [MQTT-3.1.2-2] [MQTT-3.2.2-7]; 3.1.1: [MQTT-3.1.2-2]
+/// A client that is too new is refused in MQTT 5.0; one that is too old, or has a bridge's bit 0x80
+/// in a level without that bit, in MQTT 3.1.1. [MQTT-3.1.2-2] [MQTT-3.2.2-7]; 3.1.1: [MQTT-3.1.2-2]
 #[actix_rt::test]
 async fn an_unsupported_protocol_version_is_told_and_closed() {
     let (broker, address) = broker().await;
@@ -174,7 +174,7 @@ async fn what_the_flags_announce_is_in_the_payload_and_nothing_else() {
                 payload.push(b"\0\x01p");
             }
             is_accepted(address, version, CLEAN | flags, &payload).await;
-            // A field that was not announced, and one that was and is not there.
+            // A field that was not announced, and an announced one that is missing.
             let too_much = [&payload[..], &[b"\0\x01z"]].concat();
             is_malformed(address, version, CLEAN | flags, &too_much).await;
             let too_little = &payload[..payload.len() - 1];
@@ -183,7 +183,7 @@ async fn what_the_flags_announce_is_in_the_payload_and_nothing_else() {
     }
 }
 
-/// [MQTT-3.1.2-22] of 3.1.1, which MQTT 5.0 does not ask for any more.
+/// [MQTT-3.1.2-22] of 3.1.1, which MQTT 5.0 no longer requires.
 #[actix_rt::test]
 async fn a_password_needs_a_user_name_before_mqtt_5() {
     let (_broker, address) = broker().await;
@@ -224,8 +224,8 @@ async fn a_connect_of_another_form_closes_the_connection() {
         b"\x02\x19\x02",             // Request Response Information 2
         b"\x02\x17\x02",             // Request Problem Information 2
         b"\x04\x16\0\x01x",          // Authentication Data without a method
-        b"\x03\x13\0\x0A",           // Server Keep Alive, which is the server's
-        b"\x02\x7F\0",               // no property
+        b"\x03\x13\0\x0A",           // Server Keep Alive, which only a server may send
+        b"\x02\x7F\0",               // not a property
         b"\x09\x11\0\0\0\x01",       // longer than what follows
     ] {
         let connect = raw_connect_with(V5, CLEAN, properties, &[b"\0\x01c"]);
@@ -235,7 +235,7 @@ async fn a_connect_of_another_form_closes_the_connection() {
     assert!(!broker.online("c").await.unwrap());
 }
 
-/// Only Alice with her password is let in.
+/// Admits only Alice, with her password.
 struct OnlyAlice;
 
 #[async_trait]
@@ -259,7 +259,7 @@ impl Authenticator for OnlyAlice {
 async fn wrong_credentials_are_told_and_closed() {
     let (broker, address) = broker_with(|builder| builder.authenticator(OnlyAlice)).await;
     for version in ALL_VERSIONS {
-        // Who names nobody has no wrong name.
+        // A CONNECT without a user name has no wrong one.
         let unauthorized: &[u8] =
             if version == V5 { b"\x20\x03\0\x87\0" } else { b"\x20\x02\0\x05" };
         let connect = raw_connect(version, 0, &[b"\0\x01c"]);
@@ -295,8 +295,8 @@ async fn the_fields_of_the_payload_have_their_order() {
     }
 }
 
-/// What comes after a CONNECT that is refused is not handled, and does not keep the client from
-/// hearing why, even if it sends on without listening. [MQTT-3.1.4-6] [MQTT-3.1.4-2]; 3.1.1: [MQTT-3.1.4-5]
+/// Packets after a refused CONNECT are not handled. The client still gets the reason, even if it
+/// continues to send without reading. [MQTT-3.1.4-6] [MQTT-3.1.4-2]; 3.1.1: [MQTT-3.1.4-5]
 #[actix_rt::test]
 async fn nothing_is_handled_after_a_connect_that_is_refused() {
     let (_broker, address) = broker_with(|builder| builder.authenticator(OnlyAlice)).await;
@@ -326,7 +326,7 @@ async fn nothing_is_handled_after_a_connect_that_is_refused() {
 async fn connack_comes_first_and_says_success() {
     let (_broker, address) = broker().await;
     for version in ALL_VERSIONS {
-        // What is asked together with CONNECT is answered behind its CONNACK.
+        // A request sent together with CONNECT is answered after its CONNACK.
         let mut client = client(address, version).await;
         let ask = packet(0x82, &[b"\0\x01", no_properties(version), b"\0\x01t\0"]);
         client.send_bytes(&[plain_connect(version, "c"), ask].concat()).await;

@@ -1,4 +1,4 @@
-//! Section 3.1.2.11: what the properties of CONNECT ask of the broker.
+//! Section 3.1.2.11: the properties of CONNECT.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::{
     wire::*,
 };
 
-/// CONNECT of MQTT 5.0 with a Maximum Packet Size.
+/// Returns a CONNECT of MQTT 5.0 with a Maximum Packet Size.
 fn connect_within(maximum: u8) -> Vec<u8> {
     raw_connect_with(V5, CLEAN, &[5, 0x27, 0, 0, 0, maximum], &[b"\0\x01c"])
 }
@@ -23,7 +23,7 @@ async fn no_packet_exceeds_the_clients_maximum_packet_size() {
     let (mut wire, _) = Wire::connected(address, &connect_within(40)).await;
     wire.send(&packet(0x82, &[b"\0\x01\0", b"\0\x01t\x02"])).await;
     wire.expect(b"\x90\x04\0\x01\0\x02").await;
-    // 2 of the header, 3 of the topic, 2 of the identifier, 1 of Property Length.
+    // 2 bytes of header, 3 of topic, 2 of identifier, 1 of Property Length.
     let (fits, too_large) = ("x".repeat(32), "x".repeat(33));
     for payload in [&too_large, &fits, &too_large, &fits] {
         publisher.publish(publish_1(1, "t", payload)).await;
@@ -33,17 +33,17 @@ async fn no_packet_exceeds_the_clients_maximum_packet_size() {
         let received = wire.packet().await;
         assert_eq!(received.len(), 40);
         assert_eq!(received[8..], *fits.as_bytes());
-        // What was too large counts as sent and taken: it is in nobody's way.
+        // A message that was too large counts as sent and completed: it blocks no other message.
         wire.send(&[0x40, 2, received[5], received[6]]).await;
     }
     wire.ping().await;
-    // An answer that would be too large is not sent either; nobody waits for it in vain.
+    // An answer that would be too large is not sent either; no other packet waits for it.
     let filters: Vec<u8> = (0..40).flat_map(|n| [0, 1, b'a' + n % 26, 0]).collect();
     wire.send(&packet(0x82, &[b"\0\x02\0", &filters])).await;
     wire.expect(b"\xE0\x01\x95").await;
 }
 
-/// [MQTT-3.1.2-25]: as if it had been sent, so a Receive Maximum of 1 is not used up.
+/// [MQTT-3.1.2-25]: treated as completed, so a Receive Maximum of 1 is not used up.
 #[actix_rt::test]
 async fn a_message_that_is_too_large_does_not_count_as_unacknowledged() {
     let (broker, address) = broker().await;
@@ -112,7 +112,7 @@ async fn response_information_is_not_returned_unless_it_is_asked_for() {
     }
 }
 
-/// Every packet that could have a Reason String or User Properties and is not CONNACK, PUBLISH or
+/// Every packet with room for a Reason String or User Properties, except CONNACK, PUBLISH and
 /// DISCONNECT, byte by byte. [MQTT-3.1.2-29]
 #[actix_rt::test]
 async fn no_problem_information_is_sent_where_none_is_wanted() {
@@ -123,13 +123,13 @@ async fn no_problem_information_is_sent_where_none_is_wanted() {
     let connect = raw_connect_with(V5, CLEAN, b"\x02\x17\0", &[b"\0\x01c"]);
     let (mut wire, _) = Wire::connected(address, &connect).await;
     for (sent, expected) in [
-        // Nobody subscribes; no room to retain; no such identifier.
+        // No subscriber; no room to retain; no such identifier.
         (&b"\x32\x06\0\x01t\0\x01\0"[..], &b"\x40\x03\0\x01\x10"[..]),
         (b"\x34\x06\0\x01t\0\x02\0", b"\x50\x03\0\x02\x10"),
         (b"\x33\x07\0\x01t\0\x03\0x", b"\x40\x03\0\x03\x97"),
         (b"\x62\x02\0\x09", b"\x70\x03\0\x09\x92"),
         (b"\x50\x02\0\x09", b"\x62\x03\0\x09\x92"),
-        // A filter that is granted, one too many.
+        // A granted filter, one filter too many.
         (b"\x82\x0B\0\x04\0\0\x01a\0\0\x01b\0", b"\x90\x05\0\x04\0\0\x97"),
         (b"\xA2\x06\0\x05\0\0\x01x", b"\xB0\x04\0\x05\0\x11"),
     ] {
@@ -139,8 +139,8 @@ async fn no_problem_information_is_sent_where_none_is_wanted() {
     wire.ping().await;
 }
 
-/// [MQTT-3.1.3-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]: an empty User Name and an empty Password are
-/// there all the same, and whatever bytes a Password has, it is one.
+/// [MQTT-3.1.3-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]: an empty User Name and an empty Password count
+/// as present, and any bytes are a valid Password.
 #[actix_rt::test]
 async fn a_user_name_is_text_and_a_password_is_bytes() {
     let (_broker, address) = broker().await;

@@ -13,7 +13,7 @@ use super::{
     wire::*,
 };
 
-/// The connection is lost, and the broker has noticed.
+/// Loses the connection, and waits until the broker has noticed.
 pub(crate) async fn lose(broker: &Broker, client: Client, client_id: &str) {
     drop(client);
     while broker.online(client_id).await.unwrap() {
@@ -21,7 +21,7 @@ pub(crate) async fn lose(broker: &Broker, client: Client, client_id: &str) {
     }
 }
 
-/// A session with a subscription to `t` that its client has left, by DISCONNECT or not.
+/// Leaves a session with a subscription to `t`, with or without DISCONNECT.
 async fn leave_a_session(
     broker: &Broker,
     address: SocketAddr,
@@ -110,7 +110,7 @@ async fn retained_messages_outlive_the_session_of_their_publisher() {
     }
 }
 
-/// A session belongs to its Client Identifier, down to the last bit of it. [MQTT-3.1.3-2];
+/// A session belongs to exactly its Client Identifier, bit by bit. [MQTT-3.1.3-2];
 /// 3.1.1: [MQTT-3.1.3-2]
 #[actix_rt::test]
 async fn the_client_identifier_tells_sessions_apart() {
@@ -134,7 +134,7 @@ async fn the_client_identifier_tells_sessions_apart() {
             assert_eq!(client.receive_payload().await, number.to_string());
             client.ping().await;
             client.leave().await;
-            // To discard one session leaves the others alone.
+            // Discarding one session leaves the others alone.
             connected(address, connect_in(version, client_id)).await.leave().await;
             for (other, other_id) in ids.iter().enumerate() {
                 assert_eq!(broker.client(other_id).await.unwrap().is_some(), other > number);
@@ -183,7 +183,7 @@ async fn an_empty_client_identifier_is_replaced_by_a_new_one_that_is_told() {
         assert!(!clients.iter().any(|(other, _)| *other == client_id), "{client_id} is in use");
         clients.push((client_id, client));
     }
-    // It is a name as any other: the session can be found again under it.
+    // It is an ordinary identifier: the session can be resumed under it.
     for (client_id, client) in clients {
         client.leave().await;
         broker.publish(&client_id, b"x", QOS_1, false).await.unwrap();
@@ -204,7 +204,7 @@ async fn mqtt_3_1_1_may_leave_the_client_identifier_out_of_a_clean_session() {
     let (mut first, _) = Wire::connected(address, &nameless(CLEAN)).await;
     let (mut second, _) = Wire::connected(address, &nameless(CLEAN)).await;
     assert_eq!(broker.connections(), 2);
-    // They are two clients, and neither is in the other's way.
+    // They are two clients, and neither disturbs the other.
     for wire in [&mut first, &mut second] {
         wire.send(&packet(0x82, &[b"\0\x01", b"\0\x01t\0"])).await;
         wire.expect(b"\x90\x03\0\x01\0").await;

@@ -1,5 +1,5 @@
-//! Sections 4.1 to 4.5: what a session keeps, and how messages of each Quality of Service are
-//! handed over.
+//! Sections 4.1 to 4.5: what a session stores, and the delivery of messages of each Quality of
+//! Service.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::{
     support::{self, packets::*},
 };
 
-/// The bytes of these packets, one after the other.
+/// Returns the bytes of these packets, in order.
 pub(super) fn bytes_of(version: ProtocolVersion, packets: &[Packet<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for packet in packets {
@@ -26,7 +26,7 @@ async fn forget(address: std::net::SocketAddr, version: ProtocolVersion) {
 
 /// [MQTT-4.2.0-1]
 /// 3.1.1: [MQTT-7.1.1-1]
-/// TCP is a stream, without borders of packets.
+/// TCP is a stream without packet boundaries.
 #[actix_rt::test]
 async fn packets_may_come_byte_by_byte_or_many_at_once() {
     let (_broker, address) = broker().await;
@@ -55,7 +55,7 @@ async fn packets_may_come_byte_by_byte_or_many_at_once() {
 
 /// [MQTT-4.3.1-1]
 /// 3.1.1: [MQTT-4.3.1-1]
-/// One byte tells: type 3, DUP, QoS and RETAIN all zero; no identifier, no answer.
+/// One byte shows it: type 3, DUP, QoS and RETAIN all zero; no identifier, no answer.
 #[actix_rt::test]
 async fn qos_0_is_sent_once_without_dup() {
     let (_broker, address) = broker().await;
@@ -89,7 +89,7 @@ async fn each_new_message_has_an_identifier_that_is_not_in_use_and_no_dup() {
                 broker.publish("t", b"x", qos, false).await.unwrap();
                 let packet_id = client.receive(|packet| new_message(&packet, qos)).await;
                 assert!(in_use.insert(packet_id), "{packet_id} is in use");
-                // Every third stays unacknowledged; QoS 2 needs PUBCOMP to be done.
+                // Every third message stays unacknowledged; QoS 2 needs PUBCOMP to complete.
                 if round % 3 != 0 {
                     client.take(qos, packet_id).await;
                     in_use.remove(&packet_id);
@@ -102,14 +102,14 @@ async fn each_new_message_has_an_identifier_that_is_not_in_use_and_no_dup() {
     }
 }
 
-/// The identifier of a message that comes for the first time.
+/// Returns the identifier of a message that comes for the first time.
 fn new_message(packet: &Packet<'_>, qos: QoS) -> u16 {
     let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
     assert_eq!((publish.flags.qos, publish.flags.dup), (qos, false));
     publish.packet_id.unwrap().number()
 }
 
-/// A broker that has one message at most on its way to a client, and such a client.
+/// Starts a broker with at most one message in flight to a client, and connects such a client.
 async fn one_at_a_time(
     version: ProtocolVersion,
 ) -> (hearthmq::Broker, std::net::SocketAddr, Client) {
@@ -170,7 +170,7 @@ async fn a_qos_2_message_is_sent_until_pubrec_and_its_pubrel_until_pubcomp() {
         broker.publish("t", b"1", QOS_2, false).await.unwrap();
         broker.publish("t", b"2", QOS_2, false).await.unwrap();
         client.expect_publish(publish_2(1, "t", "1")).await;
-        // Before PUBREC there is no PUBREL, and PUBCOMP is against the rules and does not end it.
+        // Before PUBREC there is no PUBREL; a PUBCOMP is a Protocol Error and does not complete it.
         client.send(pubcomp(1)).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
         let mut client = connected(address, connect_lasting("c", version)).await;
@@ -218,7 +218,7 @@ async fn a_qos_2_message_is_delivered_once_until_its_pubrel() {
 
 /// [MQTT-4.1.0-1] [MQTT-4.4.0-1] [MQTT-4.6.0-1]
 /// 3.1.1: [MQTT-4.1.0-1] [MQTT-4.1.0-2] [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-4.6.0-6]
-/// With their identifiers, in their order, before anything new; and only then.
+/// With their identifiers, in their order, before any new message; and never at another time.
 #[actix_rt::test]
 async fn what_is_unacknowledged_is_sent_again_when_the_client_comes_back() {
     let (broker, address) = broker().await;
@@ -265,7 +265,7 @@ async fn a_message_that_the_client_refuses_is_not_sent_again() {
         broker.publish("t", b"x", qos, false).await.unwrap();
         client.receive(|packet| assert!(matches!(packet, Packet::Publish(_)))).await;
         client.send_bytes(&[first, 3, 0, 1, reason]).await;
-        // Refused a second time, it is not known, and not released either.
+        // Refused a second time, its identifier is unknown, and no message is released.
         client.send_bytes(&[first, 3, 0, 1, reason]).await;
         client.ping().await;
         let (mut client, present) = connected_with(address, connect_lasting("c", V5)).await;
@@ -277,7 +277,7 @@ async fn a_message_that_the_client_refuses_is_not_sent_again() {
 
 /// [MQTT-4.5.0-1]
 /// 3.1.1: [MQTT-4.5.0-1]
-/// In whatever version, with or without a connection, once for each session.
+/// In every version, with or without a connection, once for each session.
 #[actix_rt::test]
 async fn a_message_comes_to_every_session_with_a_matching_subscription() {
     let (_broker, address) = broker().await;

@@ -13,7 +13,7 @@ use super::{
 
 /// [MQTT-3.12.4-1]
 /// 3.1.1: [MQTT-3.12.4-1]
-/// Each of them, and also while the client owes acknowledgements.
+/// Each PINGREQ, even while the client has unacknowledged messages.
 #[actix_rt::test]
 async fn pingreq_is_answered() {
     let (broker, address) = broker().await;
@@ -29,7 +29,7 @@ async fn pingreq_is_answered() {
     }
 }
 
-/// Nobody may connect as `stranger`.
+/// Denies connecting as `stranger`.
 struct NoStrangers;
 
 impl Authorizer for NoStrangers {
@@ -42,8 +42,7 @@ impl Authorizer for NoStrangers {
 }
 
 /// [MQTT-3.14.0-1]
-/// Whatever is wrong before: what is no CONNECT is not answered, what is one is answered by CONNACK
-/// at most.
+/// Whatever the mistake: a packet other than CONNECT is not answered, a CONNECT by CONNACK at most.
 #[actix_rt::test]
 async fn without_a_successful_connack_there_is_no_disconnect() {
     let (_broker, address) = broker_with(|builder| builder.authorizer(NoStrangers)).await;
@@ -83,7 +82,7 @@ async fn disconnect_with_reserved_bits_is_malformed() {
 }
 
 /// [MQTT-3.14.2-1]
-/// A code of other packets, or of none.
+/// A code of other packets, or an undefined one.
 #[actix_rt::test]
 async fn a_reason_code_that_is_not_of_disconnect_is_a_protocol_error() {
     let (_broker, address) = broker().await;
@@ -135,7 +134,7 @@ async fn the_broker_says_why_it_disconnects() {
     client.expect_bytes(b"\xE0\x01\x98").await;
 }
 
-/// A DISCONNECT with this Reason Code and no property but a Reason String.
+/// Asserts a DISCONNECT with this Reason Code and no property except a Reason String.
 fn expect_why(packet: &Packet<'_>, reason: u8) {
     let Packet::Disconnect(disconnect) = packet else { panic!("{packet:?}") };
     assert_eq!(disconnect.reason.number(), reason, "{disconnect:?}");
@@ -146,7 +145,7 @@ fn expect_why(packet: &Packet<'_>, reason: u8) {
 }
 
 /// [MQTT-3.14.2-3] [MQTT-3.14.2-4]
-/// Where the Reason String has no room it is left out.
+/// A Reason String that does not fit is left out.
 #[actix_rt::test]
 async fn disconnect_is_no_larger_than_the_client_accepts() {
     let (_broker, address) = broker().await;
@@ -166,7 +165,7 @@ async fn disconnect_is_no_larger_than_the_client_accepts() {
 }
 
 /// [MQTT-3.14.4-1] [MQTT-3.14.4-2]
-/// Of the broker's DISCONNECT; messages go on to come for the session, and do not come after it.
+/// Messages that arrive for the session after the broker's DISCONNECT are not sent any more.
 #[actix_rt::test]
 async fn after_its_disconnect_the_broker_sends_nothing_and_closes() {
     let (broker, address) = broker().await;
@@ -203,8 +202,8 @@ async fn after_its_disconnect_the_broker_sends_nothing_and_closes() {
 
 /// [MQTT-3.14.4-1] [MQTT-3.14.4-2]
 /// 3.1.1: [MQTT-3.14.4-1] [MQTT-3.14.4-2]
-/// What a client sends after its DISCONNECT is not handled, and the broker closes where the client
-/// does not.
+/// Packets after a client's DISCONNECT are not handled, and the broker closes the connection if the
+/// client does not.
 #[actix_rt::test]
 async fn after_a_clients_disconnect_nothing_is_handled_and_the_connection_closed() {
     let (_broker, address) = broker().await;
@@ -223,7 +222,7 @@ async fn after_a_clients_disconnect_nothing_is_handled_and_the_connection_closed
 
 /// [MQTT-3.14.4-3]
 /// 3.1.1: [MQTT-3.14.4-3]
-/// With 0x00, said or not, there is no Will; with any other code there is.
+/// With Reason Code 0x00, sent or implied, no Will is published; with any other code it is.
 #[actix_rt::test]
 async fn disconnect_discards_the_will() {
     let (_broker, address) = broker().await;

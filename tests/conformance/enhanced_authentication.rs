@@ -1,6 +1,6 @@
 //! Section 3.15, AUTH, and section 4.12, enhanced authentication, of MQTT 5.0.
 //!
-//! No other version has them: what `VERSIONS` do elsewhere is done by one here.
+//! No other version has them, so these tests do not run over `VERSIONS`.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ async fn riddling() -> (Broker, SocketAddr) {
     broker_with(|builder| builder.enhanced_authenticator(Riddle)).await
 }
 
-/// A client that has been asked and has not answered.
+/// Returns a client that has been challenged and has not answered.
 async fn asked(address: SocketAddr) -> Client {
     let mut client = client(address, V5).await;
     client.send(Packet::Connect(Box::new(riddled(connect("c"))))).await;
@@ -27,7 +27,7 @@ async fn asked(address: SocketAddr) -> Client {
     client
 }
 
-/// A client that has answered and is connected.
+/// Returns a client that has answered and is connected.
 async fn let_in(address: SocketAddr, name: &str) -> Client {
     let mut client = asked(address).await;
     client.send(answer(&format!("I am {name}"))).await;
@@ -35,7 +35,7 @@ async fn let_in(address: SocketAddr, name: &str) -> Client {
     client
 }
 
-/// CONNACK with success, and with these properties of authentication.
+/// Expects CONNACK with success and these properties of authentication.
 async fn expect_success(client: &mut Client, method_and_data: Option<(&str, &[u8])>) {
     client
         .receive(|packet| {
@@ -47,7 +47,7 @@ async fn expect_success(client: &mut Client, method_and_data: Option<(&str, &[u8
         .await;
 }
 
-/// CONNECT, with these properties, of a client that has the empty identifier.
+/// Returns a CONNECT with these properties and an empty Client Identifier.
 fn raw_connect(properties: &[u8]) -> Vec<u8> {
     let mut body = b"\0\x04MQTT\x05\x02\0\0".to_vec();
     body.push(properties.len() as u8);
@@ -56,7 +56,7 @@ fn raw_connect(properties: &[u8]) -> Vec<u8> {
     [&[0x10, body.len() as u8], &body[..]].concat()
 }
 
-/// AUTH with this Reason Code and these properties.
+/// Returns an AUTH with this Reason Code and these properties.
 fn raw_auth(reason: u8, properties: &[u8]) -> Vec<u8> {
     let head = [0xF0, properties.len() as u8 + 2, reason, properties.len() as u8];
     [&head[..], properties].concat()
@@ -66,7 +66,7 @@ fn raw_auth(reason: u8, properties: &[u8]) -> Vec<u8> {
 const METHOD: &[u8] = b"\x15\0\x06RIDDLE";
 const DATA: &[u8] = b"\x16\0\x08I am ann";
 
-/// What nobody may send as an AUTH, and what is said to it. Section numbers are in the comments
+/// Returns invalid AUTH packets with the expected Reason Codes. Section numbers are in the comments
 /// where the standard has no number for the statement.
 fn wrong_auths() -> Vec<(&'static str, Vec<u8>, ReasonCode)> {
     let malformed = ReasonCode::MalformedPacket;
@@ -120,7 +120,7 @@ async fn server_and_client_take_turns_with_auth_until_connack() {
     client.ping().await;
 }
 
-/// [MQTT-4.12.0-5]: where CONNECT says enough, no AUTH is needed
+/// [MQTT-4.12.0-5]: if the data in CONNECT suffices, no AUTH is needed
 #[actix_rt::test]
 async fn connack_has_the_method_of_connect_where_no_auth_was_needed() {
     let (_broker, address) = riddling().await;
@@ -191,7 +191,7 @@ async fn a_client_with_a_method_sends_nothing_but_auth_and_disconnect_before_con
     leaving.expect_closed().await;
 }
 
-/// [MQTT-3.1.2-30]: together with CONNECT is before CONNACK, whatever the method needs
+/// [MQTT-3.1.2-30]: a packet sent together with CONNECT comes before CONNACK, for every method
 #[actix_rt::test]
 async fn a_client_with_a_method_sends_nothing_along_with_connect() {
     let (_broker, address) = riddling().await;
@@ -199,7 +199,7 @@ async fn a_client_with_a_method_sends_nothing_along_with_connect() {
         let mut hasty = client(address, V5).await;
         hasty.send_bytes(&[&raw_connect(properties)[..], b"\xC0\0"].concat()).await;
         hasty.expect_refused(ReasonCode::ProtocolError).await;
-        // Nobody has asked yet.
+        // The broker has not challenged it yet.
         let mut foreseeing = client(address, V5).await;
         let auth = raw_auth(0x18, &[METHOD, DATA].concat());
         foreseeing.send_bytes(&[&raw_connect(properties)[..], &auth].concat()).await;
@@ -222,7 +222,7 @@ async fn an_auth_that_is_wrong_ends_the_exchange_at_connect() {
         assert_eq!(said, reason, "{what}");
         client.expect_closed().await;
     }
-    // 0x19 is for those who are connected. [MQTT-4.12.0-3]
+    // 0x19 is for connected clients. [MQTT-4.12.0-3]
     let mut client = asked(address).await;
     client.send(again("I am ann")).await;
     client.expect_refused(ReasonCode::ProtocolError).await;
@@ -348,7 +348,7 @@ async fn an_auth_that_is_wrong_ends_the_connection() {
     }
 }
 
-/// [MQTT-4.12.0-3]: who is not asked does not answer, and who is asked does not begin anew
+/// [MQTT-4.12.0-3]: an answer without a challenge, and a new start in place of an answer
 #[actix_rt::test]
 async fn an_auth_out_of_turn_is_a_protocol_error() {
     let (_broker, address) = riddling().await;
@@ -367,7 +367,7 @@ async fn an_auth_out_of_turn_is_a_protocol_error() {
 }
 
 /// [MQTT-3.1.2-24], [MQTT-3.15.2-2] and [MQTT-3.15.2-3]: it has neither Reason String nor User
-/// Properties, and what the method says cannot be left out
+/// Properties, and the data of the method cannot be left out
 #[actix_rt::test]
 async fn no_auth_is_larger_than_the_client_accepts() {
     let (_broker, address) = riddling().await;
@@ -378,7 +378,7 @@ async fn no_auth_is_larger_than_the_client_accepts() {
         client.send(Packet::Connect(Box::new(connect))).await;
         if is_enough {
             client.expect(question()).await;
-            client.send(answer("I am ann")).await; // CONNACK has its data too.
+            client.send(answer("I am ann")).await; // CONNACK carries data too
         }
         client.expect_refused(ReasonCode::PacketTooLarge).await;
     }

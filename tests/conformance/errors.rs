@@ -7,8 +7,8 @@ use super::{
     support::packets::*,
 };
 
-/// What no client may send once it is connected, and what it is: in every version, if not in
-/// MQTT 5.0 alone.
+/// Packets that no client may send once it is connected, with the error; in all versions, or only
+/// in MQTT 5.0.
 const WRONG: &[(&[u8], ReasonCode, &[ProtocolVersion])] = &[
     (b"\x00\x00", ReasonCode::MalformedPacket, &VERSIONS),
     (b"\xF0\x00", ReasonCode::MalformedPacket, &[V3_1_1]),
@@ -30,7 +30,7 @@ const WRONG: &[(&[u8], ReasonCode, &[ProtocolVersion])] = &[
 
 /// [MQTT-4.13.1-1] [MQTT-4.13.2-1]
 /// 3.1.1: [MQTT-4.8.0-1]
-/// And whoever else is connected does not notice.
+/// Other connected clients do not notice.
 #[actix_rt::test]
 async fn a_malformed_packet_and_a_protocol_error_end_the_connection() {
     let (_broker, address) = broker().await;
@@ -47,7 +47,7 @@ async fn a_malformed_packet_and_a_protocol_error_end_the_connection() {
 }
 
 /// [MQTT-4.13.2-1]
-/// Also a client's own: 0x80 and above say that it is at an end.
+/// Also for the client's own codes: 0x80 and above end the connection.
 #[actix_rt::test]
 async fn a_code_of_failure_closes_whoever_sends_it() {
     let (_broker, address) = broker().await;
@@ -70,8 +70,8 @@ async fn a_code_of_failure_closes_whoever_sends_it() {
 }
 
 /// 3.1.1: [MQTT-7.0.0-2]
-/// The plainest of clients is served by a broker as it is, with packets that use nothing but what
-/// version 3.1.1 has had from the beginning.
+/// The simplest possible client works with an unmodified broker, using only packets that version
+/// 3.1.1 defines.
 #[actix_rt::test]
 async fn a_plain_client_needs_no_extension() {
     let (_broker, address) = broker().await;

@@ -8,8 +8,8 @@ use super::{
 };
 
 /// [MQTT-4.9.0-1] [MQTT-4.9.0-2]
-/// It is filled again by PUBACK, PUBCOMP, and PUBREC that refuses; not by PUBREC, nor by what
-/// acknowledges nothing.
+/// PUBACK, PUBCOMP and a refusing PUBREC raise it again; a successful PUBREC does not, nor does an
+/// acknowledgement of an unknown message.
 #[actix_rt::test]
 async fn no_more_than_receive_maximum_messages_are_on_their_way() {
     let (broker, address) = broker().await;
@@ -48,8 +48,7 @@ async fn no_more_than_receive_maximum_messages_are_on_their_way() {
 }
 
 /// [MQTT-3.3.4-10] [MQTT-4.9.0-3]
-/// After coming back as well: what the session has released does not wait behind messages for which
-/// there is no quota.
+/// Also after a reconnect: PUBRELs of the session do not wait behind messages without quota.
 #[actix_rt::test]
 async fn pubrel_does_not_wait_for_the_quota() {
     let (broker, address) = broker().await;
@@ -66,7 +65,7 @@ async fn pubrel_does_not_wait_for_the_quota() {
     let mut client = connected(address, packet.clone()).await;
     client.expect(pubrel(2)).await;
     client.ping().await;
-    // Of a message that this connection has not seen: it begins to count, and no other comes.
+    // For a message that was not sent on this connection: it counts now, and no other comes.
     client.send(pubrec(3, ReasonCode::Success)).await;
     client.expect(pubrel(3)).await;
     client.send(pubcomp(2)).await;
@@ -82,7 +81,7 @@ async fn pubrel_does_not_wait_for_the_quota() {
 }
 
 /// [MQTT-4.9.0-1]
-/// Without Receive Maximum it is 65,535, and the broker's own bound is lower: it is not zero.
+/// Without Receive Maximum it is 65,535, and the broker's own limit is lower but not zero.
 /// Receive Maximum 0 is a Protocol Error.
 #[actix_rt::test]
 async fn the_send_quota_is_not_zero() {

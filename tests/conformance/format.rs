@@ -1,4 +1,4 @@
-//! Chapters 1 and 2: how data are represented, and the form of a control packet.
+//! Chapters 1 and 2: data representation, and the form of a Control Packet.
 
 use std::{collections::HashSet, net::SocketAddr};
 
@@ -10,7 +10,7 @@ use super::{
     wire::*,
 };
 
-/// CONNECT with this string in each of its text fields.
+/// Returns CONNECTs with this string in each of their text fields.
 fn connects_with(version: ProtocolVersion, string: &[u8]) -> Vec<Vec<u8>> {
     let (text, other) = (prefixed(string), prefixed(b"c"));
     let none = no_properties(version);
@@ -21,7 +21,7 @@ fn connects_with(version: ProtocolVersion, string: &[u8]) -> Vec<Vec<u8>> {
     ]
 }
 
-/// PUBLISH, SUBSCRIBE and UNSUBSCRIBE with this string.
+/// Returns PUBLISH, SUBSCRIBE and UNSUBSCRIBE with this string.
 fn packets_with(version: ProtocolVersion, string: &[u8]) -> Vec<Vec<u8>> {
     let (text, none) = (prefixed(string), no_properties(version));
     vec![
@@ -31,7 +31,7 @@ fn packets_with(version: ProtocolVersion, string: &[u8]) -> Vec<Vec<u8>> {
     ]
 }
 
-/// The string as name and as value of a User Property, with Property Length.
+/// Returns the string as name and as value of a User Property, with Property Length.
 fn user_properties(string: &[u8]) -> Vec<Vec<u8>> {
     let text = prefixed(string);
     vec![
@@ -44,7 +44,7 @@ fn prefixed_by_byte(bytes: &[u8]) -> Vec<u8> {
     [&[bytes.len() as u8], bytes].concat()
 }
 
-/// CONNECT with this string in each property that is one.
+/// Returns CONNECTs with this string in each string property.
 fn connects_with_property(string: &[u8]) -> Vec<Vec<u8>> {
     let text = prefixed(string);
     let property = |identifier: u8| prefixed_by_byte(&[&[identifier], &text[..]].concat());
@@ -58,7 +58,7 @@ fn connects_with_property(string: &[u8]) -> Vec<Vec<u8>> {
     of_connect.iter().map(with).chain(of_will.iter().map(with_will)).collect()
 }
 
-/// Packets with this string in each property that is one.
+/// Returns packets with this string in each string property.
 fn packets_with_property(string: &[u8]) -> Vec<Vec<u8>> {
     let text = prefixed(string);
     let property = |identifier: u8| prefixed_by_byte(&[&[identifier], &text[..]].concat());
@@ -78,7 +78,7 @@ fn packets_with_property(string: &[u8]) -> Vec<Vec<u8>> {
     packets
 }
 
-/// That the connection is closed over each of these, as malformed.
+/// Asserts that the broker closes the connection for each of these, as malformed.
 async fn are_malformed(
     address: SocketAddr,
     version: ProtocolVersion,
@@ -96,7 +96,7 @@ async fn are_malformed(
     }
 }
 
-/// What is refused below is refused for its string: the same is welcome with another.
+/// Packets that are refused below are refused for their string: with another string they are valid.
 #[actix_rt::test]
 async fn text_is_welcome_in_every_field() {
     let (_broker, address) = broker().await;
@@ -120,7 +120,7 @@ async fn text_is_welcome_in_every_field() {
     }
 }
 
-/// [MQTT-1.5.4-1], and what it is said of again: [MQTT-3.1.3-4] [MQTT-3.1.3-11] [MQTT-3.1.3-12]
+/// [MQTT-1.5.4-1], and statements that repeat it: [MQTT-3.1.3-4] [MQTT-3.1.3-11] [MQTT-3.1.3-12]
 /// [MQTT-3.3.2-1]
 /// 3.1.1: [MQTT-1.5.3-1] [MQTT-3.1.3-4] [MQTT-3.1.3-10] [MQTT-3.1.3-11] [MQTT-3.3.2-1]
 #[actix_rt::test]
@@ -184,7 +184,7 @@ async fn a_byte_order_mark_is_a_character_as_any_other() {
     }
 }
 
-/// [MQTT-1.5.5-1]: MQTT 3 does not ask for it.
+/// [MQTT-1.5.5-1]: MQTT 3 does not require it.
 #[actix_rt::test]
 async fn a_length_with_more_bytes_than_it_needs_is_malformed() {
     let (_broker, address) = broker().await;
@@ -211,7 +211,7 @@ async fn a_length_with_more_bytes_than_it_needs_is_malformed() {
     old.expect_closed().await;
 }
 
-/// [MQTT-1.5.5-1], on either side of each length where another byte is needed.
+/// [MQTT-1.5.5-1], just below and above each length that needs another byte.
 #[actix_rt::test]
 async fn lengths_that_the_broker_sends_take_no_more_bytes_than_they_need() {
     let (_broker, address) = broker().await;
@@ -235,7 +235,7 @@ async fn lengths_that_the_broker_sends_take_no_more_bytes_than_they_need() {
     }
 }
 
-/// The packets that a client may send, each as it is right.
+/// Returns valid examples of the packets that a client may send.
 fn packets_of_a_client(version: ProtocolVersion) -> Vec<Vec<u8>> {
     let none = no_properties(version);
     let mut packets = vec![
@@ -262,13 +262,13 @@ async fn the_flags_of_connect_do_not_count_in_3_1() {
     for flags in 1..16 {
         connect[0] = 0x10 | flags;
         Wire::connected(address, &connect).await.0.ping().await;
-        // Whatever arrives at a time.
+        // However the bytes are split.
         let mut wire = Wire::open(address).await;
         for byte in &connect {
             wire.send(&[*byte]).await;
         }
         wire.expect(b"\x20\x02\0\0").await;
-        // A version that does not exist does not make them right.
+        // An unknown version does not make the flags valid.
         let mut unknown = connect.clone();
         unknown[10] = 4;
         assert_eq!(answer(address, &unknown).await, b"");
@@ -333,7 +333,7 @@ async fn what_the_broker_sends_has_the_form_of_chapter_2() {
     }
 }
 
-/// [MQTT-2.2.2-1]: what is read as a Property Length then is not one.
+/// [MQTT-2.2.2-1]: another byte is then read as the Property Length.
 #[actix_rt::test]
 async fn a_packet_that_leaves_its_property_length_out_is_malformed() {
     let (_broker, address) = broker().await;
@@ -346,7 +346,7 @@ async fn a_packet_that_leaves_its_property_length_out_is_malformed() {
     assert_eq!(answer(address, &connect).await, b"\x20\x03\0\x81\0");
 }
 
-/// A QoS 0 PUBLISH has no Packet Identifier: what stands there is payload. [MQTT-2.2.1-2];
+/// A QoS 0 PUBLISH has no Packet Identifier: these bytes are payload. [MQTT-2.2.1-2];
 /// 3.1.1: [MQTT-2.3.1-5]
 #[actix_rt::test]
 async fn two_bytes_behind_the_topic_of_a_qos_0_publish_are_no_identifier() {
@@ -422,7 +422,7 @@ async fn suback_and_unsuback_carry_the_packet_identifier_of_the_request() {
     }
 }
 
-/// Many messages under way at once, over more than all identifiers. [MQTT-2.2.1-4]
+/// Many messages in flight at a time, and more messages than identifiers. [MQTT-2.2.1-4]
 /// 3.1.1: [MQTT-2.3.1-1] [MQTT-2.3.1-2] [MQTT-2.3.1-4]
 #[actix_rt::test]
 async fn an_identifier_that_the_broker_gives_is_not_0_and_not_in_use() {
@@ -477,7 +477,7 @@ async fn what_is_sent_again_keeps_its_packet_identifier() {
         drop(client);
         let (mut client, session_present) = connected_with(address, connect).await;
         assert!(session_present);
-        // In which order among each other is not said.
+        // The order among them is not specified.
         let mut expected = vec![
             Packet::Publish(dup(publish_1(1, "t", "x"))),
             Packet::Publish(dup(publish_2(2, "t", "x"))),

@@ -1,5 +1,5 @@
 //! The standard's statements, chapter by chapter, over real sockets. Each dialogue names the
-//! statements that it shows; `tests/clauses` lists them all and what shows each.
+//! statements that it shows; `tests/clauses` lists all statements and the tests for each.
 
 #![expect(
     clippy::unwrap_used,

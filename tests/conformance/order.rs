@@ -8,7 +8,7 @@ use super::{
     support::packets::*,
 };
 
-/// PUBLISH with this QoS, and with the number as identifier and payload.
+/// Returns a PUBLISH with this QoS, and with the number as identifier.
 fn numbered(number: u16, qos: QoS, payload: &str) -> Packet<'_> {
     let mut packet = publish_1(number, "t", payload);
     packet.flags.qos = qos;
@@ -18,8 +18,8 @@ fn numbered(number: u16, qos: QoS, payload: &str) -> Packet<'_> {
 
 /// [MQTT-4.6.0-5] [MQTT-4.6.0-6]
 /// 3.1.1: [MQTT-4.6.0-5] [MQTT-4.6.0-6]
-/// Also past the number that may be in flight, with every QoS, and where they waited for the
-/// client.
+/// Also for more messages than may be in flight, with every QoS, and for messages that were queued
+/// while the client was offline.
 #[actix_rt::test]
 async fn messages_of_a_topic_and_qos_come_in_the_order_in_which_they_were_published() {
     const MESSAGES: u16 = 500;
@@ -48,7 +48,7 @@ async fn messages_of_a_topic_and_qos_come_in_the_order_in_which_they_were_publis
     }
 }
 
-/// Expects the message of this number, before or after PUBRELs, and takes it.
+/// Expects the message of this number, before or after PUBRELs, and acknowledges it.
 async fn take_number(client: &mut super::sockets::Client, number: u16) {
     loop {
         let came = client
@@ -96,7 +96,7 @@ async fn acknowledgements_come_in_the_order_of_the_messages() {
 
 /// [MQTT-4.6.0-4]
 /// 3.1.1: [MQTT-4.6.0-4] [MQTT-4.6.0-6]
-/// Whatever the order of the messages was.
+/// Independent of the order of the messages.
 #[actix_rt::test]
 async fn pubrels_come_in_the_order_of_the_pubrecs() {
     let (broker, address) = broker().await;

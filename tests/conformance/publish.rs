@@ -26,7 +26,7 @@ async fn dup_says_that_the_broker_sends_again_and_nothing_of_the_publisher() {
         publisher.publish(dup(publish_2(2, "t", "2"))).await;
         client.expect_publish(publish_2(2, "t", "2")).await;
         lose(&broker, client, "c").await;
-        // The first attempt for this one comes after the others' second.
+        // The first attempt of this one comes after the second attempt of the others.
         publisher.publish(dup(publish_1(3, "t", "3"))).await;
         for _ in 0..3 {
             publisher.receive(|_| ()).await;
@@ -87,7 +87,7 @@ async fn qos_3_closes_the_connection() {
     }
 }
 
-/// The topic comes first, and it is there. [MQTT-3.3.2-1]; 3.1.1: [MQTT-3.3.2-1]
+/// The topic is required, as the first field. [MQTT-3.3.2-1]; 3.1.1: [MQTT-3.3.2-1]
 #[actix_rt::test]
 async fn a_publish_without_a_topic_closes_the_connection() {
     let (_broker, address) = broker().await;
@@ -122,7 +122,7 @@ async fn a_topic_with_wildcards_closes_the_connection() {
     }
 }
 
-/// What comes has the topic that was published, and it matches the filter. [MQTT-3.3.2-3];
+/// A delivered message has the published topic, and it matches the filter. [MQTT-3.3.2-3];
 /// 3.1.1: [MQTT-3.3.2-3]
 #[actix_rt::test]
 async fn the_topic_of_what_comes_matches_the_filter() {
@@ -199,7 +199,7 @@ async fn overlapping_subscriptions_bring_the_highest_qos_among_them() {
     }
 }
 
-/// One copy has all identifiers, a copy of its own has its own. [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+/// A single copy has all identifiers; separate copies have one each. [MQTT-3.3.4-3] [MQTT-3.3.4-4]
 /// [MQTT-3.3.4-5]
 #[actix_rt::test]
 async fn a_message_names_the_subscriptions_that_it_comes_for() {
@@ -227,7 +227,7 @@ async fn a_message_names_the_subscriptions_that_it_comes_for() {
     assert_eq!(client.receive(identifiers).await, [1, 268_435_455]);
     client.publish(publish("c/b", "x")).await;
     assert_eq!(client.receive(identifiers).await, [0_u32; 0]);
-    // A shared subscription brings a copy beside the other.
+    // A shared subscription brings a separate copy.
     client.send(subscribe_as(1, 30, vec![filter("$share/g/a/+", QOS_0)])).await;
     client.expect(suback(1, &[ReasonCode::Success])).await;
     client.publish(publish("a/b", "x")).await;
@@ -249,7 +249,7 @@ async fn a_subscription_identifier_from_a_client_is_a_protocol_error() {
     subscriber.ping().await;
 }
 
-/// [MQTT-3.3.4-7]: the broker's own Receive Maximum, as CONNACK tells it.
+/// [MQTT-3.3.4-7]: the broker's own Receive Maximum, as sent in CONNACK.
 #[actix_rt::test]
 async fn a_client_that_exceeds_the_receive_maximum_is_disconnected() {
     let mut limits = generous();
@@ -268,7 +268,7 @@ async fn a_client_that_exceeds_the_receive_maximum_is_disconnected() {
     client.expect_disconnect(ReasonCode::ReceiveMaximumExceeded).await;
 }
 
-/// The client's Receive Maximum holds messages of QoS 1 and 2 back, and nothing else.
+/// The client's Receive Maximum delays messages of QoS 1 and 2, and no other packets.
 /// [MQTT-3.3.4-9] [MQTT-3.3.4-10] [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3]
 #[actix_rt::test]
 async fn no_more_messages_are_under_way_than_the_clients_receive_maximum() {
@@ -290,7 +290,7 @@ async fn no_more_messages_are_under_way_than_the_clients_receive_maximum() {
                 })
                 .await;
         }
-        // The quota is used up: everything but QoS 1 and 2 messages goes on.
+        // The quota is used up: everything except QoS 1 and 2 messages continues.
         client.ping().await;
         client.publish(publish("t", "QoS 0")).await;
         client.expect_publish(publish("t", "QoS 0")).await;
@@ -299,7 +299,7 @@ async fn no_more_messages_are_under_way_than_the_clients_receive_maximum() {
         client.publish(publish_2(2, "other", "x")).await;
         client.expect_taken(QOS_2, 2, ReasonCode::NoMatchingSubscribers).await;
         client.subscribe("elsewhere", QOS_0).await;
-        // QoS 2 is under way until PUBCOMP.
+        // A QoS 2 message is in flight until PUBCOMP.
         client.send(pubrec(1, ReasonCode::Success)).await;
         client.expect(pubrel(1)).await;
         client.ping().await;
@@ -311,7 +311,7 @@ async fn no_more_messages_are_under_way_than_the_clients_receive_maximum() {
             })
             .await;
         client.ping().await;
-        // A PUBREC with an error ends it as well.
+        // A PUBREC with an error completes it as well.
         if maximum > 2 {
             broker.publish("t", b"x", QOS_2, false).await.unwrap();
             client.ping().await;
@@ -332,7 +332,7 @@ impl Authorizer for OnlyReading {
     }
 }
 
-/// MQTT 3 has no word for it and acknowledges. [MQTT-3.3.5-2] of 3.1.1
+/// MQTT 3 has no code for it and acknowledges. [MQTT-3.3.5-2] of 3.1.1
 #[actix_rt::test]
 async fn a_publish_without_permission_is_acknowledged_and_not_delivered() {
     let (_broker, address) = broker_with(|builder| builder.authorizer(OnlyReading)).await;

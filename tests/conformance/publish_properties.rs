@@ -1,4 +1,4 @@
-//! Section 3.3.2.3: the properties of PUBLISH. What expires is in `tests/it`, on virtual time.
+//! Section 3.3.2.3: the properties of PUBLISH. Expiry is in `tests/it`, on virtual time.
 
 use hearthmq::mqtt::{Publish, ReasonCode, UserPropertiesBuf};
 
@@ -9,7 +9,7 @@ use super::{
     wire::*,
 };
 
-/// With everything that is passed on, in its corners.
+/// Adds every property that is forwarded, with boundary values.
 fn with_properties<'a>(
     mut packet: Publish<'a>,
     pairs: &'a UserPropertiesBuf,
@@ -24,7 +24,7 @@ fn with_properties<'a>(
     packet
 }
 
-/// At once, retained, and after waiting. [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16]
+/// Delivered directly, retained, and queued. [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16]
 /// [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
 #[actix_rt::test]
 async fn properties_of_a_message_reach_every_subscriber_unaltered() {
@@ -52,7 +52,7 @@ async fn properties_of_a_message_reach_every_subscriber_unaltered() {
         let mut late = connected(address, connect("late")).await;
         late.subscribe("t", QOS_0).await;
         late.expect_publish(retained(of(publish("t", "x")))).await;
-        // Older versions get the message itself.
+        // Clients of older versions get the message itself.
         let mut old = connected(address, connect_in(V3_1_1, "old")).await;
         old.subscribe("t", QOS_0).await;
         old.expect_publish(retained(publish("t", "x"))).await;
@@ -64,7 +64,7 @@ async fn properties_of_a_message_reach_every_subscriber_unaltered() {
     }
 }
 
-/// What was not said is not made up. [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16]
+/// The broker adds no properties. [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16]
 /// [MQTT-3.3.2-20]
 #[actix_rt::test]
 async fn a_message_without_properties_comes_without() {
@@ -72,7 +72,7 @@ async fn a_message_without_properties_comes_without() {
     let (mut wire, _) = Wire::connected(address, &plain_connect(V5, "c")).await;
     wire.send(b"\x82\x07\0\x01\0\0\x01t\0").await;
     wire.expect(b"\x90\x04\0\x01\0\0").await;
-    // Empty ones are something else than none.
+    // Empty properties differ from missing ones.
     for properties in [&b"\0"[..], b"\x0B\x03\0\0\x09\0\0\x26\0\0\0\0"] {
         let publish = packet(0x30, &[b"\0\x01t", properties, b"x"]);
         wire.send(&publish).await;
@@ -103,7 +103,8 @@ async fn a_response_topic_with_wildcards_closes_the_connection() {
     subscriber.ping().await;
 }
 
-/// Section 2.2.2.2, and each property's own: twice, out of its range, or of another packet.
+/// Section 2.2.2.2, and the section of each property: given twice, out of range, or of another
+/// packet.
 /// [MQTT-4.13.1-1]
 #[actix_rt::test]
 async fn a_property_that_is_wrong_closes_the_connection() {
@@ -180,7 +181,7 @@ async fn aliases_end_with_their_connection() {
     client.expect_publish(aliased(publish("t", "x"), 1)).await;
     client.publish(aliased(publish("", "x"), 1)).await;
     client.expect_publish(aliased(publish("", "x"), 1)).await;
-    // This one is sent on the connection that is lost, and again on the next.
+    // This message is sent on the connection that is then lost, and again on the next one.
     client.publish(aliased(publish_1(1, "", "x"), 1)).await;
     client.expect_publish(aliased(publish_1(1, "", "x"), 1)).await;
     lose(&broker, client, "c").await;

@@ -10,7 +10,7 @@ use super::{
     wire::ALL_VERSIONS,
 };
 
-/// Published with this QoS and RETAIN.
+/// Returns a retained message with this QoS.
 fn retained_at<'a>(qos: QoS, topic: &'a str, payload: &'a str) -> Publish<'a> {
     retained(match qos {
         QoS::AtMostOnce => publish(topic, payload),
@@ -19,7 +19,7 @@ fn retained_at<'a>(qos: QoS, topic: &'a str, payload: &'a str) -> Publish<'a> {
     })
 }
 
-/// The message and its QoS are kept, in place of the one before, whatever the QoS of either.
+/// The message and its QoS replace the previous one, whatever the QoS of either.
 /// [MQTT-3.3.1-5]; 3.1.1: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8]
 #[actix_rt::test]
 async fn the_last_retained_message_is_kept_for_later_subscribers() {
@@ -58,7 +58,7 @@ async fn an_empty_retained_message_clears_the_topic_and_is_delivered_as_any_othe
         let mut present = connected(address, connect_in(version, "present")).await;
         present.subscribe("t", QOS_0).await;
         for qos in [QOS_0, QOS_1, QOS_2] {
-            // Where something was retained, and where nothing was.
+            // With and without an earlier retained message.
             for payloads in [&["x", ""][..], &[""]] {
                 for payload in payloads {
                     publisher.publish(retained_at(qos, "t", payload)).await;
@@ -100,7 +100,7 @@ async fn a_message_without_retain_is_not_kept_and_leaves_what_is() {
     }
 }
 
-/// For each filter of a SUBSCRIBE, however many match. [MQTT-3.3.1-9] [MQTT-3.3.1-10]
+/// For each filter of a SUBSCRIBE, even if several match. [MQTT-3.3.1-9] [MQTT-3.3.1-10]
 /// [MQTT-3.3.1-11]
 #[actix_rt::test]
 async fn retain_handling_decides_whether_retained_messages_are_sent() {
@@ -133,7 +133,7 @@ async fn retain_handling_decides_whether_retained_messages_are_sent() {
             assert_eq!(topics.len(), if comes { 3 } else { 0 });
             client.ping().await;
         }
-        // On a connection that resumes the session it is not new either.
+        // On a connection that resumes the session the subscription is not new either.
         client.leave().await;
         let mut client = connected(address, connect_lasting("c", V5)).await;
         client.send(subscribe(1, vec![handling(filter("a", QOS_0), handled)])).await;

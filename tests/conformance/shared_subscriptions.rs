@@ -9,14 +9,15 @@ use super::{
     support::packets::*,
 };
 
-/// A member of the group of `t`, with this QoS.
+/// Connects a member of the group of `t`, with this QoS.
 async fn member(address: SocketAddr, client_id: &str, qos: QoS) -> Client {
     let mut client = connected(address, connect_lasting(client_id, V5)).await;
     client.subscribe("$share/g/t", qos).await;
     client
 }
 
-/// Whether a PUBLISH of this payload comes before PINGRESP; it is not acknowledged.
+/// Returns the identifier of a PUBLISH with this payload if one comes before PINGRESP; does not
+/// acknowledge it.
 async fn gets(client: &mut Client, payload: &[u8]) -> Option<u16> {
     client.send(Packet::PingReq).await;
     let mut came = None;
@@ -40,7 +41,7 @@ async fn gets(client: &mut Client, payload: &[u8]) -> Option<u16> {
 }
 
 /// [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-/// A name of one character at least, without wildcards, then `/` and a filter.
+/// A name of at least one character, without wildcards, then `/` and a filter.
 #[actix_rt::test]
 async fn a_shared_subscription_has_a_name_and_a_filter() {
     let (broker, address) = broker().await;
@@ -70,7 +71,7 @@ async fn a_shared_subscription_has_a_name_and_a_filter() {
         broker.publish(topic, b"x", QOS_0, false).await.unwrap();
         client.expect_publish(publish(topic, "x")).await;
     }
-    // Without the separator it is the name of a topic.
+    // Without the separator it is an ordinary topic.
     client.subscribe("$share", QOS_0).await;
     broker.publish("$share", b"x", QOS_0, false).await.unwrap();
     client.expect_publish(publish("$share", "x")).await;
@@ -101,7 +102,7 @@ async fn each_member_gets_messages_with_the_qos_that_it_was_granted() {
 }
 
 /// [MQTT-4.8.2-4]
-/// A QoS 2 message that was begun with one member is ended with it.
+/// A QoS 2 delivery that was started with one member is completed with it.
 #[actix_rt::test]
 async fn a_delivery_that_was_begun_waits_for_its_member() {
     let (broker, address) = broker().await;
@@ -132,7 +133,7 @@ async fn a_delivery_that_was_begun_waits_for_its_member() {
 }
 
 /// [MQTT-4.8.2-5]
-/// Its end ends the message that it had not taken.
+/// The end of the session discards its unacknowledged message.
 #[actix_rt::test]
 async fn a_message_in_flight_ends_with_the_session_of_its_member() {
     let (broker, address) = broker().await;
@@ -171,7 +172,7 @@ async fn a_message_that_a_member_refuses_goes_to_nobody_else() {
     }
 }
 
-/// Sections 3.8.3.1 and 4.8.2: no retained messages when a shared subscription is made.
+/// Sections 3.8.3.1 and 4.8.2: a new shared subscription gets no retained messages.
 #[actix_rt::test]
 async fn what_is_retained_is_not_sent_to_a_shared_subscription() {
     let (broker, address) = broker().await;

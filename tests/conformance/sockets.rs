@@ -1,7 +1,7 @@
 //! A broker that listens on the loopback interface, and clients that reach it over TCP.
 //!
-//! Time is real here, so that nothing waits for silence: whoever expects that nothing comes asks
-//! for PINGRESP and sees that it is the next packet.
+//! Time is real here, so no test waits for silence: to show that no packet comes, a client sends
+//! PINGREQ and expects PINGRESP as the next packet.
 
 use std::net::SocketAddr;
 
@@ -30,12 +30,12 @@ impl Client {
     }
 }
 
-/// A broker on this thread, and where it listens.
+/// Starts a broker on this thread; returns its address too.
 pub(crate) async fn broker() -> (Broker, SocketAddr) {
     broker_with(|builder| builder).await
 }
 
-/// The same, configured.
+/// Does the same with configuration.
 pub(crate) async fn broker_with(
     configure: impl FnOnce(Builder) -> Builder,
 ) -> (Broker, SocketAddr) {
@@ -44,17 +44,17 @@ pub(crate) async fn broker_with(
     (broker, address)
 }
 
-/// A client that has not yet sent CONNECT.
+/// Returns a client that has not yet sent CONNECT.
 pub(crate) async fn client(address: SocketAddr, version: ProtocolVersion) -> Client {
     Client::on(TcpStream::connect(address).await.unwrap(), version)
 }
 
-/// A client whose CONNECT is accepted.
+/// Returns a client whose CONNECT was accepted.
 pub(crate) async fn connected(address: SocketAddr, connect: Connect<'_>) -> Client {
     connected_with(address, connect).await.0
 }
 
-/// A client whose CONNECT is accepted, and whether its session was present.
+/// Returns a client whose CONNECT was accepted, and whether its session was present.
 pub(crate) async fn connected_with(address: SocketAddr, connect: Connect<'_>) -> (Client, bool) {
     let mut client = client(address, connect.version).await;
     let session_present = client.connect(connect).await;

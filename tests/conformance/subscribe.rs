@@ -10,7 +10,7 @@ use super::{
     support::{self, packets::*},
 };
 
-/// Nobody may subscribe to `secret`.
+/// Denies subscribing to `secret`.
 struct NoSecrets;
 
 impl Authorizer for NoSecrets {
@@ -22,7 +22,7 @@ impl Authorizer for NoSecrets {
     }
 }
 
-/// SUBSCRIBE with identifier 1 and these bytes as its payload, of less than 120 bytes.
+/// Returns a SUBSCRIBE with identifier 1 and this payload of less than 120 bytes.
 pub(super) fn subscribe_bytes(version: ProtocolVersion, payload: &[u8]) -> Vec<u8> {
     let properties: &[u8] = if version == V5 { &[0] } else { &[] };
     let remaining = 2 + properties.len() + payload.len();
@@ -48,7 +48,7 @@ async fn subscribe_with_other_flags_is_malformed() {
 
 /// [MQTT-3.8.3-1]
 /// 3.1.1: [MQTT-3.8.3-1]
-/// Not well-formed, a surrogate, longer than need be, U+0000, cut off.
+/// Ill-formed, a surrogate, an overlong form, U+0000, cut off.
 #[actix_rt::test]
 async fn a_topic_filter_that_is_not_utf_8_is_malformed() {
     let (_broker, address) = broker().await;
@@ -81,7 +81,7 @@ async fn subscribe_without_a_topic_filter_is_a_protocol_error() {
 }
 
 /// [MQTT-3.8.3-3]
-/// It is the ClientID that counts, not the connection.
+/// The Client Identifier decides, not the connection.
 #[actix_rt::test]
 async fn with_no_local_a_client_gets_only_what_others_publish() {
     let (_broker, address) = broker().await;
@@ -128,8 +128,8 @@ async fn reserved_bits_of_the_subscription_options_are_malformed() {
 }
 
 /// 3.1.1: [MQTT-3.8.3-4]
-/// Sections 3.8.2.1.2 and 3.8.3.1: Maximum QoS 3, Retain Handling 3, Subscription Identifier 0 or
-/// given twice.
+/// Sections 3.8.2.1.2 and 3.8.3.1: Maximum QoS 3, Retain Handling 3, and a Subscription Identifier
+/// that is 0 or given twice.
 #[actix_rt::test]
 async fn values_that_subscribe_may_not_hold_are_protocol_errors() {
     let (_broker, address) = broker().await;
@@ -195,8 +195,8 @@ async fn each_topic_filter_has_its_code_in_its_order() {
 
 /// [MQTT-3.8.4-3]
 /// 3.1.1: [MQTT-3.8.4-3]
-/// QoS, options and identifier are the new ones, and there is one subscription. Another filter,
-/// though it matches the same topics, is another subscription.
+/// There is one subscription, with the new QoS, options and identifier. A different filter is
+/// another subscription, even if it matches the same topics.
 #[actix_rt::test]
 async fn an_identical_filter_replaces_the_subscription() {
     let (broker, address) = broker().await;
@@ -265,7 +265,7 @@ async fn replacing_a_subscription_sends_what_is_retained_and_loses_nothing() {
 }
 
 /// [MQTT-3.8.4-4]
-/// Whether retained messages come again is what Retain Handling says.
+/// Retain Handling decides whether retained messages come again.
 #[actix_rt::test]
 async fn only_retain_handling_0_sends_what_is_retained_again() {
     let (_broker, address) = broker().await;
@@ -289,8 +289,7 @@ async fn only_retain_handling_0_sends_what_is_retained_again() {
 
 /// [MQTT-3.8.4-5]
 /// 3.1.1: [MQTT-3.8.4-4]
-/// One SUBACK, and what is retained comes for each filter; of two that are identical the last one
-/// holds.
+/// One SUBACK, and retained messages for each filter; of two identical filters the last one counts.
 #[actix_rt::test]
 async fn several_filters_are_handled_as_if_each_came_alone() {
     let (broker, address) = broker().await;
@@ -315,7 +314,7 @@ async fn several_filters_are_handled_as_if_each_came_alone() {
 
 /// [MQTT-3.8.4-8]
 /// 3.1.1: [MQTT-3.8.4-6]
-/// For what is retained as well.
+/// Also for retained messages.
 #[actix_rt::test]
 async fn a_message_comes_with_the_lower_qos_of_its_own_and_the_granted_one() {
     let (broker, address) = broker().await;

@@ -10,7 +10,7 @@ use super::{
 
 /// [MQTT-4.7.0-1]
 /// 3.1.1: [MQTT-4.7.1-1]
-/// Of a Will as well.
+/// Also in the topic of a Will.
 #[actix_rt::test]
 async fn a_wildcard_in_a_topic_name_ends_the_connection() {
     let (_broker, address) = broker().await;
@@ -38,7 +38,7 @@ async fn a_wildcard_in_a_topic_name_ends_the_connection() {
 
 /// [MQTT-4.7.1-1] [MQTT-4.7.1-2]
 /// 3.1.1: [MQTT-4.7.1-2] [MQTT-4.7.1-3]
-/// Nothing of the packet is granted: no reason code is for a filter that is ill-formed.
+/// No filter of the packet is granted: there is no Reason Code for an ill-formed filter.
 #[actix_rt::test]
 async fn a_wildcard_that_is_no_level_of_its_own_ends_the_connection() {
     let (broker, address) = broker().await;
@@ -57,7 +57,7 @@ async fn a_wildcard_that_is_no_level_of_its_own_ends_the_connection() {
 
 /// [MQTT-4.7.1-1] [MQTT-4.7.1-2]
 /// 3.1.1: [MQTT-3.3.2-3] [MQTT-4.7.1-2] [MQTT-4.7.1-3]
-/// The examples of section 4.7.1: `(filter, what matches, what does not)`
+/// The examples of section 4.7.1: `(filter, matching topics, other topics)`
 #[actix_rt::test]
 async fn wildcards_stand_for_levels() {
     let (broker, address) = broker().await;
@@ -101,8 +101,8 @@ async fn wildcards_stand_for_levels() {
 
 /// [MQTT-4.7.2-1]
 /// 3.1.1: [MQTT-4.7.2-1]
-/// Published before, when it was retained, and after; a level further down may begin with `$`, and
-/// who names the first level gets them.
+/// For messages retained before, and published after. A lower level may begin with `$`, and a
+/// filter that names the first level matches.
 #[actix_rt::test]
 async fn a_leading_wildcard_does_not_match_a_leading_dollar() {
     let (broker, address) = broker().await;
@@ -134,7 +134,7 @@ async fn a_leading_wildcard_does_not_match_a_leading_dollar() {
 
 /// [MQTT-4.7.3-1]
 /// 3.1.1: [MQTT-4.7.3-1]
-/// An empty name, an empty filter; one character is enough, and may be the separator.
+/// An empty name and an empty filter; one character is enough, even the separator.
 #[actix_rt::test]
 async fn a_topic_is_at_least_one_character_long() {
     let (_broker, address) = broker().await;
@@ -175,7 +175,7 @@ async fn a_topic_does_not_hold_the_null_character() {
 
 /// [MQTT-4.7.3-3]
 /// 3.1.1: [MQTT-4.7.3-3]
-/// More than 65,535 bytes cannot be said; so many pass where the limits allow it.
+/// More than 65,535 bytes cannot be encoded; 65,535 are accepted if the limits allow it.
 #[actix_rt::test]
 async fn the_longest_topic_is_65_535_bytes_long() {
     let mut limits = support::generous();
@@ -194,8 +194,8 @@ async fn the_longest_topic_is_65_535_bytes_long() {
 
 /// [MQTT-4.7.3-4]
 /// 3.1.1: [MQTT-4.7.3-4]
-/// Neither case nor composition nor separators nor spaces nor characters that nobody knows are made
-/// alike, nor changed on the way.
+/// Case, composition, separators, spaces and unassigned characters all count, and none is changed
+/// on the way.
 #[actix_rt::test]
 async fn topics_are_compared_as_they_are() {
     let (_broker, address) = broker().await;

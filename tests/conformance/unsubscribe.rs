@@ -7,7 +7,7 @@ use super::{
     support::packets::*,
 };
 
-/// UNSUBSCRIBE with identifier 1 and these bytes as its payload, of less than 120 bytes.
+/// Returns an UNSUBSCRIBE with identifier 1 and this payload of less than 120 bytes.
 fn unsubscribe_bytes(version: ProtocolVersion, payload: &[u8]) -> Vec<u8> {
     let mut packet = super::subscribe::subscribe_bytes(version, payload);
     packet[0] = 0xA2;
@@ -64,7 +64,7 @@ async fn unsubscribe_without_a_topic_filter_is_a_protocol_error() {
 
 /// [MQTT-3.10.4-1]
 /// 3.1.1: [MQTT-3.10.4-1]
-/// Filters that would match it, or that look alike, are others.
+/// Filters that match it, or look similar, are different filters.
 #[actix_rt::test]
 async fn only_the_very_same_filter_is_unsubscribed() {
     let (broker, address) = broker().await;
@@ -92,7 +92,7 @@ async fn only_the_very_same_filter_is_unsubscribed() {
 
 /// [MQTT-3.10.4-2]
 /// 3.1.1: [MQTT-3.10.4-2]
-/// Also from a publisher that has just published to the topic.
+/// Not even from a publisher that has just published to the topic.
 #[actix_rt::test]
 async fn after_unsuback_no_new_message_comes() {
     let (_broker, address) = broker().await;
@@ -116,7 +116,7 @@ async fn after_unsuback_no_new_message_comes() {
 
 /// [MQTT-3.10.4-3]
 /// 3.1.1: [MQTT-3.10.4-3]
-/// Neither the QoS 1 nor the QoS 2 message, on this connection and the next.
+/// QoS 1 and QoS 2 messages in flight are completed, on this connection and the next.
 #[actix_rt::test]
 async fn unsubscribing_does_not_break_off_a_delivery() {
     let (broker, address) = broker().await;
@@ -145,7 +145,7 @@ async fn unsubscribing_does_not_break_off_a_delivery() {
 
 /// [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.11.3-2]
 /// 3.1.1: [MQTT-3.10.4-4] [MQTT-3.10.4-5]
-/// Before MQTT 5.0 UNSUBACK does not say what there was.
+/// Before MQTT 5.0 UNSUBACK does not say whether there was a subscription.
 #[actix_rt::test]
 async fn unsubscribe_is_answered_with_its_identifier_whatever_there_was() {
     let (_broker, address) = broker().await;
@@ -169,7 +169,7 @@ async fn unsubscribe_is_answered_with_its_identifier_whatever_there_was() {
 
 /// [MQTT-3.10.4-6]
 /// 3.1.1: [MQTT-3.10.4-6]
-/// One answer; a filter that stands there twice does not exist the second time.
+/// One answer; the second of two identical filters no longer exists.
 #[actix_rt::test]
 async fn several_filters_are_handled_as_if_each_came_alone() {
     let (broker, address) = broker().await;

@@ -27,7 +27,7 @@ use super::{
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// A broker, and where it listens for WebSocket and for TCP.
+/// Starts a broker; returns its addresses for WebSocket and for TCP.
 async fn broker() -> (Broker, SocketAddr, SocketAddr) {
     let broker = builder().websocket("127.0.0.1:0").tcp("127.0.0.1:0").start().await.unwrap();
     let [over_websocket, over_tcp] = broker.local_addrs() else { panic!("two listeners") };
@@ -49,13 +49,13 @@ fn connect_bytes() -> Bytes {
     bytes(Packet::Connect(Box::new(connect("c"))))
 }
 
-/// A masked frame, as a client sends it.
+/// Returns a masked frame, as a client sends it.
 fn frame(opcode: OpCode, is_final: bool, payload: impl Into<Bytes>) -> Message {
     let header = FrameHeader { opcode, is_final, ..FrameHeader::default() };
     Message::Frame(Frame::from_payload(header, payload.into()))
 }
 
-/// The next message, which is to be binary.
+/// Expects a binary message next, and returns it.
 async fn binary(socket: &mut Socket) -> Bytes {
     match socket.next().await.unwrap().unwrap() {
         Message::Binary(data) => data,
@@ -93,7 +93,7 @@ async fn packets_are_sent_in_binary_frames() {
 }
 
 /// [MQTT-6.0.0-1], [MQTT-6.0.0-1] of 3.1.1: any other data frame closes the network connection. The
-/// client has not said goodbye, so its Will is published.
+/// client has sent no DISCONNECT, so its Will is published.
 #[actix_rt::test]
 async fn a_text_frame_closes_the_connection() {
     let (_broker, address, over_tcp) = broker().await;
@@ -148,8 +148,8 @@ fn subscribe_to(topic_filter: &str) -> Packet<'_> {
     subscribe(1, vec![filter(topic_filter, QOS_0)])
 }
 
-/// [MQTT-6.0.0-2], [MQTT-6.0.0-2] of 3.1.1: a WebSocket message may be cut into frames, between
-/// which control frames come.
+/// [MQTT-6.0.0-2], [MQTT-6.0.0-2] of 3.1.1: a WebSocket message may be split into frames,
+/// with control frames between them.
 #[actix_rt::test]
 async fn a_packet_may_be_cut_into_continuation_frames_with_a_ping_between_them() {
     let (_broker, address, _) = broker().await;
@@ -176,8 +176,8 @@ async fn a_packet_may_be_cut_into_continuation_frames_with_a_ping_between_them()
     }
 }
 
-/// [MQTT-6.0.0-3], [MQTT-6.0.0-3] of 3.1.1: the client offers `mqtt`. Who does not is no client of
-/// MQTT.
+/// [MQTT-6.0.0-3], [MQTT-6.0.0-3] of 3.1.1: the client offers `mqtt`. A client that does not
+/// is not an MQTT client.
 #[actix_rt::test]
 async fn a_client_that_does_not_offer_mqtt_is_refused() {
     let (_broker, address, _) = broker().await;
@@ -201,7 +201,7 @@ async fn the_subprotocol_that_is_selected_is_mqtt() {
     }
 }
 
-/// RFC 6455, 5.5.1: a close frame is answered with one. To MQTT the connection is lost.
+/// RFC 6455, 5.5.1: a close frame is answered with one. For MQTT the connection is lost.
 #[actix_rt::test]
 async fn a_close_frame_is_answered_and_ends_the_connection() {
     let (broker, address, _) = broker().await;
@@ -212,7 +212,7 @@ async fn a_close_frame_is_answered_and_ends_the_connection() {
     assert_eq!(broker.online("c").await, Ok(false));
 }
 
-/// RFC 6455, chapter 5: what a client must not send fails the connection.
+/// RFC 6455, chapter 5: a frame that a client must not send fails the connection.
 #[actix_rt::test]
 async fn frames_that_a_client_must_not_send_fail_the_connection() {
     let (_broker, address, _) = broker().await;
@@ -239,7 +239,7 @@ async fn frames_that_a_client_must_not_send_fail_the_connection() {
         }
         expect_close(&mut socket, CloseCode::Protocol).await;
     }
-    // A client masks what it sends. (5.1)
+    // A client must mask its frames. (5.1)
     let mut socket = socket(address).await;
     socket.get_mut().write_all(&[0x82, 0x02, 0xC0, 0x00]).await.unwrap();
     expect_close(&mut socket, CloseCode::Protocol).await;

@@ -1,5 +1,5 @@
-//! Sections 3.1.2.5 to 3.1.2.7 and 3.1.3.2 to 3.1.3.4: the Will. What takes time about it, a
-//! delay above all, is in `tests/it/wills.rs`.
+//! Sections 3.1.2.5 to 3.1.2.7 and 3.1.3.2 to 3.1.3.4: the Will. `tests/it/wills.rs` has everything
+//! that takes time, above all the delay.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ fn with_will<'a>(version: ProtocolVersion, will: LastWill<'a>) -> Connect<'a> {
     Connect { will: Some(will), ..connect_in(version, "c") }
 }
 
-/// A broker, and somebody who watches for Wills.
+/// Starts a broker, with a client that watches for Wills.
 async fn watched() -> (Broker, SocketAddr, Client) {
     let (broker, address) = broker().await;
     let mut watcher = connected(address, connect("watcher")).await;
@@ -37,7 +37,7 @@ async fn the_will_is_published_once_when_the_connection_is_lost() {
         lose(&broker, client, "c").await;
         watcher.expect_publish(publish("will/c", "gone")).await;
         watcher.ping().await;
-        // It has gone with that connection and is not the next one's.
+        // The Will has ended with that connection and does not belong to the next one.
         let client = connected(address, connect_in(version, "c")).await;
         lose(&broker, client, "c").await;
         watcher.ping().await;
@@ -50,10 +50,10 @@ async fn the_will_is_published_when_the_broker_ends_the_connection() {
     let (_broker, address, mut watcher) = watched().await;
     for version in ALL_VERSIONS {
         let mut client = connected(address, with_will(version, will("will/c", "gone"))).await;
-        client.send_bytes(b"\xF1\0").await; // no packet
+        client.send_bytes(b"\xF1\0").await; // not a packet
         client.expect_disconnect(ReasonCode::MalformedPacket).await;
         watcher.expect_publish(publish("will/c", "gone")).await;
-        // Somebody else who comes under its name.
+        // Another connection takes over under the same identifier.
         let mut client = connected(address, with_will(version, will("will/c", "gone"))).await;
         let successor = connected(address, connect_in(version, "c")).await;
         client.expect_disconnect(ReasonCode::SessionTakenOver).await;
@@ -71,7 +71,7 @@ async fn disconnect_deletes_the_will() {
         connected(address, with_will(version, will("will/c", "gone"))).await.leave().await;
         watcher.ping().await;
     }
-    // DISCONNECT with another reason than 0x00 keeps it.
+    // DISCONNECT with another Reason Code than 0x00 publishes it.
     for reason in [ReasonCode::DisconnectWithWill, ReasonCode::UnspecifiedError] {
         let mut client = connected(address, with_will(V5, will("will/c", "gone"))).await;
         client.send(disconnect(reason)).await;
@@ -94,7 +94,7 @@ async fn without_a_will_nothing_is_published() {
     }
 }
 
-/// The Will as it is stored: its QoS, and whether it is retained. [MQTT-3.1.2-9] [MQTT-3.1.2-12]
+/// The Will as stored: its QoS, and whether it is retained. [MQTT-3.1.2-9] [MQTT-3.1.2-12]
 /// [MQTT-3.1.2-14] [MQTT-3.1.2-15]
 /// 3.1.1: [MQTT-3.1.2-9] [MQTT-3.1.2-14] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
 #[actix_rt::test]

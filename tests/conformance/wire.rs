@@ -1,5 +1,5 @@
-//! Bytes as they are on the wire, right and wrong: no encoder and no decoder of the library stands
-//! between a dialogue and what it says.
+//! Bytes as they are on the wire, valid and invalid: a dialogue uses no encoder and no decoder of
+//! the library.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,8 +15,8 @@ use super::support::packets::{V3_1, V3_1_1, V5};
 /// Every version, the one before the OASIS Standards included.
 pub(crate) const ALL_VERSIONS: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
 
-/// Strings that are not well-formed UTF-8: a surrogate of either kind, a pair of them, too long a
-/// form, half a character, more than U+10FFFF, and a byte that is never there.
+/// Strings that are not well-formed UTF-8: a surrogate of either kind, a pair of them, an overlong
+/// form, half a character, more than U+10FFFF, and a byte that never occurs.
 pub(crate) const ILL_FORMED: [&[u8]; 7] = [
     b"\xED\xA0\x80",
     b"\xED\xBF\xBF",
@@ -30,7 +30,7 @@ pub(crate) const ILL_FORMED: [&[u8]; 7] = [
 /// How long a client waits for what it expects.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection that knows bytes only.
+/// A connection that knows only bytes.
 pub(crate) struct Wire(TcpStream);
 
 impl Wire {
@@ -38,7 +38,7 @@ impl Wire {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
-    /// A connection whose CONNECT is accepted; the bytes of the CONNACK.
+    /// Returns a connection whose CONNECT was accepted, and the bytes of the CONNACK.
     pub(crate) async fn connected(address: SocketAddr, connect: &[u8]) -> (Self, Vec<u8>) {
         let mut wire = Self::open(address).await;
         wire.send(connect).await;
@@ -54,7 +54,7 @@ impl Wire {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// The next packet, from its first byte to its last.
+    /// Returns the next packet, from its first byte to its last.
     pub(crate) async fn packet(&mut self) -> Vec<u8> {
         let mut bytes = vec![self.byte().await];
         let (mut length, mut shift) = (0_usize, 0);
@@ -85,30 +85,30 @@ impl Wire {
         assert_eq!(packet, expected, "{packet:02x?} is not {expected:02x?}");
     }
 
-    /// PINGREQ, and its answer is the next packet: nothing else comes.
+    /// Sends PINGREQ, and expects its answer as the next packet: no other packet comes.
     pub(crate) async fn ping(&mut self) {
         self.send(b"\xC0\0").await;
         self.expect(b"\xD0\0").await;
     }
 
-    /// What still comes until the connection is closed.
+    /// Returns everything that comes until the connection is closed.
     pub(crate) async fn rest(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        // Closing over bytes that were not read resets a connection, which is an end as well.
+        // Closing a socket with unread bytes resets the connection, which is an end as well.
         let read = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
         let _ = read.expect("the connection is expected to be closed");
         rest
     }
 }
 
-/// What is answered to these first bytes before the connection is closed.
+/// Returns the answer to these first bytes before the connection is closed.
 pub(crate) async fn answer(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut wire = Wire::open(address).await;
     wire.send(bytes).await;
     wire.rest().await
 }
 
-/// A packet with this first byte, and a body of these parts.
+/// Returns a packet with this first byte, and a body of these parts.
 pub(crate) fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let mut bytes = vec![first];
@@ -124,22 +124,22 @@ pub(crate) fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     [bytes, body].concat()
 }
 
-/// With its length before it, as a string or as binary data.
+/// Returns the bytes with their length before them, as a string or as binary data.
 pub(crate) fn prefixed(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
 }
 
-/// A Property Length of 0 where the version has properties.
+/// Returns a Property Length of 0 if the version has properties.
 pub(crate) const fn no_properties(version: ProtocolVersion) -> &'static [u8] {
     if version.has_properties() { b"\0" } else { b"" }
 }
 
-/// CONNECT with these Connect Flags and this payload, Keep Alive off and no properties.
+/// Returns a CONNECT with these Connect Flags and this payload, Keep Alive off and no properties.
 pub(crate) fn raw_connect(version: ProtocolVersion, flags: u8, payload: &[&[u8]]) -> Vec<u8> {
     raw_connect_with(version, flags, no_properties(version), payload)
 }
 
-/// The same with properties, their length included.
+/// Does the same with properties, their length included.
 pub(crate) fn raw_connect_with(
     version: ProtocolVersion,
     flags: u8,
@@ -154,7 +154,7 @@ pub(crate) fn raw_connect_with(
     packet(0x10, &[&prefixed(name), &[level, flags, 0, 0], properties, &payload.concat()])
 }
 
-/// CONNECT of a clean session with this Client Identifier.
+/// Returns a CONNECT of a clean session with this Client Identifier.
 pub(crate) fn plain_connect(version: ProtocolVersion, client_id: &str) -> Vec<u8> {
     raw_connect(version, CLEAN, &[&prefixed(client_id.as_bytes())])
 }

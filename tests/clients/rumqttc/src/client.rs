@@ -1,6 +1,6 @@
-//! rumqttc's two clients, one for each version of MQTT, behind one set of words.
+//! rumqttc's two clients, one for each version of MQTT, behind one interface.
 //!
-//! Does not know what is tested. Called by the cells in `main`.
+//! Does not know the tests. Called by the cells in `main`.
 
 use std::{env, fs};
 
@@ -13,7 +13,7 @@ pub(crate) type Given = v5::mqttbytes::v5::PublishProperties;
 const REQUESTS_MAX: usize = 200;
 const EXPIRY_SECS: u32 = 60;
 
-/// Whether MQTT 5.0 is to be spoken.
+/// Returns whether to use MQTT 5.0.
 pub(crate) fn is_5() -> bool {
     variable("VERSION") == "5"
 }
@@ -24,7 +24,7 @@ fn variable(name: &str) -> String {
 
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Whether the session is to be kept, or resumed.
+    /// Whether to keep or resume the session.
     pub(crate) keep: bool,
     pub(crate) user: Option<String>,
     /// Topic and payload.
@@ -40,12 +40,12 @@ pub(crate) struct Message {
     pub(crate) given: Given,
 }
 
-/// What comes, of that which a cell waits for.
+/// The events that a cell waits for.
 enum Seen {
     Connected {
         session_present: bool,
     },
-    /// The answer to a request, with its reason code in words.
+    /// The answer to a request, with its Reason Code as text.
     Answered(String),
     Message(Box<Message>),
     Lost(String),
@@ -56,7 +56,7 @@ enum Handle {
     V5(v5::AsyncClient),
 }
 
-/// A client that is connected.
+/// A connected client.
 pub(crate) struct Client {
     handle: Handle,
     seen: UnboundedReceiver<Seen>,
@@ -113,13 +113,13 @@ impl Client {
         if granted == expected { Ok(()) } else { Err(format!("SUBACK says {granted}")) }
     }
 
-    /// Unsubscribes; the reason code of the answer.
+    /// Unsubscribes; returns the Reason Code of the answer.
     pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Result<String, String> {
         either!(&self.handle, client => client.unsubscribe(filter))?;
         self.answer().await
     }
 
-    /// Publishes, and waits for nothing.
+    /// Publishes without waiting.
     pub(crate) async fn send(
         &self,
         topic: &str,
@@ -142,7 +142,7 @@ impl Client {
         }
     }
 
-    /// Publishes with QoS 1; the reason code of the answer.
+    /// Publishes with QoS 1; returns the Reason Code of the answer.
     pub(crate) async fn publish(
         &mut self,
         topic: &str,
@@ -154,7 +154,7 @@ impl Client {
         self.answer().await
     }
 
-    /// The next message.
+    /// Returns the next message.
     pub(crate) async fn receive(&mut self) -> Result<Message, String> {
         if !self.messages.is_empty() {
             return Ok(self.messages.remove(0));
@@ -181,7 +181,7 @@ impl Client {
         }
     }
 
-    /// Sends DISCONNECT, and returns when that is done.
+    /// Sends DISCONNECT; returns when it is sent.
     pub(crate) async fn end(mut self) {
         let _ = either!(&self.handle, client => client.disconnect());
         while self.seen.recv().await.is_some() {}
@@ -285,7 +285,7 @@ fn start_5(name: &str, options: Options, tell: UnboundedSender<Seen>) -> Handle 
     Handle::V5(client)
 }
 
-/// Host, or URL of a WebSocket; port; transport.
+/// Returns the host, or the URL of a WebSocket, the port and the transport.
 fn address() -> (String, u16, Transport) {
     let url = variable("URL");
     let (scheme, rest) = url.split_once("://").expect("run.py gives a URL");

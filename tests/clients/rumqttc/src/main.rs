@@ -1,6 +1,6 @@
-//! rumqttc. Called by `run.py`, which says what the environment holds and is told.
+//! Tests with rumqttc. `run.py` calls it, sets its environment and reads its output.
 //!
-//! Knows what each cell of the table asks; how rumqttc says it in either version is in `client`.
+//! Knows what each cell of the table does; `client` knows how rumqttc does it in either version.
 
 mod client;
 
@@ -89,7 +89,7 @@ async fn will() -> Outcome {
     Ok(())
 }
 
-/// Another process, that is to be killed.
+/// Another process, which will be killed.
 async fn victim() -> Outcome {
     let options =
         Options { will: Some((format!("{}/will", name()), "gone")), ..Options::default() };
