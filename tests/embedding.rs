@@ -1,4 +1,4 @@
-//! The broker inside somebody else's process: started, spoken to, mounted, and ended as a library.
+//! The broker inside another process: started, used, mounted and ended as a library.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ use tokio::{
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A broker that lets everybody in, on a port that the operating system chooses.
+/// Returns a broker that admits every client, on a port that the operating system chooses.
 fn builder() -> Builder {
     Broker::builder().tcp("127.0.0.1:0").shards(2).authenticator(AllowAll).authorizer(AllowAll)
 }
@@ -48,7 +48,7 @@ fn client(broker: &Broker, client_id: &str) -> Client {
     Client::connected(broker.local_addrs()[0], connect(client_id))
 }
 
-/// Waits for the end of a connection that is not announced.
+/// Waits for a connection to end without DISCONNECT.
 fn expect_cut_off(client: &mut Client) {
     let mut rest = Vec::new();
     match client.stream.read_to_end(&mut rest) {
@@ -119,7 +119,7 @@ async fn clients_are_controlled_by_calls_and_by_actor_messages() {
     assert_eq!(broker.client("car").await, Ok(None));
 }
 
-/// Writes down what it hears.
+/// Records the events it receives.
 struct Ear(Sender<String>);
 
 impl Hooks for Ear {
@@ -207,7 +207,7 @@ async fn any_byte_stream_is_served() {
     here.write_u16(0xC000).await.unwrap();
     assert_eq!(here.read_u16().await.unwrap(), 0xD000);
 
-    // A stream whose CONNECT is still to come does not hold the end up, nor does one that is open.
+    // Neither a stream before CONNECT nor an open one delays the end.
     let (_silent, there) = tokio::io::duplex(64);
     let handle = broker.clone();
     let serving = actix_rt::spawn(async move {
@@ -228,7 +228,7 @@ async fn shutdown_writes_what_is_queued_then_says_goodbye_and_leaves_nothing_beh
     for client in &mut clients {
         client.subscribe("t", QoS::AtMostOnce);
     }
-    // Far more than the sockets hold, and nobody reads yet.
+    // Far more than the sockets hold, and no client reads yet.
     let payload = vec![7; 100_000];
     for _ in 0..100 {
         broker.publish("t", &payload, QoS::AtMostOnce, false).await.unwrap();

@@ -1,5 +1,5 @@
-//! `hearthmq store` as an operator meets it: over a store with something of each kind, over none,
-//! over one that is in use, and over one that does not fit together.
+//! `hearthmq store` from an operator's view: on a store with something of each kind, without a
+//! store, on one that is in use, and on an inconsistent one.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
@@ -37,7 +37,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// What a command that failed has said: one line, and no more.
+/// Returns the error of a failed command: exactly one line.
 fn complaint(output: &Output) -> &str {
     assert_eq!(output.status.code(), Some(1));
     let text = std::str::from_utf8(&output.stderr).unwrap();
@@ -46,7 +46,7 @@ fn complaint(output: &Output) -> &str {
     line
 }
 
-/// A store with something of each kind, where a broker would look for it.
+/// Creates a store with something of each kind, where a broker would look for it.
 fn stored() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let store = DirectoryStore::open(dir.path().join("hearthmq-data")).unwrap();
@@ -120,8 +120,7 @@ fn an_export_has_all_that_is_needed_to_build_the_store_again() {
     assert_eq!(lines.len(), 7);
 }
 
-/// All that a store can have comes back as it was, and the numbers that were given out are not given
-/// out again.
+/// All contents of a store come back unchanged, and assigned numbers are not assigned again.
 #[test]
 fn what_was_exported_is_the_same_again_once_it_is_imported() {
     let dir = stored();
@@ -197,7 +196,7 @@ fn a_store_that_is_in_use_or_not_there_is_left_alone() {
     for command in ["check", "stats", "export", "compact"] {
         let output = run(dir.path(), &[command]);
         let expected = match command {
-            "export" => "does not answer at its control.sock", // it is no broker
+            "export" => "does not answer at its control.sock", // not a broker
             _ => "in use by another broker; stop it",
         };
         assert!(complaint(&output).contains(expected));
@@ -210,7 +209,7 @@ fn a_store_that_is_in_use_or_not_there_is_left_alone() {
     assert!(complaint(&output).contains("cannot write no/such/file"));
 }
 
-/// Takes records out behind the store's back.
+/// Removes records without the store's knowledge.
 #[test]
 fn what_does_not_fit_together_is_told() {
     let dir = stored();

@@ -1,8 +1,8 @@
-//! What was sent, acknowledged and received, in one order, and what of it breaks a promise.
+//! Records what was sent, acknowledged and received, in one order, and which promises were broken.
 //!
-//! Who plays notes here what it does before it does it, and what it hears once it has heard it. So
-//! a note that comes before another happened before it, and nothing that a broker may do is taken
-//! for a fault. Knows neither sockets nor packets, and not that brokers are killed.
+//! A player notes an action before it performs it, and an arrival after it. So an earlier note
+//! means an earlier event, and the book never reports a fault for something that a broker may do.
+//! Knows neither sockets nor packets, nor that brokers are killed.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,7 +11,7 @@ use std::{
 
 use hearthmq::mqtt::QoS;
 
-/// A message by its publisher and its number among that publisher's messages.
+/// A message, by its publisher and its number among that publisher's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MessageId {
     pub(crate) publisher: usize,
@@ -21,7 +21,7 @@ pub(crate) struct MessageId {
 /// What a client knows of its session before CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// It has never connected: there is none.
+    /// It has never connected, so it has no session.
     Never,
     /// CONNECT was sent, and no CONNACK came.
     Perhaps,
@@ -29,22 +29,22 @@ pub(crate) enum Known {
     Yes,
 }
 
-/// What a receiver is.
+/// The kind of a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A client that gets all messages.
     Client,
     /// The members of a shared subscription together.
     Group,
-    /// A client that gets Wills alone.
+    /// A client that receives Wills only.
     Heir,
 }
 
-/// Who gets messages.
+/// A receiver of messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Receiver {
     pub(crate) name: &'static str,
-    /// Of its subscription.
+    /// QoS of its subscription.
     pub(crate) qos: QoS,
     pub(crate) kind: Kind,
 }
@@ -57,62 +57,63 @@ pub(crate) type Kept = Option<u32>;
 pub(crate) enum Event {
     /// CONNACK came, with this Session Present.
     Connected { client: String, known: Known, present: bool },
-    /// The broker has closed a connection, or refused it, that it had no reason to.
+    /// The broker has closed or refused a connection without a reason.
     CutOff { client: String, why: String },
-    /// CONNECT with Clean Start is about to be sent: what the receiver had is no more.
+    /// CONNECT with Clean Start is about to be sent: the receiver's session ends.
     Forgets { receiver: usize },
     /// SUBACK came.
     Subscribed { receiver: usize },
     /// A message is about to be sent for the first time.
     Sent { message: MessageId, qos: QoS },
-    /// One that is to be retained in place of the former one, or clears it.
+    /// A retained message, which replaces or clears the previous one, is about to be sent.
     SentToKeep { message: MessageId, topic: u8, clears: bool },
     /// A message is about to be sent again.
     SentAgain { message: MessageId },
     /// PUBACK or PUBREC came.
     Acknowledged { message: MessageId },
-    /// PUBACK or PUBREC came and refuses it.
+    /// PUBACK or PUBREC came and refuses the message.
     Refused { message: MessageId, reason: String },
-    /// A subscriber has handed a message on to its application.
+    /// A subscriber has passed a message to its application.
     Received { receiver: usize, connection: u32, message: MessageId, dup: bool },
     /// A PUBLISH came with a Packet Identifier that is still in use.
     CameAgain { client: String, packet_id: u16, first: String, then: String, dup: bool },
-    /// The retained messages as a new subscriber gets them.
+    /// The retained messages that a new subscriber received.
     Retained { found: BTreeMap<u8, u32> },
-    /// A publisher has to go with so many messages that were not answered.
+    /// A publisher gives up with this many unanswered messages.
     Unanswered { client: String, messages: usize },
-    /// Who has this Will is about to be gone.
+    /// The client with this Will is about to disappear.
     WillDue { will: u32 },
-    /// A Will came, so many milliseconds after a broker was there that could publish it.
+    /// A Will came, this many milliseconds after a broker was up that could publish it.
     Will { will: u32, late_ms: u64 },
-    /// The Will of a client that came back in time.
+    /// The Will came of a client that had reconnected in time.
     WillOfTheLiving { client: String },
     /// A connection of this client has begun.
     Presence { client: String, version: u64 },
 }
 
-/// How late a Will may be, its delay included, by a clock that runs slow where the machine does.
+/// How late a Will may be, its delay included, on a clock that runs slow when the machine does.
 pub(crate) const WILL_LATE_MS_MAX: u64 = 30_000;
 
-/// A promise that was broken.
+/// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It was acknowledged and has not come.
+    /// The message was acknowledged and has not come.
     Lost { receiver: &'static str, message: MessageId },
-    /// QoS 2 came twice: with DUP it is the broker's sending that was repeated, without it may be
-    /// its publisher's.
+    /// A QoS 2 message came twice. With DUP the broker repeated it; without DUP the publisher may
+    /// have.
     Doubled { receiver: &'static str, message: MessageId, dup: bool, is_sent_again: bool },
-    /// QoS 1 came twice without DUP, on one connection, and was sent once.
+    /// A QoS 1 message came twice without DUP, on one connection, and was sent once.
     Repeated { receiver: &'static str, message: MessageId },
-    /// It came for the first time after a later one of its publisher and QoS.
+    /// A message came for the first time after a later one of its publisher and QoS.
     Disordered { receiver: &'static str, message: MessageId, after: u32 },
-    /// It was acknowledged before the session began, and so belonged to one that has ended.
+    /// A message came that was acknowledged before the session began: it belonged to an ended
+    /// session.
     Risen { receiver: &'static str, message: MessageId },
-    /// Nobody has sent it.
+    /// A message came that was never sent.
     Stray { receiver: &'static str, message: MessageId },
-    /// Session Present is 0 and the client has a session.
+    /// Session Present is 0, but the client has a session.
     SessionLost { client: String },
-    /// Session Present is 1 and the client cannot have one.
+    /// Session Present is 1, but the client cannot have a session.
     SessionInvented { client: String },
     /// The broker has closed a connection without a reason.
     CutOff { client: String, why: String },
@@ -120,19 +121,19 @@ pub(crate) enum Fault {
     IdentifierReused { client: String, packet_id: u16, first: String, then: String },
     /// A message came again with its Packet Identifier and without DUP.
     WithoutDup { client: String, packet_id: u16, message: String },
-    /// The broker does not take a message.
+    /// The broker refuses a message.
     Refused { message: MessageId, reason: String },
-    /// So many messages of a publisher were not answered.
+    /// This many messages of a publisher were not answered.
     Unanswered { client: String, messages: usize },
-    /// What is retained is neither the last that was acknowledged nor a later one.
+    /// The retained message is neither the last acknowledged one nor a later one.
     Retained { topic: u8, found: Kept, allowed: Vec<Kept> },
     /// A Will has not come.
     WillLost { will: u32 },
     /// A Will came too late.
     WillLate { will: u32, late_ms: u64 },
-    /// The Will of a client that came back in time was published.
+    /// The Will of a client that had reconnected in time was published.
     WillOfTheLiving { client: String },
-    /// A presence version is not above the one before.
+    /// A presence version is not greater than the one before.
     VersionWentBack { client: String, before: u64, version: u64 },
 }
 
@@ -142,7 +143,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What happened, in numbers.
+/// The events of a round, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) acknowledged: u64,
@@ -152,14 +153,14 @@ pub(crate) struct Counts {
     pub(crate) repeated: u64,
 }
 
-/// What is known of a message.
+/// What is known of a sent message.
 struct Sent {
     qos: QoS,
-    /// Its place among all notes.
+    /// Its position among all notes.
     at: u64,
     is_sent_again: bool,
     acknowledged_at: Option<u64>,
-    /// Of those that are kept: the topic, and its place in the topic's history.
+    /// For retained messages: the topic, and the position in the topic's history.
     kept: Option<(u8, usize)>,
 }
 
@@ -167,13 +168,13 @@ struct Sent {
 struct Shelf {
     receiver: Receiver,
     subscribed_at: Option<u64>,
-    /// When the session before this one was given up.
+    /// Position of the note with which the previous session was given up.
     forgot_at: Option<u64>,
-    /// Messages that came, with the last connection that they came by.
+    /// Messages that came, with the last connection on which each came.
     came: HashMap<MessageId, u32>,
-    /// Highest number that came of each publisher and QoS.
+    /// Highest number that came from each publisher with each QoS.
     highest: HashMap<(usize, QoS), u32>,
-    /// Acknowledged, and not come yet.
+    /// Messages that are acknowledged and have not come yet.
     owed: HashSet<MessageId>,
 }
 
@@ -187,15 +188,15 @@ impl Shelf {
     }
 }
 
-/// What was sent to a topic that retains, and how much of it was acknowledged.
+/// The messages sent to a retaining topic, and how many of them were acknowledged.
 #[derive(Default)]
 struct KeptTopic {
     sent: Vec<Kept>,
-    /// How many, counted from the first to the last that was acknowledged.
+    /// Number of messages from the first to the last acknowledged one.
     acknowledged: usize,
 }
 
-/// All notes of a round, as far as they still matter.
+/// All notes of a round that still matter.
 pub(crate) struct Book {
     notes: u64,
     sent: HashMap<MessageId, Sent>,
@@ -235,22 +236,22 @@ impl Book {
         self.counts
     }
 
-    /// Messages and Wills that have still to come.
+    /// Returns the number of messages and Wills that must still come.
     pub(crate) fn owed(&self) -> usize {
         self.shelves.iter().map(|shelf| shelf.owed.len()).sum::<usize>() + self.wills_due.len()
     }
 
-    /// Whether a promise was broken already.
+    /// Returns whether a promise was broken already.
     pub(crate) fn has_faults(&self) -> bool {
         !self.faults.is_empty()
     }
 
-    /// How many notes there are.
+    /// Returns the number of notes.
     pub(crate) fn notes(&self) -> u64 {
         self.notes
     }
 
-    /// Closes the book: what is owed is lost.
+    /// Closes the book: everything that has not come counts as lost.
     pub(crate) fn close(&mut self) -> (Counts, Vec<Fault>) {
         let mut faults = std::mem::take(&mut self.faults);
         for shelf in &mut self.shelves {
@@ -297,8 +298,8 @@ impl Book {
                 false => {
                     self.faults.push(Fault::IdentifierReused { client, packet_id, first, then });
                 }
-                // What its publisher has sent again, since it was not acknowledged, is another message
-                // to a broker that had not kept the first.
+                // A message that its publisher sent again without an acknowledgement is a new one
+                // for a broker that had not stored the first.
                 true if dup || self.is_sent_again(&then) => {}
                 true => self.faults.push(Fault::WithoutDup { client, packet_id, message: then }),
             },
@@ -345,7 +346,7 @@ impl Book {
             return;
         }
         for shelf in &mut self.shelves {
-            // Who had no SUBACK when it was sent may get it, but need not.
+            // A receiver without SUBACK at that time may get the message, but need not.
             let is_due = shelf.subscribed_at.is_some_and(|at| at < sent.at);
             if is_due && shelf.receiver.kind != Kind::Heir && !shelf.came.contains_key(&message) {
                 shelf.owed.insert(message);
@@ -369,8 +370,9 @@ impl Book {
             if shelf.receiver.kind != Kind::Group {
                 let key = (message.publisher, sent.qos);
                 let highest = shelf.highest.entry(key).or_insert(message.number);
-                // Sent before the subscription, and again after it, it may come after what was sent
-                // first in between. Of a subscription the client may not have heard.
+                // A message sent before the subscription and repeated after it may come after
+                // messages that were first sent in between. The client may not know of a
+                // subscription.
                 let is_late_anyway =
                     sent.is_sent_again && shelf.subscribed_at.is_none_or(|at| sent.at < at);
                 if message.number < *highest && !is_late_anyway {
@@ -407,7 +409,7 @@ impl Book {
         }
     }
 
-    /// Whether the publisher of a message, as its payload says it, has sent it more than once.
+    /// Returns whether the publisher named in the payload has sent the message more than once.
     fn is_sent_again(&self, payload: &str) -> bool {
         let mut numbers = payload.split(' ').map_while(|number| number.parse::<u32>().ok());
         let (Some(publisher), Some(number)) = (numbers.next(), numbers.next()) else {
@@ -424,7 +426,7 @@ impl Book {
         }
     }
 
-    /// Topics that surely have a retained message.
+    /// Returns the topics that certainly have a retained message.
     pub(crate) fn surely_retained(&self) -> Vec<u8> {
         let surely = self.kept.iter().filter(|(_, topic)| {
             topic.acknowledged > 0
@@ -433,7 +435,7 @@ impl Book {
         surely.map(|(number, _)| *number).collect()
     }
 
-    /// Whether SUBACK came for a receiver.
+    /// Returns whether a receiver has its SUBACK.
     pub(crate) fn is_subscribed(&self, receiver: usize) -> bool {
         self.shelves[receiver].subscribed_at.is_some()
     }

@@ -1,4 +1,4 @@
-//! Each promise broken once, on paper: the book must see it, and must not see what is not there.
+//! Breaks each promise once, on paper: the book must notice it, and must not report anything else.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn doubled(receiver: &'static str, number: u32, dup: bool) -> Fault {
     Fault::Doubled { receiver, message: id(number), dup, is_sent_again: false }
 }
 
-/// A receiver of QoS 2, one of QoS 1 and a group of QoS 2, and what becomes of these notes.
+/// Returns the faults of these notes, for a receiver of QoS 2, one of QoS 1 and a group of QoS 2.
 fn faults(notes: impl IntoIterator<Item = Event>) -> Vec<Fault> {
     closed(notes).1
 }
@@ -209,7 +209,7 @@ fn an_identifier_in_use_brings_the_same_message_with_dup() {
     assert!(matches!(again("b", true)[..], [Fault::IdentifierReused { .. }]));
 }
 
-/// Topic 0 gets 0, 1, nothing, 3; the first so many are acknowledged.
+/// Sends 0, 1, nothing and 3 to topic 0; acknowledges the first `acknowledged_up_to` of them.
 fn kept(acknowledged_up_to: u32, found: Option<u32>) -> Vec<Fault> {
     let mut notes = Vec::new();
     for number in 0..4 {

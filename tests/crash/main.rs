@@ -1,11 +1,11 @@
-//! Nothing that was acknowledged is lost: the program is killed at any moment, started again on the
-//! same data, and clients that behave as the standard says find what they were promised.
+//! No acknowledged message is lost: the program is killed at any moment and restarted on the same
+//! data, and clients that follow the standard find what they were promised.
 //!
 //!     cargo test --test crash                                              # 20 rounds
 //!     HEARTHMQ_CRASH_ROUNDS=1000 cargo test --release --test crash -- --nocapture rounds
 //!     HEARTHMQ_CRASH_SEED=17 HEARTHMQ_CRASH_ROUNDS=1 …                     # round 17
 //!
-//! From outside alone: sockets, signals and the data directory.
+//! Works from outside alone: sockets, signals and the data directory.
 
 #![expect(
     clippy::unwrap_used,
@@ -45,11 +45,11 @@ use std::{
 
 use round::{Report, Trouble, play};
 
-/// Rounds without the environment's word.
+/// Number of rounds unless the environment sets it.
 const ROUNDS: u64 = 20;
-/// Rounds at the same time: much of a round is waiting.
+/// Rounds that run at the same time: a round mostly waits.
 const AT_ONCE: usize = 3;
-/// Faults of a round that are told.
+/// Maximum number of faults that are printed for a round.
 const FAULTS_TOLD: usize = 12;
 
 fn number(name: &str) -> Option<u64> {
@@ -57,7 +57,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
 }
 
-/// Plays rounds of these seeds, tells what came of them, and fails if a promise was broken.
+/// Plays rounds of these seeds, prints the results, and fails if a promise was broken.
 fn rounds(first: u64, count: u64, trouble: Trouble) {
     let next = AtomicU64::new(first);
     let all = Mutex::new((Report::default(), Vec::new()));
@@ -94,7 +94,7 @@ fn rounds(first: u64, count: u64, trouble: Trouble) {
         sum.longest_start.as_millis(),
     );
     assert!(failed.is_empty(), "promises were broken in the rounds of seeds {failed:?}, see above");
-    // A load that did nothing would break no promise either.
+    // Without any load no promise could be broken.
     assert!(counts.acknowledged > count && counts.delivered > counts.acknowledged, "{counts:?}");
 }
 

@@ -1,5 +1,5 @@
-//! A publisher that behaves as the standard says: it has a session of its own, and what was in
-//! flight when its connection ended goes out again, in its order and with its Packet Identifier.
+//! A publisher that follows the standard: it has a session of its own, and messages that were in
+//! flight when its connection ended are sent again, in order and with their Packet Identifiers.
 //!
 //! Does not know why connections end.
 
@@ -16,19 +16,19 @@ use crate::{
 
 /// Topics of retained messages.
 pub(crate) const KEPT_TOPICS: u8 = 6;
-/// Of so many messages to a topic that retains, the last clears it.
+/// One in this many messages to a retaining topic clears it.
 const CLEARED_EVERY: u32 = 5;
 
 /// What a publisher publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
-    /// Messages of this QoS; of both in turn if `None`.
+    /// Messages of this QoS; `None`: of both in turn.
     Load(Option<QoS>),
     /// Retained messages.
     Keep,
 }
 
-/// Where a message is on its way.
+/// How far the delivery of a message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stand {
     /// PUBLISH was sent.
@@ -47,7 +47,7 @@ pub(crate) struct Publisher {
     pub(crate) index: usize,
     pub(crate) identity: Identity,
     pub(crate) habit: Habit,
-    /// Messages in flight at most.
+    /// Maximum number of messages in flight.
     pub(crate) window: usize,
     /// Whether it cuts its own connections.
     pub(crate) is_restless: bool,
@@ -59,11 +59,11 @@ pub(crate) struct Publisher {
     last_packet_id: u16,
 }
 
-/// How a connection went.
+/// How a connection ended.
 enum End {
-    /// All is done.
+    /// The publisher was finished.
     Done,
-    /// The client has cut it.
+    /// The client cut the connection.
     Cut,
 }
 
@@ -84,7 +84,7 @@ impl Publisher {
         }
     }
 
-    /// Plays until all that it began is done, or the round is over.
+    /// Plays until everything it started is complete, or the round is over.
     pub(crate) fn play(mut self) {
         while let Some(life) = self.stage.wait_for_broker() {
             match self.one_connection(life.address) {
@@ -189,7 +189,7 @@ impl Publisher {
         (number % u32::from(KEPT_TOPICS)) as u8
     }
 
-    /// One QoS for each topic that retains: its messages then have one order.
+    /// Returns one QoS for each retaining topic, so that its messages have a single order.
     fn qos(&self, number: u32) -> QoS {
         let by_turns = |number: u32| match number % 2 {
             0 => QoS::AtLeastOnce,
@@ -234,7 +234,7 @@ impl Publisher {
                     wire.say(&Packet::PubRel(Ack::with_reason(id, reason)));
                 }
             }
-            // A PUBREL that was sent again may find that nothing is left of it.
+            // A repeated PUBREL may find that its message is complete already.
             Heard::PubComp(id) => {
                 let place = self.place_of(id, QoS::ExactlyOnce);
                 if let Some(at) = place.filter(|at| self.in_flight[*at].stand == Stand::Released) {
@@ -263,7 +263,7 @@ impl Publisher {
     }
 }
 
-/// Whether this message to a topic that retains is empty.
+/// Returns whether this message clears its retaining topic.
 fn clears(number: u32) -> bool {
     number / u32::from(KEPT_TOPICS) % CLEARED_EVERY == CLEARED_EVERY - 1
 }

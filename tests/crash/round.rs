@@ -1,7 +1,6 @@
-//! A round: everybody who plays, how often and when the broker is ended, and what came of it.
+//! One round: the players, how often and when the broker is ended, and the result.
 //!
-//! A seed makes the same plan and the same clients again. What happens at the same moment on two
-//! threads it cannot repeat.
+//! The same seed gives the same plan and the same clients. It cannot repeat the timing of threads.
 
 use std::{
     io::{BufRead, BufReader},
@@ -27,41 +26,41 @@ use crate::{
 /// What goes wrong in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The broker is killed, as a rule, or ends gracefully; now and then again while it starts.
+    /// The broker is usually killed, sometimes ended gracefully; now and then again while it
+    /// starts.
     Kill,
     /// The broker ends gracefully.
     Terminate,
-    /// Clients cut their connections, and the broker stays.
+    /// Clients cut their connections, and the broker keeps running.
     CutConnections,
 }
 
-/// How long the load goes on if nothing is acknowledged.
+/// Duration of the load if nothing is acknowledged.
 const LOAD_MAX: Duration = Duration::from_secs(3);
-/// How long nothing may happen before what is missing is taken for lost; less where something is
-/// wrong already.
+/// Silence after which missing messages count as lost; shorter if a fault was found already.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const SILENCE_MAX_OF_A_FAILURE: Duration = Duration::from_secs(1);
 /// How long a graceful end may take.
 const END_MAX: Duration = Duration::from_secs(120);
-/// A Will Delay that no round lives to see, and no session ends before.
+/// A Will Delay that outlasts every round, and no session ends before it.
 const NEVER_SECS: u32 = 3_000;
 
-/// What came of a round, or of several.
+/// The result of one or more rounds.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) counts: Counts,
     pub(crate) ends: u32,
     pub(crate) longest_start: Duration,
     pub(crate) faults: Vec<Fault>,
-    /// What the brokers have complained of.
+    /// Complaints in the logs of the brokers.
     pub(crate) log: Vec<String>,
 }
 
-/// How the broker is ended once, after so many acknowledgements.
+/// How the broker is ended once, after this many acknowledgements.
 struct Step {
     acknowledged: u64,
     gracefully: bool,
-    /// After so many milliseconds of its next start it is killed again.
+    /// Milliseconds after which its next starts are killed.
     again_after_ms: Vec<u64>,
 }
 
@@ -81,7 +80,7 @@ fn plan(random: &mut Rng, trouble: Trouble) -> Vec<Step> {
 struct Round {
     place: Place,
     stage: Arc<Stage>,
-    /// The place of the heir in the book.
+    /// Index of the Will receiver in the book.
     heir: usize,
     program: Option<Program>,
     watchers: Vec<JoinHandle<()>>,
@@ -102,7 +101,7 @@ pub(crate) fn play(seed: u64, trouble: Trouble) -> Report {
     for publisher in publishers(&stage, &mut random) {
         clients.push(thread::spawn(move || publisher.play()));
     }
-    // A client may have many messages waiting: nothing is to be dropped for want of room.
+    // A client may have many queued messages: none may be dropped for lack of room.
     let place = Place::new()
         .set("limits.queue_messages_per_client_max=1000000")
         .set("limits.queue_bytes_per_client_max=500000000");
@@ -132,7 +131,7 @@ pub(crate) fn play(seed: u64, trouble: Trouble) -> Report {
 }
 
 impl Round {
-    /// Starts the broker, looks at it, and lets the clients in.
+    /// Starts the broker, inspects it, and admits the clients.
     fn start(&mut self) {
         let began = Instant::now();
         let program = self.place.start();
@@ -150,7 +149,8 @@ impl Round {
         self.testator = Some(witness::leave_will(address, self.wills));
     }
 
-    /// Who leaves the Will is about to be gone. It counts if the heir is there to get it.
+    /// Notes that the client with the Will is about to disappear. The Will counts only if its
+    /// receiver is connected.
     fn will_is_due(&self) {
         let (heir, will) = (self.heir, self.wills);
         self.stage.look(|book| {
@@ -182,7 +182,7 @@ impl Round {
         self.watchers.drain(..).for_each(|watcher| watcher.join().unwrap());
     }
 
-    /// Starts the broker, and kills it when it listens or after so many milliseconds.
+    /// Starts the broker, and kills it when it listens or after this many milliseconds.
     fn kill_while_starting(&mut self, after_ms: u64) {
         let mut child = self.place.command().stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
@@ -191,13 +191,13 @@ impl Round {
             let mut lines = Vec::new();
             for line in log.lines().map_while(Result::ok) {
                 if line.contains("listening on ") {
-                    let _ = listens.send(()); // It may be too late already.
+                    let _ = listens.send(()); // it may be too late already
                 }
                 lines.push(line);
             }
             lines.join("\n")
         });
-        // Both are right: it is killed where it happens to be.
+        // Both outcomes are fine: it is killed wherever it happens to be.
         let _ = heard.recv_timeout(Duration::from_millis(after_ms));
         drop(child.kill());
         child.wait().unwrap();
@@ -210,7 +210,7 @@ impl Round {
         self.report.log.extend(complaints.take(5).map(str::to_owned));
     }
 
-    /// Lets everybody finish, and closes the book.
+    /// Lets all players finish, and closes the book.
     fn finish(mut self, clients: Vec<JoinHandle<()>>) -> Report {
         self.stage.set_phase(Phase::Drain);
         self.stage.wait_until_settled(SILENCE_MAX, SILENCE_MAX_OF_A_FAILURE);
@@ -231,7 +231,7 @@ const GROUP: &str = "$share/group/load/#";
 const V3: ProtocolVersion = ProtocolVersion::V3_1_1;
 const V5: ProtocolVersion = ProtocolVersion::V5;
 
-/// Who stands alone: name, version, QoS, manner, Receive Maximum.
+/// A receiver outside the group: name, version, QoS, manner, Receive Maximum.
 type Alone = (&'static str, ProtocolVersion, QoS, Manner, Option<u16>);
 
 const ALONE: [Alone; 6] = [
@@ -243,7 +243,7 @@ const ALONE: [Alone; 6] = [
     ("slow-5-2", V5, QoS::ExactlyOnce, Manner::Slow, Some(5)),
 ];
 
-/// All receivers, the heir last; and the place of the group.
+/// Returns all receivers, the one for Wills last, and the index of the group.
 fn receivers() -> (Vec<Receiver>, usize) {
     let mut all: Vec<Receiver> = ALONE
         .iter()
@@ -255,7 +255,7 @@ fn receivers() -> (Vec<Receiver>, usize) {
     (all, group)
 }
 
-/// A durable client; with MQTT 5.0 it has a Will that is never to be seen.
+/// Returns a durable client; with MQTT 5.0 it has a Will that must never be published.
 fn durable(name: &str, version: ProtocolVersion) -> Identity {
     let mut identity = Identity::durable(name, version);
     if version == V5 {

@@ -1,5 +1,5 @@
-//! What everybody who plays in a round shares: where the broker is, how far the round has come, and
-//! the book. Knows nothing of packets; whoever waits here waits for something that happens.
+//! State that all players of a round share: the current broker, the phase of the round, and the
+//! book. Knows nothing of packets. Every wait here ends with an event or a time limit.
 
 use std::{
     net::SocketAddr,
@@ -15,22 +15,22 @@ use crate::{
 /// How far a round has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Everybody does what it likes.
+    /// Every player plays freely.
     Load,
-    /// Publishers finish what they have begun; subscribers stay.
+    /// Publishers complete what they have started; subscribers stay.
     Drain,
-    /// Everybody takes its leave.
+    /// All players disconnect.
     Over,
 }
 
-/// How long a broker that refuses connections is left alone before it is tried again.
+/// Delay before a broker that refuses connections is tried again.
 const BEFORE_TRYING_AGAIN: Duration = Duration::from_millis(10);
-/// How often whoever waits for a note looks at the clock.
+/// How often a player that waits for a note checks the clock.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long a client that is away stays so if nothing happens.
+/// How long a client stays offline if nothing happens.
 const AWAY_MAX: Duration = Duration::from_millis(300);
 
-/// A broker from its start to its end.
+/// One run of a broker, from start to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
     number: u32,
@@ -40,13 +40,13 @@ pub(crate) struct Life {
 struct State {
     life: Option<Life>,
     lives: u32,
-    /// The broker is being ended, or has ended: connections may break.
+    /// Whether the broker is being ended, or has ended: connections may break then.
     is_dying: bool,
-    /// Since when there is a broker, by the clock of the stage.
+    /// When the current broker came up, by the clock of the stage.
     up_since: Duration,
     phase: Phase,
     connections: u32,
-    /// Publishers that have not done all that they began.
+    /// Number of publishers that have not completed everything they started.
     publishers: usize,
     book: Book,
 }
@@ -54,7 +54,7 @@ struct State {
 pub(crate) struct Stage {
     state: Mutex<State>,
     changed: Condvar,
-    /// A machine that is busy with other things is not held against the broker.
+    /// Runs slow when the machine is busy, so that this does not count against the broker.
     clock: Beats,
 }
 
@@ -77,7 +77,7 @@ impl Stage {
         self.state.lock().unwrap()
     }
 
-    /// Waits until `is_so`, but no longer than `time`; whether it is.
+    /// Waits until `is_so`, but at most for `time`; returns whether it is.
     fn wait(&self, time: Duration, is_so: impl Fn(&State) -> bool) -> bool {
         let waited = self.changed.wait_timeout_while(self.lock(), time, |state| !is_so(state));
         !waited.unwrap().1.timed_out()
@@ -87,7 +87,7 @@ impl Stage {
         self.look(|book| book.note(event));
     }
 
-    /// Looks into the book, or writes several notes with nothing in between.
+    /// Reads the book, or writes several notes without others in between.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Book) -> T) -> T {
         let seen = look(&mut self.lock().book);
         self.changed.notify_all();
@@ -103,14 +103,14 @@ impl Stage {
         self.changed.notify_all();
     }
 
-    /// A number for a new connection.
+    /// Returns a number for a new connection.
     pub(crate) fn connection(&self) -> u32 {
         let mut state = self.lock();
         state.connections += 1;
         state.connections
     }
 
-    /// There is a broker.
+    /// Announces a new broker.
     pub(crate) fn enter(&self, address: SocketAddr) {
         let mut state = self.lock();
         state.lives += 1;
@@ -120,7 +120,7 @@ impl Stage {
         self.changed.notify_all();
     }
 
-    /// The broker is about to be ended.
+    /// Announces that the broker is about to be ended.
     pub(crate) fn leave(&self) {
         let mut state = self.lock();
         state.is_dying = true;
@@ -128,7 +128,7 @@ impl Stage {
         self.changed.notify_all();
     }
 
-    /// For how long there has been a broker.
+    /// Returns how long the current broker has been up.
     pub(crate) fn up_for(&self) -> Duration {
         self.clock.now().saturating_sub(self.lock().up_since)
     }
@@ -140,7 +140,8 @@ impl Stage {
         there.life
     }
 
-    /// A connection to this broker has broken. Notes it if nobody has ended the broker.
+    /// Reports a broken connection to this broker. Notes it as a fault unless the broker is being
+    /// ended.
     pub(crate) fn broken(&self, client: &str, life: Life, why: &std::io::Error) {
         let is_another = |state: &State| state.life != Some(life);
         if !is_another(&self.lock()) {
@@ -150,26 +151,26 @@ impl Stage {
         }
     }
 
-    /// Stays away until so many notes were made.
+    /// Waits until this many notes were made.
     pub(crate) fn stay_away(&self, notes: u64) {
         let until = self.lock().book.notes() + notes;
         self.wait(AWAY_MAX, |state| state.book.notes() >= until || state.phase != Phase::Load);
     }
 
-    /// Waits until so many more messages were acknowledged, but no longer than `time`.
+    /// Waits until this many more messages were acknowledged, but at most for `time`.
     pub(crate) fn wait_for_acknowledged(&self, count: u64, time: Duration) {
         let until = self.lock().book.counts().acknowledged + count;
         self.wait(time, |state| state.book.counts().acknowledged >= until);
     }
 
-    /// A publisher has done all that it began.
+    /// Reports that a publisher has completed everything it started.
     pub(crate) fn finished(&self) {
         self.lock().publishers -= 1;
         self.changed.notify_all();
     }
 
-    /// Waits until nothing is owed and no publisher has anything to do, or nothing was noted for so
-    /// long; for less where a promise was broken already.
+    /// Waits until nothing is missing and no publisher is busy, or until no note was made for
+    /// `patience` (for `patience_with_faults` if a promise was broken already).
     pub(crate) fn wait_until_settled(&self, patience: Duration, patience_with_faults: Duration) {
         loop {
             let (notes, has_faults) = self.look(|book| (book.notes(), book.has_faults()));

@@ -1,7 +1,7 @@
-//! A durable subscriber that behaves as the standard says: it subscribes once, acknowledges, and
-//! over all its connections remembers which QoS 2 messages it has received and not seen released.
+//! A durable subscriber that follows the standard: it subscribes once, acknowledges, and remembers
+//! over all its connections which QoS 2 messages it has received and not seen released.
 //!
-//! Does not know what it should get: what it gets is in the book.
+//! Does not know what it should receive; the book knows that.
 
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
 
@@ -14,21 +14,21 @@ use crate::{
     wire::{Heard, Identity, PATIENCE, Wire, ack},
 };
 
-/// How it is about its connection.
+/// How it treats its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// It stays.
+    /// It stays connected.
     Steady,
-    /// It goes, stays away for a while, and comes back.
+    /// It disconnects, stays offline for a while, and reconnects.
     Restless,
-    /// It goes, and now and then comes back for a new session in place of the one that it had.
+    /// It disconnects, and sometimes reconnects with a new session in place of the old one.
     Forgetful,
-    /// It stays, and acknowledges only when nothing more comes.
+    /// It stays connected, and acknowledges only when no more messages come.
     Slow,
 }
 
 pub(crate) struct Subscriber {
-    /// Its place, or that of its group, in the book.
+    /// Index of the receiver, or of its group, in the book.
     pub(crate) receiver: usize,
     pub(crate) identity: Identity,
     pub(crate) filter: &'static str,
@@ -38,10 +38,10 @@ pub(crate) struct Subscriber {
     pub(crate) random: Rng,
     known: Known,
     is_subscribed: bool,
-    /// Messages with a Packet Identifier that is not free again: QoS 1 until PUBACK was sent, QoS 2
-    /// until PUBREL came.
+    /// Messages whose Packet Identifier is in use: QoS 1 until PUBACK was sent, QoS 2 until PUBREL
+    /// came.
     open: HashMap<u16, (QoS, Vec<u8>)>,
-    /// PUBACKs that are to be sent.
+    /// PUBACKs that must still be sent.
     unsent: Vec<u16>,
 }
 
@@ -84,7 +84,7 @@ impl Subscriber {
         }
     }
 
-    /// Plays until the round is over, or it goes by itself.
+    /// Plays until the round is over, or it disconnects by itself.
     fn one_connection(&mut self, address: SocketAddr) -> io::Result<()> {
         let mut known_before = self.known;
         if self.identity.clean_start {
@@ -123,13 +123,14 @@ impl Subscriber {
             }
             if until_cut == Some(0) && phase == Phase::Load {
                 self.identity.clean_start = self.manner == Manner::Forgetful && self.random.bool();
-                // Half of them say so, and half are gone with what they have not written.
+                // Half of the time it sends DISCONNECT, otherwise it drops the connection with
+                // unsent output.
                 return if self.random.bool() { wire.take_leave() } else { Ok(()) };
             }
         }
     }
 
-    /// What came before PINGRESP has come.
+    /// Ends with a PINGREQ: everything before PINGRESP has then arrived.
     fn end(&mut self, mut wire: Wire, connection: u32) -> io::Result<()> {
         wire.say(&Packet::PingReq);
         let until = std::time::Instant::now() + PATIENCE;
@@ -190,7 +191,8 @@ impl Subscriber {
         let before = self.open.get(&packet_id).map(|(qos, before)| (*qos, text(before)));
         let is_again = before.as_ref().is_some_and(|(qos, _)| *qos == QoS::ExactlyOnce);
         let then = text(&payload);
-        // Of QoS 1 a client remembers nothing but, here, whether the same has come before.
+        // With QoS 1 a client need not remember anything; here it remembers whether a message came
+        // before.
         if let Some((_, first)) = before.filter(|(_, first)| is_again || *first == then) {
             let client = self.identity.client_id.clone();
             let dup = flags.dup;
@@ -202,7 +204,7 @@ impl Subscriber {
                 self.stage.note(self.received(topic, &payload, connection, flags.dup));
                 self.unsent.push(packet_id);
             }
-            // [MQTT-4.3.3-10]: the application gets it once for each time that it is released.
+            // [MQTT-4.3.3-10]: the application gets it once for each release.
             QoS::ExactlyOnce => {
                 if !is_again {
                     self.stage.note(self.received(topic, &payload, connection, flags.dup));
@@ -241,7 +243,7 @@ impl Subscriber {
     }
 }
 
-/// The beginning of a payload, which tells one from another.
+/// Returns the start of a payload, which distinguishes messages.
 fn text(payload: &[u8]) -> String {
     let mut parts = payload.split(|byte| *byte == b' ');
     let parts: Vec<_> = parts.by_ref().take(2).collect();

@@ -1,6 +1,6 @@
-//! A connection of a client: packets out, packets in, and nothing remembered of either.
+//! A client's connection: packets out, packets in; it remembers neither.
 //!
-//! Every wait has an end. What is said goes out in one write when it is flushed.
+//! Every wait has a time limit. Packets are written together when they are flushed.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -16,14 +16,14 @@ use hearthmq::mqtt::{
 
 use crate::{book::Known, program::PASSWORD};
 
-/// How long a broker may take for an answer that it owes.
+/// How long a broker may take for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a client listens before it looks about.
+/// How long a client reads before it checks for other work.
 const TURN: Duration = Duration::from_millis(5);
 /// Long enough for every round.
 const EXPIRY_SECS: u32 = 3600;
 
-/// What came, for keeping.
+/// What arrived, as owned data.
 #[derive(Debug)]
 pub(crate) enum Heard {
     Publish { topic: String, payload: Vec<u8>, flags: PublishFlags, packet_id: u16 },
@@ -36,18 +36,18 @@ pub(crate) enum Heard {
     Disconnect(ReasonCode),
 }
 
-/// Who connects, and how.
+/// A client and how it connects.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) client_id: String,
     pub(crate) version: ProtocolVersion,
-    /// Receive Maximum, of MQTT 5.0.
+    /// Receive Maximum (MQTT 5.0).
     pub(crate) receive_maximum: Option<u16>,
-    /// Its Will, of MQTT 5.0: topic, payload and Will Delay Interval in seconds.
+    /// Its Will (MQTT 5.0): topic, payload and Will Delay Interval in seconds.
     pub(crate) will: Option<(String, String, u32)>,
-    /// Whether its session is to outlive its connection.
+    /// Whether its session outlives its connection.
     pub(crate) is_durable: bool,
-    /// Clean Start: whether it gives up the session that it has.
+    /// Clean Start: whether it discards its session.
     pub(crate) clean_start: bool,
 }
 
@@ -106,8 +106,8 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Connects; the connection and Session Present. `known` becomes `Perhaps` when CONNECT is
-    /// sent, because then there may be a session although its client has not heard of it.
+    /// Connects; returns the connection and Session Present. `known` becomes `Perhaps` when CONNECT
+    /// is sent, because from then on a session may exist that the client does not know of.
     pub(crate) fn open(
         address: SocketAddr,
         who: &Identity,
@@ -148,7 +148,7 @@ impl Wire {
         Ok(Some(present))
     }
 
-    /// Keeps a packet until it is flushed.
+    /// Encodes a packet; it is sent at the next flush.
     pub(crate) fn say(&mut self, packet: &Packet<'_>) {
         encode(packet, self.version, &mut self.outgoing).unwrap();
     }
@@ -178,7 +178,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Flushes, and listens for a moment; all packets that are whole then.
+    /// Flushes, then reads for a moment; returns all complete packets.
     pub(crate) fn turn(&mut self) -> io::Result<Vec<Heard>> {
         self.flush()?;
         self.read()?;
@@ -195,7 +195,7 @@ impl Wire {
         Ok(all)
     }
 
-    /// Reads what is there; 0 if nothing comes in time.
+    /// Reads what is there; returns 0 if nothing comes in time.
     fn read(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
@@ -211,7 +211,7 @@ impl Wire {
         }
     }
 
-    /// DISCONNECT; the session stays.
+    /// Sends DISCONNECT; the session stays.
     pub(crate) fn take_leave(mut self) -> io::Result<()> {
         self.say(&Packet::Disconnect(hearthmq::mqtt::Disconnect {
             reason: ReasonCode::Success,
@@ -221,7 +221,7 @@ impl Wire {
     }
 }
 
-/// An acknowledgement without properties.
+/// Returns an acknowledgement without properties.
 pub(crate) fn ack<'a>(id: u16) -> Ack<'a> {
     Ack::success(PacketId::new(id).unwrap())
 }

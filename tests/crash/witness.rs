@@ -1,5 +1,5 @@
-//! Who looks at a broker from outside the load: at its retained messages, at the versions of
-//! presence, and one who leaves a Will.
+//! Checks a broker from outside the load: its retained messages and its presence versions; also
+//! leaves a Will behind.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::{
     wire::{Heard, Identity, PATIENCE, Wire},
 };
 
-/// Seconds of the Will Delay of Wills that are to come.
+/// Will Delay, in seconds, of Wills that must be published.
 const WILL_DELAY_SECS: u32 = 1;
 
 fn visitor(client_id: &str) -> Identity {
@@ -26,8 +26,8 @@ fn visitor(client_id: &str) -> Identity {
     Identity { is_durable: false, clean_start: true, ..identity }
 }
 
-/// Notes what a new subscriber gets of the retained messages. It waits for those that surely are
-/// there; of the others, what comes before PINGRESP counts.
+/// Notes the retained messages that a new subscriber gets. Waits for those that certainly exist;
+/// others count if they come before PINGRESP.
 pub(crate) fn inspect_retained(stage: &Stage, address: SocketAddr) {
     let (mut wire, _) = Wire::open(address, &visitor("inspector"), &mut { Known::Never }).unwrap();
     wire.subscribe("kept/#", QoS::AtMostOnce);
@@ -57,7 +57,7 @@ pub(crate) fn inspect_retained(stage: &Stage, address: SocketAddr) {
     wire.take_leave().unwrap();
 }
 
-/// Notes the presence versions that a broker gives out, until its end or that of the round.
+/// Notes the presence versions that a broker assigns, until it ends or the round is over.
 pub(crate) fn watch_versions(stage: &Arc<Stage>, address: SocketAddr) -> JoinHandle<()> {
     let (mut wire, _) = Wire::open(address, &visitor("watcher"), &mut { Known::Never }).unwrap();
     wire.subscribe("$events/client_connected", QoS::AtMostOnce);
@@ -82,7 +82,7 @@ pub(crate) fn watch_versions(stage: &Arc<Stage>, address: SocketAddr) -> JoinHan
     })
 }
 
-/// A client that is online and has a Will with a delay, of this number.
+/// Connects a client with a delayed Will of this number.
 pub(crate) fn leave_will(address: SocketAddr, will: u32) -> Wire {
     let mut identity = Identity::durable(format!("testator-{will}"), ProtocolVersion::V5);
     identity.will = Some(("will/due".to_owned(), will.to_string(), WILL_DELAY_SECS));

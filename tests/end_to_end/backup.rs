@@ -1,4 +1,4 @@
-//! What the broker stores: a copy of it while it runs, and who may read it.
+//! The stored data: a copy of it while the broker runs, and its permissions.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ use crate::{
     program::Place,
 };
 
-/// `hearthmq store …` in a place.
+/// Runs `hearthmq store …` in a place.
 fn store(place: &Place, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
     command.arg("store").args(arguments).current_dir(place.path("")).output().unwrap()
@@ -32,7 +32,7 @@ fn succeeded(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Publishes until told to stop; counts what was acknowledged.
+/// Publishes until told to stop; counts acknowledged messages.
 fn publish_until(mut client: Client, acknowledged: &AtomicU32, is_enough: &AtomicBool) {
     while !is_enough.load(Ordering::Relaxed) {
         let number = acknowledged.load(Ordering::Relaxed);
@@ -84,7 +84,7 @@ fn a_broker_at_work_is_exported_with_all_that_was_acknowledged_and_goes_on_elsew
     assert!(printed.lines().count() > found, "an export goes to standard output as well");
     assert_eq!(mode(&place.path("copy")), 0o600);
     program.killed();
-    // The copy begins where it was made.
+    // The copy starts where it was taken.
     fs::rename(place.path("data/store"), place.path("former")).unwrap();
     let said = succeeded(&store(&place, &["import", "copy", "--data-dir", "data"]));
     assert!(said.contains("lines were imported"), "{said}");
@@ -99,7 +99,7 @@ fn a_broker_at_work_is_exported_with_all_that_was_acknowledged_and_goes_on_elsew
     }
     client.ping();
     assert!((0..found).all(|number| numbers.contains(&number.to_string())));
-    // What is there is not overwritten.
+    // Existing data is not overwritten.
     drop(program);
     let refused = store(&place, &["import", "copy", "--data-dir", "data"]);
     let said = String::from_utf8(refused.stderr).unwrap();
@@ -110,7 +110,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Everything below a directory that somebody else may do something with.
+/// Returns everything below a directory that other users can access.
 fn open_to_others(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut ahead = vec![directory.to_owned()];
@@ -132,7 +132,7 @@ fn what_is_stored_is_its_owners_alone_whatever_the_umask() {
     succeeded(&store(&place, &["export", "--data-dir", "new/data", "--output", "new/data/copy"]));
     assert_eq!(open_to_others(&place.path("new")), [""; 0]);
     program.killed();
-    // What an earlier version has left is narrowed, and said.
+    // Wider permissions left by an earlier version are narrowed, and logged.
     for (path, mode) in [("new/data", 0o755), ("new/data/store", 0o777), ("new/data/lock", 0o644)] {
         fs::set_permissions(place.path(path), fs::Permissions::from_mode(mode)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Certificates on both TLS listeners, MQTT and HTTPS: who gets in, as whom, and who does not.
+//! Certificates on both TLS listeners, MQTT and HTTPS: which are accepted, and as which user.
 
 use std::{io, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const STATUS: &str = "GET /client-id/demo/status";
 
-/// TLS listeners whose certificate and key are these.
+/// Returns TLS listeners with this certificate and key.
 fn listening(certificate: &Path, key: &Path) -> Place {
     Place::new()
         .set("mqtt.tls=127.0.0.1:0")
@@ -23,7 +23,7 @@ fn listening(certificate: &Path, key: &Path) -> Place {
         .set(format!("tls.key={}", key.display()))
 }
 
-/// TLS listeners that ask for certificates.
+/// Returns TLS listeners that ask for certificates.
 fn asking(pki: &Pki, client_auth: &str) -> Place {
     let crl: Vec<_> = pki.crl.iter().map(|path| path.display().to_string()).collect();
     listening(&pki.server.chain, &pki.server.key)
@@ -32,7 +32,7 @@ fn asking(pki: &Pki, client_auth: &str) -> Place {
         .set(format!("tls.client_auth={client_auth}"))
 }
 
-/// What comes of a REST call and of a CONNECT that show this certificate.
+/// Returns the outcome of a REST call and of a CONNECT with this certificate.
 fn both(
     program: &Program,
     tls: &Tls,
@@ -87,7 +87,7 @@ fn a_certificate_that_is_not_right_fails_the_handshake() {
                 (&pki.revoked, "revoked"),
             ] {
                 let tls = Tls::new(&pki.ca, version, Some(pair));
-                // A right password beside it does not make it better.
+                // A right password beside it does not help.
                 let (status, reason) = both(&program, &tls, Some(&format!("ops:{PASSWORD}")));
                 assert!(status.is_err(), "{what} {version:?} over HTTPS: {status:?}");
                 assert!(reason.is_err(), "{what} {version:?} over MQTT: {reason:?}");

@@ -1,5 +1,5 @@
-//! A client whose network is cut and that has turned Keep Alive off goes offline all the same: in
-//! namespaces of the test's own, whose link is taken down.
+//! A client whose network is cut goes offline even with Keep Alive turned off: tested in network
+//! namespaces, whose link is taken down.
 
 use std::{
     io::Read as _,
@@ -17,7 +17,7 @@ use crate::{
     skipped::skipped,
 };
 
-/// Two namespaces with a link between them; gone when dropped.
+/// Two namespaces with a link between them; removed when dropped.
 struct Link {
     here: String,
     there: String,
@@ -26,7 +26,7 @@ struct Link {
 const HERE: &str = "10.99.0.1";
 
 impl Link {
-    /// `None` where this may not be done, which is said.
+    /// Returns `None`, and reports it, where this is not permitted.
     fn new(name: &str) -> Option<Self> {
         let id = std::process::id();
         let link = Self { here: format!("hmq-{name}a-{id}"), there: format!("hmq-{name}b-{id}") };
@@ -67,7 +67,7 @@ fn ip(arguments: &str) -> bool {
     done.is_ok_and(|status| status.success())
 }
 
-/// A process in a namespace that has a connection; killed when dropped.
+/// A process in a namespace that holds a connection; killed when dropped.
 struct Talker(Child);
 
 impl Talker {
@@ -102,7 +102,7 @@ impl Drop for Talker {
     }
 }
 
-/// CONNECT without Keep Alive, and other packets as bytes.
+/// Returns CONNECT without Keep Alive, and other packets, as bytes.
 fn bytes_of(client_id: &str, rest: &[u8]) -> Vec<u8> {
     let version = ProtocolVersion::V3_1_1;
     let connect = Connect {
@@ -144,8 +144,8 @@ fn a_client_without_keep_alive_whose_network_is_cut_goes_offline() {
     let mut sent_to = Talker::start(&link.there, &mqtt, &bytes);
     assert_eq!(sent_to.read(9), [0x20, 2, 0, 0, 0x90, 3, 0, 1, 0]);
     assert!(is_online(&link, &http, "idle") && is_online(&link, &http, "sent-to"));
-    // While the link is there, silence is answered by the other machine.
-    thread::sleep(Duration::from_secs(3)); // longer than a peer that is gone is given
+    // While the link is up, the peer's kernel answers the probes.
+    thread::sleep(Duration::from_secs(3)); // longer than the probes of a dead peer take
     assert!(is_online(&link, &http, "idle") && is_online(&link, &http, "sent-to"));
 
     link.cut();

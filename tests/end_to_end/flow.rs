@@ -1,6 +1,6 @@
-//! A subscriber that never reads, one that reads a byte at a time and a publisher that floods them:
-//! nobody else is hurt, memory stays within the sum of the limits, and the metrics say what
-//! happened.
+//! A subscriber that never reads, one that reads a byte at a time, and a publisher that floods
+//! them: other clients are not affected, memory stays within the sum of the limits, and the metrics
+//! show what happened.
 
 use std::{
     io::Read,
@@ -23,7 +23,7 @@ const PAIRS: u32 = 20;
 const MESSAGES_OF_A_PAIR: u32 = 300;
 const FLOOD_BYTES: usize = 50_000;
 const MIB: u64 = 1024 * 1024;
-/// The limits of the program under test, and what README.md adds up from them.
+/// The limits of the program under test, and the sum that README.md computes from them.
 const LIMITS: [&str; 8] = [
     "limits.queue_bytes_max=16777216",
     "limits.queue_bytes_per_client_max=4194304",
@@ -36,8 +36,8 @@ const LIMITS: [&str; 8] = [
 ];
 const SHARDS: u64 = 2;
 
-/// Queues, messages that wait, retained messages, Wills and half packets; then what each connection
-/// and each shard may hold.
+/// Queues, queued messages, retained messages, Wills and incomplete packets; then what each
+/// connection and each shard may hold.
 const fn bytes_max() -> u64 {
     let in_all = 16 * MIB + 20_000 * 256 + MIB + 2 * MIB;
     let a_connection = 600 * 1024 + 4 * 65_536;
@@ -59,7 +59,7 @@ fn acknowledge(client: &mut Client, id: PacketId) {
     client.send(&Packet::PubAck(Ack::success(id)));
 }
 
-/// One message after the other, each acknowledged to its publisher and by its subscriber.
+/// Sends one message after the other, each acknowledged to its publisher and by its subscriber.
 fn converse(program: &Program, pair: u32) {
     let topic = format!("pair/{pair}");
     let mut subscriber = program.client(&format!("subscriber-{pair}"));
@@ -75,7 +75,7 @@ fn converse(program: &Program, pair: u32) {
     }
 }
 
-/// Publishes for as long as it is let, and counts what was acknowledged.
+/// Publishes as long as the broker reads, and counts acknowledged messages.
 fn flood(program: &Program, is_over: &AtomicBool, acknowledged: &AtomicU64) {
     let mut client = program.client("flood");
     let payload = vec![b'x'; FLOOD_BYTES];
@@ -121,8 +121,8 @@ fn sip(mut stream: &TcpStream, is_over: &AtomicBool) {
     }
 }
 
-/// Everything at once; the program's greatest memory, what the flood had acknowledged, and the
-/// metrics.
+/// Runs everything together; returns the program's peak memory, the number of messages of the flood
+/// that were acknowledged, and the metrics.
 fn run(policy: &str) -> (u64, u64, String) {
     let mut place = Place::new()
         .set(format!("shards={SHARDS}"))
@@ -146,7 +146,7 @@ fn run(policy: &str) -> (u64, u64, String) {
         let pairs: Vec<_> =
             (0..PAIRS).map(|pair| scope.spawn(move || converse(program, pair))).collect();
         let outcomes: Vec<_> = pairs.into_iter().map(|pair| pair.join()).collect();
-        // The flood has to do more than the queues can take, however fast the others were.
+        // The flood must send more than the queues hold, however fast the other clients were.
         let enough = 8 * (32 * MIB / FLOOD_BYTES as u64);
         while acknowledged.load(Ordering::Relaxed) < enough && outcomes.iter().all(Result::is_ok) {
             thread::sleep(Duration::from_millis(10));
@@ -160,7 +160,7 @@ fn run(policy: &str) -> (u64, u64, String) {
     (program.memory_highest() - before, acknowledged.into_inner() / 4, metrics)
 }
 
-/// A counter or gauge among the metrics.
+/// Returns a counter or gauge from the metrics.
 fn value(metrics: &str, name: &str) -> u64 {
     let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(found, _)| *found == name).unwrap().1.parse().unwrap()

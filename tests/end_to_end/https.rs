@@ -1,4 +1,4 @@
-//! HTTPS while the TLS files are read again, and its connections under attack.
+//! HTTPS while the TLS files are read again, and HTTPS connections under attack.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::{
 
 const STATUS: &str = "GET /client-id/demo/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Asks for a status and leaves the connection as it is; the answer.
+/// Asks for a status and keeps the connection open; returns the answer.
 fn ask(stream: &mut Stream) -> String {
     stream.write_all(STATUS.as_bytes()).unwrap();
     let mut answer = Vec::new();
@@ -73,7 +73,7 @@ fn tls_files_that_are_read_again_hold_for_new_connections_and_for_certificates_o
     }
 }
 
-/// A browser adds a client certificate to what the page of any site sends.
+/// A browser adds a client certificate to requests of any site's pages.
 #[test]
 fn a_page_of_another_site_gets_no_websocket_where_a_certificate_can_be_the_login() {
     let pki = Pki::new();

@@ -15,12 +15,12 @@ use crate::{
     program::{PASSWORD, Place, Program},
 };
 
-/// A client with Keep Alive 60, and one that hears of every change.
+/// Starts a client with Keep Alive 60, and one that watches every change.
 fn world() -> (Place, Program, Client, Client) {
     world_at(Place::new())
 }
 
-/// The same in a place of the test's own.
+/// Does the same in a place of the test.
 fn world_at(place: Place) -> (Place, Program, Client, Client) {
     let program = place.start();
     let mut watcher = program.client("watcher");
@@ -29,7 +29,7 @@ fn world_at(place: Place) -> (Place, Program, Client, Client) {
     (place, program, demo, watcher)
 }
 
-/// The next change that was reported: client id, old and new interval, and who asked.
+/// Returns the next reported change: client identifier, old and new interval, and caller.
 fn change(watcher: &mut Client) -> (String, u64, u64, String) {
     let event: serde_json::Value = serde_json::from_slice(&watcher.message().payload).unwrap();
     assert_eq!(event["event"], "client.keepalive_changed");
@@ -71,7 +71,7 @@ fn a_client_id_may_hold_anything_percent_encoded() {
         assert_eq!(program.call(&line).status, 200, "{encoded}");
         assert_eq!(change(&mut watcher), (id.into(), 60, 45, "ops".into()));
     }
-    // What is no request target of HTTP is refused before anything reads it.
+    // An invalid HTTP request target is refused before it is parsed further.
     for raw in ["漢🔥", "a b"] {
         let line = format!("POST /keep-alive?interval=45&client-id={raw}");
         assert_eq!(program.call(&line).status, 400, "{raw}");
@@ -135,7 +135,7 @@ fn wrong_parameters_are_answered_with_400_and_change_nothing() {
         let failure = program.call(&line).failure();
         assert_eq!(failure, (400, "invalid_interval".into()), "{interval}");
     }
-    // The first change that is reported is the first that was right.
+    // The first reported change is that of the first valid call.
     let right = program.call("POST /keep-alive?client-id=demo&interval=0099");
     assert_eq!(right.body, r#"{"success":true,"keepalive":99}"#);
     assert_eq!(change(&mut watcher), ("demo".into(), 60, 99, "ops".into()));
@@ -152,7 +152,7 @@ fn a_client_id_of_many_bytes_is_found() {
     assert_eq!(change(&mut watcher).0, id);
     let status = program.call(&format!("GET /client-id/{id}/status"));
     assert_eq!(status.outcome(), (200, r#"{"online":true}"#));
-    // A request target has at most 65,534 bytes, so that no longer id can be asked for.
+    // A request target has at most 65,534 bytes, so a longer identifier cannot be requested.
     for length in [65_535, 65_536, 70_000] {
         let id = "x".repeat(length);
         let line = format!("POST /keep-alive?client-id={id}&interval=45");
@@ -210,7 +210,7 @@ fn it_is_called_by_post_alone_and_in_both_versions_of_http() {
     assert!(answer.head.starts_with("HTTP/1.0 200"), "{}", answer.head);
     change(&mut watcher);
 
-    // Two calls in one connection, sent at once.
+    // Two calls on one connection, sent together.
     let first = format!(
         "POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nAuthorization: {login}\r\n\r\n"
     );
@@ -223,7 +223,7 @@ fn it_is_called_by_post_alone_and_in_both_versions_of_http() {
     assert_eq!(change(&mut watcher).2, 61);
 }
 
-/// When a silent client is disconnected, counted from before it was connected.
+/// Returns when a silent client is disconnected, counted from before it connected.
 fn silent_for(program: &Program, client_id: &str) -> Duration {
     let began = Instant::now();
     let mut packet = connect(client_id);
@@ -233,7 +233,7 @@ fn silent_for(program: &Program, client_id: &str) -> Duration {
     began.elapsed()
 }
 
-/// Coarse, as a machine may be slow: never early is what can be said for sure.
+/// Coarse, because a machine may be slow: only "never early" is certain.
 #[test]
 fn a_silent_client_is_disconnected_not_before_its_time_and_a_longer_keep_alive_saves_it() {
     let (_place, program, _demo, _watcher) = world();
@@ -256,7 +256,7 @@ fn a_silent_client_is_disconnected_not_before_its_time_and_a_longer_keep_alive_s
 fn many_calls_for_one_client_at_once_are_all_answered() {
     let (_place, program, mut demo, _watcher) = world();
     let login = basic(&format!("ops:{PASSWORD}"));
-    // The account is known from now on, so that no call waits for its password.
+    // From now on the account is verified, so that no call waits for its password.
     assert_eq!(program.call("POST /keep-alive?client-id=demo&interval=31").status, 200);
     let calls: Vec<_> = (0..64)
         .map(|number| {

@@ -1,4 +1,4 @@
-//! Ways in that are configured: WebSocket, Unix socket, PROXY header.
+//! Configured listeners: WebSocket, Unix socket, PROXY header.
 
 use std::{
     io::{Read as _, Write as _},

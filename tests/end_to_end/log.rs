@@ -1,5 +1,5 @@
-//! The log as a whole: who reads it, what changes it, and what ends it. What is said of clients is in
-//! `log_of_clients`.
+//! The log as a whole: a log that is not read, changes at run time, and its end. `log_of_clients`
+//! tests the lines about clients.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     program::{PASSWORD, Place},
 };
 
-/// A program whose log is read up to its start, and no further.
+/// A program whose log is read until it has started, and no further.
 struct Unread {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -70,13 +70,13 @@ impl Drop for Unread {
     }
 }
 
-/// Has the program log more than a pipe and its queue hold, and is served all the while.
+/// Makes the program log more than a pipe and its queue hold, while it keeps serving.
 fn make_it_drop(program: &Unread) {
     let mut login = connect("live");
     login.username = Some("ops");
     login.password = Some(PASSWORD.as_bytes());
     let mut live = Client::connected(program.mqtt, login);
-    // Two lines for each: one packet that is received, one that is sent.
+    // Two lines for each: one received packet, one sent packet.
     let pings = [0xC0, 0].repeat(1000);
     while program.dropped() == 0 {
         live.stream.write_all(&pings).unwrap();
@@ -137,13 +137,13 @@ fn the_configuration_is_read_again_and_what_needs_a_restart_is_named() {
     program.line_with(&["configuration read again", changed]);
     program.line_with(&["WARN", "need a restart", "options=\"node, shards\""]);
     program.line_with(&["permissions read again"]);
-    // Lines are written by the thread of the log: this one is after the change.
+    // The log's own thread writes the lines: this one comes after the change.
     drop(program.client("shorter"));
     program.line_with(&["connected", "client_id=\"shorter\"", "keep_alive_secs=30"]);
     tcp(program.address("mqtt")).write_all(&[0xC0, 0]).unwrap();
     program.line_with(&["TRACE"]);
 
-    // A mistake changes nothing, and is named with its place and what would be right.
+    // A mistake changes nothing, and is reported with its place and correction.
     fs::write(&file, format!("{text}\n[limits]\nconnections_max = 0\n")).unwrap();
     program.signal("-HUP");
     let line = text.lines().count() + 3;

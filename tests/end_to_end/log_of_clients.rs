@@ -1,4 +1,5 @@
-//! The lines of the log about clients, each provoked in the real program: who, why and from where.
+//! The log lines about clients, each provoked in the real program: which client, why and from
+//! where.
 
 use std::{
     fs,
@@ -44,7 +45,7 @@ fn place() -> Place {
     place
 }
 
-/// Lines of the log with this message, as objects.
+/// Returns log lines with this message, as objects.
 fn lines(program: &Program, message: &str) -> Vec<Value> {
     let lines = program.logged().into_iter();
     let lines = lines.map(|line| serde_json::from_str::<Value>(&line).expect(&line));
@@ -81,7 +82,7 @@ fn limited(program: &Program, client_id: &str) -> (Client, SocketAddr) {
     (client, peer)
 }
 
-/// Sends a CONNECT that is refused; from which address.
+/// Sends a CONNECT that is refused; returns its address.
 fn refused(program: &Program, connect: Connect<'_>, reason: ReasonCode) -> String {
     let stream = tcp(program.address("mqtt"));
     let peer = stream.local_addr().unwrap().to_string();
@@ -270,7 +271,7 @@ fn what_a_client_may_not_do_is_told_and_limited() {
     for _ in 0..1000 {
         client.publish("forbidden/topic", b"the-payload", None).unwrap();
     }
-    // Some are left out; how many, a later line says.
+    // Some lines are omitted; a later line has their number.
     let until = Instant::now() + Duration::from_secs(60);
     while !lines(&program, "denied").iter().any(|line| line["left_out"].as_u64() > Some(0)) {
         assert!(Instant::now() < until, "{:#?}", program.logged());
@@ -456,7 +457,7 @@ fn packets_are_followed_without_payloads_and_passwords() {
         assert_eq!(told["level"], "TRACE");
         assert_eq!(told["target"], "hearthmq::packets");
     }
-    // One more that is refused, over REST as well.
+    // Another refused login, and one over REST.
     refused(&program, login("x", "ops", "pass:wrong"), ReasonCode::BadUserNameOrPassword);
     program.call("GET /client-id/limited-1/status");
     let log = program.logged().join("\n");
@@ -474,7 +475,7 @@ fn an_older_version_is_named() {
         old.version = version;
         let mut client = Client::connected(program.address("mqtt"), old);
         line(&program, "connected", &json!({ "version": name }));
-        // What it may not do is told, although it is not told itself.
+        // A forbidden action is logged, although an MQTT 3 client is not told.
         client.publish("forbidden", b"", Some(1)).unwrap();
         let fields = json!({ "action": "publish", "client_id": "limited-old" });
         line(&program, "denied", &fields);

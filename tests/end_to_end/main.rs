@@ -1,7 +1,7 @@
-//! The whole program over real sockets: the binary with a configuration of its own, MQTT clients
-//! and REST callers of whose bytes every one is under control.
+//! The whole program over real sockets: the binary with its own configuration, MQTT clients and
+//! REST callers, with control of every byte that they send.
 //!
-//! Nothing in here outlives the tests: a program is killed when its test is done with it.
+//! Nothing here outlives the tests: a program is killed when its test ends.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Eclipse Mosquitto's command-line clients through the broker: every QoS, both versions, with TLS
-//! and without.
+//! Eclipse Mosquitto's command-line clients with the broker: every QoS, both versions, with TLS and
+//! without.
 
 use std::{
     process::{Child, Command, Output, Stdio},
@@ -13,7 +13,7 @@ use crate::{
     skipped::not_installed,
 };
 
-/// `mosquitto_pub` or `mosquitto_sub`, with an account and a way in.
+/// Returns `mosquitto_pub` or `mosquitto_sub`, with an account and a listener.
 fn mosquitto(tool: &str, program: &Program, ca: Option<&Pki>, version: &str) -> Command {
     let mut command = Command::new(tool);
     let scheme = if ca.is_some() { "mqtts" } else { "mqtt" };
@@ -86,7 +86,7 @@ fn mosquitto_pub_and_sub_exchange_messages() {
     }
 }
 
-/// Whether anybody subscribes, as the metrics have it.
+/// Returns whether the metrics show a subscription.
 fn subscribed(program: &Program) -> bool {
     let metrics = program.call("GET /metrics").body;
     let line = metrics.lines().find_map(|line| line.strip_prefix("hearthmq_subscriptions "));

@@ -1,10 +1,10 @@
-//! A process that may open few files: the broker says what they are enough for, and keeps some back.
+//! A process that may open few files: the broker logs what they are enough for, and reserves some.
 
 use std::time::{Duration, Instant};
 
 use crate::program::Place;
 
-/// The program by a shell that sets the limits of open files, soft and hard, first.
+/// Starts the program from a shell that first sets the limits of open files, soft and hard.
 fn start_with(place: &Place, soft: u32, hard: u32) -> crate::program::Program {
     let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard}");
     place.start_by(place.command_after(&["env"], &limits))

@@ -1,4 +1,4 @@
-//! Presence as subscribers of `$events/…` see it: order on a takeover, and versions that only grow,
+//! Presence as subscribers of `$events/…` see it: order at a takeover, and versions that only grow,
 //! across restarts and a kill.
 
 use hearthmq::mqtt::{QoS, ReasonCode};

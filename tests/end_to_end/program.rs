@@ -23,14 +23,14 @@ use crate::{
     mqtt::{Client, connect, tcp},
 };
 
-/// How long something may take that only a busy machine delays.
+/// Time limit for actions that only a busy machine delays.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The password of every account.
 pub(crate) const PASSWORD: &str = "pass:word";
 
-/// `ops` may do everything, devices may speak, `limited` may control some clients, `stranger`
-/// nobody.
+/// `ops` may do everything, devices may publish and subscribe, `limited` may control some clients,
+/// `stranger` none.
 const POLICY: &str = r#"
 [[rules]]
 effect = "allow"
@@ -43,8 +43,8 @@ users = ["limited"]
 clients = ["allowed-*"]
 "#;
 
-/// Everything on ports that the operating system chooses. Failed logins are not slowed down:
-/// tests make many of them.
+/// All listeners use ports that the operating system chooses. Failed logins are not slowed down,
+/// because tests make many of them.
 const CONFIG: &str = r#"
 data_dir = "data"
 
@@ -77,7 +77,7 @@ impl Place {
         }
         let policy = place.path("data/policy.toml");
         fs::write(&policy, POLICY).unwrap();
-        // As the program makes them: a start says nothing of permissions then.
+        // The mode that the program itself uses, so that a start logs no warning about it.
         fs::set_permissions(&policy, Permissions::from_mode(0o600)).unwrap();
         fs::write(place.path("hearthmq.toml"), CONFIG).unwrap();
         place
@@ -93,14 +93,14 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    /// What starts the program here.
+    /// Returns the command that starts the program here.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
         command
             .args(["run", "--config", "hearthmq.toml"])
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
-        // Words for the tests are no options of the program.
+        // Variables for the tests are not options of the program.
         for name in ["HEARTHMQ_CRASH_ROUNDS", "HEARTHMQ_CRASH_SEED"] {
             command.env_remove(name);
         }
@@ -110,7 +110,7 @@ impl Place {
         command
     }
 
-    /// The same by a shell that does something before.
+    /// Returns the same command, run by a shell after another one.
     pub(crate) fn command_after(&self, shell: &[&str], first: &str) -> Command {
         let program = self.command();
         let mut command = Command::new(shell[0]);
@@ -134,7 +134,7 @@ impl Place {
         self.start_by(self.command())
     }
 
-    /// The same by a command of the test's own.
+    /// Does the same with a command of the test.
     pub(crate) fn start_by(&self, mut command: Command) -> Program {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
@@ -144,8 +144,8 @@ impl Place {
         let reader = thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 if let Some((_, url)) = line.split_once("listening on ") {
-                    let url = url.split('"').next().unwrap(); // in JSON something follows
-                    // Nobody listens any more once the program is known to have started.
+                    let url = url.split('"').next().unwrap(); // in JSON more text follows
+                    // The receiver is gone once the program is known to have started.
                     drop(found.send(url.to_owned()));
                 }
                 read.lock().unwrap().push(line);
@@ -153,7 +153,7 @@ impl Place {
         });
         let mut program =
             Program { child, reader: Mutex::new(Some(reader)), lines, addresses: Vec::new() };
-        // HTTP comes last, and HTTPS behind it; without either the only MQTT listener is the last.
+        // HTTP is logged last, then HTTPS; without both the only MQTT listener is the last.
         let sets = |option: &str| self.options.iter().any(|set| set.starts_with(option));
         let last = match (sets("http.https"), self.options.iter().any(|set| set == "http.listen="))
         {
@@ -178,52 +178,52 @@ impl Place {
     }
 }
 
-/// The running program. Killed when dropped.
+/// The running program. Dropping it kills it.
 pub(crate) struct Program {
     child: Child,
     reader: Mutex<Option<JoinHandle<()>>>,
-    /// What it has logged so far.
+    /// Log lines so far.
     lines: Arc<Mutex<Vec<String>>>,
     addresses: Vec<(String, SocketAddr)>,
 }
 
 impl Program {
-    /// Where it listens for `mqtt`, `mqtts`, `ws`, `wss`, `http` or `https`.
+    /// Returns the address of its listener for `mqtt`, `mqtts`, `ws`, `wss`, `http` or `https`.
     pub(crate) fn address(&self, scheme: &str) -> SocketAddr {
         let mut addresses = self.addresses.iter();
         addresses.find(|(found, _)| found == scheme).unwrap().1
     }
 
-    /// A file of its file system, which may be another than that of the test.
+    /// Returns the path of a file in its file system, which may differ from that of the test.
     pub(crate) fn file(&self, path: &Path) -> PathBuf {
         let path = path.strip_prefix("/").unwrap();
         Path::new(&format!("/proc/{}/root", self.child.id())).join(path)
     }
 
-    /// An MQTT client of user `ops`.
+    /// Connects an MQTT client of user `ops`.
     pub(crate) fn client(&self, client_id: &str) -> Client {
         self.connected(connect(client_id))
     }
 
-    /// An MQTT client of user `ops` with a CONNECT of its own.
+    /// Connects an MQTT client of user `ops` with this CONNECT.
     pub(crate) fn connected(&self, mut connect: Connect<'_>) -> Client {
         connect.username = Some("ops");
         connect.password = Some(PASSWORD.as_bytes());
         Client::connected(self.address("mqtt"), connect)
     }
 
-    /// `METHOD target` by user `ops`.
+    /// Calls `METHOD target` as user `ops`.
     pub(crate) fn call(&self, line: &str) -> Answer {
         self.call_as(Some(&basic(&format!("ops:{PASSWORD}"))), line)
     }
 
-    /// What `/health/ready` says.
+    /// Returns the answer of `/health/ready`.
     pub(crate) fn readiness(&self) -> (u16, String) {
         let answer = self.call_as(None, "GET /health/ready");
         (answer.status, answer.body)
     }
 
-    /// Waits until `/health/ready` says this.
+    /// Waits until `/health/ready` gives this answer.
     pub(crate) fn wait_for_readiness(&self, status: u16, state: &str) {
         let expected = (status, format!(r#"{{"status":"{state}"}}"#));
         let until = Instant::now() + PATIENCE;
@@ -250,14 +250,14 @@ impl Program {
         }
     }
 
-    /// The most memory that it has had resident so far, in bytes.
+    /// Returns the peak of its resident memory, in bytes.
     pub(crate) fn memory_highest(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// The files that it may have open: the soft limit.
+    /// Returns the soft limit of open files.
     pub(crate) fn files_max(&self) -> u64 {
         let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
@@ -283,7 +283,7 @@ impl Program {
         }
     }
 
-    /// Kills it as a power cut would; what it has logged.
+    /// Kills it like a power cut; returns its log.
     pub(crate) fn killed(&mut self) -> String {
         drop(self.child.kill()); // it may have ended already
         self.child.wait().unwrap();
@@ -294,12 +294,12 @@ impl Program {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// What it has logged so far, line by line.
+    /// Returns its log so far, line by line.
     pub(crate) fn logged(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 
-    /// The first line of the log with all of these texts; waits until there is one.
+    /// Waits for a line of the log with all of these texts; returns the first one.
     pub(crate) fn line_with(&self, texts: &[&str]) -> String {
         let until = Instant::now() + Duration::from_secs(60);
         loop {

@@ -1,4 +1,4 @@
-//! Callers that are refused: unknown, not permitted, too many, or too late.
+//! Refused callers: unknown, not permitted, too many, or too late.
 
 use std::{thread, time::Duration};
 
@@ -36,7 +36,7 @@ fn no_or_wrong_credentials_are_answered_with_401_and_how_to_give_them() {
             let answer = program.call_as(authorization.as_deref(), line);
             let failure = answer.failure();
             assert_eq!(failure, (401, "unauthenticated".into()), "{authorization:?}");
-            // Exactly so, the name of the header included.
+            // Exactly this text, the name of the header included.
             let challenge = "www-authenticate: Basic realm=\"hearthmq\", charset=\"UTF-8\"";
             let head = answer.head.lines().find(|line| line.len() == challenge.len());
             assert!(head.is_some_and(|line| line.eq_ignore_ascii_case(challenge)));
@@ -72,7 +72,7 @@ fn without_permission_the_answer_is_403_whether_or_not_the_client_is_there() {
             }
         }
     }
-    // What is wrong with the call is said before what the account may do, and both before 404.
+    // A mistake in the call is reported before missing permission, and both before 404.
     let login = basic(&format!("limited:{PASSWORD}"));
     let wrong = program.call_as(Some(&login), "POST /keep-alive?client-id=demo&interval=1");
     assert_eq!(wrong.failure().0, 400);
@@ -89,7 +89,7 @@ fn over_the_rate_of_an_account_or_an_address_is_429_with_when_to_try_again() {
         let program = place.start();
         let answers = [0; 2].map(|_| program.call(CALLS[1]).status);
         assert_eq!(answers, [200, 200]);
-        // Sooner or later one comes within a second of the last.
+        // Sooner or later a call comes within a second of the last one.
         let refused = || Some(program.call(CALLS[1])).filter(|answer| answer.status != 200);
         let refused = std::iter::repeat_with(refused).take(10_000).find_map(|refused| refused);
         let refused = refused.expect("10,000 calls in as many seconds");
@@ -121,7 +121,7 @@ fn repeated_failures_are_429_even_with_the_right_password() {
 fn while_the_broker_shuts_down_calls_are_answered_with_503() {
     let place = Place::new().set("shutdown_deadline_secs=600"); // longer than the test waits
     let mut program = place.start();
-    // A client that does not read holds the shutdown up: what is queued for it is to be written.
+    // A client that does not read delays the shutdown: its queued output must be written.
     let mut deaf = program.client("deaf");
     deaf.subscribe("much", QoS::AtMostOnce);
     let mut publisher = program.client("publisher");

@@ -1,5 +1,5 @@
-//! Certificates, lists, accounts and permissions that are exchanged while the program runs, made by
-//! the very commands that README prints.
+//! Certificates, lists, accounts and permissions that are replaced while the program runs, with
+//! exactly the commands that README prints.
 
 use std::{
     fs,
@@ -23,8 +23,8 @@ use crate::{
 
 const STATUS: &str = "GET /client-id/device-1/status";
 
-/// The indented blocks of the section on certificates: how to make them, the configuration, and how
-/// to revoke one.
+/// Returns the indented blocks of the section on certificates: how to create them, the
+/// configuration, and how to revoke one.
 fn recipe() -> [String; 3] {
     let readme = include_str!("../../README.md");
     let (_, section) = readme.split_once("### Certificates of your own\n").unwrap();
@@ -41,14 +41,14 @@ fn recipe() -> [String; 3] {
     blocks.try_into().unwrap()
 }
 
-/// Runs commands as they are printed, in a directory.
+/// Runs commands as printed, in a directory.
 fn shell(directory: &Path, commands: &str) {
     let mut shell = Command::new("sh");
     let output = shell.args(["-euc", commands]).current_dir(directory).output().unwrap();
     assert!(output.status.success(), "{commands}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A directory in which the recipe was followed, with TLS listeners.
+/// Returns a directory in which the recipe was followed, with TLS listeners.
 fn place() -> Place {
     let place = Place::new().set("mqtt.tls=127.0.0.1:0").set("http.https=127.0.0.1:0");
     let [make, configure, _] = recipe();
@@ -74,7 +74,7 @@ fn revoke(place: &Place) {
     shell(&place.path(""), &revoke);
 }
 
-/// By SIGHUP, and by the files alone.
+/// With SIGHUP, and by watching the files.
 #[test]
 fn the_printed_recipe_makes_certificates_and_revokes_one() {
     for watch_secs in [0, 1] {
@@ -106,7 +106,7 @@ fn the_printed_recipe_makes_certificates_and_revokes_one() {
     }
 }
 
-/// Calls on a connection that was there before.
+/// Calls on a connection that was opened before.
 #[test]
 fn https_connections_whose_certificate_is_revoked_get_no_further() {
     let place = place();
@@ -170,7 +170,7 @@ fn a_list_that_is_overdue_is_told() {
     connected(&program, &tls, "a").ping();
 }
 
-/// The broker's certificate and the authorities become another's.
+/// The broker's certificate and the authorities are replaced by another set.
 #[test]
 fn certificate_key_and_authorities_are_exchanged_at_sighup() {
     let (place, other) = (place(), place());
@@ -190,7 +190,7 @@ fn certificate_key_and_authorities_are_exchanged_at_sighup() {
     connected(&program, &new, "b").ping();
 }
 
-/// As `openssl x509 -req` makes it if nobody says otherwise.
+/// `openssl x509 -req` creates this version by default.
 #[test]
 fn certificates_of_version_1_are_taken_from_the_broker_and_explained_to_devices() {
     let place = place().set("log.filter=debug");

@@ -1,4 +1,4 @@
-//! SIGTERM: everybody is told, nothing that was acknowledged is lost, and the program ends.
+//! SIGTERM: all clients are notified, no acknowledged message is lost, and the program ends.
 
 use std::{
     collections::HashSet,
@@ -15,17 +15,17 @@ use crate::{
     program::{PASSWORD, PATIENCE, Place},
 };
 
-/// QoS 1 messages of one publisher that may be on their way at once.
+/// Maximum number of QoS 1 messages of one publisher in flight.
 const WINDOW: u32 = 64;
 
-/// Publishes until the broker ends the connection; how many messages were acknowledged.
+/// Publishes until the broker ends the connection; returns the number of acknowledged messages.
 fn publish_until_the_end(mut client: Client, name: &str) -> u32 {
     let (mut sent, mut acknowledged) = (0, 0);
     loop {
         while sent < acknowledged + WINDOW {
             let id = u16::try_from(sent % WINDOW + 1).unwrap();
             let payload = format!("{name} {sent}");
-            // The broker may have gone; what it still said is read below.
+            // The broker may have closed; its last packets are read below.
             if client.publish("load", payload.as_bytes(), Some(id)).is_err() {
                 break;
             }
@@ -49,7 +49,7 @@ fn publish_until_the_end(mut client: Client, name: &str) -> u32 {
     }
 }
 
-/// Everything that arrives until the broker says that it shuts down.
+/// Returns everything that arrives until the broker announces its shutdown.
 fn receive_until_the_end(mut client: Client) -> HashSet<String> {
     let mut messages = HashSet::new();
     loop {
@@ -76,10 +76,10 @@ fn client(address: SocketAddr, client_id: &str) -> Client {
     Client::connected(address, packet)
 }
 
-/// QoS 1 in, QoS 0 out: no Receive Maximum stands between an acknowledged message and the socket.
+/// QoS 1 in, QoS 0 out: Receive Maximum does not delay an acknowledged message.
 #[test]
 fn under_load_whatever_was_acknowledged_arrives_before_everybody_is_told_and_the_program_ends() {
-    // Room for subscribers that a busy machine lets read late: for QoS 0 a full queue is the end.
+    // Room for subscribers that a busy machine slows down: a full queue drops QoS 0.
     let place = Place::new()
         .set("limits.queue_messages_per_client_max=1000000")
         .set("shutdown_deadline_secs=120");

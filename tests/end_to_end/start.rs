@@ -1,10 +1,10 @@
-//! A start that fails: the first line of the log, one line that names the thing, and exit code 1.
+//! A start that fails: the first line of the log, one line that names the cause, and exit code 1.
 
 use std::{fs, net::TcpListener, process::Output};
 
 use crate::program::Place;
 
-/// What was said behind the first line of the log: one line.
+/// Returns the only line after the first line of the log.
 fn complaint(output: &Output) -> &str {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");

@@ -1,5 +1,5 @@
-//! The call that asks whether a client is online, through the whole chain, and that its answer is
-//! the live state.
+//! The call that asks whether a client is online, through the whole chain; the answer is the live
+//! state.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -37,7 +37,8 @@ fn an_id_is_one_percent_encoded_segment_of_the_path() {
                 reason: ReasonCode::Success,
                 properties: Default::default(),
             }));
-            // The broker has seen the end when it closes; from then on nobody hears the old thing.
+            // When the socket closes, the broker knows of the end; from then on no answer may be
+            // outdated.
             client.try_receive(|_| ()).unwrap_err();
             assert_eq!(ask(), r#"{"online":false}"#, "{id}");
         }

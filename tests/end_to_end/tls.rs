@@ -54,7 +54,7 @@ impl Tls {
         Self(Arc::new(config))
     }
 
-    /// The protocol that the server chooses among these, offered by ALPN.
+    /// Returns the protocol that the server chooses among these, offered by ALPN.
     pub(crate) fn chosen_protocol(&self, address: SocketAddr, offered: &[&str]) -> Option<String> {
         let mut config = ClientConfig::clone(&self.0);
         config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -66,14 +66,14 @@ impl Tls {
         chosen.map(|name| String::from_utf8(name.to_vec()).unwrap())
     }
 
-    /// A connection that has said nothing yet.
+    /// Opens a connection that has sent nothing yet.
     pub(crate) fn stream(&self, address: SocketAddr) -> Stream {
         let name = "localhost".try_into().unwrap();
         let connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
         StreamOwned::new(connection, tcp(address))
     }
 
-    /// `METHOD target`; an error if the handshake fails.
+    /// Calls `METHOD target`; an error if the handshake fails.
     pub(crate) fn call(
         &self,
         address: SocketAddr,
@@ -83,7 +83,7 @@ impl Tls {
         exchange(self.stream(address), request(line, authorization))
     }
 
-    /// An MQTT client; an error if the handshake fails.
+    /// Connects an MQTT client; an error if the handshake fails.
     pub(crate) fn connect(
         &self,
         address: SocketAddr,

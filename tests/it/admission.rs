@@ -1,4 +1,4 @@
-//! Who is let in: bounds on connections, on how fast they come, and on the time that CONNECT may take.
+//! Admission: limits on connections, on their rate, and on the time that CONNECT may take.
 
 use async_trait::async_trait;
 use hearthmq::{
@@ -22,7 +22,7 @@ async fn a_connect_that_takes_too_long_is_counted() {
     assert_eq!(refused(&broker, ConnectRefusal::ConnectTimeout), 1);
 }
 
-/// Thinks for ever, or for as many seconds as the user name says.
+/// Never answers, or only after the number of seconds in the user name.
 struct Slow;
 
 #[async_trait]
@@ -61,7 +61,7 @@ async fn over_tcp(broker: &Broker) -> Client<TcpStream> {
     Client::on(stream, V5)
 }
 
-/// A client whose connection the broker sees at once, because it says something.
+/// Connects a client that the broker notices at once, because it sends something.
 async fn knock(broker: &Broker) -> Client<TcpStream> {
     let mut client = over_tcp(broker).await;
     client.send(Packet::Connect(Box::new(connect("knocking")))).await;
@@ -75,7 +75,7 @@ async fn listening(change: impl FnOnce(&mut hearthmq::limits::Limits)) -> Broker
     builder.start().await.unwrap()
 }
 
-/// Two are in, the third is refused, and when one leaves there is room again.
+/// Checks that two clients are admitted, the third is refused, and one that leaves makes room.
 async fn assert_two_at_a_time(
     broker: &Broker,
     refusal: ConnectRefusal,
@@ -134,7 +134,8 @@ async fn the_rate_of_connects_from_one_address_is_bounded() {
     }
 }
 
-/// Over a socket, with more on its way than the broker reads: the client still hears why.
+/// Over a socket, with more data on its way than the broker reads: the client still gets the
+/// reason.
 #[actix_rt::test]
 async fn who_sends_too_large_a_packet_is_told_so_over_a_socket() {
     let broker = listening(|limits| limits.packet_bytes_max = 1000).await;
@@ -154,7 +155,7 @@ async fn who_sends_too_large_a_packet_is_told_so_over_a_socket() {
     }
 }
 
-/// The sockets say nothing, or one byte: they evict each other, and a client gets in all the time.
+/// The sockets send nothing, or one byte: they evict each other, and a client can always connect.
 #[actix_rt::test]
 async fn whoever_says_nothing_does_not_keep_a_client_out() {
     let broker = listening(|limits| {
@@ -182,8 +183,8 @@ async fn whoever_says_nothing_does_not_keep_a_client_out() {
     first.expect_closed().await;
 }
 
-/// A client that waits for the check of its password waits for the broker, and is not evicted by
-/// those that say nothing.
+/// A client that waits for its password check waits for the broker, and idle sockets do not evict
+/// it.
 #[actix_rt::test]
 async fn whoever_waits_for_its_password_is_not_evicted_by_silence() {
     let broker = world_with(|builder| {

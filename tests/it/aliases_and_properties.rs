@@ -1,4 +1,4 @@
-//! Topic Aliases both ways, and the properties that a message takes along.
+//! Topic Aliases in both directions, and the properties of messages.
 
 use hearthmq::mqtt::{Packet, ReasonCode, UserPropertiesBuf};
 
@@ -16,7 +16,7 @@ async fn a_client_may_let_an_alias_stand_for_a_topic() {
         (aliased(publish("b", "x"), 32), "b"),
         (aliased(publish("", "x"), 1), "a"),
         (aliased(publish("", "x"), 32), "b"),
-        (aliased(publish("c", "x"), 1), "c"), // set anew
+        (aliased(publish("c", "x"), 1), "c"), // set again
         (aliased(publish("", "x"), 1), "c"),
         (publish("a", "x"), "a"),
     ] {
@@ -25,7 +25,7 @@ async fn a_client_may_let_an_alias_stand_for_a_topic() {
     }
 }
 
-/// Also where the message itself is not delivered.
+/// Also if the message itself is not delivered.
 #[actix_rt::test]
 async fn an_alias_is_set_by_a_repeated_publish_too() {
     let broker = world().await;
@@ -58,7 +58,7 @@ async fn an_alias_of_0_or_over_the_maximum_ends_the_connection() {
     let broker = world_within(|limits| limits.topic_alias_maximum = 5).await;
     for alias in [0, 6, u16::MAX] {
         let mut client = Client::connected(&broker, connect("c")).await;
-        // Built by hand, since an alias of 0 cannot be encoded.
+        // Built by hand, because an alias of 0 cannot be encoded.
         let [high, low] = alias.to_be_bytes();
         client.send_bytes(&[0x30, 8, 0, 1, b't', 3, 0x23, high, low, b'x']).await;
         client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
@@ -87,7 +87,7 @@ async fn the_broker_uses_as_many_aliases_as_the_client_takes() {
         broker.publish(topic, b"x", qos, false).await.unwrap();
         client.expect_publish(expected).await;
     }
-    // A new connection knows no alias, also for what is sent again.
+    // A new connection knows no alias, not even for messages that are sent again.
     client.vanish().await;
     let mut client = Client::connected(&broker, packet).await;
     client.expect_publish(aliased(dup(publish_1(1, "b", "x")), 1)).await;
@@ -108,7 +108,7 @@ async fn without_a_topic_alias_maximum_no_alias_is_sent() {
     }
 }
 
-/// A message that was too large to be sent has not defined its alias.
+/// A message that was too large to send has not defined its alias.
 #[actix_rt::test]
 async fn a_message_that_was_not_sent_defines_no_alias() {
     let broker = world().await;
@@ -122,7 +122,7 @@ async fn a_message_that_was_not_sent_defines_no_alias() {
     client.expect_publish(aliased(publish("t", "x"), 1)).await;
 }
 
-/// The three bytes of an alias are no reason to drop a message. [MQTT-3.1.2-25]
+/// The three bytes of an alias must not cause a message to be dropped. [MQTT-3.1.2-25]
 #[actix_rt::test]
 async fn a_message_that_fits_without_an_alias_is_sent_without() {
     let broker = world().await;
@@ -159,7 +159,7 @@ async fn properties_of_a_message_are_passed_on_unaltered() {
     let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
     client.subscribe("t/#", QOS_1).await;
     let mut publisher = Client::connected(&broker, connect("p")).await;
-    // At once, retained, and after waiting.
+    // Delivered directly, retained, and queued.
     let mut packet = with_properties(publish_1(1, "t/a", "x"));
     packet.properties.user_properties = pairs.as_user_properties();
     publisher.publish(retained(packet.clone())).await;
@@ -183,7 +183,7 @@ async fn properties_of_a_message_are_passed_on_unaltered() {
     old.expect_publish(retained(publish("t/a", "x"))).await;
 }
 
-/// User Properties of packets that are for the broker alone are read and not passed on.
+/// User Properties of packets that are only for the broker are read and not forwarded.
 #[actix_rt::test]
 async fn user_properties_are_welcome_everywhere() {
     let broker = world().await;

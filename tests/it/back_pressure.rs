@@ -1,5 +1,5 @@
-//! Full queues under `hold-publisher`: who publishes to a client that is there waits for it and
-//! nothing is lost; nobody waits for one who is away, for one who takes nothing, or in a circle.
+//! Full queues with `hold-publisher`: a publisher to an online client is held and nothing is lost.
+//! It is not held for an offline client, for one that takes nothing, or in a cycle.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use hearthmq::{
 
 use super::support::{Client, millis, packets::*, pass, secs, stream_of, world_within};
 
-/// Messages that may wait for one client. It also has as many in flight as it allows.
+/// Maximum number of messages in the queue of one client, besides those in flight.
 const QUEUE: u32 = 32;
 const HOLD_SECS: u16 = 10;
 
@@ -30,14 +30,15 @@ async fn holding_within(change: impl FnOnce(&mut Limits)) -> Broker {
     .await
 }
 
-/// CONNECT of a client that has one message at a time in flight.
+/// Returns a CONNECT of a client with one message in flight at a time.
 fn one_at_a_time(client_id: &str) -> Connect<'_> {
     let mut packet = connect(client_id);
     packet.properties.receive_maximum = Some(1);
     packet
 }
 
-/// Messages `from..to` with their numbers as payload, of QoS 1 and without waiting for answers.
+/// Sends messages `from..to` with their numbers as payload, with QoS 1 and without waiting for
+/// answers.
 async fn send_numbers(client: &mut Client, topic: &str, numbers: std::ops::Range<u32>) {
     let mut bytes = Vec::new();
     for number in numbers {
@@ -49,7 +50,7 @@ async fn send_numbers(client: &mut Client, topic: &str, numbers: std::ops::Range
     client.send_bytes(&bytes).await;
 }
 
-/// Takes messages that must come with these numbers.
+/// Takes messages, which must come with these numbers.
 async fn take_numbers(client: &mut Client, numbers: std::ops::Range<u32>) {
     for number in numbers {
         assert_eq!(take_number(client).await, number);
@@ -68,7 +69,7 @@ async fn take_number(client: &mut Client) -> u32 {
     number
 }
 
-/// Expects so many acknowledgements and then, for a while, no more.
+/// Expects this many acknowledgements and then, for a while, no more.
 async fn expect_acknowledged(client: &mut Client, messages: u32) {
     for _ in 0..messages {
         client.receive(|packet| assert!(matches!(packet, Packet::PubAck(_)), "{packet:?}")).await;
@@ -88,7 +89,7 @@ async fn whoever_publishes_to_a_full_queue_waits_and_nothing_is_lost() {
     slow.subscribe("t", QOS_1).await;
     let mut publisher = Client::connected(&broker, connect("p")).await;
     send_numbers(&mut publisher, "t", 0..MESSAGES).await;
-    // One is in flight and the queue is full; the next is not taken.
+    // One is in flight and the queue is full; the next one is not accepted.
     expect_acknowledged(&mut publisher, QUEUE + 1).await;
     let metrics = broker.metrics().shard(0);
     assert_eq!(metrics.publishers_held.value(), 1);
@@ -108,7 +109,7 @@ async fn whoever_publishes_to_a_full_queue_waits_and_nothing_is_lost() {
     assert_eq!(metrics.totals().sessions_over_half_queue.value(), 0);
 }
 
-/// Bytes are a bound like messages, which one message may pass.
+/// The limit in bytes works like that in messages; one message may exceed it.
 #[actix_rt::test]
 async fn a_queue_that_is_full_of_bytes_holds_publishers_too() {
     let broker = holding_within(|limits| limits.queue_bytes_per_client_max = 10_000).await;
@@ -130,7 +131,7 @@ async fn a_queue_that_is_full_of_bytes_holds_publishers_too() {
     assert_eq!(dropped(&broker), 0);
 }
 
-/// Only those wait who have something for the client that is full.
+/// Only publishers with a message for the full client are held.
 #[actix_rt::test]
 async fn nobody_else_waits() {
     let broker = holding().await;
@@ -146,7 +147,7 @@ async fn nobody_else_waits() {
         take_number(&mut fast).await;
     }
     expect_acknowledged(&mut free, 1000).await;
-    // QoS 0 waits for nobody, and passes what waits for the client's acknowledgement.
+    // QoS 0 holds no publisher, and overtakes messages that wait for an acknowledgement.
     free.publish(publish("t/0", "x")).await;
     free.ping().await;
     slow.receive(|packet| assert!(matches!(packet, Packet::Publish(_)))).await;
@@ -168,14 +169,14 @@ async fn who_takes_nothing_is_waited_for_so_long_and_no_longer() {
     let metrics = broker.metrics().shard(0);
     assert_eq!(metrics.subscribers_given_up.value(), 1);
     assert_eq!(dropped(&broker), u64::from(100 - QUEUE - 1));
-    // It has lost its oldest. When it takes the rest, publishers wait for it again.
+    // It has lost its oldest messages. When it takes the rest, publishers are held for it again.
     take_numbers(&mut dead, 0..1).await;
     take_numbers(&mut dead, 100 - QUEUE..100).await;
     send_numbers(&mut publisher, "t", 0..100).await;
     expect_acknowledged(&mut publisher, QUEUE + 1).await;
 }
 
-/// As long as it takes something, it is waited for.
+/// As long as it takes messages, publishers are held for it.
 #[actix_rt::test]
 async fn who_takes_one_message_a_second_is_waited_for() {
     let broker = holding().await;
@@ -204,7 +205,7 @@ async fn nobody_waits_for_a_client_that_is_away() {
     client.vanish().await;
     expect_acknowledged(&mut publisher, 100 - QUEUE - 1).await;
     assert_eq!(dropped(&broker), u64::from(100 - QUEUE - 1));
-    // It comes back with a full queue: who publishes now waits at once.
+    // It returns with a full queue: publishers are held at once.
     let mut client = Client::connected(&broker, packet).await;
     send_numbers(&mut publisher, "t", 100..200).await;
     publisher.expect_nothing_for(secs(1)).await;
@@ -233,7 +234,7 @@ async fn who_publishes_to_itself_does_not_wait_for_itself() {
     assert_eq!(broker.client("c").await.unwrap().unwrap().queued, QUEUE as usize);
 }
 
-/// Each publishes to the other, and hears the other only if it is read itself.
+/// Each publishes to the other, and receives only if it is read itself.
 #[actix_rt::test]
 async fn two_that_publish_to_each_other_do_not_wait_for_ever() {
     let broker = holding().await;
@@ -273,7 +274,7 @@ async fn two_that_publish_to_each_other_do_not_wait_for_ever() {
     assert!(begun.elapsed() < secs(u64::from(HOLD_SECS)));
 }
 
-/// a → b → c: c is slow, b is held for it, and a for b, which cannot be heard. Nothing is lost.
+/// a → b → c: c is slow, b is held for it, and a is held for b, which is not read. Nothing is lost.
 #[actix_rt::test]
 async fn back_pressure_reaches_along_a_chain() {
     const MESSAGES: u32 = 400;
@@ -314,8 +315,8 @@ async fn back_pressure_reaches_along_a_chain() {
     assert_eq!(dropped(&broker), 0);
 }
 
-/// a → b → c, where b takes nothing and c just enough that b is always held: it cannot be excused
-/// for ever, or two clients could stop all others.
+/// a → b → c, where b takes nothing, and c takes just enough that b is always held. This must not
+/// excuse b without end, or two clients could stop all others.
 #[actix_rt::test]
 async fn who_takes_nothing_and_is_held_is_waited_for_so_long_and_no_longer() {
     let broker = holding().await;
@@ -337,8 +338,8 @@ async fn who_takes_nothing_and_is_held_is_waited_for_so_long_and_no_longer() {
     assert_eq!(metrics.subscribers_given_up.value(), 1);
 }
 
-/// What was read of a held client and not handled counts among what is not whole; where there is
-/// no room for it, the client stays all the same, as it can do nothing about it.
+/// Data that was read from a held client and not handled counts as incomplete packets. If there is
+/// no room for it, the client still stays connected, as it cannot do anything about it.
 #[actix_rt::test]
 async fn what_waits_to_be_handled_is_counted_and_ends_nobody() {
     let broker = holding_within(|limits| limits.incomplete_packet_bytes_max = 70_000).await;
@@ -362,7 +363,7 @@ async fn what_waits_to_be_handled_is_counted_and_ends_nobody() {
     assert_eq!((taken(), dropped(&broker)), (0, 0));
 }
 
-/// What a held client sends is not heard, so its Keep Alive must not end meanwhile.
+/// A held client is not read, so its Keep Alive must not expire meanwhile.
 #[actix_rt::test]
 async fn the_keep_alive_of_who_is_held_does_not_end() {
     let broker = holding_within(|limits| limits.queue_hold_secs_max = 100).await;
@@ -398,7 +399,7 @@ async fn expect_acknowledgements(client: &mut Client, messages: u32) {
     }
 }
 
-/// A publisher that is taken over, or kicked, or whose broker shuts down, while it is held.
+/// A held publisher that is taken over, or kicked, or whose broker shuts down.
 #[actix_rt::test]
 async fn who_is_held_can_be_taken_over_and_told_goodbye() {
     let broker = holding().await;
@@ -416,8 +417,8 @@ async fn who_is_held_can_be_taken_over_and_told_goodbye() {
     second.expect_disconnect(ReasonCode::ServerShuttingDown).await;
 }
 
-/// Of a shared subscription a member that can be sent the message gets it; only if there is none, it
-/// waits.
+/// In a shared subscription a member that can be sent the message gets it; only without such a
+/// member does it wait.
 #[actix_rt::test]
 async fn a_full_member_of_a_shared_subscription_is_passed_over() {
     let broker = holding().await;
@@ -435,7 +436,7 @@ async fn a_full_member_of_a_shared_subscription_is_passed_over() {
     assert_eq!(dropped(&broker), 0);
 }
 
-/// A client that takes one byte at a time of what is written to it.
+/// A client that takes its input one byte at a time.
 #[actix_rt::test]
 async fn who_reads_byte_by_byte_gets_everything() {
     use tokio::io::AsyncReadExt;
@@ -468,7 +469,7 @@ async fn who_reads_byte_by_byte_gets_everything() {
     assert_eq!(broker.metrics().shard(0).subscribers_given_up.value(), 0);
 }
 
-/// The application's own messages wait likewise, with the answer that they were published.
+/// The application's own messages are held as well: the answer to a publish comes late.
 #[actix_rt::test]
 async fn the_application_waits_too() {
     let broker = holding().await;

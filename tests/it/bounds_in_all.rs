@@ -1,4 +1,4 @@
-//! What all clients together, or all of one user, may take.
+//! Limits for all clients together, and for all clients of one user.
 
 use hearthmq::{
     metrics::ConnectRefusal,
@@ -15,7 +15,7 @@ use super::{
     support::{Client, generous, packets::*, pass, refused, secs, world_with, world_within},
 };
 
-/// Expects SUBACK with these codes, whatever it says in words.
+/// Expects SUBACK with these codes, and any Reason String.
 async fn expect_granted(client: &mut Client, reasons: &[ReasonCode]) {
     client
         .receive(|packet| {
@@ -61,7 +61,7 @@ async fn filters_of_one_subscribe_are_bounded() {
     expect_granted(&mut client, &[granted]).await;
 }
 
-/// CONNECT of this user for a session that lasts.
+/// Returns a CONNECT of this user for a durable session.
 fn of_user<'a>(username: &'a str, client_id: &'a str) -> Connect<'a> {
     Connect { username: Some(username), ..connect_lasting(client_id, V5) }
 }
@@ -75,11 +75,11 @@ async fn sessions_of_one_user_are_bounded() {
     third.send(Packet::Connect(Box::new(of_user("u", "3")))).await;
     third.expect_refused(ReasonCode::QuotaExceeded).await;
     assert_eq!(refused(&broker, ConnectRefusal::SessionsPerUserMax), 1);
-    // It may have those again that it has, and others have theirs.
+    // It may resume its existing sessions, and other users have their own limit.
     let (first, is_present) = Client::connected_with(&broker, of_user("u", "1")).await;
     assert!(is_present);
     let _other = Client::connected(&broker, of_user("v", "3")).await;
-    // What is another user's becomes one more.
+    // A session taken over from another user counts for the new one.
     let mut thief = Client::new(&broker, V5);
     thief.send(Packet::Connect(Box::new(of_user("u", "3")))).await;
     thief.expect_refused(ReasonCode::QuotaExceeded).await;
@@ -95,7 +95,7 @@ async fn sessions_of_one_user_are_bounded() {
 
 #[actix_rt::test]
 async fn wills_of_all_clients_together_are_bounded() {
-    // Topic and payload, and 256 for each.
+    // Topic and payload, and 256 for each Will.
     let broker = world_within(|limits| limits.will_bytes_max = 256 + 1 + 100).await;
     let payload = "x".repeat(100);
     let with_will = |client_id| {
@@ -111,7 +111,7 @@ async fn wills_of_all_clients_together_are_bounded() {
     second.expect_refused(ReasonCode::QuotaExceeded).await;
     assert_eq!(refused(&broker, ConnectRefusal::WillBytesMax), 1);
     assert_eq!(broker.metrics().totals().will_bytes.value(), 357);
-    // One that is delayed still counts, and one that was published does not.
+    // A delayed Will still counts, a published one does not.
     first.vanish().await;
     let mut second = Client::new(&broker, V5);
     second.send(Packet::Connect(Box::new(with_will("2")))).await;
@@ -120,7 +120,7 @@ async fn wills_of_all_clients_together_are_bounded() {
     let _second = Client::connected(&broker, with_will("2")).await;
 }
 
-/// There may be room again in a moment, but who would wait for it must be closed.
+/// There may be room again in a moment, but a connection that would wait for it is closed.
 /// 3.1.1: [MQTT-4.8.0-2]
 #[actix_rt::test]
 async fn large_packets_that_are_not_whole_are_bounded_together() {
@@ -141,7 +141,7 @@ async fn large_packets_that_are_not_whole_are_bounded_together() {
         second.expect_disconnect(ReasonCode::QuotaExceeded).await;
         assert_eq!(taken(), 300_000);
     }
-    // Whole, it is no longer in the way; and the first has lost nothing.
+    // A complete packet no longer counts; and the first client has lost nothing.
     first.send_bytes(&packet[300_000..]).await;
     first.expect(puback(1, ReasonCode::Success)).await;
     assert_eq!(taken(), 0);
@@ -153,7 +153,7 @@ async fn large_packets_that_are_not_whole_are_bounded_together() {
     }
 }
 
-/// One that is cut off gives its room back.
+/// A connection that is cut off gives its room back.
 #[actix_rt::test]
 async fn half_a_packet_is_forgotten_with_its_connection() {
     let broker = world_within(|_| {}).await;
@@ -170,7 +170,7 @@ async fn half_a_packet_is_forgotten_with_its_connection() {
     assert_eq!(broker.metrics().totals().incomplete_packet_bytes.value(), 0);
 }
 
-/// A CONNECT of nearly 120,000 bytes.
+/// Returns a CONNECT of nearly 120,000 bytes.
 fn large_connect(version: ProtocolVersion) -> Vec<u8> {
     let name = "u".repeat(60_000);
     let mut packet = connect_in(version, "c");
@@ -193,13 +193,13 @@ async fn connects_that_are_not_whole_are_bounded_together() {
         assert_eq!(taken(), 100_000);
         let mut second = Client::new(&broker, version);
         second.send_bytes(&packet[..100_000]).await;
-        // MQTT 3 has no word for it, and CONNECT is not whole.
+        // MQTT 3 has no code for it, and CONNECT is incomplete.
         match version {
             V5 => second.expect_refused(ReasonCode::QuotaExceeded).await,
             _ => second.expect_closed().await,
         }
         assert_eq!(taken(), 100_000);
-        // Who needs little is not concerned, and the first has lost nothing.
+        // A small client is not affected, and the first one has lost nothing.
         Client::connected(&broker, connect_in(version, "small")).await.leave().await;
         first.send_bytes(&packet[100_000..]).await;
         first.expect_connected().await;
@@ -260,7 +260,7 @@ async fn answers_of_an_exchange_that_are_not_whole_count_with_their_connect() {
     assert_eq!(taken(), 0);
 }
 
-/// What a client reads and never acknowledges is bounded in bytes like what waits for it.
+/// Messages that a client reads and never acknowledges are limited in bytes like its queue.
 #[actix_rt::test]
 async fn what_is_in_flight_is_bounded_in_bytes() {
     let broker = world_within(|limits| {

@@ -1,5 +1,5 @@
-//! Bridges of other brokers that speak MQTT 3.1 or 3.1.1 and add 0x80 to the protocol level: none of
-//! their own messages comes back to them, and RETAIN comes as it was published.
+//! Bridges of other brokers that use MQTT 3.1 or 3.1.1 and add 0x80 to the protocol level: their
+//! own messages do not come back to them, and RETAIN comes as published.
 
 use hearthmq::mqtt::{Connect, ProtocolVersion};
 
@@ -22,7 +22,7 @@ async fn a_bridge_gets_retain_as_published_and_nothing_of_its_own() {
         client.subscribe("t/#", QOS_1).await;
         client.publish(retained(publish("t/kept", "mine"))).await;
         client.publish(publish("t/live", "mine")).await;
-        // Others get it as always, and the bridge nothing.
+        // Other clients get it as usual, and the bridge nothing.
         other.expect_publish(publish("t/kept", "mine")).await;
         other.expect_publish(publish("t/live", "mine")).await;
         client.ping().await;
@@ -32,13 +32,13 @@ async fn a_bridge_gets_retain_as_published_and_nothing_of_its_own() {
         client.expect_publish(publish("t/live", "new")).await;
         other.publish(retained(publish("t/kept", ""))).await;
         client.expect_publish(retained(publish("t/kept", ""))).await;
-        // The session keeps it so for messages that wait.
+        // The session remembers this for queued messages.
         client.vanish().await;
         other.publish(retained(publish_1(1, "t/kept", "later"))).await;
         let mut client = Client::connected(&broker, bridge(version)).await;
         client.expect_publish(retained(publish_1(1, "t/kept", "later"))).await;
         client.take(QOS_1, 1).await;
-        // Without the bit a subscription is like any other.
+        // Without the bit a subscription is an ordinary one.
         let plain = Connect { is_bridge: false, ..bridge(version) };
         let mut client = Client::connected(&broker, plain).await;
         client.subscribe("t/live", QOS_0).await;
@@ -48,7 +48,7 @@ async fn a_bridge_gets_retain_as_published_and_nothing_of_its_own() {
     }
 }
 
-/// No Local is not for shared subscriptions [MQTT-3.8.3-4]; Retain As Published is.
+/// No Local is invalid for shared subscriptions [MQTT-3.8.3-4]; Retain As Published is valid.
 #[actix_rt::test]
 async fn a_bridge_may_share_a_subscription() {
     let broker = world().await;
@@ -60,7 +60,7 @@ async fn a_bridge_may_share_a_subscription() {
     }
 }
 
-/// Mosquitto's bridges publish their state, as a Will as well, where a broker's own topics are.
+/// Mosquitto's bridges publish their state, as a Will too, below the broker's own topics.
 #[actix_rt::test]
 async fn a_bridge_may_publish_its_state() {
     let broker = world().await;

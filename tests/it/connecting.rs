@@ -4,7 +4,7 @@ use hearthmq::mqtt::{Connect, Packet, ReasonCode, encode};
 
 use super::support::{Client, generous, packets::*, pass, secs, world, world_within};
 
-/// CONNECT as bytes.
+/// Returns CONNECT as bytes.
 fn bytes_of(connect: Connect<'_>) -> Vec<u8> {
     bytes_in(connect.version, &[Packet::Connect(Box::new(connect))])
 }
@@ -56,8 +56,8 @@ async fn a_first_packet_that_is_not_connect_closes_the_connection() {
     client.expect_closed().await;
 }
 
-/// [MQTT-3.1.2-2]: a client that is too new is told in MQTT 5.0; one that is too old, or has a
-/// bridge's bit 0x80 in a level that knows none, in MQTT 3.1.1.
+/// [MQTT-3.1.2-2]: a client that is too new is refused in MQTT 5.0; one that is too old, or has a
+/// bridge's bit 0x80 in a level without that bit, in MQTT 3.1.1.
 #[actix_rt::test]
 async fn an_unsupported_version_is_told_so() {
     let broker = world().await;
@@ -132,8 +132,8 @@ async fn an_empty_client_identifier_needs_clean_session_in_mqtt_3_1_1() {
     client.expect_refused(ReasonCode::ClientIdentifierNotValid).await;
 }
 
-/// MQTT 3.1, section 3.1: an identifier has 1 to 23 characters there, of which only the lower
-/// bound is kept.
+/// MQTT 3.1, section 3.1: an identifier has 1 to 23 characters there; the broker enforces only the
+/// lower limit.
 #[actix_rt::test]
 async fn an_empty_client_identifier_is_refused_in_mqtt_3_1() {
     let broker = world().await;
@@ -243,7 +243,7 @@ async fn many_packets_may_come_in_one_write() {
     client.ping().await;
 }
 
-/// Larger than any buffer of the broker, among small ones.
+/// Larger than any buffer of the broker, among small packets.
 #[actix_rt::test]
 async fn a_packet_of_300_kilobytes_goes_through_unharmed() {
     let broker = world().await;
@@ -270,7 +270,7 @@ async fn a_packet_of_300_kilobytes_goes_through_unharmed() {
     }
 }
 
-/// The largest packet allowed passes, one byte more does not. [MQTT-3.2.2-15]
+/// The largest permitted packet is accepted, one more byte is not. [MQTT-3.2.2-15]
 #[actix_rt::test]
 async fn a_packet_over_the_maximum_is_too_large_as_soon_as_it_says_so() {
     let broker = world_within(|limits| limits.packet_bytes_max = 1000).await;

@@ -1,4 +1,5 @@
-//! What brokers get wrong: strings, identifiers, order of packets, at the edges of the words.
+//! Common mistakes of brokers: strings, identifiers, order of packets, at the edges of the
+//! standard.
 
 use hearthmq::mqtt::{Connect, Packet, ProtocolVersion, ReasonCode, encode};
 
@@ -10,14 +11,14 @@ fn bytes_of(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
     bytes
 }
 
-/// The same bytes with this text in place of `XXXX`, which is as long.
+/// Returns the same bytes with this text in place of `XXXX`, which is as long.
 fn with_text(mut bytes: Vec<u8>, text: [u8; 4]) -> Vec<u8> {
     let at = bytes.windows(4).position(|window| window == b"XXXX").unwrap();
     bytes[at..at + 4].copy_from_slice(&text);
     bytes
 }
 
-/// Four bytes that are no string of MQTT: U+0000, both ends of the surrogates, an overlong
+/// Four bytes that are not a valid MQTT string: U+0000, both ends of the surrogates, an overlong
 /// slash, and a character above U+10FFFF.
 const NO_STRINGS: [[u8; 4]; 5] = [
     *b"a\0bc",
@@ -55,7 +56,7 @@ async fn a_string_with_null_or_a_surrogate_ends_the_connection() {
     }
 }
 
-/// The same of CONNECT: client identifier, Will Topic, user name.
+/// The same for CONNECT: Client Identifier, Will Topic, User Name.
 #[actix_rt::test]
 async fn a_connect_whose_strings_are_none_is_refused() {
     let broker = world().await;
@@ -81,7 +82,7 @@ async fn a_connect_whose_strings_are_none_is_refused() {
     }
 }
 
-/// [MQTT-1.5.4-3]: U+FEFF is a character wherever it stands. Nor is anything else made equal.
+/// [MQTT-1.5.4-3]: U+FEFF is a character in any position. Different characters are never equal.
 /// [MQTT-4.7.3-4]
 #[actix_rt::test]
 async fn strings_are_compared_byte_by_byte() {
@@ -101,7 +102,7 @@ async fn strings_are_compared_byte_by_byte() {
     }
 }
 
-/// Section 4.7.1.1: a level may be empty, and is one all the same, retained or not.
+/// Section 4.7.1.1: a level may be empty and still counts as a level, retained or not.
 #[actix_rt::test]
 async fn an_empty_level_is_a_level() {
     let broker = world().await;
@@ -138,7 +139,7 @@ async fn an_empty_level_is_a_level() {
     }
 }
 
-/// [MQTT-3.14.4-1]: what follows DISCONNECT, even in the same write, was not sent for the broker.
+/// [MQTT-3.14.4-1]: bytes after DISCONNECT are ignored, even in the same write.
 #[actix_rt::test]
 async fn what_follows_disconnect_is_not_looked_at() {
     let broker = world().await;
@@ -158,7 +159,7 @@ async fn what_follows_disconnect_is_not_looked_at() {
     watcher.expect_nothing().await;
 }
 
-/// [MQTT-3.1.0-2]: it is not processed, so it changes neither Will nor session.
+/// [MQTT-3.1.0-2]: it is not processed, so it changes neither the Will nor the session.
 #[actix_rt::test]
 async fn a_second_connect_replaces_nothing() {
     let broker = world().await;
@@ -182,7 +183,7 @@ async fn a_second_connect_replaces_nothing() {
     }
 }
 
-/// Section 2.2.1: client and broker give out identifiers independently of each other.
+/// Section 2.2.1: client and broker assign identifiers independently of each other.
 #[actix_rt::test]
 async fn both_sides_may_use_the_same_identifier_at_once() {
     let broker = world().await;
@@ -197,7 +198,7 @@ async fn both_sides_may_use_the_same_identifier_at_once() {
         let expected: [&Packet<'_>; 2] =
             [&Packet::Publish(publish_2(1, "t", "x")), &pubrec(1, ReasonCode::Success)];
         assert_eq!(packets, expected.map(|packet| bytes_of(packet, version)));
-        // Theirs and ours, each to its end.
+        // Both deliveries, each to its end.
         client.send(pubrec(1, ReasonCode::Success)).await;
         client.expect(pubrel(1)).await;
         client.send(pubrel(1)).await;

@@ -1,5 +1,5 @@
-//! What was acknowledged outlives the broker: it is cut off in the middle, another one goes on with
-//! what its store has, and the clients find what they were told.
+//! Acknowledged data outlives the broker: it is cut off in the middle, another broker continues
+//! with its store, and the clients find what they were promised.
 
 use hearthmq::{
     actors::WillRequest,
@@ -8,7 +8,7 @@ use hearthmq::{
 
 use super::support::{Client, disk::Disk, packets::*, pass, secs};
 
-/// A client whose session lasts, with its subscription.
+/// Connects a client with a durable session and its subscription.
 async fn subscriber(
     broker: &hearthmq::Broker,
     version: ProtocolVersion,
@@ -70,7 +70,7 @@ async fn what_was_sent_is_sent_again_with_dup_and_its_identifier() {
         client.send(pubcomp(2)).await;
         client.take(QOS_2, 3).await;
         client.take(QOS_1, 4).await;
-        // A new message takes an identifier that was never in doubt.
+        // A new message gets an identifier that was never in doubt.
         second.broker.publish("t", b"5", QOS_1, false).await.unwrap();
         client.expect_publish(publish_1(5, "t", "5")).await;
         client.take(QOS_1, 5).await;
@@ -82,14 +82,14 @@ async fn what_was_sent_is_sent_again_with_dup_and_its_identifier() {
     }
 }
 
-/// What was sent without a note of it may be sent again, and says so, after two crashes as well.
+/// A message sent without a note of it in the store is sent again with DUP, even after two crashes.
 /// [MQTT-3.3.1-1]
 #[actix_rt::test]
 async fn what_may_have_been_sent_says_so() {
     let disk = Disk::default();
     let first = disk.power().await;
     let mut client = subscriber(&first.broker, V5, "t", QOS_1).await;
-    // It fills its window, so that one waits, and is sent when the disk is gone already.
+    // It fills its window, so that one message waits, and is sent only after the disk is gone.
     let mut packet = connect_lasting("c", V5);
     packet.properties.receive_maximum = Some(1);
     client.leave().await;
@@ -103,7 +103,7 @@ async fn what_may_have_been_sent_says_so() {
     client.expect_publish(publish_1(2, "t", "2")).await;
     first.crash();
     disk.power().await.crash();
-    // A visit in which it is not its turn changes nothing.
+    // A connection on which it is not sent changes nothing.
     let third = disk.power().await;
     let mut client = Client::connected(&third.broker, packet.clone()).await;
     client.expect_publish(dup(publish_1(1, "t", "1"))).await;
@@ -133,7 +133,7 @@ async fn what_was_accepted_as_qos_2_is_not_delivered_again_after_a_crash() {
         let mut publisher = Client::connected(&second.broker, connect_lasting("p", version)).await;
         publisher.publish(dup(publish_2(5, "t", "once"))).await;
         publisher.expect_taken(QOS_2, 5, ReasonCode::Success).await;
-        // What was released may stand for another message.
+        // A released identifier may stand for another message.
         publisher.publish(publish_2(6, "t", "another")).await;
         publisher.expect_taken(QOS_2, 6, ReasonCode::Success).await;
         let mut client = Client::connected(&second.broker, connect_lasting("c", version)).await;
@@ -184,7 +184,7 @@ async fn retained_messages_outlive_the_broker_as_long_as_they_live() {
     client.expect_nothing().await;
 }
 
-/// The client of a Will was cut off by the crash, at the latest. [MQTT-3.1.2-8] [MQTT-3.1.3-9]
+/// The crash cuts off the client of a Will at the latest. [MQTT-3.1.2-8] [MQTT-3.1.3-9]
 #[actix_rt::test]
 async fn wills_outlive_the_broker() {
     let disk = Disk::default();
@@ -221,7 +221,7 @@ async fn a_session_ends_when_it_is_to_end_whatever_happens_to_the_broker() {
         packet.properties.session_expiry_interval = Some(expiry);
         Client::connected(&first.broker, packet).await.vanish().await;
     }
-    // One that its client has ended, and one that another client has begun anew.
+    // A session that its client has ended, and one that a clean start has replaced.
     Client::connected(&first.broker, connect_lasting("ended", V5)).await.vanish().await;
     Client::connected(&first.broker, connect_in(V5, "ended")).await.leave().await;
     let _kicked = Client::connected(&first.broker, connect_lasting("kicked", V5)).await;
@@ -256,8 +256,8 @@ async fn a_subscription_that_was_given_up_does_not_come_back() {
     client.expect_nothing().await;
 }
 
-/// A queue is read back page by page, in its order, before and after a crash, and what comes
-/// meanwhile is behind it.
+/// A queue is read back page by page, in order, before and after a crash; new messages are
+/// appended.
 #[actix_rt::test]
 async fn a_long_queue_is_in_memory_a_page_at_a_time() {
     let disk = Disk::default();
@@ -296,7 +296,7 @@ async fn a_long_queue_is_in_memory_a_page_at_a_time() {
     assert_eq!(waiting(&second.broker), (0, 0));
 }
 
-/// The bound of a queue holds for what is in the store as well, and after a crash.
+/// The limit of a queue also applies to its stored part, and after a crash.
 #[actix_rt::test]
 async fn a_full_queue_loses_its_oldest_wherever_they_are() {
     let disk = Disk::default();
@@ -333,7 +333,7 @@ async fn presence_versions_never_go_back() {
     }
 }
 
-/// What waits for a member of a shared subscription that has gone is another's, once and for all.
+/// A queued message that is passed on to another member of a shared subscription stays there.
 #[actix_rt::test]
 async fn what_passed_on_to_another_member_is_not_delivered_twice() {
     let disk = Disk::default();
@@ -362,8 +362,8 @@ async fn what_passed_on_to_another_member_is_not_delivered_twice() {
     a.expect_nothing().await;
 }
 
-/// What a member leaves in the store when its session ends is the other members', also where it
-/// was put there before a crash. [MQTT-4.8.2-5]
+/// Messages that a member leaves in the store when its session ends go to the other members, even
+/// if they were stored before a crash. [MQTT-4.8.2-5]
 #[actix_rt::test]
 async fn what_a_session_leaves_in_the_store_goes_to_the_other_members() {
     let disk = Disk::default();
@@ -392,7 +392,7 @@ async fn what_a_session_leaves_in_the_store_goes_to_the_other_members() {
     }
 }
 
-/// The same for one that has given the subscription up since. [MQTT-4.8.2-5]
+/// The same for a member that has unsubscribed since. [MQTT-4.8.2-5]
 #[actix_rt::test]
 async fn what_came_by_a_subscription_that_was_given_up_goes_to_the_other_members() {
     let disk = Disk::default();
@@ -415,7 +415,7 @@ async fn what_came_by_a_subscription_that_was_given_up_goes_to_the_other_members
     b.expect_publish(publish_1(1, "t", "1")).await;
 }
 
-/// Nothing is acknowledged that is not kept.
+/// A message that is not stored is not acknowledged.
 #[actix_rt::test]
 async fn what_cannot_be_kept_is_not_acknowledged() {
     for version in VERSIONS {
@@ -424,7 +424,7 @@ async fn what_cannot_be_kept_is_not_acknowledged() {
         subscriber(&powered.broker, version, "t", QOS_2).await.vanish().await;
         let mut publisher = Client::connected(&powered.broker, connect_in(version, "p")).await;
         powered.fail(true);
-        // Nobody knows yet.
+        // The result is not known yet.
         publisher.publish(publish_1(1, "t", "1")).await;
         publisher.expect_nothing_for(secs(30)).await;
         assert!(!powered.broker.is_storing());
@@ -438,7 +438,7 @@ async fn what_cannot_be_kept_is_not_acknowledged() {
     }
 }
 
-/// While the store cannot be written, durable messages are refused and everybody else goes on.
+/// While the store cannot be written, durable messages are refused and all other traffic continues.
 #[actix_rt::test]
 async fn live_traffic_goes_on_while_the_store_fails() {
     let disk = Disk::default();
@@ -458,14 +458,14 @@ async fn live_traffic_goes_on_while_the_store_fails() {
     other.expect(puback(2, ReasonCode::ImplementationSpecificError)).await;
     other.publish(retained(publish_1(3, "live", "refused"))).await;
     other.expect(puback(3, ReasonCode::ImplementationSpecificError)).await;
-    // Without a reason code: no acknowledgement.
+    // MQTT 3 has no code: no acknowledgement.
     old.publish(publish_1(1, "durable", "refused")).await;
     old.expect_closed().await;
-    // A session that could not be kept, and a subscription.
+    // A session that could not be stored, and a subscription.
     let mut lasting = Client::new(broker, V5);
     lasting.send(Packet::Connect(Box::new(connect_lasting("new", V5)))).await;
     lasting.expect_refused(ReasonCode::ServerUnavailable).await;
-    // Everybody else.
+    // All other traffic.
     other.publish(publish("durable", "qos 0")).await;
     live.expect_publish(publish("durable", "qos 0")).await;
     other.publish(publish_1(4, "live", "goes on")).await;

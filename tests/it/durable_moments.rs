@@ -1,11 +1,11 @@
-//! The broker is cut off between two writes, or its store fails at a moment that matters: nothing is
-//! there twice, and nothing is said that is not kept.
+//! The broker is cut off between two writes, or its store fails at a critical moment: nothing
+//! exists twice, and nothing is confirmed that is not stored.
 
 use hearthmq::mqtt::{Packet, ProtocolVersion::V3_1, ReasonCode};
 
 use super::support::{Client, disk::Disk, packets::*, pass, secs};
 
-/// A message of a shared subscription is taken from one member and given to the other in one piece.
+/// A message of a shared subscription moves from one member to another in one atomic change.
 /// [MQTT-4.8.2-5]
 #[actix_rt::test]
 async fn what_passes_on_is_never_with_both_members() {
@@ -34,7 +34,7 @@ async fn what_passes_on_is_never_with_both_members() {
     a.expect_nothing().await;
 }
 
-/// A session is discarded, and its Will is published, in one piece. [MQTT-3.1.2-8]
+/// A session is discarded and its Will is published in one atomic change. [MQTT-3.1.2-8]
 #[actix_rt::test]
 async fn a_will_is_not_published_again_with_a_session_that_was_discarded() {
     let disk = Disk::default();
@@ -62,7 +62,7 @@ async fn a_will_is_not_published_again_with_a_session_that_was_discarded() {
     client.expect_nothing_for(secs(200)).await;
 }
 
-/// Who begins anew is told so when the former session is gone for good. [MQTT-3.1.2-4]
+/// CONNACK to a clean start comes once the former session is durably removed. [MQTT-3.1.2-4]
 #[actix_rt::test]
 async fn a_session_that_was_discarded_does_not_come_back() {
     let disk = Disk::default();
@@ -81,7 +81,7 @@ async fn a_session_that_was_discarded_does_not_come_back() {
     assert!(!present);
 }
 
-/// A subscription that cannot be kept is refused, and MQTT 3.1 has no word for that.
+/// A subscription that cannot be stored is refused, and MQTT 3.1 has no code for that.
 #[actix_rt::test]
 async fn a_subscription_that_cannot_be_kept_is_not_granted() {
     for version in [V3_1, V3_1_1, V5] {

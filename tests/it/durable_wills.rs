@@ -1,14 +1,14 @@
-//! Wills of clients whose sessions end with their connections: the end of the broker is the end of
-//! those too, and the Will is published after the next start unless the client is back in time.
+//! Wills of clients whose sessions end with their connections. The end of the broker ends these
+//! sessions too; the Will is published after the next start unless the client reconnects in time.
 
 use hearthmq::mqtt::{Connect, ProtocolVersion::V3_1};
 
 use super::support::{Client, disk::Disk, packets::*, pass, secs};
 
-/// How long a client has to come back, as README says.
+/// How long a client has to reconnect, according to README.
 const GRACE_SECS: u64 = 10;
 
-/// CONNECT with Clean Session, or without a Session Expiry Interval, and a retained Will.
+/// Returns a CONNECT with Clean Session, or without a Session Expiry Interval, and a retained Will.
 fn connect_with_will(version: hearthmq::mqtt::ProtocolVersion) -> Connect<'static> {
     let mut packet = connect_in(version, "device");
     let mut last = will("status", "dead");
@@ -28,7 +28,7 @@ async fn a_will_of_a_session_that_does_not_last_outlives_the_broker() {
         let mut device = Client::connected(&first.broker, connect_with_will(version)).await;
         device.ping().await;
         first.crash();
-        // A start that is cut short takes nothing from it.
+        // A start that is cut short does not shorten the time.
         let second = disk.power().await;
         pass(secs(GRACE_SECS - 1)).await;
         second.crash();
@@ -119,8 +119,8 @@ async fn a_will_that_a_shutdown_publishes_is_not_published_again() {
     }
 }
 
-/// A session that was kept, and ends with the connection that came last: its subscriptions end at
-/// the start, its Will waits. [MQTT-3.1.2-23]
+/// A stored session that ends with its last connection: its subscriptions end at the start, its
+/// Will waits. [MQTT-3.1.2-23]
 #[actix_rt::test]
 async fn a_session_that_no_longer_lasts_leaves_its_will_alone() {
     let disk = Disk::default();
@@ -150,7 +150,8 @@ async fn a_session_that_no_longer_lasts_leaves_its_will_alone() {
     watcher.expect_publish(publish_1(2, "status", "dead")).await;
 }
 
-/// Where the store fails, Wills are not kept, and clients that need no store come and go.
+/// While the store fails, Wills are not stored, and clients that need no store connect and
+/// disconnect.
 #[actix_rt::test]
 async fn a_store_in_trouble_does_not_keep_a_client_with_a_will_away() {
     let disk = Disk::default();

@@ -1,5 +1,5 @@
-//! Clients that give an Authentication Method: time, bounds, and what an identity is good for.
-//! What the packets have to be is in the dialogues of `conformance`.
+//! Clients with an Authentication Method: time, limits, and what an identity permits. The dialogues
+//! of `conformance` check the packets.
 
 use std::{
     path::Path,
@@ -30,7 +30,7 @@ async fn riddling() -> Broker {
     world_with(|builder| builder.enhanced_authenticator(Riddle)).await
 }
 
-/// A client that has been asked and has not answered.
+/// Returns a client that has been challenged and has not answered.
 async fn asked(broker: &Broker, connect: Connect<'_>) -> Client {
     let mut client = Client::new(broker, V5);
     client.send(Packet::Connect(Box::new(riddled(connect)))).await;
@@ -38,7 +38,7 @@ async fn asked(broker: &Broker, connect: Connect<'_>) -> Client {
     client
 }
 
-/// A client that has answered and is connected as `ann`.
+/// Returns a client that has answered and is connected as `ann`.
 async fn let_in(broker: &Broker, connect: Connect<'_>) -> Client {
     let mut client = asked(broker, connect).await;
     client.send(answer("I am ann")).await;
@@ -91,7 +91,7 @@ async fn an_exchange_has_a_bounded_number_of_steps_and_bytes() {
     lengthy.expect(question()).await;
     lengthy.send(answer("I am ann, I")).await;
     lengthy.expect_refused(ReasonCode::NotAuthorized).await;
-    // The same when it is done again, which begins with a full measure each time.
+    // The same for a re-authentication, which starts with the full limits each time.
     let mut client = let_in(&broker, connect("c")).await;
     for _ in 0..2 {
         client.send(again("hm")).await;
@@ -124,7 +124,7 @@ async fn to_authenticate_again_has_the_time_of_connect_from_its_beginning() {
     client.expect_disconnect(ReasonCode::NotAuthorized).await;
 }
 
-/// It may have answered: a client that is held for a full queue is not heard.
+/// The client may have answered: a client held for a full queue is not read.
 #[actix_rt::test]
 async fn who_is_held_has_the_time_to_authenticate_again_once_more() {
     let broker = world_with(|builder| {
@@ -156,7 +156,7 @@ async fn who_is_held_has_the_time_to_authenticate_again_once_more() {
     }
     client.expect(puback(6, ReasonCode::Success)).await;
     client.expect(settled()).await;
-    // Whoever is heard and says nothing has no more time than before.
+    // A client that is read and sends nothing has no more time than before.
     client.send(again("hm")).await;
     client.expect(question()).await;
     client.expect_nothing_for(secs(9)).await;
@@ -199,7 +199,8 @@ async fn auth_is_a_packet_that_keeps_the_connection_alive() {
     client.expect_disconnect(ReasonCode::KeepAliveTimeout).await;
 }
 
-/// An old connection's exchange, and its deadline, do not concern the one that took over.
+/// The exchange of an old connection, and its deadline, do not affect the connection that took
+/// over.
 #[actix_rt::test]
 async fn an_exchange_ends_with_its_connection() {
     let broker = riddling().await;
@@ -218,7 +219,7 @@ async fn an_exchange_ends_with_its_connection() {
     assert!(!broker.online("c").await.unwrap());
 }
 
-/// Hears why connections end.
+/// Records why connections end.
 #[derive(Clone, Default)]
 struct Ends(Arc<Mutex<Vec<DisconnectReason>>>);
 
@@ -263,7 +264,7 @@ async fn a_session_belongs_to_the_user_that_the_method_names() {
     }
 }
 
-/// What a client shows is a serial number: the certificate that it has now.
+/// Clients present a serial number: that of their current certificate.
 #[derive(Clone, Default)]
 struct Serials {
     begun: Arc<Mutex<Vec<Begun>>>,
@@ -274,7 +275,7 @@ struct Serials {
 struct Begun {
     username: Option<String>,
     client_id: Option<String>,
-    /// Of the identity so far.
+    /// Serial number of the current identity.
     serial_number: Option<String>,
 }
 
@@ -310,7 +311,7 @@ impl Exchange for Serial {
     }
 }
 
-/// Serial numbers name the topics that they are good for; `0` may not even connect.
+/// Serial numbers name their permitted topics; `0` may not even connect.
 struct OwnSerial;
 
 impl Authorizer for OwnSerial {
@@ -374,7 +375,7 @@ async fn who_guesses_at_a_method_is_slowed_down_and_then_not_looked_at() {
         let start = Instant::now();
         let mut client = Client::new(&broker, V5);
         client.send(Packet::Connect(Box::new(riddled(connect("c"))))).await;
-        // 0.25, 0.5, 1, 2 and then 4 seconds from the fourth on.
+        // 0.25, 0.5, 1, 2 and then 4 seconds, from the fourth failure on.
         let delay = millis(failures.checked_sub(3).map_or(0, |n| (250 << n).min(4_000)));
         if !delay.is_zero() {
             client.expect_nothing_for(delay - millis(10)).await;
@@ -390,7 +391,7 @@ async fn who_guesses_at_a_method_is_slowed_down_and_then_not_looked_at() {
     asked(&broker, connect("another")).await;
 }
 
-/// A broker with the accounts of a file, which has ann with `secret`.
+/// Starts a broker with an accounts file, which has ann with `secret`.
 async fn with_scram(config: AuthenticationConfig) -> Broker {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("users.toml");

@@ -1,4 +1,4 @@
-//! What the client, and the broker, said that it takes: Receive Maximum and Maximum Packet Size.
+//! Limits that client and broker announce: Receive Maximum and Maximum Packet Size.
 
 use hearthmq::mqtt::{Packet, ReasonCode};
 
@@ -30,13 +30,13 @@ async fn no_more_than_the_clients_receive_maximum_is_in_flight() {
     client.expect_nothing().await;
     client.send(puback(2, ReasonCode::Success)).await;
     client.expect_publish(publish_2(4, "t/4", "x")).await;
-    // PUBREC with an error gives the place free.
+    // PUBREC with an error frees its place.
     client.send(pubrec(4, ReasonCode::UnspecifiedError)).await;
     broker.publish("t/5", b"x", QOS_1, false).await.unwrap();
     client.expect_publish(publish_1(5, "t/5", "x")).await;
 }
 
-/// A lower Receive Maximum than that of the last connection: what is sent again obeys it too.
+/// A lower Receive Maximum than on the last connection also applies to messages sent again.
 #[actix_rt::test]
 async fn what_is_sent_again_obeys_the_new_receive_maximum() {
     let broker = world().await;
@@ -59,8 +59,8 @@ async fn what_is_sent_again_obeys_the_new_receive_maximum() {
     client.expect_publish(publish_1(4, "t", "x")).await;
 }
 
-/// PUBREL waits for no PUBLISH, and no PUBLISH is sent before there are fewer deliveries without
-/// PUBACK or PUBCOMP than Receive Maximum. [MQTT-4.4.0-1] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
+/// PUBREL does not wait for a PUBLISH, and a PUBLISH waits until fewer deliveries than Receive
+/// Maximum lack PUBACK or PUBCOMP. [MQTT-4.4.0-1] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
 #[actix_rt::test]
 async fn pubrel_is_sent_again_whatever_the_receive_maximum() {
     let broker = world().await;
@@ -102,7 +102,7 @@ async fn a_client_that_exceeds_the_brokers_receive_maximum_is_disconnected() {
         client.publish(publish_2(number, "t", "x")).await;
         client.expect(pubrec(number, ReasonCode::Success)).await;
     }
-    // The same again, and QoS 1 that is acknowledged at once, do not count.
+    // A repetition, and QoS 1 that is acknowledged at once, do not count.
     client.publish(dup(publish_2(1, "t", "x"))).await;
     client.expect(pubrec(1, ReasonCode::Success)).await;
     client.send(pubrel(1)).await;
@@ -117,7 +117,7 @@ async fn a_client_that_exceeds_the_brokers_receive_maximum_is_disconnected() {
     subscriber.ping().await;
 }
 
-/// Section 4.9 begins the count anew with each connection.
+/// Section 4.9 starts the count again with each connection.
 #[actix_rt::test]
 async fn what_earlier_connections_left_does_not_count_against_the_receive_maximum() {
     let broker = world_within(|limits| limits.receive_maximum = 2).await;
@@ -146,7 +146,7 @@ async fn a_message_larger_than_the_client_accepts_is_dropped_and_the_rest_goes_o
     packet.properties.maximum_packet_size = Some(100);
     let mut client = Client::connected(&broker, packet.clone()).await;
     client.subscribe("t", QOS_2).await;
-    // Type and length 2, topic 3, identifier 2, properties 1: 92 are left.
+    // Type and length 2, topic 3, identifier 2, properties 1: 92 bytes are left.
     let (fits, too_large) = ("x".repeat(92), "x".repeat(93));
     for qos in [QOS_0, QOS_1, QOS_2] {
         broker.publish("t", too_large.as_bytes(), qos, false).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_message_larger_than_the_client_accepts_is_dropped_and_the_rest_goes_o
         .await;
     client.ping().await;
     client.vanish().await;
-    // Away, they wait, and are found too large when their turn comes.
+    // While the client is offline they are queued; their size is checked when they are sent.
     for payload in [&*too_large, "small"] {
         broker.publish("t", payload.as_bytes(), QOS_1, false).await.unwrap();
     }
@@ -174,7 +174,7 @@ async fn a_message_larger_than_the_client_accepts_is_dropped_and_the_rest_goes_o
     assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 0);
 }
 
-/// What was in flight is dropped if the new connection does not take its size.
+/// A message in flight is dropped if it is too large for the new connection.
 #[actix_rt::test]
 async fn what_is_too_large_for_the_new_connection_is_not_sent_again() {
     let broker = world().await;

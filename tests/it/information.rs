@@ -1,4 +1,4 @@
-//! What the broker tells about itself and about what went wrong, and to whom it does not.
+//! What the broker says about itself and about errors, and to which clients.
 
 use hearthmq::{
     Broker,
@@ -9,7 +9,7 @@ use hearthmq::{
 
 use super::support::{Client, builder, packets::*, world, world_where, world_with, world_within};
 
-/// CONNECT with Request Response Information.
+/// Returns a CONNECT with Request Response Information.
 fn curious(client_id: &str, request: Option<bool>) -> Connect<'_> {
     let mut packet = connect(client_id);
     packet.properties.request_response_information = request;
@@ -40,7 +40,7 @@ async fn response_information_is_for_those_who_ask_for_it() {
     assert_eq!(response_information(&broker, connect_in(V3_1_1, "c")).await, None);
 }
 
-/// The assigned identifier is one as any other.
+/// An assigned identifier works like any other.
 #[actix_rt::test]
 async fn response_information_of_an_assigned_identifier_has_it() {
     let broker = world_with(|builder| builder.response_topic_prefix("responses/")).await;
@@ -48,7 +48,7 @@ async fn response_information_of_an_assigned_identifier_has_it() {
     assert!(told.starts_with("responses/auto-") && told.ends_with('/'), "{told}");
 }
 
-/// It must be part of a Topic Name, and not lead into what is another's.
+/// It must be valid in a Topic Name, and must not lead into the topics of another client.
 #[actix_rt::test]
 async fn an_identifier_that_is_no_level_of_a_topic_gets_no_response_information() {
     let broker = world_with(|builder| builder.response_topic_prefix("responses/")).await;
@@ -88,7 +88,7 @@ impl Authorizer for NothingSecret {
     }
 }
 
-/// Sends this and gives back the Reason String of the answer.
+/// Sends a packet and returns the Reason String of the answer.
 async fn why(client: &mut Client, packet: Packet<'_>) -> Option<String> {
     client.send(packet).await;
     client
@@ -104,7 +104,7 @@ async fn why(client: &mut Client, packet: Packet<'_>) -> Option<String> {
         .await
 }
 
-/// A broker that retains nothing and grants one subscription a client.
+/// Starts a broker that retains nothing and grants each client one subscription.
 async fn narrow_world() -> Broker {
     world_within(|limits| {
         limits.retained_messages_max = 0;
@@ -129,10 +129,10 @@ async fn reason_strings_are_for_those_who_want_problem_information() {
         ] {
             assert_eq!(why(&mut client, asked).await.is_some(), wants);
         }
-        // What has gone well needs no words.
+        // Success has no Reason String.
         assert_eq!(why(&mut client, subscribe(4, vec![filter("one", QOS_0)])).await, None);
         assert_eq!(why(&mut client, Packet::Publish(publish_1(5, "t", "x"))).await, None);
-        // DISCONNECT may have them even so, and has not.
+        // DISCONNECT may have one in any case, but has none.
         client.send(Packet::PingResp).await;
         client
             .receive(|packet| {
@@ -161,7 +161,7 @@ async fn a_reason_string_that_would_make_a_packet_too_large_is_left_out() {
     client.expect(disconnect(ReasonCode::ProtocolError)).await;
 }
 
-/// [MQTT-3.2.2-19]: a refusal says why, as far as the client takes packets of that size.
+/// [MQTT-3.2.2-19]: a refusal has a Reason String if the client accepts packets of that size.
 #[actix_rt::test]
 async fn a_refused_client_is_told_why_if_there_is_room() {
     let broker = world_where(NothingSecret).await;

@@ -1,4 +1,4 @@
-//! Keep Alive: when a silent client is given up, and what changing the interval does to that.
+//! Keep Alive: when a silent client is disconnected, and how a changed interval affects that.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::{io::AsyncReadExt, time::Instant};
 
 use super::support::{Client, millis, packets::*, pass, secs, stream_of, world};
 
-/// Late by no more than this.
+/// Maximum delay.
 const LATE_MAX: Duration = Duration::from_millis(250);
 
 async fn connected(broker: &Broker, keep_alive: u16) -> Client {
@@ -23,7 +23,7 @@ async fn connected(broker: &Broker, keep_alive: u16) -> Client {
     Client::connected(broker, packet).await
 }
 
-/// Waits for the end of the connection; when it came.
+/// Waits for the end of the connection; returns its time.
 async fn end_of(client: &mut Client) -> Instant {
     let mut rest = Vec::new();
     client.stream.read_to_end(&mut rest).await.unwrap();
@@ -196,7 +196,7 @@ async fn a_client_that_asks_for_too_long_a_keep_alive_is_told_another() {
     assert_on_time(end_of(&mut client).await, due);
 }
 
-/// Ten thousand a second arrive, half of them speak once, all are given up on time.
+/// Ten thousand arrive each second, half of them send one packet, and all are disconnected on time.
 #[actix_rt::test]
 async fn a_hundred_thousand_connections_are_given_up_neither_early_nor_late() {
     const CLIENTS: u64 = 100_000;
@@ -230,7 +230,7 @@ async fn a_hundred_thousand_connections_are_given_up_neither_early_nor_late() {
     assert_eq!(broker.metrics().shard(0).keep_alive_timeouts.value(), CLIENTS);
 }
 
-/// What can happen to a connection's Keep Alive.
+/// Events of a connection's Keep Alive.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Packet,
@@ -248,7 +248,7 @@ fn steps() -> impl Strategy<Value = (u16, Vec<Step>)> {
     (0..=2000_u16, prop::collection::vec(step, 0..60))
 }
 
-/// The promise, written down naively: all that was ever promised is kept in a list.
+/// The promise in its naive form: the deadline, computed as the contract words it.
 struct Promises {
     interval_millis: u64,
     last: u64,
@@ -288,7 +288,7 @@ proptest! {
                         prop_assert_eq!(keep_alive.deadline(), before);
                     } else {
                         model.change(interval_secs, now);
-                        // The call itself never drops a client that was not due before it.
+                        // The call itself never disconnects a client that was not due before it.
                         prop_assert!(before.0 <= now || keep_alive.deadline().0 > now);
                     }
                 }
@@ -303,7 +303,7 @@ proptest! {
     }
 }
 
-/// More than an actor's mailbox takes if nothing is said.
+/// More than the default capacity of an actor's mailbox.
 #[actix_rt::test]
 async fn many_messages_for_one_client_at_once_are_all_answered() {
     let broker = world().await;
@@ -316,7 +316,7 @@ async fn many_messages_for_one_client_at_once_are_all_answered() {
         for (number, answer) in (0..count).zip(join_all(asked).await) {
             assert_eq!(answer.unwrap().unwrap().new_secs, 30 + number);
         }
-        // As the REST calls of one turn are asked.
+        // As the REST calls of one turn do.
         let requests = (0..count).map(|number| request(30 + number)).collect();
         for (number, answer) in (0..count).zip(broker.set_each_keep_alive(requests).await) {
             assert_eq!(answer.unwrap().new_secs, 30 + number);

@@ -1,11 +1,11 @@
-//! Large packets are read alone, and their payloads are shared and not copied: nobody notices, in
-//! whatever pieces they come and whatever comes between them.
+//! Large packets are read into buffers of their own, and their payloads are shared, not copied. No
+//! client notices, however they are split and whatever comes between them.
 
 use hearthmq::mqtt::{Packet, ProtocolVersion, Publish, ReasonCode, encode};
 
 use super::support::{Client, packets::*, stream_of, world};
 
-/// About each length at which something changes, and what is small between them.
+/// Lengths near each threshold, with small ones between them.
 const LENGTHS: [usize; 12] =
     [0, 70, 71, 16_383, 16_384, 32_768, 40_000, 65_536, 131_072, 300_000, 1_000_000, 300_001];
 
@@ -22,7 +22,7 @@ async fn subscriber(broker: &hearthmq::Broker, version: ProtocolVersion, qos: u8
     client
 }
 
-/// Takes a message, and acknowledges it where that is due.
+/// Takes a message, and acknowledges it if required.
 async fn take(client: &mut Client, expected: &Publish<'_>) {
     let id = client
         .receive(|packet| {
@@ -68,7 +68,7 @@ async fn large_messages_arrive_unchanged_whatever_comes_between_them() {
     }
 }
 
-/// The message that is kept does not change when the next one comes, into the room of the last.
+/// A stored message does not change when the next one reuses the buffer.
 #[actix_rt::test]
 async fn large_messages_that_wait_keep_what_they_are() {
     let broker = world().await;

@@ -1,5 +1,5 @@
-//! The broker's limits: over each of them the right answer and a count, and everybody else
-//! unharmed.
+//! The broker's limits: beyond each of them the right answer and a count, and no effect on other
+//! clients.
 
 use super::support::{Client, forgetful_world_within, packets::*, pass, secs, world, world_within};
 use hearthmq::{
@@ -10,7 +10,7 @@ fn dropped(broker: &Broker, reason: DropReason) -> u64 {
     broker.metrics().shard(0).messages_dropped.of(reason).value()
 }
 
-/// Somebody whom nothing of all this concerns.
+/// Connects a client that must not be affected.
 async fn bystander(broker: &Broker) -> Client {
     let mut client = Client::connected(broker, connect("bystander")).await;
     client.subscribe("fine", QOS_1).await;
@@ -39,7 +39,7 @@ async fn one_subscription_too_many_is_refused_and_the_others_stay() {
         broker.publish("c", b"x", QOS_0, false).await.unwrap();
         broker.publish("a", b"x", QOS_0, false).await.unwrap();
         client.expect_publish(publish("a", "x")).await;
-        // One that is given back makes room.
+        // A subscription that ends makes room.
         client.send(unsubscribe(2, vec!["a"])).await;
         client.receive(|_| ()).await;
         client.subscribe("c", QOS_0).await;
@@ -47,7 +47,7 @@ async fn one_subscription_too_many_is_refused_and_the_others_stay() {
     assert_unharmed(&broker, &mut bystander).await;
 }
 
-/// Publishes `1` to `5` for a client that is away and has room for three messages.
+/// Publishes `1` to `5` for an offline client with room for three messages.
 async fn after_five_messages(queue_full: QueueFull) -> (Broker, Vec<String>) {
     let broker = world_within(|limits| {
         limits.queue_messages_per_client_max = 3;
@@ -104,7 +104,7 @@ async fn a_queue_is_bounded_in_bytes_as_well() {
         )
     };
     assert_eq!(totals(), (2, 802));
-    // What could never fit does not displace what does.
+    // A message that can never fit displaces no other.
     broker.publish("t", &[b'4'; 1001], QOS_1, false).await.unwrap();
     assert_eq!(dropped(&broker, DropReason::QueueFull), 2);
     let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
@@ -114,7 +114,7 @@ async fn a_queue_is_bounded_in_bytes_as_well() {
     assert_eq!(totals(), (0, 0));
 }
 
-/// All queues together; a queue that is full takes from itself and from nobody else.
+/// The limit for all queues; a full queue loses its own messages and no others.
 #[actix_rt::test]
 async fn all_queues_together_are_bounded() {
     let broker = forgetful_world_within(|limits| limits.queue_messages_max = 5).await;
@@ -134,7 +134,7 @@ async fn all_queues_together_are_bounded() {
     assert_eq!(dropped(&broker, DropReason::QueueFull), 2);
 }
 
-/// A message that finds no room even so does not cost a client those that it has.
+/// A message that finds no room even then does not cost a client its other messages.
 #[actix_rt::test]
 async fn a_message_that_cannot_fit_beside_the_other_queues_displaces_nothing() {
     let broker = forgetful_world_within(|limits| limits.queue_bytes_max = 1000).await;
@@ -150,7 +150,7 @@ async fn a_message_that_cannot_fit_beside_the_other_queues_displaces_nothing() {
     assert_eq!(dropped(&broker, DropReason::QueueFull), 1);
 }
 
-/// Before MQTT 5.0 the client cannot say how much it takes at a time; the broker's bound holds.
+/// Before MQTT 5.0 a client cannot announce a Receive Maximum; the broker's limit applies.
 #[actix_rt::test]
 async fn messages_in_flight_are_bounded() {
     let broker = world_within(|limits| limits.in_flight_max = 3).await;
@@ -197,7 +197,7 @@ async fn retained_messages_are_bounded_in_number() {
 
 #[actix_rt::test]
 async fn retained_messages_are_bounded_in_bytes_of_messages_and_of_topic_levels() {
-    // A message counts 288 bytes beside its text, the only level 576 and its text.
+    // A message counts 288 bytes beside its text, its only level 576 and its text.
     const ONE: u64 = 288 + 576 + 1;
     let broker = world_within(|limits| limits.retained_bytes_max = ONE + 100).await;
     let mut client = Client::connected(&broker, connect_terse(V5, "c")).await;
@@ -216,7 +216,7 @@ async fn retained_messages_are_bounded_in_bytes_of_messages_and_of_topic_levels(
     client.expect(puback(5, ReasonCode::QuotaExceeded)).await;
 }
 
-/// QoS 0, whose publisher hears nothing, goes to those who have subscribed.
+/// QoS 0, whose publisher gets no answer, is delivered to subscribers.
 #[actix_rt::test]
 async fn a_full_store_keeps_qos_0_from_no_subscriber() {
     let broker = world_within(|limits| limits.retained_messages_max = 0).await;
@@ -228,7 +228,7 @@ async fn a_full_store_keeps_qos_0_from_no_subscriber() {
     }
 }
 
-/// What has expired must not keep others out for ever.
+/// Expired messages must not exclude others permanently.
 #[actix_rt::test]
 async fn expired_retained_messages_make_room() {
     let broker = world_within(|limits| limits.retained_messages_max = 1).await;
@@ -275,8 +275,8 @@ async fn topics_are_bounded_in_length_and_levels() {
     assert_unharmed(&broker, &mut bystander).await;
 }
 
-/// The alias is the client's from that moment on, and the broker does not keep such a topic: what
-/// came by the alias later would go to the topic that it meant before. [MQTT 5.0, 3.3.2.3.4]
+/// From that moment the client uses the alias, and the broker does not store such a topic: a later
+/// message with the alias would go to its previous topic. [MQTT 5.0, 3.3.2.3.4]
 #[actix_rt::test]
 async fn an_alias_for_a_topic_over_the_limits_ends_the_connection() {
     let broker = world_within(|limits| limits.topic_levels_max = 3).await;
@@ -286,7 +286,7 @@ async fn an_alias_for_a_topic_over_the_limits_ends_the_connection() {
     client.expect_disconnect(ReasonCode::TopicNameInvalid).await;
 }
 
-/// What else is wrong with a PUBLISH is not forgotten for its topic. [MQTT-3.3.2-9]
+/// A topic over the limits does not hide other mistakes of a PUBLISH. [MQTT-3.3.2-9]
 #[actix_rt::test]
 async fn a_wrong_alias_for_a_topic_over_the_limits_is_a_wrong_alias() {
     let broker = world_within(|limits| limits.topic_levels_max = 3).await;
@@ -295,7 +295,7 @@ async fn a_wrong_alias_for_a_topic_over_the_limits_is_a_wrong_alias() {
     client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
 }
 
-/// However many levels are configured: a stack is not endless.
+/// However many levels are configured, because the stack is limited.
 #[actix_rt::test]
 async fn no_limits_allow_more_than_1024_levels() {
     let broker = world_within(|limits| {
@@ -316,7 +316,7 @@ async fn no_limits_allow_more_than_1024_levels() {
     client.expect(puback(1, ReasonCode::TopicNameInvalid)).await;
 }
 
-/// A SUBACK that the client does not take would leave it without an answer for ever.
+/// A SUBACK that is too large for the client would leave it without an answer.
 /// [MQTT-3.1.2-24]
 #[actix_rt::test]
 async fn who_asks_for_more_than_fits_into_its_largest_answer_is_told_so() {

@@ -1,4 +1,4 @@
-//! The broker from outside, in dialogues. Time is virtual wherever it matters.
+//! The broker from outside, in dialogues. Time is virtual where it matters.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What is different in MQTT 3.1, whose specification is IBM's of 2010.
+//! Differences in MQTT 3.1, which IBM specified in 2010.
 
 use hearthmq::{
     auth::{AccessRequest, Action, Authorizer, Decision},
@@ -7,7 +7,8 @@ use hearthmq::{
 
 use super::support::{Client, packets::*, world, world_where, world_within};
 
-/// CONNECT of MQTT 3.1 as bytes: name, level, Clean Session, no Keep Alive and this identifier.
+/// Returns a CONNECT of MQTT 3.1 as bytes: name, level, Clean Session, no Keep Alive, this
+/// identifier.
 fn connect_bytes(name: &str, level: u8, client_id: &str) -> Vec<u8> {
     let mut body = vec![0, name.len() as u8];
     body.extend(name.as_bytes());
@@ -18,7 +19,7 @@ fn connect_bytes(name: &str, level: u8, client_id: &str) -> Vec<u8> {
     bytes
 }
 
-/// "The name of the protocol is MQIsdp, its version 3": and no other pair of them.
+/// "The name of the protocol is MQIsdp, its version 3": no other combination is valid.
 #[actix_rt::test]
 async fn the_protocol_is_mqisdp_3() {
     let broker = world().await;
@@ -32,7 +33,7 @@ async fn the_protocol_is_mqisdp_3() {
     }
 }
 
-/// A name that is nobody's is not answered: [MQTT-3.1.2-1] of MQTT 3.1.1 lets a server choose.
+/// An unknown protocol name is not answered: [MQTT-3.1.2-1] of MQTT 3.1.1 lets a server choose.
 #[actix_rt::test]
 async fn an_unknown_protocol_name_is_closed_without_an_answer() {
     let broker = world().await;
@@ -43,21 +44,21 @@ async fn an_unknown_protocol_name_is_closed_without_an_answer() {
     }
 }
 
-/// The second byte of CONNACK is reserved there, and 0 whether there was a session or not.
+/// The second byte of CONNACK is reserved there, and 0 with and without a session.
 #[actix_rt::test]
 async fn there_is_no_session_present_flag() {
     let broker = world().await;
     for _ in 0..2 {
         let mut client = Client::new(&broker, V3_1);
         client.send(Packet::Connect(Box::new(connect_lasting("c", V3_1)))).await;
-        // Decoded in the later version, which would know the flag.
+        // Decoded in the later version, which has the flag.
         client.version = V3_1_1;
         client.expect(Packet::ConnAck(Box::new(connack(ReasonCode::Success)))).await;
         client.vanish().await;
     }
 }
 
-/// "Between 1 and 23 characters", which clients hardly ever kept.
+/// "Between 1 and 23 characters", which clients hardly ever respected.
 #[actix_rt::test]
 async fn a_long_identifier_is_accepted_unless_the_broker_is_strict() {
     let long = "ä".repeat(24);
@@ -68,7 +69,7 @@ async fn a_long_identifier_is_accepted_unless_the_broker_is_strict() {
     client.expect_refused(ReasonCode::ClientIdentifierNotValid).await;
 }
 
-/// Other versions know no such bound.
+/// Other versions have no such limit.
 #[actix_rt::test]
 async fn a_strict_broker_refuses_an_identifier_of_more_than_23_characters() {
     let long = "ä".repeat(24);
@@ -91,7 +92,8 @@ impl Authorizer for NothingSecret {
     }
 }
 
-/// SUBACK knows no failure: it grants what was asked for, as other brokers do, and nothing comes.
+/// SUBACK has no failure code: it grants the requested QoS, as other brokers do, and no message
+/// comes.
 #[actix_rt::test]
 async fn a_refused_subscription_is_answered_as_if_it_were_granted() {
     let broker = world_where(NothingSecret).await;

@@ -1,5 +1,5 @@
-//! A CONNECT whose CONNACK waits for the store, and those that come meanwhile: every client hears
-//! something, and none is online that was not let hear its CONNACK.
+//! A CONNECT whose CONNACK waits for the store, and CONNECTs that come meanwhile: every client gets
+//! an answer, and no client is online before its CONNACK could be sent.
 
 use hearthmq::{
     actors::{Kick, WillRequest},
@@ -16,11 +16,11 @@ use super::support::{
 
 const ALL_VERSIONS: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
 
-/// A client that has sent CONNECT, and may have to wait.
+/// Returns a client that has sent CONNECT, and may have to wait.
 async fn connecting(powered: &Powered, version: ProtocolVersion) -> Client {
     let mut client = Client::new(&powered.broker, version);
     client.send(Packet::Connect(Box::new(connect_lasting("c", version)))).await;
-    // All that can happen at once has happened.
+    // Everything that can happen now has happened.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -34,7 +34,7 @@ async fn watcher(powered: &Powered) -> Client {
     watcher
 }
 
-/// What is said of the client: the event's name, its version and its reason.
+/// Returns an event of the client: its name, version and reason.
 async fn event(watcher: &mut Client) -> (String, u64, String) {
     watcher
         .receive(|packet| {
@@ -151,7 +151,7 @@ async fn a_client_that_goes_before_its_connack_was_never_there() {
         let gone = connecting(&powered, version).await;
         let mut next = connecting(&powered, version).await;
         gone.vanish().await;
-        // Its turn comes at once, and by now it is known that the store is in trouble.
+        // Its turn comes at once, and by now the trouble of the store is known.
         next.expect_refused(ReasonCode::ServerUnavailable).await;
         assert!(!is_online(&powered).await);
         powered.fail(false);
@@ -159,7 +159,7 @@ async fn a_client_that_goes_before_its_connack_was_never_there() {
     }
 }
 
-/// Where the store is slow, clients that try again leave no heap of connections.
+/// With a slow store, clients that retry do not accumulate connections.
 #[actix_rt::test]
 async fn of_those_that_wait_long_only_the_last_goes_on() {
     for version in ALL_VERSIONS {
@@ -199,7 +199,7 @@ async fn a_client_that_is_sent_away_before_its_connack_is_refused() {
     }
 }
 
-/// What may not be said yet is dropped, and the rest is said.
+/// Answers that must not be sent yet are dropped; DISCONNECT is sent.
 #[actix_rt::test]
 async fn a_suback_that_waits_does_not_keep_the_client_from_hearing_its_end() {
     let disk = Disk::default();

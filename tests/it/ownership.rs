@@ -1,4 +1,4 @@
-//! What belongs to a user and not to a client identifier: a session, its messages, its rights.
+//! What belongs to a user and not to a client identifier: a session, its messages, its permissions.
 
 use hearthmq::{
     auth::{AccessRequest, Action, Authorizer, Decision},
@@ -55,7 +55,7 @@ async fn another_user_under_the_same_client_identifier_gets_a_session_of_its_own
     client.expect_nothing().await;
 }
 
-/// Receive Maximum came with MQTT 5.0.
+/// Receive Maximum exists since MQTT 5.0.
 #[actix_rt::test]
 async fn a_client_of_mqtt_3_may_have_more_than_a_receive_maximum_of_messages_under_way() {
     let broker = world().await;

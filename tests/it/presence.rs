@@ -1,4 +1,4 @@
-//! Presence events, the contract's section 5: what they hold, their order and their versions.
+//! Presence events, section 5 of the contract: their contents, order and versions.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::support::{Client, builder, packets::*, pass, secs, world, world_with};
 
-/// A world and somebody who watches for events.
+/// Starts a broker, with a client that watches for events.
 async fn watched() -> (Broker, Client) {
     let broker = world_with(|builder| builder.node("hearth-1")).await;
     let watcher = watcher(&broker).await;
@@ -28,7 +28,7 @@ async fn watcher(broker: &Broker) -> Client {
     watcher
 }
 
-/// The next event, which is this one.
+/// Returns the next event, which must have this name.
 async fn event(watcher: &mut Client, name: &str) -> Value {
     watcher
         .receive(|packet| {
@@ -157,7 +157,7 @@ async fn at_a_takeover_the_end_of_the_old_comes_before_the_beginning_of_the_new(
     }
 }
 
-/// With and without a session in between, and whatever the other clients do.
+/// With and without a session in between, and whatever other clients do.
 #[actix_rt::test]
 async fn the_version_of_a_client_only_grows() {
     let (broker, mut watcher) = watched().await;
@@ -205,7 +205,7 @@ async fn the_version_grows_over_restarts_of_the_broker() {
     }
 }
 
-/// Two brokers must not use one directory.
+/// Two brokers must not use the same directory.
 #[actix_rt::test]
 async fn a_data_directory_is_of_one_broker() {
     let directory = tempfile::tempdir().unwrap();
@@ -214,7 +214,7 @@ async fn a_data_directory_is_of_one_broker() {
     assert!(error.to_string().contains("in use by another broker"), "{error}");
 }
 
-/// Keeps the reasons that connections ended for.
+/// Records the reasons why connections ended.
 #[derive(Clone, Default)]
 struct Reasons(Arc<Mutex<Vec<String>>>);
 
@@ -291,7 +291,7 @@ async fn no_client_may_publish_events() {
     watcher.ping().await;
 }
 
-/// Not by a Will either.
+/// A Will is refused as well.
 #[actix_rt::test]
 async fn a_will_on_an_event_topic_is_refused() {
     let broker = world().await;
@@ -304,7 +304,7 @@ async fn a_will_on_an_event_topic_is_refused() {
     }
 }
 
-/// `#` does not match them: nobody gets them by chance. [MQTT-4.7.2-1]
+/// `#` does not match them: no client gets them by accident. [MQTT-4.7.2-1]
 #[actix_rt::test]
 async fn events_come_only_to_those_who_name_them() {
     let broker = world().await;

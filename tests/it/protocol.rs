@@ -1,5 +1,5 @@
-//! PUBLISH and its acknowledgements: each Quality of Service both ways, order, and what a client
-//! may not send.
+//! PUBLISH and its acknowledgements: each Quality of Service in both directions, order, and packets
+//! that a client must not send.
 
 use hearthmq::mqtt::{Auth, AuthProperties, Packet, ReasonCode, UnsubAck, UserProperties};
 
@@ -99,7 +99,7 @@ async fn after_pubrel_the_identifier_stands_for_a_new_message() {
     }
 }
 
-/// QoS 1 knows no duplicates by identifier: it is at least once.
+/// With QoS 1 an identifier does not reveal a duplicate: delivery is at least once.
 #[actix_rt::test]
 async fn a_repeated_qos_1_publish_is_delivered_again() {
     let broker = world().await;
@@ -113,7 +113,7 @@ async fn a_repeated_qos_1_publish_is_delivered_again() {
     }
 }
 
-/// DUP is of one hop. [MQTT-3.3.1-3]
+/// DUP belongs to a single hop. [MQTT-3.3.1-3]
 #[actix_rt::test]
 async fn dup_is_not_passed_on() {
     let broker = world().await;
@@ -125,7 +125,7 @@ async fn dup_is_not_passed_on() {
     subscriber.expect_publish(publish_1(1, "t", "x")).await;
 }
 
-/// Section 3.6.2.1: the client that released too early is told, and goes on.
+/// Section 3.6.2.1: a client that releases too early gets an answer and stays connected.
 #[actix_rt::test]
 async fn pubrel_of_an_unknown_identifier_is_answered_not_found() {
     let broker = world().await;
@@ -185,8 +185,8 @@ async fn a_repeated_pubrec_is_answered_with_pubrel_again() {
 }
 
 /// [MQTT-3.3.4-1] [MQTT-4.3.3-4] [MQTT-4.3.3-11]
-/// A message in flight awaits PUBACK, PUBREC or, after PUBREC, PUBCOMP; either of the other two is a
-/// Protocol Error, but for PUBREC that comes again, which is answered again.
+/// A message in flight awaits PUBACK, PUBREC or, after PUBREC, PUBCOMP. Either of the other two is
+/// a Protocol Error, except for a repeated PUBREC, which is answered again.
 #[actix_rt::test]
 async fn an_acknowledgement_that_is_not_awaited_is_a_protocol_error() {
     let broker = world().await;
@@ -278,7 +278,7 @@ async fn messages_of_a_topic_and_qos_come_in_the_order_published() {
     }
 }
 
-/// What a PUBLISH holds, and its identifier; `None` for a PUBREL.
+/// Returns the content and the identifier of a PUBLISH; `None` for a PUBREL.
 fn order_and_id(packet: &Packet<'_>) -> Option<(u16, u16)> {
     match packet {
         Packet::Publish(publish) => Some((
@@ -315,7 +315,7 @@ impl Authorizer for OnlyReading {
     }
 }
 
-/// [MQTT-4.3.3-9]: a QoS 2 message that was refused needs no PUBREL.
+/// [MQTT-4.3.3-9]: a refused QoS 2 message needs no PUBREL.
 #[actix_rt::test]
 async fn a_publish_without_permission_is_refused_and_the_connection_stays() {
     let broker = world_where(OnlyReading).await;
@@ -329,7 +329,7 @@ async fn a_publish_without_permission_is_refused_and_the_connection_stays() {
     client.expect(pubrec(2, ReasonCode::NotAuthorized)).await;
     client.send(pubrel(2)).await;
     client.expect(Packet::PubComp(not_found(2))).await;
-    // Older versions have no word for it. [MQTT-3.3.5-2] of 3.1.1
+    // Older versions have no code for it. [MQTT-3.3.5-2] of 3.1.1
     let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
     for (qos, packet) in [(QOS_1, publish_1(1, "t", "x")), (QOS_2, publish_2(2, "t", "x"))] {
         let packet_id = packet.packet_id.unwrap().number();
@@ -420,7 +420,7 @@ async fn a_subscription_identifier_from_a_client_is_a_protocol_error() {
     client.expect_disconnect(ReasonCode::ProtocolError).await;
 }
 
-/// What came before the error in the same write is answered before the connection ends.
+/// Packets before the error in the same write are answered before the connection ends.
 #[actix_rt::test]
 async fn what_came_before_an_error_is_still_answered() {
     let broker = world().await;

@@ -1,5 +1,5 @@
-//! What was allowed and is no longer: after permissions or accounts have changed, sessions are gone
-//! along, and what was taken away ends, for clients that are there and for those that are away.
+//! Withdrawn permissions: after permissions or accounts have changed, all sessions are checked, and
+//! what is no longer allowed ends, for online and offline clients.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::support::{Client, packets::*, pass, secs, world_with};
 
-/// Everything is allowed but what is listed here: `connect c`, `subscribe t/#` or `publish t`.
+/// Allows everything except what is listed here: `connect c`, `subscribe t/#` or `publish t`.
 #[derive(Clone, Default)]
 pub(super) struct Denied(Arc<Mutex<HashSet<String>>>);
 
@@ -48,7 +48,7 @@ impl Authorizer for Denied {
     }
 }
 
-/// Lets everybody in and says afterwards what it is told to say.
+/// Admits every client, and later returns the standings that it is given.
 #[derive(Clone, Default)]
 struct Desk {
     standings: Arc<Mutex<HashMap<String, Standing>>>,
@@ -79,7 +79,7 @@ impl Authenticator for Desk {
         let standings = self.standings.lock().unwrap();
         let standing = identity.username.as_deref().and_then(|user| standings.get(user).copied());
         match standing {
-            // Who has logged in since has shown the new credentials.
+            // A client that has logged in since has presented the new credentials.
             Some(Standing::Changed) if since == self.generation() => Standing::Good,
             standing => standing.unwrap_or_default(),
         }
@@ -104,7 +104,7 @@ async fn world() -> World {
 }
 
 impl World {
-    /// Expects that this is told to have ended, and nothing else.
+    /// Expects an event that exactly these subscriptions have ended.
     async fn expect_ended(&mut self, client_id: &str, filters: &[&str]) {
         let mut ended = HashSet::new();
         for _ in filters {
@@ -158,7 +158,8 @@ async fn a_live_subscription_that_is_no_longer_allowed_ends() {
     }
 }
 
-/// What was sent is the client's; what waits is not, unless another subscription brings it too.
+/// Messages that were sent belong to the client. Queued ones are dropped, unless another
+/// subscription matches them too.
 #[actix_rt::test]
 async fn what_waits_under_a_subscription_that_ends_is_dropped() {
     let mut world = world().await;
@@ -186,7 +187,7 @@ async fn what_waits_under_a_subscription_that_ends_is_dropped() {
     }
 }
 
-/// The same for a client that is there and has not acknowledged what it was sent.
+/// The same for an online client that has not acknowledged what it was sent.
 #[actix_rt::test]
 async fn what_waits_for_a_slow_client_is_dropped_as_well() {
     let world = world().await;
@@ -221,7 +222,7 @@ async fn a_client_that_may_no_longer_connect_is_disconnected_and_its_session_res
         let mut refused = Client::new(&world.broker, version);
         refused.send(Packet::Connect(Box::new(connect_lasting("c", version)))).await;
         refused.expect_refused(ReasonCode::NotAuthorized).await;
-        // It may again: what is published from then on waits for it.
+        // It may connect again: messages published from then on are queued.
         world.denied.allow("connect c");
         world.broker.recheck().await;
         world.say("t", "kept").await;
@@ -246,7 +247,7 @@ async fn the_session_of_a_client_that_is_away_and_may_not_connect_collects_nothi
     world.say("t", "2").await;
     assert_eq!(world.queued("c").await, 1);
     world.denied.allow("connect c");
-    // It comes back before anybody has looked again.
+    // It reconnects before the next check.
     let mut client = Client::connected(&world.broker, connect_lasting("c", V5)).await;
     take_payload(&mut client, 1, "1").await;
     world.say("t", "3").await;
@@ -309,7 +310,7 @@ async fn other_credentials_end_the_connection_and_the_session_waits_for_the_new_
     let mut client = Client::connected(&world.broker, connect()).await;
     take_payload(&mut client, 1, "kept").await;
     world.broker.recheck().await;
-    client.ping().await; // It has shown the new ones.
+    client.ping().await; // it has presented the new ones
 }
 
 #[actix_rt::test]
@@ -323,7 +324,7 @@ async fn a_will_is_judged_again_when_it_is_due() {
             world.denied.deny(reason);
             client.vanish().await;
             if reason == "connect c" {
-                // Its topic is as good as before.
+                // Its topic is still permitted.
                 assert_eq!(world.watcher.receive_payload().await, "gone");
             }
             world.watcher.expect_nothing().await;
@@ -337,7 +338,7 @@ async fn a_will_is_judged_again_when_it_is_due() {
         world.watcher.expect_nothing().await;
         world.desk.now("ann", Standing::Good);
     }
-    // One that is delayed.
+    // A delayed Will.
     let mut last_will = will("will/c", "late");
     last_will.properties.will_delay_interval = Some(60);
     let packet = with_will(connect_lasting("c", V5), last_will);
@@ -350,7 +351,7 @@ async fn a_will_is_judged_again_when_it_is_due() {
 
 #[actix_rt::test]
 async fn what_happened_between_login_and_session_is_not_overlooked() {
-    /// Takes its time, in which the rules change.
+    /// Answers slowly; the rules change meanwhile.
     struct Slow(Denied, Desk);
 
     #[async_trait]
@@ -386,7 +387,7 @@ async fn what_happened_between_login_and_session_is_not_overlooked() {
     }
 }
 
-/// More than are gone along in one turn, with more subscriptions than fit into one.
+/// More sessions than are checked in one turn, with more subscriptions than fit into one.
 #[actix_rt::test]
 async fn all_sessions_and_all_subscriptions_are_gone_along() {
     let world = world().await;

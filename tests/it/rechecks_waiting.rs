@@ -1,5 +1,5 @@
-//! What waits under a subscription that is no longer allowed: in the store, and in common with the
-//! other members of a shared subscription.
+//! Messages queued under a subscription that is no longer allowed: in the store, and of a shared
+//! subscription.
 
 use hearthmq::{
     auth::{AccessRequest, Authorizer, Decision},
@@ -11,10 +11,10 @@ use super::{
     support::{Client, disk::Disk, packets::*},
 };
 
-/// `c` alone loses it, as its user.
+/// Only `c` loses it, because of its user.
 #[actix_rt::test]
 async fn what_came_by_a_shared_subscription_that_ends_goes_to_the_other_members() {
-    /// Members that have the user name `ann` lose it when they are told to.
+    /// Denies members with the user name `ann` once they are told to lose it.
     struct NotAnn(Denied);
 
     impl Authorizer for NotAnn {
@@ -52,7 +52,7 @@ async fn what_came_by_a_shared_subscription_that_ends_goes_to_the_other_members(
         rules.deny("subscribe work/#");
         broker.recheck().await;
         if !is_there {
-            // What lies in the store is found when the session goes on.
+            // Stored messages are found when the session is resumed.
             client = Some(Client::connected(broker, connect()).await);
         }
         for (packet_id, number) in (1..).zip(usize::from(is_there)..waits) {
@@ -68,7 +68,7 @@ async fn what_came_by_a_shared_subscription_that_ends_goes_to_the_other_members(
     }
 }
 
-/// More than the session has in memory of its queue, so that most of it lies in the store.
+/// More than the session has in memory of its queue, so that most of it is in the store.
 #[actix_rt::test]
 async fn what_the_store_has_under_a_subscription_that_ends_is_not_delivered() {
     for is_cut_off in [false, true] {
@@ -106,7 +106,7 @@ async fn what_the_store_has_under_a_subscription_that_ends_is_not_delivered() {
         }
         client.expect_nothing().await;
         client.vanish().await;
-        // It is gone for good, and so is the subscription.
+        // They are removed durably, and so is the subscription.
         rules.allow("subscribe secret/#");
         powered.crash();
         let last = disk.power_with(|builder| builder.authorizer(rules.clone())).await;

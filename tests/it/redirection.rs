@@ -1,4 +1,4 @@
-//! Clients are sent to another server, section 4.11.
+//! Clients are redirected to another server, section 4.11.
 
 use futures_util::FutureExt as _;
 use hearthmq::{
@@ -23,7 +23,7 @@ fn all() -> Clients {
     Clients::Matching(ClientPattern::new("*").unwrap())
 }
 
-/// Expects DISCONNECT with this reason and reference, and the end.
+/// Expects DISCONNECT with this Reason Code and reference, and the end.
 async fn expect_redirection(client: &mut Client, reason: ReasonCode, reference: Option<&str>) {
     client
         .receive(|packet| {
@@ -39,7 +39,7 @@ async fn redirected(broker: &Broker, clients: Clients, to: Redirection) -> usize
     broker.redirect(clients, to).await.unwrap()
 }
 
-/// Sections 4.11 and 3.14.2.2.5; the session stays, and goes on if the client comes back.
+/// Sections 4.11 and 3.14.2.2.5; the session stays, and continues if the client returns.
 #[actix_rt::test]
 async fn a_client_is_told_where_to_go() {
     let broker = world().await;
@@ -92,7 +92,7 @@ async fn those_that_match_a_pattern_are_sent_away_and_the_others_stay() {
     assert_eq!(broker.metrics().shard(0).connections.value(), 0);
 }
 
-/// The reference is not part of what must be said; the size is. [MQTT-3.1.2-24]
+/// The reference is optional; the maximum size is binding. [MQTT-3.1.2-24]
 #[actix_rt::test]
 async fn a_reference_too_long_for_the_client_is_left_out() {
     let broker = world().await;
@@ -109,7 +109,7 @@ async fn a_reference_too_long_for_the_client_is_left_out() {
     client.expect_closed().await;
 }
 
-/// The Will is due as after any end that the client has not asked for. [MQTT-3.1.2-8]
+/// The Will is published as after any end that the client did not ask for. [MQTT-3.1.2-8]
 #[actix_rt::test]
 async fn the_will_of_a_client_that_is_sent_away_is_published() {
     let broker = world().await;
@@ -122,7 +122,7 @@ async fn the_will_of_a_client_that_is_sent_away_is_published() {
     watcher.expect_publish(publish("w", "gone")).await;
 }
 
-/// Section 3.2.2.3.16; MQTT 3 says Server unavailable.
+/// Section 3.2.2.3.16; MQTT 3 clients get Server unavailable.
 #[actix_rt::test]
 async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_there_stay() {
     let broker = world().await;
@@ -151,7 +151,7 @@ async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_ther
     here.ping().await;
 }
 
-/// Nobody learns any more how many it were, and the shard has other things to do.
+/// The result is no longer needed, and the shard has other work.
 #[actix_rt::test]
 async fn a_walk_ends_when_whoever_asked_has_gone() {
     let broker = world().await;
@@ -226,7 +226,7 @@ async fn an_evacuation_that_does_not_succeed_leaves_the_broker_as_open_as_it_was
     expect_refused(&broker, ReasonCode::UseAnotherServer, tell.server_reference()).await;
 }
 
-/// What was before one would else be the attempt of the other.
+/// Otherwise one attempt would restore the target of the other.
 async fn expect_nobody_else_evacuates(broker: &Broker) {
     let second = broker.evacuate(everybody(elsewhere())).await;
     assert_eq!(second, Err(ControlError::Unavailable));

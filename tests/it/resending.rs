@@ -1,4 +1,4 @@
-//! What the passing of time does to deliveries that have begun: nothing.
+//! Deliveries in progress do not change as time passes.
 
 use hearthmq::mqtt::{Packet, ReasonCode};
 
@@ -6,7 +6,7 @@ use super::support::{Client, packets::*, pass, secs, world};
 
 /// [MQTT-4.4.0-1]
 /// 3.1.1: [MQTT-4.4.0-1]
-/// Only a new connection is a reason to send again.
+/// Only a new connection causes a repetition.
 #[actix_rt::test]
 async fn nothing_is_sent_again_while_the_connection_stays() {
     let broker = world().await;
@@ -26,7 +26,7 @@ async fn nothing_is_sent_again_while_the_connection_stays() {
     }
 }
 
-/// [MQTT-4.3.3-7] It has expired meanwhile, and is sent again, and brought to its end.
+/// [MQTT-4.3.3-7] It expires meanwhile, is sent again nevertheless, and is completed.
 #[actix_rt::test]
 async fn a_message_that_was_sent_does_not_expire() {
     let broker = world().await;

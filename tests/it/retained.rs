@@ -1,4 +1,4 @@
-//! Retained messages: kept, replaced, cleared, and sent to new subscriptions.
+//! Retained messages: stored, replaced, cleared, and sent to new subscriptions.
 
 use std::collections::BTreeSet;
 
@@ -185,7 +185,7 @@ async fn an_ill_formed_filter_brings_no_retained_messages() {
     client.expect_disconnect(ReasonCode::MalformedPacket).await;
 }
 
-/// More than the connection takes ahead and than the client's window: all come, in time.
+/// More than the connection encodes ahead, and more than the client's window: all of them arrive.
 #[actix_rt::test]
 async fn many_retained_messages_come_as_fast_as_the_client_takes_them() {
     const TOPICS: u16 = 2000;

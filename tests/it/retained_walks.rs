@@ -1,5 +1,5 @@
 //! Very many retained messages for one new subscription: they come as fast as the client takes
-//! them, wait nowhere, and keep their order with what is published meanwhile.
+//! them, fill no queue, and stay in order with messages published meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use hearthmq::{
 
 use super::support::{Client, packets::*, pass, secs, stream_of, world, world_within};
 
-/// More than one connection fetches at a time.
+/// More than one connection fetches in one step.
 const TOPICS: u32 = 10_000;
 
-/// What clients that do not acknowledge get at once is far less than there is.
+/// Clients that do not acknowledge get far fewer messages than there are.
 async fn with_retained() -> Broker {
     let broker = world_within(|limits| limits.in_flight_max = 256).await;
     for number in 0..TOPICS {
@@ -41,7 +41,7 @@ async fn see(client: &mut Client) -> Seen {
         .await
 }
 
-/// The client's stream holds little, so that the walk goes no faster than the test.
+/// The client's stream holds little, so that the walk is no faster than the test.
 async fn subscriber(broker: &Broker, lasts: bool) -> Client {
     let mut client = Client::on(stream_of(broker, 4096), V5);
     client.connect(if lasts { connect_lasting("c", V5) } else { connect("c") }).await;
@@ -55,7 +55,7 @@ async fn what_is_published_meanwhile_comes_after_what_was_retained() {
     let broker = with_retained().await;
     let mut client = subscriber(&broker, false).await;
     pass(secs(1)).await;
-    // Of these some were sent already and some are replaced before their turn; one is cleared.
+    // Some of these were sent already, some are replaced before their turn; one is cleared.
     for number in [0, 7, 9_990, 9_991] {
         broker.publish(&topic(number), b"replaced", QOS_1, true).await.unwrap();
     }
@@ -92,7 +92,7 @@ async fn few_of_them_wait_for_a_client_that_does_not_read() {
     let broker = with_retained().await;
     let _client = subscriber(&broker, false).await;
     pass(secs(10)).await;
-    // But for the first few, which no walk is needed for.
+    // Except for the first few, which need no walk.
     assert!(broker.metrics().totals().queue_messages_highest.value() < u64::from(TOPICS) / 4);
 }
 
@@ -115,7 +115,7 @@ async fn a_session_that_resumes_gets_the_rest() {
         client.send(puback(id, ReasonCode::Success)).await;
     }
     client.ping().await;
-    // QoS 1: what was in flight may come twice, and nothing else.
+    // QoS 1: messages in flight may come twice, others may not.
     assert!(seen.values().filter(|times| **times > 1).count() <= 256);
 }
 
@@ -134,7 +134,7 @@ async fn unsubscribing_ends_them() {
     client.expect_nothing().await;
 }
 
-/// The other subscriptions' messages keep their place, too.
+/// Messages of other subscriptions keep their place as well.
 #[actix_rt::test]
 async fn what_waited_before_the_subscription_comes_before_them() {
     let broker = with_retained().await;
@@ -159,8 +159,8 @@ async fn what_waited_before_the_subscription_comes_before_them() {
     assert_eq!(of_topic_0, [old.clone(), ("before".to_owned(), false), old]);
 }
 
-/// What few there are comes at once, in the order of its QoS: QoS 0 does not wait for others'
-/// acknowledgements, and each of two subscriptions in one packet brings it.
+/// A small number comes at once, in the order of its QoS: QoS 0 does not wait for acknowledgements
+/// of others, and each of two subscriptions in one packet gets its own copy.
 #[actix_rt::test]
 async fn a_few_come_at_once() {
     let broker = world().await;
@@ -181,7 +181,8 @@ async fn a_few_come_at_once() {
     client.expect_publish(retained(publish_1(2, "a", "x"))).await;
 }
 
-/// What is fetched for a client is little, counts among what waits, and ends with its connection.
+/// Few messages are fetched ahead for a client; they count towards its queue and end with its
+/// connection.
 #[actix_rt::test]
 async fn what_is_fetched_for_a_client_that_does_not_acknowledge_is_bounded() {
     const BYTES: usize = 60_000;
@@ -213,14 +214,14 @@ async fn what_is_fetched_for_a_client_that_does_not_acknowledge_is_bounded() {
         seen.push(topic);
         client.send(puback(id, ReasonCode::Success)).await;
     }
-    seen.dedup(); // What was in flight comes again.
+    seen.dedup(); // messages in flight come again
     assert_eq!(seen, (0..16).map(|number| format!("t/{number:0>2}")).collect::<Vec<_>>());
     client.ping().await;
     assert_eq!(broker.metrics().totals().queue_bytes.value(), 0);
 }
 
-/// However many SUBSCRIBEs one read brings, they look at so much of what is retained and no more:
-/// the rest comes when all of them are answered. [MQTT-3.8.4-1]
+/// All SUBSCRIBEs of one read together look at a limited part of the retained messages; the rest
+/// comes when all of them are answered. [MQTT-3.8.4-1]
 #[actix_rt::test]
 async fn what_a_burst_of_subscriptions_finds_comes_once_all_are_answered() {
     let broker = world().await;

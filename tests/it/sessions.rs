@@ -1,10 +1,10 @@
-//! Sessions that outlive their connection: what waits, what is sent again, and when they end.
+//! Sessions that outlive their connection: what is queued, what is sent again, and when they end.
 
 use hearthmq::mqtt::{Disconnect, DisconnectProperties, Packet, ReasonCode};
 
 use super::support::{Client, packets::*, pass, secs, world, world_within};
 
-/// DISCONNECT that changes Session Expiry Interval.
+/// Returns a DISCONNECT that changes the Session Expiry Interval.
 fn disconnect_expiring(secs: u32) -> Packet<'static> {
     Packet::Disconnect(Disconnect {
         reason: ReasonCode::Success,
@@ -40,7 +40,7 @@ async fn session_present_tells_whether_the_session_was_kept() {
     }
 }
 
-/// MQTT 3.1 keeps sessions as well, and has no flag to tell.
+/// MQTT 3.1 stores sessions as well, and has no flag for it.
 #[actix_rt::test]
 async fn a_session_of_mqtt_3_1_is_kept() {
     let broker = world().await;
@@ -161,7 +161,7 @@ async fn a_session_ends_when_its_expiry_interval_has_passed() {
     };
     let mut client = Client::connected(&broker, packet()).await;
     client.subscribe("t", QOS_1).await;
-    pass(secs(200)).await; // It counts from the end of the connection.
+    pass(secs(200)).await; // it counts from the end of the connection
     client.vanish().await;
     pass(secs(98)).await;
     let (client, present) = Client::connected_with(&broker, packet()).await;
@@ -176,7 +176,7 @@ async fn a_session_ends_when_its_expiry_interval_has_passed() {
 
 /// [MQTT-4.1.0-1]
 /// 3.1.1: [MQTT-4.1.0-2]
-/// Whatever interval has passed since its beginning.
+/// Even if its expiry interval has passed since it began.
 #[actix_rt::test]
 async fn a_session_lasts_as_long_as_its_connection() {
     let broker = world_within(|limits| limits.session_expiry_secs_max = 100).await;
@@ -227,7 +227,8 @@ async fn without_an_expiry_interval_the_session_ends_with_its_connection() {
     }
 }
 
-/// Clean Session of MQTT 3 is of both ends, Clean Start of MQTT 5.0 of the beginning.
+/// Clean Session of MQTT 3 concerns start and end of a session, Clean Start of MQTT 5.0 only the
+/// start.
 #[actix_rt::test]
 async fn clean_start_with_an_expiry_interval_begins_anew_and_is_kept() {
     let broker = world().await;
@@ -258,7 +259,7 @@ async fn disconnect_may_change_the_expiry_interval() {
     assert_eq!(broker.client("c").await.unwrap(), None);
 }
 
-/// Section 3.14.2.2.2: what was 0 stays 0.
+/// Section 3.14.2.2.2: an interval of 0 stays 0.
 #[actix_rt::test]
 async fn disconnect_cannot_make_a_session_last_that_was_not_to() {
     let broker = world().await;
@@ -337,7 +338,7 @@ async fn an_expiry_interval_is_passed_on_at_once_unchanged() {
     old.expect_publish(publish("t", "x")).await;
 }
 
-/// A session may be resumed in another version of the protocol.
+/// A session may be resumed with another version of the protocol.
 #[actix_rt::test]
 async fn a_session_goes_on_in_another_version() {
     let broker = world().await;

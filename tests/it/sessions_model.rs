@@ -1,4 +1,5 @@
-//! The session alone, against a client on a bad line: nothing is lost, nothing doubled at QoS 2.
+//! The session alone, with a client on a bad line: no message is lost, and none is doubled at QoS
+//! 2.
 
 use proptest::prelude::*;
 
@@ -26,7 +27,7 @@ proptest! {
     }
 }
 
-/// A client that always has something to read: what it has read is not kept.
+/// A client that always has something to read: data that it has read is not kept.
 #[test]
 fn the_output_of_a_client_that_is_always_behind_does_not_grow() {
     let connected = [Step::Attach { quota: 8, version: hearthmq::mqtt::ProtocolVersion::V5 }];

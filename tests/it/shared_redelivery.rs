@@ -1,5 +1,5 @@
-//! Shared subscriptions whose members go: what becomes of what they were sent and what waits for
-//! them. Section 4.8.2.
+//! Shared subscriptions whose members leave: what happens to messages that were sent to them or
+//! queued for them. Section 4.8.2.
 
 use hearthmq::{
     Broker,
@@ -10,7 +10,7 @@ use hearthmq::{
 
 use super::support::{Client, builder, generous, packets::*, pass, secs, world, world_within};
 
-/// A member whose session ends so many seconds after its connection.
+/// Returns a member whose session ends this many seconds after its connection.
 fn lasting(client_id: &str, expiry_secs: u32) -> Connect<'_> {
     let mut packet = connect(client_id);
     packet.properties.session_expiry_interval = Some(expiry_secs);
@@ -33,8 +33,8 @@ fn first(qos: QoS, payload: &str) -> Publish<'_> {
     if qos == QOS_1 { publish_1(1, "t/x", payload) } else { publish_2(1, "t/x", payload) }
 }
 
-/// QoS 1 that the member has not acknowledged SHOULD go to another when its session terminates,
-/// as a delivery of its own: DUP is not set.
+/// QoS 1 messages that the member has not acknowledged SHOULD go to another one when its session
+/// ends, as a new delivery: DUP is not set.
 #[actix_rt::test]
 async fn qos_1_goes_to_another_member_when_the_session_ends_unacknowledged() {
     let broker = world().await;
@@ -43,7 +43,7 @@ async fn qos_1_goes_to_another_member_when_the_session_ends_unacknowledged() {
     gone.expect_publish(first(QOS_1, "1")).await;
     let mut here = member(&broker, connect("here"), QOS_1).await;
     gone.vanish().await;
-    // As long as the session lives, what it was sent waits for it.
+    // While the session lives, its unacknowledged messages wait for it.
     here.expect_nothing_for(secs(30)).await;
     pass(secs(31)).await;
     here.expect_publish(publish_1(1, "t/x", "1")).await;
@@ -51,8 +51,8 @@ async fn qos_1_goes_to_another_member_when_the_session_ends_unacknowledged() {
     here.expect_nothing().await;
 }
 
-/// [MQTT-4.8.2-4]: QoS 2 is completed with the member that has begun with it. QoS 1 MAY wait for
-/// it, and does.
+/// [MQTT-4.8.2-4]: QoS 2 is completed with the member that it was started with. QoS 1 MAY wait for
+/// that member, and does.
 #[actix_rt::test]
 async fn what_was_sent_waits_for_the_member_as_long_as_its_session_lives() {
     tokio::time::pause();
@@ -89,8 +89,8 @@ async fn qos_2_that_was_begun_goes_to_nobody_else_when_the_session_ends() {
     assert_eq!(broker.metrics().totals().queue_messages.value(), 0);
 }
 
-/// What waits behind a Receive Maximum was not sent to anybody: it need not wait for a member that
-/// has gone while others are there.
+/// Messages that wait for Receive Maximum were sent to no member: they need not wait for one that
+/// is offline while others are online.
 #[actix_rt::test]
 async fn what_waits_for_a_member_goes_to_the_others_as_soon_as_it_is_away() {
     tokio::time::pause();
@@ -108,7 +108,7 @@ async fn what_waits_for_a_member_goes_to_the_others_as_soon_as_it_is_away() {
         here.expect_publish(first(qos, "2")).await;
         here.receive(|p| assert!(matches!(p, Packet::Publish(p) if p.payload == b"3"))).await;
         here.expect_nothing().await;
-        // What it was sent, and what is its own, is still there.
+        // Messages that it was sent, and its own messages, still exist.
         packet.clean_start = false;
         let mut back = Client::connected(&broker, packet).await;
         back.expect_publish(dup(first(qos, "1"))).await;
@@ -118,7 +118,7 @@ async fn what_waits_for_a_member_goes_to_the_others_as_soon_as_it_is_away() {
     }
 }
 
-/// Nobody is there to take it, so it stays where it is.
+/// No member is online to take them, so they stay where they are.
 #[actix_rt::test]
 async fn what_waits_for_the_only_member_waits_for_its_return() {
     let broker = world().await;
@@ -137,7 +137,7 @@ async fn what_waits_for_the_only_member_waits_for_its_return() {
     }
 }
 
-/// A Clean Start, a kick and an unsubscribe before the end leave as much as an expiry does.
+/// A clean start, a kick and an UNSUBSCRIBE before the end leave the same messages as an expiry.
 #[actix_rt::test]
 async fn however_a_session_ends_the_others_get_what_it_leaves() {
     tokio::time::pause();
@@ -169,7 +169,8 @@ async fn however_a_session_ends_the_others_get_what_it_leaves() {
     }
 }
 
-/// The message is the group's: another group, and a plain subscription, have had theirs.
+/// The message belongs to this group: another group, and a plain subscription, have received their
+/// own.
 #[actix_rt::test]
 async fn what_is_left_goes_to_the_same_group_only() {
     let broker = world().await;
@@ -207,8 +208,8 @@ async fn what_a_member_refuses_goes_to_nobody_else() {
     }
 }
 
-/// [MQTT-4.8.2-3] The next member has a QoS of its own, and is told what is left of the message's
-/// life.
+/// [MQTT-4.8.2-3] The next member has a QoS of its own, and gets the remaining Message Expiry
+/// Interval.
 #[actix_rt::test]
 async fn what_is_left_comes_as_the_next_member_has_asked_for_it() {
     let broker = world().await;
@@ -241,7 +242,7 @@ async fn what_has_expired_meanwhile_is_passed_on_to_nobody() {
     here.expect_nothing().await;
 }
 
-/// A member whose window is full is passed over, and when all are full each keeps its bound.
+/// A member whose window is full is passed over; if all are full, each keeps to its limit.
 #[actix_rt::test]
 async fn a_member_without_room_is_passed_over() {
     let broker = world_within(|limits| limits.queue_messages_per_client_max = 2).await;
@@ -252,20 +253,20 @@ async fn a_member_without_room_is_passed_over() {
     for number in 0..20 {
         publish_all(&broker, QOS_1, &[&number.to_string()]).await;
     }
-    // One is on its way to the one that does not answer.
+    // One is in flight to the member that does not acknowledge.
     for _ in 0..19 {
         ready.receive(|packet| assert!(matches!(packet, Packet::Publish(_)))).await;
     }
     ready.expect_nothing().await;
     assert_eq!(broker.client("full").await.unwrap().unwrap().queued, 0);
     full.receive(|packet| assert!(matches!(packet, Packet::Publish(_)))).await;
-    // Now that nobody has room, a queue has to give something up.
+    // Now that no member has room, a queue must drop something.
     ready.vanish().await;
     publish_all(&broker, QOS_1, &["20"]).await;
     assert_eq!(broker.client("full").await.unwrap().unwrap().queued, 2);
 }
 
-/// Section 3.1.2.11.4: too large for one member, it goes to one that accepts its size.
+/// Section 3.1.2.11.4: a message too large for one member goes to one that accepts its size.
 #[actix_rt::test]
 async fn a_message_too_large_for_one_member_goes_to_another() {
     let broker = world().await;
@@ -280,8 +281,8 @@ async fn a_message_too_large_for_one_member_goes_to_another() {
     small.ping().await;
 }
 
-/// On several threads: messages on their way to a member on another shard that has gone meanwhile
-/// go to one that has not. Nothing that was acknowledged to the publisher is lost.
+/// On several threads: messages on their way to a member on another shard that has left go to
+/// another member. No message that was acknowledged to its publisher is lost.
 #[actix_rt::test]
 async fn nothing_is_lost_while_members_of_several_shards_come_and_go() {
     let broker = Broker::builder()

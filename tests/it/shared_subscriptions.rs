@@ -21,7 +21,7 @@ async fn publish_numbers(broker: &Broker, numbers: std::ops::Range<u16>) {
     }
 }
 
-/// What has come so far, acknowledged.
+/// Returns the messages that have come so far, after acknowledging them.
 async fn taken(client: &mut Client) -> Vec<u16> {
     let mut numbers = Vec::new();
     client.send(Packet::PingReq).await;
@@ -105,7 +105,7 @@ async fn when_all_are_away_the_messages_wait_with_one_of_them() {
     assert_eq!(all, (0..10).collect::<Vec<_>>());
 }
 
-/// A member whose session has ended is none any more.
+/// A member whose session has ended is no longer a member.
 #[actix_rt::test]
 async fn the_end_of_a_session_ends_its_membership() {
     let broker = world().await;
@@ -194,7 +194,7 @@ async fn unsubscribing_leaves_the_group_and_not_the_other_subscriptions() {
     assert_eq!(taken(&mut a).await, [0, 1, 2, 3]);
 }
 
-/// The wildcard rule for `$` topics counts for what is shared.
+/// The wildcard rule for `$` topics also applies to shared subscriptions.
 #[actix_rt::test]
 async fn a_shared_wildcard_does_not_match_hidden_topics() {
     let broker = world().await;
@@ -205,8 +205,7 @@ async fn a_shared_wildcard_does_not_match_hidden_topics() {
     assert_eq!(taken(&mut client).await, [2]);
 }
 
-/// Section 4.8.2: a member that acknowledges nothing does not keep messages from another that takes
-/// them.
+/// Section 4.8.2: a member that acknowledges nothing does not withhold messages from one that does.
 #[actix_rt::test]
 async fn a_member_whose_window_is_full_is_passed_over() {
     let broker = world().await;

@@ -1,5 +1,5 @@
-//! What one user may have of what all share: over each limit the right answer, a count and a line, and
-//! the other users unharmed.
+//! The share of one user in the common limits: beyond each limit the right answer, a count and a
+//! log line, and no effect on other users.
 
 use hearthmq::{
     Broker,
@@ -15,12 +15,12 @@ use super::support::{
 
 const OLD: [ProtocolVersion; 2] = [V3_1, V3_1_1];
 
-/// CONNECT of a user.
+/// Returns a CONNECT of a user.
 fn of<'a>(username: &'a str, packet: Connect<'a>) -> Connect<'a> {
     Connect { username: Some(username), ..packet }
 }
 
-/// CONNECT of a user for a session that lasts.
+/// Returns a CONNECT of a user for a durable session.
 fn lasting<'a>(username: &'a str, client_id: &'a str) -> Connect<'a> {
     of(username, connect_lasting(client_id, V5))
 }
@@ -35,7 +35,7 @@ async fn refuses(broker: &Broker, connect: Connect<'_>, reason: ReasonCode) {
     client.expect_refused(reason).await;
 }
 
-/// What is retained for a new client.
+/// Returns the retained message that a new client gets.
 async fn found(broker: &Broker, topic: &str) -> Option<String> {
     let mut client = Client::connected(broker, of("reader", connect("reader"))).await;
     client.subscribe(topic, QOS_0).await;
@@ -71,7 +71,7 @@ async fn a_retained_update_that_does_not_fit_changes_nothing_and_is_told() {
         client.publish(retained(publish_2(3, "a", &long))).await;
         client.expect(pubrec(3, ReasonCode::QuotaExceeded)).await;
         other.expect_nothing().await;
-        // Nobody hears of QoS 0, but those who have subscribed hear it.
+        // The publisher of QoS 0 gets no answer, but subscribers get the message.
         client.publish(retained(publish("a", &long))).await;
         assert_eq!(other.receive_payload().await, long);
         for (number, version) in OLD.into_iter().enumerate() {
@@ -110,7 +110,8 @@ async fn a_retained_update_that_does_not_fit_changes_nothing_and_is_told() {
     }
 }
 
-/// Who comes back at once to try again waits longer each time; others are not concerned.
+/// A client that reconnects at once to retry waits longer each time; other clients are not
+/// affected.
 #[actix_rt::test]
 async fn clients_that_can_only_be_disconnected_are_slowed_down() {
     let broker = world_within(|limits| limits.retained_messages_per_user_max = 0).await;
@@ -143,10 +144,10 @@ async fn retained_messages_count_for_the_user_who_published_the_present_value() 
         (1, "b", "x", fits),
         (1, "c", "x", full),
         (1, "a", "y", fits),
-        (2, "a", "z", fits), // now two's
+        (2, "a", "z", fits), // now owned by two
         (1, "c", "x", fits),
         (1, "a", "y", full),
-        (2, "b", "", fits), // whoever clears it
+        (2, "b", "", fits), // any user may clear it
         (1, "a", "y", fits),
         (2, "d", "x", fits),
         (2, "e", "x", fits),
@@ -160,7 +161,7 @@ async fn retained_messages_count_for_the_user_who_published_the_present_value() 
     assert_eq!(broker.metrics().totals().owners.value(), 2);
 }
 
-/// What one has is counted after a restart, too, and what has expired meanwhile is not there.
+/// A user's share is counted again after a restart, without messages that expired meanwhile.
 #[actix_rt::test]
 async fn what_a_user_has_is_counted_again_after_a_restart() {
     let disk = Disk::default();
@@ -206,7 +207,7 @@ async fn what_a_user_has_is_counted_again_after_a_restart() {
     assert_eq!(refused(broker, ConnectRefusal::WillBytesPerUserMax), 1);
 }
 
-/// Expired messages leave memory, the count and the store by themselves.
+/// Expired messages are removed from memory, count and store without a request.
 #[actix_rt::test]
 async fn expired_retained_messages_leave_the_store_by_themselves() {
     let disk = Disk::default();
@@ -226,7 +227,7 @@ async fn expired_retained_messages_leave_the_store_by_themselves() {
             assert_eq!((disk.retained(), retained()), (0, 0));
         }
         powered.crash();
-        // What expires while no broker runs leaves the store when one begins.
+        // Messages that expire while no broker runs are removed from the store at the next start.
         if round == 0 {
             assert_eq!(disk.retained(), 100);
         }
@@ -253,7 +254,7 @@ async fn what_takes_the_room_of_expired_messages_takes_it_in_the_store_as_well()
     }
 }
 
-/// A session that ends with its connection is no such session.
+/// A session that ends with its connection does not count.
 #[actix_rt::test]
 async fn sessions_that_outlive_their_connection_are_bounded_for_each_user() {
     let broker = world_within(|limits| limits.sessions_per_user_max = 1).await;
@@ -268,13 +269,13 @@ async fn sessions_that_outlive_their_connection_are_bounded_for_each_user() {
         let connect = of("u", connect_lasting("5", version));
         refuses(&broker, connect, ReasonCode::ServerUnavailable).await;
     }
-    // Clean Start takes the place of what there was.
+    // A clean start replaces the existing session.
     let mut packet = lasting("u", "1");
     packet.clean_start = true;
     let again = Client::connected(&broker, packet).await;
     drop((lasting_one, others));
     again.leave().await;
-    // One that no longer lasts makes room.
+    // A session that is no longer durable makes room.
     Client::connected(&broker, of("u", connect("1"))).await.leave().await;
     let _five = Client::connected(&broker, lasting("u", "5")).await;
     let _other = Client::connected(&broker, lasting("other", "6")).await;
@@ -282,7 +283,7 @@ async fn sessions_that_outlive_their_connection_are_bounded_for_each_user() {
 
 #[actix_rt::test]
 async fn subscriptions_are_bounded_in_bytes_for_each_user() {
-    // Two filters of one level: 256 for the level and for itself each, and twice the text.
+    // Two filters of one level: 256 for each level and each subscription, and twice the text.
     let broker = world_within(|limits| limits.subscription_bytes_per_user_max = 2 * 514).await;
     for version in [V5, V3_1_1] {
         let mut one = Client::connected(&broker, of("u", connect_terse(version, "1"))).await;
@@ -303,7 +304,7 @@ async fn subscriptions_are_bounded_in_bytes_for_each_user() {
         two.subscribe("c", QOS_0).await;
         two.leave().await;
     }
-    // MQTT 3.1 has no word for it.
+    // MQTT 3.1 has no code for it.
     let mut old = Client::connected(&broker, of("u", connect_in(OLD[0], "old"))).await;
     let asked = ["a", "b", "c"].map(|text| filter(text, QOS_0));
     old.send(subscribe(1, asked.to_vec())).await;
@@ -314,7 +315,7 @@ async fn subscriptions_are_bounded_in_bytes_for_each_user() {
 /// A message of 1,000 bytes.
 const BYTES: [u8; 1_000] = [b'x'; 1_000];
 
-/// How many messages wait for a client.
+/// Returns the number of messages queued for a client.
 async fn queued(broker: &Broker, client_id: &str) -> usize {
     broker.client(client_id).await.unwrap().unwrap().queued
 }
@@ -325,7 +326,7 @@ async fn away(broker: &Broker, username: &str, client_id: &str) {
     client.vanish().await;
 }
 
-/// At the share of a user its sessions lose their own oldest messages, and nobody else loses any.
+/// At the limit of a user its sessions lose their own oldest messages, and other users lose none.
 #[actix_rt::test]
 async fn what_is_stored_for_the_sessions_of_a_user_is_bounded() {
     for (queue_full, bytes, messages) in [
@@ -357,7 +358,7 @@ async fn what_is_stored_for_the_sessions_of_a_user_is_bounded() {
         assert!(one >= 4 && two >= 4, "a session keeps what it has: {one} and {two}");
         assert_eq!(queued(&broker, "3").await, 12, "another user has a share of its own");
         assert!(reached(&broker, UserLimit::Stored) > 0);
-        // What is taken makes room.
+        // Messages that are taken make room.
         let (mut client, _) = Client::connected_with(&broker, lasting("u", "1")).await;
         for number in 1..=one {
             client.receive(|_| ()).await;
@@ -371,7 +372,7 @@ async fn what_is_stored_for_the_sessions_of_a_user_is_bounded() {
     }
 }
 
-/// What is in flight counts, and one message a time is let through however full the share is.
+/// Messages in flight count, and one message at a time is let through however full the share is.
 #[actix_rt::test]
 async fn what_is_in_flight_counts_for_the_user_and_a_client_that_reads_goes_on() {
     let broker = world_within(|limits| limits.stored_bytes_per_user_max = 10_000).await;
@@ -395,7 +396,7 @@ async fn what_is_in_flight_counts_for_the_user_and_a_client_that_reads_goes_on()
     assert_eq!(queued(&broker, "d").await, 1);
 }
 
-/// The share is counted again from what the store has.
+/// The share is counted again from the contents of the store.
 #[actix_rt::test]
 async fn what_is_stored_for_a_user_is_counted_again_after_a_restart() {
     let disk = Disk::default();
@@ -417,7 +418,7 @@ async fn what_is_stored_for_a_user_is_counted_again_after_a_restart() {
     assert_eq!(queued(&second.broker, "d").await, 1);
 }
 
-/// Admits everybody by name; some names have limits of their own.
+/// Admits every client under its name; some names have limits of their own.
 struct OwnNames;
 
 #[async_trait::async_trait]
@@ -451,7 +452,7 @@ async fn an_account_may_have_limits_of_its_own_and_others_those_of_each_user() {
         }
         refuses(&broker, lasting(username, "one more"), ReasonCode::QuotaExceeded).await;
     }
-    // Nobody is a user here, and their address has what each user has.
+    // These clients have no user, and their address has the limits of a user.
     let mut packet = connect_lasting("nobody 1", V5);
     let _one = Client::connected(&broker, packet.clone()).await;
     packet.client_id = "nobody 2";
@@ -469,6 +470,6 @@ async fn client_identifiers_are_bounded_in_bytes() {
         refuses(&broker, umlauts, ReasonCode::ClientIdentifierNotValid).await;
     }
     assert_eq!(refused(&broker, ConnectRefusal::ClientIdentifier), 6);
-    // Who asks for the state of one is answered all the same.
+    // A query for one of them is still answered.
     assert!(!broker.online(&"x".repeat(65_535)).await.unwrap());
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::support::{Client, packets::*, pass, secs, world};
 
-/// The bytes of a large PUBLISH.
+/// Returns the bytes of a large PUBLISH.
 fn large(version: ProtocolVersion, bytes: usize) -> Vec<u8> {
     let payload = "x".repeat(bytes);
     let mut encoded = Vec::new();
@@ -20,7 +20,7 @@ async fn client(broker: &hearthmq::Broker, version: ProtocolVersion) -> Client {
     Client::connected(broker, packet).await
 }
 
-/// Expects the client to be given up in the second after this one.
+/// Expects the client to be disconnected within a second of `at`.
 async fn expect_given_up_at(client: &mut Client, begun: Instant, at: Duration) {
     tokio::time::sleep_until(begun + at - secs(1)).await;
     client.expect_disconnect(ReasonCode::KeepAliveTimeout).await;

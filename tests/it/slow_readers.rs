@@ -1,5 +1,5 @@
-//! Clients that take less than they are sent: what is kept for them is bounded, and nobody else
-//! waits.
+//! Clients that read less than they are sent: the data stored for them is limited, and other
+//! clients do not wait.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::support::{Client, packets::*, pass, secs, stream_of, world, world_within};
 
-/// A client whose stream holds little, so that the broker feels at once that it does not read.
+/// Connects a client whose stream holds little, so that the broker notices at once that it does not
+/// read.
 async fn slow(broker: &hearthmq::Broker, version: ProtocolVersion) -> Client {
     let mut client = Client::on(stream_of(broker, 1024), version);
     client.connect(connect_in(version, "slow")).await;
@@ -46,14 +47,15 @@ async fn who_never_reads_costs_a_bounded_queue_and_nobody_else_anything() {
     let ahead = u64::from(MESSAGES) - 10_000 - dropped;
     assert!((1000..10_000).contains(&ahead), "{ahead}");
     assert_eq!(metrics.totals().queue_messages.value(), 10_000);
-    // It wakes up and gets what was kept, in order: QoS 0 that finds no room is what was dropped.
+    // It reads again and gets the stored messages, in order: only QoS 0 that found no room was
+    // dropped.
     for number in 0..10_000 + ahead {
         slow.expect_publish(publish("t", &number.to_string())).await;
     }
     slow.ping().await;
 }
 
-/// QoS 1 waits, for as long as it has room, and is not lost.
+/// QoS 1 is queued as long as there is room, and is not lost.
 #[actix_rt::test]
 async fn who_reads_late_gets_every_acknowledged_message() {
     let broker = world().await;
@@ -78,7 +80,7 @@ async fn who_reads_late_gets_every_acknowledged_message() {
     }
 }
 
-/// Answers cost memory too: a client that asks and never reads is read no further.
+/// Answers cost memory too: the broker stops reading from a client that never reads its answers.
 #[actix_rt::test]
 async fn who_never_reads_its_answers_is_read_no_further() {
     let broker = world().await;
@@ -87,14 +89,14 @@ async fn who_never_reads_its_answers_is_read_no_further() {
         let pings: Vec<u8> = [0xC0, 0].repeat(2_000_000);
         let write = timeout(secs(60), client.stream.write_all(&pings)).await;
         assert!(write.is_err(), "4 MB of PINGREQ were taken from one who reads nothing");
-        // Once it reads, all goes on.
+        // Once it reads, everything continues.
         for _ in 0..50_000 {
             client.expect(Packet::PingResp).await;
         }
     }
 }
 
-/// It is not read, so it is not heard: its Keep Alive does not stop for it.
+/// It is not read, so its packets do not arrive: its Keep Alive still runs.
 #[actix_rt::test]
 async fn who_never_reads_its_answers_is_given_up_after_its_keep_alive() {
     let broker = world().await;
@@ -108,7 +110,7 @@ async fn who_never_reads_its_answers_is_given_up_after_its_keep_alive() {
     assert!(!broker.online("slow").await.unwrap());
 }
 
-/// A client that always has something to read, and reads slowly, is heard all the same.
+/// A client that always has something to read, and reads slowly, is still read.
 #[actix_rt::test]
 async fn who_reads_slowly_is_still_heard() {
     let broker = world().await;
@@ -135,8 +137,8 @@ async fn who_reads_slowly_is_still_heard() {
     }
 }
 
-/// Retained messages are not subject to the bounds of the queue, which subscribing again and
-/// again must not abuse.
+/// The limits of the queue do not apply to retained messages; repeated subscribing must not exploit
+/// that.
 #[actix_rt::test]
 async fn subscribing_again_and_again_without_reading_piles_up_nothing() {
     let broker = world_within(|limits| limits.queue_messages_per_client_max = 500).await;
@@ -152,7 +154,7 @@ async fn subscribing_again_and_again_without_reading_piles_up_nothing() {
     assert!(queued <= 1500, "{queued} messages wait");
 }
 
-/// Whoever takes nothing of what is written to it does not make the others wait for the end.
+/// A client that reads nothing does not make the others wait for the end.
 #[actix_rt::test]
 async fn a_client_that_does_not_read_is_cut_off_early_when_the_broker_ends() {
     let broker = world_within(|limits| limits.packet_bytes_max = 2_000_000).await;

@@ -1,4 +1,4 @@
-//! SUBSCRIBE and UNSUBSCRIBE: what they answer, and which messages come.
+//! SUBSCRIBE and UNSUBSCRIBE: their answers, and which messages come.
 
 use hearthmq::mqtt::{Packet, ReasonCode};
 
@@ -18,7 +18,7 @@ async fn every_filter_of_a_subscribe_is_answered_in_its_order() {
     }
 }
 
-/// Section 4.7.1: `(filter, topics that match, topics that do not)`.
+/// Section 4.7.1: `(filter, matching topics, other topics)`.
 #[actix_rt::test]
 async fn wildcards_match_whole_levels() {
     let broker = world().await;
@@ -93,7 +93,7 @@ async fn no_local_keeps_a_publisher_from_its_own_messages() {
     client.expect_publish(publish("t", "foreign")).await;
 }
 
-/// [MQTT-3.8.3-3] An own message comes for those subscriptions alone that have not got No Local.
+/// [MQTT-3.8.3-3] A client's own message comes only for subscriptions without No Local.
 #[actix_rt::test]
 async fn no_local_counts_for_its_own_subscription_only() {
     let broker = world().await;
@@ -111,7 +111,7 @@ async fn no_local_counts_for_its_own_subscription_only() {
     client.expect_publish(identified(publish_2(2, "t/a", "foreign"), &[1, 2])).await;
 }
 
-/// No Local is of the client, not of the connection.
+/// No Local belongs to the client, not to the connection.
 #[actix_rt::test]
 async fn no_local_lasts_as_long_as_the_session() {
     let broker = world().await;
@@ -159,7 +159,7 @@ async fn unsubscribing_ends_delivery_and_tells_what_existed() {
     }
 }
 
-/// [MQTT-3.10.4-3]: what was begun is brought to its end.
+/// [MQTT-3.10.4-3]: a started delivery is completed.
 #[actix_rt::test]
 async fn unsubscribing_does_not_break_off_a_delivery() {
     let broker = world().await;
@@ -216,7 +216,7 @@ async fn no_local_on_a_shared_subscription_is_a_protocol_error() {
     client.expect_disconnect(ReasonCode::ProtocolError).await;
 }
 
-/// A publisher that subscribes gets its own messages like everybody else.
+/// A publisher that subscribes gets its own messages like any other client.
 #[actix_rt::test]
 async fn a_client_gets_its_own_messages() {
     let broker = world().await;

@@ -1,4 +1,4 @@
-//! `$SYS/broker/…`: what the broker says of itself, and that nobody else says anything there.
+//! `$SYS/broker/…`: what the broker publishes about itself; clients cannot publish there.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use hearthmq::mqtt::{Packet, ReasonCode};
 
 use super::support::{Client, packets::*, pass, secs, world, world_with};
 
-/// What comes to a client until nothing comes any more: topic, payload and RETAIN.
+/// Returns everything that a client receives until no more comes: topic, payload and RETAIN.
 async fn all_that_comes(client: &mut Client) -> BTreeMap<String, (String, bool)> {
     let mut all = BTreeMap::new();
     client.send(Packet::PingReq).await;
@@ -118,7 +118,7 @@ const OF_THE_BROKER: [&str; 7] = [
     "$control/redirect",
 ];
 
-/// Whatever the rules say, with and without RETAIN, to publish and to clear.
+/// Whatever the rules permit, with and without RETAIN, for publishing and for clearing.
 #[actix_rt::test]
 async fn no_client_may_publish_where_the_broker_does() {
     let broker = world().await;
@@ -167,7 +167,7 @@ async fn nor_leave_a_will_there() {
     }
 }
 
-/// Topics that only look like the broker's are everybody's.
+/// Topics that only look like the broker's are ordinary topics.
 #[actix_rt::test]
 async fn other_topics_with_a_dollar_are_everybodys() {
     let broker = world().await;

@@ -34,7 +34,7 @@ async fn connections_of_different_versions_take_each_other_over() {
     third.ping().await;
 }
 
-/// Somebody asks at every step of the broker: never is the answer no.
+/// A query at every step of the broker never finds the client offline.
 #[actix_rt::test]
 async fn the_client_is_online_throughout() {
     let broker = world().await;
@@ -107,7 +107,7 @@ async fn what_the_old_connection_did_not_acknowledge_goes_to_the_new_one() {
     }
 }
 
-/// A packet whose end comes after the takeover is not handled, whoever may still send it.
+/// A packet that is completed after the takeover is not handled, whichever end sends it.
 #[actix_rt::test]
 async fn the_old_connection_has_no_say_any_more() {
     let broker = world().await;
@@ -126,7 +126,7 @@ async fn the_old_connection_has_no_say_any_more() {
     assert!(broker.online("c").await.unwrap());
 }
 
-/// What the client sent before it connected anew has come, though nobody has looked yet.
+/// Packets sent before the new connection have arrived, although the broker has not read them yet.
 /// [MQTT-3.1.2-10]
 #[actix_rt::test]
 async fn what_came_before_the_new_connection_is_handled_before_it() {
@@ -149,7 +149,7 @@ async fn what_came_before_the_new_connection_is_handled_before_it() {
     }
 }
 
-/// A dead old connection that takes no bytes does not hold up the new one.
+/// A dead old connection that reads no bytes does not delay the new one.
 #[actix_rt::test]
 async fn an_old_connection_that_is_stuck_does_not_hold_up_the_new_one() {
     let broker = world().await;
@@ -176,7 +176,7 @@ async fn with_will(broker: &hearthmq::Broker, delay_secs: u32, expiry_secs: u32)
     Client::connected(broker, packet).await
 }
 
-/// Section 3.1.3.2.2: the session goes on, the delayed Will is not sent; one without delay is.
+/// Section 3.1.3.2.2: the session continues, so a delayed Will is not sent; one without delay is.
 #[actix_rt::test]
 async fn the_will_of_the_old_connection_is_sent_unless_it_was_delayed() {
     let broker = world().await;

@@ -10,7 +10,7 @@ use hearthmq::{
 
 use super::support::{Client, packets::*, pass, secs, world};
 
-/// A world and somebody who watches for the Will.
+/// Starts a broker, with a client that watches for the Will.
 async fn watched() -> (Broker, Client) {
     let broker = world().await;
     let mut watcher = Client::connected(&broker, connect("watcher")).await;
@@ -22,7 +22,7 @@ fn connect_with_will<'a>(version: ProtocolVersion, will: LastWill<'a>) -> Connec
     Connect { will: Some(will), ..connect_in(version, "c") }
 }
 
-/// A lasting session whose Will waits so long.
+/// Returns a CONNECT of a durable session with this Will Delay.
 fn delayed(delay_secs: u32, expiry_secs: u32) -> Connect<'static> {
     let mut packet = connect_lasting("c", V5);
     packet.properties.session_expiry_interval = Some(expiry_secs);
@@ -73,7 +73,7 @@ async fn disconnect_with_will_publishes_it() {
     }
 }
 
-/// As if the network had failed. [MQTT-3.1.2-22] [MQTT-3.1.2-8]
+/// The same as a network failure. [MQTT-3.1.2-22] [MQTT-3.1.2-8]
 /// 3.1.1: [MQTT-3.1.2-24] [MQTT-3.1.2-8]
 #[actix_rt::test]
 async fn a_keep_alive_timeout_publishes_the_will() {
@@ -125,7 +125,7 @@ async fn the_will_has_its_qos_and_may_be_retained() {
     }
 }
 
-/// Section 3.1.3.2: properties of the message go with it, its expiry counts from publication.
+/// Section 3.1.3.2: the message has the Will's properties; its expiry counts from publication.
 #[actix_rt::test]
 async fn the_properties_of_the_will_go_with_it() {
     let (broker, mut watcher) = watched().await;
@@ -203,7 +203,8 @@ async fn a_clean_start_within_the_delay_ends_the_session_and_sends_the_will() {
     watcher.expect_nothing_for(secs(60)).await;
 }
 
-/// Session Expiry Interval that DISCONNECT with Will changes to 0 ends the session, and the delay.
+/// A DISCONNECT with Will that sets the Session Expiry Interval to 0 ends the session and the
+/// delay.
 #[actix_rt::test]
 async fn disconnect_with_will_that_ends_the_session_sends_it_at_once() {
     let (broker, mut watcher) = watched().await;
@@ -240,7 +241,7 @@ async fn whoever_kicks_a_client_decides_about_its_will() {
     watcher.expect_nothing_for(secs(200)).await;
 }
 
-/// A client may watch for its own Will: it gets it when it comes back.
+/// A client may subscribe to its own Will: it gets it when it returns.
 #[actix_rt::test]
 async fn a_will_waits_for_its_own_client_too() {
     let broker = world().await;

@@ -1,9 +1,8 @@
-//! A session between a broker that publishes and a client on a bad line, and what must be true
-//! of it whatever happens.
+//! A session between a broker that publishes and a client on a bad line, and its invariants.
 //!
-//! The client keeps the rules of MQTT; the line may break at any packet, and what is on its way is
-//! lost then. Knows the session by its public interface alone. Driven by a property test and by
-//! the fuzz target `session`, which also lets the client say what it likes.
+//! The client follows the rules of MQTT. The line may break at any packet, and packets on their way
+//! are then lost. Knows the session by its public interface only. A property test drives it, and
+//! the fuzz target `session`, which also lets the client send anything.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -21,28 +20,29 @@ use hearthmq::{
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
-    /// A message is published, of this QoS and with so many bytes.
+    /// A message is published, with this QoS and this many bytes.
     Deliver { qos: QoS, bytes: usize },
     /// The client connects, if it is not connected.
     Attach { quota: u16, version: ProtocolVersion },
-    /// The line breaks; first the client takes what has arrived, and its answers are lost.
+    /// The line breaks; with `takes` the client first takes what has arrived, and its answers are
+    /// lost.
     Break { takes: bool },
-    /// So many bytes go over the line.
+    /// This many bytes go over the line.
     Write { bytes: usize },
-    /// The client takes so many packets and answers them.
+    /// The client takes this many packets and answers them.
     Take { packets: usize },
-    /// The client publishes at QoS 2 with this identifier, perhaps again.
+    /// The client publishes at QoS 2 with this identifier, possibly again.
     Publish { id: u16 },
     /// The client releases it.
     Release { id: u16 },
     /// Time passes.
     Pass { millis: u64 },
-    /// The client acknowledges what it likes.
+    /// The client acknowledges arbitrary identifiers.
     Hostile { kind: u8, id: u16 },
 }
 
 impl Step {
-    /// A step for any three bytes; `Hostile` only if so allowed.
+    /// Returns a step for any three bytes; `Hostile` only if allowed.
     pub(crate) fn of([kind, a, b]: [u8; 3], allow_hostile: bool) -> Self {
         let large = usize::from(u16::from_be_bytes([a, b]));
         match kind % 12 {
@@ -67,7 +67,7 @@ impl Step {
     }
 }
 
-/// Runs the steps, and at the end lets everything arrive.
+/// Runs the steps, and lets everything arrive at the end.
 pub(crate) fn run(steps: impl IntoIterator<Item = Step>) {
     let mut world = World::new();
     for step in steps {
@@ -77,15 +77,15 @@ pub(crate) fn run(steps: impl IntoIterator<Item = Step>) {
     world.finish();
 }
 
-/// The line between session and client, while there is one.
+/// The line between session and client, while it exists.
 struct Line {
     version: ProtocolVersion,
     quota: usize,
     /// Bytes that have arrived and that the client has not taken.
     arrived: Vec<u8>,
     aliases: HashMap<u16, String>,
-    /// Identifiers of QoS 1 and 2 messages written to this line whose end the session has not
-    /// been told.
+    /// Identifiers of QoS 1 and 2 messages on this line that the session does not know to be
+    /// complete.
     outstanding: BTreeSet<u16>,
     last_at_most_once: Option<u32>,
 }
@@ -95,18 +95,18 @@ struct World {
     now: Timestamp,
     line: Option<Line>,
     published: u32,
-    /// Numbers of all messages of QoS 1 and of QoS 2 that were published.
+    /// Numbers of all published messages of QoS 1 and of QoS 2.
     expected: [Vec<u32>; 2],
-    /// Those that the client has had; repetitions of QoS 1 once.
+    /// Numbers that the client has received; repetitions of QoS 1 once.
     had: [Vec<u32>; 2],
     /// The client's side of QoS 2: received and not released.
     received: BTreeSet<u16>,
-    /// What the session must take for a repetition.
+    /// Identifiers that the session must recognize as repetitions.
     accepted: BTreeSet<u16>,
     is_hostile: bool,
 }
 
-/// The output may hold so much that is not written, and as much that is.
+/// Maximum bytes of output that are not written yet, and of output that is written.
 const CAPACITY_MAX: usize = 1 << 20;
 const TOPICS: [&str; 4] = ["a", "some/longer/topic", "b/c", "d"];
 
@@ -220,7 +220,7 @@ impl World {
         self.line = None;
     }
 
-    /// Lets bytes go over the line.
+    /// Sends bytes over the line.
     fn write(&mut self, bytes: usize) {
         self.session.pump(self.now);
         let (Some(link), Some(line)) = (self.session.link_mut(), &mut self.line) else {
@@ -239,7 +239,8 @@ impl World {
         self.session.pump(self.now);
     }
 
-    /// The client takes a packet that has arrived; its answer may be lost. Whether there was one.
+    /// Lets the client take a packet that has arrived; its answer may be lost. Returns whether
+    /// there was one.
     fn take(&mut self, is_answered: bool) -> bool {
         let Some(line) = &mut self.line else {
             return false;
@@ -269,7 +270,7 @@ impl World {
         true
     }
 
-    /// What the client does with a packet, and answers.
+    /// Handles a packet as the client; returns the answer.
     fn handle(&mut self, packet: &Packet<'_>) -> Option<Packet<'static>> {
         match packet {
             Packet::Publish(publish) => {
@@ -303,7 +304,7 @@ impl World {
         }
     }
 
-    /// The number of a message, its topic, order and place in the window checked.
+    /// Returns the number of a message, after checking its topic, order and place in the window.
     fn number_of(&mut self, publish: &Publish<'_>) -> u32 {
         let line = self.line.as_mut().expect("it has come over a line");
         let number = publish.payload.first_chunk().expect("a number");
@@ -355,7 +356,7 @@ impl World {
         self.accepted.insert(id);
     }
 
-    /// The client sends an acknowledgement; whether there was a line.
+    /// Sends an acknowledgement from the client; returns whether there was a line.
     fn send(&mut self, packet: &Packet<'static>) -> bool {
         if self.line.is_none() {
             return false;
@@ -372,7 +373,7 @@ impl World {
     }
 
     fn acknowledge_at_will(&mut self, kind: u8, id: u16) {
-        // What the client has taken from now on and what not, nobody can tell.
+        // From now on it is unknown what the client has taken.
         self.is_hostile = true;
         let failed = Ack::with_reason(packet_id(id), ReasonCode::UnspecifiedError);
         let ack = Ack::success(packet_id(id));
@@ -388,7 +389,7 @@ impl World {
         });
     }
 
-    /// What is true after every step.
+    /// Checks the invariants that hold after every step.
     fn check(&mut self) {
         let unfinished = self.expected[0].len() + self.expected[1].len();
         assert!(self.session.in_flight() <= unfinished);
@@ -398,7 +399,7 @@ impl World {
         }
     }
 
-    /// On a good line everything arrives.
+    /// Checks that everything arrives on a good line.
     fn finish(&mut self) {
         self.break_line(false);
         self.attach(3, ProtocolVersion::V5);

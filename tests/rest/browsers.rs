@@ -1,4 +1,4 @@
-//! Calls that a browser makes for the page of another site.
+//! Calls that a browser makes for a page of another site.
 
 use hearthmq::http::{ApiOptions, MetricsAccess};
 
@@ -27,7 +27,7 @@ fn a_page_of_another_site_changes_nothing() {
             let answer = rest.call_with(line, header, body);
             assert_eq!(answer.failure(), failed(403, "cross_site"), "{line} {header}");
         }
-        // Looking changes nothing, and the page cannot read the answer.
+        // A query changes nothing, and the page cannot read the answer.
         let answer = rest.call_with("GET /client-id/demo/status", header, "");
         assert_eq!(answer.status, 200);
     }

@@ -1,4 +1,4 @@
-//! Connections: what they may use, and what becomes of an offer to speak something else.
+//! Connections: their limits, and offers to switch to another protocol.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,7 +13,7 @@ use super::world::{Rest, rest, rest_serving};
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A connection from this address of the machine.
+/// Opens a connection from this address of the machine.
 fn connect(rest: &Rest, from: [u8; 4]) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
@@ -23,7 +23,7 @@ fn connect(rest: &Rest, from: [u8; 4]) -> TcpStream {
     stream
 }
 
-/// Sends a request; what comes up to the end of a body that is a JSON object.
+/// Sends a request; returns the answer up to the end of a JSON object in its body.
 fn ask(stream: &mut TcpStream, request: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();

@@ -1,4 +1,4 @@
-//! What the listener that took a call is named in rules.
+//! The names of listeners in rules, by the listener that accepted a call.
 
 use hearthmq::auth::{FilePolicy, Rule};
 

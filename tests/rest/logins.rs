@@ -1,4 +1,4 @@
-//! How long a login may take, and who goes on with credentials that were accepted.
+//! How long a login may take, and which callers reuse accepted credentials.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn who_is_refused_for_earlier_failures_is_told_so() {
     assert!(answer.body.contains("Too many failed attempts from this address"), "{}", answer.body);
 }
 
-/// The double gives who goes on another name.
+/// The double gives a caller with proven credentials another name.
 #[test]
 fn the_same_credentials_again_on_one_connection_are_known_to_be_so() {
     let rest = rest();

@@ -1,5 +1,5 @@
-//! The contract of the REST calls, row by row, over real sockets. Behind them are doubles; the
-//! calls against a real broker are tested with the broker.
+//! The contract of the REST calls, row by row, over real sockets. Doubles stand behind them; other
+//! tests make the calls on a real broker.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
@@ -33,7 +33,7 @@ fn a_keep_alive_is_changed() {
     assert_eq!(rest.asked(), ["demo 120 by ops"]);
 }
 
-/// What calls ask at the same time goes to the broker together.
+/// Calls at the same time go to the broker together.
 #[test]
 fn of_many_calls_at_once_each_gets_its_own_answer() {
     let rest = rest();
@@ -186,7 +186,7 @@ fn an_id_as_long_as_a_request_may_be_is_answered() {
     let rest = rest();
     let id = "x".repeat(65_000);
     assert_eq!(rest.call(&format!("GET /client-id/{id}/status")).status, 200);
-    // Longer request targets are refused before anything reads them.
+    // Longer request targets are refused before they are parsed.
     let id = "x".repeat(65_536);
     assert_eq!(rest.call(&format!("GET /client-id/{id}/status")).status, 400);
     assert_eq!(rest.asked().len(), 1);
@@ -273,7 +273,7 @@ fn other_methods_are_answered_with_405_and_the_right_ones() {
         ("/health/live", "DELETE", "GET, HEAD"),
     ] {
         for method in methods.split(' ') {
-            // Without credentials: the method is looked at first.
+            // Without credentials: the method is checked first.
             let answer = rest.call_as(None, &format!("{method} {target}"));
             assert_eq!(answer.failure(), failed(405, "method_not_allowed"));
             assert_eq!(answer.header("allow"), allow);
@@ -332,7 +332,7 @@ fn http_1_0_is_served() {
         (KEEP_ALIVE, r#"{"success":true,"keepalive":120}"#),
         ("GET /client-id/demo/status", r#"{"online":true}"#),
     ] {
-        // A POST of HTTP/1.0 must say how long its body is (RFC 1945, section 8.3).
+        // A POST of HTTP/1.0 must give the length of its body (RFC 1945, section 8.3).
         let request = format!(
             "{line} HTTP/1.0\r\nContent-Length: 0\r\nAuthorization: {authorization}\r\n\r\n"
         );

@@ -18,7 +18,7 @@ fn one_call() -> Option<CallRate> {
     Some(CallRate { per_sec: NonZeroU32::MIN, burst: NonZeroU32::MIN })
 }
 
-/// Each caller has a bucket of its own, whoever passes its calls on.
+/// Each caller has its own rate limit, whichever proxy passes its calls on.
 #[test]
 fn the_address_that_a_trusted_proxy_names_has_the_rate() {
     let proxies = vec!["127.0.0.0/8".parse().unwrap()];

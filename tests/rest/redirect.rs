@@ -1,4 +1,4 @@
-//! Sending clients to another server, call by call.
+//! Redirecting clients to another server, call by call.
 
 use std::fs;
 
@@ -58,7 +58,7 @@ fn what_cannot_be_done_has_its_status() {
     assert_eq!(answer.header("allow"), "GET, HEAD, POST, DELETE");
 }
 
-/// A form that a page makes a browser send is not one of our calls.
+/// A form that a page makes a browser send is not a valid call.
 #[test]
 fn a_body_that_does_not_say_that_it_is_json_is_refused() {
     let rest = rest();
@@ -102,7 +102,7 @@ fn the_state_is_told_to_those_who_may_end_it_or_observe() {
     assert_eq!(rest.call("DELETE /api/v1/redirect").failure(), failed(403, "forbidden"));
 }
 
-/// To redirect a client takes `control`; `connect` and `observe` open the two calls alone.
+/// Redirecting a client needs `control`; `connect` and `observe` permit only the two calls.
 #[test]
 fn each_call_has_its_permission() {
     let directory = tempfile::tempdir().unwrap();

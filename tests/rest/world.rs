@@ -1,8 +1,8 @@
-//! A REST interface on a real socket, with doubles behind it, and a caller that sends what it is
-//! told byte for byte.
+//! A REST interface on a real socket, with doubles behind it, and a caller that controls every byte
+//! it sends.
 //!
-//! The doubles answer by name: what a test wants to see happen is what it calls the client or the
-//! user. Used by the tests of this directory.
+//! The doubles answer by name: the name of a client or user selects the behaviour that a test
+//! needs. Used by the tests of this directory.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ use hearthmq::{
     net::ProxyProtocol,
 };
 
-/// The broker's double. It holds what it was asked, in order.
+/// The broker's double. It records its calls, in order.
 #[derive(Default)]
 struct Fleet {
     asked: Mutex<Vec<String>>,
@@ -105,7 +105,7 @@ impl Control for Fleet {
     }
 }
 
-/// Knows the user `ops`, and whoever has a certificate.
+/// Knows the user `ops`, and every client with a certificate.
 struct Accounts;
 
 #[async_trait]
@@ -134,7 +134,7 @@ impl Authenticator for Accounts {
     }
 }
 
-/// Everybody may control every client but `secret`.
+/// Lets everybody control every client except `secret`.
 struct Policy;
 
 impl Authorizer for Policy {
@@ -150,7 +150,7 @@ impl Authorizer for Policy {
     }
 }
 
-/// Everybody may do everything.
+/// Allows everything to everybody.
 struct FromAnywhere;
 
 impl Authorizer for FromAnywhere {
@@ -159,7 +159,7 @@ impl Authorizer for FromAnywhere {
     }
 }
 
-/// A running interface. It ends when dropped.
+/// A running interface. Dropping it ends it.
 pub(crate) struct Rest {
     pub(crate) api: Api,
     address: SocketAddr,
@@ -172,7 +172,7 @@ pub(crate) fn rest() -> Rest {
     rest_with(&options())
 }
 
-/// Nothing is limited, time runs out soon.
+/// Returns options without rate limits and with short time limits.
 pub(crate) fn options() -> ApiOptions {
     ApiOptions {
         call_timeout: Duration::from_millis(50),
@@ -185,12 +185,12 @@ pub(crate) fn rest_with(options: &ApiOptions) -> Rest {
     start(options, Arc::new(Policy), serve)
 }
 
-/// An interface that asks this policy in place of the double.
+/// Starts an interface with this policy in place of the double.
 pub(crate) fn rest_where(policy: FilePolicy) -> Rest {
     start(&options(), Arc::new(policy), serve)
 }
 
-/// The same, mounted into a host's own server.
+/// Does the same, mounted into an application's own server.
 pub(crate) fn hosted_where(policy: FilePolicy) -> Rest {
     start(&options(), Arc::new(policy), |api, listener| {
         let server = HttpServer::new(move || App::new().configure(routes(api.clone())));
@@ -199,14 +199,14 @@ pub(crate) fn hosted_where(policy: FilePolicy) -> Rest {
     })
 }
 
-/// An interface whose connections are bounded so.
+/// Starts an interface with these connection limits.
 pub(crate) fn rest_serving(bounds: ServerOptions) -> Rest {
     start(&options(), Arc::new(Policy), move |api, listener| {
         Server::start(&api, vec![Listener::http(listener)], &bounds).unwrap();
     })
 }
 
-/// An interface whose connections begin with a PROXY header.
+/// Starts an interface whose connections begin with a PROXY header.
 pub(crate) fn rest_behind(options: &ApiOptions, proxy: ProxyProtocol) -> Rest {
     start(options, Arc::new(FromAnywhere), move |api, listener| {
         let listener = Listener { proxy: Some(proxy), ..Listener::http(listener) };
@@ -219,8 +219,8 @@ fn serve(api: Api, listener: TcpListener) {
     Server::start(&api, listeners, &ServerOptions::default()).unwrap();
 }
 
-/// An interface that a host has mounted below `/broker`, and whose callers have all shown a
-/// certificate of `device-7`.
+/// Starts an interface mounted below `/broker` in an application, whose callers have all presented
+/// the certificate of `device-7`.
 pub(crate) fn hosted_with_certificates() -> Rest {
     start(&options(), Arc::new(Policy), |api, listener| {
         let server = HttpServer::new(move || {
@@ -270,7 +270,7 @@ impl Drop for Rest {
 }
 
 impl Rest {
-    /// `METHOD target` by user `ops`.
+    /// Calls `METHOD target` as user `ops`.
     pub(crate) fn call(&self, line: &str) -> Answer {
         self.call_as(Some(&basic("ops:pass:word")), line)
     }
@@ -283,7 +283,7 @@ impl Rest {
         ))
     }
 
-    /// `METHOD target` with a body of JSON.
+    /// Calls `METHOD target` with a JSON body.
     pub(crate) fn post_json(&self, user_and_password: &str, line: &str, body: &str) -> Answer {
         let (length, authorization) = (body.len(), basic(user_and_password));
         self.send(&format!(
@@ -292,12 +292,13 @@ impl Rest {
         ))
     }
 
-    /// `METHOD target` by user `ops` with a header of its own and a body, of JSON if there is one.
+    /// Calls `METHOD target` as user `ops` with this header and a body, which is JSON unless it is
+    /// empty.
     pub(crate) fn call_with(&self, line: &str, header: &str, body: &str) -> Answer {
         self.send(&self.request(line, header, body))
     }
 
-    /// What `call_with` sends.
+    /// Returns the request that `call_with` sends.
     pub(crate) fn request(&self, line: &str, header: &str, body: &str) -> String {
         let (length, authorization) = (body.len(), basic("ops:pass:word"));
         let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
@@ -313,22 +314,22 @@ impl Rest {
         self.send_bytes(request.as_bytes()).unwrap()
     }
 
-    /// The same; `None` if nothing comes.
+    /// Does the same; `None` if no answer comes.
     pub(crate) fn send_bytes(&self, request: &[u8]) -> Option<Answer> {
         let mut socket = TcpStream::connect(self.address).unwrap();
         socket.write_all(request).unwrap();
         let mut answer = String::new();
-        // A connection that is closed over unread bytes is reset.
+        // Closing a socket with unread bytes resets the connection.
         drop(socket.read_to_string(&mut answer));
         (!answer.is_empty()).then(|| Answer::parse(&answer))
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the broker was asked since the last look, in order.
+    /// Returns the calls to the broker since the last look, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.fleet.asked.lock().unwrap())
     }
@@ -338,7 +339,7 @@ pub(crate) fn basic(user_and_password: &str) -> String {
     format!("Basic {}", STANDARD.encode(user_and_password))
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -365,7 +366,7 @@ impl Answer {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// Status and `code`, after checking that the body is as every failure's is.
+    /// Returns status and `code`, after checking that the body has the form of every failure.
     pub(crate) fn failure(&self) -> (u16, String) {
         let body: serde_json::Value = serde_json::from_str(&self.body).expect(&self.body);
         let fields: Vec<_> = body.as_object().unwrap().keys().collect();

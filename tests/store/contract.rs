@@ -1,4 +1,4 @@
-//! Sessions and what belongs to them, retained messages, and the numbers to go on from, on every
+//! Sessions and what belongs to them, retained messages, and the numbers to continue from, on every
 //! store.
 
 use std::{num::NonZeroU64, sync::Arc};
@@ -71,7 +71,7 @@ fn a_session_is_kept_as_it_was_put<S: Subject>() {
     }
 }
 
-/// A session with something of each kind.
+/// Returns changes that create a session with something of each kind.
 fn furnish(session: u64, message: &Arc<Message>) -> Vec<Change> {
     vec![
         put(session),
@@ -88,7 +88,7 @@ fn furnish(session: u64, message: &Arc<Message>) -> Vec<Change> {
 fn a_session_that_has_ended_leaves_nothing<S: Subject>() {
     let mut subject = S::new();
     let message = numbered(1, b"m");
-    // One that the store has, and one that comes and goes within a group.
+    // One that the store has, and one that is created and removed within a group.
     apply(subject.store(), &[furnish(1, &message), furnish(2, &message)].concat());
     let ending = [vec![end(1)], furnish(3, &message), vec![end(3), end(4)]];
     apply(subject.store(), &ending.concat());
@@ -104,7 +104,7 @@ fn a_session_that_has_ended_leaves_nothing<S: Subject>() {
         }
         subject.reopen();
     }
-    // One that begins anew has nothing of the former.
+    // A new session has nothing of the former one.
     apply(subject.store(), &[end(2), put(2), accept(2, 9), put(1)]);
     subject.reopen();
     for session in sessions(subject.store()) {
@@ -144,7 +144,7 @@ fn a_session_can_hold_hundreds_of_subscriptions<S: Subject>() {
         .collect();
     assert_eq!(now(&subject), expected);
 
-    // Another to the same filter takes its place, and those that are taken back are gone.
+    // A subscription to the same filter replaces the old one; removed ones are gone.
     let again = subscription(QoS::AtMostOnce);
     let filter = filters[0].as_str();
     apply(subject.store(), &[Change::Subscribe(SessionNumber(1), filter.into(), again)]);
@@ -208,8 +208,8 @@ fn a_topic_has_one_retained_message<S: Subject>() {
     }
 }
 
-/// Properties in every form, as they come in a PUBLISH: Payload Format Indicator, Content Type,
-/// Response Topic, Correlation Data, two User Properties of one name.
+/// Properties in every form, as in a PUBLISH: Payload Format Indicator, Content Type, Response
+/// Topic, Correlation Data, two User Properties of one name.
 const PROPERTIES: &[u8] =
     b"\x01\x01\x03\x00\x01t\x08\x00\x03r/t\x09\x00\x02\x00\xFF\x26\x00\x01k\x00\x01v\x26\x00\x01k\x00\x01w";
 

@@ -1,5 +1,5 @@
-//! Files that a cut of power or a failing disk has left otherwise than they were written: what was
-//! made durable before is there, or the store says that it is damaged. It never panics.
+//! Files that a power cut or a failing disk has changed: either everything made durable before
+//! exists, or the store reports damage. It never panics.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use crate::{
     vocabulary::*,
 };
 
-/// Where the last byte of a file that is not zero is: journals have room for more behind it.
+/// Returns the position after the last nonzero byte of a file, as journals end with unused room.
 fn used_bytes(path: &Path) -> u64 {
     let mut file = File::open(path).unwrap();
     let mut end = file.metadata().unwrap().len();
@@ -32,7 +32,7 @@ fn used_bytes(path: &Path) -> u64 {
     0
 }
 
-/// A store with ten groups, closed, with how far its journal reached after each of them.
+/// Returns a closed store with ten groups, and the end of its journal after each of them.
 fn ten_groups() -> (Directory, Vec<u64>) {
     let mut subject = Directory::new();
     apply(subject.store(), &[put(100)]);
@@ -49,7 +49,8 @@ fn ten_groups() -> (Directory, Vec<u64>) {
     (subject, ends)
 }
 
-/// Whether the store has the first `groups` of [`ten_groups`], each whole, and nothing else.
+/// Returns whether the store has the first `groups` of [`ten_groups`], each complete, and nothing
+/// else.
 fn has_groups(store: &DirectoryStore, groups: u64) -> bool {
     let model = MemoryStore::default();
     apply(&model, &[put(100)]);
@@ -66,7 +67,7 @@ fn a_journal_that_is_cut_off_keeps_each_group_whole_or_not_at_all() {
     let journal = subject.last_journal();
     let whole = fs::read(&journal).unwrap();
     for (groups, reached) in (1..).zip(&ends) {
-        // In the middle of the next group, shortly behind this one, exactly at its end.
+        // In the middle of the next group, shortly after this one, exactly at its end.
         let next = ends.get(groups as usize).copied().unwrap_or(*reached);
         for cut in [next.midpoint(*reached), *reached + 1, *reached] {
             fs::write(&journal, &whole[..(cut.min(next)) as usize]).unwrap();
@@ -74,7 +75,7 @@ fn a_journal_that_is_cut_off_keeps_each_group_whole_or_not_at_all() {
             let expected = if cut >= next { groups + u64::from(next > *reached) } else { groups };
             assert!(has_groups(&store, expected), "{cut}");
             assert_eq!(store.examine().unwrap().faults, [""; 0]);
-            // It goes on from there.
+            // It continues from there.
             apply(&store, &[put(50)]);
             drop(store);
             let store = DirectoryStore::open(subject.dir.path()).unwrap();
@@ -84,8 +85,8 @@ fn a_journal_that_is_cut_off_keeps_each_group_whole_or_not_at_all() {
     }
 }
 
-/// What may become of a store with a byte changed: it is refused, or it has whole groups from the
-/// first on.
+/// Checks the possible outcomes for a store with a changed byte: it is refused, or it has complete
+/// groups from the first one on.
 fn is_refused_or_has_whole_groups(dir: &Path) -> Result<(), String> {
     let store = match DirectoryStore::open(dir) {
         Ok(store) => store,
@@ -128,7 +129,7 @@ fn a_journal_with_a_changed_byte_is_refused_or_ends_there() {
     assert!(refused > 0 && opened > 0, "{refused} refused, {opened} opened");
 }
 
-/// All files but journals, which have tests of their own.
+/// Returns all files except journals, which have tests of their own.
 fn data_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -170,8 +171,9 @@ fn a_data_file_with_a_changed_byte_is_noticed() {
     }
 }
 
-/// The number of a file's sections, behind this mark, is believed by the database before its
-/// checksum is looked at: a wrong one asks for memory, up to 170 GB, and that nobody survives.
+/// Returns whether `at` is the number of a file's sections, after this mark. The database uses it
+/// before it checks the checksum: a wrong one asks for up to 170 GB of memory, which no process
+/// survives.
 fn is_length_that_is_believed(bytes: &[u8], at: usize) -> bool {
     let mark = b"TOC!";
     let behind = bytes.windows(mark.len()).rposition(|window| window == mark);
@@ -184,7 +186,7 @@ fn change_byte(path: &Path, at: usize, bits: u8) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Copies files, of journals what is in use.
+/// Copies files, of journals only the used part.
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

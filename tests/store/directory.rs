@@ -1,5 +1,5 @@
-//! What the store in a directory promises of its files: one owner, formats, a disk that is full or
-//! read-only.
+//! What the store in a directory promises about its files: one owner, formats, a disk that is full
+//! or read-only.
 
 use std::{fs, path::Path};
 
@@ -34,7 +34,7 @@ fn a_store_that_is_not_there_is_made_only_by_open() {
     drop(DirectoryStore::open_existing(&path).unwrap());
 }
 
-/// Sets a number of the store, past the store: the record is its version and the number.
+/// Sets a number in the database directly: the record is its version and the number.
 fn set_format(dir: &Path, format: u8) {
     let database = fjall::Database::builder(dir.join("store")).open().unwrap();
     let meta = database.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
@@ -56,7 +56,7 @@ fn a_later_format_is_refused() {
     }
 }
 
-/// Its retained messages are nobody's.
+/// Its retained messages have no owner.
 #[test]
 fn a_store_of_format_1_is_taken_over() {
     let mut subject = Directory::new();
@@ -81,7 +81,7 @@ fn the_former_file_of_presence_versions_is_taken_over() {
         assert_eq!(versions(), 1_048_577);
         assert!(!file.exists());
     }
-    // An earlier version of the program has run again in between, or with an older copy.
+    // An earlier version of the program has run in between, or an older copy was restored.
     fs::write(&file, "2000000\n").unwrap();
     assert_eq!(versions(), 2_000_000);
     fs::write(&file, "5\n").unwrap();
@@ -101,7 +101,7 @@ fn a_former_file_that_holds_no_number_stays_and_is_named() {
     assert_eq!(store.bounds().unwrap().versions, 7);
 }
 
-/// Nobody makes directories in there, root included.
+/// No process can create directories there, not even root.
 #[test]
 fn a_directory_that_cannot_be_written_is_named_with_what_helps() {
     let error = DirectoryStore::open(Path::new("/sys/hearthmq")).unwrap_err();
@@ -126,7 +126,7 @@ fn without_free_space_only_what_takes_away_is_let_through() {
     let mut subject = subject;
     subject.close();
 
-    // The disk counts as full for more, and a quarter of the bound is there for less.
+    // The disk counts as full at a higher limit; at a lower one a quarter of the limit is free.
     let free = rustix::fs::statvfs(subject.dir.path()).unwrap();
     let free_bytes = free.f_bavail * free.f_frsize;
     let options = StoreOptions { free_bytes_min: free_bytes * 2, ..StoreOptions::default() };
@@ -143,7 +143,7 @@ fn without_free_space_only_what_takes_away_is_let_through() {
     assert!(matches!(store.recover(), Err(StoreError::Full { .. })));
     assert!(!store.has_room());
     let less = [
-        // A start needs this, and who comes or goes these.
+        // A start needs the first change, connecting and disconnecting clients the others.
         Change::ReserveVersions(9),
         put(1),
         put_will(1, "v"),
@@ -167,7 +167,7 @@ fn without_free_space_only_what_takes_away_is_let_through() {
     let store = DirectoryStore::open_with(subject.dir.path(), options).unwrap();
     apply(&store, &[end(1)]); // nothing to write
     drop(store);
-    // Half as much as would be room for much more is enough for what was on its way.
+    // With half of the room that new data would need, changes already on their way still fit.
     let options = StoreOptions { free_bytes_min: free_bytes / 10 * 8, ..StoreOptions::default() };
     let store = DirectoryStore::open_with(subject.dir.path(), options).unwrap();
     assert!(!store.has_room());

@@ -1,8 +1,8 @@
-//! A file system that takes nothing more in the middle of a write: what was acknowledged before is
-//! there, the store says what happened, and it is usable again once there is room.
+//! A file system that becomes full in the middle of a write: everything acknowledged before exists,
+//! the store reports the error, and it is usable again once there is room.
 //!
-//! The test runs itself as a child whose files may not grow beyond a limit, since a limit cannot be
-//! taken back.
+//! The test runs itself as a child process whose files may not grow beyond a limit, because a limit
+//! cannot be raised again.
 
 use std::{env, process::Command};
 
@@ -37,7 +37,7 @@ fn a_write_that_fails_loses_nothing_that_was_acknowledged() {
     subject.reopen();
     let kept = contents(subject.store());
     let places = kept.waiting[0].iter().map(|(place, _)| place.0);
-    // What has failed may be there too; it was to be tried again.
+    // The failed change may exist too; it was to be tried again.
     assert!(places.clone().count() as u64 - acknowledged <= 1);
     assert!(places.eq(1..=kept.waiting[0].len() as u64));
     assert_eq!(subject.directory_store().examine().unwrap().faults, [""; 0]);
@@ -48,7 +48,7 @@ fn a_write_that_fails_loses_nothing_that_was_acknowledged() {
 #[expect(clippy::print_stdout, reason = "its parent reads what it says")]
 fn the_child_that_may_not_write_more() {
     let Some(dir) = env::var_os(DIR) else {
-        return; // it is nobody's child
+        return; // it is not such a child
     };
     let store = DirectoryStore::open(dir).unwrap();
     let payload = vec![7; 16 << 10];
@@ -65,7 +65,7 @@ fn the_child_that_may_not_write_more() {
     let acknowledged = place - 1;
     println!("acknowledged {acknowledged}");
 
-    // Nothing more is taken before the store was opened again, and what it has is read meanwhile.
+    // The store accepts no change until it is opened again; its data can be read meanwhile.
     assert!(store.apply(&[put(2)], Durability::Written).is_err());
     assert_eq!(sessions(&store).len(), 1);
     store.recover().unwrap();

@@ -1,5 +1,5 @@
-//! What every store promises, shown on each of them; and what the one in a directory promises
-//! besides, of files that are cut, changed, locked, or of another version.
+//! The promises of every store, tested on each of them; and further promises of the store in a
+//! directory, about files that are cut, changed, locked, or of another version.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 

@@ -1,4 +1,4 @@
-//! Queues on every store: what waits, what is in flight, in what order, and a page at a time.
+//! Queues on every store: waiting messages, messages in flight, their order, and reading by pages.
 
 use std::sync::Arc;
 
@@ -167,7 +167,7 @@ fn what_is_said_of_a_place_that_is_not_taken_is_ignored<S: Subject>() {
         let group = [send(1, place, sent(1, 1)), release(1, place), dequeue(1, place)];
         apply(subject.store(), &group);
     }
-    // What waits was not sent, so that nothing of it can be released.
+    // A waiting message was not sent, so it cannot be released.
     apply(subject.store(), &[release(1, 5)]);
     assert_eq!(contents(subject.store()), before);
     subject.reopen();
@@ -196,7 +196,7 @@ fn a_queue_is_read_a_page_at_a_time<S: Subject>() {
     assert_eq!(page(2, usize::MAX, 250), [4, 5]);
     assert_eq!(page(2, usize::MAX, 300), [4, 5, 6]);
     assert_eq!(page(19, usize::MAX, 600), [19]);
-    // One at least, however large; and none where there is none.
+    // At least one, however large; none if there is none.
     assert_eq!(page(20, 1, 1), [21]);
     assert_eq!(page(0, 0, 0), [1]);
     assert_eq!(page(22, 9, 9), [0; 0]);
@@ -263,7 +263,7 @@ fn payloads_of_many_sizes_come_back_as_they_were<S: Subject>() {
     assert!(found.eq(messages.iter().flatten()));
 }
 
-/// How many messages are stored by their number.
+/// Returns how many messages are stored by their number.
 fn shared(subject: &Directory) -> u64 {
     let found = subject.directory_store().examine().unwrap();
     assert_eq!(found.faults, [""; 0]);
@@ -306,7 +306,7 @@ fn what_is_queued_again_is_counted_once() {
         subject.reopen();
         assert_eq!(shared(&subject), 1);
     }
-    // The same places, put in again and taken out in one group.
+    // The same places, filled and emptied again in one group.
     let both = [&group[..], &[dequeue(1, 1)], &[dequeue(1, 2)]].concat();
     for _ in 0..2 {
         apply(subject.store(), &both);

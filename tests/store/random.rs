@@ -1,5 +1,5 @@
-//! Random groups of changes on every store, held against the plainest: what it tells, and that a
-//! store in a directory tells the same after it was closed, or had a group twice.
+//! Random groups of changes on every store, compared with the simplest one. A store in a directory
+//! must also have the same contents after it was closed, or got a group twice.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     vocabulary::*,
 };
 
-/// What is done with a store.
+/// An operation on a store.
 #[derive(Clone, Debug)]
 enum Step {
     Apply { group: Vec<Change>, synced: bool, twice: bool },
@@ -31,7 +31,7 @@ fn place() -> impl Strategy<Value = QueuePlace> {
 }
 
 fn any_message() -> impl Strategy<Value = Arc<Message>> {
-    // A number has one content.
+    // One number always has the same content.
     prop_oneof![
         (1_u64..6).prop_map(|number| numbered(number, &vec![7; number as usize * 10])),
         vec(any::<u8>(), 0..20).prop_map(|payload| Arc::new(message("t", &payload))),

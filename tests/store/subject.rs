@@ -1,17 +1,17 @@
-//! The stores that the tests run on, and how each is closed and opened again.
+//! The stores under test, and how each is closed and opened again.
 
 use std::{fs, path::PathBuf};
 
 use hearthmq::store::{DirectoryStore, MemoryStore, Store};
 use tempfile::TempDir;
 
-/// A store to try.
+/// A store under test.
 pub(crate) trait Subject {
     fn new() -> Self;
 
     fn store(&self) -> &dyn Store;
 
-    /// Closes the store and opens it again, if it outlasts that.
+    /// Closes the store and opens it again, if it is durable.
     fn reopen(&mut self);
 }
 
@@ -57,7 +57,7 @@ impl Directory {
         self.store.as_ref().unwrap()
     }
 
-    /// The file that groups are written to first.
+    /// Returns the file to which groups are written first.
     pub(crate) fn last_journal(&self) -> PathBuf {
         let files = fs::read_dir(self.dir.path().join("store")).unwrap();
         let files = files.map(|entry| entry.unwrap().path());
@@ -65,13 +65,13 @@ impl Directory {
         journals.max().unwrap()
     }
 
-    /// Leaves the files alone.
+    /// Closes the store; its files stay.
     pub(crate) fn close(&mut self) {
         self.store = None;
     }
 }
 
-/// Makes a test of each function, for each store.
+/// Creates a test of each function, for each store.
 macro_rules! on_every_store {
     ($($name:ident),* $(,)?) => {
         mod memory {

@@ -1,4 +1,4 @@
-//! The store that loses what was not synced, which other tests rely on, does lose it.
+//! The store that loses unsynced data, on which other tests rely, really loses it.
 
 use hearthmq::store::{Durability, Store as _};
 

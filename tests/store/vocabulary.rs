@@ -1,4 +1,4 @@
-//! Short words for changes, and all that a store tells as one value to compare.
+//! Short functions for changes, and all contents of a store as one value to compare.
 
 use std::{num::NonZeroU64, sync::Arc};
 
@@ -13,7 +13,7 @@ use hearthmq::{
 
 pub(crate) const ALL: PageBounds = PageBounds { messages_max: usize::MAX, bytes_max: usize::MAX };
 
-/// All that a store tells but for the numbers to go on from.
+/// All contents of a store, except the numbers to continue from.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Contents {
     pub(crate) sessions: Vec<StoredSession>,
@@ -32,7 +32,7 @@ pub(crate) fn contents(store: &dyn Store) -> Contents {
     Contents { waiting, in_flight, retained: retained(store), logins: logins(store), sessions }
 }
 
-/// All sessions, what has no order sorted.
+/// Returns all sessions, with unordered parts sorted.
 pub(crate) fn sessions(store: &dyn Store) -> Vec<StoredSession> {
     let mut sessions = Vec::new();
     store.sessions(&mut |session| sessions.push(session)).unwrap();

@@ -1,8 +1,8 @@
-//! A clock that runs slow where the machine does, for tests that say how late something may be.
+//! A clock that runs slow when the machine does, for tests that limit how late something may be.
 //!
-//! A thread of the test's own process sleeps and counts. While the machine is too busy to wake it, it
-//! counts less, as the program under test can do less; while the machine stands still, so does the
-//! clock.
+//! A thread of the test's own process sleeps and counts. While the machine is too busy to wake it,
+//! it counts less, just as the program under test can do less; while the machine stands still, so
+//! does the clock.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use std::{
 /// How long the thread sleeps for each beat.
 const BEAT: Duration = Duration::from_millis(10);
 
-/// Time since it was started, as far as the machine could keep up. Clones are the same clock.
+/// Time since its start, as far as the machine kept up. Clones are the same clock.
 #[derive(Clone)]
 pub(crate) struct Beats(Arc<AtomicU32>);
 

@@ -1,5 +1,5 @@
-//! A caller of the REST interface that sends what it is told byte for byte, and the answer taken
-//! apart. Knows neither the program nor TLS: it works on any stream.
+//! A caller of the REST interface that controls every byte it sends, and the parsed answer. Knows
+//! neither the program nor TLS: it works on any stream.
 
 use std::{
     collections::BTreeMap,
@@ -8,12 +8,12 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// The value of `Authorization` for a `user:password`.
+/// Returns the value of `Authorization` for `user:password`.
 pub(crate) fn basic(user_and_password: &str) -> String {
     format!("Basic {}", STANDARD.encode(user_and_password))
 }
 
-/// `METHOD target` as a request of HTTP/1.1 without a body, after which the server closes.
+/// Returns `METHOD target` as an HTTP/1.1 request without a body, after which the server closes.
 pub(crate) fn request(line: &str, authorization: Option<&str>) -> String {
     let header = authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
     format!(
@@ -29,17 +29,17 @@ pub(crate) fn exchange(
     stream.write_all(request.as_ref())?;
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
-        // A server that has answered may close without the alert that TLS has for it.
+        // A server that has answered may close without the closing alert of TLS.
         Err(error) if bytes.is_empty() => Err(error),
         _ if bytes.is_empty() => Err(std::io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(Answer::parse(std::str::from_utf8(&bytes).unwrap())),
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The status line and the headers as they were sent.
+    /// The status line and the headers as sent.
     pub(crate) head: String,
     pub(crate) status: u16,
     headers: BTreeMap<String, String>,
@@ -62,17 +62,17 @@ impl Answer {
         }
     }
 
-    /// The value of a header, named in lower case; empty without it.
+    /// Returns the value of a header, named in lower case; empty if it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// Status and body.
+    /// Returns status and body.
     pub(crate) fn outcome(&self) -> (u16, &str) {
         (self.status, &self.body)
     }
 
-    /// Status and `code`, after checking that the body is as every failure's is.
+    /// Returns status and `code`, after checking that the body has the form of every failure.
     pub(crate) fn failure(&self) -> (u16, String) {
         let body: serde_json::Value = serde_json::from_str(&self.body).expect(&self.body);
         let fields: Vec<_> = body.as_object().unwrap().keys().collect();

@@ -1,7 +1,7 @@
-//! A blocking MQTT client that sends what it is told, over TCP or any other stream.
+//! A blocking MQTT client that sends any packet, over TCP or any other stream.
 //!
-//! It speaks through the library's own codec and knows nothing of who answers. Every wait has an
-//! end, so that a broker that says nothing fails a test instead of stopping it.
+//! It uses the library's codec and knows nothing of the peer. Every wait has a time limit, so that
+//! a silent broker fails a test instead of blocking it.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -15,10 +15,10 @@ use hearthmq::mqtt::{
     SubscribeFilter, SubscribeProperties, SubscriptionOptions, decode, encode,
 };
 
-/// How long a client waits for what it expects.
+/// How long a client waits for an expected packet.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// CONNECT of MQTT 5.0 with Clean Start, Keep Alive 60 and no user name.
+/// Returns a CONNECT of MQTT 5.0 with Clean Start, Keep Alive 60 and no user name.
 pub(crate) fn connect(client_id: &str) -> Connect<'_> {
     Connect {
         version: ProtocolVersion::V5,
@@ -40,7 +40,7 @@ pub(crate) struct Client<S = TcpStream> {
     received: Vec<u8>,
 }
 
-/// A message as it arrived.
+/// A received message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) topic: String,
@@ -49,7 +49,7 @@ pub(crate) struct Arrived {
     pub(crate) packet_id: Option<PacketId>,
 }
 
-/// A TCP connection on which nothing waits for ever.
+/// Opens a TCP connection on which every wait has a time limit.
 pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -68,7 +68,8 @@ impl Client {
 }
 
 impl<S: Read + Write> Client<S> {
-    /// Sends CONNECT on a stream; the client and what CONNACK says, or how the stream failed.
+    /// Sends CONNECT on a stream; returns the client and the Reason Code of CONNACK, or the
+    /// stream's error.
     pub(crate) fn on(stream: S, connect: Connect<'_>) -> std::io::Result<(Self, ReasonCode)> {
         let mut client = Self { stream, version: connect.version, received: Vec::new() };
         client.try_send(&Packet::Connect(Box::new(connect)))?;
@@ -89,7 +90,7 @@ impl<S: Read + Write> Client<S> {
         self.try_send(packet).unwrap();
     }
 
-    /// The next packet; `UnexpectedEof` if the connection is closed instead.
+    /// Inspects the next packet; `UnexpectedEof` if the connection is closed instead.
     pub(crate) fn try_receive<T>(
         &mut self,
         look: impl FnOnce(Packet<'_>) -> T,
@@ -146,7 +147,7 @@ impl<S: Read + Write> Client<S> {
         }))
     }
 
-    /// Expects a PUBLISH.
+    /// Expects a PUBLISH and returns it.
     pub(crate) fn message(&mut self) -> Arrived {
         self.receive(|packet| match packet {
             Packet::Publish(publish) => arrived(&publish),
@@ -154,13 +155,13 @@ impl<S: Read + Write> Client<S> {
         })
     }
 
-    /// PINGREQ and its answer: everything sent before has been handled.
+    /// Sends PINGREQ and expects its answer: all earlier packets have then been handled.
     pub(crate) fn ping(&mut self) {
         self.send(&Packet::PingReq);
         self.receive(|packet| assert_eq!(packet, Packet::PingResp));
     }
 
-    /// Expects DISCONNECT with this reason where the version has it, and the end.
+    /// Expects DISCONNECT with this Reason Code, if the version has it, and the end.
     pub(crate) fn expect_disconnect(&mut self, reason: ReasonCode) {
         if self.version.has_properties() {
             self.receive(|packet| match packet {

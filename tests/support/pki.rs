@@ -1,7 +1,7 @@
-//! Certificates for tests: a CA, an intermediate, a server, and clients that are right or wrong in
-//! every way that matters, as PEM files in a directory that goes away with the value.
+//! Certificates for tests: a CA, an intermediate, a server, and clients with valid and invalid
+//! certificates of every relevant kind, as PEM files in a directory that is removed with the value.
 //!
-//! Knows rcgen; does not know the broker. Called by every test that speaks TLS.
+//! Knows rcgen; does not know the broker. Used by every test with TLS.
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing is a failure")]
 
@@ -20,7 +20,7 @@ use rcgen::{
 use tempfile::TempDir;
 use x509_parser::der_parser::parse_der;
 
-/// The name of the curve P-256, as `openssl ecparam -genkey` puts it before the key.
+/// The name of the curve P-256, as `openssl ecparam -genkey` writes it before the key.
 const EC_PARAMETERS: &str =
     "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
 
@@ -30,16 +30,16 @@ pub(crate) const DEVICE_SERIAL_NUMBER: &str = "9a1b2c";
 /// A certificate chain and its key.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
-    /// The certificate, and behind it the intermediate if there is one.
+    /// The certificate, followed by the intermediate if there is one.
     pub(crate) chain: PathBuf,
     /// The key, PKCS#8.
     pub(crate) key: PathBuf,
 }
 
-/// All of it.
+/// All certificates.
 pub(crate) struct Pki {
     directory: TempDir,
-    /// The CA of everything but [`Pki::foreign`].
+    /// The CA of all certificates except [`Pki::foreign`].
     pub(crate) ca: PathBuf,
     /// Revocation lists of the CA and of the intermediate.
     pub(crate) crl: Vec<PathBuf>,
@@ -47,28 +47,28 @@ pub(crate) struct Pki {
     pub(crate) server: Pair,
     /// The same key in its SEC1 form, with EC PARAMETERS before it.
     pub(crate) server_sec1_key: PathBuf,
-    /// As `server`, RSA.
+    /// The same as `server`, RSA.
     pub(crate) rsa_server: Pair,
     /// The same key in its PKCS#1 form.
     pub(crate) rsa_server_pkcs1_key: PathBuf,
-    /// A right one: CN `device-1`, from the intermediate.
+    /// Valid: CN `device-1`, from the intermediate.
     pub(crate) device: Pair,
-    /// A right one: CN `device-2`, from the intermediate.
+    /// Valid: CN `device-2`, from the intermediate.
     pub(crate) other_device: Pair,
-    /// One that was right until 2001.
+    /// Valid until 2001.
     pub(crate) expired: Pair,
-    /// One that will be right from 4000.
+    /// Valid from 4000 on.
     pub(crate) not_yet_valid: Pair,
-    /// One from another CA.
+    /// From another CA.
     pub(crate) foreign: Pair,
-    /// One that is on the intermediate's list.
+    /// On the intermediate's revocation list.
     pub(crate) revoked: Pair,
 }
 
 type Authority = Issuer<'static, KeyPair>;
 
 impl Pki {
-    /// Makes all of it.
+    /// Creates all of them.
     pub(crate) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let at = directory.path();
@@ -122,7 +122,7 @@ impl Pki {
         }
     }
 
-    /// Writes a further file beside the others.
+    /// Writes a further file into the directory.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         write(self.directory.path(), name, text)
     }
@@ -204,7 +204,8 @@ fn revocation_list(issuer: &Authority, serial_numbers: &[u8]) -> String {
     .unwrap()
 }
 
-/// PKCS#8 wraps the older form of a key: version, algorithm, then the older form itself.
+/// Extracts the older form of a key from PKCS#8, which wraps it: version, algorithm, then that
+/// form.
 fn traditional_pem(label: &str, pkcs8: &[u8]) -> String {
     let (_, outer) = parse_der(pkcs8).unwrap();
     let base64 = STANDARD.encode(outer.as_sequence().unwrap()[2].as_slice().unwrap());

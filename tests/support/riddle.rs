@@ -1,4 +1,4 @@
-//! A method of enhanced authentication whose client says what is to come of it.
+//! A method of enhanced authentication whose client chooses the outcome.
 
 use std::future::pending;
 
@@ -11,8 +11,8 @@ use hearthmq::{
 /// The method's name.
 pub(crate) const RIDDLE: &str = "RIDDLE";
 
-/// Asks `?` until it is answered: `I am NAME` is believed, `wrong`, `barred` and `busy` are errors,
-/// and `slow` is thought about for ever.
+/// Sends `?` until it gets an answer: `I am NAME` succeeds, `wrong`, `barred` and `busy` are
+/// errors, and `slow` never gets a result.
 pub(crate) struct Riddle;
 
 struct Asking;
@@ -45,7 +45,7 @@ impl Exchange for Asking {
     }
 }
 
-/// CONNECT with a method.
+/// Returns a CONNECT with a method.
 pub(crate) fn connect_by<'a>(
     connect: Connect<'a>,
     method: &'a str,
@@ -59,7 +59,7 @@ pub(crate) fn connect_by<'a>(
     Connect { properties, ..connect }
 }
 
-/// AUTH with a method.
+/// Returns an AUTH with a method.
 pub(crate) fn auth_by<'a>(
     reason: ReasonCode,
     method: &'a str,
@@ -73,27 +73,27 @@ pub(crate) fn auth_by<'a>(
     Packet::Auth(Auth { reason, properties })
 }
 
-/// CONNECT that is to be asked.
+/// Returns a CONNECT that will be challenged.
 pub(crate) fn riddled(connect: Connect<'_>) -> Connect<'_> {
     connect_by(connect, RIDDLE, None)
 }
 
-/// The broker's AUTH that asks.
+/// Returns the broker's AUTH with the challenge.
 pub(crate) fn question() -> Packet<'static> {
     auth_by(ReasonCode::ContinueAuthentication, RIDDLE, Some(b"?"))
 }
 
-/// The client's AUTH that answers.
+/// Returns the client's AUTH with the answer.
 pub(crate) fn answer(text: &str) -> Packet<'_> {
     auth_by(ReasonCode::ContinueAuthentication, RIDDLE, Some(text.as_bytes()))
 }
 
-/// The client's AUTH that asks to authenticate again.
+/// Returns the client's AUTH that starts re-authentication.
 pub(crate) fn again(text: &str) -> Packet<'_> {
     auth_by(ReasonCode::ReAuthenticate, RIDDLE, Some(text.as_bytes()))
 }
 
-/// The broker's AUTH that says that the client has authenticated again.
+/// Returns the broker's AUTH that completes re-authentication.
 pub(crate) fn settled() -> Packet<'static> {
     auth_by(ReasonCode::Success, RIDDLE, Some(b"welcome"))
 }

@@ -1,4 +1,4 @@
-//! The client's side of SCRAM-SHA-256, from RFC 5802 and RFC 7677, for those who test the other.
+//! The client's side of SCRAM-SHA-256, from RFC 5802 and RFC 7677, for tests of the server's side.
 
 use std::num::NonZeroU32;
 
@@ -20,7 +20,7 @@ pub(crate) struct ScramClient<'a> {
     pub(crate) password: &'a str,
 }
 
-/// What the broker has answered to the first message.
+/// The broker's answer to the first message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Challenge {
     pub(crate) nonce: String,
@@ -29,12 +29,12 @@ pub(crate) struct Challenge {
 }
 
 impl ScramClient<'_> {
-    /// The first message.
+    /// Returns the first message.
     pub(crate) fn first(&self) -> Vec<u8> {
         format!("n,,{}", self.bare()).into_bytes()
     }
 
-    /// The last message, and what the broker will answer if it knows the password too.
+    /// Returns the last message, and the answer of a broker that also knows the password.
     pub(crate) fn last(&self, challenge: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let Challenge { nonce, salt, iterations } = Challenge::read(challenge);
         assert!(nonce.starts_with(NONCE) && nonce.len() > NONCE.len());
@@ -63,7 +63,7 @@ impl ScramClient<'_> {
 }
 
 impl Challenge {
-    /// The broker's first message.
+    /// Parses the broker's first message.
     pub(crate) fn read(message: &[u8]) -> Self {
         let text = str::from_utf8(message).unwrap();
         let mut parts = text.split(',').zip(["r=", "s=", "i="]).map(|(part, name)| {

@@ -1,7 +1,7 @@
-//! A store for tests of what survives a cut of power: what was synced is kept, and of what was only
-//! written since as many whole groups as the test says.
+//! A store for tests of power cuts: synced groups stay, and of those only written since, as many
+//! whole groups as the test chooses.
 //!
-//! Keeps each group that was applied, and knows nothing of what is in it.
+//! Keeps each group that was applied, and knows nothing of its contents.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,24 +23,24 @@ pub(crate) struct TornStore {
 #[derive(Default)]
 struct State {
     groups: Vec<Vec<Change>>,
-    /// So many of them are durable.
+    /// Number of groups that are durable.
     synced: usize,
     store: MemoryStore,
 }
 
 impl TornStore {
-    /// A store of which [`Store::is_immediate`] says this.
+    /// Returns a store whose [`Store::is_immediate`] returns this.
     pub(crate) fn new(is_immediate: bool) -> Self {
         Self { is_immediate, ..Self::default() }
     }
 
-    /// How many groups a crash would lose if none of them was kept.
+    /// Returns how many groups a crash would lose if no unsynced group survived.
     pub(crate) fn unsynced(&self) -> usize {
         let state = self.state();
         state.groups.len() - state.synced
     }
 
-    /// Loses what was not synced, but for the first `keep` groups of it.
+    /// Loses unsynced groups, except the first `keep` of them.
     pub(crate) fn crash(&self, keep: usize) {
         let mut state = self.state();
         let kept = state.synced + keep;

@@ -1,7 +1,7 @@
-//! A WebSocket client as a byte stream: what is written goes out as binary frames, what comes in
-//! such frames is read.
+//! A WebSocket client as a byte stream: writes become binary frames, and reads return the contents
+//! of binary frames.
 //!
-//! Knows tokio-tungstenite; does not know MQTT but the name of its subprotocol.
+//! Knows tokio-tungstenite; of MQTT it knows only the name of the subprotocol.
 
 use std::{
     io::{Error, ErrorKind},
@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 
-/// The request for MQTT over WebSocket.
+/// Returns the request for MQTT over WebSocket.
 pub(crate) fn request(subprotocol: Option<&str>) -> Request {
     let mut request = "ws://localhost/mqtt".into_client_request().unwrap();
     if let Some(name) = subprotocol {
@@ -31,7 +31,7 @@ pub(crate) fn request(subprotocol: Option<&str>) -> Request {
     request
 }
 
-/// A WebSocket on `stream`, and how the request for it was answered.
+/// Opens a WebSocket on `stream`; returns the response to the request too.
 pub(crate) async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
 ) -> (WebSocketStream<S>, Response) {
@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Binary<S> {
         ready!(socket.as_mut().poll_ready(cx)).map_err(broken)?;
         let message = Message::Binary(Bytes::copy_from_slice(buf));
         socket.as_mut().start_send(message).map_err(broken)?;
-        // What does not leave at once leaves with the next read or write.
+        // Bytes that are not sent at once are sent with the next read or write.
         let _ = socket.poll_flush(cx).map_err(broken)?;
         Poll::Ready(Ok(buf.len()))
     }

@@ -1,5 +1,5 @@
-//! A wall clock that jumps between two runs. Behind what the store has seen, the broker's clock goes
-//! on from there; ahead, what was to end meanwhile has ended.
+//! A wall clock that jumps between two runs. If it is behind the times in the store, the broker's
+//! clock continues from those; if it is ahead, everything that was due meanwhile has ended.
 
 use std::{
     path::Path,
@@ -28,7 +28,7 @@ fn wall_clock() -> Timestamp {
     Timestamp(passed.as_millis() as u64)
 }
 
-/// What a session of `ops` that ends at some time has left, with a message for its client.
+/// Returns a stored session of `ops` with this end, and a message queued for its client.
 fn left(number: u64, client_id: &str, ends_at: Timestamp) -> [Change; 2] {
     let session = SessionRecord {
         username: Some("ops".into()),
@@ -42,21 +42,21 @@ fn left(number: u64, client_id: &str, ends_at: Timestamp) -> [Change; 2] {
     [Change::PutSession(SessionNumber(number), Box::new(session)), enqueue(number, 1, &message)]
 }
 
-/// Writes what the clock has shown, and these.
+/// Writes a clock reading, and these changes.
 fn write(directory: &Path, clock: Timestamp, changes: impl IntoIterator<Item = Change>) {
     let store = DirectoryStore::open(directory).unwrap();
     let changes: Vec<_> = [Change::Clock(clock)].into_iter().chain(changes).collect();
     apply(&store, &changes);
 }
 
-/// Whether the session is there is told by the message that has waited in it.
+/// Checks whether the session exists, by its queued message.
 fn expect_left(program: &Program, client_id: &str, is_there: bool) {
     let mut client = program.connected(lasting(client_id));
     let expected = [client_id.as_bytes()];
     take(&mut client, if is_there { &expected } else { &[] });
 }
 
-/// When a client has connected, as an event says.
+/// Returns when a client has connected, according to an event.
 fn connected_at(program: &Program) -> u64 {
     let mut watcher = program.client("watcher");
     watcher.subscribe("$events/client_connected", QoS::AtMostOnce);
@@ -72,7 +72,7 @@ fn a_clock_that_has_gone_back_takes_nothing_back_and_prolongs_nothing() {
     let ahead = wall_clock().plus_secs(240 * 3_600);
     let [past, soon, later] =
         [Timestamp(ahead.millis() - 1), ahead.plus_millis(1_500), ahead.plus_millis(HOUR)];
-    // A Will tells the moment.
+    // A Will shows the moment.
     let will = WillRecord {
         message: Arc::new(message("will", b"gone")),
         delay_secs: 7_200,
@@ -90,7 +90,7 @@ fn a_clock_that_has_gone_back_takes_nothing_back_and_prolongs_nothing() {
     expect_left(&program, "past", false);
     let first = connected_at(&program);
     assert!(first >= ahead.millis());
-    // A session ends after as much time as it had left, whatever the wall clock says.
+    // A session ends after the time that it had left, whatever the wall clock says.
     assert_eq!(heir.message().payload, b"gone");
     let passed = started.elapsed().as_millis();
     assert!(passed >= 1_500, "{passed} ms");
@@ -101,13 +101,13 @@ fn a_clock_that_has_gone_back_takes_nothing_back_and_prolongs_nothing() {
     assert!(pace <= passed + 1_000, "{pace} ms in {passed} ms: the clock runs at its usual pace");
     assert!(last >= first + 100 && last > soon.millis());
     expect_left(&program, "later", true);
-    // And a second time.
+    // The same a second time.
     program.signal("-KILL");
     program.killed();
     assert!(connected_at(&place.start()) >= ahead.millis());
 }
 
-/// Also where nothing was to be kept that the time could have been noted with.
+/// Also where no change was stored with which the time could have been noted.
 #[test]
 fn where_the_clock_has_gone_back_a_run_goes_on_from_the_end_of_the_last_one() {
     let place = Place::new();

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use super::lasting;
 use crate::mqtt::{Client, connect};
 
-/// What a slow disk takes for a group.
+/// Time that a slow disk needs for a group.
 const SYNC: Duration = Duration::from_millis(100);
 
 /// A store that keeps everything in memory, and takes as long as a disk.
@@ -35,10 +35,10 @@ const SYNC: Duration = Duration::from_millis(100);
 pub(super) struct SlowDisk {
     store: Arc<MemoryStore>,
     groups: Arc<AtomicUsize>,
-    /// When it was to sync, each time.
+    /// Time of each sync that was requested.
     syncs: Arc<Mutex<Vec<Instant>>>,
     does_not_sync: Arc<AtomicBool>,
-    /// Nothing is done before it is let go.
+    /// While this is set, the store does nothing.
     is_held: Arc<(Mutex<bool>, Condvar)>,
 }
 
@@ -53,7 +53,7 @@ impl SlowDisk {
         self.does_not_sync.store(fails, Ordering::Relaxed);
     }
 
-    /// When it was to sync, each time so far.
+    /// Returns the time of each sync requested so far.
     pub(super) fn syncs(&self) -> Vec<Instant> {
         self.syncs.lock().unwrap().clone()
     }
@@ -111,7 +111,7 @@ impl Store for SlowDisk {
     }
 }
 
-/// A broker on a slow disk, with a session that lasts, subscribed to `durable`.
+/// A broker on a slow disk, with a durable session that is subscribed to `durable`.
 pub(super) struct Slow {
     pub(super) disk: SlowDisk,
     pub(super) broker: Broker,
@@ -136,7 +136,7 @@ impl Slow {
                     builder.authenticator(AllowAll).authorizer(AllowAll).store(store).sync(policy);
                 let broker = builder.start().await.unwrap();
                 listens.send(broker.clone()).unwrap();
-                drop(ended.await); // Either way it is over.
+                drop(ended.await); // it is over in either case
                 broker.shutdown(Duration::from_secs(5)).await;
             });
         });

@@ -1,5 +1,5 @@
-//! A disk that is nearly full, one that is full, and files that may not grow: nothing that was
-//! acknowledged is lost, who would have to be promised something is refused, everybody else goes on.
+//! A nearly full disk, a full disk, and files that may not grow: no acknowledged message is lost,
+//! requests that need the store are refused, and everything else continues.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use crate::{
     program::{PASSWORD, PATIENCE, Place, Program},
 };
 
-/// Makes a session that lasts, subscribed to `durable`, with one message that waits for it.
+/// Creates a durable session that is subscribed to `durable`, with one queued message.
 fn leave_subscriber(program: &Program) {
     let mut subscriber = program.connected(lasting("subscriber"));
     subscriber.subscribe("durable", QoS::AtLeastOnce);
@@ -24,14 +24,14 @@ fn leave_subscriber(program: &Program) {
     assert_eq!(publish_1(&mut publisher, "durable", b"before", 1), ReasonCode::Success);
 }
 
-/// What CONNACK says.
+/// Returns the Reason Code of CONNACK.
 fn refusal(program: &Program, mut packet: Connect<'_>) -> ReasonCode {
     packet.username = Some("ops");
     packet.password = Some(PASSWORD.as_bytes());
     Client::on(tcp(program.address("mqtt")), packet).unwrap().1
 }
 
-/// Who is refused, how, and who goes on, while the store takes nothing more in.
+/// Checks what is refused, with which code, and what continues, while the store accepts nothing.
 fn expect_refusals(program: &Program, reason: ReasonCode) {
     program.wait_for_readiness(503, "store_unavailable");
     assert_eq!(program.call_as(None, "GET /health/live").status, 200);
@@ -43,7 +43,7 @@ fn expect_refusals(program: &Program, reason: ReasonCode) {
     let mut publisher = program.client("publisher");
     assert_eq!(publish_1(&mut publisher, "durable", b"refused", 1), reason);
     assert_eq!(retain_1(&mut publisher, "live", b"refused", 2), reason);
-    // Without a reason code there is no acknowledgement: the client is to send it again.
+    // MQTT 3 has no code, so there is no acknowledgement: the client must send it again.
     let mut old = program.connected(Connect { version: ProtocolVersion::V3_1_1, ..connect("old") });
     old.publish("durable", b"refused", Some(1)).unwrap();
     old.expect_closed();
@@ -73,7 +73,7 @@ fn with_little_room_from_the_start_durable_messages_are_refused_and_queues_drain
     let place = place.set(format!("store.free_bytes_min={bound}"));
     let mut program = place.start();
     expect_refusals(&program, ReasonCode::QuotaExceeded);
-    // What only takes away goes on: a session may be gone on with, and left again.
+    // Changes that only remove data continue: a session can be resumed, and left again.
     let mut subscriber = program.connected(lasting("subscriber"));
     take(&mut subscriber, &[b"before"]);
     drop(subscriber);
@@ -103,7 +103,7 @@ fn that_there_is_little_room_is_known_before_anybody_comes() {
     assert_eq!(program.readiness(), (503, r#"{"status":"store_unavailable"}"#.to_owned()));
 }
 
-/// Without so much as a quarter of the bound nothing can be reserved.
+/// Without a quarter of the limit nothing can be reserved.
 #[test]
 fn without_any_room_there_is_no_start() {
     let place = Place::new().set(format!("store.free_bytes_min={}", i64::MAX));
@@ -114,14 +114,15 @@ fn without_any_room_there_is_no_start() {
     assert!(last.starts_with("hearthmq: the disk with data is full; free space"), "{said}");
 }
 
-/// Fills the file system of `path`, but for so much.
+/// Fills the file system of `path`, except for this many bytes.
 fn fill(path: &Path, but_for: u64) {
     let mut filler = File::create(path).unwrap();
     let chunk = vec![7; 64 << 10];
     while free_bytes(path) > but_for && filler.write_all(&chunk).is_ok() {}
 }
 
-/// A place whose data lie on a small file system of their own, and what starts the program there.
+/// Returns a place with its data on a small file system of its own, and the program that runs
+/// there.
 fn small_disk(free_bytes_min: u64) -> Option<(Place, Program)> {
     let shell = own_mounts()?;
     let place =
@@ -150,7 +151,7 @@ fn a_disk_that_fills_up_and_has_room_again_needs_nobody_who_restarts_the_broker(
     assert!(log.contains("can be written again: durable messages are taken again"), "{log}");
 }
 
-/// The bound is of no use where others fill the disk between two looks at it.
+/// The limit does not help if others fill the disk between two checks.
 #[test]
 fn what_a_full_disk_did_not_take_is_acknowledged_once_it_does() {
     let Some((place, mut program)) = small_disk(1) else { return };
@@ -213,7 +214,7 @@ fn a_limit_of_file_sizes_ends_neither_the_program_nor_what_it_has_acknowledged()
     let program = place.start();
     assert_eq!(program.readiness(), (200, r#"{"status":"ready"}"#.to_owned()));
     let mut subscriber = program.connected(lasting("subscriber"));
-    // More may be there than was acknowledged.
+    // More messages may exist than were acknowledged.
     assert_eq!(subscriber.message().payload, b"before");
     for _ in 0..acknowledged {
         assert_eq!(subscriber.message().payload, payload);

@@ -1,7 +1,7 @@
-//! When something is wrong with the store, its disk, its clock or its process: what the program says
-//! in its log, over HTTP and by reason codes, what goes on meanwhile, and how it recovers.
+//! Trouble with the store, its disk, its clock or its process: what the program reports in its log,
+//! over HTTP and by Reason Codes, what continues meanwhile, and how it recovers.
 //!
-//! README.md has the same as a table. Here are the words that the files beside share.
+//! README.md has a table of this. This file has the helpers that the tests share.
 
 mod clock;
 mod disk;
@@ -19,7 +19,7 @@ use hearthmq::mqtt::{
 
 use crate::mqtt::{Client, connect};
 
-/// CONNECT of a session that lasts, and is gone on with.
+/// Returns a CONNECT that resumes a durable session.
 fn lasting(client_id: &str) -> Connect<'_> {
     let mut packet = connect(client_id);
     packet.clean_start = false;
@@ -32,13 +32,13 @@ fn lasting_3(client_id: &str) -> Connect<'_> {
     Connect { version: ProtocolVersion::V3_1_1, clean_start: false, ..connect(client_id) }
 }
 
-/// Publishes with QoS 1; what PUBACK says.
+/// Publishes with QoS 1; returns the Reason Code of PUBACK.
 fn publish_1(client: &mut Client, topic: &str, payload: &[u8], id: u16) -> ReasonCode {
     client.publish(topic, payload, Some(id)).unwrap();
     puback(client)
 }
 
-/// The same for a message that is to be retained.
+/// Does the same for a retained message.
 fn retain_1(client: &mut Client, topic: &str, payload: &[u8], id: u16) -> ReasonCode {
     client.send(&Packet::Publish(Publish {
         flags: PublishFlags { qos: QoS::AtLeastOnce, retain: true, ..PublishFlags::default() },
@@ -69,8 +69,8 @@ fn take(client: &mut Client, payloads: &[&[u8]]) {
     client.ping();
 }
 
-/// What lets the program have a file system of its own, which ends with it; `None` where the
-/// operating system does not.
+/// Returns a command that gives the program its own file system, which ends with it; `None` where
+/// the operating system does not permit it.
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 fn own_mounts() -> Option<&'static [&'static str]> {
     const WORDS: &[&str] = &["unshare", "--user", "--map-root-user", "--mount"];

@@ -1,5 +1,5 @@
-//! A disk that takes its time: groups keep the throughput up, nobody else notices, and what is on its
-//! way is bounded. In real time, on a store that waits before it is done.
+//! A slow disk: groups keep the throughput up, other clients do not notice, and changes on their
+//! way to the disk are limited. In real time, on a store that waits before it finishes.
 
 use std::{
     io::Write as _,
@@ -47,7 +47,7 @@ fn hundreds_of_publishers_are_acknowledged_within_a_few_groups() {
             assert_eq!(puback(publisher), ReasonCode::Success);
         }
     }
-    // The one that was held, one with what came meanwhile, and perhaps one that was being gathered.
+    // The group that was held, one of what came meanwhile, and perhaps one that was being gathered.
     let groups = slow.disk.groups() - groups;
     assert!(groups <= 4, "{groups} groups");
 }
@@ -61,7 +61,7 @@ fn who_needs_nothing_kept_does_not_wait_for_the_disk() {
     slow.disk.hold(true);
     for number in 0..20_u8 {
         publisher.publish("durable", b"m", Some(u16::from(number) + 1)).unwrap();
-        publisher.ping(); // whose answer comes, and no PUBACK before it
+        publisher.ping(); // PINGRESP comes, and no PUBACK before it
         publisher.publish("live", &[number], None).unwrap();
         assert_eq!(subscriber.message().payload, [number]);
     }
@@ -71,7 +71,7 @@ fn who_needs_nothing_kept_does_not_wait_for_the_disk() {
     }
 }
 
-/// While 64 MiB are on their way to the disk nobody is read who could bring more.
+/// While 64 MiB are on their way to the disk, publishers that could add more are not read.
 #[test]
 fn what_is_on_its_way_to_a_disk_that_hangs_is_bounded() {
     const PUBLISHERS: usize = 40;
@@ -102,7 +102,7 @@ fn what_is_on_its_way_to_a_disk_that_hangs_is_bounded() {
                     written += more;
                     in_all.fetch_add(more, Ordering::Relaxed);
                 }
-                // A busy machine takes its time for what is to be taken.
+                // A busy machine may take long to accept what it can accept.
                 Err(_) if in_all.load(Ordering::Relaxed) <= 32 * MIB => {
                     assert!(Instant::now() < until, "nothing is taken");
                 }
@@ -117,7 +117,7 @@ fn what_is_on_its_way_to_a_disk_that_hangs_is_bounded() {
             publishers.iter_mut().map(|publisher| scope.spawn(move || flood(publisher))).collect();
         floods.into_iter().map(|flood| flood.join().unwrap()).sum()
     });
-    // What each socket holds, on both ends, comes on top.
+    // The buffers of each socket, on both ends, come on top.
     assert!(taken > 32 * MIB, "{} MiB", taken / MIB);
     assert!(taken < (64 + 16 * PUBLISHERS) * MIB, "{} MiB", taken / MIB);
     slow.disk.hold(false);
@@ -126,8 +126,7 @@ fn what_is_on_its_way_to_a_disk_that_hangs_is_bounded() {
     }
 }
 
-/// Where syncing is left to an interval, a disk that does not sync is tried again, and no more often
-/// than one that does not write.
+/// With an interval for syncs, a failed sync is tried again, no more often than a failed write.
 #[test]
 fn a_disk_that_does_not_sync_is_trouble_until_it_does() {
     let slow = Slow::with(SyncPolicy::Interval(Duration::from_millis(10)));

@@ -1,7 +1,7 @@
-//! A store that cannot be used is named in one line with what helps, and the program ends with 1.
+//! An unusable store is reported in one line with its remedy, and the program ends with 1.
 //!
-//! Two brokers on one directory are in `../start.rs`, what a store itself makes of each byte that
-//! changes in `tests/store/damage.rs`.
+//! `../start.rs` tests two brokers on one directory, `tests/store/damage.rs` how a store reacts to
+//! each changed byte.
 
 use std::{fs, path::PathBuf, process::Output};
 
@@ -13,7 +13,7 @@ use hearthmq::{
 use super::{lasting, own_mounts, retain_1};
 use crate::{program::Place, vocabulary::*};
 
-/// What was said at the end. The database may have logged more before.
+/// Returns the last line. The database may have logged more before it.
 fn complaint(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -21,7 +21,7 @@ fn complaint(output: &Output) -> String {
     last.strip_prefix("hearthmq: ").expect(&said).to_owned()
 }
 
-/// A place that a broker has run in, which was killed.
+/// Returns a place in which a broker has run and was killed.
 fn used() -> Place {
     let place = Place::new();
     let mut program = place.start();
@@ -66,7 +66,7 @@ fn a_later_format_is_named_and_left_alone() {
 fn data_files_that_are_damaged_or_cut_off_are_named() {
     for cuts in [false, true] {
         let place = used();
-        // What is in the journal goes into data files.
+        // Moves the contents of the journal into data files.
         let store = DirectoryStore::open(place.path("data")).unwrap();
         apply(&store, &[put(100), enqueue(100, 1, &numbered(1, &[7; 4096]))]);
         store.compact().unwrap();
@@ -86,7 +86,7 @@ fn data_files_that_are_damaged_or_cut_off_are_named() {
     }
 }
 
-/// The end of the journal may be missing after a cut of power: that is no damage.
+/// The end of the journal may be missing after a power cut: that is not damage.
 #[test]
 fn a_journal_that_is_cut_off_ends_there() {
     let place = used();

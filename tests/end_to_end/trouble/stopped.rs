@@ -1,5 +1,5 @@
-//! A process that gets no time for a while: what was sent to it waits in the sockets, and nobody is
-//! given up for its silence.
+//! A process that gets no CPU time for a while: data sent to it waits in the sockets, and no client
+//! is disconnected for silence.
 
 use std::{
     io::ErrorKind,
@@ -17,7 +17,7 @@ use crate::{
 const STOPPED_FOR: Duration = Duration::from_secs(7);
 const MESSAGES: u16 = 200;
 
-/// A stopped process says nothing, for as long as it is to stay so.
+/// Checks that a stopped process sends nothing, for as long as it must stay stopped.
 fn expect_silence(client: &mut Client) {
     let patience = client.stream.read_timeout().unwrap();
     client.stream.set_read_timeout(Some(STOPPED_FOR)).unwrap();
@@ -43,7 +43,7 @@ fn a_process_that_is_stopped_for_a_while_loses_nothing_and_nobody() {
         }
     };
     publish(0..MESSAGES / 2);
-    // Its deadline of 1.5 times as much passes meanwhile; its PINGREQ has come before.
+    // Its deadline of 1.5 times as much passes meanwhile; its PINGREQ has arrived before.
     let mut impatient = connect("impatient");
     impatient.keep_alive = 4;
     let mut impatient = program.connected(impatient);
@@ -65,7 +65,7 @@ fn a_process_that_is_stopped_for_a_while_loses_nothing_and_nobody() {
         assert_eq!(arrived.payload, number.to_be_bytes());
         live.send(&Packet::PubAck(Ack::success(arrived.packet_id.unwrap())));
     }
-    // It was kept, too.
+    // It was stored, too.
     program.signal("-KILL");
     program.killed();
     let program = place.start();
@@ -77,7 +77,7 @@ fn a_process_that_is_stopped_for_a_while_loses_nothing_and_nobody() {
     }
 }
 
-/// Nor is a subscriber given up that publishers are held for: it could not make room.
+/// A subscriber that held publishers is not given up either: it could not make room.
 #[test]
 fn while_the_process_is_stopped_nobody_loses_patience() {
     const WAITING: u16 = 10;

@@ -1,4 +1,4 @@
-//! A client that sends what it is told, right or wrong, and checks every packet that comes.
+//! A client that sends any packet, valid or invalid, and checks every packet that comes.
 
 use std::time::Duration;
 
@@ -19,33 +19,33 @@ use super::{
     stream,
 };
 
-/// How long a client waits for what it expects, and for silence, where time is virtual.
+/// How long a client waits, for an expected packet and for silence, on virtual time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it waits where time may be real and the machine busy.
+/// How long it waits if time may be real and the machine busy.
 const PATIENCE_ON_STREAMS: Duration = Duration::from_secs(60);
 
-/// In this process as a rule; over TCP where sockets are what is tested.
+/// Usually in this process; over TCP where sockets are tested.
 pub(crate) struct Client<S = DuplexStream> {
     pub(crate) stream: S,
     pub(crate) version: ProtocolVersion,
-    /// What has come and was not looked at yet.
+    /// Bytes that arrived and were not decoded yet.
     pub(crate) received: Vec<u8>,
-    /// How long it waits for what it expects.
+    /// How long it waits for an expected packet.
     pub(crate) patience: Duration,
 }
 
 impl Client {
-    /// A client that has not yet sent CONNECT.
+    /// Returns a client that has not yet sent CONNECT.
     pub(crate) fn new(broker: &Broker, version: ProtocolVersion) -> Self {
         Self { patience: PATIENCE, ..Self::on(stream(broker), version) }
     }
 
-    /// A client whose CONNECT is accepted.
+    /// Returns a client whose CONNECT was accepted.
     pub(crate) async fn connected(broker: &Broker, connect: Connect<'_>) -> Self {
         Self::connected_with(broker, connect).await.0
     }
 
-    /// A client whose CONNECT is accepted, and whether its session was present.
+    /// Returns a client whose CONNECT was accepted, and whether its session was present.
     pub(crate) async fn connected_with(broker: &Broker, connect: Connect<'_>) -> (Self, bool) {
         let mut client = Self::new(broker, connect.version);
         let session_present = client.connect(connect).await;
@@ -54,18 +54,18 @@ impl Client {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// A client on a stream that has sent nothing yet.
+    /// Returns a client on a stream that has sent nothing yet.
     pub(crate) fn on(stream: S, version: ProtocolVersion) -> Self {
         Self { stream, version, received: Vec::new(), patience: PATIENCE_ON_STREAMS }
     }
 
-    /// Sends CONNECT and expects it to be accepted; whether the session was present.
+    /// Sends CONNECT and expects success; returns whether the session was present.
     pub(crate) async fn connect(&mut self, connect: Connect<'_>) -> bool {
         self.send(Packet::Connect(Box::new(connect))).await;
         self.expect_connected().await
     }
 
-    /// Expects CONNACK with success; whether the session was present.
+    /// Expects CONNACK with success; returns whether the session was present.
     pub(crate) async fn expect_connected(&mut self) -> bool {
         self.receive(|packet| {
             let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.stream.flush().await.unwrap();
     }
 
-    /// Subscribes and expects it to be granted.
+    /// Subscribes and expects the filter to be granted.
     pub(crate) async fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
         self.send(subscribe(9, vec![filter(topic_filter, qos)])).await;
         self.receive(|packet| {
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.expect(Packet::Publish(expected)).await;
     }
 
-    /// Expects a packet and looks at it.
+    /// Expects a packet and inspects it.
     pub(crate) async fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
         let limits = DecodeLimits {
             packet_bytes_max: u32::MAX,
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Expects a PUBLISH; its payload as text.
+    /// Expects a PUBLISH; returns its payload as text.
     pub(crate) async fn receive_payload(&mut self) -> String {
         self.receive(|packet| {
             let Packet::Publish(publish) = packet else {
@@ -143,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         .await
     }
 
-    /// Expects that nothing comes for so long, and that the connection stays.
+    /// Expects that nothing comes for this time, and that the connection stays.
     pub(crate) async fn expect_nothing_for(&mut self, time: Duration) {
         assert!(self.received.is_empty(), "unexpected: {:?}", self.received);
         let read = timeout(time, self.stream.read_buf(&mut self.received)).await;
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         assert!(read == 0 && self.received.is_empty(), "unexpected: {:?}", self.received);
     }
 
-    /// Expects DISCONNECT with this reason where the version has it, and the end.
+    /// Expects DISCONNECT with this Reason Code, if the version has it, and the end.
     pub(crate) async fn expect_disconnect(&mut self, reason: ReasonCode) {
         if self.version == ProtocolVersion::V5 {
             self.receive(|packet| {
@@ -177,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Expects PUBACK, or PUBREC, PUBREL and PUBCOMP, for a PUBLISH of this QoS and identifier,
-    /// and says in them what has come: `reason` where the version has it.
+    /// with this Reason Code if the version has it.
     pub(crate) async fn expect_taken(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode) {
         let reason = if self.version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
         match qos {
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Takes a PUBLISH of this QoS and identifier to the end.
+    /// Acknowledges a PUBLISH of this QoS and identifier to the end.
     pub(crate) async fn take(&mut self, qos: QoS, packet_id: u16) {
         match qos {
             QoS::AtMostOnce => {}
@@ -204,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Expects to be refused like this, in the words of the client's version, and closed.
+    /// Expects this refusal, in the form of the client's version, and the end.
     pub(crate) async fn expect_refused(&mut self, reason: ReasonCode) {
         let version = self.version;
         self.receive(|packet| {
@@ -217,19 +217,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.expect_closed().await;
     }
 
-    /// Takes its leave.
+    /// Disconnects.
     pub(crate) async fn leave(mut self) {
         self.send(disconnect(ReasonCode::Success)).await;
         self.expect_closed().await;
     }
 
-    /// Is cut off, and the broker has noticed.
+    /// Drops the connection, and waits until the broker has noticed.
     pub(crate) async fn vanish(self) {
         drop(self);
         super::pass(Duration::from_millis(1)).await;
     }
 
-    /// PINGREQ and its answer: everything sent before has been handled.
+    /// Sends PINGREQ and expects its answer: all earlier packets have then been handled.
     pub(crate) async fn ping(&mut self) {
         self.send(Packet::PingReq).await;
         self.expect(Packet::PingResp).await;

@@ -1,4 +1,4 @@
-//! A store that outlives the brokers that have it, is torn away from them, and fails when told to.
+//! A store that outlives its brokers, can be pulled away from them, and fails on request.
 
 use std::{
     cell::Cell,
@@ -24,7 +24,7 @@ use hearthmq::{
 
 use super::{builder, generous};
 
-/// What brokers write to, one after the other.
+/// The store to which brokers write, one after the other.
 #[derive(Default)]
 pub(crate) struct Disk {
     store: Arc<MemoryStore>,
@@ -35,49 +35,49 @@ thread_local! {
     static IS_TIME_PAUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// One broker's way to the disk.
+/// The connection of one broker to the disk.
 #[derive(Clone)]
 pub(crate) struct Plug {
     store: Arc<MemoryStore>,
     is_pulled: Arc<AtomicBool>,
     fails: Arc<AtomicBool>,
-    /// So many groups are written before it is pulled.
+    /// Number of groups that are still written before it is pulled.
     groups_left: Arc<AtomicUsize>,
 }
 
-/// A broker and its way to the disk.
+/// A broker and its connection to the disk.
 pub(crate) struct Powered {
     pub(crate) broker: Broker,
     pub(crate) plug: Plug,
 }
 
 impl Disk {
-    /// Lets the next broker find that so much time has passed.
+    /// Makes the next broker see that this much time has passed.
     pub(crate) fn grow_older(&self, time: Duration) {
         let clock = self.store.bounds().unwrap().clock.plus_millis(time.as_millis() as u64);
         self.store.apply(&[Change::Clock(clock)], Durability::Synced).unwrap();
     }
 
-    /// How many retained messages the store has.
+    /// Returns the number of retained messages in the store.
     pub(crate) fn retained(&self) -> usize {
         let mut retained = 0;
         self.store.retained(&mut |_| retained += 1).unwrap();
         retained
     }
 
-    /// Starts a broker that has this disk.
+    /// Starts a broker on this disk.
     pub(crate) async fn power(&self) -> Powered {
         self.power_with(|builder| builder).await
     }
 
-    /// The same with limits of the test's own.
+    /// Does the same with limits of the test.
     pub(crate) async fn power_within(&self, change: impl FnOnce(&mut Limits)) -> Powered {
         let mut limits = generous();
         change(&mut limits);
         self.power_with(|builder| builder.limits(limits)).await
     }
 
-    /// The same, configured.
+    /// Does the same with configuration.
     pub(crate) async fn power_with(&self, configure: impl FnOnce(Builder) -> Builder) -> Powered {
         if !IS_TIME_PAUSED.replace(true) {
             tokio::time::pause();
@@ -112,23 +112,23 @@ impl Disk {
 }
 
 impl Powered {
-    /// The broker is no more, without having had time for anything.
+    /// Ends the broker without giving it time for anything.
     pub(crate) fn crash(self) {
         self.pull();
         drop(self.broker);
     }
 
-    /// Nothing is kept any more, and nobody knows.
+    /// Stops storing anything, unnoticed by the broker.
     pub(crate) fn pull(&self) {
         self.plug.is_pulled.store(true, Ordering::Relaxed);
     }
 
-    /// The broker is to be no more as soon as so many groups have been written.
+    /// Cuts the broker off after this many groups.
     pub(crate) fn cut_off_after(&self, groups: usize) {
         self.plug.groups_left.store(groups, Ordering::Relaxed);
     }
 
-    /// The disk fails from now on, or no longer.
+    /// Makes the disk fail from now on, or no longer.
     pub(crate) fn fail(&self, fails: bool) {
         self.plug.fails.store(fails, Ordering::Relaxed);
     }
@@ -137,7 +137,7 @@ impl Powered {
 impl Store for Plug {
     fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
         if self.is_pulled.load(Ordering::Relaxed) {
-            return Ok(()); // Nobody is left who could hear it.
+            return Ok(()); // the broker has ended already
         }
         if self.fails.load(Ordering::Relaxed) {
             let path = "disk".to_owned();

@@ -1,5 +1,5 @@
-//! The words that the dialogues are spoken in: a world with a broker, and clients that say what
-//! they send and what they expect, packet by packet.
+//! The vocabulary of the dialogues: a world with a broker, and clients that state what they send
+//! and what they expect, packet by packet.
 
 mod client;
 pub(crate) mod disk;
@@ -24,19 +24,20 @@ use hearthmq::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
-/// A broker on this thread and on virtual time: whenever everybody waits, the clock jumps to the
-/// next thing that is due.
+/// Starts a broker on this thread and on virtual time: whenever everything waits, the clock jumps
+/// to the next event.
 pub(crate) async fn world() -> Broker {
     world_with(|builder| builder).await
 }
 
-/// The same, configured.
+/// Does the same with configuration.
 pub(crate) async fn world_with(configure: impl FnOnce(Builder) -> Builder) -> Broker {
     tokio::time::pause();
     configure(builder()).start().await.unwrap()
 }
 
-/// A broker to be, on this thread, that lets everybody in. It has a store, as the program has.
+/// Returns a builder for a broker on this thread that admits every client. It has a store, like the
+/// program.
 pub(crate) fn builder() -> Builder {
     Broker::builder()
         .on_current_arbiter()
@@ -46,19 +47,19 @@ pub(crate) fn builder() -> Builder {
         .authorizer(AllowAll)
 }
 
-/// A broker on virtual time with limits of the test's own.
+/// Starts a broker on virtual time with limits of the test.
 pub(crate) async fn world_within(change: impl FnOnce(&mut Limits)) -> Broker {
     let mut limits = generous();
     change(&mut limits);
     world_with(|builder| builder.limits(limits)).await
 }
 
-/// Limits that no test meets by accident.
+/// Returns limits that no test reaches by accident.
 pub(crate) fn generous() -> Limits {
     Limits { connects_per_address_per_sec: 0, connections_max: 1_000_000, ..Limits::default() }
 }
 
-/// The same without a store, so that everything waits in memory.
+/// Does the same without a store, so that all queues are in memory.
 pub(crate) async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> Broker {
     let mut limits = generous();
     change(&mut limits);
@@ -68,23 +69,23 @@ pub(crate) async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> 
     builder.start().await.unwrap()
 }
 
-/// A broker that asks `authorizer`.
+/// Starts a broker with this authorizer.
 pub(crate) async fn world_where(authorizer: impl Authorizer) -> Broker {
     world_with(|builder| builder.authorizer(authorizer)).await
 }
 
-/// Connections that were refused for this reason, on whatever thread.
+/// Returns how many connections were refused for this reason, on all threads.
 pub(crate) fn refused(broker: &Broker, reason: ConnectRefusal) -> u64 {
     let metrics = broker.metrics();
     metrics.shards().map(|shard| shard.connects_refused.of(reason).value()).sum()
 }
 
-/// A stream into the broker.
+/// Opens a stream to the broker.
 pub(crate) fn stream(broker: &Broker) -> DuplexStream {
     stream_of(broker, 1 << 20)
 }
 
-/// A stream that holds so many bytes each way.
+/// Opens a stream that holds this many bytes in each direction.
 pub(crate) fn stream_of(broker: &Broker, bytes: usize) -> DuplexStream {
     let (here, there) = tokio::io::duplex(bytes);
     let broker = broker.clone();
@@ -94,8 +95,8 @@ pub(crate) fn stream_of(broker: &Broker, bytes: usize) -> DuplexStream {
     here
 }
 
-/// A stream whose bytes the broker finds when it looks, but of which, after the first, nobody tells it:
-/// as a socket is before its reactor has had its turn.
+/// Opens a stream that, after the first bytes, does not wake the broker when it has more; the
+/// broker finds them when it reads, as with a socket whose reactor has not run yet.
 pub(crate) fn stream_that_wakes_nobody(broker: &Broker) -> DuplexStream {
     let (here, there) = tokio::io::duplex(1 << 20);
     let broker = broker.clone();
@@ -143,7 +144,7 @@ impl AsyncWrite for Quiet {
     }
 }
 
-/// Lets so much virtual time pass.
+/// Lets this much virtual time pass.
 pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }

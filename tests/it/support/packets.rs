@@ -1,4 +1,4 @@
-//! Short words for packets.
+//! Short functions for packets.
 
 use hearthmq::mqtt::{
     Ack, AckProperties, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect,
@@ -10,7 +10,7 @@ use hearthmq::mqtt::{
 
 pub(crate) use hearthmq::mqtt::ProtocolVersion::{V3_1, V3_1_1, V5};
 
-/// Both versions that most dialogues are held in.
+/// The two versions that most dialogues use.
 pub(crate) const VERSIONS: [ProtocolVersion; 2] = [V3_1_1, V5];
 
 pub(crate) const QOS_0: QoS = QoS::AtMostOnce;
@@ -21,7 +21,7 @@ pub(crate) fn id(number: u16) -> PacketId {
     PacketId::new(number).unwrap()
 }
 
-/// CONNECT with Clean Start, MQTT 5.0 and Keep Alive off.
+/// Returns a CONNECT with Clean Start, MQTT 5.0 and Keep Alive off.
 pub(crate) fn connect(client_id: &str) -> Connect<'_> {
     Connect {
         version: V5,
@@ -36,12 +36,12 @@ pub(crate) fn connect(client_id: &str) -> Connect<'_> {
     }
 }
 
-/// The same, in this version.
+/// Does the same in this version.
 pub(crate) fn connect_in(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
     Connect { version, ..connect(client_id) }
 }
 
-/// CONNECT of a session that stays for a while.
+/// Returns a CONNECT of a durable session.
 pub(crate) fn connect_lasting(client_id: &str, version: ProtocolVersion) -> Connect<'_> {
     let mut connect = Connect { version, clean_start: false, ..connect(client_id) };
     if version == V5 {
@@ -50,7 +50,7 @@ pub(crate) fn connect_lasting(client_id: &str, version: ProtocolVersion) -> Conn
     connect
 }
 
-/// CONNECT of a client that wants codes and no Reason Strings.
+/// Returns a CONNECT of a client that wants no Reason Strings.
 pub(crate) fn connect_terse(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
     let mut connect = connect_in(version, client_id);
     if version == V5 {
@@ -96,13 +96,13 @@ pub(crate) fn publish_2<'a>(packet_id: u16, topic: &'a str, payload: &'a str) ->
     packet
 }
 
-/// With RETAIN set.
+/// Sets RETAIN.
 pub(crate) fn retained(mut packet: Publish<'_>) -> Publish<'_> {
     packet.flags.retain = true;
     packet
 }
 
-/// With DUP set.
+/// Sets DUP.
 pub(crate) fn dup(mut packet: Publish<'_>) -> Publish<'_> {
     packet.flags.dup = true;
     packet
@@ -116,7 +116,7 @@ pub(crate) fn pubrec(packet_id: u16, reason: ReasonCode) -> Packet<'static> {
     Packet::PubRec(Ack::with_reason(id(packet_id), reason))
 }
 
-/// PUBREL or its answer for an identifier that is not in use.
+/// Returns PUBREL or its answer for an identifier that is not in use.
 pub(crate) fn not_found(packet_id: u16) -> Ack<'static> {
     Ack::with_reason(id(packet_id), ReasonCode::PacketIdentifierNotFound)
 }
@@ -133,19 +133,19 @@ pub(crate) fn filter(filter: &str, qos: QoS) -> SubscribeFilter<'_> {
     SubscribeFilter { filter, options: SubscriptionOptions { qos, ..Default::default() } }
 }
 
-/// A filter with No Local.
+/// Sets No Local.
 pub(crate) fn no_local(mut asked: SubscribeFilter<'_>) -> SubscribeFilter<'_> {
     asked.options.no_local = true;
     asked
 }
 
-/// A filter with Retain As Published.
+/// Sets Retain As Published.
 pub(crate) fn as_published(mut asked: SubscribeFilter<'_>) -> SubscribeFilter<'_> {
     asked.options.retain_as_published = true;
     asked
 }
 
-/// A filter with this Retain Handling.
+/// Sets this Retain Handling.
 pub(crate) fn handling(
     mut asked: SubscribeFilter<'_>,
     retain_handling: RetainHandling,
@@ -154,7 +154,7 @@ pub(crate) fn handling(
     asked
 }
 
-/// SUBSCRIBE with a Subscription Identifier.
+/// Returns a SUBSCRIBE with a Subscription Identifier.
 pub(crate) fn subscribe_as<'a>(
     packet_id: u16,
     identifier: u32,
@@ -170,19 +170,19 @@ pub(crate) fn subscribe_as<'a>(
     })
 }
 
-/// As it comes for subscriptions with these identifiers.
+/// Adds these Subscription Identifiers.
 pub(crate) fn identified<'a>(mut packet: Publish<'a>, identifiers: &[u32]) -> Publish<'a> {
     packet.properties.subscription_identifiers = identifiers.to_vec();
     packet
 }
 
-/// With Message Expiry Interval.
+/// Adds a Message Expiry Interval.
 pub(crate) fn expiring(mut packet: Publish<'_>, secs: u32) -> Publish<'_> {
     packet.properties.message_expiry_interval = Some(secs);
     packet
 }
 
-/// With Topic Alias.
+/// Adds a Topic Alias.
 pub(crate) fn aliased(mut packet: Publish<'_>, alias: u16) -> Publish<'_> {
     packet.properties.topic_alias = Some(alias);
     packet
