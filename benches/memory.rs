@@ -6,7 +6,7 @@
 //! each kind; the allocator's rounding comes on top. The table of the tree's nodes doubles when it
 //! grows, so up to half of it is unused, and unused pages cost no memory.
 
-#![expect(clippy::print_stdout, reason = "a benchmark talks")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::alloc::System;
 

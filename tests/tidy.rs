@@ -1,7 +1,7 @@
-//! The rules of the house that the compiler does not know: which layer may use which, how long
-//! files and functions may be, and what every file begins with.
+//! Checks rules of the project that the compiler does not know: which layer may use which, how long
+//! files and functions may be, and how every file begins.
 //!
-//! The layers are those of the architecture document; a new module takes its place in [`LAYERS`].
+//! The layers are those of the architecture document; a new module is added to [`LAYERS`].
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each module of the library with the modules that it may use. Arrows point down only.
+/// Each module of the library, with the modules that it may use. Imports point down only.
 const LAYERS: &[(&str, &[&str])] = &[
     ("labels", &[]),
     ("told", &[]),
@@ -45,10 +45,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Modules that do no I/O, have no clock and know no runtime: same inputs, same outputs.
+/// Modules that do no I/O, read no clock and know no runtime: same inputs, same outputs.
 const PURE: &[&str] = &["mqtt", "journal", "session", "router"];
 
-/// What a pure module does not name.
+/// Names that a pure module must not use.
 const IMPURE: &[&str] = &[
     "actix",
     "actix_rt",
@@ -67,28 +67,29 @@ const IMPURE: &[&str] = &[
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Files, and functions as `file::function`, that are longer, with their lines. A number may only
+/// Longer files, and functions as `file::function`, with their number of lines. A number may only
 /// shrink.
 const LONGER: &[(&str, usize)] = &[];
 
 /// A source file of the project.
 struct Source {
-    /// From the project's root, with `/`.
+    /// Path from the project's root, with `/`.
     name: String,
     text: String,
-    /// The text with comments and literals blanked out, so that what is left is code.
+    /// The text with comments and literals blanked out, so that only code is left.
     code: String,
 }
 
 impl Source {
-    /// The module of the library that it is in; `None` for the program, tests and the like.
+    /// Returns the module of the library that contains it; `None` for the program, tests and the
+    /// like.
     fn module(&self) -> Option<&str> {
         let inside = self.name.strip_prefix("src/")?;
         let module = inside.split('/').next()?.trim_end_matches(".rs");
         (!["lib", "main", "cli"].contains(&module)).then_some(module)
     }
 
-    /// The code before the unit tests.
+    /// Returns the code before the unit tests.
     fn shipped(&self) -> &str {
         if !self.name.starts_with("src/") || self.name.ends_with("/tests.rs") {
             return "";
@@ -144,7 +145,7 @@ fn code_of(text: &str) -> String {
     code
 }
 
-/// Bytes of the comment or literal that `text` begins with, 0 if it is code.
+/// Returns the length of the comment or literal at the start of `text`, 0 if there is none.
 fn literal_len(text: &str, before: Option<char>) -> usize {
     let until = |from: usize, end: &str| {
         text[from..].find(end).map_or(text.len(), |at| from + at + end.len())
@@ -191,7 +192,7 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !(c.is_alphanumeric() || c == '_'))
 }
 
-/// The modules of the library that `code` names: `crate::a`, `crate::{a, b::c}`.
+/// Returns the modules of the library that `code` names: `crate::a`, `crate::{a, b::c}`.
 fn modules_used(code: &str) -> BTreeSet<&str> {
     let mut used = BTreeSet::new();
     for path in code.split("crate::").skip(1) {
@@ -218,14 +219,14 @@ fn modules_used(code: &str) -> BTreeSet<&str> {
     used.into_iter().filter(|name| name.starts_with(char::is_lowercase)).collect()
 }
 
-/// Whether a chain of `super` leads out of the module of the library that the file belongs to.
+/// Returns whether a chain of `super` leads out of the library module that contains the file.
 fn leaves_its_module(source: &Source) -> bool {
     let path = source.name.trim_start_matches("src/").trim_end_matches(".rs");
     let depth = path.trim_end_matches("/mod").split('/').count();
     source.shipped().contains(&"super::".repeat(depth))
 }
 
-/// Each function's name and the lines of its body.
+/// Returns each function's name and the number of lines of its body.
 fn functions(code: &str) -> Vec<(&str, usize)> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("fn ") {
@@ -254,7 +255,7 @@ fn functions(code: &str) -> Vec<(&str, usize)> {
     found
 }
 
-/// Fails with all of `faults` at once.
+/// Fails with all of `faults` together.
 fn none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
@@ -399,7 +400,7 @@ fn f<'x>(c: char) -> &'x str { let _ = ['"', '\'', '\\']; "fn g() { \" crate::no
     assert_eq!(functions(&code), [("f", 0), ("i", 1)]);
 }
 
-/// The program that looks at this with all else, cargo-deny, is not everywhere.
+/// cargo-deny, which checks this along with other rules, is not installed everywhere.
 #[test]
 fn no_lock_file_has_a_banned_crate() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -16,11 +16,7 @@
 //! configuration. Brokers take turns; tables contain medians, and in brackets the ratio to the
 //! first broker. `faults` are messages that did not arrive, and sessions that were missing.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark talks to whoever runs it"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its results")]
 
 mod away;
 #[path = "../end_to_end/brokers.rs"]

@@ -11,11 +11,7 @@
 //! first broker. `faults` are deliveries that were lost, doubled, out of order or not due. In the
 //! workloads of two cores the broker has both, and shares them with a special load.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a benchmark talks to whoever runs it"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its results")]
 
 mod brokers;
 mod calls;

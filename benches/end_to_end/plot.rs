@@ -62,7 +62,7 @@ pub(crate) fn draw(directory: &Path, plot: &Plot) -> Outcome<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a benchmark talks to whoever runs it")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 fn tell(plot: &Plot) {
     println!("\n### {}\n", plot.x);
     for line in &plot.lines {

@@ -1,7 +1,7 @@
-//! Dialogues that must be the same whatever the packets come over.
+//! Dialogues that must be the same over every transport.
 //!
-//! Time is real here: whoever expects that nothing comes asks for PINGRESP and sees that it is the
-//! next packet.
+//! Time is real here: to show that no packet comes, a client sends PINGREQ and expects PINGRESP
+//! next.
 
 use hearthmq::mqtt::{Packet, ReasonCode, encode};
 

@@ -11,7 +11,7 @@ use crate::{
     websocket_client::{Binary, request},
 };
 
-/// A route of the application's own that looks at the request first.
+/// A route of the application that inspects the request first.
 #[actix_rt::test]
 async fn an_application_may_look_at_the_request_first() {
     let broker = builder().start().await.unwrap();

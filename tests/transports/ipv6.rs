@@ -10,7 +10,7 @@ use crate::{
     ways::builder,
 };
 
-/// Lets in who comes from an address of IPv4.
+/// Admits clients with IPv4 addresses.
 struct OnlyV4;
 
 impl Authorizer for OnlyV4 {

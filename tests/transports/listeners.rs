@@ -1,4 +1,4 @@
-//! The name of the listener that took a connection, as authenticators and permissions see it.
+//! The name of the listener that accepted a connection, as authenticators and permissions see it.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::{
     ways::{Way, World, builder},
 };
 
-/// Allows everything, and keeps the names that it was shown.
+/// Allows everything, and records the names that it gets.
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<Vec<String>>>);
 

@@ -1,5 +1,5 @@
-//! One table of dialogues over every transport: whatever carries the packets, the session behind
-//! it is the same. And what each transport has of its own.
+//! One table of dialogues over every transport: the session behaves the same, whatever carries the
+//! packets. Other tests cover what is special about each transport.
 
 #![expect(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ mod upgrade;
 mod ways;
 mod wrong_door;
 
-/// A test for each dialogue and way.
+/// Creates a test for each dialogue and transport.
 macro_rules! table {
     ($($dialogue:ident),* $(,)?) => { $(
         mod $dialogue {

@@ -1,4 +1,4 @@
-//! PROXY headers: whose word counts, and for what.
+//! PROXY headers: which senders are trusted, and what the address is used for.
 
 use std::net::SocketAddr;
 
@@ -44,7 +44,7 @@ fn version_2(header: &ProxyHeader<'_>) -> Vec<u8> {
     bytes
 }
 
-/// A client behind this header. CONNECT comes in the same segment.
+/// Connects a client with this header. CONNECT comes in the same segment.
 async fn connected(address: SocketAddr, header: &[u8], client_id: &str) -> Client<TcpStream> {
     let mut client = Client::on(TcpStream::connect(address).await.unwrap(), V5);
     let mut bytes = header.to_vec();
@@ -54,7 +54,7 @@ async fn connected(address: SocketAddr, header: &[u8], client_id: &str) -> Clien
     client
 }
 
-/// Sends these bytes and CONNECT, and expects to be closed.
+/// Sends these bytes and CONNECT, and expects the connection to close.
 async fn expect_closed(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut bytes = bytes.to_vec();
@@ -87,7 +87,7 @@ async fn the_address_in_the_header_is_the_clients() {
     }
 }
 
-/// A balancer that looks whether the broker is there speaks for itself.
+/// A balancer's own health check has its own address.
 #[actix_rt::test]
 async fn a_header_without_an_address_leaves_the_connections_own() {
     let (broker, address) = broker(&[]).await;
@@ -133,7 +133,7 @@ async fn only_trusted_balancers_may_say_whose_connection_it_is() {
     expect_refused(&wary, ConnectRefusal::ProxyProtocol, 1).await;
 }
 
-/// The balancer's own address is not counted: all clients come from it.
+/// The balancer's own address is not counted, because all clients come from it.
 #[actix_rt::test]
 async fn limits_of_one_address_count_the_clients_and_not_the_balancer() {
     let limits = Limits { connections_per_address_max: 1, ..generous() };

@@ -1,4 +1,4 @@
-//! Nobody can connect before the store has been read, so that whoever connects is answered.
+//! No client can connect before the store has been read, so that every connection gets an answer.
 
 use std::{
     io::ErrorKind,
@@ -78,7 +78,7 @@ impl Store for Knocking {
 async fn nobody_connects_before_the_store_has_been_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mqtt.sock");
-    // A port that is free at this moment.
+    // A port that is free at the moment.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let store =
         Knocking { store: Arc::default(), address, path: path.clone(), refused: Arc::default() };

@@ -70,7 +70,7 @@ async fn a_socket_in_use_and_a_file_that_is_no_socket_are_left_alone() {
     assert!(error.to_string().ends_with("make its directory or choose another"), "{error}");
 }
 
-/// Another process may have taken the path since.
+/// Another process may have taken the path meanwhile.
 #[actix_rt::test]
 async fn the_socket_of_somebody_else_stays() {
     let dir = tempfile::tempdir().unwrap();

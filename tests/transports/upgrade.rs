@@ -1,4 +1,4 @@
-//! The request for a WebSocket: who is let through, and what the others are told.
+//! The request for a WebSocket: which are accepted, and how others are answered.
 
 use hearthmq::{
     limits::Limits,
@@ -18,7 +18,7 @@ use crate::{
     websocket_client::{Binary, request},
 };
 
-/// A request that is right, in lines.
+/// A valid request, line by line.
 const RIGHT: [&str; 7] = [
     "GET /mqtt HTTP/1.1",
     "Host: localhost",
@@ -29,19 +29,19 @@ const RIGHT: [&str; 7] = [
     "Sec-WebSocket-Protocol: mqtt",
 ];
 
-/// The right request with one line exchanged for others.
+/// Returns the valid request with one line replaced.
 fn with(line: usize, replacement: &str) -> String {
     let mut lines = RIGHT;
     lines[line] = replacement;
     lines.iter().filter(|line| !line.is_empty()).map(|line| format!("{line}\r\n")).collect()
 }
 
-/// What a request is answered with.
+/// Returns the answer to a request.
 async fn answer(world: &World, head: &str) -> String {
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // What is no WebSocket is answered with a body that ends like a JSON object, if there is one.
+    // An answer without a WebSocket has an empty body or one that ends like a JSON object.
     let is_whole = |answer: &[u8]| {
         answer.ends_with(b"\r\n\r\n") || answer.ends_with(b"}") || answer.ends_with(b">")
     };
@@ -91,7 +91,7 @@ async fn a_request_that_is_wrong_is_told_what_would_be_right() {
             let answer = answer(&world, &with(line, replacement)).await;
             let begins = answer.starts_with(&format!("HTTP/1.1 {status} "));
             assert!(begins, "{replacement}: {answer}");
-            // A host answers for its other paths by itself.
+            // An application answers for its other paths itself.
             if way == Way::WebSocket || code != "not_found" {
                 let said = format!("{{\"success\":false,\"code\":\"{code}\",\"message\":");
                 assert!(answer.contains(&said), "{replacement}: {answer}");
@@ -127,7 +127,7 @@ async fn a_request_without_end_is_cut_off() {
     assert!(answer(&world, "\u{10}\0MQTT\r\n").await.starts_with("HTTP/1.1 400 "));
 }
 
-/// Closing over what was not read would reset the connection, and the answer could be lost.
+/// Closing with unread data would reset the connection, and the answer could be lost.
 #[actix_rt::test]
 async fn who_is_still_sending_hears_the_refusal() {
     let world = World::with(Way::WebSocket).await;
@@ -147,7 +147,7 @@ async fn a_request_that_does_not_come_is_given_up() {
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     stream.write_all(b"GET /mqtt HTTP/1.1\r\n").await.unwrap();
     assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
-    // The same for CONNECT behind the request.
+    // The same for a CONNECT after the request.
     let stream = TcpStream::connect(world.address).await.unwrap();
     let mut stream = Binary::over(stream).await;
     assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
@@ -182,13 +182,13 @@ async fn only_pages_of_known_origins_may_connect_and_clients_that_are_no_pages()
     }
 }
 
-/// What comes together with the request is not lost, although a client should wait.
+/// Data sent together with the request is not lost, although a client should wait.
 #[actix_rt::test]
 async fn frames_may_come_together_with_the_request() {
     let world = World::with(Way::WebSocket).await;
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     let mut bytes = format!("{}\r\n", with(0, RIGHT[0])).into_bytes();
-    // PINGREQ where CONNECT must be, in a frame with the mask 0: the broker closes.
+    // PINGREQ in place of CONNECT, in a frame with the mask 0: the broker closes.
     bytes.extend_from_slice(&[0x82, 0x82, 0, 0, 0, 0, 0xC0, 0x00]);
     stream.write_all(&bytes).await.unwrap();
     let mut answer = Vec::new();

@@ -1,4 +1,4 @@
-//! The ways into a broker, each as a stream that carries MQTT.
+//! The transports to a broker, each as a stream that carries MQTT.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -45,7 +45,7 @@ pub(crate) enum Way {
     Tls,
     WebSocket,
     SecureWebSocket,
-    /// Through an actix-web `App` of an application.
+    /// Through the actix-web `App` of an application.
     Hosted,
     Unix,
     Ipv6,
@@ -64,11 +64,11 @@ pub(crate) type Client = support::Client<Box<dyn Stream>>;
 /// The address that balancers name.
 pub(crate) const BEHIND: &str = "198.51.100.7:4711";
 
-/// A broker of two shards that listens in one way, and over TCP besides.
+/// A broker of two shards with one kind of listener, and one for TCP.
 pub(crate) struct World {
     pub(crate) broker: Broker,
     way: Way,
-    /// Of the way; that of TCP where it has none.
+    /// Address of the listener under test; that of TCP if it has none.
     pub(crate) address: SocketAddr,
     tcp: SocketAddr,
     dir: TempDir,
@@ -131,19 +131,19 @@ impl World {
         self.dir.path().join("mqtt.sock")
     }
 
-    /// A client on its way in, without CONNECT.
+    /// Opens a client over this transport, without CONNECT.
     pub(crate) async fn client(&self, version: ProtocolVersion) -> Client {
         Client::on(self.stream().await, version)
     }
 
-    /// A client on its way in, whose CONNECT is accepted; whether its session was present.
+    /// Connects a client over this transport; returns whether its session was present.
     pub(crate) async fn connected(&self, connect: Connect<'_>) -> (Client, bool) {
         let mut client = self.client(connect.version).await;
         let session_present = client.connect(connect).await;
         (client, session_present)
     }
 
-    /// The same over TCP.
+    /// Does the same over TCP.
     pub(crate) async fn connected_over_tcp(&self, connect: Connect<'_>) -> (Client, bool) {
         let stream = TcpStream::connect(self.tcp).await.unwrap();
         let mut client = Client::on(Box::new(stream), connect.version);
@@ -171,12 +171,12 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if let Some(http) = &self.http {
-            drop(http.stop(false)); // Asked for is enough.
+            drop(http.stop(false)); // asking for the end is enough
         }
     }
 }
 
-/// Says like a balancer whose connection this is.
+/// Names the client of this connection as a balancer does.
 async fn proxied(mut stream: TcpStream) -> TcpStream {
     let addresses =
         ProxiedAddress::stream(BEHIND.parse().unwrap(), "192.0.2.1:1883".parse().unwrap());
@@ -214,7 +214,7 @@ async fn tls(stream: TcpStream) -> TlsStream<TcpStream> {
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
-/// Where clients on this way come from, as the broker sees it.
+/// Returns the address that the broker sees for clients of this transport.
 pub(crate) fn ip_seen(way: Way) -> IpAddr {
     match way {
         Way::Ipv6 => Ipv6Addr::LOCALHOST.into(),
@@ -225,7 +225,7 @@ pub(crate) fn ip_seen(way: Way) -> IpAddr {
     }
 }
 
-/// Waits until so many connections were refused for this reason: a client may see the end of its
+/// Waits until this many connections were refused for this reason: a client may see the end of its
 /// connection before the broker has counted it.
 pub(crate) async fn expect_refused(broker: &Broker, reason: ConnectRefusal, expected: u64) {
     let metrics = broker.metrics();

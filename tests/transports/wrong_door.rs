@@ -1,4 +1,5 @@
-//! Whoever speaks another protocol than the listener is closed at once, not after the time-out.
+//! A client that uses another protocol than the listener is disconnected at once, not after the
+//! time-out.
 
 use hearthmq::{
     Broker,
@@ -22,12 +23,12 @@ use crate::{
 
 const MQTT: &[u8] = b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01c";
 const HTTP: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-/// The beginning of a ClientHello.
+/// The start of a ClientHello.
 const TLS: &[u8] = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
 
 #[actix_rt::test]
 async fn whoever_speaks_another_protocol_is_closed_at_once() {
-    // What waits for the time-out fails the test.
+    // A connection that waits for the time-out fails the test.
     let limits = Limits { connect_timeout_secs: 3_600, ..generous() };
     let broker = Broker::builder()
         .on_current_arbiter()

@@ -1,4 +1,4 @@
-//! What the application asks of the broker that is part of it.
+//! Queries and commands of the application that embeds the broker.
 
 use hearthmq::{actors::WillRequest, control::ControlError, hooks::DisconnectReason};
 
@@ -13,7 +13,7 @@ impl World {
     pub(crate) async fn host_publish(&mut self, what: What) -> Verdict {
         if self.disk.is_failing() {
             self.count("skipped");
-            return Ok(()); // It would wait until the store can be written.
+            return Ok(()); // it would wait until the store can be written
         }
         let sent = self.message(what).for_version(false);
         self.count("published by the application");

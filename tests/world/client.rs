@@ -1,4 +1,4 @@
-//! A client's side of the protocol: what it has sent and not finished, and what it owes.
+//! A client's side of the protocol: its unfinished messages, and the answers that it must send.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use hearthmq::mqtt::{
 
 use crate::{line::Line, model::Sent};
 
-/// QoS 1 and 2 messages that a client has on its way at most.
+/// Maximum number of QoS 1 and 2 messages that a client has in flight.
 const OUTBOUND_MAX: u16 = 40;
 
 #[derive(Default)]
@@ -16,15 +16,15 @@ pub(crate) struct Client {
     pub(crate) line: Option<Line>,
     pub(crate) reads: bool,
     pub(crate) answers_at_once: bool,
-    /// The next packet comes in two pieces, the first of so many bytes.
+    /// If set, the next packet is sent in two pieces, the first of this length.
     pub(crate) halve: Option<usize>,
-    /// What was sent with QoS 1 and 2 and is not finished; it survives the connection.
+    /// Unfinished messages that were sent with QoS 1 and 2; they survive the connection.
     pub(crate) outbound: Vec<Outbound>,
-    /// What the client is to say next, about messages of both directions.
+    /// Answers that the client must send next, about messages of both directions.
     pub(crate) waiting: Vec<Waiting>,
     /// Topics by the broker's Topic Aliases.
     aliases_in: BTreeMap<u16, String>,
-    /// Topics that the client has given an alias: the first has 1.
+    /// Topics with an alias of the client: the first has alias 1.
     aliases_out: Vec<&'static str>,
     subscribes: u16,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Outbound {
     pub(crate) is_released: bool,
 }
 
-/// Sorted by message, and not by packet identifier, which may depend on what nobody decides.
+/// Sorted by message, not by packet identifier, which may depend on thread timing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Waiting {
     pub(crate) payload: Vec<u8>,
@@ -56,7 +56,7 @@ pub(crate) enum Says {
 }
 
 impl Client {
-    /// A new connection begins on this line.
+    /// Starts a new connection on this line.
     pub(crate) fn begin(&mut self, line: Line) {
         self.line = Some(line);
         self.reads = true;
@@ -66,18 +66,18 @@ impl Client {
         self.aliases_out.clear();
     }
 
-    /// A packet identifier that is free for a PUBLISH, unless too many are on their way.
+    /// Returns a free packet identifier for a PUBLISH, unless too many messages are in flight.
     pub(crate) fn free_id(&self) -> Option<u16> {
         (1..=OUTBOUND_MAX).find(|id| self.outbound.iter().all(|o| o.packet_id != *id))
     }
 
-    /// A packet identifier for SUBSCRIBE or UNSUBSCRIBE.
+    /// Returns a packet identifier for SUBSCRIBE or UNSUBSCRIBE.
     pub(crate) fn subscribe_id(&mut self) -> u16 {
         self.subscribes = self.subscribes % 1000 + 1;
         1000 + self.subscribes
     }
 
-    /// The Topic Alias of a topic, and whether it is new.
+    /// Returns the Topic Alias of a topic, and whether it is new.
     pub(crate) fn alias(&mut self, topic: &'static str) -> (u16, bool) {
         if let Some(at) = self.aliases_out.iter().position(|known| *known == topic) {
             return (at as u16 + 1, false);
@@ -86,7 +86,7 @@ impl Client {
         (self.aliases_out.len() as u16, true)
     }
 
-    /// The topic of a PUBLISH from the broker.
+    /// Returns the topic of a PUBLISH from the broker.
     pub(crate) fn topic(&mut self, publish: &Publish<'_>) -> Result<String, String> {
         match publish.properties.topic_alias {
             None => Ok(publish.topic.to_owned()),
@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    /// What is to be said next goes to the end of those that wait.
+    /// Adds an answer at the end of those to send.
     pub(crate) fn owes(&mut self, says: Says, packet_id: u16, payload: Vec<u8>) {
         self.waiting.push(Waiting { payload, says, packet_id });
         self.waiting.sort();
@@ -111,7 +111,7 @@ pub(crate) fn id(number: u16) -> PacketId {
     PacketId::new(number).expect("packet identifiers begin at one")
 }
 
-/// A PUBLISH of the client's.
+/// Returns a PUBLISH from the client.
 pub(crate) fn publish(sent: &Sent, packet_id: Option<u16>, dup: bool) -> Publish<'_> {
     Publish {
         flags: PublishFlags { dup, qos: sent.qos, retain: sent.retain },
@@ -138,7 +138,7 @@ impl Waiting {
     }
 }
 
-/// An acknowledgement without a complaint.
+/// Returns an acknowledgement with success.
 pub(crate) fn ack(packet_id: u16) -> Ack<'static> {
     Ack::success(id(packet_id))
 }

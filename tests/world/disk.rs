@@ -1,8 +1,8 @@
-//! The store of the world, which outlives its brokers: one can be torn away from it, it can lose what
-//! was written last, and it can fail for a while.
+//! The store of the world, which outlives its brokers: it can be pulled away from a broker, lose
+//! the last writes, and fail for a while.
 //!
-//! It also is the wall clock: while the world has another time than everybody else, a broker goes on
-//! from the time that its store has seen.
+//! It is also the wall clock: while the world has a time of its own, a broker continues from the
+//! time in its store.
 
 use std::{
     sync::{
@@ -24,14 +24,14 @@ use tokio::time::Instant;
 
 use crate::torn_store::TornStore;
 
-/// The world's time is so far ahead of the wall clock, which must never be later.
+/// How far the world's time is ahead of the wall clock, which must never be later.
 const AHEAD: Duration = Duration::from_secs(24 * 3600);
 
-/// What brokers write to, one after the other.
+/// The store to which brokers write, one after the other.
 pub(crate) struct Disk {
     store: Arc<TornStore>,
     fails: Arc<AtomicBool>,
-    /// A time, and when it was that.
+    /// A time of the world, and the instant at which it was reached.
     began: (Timestamp, Instant),
 }
 
@@ -45,40 +45,41 @@ impl Disk {
         }
     }
 
-    /// The way of the next broker to the disk, which finds that time has passed.
+    /// Connects the next broker to the disk, which shows that time has passed.
     pub(crate) fn plug(&self) -> Plug {
         let (began, at) = self.began;
         let now = began.plus_millis(at.elapsed().as_millis() as u64);
-        // A store in memory has nothing that could go wrong.
+        // A store in memory cannot fail.
         let _ = self.store.apply(&[Change::Clock(now)], Durability::Synced);
         let (store, fails) = (self.store.clone(), self.fails.clone());
         Plug { store, fails, pulled: Arc::default() }
     }
 
-    /// Groups that were written since the last broker began.
+    /// Returns the number of groups written since the last broker started.
     pub(crate) fn groups(&self) -> usize {
         self.store.unsynced()
     }
 
-    /// Loses all groups but so many of the last broker's.
+    /// Loses all groups of the last broker except the first `groups`.
     pub(crate) fn tear(&self, groups: usize) {
         self.store.crash(groups);
     }
 
-    /// From now on it fails, or no longer.
+    /// Makes it fail from now on, or no longer.
     pub(crate) fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::Relaxed);
     }
 
-    /// Whether it fails.
+    /// Returns whether it fails.
     pub(crate) fn is_failing(&self) -> bool {
         self.fails.load(Ordering::Relaxed)
     }
 
-    /// What is still there: sessions and retained messages.
+    /// Returns the numbers of sessions and retained messages that are left.
     pub(crate) fn left(&self) -> Result<(usize, usize), StoreError> {
         let (mut sessions, mut retained) = (0, 0);
-        // The broker's own session has what is on its way between shards: nothing is.
+        // The broker's own session contains messages on their way between shards; there must be
+        // none.
         let is_left = |session: &StoredSession| {
             !session.record.client_id.is_empty() || session.waiting.messages > 0
         };
@@ -88,7 +89,7 @@ impl Disk {
     }
 }
 
-/// One broker's way to the disk.
+/// The connection of one broker to the disk.
 #[derive(Clone)]
 pub(crate) struct Plug {
     store: Arc<TornStore>,
@@ -97,7 +98,7 @@ pub(crate) struct Plug {
 }
 
 impl Plug {
-    /// The broker is cut off from its disk; it is about to be no more.
+    /// Cuts the broker off from its disk, before the broker ends.
     pub(crate) fn pull(&self) {
         *self.pulled.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
@@ -106,7 +107,7 @@ impl Plug {
 impl Store for Plug {
     fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
         if *self.pulled.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(()); // Nobody is left who could hear it.
+            return Ok(()); // the broker has ended already
         }
         if self.fails.load(Ordering::Relaxed) {
             let source = std::io::ErrorKind::Other.into();

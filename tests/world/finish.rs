@@ -1,5 +1,5 @@
-//! The end of a world: everybody comes back and takes what is theirs, everybody goes, and nothing
-//! is left.
+//! The end of a world: every client reconnects and takes its messages, every client disconnects,
+//! and nothing is left over.
 
 use hearthmq::{
     metrics::Gauge,

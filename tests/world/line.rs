@@ -1,6 +1,6 @@
-//! A client's end of a byte stream into the broker, read without ever waiting.
+//! A client's end of a byte stream to the broker, read without waiting.
 //!
-//! It knows packets and nothing of what they mean. The fuzzer uses it, too.
+//! It knows packets, but not their meaning. The fuzzer uses it too.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-/// The broker takes so long at most, in virtual time, to take what is written to it.
+/// How long the broker may take, in virtual time, to read what is written to it.
 const TAKING_TIME_MAX: Duration = Duration::from_millis(50);
 
 pub(crate) struct Line {
@@ -26,7 +26,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// A stream from this address that holds so many bytes each way.
+    /// Opens a stream from this address that holds this many bytes in each direction.
     pub(crate) fn open(
         broker: &Broker,
         version: ProtocolVersion,
@@ -45,18 +45,19 @@ impl Line {
         self.version
     }
 
-    /// Writes all of it; whether the broker has taken it.
+    /// Writes all bytes; returns whether the broker has read them.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> bool {
         matches!(timeout(TAKING_TIME_MAX, self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
-    /// Reads what is there, up to so many bytes; how many came.
+    /// Reads what is there, up to `bytes_max`; returns the number of bytes.
     pub(crate) fn read(&mut self, bytes_max: usize) -> usize {
         let before = self.received.len();
         while self.received.len() - before < bytes_max && !self.is_ended {
             let left = bytes_max - (self.received.len() - before);
             let mut limited = (&mut self.stream).take(left as u64);
-            // What is there is to be had, however often somebody asks in one turn.
+            // Unconstrained: available bytes must be readable, however often a task asks in one
+            // turn.
             let read = unconstrained(limited.read_buf(&mut self.received)).now_or_never();
             match read {
                 None => break,
@@ -66,18 +67,18 @@ impl Line {
         self.received.len() - before
     }
 
-    /// Reads what is there and forgets it.
+    /// Reads what is there and discards it.
     pub(crate) fn discard(&mut self) {
         self.read(usize::MAX);
         self.received.clear();
     }
 
-    /// Whether the broker has closed the stream and all of it was read.
+    /// Returns whether the broker has closed the stream and all of it was read.
     pub(crate) const fn is_ended(&self) -> bool {
         self.is_ended
     }
 
-    /// Looks at the next whole packet, with its length in bytes.
+    /// Inspects the next complete packet, with its length in bytes.
     pub(crate) fn next<T>(
         &mut self,
         look: impl FnOnce(&Packet<'_>, usize) -> T,

@@ -1,15 +1,15 @@
-//! A simulated world: the whole broker on one thread and on virtual time, clients that do what a
-//! seed tells them to, and a naive model of what MQTT promises beside them. Now and then the broker is
-//! cut off, and another one begins with what its store has; or the store fails for a while.
+//! A simulated world: the whole broker on one thread and on virtual time, clients whose actions
+//! come from a seed, and beside them a naive model of MQTT's promises. Now and then the broker is
+//! cut off and another one starts on its store, or the store fails for a while.
 //!
-//! What every run of the tests does is small. To look further:
+//! An ordinary run of the tests is short. For a longer one:
 //!
 //! ```text
 //! HEARTHMQ_WORLD_STEPS=1000000 cargo test --release --test world -- --nocapture random
 //! HEARTHMQ_WORLD_SEED=17 …    the same run again, or the one that has failed
 //! ```
 //!
-//! A run that fails prints its seed, and the shortest dialogue that fails in the same way.
+//! A failing run prints its seed, and the shortest dialogue found that fails in the same way.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -40,16 +40,16 @@ use self::{
     world::World,
 };
 
-/// Steps of one world; then a new one begins.
+/// Number of steps of one world; then a new one begins.
 const STEPS_AT_A_TIME: usize = 1000;
-/// Steps of an ordinary run of the tests.
+/// Number of steps of an ordinary run.
 const STEPS: usize = 8000;
 
 thread_local! {
     static PANICS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How often this thread has panicked: a task that does is dropped, and nobody would know.
+/// Returns how often this thread has panicked: a task that panics is dropped silently.
 fn panics() -> usize {
     PANICS.get()
 }
@@ -66,17 +66,17 @@ fn count_panics() {
     PANICS.set(0);
 }
 
-/// How a world has ended.
+/// The result of a world.
 struct Outcome {
     verdict: model::Verdict,
     played: usize,
-    /// Everything that could be seen, as one number.
+    /// Everything that was observed, as one number.
     trace: u64,
     tally: BTreeMap<&'static str, u64>,
     dialogue: Vec<String>,
 }
 
-/// A thread whose time passes when nobody has anything to do.
+/// Returns a thread whose time advances when it is idle.
 fn system() -> SystemRunner {
     count_panics();
     System::with_tokio_rt(|| {
@@ -85,7 +85,7 @@ fn system() -> SystemRunner {
     })
 }
 
-/// A world from its beginning to its end.
+/// Runs a world from start to end.
 fn live(steps: &[Step], tells: bool) -> Outcome {
     system().block_on(async {
         let mut world = World::new(tells).await;
@@ -116,7 +116,7 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// Fails, after looking for the shortest dialogue that goes wrong.
+/// Fails, after searching for the shortest dialogue that fails.
 fn report(seed: u64, steps: Vec<Step>, what: &str) -> ! {
     say(&format!("seed {seed}: {what}; looking for less that goes wrong"));
     let is_it = |verdict: model::Verdict| verdict.is_err_and(|other| kind(&other) == kind(what));
@@ -128,7 +128,7 @@ fn report(seed: u64, steps: Vec<Step>, what: &str) -> ! {
     panic!("seed {seed}, in {} steps: {:?}", shortest.len(), outcome.verdict);
 }
 
-/// What goes wrong, without where.
+/// Returns the kind of a failure, without its place.
 fn kind(what: &str) -> &str {
     what.split([':', '{']).next().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What the clients do for each step, and what the model is told of it.
+//! Performs each step with the clients, and reports it to the model.
 
 use hearthmq::{
     hooks::DisconnectReason,
@@ -19,10 +19,10 @@ use crate::{
     world::World,
 };
 
-/// Bytes that a pipe holds, and a narrow one.
+/// Capacity of a pipe, and of a narrow one.
 const PIPE_BYTES: usize = 64 * 1024;
 const NARROW_PIPE_BYTES: usize = 4096;
-/// A small Maximum Packet Size: what is small fits, what is large does not.
+/// A small Maximum Packet Size: small messages fit, large ones do not.
 const SMALL_PACKET_BYTES: u32 = 200;
 
 impl World {
@@ -93,7 +93,7 @@ impl World {
             session_expiry_interval: how.expiry_secs,
             receive_maximum: how.receive_maximum,
             maximum_packet_size: how.is_small.then_some(SMALL_PACKET_BYTES),
-            // None, or enough for all topics there are.
+            // None, or enough for all topics.
             topic_alias_maximum: how.has_aliases.then_some(30),
             ..ConnectProperties::default()
         };
@@ -112,7 +112,7 @@ impl World {
             return self.connect_in_vain(connect).await;
         }
         if self.model.delays_connect(client, how.version, how.clean_start, how.expiry_secs) {
-            self.count("skipped"); // tests/it/overtaken has it.
+            self.count("skipped"); // tests/it/overtaken covers it
             return Ok(());
         }
         let old = self.clients[client].line.take();
@@ -154,7 +154,7 @@ impl World {
         self.connected(client, session_present, packet_id, old).await
     }
 
-    /// CONNECT is under way; an older connection is told that it has been replaced.
+    /// Sends CONNECT; an older connection gets its end by the takeover.
     async fn connected(
         &mut self,
         client: usize,
@@ -257,12 +257,12 @@ impl World {
             })
             .collect();
         let identifier = identifier.filter(|_| is_v5);
-        // In which order several retained messages come is nobody's business, but which of them
-        // come first must make no difference: all of them are taken at once.
+        // The order of several retained messages is unspecified, but which of them come first must
+        // make no difference: all of them are taken at once.
         let several = asked.iter().any(|(filter, _)| self.model.retained_matching(filter) > 1);
         let at_once = self.clients[client].answers_at_once;
         if several && self.disk.is_failing() {
-            return Ok(()); // Some of them would have to wait.
+            return Ok(()); // some of them would have to wait
         }
         if several {
             self.count("several retained messages for a subscription");
@@ -306,7 +306,7 @@ impl World {
         Ok(())
     }
 
-    /// Goes on with one exchange.
+    /// Continues one exchange.
     async fn answer(&mut self, client: usize, nth: usize, refuse: bool) -> Verdict {
         let own = &mut self.clients[client];
         if own.waiting.is_empty() {
@@ -345,7 +345,7 @@ impl World {
         let Some(session) = &mut self.model.sessions[client] else { return Ok(()) };
         let is_v5 = session.link.as_ref().is_some_and(|link| link.version == V5);
         let mut properties = DisconnectProperties::default();
-        // A session that was to end with its connection must not be made to last.
+        // A session that ends with its connection must not be made durable.
         if is_v5
             && session.expiry_secs > 0
             && let Some(secs) = expiry_secs
@@ -422,7 +422,7 @@ impl World {
 }
 
 impl Step {
-    /// The client that must be there.
+    /// Returns the client that must be connected.
     const fn client(&self) -> Option<usize> {
         match *self {
             Self::Subscribe { client, .. }

@@ -1,5 +1,5 @@
-//! What happens to the broker as a whole: it is cut off, and another one begins with what its store
-//! has; or its store cannot be written for a while.
+//! Events of the broker as a whole: it is cut off and another one starts on its store, or its store
+//! cannot be written for a while.
 
 use std::{
     mem::replace,
@@ -26,12 +26,12 @@ use crate::{
     world::World,
 };
 
-/// What was written is safe from a cut of power some time later; the disk decides when.
+/// Written data is safe from a power cut only some time later; the disk decides when.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// After so many turns everything has been done about it.
+/// Number of turns after which everything about an event has been done.
 const TURNS_MAX: usize = 250;
 
-/// What the hooks were told, with the presence version.
+/// Events of the hooks, with their presence versions.
 pub(crate) type ToldByHooks = Arc<Mutex<Vec<(usize, u64, Told)>>>;
 
 struct Listener(ToldByHooks);
@@ -56,7 +56,7 @@ impl Hooks for Listener {
 }
 
 impl World {
-    /// A broker that has this disk, and what its hooks are told.
+    /// Starts a broker on this disk; returns the events of its hooks too.
     pub(crate) async fn start(plug: Plug) -> (Broker, ToldByHooks) {
         let told = ToldByHooks::default();
         let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
@@ -72,8 +72,8 @@ impl World {
         (broker.await.expect("a broker without listeners starts"), told)
     }
 
-    /// The broker is cut off so many turns after something has begun to happen. What was written last
-    /// is lost, back to the moment so many steps ago.
+    /// Cuts the broker off this many turns after something has started. The last writes are lost,
+    /// back to the state `loses` steps ago.
     pub(crate) async fn crash(
         &mut self,
         during: Option<&Step>,
@@ -108,7 +108,7 @@ impl World {
             self.model = self.model.go_back_to(then);
             self.count("crash while the store fails");
         } else if during.is_some() {
-            // What a packet leads to is kept as a whole or not at all.
+            // The changes of one packet are stored together or not at all.
             let is_kept = self.disk.groups() > before.0;
             self.count(if is_kept { "crash after a packet" } else { "crash before a packet" });
             if !is_kept {
@@ -118,7 +118,7 @@ impl World {
         self.begin_again().await
     }
 
-    /// Another broker begins with what the disk has.
+    /// Starts another broker on the disk.
     async fn begin_again(&mut self) -> Verdict {
         self.count("crash");
         self.disk.fail(false);
@@ -132,7 +132,7 @@ impl World {
         Ok(())
     }
 
-    /// From now on nothing can be written to the store, or again.
+    /// Makes the store fail from now on, or work again.
     pub(crate) async fn fail(&mut self, fails: bool) -> Verdict {
         if fails == self.disk.is_failing() {
             return Ok(());
@@ -150,7 +150,7 @@ impl World {
         Err("the broker does not see that its store works again".to_owned())
     }
 
-    /// Whether the broker knows that nothing can be written, before it is told more.
+    /// Finds out whether the broker knows of the failing store, before the next step.
     pub(crate) async fn look_at_store(&mut self) {
         if self.disk.is_failing() {
             self.moment().await;
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// A CONNECT that is refused; an older connection goes on.
+    /// Sends a CONNECT that is refused; an older connection continues.
     pub(crate) async fn connect_in_vain(&mut self, connect: Connect<'_>) -> Verdict {
         self.count("CONNECT refused");
         let version = connect.version;

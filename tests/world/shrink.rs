@@ -1,11 +1,11 @@
-//! Makes a list of steps that goes wrong shorter, by leaving out what it goes wrong without.
+//! Shortens a failing list of steps by leaving out steps that the failure does not need.
 
 use crate::steps::Step;
 
-/// So many lists are tried at most.
+/// Maximum number of lists to try.
 const TRIES_MAX: usize = 3000;
 
-/// The shortest list that was found that still `fails`.
+/// Returns the shortest list found that still `fails`.
 pub(crate) fn shrink(steps: Vec<Step>, fails: impl Fn(&[Step]) -> bool) -> Vec<Step> {
     let mut steps = steps;
     let mut tries = 0;
@@ -26,7 +26,7 @@ pub(crate) fn shrink(steps: Vec<Step>, fails: impl Fn(&[Step]) -> bool) -> Vec<S
         if tries >= TRIES_MAX || (chunk == 1 && steps.len() == before) {
             return steps;
         }
-        // Single steps are tried again until none of them can go.
+        // Single steps are tried again until none of them can be left out.
         chunk = chunk.div_ceil(2);
     }
 }

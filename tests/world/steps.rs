@@ -1,8 +1,8 @@
-//! What may happen in the world, as data: drawn from a seed before anything happens, so that a
-//! list that goes wrong can be made shorter and tried again.
+//! The possible events of the world, as data: drawn from a seed in advance, so that a failing list
+//! can be shortened and tried again.
 //!
-//! A step says what is to happen, not whether it can: what makes no sense when its turn comes
-//! (a PUBLISH of a client that is away) is skipped by whoever plays it.
+//! A step says what should happen, not whether it can: a step that makes no sense when its turn
+//! comes (a PUBLISH of an offline client) is skipped.
 
 use fastrand::Rng;
 use hearthmq::mqtt::{
@@ -12,7 +12,7 @@ use hearthmq::mqtt::{
 
 use crate::vocabulary::{FILTERS, NAMES, NOT_SHARED, TOPICS, may_share};
 
-/// One thing that happens. Clients, topics and filters are places in the vocabulary.
+/// One event. Clients, topics and filters are indices into the vocabulary.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Connect {
@@ -34,31 +34,31 @@ pub(crate) enum Step {
         times: u8,
         alias: bool,
     },
-    /// The application that the broker is part of publishes.
+    /// The application that embeds the broker publishes.
     HostPublish {
         what: What,
     },
-    /// Goes on with one of the exchanges that wait for this client.
+    /// Continues one of the exchanges that wait for this client.
     Continue {
         client: usize,
         nth: usize,
         refuse: bool,
     },
-    /// Goes on with all of them.
+    /// Continues all of them.
     ContinueAll {
         client: usize,
     },
-    /// From now on the client answers at once, or only when it is told to.
+    /// From now on the client answers at once, or only when told to.
     Answers {
         client: usize,
         at_once: bool,
     },
-    /// The client begins or ceases to read.
+    /// The client starts or stops reading.
     Reads {
         client: usize,
         reads: bool,
     },
-    /// The client's next packet comes in two pieces, the first of so many bytes.
+    /// The client's next packet is sent in two pieces, the first of this length.
     Halve {
         client: usize,
         at: usize,
@@ -71,7 +71,7 @@ pub(crate) enum Step {
         with_will: bool,
         expiry_secs: Option<u32>,
     },
-    /// The line breaks after the client has read so many bytes and sent so many of a PUBLISH.
+    /// The line breaks after the client has read this many bytes and sent this many of a PUBLISH.
     Cut {
         client: usize,
         read: usize,
@@ -94,16 +94,16 @@ pub(crate) enum Step {
     Wait {
         millis: u64,
     },
-    /// The broker is cut off so many turns after something has begun to happen, and once each client
-    /// has read so many bytes more, and another one begins with what its store has; what was written
-    /// in so many steps was not synced, and is lost.
+    /// The broker is cut off this many turns after something has started, and after each client has
+    /// read a number of bytes more; then another one starts on its store. The writes of this many
+    /// last steps were not synced, and are lost.
     Crash {
         during: Option<Box<Self>>,
         turns: u8,
         read: usize,
         loses: usize,
     },
-    /// From now on nothing can be written to the store, or again.
+    /// The store fails from now on, or works again.
     Fail {
         fails: bool,
     },
@@ -120,9 +120,9 @@ pub(crate) struct How {
     pub(crate) is_small: bool,
     pub(crate) has_aliases: bool,
     pub(crate) will: Option<WillHow>,
-    /// A pipe that holds little, so that the broker must wait for its reader.
+    /// Uses a pipe that holds little, so that the broker must wait for its reader.
     pub(crate) is_narrow: bool,
-    /// A PUBLISH lies right behind CONNECT.
+    /// A PUBLISH directly after CONNECT.
     pub(crate) says_at_once: Option<What>,
 }
 
@@ -146,16 +146,16 @@ pub(crate) struct What {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Size {
-    /// Nothing at all; together with RETAIN, which it clears.
+    /// No payload; together with RETAIN it clears the topic.
     Empty,
     Small,
-    /// More than a client with a small Maximum Packet Size takes.
+    /// More than a client with a small Maximum Packet Size accepts.
     Large,
-    /// A few of them fill what the broker keeps ready for one reader.
+    /// A few of them fill the output that the broker encodes ahead for one reader.
     Huge,
 }
 
-/// What a client must not do.
+/// Mistakes of a client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Misdeed {
     SecondConnect,
@@ -165,7 +165,7 @@ pub(crate) enum Misdeed {
     WildcardInTopic,
 }
 
-/// So many steps of the world with this seed.
+/// Returns this many steps of the world with this seed.
 pub(crate) fn steps(seed: u64, count: usize) -> Vec<Step> {
     let mut draw = Draw { rng: Rng::with_seed(seed), online: [false; NAMES.len()] };
     (0..count).map(|_| draw.step()).collect()
@@ -173,7 +173,7 @@ pub(crate) fn steps(seed: u64, count: usize) -> Vec<Step> {
 
 struct Draw {
     rng: Rng,
-    /// Who is probably there, so that few steps make no sense.
+    /// Clients that are probably online, so that few steps are pointless.
     online: [bool; NAMES.len()],
 }
 
@@ -304,7 +304,7 @@ impl Draw {
         use RetainHandling::{DoNotSend, Send, SendIfNew};
         SubscriptionOptions {
             qos: self.qos(),
-            // A shared subscription must not have it. [MQTT-3.8.3-4]
+            // Invalid for a shared subscription. [MQTT-3.8.3-4]
             no_local: self.chance(4) && !FILTERS[filter].starts_with("$share"),
             retain_as_published: self.rng.bool(),
             retain_handling: [Send, Send, SendIfNew, DoNotSend][self.rng.usize(..4)],

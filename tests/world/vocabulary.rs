@@ -1,8 +1,7 @@
-//! The few names that the world is made of, so that its clients meet each other often.
+//! The few names of the world, so that its clients often interact.
 //!
-//! Wills have topics of their own, one a client, and no shared subscription matches them: when a
-//! Will comes is known to a fraction of a second only, and what follows from it must not depend on
-//! that.
+//! Each client's Will has its own topic, and no shared subscription matches it: the time of a Will
+//! is known only to a fraction of a second, and no consequence may depend on that.
 
 /// Client Identifiers.
 pub(crate) const NAMES: [&str; 6] = ["ada", "ben", "cai", "dee", "eva", "fay"];
@@ -10,14 +9,14 @@ pub(crate) const NAMES: [&str; 6] = ["ada", "ben", "cai", "dee", "eva", "fay"];
 /// Topics that clients publish to.
 pub(crate) const TOPICS: [&str; 9] = ["a/1", "a/2", "a/1/c", "b", "b/1", "s/1", "s/2", "$x/1", "/"];
 
-/// Those that no shared subscription matches. Empty messages go there only: they all look alike,
-/// and nobody could tell which of them has come to which member.
+/// Topics that no shared subscription matches. Empty messages go only there: they all look the
+/// same, and it would be unknown which of them has come to which member.
 pub(crate) const NOT_SHARED: [&str; 6] = ["a/2", "a/1/c", "b", "b/1", "$x/1", "/"];
 
 /// The topic of each client's Will.
 pub(crate) const WILL_TOPICS: [&str; 6] = ["w/0", "w/1", "w/2", "w/3", "w/4", "w/5"];
 
-/// Topic Filters; no two that are shared are one filter under two names.
+/// Topic Filters; no two shared ones are the same filter under two names.
 pub(crate) const FILTERS: [&str; 20] = [
     "a/1",
     "a/2",
@@ -41,8 +40,8 @@ pub(crate) const FILTERS: [&str; 20] = [
     "$share/g/a/1",
 ];
 
-/// Whether the client subscribes to the filter. Of two shared subscriptions that overlap nobody has
-/// both, so that whoever gets a message gets it for one of them.
+/// Returns whether the client may subscribe to the filter. No client has both of two overlapping
+/// shared subscriptions, so that each message comes to it by one of them only.
 pub(crate) fn may_share(client: usize, filter: &str) -> bool {
     match filter {
         "$share/g/s/+" => client.is_multiple_of(2),
@@ -51,7 +50,7 @@ pub(crate) fn may_share(client: usize, filter: &str) -> bool {
     }
 }
 
-/// The share name, if there is one, and the filter behind it.
+/// Returns the share name, if there is one, and the filter after it.
 pub(crate) fn split(filter: &str) -> (Option<&str>, &str) {
     match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
         Some((name, filter)) => (Some(name), filter),
@@ -59,7 +58,7 @@ pub(crate) fn split(filter: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// Whether a Topic Filter that is not shared matches, level by level, as section 4.7 says it.
+/// Returns whether a plain Topic Filter matches, level by level, according to section 4.7.
 pub(crate) fn matches(filter: &str, topic: &str) -> bool {
     let is_wild = filter.starts_with(['#', '+']);
     if is_wild && topic.starts_with('$') {

@@ -1,7 +1,7 @@
 //! The broker itself, on one thread and on virtual time, its clients, and the model beside them.
 //!
-//! Everything is real but sockets and clock. After each step the world waits until nobody has
-//! anything left to do, and then what has come is held against what is owed.
+//! Everything is real except sockets and clock. After each step the world waits until everything is
+//! idle; then it compares what has come with what is due.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,39 +28,39 @@ use crate::{
     vocabulary::NAMES,
 };
 
-/// Nothing is done so shortly before something happens by itself.
+/// No step is taken this shortly before an event that happens by itself.
 const MARGIN_MILLIS: u64 = 300;
-/// After so many turns everything is quiet as a rule. They take less time than the margin.
+/// Number of turns after which everything is usually quiet. They take less time than the margin.
 const TURNS_MAX: usize = 250;
-/// What was written in so many steps may not be.
+/// Number of steps whose writes may be lost.
 const HISTORY_MAX: usize = 8;
-/// So often it may not be.
+/// How often in a row the world may fail to become quiet.
 const RESTLESS_MAX: usize = 20;
 
 pub(crate) struct World {
     pub(crate) broker: Broker,
     pub(crate) disk: Disk,
     pub(crate) plug: Plug,
-    /// What was so after the last steps, and how many groups of changes were written by then: what
-    /// was not synced may be lost back to there.
+    /// The model after the last steps, with the number of groups written by then: unsynced changes
+    /// may be lost back to these.
     pub(crate) history: VecDeque<(usize, Model)>,
     pub(crate) clients: [Client; NAMES.len()],
     pub(crate) model: Model,
-    /// Messages so far, whose numbers are their payloads.
+    /// Number of messages so far; their numbers are their payloads.
     pub(crate) messages: u64,
-    /// How often everything has happened.
+    /// How often each kind of event has happened.
     pub(crate) tally: BTreeMap<&'static str, u64>,
-    /// What was so when the store began to fail.
+    /// The model at the time when the store began to fail.
     pub(crate) before_failure: Option<Model>,
-    /// How often in turn it did not become quiet.
+    /// How often in a row the world has not become quiet.
     restless: usize,
     began: Instant,
     pub(crate) told: ToldByHooks,
     versions: [u64; NAMES.len()],
-    /// What has happened in this turn, in whatever order, and in all turns before.
+    /// The events of this turn, in any order, and of all turns before.
     turn: u64,
     pub(crate) trace: DefaultHasher,
-    /// The dialogue in words, if somebody wants to read it.
+    /// The dialogue in words, if it will be printed.
     pub(crate) dialogue: Option<Vec<String>>,
 }
 
@@ -106,7 +106,7 @@ impl World {
         self.turn = self.turn.wrapping_add(hasher.finish());
     }
 
-    /// One step, and everything that follows from it.
+    /// Performs one step, and everything that follows from it.
     pub(crate) async fn step(&mut self, step: &Step) -> Verdict {
         self.wait(0).await?;
         self.say(|| format!("* {step:?}"));
@@ -130,7 +130,7 @@ impl World {
         self.tick();
     }
 
-    /// Lets time pass. Nothing may happen too early, and everything that is due must happen.
+    /// Lets time pass. Nothing may happen too early, and all due events must happen.
     pub(crate) async fn wait(&mut self, millis: u64) -> Verdict {
         let target = self.model.now + millis;
         while let Some(due) = self.model.next_due_at()
@@ -140,7 +140,7 @@ impl World {
                 self.sleep_to(due - 50).await;
                 self.settle().await?;
             }
-            // What is due in the meantime has its time, too.
+            // Events that are due meanwhile also get their time.
             let mut last = due;
             while self.model.now < last + TOLERANCE_MILLIS {
                 self.sleep_to(last + TOLERANCE_MILLIS).await;
@@ -157,7 +157,7 @@ impl World {
         self.tick();
     }
 
-    /// Until nobody has anything left to do; then everything is compared.
+    /// Waits until everything is idle, then compares.
     pub(crate) async fn settle(&mut self) -> Verdict {
         for _ in 0..TURNS_MAX {
             self.moment().await;
@@ -170,13 +170,13 @@ impl World {
                 return self.compare().await;
             }
         }
-        // A client that takes one message at a time may have hundreds to take: it goes on later.
+        // A client that takes one message at a time may have hundreds to take: it continues later.
         self.restless += 1;
         self.count("not quiet yet");
         if self.restless < RESTLESS_MAX { Ok(()) } else { Err("it never becomes quiet".to_owned()) }
     }
 
-    /// Takes what has come for a client; whether that was nothing.
+    /// Takes what has come for a client; returns whether that was nothing.
     async fn hear(&mut self, client: usize) -> Verdict<bool> {
         if self.model.link(client).is_none()
             && let Some(line) = self.clients[client].line.take()
@@ -200,7 +200,7 @@ impl World {
         Ok(false)
     }
 
-    /// The reason of a DISCONNECT that must have come; `None` if any failure will do.
+    /// Returns the Reason Code of a DISCONNECT that must have come; `None` if any failure will do.
     fn ended_by_broker(&self, client: usize) -> Option<ReasonCode> {
         use hearthmq::hooks::DisconnectReason::{KeepaliveTimeout, Kicked, Takeovered};
         let last = self.model.told.iter().rev().find(|(who, _)| *who == client);
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// The broker has ended a connection: it says why where it can, and closes.
+    /// Checks that the broker ends a connection: with a reason if it can give one, then by closing.
     pub(crate) async fn farewell(&mut self, mut line: Line, reason: Option<ReasonCode>) -> Verdict {
         let mut last = None;
         for _ in 0..TURNS_MAX {
@@ -228,7 +228,7 @@ impl World {
                     (V5, Some(said)) => {
                         reason.is_none_or(|reason| reason == said) && said.is_failure()
                     }
-                    // What may not be said yet stands before it.
+                    // Answers that cannot be sent yet are queued before it.
                     (V5, None) => self.disk.is_failing(),
                     (_, said) => said.is_none(),
                 };
@@ -240,7 +240,7 @@ impl World {
         Err("a connection that has ended is not closed".to_owned())
     }
 
-    /// Every whole packet that was read.
+    /// Handles every complete packet that was read.
     pub(crate) fn take_packets(&mut self, client: usize) -> Verdict {
         let Some(mut line) = self.clients[client].line.take() else { return Ok(()) };
         let mut taken = Ok(Some(Ok(())));
@@ -271,7 +271,7 @@ impl World {
         self.take_reply(client, &reply)
     }
 
-    /// What an answer means for what the client has sent.
+    /// Updates the client's unfinished messages after an answer.
     fn take_reply(&mut self, client: usize, reply: &Reply) -> Verdict {
         let own = &mut self.clients[client];
         match reply {
@@ -334,7 +334,7 @@ impl World {
         Ok(())
     }
 
-    /// Everything is quiet: who has received what, who is online, what was told.
+    /// Compares, when everything is quiet, received messages, online clients and events.
     async fn compare(&mut self) -> Verdict {
         let clients = &self.clients;
         self.model.check(|client| clients[client].reads)?;
@@ -374,7 +374,7 @@ impl World {
         Ok(())
     }
 
-    /// Writes packets, in two pieces if that was asked for.
+    /// Writes packets, in two pieces if requested.
     pub(crate) async fn write(&mut self, client: usize, bytes: &[u8]) -> Verdict {
         let halve = self.clients[client].halve.take().unwrap_or(0).min(bytes.len());
         let (first, rest) = bytes.split_at(halve);
@@ -390,7 +390,7 @@ impl World {
         if is_taken { Ok(()) } else { Err(format!("{} is not read", NAMES[client])) }
     }
 
-    /// Says it to the broker.
+    /// Sends a packet to the broker.
     pub(crate) async fn send(&mut self, client: usize, packet: &Packet<'_>) -> Verdict {
         let Some(line) = &self.clients[client].line else { return Ok(()) };
         let mut bytes = Vec::new();
@@ -399,12 +399,12 @@ impl World {
         self.write(client, &bytes).await
     }
 
-    /// Says again what was not finished on the connection before. [MQTT-4.4.0-1]
+    /// Repeats what was unfinished on the previous connection. [MQTT-4.4.0-1]
     pub(crate) async fn resume(&mut self, client: usize) -> Verdict {
         let is_v5 = self.model.link(client).is_some_and(|link| link.version == V5);
         for outbound in &mut self.clients[client].outbound {
             if outbound.sent.qos == QoS::AtLeastOnce {
-                // To the broker it is a new message; the mark tells which of them comes out.
+                // To the broker it is a new message; the mark distinguishes the two in the output.
                 outbound.sent.payload.push(b'+');
             }
         }
@@ -453,7 +453,7 @@ fn reply_of(packet: &Packet<'_>) -> Option<Reply> {
     })
 }
 
-/// The number that is a message's payload.
+/// Returns the number in a message's payload.
 fn payload_of(packet: &Packet<'_>) -> String {
     match packet {
         Packet::Publish(publish) => {

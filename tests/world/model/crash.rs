@@ -1,19 +1,19 @@
-//! The broker is no more, and another one goes on with what its store has.
+//! The broker ends without warning, and another one continues with its store.
 //!
-//! What must survive is what the standard calls the Session State of sessions that outlast their
-//! connections, all Wills, and retained messages. QoS 0 need not, and sessions without a Session
-//! Expiry Interval have ended with their connections.
+//! Must survive: the Session State, in the standard's sense, of sessions that outlive their
+//! connections, all Wills, and retained messages. QoS 0 need not survive, and sessions without a
+//! Session Expiry Interval end with their connections.
 
 use hearthmq::{hooks::DisconnectReason, mqtt::QoS};
 
 use super::{End, Model};
 use crate::vocabulary::NAMES;
 
-/// How long the broker waits for a client whose session ended with the former one.
+/// How long the broker waits for a client whose session ended with the previous broker.
 const GRACE_MILLIS: u64 = 10_000;
 
 impl Model {
-    /// The broker has ended without a word, and the next one has begun.
+    /// Notes that the broker has ended without warning, and the next one has started.
     pub(crate) fn crashed(&mut self) {
         for client in 0..NAMES.len() {
             self.leaves_last_will(client);
@@ -29,7 +29,8 @@ impl Model {
                 let was_there = session.link.is_some() || self.has_failed;
                 session.copies.retain(|copy| copy.qos > QoS::AtMostOnce);
                 for copy in &mut session.copies {
-                    // Whether it was sent is not kept before it is sent: DUP, if in doubt.
+                    // The store does not note that a message was sent before it is sent, so DUP is
+                    // set if in doubt.
                     copy.may_be_lost |= was_there;
                 }
             }
@@ -41,23 +42,23 @@ impl Model {
         let now = self.now;
         for session in self.sessions.iter_mut().flatten() {
             session.copies.retain(|copy| copy.qos > QoS::AtMostOnce);
-            // What was due and was lost is done again, now.
+            // Due actions that were lost are performed again, now.
             session.expires_at = session.expires_at.map(|at| at.max(now));
             if let Some((at, _)) = &mut session.delayed_will {
                 *at = now.max(*at);
             }
         }
         self.pass_to(now);
-        // Nobody was told.
+        // No events were reported.
         self.told.clear();
     }
 
-    /// What this model says now, if all that has happened since then was lost.
+    /// Returns the model's state if everything after `then` was lost.
     pub(crate) fn go_back_to(&self, then: Self) -> Self {
         Self { now: self.now, routed: self.routed, links: self.links, ..then }
     }
 
-    /// A session ends with the broker: its Will waits for the client from the start on.
+    /// Ends a session with its broker: from the start on its Will waits for the client.
     fn leaves_last_will(&mut self, client: usize) {
         let due_at = self.now + GRACE_MILLIS;
         if let Some((at, _)) = &mut self.last_wills[client] {
@@ -73,11 +74,11 @@ impl Model {
         self.last_wills[client] = will.map(|will| (due_at, will));
     }
 
-    /// A session was in memory alone.
+    /// Ends a session that was only in memory.
     fn is_lost(&mut self, client: usize) {
         let Some(session) = self.sessions[client].take() else { return };
         for group in &mut self.groups {
-            // It may have been this member's.
+            // The message may have been sent to this member.
             group.is_optional |= group.members.iter().any(|(member, _)| *member == client);
             group.expects.clear();
             group.members.retain(|(member, _)| *member != client);

@@ -1,6 +1,7 @@
-//! The store cannot be written: what would have to be kept is refused, everything else goes on.
+//! While the store cannot be written, requests that need it are refused, and everything else
+//! continues.
 //!
-//! The standard leaves it to the server; this one promises nothing that it cannot keep.
+//! The standard leaves this to the server; this one promises nothing that it cannot store.
 
 use hearthmq::{
     hooks::DisconnectReason,
@@ -13,12 +14,12 @@ use hearthmq::{
 use super::{End, Model, Reply, route::Sent};
 use crate::vocabulary::{matches, split};
 
-/// Implementation specific error, and Failure of MQTT 3.1.1.
+/// Implementation specific error, and the failure code of MQTT 3.1.1.
 const REFUSED: u8 = 0x83;
 const REFUSED_3: u8 = 0x80;
 
 impl Model {
-    /// The store begins to fail, or can be written again.
+    /// Notes that the store starts to fail, or can be written again.
     pub(crate) fn fails(&mut self, fails: bool) {
         self.is_failing = fails;
         self.has_failed |= fails;
@@ -28,7 +29,7 @@ impl Model {
         }
     }
 
-    /// Whether a PUBLISH is refused because it would have to be kept.
+    /// Returns whether a PUBLISH is refused because it would have to be stored.
     pub(super) fn refuses(&self, client: usize, sent: &Sent, packet_id: u16) -> bool {
         let Some(session) = self.sessions[client].as_ref().filter(|_| self.has_trouble) else {
             return false;
@@ -43,7 +44,8 @@ impl Model {
                 || kept.any(|session| session.subscriptions.iter().any(|s| is_for(s.filter))))
     }
 
-    /// It says so where the version has words for it; else the connection ends.
+    /// Expects a refusal: a Reason Code if the version has one, otherwise the end of the
+    /// connection.
     pub(super) fn refused(&mut self, client: usize, qos: QoS, packet_id: u16) {
         if self.link(client).is_some_and(|link| link.version == V5) {
             let is_qos_2 = qos == QoS::ExactlyOnce;
@@ -53,7 +55,7 @@ impl Model {
         self.end_connection(client, End::without_disconnect(DisconnectReason::InternalError));
     }
 
-    /// MQTT 3.1 has no code that says no: there the connection ends.
+    /// Expects a refused SUBSCRIBE: MQTT 3.1 has no failure code, so there the connection ends.
     pub(super) fn refused_to_subscribe(&mut self, client: usize, packet_id: u16, filters: usize) {
         let Some(version) = self.link(client).map(|link| link.version) else { return };
         let code = match version {
@@ -67,7 +69,8 @@ impl Model {
         self.expect(client, Reply::SubAck(packet_id, vec![code; filters]));
     }
 
-    /// Whether a CONNECT is refused because its session would have to be kept, or is.
+    /// Returns whether a CONNECT is refused because its session would have to be stored, or is
+    /// stored.
     pub(crate) fn refuses_connect(
         &self,
         client: usize,
@@ -78,9 +81,9 @@ impl Model {
         self.has_trouble && self.keeps(client, version, clean_start, expiry_secs)
     }
 
-    /// Whether a CONNECT that is not refused would have to wait for a store that fails, for its session
-    /// or for the Will of an older connection: what the client does is not handled before its CONNACK,
-    /// and whether it is refused is not known until then.
+    /// Returns whether a CONNECT that is not refused would have to wait for a failing store, for
+    /// its session or for the Will of an older connection. Until its CONNACK the client's packets
+    /// are not handled, and it is unknown whether the CONNECT will be refused.
     pub(crate) fn delays_connect(
         &self,
         client: usize,

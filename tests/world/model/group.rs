@@ -1,9 +1,9 @@
 //! Shared subscriptions, section 4.8.2: one member of a group gets each message.
 //!
-//! Where the standard lets the server choose, this broker prefers members that are there, gives what
-//! it has not sent yet to others when a member loses its connection, and QoS 1 that was not
-//! acknowledged when the member's session ends. What came while all were away goes to who returns or
-//! joins with room for it.
+//! Where the standard leaves a choice, this broker prefers online members. When a member loses its
+//! connection, it gives unsent messages to others, and when the member's session ends also
+//! unacknowledged QoS 1 messages. Messages that came while all members were offline go to the first
+//! member with room that returns or joins.
 
 use std::rc::Rc;
 
@@ -30,7 +30,7 @@ impl Model {
         }
     }
 
-    /// A message is for one of the members of a group, if it has any.
+    /// Notes that a message is due to one member of a group, if the group has any.
     fn owe_to_group(&mut self, message: &Rc<Message>, filter: &'static str, retain: bool) {
         let (mut members, mut there) = (Vec::new(), Vec::new());
         let mut is_optional = false;
@@ -44,7 +44,7 @@ impl Model {
                 members.extend(own);
             }
         }
-        // QoS 0 is not kept for those who are away.
+        // QoS 0 is not stored for offline members.
         let is_kept = members.iter().any(|(_, form)| form.qos > QoS::AtMostOnce);
         is_optional |= there.is_empty() && !is_kept;
         if !members.is_empty() {
@@ -62,7 +62,7 @@ impl Model {
         }
     }
 
-    /// If the client has no claim to it but as a member of a group, it is its now.
+    /// Assigns a group's message to this client, unless it is due to the client for another reason.
     pub(super) fn claim_from_group(&mut self, client: usize, arrived: &Arrived<'_>) {
         let Some(session) = self.sessions[client].as_mut() else { return };
         let is_known = session
@@ -98,7 +98,8 @@ impl Model {
         });
     }
 
-    /// A client has subscribed to a shared filter, and may get what others leave.
+    /// Notes that a client has subscribed to a shared filter, and may get messages that others
+    /// leave.
     pub(super) fn joined(&mut self, client: usize, filter: &str) {
         let Some(session) = self.sessions[client].as_ref() else { return };
         let Some(own) = session.subscriptions.iter().find(|s| s.filter == filter) else { return };
@@ -109,7 +110,7 @@ impl Model {
         }
     }
 
-    /// Whether the client takes what waits for its group.
+    /// Returns whether the client may take a message that waits for its group.
     pub(super) fn may_take(&self, client: usize, group: &GroupCopy) -> bool {
         self.sessions[client].as_ref().is_some_and(|session| {
             let bytes_max = session.link.as_ref().map_or(0, |link| link.packet_bytes_max);
@@ -117,9 +118,10 @@ impl Model {
         })
     }
 
-    /// Somebody has left a group. If that was the last, the group has ended, and whoever subscribes
-    /// next begins another, which need not inherit anything. It may: in the broker's store groups are
-    /// known by their filters alone, and the standard says nothing of groups that have ended.
+    /// Notes that a member has left a group. If it was the last one, the group has ended, and the
+    /// next subscriber starts a new group, which need not inherit anything. It may, because the
+    /// broker's store identifies groups by their filters alone, and the standard says nothing about
+    /// ended groups.
     pub(super) fn has_left(&mut self, filter: &'static str) {
         if self.sessions.iter().flatten().any(|session| session.has(filter)) {
             return;
@@ -133,8 +135,8 @@ impl Model {
         }
     }
 
-    /// A member has lost its connection: QoS 0 that was for it may be lost, and what waited for it
-    /// goes to any other.
+    /// Notes that a member has lost its connection: QoS 0 for it may be lost, and its queued
+    /// messages go to any other member.
     pub(super) fn is_away(&mut self, client: usize) {
         for group in &mut self.groups {
             let mut own = group.members.iter().filter(|(member, _)| *member == client);
@@ -147,10 +149,11 @@ impl Model {
         }
     }
 
-    /// A member's session has ended. QoS 2 that was begun is nobody else's. [MQTT-4.8.2-5]
+    /// Notes that a member's session has ended. Started QoS 2 deliveries go to no other member.
+    /// [MQTT-4.8.2-5]
     pub(super) fn is_gone(&mut self, client: usize, session: Session) {
         let sessions = &self.sessions;
-        // Who has unsubscribed meanwhile inherits nothing, nor QoS 0 who is away.
+        // Members that have unsubscribed meanwhile inherit nothing, and offline members no QoS 0.
         let inherits = |group: &GroupCopy| {
             group.members.iter().any(|(member, form)| {
                 sessions[*member].as_ref().is_some_and(|session| {
@@ -200,7 +203,8 @@ impl Session {
         })
     }
 
-    /// Whether the message is too large for the connection, which it is behind from now on.
+    /// Returns whether the message is too large for the connection; the connection may then have
+    /// more to read.
     fn cannot_take(&mut self, message: &Message) -> bool {
         self.link.as_mut().is_some_and(|link| {
             link.is_behind = true;

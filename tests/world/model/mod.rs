@@ -1,8 +1,8 @@
-//! What MQTT promises, as naively as it can be written: lists, searched from the beginning.
+//! The promises of MQTT in their most naive form: lists, searched from the beginning.
 //!
 //! The model is told what reaches the broker and when, and says what every client must, may and
-//! must not receive. It is written from the standard; where the standard leaves a choice, the one
-//! that this broker makes is said. It knows no broker, no packets on the wire and no sockets.
+//! must not receive. It follows the standard; where the standard leaves a choice, the comment names
+//! this broker's choice. It knows no broker, no encoded packets and no sockets.
 
 mod crash;
 mod failing;
@@ -29,13 +29,14 @@ pub(crate) use self::{
 };
 use crate::vocabulary::NAMES;
 
-/// What is wrong, in words.
+/// A result, or a fault in words.
 pub(crate) type Verdict<T = ()> = Result<T, String>;
 
-/// Sessions of MQTT 3 clients without Clean Session end after so long, as this broker is configured.
+/// Maximum lifetime of sessions of MQTT 3 clients without Clean Session, as this broker is
+/// configured.
 const EXPIRY_SECS_MAX: u32 = 604_800;
 
-/// Everything that the broker owes to everybody.
+/// Everything that is due to all clients.
 #[derive(Clone, Default)]
 pub(crate) struct Model {
     /// Milliseconds since the world began.
@@ -44,19 +45,20 @@ pub(crate) struct Model {
     /// Wills of sessions that ended with a broker, and when they are due.
     pub(crate) last_wills: [Option<(u64, Will)>; NAMES.len()],
     pub(crate) retained: BTreeMap<&'static str, Rc<Message>>,
-    /// Messages that one of the members of a shared subscription is to get.
+    /// Messages due to one member of a shared subscription.
     pub(crate) groups: Vec<GroupCopy>,
-    /// Messages so far, which is also the order in which they were routed.
+    /// Number of messages so far, which is also their order of routing.
     pub(crate) routed: u64,
-    /// Connections so far.
+    /// Number of connections so far.
     links: u64,
-    /// Nothing can be written to the store: what is to be kept is not said before it can be again.
+    /// Whether the store cannot be written: nothing that must be stored is confirmed until it can
+    /// be.
     pub(crate) is_failing: bool,
-    /// That has been so since this broker began.
+    /// Whether that has happened since this broker started.
     pub(crate) has_failed: bool,
-    /// The broker knows that it cannot.
+    /// Whether the broker knows that the store cannot be written.
     pub(crate) has_trouble: bool,
-    /// What must have been told of presence since somebody last looked.
+    /// Presence events that are due since the last check.
     pub(crate) told: Vec<(usize, Told)>,
 }
 
@@ -66,25 +68,25 @@ pub(crate) enum Told {
     Disconnected(DisconnectReason),
 }
 
-/// What outlives a connection, section 4.1.
+/// The state that outlives a connection, section 4.1.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) subscriptions: Vec<Subscription>,
-    /// Messages for the client that are not acknowledged, in the order of routing.
+    /// Unacknowledged messages for the client, in the order of routing.
     pub(crate) copies: Vec<Copy>,
-    /// QoS 2 messages that the client has received, and has not said PUBCOMP for.
+    /// QoS 2 messages that the client has received, without PUBCOMP from it.
     pub(crate) releasing: Vec<Releasing>,
     /// Packet Identifiers of the client's QoS 2 messages that it has not released.
     pub(crate) unreleased: Vec<u16>,
-    /// The last message received of a topic, publisher and QoS.
+    /// The last message received for each topic, publisher and QoS.
     last: BTreeMap<(&'static str, Option<usize>, QoS), u64>,
     pub(crate) expiry_secs: u32,
     pub(crate) expires_at: Option<u64>,
-    /// It has outlasted a connection, or was meant to: the broker's store has it.
+    /// It has outlived a connection, or was meant to: the broker's store has it.
     pub(crate) is_kept: bool,
     pub(crate) delayed_will: Option<(u64, Will)>,
     pub(crate) link: Option<Link>,
-    /// A connection that was given up may have lasted so long, and have been sent something.
+    /// Until when a connection that was given up may have existed and been sent something.
     may_be_there_until: u64,
 }
 
@@ -108,11 +110,11 @@ pub(crate) struct Link {
     pub(crate) quota: usize,
     pub(crate) packet_bytes_max: usize,
     will: Option<Will>,
-    /// The store has taken note of it, or could have.
+    /// Whether the store has the Will, or could have it.
     is_will_kept: bool,
-    /// What the broker must answer, in this order.
+    /// Answers that the broker must send, in this order.
     pub(crate) replies: Vec<Reply>,
-    /// Messages may be on their way that the client has not read.
+    /// Whether messages may be on their way that the client has not read.
     pub(crate) is_behind: bool,
 }
 
@@ -126,7 +128,7 @@ pub(crate) struct Will {
     pub(crate) expiry_secs: Option<u32>,
 }
 
-/// A packet of the broker's that answers one of the client's.
+/// A packet with which the broker answers the client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reply {
     ConnAck { session_present: bool },
@@ -139,7 +141,7 @@ pub(crate) enum Reply {
     PingResp,
 }
 
-/// What a CONNECT says.
+/// The contents of a CONNECT.
 pub(crate) struct Connected {
     pub(crate) version: ProtocolVersion,
     pub(crate) clean_start: bool,
@@ -156,12 +158,12 @@ pub(crate) struct End {
     pub(crate) reason: DisconnectReason,
     pub(crate) with_will: bool,
     pub(crate) ends_session: bool,
-    /// The session goes on with another connection at once.
+    /// Whether the session continues at once on another connection.
     pub(crate) is_resumed: bool,
 }
 
 impl End {
-    /// The line breaks, or the broker ends the connection. [MQTT-3.1.2-8]
+    /// Describes a broken line, or a connection that the broker ends. [MQTT-3.1.2-8]
     pub(crate) const fn without_disconnect(reason: DisconnectReason) -> Self {
         Self { reason, with_will: true, ends_session: false, is_resumed: false }
     }
@@ -182,7 +184,7 @@ impl Model {
         }
     }
 
-    /// CONNECT, section 3.1; whether the session is present.
+    /// Handles CONNECT, section 3.1; returns whether the session is present.
     pub(crate) fn connected(&mut self, client: usize, connect: Connected) -> bool {
         let begins_anew = connect.clean_start;
         self.end_connection(
@@ -237,7 +239,7 @@ impl Model {
         session_present
     }
 
-    /// A whole packet has come from the client.
+    /// Notes that a complete packet has come from the client.
     pub(crate) fn heard(&mut self, client: usize) {
         let now = self.now;
         if let Some(link) = self.link_mut(client) {
@@ -246,7 +248,7 @@ impl Model {
         }
     }
 
-    /// The Keep Alive of a live connection is changed from outside; what was in force.
+    /// Changes the Keep Alive of a live connection from outside; returns the previous one.
     pub(crate) fn set_keep_alive(&mut self, client: usize, secs: u16) -> Option<u16> {
         let now = self.now;
         let link = self.link_mut(client)?;
@@ -261,7 +263,7 @@ impl Model {
         Some(old)
     }
 
-    /// A connection ends; sections 3.1.2.5, 3.1.2.11.2, 3.14 and 4.13.
+    /// Ends a connection; sections 3.1.2.5, 3.1.2.11.2, 3.14 and 4.13.
     pub(crate) fn end_connection(&mut self, client: usize, end: End) {
         let now = self.now;
         let Some(session) = self.sessions[client].as_mut() else { return };
@@ -269,10 +271,10 @@ impl Model {
         self.told.push((client, Told::Disconnected(end.reason)));
         for copy in &mut session.copies {
             copy.may_be_lost |= link.is_behind || copy.received_on.is_some();
-            // Too large, it may have been dropped. [MQTT-3.1.2-25]
+            // A message that is too large may have been dropped. [MQTT-3.1.2-25]
             copy.is_optional |= copy.message.payload.len() > link.packet_bytes_max;
         }
-        // QoS 0 is lost, or, where it still waited for its turn, comes later.
+        // QoS 0 is lost or, if it was still queued, comes later.
         for copy in &mut session.copies {
             copy.is_optional |= copy.qos == QoS::AtMostOnce;
         }
@@ -298,7 +300,7 @@ impl Model {
         }
     }
 
-    /// A session ends. Its Will is due now at the latest.
+    /// Ends a session. Its Will is due now at the latest.
     pub(crate) fn end_session(&mut self, client: usize) {
         let Some(mut session) = self.sessions[client].take() else { return };
         let will = session.delayed_will.take();
@@ -326,7 +328,8 @@ impl Session {
         }
     }
 
-    /// QoS 1 and 2 messages of this connection that the client has not acknowledged.
+    /// Returns the number of QoS 1 and 2 messages of this connection that the client has not
+    /// acknowledged.
     pub(crate) fn outstanding(&self) -> usize {
         let Some(link) = &self.link else { return 0 };
         let here = Some(link.number);

@@ -1,17 +1,17 @@
-//! What is owed: a message, a client's copy of it, and a copy that is owed to one of several.
+//! Due deliveries: a message, a client's copy of it, and a copy due to one of several members.
 
 use std::{fmt, rc::Rc};
 
 use hearthmq::mqtt::QoS;
 
-/// An Application Message that was routed.
+/// A routed Application Message.
 pub(crate) struct Message {
-    /// Place among all messages in the order of routing.
+    /// Position among all messages in the order of routing.
     pub(crate) order: u64,
     pub(crate) topic: &'static str,
     pub(crate) payload: Vec<u8>,
     pub(crate) qos: QoS,
-    /// `None` is the application that the broker is part of.
+    /// `None` is the application that embeds the broker.
     pub(crate) publisher: Option<usize>,
     pub(crate) routed_at: u64,
     pub(crate) expires_at: Option<u64>,
@@ -26,13 +26,13 @@ impl fmt::Debug for Message {
     }
 }
 
-/// A payload without what fills it up.
+/// Returns a payload without its padding.
 pub(super) fn number_of(payload: &[u8]) -> String {
     let text = String::from_utf8_lossy(payload);
     format!("{:?} of {} bytes", text.trim_end_matches('.'), text.len())
 }
 
-/// How a client is to get a message.
+/// The form in which a client must get a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) qos: QoS,
@@ -48,21 +48,21 @@ pub(crate) struct Copy {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) identifiers: Vec<u32>,
-    /// The new subscription that it was retained for; such messages are older than those around
-    /// them.
+    /// The new subscription for which it was retained; such messages are older than their
+    /// neighbours.
     pub(crate) retained_for: Option<&'static str>,
     pub(crate) packet_id: Option<u16>,
-    /// It came first over MQTT 3, which tells copies with other identifiers not apart.
+    /// Whether it came first over MQTT 3, where copies with other identifiers look the same.
     pub(crate) came_to_v3: bool,
     /// Number of the connection on which it came last.
     pub(crate) received_on: Option<u64>,
-    /// It may have been sent on a connection that has ended.
+    /// Whether it may have been sent on a connection that has ended.
     pub(crate) may_be_lost: bool,
-    /// It need not come.
+    /// Whether it may be missing.
     pub(crate) is_optional: bool,
-    /// The shared filter that it has come by, and the message's RETAIN.
+    /// The shared filter by which it came, and the message's RETAIN.
     pub(crate) share: Option<(&'static str, bool)>,
-    /// That group has ended.
+    /// Whether that group has ended.
     pub(crate) is_left_over: bool,
 }
 
@@ -85,7 +85,7 @@ impl Copy {
     }
 }
 
-/// A QoS 2 message that its receiver has said PUBREC for.
+/// A QoS 2 message for which its receiver has sent PUBREC.
 #[derive(Clone, Debug)]
 pub(crate) struct Releasing {
     pub(crate) packet_id: u16,
@@ -96,22 +96,22 @@ pub(crate) struct Releasing {
     pub(crate) counts_on: Option<u64>,
 }
 
-/// A message that one member of a shared subscription is to get, section 4.8.2.
+/// A message due to one member of a shared subscription, section 4.8.2.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupCopy {
     pub(crate) message: Rc<Message>,
     pub(crate) filter: &'static str,
-    /// That group has ended.
+    /// Whether that group has ended.
     pub(crate) is_left_over: bool,
     /// The message's RETAIN.
     pub(crate) retain: bool,
-    /// The members since it came, and how it would come to them.
+    /// All members since it came, and the form in which each would get it.
     pub(crate) members: Vec<(usize, Form)>,
-    /// Those who were there when it came; none once something has happened to a member.
+    /// Members that were online when it came; empty once anything has happened to a member.
     pub(crate) expects: Vec<usize>,
-    /// Nobody was there when it came, and nobody can have been sent it since: it goes to the first who
-    /// could take it.
+    /// Whether no member was online when it came, and none can have been sent it since: it goes to
+    /// the first member that can take it.
     pub(crate) is_waiting: bool,
-    /// A member may have had it and lost it.
+    /// Whether a member may have had it and lost it.
     pub(crate) is_optional: bool,
 }

@@ -1,4 +1,4 @@
-//! What comes from the broker, held against what is owed; and what should have come and has not.
+//! Compares what comes from the broker with what is due, and finds deliveries that are missing.
 
 use std::{fmt, mem::discriminant};
 
@@ -10,7 +10,7 @@ use super::{
     time::TOLERANCE_MILLIS,
 };
 
-/// QoS 1 and 2 messages on their way to one client at most, as this broker is configured.
+/// Maximum number of QoS 1 and 2 messages in flight to one client, as this broker is configured.
 const IN_FLIGHT_MAX: usize = 256;
 
 /// A PUBLISH from the broker, its Topic Alias resolved.
@@ -34,7 +34,7 @@ impl fmt::Debug for Arrived<'_> {
 }
 
 impl Model {
-    /// The broker has sent a PUBLISH; whether it was sent before.
+    /// Checks a PUBLISH from the broker; returns whether it was sent before.
     pub(crate) fn arrived(&mut self, client: usize, arrived: &Arrived<'_>) -> Verdict<bool> {
         let now = self.now;
         self.claim_from_group(client, arrived);
@@ -82,7 +82,7 @@ impl Model {
         session.check_quota().map(|()| false)
     }
 
-    /// The broker has answered.
+    /// Checks an answer from the broker.
     pub(crate) fn replied(&mut self, client: usize, reply: &Reply) -> Verdict {
         let link = self.link_mut(client).ok_or("an answer without a connection")?;
         let kind = discriminant(reply);
@@ -93,7 +93,7 @@ impl Model {
         }
     }
 
-    /// The broker has sent PUBREL; the payload of the message that it is about.
+    /// Checks a PUBREL from the broker; returns the payload of its message.
     pub(crate) fn release(&mut self, client: usize, packet_id: u16) -> Verdict<Vec<u8>> {
         let session = self.sessions[client].as_mut().ok_or("PUBREL without a session")?;
         let here = session.link.as_ref().map(|link| link.number);
@@ -106,7 +106,7 @@ impl Model {
         Ok(releasing.payload.clone())
     }
 
-    /// PUBACK of the client.
+    /// Handles PUBACK from the client.
     pub(crate) fn pub_acked(&mut self, client: usize, packet_id: u16) {
         self.heard(client);
         if let Some(session) = &mut self.sessions[client] {
@@ -114,7 +114,7 @@ impl Model {
         }
     }
 
-    /// PUBREC of the client.
+    /// Handles PUBREC from the client.
     pub(crate) fn pub_received(&mut self, client: usize, packet_id: u16, is_refused: bool) {
         self.heard(client);
         let Some(session) = &mut self.sessions[client] else { return };
@@ -130,7 +130,7 @@ impl Model {
         }
     }
 
-    /// PUBCOMP of the client.
+    /// Handles PUBCOMP from the client.
     pub(crate) fn pub_completed(&mut self, client: usize, packet_id: u16) {
         self.heard(client);
         if let Some(session) = &mut self.sessions[client] {
@@ -138,10 +138,10 @@ impl Model {
         }
     }
 
-    /// Everything is quiet. Whoever reads must have received what it is owed.
+    /// Checks, when everything is quiet, that all clients that read have received everything due.
     pub(crate) fn check(&mut self, reads: impl Fn(usize) -> bool) -> Verdict {
         if self.is_failing {
-            return Ok(()); // It may have to wait.
+            return Ok(()); // it may have to wait
         }
         let mut takes = [false; 6];
         for (client, session) in self.sessions.iter_mut().enumerate() {
@@ -154,7 +154,7 @@ impl Model {
         }
         for group in &self.groups {
             let all = group.members.iter().all(|(member, _)| takes[*member]);
-            // Nothing has happened to those that were there when it came.
+            // Nothing has happened to the members that were online when it came.
             let first = !group.expects.is_empty() && group.expects.iter().all(|m| takes[*m]);
             let any = group.members.iter().any(|(m, _)| takes[*m] && self.may_take(*m, group));
             if !group.is_optional && (all || first || (group.is_waiting && any)) {
@@ -167,11 +167,12 @@ impl Model {
 }
 
 impl Session {
-    /// The oldest copy that looks like this and has not come yet, one that must come if possible.
+    /// Returns the oldest copy that looks like this and has not come yet; prefers one that must
+    /// come.
     pub(super) fn find(&self, arrived: &Arrived<'_>) -> Option<usize> {
         let is_v5 = self.link.as_ref().is_some_and(|link| link.version == V5);
         let is_it = |c: &Copy| {
-            // DUP is for what may have been sent before. [MQTT-3.3.1-1]
+            // DUP is only for messages that may have been sent before. [MQTT-3.3.1-1]
             let is_possible = c.may_be_lost || !arrived.dup;
             c.received_on.is_none() && is_possible && is_same(c, arrived, is_v5)
         };
@@ -179,7 +180,7 @@ impl Session {
         must_come.or_else(|| self.copies.iter().position(is_it))
     }
 
-    /// Receive Maximum. [MQTT-3.3.4-9]
+    /// Checks Receive Maximum. [MQTT-3.3.4-9]
     fn check_quota(&self) -> Verdict {
         let quota = self.link.as_ref().map_or(0, |link| link.quota);
         if self.outstanding() > quota {
@@ -188,11 +189,11 @@ impl Session {
         Ok(())
     }
 
-    /// Messages of one topic, publisher and QoS come in their order. [MQTT-4.6.0-6]
+    /// Checks the order of messages of one topic, publisher and QoS. [MQTT-4.6.0-6]
     fn check_order(&mut self, at: usize) -> Verdict {
         let copy = &self.copies[at];
-        // What is shared may come by way of another member. Empty messages look all the same, and
-        // may have been taken for one another.
+        // A shared message may come by way of another member. Empty messages all look the same, and
+        // may have been confused.
         let is_shared = copy.share.is_some();
         let is_empty = copy.message.payload.is_empty();
         if copy.retained_for.is_some() || copy.is_optional || is_shared || is_empty {
@@ -207,11 +208,11 @@ impl Session {
         Ok(())
     }
 
-    /// Message Expiry Interval. [MQTT-3.3.2-5] [MQTT-3.3.2-6]
+    /// Checks Message Expiry Interval. [MQTT-3.3.2-5] [MQTT-3.3.2-6]
     fn check_expiry(&self, at: usize, arrived: &Arrived<'_>, now: u64) -> Verdict {
         let copy = &self.copies[at];
         let Some(link) = &self.link else { return Ok(()) };
-        // Empty messages look all the same, and this one may be another.
+        // Empty messages all look the same, and this may be another one.
         if link.version != V5 || copy.message.payload.is_empty() {
             return Ok(());
         }
@@ -230,7 +231,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the client could take another QoS 1 or 2 message.
+    /// Returns whether the client could take another QoS 1 or 2 message.
     fn check(&mut self) -> Verdict<bool> {
         let Some(link) = &mut self.link else { return Ok(false) };
         link.is_behind = false;
@@ -239,10 +240,10 @@ impl Session {
         }
         let here = Some(link.number);
         let (quota, bytes_max) = (link.quota.min(IN_FLIGHT_MAX), link.packet_bytes_max);
-        // PUBREL that is sent again counts, too; the standard lets the server be so careful.
+        // A repeated PUBREL counts, too; the standard permits this caution.
         let again = self.releasing.iter().filter(|r| r.received_on == here && r.counts_on != here);
         let is_full = self.outstanding() + again.count() >= quota;
-        // What is too large is dropped when its turn comes. [MQTT-3.1.2-25]
+        // A message that is too large is dropped when its turn comes. [MQTT-3.1.2-25]
         for copy in self.copies.iter_mut().filter(|c| c.received_on != here) {
             copy.is_optional |= copy.message.payload.len() > bytes_max;
         }
@@ -260,7 +261,8 @@ impl Session {
     }
 }
 
-/// Whether what has come is this copy. Only MQTT 5.0 has Subscription Identifiers and expiry.
+/// Returns whether the arrived message is this copy. Only MQTT 5.0 has Subscription Identifiers and
+/// expiry.
 pub(super) fn is_same(copy: &Copy, arrived: &Arrived<'_>, is_v5: bool) -> bool {
     copy.message.topic == arrived.topic
         && copy.message.payload == arrived.payload

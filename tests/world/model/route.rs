@@ -1,4 +1,4 @@
-//! From a message to what is owed for it: subscriptions, shared ones, retained messages.
+//! From a message to its due deliveries: plain and shared subscriptions, retained messages.
 
 use std::rc::Rc;
 
@@ -21,14 +21,14 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// The same message without what the version cannot say.
+    /// Returns the same message without what the version cannot express.
     pub(crate) fn for_version(self, is_v5: bool) -> Self {
         Self { expiry_secs: self.expiry_secs.filter(|_| is_v5), ..self }
     }
 }
 
 impl Model {
-    /// PUBLISH of a client, section 3.3.
+    /// Handles PUBLISH from a client, section 3.3.
     pub(crate) fn published(&mut self, client: usize, sent: &Sent, packet_id: u16) {
         self.heard(client);
         if self.refuses(client, sent, packet_id) {
@@ -49,7 +49,7 @@ impl Model {
         self.route(sent, Some(client));
     }
 
-    /// PUBREL of a client.
+    /// Handles PUBREL from a client.
     pub(crate) fn released(&mut self, client: usize, packet_id: u16) {
         self.heard(client);
         if let Some(session) = &mut self.sessions[client] {
@@ -69,7 +69,7 @@ impl Model {
         self.route(&sent, Some(client));
     }
 
-    /// An Application Message is accepted.
+    /// Accepts an Application Message.
     pub(crate) fn route(&mut self, sent: &Sent, publisher: Option<usize>) {
         self.routed += 1;
         let message = Rc::new(Message {
@@ -89,7 +89,7 @@ impl Model {
         for (at, session) in self.sessions.iter_mut().enumerate() {
             let Some(session) = session else { continue };
             if sent.retain {
-                // The new one comes by itself to who still waits for the old one.
+                // A client that still waits for the old message gets the new one separately.
                 let is_old = |c: &Copy| c.retained_for.is_some() && c.message.topic == sent.topic;
                 session.need_not_be_sent(is_old);
             }
@@ -98,7 +98,7 @@ impl Model {
         self.route_to_groups(&message, sent.retain);
     }
 
-    /// SUBSCRIBE, section 3.8.4, with filters that differ.
+    /// Handles SUBSCRIBE, section 3.8.4, with distinct filters.
     pub(crate) fn subscribed(
         &mut self,
         client: usize,
@@ -145,12 +145,12 @@ impl Model {
         }
     }
 
-    /// How many retained messages a new subscription to the filter would be sent.
+    /// Returns how many retained messages a new subscription to the filter would get.
     pub(crate) fn retained_matching(&self, filter: &str) -> usize {
         self.retained.keys().filter(|topic| matches(filter, topic)).count()
     }
 
-    /// UNSUBSCRIBE, section 3.10.4. What is on its way already still comes.
+    /// Handles UNSUBSCRIBE, section 3.10.4. Messages in flight still come.
     pub(crate) fn unsubscribed(&mut self, client: usize, packet_id: u16, filter: &'static str) {
         self.heard(client);
         self.expect(client, Reply::UnsubAck(packet_id, 1));
@@ -163,15 +163,15 @@ impl Model {
 }
 
 impl Session {
-    /// Copies that are not sent if their turn has not come yet.
+    /// Marks copies that are not sent unless they were sent already.
     fn need_not_be_sent(&mut self, is_meant: impl Fn(&Copy) -> bool) {
         for copy in self.copies.iter_mut().filter(|c| c.received_on.is_none() && is_meant(c)) {
             copy.is_optional = true;
         }
     }
 
-    /// The message is owed once for all matching subscriptions that are not shared: of the two
-    /// ways that section 3.3.4 allows, this broker's is one copy.
+    /// Adds one delivery of the message for all matching plain subscriptions together: of the two
+    /// ways of section 3.3.4, this broker sends a single copy.
     fn is_owed(&mut self, message: &Rc<Message>, retain: bool, is_own: bool) {
         let matching: Vec<&Subscription> = self
             .subscriptions
@@ -183,7 +183,7 @@ impl Session {
             return;
         }
         let form = form(&matching, message.qos, retain);
-        // QoS 0 is not kept for those who are away; the standard lets the server choose.
+        // QoS 0 is not stored for offline clients; the standard lets the server choose.
         if form.qos > QoS::AtMostOnce || self.link.is_some() {
             let may_be_lost = message.routed_at < self.may_be_there_until;
             self.copies.push(Copy { may_be_lost, ..Copy::new(message.clone(), form) });
@@ -194,7 +194,8 @@ impl Session {
     }
 }
 
-/// How a message comes for these subscriptions of one client. [MQTT-3.3.4-2] [MQTT-3.3.4-4]
+/// Returns the form of a message for these subscriptions of one client. [MQTT-3.3.4-2]
+/// [MQTT-3.3.4-4]
 pub(super) fn form(of: &[&Subscription], qos: QoS, retain: bool) -> Form {
     let mut identifiers: Vec<u32> = of.iter().filter_map(|s| s.identifier).collect();
     identifiers.sort_unstable();

@@ -1,4 +1,4 @@
-//! What time brings: Keep Alive, delayed Wills, sessions and messages that expire.
+//! The effects of time: Keep Alive, delayed Wills, expiring sessions and messages.
 
 use std::rc::Rc;
 
@@ -6,11 +6,11 @@ use hearthmq::hooks::DisconnectReason;
 
 use super::{End, Model};
 
-/// What is due happens this much later at most. The broker promises 250 ms; what follows from a
-/// thing that was late may be late itself.
+/// Maximum delay of a due event. The broker promises 250 ms; an event that follows from a late one
+/// may be late itself.
 pub(crate) const TOLERANCE_MILLIS: u64 = 400;
 
-/// Something that happens by itself.
+/// An event that happens by itself.
 #[derive(Clone, Copy, Debug)]
 enum Due {
     KeepAlive(usize),
@@ -21,7 +21,7 @@ enum Due {
 }
 
 impl Model {
-    /// When the next thing happens by itself.
+    /// Returns when the next event happens by itself.
     pub(crate) fn next_due_at(&self) -> Option<u64> {
         self.next_due().map(|(at, _)| at)
     }
@@ -47,11 +47,11 @@ impl Model {
         all.into_iter().min_by_key(|(at, _)| *at)
     }
 
-    /// Time passes, and what was due has happened; when the last of it was due.
+    /// Lets time pass and all due events happen; returns when the last of them was due.
     pub(crate) fn pass_to(&mut self, now: u64) -> u64 {
         let mut last = 0;
         while let Some((at, due)) = self.next_due().filter(|(at, _)| *at <= now) {
-            // What follows counts from when it was due.
+            // Further events are counted from the time at which this one was due.
             self.now = at;
             last = at;
             match due {
@@ -78,7 +78,7 @@ impl Model {
         last
     }
 
-    /// A message that was not sent by now is not sent any more. [MQTT-3.3.2-5]
+    /// Removes messages that were not sent in time. [MQTT-3.3.2-5]
     fn expire(&mut self, now: u64) {
         let is_over = |at: Option<u64>| at.is_some_and(|at| at <= now);
         self.retained.retain(|_, message| !is_over(message.expires_at));
