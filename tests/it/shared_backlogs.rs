@@ -1,5 +1,5 @@
-//! Shared subscriptions whose members are all away: what waits with one of them goes to the one that
-//! returns, or to one that joins. Section 4.8.2.
+//! Shared subscriptions whose members are all offline: messages queued for one of them go to the
+//! member that returns, or to a new one. Section 4.8.2.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ async fn join(broker: &Broker, connect: Connect<'_>) -> Client {
     client
 }
 
-/// Sessions of a group, all of whose clients are away.
+/// Creates sessions of a group whose clients are all offline.
 async fn absent(broker: &Broker, client_ids: &[&str]) {
     for client_id in client_ids {
         join(broker, connect_lasting(client_id, V5)).await.vanish().await;
@@ -41,13 +41,13 @@ async fn back_with_window(broker: &Broker, client_id: &str, window: u16) -> Clie
 
 async fn publish_numbers(broker: &Broker, numbers: std::ops::Range<u32>) {
     for number in numbers {
-        // QoS 1 and 2 in turns.
+        // QoS 1 and 2 in turn.
         let qos = if number % 2 == 0 { QOS_1 } else { QOS_2 };
         broker.publish("t/x", number.to_string().as_bytes(), qos, false).await.unwrap();
     }
 }
 
-/// The next message, taken with whatever its QoS asks for.
+/// Takes the next message, and acknowledges it as its QoS requires.
 async fn take_next(client: &mut Client) -> u32 {
     enum Came {
         Message(u32, QoS, u16),
@@ -83,7 +83,7 @@ async fn expect_in_order(client: &mut Client, numbers: std::ops::Range<u32>) {
     }
 }
 
-/// All that comes until nothing does.
+/// Takes messages until no more come.
 async fn take_all(client: &mut Client) -> Vec<u32> {
     let mut all = Vec::new();
     while let Ok(number) = tokio::time::timeout(secs(1), take_next(client)).await {
@@ -96,7 +96,7 @@ async fn expect_no_more(client: &mut Client) {
     assert_eq!(take_all(client).await, Vec::<u32>::new());
 }
 
-/// Brokers of which one keeps sessions in a store and the other in memory.
+/// Starts two brokers, one with its sessions in a store and one in memory.
 async fn on_both() -> [Broker; 2] {
     let kept = Disk::default().power().await.broker;
     let in_memory = Broker::builder().on_current_arbiter().limits(generous());
@@ -117,7 +117,7 @@ async fn what_waited_while_all_were_away_goes_to_the_member_that_returns() {
     }
 }
 
-/// Nobody has the messages but the sessions of those who are away, in memory or in the store.
+/// Only the sessions of offline members have the messages, in memory or in the store.
 #[actix_rt::test]
 async fn a_long_backlog_goes_to_the_member_that_returns_as_it_takes_it() {
     for window in [1, 20, u16::MAX] {
@@ -171,7 +171,7 @@ async fn a_backlog_outlives_the_broker_and_goes_to_the_member_that_returns() {
     expect_no_more(&mut c).await;
 }
 
-/// Two returned members share what is left; one that is slow holds up what it was sent alone.
+/// Two returned members share the remaining messages; a slow member delays only what it was sent.
 #[actix_rt::test]
 async fn what_a_slow_member_has_no_room_for_goes_to_the_next_that_returns() {
     let broker = world().await;
@@ -187,7 +187,7 @@ async fn what_a_slow_member_has_no_room_for_goes_to_the_next_that_returns() {
     expect_no_more(&mut slow).await;
 }
 
-/// What is published while a member still takes what has waited comes after it.
+/// A message published while a member still takes the backlog comes after it.
 #[actix_rt::test]
 async fn a_backlog_keeps_its_order_while_more_is_published() {
     let broker = world().await;
@@ -199,14 +199,14 @@ async fn a_backlog_keeps_its_order_while_more_is_published() {
         publish_numbers(&broker, 10 + number..11 + number).await;
     }
     expect_in_order(&mut b, 10..20).await;
-    // Nothing waits any more, and nothing need go by way of those who are away.
+    // The backlog is empty, and no message needs to go through offline members.
     expect_no_more(&mut b).await;
     publish_numbers(&broker, 20..30).await;
     assert_eq!(broker.client("a").await.unwrap().unwrap().queued, 0);
     expect_in_order(&mut b, 20..30).await;
 }
 
-/// A worker that is added takes from what waits at one that does not get on.
+/// A new member takes messages that wait for a member that is stuck.
 #[actix_rt::test]
 async fn who_joins_takes_what_waits_at_a_member_that_is_stuck() {
     let broker = world().await;
@@ -242,7 +242,7 @@ async fn what_has_expired_in_a_backlog_goes_to_nobody() {
     }
 }
 
-/// A member whose permission is gone gets nothing, and what waits with it is the others'.
+/// A member without permission gets nothing, and its queued messages go to the others.
 #[actix_rt::test]
 async fn what_waits_with_a_member_that_may_have_it_no_more_goes_to_the_others() {
     struct NotAnn(Denied);
@@ -280,7 +280,7 @@ async fn what_waits_with_a_member_that_may_have_it_no_more_goes_to_the_others() 
     }
 }
 
-/// What is too large for the one that returns first waits for another, and holds nothing up.
+/// A message too large for the member that returns first waits for another, and delays nothing.
 #[actix_rt::test]
 async fn what_is_too_large_for_one_member_waits_for_another() {
     let broker = world().await;
@@ -304,7 +304,7 @@ async fn what_is_too_large_for_one_member_waits_for_another() {
     expect_no_more(&mut c).await;
 }
 
-/// A session that has much of its own between what is the group's.
+/// A session with many messages of its own between those of the group.
 #[actix_rt::test]
 async fn what_is_a_members_own_stays_with_it() {
     for broker in &on_both().await {
@@ -327,8 +327,8 @@ async fn what_is_a_members_own_stays_with_it() {
     }
 }
 
-/// Nothing is dropped although the one that returns has hardly any room, nor what overflows the queue
-/// of one of those who are away.
+/// No message is dropped, although the returning member has hardly any room; nor are messages that
+/// overflow the queue of an offline member.
 #[actix_rt::test]
 async fn queues_that_are_full_lose_nothing() {
     let broker = world_within(|limits| limits.queue_messages_per_client_max = 10).await;
@@ -342,8 +342,8 @@ async fn queues_that_are_full_lose_nothing() {
     expect_no_more(&mut b).await;
 }
 
-/// The broker is cut off after any number of writes while a backlog goes from one to the other: each
-/// message is with one of them.
+/// The broker is cut off after any number of writes while a backlog moves from one member to
+/// another: each message is with one of them.
 #[actix_rt::test]
 async fn a_backlog_that_goes_over_is_never_with_nobody_or_with_both() {
     for groups in 0..16 {
@@ -372,7 +372,7 @@ async fn a_backlog_that_goes_over_is_never_with_nobody_or_with_both() {
     }
 }
 
-/// The store fails for a while in the middle.
+/// The store fails for a while in between.
 #[actix_rt::test]
 async fn a_backlog_goes_on_when_the_store_can_be_written_again() {
     let disk = Disk::default();
@@ -388,8 +388,8 @@ async fn a_backlog_goes_on_when_the_store_can_be_written_again() {
     expect_no_more(&mut b).await;
 }
 
-/// On several shards, before and after a restart: the backlog is spread over members whose sessions live
-/// on all of them.
+/// On several shards, before and after a restart: the backlog is spread over members whose sessions
+/// are on all shards.
 #[actix_rt::test]
 async fn a_backlog_on_several_shards_goes_to_one_member() {
     const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
@@ -411,7 +411,7 @@ async fn a_backlog_on_several_shards_goes_to_one_member() {
         while had.len() < 600 {
             assert!(had.insert(take_next(&mut b).await));
         }
-        // The next one has its part, but for what `b` was sent and has not acknowledged.
+        // The next member gets its part, except for what `b` was sent and has not acknowledged.
         let mut c = back(&powered.broker, "c").await;
         b.vanish().await;
         while session("b").await.online {
@@ -419,7 +419,7 @@ async fn a_backlog_on_several_shards_goes_to_one_member() {
         }
         let mut b = back(&powered.broker, "b").await;
         while had.len() < 1000 {
-            // A message that `b` had and has not said so comes to it again.
+            // A message that `b` received without acknowledging it comes to `b` again.
             let number = tokio::select! {
                 number = take_next(&mut c) => number,
                 number = take_next(&mut b) => number,

@@ -1,5 +1,5 @@
-//! Up to four clients that do what the fuzzer's bytes say: packets that are right, nearly right and
-//! wrong, in any order, whole and in part, answered or not read.
+//! Up to four clients that follow the fuzzer's bytes: packets that are valid, nearly valid and
+//! invalid, in any order, complete and in part, answered or not read.
 
 use std::time::Duration;
 
@@ -17,9 +17,10 @@ use tokio::time::sleep;
 
 use crate::{BAD_PEER, line::Line, moment};
 
-/// A round has no more acts, so that inputs stay fast.
+/// Maximum number of acts in a round, so that inputs stay fast.
 const ACTS_MAX: usize = 300;
-/// Nor does it take longer, in virtual milliseconds, than the well-behaved may be silent.
+/// Maximum length of a round in virtual milliseconds, below the Keep Alive of the well-behaved
+/// clients.
 const MILLIS_MAX: u64 = 40_000;
 /// A pipe that is not read is soon full.
 const PIPE_BYTES: usize = 8192;
@@ -106,7 +107,7 @@ impl<'a> Hostile<'a> {
         (self.byte() % 2 == 1).then(|| value(self))
     }
 
-    /// One act and what follows from it; `false` once nothing is left to be done.
+    /// Performs one act and what follows from it; returns `false` once nothing is left to do.
     pub(crate) async fn act(&mut self) -> bool {
         if self.bytes.is_empty() || self.acts == ACTS_MAX {
             return false;
@@ -152,7 +153,7 @@ impl<'a> Hostile<'a> {
         self.write(at, &bytes).await;
     }
 
-    /// Mostly as it should be.
+    /// Writes bytes, usually unchanged.
     async fn write(&mut self, at: usize, bytes: &[u8]) {
         let how = self.byte();
         let place = usize::from(self.byte()) % bytes.len().max(1);
@@ -178,7 +179,7 @@ impl<'a> Hostile<'a> {
         }
     }
 
-    /// The packet as bytes; none if nobody could encode it.
+    /// Returns the encoded packet; empty if it cannot be encoded.
     fn encoded(
         &mut self,
         version: ProtocolVersion,

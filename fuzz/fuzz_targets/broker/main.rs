@@ -1,10 +1,10 @@
-//! A whole broker on virtual time, spoken to by hostile clients, with well-behaved ones among them.
+//! A whole broker on virtual time, with hostile clients and well-behaved ones among them.
 //!
-//! Each input is a round: what up to four hostile clients do, packet by packet, nearly right and
-//! quite wrong. Meanwhile two pairs converse, and must not notice: they lose nothing, see nothing
-//! of others, are answered and not disconnected. After the round the hostile ones are gone, and
-//! so must be everything that they have made the broker keep. The broker lives as long as the
-//! fuzzer does.
+//! Each input is a round: the actions of up to four hostile clients, packet by packet, nearly valid
+//! and completely invalid. Meanwhile two pairs of clients converse, and must not notice: they lose
+//! nothing, see nothing of others, get their answers and stay connected. After the round the
+//! hostile clients are gone, and everything that the broker stored for them must be gone too. The
+//! broker lives as long as the fuzzer.
 //!
 //! `cargo +nightly fuzz run broker -- -max_total_time=3600 -max_len=1024 -len_control=0`
 
@@ -43,25 +43,25 @@ use self::{hostile::Hostile, pair::Pair};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<Memory> = &INSTRUMENTED_SYSTEM;
 
-/// Rounds until caches, buffers and tables have found their sizes.
+/// Number of rounds until caches, buffers and tables have reached their sizes.
 const WARM_UP_ROUNDS: u64 = 2_000;
-/// How much more the heap may hold after any later round. Shards keep output buffers that were
-/// used once, and tables their capacity; what a round leaks is held against this for ever.
+/// How much the heap may grow in all later rounds together. Shards keep used output buffers, and
+/// tables their capacity; every leak of a round counts against this.
 const GROWTH_BYTES_MAX: usize = 256 * 1024;
-/// The heap is told on standard error every so many rounds.
+/// Number of rounds between two reports of the heap on standard error.
 const TOLD_EVERY_ROUNDS: u64 = 10_000;
 
-/// Sessions end so soon after their connection.
+/// Maximum time that sessions outlive their connections.
 const EXPIRY_SECS_MAX: u32 = 1;
-/// Until then hostile sessions have ended, and connections that were being closed are.
+/// Time after which hostile sessions have ended, and closing connections are closed.
 const CLEARING_TIME: Duration = Duration::from_millis(2_500);
 
 const GOOD_PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 1883);
 const BAD_PEER: ([u8; 4], u16) = ([192, 0, 2, 66], 1883);
-/// Topics that begin so are those of the well-behaved.
+/// Topics of the well-behaved clients begin with this.
 const GOOD: &str = "good/";
 
-/// The well-behaved are known by their address, which no packet can change.
+/// Knows the well-behaved clients by their address, which no packet can change.
 struct Guard;
 
 impl Authorizer for Guard {
@@ -69,7 +69,7 @@ impl Authorizer for Guard {
         let is_good = request.peer == SocketAddr::from(GOOD_PEER);
         let is_allowed = match request.action {
             Action::Connect => request.client_id.starts_with("good") == is_good,
-            // Retained messages where `#` does not see them could not be cleared.
+            // Retained messages that `#` does not match could not be cleared.
             Action::Publish { topic, retain, .. } => {
                 is_good || !(topic.starts_with(GOOD) || (retain && topic.starts_with('$')))
             }
@@ -83,9 +83,10 @@ impl Authorizer for Guard {
 struct World {
     broker: Broker,
     pairs: [Pair; 2],
-    /// Hears everything, so that what was retained is known.
+    /// Receives everything, so that all retained topics are known.
     ears: Subscription,
-    /// Sessions, connections, subscriptions, queued messages and bytes, retained messages and bytes.
+    /// Numbers of sessions, connections, subscriptions, queued messages and bytes, retained
+    /// messages and bytes.
     baseline: [u64; 7],
     heap_bytes: usize,
 }
@@ -115,7 +116,7 @@ fuzz_target!(|bytes: &[u8]| {
     });
 });
 
-/// Everybody does what there is to do.
+/// Lets all clients do what they have to do.
 async fn moment() {
     sleep(Duration::from_millis(1)).await;
 }
@@ -177,12 +178,12 @@ impl World {
         }
     }
 
-    /// Time passes until all sessions of the hostile have ended.
+    /// Lets time pass until all hostile sessions have ended.
     async fn clear(&mut self) {
         sleep(CLEARING_TIME).await;
     }
 
-    /// Forgets what was retained on any topic that was heard of.
+    /// Clears retained messages on every topic seen.
     async fn clear_retained(&mut self) {
         let mut topics = BTreeSet::new();
         while let Some(Some(received)) = self.ears.next().now_or_never() {

@@ -1,5 +1,5 @@
-//! Two well-behaved clients, one of which publishes what the other has subscribed to. Whatever
-//! others do, they are not to notice.
+//! Two well-behaved clients, one of which publishes what the other subscribes to. They must not
+//! notice other clients.
 
 use hearthmq::{
     Broker,
@@ -13,7 +13,7 @@ use hearthmq::{
 
 use crate::{GOOD_PEER, line::Line, moment};
 
-/// An answer comes within so many virtual milliseconds, whatever others do.
+/// Maximum virtual milliseconds for an answer, whatever others do.
 const ANSWER_MILLIS_MAX: usize = 50;
 const PIPE_BYTES: usize = 64 * 1024;
 const KEEP_ALIVE_SECS: u16 = 60;
@@ -25,13 +25,13 @@ pub(crate) struct Pair {
     messages: u32,
 }
 
-/// A client that keeps all rules.
+/// A client that follows all rules.
 struct Good {
     line: Line,
     name: String,
 }
 
-/// What a packet means to a well-behaved client.
+/// The meaning of a packet for a well-behaved client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
     ConnAck,
@@ -45,7 +45,7 @@ enum Heard {
         qos: QoS,
         retain: bool,
     },
-    /// It has been answered.
+    /// A packet that has been answered.
     Step,
 }
 
@@ -60,7 +60,7 @@ impl Pair {
         Self { number, publisher, subscriber, messages: 0 }
     }
 
-    /// A message of each QoS goes from one to the other, and both are answered.
+    /// Sends a message of each QoS from one client to the other, with all acknowledgements.
     pub(crate) async fn converse(&mut self) {
         let topic = format!("good/{}/talk", self.number);
         let mut expected = Vec::new();
@@ -75,7 +75,7 @@ impl Pair {
         answers.sort_by_key(|heard| *heard == Heard::PubComp);
         assert_eq!(answers, [Heard::PubAck, Heard::PubComp], "{}", self.publisher.name);
         let mut heard = self.subscriber.expect(3).await;
-        // QoS 0 may come before what was published first.
+        // QoS 0 may come before messages that were published earlier.
         heard.sort_by_key(|heard| expected.iter().position(|message| message == heard));
         assert_eq!(heard, expected, "{}", self.subscriber.name);
         for good in [&mut self.publisher, &mut self.subscriber] {
@@ -84,7 +84,7 @@ impl Pair {
         }
     }
 
-    /// A message is retained, found by somebody who comes later, and cleared.
+    /// Retains a message, lets a later subscriber find it, and clears it.
     pub(crate) async fn retains(&mut self, broker: &Broker) {
         let topic = format!("good/{}/kept", self.number);
         self.publisher.publish(&topic, b"kept", QoS::AtLeastOnce, true).await;
@@ -103,7 +103,7 @@ impl Pair {
         assert_eq!(self.publisher.expect(1).await, [Heard::PubAck]);
     }
 
-    /// A client with a Will is cut off.
+    /// Cuts off a client with a Will.
     pub(crate) async fn has_a_will(&mut self, broker: &Broker) {
         let topic = format!("good/{}/will", self.number);
         let name = format!("good-w-{}", self.number);
@@ -156,7 +156,7 @@ impl Good {
         self.send(&Packet::Subscribe(subscribe)).await;
     }
 
-    /// The packet identifier is the QoS: of each there is one under way at a time.
+    /// The packet identifier is the QoS: at most one message of each is in flight.
     async fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
         let publish = Publish {
             flags: PublishFlags { dup: false, qos, retain },
@@ -174,7 +174,7 @@ impl Good {
         assert!(self.line.write(&bytes).await, "{} is not read", self.name);
     }
 
-    /// Exactly so many things that matter, in time, everything on the way answered.
+    /// Expects exactly `count` relevant packets, in time, and answers everything else.
     async fn expect(&mut self, count: usize) -> Vec<Heard> {
         let mut heard = Vec::new();
         for _ in 0..ANSWER_MILLIS_MAX {
@@ -201,7 +201,7 @@ fn packet_id(number: u16) -> PacketId {
     PacketId::new(number).expect("it is not zero")
 }
 
-/// What a packet means, and how it is answered.
+/// Returns the meaning of a packet, and the answer to it.
 fn meaning(packet: &Packet<'_>) -> (Heard, Option<Packet<'static>>) {
     let heard = match packet {
         Packet::ConnAck(ack) if ack.reason == ReasonCode::Success => Heard::ConnAck,
