@@ -1,9 +1,9 @@
-// Calls of the REST interface by the JDK's own client as it is by default: it offers HTTP/2 by
-// `Upgrade: h2c` on every connection without TLS. One call after another; each has to be answered 200.
+// Calls the REST interface with the JDK's own client in its default configuration, which offers HTTP/2
+// by `Upgrade: h2c` on every connection without TLS. One call after another; each must return 200.
 //
 //     URL=http://127.0.0.1:8080 USERNAME=admin PASSWORD=… java HttpCalls.java 1000
 //
-// Prints a line for each kind of failure, and at the end the calls and how many failed.
+// Prints a line for each kind of failure, and at the end the numbers of calls and of failures.
 
 import java.io.IOException;
 import java.net.URI;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Mosquitto as a bridge to HearthMQ, with its defaults: messages go both ways, once, and what is retained
-on one side is set, changed and cleared on the other.
+"""Mosquitto as a bridge to HearthMQ, with its defaults: messages go both ways, once, and messages
+retained on one side are set, changed and cleared on the other.
 
     cargo build --release && tests/clients/bridge.py
 
@@ -19,7 +19,7 @@ import time
 from broker import ADMIN, Broker
 
 PATIENCE = 60  # seconds
-# What follows in the configuration of each bridge, by the name of its row.
+# Further lines of the configuration of each bridge, by the name of its row.
 KINDS = {
     "defaults": [],
     "mqttv31": ["bridge_protocol_version mqttv31"],
@@ -31,11 +31,11 @@ MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/
 
 
 class Failed(Exception):
-    """What was seen in place of what was expected."""
+    """The actual result in place of the expected one."""
 
 
 def wait_for(what, is_there):
-    """Asks until `is_there` says yes."""
+    """Waits until `is_there` returns true."""
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         if is_there():
@@ -45,7 +45,7 @@ def wait_for(what, is_there):
 
 
 class Side:
-    """One of the two brokers, as clients of it see it."""
+    """One of the two brokers, as its clients see it."""
 
     def __init__(self, name, port, directory, *login):
         self.name, self.log = name, directory / f"{name}.log"
@@ -55,7 +55,7 @@ class Side:
         subprocess.run(["mosquitto_pub", *self.options, "-q", "1", "-t", topic, *message], check=True, timeout=PATIENCE)
 
     def listen(self):
-        """Writes down everything that comes from now on."""
+        """Records everything that comes from now on."""
         command = ["mosquitto_sub", *self.options, "-q", "1", "-t", "b/#", "-F", "%t %p"]
         with self.log.open("w") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -64,7 +64,7 @@ class Side:
         return self.log.read_text().splitlines()
 
     def retained(self, topic):
-        """What is retained, or None."""
+        """Returns the retained message, or None."""
         command = ["mosquitto_sub", *self.options, "-t", topic, "-C", "1", "-W", "1", "-F", "%r %p"]
         said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=PATIENCE)
         said = said.stdout.decode().strip()
@@ -72,7 +72,7 @@ class Side:
 
 
 def live(here, there):
-    # The first ones are lost while the bridge is not connected yet.
+    # The first messages are lost while the bridge is not connected yet.
     probe = f"b/probe/{here.name}"
 
     def has_come():
@@ -99,7 +99,7 @@ def no_loop(sides):
         side.publish("b/end", "-m", side.name)
     for side in sides:
         wait_for("the end", lambda: {f"b/end {s.name}" for s in sides} <= set(side.heard()))
-        # As often as it was published, on both sides, in its order.
+        # Each message once, on both sides, in order.
         for other in sides:
             numbers = [line.split()[1] for line in side.heard() if line.startswith(f"b/live/{other.name} ")]
             if numbers != [str(number) for number in range(20)]:
@@ -113,7 +113,7 @@ def no_loop(sides):
 
 @contextlib.contextmanager
 def process(started):
-    """Ends it at the end."""
+    """Ends the process when the block ends."""
     try:
         yield started
     finally:
@@ -122,7 +122,7 @@ def process(started):
 
 
 def run(broker, kind, directory):
-    """The cells of one row."""
+    """Runs the cells of one row."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = [

@@ -1,7 +1,7 @@
-"""Starts a HearthMQ for a test from outside, on ports that are free, and stops it again.
+"""Starts a HearthMQ on free ports for a test from outside, and stops it again.
 
-Used by run.py and by the runners of other people's suites. The program is target/release/hearthmq,
-or what the environment's HEARTHMQ names. Knows its command line and its log, nothing of MQTT.
+Used by run.py and by the runners of external suites. The program is target/release/hearthmq,
+or the one named by HEARTHMQ in the environment. Knows its command line and its log, but not MQTT.
 """
 
 import os
@@ -20,8 +20,8 @@ class Broker:
     """A running broker. `ports` has the port of each scheme: mqtt, mqtts, ws, wss, http."""
 
     def __init__(self, *settings, policy=None, directory=None):
-        """`settings` are what follows `--set`; without a `policy`, only ADMIN may do anything; with
-        the `directory` of an earlier broker it goes on with what that has kept."""
+        """`settings` are values for `--set`. Without a `policy` only ADMIN has permissions. With the
+        `directory` of an earlier broker it continues with the data stored there."""
         self.directory = directory or pathlib.Path(tempfile.mkdtemp(prefix="hearthmq-"))
         self.log, self.output = self.directory / "log", self.directory / "output"
         if policy:
@@ -41,7 +41,7 @@ class Broker:
 
     @property
     def password(self):
-        """Of ADMIN."""
+        """Returns the password of ADMIN."""
         return re.search(rf"^    {ADMIN}  (\S+)$", self.output.read_text(), re.MULTILINE)[1]
 
     def __enter__(self):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The REST interface as Java calls it: a thousand calls, one after another, by the JDK's HttpClient.
+"""Calls the REST interface from Java: a thousand calls, one after another, by the JDK's HttpClient.
 
     cargo build --release && tests/clients/java_http.py
 
@@ -20,7 +20,7 @@ SCRIPT = pathlib.Path(__file__).resolve().with_name("HttpCalls.java")
 
 
 def connect(port, password):
-    """A client `demo` whose Keep Alive can be changed; as it says nothing more, it asks for a long one."""
+    """Connects a client `demo` whose Keep Alive can be changed. It sends nothing more, so it asks for a long one."""
 
     def text(value):
         return len(value).to_bytes(2, "big") + value
@@ -34,7 +34,7 @@ def connect(port, password):
 
 
 def main():
-    """Whether a call failed."""
+    """Returns whether a call failed."""
     with Broker() as broker, connect(broker.ports["mqtt"], broker.password):
         environment = os.environ | {
             "URL": f"http://127.0.0.1:{broker.ports['http']}",

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Mosquitto's clients: mosquitto_pub, mosquitto_sub and mosquitto_rr, which are on libmosquitto. Called
-# by run.py, which says what the environment holds and is told.
+# Mosquitto's clients: mosquitto_pub, mosquitto_sub and mosquitto_rr, which use libmosquitto. Called
+# by run.py, which documents the environment and the output.
 #
-# They do not show whether a session was present, nor the QoS that was granted: what comes does.
+# They show neither Session Present nor the granted QoS: the received messages do.
 set -euo pipefail
 
 patience=20 # seconds
@@ -18,7 +18,7 @@ client() { # program, client identifier, arguments
     stdbuf -oL "$1" "${options[@]}" -u "$USERNAME" -i "$NAME-$2" "${@:3}"
 }
 publish() { client mosquitto_pub publisher "$@"; }
-# Begins to write what comes to a file, and returns when the subscription is there, which -d prints.
+# Starts to write received messages to a file; returns once -d prints the subscription.
 subscribe() { # file, client identifier, arguments
     client mosquitto_sub "$2" -d -W "$patience" -F 'got %p' "${@:3}" >"$work/$1" 2>&1 &
     subscriber=$!
@@ -64,7 +64,7 @@ retained() {
 will() {
     subscribe will watcher -q 1 -t "$NAME/will" -C 1
     watcher=$subscriber
-    # Not through client(): the process itself is to be killed, not the shell around it.
+    # Not through client(): the process itself must be killed, not the shell around it.
     stdbuf -oL mosquitto_sub "${options[@]}" -u "$USERNAME" -i "$NAME-victim" -d -t "$NAME/nothing" \
         --will-topic "$NAME/will" --will-payload gone --will-qos 1 >"$work/victim" 2>&1 &
     wait_for victim Subscribed

@@ -1,4 +1,4 @@
-// MQTT.js. Called by run.py, which says what the environment holds and is told.
+// MQTT.js. Called by run.py, which documents the environment and the output.
 
 import assert from "node:assert/strict";
 import { fork } from "node:child_process";
@@ -13,7 +13,7 @@ const IS_5 = VERSION === 5;
 const PATIENCE_MS = 20_000;
 const NO_MATCHING_SUBSCRIBERS = 0x10, NO_SUBSCRIPTION_EXISTED = 0x11;
 
-// A client that is connected; what comes is taken from a queue.
+// A connected client; received messages are taken from a queue.
 class Client {
   #messages = [];
   #waiting = [];
@@ -106,7 +106,7 @@ async function will() {
   await watcher.end();
 }
 
-// Another process, that is to be killed.
+// Another process, which will be killed.
 async function victim() {
   await Client.connect("victim", { will: { topic: `${NAME}/will`, payload: Buffer.from("gone"), qos: 1, retain: false } });
   process.send("connected");

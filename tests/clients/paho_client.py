@@ -1,4 +1,4 @@
-"""Eclipse Paho for Python. Called by run.py, which says what the environment holds and is told."""
+"""Eclipse Paho for Python. Called by run.py, which documents the environment and the output."""
 
 import os
 import queue
@@ -30,7 +30,7 @@ def properties(packet_type, **values):
 
 
 class Client:
-    """A client that is connected; what comes is taken from queues."""
+    """A connected client; received packets are taken from queues."""
 
     def __init__(self, name, keep=False, user=os.environ["USERNAME"], will=None):
         self.messages, self.events = queue.Queue(), queue.Queue()
@@ -64,7 +64,7 @@ class Client:
         assert granted.value == qos, f"SUBACK says {granted}"
 
     def publish(self, topic, payload, qos=1, retain=False, **values):
-        """Publishes; the reason code of the answer."""
+        """Publishes; returns the Reason Code of the answer."""
         self.mqtt.publish(topic, payload, qos, retain, properties(PacketTypes.PUBLISH, **values))
         return self.events.get(timeout=PATIENCE)
 
@@ -123,7 +123,7 @@ def will():
 
 
 def victim():
-    """Another process, that is to be killed."""
+    """Another process, which will be killed."""
     with Client("victim", will=(f"{NAME}/will", "gone", 1)):
         print("connected", flush=True)
         threading.Event().wait()

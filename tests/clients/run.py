@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Real clients against HearthMQ: a table of what each of them can do, in MQTT 3.1.1 and 5.0, over
+"""Real clients against HearthMQ: a table of the features of each, in MQTT 3.1.1 and 5.0, over
 every transport that it has.
 
     cargo build --release && tests/clients/run.py [CLIENT …]
 
-Ends with `bridge` and `java`, which have tables of their own: bridge.py, java_http.py.
+Ends with `bridge` and `java`, which have separate tables: bridge.py, java_http.py.
 
 Needs python3-venv, nodejs, npm, a JDK, mosquitto, mosquitto-clients, openssl and cargo. The clients come from their
 registries, in the versions below, into target/clients. Exit code 0 if no cell says FAIL.
 
-A client's script finds in its environment: URL, whose scheme is mqtt, mqtts, ws or wss; CA, a file;
-VERSION, 4 or 5; USERNAME and PASSWORD; and NAME, which its client identifiers and topics begin with.
-For each of COLUMNS that it has, it prints a line: the name, a tab, and either `ok`, or `FAIL`, a tab
-and what was seen.
+The environment of a client's script has: URL, with the scheme mqtt, mqtts, ws or wss; CA, a file;
+VERSION, 4 or 5; USERNAME and PASSWORD; and NAME, the prefix of its client identifiers and topics.
+For each supported item of COLUMNS the script prints a line: the name, a tab, and either `ok`, or
+`FAIL`, a tab and the actual result.
 """
 
 import concurrent.futures
@@ -34,7 +34,7 @@ PATIENCE = 120  # seconds
 
 PAHO, MQTT_JS = "paho-mqtt==2.1.0", "mqtt@5.16.0"  # rumqttc: see its Cargo.toml
 
-# Scripts, and the transports that they have.
+# Scripts, with their transports.
 EVERY_TRANSPORT = ("mqtt", "mqtts", "ws", "wss")
 CLIENTS = {
     "paho-mqtt": ([TARGET / "venv/bin/python", "-B", HERE / "paho_client.py"], EVERY_TRANSPORT),
@@ -43,7 +43,7 @@ CLIENTS = {
     "mosquitto": (["bash", HERE / "mosquitto.sh"], ("mqtt", "mqtts")),
 }
 SPEAK_AUTH = ("MQTT.js",)
-# What has a table of its own.
+# Clients with separate tables.
 OTHERS = {"bridge": bridge.main, "java": java_http.main}
 
 
@@ -61,7 +61,7 @@ def install():
 
 
 def certificates():
-    """An authority and a certificate for localhost that it has signed."""
+    """Creates an authority, and a certificate for localhost signed by it."""
     new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
     server = "-CA ca.pem -CAkey ca.key -addext basicConstraints=CA:FALSE -addext subjectAltName=DNS:localhost".split()
     for name, more in (("ca", []), ("server", server)):
@@ -103,7 +103,7 @@ def main():
 
 
 def run_clients(wanted):
-    """Whether a cell says FAIL."""
+    """Returns whether a cell says FAIL."""
     TARGET.mkdir(parents=True, exist_ok=True)
     install()
     certificates()

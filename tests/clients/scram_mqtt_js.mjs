@@ -1,7 +1,7 @@
-// MQTT.js: logs in by SCRAM-SHA-256, is refused as somebody else, and authenticates again on the
-// connection that it has. No other client here speaks AUTH.
+// MQTT.js: logs in by SCRAM-SHA-256, is refused as another user, and re-authenticates on the same
+// connection. No other client here supports AUTH.
 //
-// Called by mqtt_js.mjs. Needs a broker with auth.scram = true. MQTT.js leaves what the packets say to
+// Called by mqtt_js.mjs. Needs a broker with auth.scram = true. MQTT.js leaves the contents of AUTH packets to
 // handleAuth; the messages are those of RFC 5802 and RFC 7677.
 
 import assert from "node:assert";
@@ -36,14 +36,14 @@ class Scram {
     return Buffer.from(`${unproved},p=${Buffer.from(proof).toString("base64")}`);
   }
 
-  /** Whether the broker knows the password too. */
+  /** Returns whether the broker knows the password too. */
   verify(message) {
     const said = Buffer.from(/^v=(.+)$/.exec(message)[1], "base64");
     assert(timingSafeEqual(said, this.serverSignature));
   }
 }
 
-/** A client that has not connected yet. */
+/** Returns a client that has not connected yet. */
 function client(url, ca, user, password) {
   let exchange = new Scram(user, password);
   const made = mqtt.connect(url, {

@@ -1,10 +1,9 @@
 """Runs one of Mosquitto's broker tests in this process, with HearthMQ in Mosquitto's place.
 
-Called by run.py with: the suite's directory `test`, the test, its ports. A colon and a protocol behind
-the test have its dialogues held over that. The suite's own functions
-stay what they are but for two: the one that starts the broker, which here translates a Mosquitto
-configuration, and the one that compares packets byte by byte, which here passes over what MQTT leaves
-to the sender. Exit code 77, with the reason, if the configuration has no counterpart.
+Called by run.py with: the suite's directory `test`, the test, its ports. A colon and a protocol after
+the test run its dialogues over that protocol. Two functions of the suite are replaced: the one that
+starts the broker translates a Mosquitto configuration here, and the one that compares packets byte by
+byte ignores what MQTT leaves to the sender. Exit code 77, with the reason, if the configuration has no counterpart.
 """
 
 import os
@@ -23,7 +22,7 @@ suite, test, *ports = sys.argv[1:]
 sys.path[:0] = [suite, f"{suite}/broker"]
 import mosq_test  # noqa: E402
 
-# What Mosquitto does unless it is told otherwise, as far as it can be seen by a client.
+# Mosquitto's defaults, as far as a client can observe them.
 DEFAULTS = {
     "limits.in_flight_max": 20,
     "limits.receive_maximum": 20,
@@ -35,7 +34,7 @@ DEFAULTS = {
     "limits.session_expiry_secs_max": 0xFFFFFFFF,
 }
 
-# Mosquitto's options with their counterparts. None: nothing that a client could see.
+# Mosquitto's options with their counterparts. None: a client cannot observe the option.
 OPTIONS = {
     "allow_anonymous": "auth.anonymous",
     "listener_allow_anonymous": "auth.anonymous",
@@ -62,7 +61,7 @@ OPTIONS = {
     "sys_interval": None,
 }
 
-# Options that change what others mean.
+# Options that change the meaning of others.
 ASKED = ("allow_zero_length_clientid", "protocol", "require_certificate", "use_identity_as_username")
 
 
@@ -72,7 +71,7 @@ def skip(reason):
 
 
 def translate(lines, port):
-    """Settings of HearthMQ that do what the lines of a Mosquitto configuration say."""
+    """Returns the HearthMQ settings that correspond to the lines of a Mosquitto configuration."""
     settings, listeners, sockets, asked = dict(DEFAULTS), [], [], {}
     for line in lines:
         name, _, value = line.strip().partition(" ")
@@ -102,13 +101,13 @@ def translate(lines, port):
 
 
 def listener_option(settings, asked):
-    """The option that has the addresses; sees to the certificates."""
+    """Returns the option for the addresses; prepares the certificates."""
     if asked.get("allow_zero_length_clientid") == "false":
         skip("Mosquitto's allow_zero_length_clientid false")
     option = {"mqtt": "mqtt.tcp", "websockets": "mqtt.websocket"}[asked.get("protocol", "mqtt")]
     if "tls.certificate" in settings:
         option = {"mqtt.tcp": "mqtt.tls", "mqtt.websocket": "mqtt.secure_websocket"}[option]
-        # Mosquitto's certificate is sent with what it finds in cafile.
+        # Mosquitto sends its certificate together with the contents of cafile.
         chain = [pathlib.Path(settings[name]).read_text() for name in ("tls.certificate", "tls.client_ca")]
         with tempfile.NamedTemporaryFile("w", delete=False) as file:
             file.write("".join(chain))
@@ -122,8 +121,8 @@ def listener_option(settings, asked):
 
 
 def kept(lines):
-    """The directory of a broker that goes on after its end: new where the test has removed the file
-    that would have Mosquitto's."""
+    """Returns the directory of a broker that is restarted: a new one if the test has removed the file
+    with Mosquitto's data."""
     options = dict(line.strip().partition(" ")[::2] for line in lines)
     if options.get("persistence") != "true":
         return None
@@ -144,7 +143,7 @@ def start_broker(filename, cmd=None, port=0, use_conf=False, expect_fail=False, 
 
 
 def variable_byte_integer(packet, at):
-    """The integer and where it ends."""
+    """Returns the integer and its end."""
     value = shift = 0
     while True:
         value |= (packet[at] & 0x7F) << shift
@@ -155,7 +154,7 @@ def variable_byte_integer(packet, at):
 
 
 def property_end(packet, at):
-    """Where the property that begins at `at` ends."""
+    """Returns the end of the property that begins at `at`."""
     kind = packet[at]
     if kind == 0x0B:
         return variable_byte_integer(packet, at + 1)[1]
@@ -173,13 +172,13 @@ FIXED_LENGTHS = {
     4: (0x02, 0x11, 0x18, 0x27),
 }
 
-# Properties of CONNACK that say what a broker is able to do: Receive Maximum, Topic Alias Maximum,
+# Properties of CONNACK that announce abilities of a broker: Receive Maximum, Topic Alias Maximum,
 # Maximum Packet Size.
 OWN_CHOICE = (0x21, 0x22, 0x27)
 
 
 def properties(packet, at, ignored=()):
-    """The properties that begin at `at`, in an order of their own, and what follows them."""
+    """Returns the properties that begin at `at`, sorted, and the bytes after them."""
     length, at = variable_byte_integer(packet, at)
     end, found = at + length, []
     while at < end:
@@ -187,12 +186,12 @@ def properties(packet, at, ignored=()):
         if packet[at] not in ignored:
             found.append(packet[at:next_at])
         at = next_at
-    # The order of properties with different identifiers says nothing (2.2.2.2).
+    # The order of properties with different identifiers has no meaning (2.2.2.2).
     return sorted(found, key=lambda one: one[0]), packet[end:]
 
 
 def meaning(packet):
-    """What a packet of MQTT 5.0 says, apart from what is the sender's own choice."""
+    """Returns the meaning of an MQTT 5.0 packet, without what the sender may choose."""
     first = packet[0]
     _, at = variable_byte_integer(packet, 1)
     if first == 0x20:
@@ -203,7 +202,7 @@ def meaning(packet):
         start = topic_end + (2 if first & 0x06 else 0)
         return first, packet[at:start], properties(packet, start)
     if first in (0x40, 0x50):
-        # No matching subscribers may be said instead of Success (3.4.2.1, 3.5.2.1).
+        # No matching subscribers is permitted in place of Success (3.4.2.1, 3.5.2.1).
         reason = packet[at + 2] if len(packet) > at + 2 else 0
         return first, packet[at : at + 2], 0 if reason == 0x10 else reason
     return packet
@@ -217,7 +216,7 @@ def is_one_packet(expected):
 
 
 def receive(sock):
-    """One packet."""
+    """Receives one packet."""
     packet = receive_bytes(sock, 2)
     while packet[-1] >= 0x80:
         packet += receive_bytes(sock, 1)

@@ -5,8 +5,8 @@
     cargo build --release
     tests/clients/mosquitto_broker_tests/run.py ELSEWHERE [PART OF A NAME] [--ports FROM]
 
-Needs psutil (PyPI) for two of them. Prints a Markdown table and the counts. What fails among many is
-run again with nothing beside it. Exit code 0 if what fails is what DIFFERENCES says.
+Needs psutil (PyPI) for two of them. Prints a Markdown table and the counts. A test that fails among
+others is run again alone. Exit code 0 if exactly the tests in DIFFERENCES fail.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PORTS_PER_TEST = 4
 PATIENCE = 120  # seconds
 SKIPPED = 77
 
-# Tests of what Mosquitto has beside MQTT, by how their names begin.
+# Tests of features of Mosquitto outside of MQTT, by the start of their names.
 NOT_MQTT = {
     "06-bridge": "bridges",
     "08-ssl-bridge": "bridges",
@@ -41,10 +41,10 @@ NOT_MQTT = {
     "22-http-api": "Mosquitto's HTTP interface",
 }
 
-# Tests that the suite has and does not run, with the number of their ports.
+# Tests that the suite contains but does not run, with the number of their ports.
 MORE = [("msg_sequence_test.py:websockets", 1)]
 
-# What HearthMQ does otherwise, and what lets it.
+# Differences of HearthMQ, and what permits them.
 DIFFERENCES = {
     "01-connect-auto-id": "client identifiers that it assigns look otherwise: 3.2.2.3.7 only wants them new",
     "01-connect-global-max-clients": "says Quota exceeded, where Mosquitto says Server busy: 3.2.2.2 has both",
@@ -68,7 +68,7 @@ DIFFERENCES = {
     "12-prop-maximum-packet-size-publish-qos2": "delivers a QoS 2 message when it comes, not after PUBREL: 4.3.3, figure 4.3",
 }
 
-# What may be otherwise, by chance.
+# Tests that may differ by chance.
 MAY_DIFFER = {
     "02-shared-qos0-v5": "begins with any member of a shared subscription: 4.8.2 leaves the choice to the server",
 }

@@ -2,7 +2,7 @@
 `result<TAB>name<TAB>ok or FAIL` for each.
 
 Called by run.py with: the suite's directory `interoperability`, port, module, and either the names
-of tests or --list. Stands in for the modules' own main programs, of which one cannot be told a port.
+of tests or --list. Replaces the modules' own main programs, one of which has no option for the port.
 """
 
 import importlib
@@ -15,11 +15,11 @@ sys.path.insert(0, suite_dir)
 suite = importlib.import_module(module_name)
 
 if names == ["--list"]:
-    # One test of the older file has a name by which it is not found.
+    # One test of the older file has a name that the loader does not find.
     print(*(name for name in dir(suite.Test) if name.startswith("test") or name.endswith("_test")))
     sys.exit()
 
-# What a main program sets; the last is what policy.toml denies.
+# Variables that a main program sets; policy.toml denies the last one.
 suite.host, suite.port = "127.0.0.1", int(port)
 suite.topic_prefix = "client_test5/"
 suite.topics = ("TopicA", "TopicA/B", "Topic/C", "TopicA/C", "/TopicA")

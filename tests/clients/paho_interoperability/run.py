@@ -5,10 +5,10 @@ client_test5.py, MQTT 5.0.
     git clone https://github.com/eclipse/paho.mqtt.testing ELSEWHERE
     cargo build --release && tests/clients/paho_interoperability/run.py ELSEWHERE [--whole]
 
-Every test has a process and a broker of its own, many at a time; with --whole the tests of a file
-run one after the other in one process against one broker, as their authors run them. What fails among
-many is run again with nothing beside it: some tests do not wait for the SUBACK of one client before
-another publishes. Prints a Markdown table. Exit code 0 if what fails is what FAULTS_OF_THE_SUITE says.
+Every test has a process and a broker of its own, many at the same time; with --whole the tests of a
+file run one after the other in one process with one broker, as their authors run them. A test that
+fails among others is run again alone: some tests do not wait for the SUBACK of one client before
+another publishes. Prints a Markdown table. Exit code 0 if exactly FAULTS_OF_THE_SUITE fail.
 """
 
 import concurrent.futures
@@ -23,13 +23,13 @@ from broker import Broker  # noqa: E402
 MODULES = ("client_test", "client_test5")
 AT_ONCE = 8  # most tests sleep most of the time
 
-# Tests that no broker passes which keeps to the specification, and where it says so.
+# Tests that no conforming broker passes, with the section that says so.
 FAULTS_OF_THE_SUITE = {
     ("client_test5", "test_subscribe_failure"): "takes 0, 1, 2 and 0x80 alone for reason codes of a SUBACK; 0x87, Not"
     " authorized, is the one for this case: 3.9.3, table 3-8",
 }
 
-# What the suite expects: few messages in flight, some Topic Aliases, and Server Keep Alive 60.
+# Settings that the suite expects: few messages in flight, some Topic Aliases, and Server Keep Alive 60.
 SETTINGS = (
     "auth.anonymous=true",
     "limits.keep_alive_secs_max=60",
@@ -39,7 +39,7 @@ SETTINGS = (
 
 
 def run(suite, module, names):
-    """Runs tests of a module; what they say by name, and all that was printed."""
+    """Runs tests of a module; returns their results by name, and the whole output."""
     with Broker(*SETTINGS, policy=HERE / "policy.toml") as broker:
         command = [sys.executable, "-B", "-W", "ignore", HERE / "one_module.py", suite, str(broker.ports["mqtt"]), module]
         done = subprocess.run([*command, *names], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
