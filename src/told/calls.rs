@@ -1,25 +1,25 @@
-//! Lines of the log about calls of the REST interface: what was changed, and what was refused.
+//! Log lines about REST calls: changes, and refusals.
 
 use super::{Kind, Subject, Told, cut};
 
-/// The target of these lines, for filters: `hearthmq::calls=warn`.
+/// Target of these lines, for filters: `hearthmq::calls=warn`.
 const CALLS: &str = "hearthmq::calls";
 
-/// What a call has changed.
+/// The change that a call has made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Changed<'a> {
-    /// The call, by its name.
+    /// Name of the call.
     pub(crate) call: &'a str,
-    /// What was changed: a client identifier, or a pattern.
+    /// The changed object: a client identifier, or a pattern.
     pub(crate) target: Option<&'a str>,
-    /// The value before, where it is known.
+    /// The previous value, if known.
     pub(crate) old: Option<&'a str>,
-    /// The value from now on.
+    /// The new value.
     pub(crate) new: Option<&'a str>,
 }
 
 impl Told {
-    /// A call has changed something. Logged whatever is said of clients.
+    /// Logs a change made by a call, independent of the setting for lines about clients.
     pub(crate) fn call_changed(&self, caller: &Subject<'_>, changed: Changed<'_>) {
         if !tracing::enabled!(target: CALLS, tracing::Level::INFO) {
             return;
@@ -36,7 +36,7 @@ impl Told {
         );
     }
 
-    /// A call was refused: its caller did not show who it is, or may not do that, or calls too often.
+    /// Logs a refused call: its caller did not authenticate, lacks permission, or calls too often.
     pub(crate) fn call_refused(&self, caller: &Subject<'_>, call: &str, reason: &str) {
         if !tracing::enabled!(target: CALLS, tracing::Level::WARN) {
             return;

@@ -1,8 +1,8 @@
-//! How many lines may be written: for each address (IPv6: each /64) and in all.
+//! Limits the number of log lines: for each address (IPv6: each /64) and in all.
 //!
-//! A line that passes both bounds is written and says how many of its address were left out before it.
-//! The table of addresses is bounded; when it is full, further addresses share one entry.
-//! Time is an argument, in microseconds.
+//! A line within both limits is written, with the number of lines of its address that were omitted
+//! before it. The table of addresses has a maximum size; when it is full, further addresses share
+//! one entry. Time is an argument, in microseconds.
 
 use std::{
     collections::HashMap,
@@ -11,24 +11,25 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-/// Addresses that are known at a time: as many as one second of all lines can be from, and those that
-/// have yet to be told what was left out.
+/// Maximum number of addresses in the table: as many as can send lines within one second, and those
+/// with omitted lines that are not reported yet.
 const ADDRESSES_MAX: usize = 10_000;
 
-/// An address whose lines were left out is told of once nothing was left out for this long.
+/// Time without omissions after which an address with omitted lines is reported.
 const QUIET_MICROS: u64 = 10_000_000;
 
-/// Of so many addresses it is told one by one; of the others together.
+/// Maximum number of addresses that are reported separately; the others are reported together.
 const NETWORKS_TOLD_MAX: usize = 20;
 
-/// What a line is about. Each kind has bounds of its own, so that refusals cannot crowd out the rest.
+/// The subject of a line. Each kind has its own limits, so that refusals cannot displace other
+/// lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Clients that come and go.
+    /// Clients that connect and disconnect.
     Usual,
-    /// What is refused, which anybody can cause.
+    /// Refusals, which any stranger can cause.
     Trouble,
-    /// What callers of the REST interface change, who have the permission for it.
+    /// Changes by REST callers, who have the permission for them.
     Change,
 }
 
@@ -43,8 +44,8 @@ impl Kind {
         }
     }
 
-    /// For one address. A fleet behind one address that comes all at once is told as a whole; one
-    /// that guesses passwords needs no more lines than to be seen.
+    /// Returns the rate for one address. A fleet behind one address that connects all at once is
+    /// logged completely; an address that guesses passwords needs only enough lines to be noticed.
     const fn each(self) -> Rate {
         match self {
             Self::Usual => Rate::per_sec(100, 20_000),
@@ -53,7 +54,7 @@ impl Kind {
         }
     }
 
-    /// For all addresses together: the most that a disk has to bear of it for ever.
+    /// Returns the rate for all addresses together, which a disk must be able to store permanently.
     const fn all(self) -> Rate {
         match self {
             Self::Usual => Rate::per_sec(1_000, 100_000),
@@ -63,10 +64,10 @@ impl Kind {
     }
 }
 
-/// A token bucket: what comes back, and how much there is.
+/// A token bucket: the time for one token, and its capacity.
 #[derive(Clone, Copy)]
 struct Rate {
-    /// Until one more line comes back.
+    /// Microseconds until one more line is allowed.
     interval: u64,
     burst: u64,
 }
@@ -77,7 +78,7 @@ impl Rate {
     }
 }
 
-/// The time at which a bucket is full again, which is all that there is to know of it.
+/// The state of a bucket: the time at which it is full again.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     full_at: u64,
@@ -101,46 +102,47 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether it says no more than a new one.
+    /// Returns whether it equals a new entry.
     fn is_idle(&self, now: u64) -> bool {
         self.left_out == [0; Kind::ALL.len()] && self.buckets.iter().all(|b| b.full_at <= now)
     }
 }
 
-/// See the module.
+/// The token buckets of all addresses, and the lines that were omitted.
 #[derive(Default)]
 pub(super) struct Limiter {
     all: [Bucket; Kind::ALL.len()],
     addresses: HashMap<IpAddr, Entry, RandomState>,
-    /// Of the addresses that find no place in the table.
+    /// Shared by addresses that find no place in the table.
     others: Entry,
-    /// When the table was last gone over because it was full.
+    /// When the table was last cleaned because it was full.
     cleaned_at: u64,
-    /// When it was last looked for addresses that are quiet.
+    /// When it was last searched for quiet addresses.
     looked_at: u64,
-    /// Whether anything was left out that was not told.
+    /// Whether some omitted lines are not reported yet.
     is_owing: bool,
 }
 
-/// Lines of one address that were left out.
+/// Omitted lines of one address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// Of IPv6 a /64.
+    /// For IPv6 a /64.
     pub(super) network: IpAddr,
     pub(super) lines: u32,
     pub(super) kind: Kind,
 }
 
-/// What is to be told of addresses that are quiet.
+/// The report about quiet addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Quiet {
     pub(super) networks: Vec<LeftOut>,
-    /// Lines of all others.
+    /// Omitted lines of all others.
     pub(super) others: u64,
 }
 
 impl Limiter {
-    /// Whether a line may be written; how many of its address and kind were left out before it.
+    /// Returns whether a line may be written: the number of lines of its address and kind that were
+    /// omitted before it, or `None`.
     pub(super) fn allow(&mut self, kind: Kind, address: IpAddr, now: u64) -> Option<u32> {
         let at = kind as usize;
         let has_room_in_all = self.all[at].has_room(kind.all(), now);
@@ -157,7 +159,7 @@ impl Limiter {
         None
     }
 
-    /// What was left out of addresses that have been quiet since; they owe nothing afterwards.
+    /// Returns the omitted lines of addresses that have been quiet since, and resets these.
     pub(super) fn quiet(&mut self, now: u64) -> Option<Quiet> {
         if !self.is_owing || now.saturating_sub(self.looked_at) < QUIET_MICROS {
             return None;
@@ -191,7 +193,7 @@ impl Limiter {
     fn entry(&mut self, network: IpAddr, now: u64) -> &mut Entry {
         let is_full = self.addresses.len() >= ADDRESSES_MAX;
         if is_full && !self.addresses.contains_key(&network) {
-            // At most once a second, as it may be in vain.
+            // At most once a second, because it may free nothing.
             if now.saturating_sub(self.cleaned_at) >= 1_000_000 {
                 self.cleaned_at = now;
                 self.addresses.retain(|_, entry| !entry.is_idle(now));
@@ -204,7 +206,8 @@ impl Limiter {
     }
 }
 
-/// One site gets a /64 in IPv6 and may use every address in it, so it counts as one.
+/// Returns the network of an address. One site gets a /64 in IPv6 and may use every address in it,
+/// so it counts as one.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -222,7 +225,7 @@ mod tests {
         std::net::Ipv4Addr::from_bits(0x7F00_0000 + last).into()
     }
 
-    /// Lines that are written of so many at once.
+    /// Tries to write this many lines at once; returns how many are written.
     fn written(limiter: &mut Limiter, kind: Kind, from: IpAddr, lines: u32, now: u64) -> u32 {
         (0..lines).filter(|_| limiter.allow(kind, from, now).is_some()).count() as u32
     }
@@ -262,7 +265,7 @@ mod tests {
             .sum();
         assert_eq!(written, 1_000);
         assert_eq!(limiter.addresses.len(), ADDRESSES_MAX);
-        // Those without a place are still told of, together.
+        // Addresses without a place are still reported, together.
         let quiet = limiter.quiet(2 * QUIET_MICROS).expect("lines were left out");
         assert_eq!(quiet.networks.len(), NETWORKS_TOLD_MAX);
         assert_eq!(quiet.others + NETWORKS_TOLD_MAX as u64, 100_000 - 1_000);

@@ -1,11 +1,11 @@
-//! What the log says of clients and callers: one line for each thing that happens to them, with who,
-//! why and from where.
+//! Log lines about clients and callers: one line for each event, with the client, the reason and
+//! its address.
 //!
-//! Every line has the same fields in the same order: `peer`, `listener`, then what the line is about,
-//! `client_id` and `user`. The address comes before everything that a stranger writes, so that a program
-//! which reads the log finds it. What strangers write is cut, and escaped by the log itself.
-//! Lines that anybody can cause are limited, see `limit`. The next line says how many were left out.
-//! It knows neither MQTT nor HTTP: reasons are words. Called by `net`, `actors` and `http`.
+//! Every line has the same fields in the same order: `peer`, `listener`, then the event's own,
+//! `client_id` and `user`. The address comes before all text from strangers, so that a program that
+//! reads the log finds it. Text from strangers is cut here, and escaped by the log itself. Lines
+//! that any stranger can cause are limited, see `limit`; the next line has the number of omitted
+//! ones. Knows neither MQTT nor HTTP: reasons are words. Called by `net`, `actors` and `http`.
 
 mod calls;
 mod limit;
@@ -27,17 +27,17 @@ use tracing::Span;
 use self::limit::{Kind, LeftOut, Limiter};
 pub(crate) use self::{calls::Changed, text::cut};
 
-/// The target of lines about clients, for filters: `hearthmq::clients=warn`.
+/// Target of lines about clients, for filters: `hearthmq::clients=warn`.
 const CLIENTS: &str = "hearthmq::clients";
 
 /// Which lines about clients are logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientLines {
-    /// Clients that connect, disconnect and take over, and what is refused to them.
+    /// Clients that connect, disconnect and take over, and refusals.
     #[default]
     All,
-    /// What is refused to them.
+    /// Only refusals.
     Refusals,
     /// None.
     None,
@@ -61,27 +61,27 @@ impl ClientLines {
     }
 }
 
-/// Who a line is about.
+/// The client or caller that a line is about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
     pub(crate) peer: SocketAddr,
-    /// By its URL; empty where it is not known.
+    /// URL of the listener; empty if unknown.
     pub(crate) listener: &'a str,
-    /// Client Identifier, once it is known.
+    /// Client Identifier, once known.
     pub(crate) client_id: Option<&'a str>,
-    /// User name, as it was given before it was checked.
+    /// User name as given, before it was checked.
     pub(crate) user: Option<&'a str>,
 }
 
 impl<'a> Subject<'a> {
-    /// Somebody of whom nothing is known but where they come from.
+    /// Returns a subject of which only the address is known.
     pub(crate) const fn stranger(peer: SocketAddr, listener: &'a str) -> Self {
         Self { peer, listener, client_id: None, user: None }
     }
 }
 
-/// Carries who a connection is to every line below it. Without `hearthmq::clients=debug` there is none,
-/// and nothing is paid.
+/// Returns a span that adds a connection's subject to every line below it. Returns `None` without
+/// `hearthmq::clients=debug`, and then costs nothing.
 pub(crate) fn connection_span(subject: &Subject<'_>) -> Option<Box<Span>> {
     if !tracing::enabled!(target: CLIENTS, tracing::Level::DEBUG) {
         return None;
@@ -95,41 +95,41 @@ pub(crate) fn connection_span(subject: &Subject<'_>) -> Option<Box<Span>> {
     Some(Box::new(span))
 }
 
-/// How a client has connected.
+/// How a client connected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrived {
-    /// Of MQTT: `3.1`, `3.1.1` or `5.0`.
+    /// Version of MQTT: `3.1`, `3.1.1` or `5.0`.
     pub(crate) version: &'static str,
     pub(crate) keep_alive_secs: u16,
     pub(crate) clean_start: bool,
     pub(crate) session_present: bool,
 }
 
-/// Why a connection has ended.
+/// Why a connection ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Left {
     pub(crate) reason: &'static str,
-    /// The clause that was broken, or more about the reason.
+    /// The broken clause, or details of the reason.
     pub(crate) why: Option<&'static str>,
-    /// How long it was.
+    /// How long the connection lasted, in seconds.
     pub(crate) secs: u64,
 }
 
-/// How much a refusal matters.
+/// How serious a refusal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weight {
-    /// It happens.
+    /// Normal operation.
     Usual,
-    /// A limit, a lock-out, a rule of the protocol: somebody should look at it.
+    /// A limit, a lock-out, a broken rule of the protocol: an operator should look at it.
     Warning,
 }
 
-/// Tells of the clients and callers of one broker.
+/// Logs the lines about clients and callers of one broker.
 pub(crate) struct Told {
     lines: AtomicU8,
     limiter: Mutex<Limiter>,
     began: Instant,
-    /// Lines that were left out so far.
+    /// Number of lines omitted so far.
     left_out: AtomicU64,
 }
 
@@ -139,7 +139,7 @@ impl Default for Told {
     }
 }
 
-/// Writes a line with the fields of its subject: at `info` if it is usual, else at `warn`.
+/// Writes a line with the fields of its subject: at `info` for `Weight::Usual`, else at `warn`.
 macro_rules! line {
     ($weight:expr, $subject:expr, $left_out:expr, $message:literal, { $($fields:tt)* }) => {{
         let subject: &Subject<'_> = $subject;
@@ -170,17 +170,17 @@ impl Told {
         }
     }
 
-    /// Which lines about clients are logged from now on.
+    /// Sets which lines about clients are logged from now on.
     pub(crate) fn set_lines(&self, lines: ClientLines) {
         self.lines.store(lines.number(), Relaxed);
     }
 
-    /// Lines that were left out because there were too many.
+    /// Returns the number of lines that were omitted because of the limits.
     pub(crate) fn left_out(&self) -> u64 {
         self.left_out.load(Relaxed)
     }
 
-    /// CONNACK with success was sent.
+    /// Logs that CONNACK with success was sent.
     pub(crate) fn connected(&self, subject: &Subject<'_>, how: Arrived) {
         let Some(left_out) = self.may_tell_all(subject) else { return };
         let Arrived { version, keep_alive_secs, clean_start, session_present } = how;
@@ -189,14 +189,14 @@ impl Told {
         });
     }
 
-    /// A connection has ended.
+    /// Logs that a connection has ended.
     pub(crate) fn disconnected(&self, subject: &Subject<'_>, how: Left) {
         let Some(left_out) = self.may_tell_all(subject) else { return };
         let Left { reason, why, secs } = how;
         line!(Weight::Usual, subject, left_out, "disconnected", { reason, why, secs });
     }
 
-    /// Another connection with its client identifier has taken the place of one.
+    /// Logs that a connection was replaced by another one with the same client identifier.
     pub(crate) fn taken_over(
         &self,
         subject: &Subject<'_>,
@@ -207,7 +207,7 @@ impl Told {
         line!(Weight::Usual, subject, left_out, "taken over", { %old_peer, old_listener });
     }
 
-    /// A CONNECT, or a connection that did not come so far, was refused.
+    /// Logs that a CONNECT, or a connection before CONNECT, was refused.
     pub(crate) fn connect_refused(
         &self,
         subject: &Subject<'_>,
@@ -221,20 +221,20 @@ impl Told {
         line!(weight, subject, left_out, "connect refused", { reason, why });
     }
 
-    /// A client was not allowed to publish to a topic or to subscribe to a filter.
+    /// Logs that a client was not allowed to publish to a topic or to subscribe to a filter.
     pub(crate) fn denied(&self, subject: &Subject<'_>, action: &'static str, topic: &str) {
         let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
         let topic = &*cut(topic);
         line!(Weight::Warning, subject, left_out, "denied", { action, topic });
     }
 
-    /// A client has broken a rule of the protocol, which ends its connection.
+    /// Logs that a client has broken a rule of the protocol, which ends its connection.
     pub(crate) fn broke_rule(&self, subject: &Subject<'_>, code: &dyn Debug, clause: Option<&str>) {
         let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
         line!(Weight::Warning, subject, left_out, "broke a rule of the protocol", { ?code, clause });
     }
 
-    /// A client wanted more than a limit allows: the limit by its name in the configuration.
+    /// Logs that a client exceeded a limit, named as in the configuration.
     pub(crate) fn over_limit(&self, subject: &Subject<'_>, limit: &str, what: Option<&str>) {
         let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
         let what = what.map(cut);
@@ -242,8 +242,8 @@ impl Told {
         line!(Weight::Warning, subject, left_out, "over a limit", { limit, what });
     }
 
-    /// Tells how many lines were left out of addresses that have been quiet since. Called now and
-    /// then, by one thread.
+    /// Logs how many lines were omitted for addresses that have been quiet since. Called
+    /// periodically by one thread.
     pub(crate) fn tell_left_out(&self) {
         let Some(found) = self.limiter().quiet(self.now()) else { return };
         for LeftOut { network, lines, kind } in found.networks {
@@ -256,8 +256,8 @@ impl Told {
         }
     }
 
-    /// For what usually happens to clients: how many lines were left out before this one, or nothing if
-    /// it is not to be written.
+    /// Decides about a line on normal events: returns the number of lines omitted before it, or
+    /// `None` if it must not be written.
     fn may_tell_all(&self, subject: &Subject<'_>) -> Option<Option<u32>> {
         let is_wanted = self.lines() == ClientLines::All
             && tracing::enabled!(target: CLIENTS, tracing::Level::INFO);
@@ -289,7 +289,7 @@ impl Told {
         self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Microseconds since it began.
+    /// Returns microseconds since the start.
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }

@@ -1,15 +1,15 @@
-//! What strangers write, as the log shows it: not longer than a line bears, and nothing that a terminal
-//! takes for a command.
+//! Shortens and escapes text from strangers for the log: no longer than a line can bear, and
+//! nothing that a terminal takes for a command.
 
 use std::borrow::Cow;
 
-/// Characters that are shown of a text.
+/// Maximum number of characters shown of a text.
 const CHARS_MAX: usize = 128;
 
-/// The beginning of `text`, with an ellipsis where something was left out.
+/// Returns the beginning of `text`, with an ellipsis if the rest is left out.
 ///
-/// The text format escapes what does not print, JSON the characters below U+0020; the others that do
-/// not print are escaped here, as Rust writes them, so that JSON is safe to look at as well.
+/// The text format escapes characters that do not print, JSON those below U+0020. Other characters
+/// that do not print are escaped here, as Rust writes them, so that JSON is also safe to look at.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(CHARS_MAX).map(|(at, _)| at);
     let shown = &text[..end.unwrap_or(text.len())];
@@ -31,8 +31,8 @@ pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether it does not print, and JSON leaves it as it is: the controls from U+007F on, and what
-/// changes the direction or the lines of a text.
+/// Returns whether it does not print and JSON does not escape it: control characters from U+007F
+/// on, and characters that change the direction or the lines of a text.
 const fn must_be_escaped(character: char) -> bool {
     matches!(
         character,
@@ -76,7 +76,8 @@ mod tests {
             let prints = |character: char| !character.is_control() && !must_be_escaped(character);
             assert!(line.chars().all(prints), "{line}");
         }
-        // Whatever does not print for Rust is escaped in text; here are those that JSON leaves.
+        // Text escapes everything that does not print for Rust; these are the ones that JSON does
+        // not escape.
         for character in (0..=0x10_FFFF).filter_map(char::from_u32) {
             let is_control = character.is_control() && character >= ' ';
             assert!(!is_control || must_be_escaped(character), "{character:?}");
