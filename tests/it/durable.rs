@@ -383,7 +383,7 @@ async fn what_a_session_leaves_in_the_store_goes_to_the_other_members() {
     let mut b = Client::connected(&second.broker, packet).await;
     b.subscribe("$share/g/t", QOS_1).await;
     assert_eq!(b.receive_payload().await, "0");
-    // It takes the next when it has acknowledged this one; until then the rest waits with `a`.
+    // It gets the next message when it acknowledges this one; until then the rest waits with `a`.
     b.expect_nothing().await;
     pass(secs(200)).await;
     for number in 1..150 {

@@ -97,12 +97,12 @@ impl<'a> ClientFinal<'a> {
     }
 }
 
-/// The server's first message.
+/// Returns the server's first message.
 pub(super) fn server_first(nonce: &str, salt: &[u8], iterations: u32) -> String {
     format!("r={nonce},s={},i={iterations}", STANDARD.encode(salt))
 }
 
-/// The server's last message.
+/// Returns the server's last message.
 pub(super) fn server_final(signature: &Digest) -> String {
     format!("v={}", STANDARD.encode(signature.0))
 }

@@ -87,7 +87,7 @@ impl Disk {
         Powered { broker, plug }
     }
 
-    /// The same on threads of its own, and in real time.
+    /// Does the same on threads of its own, and in real time.
     pub(crate) async fn power_on_shards(
         &self,
         shards: usize,

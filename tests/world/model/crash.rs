@@ -25,7 +25,7 @@ impl Model {
         }
         for client in 0..NAMES.len() {
             if let Some(session) = &mut self.sessions[client] {
-                // Or that it has left may not have been kept.
+                // Or the end of its connection may not have been stored.
                 let was_there = session.link.is_some() || self.has_failed;
                 session.copies.retain(|copy| copy.qos > QoS::AtMostOnce);
                 for copy in &mut session.copies {

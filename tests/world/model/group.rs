@@ -142,7 +142,7 @@ impl Model {
             let mut own = group.members.iter().filter(|(member, _)| *member == client);
             if own.clone().next().is_some() {
                 group.expects.clear();
-                // It may have been sent to this one.
+                // It may have been sent to this member.
                 group.is_waiting = false;
             }
             group.is_optional |= own.any(|(_, form)| form.qos == QoS::AtMostOnce);
