@@ -115,8 +115,8 @@ impl Line {
             Clients::Matching(pattern) => pattern.text().to_owned(),
         };
         let how = if wanted.to.is_permanent() { "permanent" } else { "temporary" };
-        let whom = if refuses_connects { ", new clients too" } else { "" };
-        Self { target, new: format!("{}, {how}{whom}", wanted.to.server_reference()) }
+        let also = if refuses_connects { ", new clients too" } else { "" };
+        Self { target, new: format!("{}, {how}{also}", wanted.to.server_reference()) }
     }
 
     fn tell(&self, api: &Api, caller: &Caller, redirected: usize) {

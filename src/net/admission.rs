@@ -1,7 +1,7 @@
-//! How many connections there may be, in all and from one address, and how fast they may come.
+//! Limits the number of connections, in total and from one address, and the rate of CONNECTs.
 //!
-//! Connections that CONNACK has accepted have their places, `connections_max`; those before it have
-//! places of their own (`connecting`), so that strangers do not take those of clients.
+//! Connections accepted by CONNACK have one limit, `connections_max`; connections before CONNACK
+//! have a limit of their own (`connecting`), so that strangers do not take the places of clients.
 
 mod connecting;
 
@@ -26,10 +26,10 @@ use self::connecting::{Connecting, Place};
 use super::shortage::Shortage;
 use crate::{limits::Limits, metrics::ConnectRefusal};
 
-/// The doorkeeper of all MQTT listeners of one broker.
+/// The limits of all MQTT listeners of one broker.
 pub(crate) struct Admission {
     connections_max: usize,
-    /// Connections that CONNACK has accepted.
+    /// Number of connections accepted by CONNACK.
     accepted: AtomicUsize,
     before: Mutex<Before>,
     by_address_max: usize,
@@ -39,20 +39,20 @@ pub(crate) struct Admission {
     pub(super) shortage: Shortage,
 }
 
-/// What is under one lock.
+/// The state under one lock.
 struct Before {
     connecting: Connecting,
-    /// All connections of an address, before and after CONNACK.
+    /// Number of connections of each address, before and after CONNACK.
     by_address: HashMap<IpAddr, usize, RandomState>,
 }
 
-/// A connection's place; given back when it is dropped.
+/// A connection's place; returned on drop.
 pub(crate) struct Admitted {
     admission: Arc<Admission>,
-    /// `None` until it is known whose connection it is.
+    /// `None` until the client's address is known.
     address: Option<IpAddr>,
     state: State,
-    /// It counts in the rate of its address, or need not.
+    /// Whether the connection is counted in the rate of its address, or need not be.
     has_knocked: bool,
 }
 
@@ -60,17 +60,17 @@ pub(crate) struct Admitted {
 enum State {
     Connecting(Place),
     Accepted,
-    /// Another connection has its place.
+    /// Another connection has taken its place.
     Evicted,
 }
 
-/// Whose connection it is.
+/// The client that a connection belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Whose {
-    /// A client's at this address.
+    /// The client at this address.
     Of(IpAddr),
-    /// A client's of which the balancer at this address has yet to tell, or of which the embedding
-    /// application has told. The limits of one address do not apply.
+    /// A client behind the balancer at this address, whose PROXY header has not arrived, or a
+    /// client named by the embedding application. The limits of one address do not apply.
     PassedOnBy(IpAddr),
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Eviction(AbortRegistration);
 /// More would not make accepting cheaper.
 const UNREAD_MAX: usize = 16;
 
-/// Addresses that have been quiet are forgotten after so many connections.
+/// Number of rate checks between two cleanups, which remove addresses without recent CONNECTs.
 const CHECKS_BETWEEN_CLEANUPS: usize = 4096;
 
 impl Admission {
@@ -129,7 +129,7 @@ impl Admission {
         self.accepted.load(Ordering::Relaxed) + self.before().connecting.len()
     }
 
-    /// Whether no more connections can be accepted by CONNACK now.
+    /// Returns whether the limit of connections accepted by CONNACK is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.accepted.load(Ordering::Relaxed) >= self.connections_max
     }
@@ -172,7 +172,8 @@ impl Admission {
         Ok((admitted, Eviction(registration)))
     }
 
-    /// Ends a connection before CONNACK, so that its file becomes free; whether there was one.
+    /// Evicts a connection before CONNACK to free its file descriptor; returns whether there was
+    /// one.
     pub(crate) fn evict_one(&self) -> bool {
         self.before().connecting.evict_one()
     }
@@ -204,7 +205,7 @@ impl Before {
 }
 
 impl Admitted {
-    /// Counts a connection that was passed on for this address, once.
+    /// Counts a connection for this address once a balancer has named it.
     pub(crate) fn count_for(&mut self, address: IpAddr) -> Result<(), ConnectRefusal> {
         let address = network_of(address);
         self.has_knocked = self.admission.rate.is_none();
@@ -220,9 +221,9 @@ impl Admitted {
         Ok(())
     }
 
-    /// Counts the connection in the rate of its address, once: when the broker begins to compute for
-    /// it. Sockets that say nothing do not count, or whoever opens many would use up the rate of a
-    /// client at the same address.
+    /// Counts the connection in the rate of its address, once, before the broker does expensive
+    /// work for it. Silent sockets do not count; otherwise a stranger with many sockets would use
+    /// up the rate of a client at the same address.
     pub(crate) fn knock(&mut self) -> Result<(), ConnectRefusal> {
         let (Some(rate), Some(address)) = (&self.admission.rate, self.address) else {
             return Ok(());
@@ -237,7 +238,7 @@ impl Admitted {
         rate.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)
     }
 
-    /// Notes how far the connection has come.
+    /// Notes the stage of the connection.
     pub(crate) fn reach(&mut self, stage: Stage) {
         if let State::Connecting(place) = self.state {
             self.state = match self.admission.before().connecting.advance(place, stage) {
@@ -247,8 +248,8 @@ impl Admitted {
         }
     }
 
-    /// Waits for an authenticator. A client for which it has to think is in the room of those that
-    /// wait for the broker.
+    /// Waits for an authenticator. Unless it answers immediately, the connection moves to the room
+    /// of clients that wait for the broker.
     pub(crate) async fn ask<F: Future>(&mut self, answer: F) -> F::Output {
         let mut answer = pin!(answer);
         let at_once = std::future::poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
@@ -259,12 +260,12 @@ impl Admitted {
         answer.await
     }
 
-    /// Whether no more connections can be accepted by CONNACK now.
+    /// Returns whether the limit of connections accepted by CONNACK is reached.
     pub(crate) fn finds_all_taken(&self) -> bool {
         self.admission.is_full()
     }
 
-    /// Takes the place of a connection that CONNACK accepts.
+    /// Takes a place among the connections accepted by CONNACK.
     pub(crate) fn accept(&mut self) -> Result<(), ConnectRefusal> {
         let accepted = &self.admission.accepted;
         if accepted.fetch_add(1, Ordering::Relaxed) >= self.admission.connections_max {
@@ -315,7 +316,7 @@ impl Drop for Admitted {
     }
 }
 
-/// One site gets a /64 in IPv6 and may use every address in it, so it counts as one.
+/// Returns the /64 of an IPv6 address: one site may use all addresses in it, so they count as one.
 pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

@@ -183,7 +183,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_plan_names_whom_the_plain_rule_finds() {
+    fn a_plan_names_the_sessions_that_the_plain_rule_finds() {
         let mut rng = Rng::with_seed(17);
         // Many filters with few subscribers each, and few filters with many.
         for (places, levels_of) in [(2, &LEVELS[..]), (40, &LEVELS[..2])] {

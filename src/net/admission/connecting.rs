@@ -21,7 +21,7 @@ use std::{
 use foldhash::fast::RandomState;
 use futures_util::future::AbortHandle;
 
-/// How far a connection has come. The first to be evicted comes first.
+/// How far a connection has come, in the order of eviction.
 ///
 /// ```text
 /// Silent ──► Speaking ──► Asking ──► (accepted)
@@ -29,24 +29,24 @@ use futures_util::future::AbortHandle;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// It is refused and has been told so; it may take a moment to hear it.
+    /// It was refused, and the refusal is being sent.
     Leaving,
-    /// Nothing that it has sent is whole.
+    /// It has not sent anything complete.
     Silent,
-    /// It has sent a whole ClientHello or a whole request for a WebSocket.
+    /// It has sent a complete ClientHello or WebSocket request.
     Speaking,
-    /// Its CONNECT is whole, and an authenticator is at work.
+    /// Its CONNECT is complete, and an authenticator is checking it.
     Asking,
 }
 
-/// A connection in its room.
+/// The place of a connection in its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     address: IpAddr,
-    /// Whether the address is the client's own, whose share is bounded.
+    /// Whether the address is the client's own, to which the limit of one address applies.
     is_own: bool,
     stage: Stage,
-    /// Connections that came later have larger numbers.
+    /// Increases with each new connection.
     number: u64,
 }
 
@@ -58,7 +58,8 @@ pub(super) struct Connecting {
 }
 
 impl Connecting {
-    /// Two rooms of `places_max` each, of which one address may have `places_of_one_max`.
+    /// Creates two rooms with `places_max` places each, of which one address may take
+    /// `places_of_one_max`.
     pub(super) fn new(places_max: usize, places_of_one_max: usize) -> Self {
         Self {
             last_number: 0,
@@ -86,12 +87,12 @@ impl Connecting {
         place
     }
 
-    /// Notes how far a connection has come; `None` if it has been evicted.
+    /// Notes the stage of a connection; `None` if it has been evicted.
     pub(super) fn advance(&mut self, place: Place, stage: Stage) -> Option<Place> {
         self.replace(place, Place { stage, ..place })
     }
 
-    /// Notes whose connection it is after all; `None` if it has been evicted.
+    /// Sets the client's own address of a connection; `None` if it has been evicted.
     pub(super) fn rename(&mut self, place: Place, address: IpAddr) -> Option<Place> {
         self.replace(place, Place { address, is_own: true, ..place })
     }
@@ -102,13 +103,13 @@ impl Connecting {
         Some(new)
     }
 
-    /// Takes a connection out; whether it was still in.
+    /// Removes a connection; returns whether it still had its place.
     pub(super) fn leave(&mut self, place: Place) -> bool {
         self.room(place.stage).remove(place).is_some()
     }
 
-    /// Evicts whoever is the first to go, so that its file becomes free; whether there was anybody
-    /// who was not asking.
+    /// Evicts a connection to free its file descriptor, but none that waits for an authenticator;
+    /// returns whether there was one.
     pub(super) fn evict_one(&mut self) -> bool {
         self.coming.evict_first()
     }
@@ -121,13 +122,13 @@ impl Connecting {
     }
 }
 
-/// Places of which the least deserved goes.
+/// A limited number of places; a new connection may evict another one.
 struct Room {
     places_max: usize,
     places_of_one_max: usize,
     len: usize,
     by_address: HashMap<IpAddr, OfOne, RandomState>,
-    /// One entry for each address: its number of places, and which of its connections would go.
+    /// For each address: its number of connections, and its first connection to evict.
     first_to_go: BTreeSet<(Reverse<usize>, Stage, u64, IpAddr)>,
 }
 
@@ -247,7 +248,7 @@ mod tests {
             !self.all[who].1.is_aborted()
         }
 
-        /// Numbers of those that were evicted.
+        /// Returns the numbers of the evicted connections.
         fn evicted(&self) -> Vec<usize> {
             (0..self.all.len()).filter(|&who| !self.is_in(who)).collect()
         }
@@ -260,7 +261,7 @@ mod tests {
         let strangers = [hall.enter(2), hall.enter(2), hall.enter(3)];
         hall.enter(3);
         assert_eq!(hall.evicted(), [strangers[0]]);
-        // Two of address 3 now, one of 2.
+        // Address 3 has two connections now, address 2 has one.
         hall.enter(4);
         assert_eq!(hall.evicted(), [strangers[0], strangers[2]]);
         assert!(hall.is_in(good));
