@@ -107,3 +107,25 @@ async fn a_subscription_that_cannot_be_kept_is_not_granted() {
         publisher.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
     }
 }
+
+/// What waits after a second start was never sent, although another had its place before the first. [MQTT-3.3.1-1]
+#[actix_rt::test]
+async fn what_comes_after_a_doubtful_message_has_no_dup() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let mut client = Client::connected(&first.broker, connect_lasting("c", V5)).await;
+    client.subscribe("t", QOS_1).await;
+    first.broker.publish("t", b"1", QOS_1, false).await.unwrap();
+    client.expect_publish(publish_1(1, "t", "1")).await;
+    first.crash();
+    let second = disk.power().await;
+    let mut client = Client::connected(&second.broker, connect_lasting("c", V5)).await;
+    client.expect_publish(dup(publish_1(1, "t", "1"))).await;
+    client.take(QOS_1, 1).await;
+    client.vanish().await;
+    second.crash();
+    let third = disk.power().await;
+    third.broker.publish("t", b"2", QOS_1, false).await.unwrap();
+    let mut client = Client::connected(&third.broker, connect_lasting("c", V5)).await;
+    client.expect_publish(publish_1(1, "t", "2")).await;
+}

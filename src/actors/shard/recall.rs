@@ -198,7 +198,8 @@ impl Shard {
             // Nobody knows what a client that was there has been sent last.
             doubtful_up_to: match record.is_connected {
                 true => stored.last_place,
-                false => record.doubtful_up_to,
+                // Places begin again where a queue was empty: what comes now was never sent.
+                false => record.doubtful_up_to.min(stored.last_place),
             },
         };
         found.lasting.set(u64::from(record.expiry_interval_secs > 0));

@@ -25,8 +25,7 @@ impl Model {
         }
         for client in 0..NAMES.len() {
             if let Some(session) = &mut self.sessions[client] {
-                // Or the end of its connection may not have been stored.
-                let was_there = session.link.is_some() || self.has_failed;
+                let was_there = session.link.is_some();
                 session.copies.retain(|copy| copy.qos > QoS::AtMostOnce);
                 for copy in &mut session.copies {
                     // The store does not note that a message was sent before it is sent, so DUP is
@@ -38,7 +37,6 @@ impl Model {
             let end = End::without_disconnect(DisconnectReason::TcpClosed);
             self.end_connection(client, end);
         }
-        self.has_failed = self.is_failing;
         let now = self.now;
         for session in self.sessions.iter_mut().flatten() {
             session.copies.retain(|copy| copy.qos > QoS::AtMostOnce);

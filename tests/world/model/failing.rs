@@ -22,7 +22,6 @@ impl Model {
     /// Notes that the store starts to fail, or can be written again.
     pub(crate) fn fails(&mut self, fails: bool) {
         self.is_failing = fails;
-        self.has_failed |= fails;
         self.has_trouble = false;
         for link in self.sessions.iter_mut().flatten().filter_map(|session| session.link.as_mut()) {
             link.is_behind = true;

@@ -54,8 +54,6 @@ pub(crate) struct Model {
     /// Whether the store cannot be written: nothing that must be stored is confirmed until it can
     /// be.
     pub(crate) is_failing: bool,
-    /// Whether that has happened since this broker started.
-    pub(crate) has_failed: bool,
     /// Whether the broker knows that the store cannot be written.
     pub(crate) has_trouble: bool,
     /// Presence events that are due since the last check.
