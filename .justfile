@@ -9,10 +9,7 @@ run *arguments:
 
 # Everything that a change must pass
 check:
-    cargo fmt --check
-    cargo clippy --all-targets -- -D warnings
-    cargo test
-    RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+    .ci/check
 
 # The rules of the house alone, with the sizes of files and functions
 tidy:

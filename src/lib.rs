@@ -40,7 +40,7 @@
 //!   the share of each user in them.
 //! - [`told`]: the log lines about clients.
 //!
-//! `src/architecture.md` shows how they work together.
+//! `docs/architecture.md` shows how they work together.
 
 pub mod actors;
 pub mod auth;
@@ -62,3 +62,9 @@ pub mod store;
 pub mod told;
 
 pub use broker::Broker;
+
+/// The Rust of the documents, which is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/embedding.md")]
+struct Documents;

@@ -2,7 +2,7 @@
 //! shards.
 //!
 //! HearthMQ alone, each point on a freshly started broker; the cost is its CPU time for a delivery.
-//! Plots go to `benches/plots`, the numbers to standard output.
+//! Plots go to `docs/plots`, the numbers to standard output.
 
 use std::{path::Path, process::Command};
 

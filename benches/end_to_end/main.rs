@@ -87,7 +87,7 @@ struct Arguments {
 /// Other modes of this program, in a separate process.
 #[derive(Subcommand)]
 enum Ceiling {
-    /// Draw what a message costs HearthMQ while something grows, into benches/plots
+    /// Draw what a message costs HearthMQ while something grows, into docs/plots
     Growth,
     #[command(hide = true)]
     InProcess { connections: usize },
@@ -264,7 +264,7 @@ fn compare(arguments: &Arguments) -> Outcome<()> {
         cores: brokers::cores(arguments.shards),
     };
     if matches!(arguments.ceiling, Some(Ceiling::Growth)) {
-        let plots = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/plots");
+        let plots = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/plots");
         let start = |shards| hearthmq("HearthMQ", HEARTHMQ, shards, path);
         return growth::measure(&plots, &settings, &start);
     }

@@ -23,7 +23,7 @@ const PAIRS: u32 = 20;
 const MESSAGES_OF_A_PAIR: u32 = 300;
 const FLOOD_BYTES: usize = 50_000;
 const MIB: u64 = 1024 * 1024;
-/// The limits of the program under test, and the sum that README.md computes from them.
+/// The limits of the program under test, and the sum that docs/operations.md computes from them.
 const LIMITS: [&str; 8] = [
     "limits.queue_bytes_max=16777216",
     "limits.queue_bytes_per_client_max=4194304",

@@ -1,5 +1,5 @@
 //! Certificates, lists, accounts and permissions that are replaced while the program runs, with
-//! exactly the commands that README prints.
+//! exactly the commands that docs/configuration.md prints.
 
 use std::{
     fs,
@@ -23,22 +23,16 @@ use crate::{
 
 const STATUS: &str = "GET /client-id/device-1/status";
 
-/// Returns the indented blocks of the section on certificates: how to create them, the
+/// Returns the first blocks of the section on certificates: how to create them, the
 /// configuration, and how to revoke one.
 fn recipe() -> [String; 3] {
-    let readme = include_str!("../../README.md");
-    let (_, section) = readme.split_once("### Certificates of your own\n").unwrap();
-    let mut blocks = vec![String::new()];
-    for line in section.lines() {
-        match line.strip_prefix("    ") {
-            Some(line) => *blocks.last_mut().unwrap() += &format!("{line}\n"),
-            None if line.is_empty() => {}
-            None if blocks.last().unwrap().is_empty() => {}
-            None => blocks.push(String::new()),
-        }
-    }
-    blocks.truncate(3);
-    blocks.try_into().unwrap()
+    let document = include_str!("../../docs/configuration.md");
+    let (_, section) = document.split_once("### Certificates of your own\n").unwrap();
+    let mut fences = section.split("```");
+    [(); 3].map(|()| {
+        let block = fences.nth(1).unwrap(); // without its language
+        block.split_once('\n').unwrap().1.to_owned()
+    })
 }
 
 /// Runs commands as printed, in a directory.

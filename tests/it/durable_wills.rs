@@ -5,7 +5,7 @@ use hearthmq::mqtt::{Connect, ProtocolVersion::V3_1};
 
 use super::support::{Client, disk::Disk, packets::*, pass, secs};
 
-/// How long a client has to reconnect, according to README.
+/// How long a client has to reconnect, according to docs/operations.md.
 const GRACE_SECS: u64 = 10;
 
 /// Returns a CONNECT with Clean Session, or without a Session Expiry Interval, and a retained Will.

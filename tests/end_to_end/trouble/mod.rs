@@ -1,7 +1,7 @@
 //! Trouble with the store, its disk, its clock or its process: what the program reports in its log,
 //! over HTTP and by Reason Codes, what continues meanwhile, and how it recovers.
 //!
-//! README.md has a table of this. This file has the helpers that the tests share.
+//! docs/operations.md has a table of this. This file has the helpers that the tests share.
 
 mod clock;
 mod disk;

@@ -1,0 +1,214 @@
+//! Lists in the documents that the code has as well: they are the same.
+
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+
+use hearthmq::hooks::{
+    ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason,
+    SubscriptionChanged,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    blocks::{blocks, documents, root},
+    data,
+};
+
+/// Words that a reader with English as second language stumbles over.
+const BANNED: [&str; 7] = ["whoever", "whom", "so many", "anew", "dear", "dearer", "for ever"];
+
+fn document(name: &str) -> String {
+    documents().into_iter().find(|document| document.name == name).unwrap().text
+}
+
+/// The texts between two marks.
+fn between<'t>(text: &'t str, open: &'t str, close: &'t str) -> impl Iterator<Item = &'t str> {
+    text.split(open).skip(1).filter_map(move |rest| Some(rest.split_once(close)?.0))
+}
+
+#[test]
+fn readme_has_at_most_900_words() {
+    let words = document("README.md").split_whitespace().count();
+    assert!(words <= 900, "{words} words");
+}
+
+#[test]
+fn no_document_uses_a_banned_word() {
+    let mut found = Vec::new();
+    for document in documents() {
+        let text = document.text.to_lowercase();
+        let text = match text.split_once("## writing") {
+            // Where the words are listed.
+            Some((before, rest)) => format!("{before}{}", rest.split_once("\n## ").unwrap().1),
+            None => text,
+        };
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let words = format!(" {} ", words.collect::<Vec<_>>().join(" "));
+        let has = |word: &str| words.contains(&format!(" {word} "));
+        let banned = BANNED.into_iter().filter(|word| has(word));
+        found.extend(banned.map(|word| (document.name.clone(), word)));
+    }
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn every_option_that_a_reload_changes_is_listed() {
+    let source = include_str!("../../src/config/change.rs");
+    let list = between(source, "const CHANGEABLE: &[&str] = &[", "];").next().unwrap();
+    let known: BTreeSet<_> = between(list, "    \"", "\",").collect();
+    let text = document("docs/configuration.md");
+    let block = between(&text, "without a restart:\n\n```text\n", "```").next().unwrap();
+    assert_eq!(block.lines().collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn every_code_of_an_error_is_documented() {
+    let source = include_str!("../../src/http/error.rs");
+    let codes = between(source, "pub const fn code(self)", "\n    }\n").next().unwrap();
+    let known: BTreeSet<_> = between(codes, "=> \"", "\"").collect();
+    assert!(known.len() > 15, "{known:?}");
+    let text = document("docs/rest.md");
+    let rows = text.lines().filter(|line| line.starts_with("| 4") || line.starts_with("| 5"));
+    let documented: BTreeSet<_> =
+        rows.filter_map(|row| row.split('`').nth(1)).filter(|word| !word.is_empty()).collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn every_metric_that_is_named_exists() {
+    let source =
+        [include_str!("../../src/metrics/encode.rs"), include_str!("../../src/metrics/logins.rs")]
+            .concat();
+    let text = document("docs/operations.md");
+    let section = between(&text, "\n## Metrics\n", "\n## ").next().unwrap();
+    let names: Vec<_> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+        .flat_map(|cell| cell.split('`').filter(|name| name.len() > 2).collect::<Vec<_>>())
+        .collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        let base = name.trim_end_matches("_seconds");
+        assert!(source.contains(&format!("\"{base}\"")), "there is no metric {name}");
+    }
+}
+
+/// The sources of the library and the program, without the line breaks within texts.
+fn sources() -> String {
+    fn read(directory: &Path, all: &mut String) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                read(&path, all);
+            } else {
+                all.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut all = String::new();
+    read(&root().join("src"), &mut all);
+    let parts = all.split("\\\n").map(str::trim_start);
+    parts.collect()
+}
+
+#[test]
+fn messages_are_quoted_as_the_program_writes_them() {
+    let sources = sources();
+    let text = document("docs/operations.md");
+    let log = between(&text, "### Lines about clients", "### Filters").next().unwrap();
+    let messages = log.lines().filter_map(|line| line.split(" | `").nth(1)?.split('`').next());
+    let trouble = between(&text, "## Trouble", "### Clients").next().unwrap();
+    let quotes = trouble.split('`').skip(1).step_by(2).filter(|quote| quote.contains(' '));
+    let (mut missing, mut found) = (Vec::new(), 0);
+    for quote in messages.chain(quotes) {
+        for part in quote.split(|c: char| c == '…' || c.is_ascii_digit()).map(str::trim) {
+            let part = part.trim_end_matches(':');
+            found += 1;
+            if !part.starts_with("ulimit") && !sources.contains(part) {
+                missing.push(part);
+            }
+        }
+    }
+    assert!(found > 20, "{found} messages");
+    assert!(missing.is_empty(), "nothing says {missing:#?}");
+}
+
+/// One event of each kind, as the library makes it.
+fn events() -> Vec<Value> {
+    let text = |text: &str| Arc::<str>::from(text);
+    let (clientid, username) = (text("car-17"), Some(text("ann")));
+    let (node, peername) = (text("hearthmq"), text("192.0.2.7:49152"));
+    let subscription = SubscriptionChanged {
+        clientid: clientid.clone(),
+        username: username.clone(),
+        event: "session.subscribed",
+        topic: text("cars/17/#"),
+        qos: 1,
+        timestamp: 1_764_321_002_000,
+        version: 18,
+    };
+    let unsubscribed = SubscriptionChanged {
+        event: "session.unsubscribed",
+        timestamp: 1_764_321_004_000,
+        ..subscription.clone()
+    };
+    let changed = ClientKeepAliveChanged {
+        clientid: clientid.clone(),
+        username: username.clone(),
+        event: "client.keepalive_changed",
+        old: 60,
+        new: 120,
+        by: Some(text("fleet-service")),
+        timestamp: 1_764_321_030_000,
+        version: 18,
+    };
+    let connected = ClientConnected {
+        clientid: clientid.clone(),
+        username: username.clone(),
+        event: "client.connected",
+        clean_start: true,
+        connected_at: 1_764_321_000_000,
+        keepalive: 60,
+        node: node.clone(),
+        proto_ver: 5,
+        peername: peername.clone(),
+        timestamp: 1_764_321_000_000,
+        version: 18,
+    };
+    let disconnected = ClientDisconnected {
+        clientid,
+        username,
+        event: "client.disconnected",
+        reason: DisconnectReason::KeepaliveTimeout,
+        node,
+        peername,
+        connected_at: 1_764_321_000_000,
+        disconnected_at: 1_764_321_090_000,
+        timestamp: 1_764_321_090_000,
+        version: 18,
+    };
+    vec![
+        json!(connected),
+        json!(disconnected),
+        json!(changed),
+        json!(subscription),
+        json!(unsubscribed),
+    ]
+}
+
+#[test]
+fn events_are_documented_as_they_are_made() {
+    let all = blocks();
+    let shown = all.iter().filter(|it| it.document == "docs/events.md" && it.language == "json");
+    let shown: Vec<_> = shown.flat_map(|block| data::values(block, &block.text)).collect();
+    assert_eq!(shown, events());
+}
+
+#[test]
+fn every_reason_of_a_disconnect_is_documented() {
+    let source = include_str!("../../src/hooks.rs");
+    let reasons = between(source, "pub enum DisconnectReason {", "\n    }\n").next().unwrap();
+    let text = document("docs/events.md");
+    for reason in between(reasons, "= \"", "\"") {
+        assert!(text.contains(&format!("\n| `{reason}` | ")), "{reason}");
+    }
+}
