@@ -1,8 +1,8 @@
-//! What waits for a shared subscription at its members, as all shards know it: at which, and
-//! where what comes next waits behind it.
+//! The backlog of a shared subscription, as all shards see it: which members have queued messages,
+//! and which member's queue the next message goes to.
 //!
-//! Knows no message. A member is noted here when something begins to wait with it, and is struck off
-//! when somebody has looked and found nothing, so that it may be here for longer than it need be.
+//! Knows no messages. A member is added when its queue gets its first message of the group, and
+//! removed when a shard has looked and found none, so it may stay here longer than necessary.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -16,12 +16,12 @@ use foldhash::fast::RandomState;
 
 use super::{Host, Place};
 
-/// What the plans that are made of a group share with it, so that it goes on over changes.
+/// State that a group shares with its plans, so that it survives changes of the group.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Whose turn it is.
+    /// The next turn.
     next: AtomicUsize,
-    /// The member behind whose messages others are to wait; 0 for none.
+    /// The member whose queue new messages go to; 0 for none.
     tail: AtomicU64,
 }
 
@@ -30,20 +30,20 @@ impl Turns {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The host and slot of the member behind whose messages others are to wait.
+    /// Returns host and slot of the member whose queue new messages go to.
     pub(super) fn tail(&self) -> Option<(Host, u32)> {
         let tail = self.tail.load(Ordering::Relaxed).checked_sub(1)?;
         Some((Host((tail >> 32) as u16), tail as u32))
     }
 }
 
-/// This number is looked at for the last of those who are away: a choice that need not be the best.
+/// Maximum number of members to search for the last offline one. The choice need not be optimal.
 const LAST_MAX: usize = 64;
 
-/// The members of a group that have something waiting.
+/// The members of a group with queued messages.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// In the order in which they began to hold something.
+    /// In the order in which their queues began.
     order: VecDeque<Place>,
     holders: HashSet<Place, RandomState>,
     pub(super) turns: Arc<Turns>,
@@ -56,12 +56,12 @@ impl Backlog {
         }
     }
 
-    /// Strikes a member off; whether it was noted.
+    /// Removes a member; returns whether it was here.
     pub(super) fn release(&mut self, place: Place) -> bool {
         if !self.holders.remove(&place) {
             return false;
         }
-        // It is the first as a rule: what waits is taken in this order.
+        // Usually the first one, because backlogs are taken in this order.
         if let Some(at) = self.order.iter().position(|holder| *holder == place) {
             self.order.remove(at);
         }
@@ -72,7 +72,8 @@ impl Backlog {
         self.order.iter().find(|holder| !except.contains(holder)).copied()
     }
 
-    /// What comes now waits behind the last of those who are away, so that it keeps its order.
+    /// Sends new messages to the queue of the last offline member with a backlog, which keeps their
+    /// order.
     pub(super) fn settle_tail(&self, is_away: impl Fn(Place) -> bool) {
         let mut last = self.order.iter().rev().take(LAST_MAX);
         let last = last.find(|holder| is_away(**holder));
@@ -81,7 +82,7 @@ impl Backlog {
         self.turns.tail.store(tail, Ordering::Relaxed);
     }
 
-    /// What comes now need not wait behind what this member has.
+    /// Stops sending new messages to the queue of this member.
     pub(super) fn cut_off_tail(&self, place: Place) {
         if self.turns.tail() == Some((place.host, place.slot)) {
             self.turns.tail.store(0, Ordering::Relaxed);

@@ -104,22 +104,22 @@ impl Index {
         self.write().change(filter.filter, |subscribers| subscribers.share(share_name))
     }
 
-    /// Notes that something waits at `place` for a shared subscription. Some of the members who are
-    /// there, and may take it.
+    /// Notes that a member at `place` has queued messages of a shared subscription. Returns some of
+    /// the online members, which may take them.
     pub fn hold(&self, filter: FilterParts<'_>, place: Place) -> Vec<Place> {
         let Some(share_name) = filter.share_name else { return Vec::new() };
         self.write().change(filter.filter, |subscribers| subscribers.hold(share_name, place))
     }
 
-    /// Notes that nothing waits at `place` any more for a shared subscription; or, where that is not
-    /// empty, nothing that those can take who are there.
+    /// Notes that the member at `place` has no more queued messages of a shared subscription. If
+    /// `is_empty` is false, it has some, but none that an online member can take.
     pub fn release(&self, filter: FilterParts<'_>, place: Place, is_empty: bool) {
         let Some(share_name) = filter.share_name else { return };
         let release = |s: &mut Subscribers| s.release(share_name, place, is_empty);
         self.write().change(filter.filter, release);
     }
 
-    /// Where something waits for a shared subscription first, but for these.
+    /// Returns the first member with queued messages of a shared subscription, except these.
     pub fn next_holder(&self, filter: FilterParts<'_>, except: &[Place]) -> Option<Place> {
         let share_name = filter.share_name?;
         self.write()

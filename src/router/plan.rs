@@ -120,8 +120,8 @@ impl SharedTargets {
         self.turns.take()
     }
 
-    /// The member behind whose messages others are to wait, as long as something waits with those who
-    /// are away: the rest of the group takes it from there, in its order.
+    /// Returns the member whose queue new messages go to while offline members have queued
+    /// messages. The other members take them from there in order.
     #[must_use]
     pub fn tail(&self) -> Option<&Target> {
         let (host, slot) = self.turns.tail()?;
@@ -131,7 +131,7 @@ impl SharedTargets {
         find(away).map(|at| &away[at]).or_else(|| find(there).map(|at| &there[at]))
     }
 
-    /// The turn in which the member at `place` is tried first; `None` if it is not there.
+    /// Returns the turn that tries the member at `place` first; `None` if it is not online.
     #[must_use]
     pub fn turn_of(&self, place: Place) -> Option<usize> {
         self.members_there().binary_search_by_key(&place, |target| target.place).ok()

@@ -148,15 +148,15 @@ pub(super) struct SharedGroup {
     pub(super) members: SubscriberSet,
     /// Members without a connection: they receive a message only if no online member can.
     pub(super) away: SubscriberSet,
-    /// What waits at members, and whose turn it is.
+    /// The members with queued messages, and the turn counter.
     pub(super) backlog: Backlog,
 }
 
-/// At most this number of members hears that something waits which they may take.
+/// Maximum number of members that are told about queued messages that they may take.
 const TOLD_MAX: usize = 256;
 
 impl SharedGroup {
-    /// The last of those who are away and have something waiting: what comes now waits there, too.
+    /// Sends new messages to the queue of the last offline member with a backlog.
     fn settle_tail(&mut self) {
         let away = &self.away;
         self.backlog.settle_tail(|place| away.contains(place));
@@ -244,7 +244,7 @@ impl Subscribers {
         removed
     }
 
-    /// Moves a member between those who are there and those who are away.
+    /// Moves a member between the online and the offline ones.
     pub(super) fn set_away(&mut self, share_name: &str, place: Place, away: bool) {
         let Some(group) = self.group_mut(share_name) else { return };
         let (from, to) = if away {
@@ -259,7 +259,8 @@ impl Subscribers {
         }
     }
 
-    /// Notes that something waits at `place` for the group. Some of those members who are there.
+    /// Notes that the member at `place` has queued messages of the group. Returns some of the
+    /// online members.
     pub(super) fn hold(&mut self, share_name: &str, place: Place) -> Vec<Place> {
         let Some(group) = self.group_mut(share_name) else { return Vec::new() };
         group.backlog.hold(place);
@@ -268,7 +269,8 @@ impl Subscribers {
         there.filter(|there| *there != place).take(TOLD_MAX).collect()
     }
 
-    /// Notes that nothing waits at `place` any more, or nothing that those can take who are there.
+    /// Notes that the member at `place` has no more queued messages, or none that an online member
+    /// can take.
     pub(super) fn release(&mut self, share_name: &str, place: Place, is_empty: bool) {
         let Some(group) = self.group_mut(share_name) else { return };
         if is_empty {
@@ -280,7 +282,7 @@ impl Subscribers {
         }
     }
 
-    /// Where something waits for the group first, but for these.
+    /// Returns the first member with queued messages of the group, except these.
     pub(super) fn next_holder(&self, share_name: &str, except: &[Place]) -> Option<Place> {
         let group = self.groups().iter().find(|group| &*group.name == share_name)?;
         group.backlog.first(except)
