@@ -14,24 +14,27 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context as Task, Poll, ready},
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Context, Handler};
+use actix::{
+    Actor, ActorContext, ActorFuture, Addr, AsyncContext, Context, Handler, Message, SpawnHandle,
+};
 use tokio::io::ReadBuf;
 use tracing::Span;
 
 use self::reading::Reading;
-pub(super) use self::takeover::Queues;
 use super::{
-    messages::{ChangeKeepAlive, Farewell, Finish, KeepAliveExpired, Permit, VerifyCertificate},
-    shard::{CERTIFICATE, Departure, Shard, not_authorized},
+    doors::{ConnectionDoor, ToConnection},
+    messages::{Kicked, Permit},
+    shard::{CERTIFICATE, Departure, Shard, not_authorized, reason_of},
     tail::Tail,
     transport::{Transport, poll_write_all},
 };
 use crate::{
-    control::{ControlError, KeepAliveChanged},
+    control::{ControlError, KeepAliveChanged, Redirection},
     hooks::DisconnectReason,
 };
 
@@ -72,6 +75,8 @@ pub(crate) struct Connection {
     is_watched: bool,
     /// Others wait for this connection to be read once more.
     successors: Option<Box<takeover::Successors>>,
+    /// Ends the connection if the exchange under way does not end in time.
+    authentication_timeout: Option<SpawnHandle>,
     /// Says in the log whose the lines are, if anybody wants to know.
     span: Option<Box<Span>>,
     /// Held as long as the stream is open.
@@ -112,6 +117,7 @@ impl Connection {
             has_written: false,
             is_watched: false,
             successors: None,
+            authentication_timeout: None,
             span: None,
             _permit: permit,
         }
@@ -341,70 +347,91 @@ impl ActorFuture<Connection> for Drive {
     }
 }
 
-impl Handler<ChangeKeepAlive> for Connection {
+impl Message for ToConnection {
+    type Result = ();
+}
+
+impl ConnectionDoor for Addr<Connection> {
+    fn send(&self, message: ToConnection) {
+        self.do_send(message);
+    }
+}
+
+impl Handler<ToConnection> for Connection {
     type Result = ();
 
-    fn handle(&mut self, message: ChangeKeepAlive, _: &mut Self::Context) {
-        let ChangeKeepAlive { interval_secs, by, reply } = message;
+    fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
+        // A caller may no longer wait for its answer; what was done stands.
+        match message {
+            ToConnection::SetKeepAlive { interval_secs, by, reply } => {
+                let _ = reply.send(self.set_keep_alive(interval_secs, by));
+            }
+            ToConnection::Kick { departure, reply } => {
+                let is_there = self.is_linked();
+                self.depart(departure, ctx);
+                let _ = reply.send(is_there.then_some(Kicked).ok_or(ControlError::NotOnline));
+            }
+            ToConnection::Redirect { to, reply } => {
+                if self.tell_redirection(&to) {
+                    self.depart(Departure::unannounced(DisconnectReason::Redirected), ctx);
+                    let _ = reply.send(());
+                }
+            }
+            ToConnection::GiveWay(baton) => self.begin_to_give_way(baton, ctx),
+            // What has arrived but was not read yet counts: the stream is read first.
+            ToConnection::KeepAliveExpired => self.keep_alive_expired = true,
+            ToConnection::VerifyCertificate => {
+                if let Err(error) = self.transport.verify_certificate() {
+                    tracing::debug!(%error, "the client's certificate is not trusted any more");
+                    self.depart(not_authorized(CERTIFICATE), ctx);
+                }
+            }
+            ToConnection::TakeStep(step) => self.take_step(step, ctx),
+            ToConnection::Finish(bytes) => self.close(bytes, ctx),
+            ToConnection::Farewell => {
+                self.is_leaving = true;
+                self.watch(ctx);
+                ctx.run_later(CLOSING_TIME_MAX, |connection, ctx| {
+                    connection.depart(Departure::SERVER_SHUTDOWN, ctx);
+                });
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn is_linked(&self) -> bool {
+        self.shard.borrow_mut().linked(self.slot, self.link).is_some()
+    }
+
+    fn set_keep_alive(
+        &self,
+        interval_secs: u16,
+        by: Option<Arc<str>>,
+    ) -> Result<KeepAliveChanged, ControlError> {
         if interval_secs == 0 {
-            let _ = reply.send(Err(ControlError::InvalidInterval));
-            return;
+            return Err(ControlError::InvalidInterval);
         }
         let mut shard = self.shard.borrow_mut();
         let now = shard.core.clock.now();
-        let link = shard.linked(self.slot, self.link).and_then(|s| s.session.link_mut());
-        let outcome = match link.map(|link| link.keep_alive_mut().change(interval_secs, now)) {
-            None => Err(ControlError::NotOnline),
-            Some(None) => Err(ControlError::KeepAliveDisabled),
-            Some(Some(old_secs)) => {
-                shard.note_deadline(self.slot);
-                shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
-                shard.flush();
-                Ok(KeepAliveChanged { old_secs, new_secs: interval_secs })
-            }
-        };
-        // Whoever asked may have gone; the change stands.
-        let _ = reply.send(outcome);
+        let online = shard.linked(self.slot, self.link).filter(|slot| slot.is_online());
+        let link =
+            online.and_then(|slot| slot.session.link_mut()).ok_or(ControlError::NotOnline)?;
+        let keep_alive = link.keep_alive_mut();
+        let old_secs =
+            keep_alive.change(interval_secs, now).ok_or(ControlError::KeepAliveDisabled)?;
+        shard.note_deadline(self.slot);
+        shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
+        shard.flush();
+        Ok(KeepAliveChanged { old_secs, new_secs: interval_secs })
     }
-}
 
-impl Handler<KeepAliveExpired> for Connection {
-    type Result = ();
-
-    fn handle(&mut self, _: KeepAliveExpired, _: &mut Self::Context) {
-        // What has arrived but was not read yet counts: the stream is read first.
-        self.keep_alive_expired = true;
-    }
-}
-
-impl Handler<VerifyCertificate> for Connection {
-    type Result = ();
-
-    fn handle(&mut self, _: VerifyCertificate, ctx: &mut Self::Context) {
-        if let Err(error) = self.transport.verify_certificate() {
-            tracing::debug!(%error, "the client's certificate is not trusted any more");
-            self.depart(not_authorized(CERTIFICATE), ctx);
-        }
-    }
-}
-
-impl Handler<Finish> for Connection {
-    type Result = ();
-
-    fn handle(&mut self, message: Finish, ctx: &mut Self::Context) {
-        self.close(message.bytes, ctx);
-    }
-}
-
-impl Handler<Farewell> for Connection {
-    type Result = ();
-
-    fn handle(&mut self, _: Farewell, ctx: &mut Self::Context) {
-        self.is_leaving = true;
-        self.watch(ctx);
-        ctx.run_later(CLOSING_TIME_MAX, |connection, ctx| {
-            connection.depart(Departure::SERVER_SHUTDOWN, ctx);
-        });
+    /// Writes a DISCONNECT that names another server; returns whether the session was still there.
+    fn tell_redirection(&self, to: &Redirection) -> bool {
+        let mut shard = self.shard.borrow_mut();
+        let Some(slot) = shard.linked(self.slot, self.link) else { return false };
+        slot.session.redirect(reason_of(to), to.server_reference());
+        true
     }
 }
 

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::time::Instant;
 
 use super::{
-    Clock, Registry,
+    Clock,
     budget::Budget,
+    doors::ShardDoor,
     in_process::InProcess,
     keeper::{Health, Keeper, SyncPolicy},
     messages::Proven,
@@ -91,12 +91,12 @@ pub(crate) struct Core {
     /// Where clients are sent that would connect; `None` while they are welcome.
     pub(crate) draining: ArcSwapOption<Redirection>,
     homes: OnceLock<Homes>,
-    shards: OnceLock<Box<[ShardHandle]>>,
+    shards: OnceLock<Arc<[ShardHandle]>>,
 }
 
 /// How the other shards reach one.
 pub(crate) struct ShardHandle {
-    pub(crate) registry: Addr<Registry>,
+    pub(crate) door: Box<dyn ShardDoor>,
     /// Bytes of deliveries that were sent to it and that it has not taken up yet.
     pub(crate) bytes_waiting: Arc<AtomicUsize>,
 }
@@ -154,8 +154,13 @@ impl Core {
                 core.note_totals(totals);
             }
         });
-        let was_set = self.shards.set(shards.into_boxed_slice()).is_err();
+        let was_set = self.shards.set(shards.into()).is_err();
         debug_assert!(!was_set, "shards are set once");
+    }
+
+    /// Returns the handles of all shards, for a thread that outlives the calls of the broker.
+    pub(crate) fn shared_shards(&self) -> Arc<[ShardHandle]> {
+        self.shards.get().cloned().unwrap_or_default()
     }
 
     pub(crate) fn shards(&self) -> &[ShardHandle] {

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use super::{Core, messages::TakeBacklog};
+use super::{Core, doors::ToShard, messages::TakeBacklog};
 use crate::{
     mqtt::{FilterParts, Message, QoS, SubscriptionOptions, Timestamp, validate_filter},
     router::{Host, Place, RetainedQuery, Subscriber, Target},
@@ -137,7 +137,8 @@ impl InProcess {
         } else if let Some(holder) = core.index.next_holder(filter, &[])
             && let Some(shard) = core.shard(holder.host)
         {
-            shard.registry.do_send(TakeBacklog::in_process(whole_filter.into(), holder, place));
+            let asked = TakeBacklog::in_process(whole_filter.into(), holder, place);
+            shard.door.send(ToShard::TakeBacklog(asked));
         }
         Subscription { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
     }

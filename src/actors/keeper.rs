@@ -22,7 +22,7 @@ pub(crate) use self::health::{Health, Trouble};
 use self::writer::Writer;
 pub(crate) use self::writer::{Handed, Order};
 use super::{
-    Core,
+    Clock, ShardHandle,
     outbox::{self, OUTBOX},
 };
 use crate::{
@@ -132,13 +132,13 @@ impl Keeper {
     }
 
     /// Starts the thread of a store that costs a wait.
-    pub(crate) fn start(&self, core: &Core) -> std::io::Result<()> {
+    pub(crate) fn start(&self, clock: Clock, shards: Arc<[ShardHandle]>) -> std::io::Result<()> {
         if self.store.is_immediate() {
             return Ok(());
         }
         self.health.note_room(self.store.has_room()); // Before anybody is promised anything.
         let (sender, orders) = mpsc::channel();
-        let registries = core.shards().iter().map(|shard| shard.registry.clone()).collect();
+
         let writer = Writer {
             store: self.store.clone(),
             policy: self.policy,
@@ -146,8 +146,8 @@ impl Keeper {
             bytes_waiting: self.bytes_waiting.clone(),
             is_ending: self.is_ending.clone(),
             retained: self.retained.clone(),
-            clock: core.clock,
-            registries,
+            clock,
+            shards,
         };
         let thread = std::thread::Builder::new()
             .name("store".to_owned())

@@ -3,7 +3,6 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use actix::Message;
-use tokio::sync::oneshot;
 
 use super::{
     Transport,
@@ -128,8 +127,6 @@ pub struct PublishMessage {
 }
 
 /// A connection whose CONNECT was accepted moves to its home shard.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub struct Attach {
     pub(crate) transport: Box<dyn Transport>,
     /// What was read after CONNECT.
@@ -224,8 +221,7 @@ impl AcceptedWill {
 }
 
 /// Deliveries from another shard, in the order in which they were published there.
-#[derive(Default, Message)]
-#[rtype(result = "()")]
+#[derive(Default)]
 pub(crate) struct Deliver {
     pub(crate) deliveries: Vec<RemoteDelivery>,
     /// The messages that nobody keeps yet.
@@ -241,16 +237,12 @@ pub(crate) struct Deliver {
 }
 
 /// To a shard: one part of each of these tickets is kept.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub(crate) struct Kept {
     pub(crate) tickets: Vec<Ticket>,
 }
 
 /// To the shard of a member that has something waiting for its group: give it to another, which would be
 /// sent this number at once. A member asks one at a time.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub(crate) struct TakeBacklog {
     /// The shared subscription.
     pub(crate) filter: Arc<str>,
@@ -263,8 +255,6 @@ pub(crate) struct TakeBacklog {
 }
 
 /// To the shard of a member: what it has asked for is on its way.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub(crate) struct BacklogTaken {
     pub(crate) filter: Arc<str>,
     pub(crate) holder: Place,
@@ -273,8 +263,6 @@ pub(crate) struct BacklogTaken {
 }
 
 /// To the shard of a member: something waits for its group with another. One when that begins.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub(crate) struct BacklogWaits {
     pub(crate) member: Place,
     pub(crate) filter: Arc<str>,
@@ -320,19 +308,8 @@ pub(crate) enum RemoteTargets {
     Shared(Arc<Plan>, Search),
 }
 
-/// To a connection: change your Keep Alive and say what it was.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct ChangeKeepAlive {
-    pub(crate) interval_secs: u16,
-    pub(crate) by: Option<Arc<str>>,
-    pub(crate) reply: oneshot::Sender<Result<KeepAliveChanged, ControlError>>,
-}
-
 /// To a connection: have this exchange take its next step, on no shard's data path, and tell the
 /// shard what came of it. There is one at a time.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub(crate) struct TakeStep {
     pub(crate) exchange: BoundedExchange,
     /// Authentication Data of the client.
@@ -340,28 +317,6 @@ pub(crate) struct TakeStep {
     /// It is the first, and the time for all of them begins.
     pub(crate) is_first: bool,
 }
-
-/// To a connection: your deadline has passed; see whether it has.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct KeepAliveExpired;
-
-/// To a connection: see whether your client's certificate is still trusted.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct VerifyCertificate;
-
-/// To a connection that its session has left: write these bytes and close.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Finish {
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// To a connection: write what waits for the client, then end with Server shutting down.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Farewell;
 
 /// To a registry: take no more connections, and let those that are there read no more. Once all
 /// shards have answered, every message that was acknowledged has reached its subscribers' shards,

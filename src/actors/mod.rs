@@ -8,6 +8,7 @@ mod budget;
 mod clock;
 mod connection;
 mod core;
+mod doors;
 mod in_process;
 mod keeper;
 mod logins;

@@ -4,43 +4,36 @@
 //! knows at once, forwards to the connection actor what is the connection's to do, and starts a
 //! connection actor for every socket that comes home.
 
+mod clients;
+mod control;
+
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
 use actix::{
-    Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
-    dev::{MessageResponse, OneshotSender, SendError},
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message,
+    ResponseFuture, WrapFuture,
 };
 use tokio::sync::{Mutex, oneshot};
 
+use self::clients::{Clients, Turn};
 use super::{
-    connection::{Connection, Queues},
+    connection::Connection,
     core::Core,
+    doors::{ShardDoor, ToShard},
     messages::{
-        AcceptedConnect, Attach, BacklogTaken, BacklogWaits, Begin, ChangeKeepAlive, Deliver,
-        Farewell, Kept, Kick, Kicked, Permit, PublishMessage, QueryClient, QueryOnline,
-        QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire, SetKeepAliveMany, Shutdown,
-        TakeBacklog, WillRequest,
+        AcceptedConnect, Attach, Begin, Permit, PublishMessage, Quiesce, Recheck, Restore,
+        Restored, Retire, Shutdown,
     },
     refusal::NoSession,
-    shard::{Departure, LOOK_EVERY, Rounds, Shard, subject_of},
+    shard::{LOOK_EVERY, Rounds, Shard, subject_of},
     transport::Transport,
 };
-use crate::{
-    control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
-    hooks::DisconnectReason,
-    metrics::ShardMetrics,
-    mqtt::ReasonCode,
-    router::Host,
-    told::connection_span,
-};
+use crate::{metrics::ShardMetrics, router::Host, told::connection_span};
 
 /// Deadlines are looked at this often. With what a sweep takes, a keep-alive timeout is noticed
 /// well within the 250 ms that are promised.
@@ -52,11 +45,10 @@ const MAILBOX_CAPACITY: usize = 4096;
 pub struct Registry {
     pub(super) shard: Rc<RefCell<Shard>>,
     pub(super) core: Arc<Core>,
-    bytes_waiting: Arc<AtomicUsize>,
     rechecks: Rc<Rechecks>,
     /// Its shard is the first of the broker, which does what one has to do for all.
     is_first: bool,
-    pub(super) queues: Queues,
+    clients: Rc<Clients>,
 }
 
 impl Registry {
@@ -66,14 +58,41 @@ impl Registry {
         metrics: Arc<ShardMetrics>,
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
-        let shard = Shard::new(host, core.clone(), metrics).shared();
-        let is_first = host == Host(0);
-        let queues = Queues::default();
-        Self { shard, core, bytes_waiting, rechecks: Rc::default(), is_first, queues }
+        let shard = Shard::new(host, core.clone(), metrics, bytes_waiting).shared();
+        let clients = Rc::new(Clients::new(Rc::clone(&shard)));
+        Self { shard, core, rechecks: Rc::default(), is_first: host == Host(0), clients }
+    }
+
+    /// Does what a connection that comes has to wait for, or goes on with it.
+    fn take_turn(&self, turn: Turn, client_id: &Arc<str>, ctx: &mut Context<Self>) {
+        match turn {
+            Turn::Now(attach) => self.attach(attach),
+            Turn::Behind(refused) => {
+                refused.into_iter().for_each(|older| self.refuse_overtaken(older));
+            }
+            Turn::After(gives_way) => {
+                let client_id = Arc::clone(client_id);
+                let gives_way = gives_way.into_actor(self);
+                ctx.spawn(gives_way.map(move |_, registry, ctx| registry.go_on(&client_id, ctx)));
+            }
+        }
+    }
+
+    /// A connection has given way: what waits for its client goes on.
+    fn go_on(&self, client_id: &Arc<str>, ctx: &mut Context<Self>) {
+        let mut has_given_way = true;
+        while let Some(turn) = self.clients.next(client_id, has_given_way) {
+            let must_wait = matches!(turn, Turn::After(_));
+            self.take_turn(turn, client_id, ctx);
+            if must_wait {
+                return;
+            }
+            has_given_way = false;
+        }
     }
 
     /// Starts the actor of a connection and gives it its session.
-    pub(super) fn attach(&self, message: Attach) {
+    fn attach(&self, message: Attach) {
         if self.shard.borrow().is_quiet {
             return; // The broker is shutting down: the connection is closed.
         }
@@ -101,12 +120,12 @@ impl Registry {
         let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit)
             .within(connection_span(&subject_of(&connect)));
         let address = connection.run();
-        shard.attach(&prepared, address, connect, now);
+        shard.attach(&prepared, Box::new(address), connect, now);
         shard.flush();
     }
 
     /// Refuses a CONNECT that was overtaken by a later one of the same client.
-    pub(super) fn refuse_overtaken(&self, message: Attach) {
+    fn refuse_overtaken(&self, message: Attach) {
         let Attach { mut transport, connect, permit, .. } = message;
         match transport.join_reactor() {
             Ok(()) => self.refuse(transport, &connect, permit, &NoSession::Overtaken),
@@ -146,51 +165,40 @@ impl Actor for Registry {
     }
 }
 
-impl Handler<Deliver> for Registry {
+impl Message for ToShard {
+    type Result = ();
+}
+
+impl Message for Attach {
+    type Result = ();
+}
+
+impl Handler<ToShard> for Registry {
     type Result = ();
 
-    fn handle(&mut self, message: Deliver, _: &mut Self::Context) {
-        self.bytes_waiting.fetch_sub(message.bytes, Ordering::Relaxed);
+    fn handle(&mut self, message: ToShard, _: &mut Self::Context) {
         let now = self.core.clock.now();
-        let mut shard = self.shard.borrow_mut();
-        let awaited = message.awaited;
-        shard.deliver_all(message, now);
-        shard.owe(awaited);
-        // A search among the members of a shared subscription may go on elsewhere.
-        shard.flush();
+        self.shard.borrow_mut().take_up(message, now);
     }
 }
 
-impl Handler<Kept> for Registry {
+impl Handler<Attach> for Registry {
     type Result = ();
 
-    fn handle(&mut self, message: Kept, _: &mut Self::Context) {
-        self.shard.borrow_mut().note_kept(&message.tickets);
+    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
+        let client_id = attach.connect.client_id.clone();
+        let turn = self.clients.take(attach, self.core.clock.now());
+        self.take_turn(turn, &client_id, ctx);
     }
 }
 
-impl Handler<TakeBacklog> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, message: TakeBacklog, _: &mut Self::Context) {
-        let now = self.core.clock.now();
-        self.shard.borrow_mut().answer_backlog(message, now);
+impl ShardDoor for Addr<Registry> {
+    fn send(&self, message: ToShard) {
+        self.do_send(message);
     }
-}
 
-impl Handler<BacklogTaken> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, message: BacklogTaken, _: &mut Self::Context) {
-        self.shard.borrow_mut().note_given(&message);
-    }
-}
-
-impl Handler<BacklogWaits> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, message: BacklogWaits, _: &mut Self::Context) {
-        self.shard.borrow_mut().backlog_waits(&message);
+    fn bring(&self, arrival: Attach) {
+        self.do_send(arrival);
     }
 }
 
@@ -220,117 +228,6 @@ impl Handler<Begin> for Registry {
         let mut shard = self.shard.borrow_mut();
         shard.has_begun = true;
         shard.sweep(now);
-    }
-}
-
-impl Handler<QueryOnline> for Registry {
-    type Result = MessageResult<QueryOnline>;
-
-    fn handle(&mut self, message: QueryOnline, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.shard.borrow().is_online(&message.client_id))
-    }
-}
-
-impl Handler<QueryOnlineMany> for Registry {
-    type Result = MessageResult<QueryOnlineMany>;
-
-    fn handle(&mut self, message: QueryOnlineMany, _: &mut Self::Context) -> Self::Result {
-        let shard = self.shard.borrow();
-        MessageResult(message.client_ids.iter().map(|id| shard.is_online(id)).collect())
-    }
-}
-
-impl Handler<QueryClient> for Registry {
-    type Result = MessageResult<QueryClient>;
-
-    fn handle(&mut self, message: QueryClient, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.shard.borrow().describe(&message.client_id))
-    }
-}
-
-impl Handler<SetKeepAlive> for Registry {
-    type Result = ResponseFuture<Result<KeepAliveChanged, ControlError>>;
-
-    fn handle(&mut self, message: SetKeepAlive, _: &mut Self::Context) -> Self::Result {
-        Box::pin(answer_of(self.ask_for_keep_alive(message)))
-    }
-}
-
-impl Handler<SetKeepAliveMany> for Registry {
-    type Result = ResponseFuture<Vec<Result<KeepAliveChanged, ControlError>>>;
-
-    fn handle(&mut self, message: SetKeepAliveMany, _: &mut Self::Context) -> Self::Result {
-        let asked = message.requests.into_iter().map(|request| self.ask_for_keep_alive(request));
-        let asked: Vec<_> = asked.collect();
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(asked.len());
-            for one in asked {
-                answers.push(answer_of(one).await);
-            }
-            answers
-        })
-    }
-}
-
-/// Where the answer of a connection will come, if it could be asked.
-type Asked = Result<oneshot::Receiver<Result<KeepAliveChanged, ControlError>>, ControlError>;
-
-async fn answer_of(asked: Asked) -> Result<KeepAliveChanged, ControlError> {
-    asked?.await.unwrap_or(Err(ControlError::NotOnline))
-}
-
-impl Handler<Kick> for Registry {
-    type Result = Result<Kicked, ControlError>;
-
-    fn handle(&mut self, message: Kick, _: &mut Self::Context) -> Self::Result {
-        let mut departure =
-            Departure::by_server(DisconnectReason::Kicked, ReasonCode::AdministrativeAction);
-        departure.publishes_will = message.will == WillRequest::Publish;
-        departure.ends_session = message.end_session;
-        let now = self.core.clock.now();
-        let mut shard = self.shard.borrow_mut();
-        // At once, so that whoever asks next is not told that the client is online.
-        let kicked = shard.end_connection(&message.client_id, departure, now);
-        shard.flush();
-        kicked.then_some(Kicked).ok_or(ControlError::NotOnline)
-    }
-}
-
-impl Handler<Redirect> for Registry {
-    type Result = Walk;
-
-    fn handle(&mut self, message: Redirect, _: &mut Self::Context) -> Self::Result {
-        Walk { shard: self.shard.clone(), core: self.core.clone(), request: message }
-    }
-}
-
-/// Goes along the clients of a shard and sends away those that are meant, a few at a time. Ends
-/// early when whoever asked no longer waits for the answer.
-pub struct Walk {
-    shard: Rc<RefCell<Shard>>,
-    pub(super) core: Arc<Core>,
-    request: Redirect,
-}
-
-impl MessageResponse<Registry, Redirect> for Walk {
-    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<usize>>) {
-        actix_rt::spawn(async move {
-            let mut redirected = 0;
-            let mut next = Some(0);
-            while let Some(from) = next
-                && !reply.as_ref().is_some_and(OneshotSender::is_closed)
-            {
-                let (count, then) = {
-                    let mut shard = self.shard.borrow_mut();
-                    let outcome = shard.redirect(&self.request, from, self.core.clock.now());
-                    shard.flush();
-                    outcome
-                };
-                (redirected, next) = (redirected + count, then);
-                tokio::task::yield_now().await;
-            }
-            reply.map(|reply| reply.send(redirected))
-        });
     }
 }
 
@@ -413,15 +310,12 @@ impl Handler<Shutdown> for Registry {
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
         let mut shard = self.shard.borrow_mut();
-        let connections = shard.connections();
-        if connections.is_empty() {
+        if !shard.has_connections() {
             return Box::pin(async {});
         }
         let (done, all_gone) = oneshot::channel();
         shard.shutting_down = Some(done);
-        for connection in connections {
-            connection.do_send(Farewell);
-        }
+        shard.tell_farewell();
         Box::pin(async move {
             let _ = all_gone.await;
         })
@@ -435,36 +329,7 @@ impl Handler<Retire> for Registry {
         let mut shard = self.shard.borrow_mut();
         shard.is_quiet = true;
         // On an arbiter that goes on without the broker its connections would, too.
-        for connection in shard.connections() {
-            connection.do_send(Farewell);
-        }
+        shard.tell_farewell();
         ctx.stop();
-    }
-}
-
-impl Registry {
-    /// Forwards to the connection, which answers.
-    fn ask_for_keep_alive(&self, request: SetKeepAlive) -> Asked {
-        let (reply, answer) = oneshot::channel();
-        let change =
-            ChangeKeepAlive { interval_secs: request.interval_secs, by: request.by, reply };
-        self.tell(&request.client_id, change).map(|()| answer)
-    }
-
-    /// Hands a message to the connection of a client that is online.
-    fn tell<M>(&self, client_id: &str, message: M) -> Result<(), ControlError>
-    where
-        M: Message<Result = ()> + Send + 'static,
-        Connection: Handler<M>,
-    {
-        let shard = self.shard.borrow();
-        let online = shard.find(client_id).filter(|slot| slot.is_online());
-        let Some(connected) = online.and_then(|slot| slot.connected.as_ref()) else {
-            return Err(ControlError::NotOnline);
-        };
-        connected.address.try_send(message).map_err(|error| match error {
-            SendError::Full(_) => ControlError::Unavailable,
-            SendError::Closed(_) => ControlError::NotOnline,
-        })
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use actix::Actor;
+use actix::{Actor, Addr};
 use actix_rt::{Arbiter, ArbiterHandle};
 use futures_util::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -291,7 +291,7 @@ impl Builder {
         } else {
             (0..shards).map(|_| Arbiter::new()).collect()
         };
-        start_shards(&core, &arbiters);
+        let registries = start_shards(&core, &arbiters);
         let mut hosts: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
         if hosts.is_empty() {
             hosts.push(Arbiter::current());
@@ -301,6 +301,7 @@ impl Builder {
         let broker = Broker {
             running: Arc::new(Running {
                 core,
+                registries,
                 admission,
                 hosts: hosts.clone(),
                 arbiters: Mutex::new(arbiters),
@@ -351,9 +352,8 @@ impl Broker {
         let mut by_shard: Vec<Vec<StoredSession>> = Vec::new();
         by_shard.resize_with(core.shards().len(), Vec::new);
         let hand_over = |home: Host, sessions: &mut Vec<StoredSession>| {
-            if let Some(shard) = core.shard(home) {
-                shard.registry.do_send(Restore { sessions: std::mem::take(sessions) });
-            }
+            let registry = &self.running.registries[usize::from(home.0)];
+            registry.do_send(Restore { sessions: std::mem::take(sessions) });
         };
         let mut found = 0;
         keeper.store().sessions(&mut |session| {
@@ -372,12 +372,13 @@ impl Broker {
             hand_over(Host(host as u16), sessions);
         }
         // Started last: until here this thread alone writes to the store.
-        keeper.start(core).map_err(StartError::StoreThread)?;
+        keeper.start(core.clock, core.shared_shards()).map_err(StartError::StoreThread)?;
         let logins = StoredLogins::new(Arc::clone(keeper), core.clock);
         core.authenticator.keep_logins_in(Arc::new(logins));
         // Published only once all sessions are there, so that no subscriber misses a Will.
-        join_all(core.shards().iter().map(|shard| shard.registry.send(Restored))).await;
-        join_all(core.shards().iter().map(|shard| shard.registry.send(Begin))).await;
+        let registries = &self.running.registries;
+        join_all(registries.iter().map(|registry| registry.send(Restored))).await;
+        join_all(registries.iter().map(|registry| registry.send(Begin))).await;
         let retained = core.retained.usage().0;
         tracing::info!(sessions = found, retained, undelivered, "store read");
         Ok(())
@@ -445,7 +446,8 @@ fn listen(listener: &Listener) -> Result<Bound, StartError> {
     })
 }
 
-fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) {
+/// Starts the shards, makes them known to each other, and returns their registries.
+fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) -> Vec<Addr<Registry>> {
     let start = |number: usize, arbiter: Option<&Arbiter>| {
         let bytes_waiting = Arc::default();
         let handle_bytes = Arc::clone(&bytes_waiting);
@@ -455,12 +457,15 @@ fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) {
             Some(arbiter) => Registry::start_in_arbiter(&arbiter.handle(), |_| make()),
             None => make().start(),
         };
-        ShardHandle { registry, bytes_waiting: handle_bytes }
+        let handle = ShardHandle { door: Box::new(registry.clone()), bytes_waiting: handle_bytes };
+        (registry, handle)
     };
-    let shards = if arbiters.is_empty() {
+    let shards: Vec<_> = if arbiters.is_empty() {
         vec![start(0, None)]
     } else {
         arbiters.iter().enumerate().map(|(number, arbiter)| start(number, Some(arbiter))).collect()
     };
-    core.set_shards(shards);
+    let (registries, handles) = shards.into_iter().unzip();
+    core.set_shards(handles);
+    registries
 }

@@ -63,9 +63,10 @@ impl Broker {
             positions.push(position);
             its.push(question);
         }
-        let asked = core.shards().iter().zip(by_shard).filter(|(_, (_, its))| !its.is_empty());
-        let asked = asked.map(|(shard, (positions, its))| {
-            let answer = shard.registry.send(message(its)).timeout(ANSWER_TIME_MAX);
+        let asked =
+            self.running.registries.iter().zip(by_shard).filter(|(_, (_, its))| !its.is_empty());
+        let asked = asked.map(|(registry, (positions, its))| {
+            let answer = registry.send(message(its)).timeout(ANSWER_TIME_MAX);
             async move { (positions, self.ask(answer).await) }
         });
         for (positions, found) in join_all(asked).await {

@@ -68,6 +68,8 @@ pub struct Broker {
 
 struct Running {
     core: Arc<Core>,
+    /// The actors of the shards, in the order of the shards.
+    registries: Vec<Addr<Registry>>,
     admission: Arc<Admission>,
     /// The threads of the shards, in the order of the shards.
     hosts: Vec<ArbiterHandle>,
@@ -130,9 +132,8 @@ impl Broker {
     /// Never: a started broker has shards.
     #[must_use]
     pub fn registry(&self, client_id: &str) -> Addr<Registry> {
-        let core = &self.running.core;
-        let shard = core.shard(core.home(client_id)).expect("a started broker has shards");
-        shard.registry.clone()
+        let home = self.running.core.home(client_id);
+        self.running.registries[usize::from(home.0)].clone()
     }
 
     /// Changes the Keep Alive of a live connection. The interval is in seconds.
@@ -318,13 +319,13 @@ impl Broker {
         running.stop.cancel();
         running.open.close();
         let ended = async {
-            let shards = running.core.shards();
+            let registries = &running.registries;
             for _ in 0..QUIESCE_ROUNDS {
-                join_all(shards.iter().map(|shard| shard.registry.send(Quiesce))).await;
+                join_all(registries.iter().map(|registry| registry.send(Quiesce))).await;
             }
             // After all shards have read their last packets, so that none sends to a shard that has
             // ended.
-            join_all(shards.iter().map(|shard| shard.registry.send(Shutdown))).await;
+            join_all(registries.iter().map(|registry| registry.send(Shutdown))).await;
             running.open.wait().await;
             let threads = running.end();
             let keeper = running.core.keeper.clone();
@@ -368,10 +369,9 @@ impl Broker {
     }
 
     async fn send_away(&self, request: Redirect) -> Result<usize, ControlError> {
-        let shards = self.running.core.shards();
         let homes: Vec<_> = match &request.clients {
             Clients::One(client_id) => vec![self.registry(client_id)],
-            Clients::Matching(_) => shards.iter().map(|shard| shard.registry.clone()).collect(),
+            Clients::Matching(_) => self.running.registries.clone(),
         };
         let asked = homes.into_iter().map(|registry| {
             let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
@@ -458,8 +458,8 @@ impl Running {
     fn end(&self) -> Vec<Arbiter> {
         self.is_ready.store(false, Ordering::Release);
         self.stop.cancel();
-        for shard in self.core.shards() {
-            shard.registry.do_send(Retire);
+        for registry in &self.registries {
+            registry.do_send(Retire);
         }
         let mut arbiters = self.arbiters.lock().unwrap_or_else(PoisonError::into_inner);
         for arbiter in &*arbiters {

@@ -17,7 +17,7 @@ impl Broker {
     pub async fn recheck(&self) {
         let core = &self.running.core;
         core.owners.refresh(|username| core.authenticator.limits_of(username));
-        let shards = core.shards();
-        join_all(shards.iter().map(|shard| shard.registry.send(Recheck))).await;
+        let registries = &self.running.registries;
+        join_all(registries.iter().map(|registry| registry.send(Recheck))).await;
     }
 }

@@ -207,7 +207,7 @@ fn send_home(mut attach: Attach, came_to: Option<Host>, core: &Core) {
         return;
     }
     // At most one message for each socket, and sockets are limited, so the mailbox is bounded.
-    shard.registry.do_send(attach);
+    shard.door.bring(attach);
 }
 
 /// Reads until CONNECT is complete and returns its length.

@@ -3,28 +3,23 @@
 //! The shard decides what the exchange is told and what comes of it; the waiting is done here,
 //! where it ends with the connection.
 
-use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 
 use super::Connection;
 use crate::{
-    actors::{
-        messages::TakeStep,
-        shard::{Shard, not_authenticated},
-    },
+    actors::{messages::TakeStep, shard::not_authenticated},
     auth::{AuthenticationError, BoundedExchange, Step},
 };
 
-impl Handler<TakeStep> for Connection {
-    type Result = ();
-
-    fn handle(&mut self, message: TakeStep, ctx: &mut Self::Context) {
-        let TakeStep { mut exchange, data, is_first } = message;
-        let mut shard = self.shard.borrow_mut();
-        if shard.linked(self.slot, self.link).is_none() {
+impl Connection {
+    /// Has an exchange take its next step, and tells the shard what came of it.
+    pub(super) fn take_step(&mut self, step: TakeStep, ctx: &mut Context<Self>) {
+        let TakeStep { mut exchange, data, is_first } = step;
+        if !self.is_linked() {
             return; // It is over for this connection.
         }
         if is_first {
-            self.time_authentication(&mut shard, ctx);
+            self.time_authentication(ctx);
         }
         let step = async move {
             let step = exchange.step(data.as_deref()).await;
@@ -34,25 +29,21 @@ impl Handler<TakeStep> for Connection {
             connection.step_taken(exchange, step, ctx);
         }));
     }
-}
 
-impl Connection {
     /// Ends the connection unless the exchange ends in the time that a client has to connect.
-    fn time_authentication(&self, shard: &mut Shard, ctx: &mut Context<Self>) {
-        let timeout = ctx.run_later(shard.core.connect_time(), |connection, ctx| {
-            let shard = connection.shard.clone();
-            let mut shard = shard.borrow_mut();
-            let is_there = shard.linked(connection.slot, connection.link).is_some();
-            if is_there && shard.is_held(connection.slot) {
+    fn time_authentication(&mut self, ctx: &mut Context<Self>) {
+        let time_max = self.shard.borrow().core.connect_time();
+        let timeout = ctx.run_later(time_max, |connection, ctx| {
+            let is_held = connection.shard.borrow().is_held(connection.slot);
+            if is_held && connection.is_linked() {
                 // It may have answered, and has not been heard.
-                connection.time_authentication(&mut shard, ctx);
+                connection.time_authentication(ctx);
                 return;
             }
-            drop(shard);
             tracing::debug!("client took too long to authenticate again");
             connection.depart(not_authenticated(AuthenticationError::NotAllowed), ctx);
         });
-        shard.note_authentication_timeout(self.slot, timeout);
+        self.authentication_timeout = Some(timeout);
     }
 
     fn step_taken(
@@ -67,9 +58,9 @@ impl Connection {
             return; // It is over for this connection.
         }
         match shard.step_taken(self.slot, exchange, step) {
-            Ok(None) => {}
-            Ok(Some(timeout)) => {
-                ctx.cancel_future(timeout);
+            Ok(false) => {}
+            Ok(true) => {
+                self.authentication_timeout.take().map(|timeout| ctx.cancel_future(timeout));
             }
             Err(departure) => {
                 drop(shard);

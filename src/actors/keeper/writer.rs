@@ -10,11 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::Addr;
-
 use super::{Health, SyncPolicy, resolve_retained};
 use crate::{
-    actors::{Clock, Registry, messages::Kept},
+    actors::{Clock, ShardHandle, doors::ToShard, messages::Kept},
     journal::{Change, Ticket},
     router::{Host, Retained},
     store::Store,
@@ -49,7 +47,8 @@ pub(super) struct Writer {
     pub(super) is_ending: Arc<AtomicBool>,
     pub(super) retained: Arc<Retained>,
     pub(super) clock: Clock,
-    pub(super) registries: Vec<Addr<Registry>>,
+    /// Leads to the shards.
+    pub(super) shards: Arc<[ShardHandle]>,
 }
 
 /// Changes of one group; the last order may pass it.
@@ -219,9 +218,9 @@ impl Writer {
         self.health.note_writing(false);
         self.look_for_room();
         self.bytes_waiting.fetch_sub(group.bytes, Ordering::Relaxed);
-        for (registry, tickets) in self.registries.iter().zip(group.tickets) {
+        for (shard, tickets) in self.shards.iter().zip(group.tickets) {
             if !tickets.is_empty() {
-                registry.do_send(Kept { tickets });
+                shard.door.send(ToShard::Kept(Kept { tickets }));
             }
         }
     }

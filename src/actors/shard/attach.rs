@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use actix::Addr;
-
 use super::{Connected, Presence, Shard, authenticate::Authentication, depart::Departure};
 use crate::{
     actors::{
-        connection::Connection, keeper::Trouble, messages::AcceptedConnect, refusal::NoSession,
+        doors::{ConnectionDoor, ToConnection},
+        keeper::Trouble,
+        messages::AcceptedConnect,
+        refusal::NoSession,
     },
     hooks::DisconnectReason,
     journal::Change,
@@ -42,10 +43,13 @@ impl Shard {
         self.last_link
     }
 
-    /// Returns the connection of a client.
-    pub(in crate::actors) fn holder(&self, client_id: &str) -> Option<Addr<Connection>> {
-        let connected = self.find(client_id)?.connected.as_ref()?;
-        Some(connected.address.clone())
+    /// Sends a message to the connection of a client; returns whether the client has one.
+    pub(in crate::actors) fn send_to(&self, client_id: &str, message: ToConnection) -> bool {
+        let connected = self.find(client_id).and_then(|found| found.connected.as_ref());
+        connected.is_some_and(|connected| {
+            connected.door.send(message);
+            true
+        })
     }
 
     /// Returns whether the client of this connection has not been let hear its CONNACK.
@@ -226,7 +230,7 @@ impl Shard {
     pub(in crate::actors) fn attach(
         &mut self,
         prepared: &Prepared,
-        address: Addr<Connection>,
+        door: Box<dyn ConnectionDoor>,
         connect: AcceptedConnect,
         now: Timestamp,
     ) {
@@ -268,7 +272,7 @@ impl Shard {
             return;
         };
         slot.connected = Some(Connected {
-            address,
+            door,
             link: prepared.link,
             waker: None,
             is_awake: true,

@@ -3,11 +3,12 @@
 //! What its exchange says takes its time and is awaited by the connection, see [`TakeStep`];
 //! meanwhile everything else goes on, in the name of the identity so far.
 
-use actix::SpawnHandle;
-
 use super::{Departure, Shard};
 use crate::{
-    actors::messages::{EnhancedLogin, Proven, TakeStep},
+    actors::{
+        doors::ToConnection,
+        messages::{EnhancedLogin, Proven, TakeStep},
+    },
     auth::{
         AccessRequest, Action, AuthenticationError, BoundedExchange, Credentials, Decision,
         ExchangeStart, Identity, Step,
@@ -22,8 +23,6 @@ pub(super) struct Authentication {
     /// What the exchange under way rests on.
     proven: Option<Proven>,
     phase: Phase,
-    /// Ends the connection if the exchange under way does not end in time.
-    timeout: Option<SpawnHandle>,
 }
 
 /// ```text
@@ -46,7 +45,7 @@ enum Phase {
 impl Authentication {
     pub(super) fn new(mut login: Box<EnhancedLogin>) -> Box<Self> {
         login.data = None; // It is in the CONNACK, which is encoded.
-        Box::new(Self { login, proven: None, phase: Phase::Settled, timeout: None })
+        Box::new(Self { login, proven: None, phase: Phase::Settled })
     }
 }
 
@@ -87,22 +86,11 @@ impl Shard {
         let exchange = exchange.ok_or(protocol_error("MQTT-4.12.0-3"))?;
         let data = auth.properties.authentication_data.map(<[u8]>::to_vec);
         // There is one under way at most.
-        connected.address.do_send(TakeStep { exchange, data, is_first });
+        connected.door.send(ToConnection::TakeStep(TakeStep { exchange, data, is_first }));
         Ok(())
     }
 
-    /// Notes what ends the connection if the exchange takes too long.
-    pub(in crate::actors) fn note_authentication_timeout(
-        &mut self,
-        slot: u32,
-        timeout: SpawnHandle,
-    ) {
-        if let Some(authentication) = self.authentication(slot) {
-            authentication.timeout = Some(timeout);
-        }
-    }
-
-    /// What came of a step. The timeout is returned if it is not needed any more.
+    /// What came of a step; whether it was the last.
     ///
     /// # Errors
     /// How the connection is to end.
@@ -111,7 +99,7 @@ impl Shard {
         slot: u32,
         exchange: BoundedExchange,
         step: Result<Step, AuthenticationError>,
-    ) -> Result<Option<SpawnHandle>, Departure> {
+    ) -> Result<bool, Departure> {
         match step {
             Err(error) => {
                 tracing::debug!(%error, "client failed to authenticate again");
@@ -123,17 +111,17 @@ impl Shard {
                 }
                 // [MQTT-4.12.0-2]
                 self.send_auth(slot, ReasonCode::ContinueAuthentication, data.as_deref());
-                Ok(None)
+                Ok(false)
             }
             Ok(Step::Done { identity, data }) => {
                 let proven =
                     self.authentication(slot).and_then(|under_way| under_way.proven.take());
                 self.replace_identity(slot, identity, proven)?;
                 self.send_auth(slot, ReasonCode::Success, data.as_deref());
-                Ok(self.authentication(slot).and_then(|authentication| {
+                if let Some(authentication) = self.authentication(slot) {
                     authentication.phase = Phase::Settled;
-                    authentication.timeout.take()
-                }))
+                }
+                Ok(true)
             }
         }
     }

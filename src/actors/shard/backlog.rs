@@ -11,7 +11,10 @@ use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
 
 use super::{Shard, Slot};
 use crate::{
-    actors::messages::{BacklogTaken, BacklogWaits, TakeBacklog},
+    actors::{
+        doors::ToShard,
+        messages::{BacklogTaken, BacklogWaits, TakeBacklog},
+    },
     mqtt::{FilterParts, Timestamp, validate_filter},
     router::{Host, Place},
     session::{Accepts, BacklogScan, Orphan, Portion, Share},
@@ -101,7 +104,8 @@ impl Shard {
             } else if member.host == Host::IN_PROCESS {
                 self.post(TakeBacklog::in_process(filter.clone(), place, member));
             } else if let Some(shard) = self.core.shard(member.host) {
-                shard.registry.do_send(BacklogWaits { member, filter: filter.clone() });
+                let waits = BacklogWaits { member, filter: filter.clone() };
+                shard.door.send(ToShard::BacklogWaits(waits));
             }
         }
         here
@@ -245,7 +249,7 @@ impl Shard {
             if holder.host == self.host {
                 self.asked_later.push(asked);
             } else if let Some(shard) = self.core.shard(holder.host) {
-                shard.registry.do_send(asked);
+                shard.door.send(ToShard::TakeBacklog(asked));
             }
             return false;
         }
@@ -284,7 +288,7 @@ impl Shard {
             if host == self.host {
                 self.note_given(&answer);
             } else if let Some(shard) = self.core.shard(host) {
-                shard.registry.do_send(answer);
+                shard.door.send(ToShard::BacklogTaken(answer));
             }
             return;
         }
@@ -301,7 +305,7 @@ impl Shard {
 
     fn post(&self, asked: TakeBacklog) {
         if let Some(shard) = self.core.shard(asked.holder.host) {
-            shard.registry.do_send(asked);
+            shard.door.send(ToShard::TakeBacklog(asked));
         }
     }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::Shard;
 use crate::{
-    actors::messages::{AcceptedWill, Finish},
+    actors::{
+        doors::{ConnectionDoor, ToConnection},
+        messages::AcceptedWill,
+    },
     hooks::DisconnectReason,
     journal::Change,
     mqtt::{Publication, ReasonCode, Timestamp, validate_filter},
@@ -69,19 +72,12 @@ impl Shard {
     /// was one.
     pub(in crate::actors) fn end_connection(
         &mut self,
-        client_id: &str,
+        slot: u32,
         departure: Departure,
         now: Timestamp,
     ) -> bool {
-        let Some(slot) = self.clients.get(client_id).copied() else {
-            return false;
-        };
-        let connected = self.slot(slot).and_then(|s| s.connected.as_ref());
-        let Some(address) = connected.map(|c| c.address.clone()) else {
-            return false;
-        };
-        let bytes = self.depart(slot, departure, now);
-        address.do_send(Finish { bytes });
+        let Some((door, bytes)) = self.leave_connection(slot, departure, now) else { return false };
+        door.send(ToConnection::Finish(bytes));
         true
     }
 
@@ -92,10 +88,18 @@ impl Shard {
         departure: Departure,
         now: Timestamp,
     ) -> Vec<u8> {
-        let Some(found) = self.slots.get_mut(slot as usize) else {
-            return Vec::new();
-        };
-        let Some(connected) = found.connected.take() else { return Vec::new() };
+        self.leave_connection(slot, departure, now).map(|(_, bytes)| bytes).unwrap_or_default()
+    }
+
+    /// Ends the connection of a slot; the door to it, and what it has still to write.
+    fn leave_connection(
+        &mut self,
+        slot: u32,
+        departure: Departure,
+        now: Timestamp,
+    ) -> Option<(Box<dyn ConnectionDoor>, Vec<u8>)> {
+        let found = self.slots.get_mut(slot as usize)?;
+        let connected = found.connected.take()?;
         if let Some(code) = departure.code {
             found.session.disconnect(code, departure.why);
         }
@@ -119,7 +123,7 @@ impl Shard {
         {
             let _ = done.send(());
         }
-        bytes
+        Some((connected.door, bytes))
     }
 
     /// Publishes the Will, keeps it for later, or drops it.

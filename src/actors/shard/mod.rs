@@ -29,11 +29,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Waker,
 };
 
-use actix::Addr;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
@@ -57,8 +59,8 @@ pub(super) use self::{
     recheck::{CERTIFICATE, Rounds, not_authorized},
 };
 use super::{
-    connection::Connection,
     core::Core,
+    doors::{ConnectionDoor, ToConnection, ToShard},
     messages::{AcceptedWill, ClientSession, Deliver, Proven, TakeBacklog},
 };
 use crate::{
@@ -130,6 +132,8 @@ pub(crate) struct Shard {
     /// The broker is shutting down: nothing is read any more, and no connection is taken.
     pub(super) is_quiet: bool,
     pub(super) shutting_down: Option<oneshot::Sender<()>>,
+    /// Bytes of deliveries that other shards have sent and that were not taken up yet.
+    bytes_waiting: Arc<AtomicUsize>,
 }
 
 /// A session and what is known of its connection.
@@ -170,9 +174,9 @@ pub(super) struct Presence {
     pub(super) proven: Option<Proven>,
 }
 
-/// The connection of a session: the actor, and how it is told that there is something to write.
+/// The connection of a session: the door to it, and how it is told that there is something to write.
 pub(super) struct Connected {
-    pub(super) address: Addr<Connection>,
+    pub(super) door: Box<dyn ConnectionDoor>,
     /// The connection's number, which no other of the shard ever has; a connection whose session
     /// was taken over, or whose slot is another's by now, finds another number here.
     pub(super) link: u64,
@@ -200,7 +204,12 @@ impl Connected {
 }
 
 impl Shard {
-    pub(super) fn new(host: Host, core: Arc<Core>, metrics: Arc<ShardMetrics>) -> Self {
+    pub(super) fn new(
+        host: Host,
+        core: Arc<Core>,
+        metrics: Arc<ShardMetrics>,
+        bytes_waiting: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             host,
             metrics,
@@ -238,6 +247,7 @@ impl Shard {
             has_begun: core.keeper.is_none(),
             is_quiet: false,
             shutting_down: None,
+            bytes_waiting,
             core,
         }
     }
@@ -245,6 +255,28 @@ impl Shard {
     /// A shard as its actors share it.
     pub(super) fn shared(self) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(self))
+    }
+
+    /// Takes up what another shard, or the store, has sent.
+    pub(super) fn take_up(&mut self, message: ToShard, now: Timestamp) {
+        match message {
+            ToShard::Deliver(batch) => {
+                self.bytes_waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+                let awaited = batch.awaited;
+                self.deliver_all(batch, now);
+                self.owe(awaited);
+                // A search among the members of a shared subscription may go on elsewhere.
+                self.flush();
+            }
+            ToShard::Kept(kept) => self.note_kept(&kept.tickets),
+            ToShard::TakeBacklog(asked) => self.answer_backlog(asked, now),
+            ToShard::BacklogTaken(answer) => self.note_given(&answer),
+            ToShard::BacklogWaits(waits) => self.backlog_waits(&waits),
+        }
+    }
+
+    pub(super) const fn has_connections(&self) -> bool {
+        self.online > 0
     }
 
     pub(super) fn slot(&self, slot: u32) -> Option<&Slot> {
@@ -310,9 +342,13 @@ impl Shard {
         link.is_some_and(|link| link.has_pending())
     }
 
-    /// The connection actors of all that are online.
-    pub(super) fn connections(&self) -> Vec<Addr<Connection>> {
-        self.slots.iter().filter_map(|(_, s)| Some(s.connected.as_ref()?.address.clone())).collect()
+    /// Has all connections end with Server shutting down.
+    pub(super) fn tell_farewell(&self) {
+        for (_, slot) in &self.slots {
+            if let Some(connected) = &slot.connected {
+                connected.door.send(ToConnection::Farewell);
+            }
+        }
     }
 
     /// Keeps the deadline array in step with the session's own.

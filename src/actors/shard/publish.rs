@@ -9,6 +9,7 @@ use super::{Departure, Shard, Slot, packets::Handled, plans::RecentTopic, quota:
 use crate::{
     actors::{
         Core,
+        doors::ToShard,
         keeper::Awaited,
         messages::{Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
         outbox::Destination,
@@ -406,7 +407,7 @@ impl Shard {
             }
             if let Some(shard) = self.core.shard(Host(at as u16)) {
                 shard.bytes_waiting.fetch_add(batch.bytes, Ordering::Relaxed);
-                shard.registry.do_send(batch);
+                shard.door.send(ToShard::Deliver(batch));
             }
         }
         awaited

@@ -6,7 +6,10 @@
 
 use super::{Departure, Presence, Shard, Slot};
 use crate::{
-    actors::messages::{AcceptedConnect, AcceptedWill, VerifyCertificate},
+    actors::{
+        doors::ToConnection,
+        messages::{AcceptedConnect, AcceptedWill},
+    },
     auth::{AccessRequest, Action, Decision, Standing},
     hooks::DisconnectReason,
     metrics::DropReason,
@@ -97,9 +100,7 @@ impl Shard {
 
     /// Ends the connection of a slot, if it has one.
     fn send_off(&mut self, slot: u32, departure: Departure, now: Timestamp) {
-        let Some(found) = self.slot(slot).filter(|found| found.connected.is_some()) else { return };
-        let client_id = found.session.client_id().clone();
-        self.end_connection(&client_id, departure, now);
+        self.end_connection(slot, departure, now);
     }
 
     fn recheck_certificate(&self, slot: u32, steps: &mut usize) {
@@ -107,7 +108,7 @@ impl Shard {
         if let Some(connected) = connected.filter(|connected| connected.has_certificate) {
             *steps += STEPS_OF_CERTIFICATE;
             // One for each round, and rounds follow one another.
-            connected.address.do_send(VerifyCertificate);
+            connected.door.send(ToConnection::VerifyCertificate);
         }
     }
 

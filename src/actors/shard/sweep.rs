@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Shard;
-use crate::{actors::messages::KeepAliveExpired, mqtt::Timestamp, router::Host};
+use crate::{actors::doors::ToConnection, mqtt::Timestamp, router::Host};
 
 /// After so long without a sweep the whole process stood still.
 pub(super) const STOOD_STILL: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ impl Shard {
                 && let Some(connected) = self.slots.get(at).and_then(|s| s.connected.as_ref())
             {
                 // One for each that expires; asked again at the next sweep if it is still there.
-                connected.address.do_send(KeepAliveExpired);
+                connected.door.send(ToConnection::KeepAliveExpired);
             }
         }
     }

@@ -70,10 +70,12 @@ impl Shard {
         departure: Departure,
         now: Timestamp,
     ) {
-        let old = self.find(&connect.client_id).filter(|found| found.connected.is_some());
-        let old = old.map(|found| (found.presence.peer, found.presence.listener.clone()));
-        self.end_connection(&connect.client_id, departure, now);
-        if let Some((peer, listener)) = old {
+        let Some(slot) = self.clients.get(&connect.client_id).copied() else { return };
+        let presence = self.slot(slot).map(|found| &found.presence);
+        let old = presence.map(|presence| (presence.peer, presence.listener.clone()));
+        if self.end_connection(slot, departure, now)
+            && let Some((peer, listener)) = old
+        {
             self.core.told.taken_over(&subject_of(connect), (peer, &listener));
         }
     }

@@ -16,6 +16,7 @@ use super::{Shard, Slot};
 use crate::{
     actors::{
         Core,
+        doors::ToShard,
         keeper::{Awaited, Order, Trouble},
         messages::Kept,
         outbox::{Destination, OUTBOX, OnItsWay},
@@ -309,7 +310,7 @@ impl Shard {
             match owed {
                 Owed::Shard(Awaited { host, ticket }) => {
                     if let Some(shard) = self.core.shard(host) {
-                        shard.registry.do_send(Kept { tickets: vec![ticket] });
+                        shard.door.send(ToShard::Kept(Kept { tickets: vec![ticket] }));
                     }
                 }
                 Owed::Caller(caller) => {

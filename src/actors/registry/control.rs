@@ -1,0 +1,152 @@
+//! Control of live clients: each request is the business of the client's connection actor.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::{
+    Context, Handler, MessageResult, ResponseFuture,
+    dev::{MessageResponse, OneshotSender},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Clients, Registry};
+use crate::{
+    actors::{
+        doors::ToConnection,
+        messages::{
+            Kick, Kicked, QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany, WillRequest,
+        },
+        shard::{Departure, Shard},
+    },
+    control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
+    hooks::DisconnectReason,
+    mqtt::ReasonCode,
+};
+
+impl Handler<QueryOnline> for Registry {
+    type Result = MessageResult<QueryOnline>;
+
+    fn handle(&mut self, message: QueryOnline, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.shard.borrow().is_online(&message.client_id))
+    }
+}
+
+impl Handler<QueryOnlineMany> for Registry {
+    type Result = MessageResult<QueryOnlineMany>;
+
+    fn handle(&mut self, message: QueryOnlineMany, _: &mut Self::Context) -> Self::Result {
+        let shard = self.shard.borrow();
+        MessageResult(message.client_ids.iter().map(|id| shard.is_online(id)).collect())
+    }
+}
+
+impl Handler<QueryClient> for Registry {
+    type Result = MessageResult<QueryClient>;
+
+    fn handle(&mut self, message: QueryClient, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.shard.borrow().describe(&message.client_id))
+    }
+}
+
+/// An answer that a connection gives; dropped if the client has none.
+type Asked<T> = Result<oneshot::Receiver<Result<T, ControlError>>, ControlError>;
+
+async fn answer_of<T>(asked: Asked<T>) -> Result<T, ControlError> {
+    asked?.await.unwrap_or(Err(ControlError::NotOnline))
+}
+
+impl Registry {
+    fn set_keep_alive(&self, request: SetKeepAlive) -> Asked<KeepAliveChanged> {
+        let (reply, answer) = oneshot::channel();
+        let SetKeepAlive { client_id, interval_secs, by } = request;
+        let message = ToConnection::SetKeepAlive { interval_secs, by, reply };
+        self.clients.send(&client_id, message).map(|()| answer)
+    }
+}
+
+impl Handler<SetKeepAlive> for Registry {
+    type Result = ResponseFuture<Result<KeepAliveChanged, ControlError>>;
+
+    fn handle(&mut self, message: SetKeepAlive, _: &mut Self::Context) -> Self::Result {
+        Box::pin(answer_of(self.set_keep_alive(message)))
+    }
+}
+
+impl Handler<SetKeepAliveMany> for Registry {
+    type Result = ResponseFuture<Vec<Result<KeepAliveChanged, ControlError>>>;
+
+    fn handle(&mut self, message: SetKeepAliveMany, _: &mut Self::Context) -> Self::Result {
+        let asked = message.requests.into_iter().map(|request| self.set_keep_alive(request));
+        let asked: Vec<_> = asked.collect();
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(asked.len());
+            for one in asked {
+                answers.push(answer_of(one).await);
+            }
+            answers
+        })
+    }
+}
+
+impl Handler<Kick> for Registry {
+    type Result = ResponseFuture<Result<Kicked, ControlError>>;
+
+    fn handle(&mut self, message: Kick, _: &mut Self::Context) -> Self::Result {
+        let mut departure =
+            Departure::by_server(DisconnectReason::Kicked, ReasonCode::AdministrativeAction);
+        departure.publishes_will = message.will == WillRequest::Publish;
+        departure.ends_session = message.end_session;
+        let (reply, answer) = oneshot::channel();
+        let message_to = ToConnection::Kick { departure, reply };
+        let asked = self.clients.send(&message.client_id, message_to).map(|()| answer);
+        Box::pin(answer_of(asked))
+    }
+}
+
+impl Handler<Redirect> for Registry {
+    type Result = RedirectWalk;
+
+    fn handle(&mut self, message: Redirect, _: &mut Self::Context) -> Self::Result {
+        RedirectWalk {
+            shard: Rc::clone(&self.shard),
+            clients: Rc::clone(&self.clients),
+            request: message,
+        }
+    }
+}
+
+/// Goes along the clients of a shard and has those that are meant sent to another server, a few at a
+/// time. Ends early when the caller no longer waits for the answer.
+pub struct RedirectWalk {
+    shard: Rc<std::cell::RefCell<Shard>>,
+    clients: Rc<Clients>,
+    request: Redirect,
+}
+
+impl MessageResponse<Registry, Redirect> for RedirectWalk {
+    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<usize>>) {
+        actix_rt::spawn(async move {
+            let Self { shard, clients, request } = self;
+            let to = Arc::new(request.to.clone());
+            let (redirected, mut answers) = mpsc::unbounded_channel();
+            let mut next = Some(0);
+            while let Some(from) = next
+                && !reply.as_ref().is_some_and(OneshotSender::is_closed)
+            {
+                let (meant, then) = shard.borrow().meant_by(&request, from);
+                next = then;
+                for client_id in meant {
+                    let (to, reply) = (Arc::clone(&to), redirected.clone());
+                    // A client for which too much waits is not redirected, nor counted.
+                    let _ = clients.send(&client_id, ToConnection::Redirect { to, reply });
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(redirected);
+            let mut count = 0;
+            while answers.recv().await.is_some() {
+                count += 1;
+            }
+            reply.map(|reply| reply.send(count))
+        });
+    }
+}
