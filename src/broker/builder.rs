@@ -430,7 +430,6 @@ impl Broker {
                 layers: listener.layers.clone(),
                 stop: stop.clone(),
                 open: open.clone(),
-                unread: AtomicUsize::new(0),
             };
             host.spawn(accept_loop(bound.try_clone()?, parts));
         }

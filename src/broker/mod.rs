@@ -14,6 +14,7 @@ mod websocket;
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -250,7 +251,8 @@ impl Broker {
         let count = |refused| {
             core.metrics.count_elsewhere(|cell| cell.connects_refused.increment(refused));
         };
-        let (admitted, eviction) = match admission.enter(Whose::PassedOnBy(peer.ip())) {
+        let (admitted, eviction) = match admission.enter_in_turn(Whose::PassedOnBy(peer.ip())).await
+        {
             Ok(admitted) => admitted,
             Err(refused) => return count(refused),
         };
@@ -267,9 +269,10 @@ impl Broker {
             admitted,
             open: open.token(),
         };
+        let handshake = pin!(handshake(arrival, core, &count));
         tokio::select! {
             () = stop.cancelled() => {}
-            outcome = eviction.unless_evicted(handshake(arrival, core, &count)) => {
+            outcome = eviction.unless_evicted(handshake) => {
                 outcome.unwrap_or_else(count);
             }
         }

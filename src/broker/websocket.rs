@@ -5,6 +5,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
 };
 
@@ -126,9 +127,10 @@ impl Broker {
         host.spawn(async move {
             metrics.sockets_accepted.increment(TransportKind::WebSocket);
             let count = |refused| metrics.connects_refused.increment(refused);
+            let handshake = pin!(handshake(arrival, &core, &count));
             tokio::select! {
                 () = stop.cancelled() => {}
-                outcome = eviction.unless_evicted(handshake(arrival, &core, &count)) => {
+                outcome = eviction.unless_evicted(handshake) => {
                     outcome.unwrap_or_else(count);
                 }
             }

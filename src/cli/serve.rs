@@ -66,7 +66,11 @@ impl Serving {
         let kept = store.clone();
         let broker = Self::start_broker(config, &authenticator, &policy, kept, &mut tls).await?;
         let control = start_control(&config.data_dir, store, &broker);
-        let logins = config.https_logins();
+        // With the ports that are bound: a configured port can be 0.
+        let https = listeners.iter().filter(|one| one.tls.is_some());
+        let https = https.map(hearthmq::http::Listener::url).collect::<Result<Vec<_>, _>>();
+        let https = https.map_err(StartError::Http)?;
+        let logins = https.into_iter().zip(config.https_logins()).collect();
         let api = broker.api(&ApiOptions { logins, ..ApiOptions::from(&config.http) });
         let urls: Vec<_> = listeners.iter().filter_map(|one| one.url().ok()).collect();
         let options = ServerOptions::from(&config.http);

@@ -30,11 +30,9 @@ pub struct ListenerConfig {
 }
 
 impl Config {
-    /// Returns the login rules of each HTTPS listener, with its URL.
-    #[must_use]
-    pub fn https_logins(&self) -> Vec<(String, ListenerLogins)> {
-        let https = self.http.https.iter().map(ToString::to_string);
-        https.map(|address| (format!("https://{address}"), self.logins_at(&address))).collect()
+    /// Returns the login rules of each HTTPS listener, in the order of `http.https`.
+    pub fn https_logins(&self) -> impl Iterator<Item = ListenerLogins> {
+        self.http.https.iter().map(|address| self.logins_at(&address.to_string()))
     }
 
     /// Returns the login rules of the listener at this address or path.

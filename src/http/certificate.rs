@@ -31,6 +31,11 @@ impl ShownCertificate {
         Some(Self(Rc::new(Shown { chain, trust, named })))
     }
 
+    /// Waits until the certificate is no longer trusted.
+    pub(super) async fn distrusted(self) {
+        self.0.trust.lost(&self.0.chain).await;
+    }
+
     /// Returns the owner in the certificate, still trusted or not, for the log.
     pub(super) fn named(&self) -> Option<&ClientCertificate> {
         self.0.named.as_ref().ok()

@@ -3,10 +3,8 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +12,6 @@ use futures_util::FutureExt as _;
 use rustls::server::Acceptor;
 use tokio::{
     net::{TcpListener, UnixListener},
-    task::yield_now,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::LazyConfigAcceptor;
@@ -25,7 +22,7 @@ use tokio_util::{
 
 use super::{
     Admission, Arrival,
-    admission::{Admitted, Eviction, Stage, Whose},
+    admission::{Admitted, Stage, Whose},
     handshake,
     listener::{Bound, Layers},
     refused::Refused,
@@ -47,10 +44,6 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// Pause after a connection was evicted for lack of file descriptors, so that its own is closed.
 const PAUSE_AFTER_EVICTION: Duration = Duration::from_millis(1);
 
-/// Turns until what has been accepted is read: in the first the reactor is told of a socket, in the
-/// second it tells what has come.
-const TURNS_UNTIL_READ: usize = 2;
-
 /// The address of Unix socket clients for permissions, limits and events.
 const UNIX_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -70,8 +63,6 @@ pub(crate) struct ListenerParts {
     pub(crate) stop: CancellationToken,
     /// Every connection holds a token of it while its stream is open.
     pub(crate) open: TaskTracker,
-    /// Connections that were accepted here and perhaps not read yet.
-    pub(crate) unread: AtomicUsize,
 }
 
 /// Accepts connections until it is cancelled. Runs on a shard's thread.
@@ -138,32 +129,13 @@ pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// Gives a connection its place. Where somebody would have to go for it, those that were accepted
-/// in this turn are read first, so that nobody goes whose CONNECT is there.
-async fn place(
-    peer: SocketAddr,
-    parts: &ListenerParts,
-) -> Result<(Admitted, Eviction), ConnectRefusal> {
+async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
     let whose = match parts.layers.proxy {
         None => Whose::Of(peer.ip()),
         // The client behind the balancer is not known yet.
         Some(_) => Whose::PassedOnBy(peer.ip()),
     };
-    if parts.unread.fetch_add(1, Ordering::Relaxed) < parts.admission.unread_max() {
-        return parts.admission.enter(whose);
-    }
-    if let Some(place) = parts.admission.enter_if_calm(whose) {
-        return place;
-    }
-    for _ in 0..TURNS_UNTIL_READ {
-        yield_now().await;
-    }
-    parts.unread.store(1, Ordering::Relaxed);
-    parts.admission.enter(whose)
-}
-
-async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
-    let (admitted, eviction) = match place(peer, parts).await {
+    let (admitted, eviction) = match parts.admission.enter_in_turn(whose).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             // No answer: before CONNECT the MQTT version of the client is unknown.
@@ -176,7 +148,7 @@ async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerPa
     let token = parts.open.token();
     let parts = Arc::clone(parts);
     actix_rt::spawn(async move {
-        let arrival = arrive(stream, peer, (admitted, token), connect_by, &parts);
+        let arrival = pin!(arrive(stream, peer, (admitted, token), connect_by, &parts));
         tokio::select! {
             () = parts.stop.cancelled() => {}
             outcome = eviction.unless_evicted(arrival) => {

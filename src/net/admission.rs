@@ -4,12 +4,13 @@
 //! have a limit of their own (`connecting`), so that strangers do not take the places of clients.
 
 mod connecting;
+mod seat;
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -18,11 +19,13 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-pub(crate) use self::connecting::Stage;
 use self::connecting::{Connecting, Place};
+pub(crate) use self::{
+    connecting::Stage,
+    seat::{Seat, in_turn},
+};
 use super::shortage::Shortage;
 use crate::{limits::Limits, metrics::ConnectRefusal};
 
@@ -33,7 +36,6 @@ pub(crate) struct Admission {
     accepted: AtomicUsize,
     before: Mutex<Before>,
     by_address_max: usize,
-    unread_max: usize,
     rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
     checks: AtomicUsize,
     pub(super) shortage: Shortage,
@@ -87,10 +89,7 @@ impl Whose {
 }
 
 /// A connection is ended by this when another gets its place.
-pub(crate) struct Eviction(AbortRegistration);
-
-/// More would not make accepting cheaper.
-const UNREAD_MAX: usize = 16;
+pub(crate) struct Eviction(Arc<Seat>);
 
 /// Number of rate checks between two cleanups, which remove addresses without recent CONNECTs.
 const CHECKS_BETWEEN_CLEANUPS: usize = 4096;
@@ -110,18 +109,10 @@ impl Admission {
             accepted: AtomicUsize::new(0),
             before: Mutex::new(Before { connecting, by_address: HashMap::default() }),
             by_address_max: limits.connections_per_address_max as usize,
-            unread_max: (limits.connecting_places_of_one_address() as usize / 4)
-                .clamp(1, UNREAD_MAX),
             rate,
             checks: AtomicUsize::new(0),
             shortage: Shortage::new(),
         }
-    }
-
-    /// So many connections may be accepted before the first of them is read: they are younger than
-    /// those that are evicted.
-    pub(crate) const fn unread_max(&self) -> usize {
-        self.unread_max
     }
 
     /// Connections that are in, before and after CONNACK.
@@ -134,22 +125,30 @@ impl Admission {
         self.accepted.load(Ordering::Relaxed) >= self.connections_max
     }
 
-    /// Lets a connection in if nobody has to go for it.
-    pub(crate) fn enter_if_calm(
-        self: &Arc<Self>,
-        whose: Whose,
-    ) -> Option<Result<(Admitted, Eviction), ConnectRefusal>> {
-        let mut before = self.before();
-        let is_crowded = before.connecting.is_crowded(whose.network(), whose.is_own());
-        (!is_crowded).then(|| self.take_place(&mut before, whose))
-    }
-
     /// Lets a connection in, or says which limit is in its way.
     pub(crate) fn enter(
         self: &Arc<Self>,
         whose: Whose,
     ) -> Result<(Admitted, Eviction), ConnectRefusal> {
         self.take_place(&mut self.before(), whose)
+    }
+
+    /// Lets a connection in, but first waits a moment rather than evict one that was not read yet.
+    pub(crate) async fn enter_in_turn(
+        self: &Arc<Self>,
+        whose: Whose,
+    ) -> Result<(Admitted, Eviction), ConnectRefusal> {
+        let entered = in_turn(|| self.enter_unless_unread_goes(whose)).await;
+        entered.unwrap_or_else(|| self.enter(whose))
+    }
+
+    fn enter_unless_unread_goes(
+        self: &Arc<Self>,
+        whose: Whose,
+    ) -> Option<Result<(Admitted, Eviction), ConnectRefusal>> {
+        let mut before = self.before();
+        let must_wait = before.connecting.would_evict_unread(whose.network(), whose.is_own());
+        (!must_wait).then(|| self.take_place(&mut before, whose))
     }
 
     fn take_place(
@@ -165,11 +164,12 @@ impl Admission {
             }
             Whose::PassedOnBy(_) => None,
         };
-        let (handle, registration) = AbortHandle::new_pair();
-        let state = State::Connecting(before.connecting.enter(network, whose.is_own(), handle));
+        let seat = Arc::new(Seat::default());
+        let place = before.connecting.enter(network, whose.is_own(), Arc::clone(&seat));
+        let state = State::Connecting(place);
         let has_knocked = self.rate.is_none() || address.is_none();
         let admitted = Admitted { admission: self.clone(), address, state, has_knocked };
-        Ok((admitted, Eviction(registration)))
+        Ok((admitted, Eviction(seat)))
     }
 
     /// Evicts a connection before CONNACK to free its file descriptor; returns whether there was
@@ -272,28 +272,21 @@ impl Admitted {
             accepted.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectRefusal::ConnectionsMax);
         }
-        let before = std::mem::replace(&mut self.state, State::Accepted);
-        let is_in = match before {
-            State::Connecting(place) => self.admission.before().connecting.leave(place),
-            State::Accepted | State::Evicted => false,
-        };
-        if is_in {
-            return Ok(());
+        // A connection that another thread has evicted during this turn is accepted nevertheless.
+        if let State::Connecting(place) = std::mem::replace(&mut self.state, State::Accepted) {
+            self.admission.before().connecting.leave(place);
         }
-        accepted.fetch_sub(1, Ordering::Relaxed);
-        self.state = State::Evicted;
-        Err(ConnectRefusal::ConnectingMax)
+        Ok(())
     }
 }
 
 impl Eviction {
     /// Drives a connection until it is through or another gets its place.
-    pub(crate) fn unless_evicted<F: Future>(
+    pub(crate) async fn unless_evicted<F: Future>(
         self,
-        connection: F,
-    ) -> impl Future<Output = Result<F::Output, ConnectRefusal>> {
-        let connection = Abortable::new(connection, self.0);
-        async move { connection.await.map_err(|_| ConnectRefusal::ConnectingMax) }
+        connection: Pin<&mut F>,
+    ) -> Result<F::Output, ConnectRefusal> {
+        self.0.sit(connection).await.ok_or(ConnectRefusal::ConnectingMax)
     }
 }
 
@@ -324,5 +317,60 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
             let [a, b, c, d, ..] = address.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const CLIENT: Whose = Whose::Of(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+
+    fn admission(places_of_one: u32) -> Arc<Admission> {
+        let limits = Limits {
+            connections_max: 10,
+            connecting_max: 100,
+            connecting_per_address_max: places_of_one,
+            ..Limits::default()
+        };
+        Arc::new(Admission::new(&limits))
+    }
+
+    #[actix_rt::test]
+    async fn a_newcomer_waits_until_those_before_it_have_been_read() {
+        let admission = admission(2);
+        let mut held: Vec<_> = (0..2).map(|_| admission.enter(CLIENT).ok().unwrap()).collect();
+        assert!(admission.enter_unless_unread_goes(CLIENT).is_none());
+        let (_client, eviction) = held.pop().unwrap();
+        let says_nothing = pin!(std::future::pending::<()>());
+        let (newcomer, evicted) = futures_util::future::join(
+            admission.enter_in_turn(CLIENT),
+            eviction.unless_evicted(says_nothing),
+        )
+        .await;
+        assert!(newcomer.is_ok() && evicted.is_err(), "the one that says nothing has gone");
+        let (_, first) = held.pop().unwrap();
+        assert!(!first.0.is_taken_away(), "it was older, but had not been read");
+    }
+
+    #[actix_rt::test]
+    async fn a_newcomer_does_not_wait_for_ever() {
+        let admission = admission(2);
+        let _held: Vec<_> = (0..2).map(|_| admission.enter(CLIENT).ok().unwrap()).collect();
+        let _newcomer = admission.enter_in_turn(CLIENT).await.ok().unwrap();
+        assert_eq!(admission.connections(), 2);
+    }
+
+    #[test]
+    fn who_comes_through_in_the_turn_in_which_its_place_is_taken_is_in() {
+        let admission = admission(2);
+        let (mut admitted, _eviction) = admission.enter(CLIENT).ok().unwrap();
+        assert!(admission.evict_one());
+        assert!(admitted.accept().is_ok());
+        assert_eq!(admission.connections(), 1);
+        drop(admitted);
+        assert_eq!((admission.connections(), admission.before().by_address.len()), (0, 0));
     }
 }

@@ -23,7 +23,7 @@ mod websocket;
 
 pub(crate) use self::{
     accept::{ListenerParts, Shown, accept_loop, canonical},
-    admission::{Admission, Whose, network_of},
+    admission::{Admission, Seat, Whose, in_turn, network_of},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, IN_PROCESS, bind},
     websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted, is_own_origin},

@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
+    net::TcpStream,
 };
+
+use hearthmq::auth::remove_user;
 
 use crate::{
     pki::Pki,
@@ -63,14 +66,27 @@ fn tls_files_that_are_read_again_hold_for_new_connections_and_for_certificates_o
     copy(&other_pki.ca, "ca.crt");
     program.signal("-HUP");
     for stream in [&mut before, &mut after] {
-        // The files may be read a moment later.
-        let refused =
-            std::iter::repeat_with(|| ask(stream)).find(|answer| !answer.contains(" 200 "));
-        let refused = refused.unwrap().to_ascii_lowercase();
-        assert!(refused.starts_with("http/1.1 401"), "{refused}");
-        assert!(refused.contains("connection: close"), "{refused}");
-        assert!(!matches!(stream.read(&mut [0; 16]), Ok(1..)), "the connection ends");
+        assert!(!matches!(stream.read(&mut [0; 16]), Ok(1..)), "the connection ends by itself");
     }
+}
+
+/// Nothing is computed for a socket that says nothing.
+#[test]
+fn silent_sockets_do_not_use_up_the_handshakes_of_their_address() {
+    let pki = Pki::new();
+    let place = Place::new()
+        .set("http.https=127.0.0.1:0")
+        .set("http.calls_per_address_per_sec=1")
+        .set("http.calls_per_address_burst=2")
+        .set(format!("tls.certificate={}", pki.server.chain.display()))
+        .set(format!("tls.key={}", pki.server.key.display()));
+    let program = place.start();
+    let address = program.address("https");
+    for _ in 0..4_000 {
+        drop(TcpStream::connect(address).unwrap());
+    }
+    let mut caller = Tls::new(&pki.ca, VERSIONS[1], None).stream(address);
+    assert!(ask(&mut caller).starts_with("HTTP/1.1 401"));
 }
 
 /// A browser adds a client certificate to requests of any site's pages.
@@ -115,5 +131,30 @@ fn a_page_of_another_site_gets_no_websocket_where_a_certificate_can_be_the_login
             let line = String::from_utf8(line.to_vec()).unwrap();
             assert!(line.starts_with("HTTP/1.1 ") && line.contains(status), "{origin:?}: {line}");
         }
+    }
+}
+
+#[test]
+fn a_listener_with_a_port_of_the_systems_choice_has_the_logins_of_its_own() {
+    let pki = Pki::new();
+    for (own, status) in
+        [("", "HTTP/1.1 200"), ("certificate_needs_account = true\n", "HTTP/1.1 401")]
+    {
+        let place = Place::new()
+            .set("http.https=127.0.0.2:0")
+            .set(format!("tls.certificate={}", pki.server.chain.display()))
+            .set(format!("tls.key={}", pki.server.key.display()))
+            .set(format!("tls.client_ca={}", pki.ca.display()))
+            .set("tls.client_auth=required");
+        let file = place.path("hearthmq.toml");
+        let config = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{config}[[listeners]]\naddress = \"127.0.0.2:0\"\n{own}"))
+            .unwrap();
+        remove_user(&place.path("data/users.toml"), "device-1").unwrap();
+        let program = place.start();
+        let mut caller =
+            Tls::new(&pki.ca, VERSIONS[1], Some(&pki.device)).stream(program.address("https"));
+        let answer = ask(&mut caller);
+        assert!(answer.starts_with(status), "{answer}");
     }
 }

@@ -102,7 +102,7 @@ fn the_printed_recipe_makes_certificates_and_revokes_one() {
 
 /// Calls on a connection that was opened before.
 #[test]
-fn https_connections_whose_certificate_is_revoked_get_no_further() {
+fn idle_https_connections_whose_certificate_is_revoked_are_closed() {
     let place = place();
     let program = place.start();
     let call = |stream: &mut Stream| {
@@ -128,10 +128,7 @@ fn https_connections_whose_certificate_is_revoked_get_no_further() {
     program.signal("-HUP");
     program.line_with(&["all sessions checked again"]);
     for stream in &mut streams {
-        let answer = call(stream);
-        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-        assert!(answer.contains("no longer trusted"), "{answer}");
-        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the connection ends");
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the connection ends by itself");
     }
 }
 

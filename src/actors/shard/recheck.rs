@@ -20,6 +20,9 @@ use crate::{
 /// What is done before others on the thread have their turn: a session and a subscription count one
 /// each. It takes about half a millisecond with a policy of some rules.
 const STEPS_AT_A_TIME: usize = 256;
+/// To end a subscription, a shard searches the queue of the session. This is the maximum number of
+/// messages that it looks at for all subscriptions that it ends in one turn.
+const MESSAGES_AT_A_TIME: usize = 16_384;
 /// Verifying a certificate chain takes as long as so many of these.
 const STEPS_OF_CERTIFICATE: usize = 64;
 
@@ -134,7 +137,13 @@ impl Shard {
         let some = filters.left.len().min(STEPS_AT_A_TIME);
         *steps += some;
         let some = filters.left.split_off(filters.left.len() - some);
-        let withdrawn = self.not_allowed(slot, some);
+        let mut withdrawn = self.not_allowed(slot, some);
+        let queued = self.slot(slot).map_or(0, |found| found.session.queued());
+        let at_a_time = (MESSAGES_AT_A_TIME / queued.max(1)).max(1);
+        if withdrawn.len() > at_a_time {
+            filters.left.extend(withdrawn.split_off(at_a_time));
+            *steps = STEPS_AT_A_TIME;
+        }
         self.withdraw(slot, withdrawn, now);
         (!filters.left.is_empty()).then_some(filters)
     }

@@ -149,6 +149,8 @@ impl ScramExchange {
         let signature = keys.verify(&format!("{signed},{}", last.without_proof), &last.proof);
         let is_ours = last.nonce == nonce && last.channel_binding == gs2_header.as_bytes();
         let right = signature.filter(|_| is_ours && !is_decoy);
+        // Every wrong proof counts, even if the wrong password is the same. A wrong proof cannot be
+        // recognized: it contains signatures of this exchange with two keys, and one of them is unknown.
         accounts.write_down(&who, right.is_some());
         let signature = right.ok_or(AuthenticationError::BadCredentials)?;
         let identity: Identity = accounts.identify(Arc::clone(name), &self.shown)?;

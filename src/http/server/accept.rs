@@ -8,7 +8,7 @@ use std::{
     fmt::Display,
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -21,16 +21,17 @@ use actix_service::{
 };
 use actix_web::{
     App,
-    dev::{AppConfig, Extensions},
+    dev::{AppConfig, Extensions, Payload},
     web,
 };
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, OptionFuture};
+use rustls::server::Acceptor;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -122,7 +123,7 @@ impl Worker {
         let failures = Failures::default();
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => self.admit(stream, canonical(peer), &way),
+                Ok((stream, peer)) => self.admit(stream, canonical(peer), &way).await,
                 Err(error) => {
                     failures.tell(&error, &way.name);
                     self.places.make_room();
@@ -132,22 +133,19 @@ impl Worker {
         }
     }
 
-    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, way: &Rc<Way>) {
-        let place = match way.proxy {
-            None => self.places.admit(peer.ip()),
-            // The client behind the balancer is not known yet.
-            Some(_) => self.places.admit_unknown(),
-        };
+    async fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, way: &Rc<Way>) {
+        // The client behind the balancer is not known yet.
+        let address = way.proxy.is_none().then(|| peer.ip());
         // No response: there is no request to respond to.
-        let Some(place) = place else { return };
+        let Some(place) = self.places.admit(address).await else { return };
         let (worker, way) = (Rc::clone(self), Rc::clone(way));
         let token = self.open.token();
         actix_web::rt::spawn(async move {
-            let taken_away = place.taken_away();
+            let seat = place.seat();
+            let connection = pin!(way.go(stream, peer, place, &worker.ending));
             tokio::select! {
                 () = worker.cut.cancelled() => {}
-                () = taken_away => {}
-                () = way.go(stream, peer, place, &worker.ending) => {}
+                _ = seat.sit(connection) => {}
             }
             drop(token);
         });
@@ -186,8 +184,10 @@ impl Way {
         };
         let Ok(Some((socket, peer))) = layered else { return };
         let watch = Watch::new(place);
+        let certificate = socket.certificate.clone();
+        let distrusted = OptionFuture::from(certificate.map(ShownCertificate::distrusted));
         let connection = (self.speak)(Watched::new(socket, Rc::clone(&watch)), peer);
-        watch.keep(connection).await;
+        watch.keep(connection, distrusted).await;
     }
 
     /// Goes through the layers below HTTP. Assigns the place to the caller that the PROXY header
@@ -210,15 +210,22 @@ impl Way {
             let layer = Layer::Plain(stream);
             return Some((Socket { layer, name, certificate: None }, peer));
         };
-        if !self.places.allow_handshake(peer.ip()) {
-            return None;
-        }
         let (settings, trust) = tls.begin();
-        let stream = TlsAcceptor::from(settings).accept(stream).await.map_err(tls::explained);
+        let handshake = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            // Only a complete ClientHello counts: silent sockets would use up the handshake rate of
+            // another caller at the same address.
+            if !self.places.allow_handshake(peer.ip()) {
+                return Ok(None);
+            }
+            place.set_waiting();
+            hello.into_stream(settings).await.map(Some)
+        };
+        let stream = handshake.await.map_err(tls::explained);
         let stream = stream.inspect_err(|error| {
             self.tell_refused(peer, "tls", error);
         });
-        let stream = stream.ok()?;
+        let stream = stream.ok()??;
         let certificate = ShownCertificate::new(stream.get_ref().1.peer_certificates(), trust);
         Some((Socket { layer: Layer::Tls(Box::new(stream)), name, certificate }, peer))
     }
@@ -232,7 +239,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
         .wrap_fn(|request, service| {
             let watch = request.conn_data::<Rc<Watch>>().cloned();
             if let Some(watch) = &watch {
-                watch.begin_answer();
+                watch.begin_answer(!matches!(request.parts().1, Payload::None));
             }
             let answer = service.call(request);
             async move {

@@ -7,21 +7,24 @@
 
 use std::{
     cell::Cell,
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::Poll,
     time::Duration,
 };
 
 use foldhash::fast::RandomState;
-use futures_util::task::AtomicWaker;
 
 use super::ServerOptions;
-use crate::{auth::Network, http::rate::Buckets, net::network_of};
+use crate::{
+    auth::Network,
+    http::rate::Buckets,
+    net::{Seat, in_turn, network_of},
+};
 
 /// Maximum time that an idle connection waits for its next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -63,22 +66,43 @@ pub(super) struct Place {
     occupant: Arc<Occupant>,
 }
 
+/// The state of a connection, for the choice of the one that is closed. The first in the order is closed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doing {
+    /// No complete head of a request has arrived.
+    Idle,
+    /// Accepted but not read yet: a complete request may be in the socket.
+    Unread,
+    /// During a TLS handshake, while the caller sends a body, or while it takes a response. Unread
+    /// connections are closed first, because a caller can open many at once.
+    Waiting,
+    /// The broker is working on a response.
+    Busy,
+}
+
 /// The shared state of a connection.
+#[derive(Default)]
 struct Occupant {
-    /// Twice the moment at which the connection became idle or busy, plus one if it is busy.
+    /// Four times the moment at which the present state began, plus the number of the state.
     state: AtomicU64,
-    is_cut: AtomicBool,
-    waker: AtomicWaker,
+    seat: Arc<Seat>,
 }
 
 impl Occupant {
-    fn cut(&self) {
-        self.is_cut.store(true, Relaxed);
-        self.waker.wake();
+    fn begin(&self, doing: Doing, moment: u64) {
+        self.state.store(moment * 4 + doing as u64, Relaxed);
     }
 
-    fn is_busy(&self) -> bool {
-        self.state.load(Relaxed) % 2 == 1
+    /// Returns the state, and the moment at which it began.
+    fn doing(&self) -> (Doing, u64) {
+        let state = self.state.load(Relaxed);
+        let doing = match state % 4 {
+            0 if self.seat.is_read() => Doing::Idle,
+            0 | 1 => Doing::Unread,
+            2 => Doing::Waiting,
+            _ => Doing::Busy,
+        };
+        (doing, state / 4)
     }
 }
 
@@ -102,19 +126,19 @@ impl Places {
     }
 
     /// Gives a connection a place, if necessary that of another one. `None` if all candidates are
-    /// busy.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let place = self.admit_unknown()?;
-        place.belongs_to(address).then_some(place)
+    /// busy. The address is `None` until the PROXY header has arrived.
+    ///
+    /// Waits a moment rather than close a connection that was not read yet.
+    pub(super) async fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+        let is_polite = || self.first_to_go(address).is_none_or(|doing| doing != Doing::Unread);
+        in_turn(|| is_polite().then_some(())).await;
+        self.admit_now(address)
     }
 
-    /// Gives a place to a connection whose PROXY header has not arrived.
-    pub(super) fn admit_unknown(self: &Arc<Self>) -> Option<Place> {
-        let occupant = Arc::new(Occupant {
-            state: AtomicU64::new(self.moment() * 2),
-            is_cut: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
-        });
+    /// Gives a connection a place without waiting.
+    pub(super) fn admit_now(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+        let occupant = Arc::new(Occupant::default());
+        occupant.begin(Doing::Idle, self.moment());
         let mut held = self.held();
         if held.len >= self.connections_max && !held.cut_one() {
             return None;
@@ -122,7 +146,20 @@ impl Places {
         held.insert(UNKNOWN, false, Arc::clone(&occupant));
         self.taken.store(held.len, Relaxed);
         drop(held);
-        Some(Place { places: Arc::clone(self), address: Cell::new(UNKNOWN), occupant })
+        let place = Place { places: Arc::clone(self), address: Cell::new(UNKNOWN), occupant };
+        let stays = address.is_none_or(|address| place.belongs_to(address));
+        stays.then_some(place)
+    }
+
+    /// Returns the state of the connection that a new one would replace, if it replaces one.
+    fn first_to_go(&self, address: Option<IpAddr>) -> Option<Doing> {
+        let held = self.held();
+        let own = address.filter(|address| !self.is_proxy(*address)).map(network_of);
+        match own.filter(|own| held.of(*own).len() >= self.by_address_max) {
+            Some(own) => held.first_of(own).map(|(_, doing)| doing),
+            None if held.len < self.connections_max => None,
+            None => held.first_of_all().map(|(.., doing)| doing),
+        }
     }
 
     /// Closes a connection, because the process has no file descriptor for a new one.
@@ -180,44 +217,47 @@ impl Held {
         at.and_then(|at| self.remove(address, at)).is_some()
     }
 
-    /// Closes the connection of this address that has been idle the longest; returns false if none
-    /// is idle.
-    fn cut_idle_of(&mut self, address: IpAddr) -> bool {
-        match self.longest_idle_of(address) {
-            Some((at, false)) => self.cut(address, at),
-            Some((_, true)) | None => false,
+    fn of(&self, address: IpAddr) -> &[Arc<Occupant>] {
+        self.by_address.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Closes the first connection of this address in the order of states; returns false if all are busy.
+    fn cut_of(&mut self, address: IpAddr) -> bool {
+        match self.first_of(address) {
+            Some((_, Doing::Busy)) | None => false,
+            Some((at, _)) => self.cut(address, at),
         }
     }
 
-    /// Closes the longest idle connection of the address with the most connections among those with
-    /// an idle one. If there is none, closes the connection that has been busy the longest.
+    /// Closes the first of all connections in the order of states.
     fn cut_one(&mut self) -> bool {
-        let largest = self.by_size.iter().rev().take(ADDRESSES_TRIED_MAX);
-        let largest: Vec<_> = largest.map(|(_, address)| *address).collect();
-        if largest.iter().any(|address| self.cut_idle_of(*address)) {
-            return true;
-        }
-        match largest.first().and_then(|address| Some((*address, self.longest_idle_of(*address)?)))
-        {
-            Some((address, (at, _))) => self.cut(address, at),
-            None => false,
-        }
+        self.first_of_all().is_some_and(|(address, at, _)| self.cut(address, at))
     }
 
-    /// Returns the position in the list of the address, and whether the connection is busy.
-    fn longest_idle_of(&self, address: IpAddr) -> Option<(usize, bool)> {
-        let of_address = self.by_address.get(&address)?.iter().enumerate();
-        let state = |occupant: &Occupant| {
-            let state = occupant.state.load(Relaxed);
-            (state % 2, state)
-        };
-        let (at, longest) = of_address.min_by_key(|(_, occupant)| state(occupant))?;
-        Some((at, longest.is_busy()))
+    /// Returns the first connection in the order of states, of the address with the most connections.
+    fn first_of_all(&self) -> Option<(IpAddr, usize, Doing)> {
+        let largest = self.by_size.iter().rev().take(ADDRESSES_TRIED_MAX);
+        let firsts = largest.filter_map(|(size, address)| {
+            let (at, doing) = self.first_of(*address)?;
+            Some((*size, *address, at, doing))
+        });
+        // An unread connection counts as idle here, so a burst from one address closes no connection
+        // of an address with fewer.
+        let first = firsts
+            .min_by_key(|(size, .., doing)| ((*doing).max(Doing::Unread), Reverse(*size), *doing));
+        first.map(|(_, address, at, doing)| (address, at, doing))
+    }
+
+    /// Returns the position in the list of the address, and the state, of its first connection.
+    fn first_of(&self, address: IpAddr) -> Option<(usize, Doing)> {
+        let doing = self.of(address).iter().map(|occupant| occupant.doing()).enumerate();
+        let (at, (doing, _)) = doing.min_by_key(|(_, doing)| *doing)?;
+        Some((at, doing))
     }
 
     fn cut(&mut self, address: IpAddr, at: usize) -> bool {
         let removed = self.remove(address, at);
-        removed.inspect(|occupant| occupant.cut()).is_some()
+        removed.inspect(|occupant| occupant.seat.take_away()).is_some()
     }
 }
 
@@ -228,8 +268,8 @@ impl Place {
         let is_proxy = places.is_proxy(address);
         let address = network_of(address);
         let mut held = places.held();
-        let own = held.by_address.get(&address).map_or(0, Vec::len);
-        if !is_proxy && own >= places.by_address_max && !held.cut_idle_of(address) {
+        let is_over = held.of(address).len() >= places.by_address_max;
+        if !is_proxy && is_over && !held.cut_of(address) {
             return false;
         }
         if !held.remove_occupant(self.address.get(), occupant) {
@@ -243,12 +283,17 @@ impl Place {
 
     /// Marks the connection as busy with a request.
     pub(super) fn set_busy(&self) {
-        self.occupant.state.store(self.places.moment() * 2 + 1, Relaxed);
+        self.occupant.begin(Doing::Busy, self.places.moment());
+    }
+
+    /// Marks the connection as waiting for its caller.
+    pub(super) fn set_waiting(&self) {
+        self.occupant.begin(Doing::Waiting, self.places.moment());
     }
 
     /// Marks the connection as idle.
     pub(super) fn set_idle(&self) {
-        self.occupant.state.store(self.places.moment() * 2, Relaxed);
+        self.occupant.begin(Doing::Idle, self.places.moment());
     }
 
     /// Returns how long a connection that becomes idle now may stay.
@@ -260,16 +305,9 @@ impl Place {
         }
     }
 
-    /// Waits until the place is needed for another connection.
-    pub(super) fn taken_away(&self) -> impl Future<Output = ()> + use<> {
-        let occupant = Arc::clone(&self.occupant);
-        std::future::poll_fn(move |cx| {
-            occupant.waker.register(cx.waker());
-            match occupant.is_cut.load(Relaxed) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
+    /// Returns the seat that ends the connection when another one needs the place.
+    pub(super) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.occupant.seat)
     }
 }
 
@@ -298,7 +336,8 @@ mod tests {
     }
 
     fn connect(places: &Arc<Places>, address: &str) -> Option<Place> {
-        places.admit(address.parse().unwrap())
+        let place = places.admit_now(Some(address.parse().unwrap()));
+        place.inspect(|place| place.occupant.seat.set_read())
     }
 
     fn connected(places: &Arc<Places>, address: &str, count: usize) -> Vec<Place> {
@@ -306,7 +345,7 @@ mod tests {
     }
 
     fn is_cut(place: &Place) -> bool {
-        place.occupant.is_cut.load(Relaxed)
+        place.occupant.seat.is_taken_away()
     }
 
     fn cut(places: &[Place]) -> usize {
@@ -317,10 +356,9 @@ mod tests {
     fn one_more_of_an_address_replaces_the_one_that_has_been_idle_the_longest() {
         let places = places(10, 3);
         let held = connected(&places, "192.0.2.1", 3);
-        held[0].set_busy();
-        held[0].occupant.state.store(1, Relaxed);
-        held[1].occupant.state.store(20, Relaxed);
-        held[2].occupant.state.store(10, Relaxed);
+        held[0].occupant.begin(Doing::Busy, 1);
+        held[1].occupant.begin(Doing::Idle, 20);
+        held[2].occupant.begin(Doing::Idle, 10);
         let more = connect(&places, "192.0.2.1").unwrap();
         assert!(is_cut(&held[2]) && cut(&held) == 1);
         more.set_busy();
@@ -347,10 +385,49 @@ mod tests {
         let busy = connected(&places, "192.0.2.1", 2);
         let other = connected(&places, "192.0.2.2", 1);
         busy.iter().chain(&other).for_each(Place::set_busy);
-        busy[1].occupant.state.store(1, Relaxed);
-        busy[0].occupant.state.store(3, Relaxed);
+        busy[1].occupant.begin(Doing::Busy, 1);
+        busy[0].occupant.begin(Doing::Busy, 3);
         assert!(connect(&places, "192.0.2.3").is_some());
         assert!(is_cut(&busy[1]) && cut(&busy) == 1 && cut(&other) == 0);
+    }
+
+    #[test]
+    fn one_that_sends_or_takes_slowly_goes_before_one_that_is_being_answered() {
+        let places = places(3, 3);
+        let held = connected(&places, "192.0.2.1", 3);
+        held.iter().for_each(Place::set_busy);
+        held[1].set_waiting();
+        held[2].set_waiting();
+        let _more = connected(&places, "192.0.2.1", 3);
+        assert!(is_cut(&held[1]) && cut(&held) == 1, "idle ones go first");
+        let more = connect(&places, "192.0.2.1").unwrap();
+        more.set_busy();
+        assert!(!is_cut(&held[0]));
+    }
+
+    #[test]
+    fn one_that_has_not_been_read_goes_behind_all_that_are_idle() {
+        let places = places(10, 3);
+        let held = connected(&places, "192.0.2.1", 2);
+        let address = "192.0.2.1".parse().unwrap();
+        let unread = places.admit_now(Some(address)).unwrap();
+        unread.occupant.begin(Doing::Idle, 0);
+        assert_eq!(places.first_to_go(Some(address)), Some(Doing::Idle));
+        held.iter().for_each(Place::set_busy);
+        assert_eq!(places.first_to_go(Some(address)), Some(Doing::Unread));
+        assert_eq!(places.first_to_go(Some("192.0.2.2".parse().unwrap())), None);
+        unread.occupant.seat.set_read();
+        assert_eq!(places.first_to_go(Some(address)), Some(Doing::Idle));
+    }
+
+    #[test]
+    fn whoever_comes_with_many_at_once_cuts_no_handshake() {
+        let places = places(10, 3);
+        let good = connect(&places, "192.0.2.1").unwrap();
+        good.set_waiting();
+        let address = Some("192.0.2.1".parse().unwrap());
+        let _unread: Vec<_> = (0..20).map(|_| places.admit_now(address).unwrap()).collect();
+        assert!(!is_cut(&good));
     }
 
     #[test]
@@ -367,7 +444,7 @@ mod tests {
     fn a_connection_behind_a_proxy_header_counts_once_it_is_known_whose_it_is() {
         let places = places(10, 1);
         let held = connected(&places, "192.0.2.1", 1);
-        let unknown: Vec<_> = (0..3).map(|_| places.admit_unknown().unwrap()).collect();
+        let unknown: Vec<_> = (0..3).map(|_| places.admit_now(None).unwrap()).collect();
         assert_eq!(places.held().len, 4);
         assert!(unknown[0].belongs_to("192.0.2.1".parse().unwrap()));
         assert!(unknown[1].belongs_to("192.0.2.2".parse().unwrap()));

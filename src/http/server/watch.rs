@@ -7,12 +7,14 @@
 use std::{
     cell::Cell,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, sleep_until},
@@ -26,6 +28,11 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time for a response, from the request's head until the caller has taken the last byte.
 /// The operations that a response waits for have shorter timeouts of their own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Maximum number of bytes that are read from a connection in one turn of its thread. A caller that
+/// pipelines many requests shares the thread with other callers, and the requests do not fill memory:
+/// actix-http copies the bytes that it has read behind each of them.
+const BYTES_PER_TURN: usize = 512;
 
 /// Maximum time for a graceful close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,24 +64,35 @@ pub(super) struct Watch {
     place: Place,
     phase: Cell<Phase>,
     deadline: Cell<Instant>,
+    /// The number of bytes that can still be read in this turn.
+    readable: Cell<usize>,
 }
 
 impl Watch {
     /// Starts to watch a connection before its first request.
     pub(super) fn new(place: Place) -> Rc<Self> {
         let deadline = Cell::new(Instant::now() + HEAD_TIMEOUT);
-        Rc::new(Self { place, phase: Cell::new(Phase::Head), deadline })
+        Rc::new(Self {
+            place,
+            phase: Cell::new(Phase::Head),
+            deadline,
+            readable: Cell::new(BYTES_PER_TURN),
+        })
     }
 
-    /// Notes that the head of a request is complete.
-    pub(super) fn begin_answer(&self) {
-        self.place.set_busy();
+    /// Notes that the head of a request is complete, and whether a body follows it.
+    pub(super) fn begin_answer(&self, has_body: bool) {
+        match has_body {
+            true => self.place.set_waiting(),
+            false => self.place.set_busy(),
+        }
         self.go_on(Phase::Busy, ANSWER_TIMEOUT);
     }
 
     /// Notes that the response is ready and will be written.
     pub(super) fn end_answer(&self) {
         if self.phase.get() == Phase::Busy {
+            self.place.set_waiting();
             self.phase.set(Phase::Answered);
         }
     }
@@ -109,16 +127,31 @@ impl Watch {
         }
     }
 
-    /// Drives a connection until it ends or misses a deadline.
-    pub(super) async fn keep(&self, connection: impl Future) {
+    /// Drives a connection until it ends or is late. When its certificate is `distrusted`, the
+    /// connection ends as soon as it is idle.
+    pub(super) async fn keep(
+        &self,
+        connection: impl Future,
+        distrusted: impl Future<Output = Option<()>>,
+    ) {
         let mut connection = pin!(connection);
+        let mut distrusted = pin!(distrusted.fuse());
+        let mut is_trusted = true;
         let mut timer = pin!(sleep_until(self.deadline.get()));
         std::future::poll_fn(|cx| {
+            self.readable.set(BYTES_PER_TURN);
             loop {
                 if connection.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
-                // A postponed deadline costs nothing until the timer fires.
+                if is_trusted && matches!(distrusted.as_mut().poll(cx), Poll::Ready(Some(()))) {
+                    is_trusted = false;
+                }
+                if !is_trusted && self.phase.get() == Phase::Idle {
+                    self.go_on(Phase::Ending, FAREWELL_TIMEOUT);
+                    continue;
+                }
+                // A deadline that was put off costs nothing until the timer looks at it.
                 if self.deadline.get() < timer.deadline() {
                     timer.as_mut().reset(self.deadline.get());
                 }
@@ -164,9 +197,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if self.watch.phase.get() == Phase::Ending {
             return Poll::Ready(Ok(())); // as if the caller had closed it
         }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let readable = self.watch.readable.get();
+        if readable == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut bytes = [MaybeUninit::uninit(); BYTES_PER_TURN];
+        let most = readable.min(buf.remaining());
+        let mut bytes = ReadBuf::uninit(&mut bytes[..most]);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut bytes);
+        buf.put_slice(bytes.filled());
+        self.watch.readable.set(readable - bytes.filled().len());
+        if !bytes.filled().is_empty() {
             self.watch.has_read();
         }
         read
@@ -209,10 +251,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{future::ready, sync::Arc};
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex, split},
+        task::yield_now,
         time::sleep,
     };
 
@@ -240,10 +283,10 @@ mod tests {
     /// Returns the caller's end of a connection that answers each line with `answer`.
     fn connect(places: &Arc<Places>, answer: &'static [u8]) -> DuplexStream {
         let (caller, stream) = duplex(1_024);
-        let watch = Watch::new(places.admit(CALLER.into()).unwrap());
+        let watch = Watch::new(places.admit_now(Some(CALLER.into())).unwrap());
         let stream = Watched::new(stream, Rc::clone(&watch));
         tokio::task::spawn_local(async move {
-            watch.keep(speak(stream, answer)).await;
+            watch.keep(speak(stream, answer), ready(None)).await;
         });
         caller
     }
@@ -253,7 +296,7 @@ mod tests {
         let (mut input, mut output) = split(stream);
         while let Ok(byte) = input.read_u8().await {
             if byte == b'\n' {
-                watch.begin_answer();
+                watch.begin_answer(false);
                 watch.end_answer();
                 output.write_all(answer).await.unwrap();
                 output.flush().await.unwrap();
@@ -321,6 +364,29 @@ mod tests {
             assert!(caller.write_all(b"x").await.is_ok());
             sleep(Duration::from_secs(2)).await;
             assert!(caller.write_all(b"x").await.is_err());
+        });
+    }
+
+    #[test]
+    fn a_caller_that_sends_very_many_requests_at_once_lets_others_go_first_now_and_then() {
+        run(async {
+            let (mut caller, stream) = duplex(10 * BYTES_PER_TURN);
+            caller.write_all(&[b'x'; 10 * BYTES_PER_TURN]).await.unwrap();
+            drop(caller);
+            let watch = Watch::new(places(8).admit_now(Some(CALLER.into())).unwrap());
+            let mut stream = Watched::new(stream, Rc::clone(&watch));
+            let reading = async move {
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                assert_eq!(all.len(), 10 * BYTES_PER_TURN);
+            };
+            let mut connection = pin!(watch.keep(reading, ready(None)));
+            let mut turns = 0;
+            while futures_util::poll!(connection.as_mut()).is_pending() {
+                turns += 1;
+                yield_now().await;
+            }
+            assert_eq!(turns, 10);
         });
     }
 }

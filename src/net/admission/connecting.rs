@@ -7,19 +7,28 @@
 //! at one address evict each other; of its connections the one that has shown least, and of these
 //! the oldest.
 //!
+//! The complete CONNECT of a connection that was just accepted may still be in its socket, until its
+//! thread reads it. So connections that were not read are evicted last, and a listener first waits a
+//! moment for their threads.
+//!
 //! Clients that wait for the check of their password wait for the broker. They have a room of the
 //! same size of their own, and silence does not take their places.
 //!
-//! Pure: no clock, no sockets. A connection is ended by the handle that it came with.
+//! Pure: no clock, no sockets. A connection is ended by the seat that it came with.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use foldhash::fast::RandomState;
-use futures_util::future::AbortHandle;
+
+use super::seat::Seat;
+
+/// Maximum number of addresses to search for a connection that has been read.
+const ADDRESSES_TRIED_MAX: usize = 16;
 
 /// How far a connection has come, in the order of eviction.
 ///
@@ -72,18 +81,18 @@ impl Connecting {
         self.coming.len + self.asking.len
     }
 
-    /// Whether a newcomer from `address` evicts somebody. If the address is its own, it may have
-    /// its share and no more.
-    pub(super) fn is_crowded(&self, address: IpAddr, is_own: bool) -> bool {
-        self.coming.is_full() || is_own && self.coming.has_all_of_one(address)
+    /// Returns whether a new connection from `address` would evict one that has not been read. If the
+    /// address is its own, it can have its share at most.
+    pub(super) fn would_evict_unread(&self, address: IpAddr, is_own: bool) -> bool {
+        self.coming.first_for(address, is_own).is_some_and(|first| !first.is_read)
     }
 
     /// Gives a newcomer a place.
-    pub(super) fn enter(&mut self, address: IpAddr, is_own: bool, handle: AbortHandle) -> Place {
+    pub(super) fn enter(&mut self, address: IpAddr, is_own: bool, seat: Arc<Seat>) -> Place {
         self.last_number += 1;
         let number = self.last_number;
         let place = Place { address, is_own, stage: Stage::Silent, number };
-        self.coming.insert(place, handle);
+        self.coming.insert(place, seat);
         place
     }
 
@@ -98,8 +107,8 @@ impl Connecting {
     }
 
     fn replace(&mut self, old: Place, new: Place) -> Option<Place> {
-        let handle = self.room(old.stage).remove(old)?;
-        self.room(new.stage).insert(new, handle);
+        let seat = self.room(old.stage).remove(old)?;
+        self.room(new.stage).insert(new, seat);
         Some(new)
     }
 
@@ -111,7 +120,11 @@ impl Connecting {
     /// Evicts a connection to free its file descriptor, but none that waits for an authenticator;
     /// returns whether there was one.
     pub(super) fn evict_one(&mut self) -> bool {
-        self.coming.evict_first()
+        let first = self.coming.first_of_all();
+        first.is_some_and(|first| {
+            self.coming.evict(first.place);
+            true
+        })
     }
 
     const fn room(&mut self, stage: Stage) -> &mut Room {
@@ -132,8 +145,14 @@ struct Room {
     first_to_go: BTreeSet<(Reverse<usize>, Stage, u64, IpAddr)>,
 }
 
-/// The connections of one address, the first to go first.
-type OfOne = BTreeMap<(Stage, u64), AbortHandle>;
+/// The connections of one address, in the order of eviction for those that have been read.
+type OfOne = BTreeMap<(Stage, u64), Arc<Seat>>;
+
+/// The connection to evict.
+struct First {
+    place: Place,
+    is_read: bool,
+}
 
 impl Room {
     fn new(places_max: usize, places_of_one_max: usize) -> Self {
@@ -146,63 +165,87 @@ impl Room {
         }
     }
 
-    const fn is_full(&self) -> bool {
-        self.len >= self.places_max
-    }
-
     fn has_all_of_one(&self, address: IpAddr) -> bool {
         let of_one = self.by_address.get(&address).map_or(0, OfOne::len);
         of_one >= self.places_of_one_max
     }
 
-    fn insert(&mut self, place: Place, handle: AbortHandle) {
-        let Place { address, is_own, stage, number } = place;
+    /// Returns the connection that a new one evicts, if it evicts one.
+    fn first_for(&self, address: IpAddr, is_own: bool) -> Option<First> {
         if is_own && self.has_all_of_one(address) {
-            self.evict_of(address);
-        } else if self.is_full() {
-            self.evict_first();
+            self.first_of(address)
+        } else if self.len >= self.places_max {
+            self.first_of_all()
+        } else {
+            None
+        }
+    }
+
+    /// Prefers a connection that has been read, but only among addresses with equally many connections:
+    /// a burst from one address evicts no connection of an address with fewer.
+    fn first_of_all(&self) -> Option<First> {
+        let &(most, ..) = self.first_to_go.first()?;
+        let addresses = self.first_to_go.iter().take_while(|(size, ..)| *size == most);
+        let addresses = addresses.take(ADDRESSES_TRIED_MAX);
+        let mut firsts = addresses.filter_map(|(.., address)| self.first_of(*address));
+        let first = firsts.next()?;
+        match first.is_read {
+            true => Some(first),
+            false => {
+                let mut alike = firsts.take_while(|other| other.place.stage == first.place.stage);
+                alike.find(|other| other.is_read).or(Some(first))
+            }
+        }
+    }
+
+    /// In the lowest stage, connections that have not been read come last.
+    fn first_of(&self, address: IpAddr) -> Option<First> {
+        let of_one = self.by_address.get(&address)?;
+        let (&(lowest, _), _) = of_one.first_key_value()?;
+        let of_lowest = of_one.iter().take_while(|((stage, _), _)| *stage == lowest);
+        let is_read = |stage, seat: &Seat| stage != Stage::Silent || seat.is_read();
+        let mut of_lowest = of_lowest.map(|(&(stage, number), seat)| First {
+            place: Place { address, is_own: true, stage, number },
+            is_read: is_read(stage, seat),
+        });
+        let first = of_lowest.next()?;
+        match first.is_read {
+            true => Some(first),
+            false => of_lowest.find(|other| other.is_read).or(Some(first)),
+        }
+    }
+
+    fn insert(&mut self, place: Place, seat: Arc<Seat>) {
+        let Place { address, is_own, stage, number } = place;
+        if let Some(first) = self.first_for(address, is_own) {
+            self.evict(first.place);
         }
         let of_one = self.by_address.entry(address).or_default();
         if let Some(entry) = entry_of(address, of_one) {
             self.first_to_go.remove(&entry);
         }
-        of_one.insert((stage, number), handle);
+        of_one.insert((stage, number), seat);
         self.len += 1;
         self.first_to_go.extend(entry_of(address, of_one));
     }
 
-    fn remove(&mut self, place: Place) -> Option<AbortHandle> {
+    fn remove(&mut self, place: Place) -> Option<Arc<Seat>> {
         let Place { address, stage, number, .. } = place;
         let of_one = self.by_address.get_mut(&address)?;
         let entry = entry_of(address, of_one)?;
-        let handle = of_one.remove(&(stage, number))?;
+        let seat = of_one.remove(&(stage, number))?;
         self.first_to_go.remove(&entry);
         self.len -= 1;
         match entry_of(address, of_one) {
             Some(entry) => drop(self.first_to_go.insert(entry)),
             None => drop(self.by_address.remove(&address)),
         }
-        Some(handle)
-    }
-
-    fn evict_first(&mut self) -> bool {
-        let first = self.first_to_go.first().copied();
-        first.is_some_and(|(_, stage, number, address)| {
-            self.evict(Place { address, is_own: true, stage, number });
-            true
-        })
-    }
-
-    fn evict_of(&mut self, address: IpAddr) {
-        let first = self.by_address.get(&address).and_then(BTreeMap::first_key_value);
-        if let Some((&(stage, number), _)) = first {
-            self.evict(Place { address, is_own: true, stage, number });
-        }
+        Some(seat)
     }
 
     fn evict(&mut self, place: Place) {
-        if let Some(handle) = self.remove(place) {
-            handle.abort();
+        if let Some(seat) = self.remove(place) {
+            seat.take_away();
         }
     }
 }
@@ -222,10 +265,10 @@ mod tests {
         Ipv4Addr::new(10, 0, 0, number).into()
     }
 
-    /// A room with a handle of everybody who ever came.
+    /// A room with the seats of all that ever came.
     struct Hall {
         connecting: Connecting,
-        all: Vec<(Place, AbortHandle)>,
+        all: Vec<(Place, Arc<Seat>)>,
     }
 
     impl Hall {
@@ -234,9 +277,15 @@ mod tests {
         }
 
         fn enter(&mut self, number: u8) -> usize {
-            let (handle, _) = AbortHandle::new_pair();
-            let place = self.connecting.enter(address(number), true, handle.clone());
-            self.all.push((place, handle));
+            let who = self.enter_unread(number);
+            self.all[who].1.set_read();
+            who
+        }
+
+        fn enter_unread(&mut self, number: u8) -> usize {
+            let seat = Arc::new(Seat::default());
+            let place = self.connecting.enter(address(number), true, Arc::clone(&seat));
+            self.all.push((place, seat));
             self.all.len() - 1
         }
 
@@ -245,7 +294,7 @@ mod tests {
         }
 
         fn is_in(&self, who: usize) -> bool {
-            !self.all[who].1.is_aborted()
+            !self.all[who].1.is_taken_away()
         }
 
         /// Returns the numbers of the evicted connections.
@@ -339,6 +388,38 @@ mod tests {
         assert_eq!(hall.connecting.len(), 1);
     }
 
+    #[test]
+    fn who_has_not_been_read_goes_last_and_not_before_it_must() {
+        let mut hall = Hall::new(100, 3);
+        let unread = hall.enter_unread(1);
+        let read = [hall.enter(1), hall.enter(1)];
+        assert!(!hall.connecting.would_evict_unread(address(1), true));
+        let newcomers = [hall.enter_unread(1), hall.enter_unread(1)];
+        assert_eq!(hall.evicted(), read);
+        assert!(hall.connecting.would_evict_unread(address(1), true));
+        assert!(!hall.connecting.would_evict_unread(address(2), true));
+        hall.all[newcomers[1]].1.set_read();
+        assert!(!hall.connecting.would_evict_unread(address(1), true));
+        hall.enter_unread(1);
+        assert!(hall.is_in(unread) && hall.is_in(newcomers[0]) && !hall.is_in(newcomers[1]));
+        hall.enter_unread(1);
+        assert!(!hall.is_in(unread), "somebody has to go");
+    }
+
+    #[test]
+    fn whoever_comes_with_many_at_once_does_not_evict_those_of_an_address_with_few() {
+        let mut hall = Hall::new(4, 4);
+        let good = hall.enter(1);
+        let unread = [hall.enter_unread(2), hall.enter_unread(2), hall.enter_unread(3)];
+        assert!(hall.connecting.would_evict_unread(address(4), true), "and not of address 1");
+        let newcomer = hall.enter(4);
+        assert_eq!(hall.evicted(), [unread[0]]);
+        assert!(!hall.connecting.would_evict_unread(address(5), true));
+        hall.enter_unread(4);
+        assert!(!hall.is_in(good), "of addresses with one each, the oldest that has been read");
+        assert!(hall.is_in(newcomer) && hall.is_in(unread[2]));
+    }
+
     /// The rule, said naively, beside the real one.
     #[test]
     fn whoever_goes_is_the_one_of_the_rule() {
@@ -381,7 +462,7 @@ mod tests {
                     let (who, _) = model.swap_remove(random.usize(0..model.len()));
                     let place = hall.all[who].0;
                     assert!(hall.connecting.leave(place));
-                    hall.all[who].1.abort();
+                    hall.all[who].1.take_away();
                 }
                 _ => {}
             }

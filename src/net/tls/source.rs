@@ -18,6 +18,8 @@ use rustls::{
     server::danger::ClientCertVerifier,
 };
 
+use tokio::sync::watch;
+
 use super::{ALPN_HTTP, ALPN_MQTT, ClientAuth, TlsConfig, TlsError, build};
 
 /// The protocol inside TLS, which decides the ALPN names that a client may offer. A client without
@@ -43,6 +45,15 @@ pub struct TlsSource(Arc<Shared>);
 struct Shared {
     alpn: Alpn,
     present: ArcSwap<Settings>,
+    /// Notifies connections that the settings were replaced.
+    replaced: watch::Sender<()>,
+}
+
+impl Shared {
+    fn new(alpn: Alpn, settings: Settings) -> Self {
+        let replaced = watch::Sender::new(());
+        Self { alpn, present: ArcSwap::from_pointee(settings), replaced }
+    }
 }
 
 /// The settings that are replaced together.
@@ -64,7 +75,7 @@ impl TlsSource {
     /// A file is missing or invalid, or the options contradict each other.
     pub fn open(config: &TlsConfig, alpn: Alpn) -> Result<Self, TlsError> {
         let settings = read(config, alpn)?;
-        Ok(Self(Arc::new(Shared { alpn, present: ArcSwap::from_pointee(settings) })))
+        Ok(Self(Arc::new(Shared::new(alpn, settings))))
     }
 
     /// Returns the current settings, for a new connection.
@@ -106,6 +117,7 @@ impl TlsSource {
             verifier: settings.verifier.clone(),
             number: former.number + 1,
         });
+        self.0.replaced.send_replace(());
     }
 
     /// Returns the current settings for a new connection, and a [`Trust`] that can verify the
@@ -166,6 +178,18 @@ impl Trust {
     }
 }
 
+impl Trust {
+    /// Waits until a certificate chain that was verified before is no longer valid.
+    pub(crate) async fn lost(&self, chain: &[CertificateDer<'_>]) {
+        let mut replaced = self.source.0.replaced.subscribe();
+        while self.verify(chain).is_ok() {
+            if replaced.changed().await.is_err() {
+                std::future::pending::<()>().await; // Nobody can replace the settings any more.
+            }
+        }
+    }
+}
+
 fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
     let (mut server, verifier) = build(config)?;
     server.alpn_protocols = match alpn {
@@ -179,7 +203,7 @@ fn read(config: &TlsConfig, alpn: Alpn) -> Result<Settings, TlsError> {
 impl From<Arc<ServerConfig>> for TlsSource {
     fn from(server: Arc<ServerConfig>) -> Self {
         let settings = Settings { files: None, server, verifier: None, number: 0 };
-        Self(Arc::new(Shared { alpn: Alpn::Any, present: ArcSwap::from_pointee(settings) }))
+        Self(Arc::new(Shared::new(Alpn::Any, settings)))
     }
 }
 
