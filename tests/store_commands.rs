@@ -174,7 +174,7 @@ fn what_is_no_export_is_not_imported() {
     };
     assert!(import("missing", "a").contains("cannot read missing"));
     fs::write(dir.path().join("empty"), "").unwrap();
-    assert!(import("empty", "b").contains("nothing was read in"));
+    assert!(import("empty", "b").contains("nothing was imported"));
     fs::write(dir.path().join("other"), "{\"kind\":\"bounds\"}\n").unwrap();
     assert!(import("other", "c").starts_with("line 1 is not a valid line of an export"));
     assert!(import("empty", "hearthmq-data").contains("already contains a store"));

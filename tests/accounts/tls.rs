@@ -262,7 +262,7 @@ fn a_wrong_certificate_or_key_is_named_with_the_remedy() {
     let cut = pki.write("cut.pem", "-----BEGIN CERTIFICATE-----\nMII\n");
     for (certificate, says) in [
         (&missing, "at.all: cannot be read"),
-        (&empty, "empty.pem: no certificate in it"),
+        (&empty, "empty.pem: the file contains no certificate"),
         (&cut, "cut.pem: not a PEM file"),
         (
             &junk(&pki, "junk.pem", "CERTIFICATE"),
@@ -273,7 +273,7 @@ fn a_wrong_certificate_or_key_is_named_with_the_remedy() {
     }
     for (key, says) in [
         (&missing, "at.all: cannot be read"),
-        (&pki.server.chain, "server.chain.crt: no private key in it"),
+        (&pki.server.chain, "server.chain.crt: the file contains no private key"),
         (&junk(&pki, "no.key", "PRIVATE KEY"), "no.key: the key cannot be used"),
         (&junk(&pki, "a.key", "ENCRYPTED PRIVATE KEY"), "a.key: the key is encrypted"),
         (&pki.device.key, "device.pkcs8.key: the key does not match the certificate in"),
@@ -291,14 +291,20 @@ fn a_wrong_ca_or_revocation_list_is_named_with_the_remedy() {
     let no_list = junk(&pki, "no.crl", "X509 CRL");
     let list_in_certificate = |tls: &mut TlsConfig| tls.crl.push(tls.certificate.clone());
     for (error, says) in [
-        (error(&pki, |tls| tls.client_ca.push(empty)), "empty.pem: no certificate in it"),
+        (
+            error(&pki, |tls| tls.client_ca.push(empty)),
+            "empty.pem: the file contains no certificate",
+        ),
         (
             error(&pki, |tls| tls.client_ca.push(no_ca)),
             "no.ca: the certificate of an authority in client_ca cannot be used",
         ),
         (error(&pki, |tls| tls.client_ca.clear()), "client_ca names no CA"),
         (error(&pki, |tls| tls.client_auth = ClientAuth::None), "client_auth is \"none\""),
-        (error(&pki, list_in_certificate), "server.chain.crt: no revocation list in it"),
+        (
+            error(&pki, list_in_certificate),
+            "server.chain.crt: the file contains no revocation list",
+        ),
         (error(&pki, |tls| tls.crl.push(no_list)), "no.crl: the revocation list cannot be used"),
     ] {
         assert_says(&error, says);

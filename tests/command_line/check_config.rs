@@ -88,7 +88,7 @@ fn what_an_owner_may_not_have_meant_is_a_warning() {
         assert!(said.contains(expected), "{expected} is not in\n{said}");
     }
     let trusting = public.replace("[http]", "proxy_trusted = [\"0.0.0.0/0\"]\n[http]");
-    assert!(place.warnings(&trusting).contains("mqtt.proxy_trusted: 0.0.0.0/0 lets everybody"));
+    assert!(place.warnings(&trusting).contains("mqtt.proxy_trusted: 0.0.0.0/0 lets any client"));
 }
 
 #[test]
