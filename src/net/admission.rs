@@ -88,7 +88,7 @@ impl Whose {
     }
 }
 
-/// A connection is ended by this when another gets its place.
+/// Ends a connection whose place is taken by another one.
 pub(crate) struct Eviction(Arc<Seat>);
 
 /// Number of rate checks between two cleanups, which remove addresses without recent CONNECTs.
@@ -115,7 +115,7 @@ impl Admission {
         }
     }
 
-    /// Connections that are in, before and after CONNACK.
+    /// Returns the number of connections, before and after CONNACK.
     pub(crate) fn connections(&self) -> usize {
         self.accepted.load(Ordering::Relaxed) + self.before().connecting.len()
     }
@@ -125,7 +125,7 @@ impl Admission {
         self.accepted.load(Ordering::Relaxed) >= self.connections_max
     }
 
-    /// Lets a connection in, or says which limit is in its way.
+    /// Gives a connection a place, or returns the limit that prevents it.
     pub(crate) fn enter(
         self: &Arc<Self>,
         whose: Whose,
@@ -133,7 +133,7 @@ impl Admission {
         self.take_place(&mut self.before(), whose)
     }
 
-    /// Lets a connection in, but first waits a moment rather than evict one that was not read yet.
+    /// Gives a connection a place, but first waits a moment rather than evict one that was not read.
     pub(crate) async fn enter_in_turn(
         self: &Arc<Self>,
         whose: Whose,
@@ -281,7 +281,7 @@ impl Admitted {
 }
 
 impl Eviction {
-    /// Drives a connection until it is through or another gets its place.
+    /// Drives a connection until it ends, or until its place is taken by another one.
     pub(crate) async fn unless_evicted<F: Future>(
         self,
         connection: Pin<&mut F>,

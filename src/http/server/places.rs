@@ -66,7 +66,7 @@ pub(super) struct Place {
     occupant: Arc<Occupant>,
 }
 
-/// The state of a connection, for the choice of the one that is closed. The first in the order is closed first.
+/// The state of a connection; the first in this order is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Doing {
     /// No complete head of a request has arrived.
@@ -221,7 +221,8 @@ impl Held {
         self.by_address.get(&address).map_or(&[], Vec::as_slice)
     }
 
-    /// Closes the first connection of this address in the order of states; returns false if all are busy.
+    /// Closes the first connection of this address in the order of states; returns false if all are
+    /// busy.
     fn cut_of(&mut self, address: IpAddr) -> bool {
         match self.first_of(address) {
             Some((_, Doing::Busy)) | None => false,
@@ -234,7 +235,8 @@ impl Held {
         self.first_of_all().is_some_and(|(address, at, _)| self.cut(address, at))
     }
 
-    /// Returns the first connection in the order of states, of the address with the most connections.
+    /// Returns the first connection, in the order of states, of the address with the most
+    /// connections.
     fn first_of_all(&self) -> Option<(IpAddr, usize, Doing)> {
         let largest = self.by_size.iter().rev().take(ADDRESSES_TRIED_MAX);
         let firsts = largest.filter_map(|(size, address)| {

@@ -151,7 +151,7 @@ impl Watch {
                     self.go_on(Phase::Ending, FAREWELL_TIMEOUT);
                     continue;
                 }
-                // A deadline that was put off costs nothing until the timer looks at it.
+                // A postponed deadline costs nothing until the timer fires.
                 if self.deadline.get() < timer.deadline() {
                     timer.as_mut().reset(self.deadline.get());
                 }

@@ -1,20 +1,18 @@
-//! The connections that have not been accepted by CONNACK yet, and which of them goes when they
-//! are too many.
+//! The connections before CONNACK, and the choice of the one to evict when there are too many.
 //!
-//! Nobody knows yet who they are, so their places cannot be refused to a newcomer in favour of
-//! those who came before: strangers would hold all of them. A newcomer always gets a place; an
-//! older connection loses its own. The address with the most places loses first, so that strangers
-//! at one address evict each other; of its connections the one that has shown least, and of these
-//! the oldest.
+//! Their clients are unknown yet, so refusing new connections in favour of old ones would let
+//! strangers hold all places. Instead a new connection always gets a place and an older one is
+//! evicted: from the address with the most connections, so that strangers at one address evict each
+//! other; of these the one in the lowest stage; of these the oldest.
 //!
 //! The complete CONNECT of a connection that was just accepted may still be in its socket, until its
 //! thread reads it. So connections that were not read are evicted last, and a listener first waits a
 //! moment for their threads.
 //!
-//! Clients that wait for the check of their password wait for the broker. They have a room of the
-//! same size of their own, and silence does not take their places.
+//! Clients that wait for a password check wait for the broker. They have a separate room of the same
+//! size, so that silent connections do not take their places.
 //!
-//! Pure: no clock, no sockets. A connection is ended by the seat that it came with.
+//! Pure: no clock, no sockets. A connection is ended through its seat.
 
 use std::{
     cmp::Reverse,
@@ -87,7 +85,7 @@ impl Connecting {
         self.coming.first_for(address, is_own).is_some_and(|first| !first.is_read)
     }
 
-    /// Gives a newcomer a place.
+    /// Gives a new connection a place.
     pub(super) fn enter(&mut self, address: IpAddr, is_own: bool, seat: Arc<Seat>) -> Place {
         self.last_number += 1;
         let number = self.last_number;
@@ -265,7 +263,7 @@ mod tests {
         Ipv4Addr::new(10, 0, 0, number).into()
     }
 
-    /// A room with the seats of all that ever came.
+    /// A room, with the seats of all connections so far.
     struct Hall {
         connecting: Connecting,
         all: Vec<(Place, Arc<Seat>)>,
@@ -347,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_the_broker_is_not_evicted_by_silence() {
+    fn a_client_that_waits_for_the_broker_is_not_evicted_by_silence() {
         let mut hall = Hall::new(2, 2);
         let asking = hall.enter(1);
         hall.advance(asking, Stage::Asking);
@@ -377,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_evicted_gets_no_further() {
+    fn an_evicted_connection_gets_no_further() {
         let mut hall = Hall::new(1, 1);
         let first = hall.enter(1);
         hall.enter(2);
@@ -420,9 +418,9 @@ mod tests {
         assert!(hall.is_in(newcomer) && hall.is_in(unread[2]));
     }
 
-    /// The rule, said naively, beside the real one.
+    /// Compares the eviction with a naive model of the rule.
     #[test]
-    fn whoever_goes_is_the_one_of_the_rule() {
+    fn the_evicted_connection_is_the_one_of_the_rule() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut hall = Hall::new(12, 5);
         let mut model: Vec<(usize, Place)> = Vec::new();

@@ -184,7 +184,7 @@ impl Trust {
         let mut replaced = self.source.0.replaced.subscribe();
         while self.verify(chain).is_ok() {
             if replaced.changed().await.is_err() {
-                std::future::pending::<()>().await; // Nobody can replace the settings any more.
+                std::future::pending::<()>().await; // the settings can no longer be replaced
             }
         }
     }
