@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_with_many_at_once_cuts_no_handshake() {
+    fn a_burst_of_connections_cuts_no_handshake() {
         let places = places(10, 3);
         let good = connect(&places, "192.0.2.1").unwrap();
         good.set_waiting();

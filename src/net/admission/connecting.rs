@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_with_many_at_once_does_not_evict_those_of_an_address_with_few() {
+    fn a_burst_of_one_address_does_not_evict_connections_of_an_address_with_few() {
         let mut hall = Hall::new(4, 4);
         let good = hall.enter(1);
         let unread = [hall.enter_unread(2), hall.enter_unread(2), hall.enter_unread(3)];

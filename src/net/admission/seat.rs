@@ -16,8 +16,8 @@ use tokio::{task::yield_now, time::sleep};
 /// the second one it reports the bytes that have arrived.
 const TURNS_UNTIL_READ: usize = 2;
 
-/// Maximum number of turns that a new connection waits for others to be read. Their threads read them in
-/// their own next turns, but threads may share a core.
+/// Maximum number of turns that a new connection waits for others to be read. Their threads read
+/// them in their own next turns, but threads may share a core.
 const TURNS_WAITED_MAX: usize = 64;
 
 /// Turns that are taken without a pause.
