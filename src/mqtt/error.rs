@@ -77,7 +77,7 @@ pub enum DecodeErrorKind {
     /// The protocol name or level is not supported.
     #[error("protocol name or level is not supported (level {level})")]
     UnsupportedProtocolVersion {
-        /// The Protocol Version byte.
+        /// The Protocol Version byte that was received.
         level: u8,
     },
     /// The reserved flag is set, or Will QoS or Will Retain without a Will.
@@ -143,7 +143,7 @@ pub enum DecodeErrorKind {
     /// The Reason Code is unknown or not allowed in this packet.
     #[error("reason code 0x{number:02x} is not allowed in this packet")]
     ReasonCode {
-        /// The byte that was received.
+        /// The Reason Code byte that was received.
         number: u8,
     },
 }

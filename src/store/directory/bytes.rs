@@ -41,7 +41,7 @@ impl Writer {
         self.bytes.extend_from_slice(&packet_id.number().to_be_bytes());
     }
 
-    /// Appends bytes after their length.
+    /// Appends bytes, with their length before them.
     pub(super) fn binary(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.bytes.extend_from_slice(bytes);
