@@ -149,13 +149,18 @@ fn fail2ban_finds_the_address_of_a_refused_client() {
     }
     let all = blocks();
     let block = all.iter().find(|block| block.example() == Some("fail2ban")).unwrap();
-    let expression = block.lines().find_map(|line| line.strip_prefix("failregex = ")).unwrap();
-    let expression = expression.replace("<IP6>", "[0-9a-f:]+").replace("<IP4>", "([0-9.]+)");
+    // One expression on each line, the first of them behind the name of the option.
+    let (_, expressions) = block.text.split_once("failregex = ").unwrap();
+    let (expressions, _) = expressions.split_once("\ndatepattern").unwrap();
+    let address = |line: &str| line.replace("<IP6>", "[0-9a-f:]+").replace("<IP4>", "([0-9.]+)");
+    let expressions: Vec<_> = expressions.lines().map(|line| address(line.trim_start())).collect();
     let broker = broker::Broker::start();
     broker.refused("a password that is wrong");
     let line = broker.line_with("connect refused");
     let (_, line) = line.split_once('Z').expect("a time stamp"); // fail2ban takes it away
-    let script = "import re, sys; print(re.search(sys.argv[1], sys.argv[2]).group(1))";
-    let found = shell::python(script, &[&expression, line]);
+    let script = "import re, sys\nfor it in sys.argv[2:]:\n  if m := re.search(it, sys.argv[1]):\n    print(m.group(1))";
+    let arguments: Vec<_> =
+        [line].into_iter().chain(expressions.iter().map(String::as_str)).collect();
+    let found = shell::python(script, &arguments);
     assert_eq!(found.trim(), "127.0.0.1", "{line}");
 }
