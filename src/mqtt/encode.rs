@@ -9,7 +9,7 @@ mod properties;
 mod publish;
 mod sink;
 
-pub use publish::{PublishAs, TopicAlias, encode_publish, encode_publish_apart, publish_size};
+pub use publish::{PublishAs, TopicAlias, encode_publish, encode_publish_with, publish_size};
 pub(super) use sink::{Count, Sink};
 
 use properties::{Details, WriteProperties};

@@ -18,7 +18,7 @@ mod wire;
 
 pub use decode::{DecodeLimits, Decoded, decode, decode_connect, is_whole, refusal_version};
 pub use encode::{
-    PublishAs, TopicAlias, encode, encode_publish, encode_publish_apart, encode_within,
+    PublishAs, TopicAlias, encode, encode_publish, encode_publish_with, encode_within,
     encoded_size, publish_size,
 };
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};

@@ -10,8 +10,8 @@ use crate::{
     journal::Ticket,
     mqtt::{
         AckProperties, ConnAck, ConnAckProperties, Disconnect, DisconnectProperties, Packet,
-        ProtocolVersion, PublishAs, ReasonCode, SubscriptionOptions, encode_publish,
-        encode_publish_apart, encode_within,
+        ProtocolVersion, PublishAs, ReasonCode, SubscriptionOptions, encode_publish_with,
+        encode_within,
     },
 };
 
@@ -257,14 +257,16 @@ impl Link {
     ) {
         self.out.reclaim(OUT_BYTES_AHEAD);
         let version = self.settings.version;
-        if let Some(ticket) = gate {
-            let out = self.gate.get_or_insert_default().before(ticket);
-            encode_publish(out, version, &message.publication, how);
-        } else if let Some(payload) = message.large_payload() {
-            encode_publish_apart(self.out.bytes_mut(), version, &message.publication, how);
+        // What waits behind a gate has one buffer, payloads included.
+        let apart = if gate.is_none() { message.large_payload() } else { None };
+        let out = match gate {
+            None => self.out.bytes_mut(),
+            Some(ticket) => self.gate.get_or_insert_default().before(ticket),
+        };
+        let payload = if apart.is_none() { message.publication.payload } else { &[] };
+        encode_publish_with(out, version, &message.publication, how, payload);
+        if let Some(payload) = apart {
             self.out.push_apart(payload);
-        } else {
-            encode_publish(self.out.bytes_mut(), version, &message.publication, how);
         }
         self.unwritten_max = self.unwritten().max(OUT_BYTES_AHEAD) + ANSWER_BYTES_AHEAD;
         self.aliases_out.defined(message.publication.topic, how.topic_alias);

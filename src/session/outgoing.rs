@@ -10,7 +10,7 @@ use super::{
     keeping::{Keeping, KeptAt, Page, Share},
     queue::{Amount, Envelope, Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
-    window::{InFlight, Window},
+    window::{Acknowledged, InFlight, Window},
 };
 use crate::{
     journal::{Change, QueuePlace, QueuedMessage, SentAs},
@@ -134,6 +134,7 @@ impl Outgoing {
     }
 
     /// Notes what has become of a message of a durable session.
+    #[inline]
     fn note(&self, place: QueuePlace, change: impl FnOnce(&Keeping)) {
         if place.0 > 0
             && let Some(keeping) = &self.queue.keeping
@@ -393,24 +394,23 @@ impl Session {
                 return true;
             }
         }
-        let place = self.outgoing.window.get_mut(id).map(|entry| entry.place());
         let released = self.outgoing.window.release(id);
-        if let Some(place) = place {
-            self.outgoing.note(place, |keeping| keeping.note(|n| Change::Release(n, place)));
-        }
+        let mut gate = None;
         let answer = match released {
-            Some(_) => {
+            Some(Acknowledged { place, .. }) => {
                 self.outgoing.note_in_flight();
+                // A message that the client may let go of must not come again.
+                self.outgoing.note(place, |keeping| {
+                    keeping.note(|n| Change::Release(n, place));
+                    gate = Some(keeping.gate());
+                });
                 ReasonCode::Success
             }
             None if reason.is_failure() => return true, // The client, too, knows of no delivery.
             None => ReasonCode::PacketIdentifierNotFound,
         };
         if let Some(link) = &mut self.link {
-            link.unacknowledged += u16::from(released == Some(true));
-            // A message that the client may let go of must not come again.
-            let gate = place.filter(|p| p.0 > 0).and(self.outgoing.queue.keeping.as_ref());
-            let gate = gate.map(|keeping| keeping.gate());
+            link.unacknowledged += u16::from(released.is_some_and(|r| !r.was_counted));
             link.send_in_turn(&Packet::PubRel(Ack::with_reason(id, answer)), gate); // [MQTT-4.3.3-4]
         }
         true
@@ -429,14 +429,13 @@ impl Session {
     }
 
     fn complete(&mut self, id: PacketId, now: Timestamp) {
-        let place = self.outgoing.window.get_mut(id).map(|entry| entry.place());
-        let was_counted = self.outgoing.window.remove(id);
-        if let Some(place) = place {
-            self.outgoing.note(place, |keeping| keeping.dequeue(place));
-        }
+        let Some(Acknowledged { place, was_counted }) = self.outgoing.window.remove(id) else {
+            return;
+        };
+        self.outgoing.note(place, |keeping| keeping.dequeue(place));
         self.outgoing.note_in_flight();
         if let Some(link) = &mut self.link
-            && was_counted == Some(true)
+            && was_counted
         {
             link.unacknowledged = link.unacknowledged.saturating_sub(1);
         }

@@ -92,20 +92,27 @@ impl Output {
     /// Forgets what is written, if it is so many bytes and more than what is not, so that the
     /// output of a client that never quite catches up does not grow for ever. It moves less than it
     /// forgets.
+    #[inline]
     pub(super) fn reclaim(&mut self, bytes_min: usize) {
         if self.written >= bytes_min && self.written >= self.bytes.len() - self.written {
-            self.bytes.drain(..self.written);
-            let payloads = self.apart.iter_mut().flat_map(|apart| &mut apart.payloads);
-            payloads.for_each(|(at, _)| *at -= self.written);
-            self.written = 0;
+            self.forget_written();
         }
+    }
+
+    fn forget_written(&mut self) {
+        self.bytes.drain(..self.written);
+        let payloads = self.apart.iter_mut().flat_map(|apart| &mut apart.payloads);
+        payloads.for_each(|(at, _)| *at -= self.written);
+        self.written = 0;
     }
 
     /// Takes the buffer away once all is written.
     pub(super) fn take_written(&mut self) -> Vec<u8> {
         debug_assert_eq!(self.unwritten(), 0, "all of it is written");
         self.written = 0;
-        self.apart = None;
+        if self.apart.is_some() {
+            self.apart = None;
+        }
         std::mem::take(&mut self.bytes)
     }
 

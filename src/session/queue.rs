@@ -130,7 +130,8 @@ impl Queue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.waiting.is_empty()
+            && self.keeping.as_ref().is_none_or(|keeping| keeping.beyond.messages == 0)
     }
 
     /// Whether a QoS 0 message waits, behind which others of its kind must wait as well.

@@ -6,8 +6,11 @@
 //! acknowledge while thousands after it are done is put aside, so that it neither stretches the run
 //! nor keeps its identifier from being passed over when the numbers come round again.
 
+mod aside;
+
 use std::collections::VecDeque;
 
+use self::aside::Aside;
 use super::queue::Envelope;
 use crate::{journal::QueuePlace, mqtt::PacketId};
 
@@ -35,6 +38,15 @@ impl InFlight {
     }
 }
 
+/// What an acknowledgement was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    /// Place of the message in the queue of a durable session.
+    pub(super) place: QueuePlace,
+    /// The message has counted against the client's Receive Maximum on this connection.
+    pub(super) was_counted: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Window {
     /// The first of them is never a gap.
@@ -47,15 +59,6 @@ pub(super) struct Window {
     /// Position in the run of the first that was not yet looked at on this connection.
     unsent_from: usize,
     aside: Option<Box<Aside>>,
-}
-
-/// What was put aside, in the order sent: seldom anything, and never much. Searched from the
-/// beginning, since a client that leaves one message unacknowledged leaves few.
-#[derive(Debug, Default)]
-struct Aside {
-    ids: Vec<PacketId>,
-    entries: Vec<InFlight>,
-    unsent_from: usize,
 }
 
 /// Packet Identifiers run from 1 to this.
@@ -84,7 +87,7 @@ impl Window {
     /// Whether all that is in flight was looked at on this connection.
     pub(super) fn is_all_sent(&self) -> bool {
         self.unsent_from == self.run.len()
-            && self.aside.as_ref().is_none_or(|aside| aside.unsent_from == aside.ids.len())
+            && self.aside.as_ref().is_none_or(|aside| aside.is_all_sent())
     }
 
     /// A new connection: nothing has been sent on it yet. The identifiers whose PUBREL is to be
@@ -98,8 +101,7 @@ impl Window {
             }
         };
         if let Some(aside) = &mut self.aside {
-            aside.unsent_from = 0;
-            aside.ids.iter().zip(&aside.entries).for_each(|(id, entry)| begin(*id, entry));
+            aside.begin_resending().for_each(|(id, entry)| begin(id, entry));
         }
         for (at, entry) in self.run.iter().enumerate() {
             if let Some(entry) = entry {
@@ -111,14 +113,8 @@ impl Window {
 
     /// The first PUBLISH that was not yet sent on this connection, which counts as sent from now.
     pub(super) fn next_unsent(&mut self) -> Option<(PacketId, Envelope)> {
-        if let Some(aside) = &mut self.aside {
-            while aside.unsent_from < aside.ids.len() {
-                let at = aside.unsent_from;
-                aside.unsent_from += 1;
-                if let InFlight::Published(envelope) = &aside.entries[at] {
-                    return Some((aside.ids[at], envelope.clone()));
-                }
-            }
+        if let Some(unsent) = self.aside.as_mut().and_then(|aside| aside.next_unsent()) {
+            return Some(unsent);
         }
         while self.unsent_from < self.run.len() {
             let at = self.unsent_from;
@@ -151,46 +147,47 @@ impl Window {
         if let Some(Some(entry)) = self.run.get_mut(at) {
             return Some(entry);
         }
-        let aside = self.aside.as_mut()?;
-        let at = aside.position(id)?;
-        aside.entries.get_mut(at)
+        Some(self.aside.as_mut()?.find(id)?.0)
     }
 
-    /// Notes PUBREC. A PUBREC that comes on a new connection before its PUBLISH was sent again
-    /// makes that unnecessary: whether it was so; `None` if there is no such message.
-    pub(super) fn release(&mut self, id: PacketId) -> Option<bool> {
-        let is_sent = self.is_sent(id);
-        let entry = self.get_mut(id)?;
-        let released = InFlight::Released(entry.place());
-        match std::mem::replace(entry, released) {
-            InFlight::Published(envelope) => {
-                self.bytes -= envelope.message.size();
-                Some(!is_sent)
-            }
-            InFlight::Released(_) => Some(false),
-        }
-    }
-
-    /// Ends a delivery; its identifier is free again. Whether it has counted against the client's
-    /// Receive Maximum; `None` if it is not in flight.
-    pub(super) fn remove(&mut self, id: PacketId) -> Option<bool> {
-        let is_sent = self.is_sent(id);
+    /// Notes PUBREC; `None` if no such message is in flight. A PUBREC that comes on a new connection
+    /// before its PUBLISH was sent again makes that unnecessary, and counts from now on.
+    pub(super) fn release(&mut self, id: PacketId) -> Option<Acknowledged> {
         let at = self.position(id);
-        let entry = match self.run.get_mut(at).and_then(Option::take) {
+        let (entry, is_sent) = match (self.run.get_mut(at), &mut self.aside) {
+            (Some(Some(entry)), _) => (entry, at < self.unsent_from),
+            (_, Some(aside)) => aside.find(id)?,
+            (_, None) => return None,
+        };
+        let place = entry.place();
+        let mut was_counted = true;
+        if let InFlight::Published(envelope) = entry {
+            self.bytes -= envelope.message.size();
+            was_counted = is_sent;
+            *entry = InFlight::Released(place);
+        }
+        Some(Acknowledged { place, was_counted })
+    }
+
+    /// Ends a delivery, whose identifier is free again; `None` if it is not in flight.
+    pub(super) fn remove(&mut self, id: PacketId) -> Option<Acknowledged> {
+        let at = self.position(id);
+        let (entry, is_sent) = match self.run.get_mut(at).and_then(Option::take) {
             Some(entry) => {
+                let is_sent = at < self.unsent_from;
                 self.close_gap();
-                entry
+                (entry, is_sent)
             }
             None => self.remove_aside(id)?,
         };
         self.in_flight -= 1;
-        Some(match entry {
-            InFlight::Published(envelope) => {
-                self.bytes -= envelope.message.size();
-                is_sent
-            }
-            InFlight::Released(_) => true,
-        })
+        let place = entry.place();
+        let mut was_counted = true;
+        if let InFlight::Published(envelope) = entry {
+            self.bytes -= envelope.message.size();
+            was_counted = is_sent;
+        }
+        Some(Acknowledged { place, was_counted })
     }
 
     /// Takes back what was in flight when the broker ended, in the order in which it was sent. The
@@ -217,9 +214,7 @@ impl Window {
             }
             self.in_flight += 1;
             if at < run_from {
-                let aside = self.aside.get_or_insert_default();
-                aside.ids.push(id);
-                aside.entries.push(entry);
+                self.aside.get_or_insert_default().push(id, entry);
                 continue;
             }
             if self.run.is_empty() {
@@ -235,28 +230,26 @@ impl Window {
 
     /// Everything whose PUBLISH is not acknowledged, in the order sent.
     pub(super) fn published(&self) -> impl Iterator<Item = &Envelope> {
-        let aside = self.aside.iter().flat_map(|aside| &aside.entries);
+        let aside = self.aside.iter().flat_map(|aside| aside.entries());
         aside.chain(self.run.iter().flatten()).filter_map(|entry| match entry {
             InFlight::Published(envelope) => Some(envelope),
             InFlight::Released(_) => None,
         })
     }
 
-    fn is_sent(&self, id: PacketId) -> bool {
-        let at = self.position(id);
-        match (self.run.get(at), &self.aside) {
-            (Some(Some(_)), _) => at < self.unsent_from,
-            (_, Some(aside)) => aside.position(id).is_some_and(|at| at < aside.unsent_from),
-            (_, None) => false,
+    /// Sees to it that the identifier after the run is free.
+    #[inline]
+    fn pass_over_used(&mut self) {
+        if self.run.len() >= SPARSE_RUN || self.aside.is_some() {
+            self.search_unused();
         }
     }
 
-    /// Sees to it that the identifier after the run is free.
-    fn pass_over_used(&mut self) {
+    fn search_unused(&mut self) {
         loop {
             self.shorten();
             let Some(aside) = &self.aside else { return };
-            if self.run.len() < IDS && aside.position(id_at(self.first, self.run.len())).is_none() {
+            if self.run.len() < IDS && !aside.contains(id_at(self.first, self.run.len())) {
                 return;
             }
             if self.run.is_empty() {
@@ -269,16 +262,15 @@ impl Window {
 
     /// Puts the first of the run aside where too many of those after it are done.
     fn shorten(&mut self) {
-        let aside_len = self.aside.as_ref().map_or(0, |aside| aside.ids.len());
+        let aside_len = self.aside.as_ref().map_or(0, |aside| aside.len());
         let is_sparse = (self.in_flight - aside_len) * 4 < self.run.len();
         if self.run.len() < SPARSE_RUN || !(is_sparse || self.run.len() == IDS) {
             return;
         }
         if let Some(entry) = self.run.front_mut().and_then(Option::take) {
             let aside = self.aside.get_or_insert_default();
-            aside.ids.push(id_at(self.first, 0));
-            aside.entries.push(entry);
-            aside.unsent_from = aside.ids.len();
+            aside.push(id_at(self.first, 0), entry);
+            aside.note_all_sent();
         }
         self.close_gap();
     }
@@ -294,27 +286,20 @@ impl Window {
         }
     }
 
-    fn remove_aside(&mut self, id: PacketId) -> Option<InFlight> {
+    /// Takes an entry from those aside, with whether it was sent on this connection.
+    fn remove_aside(&mut self, id: PacketId) -> Option<(InFlight, bool)> {
         let aside = self.aside.as_mut()?;
-        let at = aside.position(id)?;
-        aside.ids.remove(at);
-        aside.unsent_from -= usize::from(at < aside.unsent_from);
-        let entry = aside.entries.remove(at);
-        if aside.ids.is_empty() {
+        let taken = aside.remove(id);
+        if aside.len() == 0 {
             self.aside = None;
         }
-        Some(entry)
+        taken
     }
 
     /// Where in the run this identifier is, or would be.
     fn position(&self, id: PacketId) -> usize {
-        (usize::from(id.number() - 1) + IDS - usize::from(self.first)) % IDS
-    }
-}
-
-impl Aside {
-    fn position(&self, id: PacketId) -> Option<usize> {
-        self.ids.iter().position(|used| *used == id)
+        let (at, first) = (usize::from(id.number() - 1), usize::from(self.first));
+        if at >= first { at - first } else { at + IDS - first }
     }
 }
 
@@ -366,6 +351,15 @@ mod tests {
         id
     }
 
+    /// Removes a message; whether it has counted.
+    fn removed(window: &mut Window, id: PacketId) -> Option<bool> {
+        window.remove(id).map(|acknowledged| acknowledged.was_counted)
+    }
+
+    fn released(window: &mut Window, id: PacketId) -> Option<bool> {
+        window.release(id).map(|acknowledged| acknowledged.was_counted)
+    }
+
     #[test]
     fn identifiers_wrap_around_and_are_never_zero() {
         let mut window = Window::default();
@@ -374,7 +368,7 @@ mod tests {
             let id = send(&mut window);
             assert_eq!(usize::from(id.number()), last % IDS + 1);
             last = usize::from(id.number());
-            assert_eq!(window.remove(id), Some(true));
+            assert_eq!(removed(&mut window, id), Some(true));
         }
     }
 
@@ -382,10 +376,10 @@ mod tests {
     fn an_acknowledgement_out_of_turn_frees_its_identifier_later() {
         let mut window = Window::default();
         let ids: Vec<_> = (0..3).map(|_| send(&mut window)).collect();
-        assert_eq!(window.remove(ids[1]), Some(true));
-        assert_eq!(window.remove(ids[1]), None);
+        assert_eq!(removed(&mut window, ids[1]), Some(true));
+        assert_eq!(removed(&mut window, ids[1]), None);
         assert_eq!(window.len(), 2);
-        assert_eq!(window.remove(ids[0]), Some(true));
+        assert_eq!(removed(&mut window, ids[0]), Some(true));
         assert_eq!(window.run.len(), 1);
         assert!(window.get_mut(ids[2]).is_some());
     }
@@ -396,8 +390,8 @@ mod tests {
         let ids: Vec<_> = (0..3).map(|_| send(&mut window)).collect();
         assert_eq!(window.begin_resending(), []);
         assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[0]));
-        assert_eq!(window.remove(ids[1]), Some(false));
-        assert_eq!(window.remove(ids[0]), Some(true));
+        assert_eq!(removed(&mut window, ids[1]), Some(false));
+        assert_eq!(removed(&mut window, ids[0]), Some(true));
         assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[2]));
         assert!(window.is_all_sent());
     }
@@ -406,13 +400,13 @@ mod tests {
     fn what_was_released_is_not_published_again_and_counts_until_its_end() {
         let mut window = Window::default();
         let ids: Vec<_> = (0..3).map(|_| send(&mut window)).collect();
-        assert_eq!(window.release(ids[1]), Some(false), "it counts already");
+        assert_eq!(released(&mut window, ids[1]), Some(true), "it counts already");
         assert_eq!(window.begin_resending(), [ids[1]]);
-        assert_eq!(window.release(ids[2]), Some(true), "it counts from now on");
+        assert_eq!(released(&mut window, ids[2]), Some(false), "it counts from now on");
         assert_eq!(window.next_unsent().map(|(id, _)| id), Some(ids[0]));
         assert!(window.next_unsent().is_none());
-        assert_eq!(window.release(ids[0]), Some(false));
-        let counted = ids.iter().map(|id| window.remove(*id));
+        assert_eq!(released(&mut window, ids[0]), Some(true));
+        let counted = ids.iter().map(|id| removed(&mut window, *id));
         assert_eq!(counted.collect::<Vec<_>>(), [Some(true); 3]);
     }
 
@@ -424,16 +418,16 @@ mod tests {
         for _ in 0..3 * IDS {
             let id = send(&mut window);
             assert!(!stuck.contains(&id));
-            assert_eq!(window.remove(id), Some(true));
+            assert_eq!(removed(&mut window, id), Some(true));
             assert!(window.run.len() <= SPARSE_RUN);
         }
         let last = send(&mut window);
         window.begin_resending();
         let again: Vec<_> = std::iter::from_fn(|| Some(window.next_unsent()?.0)).collect();
         assert_eq!(again, [stuck[0], stuck[1], last], "in the order in which they were sent");
-        assert_eq!(window.remove(stuck[1]), Some(true));
-        assert_eq!(window.remove(stuck[1]), None);
-        assert_eq!(window.remove(stuck[0]), Some(true));
+        assert_eq!(removed(&mut window, stuck[1]), Some(true));
+        assert_eq!(removed(&mut window, stuck[1]), None);
+        assert_eq!(removed(&mut window, stuck[0]), Some(true));
         assert_eq!(window.len(), 1);
         assert!(window.aside.is_none());
     }
@@ -463,7 +457,7 @@ mod tests {
                 assert!(!order.contains(&send(&mut restored)));
             }
             for id in order {
-                assert_eq!(restored.remove(id), Some(true));
+                assert_eq!(removed(&mut restored, id), Some(true));
             }
             assert_eq!(restored.len(), 100);
         }
@@ -475,7 +469,7 @@ mod tests {
         let ids: Vec<_> = (0..IDS).map(|_| send(&mut window)).collect();
         assert!(window.is_full());
         for id in &ids[1..] {
-            assert_eq!(window.remove(*id), Some(true));
+            assert_eq!(removed(&mut window, *id), Some(true));
             assert_eq!(send(&mut window), *id, "the only one that is free");
         }
         assert!(window.is_full());

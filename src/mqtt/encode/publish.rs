@@ -72,21 +72,23 @@ pub fn encode_publish(
     publication: &Publication<'_>,
     how: &PublishAs<'_>,
 ) {
-    let lengths = Lengths::of(version, publication, how);
-    out.reserve(packet_size(lengths.remaining));
-    push_before_payload(out, &lengths, version, publication, how);
-    out.extend_from_slice(publication.payload);
+    encode_publish_with(out, version, publication, how, publication.payload);
 }
 
-/// Appends the same without the payload, which the caller writes from its own buffer.
-pub fn encode_publish_apart(
+/// Appends the same packet with `payload` in place of the publication's: the payload itself, or
+/// nothing where the caller writes the payload from another buffer.
+#[inline]
+pub fn encode_publish_with(
     out: &mut Vec<u8>,
     version: ProtocolVersion,
     publication: &Publication<'_>,
     how: &PublishAs<'_>,
+    payload: &[u8],
 ) {
     let lengths = Lengths::of(version, publication, how);
+    out.reserve(packet_size(lengths.remaining) - publication.payload.len() + payload.len());
     push_before_payload(out, &lengths, version, publication, how);
+    out.extend_from_slice(payload);
 }
 
 #[inline]
@@ -109,31 +111,34 @@ fn push_before_payload(
     head.push((topic.len() as u16).to_be_bytes());
     out.extend_from_slice(head.bytes());
     out.extend_from_slice(topic.as_bytes());
-    if let Some(packet_id) = how.packet_id {
-        out.extend_from_slice(&packet_id.number().to_be_bytes());
+    if !version.has_properties() {
+        if let Some(packet_id) = how.packet_id {
+            out.extend_from_slice(&packet_id.number().to_be_bytes());
+        }
+        return;
     }
-    if version.has_properties() {
-        push_properties(out, lengths.properties, publication, how);
+    // Short fields are gathered, so that one copy appends them.
+    let mut fields = Piece::<16>::new();
+    if let Some(packet_id) = how.packet_id {
+        fields.push(packet_id.number().to_be_bytes());
+    }
+    fields.push_variable(lengths.properties);
+    if let Some(secs) = how.message_expiry_interval {
+        fields.push([identifier::MESSAGE_EXPIRY_INTERVAL]);
+        fields.push(secs.to_be_bytes());
+    }
+    if let Some(alias) = how.topic_alias.number() {
+        fields.push([identifier::TOPIC_ALIAS]);
+        fields.push(alias.get().to_be_bytes());
+    }
+    out.extend_from_slice(fields.bytes());
+    if !(publication.properties.is_empty() && how.subscription_identifiers.is_empty()) {
+        push_long_properties(out, publication, how);
     }
 }
 
-fn push_properties(
-    out: &mut Vec<u8>,
-    length: usize,
-    publication: &Publication<'_>,
-    how: &PublishAs<'_>,
-) {
-    let mut head = Piece::<16>::new();
-    head.push_variable(length);
-    if let Some(secs) = how.message_expiry_interval {
-        head.push([identifier::MESSAGE_EXPIRY_INTERVAL]);
-        head.push(secs.to_be_bytes());
-    }
-    if let Some(alias) = how.topic_alias.number() {
-        head.push([identifier::TOPIC_ALIAS]);
-        head.push(alias.get().to_be_bytes());
-    }
-    out.extend_from_slice(head.bytes());
+/// Appends the properties whose length has no small bound.
+fn push_long_properties(out: &mut Vec<u8>, publication: &Publication<'_>, how: &PublishAs<'_>) {
     for &subscription_identifier in how.subscription_identifiers {
         let mut property = Piece::<5>::new();
         property.push([identifier::SUBSCRIPTION_IDENTIFIER]);

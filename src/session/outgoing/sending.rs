@@ -135,6 +135,7 @@ impl Outgoing {
     /// How the next message is sent. What goes to a durable session as QoS 2 has to wait until it
     /// is kept with its Packet Identifier: the client remembers that, and so must the broker,
     /// whatever happens to it. [MQTT-4.3.3-2]
+    #[inline]
     fn sending(&mut self, qos: QoS) -> Sending {
         match qos {
             QoS::AtMostOnce => Sending { packet_id: None, dup: false, gate: None },
@@ -190,7 +191,14 @@ fn write(
     sending: Sending,
     now: Timestamp,
 ) -> bool {
+    let gate = gate_of(link, sending);
     let mut how = publish_as(link, &message.publication, delivery, sending, now);
+    if gate.is_some()
+        && let TopicAlias::Define(_) = how.topic_alias
+    {
+        // What is sent meanwhile would use an alias that the client has not been told.
+        how.topic_alias = TopicAlias::None;
+    }
     if !accepts(link, &message.publication, &how) {
         // To define an alias takes bytes that the message itself may need.
         how.topic_alias = match how.topic_alias {
@@ -201,16 +209,17 @@ fn write(
             return false;
         }
     }
-    let gate = gate_of(link, sending);
     link.send_publish(message, &how, gate);
     true
 }
 
 /// What a PUBLISH waits for: those with a Packet Identifier keep their order.
+#[inline]
 fn gate_of(link: &Link, sending: Sending) -> Option<Ticket> {
     sending.packet_id.and_then(|_| sending.gate.max(link.last_gate()))
 }
 
+#[inline]
 fn publish_as<'a>(
     link: &Link,
     publication: &Publication<'_>,
@@ -218,17 +227,10 @@ fn publish_as<'a>(
     sending: Sending,
     now: Timestamp,
 ) -> PublishAs<'a> {
-    let mut topic_alias = link.aliases_out.alias_for(publication.topic);
-    if gate_of(link, sending).is_some()
-        && let TopicAlias::Define(_) = topic_alias
-    {
-        // What is sent meanwhile would use an alias that the client has not been told.
-        topic_alias = TopicAlias::None;
-    }
     PublishAs {
         flags: PublishFlags { dup: sending.dup, qos: delivery.qos, retain: delivery.retain },
         packet_id: sending.packet_id,
-        topic_alias,
+        topic_alias: link.aliases_out.alias_for(publication.topic),
         subscription_identifiers: delivery.identifiers.map_or(&[], |ids| ids),
         message_expiry_interval: publication.remaining_expiry_secs(now),
     }

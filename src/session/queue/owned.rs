@@ -92,11 +92,19 @@ impl Queue {
     }
 
     /// Counts what the session has in flight.
+    #[inline]
     pub(in crate::session) fn note_in_flight(&mut self, in_flight: Amount) {
         self.in_flight = in_flight;
-        self.settle_share();
-        let bytes = in_flight.bytes;
-        let blocks = (bytes / IN_FLIGHT_BLOCK) as u32;
+        if self.keeping.is_some() {
+            self.settle_share();
+        }
+        let blocks = (in_flight.bytes / IN_FLIGHT_BLOCK) as u32;
+        if blocks != self.blocks_in_flight {
+            self.count_blocks(blocks);
+        }
+    }
+
+    fn count_blocks(&mut self, blocks: u32) {
         let former = std::mem::replace(&mut self.blocks_in_flight, blocks);
         let counted = &self.usage.bytes_in_flight;
         if blocks > former {
