@@ -304,7 +304,8 @@ impl Window {
 }
 
 fn id_at(first: u16, position: usize) -> PacketId {
-    let number = (usize::from(first) + position) % IDS + 1;
+    let at = usize::from(first) + position; // Both are less than IDS.
+    let number = if at < IDS { at } else { at - IDS } + 1;
     PacketId::new(number as u16).expect("it is one at least")
 }
 
@@ -314,7 +315,7 @@ fn distance(from: PacketId, to: PacketId) -> usize {
 }
 
 const fn after(first: u16) -> u16 {
-    ((first as usize + 1) % IDS) as u16
+    if first as usize + 1 == IDS { 0 } else { first + 1 }
 }
 
 #[cfg(test)]

@@ -111,18 +111,25 @@ fn push_before_payload(
     head.push((topic.len() as u16).to_be_bytes());
     out.extend_from_slice(head.bytes());
     out.extend_from_slice(topic.as_bytes());
-    if !version.has_properties() {
-        if let Some(packet_id) = how.packet_id {
-            out.extend_from_slice(&packet_id.number().to_be_bytes());
-        }
-        return;
+    if version.has_properties() {
+        push_id_and_properties(out, lengths.properties, publication, how);
+    } else if let Some(packet_id) = how.packet_id {
+        out.extend_from_slice(&packet_id.number().to_be_bytes());
     }
+}
+
+fn push_id_and_properties(
+    out: &mut Vec<u8>,
+    length: usize,
+    publication: &Publication<'_>,
+    how: &PublishAs<'_>,
+) {
     // Short fields are gathered, so that one copy appends them.
     let mut fields = Piece::<16>::new();
     if let Some(packet_id) = how.packet_id {
         fields.push(packet_id.number().to_be_bytes());
     }
-    fields.push_variable(lengths.properties);
+    fields.push_variable(length);
     if let Some(secs) = how.message_expiry_interval {
         fields.push([identifier::MESSAGE_EXPIRY_INTERVAL]);
         fields.push(secs.to_be_bytes());

@@ -78,7 +78,14 @@ impl Queue {
     }
 
     /// Brings the owner's account up to date.
+    #[inline]
     pub(in crate::session) fn settle_share(&mut self) {
+        if self.keeping.is_some() {
+            self.settle_stored();
+        }
+    }
+
+    fn settle_stored(&mut self) {
         if self.keeping.as_ref().is_none_or(|keeping| keeping.owned.is_none()) {
             return;
         }
@@ -95,9 +102,7 @@ impl Queue {
     #[inline]
     pub(in crate::session) fn note_in_flight(&mut self, in_flight: Amount) {
         self.in_flight = in_flight;
-        if self.keeping.is_some() {
-            self.settle_share();
-        }
+        self.settle_share();
         let blocks = (in_flight.bytes / IN_FLIGHT_BLOCK) as u32;
         if blocks != self.blocks_in_flight {
             self.count_blocks(blocks);
