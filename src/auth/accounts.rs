@@ -31,8 +31,8 @@ use toml::Spanned;
 
 use super::{
     file::{self, FileError},
+    keys::{SaltSecret, SaltSecretError, ScramKeys, ScramKeysError},
     password::{PasswordHashError, StoredPassword},
-    scram::{SaltSecret, SaltSecretError, ScramKeys, ScramKeysError},
 };
 use crate::limits::OwnLimits;
 

@@ -24,9 +24,9 @@ use super::{
     attempts::{Applicant, Attempts, LoginCounts, Verdict},
     file::FileError,
     hashing::{Hashing, TurnedAway},
+    keys::{SaltSecret, ScramKeys, prepared},
     known::LoginLedger,
     password::{StoredPassword, generate_password, hash_password},
-    scram::{SaltSecret, ScramKeys, prepared},
     throttle::ThrottleConfig,
     verified::DigestKey,
 };

@@ -11,6 +11,7 @@ mod authenticator;
 mod enhanced;
 mod file;
 mod hashing;
+mod keys;
 mod known;
 mod origin;
 mod password;
@@ -31,12 +32,11 @@ pub use attempts::LoginCounts;
 pub use authenticator::{AuthenticationConfig, FileAuthenticator};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use file::FileError;
+pub use keys::{SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError};
 pub use known::{LoginKey, LoginLedger};
 pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
 pub use policy::{FilePolicy, Network, NetworkError, Rule};
-pub use scram::{
-    SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError, ScramSha256,
-};
+pub use scram::ScramSha256;
 pub use standing::Standing;
 pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;

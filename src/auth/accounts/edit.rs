@@ -10,8 +10,8 @@ use toml::{Spanned, Value};
 use super::{Accounts, AccountsFile, SecretText, UserEntry};
 use crate::auth::{
     file::{self, FileError},
+    keys::{SaltSecret, ScramKeys},
     password::hash_password,
-    scram::{SaltSecret, ScramKeys},
 };
 
 /// Adds user `name` to the file at `path`, or replaces the hash of an existing user. The rest of

@@ -5,7 +5,6 @@
 //! counts failures and checks a certificate beside it, as for passwords. A name without an account,
 //! or without keys, gets a salt and then a failure like any other name.
 
-mod keys;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -15,16 +14,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-pub use self::keys::{SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError};
-pub(super) use self::keys::{SaltSecret, SaltSecretError, prepared};
-use self::{
-    keys::MECHANISM,
-    message::{ClientFinal, ClientFirst, MessageError, server_final, server_first},
-};
+use self::message::{ClientFinal, ClientFirst, MessageError, server_final, server_first};
 use super::{
     AuthenticationError, Authenticator, EnhancedAuthenticator, Exchange, ExchangeStart,
     FileAuthenticator, Identity, Standing, Step,
     authenticator::{ScramLogin, Shown},
+    keys::MECHANISM,
 };
 
 /// Random bytes of the server's nonce; enough to be unique.

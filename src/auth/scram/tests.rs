@@ -4,9 +4,10 @@ use std::{num::NonZeroU32, path::Path};
 
 use proptest::prelude::*;
 
-use super::{keys::Digest, message::MessageError as Error, *};
+use super::{message::MessageError as Error, *};
 use crate::auth::{
     Accounts, AuthenticationConfig, Credentials, ListenerLogins, Login, hash_password,
+    keys::{Digest, SCRAM_ITERATIONS_DEFAULT, SaltSecret, ScramKeys, ScramKeysError},
 };
 
 /// Section 3 of RFC 7677: user name `user`, password `pencil`.
