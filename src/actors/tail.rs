@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, buf::Limit};
 
 use super::budget::{Budget, Share};
-use crate::mqtt::is_whole;
+use crate::mqtt::whole_length;
 
 /// A larger tail does not fit into the scratch buffer beside what is read, and takes a share of the
 /// room for packets that are not whole.
@@ -81,7 +81,7 @@ impl Tail {
             return None;
         }
         let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() / 2 > bytes.len() && is_whole(&bytes) {
+        if bytes.capacity() / 2 > bytes.len() && whole_length(&bytes).is_some() {
             bytes.shrink_to_fit(); // What is shared keeps no more room than it needs.
         }
         Some(bytes.into())

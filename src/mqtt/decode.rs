@@ -97,12 +97,16 @@ pub fn decode_connect<'a>(
     decode(bytes, version, limits)
 }
 
-/// Returns whether the packet at the start of `bytes` is complete, judging by its length alone.
+/// Returns the length of the packet at the start of `bytes` if it is complete, judging by its header
+/// alone.
 #[must_use]
-pub fn is_whole(bytes: &[u8]) -> bool {
+pub fn whole_length(bytes: &[u8]) -> Option<usize> {
     match VariableByteInteger::read(bytes.get(1..).unwrap_or_default()) {
-        VariableByteInteger::Whole { value, length, .. } => bytes.len() > length + value as usize,
-        VariableByteInteger::More | VariableByteInteger::TooLong => false,
+        VariableByteInteger::Whole { value, length, .. } => {
+            let whole = 1 + length + value as usize;
+            (bytes.len() >= whole).then_some(whole)
+        }
+        VariableByteInteger::More | VariableByteInteger::TooLong => None,
     }
 }
 

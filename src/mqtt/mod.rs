@@ -16,7 +16,7 @@ mod time;
 mod topic;
 mod wire;
 
-pub use decode::{DecodeLimits, Decoded, decode, decode_connect, is_whole, refusal_version};
+pub use decode::{DecodeLimits, Decoded, decode, decode_connect, refusal_version, whole_length};
 pub use encode::{
     PublishAs, TopicAlias, encode, encode_publish, encode_publish_with, encode_within,
     encoded_size, publish_size,

@@ -7,7 +7,7 @@
 use tokio::{io::AsyncWriteExt, time::timeout_at};
 
 use super::{
-    handshake::{Newcomer, connect_limits, read_more},
+    newcomer::{Newcomer, connect_limits, read_more},
     refusal::Refusal,
 };
 use crate::{

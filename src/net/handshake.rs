@@ -16,6 +16,7 @@ use super::{
     admission::{Admitted, Stage},
     exchange,
     follow::follow,
+    newcomer::{Newcomer, READ_BYTES, connect_limits, read_more},
     refusal::Refusal,
     refused::{Refused, other_protocol, subject},
     room::Room,
@@ -25,14 +26,12 @@ use crate::{
         AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Host, RefusalAnswer, Transport,
     },
     auth::{
-        AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
-        Identity, ListenerLogins,
+        AccessRequest, Action, AuthenticationError, Credentials, Decision, Identity, ListenerLogins,
     },
     metrics::ConnectRefusal,
     mqtt::{
-        Connect, DecodeError, DecodeErrorKind, DecodeLimits, Decoded, LastWill, Message, Packet,
-        ProtocolVersion, Publication, ReasonCode, decode_connect, is_of_the_broker,
-        refusal_version,
+        Connect, DecodeError, DecodeErrorKind, Decoded, LastWill, Message, Packet, ProtocolVersion,
+        Publication, ReasonCode, decode_connect, is_of_the_broker, refusal_version, whole_length,
     },
     told::{Subject, connection_span},
 };
@@ -60,58 +59,9 @@ pub(crate) struct Arrival {
 /// Counts a refusal, in the metrics of the calling thread.
 pub(crate) type CountRefusal<'a> = &'a (dyn Fn(ConnectRefusal) + Send + Sync);
 
-/// Bytes read at a time before CONNECT is complete.
-const READ_BYTES: usize = 2048;
-
-/// Maximum size of CONNECT, even if other packets may be larger: its sender is not authenticated
-/// yet.
-const CONNECT_BYTES_MAX: u32 = 256 * 1024;
-
 /// The shortest CONNACK of MQTT 5.0. A client with a smaller Maximum Packet Size cannot receive
 /// any.
 const CONN_ACK_BYTES_MIN: u32 = 5;
-
-pub(super) fn connect_limits(core: &Core) -> DecodeLimits {
-    let limits = core.decode_limits();
-    DecodeLimits { packet_bytes_max: limits.packet_bytes_max.min(CONNECT_BYTES_MAX), ..limits }
-}
-
-/// A client whose CONNECT is complete and that waits for CONNACK.
-pub(super) struct Newcomer<'a> {
-    pub(super) transport: &'a mut dyn Transport,
-    /// Bytes that were read after CONNECT.
-    pub(super) read_ahead: &'a mut Vec<u8>,
-    /// Room for CONNECT and the bytes after it.
-    pub(super) room: &'a mut Room,
-    pub(super) admitted: &'a mut Admitted,
-    pub(super) connect_by: Instant,
-    pub(super) peer: SocketAddr,
-    pub(super) listener: &'a Arc<str>,
-    pub(super) logins: ListenerLogins,
-    pub(super) certificate: Option<&'a ClientCertificate>,
-    pub(super) core: &'a Core,
-}
-
-impl<'a> Newcomer<'a> {
-    /// Returns the credentials in CONNECT, with those of the connection.
-    pub(super) fn credentials<'c>(
-        &self,
-        connect: &Connect<'c>,
-        client_id: &'c str,
-    ) -> Credentials<'c>
-    where
-        'a: 'c,
-    {
-        Credentials {
-            client_id: Some(client_id),
-            username: connect.username,
-            password: connect.password,
-            certificate: self.certificate,
-            rules: self.logins,
-            ..Credentials::new(self.peer, self.listener)
-        }
-    }
-}
 
 /// Takes a connection from its first byte to its home shard, or refuses it.
 pub(crate) async fn handshake(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>) {
@@ -169,21 +119,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
         certificate: certificate.as_ref().ok().and_then(Option::as_ref),
         core,
     };
-    let accepted = match decode_connect(&buffer, &connect_limits(core)) {
-        Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => {
-            let accepted = match &certificate {
-                Ok(_) => accept(&connect, newcomer).await,
-                Err(error) => Err(Refusal::of_certificate(&connect, error)),
-            };
-            accepted.map_err(|mut refusal| {
-                refusal.tell(core, &subject(&connect, peer, &listener));
-                refusal.keep_within(connect.properties.maximum_packet_size);
-                refusal
-            })
-        }
-        _ => Err(Refusal::silent(ConnectRefusal::Malformed)),
-    };
-    let connect = match accepted {
+    let connect = match decode_and_accept(&buffer, newcomer, &certificate).await {
         Ok(connect) => connect,
         Err(refusal) => {
             drop((buffer, read_ahead, room));
@@ -192,6 +128,33 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
     };
     let permit = Box::new((admitted, open));
     send_home(Attach { transport, read_ahead, connect, permit }, came_to, core);
+}
+
+/// Decodes CONNECT and accepts its client, or writes the log line of its refusal.
+async fn decode_and_accept(
+    bytes: &[u8],
+    newcomer: Newcomer<'_>,
+    certificate: &Shown,
+) -> Result<AcceptedConnect, Refusal> {
+    let (core, peer, listener) = (newcomer.core, newcomer.peer, newcomer.listener);
+    let connect = match decode_connect(bytes, &connect_limits(core)) {
+        Ok(Decoded::Packet { packet: Packet::Connect(connect), .. }) => connect,
+        Ok(_) => return Err(Refusal::silent(ConnectRefusal::Malformed)), // [MQTT-3.1.0-1]
+        Err(error) => {
+            let refusal = refusal_of(&error, bytes);
+            refusal.tell(core, &Subject::stranger(peer, listener));
+            return Err(refusal);
+        }
+    };
+    let accepted = match certificate {
+        Ok(_) => accept(&connect, newcomer).await,
+        Err(error) => Err(Refusal::of_certificate(&connect, error)),
+    };
+    accepted.map_err(|mut refusal| {
+        refusal.tell(core, &subject(&connect, peer, listener));
+        refusal.keep_within(connect.properties.maximum_packet_size);
+        refusal
+    })
 }
 
 /// Moves a connection to the home shard of its client identifier.
@@ -219,15 +182,12 @@ async fn read_connect(
 ) -> Result<usize, Refusal> {
     let limits = connect_limits(core);
     loop {
-        match decode_connect(buffer, &limits) {
-            Ok(Decoded::Packet { packet: Packet::Connect(_), length }) => return Ok(length),
-            // The first packet must be CONNECT. [MQTT-3.1.0-1]
-            Ok(Decoded::Packet { .. }) => {
-                let refusal = Refusal::silent(ConnectRefusal::Malformed);
-                return Err(refusal.told(&"the first packet is not CONNECT"));
-            }
-            Ok(Decoded::More { .. }) => {}
-            Err(error) => return Err(refusal_of(&error, buffer)),
+        if let Some(length) = whole_length(buffer) {
+            return Ok(length);
+        }
+        // What is wrong with its header shows before the packet is complete.
+        if let Err(error) = decode_connect(buffer, &limits) {
+            return Err(refusal_of(&error, buffer));
         }
         read_more(transport, buffer).await?;
         if !room.has(buffer.len()) {
@@ -236,18 +196,6 @@ async fn read_connect(
                 _ => Refusal::silent(ConnectRefusal::IncompletePacketBytesMax),
             });
         }
-    }
-}
-
-/// Reads at least one byte.
-pub(super) async fn read_more(
-    transport: &mut dyn Transport,
-    buffer: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    buffer.reserve(READ_BYTES);
-    match transport.read_buf(buffer).await {
-        Ok(0) | Err(_) => Err(Refusal::silent(ConnectRefusal::Closed)),
-        Ok(_) => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ mod exchange;
 mod follow;
 mod handshake;
 mod listener;
+mod newcomer;
 mod packet_line;
 mod proxy;
 mod refusal;
