@@ -32,6 +32,7 @@ fn put(session: u64) -> Change {
         doubtful_up_to: QueuePlace(0),
         peer: "192.0.2.1:1883".into(),
         connected_at: Timestamp(1),
+        login: None,
     };
     Change::PutSession(SessionNumber(session), Box::new(record))
 }

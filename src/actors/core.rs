@@ -228,8 +228,9 @@ impl Core {
         match proven.method.as_deref() {
             None => self.authenticator.standing(identity, since),
             Some(method) => {
+                // A session may have been stored while there was such a method.
                 let method = self.methods.find(method);
-                method.map_or(Standing::Gone, |method| method.standing(identity, since))
+                method.map_or(Standing::Suspended, |method| method.standing(identity, since))
             }
         }
     }

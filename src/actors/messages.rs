@@ -239,6 +239,8 @@ pub(crate) struct Deliver {
 /// To a shard: one part of each of these tickets is kept.
 pub(crate) struct Kept {
     pub(crate) tickets: Vec<Ticket>,
+    /// By the store, and not by another shard.
+    pub(crate) is_by_store: bool,
 }
 
 /// To the shard of a member that has something waiting for its group: give it to another, which would be

@@ -112,6 +112,7 @@ pub(crate) fn record() -> SessionRecord {
         doubtful_up_to: QueuePlace(0),
         peer: "".into(),
         connected_at: Timestamp(0),
+        login: None,
     }
 }
 

@@ -30,7 +30,7 @@ use super::{
         Restored, Retire, Shutdown,
     },
     refusal::NoSession,
-    shard::{LOOK_EVERY, Rounds, Shard, subject_of},
+    shard::{LOOK_EVERY, Rounds, Shard, subject_of, weed_queues},
     transport::Transport,
 };
 use crate::{metrics::ShardMetrics, router::Host, told::connection_span};
@@ -160,7 +160,11 @@ impl Actor for Registry {
             if registry.is_first {
                 registry.core.told.tell_left_out();
             }
-            registry.shard.borrow_mut().sweep(now);
+            let mut shard = registry.shard.borrow_mut();
+            shard.sweep(now);
+            if shard.begins_weeding() {
+                actix_rt::spawn(weed_queues(registry.shard.clone()));
+            }
         });
     }
 }
@@ -208,8 +212,9 @@ impl Handler<Restore> for Registry {
     fn handle(&mut self, message: Restore, _: &mut Self::Context) {
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
+        let mut listener = Arc::from("");
         for session in message.sessions {
-            shard.restore(session, now);
+            shard.restore(session, &mut listener, now);
         }
     }
 }

@@ -161,6 +161,7 @@ mod tests {
             doubtful_up_to: QueuePlace(0),
             peer: "".into(),
             connected_at: Timestamp(0),
+            login: None,
         };
         let options = SubscriptionOptions { qos: QoS::ExactlyOnce, no_local, ..Default::default() };
         let subscription = SubscriptionRecord { options, identifier: Some(7) };

@@ -374,9 +374,14 @@ impl Authenticator for FileAuthenticator {
         let needs_none = identity.login == Login::Certificate
             && self.config.certificate_is_enough
             && !identity.needs_account;
+        // It may have been such a certificate.
+        let may_need_none = identity.login == Login::Unknown
+            && self.config.certificate_is_enough
+            && !self.config.certificate_needs_account;
         match self.accounts.load().get(name) {
             Some(user) if user.is_disabled => Standing::Suspended,
             _ if needs_none => Standing::Good,
+            None if may_need_none => Standing::Suspended,
             None => Standing::Gone,
             Some(user) if user.changed > since => Standing::Changed,
             Some(_) => Standing::Good,

@@ -135,6 +135,10 @@ pub enum Login {
     /// A method of the embedding application.
     #[default]
     Other,
+    /// Of a session that an earlier version of the broker has stored without it. A condition on it is
+    /// neither kept nor broken. In no rule, no login and no event.
+    #[serde(skip)]
+    Unknown,
 }
 
 /// Why credentials were not accepted. No variant reveals whether the user exists.
@@ -182,8 +186,10 @@ pub trait Authenticator: Send + Sync + 'static {
     }
 
     /// Returns what has become of an identity that was proven when the generation was `since`. It
-    /// is called after [`Broker::recheck`](crate::Broker::recheck), on a shard's thread, and must
-    /// answer from memory at once.
+    /// is called after [`Broker::recheck`](crate::Broker::recheck), and at a start about every session
+    /// in the store, with the generation of that moment; on a shard's thread, and must answer from
+    /// memory at once. At a start the identity of a session without a user name has
+    /// [`Login::Unknown`]: whatever let the client in may be gone.
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         let _ = (identity, since);
         Standing::Good

@@ -40,8 +40,9 @@
 //!   `${certificate.serialNumber}` stand for plain text: a `*`, `+` or `#` in a value is not a
 //!   wildcard. In a topic, a value that contains a `/` is unusable, because client `a/b` must not
 //!   reach the topics of client `a`; nor may a value supply the `$` at the start of a topic.
-//! - Where a **variable has no value**, or an unusable one, the condition is undecided. An allowing
-//!   rule then does not match; a denying rule does, unless another of its conditions fails.
+//! - Where a **variable has no value**, or an unusable one, the condition is undecided; so is a
+//!   condition on something that the record of a stored session does not contain. An allowing rule
+//!   then does not match; a denying rule does, unless another of its conditions fails.
 //!
 //! Knows rules and files; does not know the caller or what it does with the answer.
 

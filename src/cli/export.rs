@@ -7,7 +7,10 @@ use std::io::{self, Write};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
-    journal::{QueuePlace, QueuedMessage, SentAs, SessionNumber, SubscriptionRecord, WillRecord},
+    journal::{
+        LoginRecord, QueuePlace, QueuedMessage, SentAs, SessionNumber, SubscriptionRecord,
+        WillRecord,
+    },
     mqtt::Message,
     owners::Owner,
     store::{PageBounds, StoreSnapshot, StoredRetained, StoredSession},
@@ -114,9 +117,21 @@ fn of_session(session: &StoredSession) -> Value {
         "doubtful_up_to": record.doubtful_up_to.0,
         "peer": record.peer,
         "connected_at": record.connected_at.millis(),
+        "login": record.login.as_ref().map(of_login),
         "subscriptions": subscriptions.map(of_subscription).collect::<Vec<_>>(),
         "accepted": accepted.collect::<Vec<_>>(),
         "will": session.will.as_ref().map(of_will),
+    })
+}
+
+fn of_login(login: &LoginRecord) -> Value {
+    json!({
+        "kind": login.kind.name(),
+        "method": login.method,
+        "listener": login.listener,
+        "common_name": login.certificate.as_ref().map(|shown| &shown.common_name),
+        "serial_number": login.certificate.as_ref().map(|shown| &shown.serial_number),
+        "needs_account": login.needs_account,
     })
 }
 

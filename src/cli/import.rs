@@ -7,8 +7,8 @@ use std::{io::BufRead, num::NonZeroU64, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     journal::{
-        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
-        SubscriptionRecord, WillRecord,
+        CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
+        SentAs, SessionNumber, SessionRecord, SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
     owners::Owner,
@@ -53,9 +53,21 @@ struct SessionLine {
     doubtful_up_to: u64,
     peer: Box<str>,
     connected_at: u64,
+    login: Option<LoginOfSession>,
     subscriptions: Vec<SubscriptionLine>,
     accepted: Vec<u16>,
     will: Option<WillLine>,
+}
+
+/// How the client of a session logged in; an earlier version has not written it.
+#[derive(Deserialize)]
+struct LoginOfSession {
+    kind: Box<str>,
+    method: Option<Box<str>>,
+    listener: Box<str>,
+    common_name: Option<Box<str>>,
+    serial_number: Option<Box<str>>,
+    needs_account: bool,
 }
 
 #[derive(Deserialize)]
@@ -183,6 +195,7 @@ fn take_numbers(store: &dyn Store, bounds: &BoundsLine) -> Result<(), Failure> {
             doubtful_up_to: QueuePlace(0),
             peer: "".into(),
             connected_at: Timestamp(0),
+            login: None,
         };
         group.push(Change::PutSession(SessionNumber(session), Box::new(record)));
         taken_out.push(Change::EndSession(SessionNumber(session)));
@@ -239,6 +252,7 @@ fn add_session(session: SessionLine, group: &mut Vec<Change>) -> Result<(), &'st
         doubtful_up_to: QueuePlace(session.doubtful_up_to),
         peer: session.peer,
         connected_at: Timestamp(session.connected_at),
+        login: session.login.map(LoginOfSession::read).transpose()?,
     };
     group.push(Change::PutSession(number, Box::new(record)));
     for subscription in session.subscriptions {
@@ -309,6 +323,25 @@ fn add_queued(queued: QueuedLine, group: &mut Vec<Change>) -> Result<(), &'stati
     };
     group.push(Change::Enqueue(number, place, message, sent));
     Ok(())
+}
+
+impl LoginOfSession {
+    fn read(self) -> Result<LoginRecord, &'static str> {
+        let certificate = match (self.common_name, self.serial_number) {
+            (Some(common_name), Some(serial_number)) => {
+                Some(CertificateRecord { common_name, serial_number })
+            }
+            (None, None) => None,
+            _ => return Err("common_name and serial_number belong together"),
+        };
+        Ok(LoginRecord {
+            kind: LoginKind::of_name(&self.kind).ok_or("kind of a login is not known")?,
+            method: self.method.map(Into::into),
+            listener: self.listener.into(),
+            certificate,
+            needs_account: self.needs_account,
+        })
+    }
 }
 
 impl MessageLine {

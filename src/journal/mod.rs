@@ -89,6 +89,71 @@ pub struct SessionRecord {
     pub peer: Box<str>,
     /// When the last connection began.
     pub connected_at: Timestamp,
+    /// How its client logged in; `None` if a former version has written the record.
+    pub login: Option<LoginRecord>,
+}
+
+/// How the client of a session logged in, so that it can be judged while it is away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginRecord {
+    /// What the login rests on.
+    pub kind: LoginKind,
+    /// Authentication Method, if it was none of user name and password.
+    pub method: Option<Arc<str>>,
+    /// The URL of the listener that accepted the connection.
+    pub listener: Arc<str>,
+    /// What is known of the certificate that was shown.
+    pub certificate: Option<CertificateRecord>,
+    /// Of a certificate's identity: whether it ends with the account of its name.
+    pub needs_account: bool,
+}
+
+/// The subject of a client certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateRecord {
+    /// Common Name.
+    pub common_name: Box<str>,
+    /// Serial number in hexadecimal.
+    pub serial_number: Box<str>,
+}
+
+/// What a login rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginKind {
+    /// A user name and its password.
+    Password,
+    /// A client certificate.
+    Certificate,
+    /// The method SCRAM-SHA-256.
+    Scram,
+    /// Nothing.
+    Anonymous,
+    /// Something of the embedding application.
+    Other,
+}
+
+impl LoginKind {
+    /// All of them. A place in it is what a store may write, so that new ones come last.
+    pub const ALL: [Self; 5] =
+        [Self::Password, Self::Certificate, Self::Scram, Self::Anonymous, Self::Other];
+
+    /// Returns its name, as in rules.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Certificate => "certificate",
+            Self::Scram => "scram",
+            Self::Anonymous => "anonymous",
+            Self::Other => "other",
+        }
+    }
+
+    /// Returns the one of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// The stored record of a subscription.

@@ -193,6 +193,12 @@ impl Message {
         }
     }
 
+    /// Returns when it expires.
+    #[must_use]
+    pub const fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
     /// Returns the QoS of the publisher's packet.
     #[must_use]
     pub const fn qos(&self) -> QoS {

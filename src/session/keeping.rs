@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 use super::queue::{Amount, Envelope, Owned};
 use crate::{
     journal::{Change, Journal, QueuePlace, QueuedMessage, SentAs, SessionNumber, Ticket},
-    mqtt::{PacketId, QoS, filter_matches},
+    mqtt::{PacketId, QoS, Timestamp, filter_matches},
 };
 
 /// So many messages of a durable session wait in memory; what comes then waits in the store.
@@ -50,6 +50,8 @@ struct Withdrawn {
     filters: Vec<Box<str>>,
     /// What was queued later has come by another subscription.
     up_to: QueuePlace,
+    /// Somebody looks for what came by all of them.
+    is_looked_for: bool,
 }
 
 /// Messages that wait in the store alone.
@@ -103,6 +105,8 @@ pub struct LeftInQueue {
     pub in_flight_bytes: usize,
     /// Of what waits, QoS 1 up to this place may have been sent without a note of it.
     pub doubtful_up_to: QueuePlace,
+    /// Of what waits, nothing expires before; `None` if nothing does.
+    pub expires_first: Option<Timestamp>,
 }
 
 impl Keeping {
@@ -230,6 +234,7 @@ impl Keeping {
             let withdrawn = self.withdrawn.get_or_insert_default();
             withdrawn.filters.extend(filters);
             withdrawn.up_to = self.last_place;
+            withdrawn.is_looked_for = false;
         }
     }
 
@@ -259,15 +264,63 @@ impl Keeping {
         }
     }
 
+    /// Whether the store may have something that has come by a subscription that was withdrawn.
+    pub(super) fn has_withdrawn(&self) -> bool {
+        self.withdrawn.is_some()
+    }
+
+    /// Somebody begins to look for it.
+    pub(super) fn look_for_withdrawn(&mut self) {
+        if let Some(withdrawn) = &mut self.withdrawn {
+            withdrawn.is_looked_for = true;
+        }
+    }
+
+    /// All that waits in the store was looked at.
+    pub(super) fn end_look_for_withdrawn(&mut self) {
+        if self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.is_looked_for) {
+            self.forget_withdrawn();
+        }
+    }
+
     /// Forgets what was withdrawn once nothing waits in the store, which then need not know either.
     pub(super) fn settle_withdrawn(&mut self) {
-        if self.beyond.messages == 0
-            && let Some(withdrawn) = self.withdrawn.take()
-        {
+        if self.beyond.messages == 0 {
+            self.forget_withdrawn();
+        }
+    }
+
+    fn forget_withdrawn(&mut self) {
+        if let Some(withdrawn) = self.withdrawn.take() {
             for filter in withdrawn.filters {
                 self.note(|number| Change::Unsubscribe(number, filter));
             }
         }
+    }
+
+    /// Drops a message that lies in the store alone.
+    pub(super) fn weed(&mut self, place: QueuePlace, size: usize, is_memory_empty: bool) {
+        self.dequeue(place);
+        self.take_unread(place, size, is_memory_empty);
+    }
+
+    /// Takes out a message that others are to have. The store keeps the subscription that it has come
+    /// by until they have it.
+    pub(super) fn weed_for_others(
+        &mut self,
+        place: QueuePlace,
+        size: usize,
+        is_memory_empty: bool,
+    ) -> KeptAt {
+        if let Some(withdrawn) = &mut self.withdrawn {
+            withdrawn.is_looked_for = false;
+        }
+        self.take_unread(place, size, is_memory_empty)
+    }
+
+    /// Returns how many messages were taken out of turn that the store may still have.
+    pub(super) fn taken_out(&self) -> usize {
+        self.taken_out.len()
     }
 
     /// A message is taken out of turn. Its taker notes that with what it does with it.

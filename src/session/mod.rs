@@ -17,6 +17,7 @@ mod queue;
 mod shared;
 mod subscriptions;
 mod walk;
+mod weeding;
 mod window;
 mod withdrawal;
 
@@ -28,7 +29,7 @@ pub use keep_alive::KeepAlive;
 pub use keeping::{KeptAt, LeftInQueue, Page, Share};
 pub use link::{Link, LinkSettings, Tally};
 pub use outgoing::{Delivered, Delivery, Orphan};
-pub use queue::{BackPressure, QueueLimits, QueueUsage, WhenFull};
+pub use queue::{BackPressure, QueueLimits, QueueUsage, Weeded, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
 
@@ -216,6 +217,7 @@ impl Session {
         self.incoming.restore(accepted);
         let queue = self.outgoing.queue_mut();
         queue.keeping = Some(Box::new(keeping));
+        queue.note_expiry(left.expires_first);
         queue.note_stored();
     }
 

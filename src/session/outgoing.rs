@@ -282,7 +282,7 @@ impl Session {
     pub fn wanted_slice(&mut self) -> Option<&RetainedWalk> {
         let Outgoing { walks, queue, .. } = &mut self.outgoing;
         let has_room = self.link.as_ref().is_some_and(|link| link.has_room());
-        (has_room && walks.next(queue.taken()) == Next::Slice).then(|| walks.first())?
+        (has_room && walks.next(queue.has_come_to()) == Next::Slice).then(|| walks.first())?
     }
 
     /// Takes retained messages for [`Session::wanted_slice`]; it goes on after this topic, or is at

@@ -4,6 +4,7 @@
 mod owned;
 mod part;
 mod usage;
+mod weeding;
 
 use std::{
     collections::VecDeque,
@@ -16,6 +17,8 @@ use std::{
 
 pub(super) use self::owned::{Amount, Owned};
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
+use self::weeding::Expiring;
+pub use self::weeding::Weeded;
 use super::{
     Orphan,
     keeping::{Beyond, Keeping, KeptAt, PAGE_BYTES, PAGE_MESSAGES, Page, Share},
@@ -81,6 +84,7 @@ pub(super) struct Queue {
     pub(super) keeping: Option<Box<Keeping>>,
     /// What of it is counted for all sessions.
     stored: (usize, usize),
+    expiring: Expiring,
     limits: QueueLimits,
     usage: Arc<QueueUsage>,
 }
@@ -100,6 +104,7 @@ impl Queue {
             back_pressure: BackPressure::None,
             keeping: None,
             stored: (0, 0),
+            expiring: Expiring::NOTHING,
             limits,
             usage,
         }
@@ -122,6 +127,12 @@ impl Queue {
     /// How many messages have left it since the session began.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// The same for those that wait for it to have come so far: nothing is ahead of them in an empty
+    /// queue, however it has become empty.
+    pub(super) fn has_come_to(&self) -> u64 {
+        if self.is_empty() { u64::MAX } else { self.taken }
     }
 
     /// Whether not even an empty message has room.
@@ -210,6 +221,7 @@ impl Queue {
         let size = envelope.message.size();
         let is_page_full = self.waiting.len() >= PAGE_MESSAGES || self.bytes >= PAGE_BYTES;
         let is_for_store = is_page_full || !self.has_room_in_all(size);
+        self.expiring.note(envelope.message.expires_at());
         if let Some(keeping) = &mut self.keeping
             && envelope.qos != QoS::AtMostOnce
         {
@@ -319,6 +331,7 @@ impl Queue {
                 continue;
             }
             let share = queued.share.as_deref().and_then(&share_number);
+            self.expiring.note(queued.message.expires_at());
             self.push_in_memory(Envelope {
                 message: queued.message,
                 qos: queued.qos,

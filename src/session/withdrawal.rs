@@ -3,7 +3,7 @@
 //!
 //! What the client itself unsubscribes from may still be delivered; what was taken from it may not.
 
-use super::{Session, is_shared, queue::Envelope};
+use super::{Session, counted_bytes, is_shared, queue::Envelope};
 use crate::{journal::Change, mqtt::filter_matches};
 
 impl Session {
@@ -18,6 +18,7 @@ impl Session {
             if self.subscriptions.remove(filter) {
                 self.outgoing.cancel_walk(filter);
                 self.shared_subscriptions -= usize::from(is_shared(filter));
+                self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
                 ended.push(filter.into());
             }
         }

@@ -10,14 +10,14 @@ use std::{
 
 use super::{
     Backlog, Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredRetained,
-    StoredSession,
+    StoredSession, Weight,
 };
 use crate::{
     journal::{
         Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
         SubscriptionRecord, WillRecord,
     },
-    mqtt::{Message, PacketId, QoS, Timestamp},
+    mqtt::{Message, PacketId, Timestamp},
 };
 
 /// A store that loses everything when it is dropped.
@@ -268,11 +268,10 @@ impl Session {
         let mut in_flight_bytes = 0;
         for (place, queued) in &self.queue {
             match queued {
-                Place::Waiting(message) => {
-                    waiting.messages += 1;
-                    waiting.bytes += message.message.size();
-                    waiting.at_most_once += usize::from(message.qos == QoS::AtMostOnce);
-                    waiting.first = waiting.first.or(Some(*place));
+                Place::Waiting(QueuedMessage { message, qos, .. }) => {
+                    let expires_at = message.publication().expires_at;
+                    let weight = Weight { qos: *qos, size: message.size(), expires_at };
+                    waiting.add(*place, &weight);
                 }
                 Place::Sent(message, _) => in_flight_bytes += message.message.size(),
                 Place::Released(_) => {}

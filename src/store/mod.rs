@@ -18,7 +18,7 @@ use crate::{
         Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
         SubscriptionRecord, WillRecord,
     },
-    mqtt::{Message, PacketId, Timestamp},
+    mqtt::{Message, PacketId, QoS, Timestamp},
     owners::Owner,
 };
 
@@ -183,6 +183,31 @@ pub struct Backlog {
     pub at_most_once: usize,
     /// The position of the first message, if there is one.
     pub first: Option<QueuePlace>,
+    /// None of them expires before, if any does.
+    pub expires_first: Option<Timestamp>,
+}
+
+impl Backlog {
+    /// Counts one more, which lies behind those before it.
+    pub(crate) fn add(&mut self, place: QueuePlace, weight: &Weight) {
+        self.messages += 1;
+        self.bytes += weight.size;
+        self.at_most_once += usize::from(weight.qos == QoS::AtMostOnce);
+        self.first = self.first.or(Some(place));
+        self.expires_first = match (self.expires_first, weight.expires_at) {
+            (Some(first), Some(at)) => Some(first.min(at)),
+            (first, at) => first.or(at),
+        };
+    }
+}
+
+/// What counts of a message that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Weight {
+    pub(crate) qos: QoS,
+    pub(crate) size: usize,
+    /// When it expires, or a time before that.
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// A sent message that is not acknowledged.

@@ -37,6 +37,8 @@ mod rechecks;
 mod rechecks_waiting;
 mod redirection;
 mod resending;
+mod restored;
+mod restored_rules;
 mod retained;
 mod retained_walks;
 mod sessions;

@@ -50,13 +50,13 @@ impl Authorizer for Denied {
 
 /// Admits every client, and later returns the standings that it is given.
 #[derive(Clone, Default)]
-struct Desk {
+pub(super) struct Desk {
     standings: Arc<Mutex<HashMap<String, Standing>>>,
     generation: Arc<AtomicU64>,
 }
 
 impl Desk {
-    fn now(&self, user: &str, standing: Standing) {
+    pub(super) fn now(&self, user: &str, standing: Standing) {
         self.standings.lock().unwrap().insert(user.to_owned(), standing);
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
@@ -130,7 +130,7 @@ pub(super) fn connect_as<'a>(user: &'a str, connect: Connect<'a>) -> Connect<'a>
     Connect { username: Some(user), ..connect }
 }
 
-fn with_will<'a>(connect: Connect<'a>, will: LastWill<'a>) -> Connect<'a> {
+pub(super) fn with_will<'a>(connect: Connect<'a>, will: LastWill<'a>) -> Connect<'a> {
     Connect { will: Some(will), ..connect }
 }
 

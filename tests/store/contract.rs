@@ -4,7 +4,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use hearthmq::{
-    journal::{Change, QueuePlace, SessionNumber, SessionRecord, WillRecord},
+    journal::{Change, LoginKind, QueuePlace, SessionNumber, SessionRecord, WillRecord},
     mqtt::{Message, Publication, QoS, Timestamp},
     owners::Owner,
     store::{Backlog, Bounds, StoredRetained},
@@ -59,8 +59,11 @@ fn a_session_is_kept_as_it_was_put<S: Subject>() {
         doubtful_up_to: QueuePlace(0),
         peer: "".into(),
         connected_at: Timestamp(0),
+        login: None,
     };
-    for record in [record("c"), away] {
+    let of_each_kind =
+        LoginKind::ALL.map(|kind| SessionRecord { login: Some(login(kind)), ..record("c") });
+    for record in of_each_kind.into_iter().chain([away]) {
         let number = SessionNumber(u64::MAX);
         apply(subject.store(), &[Change::PutSession(number, Box::new(record.clone()))]);
         subject.reopen();

@@ -121,7 +121,9 @@ fn a_journal_with_a_changed_byte_is_refused_or_ends_there() {
                 refused += 1;
             }
             Ok(store) => {
-                assert!((0..=10).any(|groups| has_groups(&store, groups)), "{at}");
+                // It may end before the first change of all.
+                let is_empty = contents(&store) == contents(&MemoryStore::default());
+                assert!(is_empty || (0..=10).any(|groups| has_groups(&store, groups)), "{at}");
                 opened += 1;
             }
         }

@@ -222,7 +222,8 @@ fn a_queue_is_counted_by_what_waits<S: Subject>() {
     subject.reopen();
     let session = sessions(subject.store()).swap_remove(0);
     let first = Some(QueuePlace(2));
-    let waiting = Backlog { messages: 4, bytes: 3 * 4 + 10, at_most_once: 1, first };
+    let waiting =
+        Backlog { messages: 4, bytes: 3 * 4 + 10, at_most_once: 1, first, expires_first: None };
     assert_eq!((session.waiting, session.in_flight), (waiting, 1));
     assert_eq!(session.last_place, QueuePlace(9));
     apply(subject.store(), &[2, 3, 4, 9].map(|place| dequeue(1, place)));

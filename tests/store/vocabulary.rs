@@ -4,8 +4,8 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use hearthmq::{
     journal::{
-        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
-        SubscriptionRecord, WillRecord,
+        CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
+        SentAs, SessionNumber, SessionRecord, SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
     store::{Durability, PageBounds, Store, StoredInFlight, StoredSession},
@@ -105,6 +105,19 @@ pub(crate) fn record(client_id: &str) -> SessionRecord {
         doubtful_up_to: QueuePlace(0),
         peer: "192.0.2.1:1883".into(),
         connected_at: Timestamp(1_000),
+        login: Some(login(LoginKind::Password)),
+    }
+}
+
+pub(crate) fn login(kind: LoginKind) -> LoginRecord {
+    let certificate =
+        CertificateRecord { common_name: "device-1".into(), serial_number: "0a1b".into() };
+    LoginRecord {
+        kind,
+        method: (kind == LoginKind::Scram).then(|| "SCRAM-SHA-256".into()),
+        listener: "mqtts://[::]:8883".into(),
+        certificate: (kind == LoginKind::Certificate).then_some(certificate),
+        needs_account: kind == LoginKind::Certificate,
     }
 }
 

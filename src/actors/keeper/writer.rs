@@ -220,7 +220,7 @@ impl Writer {
         self.bytes_waiting.fetch_sub(group.bytes, Ordering::Relaxed);
         for (shard, tickets) in self.shards.iter().zip(group.tickets) {
             if !tickets.is_empty() {
-                shard.door.send(ToShard::Kept(Kept { tickets }));
+                shard.door.send(ToShard::Kept(Kept { tickets, is_by_store: true }));
             }
         }
     }

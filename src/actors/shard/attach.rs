@@ -136,6 +136,7 @@ impl Shard {
                 connected_at: now,
                 version,
                 proven: Some(connect.proven.clone()),
+                is_restored: false,
             };
         }
         self.set_timer(slot);
@@ -340,6 +341,7 @@ impl Shard {
             connected_at: now,
             version: 0,
             proven: None,
+            is_restored: false,
         };
         self.insert_slot(session, presence, account)
     }

@@ -151,6 +151,7 @@ impl Shard {
         found.presence.identity = identity;
         found.presence.proven = proven;
         found.recent_topic = None; // Decided for the identity before.
+        self.note_session(slot, true);
         let now = self.core.clock.now();
         self.revoke_subscriptions(slot, now);
         Ok(())

@@ -252,6 +252,7 @@ impl Shard {
                 None => self.forget(slot, now),
             }
         } else {
+            self.weed_if_due(slot, now);
             self.set_timer(slot);
         }
     }
@@ -261,7 +262,8 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        let due = [found.will_at, found.expires_at].into_iter().flatten().min();
+        let due = [found.will_at, found.expires_at, found.weeds_at()];
+        let due = due.into_iter().flatten().min();
         let due = due.map(Timestamp::millis);
         let former = std::mem::replace(&mut found.timer_at, due);
         if former != due {

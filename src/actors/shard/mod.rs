@@ -18,11 +18,13 @@ mod quota;
 mod recall;
 mod recheck;
 mod redirect;
+mod restore;
 mod share;
 mod subscribe;
 mod sweep;
 mod tell;
 mod tickets;
+mod weeding;
 
 use std::{
     cell::RefCell,
@@ -48,6 +50,7 @@ use self::{
     plans::{PlanCache, RecentTopic},
     quota::Slowed,
     tickets::Tickets,
+    weeding::Weeding,
 };
 pub(crate) use self::{
     authenticate::not_authenticated, backlog::Given, depart::Departure, redirect::reason_of,
@@ -57,6 +60,7 @@ pub(super) use self::{
     hold::{LOOK_EVERY, look_after_held},
     packets::Received,
     recheck::{CERTIFICATE, Rounds, not_authorized},
+    weeding::weed_queues,
 };
 use super::{
     core::Core,
@@ -122,6 +126,7 @@ pub(crate) struct Shard {
     slowed: Slowed,
     /// Members that have asked for what waits here and are to be answered later: one for each.
     asked_later: Vec<TakeBacklog>,
+    weeding: Weeding,
     /// When the last sweep was.
     swept_at: Timestamp,
     /// Before this the process stood still, and not all may have been heard.
@@ -158,6 +163,8 @@ pub(super) struct Slot {
     is_suspended: bool,
     /// Of a member of shared subscriptions that has something waiting, or may take it.
     backlogs: Option<Box<Backlogs>>,
+    /// Its queue is not looked through before; never while its turn is awaited.
+    weeds_after: Timestamp,
 }
 
 /// Who the session's connection is or was, for events and for those who ask.
@@ -170,8 +177,10 @@ pub(super) struct Presence {
     pub(super) connected_at: Timestamp,
     /// Counts the connections of this client identifier.
     pub(super) version: u64,
-    /// What the login rests on; `None` for a session that was found in the store.
+    /// What the login rests on.
     pub(super) proven: Option<Proven>,
+    /// The client has not been there since the broker started.
+    pub(super) is_restored: bool,
 }
 
 /// The connection of a session: the door to it, and how it is told that there is something to write.
@@ -241,6 +250,7 @@ impl Shard {
             full_queues: BTreeMap::new(),
             slowed: Slowed::default(),
             asked_later: Vec::new(),
+            weeding: Weeding::default(),
             swept_at: core.clock.now(),
             all_heard_at: Timestamp(0),
             online: 0,
@@ -268,7 +278,12 @@ impl Shard {
                 // A search among the members of a shared subscription may go on elsewhere.
                 self.flush();
             }
-            ToShard::Kept(kept) => self.note_kept(&kept.tickets),
+            ToShard::Kept(kept) => {
+                if kept.is_by_store {
+                    self.note_written(kept.tickets.iter().copied().max());
+                }
+                self.note_kept(&kept.tickets);
+            }
             ToShard::TakeBacklog(asked) => self.answer_backlog(asked, now),
             ToShard::BacklogTaken(answer) => self.note_given(&answer),
             ToShard::BacklogWaits(waits) => self.backlog_waits(&waits),

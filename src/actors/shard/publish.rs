@@ -343,6 +343,9 @@ impl Shard {
             Delivered::Sent => slot.wake(),
             Delivered::Queued { .. } => {
                 slot.wake();
+                if message.publication.expires_at.is_some() && slot.connected.is_none() {
+                    self.set_timer(target.place.slot);
+                }
                 self.note_queued(target.place.slot);
             }
             Delivered::QueueFull | Delivered::Away | Delivered::TooLarge => {}

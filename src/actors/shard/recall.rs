@@ -1,27 +1,21 @@
-//! What the store knows comes back: sessions when the broker starts, and of their queues the next
-//! page whenever a client is ready for it.
+//! What the store knows comes back: of queues the next page whenever a client is ready for it, and what
+//! was in flight. What is kept of a session is noted here, too.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::{Presence, Shard, Slot};
 use crate::{
     actors::messages::AcceptedWill,
-    auth::Identity,
     journal::{Change, SessionRecord, WillRecord},
     mqtt::{Timestamp, validate_filter},
     owners::{Account, Charge},
-    router::Subscriber,
-    session::{LeftInQueue, NEVER_EXPIRES, Orphan, Page, Session, Subscription},
-    store::{PageBounds, StoredSession},
+    session::{Orphan, Page, Session},
+    store::PageBounds,
     told::cut,
 };
 
 /// What is read of a queue at a time: about as much as a session has in memory of it.
 const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
-
-/// How long after the start the client of a session that ended with the broker has to come back
-/// before its Will is published.
-const LAST_WILL_GRACE_SECS: u64 = 10;
 
 impl Shard {
     /// Reads the next page of a session's queue; whether there was something in it. Where there
@@ -109,108 +103,6 @@ impl Shard {
         orphans
     }
 
-    /// Takes back a session that was found in the store.
-    pub(in crate::actors) fn restore(&mut self, stored: StoredSession, now: Timestamp) {
-        if let Some(there) = self.clients.get(&stored.record.client_id).copied() {
-            // Of two of one client the older was about to end.
-            let number_there = self.slot(there).and_then(|found| found.session.number());
-            if number_there > Some(stored.number) {
-                return self.note(|| Change::EndSession(stored.number));
-            }
-            self.forget(there, now);
-        }
-        let record = &stored.record;
-        let expiry_secs = record.expiry_interval_secs;
-        // The session ended with its connection; its Will waits for the client to come back.
-        let is_last_will = expiry_secs == 0 && stored.will.is_some();
-        let has_ended =
-            record.ends_at.is_some_and(|at| at <= now) || (record.is_connected && expiry_secs == 0);
-        let leaves_more = !stored.subscriptions.is_empty()
-            || !stored.accepted.is_empty()
-            || stored.waiting.messages > 0
-            || stored.in_flight > 0;
-        let slot = self.restore_slot(&stored);
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        // A connection that there was has ended now at the latest.
-        found.expires_at = if record.is_connected {
-            (expiry_secs != NEVER_EXPIRES).then(|| now.plus_secs(u64::from(expiry_secs)))
-        } else {
-            record.ends_at
-        };
-        if let Some(will) = &stored.will {
-            let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
-            found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
-            let mut will = accepted(will);
-            // It was accepted before the broker ended, and counts whatever the limits say.
-            let mut charge = Charge::new(found.account.clone(), |account| &account.will_bytes);
-            charge.set(will.counted_bytes() as u64);
-            will.share = Some((self.core.wills.share_anyway(will.counted_bytes()), charge));
-            found.will = Some(Box::new(will));
-        }
-        if is_last_will {
-            // The record stays as it is: each start gives the client the whole grace.
-            let due_at = now.plus_secs(LAST_WILL_GRACE_SECS);
-            found.will_at = Some(due_at);
-            found.expires_at = Some(if leaves_more { now } else { due_at });
-            return self.set_timer(slot);
-        }
-        if has_ended {
-            found.expires_at = Some(now);
-        }
-        self.set_timer(slot);
-        self.note_session(slot, false);
-        self.note_will(slot);
-    }
-
-    fn restore_slot(&mut self, stored: &StoredSession) -> u32 {
-        let StoredSession { number, record, subscriptions, accepted, waiting, .. } = stored;
-        let usage = self.core.queue_usage.clone();
-        let mut session = Session::new(record.client_id.clone(), self.queue_limits, usage);
-        session.set_expiry_interval_secs(record.expiry_interval_secs);
-        let presence = Presence {
-            identity: Identity { username: record.username.clone(), ..Identity::default() },
-            peer: record.peer.parse().unwrap_or(UNKNOWN_PEER),
-            listener: "".into(),
-            connected_at: record.connected_at,
-            // Every version that was given out was reserved before.
-            version: self.version_floor,
-            proven: None,
-        };
-        let account = self.core.account_of(record.username.as_ref(), presence.peer.ip());
-        let slot = self.insert_slot(session, presence, &account);
-        let place = self.place(slot);
-        let journal = self.journal.clone();
-        let Some(found) = self.slots.get_mut(slot as usize) else { return slot };
-        for (filter, kept) in subscriptions {
-            let (Ok(parts), Some(place)) = (validate_filter(filter), place) else { continue };
-            let (options, identifier) = (kept.options, kept.identifier);
-            let subscriber = Subscriber { place, options, identifier, is_durable: true };
-            self.core.index.subscribe(parts, subscriber);
-            found.session.restore_subscription(filter, Subscription { options, identifier });
-        }
-        let left = LeftInQueue {
-            messages: waiting.messages,
-            bytes: waiting.bytes,
-            next: waiting.first.unwrap_or_default(),
-            last_place: stored.last_place,
-            in_flight: stored.in_flight,
-            in_flight_bytes: stored.in_flight_bytes,
-            // Nobody knows what a client that was there has been sent last.
-            doubtful_up_to: match record.is_connected {
-                true => stored.last_place,
-                // Places begin again where a queue was empty: what comes now was never sent.
-                false => record.doubtful_up_to.min(stored.last_place),
-            },
-        };
-        found.lasting.set(u64::from(record.expiry_interval_secs > 0));
-        if let Some(journal) = journal {
-            found.session.restore(*number, journal, slot, &left, accepted);
-        }
-        self.set_shared_away(slot, true);
-        self.offer_all_backlogs(slot, self.core.clock.now());
-        slot
-    }
-
     /// Notes what is kept of the session itself.
     pub(super) fn note_session(&self, slot: u32, is_connected: bool) {
         let Some(found) = self.slot(slot) else { return };
@@ -296,6 +188,7 @@ impl Shard {
             recent_topic: None,
             is_suspended: false,
             backlogs: None,
+            weeds_after: Timestamp(0),
         }) as u32;
         self.clients.insert(client_id, slot);
         self.metrics.sessions.set(self.slots.len() as u64);
@@ -325,13 +218,10 @@ impl Slot {
             doubtful_up_to: self.session.doubtful_up_to(),
             peer: peer.to_string().into(),
             connected_at: *connected_at,
+            login: self.login_record(),
         }
     }
 }
-
-/// Where the client of a session was whose record does not say it.
-const UNKNOWN_PEER: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 fn will_record(will: &AcceptedWill, due_at: Option<Timestamp>) -> WillRecord {
     WillRecord {
@@ -339,15 +229,5 @@ fn will_record(will: &AcceptedWill, due_at: Option<Timestamp>) -> WillRecord {
         delay_secs: will.delay_secs,
         expiry_secs: will.expiry_secs,
         due_at,
-    }
-}
-
-fn accepted(will: &WillRecord) -> AcceptedWill {
-    AcceptedWill {
-        message: Arc::clone(&will.message),
-        delay_secs: will.delay_secs,
-        expiry_secs: will.expiry_secs,
-        share: None,
-        record: None,
     }
 }

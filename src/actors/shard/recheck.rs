@@ -4,7 +4,7 @@
 //! The registry calls it, a few sessions at a time, and lets others have their turn in between. What
 //! is asked here is asked again when a client that is away comes back.
 
-use super::{Departure, Presence, Shard, Slot};
+use super::{Departure, Shard, Slot};
 use crate::{
     actors::{
         doors::ToConnection,
@@ -66,10 +66,7 @@ impl Shard {
     /// Checks the client of a slot; whether its subscriptions are to be checked.
     fn recheck_client(&mut self, slot: u32, steps: &mut usize, now: Timestamp) -> bool {
         let Some(found) = self.slot(slot) else { return false };
-        let Some(proven) = &found.presence.proven else {
-            return false; // Found in the store: judged when its client shows how it logs in.
-        };
-        let standing = self.core.standing(&found.presence.identity, proven);
+        let standing = self.standing(found);
         let may_connect = self.may(found, Action::Connect);
         let is_there = found.connected.is_some();
         match standing {
@@ -168,7 +165,7 @@ impl Shard {
 
     /// Ends subscriptions, and drops what waits under them alone; what came by a shared one goes to
     /// its other members.
-    fn withdraw(&mut self, slot: u32, filters: Vec<(Box<str>, QoS)>, now: Timestamp) {
+    pub(super) fn withdraw(&mut self, slot: u32, filters: Vec<(Box<str>, QoS)>, now: Timestamp) {
         let Some(place) = self.place(slot).filter(|_| !filters.is_empty()) else { return };
         let mut shares = Vec::new();
         for (filter, _) in &filters {
@@ -186,6 +183,7 @@ impl Shard {
         // What the store has of it is the others', too.
         self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter), now);
         self.note_queued(slot);
+        self.set_timer(slot);
         for (filter, qos) in &filters {
             self.announce_unsubscribed(slot, filter, *qos, now);
         }
@@ -225,7 +223,7 @@ impl Shard {
     }
 
     /// Whether the client of a slot may do this.
-    fn may(&self, found: &Slot, action: Action<'_>) -> bool {
+    pub(super) fn may(&self, found: &Slot, action: Action<'_>) -> bool {
         let request = AccessRequest {
             identity: &found.presence.identity,
             client_id: found.session.client_id(),
@@ -238,10 +236,8 @@ impl Shard {
 
     /// Whether a Will that was accepted may be published now that it is due.
     pub(super) fn may_publish_will(&self, slot: u32, will: &AcceptedWill) -> bool {
-        let Some(found) = self.slot(slot) else { return false };
-        let Presence { identity, proven, .. } = &found.presence;
-        let Some(proven) = proven else { return true }; // See `recheck_client`.
-        let standing = self.core.standing(identity, proven);
+        let Some(found) = self.slot(slot).filter(|found| !found.is_suspended) else { return false };
+        let standing = self.standing(found);
         let Publication { topic, qos, retain, .. } = will.message.publication();
         matches!(standing, Standing::Good | Standing::Changed)
             && self.may(found, Action::Publish { topic, qos, retain })

@@ -49,6 +49,10 @@ pub(super) struct Tickets {
     pub(super) sent_away: u64,
     /// Slots that wait for something to be read that the store does not have yet.
     starved: Vec<u32>,
+    /// The last ticket that had something for the store.
+    handed_over: Option<Ticket>,
+    /// What the store has applied goes up to here.
+    written: Option<Ticket>,
 }
 
 struct OpenTicket {
@@ -182,7 +186,23 @@ impl Shard {
 
     /// Whether everything that was noted is in the store.
     pub(super) fn is_all_kept(&self) -> bool {
-        self.tickets.open.is_empty() && self.journal.as_ref().is_none_or(Journal::is_empty)
+        self.tickets.open.is_empty() && self.is_written(self.noted_so_far())
+    }
+
+    /// Up to which ticket the store must have got for all to be there that was noted so far.
+    pub(super) fn noted_so_far(&self) -> Option<Ticket> {
+        let current = self.journal.as_ref().filter(|journal| !journal.is_empty());
+        current.map(Journal::ticket).or(self.tickets.handed_over)
+    }
+
+    /// Whether the store has got so far.
+    pub(super) fn is_written(&self, up_to: Option<Ticket>) -> bool {
+        up_to <= self.tickets.written
+    }
+
+    /// The store has got so far. Also where nobody waits for it.
+    pub(in crate::actors) fn note_written(&mut self, up_to: Option<Ticket>) {
+        self.tickets.written = self.tickets.written.max(up_to);
     }
 
     /// What was noted so far belongs to tickets before this one.
@@ -197,7 +217,12 @@ impl Shard {
     /// All tickets before this one are kept.
     pub(super) fn kept_before(&self) -> Ticket {
         let current = || self.journal.as_ref().map_or_else(Ticket::default, Journal::ticket);
-        self.tickets.open.front().map_or_else(current, |first| first.ticket)
+        let kept = self.tickets.open.front().map_or_else(current, |first| first.ticket);
+        if self.is_written(self.tickets.handed_over) {
+            return kept;
+        }
+        // Where nobody waits for the store, it may be behind.
+        kept.min(self.tickets.written.map_or_else(Ticket::default, Ticket::next))
     }
 
     /// Sends what was gathered: changes to the keeper, deliveries to the other shards.
@@ -254,6 +279,7 @@ impl Shard {
         if self.tickets.orders.is_none() {
             self.tickets.orders = keeper.orders();
         }
+        self.tickets.handed_over = Some(page.ticket);
         if let Some(orders) = &self.tickets.orders {
             keeper.hand_over(orders, self.host, page);
             return !keeper.makes_wait();
@@ -263,6 +289,7 @@ impl Shard {
         let is_kept = keeper.apply(&mut self.tickets.unapplied, now);
         if is_kept {
             self.tickets.unapplied.clear();
+            self.tickets.written = self.tickets.handed_over;
         }
         is_kept || !keeper.makes_wait()
     }
@@ -276,6 +303,7 @@ impl Shard {
             return;
         }
         self.tickets.unapplied.clear();
+        self.tickets.written = self.tickets.handed_over;
         let tickets: Vec<Ticket> = self.tickets.open.iter().map(|open| open.ticket).collect();
         self.note_kept(&tickets);
     }
@@ -310,7 +338,8 @@ impl Shard {
             match owed {
                 Owed::Shard(Awaited { host, ticket }) => {
                     if let Some(shard) = self.core.shard(host) {
-                        shard.door.send(ToShard::Kept(Kept { tickets: vec![ticket] }));
+                        let (tickets, is_by_store) = (vec![ticket], false);
+                        shard.door.send(ToShard::Kept(Kept { tickets, is_by_store }));
                     }
                 }
                 Owed::Caller(caller) => {

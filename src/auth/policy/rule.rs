@@ -6,6 +6,7 @@
 use std::{
     fmt::{self, Display, Formatter},
     marker::PhantomData,
+    net::IpAddr,
     str::FromStr,
 };
 
@@ -101,10 +102,12 @@ impl Rule {
     /// Returns whether it decides about `request`: all its conditions hold. A denying rule ignores
     /// conditions that are undecided.
     pub(super) fn decides(&self, request: &AccessRequest<'_>, subject: &Subject<'_>) -> bool {
-        if !self.is_about(&request.action) || !self.is_from(request) {
+        if !self.is_about(&request.action) {
             return false;
         }
         let conditions = [
+            self.concerns_address(request.peer.ip()),
+            self.concerns_login(request.identity.login),
             self.concerns_client(request.client_id, subject),
             self.concerns_user(request.identity.username.as_deref(), subject),
             self.concerns_listener(request.listener, subject),
@@ -134,14 +137,24 @@ impl Rule {
             && self.retain.is_none_or(|wanted| asked_retain == Some(&wanted))
     }
 
-    fn is_from(&self, request: &AccessRequest<'_>) -> bool {
-        let addresses = self.addresses.as_ref();
-        addresses.is_none_or(|networks| networks.iter().any(|n| n.contains(request.peer.ip())))
-            && self.login.as_ref().is_none_or(|wanted| wanted.contains(&request.identity.login))
+    /// The address is unknown for a session whose record does not contain it.
+    fn concerns_address(&self, address: IpAddr) -> Holds {
+        self.addresses.as_ref().map_or(Holds::Yes, |networks| match address {
+            address if address.is_unspecified() => Holds::Unknown,
+            address => Holds::from(networks.iter().any(|network| network.contains(address))),
+        })
     }
 
-    /// The listener is unknown for a session whose client has not connected since the broker
-    /// started.
+    /// The login is unknown for a session that an earlier version has stored.
+    fn concerns_login(&self, login: Login) -> Holds {
+        let is_known = login != Login::Unknown;
+        self.login.as_ref().map_or(Holds::Yes, |wanted| match is_known {
+            true => Holds::from(wanted.contains(&login)),
+            false => Holds::Unknown,
+        })
+    }
+
+    /// So is its listener.
     fn concerns_listener(&self, listener: &str, subject: &Subject<'_>) -> Holds {
         self.listeners.as_ref().map_or(Holds::Yes, |globs| match listener {
             "" => Holds::Unknown,

@@ -39,7 +39,7 @@ impl Outgoing {
     /// Sends the message that is next, or drops it if it has expired; `false` if none can be sent.
     pub(super) fn send_next(&mut self, link: &mut Link, now: Timestamp) -> bool {
         let is_open = self.window_is_open(link);
-        match self.walks.next(self.queue.taken()) {
+        match self.walks.next(self.queue.has_come_to()) {
             Next::Nothing => {}
             Next::Message(qos) if is_open || qos == QoS::AtMostOnce => {
                 return self.send_walked(qos, link, now);

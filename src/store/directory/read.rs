@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     journal::{LoginKey, QueuePlace, QueuedMessage, SessionNumber},
-    mqtt::{QoS, Timestamp},
+    mqtt::Timestamp,
     store::{
         Backlog, Bounds, PageBounds, StoreError, StoredInFlight, StoredRetained, StoredSession,
     },
@@ -122,10 +122,7 @@ impl Parts<'_> {
                 to.in_flight_bytes += weight.size;
                 continue;
             }
-            to.waiting.messages += 1;
-            to.waiting.bytes += weight.size;
-            to.waiting.at_most_once += usize::from(weight.qos == QoS::AtMostOnce);
-            to.waiting.first = to.waiting.first.or(Some(place));
+            to.waiting.add(place, &weight);
         }
         Ok(())
     }

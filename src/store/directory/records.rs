@@ -7,10 +7,13 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use super::bytes::{Flags, Reader, Writer};
 use crate::{
-    journal::{QueuePlace, QueuedMessage, SentAs, SessionRecord, SubscriptionRecord, WillRecord},
-    mqtt::{Message, Publication, QoS, RetainHandling, SubscriptionOptions},
+    journal::{
+        CertificateRecord, LoginKind, LoginRecord, QueuePlace, QueuedMessage, SentAs,
+        SessionRecord, SubscriptionRecord, WillRecord,
+    },
+    mqtt::{Message, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
     owners::Owner,
-    store::StoredRetained,
+    store::{StoredRetained, Weight},
 };
 
 /// The version of every kind of record. A changed kind gets its own version.
@@ -47,6 +50,12 @@ pub(super) fn decode_number(bytes: &[u8]) -> Option<u64> {
 const USERNAME: u8 = 1 << 0;
 const ENDS_AT: u8 = 1 << 1;
 const IS_CONNECTED: u8 = 1 << 2;
+const CERTIFICATE: u8 = 1 << 3;
+const METHOD: u8 = 1 << 4;
+const NEEDS_ACCOUNT: u8 = 1 << 5;
+
+/// Of a session that says how its client logged in. Without that it is written as before.
+const VERSION_WITH_LOGIN: u8 = 2;
 
 pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     let SessionRecord {
@@ -58,12 +67,18 @@ pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
         doubtful_up_to,
         peer,
         connected_at,
+        login,
     } = record;
-    let mut writer = writer(32 + client_id.len() + peer.len());
+    let mut writer = Writer::with_capacity(64 + client_id.len() + peer.len());
+    writer.byte(if login.is_some() { VERSION_WITH_LOGIN } else { VERSION });
+    let is_so = |is_so: fn(&LoginRecord) -> bool| login.as_ref().is_some_and(is_so);
     let flags = Flags(0)
         .with(USERNAME, username.is_some())
         .with(ENDS_AT, ends_at.is_some())
-        .with(IS_CONNECTED, *is_connected);
+        .with(IS_CONNECTED, *is_connected)
+        .with(CERTIFICATE, is_so(|login| login.certificate.is_some()))
+        .with(METHOD, is_so(|login| login.method.is_some()))
+        .with(NEEDS_ACCOUNT, is_so(|login| login.needs_account));
     writer.byte(flags.0);
     writer.binary(client_id.as_bytes());
     if let Some(username) = username {
@@ -76,12 +91,50 @@ pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     writer.number(doubtful_up_to.0);
     writer.binary(peer.as_bytes());
     writer.time(*connected_at);
+    if let Some(login) = login {
+        put_login(&mut writer, login);
+    }
     writer.into_bytes()
 }
 
+fn put_login(writer: &mut Writer, login: &LoginRecord) {
+    let LoginRecord { kind, method, listener, certificate, needs_account: _ } = login;
+    let kind = LoginKind::ALL.iter().position(|one| one == kind).unwrap_or_default();
+    writer.byte(kind as u8);
+    writer.binary(listener.as_bytes());
+    if let Some(method) = method {
+        writer.binary(method.as_bytes());
+    }
+    if let Some(CertificateRecord { common_name, serial_number }) = certificate {
+        writer.binary(common_name.as_bytes());
+        writer.binary(serial_number.as_bytes());
+    }
+}
+
+fn take_login(reader: &mut Reader<'_>, flags: Flags) -> Option<LoginRecord> {
+    let kind = *LoginKind::ALL.get(usize::from(reader.byte()?))?;
+    let listener = reader.text()?.into();
+    let method = if flags.has(METHOD) { Some(reader.text()?.into()) } else { None };
+    let certificate = if flags.has(CERTIFICATE) {
+        let (common_name, serial_number) = (reader.text()?.into(), reader.text()?.into());
+        Some(CertificateRecord { common_name, serial_number })
+    } else {
+        None
+    };
+    let needs_account = flags.has(NEEDS_ACCOUNT);
+    Some(LoginRecord { kind, method, listener, certificate, needs_account })
+}
+
 pub(super) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
-    let mut reader = begin(bytes)?;
-    let flags = Flags(reader.byte()?).known(USERNAME | ENDS_AT | IS_CONNECTED)?;
+    let mut reader = Reader::new(bytes);
+    let has_login = match reader.byte()? {
+        VERSION => false,
+        VERSION_WITH_LOGIN => true,
+        _ => return None,
+    };
+    let known = USERNAME | ENDS_AT | IS_CONNECTED;
+    let of_login = if has_login { CERTIFICATE | METHOD | NEEDS_ACCOUNT } else { 0 };
+    let flags = Flags(reader.byte()?).known(known | of_login)?;
     let record = SessionRecord {
         client_id: reader.text()?.into(),
         username: if flags.has(USERNAME) { Some(reader.text()?.into()) } else { None },
@@ -91,6 +144,7 @@ pub(super) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
         doubtful_up_to: QueuePlace(reader.number()?),
         peer: reader.text()?.into(),
         connected_at: reader.time()?,
+        login: if has_login { Some(take_login(&mut reader, flags)?) } else { None },
     };
     reader.end(record)
 }
@@ -261,6 +315,10 @@ fn take_message(reader: &mut Reader<'_>) -> Option<Message> {
 const IDENTIFIERS: u8 = 1 << 3;
 const SHARE: u8 = 1 << 4;
 const BY_NUMBER: u8 = 1 << 5;
+const EXPIRES: u8 = 1 << 6;
+
+/// Of a place in a queue that says when its message expires.
+const VERSION_WITH_EXPIRY: u8 = 2;
 
 /// A queue record: how to send a message, and the message or its number.
 #[derive(Debug, PartialEq, Eq)]
@@ -271,6 +329,8 @@ pub(super) struct QueueEntry {
     pub(super) share: Option<Arc<str>>,
     /// [`Message::size`], so that a queue can be counted without its messages.
     pub(super) size: usize,
+    /// The same for when it expires, or a time before that.
+    pub(super) expires_at: Option<Timestamp>,
     pub(super) content: Content,
 }
 
@@ -290,14 +350,21 @@ impl QueueEntry {
 pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
     let QueuedMessage { message, qos, retain, identifiers, share } = queued;
     let number = message.number();
-    let mut writer = writer(if number.is_some() { 24 } else { 48 + message.size() });
+    let expires_at = message.publication().expires_at;
+    let capacity = if number.is_some() { 34 } else { 58 + message.size() };
+    let mut writer = Writer::with_capacity(capacity);
+    writer.byte(VERSION_WITH_EXPIRY);
     let flags = Flags::of_qos(*qos)
         .with(RETAIN, *retain)
         .with(IDENTIFIERS, identifiers.is_some())
         .with(SHARE, share.is_some())
-        .with(BY_NUMBER, number.is_some());
+        .with(BY_NUMBER, number.is_some())
+        .with(EXPIRES, expires_at.is_some());
     writer.byte(flags.0);
     writer.number(message.size() as u64);
+    if let Some(at) = expires_at {
+        writer.time(at);
+    }
     if let Some(identifiers) = identifiers {
         writer.number(identifiers.len() as u64);
         identifiers.iter().for_each(|identifier| writer.number((*identifier).into()));
@@ -312,24 +379,15 @@ pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// What a record adds to the count of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct QueueWeight {
-    pub(super) qos: QoS,
-    pub(super) size: usize,
-}
-
 /// Reads what a queue record adds to the count, without its message.
-pub(super) fn weigh_queued(bytes: &[u8]) -> Option<QueueWeight> {
-    let mut reader = begin(bytes)?;
-    let flags = queued_flags(&mut reader)?;
-    Some(QueueWeight { qos: flags.qos()?, size: reader.length()? })
+pub(super) fn weigh_queued(bytes: &[u8]) -> Option<Weight> {
+    let QueuedHead { flags, size, expires_at } = queued_head(&mut Reader::new(bytes))?;
+    Some(Weight { qos: flags.qos()?, size, expires_at })
 }
 
 pub(super) fn decode_queued(bytes: &[u8]) -> Option<QueueEntry> {
-    let mut reader = begin(bytes)?;
-    let flags = queued_flags(&mut reader)?;
-    let size = reader.length()?;
+    let mut reader = Reader::new(bytes);
+    let QueuedHead { flags, size, expires_at } = queued_head(&mut reader)?;
     let identifiers =
         if flags.has(IDENTIFIERS) { Some(take_identifiers(&mut reader)?) } else { None };
     let share = if flags.has(SHARE) { Some(reader.text()?.into()) } else { None };
@@ -343,13 +401,12 @@ pub(super) fn decode_queued(bytes: &[u8]) -> Option<QueueEntry> {
         Content::Message(Arc::new(message))
     };
     let (qos, retain) = (flags.qos()?, flags.has(RETAIN));
-    reader.end(QueueEntry { qos, retain, identifiers, share, size, content })
+    reader.end(QueueEntry { qos, retain, identifiers, share, size, expires_at, content })
 }
 
 /// Returns the number of the message that a queue record refers to.
 pub(super) fn queued_number(bytes: &[u8]) -> Option<Option<NonZeroU64>> {
-    let mut reader = begin(bytes)?;
-    if !queued_flags(&mut reader)?.has(BY_NUMBER) {
+    if !queued_head(&mut Reader::new(bytes))?.flags.has(BY_NUMBER) {
         return Some(None);
     }
     decode_queued(bytes).map(|entry| match entry.content {
@@ -358,8 +415,29 @@ pub(super) fn queued_number(bytes: &[u8]) -> Option<Option<NonZeroU64>> {
     })
 }
 
-fn queued_flags(reader: &mut Reader<'_>) -> Option<Flags> {
-    Flags(reader.byte()?).known(QOS | RETAIN | IDENTIFIERS | SHARE | BY_NUMBER)
+/// What a record in a queue begins with.
+struct QueuedHead {
+    flags: Flags,
+    size: usize,
+    expires_at: Option<Timestamp>,
+}
+
+fn queued_head(reader: &mut Reader<'_>) -> Option<QueuedHead> {
+    let says_expiry = match reader.byte()? {
+        VERSION => false,
+        VERSION_WITH_EXPIRY => true,
+        _ => return None,
+    };
+    let known = QOS | RETAIN | IDENTIFIERS | SHARE | BY_NUMBER;
+    let flags = Flags(reader.byte()?).known(if says_expiry { known | EXPIRES } else { known })?;
+    let size = reader.length()?;
+    let expires_at = match (says_expiry, flags.has(EXPIRES)) {
+        (true, true) => Some(reader.time()?),
+        (true, false) => None,
+        // It may, and may have.
+        (false, _) => Some(Timestamp(0)),
+    };
+    Some(QueuedHead { flags, size, expires_at })
 }
 
 fn take_identifiers(reader: &mut Reader<'_>) -> Option<Arc<[u32]>> {

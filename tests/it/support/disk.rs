@@ -13,7 +13,7 @@ use hearthmq::{
     Broker,
     auth::AllowAll,
     broker::Builder,
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber, SessionRecord},
     limits::Limits,
     mqtt::Timestamp,
     store::{
@@ -56,6 +56,28 @@ impl Disk {
     pub(crate) fn grow_older(&self, time: Duration) {
         let clock = self.store.bounds().unwrap().clock.plus_millis(time.as_millis() as u64);
         self.store.apply(&[Change::Clock(clock)], Durability::Synced).unwrap();
+    }
+
+    /// Returns what the store has of a client's session.
+    pub(crate) fn session(&self, client_id: &str) -> Option<StoredSession> {
+        let mut found = None;
+        self.store
+            .sessions(&mut |session| {
+                if &*session.record.client_id == client_id {
+                    found = Some(session);
+                }
+            })
+            .unwrap();
+        found
+    }
+
+    /// Stores the session of a client as a former version would have done.
+    pub(crate) fn forget_login(&self, client_id: &str) {
+        let StoredSession { number, record, .. } = self.session(client_id).unwrap();
+        let record = SessionRecord { login: None, ..record };
+        self.store
+            .apply(&[Change::PutSession(number, Box::new(record))], Durability::Synced)
+            .unwrap();
     }
 
     /// Returns the number of retained messages in the store.

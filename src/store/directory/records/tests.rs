@@ -50,6 +50,16 @@ fn session() -> SessionRecord {
         doubtful_up_to: QueuePlace(0),
         peer: "192.0.2.1:1".into(),
         connected_at: Timestamp(0),
+        login: Some(LoginRecord {
+            kind: LoginKind::Other,
+            method: Some("m".into()),
+            listener: "mqtt://[::]:1883".into(),
+            certificate: Some(CertificateRecord {
+                common_name: "".into(),
+                serial_number: "0a".into(),
+            }),
+            needs_account: true,
+        }),
     }
 }
 
@@ -109,17 +119,41 @@ fn what_is_written_is_read() {
         assert_eq!(decode_message(&encode_message(&message(number))), Some(message(number)));
         let bytes = encode_queued(&queued(number));
         assert_eq!(queued_number(&bytes), Some(number.and_then(NonZeroU64::new)));
-        let weight = QueueWeight { qos: QoS::AtLeastOnce, size: message(None).size() };
+        let (qos, size) = (QoS::AtLeastOnce, message(None).size());
+        let weight = Weight { qos, size, expires_at: Some(Timestamp(u64::MAX)) };
         assert_eq!(weigh_queued(&bytes), Some(weight));
         let entry = decode_queued(&bytes).unwrap();
         assert_eq!(entry.with_message(Arc::new(message(number))), queued(number));
     }
 }
 
+/// As format 2 has them.
+#[test]
+fn a_session_of_a_former_version_does_not_say_how_its_client_logged_in() {
+    let former = [1, 0b101, 1, b'c', 1, b'u', 60, 0, 1, b'p', 9];
+    let record = decode_session(&former).unwrap();
+    assert_eq!((&*record.client_id, record.username.as_deref()), ("c", Some("u")));
+    assert_eq!((record.is_connected, record.connected_at), (true, Timestamp(9)));
+    assert_eq!(record.login, None);
+    // Nor does it once it is written again.
+    assert_eq!(encode_session(&record), former);
+}
+
+/// As format 2 has them: the message of number 5.
+#[test]
+fn a_place_of_a_former_version_does_not_say_when_its_message_expires() {
+    let former = [1, 0b10_0001, 200, 1, 5];
+    let unknown = Some(Timestamp(0));
+    let weight = Weight { qos: QoS::AtLeastOnce, size: 200, expires_at: unknown };
+    assert_eq!(weigh_queued(&former), Some(weight));
+    assert_eq!(queued_number(&former), Some(NonZeroU64::new(5)));
+    assert_eq!(decode_queued(&former).unwrap().expires_at, unknown);
+}
+
 #[test]
 fn another_version_is_no_record() {
     for mut bytes in all() {
-        bytes[0] = VERSION + 1;
+        bytes[0] = 9;
         assert_eq!(decode_as_each(&bytes), [false; 9]);
     }
 }
