@@ -77,6 +77,8 @@ pub(crate) enum NoSession {
     Overtaken,
     /// Clients are sent to another server since a moment ago.
     Redirected(Arc<Redirection>),
+    /// The broker is shutting down since a moment ago.
+    ShuttingDown,
 }
 
 impl NoSession {
@@ -92,6 +94,7 @@ impl NoSession {
             Self::NotAuthorized => ConnectRefusal::NotAuthorized,
             Self::Overtaken => ConnectRefusal::Overtaken,
             Self::Redirected(_) => ConnectRefusal::Redirected,
+            Self::ShuttingDown => ConnectRefusal::ShuttingDown,
         }
     }
 
@@ -110,7 +113,10 @@ impl NoSession {
                 why: Some("there was no room for what was sent; wait longer"),
                 ..RefusalAnswer::new(version, ReasonCode::ConnectionRateExceeded)
             },
-            Self::Store => RefusalAnswer::new(version, ReasonCode::ServerUnavailable),
+            // CONNACK has no word for the end of a broker.
+            Self::Store | Self::ShuttingDown => {
+                RefusalAnswer::new(version, ReasonCode::ServerUnavailable)
+            }
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
             Self::NotAuthorized => RefusalAnswer::new(version, ReasonCode::NotAuthorized),
             // DISCONNECT 0x8E may only follow a CONNACK that accepts. [MQTT-3.14.0-1]

@@ -93,13 +93,13 @@ impl Registry {
 
     /// Starts the actor of a connection and gives it its session.
     fn attach(&self, message: Attach) {
-        if self.shard.borrow().is_quiet {
-            return; // The broker is shutting down: the connection is closed.
-        }
         let Attach { mut transport, read_ahead, mut connect, permit } = message;
         if let Err(error) = transport.join_reactor() {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
+        }
+        if self.shard.borrow().is_quiet {
+            return self.refuse(transport, &connect, permit, &NoSession::ShuttingDown);
         }
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();

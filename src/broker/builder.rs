@@ -26,7 +26,7 @@ use crate::{
     journal::Change,
     limits::Limits,
     metrics::Metrics,
-    mqtt::{Timestamp, TopicError, validate_topic},
+    mqtt::{Timestamp, TopicError, is_of_the_broker, validate_topic},
     net::{
         Admission, BindError, Bound, Listener, ListenerParts, WebSocketOptions, accept_loop, bind,
         tls::TlsSource,
@@ -384,14 +384,18 @@ impl Broker {
         Ok(())
     }
 
-    /// Restores the retained messages; removes those from the store that have expired meanwhile.
+    /// Restores the retained messages. Removes those from the store that have expired meanwhile, and
+    /// those under topics of the broker that clients of an earlier version have written.
     fn restore_retained(&self, keeper: &Keeper, now: Timestamp) -> Result<(), StoreError> {
         let core = &self.running.core;
-        let mut expired = Vec::new();
+        let mut gone = Vec::new();
         let mut over_limits = 0_u64;
+        let mut reserved = 0_u64;
         keeper.store().retained(&mut |StoredRetained { message, owner }| {
-            if message.publication().has_expired(now) {
-                return expired.push(Change::ClearRetained(message.topic().into()));
+            let is_reserved = is_of_the_broker(message.topic());
+            reserved += u64::from(is_reserved);
+            if is_reserved || message.publication().has_expired(now) {
+                return gone.push(Change::ClearRetained(message.topic().into()));
             }
             let account = owner.map(|owner| core.account(owner));
             over_limits += u64::from(!core.retained.restore(message, account.as_ref()));
@@ -402,7 +406,13 @@ impl Broker {
                 "more retained messages than the limits allow; no new one is taken"
             );
         }
-        for some in expired.chunks(CLEARED_AT_A_TIME) {
+        if reserved > 0 {
+            tracing::warn!(
+                reserved,
+                "retained messages under topics of the broker's own were found, and are removed"
+            );
+        }
+        for some in gone.chunks(CLEARED_AT_A_TIME) {
             keeper.store().apply(some, Durability::Written)?;
         }
         Ok(())

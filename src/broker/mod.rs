@@ -271,10 +271,11 @@ impl Broker {
         };
         let handshake = pin!(handshake(arrival, core, &count));
         tokio::select! {
-            () = stop.cancelled() => {}
+            biased; // A CONNECT that is there is heard, and answered.
             outcome = eviction.unless_evicted(handshake) => {
                 outcome.unwrap_or_else(count);
             }
+            () = stop.cancelled() => {}
         }
     }
 

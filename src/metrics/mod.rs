@@ -110,6 +110,8 @@ labels! {
         Overtaken = "overtaken",
         /// The broker accepts no clients and has named another server.
         Redirected = "redirected",
+        /// The broker was shutting down.
+        ShuttingDown = "shutting_down",
         /// The connection was closed before CONNECT.
         Closed = "closed",
     }

@@ -150,12 +150,13 @@ async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerPa
     actix_rt::spawn(async move {
         let arrival = pin!(arrive(stream, peer, (admitted, token), connect_by, &parts));
         tokio::select! {
-            () = parts.stop.cancelled() => {}
+            biased; // A CONNECT that is there is heard, and answered.
             outcome = eviction.unless_evicted(arrival) => {
                 if let Err(evicted) = outcome {
                     turn_away(&evicted.into(), peer, &parts);
                 }
             }
+            () = parts.stop.cancelled() => {}
         }
     });
 }

@@ -57,6 +57,7 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
         | ConnectRefusal::ClientIdentifier
         | ConnectRefusal::Overtaken
         | ConnectRefusal::Redirected
+        | ConnectRefusal::ShuttingDown
         | ConnectRefusal::Closed => Weight::Usual,
         ConnectRefusal::ConnectionsMax
         | ConnectRefusal::ConnectingMax

@@ -9,6 +9,7 @@ use std::{
 use hearthmq::{
     auth::Standing,
     hooks::{Hooks, SubscriptionChanged},
+    limits::Limits,
     metrics::DropReason,
     mqtt::{LastWill, ProtocolVersion},
 };
@@ -18,6 +19,7 @@ use super::{
     support::{
         Client,
         disk::{Disk, Powered},
+        generous,
         packets::*,
         pass, secs,
     },
@@ -252,4 +254,39 @@ async fn a_will_of_somebody_who_may_no_longer_is_not_published_after_a_start() {
             }
         }
     }
+}
+
+/// Clients of a version that did not reserve them have written such topics.
+#[actix_rt::test]
+async fn what_is_retained_under_topics_of_the_broker_is_removed_at_a_start() {
+    let disk = Disk::default();
+    let topics = ["$SYS/x", "$events/client_connected", "$control/a/b", "t", "$other/x"];
+    for topic in topics {
+        disk.retain(topic);
+    }
+    let powered = disk.power().await;
+    let mut client = Client::connected(&powered.broker, connect("c")).await;
+    for (topic, stays) in topics.into_iter().zip([false, false, false, true, true]) {
+        client.subscribe(topic, QOS_0).await;
+        if stays {
+            client.expect_publish(retained(publish(topic, "x"))).await;
+        }
+        client.expect_nothing().await;
+    }
+    assert_eq!(disk.retained(), 2);
+}
+
+/// What was withdrawn takes nothing of the user's share any more.
+#[actix_rt::test]
+async fn a_subscription_that_was_withdrawn_gives_its_room_back() {
+    let denied = Denied::default();
+    let disk = Disk::default();
+    let limits = Limits { subscription_bytes_per_user_max: 514, ..generous() };
+    let rules = denied.clone();
+    let powered = disk.power_with(|builder| builder.authorizer(rules).limits(limits)).await;
+    let mut client = Client::connected(&powered.broker, connect("c")).await;
+    client.subscribe("a", QOS_0).await;
+    denied.deny("subscribe a");
+    powered.broker.recheck().await;
+    client.subscribe("b", QOS_0).await;
 }

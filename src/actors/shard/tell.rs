@@ -84,9 +84,10 @@ impl Shard {
     pub(in crate::actors) fn tell_no_session(&self, connect: &AcceptedConnect, why: &NoSession) {
         let reason = why.counted_as();
         let weight = match why {
-            NoSession::Redirected(_) | NoSession::NotAuthorized | NoSession::Overtaken => {
-                Weight::Usual
-            }
+            NoSession::Redirected(_)
+            | NoSession::NotAuthorized
+            | NoSession::Overtaken
+            | NoSession::ShuttingDown => Weight::Usual,
             NoSession::Full
             | NoSession::UserFull
             | NoSession::WillsFull

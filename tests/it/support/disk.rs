@@ -15,7 +15,7 @@ use hearthmq::{
     broker::Builder,
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber, SessionRecord},
     limits::Limits,
-    mqtt::Timestamp,
+    mqtt::{Message, Publication, QoS, Timestamp},
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
         StoredRetained, StoredSession,
@@ -28,6 +28,7 @@ use super::{builder, generous};
 #[derive(Default)]
 pub(crate) struct Disk {
     store: Arc<MemoryStore>,
+    pages_read: Arc<AtomicUsize>,
 }
 
 thread_local! {
@@ -43,6 +44,7 @@ pub(crate) struct Plug {
     fails: Arc<AtomicBool>,
     /// Number of groups that are still written before it is pulled.
     groups_left: Arc<AtomicUsize>,
+    pages_read: Arc<AtomicUsize>,
 }
 
 /// A broker and its connection to the disk.
@@ -78,6 +80,25 @@ impl Disk {
         self.store
             .apply(&[Change::PutSession(number, Box::new(record))], Durability::Synced)
             .unwrap();
+    }
+
+    /// Retains a message as a former version could.
+    pub(crate) fn retain(&self, topic: &str) {
+        let publication = Publication {
+            topic,
+            payload: b"x",
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: &[],
+            expires_at: None,
+        };
+        let change = Change::Retain(Arc::new(Message::new(&publication)), None);
+        self.store.apply(&[change], Durability::Synced).unwrap();
+    }
+
+    /// How often brokers have read a page of a queue.
+    pub(crate) fn pages_read(&self) -> usize {
+        self.pages_read.load(Ordering::Relaxed)
     }
 
     /// Returns the number of retained messages in the store.
@@ -129,6 +150,7 @@ impl Disk {
             is_pulled: Arc::default(),
             fails: Arc::default(),
             groups_left: Arc::new(AtomicUsize::new(usize::MAX)),
+            pages_read: self.pages_read.clone(),
         }
     }
 }
@@ -205,6 +227,7 @@ impl Store for Plug {
         from: QueuePlace,
         page: PageBounds,
     ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+        self.pages_read.fetch_add(1, Ordering::Relaxed);
         self.store.waiting(session, from, page)
     }
 }
