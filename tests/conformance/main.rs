@@ -11,6 +11,7 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+#[expect(dead_code, reason = "all frames are whole here")]
 #[path = "../support/websocket.rs"]
 mod websocket_client;
 

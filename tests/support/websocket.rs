@@ -52,6 +52,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Binary<S> {
     pub(crate) fn on(socket: WebSocketStream<S>) -> Self {
         Self { socket, rest: Bytes::new() }
     }
+
+    /// What the frames go over, for those that are made by hand.
+    pub(crate) fn raw(&mut self) -> &mut S {
+        self.socket.get_mut()
+    }
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {

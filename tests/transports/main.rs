@@ -23,6 +23,7 @@ mod hosted;
 mod ipv6;
 mod listeners;
 mod proxy;
+mod slow_packets;
 mod start;
 mod unix;
 mod upgrade;
