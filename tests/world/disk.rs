@@ -75,6 +75,25 @@ impl Disk {
         self.fails.load(Ordering::Relaxed)
     }
 
+    /// The sessions that are there.
+    pub(crate) fn sessions(&self) -> Result<Vec<StoredSession>, StoreError> {
+        let mut sessions = Vec::new();
+        self.store.sessions(&mut |session| sessions.push(session))?;
+        Ok(sessions)
+    }
+
+    /// When what waits for a session expires, and the time now.
+    pub(crate) fn expiries(
+        &self,
+        session: SessionNumber,
+    ) -> Result<(Vec<Timestamp>, Timestamp), StoreError> {
+        let all = PageBounds { messages_max: usize::MAX, bytes_max: usize::MAX };
+        let waiting = self.store.waiting(session, QueuePlace(0), all)?;
+        let expiries = waiting.iter().filter_map(|(_, queued)| queued.message.expires_at());
+        let (began, at) = self.began;
+        Ok((expiries.collect(), began.plus_millis(at.elapsed().as_millis() as u64)))
+    }
+
     /// Returns the numbers of sessions and retained messages that are left.
     pub(crate) fn left(&self) -> Result<(usize, usize), StoreError> {
         let (mut sessions, mut retained) = (0, 0);

@@ -26,6 +26,7 @@ mod play;
 mod power;
 mod shrink;
 mod steps;
+mod stored;
 #[path = "../support/torn_store.rs"]
 mod torn_store;
 mod vocabulary;

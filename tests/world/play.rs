@@ -37,8 +37,9 @@ impl World {
                 self.count("time passed");
                 self.wait(millis).await
             }
-            Step::Crash { ref during, turns, read, loses } => {
-                self.crash(during.as_deref(), turns, read, loses).await
+            Step::Crash { ref during, turns, read, loses, denied } => {
+                self.crash(during.as_deref(), turns, read, loses).await?;
+                self.begin_again(denied).await
             }
             Step::Fail { fails } => self.fail(fails).await,
             _ if !is_there => {

@@ -10,7 +10,7 @@ use std::{
 use hearthmq::{
     Broker,
     actors::SyncPolicy,
-    auth::AllowAll,
+    auth::{AccessRequest, Action, AllowAll, Authorizer, Decision},
     hooks::{ClientConnected, ClientDisconnected, Hooks},
     limits::Limits,
     mqtt::{Connect, Packet, ReasonCode, encode},
@@ -22,7 +22,7 @@ use crate::{
     line::Line,
     model::{Told, Verdict},
     steps::Step,
-    vocabulary::NAMES,
+    vocabulary::{FILTERS, NAMES, split},
     world::World,
 };
 
@@ -55,9 +55,28 @@ impl Hooks for Listener {
     }
 }
 
+/// Allows everything but one subscription of one client.
+#[derive(Clone, Default)]
+pub(crate) struct Rules(Arc<Mutex<Option<(usize, &'static str)>>>);
+
+impl Authorizer for Rules {
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        let denied = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Action::Subscribe { filter, .. } = request.action else { return Decision::Allow };
+        match denied {
+            Some((client, denied))
+                if request.client_id == NAMES[client] && filter == split(denied).1 =>
+            {
+                Decision::Deny
+            }
+            _ => Decision::Allow,
+        }
+    }
+}
+
 impl World {
     /// Starts a broker on this disk; returns the events of its hooks too.
-    pub(crate) async fn start(plug: Plug) -> (Broker, ToldByHooks) {
+    pub(crate) async fn start(plug: Plug, rules: Rules) -> (Broker, ToldByHooks) {
         let told = ToldByHooks::default();
         let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
         let broker = Broker::builder()
@@ -66,7 +85,7 @@ impl World {
             .store(plug)
             .sync(SyncPolicy::Interval(SYNC_EVERY))
             .authenticator(AllowAll)
-            .authorizer(AllowAll)
+            .authorizer(rules)
             .hooks(Listener(told.clone()))
             .start();
         (broker.await.expect("a broker without listeners starts"), told)
@@ -115,20 +134,26 @@ impl World {
                 self.model = self.model.go_back_to(before.1);
             }
         }
-        self.begin_again().await
+        Ok(())
     }
 
-    /// Starts another broker on the disk.
-    async fn begin_again(&mut self) -> Verdict {
+    /// Starts another broker on the disk. While it starts, a subscription is not allowed.
+    pub(crate) async fn begin_again(&mut self, denied: Option<(usize, usize)>) -> Verdict {
         self.count("crash");
         self.disk.fail(false);
         self.plug = self.disk.plug();
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let (broker, told) = Self::start(self.plug.clone()).await;
+        let denied = denied.map(|(client, filter)| (client, FILTERS[filter]));
+        *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = denied;
+        let (broker, told) = Self::start(self.plug.clone(), self.rules.clone()).await;
+        *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.told = told;
+        self.power_since = self.model.now;
         drop(replace(&mut self.broker, broker));
         self.model.fails(false);
-        self.model.crashed();
+        if self.model.crashed(denied) {
+            self.count("subscription withdrawn at a start");
+        }
         Ok(())
     }
 

@@ -102,6 +102,8 @@ pub(crate) enum Step {
         turns: u8,
         read: usize,
         loses: usize,
+        /// A client may no longer have this subscription when the next broker begins.
+        denied: Option<(usize, usize)>,
     },
     /// The store fails from now on, or works again.
     Fail {
@@ -223,7 +225,8 @@ impl Draw {
         self.online = [false; NAMES.len()];
         let loses = if self.chance(3) { self.rng.usize(1..8) } else { 0 };
         let (turns, read) = (self.rng.u8(..12), self.rng.usize(..100));
-        Step::Crash { during: during.map(Box::new), turns, read, loses }
+        let denied = self.some(2, |rng| (rng.usize(..NAMES.len()), rng.usize(..FILTERS.len())));
+        Step::Crash { during: during.map(Box::new), turns, read, loses, denied }
     }
 
     fn chance(&mut self, one_in: u8) -> bool {

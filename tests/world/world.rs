@@ -23,7 +23,7 @@ use crate::{
     line::Line,
     model::{Arrived, Form, Model, Reply, Sent, TOLERANCE_MILLIS, Told, Verdict},
     panics,
-    power::ToldByHooks,
+    power::{Rules, ToldByHooks},
     steps::Step,
     vocabulary::NAMES,
 };
@@ -41,6 +41,9 @@ pub(crate) struct World {
     pub(crate) broker: Broker,
     pub(crate) disk: Disk,
     pub(crate) plug: Plug,
+    pub(crate) rules: Rules,
+    /// When the broker began.
+    pub(crate) power_since: u64,
     /// The model after the last steps, with the number of groups written by then: unsynced changes
     /// may be lost back to these.
     pub(crate) history: VecDeque<(usize, Model)>,
@@ -68,9 +71,12 @@ impl World {
     pub(crate) async fn new(tells: bool) -> Self {
         let disk = Disk::new();
         let plug = disk.plug();
-        let (broker, told) = Self::start(plug.clone()).await;
+        let rules = Rules::default();
+        let (broker, told) = Self::start(plug.clone(), rules.clone()).await;
         Self {
             broker,
+            rules,
+            power_since: 0,
             disk,
             plug,
             history: VecDeque::new(),
@@ -112,6 +118,9 @@ impl World {
         self.say(|| format!("* {step:?}"));
         self.play(step).await?;
         self.settle().await?;
+        if self.restless == 0 && !self.disk.is_failing() {
+            self.compare_store().await?;
+        }
         if self.history.len() == HISTORY_MAX {
             self.history.pop_front();
         }

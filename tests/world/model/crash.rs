@@ -7,14 +7,15 @@
 use hearthmq::{hooks::DisconnectReason, mqtt::QoS};
 
 use super::{End, Model};
-use crate::vocabulary::NAMES;
+use crate::vocabulary::{FILTERS, NAMES, matches, split};
 
 /// How long the broker waits for a client whose session ended with the previous broker.
 const GRACE_MILLIS: u64 = 10_000;
 
 impl Model {
-    /// Notes that the broker has ended without warning, and the next one has started.
-    pub(crate) fn crashed(&mut self) {
+    /// Notes that the broker has ended without warning, and the next one has started. That one finds that
+    /// a client may no longer have this subscription; returns whether the client had it.
+    pub(crate) fn crashed(&mut self, denied: Option<(usize, &'static str)>) -> bool {
         for client in 0..NAMES.len() {
             self.leaves_last_will(client);
         }
@@ -23,6 +24,11 @@ impl Model {
                 self.is_lost(client);
             }
         }
+        let is_withdrawn = denied.is_some_and(|(client, filter)| {
+            // One permission is for all groups of a filter.
+            let same = FILTERS.into_iter().filter(|other| split(other).1 == split(filter).1);
+            same.filter(|filter| self.withdraw(client, filter)).count() > 0
+        });
         for client in 0..NAMES.len() {
             if let Some(session) = &mut self.sessions[client] {
                 let was_there = session.link.is_some();
@@ -49,6 +55,46 @@ impl Model {
         self.pass_to(now);
         // No events were reported.
         self.told.clear();
+        is_withdrawn
+    }
+
+    /// A client that is away loses a subscription and what waits under it alone; whether it had it.
+    fn withdraw(&mut self, client: usize, filter: &'static str) -> bool {
+        let Some(session) = self.sessions[client].as_mut().filter(|s| s.has(filter)) else {
+            return false;
+        };
+        session.subscriptions.retain(|subscription| subscription.filter != filter);
+        let was_there = session.link.is_some();
+        let others: Vec<_> = session.subscriptions.iter().map(|other| other.filter).collect();
+        let is_under_other = |topic: &str| {
+            others.iter().any(|other| split(other).0.is_none() && matches(other, topic))
+        };
+        session.copies.retain_mut(|copy| {
+            let is_under = match copy.share {
+                Some((of, _)) => of == filter,
+                None => {
+                    let topic = copy.message.topic;
+                    split(filter).0.is_none() && matches(filter, topic) && !is_under_other(topic)
+                }
+            };
+            if !is_under {
+                return true;
+            }
+            // What was sent may come again, what was not must not.
+            copy.is_optional = true;
+            was_there || copy.may_be_lost || copy.received_on.is_some()
+        });
+        for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
+            if group.members.iter().any(|(member, _)| *member == client) {
+                // It may have been this member's, and then goes to those that are left.
+                group.is_optional = true;
+                group.expects.clear();
+                group.members.retain(|(member, _)| *member != client);
+            }
+        }
+        self.groups.retain(|group| !group.members.is_empty());
+        self.has_left(filter);
+        true
     }
 
     /// Returns the model's state if everything after `then` was lost.

@@ -310,6 +310,11 @@ impl Model {
 }
 
 impl Session {
+    /// Whether a Will waits for the end of its connection, or for its time.
+    pub(crate) fn has_will(&self) -> bool {
+        self.delayed_will.is_some() || self.link.as_ref().is_some_and(|link| link.will.is_some())
+    }
+
     fn new() -> Self {
         Self {
             subscriptions: Vec::new(),

@@ -1,0 +1,99 @@
+//! The store beside the memory of the broker, when nobody has anything left to do: it has what must
+//! survive, and nothing that the broker has let go.
+
+use hearthmq::{actors::ClientSession, mqtt::Timestamp, store::StoredSession};
+
+use crate::{
+    model::{Session, Verdict},
+    vocabulary::NAMES,
+    world::World,
+};
+
+/// What has expired is there for so long at most while its client is away: a queue is looked through at
+/// most once a second, and more seldom the longer it is.
+const EXPIRED_MILLIS_MAX: u64 = 10_000;
+
+impl World {
+    /// Compares both. The store works, and the model knows what has happened.
+    pub(crate) async fn compare_store(&mut self) -> Verdict {
+        let stored = self.disk.sessions().map_err(|error| error.to_string())?;
+        let retained = self.disk.left().map_err(|error| error.to_string())?.1;
+        let in_memory = self.broker.metrics().totals().retained_messages.value();
+        if retained as u64 != in_memory {
+            return Err(format!("the store has {retained} retained messages, not {in_memory}"));
+        }
+        for (client, name) in NAMES.iter().enumerate() {
+            let own = stored.iter().filter(|session| &*session.record.client_id == *name);
+            let own: Vec<_> = own.collect();
+            let seen = self.broker.client(name).await.map_err(|error| error.to_string())?;
+            let fault = match (&own[..], &seen) {
+                ([], None) => None,
+                ([], Some(_)) => {
+                    let session = self.model.sessions[client].as_ref();
+                    session.is_some_and(|session| session.is_kept).then(|| "is missing".to_owned())
+                }
+                ([_], None) => Some("is there without a session".to_owned()),
+                ([stored], Some(seen)) => {
+                    let session = self.model.sessions[client].as_ref();
+                    self.what_is_too_much(stored, seen, session)?
+                }
+                ([_, _, ..], _) => Some("is there twice".to_owned()),
+            };
+            if let Some(fault) = fault {
+                return Err(format!("the store: what it has of {name} {fault}: {own:?}, {seen:?}"));
+            }
+        }
+        let outbox = stored.iter().find(|session| session.record.client_id.is_empty());
+        match outbox.map_or(0, |outbox| outbox.waiting.messages) {
+            0 => Ok(()),
+            messages => Err(format!("the store has {messages} messages on their way")),
+        }
+    }
+
+    /// What a session has in the store that it should not have, or has not.
+    fn what_is_too_much(
+        &self,
+        stored: &StoredSession,
+        seen: &ClientSession,
+        session: Option<&Session>,
+    ) -> Verdict<Option<String>> {
+        let Some(session) = session.filter(|session| session.is_kept) else {
+            // It ends with its connection, or has ended: its Will alone is kept.
+            let has_more = stored.will.is_none()
+                || stored.last_place.0 > 0
+                || !stored.subscriptions.is_empty()
+                || !stored.accepted.is_empty();
+            return Ok(has_more.then(|| "is more than a Will".to_owned()));
+        };
+        let mut unreleased = session.unreleased.clone();
+        unreleased.sort_unstable();
+        let accepted: Vec<_> = stored.accepted.iter().map(|id| id.number()).collect();
+        let (expiries, now) =
+            self.disk.expiries(stored.number).map_err(|error| error.to_string())?;
+        // A client that is there is sent what there is, and what has expired is dropped then.
+        let away_secs = u64::from(stored.record.expiry_interval_secs);
+        let has_had_time = self.model.now > self.power_since + EXPIRED_MILLIS_MAX;
+        let ends_at = stored.record.ends_at.filter(|_| !seen.online && has_had_time);
+        let away_since = ends_at.map(|at| Timestamp(at.0.saturating_sub(1_000 * away_secs)));
+        let is_over = |at: Timestamp| {
+            let since = away_since.map(|away_since| at.max(away_since));
+            since.is_some_and(|since| now.since(since).as_millis() as u64 > EXPIRED_MILLIS_MAX)
+        };
+        let faults = [
+            // While something waits it has those that were withdrawn, too.
+            (
+                stored.waiting.messages == 0,
+                stored.subscriptions.len() != seen.subscriptions,
+                "filters",
+            ),
+            (true, stored.subscriptions.len() < seen.subscriptions, "filters"),
+            (true, stored.in_flight != seen.in_flight, "in flight"),
+            (true, stored.waiting.messages > seen.queued, "waiting"),
+            (true, accepted != unreleased, "QoS 2 that was accepted"),
+            (true, stored.will.is_some() != session.has_will(), "Will"),
+            (true, expiries.into_iter().any(is_over), "expired long ago"),
+        ];
+        let found = faults.into_iter().find(|(is_asked, is_wrong, _)| *is_asked && *is_wrong);
+        Ok(found.map(|(_, _, what)| format!("is wrong ({what})")))
+    }
+}
