@@ -96,7 +96,7 @@ async fn who_never_reads_its_answers_is_read_no_further() {
     }
 }
 
-/// It is not read, so its packets do not arrive: its Keep Alive still runs.
+/// The broker stops reading it, so its PINGREQs do not count and its Keep Alive expires.
 #[actix_rt::test]
 async fn who_never_reads_its_answers_is_given_up_after_its_keep_alive() {
     let broker = world().await;

@@ -1,4 +1,4 @@
-//! The request for a WebSocket: which are accepted, and how others are answered.
+//! Requests for a WebSocket: which are accepted, and the answers to the others.
 
 use hearthmq::{
     limits::Limits,
