@@ -422,7 +422,7 @@ fn every_mistake_in_the_file_is_reported_with_its_line() {
         ("topics = [\"a\", \"v/${clientid}\"]", "3: unknown variable `${clientid}`; there are"),
         ("topics = [\n\"a\",\n\"v/#/b\"]", "5: `#` stands alone"),
         ("topics = [\"v/${clientId\"]", "3: `${` without `}`"),
-        ("topics = [\"$share/g/a\"]", "3: shared subscriptions are judged"),
+        ("topics = [\"$share/g/a\"]", "3: a shared subscription is checked"),
         ("clients = [\"${user}\"]", "3: unknown variable `${user}`"),
         ("addresses = [\"10.0.0.1/8\"]", "3: bits are set behind the prefix; `10.0.0.0/8`"),
         ("addresses = [\"localhost\"]", "3: not a network; write it like"),
