@@ -146,6 +146,6 @@ fn names_that_nobody_could_log_in_with_are_refused_and_weak_passwords_said() {
     }
     assert!(!place.path("hearthmq-data").exists(), "nothing was made");
     assert!(place.passwd("ann", "x").contains("the password has 1 characters"));
-    assert!(place.passwd("bad/na me", "a long password").contains("no level of a topic"));
+    assert!(place.passwd("bad/na me", "a long password").contains("cannot be a level of a topic"));
     assert_eq!(place.passwd("good name", "a long password"), "");
 }

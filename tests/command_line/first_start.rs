@@ -96,10 +96,10 @@ fn no_account_is_made_beside_a_store_a_policy_or_accounts() {
     fs::rename(&users, &away).unwrap();
     let said = complaint(&place.run(&[])).to_owned();
     assert!(said.contains("users.toml: the accounts file is missing, but"), "{said}");
-    assert!(said.contains("policy.toml is there"), "{said}");
+    assert!(said.contains("policy.toml exists"), "{said}");
     fs::remove_file(&policy).unwrap();
     let said = complaint(&place.run(&[])).to_owned();
-    assert!(said.contains("hearthmq-data/store is there"), "{said}");
+    assert!(said.contains("hearthmq-data/store exists"), "{said}");
     fs::rename(&away, &users).unwrap();
     let said = complaint(&place.run(&["check-config", "/dev/null"])).to_owned();
     assert!(said.contains("policy.toml: the permissions file is missing"), "{said}");
