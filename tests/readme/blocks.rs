@@ -1,6 +1,6 @@
-//! The documents, taken apart into blocks of code.
+//! Splits the documents into blocks of code.
 //!
-//! Knows the form of the documents; does not know what becomes of a block.
+//! Knows the form of the documents; does not know how a block is tested.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -8,19 +8,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The directory of the repository.
+/// Returns the directory of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A document of the repository.
 pub(crate) struct Document {
-    /// Its path from the root, as it is written in links.
+    /// Its path from the root, as in links.
     pub(crate) name: String,
     pub(crate) text: String,
 }
 
-/// The documents whose examples and links are tested.
+/// Returns the documents whose examples and links are tested.
 pub(crate) fn documents() -> Vec<Document> {
     let mut paths: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from).into();
@@ -40,7 +40,7 @@ pub(crate) fn documents() -> Vec<Document> {
 pub(crate) struct Block {
     pub(crate) document: String,
     line: usize,
-    /// What stands behind the opening fence.
+    /// The text after the opening fence.
     pub(crate) language: String,
     /// The comment on the line before, without its marks.
     marker: String,
@@ -48,7 +48,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// How the block is run, if a marker says so.
+    /// How to run the block, if a marker says so.
     pub(crate) fn example(&self) -> Option<&str> {
         self.marker.strip_prefix("example: ")
     }
@@ -69,7 +69,7 @@ impl Display for Block {
     }
 }
 
-/// All blocks of all documents, in their order.
+/// Returns all blocks of all documents, in order.
 pub(crate) fn blocks() -> Vec<Block> {
     documents().iter().flat_map(blocks_of).collect()
 }

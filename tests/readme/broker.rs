@@ -1,6 +1,6 @@
 //! A broker as the documents start it: without a configuration, with the account of a first start.
 //!
-//! Only its ports differ, and in a script they are put in place of those of the documents.
+//! Only its ports differ; they replace those of the documents in each script.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -23,10 +23,10 @@ use crate::{
 /// The password of the first account.
 pub(crate) const PASSWORD: &str = "pass word:1";
 
-/// How long something may take that only a busy machine delays.
+/// Time limit for actions that only a busy machine delays.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running broker with a directory of its own. Killed when dropped.
+/// A running broker with its own directory. Dropping it kills it.
 pub(crate) struct Broker {
     directory: TempDir,
     child: Child,
@@ -45,7 +45,7 @@ impl Broker {
         broker
     }
 
-    /// Starts the program once more in its directory.
+    /// Starts the program again in its directory.
     pub(crate) fn start_again(&mut self) {
         (self.child, self.log) = spawn(&self.directory);
         self.wait_for_listeners();
@@ -62,7 +62,7 @@ impl Broker {
         address.trim().parse().unwrap()
     }
 
-    /// The next line of the log with this text.
+    /// Waits for the next line of the log with this text.
     pub(crate) fn line_with(&self, text: &str) -> String {
         let mut read = Vec::new();
         loop {

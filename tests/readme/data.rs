@@ -1,4 +1,5 @@
-//! Configurations, policies, accounts and JSON of the documents, read by what reads them in use.
+//! Loads configurations, policies, accounts and JSON of the documents with the program's own
+//! parsers.
 
 use std::{fs, path::Path};
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::blocks::Block;
 
-/// Loads a block as what it is: a policy, accounts, or else a configuration.
+/// Loads a block as a policy, as accounts, or else as a configuration.
 pub(crate) fn check_toml(block: &Block) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file.toml");
@@ -27,7 +28,7 @@ pub(crate) fn check_toml(block: &Block) {
     assert_eq!(fault, None, "{block}");
 }
 
-/// The values of JSON in a text, one behind the other.
+/// Returns the JSON values in a text, in order.
 pub(crate) fn values(block: &Block, text: &str) -> Vec<Value> {
     let values = serde_json::Deserializer::from_str(text).into_iter();
     let values: Result<Vec<Value>, _> = values.collect();

@@ -1,4 +1,4 @@
-//! Lists in the documents that the code has as well: they are the same.
+//! Compares lists in the documents with the same lists in the code.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
@@ -13,14 +13,14 @@ use crate::{
     data,
 };
 
-/// Words that a reader with English as second language stumbles over.
+/// Words that readers with English as a second language find difficult.
 const BANNED: [&str; 7] = ["whoever", "whom", "so many", "anew", "dear", "dearer", "for ever"];
 
 fn document(name: &str) -> String {
     documents().into_iter().find(|document| document.name == name).unwrap().text
 }
 
-/// The texts between two marks.
+/// Returns the texts between two marks.
 fn between<'t>(text: &'t str, open: &'t str, close: &'t str) -> impl Iterator<Item = &'t str> {
     text.split(open).skip(1).filter_map(move |rest| Some(rest.split_once(close)?.0))
 }
@@ -37,7 +37,7 @@ fn no_document_uses_a_banned_word() {
     for document in documents() {
         let text = document.text.to_lowercase();
         let text = match text.split_once("## writing") {
-            // Where the words are listed.
+            // This file lists the words.
             Some((before, rest)) => format!("{before}{}", rest.split_once("\n## ").unwrap().1),
             None => text,
         };
@@ -92,7 +92,7 @@ fn every_metric_that_is_named_exists() {
     }
 }
 
-/// The sources of the library and the program, without the line breaks within texts.
+/// Returns the sources of the library and the program, without line breaks inside of strings.
 fn sources() -> String {
     fn read(directory: &Path, all: &mut String) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -153,7 +153,7 @@ fn files_that_are_named_exist() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// One event of each kind, as the library makes it.
+/// Returns one event of each kind, as the library creates it.
 fn events() -> Vec<Value> {
     let text = |text: &str| Arc::<str>::from(text);
     let (clientid, username) = (text("car-17"), Some(text("ann")));

@@ -1,4 +1,4 @@
-//! The example of `docs/embedding.md`, run: what stands there is what runs here.
+//! The example of `docs/embedding.md`: this test runs it as it is printed there.
 
 use std::{error::Error, io, net::SocketAddr, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A client `car-17` of MQTT 3.1.1 with Keep Alive 60.
+/// Connects a client `car-17` of MQTT 3.1.1 with Keep Alive 60.
 async fn car(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"\x10\x12\0\x04MQTT\x04\x02\0\x3c\0\x06car-17").await?;
@@ -25,7 +25,7 @@ async fn car(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Between the two marks, but for the lines that say so, it is the document's example.
+/// Between the two marks is the document's example, except for lines that say otherwise.
 #[actix_rt::test]
 async fn the_example_of_the_library_runs() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;

@@ -1,10 +1,10 @@
-//! Links between documents lead to files, and to headings, that are there.
+//! Checks that links between documents lead to existing files and headings.
 
 use std::fs;
 
 use crate::blocks::{Document, documents, root};
 
-/// The anchor that GitHub gives to a heading.
+/// Returns the anchor that GitHub gives to a heading.
 fn anchor(heading: &str) -> String {
     let kept = |c: char| c.is_alphanumeric() || " -_".contains(c);
     heading.to_lowercase().chars().filter(|c| kept(*c)).collect::<String>().replace(' ', "-")
@@ -26,7 +26,7 @@ fn anchors(text: &str) -> Vec<String> {
     headings.map(|line| anchor(line.trim_start_matches('#').trim())).collect()
 }
 
-/// The targets of the links of a line.
+/// Returns the targets of the links of a line.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     line.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0))
 }

@@ -1,4 +1,4 @@
-//! Every example in README and the documents: what can run runs here, and the rest is checked.
+//! Tests every example in README and the documents: runs those that can run, and checks the others.
 //!
 //! A block of code says by its language, and by a marker in the comment before it, how it is tested:
 //!
@@ -38,7 +38,7 @@ use std::io::{self, Write as _};
 
 use blocks::{Block, blocks};
 
-/// What a language without a marker of its own is tested by.
+/// Tests a block by its language, unless a marker says otherwise.
 fn check(block: &Block) {
     match (&*block.language, block.not_run()) {
         (_, Some(reason)) => {

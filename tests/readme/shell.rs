@@ -46,7 +46,7 @@ pub(crate) fn python(script: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Checks that every command names what there is.
+/// Checks that the commands, options and files in every command exist.
 pub(crate) fn check(block: &Block, script: &str) {
     for line in script.replace("\\\n", " ").lines() {
         let line = line.split_once(" #").map_or(line, |(command, _comment)| command);
@@ -61,7 +61,7 @@ pub(crate) fn check(block: &Block, script: &str) {
             ["cargo", arguments @ ..] => check_cargo(block, arguments),
             ["hearthmq", arguments @ ..] => check_hearthmq(block, arguments),
             [script] if script.starts_with(".ci/") => {
-                // The published package is without that directory.
+                // The published package does not contain that directory.
                 let is_there = root().join(script).exists() || !root().join(".ci").exists();
                 assert!(is_there, "{block}: there is no {script}");
             }
