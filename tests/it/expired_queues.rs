@@ -1,5 +1,5 @@
-//! Messages that expire while their client is away: they leave memory and disk soon after, and do not wait
-//! for the client, a full queue or the end of the session.
+//! Messages that expire while their client is offline: they are removed from memory and disk soon,
+//! without waiting for the client, a full queue or the end of the session.
 
 use hearthmq::{
     Broker,
@@ -18,7 +18,7 @@ use super::{
     },
 };
 
-/// How long after its end a message may still be there, where few wait.
+/// How long after its expiry a message may still exist, if few messages are queued.
 const SOON_SECS: u64 = 3;
 
 async fn away(broker: &Broker, client_id: &str, filter: &str) {
@@ -49,7 +49,7 @@ fn expired(broker: &Broker) -> u64 {
     broker.metrics().shard(0).messages_dropped.of(DropReason::Expired).value()
 }
 
-/// So many for each of two clients, in which every tenth stays.
+/// Publishes this many messages for each of two clients; every tenth does not expire.
 async fn fill(powered: &Powered, messages: usize) {
     let mut speaker = speaker(&powered.broker).await;
     for number in 0..messages {
@@ -105,7 +105,7 @@ async fn what_has_expired_while_there_was_no_broker_leaves_the_disk() {
     }
 }
 
-/// Without a store, in which all waits in memory.
+/// Without a store, so that all messages are in memory.
 #[actix_rt::test]
 async fn what_expires_leaves_memory_where_there_is_no_store() {
     let broker = forgetful_world_within(|_| {}).await;
@@ -136,12 +136,12 @@ async fn nothing_is_looked_at_where_nothing_expires() {
     powered.crash();
     let powered = disk.power().await;
     pass(secs(400)).await;
-    // Each start has looked for what was on its way between shards.
+    // Each start has looked for messages on their way between shards.
     assert_eq!(disk.pages_read(), 2);
     assert_eq!((stored(&disk, "a"), queued(&powered.broker, "a").await), (500, 500));
 }
 
-/// One after the other: the rest is not read each time.
+/// Messages expire one after the other: the rest is not read each time.
 #[actix_rt::test]
 async fn a_queue_that_expires_bit_by_bit_is_not_read_all_the_time() {
     let disk = Disk::default();
@@ -153,11 +153,11 @@ async fn a_queue_that_expires_bit_by_bit_is_not_read_all_the_time() {
     }
     pass(secs(640 + 2 * SOON_SECS)).await;
     assert_eq!((stored(&disk, "a"), queued(&powered.broker, "a").await), (0, 0));
-    // Ten pages at first, and a look each second would be 3,500.
+    // Ten pages at first; a look every second would read 3,500.
     assert!(disk.pages_read() < 1_500, "{} pages", disk.pages_read());
 }
 
-/// The client is back before its turn, and gone again.
+/// The client returns before the removal, and disconnects again.
 #[actix_rt::test]
 async fn a_client_that_comes_in_between_takes_what_has_not_expired() {
     let disk = Disk::default();
@@ -175,7 +175,7 @@ async fn a_client_that_comes_in_between_takes_what_has_not_expired() {
     assert_eq!((stored(&disk, "a"), queued(&powered.broker, "a").await), (9, 9));
 }
 
-/// What nobody can take for a while is tried again.
+/// A removal that fails is tried again.
 #[actix_rt::test]
 async fn what_expires_while_the_store_fails_leaves_it_afterwards() {
     let disk = Disk::default();

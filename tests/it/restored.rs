@@ -1,5 +1,5 @@
-//! Sessions that a broker finds when it starts: accounts and permissions may have changed while there was
-//! none, and are asked before anything else happens.
+//! Sessions that a broker finds when it starts: accounts and permissions may have changed while no
+//! broker ran, and are checked before anything else happens.
 
 use std::{
     sync::{Arc, Mutex},
@@ -25,7 +25,7 @@ use super::{
     },
 };
 
-/// Hears which subscriptions end.
+/// Records which subscriptions end.
 #[derive(Clone, Default)]
 struct Ended(Arc<Mutex<Vec<String>>>);
 
@@ -35,7 +35,7 @@ impl Hooks for Ended {
     }
 }
 
-/// One disk and the rules and accounts of those who have it.
+/// A disk, and the rules and accounts of the brokers that use it.
 #[derive(Default)]
 struct House {
     disk: Disk,
@@ -52,7 +52,7 @@ impl House {
             .await
     }
 
-    /// How many messages the store has for a client.
+    /// Returns how many messages the store has for a client.
     fn stored(&self, client_id: &str) -> usize {
         self.disk.session(client_id).map_or(0, |session| session.waiting.messages)
     }
@@ -66,7 +66,7 @@ async fn queued(powered: &Powered, client_id: &str) -> usize {
     powered.broker.client(client_id).await.unwrap().unwrap().queued
 }
 
-/// Of ann, whose session stays, with these subscriptions.
+/// Connects ann, whose session stays, with these subscriptions.
 async fn ann(powered: &Powered, version: ProtocolVersion, filters: &[&str]) -> Client {
     let packet = connect_as("ann", connect_lasting("c", version));
     let mut client = Client::connected(&powered.broker, packet).await;
@@ -76,13 +76,13 @@ async fn ann(powered: &Powered, version: ProtocolVersion, filters: &[&str]) -> C
     client
 }
 
-/// So long it takes at most until what need not wait has left the disk.
+/// How long it takes at most until unneeded messages have left the disk.
 const SOON: Duration = secs(3);
 
 #[actix_rt::test]
 async fn a_subscription_that_is_no_longer_allowed_gets_nothing_after_a_start() {
     for version in VERSIONS {
-        // In memory, and most of it in the store alone.
+        // In memory, and mostly in the store alone.
         for messages in [1, 500] {
             let house = House::default();
             let first = house.power().await;
@@ -102,7 +102,7 @@ async fn a_subscription_that_is_no_longer_allowed_gets_nothing_after_a_start() {
             let dropped =
                 |reason| second.broker.metrics().shard(0).messages_dropped.of(reason).value();
             assert_eq!(dropped(DropReason::SubscriptionWithdrawn), messages as u64);
-            // The subscription is the store's no longer either, whatever comes.
+            // The subscription has left the store too, whatever comes.
             assert_eq!(house.disk.session("c").unwrap().subscriptions.len(), 1);
             house.denied.allow("subscribe secret/#");
             second.crash();
@@ -117,7 +117,7 @@ async fn a_subscription_that_is_no_longer_allowed_gets_nothing_after_a_start() {
     }
 }
 
-/// The reload's walk does the same for clients that are away.
+/// The checks of a reload do the same for offline clients.
 #[actix_rt::test]
 async fn what_waits_under_a_subscription_that_ends_leaves_the_disk_of_a_broker_that_runs() {
     let house = House::default();
@@ -137,7 +137,7 @@ async fn what_waits_under_a_subscription_that_ends_leaves_the_disk_of_a_broker_t
     client.expect_nothing().await;
 }
 
-/// What came by a shared one goes to the other members, of whom none need be there.
+/// Messages of a shared subscription go to the other members, all of which may be offline.
 #[actix_rt::test]
 async fn what_came_by_a_shared_subscription_that_ended_goes_to_the_other_members() {
     let house = House::default();
@@ -181,7 +181,7 @@ async fn the_session_of_a_user_that_is_gone_ends() {
     }
 }
 
-/// Disabled, or no rule lets it connect: what has waited for it waits on, and nothing is added.
+/// Disabled, or without a rule that lets it connect: queued messages stay, and none are added.
 #[actix_rt::test]
 async fn the_session_of_a_client_that_may_not_connect_rests() {
     for version in VERSIONS {
@@ -217,7 +217,7 @@ async fn the_session_of_a_client_that_may_not_connect_rests() {
     }
 }
 
-/// Of sessions that outlive their connection and of those that do not.
+/// For sessions that outlive their connection and for others.
 #[actix_rt::test]
 async fn a_will_of_somebody_who_may_no_longer_is_not_published_after_a_start() {
     for version in VERSIONS {
@@ -256,7 +256,7 @@ async fn a_will_of_somebody_who_may_no_longer_is_not_published_after_a_start() {
     }
 }
 
-/// Clients of a version that did not reserve them have written such topics.
+/// Clients have published to such topics on a version that did not reserve them.
 #[actix_rt::test]
 async fn what_is_retained_under_topics_of_the_broker_is_removed_at_a_start() {
     let disk = Disk::default();
@@ -276,7 +276,7 @@ async fn what_is_retained_under_topics_of_the_broker_is_removed_at_a_start() {
     assert_eq!(disk.retained(), 2);
 }
 
-/// What was withdrawn takes nothing of the user's share any more.
+/// A withdrawn subscription no longer counts towards the user's share.
 #[actix_rt::test]
 async fn a_subscription_that_was_withdrawn_gives_its_room_back() {
     let denied = Denied::default();

@@ -1,5 +1,5 @@
-//! What rules ask of a session whose client has not come since the start: how it logged in, by which
-//! listener and from where is known from the store.
+//! Rules for a session whose client has not connected since the start: how it logged in, at which
+//! listener and from which address is known from the store.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use hearthmq::auth::{
 
 use super::support::{Client, disk::Disk, packets::*};
 
-/// Knows everybody by a certificate.
+/// Identifies every client by a certificate.
 struct ByCertificate;
 
 fn identity() -> Identity {
@@ -33,7 +33,7 @@ impl Authenticator for ByCertificate {
     }
 }
 
-/// Allows everything and remembers of whom it was asked, and by which way they came.
+/// Allows everything, and records the identities, listeners and addresses in question.
 #[derive(Clone, Default)]
 struct Asked(Arc<Mutex<Vec<(Identity, String, String)>>>);
 
@@ -66,7 +66,7 @@ async fn a_session_is_judged_as_its_client_was() {
     }
 }
 
-/// A rule that allows, with this condition.
+/// Returns a policy with one rule that allows under this condition.
 fn allowing(condition: &str) -> FilePolicy {
     #[derive(serde::Deserialize)]
     struct File {
@@ -103,14 +103,14 @@ async fn conditions_hold_for_sessions_that_were_found() {
         let found = second.broker.client("c").await.unwrap().unwrap();
         assert_eq!(found.subscriptions, usize::from(is_kept), "{condition}");
         second.crash();
-        // It stays so, however often the broker starts before the client is back.
+        // It stays so, however often the broker starts before the client returns.
         let third = disk.power().await;
         let found = third.broker.client("c").await.unwrap().unwrap();
         assert_eq!(found.subscriptions, usize::from(is_kept), "{condition}");
     }
 }
 
-/// What a former version has not written can be no reason to allow.
+/// Facts that an earlier version has not stored must not be a reason to allow.
 #[actix_rt::test]
 async fn a_condition_on_what_nobody_knows_does_not_allow() {
     for (condition, is_kept) in CONDITIONS {
@@ -122,7 +122,7 @@ async fn a_condition_on_what_nobody_knows_does_not_allow() {
         client.vanish().await;
         first.crash();
         disk.forget_login("c");
-        // Twice: to be found does not make it known.
+        // Twice: being restored does not make the fact known.
         for _ in 0..2 {
             let again = disk.power_with(|builder| builder.authorizer(allowing(condition))).await;
             let found = again.broker.client("c").await.unwrap().unwrap();
@@ -132,7 +132,7 @@ async fn a_condition_on_what_nobody_knows_does_not_allow() {
     }
 }
 
-/// Nobody lets them in any more.
+/// Such clients are no longer admitted.
 #[actix_rt::test]
 async fn a_session_without_a_name_rests_where_none_is_let_in_any_longer() {
     let disk = Disk::default();

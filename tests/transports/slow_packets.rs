@@ -1,5 +1,6 @@
-//! Packets that take longer to arrive than the client's Keep Alive, over each layer: what comes of them counts
-//! as a sign of life, however it is wrapped. How much is enough is shown in `tests/it`, on virtual time.
+//! Packets that take longer to arrive than the client's Keep Alive, over each layer: their bytes
+//! count as a sign of life, however they are wrapped. `tests/it` shows, on virtual time, how many
+//! bytes are enough.
 
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use crate::{
 
 const ALL: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
 const KEEP_ALIVE_SECS: u16 = 2;
-/// Half as much again.
+/// One and a half times the Keep Alive.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(3);
 const PIECES: usize = 25;
-/// All pieces take twice as long as a client may be silent.
+/// All pieces together take twice as long as a client may be silent.
 const BETWEEN: Duration = Duration::from_millis(240);
 
-/// The bytes of a large PUBLISH.
+/// Returns the bytes of a large PUBLISH.
 fn large(version: ProtocolVersion) -> Vec<u8> {
     let payload = "x".repeat(300_000);
     let mut encoded = Vec::new();
@@ -109,7 +110,7 @@ async fn bytes_of_a_packet_are_a_sign_of_life_over_a_websocket_of_a_host() {
 const CONTINUATION: u8 = 0;
 const BINARY: u8 = 2;
 
-/// A frame's head as clients send it; a mask of zeros leaves the payload as it is.
+/// Returns a frame's head as clients send it; a mask of zeros leaves the payload unchanged.
 fn head(is_last: bool, opcode: u8, payload_bytes: usize) -> Vec<u8> {
     let mut head = vec![if is_last { 0x80 | opcode } else { opcode }, 0x80 | 127];
     head.extend((payload_bytes as u64).to_be_bytes());
@@ -117,16 +118,16 @@ fn head(is_last: bool, opcode: u8, payload_bytes: usize) -> Vec<u8> {
     head
 }
 
-/// How a packet lies in frames.
+/// How a packet is divided into frames.
 #[derive(Clone, Copy)]
 enum Frames {
     /// In one frame.
     One,
-    /// In one message of a frame for each piece.
+    /// In one message with a frame for each piece.
     Fragments,
 }
 
-/// Sends a packet of a client in pieces of so many bytes, so many of them.
+/// Sends a client's packet in a number of pieces of this size.
 async fn send_in_pieces(
     client: &mut Client<Binary<TcpStream>>,
     frames: Frames,
@@ -169,7 +170,7 @@ async fn a_websocket_frame_that_is_not_whole_is_as_good_as_whole_ones() {
     }
 }
 
-/// Its heads are no bytes of a packet, however many there are.
+/// The heads of frames are not bytes of a packet, however many come.
 #[actix_rt::test]
 async fn a_websocket_frame_that_trickles_is_not() {
     let world = World::with(Way::WebSocket).await;
