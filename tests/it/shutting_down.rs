@@ -19,7 +19,9 @@ async fn a_connect_that_finds_its_shard_shutting_down_is_told_so() {
                 older = Some(Client::connected(&broker, connect.clone()).await);
             }
             let mut client = Client::new(&broker, version);
-            yield_now().await; // Its connection is read from now on.
+            for _ in 0..10 {
+                yield_now().await; // Its connection is read from now on.
+            }
             let ended = {
                 let broker = broker.clone();
                 actix_rt::spawn(async move { broker.shutdown(secs(5)).await })
