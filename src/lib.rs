@@ -44,9 +44,13 @@
 
 pub mod actors;
 pub mod auth;
+mod between;
 pub mod broker;
+mod clock;
 pub mod config;
 pub mod control;
+mod durable;
+mod flow;
 pub mod hooks;
 pub mod http;
 pub mod journal;
@@ -58,8 +62,10 @@ pub mod net;
 pub mod owners;
 pub mod router;
 pub mod session;
+mod shard;
 pub mod store;
 pub mod told;
+mod transport;
 
 pub use broker::Broker;
 

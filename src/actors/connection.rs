@@ -6,6 +6,7 @@
 
 mod authentication;
 mod reading;
+mod tail;
 mod takeover;
 mod writing;
 
@@ -26,16 +27,18 @@ use tokio::io::ReadBuf;
 use tracing::Span;
 
 use self::reading::Reading;
-use super::{
-    doors::{ConnectionDoor, ToConnection},
-    messages::{Kicked, Permit},
-    shard::{CERTIFICATE, Departure, Shard, not_authorized, reason_of},
-    tail::Tail,
-    transport::{Transport, poll_write_all},
-};
 use crate::{
+    actors::connection::tail::Tail,
     control::{ControlError, KeepAliveChanged, Redirection},
     hooks::DisconnectReason,
+    shard::{
+        CERTIFICATE, Departure, Shard,
+        connect::{Kicked, Permit},
+        doors::{ConnectionDoor, ToConnection},
+        not_authorized,
+        refusal::reason_of,
+    },
+    transport::{Transport, poll_write_all},
 };
 
 /// Reads, and likewise writes, before other connections get their turn.

@@ -23,17 +23,23 @@ use tokio::sync::{Mutex, oneshot};
 use self::clients::{Clients, Turn};
 use super::{
     connection::Connection,
-    core::Core,
-    doors::{ShardDoor, ToShard},
-    messages::{
-        AcceptedConnect, Attach, Begin, Permit, PublishMessage, Quiesce, Recheck, Restore,
-        Restored, Retire, Shutdown,
+    messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
+};
+use crate::{
+    between::door::{ShardDoor, ToShard},
+    metrics::ShardMetrics,
+    router::Host,
+    shard::{
+        LOOK_EVERY, Rounds, Shard,
+        common::Core,
+        connect::{AcceptedConnect, Attach, Permit},
+        doors::ArrivalDoor,
+        refusal::NoSession,
+        subject_of, weed_queues,
     },
-    refusal::NoSession,
-    shard::{LOOK_EVERY, Rounds, Shard, subject_of, weed_queues},
+    told::connection_span,
     transport::Transport,
 };
-use crate::{metrics::ShardMetrics, router::Host, told::connection_span};
 
 /// Deadlines are looked at this often. With what a sweep takes, a keep-alive timeout is noticed
 /// well within the 250 ms that are promised.
@@ -200,7 +206,9 @@ impl ShardDoor for Addr<Registry> {
     fn send(&self, message: ToShard) {
         self.do_send(message);
     }
+}
 
+impl ArrivalDoor for Addr<Registry> {
     fn bring(&self, arrival: Attach) {
         self.do_send(arrival);
     }

@@ -17,11 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Broker, Running};
 use crate::{
-    actors::{
-        Begin, Core, CoreParts, Keeper, OUTBOX, Registry, Restore, Restored, ShardHandle,
-        StoredLogins, SyncPolicy, deliver_undelivered,
-    },
+    actors::{Begin, Registry, Restore, Restored},
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
+    between::door::ShardHandle,
+    durable::{Keeper, OUTBOX, StoredLogins, SyncPolicy, deliver_undelivered},
     hooks::Hooks,
     journal::Change,
     limits::Limits,
@@ -32,6 +31,7 @@ use crate::{
         tls::TlsSource,
     },
     router::Host,
+    shard::{Core, CoreParts},
     store::{Durability, Store, StoreError, StoredRetained, StoredSession},
     told::{ClientLines, Told},
 };
@@ -474,7 +474,8 @@ fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) -> Vec<Addr<Registry>> {
     } else {
         arbiters.iter().enumerate().map(|(number, arbiter)| start(number, Some(arbiter))).collect()
     };
-    let (registries, handles) = shards.into_iter().unzip();
-    core.set_shards(handles);
+    let (registries, handles): (Vec<Addr<Registry>>, _) = shards.into_iter().unzip();
+    let arrivals = registries.iter().map(|registry| Box::new(registry.clone()) as _).collect();
+    core.set_shards(handles, arrivals);
     registries
 }

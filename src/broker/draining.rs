@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Asking, Running};
+use super::{Running, control::Asking};
 use crate::control::{ControlError, Redirection};
 
 /// Refuses new clients until it is dropped, unless [`Draining::stay`] makes that last.

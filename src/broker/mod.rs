@@ -4,6 +4,7 @@
 //! creates no runtime and no logger, and never ends the process.
 
 mod builder;
+mod control;
 mod draining;
 mod many;
 mod recheck;
@@ -22,11 +23,10 @@ use std::{
     time::Duration,
 };
 
-use actix::{Addr, MailboxError};
+use actix::Addr;
 use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::web::ServiceConfig;
-use async_trait::async_trait;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::spawn_blocking,
@@ -34,11 +34,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::builder::{Builder, StartError};
-use self::draining::Draining;
 use crate::{
     actors::{
-        AnyStream, ClientSession, Core, InProcess, Kick, Kicked, PublishMessage, QueryClient,
-        QueryOnline, Quiesce, Registry, Retire, Shutdown, Subscription, WillRequest,
+        Kick, PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown,
+        WillRequest,
     },
     auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
@@ -48,14 +47,16 @@ use crate::{
     metrics::{Metrics, TransportKind},
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
     net::{Admission, Arrival, IN_PROCESS, Whose, canonical, handshake},
+    shard::{
+        Core,
+        connect::{ClientSession, Kicked},
+        in_process::{InProcess, Subscription},
+    },
+    transport::AnyStream,
 };
 
 /// How long a caller waits for an answer at most.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of questions under way at the same time; a further one is refused, not queued.
-const QUESTIONS_MAX: usize = 16 * 1024;
-/// Maximum number of walks along all clients under way at the same time.
-const WALKS_MAX: usize = 4;
 /// Rounds of [`Quiesce`] at shutdown. In each, a search for a member of a shared subscription may
 /// move on to another shard: one round for each effort of a search. Few searches need more.
 const QUIESCE_ROUNDS: usize = 3;
@@ -348,112 +349,6 @@ impl Broker {
                 let _ = spawn_blocking(move || keeper.stop()).await;
             }
         }
-    }
-
-    async fn ask<T>(
-        &self,
-        question: impl Future<Output = Result<T, MailboxError>>,
-    ) -> Result<T, ControlError> {
-        if !self.is_ready() {
-            return Err(ControlError::Unavailable);
-        }
-        let _asking = Asking::new(&self.running.questions, QUESTIONS_MAX)?;
-        question.await.map_err(|error| match error {
-            MailboxError::Closed => ControlError::Unavailable,
-            MailboxError::Timeout => ControlError::Timeout,
-        })
-    }
-
-    /// Returns a place among the walks under way, if this request needs one.
-    fn walking(&self, request: &Redirect) -> Result<Option<Asking<'_>>, ControlError> {
-        match request.clients {
-            Clients::One(_) => Ok(None),
-            Clients::Matching(_) => Asking::new(&self.running.walks, WALKS_MAX).map(Some),
-        }
-    }
-
-    async fn send_away(&self, request: Redirect) -> Result<usize, ControlError> {
-        let homes: Vec<_> = match &request.clients {
-            Clients::One(client_id) => vec![self.registry(client_id)],
-            Clients::Matching(_) => self.running.registries.clone(),
-        };
-        let asked = homes.into_iter().map(|registry| {
-            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
-            self.ask(redirected)
-        });
-        Ok(try_join_all(asked).await?.into_iter().sum())
-    }
-}
-
-/// A question under way. It counts until it is dropped, even if its caller has gone.
-struct Asking<'a>(&'a AtomicUsize);
-
-impl<'a> Asking<'a> {
-    fn new(questions: &'a AtomicUsize, max: usize) -> Result<Self, ControlError> {
-        let before = questions.fetch_add(1, Ordering::Relaxed);
-        let asking = Self(questions);
-        if before < max { Ok(asking) } else { Err(ControlError::Unavailable) }
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[async_trait]
-impl Control for Broker {
-    async fn set_keep_alive(
-        &self,
-        request: SetKeepAlive,
-    ) -> Result<KeepAliveChanged, ControlError> {
-        let registry = self.registry(&request.client_id);
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
-    }
-
-    async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
-        self.online(client_id).await
-    }
-
-    async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
-        Self::query_each_online(self, client_ids).await
-    }
-
-    async fn set_each_keep_alive(
-        &self,
-        requests: Vec<SetKeepAlive>,
-    ) -> Vec<Result<KeepAliveChanged, ControlError>> {
-        Self::set_each_keep_alive(self, requests).await
-    }
-
-    async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
-        let _walking = self.walking(&request)?;
-        self.send_away(request).await
-    }
-
-    async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError> {
-        let _walking = self.walking(&request)?; // first, so that no client is refused in vain
-        let draining = Draining::begin(&self.running, &request.to)?;
-        let redirected = self.send_away(request).await?;
-        draining.stay();
-        Ok(redirected)
-    }
-
-    fn drain(&self, to: Option<Redirection>) {
-        Self::drain(self, to);
-    }
-
-    fn drained_to(&self) -> Option<Redirection> {
-        self.running.core.draining.load_full().map(Arc::unwrap_or_clone)
-    }
-
-    fn is_ready(&self) -> bool {
-        Self::is_ready(self)
-    }
-
-    fn is_storing(&self) -> bool {
-        Self::is_storing(self)
     }
 }
 

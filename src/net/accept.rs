@@ -32,10 +32,12 @@ use super::{
     websocket,
 };
 use crate::{
-    actors::{Core, Host, SocketTransport, Transport},
     auth::{ClientCertificate, ListenerLogins},
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
+    router::Host,
+    shard::Core,
     told::Subject,
+    transport::{SocketTransport, Transport},
 };
 
 /// Pause after accept failed without a remedy.

@@ -11,13 +11,13 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    actors::EnhancedLogin,
     auth::{BoundedExchange, ExchangeStart, Identity, Step},
     metrics::ConnectRefusal,
     mqtt::{
         Auth, AuthProperties, Connect, Decoded, Packet, ProtocolVersion, ReasonCode, decode,
         encode_within,
     },
+    shard::connect::EnhancedLogin,
 };
 
 /// AUTH exists in this version only.

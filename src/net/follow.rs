@@ -16,7 +16,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::packet_line::{Line, packet_line};
-use crate::{actors::Transport, mqtt::ProtocolVersion, told::cut};
+use crate::{mqtt::ProtocolVersion, told::cut, transport::Transport};
 
 /// The `tracing` target of packet lines, for filters such as `hearthmq::packets=trace`.
 const PACKETS: &str = "hearthmq::packets";

@@ -22,9 +22,6 @@ use super::{
     room::Room,
 };
 use crate::{
-    actors::{
-        AcceptedConnect, AcceptedWill, Attach, Core, EnhancedLogin, Host, RefusalAnswer, Transport,
-    },
     auth::{
         AccessRequest, Action, AuthenticationError, Credentials, Decision, Identity, ListenerLogins,
     },
@@ -33,7 +30,13 @@ use crate::{
         Connect, DecodeError, DecodeErrorKind, Decoded, LastWill, Message, Packet, ProtocolVersion,
         Publication, ReasonCode, decode_connect, is_of_the_broker, refusal_version, whole_length,
     },
+    router::Host,
+    shard::{
+        Core, RefusalAnswer,
+        connect::{AcceptedConnect, AcceptedWill, Attach, EnhancedLogin},
+    },
     told::{Subject, connection_span},
+    transport::Transport,
 };
 
 /// A new connection, over any transport.
@@ -160,7 +163,7 @@ async fn decode_and_accept(
 /// Moves a connection to the home shard of its client identifier.
 fn send_home(mut attach: Attach, came_to: Option<Host>, core: &Core) {
     let home = core.home(&attach.connect.client_id);
-    let Some(shard) = core.shard(home) else {
+    let Some(door) = core.arrivals(home) else {
         return;
     };
     if came_to != Some(home)
@@ -170,7 +173,7 @@ fn send_home(mut attach: Attach, came_to: Option<Host>, core: &Core) {
         return;
     }
     // At most one message for each socket, and sockets are limited, so the mailbox is bounded.
-    shard.door.bring(attach);
+    door.bring(attach);
 }
 
 /// Reads until CONNECT is complete and returns its length.

@@ -8,10 +8,11 @@ use tokio::{io::AsyncReadExt, time::Instant};
 
 use super::{admission::Admitted, refusal::Refusal, room::Room};
 use crate::{
-    actors::{Core, Transport},
     auth::{ClientCertificate, Credentials, ListenerLogins},
     metrics::ConnectRefusal,
     mqtt::{Connect, DecodeLimits},
+    shard::Core,
+    transport::Transport,
 };
 
 /// Bytes read at a time before CONNECT is complete.

@@ -6,10 +6,10 @@ use std::fmt::Display;
 
 use super::{refused::Refused, tls::ClientCertificateError};
 use crate::{
-    actors::{Core, RefusalAnswer},
     auth::AuthenticationError,
     metrics::ConnectRefusal,
     mqtt::{Connect, ProtocolVersion, ReasonCode, refusal_version},
+    shard::{Core, RefusalAnswer},
     told::Subject,
 };
 

@@ -5,9 +5,9 @@
 use std::net::SocketAddr;
 
 use crate::{
-    actors::Core,
     metrics::ConnectRefusal,
     mqtt::Connect,
+    shard::Core,
     told::{Subject, Weight},
 };
 

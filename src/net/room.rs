@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::actors::{Budget, Share};
+use crate::flow::{Budget, Share};
 
 /// Few CONNECTs are larger. Smaller than for known clients: opening many connections costs a
 /// stranger nothing.

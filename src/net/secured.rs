@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::tls::Trust;
-use crate::actors::Transport;
+use crate::transport::Transport;
 
 pub(super) struct Secured<S> {
     stream: TlsStream<S>,

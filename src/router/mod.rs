@@ -6,6 +6,7 @@
 
 mod backlog;
 mod edges;
+mod homes;
 mod index;
 mod level;
 mod place;
@@ -14,6 +15,7 @@ mod retained;
 mod subscribers;
 mod tree;
 
+pub(crate) use homes::Homes;
 pub use index::Index;
 pub use place::{Host, Place};
 pub use plan::{OwnCopy, Plan, SharedTargets, Target};

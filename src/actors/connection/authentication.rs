@@ -7,8 +7,8 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 
 use super::Connection;
 use crate::{
-    actors::{messages::TakeStep, shard::not_authenticated},
     auth::{AuthenticationError, BoundedExchange, Step},
+    shard::{connect::TakeStep, not_authenticated},
 };
 
 impl Connection {

@@ -12,13 +12,11 @@ use tokio::io::ReadBuf;
 
 use super::{Connection, TURNS_PER_WAKE, ended, lost};
 use crate::{
-    actors::{
-        shard::{Departure, Received, Shard, look_after_held},
-        tail::Tail,
-    },
+    actors::connection::tail::Tail,
     hooks::DisconnectReason,
     metrics::HoldReason,
     mqtt::ReasonCode,
+    shard::{Departure, Received, Shard, look_after_held},
 };
 
 /// What reading led to.

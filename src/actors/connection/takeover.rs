@@ -10,7 +10,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::{sync::oneshot, task::yield_now};
 
 use super::{Connection, Phase};
-use crate::actors::doors::Baton;
+use crate::shard::doors::Baton;
 
 /// Others wait for a connection to be read.
 pub(super) struct Successors {

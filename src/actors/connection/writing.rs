@@ -11,11 +11,9 @@ use std::{
 
 use super::{Connection, TURNS_PER_WAKE, lost};
 use crate::{
-    actors::{
-        shard::{Departure, Shard},
-        transport::Transport,
-    },
     session::Link,
+    shard::{Departure, Shard},
+    transport::Transport,
 };
 
 /// Pieces that one write takes. Payloads that lie apart are large, so that more would not be taken

@@ -18,13 +18,13 @@ use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 use crate::{
-    actors::{
-        doors::{Baton, ToConnection},
-        messages::Attach,
-        shard::Shard,
-    },
     control::ControlError,
     mqtt::Timestamp,
+    shard::{
+        Shard,
+        connect::Attach,
+        doors::{Baton, ToConnection},
+    },
 };
 
 /// Connections of one client that wait; of more, the oldest is refused.

@@ -10,16 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Clients, Registry};
 use crate::{
-    actors::{
-        doors::ToConnection,
-        messages::{
-            Kick, Kicked, QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany, WillRequest,
-        },
-        shard::{Departure, Shard},
+    actors::messages::{
+        Kick, QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany, WillRequest,
     },
     control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
     hooks::DisconnectReason,
     mqtt::ReasonCode,
+    shard::{Departure, Shard, connect::Kicked, doors::ToConnection},
 };
 
 impl Handler<QueryOnline> for Registry {

@@ -21,8 +21,10 @@ use super::{
     topics::TopicPattern,
     variables::{Holds, Subject},
 };
-use crate::auth::{AccessRequest, Action, Decision, Login};
-use crate::mqtt::QoS;
+use crate::{
+    auth::{AccessRequest, Action, Decision, Login},
+    mqtt::QoS,
+};
 
 /// Priority of a rule without one.
 const PRIORITY_DEFAULT: i64 = 1000;

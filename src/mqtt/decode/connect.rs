@@ -4,10 +4,10 @@
 //! by `decode`.
 
 use super::{DecodeLimits, reason_code, topic_name};
-use crate::mqtt::wire::{Reader, VariableByteInteger};
 use crate::mqtt::{
     ConnAck, ConnAckProperties, Connect, ConnectProperties, DecodeError, DecodeErrorKind, LastWill,
     ProtocolVersion, QoS, ReasonCode, WillProperties,
+    wire::{Reader, VariableByteInteger},
 };
 
 /// Decodes CONNECT (section 3.1).

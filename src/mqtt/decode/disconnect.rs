@@ -4,10 +4,9 @@
 //! `decode`.
 
 use super::reason_code;
-use crate::mqtt::wire::Reader;
 use crate::mqtt::{
     Auth, AuthProperties, DecodeError, Disconnect, DisconnectProperties, ProtocolVersion,
-    ReasonCode,
+    ReasonCode, wire::Reader,
 };
 
 /// Decodes DISCONNECT (section 3.14).

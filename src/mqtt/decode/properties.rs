@@ -3,11 +3,11 @@
 //! Knows which properties a packet may have, how often and with which values; not their meaning.
 //! Called by the packet decoders, and to show stored messages.
 
-use crate::mqtt::wire::{Reader, identifier};
 use crate::mqtt::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DecodeError,
     DecodeErrorKind, DisconnectProperties, PublishProperties, SubscribeProperties, UserProperties,
     WillProperties,
+    wire::{Reader, identifier},
 };
 
 /// Reads the properties of one packet in sequence.

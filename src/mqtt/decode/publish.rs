@@ -4,10 +4,9 @@
 //! only by `decode`.
 
 use super::{DecodeLimits, reason_code, topic_name};
-use crate::mqtt::wire::Reader;
 use crate::mqtt::{
     Ack, AckProperties, DecodeError, DecodeErrorKind, ProtocolVersion, Publish, PublishFlags,
-    PublishProperties, QoS, ReasonCode,
+    PublishProperties, QoS, ReasonCode, wire::Reader,
 };
 
 const DUP: u8 = 0b1000;

@@ -3,12 +3,10 @@
 //! Does not check the syntax of a Topic Filter; `topic` does. Called only by `decode`.
 
 use super::{DecodeLimits, reason_code, topic_filter};
-use crate::mqtt::topic::is_shared;
-use crate::mqtt::wire::Reader;
 use crate::mqtt::{
     AckProperties, DecodeError, DecodeErrorKind, ProtocolVersion, QoS, ReasonCode, RetainHandling,
     SubAck, Subscribe, SubscribeFilter, SubscribeProperties, SubscriptionOptions, UnsubAck,
-    Unsubscribe, UserProperties,
+    Unsubscribe, UserProperties, topic::is_shared, wire::Reader,
 };
 
 /// Decodes SUBSCRIBE (section 3.8).

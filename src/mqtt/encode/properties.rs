@@ -3,10 +3,10 @@
 //! Does not know the packet; called by `encode`, and for stored messages.
 
 use super::{Count, Sink};
-use crate::mqtt::wire::identifier;
 use crate::mqtt::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
     EncodeError, PublishProperties, SubscribeProperties, UserProperties, WillProperties,
+    wire::identifier,
 };
 
 /// Which properties with explanations are written.

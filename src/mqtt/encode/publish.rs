@@ -6,8 +6,10 @@
 use std::num::NonZeroU16;
 
 use super::{packet_size, publish_first_byte};
-use crate::mqtt::wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier};
-use crate::mqtt::{PacketId, ProtocolVersion, Publication, PublishFlags};
+use crate::mqtt::{
+    PacketId, ProtocolVersion, Publication, PublishFlags,
+    wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier},
+};
 
 /// The fields of a PUBLISH that differ between subscribers. Fields that the subscriber's version
 /// does not have are not written.

@@ -2,8 +2,10 @@
 //!
 //! Knows the data representation of section 1.5 but no packets.
 
-use crate::mqtt::EncodeError;
-use crate::mqtt::wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier};
+use crate::mqtt::{
+    EncodeError,
+    wire::{VARIABLE_BYTE_INTEGER_MAX, VariableByteInteger, identifier},
+};
 
 /// Takes values and writes them in the data representation of section 1.5.
 pub(in crate::mqtt) trait Sink {

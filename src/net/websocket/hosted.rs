@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::PollSender;
 
-use crate::actors::Transport;
+use crate::transport::Transport;
 
 /// Maximum number of chunks between the two threads, in each direction. One read or write makes one
 /// chunk.

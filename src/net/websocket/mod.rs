@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use self::frames::{Deframed, Deframer, End, SENT_HEADER_BYTES_MAX};
-use crate::actors::Transport;
+use crate::transport::Transport;
 
 pub use self::upgrade::WebSocketOptions;
 pub(crate) use self::{

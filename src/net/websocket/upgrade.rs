@@ -12,7 +12,7 @@ use super::{
     super::{handshake::linger, refused::Refused},
     WebSocket,
 };
-use crate::{actors::Transport, metrics::ConnectRefusal};
+use crate::{metrics::ConnectRefusal, transport::Transport};
 
 /// Limits of a request; browsers need half of them.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;

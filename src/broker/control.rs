@@ -1,0 +1,128 @@
+//! The broker answers callers: each question goes to the registries of the shards concerned.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use actix::MailboxError;
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+
+use super::{ANSWER_TIME_MAX, Broker, draining::Draining};
+use crate::control::{
+    Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
+};
+
+/// Maximum number of questions under way at the same time; a further one is refused, not queued.
+const QUESTIONS_MAX: usize = 16 * 1024;
+/// Maximum number of walks along all clients under way at the same time.
+const WALKS_MAX: usize = 4;
+
+impl Broker {
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, MailboxError>>,
+    ) -> Result<T, ControlError> {
+        if !self.is_ready() {
+            return Err(ControlError::Unavailable);
+        }
+        let _asking = Asking::new(&self.running.questions, QUESTIONS_MAX)?;
+        question.await.map_err(|error| match error {
+            MailboxError::Closed => ControlError::Unavailable,
+            MailboxError::Timeout => ControlError::Timeout,
+        })
+    }
+
+    /// Returns a place among the walks under way, if this request needs one.
+    fn walking(&self, request: &Redirect) -> Result<Option<Asking<'_>>, ControlError> {
+        match request.clients {
+            Clients::One(_) => Ok(None),
+            Clients::Matching(_) => Asking::new(&self.running.walks, WALKS_MAX).map(Some),
+        }
+    }
+
+    async fn send_away(&self, request: Redirect) -> Result<usize, ControlError> {
+        let homes: Vec<_> = match &request.clients {
+            Clients::One(client_id) => vec![self.registry(client_id)],
+            Clients::Matching(_) => self.running.registries.clone(),
+        };
+        let asked = homes.into_iter().map(|registry| {
+            let redirected = registry.send(request.clone()).timeout(ANSWER_TIME_MAX);
+            self.ask(redirected)
+        });
+        Ok(try_join_all(asked).await?.into_iter().sum())
+    }
+}
+
+/// A question under way. It counts until it is dropped, even if its caller has gone.
+pub(super) struct Asking<'a>(&'a AtomicUsize);
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(questions: &'a AtomicUsize, max: usize) -> Result<Self, ControlError> {
+        let before = questions.fetch_add(1, Ordering::Relaxed);
+        let asking = Self(questions);
+        if before < max { Ok(asking) } else { Err(ControlError::Unavailable) }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Control for Broker {
+    async fn set_keep_alive(
+        &self,
+        request: SetKeepAlive,
+    ) -> Result<KeepAliveChanged, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
+    async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
+        self.online(client_id).await
+    }
+
+    async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
+        Self::query_each_online(self, client_ids).await
+    }
+
+    async fn set_each_keep_alive(
+        &self,
+        requests: Vec<SetKeepAlive>,
+    ) -> Vec<Result<KeepAliveChanged, ControlError>> {
+        Self::set_each_keep_alive(self, requests).await
+    }
+
+    async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
+        let _walking = self.walking(&request)?;
+        self.send_away(request).await
+    }
+
+    async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError> {
+        let _walking = self.walking(&request)?; // first, so that no client is refused in vain
+        let draining = Draining::begin(&self.running, &request.to)?;
+        let redirected = self.send_away(request).await?;
+        draining.stay();
+        Ok(redirected)
+    }
+
+    fn drain(&self, to: Option<Redirection>) {
+        Self::drain(self, to);
+    }
+
+    fn drained_to(&self) -> Option<Redirection> {
+        self.running.core.draining.load_full().map(Arc::unwrap_or_clone)
+    }
+
+    fn is_ready(&self) -> bool {
+        Self::is_ready(self)
+    }
+
+    fn is_storing(&self) -> bool {
+        Self::is_storing(self)
+    }
+}

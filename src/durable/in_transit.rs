@@ -1,0 +1,128 @@
+//! What is on its way from one shard to another and must get there once, whatever happens.
+//!
+//! A QoS 2 message is acknowledged to its publisher by the publisher's shard, and kept for sessions
+//! of other shards by these. Were the broker to end between the two, the message would be lost, or
+//! doubled when the publisher sends it again. So the publisher's shard keeps, in one group with the
+//! acknowledgement, that the message is on its way; the other shard takes that back in one group
+//! with what it keeps. What is found there at a start has not arrived, and is delivered then.
+//!
+//! It lies in the queue of a session of the broker's own, so that stores know of nothing new; that
+//! session's Subscription Identifiers say whose it is. Knows no shard and no store.
+
+use std::sync::Arc;
+
+use crate::{
+    journal::{QueuePlace, QueuedMessage, SessionNumber, SessionRecord},
+    mqtt::{Message, QoS, Timestamp},
+    router::{Homes, Host},
+};
+
+/// The session of what is on its way.
+pub(crate) const OUTBOX: SessionNumber = SessionNumber(0);
+
+/// Where a message is on its way to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Those of one shard, as it was, who subscribed to its topic.
+    Shard(Homes, Host),
+    /// A member of a shared subscription.
+    Group(Arc<str>),
+}
+
+/// A message on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OnItsWay {
+    pub(crate) message: Arc<Message>,
+    /// Who published it.
+    pub(crate) publisher: SessionNumber,
+    pub(crate) to: Destination,
+}
+
+impl OnItsWay {
+    /// As it lies in the queue of [`OUTBOX`].
+    pub(crate) fn into_queued(self) -> QueuedMessage {
+        let Self { message, publisher, to } = self;
+        let halves = |number: u64| [(number >> 32) as u32, number as u32];
+        let mut identifiers = halves(publisher.0).to_vec();
+        let share = match to {
+            Destination::Group(filter) => Some(filter),
+            Destination::Shard(Homes { seed, shards }, host) => {
+                identifiers.extend(halves(seed));
+                identifiers.extend([u32::from(shards), u32::from(host.0)]);
+                None
+            }
+        };
+        let retain = message.publication().retain;
+        let qos = QoS::ExactlyOnce;
+        QueuedMessage { message, qos, retain, identifiers: Some(identifiers.into()), share }
+    }
+
+    /// The same again; `None` if it is not one.
+    pub(crate) fn from_queued(queued: QueuedMessage) -> Option<Self> {
+        let whole = |halves: &[u32]| u64::from(halves[0]) << 32 | u64::from(halves[1]);
+        let identifiers = queued.identifiers?;
+        let (publisher, to) = match (&identifiers[..], queued.share) {
+            (publisher @ [_, _], Some(filter)) => (publisher, Destination::Group(filter)),
+            ([publisher @ .., seed_high, seed_low, shards, host], None) if publisher.len() == 2 => {
+                let seed = whole(&[*seed_high, *seed_low]);
+                let shards = u16::try_from(*shards).ok()?;
+                let host = Host(u16::try_from(*host).ok()?);
+                (publisher, Destination::Shard(Homes { seed, shards: shards.max(1) }, host))
+            }
+            _ => return None,
+        };
+        let publisher = SessionNumber(whole(publisher));
+        Some(Self { message: queued.message, publisher, to })
+    }
+}
+
+/// The session that the outbox is to stores.
+pub(crate) fn record() -> SessionRecord {
+    SessionRecord {
+        client_id: "".into(),
+        username: None,
+        expiry_interval_secs: u32::MAX,
+        ends_at: None,
+        is_connected: false,
+        doubtful_up_to: QueuePlace(0),
+        peer: "".into(),
+        connected_at: Timestamp(0),
+        login: None,
+    }
+}
+
+/// The first place of the outbox.
+pub(crate) const FIRST: QueuePlace = QueuePlace(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::Publication;
+
+    #[test]
+    fn what_is_on_its_way_is_found_as_it_was_sent() {
+        let publication = Publication {
+            topic: "t",
+            payload: b"x",
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            properties: &[],
+            expires_at: None,
+        };
+        let message = Arc::new(Message::new(&publication));
+        let homes = Homes::new(3);
+        for to in [Destination::Shard(homes, Host(2)), Destination::Group("$share/g/t".into())] {
+            let publisher = SessionNumber(u64::MAX - 17);
+            let sent = OnItsWay { message: message.clone(), publisher, to };
+            assert_eq!(OnItsWay::from_queued(sent.clone().into_queued()), Some(sent));
+        }
+        let queued = QueuedMessage {
+            message,
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            identifiers: Some([1, 2, 3].into()),
+            share: None,
+        };
+        assert_eq!(OnItsWay::from_queued(queued), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! Keeps what must survive the broker: takes the changes of all shards to the store, in groups, and
+//! tells each shard what is kept.
+//!
+//! A store that costs a wait has a thread of its own; one that does not is asked where the changes
+//! arise. Knows changes, tickets and the store, and nothing of sessions.
+
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    between::door::ShardHandle,
+    clock::Clock,
+    durable::{
+        group::{SyncPolicy, resolve_retained},
+        health::Health,
+        in_transit::{self, OUTBOX},
+        writer::{Handed, Order, Writer},
+    },
+    journal::{Change, JournalPage, QueuePlace, SessionNumber},
+    mqtt::Timestamp,
+    router::{Host, Retained},
+    store::{Bounds, Durability, Store, StoreError},
+};
+
+/// The store of a broker, and what is on its way there.
+pub(crate) struct Keeper {
+    store: Arc<dyn Store>,
+    policy: SyncPolicy,
+    pub(crate) health: Arc<Health>,
+    sessions: AtomicU64,
+    messages: AtomicU64,
+    /// Places in the outbox.
+    outbox: AtomicU64,
+    /// Bytes of changes that were handed to the writer and are not kept yet.
+    bytes_waiting: Arc<AtomicUsize>,
+    is_ending: Arc<AtomicBool>,
+    orders: Mutex<Option<mpsc::Sender<Order>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    retained: Arc<Retained>,
+}
+
+/// So many bytes of changes may wait for the store before publishers are made to wait.
+const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
+/// And while the store is in trouble: acknowledgements of subscribers, and retained QoS 0.
+const BYTES_WAITING_IN_TROUBLE_MAX: usize = 4 * BYTES_WAITING_MAX;
+
+impl Keeper {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        policy: SyncPolicy,
+        bounds: &Bounds,
+        retained: Arc<Retained>,
+    ) -> Self {
+        Self {
+            store,
+            policy,
+            health: Arc::default(),
+            sessions: AtomicU64::new(bounds.session),
+            messages: AtomicU64::new(bounds.message),
+            outbox: AtomicU64::new(0),
+            bytes_waiting: Arc::default(),
+            is_ending: Arc::default(),
+            orders: Mutex::new(None),
+            writer: Mutex::new(None),
+            retained,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// A number for a session that is new.
+    pub(crate) fn next_session(&self) -> SessionNumber {
+        SessionNumber(self.sessions.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A number for a message that several sessions may keep.
+    pub(crate) fn next_message(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.messages.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A place for a message that is on its way between shards.
+    pub(crate) fn next_in_outbox(&self) -> QueuePlace {
+        QueuePlace(self.outbox.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Whether acknowledgements wait for the store.
+    pub(crate) fn makes_wait(&self) -> bool {
+        self.policy != SyncPolicy::Off
+    }
+
+    /// Whether so much is on its way to the store that nobody is read any further. While it is in
+    /// trouble more may wait: nothing durable is taken then, and everybody else is to go on.
+    pub(crate) fn is_congested(&self) -> bool {
+        let waiting = self.bytes_waiting.load(Ordering::Relaxed);
+        waiting > BYTES_WAITING_MAX
+            && (waiting > BYTES_WAITING_IN_TROUBLE_MAX || self.health.trouble().is_none())
+    }
+
+    /// Starts the thread of a store that costs a wait.
+    pub(crate) fn start(&self, clock: Clock, shards: Arc<[ShardHandle]>) -> std::io::Result<()> {
+        if self.store.is_immediate() {
+            return Ok(());
+        }
+        self.health.note_room(self.store.has_room()); // Before anybody is promised anything.
+        let (sender, orders) = mpsc::channel();
+
+        let writer = Writer {
+            store: self.store.clone(),
+            policy: self.policy,
+            health: self.health.clone(),
+            bytes_waiting: self.bytes_waiting.clone(),
+            is_ending: self.is_ending.clone(),
+            retained: self.retained.clone(),
+            clock,
+            shards,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run(&orders))?;
+        *lock(&self.orders) = Some(sender);
+        *lock(&self.writer) = Some(thread);
+        Ok(())
+    }
+
+    /// The way to the writer for one shard; `None` if the store is asked at once.
+    pub(crate) fn orders(&self) -> Option<mpsc::Sender<Order>> {
+        lock(&self.orders).clone()
+    }
+
+    /// Hands changes to the writer.
+    pub(crate) fn hand_over(
+        &self,
+        orders: &mpsc::Sender<Order>,
+        host: Host,
+        page: &mut JournalPage,
+    ) {
+        self.bytes_waiting.fetch_add(page.bytes, Ordering::Relaxed);
+        let changes = std::mem::take(&mut page.changes);
+        // Without a writer the broker has ended, and nobody hears what would be said now.
+        let handed = Handed { host, ticket: page.ticket, changes, bytes: page.bytes };
+        let _ = orders.send(Order::Write(handed));
+    }
+
+    /// Applies changes here and now, to a store that costs no wait; whether they are kept.
+    pub(crate) fn apply(&self, changes: &mut Vec<Change>, now: Timestamp) -> bool {
+        changes.push(Change::Clock(now));
+        resolve_retained(changes, &self.retained);
+        match self.store.apply(changes, self.policy.durability()) {
+            Ok(()) => {
+                self.health.note_success();
+                true
+            }
+            Err(error) => {
+                changes.pop();
+                self.health.note_failure(&error);
+                let _ = self.store.recover();
+                false
+            }
+        }
+    }
+
+    /// Keeps a change that nobody waits for. It is lost while the store is in trouble: the way to it
+    /// must not fill up with what can be done without.
+    pub(crate) fn note(&self, change: Change, now: Timestamp) {
+        if self.store.is_immediate() {
+            self.apply(&mut vec![change], now);
+        } else if self.health.trouble().is_none()
+            && !self.is_congested()
+            && let Some(orders) = self.orders()
+        {
+            drop(orders.send(Order::Note(change)));
+        }
+    }
+
+    /// Waits until all that was handed over so far is in the store, for so long at most; whether it is.
+    pub(crate) fn flush(&self, time_max: Duration) -> bool {
+        let Some(orders) = self.orders() else { return self.store.is_immediate() };
+        let (tell, told) = mpsc::sync_channel(1);
+        orders.send(Order::Tell(tell)).is_ok() && told.recv_timeout(time_max).is_ok()
+    }
+
+    /// Tells the writer that nothing comes any more.
+    pub(crate) fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        if let Some(orders) = lock(&self.orders).take() {
+            let _ = orders.send(Order::Stop);
+        }
+    }
+
+    /// Keeps what is on its way, and ends the writer. Takes as long as the store does.
+    pub(crate) fn stop(&self) {
+        self.end();
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's thread has failed");
+        }
+    }
+
+    /// Makes the first reservation of presence versions, before anybody else writes.
+    pub(crate) fn prepare(
+        store: &dyn Store,
+        versions_up_to: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let outbox = Change::PutSession(OUTBOX, Box::new(in_transit::record()));
+        let changes = [Change::ReserveVersions(versions_up_to), Change::Clock(now), outbox];
+        store.apply(&changes, Durability::Synced)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

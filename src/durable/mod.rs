@@ -1,0 +1,21 @@
+//! What survives the broker: changes go to the store in groups, and shards are told what is stored.
+//!
+//! Knows changes, tickets and the store, and no session and no shard.
+
+mod group;
+mod health;
+pub(crate) mod in_transit;
+mod keeper;
+mod logins;
+mod recovery;
+mod writer;
+
+pub(crate) use self::{
+    health::{Health, Trouble},
+    in_transit::OUTBOX,
+    keeper::Keeper,
+    logins::StoredLogins,
+    recovery::deliver_undelivered,
+    writer::Order,
+};
+pub use group::SyncPolicy;

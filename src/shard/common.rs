@@ -1,0 +1,383 @@
+//! What all shards of a broker share.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use tokio::time::Instant;
+
+use crate::{
+    auth::{
+        Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Identity,
+        Methods, Standing,
+    },
+    between::door::ShardHandle,
+    clock::Clock,
+    control::Redirection,
+    durable::{Health, Keeper, SyncPolicy},
+    flow::{Budget, Waits},
+    hooks::Hooks,
+    limits::{Limits, QueueFull},
+    metrics::{LoginTotals, Metrics, Totals},
+    mqtt::{DecodeLimits, Timestamp},
+    owners::{Account, Owner, Owners},
+    router::{Homes, Host, Index, Retained, RetainedLimits},
+    session::{QueueLimits, QueueUsage, WhenFull},
+    shard::{connect::Proven, doors::ArrivalDoor, in_process::InProcess, system::SystemTopics},
+    store::{Store, StoreError},
+    told::Told,
+};
+
+/// What a broker is made of before its shards start.
+pub(crate) struct CoreParts {
+    pub(crate) node: Arc<str>,
+    /// Response Information is this and the client identifier; empty for none.
+    pub(crate) response_topic_prefix: Box<str>,
+    pub(crate) limits: Limits,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) methods: Methods,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) hooks: Option<Arc<dyn Hooks>>,
+    pub(crate) store: Option<Arc<dyn Store>>,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) metrics: Arc<Metrics>,
+    /// How often `$SYS/…` is renewed; never, if zero.
+    pub(crate) sys_interval: Duration,
+    pub(crate) told: Arc<Told>,
+}
+
+/// Shared by all shards, listeners and handles of one broker.
+pub(crate) struct Core {
+    pub(crate) node: Arc<str>,
+    response_topic_prefix: Box<str>,
+    /// As they were at the start.
+    pub(crate) limits: Limits,
+    /// Those of them that can change while the broker runs.
+    limits_now: ArcSwap<Limits>,
+    pub(crate) clock: Clock,
+    pub(crate) index: Index,
+    pub(crate) retained: Arc<Retained>,
+    pub(crate) queue_usage: Arc<QueueUsage>,
+    pub(crate) waits: Waits,
+    /// What each user has of what all share.
+    pub(crate) owners: Owners,
+    /// For packets that are not whole yet.
+    pub(crate) incomplete_packets: Arc<Budget>,
+    /// For Wills.
+    pub(crate) wills: Arc<Budget>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    methods: Methods,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) hooks: Option<Arc<dyn Hooks>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) told: Arc<Told>,
+    pub(crate) in_process: InProcess,
+    pub(crate) system: SystemTopics,
+    pub(crate) versions: Versions,
+    /// `None` where nothing survives the broker.
+    pub(crate) keeper: Option<Arc<Keeper>>,
+    /// Where clients are sent that would connect; `None` while they are welcome.
+    pub(crate) draining: ArcSwapOption<Redirection>,
+    homes: OnceLock<Homes>,
+    shards: OnceLock<Arc<[ShardHandle]>>,
+    /// For clients that come, in the order of the shards.
+    arrivals: OnceLock<Box<[Box<dyn ArrivalDoor>]>>,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Result<Self, StoreError> {
+        let retained = RetainedLimits {
+            messages_max: size(parts.limits.retained_messages_max),
+            bytes_max: size(parts.limits.retained_bytes_max),
+        };
+        let retained = Arc::new(Retained::new(retained));
+        let bounds = parts.store.as_ref().map(|store| store.bounds()).transpose()?;
+        let bounds = bounds.unwrap_or_default();
+        let disk_bytes = parts.store.as_ref().and_then(|store| store.disk_bytes_in_all());
+        let owners = Owners::new(&parts.limits, disk_bytes);
+        let clock = Clock::start_after(bounds.clock);
+        let versions = Versions::new(parts.store.as_deref(), bounds.versions, clock.now())?;
+        let keeper = parts
+            .store
+            .map(|store| Arc::new(Keeper::new(store, parts.sync, &bounds, retained.clone())));
+        Ok(Self {
+            clock,
+            index: Index::default(),
+            retained,
+            queue_usage: Arc::default(),
+            waits: Waits::default(),
+            owners,
+            incomplete_packets: Budget::new(size(parts.limits.incomplete_packet_bytes_max)),
+            wills: Budget::new(size(parts.limits.will_bytes_max)),
+            in_process: InProcess::default(),
+            system: SystemTopics::new(parts.sys_interval),
+            versions,
+            keeper,
+            draining: ArcSwapOption::empty(),
+            homes: OnceLock::new(),
+            shards: OnceLock::new(),
+            arrivals: OnceLock::new(),
+            node: parts.node,
+            response_topic_prefix: parts.response_topic_prefix,
+            limits_now: ArcSwap::from_pointee(parts.limits.clone()),
+            limits: parts.limits,
+            authenticator: parts.authenticator,
+            methods: parts.methods,
+            authorizer: parts.authorizer,
+            hooks: parts.hooks,
+            metrics: parts.metrics,
+            told: parts.told,
+        })
+    }
+
+    /// Makes the shards known to each other; once, before anything is accepted.
+    pub(crate) fn set_shards(
+        self: &Arc<Self>,
+        shards: Vec<ShardHandle>,
+        arrivals: Vec<Box<dyn ArrivalDoor>>,
+    ) {
+        let weak = Arc::downgrade(self);
+        self.metrics.set_probe(move |totals| {
+            if let Some(core) = weak.upgrade() {
+                core.note_totals(totals);
+            }
+        });
+        let was_set = self.shards.set(shards.into()).is_err()
+            | self.arrivals.set(arrivals.into_boxed_slice()).is_err();
+        debug_assert!(!was_set, "shards are set once");
+    }
+
+    /// Returns the handles of all shards, for a thread that outlives the calls of the broker.
+    pub(crate) fn shared_shards(&self) -> Arc<[ShardHandle]> {
+        self.shards.get().cloned().unwrap_or_default()
+    }
+
+    /// Returns the door for clients whose home is this shard.
+    pub(crate) fn arrivals(&self, home: Host) -> Option<&dyn ArrivalDoor> {
+        self.arrivals.get()?.get(usize::from(home.0)).map(|door| &**door)
+    }
+
+    pub(crate) fn shards(&self) -> &[ShardHandle] {
+        self.shards.get().map_or(&[], |shards| shards)
+    }
+
+    pub(crate) fn shard(&self, host: Host) -> Option<&ShardHandle> {
+        self.shards().get(usize::from(host.0))
+    }
+
+    /// Until when a connection that comes now must have sent its CONNECT.
+    pub(crate) fn connect_by(&self) -> Instant {
+        Instant::now() + self.connect_time()
+    }
+
+    /// Whether durable messages are taken: there is no store, or it can be written.
+    pub(crate) fn is_storing(&self) -> bool {
+        let is_well = |health: &Health| health.trouble().is_none() && !health.is_stuck();
+        self.keeper.as_ref().is_none_or(|keeper| is_well(&keeper.health))
+    }
+
+    /// Whether acknowledgements wait for the store.
+    pub(crate) fn makes_wait(&self) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.makes_wait())
+    }
+
+    /// The limits in force, for what may change while the broker runs: what connections, sessions and
+    /// subscriptions that come from now on may have. The path of a message does not ask here.
+    pub(crate) fn limits_now(&self) -> Guard<Arc<Limits>> {
+        self.limits_now.load()
+    }
+
+    /// Puts other limits into force. Those that are not asked for by [`Self::limits_now`] stay.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.limits_now.store(Arc::new(limits));
+    }
+
+    /// How long a CONNECT may take, and an exchange that authenticates again.
+    pub(crate) fn connect_time(&self) -> Duration {
+        Duration::from_secs(self.limits_now().connect_timeout_secs.into())
+    }
+
+    /// Begins an exchange of AUTH packets; `None` if the method is not known.
+    pub(crate) fn begin_exchange(&self, start: ExchangeStart<'_>) -> Option<BoundedExchange> {
+        let limits = self.limits_now();
+        let bounds = ExchangeBounds {
+            rounds_max: limits.authentication_rounds_max,
+            bytes_max: limits.authentication_bytes_max,
+        };
+        self.methods.begin(start, bounds)
+    }
+
+    /// Returns what a login that begins now rests on.
+    pub(crate) fn proves_now(&self, method: Option<Arc<str>>) -> Proven {
+        let accounts = match method.as_deref() {
+            None => self.authenticator.generation(),
+            Some(method) => self.methods.find(method).map_or(0, |method| method.generation()),
+        };
+        Proven { method, accounts, permissions: self.authorizer.generation() }
+    }
+
+    /// Returns whether credentials that were accepted still hold.
+    pub(crate) fn standing(&self, identity: &Identity, proven: &Proven) -> Standing {
+        let since = proven.accounts;
+        match proven.method.as_deref() {
+            None => self.authenticator.standing(identity, since),
+            Some(method) => {
+                // A session may have been stored while there was such a method.
+                let method = self.methods.find(method);
+                method.map_or(Standing::Suspended, |method| method.standing(identity, since))
+            }
+        }
+    }
+
+    /// Sessions of all shards, with and without a connection.
+    pub(crate) fn sessions(&self) -> usize {
+        self.metrics.shards().map(|shard| shard.sessions.value() as usize).sum()
+    }
+
+    /// Returns the account of who keeps what a client of this user name and address keeps.
+    pub(crate) fn account_of(&self, username: Option<&Arc<str>>, address: IpAddr) -> Arc<Account> {
+        self.account(Owner::of(username, address))
+    }
+
+    /// Returns the account of an owner, with the limits that hold for it now.
+    pub(crate) fn account(&self, owner: Owner) -> Arc<Account> {
+        let own = match &owner {
+            Owner::User(name) => self.authenticator.limits_of(name),
+            Owner::Address(_) => None,
+        };
+        self.owners.account(owner, own)
+    }
+
+    /// Counts what belongs to no shard.
+    fn note_totals(&self, totals: &Totals) {
+        let (messages, bytes) = self.retained.usage();
+        totals.retained_messages.set(messages as u64);
+        totals.retained_bytes.set(bytes as u64);
+        totals.queue_messages.set(self.queue_usage.messages() as u64);
+        totals.queue_bytes.set(self.queue_usage.bytes() as u64);
+        totals.queue_stored_messages.set(self.queue_usage.messages_stored() as u64);
+        totals.queue_stored_bytes.set(self.queue_usage.bytes_stored() as u64);
+        totals.store_writable.set(u64::from(self.is_storing()));
+        totals.in_flight_bytes.set(self.queue_usage.bytes_in_flight() as u64);
+        totals.queue_messages_highest.set(self.queue_usage.messages_highest() as u64);
+        totals.queue_bytes_highest.set(self.queue_usage.bytes_highest() as u64);
+        totals.sessions_over_half_queue.set(self.queue_usage.sessions_over_half() as u64);
+        totals.subscriptions.set(self.index.len() as u64);
+        totals.subscription_bytes.set(self.index.bytes() as u64);
+        totals.incomplete_packet_bytes.set(self.incomplete_packets.taken() as u64);
+        totals.will_bytes.set(self.wills.taken() as u64);
+        totals.owners.set(self.owners.len() as u64);
+        totals.log_lines_left_out.set(self.told.left_out());
+        self.note_logins(&totals.logins);
+    }
+
+    fn note_logins(&self, totals: &LoginTotals) {
+        let counts = self.authenticator.login_counts();
+        totals.waiting.set(counts.waiting);
+        totals.turned_away.set(counts.turned_away);
+        totals.user_lockouts.set(counts.user_lockouts);
+        totals.address_lockouts.set(counts.address_lockouts);
+        totals.refused.set(counts.refused);
+        totals.repeated.set(counts.repeated);
+        totals.hashed.set(counts.hashed);
+        totals.known.set(counts.known);
+    }
+
+    /// How packets of clients are decoded.
+    pub(crate) const fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            packet_bytes_max: self.limits.packet_bytes_max,
+            topic_bytes_max: self.limits.topic_bytes_max,
+            topic_levels_max: self.limits.topic_levels_max,
+        }
+    }
+
+    /// How much may wait for clients.
+    pub(crate) fn queue_limits(&self) -> QueueLimits {
+        let limits = &self.limits;
+        QueueLimits {
+            messages_max: limits.queue_messages_per_client_max as usize,
+            bytes_max: size(limits.queue_bytes_per_client_max),
+            messages_in_all_max: size(limits.queue_messages_max),
+            bytes_in_all_max: size(limits.queue_bytes_max),
+            when_full: match limits.queue_full {
+                QueueFull::DropOldest => WhenFull::DropOldest,
+                QueueFull::DropNewest => WhenFull::DropNewest,
+                QueueFull::HoldPublisher => WhenFull::HoldPublisher,
+            },
+        }
+    }
+
+    /// Response Information for a client: what its Response Topics are to begin with. None for an
+    /// identifier that would make something else of it: a wildcard, or another client's level.
+    pub(crate) fn response_information(&self, client_id: &str) -> Option<String> {
+        let is_level = !client_id.contains(['+', '#', '/']);
+        let prefix = &self.response_topic_prefix;
+        (is_level && !prefix.is_empty()).then(|| format!("{prefix}{client_id}/"))
+    }
+
+    /// Where a client identifier lives: always the same shard while the broker runs.
+    pub(crate) fn home(&self, client_id: &str) -> Host {
+        self.homes().home(client_id)
+    }
+
+    /// Where client identifiers live while the broker runs.
+    pub(crate) fn homes(&self) -> &Homes {
+        self.homes.get_or_init(|| Homes::new(self.shards().len() as u16))
+    }
+}
+
+/// Presence versions: how far they are reserved in the store.
+pub(crate) struct Versions {
+    /// Every version that an earlier run of the broker may have given out is at most this.
+    floor: u64,
+    reserved: AtomicU64,
+}
+
+/// So many versions are reserved at a time: one durable write for as many connections.
+const VERSIONS_AT_A_TIME: u64 = 1 << 20;
+
+impl Versions {
+    fn new(store: Option<&dyn Store>, floor: u64, now: Timestamp) -> Result<Self, StoreError> {
+        let reserved = match store {
+            None => u64::MAX, // They begin anew with the broker.
+            Some(store) => {
+                let up_to = floor + VERSIONS_AT_A_TIME;
+                Keeper::prepare(store, up_to, now)?;
+                up_to
+            }
+        };
+        Ok(Self { floor, reserved: AtomicU64::new(reserved) })
+    }
+
+    pub(crate) const fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Whether `version` may be given out.
+    pub(crate) fn is_reserved(&self, version: u64) -> bool {
+        version <= self.reserved.load(Ordering::Acquire)
+    }
+
+    /// Up to where to reserve now, well before those are used up that are reserved.
+    pub(crate) fn to_reserve(&self, version: u64) -> Option<u64> {
+        let is_needed = !self.is_reserved(version.saturating_add(VERSIONS_AT_A_TIME / 2));
+        is_needed.then(|| version.saturating_add(VERSIONS_AT_A_TIME))
+    }
+
+    /// A reservation is kept.
+    pub(crate) fn reserved(&self, up_to: u64) {
+        self.reserved.fetch_max(up_to, Ordering::AcqRel);
+    }
+}
+
+/// A bound as a size; one that this machine cannot address is none.
+fn size(bound: u64) -> usize {
+    usize::try_from(bound).unwrap_or(usize::MAX)
+}

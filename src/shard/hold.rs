@@ -1,0 +1,227 @@
+//! Back-pressure: publishers that are read no further because a subscriber's queue is full or
+//! another shard is behind, and subscribers that they wait for.
+//!
+//! Who must wait for whom is decided by `waits`, for all shards; here is what one shard knows of
+//! it: which of its connections are held, which of its queues are full and since when. Called by
+//! the handling of PUBLISH, by deliveries and by the sweep.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use crate::{
+    metrics::HoldReason,
+    mqtt::{Publication, QoS, Timestamp},
+    router::{Place, Plan},
+    session::BackPressure,
+    shard::{Shard, presence::sweep::STOOD_STILL},
+    told::cut,
+};
+
+/// A connection that is read no further for now.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    slot: u32,
+    link: u64,
+    reason: HoldReason,
+    since: Timestamp,
+}
+
+/// A queue that is full. It stays here until a sixteenth of it is free or its client is gone.
+pub(crate) struct FullQueue {
+    /// For so long its publishers still wait for it to make room.
+    patience_millis: u64,
+    /// For so long they also wait while it is itself held, and cannot make room.
+    patience_while_held_millis: u64,
+    /// Whether they do; not if that would never end, or has lasted too long.
+    is_waited_for: bool,
+}
+
+/// A subscriber that is itself held is waited for so many times as long as one that is not: it can
+/// do nothing about it, but who holds it may have been made to.
+const TIMES_WHILE_HELD: u64 = 4;
+
+/// How often connections that are held are looked after, beside when something changes here.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Lets connections of a shard go on when they need be held no longer, as long as some are held.
+pub(crate) async fn look_after_held(shard: Rc<RefCell<Shard>>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let mut shard = shard.borrow_mut();
+        let now = shard.core.clock.now();
+        if !shard.release_held(now) {
+            shard.is_looked_after = false;
+            return;
+        }
+    }
+}
+
+impl Shard {
+    /// Whether the connection of a slot is held.
+    pub(crate) fn is_held(&self, slot: u32) -> bool {
+        self.slot(slot).and_then(|s| s.connected.as_ref()).is_some_and(|c| c.is_held)
+    }
+
+    /// Holds a connection; whether [`look_after_held`] must be started, as it is not under way.
+    pub(crate) fn hold(&mut self, slot: u32, reason: HoldReason, now: Timestamp) -> bool {
+        let Some(connected) = self.slots.get_mut(slot as usize).and_then(|s| s.connected.as_mut())
+        else {
+            return false;
+        };
+        connected.is_held = true;
+        self.held.push(Held { slot, link: connected.link, reason, since: now });
+        self.metrics.publisher_holds.increment(reason);
+        self.metrics.publishers_held.set(self.held.len() as u64);
+        !std::mem::replace(&mut self.is_looked_after, true)
+    }
+
+    /// Lets those go on whose reason to be held is gone, the longest held first; whether some are
+    /// still held.
+    pub(crate) fn release_held(&mut self, now: Timestamp) -> bool {
+        let is_congested = self.is_congested();
+        let mut held = std::mem::take(&mut self.held);
+        held.retain(|held| {
+            let Some(place) = self.place(held.slot) else { return false };
+            let stays = match held.reason {
+                HoldReason::SubscriberFull => !self.core.waits.may_go_on(place),
+                HoldReason::ShardBehind => is_congested,
+            };
+            let Some(slot) = self.linked(held.slot, held.link) else { return false };
+            if stays {
+                return true;
+            }
+            if let Some(connected) = &mut slot.connected {
+                connected.is_held = false;
+            }
+            slot.wake();
+            self.core.waits.go_on(place);
+            self.metrics.publishers_held_millis.add(now.since(held.since).as_millis() as u64);
+            false
+        });
+        self.held = held;
+        self.metrics.publishers_held.set(self.held.len() as u64);
+        !self.held.is_empty()
+    }
+
+    /// Whether a publisher must wait before its message goes to the targets of `plan`.
+    pub(crate) fn must_wait(&self, slot: u32, qos: QoS, plan: &Plan) -> bool {
+        if qos == QoS::AtMostOnce || !self.core.waits.is_needed() {
+            return false;
+        }
+        self.place(slot).is_some_and(|publisher| self.core.waits.wait(publisher, plan))
+    }
+
+    /// Those whom a message is for and whose queue is full.
+    pub(crate) fn full_targets(&mut self, publication: &Publication<'_>) -> Vec<Place> {
+        if publication.qos == QoS::AtMostOnce || !self.core.waits.is_needed() {
+            return Vec::new();
+        }
+        let plan = self.plan(publication.topic);
+        self.core.waits.full_targets(&plan)
+    }
+
+    /// Looks at a queue that a message was added to: if it is full, publishers wait from now on.
+    pub(crate) fn note_queued(&mut self, slot: u32) {
+        let (Some(place), Some(found)) = (self.place(slot), self.slots.get_mut(slot as usize))
+        else {
+            return;
+        };
+        match found.session.back_pressure() {
+            BackPressure::None => {}
+            BackPressure::Possible => {
+                if found.session.is_queue_at_bound() {
+                    found.session.set_back_pressure(BackPressure::Applied);
+                    let patience_millis = u64::from(self.core.limits.queue_hold_secs_max) * 1000;
+                    let full = FullQueue {
+                        patience_millis,
+                        patience_while_held_millis: patience_millis * TIMES_WHILE_HELD,
+                        is_waited_for: true,
+                    };
+                    self.full_queues.insert(slot, full);
+                    self.core.waits.begin(place);
+                }
+            }
+            BackPressure::Applied => {
+                // Somebody may have gone on because it would have been waited for in a circle.
+                if !self.core.waits.is_waited_for(place) {
+                    found.session.set_back_pressure(BackPressure::None);
+                    if let Some(full) = self.full_queues.get_mut(&slot) {
+                        full.is_waited_for = false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at a queue that messages may have been taken from: once it has room, its publishers
+    /// go on.
+    pub(crate) fn note_taken(&mut self, slot: u32, now: Timestamp) {
+        if self.full_queues.is_empty() || !self.full_queues.contains_key(&slot) {
+            return;
+        }
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.session.has_queue_drained() {
+            found.session.set_back_pressure(BackPressure::Possible);
+            self.end_waits(slot, now);
+        }
+    }
+
+    /// Nobody waits for a client that is gone, and it waits for nobody.
+    pub(crate) fn forget_waits(&mut self, slot: u32, now: Timestamp) {
+        if !self.held.is_empty()
+            && let Some(place) = self.place(slot)
+        {
+            self.core.waits.go_on(place);
+        }
+        self.end_waits(slot, now);
+    }
+
+    fn end_waits(&mut self, slot: u32, now: Timestamp) {
+        if self.full_queues.remove(&slot).is_some()
+            && let Some(place) = self.place(slot)
+        {
+            self.core.waits.end(place);
+            self.release_held(now);
+        }
+    }
+
+    /// Time has passed: publishers give up those who have not made room in it. One that is
+    /// itself held could not, and has a larger allowance for that. Nor could anybody while the
+    /// process stood still.
+    pub(crate) fn lose_patience(&mut self, now: Timestamp) {
+        let passed = now.since(std::mem::replace(&mut self.swept_at, now)).min(STOOD_STILL);
+        let passed = passed.as_millis() as u64;
+        let mut full_queues = std::mem::take(&mut self.full_queues);
+        for (slot, full) in &mut full_queues {
+            if !full.is_waited_for {
+                continue;
+            }
+            let left = if self.is_held(*slot) {
+                &mut full.patience_while_held_millis
+            } else {
+                &mut full.patience_millis
+            };
+            *left = left.saturating_sub(passed);
+            if *left == 0 {
+                full.is_waited_for = false;
+                self.give_up(*slot);
+            }
+        }
+        let has_full = !full_queues.is_empty();
+        self.full_queues = full_queues;
+        if has_full {
+            self.release_held(now);
+        }
+    }
+
+    fn give_up(&mut self, slot: u32) {
+        let (Some(place), Some(found)) = (self.place(slot), self.slots.get_mut(slot as usize))
+        else {
+            return;
+        };
+        found.session.set_back_pressure(BackPressure::None);
+        let client_id = &*cut(found.session.client_id());
+        tracing::warn!(client_id, "does not empty its full queue, which drops its oldest now");
+        self.metrics.subscribers_given_up.increment();
+        self.core.waits.end(place);
+    }
+}

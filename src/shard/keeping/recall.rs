@@ -1,0 +1,237 @@
+//! What the store knows comes back: of queues the next page whenever a client is ready for it, and what
+//! was in flight. What is kept of a session is noted here, too.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use crate::{
+    journal::{Change, SessionRecord, WillRecord},
+    mqtt::{Timestamp, validate_filter},
+    owners::{Account, Charge},
+    session::{Orphan, Page, Session},
+    shard::{Presence, Shard, Slot, connect::AcceptedWill},
+    store::PageBounds,
+    told::cut,
+};
+
+/// What is read of a queue at a time: about as much as a session has in memory of it.
+const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
+
+impl Shard {
+    /// Reads the next page of a session's queue; whether there was something in it. Where there
+    /// was not, it is on its way to the store, and the session is told when it may be there.
+    pub(in crate::shard) fn read_page(&mut self, slot: u32) -> bool {
+        let Some(keeper) = self.core.keeper.clone() else { return false };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return false };
+        let Some((number, from)) = found.session.unread_from() else { return false };
+        self.forget_taken_out(slot);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return false };
+        let messages = match keeper.store().waiting(number, from, PAGE) {
+            Ok(messages) => messages,
+            Err(error) => {
+                let client_id = &*cut(found.session.client_id());
+                tracing::error!(%error, client_id, "a queue cannot be read, and waits");
+                self.starve(slot);
+                return false;
+            }
+        };
+        let index = &self.core.index;
+        let share_number = |filter: &str| index.share(validate_filter(filter).ok()?);
+        let has_some = !messages.is_empty();
+        let orphans = found.session.take_page(Page { messages }, share_number);
+        if !orphans.is_empty() {
+            let now = self.core.clock.now();
+            self.adopt(orphans, now);
+        }
+        if has_some {
+            return true;
+        }
+        if self.is_immediate() && self.flush_changes() {
+            return self.read_page(slot);
+        }
+        if self.is_all_kept() {
+            let found = &mut self.slots[slot as usize];
+            let client_id = &*cut(found.session.client_id());
+            tracing::error!(client_id, "messages that were counted are not in the store");
+            found.session.forget_unread();
+        } else {
+            self.starve(slot);
+        }
+        false
+    }
+
+    /// Reads what was in flight when the broker ended, before the session goes on; `false` if it
+    /// cannot be read, and the session must not go on without it.
+    pub(in crate::shard) fn recall(&mut self, slot: u32) -> bool {
+        let Some(keeper) = self.core.keeper.clone() else { return true };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return true };
+        let Some(number) = found.session.number().filter(|_| found.session.must_recall()) else {
+            return true;
+        };
+        let index = &self.core.index;
+        let share_number =
+            |filter: &str| -> Option<NonZeroU32> { index.share(validate_filter(filter).ok()?) };
+        match keeper.store().in_flight(number) {
+            Ok(entries) => {
+                let entries = entries.into_iter().map(|e| (e.place, e.sent, e.message)).collect();
+                found.session.recall(entries, share_number);
+                true
+            }
+            Err(error) => {
+                let client_id = &*cut(found.session.client_id());
+                tracing::error!(%error, client_id, "what was in flight cannot be read");
+                false
+            }
+        }
+    }
+
+    /// What a session that ends leaves in the store to the other members of shared subscriptions.
+    pub(in crate::shard) fn stored_orphans(&mut self, slot: u32) -> Vec<Orphan> {
+        if !self.slot(slot).is_some_and(|found| found.session.may_hold_shared()) {
+            return Vec::new();
+        }
+        if !self.recall(slot) {
+            return Vec::new();
+        }
+        let mut orphans = Vec::new();
+        while self.slot(slot).is_some_and(|found| found.session.unread_from().is_some())
+            && self.read_page(slot)
+        {
+            let Some(found) = self.slots.get_mut(slot as usize) else { break };
+            orphans.append(&mut found.session.take_all_orphans());
+        }
+        orphans
+    }
+
+    /// Notes what is kept of the session itself.
+    pub(in crate::shard) fn note_session(&self, slot: u32, is_connected: bool) {
+        let Some(found) = self.slot(slot) else { return };
+        let Some(number) = found.session.number() else { return };
+        self.note(|| Change::PutSession(number, Box::new(found.record(is_connected))));
+    }
+
+    /// Notes what is kept of the session's Will.
+    pub(in crate::shard) fn note_will(&self, slot: u32) {
+        let Some(found) = self.slot(slot) else { return };
+        let Some(number) = found.session.number() else { return };
+        let record = found.will.as_ref().map(|will| will_record(will, found.will_at));
+        self.note(|| match record {
+            Some(record) => Change::PutWill(number, Box::new(record)),
+            None => Change::DropWill(number),
+        });
+    }
+
+    /// Notes the Will of a client whose session is not kept, so that it is published even if the
+    /// broker ends without notice. No answer waits for that, and a store in trouble is spared it.
+    pub(in crate::shard) fn note_last_will(&mut self, slot: u32) {
+        let (Some(keeper), Some(journal)) = (&self.core.keeper, &self.journal) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.will.is_none()
+            || found.session.number().is_some()
+            || keeper.health.trouble().is_some()
+        {
+            return;
+        }
+        let (number, session) = (keeper.next_session(), found.record(true));
+        let Some(will) = &mut found.will else { return };
+        journal.note(Change::PutSession(number, Box::new(session)));
+        journal.note(Change::PutWill(number, Box::new(will_record(will, None))));
+        will.record = Some(number);
+    }
+
+    /// Ends a session that ended with the broker, but for its Will, which still waits for the client.
+    pub(in crate::shard) fn leave_last_will(
+        &mut self,
+        slot: u32,
+        due_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let usage = self.core.queue_usage.clone();
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let will = found.will.take();
+        let (presence, account) = (found.presence.clone(), found.account.clone());
+        let session = Session::new(found.session.client_id().clone(), self.queue_limits, usage);
+        self.note_will(slot); // The new record has it from now on.
+        self.forget(slot, now);
+        let slot = self.insert_slot(session, presence, &account);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        found.will = will;
+        found.expires_at = Some(due_at);
+        self.note_last_will(slot);
+        self.set_timer(slot);
+    }
+
+    /// Returns whether a session has ended already, and is there for its Will alone: that of a
+    /// client that was connected when the broker ended.
+    pub(in crate::shard) fn is_last_will(&self, slot: u32) -> bool {
+        let is_over =
+            |found: &Slot| found.connected.is_none() && found.session.expiry_interval_secs() == 0;
+        self.slot(slot).is_some_and(is_over)
+    }
+
+    /// Puts a session into a slot of its own.
+    pub(in crate::shard) fn insert_slot(
+        &mut self,
+        mut session: Session,
+        presence: Presence,
+        account: &Arc<Account>,
+    ) -> u32 {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let client_id = session.client_id().clone();
+        session.set_owner(account);
+        let slot = self.slots.insert(Slot {
+            generation: self.next_generation,
+            session,
+            presence,
+            account: account.clone(),
+            lasting: Charge::new(account.clone(), |account| &account.sessions),
+            connected: None,
+            will: None,
+            will_at: None,
+            expires_at: None,
+            timer_at: None,
+            recent_topic: None,
+            is_suspended: false,
+            backlogs: None,
+            weeds_after: Timestamp(0),
+        }) as u32;
+        self.clients.insert(client_id, slot);
+        self.metrics.sessions.set(self.slots.len() as u64);
+        slot
+    }
+}
+
+impl Slot {
+    /// Says whose the session is from now on.
+    pub(in crate::shard) fn set_account(&mut self, account: Arc<Account>) {
+        if !Arc::ptr_eq(&self.account, &account) {
+            self.session.set_owner(&account);
+            self.lasting.move_to(&account);
+            self.account = account;
+        }
+    }
+
+    /// What is kept of the session itself.
+    pub(in crate::shard) fn record(&self, is_connected: bool) -> SessionRecord {
+        let Presence { identity, peer, connected_at, .. } = &self.presence;
+        SessionRecord {
+            client_id: self.session.client_id().clone(),
+            username: identity.username.clone(),
+            expiry_interval_secs: self.session.expiry_interval_secs(),
+            ends_at: self.expires_at,
+            is_connected,
+            doubtful_up_to: self.session.doubtful_up_to(),
+            peer: peer.to_string().into(),
+            connected_at: *connected_at,
+            login: self.login_record(),
+        }
+    }
+}
+
+fn will_record(will: &AcceptedWill, due_at: Option<Timestamp>) -> WillRecord {
+    WillRecord {
+        message: will.message.clone(),
+        delay_secs: will.delay_secs,
+        expiry_secs: will.expiry_secs,
+        due_at,
+    }
+}

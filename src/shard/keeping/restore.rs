@@ -1,0 +1,287 @@
+//! Sessions that are found in the store at a start. They are judged as they come back: what accounts
+//! and permissions were when the last broker ended says nothing about now.
+//!
+//! The registry calls it before anybody can connect, so that nothing reaches a subscription that its
+//! client may no longer have. What is asked here is asked as in `recheck`, which goes along sessions
+//! that are known.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use crate::{
+    auth::{Action, ClientCertificate, Identity, Login, Standing},
+    journal::{CertificateRecord, Change, LoginKind, LoginRecord, SessionRecord, WillRecord},
+    mqtt::{QoS, Timestamp, validate_filter},
+    owners::Charge,
+    router::Subscriber,
+    session::{LeftInQueue, NEVER_EXPIRES, Session, Subscription},
+    shard::{Presence, Shard, Slot, connect::AcceptedWill},
+    store::StoredSession,
+};
+
+/// How long after the start the client of a session that ended with the broker has to come back
+/// before its Will is published.
+const LAST_WILL_GRACE_SECS: u64 = 10;
+
+/// Where the client of a session was whose record does not say it.
+const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// What becomes of a session that was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It goes on, with the subscriptions that it may have.
+    GoesOn,
+    /// Its client may not connect: it collects nothing.
+    Rests,
+    /// Its user is gone.
+    Ends,
+}
+
+impl Shard {
+    /// Takes back a session that was found in the store. Most sessions have come by few listeners:
+    /// `listener`, that of the session before, is used again if it is the same.
+    pub(crate) fn restore(
+        &mut self,
+        stored: StoredSession,
+        listener: &mut Arc<str>,
+        now: Timestamp,
+    ) {
+        if let Some(there) = self.clients.get(&stored.record.client_id).copied() {
+            // Of two of one client the older was about to end.
+            let number_there = self.slot(there).and_then(|found| found.session.number());
+            if number_there > Some(stored.number) {
+                return self.note(|| Change::EndSession(stored.number));
+            }
+            self.forget(there, now);
+        }
+        let record = &stored.record;
+        let expiry_secs = record.expiry_interval_secs;
+        // The session ended with its connection; its Will waits for the client to come back.
+        let is_last_will = expiry_secs == 0 && stored.will.is_some();
+        let has_ended =
+            record.ends_at.is_some_and(|at| at <= now) || (record.is_connected && expiry_secs == 0);
+        let leaves_more = !stored.subscriptions.is_empty()
+            || !stored.accepted.is_empty()
+            || stored.waiting.messages > 0
+            || stored.in_flight > 0;
+        let (slot, verdict) = self.restore_slot(&stored, listener, now);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        // A connection that there was has ended now at the latest.
+        found.expires_at = if record.is_connected {
+            (expiry_secs != NEVER_EXPIRES).then(|| now.plus_secs(u64::from(expiry_secs)))
+        } else {
+            record.ends_at
+        };
+        if let Some(will) = &stored.will {
+            let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
+            found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
+            let mut will = accepted(will);
+            // It was accepted before the broker ended, and counts whatever the limits say.
+            let mut charge = Charge::new(found.account.clone(), |account| &account.will_bytes);
+            charge.set(will.counted_bytes() as u64);
+            will.share = Some((self.core.wills.share_anyway(will.counted_bytes()), charge));
+            found.will = Some(Box::new(will));
+        }
+        if verdict == Verdict::Ends {
+            // Once all are there: others may get what it leaves to them.
+            (found.will_at, found.expires_at) = (None, Some(now));
+            return self.set_timer(slot);
+        }
+        if is_last_will {
+            // The record stays as it is: each start gives the client the whole grace.
+            let due_at = now.plus_secs(LAST_WILL_GRACE_SECS);
+            found.will_at = Some(due_at);
+            found.expires_at = Some(if leaves_more { now } else { due_at });
+            return self.set_timer(slot);
+        }
+        if has_ended {
+            found.expires_at = Some(now);
+        }
+        self.set_timer(slot);
+        self.note_session(slot, false);
+        self.note_will(slot);
+    }
+
+    fn restore_slot(
+        &mut self,
+        stored: &StoredSession,
+        listener: &mut Arc<str>,
+        now: Timestamp,
+    ) -> (u32, Verdict) {
+        let StoredSession { number, record, subscriptions, accepted, waiting, .. } = stored;
+        let usage = self.core.queue_usage.clone();
+        let mut session = Session::new(record.client_id.clone(), self.queue_limits, usage);
+        session.set_expiry_interval_secs(record.expiry_interval_secs);
+        let presence = self.presence_of(record, listener);
+        let account = self.core.account_of(record.username.as_ref(), presence.peer.ip());
+        let slot = self.insert_slot(session, presence, &account);
+        let verdict = self.judge(slot);
+        let mut withdrawn = Vec::new();
+        for (filter, kept) in subscriptions {
+            let subscription = Subscription { options: kept.options, identifier: kept.identifier };
+            if let Some(qos) = self.restore_subscription(slot, filter, subscription, verdict) {
+                withdrawn.push((filter.clone(), qos));
+            }
+        }
+        let left = LeftInQueue {
+            messages: waiting.messages,
+            bytes: waiting.bytes,
+            next: waiting.first.unwrap_or_default(),
+            last_place: stored.last_place,
+            in_flight: stored.in_flight,
+            in_flight_bytes: stored.in_flight_bytes,
+            expires_first: waiting.expires_first,
+            // Nobody knows what a client that was there has been sent last.
+            doubtful_up_to: match record.is_connected {
+                true => stored.last_place,
+                // Places begin again where a queue was empty: what comes now was never sent.
+                false => record.doubtful_up_to.min(stored.last_place),
+            },
+        };
+        let journal = self.journal.clone();
+        let Some(found) = self.slots.get_mut(slot as usize) else { return (slot, verdict) };
+        found.is_suspended = verdict != Verdict::GoesOn;
+        found.lasting.set(u64::from(record.expiry_interval_secs > 0));
+        if let Some(journal) = journal {
+            found.session.restore(*number, journal, slot, &left, accepted);
+        }
+        self.withdraw(slot, withdrawn, now);
+        self.set_shared_away(slot, true);
+        if verdict == Verdict::GoesOn {
+            self.offer_all_backlogs(slot, now);
+        }
+        (slot, verdict)
+    }
+
+    /// Gives a subscription back to its session, and messages to it if the client may have it; else
+    /// returns its QoS, to be withdrawn.
+    fn restore_subscription(
+        &mut self,
+        slot: u32,
+        filter: &str,
+        subscription: Subscription,
+        verdict: Verdict,
+    ) -> Option<QoS> {
+        let parts = validate_filter(filter).ok()?;
+        let place = self.place(slot)?;
+        let Subscription { options, identifier } = subscription;
+        let found = self.slots.get_mut(slot as usize)?;
+        found.session.restore_subscription(filter, subscription);
+        if verdict != Verdict::GoesOn {
+            return None; // What it may have is asked when it collects again.
+        }
+        let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
+        if !self.slot(slot).is_some_and(|found| self.may(found, action)) {
+            return Some(options.qos);
+        }
+        let subscriber = Subscriber { place, options, identifier, is_durable: true };
+        self.core.index.subscribe(parts, subscriber);
+        None
+    }
+
+    fn judge(&self, slot: u32) -> Verdict {
+        let Some(found) = self.slot(slot) else { return Verdict::Ends };
+        match self.standing(found) {
+            Standing::Gone => Verdict::Ends,
+            Standing::Suspended => Verdict::Rests,
+            Standing::Good | Standing::Changed if self.may(found, Action::Connect) => {
+                Verdict::GoesOn
+            }
+            Standing::Good | Standing::Changed => Verdict::Rests,
+        }
+    }
+
+    /// Returns what has become of the credentials of a slot's client.
+    pub(in crate::shard) fn standing(&self, found: &Slot) -> Standing {
+        let Presence { identity, proven, is_restored, .. } = &found.presence;
+        let Some(proven) = proven else { return Standing::Good };
+        if *is_restored && identity.username.is_none() {
+            // Who let it in may be there no longer.
+            let identity = Identity { login: Login::Unknown, ..identity.clone() };
+            return self.core.standing(&identity, proven);
+        }
+        self.core.standing(identity, proven)
+    }
+
+    /// What a record says of the client's last connection.
+    fn presence_of(&self, record: &SessionRecord, former_listener: &mut Arc<str>) -> Presence {
+        let login = record.login.as_ref();
+        let listener = login.map_or("", |login| &*login.listener);
+        if **former_listener != *listener {
+            *former_listener = listener.into();
+        }
+        let certificate = login.and_then(|login| login.certificate.as_ref()).map(|shown| {
+            Arc::new(ClientCertificate {
+                common_name: shown.common_name.to_string(),
+                serial_number: shown.serial_number.to_string(),
+            })
+        });
+        let method = login.and_then(|login| login.method.clone());
+        Presence {
+            identity: Identity {
+                username: record.username.clone(),
+                certificate,
+                login: login.map_or(Login::Unknown, |login| login_of(login.kind)),
+                needs_account: login.is_some_and(|login| login.needs_account),
+            },
+            peer: record.peer.parse().unwrap_or(UNKNOWN_PEER),
+            listener: former_listener.clone(),
+            connected_at: record.connected_at,
+            // Every version that was given out was reserved before.
+            version: self.version_floor,
+            proven: Some(self.core.proves_now(method)),
+            is_restored: true,
+        }
+    }
+}
+
+impl Slot {
+    /// What is kept of how the client logged in; `None` where nobody knows.
+    pub(in crate::shard) fn login_record(&self) -> Option<LoginRecord> {
+        let Presence { identity, listener, proven, .. } = &self.presence;
+        let certificate = identity.certificate.as_ref().map(|shown| CertificateRecord {
+            common_name: shown.common_name.as_str().into(),
+            serial_number: shown.serial_number.as_str().into(),
+        });
+        Some(LoginRecord {
+            kind: kind_of(identity.login)?,
+            method: proven.as_ref().and_then(|proven| proven.method.clone()),
+            listener: listener.clone(),
+            certificate,
+            needs_account: identity.needs_account,
+        })
+    }
+}
+
+const fn login_of(kind: LoginKind) -> Login {
+    match kind {
+        LoginKind::Password => Login::Password,
+        LoginKind::Certificate => Login::Certificate,
+        LoginKind::Scram => Login::Scram,
+        LoginKind::Anonymous => Login::Anonymous,
+        LoginKind::Other => Login::Other,
+    }
+}
+
+const fn kind_of(login: Login) -> Option<LoginKind> {
+    match login {
+        Login::Password => Some(LoginKind::Password),
+        Login::Certificate => Some(LoginKind::Certificate),
+        Login::Scram => Some(LoginKind::Scram),
+        Login::Anonymous => Some(LoginKind::Anonymous),
+        Login::Other => Some(LoginKind::Other),
+        Login::Unknown => None,
+    }
+}
+
+fn accepted(will: &WillRecord) -> AcceptedWill {
+    AcceptedWill {
+        message: Arc::clone(&will.message),
+        delay_secs: will.delay_secs,
+        expiry_secs: will.expiry_secs,
+        share: None,
+        record: None,
+    }
+}

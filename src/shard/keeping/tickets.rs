@@ -1,0 +1,402 @@
+//! What must be kept before it is said: changes go to the keeper by tickets, and what waits for a
+//! ticket is let out when it is kept, with all before it.
+//!
+//! A ticket has as many parts as there are who must keep something for it: the store for what has
+//! changed here, and each shard that was handed messages for durable sessions of its own. That shard
+//! gives the ticket on to one of its own, so that a message may go from shard to shard.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, mpsc},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    between::{
+        batch::{Awaited, Kept},
+        door::ToShard,
+    },
+    durable::{
+        Order, Trouble,
+        in_transit::{Destination, OUTBOX, OnItsWay},
+    },
+    journal::{Change, Journal, JournalPage, QueuePlace, SessionNumber, Ticket},
+    mqtt::Message,
+    shard::{Core, Shard, Slot},
+};
+
+/// A shard's side of what is kept.
+#[derive(Default)]
+pub(in crate::shard) struct Tickets {
+    /// The way to the writer; `None` where the store is asked at once.
+    orders: Option<mpsc::Sender<Order>>,
+    /// Those that are not kept, and behind the first of those also some that are; one after the
+    /// other.
+    open: VecDeque<OpenTicket>,
+    /// Who waits for the current ticket, beside those that the journal knows.
+    owed: Vec<Owed>,
+    /// Noted once the current ticket is kept.
+    then: Vec<Afterwards>,
+    /// Presence versions that the current ticket reserves.
+    reserves: Option<u64>,
+    /// What an immediate store could not keep so far.
+    unapplied: Vec<Change>,
+    /// The durable session whose QoS 2 message is being routed.
+    pub(in crate::shard) publisher: Option<SessionNumber>,
+    /// The place in the outbox of the message that has come from another shard.
+    pub(in crate::shard) on_its_way: Option<QueuePlace>,
+    /// Messages that were ever handed to other shards for durable sessions.
+    pub(in crate::shard) sent_away: u64,
+    /// Slots that wait for something to be read that the store does not have yet.
+    starved: Vec<u32>,
+    /// The last ticket that had something for the store.
+    handed_over: Option<Ticket>,
+    /// What the store has applied goes up to here.
+    written: Option<Ticket>,
+}
+
+struct OpenTicket {
+    ticket: Ticket,
+    parts: usize,
+    waiting: Vec<u32>,
+    owed: Vec<Owed>,
+    then: Vec<Afterwards>,
+    reserves: Option<u64>,
+}
+
+/// What is noted when a ticket is kept.
+enum Afterwards {
+    Note(Change),
+    /// A Will was published.
+    DropWill(u32, SessionNumber),
+}
+
+/// Who is told when a ticket is kept.
+pub(in crate::shard) enum Owed {
+    /// A ticket of another shard has a part less to wait for.
+    Shard(Awaited),
+    /// Somebody who asks.
+    Caller(oneshot::Sender<()>),
+}
+
+/// How much had changed at some moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::shard) struct Mark {
+    noted: u64,
+    sent_away: u64,
+}
+
+impl Shard {
+    /// To be compared with a later one.
+    pub(in crate::shard) fn mark(&self) -> Mark {
+        let noted = self.journal.as_ref().map_or(0, Journal::noted);
+        Mark { noted, sent_away: self.tickets.sent_away }
+    }
+
+    /// What the answer to CONNECT must wait for: what has become of this session and of the one
+    /// before it.
+    pub(in crate::shard) fn gate_of_connect(&self, slot: u32) -> Option<Ticket> {
+        let has_changed = |journal: &&Journal| !journal.is_empty() || !self.tickets.then.is_empty();
+        Some(self.journal.as_ref().filter(has_changed)?.await_by(slot))
+    }
+
+    /// What the answer to something must wait for, if anything has changed since.
+    pub(in crate::shard) fn gate_since(&self, mark: Mark, slot: u32) -> Option<Ticket> {
+        let journal = self.journal.as_ref()?;
+        (self.mark() != mark).then(|| journal.await_by(slot))
+    }
+
+    /// Why nothing durable can be promised now.
+    pub(in crate::shard) fn trouble(&self) -> Option<Trouble> {
+        self.core.keeper.as_ref()?.health.trouble()
+    }
+
+    /// Another shard's ticket waits for what is noted now.
+    pub(crate) fn owe(&mut self, to: Option<Awaited>) {
+        self.tickets.owed.extend(to.map(Owed::Shard));
+    }
+
+    /// Somebody wants to hear when what is noted now is kept.
+    pub(crate) fn tell_when_kept(&mut self, caller: oneshot::Sender<()>) {
+        if self.journal.is_some() {
+            self.tickets.owed.push(Owed::Caller(caller));
+        }
+    }
+
+    /// Notes a change.
+    pub(in crate::shard) fn note(&self, change: impl FnOnce() -> Change) {
+        if let Some(journal) = &self.journal {
+            journal.note(change());
+        }
+    }
+
+    /// Keeps that a message is on its way to where it must get once; its place in the outbox. One
+    /// that has come from another shard goes on under the place that it has.
+    pub(in crate::shard) fn send_on_its_way(
+        &mut self,
+        message: &Arc<Message>,
+        to: impl FnOnce(&Core) -> Destination,
+    ) -> Option<QueuePlace> {
+        if let Some(place) = self.tickets.on_its_way.take() {
+            return Some(place);
+        }
+        let publisher = self.tickets.publisher?;
+        let place = self.core.keeper.as_ref()?.next_in_outbox();
+        let sent = OnItsWay { message: message.clone(), publisher, to: to(&self.core) };
+        self.note(|| Change::Enqueue(OUTBOX, place, sent.into_queued(), None));
+        Some(place)
+    }
+
+    /// A message has arrived, and what is kept of it is noted.
+    pub(in crate::shard) fn has_arrived(&self, on_its_way: Option<QueuePlace>) {
+        if let Some(place) = on_its_way {
+            self.note(|| Change::Dequeue(OUTBOX, place));
+        }
+    }
+
+    /// Notes, once what has been noted so far is kept, that a session has ended.
+    pub(in crate::shard) fn end_then(&mut self, session: SessionNumber) {
+        self.tickets.then.push(Afterwards::Note(Change::EndSession(session)));
+    }
+
+    /// Notes, once what has been noted so far is kept, that a Will was published: those who get it
+    /// may live on another shard.
+    pub(in crate::shard) fn drop_will_then(&mut self, slot: u32) {
+        let number = self.slot(slot).and_then(|found| found.session.number());
+        self.tickets.then.extend(number.map(|number| Afterwards::DropWill(slot, number)));
+    }
+
+    /// Notes that presence versions are reserved, which may be given out once that is kept.
+    pub(in crate::shard) fn note_reservation(&mut self, up_to: u64) {
+        self.note(|| Change::ReserveVersions(up_to));
+        self.tickets.reserves = Some(up_to);
+    }
+
+    /// The slot waits for a page that is not in the store yet.
+    pub(in crate::shard) fn starve(&mut self, slot: u32) {
+        if self.tickets.starved.last() != Some(&slot) {
+            self.tickets.starved.push(slot);
+        }
+    }
+
+    /// Whether the store is asked at once.
+    pub(in crate::shard) fn is_immediate(&self) -> bool {
+        self.core.keeper.as_ref().is_some_and(|keeper| keeper.store().is_immediate())
+    }
+
+    /// Whether everything that was noted is in the store.
+    pub(in crate::shard) fn is_all_kept(&self) -> bool {
+        self.tickets.open.is_empty() && self.is_written(self.noted_so_far())
+    }
+
+    /// Up to which ticket the store must have got for all to be there that was noted so far.
+    pub(in crate::shard) fn noted_so_far(&self) -> Option<Ticket> {
+        let current = self.journal.as_ref().filter(|journal| !journal.is_empty());
+        current.map(Journal::ticket).or(self.tickets.handed_over)
+    }
+
+    /// Whether the store has got so far.
+    pub(in crate::shard) fn is_written(&self, up_to: Option<Ticket>) -> bool {
+        up_to <= self.tickets.written
+    }
+
+    /// The store has got so far. Also where nobody waits for it.
+    pub(crate) fn note_written(&mut self, up_to: Option<Ticket>) {
+        self.tickets.written = self.tickets.written.max(up_to);
+    }
+
+    /// What was noted so far belongs to tickets before this one.
+    pub(in crate::shard) fn noted_before(&self) -> Ticket {
+        let ticket = |journal: &Journal| match journal.is_empty() {
+            true => journal.ticket(),
+            false => journal.ticket().next(),
+        };
+        self.journal.as_ref().map_or_else(Ticket::default, ticket)
+    }
+
+    /// All tickets before this one are kept.
+    pub(in crate::shard) fn kept_before(&self) -> Ticket {
+        let current = || self.journal.as_ref().map_or_else(Ticket::default, Journal::ticket);
+        let kept = self.tickets.open.front().map_or_else(current, |first| first.ticket);
+        if self.is_written(self.tickets.handed_over) {
+            return kept;
+        }
+        // Where nobody waits for the store, it may be behind.
+        kept.min(self.tickets.written.map_or_else(Ticket::default, Ticket::next))
+    }
+
+    /// Sends what was gathered: changes to the keeper, deliveries to the other shards.
+    pub(crate) fn flush(&mut self) {
+        // What is kept at once may have something noted behind it.
+        while self.close_ticket() {}
+        self.flush_outboxes(None);
+    }
+
+    /// The same for changes alone; whether there were any.
+    pub(crate) fn flush_changes(&mut self) -> bool {
+        let has_some = self.journal.as_ref().is_some_and(|journal| !journal.is_blank());
+        if has_some {
+            self.flush();
+        }
+        has_some
+    }
+
+    /// Closes the current ticket, if anything belongs to it or somebody waits for it; whether
+    /// more may have come by that.
+    fn close_ticket(&mut self) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let has_awaited = self.outboxes.iter().any(|outbox| outbox.is_awaited);
+        let Tickets { owed, then, .. } = &self.tickets;
+        if journal.is_blank() && !has_awaited && owed.is_empty() && then.is_empty() {
+            return false;
+        }
+        if !has_awaited {
+            // Nobody else has to keep anything first: it is kept with the rest or not at all, so that
+            // nothing is there twice whatever happens.
+            let then = std::mem::take(&mut self.tickets.then);
+            self.note_afterwards(then);
+        }
+        let Some(journal) = &self.journal else { return false };
+        let mut page = journal.turn_over();
+        // Before the deliveries: another shard's changes for them come behind these to the store.
+        let is_kept = page.changes.is_empty() || self.hand_over(&mut page);
+        let parts = usize::from(!is_kept) + self.flush_outboxes(Some(page.ticket));
+        let JournalPage { ticket, waiting, .. } = page;
+        let Tickets { open, owed, then, reserves, .. } = &mut self.tickets;
+        let (owed, then) = (std::mem::take(owed), std::mem::take(then));
+        let reserves = reserves.take();
+        open.push_back(OpenTicket { ticket, parts, waiting, owed, then, reserves });
+        if parts == 0 {
+            self.complete(ticket);
+            self.settle_first();
+        }
+        self.journal.as_ref().is_some_and(|journal| !journal.is_blank())
+    }
+
+    /// Hands changes to the keeper; whether nobody need wait for them any more.
+    fn hand_over(&mut self, page: &mut JournalPage) -> bool {
+        let Some(keeper) = &self.core.keeper else { return true };
+        if self.tickets.orders.is_none() {
+            self.tickets.orders = keeper.orders();
+        }
+        self.tickets.handed_over = Some(page.ticket);
+        if let Some(orders) = &self.tickets.orders {
+            keeper.hand_over(orders, self.host, page);
+            return !keeper.makes_wait();
+        }
+        self.tickets.unapplied.append(&mut page.changes);
+        let now = self.core.clock.now();
+        let is_kept = keeper.apply(&mut self.tickets.unapplied, now);
+        if is_kept {
+            self.tickets.unapplied.clear();
+            self.tickets.written = self.tickets.handed_over;
+        }
+        is_kept || !keeper.makes_wait()
+    }
+
+    /// Tries again what an immediate store could not keep.
+    pub(in crate::shard) fn apply_again(&mut self) {
+        let Some(keeper) = &self.core.keeper else { return };
+        let now = self.core.clock.now();
+        let unapplied = &mut self.tickets.unapplied;
+        if unapplied.is_empty() || !keeper.apply(unapplied, now) {
+            return;
+        }
+        self.tickets.unapplied.clear();
+        self.tickets.written = self.tickets.handed_over;
+        let tickets: Vec<Ticket> = self.tickets.open.iter().map(|open| open.ticket).collect();
+        self.note_kept(&tickets);
+    }
+
+    /// One part of each of these tickets is kept.
+    pub(crate) fn note_kept(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            self.settle_part(*ticket);
+        }
+        self.settle_first();
+        self.feed_starved();
+        self.flush();
+    }
+
+    fn settle_part(&mut self, ticket: Ticket) {
+        let Some(first) = self.tickets.open.front().map(|open| open.ticket) else { return };
+        let at = ticket.0.wrapping_sub(first.0);
+        let found = usize::try_from(at).ok().and_then(|at| self.tickets.open.get_mut(at));
+        let Some(open) = found else { return };
+        open.parts = open.parts.saturating_sub(1);
+        if open.parts == 0 {
+            self.complete(ticket);
+        }
+    }
+
+    /// All of one ticket is kept; those before it perhaps not.
+    fn complete(&mut self, ticket: Ticket) {
+        let Some(first) = self.tickets.open.front().map(|open| open.ticket) else { return };
+        let Some(open) = self.tickets.open.get_mut((ticket.0 - first.0) as usize) else { return };
+        let (owed, then) = (std::mem::take(&mut open.owed), std::mem::take(&mut open.then));
+        for owed in owed {
+            match owed {
+                Owed::Shard(Awaited { host, ticket }) => {
+                    if let Some(shard) = self.core.shard(host) {
+                        let (tickets, is_by_store) = (vec![ticket], false);
+                        shard.door.send(ToShard::Kept(Kept { tickets, is_by_store }));
+                    }
+                }
+                Owed::Caller(caller) => {
+                    let _ = caller.send(());
+                }
+            }
+        }
+        self.note_afterwards(then);
+    }
+
+    fn note_afterwards(&self, then: Vec<Afterwards>) {
+        for afterwards in then {
+            match afterwards {
+                Afterwards::Note(change) => self.note(|| change),
+                Afterwards::DropWill(slot, number) => {
+                    // Unless its client has come back with another.
+                    let is_without = |found: &Slot| {
+                        found.session.number() == Some(number) && found.will.is_none()
+                    };
+                    if self.slot(slot).is_some_and(is_without) {
+                        self.note(|| Change::DropWill(number));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets out what waited for the tickets that are kept with all before them.
+    fn settle_first(&mut self) {
+        while self.tickets.open.front().is_some_and(|open| open.parts == 0) {
+            let Some(OpenTicket { ticket, waiting, reserves, .. }) = self.tickets.open.pop_front()
+            else {
+                return;
+            };
+            if let Some(up_to) = reserves {
+                self.core.versions.reserved(up_to);
+            }
+            for slot in waiting {
+                let Some(found) = self.slot_mut(slot) else { continue };
+                let Some(link) = found.session.link_mut() else { continue };
+                let is_conn_ack = link.open_gate(ticket);
+                found.wake();
+                if is_conn_ack {
+                    self.conn_ack_said(slot);
+                }
+            }
+        }
+    }
+
+    /// Those that waited for a page look again.
+    pub(in crate::shard) fn feed_starved(&mut self) {
+        for slot in std::mem::take(&mut self.tickets.starved) {
+            if let Some(found) = self.slot_mut(slot) {
+                found.wake();
+            }
+        }
+        self.answer_later();
+    }
+}

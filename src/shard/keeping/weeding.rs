@@ -1,0 +1,207 @@
+//! Queues of clients that are away are looked through for what need not wait any longer: messages that
+//! have expired, and those that came by a subscription that was withdrawn. It leaves memory and store.
+//!
+//! A session has its turn when the first of its messages expires, and costs nothing before. A little is
+//! looked at a time, and others on the thread go on in between. What was noted of a queue must be in the
+//! store before its turn, as a page that is read shows what the store has. Called by timers and the sweep.
+
+use std::{cell::RefCell, collections::VecDeque, num::NonZeroU32, rc::Rc, time::Duration};
+
+use crate::{
+    journal::{QueuePlace, Ticket},
+    metrics::DropReason,
+    mqtt::{Timestamp, validate_filter},
+    session::{Page, Weeded},
+    shard::{Shard, Slot},
+    store::PageBounds,
+    told::cut,
+};
+
+/// What is read of a queue at a time.
+const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
+/// What is done before others have their turn: a message counts one. It takes about half a millisecond.
+const STEPS_AT_A_TIME: usize = 128;
+/// Finding a queue in the store takes as long as looking at so many messages.
+const STEPS_OF_PAGE: usize = 8;
+/// How long others have their turn.
+const OTHERS_TURN: Duration = Duration::from_millis(5);
+/// A queue is looked through again after so long for each message in it, which takes a few microseconds:
+/// messages that expire one after the other do not make the rest be read all the time.
+const REST_MILLIS_PER_MESSAGE: u64 = 10;
+/// At least.
+const REST_MILLIS_MIN: u64 = 1_000;
+/// At most; and where the store cannot be read.
+const REST_MILLIS_MAX: u64 = 60_000;
+
+/// The sessions whose turn has come.
+#[derive(Default)]
+pub(in crate::shard) struct Weeding {
+    passes: VecDeque<Pass>,
+    is_under_way: bool,
+}
+
+/// One look through a queue.
+struct Pass {
+    slot: u32,
+    generation: u32,
+    from: QueuePlace,
+    /// The store must have this before what it shows can be believed.
+    after: Option<Ticket>,
+    seen: u64,
+    expires_first: Timestamp,
+}
+
+/// What came of looking at a page.
+enum Looked {
+    /// There may be more.
+    On,
+    /// To the end.
+    Through,
+    /// The store must write first.
+    Waits,
+}
+
+/// Looks through queues as long as there is something to be found.
+pub(crate) async fn weed_queues(shard: Rc<RefCell<Shard>>) {
+    loop {
+        {
+            let mut shard = shard.borrow_mut();
+            let now = shard.core.clock.now();
+            let goes_on = shard.weed_some(now);
+            shard.flush();
+            if !goes_on {
+                shard.weeding.is_under_way = false;
+                return;
+            }
+        }
+        tokio::time::sleep(OTHERS_TURN).await;
+    }
+}
+
+impl Slot {
+    /// When its queue is to be looked through; `None` while its client is there, who is sent what there
+    /// is, and while its turn is awaited.
+    pub(in crate::shard) fn weeds_at(&self) -> Option<Timestamp> {
+        let from = self.session.weeds_from().filter(|_| self.connected.is_none())?;
+        (self.weeds_after != Timestamp::NEVER).then(|| from.max(self.weeds_after))
+    }
+}
+
+impl Shard {
+    /// Whether [`weed_queues`] is to be started.
+    pub(crate) fn begins_weeding(&mut self) -> bool {
+        let is_wanted = !self.weeding.passes.is_empty() && !self.is_quiet;
+        is_wanted && !std::mem::replace(&mut self.weeding.is_under_way, true)
+    }
+
+    /// Gives a session its turn, if its time has come.
+    pub(in crate::shard) fn weed_if_due(&mut self, slot: u32, now: Timestamp) {
+        let after = self.noted_so_far();
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.weeds_at().is_none_or(|at| at > now) {
+            return;
+        }
+        found.weeds_after = Timestamp::NEVER;
+        let expired = found.session.begin_weeding(now);
+        let generation = found.generation;
+        self.metrics.dropped(DropReason::Expired, expired);
+        self.weeding.passes.push_back(Pass {
+            slot,
+            generation,
+            from: QueuePlace(0),
+            after,
+            seen: 0,
+            expires_first: Timestamp::NEVER,
+        });
+    }
+
+    /// Looks at some pages; whether there is more to be done soon.
+    fn weed_some(&mut self, now: Timestamp) -> bool {
+        if self.is_immediate() {
+            self.flush_changes();
+        }
+        let mut steps = 0;
+        while steps < STEPS_AT_A_TIME {
+            if self.is_quiet {
+                self.weeding.passes.clear();
+            }
+            let Some(mut pass) = self.weeding.passes.pop_front() else { return false };
+            let seen_before = pass.seen;
+            let looked = self.weed_page(&mut pass, now);
+            steps += STEPS_OF_PAGE + (pass.seen - seen_before) as usize;
+            match looked {
+                Some(Looked::On) => self.weeding.passes.push_front(pass),
+                Some(Looked::Through) => self.end_pass(&pass, now),
+                Some(Looked::Waits) => {
+                    self.weeding.passes.push_front(pass);
+                    return false; // The sweep begins again.
+                }
+                None => self.give_up_pass(&pass, now),
+            }
+        }
+        true
+    }
+
+    /// Looks at the next page; `None` if the session is gone, its client is back, or the store cannot be
+    /// read.
+    fn weed_page(&mut self, pass: &mut Pass, now: Timestamp) -> Option<Looked> {
+        let keeper = self.core.keeper.clone();
+        let is_written = self.is_written(pass.after);
+        self.forget_taken_out(pass.slot);
+        let found = self.slots.get_mut(pass.slot as usize)?;
+        if found.generation != pass.generation || found.connected.is_some() {
+            return None;
+        }
+        let Some(keeper) = keeper else { return Some(Looked::Through) };
+        if !is_written {
+            return Some(Looked::Waits);
+        }
+        if found.session.must_settle_weeding() {
+            return Some(Looked::Waits);
+        }
+        let Some((number, from)) = found.session.weeding_goes_on_from(pass.from) else {
+            return Some(Looked::Through);
+        };
+        let messages = match keeper.store().waiting(number, from, PAGE) {
+            Ok(messages) => messages,
+            Err(error) => {
+                let client_id = &*cut(found.session.client_id());
+                tracing::error!(%error, client_id, "a queue cannot be read, and is not looked through");
+                return None;
+            }
+        };
+        let Some((last, _)) = messages.last() else { return Some(Looked::Through) };
+        pass.from = QueuePlace(last.0.saturating_add(1));
+        pass.seen += messages.len() as u64;
+        let index = &self.core.index;
+        let share_number =
+            |filter: &str| -> Option<NonZeroU32> { index.share(validate_filter(filter).ok()?) };
+        let Weeded { orphans, expired, withdrawn, expires_first } =
+            found.session.weed(Page { messages }, now, share_number);
+        pass.expires_first = pass.expires_first.min(expires_first);
+        self.metrics.dropped(DropReason::Expired, expired);
+        self.metrics.dropped(DropReason::SubscriptionWithdrawn, withdrawn);
+        if !orphans.is_empty() {
+            self.adopt(orphans, now);
+        }
+        Some(Looked::On)
+    }
+
+    fn end_pass(&mut self, pass: &Pass, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(pass.slot as usize) else { return };
+        found.session.end_weeding(pass.expires_first);
+        let rest = (pass.seen * REST_MILLIS_PER_MESSAGE).clamp(REST_MILLIS_MIN, REST_MILLIS_MAX);
+        found.weeds_after = now.plus_millis(rest);
+        self.set_timer(pass.slot);
+    }
+
+    fn give_up_pass(&mut self, pass: &Pass, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(pass.slot as usize) else { return };
+        if found.generation == pass.generation {
+            let is_there = found.connected.is_some();
+            let rest = if is_there { REST_MILLIS_MIN } else { REST_MILLIS_MAX };
+            found.weeds_after = now.plus_millis(rest);
+            self.set_timer(pass.slot);
+        }
+    }
+}

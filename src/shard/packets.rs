@@ -1,0 +1,178 @@
+//! What a connection has read: packets decoded in place, handled one by one.
+
+use bytes::Bytes;
+
+use crate::{
+    hooks::DisconnectReason,
+    mqtt::{DecodeError, Decoded, Disconnect, Packet, Publish, ReasonCode, Timestamp, decode},
+    session::{Link, Request, Violation},
+    shard::{Departure, Shard, routing::subscribe::NODES_AT_ONCE_MAX},
+};
+
+/// What became of the bytes that were read.
+pub(crate) struct Received {
+    /// So many were whole packets and have been handled.
+    pub(crate) used: usize,
+    /// The next packet is whole, and is to be handled once those have room whom it is for.
+    pub(crate) must_wait: bool,
+    /// The packet behind them has at least so many bytes, and they have not all come.
+    pub(crate) at_least: usize,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handled {
+    /// What there was to do with it has been done.
+    Done,
+    /// It was looked at, and is to come again.
+    MustWait,
+}
+
+impl Shard {
+    /// The same as [`Self::receive`] for bytes that can be shared: a large payload need not be
+    /// copied out of them.
+    pub(crate) fn receive_shared(
+        &mut self,
+        slot: u32,
+        bytes: &Bytes,
+        now: Timestamp,
+    ) -> Result<Received, Departure> {
+        self.packets = Some(bytes.clone());
+        let received = self.receive(slot, bytes, now);
+        self.packets = None;
+        received
+    }
+
+    /// Handles the whole packets in `bytes`, all of them unless one must wait.
+    ///
+    /// # Errors
+    /// How the connection is to end.
+    pub(crate) fn receive(
+        &mut self,
+        slot: u32,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<Received, Departure> {
+        let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
+        else {
+            return Ok(Received { used: 0, must_wait: false, at_least: 0 });
+        };
+        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        let version = link.version();
+        let limits = self.decode_limits;
+        self.nodes_left = NODES_AT_ONCE_MAX;
+        let (mut at, mut needed) = (0, 0);
+        let mut outcome = Ok(Handled::Done);
+        while let Ok(Handled::Done) = outcome {
+            match decode(&bytes[at..], version, &limits) {
+                Ok(Decoded::Packet { packet, length }) => {
+                    outcome = self.handle(slot, packet, now);
+                    if !matches!(outcome, Ok(Handled::MustWait)) {
+                        at += length;
+                    }
+                }
+                Ok(Decoded::More { at_least }) => {
+                    needed = at_least;
+                    break;
+                }
+                Err(error) => outcome = Err(malformed(&error)),
+            }
+        }
+        if at > 0
+            && let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
+        {
+            link.keep_alive_mut().packet_received(now);
+            self.note_deadline(slot);
+            self.note_taken(slot, now);
+        }
+        outcome.map(|handled| Received {
+            used: at,
+            must_wait: handled == Handled::MustWait,
+            at_least: needed,
+        })
+    }
+
+    fn handle(
+        &mut self,
+        slot: u32,
+        packet: Packet<'_>,
+        now: Timestamp,
+    ) -> Result<Handled, Departure> {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Ok(Handled::Done);
+        };
+        let request = found.session.handle(packet, now).map_err(violation)?;
+        match request {
+            None => {}
+            Some(Request::Publish { publish, topic }) if !self.core.limits.allows_topic(&topic) => {
+                self.tell_over_limit(slot, "topic_bytes_max or topic_levels_max", &topic);
+                self.refuse_topic(slot, &publish)?;
+            }
+            Some(Request::Publish { publish, topic }) => {
+                return self.handle_publish(slot, &publish, &topic, now);
+            }
+            Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, now)?,
+            Some(Request::Unsubscribe(unsubscribe)) => {
+                self.handle_unsubscribe(slot, &unsubscribe, now)?;
+            }
+            Some(Request::Disconnect(disconnect)) => {
+                return Err(self.handle_disconnect(slot, &disconnect));
+            }
+            Some(Request::Authenticate(auth)) => self.handle_auth(slot, &auth)?,
+        }
+        Ok(Handled::Done)
+    }
+
+    /// A Topic Name that is well-formed and not accepted: acknowledged so, where the version and the
+    /// QoS have words for it, else the connection ends, as it does where an alias was to stand for
+    /// the topic: it is not kept, and may mean another topic so far. [MQTT 5.0, 3.4.2.1]
+    /// [MQTT 5.0, 3.14.2.1]
+    fn refuse_topic(&mut self, slot: u32, publish: &Publish<'_>) -> Result<(), Departure> {
+        let reason = ReasonCode::TopicNameInvalid;
+        let found = self.slots.get_mut(slot as usize);
+        let is_v5 = |link: &Link| link.version().has_properties();
+        let is_alias_set = publish.properties.topic_alias.is_some();
+        match found.filter(|found| found.session.link().is_some_and(is_v5)) {
+            Some(found) if publish.packet_id.is_some() && !is_alias_set => {
+                found.session.publish_done(publish.flags.qos, publish.packet_id, reason, None);
+                Ok(())
+            }
+            _ => Err(violation(Violation { reason, clause: "MQTT 5.0, 4.7.3" })),
+        }
+    }
+
+    fn handle_disconnect(&mut self, slot: u32, disconnect: &Disconnect<'_>) -> Departure {
+        let maximum = self.core.limits_now().session_expiry_secs_max;
+        if let Some(secs) = disconnect.properties.session_expiry_interval
+            && let Some(found) = self.slots.get_mut(slot as usize)
+        {
+            found.session.set_expiry_interval_secs(secs.min(maximum));
+        }
+        Departure {
+            // Without DISCONNECT 0x00 the Will is due. [MQTT-3.14.4-3]
+            publishes_will: disconnect.reason != ReasonCode::Success,
+            ..Departure::unannounced(DisconnectReason::Normal)
+        }
+    }
+}
+
+fn violation(violation: Violation) -> Departure {
+    tracing::debug!(%violation, "client broke a rule");
+    Departure::by_server(event_reason(violation.reason), violation.reason).because(violation.clause)
+}
+
+fn malformed(error: &DecodeError) -> Departure {
+    tracing::debug!(%error, "packet refused");
+    Departure::by_server(event_reason(error.reason()), error.reason()).because(error.clause)
+}
+
+/// How events name the end of a connection whose client did wrong.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a few of MQTT's reasons are about limits")]
+const fn event_reason(reason: ReasonCode) -> DisconnectReason {
+    match reason {
+        ReasonCode::PacketTooLarge | ReasonCode::ReceiveMaximumExceeded => {
+            DisconnectReason::QuotaExceeded
+        }
+        _ => DisconnectReason::ProtocolError,
+    }
+}

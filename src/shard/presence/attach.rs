@@ -1,0 +1,410 @@
+//! A connection begins: its session is found or made, an older connection gives way.
+
+use std::sync::Arc;
+
+use crate::{
+    durable::Trouble,
+    hooks::DisconnectReason,
+    journal::Change,
+    metrics::UserLimit,
+    mqtt::{
+        ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encoded_size,
+    },
+    owners::{Account, Charge},
+    session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
+    shard::{
+        Connected, Presence, Shard,
+        connect::AcceptedConnect,
+        doors::{ConnectionDoor, ToConnection},
+        presence::{authenticate::Authentication, depart::Departure},
+        refusal::NoSession,
+    },
+};
+
+/// What is said of a connection that begins.
+#[derive(Clone, Copy)]
+pub(in crate::shard) struct Greeting {
+    clean_start: bool,
+    session_present: bool,
+}
+
+/// A session that is ready for its connection.
+pub(crate) struct Prepared {
+    pub(crate) slot: u32,
+    pub(crate) link: u64,
+    session_present: bool,
+    /// Whether the client was online, and is so throughout the takeover.
+    was_online: bool,
+}
+
+impl Shard {
+    /// Returns the number of a link for a connection that comes.
+    pub(crate) const fn next_link(&mut self) -> u64 {
+        self.last_link += 1;
+        self.last_link
+    }
+
+    /// Sends a message to the connection of a client; returns whether the client has one.
+    pub(crate) fn send_to(&self, client_id: &str, message: ToConnection) -> bool {
+        let connected = self.find(client_id).and_then(|found| found.connected.as_ref());
+        connected.is_some_and(|connected| {
+            connected.door.send(message);
+            true
+        })
+    }
+
+    /// Returns whether the client of this connection has not been let hear its CONNACK.
+    pub(crate) fn awaits_conn_ack(&self, slot: u32, link: u64) -> bool {
+        let connected = self.slot(slot).and_then(|found| found.connected.as_ref());
+        connected.is_some_and(|c| c.link == link && c.unannounced.is_some())
+    }
+
+    /// CONNACK may be said: from here on the client is online.
+    pub(in crate::shard) fn conn_ack_said(&mut self, slot: u32) {
+        let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
+        if let Some(greeting) = connected.and_then(|c| c.unannounced.take()) {
+            self.tell_connected(slot, greeting.clean_start, greeting.session_present);
+            self.announce_connected(slot, greeting.clean_start, self.core.clock.now());
+        }
+    }
+
+    /// Finds or makes the session of an accepted CONNECT. An older connection is gone afterwards,
+    /// and its end was told, so that what follows is in order.
+    ///
+    /// # Errors
+    /// Why there can be no session; nothing has changed then.
+    pub(crate) fn prepare(
+        &mut self,
+        connect: &mut AcceptedConnect,
+        link: u64,
+        now: Timestamp,
+    ) -> Result<Prepared, NoSession> {
+        let account = self.admit(connect, now)?;
+        let existing = self.clients.get(&connect.client_id).copied();
+        let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
+        let version = former_version.unwrap_or(self.version_floor) + 1;
+        if existing.is_none()
+            && self.core.sessions() >= self.core.limits_now().sessions_max as usize
+        {
+            return Err(NoSession::Full);
+        }
+        // Subscriptions and queued messages are their owner's: another user begins anew.
+        let is_owner = existing
+            .and_then(|s| self.slot(s))
+            .is_none_or(|s| s.presence.identity.username == connect.identity.username);
+        self.check_user_and_will(connect, existing.filter(|_| is_owner), &account)?;
+        // Without a durable version presence could go back; the client may try again.
+        if !self.core.versions.is_reserved(version) {
+            return Err(NoSession::Store);
+        }
+        let has_ended = existing.is_some_and(|slot| self.is_last_will(slot));
+        let begins_anew = connect.clean_start || !is_owner || has_ended;
+        if let Some(trouble) = self.trouble() {
+            self.check_store(trouble, connect, existing, begins_anew)?;
+        }
+        if let Some(up_to) = self.core.versions.to_reserve(version) {
+            self.note_reservation(up_to);
+        }
+        if let Some(slot) = existing.filter(|_| !begins_anew)
+            && !self.recall(slot)
+        {
+            return Err(NoSession::Store);
+        }
+        let departure = Departure {
+            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
+            ends_session: begins_anew,
+            is_resumed: !begins_anew,
+            ..Departure::unannounced(DisconnectReason::Takeovered)
+        };
+        let was_online = self.is_online(&connect.client_id);
+        self.replace_connection(connect, departure, now);
+        let existing = self.clients.get(&connect.client_id).copied();
+        if begins_anew && let Some(slot) = existing {
+            self.begin_anew(slot, now); // [MQTT-3.1.2-4]
+        }
+        let existing = existing.filter(|_| !begins_anew);
+        let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
+        self.version_floor = self.version_floor.max(version - 1);
+        if let Some(found) = self.slot_mut(slot) {
+            found.will_at = None; // [MQTT-3.1.3-9]
+            found.expires_at = None;
+            found.recent_topic = None; // Decided for another connection.
+            found.set_account(account);
+            found.presence = Presence {
+                identity: connect.identity.clone(),
+                peer: connect.peer,
+                listener: connect.listener.clone(),
+                connected_at: now,
+                version,
+                proven: Some(connect.proven.clone()),
+                is_restored: false,
+            };
+        }
+        self.set_timer(slot);
+        if existing.is_some() {
+            self.revoke_subscriptions(slot, now);
+            self.collect_again(slot);
+        }
+        Ok(Prepared { slot, link, session_present: existing.is_some(), was_online })
+    }
+
+    /// Ends the former session of a client that connects.
+    fn begin_anew(&mut self, slot: u32, now: Timestamp) {
+        if self.is_last_will(slot)
+            && let Some(found) = self.slots.get_mut(slot as usize)
+        {
+            let record = found.will.take().and_then(|will| will.record); // The client is back.
+            if let Some(record) = record {
+                self.note(|| Change::EndSession(record));
+            }
+        }
+        self.forget(slot, now);
+    }
+
+    /// Whether the client may come at all now; whose its session is.
+    fn admit(&self, connect: &AcceptedConnect, now: Timestamp) -> Result<Arc<Account>, NoSession> {
+        if let Some(to) = self.core.draining.load_full() {
+            return Err(NoSession::Redirected(to));
+        }
+        if !self.takes_conn_ack(connect) {
+            return Err(NoSession::ConnAckTooLarge);
+        }
+        if !self.is_still_welcome(connect) {
+            return Err(NoSession::NotAuthorized);
+        }
+        let account = self.core.account_of(connect.identity.username.as_ref(), connect.peer.ip());
+        if self.slowed.is_too_early(&connect.client_id, &account, now) {
+            return Err(NoSession::TooEarly);
+        }
+        Ok(account)
+    }
+
+    /// Whether there can be a session while the store is in trouble: what is told a client of a
+    /// durable session must be kept. Where only room is wanting, a client may come back to its own:
+    /// it takes what waits for it, and makes room.
+    fn check_store(
+        &self,
+        trouble: Trouble,
+        connect: &AcceptedConnect,
+        existing: Option<u32>,
+        begins_anew: bool,
+    ) -> Result<(), NoSession> {
+        let is_kept = |slot: u32| self.slot(slot).is_some_and(|s| s.session.number().is_some());
+        let has_kept = existing.is_some_and(is_kept);
+        let is_last_will = existing.is_some_and(|slot| self.is_last_will(slot));
+        let leaves_nothing = is_last_will && session_expiry(connect) == 0;
+        let may_come_back =
+            trouble == Trouble::Full && (has_kept && !begins_anew || leaves_nothing);
+        let is_durable = session_expiry(connect) > 0 || has_kept;
+        if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
+    }
+
+    /// Whether there is room for the user's session, if it is one more that outlives its connection
+    /// than with the `former` one, and for the Will.
+    fn check_user_and_will(
+        &self,
+        connect: &mut AcceptedConnect,
+        former: Option<u32>,
+        account: &Arc<Account>,
+    ) -> Result<(), NoSession> {
+        let has_lasted = former
+            .and_then(|slot| self.slot(slot))
+            .is_some_and(|s| s.lasting.taken() > 0 && Arc::ptr_eq(&s.account, account));
+        if session_expiry(connect) > 0 && !has_lasted && !account.sessions.fits(1) {
+            self.metrics.user_limits_reached.increment(UserLimit::Sessions);
+            return Err(NoSession::UserFull);
+        }
+        if let Some(will) = &mut connect.will {
+            let mut charge = Charge::new(account.clone(), |account| &account.will_bytes);
+            let bytes = will.counted_bytes();
+            if !charge.try_set(bytes as u64) {
+                self.metrics.user_limits_reached.increment(UserLimit::Wills);
+                return Err(NoSession::UserWillsFull);
+            }
+            let share = self.core.wills.share(bytes);
+            will.share = Some((share.ok_or(NoSession::WillsFull)?, charge));
+        }
+        Ok(())
+    }
+
+    /// Gives the session its connection and answers CONNACK: once that may be said the client is
+    /// online.
+    pub(crate) fn attach(
+        &mut self,
+        prepared: &Prepared,
+        door: Box<dyn ConnectionDoor>,
+        connect: AcceptedConnect,
+        now: Timestamp,
+    ) {
+        let settings = self.settle(&connect);
+        let limits = &*self.core.limits_now();
+        let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
+        let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
+        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        let mut packet =
+            conn_ack(&connect, &settings, limits, expiry_secs, prepared.session_present);
+        let response_information = Some(&connect.client_id)
+            .filter(|_| connect.wants_response_information) // [MQTT-3.1.2-28]
+            .and_then(|client_id| self.core.response_information(client_id));
+        packet.properties.response_information = response_information.as_deref();
+        let mut packet = Packet::ConnAck(Box::new(packet));
+        if !link.try_send(&packet)
+            && let Packet::ConnAck(ack) = &mut packet
+        {
+            ack.properties.response_information = None; // The one that can be done without.
+            link.send(&packet);
+        }
+        let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
+            return;
+        };
+        slot.session.set_expiry_interval_secs(expiry_secs);
+        slot.lasting.set(u64::from(expiry_secs > 0));
+        slot.will = connect.will.map(Box::new);
+        if expiry_secs > 0 {
+            self.keep_session(prepared.slot);
+        }
+        self.note_session(prepared.slot, true);
+        self.note_will(prepared.slot);
+        let gate = self.gate_of_connect(prepared.slot);
+        if let Some(ticket) = gate {
+            link.hold_conn_ack(ticket);
+        }
+        self.note_last_will(prepared.slot); // Behind the gate: CONNACK need not wait for it.
+        let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
+            return;
+        };
+        slot.connected = Some(Connected {
+            door,
+            link: prepared.link,
+            waker: None,
+            is_awake: true,
+            authentication: connect.enhanced.map(Authentication::new),
+            is_held: false,
+            has_certificate: connect.has_certificate,
+            unannounced: Some(Greeting {
+                clean_start: connect.clean_start,
+                session_present: prepared.session_present,
+            }),
+            was_online: prepared.was_online,
+        });
+        slot.session.attach(link, now);
+        self.online += 1;
+        self.metrics.connects_accepted.increment();
+        self.metrics.connections.set(self.online as u64);
+        self.note_deadline(prepared.slot);
+        self.note_queued(prepared.slot);
+        self.set_shared_away(prepared.slot, false);
+        self.seek_backlogs(prepared.slot);
+        if gate.is_none() {
+            self.conn_ack_said(prepared.slot);
+        }
+    }
+
+    /// Whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`] will send:
+    /// without it nothing else may follow. [MQTT-3.2.0-1]
+    fn takes_conn_ack(&self, connect: &AcceptedConnect) -> bool {
+        if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL && connect.enhanced.is_none() {
+            return true;
+        }
+        let limits = &*self.core.limits_now();
+        let settings = self.settle(connect);
+        let expiry_secs = session_expiry(connect).min(limits.session_expiry_secs_max);
+        let packet = conn_ack(connect, &settings, limits, expiry_secs, false);
+        encoded_size(&Packet::ConnAck(Box::new(packet)), connect.version)
+            .is_ok_and(|bytes| bytes <= connect.maximum_packet_size as usize)
+    }
+
+    /// Makes a session durable, if it is not.
+    fn keep_session(&mut self, slot: u32) {
+        let (Some(keeper), Some(journal)) = (&self.core.keeper, self.journal.clone()) else {
+            return;
+        };
+        let number = keeper.next_session();
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.session.number().is_none() {
+            journal.note(Change::PutSession(number, Box::new(found.record(true))));
+            found.session.keep(number, journal, slot);
+        }
+    }
+
+    fn new_slot(
+        &mut self,
+        connect: &AcceptedConnect,
+        account: &Arc<Account>,
+        now: Timestamp,
+    ) -> u32 {
+        let usage = self.core.queue_usage.clone();
+        let session = Session::new(connect.client_id.clone(), self.queue_limits, usage);
+        let presence = Presence {
+            identity: connect.identity.clone(),
+            peer: connect.peer,
+            listener: connect.listener.clone(),
+            connected_at: now,
+            version: 0,
+            proven: None,
+            is_restored: false,
+        };
+        self.insert_slot(session, presence, account)
+    }
+
+    fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
+        let limits = &*self.core.limits_now();
+        let mut keep_alive_secs = connect.keep_alive_secs;
+        // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
+        if connect.version == ProtocolVersion::V5 && limits.keep_alive_secs_max > 0 {
+            keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
+        }
+        LinkSettings {
+            version: connect.version,
+            is_bridge: connect.is_bridge,
+            keep_alive_secs,
+            send_quota: connect.receive_maximum.min(limits.in_flight_max),
+            receive_maximum: limits.receive_maximum,
+            maximum_packet_size: connect.maximum_packet_size,
+            topic_aliases_in_max: limits.topic_alias_maximum,
+            topic_aliases_out_max: connect.topic_alias_maximum.min(limits.topic_alias_maximum),
+            problem_information: connect.problem_information,
+            may_extend_expiry: connect.session_expiry_secs.is_some_and(|secs| secs > 0),
+        }
+    }
+}
+
+/// No CONNACK is longer, so that those of nearly all clients need not be measured: only an
+/// identifier that the broker has assigned, of 27 bytes, and numbers are in it, unless the client
+/// has an authentication method.
+const CONN_ACK_BYTES_USUAL: u32 = 128;
+
+/// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
+/// with its connection or never.
+fn session_expiry(connect: &AcceptedConnect) -> u32 {
+    match connect.version {
+        ProtocolVersion::V5 => connect.session_expiry_secs.unwrap_or(0),
+        ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => 0,
+        ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => NEVER_EXPIRES,
+    }
+}
+
+fn conn_ack<'a>(
+    connect: &'a AcceptedConnect,
+    settings: &LinkSettings,
+    limits: &crate::limits::Limits,
+    expiry_secs: u32,
+    session_present: bool,
+) -> ConnAck<'a> {
+    let assigned: &Arc<str> = &connect.client_id;
+    let properties = ConnAckProperties {
+        session_expiry_interval: (session_expiry(connect) != expiry_secs).then_some(expiry_secs),
+        receive_maximum: Some(settings.receive_maximum),
+        maximum_packet_size: Some(limits.packet_bytes_max),
+        topic_alias_maximum: Some(settings.topic_aliases_in_max),
+        assigned_client_identifier: connect.is_assigned.then_some(assigned),
+        server_keep_alive: (settings.keep_alive_secs != connect.keep_alive_secs)
+            .then_some(settings.keep_alive_secs),
+        // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
+        authentication_method: connect.enhanced.as_ref().map(|login| &*login.method),
+        authentication_data: connect.enhanced.as_ref().and_then(|login| login.data.as_deref()),
+        ..ConnAckProperties::default()
+    };
+    // Session Present says whether the state was there. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+    ConnAck { session_present, reason: ReasonCode::Success, properties }
+}

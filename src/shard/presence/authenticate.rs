@@ -1,0 +1,203 @@
+//! A client that is connected authenticates again: section 4.12.1 of MQTT 5.0.
+//!
+//! What its exchange says takes its time and is awaited by the connection, see [`TakeStep`];
+//! meanwhile everything else goes on, in the name of the identity so far.
+
+use crate::{
+    auth::{
+        AccessRequest, Action, AuthenticationError, BoundedExchange, Credentials, Decision,
+        ExchangeStart, Identity, Step,
+    },
+    hooks::DisconnectReason,
+    mqtt::{Auth, AuthProperties, Packet, ReasonCode},
+    shard::{
+        Departure, Shard,
+        connect::{EnhancedLogin, Proven, TakeStep},
+        doors::ToConnection,
+    },
+};
+
+/// The authentication of a client that gave a method in CONNECT.
+pub(in crate::shard) struct Authentication {
+    login: Box<EnhancedLogin>,
+    /// What the exchange under way rests on.
+    proven: Option<Proven>,
+    phase: Phase,
+}
+
+/// ```text
+///            AUTH 0x19 ▼                 ┌────── AUTH 0x18 ◄── ┐
+///   Settled ──────────────► Checking ◄───┘                     │
+///      ▲                    │      │                           │
+///      └── AUTH 0x00 ◄ done ┘      └ to be answered ► AUTH 0x18, Waiting
+/// ```
+/// A failure, another user, and the end of the time are the end of the connection, and any other
+/// AUTH of the client is a protocol error.
+enum Phase {
+    /// The client is who it is.
+    Settled,
+    /// A step is under way; the connection has the exchange.
+    Checking,
+    /// The client is to answer.
+    Waiting(BoundedExchange),
+}
+
+impl Authentication {
+    pub(in crate::shard) fn new(mut login: Box<EnhancedLogin>) -> Box<Self> {
+        login.data = None; // It is in the CONNACK, which is encoded.
+        Box::new(Self { login, proven: None, phase: Phase::Settled })
+    }
+}
+
+impl Shard {
+    /// An AUTH of the client.
+    pub(in crate::shard) fn handle_auth(
+        &mut self,
+        slot: u32,
+        auth: &Auth<'_>,
+    ) -> Result<(), Departure> {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        let Some(connected) = &mut found.connected else {
+            return Ok(());
+        };
+        let Some(authentication) = &mut connected.authentication else {
+            return Err(protocol_error("MQTT-4.12.0-7"));
+        };
+        let Authentication { login, phase, proven, .. } = &mut **authentication;
+        if auth.properties.authentication_method != Some(&*login.method) {
+            return Err(protocol_error("MQTT-4.12.0-5"));
+        }
+        let is_first = auth.reason == ReasonCode::ReAuthenticate;
+        let exchange = match (auth.reason, std::mem::replace(phase, Phase::Checking)) {
+            (ReasonCode::ReAuthenticate, Phase::Settled) => {
+                let credentials = Credentials {
+                    client_id: Some(found.session.client_id()),
+                    username: login.username.as_deref(),
+                    certificate: login.certificate.as_ref(),
+                    ..Credentials::new(found.presence.peer, &found.presence.listener)
+                };
+                *proven = Some(self.core.proves_now(Some((*login.method).into())));
+                let identity = Some(&found.presence.identity);
+                let start = ExchangeStart { method: &login.method, credentials, identity };
+                self.core.begin_exchange(start)
+            }
+            (ReasonCode::ContinueAuthentication, Phase::Waiting(exchange)) => Some(exchange),
+            // Out of turn. [MQTT-4.12.0-3]
+            (_, Phase::Settled | Phase::Checking | Phase::Waiting(_)) => None,
+        };
+        let exchange = exchange.ok_or(protocol_error("MQTT-4.12.0-3"))?;
+        let data = auth.properties.authentication_data.map(<[u8]>::to_vec);
+        // There is one under way at most.
+        connected.door.send(ToConnection::TakeStep(TakeStep { exchange, data, is_first }));
+        Ok(())
+    }
+
+    /// What came of a step; whether it was the last.
+    ///
+    /// # Errors
+    /// How the connection is to end.
+    pub(crate) fn step_taken(
+        &mut self,
+        slot: u32,
+        exchange: BoundedExchange,
+        step: Result<Step, AuthenticationError>,
+    ) -> Result<bool, Departure> {
+        match step {
+            Err(error) => {
+                tracing::debug!(%error, "client failed to authenticate again");
+                Err(not_authenticated(error)) // [MQTT-4.12.1-2]
+            }
+            Ok(Step::Continue(data)) => {
+                if let Some(authentication) = self.authentication(slot) {
+                    authentication.phase = Phase::Waiting(exchange);
+                }
+                // [MQTT-4.12.0-2]
+                self.send_auth(slot, ReasonCode::ContinueAuthentication, data.as_deref());
+                Ok(false)
+            }
+            Ok(Step::Done { identity, data }) => {
+                let proven =
+                    self.authentication(slot).and_then(|under_way| under_way.proven.take());
+                self.replace_identity(slot, identity, proven)?;
+                self.send_auth(slot, ReasonCode::Success, data.as_deref());
+                if let Some(authentication) = self.authentication(slot) {
+                    authentication.phase = Phase::Settled;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// From here on the client acts as `identity`: the same user, as its session is that user's.
+    fn replace_identity(
+        &mut self,
+        slot: u32,
+        identity: Identity,
+        proven: Option<Proven>,
+    ) -> Result<(), Departure> {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        let request = AccessRequest {
+            identity: &identity,
+            client_id: found.session.client_id(),
+            peer: found.presence.peer,
+            listener: &found.presence.listener,
+            action: Action::Connect,
+        };
+        if found.presence.identity.username != identity.username
+            || self.core.authorizer.authorize(&request) == Decision::Deny
+        {
+            return Err(not_authenticated(AuthenticationError::NotAllowed));
+        }
+        found.presence.identity = identity;
+        found.presence.proven = proven;
+        found.recent_topic = None; // Decided for the identity before.
+        self.note_session(slot, true);
+        let now = self.core.clock.now();
+        self.revoke_subscriptions(slot, now);
+        Ok(())
+    }
+
+    fn send_auth(&mut self, slot: u32, reason: ReasonCode, data: Option<&[u8]>) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let authentication = found.connected.as_ref().and_then(|c| c.authentication.as_ref());
+        if let (Some(authentication), Some(link)) = (authentication, found.session.link_mut()) {
+            Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+            let properties = AuthProperties {
+                authentication_method: Some(&authentication.login.method), // [MQTT-4.12.0-5]
+                authentication_data: data,
+                ..AuthProperties::default()
+            };
+            link.send(&Packet::Auth(Auth { reason, properties }));
+        }
+        found.wake();
+    }
+
+    fn authentication(&mut self, slot: u32) -> Option<&mut Authentication> {
+        let connected = self.slots.get_mut(slot as usize)?.connected.as_mut()?;
+        connected.authentication.as_deref_mut()
+    }
+}
+
+const fn protocol_error(clause: &'static str) -> Departure {
+    Departure::by_server(DisconnectReason::ProtocolError, ReasonCode::ProtocolError).because(clause)
+}
+
+/// The end of a client that did not show again who it is. DISCONNECT knows fewer reasons than
+/// CONNACK.
+pub(crate) const fn not_authenticated(error: AuthenticationError) -> Departure {
+    let code = match error {
+        AuthenticationError::BadCredentials
+        | AuthenticationError::NotAllowed
+        | AuthenticationError::OtherThanCertificate
+        | AuthenticationError::NoAccount => ReasonCode::NotAuthorized,
+        AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
+        AuthenticationError::Unavailable => ReasonCode::ServerBusy,
+    };
+    Departure::by_server(DisconnectReason::NotAuthorized, code)
+}

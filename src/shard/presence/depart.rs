@@ -1,0 +1,287 @@
+//! A connection ends, and later perhaps its session.
+
+use std::sync::Arc;
+
+use crate::{
+    hooks::DisconnectReason,
+    journal::Change,
+    mqtt::{Publication, ReasonCode, Timestamp, validate_filter},
+    session::NEVER_EXPIRES,
+    shard::{
+        Shard, Slot,
+        connect::AcceptedWill,
+        doors::{ConnectionDoor, ToConnection},
+    },
+};
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Departure {
+    pub(crate) reason: DisconnectReason,
+    /// For the DISCONNECT that the client is sent, if it is sent one.
+    pub(crate) code: Option<ReasonCode>,
+    /// Why, in words, for a client that wants to hear it.
+    pub(crate) why: Option<&'static str>,
+    /// Whether the Will is due. [MQTT-3.1.2-8] [MQTT-3.1.2-10]
+    pub(crate) publishes_will: bool,
+    /// Whether the session ends now, whatever its Session Expiry Interval.
+    pub(crate) ends_session: bool,
+    /// Whether another connection goes on with the session at once: a delayed Will is not sent.
+    pub(crate) is_resumed: bool,
+}
+
+impl Departure {
+    /// The broker ends.
+    pub(crate) const SERVER_SHUTDOWN: Self =
+        Self::by_server(DisconnectReason::ServerShutdown, ReasonCode::ServerShuttingDown);
+
+    /// An end that the client did not announce.
+    pub(crate) const fn unannounced(reason: DisconnectReason) -> Self {
+        Self {
+            reason,
+            code: None,
+            why: None,
+            publishes_will: true,
+            ends_session: false,
+            is_resumed: false,
+        }
+    }
+
+    /// The broker ends the connection and says why.
+    pub(crate) const fn by_server(reason: DisconnectReason, code: ReasonCode) -> Self {
+        let mut departure = Self::unannounced(reason);
+        departure.code = Some(code);
+        departure
+    }
+
+    /// Whether the client has taken its leave, or is gone.
+    pub(crate) const fn is_by_client(&self) -> bool {
+        self.code.is_none()
+            && matches!(self.reason, DisconnectReason::Normal | DisconnectReason::TcpClosed)
+    }
+
+    /// The same departure with the clause that was broken.
+    pub(crate) const fn because(mut self, why: &'static str) -> Self {
+        self.why = Some(why);
+        self
+    }
+}
+
+impl Shard {
+    /// Ends a client's connection, which then writes what it still holds and closes; whether there
+    /// was one.
+    pub(crate) fn end_connection(
+        &mut self,
+        slot: u32,
+        departure: Departure,
+        now: Timestamp,
+    ) -> bool {
+        let Some((door, bytes)) = self.leave_connection(slot, departure, now) else { return false };
+        door.send(ToConnection::Finish(bytes));
+        true
+    }
+
+    /// Ends the connection of a slot. What is still to be written is returned.
+    pub(crate) fn depart(&mut self, slot: u32, departure: Departure, now: Timestamp) -> Vec<u8> {
+        self.leave_connection(slot, departure, now).map(|(_, bytes)| bytes).unwrap_or_default()
+    }
+
+    /// Ends the connection of a slot; the door to it, and what it has still to write.
+    fn leave_connection(
+        &mut self,
+        slot: u32,
+        departure: Departure,
+        now: Timestamp,
+    ) -> Option<(Box<dyn ConnectionDoor>, Vec<u8>)> {
+        let found = self.slots.get_mut(slot as usize)?;
+        let connected = found.connected.take()?;
+        if let Some(code) = departure.code {
+            found.session.disconnect(code, departure.why);
+        }
+        found.recent_topic = None;
+        let mut link = found.session.detach();
+        let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
+        self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());
+        self.online -= 1;
+        self.metrics.disconnects.increment(departure.reason);
+        self.metrics.connections.set(self.online as u64);
+        self.note_deadline(slot);
+        self.forget_waits(slot, now);
+        self.tell_disconnected(slot, departure, now);
+        if connected.unannounced.is_none() {
+            self.announce_disconnected(slot, departure.reason, now);
+        }
+        self.settle_will(slot, departure, now);
+        self.settle_expiry(slot, departure, now);
+        if self.online == 0
+            && let Some(done) = self.shutting_down.take()
+        {
+            let _ = done.send(());
+        }
+        Some((connected.door, bytes))
+    }
+
+    /// Publishes the Will, keeps it for later, or drops it.
+    fn settle_will(&mut self, slot: u32, departure: Departure, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(will) = found.will.take() else { return };
+        if !departure.publishes_will {
+            if let Some(record) = will.record {
+                self.note(|| Change::EndSession(record));
+            }
+            return self.note_will(slot);
+        }
+        let expiry_secs = found.session.expiry_interval_secs();
+        // The Will waits for its delay or for the session's end, whichever comes first.
+        // [MQTT-3.1.2-8]
+        let delay_secs = if departure.ends_session { 0 } else { will.delay_secs.min(expiry_secs) };
+        if delay_secs == 0 {
+            self.publish_will(slot, &will, now);
+            self.drop_will_then(slot);
+            if let Some(record) = will.record {
+                self.end_then(record);
+            }
+        } else {
+            if !departure.is_resumed {
+                // [MQTT-3.1.3-9]
+                found.will = Some(will);
+                found.will_at = Some(now.plus_secs(u64::from(delay_secs)));
+            }
+            self.note_will(slot);
+        }
+    }
+
+    fn settle_expiry(&mut self, slot: u32, departure: Departure, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let secs = found.session.expiry_interval_secs();
+        if secs == 0 || departure.ends_session {
+            self.forget(slot, now); // [MQTT-4.1.0-2]
+            return;
+        }
+        if secs != NEVER_EXPIRES {
+            found.expires_at = Some(now.plus_secs(u64::from(secs)));
+        }
+        self.set_timer(slot);
+        self.note_session(slot, false);
+        if !departure.is_resumed {
+            self.set_shared_away(slot, true);
+            if let Some(found) = self.slots.get_mut(slot as usize) {
+                found.session.leave_to_store();
+            }
+            self.offer_all_backlogs(slot, now);
+        }
+    }
+
+    /// Ends a session that has no connection; its Will is due at the latest now.
+    pub(in crate::shard) fn forget(&mut self, slot: u32, now: Timestamp) {
+        let Some(place) = self.place(slot) else {
+            return;
+        };
+        let will = self.slots[slot as usize].will.take();
+        if let Some(will) = &will {
+            self.publish_will(slot, will, now);
+            if let Some(record) = will.record {
+                self.end_then(record);
+            }
+        }
+        let orphans_in_store = if self.is_quiet { Vec::new() } else { self.stored_orphans(slot) };
+        let found = self.slots.remove(slot as usize);
+        found.timer_at.map(|at| self.timers.remove(&(at, slot)));
+        for (filter, _) in found.session.subscriptions() {
+            if let Ok(parts) = validate_filter(filter) {
+                self.core.index.unsubscribe(parts, place);
+            }
+        }
+        self.clients.remove(found.session.client_id());
+        self.version_floor = self.version_floor.max(found.presence.version);
+        self.metrics.sessions.set(self.slots.len() as u64);
+        let number = found.session.number();
+        let mut orphans = if self.is_quiet { Vec::new() } else { found.session.into_orphans() };
+        orphans.extend(orphans_in_store);
+        match number.filter(|_| will.is_some()) {
+            // Not before others have for good what it leaves to them.
+            Some(number) => {
+                self.end_then(number);
+                self.adopt(orphans, now);
+            }
+            None => {
+                self.adopt_kept(orphans, number.is_some(), now);
+                number.into_iter().for_each(|number| self.note(|| Change::EndSession(number)));
+            }
+        }
+    }
+
+    fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
+        if !self.may_publish_will(slot, will) {
+            return self.tell_denied(slot, "publish_will", will.message.topic());
+        }
+        let publisher = self.place(slot);
+        let publication = Publication {
+            expires_at: will.expiry_secs.map(|secs| now.plus_secs(u64::from(secs))),
+            ..will.message.publication()
+        };
+        self.publish_and_retain(&publication, publisher, now);
+    }
+
+    /// What is due for a slot whose timer has come.
+    pub(in crate::shard) fn timer_due(&mut self, slot: u32, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        if found.will_at.is_some_and(|at| at <= now) {
+            found.will_at = None;
+            if let Some(will) = found.will.take() {
+                self.publish_will(slot, &will, now);
+                self.drop_will_then(slot);
+            }
+        }
+        let Some(found) = self.slot(slot) else { return };
+        let (will_at, expires_at) = (found.will_at, found.expires_at);
+        if expires_at.is_some_and(|at| at <= now) {
+            match will_at.filter(|_| self.is_last_will(slot)) {
+                Some(will_at) => self.leave_last_will(slot, will_at, now),
+                None => self.forget(slot, now),
+            }
+        } else {
+            self.weed_if_due(slot, now);
+            self.set_timer(slot);
+        }
+    }
+
+    /// Brings a slot's entry among the timers up to date.
+    pub(in crate::shard) fn set_timer(&mut self, slot: u32) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let due = [found.will_at, found.expires_at, found.weeds_at()];
+        let due = due.into_iter().flatten().min();
+        let due = due.map(Timestamp::millis);
+        let former = std::mem::replace(&mut found.timer_at, due);
+        if former != due {
+            former.map(|at| self.timers.remove(&(at, slot)));
+            due.map(|at| self.timers.insert((at, slot)));
+        }
+    }
+
+    /// Shared subscriptions prefer members that are there.
+    pub(in crate::shard) fn set_shared_away(&self, slot: u32, away: bool) {
+        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else { return };
+        if !found.session.has_shared_subscriptions() {
+            return;
+        }
+        for (filter, _) in found.session.subscriptions() {
+            if let Ok(parts) = validate_filter(filter) {
+                self.core.index.set_away(parts, place, away);
+            }
+        }
+    }
+}
+
+/// The user name of a slot's last connection.
+pub(in crate::shard) fn username(slot: &Slot) -> Option<Arc<str>> {
+    slot.presence.identity.username.clone()
+}

@@ -1,0 +1,10 @@
+//! Clients that come and go, and what may change while they are connected.
+
+pub(super) mod attach;
+pub(super) mod authenticate;
+pub(super) mod depart;
+pub(super) mod events;
+pub(super) mod recheck;
+pub(super) mod redirect;
+pub(super) mod sweep;
+pub(super) mod tell;

@@ -1,0 +1,279 @@
+//! Whether what was allowed is allowed still: after accounts, permissions or certificates were read
+//! again, each shard goes along its sessions and ends what no longer holds.
+//!
+//! The registry calls it, a few sessions at a time, and lets others have their turn in between. What
+//! is asked here is asked again when a client that is away comes back.
+
+use crate::{
+    auth::{AccessRequest, Action, Decision, Standing},
+    hooks::DisconnectReason,
+    metrics::DropReason,
+    mqtt::{Publication, QoS, ReasonCode, Timestamp, validate_filter},
+    router::Subscriber,
+    shard::{
+        Departure, Shard, Slot,
+        connect::{AcceptedConnect, AcceptedWill},
+        doors::ToConnection,
+    },
+};
+
+/// What is done before others on the thread have their turn: a session and a subscription count one
+/// each. It takes about half a millisecond with a policy of some rules.
+const STEPS_AT_A_TIME: usize = 256;
+/// To end a subscription, a shard searches the queue of the session. This is the maximum number of
+/// messages that it looks at for all subscriptions that it ends in one turn.
+const MESSAGES_AT_A_TIME: usize = 16_384;
+/// Verifying a certificate chain takes as long as so many of these.
+const STEPS_OF_CERTIFICATE: usize = 64;
+
+/// How far a shard has gone along its sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds {
+    next: u32,
+    /// The rest of the subscriptions of the session before that.
+    filters: Option<Filters>,
+}
+
+#[derive(Debug)]
+struct Filters {
+    slot: u32,
+    generation: u32,
+    left: Vec<(Box<str>, QoS)>,
+}
+
+impl Shard {
+    /// Checks some more sessions; `false` once all were checked.
+    pub(crate) fn recheck(&mut self, rounds: &mut Rounds, now: Timestamp) -> bool {
+        let mut steps = 0;
+        while steps < STEPS_AT_A_TIME {
+            if let Some(filters) = rounds.filters.take() {
+                rounds.filters = self.recheck_filters(filters, &mut steps, now);
+                continue;
+            }
+            if rounds.next as usize >= self.slots.capacity() {
+                return false;
+            }
+            let slot = rounds.next;
+            rounds.next += 1;
+            steps += 1;
+            if self.recheck_client(slot, &mut steps, now) {
+                rounds.filters = self.filters_of(slot);
+            }
+        }
+        true
+    }
+
+    /// Checks the client of a slot; whether its subscriptions are to be checked.
+    fn recheck_client(&mut self, slot: u32, steps: &mut usize, now: Timestamp) -> bool {
+        let Some(found) = self.slot(slot) else { return false };
+        let standing = self.standing(found);
+        let may_connect = self.may(found, Action::Connect);
+        let is_there = found.connected.is_some();
+        match standing {
+            Standing::Gone => {
+                if is_there {
+                    let departure = Departure { ends_session: true, ..not_authorized(ACCOUNT) };
+                    self.send_off(slot, departure, now);
+                } else {
+                    self.forget(slot, now);
+                }
+                false
+            }
+            Standing::Changed if is_there => {
+                self.send_off(slot, not_authorized(CREDENTIALS), now);
+                may_connect // The session waits for its user, and collects what it may.
+            }
+            Standing::Good | Standing::Changed if may_connect => {
+                self.collect_again(slot);
+                self.recheck_certificate(slot, steps);
+                true
+            }
+            Standing::Good | Standing::Changed | Standing::Suspended => {
+                let why = if may_connect { ACCOUNT } else { PERMISSION };
+                self.send_off(slot, not_authorized(why), now);
+                self.suspend(slot);
+                self.offer_all_backlogs(slot, now);
+                false
+            }
+        }
+    }
+
+    /// Ends the connection of a slot, if it has one.
+    fn send_off(&mut self, slot: u32, departure: Departure, now: Timestamp) {
+        self.end_connection(slot, departure, now);
+    }
+
+    fn recheck_certificate(&self, slot: u32, steps: &mut usize) {
+        let connected = self.slot(slot).and_then(|found| found.connected.as_ref());
+        if let Some(connected) = connected.filter(|connected| connected.has_certificate) {
+            *steps += STEPS_OF_CERTIFICATE;
+            // One for each round, and rounds follow one another.
+            connected.door.send(ToConnection::VerifyCertificate);
+        }
+    }
+
+    fn filters_of(&self, slot: u32) -> Option<Filters> {
+        let found = self.slot(slot)?;
+        let filters = found.session.subscriptions();
+        let left: Vec<_> = filters.map(|(f, s)| (f.into(), s.options.qos)).collect();
+        (!left.is_empty()).then_some(Filters { slot, generation: found.generation, left })
+    }
+
+    /// Checks some of the subscriptions; what is left.
+    fn recheck_filters(
+        &mut self,
+        mut filters: Filters,
+        steps: &mut usize,
+        now: Timestamp,
+    ) -> Option<Filters> {
+        let slot = filters.slot;
+        let found = self.slot(slot)?;
+        if found.generation != filters.generation || found.is_suspended {
+            return None;
+        }
+        let some = filters.left.len().min(STEPS_AT_A_TIME);
+        *steps += some;
+        let some = filters.left.split_off(filters.left.len() - some);
+        let mut withdrawn = self.not_allowed(slot, some);
+        let queued = self.slot(slot).map_or(0, |found| found.session.queued());
+        let at_a_time = (MESSAGES_AT_A_TIME / queued.max(1)).max(1);
+        if withdrawn.len() > at_a_time {
+            filters.left.extend(withdrawn.split_off(at_a_time));
+            *steps = STEPS_AT_A_TIME;
+        }
+        self.withdraw(slot, withdrawn, now);
+        (!filters.left.is_empty()).then_some(filters)
+    }
+
+    /// Returns those of the subscriptions that their client may not have.
+    fn not_allowed(&self, slot: u32, filters: Vec<(Box<str>, QoS)>) -> Vec<(Box<str>, QoS)> {
+        let Some(found) = self.slot(slot) else { return Vec::new() };
+        let is_denied = |filter: &str, qos| {
+            let Ok(parts) = validate_filter(filter) else { return false };
+            !self.may(found, Action::Subscribe { filter: parts.filter, qos })
+        };
+        filters.into_iter().filter(|(filter, qos)| is_denied(filter, *qos)).collect()
+    }
+
+    /// Ends the subscriptions that a client which goes on with its session may no longer have.
+    pub(in crate::shard) fn revoke_subscriptions(&mut self, slot: u32, now: Timestamp) {
+        if let Some(filters) = self.filters_of(slot) {
+            let withdrawn = self.not_allowed(slot, filters.left);
+            self.withdraw(slot, withdrawn, now);
+        }
+    }
+
+    /// Ends subscriptions, and drops what waits under them alone; what came by a shared one goes to
+    /// its other members.
+    pub(in crate::shard) fn withdraw(
+        &mut self,
+        slot: u32,
+        filters: Vec<(Box<str>, QoS)>,
+        now: Timestamp,
+    ) {
+        let Some(place) = self.place(slot).filter(|_| !filters.is_empty()) else { return };
+        let mut shares = Vec::new();
+        for (filter, _) in &filters {
+            let Ok(parts) = validate_filter(filter) else { continue };
+            if parts.share_name.is_some() {
+                shares.extend(self.core.index.share(parts));
+            }
+            self.core.index.unsubscribe(parts, place);
+        }
+        self.forget_held(slot);
+        self.pass_on_waiting(slot, &shares, now);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let dropped = found.session.withdraw(filters.iter().map(|(filter, _)| &**filter));
+        self.metrics.dropped(DropReason::SubscriptionWithdrawn, dropped);
+        // What the store has of it is the others', too.
+        self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter), now);
+        self.note_queued(slot);
+        self.set_timer(slot);
+        for (filter, qos) in &filters {
+            self.announce_unsubscribed(slot, filter, *qos, now);
+        }
+    }
+
+    /// Lets the session of a client that is away collect nothing, until it may connect again.
+    fn suspend(&mut self, slot: u32) {
+        let Some(place) = self.place(slot) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if std::mem::replace(&mut found.is_suspended, true) {
+            return;
+        }
+        for (filter, _) in found.session.subscriptions() {
+            if let Ok(parts) = validate_filter(filter) {
+                self.core.index.unsubscribe(parts, place);
+            }
+        }
+    }
+
+    /// Lets a session that was suspended collect again.
+    pub(in crate::shard) fn collect_again(&mut self, slot: u32) {
+        let Some(place) = self.place(slot) else { return };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if !std::mem::take(&mut found.is_suspended) {
+            return;
+        }
+        let is_durable = found.session.number().is_some();
+        for (filter, subscription) in found.session.subscriptions() {
+            if let Ok(parts) = validate_filter(filter) {
+                let (options, identifier) = (subscription.options, subscription.identifier);
+                let subscriber = Subscriber { place, options, identifier, is_durable };
+                self.core.index.subscribe(parts, subscriber);
+            }
+        }
+        let is_away = self.slot(slot).is_some_and(|found| found.connected.is_none());
+        self.set_shared_away(slot, is_away);
+    }
+
+    /// Whether the client of a slot may do this.
+    pub(in crate::shard) fn may(&self, found: &Slot, action: Action<'_>) -> bool {
+        let request = AccessRequest {
+            identity: &found.presence.identity,
+            client_id: found.session.client_id(),
+            peer: found.presence.peer,
+            listener: &found.presence.listener,
+            action,
+        };
+        self.core.authorizer.authorize(&request) == Decision::Allow
+    }
+
+    /// Whether a Will that was accepted may be published now that it is due.
+    pub(in crate::shard) fn may_publish_will(&self, slot: u32, will: &AcceptedWill) -> bool {
+        let Some(found) = self.slot(slot).filter(|found| !found.is_suspended) else { return false };
+        let standing = self.standing(found);
+        let Publication { topic, qos, retain, .. } = will.message.publication();
+        matches!(standing, Standing::Good | Standing::Changed)
+            && self.may(found, Action::Publish { topic, qos, retain })
+    }
+
+    /// Whether what the handshake has found still holds, if anything was read again since.
+    pub(in crate::shard) fn is_still_welcome(&self, connect: &AcceptedConnect) -> bool {
+        let AcceptedConnect { identity, client_id, peer, listener, proven, will, .. } = connect;
+        if self.core.proves_now(proven.method.clone()) == *proven {
+            return true;
+        }
+        let may = |action| {
+            let request = AccessRequest { identity, client_id, peer: *peer, listener, action };
+            self.core.authorizer.authorize(&request) == Decision::Allow
+        };
+        let may_publish_will = will.as_ref().is_none_or(|will| {
+            let Publication { topic, qos, retain, .. } = will.message.publication();
+            may(Action::Publish { topic, qos, retain })
+        });
+        self.core.standing(identity, proven) == Standing::Good
+            && may(Action::Connect)
+            && may_publish_will
+    }
+}
+
+const ACCOUNT: &str = "the account was removed or disabled";
+const CREDENTIALS: &str = "the account has other credentials now";
+const PERMISSION: &str = "no rule allows to connect with this client identifier any more";
+pub(crate) const CERTIFICATE: &str = "the certificate is not trusted any more";
+
+/// How a connection ends whose client was let in and would not be now.
+pub(crate) const fn not_authorized(why: &'static str) -> Departure {
+    Departure::by_server(DisconnectReason::NotAuthorized, ReasonCode::NotAuthorized).because(why)
+}

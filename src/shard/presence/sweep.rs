@@ -1,0 +1,80 @@
+//! What time brings: keep-alive deadlines, delayed Wills, sessions that expire, publishers that have
+//! waited long enough.
+
+use std::time::Duration;
+
+use crate::{
+    mqtt::Timestamp,
+    router::Host,
+    shard::{Shard, doors::ToConnection},
+};
+
+/// After so long without a sweep the whole process stood still.
+pub(in crate::shard) const STOOD_STILL: Duration = Duration::from_millis(500);
+/// Then clients get so long to be heard: what they have sent meanwhile is in their sockets, and the
+/// runtime may not know yet.
+const TO_BE_HEARD_MILLIS: u64 = 100;
+
+impl Shard {
+    /// Tells every connection whose deadline has passed, and does what is due for those away.
+    pub(crate) fn sweep(&mut self, now: Timestamp) {
+        if now.since(self.swept_at) > STOOD_STILL {
+            self.all_heard_at = now.plus_millis(TO_BE_HEARD_MILLIS);
+        }
+        if now >= self.all_heard_at {
+            self.tell_expired(now);
+        }
+        while self.has_begun
+            && let Some((at, slot)) = self.timers.first().copied()
+            && at <= now.millis()
+        {
+            self.timers.pop_first();
+            if let Some(found) = self.slot_mut(slot) {
+                found.timer_at = None;
+            }
+            self.timer_due(slot, now);
+        }
+        if self.has_begun && self.host == Host(0) {
+            self.remove_expired_retained(now);
+        }
+        self.lose_patience(now);
+        self.publish_system(now);
+        self.apply_again();
+        self.feed_starved();
+        self.flush();
+    }
+
+    /// Publishes what has changed of `$SYS/…` to those who have subscribed, if it is time.
+    fn publish_system(&mut self, now: Timestamp) {
+        if self.host != Host(0) || !self.core.system.are_due(now) {
+            return;
+        }
+        let core = self.core.clone();
+        for message in core.system.renew(&core.metrics, now) {
+            let publication = message.publication();
+            let plan = self.plan(publication.topic);
+            if !plan.is_empty() {
+                self.route(&publication, &plan, None, now);
+            }
+        }
+    }
+
+    /// Notes that bytes of a packet came which is not whole.
+    pub(crate) fn note_partial(&mut self, slot: u32, bytes: usize) {
+        let now = self.core.clock.now();
+        if let Some(link) = self.slot_mut(slot).and_then(|found| found.session.link_mut()) {
+            link.keep_alive_mut().bytes_received(bytes, now);
+        }
+    }
+
+    fn tell_expired(&self, now: Timestamp) {
+        for (at, deadline) in self.deadlines.iter().enumerate() {
+            if *deadline <= now.millis()
+                && let Some(connected) = self.slots.get(at).and_then(|s| s.connected.as_ref())
+            {
+                // One for each that expires; asked again at the next sweep if it is still there.
+                connected.door.send(ToConnection::KeepAliveExpired);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Lines of the log about the clients of a shard. What they say is `told`'s; here is who they are about.
+
+use crate::{
+    hooks::DisconnectReason,
+    mqtt::{ProtocolVersion, ReasonCode, Timestamp},
+    shard::{Departure, Shard, Slot, connect::AcceptedConnect, refusal::NoSession},
+    told::{Arrived, Left, Subject, Weight},
+};
+
+/// Who a line about an accepted CONNECT names.
+pub(crate) fn subject_of(connect: &AcceptedConnect) -> Subject<'_> {
+    Subject {
+        peer: connect.peer,
+        listener: &connect.listener,
+        client_id: Some(&connect.client_id),
+        user: connect.identity.username.as_deref(),
+    }
+}
+
+impl Slot {
+    /// Who a line about its connection names.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            peer: self.presence.peer,
+            listener: &self.presence.listener,
+            client_id: Some(self.session.client_id()),
+            user: self.presence.identity.username.as_deref(),
+        }
+    }
+}
+
+impl Shard {
+    pub(in crate::shard) fn tell_connected(
+        &self,
+        slot: u32,
+        clean_start: bool,
+        session_present: bool,
+    ) {
+        let Some(found) = self.slot(slot) else { return };
+        let Some(link) = found.session.link() else { return };
+        let how = Arrived {
+            version: match link.version() {
+                ProtocolVersion::V3_1 => "3.1",
+                ProtocolVersion::V3_1_1 => "3.1.1",
+                ProtocolVersion::V5 => "5.0",
+            },
+            keep_alive_secs: link.keep_alive().interval_secs(),
+            clean_start,
+            session_present,
+        };
+        self.core.told.connected(&found.subject(), how);
+    }
+
+    /// Tells why a connection ends; of one whose client did wrong, at `warn` as well.
+    pub(in crate::shard) fn tell_disconnected(
+        &self,
+        slot: u32,
+        departure: Departure,
+        now: Timestamp,
+    ) {
+        let Some(found) = self.slot(slot) else { return };
+        let (subject, told) = (found.subject(), &self.core.told);
+        let Departure { reason, code, why, .. } = departure;
+        match (reason, code) {
+            (DisconnectReason::ProtocolError, Some(code)) => told.broke_rule(&subject, &code, why),
+            (DisconnectReason::QuotaExceeded, Some(code)) => {
+                told.over_limit(&subject, limit_of(code), why);
+            }
+            _ => {}
+        }
+        let secs = now.since(found.presence.connected_at).as_secs();
+        told.disconnected(&subject, Left { reason: reason.name(), why, secs });
+    }
+
+    /// Ends the connection that the client still has, if it has one, for the one that comes.
+    pub(in crate::shard) fn replace_connection(
+        &mut self,
+        connect: &AcceptedConnect,
+        departure: Departure,
+        now: Timestamp,
+    ) {
+        let Some(slot) = self.clients.get(&connect.client_id).copied() else { return };
+        let presence = self.slot(slot).map(|found| &found.presence);
+        let old = presence.map(|presence| (presence.peer, presence.listener.clone()));
+        if self.end_connection(slot, departure, now)
+            && let Some((peer, listener)) = old
+        {
+            self.core.told.taken_over(&subject_of(connect), (peer, &listener));
+        }
+    }
+
+    /// An accepted CONNECT that gets no session.
+    pub(crate) fn tell_no_session(&self, connect: &AcceptedConnect, why: &NoSession) {
+        let reason = why.counted_as();
+        let weight = match why {
+            NoSession::Redirected(_)
+            | NoSession::NotAuthorized
+            | NoSession::Overtaken
+            | NoSession::ShuttingDown => Weight::Usual,
+            NoSession::Full
+            | NoSession::UserFull
+            | NoSession::WillsFull
+            | NoSession::UserWillsFull
+            | NoSession::TooEarly
+            | NoSession::Store
+            | NoSession::ConnAckTooLarge => Weight::Warning,
+        };
+        self.core.told.connect_refused(&subject_of(connect), weight, reason.name(), None);
+    }
+
+    /// A client may not do this to a topic or filter.
+    pub(in crate::shard) fn tell_denied(&self, slot: u32, action: &'static str, topic: &str) {
+        if let Some(found) = self.slot(slot) {
+            self.core.told.denied(&found.subject(), action, topic);
+        }
+    }
+
+    /// A filter that a client is not subscribed to.
+    pub(in crate::shard) fn tell_not_subscribed(
+        &self,
+        slot: u32,
+        filter: &str,
+        reason: ReasonCode,
+    ) {
+        if reason == ReasonCode::NotAuthorized {
+            self.tell_denied(slot, "subscribe", filter);
+        } else if reason == ReasonCode::QuotaExceeded {
+            self.tell_over_limit(slot, "subscriptions", filter);
+        }
+    }
+
+    /// A client wanted more than a limit allows, which has this name in the configuration.
+    pub(in crate::shard) fn tell_over_limit(&self, slot: u32, limit: &str, what: &str) {
+        if let Some(found) = self.slot(slot) {
+            self.core.told.over_limit(&found.subject(), limit, Some(what));
+        }
+    }
+}
+
+/// The limit that a client passed whose connection ends with this code.
+#[expect(clippy::wildcard_enum_match_arm, reason = "few of MQTT's reasons are about limits")]
+const fn limit_of(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::PacketTooLarge => "packet_bytes_max",
+        ReasonCode::ReceiveMaximumExceeded => "receive_maximum",
+        _ => "incomplete_packet_bytes_max",
+    }
+}

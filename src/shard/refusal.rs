@@ -1,0 +1,135 @@
+//! A CONNECT that is refused, in the words of its version.
+//!
+//! Called where CONNECT is read and where its session is looked for; knows neither.
+
+use std::sync::Arc;
+
+use crate::{
+    control::Redirection,
+    metrics::ConnectRefusal,
+    mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, encode_within},
+};
+
+/// What a client is told that is refused.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusalAnswer {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) reason: ReasonCode,
+    /// Reason String.
+    pub(crate) why: Option<&'static str>,
+    pub(crate) redirection: Option<Arc<Redirection>>,
+    /// Maximum Packet Size of the client.
+    pub(crate) packet_bytes_max: u32,
+}
+
+impl RefusalAnswer {
+    pub(crate) const fn new(version: ProtocolVersion, reason: ReasonCode) -> Self {
+        Self { version, reason, why: None, redirection: None, packet_bytes_max: u32::MAX }
+    }
+
+    /// To a client that is to use another server. MQTT 3 clients hear Server unavailable.
+    pub(crate) fn redirecting(version: ProtocolVersion, to: Arc<Redirection>) -> Self {
+        Self { redirection: Some(to.clone()), ..Self::new(version, reason_of(&to)) }
+    }
+
+    /// The CONNACK, or nothing where the client takes no packet of that size. [MQTT-3.1.2-24]
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let references = [self.redirection.as_ref().map(|to| &**to.server_reference()), None];
+        let mut bytes = Vec::new();
+        // Better a redirection without its reference than none.
+        for server_reference in references {
+            let reason_string = self.why; // left out where it makes the packet too large
+            let properties =
+                ConnAckProperties { reason_string, server_reference, ..Default::default() };
+            let ack = ConnAck { session_present: false, reason: self.reason, properties }; // [MQTT-3.2.2-6]
+            let packet = Packet::ConnAck(Box::new(ack));
+            let said = encode_within(&packet, self.version, self.packet_bytes_max, &mut bytes);
+            debug_assert!(said.is_ok(), "a refusal can be said");
+            if said == Ok(true) {
+                break;
+            }
+        }
+        bytes
+    }
+}
+
+/// Why an accepted CONNECT gets no session.
+#[derive(Clone, Debug)]
+pub(crate) enum NoSession {
+    /// There are as many as there may be.
+    Full,
+    /// The user has as many as one may have.
+    UserFull,
+    /// Wills take as much room as they may.
+    WillsFull,
+    /// Wills of the user take as much room as those of one may.
+    UserWillsFull,
+    /// There was no room for what it sent, and it is to wait before it comes back.
+    TooEarly,
+    /// The store could not remember what it must.
+    Store,
+    /// CONNACK is larger than the client's Maximum Packet Size.
+    ConnAckTooLarge,
+    /// What the client may do was read again since it was let in.
+    NotAuthorized,
+    /// A later connection of the same client came first.
+    Overtaken,
+    /// Clients are sent to another server since a moment ago.
+    Redirected(Arc<Redirection>),
+    /// The broker is shutting down since a moment ago.
+    ShuttingDown,
+}
+
+impl NoSession {
+    pub(crate) const fn counted_as(&self) -> ConnectRefusal {
+        match self {
+            Self::Full => ConnectRefusal::SessionsMax,
+            Self::UserFull => ConnectRefusal::SessionsPerUserMax,
+            Self::WillsFull => ConnectRefusal::WillBytesMax,
+            Self::UserWillsFull => ConnectRefusal::WillBytesPerUserMax,
+            Self::TooEarly => ConnectRefusal::TooEarly,
+            Self::Store => ConnectRefusal::Store,
+            Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
+            Self::NotAuthorized => ConnectRefusal::NotAuthorized,
+            Self::Overtaken => ConnectRefusal::Overtaken,
+            Self::Redirected(_) => ConnectRefusal::Redirected,
+            Self::ShuttingDown => ConnectRefusal::ShuttingDown,
+        }
+    }
+
+    /// The CONNACK that says so.
+    pub(crate) fn conn_ack(&self, version: ProtocolVersion, packet_bytes_max: u32) -> Vec<u8> {
+        let limit_is_reached = |why| RefusalAnswer {
+            why: Some(why),
+            ..RefusalAnswer::new(version, ReasonCode::QuotaExceeded)
+        };
+        let answer = match self {
+            Self::Full => limit_is_reached("limit on sessions is reached"),
+            Self::UserFull => limit_is_reached("limit on sessions of one user is reached"),
+            Self::WillsFull => limit_is_reached("limit on wills is reached"),
+            Self::UserWillsFull => limit_is_reached("limit on wills of one user is reached"),
+            Self::TooEarly => RefusalAnswer {
+                why: Some("there was no room for what was sent; wait longer"),
+                ..RefusalAnswer::new(version, ReasonCode::ConnectionRateExceeded)
+            },
+            // CONNACK has no word for the end of a broker.
+            Self::Store | Self::ShuttingDown => {
+                RefusalAnswer::new(version, ReasonCode::ServerUnavailable)
+            }
+            Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),
+            Self::NotAuthorized => RefusalAnswer::new(version, ReasonCode::NotAuthorized),
+            // DISCONNECT 0x8E may only follow a CONNACK that accepts. [MQTT-3.14.0-1]
+            Self::Overtaken => RefusalAnswer {
+                why: Some("a later connection with this client identifier has the session"),
+                ..RefusalAnswer::new(version, ReasonCode::ServerBusy)
+            },
+            Self::Redirected(to) => RefusalAnswer::redirecting(version, to.clone()),
+        };
+        RefusalAnswer { packet_bytes_max, ..answer }.encode()
+    }
+}
+
+/// How a redirection is said to MQTT 5.0; before, a CONNECT is refused as Server unavailable.
+pub(crate) const fn reason_of(to: &Redirection) -> ReasonCode {
+    if to.is_permanent() { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer }
+}

@@ -1,0 +1,443 @@
+//! What waits for a shared subscription goes to members that can be sent it: to one that returns or
+//! joins, and to those that are there when another leaves.
+//!
+//! The index knows which members have something waiting (`router/backlog.rs`). A member that may take it asks
+//! there, for as much as it would be sent at once, until nothing is left; nobody else asks. So each
+//! piece of work is small, what waits stays in its order, and in the store, until it is sent, and who
+//! returns next has a part in what is left. Called where connections begin and end, where somebody
+//! subscribes, and where a connection has room.
+
+use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
+
+use crate::{
+    between::{
+        batch::{BacklogTaken, BacklogWaits, TakeBacklog},
+        door::ToShard,
+        search::Given,
+    },
+    mqtt::{FilterParts, Timestamp, validate_filter},
+    router::{Host, Place},
+    session::{Accepts, BacklogScan, Orphan, Portion, Share},
+    shard::{Shard, Slot},
+    store::PageBounds,
+    told::cut,
+};
+
+/// What a session has to do with the backlogs of its groups.
+#[derive(Default)]
+pub(in crate::shard) struct Backlogs {
+    /// Groups of which the index knows that something may wait here. Those who were there by then
+    /// have been told, and ask until nothing waits here any more.
+    held: Vec<NonZeroU32>,
+    /// Where something waits that the client may take.
+    wanted: VecDeque<Wanted>,
+    /// Another shard, or a store, has been asked and has not answered.
+    is_asking: bool,
+    /// How far others have looked at what waits here.
+    scan: Option<BacklogScan>,
+}
+
+struct Wanted {
+    filter: Arc<str>,
+    /// Members that have nothing for this one.
+    passed: Vec<Place>,
+}
+
+/// What is given at a time. The time for it, some 100 µs, is what others wait at most.
+const PORTION: Portion = Portion { messages: 64, bytes: 64 * 1024 };
+/// Pages that are looked at for one portion, where other messages wait as well.
+const LOOKS_MAX: usize = 4;
+/// The least that is read of a queue at a time: others may wait in between.
+const PAGE_MESSAGES_MIN: usize = 8;
+
+impl Slot {
+    fn backlogs(&mut self) -> &mut Backlogs {
+        self.backlogs.get_or_insert_default()
+    }
+
+    /// The client has come or gone, or messages have left its queue in another way: who looks at it
+    /// begins again.
+    pub(in crate::shard) fn begin_scan_again(&mut self) {
+        if let Some(backlogs) = &mut self.backlogs {
+            backlogs.scan = None;
+        }
+    }
+}
+
+impl Shard {
+    /// Notes that something waits at a slot for a shared subscription.
+    pub(in crate::shard) fn note_waiting(&mut self, slot: u32, share: Share<'_>) {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let backlogs = found.backlogs();
+        if backlogs.held.contains(&share.number) {
+            return;
+        }
+        backlogs.held.push(share.number);
+        // What waits for a client that is there is its own until somebody joins or returns.
+        let is_offered = found.connected.is_none();
+        self.offer_backlog(slot, share.filter, is_offered);
+    }
+
+    /// Notes in the index that something may wait at a slot, and tells those who may take it. Returns
+    /// the slots of those here.
+    fn offer_backlog(&mut self, slot: u32, filter: &Arc<str>, is_offered: bool) -> Vec<u32> {
+        let mut here = Vec::new();
+        let Some(place) = self.place(slot) else { return here };
+        let Ok(parts) = validate_filter(filter) else { return here };
+        for member in self.core.index.hold(parts, place) {
+            if !is_offered {
+                return here;
+            }
+            if member.host == self.host {
+                self.want(member.slot, filter);
+                here.push(member.slot);
+            } else if member.host == Host::IN_PROCESS {
+                self.post(TakeBacklog::in_process(filter.clone(), place, member));
+            } else if let Some(shard) = self.core.shard(member.host) {
+                let waits = BacklogWaits { member, filter: filter.clone() };
+                shard.door.send(ToShard::BacklogWaits(waits));
+            }
+        }
+        here
+    }
+
+    /// What waits at a slot for its shared subscriptions, or for those that it has just lost, may be
+    /// taken by others from now on; a part of it goes at once.
+    pub(in crate::shard) fn offer_backlogs<'f>(
+        &mut self,
+        slot: u32,
+        filters: impl Iterator<Item = &'f str>,
+        now: Timestamp,
+    ) {
+        let filters: Vec<Arc<str>> =
+            filters.filter(|filter| filter.starts_with("$share/")).map(Arc::from).collect();
+        for filter in filters {
+            let Some(share) = validate_filter(&filter).ok().and_then(|p| self.core.index.share(p))
+            else {
+                continue;
+            };
+            let Some(found) = self.slots.get_mut(slot as usize) else { return };
+            found.begin_scan_again();
+            if found.session.queued() == 0 {
+                return;
+            }
+            let held = &mut found.backlogs().held;
+            if !held.contains(&share) {
+                held.push(share);
+            }
+            for member in self.offer_backlog(slot, &filter, true) {
+                self.take_backlogs(member, now);
+            }
+        }
+    }
+
+    /// The same for all shared subscriptions of a session that waits for its client.
+    pub(in crate::shard) fn offer_all_backlogs(&mut self, slot: u32, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if let Some(backlogs) = &mut found.backlogs {
+            backlogs.wanted.clear();
+            // While the client was there nobody was told.
+            backlogs.held.clear();
+        }
+        if self.is_quiet || found.session.queued() == 0 || !found.session.has_shared_subscriptions()
+        {
+            return;
+        }
+        let filters: Vec<Box<str>> = found.session.subscriptions().map(|(f, _)| f.into()).collect();
+        self.offer_backlogs(slot, filters.iter().map(|filter| &**filter), now);
+    }
+
+    /// A session is no member of some group any more: whether something waits here for that group is
+    /// noted again when something comes.
+    pub(in crate::shard) fn forget_held(&mut self, slot: u32) {
+        if let Some(backlogs) = self.slot_mut(slot).and_then(|found| found.backlogs.as_mut()) {
+            backlogs.held.clear();
+        }
+    }
+
+    /// A member is there now: it may take what waits for its group with others.
+    pub(in crate::shard) fn seek_backlog(&mut self, slot: u32, filter: &str) {
+        if !filter.starts_with("$share/") {
+            return;
+        }
+        let (Some(place), Ok(parts)) = (self.place(slot), validate_filter(filter)) else { return };
+        if self.core.index.next_holder(parts, &[place]).is_some() {
+            self.want(slot, &filter.into());
+        }
+    }
+
+    /// The same for all groups of a client that has connected.
+    pub(in crate::shard) fn seek_backlogs(&mut self, slot: u32) {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        found.begin_scan_again();
+        if !found.session.has_shared_subscriptions() {
+            return;
+        }
+        let filters = found.session.subscriptions().map(|(filter, _)| filter);
+        let shared = filters.filter(|filter| filter.starts_with("$share/"));
+        let shared: Vec<Box<str>> = shared.map(Box::from).collect();
+        for filter in shared {
+            self.seek_backlog(slot, &filter);
+        }
+    }
+
+    fn want(&mut self, slot: u32, filter: &Arc<str>) {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.connected.is_none() {
+            return;
+        }
+        let wanted = &mut found.backlogs().wanted;
+        match wanted.iter_mut().find(|wanted| wanted.filter == *filter) {
+            Some(wanted) => wanted.passed.clear(),
+            None => wanted.push_back(Wanted { filter: filter.clone(), passed: Vec::new() }),
+        }
+        found.wake();
+    }
+
+    /// Another shard says that something waits for a group of a client here.
+    pub(crate) fn backlog_waits(&mut self, waits: &BacklogWaits) {
+        if self.slot_at(waits.member).is_some() {
+            self.want(waits.member.slot, &waits.filter);
+        }
+    }
+
+    /// Takes some of what waits for the groups of a client elsewhere, if it would be sent at once;
+    /// whether there may be more.
+    pub(in crate::shard) fn take_backlogs(&mut self, slot: u32, now: Timestamp) -> bool {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return false };
+        let Some(backlogs) = &mut found.backlogs else { return false };
+        if backlogs.is_asking || self.is_quiet {
+            return false;
+        }
+        let Some(Wanted { filter, passed }) = backlogs.wanted.front() else { return false };
+        let filter = filter.clone();
+        let mut except = passed.clone();
+        let Some(accepts) = found.session.accepts(&filter) else {
+            backlogs.wanted.pop_front(); // It has unsubscribed.
+            return true;
+        };
+        let messages = found.session.room_at_once(accepts.qos).min(PORTION.messages);
+        if messages == 0 {
+            return false;
+        }
+        let (Some(taker), Ok(parts)) = (self.place(slot), validate_filter(&filter)) else {
+            return false;
+        };
+        except.push(taker);
+        let Some(holder) = self.core.index.next_holder(parts, &except) else {
+            if let Some(found) = self.slots.get_mut(slot as usize) {
+                found.backlogs().wanted.pop_front();
+            }
+            return true;
+        };
+        let asked = TakeBacklog { filter, holder, taker, messages, accepts, passed: Vec::new() };
+        let given = if holder.host == self.host { self.give(&asked, now) } else { Given::Later };
+        if given == Given::Later {
+            if let Some(found) = self.slots.get_mut(slot as usize) {
+                found.backlogs().is_asking = true;
+            }
+            if holder.host == self.host {
+                self.asked_later.push(asked);
+            } else if let Some(shard) = self.core.shard(holder.host) {
+                shard.door.send(ToShard::TakeBacklog(asked));
+            }
+            return false;
+        }
+        self.note_given(&asked.into_answer(given));
+        true
+    }
+
+    /// Notes what has come of what a member here has asked for.
+    pub(crate) fn note_given(&mut self, answer: &BacklogTaken) {
+        let BacklogTaken { filter, holder, taker, given } = answer;
+        if self.slot_at(*taker).is_none() {
+            return;
+        }
+        let Some(found) = self.slots.get_mut(taker.slot as usize) else { return };
+        let backlogs = found.backlogs();
+        backlogs.is_asking = false;
+        if *given == Given::Nothing
+            && let Some(wanted) = backlogs.wanted.iter_mut().find(|w| w.filter == *filter)
+        {
+            wanted.passed.push(*holder);
+        }
+        found.wake();
+    }
+
+    /// Gives what somebody has asked for, and tells.
+    pub(crate) fn answer_backlog(&mut self, mut asked: TakeBacklog, now: Timestamp) {
+        let given = self.give(&asked, now);
+        if given == Given::Later {
+            return self.asked_later.push(asked);
+        }
+        // What was given is on its way before it is said to be.
+        self.flush();
+        if asked.taker.host != Host::IN_PROCESS {
+            let host = asked.taker.host;
+            let answer = asked.into_answer(given);
+            if host == self.host {
+                self.note_given(&answer);
+            } else if let Some(shard) = self.core.shard(host) {
+                shard.door.send(ToShard::BacklogTaken(answer));
+            }
+            return;
+        }
+        // Nobody else asks for a subscriber in this process.
+        if given == Given::Nothing {
+            asked.passed.push(asked.holder);
+        }
+        let parts = validate_filter(&asked.filter);
+        let next = parts.ok().and_then(|p| self.core.index.next_holder(p, &asked.passed));
+        if let Some(holder) = next.filter(|_| !self.is_quiet) {
+            self.post(TakeBacklog { holder, ..asked });
+        }
+    }
+
+    fn post(&self, asked: TakeBacklog) {
+        if let Some(shard) = self.core.shard(asked.holder.host) {
+            shard.door.send(ToShard::TakeBacklog(asked));
+        }
+    }
+
+    /// Those are answered that had to wait.
+    pub(in crate::shard) fn answer_later(&mut self) {
+        if self.asked_later.is_empty() {
+            return;
+        }
+        let now = self.core.clock.now();
+        for asked in std::mem::take(&mut self.asked_later) {
+            self.answer_backlog(asked, now);
+        }
+    }
+
+    /// Gives a member what waits at another for their group, as much as it has asked for at most.
+    fn give(&mut self, asked: &TakeBacklog, now: Timestamp) -> Given {
+        let Ok(parts) = validate_filter(&asked.filter) else { return Given::Nothing };
+        let Some(share) = self.core.index.share(parts).filter(|_| !self.is_quiet) else {
+            return Given::Nothing;
+        };
+        if self.slot_at(asked.holder).is_none() {
+            self.core.index.release(parts, asked.holder, true);
+            return Given::Nothing;
+        }
+        let mut portion = Portion { messages: asked.messages.min(PORTION.messages), ..PORTION };
+        if asked.taker.host == Host::IN_PROCESS {
+            match self.core.in_process.room(asked.taker) {
+                None => return Given::Nothing,
+                Some(0) => return Given::Later,
+                Some(room) => portion.messages = portion.messages.min(room),
+            }
+        }
+        let slot = asked.holder.slot;
+        self.forget_taken_out(slot);
+        let mut scan = self.take_scan(slot, share);
+        let mut taken = Vec::new();
+        let mut outcome = Given::Some;
+        for _ in 0..LOOKS_MAX {
+            let looked = self.look(slot, &mut scan, asked, &mut portion, &mut taken, now);
+            if looked != Given::Some {
+                outcome = looked;
+                break;
+            }
+            if portion.messages == 0 || portion.bytes == 0 {
+                break;
+            }
+        }
+        if outcome == Given::Nothing {
+            self.strike_off(parts, asked.holder, &scan);
+        } else if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.backlogs().scan = Some(scan);
+        }
+        let outcome = if taken.is_empty() { outcome } else { Given::Some };
+        self.hand_over_to(Some(asked.taker), taken, false, now);
+        outcome
+    }
+
+    fn take_scan(&mut self, slot: u32, share: NonZeroU32) -> BacklogScan {
+        let backlogs = self.slots.get_mut(slot as usize).and_then(|found| found.backlogs.as_mut());
+        let scan = backlogs.and_then(|backlogs| backlogs.scan.take());
+        scan.filter(|scan| scan.share == share).unwrap_or_else(|| BacklogScan::new(share))
+    }
+
+    /// Nothing waits at a slot any more for a group, or nothing that is not too large.
+    fn strike_off(&mut self, parts: FilterParts<'_>, holder: Place, scan: &BacklogScan) {
+        if let Some(found) = self.slots.get_mut(holder.slot as usize) {
+            found.backlogs().held.retain(|share| *share != scan.share);
+        }
+        self.core.index.release(parts, holder, !scan.has_too_large);
+    }
+
+    /// Takes one look: in memory, or where all was seen there, at a page of the store. Nothing: all was
+    /// seen.
+    fn look(
+        &mut self,
+        slot: u32,
+        scan: &mut BacklogScan,
+        asked: &TakeBacklog,
+        portion: &mut Portion,
+        taken: &mut Vec<Orphan>,
+        now: Timestamp,
+    ) -> Given {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return Given::Nothing };
+        taken.append(&mut found.session.take_backlog(scan, portion, &asked.accepts, now));
+        if portion.messages == 0 || portion.bytes == 0 || found.session.has_more_in_memory(scan) {
+            return Given::Some;
+        }
+        let (Some(keeper), Some((number, from))) =
+            (&self.core.keeper, found.session.backlog_unread(scan))
+        else {
+            return Given::Nothing;
+        };
+        let bounds = PageBounds {
+            messages_max: portion.messages.max(PAGE_MESSAGES_MIN),
+            bytes_max: PORTION.bytes,
+        };
+        let page = match keeper.store().waiting(number, from, bounds) {
+            Ok(page) => page,
+            Err(error) => {
+                let client_id = &*cut(found.session.client_id());
+                tracing::error!(%error, client_id, "a queue cannot be read, and waits");
+                return Given::Later;
+            }
+        };
+        if page.is_empty() {
+            return self.look_at_end(scan);
+        }
+        scan.in_doubt = None;
+        let how = (&asked.accepts, now);
+        let found = &mut self.slots[slot as usize];
+        taken.append(&mut found.session.take_backlog_page(scan, page, &asked.filter, portion, how));
+        Given::Some
+    }
+
+    /// The store has no more; but what is on its way there is not found yet.
+    fn look_at_end(&mut self, scan: &mut BacklogScan) -> Given {
+        if self.is_immediate() && self.flush_changes() {
+            return Given::Some;
+        }
+        let noted_before = self.noted_before();
+        let in_doubt = *scan.in_doubt.get_or_insert(noted_before);
+        if in_doubt <= self.kept_before() { Given::Nothing } else { Given::Later }
+    }
+
+    /// Forgets what was taken out of a queue once the store knows.
+    pub(in crate::shard) fn forget_taken_out(&mut self, slot: u32) {
+        let kept_before = self.kept_before();
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.session.forget_taken_out(|ticket| ticket < kept_before);
+        }
+    }
+}
+
+impl TakeBacklog {
+    /// For a subscriber in this process, which takes anything.
+    pub(crate) fn in_process(filter: Arc<str>, holder: Place, taker: Place) -> Self {
+        let (messages, accepts) = (PORTION.messages, Accepts::ALL);
+        Self { filter, holder, taker, messages, accepts, passed: Vec::new() }
+    }
+
+    fn into_answer(self, given: Given) -> BacklogTaken {
+        let Self { filter, holder, taker, .. } = self;
+        BacklogTaken { filter, holder, taker, given }
+    }
+}

@@ -1,0 +1,300 @@
+//! Shared subscriptions, section 4.8.2 of MQTT 5.0: one member of a group gets each message.
+//!
+//! The plan says in which order members are tried. A member on another shard is asked there, and if
+//! it is gone by then, or has no room, the search goes on from there. What a session has not
+//! delivered when it ends goes to the members that are left. Called where messages are routed and
+//! where connections and sessions end.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use crate::{
+    between::{
+        batch::{RemoteDelivery, RemoteMessage, RemoteTargets},
+        search::{Effort, Search},
+    },
+    durable::in_transit::{Destination, OUTBOX},
+    journal::Change,
+    metrics::DropReason,
+    mqtt::{Message, QoS, Timestamp},
+    router::{Host, Place, Plan, SharedTargets, Target},
+    session::{Delivered, KeptAt, Orphan, Share, SharedPublication},
+    shard::{Core, Shard},
+};
+
+/// So many members are tried; if none of them has room, the group as a whole is too slow.
+const TRIES_MAX: usize = 32;
+
+fn share_of(group: &SharedTargets) -> Share<'_> {
+    Share { number: group.share(), filter: group.filter() }
+}
+
+impl Shard {
+    /// Delivers a message to one member of each group of its plan.
+    pub(in crate::shard) fn route_shared(
+        &mut self,
+        plan: &Arc<Plan>,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) {
+        for (at, group) in plan.shared().iter().enumerate() {
+            let qos = message.publication.qos;
+            let search = Search::of_new(plan, at, group.next_turn(), qos);
+            self.deliver_shared(plan, search, message, now);
+        }
+    }
+
+    /// Goes on with the search until a member has the message, or none can be found.
+    pub(in crate::shard) fn deliver_shared(
+        &mut self,
+        plan: &Arc<Plan>,
+        mut search: Search,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) {
+        if self.search(plan, &mut search, message, now) {
+            return;
+        }
+        if search.effort == Effort::Behind {
+            let easiest = Search::new(plan, search.group, search.turn);
+            let search = Search { is_stale: search.is_stale, ..easiest };
+            return self.deliver_shared(plan, search, message, now);
+        }
+        if search.effort == Effort::AtOnce {
+            let search = search.again(Effort::Room);
+            return self.deliver_shared(plan, search, message, now);
+        }
+        if search.effort == Effort::Room && search.is_stale {
+            let share = plan.shared().get(search.group).map(|group| group.share());
+            let fresh = self.plan(message.publication.topic);
+            let group = fresh.shared().iter().position(|group| Some(group.share()) == share);
+            let Some(group) = group else {
+                self.metrics.dropped(DropReason::NoSubscriber, 1);
+                return;
+            };
+            let search = Search { group, is_stale: false, ..search.again(Effort::RoomAnew) };
+            return self.deliver_shared(&fresh, search, message, now);
+        }
+        if search.effort != Effort::Whatever {
+            search = search.again(Effort::Whatever);
+            return self.deliver_shared(plan, search, message, now);
+        }
+        self.metrics.dropped(DropReason::NoSubscriber, 1);
+    }
+
+    /// Tries one member after the other; whether the message has left this search: a member has
+    /// it, or the shard of the next one goes on.
+    fn search(
+        &mut self,
+        plan: &Arc<Plan>,
+        search: &mut Search,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) -> bool {
+        let Some(group) = plan.shared().get(search.group) else {
+            return false;
+        };
+        if search.effort == Effort::Behind {
+            let Some(member) = group.tail() else { return false };
+            let host = member.place.host;
+            // What has come from another shard is looked for here alone: the place may have moved.
+            let is_from_elsewhere = std::mem::replace(&mut search.tried, 1) > 0;
+            if host == self.host {
+                return self.offer(member, false, share_of(group), search, message, now);
+            }
+            if host != Host::IN_PROCESS && !is_from_elsewhere {
+                self.search_at(host, plan, *search, group, message);
+                return true;
+            }
+            return false;
+        }
+        while search.tried < TRIES_MAX
+            && (search.effort != Effort::AtOnce || group.is_there(search.tried))
+            && let Some(member) = group.member(search.turn, search.tried)
+        {
+            let host = member.place.host;
+            let has_it = if host == Host::IN_PROCESS {
+                self.offer_in_process(member, search, message)
+            } else if host == self.host {
+                let is_believed_there = group.is_there(search.tried);
+                self.offer(member, is_believed_there, share_of(group), search, message, now)
+            } else {
+                self.search_at(host, plan, *search, group, message);
+                true
+            };
+            if has_it {
+                return true;
+            }
+            search.tried += 1;
+        }
+        false
+    }
+
+    /// The shard of the member that is next goes on with the search.
+    fn search_at(
+        &mut self,
+        host: Host,
+        plan: &Arc<Plan>,
+        search: Search,
+        group: &SharedTargets,
+        message: &mut SharedPublication<'_>,
+    ) {
+        let to = RemoteTargets::Shared(plan.clone(), search);
+        let message = message.keep();
+        let must_be_kept = group.is_durable() || self.tickets.publisher == Some(OUTBOX);
+        let is_awaited =
+            (message.qos() != QoS::AtMostOnce && must_be_kept) || self.tickets.on_its_way.is_some();
+        let to_group = |_: &Core| Destination::Group(group.filter().clone());
+        let on_its_way = if is_awaited { self.send_on_its_way(&message, to_group) } else { None };
+        let (size, message) = (message.size(), RemoteMessage::Kept(message));
+        let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
+        self.send_away(host, delivery, size, is_awaited);
+    }
+
+    /// Offers the message to a member here; whether it has it, or has dropped it for good.
+    fn offer(
+        &mut self,
+        member: &Target,
+        is_believed_there: bool,
+        share: Share<'_>,
+        search: &mut Search,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) -> bool {
+        let Some(slot) = self.slot_at(member.place) else {
+            search.is_stale = true;
+            return false;
+        };
+        let is_choosy = search.effort != Effort::Whatever;
+        if is_choosy {
+            if is_believed_there && !slot.session.is_connected() {
+                search.is_stale = true;
+                return false;
+            }
+            let qos = message.publication.qos.min(member.qos);
+            let takes_it = match search.effort {
+                Effort::AtOnce => slot.session.may_send_at_once(qos),
+                Effort::Behind | Effort::Room | Effort::RoomAnew | Effort::Whatever => {
+                    slot.session.has_room_for(qos, message.publication.size())
+                }
+            };
+            if !takes_it {
+                return false;
+            }
+        }
+        match self.deliver_to(member, Some(share), message, now) {
+            // Another member may accept its size. [MQTT 5.0, 3.1.2.11.4]
+            Some(Delivered::TooLarge) if is_choosy => false,
+            Some(delivered) => {
+                self.count_delivered(delivered);
+                if let Delivered::Queued { .. } = delivered {
+                    self.note_waiting(member.place.slot, share);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The same for a subscriber in this process.
+    fn offer_in_process(
+        &self,
+        member: &Target,
+        search: &mut Search,
+        message: &mut SharedPublication<'_>,
+    ) -> bool {
+        match self.core.in_process.deliver(member, message) {
+            Some(Delivered::QueueFull) if search.effort != Effort::Whatever => false,
+            Some(delivered) => {
+                self.count_delivered(delivered);
+                true
+            }
+            None => {
+                search.is_stale = true;
+                false
+            }
+        }
+    }
+
+    /// Gives what waits unsent in memory for a client that has lost shared subscriptions to other
+    /// members. What it was sent and has not acknowledged waits for it.
+    pub(in crate::shard) fn pass_on_waiting(
+        &mut self,
+        slot: u32,
+        shares: &[NonZeroU32],
+        now: Timestamp,
+    ) {
+        if shares.is_empty() || self.is_quiet {
+            return;
+        }
+        if let Some(found) = self.slot_mut(slot) {
+            found.begin_scan_again();
+            let orphans = found.session.take_waiting_orphans(shares);
+            self.adopt(orphans, now);
+        }
+    }
+
+    /// Delivers what a session has left to other members of its groups. Where there is none, that
+    /// is the end of it.
+    pub(in crate::shard) fn adopt(&mut self, orphans: Vec<Orphan>, now: Timestamp) {
+        self.hand_over_to(None, orphans, false, now);
+    }
+
+    /// The same for what a session leaves at its end, which the store has if it `is_kept`.
+    pub(in crate::shard) fn adopt_kept(
+        &mut self,
+        orphans: Vec<Orphan>,
+        is_kept: bool,
+        now: Timestamp,
+    ) {
+        self.hand_over_to(None, orphans, is_kept, now);
+    }
+
+    /// Delivers what waited in one session to a member of its group, to this one if it can take it.
+    ///
+    /// What is kept is taken from one queue in one group of changes with what puts it into another, or
+    /// on its way to another shard: it is never in neither, and never in both.
+    pub(in crate::shard) fn hand_over_to(
+        &mut self,
+        taker: Option<Place>,
+        orphans: Vec<Orphan>,
+        is_kept: bool,
+        now: Timestamp,
+    ) {
+        if orphans.is_empty() {
+            return;
+        }
+        // Another message may be on its way through here: this may have become due by making room.
+        let former = (self.tickets.publisher.take(), self.tickets.on_its_way.take());
+        for Orphan { message, share, kept_at } in orphans {
+            self.tickets.publisher = (is_kept || kept_at.is_some()).then_some(OUTBOX);
+            self.give_to_group(taker, &message, share, now);
+            if let Some(KeptAt { session, place }) = kept_at {
+                self.note(|| Change::Dequeue(session, place));
+            }
+        }
+        (self.tickets.publisher, self.tickets.on_its_way) = former;
+    }
+
+    fn give_to_group(
+        &mut self,
+        taker: Option<Place>,
+        message: &Arc<Message>,
+        share: NonZeroU32,
+        now: Timestamp,
+    ) {
+        let mut message = SharedPublication::of(message);
+        if message.publication.has_expired(now) {
+            return self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]
+        }
+        let plan = self.plan(message.publication.topic);
+        let mut groups = plan.shared().iter().enumerate();
+        let Some((at, group)) = groups.find(|(_, group)| group.share() == share) else {
+            return self.metrics.dropped(DropReason::NoSubscriber, 1);
+        };
+        let search = match taker.and_then(|taker| group.turn_of(taker)) {
+            Some(turn) => Search { effort: Effort::Room, ..Search::new(&plan, at, turn) },
+            None => Search::new(&plan, at, group.next_turn()),
+        };
+        self.deliver_shared(&plan, search, &mut message, now);
+    }
+}

@@ -1,0 +1,312 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use crate::{
+    auth::{AccessRequest, Action, Decision},
+    hooks::DisconnectReason,
+    metrics::{DropReason, UserLimit},
+    mqtt::{
+        AckProperties, FilterParts, Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling,
+        SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
+    },
+    router::{Index, RetainedQuery, Subscriber},
+    session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
+    shard::{Departure, Shard},
+};
+
+/// Nodes of the retained store that the SUBSCRIBEs of one read may look at together, which takes
+/// about 200 µs.
+pub(in crate::shard) const NODES_AT_ONCE_MAX: usize = 2048;
+
+impl Shard {
+    pub(in crate::shard) fn handle_subscribe(
+        &mut self,
+        slot: u32,
+        subscribe: &Subscribe<'_>,
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        Self::check_filters(subscribe.filters.iter().map(|asked| asked.filter))?;
+        self.check_trouble(slot)?;
+        let mark = self.mark();
+        let identifier = subscribe.properties.subscription_identifier;
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let mut granted = Vec::with_capacity(subscribe.filters.len());
+        let filters_max = self.core.limits_now().filters_per_subscribe_max as usize;
+        for (at, asked) in subscribe.filters.iter().enumerate() {
+            let (reason, existed) = if at < filters_max {
+                self.subscribe_one(slot, asked, identifier)
+            } else {
+                (ReasonCode::QuotaExceeded, false)
+            };
+            self.tell_not_subscribed(slot, asked.filter, reason);
+            let handling = asked.options.retain_handling;
+            let sends = match handling {
+                RetainHandling::Send => true,          // [MQTT-3.3.1-9]
+                RetainHandling::SendIfNew => !existed, // [MQTT-3.3.1-10]
+                RetainHandling::DoNotSend => false,    // [MQTT-3.3.1-11]
+            };
+            if !reason.is_failure() {
+                granted.push((asked, sends));
+            }
+            reasons.push(reason);
+        }
+        self.check_quota(slot, &reasons, now)?;
+        let gate = self.gate_since(mark, slot);
+        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
+            if let Some(ticket) = gate {
+                link.hold_output(ticket); // What follows, retained messages above all, is behind it.
+            }
+            let first_refusal = reasons.iter().find_map(|reason| why_refused(*reason));
+            if link.version() == ProtocolVersion::V3_1 {
+                // No code says no there; a client would take 0x80 for an error of ours. Like other
+                // brokers we answer as if it were granted, and send nothing.
+                let asked = subscribe.filters.iter().map(|asked| granted_code(asked.options.qos));
+                reasons = asked.collect();
+            }
+            let answered = link.try_send(&Packet::SubAck(SubAck {
+                packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
+                properties: link.reason_string(first_refusal),
+                reasons, // [MQTT-3.8.4-6] [MQTT-3.9.3-1]
+            }));
+            if !answered {
+                return Err(ANSWER_TOO_LARGE);
+            }
+        }
+        // After SUBACK, for clients that do not expect a message before it; for each filter, also
+        // where it stands there twice, as if it had come in a packet of its own. [MQTT-3.8.4-5]
+        for (asked, sends_retained) in granted {
+            self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
+            if sends_retained {
+                self.send_retained(slot, asked, identifier, now);
+            }
+            self.seek_backlog(slot, asked.filter);
+        }
+        Ok(())
+    }
+
+    /// Ends the connection of a client whose packet holds an ill-formed Topic Filter. No Reason Code
+    /// of SUBACK or UNSUBACK is for that: 0x8F says that a filter is "correctly formed but is not
+    /// allowed". [MQTT-4.13.1-1], [MQTT-4.8.0-1] of 3.1.1
+    fn check_filters<'f>(mut filters: impl Iterator<Item = &'f str>) -> Result<(), Departure> {
+        let Some(error) = filters.find_map(|filter| validate_filter(filter).err()) else {
+            return Ok(());
+        };
+        tracing::debug!(%error, "packet refused");
+        let code = ReasonCode::MalformedPacket;
+        let end = Departure::by_server(DisconnectReason::ProtocolError, code);
+        Err(end.because(error.clause()))
+    }
+
+    /// MQTT 3.1 has no code that says no, and what would not be kept is not to be acknowledged as if
+    /// it were: the connection ends, so that the client asks again.
+    fn check_trouble(&self, slot: u32) -> Result<(), Departure> {
+        let Some(trouble) = self.trouble() else { return Ok(()) };
+        let is_kept_3_1 = self.slot(slot).is_some_and(|found| {
+            let version = found.session.link().map(Link::version);
+            version == Some(ProtocolVersion::V3_1) && found.session.number().is_some()
+        });
+        let end = Departure::by_server(DisconnectReason::InternalError, trouble.reason());
+        if is_kept_3_1 { Err(end) } else { Ok(()) }
+    }
+
+    /// MQTT 3.1 has no code that says no, and a client that is refused for want of room is not told that
+    /// it has what it has not: the connection ends.
+    fn check_quota(
+        &mut self,
+        slot: u32,
+        reasons: &[ReasonCode],
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        let version = self.slot(slot).and_then(|s| s.session.link()).map(Link::version);
+        let code = ReasonCode::QuotaExceeded;
+        if version != Some(ProtocolVersion::V3_1) || !reasons.contains(&code) {
+            return Ok(());
+        }
+        self.slow_down(slot, now);
+        Err(Departure::by_server(DisconnectReason::QuotaExceeded, code))
+    }
+
+    /// One filter: its reason code, and whether the subscription existed.
+    fn subscribe_one(
+        &mut self,
+        slot: u32,
+        asked: &SubscribeFilter<'_>,
+        identifier: Option<u32>,
+    ) -> (ReasonCode, bool) {
+        let Some(found) = self.slot(slot) else {
+            return (ReasonCode::UnspecifiedError, false);
+        };
+        let Ok(parts) = validate_filter(asked.filter) else {
+            return (ReasonCode::TopicFilterInvalid, false);
+        };
+        if !self.core.limits.allows_topic(asked.filter) {
+            return (ReasonCode::TopicFilterInvalid, false);
+        }
+        if let Some(trouble) = self.trouble().filter(|_| found.session.number().is_some()) {
+            return (trouble.reason(), false);
+        }
+        let existed = found.session.is_subscribed(asked.filter);
+        let limits = self.core.limits_now();
+        let is_one_too_many = limits.subscriptions_per_client_max != 0
+            && found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
+        let more = Index::bytes_of(parts);
+        let bytes = self.core.index.bytes() + more;
+        if !existed && (is_one_too_many || bytes as u64 > limits.subscription_bytes_max) {
+            return (ReasonCode::QuotaExceeded, false);
+        }
+        if !existed && !found.account.subscription_bytes.fits(more as u64) {
+            self.metrics.user_limits_reached.increment(UserLimit::SubscriptionBytes);
+            return (ReasonCode::QuotaExceeded, false);
+        }
+        if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {
+            return (ReasonCode::NotAuthorized, false);
+        }
+        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else {
+            return (ReasonCode::UnspecifiedError, false);
+        };
+        let is_shared = parts.share_name.is_some();
+        let asked_for = asked.options;
+        let settings = found.session.link().map(Link::settings);
+        let options = settings.map_or(asked_for, |s| s.options_of(asked_for, is_shared));
+        let is_durable = found.session.number().is_some();
+        let subscriber = Subscriber { place, options, identifier, is_durable };
+        self.core.index.subscribe(parts, subscriber);
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.session.subscribe(asked.filter, Subscription { options, identifier });
+        }
+        (granted_code(options.qos), existed)
+    }
+
+    fn may_subscribe(&self, slot: u32, parts: FilterParts<'_>, qos: QoS) -> Decision {
+        let Some(found) = self.slot(slot) else {
+            return Decision::Deny;
+        };
+        self.core.authorizer.authorize(&AccessRequest {
+            identity: &found.presence.identity,
+            client_id: found.session.client_id(),
+            peer: found.presence.peer,
+            listener: &found.presence.listener,
+            action: Action::Subscribe { filter: parts.filter, qos },
+        })
+    }
+
+    /// Sends what is retained for a new subscription, or begins to, where that is very much: then
+    /// the rest is fetched as the client takes it.
+    fn send_retained(
+        &mut self,
+        slot: u32,
+        asked: &SubscribeFilter<'_>,
+        identifier: Option<u32>,
+        now: Timestamp,
+    ) {
+        let Ok(parts) = validate_filter(asked.filter) else {
+            return;
+        };
+        if parts.share_name.is_some() {
+            return; // Section 4.8.2: no retained messages to shared subscriptions.
+        }
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let identifiers = identifier.map(|identifier| [identifier].into());
+        for message in self.core.system.matching(parts.filter) {
+            let qos = message.qos().min(asked.options.qos);
+            let delivery =
+                Delivery { qos, retain: true, identifiers: identifiers.as_ref(), share: None };
+            if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
+                self.metrics.dropped(DropReason::QueueFull, 1);
+            }
+        }
+        // What is retained from now on finds the subscription, and comes by it.
+        let until = self.core.retained.last_number();
+        let mut after: Option<Box<str>> = None;
+        while self.nodes_left > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
+            let query = RetainedQuery { filter: parts.filter, after: after.as_deref(), until };
+            let slice = self.core.retained.slice(&query, self.nodes_left, now);
+            for message in slice.messages {
+                let delivery = Delivery {
+                    qos: message.qos().min(asked.options.qos),
+                    retain: true, // [MQTT-3.3.1-8] of 3.1.1
+                    identifiers: identifiers.as_ref(),
+                    share: None,
+                };
+                if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
+                    self.metrics.dropped(DropReason::QueueFull, 1);
+                }
+            }
+            self.nodes_left = self.nodes_left.saturating_sub(slice.nodes);
+            if slice.go_on_after.is_none() {
+                return;
+            }
+            after = slice.go_on_after;
+        }
+        let (filter, qos) = (parts.filter.into(), asked.options.qos);
+        found.session.begin_walk(RetainedWalk { filter, qos, identifier, after, until });
+    }
+
+    pub(in crate::shard) fn handle_unsubscribe(
+        &mut self,
+        slot: u32,
+        unsubscribe: &Unsubscribe<'_>,
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        Self::check_filters(unsubscribe.filters.iter().copied())?;
+        let mark = self.mark();
+        let Some(place) = self.place(slot) else {
+            return Ok(());
+        };
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            let Ok(parts) = validate_filter(filter) else {
+                reasons.push(ReasonCode::TopicFilterInvalid);
+                continue;
+            };
+            let Some(found) = self.slots.get_mut(slot as usize) else {
+                break;
+            };
+            let qos = found.session.subscription(filter).map(|s| s.options.qos);
+            found.session.unsubscribe(filter);
+            let Some(qos) = qos else {
+                reasons.push(ReasonCode::NoSubscriptionExisted);
+                continue;
+            };
+            self.core.index.unsubscribe(parts, place); // [MQTT-3.10.4-2]
+            if parts.share_name.is_some() {
+                self.forget_held(slot);
+            }
+            self.announce_unsubscribed(slot, filter, qos, now);
+            reasons.push(ReasonCode::Success);
+        }
+        let gate = self.gate_since(mark, slot);
+        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
+            if let Some(ticket) = gate {
+                link.hold_output(ticket);
+            }
+            let answered = link.try_send(&Packet::UnsubAck(UnsubAck {
+                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-5]
+                properties: AckProperties::NONE,
+                reasons, // [MQTT-3.11.3-1]
+            }));
+            if !answered {
+                return Err(ANSWER_TOO_LARGE);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A client that asks for more than fits into the largest answer that it takes would never know
+/// what has come of it. [MQTT-3.1.2-24]
+const ANSWER_TOO_LARGE: Departure =
+    Departure::by_server(DisconnectReason::ProtocolError, ReasonCode::PacketTooLarge)
+        .because("the answer is larger than the client accepts");
+
+const fn granted_code(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+/// Why a subscription was not granted, where the code alone does not say enough.
+fn why_refused(reason: ReasonCode) -> Option<&'static str> {
+    (reason == ReasonCode::QuotaExceeded).then_some("a limit on subscriptions is reached")
+}

@@ -1,0 +1,243 @@
+//! What the broker says of itself on `$SYS/broker/…`, under the names that Mosquitto gives it.
+//!
+//! The present values are kept here, apart from retained messages: they are in no store and count
+//! against no limit. The first shard renews and publishes them; every shard reads them for a new
+//! subscription. Knows the metrics; does not know who subscribes.
+
+mod load;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use self::load::Loads;
+use crate::{
+    metrics::{DropReason, Metrics, ShardMetrics},
+    mqtt::{Message, Publication, QoS, Timestamp, filter_matches},
+};
+
+/// What every filter for these topics begins with: a wildcard does not match it. [MQTT-4.7.2-1]
+const FIRST_LEVEL: &str = "$SYS";
+
+/// The values, and when they are renewed.
+#[derive(Debug)]
+pub(crate) struct SystemTopics {
+    every: Duration,
+    /// In milliseconds; never, if there are no values.
+    due_at: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    values: BTreeMap<Box<str>, Arc<Message>>,
+    loads: Loads,
+    started_at: Option<Timestamp>,
+    renewed_at: Timestamp,
+    connected_highest: u64,
+}
+
+impl SystemTopics {
+    /// Values that are renewed so often; with zero there are none.
+    pub(crate) fn new(every: Duration) -> Self {
+        let due_at = if every.is_zero() { u64::MAX } else { 0 };
+        Self { every, due_at: AtomicU64::new(due_at), state: Mutex::default() }
+    }
+
+    /// Whether the values are to be renewed.
+    pub(crate) fn are_due(&self, now: Timestamp) -> bool {
+        now.millis() >= self.due_at.load(Ordering::Relaxed)
+    }
+
+    /// Reads the metrics; returns the values that are others than before.
+    pub(crate) fn renew(&self, metrics: &Metrics, now: Timestamp) -> Vec<Arc<Message>> {
+        let every = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
+        self.due_at.store(now.millis().saturating_add(every), Ordering::Relaxed);
+        let counts = Counts::of(metrics);
+        let mut state = self.state();
+        let started_at = *state.started_at.get_or_insert(now);
+        state.connected_highest = state.connected_highest.max(counts.connected);
+        let mut values = counts.values(state.connected_highest);
+        values.push(("uptime".into(), format!("{} seconds", now.since(started_at).as_secs())));
+        let passed = now.since(state.renewed_at);
+        state.renewed_at = now;
+        values.extend(state.loads.after(passed, &counts.loads()));
+        let renewed = values.into_iter().filter_map(|(name, value)| state.set(&name, &value));
+        renewed.collect()
+    }
+
+    /// The values that a Topic Filter matches.
+    pub(crate) fn matching(&self, filter: &str) -> Vec<Arc<Message>> {
+        if filter.split('/').next() != Some(FIRST_LEVEL) {
+            return Vec::new();
+        }
+        let state = self.state();
+        let values = state.values.iter().filter(|(topic, _)| filter_matches(filter, topic));
+        values.map(|(_, message)| Arc::clone(message)).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Keeps a value; returns it if it is another than before.
+    fn set(&mut self, name: &str, value: &str) -> Option<Arc<Message>> {
+        let topic = format!("{FIRST_LEVEL}/broker/{name}");
+        let is_as_before = |former: &Arc<Message>| former.publication().payload == value.as_bytes();
+        if self.values.get(&*topic).is_some_and(is_as_before) {
+            return None;
+        }
+        let message = Arc::new(Message::new(&Publication {
+            topic: &topic,
+            payload: value.as_bytes(),
+            qos: QoS::AtMostOnce, // nobody has to keep it, and the next one comes soon
+            retain: true,
+            properties: &[],
+            expires_at: None,
+        }));
+        self.values.insert(topic.into(), Arc::clone(&message));
+        Some(message)
+    }
+}
+
+/// What the metrics have counted. Messages are PUBLISH packets: others are not counted.
+struct Counts {
+    connected: u64,
+    sessions: u64,
+    messages_received: u64,
+    messages_sent: u64,
+    messages_dropped: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+    sockets: u64,
+    connects: u64,
+    subscriptions: u64,
+    retained: u64,
+    stored: (u64, u64),
+}
+
+impl Counts {
+    fn of(metrics: &Metrics) -> Self {
+        let sum = |of: fn(&ShardMetrics) -> u64| metrics.shards().map(of).sum::<u64>();
+        let totals = metrics.totals();
+        let retained = totals.retained_messages.value();
+        let queued = totals.queue_messages.value() + totals.queue_stored_messages.value();
+        let queued_bytes = totals.queue_bytes.value() + totals.queue_stored_bytes.value();
+        Self {
+            connected: sum(|shard| shard.connections.value()),
+            sessions: sum(|shard| shard.sessions.value()),
+            messages_received: sum(|shard| shard.messages_received.iter().map(|n| n.value()).sum()),
+            messages_sent: sum(|shard| shard.messages_sent.iter().map(|n| n.value()).sum()),
+            messages_dropped: sum(|shard| {
+                let dropped = &shard.messages_dropped;
+                [DropReason::QueueFull, DropReason::PacketTooLarge, DropReason::StoreUnavailable]
+                    .map(|reason| dropped.of(reason).value())
+                    .iter()
+                    .sum()
+            }),
+            bytes_received: sum(|shard| shard.bytes_received.value()),
+            bytes_sent: sum(|shard| shard.bytes_sent.value()),
+            sockets: sum(|shard| shard.sockets_accepted.sum()),
+            connects: sum(|shard| shard.connects_accepted.value()),
+            subscriptions: totals.subscriptions.value(),
+            retained,
+            stored: (queued + retained, queued_bytes + totals.retained_bytes.value()),
+        }
+    }
+
+    fn values(&self, connected_highest: u64) -> Vec<(Box<str>, String)> {
+        let total = self.sessions.max(self.connected);
+        let away = total - self.connected;
+        let (stored, stored_bytes) = self.stored;
+        let numbers = [
+            ("clients/connected", self.connected),
+            ("clients/active", self.connected),
+            ("clients/disconnected", away),
+            ("clients/inactive", away),
+            ("clients/total", total),
+            ("clients/maximum", connected_highest),
+            ("messages/received", self.messages_received),
+            ("messages/sent", self.messages_sent),
+            ("messages/stored", stored),
+            ("store/messages/count", stored),
+            ("store/messages/bytes", stored_bytes),
+            ("publish/messages/received", self.messages_received),
+            ("publish/messages/sent", self.messages_sent),
+            ("publish/messages/dropped", self.messages_dropped),
+            ("bytes/received", self.bytes_received),
+            ("bytes/sent", self.bytes_sent),
+            ("retained messages/count", self.retained),
+            ("subscriptions/count", self.subscriptions),
+        ];
+        let version = format!("HearthMQ version {}", env!("CARGO_PKG_VERSION"));
+        let numbers = numbers.into_iter().map(|(name, number)| (name.into(), number.to_string()));
+        numbers.chain([("version".into(), version)]).collect()
+    }
+
+    /// What there is a load of, and how much of it there was since the start.
+    const fn loads(&self) -> [(&'static str, u64); load::KINDS] {
+        [
+            ("messages/received", self.messages_received),
+            ("messages/sent", self.messages_sent),
+            ("publish/received", self.messages_received),
+            ("publish/sent", self.messages_sent),
+            ("publish/dropped", self.messages_dropped),
+            ("bytes/received", self.bytes_received),
+            ("bytes/sent", self.bytes_sent),
+            ("sockets", self.sockets),
+            ("connections", self.connects),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(topics: &SystemTopics, filter: &str) -> String {
+        let found = topics.matching(filter);
+        assert_eq!(found.len(), 1, "{filter}");
+        String::from_utf8(found[0].publication().payload.to_vec()).expect("it is text")
+    }
+
+    #[test]
+    fn values_are_renewed_and_only_what_has_changed_is_told() {
+        let metrics = Metrics::new(2);
+        let topics = SystemTopics::new(Duration::from_secs(10));
+        let at = |secs: u64| Timestamp(1_000_000 + secs * 1_000);
+        assert!(topics.are_due(at(0)));
+        let first = topics.renew(&metrics, at(0));
+        assert_eq!(first.len(), topics.matching("$SYS/#").len());
+        assert!(!topics.are_due(at(9)) && topics.are_due(at(10)));
+        metrics.shard(1).connections.add(3);
+        metrics.shard(0).sessions.add(5);
+        let told: Vec<_> =
+            topics.renew(&metrics, at(10)).iter().map(|m| m.topic().to_owned()).collect();
+        for name in ["connected", "active", "disconnected", "inactive", "total", "maximum"] {
+            assert!(told.contains(&format!("$SYS/broker/clients/{name}")), "{told:?}");
+        }
+        assert!(told.contains(&"$SYS/broker/uptime".to_owned()));
+        assert_eq!(told.len(), 7, "{told:?}");
+        assert_eq!(value(&topics, "$SYS/broker/clients/disconnected"), "2");
+        metrics.shard(1).connections.sub(2);
+        topics.renew(&metrics, at(20));
+        assert_eq!(value(&topics, "$SYS/broker/clients/connected"), "1");
+        assert_eq!(value(&topics, "$SYS/broker/clients/maximum"), "3");
+        assert_eq!(value(&topics, "$SYS/+/uptime"), "20 seconds");
+        assert!(topics.matching("#").is_empty() && topics.matching("+/broker/uptime").is_empty());
+    }
+
+    #[test]
+    fn with_an_interval_of_zero_there_is_nothing() {
+        let topics = SystemTopics::new(Duration::ZERO);
+        assert!(!topics.are_due(Timestamp(u64::MAX / 2)));
+        assert!(topics.matching("$SYS/#").is_empty());
+    }
+}

@@ -1,0 +1,246 @@
+//! The byte stream under a connection, and how it moves from one shard's reactor to another's.
+
+use std::{
+    error::Error,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+/// Any byte stream that MQTT can run over.
+///
+/// A stream that is registered with the reactor of the thread that made it can let go of it and
+/// register with another; for streams that are not, both steps are nothing.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Lets go of this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn leave_reactor(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Registers with this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn join_reactor(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether closing it says something of its own to the client, which dropping it would not.
+    fn has_farewell(&self) -> bool {
+        true
+    }
+
+    /// Verifies again the certificate that the client has shown, if it has shown one.
+    ///
+    /// # Errors
+    /// It would not be trusted now.
+    fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+}
+
+impl Transport for DuplexStream {}
+
+/// A socket of the operating system, which a reactor watches.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
+    /// The same socket, watched by no reactor.
+    type Detached: Send + Unpin;
+
+    /// Lets go of this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn detach(self) -> io::Result<Self::Detached>;
+
+    /// Registers with this thread's reactor.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    fn attach(detached: Self::Detached) -> io::Result<Self>;
+}
+
+impl Socket for TcpStream {
+    type Detached = std::net::TcpStream;
+
+    fn detach(self) -> io::Result<Self::Detached> {
+        self.into_std()
+    }
+
+    fn attach(detached: Self::Detached) -> io::Result<Self> {
+        Self::from_std(detached)
+    }
+}
+
+impl Socket for UnixStream {
+    type Detached = std::os::unix::net::UnixStream;
+
+    fn detach(self) -> io::Result<Self::Detached> {
+        self.into_std()
+    }
+
+    fn attach(detached: Self::Detached) -> io::Result<Self> {
+        Self::from_std(detached)
+    }
+}
+
+/// A socket that can move between reactors.
+#[derive(Debug)]
+pub struct SocketTransport<S: Socket> {
+    state: State<S, S::Detached>,
+}
+
+#[derive(Debug)]
+enum State<S, D> {
+    Registered(S),
+    Between(D),
+    Lost,
+}
+
+impl<S: Socket> SocketTransport<S> {
+    /// A socket that is registered with this thread's reactor.
+    #[must_use]
+    pub const fn new(socket: S) -> Self {
+        Self { state: State::Registered(socket) }
+    }
+
+    fn registered(&mut self) -> io::Result<Pin<&mut S>> {
+        match &mut self.state {
+            State::Registered(socket) => Ok(Pin::new(socket)),
+            State::Between(_) | State::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl<S: Socket> Transport for SocketTransport<S> {
+    fn leave_reactor(&mut self) -> io::Result<()> {
+        // What fails is lost.
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Registered(socket) => State::Between(socket.detach()?),
+            state @ (State::Between(_) | State::Lost) => state,
+        };
+        Ok(())
+    }
+
+    fn join_reactor(&mut self) -> io::Result<()> {
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Between(socket) => State::Registered(S::attach(socket)?),
+            state @ (State::Registered(_) | State::Lost) => state,
+        };
+        Ok(())
+    }
+
+    fn has_farewell(&self) -> bool {
+        false
+    }
+}
+
+impl<S: Socket> AsyncRead for SocketTransport<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.registered()?.poll_read(cx, buf)
+    }
+}
+
+impl<S: Socket> AsyncWrite for SocketTransport<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.registered()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(&self.state, State::Registered(socket) if socket.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered()?.poll_shutdown(cx)
+    }
+}
+
+/// A stream of the embedding application's, which stays with the reactor that it came with.
+#[derive(Debug)]
+pub struct AnyStream<S>(pub S);
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for AnyStream<S> {}
+
+impl<S: AsyncRead + Unpin> AsyncRead for AnyStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for AnyStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Writes `bytes` from `written` on; `Ready` once all are written and flushed.
+pub(crate) fn poll_write_all(
+    transport: &mut dyn Transport,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+    written: &mut usize,
+) -> Poll<io::Result<()>> {
+    while *written < bytes.len() {
+        let n = ready!(Pin::new(&mut *transport).poll_write(cx, &bytes[*written..]))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *written += n;
+    }
+    Pin::new(transport).poll_flush(cx)
+}
