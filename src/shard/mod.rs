@@ -16,6 +16,7 @@ mod quota;
 pub(crate) mod refusal;
 mod routing;
 mod system;
+mod turn;
 
 use std::{
     cell::RefCell,
@@ -29,7 +30,6 @@ use std::{
     task::Waker,
 };
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::oneshot;
@@ -96,13 +96,9 @@ pub(crate) struct Shard {
     plans: PlanCache,
     /// Deliveries to the other shards that were gathered in this wake-up.
     outboxes: Vec<Deliver>,
-    /// Forwarded properties of the PUBLISH that is being handled.
+    /// A buffer for the forwarded properties of a PUBLISH, lent to the turn that reads packets.
     properties: Vec<u8>,
-    /// What is being handled, if it lies where it can be shared.
-    packets: Option<Bytes>,
     spare_buffers: Vec<Vec<u8>>,
-    /// Nodes of the retained store that the packets at hand may still look at.
-    nodes_left: usize,
     pub(crate) scratch: Vec<u8>,
     /// Where sessions note what must survive; `None` where nothing does.
     pub(crate) journal: Option<Journal>,
@@ -227,9 +223,7 @@ impl Shard {
             plans: PlanCache::default(),
             outboxes: Vec::new(),
             properties: Vec::new(),
-            packets: None,
             spare_buffers: Vec::new(),
-            nodes_left: 0,
             scratch: vec![0; SCRATCH_BYTES],
             journal: core.keeper.is_some().then(Journal::default),
             tickets: Tickets::default(),

@@ -6,7 +6,7 @@ use crate::{
     hooks::DisconnectReason,
     mqtt::{DecodeError, Decoded, Disconnect, Packet, Publish, ReasonCode, Timestamp, decode},
     session::{Link, Request, Violation},
-    shard::{Departure, Shard, routing::subscribe::NODES_AT_ONCE_MAX},
+    shard::{Departure, Shard, routing::subscribe::NODES_AT_ONCE_MAX, turn::Turn},
 };
 
 /// What became of the bytes that were read.
@@ -29,21 +29,8 @@ pub(crate) enum Handled {
 }
 
 impl Shard {
-    /// The same as [`Self::receive`] for bytes that can be shared: a large payload need not be
-    /// copied out of them.
-    pub(crate) fn receive_shared(
-        &mut self,
-        slot: u32,
-        bytes: &Bytes,
-        now: Timestamp,
-    ) -> Result<Received, Departure> {
-        self.packets = Some(bytes.clone());
-        let received = self.receive(slot, bytes, now);
-        self.packets = None;
-        received
-    }
-
-    /// Handles the whole packets in `bytes`, all of them unless one must wait.
+    /// Handles the whole packets in `bytes`, all of them unless one must wait. A large payload need not
+    /// be copied out of bytes that are `shared`.
     ///
     /// # Errors
     /// How the connection is to end.
@@ -51,8 +38,24 @@ impl Shard {
         &mut self,
         slot: u32,
         bytes: &[u8],
+        shared: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Received, Departure> {
+        let properties = std::mem::take(&mut self.properties);
+        let mut turn =
+            Turn { packets: shared, nodes_left: NODES_AT_ONCE_MAX, properties, ..Turn::at(now) };
+        let received = self.receive_in(slot, bytes, &mut turn);
+        self.properties = turn.properties;
+        received
+    }
+
+    fn receive_in(
+        &mut self,
+        slot: u32,
+        bytes: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> Result<Received, Departure> {
+        let now = turn.now;
         let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         else {
             return Ok(Received { used: 0, must_wait: false, at_least: 0 });
@@ -60,13 +63,12 @@ impl Shard {
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         let version = link.version();
         let limits = self.decode_limits;
-        self.nodes_left = NODES_AT_ONCE_MAX;
         let (mut at, mut needed) = (0, 0);
         let mut outcome = Ok(Handled::Done);
         while let Ok(Handled::Done) = outcome {
             match decode(&bytes[at..], version, &limits) {
                 Ok(Decoded::Packet { packet, length }) => {
-                    outcome = self.handle(slot, packet, now);
+                    outcome = self.handle(slot, packet, turn);
                     if !matches!(outcome, Ok(Handled::MustWait)) {
                         at += length;
                     }
@@ -96,8 +98,9 @@ impl Shard {
         &mut self,
         slot: u32,
         packet: Packet<'_>,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) -> Result<Handled, Departure> {
+        let now = turn.now;
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return Ok(Handled::Done);
         };
@@ -109,9 +112,9 @@ impl Shard {
                 self.refuse_topic(slot, &publish)?;
             }
             Some(Request::Publish { publish, topic }) => {
-                return self.handle_publish(slot, &publish, &topic, now);
+                return self.handle_publish(slot, &publish, &topic, turn);
             }
-            Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, now)?,
+            Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, turn)?,
             Some(Request::Unsubscribe(unsubscribe)) => {
                 self.handle_unsubscribe(slot, &unsubscribe, now)?;
             }

@@ -114,7 +114,7 @@ impl Connection {
                 shard.metrics.bytes_received.add(read as u64);
                 scratch[..before].copy_from_slice(&self.tail.bytes);
                 let bytes = &scratch[..before + read];
-                let received = shard.receive(self.slot, bytes, shard.core.clock.now());
+                let received = shard.receive(self.slot, bytes, None, shard.core.clock.now());
                 Poll::Ready(received.and_then(|received| {
                     if received.used == 0 {
                         shard.note_partial(self.slot, read);
@@ -157,7 +157,7 @@ impl Connection {
     fn handle_tail(&mut self, shard: &mut Shard) -> Result<(), Departure> {
         if let Some(bytes) = self.tail.take_whole() {
             let now = shard.core.clock.now();
-            let received = shard.receive_shared(self.slot, &bytes, now)?;
+            let received = shard.receive(self.slot, &bytes, Some(&bytes), now)?;
             self.tail.put_back(bytes, received.used, received.at_least);
             self.wait_if_need_be(shard, &received);
         }

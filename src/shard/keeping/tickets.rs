@@ -23,7 +23,7 @@ use crate::{
     },
     journal::{Change, Journal, JournalPage, QueuePlace, SessionNumber, Ticket},
     mqtt::Message,
-    shard::{Core, Shard, Slot},
+    shard::{Core, Shard, Slot, turn::Turn},
 };
 
 /// A shard's side of what is kept.
@@ -42,10 +42,6 @@ pub(in crate::shard) struct Tickets {
     reserves: Option<u64>,
     /// What an immediate store could not keep so far.
     unapplied: Vec<Change>,
-    /// The durable session whose QoS 2 message is being routed.
-    pub(in crate::shard) publisher: Option<SessionNumber>,
-    /// The place in the outbox of the message that has come from another shard.
-    pub(in crate::shard) on_its_way: Option<QueuePlace>,
     /// Messages that were ever handed to other shards for durable sessions.
     pub(in crate::shard) sent_away: u64,
     /// Slots that wait for something to be read that the store does not have yet.
@@ -137,11 +133,12 @@ impl Shard {
         &mut self,
         message: &Arc<Message>,
         to: impl FnOnce(&Core) -> Destination,
+        turn: &mut Turn<'_>,
     ) -> Option<QueuePlace> {
-        if let Some(place) = self.tickets.on_its_way.take() {
+        if let Some(place) = turn.on_its_way.take() {
             return Some(place);
         }
-        let publisher = self.tickets.publisher?;
+        let publisher = turn.publisher?;
         let place = self.core.keeper.as_ref()?.next_in_outbox();
         let sent = OnItsWay { message: message.clone(), publisher, to: to(&self.core) };
         self.note(|| Change::Enqueue(OUTBOX, place, sent.into_queued(), None));

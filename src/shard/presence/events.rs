@@ -10,7 +10,7 @@ use crate::{
         SubscriptionChanged,
     },
     mqtt::{Publication, QoS, Timestamp},
-    shard::{Shard, Slot, presence::depart::username},
+    shard::{Shard, Slot, presence::depart::username, turn::Turn},
 };
 
 impl Shard {
@@ -145,7 +145,7 @@ impl Shard {
             properties: &[],
             expires_at: None,
         };
-        self.route(&publication, &plan, None, now);
+        self.route(&publication, &plan, None, &mut Turn::at(now));
     }
 }
 

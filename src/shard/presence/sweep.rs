@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     mqtt::Timestamp,
     router::Host,
-    shard::{Shard, doors::ToConnection},
+    shard::{Shard, doors::ToConnection, turn::Turn},
 };
 
 /// After so long without a sweep the whole process stood still.
@@ -54,7 +54,7 @@ impl Shard {
             let publication = message.publication();
             let plan = self.plan(publication.topic);
             if !plan.is_empty() {
-                self.route(&publication, &plan, None, now);
+                self.route(&publication, &plan, None, &mut Turn::at(now));
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     session::{Delivered, Delivery, RetainedWalk, Share, SharedPublication},
     shard::{
         Core, Departure, Shard, Slot, packets::Handled, quota::is_answered,
-        routing::plans::RecentTopic,
+        routing::plans::RecentTopic, turn::Turn,
     },
 };
 
@@ -32,8 +32,9 @@ impl Shard {
         slot: u32,
         publish: &Publish<'_>,
         topic: &str,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) -> Result<Handled, Departure> {
+        let now = turn.now;
         let PublishFlags { qos, retain, .. } = publish.flags;
         let Some(mut recent) = self.recent_topic(slot, topic, qos, retain) else {
             return Ok(Handled::Done);
@@ -61,7 +62,7 @@ impl Shard {
             let departure = Departure::by_server(DisconnectReason::InternalError, reason);
             return self.refuse_publish(slot, publish, departure, now);
         } else {
-            match self.accept(slot, publish, topic, &mut recent, now) {
+            match self.accept(slot, publish, topic, &mut recent, turn) {
                 Ok(reason) => reason,
                 Err(full) => {
                     if let Some(found) = self.slots.get_mut(slot as usize) {
@@ -106,9 +107,10 @@ impl Shard {
         publish: &Publish<'_>,
         topic: &str,
         recent: &mut RecentTopic,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) -> Result<ReasonCode, RetainedFull> {
-        let mut properties = std::mem::take(&mut self.properties);
+        let now = turn.now;
+        let mut properties = std::mem::take(&mut turn.properties);
         properties.clear();
         if !publish.properties.is_plain() {
             // [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-20]
@@ -127,7 +129,7 @@ impl Shard {
             && let Err(full) = self.retain(&publication, Some(slot), now)
             && is_answered(&publication)
         {
-            self.properties = properties;
+            turn.properties = properties;
             return Err(full);
         }
         // The plan comes after retaining: who subscribed before may not have found the message, and
@@ -137,18 +139,18 @@ impl Shard {
             self.metrics.dropped(DropReason::NoSubscriber, 1);
         } else {
             let publisher = self.place(slot);
-            self.tickets.publisher = self
+            turn.publisher = self
                 .slot(slot)
                 .and_then(|found| found.session.number())
                 .filter(|_| publication.qos == QoS::ExactlyOnce);
-            self.route(&publication, &plan, publisher, now);
-            self.tickets.publisher = None;
+            self.route(&publication, &plan, publisher, turn);
+            turn.publisher = None;
         }
         let reason = match plan.is_empty() {
             true => ReasonCode::NoMatchingSubscribers,
             false => ReasonCode::Success,
         };
-        self.properties = properties;
+        turn.properties = properties;
         Ok(reason)
     }
 
@@ -165,7 +167,7 @@ impl Shard {
             let _ = self.retain(publication, slot, now);
         }
         let plan = self.plan(publication.topic);
-        self.route(publication, &plan, publisher, now);
+        self.route(publication, &plan, publisher, &mut Turn::at(now));
     }
 
     /// Moves what waits for a client into its output, with what is retained for it, as far as there
@@ -201,14 +203,14 @@ impl Shard {
         publication: &Publication<'_>,
         plan: &Arc<Plan>,
         publisher: Option<Place>,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) {
-        let packets = self.packets.clone();
-        let mut message = match &packets {
+        let now = turn.now;
+        let mut message = match turn.packets {
             Some(packets) => SharedPublication::within(packets, *publication),
             None => SharedPublication::new(*publication),
         };
-        if let Some(number) = self.message_number(publication, plan) {
+        if let Some(number) = self.message_number(publication, plan, turn) {
             message = message.numbered(number);
         }
         for target in plan.targets_at(self.host) {
@@ -225,10 +227,10 @@ impl Shard {
                     }
                 }
             } else {
-                self.route_away(host, &mut message, plan, publisher);
+                self.route_away(host, &mut message, plan, publisher, turn);
             }
         }
-        self.route_shared(plan, &mut message, now);
+        self.route_shared(plan, &mut message, turn);
     }
 
     /// Gathers a message for all targets of its plan at another shard.
@@ -238,6 +240,7 @@ impl Shard {
         message: &mut SharedPublication<'_>,
         plan: &Arc<Plan>,
         publisher: Option<Place>,
+        turn: &mut Turn<'_>,
     ) {
         let is_awaited = message.publication.qos != QoS::AtMostOnce && plan.is_durable_at(host);
         let outbox = self.outbox(host);
@@ -253,17 +256,23 @@ impl Shard {
         }
         let message = message.keep();
         let to_shard = |core: &Core| Destination::Shard(*core.homes(), host);
-        let on_its_way = if is_awaited { self.send_on_its_way(&message, to_shard) } else { None };
+        let on_its_way =
+            if is_awaited { self.send_on_its_way(&message, to_shard, turn) } else { None };
         let message = RemoteMessage::Kept(message);
         let delivery = RemoteDelivery { message, publisher, to, on_its_way };
         self.send_away(host, delivery, size, is_awaited);
     }
 
     /// A number for a message that several may keep, so that it is stored once.
-    fn message_number(&self, publication: &Publication<'_>, plan: &Plan) -> Option<NonZeroU64> {
+    fn message_number(
+        &self,
+        publication: &Publication<'_>,
+        plan: &Plan,
+        turn: &Turn<'_>,
+    ) -> Option<NonZeroU64> {
         let is_shared = publication.qos != QoS::AtMostOnce
             && (plan.durable_len() > 1
-                || (self.tickets.publisher.is_some() && self.core.shards().len() > 1));
+                || (turn.publisher.is_some() && self.core.shards().len() > 1));
         self.core.keeper.as_ref().filter(|_| is_shared)?.next_message()
     }
 
@@ -285,11 +294,10 @@ impl Shard {
                     self.has_arrived(on_its_way);
                 }
                 RemoteTargets::Shared(plan, search) => {
-                    self.tickets.on_its_way = on_its_way;
-                    self.deliver_shared(&plan, search, &mut message, now);
+                    let mut turn = Turn { on_its_way, ..Turn::at(now) };
+                    self.deliver_shared(&plan, search, &mut message, &mut turn);
                     // It may have gone on to another shard.
-                    let on_its_way = self.tickets.on_its_way.take();
-                    self.has_arrived(on_its_way);
+                    self.has_arrived(turn.on_its_way);
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::{
     mqtt::{Message, QoS, Timestamp},
     router::{Host, Place, Plan, SharedTargets, Target},
     session::{Delivered, KeptAt, Orphan, Share, SharedPublication},
-    shard::{Core, Shard},
+    shard::{Core, Shard, turn::Turn},
 };
 
 /// So many members are tried; if none of them has room, the group as a whole is too slow.
@@ -34,12 +34,12 @@ impl Shard {
         &mut self,
         plan: &Arc<Plan>,
         message: &mut SharedPublication<'_>,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) {
         for (at, group) in plan.shared().iter().enumerate() {
             let qos = message.publication.qos;
             let search = Search::of_new(plan, at, group.next_turn(), qos);
-            self.deliver_shared(plan, search, message, now);
+            self.deliver_shared(plan, search, message, turn);
         }
     }
 
@@ -49,19 +49,19 @@ impl Shard {
         plan: &Arc<Plan>,
         mut search: Search,
         message: &mut SharedPublication<'_>,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) {
-        if self.search(plan, &mut search, message, now) {
+        if self.search(plan, &mut search, message, turn) {
             return;
         }
         if search.effort == Effort::Behind {
             let easiest = Search::new(plan, search.group, search.turn);
             let search = Search { is_stale: search.is_stale, ..easiest };
-            return self.deliver_shared(plan, search, message, now);
+            return self.deliver_shared(plan, search, message, turn);
         }
         if search.effort == Effort::AtOnce {
             let search = search.again(Effort::Room);
-            return self.deliver_shared(plan, search, message, now);
+            return self.deliver_shared(plan, search, message, turn);
         }
         if search.effort == Effort::Room && search.is_stale {
             let share = plan.shared().get(search.group).map(|group| group.share());
@@ -72,11 +72,11 @@ impl Shard {
                 return;
             };
             let search = Search { group, is_stale: false, ..search.again(Effort::RoomAnew) };
-            return self.deliver_shared(&fresh, search, message, now);
+            return self.deliver_shared(&fresh, search, message, turn);
         }
         if search.effort != Effort::Whatever {
             search = search.again(Effort::Whatever);
-            return self.deliver_shared(plan, search, message, now);
+            return self.deliver_shared(plan, search, message, turn);
         }
         self.metrics.dropped(DropReason::NoSubscriber, 1);
     }
@@ -88,7 +88,7 @@ impl Shard {
         plan: &Arc<Plan>,
         search: &mut Search,
         message: &mut SharedPublication<'_>,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) -> bool {
         let Some(group) = plan.shared().get(search.group) else {
             return false;
@@ -99,10 +99,10 @@ impl Shard {
             // What has come from another shard is looked for here alone: the place may have moved.
             let is_from_elsewhere = std::mem::replace(&mut search.tried, 1) > 0;
             if host == self.host {
-                return self.offer(member, false, share_of(group), search, message, now);
+                return self.offer(member, false, share_of(group), search, message, turn.now);
             }
             if host != Host::IN_PROCESS && !is_from_elsewhere {
-                self.search_at(host, plan, *search, group, message);
+                self.search_at(host, plan, *search, group, message, turn);
                 return true;
             }
             return false;
@@ -116,9 +116,9 @@ impl Shard {
                 self.offer_in_process(member, search, message)
             } else if host == self.host {
                 let is_believed_there = group.is_there(search.tried);
-                self.offer(member, is_believed_there, share_of(group), search, message, now)
+                self.offer(member, is_believed_there, share_of(group), search, message, turn.now)
             } else {
-                self.search_at(host, plan, *search, group, message);
+                self.search_at(host, plan, *search, group, message, turn);
                 true
             };
             if has_it {
@@ -137,14 +137,16 @@ impl Shard {
         search: Search,
         group: &SharedTargets,
         message: &mut SharedPublication<'_>,
+        turn: &mut Turn<'_>,
     ) {
         let to = RemoteTargets::Shared(plan.clone(), search);
         let message = message.keep();
-        let must_be_kept = group.is_durable() || self.tickets.publisher == Some(OUTBOX);
+        let must_be_kept = group.is_durable() || turn.publisher == Some(OUTBOX);
         let is_awaited =
-            (message.qos() != QoS::AtMostOnce && must_be_kept) || self.tickets.on_its_way.is_some();
+            (message.qos() != QoS::AtMostOnce && must_be_kept) || turn.on_its_way.is_some();
         let to_group = |_: &Core| Destination::Group(group.filter().clone());
-        let on_its_way = if is_awaited { self.send_on_its_way(&message, to_group) } else { None };
+        let on_its_way =
+            if is_awaited { self.send_on_its_way(&message, to_group, turn) } else { None };
         let (size, message) = (message.size(), RemoteMessage::Kept(message));
         let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
         self.send_away(host, delivery, size, is_awaited);
@@ -263,16 +265,15 @@ impl Shard {
         if orphans.is_empty() {
             return;
         }
-        // Another message may be on its way through here: this may have become due by making room.
-        let former = (self.tickets.publisher.take(), self.tickets.on_its_way.take());
         for Orphan { message, share, kept_at } in orphans {
-            self.tickets.publisher = (is_kept || kept_at.is_some()).then_some(OUTBOX);
-            self.give_to_group(taker, &message, share, now);
+            // A piece of work of its own: another message may be on its way through here.
+            let publisher = (is_kept || kept_at.is_some()).then_some(OUTBOX);
+            let mut turn = Turn { publisher, ..Turn::at(now) };
+            self.give_to_group(taker, &message, share, &mut turn);
             if let Some(KeptAt { session, place }) = kept_at {
                 self.note(|| Change::Dequeue(session, place));
             }
         }
-        (self.tickets.publisher, self.tickets.on_its_way) = former;
     }
 
     fn give_to_group(
@@ -280,10 +281,10 @@ impl Shard {
         taker: Option<Place>,
         message: &Arc<Message>,
         share: NonZeroU32,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) {
         let mut message = SharedPublication::of(message);
-        if message.publication.has_expired(now) {
+        if message.publication.has_expired(turn.now) {
             return self.metrics.dropped(DropReason::Expired, 1); // [MQTT-3.3.2-5]
         }
         let plan = self.plan(message.publication.topic);
@@ -295,6 +296,6 @@ impl Shard {
             Some(turn) => Search { effort: Effort::Room, ..Search::new(&plan, at, turn) },
             None => Search::new(&plan, at, group.next_turn()),
         };
-        self.deliver_shared(&plan, search, &mut message, now);
+        self.deliver_shared(&plan, search, &mut message, turn);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     },
     router::{Index, RetainedQuery, Subscriber},
     session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
-    shard::{Departure, Shard},
+    shard::{Departure, Shard, turn::Turn},
 };
 
 /// Nodes of the retained store that the SUBSCRIBEs of one read may look at together, which takes
@@ -22,8 +22,9 @@ impl Shard {
         &mut self,
         slot: u32,
         subscribe: &Subscribe<'_>,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Departure> {
+        let now = turn.now;
         Self::check_filters(subscribe.filters.iter().map(|asked| asked.filter))?;
         self.check_trouble(slot)?;
         let mark = self.mark();
@@ -76,7 +77,7 @@ impl Shard {
         for (asked, sends_retained) in granted {
             self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
             if sends_retained {
-                self.send_retained(slot, asked, identifier, now);
+                self.send_retained(slot, asked, identifier, turn);
             }
             self.seek_backlog(slot, asked.filter);
         }
@@ -196,8 +197,9 @@ impl Shard {
         slot: u32,
         asked: &SubscribeFilter<'_>,
         identifier: Option<u32>,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) {
+        let now = turn.now;
         let Ok(parts) = validate_filter(asked.filter) else {
             return;
         };
@@ -217,9 +219,9 @@ impl Shard {
         // What is retained from now on finds the subscription, and comes by it.
         let until = self.core.retained.last_number();
         let mut after: Option<Box<str>> = None;
-        while self.nodes_left > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
+        while turn.nodes_left > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
             let query = RetainedQuery { filter: parts.filter, after: after.as_deref(), until };
-            let slice = self.core.retained.slice(&query, self.nodes_left, now);
+            let slice = self.core.retained.slice(&query, turn.nodes_left, now);
             for message in slice.messages {
                 let delivery = Delivery {
                     qos: message.qos().min(asked.options.qos),
@@ -231,7 +233,7 @@ impl Shard {
                     self.metrics.dropped(DropReason::QueueFull, 1);
                 }
             }
-            self.nodes_left = self.nodes_left.saturating_sub(slice.nodes);
+            turn.nodes_left = turn.nodes_left.saturating_sub(slice.nodes);
             if slice.go_on_after.is_none() {
                 return;
             }
