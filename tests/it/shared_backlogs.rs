@@ -431,3 +431,19 @@ async fn a_backlog_on_several_shards_goes_to_one_member() {
         }
     }
 }
+
+/// A member that does not read may be sent what waits, and has it when it reads.
+#[actix_rt::test]
+async fn what_waits_is_sent_to_a_member_that_does_not_read_yet() {
+    for broker in &on_both().await {
+        absent(broker, &["a"]).await;
+        publish_numbers(broker, 0..1).await;
+        let mut slow = Client::connected(broker, connect("slow")).await;
+        slow.send(subscribe(1, vec![filter(GROUP, QOS_0)])).await;
+        pass(secs(1)).await;
+        let mut a = back(broker, "a").await;
+        expect_no_more(&mut a).await;
+        slow.receive(|packet| assert!(matches!(packet, Packet::SubAck(_)))).await;
+        assert_eq!(take_next(&mut slow).await, 0);
+    }
+}
