@@ -1,7 +1,7 @@
 //! Wills of clients whose sessions end with their connections. The end of the broker ends these
 //! sessions too; the Will is published after the next start unless the client reconnects in time.
 
-use hearthmq::mqtt::{Connect, ProtocolVersion::V3_1};
+use hearthmq::mqtt::{Connect, Packet, ProtocolVersion::V3_1, ReasonCode};
 
 use super::support::{Client, disk::Disk, packets::*, pass, secs};
 
@@ -164,4 +164,38 @@ async fn a_store_in_trouble_does_not_keep_a_client_with_a_will_away() {
         Client::connected(&first.broker, connect_with_will(V5)).await.leave().await;
     }
     first.fail(false);
+}
+
+/// What the broker has of a session that ended with the broker before is removed when the client is
+/// back: a CONNECT is refused where that cannot be stored, and does not wait for its CONNACK.
+#[actix_rt::test]
+async fn a_client_whose_will_waits_is_refused_while_the_store_fails() {
+    for has_subscription in [true, false] {
+        for version in ALL {
+            let disk = Disk::default();
+            let first = disk.power().await;
+            let mut device = Client::connected(&first.broker, connect_lasting("device", V5)).await;
+            if has_subscription {
+                device.subscribe("t", QOS_1).await;
+            }
+            device.vanish().await;
+            let packet = Connect { clean_start: false, ..connect_with_will(V5) };
+            let (device, _) = Client::connected_with(&first.broker, packet).await;
+            first.crash();
+            let second = disk.power().await;
+            let mut watcher = Client::connected(&second.broker, connect("watcher")).await;
+            watcher.subscribe("status", QOS_0).await;
+            second.fail(true);
+            watcher.publish(retained(publish_1(1, "t", "tried"))).await;
+            pass(secs(1)).await;
+            let mut back = Client::new(&second.broker, version);
+            back.send(Packet::Connect(Box::new(connect_in(version, "device")))).await;
+            back.expect_refused(ReasonCode::ServerUnavailable).await;
+            second.fail(false);
+            watcher.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
+            let back = Client::connected(&second.broker, connect_in(version, "device")).await;
+            watcher.expect_nothing_for(secs(2 * GRACE_SECS)).await;
+            drop((device, back));
+        }
+    }
 }

@@ -189,9 +189,12 @@ impl Shard {
         existing: Option<u32>,
         begins_anew: bool,
     ) -> Result<(), NoSession> {
-        let is_kept = |slot: u32| self.slot(slot).is_some_and(|s| s.session.number().is_some());
-        let has_kept = existing.is_some_and(is_kept);
         let is_last_will = existing.is_some_and(|slot| self.is_last_will(slot));
+        // The record of its Will alone is removed as well, and CONNACK would wait for that.
+        let has_kept = existing.and_then(|slot| self.slot(slot)).is_some_and(|s| {
+            let has_record = s.will.as_ref().is_some_and(|will| will.record.is_some());
+            s.session.number().is_some() || (is_last_will && has_record)
+        });
         let leaves_nothing = is_last_will && session_expiry(connect) == 0;
         let may_come_back =
             trouble == Trouble::Full && (has_kept && !begins_anew || leaves_nothing);
