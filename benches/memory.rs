@@ -8,12 +8,12 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
-use std::alloc::System;
+use std::{alloc::System, sync::Arc};
 
 use hearthmq::{
     mqtt::{FilterParts, SubscriptionOptions},
     router::{Host, Index, Place, Subscriber},
-    session::{QueueLimits, Session, Subscription, WhenFull},
+    session::{QueueLimits, QueueUsage, Session, Subscription, WhenFull},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -79,9 +79,9 @@ fn sessions(subscriptions_each: usize) {
         when_full: WhenFull::DropOldest,
     };
     let count = SUBSCRIPTIONS / subscriptions_each;
-    let mut sessions: Vec<Session> = (0..count)
-        .map(|number| Session::new(number.to_string().into(), limits, Default::default()))
-        .collect();
+    let usage = Arc::new(QueueUsage::new(limits));
+    let mut sessions: Vec<Session> =
+        (0..count).map(|number| Session::new(number.to_string().into(), usage.clone())).collect();
     let region = Region::new(ALLOCATOR);
     for (number, session) in sessions.iter_mut().enumerate() {
         for at in 0..subscriptions_each {

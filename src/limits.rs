@@ -206,8 +206,31 @@ impl Limits {
     /// Levels are counted only if there are enough bytes to exceed their limit.
     #[must_use]
     pub fn allows_topic(&self, topic: &str) -> bool {
-        let levels_max = usize::from(self.topic_levels_max.min(TOPIC_LEVELS_LARGEST));
-        topic.len() <= usize::from(self.topic_bytes_max)
+        self.topics().allow(topic)
+    }
+
+    /// Returns those of the limits that are about topics.
+    #[must_use]
+    pub const fn topics(&self) -> TopicLimits {
+        TopicLimits { bytes_max: self.topic_bytes_max, levels_max: self.topic_levels_max }
+    }
+}
+
+/// Limits on a Topic Name or Topic Filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicLimits {
+    /// As [`Limits::topic_bytes_max`].
+    pub bytes_max: u16,
+    /// As [`Limits::topic_levels_max`].
+    pub levels_max: u16,
+}
+
+impl TopicLimits {
+    /// Returns whether a topic is neither too long nor too deep.
+    #[must_use]
+    pub fn allow(self, topic: &str) -> bool {
+        let levels_max = usize::from(self.levels_max.min(TOPIC_LEVELS_LARGEST));
+        topic.len() <= usize::from(self.bytes_max)
             && (topic.len() < levels_max || topic.split('/').count() <= levels_max)
     }
 }

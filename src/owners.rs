@@ -68,11 +68,13 @@ fn network_of(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub struct Owners {
     accounts: Mutex<Accounts>,
-    limits: OwnLimits,
+    disk_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Accounts {
+    /// Of each owner that has none of its own.
+    limits: OwnLimits,
     by_owner: HashMap<Owner, Weak<Account>, RandomState>,
     /// Number of entries left by the last cleanup.
     left: usize,
@@ -87,18 +89,25 @@ impl Owners {
     /// to a part of `disk_bytes`, the size of the disk that they are on.
     #[must_use]
     pub fn new(limits: &Limits, disk_bytes: Option<u64>) -> Self {
+        let owners = Self { accounts: Mutex::default(), disk_bytes };
+        owners.set_limits(limits);
+        owners
+    }
+
+    /// Changes what each owner may have; [`Self::refresh`] tells those that are there.
+    pub fn set_limits(&self, limits: &Limits) {
         let mut limits = OwnLimits::of_each_user(limits);
-        if let (Some(bytes), Some(max)) = (disk_bytes, &mut limits.stored_bytes_max) {
+        if let (Some(bytes), Some(max)) = (self.disk_bytes, &mut limits.stored_bytes_max) {
             *max = (*max).min(bytes / DISK_PART);
         }
-        Self { accounts: Mutex::default(), limits }
+        self.lock().limits = limits;
     }
 
     /// Returns the account of an owner. `own` has its individual limits, which replace the general
     /// ones from now on.
     pub fn account(&self, owner: Owner, own: Option<OwnLimits>) -> Arc<Account> {
-        let limits = own.unwrap_or_default().or(self.limits);
         let mut accounts = self.lock();
+        let limits = own.unwrap_or_default().or(accounts.limits);
         if let Some(account) = accounts.by_owner.get(&owner).and_then(Weak::upgrade) {
             account.set_limits(limits);
             return account;
@@ -114,13 +123,16 @@ impl Owners {
 
     /// Updates the limits of all accounts; `own` returns the individual limits of a user.
     pub fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
-        let accounts: Vec<_> = self.lock().by_owner.values().filter_map(Weak::upgrade).collect();
+        let all = self.lock();
+        let limits = all.limits;
+        let accounts: Vec<_> = all.by_owner.values().filter_map(Weak::upgrade).collect();
+        drop(all);
         for account in accounts {
             let own = match account.owner() {
                 Owner::User(name) => own(name),
                 Owner::Address(_) => None,
             };
-            account.set_limits(own.unwrap_or_default().or(self.limits));
+            account.set_limits(own.unwrap_or_default().or(limits));
         }
     }
 

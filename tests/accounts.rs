@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, whatever is missing is a failure")]
 
+#[path = "accounts/changes.rs"]
+mod changes;
 #[path = "support/scram.rs"]
 mod client;
 #[path = "accounts/files.rs"]

@@ -13,8 +13,8 @@ use hearthmq::{
         PublishProperties, QoS, ReasonCode, Timestamp,
     },
     session::{
-        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, Request, Session,
-        SharedPublication, WhenFull,
+        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, QueueUsage, Request,
+        Session, SharedPublication, WhenFull,
     },
 };
 
@@ -84,7 +84,7 @@ impl Dialogue {
             problem_information: true,
             may_extend_expiry: true,
         };
-        let mut session = Session::new("vehicle-0815".into(), limits, Default::default());
+        let mut session = Session::new("vehicle-0815".into(), QueueUsage::new(limits).into());
         session.attach(Link::new(settings, KeepAlive::new(60, NOW)), NOW);
         Self { session }
     }

@@ -107,6 +107,25 @@ impl Attempts {
         Self { memory: Mutex::new(memory), client_ids: RandomState::new(), ledger: OnceLock::new() }
     }
 
+    /// Takes over what has changed. What was counted so far still counts, as far as there is room.
+    pub(super) fn configure(&self, former: &AuthenticationConfig, now: &AuthenticationConfig) {
+        let mut memory = self.memory();
+        if former.verified_secs != now.verified_secs {
+            // What was right is hashed once more.
+            let time_to_live = Duration::from_secs(now.verified_secs.into());
+            memory.verified = VerifiedCredentials::new(now.verified_entries_max, time_to_live);
+            memory.recent = RecentPlaces::new(now.verified_entries_max, time_to_live);
+        }
+        for failures in &mut memory.failures {
+            failures.set_config(now.throttle.clone());
+        }
+        let removed = memory.known.set_max(now.known_logins_max);
+        drop(memory);
+        if let Some(ledger) = self.ledger.get() {
+            removed.into_iter().for_each(|key| ledger.remove(key));
+        }
+    }
+
     /// Who shows these credentials, and means the user `name`.
     pub(super) fn applicant(&self, shown: &Credentials<'_>, name: &str) -> Applicant {
         let is_rest = shown.client_id.is_none();

@@ -8,18 +8,19 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::available_parallelism,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity, Login, Standing,
+    AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity, ListenerLogins,
+    Login, Standing,
     accounts::Accounts,
     attempts::{Applicant, Attempts, LoginCounts, Verdict},
     file::FileError,
@@ -42,9 +43,6 @@ pub struct AuthenticationConfig {
     /// Whether an MQTT client with a user name that has no account is treated as one without a user
     /// name, where those are let in.
     pub anonymous_with_name: bool,
-    /// Whether some listener lets in clients without a user name although `anonymous` is off: the
-    /// sessions of such clients then stay.
-    pub anonymous_at_listeners: bool,
     /// Whether a certificate suffices. If so, its Common Name is the user name, and a password is
     /// not checked; if not, the client must also give the password of the account of that name.
     pub certificate_is_enough: bool,
@@ -79,7 +77,6 @@ impl Default for AuthenticationConfig {
         Self {
             anonymous: false,
             anonymous_with_name: false,
-            anonymous_at_listeners: false,
             certificate_is_enough: true,
             certificate_needs_account: false,
             client_id_is_common_name: false,
@@ -97,11 +94,14 @@ impl Default for AuthenticationConfig {
 
 /// Checks credentials against a file of accounts, which can be read again while it is in use.
 pub struct FileAuthenticator {
-    path: Option<PathBuf>,
+    path: ArcSwapOption<PathBuf>,
     accounts: ArcSwap<Accounts>,
-    /// How often the accounts were read again.
+    /// How often the accounts were read again, or the configuration was changed.
     readings: AtomicU64,
-    config: AuthenticationConfig,
+    config: ArcSwap<AuthenticationConfig>,
+    /// One changes what is judged by at a time.
+    changing: Mutex<()>,
+    stricter: Stricter,
     attempts: Arc<Attempts>,
     digest_key: DigestKey,
     hashing: Hashing,
@@ -118,30 +118,28 @@ impl FileAuthenticator {
     /// The same as [`Accounts::open`].
     pub fn open(path: impl Into<PathBuf>, config: AuthenticationConfig) -> Result<Self, FileError> {
         let path = path.into();
-        let mut authenticator = Self::new(Accounts::open(&path)?, config);
-        authenticator.path = Some(path);
+        let authenticator = Self::new(Accounts::open(&path)?, config);
+        authenticator.path.store(Some(Arc::new(path)));
         Ok(authenticator)
     }
 
     /// Creates it with these accounts.
     #[must_use]
     pub fn new(accounts: Accounts, config: AuthenticationConfig) -> Self {
-        let at_once = match config.hashes_at_once_max {
-            0 => available_parallelism().map_or(1, usize::from),
-            at_once => at_once,
-        };
         Self {
-            path: None,
+            path: ArcSwapOption::empty(),
             accounts: ArcSwap::from_pointee(accounts),
             readings: AtomicU64::new(0),
             attempts: Arc::new(Attempts::new(&config)),
-            hashing: Hashing::new(at_once, config.hashes_waiting_max),
+            hashing: Hashing::new(hashes_at_once(&config), config.hashes_waiting_max),
             digest_key: DigestKey::generate(),
             nobody: hash_password(generate_password().as_bytes())
                 .parse()
                 .expect("our own hashes are well-formed"),
             salts: SaltSecret::generate(),
-            config,
+            config: ArcSwap::from_pointee(config),
+            changing: Mutex::default(),
+            stricter: Stricter::default(),
         }
     }
 
@@ -152,19 +150,49 @@ impl FileAuthenticator {
     /// # Errors
     /// The same as [`Accounts::open`]; the current accounts then stay in force.
     pub fn reload(&self) -> Result<(), FileError> {
-        if let Some(path) = &self.path {
+        if let Some(path) = &*self.path.load() {
             self.replace(Accounts::open(path)?);
         }
         Ok(())
     }
 
+    /// Reads another file, now and from now on.
+    ///
+    /// # Errors
+    /// As [`Accounts::open`]; accounts and file then stay as they were.
+    pub fn reload_from(&self, path: impl Into<PathBuf>) -> Result<(), FileError> {
+        let path = path.into();
+        self.replace(Accounts::open(&path)?);
+        self.path.store(Some(Arc::new(path)));
+        Ok(())
+    }
+
     /// Replaces the accounts.
     pub fn replace(&self, mut accounts: Accounts) {
+        let _turn = self.turn();
         let reading = self.readings.load(Ordering::Acquire) + 1;
         accounts.follow(&self.accounts.load(), reading);
         self.accounts.store(Arc::new(accounts));
         // Stored last: a login under way is then at worst considered older than it is.
         self.readings.store(reading, Ordering::Release);
+    }
+
+    /// Changes how logins are checked; clients that are connected are judged by it once
+    /// [`Broker::recheck`](crate::Broker::recheck) is called. Failures so far and refusals that have
+    /// begun still count; `verified_entries_max` and `hashes_waiting_max` stay as they were.
+    pub fn set_config(&self, config: AuthenticationConfig) {
+        let _turn = self.turn();
+        let reading = self.readings.load(Ordering::Acquire) + 1;
+        let former = self.config.load_full();
+        self.stricter.note(&former, &config, reading);
+        self.attempts.configure(&former, &config);
+        self.hashing.set_at_once_max(hashes_at_once(&config));
+        self.config.store(Arc::new(config));
+        self.readings.store(reading, Ordering::Release); // last, as above
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn check_certificate(
@@ -177,16 +205,17 @@ impl FileAuthenticator {
             return Err(AuthenticationError::OtherThanCertificate);
         }
         let of_listener = credentials.rules.certificate_needs_account;
-        let needs_account = of_listener.unwrap_or(self.config.certificate_needs_account);
+        let config = self.config.load_full();
+        let needs_account = of_listener.unwrap_or(config.certificate_needs_account);
         match self.accounts.load().get(name) {
             Some(user) if user.is_disabled => return Err(AuthenticationError::NotAllowed),
             None if needs_account => return Err(AuthenticationError::NoAccount),
             Some(_) | None => {}
         }
-        if !self.config.certificate_is_enough {
+        if !config.certificate_is_enough {
             self.check_password(credentials, name, credentials.password).await?;
         }
-        if self.config.client_id_is_common_name
+        if config.client_id_is_common_name
             && credentials.client_id.is_some_and(|client_id| client_id != name)
         {
             return Err(AuthenticationError::NotAllowed);
@@ -315,7 +344,7 @@ impl FileAuthenticator {
             return Err(AuthenticationError::NotAllowed); // removed since the exchange began
         }
         if certificate.is_some()
-            && self.config.client_id_is_common_name
+            && self.config.load().client_id_is_common_name
             && shown.client_id.as_ref().is_some_and(|client_id| **client_id != *account)
         {
             return Err(AuthenticationError::NotAllowed);
@@ -334,10 +363,11 @@ impl Authenticator for FileAuthenticator {
         if let Some(certificate) = credentials.certificate {
             return self.check_certificate(certificate, &credentials).await;
         }
-        let anonymous = credentials.rules.anonymous.unwrap_or(self.config.anonymous);
+        let config = self.config.load_full();
+        let anonymous = credentials.rules.anonymous.unwrap_or(config.anonymous);
         let is_anonymous = |name: &str| {
             anonymous
-                && self.config.anonymous_with_name
+                && config.anonymous_with_name
                 && credentials.client_id.is_some()
                 && self.accounts.load().get(name).is_none()
         };
@@ -363,25 +393,36 @@ impl Authenticator for FileAuthenticator {
     }
 
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
+        self.standing_at(identity, since, ListenerLogins::default())
+    }
+
+    fn standing_at(&self, identity: &Identity, since: u64, rules: ListenerLogins) -> Standing {
+        let config = self.config.load();
         let Some(name) = &identity.username else {
-            // A listener exists until the broker ends, so its rule still holds.
-            let is_let_in = self.config.anonymous
-                || self.config.anonymous_at_listeners
-                || identity.login == Login::Anonymous;
-            return if is_let_in { Standing::Good } else { Standing::Suspended };
+            let is_let_in = rules.anonymous.unwrap_or(config.anonymous);
+            return match is_let_in {
+                true if is_older(&self.stricter.anonymous, since) => Standing::Changed,
+                true => Standing::Good,
+                false => Standing::Suspended,
+            };
         };
+        let is_by_certificate = identity.login == Login::Certificate;
         // Where a certificate suffices, it needs no account; a disabled account still stops it.
-        let needs_none = identity.login == Login::Certificate
-            && self.config.certificate_is_enough
-            && !identity.needs_account;
+        let needs_now = rules.certificate_needs_account.unwrap_or(config.certificate_needs_account);
+        let needs_none = is_by_certificate && config.certificate_is_enough && !needs_now;
         // It may have been such a certificate.
         let may_need_none = identity.login == Login::Unknown
-            && self.config.certificate_is_enough
-            && !self.config.certificate_needs_account;
+            && config.certificate_is_enough
+            && !config.certificate_needs_account;
         match self.accounts.load().get(name) {
             Some(user) if user.is_disabled => Standing::Suspended,
+            _ if is_by_certificate && is_older(&self.stricter.certificate, since) => {
+                Standing::Changed
+            }
             _ if needs_none => Standing::Good,
             None if may_need_none => Standing::Suspended,
+            // It never had an account, and may be given one.
+            None if is_by_certificate && !identity.needs_account => Standing::Suspended,
             None => Standing::Gone,
             Some(user) if user.changed > since => Standing::Changed,
             Some(_) => Standing::Good,
@@ -399,6 +440,40 @@ impl Authenticator for FileAuthenticator {
     fn login_counts(&self) -> LoginCounts {
         let (waiting, turned_away) = self.hashing.counts();
         LoginCounts { waiting: waiting as u64, turned_away, ..self.attempts.counts() }
+    }
+}
+
+/// Since which generation more is asked of a login than an identity tells: who came in before shows
+/// itself again.
+#[derive(Default)]
+struct Stricter {
+    /// Clients without a user name: a name without an account was taken for none.
+    anonymous: AtomicU64,
+    /// Clients with a certificate: it was enough, or any client identifier went with it.
+    certificate: AtomicU64,
+}
+
+impl Stricter {
+    fn note(&self, former: &AuthenticationConfig, now: &AuthenticationConfig, generation: u64) {
+        if former.anonymous_with_name && !now.anonymous_with_name {
+            self.anonymous.store(generation, Ordering::Relaxed);
+        }
+        if former.certificate_is_enough && !now.certificate_is_enough
+            || !former.client_id_is_common_name && now.client_id_is_common_name
+        {
+            self.certificate.store(generation, Ordering::Relaxed);
+        }
+    }
+}
+
+fn is_older(generation: &AtomicU64, since: u64) -> bool {
+    generation.load(Ordering::Relaxed) > since
+}
+
+fn hashes_at_once(config: &AuthenticationConfig) -> usize {
+    match config.hashes_at_once_max {
+        0 => available_parallelism().map_or(1, usize::from),
+        at_once => at_once,
     }
 }
 

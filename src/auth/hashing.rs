@@ -28,15 +28,15 @@ pub(super) struct Hashing {
     turns: Arc<Turns>,
     /// Threads for logins without and with failures of their address, in this order.
     threads: [Mutex<Threads>; 2],
-    at_once_max: usize,
 }
 
 struct Turns(Mutex<State>);
 
 struct State {
     room: WaitingRoom<oneshot::Sender<Turn>>,
-    /// Turns that no login has.
-    free: usize,
+    at_once_max: usize,
+    /// Turns that a login has.
+    taken: usize,
     /// Number of logins that were refused because the waiting room was full.
     turned_away: u64,
 }
@@ -62,10 +62,17 @@ impl Hashing {
     /// wait.
     pub(super) fn new(at_once_max: usize, waiting_max: usize) -> Self {
         let room = WaitingRoom::new(waiting_max);
-        let state = State { room, free: at_once_max, turned_away: 0 };
+        let state = State { room, at_once_max, taken: 0, turned_away: 0 };
         let threads =
             NICE.map(|nice| Mutex::new(Threads { nice, jobs: None, queue: None, started: 0 }));
-        Self { turns: Arc::new(Turns(Mutex::new(state))), threads, at_once_max }
+        Self { turns: Arc::new(Turns(Mutex::new(state))), threads }
+    }
+
+    /// Changes how many passwords are hashed at once.
+    pub(super) fn set_at_once_max(&self, at_once_max: usize) {
+        self.turns.state().at_once_max = at_once_max;
+        // Those who wait need not wait for a turn that is over.
+        while self.turns.hand_out() {}
     }
 
     /// Waits for a turn.
@@ -76,8 +83,8 @@ impl Hashing {
     ) -> Result<Turn, TurnedAway> {
         let (place, comes) = {
             let mut state = self.turns.state();
-            if state.free > 0 {
-                state.free -= 1;
+            if state.taken < state.at_once_max {
+                state.taken += 1;
                 return Ok(Turn(Some(Arc::clone(&self.turns))));
             }
             let (sender, comes) = oneshot::channel();
@@ -101,6 +108,7 @@ impl Hashing {
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
         let (sender, done) = mpsc::sync_channel(1);
+        let at_once_max = self.turns.state().at_once_max;
         let runtime = Handle::current(); // `work` reads the clock of this runtime.
         self.threads(precedence).hand_over(
             Box::new(move || {
@@ -109,7 +117,7 @@ impl Hashing {
                 drop(turn);
                 drop(sender.send(outcome));
             }),
-            self.at_once_max,
+            at_once_max,
         );
         // While a blocking task runs, a paused clock does not advance by itself.
         spawn_blocking(move || done.recv().ok()).await.ok().flatten()
@@ -132,19 +140,29 @@ impl Turns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a turn that is over to the next login.
-    fn hand_on(self: Arc<Self>) {
+    /// Takes back a turn that is over, and hands it to the next login.
+    fn give_back(self: &Arc<Self>) {
+        self.state().taken -= 1;
+        self.hand_out();
+    }
+
+    /// Hands a free turn to the next login. Returns whether there were both.
+    fn hand_out(self: &Arc<Self>) -> bool {
         loop {
             let mut state = self.state();
-            let Some(next) = state.room.next() else {
-                state.free += 1;
-                return;
-            };
+            if state.taken >= state.at_once_max {
+                return false;
+            }
+            let Some(next) = state.room.next() else { return false };
+            state.taken += 1;
             drop(state);
-            match next.send(Turn(Some(Arc::clone(&self)))) {
-                Ok(()) => return,
-                // This login has given up: offer the turn to the next one.
-                Err(mut turn) => drop(turn.0.take()),
+            match next.send(Turn(Some(Arc::clone(self)))) {
+                Ok(()) => return true,
+                Err(mut turn) => {
+                    // This login has given up: offer the turn to the next one.
+                    drop(turn.0.take());
+                    self.state().taken -= 1;
+                }
             }
         }
     }
@@ -156,7 +174,7 @@ pub(super) struct Turn(Option<Arc<Turns>>);
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(turns) = self.0.take() {
-            turns.hand_on();
+            turns.give_back();
         }
     }
 }
@@ -239,7 +257,27 @@ mod tests {
         drop(turn);
         drop(gives_up);
         drop(hashing.turn(Precedence::Fresh, from("192.0.2.4")).await.unwrap());
-        assert_eq!(hashing.turns.state().free, 1);
+        assert_eq!(hashing.turns.state().taken, 0);
+    }
+
+    #[tokio::test]
+    async fn more_turns_go_to_those_who_wait_and_fewer_are_handed_out_after_those_that_are_taken() {
+        let hashing = Hashing::new(1, 16);
+        let from = from("192.0.2.1");
+        let first = hashing.turn(Precedence::Fresh, from).await.unwrap();
+        let mut second = Box::pin(hashing.turn(Precedence::Fresh, from));
+        let mut third = Box::pin(hashing.turn(Precedence::Fresh, from));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        assert!(futures_util::poll!(&mut third).is_pending());
+        hashing.set_at_once_max(3);
+        let (second, third) = (second.await.unwrap(), third.await.unwrap());
+        hashing.set_at_once_max(1);
+        let mut waits = Box::pin(hashing.turn(Precedence::Fresh, from));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        drop((first, second));
+        assert!(futures_util::poll!(&mut waits).is_pending(), "one is taken still");
+        drop(third);
+        waits.await.unwrap();
     }
 
     #[tokio::test]

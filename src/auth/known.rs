@@ -97,6 +97,15 @@ impl KnownLogins {
         self.pairs.len()
     }
 
+    /// Changes the maximum. Returns the pairs that had to go: those not seen for the longest time.
+    pub(super) fn set_max(&mut self, pairs_max: usize) -> Vec<LoginKey> {
+        self.pairs_max = pairs_max;
+        let too_many = self.pairs.len().saturating_sub(pairs_max);
+        let removed: Vec<_> = self.in_order.values().take(too_many).copied().collect();
+        removed.iter().for_each(|key| self.take_out(key));
+        removed
+    }
+
     /// Loads stored pairs, as many as fit, and returns the ones to remove.
     pub(super) fn read(&mut self, kept: Vec<LoginKey>) -> Vec<LoginKey> {
         let without_room = kept.len().saturating_sub(self.pairs_max);

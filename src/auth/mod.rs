@@ -195,6 +195,12 @@ pub trait Authenticator: Send + Sync + 'static {
         Standing::Good
     }
 
+    /// Returns the same for an identity that came in by a listener with these current rules.
+    fn standing_at(&self, identity: &Identity, since: u64, rules: ListenerLogins) -> Standing {
+        let _ = rules;
+        self.standing(identity, since)
+    }
+
     /// Takes the ledger in which the authenticator may store what it learns of logins. A broker
     /// with a store calls it once, before any client may connect.
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {
@@ -229,6 +235,10 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
         (**self).standing(identity, since)
+    }
+
+    fn standing_at(&self, identity: &Identity, since: u64, rules: ListenerLogins) -> Standing {
+        (**self).standing_at(identity, since, rules)
     }
 
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {

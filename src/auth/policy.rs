@@ -60,7 +60,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Deserialize;
 
 pub use network::{Network, NetworkError};
@@ -74,7 +74,7 @@ use super::{
 
 /// Decides by rules, which can be replaced while it is in use.
 pub struct FilePolicy {
-    path: Option<PathBuf>,
+    path: ArcSwapOption<PathBuf>,
     /// In the order in which they are evaluated.
     rules: ArcSwap<Vec<Rule>>,
     generation: AtomicU64,
@@ -88,8 +88,8 @@ impl FilePolicy {
     /// never match. The error names the line.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FileError> {
         let path = path.into();
-        let mut policy = Self::new(load(&path)?);
-        policy.path = Some(path);
+        let policy = Self::new(load(&path)?);
+        policy.path.store(Some(Arc::new(path)));
         Ok(policy)
     }
 
@@ -97,7 +97,7 @@ impl FilePolicy {
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
         Self {
-            path: None,
+            path: ArcSwapOption::empty(),
             rules: ArcSwap::from_pointee(in_order(rules)),
             generation: AtomicU64::new(0),
         }
@@ -108,9 +108,20 @@ impl FilePolicy {
     /// # Errors
     /// The same as [`FilePolicy::open`]; the current rules then stay in force.
     pub fn reload(&self) -> Result<(), FileError> {
-        if let Some(path) = &self.path {
+        if let Some(path) = &*self.path.load() {
             self.replace(load(path)?);
         }
+        Ok(())
+    }
+
+    /// Reads another file, now and from now on.
+    ///
+    /// # Errors
+    /// As [`FilePolicy::open`]; rules and file then stay as they were.
+    pub fn reload_from(&self, path: impl Into<PathBuf>) -> Result<(), FileError> {
+        let path = path.into();
+        self.replace(load(&path)?);
+        self.path.store(Some(Arc::new(path)));
         Ok(())
     }
 

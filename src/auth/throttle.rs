@@ -129,6 +129,13 @@ impl FailureThrottle {
         }
     }
 
+    /// Changes how failures are answered from now on.
+    pub(super) fn set_config(&mut self, config: ThrottleConfig) {
+        self.by_user.set_max(config.entries_max);
+        self.by_address.set_max(config.entries_max);
+        self.config = config;
+    }
+
     /// Returns the decision about an attempt of `username` from `address`.
     #[must_use]
     pub fn admit(&self, address: IpAddr, username: &str, now: Instant) -> Admission {
@@ -282,6 +289,14 @@ impl<K: Copy + Eq + Hash> Counts<K> {
 
     fn new(entries_max: usize) -> Self {
         Self { counts: HashMap::new(), in_order: VecDeque::new(), entries_max }
+    }
+
+    fn set_max(&mut self, entries_max: usize) {
+        self.entries_max = entries_max;
+        let too_many = self.in_order.len().saturating_sub(entries_max);
+        for key in self.in_order.drain(..too_many) {
+            self.counts.remove(&key);
+        }
     }
 
     fn get(&self, key: &K) -> Option<&Count> {

@@ -12,10 +12,11 @@ use std::{
 
 use actix::{Actor, Addr};
 use actix_rt::{Arbiter, ArbiterHandle};
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Broker, Running};
+use super::{Broker, Running, settings::lock};
 use crate::{
     actors::{Begin, Registry, Restore, Restored},
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
@@ -27,8 +28,8 @@ use crate::{
     metrics::Metrics,
     mqtt::{Timestamp, TopicError, is_of_the_broker, validate_topic},
     net::{
-        Admission, BindError, Bound, Listener, ListenerParts, WebSocketOptions, accept_loop, bind,
-        tls::TlsSource,
+        Admission, BindError, Bound, Listener, ListenerParts, ListenerSettings, WebSocketOptions,
+        accept_loop, bind, tls::TlsSource,
     },
     router::Host,
     shard::{Core, CoreParts},
@@ -307,6 +308,7 @@ impl Builder {
                 arbiters: Mutex::new(arbiters),
                 local_addrs,
                 listener_urls,
+                listeners: Mutex::default(),
                 stop: CancellationToken::new(),
                 open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
@@ -315,6 +317,7 @@ impl Builder {
                 evacuations: AtomicUsize::new(0),
             }),
         };
+        broker.set_listener_logins(self.listeners.iter().map(|listener| listener.logins));
         broker.restore().await?;
         let urls = &broker.running.listener_urls;
         for ((bound, listener), url) in bound.iter().zip(&self.listeners).zip(urls) {
@@ -427,8 +430,12 @@ impl Broker {
         hosts: &[ArbiterHandle],
     ) -> io::Result<()> {
         bound.listen()?;
-        let Running { core, admission, stop, open, .. } = &*self.running;
-        for (shard, host) in hosts.iter().enumerate() {
+        let Running { core, admission, stop, open, listeners, .. } = &*self.running;
+        let settings =
+            ListenerSettings { layers: listener.layers.clone(), logins: listener.logins };
+        let of_shards: Vec<_> =
+            hosts.iter().map(|_| Arc::new(ArcSwap::from_pointee(settings.clone()))).collect();
+        for (shard, (host, settings)) in hosts.iter().zip(&of_shards).enumerate() {
             let parts = ListenerParts {
                 core: core.clone(),
                 host: Host(shard as u16),
@@ -436,13 +443,13 @@ impl Broker {
                 admission: admission.clone(),
                 kind: listener.kind(),
                 listener: Arc::clone(url),
-                logins: listener.logins,
-                layers: listener.layers.clone(),
+                settings: settings.clone(),
                 stop: stop.clone(),
                 open: open.clone(),
             };
             host.spawn(accept_loop(bound.try_clone()?, parts));
         }
+        lock(listeners).push(of_shards);
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ use std::{
 use actix::Addr;
 use actix_rt::{Arbiter, ArbiterHandle};
 use actix_web::web::ServiceConfig;
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -46,7 +47,7 @@ use crate::{
     http::{self, ApiOptions},
     metrics::{Metrics, TransportKind},
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
-    net::{Admission, Arrival, IN_PROCESS, Whose, canonical, handshake},
+    net::{Admission, Arrival, IN_PROCESS, ListenerSettings, Whose, canonical, handshake},
     shard::{
         Core,
         connect::{ClientSession, Kicked},
@@ -78,6 +79,8 @@ struct Running {
     arbiters: Mutex<Vec<Arbiter>>,
     local_addrs: Vec<SocketAddr>,
     listener_urls: Vec<Arc<str>>,
+    /// Of each listener, as each shard has it.
+    listeners: Mutex<Vec<Vec<Arc<ArcSwap<ListenerSettings>>>>>,
     stop: CancellationToken,
     /// Gives each connection a token for as long as its stream is open.
     open: TaskTracker,
@@ -218,7 +221,7 @@ impl Broker {
         retain: bool,
     ) -> Result<(), PublishError> {
         validate_topic(topic)?;
-        if !self.running.core.limits.allows_topic(topic) {
+        if !self.running.core.allows_topic(topic) {
             return Err(PublishError::TopicOverLimits);
         }
         let publication =

@@ -16,7 +16,7 @@ impl Broker {
     /// in between, however many sessions there are.
     pub async fn recheck(&self) {
         let core = &self.running.core;
-        core.owners.refresh(|username| core.authenticator.limits_of(username));
+        core.refresh_owners();
         let registries = &self.running.registries;
         join_all(registries.iter().map(|registry| registry.send(Recheck))).await;
     }

@@ -1,27 +1,77 @@
 //! Settings of a running broker, and its REST interface with options.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use super::Broker;
 use crate::{
+    auth::ListenerLogins,
     http::{Api, ApiOptions},
     limits::Limits,
+    mqtt::{TopicError, validate_topic},
+    net::Listener,
     told::ClientLines,
 };
 
 impl Broker {
-    /// Changes the limits that can change while the broker runs: sessions, their expiry, Keep
-    /// Alive, the time for CONNECT and authentication, subscriptions, messages in flight to a
-    /// client, Topic Aliases, Receive Maximum, and client identifiers of MQTT 3.1. They apply to
-    /// connections, sessions and subscriptions from then on. All other limits stay as they were at
-    /// the start.
+    /// Changes the limits. What already exceeds a lower limit stays (connections, sessions, retained
+    /// messages), but does not grow; a queue that is too long is cut when it takes its next message.
+    /// What a client was told when it connected holds until its connection ends: Maximum Packet
+    /// Size, Receive Maximum, Topic Aliases, Keep Alive, session expiry. So does whether publishers
+    /// are held for it.
     pub fn set_limits(&self, limits: Limits) {
+        self.running.admission.set_limits(&limits);
         self.running.core.set_limits(limits);
+    }
+
+    /// Changes the listeners, given in the order in which the builder had them: the rules for logins,
+    /// the PROXY header, and the origins of web pages. Addresses, TLS sources and paths stay as they
+    /// are. The changes apply to connections from then on; connected clients are checked when
+    /// [`Broker::recheck`] is called.
+    pub fn set_listeners(&self, listeners: &[Listener]) {
+        for (of_shards, wanted) in lock(&self.running.listeners).iter().zip(listeners) {
+            for settings in of_shards {
+                let mut changed = (**settings.load()).clone();
+                changed.logins = wanted.logins;
+                changed.layers.proxy.clone_from(&wanted.layers.proxy);
+                if let (Some(own), Some(wanted)) =
+                    (&mut changed.layers.websocket, &wanted.layers.websocket)
+                {
+                    own.origins.clone_from(&wanted.origins);
+                }
+                settings.store(Arc::new(changed));
+            }
+        }
+        self.set_listener_logins(listeners.iter().map(|listener| listener.logins));
+    }
+
+    pub(super) fn set_listener_logins(&self, logins: impl Iterator<Item = ListenerLogins>) {
+        let urls = self.running.listener_urls.iter().cloned();
+        self.running.core.set_listener_logins(urls.zip(logins).collect());
     }
 
     /// Changes which `tracing` events about clients are emitted.
     pub fn set_client_lines(&self, lines: ClientLines) {
         self.running.core.told.set_lines(lines);
+    }
+
+    /// Changes how often `$SYS/broker/…` is renewed; zero for never.
+    pub fn set_sys_interval(&self, interval: Duration) {
+        self.running.core.system.set_interval(interval);
+    }
+
+    /// Changes the prefix of Response Topics, for clients that connect from then on.
+    ///
+    /// # Errors
+    /// The prefix is not the beginning of a topic.
+    pub fn set_response_topic_prefix(&self, prefix: &str) -> Result<(), TopicError> {
+        if !prefix.is_empty() {
+            validate_topic(prefix)?;
+        }
+        self.running.core.set_response_topic_prefix(prefix);
+        Ok(())
     }
 
     /// Returns the REST interface with these options.
@@ -32,4 +82,8 @@ impl Broker {
         let (authenticator, authorizer) = (self.authenticator(), self.authorizer());
         Api::telling(told, control, authenticator, authorizer, self.metrics(), options)
     }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

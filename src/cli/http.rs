@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use hearthmq::{
     config::Config,
-    http::Listener,
+    http::{ApiOptions, Listener},
     net::{ProxyProtocol, give_up_the_dead, tls::Alpn},
 };
 use socket2::{Domain, Socket, Type};
@@ -18,12 +18,8 @@ pub(super) fn http_listeners(
     tls: &mut TlsSources,
 ) -> Result<Vec<Listener>, StartError> {
     let (http, keep_alive_secs) = (&config.http, config.mqtt.tcp_keep_alive_secs);
-    let behind_proxy = |address, mut listener: Listener| {
-        if http.proxy_protocol.contains(address) {
-            listener.proxy = Some(ProxyProtocol { trusted: http.proxy_trusted.clone() });
-        }
-        listener
-    };
+    let behind_proxy =
+        |address, listener| Listener { proxy: proxy_at(address, config), ..listener };
     let mut all = Vec::new();
     for address in &http.listen {
         let socket = bind(*address, "http.listen", keep_alive_secs)?;
@@ -35,6 +31,24 @@ pub(super) fn http_listeners(
         all.push(behind_proxy(address, Listener::https(socket.into(), tls)));
     }
     Ok(all)
+}
+
+/// Returns what each HTTP listener expects in front of its connections, in the same order.
+pub(super) fn http_proxies(config: &Config) -> Vec<Option<ProxyProtocol>> {
+    let addresses = config.http.listen.iter().chain(&config.http.https);
+    addresses.map(|address| proxy_at(address, config)).collect()
+}
+
+fn proxy_at(address: &SocketAddr, config: &Config) -> Option<ProxyProtocol> {
+    let http = &config.http;
+    let is_behind = http.proxy_protocol.contains(address);
+    is_behind.then(|| ProxyProtocol { trusted: http.proxy_trusted.clone() })
+}
+
+/// Returns the options of the REST interface, whose listeners for HTTPS have these URLs.
+pub(super) fn api_options(config: &Config, https: &[String]) -> ApiOptions {
+    let logins = https.iter().cloned().zip(config.https_logins()).collect();
+    ApiOptions { logins, ..ApiOptions::from(&config.http) }
 }
 
 fn bind(

@@ -3,8 +3,6 @@
 //! A step that fails changes nothing and says why; the others go on. Options that cannot change while
 //! the broker runs are named, and keep the value that they had at the start.
 
-use std::fmt::Display;
-
 use hearthmq::{Broker, config::Config};
 
 use super::{Options, log::Log, open_files, serve::Serving};
@@ -33,8 +31,9 @@ const STEPS: &[fn(&Parts<'_>)] = &[
     |parts| drop(parts.log.set_filter(&parts.config.log)), // the configuration has told
     |parts| parts.serving.broker().set_client_lines(parts.config.log.clients),
     |parts| parts.serving.broker().set_limits(parts.config.limits.clone()),
-    |parts| tell("accounts", parts.serving.authenticator().reload()),
-    |parts| tell("permissions", parts.serving.policy().reload()),
+    |parts| parts.serving.change_mqtt(parts.config),
+    |parts| parts.serving.change_http(parts.config),
+    |parts| parts.serving.change_logins(parts.config),
     |parts| parts.serving.tls().reload(parts.config),
     |parts| recheck(parts.serving.broker()), // by all of the above
 ];
@@ -48,16 +47,14 @@ fn recheck(broker: &Broker) {
     });
 }
 
-fn tell(what: &str, outcome: Result<(), impl Display>) {
-    match outcome {
-        Ok(()) => tracing::info!("{what} read again"),
-        Err(error) => tracing::error!("{what} stay as they were: {error}"),
-    }
-}
-
 impl Reload {
     pub(super) const fn new(options: Options, config: Config, log: Log) -> Self {
         Self { options, config, log }
+    }
+
+    /// Returns the configuration in force.
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Shows in `/metrics` how many lines of the log were dropped.

@@ -1,6 +1,6 @@
 //! `hearthmq run`: from the configuration to a clean end.
 
-use std::io;
+use std::{io, time::Duration};
 
 use actix_web::rt::System;
 use hearthmq::{
@@ -77,16 +77,14 @@ async fn serve(
     while signals.next().await == Request::Reload {
         reload.read_again(&serving);
     }
-    tracing::info!(
-        deadline_secs = config.shutdown_deadline_secs,
-        "shutting down; a second signal ends the broker at once"
-    );
+    let deadline_secs = reload.config().shutdown_deadline_secs;
+    tracing::info!(deadline_secs, "shutting down; a second signal ends the broker at once");
     actix_web::rt::spawn(async move {
         while signals.next().await != Request::End {}
         #[expect(clippy::exit, reason = "a second signal asks for an immediate end")]
         std::process::exit(1);
     });
-    serving.shut_down().await;
+    serving.shut_down(Duration::from_secs(deadline_secs.into())).await;
     tracing::info!("ended");
     Ok(())
 }

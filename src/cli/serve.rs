@@ -8,14 +8,17 @@ use hearthmq::{
     auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy, ScramSha256},
     broker,
     config::{Config, StoreConfig, SyncMode},
-    http::{Api, ApiOptions, Server, ServerOptions},
+    http::{Api, Server, ServerOptions},
     net::tls::TlsError,
     store::DirectoryStore,
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    control::ControlSocket, http::http_listeners, listeners::mqtt_listeners, tls::TlsSources,
+    control::ControlSocket,
+    http::{api_options, http_listeners, http_proxies},
+    listeners::mqtt_listeners,
+    tls::TlsSources,
 };
 
 /// How long an export waits for changes on their way to the store.
@@ -45,11 +48,13 @@ pub(super) struct Serving {
     broker: Broker,
     api: Api,
     http: Server,
+    /// URLs of the listeners for HTTPS.
+    https: Vec<String>,
     authenticator: Arc<FileAuthenticator>,
+    scram: ScramSha256,
     policy: Arc<FilePolicy>,
     tls: TlsSources,
     control: Option<ControlSocket>,
-    deadline: Duration,
 }
 
 impl Serving {
@@ -64,14 +69,16 @@ impl Serving {
         let listeners = http_listeners(config, &mut tls)?;
         let store = Arc::new(store);
         let kept = store.clone();
-        let broker = Self::start_broker(config, &authenticator, &policy, kept, &mut tls).await?;
+        let scram = ScramSha256::new(Arc::clone(&authenticator));
+        scram.set_offered(config.auth.scram);
+        let who = (&authenticator, &scram, &policy);
+        let broker = Self::start_broker(config, who, kept, &mut tls).await?;
         let control = start_control(&config.data_dir, store, &broker);
         // With the ports that are bound: a configured port can be 0.
         let https = listeners.iter().filter(|one| one.tls.is_some());
         let https = https.map(hearthmq::http::Listener::url).collect::<Result<Vec<_>, _>>();
         let https = https.map_err(StartError::Http)?;
-        let logins = https.into_iter().zip(config.https_logins()).collect();
-        let api = broker.api(&ApiOptions { logins, ..ApiOptions::from(&config.http) });
+        let api = broker.api(&api_options(config, &https));
         let urls: Vec<_> = listeners.iter().filter_map(|one| one.url().ok()).collect();
         let options = ServerOptions::from(&config.http);
         let http = Server::start(&api, listeners, &options).map_err(StartError::Http)?;
@@ -82,22 +89,12 @@ impl Serving {
             tracing::info!("listening on {url}");
         }
         actix_web::rt::spawn(tls.clone().watch(broker.clone()));
-        Ok(Self {
-            broker,
-            api,
-            http,
-            authenticator,
-            policy,
-            tls,
-            control,
-            deadline: Duration::from_secs(config.shutdown_deadline_secs.into()),
-        })
+        Ok(Self { broker, api, http, https, authenticator, scram, policy, tls, control })
     }
 
     async fn start_broker(
         config: &Config,
-        authenticator: &Arc<FileAuthenticator>,
-        policy: &Arc<FilePolicy>,
+        (authenticator, scram, policy): (&Arc<FileAuthenticator>, &ScramSha256, &Arc<FilePolicy>),
         store: Arc<DirectoryStore>,
         tls: &mut TlsSources,
     ) -> Result<Broker, StartError> {
@@ -109,12 +106,10 @@ impl Serving {
             .limits(config.limits.clone())
             .client_lines(config.log.clients)
             .authenticator(Arc::clone(authenticator))
+            .enhanced_authenticator(scram.clone())
             .authorizer(Arc::clone(policy))
             .shared_store(store)
             .sync(sync_policy(&config.store));
-        if config.auth.scram {
-            builder = builder.enhanced_authenticator(ScramSha256::new(Arc::clone(authenticator)));
-        }
         for listener in mqtt_listeners(config, tls)? {
             builder = builder.listen(listener);
         }
@@ -125,12 +120,34 @@ impl Serving {
         Ok(broker)
     }
 
-    pub(super) fn authenticator(&self) -> &FileAuthenticator {
-        &self.authenticator
+    /// Puts into force what of the configuration is about who may log in. Reads the accounts and
+    /// permissions again.
+    pub(super) fn change_logins(&self, config: &Config) {
+        self.authenticator.set_config(AuthenticationConfig::from(config));
+        self.scram.set_offered(config.auth.scram);
+        tell("accounts", self.authenticator.reload_from(config.users_file()));
+        tell("permissions", self.policy.reload_from(config.policy_file()));
     }
 
-    pub(super) fn policy(&self) -> &FilePolicy {
-        &self.policy
+    /// Puts into force what of the configuration is about the MQTT listeners and what they tell.
+    pub(super) fn change_mqtt(&self, config: &Config) {
+        let mqtt = &config.mqtt;
+        self.broker.set_sys_interval(Duration::from_secs(mqtt.sys_interval_secs.into()));
+        let prefix = self.broker.set_response_topic_prefix(&mqtt.response_topic_prefix);
+        if let Err(error) = prefix {
+            tracing::error!(%error, "the prefix of Response Topics stays as it was");
+        }
+        match mqtt_listeners(config, &mut self.tls.clone()) {
+            Ok(listeners) => self.broker.set_listeners(&listeners),
+            Err(error) => tracing::error!(%error, "the listeners stay as they were"),
+        }
+    }
+
+    /// The same for HTTP.
+    pub(super) fn change_http(&self, config: &Config) {
+        self.api.set_options(&api_options(config, &self.https));
+        self.http.set_options(&ServerOptions::from(&config.http));
+        self.http.set_proxies(http_proxies(config));
     }
 
     pub(super) const fn tls(&self) -> &TlsSources {
@@ -141,20 +158,27 @@ impl Serving {
         &self.broker
     }
 
-    /// Ends everything, within the configured time.
-    pub(super) async fn shut_down(self) {
-        let deadline = Instant::now() + self.deadline;
+    /// Ends everything, within this time.
+    pub(super) async fn shut_down(self, time: Duration) {
+        let deadline = Instant::now() + time;
         self.api.set_ready(false);
         // An export under way ends while the broker does: nothing waits for its caller.
         let control = self.control;
         let control_ended = actix_web::rt::task::spawn_blocking(move || drop(control));
-        self.broker.shutdown(self.deadline).await;
+        self.broker.shutdown(time).await;
         drop(timeout_at(deadline, control_ended).await);
         let graceful = self.http.stop(true);
         if timeout_at(deadline, graceful).await.is_err() {
             tracing::warn!("HTTP calls were still under way at the deadline");
             self.http.stop(false).await;
         }
+    }
+}
+
+fn tell(what: &str, outcome: Result<(), FileError>) {
+    match outcome {
+        Ok(()) => tracing::info!("{what} read again"),
+        Err(error) => tracing::error!("{what} stay as they were: {error}"),
     }
 }
 

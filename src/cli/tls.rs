@@ -26,7 +26,7 @@ const WATCH_AGAIN_SECS: u32 = 1;
 /// The TLS settings of all listeners.
 #[derive(Clone, Default)]
 pub(super) struct TlsSources {
-    sources: Vec<(SocketAddr, TlsSource)>,
+    sources: Vec<(SocketAddr, Alpn, TlsSource)>,
     /// The current `tls.watch_secs`.
     watch_secs: Arc<AtomicU32>,
 }
@@ -35,16 +35,20 @@ pub(super) struct TlsSources {
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl TlsSources {
-    /// Returns the settings of the listener at `address`.
+    /// Returns the settings of the listener at `address`; they are opened once.
     pub(super) fn at(
         &mut self,
         address: SocketAddr,
         alpn: Alpn,
         config: &Config,
     ) -> Result<TlsSource, TlsError> {
+        let mut known = self.sources.iter();
+        if let Some((.., source)) = known.find(|one| (one.0, one.1) == (address, alpn)) {
+            return Ok(source.clone());
+        }
         let files = TlsConfig::from(&config.tls_at(&address.to_string()));
         let source = TlsSource::open(&files, alpn)?;
-        self.sources.push((address, source.clone()));
+        self.sources.push((address, alpn, source.clone()));
         self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
         Ok(source)
     }
@@ -52,14 +56,14 @@ impl TlsSources {
     /// Reads all files again, by the options of `config`. Invalid files change nothing.
     pub(super) fn reload(&self, config: &Config) {
         self.watch_secs.store(config.tls.watch_secs, Ordering::Relaxed);
-        for (address, source) in &self.sources {
+        for (address, _, source) in &self.sources {
             let files = TlsConfig::from(&config.tls_at(&address.to_string()));
             tell(*address, &files, source.reload_from(&files));
         }
     }
 
     fn read_again(&self) {
-        for (address, source) in &self.sources {
+        for (address, _, source) in &self.sources {
             if let Some(files) = source.files() {
                 tell(*address, &files, source.reload());
             }
@@ -91,7 +95,7 @@ impl TlsSources {
 
     fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
         let mut all = BTreeMap::new();
-        for (_, source) in &self.sources {
+        for (.., source) in &self.sources {
             let Some(files) = source.files() else { continue };
             let lists = files.client_ca.iter().chain(&files.crl);
             for path in [&files.certificate, &files.key].into_iter().chain(lists) {

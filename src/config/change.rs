@@ -8,30 +8,54 @@ use super::{Config, load::as_table};
 ///
 /// Each of them is put into force by a step of the program's reload.
 const CHANGEABLE: &[&str] = &[
-    "limits.authentication_bytes_max",
-    "limits.authentication_rounds_max",
-    "limits.authentication_secs_max",
-    "limits.client_id_bytes_max",
-    "limits.client_id_v3_1_chars_max",
-    "limits.connect_timeout_secs",
-    "limits.filters_per_subscribe_max",
-    "limits.in_flight_max",
-    "limits.keep_alive_secs_max",
-    "limits.receive_maximum",
-    "limits.session_expiry_secs_max",
-    "limits.sessions_max",
-    "limits.subscription_bytes_max",
-    "limits.subscriptions_per_client_max",
-    "limits.topic_alias_maximum",
+    "auth",
+    "http.call_timeout_ms",
+    "http.calls_per_account_burst",
+    "http.calls_per_account_per_sec",
+    "http.calls_per_address_burst",
+    "http.calls_per_address_per_sec",
+    "http.connections_max",
+    "http.connections_per_address_max",
+    "http.login_timeout_ms",
+    "http.metrics_access",
+    "http.metrics_hosts",
+    "http.proxy_protocol",
+    "http.proxy_trusted",
+    "limits",
+    "listeners",
     "log.clients",
     "log.filter",
-    "tls.certificate",
-    "tls.client_auth",
-    "tls.client_ca",
-    "tls.crl",
-    "tls.key",
-    "tls.min_version",
-    "tls.watch_secs",
+    "mqtt.proxy_protocol",
+    "mqtt.proxy_trusted",
+    "mqtt.response_topic_prefix",
+    "mqtt.sys_interval_secs",
+    "mqtt.websocket_origins",
+    "shutdown_deadline_secs",
+    "tls",
+];
+
+/// Options that need a restart, with the reason.
+#[cfg(test)]
+const NEEDS_RESTART: &[(&str, &str)] = &[
+    ("data_dir", "the store in it is open, and a lock keeps others off it"),
+    ("http.https", "listeners are bound at the start"),
+    ("http.listen", "listeners are bound at the start"),
+    ("http.workers", "each worker is a thread with copies of the listeners"),
+    ("log.format", "who reads the log would find two formats in one file"),
+    ("mqtt.secure_websocket", "listeners are bound at the start"),
+    ("mqtt.tcp", "listeners are bound at the start"),
+    ("mqtt.tcp_keep_alive_secs", "the system hands it on from a listener to what it accepts"),
+    ("mqtt.tls", "listeners are bound at the start"),
+    ("mqtt.unix", "listeners are bound at the start"),
+    ("mqtt.unix_mode", "the file of a socket is made when it is bound"),
+    ("mqtt.websocket", "listeners are bound at the start"),
+    ("mqtt.websocket_path", "it is part of the name that rules know a listener by"),
+    ("node", "who follows the events takes another name for another broker"),
+    ("shards", "each client identifier lives on one of them"),
+    ("store.cache_bytes", "the database takes it when it is opened"),
+    ("store.free_bytes_min", "the database takes it when it is opened"),
+    ("store.sync", "what was acknowledged is owed what was promised at that time"),
+    ("store.sync_interval_ms", "what was acknowledged is owed what was promised at that time"),
 ];
 
 /// What becomes of a configuration when another one is wanted while the broker runs.
@@ -65,9 +89,12 @@ impl Config {
 }
 
 fn can_change(key: &str) -> bool {
-    CHANGEABLE.iter().any(|changeable| {
-        key.strip_prefix(changeable).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    CHANGEABLE.iter().any(|changeable| is_of(key, changeable))
+}
+
+/// Whether a key is this option, or one in this section.
+fn is_of(key: &str, option: &str) -> bool {
+    key.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The keys, `section.name`, whose values differ.
@@ -105,17 +132,50 @@ fn take_over(table: &mut Table, wanted: &Table, key: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::load::{keys, schema},
+        *,
+    };
 
     #[test]
-    fn every_option_that_can_change_is_one() {
-        let table = as_table(&Config::default());
-        for key in CHANGEABLE {
-            let mut found = Some(&Value::Table(table.clone())).cloned();
-            for name in key.split('.') {
-                found = found.and_then(|value| value.as_table()?.get(name).cloned());
+    fn every_option_can_change_or_needs_a_restart_for_a_reason() {
+        let options = keys(&schema());
+        for option in &options {
+            let reasons = NEEDS_RESTART.iter().filter(|(key, _)| key == option).count();
+            assert_eq!(
+                usize::from(can_change(option)) + reasons,
+                1,
+                "{option}: is it put into force at SIGHUP, or why does it need a restart?"
+            );
+        }
+        let known = CHANGEABLE.iter().chain(NEEDS_RESTART.iter().map(|(key, _)| key));
+        for key in known {
+            assert!(options.iter().any(|option| is_of(option, key)), "{key} is no option");
+        }
+    }
+
+    /// What people read says the same.
+    #[test]
+    fn document_and_example_name_what_needs_a_restart() {
+        let document = include_str!("../../docs/configuration.md");
+        let list = document.split_once("except these, which need a restart:\n\n```text\n");
+        let (said, _) = list.and_then(|(_, rest)| rest.split_once("\n```")).expect("it is said");
+        let said: Vec<_> = said.lines().collect();
+        let mut expected: Vec<_> = NEEDS_RESTART.iter().map(|(key, _)| *key).collect();
+        expected.sort_unstable();
+        assert_eq!(said, expected);
+        let mut section = String::new();
+        for line in crate::config::EXAMPLE.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                section = format!("{name}.");
             }
-            assert!(found.is_some(), "{key}");
+            let Some((name, rest)) = line.split_once(" = ") else { continue };
+            if line.starts_with('#') {
+                continue;
+            }
+            let key = format!("{section}{name}");
+            let is_said = rest.ends_with(" # restart");
+            assert_eq!(is_said, !can_change(&key), "{key}: `# restart` in the example");
         }
     }
 

@@ -254,7 +254,7 @@ pub(super) fn as_table(config: &Config) -> Table {
 }
 
 /// Returns every option with a value of its type, those of `[[listeners]]` included.
-fn schema() -> Table {
+pub(super) fn schema() -> Table {
     as_table(&Config { listeners: vec![ListenerConfig::with_every_option()], ..Config::default() })
 }
 
@@ -268,7 +268,7 @@ fn remedy_for<'k>(wrong: &str, listeners: &str, known: impl Iterator<Item = &'k 
 }
 
 /// Returns every key of `table`, with its section: `limits.connections_max`.
-fn keys(table: &Table) -> Vec<String> {
+pub(super) fn keys(table: &Table) -> Vec<String> {
     let mut all = Vec::new();
     for (name, value) in table {
         match value.as_table() {

@@ -275,7 +275,6 @@ impl From<&Config> for AuthenticationConfig {
         Self {
             anonymous: auth.anonymous,
             anonymous_with_name: auth.anonymous_with_name,
-            anonymous_at_listeners: config.listeners.iter().any(|one| one.anonymous == Some(true)),
             certificate_needs_account: auth.certificate_needs_account,
             certificate_is_enough: auth.certificate_is_enough,
             client_id_is_common_name: config.tls.client_id_is_common_name,

@@ -10,7 +10,7 @@ use std::sync::{
 #[derive(Debug)]
 pub(crate) struct Budget {
     taken: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// Bytes of a [`Budget`] that somebody has taken; given back when dropped.
@@ -22,7 +22,12 @@ pub(crate) struct Share {
 
 impl Budget {
     pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), max })
+        Arc::new(Self { taken: AtomicUsize::new(0), max: AtomicUsize::new(max) })
+    }
+
+    /// Changes the bound. What is taken beyond it stays until it is given back.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Bytes that are taken.
@@ -48,7 +53,7 @@ impl Share {
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let taken = self.budget.taken.fetch_add(more, Ordering::Relaxed);
-        if taken.saturating_add(more) > self.budget.max {
+        if taken.saturating_add(more) > self.budget.max.load(Ordering::Relaxed) {
             self.budget.taken.fetch_sub(more, Ordering::Relaxed);
             return false;
         }

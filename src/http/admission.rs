@@ -48,7 +48,7 @@ fn connected(request: &HttpRequest) -> SocketAddr {
 /// Returns the caller's address: the peer of the connection, or the client that a trusted proxy
 /// names.
 pub(super) fn peer(api: &Api, request: &HttpRequest) -> Result<SocketAddr, ApiError> {
-    forwarded::caller(connected(request), request.headers(), &api.0.proxies)
+    forwarded::caller(connected(request), request.headers(), &api.options().proxies)
 }
 
 /// An authenticated caller and its address.
@@ -139,7 +139,7 @@ pub(super) async fn admit(
         proven: shown.is_some() && accepted.is_some_and(|accepted| accepted.0.get() == shown),
         ..Credentials::new(peer, listener(request))
     };
-    let login = timeout(api.0.login_timeout, api.0.authenticator.authenticate(credentials));
+    let login = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
     let identity = login.await.map_err(|_| ApiError::Unavailable)??;
     if let Some(accepted) = accepted {
         accepted.0.set(shown);
@@ -153,7 +153,8 @@ pub(super) async fn admit(
 impl Api {
     /// Returns the login rules of the listener with this URL.
     fn logins_at(&self, listener: &str) -> ListenerLogins {
-        let mut all = self.0.logins.iter();
+        let options = self.options();
+        let mut all = options.logins.iter();
         all.find(|(url, _)| url == listener).map_or_else(ListenerLogins::default, |found| found.1)
     }
 }

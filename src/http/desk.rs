@@ -4,17 +4,17 @@
 //! because a message between threads costs more than its content. A single request is not delayed.
 //! The requests of a batch share one timeout. Knows no HTTP.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc};
 
 use actix_web::rt::{self, time::timeout};
 use tokio::{sync::oneshot, task::yield_now, time::error::Elapsed};
 
-use crate::control::{Control, ControlError, KeepAliveChanged, SetKeepAlive};
+use super::Api;
+use crate::control::{ControlError, KeepAliveChanged, SetKeepAlive};
 
 /// The desk of one worker.
 pub(super) struct Desk {
-    control: Arc<dyn Control>,
-    time_max: Duration,
+    api: Api,
     online: Tray<String, bool>,
     keep_alive: Tray<SetKeepAlive, KeepAliveChanged>,
 }
@@ -23,10 +23,11 @@ pub(super) struct Desk {
 type Tray<Q, A> = RefCell<Vec<(Q, oneshot::Sender<Result<A, ControlError>>)>>;
 
 impl Desk {
-    /// Creates a desk. Requests not answered within `time_max` fail with [`ControlError::Timeout`].
-    pub(super) fn new(control: Arc<dyn Control>, time_max: Duration) -> Rc<Self> {
+    /// Creates a desk. Requests not answered within the time of a call fail with
+    /// [`ControlError::Timeout`].
+    pub(super) fn new(api: Api) -> Rc<Self> {
         let (online, keep_alive) = (Tray::default(), Tray::default());
-        Rc::new(Self { control, time_max, online, keep_alive })
+        Rc::new(Self { api, online, keep_alive })
     }
 
     pub(super) async fn query_online(
@@ -38,8 +39,8 @@ impl Desk {
             let desk = Rc::clone(self);
             rt::spawn(async move {
                 let (questions, waiting) = desk.online.gathered().await;
-                let answers = desk.control.query_each_online(questions);
-                hand_out(timeout(desk.time_max, answers).await, waiting);
+                let answers = desk.api.0.control.query_each_online(questions);
+                hand_out(timeout(desk.api.options().call_timeout, answers).await, waiting);
             });
         }
         answer.await.unwrap_or(Err(ControlError::Unavailable))
@@ -54,8 +55,8 @@ impl Desk {
             let desk = Rc::clone(self);
             rt::spawn(async move {
                 let (requests, waiting) = desk.keep_alive.gathered().await;
-                let answers = desk.control.set_each_keep_alive(requests);
-                hand_out(timeout(desk.time_max, answers).await, waiting);
+                let answers = desk.api.0.control.set_each_keep_alive(requests);
+                hand_out(timeout(desk.api.options().call_timeout, answers).await, waiting);
             });
         }
         answer.await.unwrap_or(Err(ControlError::Unavailable))

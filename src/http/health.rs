@@ -38,13 +38,14 @@ pub(super) async fn metrics(
     request: HttpRequest,
     api: Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
-    match api.0.metrics_access {
+    let options = api.options();
+    match options.metrics_access {
         MetricsAccess::Nobody => return Err(ApiError::NotFound),
         MetricsAccess::Loopback => {
             if !admission::peer(&api, &request)?.ip().is_loopback() {
                 return Err(ApiError::NotFound);
             }
-            browsers::refuse_other_hosts(request.headers(), &api.0.metrics_hosts)?;
+            browsers::refuse_other_hosts(request.headers(), &options.metrics_hosts)?;
         }
         MetricsAccess::Anyone => {}
     }

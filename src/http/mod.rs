@@ -40,6 +40,7 @@ use actix_web::{
     middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
+use arc_swap::{ArcSwap, Guard};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -66,12 +67,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     told: Arc<Told>,
     rates: Rates,
-    call_timeout: Duration,
-    login_timeout: Duration,
-    logins: Vec<(String, ListenerLogins)>,
-    metrics_access: MetricsAccess,
-    metrics_hosts: Vec<String>,
-    proxies: Vec<Network>,
+    options: ArcSwap<ApiOptions>,
     ready: AtomicBool,
 }
 
@@ -165,14 +161,19 @@ impl Api {
             authorizer,
             metrics,
             rates: Rates::new(options.account_rate, options.address_rate),
-            call_timeout: options.call_timeout,
-            login_timeout: options.login_timeout,
-            logins: options.logins.clone(),
-            metrics_access: options.metrics_access,
-            metrics_hosts: options.metrics_hosts.clone(),
-            proxies: options.proxies.clone(),
+            options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),
         }))
+    }
+
+    /// Changes the options, for calls from then on. A rate that stays the same keeps its counts.
+    pub fn set_options(&self, options: &ApiOptions) {
+        self.0.rates.set(options.account_rate, options.address_rate);
+        self.0.options.store(Arc::new(options.clone()));
+    }
+
+    fn options(&self) -> Guard<Arc<ApiOptions>> {
+        self.0.options.load()
     }
 
     /// Sets the state of `/health/ready`, which starts as ready. A broker sets false at the
@@ -193,7 +194,7 @@ impl Api {
 pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
     move |config: &mut ServiceConfig| {
         config
-            .app_data(Desk::new(api.0.control.clone(), api.0.call_timeout))
+            .app_data(Desk::new(api.clone()))
             .app_data(web::Data::new(api))
             .service(
                 web::resource("/keep-alive").wrap(from_fn(stay_with_http)).to(calls::keep_alive),

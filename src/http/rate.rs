@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwapOption;
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -24,18 +25,24 @@ const CLEAN_UP_EVERY: u32 = 4_096;
 
 /// The buckets of all callers.
 pub(super) struct Rates {
-    accounts: Option<Buckets<Arc<str>>>,
-    addresses: Option<Buckets<IpAddr>>,
+    accounts: Limit<Arc<str>>,
+    addresses: Limit<IpAddr>,
 }
 
 impl Rates {
     pub(super) fn new(account: Option<CallRate>, address: Option<CallRate>) -> Self {
-        Self { accounts: account.map(Buckets::new), addresses: address.map(Buckets::new) }
+        Self { accounts: Limit::new(account), addresses: Limit::new(address) }
+    }
+
+    /// Changes the rates; one that stays the same goes on counting.
+    pub(super) fn set(&self, account: Option<CallRate>, address: Option<CallRate>) {
+        self.accounts.set(account);
+        self.addresses.set(address);
     }
 
     /// Counts a call of an account, or refuses it.
     pub(super) fn check_account(&self, username: &Arc<str>) -> Result<(), ApiError> {
-        self.accounts.as_ref().map_or(Ok(()), |buckets| buckets.check(username))
+        self.accounts.check(username)
     }
 
     /// Counts a call from an address, or refuses it. A /64 of IPv6 counts as one caller, because
@@ -45,27 +52,48 @@ impl Rates {
             IpAddr::V4(_) => address,
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)).into(),
         };
-        self.addresses.as_ref().map_or(Ok(()), |buckets| buckets.check(&caller))
+        self.addresses.check(&caller)
     }
 }
 
-pub(super) struct Buckets<K: Clone + Hash + Eq> {
+/// A rate that may be changed, or none.
+pub(super) struct Limit<K: Clone + Hash + Eq>(ArcSwapOption<Buckets<K>>);
+
+impl<K: Clone + Hash + Eq> Limit<K> {
+    pub(super) fn new(rate: Option<CallRate>) -> Self {
+        Self(ArcSwapOption::new(rate.map(Buckets::new)))
+    }
+
+    pub(super) fn set(&self, rate: Option<CallRate>) {
+        if rate != self.0.load().as_ref().map(|buckets| buckets.rate) {
+            self.0.store(rate.map(Buckets::new));
+        }
+    }
+
+    pub(super) fn check(&self, caller: &K) -> Result<(), ApiError> {
+        self.0.load().as_ref().map_or(Ok(()), |buckets| buckets.check(caller))
+    }
+}
+
+struct Buckets<K: Clone + Hash + Eq> {
+    rate: CallRate,
     limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
     calls: AtomicU32,
 }
 
 impl<K: Clone + Hash + Eq> Buckets<K> {
-    pub(super) fn new(rate: CallRate) -> Self {
+    fn new(rate: CallRate) -> Arc<Self> {
         let quota = Quota::per_second(rate.per_sec).allow_burst(rate.burst);
-        Self {
+        Arc::new(Self {
+            rate,
             limiter: RateLimiter::dashmap(quota),
             clock: DefaultClock::default(),
             calls: AtomicU32::new(0),
-        }
+        })
     }
 
-    pub(super) fn check(&self, caller: &K) -> Result<(), ApiError> {
+    fn check(&self, caller: &K) -> Result<(), ApiError> {
         if self.calls.fetch_add(1, Relaxed) % CLEAN_UP_EVERY == CLEAN_UP_EVERY - 1 {
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();
@@ -111,6 +139,22 @@ mod tests {
         assert!(check("192.0.2.1"));
         assert!(check("192.0.2.2"));
         assert!(!check("192.0.2.2"));
+    }
+
+    #[test]
+    fn another_rate_counts_at_once_and_the_same_one_goes_on() {
+        let rates = rates(1);
+        let (caller, rate) = ([192, 0, 2, 1].into(), |burst| CallRate {
+            per_sec: NonZeroU32::MIN,
+            burst: NonZeroU32::new(burst).unwrap(),
+        });
+        assert_eq!(rates.check_address(caller), Ok(()));
+        rates.set(None, Some(rate(1)));
+        assert!(rates.check_address(caller).is_err(), "it has had its call");
+        rates.set(None, Some(rate(2)));
+        assert_eq!(rates.check_address(caller), Ok(()));
+        rates.set(None, None);
+        assert!((0..10).all(|_| rates.check_address(caller).is_ok()));
     }
 
     #[test]

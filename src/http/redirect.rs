@@ -208,7 +208,7 @@ async fn in_time<T>(
     api: &Api,
     reply: impl Future<Output = Result<T, ControlError>>,
 ) -> Result<T, ApiError> {
-    match timeout(api.0.call_timeout, reply).await {
+    match timeout(api.options().call_timeout, reply).await {
         Ok(reply) => Ok(reply?),
         Err(_) => Err(ApiError::Timeout),
     }

@@ -17,10 +17,14 @@ use std::{
 };
 
 use actix_rt::Arbiter;
+use arc_swap::ArcSwapOption;
 use socket2::SockRef;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{accept::Worker, places::Places};
+use self::{
+    accept::{Door, Worker},
+    places::Places,
+};
 use super::{Api, CallRate};
 use crate::{
     auth::Network,
@@ -106,7 +110,13 @@ pub struct Server {
     ending: CancellationToken,
     cut: CancellationToken,
     open: TaskTracker,
+    places: Arc<Places>,
+    /// Of each listener: whether a PROXY header is expected, and from whom.
+    proxies: Vec<Proxy>,
 }
+
+/// The PROXY header that a listener expects at present.
+type Proxy = Arc<ArcSwapOption<ProxyProtocol>>;
 
 impl Server {
     /// Serves `api` on `listeners`, on its own threads. Needs a running actix `System`. Does
@@ -115,7 +125,10 @@ impl Server {
     /// # Errors
     /// The operating system refuses to listen on a socket.
     pub fn start(api: &Api, listeners: Vec<Listener>, options: &ServerOptions) -> io::Result<Self> {
+        let proxies = listeners.iter().map(|one| one.proxy.clone().map(Arc::new));
         let server = Self {
+            places: Arc::new(Places::new(options)),
+            proxies: proxies.map(|proxy| Arc::new(ArcSwapOption::new(proxy))).collect(),
             workers: Mutex::default(),
             ending: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -127,12 +140,13 @@ impl Server {
         for listener in &listeners {
             SockRef::from(&listener.socket).listen(BACKLOG)?;
         }
-        let places = Arc::new(Places::new(options));
         for _ in 0..options.workers.max(1) {
-            let sockets = listeners.iter().map(accept::Door::of).collect::<io::Result<Vec<_>>>()?;
+            let doors = listeners.iter().zip(&server.proxies);
+            let doors = doors.map(|(listener, proxy)| Door::of(listener, proxy));
+            let doors = doors.collect::<io::Result<Vec<_>>>()?;
             let worker = Worker {
                 api: api.clone(),
-                places: Arc::clone(&places),
+                places: Arc::clone(&server.places),
                 ending: server.ending.clone(),
                 cut: server.cut.clone(),
                 open: server.open.clone(),
@@ -142,13 +156,26 @@ impl Server {
             let begins = server.open.token();
             arbiter.spawn_fn(move || {
                 actix_rt::spawn(async move {
-                    worker.run(sockets).await;
+                    worker.run(doors).await;
                     drop(begins);
                 });
             });
             server.workers.lock().unwrap_or_else(PoisonError::into_inner).push(arbiter);
         }
         Ok(server)
+    }
+
+    /// Changes the options, for connections from then on. The number of workers stays as it was.
+    pub fn set_options(&self, options: &ServerOptions) {
+        self.places.set(options);
+    }
+
+    /// Changes for each listener, in the order in which they were given, whether connections begin with
+    /// a PROXY header from then on, and who may send one.
+    pub fn set_proxies(&self, proxies: impl IntoIterator<Item = Option<ProxyProtocol>>) {
+        for (listener, proxy) in self.proxies.iter().zip(proxies) {
+            listener.store(proxy.map(Arc::new));
+        }
     }
 
     /// Stops the server, gracefully after the current calls or immediately. Returns when all

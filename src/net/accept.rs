@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use rustls::server::Acceptor;
 use tokio::{
@@ -60,11 +61,19 @@ pub(crate) struct ListenerParts {
     pub(crate) kind: TransportKind,
     /// The URL of the listener.
     pub(crate) listener: Arc<str>,
-    pub(crate) logins: ListenerLogins,
-    pub(crate) layers: Layers,
+    /// As of what comes now.
+    pub(crate) settings: Arc<ArcSwap<ListenerSettings>>,
     pub(crate) stop: CancellationToken,
     /// Every connection holds a token of it while its stream is open.
     pub(crate) open: TaskTracker,
+}
+
+/// The layers of a connection and the rules for its login. Each accepting loop has its own, so that shards
+/// do not share a count.
+#[derive(Clone)]
+pub(crate) struct ListenerSettings {
+    pub(crate) layers: Layers,
+    pub(crate) logins: ListenerLogins,
 }
 
 /// Accepts connections until it is cancelled. Runs on a shard's thread.
@@ -132,7 +141,8 @@ pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
 }
 
 async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
-    let whose = match parts.layers.proxy {
+    let settings = parts.settings.load_full();
+    let whose = match settings.layers.proxy {
         None => Whose::Of(peer.ip()),
         // The client behind the balancer is not known yet.
         Some(_) => Whose::PassedOnBy(peer.ip()),
@@ -150,7 +160,8 @@ async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerPa
     let token = parts.open.token();
     let parts = Arc::clone(parts);
     actix_rt::spawn(async move {
-        let arrival = pin!(arrive(stream, peer, (admitted, token), connect_by, &parts));
+        let arrival =
+            pin!(arrive(stream, peer, (admitted, token), connect_by, (&parts, &settings)));
         tokio::select! {
             biased; // A CONNECT that is there is heard, and answered.
             outcome = eviction.unless_evicted(arrival) => {
@@ -177,19 +188,19 @@ async fn arrive<S: Transport>(
     mut peer: SocketAddr,
     (admitted, token): (Admitted, TaskTrackerToken),
     connect_by: Instant,
-    parts: &ListenerParts,
+    (parts, settings): (&ListenerParts, &ListenerSettings),
 ) {
-    let layered = if parts.layers.are_none() {
+    let layered = if settings.layers.are_none() {
         Ok(Layered { transport: Box::new(stream), peer, certificate: Ok(None), admitted })
     } else {
         // Boxed, so that the future of a client without layers stays small.
-        let layered = Box::pin(layer(stream, &mut peer, admitted, &parts.layers));
+        let layered = Box::pin(layer(stream, &mut peer, admitted, &settings.layers));
         let layered = timeout_at(connect_by, layered).await;
         layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout.into()))
     };
     match layered {
         Ok(layered) => {
-            let arrival = layered.arrival(connect_by, parts, token);
+            let arrival = layered.arrival(connect_by, parts, settings.logins, token);
             let count = |refused| parts.metrics.connects_refused.increment(refused);
             handshake(arrival, &parts.core, &count).await;
         }
@@ -210,11 +221,11 @@ impl Layered {
         self,
         connect_by: Instant,
         parts: &ListenerParts,
+        logins: ListenerLogins,
         open: TaskTrackerToken,
     ) -> Arrival {
         let Self { transport, peer, certificate, admitted } = self;
         let (came_to, listener) = (Some(parts.host), Arc::clone(&parts.listener));
-        let logins = parts.logins;
         Arrival {
             transport,
             peer,

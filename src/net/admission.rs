@@ -18,6 +18,7 @@ use std::{
     task::Poll,
 };
 
+use arc_swap::ArcSwapOption;
 use foldhash::fast::RandomState;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
@@ -31,14 +32,20 @@ use crate::{limits::Limits, metrics::ConnectRefusal};
 
 /// The limits of all MQTT listeners of one broker.
 pub(crate) struct Admission {
-    connections_max: usize,
+    connections_max: AtomicUsize,
     /// Number of connections accepted by CONNACK.
     accepted: AtomicUsize,
     before: Mutex<Before>,
-    by_address_max: usize,
-    rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    by_address_max: AtomicUsize,
+    rate: ArcSwapOption<Rate>,
     checks: AtomicUsize,
     pub(super) shortage: Shortage,
+}
+
+/// The rate of CONNECTs of one address.
+struct Rate {
+    quota: Quota,
+    limiter: DefaultKeyedRateLimiter<IpAddr>,
 }
 
 /// The state under one lock.
@@ -96,23 +103,35 @@ const CHECKS_BETWEEN_CLEANUPS: usize = 4096;
 
 impl Admission {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let rate = NonZeroU32::new(limits.connects_per_address_per_sec).map(|per_second| {
-            let burst = NonZeroU32::new(limits.connects_per_address_burst).unwrap_or(per_second);
-            RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst))
-        });
         let connecting = Connecting::new(
             limits.connecting_places() as usize,
             limits.connecting_places_of_one_address() as usize,
         );
         Self {
-            connections_max: limits.connections_max as usize,
+            connections_max: AtomicUsize::new(limits.connections_max as usize),
             accepted: AtomicUsize::new(0),
             before: Mutex::new(Before { connecting, by_address: HashMap::default() }),
-            by_address_max: limits.connections_per_address_max as usize,
-            rate,
+            by_address_max: AtomicUsize::new(limits.connections_per_address_max as usize),
+            rate: ArcSwapOption::new(quota(limits).map(Rate::new)),
             checks: AtomicUsize::new(0),
             shortage: Shortage::new(),
         }
+    }
+
+    /// Changes the limits. Accepted connections stay; connections before CONNACK lose their places
+    /// while there are too many.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.connections_max.store(limits.connections_max as usize, Ordering::Relaxed);
+        self.by_address_max.store(limits.connections_per_address_max as usize, Ordering::Relaxed);
+        let quota = quota(limits);
+        // A rate that stays the same keeps its counts.
+        if quota != self.rate.load().as_ref().map(|rate| rate.quota) {
+            self.rate.store(quota.map(Rate::new));
+        }
+        self.before().connecting.set_places(
+            limits.connecting_places() as usize,
+            limits.connecting_places_of_one_address() as usize,
+        );
     }
 
     /// Returns the number of connections, before and after CONNACK.
@@ -122,7 +141,7 @@ impl Admission {
 
     /// Returns whether the limit of connections accepted by CONNACK is reached.
     pub(crate) fn is_full(&self) -> bool {
-        self.accepted.load(Ordering::Relaxed) >= self.connections_max
+        self.accepted.load(Ordering::Relaxed) >= self.connections_max.load(Ordering::Relaxed)
     }
 
     /// Gives a connection a place, or returns the limit that prevents it.
@@ -159,7 +178,7 @@ impl Admission {
         let network = whose.network();
         let address = match whose {
             Whose::Of(_) => {
-                before.count(network, self.by_address_max)?;
+                before.count(network, self.by_address_max.load(Ordering::Relaxed))?;
                 Some(network)
             }
             Whose::PassedOnBy(_) => None,
@@ -167,7 +186,7 @@ impl Admission {
         let seat = Arc::new(Seat::default());
         let place = before.connecting.enter(network, whose.is_own(), Arc::clone(&seat));
         let state = State::Connecting(place);
-        let has_knocked = self.rate.is_none() || address.is_none();
+        let has_knocked = address.is_none();
         let admitted = Admitted { admission: self.clone(), address, state, has_knocked };
         Ok((admitted, Eviction(seat)))
     }
@@ -181,6 +200,18 @@ impl Admission {
     fn before(&self) -> MutexGuard<'_, Before> {
         self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Rate {
+    fn new(quota: Quota) -> Arc<Self> {
+        Arc::new(Self { quota, limiter: RateLimiter::keyed(quota) })
+    }
+}
+
+fn quota(limits: &Limits) -> Option<Quota> {
+    let per_second = NonZeroU32::new(limits.connects_per_address_per_sec)?;
+    let burst = NonZeroU32::new(limits.connects_per_address_burst).unwrap_or(per_second);
+    Some(Quota::per_second(per_second).allow_burst(burst))
 }
 
 impl Before {
@@ -208,9 +239,9 @@ impl Admitted {
     /// Counts a connection for this address once a balancer has named it.
     pub(crate) fn count_for(&mut self, address: IpAddr) -> Result<(), ConnectRefusal> {
         let address = network_of(address);
-        self.has_knocked = self.admission.rate.is_none();
+        self.has_knocked = false;
         let mut before = self.admission.before();
-        before.count(address, self.admission.by_address_max)?;
+        before.count(address, self.admission.by_address_max.load(Ordering::Relaxed))?;
         self.address = Some(address);
         if let State::Connecting(place) = self.state {
             self.state = match before.connecting.rename(place, address) {
@@ -225,17 +256,17 @@ impl Admitted {
     /// work for it. Silent sockets do not count; otherwise a stranger with many sockets would use
     /// up the rate of a client at the same address.
     pub(crate) fn knock(&mut self) -> Result<(), ConnectRefusal> {
-        let (Some(rate), Some(address)) = (&self.admission.rate, self.address) else {
-            return Ok(());
-        };
+        let Some(address) = self.address else { return Ok(()) };
         if std::mem::replace(&mut self.has_knocked, true) {
             return Ok(());
         }
+        let rate = self.admission.rate.load();
+        let Some(Rate { limiter, .. }) = rate.as_deref() else { return Ok(()) };
         let checks = self.admission.checks.fetch_add(1, Ordering::Relaxed);
         if checks.is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
-            rate.retain_recent();
+            limiter.retain_recent();
         }
-        rate.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)
+        limiter.check_key(&address).map_err(|_| ConnectRefusal::ConnectRate)
     }
 
     /// Notes the stage of the connection.
@@ -268,7 +299,8 @@ impl Admitted {
     /// Takes a place among the connections accepted by CONNACK.
     pub(crate) fn accept(&mut self) -> Result<(), ConnectRefusal> {
         let accepted = &self.admission.accepted;
-        if accepted.fetch_add(1, Ordering::Relaxed) >= self.admission.connections_max {
+        let connections_max = self.admission.connections_max.load(Ordering::Relaxed);
+        if accepted.fetch_add(1, Ordering::Relaxed) >= connections_max {
             accepted.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectRefusal::ConnectionsMax);
         }

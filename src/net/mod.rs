@@ -23,7 +23,7 @@ mod unix;
 mod websocket;
 
 pub(crate) use self::{
-    accept::{ListenerParts, Shown, accept_loop, canonical},
+    accept::{ListenerParts, ListenerSettings, Shown, accept_loop, canonical},
     admission::{Admission, Seat, Whose, in_turn, network_of},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, IN_PROCESS, bind},

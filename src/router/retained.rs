@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Limits on retained messages.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RetainedLimits {
     /// Maximum number of messages, which is also the number of topics.
     pub messages_max: usize,
@@ -47,11 +47,11 @@ pub enum RetainedFull {
 #[derive(Debug)]
 pub struct Retained {
     store: RwLock<Store>,
-    limits: RetainedLimits,
 }
 
 #[derive(Debug, Default)]
 struct Store {
+    limits: RetainedLimits,
     root: Node,
     messages: usize,
     bytes: usize,
@@ -93,7 +93,12 @@ impl Retained {
     /// Creates an empty store.
     #[must_use]
     pub fn new(limits: RetainedLimits) -> Self {
-        Self { store: RwLock::default(), limits }
+        Self { store: RwLock::new(Store { limits, ..Store::default() }) }
+    }
+
+    /// Puts other limits into force. What is retained stays, also beyond them.
+    pub fn set_limits(&self, limits: RetainedLimits) {
+        self.write().limits = limits;
     }
 
     /// Retains `message`, published by `owner`, and replaces the previous message of its topic.
@@ -139,8 +144,8 @@ impl Retained {
         let PlaceOf { kept, new_level_bytes } = store.root.place_of(message.topic());
         let former = kept.map_or((0, 0), |kept| (1, bytes_of(&kept.message)));
         let (messages_more, bytes_now) = (1 - former.0, bytes_of(message) + new_level_bytes);
-        if store.messages + messages_more > self.limits.messages_max
-            || (bytes_now > former.1 && store.bytes + bytes_now - former.1 > self.limits.bytes_max)
+        if store.messages + messages_more > store.limits.messages_max
+            || (bytes_now > former.1 && store.bytes + bytes_now - former.1 > store.limits.bytes_max)
         {
             return Err(RetainedFull::All);
         }

@@ -89,15 +89,15 @@ impl Subscription {
 }
 
 impl Session {
-    /// A new session without a connection. `usage` counts what all sessions have queued.
+    /// A new session without a connection. `usage` counts what all sessions have queued, and bounds it.
     #[must_use]
-    pub fn new(client_id: Arc<str>, limits: QueueLimits, usage: Arc<QueueUsage>) -> Self {
+    pub fn new(client_id: Arc<str>, usage: Arc<QueueUsage>) -> Self {
         Self {
             client_id,
             expiry_interval_secs: 0,
             subscriptions: Subscriptions::default(),
             shared_subscriptions: 0,
-            outgoing: Outgoing::new(Queue::new(limits, usage)),
+            outgoing: Outgoing::new(Queue::new(usage)),
             incoming: Incoming::default(),
             link: None,
             owned: None,

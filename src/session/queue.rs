@@ -16,6 +16,7 @@ use std::{
 };
 
 pub(super) use self::owned::{Amount, Owned};
+use self::usage::Bounds;
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 use self::weeding::Expiring;
 pub use self::weeding::Weeded;
@@ -85,12 +86,11 @@ pub(super) struct Queue {
     /// What of it is counted for all sessions.
     stored: (usize, usize),
     expiring: Expiring,
-    limits: QueueLimits,
     usage: Arc<QueueUsage>,
 }
 
 impl Queue {
-    pub(super) const fn new(limits: QueueLimits, usage: Arc<QueueUsage>) -> Self {
+    pub(super) const fn new(usage: Arc<QueueUsage>) -> Self {
         Self {
             waiting: VecDeque::new(),
             taken: 0,
@@ -105,13 +105,16 @@ impl Queue {
             keeping: None,
             stored: (0, 0),
             expiring: Expiring::NOTHING,
-            limits,
             usage,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.beyond().messages
+    }
+
+    fn bounds(&self) -> &Bounds {
+        &self.usage.bounds
     }
 
     /// Bytes of what waits in memory and in the store.
@@ -201,7 +204,7 @@ impl Queue {
             let is_for_owner = self.has_room_of_its_own(size) && !self.has_share(size);
             for_owner += usize::from(is_for_owner);
             let may_displace = envelope.qos != QoS::AtMostOnce
-                && self.limits.when_full != WhenFull::DropNewest
+                && self.bounds().when_full() != WhenFull::DropNewest
                 && self.has_room_when_empty(size);
             if may_displace && self.is_next_unread() {
                 break; // The caller has tried: what is oldest is on its way to the store.
@@ -249,8 +252,8 @@ impl Queue {
 
     /// Counts the session among those with more than half of what they may have, or no longer.
     fn note_half(&mut self) {
-        let is_over =
-            self.len() > self.limits.messages_max / 2 || self.bytes() > self.limits.bytes_max / 2;
+        let is_over = self.len() > self.bounds().messages_max() / 2
+            || self.bytes() > self.bounds().bytes_max() / 2;
         if is_over != self.is_over_half {
             self.is_over_half = is_over;
             let over_half = &self.usage.over_half;
@@ -302,7 +305,7 @@ impl Queue {
     /// Whether room for a message can only be made once a page has been read.
     pub(super) fn must_read_to_displace(&self, size: usize) -> bool {
         self.is_next_unread()
-            && self.limits.when_full != WhenFull::DropNewest
+            && self.bounds().when_full() != WhenFull::DropNewest
             && !self.has_room(size)
     }
 
@@ -409,14 +412,14 @@ impl Queue {
     /// Whether it helps to drop what waits here: the other queues keep what they have.
     fn has_room_when_empty(&self, size: usize) -> bool {
         if self.keeping.is_some() {
-            return size <= self.limits.bytes_max;
+            return size <= self.bounds().bytes_max();
         }
         let bytes = self.usage.bytes() + self.usage.bytes_in_flight();
         let others = bytes.saturating_sub(self.bytes);
         let other_messages = self.usage.messages().saturating_sub(self.waiting.len());
-        size <= self.limits.bytes_max
-            && others + size <= self.limits.bytes_in_all_max
-            && other_messages < self.limits.messages_in_all_max
+        size <= self.bounds().bytes_max()
+            && others + size <= self.bounds().bytes_in_all_max()
+            && other_messages < self.bounds().messages_in_all_max()
     }
 
     /// Queues past the bound of this client, but not past those of all.
@@ -434,7 +437,8 @@ impl Queue {
     }
 
     fn has_room_of_its_own(&self, size: usize) -> bool {
-        self.len() < self.limits.messages_max && self.bytes() + size <= self.limits.bytes_max
+        self.len() < self.bounds().messages_max()
+            && self.bytes() + size <= self.bounds().bytes_max()
     }
 
     /// Whether a message has room as far as other sessions are concerned: in the store those of its
@@ -444,7 +448,7 @@ impl Queue {
     }
 
     fn has_room_in_all(&self, size: usize) -> bool {
-        self.usage.messages() < self.limits.messages_in_all_max && self.has_bytes_in_all(size)
+        self.usage.messages() < self.bounds().messages_in_all_max() && self.has_bytes_in_all(size)
     }
 
     /// Counts the bytes of retained messages that are fetched for the client, among those of all
@@ -460,23 +464,24 @@ impl Queue {
 
     fn has_bytes_in_all(&self, more: usize) -> bool {
         let used = self.usage.bytes() + self.usage.bytes_in_flight();
-        used + more <= self.limits.bytes_in_all_max
+        used + more <= self.bounds().bytes_in_all_max()
     }
 
     /// Whether the bound of this client is reached.
     pub(super) fn is_at_bound(&self) -> bool {
-        self.len() >= self.limits.messages_max || self.bytes() >= self.limits.bytes_max
+        self.len() >= self.bounds().messages_max() || self.bytes() >= self.bounds().bytes_max()
     }
 
     /// Whether a sixteenth of what the client may have waiting is free.
     pub(super) fn has_drained(&self) -> bool {
         let below = |used: usize, max: usize| used <= max - max.div_ceil(16);
-        below(self.len(), self.limits.messages_max) && below(self.bytes(), self.limits.bytes_max)
+        below(self.len(), self.bounds().messages_max())
+            && below(self.bytes(), self.bounds().bytes_max())
     }
 
     /// Whether publishers wait when it is full, as long as the client is there.
     pub(super) fn holds_publishers(&self) -> bool {
-        self.limits.when_full == WhenFull::HoldPublisher
+        self.bounds().when_full() == WhenFull::HoldPublisher
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{
     auth::{
         Authenticator, Authorizer, BoundedExchange, ExchangeBounds, ExchangeStart, Identity,
-        Methods, Standing,
+        ListenerLogins, Methods, Standing,
     },
     between::door::ShardHandle,
     clock::Clock,
@@ -23,7 +23,7 @@ use crate::{
     durable::{Health, Keeper, SyncPolicy},
     flow::{Budget, Waits},
     hooks::Hooks,
-    limits::{Limits, QueueFull},
+    limits::{Limits, QueueFull, TopicLimits},
     metrics::{LoginTotals, Metrics, Totals},
     mqtt::{DecodeLimits, Timestamp},
     owners::{Account, Owner, Owners},
@@ -55,11 +55,11 @@ pub(crate) struct CoreParts {
 /// Shared by all shards, listeners and handles of one broker.
 pub(crate) struct Core {
     pub(crate) node: Arc<str>,
-    response_topic_prefix: Box<str>,
-    /// As they were at the start.
-    pub(crate) limits: Limits,
-    /// Those of them that can change while the broker runs.
-    limits_now: ArcSwap<Limits>,
+    response_topic_prefix: ArcSwap<Box<str>>,
+    limits: ArcSwap<Limits>,
+    /// Those of them that each message asks for: bytes of a topic, and above them levels.
+    topic_limits: AtomicU32,
+    listener_logins: ArcSwap<ListenerLoginsByUrl>,
     pub(crate) clock: Clock,
     pub(crate) index: Index,
     pub(crate) retained: Arc<Retained>,
@@ -90,13 +90,12 @@ pub(crate) struct Core {
     arrivals: OnceLock<Box<[Box<dyn ArrivalDoor>]>>,
 }
 
+/// What holds for logins at each listener, by its URL.
+pub(crate) type ListenerLoginsByUrl = Vec<(Arc<str>, ListenerLogins)>;
+
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Result<Self, StoreError> {
-        let retained = RetainedLimits {
-            messages_max: size(parts.limits.retained_messages_max),
-            bytes_max: size(parts.limits.retained_bytes_max),
-        };
-        let retained = Arc::new(Retained::new(retained));
+        let retained = Arc::new(Retained::new(retained_limits(&parts.limits)));
         let bounds = parts.store.as_ref().map(|store| store.bounds()).transpose()?;
         let bounds = bounds.unwrap_or_default();
         let disk_bytes = parts.store.as_ref().and_then(|store| store.disk_bytes_in_all());
@@ -110,7 +109,7 @@ impl Core {
             clock,
             index: Index::default(),
             retained,
-            queue_usage: Arc::default(),
+            queue_usage: Arc::new(QueueUsage::new(queue_limits(&parts.limits))),
             waits: Waits::default(),
             owners,
             incomplete_packets: Budget::new(size(parts.limits.incomplete_packet_bytes_max)),
@@ -124,9 +123,10 @@ impl Core {
             shards: OnceLock::new(),
             arrivals: OnceLock::new(),
             node: parts.node,
-            response_topic_prefix: parts.response_topic_prefix,
-            limits_now: ArcSwap::from_pointee(parts.limits.clone()),
-            limits: parts.limits,
+            response_topic_prefix: ArcSwap::from_pointee(parts.response_topic_prefix),
+            topic_limits: AtomicU32::new(packed(parts.limits.topics())),
+            limits: ArcSwap::from_pointee(parts.limits),
+            listener_logins: ArcSwap::default(),
             authenticator: parts.authenticator,
             methods: parts.methods,
             authorizer: parts.authorizer,
@@ -187,15 +187,43 @@ impl Core {
         self.keeper.as_ref().is_some_and(|keeper| keeper.makes_wait())
     }
 
-    /// The limits in force, for what may change while the broker runs: what connections, sessions and
-    /// subscriptions that come from now on may have. The path of a message does not ask here.
+    /// The limits in force. The path of a message does not ask here.
     pub(crate) fn limits_now(&self) -> Guard<Arc<Limits>> {
-        self.limits_now.load()
+        self.limits.load()
     }
 
-    /// Puts other limits into force. Those that are not asked for by [`Self::limits_now`] stay.
+    /// Puts other limits into force. What is above them by now stays, and grows no more.
     pub(crate) fn set_limits(&self, limits: Limits) {
-        self.limits_now.store(Arc::new(limits));
+        self.queue_usage.set_limits(queue_limits(&limits));
+        self.retained.set_limits(retained_limits(&limits));
+        self.incomplete_packets.set_max(size(limits.incomplete_packet_bytes_max));
+        self.wills.set_max(size(limits.will_bytes_max));
+        self.topic_limits.store(packed(limits.topics()), Ordering::Relaxed);
+        self.owners.set_limits(&limits);
+        self.limits.store(Arc::new(limits));
+        self.refresh_owners();
+    }
+
+    /// Gives the users their limits as they are by now.
+    pub(crate) fn refresh_owners(&self) {
+        self.owners.refresh(|username| self.authenticator.limits_of(username));
+    }
+
+    /// Whether a Topic Name or Topic Filter is neither too long nor too deep.
+    pub(crate) fn allows_topic(&self, topic: &str) -> bool {
+        let packed = self.topic_limits.load(Ordering::Relaxed);
+        let (bytes_max, levels_max) = (packed as u16, (packed >> 16) as u16);
+        TopicLimits { bytes_max, levels_max }.allow(topic)
+    }
+
+    /// Changes what Response Topics are to begin with.
+    pub(crate) fn set_response_topic_prefix(&self, prefix: &str) {
+        self.response_topic_prefix.store(Arc::new(prefix.into()));
+    }
+
+    /// Changes what holds for logins at the listeners, by their URLs.
+    pub(crate) fn set_listener_logins(&self, logins: ListenerLoginsByUrl) {
+        self.listener_logins.store(Arc::new(logins));
     }
 
     /// How long a CONNECT may take, and an exchange that authenticates again.
@@ -222,11 +250,22 @@ impl Core {
         Proven { method, accounts, permissions: self.authorizer.generation() }
     }
 
-    /// Returns whether credentials that were accepted still hold.
-    pub(crate) fn standing(&self, identity: &Identity, proven: &Proven) -> Standing {
+    /// Returns whether credentials that were accepted at a listener still hold.
+    pub(crate) fn standing(
+        &self,
+        identity: &Identity,
+        proven: &Proven,
+        listener: &str,
+    ) -> Standing {
         let since = proven.accounts;
         match proven.method.as_deref() {
-            None => self.authenticator.standing(identity, since),
+            None => {
+                let logins = self.listener_logins.load();
+                let mut all = logins.iter();
+                let rules = all.find(|(url, _)| **url == *listener).map(|(_, rules)| *rules);
+                let rules = rules.unwrap_or_else(|| at_unknown_listener(&logins));
+                self.authenticator.standing_at(identity, since, rules)
+            }
             Some(method) => {
                 // A session may have been stored while there was such a method.
                 let method = self.methods.find(method);
@@ -289,28 +328,13 @@ impl Core {
         totals.known.set(counts.known);
     }
 
-    /// How packets of clients are decoded.
-    pub(crate) const fn decode_limits(&self) -> DecodeLimits {
+    /// How packets of clients are decoded that are not known yet.
+    pub(crate) fn decode_limits(&self) -> DecodeLimits {
+        let limits = self.limits_now();
         DecodeLimits {
-            packet_bytes_max: self.limits.packet_bytes_max,
-            topic_bytes_max: self.limits.topic_bytes_max,
-            topic_levels_max: self.limits.topic_levels_max,
-        }
-    }
-
-    /// How much may wait for clients.
-    pub(crate) fn queue_limits(&self) -> QueueLimits {
-        let limits = &self.limits;
-        QueueLimits {
-            messages_max: limits.queue_messages_per_client_max as usize,
-            bytes_max: size(limits.queue_bytes_per_client_max),
-            messages_in_all_max: size(limits.queue_messages_max),
-            bytes_in_all_max: size(limits.queue_bytes_max),
-            when_full: match limits.queue_full {
-                QueueFull::DropOldest => WhenFull::DropOldest,
-                QueueFull::DropNewest => WhenFull::DropNewest,
-                QueueFull::HoldPublisher => WhenFull::HoldPublisher,
-            },
+            packet_bytes_max: limits.packet_bytes_max,
+            topic_bytes_max: limits.topic_bytes_max,
+            topic_levels_max: limits.topic_levels_max,
         }
     }
 
@@ -318,7 +342,7 @@ impl Core {
     /// identifier that would make something else of it: a wildcard, or another client's level.
     pub(crate) fn response_information(&self, client_id: &str) -> Option<String> {
         let is_level = !client_id.contains(['+', '#', '/']);
-        let prefix = &self.response_topic_prefix;
+        let prefix = self.response_topic_prefix.load();
         (is_level && !prefix.is_empty()).then(|| format!("{prefix}{client_id}/"))
     }
 
@@ -331,6 +355,40 @@ impl Core {
     pub(crate) fn homes(&self) -> &Homes {
         self.homes.get_or_init(|| Homes::new(self.shards().len() as u16))
     }
+}
+
+/// Returns what may have held for a login of which the listener is not known any more: a session that was
+/// stored under another address or by a former version.
+fn at_unknown_listener(logins: &ListenerLoginsByUrl) -> ListenerLogins {
+    let lets_in_anybody = logins.iter().any(|(_, rules)| rules.anonymous == Some(true));
+    ListenerLogins { anonymous: lets_in_anybody.then_some(true), ..ListenerLogins::default() }
+}
+
+/// How much may wait for clients.
+fn queue_limits(limits: &Limits) -> QueueLimits {
+    QueueLimits {
+        messages_max: limits.queue_messages_per_client_max as usize,
+        bytes_max: size(limits.queue_bytes_per_client_max),
+        messages_in_all_max: size(limits.queue_messages_max),
+        bytes_in_all_max: size(limits.queue_bytes_max),
+        when_full: match limits.queue_full {
+            QueueFull::DropOldest => WhenFull::DropOldest,
+            QueueFull::DropNewest => WhenFull::DropNewest,
+            QueueFull::HoldPublisher => WhenFull::HoldPublisher,
+        },
+    }
+}
+
+fn retained_limits(limits: &Limits) -> RetainedLimits {
+    RetainedLimits {
+        messages_max: size(limits.retained_messages_max),
+        bytes_max: size(limits.retained_bytes_max),
+    }
+}
+
+/// Limits on topics in one number, as they are changed and asked for at once.
+const fn packed(limits: TopicLimits) -> u32 {
+    limits.bytes_max as u32 | (limits.levels_max as u32) << 16
 }
 
 /// Presence versions: how far they are reserved in the store.

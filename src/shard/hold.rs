@@ -130,7 +130,8 @@ impl Shard {
             BackPressure::Possible => {
                 if found.session.is_queue_at_bound() {
                     found.session.set_back_pressure(BackPressure::Applied);
-                    let patience_millis = u64::from(self.core.limits.queue_hold_secs_max) * 1000;
+                    let secs = self.core.limits_now().queue_hold_secs_max;
+                    let patience_millis = u64::from(secs) * 1000;
                     let full = FullQueue {
                         patience_millis,
                         patience_while_held_millis: patience_millis * TIMES_WHILE_HELD,

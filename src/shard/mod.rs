@@ -65,10 +65,10 @@ use crate::{
     },
     journal::Journal,
     metrics::{DropReason, ShardMetrics},
-    mqtt::{DecodeLimits, Timestamp},
+    mqtt::Timestamp,
     owners::{Account, Charge},
     router::{Host, Place},
-    session::{QueueLimits, Session, Tally},
+    session::{Session, Tally},
     shard::{
         connect::{AcceptedWill, ClientSession, Proven},
         doors::{ConnectionDoor, ToConnection},
@@ -108,8 +108,6 @@ pub(crate) struct Shard {
     last_link: u64,
     /// No session that was forgotten had a higher presence version.
     version_floor: u64,
-    decode_limits: DecodeLimits,
-    queue_limits: QueueLimits,
     /// Connections that are read no further for now, the longest held first.
     held: Vec<Held>,
     /// Whether [`look_after_held`] is under way.
@@ -184,6 +182,8 @@ pub(crate) struct Connected {
     /// was taken over, or whose slot is another's by now, finds another number here.
     pub(crate) link: u64,
     pub(crate) waker: Option<Waker>,
+    /// No packet of the client is larger, as CONNACK has told it.
+    packet_bytes_max: u32,
     /// It has been woken, or is at work, and will look at its output by itself.
     pub(crate) is_awake: bool,
     /// Of a client that gave an Authentication Method in CONNECT.
@@ -230,13 +230,6 @@ impl Shard {
             next_generation: 0,
             last_link: 0,
             version_floor: core.versions.floor(),
-            // Topics are judged once their packet is known, which can then be answered.
-            decode_limits: DecodeLimits {
-                topic_bytes_max: u16::MAX,
-                topic_levels_max: u16::MAX,
-                ..core.decode_limits()
-            },
-            queue_limits: core.queue_limits(),
             held: Vec::new(),
             is_looked_after: false,
             full_queues: BTreeMap::new(),

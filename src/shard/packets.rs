@@ -4,7 +4,10 @@ use bytes::Bytes;
 
 use crate::{
     hooks::DisconnectReason,
-    mqtt::{DecodeError, Decoded, Disconnect, Packet, Publish, ReasonCode, Timestamp, decode},
+    mqtt::{
+        DecodeError, DecodeLimits, Decoded, Disconnect, Packet, Publish, ReasonCode, Timestamp,
+        decode,
+    },
     session::{Link, Request, Violation},
     shard::{Departure, Shard, routing::subscribe::NODES_AT_ONCE_MAX, turn::Turn},
 };
@@ -56,13 +59,15 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) -> Result<Received, Departure> {
         let now = turn.now;
-        let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
-        else {
-            return Ok(Received { used: 0, must_wait: false, at_least: 0 });
-        };
+        let nothing = Received { used: 0, must_wait: false, at_least: 0 };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(nothing) };
+        let packet_bytes_max = found.connected.as_ref().map_or(u32::MAX, |c| c.packet_bytes_max);
+        let Some(link) = found.session.link_mut() else { return Ok(nothing) };
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         let version = link.version();
-        let limits = self.decode_limits;
+        // Topics are judged once their packet is known, which can then be answered.
+        let (topic_bytes_max, topic_levels_max) = (u16::MAX, u16::MAX);
+        let limits = DecodeLimits { packet_bytes_max, topic_bytes_max, topic_levels_max };
         let (mut at, mut needed) = (0, 0);
         let mut outcome = Ok(Handled::Done);
         while let Ok(Handled::Done) = outcome {
@@ -107,7 +112,7 @@ impl Shard {
         let request = found.session.handle(packet, now).map_err(violation)?;
         match request {
             None => {}
-            Some(Request::Publish { publish, topic }) if !self.core.limits.allows_topic(&topic) => {
+            Some(Request::Publish { publish, topic }) if !self.core.allows_topic(&topic) => {
                 self.tell_over_limit(slot, "topic_bytes_max or topic_levels_max", &topic);
                 self.refuse_topic(slot, &publish)?;
             }

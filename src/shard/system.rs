@@ -27,7 +27,7 @@ const FIRST_LEVEL: &str = "$SYS";
 /// The values, and when they are renewed.
 #[derive(Debug)]
 pub(crate) struct SystemTopics {
-    every: Duration,
+    every_millis: AtomicU64,
     /// In milliseconds; never, if there are no values.
     due_at: AtomicU64,
     state: Mutex<State>,
@@ -45,8 +45,27 @@ struct State {
 impl SystemTopics {
     /// Values that are renewed so often; with zero there are none.
     pub(crate) fn new(every: Duration) -> Self {
-        let due_at = if every.is_zero() { u64::MAX } else { 0 };
-        Self { every, due_at: AtomicU64::new(due_at), state: Mutex::default() }
+        let topics = Self {
+            every_millis: AtomicU64::new(0),
+            due_at: AtomicU64::new(u64::MAX),
+            state: Mutex::default(),
+        };
+        topics.set_interval(every);
+        topics
+    }
+
+    /// Changes how often they are renewed: the next time is now. With zero there are none any more.
+    pub(crate) fn set_interval(&self, every: Duration) {
+        let every_millis = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+        let mut state = self.state();
+        if self.every_millis.swap(every_millis, Ordering::Relaxed) == every_millis {
+            return;
+        }
+        if every_millis == 0 {
+            state.values.clear();
+        }
+        let due_at = if every_millis == 0 { u64::MAX } else { 0 };
+        self.due_at.store(due_at, Ordering::Relaxed);
     }
 
     /// Whether the values are to be renewed.
@@ -56,10 +75,13 @@ impl SystemTopics {
 
     /// Reads the metrics; returns the values that are others than before.
     pub(crate) fn renew(&self, metrics: &Metrics, now: Timestamp) -> Vec<Arc<Message>> {
-        let every = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
-        self.due_at.store(now.millis().saturating_add(every), Ordering::Relaxed);
         let counts = Counts::of(metrics);
         let mut state = self.state();
+        let every_millis = self.every_millis.load(Ordering::Relaxed);
+        if every_millis == 0 {
+            return Vec::new(); // changed in this moment
+        }
+        self.due_at.store(now.millis().saturating_add(every_millis), Ordering::Relaxed);
         let started_at = *state.started_at.get_or_insert(now);
         state.connected_highest = state.connected_highest.max(counts.connected);
         let mut values = counts.values(state.connected_highest);
@@ -239,5 +261,24 @@ mod tests {
         let topics = SystemTopics::new(Duration::ZERO);
         assert!(!topics.are_due(Timestamp(u64::MAX / 2)));
         assert!(topics.matching("$SYS/#").is_empty());
+    }
+
+    #[test]
+    fn another_interval_counts_from_now_on() {
+        let (metrics, topics) = (Metrics::new(1), SystemTopics::new(Duration::from_secs(1_000)));
+        let at = |secs: u64| Timestamp(1_000_000 + secs * 1_000);
+        topics.renew(&metrics, at(0));
+        assert!(!topics.are_due(at(1)));
+        topics.set_interval(Duration::from_secs(5));
+        assert!(topics.are_due(at(1)));
+        topics.renew(&metrics, at(1));
+        topics.set_interval(Duration::from_secs(5)); // the same: nothing is due for it
+        assert!(!topics.are_due(at(5)) && topics.are_due(at(6)));
+        topics.set_interval(Duration::ZERO);
+        assert!(!topics.are_due(at(999)) && topics.matching("$SYS/#").is_empty());
+        assert!(topics.renew(&metrics, at(999)).is_empty());
+        topics.set_interval(Duration::from_secs(5));
+        assert!(topics.are_due(at(1_000)));
+        assert!(!topics.renew(&metrics, at(1_000)).is_empty());
     }
 }

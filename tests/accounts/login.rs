@@ -180,7 +180,7 @@ async fn a_certificate_can_need_an_account_everywhere_or_at_one_listener() {
         assert_eq!(ann.needs_account, !is_let_in);
         // The account is removed.
         authenticator.replace(accounts(&[("ben", "other")]));
-        let standing = authenticator.standing(&ann, 0);
+        let standing = authenticator.standing_at(&ann, 0, at(here));
         assert_eq!(standing == Standing::Good, is_let_in, "{everywhere} {here:?} {standing:?}");
     }
 }
@@ -195,7 +195,9 @@ async fn clients_without_a_name_are_let_in_at_the_listeners_that_say_so() {
     let closed = authenticator(AuthenticationConfig::default());
     assert_eq!(closed.authenticate(at(Some(true))).await, anonymous);
     assert_eq!(closed.authenticate(at(None)).await, BAD);
-    assert_eq!(closed.standing(anonymous.as_ref().unwrap(), 0), Standing::Good);
+    let rules = at(Some(true)).rules;
+    let standing = closed.standing_at(anonymous.as_ref().unwrap(), 0, rules);
+    assert_eq!(standing, Standing::Good);
     let open =
         authenticator(AuthenticationConfig { anonymous: true, ..AuthenticationConfig::default() });
     assert_eq!(open.authenticate(at(None)).await, anonymous);

@@ -94,10 +94,61 @@ fn nobody_without_a_name_is_welcome_any_more_than_at_login() {
     for (anonymous, expected) in [(true, Standing::Good), (false, Standing::Suspended)] {
         let config = AuthenticationConfig { anonymous, ..AuthenticationConfig::default() };
         let authenticator = FileAuthenticator::new(Accounts::default(), config);
-        // A session found in the store does not say how its client logged in.
-        assert_eq!(authenticator.standing(&Identity::default(), 0), expected);
-        // A listener with settings of its own may have admitted this client.
         let nobody = Identity { login: Login::Anonymous, ..Identity::default() };
-        assert_eq!(authenticator.standing(&nobody, 0), Standing::Good);
+        assert_eq!(authenticator.standing(&nobody, 0), expected);
+        // A listener may have settings of its own.
+        for (own, expected) in [(true, Standing::Good), (false, Standing::Suspended)] {
+            let rules = ListenerLogins { anonymous: Some(own), ..ListenerLogins::default() };
+            assert_eq!(authenticator.standing_at(&nobody, 0, rules), expected);
+        }
     }
+}
+
+fn config() -> AuthenticationConfig {
+    AuthenticationConfig::default()
+}
+
+#[test]
+fn a_stricter_configuration_is_asked_of_those_who_came_in_before() {
+    let hash = hash_password(b"secret");
+    let open = || AuthenticationConfig {
+        anonymous: true,
+        anonymous_with_name: true,
+        ..AuthenticationConfig::default()
+    };
+    let authenticator = FileAuthenticator::new(accounts(&account("ann", &hash, "")), open());
+    let nobody = Identity { login: Login::Anonymous, ..Identity::default() };
+    let standing = |identity: &Identity, since| authenticator.standing(identity, since);
+    let certificate = identity(Login::Certificate);
+    assert_eq!(standing(&nobody, 0), Standing::Good);
+
+    // A client that was taken as anonymous under a name that it gave has to give it again.
+    authenticator.set_config(AuthenticationConfig { anonymous: true, ..config() });
+    assert_eq!((standing(&nobody, 0), standing(&nobody, 1)), (Standing::Changed, Standing::Good));
+    authenticator.set_config(config());
+    assert_eq!(standing(&nobody, 1), Standing::Suspended);
+    assert_eq!(standing(&certificate, 1), Standing::Good);
+
+    // What a certificate goes with has become more.
+    for (round, stricter) in [
+        AuthenticationConfig { certificate_is_enough: false, ..config() },
+        AuthenticationConfig { client_id_is_common_name: true, ..config() },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let before = authenticator.generation();
+        authenticator.set_config(stricter);
+        assert_eq!(standing(&certificate, before), Standing::Changed, "{round}");
+        assert_eq!(standing(&certificate, before + 1), Standing::Good, "{round}");
+        assert_eq!(standing(&identity(Login::Password), before), Standing::Good, "{round}");
+    }
+
+    // One that has no account may be given it: its session is not ended.
+    authenticator.set_config(AuthenticationConfig { certificate_needs_account: true, ..config() });
+    let since = authenticator.generation();
+    assert_eq!(standing(&certificate, since), Standing::Good);
+    let ben = Identity { username: Some("ben".into()), ..certificate };
+    assert_eq!(standing(&ben, since), Standing::Suspended);
+    assert_eq!(standing(&Identity { needs_account: true, ..ben }, since), Standing::Gone);
 }

@@ -30,6 +30,7 @@ mod pki;
 mod presence;
 mod program;
 mod refusals;
+mod reload;
 mod restored;
 mod revocation;
 mod shutdown;

@@ -44,6 +44,7 @@ mod retained;
 mod retained_walks;
 mod sessions;
 mod sessions_model;
+mod settings;
 mod shared_backlogs;
 mod shared_redelivery;
 mod shared_subscriptions;

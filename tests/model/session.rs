@@ -12,8 +12,8 @@ use hearthmq::{
         PublishFlags, PublishProperties, QoS, ReasonCode, Timestamp, decode,
     },
     session::{
-        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, Request, Session,
-        SharedPublication, WhenFull,
+        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, QueueUsage, Request,
+        Session, SharedPublication, WhenFull,
     },
 };
 
@@ -124,7 +124,7 @@ impl World {
             when_full: WhenFull::DropNewest,
         };
         Self {
-            session: Session::new("c".into(), limits, Default::default()),
+            session: Session::new("c".into(), QueueUsage::new(limits).into()),
             now: Timestamp(1_700_000_000_000),
             line: None,
             published: 0,

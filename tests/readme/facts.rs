@@ -51,16 +51,6 @@ fn no_document_uses_a_banned_word() {
 }
 
 #[test]
-fn every_option_that_a_reload_changes_is_listed() {
-    let source = include_str!("../../src/config/change.rs");
-    let list = between(source, "const CHANGEABLE: &[&str] = &[", "];").next().unwrap();
-    let known: BTreeSet<_> = between(list, "    \"", "\",").collect();
-    let text = document("docs/configuration.md");
-    let block = between(&text, "without a restart:\n\n```text\n", "```").next().unwrap();
-    assert_eq!(block.lines().collect::<BTreeSet<_>>(), known);
-}
-
-#[test]
 fn every_code_of_an_error_is_documented() {
     let source = include_str!("../../src/http/error.rs");
     let codes = between(source, "pub const fn code(self)", "\n    }\n").next().unwrap();

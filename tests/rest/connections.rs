@@ -11,10 +11,10 @@ use socket2::{Domain, Socket, Type};
 
 use super::world::{Rest, rest, rest_serving};
 
-const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub(crate) const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Opens a connection from this address of the machine.
-fn connect(rest: &Rest, from: [u8; 4]) -> TcpStream {
+pub(crate) fn connect(rest: &Rest, from: [u8; 4]) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
     socket.connect(&rest.address().into()).unwrap();
@@ -24,7 +24,7 @@ fn connect(rest: &Rest, from: [u8; 4]) -> TcpStream {
 }
 
 /// Sends a request; returns the answer up to the end of a JSON object in its body.
-fn ask(stream: &mut TcpStream, request: &str) -> String {
+pub(crate) fn ask(stream: &mut TcpStream, request: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"}") {
@@ -36,7 +36,7 @@ fn ask(stream: &mut TcpStream, request: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-fn is_closed(stream: &mut TcpStream) -> bool {
+pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
     !matches!(stream.read(&mut [0; 16]), Ok(1..))
 }
 

@@ -7,6 +7,7 @@ mod browsers;
 mod connections;
 mod listeners;
 mod logins;
+mod options;
 mod proxies;
 mod redirect;
 mod world;

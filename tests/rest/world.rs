@@ -125,6 +125,12 @@ impl Authenticator for Accounts {
             (Some("pending"), _) => std::future::pending().await,
             (Some("goes-on" | "goes-on-2"), _) if credentials.proven => "again",
             (Some("goes-on" | "goes-on-2"), _) => "first",
+            (Some("needs-account"), _)
+                if credentials.rules.certificate_needs_account == Some(true) =>
+            {
+                return Err(AuthenticationError::NoAccount);
+            }
+            (Some("needs-account"), _) => "ops",
             (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
             (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
             (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,
@@ -204,6 +210,11 @@ pub(crate) fn rest_serving(bounds: ServerOptions) -> Rest {
     start(&options(), Arc::new(Policy), move |api, listener| {
         Server::start(&api, vec![Listener::http(listener)], &bounds).unwrap();
     })
+}
+
+/// An interface that is served as the test does it.
+pub(crate) fn serving(serve: impl FnOnce(Api, TcpListener) + Send + 'static) -> Rest {
+    start(&options(), Arc::new(Policy), serve)
 }
 
 /// Starts an interface whose connections begin with a PROXY header.

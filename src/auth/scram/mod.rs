@@ -9,7 +9,10 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -32,19 +35,26 @@ const NONCE_BYTES: usize = 18;
 #[derive(Clone)]
 pub struct ScramSha256 {
     accounts: Arc<FileAuthenticator>,
+    is_withdrawn: Arc<AtomicBool>,
 }
 
 impl ScramSha256 {
     /// Creates the method for these accounts; those without SCRAM keys cannot log in by it.
     #[must_use]
-    pub const fn new(accounts: Arc<FileAuthenticator>) -> Self {
-        Self { accounts }
+    pub fn new(accounts: Arc<FileAuthenticator>) -> Self {
+        Self { accounts, is_withdrawn: Arc::default() }
+    }
+
+    /// Changes, for this one and its clones, whether clients may log in by it. Those that have are sent
+    /// away by [`Broker::recheck`](crate::Broker::recheck), and may come back by another method.
+    pub fn set_offered(&self, is_offered: bool) {
+        self.is_withdrawn.store(!is_offered, Ordering::Relaxed);
     }
 }
 
 impl EnhancedAuthenticator for ScramSha256 {
     fn methods(&self) -> &[&str] {
-        &[MECHANISM]
+        if self.is_withdrawn.load(Ordering::Relaxed) { &[] } else { &[MECHANISM] }
     }
 
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {

@@ -35,7 +35,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Listener, ListenerName,
+    Listener, ListenerName, Proxy,
     places::{Place, Places},
     watch::{HEAD_TIMEOUT, Watch, Watched},
 };
@@ -58,18 +58,18 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Door {
     socket: StdListener,
     tls: Option<tls::TlsSource>,
-    proxy: Option<ProxyProtocol>,
+    proxy: Proxy,
     name: ListenerName,
 }
 
 impl Door {
-    pub(super) fn of(listener: &Listener) -> io::Result<Self> {
+    pub(super) fn of(listener: &Listener, proxy: &Proxy) -> io::Result<Self> {
         let socket = listener.socket.try_clone()?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
             tls: listener.tls.clone(),
-            proxy: listener.proxy.clone(),
+            proxy: Arc::clone(proxy),
             name: ListenerName(listener.url()?.into()),
         })
     }
@@ -135,14 +135,15 @@ impl Worker {
 
     async fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, way: &Rc<Way>) {
         // The client behind the balancer is not known yet.
-        let address = way.proxy.is_none().then(|| peer.ip());
+        let proxy = way.proxy.load_full();
+        let address = proxy.is_none().then(|| peer.ip());
         // No response: there is no request to respond to.
         let Some(place) = self.places.admit(address).await else { return };
         let (worker, way) = (Rc::clone(self), Rc::clone(way));
         let token = self.open.token();
         actix_web::rt::spawn(async move {
             let seat = place.seat();
-            let connection = pin!(way.go(stream, peer, place, &worker.ending));
+            let connection = pin!(way.go(stream, (peer, proxy), place, &worker.ending));
             tokio::select! {
                 () = worker.cut.cancelled() => {}
                 _ = seat.sit(connection) => {}
@@ -155,7 +156,7 @@ impl Worker {
 /// The settings for connections of one listener.
 struct Way {
     tls: Option<tls::TlsSource>,
-    proxy: Option<ProxyProtocol>,
+    proxy: Proxy,
     name: ListenerName,
     places: Arc<Places>,
     speak: Rc<Speak>,
@@ -173,14 +174,14 @@ impl Way {
     async fn go(
         &self,
         stream: TcpStream,
-        peer: SocketAddr,
+        (peer, proxy): (SocketAddr, Option<Arc<ProxyProtocol>>),
         place: Place,
         ending: &CancellationToken,
     ) {
         let by = Instant::now() + HEAD_TIMEOUT;
         let layered = tokio::select! {
             () = ending.cancelled() => return,
-            layered = timeout_at(by, self.layer(stream, peer, &place)) => layered,
+            layered = timeout_at(by, self.layer(stream, (peer, proxy), &place)) => layered,
         };
         let Ok(Some((socket, peer))) = layered else { return };
         let watch = Watch::new(place);
@@ -195,10 +196,10 @@ impl Way {
     async fn layer(
         &self,
         mut stream: TcpStream,
-        mut peer: SocketAddr,
+        (mut peer, proxy): (SocketAddr, Option<Arc<ProxyProtocol>>),
         place: &Place,
     ) -> Option<(Socket, SocketAddr)> {
-        if let Some(proxy) = &self.proxy {
+        if let Some(proxy) = proxy {
             let named = proxy.read_peer(&mut stream, peer).await.inspect_err(|error| {
                 self.tell_refused(peer, "proxy_protocol", error);
             });

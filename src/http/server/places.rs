@@ -17,12 +17,13 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 
 use super::ServerOptions;
 use crate::{
     auth::Network,
-    http::rate::Buckets,
+    http::rate::Limit,
     net::{Seat, in_turn, network_of},
 };
 
@@ -43,10 +44,10 @@ const ADDRESSES_TRIED_MAX: usize = 64;
 pub(super) struct Places {
     /// A logical clock: it counts state changes of connections, so that their order is exact.
     moments: AtomicU64,
-    connections_max: usize,
-    by_address_max: usize,
-    proxies: Vec<Network>,
-    handshake_rate: Option<Buckets<IpAddr>>,
+    connections_max: AtomicUsize,
+    by_address_max: AtomicUsize,
+    proxies: ArcSwap<Vec<Network>>,
+    handshake_rate: Limit<IpAddr>,
     taken: AtomicUsize,
     held: Mutex<Held>,
 }
@@ -110,19 +111,34 @@ impl Places {
     pub(super) fn new(options: &ServerOptions) -> Self {
         Self {
             moments: AtomicU64::new(0),
-            connections_max: options.connections_max.max(1),
-            by_address_max: options.connections_per_address_max.max(1),
-            proxies: options.proxies.clone(),
-            handshake_rate: options.handshake_rate.map(Buckets::new),
+            connections_max: AtomicUsize::new(options.connections_max.max(1)),
+            by_address_max: AtomicUsize::new(options.connections_per_address_max.max(1)),
+            proxies: ArcSwap::from_pointee(options.proxies.clone()),
+            handshake_rate: Limit::new(options.handshake_rate),
             taken: AtomicUsize::new(0),
             held: Mutex::default(),
         }
     }
 
+    /// Changes the bounds. Closes connections without a request while there are too many.
+    pub(super) fn set(&self, options: &ServerOptions) {
+        let connections_max = options.connections_max.max(1);
+        self.connections_max.store(connections_max, Relaxed);
+        self.by_address_max.store(options.connections_per_address_max.max(1), Relaxed);
+        self.proxies.store(Arc::new(options.proxies.clone()));
+        self.handshake_rate.set(options.handshake_rate);
+        let mut held = self.held();
+        while held.len > connections_max
+            && let Some((address, at, Doing::Idle | Doing::Unread)) = held.first_of_all()
+        {
+            held.cut(address, at);
+        }
+        self.taken.store(held.len, Relaxed);
+    }
+
     /// Counts a TLS handshake of the address; returns false if it exceeds the rate.
     pub(super) fn allow_handshake(&self, address: IpAddr) -> bool {
-        let is_over = |rate: &Buckets<IpAddr>| rate.check(&network_of(address)).is_err();
-        self.is_proxy(address) || !self.handshake_rate.as_ref().is_some_and(is_over)
+        self.is_proxy(address) || self.handshake_rate.check(&network_of(address)).is_ok()
     }
 
     /// Gives a connection a place, if necessary that of another one. `None` if all candidates are
@@ -140,7 +156,7 @@ impl Places {
         let occupant = Arc::new(Occupant::default());
         occupant.begin(Doing::Idle, self.moment());
         let mut held = self.held();
-        if held.len >= self.connections_max && !held.cut_one() {
+        if held.len >= self.connections_max.load(Relaxed) && !held.cut_one() {
             return None;
         }
         held.insert(UNKNOWN, false, Arc::clone(&occupant));
@@ -155,9 +171,9 @@ impl Places {
     fn first_to_go(&self, address: Option<IpAddr>) -> Option<Doing> {
         let held = self.held();
         let own = address.filter(|address| !self.is_proxy(*address)).map(network_of);
-        match own.filter(|own| held.of(*own).len() >= self.by_address_max) {
+        match own.filter(|own| held.of(*own).len() >= self.by_address_max.load(Relaxed)) {
             Some(own) => held.first_of(own).map(|(_, doing)| doing),
-            None if held.len < self.connections_max => None,
+            None if held.len < self.connections_max.load(Relaxed) => None,
             None => held.first_of_all().map(|(.., doing)| doing),
         }
     }
@@ -171,7 +187,7 @@ impl Places {
 
     fn is_proxy(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.proxies.iter().any(|network| network.contains(address))
+        self.proxies.load().iter().any(|network| network.contains(address))
     }
 
     fn moment(&self) -> u64 {
@@ -270,7 +286,7 @@ impl Place {
         let is_proxy = places.is_proxy(address);
         let address = network_of(address);
         let mut held = places.held();
-        let is_over = held.of(address).len() >= places.by_address_max;
+        let is_over = held.of(address).len() >= places.by_address_max.load(Relaxed);
         if !is_proxy && is_over && !held.cut_of(address) {
             return false;
         }
@@ -301,7 +317,7 @@ impl Place {
     /// Returns how long a connection that becomes idle now may stay.
     pub(super) fn idle_timeout(&self) -> Duration {
         let Places { taken, connections_max, .. } = &*self.places;
-        match taken.load(Relaxed) >= connections_max / 4 * 3 {
+        match taken.load(Relaxed) >= connections_max.load(Relaxed) / 4 * 3 {
             true => IDLE_TIMEOUT_WHEN_FEW,
             false => IDLE_TIMEOUT,
         }

@@ -75,6 +75,20 @@ impl Connecting {
         }
     }
 
+    /// Changes the number of places, and evicts connections while there are too many. An address that
+    /// has too many loses them when it comes again.
+    pub(super) fn set_places(&mut self, places_max: usize, places_of_one_max: usize) {
+        for room in [&mut self.coming, &mut self.asking] {
+            room.places_max = places_max.max(1);
+            room.places_of_one_max = places_of_one_max.max(1);
+            while room.len > room.places_max
+                && let Some(first) = room.first_of_all()
+            {
+                room.evict(first.place);
+            }
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.coming.len + self.asking.len
     }
@@ -215,7 +229,7 @@ impl Room {
 
     fn insert(&mut self, place: Place, seat: Arc<Seat>) {
         let Place { address, is_own, stage, number } = place;
-        if let Some(first) = self.first_for(address, is_own) {
+        while let Some(first) = self.first_for(address, is_own) {
             self.evict(first.place);
         }
         let of_one = self.by_address.entry(address).or_default();

@@ -125,7 +125,9 @@ impl Queue {
     /// flight is bounded like what waits, for the client and together with it for all.
     pub(in crate::session) fn allows_in_flight(&self, bytes: usize) -> bool {
         bytes < IN_FLIGHT_BLOCK
-            || (bytes < self.limits.bytes_max && self.has_bytes_in_all(0) && self.is_within_share())
+            || (bytes < self.bounds().bytes_max()
+                && self.has_bytes_in_all(0)
+                && self.is_within_share())
     }
 
     /// Counts messages that go because of the owner's share.

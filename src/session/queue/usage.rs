@@ -1,6 +1,6 @@
 //! The bounds of queues, and what all of them hold together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 /// What happens to QoS 1 and 2 messages for a client whose queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,9 +42,58 @@ pub struct QueueLimits {
     pub when_full: WhenFull,
 }
 
-/// What waits in all queues together.
-#[derive(Debug, Default)]
+/// The bounds in force. On a line of memory of their own: they are read with each message that is
+/// queued, and the counts beside them are written.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Bounds {
+    messages_max: AtomicUsize,
+    bytes_max: AtomicUsize,
+    messages_in_all_max: AtomicUsize,
+    bytes_in_all_max: AtomicUsize,
+    when_full: AtomicU8,
+}
+
+impl Bounds {
+    fn new(limits: QueueLimits) -> Self {
+        Self {
+            messages_max: AtomicUsize::new(limits.messages_max),
+            bytes_max: AtomicUsize::new(limits.bytes_max),
+            messages_in_all_max: AtomicUsize::new(limits.messages_in_all_max),
+            bytes_in_all_max: AtomicUsize::new(limits.bytes_in_all_max),
+            when_full: AtomicU8::new(limits.when_full as u8),
+        }
+    }
+
+    pub(super) fn messages_max(&self) -> usize {
+        self.messages_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn messages_in_all_max(&self) -> usize {
+        self.messages_in_all_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes_in_all_max(&self) -> usize {
+        self.bytes_in_all_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn when_full(&self) -> WhenFull {
+        match self.when_full.load(Ordering::Relaxed) {
+            0 => WhenFull::DropOldest,
+            1 => WhenFull::DropNewest,
+            _ => WhenFull::HoldPublisher,
+        }
+    }
+}
+
+/// What waits in all queues together, and the bounds of each.
+#[derive(Debug)]
 pub struct QueueUsage {
+    pub(super) bounds: Bounds,
     pub(super) messages: AtomicUsize,
     pub(super) bytes: AtomicUsize,
     pub(super) messages_highest: AtomicUsize,
@@ -56,6 +105,33 @@ pub struct QueueUsage {
 }
 
 impl QueueUsage {
+    /// Nothing waits yet.
+    #[must_use]
+    pub fn new(limits: QueueLimits) -> Self {
+        Self {
+            bounds: Bounds::new(limits),
+            messages: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            messages_highest: AtomicUsize::new(0),
+            bytes_highest: AtomicUsize::new(0),
+            over_half: AtomicUsize::new(0),
+            bytes_in_flight: AtomicUsize::new(0),
+            messages_stored: AtomicUsize::new(0),
+            bytes_stored: AtomicUsize::new(0),
+        }
+    }
+
+    /// Puts other bounds into force. A queue that has more than it may have keeps that until it takes
+    /// its next message. Whether publishers are held for a client is settled when it connects.
+    pub fn set_limits(&self, limits: QueueLimits) {
+        let bounds = &self.bounds;
+        bounds.messages_max.store(limits.messages_max, Ordering::Relaxed);
+        bounds.bytes_max.store(limits.bytes_max, Ordering::Relaxed);
+        bounds.messages_in_all_max.store(limits.messages_in_all_max, Ordering::Relaxed);
+        bounds.bytes_in_all_max.store(limits.bytes_in_all_max, Ordering::Relaxed);
+        bounds.when_full.store(limits.when_full as u8, Ordering::Relaxed);
+    }
+
     /// Messages.
     pub fn messages(&self) -> usize {
         self.messages.load(Ordering::Relaxed)

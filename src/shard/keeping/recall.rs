@@ -149,7 +149,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let will = found.will.take();
         let (presence, account) = (found.presence.clone(), found.account.clone());
-        let session = Session::new(found.session.client_id().clone(), self.queue_limits, usage);
+        let session = Session::new(found.session.client_id().clone(), usage);
         self.note_will(slot); // The new record has it from now on.
         self.forget(slot, now);
         let slot = self.insert_slot(session, presence, &account);

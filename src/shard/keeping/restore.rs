@@ -112,7 +112,7 @@ impl Shard {
     ) -> (u32, Verdict) {
         let StoredSession { number, record, subscriptions, accepted, waiting, .. } = stored;
         let usage = self.core.queue_usage.clone();
-        let mut session = Session::new(record.client_id.clone(), self.queue_limits, usage);
+        let mut session = Session::new(record.client_id.clone(), usage);
         session.set_expiry_interval_secs(record.expiry_interval_secs);
         let presence = self.presence_of(record, listener);
         let account = self.core.account_of(record.username.as_ref(), presence.peer.ip());
@@ -195,14 +195,14 @@ impl Shard {
 
     /// Returns what has become of the credentials of a slot's client.
     pub(in crate::shard) fn standing(&self, found: &Slot) -> Standing {
-        let Presence { identity, proven, is_restored, .. } = &found.presence;
+        let Presence { identity, proven, listener, is_restored, .. } = &found.presence;
         let Some(proven) = proven else { return Standing::Good };
         if *is_restored && identity.username.is_none() {
             // Who let it in may be there no longer.
             let identity = Identity { login: Login::Unknown, ..identity.clone() };
-            return self.core.standing(&identity, proven);
+            return self.core.standing(&identity, proven, listener);
         }
-        self.core.standing(identity, proven)
+        self.core.standing(identity, proven, listener)
     }
 
     /// What a record says of the client's last connection.

@@ -242,6 +242,7 @@ impl Shard {
         let settings = self.settle(&connect);
         let limits = &*self.core.limits_now();
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
+        let packet_bytes_max = limits.packet_bytes_max;
         let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         let mut packet =
@@ -278,6 +279,7 @@ impl Shard {
         };
         slot.connected = Some(Connected {
             door,
+            packet_bytes_max,
             link: prepared.link,
             waker: None,
             is_awake: true,
@@ -337,7 +339,7 @@ impl Shard {
         now: Timestamp,
     ) -> u32 {
         let usage = self.core.queue_usage.clone();
-        let session = Session::new(connect.client_id.clone(), self.queue_limits, usage);
+        let session = Session::new(connect.client_id.clone(), usage);
         let presence = Presence {
             identity: connect.identity.clone(),
             peer: connect.peer,

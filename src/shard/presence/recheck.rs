@@ -262,7 +262,7 @@ impl Shard {
             let Publication { topic, qos, retain, .. } = will.message.publication();
             may(Action::Publish { topic, qos, retain })
         });
-        self.core.standing(identity, proven) == Standing::Good
+        self.core.standing(identity, proven, listener) == Standing::Good
             && may(Action::Connect)
             && may_publish_will
     }

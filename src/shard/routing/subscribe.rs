@@ -139,7 +139,7 @@ impl Shard {
         let Ok(parts) = validate_filter(asked.filter) else {
             return (ReasonCode::TopicFilterInvalid, false);
         };
-        if !self.core.limits.allows_topic(asked.filter) {
+        if !self.core.allows_topic(asked.filter) {
             return (ReasonCode::TopicFilterInvalid, false);
         }
         if let Some(trouble) = self.trouble().filter(|_| found.session.number().is_some()) {
