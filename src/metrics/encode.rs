@@ -26,7 +26,16 @@ impl Metrics {
         let mut registry = Registry::with_prefix("hearthmq");
         registry.register_collector(Box::new(Scrape(Arc::clone(self))));
         let mut out = String::with_capacity(8 * 1024);
-        text::encode(&mut out, &registry).expect("writing to a String cannot fail");
+        let written = text::encode_registry(&mut out, &registry);
+        written.expect("writing to a String cannot fail");
+        #[cfg(target_os = "linux")]
+        {
+            let mut registry = Registry::default(); // names without the prefix
+            registry.register_collector(Box::new(super::process::Process));
+            let written = text::encode_registry(&mut out, &registry);
+            written.expect("writing to a String cannot fail");
+        }
+        text::encode_eof(&mut out).expect("writing to a String cannot fail");
         out
     }
 }
@@ -72,7 +81,7 @@ impl Writer<'_, '_> {
             "transport",
             |shard| &shard.sockets_accepted,
         )?;
-        self.counter("accepts_failed", "Failures to accept an MQTT socket", |shard| {
+        self.counter("accepts_failed", "Failures to accept a socket", |shard| {
             &shard.accepts_failed
         })?;
         self.counter("connects_accepted", "CONNECTs answered with success", |shard| {
@@ -355,6 +364,59 @@ mod tests {
             "# TYPE hearthmq_sessions gauge",
             "# TYPE hearthmq_build_info gauge",
             "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_is_shown_under_the_names_that_everybody_uses() {
+        let text = Arc::new(Metrics::new(1)).encode();
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_max_fds",
+            "process_start_time_seconds",
+        ] {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+            let value: f64 = line.expect(name).parse().expect("a number");
+            let is_there = value > 0.0 || name == "process_cpu_seconds_total";
+            assert!(is_there && value >= 0.0, "{name} {value}");
+        }
+        assert_eq!(text.matches("# EOF").count(), 1);
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    /// README and dashboards know them by these names.
+    #[test]
+    fn logins_are_shown_under_their_names() {
+        let metrics = Arc::new(Metrics::new(1));
+        metrics.set_probe(|totals| {
+            let logins = &totals.logins;
+            let all = [
+                &logins.waiting,
+                &logins.known,
+                &logins.user_lockouts,
+                &logins.address_lockouts,
+                &logins.turned_away,
+                &logins.refused,
+                &logins.repeated,
+                &logins.hashed,
+            ];
+            (1..).zip(all).for_each(|(number, gauge)| gauge.set(number));
+        });
+        let text = metrics.encode();
+        for line in [
+            "hearthmq_logins_waiting 1",
+            "hearthmq_logins_known 2",
+            "hearthmq_login_lockouts_total{scope=\"user\"} 3",
+            "hearthmq_login_lockouts_total{scope=\"address\"} 4",
+            "hearthmq_logins_turned_away_total 5",
+            "hearthmq_logins_refused_total 6",
+            "hearthmq_logins_repeated_total 7",
+            "hearthmq_passwords_hashed_total 8",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

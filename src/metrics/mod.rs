@@ -7,6 +7,8 @@
 mod cells;
 mod encode;
 mod logins;
+#[cfg(target_os = "linux")]
+mod process;
 mod rest;
 
 use std::{
