@@ -18,7 +18,9 @@ use super::{
     Failure, Options,
     first_start::{self, FirstStartError, Missing},
     listeners::mqtt_listeners,
-    note, open_files, print,
+    note,
+    open_files::{self, TooFewFiles},
+    print,
     serve::StartError,
     tls::TlsSources,
     warn, warnings,
@@ -50,8 +52,14 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
     check_tls(&config)?;
     check_addresses(&config)?;
     let mut said = warnings::of(&config);
-    said.extend(open_files::fit(&mut config.clone()));
+    let mut noted = None;
+    match open_files::fit(&mut config.clone()) {
+        Some(TooFewFiles::Configured(line)) => said.push(line),
+        Some(TooFewFiles::Usual(line)) => noted = Some(line),
+        None => {}
+    }
     said.iter().for_each(|warning| warn(warning));
+    noted.iter().for_each(|line| note(line));
     if matches!(missing, Missing::All(_)) {
         let data_dir = config.data_dir.display();
         note(&format!("{data_dir} is new: the first start creates the account admin and a policy"));

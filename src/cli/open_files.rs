@@ -42,23 +42,54 @@ impl Connections {
     }
 }
 
-/// Raises the soft limit of open files to the hard one, and lowers the connection limits of
-/// `config` to what fits. Returns a message for the operator if it had to lower them.
-pub(super) fn fit(config: &mut Config) -> Option<String> {
+/// What to tell the operator where not all connections fit.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TooFewFiles {
+    /// Nobody has asked for so many: the defaults are for a machine of any size.
+    Usual(String),
+    /// The configuration asks for more than there can be.
+    Configured(String),
+}
+
+impl TooFewFiles {
+    /// Writes it into the log.
+    pub(super) fn tell(&self) {
+        match self {
+            Self::Usual(line) => tracing::info!("{line}"),
+            Self::Configured(line) => tracing::warn!("{line}"),
+        }
+    }
+}
+
+/// Raises the soft limit of open files to the hard one and lowers the bounds of `config` on
+/// connections to what fits. Returns what to tell the operator if it had to.
+pub(super) fn fit(config: &mut Config) -> Option<TooFewFiles> {
     let files = raise();
     let reserve = reserve(config);
     let wanted = wanted(config);
     let fitting = share(files, reserve, wanted)?;
+    let told = tell(files, reserve + wanted.sum(), wanted, fitting);
     config.limits.connections_max = u32::try_from(fitting.mqtt).unwrap_or(u32::MAX);
     config.http.connections_max = u32::try_from(fitting.http).unwrap_or(u32::MAX);
     config.limits.connecting_max = u32::try_from(fitting.connecting).unwrap_or(u32::MAX);
-    let needed = reserve + wanted.sum();
-    Some(format!(
-        "the process may open {files} files, which is enough for {} MQTT connections, not for the {} \
-         of limits.connections_max, and for {} of HTTP; to have all of them, allow {needed} files \
-         (LimitNOFILE={needed} in the systemd unit, --ulimit nofile={needed} for a container, \
-         ulimit -n {needed} in a shell), or lower limits.connections_max",
-        fitting.mqtt, wanted.mqtt, fitting.http,
+    Some(told)
+}
+
+fn tell(files: u64, needed: u64, wanted: Connections, fitting: Connections) -> TooFewFiles {
+    let default = self::wanted(&Config::default());
+    let Connections { mqtt, http, .. } = fitting;
+    if wanted == default {
+        return TooFewFiles::Usual(format!(
+            "room for {mqtt} MQTT connections ({files} open files; LimitNOFILE={needed} or \
+             ulimit -n {needed} makes room for {})",
+            wanted.mqtt
+        ));
+    }
+    TooFewFiles::Configured(format!(
+        "room for {mqtt} MQTT and {http} HTTP connections, not for limits.connections_max = {} and \
+         http.connections_max = {}: the process may open {files} files; allow {needed} \
+         (LimitNOFILE=, --ulimit nofile=, ulimit -n), or lower them",
+        wanted.mqtt, wanted.http
     ))
 }
 
@@ -142,6 +173,27 @@ mod tests {
                 assert!(given.mqtt >= CONNECTIONS_MIN / 2, "{files} {reserve} {given:?}");
                 assert!(given.connecting >= 2 && given.http >= 16, "{files} {given:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_warning_is_for_those_who_have_asked_for_more_than_fits() {
+        let default = wanted(&Config::default());
+        let fitting = share(20_000, 300, default).unwrap();
+        let TooFewFiles::Usual(line) = tell(20_000, 121_300, default, fitting) else {
+            panic!("nobody has asked for it");
+        };
+        let expected = "room for 15584 MQTT connections (20000 open files; LimitNOFILE=121300 or \
+                        ulimit -n 121300 makes room for 100000)";
+        assert_eq!(line, expected);
+        for asked in [
+            Connections { mqtt: 90_000, ..default },
+            Connections { http: 90_000, ..default },
+            Connections { connecting: 90_000, ..default },
+        ] {
+            let fitting = share(20_000, 300, asked).unwrap();
+            let told = tell(20_000, 121_300, asked, fitting);
+            assert!(matches!(told, TooFewFiles::Configured(_)), "{told:?}");
         }
     }
 

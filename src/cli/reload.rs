@@ -5,7 +5,12 @@
 
 use hearthmq::{Broker, config::Config};
 
-use super::{Options, log::Log, open_files, serve::Serving};
+use super::{
+    Options,
+    log::Log,
+    open_files::{self, TooFewFiles},
+    serve::Serving,
+};
 
 /// What is needed for a reload.
 pub(super) struct Reload {
@@ -66,8 +71,9 @@ impl Reload {
     pub(super) fn read_again(&mut self, serving: &Serving) {
         self.read_configuration();
         let mut config = self.config.clone();
-        if let Some(warning) = open_files::fit(&mut config) {
-            tracing::warn!("{warning}");
+        // What nobody has asked for was said at the start.
+        if let Some(told @ TooFewFiles::Configured(_)) = open_files::fit(&mut config) {
+            told.tell();
         }
         let parts = Parts { serving, log: &self.log, config: &config };
         for step in STEPS {

@@ -12,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     Failure, Options, first_start,
     log::Log,
-    open_files, print,
+    open_files::{self, TooFewFiles},
+    print,
     reload::Reload,
     serve::{Serving, StartError},
     warnings,
@@ -66,12 +67,12 @@ async fn serve(
     config: &Config,
     store: DirectoryStore,
     mut reload: Reload,
-    too_few_files: Option<String>,
+    too_few_files: Option<TooFewFiles>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let serving = Serving::start(config, store).await?;
-    if let Some(warning) = too_few_files {
-        tracing::warn!("{warning}");
+    if let Some(too_few) = too_few_files {
+        too_few.tell();
     }
     reload.count_dropped_lines(&serving);
     while signals.next().await == Request::Reload {

@@ -83,7 +83,7 @@ fn what_an_owner_may_not_have_meant_is_a_warning() {
         "http.listen: http://[::]:0 is open to the network without TLS",
         "http.metrics_access: anyone in the network can read /metrics",
         "mqtt.proxy_protocol: 0.0.0.0:0 is open to the network, but",
-        "not for the 4000000000 of limits.connections_max",
+        "not for limits.connections_max = 4000000000",
     ] {
         assert!(said.contains(expected), "{expected} is not in\n{said}");
     }

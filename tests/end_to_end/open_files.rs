@@ -12,16 +12,25 @@ fn start_with(place: &Place, soft: u32, hard: u32) -> crate::program::Program {
 
 #[test]
 fn the_soft_limit_is_raised_and_what_does_not_fit_is_told_once() {
-    let place = Place::new();
-    let mut program = start_with(&place, 300, 1_024);
-    assert_eq!(program.files_max(), 1_024);
-    let client = program.client("c");
-    drop(client);
-    let log = program.killed();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("may open 1024 files")).collect();
-    assert_eq!(told.len(), 1, "{log}");
-    for part in ["WARN", "limits.connections_max", "LimitNOFILE=", "ulimit -n"] {
-        assert!(told[0].contains(part), "{part} is not in {}", told[0]);
+    for (option, level) in
+        [("limits.connections_max=100000", "INFO"), ("limits.connections_max=9000", "WARN")]
+    {
+        let place = Place::new().set(option);
+        let mut program = start_with(&place, 300, 1_024);
+        assert_eq!(program.files_max(), 1_024);
+        let client = program.client("c");
+        drop(client);
+        let log = program.killed();
+        let told: Vec<_> = log.lines().filter(|line| line.contains("room for ")).collect();
+        assert_eq!(told.len(), 1, "{log}");
+        for part in [level, "MQTT connections", "1024", "LimitNOFILE=", "ulimit -n"] {
+            let part = if level == "WARN" {
+                part.replace("MQTT connections", "MQTT and ")
+            } else {
+                part.to_owned()
+            };
+            assert!(told[0].contains(&part), "{part} is not in {}", told[0]);
+        }
     }
 }
 
@@ -34,5 +43,5 @@ fn nothing_is_said_where_everything_fits() {
         assert!(Instant::now() < until, "not ready");
     }
     let log = program.killed();
-    assert!(!log.contains("may open"), "{log}");
+    assert!(!log.contains("room for "), "{log}");
 }
