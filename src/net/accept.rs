@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::fd::AsRawFd,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -104,7 +105,7 @@ async fn accept_tcp(listener: TcpListener, parts: &Arc<ListenerParts>) -> io::Re
                 admit(SocketTransport::new(stream), canonical(peer), parts).await;
             }
             Err(error) => {
-                recover(&error, parts, || drop(listener.accept().now_or_never())).await;
+                recover(&error, parts, &listener, || drop(listener.accept().now_or_never())).await;
             }
         }
     }
@@ -115,7 +116,7 @@ async fn accept_unix(listener: UnixListener, parts: &Arc<ListenerParts>) -> io::
         match listener.accept().await {
             Ok((stream, _)) => admit(SocketTransport::new(stream), UNIX_PEER, parts).await,
             Err(error) => {
-                recover(&error, parts, || drop(listener.accept().now_or_never())).await;
+                recover(&error, parts, &listener, || drop(listener.accept().now_or_never())).await;
             }
         }
     }
@@ -123,9 +124,17 @@ async fn accept_unix(listener: UnixListener, parts: &Arc<ListenerParts>) -> io::
 
 /// Handles an accept failure: for lack of file descriptors, evicts a connection or uses the spare
 /// file; otherwise pauses.
-async fn recover(error: &io::Error, parts: &ListenerParts, accept_and_close: impl FnOnce()) {
+async fn recover(
+    error: &io::Error,
+    parts: &ListenerParts,
+    listener: &impl AsRawFd,
+    accept_and_close: impl FnOnce(),
+) {
+    if shortage::is_of_files(error) && !shortage::is_somebody_waiting(listener) {
+        return sleep(PAUSE_AFTER_FAILURE).await;
+    }
     parts.metrics.accepts_failed.increment();
-    parts.admission.shortage.tell(error);
+    parts.core.told.accept_failed(error, &parts.listener);
     if !shortage::is_of_files(error) {
         sleep(PAUSE_AFTER_FAILURE).await;
     } else if parts.admission.evict_one() {

@@ -27,6 +27,7 @@ pub(crate) use self::{
     admission::{Admission, Seat, Whose, in_turn, network_of},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, IN_PROCESS, bind},
+    shortage::{is_of_files, is_somebody_waiting},
     websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted, is_own_origin},
 };
 pub use self::{

@@ -9,45 +9,21 @@
 use std::{
     fs::File,
     io,
+    os::fd::AsRawFd,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use rustix::io::Errno;
-use tokio::time::Instant;
+use uapi::c::{POLLIN, pollfd};
 
-/// Minimum time between two log lines.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
-/// Accept failures of all listeners of one broker.
+/// What is kept for the time when no file descriptor is left.
 pub(super) struct Shortage {
     spare: Mutex<Option<File>>,
-    told: Mutex<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    at: Option<Instant>,
-    /// Failures since the last log line.
-    untold: u64,
 }
 
 impl Shortage {
     pub(super) fn new() -> Self {
-        Self { spare: Mutex::new(spare()), told: Mutex::default() }
-    }
-
-    /// Logs a failure, unless one was logged within `LINE_EVERY`.
-    pub(super) fn tell(&self, error: &io::Error) {
-        let mut told = lock(&self.told);
-        told.untold += 1;
-        if told.at.is_some_and(|at| at.elapsed() < LINE_EVERY) {
-            return;
-        }
-        let failures = std::mem::take(&mut told.untold);
-        told.at = Some(Instant::now());
-        drop(told);
-        tracing::warn!(%error, failures, "accept failed");
+        Self { spare: Mutex::new(spare()) }
     }
 
     /// Calls `accept_and_close` while the spare file is closed. Returns false if there is no spare
@@ -64,9 +40,16 @@ impl Shortage {
 }
 
 /// Returns whether the process or the system has no file descriptor left.
-pub(super) fn is_of_files(error: &io::Error) -> bool {
+pub(crate) fn is_of_files(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Returns whether a connection waits to be accepted. Where no file descriptor is left, accepting says so
+/// before it looks: without this, a connection would be evicted for nobody.
+pub(crate) fn is_somebody_waiting(listener: &impl AsRawFd) -> bool {
+    let listener = pollfd { fd: listener.as_raw_fd(), events: POLLIN, revents: 0 };
+    uapi::poll(&mut [listener], 0).is_ok_and(|ready| ready > 0)
 }
 
 fn spare() -> Option<File> {
@@ -75,4 +58,21 @@ fn spare() -> Option<File> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn who_waits_is_seen_without_being_accepted() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        assert!(!is_somebody_waiting(&listener));
+        let _client = TcpStream::connect(listener.local_addr().expect("it is bound"));
+        assert!(is_somebody_waiting(&listener));
+        listener.accept().expect("it waits");
+        assert!(!is_somebody_waiting(&listener));
+    }
 }

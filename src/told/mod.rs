@@ -7,6 +7,7 @@
 //! that any stranger can cause are limited, see `limit`; the next line has the number of omitted
 //! ones. Knows neither MQTT nor HTTP: reasons are words. Called by `net`, `actors` and `http`.
 
+mod accepts;
 mod calls;
 mod limit;
 mod text;
@@ -131,6 +132,7 @@ pub(crate) struct Told {
     began: Instant,
     /// Number of lines omitted so far.
     left_out: AtomicU64,
+    accepts: accepts::Failures,
 }
 
 impl Default for Told {
@@ -167,6 +169,7 @@ impl Told {
             limiter: Mutex::default(),
             began: Instant::now(),
             left_out: AtomicU64::new(0),
+            accepts: accepts::Failures::default(),
         }
     }
 

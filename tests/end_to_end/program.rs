@@ -264,6 +264,15 @@ impl Program {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// Leaves it so many files that it may have open, and no more.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn limit_files(&self, files: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        let limit = Rlimit { current: Some(files), maximum: Some(files) };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    }
+
     /// Sends a signal such as `-TERM`.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();

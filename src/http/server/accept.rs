@@ -4,7 +4,6 @@
 //! Runs on the threads of the server's workers.
 
 use std::{
-    cell::Cell,
     fmt::Display,
     io,
     net::{SocketAddr, TcpListener as StdListener},
@@ -41,15 +40,16 @@ use super::{
 };
 use crate::{
     http::{Api, admission::Accepted, certificate::ShownCertificate, not_found, routes},
-    net::{ProxyProtocol, canonical, tls},
+    metrics::ShardMetrics,
+    net::{ProxyProtocol, canonical, is_of_files, is_somebody_waiting, tls},
     told::{Subject, Weight},
 };
 
 /// Pause after accept failed, usually for lack of file descriptors.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Minimum time between two log lines about accept failures.
-const FAILURE_LINE_EVERY: Duration = Duration::from_secs(10);
+/// Pause after a connection was closed for want of files, in which its own becomes free.
+const PAUSE_AFTER_CUT: Duration = Duration::from_millis(1);
 
 /// Maximum time to drain input and to shut down a connection.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -120,14 +120,18 @@ impl Worker {
         };
         let (api, places) = (self.api.clone(), Arc::clone(&self.places));
         let way = Rc::new(Way { tls, proxy, name, places, speak, api });
-        let failures = Failures::default();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => self.admit(stream, canonical(peer), &way).await,
-                Err(error) => {
-                    failures.tell(&error, &way.name);
-                    self.places.make_room();
+                Err(error) if is_of_files(&error) && !is_somebody_waiting(&listener) => {
                     sleep(PAUSE_AFTER_FAILURE).await;
+                }
+                Err(error) => {
+                    self.api.0.told.accept_failed(&error, &way.name.0);
+                    let count = |cell: &ShardMetrics| cell.accepts_failed.increment();
+                    self.api.0.metrics.count_elsewhere(count);
+                    let has_made_room = is_of_files(&error) && self.places.make_room();
+                    sleep(if has_made_room { PAUSE_AFTER_CUT } else { PAUSE_AFTER_FAILURE }).await;
                 }
             }
         }
@@ -279,25 +283,6 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             }
         })
     }))
-}
-
-/// Accept failures, with a limit on their log lines.
-#[derive(Default)]
-struct Failures {
-    told: Cell<Option<Instant>>,
-    untold: Cell<u32>,
-}
-
-impl Failures {
-    fn tell(&self, error: &io::Error, listener: &ListenerName) {
-        let failures = self.untold.get() + 1;
-        if self.told.get().is_some_and(|told| told.elapsed() < FAILURE_LINE_EVERY) {
-            return self.untold.set(failures);
-        }
-        self.told.set(Some(Instant::now()));
-        self.untold.set(0);
-        tracing::warn!(%error, listener = %listener.0, failures, "accept failed");
-    }
 }
 
 /// The stream of a connection, its listener and its client certificate.

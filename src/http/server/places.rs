@@ -178,11 +178,13 @@ impl Places {
         }
     }
 
-    /// Closes a connection, because the process has no file descriptor for a new one.
-    pub(super) fn make_room(&self) {
+    /// Closes a connection, because the process has no file descriptor for a new one. Returns whether
+    /// there was one.
+    pub(super) fn make_room(&self) -> bool {
         let mut held = self.held();
-        held.cut_one();
+        let is_cut = held.cut_one();
         self.taken.store(held.len, Relaxed);
+        is_cut
     }
 
     fn is_proxy(&self, address: IpAddr) -> bool {
