@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["journal", "mqtt", "limits", "owners"]),
     ("router", &["mqtt", "limits", "owners"]),
     ("store", &["journal", "mqtt", "limits", "owners"]),
-    ("auth", &["mqtt", "limits"]),
+    ("auth", &["mqtt", "limits", "told"]),
     ("clock", &["mqtt"]),
     ("transport", &[]),
     ("flow", &["router", "mqtt"]),

@@ -29,6 +29,7 @@ use super::{
     verified::{Digest, VerifiedCredentials},
     waiting::Precedence,
 };
+use crate::told::locked_out;
 
 /// What has become of logins, since the start unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -323,9 +324,6 @@ impl Memory {
 /// When to try again where other guesses at the name are being checked.
 const SECS_UNTIL_GUESSES_ARE_CHECKED: u32 = 1;
 
-/// User names in the log are cut at so many characters.
-const LOGGED_CHARS_MAX: usize = 128;
-
 impl Applicant {
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -336,19 +334,10 @@ impl Applicant {
     }
 
     fn log_lockout(&self, lockout: Lockout, secs: u32) {
-        let user: String = self.name.chars().take(LOGGED_CHARS_MAX).collect();
         let over = if self.is_rest { "REST" } else { "MQTT" };
-        let (address, listener) = (self.address, &self.listener);
-        match lockout {
-            Lockout::User => tracing::warn!(
-                ?user, %address, %listener, over,
-                "too many failed attempts of a user from an address; refused for {secs} s"
-            ),
-            Lockout::Address => tracing::warn!(
-                ?user, %address, %listener, over,
-                "too many failed attempts from an address, the last of this user; refused for {secs} s"
-            ),
-        }
+        let is_whole_address = lockout == Lockout::Address;
+        let from = (self.address.to_canonical(), &*self.listener);
+        locked_out(from, over, &self.name, (secs, is_whole_address));
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     cell::Cell,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION, rt::time::timeout};
@@ -20,7 +20,7 @@ use crate::{
         Identity, ListenerLogins,
     },
     net::canonical,
-    told::{Changed, Subject},
+    told::{Changed, Subject, cut},
 };
 
 /// User name and password from HTTP Basic (RFC 7617).
@@ -89,7 +89,7 @@ pub(super) fn listener(request: &HttpRequest) -> &str {
 }
 
 /// Logs a call that is refused because of its caller's identity, address or rate.
-pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: ApiError) {
+pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: &ApiError) {
     let is_about_caller = [401, 403, 429].contains(&error.status_code().as_u16());
     if !is_about_caller {
         return;
@@ -97,6 +97,9 @@ pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: ApiError) {
     let peer = peer(api, request).unwrap_or_else(|_| connected(request));
     let user = claimed_user(request);
     let caller = Subject { user: user.as_deref(), ..Subject::stranger(peer, listener(request)) };
+    if matches!(error, ApiError::TooManyAttempts { .. }) {
+        return api.0.told.attempt_not_checked(&caller); // the lock-out was logged when it began
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let call = format!("{} {target}", request.method());
     api.0.told.call_refused(&caller, &call, error.code());
@@ -140,7 +143,10 @@ pub(super) async fn admit(
         ..Credentials::new(peer, listener(request))
     };
     let login = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
-    let identity = login.await.map_err(|_| ApiError::Unavailable)??;
+    let login = login.await.map_err(|_| ApiError::Unavailable)?;
+    let shown_name = basic.as_ref().map(|basic| &*basic.username);
+    let name = shown_name.or_else(|| certificate.map(|certificate| &*certificate.common_name));
+    let identity = login.map_err(|error| refused(error, name.unwrap_or_default(), peer.ip()))?;
     if let Some(accepted) = accepted {
         accepted.0.set(shown);
     }
@@ -231,17 +237,16 @@ fn basic(request: &HttpRequest) -> Result<Option<Basic>, ApiError> {
     }
 }
 
-impl From<AuthenticationError> for ApiError {
-    fn from(error: AuthenticationError) -> Self {
-        match error {
-            AuthenticationError::BadCredentials
-            | AuthenticationError::OtherThanCertificate
-            | AuthenticationError::NoAccount => Self::Unauthenticated,
-            AuthenticationError::TooManyAttempts { retry_after_secs } => {
-                Self::TooManyAttempts { retry_after_secs }
-            }
-            AuthenticationError::NotAllowed => Self::Forbidden,
-            AuthenticationError::Unavailable => Self::Unavailable,
+/// Returns what a caller of this name and address is answered whose login failed.
+fn refused(error: AuthenticationError, name: &str, address: IpAddr) -> ApiError {
+    match error {
+        AuthenticationError::BadCredentials
+        | AuthenticationError::OtherThanCertificate
+        | AuthenticationError::NoAccount => ApiError::Unauthenticated,
+        AuthenticationError::TooManyAttempts { retry_after_secs } => {
+            ApiError::TooManyAttempts { user: (*cut(name)).into(), address, retry_after_secs }
         }
+        AuthenticationError::NotAllowed => ApiError::Forbidden,
+        AuthenticationError::Unavailable => ApiError::Unavailable,
     }
 }

@@ -99,7 +99,7 @@ pub(super) async fn answer(
             .insert_header((CACHE_CONTROL, "no-store")) // live state must not be cached
             .body(body),
         Err(error) => {
-            admission::tell_refused(api, request, error);
+            admission::tell_refused(api, request, &error);
             error.error_response()
         }
     };

@@ -2,7 +2,7 @@
 //!
 //! Only this module maps the broker's errors to HTTP.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use actix_http::ConnectionType;
 use actix_web::{
@@ -25,7 +25,7 @@ const RETRY_UNAVAILABLE_SECS: u32 = 1;
 
 /// Why a call failed. A failed call has changed nothing, except that a redirect of several clients
 /// may have redirected some of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// A parameter is missing or empty.
     #[error("The parameter {0} is missing or empty.")]
@@ -109,10 +109,14 @@ pub enum ApiError {
     KeepAliveDisabled,
     /// Too many failed attempts: of this user from this address, or from this address in total.
     #[error(
-        "Too many failed attempts from this address, of this user or in total; try again in \
-         {retry_after_secs} s."
+        "Too many failed attempts of the user {user:?} from {address}, or from this address in total; try \
+         again in {retry_after_secs} s."
     )]
     TooManyAttempts {
+        /// The user name that the caller gave; cut if it is long.
+        user: Box<str>,
+        /// The address of the caller.
+        address: IpAddr,
         /// Seconds until the next attempt is checked.
         retry_after_secs: u32,
     },
@@ -168,7 +172,7 @@ impl From<ControlError> for ApiError {
 impl ApiError {
     /// Returns the `code` for the response body.
     #[must_use]
-    pub const fn code(self) -> &'static str {
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::MissingParameter(_) => "missing_parameter",
             Self::DuplicateParameter(_) => "duplicate_parameter",
@@ -196,11 +200,11 @@ impl ApiError {
 
 /// The body of an error response.
 #[derive(Serialize)]
-struct Body {
+struct Body<'a> {
     success: bool,
     code: &'static str,
     #[serde(serialize_with = "as_text")]
-    message: ApiError,
+    message: &'a ApiError,
 }
 
 fn as_text<S: serde::Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
@@ -237,7 +241,7 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse<BoxBody> {
         let mut response = HttpResponse::build(self.status_code());
         response.insert_header((CACHE_CONTROL, "no-store"));
-        match *self {
+        match self {
             Self::Unauthenticated => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
             }
@@ -246,11 +250,11 @@ impl ResponseError for ApiError {
                 response.force_close(); // the certificate of a connection never changes
             }
             Self::MethodNotAllowed { allow } => {
-                response.insert_header((ALLOW, allow));
+                response.insert_header((ALLOW, *allow));
             }
             Self::TooManyRequests { retry_after_secs }
-            | Self::TooManyAttempts { retry_after_secs } => {
-                response.insert_header((RETRY_AFTER, retry_after_secs));
+            | Self::TooManyAttempts { retry_after_secs, .. } => {
+                response.insert_header((RETRY_AFTER, *retry_after_secs));
             }
             Self::Unavailable => {
                 response.insert_header((RETRY_AFTER, RETRY_UNAVAILABLE_SECS));
@@ -273,7 +277,7 @@ impl ResponseError for ApiError {
             | Self::KeepAliveDisabled
             | Self::Timeout => {}
         }
-        response.json(Body { success: false, code: self.code(), message: *self })
+        response.json(Body { success: false, code: self.code(), message: self })
     }
 }
 

@@ -118,7 +118,7 @@ mod tests {
     fn parsed(query: &str) -> Result<(String, u16), &'static str> {
         keep_alive(query)
             .map(|parameters| (parameters.client_id, parameters.interval_secs))
-            .map_err(ApiError::code)
+            .map_err(|error| error.code())
     }
 
     #[test]

@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     fn parsed(body: &str) -> Result<(Clients, bool, bool), &'static str> {
-        let (wanted, refuses_connects) = parse(body.as_bytes()).map_err(ApiError::code)?;
+        let (wanted, refuses_connects) = parse(body.as_bytes()).map_err(|error| error.code())?;
         Ok((wanted.clients, wanted.to.is_permanent(), refuses_connects))
     }
 

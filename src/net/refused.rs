@@ -33,10 +33,10 @@ impl Refused {
     /// Writes the refusal to the log; `answered` is the Reason String that the client received.
     pub(super) fn tell(&self, core: &Core, subject: &Subject<'_>, answered: Option<&str>) {
         let why = self.why.as_deref().or(answered);
-        let (weight, reason) = match self.is_locked_out {
-            true => (Weight::Warning, "locked_out"),
-            false => (weight(self.counted_as), self.counted_as.name()),
-        };
+        if self.is_locked_out {
+            return core.told.attempt_not_checked(subject); // the lock-out was logged when it began
+        }
+        let (weight, reason) = (weight(self.counted_as), self.counted_as.name());
         core.told.connect_refused(subject, weight, reason, why);
     }
 }

@@ -10,6 +10,7 @@
 mod accepts;
 mod calls;
 mod limit;
+mod logins;
 mod text;
 
 use std::{
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Span;
 
 use self::limit::{Kind, LeftOut, Limiter};
-pub(crate) use self::{calls::Changed, text::cut};
+pub(crate) use self::{calls::Changed, logins::locked_out, text::cut};
 
 /// Target of lines about clients, for filters: `hearthmq::clients=warn`.
 const CLIENTS: &str = "hearthmq::clients";
@@ -222,6 +223,21 @@ impl Told {
         let why = why.map(cut);
         let why = why.as_deref();
         line!(weight, subject, left_out, "connect refused", { reason, why });
+    }
+
+    /// Logs at `debug` that an attempt was refused by a lock-out, which was logged when it began.
+    pub(crate) fn attempt_not_checked(&self, subject: &Subject<'_>) {
+        if !tracing::enabled!(target: CLIENTS, tracing::Level::DEBUG) {
+            return;
+        }
+        let Some(left_out) = self.allow(Kind::Trouble, subject.peer.ip()) else { return };
+        let (client_id, user) = (subject.client_id.map(cut), subject.user.map(cut));
+        tracing::debug!(
+            target: CLIENTS, parent: None,
+            peer = %subject.peer, listener = subject.listener, reason = "locked_out",
+            client_id = client_id.as_deref(), user = user.as_deref(), left_out,
+            "attempt not checked"
+        );
     }
 
     /// Logs that a client was not allowed to publish to a topic or to subscribe to a filter.

@@ -12,6 +12,7 @@
 mod backup;
 mod certificates;
 mod dead_peers;
+mod fail2ban;
 mod flow;
 #[path = "../support/http.rs"]
 mod http;

@@ -23,7 +23,8 @@ fn who_is_refused_for_earlier_failures_is_told_so() {
     let rest = rest();
     let answer = rest.call_as(Some(&basic("throttled:x")), "GET /client-id/demo/status");
     assert_eq!(answer.failure(), failed(429, "too_many_requests"));
-    assert!(answer.body.contains("Too many failed attempts from this address"), "{}", answer.body);
+    let said = r#"Too many failed attempts of the user \"throttled\" from 127.0.0.1, or from this address in total; try again in 7 s."#;
+    assert!(answer.body.contains(said), "{}", answer.body);
 }
 
 /// The double gives a caller with proven credentials another name.
