@@ -7,6 +7,7 @@
 pub(crate) mod common;
 pub(crate) mod connect;
 pub(crate) mod doors;
+mod dropping;
 mod hold;
 pub(crate) mod in_process;
 mod keeping;
@@ -116,6 +117,8 @@ pub(crate) struct Shard {
     full_queues: BTreeMap<u32, FullQueue>,
     /// Clients that are to wait before they come back.
     slowed: Slowed,
+    /// Clients whose full queue loses messages.
+    dropping: dropping::Dropping,
     /// Members that have asked for what waits here and are to be answered later: one for each.
     asked_later: Vec<TakeBacklog>,
     weeding: Weeding,
@@ -234,6 +237,7 @@ impl Shard {
             is_looked_after: false,
             full_queues: BTreeMap::new(),
             slowed: Slowed::default(),
+            dropping: dropping::Dropping::default(),
             asked_later: Vec::new(),
             weeding: Weeding::default(),
             swept_at: core.clock.now(),

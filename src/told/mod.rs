@@ -11,6 +11,7 @@ mod accepts;
 mod calls;
 mod limit;
 mod logins;
+mod queues;
 mod text;
 
 use std::{
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Span;
 
 use self::limit::{Kind, LeftOut, Limiter};
-pub(crate) use self::{calls::Changed, logins::locked_out, text::cut};
+pub(crate) use self::{calls::Changed, logins::locked_out, queues::Dropped, text::cut};
 
 /// Target of lines about clients, for filters: `hearthmq::clients=warn`.
 const CLIENTS: &str = "hearthmq::clients";

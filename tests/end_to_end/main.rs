@@ -14,6 +14,7 @@ mod certificates;
 mod dead_peers;
 mod fail2ban;
 mod flow;
+mod full_queues;
 #[path = "../support/http.rs"]
 mod http;
 mod https;

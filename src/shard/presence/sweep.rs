@@ -38,6 +38,7 @@ impl Shard {
             self.remove_expired_retained(now);
         }
         self.lose_patience(now);
+        self.end_dropping(now);
         self.publish_system(now);
         self.apply_again();
         self.feed_starved();

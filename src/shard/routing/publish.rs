@@ -361,6 +361,10 @@ impl Shard {
         }
         if matches!(delivered, Delivered::QueueFull | Delivered::Queued { displaced: 1.. }) {
             self.tell_displaced(target.place.slot, message.publication.topic);
+            // A group looks for another member first.
+            if share.is_none() || delivered != Delivered::QueueFull {
+                self.note_dropped(target.place.slot, delivered, now);
+            }
         }
         Some(delivered)
     }
