@@ -28,6 +28,7 @@ use super::{
     keys::{SaltSecret, ScramKeys, prepared},
     known::LoginLedger,
     password::{StoredPassword, generate_password, hash_password},
+    stricter::{Stricter, is_older},
     throttle::ThrottleConfig,
     verified::DigestKey,
 };
@@ -441,33 +442,6 @@ impl Authenticator for FileAuthenticator {
         let (waiting, turned_away) = self.hashing.counts();
         LoginCounts { waiting: waiting as u64, turned_away, ..self.attempts.counts() }
     }
-}
-
-/// Since which generation more is asked of a login than an identity tells: who came in before shows
-/// itself again.
-#[derive(Default)]
-struct Stricter {
-    /// Clients without a user name: a name without an account was taken for none.
-    anonymous: AtomicU64,
-    /// Clients with a certificate: it was enough, or any client identifier went with it.
-    certificate: AtomicU64,
-}
-
-impl Stricter {
-    fn note(&self, former: &AuthenticationConfig, now: &AuthenticationConfig, generation: u64) {
-        if former.anonymous_with_name && !now.anonymous_with_name {
-            self.anonymous.store(generation, Ordering::Relaxed);
-        }
-        if former.certificate_is_enough && !now.certificate_is_enough
-            || !former.client_id_is_common_name && now.client_id_is_common_name
-        {
-            self.certificate.store(generation, Ordering::Relaxed);
-        }
-    }
-}
-
-fn is_older(generation: &AtomicU64, since: u64) -> bool {
-    generation.load(Ordering::Relaxed) > since
 }
 
 fn hashes_at_once(config: &AuthenticationConfig) -> usize {

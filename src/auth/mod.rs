@@ -19,6 +19,7 @@ pub mod policy;
 mod recent;
 mod scram;
 mod standing;
+mod stricter;
 pub mod throttle;
 mod throttled;
 mod verified;
