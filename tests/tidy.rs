@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
 
+#[path = "tidy/arrows.rs"]
+mod arrows;
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -20,7 +20,8 @@ pub use crate::{
     durable::SyncPolicy,
     shard::{
         connect::{Attach, ClientSession, Kicked},
-        in_process::{Received, Subscription},
+        in_process::Received,
+        subscription::Subscription,
     },
     transport::{AnyStream, Socket, SocketTransport, Transport},
 };

@@ -13,6 +13,7 @@ mod file;
 mod hashing;
 mod keys;
 mod known;
+mod logins;
 mod origin;
 mod password;
 pub mod policy;
@@ -30,11 +31,12 @@ pub use accounts::{
     set_password,
 };
 pub use attempts::LoginCounts;
-pub use authenticator::{AuthenticationConfig, FileAuthenticator};
+pub use authenticator::FileAuthenticator;
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use file::FileError;
 pub use keys::{SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError};
 pub use known::{LoginKey, LoginLedger};
+pub use logins::AuthenticationConfig;
 pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
 pub use policy::{FilePolicy, Network, NetworkError, Rule};
 pub use scram::ScramSha256;

@@ -1,15 +1,12 @@
 //! The broker answers callers: each question goes to the registries of the shards concerned.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use actix::MailboxError;
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
-use super::{ANSWER_TIME_MAX, Broker, draining::Draining};
+use super::{ANSWER_TIME_MAX, Broker, asking::Asking, draining::Draining};
 use crate::control::{
     Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
 };
@@ -52,23 +49,6 @@ impl Broker {
             self.ask(redirected)
         });
         Ok(try_join_all(asked).await?.into_iter().sum())
-    }
-}
-
-/// A question under way. It counts until it is dropped, even if its caller has gone.
-pub(super) struct Asking<'a>(&'a AtomicUsize);
-
-impl<'a> Asking<'a> {
-    pub(super) fn new(questions: &'a AtomicUsize, max: usize) -> Result<Self, ControlError> {
-        let before = questions.fetch_add(1, Ordering::Relaxed);
-        let asking = Self(questions);
-        if before < max { Ok(asking) } else { Err(ControlError::Unavailable) }
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Running, control::Asking};
+use super::{Running, asking::Asking};
 use crate::control::{ControlError, Redirection};
 
 /// Refuses new clients until it is dropped, unless [`Draining::stay`] makes that last.

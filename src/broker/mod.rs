@@ -3,6 +3,7 @@
 //! [`Broker`] is the handle that an embedding application and the `hearthmq` program hold. It
 //! creates no runtime and no logger, and never ends the process.
 
+mod asking;
 mod builder;
 mod control;
 mod draining;
@@ -51,7 +52,7 @@ use crate::{
     shard::{
         Core,
         connect::{ClientSession, Kicked},
-        in_process::{InProcess, Subscription},
+        subscription::Subscription,
     },
     transport::AnyStream,
 };
@@ -237,7 +238,7 @@ impl Broker {
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, TopicError> {
         let core = &self.running.core;
         let parts = validate_filter(filter)?;
-        Ok(InProcess::subscribe(core, parts, filter, qos, core.clock.now()))
+        Ok(Subscription::begin(core, parts, filter, qos, core.clock.now()))
     }
 
     /// Serves one MQTT client over any byte stream. Returns once the client's CONNECT has been

@@ -14,6 +14,7 @@ mod properties;
 mod reason;
 mod time;
 mod topic;
+mod version;
 mod wire;
 
 pub use decode::{DecodeLimits, Decoded, decode, decode_connect, refusal_version, whole_length};
@@ -25,9 +26,8 @@ pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub(crate) use message::LARGE_BYTES_MIN;
 pub use message::{Message, Publication};
 pub use packet::{
-    Ack, Auth, ConnAck, Connect, Disconnect, LastWill, Packet, PacketId, ProtocolVersion, Publish,
-    PublishFlags, QoS, RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscriptionOptions,
-    UnsubAck, Unsubscribe,
+    Ack, Auth, ConnAck, Connect, Disconnect, LastWill, Packet, Publish, PublishFlags, QoS,
+    RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscriptionOptions, UnsubAck, Unsubscribe,
 };
 pub use properties::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
@@ -39,3 +39,4 @@ pub use time::Timestamp;
 pub use topic::{
     FilterParts, TopicError, filter_matches, is_of_the_broker, validate_filter, validate_topic,
 };
+pub use version::{PacketId, ProtocolVersion};

@@ -1,5 +1,6 @@
 //! Accepts connections and takes them through the layers below MQTT.
 
+use super::newcomer::Shown;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -30,11 +31,11 @@ use super::{
     refused::Refused,
     secured::Secured,
     shortage,
-    tls::{self, ClientAuth, ClientCertificateError, TlsSource},
+    tls::{self, ClientAuth, TlsSource},
     websocket,
 };
 use crate::{
-    auth::{ClientCertificate, ListenerLogins},
+    auth::ListenerLogins,
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
     router::Host,
     shard::Core,
@@ -293,9 +294,6 @@ async fn within<S: Transport>(
         }
     })
 }
-
-/// The client certificate that TLS has verified, if there is one, or why it has no usable name.
-pub(crate) type Shown = Result<Option<ClientCertificate>, ClientCertificateError>;
 
 /// Performs the TLS handshake; returns the stream and the client certificate, if there is one.
 async fn secure<S: Transport>(

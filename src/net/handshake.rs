@@ -1,13 +1,11 @@
 //! Takes a connection from its first byte to a session: reads CONNECT, authenticates and authorizes
 //! the client, and sends the connection to its home shard.
 
+use super::linger::linger;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::Instant,
-};
+use tokio::{io::AsyncWriteExt, time::Instant};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
@@ -16,7 +14,7 @@ use super::{
     admission::{Admitted, Stage},
     exchange,
     follow::follow,
-    newcomer::{Newcomer, READ_BYTES, connect_limits, read_more},
+    newcomer::{Newcomer, connect_limits, read_more},
     refusal::Refusal,
     refused::{Refused, other_protocol, subject},
     room::Room,
@@ -392,21 +390,5 @@ async fn refuse(
     }
 }
 
-/// Reads and drops what a refused client still sends, for a limited time or until it closes its
-/// side. Closing with unread input would reset the connection, and the client could lose the
-/// answer. [MQTT-3.1.4-6]
-pub(super) async fn linger(transport: &mut dyn Transport) {
-    let _ = tokio::time::timeout(LINGER_TIME_MAX, drop_rest(transport)).await;
-}
-
-async fn drop_rest(transport: &mut dyn Transport) {
-    let mut rest = Vec::with_capacity(READ_BYTES);
-    while transport.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {
-        rest.clear();
-    }
-}
-
 /// Maximum time to write the answer to a refused client.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(2);
-/// Maximum time to wait until a refused client closes its side.
-const LINGER_TIME_MAX: Duration = Duration::from_secs(1);

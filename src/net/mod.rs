@@ -8,6 +8,7 @@ mod admission;
 mod exchange;
 mod follow;
 mod handshake;
+mod linger;
 mod listener;
 mod newcomer;
 mod packet_line;
@@ -23,10 +24,11 @@ mod unix;
 mod websocket;
 
 pub(crate) use self::{
-    accept::{ListenerParts, ListenerSettings, Shown, accept_loop, canonical},
+    accept::{ListenerParts, ListenerSettings, accept_loop, canonical},
     admission::{Admission, Seat, Whose, in_turn, network_of},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, IN_PROCESS, bind},
+    newcomer::Shown,
     shortage::{is_of_files, is_somebody_waiting},
     websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted, is_own_origin},
 };

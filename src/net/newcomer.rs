@@ -6,6 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{io::AsyncReadExt, time::Instant};
 
+use super::tls::ClientCertificateError;
 use super::{admission::Admitted, refusal::Refusal, room::Room};
 use crate::{
     auth::{ClientCertificate, Credentials, ListenerLogins},
@@ -14,6 +15,9 @@ use crate::{
     shard::Core,
     transport::Transport,
 };
+
+/// The client certificate that TLS has verified, if there is one, or why it has no usable name.
+pub(crate) type Shown = Result<Option<ClientCertificate>, ClientCertificateError>;
 
 /// Bytes read at a time before CONNECT is complete.
 pub(super) const READ_BYTES: usize = 2048;

@@ -1,9 +1,12 @@
 //! What makes a session durable: its changes are noted in the journal, and of its queue only the
 //! next page is in memory; the rest lies in the store and is counted here.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::collections::BTreeMap;
 
-use super::queue::{Amount, Envelope, Owned};
+use super::{
+    envelope::{Amount, Envelope, KeptAt, Share},
+    owned::Owned,
+};
 use crate::{
     journal::{Change, Journal, QueuePlace, QueuedMessage, SentAs, SessionNumber, Ticket},
     mqtt::{PacketId, QoS, Timestamp, filter_matches},
@@ -61,24 +64,6 @@ pub(super) struct Beyond {
     pub(super) bytes: usize,
     /// The place of the first of them.
     pub(super) next: QueuePlace,
-}
-
-/// Whose queue a message is in, for what is taken out of it later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptAt {
-    /// The session.
-    pub session: SessionNumber,
-    /// The message's place in its queue.
-    pub place: QueuePlace,
-}
-
-/// A shared subscription as a message comes by it.
-#[derive(Clone, Copy, Debug)]
-pub struct Share<'a> {
-    /// Its number with the router, for as long as it has members.
-    pub number: NonZeroU32,
-    /// Its whole Topic Filter, which outlasts the broker.
-    pub filter: &'a Arc<str>,
 }
 
 /// A page of a queue as it was read from the store.

@@ -5,6 +5,7 @@
 
 mod alias;
 mod backlog;
+mod envelope;
 mod gate;
 mod incoming;
 mod keep_alive;
@@ -12,6 +13,7 @@ mod keeping;
 mod link;
 mod outgoing;
 mod output;
+mod owned;
 mod packet_ids;
 mod queue;
 mod shared;
@@ -24,20 +26,18 @@ mod withdrawal;
 use std::sync::Arc;
 
 pub use backlog::{Accepts, BacklogScan, Portion};
+pub use envelope::{KeptAt, Orphan, Share};
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
-pub use keeping::{KeptAt, LeftInQueue, Page, Share};
+pub use keeping::{LeftInQueue, Page};
 pub use link::{Link, LinkSettings, Tally};
-pub use outgoing::{Delivered, Delivery, Orphan};
+pub use outgoing::{Delivered, Delivery};
 pub use queue::{BackPressure, QueueLimits, QueueUsage, Weeded, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
 
 use self::{
-    keeping::Keeping,
-    outgoing::Outgoing,
-    queue::{Owned, Queue},
-    subscriptions::Subscriptions,
+    keeping::Keeping, outgoing::Outgoing, owned::Owned, queue::Queue, subscriptions::Subscriptions,
 };
 use crate::{
     journal::{Change, Journal, QueuePlace, SessionNumber, SubscriptionRecord},

@@ -6,9 +6,11 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use self::sending::envelope;
 use super::{
-    Link, Session, SharedPublication, is_shared,
-    keeping::{Keeping, KeptAt, Page, Share},
-    queue::{Amount, Envelope, Pushed, Queue},
+    Link, Session, SharedPublication,
+    envelope::{Amount, Envelope, Orphan, Share},
+    is_shared,
+    keeping::{Keeping, Page},
+    queue::{Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
     window::{Acknowledged, InFlight, Window},
 };
@@ -28,17 +30,6 @@ pub struct Delivery<'a> {
     pub identifiers: Option<&'a Arc<[u32]>>,
     /// The shared subscription that it comes by.
     pub share: Option<Share<'a>>,
-}
-
-/// A message that a session leaves to the other members of a shared subscription.
-#[derive(Clone, Debug)]
-pub struct Orphan {
-    /// The message.
-    pub message: Arc<Message>,
-    /// The shared subscription that it came by, in the router's numbers.
-    pub share: NonZeroU32,
-    /// Where a durable session kept it: to be taken out of there once others have it.
-    pub kept_at: Option<KeptAt>,
 }
 
 /// What became of a message that was delivered to a session.

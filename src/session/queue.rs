@@ -15,38 +15,15 @@ use std::{
     },
 };
 
-pub(super) use self::owned::{Amount, Owned};
 use self::usage::Bounds;
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 use self::weeding::Expiring;
 pub use self::weeding::Weeded;
 use super::{
-    Orphan,
-    keeping::{Beyond, Keeping, KeptAt, PAGE_BYTES, PAGE_MESSAGES, Page, Share},
+    envelope::{Amount, Envelope, KeptAt, Orphan, Share},
+    keeping::{Beyond, Keeping, PAGE_BYTES, PAGE_MESSAGES, Page},
 };
-use crate::{
-    journal::QueuePlace,
-    mqtt::{Message, QoS},
-};
-
-/// A message and how it is to be sent to this client.
-#[derive(Clone, Debug)]
-pub(super) struct Envelope {
-    pub(super) message: Arc<Message>,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
-    pub(super) identifiers: Option<Arc<[u32]>>,
-    /// The shared subscription that it came by. It takes room that padding would take.
-    pub(super) share: Option<NonZeroU32>,
-    /// Its place in the queue of a durable session; 0 where it is not kept.
-    pub(super) place: QueuePlace,
-}
-
-impl Envelope {
-    pub(super) const fn is_kept(&self) -> bool {
-        self.place.0 > 0
-    }
-}
+use crate::mqtt::QoS;
 
 /// What became of a message that was to be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ impl Session {
     /// Drops what has expired in memory, and begins to look for more; how much was dropped.
     pub fn begin_weeding(&mut self, now: Timestamp) -> usize {
         let has_expired =
-            |envelope: &super::queue::Envelope| envelope.message.publication().has_expired(now);
+            |envelope: &super::envelope::Envelope| envelope.message.publication().has_expired(now);
         let dropped = self.outgoing.drop_waiting(has_expired);
         self.outgoing.queue_mut().begin_weeding();
         dropped

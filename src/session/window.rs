@@ -11,7 +11,7 @@ mod aside;
 use std::collections::VecDeque;
 
 use self::aside::Aside;
-use super::queue::Envelope;
+use super::envelope::Envelope;
 use crate::{journal::QueuePlace, mqtt::PacketId};
 
 /// Where the delivery of one message stands, figure 4.2 and 4.3 of MQTT 5.0.

@@ -3,7 +3,7 @@
 //!
 //! What the client itself unsubscribes from may still be delivered; what was taken from it may not.
 
-use super::{Session, counted_bytes, is_shared, queue::Envelope};
+use super::{Session, counted_bytes, envelope::Envelope, is_shared};
 use crate::{journal::Change, mqtt::filter_matches};
 
 impl Session {

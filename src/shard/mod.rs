@@ -6,6 +6,7 @@
 
 pub(crate) mod common;
 pub(crate) mod connect;
+mod departure;
 pub(crate) mod doors;
 mod dropping;
 mod hold;
@@ -16,6 +17,7 @@ mod presence;
 mod quota;
 pub(crate) mod refusal;
 mod routing;
+pub(crate) mod subscription;
 mod system;
 mod turn;
 
@@ -37,12 +39,12 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::{
     common::{Core, CoreParts},
+    departure::Departure,
     hold::{LOOK_EVERY, look_after_held},
     keeping::weeding::weed_queues,
     packets::Received,
     presence::{
         authenticate::not_authenticated,
-        depart::Departure,
         recheck::{CERTIFICATE, Rounds, not_authorized},
         tell::subject_of,
     },

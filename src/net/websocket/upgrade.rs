@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    super::{handshake::linger, refused::Refused},
+    super::{linger::linger, refused::Refused},
     WebSocket,
 };
 use crate::{metrics::ConnectRefusal, transport::Transport};

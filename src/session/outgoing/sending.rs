@@ -8,7 +8,7 @@ use crate::{
     mqtt::{
         PacketId, Publication, PublishAs, PublishFlags, QoS, Timestamp, TopicAlias, publish_size,
     },
-    session::{Link, SharedPublication, queue::Envelope, walk::Next},
+    session::{Link, SharedPublication, envelope::Envelope, walk::Next},
 };
 
 impl Outgoing {

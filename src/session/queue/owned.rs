@@ -4,10 +4,10 @@
 //! It is counted in steps and given back late, so that messages which come and go at once cost the
 //! shards of one owner no common count.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use super::{IN_FLIGHT_BLOCK, Queue};
-use crate::owners::{Account, Charge};
+use crate::{owners::Charge, session::envelope::Amount};
 
 /// Messages and bytes are counted in steps of so many.
 const MESSAGES_STEP: usize = 16;
@@ -15,34 +15,6 @@ const BYTES_STEP: usize = 4 * 1024;
 /// So much is counted too much before it is given back, while the client is there.
 const MESSAGES_SLACK: usize = 256;
 const BYTES_SLACK: usize = 64 * 1024;
-
-/// What a durable session has of its owner's account.
-#[derive(Debug)]
-pub(in crate::session) struct Owned {
-    messages: Charge,
-    bytes: Charge,
-}
-
-impl Owned {
-    pub(in crate::session) fn new(account: &Arc<Account>) -> Self {
-        Self {
-            messages: Charge::new(account.clone(), |account| &account.stored_messages),
-            bytes: Charge::new(account.clone(), |account| &account.stored_bytes),
-        }
-    }
-
-    pub(in crate::session) fn move_to(&mut self, account: &Arc<Account>) {
-        self.messages.move_to(account);
-        self.bytes.move_to(account);
-    }
-}
-
-/// Messages and bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::session) struct Amount {
-    pub(in crate::session) messages: usize,
-    pub(in crate::session) bytes: usize,
-}
 
 impl Queue {
     /// What the store has of the session.

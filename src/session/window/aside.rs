@@ -4,7 +4,7 @@
 //! searched from the beginning. Knows nothing of the run that they were taken out of.
 
 use super::InFlight;
-use crate::{mqtt::PacketId, session::queue::Envelope};
+use crate::{mqtt::PacketId, session::envelope::Envelope};
 
 /// Messages that were put aside, in the order sent.
 #[derive(Debug, Default)]

@@ -13,10 +13,10 @@ use crate::{
     owners::{Account, Charge},
     session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
     shard::{
-        Connected, Presence, Shard,
+        Connected, Departure, Presence, Shard,
         connect::AcceptedConnect,
         doors::{ConnectionDoor, ToConnection},
-        presence::{authenticate::Authentication, depart::Departure},
+        presence::authenticate::Authentication,
         refusal::NoSession,
     },
 };
