@@ -90,7 +90,8 @@ impl Files {
                 flatten(tree, "", &mut paths);
                 for path in paths.iter().filter(|_| is_public) {
                     // Without `self::`, too, a path leads to a module of the file's own.
-                    let target = absolute(path, &module).unwrap_or(format!("{module}::{path}"));
+                    let target =
+                        absolute(path, &module).unwrap_or_else(|| format!("{module}::{path}"));
                     let name = path.rsplit("::").next().unwrap_or_default();
                     files.re_exports.insert(format!("{module}::{name}"), target);
                 }
