@@ -1,14 +1,15 @@
-//! What earlier logins have left behind, and what it means for the next one.
+//! Remembers earlier logins, and judges the next one by them.
 //!
 //! Four memories: passwords that were right a moment ago ([`verified`](super::verified)), failures
-//! ([`throttle`](super::throttle)), clients that were right a moment ago
-//! ([`recent`](super::recent)), and pairs of user and address that were right ever
-//! ([`known`](super::known)). MQTT and REST have failures of their own: guesses over one do not
-//! refuse the name over the other.
+//! ([`throttle`](super::throttle)), clients that logged in a moment ago
+//! ([`recent`](super::recent)), and pairs of user and address that logged in at any time
+//! ([`known`](super::known)). MQTT and REST count failures separately: guesses over one do not
+//! cause refusals over the other.
 //!
-//! An attempt is judged in this order: refused for failures; wrong a moment ago; one of too many
-//! different guesses at once; right a moment ago; open. So a volley of guesses learns no more than
-//! guesses one after the other. Does not know how a password is checked. Called by the authenticator.
+//! An attempt is judged in this order: refused because of failures; wrong a moment ago; one of too
+//! many different guesses at the same time; right a moment ago; open. So a volley of guesses
+//! reveals no more than guesses one after the other. Does not know how a password is checked.
+//! Called by the authenticator.
 
 use std::{
     collections::HashMap,
@@ -31,28 +32,28 @@ use super::{
 };
 use crate::told::locked_out;
 
-/// What has become of logins, since the start unless said otherwise.
+/// Counts of logins, since the start unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoginCounts {
-    /// Logins that wait now for their password to be hashed.
+    /// Logins that are waiting for their password to be hashed.
     pub waiting: u64,
-    /// Logins that were told to try again later, as too many waited.
+    /// Logins that were told to try again later, because too many were waiting.
     pub turned_away: u64,
-    /// Refusals of a user name at an address that began.
+    /// Number of times that a user name was refused from an address.
     pub user_lockouts: u64,
-    /// Refusals of an address that began.
+    /// Number of times that an address was refused.
     pub address_lockouts: u64,
-    /// Attempts that were not looked at for earlier failures.
+    /// Attempts that were refused without a check because of earlier failures.
     pub refused: u64,
-    /// Attempts with a password that was wrong a moment ago.
+    /// Attempts that repeated a wrong password.
     pub repeated: u64,
-    /// Pairs of user and address that are known now.
+    /// Known pairs of user and address at present.
     pub known: u64,
-    /// Passwords that were hashed.
+    /// Hashed passwords.
     pub hashed: u64,
 }
 
-/// See the module.
+/// The memory of earlier logins, shared by all logins of an authenticator.
 pub(super) struct Attempts {
     memory: Mutex<Memory>,
     client_ids: RandomState,
@@ -61,11 +62,12 @@ pub(super) struct Attempts {
 
 struct Memory {
     verified: VerifiedCredentials,
-    /// Over MQTT, and over REST.
+    /// For MQTT, and for REST.
     failures: [FailureThrottle; 2],
     recent: RecentPlaces,
     known: KnownLogins,
-    /// The different passwords of each pair that are being checked, with how many attempts each.
+    /// The different passwords of each pair that are being checked, with the number of attempts for
+    /// each.
     open: HashMap<PairKey, SmallVec<[(Guess, usize); 2]>>,
     counts: LoginCounts,
 }
@@ -77,19 +79,19 @@ pub(super) struct Applicant {
     name: Arc<str>,
     listener: Box<str>,
     is_rest: bool,
-    /// The same credentials were accepted before on the same connection.
+    /// Whether the same credentials were accepted before on the same connection.
     is_proven: bool,
     pair: PairKey,
     place: Place,
 }
 
-/// What is known of an attempt without looking at the password.
+/// The judgement of an attempt before its password is hashed.
 pub(super) enum Verdict {
-    /// It was right a moment ago.
+    /// The password was right a moment ago.
     Right,
-    /// It was wrong a moment ago; the answer is to wait for this time.
+    /// The password was wrong a moment ago; the answer is delayed by this time.
     Wrong(Duration),
-    /// It is to be checked, after this time.
+    /// The password must be checked, after this delay.
     Open(Duration, OpenGuess),
 }
 
@@ -108,11 +110,11 @@ impl Attempts {
         Self { memory: Mutex::new(memory), client_ids: RandomState::new(), ledger: OnceLock::new() }
     }
 
-    /// Takes over what has changed. What was counted so far still counts, as far as there is room.
+    /// Applies a changed configuration. Counts are kept, as far as there is room.
     pub(super) fn configure(&self, former: &AuthenticationConfig, now: &AuthenticationConfig) {
         let mut memory = self.memory();
         if former.verified_secs != now.verified_secs {
-            // What was right is hashed once more.
+            // Passwords that were right a moment ago are hashed once more.
             let time_to_live = Duration::from_secs(now.verified_secs.into());
             memory.verified = VerifiedCredentials::new(now.verified_entries_max, time_to_live);
             memory.recent = RecentPlaces::new(now.verified_entries_max, time_to_live);
@@ -127,7 +129,7 @@ impl Attempts {
         }
     }
 
-    /// Who shows these credentials, and means the user `name`.
+    /// Returns the applicant with these credentials for the user `name`.
     pub(super) fn applicant(&self, shown: &Credentials<'_>, name: &str) -> Applicant {
         let is_rest = shown.client_id.is_none();
         let address = shown.peer.ip();
@@ -144,7 +146,7 @@ impl Attempts {
         }
     }
 
-    /// Takes in the pairs that are kept in `ledger`, and keeps those of later logins there.
+    /// Loads the pairs stored in `ledger`, and stores those of later logins there.
     pub(super) fn keep_in(&self, ledger: Arc<dyn LoginLedger>) {
         let removed = self.memory().known.read(ledger.read());
         for key in removed {
@@ -184,7 +186,7 @@ impl Attempts {
         Ok(verdict.map(|verdict| matches!(verdict, Verdict::Right)))
     }
 
-    /// How long an attempt without a password is to wait.
+    /// Returns the delay of an attempt without a password.
     pub(super) fn admit(&self, who: &Applicant) -> Result<Duration, AuthenticationError> {
         let now = now();
         let mut memory = self.memory();
@@ -192,7 +194,7 @@ impl Attempts {
         Ok(memory.failures(who).delay_of(&who.pair, now))
     }
 
-    /// What speaks for the attempt.
+    /// Returns the precedence of the attempt.
     pub(super) fn precedence(&self, who: &Applicant) -> Precedence {
         let now = now();
         let memory = self.memory();
@@ -210,7 +212,7 @@ impl Attempts {
         }
     }
 
-    /// Writes down the outcome of an attempt; `digest` is the password's, if there was one.
+    /// Records the outcome of an attempt; `digest` is that of its password, if it had one.
     pub(super) fn write_down(&self, who: &Applicant, digest: Option<&Digest>, right: bool) {
         let now = now();
         let mut memory = self.memory();
@@ -250,13 +252,13 @@ impl Attempts {
         }
     }
 
-    /// What is counted; who waits is not known here.
+    /// Returns the counts, except for waiting logins, which `hashing` knows.
     pub(super) fn counts(&self) -> LoginCounts {
         let memory = self.memory();
         LoginCounts { known: memory.known.len() as u64, ..memory.counts }
     }
 
-    /// A panic elsewhere leaves counts that are at worst one off.
+    /// Locks the memory. A panic of another thread leaves counts that are at most one off.
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -284,7 +286,7 @@ impl Memory {
         AuthenticationError::TooManyAttempts { retry_after_secs }
     }
 
-    /// What is known of an attempt already; `None` if it is to be checked.
+    /// Returns what the memory knows of an attempt; `None` if its password must be checked.
     fn recall(
         &mut self,
         who: &Applicant,
@@ -314,14 +316,14 @@ impl Memory {
 
     fn was_right(&mut self, who: &Applicant, now: Instant) {
         self.recent.was_right(who.place, now);
-        // What refuses the name to others stays: the client that goes on clears nothing for them.
+        // A refusal of the name stays in force for other clients, although this one may log in.
         if self.failures(who).refused_for(&who.pair, now).is_none() {
             self.failures_mut(who).was_right(&who.pair);
         }
     }
 }
 
-/// When to try again where other guesses at the name are being checked.
+/// Seconds until a retry while other guesses at the name are being checked.
 const SECS_UNTIL_GUESSES_ARE_CHECKED: u32 = 1;
 
 impl Applicant {
@@ -341,7 +343,7 @@ impl Applicant {
     }
 }
 
-/// A password that is being checked.
+/// Marks a password as being checked, until it is dropped.
 pub(super) struct OpenGuess {
     attempts: Arc<Attempts>,
     pair: PairKey,
@@ -364,13 +366,13 @@ impl Drop for OpenGuess {
     }
 }
 
-/// Eight bytes of a keyed hash; 0 stands for no password.
+/// Returns eight bytes of a keyed hash; 0 stands for no password.
 fn guess_of(digest: &Digest) -> Guess {
     let (first, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
     Guess::from_le_bytes(*first).max(1)
 }
 
-/// The clock of logins: tokio's, so that tests can turn it.
+/// Returns the time of tokio's clock, which tests can change.
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -39,7 +39,7 @@ pub struct FileAuthenticator {
     /// How often the accounts were read again, or the configuration was changed.
     readings: AtomicU64,
     config: ArcSwap<AuthenticationConfig>,
-    /// One changes what is judged by at a time.
+    /// Ensures that only one thread at a time changes accounts or configuration.
     changing: Mutex<()>,
     stricter: Stricter,
     attempts: Arc<Attempts>,
@@ -96,10 +96,10 @@ impl FileAuthenticator {
         Ok(())
     }
 
-    /// Reads another file, now and from now on.
+    /// Reads another file, now and at later reloads.
     ///
     /// # Errors
-    /// As [`Accounts::open`]; accounts and file then stay as they were.
+    /// The same as [`Accounts::open`]; accounts and file then stay as they are.
     pub fn reload_from(&self, path: impl Into<PathBuf>) -> Result<(), FileError> {
         let path = path.into();
         self.replace(Accounts::open(&path)?);
@@ -117,9 +117,9 @@ impl FileAuthenticator {
         self.readings.store(reading, Ordering::Release);
     }
 
-    /// Changes how logins are checked; clients that are connected are judged by it once
-    /// [`Broker::recheck`](crate::Broker::recheck) is called. Failures so far and refusals that have
-    /// begun still count; `verified_entries_max` and `hashes_waiting_max` stay as they were.
+    /// Changes how logins are checked; connected clients are checked when
+    /// [`Broker::recheck`](crate::Broker::recheck) is called. Earlier failures and current refusals
+    /// still count; `verified_entries_max` and `hashes_waiting_max` stay as they are.
     pub fn set_config(&self, config: AuthenticationConfig) {
         let _turn = self.turn();
         let reading = self.readings.load(Ordering::Acquire) + 1;
@@ -361,7 +361,7 @@ impl Authenticator for FileAuthenticator {
             }
             _ if needs_none => Standing::Good,
             None if may_need_none => Standing::Suspended,
-            // It never had an account, and may be given one.
+            // It never had an account, and may get one.
             None if is_by_certificate && !identity.needs_account => Standing::Suspended,
             None => Standing::Gone,
             Some(user) if user.changed > since => Standing::Changed,

@@ -35,7 +35,7 @@ struct Turns(Mutex<State>);
 struct State {
     room: WaitingRoom<oneshot::Sender<Turn>>,
     at_once_max: usize,
-    /// Turns that a login has.
+    /// Turns that logins have.
     taken: usize,
     /// Number of logins that were refused because the waiting room was full.
     turned_away: u64,
@@ -68,10 +68,10 @@ impl Hashing {
         Self { turns: Arc::new(Turns(Mutex::new(state))), threads }
     }
 
-    /// Changes how many passwords are hashed at once.
+    /// Changes how many passwords are hashed at the same time.
     pub(super) fn set_at_once_max(&self, at_once_max: usize) {
         self.turns.state().at_once_max = at_once_max;
-        // Those who wait need not wait for a turn that is over.
+        // Waiting logins need not wait for the end of another turn.
         while self.turns.hand_out() {}
     }
 
@@ -146,7 +146,7 @@ impl Turns {
         self.hand_out();
     }
 
-    /// Hands a free turn to the next login. Returns whether there were both.
+    /// Gives a free turn to the next login. Returns whether there were both.
     fn hand_out(self: &Arc<Self>) -> bool {
         loop {
             let mut state = self.state();

@@ -97,7 +97,8 @@ impl KnownLogins {
         self.pairs.len()
     }
 
-    /// Changes the maximum. Returns the pairs that had to go: those not seen for the longest time.
+    /// Changes the maximum. Returns the evicted pairs: those that were not seen for the longest
+    /// time.
     pub(super) fn set_max(&mut self, pairs_max: usize) -> Vec<LoginKey> {
         self.pairs_max = pairs_max;
         let too_many = self.pairs.len().saturating_sub(pairs_max);

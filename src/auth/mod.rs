@@ -198,7 +198,7 @@ pub trait Authenticator: Send + Sync + 'static {
         Standing::Good
     }
 
-    /// Returns the same for an identity that came in by a listener with these current rules.
+    /// Returns the same for an identity that logged in at a listener with these current rules.
     fn standing_at(&self, identity: &Identity, since: u64, rules: ListenerLogins) -> Standing {
         let _ = rules;
         self.standing(identity, since)

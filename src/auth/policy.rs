@@ -114,10 +114,10 @@ impl FilePolicy {
         Ok(())
     }
 
-    /// Reads another file, now and from now on.
+    /// Reads another file, now and at later reloads.
     ///
     /// # Errors
-    /// As [`FilePolicy::open`]; rules and file then stay as they were.
+    /// The same as [`FilePolicy::open`]; rules and file then stay as they are.
     pub fn reload_from(&self, path: impl Into<PathBuf>) -> Result<(), FileError> {
         let path = path.into();
         self.replace(load(&path)?);

@@ -129,7 +129,7 @@ impl FailureThrottle {
         }
     }
 
-    /// Changes how failures are answered from now on.
+    /// Changes how failures are slowed down and refused from now on.
     pub(super) fn set_config(&mut self, config: ThrottleConfig) {
         self.by_user.set_max(config.entries_max);
         self.by_address.set_max(config.entries_max);

@@ -80,7 +80,7 @@ struct Running {
     arbiters: Mutex<Vec<Arbiter>>,
     local_addrs: Vec<SocketAddr>,
     listener_urls: Vec<Arc<str>>,
-    /// Of each listener, as each shard has it.
+    /// The settings of each listener, with a copy for each shard.
     listeners: Mutex<Vec<Vec<Arc<ArcSwap<ListenerSettings>>>>>,
     stop: CancellationToken,
     /// Gives each connection a token for as long as its stream is open.

@@ -16,20 +16,20 @@ use crate::{
 };
 
 impl Broker {
-    /// Changes the limits. What already exceeds a lower limit stays (connections, sessions, retained
-    /// messages), but does not grow; a queue that is too long is cut when it takes its next message.
-    /// What a client was told when it connected holds until its connection ends: Maximum Packet
-    /// Size, Receive Maximum, Topic Aliases, Keep Alive, session expiry. So does whether publishers
-    /// are held for it.
+    /// Changes the limits. Connections, sessions and retained messages beyond a lower limit stay,
+    /// but get no more; a queue that is too long is cut when it takes its next message. Limits that
+    /// a client was told when it connected apply until its connection ends: Maximum Packet Size,
+    /// Receive Maximum, Topic Aliases, Keep Alive, session expiry. The same holds for whether
+    /// publishers are held for the client.
     pub fn set_limits(&self, limits: Limits) {
         self.running.admission.set_limits(&limits);
         self.running.core.set_limits(limits);
     }
 
-    /// Changes the listeners, given in the order in which the builder had them: the rules for logins,
-    /// the PROXY header, and the origins of web pages. Addresses, TLS sources and paths stay as they
-    /// are. The changes apply to connections from then on; connected clients are checked when
-    /// [`Broker::recheck`] is called.
+    /// Changes the listeners, given in the order in which the builder got them: login rules, PROXY
+    /// header, and origins of web pages. Addresses, TLS sources and paths stay as they are. The
+    /// changes apply to new connections; connected clients are checked when [`Broker::recheck`] is
+    /// called.
     pub fn set_listeners(&self, listeners: &[Listener]) {
         for (of_shards, wanted) in lock(&self.running.listeners).iter().zip(listeners) {
             for settings in of_shards {
@@ -57,7 +57,7 @@ impl Broker {
         self.running.core.told.set_lines(lines);
     }
 
-    /// Changes how often `$SYS/broker/…` is renewed; zero for never.
+    /// Changes how often `$SYS/broker/…` is updated; zero means never.
     pub fn set_sys_interval(&self, interval: Duration) {
         self.running.core.system.set_interval(interval);
     }

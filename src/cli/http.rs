@@ -33,7 +33,7 @@ pub(super) fn http_listeners(
     Ok(all)
 }
 
-/// Returns what each HTTP listener expects in front of its connections, in the same order.
+/// Returns the PROXY header that each HTTP listener expects, in the order of the listeners.
 pub(super) fn http_proxies(config: &Config) -> Vec<Option<ProxyProtocol>> {
     let addresses = config.http.listen.iter().chain(&config.http.https);
     addresses.map(|address| proxy_at(address, config)).collect()

@@ -1,7 +1,7 @@
-//! SIGHUP: what is read again while the broker runs, step by step.
+//! SIGHUP: reads the configuration and its files again while the broker runs, step by step.
 //!
-//! A step that fails changes nothing and says why; the others go on. Options that cannot change while
-//! the broker runs are named, and keep the value that they had at the start.
+//! A step that fails changes nothing and logs the reason; the others continue. Options that cannot
+//! change while the broker runs are logged, and keep the value that they had at the start.
 
 use hearthmq::{Broker, config::Config};
 
@@ -12,26 +12,26 @@ use super::{
     serve::Serving,
 };
 
-/// What is needed for a reload.
+/// The state that reloads need.
 pub(super) struct Reload {
-    /// Where the configuration comes from.
+    /// The sources of the configuration.
     options: Options,
-    /// The configuration in force, as it was given.
+    /// The configuration in force, as given.
     config: Config,
     log: Log,
 }
 
-/// What a step works on.
+/// The objects that a step changes.
 struct Parts<'a> {
     serving: &'a Serving,
     log: &'a Log,
-    /// In force from now on.
+    /// The configuration from now on.
     config: &'a Config,
 }
 
-/// What is read again, in this order. A step tells what came of it.
+/// The steps of a reload, in order. Each logs its result.
 ///
-/// The first steps put options into force, so that the files after them are read by these options.
+/// The first steps apply options, so that the later ones read files by these options.
 const STEPS: &[fn(&Parts<'_>)] = &[
     |parts| drop(parts.log.set_filter(&parts.config.log)), // the configuration has told
     |parts| parts.serving.broker().set_client_lines(parts.config.log.clients),
@@ -43,7 +43,7 @@ const STEPS: &[fn(&Parts<'_>)] = &[
     |parts| recheck(parts.serving.broker()), // by all of the above
 ];
 
-/// Ends what is no longer allowed, beside everything else.
+/// Ends connections and subscriptions that are no longer allowed, in the background.
 fn recheck(broker: &Broker) {
     let broker = broker.clone();
     actix_web::rt::spawn(async move {
@@ -62,7 +62,7 @@ impl Reload {
         &self.config
     }
 
-    /// Shows in `/metrics` how many lines of the log were dropped.
+    /// Adds the number of dropped log lines to `/metrics`.
     pub(super) fn count_dropped_lines(&self, serving: &Serving) {
         serving.broker().metrics().set_log_dropped(self.log.dropped());
     }
@@ -81,8 +81,8 @@ impl Reload {
         }
     }
 
-    /// Takes over what can change while the broker runs. A configuration with a mistake changes
-    /// nothing.
+    /// Applies the changes that can be applied while the broker runs. A configuration with a
+    /// mistake changes nothing.
     fn read_configuration(&mut self) {
         let wanted = match self.options.load() {
             Ok(wanted) => wanted,

@@ -120,8 +120,7 @@ impl Serving {
         Ok(broker)
     }
 
-    /// Puts into force what of the configuration is about who may log in. Reads the accounts and
-    /// permissions again.
+    /// Applies the login options of the configuration. Reads accounts and permissions again.
     pub(super) fn change_logins(&self, config: &Config) {
         self.authenticator.set_config(AuthenticationConfig::from(config));
         self.scram.set_offered(config.auth.scram);
@@ -129,7 +128,7 @@ impl Serving {
         tell("permissions", self.policy.reload_from(config.policy_file()));
     }
 
-    /// Puts into force what of the configuration is about the MQTT listeners and what they tell.
+    /// Applies the options of the MQTT listeners, and of `$SYS` and Response Topics.
     pub(super) fn change_mqtt(&self, config: &Config) {
         let mqtt = &config.mqtt;
         self.broker.set_sys_interval(Duration::from_secs(mqtt.sys_interval_secs.into()));
@@ -143,7 +142,7 @@ impl Serving {
         }
     }
 
-    /// The same for HTTP.
+    /// Applies the options of HTTP.
     pub(super) fn change_http(&self, config: &Config) {
         self.api.set_options(&api_options(config, &self.https));
         self.http.set_options(&ServerOptions::from(&config.http));

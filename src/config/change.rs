@@ -1,12 +1,12 @@
-//! What has changed between two configurations, and which of it a running broker takes over.
+//! The differences between two configurations, and which of them a running broker applies.
 
 use toml::{Table, Value};
 
 use super::{Config, load::as_table};
 
-/// Options that can change while the broker runs; a section stands for everything in it.
+/// Options that can change while the broker runs; a section stands for all options in it.
 ///
-/// Each of them is put into force by a step of the program's reload.
+/// A step of the program's reload applies each of them.
 const CHANGEABLE: &[&str] = &[
     "auth",
     "http.call_timeout_ms",
@@ -58,20 +58,19 @@ const NEEDS_RESTART: &[(&str, &str)] = &[
     ("store.sync_interval_ms", "what was acknowledged is owed what was promised at that time"),
 ];
 
-/// What becomes of a configuration when another one is wanted while the broker runs.
+/// The result of changing the configuration while the broker runs.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The configuration that is in force from now on: the former one with those options that can
-    /// change.
+    /// The configuration from now on: the former one with those changes that can be applied.
     pub config: Config,
-    /// Keys that have changed.
+    /// Keys whose changes were applied.
     pub changed: Vec<String>,
-    /// Keys whose values differ and that need a restart.
+    /// Keys whose changes need a restart.
     pub needs_restart: Vec<String>,
 }
 
 impl Config {
-    /// Takes over from `wanted` what can change while the broker runs.
+    /// Applies the changes in `wanted` that can be applied while the broker runs.
     #[must_use]
     pub fn change_to(&self, wanted: &Self) -> Change {
         let mut table = as_table(self);
@@ -92,12 +91,12 @@ fn can_change(key: &str) -> bool {
     CHANGEABLE.iter().any(|changeable| is_of(key, changeable))
 }
 
-/// Whether a key is this option, or one in this section.
+/// Returns whether a key is this option, or one in this section.
 fn is_of(key: &str, option: &str) -> bool {
     key.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The keys, `section.name`, whose values differ.
+/// Returns the keys, as `section.name`, whose values differ.
 fn differences(old: &Table, new: &Table) -> Vec<String> {
     let mut found = Vec::new();
     let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
@@ -154,7 +153,7 @@ mod tests {
         }
     }
 
-    /// What people read says the same.
+    /// README and example file say the same.
     #[test]
     fn document_and_example_name_what_needs_a_restart() {
         let document = include_str!("../../docs/configuration.md");
@@ -191,7 +190,7 @@ mod tests {
         assert_eq!(change.needs_restart, ["mqtt.tcp", "shards"]);
         let expected = Config { log: wanted.log.clone(), ..old };
         assert_eq!(change.config, expected);
-        // What needs a restart is named each time.
+        // Options that need a restart are reported each time.
         assert_eq!(change.config.change_to(&wanted).needs_restart, ["mqtt.tcp", "shards"]);
         assert!(wanted.change_to(&wanted).needs_restart.is_empty());
     }

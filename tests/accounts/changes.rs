@@ -1,4 +1,4 @@
-//! A configuration that is changed while the authenticator is at work.
+//! The configuration changes while the authenticator is in use.
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
@@ -85,7 +85,7 @@ async fn failures_are_answered_as_it_holds_now_and_count_on() {
     assert_eq!(login(&authenticator, "ann", "3").await, BAD);
     let refused = Err(AuthenticationError::TooManyAttempts { retry_after_secs: 5 });
     assert_eq!(login(&authenticator, "ann", "secret").await, refused);
-    // Who is refused stays so, and the next lock-out is as long as it is then.
+    // A refused client stays refused, and the next refusal has the new length.
     authenticator.set_config(config());
     assert_eq!(login(&authenticator, "ann", "secret").await, refused);
     tokio::time::sleep(Duration::from_secs(5)).await;

@@ -122,14 +122,14 @@ fn a_stricter_configuration_is_asked_of_those_who_came_in_before() {
     let certificate = identity(Login::Certificate);
     assert_eq!(standing(&nobody, 0), Standing::Good);
 
-    // A client that was taken as anonymous under a name that it gave has to give it again.
+    // A client that was treated as anonymous although it gave a name must log in again.
     authenticator.set_config(AuthenticationConfig { anonymous: true, ..config() });
     assert_eq!((standing(&nobody, 0), standing(&nobody, 1)), (Standing::Changed, Standing::Good));
     authenticator.set_config(config());
     assert_eq!(standing(&nobody, 1), Standing::Suspended);
     assert_eq!(standing(&certificate, 1), Standing::Good);
 
-    // What a certificate goes with has become more.
+    // More is required beside a certificate.
     for (round, stricter) in [
         AuthenticationConfig { certificate_is_enough: false, ..config() },
         AuthenticationConfig { client_id_is_common_name: true, ..config() },
@@ -144,7 +144,7 @@ fn a_stricter_configuration_is_asked_of_those_who_came_in_before() {
         assert_eq!(standing(&identity(Login::Password), before), Standing::Good, "{round}");
     }
 
-    // One that has no account may be given it: its session is not ended.
+    // A user without an account may get one: its session does not end.
     authenticator.set_config(AuthenticationConfig { certificate_needs_account: true, ..config() });
     let since = authenticator.generation();
     assert_eq!(standing(&certificate, since), Standing::Good);

@@ -1,4 +1,4 @@
-//! SIGHUP: what the configuration says by then is put into force, and what needs a restart is named.
+//! SIGHUP: the configuration is read and applied, and options that need a restart are logged.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::{
     program::{PASSWORD, Place, Program},
 };
 
-/// Rewrites the configuration, and waits until it was read.
+/// Rewrites the configuration, and waits until it is read.
 fn configure(place: &Place, program: &Program, sections: &[(&str, &str)]) {
     let file = place.path("hearthmq.toml");
     let mut text = fs::read_to_string(&file).unwrap();
@@ -35,7 +35,7 @@ fn configure(place: &Place, program: &Program, sections: &[(&str, &str)]) {
     }
 }
 
-/// By the switch for all listeners, and by that of one.
+/// With the option for all listeners, and with that of one.
 #[test]
 fn clients_without_an_account_are_let_in_and_sent_away_at_sighup() {
     let place = Place::new();

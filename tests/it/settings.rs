@@ -1,5 +1,5 @@
-//! What is changed about a broker that runs: each of it takes effect, and what was promised before
-//! holds for those who were told.
+//! Changed settings of a running broker: each takes effect, and promises made before hold for the
+//! clients that got them.
 
 use hearthmq::{
     Broker,
@@ -22,7 +22,7 @@ fn change(broker: &Broker, change: impl FnOnce(&mut Limits)) {
     broker.set_limits(limits);
 }
 
-/// Sends a CONNECT; the code in CONNACK.
+/// Sends a CONNECT; returns the Reason Code of CONNACK.
 async fn try_connect(broker: &Broker, connect: Connect<'_>) -> (Client, ReasonCode) {
     let mut client = Client::new(broker, connect.version);
     client.send(Packet::Connect(Box::new(connect))).await;
@@ -90,7 +90,7 @@ async fn one_address_has_the_connections_and_the_rate_that_hold_now() {
     there.ping().await;
 }
 
-/// What CONNACK has said holds for the connection.
+/// The values in CONNACK hold for the connection.
 #[actix_rt::test]
 async fn the_largest_packet_is_the_one_that_the_client_was_told() {
     let broker = world().await;
@@ -143,7 +143,7 @@ async fn queues_in_memory_are_bounded_by_what_holds_now() {
     assert_queues_are_bounded(&forgetful_world_within(|_| {}).await).await;
 }
 
-/// Of sessions that are there already.
+/// For existing sessions.
 async fn assert_queues_are_bounded(broker: &Broker) {
     let mut client = Client::connected(broker, connect_lasting("c", V5)).await;
     client.subscribe("t", QOS_1).await;
@@ -198,8 +198,8 @@ async fn all_queues_together_are_bounded_by_what_holds_now() {
     assert!(broker.metrics().shard(0).messages_dropped.of(DropReason::QueueFull).value() > 0);
 }
 
-/// Whether publishers are held is settled when their subscriber connects; for how long, when it is
-/// full.
+/// Whether publishers are held is decided when their subscriber connects; for how long, when its
+/// queue is full.
 #[actix_rt::test]
 async fn publishers_are_held_for_clients_that_connect_from_then_on() {
     let broker = world().await;
@@ -316,7 +316,7 @@ async fn packets_that_are_not_whole_are_bounded_by_what_holds_now() {
     client.expect_disconnect(ReasonCode::QuotaExceeded).await;
 }
 
-/// As CONNACK tells a client that connects from then on.
+/// As sent in CONNACK to clients that connect from then on.
 #[actix_rt::test]
 async fn what_clients_are_told_is_what_holds_now() {
     let broker = world().await;
@@ -401,7 +401,7 @@ async fn a_listener_asks_of_its_next_connection_what_holds_now() {
     broker.set_listeners(&[listener().logins(logins)]);
     let mut client = over_tcp(&broker).await;
     client.connect(connect("c")).await;
-    // Who is in stays until all are checked again.
+    // Connected clients stay until all are checked again.
     broker.set_listeners(&[listener()]);
     refused(&broker).await;
     client.ping().await;
@@ -420,7 +420,7 @@ async fn a_listener_asks_of_its_next_connection_what_holds_now() {
     assert_eq!(found.peer, "203.0.113.7:5000".parse().unwrap());
 }
 
-/// A broker that hears of limits while clients of every kind are there goes on as before.
+/// A broker whose limits change while clients of every kind are connected continues as before.
 #[actix_rt::test]
 async fn to_say_the_same_again_changes_nothing() {
     let broker = world_within(|_| {}).await;

@@ -1,4 +1,4 @@
-//! Options that are changed while the interface is at work.
+//! Options that change while the interface is in use.
 
 use std::{num::NonZeroU32, sync::mpsc, time::Duration};
 
@@ -78,7 +78,7 @@ fn proxies_are_believed_that_are_named_now() {
     assert_eq!(rest.call_with("GET /metrics", header, "").status, 404);
 }
 
-/// The double says who it has let in by which rules.
+/// The double reports which clients it has admitted by which rules.
 #[test]
 fn logins_at_a_listener_are_those_that_hold_now() {
     let rest = rest();
@@ -90,7 +90,7 @@ fn logins_at_a_listener_are_those_that_hold_now() {
     assert_eq!(call(), 401);
 }
 
-/// An interface, and the server that serves it.
+/// Starts an interface; returns the server that serves it too.
 fn served() -> (Rest, Server) {
     let (sender, server) = mpsc::channel();
     let rest = serving(move |api, listener| {

@@ -212,7 +212,7 @@ pub(crate) fn rest_serving(bounds: ServerOptions) -> Rest {
     })
 }
 
-/// An interface that is served as the test does it.
+/// Starts an interface that the test serves itself.
 pub(crate) fn serving(serve: impl FnOnce(Api, TcpListener) + Send + 'static) -> Rest {
     start(&options(), Arc::new(Policy), serve)
 }

@@ -45,8 +45,10 @@ impl ScramSha256 {
         Self { accounts, is_withdrawn: Arc::default() }
     }
 
-    /// Changes, for this one and its clones, whether clients may log in by it. Those that have are sent
-    /// away by [`Broker::recheck`](crate::Broker::recheck), and may come back by another method.
+    /// Changes, for this method and its clones, whether clients may log in by it.
+    /// [`Broker::recheck`] then disconnects clients that have; they may return with another method.
+    ///
+    /// [`Broker::recheck`]: crate::Broker::recheck
     pub fn set_offered(&self, is_offered: bool) {
         self.is_withdrawn.store(!is_offered, Ordering::Relaxed);
     }
