@@ -1,7 +1,7 @@
 //! Connections: their limits, and offers to switch to another protocol.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -37,7 +37,11 @@ pub(crate) fn ask(stream: &mut TcpStream, request: &str) -> String {
 }
 
 pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
-    !matches!(stream.read(&mut [0; 16]), Ok(1..))
+    match stream.read(&mut [0; 16]) {
+        Ok(read) => read == 0,
+        // The time-out of a read says that it is open.
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
 }
 
 fn bounded(connections_max: usize, connections_per_address_max: usize) -> Rest {
