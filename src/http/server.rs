@@ -28,7 +28,7 @@ use self::{
 use super::{Api, CallRate};
 use crate::{
     auth::Network,
-    net::{ProxyProtocol, tls::TlsSource},
+    net::{ProxyProtocol, accept_who_has_spoken, tls::TlsSource},
 };
 
 /// Connections that the operating system queues before they are accepted. If the queue is full, a
@@ -138,7 +138,9 @@ impl Server {
             return Ok(server);
         }
         for listener in &listeners {
-            SockRef::from(&listener.socket).listen(BACKLOG)?;
+            let socket = SockRef::from(&listener.socket);
+            socket.listen(BACKLOG)?;
+            accept_who_has_spoken(&socket);
         }
         for _ in 0..options.workers.max(1) {
             let doors = listeners.iter().zip(&server.proxies);

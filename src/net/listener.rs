@@ -217,7 +217,6 @@ impl Bound {
             Self::Tcp(listener) => {
                 let socket = SockRef::from(listener);
                 socket.listen(BACKLOG)?;
-                #[cfg(target_os = "linux")]
                 accept_who_has_spoken(&socket);
                 Ok(())
             }
@@ -280,8 +279,15 @@ fn bind_tcp(address: SocketAddr, keep_alive_secs: u16) -> io::Result<TcpListener
 /// Delays accept until the client has sent its first bytes, or for one second: in every protocol
 /// here the client speaks first, so an earlier accept would only wake the broker twice. A
 /// connection that sends nothing and closes costs the broker nothing.
+pub(crate) fn accept_who_has_spoken(listener: &Socket) {
+    #[cfg(target_os = "linux")]
+    defer_accept(listener);
+    #[cfg(not(target_os = "linux"))]
+    let _ = listener;
+}
+
 #[cfg(target_os = "linux")]
-fn accept_who_has_spoken(listener: &Socket) {
+fn defer_accept(listener: &Socket) {
     use uapi::c::{IPPROTO_TCP, TCP_DEFER_ACCEPT, c_int};
 
     let secs: c_int = 1;

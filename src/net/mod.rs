@@ -27,7 +27,7 @@ pub(crate) use self::{
     accept::{ListenerParts, ListenerSettings, accept_loop, canonical},
     admission::{Admission, Seat, Whose, in_turn, network_of},
     handshake::{Arrival, handshake},
-    listener::{BindError, Bound, IN_PROCESS, bind},
+    listener::{BindError, Bound, IN_PROCESS, accept_who_has_spoken, bind},
     newcomer::Shown,
     shortage::{is_of_files, is_somebody_waiting},
     websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted, is_own_origin},

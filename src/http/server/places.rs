@@ -86,12 +86,20 @@ enum Doing {
 struct Occupant {
     /// Four times the moment at which the present state began, plus the number of the state.
     state: AtomicU64,
+    /// The moment at which the connection entered the list of its address.
+    entered: AtomicU64,
     seat: Arc<Seat>,
 }
 
 impl Occupant {
     fn begin(&self, doing: Doing, moment: u64) {
         self.state.store(moment * 4 + doing as u64, Relaxed);
+    }
+
+    /// Marks the connection as the last in the list of an address, and idle from now on.
+    fn enter(&self, moment: u64) {
+        self.entered.store(moment, Relaxed);
+        self.begin(Doing::Idle, moment);
     }
 
     /// Returns the state, and the moment at which it began.
@@ -154,8 +162,8 @@ impl Places {
     /// Gives a connection a place without waiting.
     pub(super) fn admit_now(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
         let occupant = Arc::new(Occupant::default());
-        occupant.begin(Doing::Idle, self.moment());
         let mut held = self.held();
+        occupant.enter(self.moment());
         if held.len >= self.connections_max.load(Relaxed) && !held.cut_one() {
             return None;
         }
@@ -216,7 +224,7 @@ impl Held {
     fn remove(&mut self, address: IpAddr, at: usize) -> Option<Arc<Occupant>> {
         let of_address = self.by_address.get_mut(&address)?;
         let size = of_address.len();
-        let removed = of_address.swap_remove(at);
+        let removed = of_address.remove(at); // keeps the order in which they entered
         self.len -= 1;
         if self.by_size.remove(&(size, address)) && size > 1 {
             self.by_size.insert((size - 1, address));
@@ -269,9 +277,19 @@ impl Held {
 
     /// Returns the position in the list of the address, and the state, of its first connection.
     fn first_of(&self, address: IpAddr) -> Option<(usize, Doing)> {
-        let doing = self.of(address).iter().map(|occupant| occupant.doing()).enumerate();
-        let (at, (doing, _)) = doing.min_by_key(|(_, doing)| *doing)?;
-        Some((at, doing))
+        let mut first: Option<(usize, (Doing, u64))> = None;
+        for (at, occupant) in self.of(address).iter().enumerate() {
+            let doing = occupant.doing();
+            if first.is_none_or(|(_, best)| doing < best) {
+                first = Some((at, doing));
+            }
+            // All behind it entered later, so none has been idle for longer. In a flood of silent
+            // connections the search ends here, at the first one.
+            if doing == (Doing::Idle, occupant.entered.load(Relaxed)) {
+                break;
+            }
+        }
+        first.map(|(at, (doing, _))| (at, doing))
     }
 
     fn cut(&mut self, address: IpAddr, at: usize) -> bool {
@@ -294,6 +312,7 @@ impl Place {
         if !held.remove_occupant(self.address.get(), occupant) {
             return false; // it was closed for another one
         }
+        occupant.enter(places.moment());
         held.insert(address, !is_proxy, Arc::clone(occupant));
         places.taken.store(held.len, Relaxed);
         self.address.set(address);

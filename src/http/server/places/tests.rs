@@ -133,6 +133,42 @@ fn a_connection_behind_a_proxy_header_counts_once_it_is_known_whose_it_is() {
     assert!(held.len == 0 && held.by_address.is_empty() && held.by_size.is_empty());
 }
 
+/// Finds the first connection of an address as its definition says.
+fn first_of_naively(held: &Held, address: IpAddr) -> Option<(usize, Doing)> {
+    let all = held.of(address).iter().map(|occupant| occupant.doing()).enumerate();
+    all.min_by_key(|(_, doing)| *doing).map(|(at, (doing, _))| (at, doing))
+}
+
+#[test]
+fn the_first_to_go_is_the_one_that_a_search_of_all_finds() {
+    let places = places(60, 25);
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut held = Vec::new();
+    for _ in 0..20_000 {
+        let address = format!("192.0.2.{}", rng.u8(..4)).parse().unwrap();
+        match rng.u8(..8) {
+            0..=2 => held.extend(places.admit_now(Some(address))),
+            3 => held.extend(places.admit_now(None)),
+            _ if held.is_empty() => {}
+            4 => drop(held.swap_remove(rng.usize(..held.len()))),
+            changes => {
+                let place: &Place = &held[rng.usize(..held.len())];
+                match changes {
+                    5 => place.occupant.seat.set_read(),
+                    6 if place.address.get() == UNKNOWN => drop(place.belongs_to(address)),
+                    6 => place.set_idle(),
+                    _ if rng.bool() => place.set_busy(),
+                    _ => place.set_waiting(),
+                }
+            }
+        }
+        let all = places.held();
+        for address in all.by_address.keys() {
+            assert_eq!(all.first_of(*address), first_of_naively(&all, *address));
+        }
+    }
+}
+
 #[test]
 fn places_are_given_back_whatever_happened() {
     let places = places(50, 7);
