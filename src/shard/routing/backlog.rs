@@ -7,8 +7,11 @@
 //! returns next has a part in what is left. Called where connections begin and end, where somebody
 //! subscribes, and where a connection has room.
 
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
+use std::{collections::HashSet, num::NonZeroU32, sync::Arc};
 
+use foldhash::fast::RandomState;
+
+use super::wishes::Wishes;
 use crate::{
     between::{
         batch::{BacklogTaken, BacklogWaits, TakeBacklog},
@@ -28,19 +31,13 @@ use crate::{
 pub(in crate::shard) struct Backlogs {
     /// Groups of which the index knows that something may wait here. Those who were there by then
     /// have been told, and ask until nothing waits here any more.
-    held: Vec<NonZeroU32>,
+    held: HashSet<NonZeroU32, RandomState>,
     /// Where something waits that the client may take.
-    wanted: VecDeque<Wanted>,
+    wanted: Wishes,
     /// Another shard, or a store, has been asked and has not answered.
     is_asking: bool,
     /// How far others have looked at what waits here.
     scan: Option<BacklogScan>,
-}
-
-struct Wanted {
-    filter: Arc<str>,
-    /// Members that have nothing for this one.
-    passed: Vec<Place>,
 }
 
 /// What is given at a time. The time for it, some 100 µs, is what others wait at most.
@@ -69,10 +66,9 @@ impl Shard {
     pub(in crate::shard) fn note_waiting(&mut self, slot: u32, share: Share<'_>) {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let backlogs = found.backlogs();
-        if backlogs.held.contains(&share.number) {
+        if !backlogs.held.insert(share.number) {
             return;
         }
-        backlogs.held.push(share.number);
         // What waits for a client that is there is its own until somebody joins or returns.
         let is_offered = found.connected.is_none();
         self.offer_backlog(slot, share.filter, is_offered);
@@ -121,10 +117,7 @@ impl Shard {
             if found.session.queued() == 0 {
                 return;
             }
-            let held = &mut found.backlogs().held;
-            if !held.contains(&share) {
-                held.push(share);
-            }
+            found.backlogs().held.insert(share);
             for member in self.offer_backlog(slot, &filter, true) {
                 self.take_backlogs(member, now);
             }
@@ -186,11 +179,7 @@ impl Shard {
         if found.connected.is_none() {
             return;
         }
-        let wanted = &mut found.backlogs().wanted;
-        match wanted.iter_mut().find(|wanted| wanted.filter == *filter) {
-            Some(wanted) => wanted.passed.clear(),
-            None => wanted.push_back(Wanted { filter: filter.clone(), passed: Vec::new() }),
-        }
+        found.backlogs().wanted.add(filter);
         found.wake();
     }
 
@@ -209,11 +198,10 @@ impl Shard {
         if backlogs.is_asking || self.is_quiet {
             return false;
         }
-        let Some(Wanted { filter, passed }) = backlogs.wanted.front() else { return false };
-        let filter = filter.clone();
-        let mut except = passed.clone();
+        let Some((filter, passed)) = backlogs.wanted.first() else { return false };
+        let (filter, mut except) = (filter.clone(), passed.to_vec());
         let Some(accepts) = found.session.accepts(&filter) else {
-            backlogs.wanted.pop_front(); // It has unsubscribed.
+            backlogs.wanted.remove_first(); // It has unsubscribed.
             return true;
         };
         let messages = found.session.room_at_once(accepts.qos).min(PORTION.messages);
@@ -226,7 +214,7 @@ impl Shard {
         except.push(taker);
         let Some(holder) = self.core.index.next_holder(parts, &except) else {
             if let Some(found) = self.slots.get_mut(slot as usize) {
-                found.backlogs().wanted.pop_front();
+                found.backlogs().wanted.remove_first();
             }
             return true;
         };
@@ -256,10 +244,8 @@ impl Shard {
         let Some(found) = self.slots.get_mut(taker.slot as usize) else { return };
         let backlogs = found.backlogs();
         backlogs.is_asking = false;
-        if *given == Given::Nothing
-            && let Some(wanted) = backlogs.wanted.iter_mut().find(|w| w.filter == *filter)
-        {
-            wanted.passed.push(*holder);
+        if *given == Given::Nothing {
+            backlogs.wanted.pass(filter, *holder);
         }
         found.wake();
     }
@@ -362,7 +348,7 @@ impl Shard {
     /// Nothing waits at a slot any more for a group, or nothing that is not too large.
     fn strike_off(&mut self, parts: FilterParts<'_>, holder: Place, scan: &BacklogScan) {
         if let Some(found) = self.slots.get_mut(holder.slot as usize) {
-            found.backlogs().held.retain(|share| *share != scan.share);
+            found.backlogs().held.remove(&scan.share);
         }
         self.core.index.release(parts, holder, !scan.has_too_large);
     }

@@ -5,3 +5,4 @@ pub(super) mod plans;
 pub(super) mod publish;
 pub(super) mod share;
 pub(super) mod subscribe;
+mod wishes;
