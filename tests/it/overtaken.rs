@@ -3,7 +3,7 @@
 
 use hearthmq::{
     actors::{Kick, WillRequest},
-    mqtt::{ConnAck, Packet, ProtocolVersion, ReasonCode},
+    mqtt::{ConnAck, Connect, Packet, ProtocolVersion, ReasonCode},
 };
 use serde_json::Value;
 
@@ -18,13 +18,21 @@ const ALL_VERSIONS: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
 
 /// Returns a client that has sent CONNECT, and may have to wait.
 async fn connecting(powered: &Powered, version: ProtocolVersion) -> Client {
-    let mut client = Client::new(&powered.broker, version);
-    client.send(Packet::Connect(Box::new(connect_lasting("c", version)))).await;
-    // Everything that can happen now has happened.
+    connecting_with(powered, connect_lasting("c", version)).await
+}
+
+async fn connecting_with(powered: &Powered, connect: Connect<'_>) -> Client {
+    let mut client = Client::new(&powered.broker, connect.version);
+    client.send(Packet::Connect(Box::new(connect))).await;
+    settle().await;
+    client
+}
+
+/// Returns once everything that can happen now has happened.
+async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    client
 }
 
 async fn watcher(powered: &Powered) -> Client {
@@ -222,4 +230,40 @@ async fn a_suback_that_waits_does_not_keep_the_client_from_hearing_its_end() {
             assert_eq!((session_present, reason), (true, ReasonCode::Success));
         })
         .await;
+}
+
+/// A call reaches the connection that was the client's latest when the call came.
+#[actix_rt::test]
+async fn a_call_between_two_connects_is_about_the_connection_of_the_first() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    powered.fail(true);
+    let with_keep_alive = || Connect { keep_alive: 60, ..connect_lasting("c", V5) };
+    let mut first = connecting_with(&powered, with_keep_alive()).await;
+    let mut second = connecting_with(&powered, with_keep_alive()).await;
+    let call = |secs| {
+        let broker = powered.broker.clone();
+        actix_rt::spawn(async move { broker.set_keep_alive("c", secs).await })
+    };
+    let changed = call(77);
+    settle().await;
+    let broker = powered.broker.clone();
+    let kicked =
+        actix_rt::spawn(async move { broker.kick("c", false, WillRequest::Discard).await });
+    settle().await;
+    let mut third = connecting_with(&powered, with_keep_alive()).await;
+    let changed_again = call(88);
+    settle().await;
+    powered.fail(false);
+
+    first.expect_connected().await;
+    first.expect_disconnect(ReasonCode::SessionTakenOver).await;
+    second.expect_connected().await;
+    assert_eq!(changed.await.unwrap().unwrap().new_secs, 77);
+    kicked.await.unwrap().unwrap();
+    second.expect_disconnect(ReasonCode::AdministrativeAction).await;
+    third.expect_connected().await;
+    assert_eq!(changed_again.await.unwrap().unwrap().new_secs, 88);
+    third.ping().await;
+    assert_eq!(powered.broker.client("c").await.unwrap().unwrap().keep_alive_secs, 88);
 }
