@@ -204,7 +204,10 @@ impl Wire {
                 self.incoming.extend_from_slice(&chunk[..read]);
                 Ok(read)
             }
-            Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+            Err(error)
+                if [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted]
+                    .contains(&error.kind()) =>
+            {
                 Ok(0)
             }
             Err(error) => Err(error),

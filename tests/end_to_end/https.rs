@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
 };
 
@@ -22,7 +22,10 @@ fn ask(stream: &mut Stream) -> String {
     let mut answer = Vec::new();
     while !answer.ends_with(b"}") {
         let mut bytes = [0; 1024];
-        let read = stream.read(&mut bytes).unwrap();
+        let read = match stream.read(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.unwrap(),
+        };
         assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
         answer.extend_from_slice(&bytes[..read]);
     }
