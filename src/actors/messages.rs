@@ -1,4 +1,4 @@
-//! The messages that actors are asked with, each with its reply.
+//! The messages that callers send to actors, each with its reply.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ impl Message for SetKeepAlive {
     type Result = Result<KeepAliveChanged, ControlError>;
 }
 
-/// How many of the clients of this registry's shard were sent away.
+/// The number of clients of this registry's shard that were redirected.
 impl Message for Redirect {
     type Result = usize;
 }
 
-/// Is this client online? Answered by the registry of its home shard, from the live state.
+/// Asks whether this client is online. The registry of its home shard answers from the live state.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "bool")]
 pub struct QueryOnline {
@@ -28,23 +28,23 @@ pub struct QueryOnline {
     pub client_id: String,
 }
 
-/// Which of these clients are online? Answers in their order.
+/// Asks which of these clients are online. The reply has their order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Vec<bool>")]
 pub struct QueryOnlineMany {
-    /// Client Identifiers, all of this registry's shard.
+    /// Client Identifiers, all at home on this registry's shard.
     pub client_ids: Vec<String>,
 }
 
-/// Change the Keep Alive of these clients. Answers in their order.
+/// Changes the Keep Alive of these clients. The reply has their order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Vec<Result<KeepAliveChanged, ControlError>>")]
 pub struct SetKeepAliveMany {
-    /// What is asked for each, all of this registry's shard.
+    /// One request for each client, all at home on this registry's shard.
     pub requests: Vec<SetKeepAlive>,
 }
 
-/// What is known of a client's session; `None` if there is none.
+/// Asks for the description of a client's session; the reply is `None` if there is none.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Option<ClientSession>")]
 pub struct QueryClient {
@@ -52,8 +52,8 @@ pub struct QueryClient {
     pub client_id: String,
 }
 
-/// Check all sessions again: whether their users may still log in, connect, and have their
-/// subscriptions. Answered once all were checked.
+/// Checks all sessions again: whether their users may still log in, connect and have their
+/// subscriptions. The reply comes after the check of all sessions.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Recheck;
@@ -64,23 +64,23 @@ pub struct Recheck;
 pub struct Kick {
     /// Client Identifier.
     pub client_id: String,
-    /// Whether its session ends as well, whatever its Session Expiry Interval.
+    /// Whether the session ends as well, whatever its Session Expiry Interval.
     pub end_session: bool,
-    /// What becomes of its Will.
+    /// What the broker does with the client's Will.
     pub will: WillRequest,
 }
 
-/// What becomes of a Will when the broker ends the connection.
+/// What the broker does with a Will when it ends the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WillRequest {
-    /// It is published, as after any end that the client did not ask for.
+    /// Publishes the Will, as after any end that the client did not ask for.
     #[default]
     Publish,
-    /// It is dropped.
+    /// Drops the Will.
     Discard,
 }
 
-/// Publishes a message in the broker's own name.
+/// Publishes a message of the broker itself.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct PublishMessage {
@@ -88,38 +88,39 @@ pub struct PublishMessage {
     pub message: Arc<mqtt::Message>,
 }
 
-/// To a shard that has just started: these sessions were found in the store.
+/// Gives a shard that has just started the sessions that the store has.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Restore {
     pub(crate) sessions: Vec<StoredSession>,
 }
 
-/// To a shard that has just started: you know all sessions. Answered once it has taken them.
+/// Tells a shard that has just started that it has been sent all its sessions. The reply comes
+/// after it has taken them.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Restored;
 
-/// To a shard: all shards know their sessions; what is due may be done.
+/// Tells a shard that all shards know their sessions: it may now do what is due.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Begin;
 
-/// To a registry: take no more connections, and let those that are there read no more. Once all
-/// shards have answered, every message that was acknowledged has reached its subscribers' shards,
-/// but for those that a member of a shared subscription is still looked for: they go on from shard
-/// to shard, one further each time that all shards have answered again.
+/// Tells a registry to accept no more connections, and to stop reading from those it has. Once all
+/// shards have answered, every acknowledged message has reached the shards of its subscribers. The
+/// exception are messages for which a shared subscription still searches a member: they move on by
+/// one shard each time that all shards have answered again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Quiesce;
 
-/// To a registry: end all connections with Server shutting down, each after it has written what
-/// waits for its client; answered when the sessions have left them.
+/// Tells a registry to end all connections with Server shutting down, each after it has written its
+/// pending output. The reply comes after all connections have left their sessions.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Shutdown;
 
-/// To a registry: the broker has ended, and so do you.
+/// Tells a registry that the broker has ended; the registry then ends too.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Retire;

@@ -1,8 +1,8 @@
 //! The registry of one shard: from client identifier to session and connection.
 //!
-//! Everybody who has a client identifier asks the registry of its home shard. It answers what it
-//! knows at once, forwards to the connection actor what is the connection's to do, and starts a
-//! connection actor for every socket that comes home.
+//! Every request that names a client identifier goes to the registry of its home shard. The
+//! registry answers at once what it knows itself, and forwards to the Connection actor what the
+//! connection must do. It starts a Connection actor for each socket that arrives at its home.
 
 mod clients;
 mod control;
@@ -41,10 +41,10 @@ use crate::{
     transport::Transport,
 };
 
-/// Deadlines are looked at this often. With what a sweep takes, a keep-alive timeout is noticed
-/// well within the 250 ms that are promised.
+/// The interval between two checks of the deadlines. Together with the time of a sweep, this
+/// detects a Keep Alive timeout well within the promised 250 ms.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
-/// Messages that may wait for a registry before those who ask are made to wait.
+/// Maximum number of messages in the mailbox of a registry; further senders must wait.
 const MAILBOX_CAPACITY: usize = 4096;
 
 /// The registry actor of one shard.
@@ -52,7 +52,7 @@ pub struct Registry {
     pub(super) shard: Rc<RefCell<Shard>>,
     pub(super) core: Arc<Core>,
     rechecks: Rc<Rechecks>,
-    /// Its shard is the first of the broker, which does what one has to do for all.
+    /// Whether this is the first shard of the broker. It does the work that one shard does for all.
     is_first: bool,
     clients: Rc<Clients>,
 }
@@ -69,7 +69,7 @@ impl Registry {
         Self { shard, core, rechecks: Rc::default(), is_first: host == Host(0), clients }
     }
 
-    /// Does what a connection that comes has to wait for, or goes on with it.
+    /// Acts on the turn of a new connection: starts it, or does what it must wait for.
     fn take_turn(&self, turn: Turn, client_id: &Arc<str>, ctx: &mut Context<Self>) {
         match turn {
             Turn::Now(attach) => self.attach(attach),
@@ -84,7 +84,7 @@ impl Registry {
         }
     }
 
-    /// A connection has given way: what waits for its client goes on.
+    /// Continues with what waits for a client after its connection has given way.
     fn go_on(&self, client_id: &Arc<str>, ctx: &mut Context<Self>) {
         let mut has_given_way = true;
         while let Some(turn) = self.clients.next(client_id, has_given_way) {
@@ -97,7 +97,7 @@ impl Registry {
         }
     }
 
-    /// Starts the actor of a connection and gives it its session.
+    /// Starts the Connection actor and attaches it to its session.
     fn attach(&self, message: Attach) {
         let Attach { mut transport, read_ahead, mut connect, permit } = message;
         if let Err(error) = transport.join_reactor() {
@@ -130,7 +130,7 @@ impl Registry {
         shard.flush();
     }
 
-    /// Refuses a CONNECT that was overtaken by a later one of the same client.
+    /// Refuses a CONNECT that a later one of the same client has overtaken.
     fn refuse_overtaken(&self, message: Attach) {
         let Attach { mut transport, connect, permit, .. } = message;
         match transport.join_reactor() {
@@ -139,7 +139,7 @@ impl Registry {
         }
     }
 
-    /// Answers a CONNECT that gets no session, and closes.
+    /// Answers a CONNECT that gets no session, and closes the connection.
     fn refuse(
         &self,
         transport: Box<dyn Transport>,
@@ -276,12 +276,12 @@ impl Handler<Recheck> for Registry {
     }
 }
 
-/// Rounds along all sessions, one after the other, however many are asked for.
+/// Rounds along all sessions, one after the other, however many callers ask for one.
 #[derive(Default)]
 struct Rechecks {
     turn: Mutex<()>,
     asked: Cell<u64>,
-    /// So many of those that were asked for are answered by rounds that have ended.
+    /// The number of requests that ended rounds have answered.
     done: Cell<u64>,
 }
 
@@ -296,7 +296,8 @@ impl Handler<PublishMessage> for Registry {
         shard.publish_and_retain(&publication, None, now);
         shard.tell_when_kept(kept);
         shard.flush();
-        // It is published; whoever waits for the answer publishes the next when there is room.
+        // The message is published; a caller that waits for the answer publishes the next one when
+        // there is room.
         let full = shard.full_targets(&publication);
         let core = self.core.clone();
         Box::pin(async move {
@@ -341,7 +342,7 @@ impl Handler<Retire> for Registry {
     fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
         let mut shard = self.shard.borrow_mut();
         shard.is_quiet = true;
-        // On an arbiter that goes on without the broker its connections would, too.
+        // If the arbiter goes on without the broker, its connections would go on too.
         shard.tell_farewell();
         ctx.stop();
     }
