@@ -1,11 +1,12 @@
-//! The connections of a shard's clients, and what waits for one of them, in the order in which the
-//! registry took it.
+//! The connections of a shard's clients, and the requests that wait for a client, in the order in
+//! which the registry accepted them.
 //!
-//! Everything that changes the connection of a client goes through that connection's actor. A new
-//! connection of the client waits until the old one gives way: it is read once more, as what the client
-//! sent before it connected again may have reached this machine and not been read yet (its last
-//! messages, or the DISCONNECT that drops its Will), and its client has heard its CONNACK. What the
-//! registry takes meanwhile for that client stands in a queue behind the new connection.
+//! Every change to a client's connection goes through the actor of that connection. A new
+//! connection of the client waits until the old one gives way. The old connection first reads once
+//! more, because bytes that the client sent before it connected again may have arrived and not been
+//! read (its last messages, or the DISCONNECT that drops its Will), and its client has received its
+//! CONNACK. Requests that the registry accepts meanwhile for that client wait in a queue behind the
+//! new connection.
 
 use std::{
     cell::RefCell,
@@ -27,36 +28,39 @@ use crate::{
     },
 };
 
-/// Connections of one client that wait; of more, the oldest is refused.
+/// Maximum number of waiting connections of one client; beyond it, the oldest is refused.
 const CONNECTIONS_WAITING_MAX: usize = 64;
-/// A connection that has waited so long is refused when a later one comes: where the store is slow,
-/// clients that try again and again leave no heap of connections.
+/// A connection that has waited this long is refused when a later one arrives. So clients that try
+/// again and again do not pile up connections while the store is slow.
 const PATIENCE_SECS: u64 = 2;
-/// Control messages that wait for one client beside its connections; further ones are refused.
+/// Maximum number of control messages that wait for one client, besides its connections; further
+/// ones are refused.
 const CONTROL_WAITING_MAX: usize = 1_024;
 
 /// The connections of a shard, as its registry reaches them.
 pub(super) struct Clients {
     shard: Rc<RefCell<Shard>>,
-    /// What waits for clients whose connection is to give way, the oldest first.
+    /// What waits for clients whose connection must give way, the oldest first.
     queues: RefCell<HashMap<Arc<str>, VecDeque<Waiting>, RandomState>>,
 }
 
 enum Waiting {
     /// A new connection.
     Attach(Box<Attach>, Timestamp),
-    /// A message for the connection that the client has by then.
+    /// A message for the connection that the client has when the message's turn comes.
     Control(ToConnection),
 }
 
-/// What a connection that comes has to wait for.
+/// What a new connection must wait for.
 #[expect(clippy::large_enum_variant, reason = "it is looked at where it is returned")]
 pub(super) enum Turn {
-    /// Nothing: it may have its session.
+    /// Nothing: the connection may have its session.
     Now(Attach),
-    /// The holder of the session was asked to give way, and has once this is dropped.
+    /// The connection that has the session was asked to give way; it has done so once this is
+    /// dropped.
     After(oneshot::Receiver<Baton>),
-    /// Others wait before it. These are refused: they have waited too long, or are too many.
+    /// Others wait before it. These connections are refused: they have waited too long, or are too
+    /// many.
     Behind(Vec<Attach>),
 }
 
@@ -65,11 +69,11 @@ impl Clients {
         Self { shard, queues: RefCell::default() }
     }
 
-    /// Sends a message to the connection of a client, behind what waits for the client. Dropped where
-    /// the client has no connection.
+    /// Sends a message to the connection of a client, behind what waits for that client. Drops it
+    /// if the client has no connection.
     ///
     /// # Errors
-    /// Too much waits for the client.
+    /// Fails if too much waits for the client.
     pub(super) fn send(&self, client_id: &str, message: ToConnection) -> Result<(), ControlError> {
         let mut queues = self.queues.borrow_mut();
         let Some(queue) = queues.get_mut(client_id) else {
@@ -84,7 +88,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Takes a connection that comes.
+    /// Accepts a new connection.
     pub(super) fn take(&self, attach: Attach, now: Timestamp) -> Turn {
         let client_id = attach.connect.client_id.clone();
         let mut queues = self.queues.borrow_mut();
@@ -104,7 +108,8 @@ impl Clients {
         }
     }
 
-    /// Goes on with what waits for a client, whose connection has given way if `has_given_way`.
+    /// Continues with what waits for a client; `has_given_way` says that its connection has given
+    /// way.
     pub(super) fn next(&self, client_id: &Arc<str>, mut has_given_way: bool) -> Option<Turn> {
         loop {
             let mut queues = self.queues.borrow_mut();
@@ -118,7 +123,8 @@ impl Clients {
             match queue.pop_front() {
                 Some(Waiting::Attach(attach, _)) => return Some(Turn::Now(*attach)),
                 Some(Waiting::Control(message)) => {
-                    // Dropped, and so answered, if the client has no connection.
+                    // If the client has no connection, this drops the message, which answers its
+                    // sender.
                     self.shard.borrow().send_to(client_id, message);
                 }
                 None => {
@@ -130,7 +136,7 @@ impl Clients {
         }
     }
 
-    /// Asks the connection that a client has, if it has one, to give way.
+    /// Asks the connection of a client, if there is one, to give way.
     fn ask_to_give_way(&self, client_id: &str) -> Option<oneshot::Receiver<Baton>> {
         let (baton, gives_way) = oneshot::channel();
         let has_one = self.shard.borrow().send_to(client_id, ToConnection::GiveWay(baton));
@@ -138,7 +144,8 @@ impl Clients {
     }
 }
 
-/// Takes those connections out of a queue that are refused because one more comes.
+/// Removes the connections from a queue that are refused because one more arrives, and returns
+/// them.
 fn overtaken(queue: &mut VecDeque<Waiting>, now: Timestamp) -> Vec<Attach> {
     let connections = queue.iter().filter(|w| matches!(w, Waiting::Attach(..))).count();
     let mut excess = (connections + 1).saturating_sub(CONNECTIONS_WAITING_MAX);

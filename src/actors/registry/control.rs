@@ -1,4 +1,4 @@
-//! Control of live clients: each request is the business of the client's connection actor.
+//! Control of live clients: the client's Connection actor handles each request.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -44,7 +44,7 @@ impl Handler<QueryClient> for Registry {
     }
 }
 
-/// An answer that a connection gives; dropped if the client has none.
+/// The answer that a connection will give; dropped if the client has none.
 type Asked<T> = Result<oneshot::Receiver<Result<T, ControlError>>, ControlError>;
 
 async fn answer_of<T>(asked: Asked<T>) -> Result<T, ControlError> {
