@@ -1,8 +1,8 @@
-//! The actor of one connection: its byte stream on one side, its session on the other.
+//! The actor of one connection: it has the byte stream on one side and the session on the other.
 //!
-//! Its mailbox carries control only. One future of its own reads the stream and writes to it;
-//! deliveries come through the session's output and wake that future. It knows nothing of MQTT:
-//! the shard decodes, decides and encodes.
+//! Its mailbox carries control messages only. One future of the actor reads and writes the stream;
+//! deliveries go to the session's output and wake that future. The actor knows nothing of MQTT: the
+//! shard decodes, decides and encodes.
 
 mod authentication;
 mod reading;
@@ -41,18 +41,20 @@ use crate::{
     transport::{Transport, poll_write_all},
 };
 
-/// Reads, and likewise writes, before other connections get their turn.
+/// Maximum number of reads, and of writes, before other connections get their turn.
 const TURNS_PER_WAKE: usize = 4;
-/// A connection that is to be closed may take so long to take what is still to be written.
+/// The maximum time in which a closing connection writes its pending output.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
-/// A client may take so long to close its side. Until then what it still sends is read and
-/// dropped: closing over unread bytes would reset the connection, and the client could lose the
-/// last packets that were written to it.
+/// The maximum time for a client to close its side. Until then the broker reads and drops what the
+/// client still sends: to close a socket with unread bytes would reset the connection, and the
+/// client could lose the last packets that were written to it.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
-/// While the broker shuts down, a client that takes nothing of what is written to it for so long is
-/// cut off. It would hold up the end, and with it the clients that come back.
+/// While the broker shuts down, it closes the connection of a client that has taken no bytes for
+/// this time. Such a client would delay the end of the broker, and thereby the return of its other
+/// clients.
 const STALLED_TIME_MAX: Duration = Duration::from_millis(1_500);
-/// Control messages that may wait for one connection: as many questions as may be under way in all.
+/// Maximum number of control messages in the mailbox of one connection: the maximum number of
+/// questions in progress in the whole broker.
 const MAILBOX_CAPACITY: usize = 16 * 1024;
 
 /// One connection.
@@ -64,36 +66,37 @@ pub(crate) struct Connection {
     tail: Tail,
     phase: Phase,
     keep_alive_expired: bool,
-    /// Something came in this turn.
+    /// Whether bytes arrived in this turn.
     has_read: bool,
-    /// What is to be written has waited for a turn, and is written in the next.
+    /// Whether pending output has waited for one turn; the next turn writes it.
     gives_way: bool,
-    /// Nothing is read any more; once all is written, the connection leaves.
+    /// Whether reading has ended; the connection leaves once all output is written.
     is_leaving: bool,
-    /// The stream takes no more at this moment.
+    /// Whether the stream takes no more bytes at present.
     is_blocked: bool,
-    /// The stream has taken something since it was looked at.
+    /// Whether the stream has taken bytes since the last check.
     has_written: bool,
-    /// It is looked at every now and then whether the stream takes something.
+    /// Whether a timer checks now and then that the stream takes bytes.
     is_watched: bool,
-    /// Others wait for this connection to be read once more.
+    /// Newer connections that wait until this connection has been read once more.
     successors: Option<Box<takeover::Successors>>,
-    /// Ends the connection if the exchange under way does not end in time.
+    /// The timer that ends the connection if the authentication exchange in progress takes too
+    /// long.
     authentication_timeout: Option<SpawnHandle>,
-    /// Says in the log whose the lines are, if anybody wants to know.
+    /// The span that names the client in log lines; `None` if log lines need no span.
     span: Option<Box<Span>>,
-    /// Held as long as the stream is open.
+    /// Held while the stream is open.
     _permit: Permit,
 }
 
 enum Phase {
     Open,
-    /// The session is gone; these bytes are still to be written, then the stream is closed.
+    /// The session is gone; the connection writes these bytes and then closes the stream.
     Closing {
         bytes: Vec<u8>,
         written: usize,
     },
-    /// All is written and the stream is closed in this direction; the client is to close the other.
+    /// All is written and this side of the stream is closed; the client must close the other side.
     Lingering,
 }
 
@@ -126,13 +129,13 @@ impl Connection {
         }
     }
 
-    /// The same, whose lines in the log say whose they are.
+    /// Returns the connection with a span that names its client in the log.
     pub(super) fn within(mut self, span: Option<Box<Span>>) -> Self {
         self.span = span;
         self
     }
 
-    /// A connection that has no session: these bytes are written, then it is closed.
+    /// Returns a connection without a session: it writes these bytes, then closes.
     pub(super) fn closing(
         shard: Rc<RefCell<Shard>>,
         transport: Box<dyn Transport>,
@@ -144,7 +147,7 @@ impl Connection {
         connection
     }
 
-    /// Does what there is to do; `Ready` once the stream is closed.
+    /// Does all that can be done now; returns `Ready` once the stream is closed.
     fn drive(&mut self, ctx: &mut Context<Self>, task: &mut Task<'_>) -> Poll<()> {
         if matches!(self.phase, Phase::Open) {
             self.drive_open(ctx, task);
@@ -170,7 +173,8 @@ impl Connection {
         }
     }
 
-    /// Reads what the client sends to a closed connection; `Ready` once it has closed its side.
+    /// Reads and drops what the client sends to a closed connection; returns `Ready` once the
+    /// client has closed its side.
     fn drop_rest(&mut self, task: &mut Task<'_>) -> Poll<()> {
         let mut shard = self.shard.borrow_mut();
         for _ in 0..TURNS_PER_WAKE {
@@ -205,7 +209,7 @@ impl Connection {
         }
         let outcome = outcome.and_then(|reading| {
             let mut is_drained = self.write(&mut shard, task)?;
-            // What was sent is noted, and what waited for that may now be written.
+            // Flushing notes what was sent, which may release output that waited for it.
             if shard.flush_changes() && shard.has_output(self.slot) {
                 is_drained = false;
             }
@@ -213,7 +217,8 @@ impl Connection {
                 Reading::Waits => false,
                 Reading::Yields => true,
                 Reading::Blocked => self.may_read(&shard),
-                // What was written may have been what held it, and nobody wakes who is at work.
+                // The output just written may be what held this connection, and a working
+                // connection gets no wake-up.
                 Reading::Held => !shard.is_held(self.slot),
             };
             Ok(reads_on || !is_drained)
@@ -240,9 +245,10 @@ impl Connection {
         }
     }
 
-    /// Whether what is to be written waits until those had their turn that are ready as well. What
-    /// this client sends meanwhile is answered, and what others send to it goes, in the same write, and a
-    /// write is the dearest thing here. It waits once, and where nobody else is ready not at all.
+    /// Returns whether pending output waits until other ready tasks had their turn. Then one write
+    /// also carries the answers to what this client sends meanwhile, and what other clients send to
+    /// it; a write is the most expensive step here. Output waits once, and not at all where no
+    /// other task is ready.
     fn lets_others_go_first(
         &mut self,
         shard: &Shard,
@@ -254,19 +260,20 @@ impl Connection {
         self.gives_way
     }
 
-    /// Leaves the session and begins to close.
+    /// Leaves the session and begins to close the connection.
     fn depart(&mut self, departure: Departure, ctx: &mut Context<Self>) {
         let Some(bytes) = self.leave(departure) else { return };
         let has_all_been_said = departure.is_by_client() && bytes.is_empty();
         if has_all_been_said && !self.transport.has_farewell() {
-            // Neither has anything to say to the other: there is nothing to wait for.
+            // Neither side has anything left to say, so there is nothing to wait for.
             ctx.stop();
         } else {
             self.close(bytes, ctx);
         }
     }
 
-    /// Leaves the session, unless that has happened; what is still to be written.
+    /// Leaves the session, unless it has left already; returns the bytes that are still to be
+    /// written.
     fn leave(&mut self, departure: Departure) -> Option<Vec<u8>> {
         let mut shard = self.shard.borrow_mut();
         shard.linked(self.slot, self.link)?;
@@ -290,14 +297,15 @@ impl Connection {
     /// Starts the actor.
     pub(super) fn run(self) -> Addr<Self> {
         Self::create(|ctx| {
-            // Before the first message can come: twenty calls for one client at once are answered.
+            // Set before the first message can arrive, so that twenty simultaneous calls for one
+            // client all get answers.
             ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
             self
         })
     }
 
-    /// Looks every now and then whether the stream takes something. While the broker shuts down, the
-    /// connection is cut off if it does not.
+    /// Checks now and then whether the stream takes bytes. While the broker shuts down, a
+    /// connection whose stream takes none is closed.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.is_watched, true) {
             self.has_written = false;
@@ -325,7 +333,7 @@ impl Actor for Connection {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        // Whatever ended the actor, its session must not believe that it is connected.
+        // Whatever ended the actor, its session must not count as connected.
         self.leave(Departure::unannounced(DisconnectReason::InternalError));
         self.give_way();
     }
@@ -364,7 +372,7 @@ impl Handler<ToConnection> for Connection {
     type Result = ();
 
     fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
-        // A caller may no longer wait for its answer; what was done stands.
+        // The caller may no longer wait for its answer; the action counts nevertheless.
         match message {
             ToConnection::SetKeepAlive { interval_secs, by, reply } => {
                 let _ = reply.send(self.set_keep_alive(interval_secs, by));
@@ -381,7 +389,7 @@ impl Handler<ToConnection> for Connection {
                 }
             }
             ToConnection::GiveWay(baton) => self.begin_to_give_way(baton, ctx),
-            // What has arrived but was not read yet counts: the stream is read first.
+            // Bytes that have arrived but are not read yet count, so the stream is read first.
             ToConnection::KeepAliveExpired => self.keep_alive_expired = true,
             ToConnection::VerifyCertificate => {
                 if let Err(error) = self.transport.verify_certificate() {
@@ -429,7 +437,8 @@ impl Connection {
         Ok(KeepAliveChanged { old_secs, new_secs: interval_secs })
     }
 
-    /// Writes a DISCONNECT that names another server; returns whether the session was still there.
+    /// Writes a DISCONNECT that names another server; returns whether the connection still had its
+    /// session.
     fn tell_redirection(&self, to: &Redirection) -> bool {
         let mut shard = self.shard.borrow_mut();
         let Some(slot) = shard.linked(self.slot, self.link) else { return false };

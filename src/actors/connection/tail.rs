@@ -1,6 +1,7 @@
-//! What a connection has read and not handled: the beginning of a packet, or packets that wait.
+//! What a connection has read and not handled: the beginning of a packet, or packets that must
+//! wait.
 //!
-//! It knows neither packets nor who reads. What is large takes a share of what all connections
+//! Knows neither packets nor readers. A large tail takes a share of the bytes that all connections
 //! together may hold.
 
 use std::sync::Arc;
@@ -12,41 +13,41 @@ use crate::{
     mqtt::whole_length,
 };
 
-/// A larger tail does not fit into the scratch buffer beside what is read, and takes a share of the
-/// room for packets that are not whole.
+/// A tail above this size does not fit into the scratch buffer beside new bytes, and takes a share
+/// of the budget for incomplete packets.
 pub(crate) const UNCOUNTED_BYTES_MAX: usize = 32 * 1024;
 
-/// A packet of so many bytes is read alone, into an allocation of its own, which can be shared. A
-/// shorter one is decoded in the scratch buffer, which takes many at once.
+/// A packet of this size or more is read alone, into an allocation of its own, which can be shared.
+/// A shorter packet is decoded in the scratch buffer, which takes many packets at once.
 const ALONE_BYTES_MIN: usize = UNCOUNTED_BYTES_MAX;
 
-/// Up to so many bytes are set aside for a packet as soon as its length is known; for a longer one
-/// four times what has come.
+/// Up to this size, the whole packet's memory is allocated as soon as its length is known; for a
+/// longer packet four times the bytes that have arrived.
 const SET_ASIDE_BYTES_MAX: usize = 128 * 1024;
 
-/// The end of what was read.
+/// The unhandled end of what was read.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     pub(crate) bytes: Vec<u8>,
-    /// It may hold whole packets: it was read together with CONNECT, or the packet that comes
-    /// first in it had to wait.
+    /// Whether it may hold whole packets: it was read together with CONNECT, or its first packet
+    /// had to wait.
     pub(crate) has_unhandled: bool,
     /// The length of the packet that is read alone; 0 if there is none.
     alone_len: usize,
-    /// The beginning of that packet has come and says its length. Else it is expected to be as long as
-    /// the last one.
+    /// Whether the beginning of that packet has arrived, which gives its length. Before that, the
+    /// packet is expected to be as long as the last one.
     has_begun: bool,
     share: Option<Share>,
 }
 
 impl Tail {
-    /// What was read behind CONNECT.
+    /// Returns a tail with the bytes that were read behind CONNECT.
     pub(crate) fn read_ahead(bytes: Vec<u8>) -> Self {
         Self { has_unhandled: !bytes.is_empty(), bytes, ..Self::default() }
     }
 
-    /// Keeps what is left of the bytes that were read, in place of what there was: the beginning of
-    /// a packet that has `at_least` so many bytes.
+    /// Stores the rest of the bytes that were read, in place of the former tail: the beginning of a
+    /// packet of at least `at_least` bytes.
     pub(crate) fn keep(&mut self, rest: &[u8], at_least: usize) {
         self.begin(at_least);
         if rest.is_empty() || self.has_begun {
@@ -56,11 +57,11 @@ impl Tail {
         self.bytes.extend_from_slice(rest);
     }
 
-    /// Room for what is still to come of a packet that is read alone; `None` if there is no such
-    /// packet.
+    /// Returns the memory for the missing bytes of a packet that is read alone; `None` if there is
+    /// no such packet.
     ///
-    /// Who sends one large packet sends more. So the next is expected to be as long: one read brings
-    /// it to where it stays, and nothing of the one behind it.
+    /// A client that sends one large packet usually sends more, so the next is expected to be as
+    /// long. One read then puts it where it stays, and reads nothing of the packet behind it.
     pub(crate) fn lacking(&mut self) -> Option<Limit<&mut Vec<u8>>> {
         let lacking = self.alone_len.checked_sub(self.bytes.len()).filter(|n| *n > 0)?;
         if self.bytes.len() == self.bytes.capacity() {
@@ -70,14 +71,15 @@ impl Tail {
         Some((&mut self.bytes).limit(lacking))
     }
 
-    /// Nothing came: where there are no bytes, no room is kept for any.
+    /// Releases the memory if the tail is empty, after a read that brought nothing.
     pub(crate) fn nothing_came(&mut self) {
         if self.bytes.is_empty() {
             self.bytes = Vec::new();
         }
     }
 
-    /// Takes out what may hold whole packets; `None` while the packet that has begun is not whole.
+    /// Takes out bytes that may hold whole packets; returns `None` while the first packet is
+    /// incomplete.
     pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
         if self.has_begun && self.bytes.len() < self.alone_len {
             return None;
@@ -89,7 +91,7 @@ impl Tail {
         Some(bytes.into())
     }
 
-    /// Puts back what was taken out, without its first bytes; see [`Self::keep`].
+    /// Puts back the bytes that were taken out, without the first `used`; see [`Self::keep`].
     pub(crate) fn put_back(&mut self, bytes: Bytes, used: usize, at_least: usize) {
         if used == bytes.len() {
             self.begin(used);
@@ -108,13 +110,14 @@ impl Tail {
         self.alone_len = if self.has_begun { len } else { 0 };
     }
 
-    /// Room for a packet that is read alone, of which so many bytes have come. That it is announced
-    /// does not make it larger than that.
+    /// Returns the memory to allocate for a packet that is read alone, of which `have` bytes have
+    /// arrived. An announced length alone does not make it larger.
     fn room(&self, have: usize) -> usize {
         self.alone_len.min(SET_ASIDE_BYTES_MAX.max(4 * have))
     }
 
-    /// Takes its share of the room, or gives it back; `false` if there is too little.
+    /// Takes the tail's share of the budget, or gives it back; returns `false` if too little is
+    /// left.
     pub(crate) fn count(&mut self, budget: &Arc<Budget>) -> bool {
         let bytes = self.bytes.len();
         if bytes <= UNCOUNTED_BYTES_MAX {
@@ -142,7 +145,7 @@ mod tests {
     /// The beginning of a PUBLISH of `LEN` bytes.
     const BEGINNING: [u8; 4] = [0x30, 0xBC, 0x84, 0x3D];
 
-    /// Lets so many bytes come, as far as a read may bring them at once; how many those were.
+    /// Reads `bytes` bytes, as far as one read may bring them at once; returns how many it read.
     fn read(tail: &mut Tail, bytes: usize) -> usize {
         let mut room = tail.lacking().expect("a packet has begun, or is expected");
         let n = room.chunk_mut().len().min(bytes);
@@ -179,7 +182,7 @@ mod tests {
         read(&mut tail, 0);
         tail.nothing_came();
         assert_eq!(tail.bytes.capacity(), 0);
-        // Or of which little comes.
+        // The same for a packet of which few bytes arrive.
         read(&mut tail, 100);
         let bytes = tail.take_whole().expect("it may be a whole packet");
         tail.put_back(bytes, 0, LEN);
