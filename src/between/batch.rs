@@ -1,7 +1,7 @@
-//! What travels between shards: messages for sessions elsewhere, word of what is stored, and what
-//! members of a shared subscription ask each other for.
+//! What shards send each other: messages for sessions of another shard, reports of what is stored,
+//! and requests between members of a shared subscription.
 //!
-//! Knows no shard: the sender fills these, and the receiver takes them up in the order sent.
+//! Knows no shard: the sender fills these, and the receiver handles them in the order sent.
 
 use std::sync::Arc;
 
@@ -16,19 +16,20 @@ use crate::{
     session::Accepts,
 };
 
-/// Deliveries from another shard, in the order in which they were published there.
+/// Deliveries from another shard, in the order in which that shard published them.
 #[derive(Default)]
 pub(crate) struct Deliver {
     pub(crate) deliveries: Vec<RemoteDelivery>,
-    /// The messages that nobody keeps yet.
+    /// The messages that no queue and no retained topic holds yet.
     pub(crate) parcel: Parcel,
-    /// One for all messages that follow each other with the same: both shards write its counter.
+    /// One plan for consecutive messages that share it, because both shards write its reference
+    /// counter.
     pub(crate) plans: Vec<Arc<Plan>>,
-    /// What they count.
+    /// The size of these deliveries in bytes, as limits count it.
     pub(crate) bytes: usize,
-    /// Some of them are for durable sessions.
+    /// Whether some of them are for durable sessions.
     pub(crate) is_awaited: bool,
-    /// Which ticket waits until they are kept.
+    /// The ticket that waits until they are stored.
     pub(crate) awaited: Option<Awaited>,
 }
 
@@ -37,33 +38,34 @@ pub(crate) struct RemoteDelivery {
     pub(crate) message: RemoteMessage,
     pub(crate) publisher: Option<Place>,
     pub(crate) to: RemoteTargets,
-    /// Its place in the outbox, if it has one: to be given up with what is kept of it here.
+    /// Its place in the outbox, if it has one; the receiving shard gives it up when it stores the
+    /// message.
     pub(crate) on_its_way: Option<QueuePlace>,
 }
 
 /// Where the message itself is.
 pub(crate) enum RemoteMessage {
     Kept(Arc<mqtt::Message>),
-    /// The next one in the parcel.
+    /// The next message in the parcel.
     Packed(Packed),
 }
 
 pub(crate) enum RemoteTargets {
-    /// All targets at that shard of the plan with this place among those of the batch.
+    /// All targets on that shard in the plan with this index in the batch.
     Planned(usize),
-    /// A member of a shared subscription, who is to be found from here on.
+    /// A member of a shared subscription; the receiving shard continues the search for it.
     Shared(Arc<Plan>, Search),
 }
 
-/// To a shard: one part of each of these tickets is kept.
+/// Tells a shard that one part of each of these tickets is stored.
 pub(crate) struct Kept {
     pub(crate) tickets: Vec<Ticket>,
-    /// By the store, and not by another shard.
+    /// Whether the store has stored it, and not another shard.
     pub(crate) is_by_store: bool,
 }
 
-/// To the shard of a member that has something waiting for its group: give it to another, which would be
-/// sent this number at once. A member asks one at a time.
+/// Asks the shard of a member with a backlog of its group to give this many messages to another
+/// member, which could send them at once. A member asks one at a time.
 pub(crate) struct TakeBacklog {
     /// The shared subscription.
     pub(crate) filter: Arc<str>,
@@ -75,7 +77,7 @@ pub(crate) struct TakeBacklog {
     pub(crate) passed: Vec<Place>,
 }
 
-/// To the shard of a member: what it has asked for is on its way.
+/// Tells the shard of a member that the messages it asked for are on their way.
 pub(crate) struct BacklogTaken {
     pub(crate) filter: Arc<str>,
     pub(crate) holder: Place,
@@ -83,13 +85,14 @@ pub(crate) struct BacklogTaken {
     pub(crate) given: Given,
 }
 
-/// To the shard of a member: something waits for its group with another. One when that begins.
+/// Tells the shard of a member that a backlog of its group waits at another member. Sent once, when
+/// the backlog begins.
 pub(crate) struct BacklogWaits {
     pub(crate) member: Place,
     pub(crate) filter: Arc<str>,
 }
 
-/// Who is told when a ticket is kept.
+/// The shard and ticket to tell when something is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Awaited {
     pub(crate) host: Host,

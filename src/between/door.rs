@@ -1,23 +1,23 @@
-//! How a shard is reached by the others and by the store.
+//! How other shards and the store reach a shard.
 //!
-//! A message through a door is taken up later, in the order in which it was sent. Its sender does not
-//! know what stands behind the door: an actor in the broker, a queue in a test.
+//! A shard handles messages later, in the order in which they were sent through its door. The
+//! sender does not know what is behind the door: an actor in the broker, a queue in a test.
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use crate::between::batch::{BacklogTaken, BacklogWaits, Deliver, Kept, TakeBacklog};
 
-/// To a shard, from another one or from the store.
+/// A message to a shard, from another shard or from the store.
 pub(crate) enum ToShard {
     /// Messages for its clients.
     Deliver(Deliver),
     /// Parts of its tickets are stored.
     Kept(Kept),
-    /// A member of a shared subscription asks for what waits here.
+    /// A member of a shared subscription asks for the backlog that waits here.
     TakeBacklog(TakeBacklog),
-    /// The answer.
+    /// The answer to [`TakeBacklog`].
     BacklogTaken(BacklogTaken),
-    /// Something waits for a shared subscription of a client here.
+    /// A backlog waits for a shared subscription of a client here.
     BacklogWaits(BacklogWaits),
 }
 
@@ -26,9 +26,9 @@ pub(crate) trait ShardDoor: Send + Sync {
     fn send(&self, message: ToShard);
 }
 
-/// How the other shards reach one.
+/// How the other shards reach a shard.
 pub(crate) struct ShardHandle {
     pub(crate) door: Box<dyn ShardDoor>,
-    /// Bytes of deliveries that were sent to it and that it has not taken up yet.
+    /// Bytes of deliveries that were sent to the shard and that it has not handled yet.
     pub(crate) bytes_waiting: Arc<AtomicUsize>,
 }

@@ -1,6 +1,7 @@
-//! What goes from shard to shard, and the door through which it goes.
+//! What one shard sends to another, and the door through which it is sent.
 //!
-//! Below shards and store, so that neither knows the other; a remote node can stand behind the same door.
+//! Below shards and store, so that neither knows the other; a remote node can be behind the same
+//! door.
 
 pub(crate) mod batch;
 pub(crate) mod door;

@@ -1,22 +1,22 @@
 //! Messages on their way to another shard, packed one behind the other.
 //!
-//! A message that nobody has to keep yet needs no allocation of its own, which one core would make
-//! and another give back: both would wait for each other's caches. Knows no shard; the shard of the
-//! publisher packs, that of the subscribers unpacks in the same order.
+//! A message that no queue holds yet needs no allocation of its own. One core would make such an
+//! allocation and another free it, and both would wait for each other's caches. Knows no shard: the
+//! publisher's shard packs, and the subscribers' shard unpacks in the same order.
 
 use crate::mqtt::{Publication, QoS, Timestamp};
 
-/// Longer payloads are rather shared than copied.
+/// Payloads above this size are shared instead of copied.
 const PAYLOAD_BYTES_MAX: usize = 1024;
 
-/// What is packed, without its lengths.
+/// The packed bytes, without their lengths.
 #[derive(Default)]
 pub(crate) struct Parcel {
     topics: String,
     bytes: Vec<u8>,
 }
 
-/// What is known of a packed message.
+/// The description of a packed message.
 #[derive(Clone, Copy)]
 pub(crate) struct Packed {
     topic_bytes: usize,
@@ -27,8 +27,8 @@ pub(crate) struct Packed {
 }
 
 impl Parcel {
-    /// Packs a message behind the others; `None` if it is better kept: it is large, or will be
-    /// acknowledged.
+    /// Packs a message behind the others; returns `None` if the message needs an allocation of its
+    /// own: it is large, or will be acknowledged.
     pub(crate) fn pack(&mut self, publication: &Publication<'_>) -> Option<Packed> {
         let Publication { topic, payload, qos, retain, properties, expires_at } = *publication;
         if qos != QoS::AtMostOnce || properties.len() + payload.len() > PAYLOAD_BYTES_MAX {
@@ -46,20 +46,20 @@ impl Parcel {
         })
     }
 
-    /// From the first message on.
+    /// Returns an iterator from the first message on.
     pub(crate) fn unpack(&self) -> Unpack<'_> {
         Unpack { topics: &self.topics, bytes: &self.bytes }
     }
 }
 
-/// What has not been unpacked.
+/// The messages that are not unpacked yet.
 pub(crate) struct Unpack<'p> {
     topics: &'p str,
     bytes: &'p [u8],
 }
 
 impl<'p> Unpack<'p> {
-    /// The next message, which has to be the one that `packed` is of.
+    /// Returns the next message, which must be the one that `packed` describes.
     pub(crate) fn next(&mut self, packed: Packed) -> Publication<'p> {
         let (topic, topics) = self.topics.split_at(packed.topic_bytes);
         let (properties, rest) = self.bytes.split_at(packed.property_bytes);

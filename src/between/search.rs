@@ -1,4 +1,4 @@
-//! The search for a member of a shared subscription, as it goes on from shard to shard.
+//! The search for a member of a shared subscription, which continues from shard to shard.
 
 use crate::{
     mqtt::QoS,
@@ -13,36 +13,37 @@ pub(crate) struct Search {
     pub(crate) turn: usize,
     pub(crate) tried: usize,
     pub(crate) effort: Effort,
-    /// Somebody was no longer where the plan has it.
+    /// Whether a member was no longer where the plan has it.
     pub(crate) is_stale: bool,
 }
 
-/// What a member that is tried is asked for.
+/// What the search asks of the member that it tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// To take the message behind what waits there already, so that it keeps its order. Asked of one
-    /// member that is away, where something waits; the others take it from there (`backlog.rs`).
+    /// Take the message behind what waits there already, so that it keeps its order. The search
+    /// asks this of one member that is away and has messages waiting; the other members take them
+    /// from there (`backlog.rs`).
     Behind,
-    /// To have the message sent at once: its window is open, and nothing waits before it. Asked only
-    /// where there is more than one member with a connection.
+    /// Send the message at once: the member's window is open, and nothing waits before the message.
+    /// The search asks this only where more than one member has a connection.
     AtOnce,
-    /// To take the message if it has room.
+    /// Take the message if there is room.
     Room,
-    /// The same, with a plan that was made anew because somebody was not where it said.
+    /// The same, with a new plan, because a member was not where the old plan had it.
     RoomAnew,
-    /// To take it even if another message must go, or to drop it: nobody has room.
+    /// Take the message even if another one must be dropped for it, or drop it: no member has room.
     Whatever,
 }
 
 impl Search {
-    /// A search that begins with the easiest effort.
+    /// Returns a search that begins with the least demanding effort.
     pub(crate) fn new(plan: &Plan, group: usize, turn: usize) -> Self {
         let there = plan.shared().get(group).map_or(0, |group| group.members_there().len());
         let effort = if there > 1 { Effort::AtOnce } else { Effort::Room };
         Self { group, turn, tried: 0, effort, is_stale: false }
     }
 
-    /// A search for a message that has just been published.
+    /// Returns a search for a message that has just been published.
     pub(crate) fn of_new(plan: &Plan, group: usize, turn: usize, qos: QoS) -> Self {
         let search = Self::new(plan, group, turn);
         let tail = plan.shared().get(group).and_then(SharedTargets::tail);
@@ -52,19 +53,19 @@ impl Search {
         }
     }
 
-    /// The same search from its beginning, with another effort.
+    /// Returns the same search from its beginning, with another effort.
     pub(crate) const fn again(self, effort: Effort) -> Self {
         Self { tried: 0, effort, ..self }
     }
 }
 
-/// What has come of a request.
+/// The result of a request for a backlog.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Given {
-    /// Something, or there may be more to look at.
+    /// The request got messages, or there may be more to look at.
     Some,
-    /// Nothing, and nothing more waits there for the one who asks.
+    /// The request got nothing, and nothing more waits there for the member that asks.
     Nothing,
-    /// It is asked again when more is known.
+    /// The member asks again when more is known.
     Later,
 }
