@@ -1,19 +1,19 @@
-//! Bytes that all connections of a broker share among them, for what a connection holds that is
-//! neither queued nor retained. It knows nothing of what the bytes are.
+//! A limit in bytes that all connections of a broker share, for memory of a connection that is
+//! neither queued nor retained. Knows nothing of what the bytes hold.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// A bound on bytes, and how many of them are taken.
+/// A limit in bytes, and the number of bytes taken.
 #[derive(Debug)]
 pub(crate) struct Budget {
     taken: AtomicUsize,
     max: AtomicUsize,
 }
 
-/// Bytes of a [`Budget`] that somebody has taken; given back when dropped.
+/// Bytes that were taken from a [`Budget`]; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -25,23 +25,23 @@ impl Budget {
         Arc::new(Self { taken: AtomicUsize::new(0), max: AtomicUsize::new(max) })
     }
 
-    /// Changes the bound. What is taken beyond it stays until it is given back.
+    /// Changes the limit. Shares beyond it stay until they are given back.
     pub(crate) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    /// Bytes that are taken.
+    /// Returns the number of bytes taken.
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Takes so many bytes, if there are as many left.
+    /// Takes `bytes` bytes, if that many are left.
     pub(crate) fn share(self: &Arc<Self>, bytes: usize) -> Option<Share> {
         let mut share = Share { budget: self.clone(), bytes: 0 };
         share.grow_to(bytes).then_some(share)
     }
 
-    /// Takes so many bytes, past the bound if need be.
+    /// Takes `bytes` bytes, even beyond the limit.
     pub(crate) fn share_anyway(self: &Arc<Self>, bytes: usize) -> Share {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
         Share { budget: self.clone(), bytes }
@@ -49,7 +49,8 @@ impl Budget {
 }
 
 impl Share {
-    /// Makes the share so large if that is possible; it never shrinks.
+    /// Grows the share to `bytes` if the budget allows it; returns whether it has this size. A
+    /// share never shrinks.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let taken = self.budget.taken.fetch_add(more, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Backpressure: which publishers wait for which subscribers, and how much may be under way in all.
+//! Backpressure: which publishers wait for which subscribers, and the limit on bytes in progress.
 
 mod budget;
 mod waits;

@@ -1,13 +1,13 @@
-//! Who waits for whom: publishers that are read no further while a subscriber's queue is full.
+//! Backpressure between sessions: a publisher is not read while the queue of a subscriber is full.
 //!
-//! Shared by all shards, as publisher and subscriber may live on different ones. It knows sessions
-//! by their places only, and neither queues nor clocks: the subscriber's shard says when its queue
-//! is full, the publisher's shard asks whether to wait, and when to go on.
+//! All shards share this, because publisher and subscriber may be on different shards. It knows
+//! sessions only by their places, and neither queues nor clocks. The subscriber's shard reports
+//! when its queue is full; the publisher's shard asks whether to wait, and when to continue.
 //!
-//! **Nobody ever waits in a circle.** A connection that waits is not read, so the acknowledgements
-//! that would empty its own queue are not heard; two that waited for each other would wait for
-//! ever. Who would close a circle, be it by publishing to itself, goes on instead, and the queue
-//! that it fills drops its oldest.
+//! **Sessions never wait in a circle.** A connection that waits is not read, so the broker does not
+//! see the acknowledgements that would empty its own queue; two that waited for each other would
+//! never continue. A publisher that would close a circle, also by publishing to itself, does not
+//! wait, and the queue that it fills drops its oldest message.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,50 +22,50 @@ use crate::{
     router::{OwnCopy, Place, Plan, SharedTargets, Target},
 };
 
-/// Queues that are full, and publishers that wait for them.
+/// The queues that are full, and the publishers that wait for them.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
-    /// How many queues are full, so that nobody takes the lock while there is none.
+    /// The number of full queues; while it is 0, no publisher takes the lock.
     full: AtomicUsize,
     graph: Mutex<Graph>,
 }
 
-/// Ordered, so that one history always leads to the same decisions.
+/// Ordered, so that the same history always leads to the same decisions.
 #[derive(Debug, Default)]
 struct Graph {
-    /// Sessions whose queue is full and that publishers wait for.
+    /// Sessions with a full queue, for which publishers wait.
     full: BTreeSet<Place>,
-    /// For each publisher that waits the sessions of which one must get room.
+    /// For each waiting publisher the sessions of which one must get room.
     waiting: BTreeMap<Place, Vec<Place>>,
 }
 
 impl Waits {
-    /// The queue of a session has become full: its publishers are to wait.
+    /// Notes that the queue of a session is full: its publishers must wait.
     pub(crate) fn begin(&self, subscriber: Place) {
         let mut graph = self.lock();
         graph.full.insert(subscriber);
         self.note(&graph);
     }
 
-    /// Publishers wait for this session no longer, because it has room or is given up.
+    /// Notes that publishers no longer wait for this session, because it has room or is given up.
     pub(crate) fn end(&self, subscriber: Place) {
         let mut graph = self.lock();
         graph.full.remove(&subscriber);
         self.note(&graph);
     }
 
-    /// Whether publishers wait for this session, if they have something for it.
+    /// Returns whether publishers with messages for this session must wait.
     pub(crate) fn is_waited_for(&self, subscriber: Place) -> bool {
         self.is_needed() && self.lock().full.contains(&subscriber)
     }
 
-    /// Whether there is anybody to wait for; costs a load, and is asked for each message.
+    /// Returns whether any queue is full; costs one load, because every message asks it.
     pub(crate) fn is_needed(&self) -> bool {
         self.full.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a publisher must wait before its message of QoS 1 or 2 goes to the targets of
-    /// `plan`. If so it is noted as waiting until [`Waits::go_on`] is told.
+    /// Returns whether a publisher must wait before its message of QoS 1 or 2 goes to the targets
+    /// of `plan`. If so, notes it as waiting until [`Waits::go_on`] is called.
     pub(crate) fn wait(&self, publisher: Place, plan: &Plan) -> bool {
         let mut graph = self.lock();
         let must_wait = graph.wait(publisher, plan);
@@ -73,19 +73,19 @@ impl Waits {
         must_wait
     }
 
-    /// Those among the targets of `plan` that publishers wait for.
+    /// Returns the targets of `plan` for which publishers must wait.
     pub(crate) fn full_targets(&self, plan: &Plan) -> Vec<Place> {
         self.lock().full_targets(None, plan)
     }
 
-    /// Whether a publisher that waits may try again.
+    /// Returns whether a waiting publisher may try again.
     pub(crate) fn may_go_on(&self, publisher: Place) -> bool {
         let graph = self.lock();
         let waits_for = graph.waiting.get(&publisher);
         waits_for.is_none_or(|any| any.iter().any(|place| !graph.full.contains(place)))
     }
 
-    /// A publisher waits no longer.
+    /// Notes that a publisher no longer waits.
     pub(crate) fn go_on(&self, publisher: Place) {
         self.lock().waiting.remove(&publisher);
     }
@@ -124,7 +124,7 @@ impl Graph {
         false
     }
 
-    /// The targets with a full queue; whichever are fewer are looked through.
+    /// Returns the targets with a full queue; searches the smaller of the two sets.
     fn full_targets(&self, publisher: Option<Place>, plan: &Plan) -> Vec<Place> {
         let counts = |target: &&Target| {
             let is_own = publisher == Some(target.place) && target.own_copy == OwnCopy::Never;
@@ -139,7 +139,7 @@ impl Graph {
         }
     }
 
-    /// The members of a shared subscription who are there, if not one of them has room.
+    /// Returns the connected members of a shared subscription, if none of them has room.
     fn full_members(&self, group: &SharedTargets) -> Option<Vec<Place>> {
         let members = group.members_there();
         let is_full = |m: &Target| m.qos > QoS::AtMostOnce && self.full.contains(&m.place);
@@ -147,7 +147,7 @@ impl Graph {
             .then(|| members.iter().map(|member| member.place).collect())
     }
 
-    /// Whether `from` is `to`, or waits for somebody who leads there.
+    /// Returns whether `from` is `to`, or waits for a session that leads there.
     fn leads_to(&self, from: Place, to: Place) -> bool {
         let mut seen = BTreeSet::new();
         let mut next = vec![from];
@@ -175,7 +175,7 @@ mod tests {
         Place { host: Host(slot as u16 % 2), slot, generation: 0 }
     }
 
-    /// An index where session `n` has subscribed to `n`, and to what else is given.
+    /// Returns an index where session `n` has subscribed to `n`, and to the filters in `more`.
     fn index(more: &[(u32, &str)]) -> Index {
         let index = Index::default();
         let own: Vec<_> = (0..8).map(|n| (n, n.to_string())).collect();
@@ -239,8 +239,8 @@ mod tests {
         assert!(waits.may_go_on(place(0)));
     }
 
-    /// Whatever is full and whoever publishes where, from everybody who waits the way leads to
-    /// somebody who does not.
+    /// Whatever queues are full and whatever sessions publish, from every waiting session the path
+    /// leads to one that does not wait.
     #[test]
     fn no_history_makes_a_circle() {
         let (waits, index) = (Waits::default(), index(&[(5, "#"), (3, "+")]));
