@@ -1,8 +1,9 @@
-//! The actix shell around the shards: registries, connections, and the messages that they take.
+//! The actix shell around the shards: registries, connections, and the messages that they handle.
 //!
-//! A [`Registry`] actor for each shard maps Client Identifiers to the `Connection` actors of connected
-//! clients, and each connection has an actor. What happens to one Client Identifier happens on its home
-//! shard, in one order, without locks. Only this module and the layers above it know actix.
+//! A [`Registry`] actor for each shard maps Client Identifiers to the `Connection` actors of
+//! connected clients; there is one `Connection` actor for each connection. Everything that happens
+//! to one Client Identifier happens on its home shard, in one order, without locks. Only this
+//! module and the layers above it know actix.
 
 mod connection;
 mod messages;

@@ -1,7 +1,7 @@
-//! The connection awaits what the exchange of a client that authenticates again has to say.
+//! The connection awaits the exchange of a client that authenticates again.
 //!
-//! The shard decides what the exchange is told and what comes of it; the waiting is done here,
-//! where it ends with the connection.
+//! The shard decides what to tell the exchange and what follows from its answer. The connection
+//! does the waiting, so that the wait ends with the connection.
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Connection {
-    /// Has an exchange take its next step, and tells the shard what came of it.
+    /// Has an exchange take its next step, and tells the shard the result.
     pub(super) fn take_step(&mut self, step: TakeStep, ctx: &mut Context<Self>) {
         let TakeStep { mut exchange, data, is_first } = step;
         if !self.is_linked() {
@@ -30,13 +30,13 @@ impl Connection {
         }));
     }
 
-    /// Ends the connection unless the exchange ends in the time that a client has to connect.
+    /// Ends the connection unless the exchange ends within the time that a client has to connect.
     fn time_authentication(&mut self, ctx: &mut Context<Self>) {
         let time_max = self.shard.borrow().core.connect_time();
         let timeout = ctx.run_later(time_max, |connection, ctx| {
             let is_held = connection.shard.borrow().is_held(connection.slot);
             if is_held && connection.is_linked() {
-                // It may have answered, and has not been heard.
+                // The client may have answered, and the answer has not been read.
                 connection.time_authentication(ctx);
                 return;
             }

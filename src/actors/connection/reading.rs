@@ -1,7 +1,7 @@
-//! What a connection reads, and when it reads no further.
+//! What a connection reads, and when it stops reading.
 //!
-//! It is read as long as its answers are taken, nobody has to be waited for, and others get their
-//! turn. Packets are the shard's to decode; what is left of the bytes is the tail.
+//! A connection is read while its client takes the answers, no subscriber holds it, and other
+//! connections get their turn. The shard decodes packets; the bytes that are left are the tail.
 
 use std::{
     pin::Pin,
@@ -19,27 +19,27 @@ use crate::{
     shard::{Departure, Received, Shard, look_after_held},
 };
 
-/// What reading led to.
+/// The result of reading.
 pub(super) enum Reading {
     /// There is nothing more to read now.
     Waits,
-    /// There may be more, but it is others' turn.
+    /// There may be more to read, but other connections have their turn first.
     Yields,
-    /// The client does not take its answers, and is asked for nothing before it does.
+    /// The client does not take its answers; the connection is not read until it does.
     Blocked,
-    /// Somebody has to be waited for.
+    /// The connection is held until a subscriber has room.
     Held,
 }
 
 impl Connection {
-    /// Reads and has handled what came.
+    /// Reads the bytes that have arrived and has the shard handle them.
     pub(super) fn read(
         &mut self,
         shard: &mut Shard,
         task: &mut Task<'_>,
     ) -> Result<Reading, Departure> {
         for _ in 0..TURNS_PER_WAKE {
-            // Who is held is not heard, so its Keep Alive does not end either.
+            // The broker does not read a held connection, so its Keep Alive does not expire either.
             if shard.is_quiet {
                 return Ok(Reading::Waits);
             }
@@ -75,8 +75,8 @@ impl Connection {
         Ok(Reading::Yields)
     }
 
-    /// Reads a little of what the client sends before it has heard its CONNACK, to be handled behind
-    /// that, and hears of the client's end. What is read then waits, and nothing more is read.
+    /// Reads a few bytes of what the client sends before it has received its CONNACK, and notices
+    /// if the client closes. The bytes wait until CONNACK is sent, and nothing more is read.
     fn read_ahead(&mut self, shard: &mut Shard, task: &mut Task<'_>) -> Result<Reading, Departure> {
         if self.tail.has_unhandled {
             return Ok(Reading::Waits);
@@ -95,7 +95,7 @@ impl Connection {
         Ok(Reading::Waits)
     }
 
-    /// The usual way: everything that is there, decoded where it lies.
+    /// Reads in the usual way: all bytes that are there, decoded in the scratch buffer.
     fn read_into_scratch(
         &mut self,
         shard: &mut Shard,
@@ -129,8 +129,8 @@ impl Connection {
         outcome
     }
 
-    /// A large packet is read alone, into an allocation that all can share who get it, so that its
-    /// payload is copied for none of them. `None` if no such packet has begun.
+    /// Reads a large packet alone, into an allocation that all its receivers can share, so that its
+    /// payload is copied for none of them. Returns `None` if no such packet has begun.
     fn read_rest_of_large(
         &mut self,
         shard: &mut Shard,
@@ -153,7 +153,7 @@ impl Connection {
         })
     }
 
-    /// Has the packets handled that the tail holds.
+    /// Has the shard handle the packets in the tail.
     fn handle_tail(&mut self, shard: &mut Shard) -> Result<(), Departure> {
         if let Some(bytes) = self.tail.take_whole() {
             let now = shard.core.clock.now();
@@ -166,7 +166,7 @@ impl Connection {
 
     fn count_tail(&mut self, shard: &Shard) -> Result<(), Departure> {
         let has_room = self.tail.count(&shard.core.incomplete_packets);
-        // Who is held can do nothing about it, and adds nothing as long as it is.
+        // A held connection cannot avoid this, and adds nothing while it is held.
         (has_room || self.tail.has_unhandled).then_some(()).ok_or(TOO_MANY_INCOMPLETE)
     }
 
@@ -182,7 +182,8 @@ impl Connection {
         link.is_some_and(|link| link.may_read())
     }
 
-    /// Nothing came. If the deadline has passed, and the sweep has said so, that was it.
+    /// Checks the Keep Alive after a read that brought nothing. If the sweep has reported that the
+    /// deadline has passed, the connection ends.
     fn check_keep_alive(&mut self, shard: &mut Shard) -> Result<(), Departure> {
         if !std::mem::take(&mut self.keep_alive_expired) {
             return Ok(());
@@ -201,7 +202,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads no further until the reason for it is gone.
+    /// Stops reading until the reason for it is gone.
     fn hold(&self, shard: &mut Shard, reason: HoldReason) {
         let now = shard.core.clock.now();
         if shard.hold(self.slot, reason, now) {
@@ -210,9 +211,9 @@ impl Connection {
     }
 }
 
-/// So many bytes are read of a client that has not heard its CONNACK.
+/// Maximum number of bytes that are read of a client that has not received its CONNACK.
 const READ_AHEAD_BYTES: usize = 2048;
-/// Large packets of all clients that are not whole take as much as they may.
+/// The incomplete large packets of all clients have reached their limit.
 const TOO_MANY_INCOMPLETE: Departure =
     Departure::by_server(DisconnectReason::QuotaExceeded, ReasonCode::QuotaExceeded)
         .because("too many large packets are incomplete");

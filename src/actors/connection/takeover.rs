@@ -1,10 +1,11 @@
-//! A connection gives way to another with its client identifier: first it is read once more, and its
-//! client has heard its CONNACK.
+//! A connection gives way to a newer one with its client identifier. Before that, it reads once
+//! more, and its client has received its CONNACK.
 //!
-//! What a client sent before it connected again may have reached this machine and not been read
-//! yet: its last messages, or the DISCONNECT that drops its Will. So the new connection waits for
-//! the old one to read what is there, which takes one turn, and for its CONNACK, which may wait for
-//! the store; only then it takes its session. Does not know sessions, nor what waits.
+//! Bytes that a client sent before it connected again may have arrived and not been read yet: its
+//! last messages, or the DISCONNECT that drops its Will. So the new connection waits for two
+//! things: the old one reads what is there, which takes one turn, and sends its CONNACK, which may
+//! wait for the store. Only then the new connection takes the session. Does not know sessions, nor
+//! what waits.
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::{sync::oneshot, task::yield_now};
@@ -12,16 +13,16 @@ use tokio::{sync::oneshot, task::yield_now};
 use super::{Connection, Phase};
 use crate::shard::doors::Baton;
 
-/// Others wait for a connection to be read.
+/// The newer connections that wait until this connection has been read.
 pub(super) struct Successors {
-    /// Told by being dropped.
+    /// Dropping it tells the successors to continue.
     _baton: oneshot::Sender<Baton>,
-    /// What had come before them can be read now.
+    /// Whether the bytes that arrived before the successors can be read now.
     are_due: bool,
 }
 
 impl Connection {
-    /// Lets its successors go on if they have waited enough, or need not wait.
+    /// Lets its successors continue if they have waited long enough, or need not wait.
     pub(super) fn give_way_if_due(&mut self) {
         let Some(successors) = &self.successors else { return };
         let may_go_on =
@@ -31,20 +32,21 @@ impl Connection {
         }
     }
 
-    /// Lets its successors go on.
+    /// Lets its successors continue.
     pub(super) fn give_way(&mut self) {
         self.successors = None;
     }
 
-    /// Begins to give way. Dropped, wherever that happens, the baton lets the successors go on, so that
-    /// none waits for a connection that is no more.
+    /// Begins to give way. Wherever the baton is dropped, the successors continue, so that none
+    /// waits for a connection that has ended.
     pub(super) fn begin_to_give_way(
         &mut self,
         baton: oneshot::Sender<Baton>,
         ctx: &mut Context<Self>,
     ) {
         self.successors = Some(Box::new(Successors { _baton: baton, are_due: false }));
-        // A stream has what its reactor has been told of, and that is told when nobody else runs.
+        // A stream knows the bytes that its reactor has reported, and the reactor reports when no
+        // other task runs.
         let turn = yield_now().into_actor(self).map(|(), connection, _| {
             if let Some(successors) = &mut connection.successors {
                 successors.are_due = true;

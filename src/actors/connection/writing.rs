@@ -1,7 +1,7 @@
-//! What a connection writes: its session's output, as far as the stream takes it.
+//! What a connection writes: its session's output, as much as the stream takes.
 //!
-//! A large payload is written from where all its subscribers share it, together with what stands
-//! before and behind it.
+//! A large payload is written from the memory that all its subscribers share, together with the
+//! bytes before and behind it.
 
 use std::{
     io::{self, IoSlice},
@@ -16,12 +16,12 @@ use crate::{
     transport::Transport,
 };
 
-/// Pieces that one write takes. Payloads that lie apart are large, so that more would not be taken
-/// at once either.
+/// Maximum number of pieces in one write. Payloads that are pieces of their own are large, so a
+/// stream would not take more of them at once anyway.
 const PIECES_MAX: usize = 8;
 
 impl Connection {
-    /// Writes what the session has for the client; whether all of it is written.
+    /// Writes the session's output for the client; returns whether all of it is written.
     pub(super) fn write(
         &mut self,
         shard: &mut Shard,
@@ -64,7 +64,7 @@ impl Connection {
     }
 }
 
-/// Writes the link's output and counts it; `Ready` once all is written and flushed.
+/// Writes the link's output and counts it; returns `Ready` once all is written and flushed.
 fn poll_write_output(
     transport: &mut dyn Transport,
     task: &mut Task<'_>,
@@ -82,7 +82,7 @@ fn poll_write_output(
     Pin::new(transport).poll_flush(task)
 }
 
-/// One write; `None` if there is nothing to be written.
+/// Writes once; returns `None` if there is nothing to write.
 fn poll_write_once(
     transport: &mut dyn Transport,
     task: &mut Task<'_>,

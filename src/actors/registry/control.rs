@@ -111,8 +111,8 @@ impl Handler<Redirect> for Registry {
     }
 }
 
-/// Goes along the clients of a shard and has those that are meant sent to another server, a few at a
-/// time. Ends early when the caller no longer waits for the answer.
+/// Walks along the clients of a shard, a few at a time, and redirects the chosen ones to another
+/// server. Ends early when the caller no longer waits for the answer.
 pub struct RedirectWalk {
     shard: Rc<std::cell::RefCell<Shard>>,
     clients: Rc<Clients>,
@@ -133,7 +133,7 @@ impl MessageResponse<Registry, Redirect> for RedirectWalk {
                 next = then;
                 for client_id in meant {
                     let (to, reply) = (Arc::clone(&to), redirected.clone());
-                    // A client for which too much waits is not redirected, nor counted.
+                    // A client with too many waiting requests is neither redirected nor counted.
                     let _ = clients.send(&client_id, ToConnection::Redirect { to, reply });
                 }
                 tokio::task::yield_now().await;
