@@ -1,25 +1,25 @@
-//! How a group of changes is written: how far it must be stored before it is acknowledged, and what is
-//! looked up only then.
+//! How a group of changes is written: how far it must be stored before its acknowledgement, and
+//! which values are looked up only at that time.
 
 use std::time::Duration;
 
 use crate::{journal::Change, router::Retained, store::Durability};
 
-/// When what was acknowledged is safe.
+/// When an acknowledged change is safe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// Before it is acknowledged, also from a cut of power.
+    /// Before the acknowledgement, also from a power failure.
     #[default]
     Always,
-    /// Before it is acknowledged from the end of the process; from a cut of power at the latest
+    /// Before the acknowledgement from the end of the process; from a power failure at the latest
     /// this much later.
     Interval(Duration),
-    /// Soon after it is acknowledged.
+    /// Soon after the acknowledgement.
     Off,
 }
 
 impl SyncPolicy {
-    /// How far a group of changes is kept before anybody is told.
+    /// Returns how far a group of changes is stored before the shards are told.
     pub(super) const fn durability(self) -> Durability {
         match self {
             Self::Always => Durability::Synced,
@@ -28,8 +28,8 @@ impl SyncPolicy {
     }
 }
 
-/// What a topic has retained is written as it is when it is written: shards may hand over what they
-/// have retained for one topic in another order than it came about.
+/// Replaces what a topic retains by its state at the time of writing: shards may hand over retained
+/// messages of one topic in another order than they arose.
 pub(super) fn resolve_retained(changes: &mut [Change], retained: &Retained) {
     for change in changes {
         let topic = if let Change::Retain(message, _) = change {

@@ -1,4 +1,4 @@
-//! Whether the store can be written, for those who would promise that something is kept.
+//! Whether the store can be written, for callers that are about to promise durability.
 
 use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
@@ -7,17 +7,17 @@ use std::{
 
 use crate::{mqtt::ReasonCode, store::StoreError};
 
-/// Why nothing durable can be promised.
+/// Why the broker cannot promise durability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// There is no room.
+    /// The store has no room.
     Full,
-    /// It cannot be written.
+    /// The store cannot be written.
     Failed,
 }
 
 impl Trouble {
-    /// What a client is told.
+    /// Returns the Reason Code for clients.
     pub(crate) const fn reason(self) -> ReasonCode {
         match self {
             Self::Full => ReasonCode::QuotaExceeded,
@@ -31,7 +31,7 @@ impl Trouble {
 pub(crate) struct Health {
     state: AtomicU8,
     began: Instant,
-    /// When the write that is under way began, in milliseconds, from 1 on; 0 if there is none.
+    /// When the write in progress began, in milliseconds, at least 1; 0 if there is none.
     writing_since: AtomicU64,
 }
 
@@ -50,7 +50,7 @@ const FULL: u8 = 1;
 const FAILED: u8 = 2;
 
 impl Health {
-    /// What is wrong, if something is.
+    /// Returns what is wrong with the store, if anything.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         match self.state.load(Ordering::Acquire) {
             WELL => None,
@@ -59,19 +59,19 @@ impl Health {
         }
     }
 
-    /// A write is under way, or no longer.
+    /// Notes that a write has begun or ended.
     pub(crate) fn note_writing(&self, is_writing: bool) {
         let millis = self.began.elapsed().as_millis() as u64 + 1;
         self.writing_since.store(if is_writing { millis } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Whether the disk does not answer: a write has been under way for long.
+    /// Returns whether the disk does not answer: a write has been in progress for too long.
     pub(crate) fn is_stuck(&self) -> bool {
         let since = self.writing_since.load(Ordering::Relaxed);
         since > 0 && self.began.elapsed() > Duration::from_millis(since) + WRITE_TIME_MAX
     }
 
-    /// Changes could be kept.
+    /// Notes that changes were stored.
     pub(crate) fn note_success(&self) {
         if self.state.load(Ordering::Relaxed) != WELL {
             self.state.store(WELL, Ordering::Release);
@@ -79,8 +79,8 @@ impl Health {
         }
     }
 
-    /// Whether there is room for more; without it nothing more is promised, and what was is still
-    /// written.
+    /// Notes whether there is room for more. Without room, the broker promises nothing more, and
+    /// still writes what it has promised.
     pub(crate) fn note_room(&self, has_room: bool) {
         if has_room {
             self.note_success();
@@ -89,7 +89,7 @@ impl Health {
         }
     }
 
-    /// There is no room for more than was promised already.
+    /// Notes that there is room only for what was promised already.
     fn note_full(&self) {
         if self.state.swap(FULL, Ordering::AcqRel) != FULL {
             tracing::error!(
@@ -99,7 +99,7 @@ impl Health {
         }
     }
 
-    /// Changes could not be kept.
+    /// Notes that changes could not be stored.
     pub(crate) fn note_failure(&self, error: &StoreError) {
         let state = if matches!(error, StoreError::Full { .. }) { FULL } else { FAILED };
         if self.state.swap(state, Ordering::AcqRel) != state {

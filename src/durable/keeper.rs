@@ -1,8 +1,8 @@
-//! Keeps what must survive the broker: takes the changes of all shards to the store, in groups, and
-//! tells each shard what is kept.
+//! Stores what must survive the broker: passes the changes of all shards to the store, in groups,
+//! and tells each shard what is stored.
 //!
-//! A store that costs a wait has a thread of its own; one that does not is asked where the changes
-//! arise. Knows changes, tickets and the store, and nothing of sessions.
+//! A store whose writes take time has a thread of its own; a store without that cost is called
+//! where the changes arise. Knows changes, tickets and the store, and nothing of sessions.
 
 use std::{
     num::NonZeroU64,
@@ -30,16 +30,16 @@ use crate::{
     store::{Bounds, Durability, Store, StoreError},
 };
 
-/// The store of a broker, and what is on its way there.
+/// The store of a broker, and the changes on their way to it.
 pub(crate) struct Keeper {
     store: Arc<dyn Store>,
     policy: SyncPolicy,
     pub(crate) health: Arc<Health>,
     sessions: AtomicU64,
     messages: AtomicU64,
-    /// Places in the outbox.
+    /// The last place that was given out in the outbox.
     outbox: AtomicU64,
-    /// Bytes of changes that were handed to the writer and are not kept yet.
+    /// Bytes of changes that the writer was given and has not stored yet.
     bytes_waiting: Arc<AtomicUsize>,
     is_ending: Arc<AtomicBool>,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
@@ -47,9 +47,10 @@ pub(crate) struct Keeper {
     retained: Arc<Retained>,
 }
 
-/// So many bytes of changes may wait for the store before publishers are made to wait.
+/// Maximum number of bytes of changes that wait for the store before publishers must wait.
 const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
-/// And while the store is in trouble: acknowledgements of subscribers, and retained QoS 0.
+/// The maximum while the store is in trouble: for acknowledgements of subscribers, and retained
+/// messages of QoS 0.
 const BYTES_WAITING_IN_TROUBLE_MAX: usize = 4 * BYTES_WAITING_MAX;
 
 impl Keeper {
@@ -78,35 +79,36 @@ impl Keeper {
         &*self.store
     }
 
-    /// A number for a session that is new.
+    /// Returns a number for a new session.
     pub(crate) fn next_session(&self) -> SessionNumber {
         SessionNumber(self.sessions.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// A number for a message that several sessions may keep.
+    /// Returns a number for a message that several sessions may store.
     pub(crate) fn next_message(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.messages.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// A place for a message that is on its way between shards.
+    /// Returns a place in the outbox for a message that is on its way between shards.
     pub(crate) fn next_in_outbox(&self) -> QueuePlace {
         QueuePlace(self.outbox.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Whether acknowledgements wait for the store.
+    /// Returns whether acknowledgements wait for the store.
     pub(crate) fn makes_wait(&self) -> bool {
         self.policy != SyncPolicy::Off
     }
 
-    /// Whether so much is on its way to the store that nobody is read any further. While it is in
-    /// trouble more may wait: nothing durable is taken then, and everybody else is to go on.
+    /// Returns whether so many bytes are on their way to the store that no connection is read any
+    /// further. While the store is in trouble, more may wait: the broker then accepts nothing
+    /// durable, and all other traffic must continue.
     pub(crate) fn is_congested(&self) -> bool {
         let waiting = self.bytes_waiting.load(Ordering::Relaxed);
         waiting > BYTES_WAITING_MAX
             && (waiting > BYTES_WAITING_IN_TROUBLE_MAX || self.health.trouble().is_none())
     }
 
-    /// Starts the thread of a store that costs a wait.
+    /// Starts the thread of a store whose writes take time.
     pub(crate) fn start(&self, clock: Clock, shards: Arc<[ShardHandle]>) -> std::io::Result<()> {
         if self.store.is_immediate() {
             return Ok(());
@@ -132,12 +134,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// The way to the writer for one shard; `None` if the store is asked at once.
+    /// Returns a sender to the writer for one shard; `None` if the store is called directly.
     pub(crate) fn orders(&self) -> Option<mpsc::Sender<Order>> {
         lock(&self.orders).clone()
     }
 
-    /// Hands changes to the writer.
+    /// Gives changes to the writer.
     pub(crate) fn hand_over(
         &self,
         orders: &mpsc::Sender<Order>,
@@ -146,12 +148,13 @@ impl Keeper {
     ) {
         self.bytes_waiting.fetch_add(page.bytes, Ordering::Relaxed);
         let changes = std::mem::take(&mut page.changes);
-        // Without a writer the broker has ended, and nobody hears what would be said now.
+        // Without a writer the broker has ended, and no caller waits for the result any more.
         let handed = Handed { host, ticket: page.ticket, changes, bytes: page.bytes };
         let _ = orders.send(Order::Write(handed));
     }
 
-    /// Applies changes here and now, to a store that costs no wait; whether they are kept.
+    /// Applies changes immediately, to a store whose writes take no time; returns whether they are
+    /// stored.
     pub(crate) fn apply(&self, changes: &mut Vec<Change>, now: Timestamp) -> bool {
         changes.push(Change::Clock(now));
         resolve_retained(changes, &self.retained);
@@ -169,8 +172,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps a change that nobody waits for. It is lost while the store is in trouble: the way to it
-    /// must not fill up with what can be done without.
+    /// Stores a change that no caller waits for. It is lost while the store is in trouble: the way
+    /// to the store must not fill up with dispensable changes.
     pub(crate) fn note(&self, change: Change, now: Timestamp) {
         if self.store.is_immediate() {
             self.apply(&mut vec![change], now);
@@ -182,14 +185,15 @@ impl Keeper {
         }
     }
 
-    /// Waits until all that was handed over so far is in the store, for so long at most; whether it is.
+    /// Waits until the store has all changes given to the writer so far, at most `time_max`;
+    /// returns whether it has them.
     pub(crate) fn flush(&self, time_max: Duration) -> bool {
         let Some(orders) = self.orders() else { return self.store.is_immediate() };
         let (tell, told) = mpsc::sync_channel(1);
         orders.send(Order::Tell(tell)).is_ok() && told.recv_timeout(time_max).is_ok()
     }
 
-    /// Tells the writer that nothing comes any more.
+    /// Tells the writer that no more changes follow.
     pub(crate) fn end(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
         if let Some(orders) = lock(&self.orders).take() {
@@ -197,7 +201,7 @@ impl Keeper {
         }
     }
 
-    /// Keeps what is on its way, and ends the writer. Takes as long as the store does.
+    /// Stores what is on its way, and ends the writer. Takes as long as the store does.
     pub(crate) fn stop(&self) {
         self.end();
         let writer = lock(&self.writer).take();
@@ -208,7 +212,7 @@ impl Keeper {
         }
     }
 
-    /// Makes the first reservation of presence versions, before anybody else writes.
+    /// Makes the first reservation of presence versions, before any other writes.
     pub(crate) fn prepare(
         store: &dyn Store,
         versions_up_to: u64,

@@ -1,8 +1,8 @@
-//! Where the authenticator keeps the pairs of user and address that were right: in the store of the
-//! broker.
+//! The pairs of user and address that have logged in: the authenticator stores them in the broker's
+//! store.
 //!
-//! Called by authenticators, from any thread; what they keep goes to the store behind what the shards
-//! have handed over.
+//! Authenticators call this from any thread. Their changes go to the store behind those that the
+//! shards have handed over.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     journal::Change,
 };
 
-/// See the module.
+/// The authenticator's access to the stored pairs.
 pub(crate) struct StoredLogins {
     keeper: Arc<Keeper>,
     clock: Clock,
@@ -30,7 +30,8 @@ impl LoginLedger for StoredLogins {
         let mut logins = Vec::new();
         let read = self.keeper.store().logins(&mut |key, at| logins.push((at, key)));
         if let Err(error) = read {
-            // It only puts strangers and old acquaintances on a par.
+            // Without them, the broker only treats unknown addresses and those of earlier logins
+            // alike.
             tracing::warn!(%error, "earlier logins cannot be read from the store");
         }
         logins.sort_unstable();
