@@ -1,13 +1,15 @@
-//! What is on its way from one shard to another and must get there once, whatever happens.
+//! Messages on their way from one shard to another, which must arrive exactly once.
 //!
-//! A QoS 2 message is acknowledged to its publisher by the publisher's shard, and kept for sessions
-//! of other shards by these. Were the broker to end between the two, the message would be lost, or
-//! doubled when the publisher sends it again. So the publisher's shard keeps, in one group with the
-//! acknowledgement, that the message is on its way; the other shard takes that back in one group
-//! with what it keeps. What is found there at a start has not arrived, and is delivered then.
+//! The publisher's shard acknowledges a QoS 2 message to its publisher; other shards store it for
+//! their sessions. If the broker ended between these two steps, the message would be lost, or
+//! doubled when the publisher sends it again. So the publisher's shard stores, in one group with
+//! the acknowledgement, that the message is on its way. The other shard removes that entry in one
+//! group with the message that it stores. An entry that a start finds has not arrived, and is
+//! delivered then.
 //!
-//! It lies in the queue of a session of the broker's own, so that stores know of nothing new; that
-//! session's Subscription Identifiers say whose it is. Knows no shard and no store.
+//! The entries are in the queue of a session of the broker's own, so that stores need no new kind
+//! of data; the Subscription Identifiers of that session say for whom each entry is. Knows no shard
+//! and no store.
 
 use std::sync::Arc;
 
@@ -17,13 +19,13 @@ use crate::{
     router::{Homes, Host},
 };
 
-/// The session of what is on its way.
+/// The session whose queue is the outbox.
 pub(crate) const OUTBOX: SessionNumber = SessionNumber(0);
 
-/// Where a message is on its way to.
+/// The destination of a message in the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// Those of one shard, as it was, who subscribed to its topic.
+    /// The sessions of one shard that have subscribed to its topic; the shard as it was then.
     Shard(Homes, Host),
     /// A member of a shared subscription.
     Group(Arc<str>),
@@ -33,13 +35,13 @@ pub(crate) enum Destination {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OnItsWay {
     pub(crate) message: Arc<Message>,
-    /// Who published it.
+    /// The session that published it.
     pub(crate) publisher: SessionNumber,
     pub(crate) to: Destination,
 }
 
 impl OnItsWay {
-    /// As it lies in the queue of [`OUTBOX`].
+    /// Returns the message as an entry of the queue of [`OUTBOX`].
     pub(crate) fn into_queued(self) -> QueuedMessage {
         let Self { message, publisher, to } = self;
         let halves = |number: u64| [(number >> 32) as u32, number as u32];
@@ -57,7 +59,7 @@ impl OnItsWay {
         QueuedMessage { message, qos, retain, identifiers: Some(identifiers.into()), share }
     }
 
-    /// The same again; `None` if it is not one.
+    /// Returns the message of such an entry; `None` if the entry is of another kind.
     pub(crate) fn from_queued(queued: QueuedMessage) -> Option<Self> {
         let whole = |halves: &[u32]| u64::from(halves[0]) << 32 | u64::from(halves[1]);
         let identifiers = queued.identifiers?;
@@ -76,7 +78,7 @@ impl OnItsWay {
     }
 }
 
-/// The session that the outbox is to stores.
+/// Returns the record of the outbox session for the store.
 pub(crate) fn record() -> SessionRecord {
     SessionRecord {
         client_id: "".into(),

@@ -1,8 +1,8 @@
-//! What was on its way between shards when the broker ended is delivered before it begins: straight
-//! into the queues that the store has, in one group with taking it out of the outbox, so that
-//! nothing comes twice however often a start is cut off.
+//! Before the broker begins, it delivers the messages that were on their way between shards when it
+//! ended last. They go straight into the stored queues. The same group removes them from the
+//! outbox, so that no message is delivered twice, however often a start is interrupted.
 //!
-//! Knows the store and the router, and no session that runs.
+//! Knows the store and the router, and no running session.
 
 use std::sync::Arc;
 
@@ -17,24 +17,24 @@ use crate::{
     store::{Durability, PageBounds, StoreError, StoredSession},
 };
 
-/// So much is looked at a time.
+/// The maximum that is read of the outbox at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 1_024, bytes_max: 4 * 1024 * 1024 };
 
-/// A session as far as deliveries are concerned.
+/// What a delivery needs to know of a session.
 struct Recipient {
     number: SessionNumber,
     client_id: Arc<str>,
     last_place: QueuePlace,
 }
 
-/// The sessions that the store has, and what they have subscribed to.
+/// The sessions in the store, and their subscriptions.
 #[derive(Default)]
 struct Recipients {
     index: Index,
     all: Vec<Recipient>,
 }
 
-/// Delivers what is in the outbox; how many messages it were.
+/// Delivers the messages in the outbox; returns their number.
 pub(crate) fn deliver_undelivered(keeper: &Keeper) -> Result<usize, StoreError> {
     let store = keeper.store();
     let mut delivered = 0;
@@ -110,7 +110,7 @@ impl Recipients {
         };
         let qos = sent.message.qos().min(target.qos);
         if qos == QoS::AtMostOnce {
-            return; // Its client is away.
+            return; // Its client is not connected.
         }
         recipient.last_place.0 += 1;
         let queued = QueuedMessage {

@@ -1,5 +1,5 @@
-//! The one thread that writes the store: what all shards have handed over meanwhile is one group,
-//! and costs one wait.
+//! The one thread that writes to the store. All that the shards have handed over during a write is
+//! the next group, and costs one wait.
 
 use std::{
     sync::{
@@ -25,19 +25,19 @@ use crate::{
     store::Store,
 };
 
-/// What the writer is told.
+/// An order for the writer.
 pub(crate) enum Order {
-    /// Write what belongs to one shard's ticket.
+    /// Write the changes of one shard's ticket.
     Write(Handed),
-    /// Write what nobody waits for.
+    /// Write a change that no caller waits for.
     Note(Change),
-    /// Say when all that came before is written.
+    /// Report when all earlier orders are written.
     Tell(mpsc::SyncSender<()>),
-    /// Nothing comes any more.
+    /// No more orders follow.
     Stop,
 }
 
-/// Changes of one shard's ticket.
+/// The changes of one shard's ticket.
 pub(crate) struct Handed {
     pub(crate) host: Host,
     pub(crate) ticket: Ticket,
@@ -50,7 +50,7 @@ pub(crate) struct Writer {
     pub(crate) policy: SyncPolicy,
     pub(crate) health: Arc<Health>,
     pub(crate) bytes_waiting: Arc<AtomicUsize>,
-    /// The broker has ended: what cannot be written is not tried for ever.
+    /// Whether the broker has ended: then the writer tries only a few times more.
     pub(crate) is_ending: Arc<AtomicBool>,
     pub(crate) retained: Arc<Retained>,
     pub(crate) clock: Clock,
@@ -58,24 +58,25 @@ pub(crate) struct Writer {
     pub(crate) shards: Arc<[ShardHandle]>,
 }
 
-/// Changes of one group; the last order may pass it.
+/// Changes of one group; the last order may exceed it.
 const GROUP_CHANGES: usize = 4_096;
-/// Bytes of one group; the last order may pass it.
+/// Bytes of one group; the last order may exceed it.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
-/// After the store could not be written, so long until it is tried again.
+/// The time to the next try after the store could not be written.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// Where nothing is to be written, room is looked for so often.
+/// The interval of checks for room while there is nothing to write.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
-/// How often the clock is noted, at most: after a restart it goes on from there at least.
+/// The minimum interval between two records of the clock; after a restart the clock continues at
+/// least from the last one.
 const NOTE_CLOCK_EVERY: Duration = Duration::from_secs(1);
-/// Once the broker has ended, a store that cannot be written is tried so often.
+/// The number of tries to write the store once the broker has ended.
 const LAST_TRIES: usize = 4;
 
-/// What one write keeps.
+/// What one write stores.
 #[derive(Default)]
 struct Group {
     changes: Vec<Change>,
-    /// Which tickets of which shard.
+    /// The tickets of each shard.
     tickets: Vec<Vec<Ticket>>,
     bytes: usize,
 }
@@ -108,7 +109,7 @@ impl Group {
     }
 }
 
-/// Says that what came before is written; who does not wait any more is not told.
+/// Reports that all earlier orders are written. A caller that no longer waits is not told.
 fn tell(whom: Vec<mpsc::SyncSender<()>>) {
     for waiting in whom {
         let _ = waiting.try_send(());
@@ -116,7 +117,7 @@ fn tell(whom: Vec<mpsc::SyncSender<()>>) {
 }
 
 impl Writer {
-    /// Writes what comes, until it is told that nothing comes any more.
+    /// Writes what it is ordered to, until no more orders follow.
     pub(crate) fn run(&self, orders: &Receiver<Order>) {
         let mut clock_noted_at: Option<Instant> = None;
         let mut unsynced_since: Option<Instant> = None;
@@ -159,8 +160,8 @@ impl Writer {
         self.note_clock();
     }
 
-    /// The next run goes on from here where the wall clock is behind. If it cannot be noted, the next
-    /// one goes on from the last time that it was.
+    /// Records the clock. The next run continues from this time if the wall clock is behind it. If
+    /// the record fails, the next run continues from the last one that succeeded.
     fn note_clock(&self) {
         if let Err(error) =
             self.store.apply(&[Change::Clock(self.clock.now())], self.policy.durability())
@@ -169,7 +170,7 @@ impl Writer {
         }
     }
 
-    /// How long to wait for changes before something else is to be done.
+    /// Returns how long to wait for changes before other work is due.
     fn time_to_wait(&self, unsynced_since: Option<Instant>) -> Duration {
         match (self.policy, unsynced_since) {
             (SyncPolicy::Interval(every), Some(since)) => every.saturating_sub(since.elapsed()),
@@ -190,7 +191,8 @@ impl Writer {
         self.health.note_room(self.store.has_room());
     }
 
-    /// Whether what was written is durable; if it is not, it is to be tried again.
+    /// Makes written changes durable; returns whether that succeeded. If not, the writer must try
+    /// again.
     fn sync(&self) -> bool {
         let Err(error) = self.store.sync() else { return true };
         self.health.note_failure(&error);
@@ -205,7 +207,7 @@ impl Writer {
         }
     }
 
-    /// Writes a group, however often it takes, and tells the shards.
+    /// Writes a group, with as many tries as it takes, and tells the shards.
     fn write(&self, mut group: Group) {
         resolve_retained(&mut group.changes, &self.retained);
         let durability = self.policy.durability();
