@@ -1,8 +1,8 @@
 //! One shard: its sessions, online and offline, and what happens to them.
 //!
-//! Everything here runs on the shard's thread, one thing after the other. The registry and the
-//! connections of the shard share it and never hold it across an await. It knows no actors: it reaches
-//! connections and other shards through doors.
+//! Everything here runs on the shard's thread, one step after the other. The registry and the
+//! connections of the shard share it, and never hold it across an await. It knows no actors: it
+//! reaches connections and other shards through doors.
 
 pub(crate) mod common;
 pub(crate) mod connect;
@@ -78,11 +78,11 @@ use crate::{
     },
 };
 
-/// Bytes that one read may bring: one buffer a shard, whoever reads.
+/// Maximum number of bytes in one read; all connections of a shard read into the same buffer.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
-/// Output buffers that a shard keeps for connections that have something to write.
+/// Maximum number of spare output buffers of a shard, for connections that have something to write.
 const SPARE_BUFFERS_MAX: usize = 256;
-/// A larger output buffer is not kept.
+/// A larger output buffer does not become a spare one.
 const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// The sessions whose client identifiers have this shard as their home.
@@ -92,120 +92,125 @@ pub(crate) struct Shard {
     pub(crate) metrics: Arc<ShardMetrics>,
     clients: HashMap<Arc<str>, u32, RandomState>,
     slots: Slab<Slot>,
-    /// Keep-alive deadline of each slot in milliseconds, so that a sweep reads nothing else.
+    /// Keep Alive deadline of each slot in milliseconds, so that a sweep reads nothing else.
     deadlines: Vec<u64>,
-    /// When a slot's Will or session is due, in milliseconds, and which slot: one entry a slot.
+    /// When a slot's Will or session is due, in milliseconds, with its slot: one entry for each
+    /// slot.
     timers: BTreeSet<(u64, u32)>,
     plans: PlanCache,
-    /// Deliveries to the other shards that were gathered in this wake-up.
+    /// Deliveries to the other shards that this wake-up has collected.
     outboxes: Vec<Deliver>,
     /// A buffer for the forwarded properties of a PUBLISH, lent to the turn that reads packets.
     properties: Vec<u8>,
     spare_buffers: Vec<Vec<u8>>,
     pub(crate) scratch: Vec<u8>,
-    /// Where sessions note what must survive; `None` where nothing does.
+    /// Where sessions note what must survive the broker; `None` where nothing does.
     pub(crate) journal: Option<Journal>,
     tickets: Tickets,
     next_generation: u32,
     /// Number of the last connection.
     last_link: u64,
-    /// No session that was forgotten had a higher presence version.
+    /// No forgotten session had a higher presence version than this.
     version_floor: u64,
-    /// Connections that are read no further for now, the longest held first.
+    /// Connections that are not read at present, the longest held first.
     held: Vec<Held>,
-    /// Whether [`look_after_held`] is under way.
+    /// Whether [`look_after_held`] is running.
     is_looked_after: bool,
-    /// Slots whose queue is full and had publishers wait.
+    /// Slots whose queue is full, so that publishers had to wait.
     full_queues: BTreeMap<u32, FullQueue>,
-    /// Clients that are to wait before they come back.
+    /// Clients that must wait before they connect again.
     slowed: Slowed,
     /// Clients whose full queue loses messages.
     dropping: dropping::Dropping,
-    /// Members that have asked for what waits here and are to be answered later: one for each.
+    /// Requests of members for backlogs here that are answered later: one for each member.
     asked_later: Vec<TakeBacklog>,
     weeding: Weeding,
-    /// When the last sweep was.
+    /// The time of the last sweep.
     swept_at: Timestamp,
-    /// Before this the process stood still, and not all may have been heard.
+    /// Before this time, the shard may not have read all bytes that arrived while the process stood
+    /// still.
     all_heard_at: Timestamp,
     online: usize,
-    /// What is due may be done: all shards know their sessions.
+    /// Whether due work may be done: all shards know their sessions.
     pub(crate) has_begun: bool,
-    /// The broker is shutting down: nothing is read any more, and no connection is taken.
+    /// Whether the broker is shutting down: then nothing is read, and no connection is accepted.
     pub(crate) is_quiet: bool,
     pub(crate) shutting_down: Option<oneshot::Sender<()>>,
-    /// Bytes of deliveries that other shards have sent and that were not taken up yet.
+    /// Bytes of deliveries that other shards have sent and that this shard has not handled yet.
     bytes_waiting: Arc<AtomicUsize>,
 }
 
-/// A session and what is known of its connection.
+/// A session, and the data of its connection.
 pub(crate) struct Slot {
     generation: u32,
     pub(crate) session: Session,
     pub(crate) presence: Presence,
-    /// Whose the session is, with what the user has and may have.
+    /// The account of the session's owner: its usage and limits.
     account: Arc<Account>,
-    /// The session itself among those of its user that outlive their connection.
+    /// The charge for the session among those of its user that outlive their connection.
     lasting: Charge,
     pub(crate) connected: Option<Connected>,
     will: Option<Box<AcceptedWill>>,
     /// When a delayed Will is published.
     will_at: Option<Timestamp>,
-    /// When the session of a client that is away ends.
+    /// When the session of an offline client ends.
     expires_at: Option<Timestamp>,
     /// The slot's entry among the timers.
     timer_at: Option<u64>,
     recent_topic: Option<Box<RecentTopic>>,
-    /// Its subscriptions are out of the index: its client may not connect for now.
+    /// Whether its subscriptions are out of the index, because its client may not connect at
+    /// present.
     is_suspended: bool,
-    /// Of a member of shared subscriptions that has something waiting, or may take it.
+    /// The backlogs of a member of shared subscriptions that has messages waiting, or may take
+    /// them.
     backlogs: Option<Box<Backlogs>>,
-    /// Its queue is not looked through before; never while its turn is awaited.
+    /// The time before which its queue is not searched for removable messages; never while it waits
+    /// for that.
     weeds_after: Timestamp,
 }
 
-/// Who the session's connection is or was, for events and for those who ask.
+/// The client of the session's present or last connection, for events and questions.
 #[derive(Clone, Debug)]
 pub(crate) struct Presence {
     pub(crate) identity: Identity,
     pub(crate) peer: SocketAddr,
-    /// The URL of the listener that accepted it; empty if nobody knows any more.
+    /// The URL of the listener that accepted it; empty if it is no longer known.
     pub(crate) listener: Arc<str>,
     pub(crate) connected_at: Timestamp,
-    /// Counts the connections of this client identifier.
+    /// The number of connections of this client identifier so far.
     pub(crate) version: u64,
-    /// What the login rests on.
+    /// The facts that the login rests on.
     pub(crate) proven: Option<Proven>,
-    /// The client has not been there since the broker started.
+    /// Whether the client has not connected since the broker started.
     pub(crate) is_restored: bool,
 }
 
-/// The connection of a session: the door to it, and how it is told that there is something to write.
+/// The connection of a session: the door to it, and the way to wake it when there is output.
 pub(crate) struct Connected {
     pub(crate) door: Box<dyn ConnectionDoor>,
-    /// The connection's number, which no other of the shard ever has; a connection whose session
-    /// was taken over, or whose slot is another's by now, finds another number here.
+    /// The connection's number, unique in the shard. A connection whose session was taken over, or
+    /// whose slot belongs to another client by now, finds another number here.
     pub(crate) link: u64,
     pub(crate) waker: Option<Waker>,
-    /// No packet of the client is larger, as CONNACK has told it.
+    /// The Maximum Packet Size that CONNACK gave the client for its packets.
     packet_bytes_max: u32,
-    /// It has been woken, or is at work, and will look at its output by itself.
+    /// Whether it was woken or is working, so that it will check its output without a wake-up.
     pub(crate) is_awake: bool,
-    /// Of a client that gave an Authentication Method in CONNECT.
+    /// Set for a client that gave an Authentication Method in CONNECT.
     authentication: Option<Box<Authentication>>,
-    /// It is read no further for now.
+    /// Whether it is not read at present.
     is_held: bool,
-    /// TLS has verified a certificate of the client.
+    /// Whether TLS has verified a certificate of the client.
     has_certificate: bool,
-    /// CONNACK waits for the store, and what is said of the connection for CONNACK.
+    /// What to announce with CONNACK, while CONNACK waits for the store.
     unannounced: Option<attach::Greeting>,
-    /// It took over from a connection that was online.
+    /// Whether it took over from a connection that was online.
     was_online: bool,
 }
 
 impl Connected {
-    /// Returns whether the client is online: its CONNACK was said, or that of the connection before
-    /// it, which it took over.
+    /// Returns whether the client is online: its CONNACK was announced, or that of the connection
+    /// before it, which it took over.
     const fn is_online(&self) -> bool {
         self.unannounced.is_none() || self.was_online
     }
@@ -253,12 +258,12 @@ impl Shard {
         }
     }
 
-    /// A shard as its actors share it.
+    /// Returns the shard in the form that its actors share.
     pub(crate) fn shared(self) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(self))
     }
 
-    /// Takes up what another shard, or the store, has sent.
+    /// Handles a message from another shard or from the store.
     pub(crate) fn take_up(&mut self, message: ToShard, now: Timestamp) {
         match message {
             ToShard::Deliver(batch) => {
@@ -266,7 +271,8 @@ impl Shard {
                 let awaited = batch.awaited;
                 self.deliver_all(batch, now);
                 self.owe(awaited);
-                // A search among the members of a shared subscription may go on elsewhere.
+                // A search among the members of a shared subscription may continue on another
+                // shard.
                 self.flush();
             }
             ToShard::Kept(kept) => {
@@ -293,13 +299,13 @@ impl Shard {
         self.slots.get_mut(slot as usize)
     }
 
-    /// The slot, if `link` still is its connection.
+    /// Returns the slot, if `link` is still its connection.
     pub(crate) fn linked(&mut self, slot: u32, link: u64) -> Option<&mut Slot> {
         let found = self.slots.get_mut(slot as usize)?;
         found.connected.as_ref().is_some_and(|c| c.link == link).then_some(found)
     }
 
-    /// The slot of a place, if its session still has it.
+    /// Returns the slot of a place, if its session still has it.
     fn slot_at(&self, place: Place) -> Option<&Slot> {
         self.slot(place.slot).filter(|slot| slot.generation == place.generation)
     }
@@ -336,19 +342,19 @@ impl Shard {
         })
     }
 
-    /// Whether a connection still has something to write.
+    /// Returns whether a connection still has something to write.
     pub(crate) fn has_output(&self, slot: u32) -> bool {
         let link = self.slot(slot).and_then(|s| s.session.link());
         link.is_some_and(|link| link.has_output())
     }
 
-    /// The same, also if it may not be said yet.
+    /// Returns the same, and counts output that may not be sent yet.
     pub(crate) fn has_pending(&self, slot: u32) -> bool {
         let link = self.slot(slot).and_then(|s| s.session.link());
         link.is_some_and(|link| link.has_pending())
     }
 
-    /// Has all connections end with Server shutting down.
+    /// Makes all connections end with Server shutting down.
     pub(crate) fn tell_farewell(&self) {
         for (_, slot) in &self.slots {
             if let Some(connected) = &slot.connected {
@@ -357,7 +363,7 @@ impl Shard {
         }
     }
 
-    /// Keeps the deadline array in step with the session's own.
+    /// Updates the deadline array from the session's own deadline.
     pub(crate) fn note_deadline(&mut self, slot: u32) {
         let deadline = self
             .slot(slot)
@@ -370,7 +376,7 @@ impl Shard {
         self.deadlines[at] = deadline.millis();
     }
 
-    /// Counts what a link has done.
+    /// Counts the work of a link.
     pub(crate) fn count(&self, tally: Tally) {
         self.metrics.sent(tally.sent);
         self.metrics.dropped(DropReason::Expired, tally.expired as usize);
@@ -405,7 +411,7 @@ impl Slot {
         self.connected.as_ref().is_some_and(Connected::is_online)
     }
 
-    /// Tells the connection that there is something to write, once.
+    /// Wakes the connection once, because there is something to write.
     pub(crate) fn wake(&mut self) {
         if let Some(connected) = &mut self.connected
             && !connected.is_awake
