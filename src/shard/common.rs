@@ -34,10 +34,10 @@ use crate::{
     told::Told,
 };
 
-/// What a broker is made of before its shards start.
+/// The parts of a broker before its shards start.
 pub(crate) struct CoreParts {
     pub(crate) node: Arc<str>,
-    /// Response Information is this and the client identifier; empty for none.
+    /// Response Information is this prefix and the client identifier; empty for none.
     pub(crate) response_topic_prefix: Box<str>,
     pub(crate) limits: Limits,
     pub(crate) authenticator: Arc<dyn Authenticator>,
@@ -47,17 +47,17 @@ pub(crate) struct CoreParts {
     pub(crate) store: Option<Arc<dyn Store>>,
     pub(crate) sync: SyncPolicy,
     pub(crate) metrics: Arc<Metrics>,
-    /// How often `$SYS/…` is renewed; never, if zero.
+    /// The interval of updates of `$SYS/…`; zero for none.
     pub(crate) sys_interval: Duration,
     pub(crate) told: Arc<Told>,
 }
 
-/// Shared by all shards, listeners and handles of one broker.
+/// The state that all shards, listeners and handles of one broker share.
 pub(crate) struct Core {
     pub(crate) node: Arc<str>,
     response_topic_prefix: ArcSwap<Box<str>>,
     limits: ArcSwap<Limits>,
-    /// Those of them that each message asks for: bytes of a topic, and above them levels.
+    /// The limits that every message needs: bytes of a topic, and above them levels.
     topic_limits: AtomicU32,
     listener_logins: ArcSwap<ListenerLoginsByUrl>,
     pub(crate) clock: Clock,
@@ -65,11 +65,11 @@ pub(crate) struct Core {
     pub(crate) retained: Arc<Retained>,
     pub(crate) queue_usage: Arc<QueueUsage>,
     pub(crate) waits: Waits,
-    /// What each user has of what all share.
+    /// What each user takes of the shared limits.
     pub(crate) owners: Owners,
-    /// For packets that are not whole yet.
+    /// The budget for packets that have not arrived in full.
     pub(crate) incomplete_packets: Arc<Budget>,
-    /// For Wills.
+    /// The budget for Wills.
     pub(crate) wills: Arc<Budget>,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     methods: Methods,
@@ -80,17 +80,17 @@ pub(crate) struct Core {
     pub(crate) in_process: InProcess,
     pub(crate) system: SystemTopics,
     pub(crate) versions: Versions,
-    /// `None` where nothing survives the broker.
+    /// `None` if nothing survives the broker.
     pub(crate) keeper: Option<Arc<Keeper>>,
-    /// Where clients are sent that would connect; `None` while they are welcome.
+    /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
     homes: OnceLock<Homes>,
     shards: OnceLock<Arc<[ShardHandle]>>,
-    /// For clients that come, in the order of the shards.
+    /// The doors for arriving clients, in the order of the shards.
     arrivals: OnceLock<Box<[Box<dyn ArrivalDoor>]>>,
 }
 
-/// What holds for logins at each listener, by its URL.
+/// The login settings of each listener, by its URL.
 pub(crate) type ListenerLoginsByUrl = Vec<(Arc<str>, ListenerLogins)>;
 
 impl Core {
@@ -136,7 +136,7 @@ impl Core {
         })
     }
 
-    /// Makes the shards known to each other; once, before anything is accepted.
+    /// Makes the shards known to each other; called once, before anything is accepted.
     pub(crate) fn set_shards(
         self: &Arc<Self>,
         shards: Vec<ShardHandle>,
@@ -171,28 +171,29 @@ impl Core {
         self.shards().get(usize::from(host.0))
     }
 
-    /// Until when a connection that comes now must have sent its CONNECT.
+    /// Returns the time until which a connection that arrives now must have sent its CONNECT.
     pub(crate) fn connect_by(&self) -> Instant {
         Instant::now() + self.connect_time()
     }
 
-    /// Whether durable messages are taken: there is no store, or it can be written.
+    /// Returns whether the broker accepts durable messages: there is no store, or it can be
+    /// written.
     pub(crate) fn is_storing(&self) -> bool {
         let is_well = |health: &Health| health.trouble().is_none() && !health.is_stuck();
         self.keeper.as_ref().is_none_or(|keeper| is_well(&keeper.health))
     }
 
-    /// Whether acknowledgements wait for the store.
+    /// Returns whether acknowledgements wait for the store.
     pub(crate) fn makes_wait(&self) -> bool {
         self.keeper.as_ref().is_some_and(|keeper| keeper.makes_wait())
     }
 
-    /// The limits in force. The path of a message does not ask here.
+    /// Returns the limits in force. The path of a message does not call this.
     pub(crate) fn limits_now(&self) -> Guard<Arc<Limits>> {
         self.limits.load()
     }
 
-    /// Puts other limits into force. What is above them by now stays, and grows no more.
+    /// Puts new limits into force. What already exceeds them stays, and grows no more.
     pub(crate) fn set_limits(&self, limits: Limits) {
         self.queue_usage.set_limits(queue_limits(&limits));
         self.retained.set_limits(retained_limits(&limits));
@@ -204,34 +205,34 @@ impl Core {
         self.refresh_owners();
     }
 
-    /// Gives the users their limits as they are by now.
+    /// Gives the users the limits that are in force now.
     pub(crate) fn refresh_owners(&self) {
         self.owners.refresh(|username| self.authenticator.limits_of(username));
     }
 
-    /// Whether a Topic Name or Topic Filter is neither too long nor too deep.
+    /// Returns whether a Topic Name or Topic Filter is neither too long nor too deep.
     pub(crate) fn allows_topic(&self, topic: &str) -> bool {
         let packed = self.topic_limits.load(Ordering::Relaxed);
         let (bytes_max, levels_max) = (packed as u16, (packed >> 16) as u16);
         TopicLimits { bytes_max, levels_max }.allow(topic)
     }
 
-    /// Changes what Response Topics are to begin with.
+    /// Changes the required beginning of Response Topics.
     pub(crate) fn set_response_topic_prefix(&self, prefix: &str) {
         self.response_topic_prefix.store(Arc::new(prefix.into()));
     }
 
-    /// Changes what holds for logins at the listeners, by their URLs.
+    /// Changes the login settings of the listeners, by their URLs.
     pub(crate) fn set_listener_logins(&self, logins: ListenerLoginsByUrl) {
         self.listener_logins.store(Arc::new(logins));
     }
 
-    /// How long a CONNECT may take, and an exchange that authenticates again.
+    /// Returns the maximum time of a CONNECT, and of an exchange that authenticates again.
     pub(crate) fn connect_time(&self) -> Duration {
         Duration::from_secs(self.limits_now().connect_timeout_secs.into())
     }
 
-    /// Begins an exchange of AUTH packets; `None` if the method is not known.
+    /// Begins an exchange of AUTH packets; returns `None` if the method is not known.
     pub(crate) fn begin_exchange(&self, start: ExchangeStart<'_>) -> Option<BoundedExchange> {
         let limits = self.limits_now();
         let bounds = ExchangeBounds {
@@ -241,7 +242,7 @@ impl Core {
         self.methods.begin(start, bounds)
     }
 
-    /// Returns what a login that begins now rests on.
+    /// Returns the facts that a login rests on if it begins now.
     pub(crate) fn proves_now(&self, method: Option<Arc<str>>) -> Proven {
         let accounts = match method.as_deref() {
             None => self.authenticator.generation(),
@@ -267,24 +268,24 @@ impl Core {
                 self.authenticator.standing_at(identity, since, rules)
             }
             Some(method) => {
-                // A session may have been stored while there was such a method.
+                // The session may have been stored while such a method existed.
                 let method = self.methods.find(method);
                 method.map_or(Standing::Suspended, |method| method.standing(identity, since))
             }
         }
     }
 
-    /// Sessions of all shards, with and without a connection.
+    /// Returns the number of sessions of all shards, with and without a connection.
     pub(crate) fn sessions(&self) -> usize {
         self.metrics.shards().map(|shard| shard.sessions.value() as usize).sum()
     }
 
-    /// Returns the account of who keeps what a client of this user name and address keeps.
+    /// Returns the account that is charged for a client of this user name and address.
     pub(crate) fn account_of(&self, username: Option<&Arc<str>>, address: IpAddr) -> Arc<Account> {
         self.account(Owner::of(username, address))
     }
 
-    /// Returns the account of an owner, with the limits that hold for it now.
+    /// Returns the account of an owner, with the limits in force for it now.
     pub(crate) fn account(&self, owner: Owner) -> Arc<Account> {
         let own = match &owner {
             Owner::User(name) => self.authenticator.limits_of(name),
@@ -293,7 +294,7 @@ impl Core {
         self.owners.account(owner, own)
     }
 
-    /// Counts what belongs to no shard.
+    /// Counts the metrics that belong to no shard.
     fn note_totals(&self, totals: &Totals) {
         let (messages, bytes) = self.retained.usage();
         totals.retained_messages.set(messages as u64);
@@ -328,7 +329,7 @@ impl Core {
         totals.known.set(counts.known);
     }
 
-    /// How packets of clients are decoded that are not known yet.
+    /// Returns how to decode packets of clients before their CONNECT is accepted.
     pub(crate) fn decode_limits(&self) -> DecodeLimits {
         let limits = self.limits_now();
         DecodeLimits {
@@ -338,33 +339,34 @@ impl Core {
         }
     }
 
-    /// Response Information for a client: what its Response Topics are to begin with. None for an
-    /// identifier that would make something else of it: a wildcard, or another client's level.
+    /// Returns Response Information for a client: the required beginning of its Response Topics.
+    /// Returns `None` for an identifier that would change its meaning, by a wildcard or another
+    /// client's level.
     pub(crate) fn response_information(&self, client_id: &str) -> Option<String> {
         let is_level = !client_id.contains(['+', '#', '/']);
         let prefix = self.response_topic_prefix.load();
         (is_level && !prefix.is_empty()).then(|| format!("{prefix}{client_id}/"))
     }
 
-    /// Where a client identifier lives: always the same shard while the broker runs.
+    /// Returns the home of a client identifier: always the same shard while the broker runs.
     pub(crate) fn home(&self, client_id: &str) -> Host {
         self.homes().home(client_id)
     }
 
-    /// Where client identifiers live while the broker runs.
+    /// Returns the mapping from client identifiers to homes, fixed while the broker runs.
     pub(crate) fn homes(&self) -> &Homes {
         self.homes.get_or_init(|| Homes::new(self.shards().len() as u16))
     }
 }
 
-/// Returns what may have held for a login of which the listener is not known any more: a session that was
-/// stored under another address or by a former version.
+/// Returns the settings that may have applied to a login whose listener is no longer known: its
+/// session was stored under another address or by a former version.
 fn at_unknown_listener(logins: &ListenerLoginsByUrl) -> ListenerLogins {
     let lets_in_anybody = logins.iter().any(|(_, rules)| rules.anonymous == Some(true));
     ListenerLogins { anonymous: lets_in_anybody.then_some(true), ..ListenerLogins::default() }
 }
 
-/// How much may wait for clients.
+/// Returns the limits on messages that wait for clients.
 fn queue_limits(limits: &Limits) -> QueueLimits {
     QueueLimits {
         messages_max: limits.queue_messages_per_client_max as usize,
@@ -386,25 +388,25 @@ fn retained_limits(limits: &Limits) -> RetainedLimits {
     }
 }
 
-/// Limits on topics in one number, as they are changed and asked for at once.
+/// Returns limits on topics as one number, because they are changed and read together.
 const fn packed(limits: TopicLimits) -> u32 {
     limits.bytes_max as u32 | (limits.levels_max as u32) << 16
 }
 
-/// Presence versions: how far they are reserved in the store.
+/// Presence versions, and how far they are reserved in the store.
 pub(crate) struct Versions {
-    /// Every version that an earlier run of the broker may have given out is at most this.
+    /// The maximum presence version that an earlier run of the broker may have given out.
     floor: u64,
     reserved: AtomicU64,
 }
 
-/// So many versions are reserved at a time: one durable write for as many connections.
+/// Versions that one reservation adds: one durable write serves this many connections.
 const VERSIONS_AT_A_TIME: u64 = 1 << 20;
 
 impl Versions {
     fn new(store: Option<&dyn Store>, floor: u64, now: Timestamp) -> Result<Self, StoreError> {
         let reserved = match store {
-            None => u64::MAX, // They begin anew with the broker.
+            None => u64::MAX, // Each run starts with the lowest version again.
             Some(store) => {
                 let up_to = floor + VERSIONS_AT_A_TIME;
                 Keeper::prepare(store, up_to, now)?;
@@ -418,24 +420,24 @@ impl Versions {
         self.floor
     }
 
-    /// Whether `version` may be given out.
+    /// Returns whether `version` may be given out.
     pub(crate) fn is_reserved(&self, version: u64) -> bool {
         version <= self.reserved.load(Ordering::Acquire)
     }
 
-    /// Up to where to reserve now, well before those are used up that are reserved.
+    /// Returns the version up to which to reserve now, well before the reserved ones are used up.
     pub(crate) fn to_reserve(&self, version: u64) -> Option<u64> {
         let is_needed = !self.is_reserved(version.saturating_add(VERSIONS_AT_A_TIME / 2));
         is_needed.then(|| version.saturating_add(VERSIONS_AT_A_TIME))
     }
 
-    /// A reservation is kept.
+    /// Notes that a reservation is stored.
     pub(crate) fn reserved(&self, up_to: u64) {
         self.reserved.fetch_max(up_to, Ordering::AcqRel);
     }
 }
 
-/// A bound as a size; one that this machine cannot address is none.
+/// Returns a limit as a size; a limit that this machine cannot address is no limit.
 fn size(bound: u64) -> usize {
     usize::try_from(bound).unwrap_or(usize::MAX)
 }
