@@ -1,4 +1,4 @@
-//! A client as it comes to its shard, with its accepted CONNECT, and as it is described to callers.
+//! A client that arrives at its shard with its accepted CONNECT, and its description for callers.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     transport::Transport,
 };
 
-/// A session as the broker sees it.
+/// A session as the broker describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSession {
     /// Whether it has a connection.
@@ -20,45 +20,46 @@ pub struct ClientSession {
     pub username: Option<Arc<str>>,
     /// Address and port of the last connection.
     pub peer: SocketAddr,
-    /// Keep Alive in force, in seconds; 0 where it is off or the client is offline.
+    /// Keep Alive in force, in seconds; 0 if it is off or the client is offline.
     pub keep_alive_secs: u16,
-    /// When the client is given up, in milliseconds since the Unix epoch.
+    /// When the broker ends the connection of a silent client, in milliseconds since the Unix
+    /// epoch.
     pub deadline_millis: Option<u64>,
-    /// Counts the connections of this client identifier.
+    /// The number of connections of this client identifier so far.
     pub version: u64,
-    /// How many Topic Filters are subscribed to.
+    /// Number of Topic Filters that the session has subscribed to.
     pub subscriptions: usize,
-    /// Messages that wait.
+    /// Number of messages in the queue.
     pub queued: usize,
-    /// QoS 1 and 2 messages that are not acknowledged.
+    /// Number of QoS 1 and 2 messages that are not acknowledged.
     pub in_flight: usize,
 }
 
-/// The client was connected and is no longer.
+/// The end of a connection that the client had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kicked;
 
-/// A connection whose CONNECT was accepted moves to its home shard.
+/// Moves a connection to its home shard after its CONNECT was accepted.
 pub struct Attach {
     pub(crate) transport: Box<dyn Transport>,
-    /// What was read after CONNECT.
+    /// The bytes that were read after CONNECT.
     pub(crate) read_ahead: Vec<u8>,
     pub(crate) connect: AcceptedConnect,
     /// Counts as one of the broker's connections until it is dropped.
     pub(crate) permit: Permit,
 }
 
-/// Something that is held while a connection lasts, such as its place among a bounded number.
+/// A value held while a connection lasts, such as its place among a limited number.
 pub(crate) type Permit = Box<dyn Send>;
 
-/// A CONNECT whose sender is known and may connect.
+/// A CONNECT whose client is known and may connect.
 #[derive(Debug)]
 pub(crate) struct AcceptedConnect {
     pub(crate) client_id: Arc<str>,
-    /// The broker chose the client identifier.
+    /// Whether the broker chose the client identifier.
     pub(crate) is_assigned: bool,
     pub(crate) version: ProtocolVersion,
-    /// The client asks for No Local and Retain As Published in all its subscriptions.
+    /// Whether the client asks for No Local and Retain As Published in all its subscriptions.
     pub(crate) is_bridge: bool,
     pub(crate) clean_start: bool,
     pub(crate) keep_alive_secs: u16,
@@ -72,27 +73,27 @@ pub(crate) struct AcceptedConnect {
     pub(crate) wants_response_information: bool,
     pub(crate) identity: Identity,
     pub(crate) proven: Proven,
-    /// TLS has verified a certificate of the client.
+    /// Whether TLS has verified a certificate of the client.
     pub(crate) has_certificate: bool,
-    /// For a client that gave an Authentication Method.
+    /// Set for a client that gave an Authentication Method.
     pub(crate) enhanced: Option<Box<EnhancedLogin>>,
     pub(crate) peer: SocketAddr,
     /// The URL of the listener that accepted it.
     pub(crate) listener: Arc<str>,
 }
 
-/// What a login rests on, for the login to be checked again later.
+/// The facts that a login rests on, so that the login can be checked again later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proven {
-    /// Authentication Method, if it was not the authenticator.
+    /// The Authentication Method; `None` if the authenticator decided.
     pub(crate) method: Option<Arc<str>>,
     /// Generation of the authenticator or of the method when the login began.
     pub(crate) accounts: u64,
-    /// Generation of the authorizer then.
+    /// Generation of the authorizer at that time.
     pub(crate) permissions: u64,
 }
 
-/// How a client has authenticated that gave an Authentication Method, and may do so again.
+/// The method and data of a client with an Authentication Method, which may authenticate again.
 pub(crate) struct EnhancedLogin {
     pub(crate) method: Box<str>,
     /// User Name of CONNECT.
@@ -116,28 +117,29 @@ pub(crate) struct AcceptedWill {
     pub(crate) delay_secs: u32,
     /// Message Expiry Interval, which begins when the Will is published.
     pub(crate) expiry_secs: Option<u32>,
-    /// What it takes of the room for Wills and of its user's account, once its session is found.
+    /// Its share of the budget for Wills and its charge to the user's account, once its session is
+    /// found.
     pub(crate) share: Option<(Share, Charge)>,
-    /// Number of the record that keeps the Will of a session that ends with its connection.
+    /// Number of the stored record with the Will of a session that ends with its connection.
     pub(crate) record: Option<SessionNumber>,
 }
 
-/// What a Will counts beside its message's topic, properties and payload.
+/// The size that a Will counts besides its message's topic, properties and payload.
 const WILL_BYTES: usize = 256;
 
 impl AcceptedWill {
-    /// What it counts against limits on bytes.
+    /// Returns the size that the Will counts against limits in bytes.
     pub(crate) fn counted_bytes(&self) -> usize {
         self.message.size() + WILL_BYTES
     }
 }
 
-/// To a connection: have this exchange take its next step, on no shard's data path, and tell the
-/// shard what came of it. There is one at a time.
+/// Tells a connection to have this exchange take its next step, outside the data path of any shard,
+/// and to tell the shard the result. There is one at a time.
 pub(crate) struct TakeStep {
     pub(crate) exchange: BoundedExchange,
     /// Authentication Data of the client.
     pub(crate) data: Option<Vec<u8>>,
-    /// It is the first, and the time for all of them begins.
+    /// Whether this is the first step, at which the time limit for all steps begins.
     pub(crate) is_first: bool,
 }

@@ -1,6 +1,6 @@
-//! A CONNECT that is refused, in the words of its version.
+//! The refusal of a CONNECT, in the terms of its version.
 //!
-//! Called where CONNECT is read and where its session is looked for; knows neither.
+//! Called where CONNECT is read and where its session is looked up; knows neither.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     mqtt::{ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, encode_within},
 };
 
-/// What a client is told that is refused.
+/// The answer to a client that is refused.
 #[derive(Clone, Debug)]
 pub(crate) struct RefusalAnswer {
     pub(crate) version: ProtocolVersion,
@@ -27,16 +27,18 @@ impl RefusalAnswer {
         Self { version, reason, why: None, redirection: None, packet_bytes_max: u32::MAX }
     }
 
-    /// To a client that is to use another server. MQTT 3 clients hear Server unavailable.
+    /// Returns the answer to a client that should use another server. MQTT 3 clients get Server
+    /// unavailable.
     pub(crate) fn redirecting(version: ProtocolVersion, to: Arc<Redirection>) -> Self {
         Self { redirection: Some(to.clone()), ..Self::new(version, reason_of(&to)) }
     }
 
-    /// The CONNACK, or nothing where the client takes no packet of that size. [MQTT-3.1.2-24]
+    /// Returns the CONNACK, or nothing if it exceeds the client's Maximum Packet Size.
+    /// [MQTT-3.1.2-24]
     pub(crate) fn encode(&self) -> Vec<u8> {
         let references = [self.redirection.as_ref().map(|to| &**to.server_reference()), None];
         let mut bytes = Vec::new();
-        // Better a redirection without its reference than none.
+        // A redirection without its reference is better than none.
         for server_reference in references {
             let reason_string = self.why; // left out where it makes the packet too large
             let properties =
@@ -56,25 +58,25 @@ impl RefusalAnswer {
 /// Why an accepted CONNECT gets no session.
 #[derive(Clone, Debug)]
 pub(crate) enum NoSession {
-    /// There are as many as there may be.
+    /// The number of sessions has reached its limit.
     Full,
-    /// The user has as many as one may have.
+    /// The user's sessions have reached their limit.
     UserFull,
-    /// Wills take as much room as they may.
+    /// All Wills together have reached their limit.
     WillsFull,
-    /// Wills of the user take as much room as those of one may.
+    /// The Wills of the user have reached their limit.
     UserWillsFull,
-    /// There was no room for what it sent, and it is to wait before it comes back.
+    /// There was no room for what the client sent, and it must wait before it connects again.
     TooEarly,
-    /// The store could not remember what it must.
+    /// The store cannot store what this session needs.
     Store,
     /// CONNACK is larger than the client's Maximum Packet Size.
     ConnAckTooLarge,
-    /// What the client may do was read again since it was let in.
+    /// The client's permissions were read again after the client was accepted, and changed.
     NotAuthorized,
-    /// A later connection of the same client came first.
+    /// A later connection of the same client has overtaken this one.
     Overtaken,
-    /// Clients are sent to another server since a moment ago.
+    /// Clients are redirected to another server since a moment ago.
     Redirected(Arc<Redirection>),
     /// The broker is shutting down since a moment ago.
     ShuttingDown,
@@ -97,7 +99,7 @@ impl NoSession {
         }
     }
 
-    /// The CONNACK that says so.
+    /// Returns the CONNACK that says so.
     pub(crate) fn conn_ack(&self, version: ProtocolVersion, packet_bytes_max: u32) -> Vec<u8> {
         let limit_is_reached = |why| RefusalAnswer {
             why: Some(why),
@@ -112,7 +114,7 @@ impl NoSession {
                 why: Some("there was no room for what was sent; wait longer"),
                 ..RefusalAnswer::new(version, ReasonCode::ConnectionRateExceeded)
             },
-            // CONNACK has no word for the end of a broker.
+            // CONNACK has no reason code for the end of a broker.
             Self::Store | Self::ShuttingDown => {
                 RefusalAnswer::new(version, ReasonCode::ServerUnavailable)
             }
@@ -129,7 +131,7 @@ impl NoSession {
     }
 }
 
-/// How a redirection is said to MQTT 5.0; before, a CONNECT is refused as Server unavailable.
+/// Returns the MQTT 5.0 reason code of a redirection; older versions get Server unavailable.
 pub(crate) const fn reason_of(to: &Redirection) -> ReasonCode {
     if to.is_permanent() { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer }
 }
