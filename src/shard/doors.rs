@@ -1,7 +1,7 @@
-//! How a shard reaches the connections of its clients, and is reached by those that come.
+//! How a shard reaches the connections of its clients, and how arriving connections reach a shard.
 //!
-//! A shard holds doors and does not know what stands behind them: an actor in the broker, a queue in a
-//! test. A message through a door is taken up later, in the order in which it was sent.
+//! A shard has doors and does not know what is behind them: an actor in the broker, a queue in a
+//! test. A message through a door is handled later, in the order in which it was sent.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -15,15 +15,15 @@ use crate::{
     },
 };
 
-/// Passed on, by being dropped, when a connection gives way to those that wait for it.
+/// Dropped when a connection gives way, which tells the waiting connections to continue.
 pub(crate) type Baton = Infallible;
 
-/// Where the answer of a connection goes. Dropped without one if the client is not connected.
+/// Where the connection sends its answer. Dropped without one if the client is not connected.
 type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 
-/// To the connection of a client.
+/// A message to the connection of a client.
 pub(crate) enum ToConnection {
-    /// Change the Keep Alive, and answer what it was.
+    /// Change the Keep Alive, and answer its former value.
     SetKeepAlive {
         /// In seconds.
         interval_secs: u16,
@@ -32,9 +32,9 @@ pub(crate) enum ToConnection {
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
     },
-    /// End like this.
+    /// End the connection as described.
     Kick {
-        /// How.
+        /// How the connection ends.
         departure: Departure,
         /// Where the answer goes.
         reply: Reply<Kicked>,
@@ -43,20 +43,20 @@ pub(crate) enum ToConnection {
     Redirect {
         /// The server.
         to: Arc<Redirection>,
-        /// Told once that is done.
+        /// Told after the redirect.
         reply: mpsc::UnboundedSender<()>,
     },
-    /// Give way to a connection of the same client, once what the client sent before it has been read.
+    /// Give way to a connection of the same client, after reading what the client sent before it.
     GiveWay(oneshot::Sender<Baton>),
-    /// The deadline has passed: see whether the client has said something since.
+    /// The deadline has passed: check whether the client has sent something since.
     KeepAliveExpired,
-    /// See whether the client's certificate is still trusted.
+    /// Check whether the client's certificate is still trusted.
     VerifyCertificate,
     /// Have an exchange take its next step.
     TakeStep(TakeStep),
-    /// The session has left: write these bytes and close.
+    /// The connection has left its session: write these bytes and close.
     Finish(Vec<u8>),
-    /// Write what waits for the client, then end with Server shutting down.
+    /// Write the pending output, then end with Server shutting down.
     Farewell,
 }
 
@@ -65,8 +65,8 @@ pub(crate) trait ConnectionDoor {
     fn send(&self, message: ToConnection);
 }
 
-/// Leads to a shard, from any thread, for a client that comes.
+/// Leads to a shard, from any thread, for an arriving client.
 pub(crate) trait ArrivalDoor: Send + Sync {
-    /// Brings a connection whose CONNECT was accepted.
+    /// Delivers a connection whose CONNECT was accepted.
     fn bring(&self, arrival: Attach);
 }

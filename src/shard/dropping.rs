@@ -1,17 +1,18 @@
-//! Clients whose full queue loses messages: one line of the log when it begins, and one with their number
-//! when it is over. Nothing is paid for it where nothing is dropped.
+//! Clients whose full queue loses messages: one log line when the loss begins, and one with the
+//! number of messages when it is over. This costs nothing while nothing is dropped.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::Shard;
 use crate::{mqtt::Timestamp, session::Delivered, told::Dropped};
 
-/// It is over once nothing was dropped for so long.
+/// The loss is over once nothing was dropped for this time.
 const QUIET: Duration = Duration::from_secs(10);
-/// So many clients of a shard are followed at a time; of further ones the metrics alone tell.
+/// Maximum number of clients that a shard tracks at a time; beyond it, only the metrics count the
+/// loss.
 const EPISODES_MAX: usize = 1_024;
 
-/// Clients that lose messages now, by their slots.
+/// The clients that lose messages at present, by their slots.
 #[derive(Debug, Default)]
 pub(super) struct Dropping(BTreeMap<u32, Episode>);
 
@@ -19,12 +20,12 @@ pub(super) struct Dropping(BTreeMap<u32, Episode>);
 struct Episode {
     client_id: Arc<str>,
     user: Option<Arc<str>>,
-    /// Of a client that was connected when it began.
+    /// Set if the client was connected when the loss began.
     peer: Option<SocketAddr>,
     began_at: Timestamp,
     last_at: Timestamp,
     messages: u64,
-    /// Whether the beginning was logged: there is a limit on these lines.
+    /// Whether the beginning was logged; the number of these lines is limited.
     is_told: bool,
 }
 
@@ -35,7 +36,7 @@ impl Episode {
 }
 
 impl Shard {
-    /// Notes that the queue of a slot has lost messages, or was given none.
+    /// Notes that the queue of a slot has lost messages, or has refused them.
     pub(in crate::shard) fn note_dropped(
         &mut self,
         slot: u32,
@@ -54,7 +55,7 @@ impl Shard {
                 episode.messages += messages;
                 episode.last_at = now;
             }
-            return; // The slot is another client's by now: the sweep ends the former one's.
+            return; // The slot is another client's by now; the sweep ends the former one's loss.
         }
         if episodes.len() >= EPISODES_MAX {
             return;
@@ -73,7 +74,7 @@ impl Shard {
         episodes.insert(slot, episode);
     }
 
-    /// Tells of those that have lost nothing for a while.
+    /// Logs the end of each loss that has stopped for a while.
     pub(in crate::shard) fn end_dropping(&mut self, now: Timestamp) {
         let told = &self.core.told;
         self.dropping.0.retain(|_, episode| {

@@ -1,9 +1,9 @@
-//! Back-pressure: publishers that are read no further because a subscriber's queue is full or
-//! another shard is behind, and subscribers that they wait for.
+//! Backpressure on one shard: publishers that are not read because a subscriber's queue is full or
+//! another shard is behind, and the subscribers for which they wait.
 //!
-//! Who must wait for whom is decided by `waits`, for all shards; here is what one shard knows of
-//! it: which of its connections are held, which of its queues are full and since when. Called by
-//! the handling of PUBLISH, by deliveries and by the sweep.
+//! `waits` decides for all shards which publishers wait for which subscribers. This module has the
+//! state of one shard: which of its connections are held, which of its queues are full and since
+//! when. The handling of PUBLISH, deliveries and the sweep call it.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     told::cut,
 };
 
-/// A connection that is read no further for now.
+/// A connection that is not read at present.
 #[derive(Clone, Copy)]
 pub(crate) struct Held {
     slot: u32,
@@ -25,24 +25,24 @@ pub(crate) struct Held {
     since: Timestamp,
 }
 
-/// A queue that is full. It stays here until a sixteenth of it is free or its client is gone.
+/// A full queue. It stays here until a sixteenth of it is free or its client is gone.
 pub(crate) struct FullQueue {
-    /// For so long its publishers still wait for it to make room.
+    /// The remaining time in which its publishers wait for it to make room.
     patience_millis: u64,
-    /// For so long they also wait while it is itself held, and cannot make room.
+    /// The remaining time in which they also wait while it is itself held and cannot make room.
     patience_while_held_millis: u64,
-    /// Whether they do; not if that would never end, or has lasted too long.
+    /// Whether publishers wait for it; not if that would never end, or has lasted too long.
     is_waited_for: bool,
 }
 
-/// A subscriber that is itself held is waited for so many times as long as one that is not: it can
-/// do nothing about it, but who holds it may have been made to.
+/// Publishers wait this many times longer for a subscriber that is itself held: it cannot make
+/// room, and the session that holds it may be held as well.
 const TIMES_WHILE_HELD: u64 = 4;
 
-/// How often connections that are held are looked after, beside when something changes here.
+/// The interval of checks of held connections, besides the checks after changes here.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Lets connections of a shard go on when they need be held no longer, as long as some are held.
+/// Releases held connections of a shard that may continue, while any are held.
 pub(crate) async fn look_after_held(shard: Rc<RefCell<Shard>>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -56,12 +56,13 @@ pub(crate) async fn look_after_held(shard: Rc<RefCell<Shard>>) {
 }
 
 impl Shard {
-    /// Whether the connection of a slot is held.
+    /// Returns whether the connection of a slot is held.
     pub(crate) fn is_held(&self, slot: u32) -> bool {
         self.slot(slot).and_then(|s| s.connected.as_ref()).is_some_and(|c| c.is_held)
     }
 
-    /// Holds a connection; whether [`look_after_held`] must be started, as it is not under way.
+    /// Holds a connection; returns whether [`look_after_held`] must be started, because it is not
+    /// running.
     pub(crate) fn hold(&mut self, slot: u32, reason: HoldReason, now: Timestamp) -> bool {
         let Some(connected) = self.slots.get_mut(slot as usize).and_then(|s| s.connected.as_mut())
         else {
@@ -74,8 +75,8 @@ impl Shard {
         !std::mem::replace(&mut self.is_looked_after, true)
     }
 
-    /// Lets those go on whose reason to be held is gone, the longest held first; whether some are
-    /// still held.
+    /// Releases connections whose reason to be held is gone, the longest held first; returns
+    /// whether some are still held.
     pub(crate) fn release_held(&mut self, now: Timestamp) -> bool {
         let is_congested = self.is_congested();
         let mut held = std::mem::take(&mut self.held);
@@ -102,7 +103,7 @@ impl Shard {
         !self.held.is_empty()
     }
 
-    /// Whether a publisher must wait before its message goes to the targets of `plan`.
+    /// Returns whether a publisher must wait before its message goes to the targets of `plan`.
     pub(crate) fn must_wait(&self, slot: u32, qos: QoS, plan: &Plan) -> bool {
         if qos == QoS::AtMostOnce || !self.core.waits.is_needed() {
             return false;
@@ -110,7 +111,7 @@ impl Shard {
         self.place(slot).is_some_and(|publisher| self.core.waits.wait(publisher, plan))
     }
 
-    /// Those whom a message is for and whose queue is full.
+    /// Returns the targets of a message whose queue is full.
     pub(crate) fn full_targets(&mut self, publication: &Publication<'_>) -> Vec<Place> {
         if publication.qos == QoS::AtMostOnce || !self.core.waits.is_needed() {
             return Vec::new();
@@ -119,7 +120,7 @@ impl Shard {
         self.core.waits.full_targets(&plan)
     }
 
-    /// Looks at a queue that a message was added to: if it is full, publishers wait from now on.
+    /// Checks a queue that got a message: if it is full, publishers wait from now on.
     pub(crate) fn note_queued(&mut self, slot: u32) {
         let (Some(place), Some(found)) = (self.place(slot), self.slots.get_mut(slot as usize))
         else {
@@ -142,7 +143,7 @@ impl Shard {
                 }
             }
             BackPressure::Applied => {
-                // Somebody may have gone on because it would have been waited for in a circle.
+                // A publisher may have continued because waiting would have closed a circle.
                 if !self.core.waits.is_waited_for(place) {
                     found.session.set_back_pressure(BackPressure::None);
                     if let Some(full) = self.full_queues.get_mut(&slot) {
@@ -153,8 +154,7 @@ impl Shard {
         }
     }
 
-    /// Looks at a queue that messages may have been taken from: once it has room, its publishers
-    /// go on.
+    /// Checks a queue that may have lost messages: once it has room, its publishers continue.
     pub(crate) fn note_taken(&mut self, slot: u32, now: Timestamp) {
         if self.full_queues.is_empty() || !self.full_queues.contains_key(&slot) {
             return;
@@ -166,7 +166,7 @@ impl Shard {
         }
     }
 
-    /// Nobody waits for a client that is gone, and it waits for nobody.
+    /// Ends all waiting for and by a client that is gone.
     pub(crate) fn forget_waits(&mut self, slot: u32, now: Timestamp) {
         if !self.held.is_empty()
             && let Some(place) = self.place(slot)
@@ -185,9 +185,9 @@ impl Shard {
         }
     }
 
-    /// Time has passed: publishers give up those who have not made room in it. One that is
-    /// itself held could not, and has a larger allowance for that. Nor could anybody while the
-    /// process stood still.
+    /// Counts the time that has passed: publishers stop waiting for a queue that has not made room
+    /// in time. A subscriber that is itself held could not make room, and has a larger allowance
+    /// for that. Time in which the process stood still does not count.
     pub(crate) fn lose_patience(&mut self, now: Timestamp) {
         let passed = now.since(std::mem::replace(&mut self.swept_at, now)).min(STOOD_STILL);
         let passed = passed.as_millis() as u64;
