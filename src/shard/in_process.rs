@@ -1,4 +1,4 @@
-//! Subscribers in this process: the embedding application's own.
+//! Subscribers in this process: those of the embedding application.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -14,7 +14,8 @@ use crate::{
     session::{Delivered, SharedPublication},
 };
 
-/// Messages that wait for an in-process subscriber; beyond, the newest are dropped and counted.
+/// Maximum number of messages that wait for an in-process subscriber; newer ones are dropped and
+/// counted.
 const WAITING_MAX: usize = 10_000;
 
 /// A message that an in-process subscriber has received.
@@ -52,14 +53,15 @@ impl InProcess {
         subscribers.try_remove(place.slot as usize);
     }
 
-    /// How many messages a subscriber has room for; `None` if its subscription has ended.
+    /// Returns the number of messages for which a subscriber has room; `None` if its subscription
+    /// has ended.
     pub(crate) fn room(&self, place: Place) -> Option<usize> {
         let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         let (generation, sender) = subscribers.get(place.slot as usize)?;
         (*generation == place.generation).then(|| sender.capacity())
     }
 
-    /// Hands a message to one subscriber; `None` if its subscription has ended.
+    /// Delivers a message to one subscriber; returns `None` if its subscription has ended.
     pub(crate) fn deliver(
         &self,
         target: &Target,

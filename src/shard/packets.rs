@@ -1,4 +1,4 @@
-//! What a connection has read: packets decoded in place, handled one by one.
+//! The bytes that a connection has read: packets are decoded in place and handled one by one.
 
 use bytes::Bytes;
 
@@ -12,31 +12,31 @@ use crate::{
     shard::{Departure, Shard, routing::subscribe::NODES_AT_ONCE_MAX, turn::Turn},
 };
 
-/// What became of the bytes that were read.
+/// What happened to the bytes that were read.
 pub(crate) struct Received {
-    /// So many were whole packets and have been handled.
+    /// The number of bytes in whole packets that have been handled.
     pub(crate) used: usize,
-    /// The next packet is whole, and is to be handled once those have room whom it is for.
+    /// Whether the next packet is whole and must wait until its targets have room.
     pub(crate) must_wait: bool,
-    /// The packet behind them has at least so many bytes, and they have not all come.
+    /// The minimum length of the packet behind them, which has not arrived in full.
     pub(crate) at_least: usize,
 }
 
-/// What became of a packet.
+/// What happened to a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handled {
-    /// What there was to do with it has been done.
+    /// It has been handled.
     Done,
-    /// It was looked at, and is to come again.
+    /// It was examined, and must be handled again later.
     MustWait,
 }
 
 impl Shard {
-    /// Handles the whole packets in `bytes`, all of them unless one must wait. A large payload need not
-    /// be copied out of bytes that are `shared`.
+    /// Handles the whole packets in `bytes`, all of them unless one must wait. A large payload need
+    /// not be copied out of bytes that are `shared`.
     ///
     /// # Errors
-    /// How the connection is to end.
+    /// Returns how the connection must end.
     pub(crate) fn receive(
         &mut self,
         slot: u32,
@@ -65,7 +65,7 @@ impl Shard {
         let Some(link) = found.session.link_mut() else { return Ok(nothing) };
         Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
         let version = link.version();
-        // Topics are judged once their packet is known, which can then be answered.
+        // Topics are checked after their packet is known, so that the broker can answer it.
         let (topic_bytes_max, topic_levels_max) = (u16::MAX, u16::MAX);
         let limits = DecodeLimits { packet_bytes_max, topic_bytes_max, topic_levels_max };
         let (mut at, mut needed) = (0, 0);
@@ -131,10 +131,10 @@ impl Shard {
         Ok(Handled::Done)
     }
 
-    /// A Topic Name that is well-formed and not accepted: acknowledged so, where the version and the
-    /// QoS have words for it, else the connection ends, as it does where an alias was to stand for
-    /// the topic: it is not kept, and may mean another topic so far. [MQTT 5.0, 3.4.2.1]
-    /// [MQTT 5.0, 3.14.2.1]
+    /// Refuses a well-formed Topic Name that is not accepted. The acknowledgement says so, if the
+    /// version and the QoS have a reason code for it. Else the connection ends. It also ends if an
+    /// alias was given for the topic: the broker does not store that alias, which may still stand
+    /// for another topic. [MQTT 5.0, 3.4.2.1] [MQTT 5.0, 3.14.2.1]
     fn refuse_topic(&mut self, slot: u32, publish: &Publish<'_>) -> Result<(), Departure> {
         let reason = ReasonCode::TopicNameInvalid;
         let found = self.slots.get_mut(slot as usize);
@@ -174,7 +174,7 @@ fn malformed(error: &DecodeError) -> Departure {
     Departure::by_server(event_reason(error.reason()), error.reason()).because(error.clause)
 }
 
-/// How events name the end of a connection whose client did wrong.
+/// Returns how events name the end of a connection whose client broke a rule.
 #[expect(clippy::wildcard_enum_match_arm, reason = "a few of MQTT's reasons are about limits")]
 const fn event_reason(reason: ReasonCode) -> DisconnectReason {
     match reason {

@@ -1,5 +1,5 @@
-//! What there is no more room for: how a publisher hears it, what the log says, and how a client is
-//! slowed down that has no reason code and comes back to try again.
+//! Limits that are reached: how the broker tells the publisher and the log, and how it slows down a
+//! client that gets no reason code and connects again to retry.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +16,8 @@ use crate::{
     shard::{Departure, Shard, packets::Handled},
 };
 
-/// Retained messages that one sweep removes after they have expired, which takes a few milliseconds.
+/// Maximum number of expired retained messages that one sweep removes, which takes a few
+/// milliseconds.
 const EXPIRED_AT_ONCE_MAX: usize = 1_024;
 
 impl Shard {
@@ -24,7 +25,7 @@ impl Shard {
     /// [MQTT-3.3.1-6] [MQTT-3.3.1-7]
     ///
     /// # Errors
-    /// Why there is no room. Then the topic has what it had before.
+    /// Returns why there is no room. Then the topic still has its former message.
     pub(crate) fn retain(
         &mut self,
         publication: &Publication<'_>,
@@ -54,7 +55,7 @@ impl Shard {
         }
     }
 
-    /// Removes what has expired, from memory and from the store.
+    /// Removes expired retained messages from memory and from the store.
     pub(crate) fn remove_expired_retained(&self, now: Timestamp) {
         let expired = self.core.retained.remove_expired(now, EXPIRED_AT_ONCE_MAX);
         self.note_cleared(&expired);
@@ -66,8 +67,9 @@ impl Shard {
         }
     }
 
-    /// Refuses a message that cannot be taken: by a reason code, or where the version has none by
-    /// ending the connection without an acknowledgement, so that the client sends it again.
+    /// Refuses a message that cannot be accepted. The broker sends a reason code; where the version
+    /// has none, it ends the connection without an acknowledgement, so that the client sends the
+    /// message again.
     pub(crate) fn refuse_publish(
         &mut self,
         slot: u32,
@@ -92,7 +94,7 @@ impl Shard {
         }
     }
 
-    /// The refusal of a message that there is no room to retain.
+    /// Returns the refusal of a message for which there is no room among the retained ones.
     pub(crate) fn refuse_retained(
         &mut self,
         slot: u32,
@@ -124,14 +126,14 @@ impl Shard {
         }
     }
 
-    /// Counts that a limit of a slot's user is reached, and says so in the log.
+    /// Counts that the user of a slot has reached a limit, and logs it.
     fn tell_user_limit(&self, slot: u32, limit: UserLimit, what: &str) {
         self.metrics.user_limits_reached.increment(limit);
         self.tell_over_limit(slot, limit.name(), what);
     }
 
-    /// Tells of messages that a session has lost because its user has as much in the store as one may
-    /// have.
+    /// Reports that a session has lost messages because its user has reached the limit of stored
+    /// messages.
     pub(crate) fn tell_displaced(&self, slot: u32, topic: &str) {
         let Some(found) = self.slot(slot) else { return };
         if found.account.take_displaced() > 0 {
@@ -139,8 +141,8 @@ impl Shard {
         }
     }
 
-    /// A client whose connection ends because there is no room for what it sends is made to wait before
-    /// it comes back, longer each time.
+    /// Makes a client wait before it connects again, longer each time, after its connection ended
+    /// because there is no room for what it sends.
     pub(crate) fn slow_down(&mut self, slot: u32, now: Timestamp) {
         if let Some(found) = self.slots.get(slot as usize) {
             let client_id = found.session.client_id().clone();
@@ -149,7 +151,7 @@ impl Shard {
     }
 }
 
-/// Clients that are to wait before they come back.
+/// The clients that must wait before they connect again.
 #[derive(Debug, Default)]
 pub(crate) struct Slowed {
     clients: HashMap<Arc<str>, Wait, RandomState>,
@@ -157,19 +159,19 @@ pub(crate) struct Slowed {
 
 #[derive(Debug)]
 struct Wait {
-    /// Of the client that was slowed down; others of its name are not concerned.
+    /// The account of the client that was slowed down; other clients of this name are not affected.
     account: Arc<Account>,
     times: u32,
     until: Timestamp,
 }
 
-/// So many clients of a shard are remembered; one more takes the place of the one whose wait ends
-/// first.
+/// Maximum number of slowed clients that a shard remembers; a further one replaces the one whose
+/// wait ends first.
 const CLIENTS_MAX: usize = 1_024;
-/// The first wait; every further one is twice as long, up to [`WAIT_MILLIS_MAX`].
+/// The first wait; each further one is twice as long, up to [`WAIT_MILLIS_MAX`].
 const WAIT_MILLIS_FIRST: u64 = 1_000;
 const WAIT_MILLIS_MAX: u64 = 64_000;
-/// A client that has stayed out of the way for so long after its wait begins anew.
+/// A client that has not tried for this time after its wait starts with the first wait again.
 const FORGOTTEN_AFTER_MILLIS: u64 = 120_000;
 
 impl Slowed {
@@ -190,7 +192,7 @@ impl Slowed {
         self.clients.insert(client_id, Wait { account, times, until });
     }
 
-    /// Whether a client of this name and owner comes too early.
+    /// Returns whether a client of this name and owner connects too early.
     pub(crate) fn is_too_early(
         &self,
         client_id: &str,
@@ -202,7 +204,7 @@ impl Slowed {
     }
 }
 
-/// Whether the publisher of a message hears that it is refused.
+/// Returns whether the publisher of a message gets an answer that it is refused.
 pub(crate) const fn is_answered(publication: &Publication<'_>) -> bool {
     !matches!(publication.qos, QoS::AtMostOnce)
 }

@@ -16,10 +16,10 @@ use crate::{
     shard::{Core, in_process::Received},
 };
 
-/// Nodes of the retained store that are looked at without letting a publisher in.
+/// Nodes of the retained store that are visited before publishers get their turn.
 const SLICE_NODES: usize = 512;
 
-/// A subscription of the embedding application: a stream of messages. It ends when it is dropped.
+/// A subscription of the embedding application: a stream of messages. Dropping it ends it.
 pub struct Subscription {
     core: Weak<Core>,
     place: Place,
@@ -28,7 +28,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes, and delivers what is retained.
+    /// Subscribes, and delivers matching retained messages.
     pub(crate) fn begin(
         core: &Arc<Core>,
         filter: FilterParts<'_>,
@@ -51,7 +51,7 @@ impl Subscription {
         Self { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
     }
 
-    /// The next message; `None` once the broker is gone.
+    /// Returns the next message; `None` once the broker is gone.
     pub async fn next(&mut self) -> Option<Received> {
         self.messages.recv().await
     }
@@ -77,7 +77,7 @@ impl Drop for Subscription {
     }
 }
 
-/// Delivers what is retained, slice by slice, as far as there is room.
+/// Delivers matching retained messages, slice by slice, as long as there is room.
 fn send_retained(
     core: &Core,
     filter: &str,

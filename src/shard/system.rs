@@ -1,8 +1,8 @@
-//! What the broker says of itself on `$SYS/broker/…`, under the names that Mosquitto gives it.
+//! The broker's own values on `$SYS/broker/…`, under the names that Mosquitto gives them.
 //!
-//! The present values are kept here, apart from retained messages: they are in no store and count
-//! against no limit. The first shard renews and publishes them; every shard reads them for a new
-//! subscription. Knows the metrics; does not know who subscribes.
+//! The present values are here, apart from retained messages: they are in no store and count
+//! against no limit. The first shard updates and publishes them; every shard reads them for a new
+//! subscription. Knows the metrics, and not the subscribers.
 
 mod load;
 
@@ -21,14 +21,15 @@ use crate::{
     mqtt::{Message, Publication, QoS, Timestamp, filter_matches},
 };
 
-/// What every filter for these topics begins with: a wildcard does not match it. [MQTT-4.7.2-1]
+/// The required beginning of every filter for these topics: a wildcard does not match it.
+/// [MQTT-4.7.2-1]
 const FIRST_LEVEL: &str = "$SYS";
 
-/// The values, and when they are renewed.
+/// The values, and the time of their next update.
 #[derive(Debug)]
 pub(crate) struct SystemTopics {
     every_millis: AtomicU64,
-    /// In milliseconds; never, if there are no values.
+    /// In milliseconds; never if there are no values.
     due_at: AtomicU64,
     state: Mutex<State>,
 }
@@ -43,7 +44,7 @@ struct State {
 }
 
 impl SystemTopics {
-    /// Values that are renewed so often; with zero there are none.
+    /// Returns values with this update interval; with zero there are none.
     pub(crate) fn new(every: Duration) -> Self {
         let topics = Self {
             every_millis: AtomicU64::new(0),
@@ -54,7 +55,8 @@ impl SystemTopics {
         topics
     }
 
-    /// Changes how often they are renewed: the next time is now. With zero there are none any more.
+    /// Changes the update interval; the next update is due now. With zero there are no values any
+    /// more.
     pub(crate) fn set_interval(&self, every: Duration) {
         let every_millis = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         let mut state = self.state();
@@ -68,12 +70,12 @@ impl SystemTopics {
         self.due_at.store(due_at, Ordering::Relaxed);
     }
 
-    /// Whether the values are to be renewed.
+    /// Returns whether an update of the values is due.
     pub(crate) fn are_due(&self, now: Timestamp) -> bool {
         now.millis() >= self.due_at.load(Ordering::Relaxed)
     }
 
-    /// Reads the metrics; returns the values that are others than before.
+    /// Reads the metrics; returns the values that have changed.
     pub(crate) fn renew(&self, metrics: &Metrics, now: Timestamp) -> Vec<Arc<Message>> {
         let counts = Counts::of(metrics);
         let mut state = self.state();
@@ -93,7 +95,7 @@ impl SystemTopics {
         renewed.collect()
     }
 
-    /// The values that a Topic Filter matches.
+    /// Returns the values that a Topic Filter matches.
     pub(crate) fn matching(&self, filter: &str) -> Vec<Arc<Message>> {
         if filter.split('/').next() != Some(FIRST_LEVEL) {
             return Vec::new();
@@ -109,7 +111,7 @@ impl SystemTopics {
 }
 
 impl State {
-    /// Keeps a value; returns it if it is another than before.
+    /// Stores a value; returns it if it has changed.
     fn set(&mut self, name: &str, value: &str) -> Option<Arc<Message>> {
         let topic = format!("{FIRST_LEVEL}/broker/{name}");
         let is_as_before = |former: &Arc<Message>| former.publication().payload == value.as_bytes();
@@ -129,7 +131,7 @@ impl State {
     }
 }
 
-/// What the metrics have counted. Messages are PUBLISH packets: others are not counted.
+/// The counts of the metrics. Messages are PUBLISH packets only.
 struct Counts {
     connected: u64,
     sessions: u64,
@@ -203,7 +205,7 @@ impl Counts {
         numbers.chain([("version".into(), version)]).collect()
     }
 
-    /// What there is a load of, and how much of it there was since the start.
+    /// Returns the kinds of load and the total of each since the start.
     const fn loads(&self) -> [(&'static str, u64); load::KINDS] {
         [
             ("messages/received", self.messages_received),
