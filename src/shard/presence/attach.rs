@@ -1,4 +1,4 @@
-//! A connection begins: its session is found or made, an older connection gives way.
+//! A connection begins: the shard finds or creates its session, and an older connection gives way.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What is said of a connection that begins.
+/// What the log and events say of a connection that begins.
 #[derive(Clone, Copy)]
 pub(in crate::shard) struct Greeting {
     clean_start: bool,
@@ -33,12 +33,12 @@ pub(crate) struct Prepared {
     pub(crate) slot: u32,
     pub(crate) link: u64,
     session_present: bool,
-    /// Whether the client was online, and is so throughout the takeover.
+    /// Whether the client was online; then it stays online during the takeover.
     was_online: bool,
 }
 
 impl Shard {
-    /// Returns the number of a link for a connection that comes.
+    /// Returns the link number for a new connection.
     pub(crate) const fn next_link(&mut self) -> u64 {
         self.last_link += 1;
         self.last_link
@@ -53,13 +53,13 @@ impl Shard {
         })
     }
 
-    /// Returns whether the client of this connection has not been let hear its CONNACK.
+    /// Returns whether the CONNACK of this connection is still withheld from its client.
     pub(crate) fn awaits_conn_ack(&self, slot: u32, link: u64) -> bool {
         let connected = self.slot(slot).and_then(|found| found.connected.as_ref());
         connected.is_some_and(|c| c.link == link && c.unannounced.is_some())
     }
 
-    /// CONNACK may be said: from here on the client is online.
+    /// Announces the client as online, because CONNACK may be sent.
     pub(in crate::shard) fn conn_ack_said(&mut self, slot: u32) {
         let connected = self.slot_mut(slot).and_then(|found| found.connected.as_mut());
         if let Some(greeting) = connected.and_then(|c| c.unannounced.take()) {
@@ -68,11 +68,11 @@ impl Shard {
         }
     }
 
-    /// Finds or makes the session of an accepted CONNECT. An older connection is gone afterwards,
-    /// and its end was told, so that what follows is in order.
+    /// Finds or creates the session of an accepted CONNECT. Before this returns, an older
+    /// connection has ended and its end was announced, so that what follows is in order.
     ///
     /// # Errors
-    /// Why there can be no session; nothing has changed then.
+    /// Returns why there can be no session; then nothing has changed.
     pub(crate) fn prepare(
         &mut self,
         connect: &mut AcceptedConnect,
@@ -88,12 +88,13 @@ impl Shard {
         {
             return Err(NoSession::Full);
         }
-        // Subscriptions and queued messages are their owner's: another user begins anew.
+        // Subscriptions and queued messages belong to their owner; another user gets a new session.
         let is_owner = existing
             .and_then(|s| self.slot(s))
             .is_none_or(|s| s.presence.identity.username == connect.identity.username);
         self.check_user_and_will(connect, existing.filter(|_| is_owner), &account)?;
-        // Without a durable version presence could go back; the client may try again.
+        // Without a durable version, the presence version could go back after a restart. The client
+        // may try again.
         if !self.core.versions.is_reserved(version) {
             return Err(NoSession::Store);
         }
@@ -161,7 +162,7 @@ impl Shard {
         self.forget(slot, now);
     }
 
-    /// Whether the client may come at all now; whose its session is.
+    /// Returns the account of the client's session, if the client may connect at all now.
     fn admit(&self, connect: &AcceptedConnect, now: Timestamp) -> Result<Arc<Account>, NoSession> {
         if let Some(to) = self.core.draining.load_full() {
             return Err(NoSession::Redirected(to));
@@ -179,9 +180,9 @@ impl Shard {
         Ok(account)
     }
 
-    /// Whether there can be a session while the store is in trouble: what is told a client of a
-    /// durable session must be kept. Where only room is wanting, a client may come back to its own:
-    /// it takes what waits for it, and makes room.
+    /// Returns whether there can be a session while the store is in trouble: what the broker
+    /// promises a client of a durable session must be stored. If the store only lacks room, a
+    /// client may return to its own session: it takes its messages, which makes room.
     fn check_store(
         &self,
         trouble: Trouble,
@@ -190,7 +191,8 @@ impl Shard {
         begins_anew: bool,
     ) -> Result<(), NoSession> {
         let is_last_will = existing.is_some_and(|slot| self.is_last_will(slot));
-        // The record of its Will alone is removed as well, and CONNACK would wait for that.
+        // For a session that is only there for its Will, the record is removed too, and CONNACK
+        // would wait for that.
         let has_kept = existing.and_then(|slot| self.slot(slot)).is_some_and(|s| {
             let has_record = s.will.as_ref().is_some_and(|will| will.record.is_some());
             s.session.number().is_some() || (is_last_will && has_record)
@@ -202,8 +204,8 @@ impl Shard {
         if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
     }
 
-    /// Whether there is room for the user's session, if it is one more that outlives its connection
-    /// than with the `former` one, and for the Will.
+    /// Returns whether there is room for the Will, and for the user's session, if more sessions
+    /// outlive their connection with it than with the `former` one.
     fn check_user_and_will(
         &self,
         connect: &mut AcceptedConnect,
@@ -230,8 +232,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives the session its connection and answers CONNACK: once that may be said the client is
-    /// online.
+    /// Attaches the connection to the session and answers CONNACK. The client is online as soon as
+    /// CONNACK may be sent.
     pub(crate) fn attach(
         &mut self,
         prepared: &Prepared,
@@ -305,8 +307,8 @@ impl Shard {
         }
     }
 
-    /// Whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`] will send:
-    /// without it nothing else may follow. [MQTT-3.2.0-1]
+    /// Returns whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`]
+    /// will send: without CONNACK, no other packet may follow. [MQTT-3.2.0-1]
     fn takes_conn_ack(&self, connect: &AcceptedConnect) -> bool {
         if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL && connect.enhanced.is_none() {
             return true;
@@ -355,7 +357,7 @@ impl Shard {
     fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
         let limits = &*self.core.limits_now();
         let mut keep_alive_secs = connect.keep_alive_secs;
-        // Only MQTT 5.0 can be told of another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
+        // Only MQTT 5.0 can tell the client another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
         if connect.version == ProtocolVersion::V5 && limits.keep_alive_secs_max > 0 {
             keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
         }
@@ -374,13 +376,13 @@ impl Shard {
     }
 }
 
-/// No CONNACK is longer, so that those of nearly all clients need not be measured: only an
-/// identifier that the broker has assigned, of 27 bytes, and numbers are in it, unless the client
-/// has an authentication method.
+/// The usual maximum length of a CONNACK, so that nearly all CONNACKs need not be measured: unless
+/// the client has an authentication method, a CONNACK only has an identifier of 27 bytes that the
+/// broker assigned, and numbers.
 const CONN_ACK_BYTES_USUAL: u32 = 128;
 
-/// Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a session ends
-/// with its connection or never.
+/// Returns the Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a
+/// session ends with its connection or never.
 fn session_expiry(connect: &AcceptedConnect) -> u32 {
     match connect.version {
         ProtocolVersion::V5 => connect.session_expiry_secs.unwrap_or(0),
@@ -410,6 +412,6 @@ fn conn_ack<'a>(
         authentication_data: connect.enhanced.as_ref().and_then(|login| login.data.as_deref()),
         ..ConnAckProperties::default()
     };
-    // Session Present says whether the state was there. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+    // Session Present says whether the session existed before. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
     ConnAck { session_present, reason: ReasonCode::Success, properties }
 }

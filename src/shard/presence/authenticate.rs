@@ -1,7 +1,7 @@
-//! A client that is connected authenticates again: section 4.12.1 of MQTT 5.0.
+//! A connected client authenticates again: section 4.12.1 of MQTT 5.0.
 //!
-//! What its exchange says takes its time and is awaited by the connection, see [`TakeStep`];
-//! meanwhile everything else goes on, in the name of the identity so far.
+//! The connection awaits the result of the exchange, which takes time, see [`TakeStep`]. Meanwhile
+//! everything else continues under the present identity.
 
 use crate::{
     auth::{
@@ -20,7 +20,7 @@ use crate::{
 /// The authentication of a client that gave a method in CONNECT.
 pub(in crate::shard) struct Authentication {
     login: Box<EnhancedLogin>,
-    /// What the exchange under way rests on.
+    /// The facts that the exchange in progress rests on.
     proven: Option<Proven>,
     phase: Phase,
 }
@@ -31,14 +31,14 @@ pub(in crate::shard) struct Authentication {
 ///      ▲                    │      │                           │
 ///      └── AUTH 0x00 ◄ done ┘      └ to be answered ► AUTH 0x18, Waiting
 /// ```
-/// A failure, another user, and the end of the time are the end of the connection, and any other
-/// AUTH of the client is a protocol error.
+/// A failure, another user and the time limit end the connection. Any other AUTH of the client is a
+/// protocol error.
 enum Phase {
-    /// The client is who it is.
+    /// The client's identity is confirmed.
     Settled,
-    /// A step is under way; the connection has the exchange.
+    /// A step is in progress; the connection has the exchange.
     Checking,
-    /// The client is to answer.
+    /// The client must answer.
     Waiting(BoundedExchange),
 }
 
@@ -50,7 +50,7 @@ impl Authentication {
 }
 
 impl Shard {
-    /// An AUTH of the client.
+    /// Handles an AUTH of the client.
     pub(in crate::shard) fn handle_auth(
         &mut self,
         slot: u32,
@@ -84,20 +84,20 @@ impl Shard {
                 self.core.begin_exchange(start)
             }
             (ReasonCode::ContinueAuthentication, Phase::Waiting(exchange)) => Some(exchange),
-            // Out of turn. [MQTT-4.12.0-3]
+            // The AUTH is out of turn. [MQTT-4.12.0-3]
             (_, Phase::Settled | Phase::Checking | Phase::Waiting(_)) => None,
         };
         let exchange = exchange.ok_or(protocol_error("MQTT-4.12.0-3"))?;
         let data = auth.properties.authentication_data.map(<[u8]>::to_vec);
-        // There is one under way at most.
+        // At most one exchange is in progress.
         connected.door.send(ToConnection::TakeStep(TakeStep { exchange, data, is_first }));
         Ok(())
     }
 
-    /// What came of a step; whether it was the last.
+    /// Handles the result of a step; returns whether it was the last.
     ///
     /// # Errors
-    /// How the connection is to end.
+    /// Returns how the connection must end.
     pub(crate) fn step_taken(
         &mut self,
         slot: u32,
@@ -130,7 +130,8 @@ impl Shard {
         }
     }
 
-    /// From here on the client acts as `identity`: the same user, as its session is that user's.
+    /// Replaces the client's identity from here on by `identity`: the same user, because the
+    /// session belongs to that user.
     fn replace_identity(
         &mut self,
         slot: u32,
@@ -188,8 +189,8 @@ const fn protocol_error(clause: &'static str) -> Departure {
     Departure::by_server(DisconnectReason::ProtocolError, ReasonCode::ProtocolError).because(clause)
 }
 
-/// The end of a client that did not show again who it is. DISCONNECT knows fewer reasons than
-/// CONNACK.
+/// Returns the departure of a client that failed to authenticate again. DISCONNECT has fewer reason
+/// codes than CONNACK.
 pub(crate) const fn not_authenticated(error: AuthenticationError) -> Departure {
     let code = match error {
         AuthenticationError::BadCredentials

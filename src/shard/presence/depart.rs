@@ -1,4 +1,4 @@
-//! A connection ends, and later perhaps its session.
+//! A connection ends, and perhaps later its session.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Shard {
-    /// Ends a client's connection, which then writes what it still holds and closes; whether there
-    /// was one.
+    /// Ends a client's connection, which then writes its pending output and closes; returns whether
+    /// there was one.
     pub(crate) fn end_connection(
         &mut self,
         slot: u32,
@@ -27,12 +27,12 @@ impl Shard {
         true
     }
 
-    /// Ends the connection of a slot. What is still to be written is returned.
+    /// Ends the connection of a slot; returns the pending output.
     pub(crate) fn depart(&mut self, slot: u32, departure: Departure, now: Timestamp) -> Vec<u8> {
         self.leave_connection(slot, departure, now).map(|(_, bytes)| bytes).unwrap_or_default()
     }
 
-    /// Ends the connection of a slot; the door to it, and what it has still to write.
+    /// Ends the connection of a slot; returns the door to it and the pending output.
     fn leave_connection(
         &mut self,
         slot: u32,
@@ -67,7 +67,7 @@ impl Shard {
         Some((connected.door, bytes))
     }
 
-    /// Publishes the Will, keeps it for later, or drops it.
+    /// Publishes the Will, stores it for later, or drops it.
     fn settle_will(&mut self, slot: u32, departure: Departure, now: Timestamp) {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
@@ -122,7 +122,7 @@ impl Shard {
         }
     }
 
-    /// Ends a session that has no connection; its Will is due at the latest now.
+    /// Ends a session that has no connection; its Will is published now at the latest.
     pub(in crate::shard) fn forget(&mut self, slot: u32, now: Timestamp) {
         let Some(place) = self.place(slot) else {
             return;
@@ -149,7 +149,7 @@ impl Shard {
         let mut orphans = if self.is_quiet { Vec::new() } else { found.session.into_orphans() };
         orphans.extend(orphans_in_store);
         match number.filter(|_| will.is_some()) {
-            // Not before others have for good what it leaves to them.
+            // Only after other members have durably taken the messages that it leaves to them.
             Some(number) => {
                 self.end_then(number);
                 self.adopt(orphans, now);
@@ -173,7 +173,7 @@ impl Shard {
         self.publish_and_retain(&publication, publisher, now);
     }
 
-    /// What is due for a slot whose timer has come.
+    /// Does what is due for a slot when its timer fires.
     pub(in crate::shard) fn timer_due(&mut self, slot: u32, now: Timestamp) {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
@@ -198,7 +198,7 @@ impl Shard {
         }
     }
 
-    /// Brings a slot's entry among the timers up to date.
+    /// Updates a slot's entry among the timers.
     pub(in crate::shard) fn set_timer(&mut self, slot: u32) {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
@@ -213,7 +213,8 @@ impl Shard {
         }
     }
 
-    /// Shared subscriptions prefer members that are there.
+    /// Notes in the index whether the session is away, because shared subscriptions prefer
+    /// connected members.
     pub(in crate::shard) fn set_shared_away(&self, slot: u32, away: bool) {
         let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else { return };
         if !found.session.has_shared_subscriptions() {
@@ -227,7 +228,7 @@ impl Shard {
     }
 }
 
-/// The user name of a slot's last connection.
+/// Returns the user name of a slot's last connection.
 pub(in crate::shard) fn username(slot: &Slot) -> Option<Arc<str>> {
     slot.presence.identity.username.clone()
 }
