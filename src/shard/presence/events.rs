@@ -1,4 +1,5 @@
-//! Presence told to hooks and published on `$events/…`. Where nobody listens no event is made.
+//! Presence for hooks and on `$events/…`. The shard creates no event while no hook or subscriber
+//! needs it.
 
 use std::sync::Arc;
 
@@ -114,7 +115,7 @@ impl Shard {
         self.announce(topic, slot, event, Hooks::session_unsubscribed, now);
     }
 
-    /// Tells an event to the hooks, and publishes it to whoever has subscribed.
+    /// Gives an event to the hooks, and publishes it to its subscribers.
     fn announce<E: Serialize>(
         &mut self,
         topic: &'static str,

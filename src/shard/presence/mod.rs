@@ -1,4 +1,4 @@
-//! Clients that come and go, and what may change while they are connected.
+//! Clients that connect and disconnect, and changes while they are connected.
 
 pub(super) mod attach;
 pub(super) mod authenticate;

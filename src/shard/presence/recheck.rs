@@ -1,8 +1,8 @@
-//! Whether what was allowed is allowed still: after accounts, permissions or certificates were read
-//! again, each shard goes along its sessions and ends what no longer holds.
+//! Checks whether earlier permissions still hold: after accounts, permissions or certificates were
+//! read again, each shard walks along its sessions and ends what is no longer allowed.
 //!
-//! The registry calls it, a few sessions at a time, and lets others have their turn in between. What
-//! is asked here is asked again when a client that is away comes back.
+//! The registry calls it for a few sessions at a time, and other tasks get their turn in between.
+//! The same is checked when an offline client connects again.
 
 use crate::{
     auth::{AccessRequest, Action, Decision, Standing},
@@ -17,20 +17,20 @@ use crate::{
     },
 };
 
-/// What is done before others on the thread have their turn: a session and a subscription count one
-/// each. It takes about half a millisecond with a policy of some rules.
+/// The number of steps before other tasks of the thread get their turn: a session and a
+/// subscription count one each. They take about half a millisecond with a policy of some rules.
 const STEPS_AT_A_TIME: usize = 256;
 /// To end a subscription, a shard searches the queue of the session. This is the maximum number of
 /// messages that it looks at for all subscriptions that it ends in one turn.
 const MESSAGES_AT_A_TIME: usize = 16_384;
-/// Verifying a certificate chain takes as long as so many of these.
+/// Verifying a certificate chain takes as long as this number of steps.
 const STEPS_OF_CERTIFICATE: usize = 64;
 
-/// How far a shard has gone along its sessions.
+/// How far a shard has walked along its sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     next: u32,
-    /// The rest of the subscriptions of the session before that.
+    /// The remaining subscriptions of the session before that.
     filters: Option<Filters>,
 }
 
@@ -42,7 +42,7 @@ struct Filters {
 }
 
 impl Shard {
-    /// Checks some more sessions; `false` once all were checked.
+    /// Checks some more sessions; returns `false` once all were checked.
     pub(crate) fn recheck(&mut self, rounds: &mut Rounds, now: Timestamp) -> bool {
         let mut steps = 0;
         while steps < STEPS_AT_A_TIME {
@@ -63,7 +63,7 @@ impl Shard {
         true
     }
 
-    /// Checks the client of a slot; whether its subscriptions are to be checked.
+    /// Checks the client of a slot; returns whether its subscriptions must be checked.
     fn recheck_client(&mut self, slot: u32, steps: &mut usize, now: Timestamp) -> bool {
         let Some(found) = self.slot(slot) else { return false };
         let standing = self.standing(found);
@@ -107,7 +107,7 @@ impl Shard {
         let connected = self.slot(slot).and_then(|found| found.connected.as_ref());
         if let Some(connected) = connected.filter(|connected| connected.has_certificate) {
             *steps += STEPS_OF_CERTIFICATE;
-            // One for each round, and rounds follow one another.
+            // One message for each round, and rounds follow one another.
             connected.door.send(ToConnection::VerifyCertificate);
         }
     }
@@ -119,7 +119,7 @@ impl Shard {
         (!left.is_empty()).then_some(Filters { slot, generation: found.generation, left })
     }
 
-    /// Checks some of the subscriptions; what is left.
+    /// Checks some of the subscriptions; returns the rest.
     fn recheck_filters(
         &mut self,
         mut filters: Filters,
@@ -145,7 +145,7 @@ impl Shard {
         (!filters.left.is_empty()).then_some(filters)
     }
 
-    /// Returns those of the subscriptions that their client may not have.
+    /// Returns those subscriptions that their client may not have.
     fn not_allowed(&self, slot: u32, filters: Vec<(Box<str>, QoS)>) -> Vec<(Box<str>, QoS)> {
         let Some(found) = self.slot(slot) else { return Vec::new() };
         let is_denied = |filter: &str, qos| {
@@ -155,7 +155,7 @@ impl Shard {
         filters.into_iter().filter(|(filter, qos)| is_denied(filter, *qos)).collect()
     }
 
-    /// Ends the subscriptions that a client which goes on with its session may no longer have.
+    /// Ends the subscriptions that a client may no longer have when it continues with its session.
     pub(in crate::shard) fn revoke_subscriptions(&mut self, slot: u32, now: Timestamp) {
         if let Some(filters) = self.filters_of(slot) {
             let withdrawn = self.not_allowed(slot, filters.left);
@@ -163,8 +163,8 @@ impl Shard {
         }
     }
 
-    /// Ends subscriptions, and drops what waits under them alone; what came by a shared one goes to
-    /// its other members.
+    /// Ends subscriptions, and drops the queued messages that came only by them. Messages of a
+    /// shared subscription go to its other members.
     pub(in crate::shard) fn withdraw(
         &mut self,
         slot: u32,
@@ -185,7 +185,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let dropped = found.session.withdraw(filters.iter().map(|(filter, _)| &**filter));
         self.metrics.dropped(DropReason::SubscriptionWithdrawn, dropped);
-        // What the store has of it is the others', too.
+        // The other members may also take its stored messages.
         self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter), now);
         self.note_queued(slot);
         self.set_timer(slot);
@@ -194,7 +194,8 @@ impl Shard {
         }
     }
 
-    /// Lets the session of a client that is away collect nothing, until it may connect again.
+    /// Stops the session of an offline client from collecting messages, until the client may
+    /// connect again.
     fn suspend(&mut self, slot: u32) {
         let Some(place) = self.place(slot) else { return };
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
@@ -208,7 +209,7 @@ impl Shard {
         }
     }
 
-    /// Lets a session that was suspended collect again.
+    /// Lets a suspended session collect messages again.
     pub(in crate::shard) fn collect_again(&mut self, slot: u32) {
         let Some(place) = self.place(slot) else { return };
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
@@ -227,7 +228,7 @@ impl Shard {
         self.set_shared_away(slot, is_away);
     }
 
-    /// Whether the client of a slot may do this.
+    /// Returns whether the client of a slot may do this.
     pub(in crate::shard) fn may(&self, found: &Slot, action: Action<'_>) -> bool {
         let request = AccessRequest {
             identity: &found.presence.identity,
@@ -239,7 +240,7 @@ impl Shard {
         self.core.authorizer.authorize(&request) == Decision::Allow
     }
 
-    /// Whether a Will that was accepted may be published now that it is due.
+    /// Returns whether an accepted Will may be published now that it is due.
     pub(in crate::shard) fn may_publish_will(&self, slot: u32, will: &AcceptedWill) -> bool {
         let Some(found) = self.slot(slot).filter(|found| !found.is_suspended) else { return false };
         let standing = self.standing(found);
@@ -248,7 +249,7 @@ impl Shard {
             && self.may(found, Action::Publish { topic, qos, retain })
     }
 
-    /// Whether what the handshake has found still holds, if anything was read again since.
+    /// Returns whether the result of the handshake still holds, if anything was read again since.
     pub(in crate::shard) fn is_still_welcome(&self, connect: &AcceptedConnect) -> bool {
         let AcceptedConnect { identity, client_id, peer, listener, proven, will, .. } = connect;
         if self.core.proves_now(proven.method.clone()) == *proven {
@@ -273,7 +274,7 @@ const CREDENTIALS: &str = "the account has other credentials now";
 const PERMISSION: &str = "no rule allows to connect with this client identifier any more";
 pub(crate) const CERTIFICATE: &str = "the certificate is not trusted any more";
 
-/// How a connection ends whose client was let in and would not be now.
+/// Returns the departure of a client that was accepted and would not be accepted now.
 pub(crate) const fn not_authorized(why: &'static str) -> Departure {
     Departure::by_server(DisconnectReason::NotAuthorized, ReasonCode::NotAuthorized).because(why)
 }

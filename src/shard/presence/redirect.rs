@@ -1,4 +1,4 @@
-//! Clients are sent to another server, section 4.11 of MQTT 5.0.
+//! The broker redirects clients to another server, section 4.11 of MQTT 5.0.
 
 use std::sync::Arc;
 
@@ -7,13 +7,14 @@ use crate::{
     shard::Shard,
 };
 
-/// Slots that are looked at before others on the thread have their turn.
+/// Slots that are examined before other tasks of the thread get their turn.
 const SLOTS_AT_A_TIME: usize = 256;
-/// Bytes of client identifiers that are looked at before that; the last may pass it.
+/// Bytes of client identifiers that are examined before that; the last identifier may exceed it.
 const CLIENT_ID_BYTES_AT_A_TIME: usize = 64 * 1024;
 
 impl Shard {
-    /// Returns those among some of the slots, from `from` on, that a request means, and where to go on.
+    /// Returns the clients that a request selects among some of the slots, from `from` on, and the
+    /// slot at which to continue.
     pub(crate) fn meant_by(
         &self,
         request: &Redirect,

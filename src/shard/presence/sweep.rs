@@ -1,5 +1,5 @@
-//! What time brings: keep-alive deadlines, delayed Wills, sessions that expire, publishers that have
-//! waited long enough.
+//! Work at certain times: Keep Alive deadlines, delayed Wills, sessions that expire, publishers
+//! that have waited long enough.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::{
     shard::{Shard, doors::ToConnection, turn::Turn},
 };
 
-/// After so long without a sweep the whole process stood still.
+/// After this time without a sweep, the shard assumes that the whole process stood still.
 pub(in crate::shard) const STOOD_STILL: Duration = Duration::from_millis(500);
-/// Then clients get so long to be heard: what they have sent meanwhile is in their sockets, and the
-/// runtime may not know yet.
+/// The time that clients then get before deadlines count: the bytes that they have sent meanwhile
+/// are in their sockets, and the runtime may not know yet.
 const TO_BE_HEARD_MILLIS: u64 = 100;
 
 impl Shard {
-    /// Tells every connection whose deadline has passed, and does what is due for those away.
+    /// Tells every connection whose deadline has passed, and does what is due for offline sessions.
     pub(crate) fn sweep(&mut self, now: Timestamp) {
         if now.since(self.swept_at) > STOOD_STILL {
             self.all_heard_at = now.plus_millis(TO_BE_HEARD_MILLIS);
@@ -45,7 +45,7 @@ impl Shard {
         self.flush();
     }
 
-    /// Publishes what has changed of `$SYS/…` to those who have subscribed, if it is time.
+    /// Publishes the `$SYS/…` values that have changed to their subscribers, if an update is due.
     fn publish_system(&mut self, now: Timestamp) {
         if self.host != Host(0) || !self.core.system.are_due(now) {
             return;
@@ -60,7 +60,7 @@ impl Shard {
         }
     }
 
-    /// Notes that bytes of a packet came which is not whole.
+    /// Notes that bytes of an incomplete packet have arrived.
     pub(crate) fn note_partial(&mut self, slot: u32, bytes: usize) {
         let now = self.core.clock.now();
         if let Some(link) = self.slot_mut(slot).and_then(|found| found.session.link_mut()) {
@@ -73,7 +73,8 @@ impl Shard {
             if *deadline <= now.millis()
                 && let Some(connected) = self.slots.get(at).and_then(|s| s.connected.as_ref())
             {
-                // One for each that expires; asked again at the next sweep if it is still there.
+                // Sent once for each expiry; the next sweep asks again if the connection is still
+                // there.
                 connected.door.send(ToConnection::KeepAliveExpired);
             }
         }

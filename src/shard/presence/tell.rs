@@ -1,4 +1,4 @@
-//! Lines of the log about the clients of a shard. What they say is `told`'s; here is who they are about.
+//! Log lines about the clients of a shard. `told` has their texts; this module has their subjects.
 
 use crate::{
     hooks::DisconnectReason,
@@ -7,7 +7,7 @@ use crate::{
     told::{Arrived, Left, Subject, Weight},
 };
 
-/// Who a line about an accepted CONNECT names.
+/// Returns the subject of log lines about an accepted CONNECT.
 pub(crate) fn subject_of(connect: &AcceptedConnect) -> Subject<'_> {
     Subject {
         peer: connect.peer,
@@ -18,7 +18,7 @@ pub(crate) fn subject_of(connect: &AcceptedConnect) -> Subject<'_> {
 }
 
 impl Slot {
-    /// Who a line about its connection names.
+    /// Returns the subject of log lines about the slot's connection.
     pub(crate) fn subject(&self) -> Subject<'_> {
         Subject {
             peer: self.presence.peer,
@@ -51,7 +51,7 @@ impl Shard {
         self.core.told.connected(&found.subject(), how);
     }
 
-    /// Tells why a connection ends; of one whose client did wrong, at `warn` as well.
+    /// Logs why a connection ends; if its client broke a rule, at `warn` as well.
     pub(in crate::shard) fn tell_disconnected(
         &self,
         slot: u32,
@@ -72,7 +72,7 @@ impl Shard {
         told.disconnected(&subject, Left { reason: reason.name(), why, secs });
     }
 
-    /// Ends the connection that the client still has, if it has one, for the one that comes.
+    /// Ends the present connection of the client, if it has one, in favor of the new one.
     pub(in crate::shard) fn replace_connection(
         &mut self,
         connect: &AcceptedConnect,
@@ -89,7 +89,7 @@ impl Shard {
         }
     }
 
-    /// An accepted CONNECT that gets no session.
+    /// Logs an accepted CONNECT that gets no session.
     pub(crate) fn tell_no_session(&self, connect: &AcceptedConnect, why: &NoSession) {
         let reason = why.counted_as();
         let weight = match why {
@@ -108,14 +108,14 @@ impl Shard {
         self.core.told.connect_refused(&subject_of(connect), weight, reason.name(), None);
     }
 
-    /// A client may not do this to a topic or filter.
+    /// Logs that a client may not do this to a topic or filter.
     pub(in crate::shard) fn tell_denied(&self, slot: u32, action: &'static str, topic: &str) {
         if let Some(found) = self.slot(slot) {
             self.core.told.denied(&found.subject(), action, topic);
         }
     }
 
-    /// A filter that a client is not subscribed to.
+    /// Logs a filter to which the client is not subscribed.
     pub(in crate::shard) fn tell_not_subscribed(
         &self,
         slot: u32,
@@ -129,7 +129,7 @@ impl Shard {
         }
     }
 
-    /// A client wanted more than a limit allows, which has this name in the configuration.
+    /// Logs that a client exceeded the limit of this name in the configuration.
     pub(in crate::shard) fn tell_over_limit(&self, slot: u32, limit: &str, what: &str) {
         if let Some(found) = self.slot(slot) {
             self.core.told.over_limit(&found.subject(), limit, Some(what));
@@ -137,7 +137,7 @@ impl Shard {
     }
 }
 
-/// The limit that a client passed whose connection ends with this code.
+/// Returns the limit that the client exceeded if its connection ends with this code.
 #[expect(clippy::wildcard_enum_match_arm, reason = "few of MQTT's reasons are about limits")]
 const fn limit_of(code: ReasonCode) -> &'static str {
     match code {

@@ -1,24 +1,24 @@
-//! Load over one, five and fifteen minutes, as Unix and Mosquitto reckon it: what came in a minute,
-//! of which what is past counts less and less.
+//! Load over one, five and fifteen minutes, as Unix and Mosquitto calculate it: an average rate per
+//! minute in which older values count less and less.
 
 use std::time::Duration;
 
-/// How many things there is a load of.
+/// The number of kinds of load.
 pub(in crate::shard) const KINDS: usize = 9;
 
-/// The length of each mean in seconds, and what its topic ends in.
+/// The length of each mean in seconds, and the end of its topic.
 const MEANS: [(f64, &str); 3] = [(60.0, "1min"), (300.0, "5min"), (900.0, "15min")];
 
-/// The loads of everything.
+/// The loads of all kinds.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Loads {
-    /// What had been counted at the last look; `None` before the first.
+    /// The counts at the last update; `None` before the first.
     counted: Option<[u64; KINDS]>,
     means: [[f64; MEANS.len()]; KINDS],
 }
 
 impl Loads {
-    /// Takes in what has been counted until now, `passed` after the last look; returns names and
+    /// Updates the loads from the present counts, `passed` after the last update; returns names and
     /// values.
     pub(in crate::shard) fn after(
         &mut self,
@@ -64,7 +64,7 @@ mod tests {
         }
         assert_eq!(&*last[0].0, "load/sockets/1min");
         assert_eq!(last[0].1, "120.00");
-        // After fifteen minutes 1 - 1/e of it, within the rounding of two places.
+        // After fifteen minutes 1 - 1/e of the rate, within the rounding to two places.
         assert_eq!(last[2].1, "75.85");
         let quiet = loads.after(Duration::from_secs(60), &counts(1_000 + 90 * 20));
         assert_eq!(quiet[0].1, "44.15", "a minute later 1/e is left");
