@@ -1,5 +1,5 @@
-//! Who gets what a connection publishes: what is known from its last topic, from the shard's cache,
-//! or from the index.
+//! The targets of what a connection publishes: from its last topic, from the shard's cache, or from
+//! the index.
 //!
 //! Knows rules and plans, and sends nothing.
 
@@ -18,34 +18,34 @@ use crate::{
     shard::Shard,
 };
 
-/// The topic that a connection published to last: whether it may, and who gets it. Most publishers
-/// stay with one topic, and then neither rules nor index are asked again.
+/// The topic of a connection's last publication: whether the connection may publish to it, and the
+/// targets. Most publishers use one topic only, and then need neither rules nor index again.
 pub(in crate::shard) struct RecentTopic {
     pub(in crate::shard) topic: String,
     pub(in crate::shard) qos: QoS,
     pub(in crate::shard) retain: bool,
     pub(in crate::shard) decision: Decision,
     pub(in crate::shard) policy_generation: u64,
-    /// Weak, so that a publisher that has fallen silent keeps no plan of an earlier time alive.
+    /// Weak, so that an inactive publisher does not keep an outdated plan in memory.
     pub(in crate::shard) plan: Weak<Plan>,
     pub(in crate::shard) index_generation: u64,
 }
 
-/// Plans of this shard's recent topics, all of one generation of the index. A topic is kept when it
-/// comes again: where topics hardly ever do, as with an identifier in each, keeping them would cost
-/// more than it saves.
+/// The cached plans of this shard's recent topics, all of one generation of the index. A topic is
+/// cached when it comes a second time: where topics hardly ever repeat, for example with an
+/// identifier in each, caching them would cost more than it saves.
 #[derive(Default)]
 pub(in crate::shard) struct PlanCache {
     generation: u64,
     plans: HashMap<Box<str>, Arc<Plan>, RandomState>,
-    /// Targets in all plans together.
+    /// The number of targets in all plans together.
     targets: usize,
-    /// Hashes of topics that came lately, each where it says itself.
+    /// Hashes of recent topics, each at the index that it determines.
     seen: Vec<u32>,
 }
 
 impl PlanCache {
-    /// Whether a topic has come before, as far as that is remembered.
+    /// Returns whether a topic has come before, as far as the cache remembers.
     fn has_seen(&mut self, topic: &str) -> bool {
         if self.seen.is_empty() {
             self.seen = vec![0; SEEN_LEN];
@@ -66,20 +66,21 @@ impl PlanCache {
     }
 }
 
-/// Plans that a shard keeps; then it starts anew.
+/// Maximum number of cached plans; beyond it, the cache is emptied.
 const PLANS_MAX: usize = 16 * 1024;
-/// Topics that are remembered so that they are kept when they come again.
+/// The number of topics that are remembered, to cache them when they come again.
 const SEEN_LEN: usize = 4 * 1024;
-/// Targets in them: many topics with many subscribers each would take more memory than there is.
+/// Maximum number of targets in the cached plans: many topics with many subscribers each could
+/// exceed the memory.
 const PLAN_TARGETS_MAX: usize = 1024 * 1024;
 
 impl Shard {
-    /// Who gets a message on `topic`.
+    /// Returns the targets of a message on `topic`.
     pub(in crate::shard) fn plan(&mut self, topic: &str) -> Arc<Plan> {
         self.plan_of(topic, false)
     }
 
-    /// The same; `is_again` if it is known that the topic has come before.
+    /// Returns the same; `is_again` says that the topic is known to have come before.
     pub(in crate::shard) fn plan_of(&mut self, topic: &str, is_again: bool) -> Arc<Plan> {
         let generation = self.core.index.generation();
         if self.plans.generation != generation {
@@ -100,7 +101,8 @@ impl Shard {
         plan
     }
 
-    /// Whether the connection may publish to the topic, asked of the rules where it is not known.
+    /// Returns whether the connection may publish to the topic; checks the rules if that is not
+    /// known.
     pub(in crate::shard) fn recent_topic(
         &mut self,
         slot: u32,
@@ -137,7 +139,7 @@ impl Shard {
         recent
     }
 
-    /// The plan of a connection's topic, if it is still right, or a new one.
+    /// Returns the plan of a connection's topic if it is still valid, or a new one.
     pub(in crate::shard) fn current_plan(
         &mut self,
         recent: &mut RecentTopic,
@@ -149,7 +151,7 @@ impl Shard {
         {
             return plan;
         }
-        // More publishers may stay with a topic each than can be remembered.
+        // There may be more publishers with one topic each than the cache remembers.
         let is_again = recent.index_generation != 0;
         let plan = self.plan_of(topic, is_again);
         recent.plan = Arc::downgrade(&plan);

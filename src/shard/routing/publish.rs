@@ -1,4 +1,4 @@
-//! A message from its publisher to everybody who is to get it.
+//! The way of a message from its publisher to all its targets.
 
 use std::{
     num::NonZeroU64,
@@ -25,8 +25,8 @@ use crate::{
 };
 
 impl Shard {
-    /// A PUBLISH of a client: checked, routed, acknowledged; or, where a subscriber's queue is full
-    /// and is to be waited for, left as it is.
+    /// Handles a PUBLISH of a client: checks, routes and acknowledges it. If it must wait for a
+    /// subscriber with a full queue, leaves it unhandled.
     pub(in crate::shard) fn handle_publish(
         &mut self,
         slot: u32,
@@ -80,8 +80,8 @@ impl Shard {
         Ok(Handled::Done)
     }
 
-    /// Why a message cannot be taken that would have to be kept, if it would and the store is in
-    /// trouble: what is acknowledged must not be lost.
+    /// Returns why a message that must be stored cannot be accepted while the store is in trouble:
+    /// an acknowledged message must not be lost.
     fn why_not_durable(
         &mut self,
         slot: u32,
@@ -99,8 +99,8 @@ impl Shard {
         is_durable.then(|| trouble.reason())
     }
 
-    /// Retains and routes a message, or does neither where it cannot be retained and its publisher
-    /// hears that.
+    /// Retains and routes a message; does neither if it cannot be retained and its publisher gets
+    /// an answer that says so.
     fn accept(
         &mut self,
         slot: u32,
@@ -132,8 +132,8 @@ impl Shard {
             turn.properties = properties;
             return Err(full);
         }
-        // The plan comes after retaining: who subscribed before may not have found the message, and
-        // must be in the plan; who subscribes after finds it.
+        // The plan is made after retaining: an earlier subscriber may not have found the retained
+        // message, and must be in the plan; a later one finds it.
         let plan = self.current_plan(recent, topic);
         if plan.is_empty() {
             self.metrics.dropped(DropReason::NoSubscriber, 1);
@@ -154,7 +154,8 @@ impl Shard {
         Ok(reason)
     }
 
-    /// Publishes what did not come in a PUBLISH: Wills, and messages of the broker's owner.
+    /// Publishes messages that did not come in a PUBLISH: Wills, and those of the embedding
+    /// application.
     pub(crate) fn publish_and_retain(
         &mut self,
         publication: &Publication<'_>,
@@ -162,7 +163,7 @@ impl Shard {
         now: Timestamp,
     ) {
         if publication.retain {
-            // What is not retained is told in the log: nobody waits for an answer.
+            // No caller waits for an answer, so the log tells what is not retained.
             let slot = publisher.filter(|place| place.host == self.host).map(|place| place.slot);
             let _ = self.retain(publication, slot, now);
         }
@@ -170,8 +171,8 @@ impl Shard {
         self.route(publication, &plan, publisher, &mut Turn::at(now));
     }
 
-    /// Moves what waits for a client into its output, with what is retained for it, as far as there
-    /// is room; `false` if there may be more, but it is others' turn.
+    /// Moves waiting messages of a client into its output, with its retained messages, as far as
+    /// there is room. Returns `false` if there may be more, but other tasks must get their turn.
     pub(crate) fn pump(&mut self, slot: u32, now: Timestamp) -> bool {
         for _ in 0..SLICES_PER_TURN {
             let Some(found) = self.slots.get_mut(slot as usize) else { return true };
@@ -197,7 +198,7 @@ impl Shard {
         false
     }
 
-    /// Delivers a message to all targets of its plan, here and elsewhere.
+    /// Delivers a message to all targets of its plan, on this shard and others.
     pub(in crate::shard) fn route(
         &mut self,
         publication: &Publication<'_>,
@@ -233,7 +234,7 @@ impl Shard {
         self.route_shared(plan, &mut message, turn);
     }
 
-    /// Gathers a message for all targets of its plan at another shard.
+    /// Collects a message for all targets of its plan on another shard.
     fn route_away(
         &mut self,
         host: Host,
@@ -263,7 +264,7 @@ impl Shard {
         self.send_away(host, delivery, size, is_awaited);
     }
 
-    /// A number for a message that several may keep, so that it is stored once.
+    /// Returns a number for a message that several sessions may store, so that it is stored once.
     fn message_number(
         &self,
         publication: &Publication<'_>,
@@ -276,7 +277,7 @@ impl Shard {
         self.core.keeper.as_ref().filter(|_| is_shared)?.next_message()
     }
 
-    /// Delivers what another shard has gathered for this one.
+    /// Delivers what another shard has collected for this one.
     pub(crate) fn deliver_all(&mut self, batch: Deliver, now: Timestamp) {
         let Deliver { deliveries, parcel, plans, .. } = batch;
         let mut parcel = parcel.unpack();
@@ -296,7 +297,7 @@ impl Shard {
                 RemoteTargets::Shared(plan, search) => {
                     let mut turn = Turn { on_its_way, ..Turn::at(now) };
                     self.deliver_shared(&plan, search, &mut message, &mut turn);
-                    // It may have gone on to another shard.
+                    // The message may have moved on to another shard.
                     self.has_arrived(turn.on_its_way);
                 }
             }
@@ -321,7 +322,7 @@ impl Shard {
         }
     }
 
-    /// Hands a message to the session of `target`; `None` if it has ended.
+    /// Delivers a message to the session of `target`; returns `None` if the session has ended.
     pub(in crate::shard) fn deliver_to(
         &mut self,
         target: &Target,
@@ -361,7 +362,7 @@ impl Shard {
         }
         if matches!(delivered, Delivered::QueueFull | Delivered::Queued { displaced: 1.. }) {
             self.tell_displaced(target.place.slot, message.publication.topic);
-            // A group looks for another member first.
+            // A group first tries another member.
             if share.is_none() || delivered != Delivered::QueueFull {
                 self.note_dropped(target.place.slot, delivered, now);
             }
@@ -369,7 +370,7 @@ impl Shard {
         Some(delivered)
     }
 
-    /// Counts what was dropped by a delivery.
+    /// Counts the messages that a delivery dropped.
     pub(in crate::shard) fn count_delivered(&self, delivered: Delivered) {
         match delivered {
             Delivered::Sent | Delivered::Queued { displaced: 0 } => {}
@@ -382,8 +383,8 @@ impl Shard {
         }
     }
 
-    /// Gathers a message for another shard; what is acknowledged for it waits until it is kept
-    /// there, if it `is_awaited`.
+    /// Collects a message for another shard. If it `is_awaited`, its acknowledgement waits until
+    /// that shard has stored it.
     pub(in crate::shard) fn send_away(
         &mut self,
         host: Host,
@@ -408,8 +409,8 @@ impl Shard {
         &mut self.outboxes[at]
     }
 
-    /// Sends what was gathered for the other shards, one message a shard; how many of them are
-    /// awaited by the ticket.
+    /// Sends what was collected for the other shards, one batch to each; returns how many of them
+    /// the ticket awaits.
     pub(in crate::shard) fn flush_outboxes(&mut self, ticket: Option<Ticket>) -> usize {
         let mut awaited = 0;
         for (at, outbox) in self.outboxes.iter_mut().enumerate() {
@@ -429,7 +430,8 @@ impl Shard {
         awaited
     }
 
-    /// Whether another shard, or the store, is so far behind that publishers here should wait for it.
+    /// Returns whether another shard, or the store, is so far behind that publishers here should
+    /// wait for it.
     pub(crate) fn is_congested(&self) -> bool {
         if self.core.keeper.as_ref().is_some_and(|keeper| keeper.is_congested()) {
             return true;
@@ -443,11 +445,12 @@ impl Shard {
     }
 }
 
-/// Nodes of the retained store that are looked at before others may go on, which takes about 50 µs.
+/// Nodes of the retained store that are visited before others get their turn, which takes about 50
+/// µs.
 const SLICE_NODES: usize = 512;
-/// Slices that a connection may fetch before it is others' turn.
+/// Slices that a connection may fetch before others get their turn.
 const SLICES_PER_TURN: usize = 4;
-/// Bytes that may wait for a shard before publishers elsewhere are held.
+/// Bytes that may wait for a shard before publishers on other shards are held.
 const BYTES_AHEAD_MAX: usize = 8 * 1024 * 1024;
-/// What a message for another shard counts beside its topic, properties and payload.
+/// The size that a message for another shard counts besides its topic, properties and payload.
 const DELIVERY_BYTES: usize = 192;

@@ -1,9 +1,9 @@
 //! Shared subscriptions, section 4.8.2 of MQTT 5.0: one member of a group gets each message.
 //!
-//! The plan says in which order members are tried. A member on another shard is asked there, and if
-//! it is gone by then, or has no room, the search goes on from there. What a session has not
-//! delivered when it ends goes to the members that are left. Called where messages are routed and
-//! where connections and sessions end.
+//! The plan gives the order in which members are tried. For a member on another shard, that shard
+//! tries it. If the member is gone by then, or has no room, the search continues from there.
+//! Messages that a session has not delivered when it ends go to the remaining members. Called where
+//! messages are routed and where connections and sessions end.
 
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     shard::{Core, Shard, turn::Turn},
 };
 
-/// So many members are tried; if none of them has room, the group as a whole is too slow.
+/// Maximum number of members to try; if none of them has room, the group as a whole is too slow.
 const TRIES_MAX: usize = 32;
 
 fn share_of(group: &SharedTargets) -> Share<'_> {
@@ -43,7 +43,7 @@ impl Shard {
         }
     }
 
-    /// Goes on with the search until a member has the message, or none can be found.
+    /// Continues the search until a member has the message, or none can be found.
     pub(in crate::shard) fn deliver_shared(
         &mut self,
         plan: &Arc<Plan>,
@@ -81,8 +81,8 @@ impl Shard {
         self.metrics.dropped(DropReason::NoSubscriber, 1);
     }
 
-    /// Tries one member after the other; whether the message has left this search: a member has
-    /// it, or the shard of the next one goes on.
+    /// Tries one member after the other; returns whether the message has left this search: a member
+    /// has it, or the shard of the next member continues.
     fn search(
         &mut self,
         plan: &Arc<Plan>,
@@ -96,7 +96,7 @@ impl Shard {
         if search.effort == Effort::Behind {
             let Some(member) = group.tail() else { return false };
             let host = member.place.host;
-            // What has come from another shard is looked for here alone: the place may have moved.
+            // A message from another shard goes no further: the place may have moved.
             let is_from_elsewhere = std::mem::replace(&mut search.tried, 1) > 0;
             if host == self.host {
                 return self.offer(member, false, share_of(group), search, message, turn.now);
@@ -129,7 +129,7 @@ impl Shard {
         false
     }
 
-    /// The shard of the member that is next goes on with the search.
+    /// Lets the shard of the next member continue the search.
     fn search_at(
         &mut self,
         host: Host,
@@ -152,7 +152,8 @@ impl Shard {
         self.send_away(host, delivery, size, is_awaited);
     }
 
-    /// Offers the message to a member here; whether it has it, or has dropped it for good.
+    /// Offers the message to a member here; returns whether the member has it, or has finally
+    /// dropped it.
     fn offer(
         &mut self,
         member: &Target,
@@ -197,7 +198,7 @@ impl Shard {
         }
     }
 
-    /// The same for a subscriber in this process.
+    /// Does the same for a subscriber in this process.
     fn offer_in_process(
         &self,
         member: &Target,
@@ -217,8 +218,8 @@ impl Shard {
         }
     }
 
-    /// Gives what waits unsent in memory for a client that has lost shared subscriptions to other
-    /// members. What it was sent and has not acknowledged waits for it.
+    /// Gives unsent messages in memory to other members, for a client that has lost shared
+    /// subscriptions. Messages that it was sent and has not acknowledged wait for it.
     pub(in crate::shard) fn pass_on_waiting(
         &mut self,
         slot: u32,
@@ -235,13 +236,13 @@ impl Shard {
         }
     }
 
-    /// Delivers what a session has left to other members of its groups. Where there is none, that
-    /// is the end of it.
+    /// Delivers the messages that a session leaves to other members of its groups. Drops them if
+    /// there is no other member.
     pub(in crate::shard) fn adopt(&mut self, orphans: Vec<Orphan>, now: Timestamp) {
         self.hand_over_to(None, orphans, false, now);
     }
 
-    /// The same for what a session leaves at its end, which the store has if it `is_kept`.
+    /// Does the same for what a session leaves at its end; the store has it if it `is_kept`.
     pub(in crate::shard) fn adopt_kept(
         &mut self,
         orphans: Vec<Orphan>,
@@ -251,10 +252,11 @@ impl Shard {
         self.hand_over_to(None, orphans, is_kept, now);
     }
 
-    /// Delivers what waited in one session to a member of its group, to this one if it can take it.
+    /// Delivers a waiting message of one session to a member of its group, to this one if it can
+    /// take it.
     ///
-    /// What is kept is taken from one queue in one group of changes with what puts it into another, or
-    /// on its way to another shard: it is never in neither, and never in both.
+    /// One group of changes removes a stored message from one queue and puts it into another, or on
+    /// its way to another shard. So it is never in neither, and never in both.
     pub(in crate::shard) fn hand_over_to(
         &mut self,
         taker: Option<Place>,
@@ -266,7 +268,8 @@ impl Shard {
             return;
         }
         for Orphan { message, share, kept_at } in orphans {
-            // A piece of work of its own: another message may be on its way through here.
+            // This is a piece of work of its own, because another message may be on its way through
+            // here.
             let publisher = (is_kept || kept_at.is_some()).then_some(OUTBOX);
             let mut turn = Turn { publisher, ..Turn::at(now) };
             self.give_to_group(taker, &message, share, &mut turn);
