@@ -1,4 +1,4 @@
-//! Messages on their way: from a publisher to the sessions that get them.
+//! The way of messages from a publisher to the sessions that receive them.
 
 pub(super) mod backlog;
 pub(super) mod plans;

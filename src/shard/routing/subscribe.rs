@@ -13,7 +13,7 @@ use crate::{
     shard::{Departure, Shard, turn::Turn},
 };
 
-/// Nodes of the retained store that the SUBSCRIBEs of one read may look at together, which takes
+/// Nodes of the retained store that all SUBSCRIBEs of one read may visit together, which takes
 /// about 200 µs.
 pub(in crate::shard) const NODES_AT_ONCE_MAX: usize = 2048;
 
@@ -58,8 +58,9 @@ impl Shard {
             }
             let first_refusal = reasons.iter().find_map(|reason| why_refused(*reason));
             if link.version() == ProtocolVersion::V3_1 {
-                // No code says no there; a client would take 0x80 for an error of ours. Like other
-                // brokers we answer as if it were granted, and send nothing.
+                // No code refuses a subscription in this version; a client would take 0x80 for a
+                // fault of the broker. Like other brokers, this one answers as if it were granted,
+                // and sends nothing.
                 let asked = subscribe.filters.iter().map(|asked| granted_code(asked.options.qos));
                 reasons = asked.collect();
             }
@@ -72,8 +73,9 @@ impl Shard {
                 return Err(ANSWER_TOO_LARGE);
             }
         }
-        // After SUBACK, for clients that do not expect a message before it; for each filter, also
-        // where it stands there twice, as if it had come in a packet of its own. [MQTT-3.8.4-5]
+        // Retained messages follow SUBACK, for clients that expect no message before it. They are
+        // sent for each filter as if it had come in a packet of its own, also if the packet has it
+        // twice. [MQTT-3.8.4-5]
         for (asked, sends_retained) in granted {
             self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
             if sends_retained {
@@ -84,8 +86,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Ends the connection of a client whose packet holds an ill-formed Topic Filter. No Reason Code
-    /// of SUBACK or UNSUBACK is for that: 0x8F says that a filter is "correctly formed but is not
+    /// Ends the connection of a client whose packet has an ill-formed Topic Filter. SUBACK and
+    /// UNSUBACK have no Reason Code for it: 0x8F says that a filter is "correctly formed but is not
     /// allowed". [MQTT-4.13.1-1], [MQTT-4.8.0-1] of 3.1.1
     fn check_filters<'f>(mut filters: impl Iterator<Item = &'f str>) -> Result<(), Departure> {
         let Some(error) = filters.find_map(|filter| validate_filter(filter).err()) else {
@@ -97,8 +99,8 @@ impl Shard {
         Err(end.because(error.clause()))
     }
 
-    /// MQTT 3.1 has no code that says no, and what would not be kept is not to be acknowledged as if
-    /// it were: the connection ends, so that the client asks again.
+    /// Ends the connection of an MQTT 3.1 client if the subscription cannot be stored. MQTT 3.1 has
+    /// no code that refuses it, and an acknowledgement would be false; so the client asks again.
     fn check_trouble(&self, slot: u32) -> Result<(), Departure> {
         let Some(trouble) = self.trouble() else { return Ok(()) };
         let is_kept_3_1 = self.slot(slot).is_some_and(|found| {
@@ -109,8 +111,8 @@ impl Shard {
         if is_kept_3_1 { Err(end) } else { Ok(()) }
     }
 
-    /// MQTT 3.1 has no code that says no, and a client that is refused for want of room is not told that
-    /// it has what it has not: the connection ends.
+    /// Ends the connection of an MQTT 3.1 client if there is no room for the subscription. MQTT 3.1
+    /// has no code that refuses it, and the broker must not tell the client that it was granted.
     fn check_quota(
         &mut self,
         slot: u32,
@@ -126,7 +128,7 @@ impl Shard {
         Err(Departure::by_server(DisconnectReason::QuotaExceeded, code))
     }
 
-    /// One filter: its reason code, and whether the subscription existed.
+    /// Handles one filter; returns its reason code, and whether the subscription existed.
     fn subscribe_one(
         &mut self,
         slot: u32,
@@ -190,8 +192,8 @@ impl Shard {
         })
     }
 
-    /// Sends what is retained for a new subscription, or begins to, where that is very much: then
-    /// the rest is fetched as the client takes it.
+    /// Sends the retained messages for a new subscription. If there are very many, it sends the
+    /// first part, and the rest is fetched as the client takes it.
     fn send_retained(
         &mut self,
         slot: u32,
@@ -216,7 +218,7 @@ impl Shard {
                 self.metrics.dropped(DropReason::QueueFull, 1);
             }
         }
-        // What is retained from now on finds the subscription, and comes by it.
+        // Messages retained from now on find the subscription, and are delivered through it.
         let until = self.core.retained.last_number();
         let mut after: Option<Box<str>> = None;
         while turn.nodes_left > 0 && !found.session.has_walks() && !found.session.is_queue_full() {
@@ -294,8 +296,8 @@ impl Shard {
     }
 }
 
-/// A client that asks for more than fits into the largest answer that it takes would never know
-/// what has come of it. [MQTT-3.1.2-24]
+/// The answer exceeds the client's Maximum Packet Size, so the client would never learn the result
+/// of its request. [MQTT-3.1.2-24]
 const ANSWER_TOO_LARGE: Departure =
     Departure::by_server(DisconnectReason::ProtocolError, ReasonCode::PacketTooLarge)
         .because("the answer is larger than the client accepts");
@@ -308,7 +310,7 @@ const fn granted_code(qos: QoS) -> ReasonCode {
     }
 }
 
-/// Why a subscription was not granted, where the code alone does not say enough.
+/// Returns why a subscription was not granted, if the code alone does not say enough.
 fn why_refused(reason: ReasonCode) -> Option<&'static str> {
     (reason == ReasonCode::QuotaExceeded).then_some("a limit on subscriptions is reached")
 }

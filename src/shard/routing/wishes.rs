@@ -1,7 +1,8 @@
-//! The groups from whose backlogs a member may take, in the order in which it learnt of them.
+//! The groups from whose backlogs a member may take, in the order in which the member learned of
+//! them.
 //!
-//! One client may be a member of very many groups, so a group is found by hash. Knows neither shards
-//! nor sessions; used by the backlogs.
+//! One client may be a member of very many groups, so a hash map finds a group. Knows neither
+//! shards nor sessions; used by the backlogs.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,12 +17,12 @@ use crate::router::Place;
 #[derive(Default)]
 pub(super) struct Wishes {
     order: VecDeque<Arc<str>>,
-    /// For each group, the members that have nothing for this one.
+    /// For each group, the members that have no messages for this one.
     passed: HashMap<Arc<str>, Vec<Place>, RandomState>,
 }
 
 impl Wishes {
-    /// Adds a group at the end, or asks all its members again if it is there.
+    /// Adds a group at the end; if it is there already, all its members are asked again.
     pub(super) fn add(&mut self, filter: &Arc<str>) {
         if let Some(passed) = self.passed.get_mut(filter) {
             return passed.clear();
@@ -30,7 +31,7 @@ impl Wishes {
         self.order.push_back(filter.clone());
     }
 
-    /// Returns the first group, and the members that have nothing for this one.
+    /// Returns the first group, and the members that have no messages for this one.
     pub(super) fn first(&self) -> Option<(&Arc<str>, &[Place])> {
         let filter = self.order.front()?;
         Some((filter, self.passed.get(filter).map_or(&[], Vec::as_slice)))
@@ -43,7 +44,7 @@ impl Wishes {
         }
     }
 
-    /// Notes that a member of a group has nothing for this one.
+    /// Notes that a member of a group has no messages for this one.
     pub(super) fn pass(&mut self, filter: &str, member: Place) {
         if let Some(passed) = self.passed.get_mut(filter) {
             passed.push(member);
