@@ -406,7 +406,7 @@ const VERSIONS_AT_A_TIME: u64 = 1 << 20;
 impl Versions {
     fn new(store: Option<&dyn Store>, floor: u64, now: Timestamp) -> Result<Self, StoreError> {
         let reserved = match store {
-            None => u64::MAX, // Each run starts with the lowest version again.
+            None => u64::MAX, // Each run of the broker counts from the start again.
             Some(store) => {
                 let up_to = floor + VERSIONS_AT_A_TIME;
                 Keeper::prepare(store, up_to, now)?;

@@ -171,7 +171,7 @@ const CLIENTS_MAX: usize = 1_024;
 /// The first wait; each further one is twice as long, up to [`WAIT_MILLIS_MAX`].
 const WAIT_MILLIS_FIRST: u64 = 1_000;
 const WAIT_MILLIS_MAX: u64 = 64_000;
-/// A client that has not tried for this time after its wait starts with the first wait again.
+/// A client that was not slowed down for this time after its wait starts with the first one again.
 const FORGOTTEN_AFTER_MILLIS: u64 = 120_000;
 
 impl Slowed {
