@@ -1,9 +1,9 @@
-//! What must be kept before it is said: changes go to the keeper by tickets, and what waits for a
-//! ticket is let out when it is kept, with all before it.
+//! What must be stored before it is acknowledged. Changes go to the keeper by tickets; what waits
+//! for a ticket is released when this ticket and all before it are stored.
 //!
-//! A ticket has as many parts as there are who must keep something for it: the store for what has
-//! changed here, and each shard that was handed messages for durable sessions of its own. That shard
-//! gives the ticket on to one of its own, so that a message may go from shard to shard.
+//! A ticket has one part for each that must store something for it: the store, for the changes of
+//! this shard, and each shard that was sent messages for durable sessions of its own. That shard
+//! passes the ticket on to one of its own, so that a message may go from shard to shard.
 
 use std::{
     collections::VecDeque,
@@ -26,29 +26,29 @@ use crate::{
     shard::{Core, Shard, Slot, turn::Turn},
 };
 
-/// A shard's side of what is kept.
+/// A shard's state of its tickets.
 #[derive(Default)]
 pub(in crate::shard) struct Tickets {
-    /// The way to the writer; `None` where the store is asked at once.
+    /// The sender to the writer; `None` if the store is called directly.
     orders: Option<mpsc::Sender<Order>>,
-    /// Those that are not kept, and behind the first of those also some that are; one after the
-    /// other.
+    /// The tickets that are not stored, in order without gaps; behind the first there may also be
+    /// some that are stored.
     open: VecDeque<OpenTicket>,
-    /// Who waits for the current ticket, beside those that the journal knows.
+    /// Those that wait for the current ticket, besides those that the journal knows.
     owed: Vec<Owed>,
-    /// Noted once the current ticket is kept.
+    /// Noted once the current ticket is stored.
     then: Vec<Afterwards>,
     /// Presence versions that the current ticket reserves.
     reserves: Option<u64>,
-    /// What an immediate store could not keep so far.
+    /// Changes that an immediate store could not store so far.
     unapplied: Vec<Change>,
-    /// Messages that were ever handed to other shards for durable sessions.
+    /// The number of messages ever sent to other shards for durable sessions.
     pub(in crate::shard) sent_away: u64,
-    /// Slots that wait for something to be read that the store does not have yet.
+    /// Slots that wait to read a page that the store does not have yet.
     starved: Vec<u32>,
-    /// The last ticket that had something for the store.
+    /// The last ticket that had changes for the store.
     handed_over: Option<Ticket>,
-    /// What the store has applied goes up to here.
+    /// The last ticket whose changes the store has applied.
     written: Option<Ticket>,
 }
 
@@ -61,22 +61,22 @@ struct OpenTicket {
     reserves: Option<u64>,
 }
 
-/// What is noted when a ticket is kept.
+/// What is noted when a ticket is stored.
 enum Afterwards {
     Note(Change),
     /// A Will was published.
     DropWill(u32, SessionNumber),
 }
 
-/// Who is told when a ticket is kept.
+/// Those that are told when a ticket is stored.
 pub(in crate::shard) enum Owed {
-    /// A ticket of another shard has a part less to wait for.
+    /// A ticket of another shard, which has one part less to wait for.
     Shard(Awaited),
-    /// Somebody who asks.
+    /// A caller that asked for it.
     Caller(oneshot::Sender<()>),
 }
 
-/// How much had changed at some moment.
+/// A position in the changes of a shard.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::shard) struct Mark {
     noted: u64,
@@ -84,36 +84,36 @@ pub(in crate::shard) struct Mark {
 }
 
 impl Shard {
-    /// To be compared with a later one.
+    /// Returns the present position, to compare it with a later one.
     pub(in crate::shard) fn mark(&self) -> Mark {
         let noted = self.journal.as_ref().map_or(0, Journal::noted);
         Mark { noted, sent_away: self.tickets.sent_away }
     }
 
-    /// What the answer to CONNECT must wait for: what has become of this session and of the one
-    /// before it.
+    /// Returns the ticket that CONNACK must wait for: that of the changes of this session and of
+    /// the one before it.
     pub(in crate::shard) fn gate_of_connect(&self, slot: u32) -> Option<Ticket> {
         let has_changed = |journal: &&Journal| !journal.is_empty() || !self.tickets.then.is_empty();
         Some(self.journal.as_ref().filter(has_changed)?.await_by(slot))
     }
 
-    /// What the answer to something must wait for, if anything has changed since.
+    /// Returns the ticket that an answer must wait for, if anything has changed since `mark`.
     pub(in crate::shard) fn gate_since(&self, mark: Mark, slot: u32) -> Option<Ticket> {
         let journal = self.journal.as_ref()?;
         (self.mark() != mark).then(|| journal.await_by(slot))
     }
 
-    /// Why nothing durable can be promised now.
+    /// Returns why the broker cannot promise durability now, if it cannot.
     pub(in crate::shard) fn trouble(&self) -> Option<Trouble> {
         self.core.keeper.as_ref()?.health.trouble()
     }
 
-    /// Another shard's ticket waits for what is noted now.
+    /// Makes another shard's ticket wait for what is noted now.
     pub(crate) fn owe(&mut self, to: Option<Awaited>) {
         self.tickets.owed.extend(to.map(Owed::Shard));
     }
 
-    /// Somebody wants to hear when what is noted now is kept.
+    /// Tells a caller when what is noted now is stored.
     pub(crate) fn tell_when_kept(&mut self, caller: oneshot::Sender<()>) {
         if self.journal.is_some() {
             self.tickets.owed.push(Owed::Caller(caller));
@@ -127,8 +127,8 @@ impl Shard {
         }
     }
 
-    /// Keeps that a message is on its way to where it must get once; its place in the outbox. One
-    /// that has come from another shard goes on under the place that it has.
+    /// Stores that a message is on its way to where it must arrive exactly once; returns its place
+    /// in the outbox. A message from another shard moves on under the place that it has.
     pub(in crate::shard) fn send_on_its_way(
         &mut self,
         message: &Arc<Message>,
@@ -145,65 +145,66 @@ impl Shard {
         Some(place)
     }
 
-    /// A message has arrived, and what is kept of it is noted.
+    /// Notes that a message has arrived, in one ticket with the copies that sessions here store.
     pub(in crate::shard) fn has_arrived(&self, on_its_way: Option<QueuePlace>) {
         if let Some(place) = on_its_way {
             self.note(|| Change::Dequeue(OUTBOX, place));
         }
     }
 
-    /// Notes, once what has been noted so far is kept, that a session has ended.
+    /// Notes that a session has ended, once what has been noted so far is stored.
     pub(in crate::shard) fn end_then(&mut self, session: SessionNumber) {
         self.tickets.then.push(Afterwards::Note(Change::EndSession(session)));
     }
 
-    /// Notes, once what has been noted so far is kept, that a Will was published: those who get it
-    /// may live on another shard.
+    /// Notes that a Will was published, once what has been noted so far is stored: its receivers
+    /// may be on another shard.
     pub(in crate::shard) fn drop_will_then(&mut self, slot: u32) {
         let number = self.slot(slot).and_then(|found| found.session.number());
         self.tickets.then.extend(number.map(|number| Afterwards::DropWill(slot, number)));
     }
 
-    /// Notes that presence versions are reserved, which may be given out once that is kept.
+    /// Notes that presence versions are reserved; they may be given out once that is stored.
     pub(in crate::shard) fn note_reservation(&mut self, up_to: u64) {
         self.note(|| Change::ReserveVersions(up_to));
         self.tickets.reserves = Some(up_to);
     }
 
-    /// The slot waits for a page that is not in the store yet.
+    /// Lets the slot wait for a page that is not in the store yet.
     pub(in crate::shard) fn starve(&mut self, slot: u32) {
         if self.tickets.starved.last() != Some(&slot) {
             self.tickets.starved.push(slot);
         }
     }
 
-    /// Whether the store is asked at once.
+    /// Returns whether the store is called directly.
     pub(in crate::shard) fn is_immediate(&self) -> bool {
         self.core.keeper.as_ref().is_some_and(|keeper| keeper.store().is_immediate())
     }
 
-    /// Whether everything that was noted is in the store.
+    /// Returns whether everything that was noted is in the store.
     pub(in crate::shard) fn is_all_kept(&self) -> bool {
         self.tickets.open.is_empty() && self.is_written(self.noted_so_far())
     }
 
-    /// Up to which ticket the store must have got for all to be there that was noted so far.
+    /// Returns the ticket up to which the store must have written to have all that was noted so
+    /// far.
     pub(in crate::shard) fn noted_so_far(&self) -> Option<Ticket> {
         let current = self.journal.as_ref().filter(|journal| !journal.is_empty());
         current.map(Journal::ticket).or(self.tickets.handed_over)
     }
 
-    /// Whether the store has got so far.
+    /// Returns whether the store has written up to this ticket.
     pub(in crate::shard) fn is_written(&self, up_to: Option<Ticket>) -> bool {
         up_to <= self.tickets.written
     }
 
-    /// The store has got so far. Also where nobody waits for it.
+    /// Notes that the store has written up to this ticket, also if nothing waits for it.
     pub(crate) fn note_written(&mut self, up_to: Option<Ticket>) {
         self.tickets.written = self.tickets.written.max(up_to);
     }
 
-    /// What was noted so far belongs to tickets before this one.
+    /// Returns a ticket after all tickets of the changes noted so far.
     pub(in crate::shard) fn noted_before(&self) -> Ticket {
         let ticket = |journal: &Journal| match journal.is_empty() {
             true => journal.ticket(),
@@ -212,25 +213,25 @@ impl Shard {
         self.journal.as_ref().map_or_else(Ticket::default, ticket)
     }
 
-    /// All tickets before this one are kept.
+    /// Returns a ticket before which all tickets are stored.
     pub(in crate::shard) fn kept_before(&self) -> Ticket {
         let current = || self.journal.as_ref().map_or_else(Ticket::default, Journal::ticket);
         let kept = self.tickets.open.front().map_or_else(current, |first| first.ticket);
         if self.is_written(self.tickets.handed_over) {
             return kept;
         }
-        // Where nobody waits for the store, it may be behind.
+        // If nothing waits for the store, it may be behind.
         kept.min(self.tickets.written.map_or_else(Ticket::default, Ticket::next))
     }
 
-    /// Sends what was gathered: changes to the keeper, deliveries to the other shards.
+    /// Sends what was collected: changes to the keeper, deliveries to the other shards.
     pub(crate) fn flush(&mut self) {
-        // What is kept at once may have something noted behind it.
+        // What is stored at once may cause further changes.
         while self.close_ticket() {}
         self.flush_outboxes(None);
     }
 
-    /// The same for changes alone; whether there were any.
+    /// Does the same for changes alone; returns whether there were any.
     pub(crate) fn flush_changes(&mut self) -> bool {
         let has_some = self.journal.as_ref().is_some_and(|journal| !journal.is_blank());
         if has_some {
@@ -239,8 +240,8 @@ impl Shard {
         has_some
     }
 
-    /// Closes the current ticket, if anything belongs to it or somebody waits for it; whether
-    /// more may have come by that.
+    /// Closes the current ticket, if anything belongs to it or waits for it; returns whether that
+    /// may have caused more changes.
     fn close_ticket(&mut self) -> bool {
         let Some(journal) = &self.journal else { return false };
         let has_awaited = self.outboxes.iter().any(|outbox| outbox.is_awaited);
@@ -249,14 +250,15 @@ impl Shard {
             return false;
         }
         if !has_awaited {
-            // Nobody else has to keep anything first: it is kept with the rest or not at all, so that
-            // nothing is there twice whatever happens.
+            // No other shard must store anything first. So these changes are stored with the rest
+            // or not at all, and nothing is ever there twice.
             let then = std::mem::take(&mut self.tickets.then);
             self.note_afterwards(then);
         }
         let Some(journal) = &self.journal else { return false };
         let mut page = journal.turn_over();
-        // Before the deliveries: another shard's changes for them come behind these to the store.
+        // Before the deliveries, so that another shard's changes for them reach the store after
+        // these.
         let is_kept = page.changes.is_empty() || self.hand_over(&mut page);
         let parts = usize::from(!is_kept) + self.flush_outboxes(Some(page.ticket));
         let JournalPage { ticket, waiting, .. } = page;
@@ -271,7 +273,7 @@ impl Shard {
         self.journal.as_ref().is_some_and(|journal| !journal.is_blank())
     }
 
-    /// Hands changes to the keeper; whether nobody need wait for them any more.
+    /// Gives changes to the keeper; returns whether nothing need wait for them any more.
     fn hand_over(&mut self, page: &mut JournalPage) -> bool {
         let Some(keeper) = &self.core.keeper else { return true };
         if self.tickets.orders.is_none() {
@@ -292,7 +294,7 @@ impl Shard {
         is_kept || !keeper.makes_wait()
     }
 
-    /// Tries again what an immediate store could not keep.
+    /// Tries again to store what an immediate store could not.
     pub(in crate::shard) fn apply_again(&mut self) {
         let Some(keeper) = &self.core.keeper else { return };
         let now = self.core.clock.now();
@@ -306,7 +308,7 @@ impl Shard {
         self.note_kept(&tickets);
     }
 
-    /// One part of each of these tickets is kept.
+    /// Notes that one part of each of these tickets is stored.
     pub(crate) fn note_kept(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             self.settle_part(*ticket);
@@ -327,7 +329,7 @@ impl Shard {
         }
     }
 
-    /// All of one ticket is kept; those before it perhaps not.
+    /// Notes that all parts of one ticket are stored; tickets before it may not be.
     fn complete(&mut self, ticket: Ticket) {
         let Some(first) = self.tickets.open.front().map(|open| open.ticket) else { return };
         let Some(open) = self.tickets.open.get_mut((ticket.0 - first.0) as usize) else { return };
@@ -353,7 +355,7 @@ impl Shard {
             match afterwards {
                 Afterwards::Note(change) => self.note(|| change),
                 Afterwards::DropWill(slot, number) => {
-                    // Unless its client has come back with another.
+                    // Unless the client has come back with another Will.
                     let is_without = |found: &Slot| {
                         found.session.number() == Some(number) && found.will.is_none()
                     };
@@ -365,7 +367,7 @@ impl Shard {
         }
     }
 
-    /// Lets out what waited for the tickets that are kept with all before them.
+    /// Releases what waited for the tickets that are stored with all before them.
     fn settle_first(&mut self) {
         while self.tickets.open.front().is_some_and(|open| open.parts == 0) {
             let Some(OpenTicket { ticket, waiting, reserves, .. }) = self.tickets.open.pop_front()
@@ -387,7 +389,7 @@ impl Shard {
         }
     }
 
-    /// Those that waited for a page look again.
+    /// Lets the slots that waited for a page read again.
     pub(in crate::shard) fn feed_starved(&mut self) {
         for slot in std::mem::take(&mut self.tickets.starved) {
             if let Some(found) = self.slot_mut(slot) {

@@ -1,9 +1,10 @@
-//! Queues of clients that are away are looked through for what need not wait any longer: messages that
-//! have expired, and those that came by a subscription that was withdrawn. It leaves memory and store.
+//! Removes messages that need not wait any longer from the queues of offline clients: expired
+//! messages, and those of a subscription that was withdrawn. This frees memory and store.
 //!
-//! A session has its turn when the first of its messages expires, and costs nothing before. A little is
-//! looked at a time, and others on the thread go on in between. What was noted of a queue must be in the
-//! store before its turn, as a page that is read shows what the store has. Called by timers and the sweep.
+//! A session has its turn when the first of its messages expires, and costs nothing before. The
+//! shard searches a queue in small parts, and other tasks on the thread run in between. All noted
+//! changes of a queue must be in the store before its turn, because a page that is read shows the
+//! state of the store. Timers and the sweep call this module.
 
 use std::{cell::RefCell, collections::VecDeque, num::NonZeroU32, rc::Rc, time::Duration};
 
@@ -17,20 +18,22 @@ use crate::{
     told::cut,
 };
 
-/// What is read of a queue at a time.
+/// Maximum part of a queue that is read at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
-/// What is done before others have their turn: a message counts one. It takes about half a millisecond.
+/// The number of steps before other tasks get their turn; a message counts one. They take about
+/// half a millisecond.
 const STEPS_AT_A_TIME: usize = 128;
-/// Finding a queue in the store takes as long as looking at so many messages.
+/// Finding a queue in the store takes as long as this number of messages.
 const STEPS_OF_PAGE: usize = 8;
-/// How long others have their turn.
+/// The time in which other tasks have their turn.
 const OTHERS_TURN: Duration = Duration::from_millis(5);
-/// A queue is looked through again after so long for each message in it, which takes a few microseconds:
-/// messages that expire one after the other do not make the rest be read all the time.
+/// The pause before a queue is searched again, for each message in it; a message takes a few
+/// microseconds. So messages that expire one after the other do not make the shard read the rest
+/// all the time.
 const REST_MILLIS_PER_MESSAGE: u64 = 10;
-/// At least.
+/// The minimum pause.
 const REST_MILLIS_MIN: u64 = 1_000;
-/// At most; and where the store cannot be read.
+/// The maximum pause, which also applies if the store cannot be read.
 const REST_MILLIS_MAX: u64 = 60_000;
 
 /// The sessions whose turn has come.
@@ -40,28 +43,28 @@ pub(in crate::shard) struct Weeding {
     is_under_way: bool,
 }
 
-/// One look through a queue.
+/// One search through a queue.
 struct Pass {
     slot: u32,
     generation: u32,
     from: QueuePlace,
-    /// The store must have this before what it shows can be believed.
+    /// The ticket that the store must have written before its pages are up to date.
     after: Option<Ticket>,
     seen: u64,
     expires_first: Timestamp,
 }
 
-/// What came of looking at a page.
+/// The result of examining a page.
 enum Looked {
-    /// There may be more.
+    /// There may be more pages.
     On,
-    /// To the end.
+    /// The search has reached the end.
     Through,
     /// The store must write first.
     Waits,
 }
 
-/// Looks through queues as long as there is something to be found.
+/// Searches queues as long as there are messages to remove.
 pub(crate) async fn weed_queues(shard: Rc<RefCell<Shard>>) {
     loop {
         {
@@ -79,8 +82,8 @@ pub(crate) async fn weed_queues(shard: Rc<RefCell<Shard>>) {
 }
 
 impl Slot {
-    /// When its queue is to be looked through; `None` while its client is there, who is sent what there
-    /// is, and while its turn is awaited.
+    /// Returns when to search the session's queue; `None` while its client is connected, which is
+    /// sent the messages, and while the session waits for its turn.
     pub(in crate::shard) fn weeds_at(&self) -> Option<Timestamp> {
         let from = self.session.weeds_from().filter(|_| self.connected.is_none())?;
         (self.weeds_after != Timestamp::NEVER).then(|| from.max(self.weeds_after))
@@ -88,7 +91,7 @@ impl Slot {
 }
 
 impl Shard {
-    /// Whether [`weed_queues`] is to be started.
+    /// Returns whether [`weed_queues`] must be started.
     pub(crate) fn begins_weeding(&mut self) -> bool {
         let is_wanted = !self.weeding.passes.is_empty() && !self.is_quiet;
         is_wanted && !std::mem::replace(&mut self.weeding.is_under_way, true)
@@ -115,7 +118,7 @@ impl Shard {
         });
     }
 
-    /// Looks at some pages; whether there is more to be done soon.
+    /// Examines some pages; returns whether more is to be done soon.
     fn weed_some(&mut self, now: Timestamp) -> bool {
         if self.is_immediate() {
             self.flush_changes();
@@ -142,8 +145,8 @@ impl Shard {
         true
     }
 
-    /// Looks at the next page; `None` if the session is gone, its client is back, or the store cannot be
-    /// read.
+    /// Examines the next page; returns `None` if the session is gone, its client is back, or the
+    /// store cannot be read.
     fn weed_page(&mut self, pass: &mut Pass, now: Timestamp) -> Option<Looked> {
         let keeper = self.core.keeper.clone();
         let is_written = self.is_written(pass.after);
