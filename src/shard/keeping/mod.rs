@@ -1,4 +1,4 @@
-//! What a shard has in the store: what waits for it to be written, and what is read back.
+//! A shard's data in the store: changes that wait to be written, and data that is read back.
 
 pub(super) mod recall;
 pub(super) mod restore;

@@ -1,5 +1,5 @@
-//! What the store knows comes back: of queues the next page whenever a client is ready for it, and what
-//! was in flight. What is kept of a session is noted here, too.
+//! Reads stored data back: the next page of a queue whenever a client is ready for it, and the
+//! messages that were in flight. Also notes changes of sessions here.
 
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -13,12 +13,13 @@ use crate::{
     told::cut,
 };
 
-/// What is read of a queue at a time: about as much as a session has in memory of it.
+/// Maximum part of a queue that is read at a time: about as much as a session holds of it in
+/// memory.
 const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
 
 impl Shard {
-    /// Reads the next page of a session's queue; whether there was something in it. Where there
-    /// was not, it is on its way to the store, and the session is told when it may be there.
+    /// Reads the next page of a session's queue; returns whether it had messages. If not, they are
+    /// on their way to the store, and the session is told when they may be there.
     pub(in crate::shard) fn read_page(&mut self, slot: u32) -> bool {
         let Some(keeper) = self.core.keeper.clone() else { return false };
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
@@ -59,8 +60,8 @@ impl Shard {
         false
     }
 
-    /// Reads what was in flight when the broker ended, before the session goes on; `false` if it
-    /// cannot be read, and the session must not go on without it.
+    /// Reads the messages that were in flight when the broker ended, before the session continues.
+    /// Returns `false` if they cannot be read; then the session must not continue.
     pub(in crate::shard) fn recall(&mut self, slot: u32) -> bool {
         let Some(keeper) = self.core.keeper.clone() else { return true };
         let Some(found) = self.slots.get_mut(slot as usize) else { return true };
@@ -84,7 +85,8 @@ impl Shard {
         }
     }
 
-    /// What a session that ends leaves in the store to the other members of shared subscriptions.
+    /// Returns the stored messages that an ending session leaves to other members of shared
+    /// subscriptions.
     pub(in crate::shard) fn stored_orphans(&mut self, slot: u32) -> Vec<Orphan> {
         if !self.slot(slot).is_some_and(|found| found.session.may_hold_shared()) {
             return Vec::new();
@@ -102,14 +104,14 @@ impl Shard {
         orphans
     }
 
-    /// Notes what is kept of the session itself.
+    /// Notes the session's own record.
     pub(in crate::shard) fn note_session(&self, slot: u32, is_connected: bool) {
         let Some(found) = self.slot(slot) else { return };
         let Some(number) = found.session.number() else { return };
         self.note(|| Change::PutSession(number, Box::new(found.record(is_connected))));
     }
 
-    /// Notes what is kept of the session's Will.
+    /// Notes the session's Will.
     pub(in crate::shard) fn note_will(&self, slot: u32) {
         let Some(found) = self.slot(slot) else { return };
         let Some(number) = found.session.number() else { return };
@@ -120,8 +122,9 @@ impl Shard {
         });
     }
 
-    /// Notes the Will of a client whose session is not kept, so that it is published even if the
-    /// broker ends without notice. No answer waits for that, and a store in trouble is spared it.
+    /// Notes the Will of a client whose session is not durable, so that it is published even if the
+    /// broker ends unexpectedly. No answer waits for that, and the change is not sent to a store in
+    /// trouble.
     pub(in crate::shard) fn note_last_will(&mut self, slot: u32) {
         let (Some(keeper), Some(journal)) = (&self.core.keeper, &self.journal) else { return };
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
@@ -138,7 +141,8 @@ impl Shard {
         will.record = Some(number);
     }
 
-    /// Ends a session that ended with the broker, but for its Will, which still waits for the client.
+    /// Ends a session that ended with the broker, except for its Will, which still waits for the
+    /// client.
     pub(in crate::shard) fn leave_last_will(
         &mut self,
         slot: u32,
@@ -150,7 +154,7 @@ impl Shard {
         let will = found.will.take();
         let (presence, account) = (found.presence.clone(), found.account.clone());
         let session = Session::new(found.session.client_id().clone(), usage);
-        self.note_will(slot); // The new record has it from now on.
+        self.note_will(slot); // The new record has the Will from now on.
         self.forget(slot, now);
         let slot = self.insert_slot(session, presence, &account);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
@@ -160,15 +164,15 @@ impl Shard {
         self.set_timer(slot);
     }
 
-    /// Returns whether a session has ended already, and is there for its Will alone: that of a
-    /// client that was connected when the broker ended.
+    /// Returns whether a session has ended already and is only there for its Will, because its
+    /// client was connected when the broker ended.
     pub(in crate::shard) fn is_last_will(&self, slot: u32) -> bool {
         let is_over =
             |found: &Slot| found.connected.is_none() && found.session.expiry_interval_secs() == 0;
         self.slot(slot).is_some_and(is_over)
     }
 
-    /// Puts a session into a slot of its own.
+    /// Puts a session into a new slot.
     pub(in crate::shard) fn insert_slot(
         &mut self,
         mut session: Session,
@@ -201,7 +205,7 @@ impl Shard {
 }
 
 impl Slot {
-    /// Says whose the session is from now on.
+    /// Sets the owner of the session from now on.
     pub(in crate::shard) fn set_account(&mut self, account: Arc<Account>) {
         if !Arc::ptr_eq(&self.account, &account) {
             self.session.set_owner(&account);
@@ -210,7 +214,7 @@ impl Slot {
         }
     }
 
-    /// What is kept of the session itself.
+    /// Returns the session's own record for the store.
     pub(in crate::shard) fn record(&self, is_connected: bool) -> SessionRecord {
         let Presence { identity, peer, connected_at, .. } = &self.presence;
         SessionRecord {

@@ -1,9 +1,9 @@
-//! Sessions that are found in the store at a start. They are judged as they come back: what accounts
-//! and permissions were when the last broker ended says nothing about now.
+//! Restores sessions that a start finds in the store. Their permissions are checked again: accounts
+//! and permissions may have changed since the last broker ended.
 //!
-//! The registry calls it before anybody can connect, so that nothing reaches a subscription that its
-//! client may no longer have. What is asked here is asked as in `recheck`, which goes along sessions
-//! that are known.
+//! The registry calls this before any client can connect, so that nothing reaches a subscription
+//! that its client may no longer have. The checks are those of `recheck`, which walks along the
+//! known sessions.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -21,27 +21,27 @@ use crate::{
     store::StoredSession,
 };
 
-/// How long after the start the client of a session that ended with the broker has to come back
-/// before its Will is published.
+/// The time after the start in which the client of a session that ended with the broker may come
+/// back before its Will is published.
 const LAST_WILL_GRACE_SECS: u64 = 10;
 
-/// Where the client of a session was whose record does not say it.
+/// The address of a client whose session record has none.
 const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// What becomes of a session that was found.
+/// What happens to a session that was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It goes on, with the subscriptions that it may have.
+    /// It continues, with the subscriptions that it may have.
     GoesOn,
-    /// Its client may not connect: it collects nothing.
+    /// It collects nothing, because its client may not connect.
     Rests,
-    /// Its user is gone.
+    /// It ends, because its user no longer exists.
     Ends,
 }
 
 impl Shard {
-    /// Takes back a session that was found in the store. Most sessions have come by few listeners:
-    /// `listener`, that of the session before, is used again if it is the same.
+    /// Restores a session that was found in the store. `listener` is that of the session before; it
+    /// is used again if it is the same, because most sessions share few listeners.
     pub(crate) fn restore(
         &mut self,
         stored: StoredSession,
@@ -49,7 +49,7 @@ impl Shard {
         now: Timestamp,
     ) {
         if let Some(there) = self.clients.get(&stored.record.client_id).copied() {
-            // Of two of one client the older was about to end.
+            // Of two sessions of one client, the older was about to end.
             let number_there = self.slot(there).and_then(|found| found.session.number());
             if number_there > Some(stored.number) {
                 return self.note(|| Change::EndSession(stored.number));
@@ -68,7 +68,7 @@ impl Shard {
             || stored.in_flight > 0;
         let (slot, verdict) = self.restore_slot(&stored, listener, now);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        // A connection that there was has ended now at the latest.
+        // If the client was connected, its connection ended at this time at the latest.
         found.expires_at = if record.is_connected {
             (expiry_secs != NEVER_EXPIRES).then(|| now.plus_secs(u64::from(expiry_secs)))
         } else {
@@ -78,19 +78,20 @@ impl Shard {
             let delay_secs = u64::from(will.delay_secs.min(expiry_secs));
             found.will_at = Some(will.due_at.unwrap_or_else(|| now.plus_secs(delay_secs)));
             let mut will = accepted(will);
-            // It was accepted before the broker ended, and counts whatever the limits say.
+            // The Will was accepted before the broker ended, and counts whatever the limits are.
             let mut charge = Charge::new(found.account.clone(), |account| &account.will_bytes);
             charge.set(will.counted_bytes() as u64);
             will.share = Some((self.core.wills.share_anyway(will.counted_bytes()), charge));
             found.will = Some(Box::new(will));
         }
         if verdict == Verdict::Ends {
-            // Once all are there: others may get what it leaves to them.
+            // It ends after all sessions are restored, because others may get the messages that it
+            // leaves.
             (found.will_at, found.expires_at) = (None, Some(now));
             return self.set_timer(slot);
         }
         if is_last_will {
-            // The record stays as it is: each start gives the client the whole grace.
+            // The record stays unchanged, so each start gives the client the whole time.
             let due_at = now.plus_secs(LAST_WILL_GRACE_SECS);
             found.will_at = Some(due_at);
             found.expires_at = Some(if leaves_more { now } else { due_at });
@@ -133,10 +134,11 @@ impl Shard {
             in_flight: stored.in_flight,
             in_flight_bytes: stored.in_flight_bytes,
             expires_first: waiting.expires_first,
-            // Nobody knows what a client that was there has been sent last.
+            // The last message that a connected client was sent is unknown.
             doubtful_up_to: match record.is_connected {
                 true => stored.last_place,
-                // Places begin again where a queue was empty: what comes now was never sent.
+                // Places begin again where a queue was empty; messages from here on were never
+                // sent.
                 false => record.doubtful_up_to.min(stored.last_place),
             },
         };
@@ -155,8 +157,8 @@ impl Shard {
         (slot, verdict)
     }
 
-    /// Gives a subscription back to its session, and messages to it if the client may have it; else
-    /// returns its QoS, to be withdrawn.
+    /// Restores a subscription to its session, with its messages if the client may have it;
+    /// otherwise returns its QoS, so that it is withdrawn.
     fn restore_subscription(
         &mut self,
         slot: u32,
@@ -170,7 +172,7 @@ impl Shard {
         let found = self.slots.get_mut(slot as usize)?;
         found.session.restore_subscription(filter, subscription);
         if verdict != Verdict::GoesOn {
-            return None; // What it may have is asked when it collects again.
+            return None; // Its permissions are checked when it collects again.
         }
         let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
         if !self.slot(slot).is_some_and(|found| self.may(found, action)) {
@@ -193,19 +195,19 @@ impl Shard {
         }
     }
 
-    /// Returns what has become of the credentials of a slot's client.
+    /// Returns whether the credentials of a slot's client still hold.
     pub(in crate::shard) fn standing(&self, found: &Slot) -> Standing {
         let Presence { identity, proven, listener, is_restored, .. } = &found.presence;
         let Some(proven) = proven else { return Standing::Good };
         if *is_restored && identity.username.is_none() {
-            // Who let it in may be there no longer.
+            // The method that accepted the login may no longer exist.
             let identity = Identity { login: Login::Unknown, ..identity.clone() };
             return self.core.standing(&identity, proven, listener);
         }
         self.core.standing(identity, proven, listener)
     }
 
-    /// What a record says of the client's last connection.
+    /// Returns what a record says of the client's last connection.
     fn presence_of(&self, record: &SessionRecord, former_listener: &mut Arc<str>) -> Presence {
         let login = record.login.as_ref();
         let listener = login.map_or("", |login| &*login.listener);
@@ -238,7 +240,7 @@ impl Shard {
 }
 
 impl Slot {
-    /// What is kept of how the client logged in; `None` where nobody knows.
+    /// Returns the stored form of the client's login; `None` if it is not known.
     pub(in crate::shard) fn login_record(&self) -> Option<LoginRecord> {
         let Presence { identity, listener, proven, .. } = &self.presence;
         let certificate = identity.certificate.as_ref().map(|shown| CertificateRecord {
