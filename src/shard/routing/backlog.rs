@@ -1,11 +1,12 @@
-//! What waits for a shared subscription goes to members that can be sent it: to one that returns or
-//! joins, and to those that are there when another leaves.
+//! Messages that wait for a shared subscription go to members that can be sent them: to a member
+//! that returns or joins, and to the connected members when another leaves.
 //!
-//! The index knows which members have something waiting (`router/backlog.rs`). A member that may take it asks
-//! there, for as much as it would be sent at once, until nothing is left; nobody else asks. So each
-//! piece of work is small, what waits stays in its order, and in the store, until it is sent, and who
-//! returns next has a part in what is left. Called where connections begin and end, where somebody
-//! subscribes, and where a connection has room.
+//! The index knows which members have a backlog (`router/backlog.rs`). A member that may take
+//! messages asks those members, for as many as it would be sent at once, until no message is left;
+//! no other member asks. So each piece of work is small. Waiting messages keep their order, and
+//! stay in the store until they are sent, and the next member that returns gets a part of the rest.
+//! Called where connections begin and end, where a client subscribes, and where a connection has
+//! room.
 
 use std::{collections::HashSet, num::NonZeroU32, sync::Arc};
 
@@ -26,25 +27,26 @@ use crate::{
     told::cut,
 };
 
-/// What a session has to do with the backlogs of its groups.
+/// The state of a session in the backlogs of its groups.
 #[derive(Default)]
 pub(in crate::shard) struct Backlogs {
-    /// Groups of which the index knows that something may wait here. Those who were there by then
-    /// have been told, and ask until nothing waits here any more.
+    /// Groups for which the index knows that messages may wait here. Members that were connected at
+    /// that time have been told, and ask until no message waits here.
     held: HashSet<NonZeroU32, RandomState>,
-    /// Where something waits that the client may take.
+    /// The groups with messages that the client may take.
     wanted: Wishes,
-    /// Another shard, or a store, has been asked and has not answered.
+    /// Whether another shard, or a store, was asked and has not answered.
     is_asking: bool,
-    /// How far others have looked at what waits here.
+    /// How far other members have searched what waits here.
     scan: Option<BacklogScan>,
 }
 
-/// What is given at a time. The time for it, some 100 µs, is what others wait at most.
+/// The maximum that a member is given at a time. It takes some 100 µs, the longest delay for
+/// others.
 const PORTION: Portion = Portion { messages: 64, bytes: 64 * 1024 };
-/// Pages that are looked at for one portion, where other messages wait as well.
+/// Pages that are searched for one portion, in a queue with other messages as well.
 const LOOKS_MAX: usize = 4;
-/// The least that is read of a queue at a time: others may wait in between.
+/// The minimum that is read of a queue at a time, because other messages may wait in between.
 const PAGE_MESSAGES_MIN: usize = 8;
 
 impl Slot {
@@ -52,8 +54,8 @@ impl Slot {
         self.backlogs.get_or_insert_default()
     }
 
-    /// The client has come or gone, or messages have left its queue in another way: who looks at it
-    /// begins again.
+    /// Makes the next search of this queue start at its beginning: the client has connected or
+    /// gone, or messages have left the queue in another way.
     pub(in crate::shard) fn begin_scan_again(&mut self) {
         if let Some(backlogs) = &mut self.backlogs {
             backlogs.scan = None;
@@ -62,20 +64,20 @@ impl Slot {
 }
 
 impl Shard {
-    /// Notes that something waits at a slot for a shared subscription.
+    /// Notes that a message waits at a slot for a shared subscription.
     pub(in crate::shard) fn note_waiting(&mut self, slot: u32, share: Share<'_>) {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let backlogs = found.backlogs();
         if !backlogs.held.insert(share.number) {
             return;
         }
-        // What waits for a client that is there is its own until somebody joins or returns.
+        // A connected client keeps what waits for it until another member joins or returns.
         let is_offered = found.connected.is_none();
         self.offer_backlog(slot, share.filter, is_offered);
     }
 
-    /// Notes in the index that something may wait at a slot, and tells those who may take it. Returns
-    /// the slots of those here.
+    /// Notes in the index that messages may wait at a slot, and tells the members that may take
+    /// them. Returns the slots of such members here.
     fn offer_backlog(&mut self, slot: u32, filter: &Arc<str>, is_offered: bool) -> Vec<u32> {
         let mut here = Vec::new();
         let Some(place) = self.place(slot) else { return here };
@@ -97,8 +99,8 @@ impl Shard {
         here
     }
 
-    /// What waits at a slot for its shared subscriptions, or for those that it has just lost, may be
-    /// taken by others from now on; a part of it goes at once.
+    /// Lets other members take what waits at a slot for its shared subscriptions, or for those that
+    /// it has just lost; a part goes to them at once.
     pub(in crate::shard) fn offer_backlogs<'f>(
         &mut self,
         slot: u32,
@@ -124,12 +126,12 @@ impl Shard {
         }
     }
 
-    /// The same for all shared subscriptions of a session that waits for its client.
+    /// Does the same for all shared subscriptions of a session that waits for its client.
     pub(in crate::shard) fn offer_all_backlogs(&mut self, slot: u32, now: Timestamp) {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         if let Some(backlogs) = &mut found.backlogs {
             backlogs.wanted.clear();
-            // While the client was there nobody was told.
+            // While the client was connected, no member was told.
             backlogs.held.clear();
         }
         if self.is_quiet || found.session.queued() == 0 || !found.session.has_shared_subscriptions()
@@ -140,15 +142,15 @@ impl Shard {
         self.offer_backlogs(slot, filters.iter().map(|filter| &**filter), now);
     }
 
-    /// A session is no member of some group any more: whether something waits here for that group is
-    /// noted again when something comes.
+    /// Forgets for which groups messages wait here, because the session has left a group. The next
+    /// waiting message of a group notes it again.
     pub(in crate::shard) fn forget_held(&mut self, slot: u32) {
         if let Some(backlogs) = self.slot_mut(slot).and_then(|found| found.backlogs.as_mut()) {
             backlogs.held.clear();
         }
     }
 
-    /// A member is there now: it may take what waits for its group with others.
+    /// Lets a member that is connected now take what waits for its group, as the others do.
     pub(in crate::shard) fn seek_backlog(&mut self, slot: u32, filter: &str) {
         if !filter.starts_with("$share/") {
             return;
@@ -159,7 +161,7 @@ impl Shard {
         }
     }
 
-    /// The same for all groups of a client that has connected.
+    /// Does the same for all groups of a client that has connected.
     pub(in crate::shard) fn seek_backlogs(&mut self, slot: u32) {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         found.begin_scan_again();
@@ -183,15 +185,15 @@ impl Shard {
         found.wake();
     }
 
-    /// Another shard says that something waits for a group of a client here.
+    /// Handles the report of another shard that a backlog waits for a group of a client here.
     pub(crate) fn backlog_waits(&mut self, waits: &BacklogWaits) {
         if self.slot_at(waits.member).is_some() {
             self.want(waits.member.slot, &waits.filter);
         }
     }
 
-    /// Takes some of what waits for the groups of a client elsewhere, if it would be sent at once;
-    /// whether there may be more.
+    /// Takes some of the messages that wait at other members for the groups of a client, if they
+    /// would be sent at once; returns whether there may be more.
     pub(in crate::shard) fn take_backlogs(&mut self, slot: u32, now: Timestamp) -> bool {
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let Some(backlogs) = &mut found.backlogs else { return false };
@@ -235,7 +237,7 @@ impl Shard {
         true
     }
 
-    /// Notes what has come of what a member here has asked for.
+    /// Notes the answer to a request of a member here.
     pub(crate) fn note_given(&mut self, answer: &BacklogTaken) {
         let BacklogTaken { filter, holder, taker, given } = answer;
         if self.slot_at(*taker).is_none() {
@@ -250,13 +252,13 @@ impl Shard {
         found.wake();
     }
 
-    /// Gives what somebody has asked for, and tells.
+    /// Gives a member the messages that it has asked for, and answers it.
     pub(crate) fn answer_backlog(&mut self, mut asked: TakeBacklog, now: Timestamp) {
         let given = self.give(&asked, now);
         if given == Given::Later {
             return self.asked_later.push(asked);
         }
-        // What was given is on its way before it is said to be.
+        // The messages must be on their way before the answer says so.
         self.flush();
         if asked.taker.host != Host::IN_PROCESS {
             let host = asked.taker.host;
@@ -268,7 +270,7 @@ impl Shard {
             }
             return;
         }
-        // Nobody else asks for a subscriber in this process.
+        // No other request is made for a subscriber in this process.
         if given == Given::Nothing {
             asked.passed.push(asked.holder);
         }
@@ -285,7 +287,7 @@ impl Shard {
         }
     }
 
-    /// Those are answered that had to wait.
+    /// Answers the requests that had to wait.
     pub(in crate::shard) fn answer_later(&mut self) {
         if self.asked_later.is_empty() {
             return;
@@ -296,7 +298,8 @@ impl Shard {
         }
     }
 
-    /// Gives a member what waits at another for their group, as much as it has asked for at most.
+    /// Gives a member messages that wait at another one for their group, at most as many as it
+    /// asked for.
     fn give(&mut self, asked: &TakeBacklog, now: Timestamp) -> Given {
         let Ok(parts) = validate_filter(&asked.filter) else { return Given::Nothing };
         let Some(share) = self.core.index.share(parts).filter(|_| !self.is_quiet) else {
@@ -345,7 +348,7 @@ impl Shard {
         scan.filter(|scan| scan.share == share).unwrap_or_else(|| BacklogScan::new(share))
     }
 
-    /// Nothing waits at a slot any more for a group, or nothing that is not too large.
+    /// Notes that no message waits at a slot for a group any more, or only ones that are too large.
     fn strike_off(&mut self, parts: FilterParts<'_>, holder: Place, scan: &BacklogScan) {
         if let Some(found) = self.slots.get_mut(holder.slot as usize) {
             found.backlogs().held.remove(&scan.share);
@@ -353,8 +356,8 @@ impl Shard {
         self.core.index.release(parts, holder, !scan.has_too_large);
     }
 
-    /// Takes one look: in memory, or where all was seen there, at a page of the store. Nothing: all was
-    /// seen.
+    /// Searches once: in memory, or if all of that was seen, one page of the store. Returns
+    /// `Nothing` if all was seen.
     fn look(
         &mut self,
         slot: u32,
@@ -396,7 +399,8 @@ impl Shard {
         Given::Some
     }
 
-    /// The store has no more; but what is on its way there is not found yet.
+    /// Handles the end of the store's part of a queue; messages on their way to the store are not
+    /// found yet.
     fn look_at_end(&mut self, scan: &mut BacklogScan) -> Given {
         if self.is_immediate() && self.flush_changes() {
             return Given::Some;
@@ -406,7 +410,7 @@ impl Shard {
         if in_doubt <= self.kept_before() { Given::Nothing } else { Given::Later }
     }
 
-    /// Forgets what was taken out of a queue once the store knows.
+    /// Forgets messages that were taken out of a queue, once the store has removed them.
     pub(in crate::shard) fn forget_taken_out(&mut self, slot: u32) {
         let kept_before = self.kept_before();
         if let Some(found) = self.slots.get_mut(slot as usize) {
@@ -416,7 +420,7 @@ impl Shard {
 }
 
 impl TakeBacklog {
-    /// For a subscriber in this process, which takes anything.
+    /// Returns a request for a subscriber in this process, which takes any message.
     pub(crate) fn in_process(filter: Arc<str>, holder: Place, taker: Place) -> Self {
         let (messages, accepts) = (PORTION.messages, Accepts::ALL);
         Self { filter, holder, taker, messages, accepts, passed: Vec::new() }
