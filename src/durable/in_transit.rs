@@ -8,7 +8,7 @@
 //! delivered then.
 //!
 //! The entries are in the queue of a session of the broker's own, so that stores need no new kind
-//! of data; the Subscription Identifiers of that session say for whom each entry is. Knows no shard
+//! of data; the Subscription Identifiers of that session give each entry's target. Knows no shard
 //! and no store.
 
 use std::sync::Arc;

@@ -99,9 +99,9 @@ impl Keeper {
         self.policy != SyncPolicy::Off
     }
 
-    /// Returns whether so many bytes are on their way to the store that no connection is read any
-    /// further. While the store is in trouble, more may wait: the broker then accepts nothing
-    /// durable, and all other traffic must continue.
+    /// Returns whether the changes on their way to the store exceed their limit, so that no
+    /// connection is read any further. While the store is in trouble, more may wait: the broker
+    /// then accepts nothing durable, and all other traffic must continue.
     pub(crate) fn is_congested(&self) -> bool {
         let waiting = self.bytes_waiting.load(Ordering::Relaxed);
         waiting > BYTES_WAITING_MAX

@@ -121,7 +121,7 @@ impl State {
         let message = Arc::new(Message::new(&Publication {
             topic: &topic,
             payload: value.as_bytes(),
-            qos: QoS::AtMostOnce, // nobody has to keep it, and the next one comes soon
+            qos: QoS::AtMostOnce, // it need not be stored, and the next one comes soon
             retain: true,
             properties: &[],
             expires_at: None,

@@ -98,7 +98,7 @@ impl Tail {
             self.has_begun = false;
         } else if used == 0 {
             self.begin(at_least);
-            self.bytes = bytes.into(); // Without a copy: it is shared with nobody.
+            self.bytes = bytes.into(); // Without a copy, as nothing else shares it.
             self.bytes.shrink_to(SET_ASIDE_BYTES_MAX.max(8 * self.bytes.len()));
         } else {
             self.keep(&bytes[used..], at_least);
