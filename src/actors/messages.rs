@@ -107,8 +107,8 @@ pub(crate) struct Restored;
 pub(crate) struct Begin;
 
 /// Tells a registry to accept no more connections, and to stop reading from those it has. Once all
-/// shards have answered, every acknowledged message has reached the shards of its subscribers. The
-/// exception are messages for which a shared subscription still searches a member: they move on by
+/// shards have answered, every acknowledged message has reached the shards of its subscribers,
+/// except messages for which a shared subscription still searches for a member: these move on by
 /// one shard each time that all shards have answered again.
 #[derive(Message)]
 #[rtype(result = "()")]

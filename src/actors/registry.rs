@@ -255,7 +255,7 @@ impl Handler<Recheck> for Registry {
         Box::pin(async move {
             let _turn = rechecks.turn.lock().await;
             if rechecks.done.get() >= asked {
-                return; // Another has begun since, and looked at all.
+                return; // A later round has begun and checked all.
             }
             let begun = rechecks.asked.get();
             let mut rounds = Rounds::default();

@@ -77,7 +77,8 @@ pub(crate) struct TakeBacklog {
     pub(crate) passed: Vec<Place>,
 }
 
-/// Tells the shard of a member that the messages it asked for are on their way.
+/// Answers the shard of a member that asked for a backlog, once the given messages are on their
+/// way.
 pub(crate) struct BacklogTaken {
     pub(crate) filter: Arc<str>,
     pub(crate) holder: Place,

@@ -113,7 +113,7 @@ impl Keeper {
         if self.store.is_immediate() {
             return Ok(());
         }
-        self.health.note_room(self.store.has_room()); // Before anybody is promised anything.
+        self.health.note_room(self.store.has_room()); // Before any promise.
         let (sender, orders) = mpsc::channel();
 
         let writer = Writer {

@@ -220,7 +220,7 @@ mod tests {
         }
         assert!(waits.wait(place(0), &index.plan("1")));
         assert!(waits.wait(place(1), &index.plan("2")));
-        // 2 would close the circle 0 → 1 → 2 → 0: it goes on, and 0 loses what it cannot take.
+        // 2 would close the circle 0 → 1 → 2 → 0: it continues, and 0 loses messages.
         assert!(!waits.wait(place(2), &index.plan("0")));
         assert!(!waits.is_waited_for(place(0)));
         assert!(waits.is_waited_for(place(1)) && waits.is_waited_for(place(2)));

@@ -154,7 +154,8 @@ impl Shard {
         }
     }
 
-    /// Checks a queue that may have lost messages: once it has room, its publishers continue.
+    /// Checks a queue from which messages may have been taken: once it has room, its publishers
+    /// continue.
     pub(crate) fn note_taken(&mut self, slot: u32, now: Timestamp) {
         if self.full_queues.is_empty() || !self.full_queues.contains_key(&slot) {
             return;

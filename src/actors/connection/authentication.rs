@@ -16,7 +16,7 @@ impl Connection {
     pub(super) fn take_step(&mut self, step: TakeStep, ctx: &mut Context<Self>) {
         let TakeStep { mut exchange, data, is_first } = step;
         if !self.is_linked() {
-            return; // It is over for this connection.
+            return; // This connection has ended.
         }
         if is_first {
             self.time_authentication(ctx);
@@ -55,7 +55,7 @@ impl Connection {
         let shard = self.shard.clone();
         let mut shard = shard.borrow_mut();
         if shard.linked(self.slot, self.link).is_none() {
-            return; // It is over for this connection.
+            return; // This connection has ended.
         }
         match shard.step_taken(self.slot, exchange, step) {
             Ok(false) => {}

@@ -86,7 +86,7 @@ impl Tail {
         }
         let mut bytes = std::mem::take(&mut self.bytes);
         if bytes.capacity() / 2 > bytes.len() && whole_length(&bytes).is_some() {
-            bytes.shrink_to_fit(); // What is shared keeps no more room than it needs.
+            bytes.shrink_to_fit(); // Shared bytes must not hold spare memory.
         }
         Some(bytes.into())
     }

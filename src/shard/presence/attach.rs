@@ -129,7 +129,7 @@ impl Shard {
         if let Some(found) = self.slot_mut(slot) {
             found.will_at = None; // [MQTT-3.1.3-9]
             found.expires_at = None;
-            found.recent_topic = None; // Decided for another connection.
+            found.recent_topic = None; // It was decided for another connection.
             found.set_account(account);
             found.presence = Presence {
                 identity: connect.identity.clone(),
@@ -257,7 +257,7 @@ impl Shard {
         if !link.try_send(&packet)
             && let Packet::ConnAck(ack) = &mut packet
         {
-            ack.properties.response_information = None; // The one that can be done without.
+            ack.properties.response_information = None; // The only dispensable property.
             link.send(&packet);
         }
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
@@ -275,7 +275,7 @@ impl Shard {
         if let Some(ticket) = gate {
             link.hold_conn_ack(ticket);
         }
-        self.note_last_will(prepared.slot); // Behind the gate: CONNACK need not wait for it.
+        self.note_last_will(prepared.slot); // After the gate, so CONNACK need not wait for it.
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };

@@ -44,7 +44,7 @@ enum Phase {
 
 impl Authentication {
     pub(in crate::shard) fn new(mut login: Box<EnhancedLogin>) -> Box<Self> {
-        login.data = None; // It is in the CONNACK, which is encoded.
+        login.data = None; // The CONNACK, which has it, is encoded.
         Box::new(Self { login, proven: None, phase: Phase::Settled })
     }
 }
@@ -155,7 +155,7 @@ impl Shard {
         }
         found.presence.identity = identity;
         found.presence.proven = proven;
-        found.recent_topic = None; // Decided for the identity before.
+        found.recent_topic = None; // It was decided for the former identity.
         self.note_session(slot, true);
         let now = self.core.clock.now();
         self.revoke_subscriptions(slot, now);

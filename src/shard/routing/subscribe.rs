@@ -54,7 +54,7 @@ impl Shard {
         let gate = self.gate_since(mark, slot);
         if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
             if let Some(ticket) = gate {
-                link.hold_output(ticket); // What follows, retained messages above all, is behind it.
+                link.hold_output(ticket); // Also holds the retained messages that follow.
             }
             let first_refusal = reasons.iter().find_map(|reason| why_refused(*reason));
             if link.version() == ProtocolVersion::V3_1 {
