@@ -89,6 +89,9 @@ fn the_printed_filter_finds_the_address_in_each_line_about_a_failure() {
         let program = place.start();
         program.client("good").ping();
         fail(&program);
+        // All lines come through one queue: those before this one are there as well.
+        program.client("later").ping();
+        program.line_with(&["connected", "later"]);
         let lines = program.logged();
         let is_failure = |line: &&String| {
             ["connect refused", "call refused", "locked out"].iter().any(|text| line.contains(text))
