@@ -1,4 +1,5 @@
-//! Topic Aliases, section 3.3.2.3.4: the client's and the broker's, each for one connection.
+//! Topic Aliases, section 3.3.2.3.4: those of the client and those of the broker, each for one
+//! connection.
 
 use std::{collections::HashMap, num::NonZeroU16, sync::Arc};
 
@@ -18,7 +19,7 @@ impl AliasesIn {
         Self { topics: Vec::new(), maximum }
     }
 
-    /// Whether the client may use this alias. [MQTT-3.3.2-9]
+    /// Returns whether the client may use this alias. [MQTT-3.3.2-9]
     pub(super) const fn allows(&self, alias: u16) -> bool {
         alias != 0 && alias <= self.maximum
     }
@@ -36,7 +37,7 @@ impl AliasesIn {
     }
 }
 
-/// Aliases that the broker has set: the first topics that are sent get one.
+/// Aliases that the broker has set: the topics that are sent first get an alias.
 #[derive(Debug)]
 pub(super) struct AliasesOut {
     aliases: HashMap<Box<str>, NonZeroU16, RandomState>,
@@ -48,7 +49,7 @@ impl AliasesOut {
         Self { aliases: HashMap::default(), maximum }
     }
 
-    /// How `topic` is to be sent. A new alias counts only once [`Self::defined`] is told.
+    /// Returns how to send `topic`. A new alias counts only after [`Self::defined`] is called.
     pub(super) fn alias_for(&self, topic: &str) -> TopicAlias {
         if self.maximum == 0 {
             return TopicAlias::None;

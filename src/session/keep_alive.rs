@@ -1,41 +1,42 @@
-//! Keep Alive: until when a client must be heard from, and how that changes while it is connected.
+//! Keep Alive: the deadline for the client's next packet, and how it changes during a connection.
 
 use crate::mqtt::Timestamp;
 
 /// The Keep Alive of one connection.
 ///
-/// A client that is not heard from within one and a half times its Keep Alive is disconnected.
-/// [MQTT-3.1.2-22] Changing the interval on the live connection obeys
+/// The broker disconnects a client that sends no packet within one and a half times its Keep Alive.
+/// [MQTT-3.1.2-22] When the interval changes during the connection, the new deadline is
 ///
 /// ```text
 /// new deadline = max(last + 1.5 × interval, min(old, now + 1.5 × interval))
 /// ```
 ///
-/// so that the change itself never drops a client, and repeating it never keeps a dead client
-/// longer than an earlier promise did.
+/// So the change itself never disconnects a client. And however often the interval changes, a dead
+/// client stays connected no longer than an earlier deadline allowed.
 ///
-/// A client cannot send PINGREQ within a packet, so the bytes of a packet that is not whole count as
-/// well: when the deadline passes, it moves to one and a half times the interval after the last of
-/// them, if they came fast enough since the last sign of life. A trickle does not count.
+/// A client cannot send PINGREQ in the middle of a packet. So the bytes of an incomplete packet
+/// count as well: when the deadline passes, it moves to one and a half times the interval after the
+/// last of these bytes, if they arrived fast enough since the last sign of life. Slower bytes do
+/// not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     interval_secs: u16,
     last_packet_at: Timestamp,
     deadline: Timestamp,
-    /// Bytes of a packet that is not whole are counted since then.
+    /// Since this time, bytes of an incomplete packet are counted.
     counted_from: Timestamp,
-    /// So many came.
+    /// Number of these bytes.
     partial_bytes: u64,
-    /// When the last of them came.
+    /// When the last of these bytes came.
     partial_at: Timestamp,
 }
 
-/// Bytes of a packet that is not whole count as a sign of life from this rate on. A packet of 1 MB
-/// keeps a connection for three hours at most.
+/// Bytes of an incomplete packet count as a sign of life from this rate on. So a packet of 1 MB
+/// keeps a connection alive for three hours at most.
 const PARTIAL_BYTES_PER_SEC_MIN: u64 = 100;
 
 impl KeepAlive {
-    /// Begins with CONNECT, at `now`. An interval of 0 turns Keep Alive off.
+    /// Begins at `now`, with CONNECT. An interval of 0 turns Keep Alive off.
     #[must_use]
     pub const fn new(interval_secs: u16, now: Timestamp) -> Self {
         let mut keep_alive = Self {
@@ -50,19 +51,20 @@ impl KeepAlive {
         keep_alive
     }
 
-    /// The interval in force, in seconds; 0 where Keep Alive is off.
+    /// Returns the current interval in seconds; 0 if Keep Alive is off.
     #[must_use]
     pub const fn interval_secs(&self) -> u16 {
         self.interval_secs
     }
 
-    /// When the last control packet of any kind came from the client.
+    /// Returns when the last control packet of any kind came from the client.
     #[must_use]
     pub const fn last_packet_at(&self) -> Timestamp {
         self.last_packet_at
     }
 
-    /// When the client is given up; [`Timestamp::NEVER`] where Keep Alive is off.
+    /// Returns the time at which the broker disconnects the client; [`Timestamp::NEVER`] if Keep
+    /// Alive is off.
     #[must_use]
     pub const fn deadline(&self) -> Timestamp {
         self.deadline
@@ -78,14 +80,14 @@ impl KeepAlive {
         }
     }
 
-    /// Notes bytes of a control packet that is not whole.
+    /// Notes bytes of an incomplete control packet.
     pub const fn bytes_received(&mut self, bytes: usize, now: Timestamp) {
         self.partial_bytes = self.partial_bytes.saturating_add(bytes as u64);
         self.partial_at = now;
     }
 
-    /// Returns whether the client is given up at `now`. Moves a deadline that has passed to where the
-    /// bytes of a packet that is not whole allow.
+    /// Returns whether the deadline has passed at `now`. First moves a deadline that has passed, as
+    /// far as the bytes of an incomplete packet allow.
     pub fn is_over(&mut self, now: Timestamp) -> bool {
         if now < self.deadline {
             return false;
@@ -102,8 +104,8 @@ impl KeepAlive {
         now >= self.deadline
     }
 
-    /// Changes the interval; the one that was in force. `None`, and no change, where the client
-    /// has turned Keep Alive off.
+    /// Changes the interval; returns the previous one. Returns `None`, and changes nothing, if Keep
+    /// Alive is off or `interval_secs` is 0.
     pub fn change(&mut self, interval_secs: u16, now: Timestamp) -> Option<u16> {
         if self.interval_secs == 0 || interval_secs == 0 {
             return None;
@@ -116,7 +118,7 @@ impl KeepAlive {
     }
 }
 
-/// One and a half times the interval, in milliseconds.
+/// Returns one and a half times the interval, in milliseconds.
 const fn grace_millis(interval_secs: u16) -> u64 {
     interval_secs as u64 * 1500
 }
@@ -137,7 +139,7 @@ mod tests {
             assert!(!keep_alive.is_over(at(second)), "{second}");
             assert_eq!(keep_alive.last_packet_at(), at(0));
         }
-        // The last deadline that passed was that of second 45, and the last bytes came in second 60.
+        // The last deadline that passed was at second 45, and the last bytes came at second 60.
         assert!(!keep_alive.is_over(at(74)));
         assert!(keep_alive.is_over(at(75)));
     }

@@ -1,7 +1,8 @@
-//! One client's session: what MQTT asks of a server, as a state machine without I/O.
+//! The session of one client: the server side of the MQTT protocol, as a state machine without I/O.
 //!
-//! Nothing here reads a clock, knows a socket, an actor or another session. Time is an argument
-//! and what must be sent is appended to the link's output as bytes. Same inputs, same outputs.
+//! Nothing here reads a clock or knows a socket, an actor or another session. The caller passes the
+//! time as an argument. The session appends the bytes to be sent to the link's output. The same
+//! inputs give the same outputs.
 
 mod alias;
 mod backlog;
@@ -51,14 +52,14 @@ pub const NEVER_EXPIRES: u32 = u32::MAX;
 
 /// A session, with its connection's [`Link`] while there is one.
 ///
-/// There are four kinds of methods, and after each of the second and third kind the caller looks
-/// at the link's output:
+/// There are four kinds of methods. After an input or a command, the caller looks at the link's
+/// output:
 ///
-/// - questions: `is_connected`, `subscriptions`, `usage` and the like;
+/// - queries: `is_connected`, `subscriptions`, `usage` and the like;
 /// - inputs: [`Session::handle`] for each packet, and [`Session::publish_done`] once the broker
-///   has done what a PUBLISH asked for;
+///   has handled a PUBLISH;
 /// - commands: [`Session::deliver`], [`Session::disconnect`], [`Session::attach`];
-/// - [`Session::pump`] moves what waits into the output as far as there is room.
+/// - [`Session::pump`] moves waiting messages into the output as far as there is room.
 #[derive(Debug)]
 pub struct Session {
     client_id: Arc<str>,
@@ -69,11 +70,11 @@ pub struct Session {
     outgoing: Outgoing,
     incoming: Incoming,
     link: Option<Box<Link>>,
-    /// What its subscriptions take of its owner's account.
+    /// Memory of the subscriptions, charged to the owner's account.
     owned: Option<Charge>,
 }
 
-/// A subscription as the session keeps it.
+/// A subscription as the session stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscription {
     /// Subscription Options.
@@ -89,7 +90,8 @@ impl Subscription {
 }
 
 impl Session {
-    /// A new session without a connection. `usage` counts what all sessions have queued, and bounds it.
+    /// Creates a session without a connection. `usage` counts the queued messages of all sessions,
+    /// and limits them.
     #[must_use]
     pub fn new(client_id: Arc<str>, usage: Arc<QueueUsage>) -> Self {
         Self {
@@ -104,7 +106,8 @@ impl Session {
         }
     }
 
-    /// Says whose session it is: what it keeps is counted there, past the bounds if need be.
+    /// Sets the owner: the session's subscriptions and stored messages are charged to this account,
+    /// even beyond its limits.
     pub fn set_owner(&mut self, account: &Arc<Account>) {
         match &mut self.owned {
             Some(owned) => owned.move_to(account),
@@ -122,7 +125,7 @@ impl Session {
         self.outgoing.queue_mut().settle_share();
     }
 
-    /// Changes what the subscriptions take of the owner's account.
+    /// Changes the number of bytes that the subscriptions take from the owner's account.
     fn charge(&mut self, change: impl FnOnce(u64) -> u64) {
         if let Some(owned) = &mut self.owned {
             let now = change(owned.taken());
@@ -130,42 +133,42 @@ impl Session {
         }
     }
 
-    /// Client Identifier.
+    /// Returns the Client Identifier.
     #[must_use]
     pub const fn client_id(&self) -> &Arc<str> {
         &self.client_id
     }
 
-    /// Whether there is a connection.
+    /// Returns whether there is a connection.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
         self.link.is_some()
     }
 
-    /// The connection.
+    /// Returns the link of the connection, if there is one.
     #[must_use]
     pub fn link(&self) -> Option<&Link> {
         self.link.as_deref()
     }
 
-    /// The connection.
+    /// Returns the link of the connection, if there is one.
     pub fn link_mut(&mut self) -> Option<&mut Link> {
         self.link.as_deref_mut()
     }
 
-    /// Session Expiry Interval in seconds; [`NEVER_EXPIRES`] means what it says.
+    /// Returns the Session Expiry Interval in seconds, or [`NEVER_EXPIRES`].
     #[must_use]
     pub const fn expiry_interval_secs(&self) -> u32 {
         self.expiry_interval_secs
     }
 
-    /// Sets Session Expiry Interval, in seconds.
+    /// Sets the Session Expiry Interval, in seconds.
     pub const fn set_expiry_interval_secs(&mut self, secs: u32) {
         self.expiry_interval_secs = secs;
     }
 
-    /// Gives the session a connection and begins to send again what was not acknowledged, in the
-    /// order in which it was sent. [MQTT-4.4.0-1] [MQTT-4.6.0-1]
+    /// Gives the session a connection, and begins to send unacknowledged messages again, in their
+    /// original order. [MQTT-4.4.0-1] [MQTT-4.6.0-1]
     pub fn attach(&mut self, mut link: Link, now: Timestamp) {
         self.outgoing.begin_resending(&mut link);
         self.incoming.carry_over();
@@ -179,22 +182,22 @@ impl Session {
         self.pump(now);
     }
 
-    /// Takes the connection away. What the session keeps, it keeps.
+    /// Takes the connection away. The session keeps its state.
     pub fn detach(&mut self) -> Option<Box<Link>> {
         self.set_back_pressure(BackPressure::None);
         self.outgoing.drop_fetched();
         self.link.take()
     }
 
-    /// The client has gone, and nobody else takes what waits for it: what the store has need not be
-    /// in memory.
+    /// Drops from memory the queued messages that the store has. Called when the client has gone
+    /// and no other session takes its queued messages.
     pub fn leave_to_store(&mut self) {
         self.outgoing.queue_mut().leave_to_store();
         self.outgoing.queue_mut().settle_share();
     }
 
-    /// Makes a session that is new durable: what becomes of it is noted in the journal. `token` is
-    /// whom the journal tells when something is kept.
+    /// Makes a new session durable: from now on the journal notes its changes. `token` identifies
+    /// the session when the journal reports that something is stored.
     pub fn keep(&mut self, number: SessionNumber, journal: Journal, token: u32) {
         debug_assert!(self.subscriptions_len() == 0 && self.queued() == 0, "it is new");
         let mut keeping = Keeping::new(number, journal, token);
@@ -202,7 +205,7 @@ impl Session {
         self.outgoing.queue_mut().keeping = Some(Box::new(keeping));
     }
 
-    /// Goes on with what was found in the store; what is in the queue is read when it is needed.
+    /// Continues a session that was found in the store. Its queue is read later, when it is needed.
     pub fn restore(
         &mut self,
         number: SessionNumber,
@@ -221,84 +224,86 @@ impl Session {
         queue.note_stored();
     }
 
-    /// The number of a durable session.
+    /// Returns the number of a durable session.
     #[must_use]
     pub fn number(&self) -> Option<SessionNumber> {
         Some(self.outgoing.queue().keeping.as_ref()?.number())
     }
 
-    /// Up to where QoS 1 messages of a durable session may have been sent without a note of it.
+    /// Returns the last place up to which QoS 1 messages of a durable session may have been sent
+    /// although the store does not say so.
     #[must_use]
     pub fn doubtful_up_to(&self) -> QueuePlace {
         let keeping = self.outgoing.queue().keeping.as_ref();
         keeping.map_or_else(QueuePlace::default, |keeping| keeping.doubtful_up_to)
     }
 
-    /// Whether what was in flight when the broker ended is still to be read.
+    /// Returns whether messages that were in flight when the broker ended are still to be read.
     #[must_use]
     pub fn must_recall(&self) -> bool {
         self.outgoing.queue().keeping.as_ref().is_some_and(|k| k.in_flight_unread.messages > 0)
     }
 
-    /// The place from which on the queue is to be read from the store.
+    /// Returns the place from which the queue is to be read from the store, if messages wait there
+    /// alone.
     #[must_use]
     pub fn unread_from(&self) -> Option<(SessionNumber, QueuePlace)> {
         let keeping = self.outgoing.queue().keeping.as_ref()?;
         (keeping.beyond.messages > 0).then_some((keeping.number(), keeping.beyond.next))
     }
 
-    /// Tells the client, where its version has a packet for it, that the server disconnects, and
-    /// in a Reason String why, unless the client wants none. [MQTT-3.1.2-29]
+    /// Sends DISCONNECT, if the client's version has it, with `why` as Reason String, unless the
+    /// client wants none. [MQTT-3.1.2-29]
     pub fn disconnect(&mut self, reason: ReasonCode, why: Option<&str>) {
         if let Some(link) = &mut self.link {
             link.send_disconnect(reason, why);
         }
     }
 
-    /// Tells the client, where its version has a packet for it, to use another server.
+    /// Tells the client to use another server, if its version has a packet for it.
     pub fn redirect(&mut self, reason: ReasonCode, server_reference: &str) {
         if let Some(link) = &mut self.link {
             link.send_redirection(reason, server_reference);
         }
     }
 
-    /// The Topic Filters, `$share/…` included, and their options.
+    /// Returns the Topic Filters, including `$share/…`, and their options.
     pub fn subscriptions(&self) -> impl Iterator<Item = (&str, Subscription)> {
         self.subscriptions.iter()
     }
 
-    /// How many Topic Filters are subscribed to.
+    /// Returns the number of Topic Filters that the session has subscribed to.
     #[must_use]
     pub fn subscriptions_len(&self) -> usize {
         self.subscriptions.len()
     }
 
-    /// Whether one of the subscriptions is shared.
+    /// Returns whether one of the subscriptions is shared.
     #[must_use]
     pub const fn has_shared_subscriptions(&self) -> bool {
         self.shared_subscriptions > 0
     }
 
-    /// Whether something that the store has may have come by a shared subscription, which it need
-    /// not have any more.
+    /// Returns whether the store may have messages that came through a shared subscription. The
+    /// session may have lost that subscription since.
     #[must_use]
     pub fn may_hold_shared(&self) -> bool {
         self.outgoing.queue().keeping.as_ref().is_some_and(|keeping| keeping.may_hold_shared)
     }
 
-    /// Whether `filter` is subscribed to.
+    /// Returns whether the session has subscribed to `filter`.
     #[must_use]
     pub fn is_subscribed(&self, filter: &str) -> bool {
         self.subscriptions.find(filter).is_some()
     }
 
-    /// The subscription to `filter`.
+    /// Returns the subscription to `filter`.
     #[must_use]
     pub fn subscription(&self, filter: &str) -> Option<Subscription> {
         self.subscriptions.find(filter)
     }
 
-    /// Notes a subscription; the one it replaces, if any. [MQTT-3.8.4-3]
+    /// Adds a subscription; returns the one that it replaces, if any. [MQTT-3.8.4-3]
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Option<Subscription> {
         if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
             keeping.note(|n| Change::Subscribe(n, filter.into(), subscription.record()));
@@ -307,7 +312,7 @@ impl Session {
         self.insert_subscription(filter, subscription)
     }
 
-    /// Takes back a subscription that was found in the store.
+    /// Restores a subscription that was found in the store.
     pub fn restore_subscription(&mut self, filter: &str, subscription: Subscription) {
         self.insert_subscription(filter, subscription);
     }
@@ -325,7 +330,7 @@ impl Session {
         former
     }
 
-    /// Forgets a subscription; whether it was there.
+    /// Removes a subscription; returns whether it existed.
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
         let existed = self.subscriptions.remove(filter);
         self.outgoing.cancel_walk(filter);
@@ -339,42 +344,42 @@ impl Session {
         existed
     }
 
-    /// Messages that wait to be sent.
+    /// Returns the number of messages that wait to be sent.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.outgoing.queued()
     }
 
-    /// Whether the queue is at its bound, or past it by retained messages.
+    /// Returns whether the queue is at its limit, or beyond it because of retained messages.
     #[must_use]
     pub fn is_queue_full(&self) -> bool {
         self.outgoing.is_queue_full()
     }
 
-    /// Whether the queue has reached the bound of this client.
+    /// Returns whether the queue has reached this client's own limit.
     #[must_use]
     pub fn is_queue_at_bound(&self) -> bool {
         self.outgoing.queue().is_at_bound()
     }
 
-    /// Whether a sixteenth of the client's own queue is free.
+    /// Returns whether a sixteenth of the client's own queue is free.
     #[must_use]
     pub fn has_queue_drained(&self) -> bool {
         self.outgoing.queue().has_drained()
     }
 
-    /// Whether publishers wait for this client.
+    /// Returns whether publishers wait for this client.
     #[must_use]
     pub const fn back_pressure(&self) -> BackPressure {
         self.outgoing.queue().back_pressure
     }
 
-    /// Says whether publishers wait for this client.
+    /// Sets whether publishers wait for this client.
     pub const fn set_back_pressure(&mut self, back_pressure: BackPressure) {
         self.outgoing.queue_mut().back_pressure = back_pressure;
     }
 
-    /// QoS 1 and 2 messages that were sent and are not acknowledged.
+    /// Returns the number of QoS 1 and 2 messages that were sent and are not acknowledged.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         let unread = self.outgoing.queue().keeping.as_ref();
@@ -383,7 +388,7 @@ impl Session {
     }
 }
 
-/// What a subscription counts against limits on bytes.
+/// Returns the bytes that a subscription counts against limits on bytes.
 fn counted_bytes(filter: &str) -> u64 {
     let parts = validate_filter(filter);
     parts.map_or(0, |parts| {
