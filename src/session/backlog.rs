@@ -1,8 +1,8 @@
-//! What waits in a session for a shared subscription, taken out piece by piece for members that can be
-//! sent it.
+//! Messages that wait in a session for a shared subscription. The functions here take them
+//! out piece by piece, for members that can receive them.
 //!
-//! It decides neither who takes it nor when. Each piece takes a bounded look: in memory at a part of the
-//! queue, of the store at the page that it is given.
+//! The caller decides which member takes them, and when. Each step examines a limited number of
+//! messages: a part of the queue in memory, or the given page of the store.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -15,20 +15,21 @@ use crate::{
     },
 };
 
-/// How far somebody has looked for what waits for a shared subscription.
+/// The progress of one search for messages that wait for a shared subscription.
 #[derive(Debug)]
 pub struct BacklogScan {
-    /// The subscription, in the router's numbers.
+    /// The subscription, by the router's number.
     pub share: NonZeroU32,
-    /// Messages in memory that were passed over.
+    /// Number of messages in memory that the search has passed over.
     passed: usize,
-    /// How many had left the queue when they were counted.
+    /// Number of messages that had left the queue when `passed` was counted.
     taken: u64,
-    /// From here on the store is to be looked at.
+    /// The search in the store goes on from here.
     next: QueuePlace,
-    /// Some were passed over because they are larger than who asks accepts.
+    /// Some messages were passed over because they are larger than the taker accepts.
     pub has_too_large: bool,
-    /// What the store does not have may still be on its way there, with the tickets before this one.
+    /// Messages that the store does not have yet may be on their way there, with tickets before
+    /// this one.
     pub in_doubt: Option<Ticket>,
 }
 
@@ -41,12 +42,12 @@ impl BacklogScan {
     }
 }
 
-/// How much may still be taken.
+/// How much a search may still take.
 #[derive(Clone, Copy, Debug)]
 pub struct Portion {
     /// Messages.
     pub messages: usize,
-    /// Bytes of messages; the last may pass the bound.
+    /// Bytes of messages; the last message may exceed the limit.
     pub bytes: usize,
 }
 
@@ -61,21 +62,21 @@ impl Portion {
     }
 }
 
-/// What a member that takes something accepts.
+/// What the taking member accepts.
 #[derive(Clone, Debug)]
 pub struct Accepts {
-    /// The version that it speaks.
+    /// The member's protocol version.
     pub version: ProtocolVersion,
-    /// Its Maximum Packet Size.
+    /// The member's Maximum Packet Size.
     pub maximum_packet_size: u32,
-    /// The QoS of its subscription.
+    /// The QoS of the member's subscription.
     pub qos: QoS,
-    /// The Subscription Identifier.
+    /// The member's Subscription Identifier.
     pub identifier: Option<u32>,
 }
 
 impl Accepts {
-    /// Anything, as a subscriber in this process does.
+    /// Accepts everything, as a subscriber in this process does.
     pub const ALL: Self = Self {
         version: ProtocolVersion::V5,
         maximum_packet_size: u32::MAX,
@@ -83,7 +84,7 @@ impl Accepts {
         identifier: None,
     };
 
-    /// Whether a message is not too large. [MQTT-3.1.2-24]
+    /// Returns whether a message is small enough. [MQTT-3.1.2-24]
     fn accepts(&self, message: &Message, now: Timestamp) -> bool {
         if self.maximum_packet_size == u32::MAX {
             return true;
@@ -102,7 +103,7 @@ impl Accepts {
 }
 
 impl Session {
-    /// How many messages of a subscription with this QoS would be sent at once.
+    /// Returns how many messages of a subscription with this QoS the session could send at once.
     #[must_use]
     pub fn room_at_once(&self, qos: QoS) -> usize {
         let Some(link) = self.link.as_ref().filter(|_| self.may_send_at_once(qos)) else {
@@ -116,7 +117,7 @@ impl Session {
         }
     }
 
-    /// Takes what waits in memory, of a part of the queue.
+    /// Takes out waiting messages, from a part of the queue in memory.
     pub fn take_backlog(
         &mut self,
         scan: &mut BacklogScan,
@@ -160,13 +161,13 @@ impl Session {
         orphans.collect()
     }
 
-    /// Whether more waits in memory than was looked at.
+    /// Returns whether messages in memory remain that the search has not examined.
     #[must_use]
     pub fn has_more_in_memory(&self, scan: &BacklogScan) -> bool {
         scan.passed < self.outgoing.queue().in_memory()
     }
 
-    /// From where on the store is to be looked at, if something waits there alone.
+    /// Returns where to go on reading the store, if messages wait there alone.
     #[must_use]
     pub fn backlog_unread(&self, scan: &BacklogScan) -> Option<(SessionNumber, QueuePlace)> {
         let keeping = self.outgoing.queue().keeping.as_ref()?;
@@ -175,7 +176,7 @@ impl Session {
         has_more.then_some((keeping.number(), from))
     }
 
-    /// Takes from a page of the queue that was read what has come by this Topic Filter.
+    /// Takes the messages that came through this Topic Filter out of a page read from the store.
     pub fn take_backlog_page(
         &mut self,
         scan: &mut BacklogScan,
@@ -208,21 +209,21 @@ impl Session {
         }
         keeping.settle_withdrawn();
         queue.note_stored();
-        // Where exactly a walk has its place among what the store has is not known: it may begin a
-        // little early, and must not wait for what does not come.
+        // The exact position of a walk among the messages of the store is not known. It may begin
+        // a little early, but must not wait for messages that do not come.
         let left = orphans.len();
         self.outgoing.have_left(|ahead| ahead.saturating_sub(in_memory).min(left));
         orphans
     }
 
-    /// Forgets what was taken out of turn and is not found in the store any more.
+    /// Forgets messages taken out of order that the store does not have any more.
     pub fn forget_taken_out(&mut self, is_kept: impl Fn(Ticket) -> bool) {
         if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
             keeping.forget_taken_out(is_kept);
         }
     }
 
-    /// What the client accepts by one of its subscriptions.
+    /// Returns what the client accepts through one of its subscriptions.
     #[must_use]
     pub fn accepts(&self, filter: &str) -> Option<Accepts> {
         let subscription = self.subscription(filter)?;

@@ -1,4 +1,4 @@
-//! A message as a session holds it, and as it leaves it to others.
+//! A message as a session stores it, and as it leaves it to other sessions.
 
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -7,16 +7,16 @@ use crate::{
     mqtt::{Message, QoS},
 };
 
-/// A message and how it is to be sent to this client.
+/// A message, and how to send it to this client.
 #[derive(Clone, Debug)]
 pub(super) struct Envelope {
     pub(super) message: Arc<Message>,
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) identifiers: Option<Arc<[u32]>>,
-    /// The shared subscription that it came by. It takes room that padding would take.
+    /// The shared subscription that it came through. It takes memory that padding would take.
     pub(super) share: Option<NonZeroU32>,
-    /// Its place in the queue of a durable session; 0 where it is not kept.
+    /// Its place in the queue of a durable session; 0 if it is not stored.
     pub(super) place: QueuePlace,
 }
 
@@ -26,14 +26,14 @@ impl Envelope {
     }
 }
 
-/// Messages and bytes.
+/// A number of messages and their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Amount {
     pub(super) messages: usize,
     pub(super) bytes: usize,
 }
 
-/// Whose queue a message is in, for what is taken out of it later.
+/// The queue that has a message, and the place there, needed to remove it later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptAt {
     /// The session.
@@ -42,12 +42,12 @@ pub struct KeptAt {
     pub place: QueuePlace,
 }
 
-/// A shared subscription as a message comes by it.
+/// The shared subscription that a message came through.
 #[derive(Clone, Copy, Debug)]
 pub struct Share<'a> {
-    /// Its number with the router, for as long as it has members.
+    /// Its number in the router, valid as long as it has members.
     pub number: NonZeroU32,
-    /// Its whole Topic Filter, which outlasts the broker.
+    /// Its whole Topic Filter, which stays valid after the broker ends.
     pub filter: &'a Arc<str>,
 }
 
@@ -56,8 +56,8 @@ pub struct Share<'a> {
 pub struct Orphan {
     /// The message.
     pub message: Arc<Message>,
-    /// The shared subscription that it came by, in the router's numbers.
+    /// The shared subscription that it came through, by the router's number.
     pub share: NonZeroU32,
-    /// Where a durable session kept it: to be taken out of there once others have it.
+    /// Its place in a durable session, to be removed there once another member has it.
     pub kept_at: Option<KeptAt>,
 }

@@ -1,4 +1,4 @@
-//! What is encoded for a client and must not be said before something is kept.
+//! Output that is encoded for a client and must not be sent before a ticket is stored.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use crate::journal::Ticket;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     bytes: Vec<u8>,
-    /// Tickets, growing, and where in the bytes begins what waits for each.
+    /// Tickets in ascending order, each with the position where its output begins in `bytes`.
     marks: VecDeque<(Ticket, usize)>,
 }
 
@@ -21,12 +21,13 @@ impl Gate {
         self.marks.is_empty()
     }
 
-    /// The last ticket that something waits for.
+    /// Returns the last ticket that output waits for.
     pub(super) fn last(&self) -> Option<Ticket> {
         Some(self.marks.back()?.0)
     }
 
-    /// Where to encode what waits for `ticket`, which is no earlier than the last one.
+    /// Returns the buffer for output that waits for `ticket`, which must not be lower than the last
+    /// one.
     pub(super) fn before(&mut self, ticket: Ticket) -> &mut Vec<u8> {
         if self.last().is_none_or(|last| last < ticket) {
             self.marks.push_back((ticket, self.bytes.len()));
@@ -34,7 +35,7 @@ impl Gate {
         &mut self.bytes
     }
 
-    /// Appends to `out` what waited for tickets up to `kept`.
+    /// Appends to `out` the output that waited for tickets up to `kept`.
     pub(super) fn open(&mut self, kept: Ticket, out: &mut Vec<u8>) {
         let opened = self.marks.iter().take_while(|(ticket, _)| *ticket <= kept).count();
         if opened == 0 {
