@@ -1,4 +1,4 @@
-//! Packets from the client: what the session answers by itself, and what it asks the broker for.
+//! Packets from the client: those that the session answers itself, and its requests to the broker.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -14,20 +14,20 @@ use crate::{
 /// The receiver's side of QoS 2.
 #[derive(Debug, Default)]
 pub struct Incoming {
-    /// Packet Identifiers whose message was accepted and whose PUBREL has not come.
+    /// Packet Identifiers of accepted messages whose PUBREL has not come.
     waiting_to_be_released: PacketIds,
-    /// So many of them are of earlier connections at most, and do not count against the Receive
-    /// Maximum of this one: section 4.9 begins it anew.
+    /// Upper limit on how many of them belong to earlier connections. These do not count against
+    /// the Receive Maximum of this connection, which section 4.9 starts afresh.
     carried_over: usize,
 }
 
 impl Incoming {
-    /// A new connection.
+    /// Begins a new connection.
     pub(super) fn carry_over(&mut self) {
         self.carried_over = self.waiting_to_be_released.len();
     }
 
-    /// Takes back what was accepted and not released when the broker ended.
+    /// Restores the messages that were accepted and not released when the broker ended.
     pub(super) fn restore(&mut self, accepted: &[PacketId]) {
         for id in accepted {
             self.waiting_to_be_released.insert(*id);
@@ -35,32 +35,32 @@ impl Incoming {
     }
 }
 
-/// What a packet asks of the broker; everything else the session has settled already.
+/// What a packet asks of the broker. The session itself has handled everything else.
 #[derive(Debug)]
 pub enum Request<'p> {
-    /// Route a message, then call [`Session::publish_done`].
+    /// To be routed; then the caller calls [`Session::publish_done`].
     Publish {
-        /// The packet; its topic may be empty where an alias stands for it.
+        /// The packet; its topic may be empty if it has a Topic Alias.
         publish: Publish<'p>,
-        /// The Topic Name, alias resolved.
+        /// The Topic Name, with its alias resolved.
         topic: TopicName<'p>,
     },
-    /// Subscribe and answer.
+    /// To be subscribed and answered.
     Subscribe(Subscribe<'p>),
-    /// Unsubscribe and answer.
+    /// To be unsubscribed and answered.
     Unsubscribe(Unsubscribe<'p>),
-    /// The client takes its leave.
+    /// The client disconnects.
     Disconnect(Disconnect<'p>),
-    /// Authenticate the client again, if it may ask for that.
+    /// The client wants to authenticate again, if it may.
     Authenticate(Auth<'p>),
 }
 
-/// A Topic Name as it stood in the packet, or as an alias stood for it.
+/// A Topic Name, from the packet or from a Topic Alias.
 #[derive(Debug)]
 pub enum TopicName<'p> {
-    /// In the packet.
+    /// From the packet.
     Sent(&'p str),
-    /// By Topic Alias.
+    /// From a Topic Alias.
     Aliased(Arc<str>),
 }
 
@@ -75,13 +75,13 @@ impl Deref for TopicName<'_> {
     }
 }
 
-/// The client broke a rule, and the connection is to be closed.
+/// A protocol rule that the client broke. The connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason:?} [{clause}]")]
 pub struct Violation {
-    /// For the DISCONNECT, where the version has one.
+    /// Reason for the DISCONNECT, if the version has one.
     pub reason: ReasonCode,
-    /// The statement that was broken.
+    /// The conformance statement that the client broke.
     pub clause: &'static str,
 }
 
@@ -91,18 +91,18 @@ impl Violation {
     }
 }
 
-/// The client acknowledges a message in flight with another packet than its delivery awaits: "the
-/// receiver MUST respond with the packet as determined by the QoS", and PUBCOMP is the response to
-/// PUBREL alone, section 3.7 of both versions. A packet that contradicts the state of the other side
-/// is a Protocol Error, section 1.2. PUBREC that comes again is none, and is answered again
-/// [MQTT-4.3.3-4], nor is an identifier of which nothing is in flight.
+/// The client acknowledges a message in flight with another packet than the delivery needs next.
+/// "The receiver MUST respond with the packet as determined by the QoS", and PUBCOMP is the
+/// response to PUBREL alone, section 3.7 of both versions. A packet that contradicts the state of
+/// the other side is a Protocol Error, section 1.2. A repeated PUBREC is no error and is answered
+/// again [MQTT-4.3.3-4]. An identifier that is not in flight is no error either.
 const NOT_AWAITED: Violation = Violation::protocol_error("MQTT-3.3.4-1");
 
 impl Session {
-    /// Takes one packet from the client.
+    /// Handles one packet from the client.
     ///
     /// # Errors
-    /// A [`Violation`], after which the connection is to be closed.
+    /// A [`Violation`], after which the connection must be closed.
     pub fn handle<'p>(
         &mut self,
         packet: Packet<'p>,
@@ -135,7 +135,7 @@ impl Session {
             }
             Packet::PingReq => link.send(&Packet::PingResp), // [MQTT-3.12.4-1]
             Packet::Disconnect(disconnect) => {
-                // A session that was to end with its connection cannot be made to last.
+                // A session that was to end with its connection cannot be extended.
                 // [MQTT 5.0, 3.14.2.2.2]
                 let extends = disconnect.properties.session_expiry_interval.is_some_and(|s| s > 0);
                 if extends && !link.settings.may_extend_expiry {
@@ -152,8 +152,8 @@ impl Session {
         Ok(None)
     }
 
-    /// Acknowledges a message once the broker has done with it what there was to do, and as soon as
-    /// what it waits for is kept.
+    /// Acknowledges a message after the broker has handled it, as soon as the changes it depends on
+    /// are stored.
     pub fn publish_done(
         &mut self,
         qos: QoS,
@@ -198,13 +198,13 @@ impl Session {
         {
             let waiting = &self.incoming.waiting_to_be_released;
             if waiting.contains(id) {
-                // Accepted before: acknowledged again, not delivered again, and not before it is
-                // kept. [MQTT-4.3.3-10]
+                // The message was accepted before: acknowledge it again, but not before it is
+                // stored, and do not deliver it again. [MQTT-4.3.3-10]
                 let gate = self.outgoing.queue().keeping.as_ref().map(|keeping| keeping.gate());
                 link.send_in_turn(&Packet::PubRec(Ack::success(id)), gate);
                 return Ok(None);
             }
-            // Only MQTT 5.0 knows a Receive Maximum; before, identifiers are the bound.
+            // Only MQTT 5.0 has a Receive Maximum; before, the number of identifiers is the limit.
             if link.settings.version.has_properties()
                 && waiting.len() - self.incoming.carried_over
                     >= usize::from(link.settings.receive_maximum)
@@ -223,7 +223,7 @@ impl Session {
         let known = waiting.remove(id);
         *carried_over = waiting.len().min(*carried_over);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        // The identifier may be used again as soon as the client hears of it.
+        // The client may reuse the identifier as soon as it receives PUBCOMP.
         let gate = self.outgoing.queue().keeping.as_ref().map(|keeping| {
             if known {
                 keeping.note(|number| Change::Forget(number, id));
@@ -236,13 +236,13 @@ impl Session {
     }
 }
 
-/// Why a message was not accepted, where the code alone does not say enough.
+/// Returns why a message was not accepted, if the code alone does not say enough.
 fn why_refused(reason: ReasonCode) -> Option<&'static str> {
     (reason == ReasonCode::QuotaExceeded)
         .then_some("not retained: the limit on retained messages is reached")
 }
 
-/// The Topic Name of a PUBLISH, section 3.3.2.3.4.
+/// Returns the Topic Name of a PUBLISH, section 3.3.2.3.4.
 fn resolve<'p>(link: &mut Link, publish: &Publish<'p>) -> Result<TopicName<'p>, Violation> {
     let Some(alias) = publish.properties.topic_alias else {
         return Ok(TopicName::Sent(publish.topic));
@@ -253,7 +253,7 @@ fn resolve<'p>(link: &mut Link, publish: &Publish<'p>) -> Result<TopicName<'p>, 
     }
     if publish.topic.is_empty() {
         let topic = link.aliases_in.topic(alias);
-        // An alias that was never set. [MQTT 5.0, 3.3.2.3.4]
+        // The alias was never set. [MQTT 5.0, 3.3.2.3.4]
         return topic
             .map(TopicName::Aliased)
             .ok_or(Violation::protocol_error("MQTT 5.0, 3.3.2.3.4"));

@@ -1,10 +1,10 @@
-//! What a durable session has of its owner's account.
+//! The part of its owner's account that a durable session uses.
 
 use std::sync::Arc;
 
 use crate::owners::{Account, Charge};
 
-/// What a durable session has of its owner's account.
+/// The part of its owner's account that a durable session uses.
 #[derive(Debug)]
 pub(super) struct Owned {
     pub(super) messages: Charge,

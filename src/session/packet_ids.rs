@@ -1,4 +1,5 @@
-//! A set of Packet Identifiers, small while they are few and never larger than all of them need.
+//! A set of Packet Identifiers: small if it has few, and never larger than a bit for each
+//! identifier.
 
 use std::collections::HashSet;
 
@@ -11,14 +12,15 @@ use crate::mqtt::PacketId;
 pub(super) enum PacketIds {
     Few(HashSet<u16, RandomState>),
     Many {
-        /// One bit each.
+        /// One bit for each identifier.
         bits: Box<[u64; WORDS]>,
         len: usize,
     },
 }
 
 const WORDS: usize = (u16::MAX as usize + 1) / 64;
-/// From so many on, one bit for each there may be takes no more than a table of those there are.
+/// From this number on, a bit for each possible identifier takes no more than a table of those in
+/// the set.
 const FEW_MAX: usize = 1024;
 
 impl Default for PacketIds {
@@ -62,7 +64,7 @@ impl PacketIds {
         }
     }
 
-    /// Removes an identifier; whether it was there.
+    /// Removes an identifier; returns whether it was in the set.
     pub(super) fn remove(&mut self, id: PacketId) -> bool {
         match self {
             Self::Few(ids) => ids.remove(&id.number()),
