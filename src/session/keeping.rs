@@ -1,5 +1,5 @@
-//! What makes a session durable: its changes are noted in the journal, and of its queue only the
-//! next page is in memory; the rest lies in the store and is counted here.
+//! Durability of a session: the journal notes its changes, and only the next page of its queue is
+//! in memory. The rest is in the store and is counted here.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,13 @@ use crate::{
     mqtt::{PacketId, QoS, Timestamp, filter_matches},
 };
 
-/// So many messages of a durable session wait in memory; what comes then waits in the store.
+/// Maximum number of messages of a durable session that wait in memory; later ones wait in the
+/// store.
 pub(super) const PAGE_MESSAGES: usize = 64;
-/// So many bytes of them.
+/// Maximum number of their bytes.
 pub(super) const PAGE_BYTES: usize = 64 * 1024;
 
-/// From this number on, places that were taken out of turn are looked at to be forgotten.
+/// From this number on, the places of messages taken out of order are searched for those to forget.
 const TAKEN_OUT_MIN: usize = 256;
 
 /// A durable session's side of the journal.
@@ -25,35 +26,37 @@ const TAKEN_OUT_MIN: usize = 256;
 pub(super) struct Keeping {
     journal: Journal,
     number: SessionNumber,
-    /// Whom the journal tells that a ticket is kept.
+    /// Identifies this session when the journal reports that a ticket is stored.
     token: u32,
     last_place: QueuePlace,
     last_order: u64,
-    /// What waits in the store alone, behind what waits in memory.
+    /// Messages that wait in the store alone, behind those that wait in memory.
     pub(super) beyond: Beyond,
-    /// Places that were taken out of turn, and may be found there until this is kept.
+    /// Places of messages taken out of order. The store may still return them until their ticket is
+    /// stored.
     taken_out: BTreeMap<QueuePlace, Ticket>,
-    /// The client is away: nothing needs to be in memory.
+    /// The client is away: no message needs to be in memory.
     pub(super) is_away: bool,
-    /// What is in flight lies in the store, so much, and was not read yet.
+    /// Messages and bytes in flight that are in the store and were not read yet.
     pub(super) in_flight_unread: Amount,
-    /// What it has of its owner's account.
+    /// The part of the owner's account that this session uses.
     pub(super) owned: Option<Owned>,
-    /// Something that the store has may have come by a shared subscription.
+    /// The store may have messages that came through a shared subscription.
     pub(super) may_hold_shared: bool,
-    /// QoS 1 messages up to this place may have been sent before, and nobody knows.
+    /// QoS 1 messages up to this place may have been sent before; the store does not say.
     pub(super) doubtful_up_to: QueuePlace,
-    /// Subscriptions that were withdrawn while the store has messages that wait.
+    /// Subscriptions that were withdrawn while messages wait in the store.
     withdrawn: Option<Box<Withdrawn>>,
 }
 
-/// Subscriptions that were withdrawn, in memory at once; the store has them until nothing waits.
+/// Withdrawn subscriptions. The session ends them in memory at once; the store has them until no
+/// message waits there.
 #[derive(Debug, Default)]
 struct Withdrawn {
     filters: Vec<Box<str>>,
-    /// What was queued later has come by another subscription.
+    /// Messages that were queued after this place came through another subscription.
     up_to: QueuePlace,
-    /// Somebody looks for what came by all of them.
+    /// A search for the messages of all of these subscriptions is in progress.
     is_looked_for: bool,
 }
 
@@ -62,35 +65,36 @@ struct Withdrawn {
 pub(super) struct Beyond {
     pub(super) messages: usize,
     pub(super) bytes: usize,
-    /// The place of the first of them.
+    /// The place of the first of these messages.
     pub(super) next: QueuePlace,
 }
 
-/// A page of a queue as it was read from the store.
+/// A page of a queue, read from the store.
 #[derive(Debug)]
 pub struct Page {
-    /// The messages, in their order.
+    /// The messages, in order.
     pub messages: Vec<(QueuePlace, QueuedMessage)>,
 }
 
-/// What a session had in its queue when the broker ended.
+/// What the queue of a session had when the broker ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeftInQueue {
     /// Messages that wait.
     pub messages: usize,
     /// Their bytes.
     pub bytes: usize,
-    /// The place of the first of them.
+    /// The place of the first waiting message.
     pub next: QueuePlace,
-    /// The last place that was taken.
+    /// The last place that was assigned.
     pub last_place: QueuePlace,
     /// Messages that were sent and not acknowledged.
     pub in_flight: usize,
     /// Their bytes.
     pub in_flight_bytes: usize,
-    /// Of what waits, QoS 1 up to this place may have been sent without a note of it.
+    /// Waiting QoS 1 messages up to this place may have been sent although the store does not say
+    /// so.
     pub doubtful_up_to: QueuePlace,
-    /// Of what waits, nothing expires before; `None` if nothing does.
+    /// No waiting message expires before this time; `None` if no message expires.
     pub expires_first: Option<Timestamp>,
 }
 
@@ -121,12 +125,12 @@ impl Keeping {
         self.journal.note(change(self.number));
     }
 
-    /// What is said now must not be heard before all that was noted so far is kept.
+    /// Returns the ticket that output must wait for: then all changes noted until now are stored.
     pub(super) fn gate(&self) -> Ticket {
         self.journal.await_by(self.token)
     }
 
-    /// Notes that a message waits, or is sent at once; its place.
+    /// Notes that a message waits, or is sent at once; returns its place.
     pub(super) fn enqueue(
         &mut self,
         envelope: &Envelope,
@@ -148,13 +152,13 @@ impl Keeping {
         place
     }
 
-    /// Whether a message that waits may have been sent already, since QoS 1 is not held up until it is
-    /// noted that it is sent: then its DUP flag says so. [MQTT-3.3.1-1]
+    /// Returns whether a waiting message may have been sent already: QoS 1 is sent before the
+    /// journal has stored a note of it. Such a message has the DUP flag. [MQTT-3.3.1-1]
     pub(super) fn is_doubtful(&self, envelope: &Envelope) -> bool {
         envelope.qos == QoS::AtLeastOnce && envelope.place <= self.doubtful_up_to
     }
 
-    /// Notes that a message that waited is sent.
+    /// Notes that a waiting message is sent.
     pub(super) fn send(&mut self, place: QueuePlace, packet_id: PacketId) {
         let sent = self.sent_as(packet_id);
         self.note(|number| Change::Send(number, place, sent));
@@ -170,7 +174,7 @@ impl Keeping {
         SentAs { packet_id, order: self.last_order }
     }
 
-    /// Goes on after what was found in the store.
+    /// Continues after the state that was found in the store.
     pub(super) fn go_on_from(&mut self, left: &LeftInQueue) {
         self.last_place = left.last_place;
         self.in_flight_unread = Amount { messages: left.in_flight, bytes: left.in_flight_bytes };
@@ -192,14 +196,14 @@ impl Keeping {
         self.beyond.bytes += size;
     }
 
-    /// Counts messages that go back to where those are that wait in the store alone, before these.
+    /// Counts messages that return to the store alone, before those that already wait there.
     pub(super) fn leave_before(&mut self, first: QueuePlace, messages: usize, bytes: usize) {
         self.beyond.next = first;
         self.beyond.messages += messages;
         self.beyond.bytes += bytes;
     }
 
-    /// Counts a message that was read from the store; whether it still waits.
+    /// Counts a message that was read from the store; returns whether it still waits.
     pub(super) fn fetched(&mut self, place: QueuePlace, size: usize) -> bool {
         self.beyond.next = QueuePlace(place.0 + 1);
         if self.was_taken_out(place) {
@@ -213,7 +217,7 @@ impl Keeping {
         true
     }
 
-    /// Notes that subscriptions were withdrawn under which the store may have messages.
+    /// Notes that subscriptions were withdrawn whose messages the store may have.
     pub(super) fn withdraw(&mut self, filters: Vec<Box<str>>) {
         if !filters.is_empty() {
             let withdrawn = self.withdrawn.get_or_insert_default();
@@ -230,8 +234,8 @@ impl Keeping {
         }
     }
 
-    /// Whether a message that was read from the store has come by a subscription that was withdrawn;
-    /// `is_under_other` says whether one that there is would have brought it.
+    /// Returns whether a message from the store came through a withdrawn subscription.
+    /// `is_under_other` tells whether another, existing subscription matches it.
     pub(super) fn is_withdrawn(
         &self,
         place: QueuePlace,
@@ -249,26 +253,27 @@ impl Keeping {
         }
     }
 
-    /// Whether the store may have something that has come by a subscription that was withdrawn.
+    /// Returns whether the store may have messages that came through a withdrawn subscription.
     pub(super) fn has_withdrawn(&self) -> bool {
         self.withdrawn.is_some()
     }
 
-    /// Somebody begins to look for it.
+    /// Begins a search for these messages.
     pub(super) fn look_for_withdrawn(&mut self) {
         if let Some(withdrawn) = &mut self.withdrawn {
             withdrawn.is_looked_for = true;
         }
     }
 
-    /// All that waits in the store was looked at.
+    /// Ends the search: it has examined all messages that wait in the store.
     pub(super) fn end_look_for_withdrawn(&mut self) {
         if self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.is_looked_for) {
             self.forget_withdrawn();
         }
     }
 
-    /// Forgets what was withdrawn once nothing waits in the store, which then need not know either.
+    /// Forgets the withdrawn subscriptions once no message waits in the store; the store then
+    /// forgets them too.
     pub(super) fn settle_withdrawn(&mut self) {
         if self.beyond.messages == 0 {
             self.forget_withdrawn();
@@ -283,14 +288,14 @@ impl Keeping {
         }
     }
 
-    /// Drops a message that lies in the store alone.
+    /// Drops a message that is in the store alone.
     pub(super) fn weed(&mut self, place: QueuePlace, size: usize, is_memory_empty: bool) {
         self.dequeue(place);
         self.take_unread(place, size, is_memory_empty);
     }
 
-    /// Takes out a message that others are to have. The store keeps the subscription that it has come
-    /// by until they have it.
+    /// Takes out a message that other members are to have. The store has its subscription until
+    /// they have the message.
     pub(super) fn weed_for_others(
         &mut self,
         place: QueuePlace,
@@ -303,19 +308,20 @@ impl Keeping {
         self.take_unread(place, size, is_memory_empty)
     }
 
-    /// Returns how many messages were taken out of turn that the store may still have.
+    /// Returns how many messages were taken out of order that the store may still have.
     pub(super) fn taken_out(&self) -> usize {
         self.taken_out.len()
     }
 
-    /// A message is taken out of turn. Its taker notes that with what it does with it.
+    /// Takes a message out of order. The taker notes its removal together with its new use.
     pub(super) fn take_out(&mut self, place: QueuePlace) -> KeptAt {
         self.taken_out.insert(place, self.journal.ticket());
         KeptAt { session: self.number, place }
     }
 
-    /// The same for one that waits in the store alone. It need not be remembered where nothing before
-    /// it is in memory, which would have to be found again.
+    /// Takes a message out of order that waits in the store alone. Its place need not be remembered
+    /// if no message before it is in memory: the next read then begins after it. Otherwise the
+    /// messages before it may return to the store, and a read would find it again.
     pub(super) fn take_unread(
         &mut self,
         place: QueuePlace,
@@ -334,14 +340,14 @@ impl Keeping {
         self.take_out(place)
     }
 
-    /// Whether a message was taken out of turn that is still found in the store.
+    /// Returns whether a message was taken out of order that the store still has.
     pub(super) fn was_taken_out(&self, place: QueuePlace) -> bool {
         self.taken_out.contains_key(&place)
     }
 
-    /// Forgets what was taken out of turn with tickets that are kept: it is not found any more.
+    /// Forgets messages taken out of order whose tickets are stored: no read returns them any more.
     pub(super) fn forget_taken_out(&mut self, is_kept: impl Fn(Ticket) -> bool) {
-        // Most of it at a time, so that those that remain are not looked at again and again.
+        // Forget most of them at once, so that the others are not examined again and again.
         if self.taken_out.len() >= TAKEN_OUT_MIN {
             self.taken_out.retain(|_, ticket| !is_kept(*ticket));
         }
