@@ -1,4 +1,4 @@
-//! What belongs to one connection of a session and ends with it.
+//! State that belongs to one connection of a session and ends with it.
 
 use super::{
     KeepAlive, SharedPublication,
@@ -15,17 +15,17 @@ use crate::{
     },
 };
 
-/// What CONNECT and the broker's limits settled for a connection.
+/// Settings of a connection, from CONNECT and the broker's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkSettings {
-    /// The version that the client speaks.
+    /// The client's protocol version.
     pub version: ProtocolVersion,
     /// Whether all subscriptions of the client have No Local and Retain As Published.
     pub is_bridge: bool,
-    /// Keep Alive in force at the beginning, in seconds.
+    /// Keep Alive at the beginning, in seconds.
     pub keep_alive_secs: u16,
-    /// QoS 1 and 2 messages that may be on their way to the client: its Receive Maximum, or the
-    /// broker's own bound if that is lower.
+    /// Limit on QoS 1 and 2 messages in flight to the client: its Receive Maximum, or the broker's
+    /// own limit if that is lower.
     pub send_quota: u16,
     /// The broker's Receive Maximum.
     pub receive_maximum: u16,
@@ -33,7 +33,7 @@ pub struct LinkSettings {
     pub maximum_packet_size: u32,
     /// Topic Alias Maximum that the broker has announced.
     pub topic_aliases_in_max: u16,
-    /// Topic Alias Maximum of the client, or the broker's own bound if that is lower.
+    /// Topic Alias Maximum of the client, or the broker's own limit if that is lower.
     pub topic_aliases_out_max: u16,
     /// Request Problem Information of the client.
     pub problem_information: bool,
@@ -41,12 +41,12 @@ pub struct LinkSettings {
     pub may_extend_expiry: bool,
 }
 
-/// What a link has done with messages, to be counted.
+/// Counts of the messages that a link has handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// PUBLISH packets that were encoded, by QoS.
     pub sent: [u32; 3],
-    /// Queued messages that have expired before their turn.
+    /// Queued messages that expired before they could be sent.
     pub expired: u32,
     /// Queued messages that are larger than the client's Maximum Packet Size.
     pub too_large: u32,
@@ -59,39 +59,39 @@ pub struct Link {
     pub(super) keep_alive: KeepAlive,
     pub(super) aliases_in: AliasesIn,
     pub(super) aliases_out: AliasesOut,
-    /// Encoded packets that are to be written to the socket.
+    /// Encoded packets that wait to be written to the socket.
     out: Output,
-    /// From so many unwritten bytes on, the client is read no further.
+    /// From this number of unwritten bytes on, the broker stops reading from the client.
     unwritten_max: usize,
-    /// What was done since somebody last asked.
+    /// Counts since the last call of [`Link::take_tally`].
     pub(super) tally: Tally,
-    /// How many QoS 1 and 2 messages of this connection are not acknowledged.
+    /// Number of QoS 1 and 2 messages of this connection that are not acknowledged.
     pub(super) unacknowledged: u16,
-    /// What must not be said yet.
+    /// Packets that wait for their tickets.
     gate: Option<Box<Gate>>,
-    /// What is encoded and must not be said yet.
+    /// Encoded output that waits for its ticket.
     held: Option<Held>,
 }
 
-/// Output that must not be said before a ticket is kept.
+/// Output that must not be sent before a ticket is stored.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     until: Ticket,
-    /// So many bytes before it may be said.
+    /// Number of bytes before it that may be sent.
     sayable: usize,
-    /// CONNACK is among it.
+    /// CONNACK is part of it.
     is_conn_ack: bool,
 }
 
-/// Up to so many bytes are encoded ahead of the socket; what comes then waits in the queue,
-/// where it is shared with the other subscribers and counted.
+/// Maximum number of bytes that are encoded ahead of the socket. Further messages wait in the
+/// queue, where subscribers share them and limits count them.
 const OUT_BYTES_AHEAD: usize = 64 * 1024;
-/// Up to so many bytes of answers are kept, beside the messages, for a client that does not take
-/// them. It is not asked for more until it does.
+/// Maximum number of bytes of answers, beside the messages, that wait for a client that does not
+/// read them. Until it reads, the broker does not read its packets.
 const ANSWER_BYTES_AHEAD: usize = 64 * 1024;
 
 impl LinkSettings {
-    /// Returns the options of a subscription: those that SUBSCRIBE asks for, and a bridge's. No Local
+    /// Returns the options of a subscription: those from SUBSCRIBE, and those of a bridge. No Local
     /// is not for shared subscriptions. [MQTT-3.8.3-4]
     #[must_use]
     pub const fn options_of(
@@ -108,7 +108,7 @@ impl LinkSettings {
 }
 
 impl Link {
-    /// A connection that begins at `now` with its CONNECT.
+    /// Creates the link of a connection that begins at `now` with its CONNECT.
     #[must_use]
     pub fn new(settings: LinkSettings, keep_alive: KeepAlive) -> Self {
         Self {
@@ -125,66 +125,68 @@ impl Link {
         }
     }
 
-    /// What CONNECT settled.
+    /// Returns the settings from CONNECT.
     #[must_use]
     pub const fn settings(&self) -> &LinkSettings {
         &self.settings
     }
 
-    /// The protocol version.
+    /// Returns the protocol version.
     #[must_use]
     pub const fn version(&self) -> ProtocolVersion {
         self.settings.version
     }
 
-    /// Keep Alive.
+    /// Returns the Keep Alive.
     #[must_use]
     pub const fn keep_alive(&self) -> &KeepAlive {
         &self.keep_alive
     }
 
-    /// Keep Alive.
+    /// Returns the Keep Alive.
     pub const fn keep_alive_mut(&mut self) -> &mut KeepAlive {
         &mut self.keep_alive
     }
 
-    /// The buffer that packets are encoded into.
+    /// Returns the buffer that packets are encoded into.
     pub const fn out_mut(&mut self) -> &mut Vec<u8> {
         self.out.bytes_mut()
     }
 
-    /// Whether there is something to be written, or something that was written and perhaps not
-    /// flushed yet: [`Link::take_written`] has not been called.
+    /// Returns whether there is output that is not written, or that is written and perhaps not
+    /// flushed yet because [`Link::take_written`] was not called since.
     #[must_use]
     pub const fn has_output(&self) -> bool {
         !self.out.is_empty() && self.held.is_none()
     }
 
-    /// Whether something is to be written, now or once it may be said.
+    /// Returns whether there is output to write, now or after its ticket is stored.
     #[must_use]
     pub const fn has_pending(&self) -> bool {
         !self.out.is_empty() || self.gate.is_some()
     }
 
-    /// Nothing of what is to be written now, and nothing that comes, is said before this is kept.
+    /// Holds the present output and all later output until this ticket is stored.
     pub fn hold_output(&mut self, until: Ticket) {
         let sayable = self.out.unwritten();
         let held = self.held.get_or_insert(Held { until, sayable, is_conn_ack: false });
         held.until = held.until.max(until);
     }
 
-    /// Holds CONNACK, which is all that is to be written, and what follows until this is kept.
+    /// Holds CONNACK, which must be the only output, and all later output until this ticket is
+    /// stored.
     pub const fn hold_conn_ack(&mut self, until: Ticket) {
         self.held = Some(Held { until, sayable: 0, is_conn_ack: true });
     }
 
-    /// Returns whether the client must not hear its CONNACK yet.
+    /// Returns whether CONNACK is still held.
     #[must_use]
     pub const fn awaits_conn_ack(&self) -> bool {
         matches!(self.held, Some(Held { is_conn_ack: true, .. }))
     }
 
-    /// All up to this is kept and may be said. Returns whether CONNACK may be said from now on.
+    /// Releases output: all tickets up to `kept` are stored. Returns whether CONNACK may be sent
+    /// from now on.
     pub fn open_gate(&mut self, kept: Ticket) -> bool {
         let opened = self.held.take_if(|held| held.until <= kept);
         if let Some(gate) = &mut self.gate {
@@ -194,30 +196,30 @@ impl Link {
         opened.is_some_and(|held| held.is_conn_ack)
     }
 
-    /// The encoded packets that are not written, piece by piece: one, unless there are large
-    /// payloads, which lie where all their subscribers share them.
+    /// Returns the encoded packets that are not written: one piece, plus one for each large
+    /// payload, which stays in a buffer that all its subscribers share.
     pub fn output(&self) -> impl Iterator<Item = &[u8]> {
         self.out.pieces()
     }
 
-    /// Notes that so many bytes more of the output are written.
+    /// Notes that this number of further bytes is written.
     pub fn note_written(&mut self, bytes: usize) {
         self.out.advance(bytes);
     }
 
-    /// Takes the buffer away once all of it is written, so that an idle connection holds none.
+    /// Takes the buffer away once all of it is written, so that an idle connection has no buffer.
     pub fn take_written(&mut self) -> Vec<u8> {
         self.unwritten_max = OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD;
         self.out.take_written()
     }
 
-    /// Takes what is still to be written and may be said.
+    /// Takes the output that is not written and may be sent.
     pub fn take_unwritten(&mut self) -> Vec<u8> {
         self.drop_held();
         self.out.take_unwritten()
     }
 
-    /// Drops what must not be said yet: the connection ends, and it never can be.
+    /// Drops held output: the connection ends, so it can never be sent.
     fn drop_held(&mut self) {
         if let Some(held) = self.held.take() {
             let mut sayable = self.out.take_unwritten();
@@ -226,18 +228,19 @@ impl Link {
         }
     }
 
-    /// What was done since the last call.
+    /// Returns the counts since the last call, and resets them.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
-    /// Whether another message may be encoded ahead of the socket.
+    /// Returns whether another message may be encoded ahead of the socket.
     pub(super) fn has_room(&self) -> bool {
         self.unwritten() < OUT_BYTES_AHEAD
     }
 
-    /// Whether the client may ask for more: it takes what it is answered. Messages alone, however
-    /// large and however slowly they are taken, never make it `false`.
+    /// Returns whether the broker may read more from the client, because the client reads its
+    /// answers. Messages alone, however large and however slowly the client reads them, never make
+    /// it `false`.
     #[must_use]
     pub fn may_read(&self) -> bool {
         self.unwritten() < self.unwritten_max
@@ -248,7 +251,8 @@ impl Link {
         self.out.unwritten() + gated
     }
 
-    /// Sends a message, once it may be said; the caller knows that the client accepts its size.
+    /// Sends a message, once its gate allows. The caller has checked that the client accepts its
+    /// size.
     pub(super) fn send_publish(
         &mut self,
         message: &mut SharedPublication<'_>,
@@ -257,7 +261,7 @@ impl Link {
     ) {
         self.out.reclaim(OUT_BYTES_AHEAD);
         let version = self.settings.version;
-        // What waits behind a gate has one buffer, payloads included.
+        // Output that waits behind a gate has one buffer, including payloads.
         let apart = if gate.is_none() { message.large_payload() } else { None };
         let out = match gate {
             None => self.out.bytes_mut(),
@@ -273,13 +277,14 @@ impl Link {
         self.tally.sent[usize::from(how.flags.qos.number())] += 1;
     }
 
-    /// Sends a packet of the broker's. Reason String and User Properties are left out where they
-    /// would make it larger than the client accepts; what is too large even so is not sent.
+    /// Sends a packet of the broker. Leaves out Reason String and User Properties if they would
+    /// make it larger than the client accepts. Does not send a packet that is too large even
+    /// without them.
     pub fn send(&mut self, packet: &Packet<'_>) {
         self.try_send(packet);
     }
 
-    /// The same; whether it was sent.
+    /// Sends a packet like [`Link::send`]; returns whether it was sent.
     pub fn try_send(&mut self, packet: &Packet<'_>) -> bool {
         self.out.reclaim(OUT_BYTES_AHEAD);
         let LinkSettings { version, maximum_packet_size, .. } = self.settings;
@@ -288,13 +293,13 @@ impl Link {
         sent == Ok(true)
     }
 
-    /// The last ticket that something of what is to be written waits for.
+    /// Returns the last ticket that output waits for.
     pub(super) fn last_gate(&self) -> Option<Ticket> {
         self.gate.as_ref()?.last()
     }
 
-    /// Sends an acknowledgement once this ticket is kept, and behind those that wait for theirs:
-    /// acknowledgements keep the order of what they acknowledge. [MQTT-4.6.0-2]
+    /// Sends an acknowledgement once this ticket is stored, behind acknowledgements that already
+    /// wait: acknowledgements keep the order of the packets they acknowledge. [MQTT-4.6.0-2]
     pub(super) fn send_in_turn(&mut self, packet: &Packet<'_>, gate: Option<Ticket>) {
         let Some(ticket) = gate.max(self.last_gate()) else { return self.send(packet) };
         let LinkSettings { version, maximum_packet_size, .. } = self.settings;
@@ -303,15 +308,15 @@ impl Link {
         debug_assert!(sent.is_ok(), "the broker's own packets can be said");
     }
 
-    /// Reason String, for a client that wants one. [MQTT-3.1.2-29]
+    /// Returns a Reason String, if the client wants one. [MQTT-3.1.2-29]
     #[must_use]
     pub const fn reason_string<'a>(&self, why: Option<&'a str>) -> AckProperties<'a> {
         let reason_string = if self.settings.problem_information { why } else { None };
         AckProperties { reason_string, ..AckProperties::NONE }
     }
 
-    /// Sends DISCONNECT where the version has one, or a CONNACK that refuses, if CONNACK was not said:
-    /// DISCONNECT may only follow it. [MQTT-3.14.0-1]
+    /// Sends DISCONNECT if the version has it. If CONNACK was not sent, sends a CONNACK that
+    /// refuses instead: DISCONNECT may only follow CONNACK. [MQTT-3.14.0-1]
     pub(super) fn send_disconnect(&mut self, reason: ReasonCode, why: Option<&str>) {
         if self.awaits_conn_ack() {
             self.send_refusal(reason, why, None);
@@ -325,7 +330,7 @@ impl Link {
         }
     }
 
-    /// Sends DISCONNECT with a Server Reference, or without it where it is too long for the client.
+    /// Sends DISCONNECT with a Server Reference, or without it if it is too long for the client.
     pub(super) fn send_redirection(&mut self, reason: ReasonCode, server_reference: &str) {
         if self.awaits_conn_ack() {
             if !self.send_refusal(reason, None, Some(server_reference)) {
@@ -343,7 +348,7 @@ impl Link {
         }
     }
 
-    /// Sends a CONNACK that refuses in place of the one that is held; whether it was sent.
+    /// Sends a CONNACK that refuses in place of the held one; returns whether it was sent.
     fn send_refusal(
         &mut self,
         reason: ReasonCode,

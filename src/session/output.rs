@@ -1,7 +1,8 @@
-//! What is to be written to a socket: encoded packets, and large payloads where they lie.
+//! Output for a socket: encoded packets, and large payloads in their shared buffers.
 //!
-//! A payload that many subscribers share is not copied for each of them: it stands between the
-//! bytes before and behind it, and goes as soon as it is written. It knows neither packets nor sockets.
+//! A payload that many subscribers share is not copied for each of them: the output refers to it
+//! between the bytes before and after it, and releases it as soon as it is written. This module
+//! knows neither packets nor sockets.
 
 use std::collections::VecDeque;
 
@@ -9,46 +10,46 @@ use bytes::{Buf as _, Bytes};
 
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    /// All but the payloads that lie elsewhere.
+    /// All bytes except the payloads in buffers of their own.
     bytes: Vec<u8>,
-    /// How much of them is written.
+    /// How many of them are written.
     written: usize,
-    /// Seldom there, so that a connection has no room for it.
+    /// Boxed because it is rare: most connections need no space for it.
     apart: Option<Box<Apart>>,
 }
 
 #[derive(Debug, Default)]
 struct Apart {
-    /// Each with its place: so many of the bytes come before it.
+    /// Payloads, each with its position: the number of `bytes` before it.
     payloads: VecDeque<(usize, Bytes)>,
-    /// Of all that is not written.
+    /// Number of payload bytes that are not written.
     len: usize,
 }
 
 impl Output {
-    /// The buffer that packets are appended to.
+    /// Returns the buffer that packets are appended to.
     pub(super) const fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Puts a payload behind what there is.
+    /// Appends a payload.
     pub(super) fn push_apart(&mut self, payload: Bytes) {
         let apart = self.apart.get_or_insert_default();
         apart.len += payload.len();
         apart.payloads.push_back((self.bytes.len(), payload));
     }
 
-    /// Whether nothing was appended since [`Self::take_written`].
+    /// Returns whether nothing was appended since [`Self::take_written`].
     pub(super) const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Bytes that are not written.
+    /// Returns the number of bytes that are not written.
     pub(super) fn unwritten(&self) -> usize {
         self.bytes.len() - self.written + self.apart.as_ref().map_or(0, |apart| apart.len)
     }
 
-    /// What is not written, piece by piece.
+    /// Returns the bytes that are not written, piece by piece.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let payloads = self.apart.iter().flat_map(|apart| &apart.payloads);
         let mut from = self.written;
@@ -62,7 +63,7 @@ impl Output {
         before.chain([rest]).filter(|piece| !piece.is_empty())
     }
 
-    /// Notes that so many bytes more are written.
+    /// Notes that this number of further bytes is written.
     pub(super) fn advance(&mut self, n: usize) {
         let mut n = n;
         while let Some(apart) = &mut self.apart {
@@ -89,9 +90,9 @@ impl Output {
         debug_assert!(self.written <= self.bytes.len(), "no more is written than there is");
     }
 
-    /// Forgets what is written, if it is so many bytes and more than what is not, so that the
-    /// output of a client that never quite catches up does not grow for ever. It moves less than it
-    /// forgets.
+    /// Drops the written bytes if they are many and more than the unwritten bytes. So the output
+    /// does not grow without limit if the client never reads everything. It moves fewer bytes than
+    /// it drops.
     #[inline]
     pub(super) fn reclaim(&mut self, bytes_min: usize) {
         if self.written >= bytes_min && self.written >= self.bytes.len() - self.written {
@@ -116,7 +117,7 @@ impl Output {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Takes what is still to be written, as one piece.
+    /// Takes the unwritten bytes as one piece.
     pub(super) fn take_unwritten(&mut self) -> Vec<u8> {
         let Self { mut bytes, written, apart } = std::mem::take(self);
         if apart.is_some() {
@@ -132,7 +133,7 @@ impl Output {
 mod tests {
     use super::*;
 
-    /// What was appended and is not written, naively.
+    /// Appends and writes at random; `naive` has the bytes that are appended and not written.
     fn random_steps(output: &mut Output, naive: &mut Vec<u8>, random: &mut fastrand::Rng) {
         let piece: Vec<u8> = (0..random.usize(1..100)).map(|_| random.u8(..)).collect();
         match random.u8(0..4) {
@@ -141,7 +142,7 @@ mod tests {
                 naive.extend_from_slice(&piece);
             }
             1 => {
-                // A payload stands behind its header.
+                // A payload follows its header.
                 output.bytes_mut().push(1);
                 naive.push(1);
                 output.push_apart(piece.clone().into());
