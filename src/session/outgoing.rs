@@ -1,4 +1,4 @@
-//! Messages to the client: sent at once where that is possible, queued where it is not.
+//! Messages to the client: sent at once if possible, otherwise queued.
 
 mod sending;
 
@@ -19,34 +19,34 @@ use crate::{
     mqtt::{Ack, Message, Packet, PacketId, QoS, ReasonCode, Timestamp, filter_matches},
 };
 
-/// How a message goes to one session.
+/// How to send a message to one session.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
     /// The lower of the message's QoS and the subscription's. [MQTT-3.8.4-8]
     pub qos: QoS,
-    /// The RETAIN flag to be sent.
+    /// The RETAIN flag to send.
     pub retain: bool,
-    /// The Subscription Identifiers to be sent.
+    /// The Subscription Identifiers to send.
     pub identifiers: Option<&'a Arc<[u32]>>,
-    /// The shared subscription that it comes by.
+    /// The shared subscription that the message came through.
     pub share: Option<Share<'a>>,
 }
 
-/// What became of a message that was delivered to a session.
+/// The result of delivering a message to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
-    /// It is in the link's output.
+    /// The message is in the link's output.
     Sent,
-    /// It waits in the queue, and so many older ones had to go for it.
+    /// The message waits in the queue; older messages may have been dropped for it.
     Queued {
-        /// Messages that were dropped from the queue.
+        /// Number of messages that were dropped from the queue.
         displaced: usize,
     },
-    /// It was dropped: the queue is full.
+    /// The message was dropped: the queue is full.
     QueueFull,
-    /// It was dropped: QoS 0, and the client is away.
+    /// The message was dropped: it has QoS 0, and the client is away.
     Away,
-    /// It was dropped: larger than the client's Maximum Packet Size. [MQTT-3.1.2-25]
+    /// The message was dropped: it is larger than the client's Maximum Packet Size. [MQTT-3.1.2-25]
     TooLarge,
 }
 
@@ -62,8 +62,8 @@ impl Outgoing {
         Self { window: Window::default(), queue, walks: Walks::default() }
     }
 
-    /// A new connection: PUBREL is sent again at once, whatever the client's Receive Maximum, but
-    /// counts until PUBCOMP. [MQTT-4.4.0-1] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
+    /// Begins a new connection. Sends each PUBREL again at once, even beyond the client's Receive
+    /// Maximum; it counts until PUBCOMP. [MQTT-4.4.0-1] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
     pub(super) fn begin_resending(&mut self, link: &mut Link) {
         let gate = self.queue.keeping.as_ref().map(|keeping| keeping.gate());
         for id in self.window.begin_resending() {
@@ -97,7 +97,7 @@ impl Outgoing {
         self.note_fetched();
     }
 
-    /// Drops such messages that wait in memory; how many there were.
+    /// Drops the messages in memory for which `is_dropped` is true; returns how many.
     pub(super) fn drop_waiting(&mut self, is_dropped: impl Fn(&Envelope) -> bool) -> usize {
         let Self { queue, walks, .. } = self;
         walks.move_up(queue.taken(), |ahead| queue.count_among(ahead, &is_dropped));
@@ -108,23 +108,24 @@ impl Outgoing {
         dropped.len()
     }
 
-    /// Messages have left the queue out of turn: `leaving` says how many of the first ones.
+    /// Notes that messages leave the queue out of order. `leaving(n)` is how many of the first `n`
+    /// leave.
     pub(super) fn have_left(&mut self, leaving: impl Fn(usize) -> usize) {
         self.walks.move_up(self.queue.taken(), leaving);
     }
 
-    /// The client has gone: what was fetched for it need not be kept.
+    /// Drops the retained messages that were fetched for the client: it has gone.
     pub(super) fn drop_fetched(&mut self) {
         self.walks.drop_fetched();
         self.note_fetched();
     }
 
-    /// To be called after what walks have fetched has changed.
+    /// Notes how many bytes walks have fetched. To be called after each change.
     fn note_fetched(&mut self) {
         self.queue.note_fetched(self.walks.bytes());
     }
 
-    /// Notes what has become of a message of a durable session.
+    /// Notes a change of a message in a durable session.
     #[inline]
     fn note(&self, place: QueuePlace, change: impl FnOnce(&Keeping)) {
         if place.0 > 0
@@ -138,7 +139,7 @@ impl Outgoing {
         link.has_room()
             && self.walks.is_empty()
             && match qos {
-                // Messages of one QoS keep their order. [MQTT-4.6.0-5]
+                // Messages of the same QoS keep their order. [MQTT-4.6.0-5]
                 QoS::AtMostOnce => !self.queue.holds_at_most_once(),
                 QoS::AtLeastOnce | QoS::ExactlyOnce => {
                     self.queue.is_empty() && self.window_is_open(link)
@@ -146,7 +147,8 @@ impl Outgoing {
             }
     }
 
-    /// Whether the client's Receive Maximum allows another message. [MQTT-3.3.4-9] [MQTT-4.9.0-2]
+    /// Returns whether the client's Receive Maximum allows another message. [MQTT-3.3.4-9]
+    /// [MQTT-4.9.0-2]
     fn window_is_open(&self, link: &Link) -> bool {
         link.unacknowledged < link.settings.send_quota
             && self.window.is_all_sent()
@@ -154,7 +156,7 @@ impl Outgoing {
             && self.queue.allows_in_flight(self.window.bytes())
     }
 
-    /// To be called after the window has changed.
+    /// Notes the messages and bytes in flight. To be called after each change of the window.
     fn note_in_flight(&mut self) {
         let in_flight = Amount { messages: self.window.len(), bytes: self.window.bytes() };
         self.queue.note_in_flight(in_flight);
@@ -162,7 +164,7 @@ impl Outgoing {
 }
 
 impl Session {
-    /// Sends a message to the client, or keeps it for later.
+    /// Sends a message to the client, or queues it.
     pub fn deliver(
         &mut self,
         delivery: Delivery<'_>,
@@ -189,8 +191,8 @@ impl Session {
         self.link.as_ref().is_some_and(|link| self.outgoing.may_send(qos, link))
     }
 
-    /// Whether a message of so many bytes can be taken without another going for it, and without
-    /// being dropped because the client is away.
+    /// Returns whether the session can take a message of this size without dropping another one, and
+    /// without dropping this one because the client is away.
     #[must_use]
     pub fn has_room_for(&self, qos: QoS, bytes: usize) -> bool {
         match &self.link {
@@ -199,7 +201,7 @@ impl Session {
         }
     }
 
-    /// Takes out what came by these shared subscriptions and waits unsent.
+    /// Takes out unsent messages that came through these shared subscriptions.
     pub fn take_waiting_orphans(&mut self, shares: &[NonZeroU32]) -> Vec<Orphan> {
         let Outgoing { queue, walks, .. } = &mut self.outgoing;
         let is_taken = |share| shares.contains(&share);
@@ -215,16 +217,17 @@ impl Session {
         orphans
     }
 
-    /// Takes out of the queue what came by shared subscriptions, and drops the rest: the session is
-    /// about to end.
+    /// Takes the messages that came through shared subscriptions out of the queue, and drops the
+    /// rest. Called before the session ends.
     pub fn take_all_orphans(&mut self) -> Vec<Orphan> {
         let shared = self.outgoing.queue.take_shared(|_| true);
         while self.outgoing.queue.pop().is_some() {}
         shared.iter().filter_map(orphan).collect()
     }
 
-    /// What came by shared subscriptions and is not to end with this session: what waits, and QoS 1
-    /// that is not acknowledged. QoS 2 that was begun is nobody else's. [MQTT-4.8.2-5]
+    /// Returns the messages of shared subscriptions that must survive this session: those that
+    /// wait, and unacknowledged QoS 1 messages. A QoS 2 delivery that has begun belongs to this
+    /// client alone. [MQTT-4.8.2-5]
     #[must_use]
     pub fn into_orphans(mut self) -> Vec<Orphan> {
         let waiting = self.outgoing.queue.take_shared(|_| true);
@@ -232,8 +235,8 @@ impl Session {
         in_flight.chain(&waiting).filter_map(orphan).collect()
     }
 
-    /// Delivers a retained message to a new subscription: behind the retained messages before it,
-    /// and subject only to the bounds of all queues. The caller sees to it that they are few.
+    /// Delivers a retained message to a new subscription, behind the retained messages before it.
+    /// Only the limits of all queues together apply, so the caller must keep these messages few.
     pub fn deliver_retained(
         &mut self,
         delivery: Delivery<'_>,
@@ -254,36 +257,37 @@ impl Session {
         }
     }
 
-    /// Whether retained messages of an earlier subscription are still to be fetched.
+    /// Returns whether retained messages of an earlier subscription are still to be fetched.
     #[must_use]
     pub const fn has_walks(&self) -> bool {
         !self.outgoing.walks.is_empty()
     }
 
-    /// Goes on to send what is retained for a new subscription, behind all that waits already and as
-    /// fast as the client takes it.
+    /// Begins to send the retained messages for a new subscription, behind all waiting messages and
+    /// as fast as the client reads them.
     pub fn begin_walk(&mut self, walk: RetainedWalk) {
         let Outgoing { walks, queue, .. } = &mut self.outgoing;
         walks.begin(walk, queue.taken() + queue.len() as u64);
         self.outgoing.note_fetched();
     }
 
-    /// The walk that [`Session::pump`] has come to and cannot go on with before a slice of its
-    /// retained messages is fetched and given to [`Session::take_slice`].
+    /// Returns the walk that [`Session::pump`] has reached, if it needs a slice of retained
+    /// messages. The caller fetches the slice and passes it to [`Session::take_slice`].
     pub fn wanted_slice(&mut self) -> Option<&RetainedWalk> {
         let Outgoing { walks, queue, .. } = &mut self.outgoing;
         let has_room = self.link.as_ref().is_some_and(|link| link.has_room());
         (has_room && walks.next(queue.has_come_to()) == Next::Slice).then(|| walks.first())?
     }
 
-    /// Takes retained messages for [`Session::wanted_slice`]; it goes on after this topic, or is at
-    /// its end.
+    /// Takes the retained messages for [`Session::wanted_slice`]. The walk goes on after the topic
+    /// `after`, or ends if there is none.
     pub fn take_slice(&mut self, messages: Vec<Arc<Message>>, after: Option<Box<str>>) {
         self.outgoing.walks.fetched(messages, after);
         self.outgoing.note_fetched();
     }
 
-    /// Whether what is next for the client, who could be sent it, must be read from the store.
+    /// Returns whether the next message, which the client could receive now, must be read from the
+    /// store.
     #[must_use]
     pub fn wants_page(&self) -> bool {
         self.outgoing.queue.is_next_unread()
@@ -293,15 +297,15 @@ impl Session {
                 .is_some_and(|link| link.has_room() && self.outgoing.window_is_open(link))
     }
 
-    /// Whether a message of so many bytes finds room only once the oldest of those have been read
-    /// that the store has.
+    /// Returns whether there is room for a message of this size only after the oldest messages
+    /// are read from the store.
     #[must_use]
     pub fn must_read_to_displace(&self, qos: QoS, bytes: usize) -> bool {
         qos != QoS::AtMostOnce && self.outgoing.queue.must_read_to_displace(bytes)
     }
 
-    /// Takes the next page of the queue. What in it has come by a shared subscription that was
-    /// withdrawn is returned, for the other members.
+    /// Takes the next page of the queue. Returns its messages that came through a withdrawn shared
+    /// subscription, for the other members.
     pub fn take_page(
         &mut self,
         page: Page,
@@ -315,13 +319,13 @@ impl Session {
         self.outgoing.queue.take_page(page, share_number, is_under_subscription)
     }
 
-    /// All that the store has for the session has been read.
+    /// Notes that the store has no more messages for the session.
     pub fn forget_unread(&mut self) {
         self.outgoing.queue.forget_beyond();
     }
 
-    /// Takes back what was in flight when the broker ended, in the order in which it was sent; of
-    /// what PUBREC has come for there is no message.
+    /// Restores the messages that were in flight when the broker ended, in the order in which they
+    /// were sent. An entry without a message has already received PUBREC.
     pub fn recall(
         &mut self,
         entries: Vec<(QueuePlace, SentAs, Option<QueuedMessage>)>,
@@ -349,15 +353,15 @@ impl Session {
         self.outgoing.note_in_flight();
     }
 
-    /// Moves what waits into the link's output, as far as there is room and the client's Receive
-    /// Maximum allows. What had to be dropped is in the link's [`Tally`](super::Tally).
+    /// Moves waiting messages into the link's output, as far as there is room and the client's
+    /// Receive Maximum allows. The link's [`Tally`](super::Tally) counts the dropped messages.
     pub fn pump(&mut self, now: Timestamp) {
         let Some(link) = &mut self.link else { return };
         self.outgoing.resend(link, now);
         while link.has_room() && self.outgoing.send_next(link, now) {}
     }
 
-    /// PUBACK. `false` if the client acknowledges what was sent with another QoS.
+    /// Handles PUBACK. Returns `false` if the message was sent with another QoS.
     pub(super) fn handle_pub_ack(&mut self, id: PacketId, now: Timestamp) -> bool {
         match self.outgoing.window.get_mut(id) {
             Some(InFlight::Published(envelope)) if envelope.qos == QoS::AtLeastOnce => {
@@ -369,7 +373,7 @@ impl Session {
         }
     }
 
-    /// PUBREC. `false` if the client acknowledges what was sent with another QoS.
+    /// Handles PUBREC. Returns `false` if the message was sent with another QoS.
     pub(super) fn handle_pub_rec(
         &mut self,
         id: PacketId,
@@ -390,7 +394,7 @@ impl Session {
         let answer = match released {
             Some(Acknowledged { place, .. }) => {
                 self.outgoing.note_in_flight();
-                // A message that the client may let go of must not come again.
+                // A message that the client may forget must not be sent again.
                 self.outgoing.note(place, |keeping| {
                     keeping.note(|n| Change::Release(n, place));
                     gate = Some(keeping.gate());
@@ -407,7 +411,8 @@ impl Session {
         true
     }
 
-    /// PUBCOMP. `false` if the message was not released: its delivery awaits PUBACK or PUBREC.
+    /// Handles PUBCOMP. Returns `false` if the message is not released: its delivery waits for
+    /// PUBACK or PUBREC.
     pub(super) fn handle_pub_comp(&mut self, id: PacketId, now: Timestamp) -> bool {
         match self.outgoing.window.get_mut(id) {
             Some(InFlight::Released(_)) => {

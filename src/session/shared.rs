@@ -1,6 +1,6 @@
-//! A message on its way to several sessions, which share what they must keep of it.
+//! A message on its way to several sessions. Sessions that must store it share one copy.
 //!
-//! It knows no session. Made by whoever routes, and handed from one session to the next.
+//! The router creates it and passes it from one session to the next. It knows no session.
 
 use std::{num::NonZeroU64, sync::Arc};
 
@@ -8,32 +8,32 @@ use bytes::Bytes;
 
 use crate::mqtt::{LARGE_BYTES_MIN, Message, Publication};
 
-/// A message on its way to several sessions. Those that must keep it share one copy.
+/// A message on its way to several sessions. Sessions that must store it share one copy.
 #[derive(Debug)]
 pub struct SharedPublication<'a> {
     /// The message.
     pub publication: Publication<'a>,
-    /// The packet that it came in, if that is in an allocation that can be shared.
+    /// The packet that has the message, if its buffer can be shared.
     packet: Option<&'a Bytes>,
     kept: Option<Arc<Message>>,
-    /// By this number the store knows that it is one, where several durable sessions keep it.
+    /// The store recognizes one message of several durable sessions by this number.
     number: Option<NonZeroU64>,
 }
 
 impl<'a> SharedPublication<'a> {
-    /// A message that so far lies in somebody's buffer.
+    /// Creates it from a message in a buffer of the caller.
     #[must_use]
     pub const fn new(publication: Publication<'a>) -> Self {
         Self { publication, packet: None, kept: None, number: None }
     }
 
-    /// A message that lies in `packet`, and whose large payload may stay there.
+    /// Creates it from a message in `packet`; a large payload may stay there.
     #[must_use]
     pub const fn within(packet: &'a Bytes, publication: Publication<'a>) -> Self {
         Self { publication, packet: Some(packet), kept: None, number: None }
     }
 
-    /// A message that is kept already.
+    /// Creates it from a message that is already in a shared copy.
     #[must_use]
     pub fn of(message: &'a Arc<Message>) -> Self {
         Self {
@@ -44,14 +44,14 @@ impl<'a> SharedPublication<'a> {
         }
     }
 
-    /// The same with a number, for a message that several durable sessions may keep.
+    /// Adds a number, for a message that several durable sessions may store.
     #[must_use]
     pub const fn numbered(mut self, number: NonZeroU64) -> Self {
         self.number = Some(number);
         self
     }
 
-    /// The shared copy, made when it is first asked for.
+    /// Returns the shared copy, and creates it at the first call.
     pub fn keep(&mut self) -> Arc<Message> {
         let (publication, packet) = (&self.publication, self.packet);
         let make = || match packet {
@@ -66,7 +66,7 @@ impl<'a> SharedPublication<'a> {
         self.kept.get_or_insert_with(|| Arc::new(numbered(make()))).clone()
     }
 
-    /// The payload, to be written from where all share it; `None` for one that is better copied.
+    /// Returns the payload to be written from its shared buffer; `None` if copying it is cheaper.
     pub(super) fn large_payload(&mut self) -> Option<Bytes> {
         let is_large = self.publication.payload.len() >= LARGE_BYTES_MIN;
         is_large.then(|| self.keep().payload_bytes())

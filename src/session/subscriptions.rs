@@ -1,6 +1,6 @@
-//! The Topic Filters that a session has subscribed to: one or two as a rule, sometimes very many.
+//! The Topic Filters that a session has subscribed to: usually one or two, sometimes very many.
 //!
-//! Knows neither what a filter matches nor who else has subscribed to it. Used by the session.
+//! This module knows neither which topics a filter matches nor the subscriptions of other sessions.
 
 use std::collections::HashMap;
 
@@ -8,16 +8,17 @@ use foldhash::fast::RandomState;
 
 use super::Subscription;
 
-/// Up to so many are searched, which is as fast as hashing; a table's least size costs several
-/// times what one subscription needs.
+/// Up to this number, a list is searched, which is as fast as hashing. Even the smallest hash table
+/// takes several times the memory of one subscription.
 const FEW_MAX: usize = 8;
 
 /// Subscriptions by Topic Filter, in no order.
 #[derive(Debug)]
 pub(super) enum Subscriptions {
-    /// With no room to spare.
+    /// A list without spare capacity.
     Few(Vec<(Box<str>, Subscription)>),
-    /// Until all are gone, so that the bound is not crossed to and fro.
+    /// A table, used until it is empty, so that the representation does not change back and forth
+    /// at the limit.
     #[expect(
         clippy::box_collection,
         reason = "most sessions have few, and there are many sessions"
@@ -56,7 +57,7 @@ impl Subscriptions {
         }
     }
 
-    /// Adds or replaces; the one that was replaced.
+    /// Adds or replaces a subscription; returns the one that was replaced.
     pub(super) fn insert(
         &mut self,
         filter: &str,
@@ -80,7 +81,7 @@ impl Subscriptions {
         None
     }
 
-    /// Removes; whether it was there.
+    /// Removes a subscription; returns whether it existed.
     pub(super) fn remove(&mut self, filter: &str) -> bool {
         let existed = match self {
             Self::Few(list) => match list.iter().position(|(f, _)| &**f == filter) {
@@ -114,7 +115,7 @@ mod tests {
             let mut naive = BTreeMap::new();
             for step in 0..10_000 {
                 let filter = format!("a/{}", rng.usize(..filters));
-                // Now more come, now more go, so that the bound is crossed in both directions.
+                // Alternate between adding and removing, to cross the limit in both directions.
                 let are_growing = step / 500 % 2 == 0;
                 if are_growing == (rng.usize(..4) == 0) {
                     assert_eq!(subscriptions.remove(&filter), naive.remove(&filter).is_some());
