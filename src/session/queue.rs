@@ -1,5 +1,5 @@
-//! Messages that wait for their turn: because the client is away, its window is full, or it reads
-//! more slowly than is published. Bounded by count and by bytes, for one client and in all.
+//! Messages that wait because the client is away, its window is full, or it reads more slowly than
+//! others publish. Limits on number and bytes apply to one client and to all together.
 
 mod owned;
 mod part;
@@ -25,42 +25,42 @@ use super::{
 };
 use crate::mqtt::QoS;
 
-/// What became of a message that was to be queued.
+/// The result of queueing a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// It waits.
+    /// The message waits.
     Queued,
-    /// It waits, and so many others had to go for it.
+    /// The message waits, and this number of others was dropped for it.
     InPlaceOf(usize),
-    /// It was dropped.
+    /// The message was dropped.
     Refused,
 }
 
-/// Bytes in flight are counted for all sessions together in blocks of this size, so that small
-/// messages, sent and acknowledged at once, cost the shards no common count.
+/// Bytes in flight are counted for all sessions together in blocks of this size. So the shards need
+/// not change a shared counter for small messages that are acknowledged soon.
 pub(super) const IN_FLIGHT_BLOCK: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: VecDeque<Envelope>,
-    /// How many messages ever left it.
+    /// Number of messages that have ever left the queue.
     taken: u64,
     bytes: usize,
-    /// How many of those that wait have QoS 0.
+    /// Number of waiting messages with QoS 0.
     at_most_once: usize,
     is_over_half: bool,
-    /// Those that wait in memory and are in the store, too.
+    /// Waiting messages in memory that the store has too.
     kept: Amount,
-    /// What is in flight.
+    /// Messages in flight.
     in_flight: Amount,
-    /// Bytes of retained messages that were fetched and not sent.
+    /// Bytes of retained messages that were fetched and are not sent.
     bytes_fetched: usize,
-    /// Blocks of the session's messages in flight that are counted for all sessions.
+    /// Blocks of bytes in flight of this session that are counted for all sessions.
     blocks_in_flight: u32,
     pub(super) back_pressure: BackPressure,
-    /// Of a durable session.
+    /// Present in a durable session.
     pub(super) keeping: Option<Box<Keeping>>,
-    /// What of it is counted for all sessions.
+    /// Messages and bytes in the store alone that are counted for all sessions.
     stored: (usize, usize),
     expiring: Expiring,
     usage: Arc<QueueUsage>,
@@ -94,28 +94,28 @@ impl Queue {
         &self.usage.bounds
     }
 
-    /// Bytes of what waits in memory and in the store.
+    /// Returns the bytes that wait in memory and in the store.
     fn bytes(&self) -> usize {
         self.bytes + self.beyond().bytes
     }
 
-    /// What waits in the store alone.
+    /// Returns the messages that wait in the store alone.
     fn beyond(&self) -> Beyond {
         self.keeping.as_ref().map_or_else(Beyond::default, |keeping| keeping.beyond)
     }
 
-    /// How many messages have left it since the session began.
+    /// Returns how many messages have left the queue since the session began.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// The same for those that wait for it to have come so far: nothing is ahead of them in an empty
-    /// queue, however it has become empty.
+    /// Returns how far the queue has come, for walks that wait until it reaches their position. In
+    /// an empty queue nothing is ahead of them, even if the count is lower.
     pub(super) fn has_come_to(&self) -> u64 {
         if self.is_empty() { u64::MAX } else { self.taken }
     }
 
-    /// Whether not even an empty message has room.
+    /// Returns whether not even an empty message has room.
     pub(super) fn is_full(&self) -> bool {
         !self.has_room(0)
     }
@@ -125,22 +125,22 @@ impl Queue {
             && self.keeping.as_ref().is_none_or(|keeping| keeping.beyond.messages == 0)
     }
 
-    /// Whether a QoS 0 message waits, behind which others of its kind must wait as well.
+    /// Returns whether a QoS 0 message waits. Later QoS 0 messages must then wait as well.
     pub(super) const fn holds_at_most_once(&self) -> bool {
         self.at_most_once > 0
     }
 
-    /// How many such messages are among the first `n` that wait.
+    /// Returns how many of the first `n` waiting messages match `is_meant`.
     pub(super) fn count_among(&self, n: usize, is_meant: impl Fn(&Envelope) -> bool) -> usize {
         self.waiting.iter().take(n).filter(|envelope| is_meant(envelope)).count()
     }
 
-    /// Takes out what came by such shared subscriptions, in its order.
+    /// Takes out messages that came through the given shared subscriptions, in order.
     pub(super) fn take_shared(&mut self, is_taken: impl Fn(NonZeroU32) -> bool) -> Vec<Envelope> {
         self.take_out(|envelope| envelope.share.is_some_and(&is_taken))
     }
 
-    /// Takes out such messages, in their order.
+    /// Takes out the messages for which `is_taken` is true, in order.
     pub(super) fn take_out(&mut self, is_taken: impl Fn(&Envelope) -> bool) -> Vec<Envelope> {
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let taken;
@@ -153,7 +153,7 @@ impl Queue {
         taken
     }
 
-    /// Queues within the bounds. QoS 0 never displaces what waits.
+    /// Queues a message within the limits. A QoS 0 message never displaces another one.
     pub(super) fn push(&mut self, envelope: Envelope, share: Option<Share<'_>>) -> Pushed {
         let pushed = self.push_within(envelope, share);
         self.settle_share();
@@ -184,7 +184,8 @@ impl Queue {
                 && self.bounds().when_full() != WhenFull::DropNewest
                 && self.has_room_when_empty(size);
             if may_displace && self.is_next_unread() {
-                break; // The caller has tried: what is oldest is on its way to the store.
+                // The caller has tried to read it: the oldest message is on its way to the store.
+                break;
             }
             if !may_displace || !self.drop_oldest() {
                 self.note_displaced(for_owner);
@@ -227,7 +228,7 @@ impl Queue {
         self.note_half();
     }
 
-    /// Counts the session among those with more than half of what they may have, or no longer.
+    /// Updates the count of sessions that use more than half of their queue limit.
     fn note_half(&mut self) {
         let is_over = self.len() > self.bounds().messages_max() / 2
             || self.bytes() > self.bounds().bytes_max() / 2;
@@ -257,13 +258,13 @@ impl Queue {
         self.taken += 1;
         self.forget(&envelope);
         if self.waiting.is_empty() {
-            // An idle session keeps no memory for the burst that it once had.
+            // An idle session must not keep the memory of an earlier burst.
             self.waiting = VecDeque::new();
         }
         Some(envelope)
     }
 
-    /// Drops the oldest message that waits in memory, if there is one.
+    /// Drops the oldest message that waits in memory; returns whether there was one.
     fn drop_oldest(&mut self) -> bool {
         let Some(envelope) = self.pop_front() else { return false };
         if let Some(keeping) = &self.keeping
@@ -274,20 +275,20 @@ impl Queue {
         true
     }
 
-    /// Whether what is next for the client lies in the store alone.
+    /// Returns whether the client's next message is in the store alone.
     pub(super) fn is_next_unread(&self) -> bool {
         self.beyond().messages > 0 && self.waiting.len() == self.at_most_once
     }
 
-    /// Whether room for a message can only be made once a page has been read.
+    /// Returns whether a page must be read before there can be room for a message.
     pub(super) fn must_read_to_displace(&self, size: usize) -> bool {
         self.is_next_unread()
             && self.bounds().when_full() != WhenFull::DropNewest
             && !self.has_room(size)
     }
 
-    /// Takes what was read from the store; it is next. What has come by a shared subscription that was
-    /// withdrawn is returned, for the other members.
+    /// Takes messages that were read from the store; they are next. Returns those that came through
+    /// a withdrawn shared subscription, for the other members.
     pub(super) fn take_page(
         &mut self,
         page: Page,
@@ -328,7 +329,7 @@ impl Queue {
         orphans
     }
 
-    /// The store has no more than was read: what was counted beyond that is not there.
+    /// Notes that the store has no more messages than were read, although more were counted.
     pub(super) fn forget_beyond(&mut self) {
         if let Some(keeping) = &mut self.keeping {
             keeping.beyond = Beyond::default();
@@ -337,7 +338,7 @@ impl Queue {
         self.note_stored();
     }
 
-    /// The client has gone: what the store has need not be in memory.
+    /// Drops from memory the messages that the store has: the client has gone.
     pub(super) fn leave_to_store(&mut self) {
         let Some(keeping) = &mut self.keeping else { return };
         keeping.is_away = true;
@@ -355,7 +356,7 @@ impl Queue {
         self.note_stored();
     }
 
-    /// Counts what lies in the store alone among that of all sessions.
+    /// Updates the count for all sessions by this session's messages in the store alone.
     pub(super) fn note_stored(&mut self) {
         let Beyond { messages, bytes, .. } = self.beyond();
         let (former_messages, former_bytes) =
@@ -373,7 +374,7 @@ impl Queue {
         self.note_half();
     }
 
-    /// Counts one less.
+    /// Stops counting a message.
     fn forget(&mut self, envelope: &Envelope) {
         let size = envelope.message.size();
         self.bytes -= size;
@@ -386,7 +387,8 @@ impl Queue {
         self.note_half();
     }
 
-    /// Whether it helps to drop what waits here: the other queues keep what they have.
+    /// Returns whether dropping this queue's messages can make enough room: the other queues keep
+    /// theirs.
     fn has_room_when_empty(&self, size: usize) -> bool {
         if self.keeping.is_some() {
             return size <= self.bounds().bytes_max();
@@ -399,7 +401,7 @@ impl Queue {
             && other_messages < self.bounds().messages_in_all_max()
     }
 
-    /// Queues past the bound of this client, but not past those of all.
+    /// Queues a message beyond this client's limit, but within the limits for all clients.
     pub(super) fn push_retained(&mut self, envelope: Envelope) -> Pushed {
         if !self.has_room_in_all(envelope.message.size()) {
             return Pushed::Refused;
@@ -408,7 +410,7 @@ impl Queue {
         Pushed::Queued
     }
 
-    /// Whether a message of so many bytes has room without displacing another.
+    /// Returns whether a message of `size` bytes has room without displacing another.
     pub(super) fn has_room(&self, size: usize) -> bool {
         self.has_room_of_its_own(size) && self.has_room_for_all(size)
     }
@@ -418,8 +420,8 @@ impl Queue {
             && self.bytes() + size <= self.bounds().bytes_max()
     }
 
-    /// Whether a message has room as far as other sessions are concerned: in the store those of its
-    /// owner.
+    /// Returns whether a message has room under the shared limits; for a durable session, those of
+    /// its owner's share of the store.
     fn has_room_for_all(&self, size: usize) -> bool {
         if self.keeping.is_some() { self.has_share(size) } else { self.has_room_in_all(size) }
     }
@@ -428,7 +430,7 @@ impl Queue {
         self.usage.messages() < self.bounds().messages_in_all_max() && self.has_bytes_in_all(size)
     }
 
-    /// Counts the bytes of retained messages that are fetched for the client, among those of all
+    /// Counts the bytes of retained messages that are fetched for the client in the total of all
     /// queues.
     pub(super) fn note_fetched(&mut self, bytes: usize) {
         let former = std::mem::replace(&mut self.bytes_fetched, bytes);
@@ -444,19 +446,19 @@ impl Queue {
         used + more <= self.bounds().bytes_in_all_max()
     }
 
-    /// Whether the bound of this client is reached.
+    /// Returns whether the queue has reached this client's limit.
     pub(super) fn is_at_bound(&self) -> bool {
         self.len() >= self.bounds().messages_max() || self.bytes() >= self.bounds().bytes_max()
     }
 
-    /// Whether a sixteenth of what the client may have waiting is free.
+    /// Returns whether a sixteenth of the client's queue limit is free.
     pub(super) fn has_drained(&self) -> bool {
         let below = |used: usize, max: usize| used <= max - max.div_ceil(16);
         below(self.len(), self.bounds().messages_max())
             && below(self.bytes(), self.bounds().bytes_max())
     }
 
-    /// Whether publishers wait when it is full, as long as the client is there.
+    /// Returns whether publishers wait when the queue is full, as long as the client is connected.
     pub(super) fn holds_publishers(&self) -> bool {
         self.bounds().when_full() == WhenFull::HoldPublisher
     }
