@@ -1,8 +1,9 @@
-//! Retained messages on their way to a new subscription, however many they are.
+//! Walks: retained messages, however many, on their way to a new subscription.
 //!
-//! They are fetched slice by slice, as the client takes them, so that none of them waits in the
-//! queue. A walk has its place behind what was queued before it, and what is published afterwards
-//! waits behind the walk: order stays what it was. It does not know where the messages come from.
+//! The shard fetches them slice by slice, as the client reads them, so that none of them waits in
+//! the queue. A walk has a position in the queue: after messages queued before it, and before
+//! messages published later. So the order is preserved. This module does not know where the
+//! messages come from.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,14 +19,15 @@ use crate::mqtt::{Message, QoS};
 pub struct RetainedWalk {
     /// The Topic Filter of the subscription, which is not shared.
     pub filter: Box<str>,
-    /// Its QoS.
+    /// The QoS of the subscription.
     pub qos: QoS,
-    /// Its Subscription Identifier.
+    /// The Subscription Identifier.
     pub identifier: Option<u32>,
-    /// The topic up to which slices were fetched, and, while nothing is fetched, sent; `None` before
-    /// the first.
+    /// The last topic that was fetched; while no messages are fetched, also the last that was sent.
+    /// `None` before the first.
     pub after: Option<Box<str>>,
-    /// Messages that were retained later, in numbers of the store, come by themselves.
+    /// Messages retained after this number of the store are not part of the walk: the client
+    /// receives them as they are published.
     pub until: u64,
 }
 
@@ -34,45 +36,46 @@ pub struct RetainedWalk {
 pub(super) struct Walk {
     pub(super) retained: RetainedWalk,
     pub(super) identifiers: Option<Arc<[u32]>>,
-    /// Its turn comes once so many messages were taken from the queue.
+    /// The walk begins after this number of messages was taken from the queue.
     begins_at: u64,
-    /// Fetched and not sent.
+    /// Messages that are fetched and not sent.
     fetched: VecDeque<Arc<Message>>,
-    /// Bytes of what is fetched.
+    /// Bytes of the fetched messages.
     bytes: usize,
-    /// The topic up to which messages were sent; empty, as no topic is, before the first.
+    /// The last topic that was sent; empty before the first, as no topic is empty.
     sent_up_to: String,
     is_fetched: bool,
-    /// Tells it from a later one of the same filter.
+    /// Distinguishes this walk from a later one of the same filter.
     number: u64,
 }
 
-/// The walks of one session, in the order in which they were asked for. Most sessions have none.
+/// The walks of one session, in the order of their subscriptions. Most sessions have none.
 #[derive(Debug, Default)]
 pub(super) struct Walks(Option<Box<UnderWay>>);
 
-/// The walks of a session that has some. A hub may begin thousands at once, and begin them again, so
-/// one that is cancelled is not looked for: it goes when its turn comes, or with the others once they
-/// are as many as those that go on. The first is never one of them.
+/// The walks of a session that has some. A hub may begin thousands at once, and then begin them
+/// again, so cancelling does not search the list. A cancelled walk is removed when its turn comes,
+/// or together with the others once there are as many cancelled walks as active ones. The first
+/// walk is never a cancelled one.
 #[derive(Debug, Default)]
 struct UnderWay {
     walks: VecDeque<Walk>,
-    /// By filter the number of the walk that goes on.
+    /// The number of the active walk of each filter.
     numbers: HashMap<Box<str>, u64, RandomState>,
     last_number: u64,
 }
 
-/// So many cancelled walks are kept where nothing else goes on.
+/// This many cancelled walks may stay in the list beyond the number of active walks.
 const CANCELLED_MAX: usize = 16;
 
-/// What is next on the walk whose turn it is.
+/// The next step of the walk whose turn it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// No walk has its turn.
+    /// It is no walk's turn.
     Nothing,
-    /// This QoS is what the next message comes with.
+    /// Send a message that has this QoS.
     Message(QoS),
-    /// A slice is to be fetched.
+    /// Fetch a slice.
     Slice,
 }
 
@@ -81,7 +84,7 @@ impl Walks {
         self.0.is_none()
     }
 
-    /// Begins a walk in place of an earlier one of the same subscription.
+    /// Begins a walk; an earlier one of the same subscription ends.
     pub(super) fn begin(&mut self, retained: RetainedWalk, begins_at: u64) {
         let identifiers = retained.identifier.map(|identifier| [identifier].into());
         let under_way = self.0.get_or_insert_default();
@@ -101,7 +104,7 @@ impl Walks {
         under_way.tidy();
     }
 
-    /// Ends the walk of a subscription.
+    /// Cancels the walk of a subscription.
     pub(super) fn cancel(&mut self, filter: &str) {
         if let Some(under_way) = &mut self.0
             && under_way.numbers.remove(filter).is_some()
@@ -111,7 +114,7 @@ impl Walks {
         }
     }
 
-    /// What is next once so many messages were taken from the queue. Walks that are done end.
+    /// Returns the next step after `taken` messages have left the queue. Removes finished walks.
     pub(super) fn next(&mut self, taken: u64) -> Next {
         while let Some(walk) = self.front_mut(taken) {
             if let Some(message) = walk.fetched.front() {
@@ -125,7 +128,7 @@ impl Walks {
         Next::Nothing
     }
 
-    /// The next message, and the walk that it comes by.
+    /// Takes the next message; returns it with its walk.
     pub(super) fn pop(&mut self) -> Option<(Arc<Message>, &Walk)> {
         let walk = self.0.as_mut()?.walks.front_mut()?;
         let message = walk.fetched.pop_front()?;
@@ -135,12 +138,13 @@ impl Walks {
         Some((message, walk))
     }
 
-    /// Bytes of what is fetched and not sent. Only the first walk has any.
+    /// Returns the bytes that are fetched and not sent. Only the first walk has any.
     pub(super) fn bytes(&self) -> usize {
         self.0.as_ref().and_then(|under_way| under_way.walks.front()).map_or(0, |walk| walk.bytes)
     }
 
-    /// Forgets what is fetched and not sent: it is fetched again once somebody takes it.
+    /// Drops messages that are fetched and not sent. They are fetched again when the client can
+    /// take them.
     pub(super) fn drop_fetched(&mut self) {
         let first = self.0.as_mut().and_then(|under_way| under_way.walks.front_mut());
         if let Some(walk) = first.filter(|walk| !walk.fetched.is_empty()) {
@@ -152,12 +156,13 @@ impl Walks {
         }
     }
 
-    /// The walk that a slice is to be fetched for.
+    /// Returns the walk that needs a slice.
     pub(super) fn first(&self) -> Option<&RetainedWalk> {
         Some(&self.0.as_ref()?.walks.front()?.retained)
     }
 
-    /// Takes what was fetched for the first walk; it goes on after this topic, or is at its end.
+    /// Takes messages fetched for the first walk. It goes on after the topic `after`, or ends if
+    /// there is none.
     pub(super) fn fetched(&mut self, messages: Vec<Arc<Message>>, after: Option<Box<str>>) {
         if let Some(walk) = self.0.as_mut().and_then(|under_way| under_way.walks.front_mut()) {
             walk.bytes = messages.iter().map(|message| message.size()).sum();
@@ -168,8 +173,8 @@ impl Walks {
         }
     }
 
-    /// Messages are about to leave the queue out of turn: of those that are ahead of a walk so many
-    /// as `leaving` says.
+    /// Notes that messages are about to leave the queue out of order: `leaving(n)` of the `n` that
+    /// are ahead of a walk.
     pub(super) fn move_up(&mut self, taken: u64, leaving: impl Fn(usize) -> usize) {
         for walk in self.0.iter_mut().flat_map(|under_way| under_way.walks.iter_mut()) {
             let ahead = walk.begins_at.saturating_sub(taken) as usize;
@@ -193,7 +198,7 @@ impl Walks {
 }
 
 impl UnderWay {
-    /// Drops cancelled walks from the front, and all of them where there are many.
+    /// Removes cancelled walks from the front, and all of them if there are many.
     fn tidy(&mut self) {
         let Self { walks, numbers, .. } = self;
         let goes_on = |walk: &Walk| numbers.get(&walk.retained.filter) == Some(&walk.number);
@@ -215,7 +220,7 @@ mod tests {
         RetainedWalk { filter: filter.into(), qos: QoS::AtMostOnce, identifier, after, until: 0 }
     }
 
-    /// Against a list from which what is cancelled is taken out at once.
+    /// Compares with a list that removes cancelled walks at once.
     #[test]
     fn walks_that_are_cancelled_or_begun_again_have_no_turn() {
         let mut rng = fastrand::Rng::with_seed(7);
@@ -233,7 +238,7 @@ mod tests {
                     naive.retain(|known| *known != filter);
                 }
                 _ => {
-                    walks.fetched(Vec::new(), None); // there is nothing on the first one
+                    walks.fetched(Vec::new(), None); // the first walk has no messages
                     if naive.pop_front().is_some() {
                         walks.next(0);
                     }
@@ -247,7 +252,8 @@ mod tests {
         }
     }
 
-    /// A hub that subscribes to all it has, twice: what would take minutes if each walk were looked for.
+    /// A hub subscribes twice to all its filters. This would take minutes if each walk were
+    /// searched for.
     #[test]
     fn thousands_of_walks_are_begun_again_without_looking_for_each() {
         let mut walks = Walks::default();

@@ -1,4 +1,5 @@
-//! What waits for a client that is away and need not: it is looked for page by page, by the shard.
+//! Removes messages that need not wait any longer for a client that is away. The shard searches its
+//! queue page by page.
 
 use std::num::NonZeroU32;
 
@@ -8,18 +9,19 @@ use crate::{
     mqtt::{Timestamp, filter_matches},
 };
 
-/// So many messages of one session may be dropped before the store knows of it.
+/// Maximum number of messages of one session that may be dropped before the store knows of it.
 const WEEDED_MAX: usize = 1_024;
 
 impl Session {
-    /// When something that waits need not any longer, or a time before that; `None` if all that waits
-    /// has no end.
+    /// Returns when the first waiting message may expire or be dropped, or an earlier time; `None`
+    /// if there is no such message.
     #[must_use]
     pub fn weeds_from(&self) -> Option<Timestamp> {
         self.outgoing.queue().weeds_from()
     }
 
-    /// Drops what has expired in memory, and begins to look for more; how much was dropped.
+    /// Drops expired messages in memory, and begins to search the store; returns how many were
+    /// dropped.
     pub fn begin_weeding(&mut self, now: Timestamp) -> usize {
         let has_expired =
             |envelope: &super::envelope::Envelope| envelope.message.publication().has_expired(now);
@@ -28,22 +30,21 @@ impl Session {
         dropped
     }
 
-    /// The place from which on the next page is to be read, if one is: `from` this one on at the
-    /// earliest.
+    /// Returns the place to read the next page from, `from` or later; `None` if no page is needed.
     #[must_use]
     pub fn weeding_goes_on_from(&self, from: QueuePlace) -> Option<(SessionNumber, QueuePlace)> {
         let (number, first) = self.unread_from()?;
         Some((number, first.max(from)))
     }
 
-    /// Whether so much was dropped that the store should know first.
+    /// Returns whether the store should first commit the dropped messages, because they are many.
     #[must_use]
     pub fn must_settle_weeding(&self) -> bool {
         let keeping = self.outgoing.queue().keeping.as_ref();
         keeping.is_some_and(|keeping| keeping.taken_out() >= WEEDED_MAX)
     }
 
-    /// Drops of a page of the queue what need not wait; the rest stays where it is.
+    /// Drops messages of a page that need not wait; the others stay in the store.
     pub fn weed(
         &mut self,
         page: Page,
@@ -59,12 +60,12 @@ impl Session {
         let (in_memory, before) = (queue.in_memory(), queue.len());
         let weeded = queue.weed(page, now, share_number, is_under_subscription);
         let left = before - queue.len();
-        // Where exactly a walk has its place among what the store has is not known.
+        // The exact position of a walk among the messages of the store is not known.
         self.outgoing.have_left(|ahead| ahead.saturating_sub(in_memory).min(left));
         weeded
     }
 
-    /// All was looked at; of what was left in the store this expires first.
+    /// Ends the search. `expires_first` is when the first message left in the store expires.
     pub fn end_weeding(&mut self, expires_first: Timestamp) {
         self.outgoing.queue_mut().end_weeding(expires_first);
     }

@@ -1,17 +1,18 @@
-//! Subscriptions that end because their client may no longer have them: what waits under them is
-//! dropped, in memory at once, and in the store when it is read.
+//! Subscriptions that end because their client has lost the permission. Their waiting messages are
+//! dropped: in memory at once, in the store when they are read.
 //!
-//! What the client itself unsubscribes from may still be delivered; what was taken from it may not.
+//! If the client itself unsubscribes, waiting messages may still be delivered. If the permission is
+//! withdrawn, they may not.
 
 use super::{Session, counted_bytes, envelope::Envelope, is_shared};
 use crate::{journal::Change, mqtt::filter_matches};
 
 impl Session {
-    /// Ends these subscriptions and drops what waits under them and under no other; how much that
-    /// was. What came by a shared one has been taken out before.
+    /// Ends these subscriptions. Drops the messages in memory that wait under them and under no
+    /// other; returns how many. The caller has already taken out those of shared subscriptions.
     ///
-    /// While the store has messages that wait, it keeps the subscriptions as well: should the broker
-    /// end before they are read, they are judged again with the subscriptions.
+    /// While messages wait in the store, the store has the subscriptions as well: if the broker
+    /// ends before it has read the messages, it checks the permission again after the restart.
     pub fn withdraw<'f>(&mut self, filters: impl Iterator<Item = &'f str>) -> usize {
         let mut ended: Vec<Box<str>> = Vec::new();
         for filter in filters {
