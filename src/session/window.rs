@@ -1,10 +1,10 @@
-//! QoS 1 and 2 messages on their way to the client, by Packet Identifier, in the order sent.
+//! QoS 1 and 2 messages in flight to the client, by Packet Identifier, in the order sent.
 //!
-//! Identifiers are given out one after the other, so those in use lie in one run of numbers as a
-//! rule and an acknowledgement finds its message by subtraction. One that is acknowledged out of
-//! turn leaves a gap that closes when those before it are done. A message that the client does not
-//! acknowledge while thousands after it are done is put aside, so that it neither stretches the run
-//! nor keeps its identifier from being passed over when the numbers come round again.
+//! Identifiers are assigned one after the other. So those in use usually form one run of numbers,
+//! and an acknowledgement finds its message by subtraction. A message that is acknowledged out of
+//! order leaves a gap, which closes when those before it are done. A message that stays
+//! unacknowledged while thousands after it are done is put aside. Otherwise it would make the run
+//! longer and longer. Its identifier is passed over when the numbers come round again.
 
 mod aside;
 
@@ -14,7 +14,7 @@ use self::aside::Aside;
 use super::envelope::Envelope;
 use crate::{journal::QueuePlace, mqtt::PacketId};
 
-/// Where the delivery of one message stands, figure 4.2 and 4.3 of MQTT 5.0.
+/// The state of the delivery of one message, figures 4.2 and 4.3 of MQTT 5.0.
 ///
 /// ```text
 /// Published ── PUBACK, PUBREC with an error ──► done
@@ -22,14 +22,15 @@ use crate::{journal::QueuePlace, mqtt::PacketId};
 /// ```
 #[derive(Clone, Debug)]
 pub(super) enum InFlight {
-    /// PUBLISH is to be sent, or was: waits for PUBACK (QoS 1) or PUBREC (QoS 2).
+    /// PUBLISH is to be sent, or was sent: the delivery waits for PUBACK (QoS 1) or PUBREC (QoS 2).
     Published(Envelope),
-    /// PUBREL was sent on this connection: waits for PUBCOMP. The place is that of the message.
+    /// PUBREL was sent on this connection: the delivery waits for PUBCOMP. The place is that of the
+    /// message.
     Released(QueuePlace),
 }
 
 impl InFlight {
-    /// Its place in the queue of a durable session.
+    /// Returns its place in the queue of a durable session.
     pub(super) const fn place(&self) -> QueuePlace {
         match self {
             Self::Published(envelope) => envelope.place,
@@ -38,25 +39,25 @@ impl InFlight {
     }
 }
 
-/// What an acknowledgement was for.
+/// The message that an acknowledgement was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Acknowledged {
     /// Place of the message in the queue of a durable session.
     pub(super) place: QueuePlace,
-    /// The message has counted against the client's Receive Maximum on this connection.
+    /// The message counted against the client's Receive Maximum on this connection.
     pub(super) was_counted: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// The first of them is never a gap.
+    /// The first entry is never a gap.
     run: VecDeque<Option<InFlight>>,
-    /// Number of the first of the run, less one: 0..=65,534.
+    /// Packet Identifier of the first entry, minus one: 0..=65,534.
     first: u16,
     in_flight: usize,
-    /// Bytes of those whose PUBLISH is not acknowledged.
+    /// Bytes of the messages whose PUBLISH is not acknowledged.
     bytes: usize,
-    /// Position in the run of the first that was not yet looked at on this connection.
+    /// Position in the run of the first entry that was not examined yet on this connection.
     unsent_from: usize,
     aside: Option<Box<Aside>>,
 }
@@ -65,33 +66,34 @@ pub(super) struct Window {
 const IDS: usize = u16::MAX as usize;
 /// A run longer than this is shortened if three quarters of it are gaps.
 const SPARSE_RUN: usize = 2048;
-/// A window that is empty again keeps room for so many messages, and no more.
+/// An empty window keeps at most this capacity.
 const KEPT_CAPACITY: usize = 32;
 
 impl Window {
-    /// Messages in flight.
+    /// Returns the number of messages in flight.
     pub(super) const fn len(&self) -> usize {
         self.in_flight
     }
 
-    /// Bytes of the messages that are kept because their PUBLISH is not acknowledged.
+    /// Returns the bytes of the messages whose PUBLISH is not acknowledged.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether every identifier is in use.
+    /// Returns whether every identifier is in use.
     pub(super) const fn is_full(&self) -> bool {
         self.in_flight >= IDS
     }
 
-    /// Whether all that is in flight was looked at on this connection.
+    /// Returns whether all entries in flight were examined on this connection.
     pub(super) fn is_all_sent(&self) -> bool {
         self.unsent_from == self.run.len()
             && self.aside.as_ref().is_none_or(|aside| aside.is_all_sent())
     }
 
-    /// A new connection: nothing has been sent on it yet. The identifiers whose PUBREL is to be
-    /// sent again, in the order in which they were given out; they are not looked at again.
+    /// Begins a new connection: no message was sent on it yet. Returns the identifiers whose PUBREL
+    /// must be sent again, in the order of their assignment. [`Self::next_unsent`] does not return
+    /// these.
     pub(super) fn begin_resending(&mut self) -> Vec<PacketId> {
         self.unsent_from = 0;
         let mut released = Vec::new();
@@ -111,7 +113,8 @@ impl Window {
         released
     }
 
-    /// The first PUBLISH that was not yet sent on this connection, which counts as sent from now.
+    /// Returns the first PUBLISH that was not sent on this connection yet. It counts as sent from
+    /// now on.
     pub(super) fn next_unsent(&mut self) -> Option<(PacketId, Envelope)> {
         if let Some(unsent) = self.aside.as_mut().and_then(|aside| aside.next_unsent()) {
             return Some(unsent);
@@ -126,15 +129,15 @@ impl Window {
         None
     }
 
-    /// The identifier that the next message is sent with. [MQTT-2.2.1-4]
-    /// The window is not full and all in it is sent.
+    /// Returns the identifier for the next message. The window must not be full, and all its
+    /// messages must be sent. [MQTT-2.2.1-4]
     pub(super) fn next_id(&mut self) -> PacketId {
         debug_assert!(!self.is_full() && self.is_all_sent(), "the caller has asked");
         self.pass_over_used();
         id_at(self.first, self.run.len())
     }
 
-    /// Takes a message that was just sent with [`Window::next_id`].
+    /// Adds a message that was just sent with [`Window::next_id`].
     pub(super) fn push(&mut self, envelope: Envelope) {
         self.bytes += envelope.message.size();
         self.run.push_back(Some(InFlight::Published(envelope)));
@@ -150,8 +153,9 @@ impl Window {
         Some(self.aside.as_mut()?.find(id)?.0)
     }
 
-    /// Notes PUBREC; `None` if no such message is in flight. A PUBREC that comes on a new connection
-    /// before its PUBLISH was sent again makes that unnecessary, and counts from now on.
+    /// Notes PUBREC; returns `None` if the message is not in flight. If PUBREC comes on a new
+    /// connection before its PUBLISH was sent again, the PUBLISH is not sent again, and the
+    /// delivery counts from now on.
     pub(super) fn release(&mut self, id: PacketId) -> Option<Acknowledged> {
         let at = self.position(id);
         let (entry, is_sent) = match (self.run.get_mut(at), &mut self.aside) {
@@ -169,7 +173,7 @@ impl Window {
         Some(Acknowledged { place, was_counted })
     }
 
-    /// Ends a delivery, whose identifier is free again; `None` if it is not in flight.
+    /// Ends a delivery and frees its identifier; returns `None` if it is not in flight.
     pub(super) fn remove(&mut self, id: PacketId) -> Option<Acknowledged> {
         let at = self.position(id);
         let (entry, is_sent) = match self.run.get_mut(at).and_then(Option::take) {
@@ -190,11 +194,11 @@ impl Window {
         Some(Acknowledged { place, was_counted })
     }
 
-    /// Takes back what was in flight when the broker ended, in the order in which it was sent. The
-    /// window is empty.
+    /// Restores the messages that were in flight when the broker ended, in the order in which they
+    /// were sent. The window must be empty.
     pub(super) fn restore(&mut self, entries: Vec<(PacketId, InFlight)>) {
         debug_assert_eq!(self.in_flight, 0, "nothing was sent before");
-        // The longest run at the end whose identifiers follow each other closely.
+        // The longest run at the end whose identifiers follow one another closely.
         let follows = |pair: &[(PacketId, InFlight)]| {
             let step = distance(pair[0].0, pair[1].0);
             (1..=SPARSE_RUN / 4).contains(&step)
@@ -228,7 +232,7 @@ impl Window {
         }
     }
 
-    /// Everything whose PUBLISH is not acknowledged, in the order sent.
+    /// Returns all messages whose PUBLISH is not acknowledged, in the order sent.
     pub(super) fn published(&self) -> impl Iterator<Item = &Envelope> {
         let aside = self.aside.iter().flat_map(|aside| aside.entries());
         aside.chain(self.run.iter().flatten()).filter_map(|entry| match entry {
@@ -237,7 +241,7 @@ impl Window {
         })
     }
 
-    /// Sees to it that the identifier after the run is free.
+    /// Makes sure that the identifier after the run is free.
     #[inline]
     fn pass_over_used(&mut self) {
         if self.run.len() >= SPARSE_RUN || self.aside.is_some() {
@@ -260,7 +264,7 @@ impl Window {
         }
     }
 
-    /// Puts the first of the run aside where too many of those after it are done.
+    /// Puts the first entry of the run aside if most of those after it are done.
     fn shorten(&mut self) {
         let aside_len = self.aside.as_ref().map_or(0, |aside| aside.len());
         let is_sparse = (self.in_flight - aside_len) * 4 < self.run.len();
@@ -286,7 +290,7 @@ impl Window {
         }
     }
 
-    /// Takes an entry from those aside, with whether it was sent on this connection.
+    /// Removes an entry from those aside; returns it, and whether it was sent on this connection.
     fn remove_aside(&mut self, id: PacketId) -> Option<(InFlight, bool)> {
         let aside = self.aside.as_mut()?;
         let taken = aside.remove(id);
@@ -296,7 +300,7 @@ impl Window {
         taken
     }
 
-    /// Where in the run this identifier is, or would be.
+    /// Returns the position of this identifier in the run, or where it would be.
     fn position(&self, id: PacketId) -> usize {
         let (at, first) = (usize::from(id.number() - 1), usize::from(self.first));
         if at >= first { at - first } else { at + IDS - first }
@@ -309,7 +313,7 @@ fn id_at(first: u16, position: usize) -> PacketId {
     PacketId::new(number as u16).expect("it is one at least")
 }
 
-/// How many identifiers `to` is after `from`.
+/// Returns how many identifiers `to` is after `from`.
 fn distance(from: PacketId, to: PacketId) -> usize {
     (usize::from(to.number()) + IDS - usize::from(from.number())) % IDS
 }
@@ -352,7 +356,7 @@ mod tests {
         id
     }
 
-    /// Removes a message; whether it has counted.
+    /// Removes a message; returns whether it counted.
     fn removed(window: &mut Window, id: PacketId) -> Option<bool> {
         window.remove(id).map(|acknowledged| acknowledged.was_counted)
     }
@@ -411,7 +415,8 @@ mod tests {
         assert_eq!(counted.collect::<Vec<_>>(), [Some(true); 3]);
     }
 
-    /// Two that are never acknowledged hold up nobody and are neither given out again nor lost.
+    /// Two messages that are never acknowledged delay no other message. Their identifiers are
+    /// neither assigned again nor lost.
     #[test]
     fn identifiers_in_use_are_passed_over_however_often_the_numbers_come_round() {
         let mut window = Window::default();
@@ -433,8 +438,8 @@ mod tests {
         assert!(window.aside.is_none());
     }
 
-    /// Whatever is in flight, a window that takes it back sends the same in the same order, and
-    /// gives out no identifier that is in use.
+    /// Whatever is in flight, a restored window sends the same messages in the same order, and
+    /// assigns no identifier that is in use.
     #[test]
     fn what_was_in_flight_is_taken_back_in_its_order() {
         let mut rng = fastrand::Rng::with_seed(17);

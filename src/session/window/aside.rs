@@ -1,7 +1,7 @@
 //! Messages that the client does not acknowledge while thousands after them are done.
 //!
-//! There is seldom one, and a client that leaves one message unacknowledged leaves few: they are
-//! searched from the beginning. Knows nothing of the run that they were taken out of.
+//! They are rare, and a client that leaves one message unacknowledged leaves few. So they are
+//! searched from the beginning. This module knows nothing of the run that they were taken from.
 
 use super::InFlight;
 use crate::{mqtt::PacketId, session::envelope::Envelope};
@@ -11,7 +11,7 @@ use crate::{mqtt::PacketId, session::envelope::Envelope};
 pub(super) struct Aside {
     ids: Vec<PacketId>,
     entries: Vec<InFlight>,
-    /// Position of the first that was not yet looked at on this connection.
+    /// Position of the first entry that was not examined yet on this connection.
     unsent_from: usize,
 }
 
@@ -28,13 +28,13 @@ impl Aside {
         self.unsent_from = self.ids.len();
     }
 
-    /// Begins a new connection: nothing has been sent on it yet. Returns all that is in flight.
+    /// Begins a new connection: no message was sent on it yet. Returns all entries in flight.
     pub(super) fn begin_resending(&mut self) -> impl Iterator<Item = (PacketId, &InFlight)> {
         self.unsent_from = 0;
         self.ids.iter().copied().zip(&self.entries)
     }
 
-    /// Returns the first PUBLISH that was not yet sent on this connection, which counts as sent from
+    /// Returns the first PUBLISH that was not sent on this connection yet. It counts as sent from
     /// now on.
     pub(super) fn next_unsent(&mut self) -> Option<(PacketId, Envelope)> {
         while self.unsent_from < self.ids.len() {
@@ -66,7 +66,8 @@ impl Aside {
         Some((&mut self.entries[at], at < self.unsent_from))
     }
 
-    /// Takes out the entry of this identifier, with whether it was sent on this connection.
+    /// Removes the entry of this identifier; returns it, and whether it was sent on this
+    /// connection.
     pub(super) fn remove(&mut self, id: PacketId) -> Option<(InFlight, bool)> {
         let at = self.position(id)?;
         let is_sent = at < self.unsent_from;
