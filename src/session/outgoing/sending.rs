@@ -1,6 +1,7 @@
-//! How a message is sent: with which identifier, behind which gate, in which bytes.
+//! Sends a message: selects its identifier, its gate and its encoding.
 //!
-//! Called where a message is delivered and where one that waits has its turn; decides neither.
+//! The callers decide which message is sent, and when: at delivery, or when it is next in the
+//! queue.
 
 use super::{Delivered, Delivery, Outgoing};
 use crate::{
@@ -12,8 +13,8 @@ use crate::{
 };
 
 impl Outgoing {
-    /// Sends again what was in flight when the last connection ended, expired or not.
-    /// [MQTT-4.4.0-1] [MQTT-4.3.3-7]
+    /// Sends the messages again that were in flight when the last connection ended, even if they
+    /// have expired. [MQTT-4.4.0-1] [MQTT-4.3.3-7]
     pub(super) fn resend(&mut self, link: &mut Link, now: Timestamp) {
         while !self.window.is_all_sent()
             && link.has_room()
@@ -36,7 +37,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends the message that is next, or drops it if it has expired; `false` if none can be sent.
+    /// Sends the next message, or drops it if it has expired; returns `false` if none can be sent.
     pub(super) fn send_next(&mut self, link: &mut Link, now: Timestamp) -> bool {
         let is_open = self.window_is_open(link);
         match self.walks.next(self.queue.has_come_to()) {
@@ -82,7 +83,7 @@ impl Outgoing {
         true
     }
 
-    /// Sends a message that has not waited.
+    /// Sends a message that has not waited in the queue.
     pub(super) fn send_new(
         &mut self,
         link: &mut Link,
@@ -104,7 +105,8 @@ impl Outgoing {
         Delivered::Sent
     }
 
-    /// Sends a message that has waited; `false` if it is too large for the client.
+    /// Sends a message that has waited in the queue; returns `false` if it is too large for the
+    /// client.
     fn send_queued(&mut self, link: &mut Link, envelope: Envelope, now: Timestamp) -> bool {
         let mut sending = self.sending(envelope.qos);
         let keeping = self.queue.keeping.as_ref().filter(|_| envelope.is_kept());
@@ -125,16 +127,16 @@ impl Outgoing {
         is_sent
     }
 
-    /// Puts a message that was just sent with the next identifier among those in flight.
+    /// Adds a message that was just sent with the next identifier to those in flight.
     fn note_sent(&mut self, link: &mut Link, envelope: Envelope) {
         self.window.push(envelope);
         link.unacknowledged += 1;
         self.note_in_flight();
     }
 
-    /// How the next message is sent. What goes to a durable session as QoS 2 has to wait until it
-    /// is kept with its Packet Identifier: the client remembers that, and so must the broker,
-    /// whatever happens to it. [MQTT-4.3.3-2]
+    /// Returns how to send the next message. A QoS 2 message of a durable session must wait until
+    /// it is stored with its Packet Identifier: the client remembers the identifier, so the broker
+    /// must remember it too, even after a crash. [MQTT-4.3.3-2]
     #[inline]
     fn sending(&mut self, qos: QoS) -> Sending {
         match qos {
@@ -152,17 +154,17 @@ impl Outgoing {
     }
 }
 
-/// How the PUBLISH of a message is sent, beside what the delivery says.
+/// How to send the PUBLISH of a message, in addition to its delivery.
 #[derive(Clone, Copy)]
 struct Sending {
     packet_id: Option<PacketId>,
     dup: bool,
-    /// What it waits for.
+    /// The ticket that it waits for.
     gate: Option<Ticket>,
 }
 
-/// How a message is sent that was queued: it has a place already, so that nobody asks for the text
-/// of its shared subscription.
+/// Returns how to send a queued message. It already has a place in the store, so the filter of its
+/// shared subscription is not needed.
 fn delivery_of(envelope: &Envelope) -> Delivery<'_> {
     Delivery {
         qos: envelope.qos,
@@ -183,7 +185,7 @@ pub(super) fn envelope(delivery: Delivery<'_>, message: &mut SharedPublication<'
     }
 }
 
-/// Encodes a PUBLISH into the link's output; `false` if it is too large for the client.
+/// Encodes a PUBLISH into the link's output; returns `false` if it is too large for the client.
 fn write(
     link: &mut Link,
     message: &mut SharedPublication<'_>,
@@ -196,11 +198,11 @@ fn write(
     if gate.is_some()
         && let TopicAlias::Define(_) = how.topic_alias
     {
-        // What is sent meanwhile would use an alias that the client has not been told.
+        // Messages sent while this one waits would use an alias that the client does not know yet.
         how.topic_alias = TopicAlias::None;
     }
     if !accepts(link, &message.publication, &how) {
-        // To define an alias takes bytes that the message itself may need.
+        // Defining an alias takes bytes that the message itself may need.
         how.topic_alias = match how.topic_alias {
             TopicAlias::Define(_) => TopicAlias::None,
             TopicAlias::None | TopicAlias::Use(_) => return false,
@@ -213,7 +215,7 @@ fn write(
     true
 }
 
-/// What a PUBLISH waits for: those with a Packet Identifier keep their order.
+/// Returns the ticket that a PUBLISH waits for. Those with a Packet Identifier keep their order.
 #[inline]
 fn gate_of(link: &Link, sending: Sending) -> Option<Ticket> {
     sending.packet_id.and_then(|_| sending.gate.max(link.last_gate()))
@@ -236,7 +238,7 @@ fn publish_as<'a>(
     }
 }
 
-/// The client's Maximum Packet Size. [MQTT-3.1.2-24]
+/// Returns whether a PUBLISH fits the client's Maximum Packet Size. [MQTT-3.1.2-24]
 fn accepts(link: &Link, publication: &Publication<'_>, how: &PublishAs<'_>) -> bool {
     let maximum = link.settings.maximum_packet_size;
     maximum == u32::MAX || publish_size(link.settings.version, publication, how) <= maximum as usize
