@@ -1,23 +1,23 @@
-//! What the store has of a durable session, counted in its owner's account: what waits, in memory and
-//! beyond, and what is in flight.
+//! Charges the stored messages of a durable session to its owner's account: those that wait, in
+//! memory and in the store alone, and those in flight.
 //!
-//! It is counted in steps and given back late, so that messages which come and go at once cost the
-//! shards of one owner no common count.
+//! The charge changes in steps and is reduced late. So the shards need not change the account,
+//! which they share, for messages that come and go at once.
 
 use std::sync::atomic::Ordering;
 
 use super::{IN_FLIGHT_BLOCK, Queue};
 use crate::{owners::Charge, session::envelope::Amount};
 
-/// Messages and bytes are counted in steps of so many.
+/// Messages and bytes are charged in steps of this size.
 const MESSAGES_STEP: usize = 16;
 const BYTES_STEP: usize = 4 * 1024;
-/// So much is counted too much before it is given back, while the client is there.
+/// The charge is reduced once it is this much too high, while the client is connected.
 const MESSAGES_SLACK: usize = 256;
 const BYTES_SLACK: usize = 64 * 1024;
 
 impl Queue {
-    /// What the store has of the session.
+    /// Returns what the store has of the session.
     fn stored_amount(&self) -> Amount {
         let Some(keeping) = &self.keeping else { return Amount::default() };
         let (beyond, unread) = (keeping.beyond, keeping.in_flight_unread);
@@ -30,8 +30,8 @@ impl Queue {
         }
     }
 
-    /// Whether the owner's share has room for another message; a session that is not stored needs
-    /// none.
+    /// Returns whether the owner's share has room for another message. Always true for a session
+    /// that is not durable.
     pub(super) fn has_share(&self, size: usize) -> bool {
         let Some(owned) = self.keeping.as_ref().and_then(|keeping| keeping.owned.as_ref()) else {
             return true;
@@ -40,7 +40,7 @@ impl Queue {
         owned.messages.fits(messages as u64 + 1) && owned.bytes.fits((bytes + size) as u64)
     }
 
-    /// Whether the owner has less in the store than it may.
+    /// Returns whether the owner is below its limits on stored messages and bytes.
     pub(super) fn is_within_share(&self) -> bool {
         let owned = self.keeping.as_ref().and_then(|keeping| keeping.owned.as_ref());
         owned.is_none_or(|owned| {
@@ -49,7 +49,7 @@ impl Queue {
         })
     }
 
-    /// Brings the owner's account up to date.
+    /// Updates the charge to the owner's account.
     #[inline]
     pub(in crate::session) fn settle_share(&mut self) {
         if self.keeping.is_some() {
@@ -70,7 +70,7 @@ impl Queue {
         settle(&mut owned.bytes, bytes, BYTES_STEP, slack(BYTES_SLACK));
     }
 
-    /// Counts what the session has in flight.
+    /// Counts the messages that the session has in flight.
     #[inline]
     pub(in crate::session) fn note_in_flight(&mut self, in_flight: Amount) {
         self.in_flight = in_flight;
@@ -93,8 +93,8 @@ impl Queue {
         }
     }
 
-    /// Whether a session that has so many bytes in flight may send another message. What is in
-    /// flight is bounded like what waits, for the client and together with it for all.
+    /// Returns whether a session with `bytes` in flight may send another message. Bytes in flight
+    /// have the same limits as waiting bytes: per client, and together with them for all clients.
     pub(in crate::session) fn allows_in_flight(&self, bytes: usize) -> bool {
         bytes < IN_FLIGHT_BLOCK
             || (bytes < self.bounds().bytes_max()
@@ -102,7 +102,7 @@ impl Queue {
                 && self.is_within_share())
     }
 
-    /// Counts messages that go because of the owner's share.
+    /// Counts messages that were dropped because of the owner's share.
     pub(super) fn note_displaced(&self, messages: usize) {
         let owned = self.keeping.as_ref().and_then(|keeping| keeping.owned.as_ref());
         if let Some(owned) = owned.filter(|_| messages > 0) {
@@ -111,8 +111,8 @@ impl Queue {
     }
 }
 
-/// Makes a charge fit what there is, in steps; what cannot be rounded up within the bound is counted
-/// as it is.
+/// Adapts a charge to the amount, in steps. If the limit does not allow rounding up, charges the
+/// exact amount.
 fn settle(charge: &mut Charge, amount: usize, step: usize, slack: usize) {
     let wanted = amount.next_multiple_of(step) as u64;
     let is_too_much = wanted + slack as u64 <= charge.taken() && wanted < charge.taken();

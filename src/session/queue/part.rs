@@ -1,23 +1,24 @@
-//! A part of what waits in memory is looked at, and some of it taken out of turn.
+//! Examines a part of the waiting messages in memory, and takes some of them out of order.
 
 use super::{Envelope, Queue};
 
-/// What is looked at at a time.
+/// Maximum number of messages examined at once.
 const PART_MESSAGES: usize = 1024;
 
 impl Queue {
-    /// How many messages wait in memory.
+    /// Returns how many messages wait in memory.
     pub(in crate::session) fn in_memory(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether some of them are in the store, too.
+    /// Returns whether the store has some of them too.
     pub(in crate::session) const fn holds_kept(&self) -> bool {
         self.kept.messages > 0
     }
 
-    /// Takes some out of a part of what waits in memory, behind as many as `passed` says, which then
-    /// counts those that stay. `is_taken` ends it early where it has no answer.
+    /// Takes messages out of one part of the queue in memory. The part begins after the first
+    /// `passed` messages; afterwards, `passed` also counts those of the part that stay. The part
+    /// ends early if `is_taken` returns `None`.
     pub(in crate::session) fn take_part(
         &mut self,
         passed: &mut usize,
@@ -26,7 +27,7 @@ impl Queue {
         let before = (*passed).min(self.waiting.len());
         let part = (self.waiting.len() - before).min(PART_MESSAGES);
         let (mut taken, mut left) = (Vec::new(), Vec::new());
-        // The part comes to the front, and what stays goes back, which moves the rest twice at most.
+        // Rotating moves the messages outside the part twice at most.
         self.waiting.rotate_left(before);
         for _ in 0..part {
             let Some(answer) = self.waiting.front().and_then(&mut is_taken) else { break };

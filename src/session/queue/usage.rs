@@ -1,33 +1,34 @@
-//! The bounds of queues, and what all of them hold together.
+//! The limits of queues, and the total usage of all queues.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-/// What happens to QoS 1 and 2 messages for a client whose queue is full.
+/// Selects which messages are dropped if a client's queue is full, for QoS 1 and 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The oldest message that waits goes.
+    /// The oldest waiting message is dropped.
     #[default]
     DropOldest,
-    /// The new message goes.
+    /// The new message is dropped.
     DropNewest,
-    /// Publishers wait while [`BackPressure`] says so; else the oldest message that waits goes.
+    /// Publishers wait if [`BackPressure`] allows that; otherwise the oldest waiting message is
+    /// dropped.
     HoldPublisher,
 }
 
-/// Whether publishers wait for a queue that is full, so that it may pass its own bound by what they
-/// have sent already.
+/// Whether publishers wait for a full queue. If they do, messages that they have already sent may
+/// exceed the queue's own limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackPressure {
-    /// They do not: messages are dropped at the bound.
+    /// Publishers do not wait: messages are dropped at the limit.
     #[default]
     None,
-    /// They will as soon as it is full.
+    /// Publishers will wait as soon as the queue is full.
     Possible,
-    /// They do. QoS 0, for which nobody waits, takes no room from them.
+    /// Publishers wait. QoS 0 messages, for which no publisher waits, take no room from theirs.
     Applied,
 }
 
-/// The bounds of a client's queue.
+/// The limits of a client's queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Messages that may wait for one client.
@@ -38,12 +39,12 @@ pub struct QueueLimits {
     pub messages_in_all_max: usize,
     /// Bytes of messages that may wait for all clients together.
     pub bytes_in_all_max: usize,
-    /// What happens at the bound.
+    /// Which messages are dropped at the limit.
     pub when_full: WhenFull,
 }
 
-/// The bounds in force. On a line of memory of their own: they are read with each message that is
-/// queued, and the counts beside them are written.
+/// The current limits. They have a cache line of their own: each queued message reads the limits
+/// and changes the counts beside them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Bounds {
@@ -90,7 +91,7 @@ impl Bounds {
     }
 }
 
-/// What waits in all queues together, and the bounds of each.
+/// The total usage of all queues, and the limits of each.
 #[derive(Debug)]
 pub struct QueueUsage {
     pub(super) bounds: Bounds,
@@ -105,7 +106,7 @@ pub struct QueueUsage {
 }
 
 impl QueueUsage {
-    /// Nothing waits yet.
+    /// Creates it without waiting messages.
     #[must_use]
     pub fn new(limits: QueueLimits) -> Self {
         Self {
@@ -121,8 +122,8 @@ impl QueueUsage {
         }
     }
 
-    /// Puts other bounds into force. A queue that has more than it may have keeps that until it takes
-    /// its next message. Whether publishers are held for a client is settled when it connects.
+    /// Changes the limits. A queue beyond its new limit keeps its messages until it takes its next
+    /// one. A connection keeps the backpressure setting that it began with.
     pub fn set_limits(&self, limits: QueueLimits) {
         let bounds = &self.bounds;
         bounds.messages_max.store(limits.messages_max, Ordering::Relaxed);
@@ -132,43 +133,43 @@ impl QueueUsage {
         bounds.when_full.store(limits.when_full as u8, Ordering::Relaxed);
     }
 
-    /// Messages.
+    /// Returns the number of waiting messages.
     pub fn messages(&self) -> usize {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Bytes.
+    /// Returns the bytes of waiting messages.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The most messages that there ever were.
+    /// Returns the highest number of messages so far.
     pub fn messages_highest(&self) -> usize {
         self.messages_highest.load(Ordering::Relaxed)
     }
 
-    /// The most bytes that there ever were.
+    /// Returns the highest number of bytes so far.
     pub fn bytes_highest(&self) -> usize {
         self.bytes_highest.load(Ordering::Relaxed)
     }
 
-    /// Bytes of messages that were sent and not acknowledged, in whole blocks of
-    /// 64 KiB a session: what is less is not worth counting for all.
+    /// Returns the bytes of messages that were sent and are not acknowledged, in whole blocks of 64
+    /// KiB for each session. A smaller amount is not worth counting here.
     pub fn bytes_in_flight(&self) -> usize {
         self.bytes_in_flight.load(Ordering::Relaxed)
     }
 
-    /// Messages that wait in the store alone.
+    /// Returns the number of messages that wait in the store alone.
     pub fn messages_stored(&self) -> usize {
         self.messages_stored.load(Ordering::Relaxed)
     }
 
-    /// Bytes of messages that wait in the store alone.
+    /// Returns the bytes of messages that wait in the store alone.
     pub fn bytes_stored(&self) -> usize {
         self.bytes_stored.load(Ordering::Relaxed)
     }
 
-    /// Sessions with more than half of what may wait for one client.
+    /// Returns the number of sessions that use more than half of their queue limit.
     pub fn sessions_over_half(&self) -> usize {
         self.over_half.load(Ordering::Relaxed)
     }
@@ -180,7 +181,7 @@ impl QueueUsage {
 
     pub(super) fn raise(sum: &AtomicUsize, highest: &AtomicUsize, n: usize) {
         let now = sum.fetch_add(n, Ordering::Relaxed) + n;
-        // Read first: it is seldom a new height, and then nobody writes.
+        // Read first: a new maximum is rare, and without one nothing is written.
         if now > highest.load(Ordering::Relaxed) {
             highest.fetch_max(now, Ordering::Relaxed);
         }

@@ -1,19 +1,20 @@
-//! What need not wait any longer, and whose client is away: messages that have expired, and those that
-//! came by a subscription that was withdrawn.
+//! Removes messages that need not wait any longer for a client that is away: expired messages, and
+//! those that came through a withdrawn subscription.
 //!
-//! A queue is looked through from its beginning to its end, page by page where it lies in the store, and
-//! only when there is something to be found: when the first of it expires is known as a bound from below.
+//! A queue is searched from beginning to end, page by page if it is in the store, and only if there
+//! is something to find. For this, the queue knows a time before which no message expires.
 
 use std::num::NonZeroU32;
 
 use super::{Orphan, Page, Queue};
 use crate::mqtt::Timestamp;
 
-/// When the first of what waits expires, or a time before that; [`Timestamp::NEVER`] if nothing does.
+/// When the first waiting message expires, or an earlier time; [`Timestamp::NEVER`] if none
+/// expires.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expiring {
     first: Timestamp,
-    /// The same for what has come since somebody began to look.
+    /// The same for messages that came since the search began.
     since: Timestamp,
 }
 
@@ -28,21 +29,21 @@ impl Expiring {
     }
 }
 
-/// What was found in a page of a queue.
+/// The result of searching a page of a queue.
 #[derive(Debug)]
 pub struct Weeded {
-    /// Messages that came by a shared subscription that was withdrawn, for its other members.
+    /// Messages that came through a withdrawn shared subscription, for its other members.
     pub orphans: Vec<Orphan>,
-    /// How many had expired.
+    /// Number of expired messages.
     pub expired: usize,
-    /// How many came by another subscription that was withdrawn.
+    /// Number of messages that came through another withdrawn subscription.
     pub withdrawn: usize,
-    /// When the first of those that still wait expires.
+    /// When the first message that still waits expires.
     pub expires_first: Timestamp,
 }
 
 impl Queue {
-    /// When something is to be looked for; `None` if there is nothing to be found.
+    /// Returns when to search; `None` if there is nothing to find.
     pub(in crate::session) fn weeds_from(&self) -> Option<Timestamp> {
         if self.keeping.as_ref().is_some_and(|keeping| keeping.has_withdrawn()) {
             return Some(Timestamp(0));
@@ -51,13 +52,13 @@ impl Queue {
         (first != Timestamp::NEVER && !self.is_empty()).then_some(first)
     }
 
-    /// Says when the first of what was found in the store expires.
+    /// Notes when the first message that was found in the store expires.
     pub(in crate::session) fn note_expiry(&mut self, first: Option<Timestamp>) {
         self.expiring.note(first);
     }
 
-    /// Somebody begins to look: from here on what comes is noted by itself. What waits in memory has
-    /// been looked at.
+    /// Begins a search. From now on, new messages are noted separately. The messages in memory have
+    /// been examined already.
     pub(in crate::session) fn begin_weeding(&mut self) {
         self.expiring.since = Timestamp::NEVER;
         for envelope in &self.waiting {
@@ -68,7 +69,7 @@ impl Queue {
         }
     }
 
-    /// All was looked at, and of what was left in the store this expires first.
+    /// Ends a search. `expires_first` is when the first message left in the store expires.
     pub(in crate::session) fn end_weeding(&mut self, expires_first: Timestamp) {
         self.expiring.first = self.expiring.since.min(expires_first);
         if let Some(keeping) = &mut self.keeping {
@@ -76,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// Takes out of a page that was read from the store what need not wait; the rest stays there.
+    /// Removes from a page the messages that need not wait; the others stay in the store.
     pub(in crate::session) fn weed(
         &mut self,
         page: Page,
