@@ -191,8 +191,8 @@ impl Session {
         self.link.as_ref().is_some_and(|link| self.outgoing.may_send(qos, link))
     }
 
-    /// Returns whether the session can take a message of this size without dropping another one, and
-    /// without dropping this one because the client is away.
+    /// Returns whether the session can take a message of this size without dropping another one,
+    /// and without dropping this one because the client is away.
     #[must_use]
     pub fn has_room_for(&self, qos: QoS, bytes: usize) -> bool {
         match &self.link {
