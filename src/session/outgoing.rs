@@ -401,7 +401,7 @@ impl Session {
                 });
                 ReasonCode::Success
             }
-            None if reason.is_failure() => return true, // The client, too, knows of no delivery.
+            None if reason.is_failure() => return true, // The client has no delivery either.
             None => ReasonCode::PacketIdentifierNotFound,
         };
         if let Some(link) = &mut self.link {

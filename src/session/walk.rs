@@ -26,8 +26,8 @@ pub struct RetainedWalk {
     /// The last topic that was fetched; while no messages are fetched, also the last that was sent.
     /// `None` before the first.
     pub after: Option<Box<str>>,
-    /// Messages retained after this number of the store are not part of the walk: the client
-    /// receives them as they are published.
+    /// Retained messages that the store numbered higher than this are not part of the walk: the
+    /// client receives them as they are published.
     pub until: u64,
 }
 

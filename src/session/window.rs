@@ -264,7 +264,7 @@ impl Window {
         }
     }
 
-    /// Puts the first entry of the run aside if most of those after it are done.
+    /// Puts the first entry of the run aside if too many of those after it are done.
     fn shorten(&mut self) {
         let aside_len = self.aside.as_ref().map_or(0, |aside| aside.len());
         let is_sparse = (self.in_flight - aside_len) * 4 < self.run.len();
