@@ -53,9 +53,6 @@ const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// this time. Such a client would delay the end of the broker, and thereby the return of its other
 /// clients.
 const STALLED_TIME_MAX: Duration = Duration::from_millis(1_500);
-/// Maximum number of control messages in the mailbox of one connection: the maximum number of
-/// questions in progress in the whole broker.
-const MAILBOX_CAPACITY: usize = 16 * 1024;
 
 /// One connection.
 pub(crate) struct Connection {
@@ -294,14 +291,10 @@ impl Connection {
 }
 
 impl Connection {
-    /// Starts the actor.
+    /// Starts the actor. Its mailbox takes what the door sends, without a limit of its own: questions in
+    /// progress are limited by the broker, and the shard sends one message for each of its own reasons.
     pub(super) fn run(self) -> Addr<Self> {
-        Self::create(|ctx| {
-            // Set before the first message can arrive, so that twenty simultaneous calls for one
-            // client all get answers.
-            ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
-            self
-        })
+        self.start()
     }
 
     /// Checks now and then whether the stream takes bytes. While the broker shuts down, a

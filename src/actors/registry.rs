@@ -20,7 +20,7 @@ use actix::{
 };
 use tokio::sync::{Mutex, oneshot};
 
-use self::clients::{Clients, Turn};
+use self::clients::{Clients, Handover};
 use super::{
     connection::Connection,
     messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
@@ -69,14 +69,14 @@ impl Registry {
         Self { shard, core, rechecks: Rc::default(), is_first: host == Host(0), clients }
     }
 
-    /// Acts on the turn of a new connection: starts it, or does what it must wait for.
-    fn take_turn(&self, turn: Turn, client_id: &Arc<str>, ctx: &mut Context<Self>) {
-        match turn {
-            Turn::Now(attach) => self.attach(attach),
-            Turn::Behind(refused) => {
+    /// Starts a new connection, or begins what it must wait for.
+    fn hand_over(&self, handover: Handover, client_id: &Arc<str>, ctx: &mut Context<Self>) {
+        match handover {
+            Handover::Now(attach) => self.attach(attach),
+            Handover::Behind(refused) => {
                 refused.into_iter().for_each(|older| self.refuse_overtaken(older));
             }
-            Turn::After(gives_way) => {
+            Handover::After(gives_way) => {
                 let client_id = Arc::clone(client_id);
                 let gives_way = gives_way.into_actor(self);
                 ctx.spawn(gives_way.map(move |_, registry, ctx| registry.go_on(&client_id, ctx)));
@@ -87,9 +87,9 @@ impl Registry {
     /// Continues with what waits for a client after its connection has given way.
     fn go_on(&self, client_id: &Arc<str>, ctx: &mut Context<Self>) {
         let mut has_given_way = true;
-        while let Some(turn) = self.clients.next(client_id, has_given_way) {
-            let must_wait = matches!(turn, Turn::After(_));
-            self.take_turn(turn, client_id, ctx);
+        while let Some(handover) = self.clients.next(client_id, has_given_way) {
+            let must_wait = matches!(handover, Handover::After(_));
+            self.hand_over(handover, client_id, ctx);
             if must_wait {
                 return;
             }
@@ -197,8 +197,8 @@ impl Handler<Attach> for Registry {
 
     fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
         let client_id = attach.connect.client_id.clone();
-        let turn = self.clients.take(attach, self.core.clock.now());
-        self.take_turn(turn, &client_id, ctx);
+        let handover = self.clients.take(attach, self.core.clock.now());
+        self.hand_over(handover, &client_id, ctx);
     }
 }
 

@@ -53,7 +53,7 @@ enum Waiting {
 
 /// What a new connection must wait for.
 #[expect(clippy::large_enum_variant, reason = "it is looked at where it is returned")]
-pub(super) enum Turn {
+pub(super) enum Handover {
     /// Nothing: the connection may have its session.
     Now(Attach),
     /// The connection that has the session was asked to give way; it has done so once this is
@@ -89,20 +89,20 @@ impl Clients {
     }
 
     /// Accepts a new connection.
-    pub(super) fn take(&self, attach: Attach, now: Timestamp) -> Turn {
+    pub(super) fn take(&self, attach: Attach, now: Timestamp) -> Handover {
         let client_id = attach.connect.client_id.clone();
         let mut queues = self.queues.borrow_mut();
         match queues.entry(client_id.clone()) {
             Entry::Occupied(mut queue) => {
                 let refused = overtaken(queue.get_mut(), now);
                 queue.get_mut().push_back(Waiting::Attach(Box::new(attach), now));
-                Turn::Behind(refused)
+                Handover::Behind(refused)
             }
             Entry::Vacant(place) => match self.ask_to_give_way(&client_id) {
-                None => Turn::Now(attach),
+                None => Handover::Now(attach),
                 Some(gives_way) => {
                     place.insert(VecDeque::from([Waiting::Attach(Box::new(attach), now)]));
-                    Turn::After(gives_way)
+                    Handover::After(gives_way)
                 }
             },
         }
@@ -110,7 +110,7 @@ impl Clients {
 
     /// Continues with what waits for a client; `has_given_way` says that its connection has given
     /// way.
-    pub(super) fn next(&self, client_id: &Arc<str>, mut has_given_way: bool) -> Option<Turn> {
+    pub(super) fn next(&self, client_id: &Arc<str>, mut has_given_way: bool) -> Option<Handover> {
         loop {
             let mut queues = self.queues.borrow_mut();
             let queue = queues.get_mut(client_id)?;
@@ -118,10 +118,10 @@ impl Clients {
                 && matches!(queue.front(), Some(Waiting::Attach(..)))
                 && let Some(gives_way) = self.ask_to_give_way(client_id)
             {
-                return Some(Turn::After(gives_way));
+                return Some(Handover::After(gives_way));
             }
             match queue.pop_front() {
-                Some(Waiting::Attach(attach, _)) => return Some(Turn::Now(*attach)),
+                Some(Waiting::Attach(attach, _)) => return Some(Handover::Now(*attach)),
                 Some(Waiting::Control(message)) => {
                     // If the client has no connection, this drops the message, which answers its
                     // sender.
