@@ -3,7 +3,13 @@
 
 use hearthmq::mqtt::{Connect, Packet, ProtocolVersion::V3_1, ReasonCode};
 
-use super::support::{Client, disk::Disk, packets::*, pass, secs};
+use super::support::{
+    Client,
+    disk::{Disk, Powered},
+    millis,
+    packets::*,
+    pass, secs,
+};
 
 /// How long a client has to reconnect, according to docs/operations.md.
 const GRACE_SECS: u64 = 10;
@@ -150,28 +156,69 @@ async fn a_session_that_no_longer_lasts_leaves_its_will_alone() {
     watcher.expect_publish(publish_1(2, "status", "dead")).await;
 }
 
+/// Returns once the broker knows that its store fails. The client waits for an acknowledgement.
+async fn notice_trouble(broker: &Powered) -> Client {
+    let mut publisher = Client::connected(&broker.broker, connect("p")).await;
+    broker.fail(true);
+    publisher.publish(retained(publish_1(1, "t", "tried"))).await;
+    pass(millis(1)).await;
+    publisher
+}
+
 /// While the store fails, Wills are not stored, and clients that need no store connect and
 /// disconnect.
 #[actix_rt::test]
 async fn a_store_in_trouble_does_not_keep_a_client_with_a_will_away() {
     let disk = Disk::default();
     let first = disk.power().await;
-    let mut publisher = Client::connected(&first.broker, connect("p")).await;
-    first.fail(true);
-    publisher.publish(retained(publish_1(1, "t", "tried"))).await;
-    pass(secs(1)).await;
+    let _publisher = notice_trouble(&first).await;
     for _ in 0..3 {
         Client::connected(&first.broker, connect_with_will(V5)).await.leave().await;
     }
     first.fail(false);
 }
 
-/// What the broker has of a session that ended with the broker before is removed when the client is
-/// back: a CONNECT is refused where that cannot be stored, and does not wait for its CONNACK.
+/// No CONNACK waits for the removal of a Will that was stored, or for what becomes of it.
 #[actix_rt::test]
-async fn a_client_whose_will_waits_is_refused_while_the_store_fails() {
-    for has_subscription in [true, false] {
+async fn a_store_in_trouble_does_not_stop_a_takeover_from_a_client_with_a_will() {
+    for knows in [true, false] {
         for version in ALL {
+            let disk = Disk::default();
+            let first = disk.power().await;
+            let mut watcher = Client::connected(&first.broker, connect("watcher")).await;
+            watcher.subscribe("status", QOS_0).await;
+            let _old = Client::connected(&first.broker, connect_with_will(version)).await;
+            if knows {
+                drop(notice_trouble(&first).await);
+            }
+            first.fail(true);
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                // Each CONNECT ends the session before it, whose Will is due then.
+                let new = Client::connected(&first.broker, connect_with_will(version)).await;
+                watcher.expect_publish(publish("status", "dead")).await;
+                pass(secs(4)).await;
+                clients.push(new);
+            }
+            first.fail(false);
+            pass(secs(1)).await;
+            first.crash();
+            drop(clients);
+            let second = disk.power().await;
+            let mut watcher = Client::connected(&second.broker, connect("watcher")).await;
+            watcher.subscribe("status", QOS_0).await;
+            watcher.expect_publish(retained(publish("status", "dead"))).await;
+            watcher.expect_nothing_for(secs(2 * GRACE_SECS)).await;
+        }
+    }
+}
+
+/// A client whose session ended with the broker needs no store when it is back. If the broker ends
+/// before the store can be written, the client has to come back again.
+#[actix_rt::test]
+async fn a_client_whose_will_waits_comes_back_while_the_store_fails() {
+    for version in ALL {
+        for has_subscription in [true, false] {
             let disk = Disk::default();
             let first = disk.power().await;
             let mut device = Client::connected(&first.broker, connect_lasting("device", V5)).await;
@@ -183,19 +230,44 @@ async fn a_client_whose_will_waits_is_refused_while_the_store_fails() {
             let (device, _) = Client::connected_with(&first.broker, packet).await;
             first.crash();
             let second = disk.power().await;
+            let _publisher = notice_trouble(&second).await;
+            pass(secs(1)).await;
             let mut watcher = Client::connected(&second.broker, connect("watcher")).await;
             watcher.subscribe("status", QOS_0).await;
-            second.fail(true);
-            watcher.publish(retained(publish_1(1, "t", "tried"))).await;
-            pass(secs(1)).await;
-            let mut back = Client::new(&second.broker, version);
-            back.send(Packet::Connect(Box::new(connect_in(version, "device")))).await;
-            back.expect_refused(ReasonCode::ServerUnavailable).await;
-            second.fail(false);
-            watcher.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
-            let back = Client::connected(&second.broker, connect_in(version, "device")).await;
+            let packet = connect_with_will(version);
+            let back = Client::connected(&second.broker, packet).await;
             watcher.expect_nothing_for(secs(2 * GRACE_SECS)).await;
+            second.crash();
             drop((device, back));
+            let third = disk.power().await;
+            let mut watcher = Client::connected(&third.broker, connect("watcher")).await;
+            watcher.subscribe("status", QOS_0).await;
+            watcher.expect_nothing_for(secs(GRACE_SECS - 1)).await;
+            let back = Client::connected(&third.broker, connect_in(version, "device")).await;
+            watcher.expect_nothing_for(secs(2 * GRACE_SECS)).await;
+            drop(back);
         }
     }
+}
+
+/// A client that wants a session that lasts is refused while the store fails, and does not wait for
+/// its CONNACK, also where only its Will is left of the session before.
+#[actix_rt::test]
+async fn a_client_that_asks_for_a_session_is_refused_while_the_store_fails() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let device = Client::connected(&first.broker, connect_with_will(V5)).await;
+    first.crash();
+    let second = disk.power().await;
+    let mut publisher = notice_trouble(&second).await;
+    for version in ALL {
+        let mut back = Client::new(&second.broker, version);
+        let packet = connect_lasting("device", version);
+        back.send(Packet::Connect(Box::new(packet))).await;
+        back.expect_refused(ReasonCode::ServerUnavailable).await;
+    }
+    second.fail(false);
+    publisher.expect(puback(1, ReasonCode::NoMatchingSubscribers)).await;
+    let back = Client::connected(&second.broker, connect_lasting("device", V5)).await;
+    drop((device, back));
 }

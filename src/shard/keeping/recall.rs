@@ -122,20 +122,27 @@ impl Shard {
         });
     }
 
+    /// Returns whether the session is durable.
+    pub(in crate::shard) fn is_kept(&self, slot: u32) -> bool {
+        self.slot(slot).is_some_and(|found| found.session.number().is_some())
+    }
+
     /// Notes the Will of a client whose session is not durable, so that it is published even if the
     /// broker ends unexpectedly. No answer waits for that, and the change is not sent to a store in
     /// trouble.
     pub(in crate::shard) fn note_last_will(&mut self, slot: u32) {
+        if self.trouble().is_none() && !self.is_kept(slot) {
+            self.put_last_will(slot);
+        }
+    }
+
+    /// Notes the Will of a slot in a record of its own.
+    fn put_last_will(&mut self, slot: u32) {
         let (Some(keeper), Some(journal)) = (&self.core.keeper, &self.journal) else { return };
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        if found.will.is_none()
-            || found.session.number().is_some()
-            || keeper.health.trouble().is_some()
-        {
-            return;
-        }
-        let (number, session) = (keeper.next_session(), found.record(true));
+        let session = found.record(true);
         let Some(will) = &mut found.will else { return };
+        let number = keeper.next_session();
         journal.note(Change::PutSession(number, Box::new(session)));
         journal.note(Change::PutWill(number, Box::new(will_record(will, None))));
         will.record = Some(number);
@@ -160,7 +167,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         found.will = will;
         found.expires_at = Some(due_at);
-        self.note_last_will(slot);
+        self.put_last_will(slot); // Also while the store is in trouble: the former record goes.
         self.set_timer(slot);
     }
 

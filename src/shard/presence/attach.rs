@@ -35,6 +35,8 @@ pub(crate) struct Prepared {
     session_present: bool,
     /// Whether the client was online; then it stays online during the takeover.
     was_online: bool,
+    /// Whether the client had a durable session: CONNACK waits for its end or its changes.
+    was_kept: bool,
 }
 
 impl Shard {
@@ -100,8 +102,10 @@ impl Shard {
         }
         let has_ended = existing.is_some_and(|slot| self.is_last_will(slot));
         let begins_anew = connect.clean_start || !is_owner || has_ended;
+        // A session that has ended already is not one: its client is told nothing of its record.
+        let was_kept = !has_ended && existing.is_some_and(|slot| self.is_kept(slot));
         if let Some(trouble) = self.trouble() {
-            self.check_store(trouble, connect, existing, begins_anew)?;
+            Self::check_store(trouble, connect, was_kept, begins_anew)?;
         }
         if let Some(up_to) = self.core.versions.to_reserve(version) {
             self.note_reservation(up_to);
@@ -146,7 +150,7 @@ impl Shard {
             self.revoke_subscriptions(slot, now);
             self.collect_again(slot);
         }
-        Ok(Prepared { slot, link, session_present: existing.is_some(), was_online })
+        Ok(Prepared { slot, link, session_present: existing.is_some(), was_online, was_kept })
     }
 
     /// Ends the former session of a client that connects.
@@ -184,23 +188,13 @@ impl Shard {
     /// promises a client of a durable session must be stored. If the store only lacks room, a
     /// client may return to its own session: it takes its messages, which makes room.
     fn check_store(
-        &self,
         trouble: Trouble,
         connect: &AcceptedConnect,
-        existing: Option<u32>,
+        was_kept: bool,
         begins_anew: bool,
     ) -> Result<(), NoSession> {
-        let is_last_will = existing.is_some_and(|slot| self.is_last_will(slot));
-        // For a session that is only there for its Will, the record is removed too, and CONNACK
-        // would wait for that.
-        let has_kept = existing.and_then(|slot| self.slot(slot)).is_some_and(|s| {
-            let has_record = s.will.as_ref().is_some_and(|will| will.record.is_some());
-            s.session.number().is_some() || (is_last_will && has_record)
-        });
-        let leaves_nothing = is_last_will && session_expiry(connect) == 0;
-        let may_come_back =
-            trouble == Trouble::Full && (has_kept && !begins_anew || leaves_nothing);
-        let is_durable = session_expiry(connect) > 0 || has_kept;
+        let may_come_back = trouble == Trouble::Full && was_kept && !begins_anew;
+        let is_durable = session_expiry(connect) > 0 || was_kept;
         if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
     }
 
@@ -271,11 +265,12 @@ impl Shard {
         }
         self.note_session(prepared.slot, true);
         self.note_will(prepared.slot);
-        let gate = self.gate_of_connect(prepared.slot);
+        let is_durable = prepared.was_kept || self.is_kept(prepared.slot);
+        let gate = is_durable.then(|| self.gate_of_connect(prepared.slot)).flatten();
         if let Some(ticket) = gate {
             link.hold_conn_ack(ticket);
         }
-        self.note_last_will(prepared.slot); // After the gate, so CONNACK need not wait for it.
+        self.note_last_will(prepared.slot);
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };

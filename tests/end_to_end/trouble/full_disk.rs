@@ -5,9 +5,11 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::Path,
+    process::Command,
 };
 
-use hearthmq::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
+use hearthmq::mqtt::{Connect, LastWill, Packet, ProtocolVersion, QoS, ReasonCode, WillProperties};
+use serde_json::{Value, json};
 
 use super::{lasting, lasting_3, own_mounts, puback, publish_1, retain_1, take};
 use crate::{
@@ -93,6 +95,46 @@ fn with_little_room_from_the_start_durable_messages_are_refused_and_queues_drain
     let mut publisher = program.client("publisher");
     assert_eq!(publish_1(&mut publisher, "durable", b"after", 1), ReasonCode::Success);
     take(&mut subscriber, &[b"after"]);
+}
+
+/// A start ends a session that should not outlive its connection. Its Will, which waits for the
+/// client, moves to a record of its own.
+#[test]
+fn with_little_room_from_the_start_a_will_that_waits_stays_stored() {
+    let place = Place::new();
+    let mut program = place.start();
+    let mut device = program.connected(lasting("device"));
+    device.subscribe("t", QoS::AtLeastOnce);
+    drop(device);
+    let will = LastWill {
+        topic: "status",
+        payload: b"dead",
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        properties: WillProperties::default(),
+    };
+    let mut device =
+        program.connected(Connect { clean_start: false, will: Some(will), ..connect("device") });
+    device.ping();
+    program.signal("-KILL");
+    program.killed();
+
+    let bound = free_bytes(&place.path("data")) * 2;
+    let place = place.set(format!("store.free_bytes_min={bound}"));
+    let program = place.start();
+    assert_eq!(program.readiness().0, 503);
+    // An export has everything that was noted so far.
+    let export = Command::new(env!("CARGO_BIN_EXE_hearthmq"))
+        .args(["store", "export", "--data-dir"])
+        .arg(place.path("data"))
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(export.stdout).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let own: Vec<_> = lines.filter(|line| line["client_id"] == "device").collect();
+    let [session] = &own[..] else { panic!("{own:?}") };
+    assert_eq!(session["subscriptions"], json!([]));
+    assert_eq!(session["will"]["message"]["topic"], "status");
 }
 
 #[test]
