@@ -14,7 +14,7 @@ use actix::{Actor, Addr};
 use actix_rt::{Arbiter, ArbiterHandle};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use super::{Broker, Running, settings::lock};
 use crate::{
@@ -309,7 +309,6 @@ impl Builder {
                 local_addrs,
                 listener_urls,
                 listeners: Mutex::default(),
-                stop: CancellationToken::new(),
                 open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
                 questions: AtomicUsize::new(0),
@@ -430,7 +429,7 @@ impl Broker {
         hosts: &[ArbiterHandle],
     ) -> io::Result<()> {
         bound.listen()?;
-        let Running { core, admission, stop, open, listeners, .. } = &*self.running;
+        let Running { core, admission, open, listeners, .. } = &*self.running;
         let settings =
             ListenerSettings { layers: listener.layers.clone(), logins: listener.logins };
         let of_shards: Vec<_> =
@@ -444,7 +443,6 @@ impl Broker {
                 kind: listener.kind(),
                 listener: Arc::clone(url),
                 settings: settings.clone(),
-                stop: stop.clone(),
                 open: open.clone(),
             };
             host.spawn(accept_loop(bound.try_clone()?, parts));

@@ -33,7 +33,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::spawn_blocking,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 pub use self::builder::{Builder, StartError};
 use crate::{
@@ -82,7 +82,6 @@ struct Running {
     listener_urls: Vec<Arc<str>>,
     /// The settings of each listener, with a copy for each shard.
     listeners: Mutex<Vec<Vec<Arc<ArcSwap<ListenerSettings>>>>>,
-    stop: CancellationToken,
     /// Gives each connection a token for as long as its stream is open.
     open: TaskTracker,
     is_ready: AtomicBool,
@@ -250,7 +249,7 @@ impl Broker {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Running { core, admission, stop, open, .. } = &*self.running;
+        let Running { core, admission, open, .. } = &*self.running;
         let peer = canonical(peer);
         // This may be any thread, so it must not write the metrics of a shard.
         let count = |refused| {
@@ -275,13 +274,7 @@ impl Broker {
             open: open.token(),
         };
         let handshake = pin!(handshake(arrival, core, &count));
-        tokio::select! {
-            biased; // A CONNECT that is there is heard, and answered.
-            outcome = eviction.unless_evicted(handshake) => {
-                outcome.unwrap_or_else(count);
-            }
-            () = stop.cancelled() => {}
-        }
+        eviction.unless_evicted(handshake).await.unwrap_or_else(count);
     }
 
     /// Returns what checks credentials.
@@ -325,7 +318,7 @@ impl Broker {
     pub async fn shutdown(&self, deadline: Duration) {
         let running = &self.running;
         running.is_ready.store(false, Ordering::Release);
-        running.stop.cancel();
+        running.core.ending.cancel();
         running.open.close();
         let ended = async {
             let registries = &running.registries;
@@ -360,7 +353,7 @@ impl Running {
     /// Ends everything at once. Returns the threads, which end soon.
     fn end(&self) -> Vec<Arbiter> {
         self.is_ready.store(false, Ordering::Release);
-        self.stop.cancel();
+        self.core.ending.cancel();
         for registry in &self.registries {
             registry.do_send(Retire);
         }

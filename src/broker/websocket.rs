@@ -123,17 +123,12 @@ impl Broker {
         };
         actix_web::rt::spawn(feed);
         let (host, metrics) = self.shard_for(peer);
-        let (core, stop) = (running.core.clone(), running.stop.clone());
+        let core = running.core.clone();
         host.spawn(async move {
             metrics.sockets_accepted.increment(TransportKind::WebSocket);
             let count = |refused| metrics.connects_refused.increment(refused);
             let handshake = pin!(handshake(arrival, &core, &count));
-            tokio::select! {
-                () = stop.cancelled() => {}
-                outcome = eviction.unless_evicted(handshake) => {
-                    outcome.unwrap_or_else(count);
-                }
-            }
+            eviction.unless_evicted(handshake).await.unwrap_or_else(count);
         });
         let Accepted { key, subprotocol } = accepted;
         Ok(HttpResponse::SwitchingProtocols()

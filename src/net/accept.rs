@@ -18,10 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::LazyConfigAcceptor;
-use tokio_util::{
-    sync::CancellationToken,
-    task::{TaskTracker, task_tracker::TaskTrackerToken},
-};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     Admission, Arrival,
@@ -65,7 +62,6 @@ pub(crate) struct ListenerParts {
     pub(crate) listener: Arc<str>,
     /// As of what comes now.
     pub(crate) settings: Arc<ArcSwap<ListenerSettings>>,
-    pub(crate) stop: CancellationToken,
     /// Every connection holds a token of it while its stream is open.
     pub(crate) open: TaskTracker,
 }
@@ -81,7 +77,6 @@ pub(crate) struct ListenerSettings {
 /// Accepts connections until it is cancelled. Runs on a shard's thread.
 pub(crate) async fn accept_loop(bound: Bound, parts: ListenerParts) {
     let parts = Arc::new(parts);
-    let stop = parts.stop.clone();
     let accepting = async {
         match bound {
             Bound::Tcp(listener) => accept_tcp(TcpListener::from_std(listener)?, &parts).await,
@@ -91,7 +86,7 @@ pub(crate) async fn accept_loop(bound: Bound, parts: ListenerParts) {
         }
     };
     let outcome: Result<(), io::Error> = tokio::select! {
-        () = stop.cancelled() => return,
+        () = parts.core.ending.cancelled() => return,
         outcome = accepting => outcome,
     };
     if let Err(error) = outcome {
@@ -172,14 +167,8 @@ async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerPa
     actix_rt::spawn(async move {
         let arrival =
             pin!(arrive(stream, peer, (admitted, token), connect_by, (&parts, &settings)));
-        tokio::select! {
-            biased; // A CONNECT that is there is heard, and answered.
-            outcome = eviction.unless_evicted(arrival) => {
-                if let Err(evicted) = outcome {
-                    turn_away(&evicted.into(), peer, &parts);
-                }
-            }
-            () = parts.stop.cancelled() => {}
+        if let Err(evicted) = eviction.unless_evicted(arrival).await {
+            turn_away(&evicted.into(), peer, &parts);
         }
     });
 }
@@ -205,7 +194,8 @@ async fn arrive<S: Transport>(
     } else {
         // Boxed, so that the future of a client without layers stays small.
         let layered = Box::pin(layer(stream, &mut peer, admitted, &settings.layers));
-        let layered = timeout_at(connect_by, layered).await;
+        let layered = timeout_at(connect_by, layered);
+        let Some(layered) = parts.core.unless_ending(layered).await else { return };
         layered.unwrap_or(Err(ConnectRefusal::ConnectTimeout.into()))
     };
     match layered {

@@ -87,7 +87,9 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
     transport = follow(transport, peer, &listener);
     let (mut room, mut buffer) = (Room::new(Arc::clone(&core.incomplete_packets)), Vec::new());
     let read = read_connect(&mut *transport, &mut buffer, &mut room, core);
-    let read = tokio::time::timeout_at(connect_by, read).await;
+    let read = tokio::time::timeout_at(connect_by, read);
+    // Before CONNECT the version of the client is unknown, so the end of the broker is no answer.
+    let Some(read) = core.unless_ending(read).await else { return };
     // No CONNECT within a reasonable time (section 3.1.4).
     let timed_out = |_| Err(Refusal::silent(ConnectRefusal::ConnectTimeout));
     let read = read.unwrap_or_else(timed_out).and_then(|length| {
@@ -148,7 +150,10 @@ async fn decode_and_accept(
         }
     };
     let accepted = match certificate {
-        Ok(_) => accept(&connect, newcomer).await,
+        Ok(_) => {
+            let accepted = core.unless_ending(accept(&connect, newcomer)).await;
+            accepted.unwrap_or_else(|| Err(Refusal::for_the_end(connect.version)))
+        }
         Err(error) => Err(Refusal::of_certificate(&connect, error)),
     };
     accepted.map_err(|mut refusal| {

@@ -57,6 +57,11 @@ impl Refusal {
             .because("the broker has reached its limit of connections")
     }
 
+    /// Refuses because the broker is ending.
+    pub(super) const fn for_the_end(version: ProtocolVersion) -> Self {
+        Self::with(version, ReasonCode::ServerUnavailable, ConnectRefusal::ShuttingDown)
+    }
+
     /// Refuses because the address sends CONNECTs too fast.
     pub(super) fn for_rate(connect: &[u8], counted_as: ConnectRefusal) -> Self {
         let version = refusal_version(connect).unwrap_or(ProtocolVersion::V3_1_1);

@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{
@@ -84,6 +85,8 @@ pub(crate) struct Core {
     pub(crate) keeper: Option<Arc<Keeper>>,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
+    /// Cancelled when the broker begins to end.
+    pub(crate) ending: CancellationToken,
     homes: OnceLock<Homes>,
     shards: OnceLock<Arc<[ShardHandle]>>,
     /// The doors for arriving clients, in the order of the shards.
@@ -119,6 +122,7 @@ impl Core {
             versions,
             keeper,
             draining: ArcSwapOption::empty(),
+            ending: CancellationToken::new(),
             homes: OnceLock::new(),
             shards: OnceLock::new(),
             arrivals: OnceLock::new(),
@@ -174,6 +178,16 @@ impl Core {
     /// Returns the time until which a connection that arrives now must have sent its CONNECT.
     pub(crate) fn connect_by(&self) -> Instant {
         Instant::now() + self.connect_time()
+    }
+
+    /// Waits for a step of a connection before CONNACK; `None` if the broker begins to end meanwhile.
+    /// What has arrived by then is still handled.
+    pub(crate) async fn unless_ending<F: Future>(&self, step: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            outcome = step => Some(outcome),
+            () = self.ending.cancelled() => None,
+        }
     }
 
     /// Returns whether the broker accepts durable messages: there is no store, or it can be

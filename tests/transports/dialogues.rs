@@ -6,7 +6,7 @@
 use hearthmq::mqtt::{Packet, ReasonCode, encode};
 
 use crate::{
-    support::{packets::*, secs},
+    support::{Undecided, packets::*, secs},
     ways::{Way, World, ip_seen},
 };
 
@@ -190,4 +190,19 @@ pub(crate) async fn a_broker_that_shuts_down_says_so(way: Way) {
     drop((client, older));
     ended.await.unwrap();
     assert!(!world.socket_file().exists());
+}
+
+pub(crate) async fn a_broker_that_shuts_down_says_so_to_a_client_that_waits_for_it(way: Way) {
+    for version in [V3_1, V3_1_1, V5] {
+        let checking = Undecided::default();
+        let world = World::configured(way, |it| it.authenticator(checking.clone())).await;
+        let mut client = world.client(version).await;
+        client.send(Packet::Connect(Box::new(connect_in(version, "c")))).await;
+        checking.is_asked().await;
+        let broker = world.broker.clone();
+        let ended = actix_rt::spawn(async move { broker.shutdown(secs(60)).await });
+        client.expect_refused(ReasonCode::ServerUnavailable).await;
+        drop(client);
+        ended.await.unwrap();
+    }
 }

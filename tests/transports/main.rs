@@ -93,4 +93,5 @@ table! {
     a_packet_of_a_megabyte_goes_both_ways,
     a_client_that_does_not_read_harms_nobody_and_misses_nothing,
     a_broker_that_shuts_down_says_so,
+    a_broker_that_shuts_down_says_so_to_a_client_that_waits_for_it,
 }

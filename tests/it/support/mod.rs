@@ -10,19 +10,24 @@ pub(crate) use client::Client;
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use hearthmq::{
     Broker,
-    auth::{AllowAll, Authorizer},
+    auth::{AllowAll, AuthenticationError, Authenticator, Authorizer, Credentials, Identity},
     broker::Builder,
     limits::Limits,
     metrics::ConnectRefusal,
     store::MemoryStore,
 };
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    sync::Notify,
+};
 
 /// Starts a broker on this thread and on virtual time: whenever everything waits, the clock jumps
 /// to the next event.
@@ -72,6 +77,24 @@ pub(crate) async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> 
 /// Starts a broker with this authorizer.
 pub(crate) async fn world_where(authorizer: impl Authorizer) -> Broker {
     world_with(|builder| builder.authorizer(authorizer)).await
+}
+
+/// Checks credentials without end, and says when it begins.
+#[derive(Clone, Default)]
+pub(crate) struct Undecided(Arc<Notify>);
+
+impl Undecided {
+    pub(crate) async fn is_asked(&self) {
+        self.0.notified().await;
+    }
+}
+
+#[async_trait]
+impl Authenticator for Undecided {
+    async fn authenticate(&self, _: Credentials<'_>) -> Result<Identity, AuthenticationError> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
 }
 
 /// Returns how many connections were refused for this reason, on all threads.
