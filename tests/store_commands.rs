@@ -5,9 +5,12 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,7 +18,7 @@ use hearthmq::{
     journal::{Change, SessionNumber},
     mqtt::{Message, Publication, QoS, Timestamp},
     owners::Owner,
-    store::DirectoryStore,
+    store::{DirectoryStore, StoreError},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -174,11 +177,165 @@ fn what_is_no_export_is_not_imported() {
     };
     assert!(import("missing", "a").contains("cannot read missing"));
     fs::write(dir.path().join("empty"), "").unwrap();
-    assert!(import("empty", "b").contains("nothing was imported"));
+    assert!(import("empty", "b").contains("empty is empty; nothing was imported"));
     fs::write(dir.path().join("other"), "{\"kind\":\"bounds\"}\n").unwrap();
-    assert!(import("other", "c").starts_with("line 1 is not a valid line of an export"));
+    assert!(import("other", "c").starts_with("other, line 1 is not a valid line of an export"));
     assert!(import("empty", "hearthmq-data").contains("already contains a store"));
     assert!(stdout(&run(dir.path(), &["check"])).ends_with("0 faults\n"), "it is left as it was");
+}
+
+/// Returns the lines of an export of [`stored`]: `bounds`, two sessions, three places of queues and
+/// a retained message.
+fn exported(dir: &Path) -> Vec<Value> {
+    let lines = stdout(&run(dir, &["export"]));
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn write_lines(dir: &Path, lines: &[Value]) {
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(dir.join("lines"), lines).unwrap();
+}
+
+/// Returns `line` with another value at `pointer`.
+fn with(line: &Value, pointer: &str, value: impl Into<Value>) -> Value {
+    let mut line = line.clone();
+    *line.pointer_mut(pointer).unwrap() = value.into();
+    line
+}
+
+#[test]
+fn a_line_that_no_export_can_have_is_refused_by_its_number() {
+    let dir = stored();
+    let lines = exported(dir.path());
+    let [bounds, one, _, waiting, flying, released, kept] = &lines[..] else { panic!("7 lines") };
+    let long = "x".repeat(65_536);
+    let alias = STANDARD.encode([0x23, 0, 1]);
+    for (at, is_added, line, problem) in [
+        (0, false, one.clone(), "the line of the kind bounds is the first one"),
+        (1, true, bounds.clone(), "the line of the kind bounds is the first one"),
+        (2, true, with(one, "/client_id", "other"), "session 1 is there already"),
+        (2, true, with(one, "/session", 9), r#"the client "client 1" has session 1 already"#),
+        (2, true, with(&with(one, "/session", 0), "/client_id", "zero"), "client_id is not valid"),
+        (2, true, with(&with(one, "/session", 9), "/client_id", ""), "client_id is not valid"),
+        (2, true, with(&with(one, "/session", 9), "/client_id", "a\0"), "client_id is not valid"),
+        (2, true, with(&with(one, "/session", 9), "/client_id", &*long), "client_id is not valid"),
+        (1, false, with(one, "/username", &*long), "username is not valid"),
+        (1, false, with(one, "/subscriptions/0/filter", "a/#/b"), "not a valid Topic Filter"),
+        (1, false, with(one, "/subscriptions/0/filter", ""), "not a valid Topic Filter"),
+        (1, false, with(one, "/subscriptions/0/filter", "$share/g"), "not a valid Topic Filter"),
+        (1, false, with(one, "/subscriptions/0/identifier", 0), "Subscription Identifier"),
+        (1, false, with(one, "/will/message/topic", "w/+"), "not a valid Topic Name"),
+        (3, false, with(waiting, "/session", 9), "session 9 has no line before this one"),
+        (4, true, waiting.clone(), "place 1 of session 1's queue is there already"),
+        (5, false, with(released, "/place", 1), "place 1 of session 2's queue is there already"),
+        (
+            5,
+            false,
+            with(released, "/packet_id", 3),
+            "the packet_id is in session 2's queue already",
+        ),
+        (6, true, with(waiting, "/place", 2), "the lines of session 1's queue are apart"),
+        (3, false, with(waiting, "/message/topic", "#"), "not a valid Topic Name"),
+        (3, false, with(waiting, "/message/topic", &*long), "not a valid Topic Name"),
+        (3, false, with(waiting, "/message/properties", "/w=="), "not those of a PUBLISH"),
+        (3, false, with(waiting, "/message/properties", alias), "not those of a PUBLISH"),
+        (3, false, with(waiting, "/identifiers", vec![0]), "Subscription Identifier"),
+        (3, false, with(waiting, "/share", "a/b"), "not the Topic Filter of a shared subscription"),
+        (4, false, with(flying, "/packet_id", 0), "a packet identifier is not 0"),
+        (6, false, with(kept, "/message/topic", ""), "not a valid Topic Name"),
+        (7, true, kept.clone(), r#"the topic "r" has a retained message already"#),
+    ] {
+        let mut lines = lines.clone();
+        lines.splice(at..at + usize::from(!is_added), [line]);
+        write_lines(dir.path(), &lines);
+        let output = run(dir.path(), &["import", "lines", "--data-dir", "new"]);
+        let said = complaint(&output);
+        let expected = format!("lines, line {} is not a valid line of an export: ", at + 1);
+        assert!(said.starts_with(&expected) && said.contains(problem), "{problem}: {said}");
+        assert!(said.contains("nothing was imported, correct the line or export again"));
+    }
+    // Nothing of them was left.
+    assert_eq!(fs::read_dir(dir.path().join("new")).unwrap().count(), 1, "the lock");
+    write_lines(dir.path(), &lines);
+    stdout(&run(dir.path(), &["import", "lines", "--data-dir", "new"]));
+    assert!(stdout(&run(dir.path(), &["check", "--data-dir", "new"])).ends_with("0 faults\n"));
+}
+
+/// While a client gets a new session, an export may see the former one too. A start ends it.
+#[test]
+fn a_session_that_was_about_to_end_is_imported_with_the_one_that_replaces_it() {
+    let dir = stored();
+    let store = DirectoryStore::open(dir.path().join("hearthmq-data")).unwrap();
+    apply(&store, &[Change::PutSession(SessionNumber(3), Box::new(record("client 1")))]);
+    drop(store);
+    let lines = exported(dir.path());
+    assert_eq!(lines[3]["replaces"], 1);
+    write_lines(dir.path(), &lines);
+    stdout(&run(dir.path(), &["import", "lines", "--data-dir", "other"]));
+    let again = stdout(&run(dir.path(), &["export", "--data-dir", "other"]));
+    assert_eq!(again, fs::read_to_string(dir.path().join("lines")).unwrap());
+    // Two files put together.
+    write_lines(dir.path(), &[&lines[..3], &[with(&lines[3], "/replaces", Value::Null)]].concat());
+    let output = run(dir.path(), &["import", "lines", "--data-dir", "new"]);
+    assert!(complaint(&output).contains(r#"the client "client 1" has session 1 already"#));
+}
+
+#[test]
+fn a_line_has_a_maximum_length() {
+    let dir = stored();
+    let lines = exported(dir.path());
+    write_lines(dir.path(), &lines);
+    let longest = lines.iter().map(|line| line.to_string().len() + 1).max().unwrap();
+    let (enough, less) = (longest.to_string(), (longest - 1).to_string());
+    let import = |place: &str, bytes_max: &str| {
+        let bounded = ["--line-bytes-max", bytes_max];
+        run(dir.path(), &[&["import", "lines", "--data-dir", place][..], &bounded].concat())
+    };
+    let output = import("a", &less);
+    let said = complaint(&output);
+    assert!(said.starts_with("lines, line 2 is longer than "), "{said}");
+    assert!(said.ends_with("allow longer lines with --line-bytes-max"), "{said}");
+    stdout(&import("b", &enough));
+    // A file without lines, which is longer than any memory, is not read to its end.
+    let file = fs::File::create(dir.path().join("lines")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let output = run(dir.path(), &["import", "lines", "--data-dir", "c"]);
+    assert!(complaint(&output).starts_with("lines, line 1 is longer than 67108864 bytes"));
+}
+
+/// An import that is killed leaves nothing that a broker would take for a store.
+#[test]
+fn an_import_that_was_cut_short_is_begun_again() {
+    let dir = stored();
+    let lines = exported(dir.path());
+    write_lines(dir.path(), &lines);
+    let place = dir.path().join("new");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
+    command.args(["store", "import", "-", "--data-dir", "new"]).current_dir(dir.path());
+    let mut importing = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = importing.stdin.take().unwrap();
+    input.write_all(format!("{}\n{}\n", lines[0], lines[1]).as_bytes()).unwrap();
+    input.flush().unwrap();
+    while !place.join("store.new").exists() {
+        assert!(importing.try_wait().unwrap().is_none());
+        thread::sleep(Duration::from_millis(5));
+    }
+    let output = run(dir.path(), &["import", "lines", "--data-dir", "new"]);
+    assert!(complaint(&output).contains("in use"));
+    importing.kill().unwrap();
+    importing.wait().unwrap();
+    assert!(!place.join("store").exists());
+    for command in ["check", "export"] {
+        let output = run(dir.path(), &[command, "--data-dir", "new"]);
+        let said = complaint(&output);
+        assert!(said.contains("new/store.new is a store that was not finished"), "{said}");
+    }
+    let opened = DirectoryStore::open(&place).unwrap_err();
+    assert!(matches!(opened, StoreError::Unfinished { .. }), "{opened}");
+    stdout(&run(dir.path(), &["import", "lines", "--data-dir", "new"]));
+    assert!(!place.join("store.new").exists());
+    let again = stdout(&run(dir.path(), &["export", "--data-dir", "new"]));
+    assert_eq!(again, fs::read_to_string(dir.path().join("lines")).unwrap());
 }
 
 #[test]

@@ -3,7 +3,11 @@
 //! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained` or `login`.
 //! Payloads and properties are in base64, times in milliseconds since the Unix epoch.
 
-use std::io::{self, Write};
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher as _,
+    io::{self, Write},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
@@ -40,11 +44,16 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
         }),
     )?;
     let mut numbers = Vec::new();
+    // By a hash, because there may be a million: a false alarm does no harm.
+    let mut clients = HashMap::new();
+    let hasher = RandomState::new();
     let mut written = Ok(());
     store.sessions(&mut |session| {
         numbers.push(session.number);
+        let client = hasher.hash_one(&*session.record.client_id);
+        let replaces = clients.insert(client, session.number);
         if written.is_ok() {
-            written = line(output, &of_session(&session));
+            written = line(output, &of_session(&session, replaces));
         }
     })?;
     written?;
@@ -102,7 +111,9 @@ fn line(lines: &mut Lines<'_>, value: &Value) -> io::Result<()> {
     writeln!(lines.output, "{value}")
 }
 
-fn of_session(session: &StoredSession) -> Value {
+/// Returns the line of a session. If the snapshot was taken while the client got a new session, the
+/// former one, which the new one replaces, may still be there.
+fn of_session(session: &StoredSession, replaces: Option<SessionNumber>) -> Value {
     let record = &session.record;
     let subscriptions = session.subscriptions.iter();
     let accepted = session.accepted.iter().map(|packet_id| packet_id.number());
@@ -110,6 +121,7 @@ fn of_session(session: &StoredSession) -> Value {
         "kind": "session",
         "session": session.number.0,
         "client_id": record.client_id,
+        "replaces": replaces.map(|former| former.0),
         "username": record.username,
         "expiry_interval_secs": record.expiry_interval_secs,
         "ends_at": record.ends_at.map(|at| at.millis()),

@@ -15,7 +15,7 @@ use super::{
     Failure, Options,
     control::export_by_broker,
     export::export,
-    import::{ImportError, import},
+    import::{ImportError, Lines, import},
     print,
 };
 
@@ -43,6 +43,9 @@ enum Command {
     Import {
         /// The output of `export`; - for standard input
         file: PathBuf,
+        /// Maximum length of a line: an exported message of n bytes has about 4 n / 3
+        #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+        line_bytes_max: u64,
         #[command(flatten)]
         place: Place,
     },
@@ -87,7 +90,9 @@ pub(super) fn store(arguments: &Arguments) -> Result<(), Failure> {
         Command::Check(place) => check(&place.open()?),
         Command::Stats(place) => stats(&place.open()?),
         Command::Export { output, place } => write_export(&place.directory()?, output.as_ref()),
-        Command::Import { file, place } => read_import(&place.directory()?, file),
+        Command::Import { file, line_bytes_max, place } => {
+            read_import(&place.directory()?, file, *line_bytes_max)
+        }
         Command::Compact(place) => compact(&place.open()?),
     }
 }
@@ -154,16 +159,16 @@ fn make_private(path: &Path) -> io::Result<File> {
 }
 
 /// Builds a store in a directory that has none.
-fn read_import(directory: &Path, file: &Path) -> Result<(), Failure> {
+fn read_import(directory: &Path, file: &Path, line_bytes_max: u64) -> Result<(), Failure> {
     let fault = |source| ImportError::Input { path: file.display().to_string(), source };
-    let mut input: Box<dyn BufRead> = match file == Path::new("-") {
-        true => Box::new(io::stdin().lock()),
-        false => Box::new(BufReader::new(File::open(file).map_err(fault)?)),
+    let (mut input, path): (Box<dyn BufRead>, _) = match file == Path::new("-") {
+        true => (Box::new(io::stdin().lock()), "standard input".to_owned()),
+        false => {
+            let opened = File::open(file).map_err(fault)?;
+            (Box::new(BufReader::new(opened)), file.display().to_string())
+        }
     };
-    if directory.join("store").exists() {
-        return Err(ImportError::NotEmpty { path: directory.display().to_string() }.into());
-    }
-    let store = DirectoryStore::open(directory)?;
-    let lines = import(&store, &mut input)?;
-    print(&format!("{lines} lines were imported\n"))
+    let mut lines = Lines { input: &mut input, path, bytes_max: line_bytes_max, count: 0 };
+    let count = import(directory, &mut lines)?;
+    print(&format!("{count} lines were imported\n"))
 }

@@ -9,6 +9,7 @@ mod examine;
 mod format;
 mod group;
 mod keys;
+mod new;
 mod private;
 mod read;
 mod records;
@@ -29,6 +30,7 @@ use std::{
 use database::Database;
 pub use examine::{Examination, Kind};
 use group::{Group, KnownSessions};
+pub use new::NewStore;
 use room::Room;
 pub use snapshot::StoreSnapshot;
 use view::View;
@@ -68,6 +70,8 @@ impl Default for StoreOptions {
 /// A store in a directory, which it locks.
 pub struct DirectoryStore {
     directory: PathBuf,
+    /// The database, in this directory.
+    path: PathBuf,
     options: StoreOptions,
     /// `None` while the database is being reopened.
     database: RwLock<Option<Arc<Database>>>,
@@ -95,8 +99,8 @@ impl DirectoryStore {
     /// Opens the store in `directory`, which is created if it does not exist.
     ///
     /// # Errors
-    /// If the directory cannot be created or written, is damaged, has a newer format, or is in use
-    /// by another broker.
+    /// If the directory cannot be created or written, is damaged, has a newer format, is in use by
+    /// another broker, or has a [`NewStore`] that was not finished.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(directory, StoreOptions::default())
     }
@@ -119,8 +123,20 @@ impl DirectoryStore {
         private::make(directory).map_err(|error| StoreError::io("make", directory, error))?;
         let lock = lock(directory)?;
         private::narrow(directory);
-        let database = Database::open(&directory.join(DATABASE), &options, format::FORMAT)?;
+        let path = directory.join(DATABASE);
+        new::refuse_unfinished(directory, &path)?;
+        let database = Database::open(&path, &options, format::FORMAT)?;
         format::migrate(directory, &database)?;
+        Ok(Self::of(database, directory, path, options, lock))
+    }
+
+    fn of(
+        database: Database,
+        directory: &Path,
+        path: PathBuf,
+        options: StoreOptions,
+        lock: DirectoryLock,
+    ) -> Self {
         let applying = Applying {
             bounds: None,
             known: KnownSessions::default(),
@@ -130,14 +146,15 @@ impl DirectoryStore {
         };
         let much = options.free_bytes_min.saturating_mul(MUCH_MORE);
         let room_for_more = Room::new(directory, much);
-        Ok(Self {
+        Self {
             directory: directory.to_owned(),
+            path,
             options,
             database: RwLock::new(Some(Arc::new(database))),
             applying: Mutex::new(applying),
             room_for_more: Mutex::new(room_for_more),
             _lock: lock,
-        })
+        }
     }
 
     /// Opens the store in `directory`, but does not create one.
@@ -146,9 +163,11 @@ impl DirectoryStore {
     /// As [`DirectoryStore::open`], and if there is no store.
     pub fn open_existing(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         let directory = directory.as_ref();
-        match fs::metadata(directory.join(DATABASE)) {
+        let path = directory.join(DATABASE);
+        match fs::metadata(&path) {
             Ok(_) => Self::open(directory),
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                new::refuse_unfinished(directory, &path)?;
                 Err(StoreError::Missing { path: directory.display().to_string() })
             }
             Err(error) => Err(StoreError::io("read", directory, error)),
@@ -185,7 +204,7 @@ impl DirectoryStore {
     /// # Errors
     /// If the directory cannot be read.
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
-        disk_bytes(&self.directory.join(DATABASE))
+        disk_bytes(&self.path)
     }
 
     fn with<T>(
@@ -238,9 +257,9 @@ impl Store for DirectoryStore {
             if former.is_some_and(|former| Arc::into_inner(former).is_none()) {
                 tracing::debug!("the failed store still has readers");
             }
-            let path = self.directory.join(DATABASE);
-            fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
-            self.replace(Some(Arc::new(Database::open(&path, &self.options, format::FORMAT)?)));
+            let path = &self.path;
+            fs::metadata(path).map_err(|error| StoreError::io("read", path, error))?;
+            self.replace(Some(Arc::new(Database::open(path, &self.options, format::FORMAT)?)));
             applying.has_failed = false;
         }
         applying.room.check()

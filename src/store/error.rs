@@ -74,6 +74,21 @@ pub enum StoreError {
         /// The directory.
         path: String,
     },
+    /// There is a store in the directory already.
+    #[error("{path} already contains a store; name an empty directory, or move that store away")]
+    Exists {
+        /// The directory.
+        path: String,
+    },
+    /// A new store was being built in the directory when its process ended.
+    #[error(
+        "{path} is a store that was not finished; import it again, or remove {path} to start \
+         without it"
+    )]
+    Unfinished {
+        /// The directory of the new store.
+        path: String,
+    },
     /// The store is being reopened after an error.
     #[error("the store in {path} is being opened again after an error; try again")]
     Reopening {

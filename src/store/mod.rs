@@ -9,7 +9,7 @@ mod memory;
 
 use std::sync::Arc;
 
-pub use directory::{DirectoryStore, Examination, Kind, StoreOptions, StoreSnapshot};
+pub use directory::{DirectoryStore, Examination, Kind, NewStore, StoreOptions, StoreSnapshot};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 

@@ -1,0 +1,90 @@
+//! What an import has seen so far, to refuse what an export cannot have twice.
+//!
+//! The lines of one queue stand together in an export, so only one queue is in memory.
+
+use std::collections::{HashMap, HashSet, hash_map::Entry};
+
+use super::line::{Line, QueuedLine, SessionLine};
+
+#[derive(Default)]
+pub(super) struct Seen {
+    has_begun: bool,
+    /// The sessions, and whether lines of their queues have begun.
+    sessions: HashMap<u64, bool>,
+    /// The last session of each client.
+    clients: HashMap<Box<str>, u64>,
+    topics: HashSet<Box<str>>,
+    queue: Queue,
+}
+
+/// The queue whose lines come now.
+#[derive(Default)]
+struct Queue {
+    session: Option<u64>,
+    places: HashSet<u64>,
+    packet_ids: HashSet<u16>,
+}
+
+impl Seen {
+    /// Notes a line.
+    ///
+    /// # Errors
+    /// Why it does not fit to the lines before it.
+    pub(super) fn note(&mut self, line: &Line) -> Result<(), String> {
+        // The numbers in it are taken before there is anything with such a number.
+        if std::mem::replace(&mut self.has_begun, true) == matches!(line, Line::Bounds(_)) {
+            return Err("the line of the kind bounds is the first one".to_owned());
+        }
+        match line {
+            Line::Session(session) => self.note_session(session),
+            Line::Queued(queued) => self.note_queued(queued),
+            Line::Retained(retained) => {
+                let topic = &retained.message.topic;
+                match self.topics.insert(topic.as_str().into()) {
+                    true => Ok(()),
+                    false => Err(format!("the topic {topic:?} has a retained message already")),
+                }
+            }
+            Line::Bounds(_) | Line::Login(_) => Ok(()),
+        }
+    }
+
+    fn note_session(&mut self, line: &SessionLine) -> Result<(), String> {
+        let SessionLine { session, client_id, replaces, .. } = line;
+        if self.sessions.insert(*session, false).is_some() {
+            return Err(format!("session {session} is there already"));
+        }
+        match self.clients.entry(client_id.clone()) {
+            Entry::Vacant(place) => drop(place.insert(*session)),
+            Entry::Occupied(mut place) if Some(*place.get()) == *replaces => {
+                place.insert(*session);
+            }
+            Entry::Occupied(place) => {
+                let there = place.get();
+                return Err(format!("the client {client_id:?} has session {there} already"));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_queued(&mut self, line: &QueuedLine) -> Result<(), String> {
+        let QueuedLine { session, place, packet_id, .. } = line;
+        if self.queue.session != Some(*session) {
+            match self.sessions.get_mut(session) {
+                None => return Err(format!("session {session} has no line before this one")),
+                Some(true) => {
+                    return Err(format!("the lines of session {session}'s queue are apart"));
+                }
+                Some(has_begun) => *has_begun = true,
+            }
+            self.queue = Queue { session: Some(*session), ..Queue::default() };
+        }
+        if !self.queue.places.insert(*place) {
+            return Err(format!("place {place} of session {session}'s queue is there already"));
+        }
+        match packet_id.is_none_or(|id| self.queue.packet_ids.insert(id)) {
+            true => Ok(()),
+            false => Err(format!("the packet_id is in session {session}'s queue already")),
+        }
+    }
+}
