@@ -14,7 +14,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -34,33 +34,57 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a caller waits for the first line: the broker first writes its changes to the store.
 const FIRST_LINE_TIME_MAX: Duration = Duration::from_secs(60);
+/// Maximum number of callers that are answered at the same time, each by a thread.
+const CALLERS_MAX: usize = 8;
 
 /// Writes everything acknowledged so far to the store; returns whether that succeeded.
-pub(super) type Flush = Box<dyn Fn() -> bool + Send>;
+pub(super) type Flush = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Answers callers until it is dropped.
 pub(super) struct ControlSocket {
     path: PathBuf,
     listener: UnixListener,
-    ending: Arc<Ending>,
+    callers: Arc<Callers>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Tells the thread that the broker ends.
+/// The callers that are being answered, and whether the broker ends.
 #[derive(Default)]
-struct Ending {
-    is_there: AtomicBool,
-    /// The caller that is being answered.
-    caller: Mutex<Option<UnixStream>>,
+struct Callers {
+    is_ending: AtomicBool,
+    present: Mutex<Vec<Arc<UnixStream>>>,
 }
 
-impl Ending {
-    fn set_caller(&self, caller: Option<UnixStream>) {
-        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
+impl Callers {
+    fn present(&self) -> MutexGuard<'_, Vec<Arc<UnixStream>>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_there(&self) -> bool {
-        self.is_there.load(Ordering::Relaxed)
+    fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether there is room for this caller, who then stays until [`Callers::leave`].
+    fn enter(&self, caller: &Arc<UnixStream>) -> bool {
+        let mut present = self.present();
+        let has_room = present.len() < CALLERS_MAX && !self.is_ending();
+        if has_room {
+            present.push(Arc::clone(caller));
+        }
+        has_room
+    }
+
+    fn leave(&self, caller: &Arc<UnixStream>) {
+        self.present().retain(|other| !Arc::ptr_eq(other, caller));
+    }
+
+    /// Ends the answers to all callers.
+    fn end(&self) {
+        let present = self.present();
+        self.is_ending.store(true, Ordering::Relaxed);
+        for caller in &*present {
+            drop(caller.shutdown(Shutdown::Both));
+        }
     }
 }
 
@@ -86,20 +110,18 @@ impl ControlSocket {
         let listener = UnixListener::bind(&path)?;
         // Until here the permissions of the directory protect the socket.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        let ending = Arc::new(Ending::default());
-        let (ends, accepting) = (ending.clone(), listener.try_clone()?);
+        let callers = Arc::new(Callers::default());
+        let (answered, accepting) = (callers.clone(), listener.try_clone()?);
         let thread = thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || serve(&accepting, &store, &flush, &ends))?;
-        Ok(Self { path, listener, ending, thread: Some(thread) })
+            .spawn(move || serve(&accepting, &store, &flush, &answered))?;
+        Ok(Self { path, listener, callers, thread: Some(thread) })
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        self.ending.is_there.store(true, Ordering::Relaxed);
-        let caller = self.ending.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(caller.map(|caller| caller.shutdown(Shutdown::Both)));
+        self.callers.end();
         // Either wakes the thread: the shutdown where the path is gone, the connection on systems
         // that cannot shut down a listening socket.
         let is_shut = SockRef::from(&self.listener).shutdown(Shutdown::Both).is_ok();
@@ -111,39 +133,56 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Answers callers one after the other.
-fn serve(listener: &UnixListener, store: &DirectoryStore, flush: &Flush, ends: &Ending) {
-    for caller in listener.incoming() {
-        if ends.is_there() {
-            return;
-        }
-        let Ok(caller) = caller else {
-            thread::sleep(Duration::from_millis(100)); // out of file descriptors for now
-            continue;
-        };
-        ends.set_caller(caller.try_clone().ok());
-        let answered = answer(&caller, store, flush, ends);
-        ends.set_caller(None);
-        let why = match answered {
-            Ok(0) => continue,
-            Ok(lines) => {
-                tracing::info!(lines, "store exported");
+/// Answers callers, each on a thread of its own: one that does not read delays no other.
+fn serve(listener: &UnixListener, store: &DirectoryStore, flush: &Flush, callers: &Callers) {
+    thread::scope(|scope| {
+        for caller in listener.incoming() {
+            if callers.is_ending() {
+                return;
+            }
+            let Ok(caller) = caller.map(Arc::new) else {
+                thread::sleep(Duration::from_millis(100)); // out of file descriptors for now
+                continue;
+            };
+            if !callers.enter(&caller) {
+                refuse(&caller, "too many callers at the same time; try again later");
                 continue;
             }
-            Err(Failure::Output(error)) => error.to_string(), // the socket's
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!("store not exported: {why}");
-        drop(writeln!(&caller, "{}", json!({ "kind": "error", "message": why })));
+            let answering = Arc::clone(&caller);
+            let answer = move || {
+                answer(&answering, store, flush, callers);
+                callers.leave(&answering);
+            };
+            let named = thread::Builder::new().name("control".to_owned());
+            if let Err(error) = named.spawn_scoped(scope, answer) {
+                refuse(&caller, &error.to_string());
+                callers.leave(&caller);
+            }
+        }
+    });
+}
+
+/// Serves a caller's request, and logs it.
+fn answer(caller: &UnixStream, store: &DirectoryStore, flush: &Flush, callers: &Callers) {
+    match export_to(caller, store, flush, callers) {
+        Ok(0) => {}
+        Ok(lines) => tracing::info!(lines, "store exported"),
+        Err(Failure::Output(error)) => refuse(caller, &error.to_string()), // the socket's
+        Err(error) => refuse(caller, &error.to_string()),
     }
 }
 
-/// Serves a caller's request; returns the number of lines sent.
-fn answer(
+fn refuse(mut caller: &UnixStream, why: &str) {
+    tracing::warn!("store not exported: {why}");
+    drop(writeln!(caller, "{}", json!({ "kind": "error", "message": why })));
+}
+
+/// Reads a caller's request and sends the export; returns the number of lines sent.
+fn export_to(
     caller: &UnixStream,
     store: &DirectoryStore,
     flush: &Flush,
-    ends: &Ending,
+    callers: &Callers,
 ) -> Result<u64, Failure> {
     caller.set_read_timeout(Some(REQUEST_TIME_MAX))?;
     caller.set_write_timeout(Some(WRITE_TIME_MAX))?;
@@ -163,7 +202,7 @@ fn answer(
         let error = io::Error::new(io::ErrorKind::TimedOut, "the store cannot be written now");
         return Err(error.into());
     }
-    let mut output = Interruptible { output: BufWriter::new(caller), ends };
+    let mut output = Interruptible { output: BufWriter::new(caller), callers };
     let lines = export(&store.snapshot()?, &mut output)?;
     writeln!(output, "{}", json!({ "kind": "end", "lines": lines }))?;
     output.flush()?;
@@ -173,12 +212,12 @@ fn answer(
 /// Stops writing when the broker ends.
 struct Interruptible<'a> {
     output: BufWriter<&'a UnixStream>,
-    ends: &'a Ending,
+    callers: &'a Callers,
 }
 
 impl io::Write for Interruptible<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.ends.is_there() {
+        if self.callers.is_ending() {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the broker is shutting down"));
         }
         self.output.write(bytes)

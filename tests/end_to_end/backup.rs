@@ -3,7 +3,8 @@
 use std::{
     collections::HashSet,
     fs,
-    os::unix::fs::PermissionsExt as _,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     process::{Command, Output},
     sync::{
@@ -14,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use hearthmq::mqtt::{Packet, ProtocolVersion, QoS, ReasonCode};
+use hearthmq::mqtt::{
+    Packet, ProtocolVersion, Publish, PublishFlags, PublishProperties, QoS, ReasonCode,
+};
+use serde_json::Value;
 
 use crate::{
     mqtt::{Client, connect},
@@ -147,4 +151,45 @@ fn what_is_stored_is_its_owners_alone_whatever_the_umask() {
     let program = place.start();
     let line = |text: &str| program.logged().into_iter().find(|line| line.contains(text));
     assert_eq!(line("only its owner"), None, "there is nothing to be said any more");
+}
+
+/// Callers that do not read their export delay no other, up to a number of them.
+#[test]
+fn several_callers_export_at_the_same_time() {
+    const CALLERS_MAX: usize = 8;
+    let place = Place::new();
+    let program = place.start();
+    let mut publisher = program.client("publisher");
+    let payload = "x".repeat(500_000);
+    for number in 0..4 {
+        let topic = format!("large/{number}");
+        publisher.send(&Packet::Publish(Publish {
+            flags: PublishFlags { retain: true, ..PublishFlags::default() },
+            topic: &topic,
+            packet_id: None,
+            properties: PublishProperties::default(),
+            payload: payload.as_bytes(),
+        }));
+    }
+    publisher.ping();
+    let call = || {
+        let mut caller = UnixStream::connect(place.path("data/control.sock")).unwrap();
+        writeln!(caller, "export").unwrap();
+        let mut lines = BufReader::new(caller);
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        (lines, line)
+    };
+    // Their first line is there: each is being answered.
+    let mut slow: Vec<_> = (1..CALLERS_MAX).map(|_| call().0).collect();
+    let copy = succeeded(&store(&place, &["export", "--data-dir", "data"]));
+    assert_eq!(copy.lines().filter(|line| line.contains("large/")).count(), 4);
+    slow.push(call().0);
+    assert!(call().1.contains("too many callers"));
+    for mut caller in slow {
+        let mut rest = String::new();
+        caller.read_to_string(&mut rest).unwrap();
+        let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+        assert_eq!(last["kind"], "end");
+    }
 }
