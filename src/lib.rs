@@ -9,7 +9,7 @@
 //! # #[derive(Debug, thiserror::Error)] #[error(transparent)]
 //! # enum Error { Start(#[from] hearthmq::broker::StartError), Ask(#[from] hearthmq::control::ControlError),
 //! #     Publish(#[from] hearthmq::broker::PublishError) }
-//! #[actix_web::main]
+//! #[actix::main]
 //! async fn main() -> Result<(), Error> {
 //!     let broker = Broker::builder()
 //!         .tcp("127.0.0.1:1883")
@@ -47,11 +47,13 @@ pub mod auth;
 mod between;
 pub mod broker;
 mod clock;
+#[cfg(feature = "cli")]
 pub mod config;
 pub mod control;
 mod durable;
 mod flow;
 pub mod hooks;
+#[cfg(feature = "http")]
 pub mod http;
 pub mod journal;
 pub(crate) mod labels;
@@ -70,7 +72,7 @@ mod transport;
 pub use broker::Broker;
 
 /// The Rust of the documents, which is compiled with the documentation tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/embedding.md")]
 struct Documents;

@@ -1,64 +1,39 @@
-//! How logins are checked: the options of the file authenticator.
+//! What an authenticator tells the metrics about logins, and what it may store of them.
+//!
+//! Knows no way to check a login. Used by the authenticators, the metrics and the store.
 
-use serde::{Deserialize, Serialize};
+/// A pair of user and address.
+pub type LoginKey = [u8; 32];
 
-use super::throttle::ThrottleConfig;
+/// Stores the known pairs of user and address across restarts of the broker.
+pub trait LoginLedger: Send + Sync + 'static {
+    /// Returns the stored pairs, the most recently noted one last.
+    fn read(&self) -> Vec<LoginKey>;
 
-/// How logins are checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthenticationConfig {
-    /// Whether a client without user name and certificate is let in, without an identity. A
-    /// listener can override it ([`ListenerLogins`](super::ListenerLogins)).
-    pub anonymous: bool,
-    /// Whether an MQTT client with a user name that has no account is treated as one without a user
-    /// name, where those are let in.
-    pub anonymous_with_name: bool,
-    /// Whether a certificate suffices. If so, its Common Name is the user name, and a password is
-    /// not checked; if not, the client must also give the password of the account of that name.
-    pub certificate_is_enough: bool,
-    /// Whether a certificate is accepted only if its Common Name has an account. A listener can
-    /// override it.
-    pub certificate_needs_account: bool,
-    /// Whether an MQTT client with a certificate must use its Common Name as client identifier.
-    /// Does not affect clients without a certificate: require one in the listener.
-    pub client_id_is_common_name: bool,
-    /// Seconds for which a verified password is not hashed again. 0: hash every time.
-    pub verified_secs: u32,
-    /// Maximum number of verified credentials in memory; the oldest are evicted. 0: none.
-    pub verified_entries_max: usize,
-    /// Maximum number of passwords that are hashed at the same time, each with 19 MiB of memory. 0:
-    /// one for each core.
-    pub hashes_at_once_max: usize,
-    /// Maximum number of logins that wait to be hashed. One address may have a part of it, which
-    /// depends on precedence: half if this user logged in from this address before, a sixteenth if
-    /// the address has no failures, else one in 128 (at least four). Further logins are told to try
-    /// again later.
-    pub hashes_waiting_max: usize,
-    /// Maximum number of remembered pairs of user and address that logged in before. They survive a
-    /// restart, and their logins come before those of strangers. The pair that was not seen for the
-    /// longest time is evicted. One user has at most one in 16 of them. 0: none.
-    pub known_logins_max: usize,
-    /// How repeated failures are slowed down and refused.
-    pub throttle: ThrottleConfig,
+    /// Notes a pair, new or known. Does not wait until it is stored.
+    fn note(&self, key: LoginKey);
+
+    /// Removes a pair.
+    fn remove(&self, key: LoginKey);
 }
 
-impl Default for AuthenticationConfig {
-    fn default() -> Self {
-        Self {
-            anonymous: false,
-            anonymous_with_name: false,
-            certificate_is_enough: true,
-            certificate_needs_account: false,
-            client_id_is_common_name: false,
-            verified_secs: 300,
-            verified_entries_max: 10_000,
-            hashes_at_once_max: 0,
-            // Ten seconds of work for two cores; a client that has to wait longer has given up.
-            hashes_waiting_max: 1_000,
-            // 4 MB of memory.
-            known_logins_max: 20_000,
-            throttle: ThrottleConfig::default(),
-        }
-    }
+/// Counts of logins, since the start unless stated otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoginCounts {
+    /// Logins that are waiting for their password to be hashed.
+    pub waiting: u64,
+    /// Logins that were told to try again later, because too many were waiting.
+    pub turned_away: u64,
+    /// Number of times that a user name was refused from an address.
+    pub user_lockouts: u64,
+    /// Number of times that an address was refused.
+    pub address_lockouts: u64,
+    /// Attempts that were refused without a check because of earlier failures.
+    pub refused: u64,
+    /// Attempts that repeated a wrong password.
+    pub repeated: u64,
+    /// Known pairs of user and address at present.
+    pub known: u64,
+    /// Hashed passwords.
+    pub hashed: u64,
 }

@@ -5,41 +5,27 @@
 //! two. An [`EnhancedAuthenticator`] serves MQTT 5.0 clients with methods that take more than one
 //! message. Nothing here knows a session, an actor or HTTP.
 
-pub mod accounts;
-mod attempts;
-mod authenticator;
+#[cfg(feature = "accounts")]
+#[cfg_attr(
+    not(feature = "scram"),
+    expect(dead_code, reason = "SCRAM alone needs decoys and proofs")
+)]
+mod builtin;
 mod enhanced;
-mod file;
-mod hashing;
-mod keys;
-mod known;
 mod logins;
+mod network;
+#[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 mod origin;
-mod password;
-pub mod policy;
-mod recent;
-mod scram;
 mod standing;
-mod stricter;
+#[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 pub mod throttle;
 mod throttled;
-mod verified;
-mod waiting;
 
-pub use accounts::{
-    Accounts, User, UserNameError, add_user, check_user_name, remove_user, set_disabled,
-    set_password,
-};
-pub use attempts::LoginCounts;
-pub use authenticator::FileAuthenticator;
+#[cfg(feature = "accounts")]
+pub use builtin::*;
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
-pub use file::FileError;
-pub use keys::{SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError};
-pub use known::{LoginKey, LoginLedger};
-pub use logins::AuthenticationConfig;
-pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
-pub use policy::{FilePolicy, Network, NetworkError, Rule};
-pub use scram::ScramSha256;
+pub use logins::{LoginCounts, LoginKey, LoginLedger};
+pub use network::{Network, NetworkError};
 pub use standing::Standing;
 pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;

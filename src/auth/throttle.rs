@@ -372,3 +372,8 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         }
     }
 }
+
+/// Returns the time of tokio's clock, which tests can change.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 
 use super::{
     AuthenticationError, EnhancedAuthenticator, Exchange, ExchangeStart, FailureThrottle, Identity,
-    Standing, Step, ThrottleConfig, attempts::now,
+    Standing, Step, ThrottleConfig, throttle::now,
 };
 
 /// An [`EnhancedAuthenticator`] whose failures are counted by address, and by address and name. The

@@ -17,6 +17,10 @@ use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
 use super::{Broker, Running, settings::lock};
+#[cfg(feature = "websocket")]
+use crate::net::WebSocketOptions;
+#[cfg(feature = "tls")]
+use crate::net::tls::TlsSource;
 use crate::{
     actors::{Begin, Registry, Restore, Restored},
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
@@ -28,8 +32,7 @@ use crate::{
     metrics::Metrics,
     mqtt::{Timestamp, TopicError, is_of_the_broker, validate_topic},
     net::{
-        Admission, BindError, Bound, Listener, ListenerParts, ListenerSettings, WebSocketOptions,
-        accept_loop, bind, tls::TlsSource,
+        Admission, BindError, Bound, Listener, ListenerParts, ListenerSettings, accept_loop, bind,
     },
     router::Host,
     shard::{Core, CoreParts},
@@ -156,16 +159,19 @@ impl Builder {
     }
 
     /// Listens for MQTT over TLS.
+    #[cfg(feature = "tls")]
     pub fn tls(self, address: impl Into<String>, tls: impl Into<TlsSource>) -> Self {
         self.listen(Listener::tls(address, tls))
     }
 
     /// Listens for MQTT over WebSocket, at the path `/mqtt`.
+    #[cfg(feature = "websocket")]
     pub fn websocket(self, address: impl Into<String>) -> Self {
         self.listen(Listener::websocket(address, WebSocketOptions::default()))
     }
 
     /// Listens for MQTT over WebSocket over TLS, at the path `/mqtt`.
+    #[cfg(all(feature = "tls", feature = "websocket"))]
     pub fn secure_websocket(self, address: impl Into<String>, tls: impl Into<TlsSource>) -> Self {
         self.listen(Listener::secure_websocket(address, tls, WebSocketOptions::default()))
     }
@@ -304,7 +310,7 @@ impl Builder {
                 core,
                 registries,
                 admission,
-                hosts: hosts.clone(),
+                hosts,
                 arbiters: Mutex::new(arbiters),
                 local_addrs,
                 listener_urls,
@@ -321,7 +327,7 @@ impl Builder {
         let urls = &broker.running.listener_urls;
         for ((bound, listener), url) in bound.iter().zip(&self.listeners).zip(urls) {
             broker
-                .accept(bound, listener, url, &hosts)
+                .accept(bound, listener, url)
                 .map_err(|source| StartError::Listen { address: listener.to_string(), source })?;
         }
         Ok(broker)
@@ -421,15 +427,9 @@ impl Broker {
     }
 
     /// Starts accepting connections; every shard accepts from a copy of the listener.
-    fn accept(
-        &self,
-        bound: &Bound,
-        listener: &Listener,
-        url: &Arc<str>,
-        hosts: &[ArbiterHandle],
-    ) -> io::Result<()> {
+    fn accept(&self, bound: &Bound, listener: &Listener, url: &Arc<str>) -> io::Result<()> {
         bound.listen()?;
-        let Running { core, admission, open, listeners, .. } = &*self.running;
+        let Running { core, admission, hosts, open, listeners, .. } = &*self.running;
         let settings =
             ListenerSettings { layers: listener.layers.clone(), logins: listener.logins };
         let of_shards: Vec<_> =

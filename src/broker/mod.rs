@@ -7,11 +7,14 @@ mod asking;
 mod builder;
 mod control;
 mod draining;
+#[cfg(feature = "http")]
+mod http;
 mod many;
 mod recheck;
 mod settings;
 #[cfg(test)]
 mod tests;
+#[cfg(all(feature = "http", feature = "websocket"))]
 mod websocket;
 
 use std::{
@@ -26,7 +29,6 @@ use std::{
 
 use actix::Addr;
 use actix_rt::{Arbiter, ArbiterHandle};
-use actix_web::web::ServiceConfig;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::{
@@ -45,7 +47,6 @@ use crate::{
     control::{
         Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
     },
-    http::{self, ApiOptions},
     metrics::{Metrics, TransportKind},
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
     net::{Admission, Arrival, IN_PROCESS, ListenerSettings, Whose, canonical, handshake},
@@ -293,12 +294,6 @@ impl Broker {
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         self.running.core.metrics.clone()
-    }
-
-    /// Returns the REST interface, to mount into the application's own actix-web `App`:
-    /// `App::new().configure(broker.http_routes())`.
-    pub fn http_routes(&self) -> impl FnOnce(&mut ServiceConfig) + Clone + Send + 'static {
-        http::routes(self.api(&ApiOptions::default()))
     }
 
     /// Returns the number of connections that count towards the limits: those that are online,

@@ -1,4 +1,4 @@
-//! Settings of a running broker, and its REST interface with options.
+//! Settings of a running broker.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,7 +8,6 @@ use std::{
 use super::Broker;
 use crate::{
     auth::ListenerLogins,
-    http::{Api, ApiOptions},
     limits::Limits,
     mqtt::{TopicError, validate_topic},
     net::Listener,
@@ -39,7 +38,7 @@ impl Broker {
                 if let (Some(own), Some(wanted)) =
                     (&mut changed.layers.websocket, &wanted.layers.websocket)
                 {
-                    own.origins.clone_from(&wanted.origins);
+                    own.set_origins(wanted);
                 }
                 settings.store(Arc::new(changed));
             }
@@ -72,15 +71,6 @@ impl Broker {
         }
         self.running.core.set_response_topic_prefix(prefix);
         Ok(())
-    }
-
-    /// Returns the REST interface with these options.
-    #[must_use]
-    pub fn api(&self, options: &ApiOptions) -> Api {
-        let control = Arc::new(self.clone());
-        let told = Arc::clone(&self.running.core.told);
-        let (authenticator, authorizer) = (self.authenticator(), self.authorizer());
-        Api::telling(told, control, authenticator, authorizer, self.metrics(), options)
     }
 }
 

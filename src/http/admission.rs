@@ -7,13 +7,14 @@
 use std::{
     cell::Cell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
 use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION, rt::time::timeout};
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sha2::{Digest as _, Sha256};
 
-use super::{Api, ApiError, ListenerName, browsers, certificate::ShownCertificate, forwarded};
+use super::{Api, ApiError, browsers, certificate::ShownCertificate, forwarded};
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
@@ -22,6 +23,11 @@ use crate::{
     net::canonical,
     told::{Changed, Subject, cut},
 };
+
+/// The URL of the listener that accepted a connection, stored in the connection's data for rules
+/// and the log. Calls on a connection without it have the listener `hosted-http`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerName(pub Arc<str>);
 
 /// User name and password from HTTP Basic (RFC 7617).
 struct Basic {
@@ -70,10 +76,7 @@ type Proof = [u8; 32];
 /// Returns a hash of the credentials in a request.
 fn proof(request: &HttpRequest) -> Proof {
     let header = request.headers().get(AUTHORIZATION);
-    let hash = digest(&SHA256, header.map_or(&[], |header| header.as_bytes()));
-    let mut proof = Proof::default();
-    proof.copy_from_slice(hash.as_ref());
-    proof
+    Sha256::digest(header.map_or(&[][..], |header| header.as_bytes())).into()
 }
 
 /// The listener name of calls that a host application's server has accepted.

@@ -22,6 +22,7 @@ mod health;
 mod parameters;
 mod rate;
 mod redirect;
+#[cfg(feature = "tls")]
 mod server;
 
 use std::{
@@ -50,8 +51,10 @@ use crate::{
     told::Told,
 };
 
+pub use admission::ListenerName;
 pub use error::{ApiError, ClientIdError, not_found};
-pub use server::{Listener, ListenerName, Server, ServerOptions};
+#[cfg(feature = "tls")]
+pub use server::{Listener, Server, ServerOptions};
 
 use desk::Desk;
 use rate::Rates;

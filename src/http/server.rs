@@ -7,6 +7,7 @@
 //! server and does not need this one.
 
 mod accept;
+mod certificate;
 mod places;
 mod watch;
 
@@ -68,11 +69,6 @@ impl Listener {
         Ok(format!("{scheme}://{}", self.socket.local_addr()?))
     }
 }
-
-/// The URL of the listener that accepted a connection, stored in the connection's data for rules
-/// and the log. Calls on a connection without it have the listener `hosted-http`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerName(pub Arc<str>);
 
 /// Limits and settings of the server.
 #[derive(Clone, Debug)]

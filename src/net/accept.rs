@@ -12,12 +12,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
-use rustls::server::Acceptor;
 use tokio::{
     net::{TcpListener, UnixListener},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
@@ -26,10 +24,7 @@ use super::{
     handshake,
     listener::{Bound, Layers},
     refused::Refused,
-    secured::Secured,
-    shortage,
-    tls::{self, ClientAuth, TlsSource},
-    websocket,
+    shortage, tls, websocket,
 };
 use crate::{
     auth::ListenerLogins,
@@ -257,7 +252,7 @@ async fn layer<S: Transport>(
     let (transport, certificate) = match &layers.tls {
         None => (within(stream, layers, false).await?, Ok(None)),
         Some(source) => {
-            let (stream, certificate) = secure(stream, source, &mut admitted).await?;
+            let (stream, certificate) = tls::secure(stream, source, &mut admitted).await?;
             let has_certificate = !matches!(certificate, Ok(None));
             (within(stream, layers, has_certificate).await?, certificate)
         }
@@ -277,36 +272,9 @@ async fn within<S: Transport>(
         Some(options) => {
             // For TLS settings of the application, only the connection shows whether there is a
             // certificate.
-            let asks = layers.tls.as_ref().map(|tls| tls.client_auth());
-            let asks = asks.is_some_and(|asks| asks.is_some_and(|asks| asks != ClientAuth::None));
+            let asks = layers.tls.as_ref().is_some_and(tls::TlsSource::asks_for_certificate);
             let can_be_login = asks || has_certificate;
             Box::new(websocket::accept(stream, options, can_be_login).await?)
         }
     })
-}
-
-/// Performs the TLS handshake; returns the stream and the client certificate, if there is one.
-async fn secure<S: Transport>(
-    stream: S,
-    source: &TlsSource,
-    admitted: &mut Admitted,
-) -> Result<(Secured<S>, Shown), Refused> {
-    let (settings, trust) = source.begin();
-    let handshake = async {
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        admitted.reach(Stage::Speaking);
-        // Before the expensive part of the handshake.
-        if let Err(refused) = admitted.knock() {
-            return Ok(Err(Refused::new(refused)));
-        }
-        hello.into_stream(settings).await.map(Ok)
-    };
-    let stream = handshake.await.map_err(tls::explained);
-    let stream = stream.map_err(|error| Refused::because(ConnectRefusal::Tls, error))??;
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let certificate = match chain {
-        [] => Ok(None),
-        chain => tls::client_certificate(chain).map(Some), // an error is reported in CONNACK
-    };
-    Ok((Secured::new(stream, trust), certificate))
 }

@@ -10,11 +10,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
 use super::{
-    Shown,
     admission::{Admitted, Stage},
     exchange,
     follow::follow,
-    newcomer::{Newcomer, connect_limits, read_more},
+    newcomer::{Newcomer, Shown, connect_limits, read_more},
     refusal::Refusal,
     refused::{Refused, other_protocol, subject},
     room::Room,

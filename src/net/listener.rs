@@ -84,6 +84,7 @@ impl Listener {
     }
 
     /// Creates a listener for MQTT over TLS.
+    #[cfg(feature = "tls")]
     pub fn tls(address: impl Into<String>, tls: impl Into<TlsSource>) -> Self {
         let mut listener = Self::at(address);
         listener.layers.tls = Some(tls.into());
@@ -91,6 +92,7 @@ impl Listener {
     }
 
     /// Creates a listener for MQTT over WebSocket; `options` may be just the path.
+    #[cfg(feature = "websocket")]
     pub fn websocket(address: impl Into<String>, options: impl Into<WebSocketOptions>) -> Self {
         let mut listener = Self::at(address);
         listener.layers.websocket = Some(options.into());
@@ -98,6 +100,7 @@ impl Listener {
     }
 
     /// Creates a listener for MQTT over WebSocket over TLS.
+    #[cfg(all(feature = "tls", feature = "websocket"))]
     pub fn secure_websocket(
         address: impl Into<String>,
         tls: impl Into<TlsSource>,
@@ -164,7 +167,7 @@ impl Listener {
             TransportKind::SecureWebSocket => "wss",
             TransportKind::InProcess => return IN_PROCESS.to_owned(),
         };
-        let path = self.layers.websocket.as_ref().map_or("", |options| options.path.as_str());
+        let path = self.layers.websocket.as_ref().map_or("", WebSocketOptions::path);
         match bound {
             Some(address) => format!("{scheme}://{address}{path}"),
             None => format!("{scheme}://{self}{path}"),

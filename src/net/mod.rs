@@ -3,6 +3,7 @@
 //! Any shard may accept a connection. It reads CONNECT, has the credentials checked, and sends the
 //! connection to the home shard of its client identifier. Most refusals are decided here.
 
+mod absent;
 mod accept;
 mod admission;
 mod exchange;
@@ -11,30 +12,47 @@ mod handshake;
 mod linger;
 mod listener;
 mod newcomer;
+#[cfg(any(feature = "http", feature = "websocket"))]
+mod origin;
 mod packet_line;
 mod proxy;
 mod refusal;
 mod refused;
 mod room;
-mod secured;
 mod shortage;
 mod tcp;
+#[cfg(feature = "tls")]
 pub mod tls;
 mod unix;
+#[cfg(feature = "websocket")]
 mod websocket;
 
+#[cfg(not(feature = "tls"))]
+use self::absent::tls;
+#[cfg(not(feature = "websocket"))]
+use self::absent::websocket;
+#[cfg(feature = "http")]
+pub(crate) use self::origin::is_own_origin;
+#[cfg(feature = "websocket")]
+pub use self::websocket::WebSocketOptions;
+/// What a WebSocket in the server of an application needs.
+#[cfg(all(feature = "http", feature = "websocket"))]
+pub(crate) use self::websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted};
 pub(crate) use self::{
     accept::{ListenerParts, ListenerSettings, accept_loop, canonical},
-    admission::{Admission, Seat, Whose, in_turn, network_of},
+    admission::{Admission, Whose},
     handshake::{Arrival, handshake},
-    listener::{BindError, Bound, IN_PROCESS, accept_who_has_spoken, bind},
-    newcomer::Shown,
+    listener::{BindError, Bound, IN_PROCESS, bind},
+};
+/// What the HTTP server needs of a listener.
+#[cfg(all(feature = "http", feature = "tls"))]
+pub(crate) use self::{
+    admission::{Seat, in_turn, network_of},
+    listener::accept_who_has_spoken,
     shortage::{is_of_files, is_somebody_waiting},
-    websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted, is_own_origin},
 };
 pub use self::{
     listener::Listener,
     proxy::ProxyProtocol,
     tcp::{TCP_KEEP_ALIVE_SECS_DEFAULT, give_up_the_dead},
-    websocket::WebSocketOptions,
 };

@@ -7,6 +7,7 @@
 mod client;
 mod examine;
 mod own;
+mod secured;
 mod source;
 
 use std::{
@@ -28,6 +29,7 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use x509_parser::{error::X509Error, nom};
 
+pub(super) use self::secured::secure;
 pub use self::{
     client::{ClientCertificateError, client_certificate, explained},
     examine::examine,

@@ -6,6 +6,7 @@
 mod bytes;
 mod database;
 mod examine;
+mod failure;
 mod format;
 mod group;
 mod keys;

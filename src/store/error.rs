@@ -2,10 +2,7 @@
 //!
 //! Knows the errors of the operating system, but not the files of any store.
 
-use std::{
-    io::{self, ErrorKind},
-    path::Path,
-};
+use std::io;
 
 /// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -95,21 +92,4 @@ pub enum StoreError {
         /// The directory.
         path: String,
     },
-}
-
-impl StoreError {
-    /// Maps an error of the operating system to the variant with the right remedy.
-    pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
-        let path = path.display().to_string();
-        let is_full = matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        let is_read_only =
-            matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
-        if is_full {
-            Self::Full { path }
-        } else if is_read_only {
-            Self::ReadOnly { doing, path }
-        } else {
-            Self::Io { doing, path, source }
-        }
-    }
 }

@@ -3,12 +3,14 @@
 //! A store applies changes and returns the resulting state. It knows no running sessions, actors or
 //! sockets.
 
+#[cfg(feature = "directory-store")]
 mod directory;
 mod error;
 mod memory;
 
 use std::sync::Arc;
 
+#[cfg(feature = "directory-store")]
 pub use directory::{DirectoryStore, Examination, Kind, NewStore, StoreOptions, StoreSnapshot};
 pub use error::StoreError;
 pub use memory::MemoryStore;

@@ -8,8 +8,10 @@
 //! ones. Knows neither MQTT nor HTTP: reasons are words. Called by `net`, `actors` and `http`.
 
 mod accepts;
+#[cfg(feature = "http")]
 mod calls;
 mod limit;
+#[cfg(feature = "accounts")]
 mod logins;
 mod queues;
 mod text;
@@ -27,8 +29,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::Span;
 
+#[cfg(feature = "http")]
+pub(crate) use self::calls::Changed;
 use self::limit::{Kind, LeftOut, Limiter};
-pub(crate) use self::{calls::Changed, logins::locked_out, queues::Dropped, text::cut};
+#[cfg(feature = "accounts")]
+pub(crate) use self::logins::locked_out;
+pub(crate) use self::{queues::Dropped, text::cut};
 
 /// Target of lines about clients, for filters: `hearthmq::clients=warn`.
 const CLIENTS: &str = "hearthmq::clients";

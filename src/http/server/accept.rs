@@ -34,12 +34,15 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Listener, ListenerName, Proxy,
+    Listener, Proxy,
+    certificate::Verified,
     places::{Place, Places},
     watch::{HEAD_TIMEOUT, Watch, Watched},
 };
 use crate::{
-    http::{Api, admission::Accepted, certificate::ShownCertificate, not_found, routes},
+    http::{
+        Api, ListenerName, admission::Accepted, certificate::ShownCertificate, not_found, routes,
+    },
     metrics::ShardMetrics,
     net::{ProxyProtocol, canonical, is_of_files, is_somebody_waiting, tls},
     told::{Subject, Weight},
@@ -190,7 +193,7 @@ impl Way {
         let Ok(Some((socket, peer))) = layered else { return };
         let watch = Watch::new(place);
         let certificate = socket.certificate.clone();
-        let distrusted = OptionFuture::from(certificate.map(ShownCertificate::distrusted));
+        let distrusted = OptionFuture::from(certificate.map(Verified::distrusted));
         let connection = (self.speak)(Watched::new(socket, Rc::clone(&watch)), peer);
         watch.keep(connection, distrusted).await;
     }
@@ -231,7 +234,7 @@ impl Way {
             self.tell_refused(peer, "tls", error);
         });
         let stream = stream.ok()??;
-        let certificate = ShownCertificate::new(stream.get_ref().1.peer_certificates(), trust);
+        let certificate = Verified::new(stream.get_ref().1.peer_certificates(), trust);
         Some((Socket { layer: Layer::Tls(Box::new(stream)), name, certificate }, peer))
     }
 }
@@ -270,7 +273,8 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             data.insert(stream.stream().name.clone());
             data.insert(Accepted::default());
             if let Some(certificate) = &stream.stream().certificate {
-                data.insert(certificate.clone());
+                let shown: ShownCertificate = certificate.clone();
+                data.insert(shown);
             }
         })
         .h1(map_config(app, |()| AppConfig::default()));
@@ -289,7 +293,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
 struct Socket {
     layer: Layer,
     name: ListenerName,
-    certificate: Option<ShownCertificate>,
+    certificate: Option<Rc<Verified>>,
 }
 
 enum Layer {

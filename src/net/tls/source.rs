@@ -143,6 +143,13 @@ impl TlsSource {
     }
 }
 
+impl TlsSource {
+    /// Returns whether clients are known to be asked for a certificate.
+    pub(in crate::net) fn asks_for_certificate(&self) -> bool {
+        self.client_auth().is_some_and(|asks| asks != ClientAuth::None)
+    }
+}
+
 /// Verifies the client certificate of one connection again after the TLS settings were replaced.
 #[derive(Debug)]
 pub struct Trust {
@@ -178,6 +185,7 @@ impl Trust {
     }
 }
 
+#[cfg(feature = "http")]
 impl Trust {
     /// Waits until a certificate chain that was verified before is no longer valid.
     pub(crate) async fn lost(&self, chain: &[CertificateDer<'_>]) {

@@ -3,13 +3,13 @@
 //! One function decides whether a request is accepted, for the broker's own listeners and for the
 //! HTTP server of an embedding application. Knows nothing of MQTT but the name of its subprotocol.
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
+use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    super::{linger::linger, refused::Refused},
+    super::{linger::linger, origin::is_own_origin, refused::Refused},
     WebSocket,
 };
 use crate::{metrics::ConnectRefusal, transport::Transport};
@@ -54,6 +54,16 @@ impl From<&str> for WebSocketOptions {
     }
 }
 
+impl WebSocketOptions {
+    pub(in crate::net) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn set_origins(&mut self, of: &Self) {
+        self.origins.clone_from(&of.origins);
+    }
+}
+
 /// The web pages that may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pages<'a> {
@@ -74,19 +84,6 @@ impl<'a> Pages<'a> {
             (true, false) => Self::All,
         }
     }
-}
-
-/// Returns whether an `Origin` belongs to this `Host`: same name and port. The scheme is ignored,
-/// because TLS may end before the broker.
-pub(crate) fn is_own_origin(origin: &str, host: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let port = match scheme {
-        "http" => ":80",
-        "https" => ":443",
-        _ => return false,
-    };
-    let without_port = |host: &'_ str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
-    without_port(authority) == without_port(host)
 }
 
 /// The head of an HTTP request.
@@ -130,6 +127,10 @@ pub(crate) enum Refusal {
     #[error("The head of the request is too long.")]
     TooLong,
     #[error("The broker accepts no more connections now.")]
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "a listener closes such a connection before its request")
+    )]
     Unavailable,
 }
 
@@ -267,7 +268,7 @@ impl Request<'_> {
 /// Returns the `Sec-WebSocket-Accept` value, which proves that the server understood the request.
 /// (RFC 6455, 4.2.2)
 fn accept_key(key: &[u8]) -> String {
-    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, KEY_SUFFIX].concat()))
+    STANDARD.encode(Sha1::digest([key, KEY_SUFFIX].concat()))
 }
 
 /// Reads the opening request on one of the broker's own listeners and answers it.

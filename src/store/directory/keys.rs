@@ -2,7 +2,7 @@
 //!
 //! Numbers in keys are big-endian, so that keys sort by number. Knows no record.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     journal::{QueuePlace, SessionNumber},
@@ -126,7 +126,7 @@ fn text(prefix: &[u8], text: &str) -> Vec<u8> {
         key.extend_from_slice(text.as_bytes());
     } else {
         key.push(HASHED);
-        key.extend_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+        key.extend_from_slice(&Sha256::digest(text.as_bytes()));
     }
     key
 }

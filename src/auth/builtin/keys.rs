@@ -63,7 +63,7 @@ pub enum ScramKeysError {
 impl ScramKeys {
     /// Derives the keys of `password`, which takes as long as the iterations need.
     #[must_use]
-    pub(in crate::auth) fn derive(
+    pub(in crate::auth::builtin) fn derive(
         password: &str,
         salt: [u8; SALT_BYTES],
         iterations: NonZeroU32,
@@ -145,18 +145,18 @@ impl FromStr for ScramKeys {
 /// after each change of its password, and after its removal. The secret is stored beside the
 /// accounts, so that salts are the same on all brokers that share them, and after a restart.
 #[derive(Clone)]
-pub(in crate::auth) struct SaltSecret([u8; DIGEST_BYTES]);
+pub(in crate::auth::builtin) struct SaltSecret([u8; DIGEST_BYTES]);
 
 impl SaltSecret {
     /// Generates a random secret.
-    pub(in crate::auth) fn generate() -> Self {
+    pub(in crate::auth::builtin) fn generate() -> Self {
         let mut secret = [0; DIGEST_BYTES];
         getrandom::fill(&mut secret).expect("the operating system has random bytes");
         Self(secret)
     }
 
     /// Returns the salt of a name.
-    pub(in crate::auth) fn salt(&self, name: &str) -> [u8; SALT_BYTES] {
+    pub(in crate::auth::builtin) fn salt(&self, name: &str) -> [u8; SALT_BYTES] {
         let mut salt = [0; SALT_BYTES];
         salt.copy_from_slice(&self.about("salt", name).0[..SALT_BYTES]);
         salt
@@ -164,7 +164,7 @@ impl SaltSecret {
 
     /// Returns keys that match no password, for a name without keys, with a number of iterations
     /// from `iterations`, which is ascending. One name always gets the same number.
-    pub(in crate::auth) fn decoy(&self, name: &str, iterations: &[u32]) -> ScramKeys {
+    pub(in crate::auth::builtin) fn decoy(&self, name: &str, iterations: &[u32]) -> ScramKeys {
         let [a, b, c, d, ..] = self.about("iterations", name).0;
         let chosen = u32::from_le_bytes([a, b, c, d]) as usize % iterations.len().max(1);
         ScramKeys {
@@ -197,7 +197,7 @@ impl fmt::Display for SaltSecret {
 /// A text is not a valid secret for salts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not 32 bytes in base64; leave [scram] out, and `hearthmq passwd NAME --scram` makes it")]
-pub(in crate::auth) struct SaltSecretError;
+pub(in crate::auth::builtin) struct SaltSecretError;
 
 impl FromStr for SaltSecret {
     type Err = SaltSecretError;
@@ -209,7 +209,7 @@ impl FromStr for SaltSecret {
 
 /// Prepares a name or password with SASLprep, so that it is the same from every keyboard. Text that
 /// cannot be prepared stays as it is.
-pub(in crate::auth) fn prepared(text: &str) -> Cow<'_, str> {
+pub(in crate::auth::builtin) fn prepared(text: &str) -> Cow<'_, str> {
     stringprep::saslprep(text).unwrap_or_else(|_| text.into())
 }
 

@@ -19,10 +19,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use self::message::{ClientFinal, ClientFirst, MessageError, server_final, server_first};
 use super::{
-    AuthenticationError, Authenticator, EnhancedAuthenticator, Exchange, ExchangeStart,
-    FileAuthenticator, Identity, Standing, Step,
+    FileAuthenticator,
     authenticator::{ScramLogin, Shown},
     keys::MECHANISM,
+};
+use crate::auth::{
+    AuthenticationError, Authenticator, EnhancedAuthenticator, Exchange, ExchangeStart, Identity,
+    Standing, Step,
 };
 
 /// Random bytes of the server's nonce; enough to be unique.

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::super::Identity;
+use crate::auth::Identity;
 
 /// The identity and client identifier from which the variables take their values.
 pub(super) struct Subject<'a> {

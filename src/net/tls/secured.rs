@@ -1,4 +1,4 @@
-//! A TLS stream that remembers the TLS settings of its listener, so that the client certificate of
+//! The TLS handshake of an MQTT client, and a stream that remembers the TLS settings of its listener, so that the client certificate of
 //! an open connection can be verified again after these settings are reloaded.
 
 use std::{
@@ -8,19 +8,54 @@ use std::{
     task::{Context, Poll},
 };
 
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::tls::Trust;
-use crate::transport::Transport;
+use super::{TlsSource, Trust, client_certificate, explained};
+use crate::{
+    metrics::ConnectRefusal,
+    net::{
+        admission::{Admitted, Stage},
+        newcomer::Shown,
+        refused::Refused,
+    },
+    transport::Transport,
+};
 
-pub(super) struct Secured<S> {
+/// Performs the TLS handshake; returns the stream and the client certificate, if there is one.
+pub(in crate::net) async fn secure<S: Transport>(
+    stream: S,
+    source: &TlsSource,
+    admitted: &mut Admitted,
+) -> Result<(Secured<S>, Shown), Refused> {
+    let (settings, trust) = source.begin();
+    let handshake = async {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        admitted.reach(Stage::Speaking);
+        // Before the expensive part of the handshake.
+        if let Err(refused) = admitted.knock() {
+            return Ok(Err(Refused::new(refused)));
+        }
+        hello.into_stream(settings).await.map(Ok)
+    };
+    let stream = handshake.await.map_err(explained);
+    let stream = stream.map_err(|error| Refused::because(ConnectRefusal::Tls, error))??;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = match chain {
+        [] => Ok(None),
+        chain => client_certificate(chain).map(Some), // an error is reported in CONNACK
+    };
+    Ok((Secured::new(stream, trust), certificate))
+}
+
+pub(in crate::net) struct Secured<S> {
     stream: TlsStream<S>,
     trust: Trust,
 }
 
 impl<S> Secured<S> {
-    pub(super) const fn new(stream: TlsStream<S>, trust: Trust) -> Self {
+    const fn new(stream: TlsStream<S>, trust: Trust) -> Self {
         Self { stream, trust }
     }
 }

@@ -15,22 +15,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::origin::Origin;
-
-/// A pair of user and address.
-pub type LoginKey = [u8; 32];
-
-/// Stores the known pairs of user and address across restarts of the broker.
-pub trait LoginLedger: Send + Sync + 'static {
-    /// Returns the stored pairs, the most recently noted one last.
-    fn read(&self) -> Vec<LoginKey>;
-
-    /// Notes a pair, new or known. Does not wait until it is stored.
-    fn note(&self, key: LoginKey);
-
-    /// Removes a pair.
-    fn remove(&self, key: LoginKey);
-}
+use crate::auth::{LoginKey, origin::Origin};
 
 /// One user may have at most one in this many of all pairs.
 const SHARE_OF_A_USER: usize = 16;

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::{message::MessageError as Error, *};
 use crate::auth::{
-    Accounts, AuthenticationConfig, Credentials, ListenerLogins, Login, hash_password,
-    keys::{Digest, SCRAM_ITERATIONS_DEFAULT, SaltSecret, ScramKeys, ScramKeysError},
+    Accounts, AuthenticationConfig, Credentials, ListenerLogins, Login,
+    builtin::keys::{Digest, SCRAM_ITERATIONS_DEFAULT, SaltSecret, ScramKeys, ScramKeysError},
+    hash_password,
 };
 
 /// Section 3 of RFC 7677: user name `user`, password `pencil`.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::throttle::PairKey;
+use crate::auth::throttle::PairKey;
 
 /// A pair of address and user name, and a hash of the client identifier; 0 for REST callers, which
 /// have none.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::auth::keys::{DIGEST_BYTES, Digest};
+use crate::auth::builtin::keys::{DIGEST_BYTES, Digest};
 
 /// Maximum length of a client's nonce, so that the server's message, which repeats it, fits into a
 /// packet. A few dozen bytes are usual.

@@ -47,7 +47,6 @@
 //! Knows rules and files; does not know the caller or what it does with the answer.
 
 mod glob;
-mod network;
 mod rule;
 mod topics;
 mod variables;
@@ -63,14 +62,11 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Deserialize;
 
-pub use network::{Network, NetworkError};
 pub use rule::Rule;
 
 use self::variables::Subject;
-use super::{
-    AccessRequest, Authorizer, Decision,
-    file::{self, FileError},
-};
+use super::file::{self, FileError};
+use crate::auth::{AccessRequest, Authorizer, Decision};
 
 /// Decides by rules, which can be replaced while it is in use.
 pub struct FilePolicy {

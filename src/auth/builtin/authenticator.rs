@@ -4,8 +4,10 @@
 //! order in which passwords are hashed. Does not know MQTT, HTTP or TLS. Connections and HTTP
 //! requests call it through [`Authenticator`] when they are accepted.
 
+#[cfg(feature = "scram")]
+mod scram;
+
 use std::{
-    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,20 +19,26 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 
+#[cfg(feature = "scram")]
+pub(super) use self::scram::{ScramLogin, Shown};
 use super::{
-    AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity, ListenerLogins,
-    Login, Standing,
+    AuthenticationConfig,
     accounts::Accounts,
-    attempts::{Applicant, Attempts, LoginCounts, Verdict},
+    attempts::{Applicant, Attempts, Verdict},
     file::FileError,
     hashing::{Hashing, TurnedAway},
-    keys::{SaltSecret, ScramKeys, prepared},
-    known::LoginLedger,
+    keys::SaltSecret,
     password::{StoredPassword, generate_password, hash_password},
     stricter::{Stricter, is_older},
     verified::DigestKey,
 };
-use crate::{auth::AuthenticationConfig, limits::OwnLimits};
+use crate::{
+    auth::{
+        AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity,
+        ListenerLogins, Login, LoginCounts, LoginLedger, Standing,
+    },
+    limits::OwnLimits,
+};
 
 /// Checks credentials against a file of accounts, which can be read again while it is in use.
 pub struct FileAuthenticator {
@@ -229,69 +237,6 @@ impl FileAuthenticator {
         });
         hashed.await.ok_or(AuthenticationError::Unavailable)
     }
-
-    /// Returns the keys with which a proof of `name` is compared. Takes the same steps whether the
-    /// account exists or not.
-    pub(super) fn scram_login(&self, name: &str) -> ScramLogin {
-        let accounts = self.accounts.load();
-        let decoy = accounts.scram_decoy(name, &self.salts);
-        let prepared: Arc<str> = prepared(name).into();
-        let user = accounts.get(name).or_else(|| accounts.get(&prepared));
-        let keys = user.and_then(|user| user.scram.clone());
-        ScramLogin {
-            name: user.map_or(prepared, |user| Arc::clone(&user.name)),
-            is_decoy: keys.is_none(),
-            keys: keys.unwrap_or(decoy),
-        }
-    }
-
-    /// Waits for the delay that earlier failures of `name` impose, and returns whose login it is.
-    pub(super) async fn wait_for_turn(
-        &self,
-        shown: &Shown,
-        name: &str,
-    ) -> Result<Applicant, AuthenticationError> {
-        let who = self.attempts.applicant(&shown.credentials(), name);
-        let delay = self.attempts.admit(&who)?;
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-            // Failures of other logins may have been counted meanwhile: a volley of guesses is cut
-            // short.
-            self.attempts.admit(&who)?;
-        }
-        Ok(who)
-    }
-
-    /// Counts the outcome of a login that was checked elsewhere.
-    pub(super) fn write_down(&self, who: &Applicant, right: bool) {
-        self.attempts.write_down(who, None, right);
-    }
-
-    /// Returns the identity of `account`, unless user name, certificate or client identifier
-    /// contradict it.
-    pub(super) fn identify(
-        &self,
-        account: Arc<str>,
-        shown: &Shown,
-    ) -> Result<Identity, AuthenticationError> {
-        let certificate = shown.certificate.as_ref();
-        let mut names =
-            shown.username.as_deref().into_iter().chain(certificate.map(|c| &*c.common_name));
-        if !names.all(|name| name == &*account) {
-            return Err(AuthenticationError::BadCredentials);
-        }
-        if self.accounts.load().get(&account).is_none_or(|user| user.is_disabled) {
-            return Err(AuthenticationError::NotAllowed); // removed since the exchange began
-        }
-        if certificate.is_some()
-            && self.config.load().client_id_is_common_name
-            && shown.client_id.as_ref().is_some_and(|client_id| **client_id != *account)
-        {
-            return Err(AuthenticationError::NotAllowed);
-        }
-        let (username, certificate) = (Some(account), certificate.cloned());
-        Ok(Identity { username, certificate, login: Login::Scram, ..Identity::default() })
-    }
 }
 
 #[async_trait]
@@ -388,46 +333,4 @@ fn hashes_at_once(config: &AuthenticationConfig) -> usize {
         0 => available_parallelism().map_or(1, usize::from),
         at_once => at_once,
     }
-}
-
-/// What the client presented beside the password, stored for the duration of an exchange.
-pub(super) struct Shown {
-    client_id: Option<Box<str>>,
-    username: Option<Box<str>>,
-    certificate: Option<Arc<ClientCertificate>>,
-    peer: SocketAddr,
-    listener: Box<str>,
-}
-
-impl Shown {
-    /// Returns the credentials without certificate and password.
-    fn credentials(&self) -> Credentials<'_> {
-        Credentials {
-            client_id: self.client_id.as_deref(),
-            username: self.username.as_deref(),
-            ..Credentials::new(self.peer, &self.listener)
-        }
-    }
-}
-
-impl From<&Credentials<'_>> for Shown {
-    fn from(credentials: &Credentials<'_>) -> Self {
-        Self {
-            client_id: credentials.client_id.map(Into::into),
-            username: credentials.username.map(Into::into),
-            certificate: credentials.certificate.cloned().map(Arc::new),
-            peer: credentials.peer,
-            listener: credentials.listener.into(),
-        }
-    }
-}
-
-/// SCRAM keys to compare a proof with.
-pub(super) struct ScramLogin {
-    /// The account's name, or the given name after SASLprep. Failures are counted under it, so that
-    /// all spellings of a name count as one.
-    pub(super) name: Arc<str>,
-    pub(super) keys: ScramKeys,
-    /// Whether there is no account, or it has no keys. The login then fails, whatever the proof.
-    pub(super) is_decoy: bool,
 }

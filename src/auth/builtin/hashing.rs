@@ -16,10 +16,8 @@ use std::{
 
 use tokio::{runtime::Handle, sync::oneshot, task::spawn_blocking};
 
-use super::{
-    origin::Origin,
-    waiting::{Precedence, WaitingRoom},
-};
+use super::waiting::{Precedence, WaitingRoom};
+use crate::auth::origin::Origin;
 
 type Job = Box<dyn FnOnce() + Send>;
 

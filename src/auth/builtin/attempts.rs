@@ -1,7 +1,7 @@
 //! Remembers earlier logins, and judges the next one by them.
 //!
 //! Four memories: passwords that were right a moment ago ([`verified`](super::verified)), failures
-//! ([`throttle`](super::throttle)), clients that logged in a moment ago
+//! ([`throttle`](crate::auth::throttle)), clients that logged in a moment ago
 //! ([`recent`](super::recent)), and pairs of user and address that logged in at any time
 //! ([`known`](super::known)). MQTT and REST count failures separately: guesses over one do not
 //! cause refusals over the other.
@@ -22,36 +22,20 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{
-    AuthenticationConfig, AuthenticationError, Credentials,
-    known::{self, KnownLogins, LoginLedger, ToKeep},
-    origin::Origin,
+    AuthenticationConfig,
+    known::{self, KnownLogins, ToKeep},
     recent::{Place, RecentPlaces},
-    throttle::{FailureThrottle, Guess, Lockout, PairKey},
     verified::{Digest, VerifiedCredentials},
     waiting::Precedence,
 };
-use crate::told::locked_out;
-
-/// Counts of logins, since the start unless stated otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoginCounts {
-    /// Logins that are waiting for their password to be hashed.
-    pub waiting: u64,
-    /// Logins that were told to try again later, because too many were waiting.
-    pub turned_away: u64,
-    /// Number of times that a user name was refused from an address.
-    pub user_lockouts: u64,
-    /// Number of times that an address was refused.
-    pub address_lockouts: u64,
-    /// Attempts that were refused without a check because of earlier failures.
-    pub refused: u64,
-    /// Attempts that repeated a wrong password.
-    pub repeated: u64,
-    /// Known pairs of user and address at present.
-    pub known: u64,
-    /// Hashed passwords.
-    pub hashed: u64,
-}
+use crate::{
+    auth::{
+        AuthenticationError, Credentials, LoginCounts, LoginKey, LoginLedger,
+        origin::Origin,
+        throttle::{FailureThrottle, Guess, Lockout, PairKey, now},
+    },
+    told::locked_out,
+};
 
 /// The memory of earlier logins, shared by all logins of an authenticator.
 pub(super) struct Attempts {
@@ -242,7 +226,7 @@ impl Attempts {
         }
     }
 
-    fn keep(&self, key: known::LoginKey, to_keep: &ToKeep) {
+    fn keep(&self, key: LoginKey, to_keep: &ToKeep) {
         let Some(ledger) = self.ledger.get() else { return };
         if to_keep.note {
             ledger.note(key);
@@ -370,9 +354,4 @@ impl Drop for OpenGuess {
 fn guess_of(digest: &Digest) -> Guess {
     let (first, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
     Guess::from_le_bytes(*first).max(1)
-}
-
-/// Returns the time of tokio's clock, which tests can change.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

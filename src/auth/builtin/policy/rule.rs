@@ -17,12 +17,11 @@ use serde::{
 
 use super::{
     glob::Glob,
-    network::Network,
     topics::TopicPattern,
     variables::{Holds, Subject},
 };
 use crate::{
-    auth::{AccessRequest, Action, Decision, Login},
+    auth::{AccessRequest, Action, Decision, Login, Network},
     mqtt::QoS,
 };
 

@@ -8,7 +8,7 @@ use std::{num::NonZeroU32, ops::Range, path::Path};
 use toml::{Spanned, Value};
 
 use super::{Accounts, AccountsFile, SecretText, UserEntry};
-use crate::auth::{
+use crate::auth::builtin::{
     file::{self, FileError},
     keys::{SaltSecret, ScramKeys},
     password::hash_password,

@@ -1,0 +1,34 @@
+//! Accounts and permissions in files: what the program uses, and an application may.
+//!
+//! [`FileAuthenticator`] checks passwords and certificates by a file of accounts, [`ScramSha256`]
+//! adds SCRAM for the same accounts, and [`FilePolicy`] decides by a file of rules.
+
+pub mod accounts;
+mod attempts;
+mod authenticator;
+mod file;
+mod hashing;
+mod keys;
+mod known;
+mod logins;
+mod password;
+pub mod policy;
+mod recent;
+#[cfg(feature = "scram")]
+mod scram;
+mod stricter;
+mod verified;
+mod waiting;
+
+pub use accounts::{
+    Accounts, User, UserNameError, add_user, check_user_name, remove_user, set_disabled,
+    set_password,
+};
+pub use authenticator::FileAuthenticator;
+pub use file::FileError;
+pub use keys::{SCRAM_ITERATIONS, SCRAM_ITERATIONS_DEFAULT, ScramKeys, ScramKeysError};
+pub use logins::AuthenticationConfig;
+pub use password::{PasswordHashError, StoredPassword, generate_password, hash_password};
+pub use policy::{FilePolicy, Rule};
+#[cfg(feature = "scram")]
+pub use scram::ScramSha256;

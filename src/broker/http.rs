@@ -1,0 +1,25 @@
+//! The REST interface of a broker, as routes for the `App` of an application.
+
+use std::sync::Arc;
+
+use actix_web::web::ServiceConfig;
+
+use super::Broker;
+use crate::http::{self, Api, ApiOptions};
+
+impl Broker {
+    /// Returns the REST interface, to mount into the application's own actix-web `App`:
+    /// `App::new().configure(broker.http_routes())`.
+    pub fn http_routes(&self) -> impl FnOnce(&mut ServiceConfig) + Clone + Send + 'static {
+        http::routes(self.api(&ApiOptions::default()))
+    }
+
+    /// Returns the REST interface with these options.
+    #[must_use]
+    pub fn api(&self, options: &ApiOptions) -> Api {
+        let control = Arc::new(self.clone());
+        let told = Arc::clone(&self.running.core.told);
+        let (authenticator, authorizer) = (self.authenticator(), self.authorizer());
+        Api::telling(told, control, authenticator, authorizer, self.metrics(), options)
+    }
+}
