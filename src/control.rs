@@ -238,7 +238,7 @@ pub trait Control: Send + Sync + 'static {
 
     /// Refuses new clients and names them another server; `None` accepts clients again. Connected
     /// clients stay.
-    fn drain(&self, to: Option<Redirection>);
+    async fn drain(&self, to: Option<Redirection>);
 
     /// Returns the server that new clients are redirected to; `None` if they are accepted.
     fn drained_to(&self) -> Option<Redirection> {

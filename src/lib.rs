@@ -34,6 +34,7 @@
 //! - [`actors`]: the [`Registry`](actors::Registry) of each shard and the messages that it takes.
 //! - [`auth`], [`store`]: traits for your own accounts, permissions and storage, and the built-in
 //!   implementations.
+//! - [`records`]: what operators and applications set, and a restart must not lose.
 //! - [`mqtt`], [`session`], [`router`]: the protocol; pure, without I/O and without a clock.
 //! - [`journal`]: the changes that a store must make durable.
 //! - [`net`], [`config`], [`limits`], [`owners`]: TLS, the program's configuration, the limits, and
@@ -62,6 +63,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod net;
 pub mod owners;
+pub mod records;
 pub mod router;
 pub mod session;
 mod shard;

@@ -20,7 +20,7 @@ use hearthmq::{
     owners::Owner,
     store::{DirectoryStore, StoreError},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 #[expect(dead_code, reason = "the words for tests of stores say more than is needed here")]
@@ -151,13 +151,16 @@ fn what_was_exported_is_the_same_again_once_it_is_imported() {
         put(40),
         Change::Retain(numbered(50, b""), None),
         Change::NoteLogin([7; 32], Timestamp(9)),
+        put_record("ns", "\u{1F600}", 2, b"\0v"),
+        put_record("ns", "gone", 3, b""),
     ];
     apply(&store, &group);
     apply(&store, &[end(40), Change::ClearRetained(numbered(50, b"").topic().into())]);
+    apply(&store, &[remove_record("ns", "gone", 4)]);
     drop(store);
     stdout(&run(dir.path(), &["export", "--output", "lines"]));
     let said = stdout(&run(dir.path(), &["import", "lines", "--data-dir", "other"]));
-    assert_eq!(said, "13 lines were imported\n");
+    assert_eq!(said, "14 lines were imported\n");
     stdout(&run(dir.path(), &["export", "--data-dir", "other", "--output", "again"]));
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(read("again"), read("lines"));
@@ -210,6 +213,10 @@ fn a_line_that_no_export_can_have_is_refused_by_its_number() {
     let [bounds, one, _, waiting, flying, released, kept] = &lines[..] else { panic!("7 lines") };
     let long = "x".repeat(65_536);
     let alias = STANDARD.encode([0x23, 0, 1]);
+    let shared = json!({
+        "kind": "record", "namespace": "ns", "key": "k", "revision": 1, "expires_at": null,
+        "value": "",
+    });
     for (at, is_added, line, problem) in [
         (0, false, one.clone(), "the line of the kind bounds is the first one"),
         (1, true, bounds.clone(), "the line of the kind bounds is the first one"),
@@ -244,6 +251,9 @@ fn a_line_that_no_export_can_have_is_refused_by_its_number() {
         (4, false, with(flying, "/packet_id", 0), "a packet identifier is not 0"),
         (6, false, with(kept, "/message/topic", ""), "not a valid Topic Name"),
         (7, true, kept.clone(), r#"the topic "r" has a retained message already"#),
+        (7, true, with(&shared, "/namespace", ""), "namespace is empty"),
+        (7, true, with(&shared, "/key", &*long), "key is too long"),
+        (7, true, with(&shared, "/value", "?"), "value is not base64"),
     ] {
         let mut lines = lines.clone();
         lines.splice(at..at + usize::from(!is_added), [line]);

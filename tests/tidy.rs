@@ -7,6 +7,8 @@
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
+#[path = "tidy/layers.rs"]
+mod layers;
 
 use std::{
     collections::BTreeSet,
@@ -14,113 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each module of the library, with the modules that it may use. Imports point down only.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("labels", &[]),
-    ("told", &[]),
-    ("mqtt", &[]),
-    ("limits", &[]),
-    ("owners", &["limits"]),
-    ("control", &[]),
-    ("hooks", &["labels"]),
-    ("metrics", &["labels", "hooks"]),
-    ("journal", &["mqtt", "owners"]),
-    ("session", &["journal", "mqtt", "limits", "owners"]),
-    ("router", &["mqtt", "limits", "owners"]),
-    ("store", &["journal", "mqtt", "limits", "owners"]),
-    ("auth", &["mqtt", "limits", "told"]),
-    ("clock", &["mqtt"]),
-    ("transport", &[]),
-    ("flow", &["router", "mqtt"]),
-    ("between", &["session", "router", "journal", "mqtt"]),
-    ("durable", &["between", "clock", "router", "store", "journal", "auth", "mqtt", "owners"]),
-    (
-        "shard",
-        &[
-            "durable",
-            "between",
-            "flow",
-            "clock",
-            "transport",
-            "session",
-            "router",
-            "store",
-            "journal",
-            "auth",
-            "hooks",
-            "metrics",
-            "control",
-            "limits",
-            "mqtt",
-            "told",
-            "owners",
-        ],
-    ),
-    (
-        "actors",
-        &[
-            "shard",
-            "durable",
-            "between",
-            "flow",
-            "clock",
-            "transport",
-            "router",
-            "store",
-            "hooks",
-            "metrics",
-            "control",
-            "mqtt",
-            "told",
-            "auth",
-            "session",
-        ],
-    ),
-    (
-        "net",
-        &[
-            "actors",
-            "shard",
-            "flow",
-            "transport",
-            "router",
-            "auth",
-            "hooks",
-            "metrics",
-            "limits",
-            "mqtt",
-            "told",
-        ],
-    ),
-    ("http", &["net", "auth", "control", "metrics", "mqtt", "told"]),
-    ("config", &["http", "net", "auth", "limits", "told"]),
-    (
-        "broker",
-        &[
-            "http",
-            "net",
-            "actors",
-            "shard",
-            "durable",
-            "between",
-            "flow",
-            "clock",
-            "transport",
-            "session",
-            "router",
-            "store",
-            "journal",
-            "auth",
-            "hooks",
-            "metrics",
-            "control",
-            "limits",
-            "mqtt",
-            "told",
-            "owners",
-        ],
-    ),
-];
+use layers::LAYERS;
 
 /// Modules that do no I/O, read no clock and know no runtime: same inputs, same outputs.
 const PURE: &[&str] = &["mqtt", "journal", "session", "router"];

@@ -3,10 +3,7 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -16,7 +13,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
-use super::{Broker, Running, settings::lock};
+use super::{Broker, Running, UnderWay, settings::lock};
 #[cfg(feature = "websocket")]
 use crate::net::WebSocketOptions;
 #[cfg(feature = "tls")]
@@ -317,9 +314,7 @@ impl Builder {
                 listeners: Mutex::default(),
                 open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
-                questions: AtomicUsize::new(0),
-                walks: AtomicUsize::new(0),
-                evacuations: AtomicUsize::new(0),
+                under_way: UnderWay::default(),
             }),
         };
         broker.set_listener_logins(self.listeners.iter().map(|listener| listener.logins));
@@ -381,6 +376,8 @@ impl Broker {
         }
         // Started last: until here this thread alone writes to the store.
         keeper.start(core.clock, core.shared_shards()).map_err(StartError::StoreThread)?;
+        core.records.restore()?;
+        self.restore_drain().await;
         let logins = StoredLogins::new(Arc::clone(keeper), core.clock);
         core.authenticator.keep_logins_in(Arc::new(logins));
         // Published only once all sessions are there, so that no subscriber misses a Will.

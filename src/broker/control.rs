@@ -24,7 +24,7 @@ impl Broker {
         if !self.is_ready() {
             return Err(ControlError::Unavailable);
         }
-        let _asking = Asking::new(&self.running.questions, QUESTIONS_MAX)?;
+        let _asking = Asking::new(&self.running.under_way.questions, QUESTIONS_MAX)?;
         question.await.map_err(|error| match error {
             MailboxError::Closed => ControlError::Unavailable,
             MailboxError::Timeout => ControlError::Timeout,
@@ -35,7 +35,7 @@ impl Broker {
     fn walking(&self, request: &Redirect) -> Result<Option<Asking<'_>>, ControlError> {
         match request.clients {
             Clients::One(_) => Ok(None),
-            Clients::Matching(_) => Asking::new(&self.running.walks, WALKS_MAX).map(Some),
+            Clients::Matching(_) => Asking::new(&self.running.under_way.walks, WALKS_MAX).map(Some),
         }
     }
 
@@ -87,11 +87,12 @@ impl Control for Broker {
         let draining = Draining::begin(&self.running, &request.to)?;
         let redirected = self.send_away(request).await?;
         draining.stay();
+        self.store_drain().await;
         Ok(redirected)
     }
 
-    fn drain(&self, to: Option<Redirection>) {
-        Self::drain(self, to);
+    async fn drain(&self, to: Option<Redirection>) {
+        Self::drain(self, to).await;
     }
 
     fn drained_to(&self) -> Option<Redirection> {

@@ -50,6 +50,7 @@ use crate::{
     metrics::{Metrics, TransportKind},
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
     net::{Admission, Arrival, IN_PROCESS, ListenerSettings, Whose, canonical, handshake},
+    records::Records,
     shard::{
         Core,
         connect::{ClientSession, Kicked},
@@ -86,9 +87,18 @@ struct Running {
     /// Gives each connection a token for as long as its stream is open.
     open: TaskTracker,
     is_ready: AtomicBool,
+    under_way: UnderWay,
+}
+
+/// The calls that have not been answered yet.
+#[derive(Default)]
+struct UnderWay {
     questions: AtomicUsize,
     walks: AtomicUsize,
     evacuations: AtomicUsize,
+    /// Held while the record of the redirection is written, so that the last state is the last
+    /// record.
+    storing_drain: tokio::sync::Mutex<()>,
 }
 
 impl Broker {
@@ -203,9 +213,11 @@ impl Broker {
     }
 
     /// Refuses CONNECT from now on and names another server; `None` admits clients again. Connected
-    /// clients stay: [`Broker::redirect`] redirects them.
-    pub fn drain(&self, to: Option<Redirection>) {
+    /// clients stay: [`Broker::redirect`] redirects them. This lasts over a restart if there is a
+    /// store and it can be written; otherwise a log line says that it does not.
+    pub async fn drain(&self, to: Option<Redirection>) {
         self.running.core.draining.store(to.map(Arc::new));
+        self.store_drain().await;
     }
 
     /// Publishes a message in the broker's own name. With
@@ -288,6 +300,12 @@ impl Broker {
     #[must_use]
     pub fn authorizer(&self) -> Arc<dyn Authorizer> {
         self.running.core.authorizer.clone()
+    }
+
+    /// Returns the records: what operators and applications set, and a restart must not lose.
+    #[must_use]
+    pub fn records(&self) -> Arc<dyn Records> {
+        self.running.core.records.clone()
     }
 
     /// Returns the metrics.

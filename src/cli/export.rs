@@ -1,7 +1,7 @@
 //! Exports a store as lines of JSON: all that `import` needs to build the store again.
 //!
-//! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained` or `login`.
-//! Payloads and properties are in base64, times in milliseconds since the Unix epoch.
+//! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained`, `login` or
+//! `record`. Payloads, properties and values of records are in base64, times in milliseconds since the Unix epoch.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -12,8 +12,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     journal::{
-        LoginRecord, QueuePlace, QueuedMessage, SentAs, SessionNumber, SubscriptionRecord,
-        WillRecord,
+        LoginRecord, QueuePlace, QueuedMessage, Record, RecordKey, SentAs, SessionNumber,
+        SubscriptionRecord, WillRecord,
     },
     mqtt::Message,
     owners::Owner,
@@ -41,6 +41,7 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
             "session": session,
             "message": message,
             "clock": clock,
+            "revision": bounds.revision.0,
         }),
     )?;
     let mut numbers = Vec::new();
@@ -74,6 +75,13 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
         if written.is_ok() {
             let login = json!({ "kind": "login", "key": STANDARD.encode(key), "at": at.millis() });
             written = line(output, &login);
+        }
+    })?;
+    written?;
+    let mut written = Ok(());
+    store.records(&mut |name, record| {
+        if written.is_ok() {
+            written = line(output, &of_record(&name, &record));
         }
     })?;
     written?;
@@ -185,6 +193,17 @@ fn of_queued(
         "identifiers": queued.map(|queued| queued.identifiers.as_deref()),
         "share": queued.map(|queued| queued.share.as_deref()),
         "message": queued.map(|queued| of_message(&queued.message)),
+    })
+}
+
+fn of_record(name: &RecordKey, record: &Record) -> Value {
+    json!({
+        "kind": "record",
+        "namespace": name.namespace(),
+        "key": name.key(),
+        "revision": record.revision.0,
+        "expires_at": record.expires_at.map(|at| at.millis()),
+        "value": STANDARD.encode(&record.value),
     })
 }
 

@@ -7,7 +7,7 @@ mod seen;
 use std::{io::BufRead, num::NonZeroU64, path::Path, sync::Arc};
 
 use hearthmq::{
-    journal::{Change, QueuePlace, SessionNumber, SessionRecord},
+    journal::{Change, QueuePlace, RecordKey, Revision, SessionNumber, SessionRecord},
     mqtt::{Message, Publication, QoS, Timestamp},
     store::{Durability, NewStore, Store},
 };
@@ -111,10 +111,13 @@ pub(super) fn import(directory: &Path, lines: &mut Lines<'_>) -> Result<u64, Fai
 /// Reserves the numbers that the exported store has already assigned: stores a record under the
 /// last number of each kind and removes it again, which leaves nothing else behind.
 fn take_numbers(store: &dyn Store, bounds: &BoundsLine) -> Result<(), Failure> {
-    let BoundsLine { presence_version, session, message, clock } = *bounds;
+    let BoundsLine { presence_version, session, message, clock, revision } = *bounds;
     let mut group =
         vec![Change::ReserveVersions(presence_version), Change::Clock(Timestamp(clock))];
     let mut taken_out = Vec::new();
+    if let Some(name) = RecordKey::new("number", "").filter(|_| revision > 0) {
+        taken_out.push(Change::RemoveRecord(Box::new(name), Revision(revision)));
+    }
     if session > 0 {
         let record = SessionRecord {
             client_id: "".into(),

@@ -22,7 +22,7 @@ use crate::{
         group::{SyncPolicy, resolve_retained},
         health::Health,
         in_transit::{self, OUTBOX},
-        writer::{Handed, Order, Writer},
+        writer::{Committed, Finish, Handed, Order, Writer},
     },
     journal::{Change, JournalPage, QueuePlace, SessionNumber},
     mqtt::Timestamp,
@@ -177,11 +177,30 @@ impl Keeper {
     pub(crate) fn note(&self, change: Change, now: Timestamp) {
         if self.store.is_immediate() {
             self.apply(&mut vec![change], now);
-        } else if self.health.trouble().is_none()
-            && !self.is_congested()
+        } else if self.takes_more()
             && let Some(orders) = self.orders()
         {
             drop(orders.send(Order::Note(change)));
+        }
+    }
+
+    /// Returns whether changes can be promised now: the store can be written and keeps up.
+    pub(crate) fn takes_more(&self) -> bool {
+        self.store.is_immediate() || (self.health.trouble().is_none() && !self.is_congested())
+    }
+
+    /// Stores a change that belongs to no shard. Returns whether it is stored if that is known at
+    /// once; otherwise the writer calls `finish` with that.
+    pub(crate) fn commit(&self, change: Change, now: Timestamp, finish: Finish) -> Option<bool> {
+        if self.store.is_immediate() {
+            return Some(self.apply(&mut vec![change], now));
+        }
+        let bytes = change.bytes();
+        self.bytes_waiting.fetch_add(bytes, Ordering::Relaxed);
+        let order = Order::Commit(Committed { change, bytes, finish });
+        match self.orders().is_some_and(|orders| orders.send(order).is_ok()) {
+            true => None,
+            false => Some(false), // The broker has ended.
         }
     }
 

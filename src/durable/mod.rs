@@ -7,6 +7,7 @@ mod health;
 pub(crate) mod in_transit;
 mod keeper;
 mod logins;
+mod records;
 mod recovery;
 mod writer;
 
@@ -15,6 +16,7 @@ pub(crate) use self::{
     in_transit::OUTBOX,
     keeper::Keeper,
     logins::StoredLogins,
+    records::StoredRecords,
     recovery::deliver_undelivered,
     writer::Order,
 };

@@ -31,6 +31,8 @@ pub(crate) enum Order {
     Write(Handed),
     /// Write a change that no caller waits for.
     Note(Change),
+    /// Write a change that belongs to no shard, and say when it is written.
+    Commit(Committed),
     /// Report when all earlier orders are written.
     Tell(mpsc::SyncSender<()>),
     /// No more orders follow.
@@ -44,6 +46,16 @@ pub(crate) struct Handed {
     pub(crate) changes: Vec<Change>,
     pub(crate) bytes: usize,
 }
+
+/// A change that belongs to no shard.
+pub(crate) struct Committed {
+    pub(crate) change: Change,
+    pub(crate) bytes: usize,
+    pub(crate) finish: Finish,
+}
+
+/// Is called with whether a change was stored. Must not wait.
+pub(crate) type Finish = Box<dyn FnOnce(bool) + Send>;
 
 pub(crate) struct Writer {
     pub(crate) store: Arc<dyn Store>,
@@ -78,6 +90,7 @@ struct Group {
     changes: Vec<Change>,
     /// The tickets of each shard.
     tickets: Vec<Vec<Ticket>>,
+    finishes: Vec<Finish>,
     bytes: usize,
 }
 
@@ -100,6 +113,11 @@ impl Group {
         match order {
             Order::Write(handed) => self.add(handed),
             Order::Note(change) => self.changes.push(change),
+            Order::Commit(Committed { change, bytes, finish }) => {
+                self.changes.push(change);
+                self.bytes += bytes;
+                self.finishes.push(finish);
+            }
             Order::Tell(_) | Order::Stop => {}
         }
     }
@@ -125,13 +143,15 @@ impl Writer {
         let mut goes_on = true;
         while goes_on {
             match orders.recv_timeout(self.time_to_wait(unsynced_since)) {
-                Ok(order @ (Order::Write(_) | Order::Note(_))) => {
+                Ok(order @ (Order::Write(_) | Order::Note(_) | Order::Commit(_))) => {
                     let mut group = Group::default();
                     group.take(order);
                     let mut told = Vec::new();
                     while !group.is_full() && goes_on {
                         match orders.try_recv() {
-                            Ok(order @ (Order::Write(_) | Order::Note(_))) => group.take(order),
+                            Ok(order @ (Order::Write(_) | Order::Note(_) | Order::Commit(_))) => {
+                                group.take(order)
+                            }
                             Ok(Order::Tell(whom)) => told.push(whom),
                             Ok(Order::Stop) => goes_on = false,
                             Err(_) => break,
@@ -219,6 +239,7 @@ impl Writer {
                 tries_left -= 1;
                 if tries_left == 0 {
                     tracing::error!(%error, "the broker ends with changes that could not be kept");
+                    group.finishes.into_iter().for_each(|finish| finish(false));
                     return;
                 }
             }
@@ -227,6 +248,7 @@ impl Writer {
         self.health.note_writing(false);
         self.look_for_room();
         self.bytes_waiting.fetch_sub(group.bytes, Ordering::Relaxed);
+        group.finishes.into_iter().for_each(|finish| finish(true));
         for (shard, tickets) in self.shards.iter().zip(group.tickets) {
             if !tickets.is_empty() {
                 shard.door.send(ToShard::Kept(Kept { tickets, is_by_store: true }));

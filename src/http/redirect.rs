@@ -74,7 +74,7 @@ pub(super) async fn redirect(
         if request.method() == Method::DELETE {
             permit_drain(&api, &caller)?;
             let old = api.0.control.drained_to();
-            api.0.control.drain(None);
+            api.0.control.drain(None).await;
             let old = old.as_ref().map(|to| &**to.server_reference());
             let (call, new) = ("redirect", Some("none"));
             caller.tell_changed(&api, Changed { call, target: None, old, new });

@@ -9,10 +9,20 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use crate::{
     mqtt::{Message, PacketId, QoS, SubscriptionOptions, Timestamp},
     owners::Owner,
 };
+
+impl Record {
+    /// Returns whether the record has ceased to exist.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
 
 /// The number of a session in one data directory; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +73,74 @@ pub enum Change {
     NoteLogin(LoginKey, Timestamp),
     /// Forgets a pair of user and address.
     ForgetLogin(LoginKey),
+    /// Adds a record, or replaces the one with the same key.
+    PutRecord(Box<RecordKey>, Box<Record>),
+    /// Removes a record. The removal has a revision of its own.
+    RemoveRecord(Box<RecordKey>, Revision),
+}
+
+impl Change {
+    /// Returns the bytes that the change takes on its way to the store.
+    pub(crate) fn bytes(&self) -> usize {
+        let content = if let Self::Enqueue(_, _, queued, _) = self {
+            queued.message.size()
+        } else if let Self::PutRecord(name, record) = self {
+            name.namespace.len() + name.key.len() + record.value.len()
+        } else {
+            0
+        };
+        content + size_of::<Self>()
+    }
+}
+
+/// Counts the changes of all records: a later change has a higher revision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// Names a record by its namespace and its key there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey {
+    namespace: Box<str>,
+    key: Box<str>,
+}
+
+/// Maximum bytes of a namespace: the store writes its length into one byte.
+const NAMESPACE_BYTES_MAX: usize = 255;
+/// Maximum bytes of a key in its namespace. Keys are compared often, and stores limit their length.
+const KEY_BYTES_MAX: usize = 4_096;
+
+impl RecordKey {
+    /// Names a record; returns `None` if the namespace is empty or longer than 255 bytes, or the
+    /// key is longer than 4,096 bytes.
+    #[must_use]
+    pub fn new(namespace: &str, key: &str) -> Option<Self> {
+        let fits =
+            (1..=NAMESPACE_BYTES_MAX).contains(&namespace.len()) && key.len() <= KEY_BYTES_MAX;
+        fits.then(|| Self { namespace: namespace.into(), key: key.into() })
+    }
+
+    /// Returns the namespace: it says what the record is about.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Returns the key in the namespace.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// A record: what an operator or a caller has set, as opposed to the state of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The revision of the change that has written it.
+    pub revision: Revision,
+    /// Its content; the owner of the namespace knows the format.
+    pub value: Bytes,
+    /// When the record ceases to exist; `None` if it does not end by itself.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Identifies a user and an address: half is a hash of the name, half the address. It contains no
@@ -235,9 +313,7 @@ struct Pages {
 impl Journal {
     /// Adds a change to the current ticket.
     pub fn note(&self, change: Change) {
-        let bytes =
-            if let Change::Enqueue(_, _, queued, _) = &change { queued.message.size() } else { 0 };
-        self.0.bytes.set(self.0.bytes.get() + bytes + size_of::<Change>());
+        self.0.bytes.set(self.0.bytes.get() + change.bytes());
         self.0.noted.set(self.0.noted.get() + 1);
         self.0.changes.borrow_mut().push(change);
     }

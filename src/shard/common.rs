@@ -21,7 +21,7 @@ use crate::{
     between::door::ShardHandle,
     clock::Clock,
     control::Redirection,
-    durable::{Health, Keeper, SyncPolicy},
+    durable::{Health, Keeper, StoredRecords, SyncPolicy},
     flow::{Budget, Waits},
     hooks::Hooks,
     limits::{Limits, QueueFull, TopicLimits},
@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) versions: Versions,
     /// `None` if nothing survives the broker.
     pub(crate) keeper: Option<Arc<Keeper>>,
+    /// What callers have set, and several nodes will share one day.
+    pub(crate) records: Arc<StoredRecords>,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Cancelled when the broker begins to end.
@@ -120,6 +122,7 @@ impl Core {
             in_process: InProcess::default(),
             system: SystemTopics::new(parts.sys_interval),
             versions,
+            records: Arc::new(StoredRecords::new(keeper.clone(), clock, bounds.revision)),
             keeper,
             draining: ArcSwapOption::empty(),
             ending: CancellationToken::new(),

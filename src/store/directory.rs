@@ -1,6 +1,6 @@
 //! The store in the data directory: a lock file, a database in `store/`, and one writer at a time.
 //!
-//! Combines the parts: `group.rs` computes the effect of a group, `database.rs` writes it,
+//! Combines the parts: `group.rs` and `sessionless.rs` compute the effect of a group, `database.rs` writes it,
 //! `read.rs` assembles the stored state, `format.rs` migrates older formats.
 
 mod bytes;
@@ -15,6 +15,8 @@ mod private;
 mod read;
 mod records;
 mod room;
+mod sessionless;
+mod shared_records;
 mod snapshot;
 mod tally;
 mod view;
@@ -41,7 +43,7 @@ use super::{
     StoredSession,
 };
 use crate::{
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
 };
 
@@ -288,6 +290,10 @@ impl Store for DirectoryStore {
 
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
         self.with(|database| read::logins(&View::new(database), each))
+    }
+
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        self.with(|database| read::records(&View::new(database), each))
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

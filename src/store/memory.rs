@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     journal::{
-        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
-        SubscriptionRecord, WillRecord,
+        Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SentAs, SessionNumber,
+        SessionRecord, SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, Timestamp},
 };
@@ -32,6 +32,7 @@ struct State {
     sessions: BTreeMap<SessionNumber, Session>,
     retained: BTreeMap<Box<str>, StoredRetained>,
     logins: BTreeMap<LoginKey, Timestamp>,
+    records: BTreeMap<RecordKey, Record>,
 }
 
 #[derive(Debug)]
@@ -89,6 +90,12 @@ impl Store for MemoryStore {
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
         let logins = self.state().logins.clone();
         logins.into_iter().for_each(|(key, at)| each(key, at));
+        Ok(())
+    }
+
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        let records = self.state().records.clone();
+        records.into_iter().for_each(|(key, record)| each(key, record));
         Ok(())
     }
 
@@ -164,6 +171,14 @@ impl State {
             Change::Clock(now) => self.bounds.clock = self.bounds.clock.max(*now),
             Change::NoteLogin(key, at) => drop(self.logins.insert(*key, *at)),
             Change::ForgetLogin(key) => drop(self.logins.remove(key)),
+            Change::PutRecord(key, record) => {
+                self.bounds.revision = self.bounds.revision.max(record.revision);
+                self.records.insert(key.as_ref().clone(), record.as_ref().clone());
+            }
+            Change::RemoveRecord(key, revision) => {
+                self.bounds.revision = self.bounds.revision.max(*revision);
+                self.records.remove(key.as_ref());
+            }
             Change::Enqueue(number, _, QueuedMessage { message, .. }, _) => {
                 self.note(message);
                 self.apply_to_session(*number, change);
@@ -253,7 +268,9 @@ impl Session {
             | Change::ReserveVersions(_)
             | Change::Clock(_)
             | Change::NoteLogin(..)
-            | Change::ForgetLogin(_) => {}
+            | Change::ForgetLogin(_)
+            | Change::PutRecord(..)
+            | Change::RemoveRecord(..) => {}
         }
     }
 

@@ -17,8 +17,8 @@ pub use memory::MemoryStore;
 
 use crate::{
     journal::{
-        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
-        SubscriptionRecord, WillRecord,
+        Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, Revision, SentAs,
+        SessionNumber, SessionRecord, SubscriptionRecord, WillRecord,
     },
     mqtt::{Message, PacketId, QoS, Timestamp},
     owners::Owner,
@@ -92,6 +92,12 @@ pub trait Store: Send + Sync + 'static {
     /// If the store cannot be read, or is damaged.
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError>;
 
+    /// Calls `each` for every record, in the order of the keys.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError>;
+
     /// Returns the unacknowledged sent messages of a session, in the order in which they were sent.
     ///
     /// # Errors
@@ -140,6 +146,8 @@ pub struct Bounds {
     pub message: u64,
     /// A lower bound of the broker's clock.
     pub clock: Timestamp,
+    /// The highest revision of a change of records.
+    pub revision: Revision,
 }
 
 /// A stored session.

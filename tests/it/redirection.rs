@@ -9,7 +9,7 @@ use hearthmq::{
     mqtt::{Packet, ReasonCode},
 };
 
-use super::support::{Client, packets::*, refused, secs, world};
+use super::support::{Client, disk::Disk, packets::*, refused, secs, world};
 
 fn elsewhere() -> Redirection {
     Redirection::new("b.example:1883 c.example", false).unwrap()
@@ -102,7 +102,7 @@ async fn a_reference_too_long_for_the_client_is_left_out() {
     let far = Redirection::new(&"x".repeat(100), false).unwrap();
     assert_eq!(redirected(&broker, all(), far.clone()).await, 1);
     expect_redirection(&mut client, ReasonCode::UseAnotherServer, None).await;
-    broker.drain(Some(far));
+    broker.drain(Some(far)).await;
     let mut client = Client::new(&broker, V5);
     client.send(Packet::Connect(Box::new(packet))).await;
     client.expect(Packet::ConnAck(Box::new(connack(ReasonCode::UseAnotherServer)))).await;
@@ -131,7 +131,7 @@ async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_ther
         [(elsewhere(), ReasonCode::UseAnotherServer), (moved(), ReasonCode::ServerMoved)]
     {
         let reference = to.server_reference().clone();
-        broker.drain(Some(to));
+        broker.drain(Some(to)).await;
         let mut client = Client::new(&broker, V5);
         client.send(Packet::Connect(Box::new(connect("c")))).await;
         let mut expected = connack(reason);
@@ -146,7 +146,7 @@ async fn while_the_broker_is_drained_clients_are_refused_and_those_that_are_ther
     }
     assert_eq!(refused(&broker, ConnectRefusal::Redirected), 6);
     here.expect_nothing_for(secs(60)).await;
-    broker.drain(None);
+    broker.drain(None).await;
     Client::connected(&broker, connect("c")).await.ping().await;
     here.ping().await;
 }
@@ -219,7 +219,7 @@ async fn an_evacuation_that_does_not_succeed_leaves_the_broker_as_open_as_it_was
     Client::connected(&broker, connect("late")).await.ping().await;
 
     let tell = elsewhere();
-    broker.drain(Some(tell.clone()));
+    broker.drain(Some(tell.clone())).await;
     let mut evacuation = broker.evacuate(everybody(moved()));
     assert_eq!((&mut evacuation).now_or_never(), None);
     drop(evacuation);
@@ -235,15 +235,48 @@ async fn expect_nobody_else_evacuates(broker: &Broker) {
 #[actix_rt::test]
 async fn what_was_decided_during_an_evacuation_holds_after_its_failure() {
     let broker = world().await;
-    broker.drain(Some(elsewhere()));
+    broker.drain(Some(elsewhere())).await;
     let mut evacuation = broker.evacuate(everybody(elsewhere()));
     assert_eq!((&mut evacuation).now_or_never(), None);
-    broker.drain(Some(moved()));
+    broker.drain(Some(moved())).await;
     drop(evacuation);
     expect_refused(&broker, ReasonCode::ServerMoved, "b.example").await;
     let mut evacuation = broker.evacuate(everybody(elsewhere()));
     assert_eq!((&mut evacuation).now_or_never(), None);
-    broker.drain(None);
+    broker.drain(None).await;
     drop(evacuation);
     Client::connected(&broker, connect("c")).await.ping().await;
+}
+
+#[actix_rt::test]
+async fn new_clients_are_redirected_after_a_restart_too() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    first.broker.drain(Some(moved())).await;
+    first.crash();
+    let second = disk.power().await;
+    expect_refused(&second.broker, ReasonCode::ServerMoved, "b.example").await;
+    second.broker.evacuate(everybody(elsewhere())).await.unwrap();
+    second.crash();
+    let third = disk.power().await;
+    let to = elsewhere();
+    expect_refused(&third.broker, ReasonCode::UseAnotherServer, to.server_reference()).await;
+    third.broker.drain(None).await;
+    third.crash();
+    let fourth = disk.power().await;
+    Client::connected(&fourth.broker, connect("c")).await.ping().await;
+    assert_eq!(fourth.broker.drained_to(), None);
+}
+
+/// The clients of a node whose disk has failed can be sent away, although that cannot be stored.
+#[actix_rt::test]
+async fn new_clients_are_redirected_while_the_store_is_in_trouble() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    first.fail(true);
+    first.broker.drain(Some(moved())).await;
+    expect_refused(&first.broker, ReasonCode::ServerMoved, "b.example").await;
+    first.crash();
+    let second = disk.power().await;
+    Client::connected(&second.broker, connect("c")).await.ping().await;
 }

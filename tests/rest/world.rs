@@ -83,7 +83,7 @@ impl Control for Fleet {
     }
 
     async fn evacuate(&self, redirect: Redirect) -> Result<usize, ControlError> {
-        self.drain(Some(redirect.to.clone()));
+        self.drain(Some(redirect.to.clone())).await;
         self.redirect(redirect).await
     }
 
@@ -91,7 +91,7 @@ impl Control for Fleet {
         self.drained_to.lock().unwrap().clone()
     }
 
-    fn drain(&self, to: Option<Redirection>) {
+    async fn drain(&self, to: Option<Redirection>) {
         self.drained_to.lock().unwrap().clone_from(&to);
         let to = to.as_ref().map_or("nowhere", |to| to.server_reference());
         self.asked.lock().unwrap().push(format!("drain to {to}"));

@@ -29,6 +29,8 @@ on_every_store!(
     a_retained_message_keeps_its_owner,
     the_numbers_to_go_on_from_never_go_back,
     logins_that_were_right_are_kept_until_they_are_forgotten,
+    records_are_ordered_by_namespace_and_key,
+    a_removed_record_leaves_its_revision,
     numbers_of_messages_are_taken_wherever_they_are,
     a_group_that_is_applied_again_changes_nothing,
 );
@@ -283,6 +285,39 @@ fn logins_that_were_right_are_kept_until_they_are_forgotten<S: Subject>() {
     apply(subject.store(), &[Change::ForgetLogin([1; 32]), Change::ForgetLogin([3; 32])]);
     subject.reopen();
     assert_eq!(logins(subject.store()), both[1..]);
+}
+
+fn records_are_ordered_by_namespace_and_key<S: Subject>() {
+    let mut subject = S::new();
+    let long = "k".repeat(4_096);
+    let changes = [
+        put_record("ab", "", 1, b"1"),
+        put_record("a", "ü", 2, b""),
+        put_record("a", "z", 3, &[0xFF; 65_536]),
+        put_record("a", &long, 4, b"4"),
+        put_record("a", "z", 5, b"5"),
+    ];
+    apply(subject.store(), &changes);
+    subject.reopen();
+    let found = records(subject.store());
+    let names = found.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names, [name("a", &long), name("a", "z"), name("a", "ü"), name("ab", "")]);
+    let revisions = found.iter().map(|(_, record)| record.revision.0).collect::<Vec<_>>();
+    assert_eq!(revisions, [4, 5, 2, 1]);
+    assert_eq!(found[1].1.value, &b"5"[..]);
+    let expiries = found.iter().map(|(_, record)| record.expires_at).collect::<Vec<_>>();
+    assert_eq!(expiries, [Some(Timestamp(4)), None, Some(Timestamp(2)), None]);
+}
+
+fn a_removed_record_leaves_its_revision<S: Subject>() {
+    let mut subject = S::new();
+    apply(subject.store(), &[put_record("a", "k", 7, b"v"), put_record("b", "k", 8, b"v")]);
+    apply(subject.store(), &[remove_record("a", "k", 9), remove_record("a", "unknown", 10)]);
+    apply(subject.store(), &[put_record("c", "k", 11, b""), remove_record("c", "k", 12)]);
+    subject.reopen();
+    let names = records(subject.store()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(names, [name("b", "k")]);
+    assert_eq!(subject.store().bounds().unwrap().revision.0, 12);
 }
 
 fn numbers_of_messages_are_taken_wherever_they_are<S: Subject>() {

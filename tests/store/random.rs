@@ -77,6 +77,12 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0_u64..9).prop_map(Change::ReserveVersions),
         1 => (0_u8..3, 0_u64..9).prop_map(|(key, at)| Change::NoteLogin([key; 32], Timestamp(at))),
         1 => (0_u8..3).prop_map(|key| Change::ForgetLogin([key; 32])),
+        1 => (0_u64..3, 0_u64..99).prop_map(|(key, revision)| {
+            put_record("ns", &key.to_string(), revision, b"v")
+        }),
+        1 => (0_u64..3, 0_u64..99).prop_map(|(key, revision)| {
+            remove_record("ns", &key.to_string(), revision)
+        }),
         1 => (0_u64..9).prop_map(|millis| Change::Clock(Timestamp(millis))),
     ]
 }

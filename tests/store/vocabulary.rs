@@ -5,7 +5,8 @@ use std::{num::NonZeroU64, sync::Arc};
 use hearthmq::{
     journal::{
         CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
-        SentAs, SessionNumber, SessionRecord, SubscriptionRecord, WillRecord,
+        Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, SubscriptionRecord,
+        WillRecord,
     },
     mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
     store::{Durability, PageBounds, Store, StoredInFlight, StoredSession},
@@ -21,6 +22,7 @@ pub(crate) struct Contents {
     pub(crate) in_flight: Vec<Vec<StoredInFlight>>,
     pub(crate) retained: Vec<Arc<Message>>,
     pub(crate) logins: Vec<(LoginKey, Timestamp)>,
+    pub(crate) records: Vec<(RecordKey, Record)>,
 }
 
 pub(crate) fn contents(store: &dyn Store) -> Contents {
@@ -29,7 +31,8 @@ pub(crate) fn contents(store: &dyn Store) -> Contents {
     let waiting = numbers().map(|number| store.waiting(number, QueuePlace(0), ALL).unwrap());
     let (waiting, in_flight) =
         (waiting.collect(), numbers().map(|number| store.in_flight(number).unwrap()).collect());
-    Contents { waiting, in_flight, retained: retained(store), logins: logins(store), sessions }
+    let (retained, logins, records) = (retained(store), logins(store), records(store));
+    Contents { waiting, in_flight, retained, logins, records, sessions }
 }
 
 /// Returns all sessions, with unordered parts sorted.
@@ -56,6 +59,27 @@ pub(crate) fn logins(store: &dyn Store) -> Vec<(LoginKey, Timestamp)> {
     store.logins(&mut |key, at| logins.push((key, at))).unwrap();
     logins.sort_unstable();
     logins
+}
+
+pub(crate) fn records(store: &dyn Store) -> Vec<(RecordKey, Record)> {
+    let mut records = Vec::new();
+    store.records(&mut |name, record| records.push((name, record))).unwrap();
+    records
+}
+
+pub(crate) fn name(namespace: &str, key: &str) -> RecordKey {
+    RecordKey::new(namespace, key).unwrap()
+}
+
+pub(crate) fn put_record(namespace: &str, key: &str, revision: u64, value: &[u8]) -> Change {
+    let expires_at = revision.is_multiple_of(2).then_some(Timestamp(revision));
+    let value = value.to_vec().into();
+    let record = Record { revision: Revision(revision), value, expires_at };
+    Change::PutRecord(Box::new(name(namespace, key)), Box::new(record))
+}
+
+pub(crate) fn remove_record(namespace: &str, key: &str, revision: u64) -> Change {
+    Change::RemoveRecord(Box::new(name(namespace, key)), Revision(revision))
 }
 
 pub(crate) fn apply(store: &dyn Store, changes: &[Change]) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hearthmq::{
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{Change, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
     net::Listener,
     store::{
@@ -58,6 +58,10 @@ impl Store for Knocking {
 
     fn logins(&self, each: &mut dyn FnMut([u8; 32], Timestamp)) -> Result<(), StoreError> {
         self.store.logins(each)
+    }
+
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        self.store.records(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

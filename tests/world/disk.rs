@@ -13,7 +13,7 @@ use std::{
 };
 
 use hearthmq::{
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
     store::{
         Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredRetained,
@@ -157,6 +157,10 @@ impl Store for Plug {
 
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
         self.store.logins(each)
+    }
+
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        self.store.records(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

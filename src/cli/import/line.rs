@@ -8,7 +8,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     journal::{
         CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
-        SentAs, SessionNumber, SessionRecord, SubscriptionRecord, WillRecord,
+        Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, SubscriptionRecord,
+        WillRecord,
     },
     mqtt::{
         Message, PacketId, Publication, PublishProperties, QoS, RetainHandling,
@@ -30,6 +31,7 @@ pub(super) enum Line {
     Queued(Box<QueuedLine>),
     Retained(RetainedLine),
     Login(LoginLine),
+    Record(RecordLine),
 }
 
 #[derive(Deserialize)]
@@ -38,6 +40,9 @@ pub(super) struct BoundsLine {
     pub(super) session: u64,
     pub(super) message: u64,
     pub(super) clock: u64,
+    /// Earlier versions had no records.
+    #[serde(default)]
+    pub(super) revision: u64,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +126,15 @@ pub(super) struct LoginLine {
 }
 
 #[derive(Deserialize)]
+pub(super) struct RecordLine {
+    pub(super) namespace: String,
+    pub(super) key: String,
+    revision: u64,
+    expires_at: Option<u64>,
+    value: String,
+}
+
+#[derive(Deserialize)]
 pub(super) struct MessageLine {
     number: Option<NonZeroU64>,
     pub(super) topic: String,
@@ -149,6 +163,10 @@ pub(super) fn add(line: Line, group: &mut Vec<Change>) -> Result<(), &'static st
             let key = STANDARD.decode(key).ok().and_then(|key| LoginKey::try_from(key).ok());
             let key = key.ok_or("key is not 32 bytes in base64")?;
             group.push(Change::NoteLogin(key, Timestamp(at)));
+            Ok(())
+        }
+        Line::Record(record) => {
+            group.push(record.read()?);
             Ok(())
         }
     }
@@ -273,6 +291,16 @@ impl LoginOfSession {
             certificate,
             needs_account: self.needs_account,
         })
+    }
+}
+
+impl RecordLine {
+    fn read(self) -> Result<Change, &'static str> {
+        let name = RecordKey::new(&self.namespace, &self.key);
+        let name = name.ok_or("namespace is empty, or namespace or key is too long")?;
+        let value = STANDARD.decode(self.value).map_err(|_| "value is not base64")?.into();
+        let (revision, expires_at) = (Revision(self.revision), self.expires_at.map(Timestamp));
+        Ok(Change::PutRecord(Box::new(name), Box::new(Record { revision, value, expires_at })))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::line::{Line, QueuedLine, SessionLine};
+use super::line::{Line, QueuedLine, RecordLine, SessionLine};
 
 #[derive(Default)]
 pub(super) struct Seen {
@@ -14,6 +14,7 @@ pub(super) struct Seen {
     /// The last session of each client.
     clients: HashMap<Box<str>, u64>,
     topics: HashSet<Box<str>>,
+    records: HashSet<(String, String)>,
     queue: Queue,
 }
 
@@ -43,6 +44,12 @@ impl Seen {
                 match self.topics.insert(topic.as_str().into()) {
                     true => Ok(()),
                     false => Err(format!("the topic {topic:?} has a retained message already")),
+                }
+            }
+            Line::Record(RecordLine { namespace, key, .. }) => {
+                match self.records.insert((namespace.clone(), key.clone())) {
+                    true => Ok(()),
+                    false => Err(format!("the record {key:?} of {namespace:?} is there already")),
                 }
             }
             Line::Bounds(_) | Line::Login(_) => Ok(()),

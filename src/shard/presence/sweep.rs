@@ -36,6 +36,7 @@ impl Shard {
         }
         if self.has_begun && self.host == Host(0) {
             self.remove_expired_retained(now);
+            self.core.records.remove_expired(now);
         }
         self.lose_patience(now);
         self.end_dropping(now);

@@ -10,10 +10,11 @@ use super::{
     database::Database,
     keys::{self, Space},
     records::{self, Content},
+    shared_records,
     view::View,
 };
 use crate::{
-    journal::{LoginKey, QueuePlace, SessionNumber},
+    journal::{LoginKey, QueuePlace, Revision, SessionNumber},
     mqtt::PacketId,
 };
 
@@ -68,6 +69,7 @@ pub(super) fn examine(database: &Database) -> Examination {
         sent: Map::default(),
         references: Map::default(),
         highest_message: 0,
+        highest_revision: Revision(0),
     };
     examiner.sessions();
     examiner.parts_of_sessions();
@@ -77,6 +79,7 @@ pub(super) fn examine(database: &Database) -> Examination {
     examiner.messages();
     examiner.retained();
     examiner.logins();
+    examiner.records();
     examiner.bounds();
     examiner.found
 }
@@ -90,6 +93,7 @@ struct Examiner<'a> {
     /// What the queues contain about each numbered message.
     references: Map<u64, References>,
     highest_message: u64,
+    highest_revision: Revision,
 }
 
 #[derive(Default)]
@@ -292,6 +296,15 @@ impl Examiner<'_> {
         });
     }
 
+    fn records(&mut self) {
+        self.pass(Space::Records, "records", |this, key, value| {
+            let record = keys::split_record(key).and_then(|_| shared_records::decode(value));
+            let record = record.ok_or_else(|| "one cannot be read".to_owned())?;
+            this.highest_revision = this.highest_revision.max(record.revision);
+            Ok(())
+        });
+    }
+
     fn bounds(&mut self) {
         let bounds = match super::read::bounds(&self.view) {
             Ok(bounds) => bounds,
@@ -302,6 +315,9 @@ impl Examiner<'_> {
         }
         if self.sessions.iter().any(|number| *number > bounds.session) {
             self.found.fault("session numbers would be reused");
+        }
+        if self.highest_revision > bounds.revision {
+            self.found.fault("revisions of records would be reused");
         }
     }
 

@@ -4,25 +4,23 @@
 //! The database is read only for data that may exist: queueing messages in order reads none. Knows
 //! the state before the group and encodes the state after it as records; does not write them.
 
-use std::sync::Arc;
-
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
     database::{Database, Writes},
-    keys::{self, Space, meta},
+    keys::{self, Space},
     records::{self, SentRecord},
+    sessionless::{Sessionless, write_bounds},
     tally::Tally,
     view::View,
 };
 use crate::{
     journal::{
-        Change, LoginKey, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
+        Change, QueuePlace, QueuedMessage, SentAs, SessionNumber, SessionRecord,
         SubscriptionRecord, WillRecord,
     },
-    mqtt::{Message, PacketId, Timestamp},
-    owners::Owner,
+    mqtt::PacketId,
     store::{Bounds, StoreError},
 };
 
@@ -38,15 +36,9 @@ pub(super) struct Group<'a> {
     known: &'a KnownSessions,
     /// The bounds before the group.
     bounds: Bounds,
-    versions: u64,
-    clock: u64,
     sessions: Map<SessionNumber, SessionChanges<'a>>,
-    retained: Map<&'a str, Option<RetainedBy<'a>>>,
-    logins: Map<&'a LoginKey, Option<Timestamp>>,
+    sessionless: Sessionless<'a>,
 }
-
-/// A message and its owner.
-type RetainedBy<'a> = (&'a Arc<Message>, Option<&'a Owner>);
 
 /// The changes of one session.
 struct SessionChanges<'a> {
@@ -95,11 +87,8 @@ impl<'a> Group<'a> {
             database,
             known,
             bounds,
-            versions: bounds.versions,
-            clock: bounds.clock.0,
             sessions: Map::default(),
-            retained: Map::default(),
-            logins: Map::default(),
+            sessionless: Sessionless::new(bounds),
         }
     }
 
@@ -112,16 +101,14 @@ impl<'a> Group<'a> {
                 session.record = Some(record);
             }
             Change::EndSession(number) => self.session(*number)?.end(),
-            Change::Retain(message, owner) => {
-                self.retained.insert(message.topic(), Some((message, owner.as_ref())));
-            }
-            Change::ClearRetained(topic) => {
-                self.retained.insert(topic, None);
-            }
-            Change::ReserveVersions(up_to) => self.versions = self.versions.max(*up_to),
-            Change::Clock(now) => self.clock = self.clock.max(now.0),
-            Change::NoteLogin(key, at) => drop(self.logins.insert(key, Some(*at))),
-            Change::ForgetLogin(key) => drop(self.logins.insert(key, None)),
+            Change::Retain(..)
+            | Change::ClearRetained(_)
+            | Change::ReserveVersions(_)
+            | Change::Clock(_)
+            | Change::NoteLogin(..)
+            | Change::ForgetLogin(_)
+            | Change::PutRecord(..)
+            | Change::RemoveRecord(..) => self.sessionless.add(change),
             Change::Subscribe(number, ..)
             | Change::Unsubscribe(number, _)
             | Change::Accept(number, _)
@@ -173,39 +160,11 @@ impl<'a> Group<'a> {
             }
             outcome.sessions.push((*number, session.is_there.then(|| session.reaches())));
         }
-        for (topic, message) in &self.retained {
-            if let Some((message, _)) = message {
-                tally.note(message);
-            }
-            let record = message.map(|(message, owner)| records::encode_retained(message, owner));
-            let key = keys::retained(topic);
-            if record.is_some() || self.database.read(Space::Retained, &key)?.is_some() {
-                outcome.writes.insert((Space::Retained, key), record);
-            }
-        }
-        for (key, at) in &self.logins {
-            let record = at.map(|at| records::encode_number(at.0));
-            outcome.writes.insert((Space::Logins, key.to_vec()), record);
-        }
-        outcome.bounds = Bounds {
-            versions: self.versions,
-            session: highest_session,
-            message: tally.highest(),
-            clock: Timestamp(self.clock),
-        };
+        let sessionless = &self.sessionless;
+        sessionless.write(self.database, &mut tally, &mut outcome.writes)?;
+        outcome.bounds = sessionless.bounds(highest_session, tally.highest());
         tally.write(self.database, &mut outcome.writes)?;
-        let (before, after) = (self.bounds, outcome.bounds);
-        for (key, before, after) in [
-            (meta::VERSIONS, before.versions, after.versions),
-            (meta::CLOCK, before.clock.0, after.clock.0),
-            (meta::SESSION, before.session, after.session),
-            (meta::MESSAGE, before.message, after.message),
-        ] {
-            if after > before {
-                let record = records::encode_number(after);
-                outcome.writes.insert((Space::Meta, key.to_vec()), Some(record));
-            }
-        }
+        write_bounds(&self.bounds, &outcome.bounds, &mut outcome.writes);
         Ok(outcome)
     }
 }
@@ -285,7 +244,9 @@ impl<'a> SessionChanges<'a> {
             | Change::ReserveVersions(_)
             | Change::Clock(_)
             | Change::NoteLogin(..)
-            | Change::ForgetLogin(_) => {}
+            | Change::ForgetLogin(_)
+            | Change::PutRecord(..)
+            | Change::RemoveRecord(..) => {}
         }
     }
 

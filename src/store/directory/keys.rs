@@ -5,7 +5,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    journal::{QueuePlace, SessionNumber},
+    journal::{QueuePlace, RecordKey, SessionNumber},
     mqtt::PacketId,
 };
 
@@ -35,10 +35,12 @@ pub(super) enum Space {
     Retained,
     /// Times of successful logins, by user and address.
     Logins,
+    /// Records, by namespace and key.
+    Records,
 }
 
 impl Space {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Meta,
         Self::Sessions,
         Self::Wills,
@@ -50,6 +52,7 @@ impl Space {
         Self::Counts,
         Self::Retained,
         Self::Logins,
+        Self::Records,
     ];
 
     /// Keyspaces whose keys begin with a session number.
@@ -69,6 +72,7 @@ impl Space {
             Self::Counts => "counts",
             Self::Retained => "retained",
             Self::Logins => "logins",
+            Self::Records => "records",
         }
     }
 }
@@ -80,6 +84,7 @@ pub(super) mod meta {
     pub(in crate::store::directory) const CLOCK: &[u8] = b"clock";
     pub(in crate::store::directory) const SESSION: &[u8] = b"session";
     pub(in crate::store::directory) const MESSAGE: &[u8] = b"message";
+    pub(in crate::store::directory) const REVISION: &[u8] = b"revision";
 }
 
 /// A longer text is replaced by its hash: keys are limited to 65,535 bytes, and long keys make each
@@ -112,6 +117,24 @@ pub(super) fn subscription(number: SessionNumber, filter: &str) -> Vec<u8> {
 
 pub(super) fn retained(topic: &str) -> Vec<u8> {
     text(&[], topic)
+}
+
+/// Returns the key of a record: the length of the namespace, the namespace, and the record's key.
+/// The records of a namespace thus lie together, in the order of their keys.
+pub(super) fn record(name: &RecordKey) -> Vec<u8> {
+    let (namespace, key) = (name.namespace(), name.key());
+    let mut bytes = Vec::with_capacity(1 + namespace.len() + key.len());
+    bytes.push(namespace.len() as u8); // at most 255, see `RecordKey::new`
+    bytes.extend_from_slice(namespace.as_bytes());
+    bytes.extend_from_slice(key.as_bytes());
+    bytes
+}
+
+/// Returns the name of a record.
+pub(super) fn split_record(bytes: &[u8]) -> Option<RecordKey> {
+    let (length, rest) = bytes.split_first()?;
+    let (namespace, key) = rest.split_at_checked((*length).into())?;
+    RecordKey::new(str::from_utf8(namespace).ok()?, str::from_utf8(key).ok()?)
 }
 
 pub(super) const fn message(number: u64) -> [u8; 8] {

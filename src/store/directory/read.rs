@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::{
     keys::{self, Space, meta},
     records::{self, Content, QueueEntry},
+    shared_records,
     view::{BySession, View},
 };
 use crate::{
-    journal::{LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, Revision, SessionNumber},
     mqtt::Timestamp,
     store::{
         Backlog, Bounds, PageBounds, StoreError, StoredInFlight, StoredRetained, StoredSession,
@@ -31,6 +32,7 @@ pub(super) fn bounds(view: &View<'_>) -> Result<Bounds, StoreError> {
         session: number(meta::SESSION)?,
         message: number(meta::MESSAGE)?,
         clock: Timestamp(number(meta::CLOCK)?),
+        revision: Revision(number(meta::REVISION)?),
     })
 }
 
@@ -138,6 +140,19 @@ pub(super) fn logins(
         let login = key.zip(records::decode_number(&value));
         let (key, at) = login.ok_or_else(|| view.damaged("a login cannot be read"))?;
         each(key, Timestamp(at));
+    }
+    Ok(())
+}
+
+pub(super) fn records(
+    view: &View<'_>,
+    each: &mut dyn FnMut(RecordKey, Record),
+) -> Result<(), StoreError> {
+    for entry in view.all(Space::Records) {
+        let (key, value) = entry?;
+        let record = keys::split_record(&key).zip(shared_records::decode(&value));
+        let (key, record) = record.ok_or_else(|| view.damaged("a record cannot be read"))?;
+        each(key, record);
     }
     Ok(())
 }

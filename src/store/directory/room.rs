@@ -99,9 +99,11 @@ pub(super) fn disk_bytes(directory: &Path) -> Option<u64> {
 /// most replace earlier ones, and removals after them in the group would be blocked too.
 const fn is_more(change: &Change) -> bool {
     match change {
-        Change::Subscribe(..) | Change::Enqueue(..) | Change::Accept(..) | Change::Retain(..) => {
-            true
-        }
+        Change::Subscribe(..)
+        | Change::Enqueue(..)
+        | Change::Accept(..)
+        | Change::Retain(..)
+        | Change::PutRecord(..) => true,
         Change::PutSession(..)
         | Change::EndSession(_)
         | Change::Unsubscribe(..)
@@ -115,6 +117,7 @@ const fn is_more(change: &Change) -> bool {
         | Change::ReserveVersions(_)
         | Change::Clock(_)
         | Change::NoteLogin(..) // their number is limited
-        | Change::ForgetLogin(_) => false,
+        | Change::ForgetLogin(_)
+        | Change::RemoveRecord(..) => false,
     }
 }

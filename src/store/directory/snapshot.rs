@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{database::Database, read, view::View};
 use crate::{
-    journal::{LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
     store::{Bounds, PageBounds, StoreError, StoredInFlight, StoredRetained, StoredSession},
 };
@@ -56,6 +56,14 @@ impl StoreSnapshot {
     /// If the store cannot be read, or is damaged.
     pub fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
         read::logins(&self.view(), each)
+    }
+
+    /// Reads the same as [`Store::records`](crate::store::Store::records).
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        read::records(&self.view(), each)
     }
 
     /// Returns the same as [`Store::in_flight`](crate::store::Store::in_flight).

@@ -15,7 +15,7 @@ use hearthmq::{
     Broker,
     actors::SyncPolicy,
     auth::AllowAll,
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber},
+    journal::{Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::{QoS, Timestamp},
     store::{
         Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
@@ -95,6 +95,10 @@ impl Store for SlowDisk {
 
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
         self.store.logins(each)
+    }
+
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        self.store.records(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

@@ -13,7 +13,10 @@ use hearthmq::{
     Broker,
     auth::AllowAll,
     broker::Builder,
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, SessionNumber, SessionRecord},
+    journal::{
+        Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber,
+        SessionRecord,
+    },
     limits::Limits,
     mqtt::{Message, Publication, QoS, Timestamp},
     store::{
@@ -215,6 +218,10 @@ impl Store for Plug {
 
     fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
         self.store.logins(each)
+    }
+
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        self.store.records(each)
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

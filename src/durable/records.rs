@@ -1,0 +1,301 @@
+//! The records in the broker's own store, all of them in memory too.
+//!
+//! A change is first *pending*: later changes of the same key are compared with it, but it is not
+//! read. The store's writer commits the changes in the order in which they came, and only then are
+//! they read and followed. Without a store, a change is committed at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::Clock,
+    durable::Keeper,
+    journal::Change,
+    mqtt::Timestamp,
+    records::{
+        Expected, Put, Record, RecordChange, RecordKey, Records, RecordsError, Revision,
+        VALUE_BYTES_MAX, Watch, Watched,
+    },
+    store::StoreError,
+};
+
+/// Expired records that one call of [`StoredRecords::remove_expired`] removes.
+const EXPIRED_AT_A_TIME: usize = 64;
+
+/// The records of this node.
+pub(crate) struct StoredRecords {
+    /// `None` if nothing survives the broker.
+    keeper: Option<Arc<Keeper>>,
+    clock: Clock,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The revision of the last change, pending or committed.
+    revision: Revision,
+    entries: BTreeMap<RecordKey, Entry>,
+    /// The committed records that expire, by that time.
+    expiring: BTreeSet<(Timestamp, RecordKey)>,
+    watched: BTreeMap<Box<str>, Watched>,
+}
+
+/// What is known of one key; there is no entry without either part.
+#[derive(Default)]
+struct Entry {
+    committed: Option<Record>,
+    /// The last pending change: its revision, and the record unless it is a removal.
+    pending: Option<(Revision, Option<Record>)>,
+}
+
+impl Entry {
+    /// Ends the pending change if it is this one, and not a later one.
+    fn end_pending(&mut self, revision: Revision) {
+        self.pending.take_if(|(pending, _)| *pending == revision);
+    }
+
+    /// Returns the record as the last change left it, pending or not.
+    fn newest(&self) -> Option<&Record> {
+        match &self.pending {
+            Some((_, record)) => record.as_ref(),
+            None => self.committed.as_ref(),
+        }
+    }
+}
+
+impl StoredRecords {
+    /// Creates the access to the records of a broker; [`Self::restore`] must follow if there is a
+    /// store.
+    pub(crate) fn new(keeper: Option<Arc<Keeper>>, clock: Clock, revision: Revision) -> Self {
+        let state = State { revision, ..State::default() };
+        Self { keeper, clock, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Reads the records from the store.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub(crate) fn restore(&self) -> Result<(), StoreError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let mut state = lock(&self.state);
+        keeper.store().records(&mut |name, record| {
+            let revision = record.revision;
+            state.commit(name, revision, Some(record));
+        })
+    }
+
+    /// Removes records that have expired, a bounded number in one call.
+    pub(crate) fn remove_expired(&self, now: Timestamp) {
+        let mut state = lock(&self.state);
+        for _ in 0..EXPIRED_AT_A_TIME {
+            let Some((at, name)) = state.expiring.first().cloned().filter(|(at, _)| *at <= now)
+            else {
+                break;
+            };
+            let is_pending = state.entries.get(&name).is_some_and(|entry| entry.pending.is_some());
+            if !is_pending && self.change(&mut state, name.clone(), None, Expected::Any).is_err() {
+                break; // until the store can be written again
+            }
+            // If the change is given up, the record is put back here.
+            state.expiring.remove(&(at, name));
+        }
+    }
+
+    /// Hands a change to the store if the record is the expected one.
+    fn change(
+        &self,
+        state: &mut State,
+        name: RecordKey,
+        content: Option<(Bytes, Option<Timestamp>)>,
+        expected: Expected,
+    ) -> Result<Committing, RecordsError> {
+        let now = self.clock.now();
+        state.check(&name, expected, now)?;
+        if self.keeper.as_ref().is_some_and(|keeper| !keeper.takes_more()) {
+            return Err(RecordsError::Unavailable);
+        }
+        let revision = Revision(state.revision.0 + 1);
+        state.revision = revision;
+        let record = content.map(|(value, expires_at)| Record { revision, value, expires_at });
+        let Some(keeper) = &self.keeper else {
+            state.commit(name, revision, record);
+            return Ok(Committing::Done(revision));
+        };
+        state.entries.entry(name.clone()).or_default().pending = Some((revision, record.clone()));
+        let boxed = Box::new(name.clone());
+        let change = match &record {
+            Some(record) => Change::PutRecord(boxed, Box::new(record.clone())),
+            None => Change::RemoveRecord(boxed, revision),
+        };
+        let (tell, told) = oneshot::channel();
+        let shared = Arc::clone(&self.state);
+        let of_writer = (name.clone(), record.clone());
+        let finish = Box::new(move |is_stored| {
+            let (name, record) = of_writer;
+            lock(&shared).finish(name, revision, record, is_stored);
+            let _ = tell.send(is_stored); // The caller may have stopped waiting.
+        });
+        // Handed over while the state is locked, so that changes are written in the order of their
+        // revisions.
+        match keeper.commit(change, now, finish) {
+            None => Ok(Committing::UnderWay(revision, told)),
+            Some(is_stored) => {
+                state.finish(name, revision, record, is_stored);
+                is_stored.then_some(Committing::Done(revision)).ok_or(RecordsError::Unavailable)
+            }
+        }
+    }
+}
+
+/// A change that was handed to the store.
+enum Committing {
+    Done(Revision),
+    UnderWay(Revision, oneshot::Receiver<bool>),
+}
+
+impl Committing {
+    /// Waits until the change is committed.
+    async fn wait(self) -> Result<Revision, RecordsError> {
+        match self {
+            Self::Done(revision) => Ok(revision),
+            Self::UnderWay(revision, told) => match told.await {
+                Ok(true) => Ok(revision),
+                Ok(false) | Err(_) => Err(RecordsError::Unavailable),
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Records for StoredRecords {
+    async fn get(&self, name: &RecordKey) -> Result<Option<Record>, RecordsError> {
+        let now = self.clock.now();
+        let state = lock(&self.state);
+        let record = state.entries.get(name).and_then(|entry| entry.committed.as_ref());
+        Ok(record.filter(|record| !record.has_expired(now)).cloned())
+    }
+
+    async fn put(&self, put: Put) -> Result<Revision, RecordsError> {
+        let Put { name, value, expected, expires_at } = put;
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(RecordsError::TooLong);
+        }
+        let content = Some((value, expires_at));
+        let committing = self.change(&mut lock(&self.state), name, content, expected)?;
+        committing.wait().await
+    }
+
+    async fn remove(&self, name: RecordKey, expected: Expected) -> Result<(), RecordsError> {
+        let committing = {
+            let mut state = lock(&self.state);
+            let is_known = state.entries.contains_key(&name);
+            if !is_known && expected == Expected::Any {
+                return Ok(());
+            }
+            self.change(&mut state, name, None, expected)?
+        };
+        committing.wait().await.map(drop)
+    }
+
+    async fn list(
+        &self,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(RecordKey, Record)>, RecordsError> {
+        let now = self.clock.now();
+        let name = |key| RecordKey::new(namespace, key);
+        let from = match after {
+            None => name("").map(Bound::Included),
+            Some(key) => name(key).map(Bound::Excluded),
+        };
+        let Some(from) = from else { return Ok(Vec::new()) };
+        let state = lock(&self.state);
+        let entries = state.entries.range((from, Bound::Unbounded));
+        let committed = entries
+            .take_while(|(name, _)| name.namespace() == namespace)
+            .filter_map(|(name, entry)| Some((name, entry.committed.as_ref()?)))
+            .filter(|(_, record)| !record.has_expired(now));
+        Ok(committed.take(limit).map(|(name, record)| (name.clone(), record.clone())).collect())
+    }
+
+    fn watch(&self, namespace: &str) -> Watch {
+        lock(&self.state).watched.entry(namespace.into()).or_default().watch()
+    }
+}
+
+impl State {
+    /// Fails if the record is not the expected one.
+    fn check(
+        &self,
+        name: &RecordKey,
+        expected: Expected,
+        now: Timestamp,
+    ) -> Result<(), RecordsError> {
+        let newest = self.entries.get(name).and_then(Entry::newest);
+        let found = newest.filter(|record| !record.has_expired(now)).map(|record| record.revision);
+        let is_expected = match expected {
+            Expected::Any => true,
+            Expected::Absent => found.is_none(),
+            Expected::At(revision) => found == Some(revision),
+        };
+        if is_expected { Ok(()) } else { Err(RecordsError::Conflict(found)) }
+    }
+
+    /// Ends a pending change: it is stored, or was given up.
+    fn finish(
+        &mut self,
+        name: RecordKey,
+        revision: Revision,
+        record: Option<Record>,
+        is_stored: bool,
+    ) {
+        if is_stored {
+            return self.commit(name, revision, record);
+        }
+        let Some(entry) = self.entries.get_mut(&name) else { return };
+        entry.end_pending(revision);
+        match &entry.committed {
+            None if entry.pending.is_none() => drop(self.entries.remove(&name)),
+            Some(Record { expires_at: Some(at), .. }) => drop(self.expiring.insert((*at, name))),
+            _ => {}
+        }
+    }
+
+    /// Makes a change readable, and tells its followers.
+    fn commit(&mut self, name: RecordKey, revision: Revision, record: Option<Record>) {
+        let entry = self.entries.entry(name.clone()).or_default();
+        entry.end_pending(revision);
+        let former = std::mem::replace(&mut entry.committed, record.clone());
+        let is_empty = entry.committed.is_none() && entry.pending.is_none();
+        if let Some(at) = former.and_then(|former| former.expires_at) {
+            self.expiring.remove(&(at, name.clone()));
+        }
+        if let Some(at) = record.as_ref().and_then(|record| record.expires_at) {
+            self.expiring.insert((at, name.clone()));
+        }
+        if is_empty {
+            self.entries.remove(&name);
+        }
+        if let Some(watched) = self.watched.get(name.namespace()) {
+            watched.tell(match record {
+                Some(record) => RecordChange::Put(name, record),
+                None => RecordChange::Removed(name, revision),
+            });
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
