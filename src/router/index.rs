@@ -142,6 +142,13 @@ impl Index {
         Plan::new(direct, shared)
     }
 
+    /// Returns whether the session at `place` has a subscription that matches `topic` and is not
+    /// shared.
+    pub fn has_subscriber(&self, topic: &str, place: Place) -> bool {
+        let tree = self.read();
+        tree.matches(topic).iter().any(|subscribers| subscribers.direct.contains(place))
+    }
+
     /// The numbers wrap after four billion groups. A message that still waits under the number of a
     /// removed group then goes to another group of its own topic.
     fn next_share(&self) -> NonZeroU32 {

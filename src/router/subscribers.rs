@@ -45,7 +45,7 @@ impl SubscriberSet {
         matches!(self, Self::None)
     }
 
-    fn contains(&self, place: Place) -> bool {
+    pub(super) fn contains(&self, place: Place) -> bool {
         match self {
             Self::None => false,
             Self::One(there) => there.place == place,

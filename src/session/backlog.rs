@@ -207,7 +207,7 @@ impl Session {
             let kept_at = Some(keeping.take_unread(place, size, is_memory_empty));
             orphans.push(Orphan { message: queued.message, share: scan.share, kept_at });
         }
-        keeping.settle_withdrawn();
+        queue.settle_withdrawn();
         queue.note_stored();
         // The exact position of a walk among the messages of the store is not known. It may begin
         // a little early, but must not wait for messages that do not come.

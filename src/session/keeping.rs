@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     journal::{Change, Journal, QueuePlace, QueuedMessage, SentAs, SessionNumber, Ticket},
-    mqtt::{PacketId, QoS, Timestamp, filter_matches},
+    mqtt::{PacketId, QoS, Timestamp},
 };
 
 /// Maximum number of messages of a durable session that wait in memory; later ones wait in the
@@ -45,19 +45,6 @@ pub(super) struct Keeping {
     pub(super) may_hold_shared: bool,
     /// QoS 1 messages up to this place may have been sent before; the store does not say.
     pub(super) doubtful_up_to: QueuePlace,
-    /// Subscriptions that were withdrawn while messages wait in the store.
-    withdrawn: Option<Box<Withdrawn>>,
-}
-
-/// Withdrawn subscriptions. The session ends them in memory at once; the store has them until no
-/// message waits there.
-#[derive(Debug, Default)]
-struct Withdrawn {
-    filters: Vec<Box<str>>,
-    /// Messages that were queued after this place came through another subscription.
-    up_to: QueuePlace,
-    /// A search for the messages of all of these subscriptions is in progress.
-    is_looked_for: bool,
 }
 
 /// Messages that wait in the store alone.
@@ -113,7 +100,6 @@ impl Keeping {
             owned: None,
             may_hold_shared: false,
             doubtful_up_to: QueuePlace(0),
-            withdrawn: None,
         }
     }
 
@@ -217,95 +203,10 @@ impl Keeping {
         true
     }
 
-    /// Notes that subscriptions were withdrawn whose messages the store may have.
-    pub(super) fn withdraw(&mut self, filters: Vec<Box<str>>) {
-        if !filters.is_empty() {
-            let withdrawn = self.withdrawn.get_or_insert_default();
-            withdrawn.filters.extend(filters);
-            withdrawn.up_to = self.last_place;
-            withdrawn.is_looked_for = false;
-        }
-    }
-
-    /// Notes that the client has a subscription again.
-    pub(super) fn grant_again(&mut self, filter: &str) {
-        if let Some(withdrawn) = &mut self.withdrawn {
-            withdrawn.filters.retain(|withdrawn| &**withdrawn != filter);
-        }
-    }
-
-    /// Returns whether a message from the store came through a withdrawn subscription.
-    /// `is_under_other` tells whether another, existing subscription matches it.
-    pub(super) fn is_withdrawn(
-        &self,
-        place: QueuePlace,
-        queued: &QueuedMessage,
-        is_under_other: impl Fn(&str) -> bool,
-    ) -> bool {
-        let Some(withdrawn) = self.withdrawn.as_ref().filter(|w| place <= w.up_to) else {
-            return false;
-        };
-        let mut filters = withdrawn.filters.iter();
-        let topic = queued.message.topic();
-        match &queued.share {
-            Some(share) => filters.any(|filter| **filter == **share),
-            None => filters.any(|filter| filter_matches(filter, topic)) && !is_under_other(topic),
-        }
-    }
-
-    /// Returns whether the store may have messages that came through a withdrawn subscription.
-    pub(super) fn has_withdrawn(&self) -> bool {
-        self.withdrawn.is_some()
-    }
-
-    /// Begins a search for these messages.
-    pub(super) fn look_for_withdrawn(&mut self) {
-        if let Some(withdrawn) = &mut self.withdrawn {
-            withdrawn.is_looked_for = true;
-        }
-    }
-
-    /// Ends the search: it has examined all messages that wait in the store.
-    pub(super) fn end_look_for_withdrawn(&mut self) {
-        if self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.is_looked_for) {
-            self.forget_withdrawn();
-        }
-    }
-
-    /// Forgets the withdrawn subscriptions once no message waits in the store; the store then
-    /// forgets them too.
-    pub(super) fn settle_withdrawn(&mut self) {
-        if self.beyond.messages == 0 {
-            self.forget_withdrawn();
-        }
-    }
-
-    fn forget_withdrawn(&mut self) {
-        if let Some(withdrawn) = self.withdrawn.take() {
-            for filter in withdrawn.filters {
-                self.note(|number| Change::Unsubscribe(number, filter));
-            }
-        }
-    }
-
     /// Drops a message that is in the store alone.
     pub(super) fn weed(&mut self, place: QueuePlace, size: usize, is_memory_empty: bool) {
         self.dequeue(place);
         self.take_unread(place, size, is_memory_empty);
-    }
-
-    /// Takes out a message that other members are to have. The store has its subscription until
-    /// they have the message.
-    pub(super) fn weed_for_others(
-        &mut self,
-        place: QueuePlace,
-        size: usize,
-        is_memory_empty: bool,
-    ) -> KeptAt {
-        if let Some(withdrawn) = &mut self.withdrawn {
-            withdrawn.is_looked_for = false;
-        }
-        self.take_unread(place, size, is_memory_empty)
     }
 
     /// Returns how many messages were taken out of order that the store may still have.

@@ -36,6 +36,7 @@ pub use outgoing::{Delivered, Delivery};
 pub use queue::{BackPressure, QueueLimits, QueueUsage, Weeded, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
+pub use withdrawal::Examined;
 
 use self::{
     keeping::Keeping, outgoing::Outgoing, owned::Owned, queue::Queue, subscriptions::Subscriptions,
@@ -307,8 +308,8 @@ impl Session {
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Option<Subscription> {
         if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
             keeping.note(|n| Change::Subscribe(n, filter.into(), subscription.record()));
-            keeping.grant_again(filter);
         }
+        self.outgoing.queue_mut().grant_again(filter);
         self.insert_subscription(filter, subscription)
     }
 

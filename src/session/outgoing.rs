@@ -8,7 +8,6 @@ use self::sending::envelope;
 use super::{
     Link, Session, SharedPublication,
     envelope::{Amount, Envelope, Orphan, Share},
-    is_shared,
     keeping::{Keeping, Page},
     queue::{Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     journal::{Change, QueuePlace, QueuedMessage, SentAs},
-    mqtt::{Ack, Message, Packet, PacketId, QoS, ReasonCode, Timestamp, filter_matches},
+    mqtt::{Ack, Message, Packet, PacketId, QoS, ReasonCode, Timestamp},
 };
 
 /// How to send a message to one session.
@@ -201,22 +200,6 @@ impl Session {
         }
     }
 
-    /// Takes out unsent messages that came through these shared subscriptions.
-    pub fn take_waiting_orphans(&mut self, shares: &[NonZeroU32]) -> Vec<Orphan> {
-        let Outgoing { queue, walks, .. } = &mut self.outgoing;
-        let is_taken = |share| shares.contains(&share);
-        let is_shared = |envelope: &Envelope| envelope.share.is_some_and(is_taken);
-        walks.move_up(queue.taken(), |ahead| queue.count_among(ahead, is_shared));
-        let taken = queue.take_shared(is_taken);
-        let mut orphans: Vec<Orphan> = taken.iter().filter_map(orphan).collect();
-        if let Some(keeping) = &mut queue.keeping {
-            for (orphan, envelope) in orphans.iter_mut().zip(&taken).filter(|(_, e)| e.is_kept()) {
-                orphan.kept_at = Some(keeping.take_out(envelope.place));
-            }
-        }
-        orphans
-    }
-
     /// Takes the messages that came through shared subscriptions out of the queue, and drops the
     /// rest. Called before the session ends.
     pub fn take_all_orphans(&mut self) -> Vec<Orphan> {
@@ -305,17 +288,14 @@ impl Session {
     }
 
     /// Takes the next page of the queue. Returns its messages that came through a withdrawn shared
-    /// subscription, for the other members.
+    /// subscription, for the other members. `is_under_subscription` tells whether an existing
+    /// subscription that is not shared matches a topic.
     pub fn take_page(
         &mut self,
         page: Page,
         share_number: impl Fn(&str) -> Option<NonZeroU32>,
+        is_under_subscription: impl Fn(&str) -> bool,
     ) -> Vec<Orphan> {
-        let subscriptions = &self.subscriptions;
-        let is_under_subscription = |topic: &str| {
-            let mut filters = subscriptions.iter().filter(|(filter, _)| !is_shared(filter));
-            filters.any(|(filter, _)| filter_matches(filter, topic))
-        };
         self.outgoing.queue.take_page(page, share_number, is_under_subscription)
     }
 

@@ -5,6 +5,7 @@ mod owned;
 mod part;
 mod usage;
 mod weeding;
+mod withdrawn;
 
 use std::{
     collections::VecDeque,
@@ -19,6 +20,7 @@ use self::usage::Bounds;
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 use self::weeding::Expiring;
 pub use self::weeding::Weeded;
+use self::withdrawn::Withdrawn;
 use super::{
     envelope::{Amount, Envelope, KeptAt, Orphan, Share},
     keeping::{Beyond, Keeping, PAGE_BYTES, PAGE_MESSAGES, Page},
@@ -63,6 +65,8 @@ pub(super) struct Queue {
     /// Messages and bytes in the store alone that are counted for all sessions.
     stored: (usize, usize),
     expiring: Expiring,
+    /// Present while messages of withdrawn subscriptions may wait.
+    withdrawn: Option<Box<Withdrawn>>,
     usage: Arc<QueueUsage>,
 }
 
@@ -82,6 +86,7 @@ impl Queue {
             keeping: None,
             stored: (0, 0),
             expiring: Expiring::NOTHING,
+            withdrawn: None,
             usage,
         }
     }
@@ -148,6 +153,9 @@ impl Queue {
         let taken = Vec::from(taken);
         for envelope in &taken {
             self.forget(envelope);
+        }
+        if !taken.is_empty() {
+            self.note_moved();
         }
         self.settle_share();
         taken
@@ -301,7 +309,9 @@ impl Queue {
             if !keeping.fetched(place, queued.message.size()) {
                 continue;
             }
-            if keeping.is_withdrawn(place, &queued, &is_under_subscription) {
+            if let Some(withdrawn) = &self.withdrawn
+                && withdrawn.is_withdrawn(place, &queued, &is_under_subscription)
+            {
                 match queued.share.as_deref().and_then(&share_number) {
                     Some(share) => {
                         let kept_at = Some(KeptAt { session: keeping.number(), place });
@@ -322,9 +332,7 @@ impl Queue {
                 place,
             });
         }
-        if let Some(keeping) = &mut self.keeping {
-            keeping.settle_withdrawn();
-        }
+        self.settle_withdrawn();
         self.note_stored();
         orphans
     }
@@ -333,8 +341,8 @@ impl Queue {
     pub(super) fn forget_beyond(&mut self) {
         if let Some(keeping) = &mut self.keeping {
             keeping.beyond = Beyond::default();
-            keeping.settle_withdrawn();
         }
+        self.settle_withdrawn();
         self.note_stored();
     }
 
@@ -353,6 +361,7 @@ impl Queue {
         for envelope in &kept {
             self.forget(envelope);
         }
+        self.note_moved();
         self.note_stored();
     }
 

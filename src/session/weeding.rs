@@ -3,10 +3,10 @@
 
 use std::num::NonZeroU32;
 
-use super::{Page, Session, Weeded, is_shared};
+use super::{Page, Session, Weeded};
 use crate::{
     journal::{QueuePlace, SessionNumber},
-    mqtt::{Timestamp, filter_matches},
+    mqtt::Timestamp,
 };
 
 /// Maximum number of messages of one session that may be dropped before the store knows of it.
@@ -45,17 +45,14 @@ impl Session {
     }
 
     /// Drops messages of a page that need not wait; the others stay in the store.
+    /// `is_under_subscription` tells whether a subscription that is not shared matches a topic.
     pub fn weed(
         &mut self,
         page: Page,
         now: Timestamp,
         share_number: impl Fn(&str) -> Option<NonZeroU32>,
+        is_under_subscription: impl Fn(&str) -> bool,
     ) -> Weeded {
-        let subscriptions = &self.subscriptions;
-        let is_under_subscription = |topic: &str| {
-            let mut filters = subscriptions.iter().filter(|(filter, _)| !is_shared(filter));
-            filters.any(|(filter, _)| filter_matches(filter, topic))
-        };
         let queue = self.outgoing.queue_mut();
         let (in_memory, before) = (queue.in_memory(), queue.len());
         let weeded = queue.weed(page, now, share_number, is_under_subscription);

@@ -1,50 +1,71 @@
 //! Subscriptions that end because their client has lost the permission. Their waiting messages are
-//! dropped: in memory at once, in the store when they are read.
+//! dropped before they could be sent: those in memory in portions, those in the store when they are
+//! read.
 //!
 //! If the client itself unsubscribes, waiting messages may still be delivered. If the permission is
 //! withdrawn, they may not.
 
-use super::{Session, counted_bytes, envelope::Envelope, is_shared};
-use crate::{journal::Change, mqtt::filter_matches};
+use std::num::NonZeroU32;
+
+use super::{Orphan, Session, counted_bytes, is_shared};
+
+/// The result of examining a portion of the waiting messages.
+#[derive(Debug)]
+pub struct Examined {
+    /// Number of messages that were dropped.
+    pub dropped: usize,
+    /// Messages that came through a withdrawn shared subscription, for its other members.
+    pub orphans: Vec<Orphan>,
+}
 
 impl Session {
-    /// Ends these subscriptions. Drops the messages in memory that wait under them and under no
-    /// other; returns how many. The caller has already taken out those of shared subscriptions.
+    /// Ends these subscriptions, each with the number of its group if it is shared. From now on, a
+    /// message that waits under them and under no other is not sent. The caller lets the session
+    /// examine its messages with [`Session::examine_waiting`].
     ///
-    /// While messages wait in the store, the store has the subscriptions as well: if the broker
-    /// ends before it has read the messages, it checks the permission again after the restart.
-    pub fn withdraw<'f>(&mut self, filters: impl Iterator<Item = &'f str>) -> usize {
-        let mut ended: Vec<Box<str>> = Vec::new();
-        for filter in filters {
+    /// While such messages may wait, the store has the subscriptions as well: if the broker ends
+    /// before, it checks the permission again after the restart.
+    pub fn withdraw<'f>(&mut self, filters: impl Iterator<Item = (&'f str, Option<NonZeroU32>)>) {
+        let (mut ended, mut shares) =
+            (Vec::<Box<str>>::new(), Vec::<(Box<str>, NonZeroU32)>::new());
+        for (filter, share) in filters {
             if self.subscriptions.remove(filter) {
                 self.outgoing.cancel_walk(filter);
                 self.shared_subscriptions -= usize::from(is_shared(filter));
                 self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
                 ended.push(filter.into());
+                shares.extend(share.map(|number| (filter.into(), number)));
             }
         }
-        let subscriptions = &self.subscriptions;
-        let is_under_other = |topic: &str| {
-            let mut others = subscriptions.iter().filter(|(filter, _)| !is_shared(filter));
-            others.any(|(filter, _)| filter_matches(filter, topic))
-        };
-        let is_dropped = |envelope: &Envelope| {
-            let topic = envelope.message.topic();
-            envelope.share.is_none()
-                && ended.iter().any(|filter| filter_matches(filter, topic))
-                && !is_under_other(topic)
-        };
-        let dropped = self.outgoing.drop_waiting(is_dropped);
+        self.outgoing.queue_mut().withdraw(ended, shares);
+    }
+
+    /// Returns whether the client could be sent its next message if that message need not be
+    /// examined before.
+    #[must_use]
+    pub fn wants_examination(&self) -> bool {
+        self.outgoing.queue().is_next_in_question()
+            && self.link.as_ref().is_some_and(|link| link.has_room())
+    }
+
+    /// Returns whether messages in memory are to be examined, or the store is to be told that
+    /// subscriptions have ended.
+    #[must_use]
+    pub fn must_examine(&self) -> bool {
+        self.outgoing.queue().must_examine()
+    }
+
+    /// Examines some of the messages in memory, at most `messages_max`. Drops those that no
+    /// subscription matches any more; `is_under_subscription` tells whether one does.
+    pub fn examine_waiting(
+        &mut self,
+        messages_max: usize,
+        is_under_subscription: impl Fn(&str) -> bool,
+    ) -> Examined {
         let queue = self.outgoing.queue_mut();
-        if let Some(keeping) = &mut queue.keeping {
-            if keeping.beyond.messages == 0 {
-                for filter in ended {
-                    keeping.note(|number| Change::Unsubscribe(number, filter));
-                }
-            } else {
-                keeping.withdraw(ended);
-            }
-        }
-        dropped
+        let examined = queue.examine(messages_max, is_under_subscription);
+        let positions = examined.positions;
+        self.outgoing.have_left(|ahead| positions.partition_point(|position| *position < ahead));
+        Examined { dropped: examined.dropped, orphans: examined.orphans }
     }
 }

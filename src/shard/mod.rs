@@ -158,8 +158,7 @@ pub(crate) struct Slot {
     /// The slot's entry among the timers.
     timer_at: Option<u64>,
     recent_topic: Option<Box<RecentTopic>>,
-    /// Whether its subscriptions are out of the index, because its client may not connect at
-    /// present.
+    /// Whether it collects nothing, because its client may not connect at present.
     is_suspended: bool,
     /// The backlogs of a member of shared subscriptions that has messages waiting, or may take
     /// them.

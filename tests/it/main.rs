@@ -32,6 +32,7 @@ mod limits;
 mod mqtt_3_1;
 mod overtaken;
 mod ownership;
+mod portions;
 mod presence;
 mod protocol;
 mod rechecks;

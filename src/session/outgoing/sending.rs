@@ -48,7 +48,7 @@ impl Outgoing {
             Next::Message(_) | Next::Slice => return false,
         }
         let may_send = |front: &Envelope| front.qos == QoS::AtMostOnce || is_open;
-        if !self.queue.front().is_some_and(may_send) {
+        if !self.queue.front().is_some_and(may_send) || self.queue.is_next_in_question() {
             return false;
         }
         let Some(envelope) = self.queue.pop() else { return false };

@@ -43,6 +43,7 @@ impl Queue {
             self.forget(envelope);
         }
         if !taken.is_empty() {
+            self.note_moved();
             self.settle_share();
         }
         taken

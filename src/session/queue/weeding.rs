@@ -45,7 +45,7 @@ pub struct Weeded {
 impl Queue {
     /// Returns when to search; `None` if there is nothing to find.
     pub(in crate::session) fn weeds_from(&self) -> Option<Timestamp> {
-        if self.keeping.as_ref().is_some_and(|keeping| keeping.has_withdrawn()) {
+        if self.has_withdrawn() {
             return Some(Timestamp(0));
         }
         let first = self.expiring.first;
@@ -64,17 +64,13 @@ impl Queue {
         for envelope in &self.waiting {
             self.expiring.note(envelope.message.expires_at());
         }
-        if let Some(keeping) = &mut self.keeping {
-            keeping.look_for_withdrawn();
-        }
+        self.look_for_withdrawn();
     }
 
     /// Ends a search. `expires_first` is when the first message left in the store expires.
     pub(in crate::session) fn end_weeding(&mut self, expires_first: Timestamp) {
         self.expiring.first = self.expiring.since.min(expires_first);
-        if let Some(keeping) = &mut self.keeping {
-            keeping.end_look_for_withdrawn();
-        }
+        self.end_look_for_withdrawn();
     }
 
     /// Removes from a page the messages that need not wait; the others stay in the store.
@@ -98,7 +94,9 @@ impl Queue {
                 continue;
             }
             let has_expired = queued.message.publication().has_expired(now);
-            let is_withdrawn = keeping.is_withdrawn(place, &queued, &is_under_subscription);
+            let is_withdrawn = self.withdrawn.as_ref().is_some_and(|withdrawn| {
+                withdrawn.is_withdrawn(place, &queued, &is_under_subscription)
+            });
             if !has_expired && !is_withdrawn {
                 if let Some(at) = queued.message.expires_at() {
                     weeded.expires_first = weeded.expires_first.min(at);
@@ -108,7 +106,10 @@ impl Queue {
             let size = queued.message.size();
             let share = queued.share.as_deref().filter(|_| !has_expired).and_then(&share_number);
             if let Some(share) = share {
-                let kept_at = Some(keeping.weed_for_others(place, size, is_memory_empty));
+                if let Some(withdrawn) = &mut self.withdrawn {
+                    withdrawn.search_again();
+                }
+                let kept_at = Some(keeping.take_unread(place, size, is_memory_empty));
                 weeded.orphans.push(Orphan { message: queued.message, share, kept_at });
                 continue;
             }
@@ -116,9 +117,7 @@ impl Queue {
             weeded.expired += usize::from(has_expired);
             weeded.withdrawn += usize::from(!has_expired);
         }
-        if let Some(keeping) = &mut self.keeping {
-            keeping.settle_withdrawn();
-        }
+        self.settle_withdrawn();
         self.note_stored();
         weeded
     }

@@ -25,6 +25,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let Some((number, from)) = found.session.unread_from() else { return false };
         self.forget_taken_out(slot);
+        let Some(place) = self.place(slot) else { return false };
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let messages = match keeper.store().waiting(number, from, PAGE) {
             Ok(messages) => messages,
@@ -38,7 +39,9 @@ impl Shard {
         let index = &self.core.index;
         let share_number = |filter: &str| index.share(validate_filter(filter).ok()?);
         let has_some = !messages.is_empty();
-        let orphans = found.session.take_page(Page { messages }, share_number);
+        let is_under_subscription = |topic: &str| index.has_subscriber(topic, place);
+        let orphans =
+            found.session.take_page(Page { messages }, share_number, is_under_subscription);
         if !orphans.is_empty() {
             let now = self.core.clock.now();
             self.adopt(orphans, now);

@@ -171,11 +171,12 @@ impl Shard {
         let Subscription { options, identifier } = subscription;
         let found = self.slots.get_mut(slot as usize)?;
         found.session.restore_subscription(filter, subscription);
-        if verdict != Verdict::GoesOn {
-            return None; // Its permissions are checked when it collects again.
+        if verdict == Verdict::Ends {
+            return None;
         }
         let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
-        if !self.slot(slot).is_some_and(|found| self.may(found, action)) {
+        // If it collects nothing, its permissions are checked when it does again.
+        if verdict == Verdict::GoesOn && !self.slot(slot).is_some_and(|s| self.may(s, action)) {
             return Some(options.qos);
         }
         let subscriber = Subscriber { place, options, identifier, is_durable: true };

@@ -12,7 +12,8 @@ use crate::{
     journal::{QueuePlace, Ticket},
     metrics::DropReason,
     mqtt::{Timestamp, validate_filter},
-    session::{Page, Weeded},
+    router::Place,
+    session::{Examined, Page, Weeded},
     shard::{Shard, Slot},
     store::PageBounds,
     told::cut,
@@ -23,6 +24,8 @@ const PAGE: PageBounds = PageBounds { messages_max: 64, bytes_max: 64 * 1024 };
 /// The number of steps before other tasks get their turn; a message counts one. They take about
 /// half a millisecond.
 const STEPS_AT_A_TIME: usize = 128;
+/// The maximum number of messages in memory that are examined together.
+const EXAMINED_AT_A_TIME: usize = 64;
 /// Finding a queue in the store takes as long as this number of messages.
 const STEPS_OF_PAGE: usize = 8;
 /// The time in which other tasks have their turn.
@@ -82,10 +85,15 @@ pub(crate) async fn weed_queues(shard: Rc<RefCell<Shard>>) {
 }
 
 impl Slot {
-    /// Returns when to search the session's queue; `None` while its client is connected, which is
-    /// sent the messages, and while the session waits for its turn.
+    /// Returns when to search the session's queue; `None` while the session waits for its turn.
+    /// The queue of a connected client, which is sent the messages, is only searched for messages
+    /// of withdrawn subscriptions in memory.
     pub(in crate::shard) fn weeds_at(&self) -> Option<Timestamp> {
-        let from = self.session.weeds_from().filter(|_| self.connected.is_none())?;
+        let from = match &self.connected {
+            None => self.session.weeds_from(),
+            Some(_) => self.session.must_examine().then_some(Timestamp(0)),
+        };
+        let from = from?;
         (self.weeds_after != Timestamp::NEVER).then(|| from.max(self.weeds_after))
     }
 }
@@ -105,7 +113,10 @@ impl Shard {
             return;
         }
         found.weeds_after = Timestamp::NEVER;
-        let expired = found.session.begin_weeding(now);
+        let expired = match &found.connected {
+            None => found.session.begin_weeding(now),
+            Some(_) => 0,
+        };
         let generation = found.generation;
         self.metrics.dropped(DropReason::Expired, expired);
         self.weeding.passes.push_back(Pass {
@@ -130,7 +141,13 @@ impl Shard {
             }
             let Some(mut pass) = self.weeding.passes.pop_front() else { return false };
             let seen_before = pass.seen;
-            let looked = self.weed_page(&mut pass, now);
+            let looked = match self.examine_waiting(pass.slot, pass.generation, now) {
+                0 => self.weed_page(&mut pass, now),
+                examined => {
+                    steps += examined;
+                    Some(Looked::On)
+                }
+            };
             steps += STEPS_OF_PAGE + (pass.seen - seen_before) as usize;
             match looked {
                 Some(Looked::On) => self.weeding.passes.push_front(pass),
@@ -179,8 +196,10 @@ impl Shard {
         let index = &self.core.index;
         let share_number =
             |filter: &str| -> Option<NonZeroU32> { index.share(validate_filter(filter).ok()?) };
+        let place = Place { host: self.host, slot: pass.slot, generation: pass.generation };
+        let is_under_subscription = |topic: &str| index.has_subscriber(topic, place);
         let Weeded { orphans, expired, withdrawn, expires_first } =
-            found.session.weed(Page { messages }, now, share_number);
+            found.session.weed(Page { messages }, now, share_number, is_under_subscription);
         pass.expires_first = pass.expires_first.min(expires_first);
         self.metrics.dropped(DropReason::Expired, expired);
         self.metrics.dropped(DropReason::SubscriptionWithdrawn, withdrawn);
@@ -188,6 +207,29 @@ impl Shard {
             self.adopt(orphans, now);
         }
         Some(Looked::On)
+    }
+
+    /// Examines some of the messages in memory for those of withdrawn subscriptions; returns a
+    /// number of steps, 0 if there is nothing to examine.
+    pub(in crate::shard) fn examine_waiting(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        now: Timestamp,
+    ) -> usize {
+        let place = Place { host: self.host, slot, generation };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return 0 };
+        if found.generation != generation || !found.session.must_examine() || self.is_quiet {
+            return 0;
+        }
+        let index = &self.core.index;
+        let is_under_subscription = |topic: &str| index.has_subscriber(topic, place);
+        let Examined { dropped, orphans } =
+            found.session.examine_waiting(EXAMINED_AT_A_TIME, is_under_subscription);
+        self.metrics.dropped(DropReason::SubscriptionWithdrawn, dropped);
+        self.adopt(orphans, now);
+        self.note_taken(slot, now);
+        EXAMINED_AT_A_TIME
     }
 
     fn end_pass(&mut self, pass: &Pass, now: Timestamp) {

@@ -7,9 +7,7 @@
 use crate::{
     auth::{AccessRequest, Action, Decision, Standing},
     hooks::DisconnectReason,
-    metrics::DropReason,
     mqtt::{Publication, QoS, ReasonCode, Timestamp, validate_filter},
-    router::Subscriber,
     shard::{
         Departure, Shard, Slot,
         connect::{AcceptedConnect, AcceptedWill},
@@ -20,9 +18,6 @@ use crate::{
 /// The number of steps before other tasks of the thread get their turn: a session and a
 /// subscription count one each. They take about half a millisecond with a policy of some rules.
 const STEPS_AT_A_TIME: usize = 256;
-/// To end a subscription, a shard searches the queue of the session. This is the maximum number of
-/// messages that it looks at for all subscriptions that it ends in one turn.
-const MESSAGES_AT_A_TIME: usize = 16_384;
 /// Verifying a certificate chain takes as long as this number of steps.
 const STEPS_OF_CERTIFICATE: usize = 64;
 
@@ -32,6 +27,8 @@ pub(crate) struct Rounds {
     next: u32,
     /// The remaining subscriptions of the session before that.
     filters: Option<Filters>,
+    /// The session whose waiting messages are to be examined, with its generation.
+    examined: Option<(u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -47,7 +44,15 @@ impl Shard {
         let mut steps = 0;
         while steps < STEPS_AT_A_TIME {
             if let Some(filters) = rounds.filters.take() {
+                rounds.examined = Some((filters.slot, filters.generation));
                 rounds.filters = self.recheck_filters(filters, &mut steps, now);
+                continue;
+            }
+            if let Some((slot, generation)) = rounds.examined {
+                match self.examine_waiting(slot, generation, now) {
+                    0 => rounds.examined = None,
+                    taken => steps += taken,
+                }
                 continue;
             }
             if rounds.next as usize >= self.slots.capacity() {
@@ -134,13 +139,7 @@ impl Shard {
         let some = filters.left.len().min(STEPS_AT_A_TIME);
         *steps += some;
         let some = filters.left.split_off(filters.left.len() - some);
-        let mut withdrawn = self.not_allowed(slot, some);
-        let queued = self.slot(slot).map_or(0, |found| found.session.queued());
-        let at_a_time = (MESSAGES_AT_A_TIME / queued.max(1)).max(1);
-        if withdrawn.len() > at_a_time {
-            filters.left.extend(withdrawn.split_off(at_a_time));
-            *steps = STEPS_AT_A_TIME;
-        }
+        let withdrawn = self.not_allowed(slot, some);
         self.withdraw(slot, withdrawn, now);
         (!filters.left.is_empty()).then_some(filters)
     }
@@ -163,8 +162,8 @@ impl Shard {
         }
     }
 
-    /// Ends subscriptions, and drops the queued messages that came only by them. Messages of a
-    /// shared subscription go to its other members.
+    /// Ends subscriptions. Queued messages that came only by them are dropped before they could be
+    /// sent; those of a shared subscription go to its other members.
     pub(in crate::shard) fn withdraw(
         &mut self,
         slot: u32,
@@ -172,20 +171,16 @@ impl Shard {
         now: Timestamp,
     ) {
         let Some(place) = self.place(slot).filter(|_| !filters.is_empty()) else { return };
-        let mut shares = Vec::new();
+        let mut ended = Vec::with_capacity(filters.len());
         for (filter, _) in &filters {
             let Ok(parts) = validate_filter(filter) else { continue };
-            if parts.share_name.is_some() {
-                shares.extend(self.core.index.share(parts));
-            }
+            ended.push((&**filter, self.core.index.share(parts)));
             self.core.index.unsubscribe(parts, place);
         }
         self.forget_held(slot);
-        self.pass_on_waiting(slot, &shares, now);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        let dropped = found.session.withdraw(filters.iter().map(|(filter, _)| &**filter));
-        self.metrics.dropped(DropReason::SubscriptionWithdrawn, dropped);
-        // The other members may also take its stored messages.
+        found.session.withdraw(ended.into_iter());
+        // The other members may take its waiting messages.
         self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter), now);
         self.note_queued(slot);
         self.set_timer(slot);
@@ -195,37 +190,18 @@ impl Shard {
     }
 
     /// Stops the session of an offline client from collecting messages, until the client may
-    /// connect again.
+    /// connect again. Its subscriptions stay in the index, so that this takes no longer for many.
     fn suspend(&mut self, slot: u32) {
-        let Some(place) = self.place(slot) else { return };
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        if std::mem::replace(&mut found.is_suspended, true) {
-            return;
-        }
-        for (filter, _) in found.session.subscriptions() {
-            if let Ok(parts) = validate_filter(filter) {
-                self.core.index.unsubscribe(parts, place);
-            }
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.is_suspended = true;
         }
     }
 
     /// Lets a suspended session collect messages again.
     pub(in crate::shard) fn collect_again(&mut self, slot: u32) {
-        let Some(place) = self.place(slot) else { return };
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        if !std::mem::take(&mut found.is_suspended) {
-            return;
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.is_suspended = false;
         }
-        let is_durable = found.session.number().is_some();
-        for (filter, subscription) in found.session.subscriptions() {
-            if let Ok(parts) = validate_filter(filter) {
-                let (options, identifier) = (subscription.options, subscription.identifier);
-                let subscriber = Subscriber { place, options, identifier, is_durable };
-                self.core.index.subscribe(parts, subscriber);
-            }
-        }
-        let is_away = self.slot(slot).is_some_and(|found| found.connected.is_none());
-        self.set_shared_away(slot, is_away);
     }
 
     /// Returns whether the client of a slot may do this.

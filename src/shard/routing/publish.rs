@@ -177,6 +177,13 @@ impl Shard {
         for _ in 0..SLICES_PER_TURN {
             let Some(found) = self.slots.get_mut(slot as usize) else { return true };
             found.session.pump(now);
+            if found.session.wants_examination() {
+                let generation = found.generation;
+                if self.examine_waiting(slot, generation, now) == 0 {
+                    return true;
+                }
+                continue;
+            }
             if found.session.wants_page() {
                 if !self.read_page(slot) {
                     return true;
@@ -322,7 +329,8 @@ impl Shard {
         }
     }
 
-    /// Delivers a message to the session of `target`; returns `None` if the session has ended.
+    /// Delivers a message to the session of `target`; returns `None` if the session has ended, or
+    /// if it collects nothing.
     pub(in crate::shard) fn deliver_to(
         &mut self,
         target: &Target,
@@ -331,7 +339,7 @@ impl Shard {
         now: Timestamp,
     ) -> Option<Delivered> {
         let slot = self.slots.get(target.place.slot as usize)?;
-        if slot.generation != target.place.generation {
+        if slot.generation != target.place.generation || slot.is_suspended {
             return None;
         }
         if slot.session.must_read_to_displace(message.publication.qos, message.publication.size()) {

@@ -218,24 +218,6 @@ impl Shard {
         }
     }
 
-    /// Gives unsent messages in memory to other members, for a client that has lost shared
-    /// subscriptions. Messages that it was sent and has not acknowledged wait for it.
-    pub(in crate::shard) fn pass_on_waiting(
-        &mut self,
-        slot: u32,
-        shares: &[NonZeroU32],
-        now: Timestamp,
-    ) {
-        if shares.is_empty() || self.is_quiet {
-            return;
-        }
-        if let Some(found) = self.slot_mut(slot) {
-            found.begin_scan_again();
-            let orphans = found.session.take_waiting_orphans(shares);
-            self.adopt(orphans, now);
-        }
-    }
-
     /// Delivers the messages that a session leaves to other members of its groups. Drops them if
     /// there is no other member.
     pub(in crate::shard) fn adopt(&mut self, orphans: Vec<Orphan>, now: Timestamp) {
