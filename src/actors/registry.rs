@@ -33,6 +33,7 @@ use crate::{
         LOOK_EVERY, Rounds, Shard,
         common::Core,
         connect::{AcceptedConnect, Attach, Permit},
+        do_chores,
         doors::ArrivalDoor,
         refusal::NoSession,
         subject_of, weed_queues,
@@ -128,6 +129,14 @@ impl Registry {
         let address = connection.run();
         shard.attach(&prepared, Box::new(address), connect, now);
         shard.flush();
+        self.begin_chores(&mut shard);
+    }
+
+    /// Starts to do the chores of the shard, if there are any.
+    fn begin_chores(&self, shard: &mut Shard) {
+        if shard.begins_chores() {
+            actix_rt::spawn(do_chores(self.shard.clone()));
+        }
     }
 
     /// Refuses a CONNECT that a later one of the same client has overtaken.
@@ -171,6 +180,7 @@ impl Actor for Registry {
             if shard.begins_weeding() {
                 actix_rt::spawn(weed_queues(registry.shard.clone()));
             }
+            registry.begin_chores(&mut shard);
         });
     }
 }

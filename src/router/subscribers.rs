@@ -46,10 +46,14 @@ impl SubscriberSet {
     }
 
     pub(super) fn contains(&self, place: Place) -> bool {
+        self.find(place).is_some()
+    }
+
+    fn find(&self, place: Place) -> Option<Subscriber> {
         match self {
-            Self::None => false,
-            Self::One(there) => there.place == place,
-            Self::Many(many) => many.position(place).is_some(),
+            Self::None => None,
+            Self::One(there) => Some(*there).filter(|there| there.place == place),
+            Self::Many(many) => many.position(place).map(|at| many.list[at]),
         }
     }
 
@@ -252,7 +256,7 @@ impl Subscribers {
         } else {
             (&mut group.away, &mut group.members)
         };
-        if let Some(subscriber) = from.as_slice().iter().find(|s| s.place == place).copied() {
+        if let Some(subscriber) = from.find(place) {
             from.remove(place);
             to.insert(subscriber);
             group.settle_tail();

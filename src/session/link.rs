@@ -71,6 +71,8 @@ pub struct Link {
     gate: Option<Box<Gate>>,
     /// Encoded output that waits for its ticket.
     held: Option<Held>,
+    /// Messages wait until the client's subscriptions are checked.
+    withholds_messages: bool,
 }
 
 /// Output that must not be sent before a ticket is stored.
@@ -121,6 +123,7 @@ impl Link {
             unacknowledged: 0,
             gate: None,
             held: None,
+            withholds_messages: false,
             settings,
         }
     }
@@ -235,7 +238,13 @@ impl Link {
 
     /// Returns whether another message may be encoded ahead of the socket.
     pub(super) fn has_room(&self) -> bool {
-        self.unwritten() < OUT_BYTES_AHEAD
+        self.unwritten() < OUT_BYTES_AHEAD && !self.withholds_messages
+    }
+
+    /// Makes all messages wait, or lets them go on: while they wait, it is checked whether the
+    /// client may still have its subscriptions.
+    pub const fn withhold_messages(&mut self, withholds_messages: bool) {
+        self.withholds_messages = withholds_messages;
     }
 
     /// Returns whether the broker may read more from the client, because the client reads its

@@ -66,8 +66,10 @@ pub struct Session {
     client_id: Arc<str>,
     /// Session Expiry Interval in seconds.
     expiry_interval_secs: u32,
+    /// Subscriptions that are not shared.
     subscriptions: Subscriptions,
-    shared_subscriptions: usize,
+    /// Shared subscriptions.
+    shared_subscriptions: Subscriptions,
     outgoing: Outgoing,
     incoming: Incoming,
     link: Option<Box<Link>>,
@@ -82,6 +84,14 @@ pub struct Subscription {
     pub options: SubscriptionOptions,
     /// Subscription Identifier.
     pub identifier: Option<u32>,
+}
+
+/// The remaining part of a walk along the subscriptions of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SubscriptionWalk {
+    /// Number of subscriptions before the last one that was returned.
+    left: usize,
+    left_shared: usize,
 }
 
 impl Subscription {
@@ -99,7 +109,7 @@ impl Session {
             client_id,
             expiry_interval_secs: 0,
             subscriptions: Subscriptions::default(),
-            shared_subscriptions: 0,
+            shared_subscriptions: Subscriptions::default(),
             outgoing: Outgoing::new(Queue::new(usage)),
             incoming: Incoming::default(),
             link: None,
@@ -115,8 +125,7 @@ impl Session {
             None => {
                 let charge = Charge::new(account.clone(), |account| &account.subscription_bytes);
                 self.owned = Some(charge);
-                let bytes =
-                    self.subscriptions.iter().map(|(filter, _)| counted_bytes(filter)).sum();
+                let bytes = self.subscriptions().map(|(filter, _)| counted_bytes(filter)).sum();
                 self.charge(|_| bytes);
             }
         }
@@ -270,19 +279,61 @@ impl Session {
 
     /// Returns the Topic Filters, including `$share/…`, and their options.
     pub fn subscriptions(&self) -> impl Iterator<Item = (&str, Subscription)> {
-        self.subscriptions.iter()
+        self.subscriptions.iter().chain(self.shared_subscriptions.iter())
+    }
+
+    /// Begins a walk along all subscriptions. It may go on later, after some were added or removed.
+    #[must_use]
+    pub fn walk_all(&self) -> SubscriptionWalk {
+        SubscriptionWalk { left: self.subscriptions.len(), ..self.walk_shared() }
+    }
+
+    /// Begins a walk along the shared subscriptions.
+    #[must_use]
+    pub fn walk_shared(&self) -> SubscriptionWalk {
+        SubscriptionWalk { left: 0, left_shared: self.shared_subscriptions.len() }
+    }
+
+    /// Returns the next subscription of a walk. Those that were added after its beginning may be
+    /// left out.
+    pub fn next_of_walk(&self, walk: &mut SubscriptionWalk) -> Option<(&str, Subscription)> {
+        let next = |table: &Subscriptions, left: &mut usize| {
+            *left = (*left).min(table.len()).checked_sub(1)?;
+            Some(*left)
+        };
+        if let Some(at) = next(&self.subscriptions, &mut walk.left) {
+            return self.subscriptions.at(at);
+        }
+        let at = next(&self.shared_subscriptions, &mut walk.left_shared)?;
+        self.shared_subscriptions.at(at)
+    }
+
+    /// Removes a subscription of a session that has ended, shared ones first. The store forgets
+    /// them together with the session.
+    pub fn remove_any_subscription(&mut self) -> Option<Box<str>> {
+        let filter = self.shared_subscriptions.pop().or_else(|| self.subscriptions.pop())?;
+        self.charge(|bytes| bytes.saturating_sub(counted_bytes(&filter)));
+        Some(filter)
+    }
+
+    fn table(&self, filter: &str) -> &Subscriptions {
+        if is_shared(filter) { &self.shared_subscriptions } else { &self.subscriptions }
+    }
+
+    fn table_mut(&mut self, filter: &str) -> &mut Subscriptions {
+        if is_shared(filter) { &mut self.shared_subscriptions } else { &mut self.subscriptions }
     }
 
     /// Returns the number of Topic Filters that the session has subscribed to.
     #[must_use]
     pub fn subscriptions_len(&self) -> usize {
-        self.subscriptions.len()
+        self.subscriptions.len() + self.shared_subscriptions.len()
     }
 
     /// Returns whether one of the subscriptions is shared.
     #[must_use]
-    pub const fn has_shared_subscriptions(&self) -> bool {
-        self.shared_subscriptions > 0
+    pub fn has_shared_subscriptions(&self) -> bool {
+        self.shared_subscriptions.len() > 0
     }
 
     /// Returns whether the store may have messages that came through a shared subscription. The
@@ -295,13 +346,13 @@ impl Session {
     /// Returns whether the session has subscribed to `filter`.
     #[must_use]
     pub fn is_subscribed(&self, filter: &str) -> bool {
-        self.subscriptions.find(filter).is_some()
+        self.subscription(filter).is_some()
     }
 
     /// Returns the subscription to `filter`.
     #[must_use]
     pub fn subscription(&self, filter: &str) -> Option<Subscription> {
-        self.subscriptions.find(filter)
+        self.table(filter).find(filter)
     }
 
     /// Adds a subscription; returns the one that it replaces, if any. [MQTT-3.8.4-3]
@@ -323,9 +374,8 @@ impl Session {
         filter: &str,
         subscription: Subscription,
     ) -> Option<Subscription> {
-        let former = self.subscriptions.insert(filter, subscription);
+        let former = self.table_mut(filter).insert(filter, subscription);
         if former.is_none() {
-            self.shared_subscriptions += usize::from(is_shared(filter));
             self.charge(|bytes| bytes + counted_bytes(filter));
         }
         former
@@ -333,13 +383,12 @@ impl Session {
 
     /// Removes a subscription; returns whether it existed.
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
-        let existed = self.subscriptions.remove(filter);
+        let existed = self.table_mut(filter).remove(filter);
         self.outgoing.cancel_walk(filter);
         if let Some(keeping) = self.outgoing.queue().keeping.as_ref().filter(|_| existed) {
             keeping.note(|n| Change::Unsubscribe(n, filter.into()));
         }
         if existed {
-            self.shared_subscriptions -= usize::from(is_shared(filter));
             self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
         }
         existed

@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use self::sending::envelope;
 use super::{
     Link, Session, SharedPublication,
-    envelope::{Amount, Envelope, Orphan, Share},
+    envelope::{Amount, Envelope, KeptAt, Orphan, Share},
     keeping::{Keeping, Page},
     queue::{Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
@@ -200,22 +200,27 @@ impl Session {
         }
     }
 
-    /// Takes the messages that came through shared subscriptions out of the queue, and drops the
-    /// rest. Called before the session ends.
-    pub fn take_all_orphans(&mut self) -> Vec<Orphan> {
-        let shared = self.outgoing.queue.take_shared(|_| true);
-        while self.outgoing.queue.pop().is_some() {}
-        shared.iter().filter_map(orphan).collect()
+    /// Returns the unacknowledged QoS 1 messages of shared subscriptions, which must survive the end
+    /// of this session. A QoS 2 delivery that has begun belongs to this client alone.
+    /// [MQTT-4.8.2-5]
+    #[must_use]
+    pub fn orphans_in_flight(&self) -> Vec<Orphan> {
+        let in_flight = self.outgoing.window.published().filter(|e| e.qos == QoS::AtLeastOnce);
+        in_flight.filter_map(|envelope| self.orphan(envelope)).collect()
     }
 
-    /// Returns the messages of shared subscriptions that must survive this session: those that
-    /// wait, and unacknowledged QoS 1 messages. A QoS 2 delivery that has begun belongs to this
-    /// client alone. [MQTT-4.8.2-5]
-    #[must_use]
-    pub fn into_orphans(mut self) -> Vec<Orphan> {
-        let waiting = self.outgoing.queue.take_shared(|_| true);
-        let in_flight = self.outgoing.window.published().filter(|e| e.qos == QoS::AtLeastOnce);
-        in_flight.chain(&waiting).filter_map(orphan).collect()
+    /// Takes some messages out of the queue in memory, because the session has ended. Returns how
+    /// many, and those of them that came through shared subscriptions.
+    pub fn leave_waiting(&mut self, messages_max: usize) -> (usize, Vec<Orphan>) {
+        let next = || self.outgoing.queue.pop();
+        let taken: Vec<Envelope> = std::iter::from_fn(next).take(messages_max).collect();
+        (taken.len(), taken.iter().filter_map(|envelope| self.orphan(envelope)).collect())
+    }
+
+    fn orphan(&self, envelope: &Envelope) -> Option<Orphan> {
+        let keeping = self.outgoing.queue.keeping.as_ref().filter(|_| envelope.is_kept());
+        let kept_at = keeping.map(|k| KeptAt { session: k.number(), place: envelope.place });
+        Some(Orphan { message: envelope.message.clone(), share: envelope.share?, kept_at })
     }
 
     /// Delivers a retained message to a new subscription, behind the retained messages before it.
@@ -423,8 +428,4 @@ impl Session {
             self.pump(now);
         }
     }
-}
-
-fn orphan(envelope: &Envelope) -> Option<Orphan> {
-    Some(Orphan { message: envelope.message.clone(), share: envelope.share?, kept_at: None })
 }

@@ -140,11 +140,6 @@ impl Queue {
         self.waiting.iter().take(n).filter(|envelope| is_meant(envelope)).count()
     }
 
-    /// Takes out messages that came through the given shared subscriptions, in order.
-    pub(super) fn take_shared(&mut self, is_taken: impl Fn(NonZeroU32) -> bool) -> Vec<Envelope> {
-        self.take_out(|envelope| envelope.share.is_some_and(&is_taken))
-    }
-
     /// Takes out the messages for which `is_taken` is true, in order.
     pub(super) fn take_out(&mut self, is_taken: impl Fn(&Envelope) -> bool) -> Vec<Envelope> {
         let waiting = std::mem::take(&mut self.waiting).into_iter();

@@ -2,9 +2,8 @@
 //!
 //! This module knows neither which topics a filter matches nor the subscriptions of other sessions.
 
-use std::collections::HashMap;
-
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 
 use super::Subscription;
 
@@ -12,18 +11,16 @@ use super::Subscription;
 /// takes several times the memory of one subscription.
 const FEW_MAX: usize = 8;
 
-/// Subscriptions by Topic Filter, in no order.
+/// Subscriptions by Topic Filter. Each has a position. Adding appends; removing one moves the last to
+/// its position. So a walk from the last position down to the first misses none of those that were
+/// there at its beginning, whatever is added and removed meanwhile.
 #[derive(Debug)]
 pub(super) enum Subscriptions {
     /// A list without spare capacity.
     Few(Vec<(Box<str>, Subscription)>),
     /// A table, used until it is empty, so that the representation does not change back and forth
-    /// at the limit.
-    #[expect(
-        clippy::box_collection,
-        reason = "most sessions have few, and there are many sessions"
-    )]
-    Many(Box<HashMap<Box<str>, Subscription, RandomState>>),
+    /// at the limit. It is boxed, because most sessions have few subscriptions.
+    Many(Box<IndexMap<Box<str>, Subscription, RandomState>>),
 }
 
 impl Default for Subscriptions {
@@ -57,6 +54,22 @@ impl Subscriptions {
         }
     }
 
+    /// Returns the subscription at a position.
+    pub(super) fn at(&self, position: usize) -> Option<(&str, Subscription)> {
+        match self {
+            Self::Few(list) => list.get(position).map(|(filter, s)| (&**filter, *s)),
+            Self::Many(map) => map.get_index(position).map(|(filter, s)| (&**filter, *s)),
+        }
+    }
+
+    /// Removes the last subscription.
+    pub(super) fn pop(&mut self) -> Option<Box<str>> {
+        match self {
+            Self::Few(list) => list.pop().map(|(filter, _)| filter),
+            Self::Many(map) => map.pop().map(|(filter, _)| filter),
+        }
+    }
+
     /// Adds or replaces a subscription; returns the one that was replaced.
     pub(super) fn insert(
         &mut self,
@@ -74,7 +87,7 @@ impl Subscriptions {
             list.reserve_exact(1);
             list.push((filter.into(), subscription));
         } else {
-            let mut map: HashMap<_, _, _> = std::mem::take(list).into_iter().collect();
+            let mut map: IndexMap<_, _, _> = std::mem::take(list).into_iter().collect();
             map.insert(filter.into(), subscription);
             *self = Self::Many(Box::new(map));
         }
@@ -91,7 +104,7 @@ impl Subscriptions {
                 }
                 None => false,
             },
-            Self::Many(map) => map.remove(filter).is_some(),
+            Self::Many(map) => map.swap_remove(filter).is_some(),
         };
         if self.len() == 0 {
             *self = Self::default();
@@ -131,6 +144,36 @@ mod tests {
                     subscriptions.iter().map(|(filter, s)| (filter.to_owned(), s)).collect();
                 assert_eq!(all, naive);
             }
+        }
+    }
+
+    #[test]
+    fn a_walk_down_the_positions_misses_none_that_stays() {
+        let mut rng = fastrand::Rng::with_seed(18);
+        for filters in [3, 9, 12, 200] {
+            let mut subscriptions = Subscriptions::default();
+            let new = Subscription { options: SubscriptionOptions::default(), identifier: None };
+            for number in 0..filters {
+                subscriptions.insert(&number.to_string(), new);
+            }
+            let mut unseen: BTreeMap<String, ()> =
+                (0..filters).map(|number| (number.to_string(), ())).collect();
+            let mut position = subscriptions.len();
+            while position > 0 {
+                position -= 1;
+                if let Some((filter, _)) = subscriptions.at(position) {
+                    unseen.remove(filter);
+                }
+                let other = rng.u32(..2 * filters).to_string();
+                if rng.bool() {
+                    subscriptions.remove(&other);
+                    unseen.remove(&other);
+                } else {
+                    subscriptions.insert(&other, new);
+                }
+                position = position.min(subscriptions.len());
+            }
+            assert!(unseen.is_empty(), "{unseen:?} of {filters}");
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Orphan, Session, counted_bytes, is_shared};
+use super::{Orphan, Session, counted_bytes};
 
 /// The result of examining a portion of the waiting messages.
 #[derive(Debug)]
@@ -29,9 +29,8 @@ impl Session {
         let (mut ended, mut shares) =
             (Vec::<Box<str>>::new(), Vec::<(Box<str>, NonZeroU32)>::new());
         for (filter, share) in filters {
-            if self.subscriptions.remove(filter) {
+            if self.table_mut(filter).remove(filter) {
                 self.outgoing.cancel_walk(filter);
-                self.shared_subscriptions -= usize::from(is_shared(filter));
                 self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
                 ended.push(filter.into());
                 shares.extend(share.map(|number| (filter.into(), number)));

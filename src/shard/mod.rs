@@ -4,6 +4,7 @@
 //! connections of the shard share it, and never hold it across an await. It knows no actors: it
 //! reaches connections and other shards through doors.
 
+pub(crate) mod chores;
 pub(crate) mod common;
 pub(crate) mod connect;
 mod departure;
@@ -38,6 +39,7 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
+    chores::do_chores,
     common::{Core, CoreParts},
     departure::Departure,
     hold::{LOOK_EVERY, look_after_held},
@@ -51,6 +53,7 @@ pub(crate) use self::{
     refusal::RefusalAnswer,
 };
 use self::{
+    chores::{Chores, SessionChores},
     hold::{FullQueue, Held},
     keeping::{tickets::Tickets, weeding::Weeding},
     presence::{attach, authenticate::Authentication},
@@ -125,6 +128,7 @@ pub(crate) struct Shard {
     /// Requests of members for backlogs here that are answered later: one for each member.
     asked_later: Vec<TakeBacklog>,
     weeding: Weeding,
+    chores: Chores,
     /// The time of the last sweep.
     swept_at: Timestamp,
     /// Before this time, the shard may not have read all bytes that arrived while the process stood
@@ -160,6 +164,7 @@ pub(crate) struct Slot {
     recent_topic: Option<Box<RecentTopic>>,
     /// Whether it collects nothing, because its client may not connect at present.
     is_suspended: bool,
+    chores: Option<Box<SessionChores>>,
     /// The backlogs of a member of shared subscriptions that has messages waiting, or may take
     /// them.
     backlogs: Option<Box<Backlogs>>,
@@ -246,6 +251,7 @@ impl Shard {
             dropping: dropping::Dropping::default(),
             asked_later: Vec::new(),
             weeding: Weeding::default(),
+            chores: Chores::default(),
             swept_at: core.clock.now(),
             all_heard_at: Timestamp(0),
             online: 0,

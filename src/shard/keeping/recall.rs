@@ -7,7 +7,7 @@ use crate::{
     journal::{Change, SessionRecord, WillRecord},
     mqtt::{Timestamp, validate_filter},
     owners::{Account, Charge},
-    session::{Orphan, Page, Session},
+    session::{Page, Session},
     shard::{Presence, Shard, Slot, connect::AcceptedWill},
     store::PageBounds,
     told::cut,
@@ -86,25 +86,6 @@ impl Shard {
                 false
             }
         }
-    }
-
-    /// Returns the stored messages that an ending session leaves to other members of shared
-    /// subscriptions.
-    pub(in crate::shard) fn stored_orphans(&mut self, slot: u32) -> Vec<Orphan> {
-        if !self.slot(slot).is_some_and(|found| found.session.may_hold_shared()) {
-            return Vec::new();
-        }
-        if !self.recall(slot) {
-            return Vec::new();
-        }
-        let mut orphans = Vec::new();
-        while self.slot(slot).is_some_and(|found| found.session.unread_from().is_some())
-            && self.read_page(slot)
-        {
-            let Some(found) = self.slots.get_mut(slot as usize) else { break };
-            orphans.append(&mut found.session.take_all_orphans());
-        }
-        orphans
     }
 
     /// Notes the session's own record.
@@ -205,11 +186,12 @@ impl Shard {
             timer_at: None,
             recent_topic: None,
             is_suspended: false,
+            chores: None,
             backlogs: None,
             weeds_after: Timestamp(0),
         }) as u32;
         self.clients.insert(client_id, slot);
-        self.metrics.sessions.set(self.slots.len() as u64);
+        self.metrics.sessions.set(self.clients.len() as u64);
         slot
     }
 }

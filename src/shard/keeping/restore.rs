@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     auth::{Action, ClientCertificate, Identity, Login, Standing},
-    journal::{CertificateRecord, Change, LoginKind, LoginRecord, SessionRecord, WillRecord},
+    journal::{CertificateRecord, LoginKind, LoginRecord, SessionRecord, WillRecord},
     mqtt::{QoS, Timestamp, validate_filter},
     owners::Charge,
     router::Subscriber,
@@ -48,14 +48,34 @@ impl Shard {
         listener: &mut Arc<str>,
         now: Timestamp,
     ) {
-        if let Some(there) = self.clients.get(&stored.record.client_id).copied() {
-            // Of two sessions of one client, the older was about to end.
-            let number_there = self.slot(there).and_then(|found| found.session.number());
-            if number_there > Some(stored.number) {
-                return self.note(|| Change::EndSession(stored.number));
-            }
-            self.forget(there, now);
+        let there = self.clients.get(&stored.record.client_id).copied();
+        let number_there = there.and_then(|slot| self.slot(slot)?.session.number());
+        let slot = self.restore_one(&stored, listener, now);
+        // Of two sessions of one client, the older was about to end.
+        if let Some(there) = there {
+            let is_older = number_there > Some(stored.number);
+            let (older, newer) = if is_older { (slot, there) } else { (there, slot) };
+            self.clients.insert(stored.record.client_id.clone(), newer);
+            self.end_after_start(older, now);
         }
+    }
+
+    /// Makes a session end once all sessions are restored, because others may get the messages that
+    /// it leaves.
+    fn end_after_start(&mut self, slot: u32, now: Timestamp) {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        found.is_suspended = true;
+        (found.will_at, found.expires_at) = (None, Some(now));
+        self.set_timer(slot);
+    }
+
+    /// Restores a session; returns its slot.
+    fn restore_one(
+        &mut self,
+        stored: &StoredSession,
+        listener: &mut Arc<str>,
+        now: Timestamp,
+    ) -> u32 {
         let record = &stored.record;
         let expiry_secs = record.expiry_interval_secs;
         // The session ended with its connection; its Will waits for the client to come back.
@@ -66,8 +86,8 @@ impl Shard {
             || !stored.accepted.is_empty()
             || stored.waiting.messages > 0
             || stored.in_flight > 0;
-        let (slot, verdict) = self.restore_slot(&stored, listener, now);
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        let (slot, verdict) = self.restore_slot(stored, listener, now);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return slot };
         // If the client was connected, its connection ended at this time at the latest.
         found.expires_at = if record.is_connected {
             (expiry_secs != NEVER_EXPIRES).then(|| now.plus_secs(u64::from(expiry_secs)))
@@ -85,17 +105,16 @@ impl Shard {
             found.will = Some(Box::new(will));
         }
         if verdict == Verdict::Ends {
-            // It ends after all sessions are restored, because others may get the messages that it
-            // leaves.
-            (found.will_at, found.expires_at) = (None, Some(now));
-            return self.set_timer(slot);
+            self.end_after_start(slot, now);
+            return slot;
         }
         if is_last_will {
             // The record stays unchanged, so each start gives the client the whole time.
             let due_at = now.plus_secs(LAST_WILL_GRACE_SECS);
             found.will_at = Some(due_at);
             found.expires_at = Some(if leaves_more { now } else { due_at });
-            return self.set_timer(slot);
+            self.set_timer(slot);
+            return slot;
         }
         if has_ended {
             found.expires_at = Some(now);
@@ -103,6 +122,7 @@ impl Shard {
         self.set_timer(slot);
         self.note_session(slot, false);
         self.note_will(slot);
+        slot
     }
 
     fn restore_slot(
@@ -150,10 +170,7 @@ impl Shard {
             found.session.restore(*number, journal, slot, &left, accepted);
         }
         self.withdraw(slot, withdrawn, now);
-        self.set_shared_away(slot, true);
-        if verdict == Verdict::GoesOn {
-            self.offer_all_backlogs(slot, now);
-        }
+        self.tell_groups(slot);
         (slot, verdict)
     }
 

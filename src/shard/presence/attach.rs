@@ -289,14 +289,14 @@ impl Shard {
             }),
             was_online: prepared.was_online,
         });
+        link.withhold_messages(slot.is_being_checked());
         slot.session.attach(link, now);
         self.online += 1;
         self.metrics.connects_accepted.increment();
         self.metrics.connections.set(self.online as u64);
         self.note_deadline(prepared.slot);
         self.note_queued(prepared.slot);
-        self.set_shared_away(prepared.slot, false);
-        self.seek_backlogs(prepared.slot);
+        self.tell_groups(prepared.slot);
         if gate.is_none() {
             self.conn_ack_said(prepared.slot);
         }

@@ -1,4 +1,4 @@
-//! A connection ends, and perhaps later its session.
+//! A connection ends. The session stays, or ends as well (`ending.rs`).
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use crate::{
     session::NEVER_EXPIRES,
     shard::{
         Departure, Shard, Slot,
+        chores::SUBSCRIPTIONS_AT_A_TIME,
         connect::AcceptedWill,
         doors::{ConnectionDoor, ToConnection},
     },
@@ -114,54 +115,19 @@ impl Shard {
         self.set_timer(slot);
         self.note_session(slot, false);
         if !departure.is_resumed {
-            self.set_shared_away(slot, true);
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.session.leave_to_store();
             }
-            self.offer_all_backlogs(slot, now);
+            self.tell_groups(slot);
         }
     }
 
-    /// Ends a session that has no connection; its Will is published now at the latest.
-    pub(in crate::shard) fn forget(&mut self, slot: u32, now: Timestamp) {
-        let Some(place) = self.place(slot) else {
-            return;
-        };
-        let will = self.slots[slot as usize].will.take();
-        if let Some(will) = &will {
-            self.publish_will(slot, will, now);
-            if let Some(record) = will.record {
-                self.end_then(record);
-            }
-        }
-        let orphans_in_store = if self.is_quiet { Vec::new() } else { self.stored_orphans(slot) };
-        let found = self.slots.remove(slot as usize);
-        found.timer_at.map(|at| self.timers.remove(&(at, slot)));
-        for (filter, _) in found.session.subscriptions() {
-            if let Ok(parts) = validate_filter(filter) {
-                self.core.index.unsubscribe(parts, place);
-            }
-        }
-        self.clients.remove(found.session.client_id());
-        self.version_floor = self.version_floor.max(found.presence.version);
-        self.metrics.sessions.set(self.slots.len() as u64);
-        let number = found.session.number();
-        let mut orphans = if self.is_quiet { Vec::new() } else { found.session.into_orphans() };
-        orphans.extend(orphans_in_store);
-        match number.filter(|_| will.is_some()) {
-            // Only after other members have durably taken the messages that it leaves to them.
-            Some(number) => {
-                self.end_then(number);
-                self.adopt(orphans, now);
-            }
-            None => {
-                self.adopt_kept(orphans, number.is_some(), now);
-                number.into_iter().for_each(|number| self.note(|| Change::EndSession(number)));
-            }
-        }
-    }
-
-    fn publish_will(&mut self, slot: u32, will: &AcceptedWill, now: Timestamp) {
+    pub(in crate::shard) fn publish_will(
+        &mut self,
+        slot: u32,
+        will: &AcceptedWill,
+        now: Timestamp,
+    ) {
         if !self.may_publish_will(slot, will) {
             return self.tell_denied(slot, "publish_will", will.message.topic());
         }
@@ -213,18 +179,48 @@ impl Shard {
         }
     }
 
-    /// Notes in the index whether the session is away, because shared subscriptions prefer
-    /// connected members.
-    pub(in crate::shard) fn set_shared_away(&self, slot: u32, away: bool) {
-        let (Some(found), Some(place)) = (self.slot(slot), self.place(slot)) else { return };
+    /// Tells the groups of a session's shared subscriptions whether its client is connected, because
+    /// messages go to connected members first, and lets them share what waits.
+    pub(in crate::shard) fn tell_groups(&mut self, slot: u32) {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        found.begin_scan_again();
+        if found.connected.is_none() {
+            found.forget_backlogs();
+        }
         if !found.session.has_shared_subscriptions() {
             return;
         }
-        for (filter, _) in found.session.subscriptions() {
-            if let Ok(parts) = validate_filter(filter) {
-                self.core.index.set_away(parts, place, away);
+        let walk = found.session.walk_shared();
+        found.chores_mut().groups = Some(walk);
+        if self.tell_some(slot) {
+            self.queue_chores(slot);
+        }
+    }
+
+    /// Tells some of the groups; returns whether there are more.
+    pub(in crate::shard) fn tell_some(&mut self, slot: u32) -> bool {
+        let Some(place) = self.place(slot) else { return false };
+        let Some(found) = self.slots.get_mut(slot as usize) else { return false };
+        let walk = found.chores.as_mut().and_then(|chores| chores.groups.take());
+        let Some(mut walk) = walk else { return false };
+        let away = found.connected.is_none();
+        let offers = found.session.queued() > 0;
+        let next = || found.session.next_of_walk(&mut walk).map(|(filter, _)| Box::from(filter));
+        let some: Vec<Box<str>> = std::iter::from_fn(next).take(SUBSCRIPTIONS_AT_A_TIME).collect();
+        for filter in &some {
+            let Ok(parts) = validate_filter(filter) else { continue };
+            self.core.index.set_away(parts, place, away);
+            if away && offers {
+                self.offer_backlogs(slot, std::iter::once(&**filter));
+            } else if !away {
+                self.seek_backlog(slot, filter);
             }
         }
+        let Some(found) = self.slots.get_mut(slot as usize) else { return false };
+        let has_more = some.len() == SUBSCRIPTIONS_AT_A_TIME;
+        found.chores_mut().groups = has_more.then_some(walk);
+        found.tidy_chores();
+        has_more
     }
 }
 

@@ -3,6 +3,7 @@
 pub(super) mod attach;
 pub(super) mod authenticate;
 pub(super) mod depart;
+mod ending;
 pub(super) mod events;
 pub(super) mod recheck;
 pub(super) mod redirect;

@@ -10,6 +10,7 @@ use crate::{
     mqtt::{Publication, QoS, ReasonCode, Timestamp, validate_filter},
     shard::{
         Departure, Shard, Slot,
+        chores::SUBSCRIPTIONS_AT_A_TIME,
         connect::{AcceptedConnect, AcceptedWill},
         doors::ToConnection,
     },
@@ -17,7 +18,7 @@ use crate::{
 
 /// The number of steps before other tasks of the thread get their turn: a session and a
 /// subscription count one each. They take about half a millisecond with a policy of some rules.
-const STEPS_AT_A_TIME: usize = 256;
+const STEPS_AT_A_TIME: usize = SUBSCRIPTIONS_AT_A_TIME;
 /// Verifying a certificate chain takes as long as this number of steps.
 const STEPS_OF_CERTIFICATE: usize = 64;
 
@@ -25,17 +26,9 @@ const STEPS_OF_CERTIFICATE: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     next: u32,
-    /// The remaining subscriptions of the session before that.
-    filters: Option<Filters>,
-    /// The session whose waiting messages are to be examined, with its generation.
-    examined: Option<(u32, u32)>,
-}
-
-#[derive(Debug)]
-struct Filters {
-    slot: u32,
-    generation: u32,
-    left: Vec<(Box<str>, QoS)>,
+    /// The session before that with its generation, while it has subscriptions to be checked or
+    /// messages to be examined.
+    under_way: Option<(u32, u32)>,
 }
 
 impl Shard {
@@ -43,15 +36,14 @@ impl Shard {
     pub(crate) fn recheck(&mut self, rounds: &mut Rounds, now: Timestamp) -> bool {
         let mut steps = 0;
         while steps < STEPS_AT_A_TIME {
-            if let Some(filters) = rounds.filters.take() {
-                rounds.examined = Some((filters.slot, filters.generation));
-                rounds.filters = self.recheck_filters(filters, &mut steps, now);
-                continue;
-            }
-            if let Some((slot, generation)) = rounds.examined {
-                match self.examine_waiting(slot, generation, now) {
-                    0 => rounds.examined = None,
-                    taken => steps += taken,
+            if let Some((slot, generation)) = rounds.under_way {
+                let taken = match self.check_some(slot, generation, now) {
+                    0 => self.examine_waiting(slot, generation, now),
+                    taken => taken,
+                };
+                steps += taken;
+                if taken == 0 {
+                    rounds.under_way = None;
                 }
                 continue;
             }
@@ -62,7 +54,7 @@ impl Shard {
             rounds.next += 1;
             steps += 1;
             if self.recheck_client(slot, &mut steps, now) {
-                rounds.filters = self.filters_of(slot);
+                rounds.under_way = self.begin_check(slot);
             }
         }
         true
@@ -70,7 +62,7 @@ impl Shard {
 
     /// Checks the client of a slot; returns whether its subscriptions must be checked.
     fn recheck_client(&mut self, slot: u32, steps: &mut usize, now: Timestamp) -> bool {
-        let Some(found) = self.slot(slot) else { return false };
+        let Some(found) = self.slot(slot).filter(|found| !found.is_ending()) else { return false };
         let standing = self.standing(found);
         let may_connect = self.may(found, Action::Connect);
         let is_there = found.connected.is_some();
@@ -97,7 +89,7 @@ impl Shard {
                 let why = if may_connect { ACCOUNT } else { PERMISSION };
                 self.send_off(slot, not_authorized(why), now);
                 self.suspend(slot);
-                self.offer_all_backlogs(slot, now);
+                self.tell_groups(slot);
                 false
             }
         }
@@ -117,48 +109,62 @@ impl Shard {
         }
     }
 
-    fn filters_of(&self, slot: u32) -> Option<Filters> {
-        let found = self.slot(slot)?;
-        let filters = found.session.subscriptions();
-        let left: Vec<_> = filters.map(|(f, s)| (f.into(), s.options.qos)).collect();
-        (!left.is_empty()).then_some(Filters { slot, generation: found.generation, left })
-    }
-
-    /// Checks some of the subscriptions; returns the rest.
-    fn recheck_filters(
-        &mut self,
-        mut filters: Filters,
-        steps: &mut usize,
-        now: Timestamp,
-    ) -> Option<Filters> {
-        let slot = filters.slot;
-        let found = self.slot(slot)?;
-        if found.generation != filters.generation || found.is_suspended {
-            return None;
+    /// Begins to check whether the client of a slot may still have its subscriptions. Returns the
+    /// slot with its generation.
+    fn begin_check(&mut self, slot: u32) -> Option<(u32, u32)> {
+        let found = self.slots.get_mut(slot as usize)?;
+        if found.session.subscriptions_len() > 0 {
+            let walk = found.session.walk_all();
+            found.chores_mut().check = Some(walk);
         }
-        let some = filters.left.len().min(STEPS_AT_A_TIME);
-        *steps += some;
-        let some = filters.left.split_off(filters.left.len() - some);
-        let withdrawn = self.not_allowed(slot, some);
-        self.withdraw(slot, withdrawn, now);
-        (!filters.left.is_empty()).then_some(filters)
+        Some((slot, found.generation))
     }
 
-    /// Returns those subscriptions that their client may not have.
-    fn not_allowed(&self, slot: u32, filters: Vec<(Box<str>, QoS)>) -> Vec<(Box<str>, QoS)> {
-        let Some(found) = self.slot(slot) else { return Vec::new() };
-        let is_denied = |filter: &str, qos| {
-            let Ok(parts) = validate_filter(filter) else { return false };
-            !self.may(found, Action::Subscribe { filter: parts.filter, qos })
-        };
-        filters.into_iter().filter(|(filter, qos)| is_denied(filter, *qos)).collect()
+    /// Checks some of the subscriptions, and ends those that the client may no longer have. Returns
+    /// how many it has checked; 0 if the check is over.
+    pub(in crate::shard) fn check_some(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        now: Timestamp,
+    ) -> usize {
+        let found = self.slot_mut(slot).filter(|found| found.generation == generation);
+        let walk = found.and_then(|found| found.chores.as_mut()?.check.take());
+        let (Some(mut walk), Some(found)) = (walk, self.slot(slot)) else { return 0 };
+        let mut checked = 0;
+        let mut denied = Vec::new();
+        while checked < SUBSCRIPTIONS_AT_A_TIME && !found.is_suspended {
+            let Some((filter, subscription)) = found.session.next_of_walk(&mut walk) else { break };
+            checked += 1;
+            let qos = subscription.options.qos;
+            let Ok(parts) = validate_filter(filter) else { continue };
+            if !self.may(found, Action::Subscribe { filter: parts.filter, qos }) {
+                denied.push((Box::from(filter), qos));
+            }
+        }
+        self.withdraw(slot, denied, now);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return checked };
+        if checked == SUBSCRIPTIONS_AT_A_TIME {
+            found.chores_mut().check = Some(walk);
+        } else if let Some(link) = found.session.link_mut() {
+            link.withhold_messages(false);
+            found.wake();
+        }
+        found.tidy_chores();
+        checked
     }
 
     /// Ends the subscriptions that a client may no longer have when it continues with its session.
+    /// If there are very many, messages wait until all are checked.
     pub(in crate::shard) fn revoke_subscriptions(&mut self, slot: u32, now: Timestamp) {
-        if let Some(filters) = self.filters_of(slot) {
-            let withdrawn = self.not_allowed(slot, filters.left);
-            self.withdraw(slot, withdrawn, now);
+        let Some((slot, generation)) = self.begin_check(slot) else { return };
+        self.check_some(slot, generation, now);
+        let Some(found) = self.slots.get_mut(slot as usize) else { return };
+        if found.is_being_checked() {
+            if let Some(link) = found.session.link_mut() {
+                link.withhold_messages(true);
+            }
+            self.queue_chores(slot);
         }
     }
 
@@ -181,7 +187,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         found.session.withdraw(ended.into_iter());
         // The other members may take its waiting messages.
-        self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter), now);
+        self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter));
         self.note_queued(slot);
         self.set_timer(slot);
         for (filter, qos) in &filters {

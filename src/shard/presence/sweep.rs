@@ -42,6 +42,7 @@ impl Shard {
         self.end_dropping(now);
         self.publish_system(now);
         self.apply_again();
+        self.resume_chores();
         self.feed_starved();
         self.flush();
     }

@@ -61,6 +61,15 @@ impl Slot {
             backlogs.scan = None;
         }
     }
+
+    /// Forgets the groups of a client that has gone. While it was connected, no member was told
+    /// that messages wait here.
+    pub(in crate::shard) fn forget_backlogs(&mut self) {
+        if let Some(backlogs) = &mut self.backlogs {
+            backlogs.wanted.clear();
+            backlogs.held.clear();
+        }
+    }
 }
 
 impl Shard {
@@ -77,18 +86,16 @@ impl Shard {
     }
 
     /// Notes in the index that messages may wait at a slot, and tells the members that may take
-    /// them. Returns the slots of such members here.
-    fn offer_backlog(&mut self, slot: u32, filter: &Arc<str>, is_offered: bool) -> Vec<u32> {
-        let mut here = Vec::new();
-        let Some(place) = self.place(slot) else { return here };
-        let Ok(parts) = validate_filter(filter) else { return here };
+    /// them.
+    fn offer_backlog(&mut self, slot: u32, filter: &Arc<str>, is_offered: bool) {
+        let Some(place) = self.place(slot) else { return };
+        let Ok(parts) = validate_filter(filter) else { return };
         for member in self.core.index.hold(parts, place) {
             if !is_offered {
-                return here;
+                return;
             }
             if member.host == self.host {
                 self.want(member.slot, filter);
-                here.push(member.slot);
             } else if member.host == Host::IN_PROCESS {
                 self.post(TakeBacklog::in_process(filter.clone(), place, member));
             } else if let Some(shard) = self.core.shard(member.host) {
@@ -96,21 +103,20 @@ impl Shard {
                 shard.door.send(ToShard::BacklogWaits(waits));
             }
         }
-        here
     }
 
     /// Lets other members take what waits at a slot for its shared subscriptions, or for those that
-    /// it has just lost; a part goes to them at once.
+    /// it has just lost.
     pub(in crate::shard) fn offer_backlogs<'f>(
         &mut self,
         slot: u32,
         filters: impl Iterator<Item = &'f str>,
-        now: Timestamp,
     ) {
-        let filters: Vec<Arc<str>> =
-            filters.filter(|filter| filter.starts_with("$share/")).map(Arc::from).collect();
-        for filter in filters {
-            let Some(share) = validate_filter(&filter).ok().and_then(|p| self.core.index.share(p))
+        if self.is_quiet {
+            return;
+        }
+        for filter in filters.filter(|filter| filter.starts_with("$share/")) {
+            let Some(share) = validate_filter(filter).ok().and_then(|p| self.core.index.share(p))
             else {
                 continue;
             };
@@ -120,26 +126,8 @@ impl Shard {
                 return;
             }
             found.backlogs().held.insert(share);
-            for member in self.offer_backlog(slot, &filter, true) {
-                self.take_backlogs(member, now);
-            }
+            self.offer_backlog(slot, &filter.into(), true);
         }
-    }
-
-    /// Does the same for all shared subscriptions of a session that waits for its client.
-    pub(in crate::shard) fn offer_all_backlogs(&mut self, slot: u32, now: Timestamp) {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        if let Some(backlogs) = &mut found.backlogs {
-            backlogs.wanted.clear();
-            // While the client was connected, no member was told.
-            backlogs.held.clear();
-        }
-        if self.is_quiet || found.session.queued() == 0 || !found.session.has_shared_subscriptions()
-        {
-            return;
-        }
-        let filters: Vec<Box<str>> = found.session.subscriptions().map(|(f, _)| f.into()).collect();
-        self.offer_backlogs(slot, filters.iter().map(|filter| &**filter), now);
     }
 
     /// Forgets for which groups messages wait here, because the session has left a group. The next
@@ -158,21 +146,6 @@ impl Shard {
         let (Some(place), Ok(parts)) = (self.place(slot), validate_filter(filter)) else { return };
         if self.core.index.next_holder(parts, &[place]).is_some() {
             self.want(slot, &filter.into());
-        }
-    }
-
-    /// Does the same for all groups of a client that has connected.
-    pub(in crate::shard) fn seek_backlogs(&mut self, slot: u32) {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        found.begin_scan_again();
-        if !found.session.has_shared_subscriptions() {
-            return;
-        }
-        let filters = found.session.subscriptions().map(|(filter, _)| filter);
-        let shared = filters.filter(|filter| filter.starts_with("$share/"));
-        let shared: Vec<Box<str>> = shared.map(Box::from).collect();
-        for filter in shared {
-            self.seek_backlog(slot, &filter);
         }
     }
 
@@ -338,7 +311,7 @@ impl Shard {
             found.backlogs().scan = Some(scan);
         }
         let outcome = if taken.is_empty() { outcome } else { Given::Some };
-        self.hand_over_to(Some(asked.taker), taken, false, now);
+        self.hand_over_to(Some(asked.taker), taken, now);
         outcome
     }
 

@@ -218,20 +218,10 @@ impl Shard {
         }
     }
 
-    /// Delivers the messages that a session leaves to other members of its groups. Drops them if
-    /// there is no other member.
+    /// Delivers messages that a session leaves to other members of its groups. Drops them if there
+    /// is no other member.
     pub(in crate::shard) fn adopt(&mut self, orphans: Vec<Orphan>, now: Timestamp) {
-        self.hand_over_to(None, orphans, false, now);
-    }
-
-    /// Does the same for what a session leaves at its end; the store has it if it `is_kept`.
-    pub(in crate::shard) fn adopt_kept(
-        &mut self,
-        orphans: Vec<Orphan>,
-        is_kept: bool,
-        now: Timestamp,
-    ) {
-        self.hand_over_to(None, orphans, is_kept, now);
+        self.hand_over_to(None, orphans, now);
     }
 
     /// Delivers a waiting message of one session to a member of its group, to this one if it can
@@ -243,16 +233,12 @@ impl Shard {
         &mut self,
         taker: Option<Place>,
         orphans: Vec<Orphan>,
-        is_kept: bool,
         now: Timestamp,
     ) {
-        if orphans.is_empty() {
-            return;
-        }
         for Orphan { message, share, kept_at } in orphans {
             // This is a piece of work of its own, because another message may be on its way through
             // here.
-            let publisher = (is_kept || kept_at.is_some()).then_some(OUTBOX);
+            let publisher = kept_at.is_some().then_some(OUTBOX);
             let mut turn = Turn { publisher, ..Turn::at(now) };
             self.give_to_group(taker, &message, share, &mut turn);
             if let Some(KeptAt { session, place }) = kept_at {

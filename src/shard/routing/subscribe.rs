@@ -152,11 +152,15 @@ impl Shard {
         let is_one_too_many = limits.subscriptions_per_client_max != 0
             && found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
         let more = Index::bytes_of(parts);
+        let account = found.account.clone();
+        if !existed {
+            self.make_room(&account, more);
+        }
         let bytes = self.core.index.bytes() + more;
         if !existed && (is_one_too_many || bytes as u64 > limits.subscription_bytes_max) {
             return (ReasonCode::QuotaExceeded, false);
         }
-        if !existed && !found.account.subscription_bytes.fits(more as u64) {
+        if !existed && !account.subscription_bytes.fits(more as u64) {
             self.metrics.user_limits_reached.increment(UserLimit::SubscriptionBytes);
             return (ReasonCode::QuotaExceeded, false);
         }

@@ -1,0 +1,172 @@
+//! A session ends: its Will is published, its subscriptions end, and the messages that wait for
+//! shared subscriptions go to the other members.
+//!
+//! From the beginning, the client has no session any more, and nothing is delivered to it. What a
+//! session with very many subscriptions or messages leaves behind is removed in portions. Until
+//! then, the store has a record of the session with an end in the past, so that the next start
+//! continues if the broker ends before.
+
+use std::sync::Arc;
+
+use crate::{
+    journal::Change,
+    mqtt::{Timestamp, validate_filter},
+    owners::Account,
+    shard::{
+        Shard, Slot,
+        chores::{Ending, Portion, SUBSCRIPTIONS_AT_A_TIME},
+    },
+};
+
+/// Maximum number of messages that go to other members in one portion.
+const MESSAGES_AT_A_TIME: usize = 64;
+/// Reading a page of a queue takes as long as this number of messages.
+const STEPS_OF_PAGE: usize = 8;
+/// Maximum number of sessions that are searched for one that ends.
+const SEARCHED_MAX: usize = 64;
+
+impl Shard {
+    /// Ends a session that has no connection; its Will is published now at the latest.
+    pub(in crate::shard) fn forget(&mut self, slot: u32, now: Timestamp) {
+        let Some(place) = self.place(slot) else { return };
+        if self.slots[slot as usize].is_ending() {
+            return;
+        }
+        let will = self.slots[slot as usize].will.take();
+        if let Some(will) = &will {
+            self.publish_will(slot, will, now);
+            if let Some(record) = will.record {
+                self.end_then(record);
+            }
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let found = &mut self.slots[slot as usize];
+        // Nothing finds the session under its former place.
+        found.generation = self.next_generation;
+        found.timer_at.take().map(|at| self.timers.remove(&(at, slot)));
+        (found.will_at, found.expires_at) = (None, Some(now));
+        found.lasting.set(0);
+        found.backlogs = None;
+        let ending = Ending { place, has_will: will.is_some(), in_flight: None };
+        found.chores = None;
+        found.chores_mut().ending = Some(ending);
+        if self.clients.get(found.session.client_id()) == Some(&slot) {
+            self.clients.remove(found.session.client_id());
+        }
+        self.version_floor = self.version_floor.max(found.presence.version);
+        self.metrics.sessions.set(self.clients.len() as u64);
+        if self.end_some(slot, now) != Portion::Done {
+            self.note_session(slot, false);
+            if will.is_some() {
+                self.drop_will_then(slot);
+            }
+            self.queue_chores(slot);
+        }
+    }
+
+    /// Removes a portion of what a session that has ended leaves behind.
+    pub(in crate::shard) fn end_some(&mut self, slot: u32, now: Timestamp) -> Portion {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return Portion::Done };
+        let Some(mut ending) = found.chores_mut().ending.take() else { return Portion::Done };
+        let mut portion = Portion::Done;
+        for left in (0..SUBSCRIPTIONS_AT_A_TIME).rev() {
+            let Some(filter) = found.session.remove_any_subscription() else { break };
+            if let Ok(parts) = validate_filter(&filter) {
+                self.core.index.unsubscribe(parts, ending.place);
+            }
+            if left == 0 {
+                portion = Portion::More;
+            }
+        }
+        if portion == Portion::Done {
+            portion = self.leave_some(slot, &mut ending, now);
+        }
+        if portion == Portion::Done {
+            self.remove_ended(slot, &ending);
+        } else if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.chores_mut().ending = Some(ending);
+        }
+        portion
+    }
+
+    /// Lets other members have some of the messages that the session leaves.
+    fn leave_some(&mut self, slot: u32, ending: &mut Ending, now: Timestamp) -> Portion {
+        if self.is_quiet {
+            return Portion::Done;
+        }
+        // What moves to other queues must not pile up before the store or another shard.
+        if self.is_congested() || (ending.in_flight.is_none() && !self.recall_shared(slot)) {
+            return Portion::Later;
+        }
+        let mut steps = 0;
+        while steps < MESSAGES_AT_A_TIME {
+            let Some(found) = self.slots.get_mut(slot as usize) else { return Portion::Done };
+            let session = &mut found.session;
+            let in_flight =
+                ending.in_flight.get_or_insert_with(|| session.orphans_in_flight().into());
+            let left = MESSAGES_AT_A_TIME - steps;
+            if !in_flight.is_empty() {
+                let orphans: Vec<_> = in_flight.drain(..left.min(in_flight.len())).collect();
+                steps += orphans.len();
+                self.adopt(orphans, now);
+                continue;
+            }
+            let (taken, orphans) = session.leave_waiting(left);
+            steps += taken;
+            if taken == 0 {
+                if !session.may_hold_shared() || session.unread_from().is_none() {
+                    return Portion::Done;
+                }
+                steps += STEPS_OF_PAGE;
+                if !self.read_page(slot) {
+                    return Portion::Later;
+                }
+            }
+            self.adopt(orphans, now);
+        }
+        Portion::More
+    }
+
+    /// Reads messages in flight from the store, if other members may get them; returns whether it
+    /// could.
+    fn recall_shared(&mut self, slot: u32) -> bool {
+        !self.slot(slot).is_some_and(|found| found.session.may_hold_shared()) || self.recall(slot)
+    }
+
+    /// Makes room for a subscription of `account` by removing subscriptions of sessions that have
+    /// ended: a client that starts with a new session may need the room of its former one. Removes
+    /// no more bytes than are needed, so this takes no longer for many.
+    pub(in crate::shard) fn make_room(&mut self, account: &Arc<Account>, more: usize) {
+        let bytes_max = self.core.limits_now().subscription_bytes_max;
+        loop {
+            let is_index_full = (self.core.index.bytes() + more) as u64 > bytes_max;
+            if !is_index_full && account.subscription_bytes.fits(more as u64) {
+                return;
+            }
+            let is_meant = |found: &Slot| is_index_full || Arc::ptr_eq(&found.account, account);
+            let mut with_chores = self.chores.first(SEARCHED_MAX);
+            let found = with_chores
+                .find(|slot| self.slot(*slot).is_some_and(|f| f.is_ending() && is_meant(f)));
+            let Some(found) = found.and_then(|slot| self.slots.get_mut(slot as usize)) else {
+                return;
+            };
+            let ending = found.chores.as_ref().and_then(|chores| chores.ending.as_ref());
+            let Some(place) = ending.map(|ending| ending.place) else { return };
+            let Some(filter) = found.session.remove_any_subscription() else { return };
+            if let Ok(parts) = validate_filter(&filter) {
+                self.core.index.unsubscribe(parts, place);
+            }
+        }
+    }
+
+    fn remove_ended(&mut self, slot: u32, ending: &Ending) {
+        let found = self.slots.remove(slot as usize);
+        let Some(number) = found.session.number() else { return };
+        if ending.has_will {
+            // Only after the receivers of its Will have stored it.
+            self.end_then(number);
+        } else {
+            self.note(|| Change::EndSession(number));
+        }
+    }
+}
