@@ -203,16 +203,23 @@ pub enum ControlError {
     Timeout,
 }
 
-/// The broker's interface for controlling live clients.
+/// Changes and queries live clients. A part that is not implemented answers
+/// [`ControlError::Unavailable`].
 #[async_trait]
-pub trait Control: Send + Sync + 'static {
+pub trait LiveClients: Send + Sync + 'static {
     /// Changes the Keep Alive of a live connection.
-    async fn set_keep_alive(&self, request: SetKeepAlive)
-    -> Result<KeepAliveChanged, ControlError>;
+    async fn set_keep_alive(
+        &self,
+        _request: SetKeepAlive,
+    ) -> Result<KeepAliveChanged, ControlError> {
+        Err(ControlError::Unavailable)
+    }
 
     /// Returns whether a client is connected now; the live state, not a cache. An unknown
     /// identifier is not connected.
-    async fn query_online(&self, client_id: &str) -> Result<bool, ControlError>;
+    async fn query_online(&self, _client_id: &str) -> Result<bool, ControlError> {
+        Err(ControlError::Unavailable)
+    }
 
     /// Queries many clients; returns an answer for each, in their order.
     async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
@@ -226,25 +233,37 @@ pub trait Control: Send + Sync + 'static {
     ) -> Vec<Result<KeepAliveChanged, ControlError>> {
         join_all(requests.into_iter().map(|request| self.set_keep_alive(request))).await
     }
+}
 
+/// Sends clients to other servers. A part that is not implemented answers
+/// [`ControlError::Unavailable`].
+#[async_trait]
+pub trait Redirects: Send + Sync + 'static {
     /// Redirects clients; returns how many were redirected. Dropping the future stops the redirect;
     /// clients that were redirected by then, or before an error, stay redirected.
-    async fn redirect(&self, request: Redirect) -> Result<usize, ControlError>;
+    async fn redirect(&self, _request: Redirect) -> Result<usize, ControlError> {
+        Err(ControlError::Unavailable)
+    }
 
-    /// Refuses new clients, as [`Control::drain`] does, and redirects the connected ones, as
-    /// [`Control::redirect`] does. If that fails, or the future is dropped, the previous drain
+    /// Refuses new clients, as [`Redirects::drain`] does, and redirects the connected ones, as
+    /// [`Redirects::redirect`] does. If that fails, or the future is dropped, the previous drain
     /// state is restored, unless another call has changed it meanwhile.
-    async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError>;
+    async fn evacuate(&self, _request: Redirect) -> Result<usize, ControlError> {
+        Err(ControlError::Unavailable)
+    }
 
     /// Refuses new clients and names them another server; `None` accepts clients again. Connected
     /// clients stay.
-    async fn drain(&self, to: Option<Redirection>);
+    async fn drain(&self, _to: Option<Redirection>) {}
 
     /// Returns the server that new clients are redirected to; `None` if they are accepted.
     fn drained_to(&self) -> Option<Redirection> {
         None
     }
+}
 
+/// The state of the broker itself.
+pub trait Readiness: Send + Sync + 'static {
     /// Returns whether the broker accepts clients and callers; false during shutdown.
     fn is_ready(&self) -> bool {
         true
@@ -255,6 +274,11 @@ pub trait Control: Send + Sync + 'static {
         true
     }
 }
+
+/// The broker's whole interface for controlling live clients: all its parts together.
+pub trait Control: LiveClients + Redirects + Readiness {}
+
+impl<T: LiveClients + Redirects + Readiness> Control for T {}
 
 #[cfg(test)]
 mod tests {

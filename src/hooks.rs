@@ -1,9 +1,13 @@
 //! Events of clients and sessions, passed to hooks and published as JSON under `$events/…`.
 //!
-//! The fields are those of Tencent Cloud's client events and `version`, by which a receiver can
-//! order the events of one client identifier even if they arrive out of order.
+//! The fields are those of Tencent Cloud's client events; `version`, by which a receiver can order
+//! the events of one client identifier even if they arrive out of order; and `number`, which counts
+//! all events.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use serde::{Serialize, Serializer};
 
@@ -21,6 +25,20 @@ pub trait Hooks: Send + Sync + 'static {
     fn session_subscribed(&self, _event: &SubscriptionChanged) {}
     /// A Topic Filter was unsubscribed from.
     fn session_unsubscribed(&self, _event: &SubscriptionChanged) {}
+}
+
+/// Numbers the events of the whole stream, with 1 first: each event that a hook or a subscriber
+/// hears of has the next number. Below 2^53, so that every JSON parser reads it.
+pub trait EventSequence: Send + Sync + 'static {
+    /// Returns the number of the next event.
+    fn next(&self) -> u64;
+}
+
+/// Counts the events since the broker started.
+impl EventSequence for AtomicU64 {
+    fn next(&self) -> u64 {
+        self.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 labels! {
@@ -84,6 +102,8 @@ pub struct ClientConnected {
     pub timestamp: u64,
     /// Increases with each connection of this client identifier.
     pub version: u64,
+    /// The place of the event in the stream of all events, see [`EventSequence`].
+    pub number: u64,
 }
 
 /// `$events/client_disconnected`
@@ -109,6 +129,8 @@ pub struct ClientDisconnected {
     pub timestamp: u64,
     /// The `version` of the connection that has ended.
     pub version: u64,
+    /// The place of the event in the stream of all events, see [`EventSequence`].
+    pub number: u64,
 }
 
 /// `$events/client_keepalive_changed`
@@ -130,6 +152,8 @@ pub struct ClientKeepAliveChanged {
     pub timestamp: u64,
     /// The `version` of the connection.
     pub version: u64,
+    /// The place of the event in the stream of all events, see [`EventSequence`].
+    pub number: u64,
 }
 
 /// `$events/session_subscribed` and `$events/session_unsubscribed`
@@ -149,4 +173,6 @@ pub struct SubscriptionChanged {
     pub timestamp: u64,
     /// The `version` of the connection.
     pub version: u64,
+    /// The place of the event in the stream of all events, see [`EventSequence`].
+    pub number: u64,
 }

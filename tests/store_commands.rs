@@ -220,6 +220,7 @@ fn a_line_that_no_export_can_have_is_refused_by_its_number() {
     for (at, is_added, line, problem) in [
         (0, false, one.clone(), "the line of the kind bounds is the first one"),
         (1, true, bounds.clone(), "the line of the kind bounds is the first one"),
+        (0, false, with(bounds, "/presence_version", 1_u64 << 52), "not below 2^52"),
         (2, true, with(one, "/client_id", "other"), "session 1 is there already"),
         (2, true, with(one, "/session", 9), r#"the client "client 1" has session 1 already"#),
         (2, true, with(&with(one, "/session", 0), "/client_id", "zero"), "client_id is not valid"),

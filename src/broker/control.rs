@@ -8,7 +8,8 @@ use futures_util::future::try_join_all;
 
 use super::{ANSWER_TIME_MAX, Broker, asking::Asking, draining::Draining};
 use crate::control::{
-    Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
+    Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
+    Redirects, SetKeepAlive,
 };
 
 /// Maximum number of questions under way at the same time; a further one is refused, not queued.
@@ -53,7 +54,7 @@ impl Broker {
 }
 
 #[async_trait]
-impl Control for Broker {
+impl LiveClients for Broker {
     async fn set_keep_alive(
         &self,
         request: SetKeepAlive,
@@ -76,7 +77,10 @@ impl Control for Broker {
     ) -> Vec<Result<KeepAliveChanged, ControlError>> {
         Self::set_each_keep_alive(self, requests).await
     }
+}
 
+#[async_trait]
+impl Redirects for Broker {
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
         let _walking = self.walking(&request)?;
         self.send_away(request).await
@@ -98,7 +102,9 @@ impl Control for Broker {
     fn drained_to(&self) -> Option<Redirection> {
         self.running.core.draining.load_full().map(Arc::unwrap_or_clone)
     }
+}
 
+impl Readiness for Broker {
     fn is_ready(&self) -> bool {
         Self::is_ready(self)
     }

@@ -45,7 +45,8 @@ use crate::{
     },
     auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
-        Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
+        Clients, ControlError, KeepAliveChanged, LiveClients, Redirect, Redirection, Redirects,
+        SetKeepAlive,
     },
     metrics::{Metrics, TransportKind},
     mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
@@ -162,7 +163,7 @@ impl Broker {
         interval_secs: u16,
     ) -> Result<KeepAliveChanged, ControlError> {
         let client_id = client_id.to_owned();
-        Control::set_keep_alive(self, SetKeepAlive { client_id, interval_secs, by: None }).await
+        LiveClients::set_keep_alive(self, SetKeepAlive { client_id, interval_secs, by: None }).await
     }
 
     /// Returns whether a client is connected now.
@@ -209,7 +210,7 @@ impl Broker {
     /// The broker cannot answer, or four redirects of clients that match a pattern are under way
     /// already.
     pub async fn redirect(&self, clients: Clients, to: Redirection) -> Result<usize, ControlError> {
-        Control::redirect(self, Redirect { clients, to, only: None }).await
+        Redirects::redirect(self, Redirect { clients, to, only: None }).await
     }
 
     /// Refuses CONNECT from now on and names another server; `None` admits clients again. Connected

@@ -100,8 +100,8 @@ pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: &ApiError) {
     let peer = peer(api, request).unwrap_or_else(|_| connected(request));
     let user = claimed_user(request);
     let caller = Subject { user: user.as_deref(), ..Subject::stranger(peer, listener(request)) };
-    if matches!(error, ApiError::TooManyAttempts { .. }) {
-        return api.0.told.attempt_not_checked(&caller); // the lock-out was logged when it began
+    if error.is_lock_out() {
+        return api.0.told.attempt_not_checked(&caller);
     }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let call = format!("{} {target}", request.method());
@@ -127,11 +127,11 @@ pub(super) async fn admit(
     match (certificate, &basic) {
         // The certificate is the identity; a user name in addition must be the same.
         (Some(certificate), Some(basic)) if basic.username != certificate.common_name => {
-            return Err(ApiError::Unauthenticated);
+            return Err(ApiError::unauthenticated());
         }
         // Anonymous access is for MQTT clients only; a caller that controls clients must have a
         // name.
-        (None, None) => return Err(ApiError::Unauthenticated),
+        (None, None) => return Err(ApiError::unauthenticated()),
         (Some(_), _) | (None, Some(_)) => {}
     }
     let shown = basic.is_some().then(|| proof(request));
@@ -146,7 +146,7 @@ pub(super) async fn admit(
         ..Credentials::new(peer, listener(request))
     };
     let login = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
-    let login = login.await.map_err(|_| ApiError::Unavailable)?;
+    let login = login.await.map_err(|_| ApiError::unavailable())?;
     let shown_name = basic.as_ref().map(|basic| &*basic.username);
     let name = shown_name.or_else(|| certificate.map(|certificate| &*certificate.common_name));
     let identity = login.map_err(|error| refused(error, name.unwrap_or_default(), peer.ip()))?;
@@ -190,7 +190,7 @@ impl Caller {
     ) -> Result<(), ApiError> {
         match actions.iter().any(|action| self.may(api, client_id, *action)) {
             true => Ok(()),
-            false => Err(ApiError::Forbidden),
+            false => Err(ApiError::forbidden()),
         }
     }
 
@@ -236,7 +236,7 @@ fn basic(request: &HttpRequest) -> Result<Option<Basic>, ApiError> {
     };
     match (parse(), headers.next()) {
         (Some(basic), None) => Ok(Some(basic)),
-        _ => Err(ApiError::Unauthenticated),
+        _ => Err(ApiError::unauthenticated()),
     }
 }
 
@@ -245,11 +245,11 @@ fn refused(error: AuthenticationError, name: &str, address: IpAddr) -> ApiError 
     match error {
         AuthenticationError::BadCredentials
         | AuthenticationError::OtherThanCertificate
-        | AuthenticationError::NoAccount => ApiError::Unauthenticated,
+        | AuthenticationError::NoAccount => ApiError::unauthenticated(),
         AuthenticationError::TooManyAttempts { retry_after_secs } => {
-            ApiError::TooManyAttempts { user: (*cut(name)).into(), address, retry_after_secs }
+            ApiError::too_many_attempts(&cut(name), address, retry_after_secs)
         }
-        AuthenticationError::NotAllowed => ApiError::Forbidden,
-        AuthenticationError::Unavailable => ApiError::Unavailable,
+        AuthenticationError::NotAllowed => ApiError::forbidden(),
+        AuthenticationError::Unavailable => ApiError::unavailable(),
     }
 }

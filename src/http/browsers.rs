@@ -19,13 +19,13 @@ pub(super) fn refuse_cross_site(headers: &HeaderMap) -> Result<(), ApiError> {
     // `same-site`, which means another host of the same domain.
     let is_own = |site: &[u8]| matches!(site, b"same-origin" | b"none");
     if !headers.get_all(&SEC_FETCH_SITE).all(|site| is_own(site.as_bytes())) {
-        return Err(ApiError::CrossSite);
+        return Err(ApiError::cross_site());
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     // A browser that hides the origin of a page sends `null`.
     let is_own = |origin: &str| is_own_origin(origin, host);
     let all_own = headers.get_all(ORIGIN).all(|origin| origin.to_str().is_ok_and(is_own));
-    if all_own { Ok(()) } else { Err(ApiError::CrossSite) }
+    if all_own { Ok(()) } else { Err(ApiError::cross_site()) }
 }
 
 /// Refuses a request whose `Host` may be a foreign name that resolves to this machine (DNS
@@ -41,7 +41,7 @@ pub(super) fn refuse_other_hosts(headers: &HeaderMap, known: &[String]) -> Resul
     let is_own_name = || rustix::system::uname().nodename().to_str().is_ok_and(is);
     let is_known =
         is_address(name) || is_local() || known.iter().any(|known| is(known)) || is_own_name();
-    if is_known { Ok(()) } else { Err(ApiError::ForbiddenHost) }
+    if is_known { Ok(()) } else { Err(ApiError::forbidden_host()) }
 }
 
 fn without_port(host: &str) -> &str {
@@ -86,7 +86,7 @@ mod tests {
             &[("origin", "http://broker"), ("origin", "http://evil.example")],
         ] {
             let headers = headers(&[&[("host", "broker")], lines].concat());
-            assert_eq!(refuse_cross_site(&headers), Err(ApiError::CrossSite), "{lines:?}");
+            assert_eq!(refuse_cross_site(&headers), Err(ApiError::cross_site()), "{lines:?}");
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(refuse_other_hosts(&headers(&[]), &known), Ok(()));
         for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "", "[::1"] {
             let refused = refuse_other_hosts(&headers(&[("host", host)]), &known);
-            assert_eq!(refused, Err(ApiError::ForbiddenHost), "{host}");
+            assert_eq!(refused, Err(ApiError::forbidden_host()), "{host}");
         }
     }
 }

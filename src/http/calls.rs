@@ -5,12 +5,14 @@ use std::{future::Future, rc::Rc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
+    body::BoxBody,
     http::{
         Method,
         header::{CACHE_CONTROL, ContentType},
     },
     web::Data,
 };
+use serde::Serialize;
 
 use super::{
     Api, ApiError,
@@ -25,11 +27,23 @@ use crate::{
     told::Changed,
 };
 
+#[derive(Serialize)]
+struct KeepAliveAnswer {
+    success: bool,
+    /// The Keep Alive in force, in seconds.
+    keepalive: u16,
+}
+
+#[derive(Serialize)]
+struct StatusAnswer {
+    online: bool,
+}
+
 /// `POST /keep-alive?client-id=…&interval=…`
 pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         if request.method() != Method::POST {
-            return Err(ApiError::MethodNotAllowed { allow: "POST" });
+            return Err(ApiError::method_not_allowed("POST"));
         }
         let caller = admission::admit(&api, &request, Effect::Changes).await?;
         let wanted = parameters::keep_alive(request.query_string())?;
@@ -46,7 +60,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         let changed =
             Changed { call: "keep-alive", target: Some(&target), old: Some(&old), new: Some(&new) };
         caller.tell_changed(&api, changed);
-        Ok(format!(r#"{{"success":true,"keepalive":{secs}}}"#))
+        Ok(Answer::json(&KeepAliveAnswer { success: true, keepalive: secs }))
     };
     answer(&api, &request, RestRoute::KeepAlive, call).await
 }
@@ -55,17 +69,17 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
 pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     // The route matches more paths than this call has.
     if !request.uri().path().ends_with("/status") {
-        return ApiError::NotFound.error_response();
+        return ApiError::not_found().error_response();
     }
     let call = async {
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST) {
-            return Err(ApiError::MethodNotAllowed { allow: "GET, HEAD, POST" });
+            return Err(ApiError::method_not_allowed("GET, HEAD, POST"));
         }
         let caller = admission::admit(&api, &request, Effect::Looks).await?;
         let client_id = parameters::status(below_prefix(&request))?;
         caller.permit(&api, &client_id, &[Action::Connect, Action::Observe])?;
         let online = desk(&request).query_online(client_id).await?;
-        Ok(format!(r#"{{"online":{online}}}"#))
+        Ok(Answer::json(&StatusAnswer { online }))
     };
     answer(&api, &request, RestRoute::Status, call).await
 }
@@ -85,17 +99,31 @@ fn desk(request: &HttpRequest) -> &Rc<Desk> {
     request.app_data().expect("the routes come with a desk for each worker")
 }
 
+/// The body of a successful response.
+pub(super) struct Answer {
+    content_type: ContentType,
+    body: BoxBody,
+}
+
+impl Answer {
+    /// Creates an answer in JSON.
+    pub(super) fn json(value: &impl Serialize) -> Self {
+        let text = serde_json::to_string(value).expect("an answer has text keys only");
+        Self { content_type: ContentType::json(), body: BoxBody::new(text) }
+    }
+}
+
 /// Runs a call, counts it and returns the response. A refusal is logged.
 pub(super) async fn answer(
     api: &Api,
     request: &HttpRequest,
     route: RestRoute,
-    call: impl Future<Output = Result<String, ApiError>>,
+    call: impl Future<Output = Result<Answer, ApiError>>,
 ) -> HttpResponse {
     let began = Instant::now();
     let response = match call.await {
-        Ok(body) => HttpResponse::Ok()
-            .insert_header(ContentType::json())
+        Ok(Answer { content_type, body }) => HttpResponse::Ok()
+            .insert_header(content_type)
             .insert_header((CACHE_CONTROL, "no-store")) // live state must not be cached
             .body(body),
         Err(error) => {

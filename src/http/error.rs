@@ -1,8 +1,9 @@
 //! The errors of a call, and their responses: status, code, message.
 //!
-//! Only this module maps the broker's errors to HTTP.
+//! Each constructor has all of an error in one place. Only this module maps the broker's errors to
+//! HTTP.
 
-use std::{fmt, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, ops::RangeInclusive};
 
 use actix_http::ConnectionType;
 use actix_web::{
@@ -26,117 +27,33 @@ const RETRY_UNAVAILABLE_SECS: u32 = 1;
 /// Why a call failed. A failed call has changed nothing, except that a redirect of several clients
 /// may have redirected some of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApiError {
-    /// A parameter is missing or empty.
-    #[error("The parameter {0} is missing or empty.")]
-    MissingParameter(&'static str),
-    /// A parameter is given more than once.
-    #[error("The parameter {0} is given more than once.")]
-    DuplicateParameter(&'static str),
-    /// `interval` is not an integer in the range.
-    #[error("The parameter interval must be a whole number of seconds from {min} to {max}.")]
-    InvalidInterval {
-        /// The minimum, in seconds.
-        min: u16,
-        /// The maximum, in seconds.
-        max: u16,
-    },
-    /// The body is invalid for this call.
-    #[error(
-        "The body must be a JSON object with server_reference and either client_id or clients, \
-         optionally permanent and, for all clients, refuse_connects."
-    )]
-    InvalidBody,
-    /// The pattern for clients is too long or has too many asterisks.
-    #[error("The pattern clients must have at most 16 asterisks and 65535 other bytes.")]
-    InvalidPattern,
-    /// The server reference is invalid.
-    #[error("The server_reference must have 1 to 1024 bytes and no control characters.")]
-    InvalidServerReference,
-    /// The client identifier is invalid in MQTT, or is encoded wrongly.
-    #[error("The client id is not valid: {0}.")]
-    InvalidClientId(ClientIdError),
-    /// The Content-Type is not JSON.
-    #[error("The body must be sent with the header Content-Type: application/json.")]
-    UnsupportedMediaType,
-    /// Two proxy headers contradict each other.
-    #[error("The headers Forwarded and X-Forwarded-For name different callers; send one of them.")]
-    ConflictingHeaders,
-    /// Credentials are missing or wrong.
-    #[error("Credentials are needed: HTTP Basic, or a client certificate over HTTPS.")]
-    Unauthenticated,
-    /// The client certificate has no usable name, or is no longer trusted.
-    #[error("The client certificate cannot be used: {0}.")]
-    UnusableCertificate(&'static str),
-    /// No permission for the client identifier.
-    #[error(
-        "The account has no permission for this client id: connect or control to change its Keep \
-         Alive, connect or observe to ask for its status, control to redirect it."
-    )]
-    Forbidden,
-    /// No permission to refuse new clients.
-    #[error("The account has no permission to publish to $control/redirect.")]
-    ForbiddenToDrain,
-    /// A page of another site makes a call that changes something.
-    #[error(
-        "A page of another site may not make this call; see its headers Sec-Fetch-Site and Origin."
-    )]
-    CrossSite,
-    /// The request uses a host name that may not belong to this machine.
-    #[error(
-        "The Host of the request is not a known name of this machine; use localhost or an IP \
-         address, or list the name in http.metrics_hosts."
-    )]
-    ForbiddenHost,
-    /// The path is unknown.
-    #[error(
-        "Unknown path. The paths are POST /keep-alive?client-id=ID&interval=SECONDS, GET \
-         /client-id/ID/status, GET, POST and DELETE /api/v1/redirect, GET /health/live, GET \
-         /health/ready and GET /metrics."
-    )]
-    NotFound,
-    /// The client is not connected.
-    #[error("The client is not connected.")]
-    ClientNotOnline,
-    /// The path does not support the method.
-    #[error("This path supports the methods {allow}.")]
-    MethodNotAllowed {
-        /// The supported methods, in the format of the `Allow` header.
-        allow: &'static str,
-    },
-    /// The client connected with Keep Alive 0, so its Keep Alive stays off.
-    #[error("The client connected with Keep Alive 0, which turns it off; it cannot be changed.")]
-    KeepAliveDisabled,
-    /// Too many failed attempts: of this user from this address, or from this address in total.
-    #[error(
-        "Too many failed attempts of the user {user:?} from {address}, or from this address in total; try \
-         again in {retry_after_secs} s."
-    )]
-    TooManyAttempts {
-        /// The user name that the caller gave; cut if it is long.
-        user: Box<str>,
-        /// The address of the caller.
-        address: IpAddr,
-        /// Seconds until the next attempt is checked.
-        retry_after_secs: u32,
-    },
-    /// The account or the address makes too many calls.
-    #[error("Too many calls; try again in {retry_after_secs} s.")]
-    TooManyRequests {
-        /// Seconds until the next call is accepted.
-        retry_after_secs: u32,
-    },
-    /// The broker is shutting down, or the connection cannot accept another request now.
-    #[error("The broker cannot accept the call now; try again.")]
-    Unavailable,
-    /// The broker did not answer in time.
-    #[error("The broker did not answer in time; see its metrics for overload.")]
-    Timeout,
+#[error("{message}")]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    advice: Advice,
+}
+
+/// What the headers of the response tell the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advice {
+    None,
+    /// To give credentials.
+    Challenge,
+    /// To give credentials on another connection: the certificate of a connection never changes.
+    ChallengeElsewhere,
+    /// Which methods the path supports, in the format of the `Allow` header.
+    Allow(&'static str),
+    /// To try again after these seconds.
+    RetryAfter(u32),
+    /// The same, because of a lock-out.
+    LockedOut(u32),
 }
 
 /// Why a client identifier is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClientIdError {
+pub(super) enum ClientIdError {
     /// `%` is not followed by two hexadecimal digits.
     #[error("% must be followed by two hexadecimal digits (% itself is %25)")]
     PercentEncoding,
@@ -157,43 +74,195 @@ pub enum ClientIdError {
     Dots,
 }
 
-impl From<ControlError> for ApiError {
-    fn from(error: ControlError) -> Self {
-        match error {
-            ControlError::NotOnline => Self::ClientNotOnline,
-            ControlError::KeepAliveDisabled => Self::KeepAliveDisabled,
-            ControlError::InvalidInterval => Self::InvalidInterval { min: 1, max: u16::MAX },
-            ControlError::Unavailable => Self::Unavailable,
-            ControlError::Timeout => Self::Timeout,
-        }
-    }
-}
-
 impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), advice: Advice::None }
+    }
+
+    fn bad_request(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    fn refusal(code: &'static str, message: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, message)
+    }
+
+    fn advising(self, advice: Advice) -> Self {
+        Self { advice, ..self }
+    }
+
+    /// A parameter is missing or empty.
+    pub(super) fn missing_parameter(name: &str) -> Self {
+        let message = format!("The parameter {name} is missing or empty.");
+        Self::bad_request("missing_parameter", message)
+    }
+
+    /// A parameter is given more than once.
+    pub(super) fn duplicate_parameter(name: &str) -> Self {
+        let message = format!("The parameter {name} is given more than once.");
+        Self::bad_request("duplicate_parameter", message)
+    }
+
+    /// `interval` is not an integer in the range.
+    pub(super) fn invalid_interval(secs: RangeInclusive<u16>) -> Self {
+        let (min, max) = secs.into_inner();
+        let message = format!(
+            "The parameter interval must be a whole number of seconds from {min} to {max}."
+        );
+        Self::bad_request("invalid_interval", message)
+    }
+
+    /// The client identifier is invalid in MQTT, or is encoded wrongly.
+    pub(super) fn invalid_client_id(error: ClientIdError) -> Self {
+        Self::bad_request("invalid_client_id", format!("The client id is not valid: {error}."))
+    }
+
+    /// The body is invalid for the call that redirects.
+    pub(super) fn invalid_body() -> Self {
+        let message = "The body must be a JSON object with server_reference and either client_id or \
+                       clients, optionally permanent and, for all clients, refuse_connects.";
+        Self::bad_request("invalid_body", message)
+    }
+
+    /// The pattern for clients is too long or has too many asterisks.
+    pub(super) fn invalid_pattern() -> Self {
+        let message = "The pattern clients must have at most 16 asterisks and 65535 other bytes.";
+        Self::bad_request("invalid_pattern", message)
+    }
+
+    /// The server reference is invalid.
+    pub(super) fn invalid_server_reference() -> Self {
+        let message = "The server_reference must have 1 to 1024 bytes and no control characters.";
+        Self::bad_request("invalid_server_reference", message)
+    }
+
+    /// Two proxy headers contradict each other.
+    pub(super) fn conflicting_headers() -> Self {
+        let message = "The headers Forwarded and X-Forwarded-For name different callers; send one \
+                       of them.";
+        Self::bad_request("conflicting_headers", message)
+    }
+
+    /// The Content-Type is not JSON.
+    pub(super) fn unsupported_media_type() -> Self {
+        let message = "The body must be sent with the header Content-Type: application/json.";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
+    /// Credentials are missing or wrong.
+    pub(super) fn unauthenticated() -> Self {
+        let message = "Credentials are needed: HTTP Basic, or a client certificate over HTTPS.";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", message).advising(Advice::Challenge)
+    }
+
+    /// The client certificate has no usable name, or is no longer trusted.
+    #[cfg(feature = "tls")]
+    pub(super) fn unusable_certificate(why: &str) -> Self {
+        let message = format!("The client certificate cannot be used: {why}.");
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", message)
+            .advising(Advice::ChallengeElsewhere)
+    }
+
+    /// No permission for the client identifier.
+    pub(super) fn forbidden() -> Self {
+        let message = "The account has no permission for this client id: connect or control to \
+                       change its Keep Alive, connect or observe to ask for its status, control to \
+                       redirect it.";
+        Self::refusal("forbidden", message)
+    }
+
+    /// No permission to refuse new clients.
+    pub(super) fn forbidden_to_drain() -> Self {
+        let message = "The account has no permission to publish to $control/redirect.";
+        Self::refusal("forbidden", message)
+    }
+
+    /// A page of another site makes a call that changes something.
+    pub(super) fn cross_site() -> Self {
+        let message = "A page of another site may not make this call; see its headers \
+                       Sec-Fetch-Site and Origin.";
+        Self::refusal("cross_site", message)
+    }
+
+    /// The request uses a host name that may not belong to this machine.
+    pub(super) fn forbidden_host() -> Self {
+        let message = "The Host of the request is not a known name of this machine; use localhost \
+                       or an IP address, or list the name in http.metrics_hosts.";
+        Self::refusal("forbidden_host", message)
+    }
+
+    /// The path is unknown.
+    pub(super) fn not_found() -> Self {
+        let message = "Unknown path. The paths are POST /keep-alive?client-id=ID&interval=SECONDS, \
+                       GET /client-id/ID/status, GET, POST and DELETE /api/v1/redirect, GET \
+                       /health/live, GET /health/ready and GET /metrics.";
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// The path does not support the method; `allow` has the format of the `Allow` header.
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        let message = format!("This path supports the methods {allow}.");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+            .advising(Advice::Allow(allow))
+    }
+
+    /// Too many failed attempts: of this user from this address, or from this address in total.
+    pub(super) fn too_many_attempts(user: &str, address: IpAddr, retry_after_secs: u32) -> Self {
+        let message = format!(
+            "Too many failed attempts of the user {user:?} from {address}, or from this address in \
+             total; try again in {retry_after_secs} s."
+        );
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+            .advising(Advice::LockedOut(retry_after_secs))
+    }
+
+    /// The account or the address makes too many calls.
+    pub(super) fn too_many_requests(retry_after_secs: u32) -> Self {
+        let message = format!("Too many calls; try again in {retry_after_secs} s.");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+            .advising(Advice::RetryAfter(retry_after_secs))
+    }
+
+    /// The broker is shutting down, or the connection cannot accept another request now.
+    pub(super) fn unavailable() -> Self {
+        let message = "The broker cannot accept the call now; try again.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+            .advising(Advice::RetryAfter(RETRY_UNAVAILABLE_SECS))
+    }
+
+    /// The broker did not answer in time.
+    pub(super) fn timeout() -> Self {
+        let message = "The broker did not answer in time; see its metrics for overload.";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
+    }
+
+    /// Returns whether the caller was refused because of a lock-out, which was logged when it began.
+    pub(super) fn is_lock_out(&self) -> bool {
+        matches!(self.advice, Advice::LockedOut(_))
+    }
+
     /// Returns the `code` for the response body.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        match self {
-            Self::MissingParameter(_) => "missing_parameter",
-            Self::DuplicateParameter(_) => "duplicate_parameter",
-            Self::InvalidInterval { .. } => "invalid_interval",
-            Self::InvalidBody => "invalid_body",
-            Self::InvalidPattern => "invalid_pattern",
-            Self::InvalidServerReference => "invalid_server_reference",
-            Self::InvalidClientId(_) => "invalid_client_id",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::ConflictingHeaders => "conflicting_headers",
-            Self::Unauthenticated | Self::UnusableCertificate(_) => "unauthenticated",
-            Self::Forbidden | Self::ForbiddenToDrain => "forbidden",
-            Self::CrossSite => "cross_site",
-            Self::ForbiddenHost => "forbidden_host",
-            Self::NotFound => "not_found",
-            Self::ClientNotOnline => "client_not_online",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::KeepAliveDisabled => "keep_alive_disabled",
-            Self::TooManyRequests { .. } | Self::TooManyAttempts { .. } => "too_many_requests",
-            Self::Unavailable => "unavailable",
-            Self::Timeout => "timeout",
+        self.code
+    }
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NotOnline => {
+                let message = "The client is not connected.";
+                Self::new(StatusCode::NOT_FOUND, "client_not_online", message)
+            }
+            ControlError::KeepAliveDisabled => {
+                let message = "The client connected with Keep Alive 0, which turns it off; it \
+                               cannot be changed.";
+                Self::new(StatusCode::CONFLICT, "keep_alive_disabled", message)
+            }
+            ControlError::InvalidInterval => Self::invalid_interval(1..=u16::MAX),
+            ControlError::Unavailable => Self::unavailable(),
+            ControlError::Timeout => Self::timeout(),
         }
     }
 }
@@ -203,88 +272,41 @@ impl ApiError {
 struct Body<'a> {
     success: bool,
     code: &'static str,
-    #[serde(serialize_with = "as_text")]
-    message: &'a ApiError,
-}
-
-fn as_text<S: serde::Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(value)
+    message: &'a str,
 }
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        match self {
-            Self::MissingParameter(_)
-            | Self::DuplicateParameter(_)
-            | Self::InvalidInterval { .. }
-            | Self::InvalidBody
-            | Self::InvalidPattern
-            | Self::InvalidServerReference
-            | Self::InvalidClientId(_)
-            | Self::ConflictingHeaders => StatusCode::BAD_REQUEST,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unauthenticated | Self::UnusableCertificate(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::ForbiddenToDrain | Self::CrossSite | Self::ForbiddenHost => {
-                StatusCode::FORBIDDEN
-            }
-            Self::NotFound | Self::ClientNotOnline => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::KeepAliveDisabled => StatusCode::CONFLICT,
-            Self::TooManyRequests { .. } | Self::TooManyAttempts { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        }
+        self.status
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        let mut response = HttpResponse::build(self.status_code());
+        let mut response = HttpResponse::build(self.status);
         response.insert_header((CACHE_CONTROL, "no-store"));
-        match self {
-            Self::Unauthenticated => {
+        match self.advice {
+            Advice::None => {}
+            Advice::Challenge => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
             }
-            Self::UnusableCertificate(_) => {
+            Advice::ChallengeElsewhere => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
-                response.force_close(); // the certificate of a connection never changes
+                response.force_close();
             }
-            Self::MethodNotAllowed { allow } => {
-                response.insert_header((ALLOW, *allow));
+            Advice::Allow(allow) => {
+                response.insert_header((ALLOW, allow));
             }
-            Self::TooManyRequests { retry_after_secs }
-            | Self::TooManyAttempts { retry_after_secs, .. } => {
-                response.insert_header((RETRY_AFTER, *retry_after_secs));
+            Advice::RetryAfter(secs) | Advice::LockedOut(secs) => {
+                response.insert_header((RETRY_AFTER, secs));
             }
-            Self::Unavailable => {
-                response.insert_header((RETRY_AFTER, RETRY_UNAVAILABLE_SECS));
-            }
-            Self::MissingParameter(_)
-            | Self::DuplicateParameter(_)
-            | Self::InvalidInterval { .. }
-            | Self::InvalidBody
-            | Self::InvalidPattern
-            | Self::InvalidServerReference
-            | Self::InvalidClientId(_)
-            | Self::UnsupportedMediaType
-            | Self::ConflictingHeaders
-            | Self::Forbidden
-            | Self::ForbiddenToDrain
-            | Self::CrossSite
-            | Self::ForbiddenHost
-            | Self::NotFound
-            | Self::ClientNotOnline
-            | Self::KeepAliveDisabled
-            | Self::Timeout => {}
         }
-        response.json(Body { success: false, code: self.code(), message: self })
+        response.json(Body { success: false, code: self.code, message: &self.message })
     }
 }
 
 /// Answers requests for unknown paths; for
 /// [`App::default_service`](actix_web::App::default_service).
 pub async fn not_found(request: HttpRequest) -> HttpResponse {
-    let mut answer = ApiError::NotFound.error_response();
+    let mut answer = ApiError::not_found().error_response();
     if request.head().upgrade() {
         answer.head_mut().set_connection_type(ConnectionType::Close); // as in `stay_with_http`
     }

@@ -45,7 +45,7 @@ pub(super) fn caller(
         Some(caller)
     };
     match (named(FORWARDED, forwarded_for), named(X_FORWARDED_FOR, node)) {
-        (Some(one), Some(other)) if one.ip() != other.ip() => Err(ApiError::ConflictingHeaders),
+        (Some(one), Some(other)) if one.ip() != other.ip() => Err(ApiError::conflicting_headers()),
         (Some(caller), _) | (None, Some(caller)) => Ok(caller),
         (None, None) => Ok(from),
     }
@@ -144,7 +144,7 @@ mod tests {
             let itself = from.trim_matches(['[', ']']);
             assert_eq!(named(from, &headers).as_deref(), Ok(itself));
         }
-        assert_eq!(named("10.0.0.1", &headers), Err(ApiError::ConflictingHeaders));
+        assert_eq!(named("10.0.0.1", &headers), Err(ApiError::conflicting_headers()));
         let same = [(X_FORWARDED_FOR, "192.0.2.7"), (FORWARDED, "for=192.0.2.7")];
         assert_eq!(named("[::1]", &same).as_deref(), Ok("192.0.2.7"));
     }

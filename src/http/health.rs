@@ -40,10 +40,10 @@ pub(super) async fn metrics(
 ) -> Result<HttpResponse, ApiError> {
     let options = api.options();
     match options.metrics_access {
-        MetricsAccess::Nobody => return Err(ApiError::NotFound),
+        MetricsAccess::Nobody => return Err(ApiError::not_found()),
         MetricsAccess::Loopback => {
             if !admission::peer(&api, &request)?.ip().is_loopback() {
-                return Err(ApiError::NotFound);
+                return Err(ApiError::not_found());
             }
             browsers::refuse_other_hosts(request.headers(), &options.metrics_hosts)?;
         }
@@ -58,7 +58,7 @@ pub(super) async fn metrics(
 fn reading(request: &HttpRequest) -> Result<(), ApiError> {
     match *request.method() {
         Method::GET | Method::HEAD => Ok(()),
-        _ => Err(ApiError::MethodNotAllowed { allow: "GET, HEAD" }),
+        _ => Err(ApiError::method_not_allowed("GET, HEAD")),
     }
 }
 

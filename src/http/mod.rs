@@ -52,7 +52,7 @@ use crate::{
 };
 
 pub use admission::ListenerName;
-pub use error::{ApiError, ClientIdError, not_found};
+pub use error::{ApiError, not_found};
 #[cfg(feature = "tls")]
 pub use server::{Listener, Server, ServerOptions};
 

@@ -32,16 +32,16 @@ pub(super) fn keep_alive(query: &str) -> Result<KeepAliveParameters, ApiError> {
 /// Parses the client identifier in `/{client id}/status`, the path after `/client-id`.
 pub(super) fn status(path: &str) -> Result<String, ApiError> {
     let id = path.strip_suffix("/status").and_then(|path| path.strip_prefix('/'));
-    let id = id.ok_or(ApiError::NotFound)?;
+    let id = id.ok_or_else(ApiError::not_found)?;
     if id.contains('/') {
-        return Err(ApiError::InvalidClientId(ClientIdError::Slash));
+        return Err(ApiError::invalid_client_id(ClientIdError::Slash));
     }
     // A proxy between the caller and the broker may resolve such a segment as a relative path.
     if matches!(id, "." | "..") {
-        return Err(ApiError::InvalidClientId(ClientIdError::Dots));
+        return Err(ApiError::invalid_client_id(ClientIdError::Dots));
     }
     if id.is_empty() {
-        return Err(ApiError::MissingParameter("client-id"));
+        return Err(ApiError::missing_parameter("client-id"));
     }
     client_id_of(id, Plus::IsPlus)
 }
@@ -54,8 +54,8 @@ fn single<'q>(query: &'q str, name: &'static str) -> Result<&'q str, ApiError> {
         .filter(|(key, _)| decode(key, Plus::IsSpace).is_ok_and(|key| key == name.as_bytes()))
         .map(|(_, value)| value);
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(ApiError::DuplicateParameter(name)),
-        (None | Some(""), None) => Err(ApiError::MissingParameter(name)),
+        (_, Some(_)) => Err(ApiError::duplicate_parameter(name)),
+        (None | Some(""), None) => Err(ApiError::missing_parameter(name)),
         (Some(value), None) => Ok(value),
     }
 }
@@ -66,7 +66,7 @@ fn interval_of(encoded: &str) -> Result<u16, ApiError> {
         .filter(|digits| digits.iter().all(u8::is_ascii_digit)) // `parse` would accept a sign
         .and_then(|digits| String::from_utf8(digits).ok()?.parse().ok())
         .filter(|secs| INTERVAL_SECS.contains(secs))
-        .ok_or(ApiError::InvalidInterval { min: *INTERVAL_SECS.start(), max: *INTERVAL_SECS.end() })
+        .ok_or_else(|| ApiError::invalid_interval(INTERVAL_SECS))
 }
 
 fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
@@ -81,7 +81,7 @@ fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
         }
         Ok(id)
     };
-    check().map_err(ApiError::InvalidClientId)
+    check().map_err(ApiError::invalid_client_id)
 }
 
 /// The meaning of an unencoded `+`. In a query it is a space, as in forms, because every library

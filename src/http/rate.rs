@@ -101,7 +101,7 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         self.limiter.check_key(caller).map_err(|not_until| {
             let wait = not_until.wait_time_from(self.clock.now());
             let retry_after_secs = u32::try_from(wait.as_millis().div_ceil(1000).max(1));
-            ApiError::TooManyRequests { retry_after_secs: retry_after_secs.unwrap_or(u32::MAX) }
+            ApiError::too_many_requests(retry_after_secs.unwrap_or(u32::MAX))
         })
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         let (a, b) = ("a".into(), "b".into());
         assert_eq!(rates.check_account(&a), Ok(()));
         assert_eq!(rates.check_account(&a), Ok(()));
-        let refused = ApiError::TooManyRequests { retry_after_secs: 1 };
+        let refused = ApiError::too_many_requests(1);
         assert_eq!(rates.check_account(&a), Err(refused));
         assert_eq!(rates.check_account(&b), Ok(()));
     }

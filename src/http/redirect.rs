@@ -13,13 +13,13 @@ use actix_web::{
     rt::time::timeout,
     web::{Data, Payload},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
     Api, ApiError,
     admission::{self, Caller, Effect},
-    calls::answer,
+    calls::{Answer, answer},
 };
 use crate::{
     auth::Action,
@@ -55,6 +55,13 @@ struct Body {
     refuse_connects: bool,
 }
 
+#[derive(Serialize)]
+struct Redirected {
+    success: bool,
+    /// The number of redirected clients.
+    redirected: usize,
+}
+
 /// `GET`, `HEAD`, `POST` or `DELETE /api/v1/redirect`
 pub(super) async fn redirect(
     request: HttpRequest,
@@ -65,7 +72,7 @@ pub(super) async fn redirect(
         let effect = match *request.method() {
             Method::GET | Method::HEAD => Effect::Looks,
             Method::POST | Method::DELETE => Effect::Changes,
-            _ => return Err(ApiError::MethodNotAllowed { allow: "GET, HEAD, POST, DELETE" }),
+            _ => return Err(ApiError::method_not_allowed("GET, HEAD, POST, DELETE")),
         };
         let caller = admission::admit(&api, &request, effect).await?;
         if effect == Effect::Looks {
@@ -78,7 +85,7 @@ pub(super) async fn redirect(
             let old = old.as_ref().map(|to| &**to.server_reference());
             let (call, new) = ("redirect", Some("none"));
             caller.tell_changed(&api, Changed { call, target: None, old, new });
-            return Ok(r#"{"success":true}"#.to_owned());
+            return Ok(Answer::json(&json!({ "success": true })));
         }
         // After the checks of the caller, so that a stranger cannot make the broker read a body.
         let body = in_time(&api, async { Ok(read(&request, payload).await) }).await??;
@@ -97,7 +104,7 @@ pub(super) async fn redirect(
             return Err(ControlError::NotOnline.into());
         }
         line.tell(&api, &teller, redirected);
-        Ok(format!(r#"{{"success":true,"redirected":{redirected}}}"#))
+        Ok(Answer::json(&Redirected { success: true, redirected }))
     };
     answer(&api, &request, RestRoute::Redirect, call).await
 }
@@ -128,7 +135,7 @@ impl Line {
 }
 
 /// Returns whether new clients are redirected, and where.
-fn state(api: &Api, caller: &Caller) -> Result<String, ApiError> {
+fn state(api: &Api, caller: &Caller) -> Result<Answer, ApiError> {
     if !caller.may(api, "", Action::Observe) {
         permit_drain(api, caller)?;
     }
@@ -140,7 +147,7 @@ fn state(api: &Api, caller: &Caller) -> Result<String, ApiError> {
             "permanent": to.is_permanent(),
         }),
     };
-    Ok(state.to_string())
+    Ok(Answer::json(&state))
 }
 
 /// Reads the body if its Content-Type is JSON. (A form on a web page cannot set that type.)
@@ -148,28 +155,28 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<Vec<u8>, ApiErr
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
     if !essence.trim().eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::UnsupportedMediaType);
+        return Err(ApiError::unsupported_media_type());
     }
     let body = payload.to_bytes_limited(BODY_BYTES_MAX).await;
-    body.ok().and_then(Result::ok).map(Into::into).ok_or(ApiError::InvalidBody)
+    body.ok().and_then(Result::ok).map(Into::into).ok_or_else(ApiError::invalid_body)
 }
 
 /// Returns the redirect, and whether new clients are refused too.
 fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
-    let body: Body = serde_json::from_slice(body).map_err(|_| ApiError::InvalidBody)?;
+    let body: Body = serde_json::from_slice(body).map_err(|_| ApiError::invalid_body())?;
     let clients = match (body.client_id, body.clients) {
         (Some(client_id), None) if !client_id.is_empty() => Clients::One(client_id),
         (None, Some(pattern)) => {
-            let pattern = ClientPattern::new(&pattern).map_err(|_| ApiError::InvalidPattern)?;
+            let pattern = ClientPattern::new(&pattern).map_err(|_| ApiError::invalid_pattern())?;
             Clients::Matching(pattern)
         }
-        _ => return Err(ApiError::InvalidBody),
+        _ => return Err(ApiError::invalid_body()),
     };
     let to = Redirection::new(&body.server_reference, body.permanent);
-    let to = to.map_err(|_| ApiError::InvalidServerReference)?;
+    let to = to.map_err(|_| ApiError::invalid_server_reference())?;
     let is_everybody = matches!(&clients, Clients::Matching(all) if all.is_everybody());
     if body.refuse_connects && !is_everybody {
-        return Err(ApiError::InvalidBody);
+        return Err(ApiError::invalid_body());
     }
     Ok((Redirect { clients, to, only: None }, body.refuse_connects))
 }
@@ -199,7 +206,7 @@ fn permit_drain(api: &Api, caller: &Caller) -> Result<(), ApiError> {
     let action = Action::Publish { topic: DRAIN_TOPIC, qos: QoS::AtMostOnce, retain: false };
     match caller.may(api, "", action) {
         true => Ok(()),
-        false => Err(ApiError::ForbiddenToDrain),
+        false => Err(ApiError::forbidden_to_drain()),
     }
 }
 
@@ -210,7 +217,7 @@ async fn in_time<T>(
 ) -> Result<T, ApiError> {
     match timeout(api.options().call_timeout, reply).await {
         Ok(reply) => Ok(reply?),
-        Err(_) => Err(ApiError::Timeout),
+        Err(_) => Err(ApiError::timeout()),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     control::Redirection,
     durable::{Health, Keeper, StoredRecords, SyncPolicy},
     flow::{Budget, Waits},
-    hooks::Hooks,
+    hooks::{EventSequence, Hooks},
     limits::{Limits, QueueFull, TopicLimits},
     metrics::{LoginTotals, Metrics, Totals},
     mqtt::{DecodeLimits, Timestamp},
@@ -76,6 +76,8 @@ pub(crate) struct Core {
     methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
+    /// Numbers the events.
+    pub(crate) event_numbers: Box<dyn EventSequence>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) told: Arc<Told>,
     pub(crate) in_process: InProcess,
@@ -138,6 +140,7 @@ impl Core {
             methods: parts.methods,
             authorizer: parts.authorizer,
             hooks: parts.hooks,
+            event_numbers: Box::new(AtomicU64::new(0)),
             metrics: parts.metrics,
             told: parts.told,
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use hearthmq::{
     Broker,
-    control::{Control as _, ControlError, SetKeepAlive},
+    control::{ControlError, LiveClients as _, SetKeepAlive},
     mqtt::{Connect, Packet, ReasonCode, Timestamp},
     session::KeepAlive,
 };

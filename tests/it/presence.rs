@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use hearthmq::{
     Broker,
     actors::WillRequest,
-    control::{Control, SetKeepAlive},
+    control::{LiveClients, SetKeepAlive},
     hooks::{ClientDisconnected, Hooks},
     mqtt::{Packet, ReasonCode},
     store::DirectoryStore,
@@ -60,13 +60,14 @@ async fn the_five_events_have_exactly_these_fields() {
     let connected_at = found["connected_at"].as_u64().unwrap();
     assert!(now_millis().abs_diff(connected_at) < 60_000);
     let version = found["version"].as_u64().unwrap();
+    let number = found["number"].as_u64().unwrap();
     assert_eq!(
         found,
         json!({
             "clientid": "car/1 ü", "username": "alice", "event": "client.connected",
             "clean_start": true, "connected_at": connected_at, "keepalive": 60,
             "node": "hearth-1", "proto_ver": 4, "peername": "192.0.2.7:40000",
-            "timestamp": connected_at, "version": version,
+            "timestamp": connected_at, "version": version, "number": number,
         })
     );
 
@@ -79,7 +80,7 @@ async fn the_five_events_have_exactly_these_fields() {
         found,
         json!({
             "clientid": "car/1 ü", "username": "alice", "event": "session.subscribed",
-            "topic": "a/+", "qos": 1, "timestamp": timestamp, "version": version,
+            "topic": "a/+", "qos": 1, "timestamp": timestamp, "version": version, "number": number + 1,
         })
     );
 
@@ -88,10 +89,10 @@ async fn the_five_events_have_exactly_these_fields() {
         interval_secs: 120,
         by: Some("bob".into()),
     };
-    Control::set_keep_alive(&broker, request).await.unwrap();
+    LiveClients::set_keep_alive(&broker, request).await.unwrap();
     let expected = json!({
         "clientid": "car/1 ü", "username": "alice", "event": "client.keepalive_changed",
-        "old": 60, "new": 120, "by": "bob", "timestamp": timestamp, "version": version,
+        "old": 60, "new": 120, "by": "bob", "timestamp": timestamp, "version": version, "number": number + 2,
     });
     assert_eq!(event(&mut watcher, "client_keepalive_changed").await, expected);
 
@@ -99,7 +100,7 @@ async fn the_five_events_have_exactly_these_fields() {
     client.receive(|_| ()).await;
     let expected = json!({
         "clientid": "car/1 ü", "username": "alice", "event": "session.unsubscribed",
-        "topic": "a/+", "qos": 1, "timestamp": timestamp, "version": version,
+        "topic": "a/+", "qos": 1, "timestamp": timestamp, "version": version, "number": number + 3,
     });
     assert_eq!(event(&mut watcher, "session_unsubscribed").await, expected);
 
@@ -114,7 +115,7 @@ async fn the_five_events_have_exactly_these_fields() {
             "clientid": "car/1 ü", "username": "alice", "event": "client.disconnected",
             "reason": "normal", "node": "hearth-1", "peername": "192.0.2.7:40000",
             "connected_at": connected_at, "disconnected_at": disconnected_at,
-            "timestamp": disconnected_at, "version": version,
+            "timestamp": disconnected_at, "version": version, "number": number + 4,
         })
     );
     watcher.ping().await;

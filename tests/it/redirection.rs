@@ -3,7 +3,7 @@
 use futures_util::FutureExt as _;
 use hearthmq::{
     Broker,
-    control::{ClientPattern, Clients, Control as _, ControlError, Redirect, Redirection},
+    control::{ClientPattern, Clients, ControlError, Redirect, Redirection, Redirects as _},
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
     mqtt::{Packet, ReasonCode},

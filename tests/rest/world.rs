@@ -22,7 +22,8 @@ use hearthmq::{
         Credentials, Decision, FilePolicy, Identity,
     },
     control::{
-        Clients, Control, ControlError, KeepAliveChanged, Redirect, Redirection, SetKeepAlive,
+        Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
+        Redirects, SetKeepAlive,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -51,7 +52,7 @@ impl Fleet {
 }
 
 #[async_trait]
-impl Control for Fleet {
+impl LiveClients for Fleet {
     async fn set_keep_alive(&self, set: SetKeepAlive) -> Result<KeepAliveChanged, ControlError> {
         let by = set.by.as_deref().unwrap_or("nobody");
         let question = format!("{} {} by {by}", set.client_id, set.interval_secs);
@@ -59,6 +60,16 @@ impl Control for Fleet {
         Ok(KeepAliveChanged { old_secs: 60, new_secs: set.interval_secs })
     }
 
+    async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
+        match self.answer(client_id, client_id.to_owned()).await {
+            Err(ControlError::NotOnline) => Ok(false),
+            answer => answer.map(|()| true),
+        }
+    }
+}
+
+#[async_trait]
+impl Redirects for Fleet {
     async fn redirect(&self, redirect: Redirect) -> Result<usize, ControlError> {
         let code = if redirect.to.is_permanent() { "9d" } else { "9c" };
         let to = redirect.to.server_reference();
@@ -96,14 +107,9 @@ impl Control for Fleet {
         let to = to.as_ref().map_or("nowhere", |to| to.server_reference());
         self.asked.lock().unwrap().push(format!("drain to {to}"));
     }
-
-    async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
-        match self.answer(client_id, client_id.to_owned()).await {
-            Err(ControlError::NotOnline) => Ok(false),
-            answer => answer.map(|()| true),
-        }
-    }
 }
+
+impl Readiness for Fleet {}
 
 /// Knows the user `ops`, and every client with a certificate.
 struct Accounts;

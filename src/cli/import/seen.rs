@@ -6,6 +6,10 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use super::line::{Line, QueuedLine, RecordLine, SessionLine};
 
+/// Presence versions stay below 2^53, so that every JSON parser reads them. Half of them is left for
+/// the versions to come.
+const PRESENCE_VERSIONS_END: u64 = 1 << 52;
+
 #[derive(Default)]
 pub(super) struct Seen {
     has_begun: bool,
@@ -37,6 +41,9 @@ impl Seen {
             return Err("the line of the kind bounds is the first one".to_owned());
         }
         match line {
+            Line::Bounds(bounds) if bounds.presence_version >= PRESENCE_VERSIONS_END => {
+                Err("presence_version is not below 2^52".to_owned())
+            }
             Line::Session(session) => self.note_session(session),
             Line::Queued(queued) => self.note_queued(queued),
             Line::Retained(retained) => {

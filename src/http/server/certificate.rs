@@ -38,12 +38,12 @@ impl Certificate for Verified {
 
     fn caller(&self, has_basic: bool) -> Result<Option<&ClientCertificate>, ApiError> {
         if self.trust.verify(&self.chain).is_err() {
-            return Err(ApiError::UnusableCertificate("it is no longer trusted"));
+            return Err(ApiError::unusable_certificate("it is no longer trusted"));
         }
         match &self.named {
             Ok(certificate) => Ok(Some(certificate)),
             Err(_) if has_basic => Ok(None),
-            Err(error) => Err(ApiError::UnusableCertificate(error.why())),
+            Err(error) => Err(ApiError::unusable_certificate(error.why())),
         }
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::{
     hooks::{
-        ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason, Hooks,
-        SubscriptionChanged,
+        ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason,
+        EventSequence, Hooks, SubscriptionChanged,
     },
     mqtt::{Publication, QoS, Timestamp},
     shard::{Shard, Slot, presence::depart::username, turn::Turn},
@@ -22,7 +22,7 @@ impl Shard {
         now: Timestamp,
     ) {
         let node = self.core.node.clone();
-        let event = |found: &Slot| {
+        let event = |found: &Slot, numbers: &dyn EventSequence| {
             let link = found.session.link()?;
             Some(ClientConnected {
                 clientid: found.session.client_id().clone(),
@@ -36,6 +36,7 @@ impl Shard {
                 peername: found.presence.peer.to_string().into(),
                 timestamp: now.millis(),
                 version: found.presence.version,
+                number: numbers.next(),
             })
         };
         self.announce("$events/client_connected", slot, event, Hooks::client_connected, now);
@@ -48,7 +49,7 @@ impl Shard {
         now: Timestamp,
     ) {
         let node = self.core.node.clone();
-        let event = |found: &Slot| {
+        let event = |found: &Slot, numbers: &dyn EventSequence| {
             Some(ClientDisconnected {
                 clientid: found.session.client_id().clone(),
                 username: username(found),
@@ -60,6 +61,7 @@ impl Shard {
                 disconnected_at: now.millis(),
                 timestamp: now.millis(),
                 version: found.presence.version,
+                number: numbers.next(),
             })
         };
         self.announce("$events/client_disconnected", slot, event, Hooks::client_disconnected, now);
@@ -72,7 +74,7 @@ impl Shard {
         by: Option<Arc<str>>,
         now: Timestamp,
     ) {
-        let event = |found: &Slot| {
+        let event = |found: &Slot, numbers: &dyn EventSequence| {
             Some(ClientKeepAliveChanged {
                 clientid: found.session.client_id().clone(),
                 username: username(found),
@@ -82,6 +84,7 @@ impl Shard {
                 by,
                 timestamp: now.millis(),
                 version: found.presence.version,
+                number: numbers.next(),
             })
         };
         let topic = "$events/client_keepalive_changed";
@@ -95,8 +98,8 @@ impl Shard {
         qos: QoS,
         now: Timestamp,
     ) {
-        let event = |found: &Slot| {
-            Some(subscription_changed(found, "session.subscribed", filter, qos, now))
+        let event = |found: &Slot, numbers: &dyn EventSequence| {
+            Some(subscription_changed(found, "session.subscribed", filter, qos, now, numbers))
         };
         self.announce("$events/session_subscribed", slot, event, Hooks::session_subscribed, now);
     }
@@ -108,8 +111,8 @@ impl Shard {
         qos: QoS,
         now: Timestamp,
     ) {
-        let event = |found: &Slot| {
-            Some(subscription_changed(found, "session.unsubscribed", filter, qos, now))
+        let event = |found: &Slot, numbers: &dyn EventSequence| {
+            Some(subscription_changed(found, "session.unsubscribed", filter, qos, now, numbers))
         };
         let topic = "$events/session_unsubscribed";
         self.announce(topic, slot, event, Hooks::session_unsubscribed, now);
@@ -120,7 +123,7 @@ impl Shard {
         &mut self,
         topic: &'static str,
         slot: u32,
-        event: impl FnOnce(&Slot) -> Option<E>,
+        event: impl FnOnce(&Slot, &dyn EventSequence) -> Option<E>,
         tell: impl FnOnce(&dyn Hooks, &E),
         now: Timestamp,
     ) {
@@ -128,7 +131,8 @@ impl Shard {
         if plan.is_empty() && self.core.hooks.is_none() {
             return;
         }
-        let Some(event) = self.slot(slot).and_then(event) else { return };
+        let numbers = &*self.core.event_numbers;
+        let Some(event) = self.slot(slot).and_then(|found| event(found, numbers)) else { return };
         if let Some(hooks) = &self.core.hooks {
             tell(&**hooks, &event);
         }
@@ -156,6 +160,7 @@ fn subscription_changed(
     filter: &str,
     qos: QoS,
     now: Timestamp,
+    numbers: &dyn EventSequence,
 ) -> SubscriptionChanged {
     SubscriptionChanged {
         clientid: found.session.client_id().clone(),
@@ -165,5 +170,6 @@ fn subscription_changed(
         qos: qos.number(),
         timestamp: now.millis(),
         version: found.presence.version,
+        number: numbers.next(),
     }
 }
