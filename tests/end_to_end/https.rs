@@ -2,18 +2,20 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::TcpStream,
 };
 
 use hearthmq::auth::remove_user;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
-    pki::Pki,
+    pki::{Pair, Pki},
     program::Place,
     tls::{Stream, Tls, VERSIONS},
 };
 
+const STATUS_LINE: &str = "GET /client-id/demo/status";
 const STATUS: &str = "GET /client-id/demo/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Asks for a status and keeps the connection open; returns the answer.
@@ -92,6 +94,109 @@ fn silent_sockets_do_not_use_up_the_handshakes_of_their_address() {
     assert!(ask(&mut caller).starts_with("HTTP/1.1 401"));
 }
 
+/// Asks for a WebSocket, with the header of a page if there is one; returns the status line, or the
+/// error of a failed handshake.
+fn upgrade(stream: &mut Stream, origin: &str) -> io::Result<String> {
+    let request = format!(
+        "GET /mqtt HTTP/1.1\r\nHost: localhost:8084\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n{origin}\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut line = [0; 12];
+    stream.read_exact(&mut line)?;
+    Ok(String::from_utf8(line.to_vec()).unwrap())
+}
+
+const EVIL: &str = "Origin: https://evil.example\r\n";
+
+/// Certificate, authority of the clients, version of TLS: each listener has its own where it has a
+/// table, also after they are read again.
+#[test]
+fn each_listener_with_tls_has_the_settings_of_its_own() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let place = Place::new()
+        .set("mqtt.tls=127.0.0.1:0")
+        .set("mqtt.secure_websocket=127.0.0.2:0")
+        .set("http.https=127.0.0.3:0");
+    let copy = |pair: &Pair, name: &str| {
+        fs::copy(&pair.chain, place.path(&format!("{name}.crt"))).unwrap();
+        fs::copy(&pair.key, place.path(&format!("{name}.key"))).unwrap();
+    };
+    copy(&pki.server, "all");
+    copy(&pki.rsa_server, "wss");
+    copy(&other.server, "https");
+    let (ca, other_ca) = (pki.ca.display(), other.ca.display());
+    let file = place.path("hearthmq.toml");
+    let config = fs::read_to_string(&file).unwrap()
+        + &format!(
+            "[tls]\ncertificate = \"all.crt\"\nkey = \"all.key\"\n\
+             [[listeners]]\naddress = \"127.0.0.2:0\"\n\
+             tls = {{ certificate = \"wss.crt\", key = \"wss.key\", client_ca = [\"{ca}\"], \
+             client_auth = \"required\", min_version = \"1.3\" }}\n\
+             [[listeners]]\naddress = \"127.0.0.3:0\"\n\
+             tls = {{ certificate = \"https.crt\", key = \"https.key\", \
+             client_ca = [\"{other_ca}\"], client_auth = \"required\" }}\n"
+        );
+    fs::write(file, config).unwrap();
+    let program = place.start();
+    let [mqtts, wss, https] = ["mqtts", "wss", "https"].map(|scheme| program.address(scheme));
+    let [old, new] = VERSIONS;
+    let shows = |pair: &Pair| CertificateDer::from_pem_file(&pair.chain).unwrap().to_vec();
+
+    let mut stream = Tls::new(&pki.ca, old, None).stream(mqtts);
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    assert_eq!(certificate(&stream), shows(&pki.server));
+
+    let mut stream = Tls::new(&pki.ca, new, Some(&pki.device)).stream(wss);
+    assert_eq!(upgrade(&mut stream, "").unwrap(), "HTTP/1.1 101");
+    assert_eq!(certificate(&stream), shows(&pki.rsa_server));
+    let mut stream = Tls::new(&pki.ca, new, Some(&pki.device)).stream(wss);
+    assert_eq!(upgrade(&mut stream, EVIL).unwrap(), "HTTP/1.1 403", "a page of another site");
+    for (version, pair) in [(new, None), (new, Some(&other.device)), (old, Some(&pki.device))] {
+        assert!(upgrade(&mut Tls::new(&pki.ca, version, pair).stream(wss), "").is_err());
+    }
+
+    for version in VERSIONS {
+        let mut stream = Tls::new(&other.ca, version, Some(&other.device)).stream(https);
+        assert!(ask(&mut stream).starts_with("HTTP/1.1 200"));
+        assert_eq!(certificate(&stream), shows(&other.server));
+        for pair in [None, Some(&pki.device), Some(&other.expired)] {
+            assert!(Tls::new(&other.ca, version, pair).call(https, None, STATUS_LINE).is_err());
+        }
+    }
+
+    copy(&pki.server, "wss");
+    copy(&other.rsa_server, "https");
+    program.signal("-HUP");
+    program.line_with(&["TLS files read again"]);
+    let mut stream = Tls::new(&pki.ca, new, Some(&pki.device)).stream(wss);
+    assert_eq!(upgrade(&mut stream, "").unwrap(), "HTTP/1.1 101");
+    assert_eq!(certificate(&stream), shows(&pki.server));
+    let mut stream = Tls::new(&other.ca, new, Some(&other.device)).stream(https);
+    assert!(ask(&mut stream).starts_with("HTTP/1.1 200"));
+    assert_eq!(certificate(&stream), shows(&other.rsa_server));
+}
+
+/// A listener that asks for no certificate, while others do, admits pages of any site.
+#[test]
+fn origins_are_free_at_a_listener_that_asks_for_no_certificate() {
+    let pki = Pki::new();
+    let place = Place::new()
+        .set("mqtt.secure_websocket=127.0.0.2:0")
+        .set(format!("tls.certificate={}", pki.server.chain.display()))
+        .set(format!("tls.key={}", pki.server.key.display()))
+        .set(format!("tls.client_ca={}", pki.ca.display()))
+        .set("tls.client_auth=required");
+    let file = place.path("hearthmq.toml");
+    let config = fs::read_to_string(&file).unwrap()
+        + "[[listeners]]\naddress = \"127.0.0.2:0\"\ntls = { client_auth = \"none\" }\n";
+    fs::write(file, config).unwrap();
+    let program = place.start();
+    let mut stream = Tls::new(&pki.ca, VERSIONS[1], None).stream(program.address("wss"));
+    assert_eq!(upgrade(&mut stream, EVIL).unwrap(), "HTTP/1.1 101");
+}
+
 /// A browser adds a client certificate to requests of any site's pages.
 #[test]
 fn a_page_of_another_site_gets_no_websocket_where_a_certificate_can_be_the_login() {
@@ -122,16 +227,7 @@ fn a_page_of_another_site_gets_no_websocket_where_a_certificate_can_be_the_login
             ("Origin: https://localhost:8084\r\n", if evil == "403" { "101" } else { "" }),
         ] {
             let mut stream = device.stream(program.address("wss"));
-            let request = format!(
-                "GET /mqtt HTTP/1.1\r\nHost: localhost:8084\r\nConnection: Upgrade\r\n\
-                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n{origin}\
-                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                 Sec-WebSocket-Protocol: mqtt\r\n\r\n"
-            );
-            stream.write_all(request.as_bytes()).unwrap();
-            let mut line = [0; 12];
-            stream.read_exact(&mut line).unwrap();
-            let line = String::from_utf8(line.to_vec()).unwrap();
+            let line = upgrade(&mut stream, origin).unwrap();
             assert!(line.starts_with("HTTP/1.1 ") && line.contains(status), "{origin:?}: {line}");
         }
     }

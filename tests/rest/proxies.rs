@@ -38,6 +38,37 @@ fn the_address_that_a_trusted_proxy_names_has_the_rate() {
     assert_eq!(answer.failure(), failed(400, "conflicting_headers"));
 }
 
+/// A trusted proxy passes on whatever its caller wrote before the address that it adds itself.
+#[test]
+fn a_long_list_of_a_trusted_proxy_is_bounded_and_answered() {
+    const BYTES: usize = 64 * 1024;
+    let proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let rest = rest_with(&ApiOptions { address_rate: one_call(), proxies, ..options() });
+    let filled = |text: &str| text.repeat(BYTES / text.len());
+    for (number, junk) in
+        ["127.0.0.2,", ",", "\"", "for=\",", "x", "[", "for=127.0.0.3;"].into_iter().enumerate()
+    {
+        // What the proxy has appended counts, whatever is before it.
+        let junk = filled(junk);
+        for header in [
+            format!("X-Forwarded-For: {junk}, 192.0.2.{number}"),
+            format!("Forwarded: {junk}, for=198.51.100.{number}"),
+        ] {
+            assert_eq!(rest.call_with(STATUS, &header, "").status, 200, "{:.40}", header);
+            let again = rest.call_with(STATUS, &header, "");
+            assert_eq!(again.failure(), failed(429, "too_many_requests"), "{:.40}", header);
+        }
+    }
+    // Without an address at its end the proxy is the caller.
+    assert_eq!(rest.call_with(STATUS, &format!("Forwarded: {}", filled("x")), "").status, 200);
+    let answer = rest.call_with(STATUS, &format!("X-Forwarded-For: {}", filled(",")), "");
+    assert_eq!(answer.failure(), failed(429, "too_many_requests"));
+    // A head has a maximum length.
+    let longer = format!("X-Forwarded-For: {}192.0.2.77", filled("127.0.0.2,").repeat(4));
+    let answer = rest.call_with(STATUS, &longer, "");
+    assert!([400, 431].contains(&answer.status), "{}", answer.status);
+}
+
 #[test]
 fn nobody_is_believed_unless_named() {
     let rest = rest_with(&ApiOptions { address_rate: one_call(), ..options() });

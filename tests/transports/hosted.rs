@@ -88,3 +88,48 @@ async fn origins_and_limits_hold_here_too() {
     let answer = actix_web::test::call_service(&app, request.to_request()).await;
     assert_eq!(answer.status(), 403);
 }
+
+/// A browser adds a client certificate to requests of any site's pages. The application puts it into
+/// the data of the connection.
+#[actix_rt::test]
+async fn pages_of_other_sites_are_refused_here_too_where_a_certificate_is_the_login() {
+    let broker = builder().start().await.unwrap();
+    for has_certificate in [false, true] {
+        let routes = broker.websocket_routes("/mqtt");
+        let server = HttpServer::new(move || App::new().configure(routes.clone()))
+            .workers(1)
+            .disable_signals()
+            .on_connect(move |_, extensions| {
+                if has_certificate {
+                    extensions.insert(ClientCertificate {
+                        common_name: "device-1".into(),
+                        serial_number: "2a".into(),
+                    });
+                }
+            })
+            .bind("127.0.0.1:0")
+            .unwrap();
+        let address = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        for (origin, is_refused) in [
+            (None, false),
+            (Some("https://evil.example"), has_certificate),
+            (Some("https://localhost.evil.example"), has_certificate),
+            (Some("http://localhost"), false),
+        ] {
+            let mut request = request(Some("mqtt"));
+            if let Some(origin) = origin {
+                request.headers_mut().insert("Origin", origin.parse().unwrap());
+            }
+            let stream = TcpStream::connect(address).await.unwrap();
+            let answered = client_async(request, stream).await;
+            let refused = answered.as_ref().err().map(ToString::to_string);
+            assert_eq!(refused.is_some(), is_refused, "{origin:?}: {refused:?}");
+            assert!(refused.is_none_or(|why| why.contains("403")));
+        }
+        handle.stop(false).await;
+    }
+    broker.shutdown(secs(5)).await;
+}
