@@ -148,6 +148,7 @@ fn what_was_exported_is_the_same_again_once_it_is_imported() {
         expiring("of nobody", None),
         Change::PutSession(SessionNumber(3), Box::new(record)),
         enqueue(3, 9, &numbered(8, b"in one queue")),
+        withdraw(3, "no/longer"),
         put(40),
         Change::Retain(numbered(50, b""), None),
         Change::NoteLogin([7; 32], Timestamp(9)),

@@ -163,6 +163,7 @@ fn of_subscription((filter, record): &(Box<str>, SubscriptionRecord)) -> Value {
         "retain_as_published": record.options.retain_as_published,
         "retain_handling": record.options.retain_handling as u8,
         "identifier": record.identifier,
+        "is_withdrawn": record.is_withdrawn,
     })
 }
 

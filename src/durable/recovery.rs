@@ -62,7 +62,7 @@ pub(crate) fn deliver_undelivered(keeper: &Keeper) -> Result<usize, StoreError> 
 impl Recipients {
     fn add(&mut self, session: &StoredSession) {
         let place = Place { host: Host(0), slot: self.all.len() as u32, generation: 0 };
-        for (filter, kept) in &session.subscriptions {
+        for (filter, kept) in session.subscriptions.iter().filter(|(_, kept)| !kept.is_withdrawn) {
             if let Ok(parts) = validate_filter(filter) {
                 let (options, identifier) = (kept.options, kept.identifier);
                 let subscriber = Subscriber { place, options, identifier, is_durable: true };
@@ -164,7 +164,7 @@ mod tests {
             login: None,
         };
         let options = SubscriptionOptions { qos: QoS::ExactlyOnce, no_local, ..Default::default() };
-        let subscription = SubscriptionRecord { options, identifier: Some(7) };
+        let subscription = SubscriptionRecord { options, identifier: Some(7), is_withdrawn: false };
         let number = SessionNumber(number);
         [
             Change::PutSession(number, Box::new(record)),

@@ -241,6 +241,9 @@ pub struct SubscriptionRecord {
     pub options: SubscriptionOptions,
     /// Subscription Identifier.
     pub identifier: Option<u32>,
+    /// Whether the subscription has ended, because its client had lost the permission, but not the
+    /// search for the messages that wait under it.
+    pub is_withdrawn: bool,
 }
 
 /// A queued message, and how to send it.

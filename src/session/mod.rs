@@ -96,7 +96,8 @@ pub struct SubscriptionWalk {
 
 impl Subscription {
     const fn record(self) -> SubscriptionRecord {
-        SubscriptionRecord { options: self.options, identifier: self.identifier }
+        let Self { options, identifier } = self;
+        SubscriptionRecord { options, identifier, is_withdrawn: false }
     }
 }
 

@@ -8,6 +8,7 @@
 use std::num::NonZeroU32;
 
 use super::{Orphan, Session, counted_bytes};
+use crate::journal::SubscriptionRecord;
 
 /// The result of examining a portion of the waiting messages.
 #[derive(Debug)]
@@ -23,16 +24,18 @@ impl Session {
     /// message that waits under them and under no other is not sent. The caller lets the session
     /// examine its messages with [`Session::examine_waiting`].
     ///
-    /// While such messages may wait, the store has the subscriptions as well: if the broker ends
-    /// before, it checks the permission again after the restart.
+    /// While such messages may wait, the store has the subscriptions as well, marked: if the broker
+    /// ends before, it continues after the restart.
     pub fn withdraw<'f>(&mut self, filters: impl Iterator<Item = (&'f str, Option<NonZeroU32>)>) {
-        let (mut ended, mut shares) =
-            (Vec::<Box<str>>::new(), Vec::<(Box<str>, NonZeroU32)>::new());
+        let mut ended = Vec::<(Box<str>, SubscriptionRecord)>::new();
+        let mut shares = Vec::<(Box<str>, NonZeroU32)>::new();
         for (filter, share) in filters {
-            if self.table_mut(filter).remove(filter) {
+            if let Some(subscription) = self.subscription(filter) {
+                self.table_mut(filter).remove(filter);
                 self.outgoing.cancel_walk(filter);
                 self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
-                ended.push(filter.into());
+                let record = SubscriptionRecord { is_withdrawn: true, ..subscription.record() };
+                ended.push((filter.into(), record));
                 shares.extend(share.map(|number| (filter.into(), number)));
             }
         }

@@ -118,6 +118,37 @@ async fn a_subscription_that_is_no_longer_allowed_gets_nothing_after_a_start() {
 }
 
 /// The checks of a reload do the same for offline clients.
+/// It has ended, even if the broker ends again before it has found the messages in the store, and
+/// the permission is there again.
+#[actix_rt::test]
+async fn a_subscription_that_ended_at_a_start_does_not_come_back() {
+    for version in VERSIONS {
+        let house = House::default();
+        let first = house.power().await;
+        ann(&first, version, &["secret/#", "open/#"]).await.vanish().await;
+        say(&first, "secret/x", "0").await;
+        say(&first, "open/x", "1").await;
+        first.crash();
+        house.denied.deny("subscribe secret/#");
+        let second = house.power().await;
+        assert_eq!(*house.ended.0.lock().unwrap(), ["c secret/#"]);
+        second.crash();
+        assert_eq!(house.stored("c"), 2, "the messages are there");
+        house.denied.allow("subscribe secret/#");
+        let third = house.power().await;
+        say(&third, "secret/x", "2").await;
+        let packet = connect_as("ann", connect_lasting("c", version));
+        let mut client = Client::connected(&third.broker, packet).await;
+        take_payload(&mut client, 1, "1").await;
+        client.expect_nothing_for(SOON).await;
+        assert_eq!(house.disk.session("c").unwrap().subscriptions.len(), 1);
+        // The client may subscribe again.
+        client.subscribe("secret/#", QOS_1).await;
+        say(&third, "secret/x", "3").await;
+        take_payload(&mut client, 2, "3").await;
+    }
+}
+
 #[actix_rt::test]
 async fn what_waits_under_a_subscription_that_ends_leaves_the_disk_of_a_broker_that_runs() {
     let house = House::default();

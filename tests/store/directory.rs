@@ -153,6 +153,7 @@ fn without_free_space_only_what_takes_away_is_let_through() {
         dequeue(1, 1),
         forget(1, 1),
         Change::DropWill(SessionNumber(1)),
+        withdraw(1, "a"),
         unsubscribe(1, "a"),
         Change::ClearRetained("a".into()),
     ];

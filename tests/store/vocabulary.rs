@@ -161,11 +161,17 @@ pub(crate) fn subscription(qos: QoS) -> SubscriptionRecord {
         retain_as_published: false,
         retain_handling: RetainHandling::SendIfNew,
     };
-    SubscriptionRecord { options, identifier: Some(268_435_455) }
+    SubscriptionRecord { options, identifier: Some(268_435_455), is_withdrawn: false }
 }
 
 pub(crate) fn subscribe(session: u64, filter: &str) -> Change {
     Change::Subscribe(SessionNumber(session), filter.into(), subscription(QoS::ExactlyOnce))
+}
+
+/// Marks a subscription whose messages are still to be dropped.
+pub(crate) fn withdraw(session: u64, filter: &str) -> Change {
+    let record = SubscriptionRecord { is_withdrawn: true, ..subscription(QoS::ExactlyOnce) };
+    Change::Subscribe(SessionNumber(session), filter.into(), record)
 }
 
 pub(crate) fn unsubscribe(session: u64, filter: &str) -> Change {

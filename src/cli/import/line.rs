@@ -83,6 +83,9 @@ struct SubscriptionLine {
     retain_as_published: bool,
     retain_handling: u8,
     identifier: Option<u32>,
+    /// An earlier version has not written it.
+    #[serde(default)]
+    is_withdrawn: bool,
 }
 
 #[derive(Deserialize)]
@@ -211,7 +214,8 @@ fn add_session(session: SessionLine, group: &mut Vec<Change>) -> Result<(), &'st
                 _ => return Err("retain_handling is 0, 1 or 2"),
             },
         };
-        let record = SubscriptionRecord { options, identifier: subscription.identifier };
+        let SubscriptionLine { identifier, is_withdrawn, .. } = subscription;
+        let record = SubscriptionRecord { options, identifier, is_withdrawn };
         group.push(Change::Subscribe(number, subscription.filter, record));
     }
     for id in session.accepted {

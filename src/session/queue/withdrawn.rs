@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 
 use super::{Envelope, Orphan, Queue};
 use crate::{
-    journal::{Change, QueuePlace, QueuedMessage},
+    journal::{Change, QueuePlace, QueuedMessage, SubscriptionRecord},
     session::keeping::Keeping,
 };
 
@@ -34,8 +34,8 @@ pub(super) struct Withdrawn {
     is_looked_for: bool,
     /// The search in the store has reached its end.
     is_store_examined: bool,
-    /// The store has these subscriptions until no message of them waits: if the broker ends before,
-    /// the next start checks their permission again.
+    /// The store has these subscriptions, marked, until no message of them waits: if the broker ends
+    /// before, the next start continues.
     stored: HashSet<Box<str>, RandomState>,
     /// The numbers of shared subscriptions, and which of them are withdrawn.
     shares: HashMap<Box<str>, NonZeroU32, RandomState>,
@@ -55,7 +55,7 @@ impl Queue {
     /// Notes that subscriptions were withdrawn, with the numbers of the shared ones.
     pub(in crate::session) fn withdraw(
         &mut self,
-        ended: Vec<Box<str>>,
+        ended: Vec<(Box<str>, SubscriptionRecord)>,
         shares: Vec<(Box<str>, NonZeroU32)>,
     ) {
         if ended.is_empty() {
@@ -63,7 +63,7 @@ impl Queue {
         }
         if self.is_empty() && self.withdrawn.is_none() {
             if let Some(keeping) = &self.keeping {
-                ended.into_iter().for_each(|filter| note_ended(keeping, filter));
+                ended.into_iter().for_each(|(filter, _)| note_ended(keeping, filter));
             }
             return;
         }
@@ -76,7 +76,10 @@ impl Queue {
         withdrawn.shares.extend(shares);
         if let Some(keeping) = &self.keeping {
             withdrawn.stored_up_to = keeping.last_place();
-            withdrawn.stored.extend(ended);
+            for (filter, record) in ended {
+                keeping.note(|number| Change::Subscribe(number, filter.clone(), record));
+                withdrawn.stored.insert(filter);
+            }
         }
     }
 

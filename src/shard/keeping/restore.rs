@@ -12,7 +12,9 @@ use std::{
 
 use crate::{
     auth::{Action, ClientCertificate, Identity, Login, Standing},
-    journal::{CertificateRecord, LoginKind, LoginRecord, SessionRecord, WillRecord},
+    journal::{
+        CertificateRecord, LoginKind, LoginRecord, SessionRecord, SubscriptionRecord, WillRecord,
+    },
     mqtt::{QoS, Timestamp, validate_filter},
     owners::Charge,
     router::Subscriber,
@@ -141,8 +143,7 @@ impl Shard {
         let verdict = self.judge(slot);
         let mut withdrawn = Vec::new();
         for (filter, kept) in subscriptions {
-            let subscription = Subscription { options: kept.options, identifier: kept.identifier };
-            if let Some(qos) = self.restore_subscription(slot, filter, subscription, verdict) {
+            if let Some(qos) = self.restore_subscription(slot, filter, *kept, verdict) {
                 withdrawn.push((filter.clone(), qos));
             }
         }
@@ -180,16 +181,19 @@ impl Shard {
         &mut self,
         slot: u32,
         filter: &str,
-        subscription: Subscription,
+        kept: SubscriptionRecord,
         verdict: Verdict,
     ) -> Option<QoS> {
         let parts = validate_filter(filter).ok()?;
         let place = self.place(slot)?;
-        let Subscription { options, identifier } = subscription;
+        let SubscriptionRecord { options, identifier, is_withdrawn } = kept;
         let found = self.slots.get_mut(slot as usize)?;
-        found.session.restore_subscription(filter, subscription);
+        found.session.restore_subscription(filter, Subscription { options, identifier });
         if verdict == Verdict::Ends {
             return None;
+        }
+        if is_withdrawn {
+            return Some(options.qos); // The broker has ended before it had found the messages.
         }
         let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
         // If it collects nothing, its permissions are checked when it does again.

@@ -3,7 +3,7 @@
 //! Format 0 was a file with one number, `presence-versions`. Format 1 is the database. In format 2
 //! records of retained messages contain their owner. In format 3 records of sessions contain the
 //! login of the client, and records of queues the expiry of the message. Format 4 adds the records of
-//! namespaces. A change to the meaning of keys or records needs a new step in [`STEPS`].
+//! namespaces, and marks withdrawn subscriptions. A change to the meaning of keys or records needs a new step in [`STEPS`].
 
 use std::{
     fs::{self, File},

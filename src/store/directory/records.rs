@@ -154,16 +154,18 @@ const RETAIN_AS_PUBLISHED: u8 = 1 << 3;
 const SEND_IF_NEW: u8 = 1 << 4;
 const DO_NOT_SEND: u8 = 1 << 5;
 const IDENTIFIER: u8 = 1 << 6;
+const WITHDRAWN: u8 = 1 << 7;
 
 pub(super) fn encode_subscription(filter: &str, record: &SubscriptionRecord) -> Vec<u8> {
-    let SubscriptionRecord { options, identifier } = record;
+    let SubscriptionRecord { options, identifier, is_withdrawn } = record;
     let mut writer = writer(7 + filter.len());
     let flags = Flags::of_qos(options.qos)
         .with(NO_LOCAL, options.no_local)
         .with(RETAIN_AS_PUBLISHED, options.retain_as_published)
         .with(SEND_IF_NEW, options.retain_handling == RetainHandling::SendIfNew)
         .with(DO_NOT_SEND, options.retain_handling == RetainHandling::DoNotSend)
-        .with(IDENTIFIER, identifier.is_some());
+        .with(IDENTIFIER, identifier.is_some())
+        .with(WITHDRAWN, *is_withdrawn);
     writer.byte(flags.0);
     if let Some(identifier) = identifier {
         writer.number((*identifier).into());
@@ -174,7 +176,7 @@ pub(super) fn encode_subscription(filter: &str, record: &SubscriptionRecord) -> 
 
 pub(super) fn decode_subscription(bytes: &[u8]) -> Option<(Box<str>, SubscriptionRecord)> {
     let mut reader = begin(bytes)?;
-    let flags = Flags(reader.byte()?).known(0x7F)?;
+    let flags = Flags(reader.byte()?);
     let retain_handling = match (flags.has(SEND_IF_NEW), flags.has(DO_NOT_SEND)) {
         (false, false) => RetainHandling::Send,
         (true, false) => RetainHandling::SendIfNew,
@@ -189,7 +191,8 @@ pub(super) fn decode_subscription(bytes: &[u8]) -> Option<(Box<str>, Subscriptio
     };
     let identifier = if flags.has(IDENTIFIER) { Some(reader.number_u32()?) } else { None };
     let filter = std::str::from_utf8(reader.rest()).ok()?;
-    Some((filter.into(), SubscriptionRecord { options, identifier }))
+    let is_withdrawn = flags.has(WITHDRAWN);
+    Some((filter.into(), SubscriptionRecord { options, identifier, is_withdrawn }))
 }
 
 const DUE_AT: u8 = 1 << 0;

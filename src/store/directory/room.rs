@@ -99,8 +99,8 @@ pub(super) fn disk_bytes(directory: &Path) -> Option<u64> {
 /// most replace earlier ones, and removals after them in the group would be blocked too.
 const fn is_more(change: &Change) -> bool {
     match change {
-        Change::Subscribe(..)
-        | Change::Enqueue(..)
+        Change::Subscribe(_, _, record) => !record.is_withdrawn,
+        Change::Enqueue(..)
         | Change::Accept(..)
         | Change::Retain(..)
         | Change::PutRecord(..) => true,

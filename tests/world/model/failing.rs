@@ -81,8 +81,8 @@ impl Model {
     }
 
     /// Returns whether a CONNECT that is not refused would have to wait for a failing store, for
-    /// its session or for the Will of an older connection. Until its CONNACK the client's packets
-    /// are not handled, and it is unknown whether the CONNECT will be refused.
+    /// its session. Until its CONNACK the client's packets are not handled, and it is unknown
+    /// whether the CONNECT will be refused.
     pub(crate) fn delays_connect(
         &self,
         client: usize,
@@ -90,9 +90,7 @@ impl Model {
         clean_start: bool,
         expiry_secs: Option<u32>,
     ) -> bool {
-        let may_leave_will = self.link(client).is_some();
-        let keeps = self.keeps(client, version, clean_start, expiry_secs);
-        self.is_failing && (keeps || may_leave_will)
+        self.is_failing && self.keeps(client, version, clean_start, expiry_secs)
     }
 
     fn keeps(
@@ -106,8 +104,6 @@ impl Model {
             V5 => expiry_secs.unwrap_or(0) > 0,
             V3_1 | V3_1_1 => !clean_start,
         };
-        lasts
-            || self.last_wills[client].is_some()
-            || self.sessions[client].as_ref().is_some_and(|session| session.is_kept)
+        lasts || self.sessions[client].as_ref().is_some_and(|session| session.is_kept)
     }
 }

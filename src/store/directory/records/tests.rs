@@ -75,7 +75,7 @@ fn subscription() -> SubscriptionRecord {
         retain_as_published: true,
         retain_handling: RetainHandling::DoNotSend,
     };
-    SubscriptionRecord { options, identifier: Some(268_435_455) }
+    SubscriptionRecord { options, identifier: Some(268_435_455), is_withdrawn: true }
 }
 
 /// One record of each kind.
