@@ -26,7 +26,7 @@ use super::{
     messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
 };
 use crate::{
-    between::door::{ShardDoor, ToShard},
+    between::door::{Sender, ShardDoor, ToShard},
     metrics::ShardMetrics,
     router::Host,
     shard::{
@@ -213,7 +213,7 @@ impl Handler<Attach> for Registry {
 }
 
 impl ShardDoor for Addr<Registry> {
-    fn send(&self, message: ToShard) {
+    fn send(&self, _: Sender, message: ToShard) {
         self.do_send(message);
     }
 }

@@ -1,11 +1,15 @@
 //! How other shards and the store reach a shard.
 //!
-//! A shard handles messages later, in the order in which they were sent through its door. The
-//! sender does not know what is behind the door: an actor in the broker, a queue in a test.
+//! A shard handles messages later. Those of one sender arrive in the order in which it sent them;
+//! messages of different senders have no order. The sender does not know what is behind the door:
+//! an actor in the broker, a queue in a test.
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use crate::between::batch::{BacklogTaken, BacklogWaits, Deliver, Kept, TakeBacklog};
+use crate::{
+    between::batch::{BacklogTaken, BacklogWaits, Deliver, Kept, TakeBacklog},
+    router::Host,
+};
 
 /// A message to a shard, from another shard or from the store.
 pub(crate) enum ToShard {
@@ -21,9 +25,22 @@ pub(crate) enum ToShard {
     BacklogWaits(BacklogWaits),
 }
 
+/// The sender of a message to a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sender {
+    /// Another shard.
+    Shard(Host),
+    /// The application that embeds the broker.
+    Application,
+    /// The thread that writes the store.
+    Store,
+    /// What accepts connections.
+    Listener,
+}
+
 /// Leads to a shard, from any thread.
 pub(crate) trait ShardDoor: Send + Sync {
-    fn send(&self, message: ToShard);
+    fn send(&self, from: Sender, message: ToShard);
 }
 
 /// How the other shards reach a shard.

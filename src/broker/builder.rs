@@ -7,21 +7,21 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr};
 use actix_rt::{Arbiter, ArbiterHandle};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
-use super::{Broker, Running, UnderWay, settings::lock};
+use super::{
+    Broker, Running, UnderWay, settings::lock, shards::Threads, simulation::SimulatedShards,
+};
 #[cfg(feature = "websocket")]
 use crate::net::WebSocketOptions;
 #[cfg(feature = "tls")]
 use crate::net::tls::TlsSource;
 use crate::{
-    actors::{Begin, Registry, Restore, Restored},
+    actors::{Begin, Restore, Restored},
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
-    between::door::ShardHandle,
     durable::{Keeper, OUTBOX, StoredLogins, SyncPolicy, deliver_undelivered},
     hooks::Hooks,
     journal::Change,
@@ -44,7 +44,7 @@ pub struct Builder {
     response_topic_prefix: Box<str>,
     listeners: Vec<Listener>,
     shards: usize,
-    on_current_arbiter: bool,
+    threads: Threads,
     limits: Limits,
     authenticator: Arc<dyn Authenticator>,
     methods: Methods,
@@ -114,7 +114,7 @@ impl Default for Builder {
             response_topic_prefix: "".into(),
             listeners: Vec::new(),
             shards: 0,
-            on_current_arbiter: false,
+            threads: Threads::default(),
             limits: Limits::default(),
             authenticator: Arc::new(DenyAll),
             methods: Methods::default(),
@@ -192,8 +192,16 @@ impl Builder {
 
     /// Runs as one shard on this thread's arbiter, without threads of its own for sessions. With a
     /// paused tokio clock the whole broker then runs on virtual time.
-    pub const fn on_current_arbiter(mut self) -> Self {
-        self.on_current_arbiter = true;
+    pub fn on_current_arbiter(mut self) -> Self {
+        self.threads = Threads::Current;
+        self
+    }
+
+    /// Runs as these shards on this thread's arbiter, for tests: their mail waits until the test
+    /// delivers it.
+    #[doc(hidden)]
+    pub fn simulated(mut self, shards: &SimulatedShards) -> Self {
+        self.threads = Threads::Simulated(shards.clone());
         self
     }
 
@@ -265,7 +273,7 @@ impl Builder {
         if !self.response_topic_prefix.is_empty() {
             validate_topic(&self.response_topic_prefix).map_err(StartError::ResponseTopicPrefix)?;
         }
-        let shards = self.shards_wanted();
+        let shards = self.threads.shards(self.shards);
         let metrics = Arc::new(Metrics::new(shards));
         // Bound before the store is read, so that a wrong address fails at once.
         let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
@@ -290,16 +298,10 @@ impl Builder {
             sys_interval: self.sys_interval,
             told: Arc::new(Told::new(self.client_lines)),
         })?);
-        let arbiters: Vec<Arbiter> = if self.on_current_arbiter {
-            Vec::new()
-        } else {
-            (0..shards).map(|_| Arbiter::new()).collect()
-        };
-        let registries = start_shards(&core, &arbiters);
-        let mut hosts: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
-        if hosts.is_empty() {
-            hosts.push(Arbiter::current());
-        }
+        let arbiters = self.threads.start(shards);
+        let registries = self.threads.start_shards(&core, shards, &arbiters);
+        let handle = |number| arbiters.get(number).map_or_else(Arbiter::current, Arbiter::handle);
+        let hosts: Vec<ArbiterHandle> = (0..shards).map(handle).collect();
         // From here on, dropping this handle ends everything that was started, also if a later step
         // fails.
         let broker = Broker {
@@ -326,15 +328,6 @@ impl Builder {
                 .map_err(|source| StartError::Listen { address: listener.to_string(), source })?;
         }
         Ok(broker)
-    }
-
-    fn shards_wanted(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        match self.shards {
-            _ if self.on_current_arbiter => 1,
-            0 => cores(),
-            shards => shards,
-        }
     }
 }
 
@@ -455,29 +448,4 @@ fn listen(listener: &Listener) -> Result<Bound, StartError> {
         BindError::NotFound(source) => StartError::Address { address, source },
         BindError::Refused(source) => StartError::Listen { address, source },
     })
-}
-
-/// Starts the shards, makes them known to each other, and returns their registries.
-fn start_shards(core: &Arc<Core>, arbiters: &[Arbiter]) -> Vec<Addr<Registry>> {
-    let start = |number: usize, arbiter: Option<&Arbiter>| {
-        let bytes_waiting = Arc::default();
-        let handle_bytes = Arc::clone(&bytes_waiting);
-        let (core, metrics) = (core.clone(), core.metrics.shard(number));
-        let make = move || Registry::new(Host(number as u16), core, metrics, bytes_waiting);
-        let registry = match arbiter {
-            Some(arbiter) => Registry::start_in_arbiter(&arbiter.handle(), |_| make()),
-            None => make().start(),
-        };
-        let handle = ShardHandle { door: Box::new(registry.clone()), bytes_waiting: handle_bytes };
-        (registry, handle)
-    };
-    let shards: Vec<_> = if arbiters.is_empty() {
-        vec![start(0, None)]
-    } else {
-        arbiters.iter().enumerate().map(|(number, arbiter)| start(number, Some(arbiter))).collect()
-    };
-    let (registries, handles): (Vec<Addr<Registry>>, _) = shards.into_iter().unzip();
-    let arrivals = registries.iter().map(|registry| Box::new(registry.clone()) as _).collect();
-    core.set_shards(handles, arrivals);
-    registries
 }

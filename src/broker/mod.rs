@@ -12,6 +12,9 @@ mod http;
 mod many;
 mod recheck;
 mod settings;
+mod shards;
+#[doc(hidden)]
+pub mod simulation;
 #[cfg(test)]
 mod tests;
 #[cfg(all(feature = "http", feature = "websocket"))]

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     between::{
         batch::Kept,
-        door::{ShardHandle, ToShard},
+        door::{Sender, ShardHandle, ToShard},
     },
     clock::Clock,
     durable::{
@@ -251,7 +251,8 @@ impl Writer {
         group.finishes.into_iter().for_each(|finish| finish(true));
         for (shard, tickets) in self.shards.iter().zip(group.tickets) {
             if !tickets.is_empty() {
-                shard.door.send(ToShard::Kept(Kept { tickets, is_by_store: true }));
+                let kept = ToShard::Kept(Kept { tickets, is_by_store: true });
+                shard.door.send(Sender::Store, kept);
             }
         }
     }

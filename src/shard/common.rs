@@ -163,6 +163,12 @@ impl Core {
         debug_assert!(!was_set, "shards are set once");
     }
 
+    /// Fixes the homes of client identifiers before they are drawn at random.
+    pub(crate) fn set_homes(&self, homes: Homes) {
+        let was_set = self.homes.set(homes).is_err();
+        debug_assert!(!was_set, "homes are set before they are used");
+    }
+
     /// Returns the handles of all shards, for a thread that outlives the calls of the broker.
     pub(crate) fn shared_shards(&self) -> Arc<[ShardHandle]> {
         self.shards.get().cloned().unwrap_or_default()

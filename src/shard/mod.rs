@@ -67,7 +67,7 @@ use crate::{
     auth::Identity,
     between::{
         batch::{Deliver, TakeBacklog},
-        door::ToShard,
+        door::{Sender, ToShard},
     },
     journal::Journal,
     metrics::{DropReason, ShardMetrics},
@@ -289,6 +289,13 @@ impl Shard {
             ToShard::TakeBacklog(asked) => self.answer_backlog(asked, now),
             ToShard::BacklogTaken(answer) => self.note_given(&answer),
             ToShard::BacklogWaits(waits) => self.backlog_waits(&waits),
+        }
+    }
+
+    /// Sends a message to another shard.
+    fn send_to_shard(&self, host: Host, message: ToShard) {
+        if let Some(shard) = self.core.shard(host) {
+            shard.door.send(Sender::Shard(self.host), message);
         }
     }
 

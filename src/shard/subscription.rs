@@ -10,7 +10,10 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 
 use crate::{
-    between::{batch::TakeBacklog, door::ToShard},
+    between::{
+        batch::TakeBacklog,
+        door::{Sender, ToShard},
+    },
     mqtt::{FilterParts, QoS, SubscriptionOptions, Timestamp, validate_filter},
     router::{Place, RetainedQuery, Subscriber},
     shard::{Core, in_process::Received},
@@ -46,7 +49,7 @@ impl Subscription {
             && let Some(shard) = core.shard(holder.host)
         {
             let asked = TakeBacklog::in_process(whole_filter.into(), holder, place);
-            shard.door.send(ToShard::TakeBacklog(asked));
+            shard.door.send(Sender::Application, ToShard::TakeBacklog(asked));
         }
         Self { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
     }

@@ -6,6 +6,9 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+#[expect(dead_code, reason = "the world uses the rest")]
+#[path = "../support/post.rs"]
+mod post;
 #[path = "../support/riddle.rs"]
 mod riddle;
 #[path = "../support/scram.rs"]
@@ -15,6 +18,7 @@ mod support;
 mod admission;
 mod aliases_and_properties;
 mod back_pressure;
+mod between_shards;
 mod bounds_in_all;
 mod bridges;
 mod connecting;

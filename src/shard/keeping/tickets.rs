@@ -337,10 +337,8 @@ impl Shard {
         for owed in owed {
             match owed {
                 Owed::Shard(Awaited { host, ticket }) => {
-                    if let Some(shard) = self.core.shard(host) {
-                        let (tickets, is_by_store) = (vec![ticket], false);
-                        shard.door.send(ToShard::Kept(Kept { tickets, is_by_store }));
-                    }
+                    let (tickets, is_by_store) = (vec![ticket], false);
+                    self.send_to_shard(host, ToShard::Kept(Kept { tickets, is_by_store }));
                 }
                 Owed::Caller(caller) => {
                     let _ = caller.send(());

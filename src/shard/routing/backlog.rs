@@ -98,9 +98,9 @@ impl Shard {
                 self.want(member.slot, filter);
             } else if member.host == Host::IN_PROCESS {
                 self.post(TakeBacklog::in_process(filter.clone(), place, member));
-            } else if let Some(shard) = self.core.shard(member.host) {
+            } else {
                 let waits = BacklogWaits { member, filter: filter.clone() };
-                shard.door.send(ToShard::BacklogWaits(waits));
+                self.send_to_shard(member.host, ToShard::BacklogWaits(waits));
             }
         }
     }
@@ -201,8 +201,8 @@ impl Shard {
             }
             if holder.host == self.host {
                 self.asked_later.push(asked);
-            } else if let Some(shard) = self.core.shard(holder.host) {
-                shard.door.send(ToShard::TakeBacklog(asked));
+            } else {
+                self.post(asked);
             }
             return false;
         }
@@ -238,8 +238,8 @@ impl Shard {
             let answer = asked.into_answer(given);
             if host == self.host {
                 self.note_given(&answer);
-            } else if let Some(shard) = self.core.shard(host) {
-                shard.door.send(ToShard::BacklogTaken(answer));
+            } else {
+                self.send_to_shard(host, ToShard::BacklogTaken(answer));
             }
             return;
         }
@@ -255,9 +255,7 @@ impl Shard {
     }
 
     fn post(&self, asked: TakeBacklog) {
-        if let Some(shard) = self.core.shard(asked.holder.host) {
-            shard.door.send(ToShard::TakeBacklog(asked));
-        }
+        self.send_to_shard(asked.holder.host, ToShard::TakeBacklog(asked));
     }
 
     /// Answers the requests that had to wait.

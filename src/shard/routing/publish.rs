@@ -9,7 +9,7 @@ use crate::{
     auth::Decision,
     between::{
         batch::{Awaited, Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
-        door::ToShard,
+        door::{Sender, ToShard},
     },
     durable::in_transit::Destination,
     hooks::DisconnectReason,
@@ -432,7 +432,7 @@ impl Shard {
             }
             if let Some(shard) = self.core.shard(Host(at as u16)) {
                 shard.bytes_waiting.fetch_add(batch.bytes, Ordering::Relaxed);
-                shard.door.send(ToShard::Deliver(batch));
+                shard.door.send(Sender::Shard(self.host), ToShard::Deliver(batch));
             }
         }
         awaited

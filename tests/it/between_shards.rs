@@ -1,0 +1,219 @@
+//! Mail between shards crosses what clients do meanwhile. The shards run on one thread, and each
+//! dialogue holds back some of their mail.
+
+use hearthmq::{
+    broker::simulation::{Route, SimulatedShards},
+    mqtt::ReasonCode::{GrantedQoS2, NoMatchingSubscribers, SessionTakenOver, Success},
+};
+
+use super::{
+    post::{Post, between},
+    support::{
+        Client,
+        disk::{Disk, Powered},
+        millis,
+        packets::*,
+        pass, secs,
+    },
+};
+
+/// A broker with several shards on one thread, whose mail this holds back on request.
+struct Shards {
+    powered: Powered,
+    post: Post,
+}
+
+impl Shards {
+    async fn of(number: u16, disk: &Disk) -> Self {
+        let post = Post::open(&SimulatedShards::new(number, 1), 1);
+        let powered = disk.power_with(|builder| builder.simulated(post.shards())).await;
+        Self { powered, post }
+    }
+
+    /// Returns a client identifier that has its home on this shard.
+    fn resident(&self, name: &str, shard: u16) -> String {
+        let mut names = (0..).map(|number| format!("{name}-{number}"));
+        names.find(|name| self.post.shards().home(name) == shard).unwrap()
+    }
+
+    /// Connects a client with a session that lasts, at home on this shard.
+    async fn client(&self, name: &str, shard: u16) -> Client {
+        let name = self.resident(name, shard);
+        Client::connected(&self.powered.broker, connect_lasting(&name, V5)).await
+    }
+
+    /// Connects a client whose session ends with its connection.
+    async fn brief_client(&self, name: &str, shard: u16) -> Client {
+        let name = self.resident(name, shard);
+        Client::connected(&self.powered.broker, connect(&name)).await
+    }
+
+    /// Holds back the mail from one shard to another.
+    fn hold(&self, from: u16, to: u16) {
+        self.post.hold(move |route: Route, _| between(route) == Some((from, to)));
+    }
+
+    /// Delivers what was held back.
+    async fn release(&self) {
+        self.post.release();
+        pass(millis(10)).await;
+    }
+}
+
+/// [MQTT-4.4.0-1]
+#[actix_rt::test]
+async fn a_message_on_its_way_to_a_session_that_is_taken_over_comes_to_the_new_connection() {
+    let disk = Disk::default();
+    let shards = Shards::of(2, &disk).await;
+    let mut old = shards.client("s", 1).await;
+    old.subscribe("t", QOS_2).await;
+    let mut publisher = shards.client("p", 0).await;
+    for (qos, id) in [(QOS_1, 1), (QOS_2, 2)] {
+        shards.hold(0, 1);
+        let mut packet = publish_1(id, "t", "x");
+        packet.flags.qos = qos;
+        publisher.publish(packet).await;
+        publisher.expect_nothing().await; // It is not stored where it must be.
+        let mut new = shards.client("s", 1).await;
+        old.expect_disconnect(SessionTakenOver).await;
+        new.expect_nothing().await;
+        shards.release().await;
+        publisher.expect_taken(qos, id, Success).await;
+        let mut packet = publish_1(id, "t", "x");
+        packet.flags.qos = qos;
+        new.expect_publish(packet).await;
+        new.take(qos, id).await;
+        new.expect_nothing().await;
+        old = new;
+    }
+}
+
+/// [MQTT-3.10.4-2] [MQTT-3.10.4-3]
+#[actix_rt::test]
+async fn an_unsubscribe_that_crosses_a_publish_is_answered_and_so_is_the_publish() {
+    let disk = Disk::default();
+    let shards = Shards::of(2, &disk).await;
+    let mut subscriber = shards.client("s", 1).await;
+    subscriber.subscribe("t", QOS_1).await;
+    let mut publisher = shards.client("p", 0).await;
+    shards.hold(0, 1);
+    publisher.publish(publish_1(1, "t", "in flight")).await;
+    pass(millis(1)).await;
+    subscriber.send(unsubscribe(7, vec!["t"])).await;
+    subscriber.expect(unsuback(7, &[Success])).await;
+    publisher.publish(publish_1(2, "t", "later")).await;
+    publisher.expect_nothing().await;
+    shards.release().await;
+    publisher.expect(puback(1, Success)).await;
+    publisher.expect(puback(2, NoMatchingSubscribers)).await;
+    subscriber.expect_publish(publish_1(1, "t", "in flight")).await;
+    subscriber.take(QOS_1, 1).await;
+    subscriber.expect_nothing().await;
+}
+
+#[actix_rt::test]
+async fn a_message_on_its_way_to_a_session_that_ends_comes_to_no_other_session() {
+    let disk = Disk::default();
+    let shards = Shards::of(2, &disk).await;
+    let mut ends = shards.brief_client("ends", 1).await;
+    ends.subscribe("t", QOS_1).await;
+    let mut publisher = shards.client("p", 0).await;
+    shards.hold(0, 1);
+    publisher.publish(publish_1(1, "t", "x")).await;
+    pass(millis(1)).await;
+    ends.leave().await;
+    // The new session has the place of the one that has ended.
+    let mut begins = shards.client("begins", 1).await;
+    shards.release().await;
+    publisher.expect(puback(1, Success)).await;
+    begins.expect_nothing().await;
+}
+
+/// [MQTT-4.8.2-5]
+#[actix_rt::test]
+async fn a_message_on_its_way_to_a_member_that_leaves_goes_to_another_member() {
+    let disk = Disk::default();
+    let shards = Shards::of(3, &disk).await;
+    let mut stays = shards.client("stays", 2).await;
+    let mut publisher = shards.client("p", 0).await;
+    for (qos, id) in [(QOS_1, 1), (QOS_2, 2)] {
+        let mut leaves = shards.brief_client("leaves", 1).await;
+        leaves.subscribe("$share/g/t", QOS_2).await;
+        shards.hold(0, 1);
+        let mut packet = publish_1(id, "t", "x");
+        packet.flags.qos = qos;
+        publisher.publish(packet).await;
+        pass(millis(1)).await;
+        stays.subscribe("$share/g/t", QOS_2).await;
+        leaves.leave().await;
+        shards.release().await;
+        publisher.expect_taken(qos, id, Success).await;
+        assert_eq!(stays.receive_payload().await, "x");
+        stays.take(qos, id).await;
+        stays.expect_nothing().await;
+        stays.send(unsubscribe(8, vec!["$share/g/t"])).await;
+        stays.expect(unsuback(8, &[Success])).await;
+    }
+}
+
+/// The request of a member for a backlog crosses its own end: the backlog waits for the next one.
+#[actix_rt::test]
+async fn a_backlog_that_crosses_the_end_of_its_taker_comes_once() {
+    for (from, to) in [(1, 0), (0, 1)] {
+        let disk = Disk::default();
+        let shards = Shards::of(2, &disk).await;
+        let mut holder = shards.client("holder", 0).await;
+        holder.subscribe("$share/g/t", QOS_2).await;
+        holder.vanish().await;
+        let mut publisher = shards.client("p", 0).await;
+        for (id, payload) in [(1, "1"), (2, "2"), (3, "3")] {
+            publisher.publish(publish_2(id, "t", payload)).await;
+            publisher.expect_taken(QOS_2, id, Success).await;
+        }
+        shards.hold(from, to);
+        let mut taker = shards.client("taker", 1).await;
+        taker.send(subscribe(9, vec![filter("$share/g/t", QOS_2)])).await;
+        taker.expect(suback(9, &[GrantedQoS2])).await;
+        taker.vanish().await;
+        shards.release().await;
+        pass(secs(1)).await;
+        let mut taker = shards.client("taker", 1).await;
+        // A message that goes from member to member may lose its place in the order.
+        let mut had = Vec::new();
+        for _ in 1..=3 {
+            had.push(taker.receive_payload().await);
+        }
+        had.sort();
+        assert_eq!(had, ["1", "2", "3"]);
+        for id in 1..=3 {
+            taker.take(QOS_2, id).await;
+        }
+        taker.expect_nothing().await;
+        let mut holder = shards.client("holder", 0).await;
+        holder.expect_nothing().await;
+    }
+}
+
+/// [MQTT-4.3.3-10]
+#[actix_rt::test]
+async fn a_qos_2_message_on_its_way_at_a_crash_comes_once_after_it() {
+    let disk = Disk::default();
+    let first = Shards::of(2, &disk).await;
+    let mut subscriber = first.client("s", 1).await;
+    subscriber.subscribe("t", QOS_2).await;
+    let mut publisher = first.client("p", 0).await;
+    first.hold(0, 1);
+    publisher.publish(publish_2(1, "t", "x")).await;
+    pass(millis(1)).await;
+    let names = (first.resident("s", 1), first.resident("p", 0));
+    first.powered.crash();
+    let second = Shards::of(3, &disk).await;
+    let broker = &second.powered.broker;
+    let mut publisher = Client::connected(broker, connect_lasting(&names.1, V5)).await;
+    publisher.publish(dup(publish_2(1, "t", "x"))).await;
+    publisher.expect_taken(QOS_2, 1, Success).await;
+    let mut subscriber = Client::connected(broker, connect_lasting(&names.0, V5)).await;
+    assert_eq!(subscriber.receive_payload().await, "x");
+    subscriber.take(QOS_2, 1).await;
+    subscriber.expect_nothing().await;
+}
