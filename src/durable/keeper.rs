@@ -44,8 +44,24 @@ pub(crate) struct Keeper {
     is_ending: Arc<AtomicBool>,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Changes of all shards that an immediate store has not taken so far, in the order in which
+    /// they were handed over.
+    unapplied: Mutex<Unapplied>,
     retained: Arc<Retained>,
 }
+
+#[derive(Default)]
+struct Unapplied {
+    changes: Vec<Change>,
+    /// The number of times that changes were handed over.
+    handed_over: u64,
+    /// How many of them the store has.
+    applied: u64,
+}
+
+/// The place of changes among all that were handed over to an immediate store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HandedOver(u64);
 
 /// Maximum number of bytes of changes that wait for the store before publishers must wait.
 const BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
@@ -71,6 +87,7 @@ impl Keeper {
             is_ending: Arc::default(),
             orders: Mutex::new(None),
             writer: Mutex::new(None),
+            unapplied: Mutex::default(),
             retained,
         }
     }
@@ -153,9 +170,46 @@ impl Keeper {
         let _ = orders.send(Order::Write(handed));
     }
 
-    /// Applies changes immediately, to a store whose writes take no time; returns whether they are
-    /// stored.
-    pub(crate) fn apply(&self, changes: &mut Vec<Change>, now: Timestamp) -> bool {
+    /// Applies changes of a shard immediately, to a store whose writes take no time. The store takes
+    /// the changes of all shards in the order in which they were handed over.
+    ///
+    /// # Errors
+    /// Returns the place of the changes if the store does not take them now;
+    /// [`apply_again`](Self::apply_again) applies them.
+    pub(crate) fn apply(
+        &self,
+        changes: &mut Vec<Change>,
+        now: Timestamp,
+    ) -> Result<(), HandedOver> {
+        let mut unapplied = lock(&self.unapplied);
+        unapplied.handed_over += 1;
+        unapplied.changes.append(changes);
+        match self.apply_all(&mut unapplied, now) {
+            true => Ok(()),
+            false => Err(HandedOver(unapplied.handed_over)),
+        }
+    }
+
+    /// Tries to apply what an immediate store has not taken so far, or finds out whether the store
+    /// works again; returns the place up to which the store has all changes.
+    pub(crate) fn apply_again(&self, now: Timestamp) -> HandedOver {
+        let mut unapplied = lock(&self.unapplied);
+        if !unapplied.changes.is_empty() || self.health.trouble().is_some() {
+            self.apply_all(&mut unapplied, now);
+        }
+        HandedOver(unapplied.applied)
+    }
+
+    fn apply_all(&self, unapplied: &mut Unapplied, now: Timestamp) -> bool {
+        let is_applied = self.try_to_apply(&mut unapplied.changes, now);
+        if is_applied {
+            unapplied.changes.clear();
+            unapplied.applied = unapplied.handed_over;
+        }
+        is_applied
+    }
+
+    fn try_to_apply(&self, changes: &mut Vec<Change>, now: Timestamp) -> bool {
         changes.push(Change::Clock(now));
         resolve_retained(changes, &self.retained);
         match self.store.apply(changes, self.policy.durability()) {
@@ -176,7 +230,7 @@ impl Keeper {
     /// to the store must not fill up with dispensable changes.
     pub(crate) fn note(&self, change: Change, now: Timestamp) {
         if self.store.is_immediate() {
-            self.apply(&mut vec![change], now);
+            self.try_to_apply(&mut vec![change], now);
         } else if self.takes_more()
             && let Some(orders) = self.orders()
         {
@@ -193,7 +247,7 @@ impl Keeper {
     /// once; otherwise the writer calls `finish` with that.
     pub(crate) fn commit(&self, change: Change, now: Timestamp, finish: Finish) -> Option<bool> {
         if self.store.is_immediate() {
-            return Some(self.apply(&mut vec![change], now));
+            return Some(self.try_to_apply(&mut vec![change], now));
         }
         let bytes = change.bytes();
         self.bytes_waiting.fetch_add(bytes, Ordering::Relaxed);

@@ -14,7 +14,7 @@ mod writer;
 pub(crate) use self::{
     health::{Health, Trouble},
     in_transit::OUTBOX,
-    keeper::Keeper,
+    keeper::{HandedOver, Keeper},
     logins::StoredLogins,
     records::StoredRecords,
     recovery::deliver_undelivered,

@@ -1,6 +1,8 @@
 //! Mail between shards crosses what clients do meanwhile. The shards run on one thread, and each
 //! dialogue holds back some of their mail.
 
+use std::time::Duration;
+
 use hearthmq::{
     broker::simulation::{Route, SimulatedShards},
     mqtt::ReasonCode::{GrantedQoS2, NoMatchingSubscribers, SessionTakenOver, Success},
@@ -16,6 +18,9 @@ use super::{
         pass, secs,
     },
 };
+
+/// The time after which each shard has tried again to write to its store.
+const SWEPT: Duration = millis(250);
 
 /// A broker with several shards on one thread, whose mail this holds back on request.
 struct Shards {
@@ -216,4 +221,54 @@ async fn a_qos_2_message_on_its_way_at_a_crash_comes_once_after_it() {
     assert_eq!(subscriber.receive_payload().await, "x");
     subscriber.take(QOS_2, 1).await;
     subscriber.expect_nothing().await;
+}
+
+/// An immediate store gets the changes of all shards in their order, also those that it has not
+/// taken at first.
+#[actix_rt::test]
+async fn a_qos_2_message_between_shards_leaves_the_outbox_after_its_store_has_failed() {
+    let disk = Disk::default();
+    let first = Shards::of(2, &disk).await;
+    let mut subscriber = first.client("s", 0).await;
+    subscriber.subscribe("t", QOS_2).await;
+    let mut publisher = first.client("p", 1).await;
+    first.powered.fail(true);
+    publisher.publish(publish_2(1, "t", "x")).await;
+    pass(millis(1)).await;
+    first.powered.fail(false);
+    publisher.expect_taken(QOS_2, 1, Success).await;
+    subscriber.expect_publish(publish_2(1, "t", "x")).await;
+    subscriber.take(QOS_2, 1).await;
+    pass(secs(1)).await;
+    let name = first.resident("s", 0);
+    first.powered.crash();
+    let second = Shards::of(2, &disk).await;
+    let again = connect_lasting(&name, V5);
+    let mut subscriber = Client::connected(&second.powered.broker, again).await;
+    subscriber.expect_nothing().await;
+}
+
+/// What a shard stores later than the rest of its changes says nothing of what another shard must
+/// store. [MQTT-4.3.2-4]
+#[actix_rt::test]
+async fn a_store_that_works_again_confirms_no_message_that_is_on_its_way() {
+    let disk = Disk::default();
+    let shards = Shards::of(2, &disk).await;
+    let mut here = shards.client("here", 0).await;
+    here.subscribe("here", QOS_1).await;
+    let mut away = shards.client("away", 1).await;
+    away.subscribe("away", QOS_1).await;
+    let mut publisher = shards.client("p", 0).await;
+    shards.hold(0, 1);
+    publisher.publish(publish_1(1, "away", "x")).await;
+    pass(millis(1)).await;
+    shards.powered.fail(true);
+    publisher.publish(publish_1(2, "here", "y")).await;
+    pass(millis(1)).await;
+    shards.powered.fail(false);
+    pass(SWEPT).await;
+    publisher.expect_nothing().await;
+    shards.release().await;
+    publisher.expect(puback(1, Success)).await;
+    publisher.expect(puback(2, Success)).await;
 }

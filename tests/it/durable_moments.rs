@@ -1,9 +1,12 @@
 //! The broker is cut off between two writes, or its store fails at a critical moment: nothing
 //! exists twice, and nothing is confirmed that is not stored.
 
-use hearthmq::mqtt::{Packet, ProtocolVersion::V3_1, ReasonCode};
+use hearthmq::{
+    mqtt::{Packet, ProtocolVersion::V3_1, ReasonCode},
+    records::{Expected, Put, RecordKey},
+};
 
-use super::support::{Client, disk::Disk, packets::*, pass, secs};
+use super::support::{Client, disk::Disk, millis, packets::*, pass, secs};
 
 /// A message of a shared subscription moves from one member to another in one atomic change.
 /// [MQTT-4.8.2-5]
@@ -128,4 +131,43 @@ async fn what_comes_after_a_doubtful_message_has_no_dup() {
     third.broker.publish("t", b"2", QOS_1, false).await.unwrap();
     let mut client = Client::connected(&third.broker, connect_lasting("c", V5)).await;
     client.expect_publish(publish_1(1, "t", "2")).await;
+}
+
+/// A store that works again takes what it has refused before, whatever makes it write first.
+#[actix_rt::test]
+async fn a_publish_is_confirmed_when_an_acknowledgement_finds_that_the_store_works_again() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    let mut subscriber = Client::connected(&powered.broker, connect_lasting("s", V5)).await;
+    subscriber.subscribe("t", QOS_1).await;
+    let mut publisher = Client::connected(&powered.broker, connect_lasting("p", V5)).await;
+    publisher.publish(publish_1(1, "t", "1")).await;
+    publisher.expect(puback(1, ReasonCode::Success)).await;
+    subscriber.expect_publish(publish_1(1, "t", "1")).await;
+    powered.fail(true);
+    publisher.publish(publish_1(2, "t", "2")).await;
+    pass(millis(1)).await;
+    powered.fail(false);
+    subscriber.take(QOS_1, 1).await;
+    subscriber.expect_publish(publish_1(2, "t", "2")).await;
+    publisher.expect(puback(2, ReasonCode::Success)).await;
+}
+
+/// While the broker refuses durable messages, no message shows that the store works again.
+#[actix_rt::test]
+async fn a_store_that_works_again_is_noticed_although_nothing_is_written() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    powered.fail(true);
+    let put = Put {
+        name: RecordKey::new("test", "key").unwrap(),
+        value: b"value"[..].into(),
+        expected: Expected::Any,
+        expires_at: None,
+    };
+    assert!(powered.broker.records().put(put).await.is_err());
+    assert!(!powered.broker.is_storing());
+    powered.fail(false);
+    pass(secs(1)).await;
+    assert!(powered.broker.is_storing());
 }

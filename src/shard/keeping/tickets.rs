@@ -18,7 +18,7 @@ use crate::{
         door::ToShard,
     },
     durable::{
-        Order, Trouble,
+        HandedOver, Order, Trouble,
         in_transit::{Destination, OUTBOX, OnItsWay},
     },
     journal::{Change, Journal, JournalPage, QueuePlace, SessionNumber, Ticket},
@@ -40,8 +40,8 @@ pub(in crate::shard) struct Tickets {
     then: Vec<Afterwards>,
     /// Presence versions that the current ticket reserves.
     reserves: Option<u64>,
-    /// Changes that an immediate store could not store so far.
-    unapplied: Vec<Change>,
+    /// The tickets whose changes an immediate store has not taken so far.
+    unapplied: Vec<(HandedOver, Ticket)>,
     /// The number of messages ever sent to other shards for durable sessions.
     pub(in crate::shard) sent_away: u64,
     /// Slots that wait to read a page that the store does not have yet.
@@ -284,28 +284,35 @@ impl Shard {
             keeper.hand_over(orders, self.host, page);
             return !keeper.makes_wait();
         }
-        self.tickets.unapplied.append(&mut page.changes);
-        let now = self.core.clock.now();
-        let is_kept = keeper.apply(&mut self.tickets.unapplied, now);
-        if is_kept {
-            self.tickets.unapplied.clear();
-            self.tickets.written = self.tickets.handed_over;
+        match keeper.apply(&mut page.changes, self.core.clock.now()) {
+            Ok(()) => {
+                self.tickets.written = self.tickets.handed_over;
+                true
+            }
+            Err(place) => {
+                self.tickets.unapplied.push((place, page.ticket));
+                !keeper.makes_wait()
+            }
         }
-        is_kept || !keeper.makes_wait()
     }
 
-    /// Tries again to store what an immediate store could not.
+    /// Tries again to store what an immediate store has not taken, and notes which tickets it has.
     pub(in crate::shard) fn apply_again(&mut self) {
-        let Some(keeper) = &self.core.keeper else { return };
-        let now = self.core.clock.now();
-        let unapplied = &mut self.tickets.unapplied;
-        if unapplied.is_empty() || !keeper.apply(unapplied, now) {
+        let is_in_trouble = self.trouble().is_some() && self.is_immediate();
+        if !is_in_trouble && self.tickets.unapplied.is_empty() {
             return;
         }
-        self.tickets.unapplied.clear();
-        self.tickets.written = self.tickets.handed_over;
-        let tickets: Vec<Ticket> = self.tickets.open.iter().map(|open| open.ticket).collect();
-        self.note_kept(&tickets);
+        let Some(keeper) = &self.core.keeper else { return };
+        let applied = keeper.apply_again(self.core.clock.now());
+        let unapplied = std::mem::take(&mut self.tickets.unapplied);
+        let (stored, left): (Vec<_>, _) = unapplied.into_iter().partition(|(at, _)| *at <= applied);
+        self.tickets.unapplied = left;
+        let Some((_, last)) = stored.last() else { return };
+        self.note_written(Some(*last));
+        if self.core.makes_wait() {
+            let tickets: Vec<Ticket> = stored.into_iter().map(|(_, ticket)| ticket).collect();
+            self.note_kept(&tickets);
+        }
     }
 
     /// Notes that one part of each of these tickets is stored.
