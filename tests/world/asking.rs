@@ -17,9 +17,17 @@ impl World {
         }
         let sent = self.message(what).for_version(false);
         self.count("published by the application");
-        self.model.route(&sent, None);
-        let published = self.broker.publish(sent.topic, &sent.payload, sent.qos, sent.retain);
-        published.await.map_err(|error| error.to_string())
+        let routed = sent.clone();
+        self.affect(move |model| model.route(&routed, None));
+        let broker = self.broker.clone();
+        let publish =
+            async move { broker.publish(sent.topic, &sent.payload, sent.qos, sent.retain).await };
+        if self.recorded.is_none() {
+            return publish.await.map_err(|error| error.to_string());
+        }
+        // The answer waits until all shards have stored the message, and mail may be held back.
+        actix_rt::spawn(publish);
+        Ok(())
     }
 
     pub(crate) async fn kick(
@@ -36,7 +44,8 @@ impl World {
         }
         self.count(if was_there { "kicked" } else { "kicked nobody" });
         let end = End::without_disconnect(DisconnectReason::Kicked);
-        self.model.end_connection(client, End { with_will, ends_session, ..end });
+        let end = End { with_will, ends_session, ..end };
+        self.affect(move |model| model.end_connection(client, end));
         Ok(())
     }
 

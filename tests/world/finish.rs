@@ -2,7 +2,7 @@
 //! and nothing is left over.
 
 use hearthmq::{
-    metrics::Gauge,
+    metrics::{Gauge, ShardMetrics},
     mqtt::{ProtocolVersion::V5, QoS, SubscriptionOptions},
 };
 
@@ -92,18 +92,20 @@ impl World {
         self.settle().await?;
         let metrics = self.broker.metrics();
         let totals = metrics.totals();
-        let shard = metrics.shard(0);
-        let gauges: [(&str, &Gauge); 7] = [
-            ("connections", &shard.connections),
-            ("sessions", &shard.sessions),
-            ("subscriptions", &totals.subscriptions),
-            ("queued messages", &totals.queue_messages),
-            ("queued bytes", &totals.queue_bytes),
-            ("retained messages", &totals.retained_messages),
-            ("retained bytes", &totals.retained_bytes),
+        let of_shards = |gauge: fn(&ShardMetrics) -> &Gauge| -> u64 {
+            metrics.shards().map(|shard| gauge(shard).value()).sum()
+        };
+        let gauges: [(&str, u64); 7] = [
+            ("connections", of_shards(|shard| &shard.connections)),
+            ("sessions", of_shards(|shard| &shard.sessions)),
+            ("subscriptions", totals.subscriptions.value()),
+            ("queued messages", totals.queue_messages.value()),
+            ("queued bytes", totals.queue_bytes.value()),
+            ("retained messages", totals.retained_messages.value()),
+            ("retained bytes", totals.retained_bytes.value()),
         ];
-        if let Some((what, gauge)) = gauges.iter().find(|(_, gauge)| gauge.value() != 0) {
-            return Err(format!("{} {what} are left", gauge.value()));
+        if let Some((what, value)) = gauges.iter().find(|(_, value)| *value != 0) {
+            return Err(format!("{value} {what} are left"));
         }
         match self.disk.left() {
             Ok((0, 0)) => Ok(()),

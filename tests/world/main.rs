@@ -2,11 +2,15 @@
 //! come from a seed, and beside them a naive model of MQTT's promises. Now and then the broker is
 //! cut off and another one starts on its store, or the store fails for a while.
 //!
+//! A broker has 1 to 4 shards. The mail between them is delivered in any order that their doors
+//! allow, and some of it is held back while another client acts (`cross.rs`).
+//!
 //! An ordinary run of the tests is short. For a longer one:
 //!
 //! ```text
 //! HEARTHMQ_WORLD_STEPS=1000000 cargo test --release --test world -- --nocapture random
 //! HEARTHMQ_WORLD_SEED=17 …    the same run again, or the one that has failed
+//! HEARTHMQ_WORLD_SHARDS=3 …   all brokers have 3 shards
 //! ```
 //!
 //! A failing run prints its seed, and the shortest dialogue found that fails in the same way.
@@ -18,11 +22,14 @@
 
 mod asking;
 mod client;
+mod cross;
 mod disk;
 mod finish;
 mod line;
 mod model;
 mod play;
+#[path = "../support/post.rs"]
+mod post;
 mod power;
 mod shrink;
 mod steps;
@@ -37,7 +44,7 @@ use std::{cell::Cell, collections::BTreeMap, env, hash::Hasher, panic, sync::Onc
 use actix_rt::{System, SystemRunner};
 
 use self::{
-    steps::{Step, steps},
+    steps::{Planned, Step, steps},
     world::World,
 };
 
@@ -87,9 +94,9 @@ fn system() -> SystemRunner {
 }
 
 /// Runs a world from start to end.
-fn live(steps: &[Step], tells: bool) -> Outcome {
+fn live(seed: u64, steps: &[Planned], tells: bool) -> Outcome {
     system().block_on(async {
-        let mut world = World::new(tells).await;
+        let mut world = World::new(seed, tells).await;
         let mut verdict = Ok(());
         let mut played = 0;
         for step in steps {
@@ -118,11 +125,11 @@ fn say(line: &str) {
 }
 
 /// Fails, after searching for the shortest dialogue that fails.
-fn report(seed: u64, steps: Vec<Step>, what: &str) -> ! {
+fn report(seed: u64, steps: Vec<Planned>, what: &str) -> ! {
     say(&format!("seed {seed}: {what}; looking for less that goes wrong"));
     let is_it = |verdict: model::Verdict| verdict.is_err_and(|other| kind(&other) == kind(what));
-    let shortest = shrink::shrink(steps, |steps| is_it(live(steps, false).verdict));
-    let outcome = live(&shortest, true);
+    let shortest = shrink::shrink(steps, |steps| is_it(live(seed, steps, false).verdict));
+    let outcome = live(seed, &shortest, true);
     for line in &outcome.dialogue {
         say(line);
     }
@@ -147,7 +154,7 @@ fn random_worlds_are_as_mqtt_promises() {
     let worlds = count.div_ceil(STEPS_AT_A_TIME);
     for seed in first..first + worlds as u64 {
         let steps = steps(seed, STEPS_AT_A_TIME.min(count));
-        let outcome = live(&steps, false);
+        let outcome = live(seed, &steps, false);
         if let Err(what) = outcome.verdict {
             report(seed, steps[..outcome.played].to_vec(), &what);
         }
@@ -166,7 +173,7 @@ fn random_worlds_are_as_mqtt_promises() {
 fn the_same_seed_is_the_same_world() {
     for seed in 100..103 {
         let steps = steps(seed, 500);
-        let (one, other) = (live(&steps, false), live(&steps, false));
+        let (one, other) = (live(seed, &steps, false), live(seed, &steps, false));
         assert_eq!(one.verdict, Ok(()), "seed {seed}");
         assert_eq!(one.trace, other.trace, "seed {seed}");
         assert_eq!(one.tally, other.tally, "seed {seed}");
@@ -177,7 +184,7 @@ fn the_same_seed_is_the_same_world() {
 fn a_thread_that_ends_takes_its_connections_with_it_in_peace() {
     let system = system();
     system.block_on(async {
-        let mut world = World::new(false).await;
+        let mut world = World::new(1, false).await;
         for step in steps(1, 40) {
             assert_eq!(world.step(&step).await, Ok(()));
         }
@@ -190,7 +197,8 @@ fn a_thread_that_ends_takes_its_connections_with_it_in_peace() {
 #[test]
 fn a_list_that_fails_is_made_as_short_as_it_can_be() {
     let steps = steps(7, 300);
-    let waits = |steps: &[Step]| steps.iter().filter(|s| matches!(s, Step::Wait { .. })).count();
+    let is_wait = |planned: &&Planned| matches!(planned.step, Step::Wait { .. });
+    let waits = |steps: &[Planned]| steps.iter().filter(is_wait).count();
     assert!(waits(&steps) > 3);
     assert_eq!(shrink::shrink(steps, |steps| waits(steps) >= 2).len(), 2);
 }

@@ -37,9 +37,13 @@ impl World {
                 self.count("time passed");
                 self.wait(millis).await
             }
-            Step::Crash { ref during, turns, read, loses, denied } => {
+            Step::Crash { ref during, turns, read, loses, denied, held, homes } => {
+                self.hold_back(held);
                 self.crash(during.as_deref(), turns, read, loses).await?;
-                self.begin_again(denied).await
+                self.begin_again(denied, homes).await
+            }
+            Step::Cross { ref first, turns, ref second, held } => {
+                Box::pin(self.cross((first, second), turns, held)).await
             }
             Step::Fail { fails } => self.fail(fails).await,
             _ if !is_there => {
@@ -74,8 +78,10 @@ impl World {
             Step::Ping { client } => {
                 self.count("PINGREQ");
                 self.send(client, &Packet::PingReq).await?;
-                self.model.heard(client);
-                self.model.expect(client, Reply::PingResp);
+                self.affect(move |model| {
+                    model.heard(client);
+                    model.expect(client, Reply::PingResp);
+                });
                 Ok(())
             }
             Step::Disconnect { client, with_will, expiry_secs } => {
@@ -136,20 +142,17 @@ impl World {
             encode(&packet, how.version, &mut bytes).map_err(|error| error.to_string())?;
         }
         self.write(client, &bytes).await?;
-        let session_present = self.model.connected(
-            client,
-            Connected {
-                version: how.version,
-                clean_start: how.clean_start,
-                keep_alive_secs: how.keep_alive_secs,
-                expiry_secs: how.expiry_secs,
-                receive_maximum: properties.receive_maximum.filter(|_| is_v5),
-                packet_bytes_max: properties.maximum_packet_size.filter(|_| is_v5),
-                will,
-            },
-        );
+        let connected = Connected {
+            version: how.version,
+            clean_start: how.clean_start,
+            keep_alive_secs: how.keep_alive_secs,
+            expiry_secs: how.expiry_secs,
+            receive_maximum: properties.receive_maximum.filter(|_| is_v5),
+            packet_bytes_max: properties.maximum_packet_size.filter(|_| is_v5),
+            will,
+        };
+        let session_present = self.affect(move |model| model.connected(client, connected.clone()));
         if let Some(sent) = said {
-            self.model.published(client, &sent, packet_id);
             self.has_sent(client, sent, packet_id);
         }
         self.connected(client, session_present, packet_id, old).await
@@ -210,7 +213,15 @@ impl World {
         }
     }
 
+    /// Notes that the client has sent a PUBLISH.
     fn has_sent(&mut self, client: usize, sent: Sent, packet_id: u16) {
+        let published = sent.clone();
+        self.affect(move |model| model.published(client, &published, packet_id));
+        self.will_send_again(client, sent, packet_id);
+    }
+
+    /// Notes that the client has begun to send a PUBLISH.
+    fn will_send_again(&mut self, client: usize, sent: Sent, packet_id: u16) {
         let counted = ["QoS 0 sent", "QoS 1 sent", "QoS 2 sent"];
         self.count(counted[usize::from(sent.qos.number())]);
         if sent.qos > QoS::AtMostOnce {
@@ -236,7 +247,6 @@ impl World {
             }
         }
         self.send(client, &Packet::Publish(packet)).await?;
-        self.model.published(client, &sent, packet_id);
         self.has_sent(client, sent, packet_id);
         Ok(())
     }
@@ -286,7 +296,7 @@ impl World {
         });
         self.send(client, &packet).await?;
         self.count("SUBSCRIBE");
-        self.model.subscribed(client, packet_id, &asked, identifier);
+        self.affect(move |model| model.subscribed(client, packet_id, &asked, identifier));
         if several {
             self.settle().await?;
             self.clients[client].answers_at_once = at_once;
@@ -303,7 +313,7 @@ impl World {
         });
         self.send(client, &packet).await?;
         self.count("UNSUBSCRIBE");
-        self.model.unsubscribed(client, packet_id, filter);
+        self.affect(move |model| model.unsubscribed(client, packet_id, filter));
         Ok(())
     }
 
@@ -319,14 +329,15 @@ impl World {
         self.send(client, &waiting.packet(is_refused)).await?;
         let packet_id = waiting.packet_id;
         match waiting.says {
-            Says::Acked => self.model.pub_acked(client, packet_id),
-            Says::Received => {
-                self.count(if is_refused { "PUBREC refused" } else { "PUBREC sent" });
-                self.model.pub_received(client, packet_id, is_refused);
-            }
-            Says::Release => self.model.released(client, packet_id),
-            Says::Complete => self.model.pub_completed(client, packet_id),
+            Says::Received => self.count(if is_refused { "PUBREC refused" } else { "PUBREC sent" }),
+            Says::Acked | Says::Release | Says::Complete => {}
         }
+        self.affect(move |model| match waiting.says {
+            Says::Acked => model.pub_acked(client, packet_id),
+            Says::Received => model.pub_received(client, packet_id, is_refused),
+            Says::Release => model.released(client, packet_id),
+            Says::Complete => model.pub_completed(client, packet_id),
+        });
         Ok(())
     }
 
@@ -343,23 +354,23 @@ impl World {
         with_will: bool,
         expiry_secs: Option<u32>,
     ) -> Verdict {
-        let Some(session) = &mut self.model.sessions[client] else { return Ok(()) };
+        let Some(session) = &self.model.sessions[client] else { return Ok(()) };
         let is_v5 = session.link.as_ref().is_some_and(|link| link.version == V5);
-        let mut properties = DisconnectProperties::default();
         // A session that ends with its connection must not be made durable.
-        if is_v5
-            && session.expiry_secs > 0
-            && let Some(secs) = expiry_secs
-        {
-            properties.session_expiry_interval = Some(secs);
-            session.expiry_secs = secs;
-        }
+        let expiry_secs = expiry_secs.filter(|_| is_v5 && session.expiry_secs > 0);
+        let properties =
+            DisconnectProperties { session_expiry_interval: expiry_secs, ..Default::default() };
         let with_will = with_will && is_v5;
         let reason = if with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
         self.count(if with_will { "DISCONNECT with Will" } else { "DISCONNECT" });
         self.send(client, &Packet::Disconnect(Disconnect { reason, properties })).await?;
         let end = End::without_disconnect(DisconnectReason::Normal);
-        self.model.end_connection(client, End { with_will, ..end }); // [MQTT-3.14.4-3]
+        self.affect(move |model| {
+            if let (Some(session), Some(secs)) = (&mut model.sessions[client], expiry_secs) {
+                session.expiry_secs = secs;
+            }
+            model.end_connection(client, End { with_will, ..end }); // [MQTT-3.14.4-3]
+        });
         let Some(mut line) = self.clients[client].line.take() else { return Ok(()) };
         self.moment().await;
         line.discard();
@@ -390,15 +401,15 @@ impl World {
             encode(&packet, version, &mut bytes).map_err(|error| error.to_string())?;
             self.write(client, &bytes[..sent.min(bytes.len())]).await?;
             if sent >= bytes.len() {
-                self.model.published(client, &message, packet_id);
+                self.has_sent(client, message, packet_id);
             } else {
                 self.count("cut within a packet");
+                self.will_send_again(client, message, packet_id);
             }
-            self.has_sent(client, message, packet_id);
         }
         self.clients[client].line = None;
         let end = End::without_disconnect(DisconnectReason::TcpClosed);
-        self.model.end_connection(client, end);
+        self.affect(move |model| model.end_connection(client, end));
         Ok(())
     }
 
@@ -417,14 +428,14 @@ impl World {
         };
         self.write(client, bytes).await?;
         let end = End::without_disconnect(DisconnectReason::ProtocolError);
-        self.model.end_connection(client, end);
+        self.affect(move |model| model.end_connection(client, end));
         Ok(())
     }
 }
 
 impl Step {
     /// Returns the client that must be connected.
-    const fn client(&self) -> Option<usize> {
+    pub(crate) const fn client(&self) -> Option<usize> {
         match *self {
             Self::Subscribe { client, .. }
             | Self::Unsubscribe { client, .. }
@@ -444,6 +455,7 @@ impl Step {
             | Self::SetKeepAlive { .. }
             | Self::Wait { .. }
             | Self::Crash { .. }
+            | Self::Cross { .. }
             | Self::Fail { .. } => None,
         }
     }

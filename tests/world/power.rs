@@ -11,9 +11,10 @@ use hearthmq::{
     Broker,
     actors::SyncPolicy,
     auth::{AccessRequest, Action, AllowAll, Authorizer, Decision},
+    broker::simulation::SimulatedShards,
     hooks::{ClientConnected, ClientDisconnected, Hooks},
     limits::Limits,
-    mqtt::{Connect, Packet, ReasonCode, encode},
+    mqtt::{Connect, Packet, QoS, ReasonCode, encode},
 };
 use tokio::task::yield_now;
 
@@ -21,6 +22,8 @@ use crate::{
     disk::Plug,
     line::Line,
     model::{Told, Verdict},
+    number,
+    post::Post,
     steps::Step,
     vocabulary::{FILTERS, NAMES, split},
     world::World,
@@ -28,6 +31,10 @@ use crate::{
 
 /// Written data is safe from a power cut only some time later; the disk decides when.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// The time after which each shard has tried again to write what a failing store has not taken.
+const SWEEP_MILLIS: usize = 110;
+/// The time after which all messages of a withdrawn subscription have been found in the store.
+const WITHDRAWN_MILLIS_MAX: u64 = 10_000;
 /// Number of turns after which everything about an event has been done.
 const TURNS_MAX: usize = 250;
 
@@ -74,13 +81,19 @@ impl Authorizer for Rules {
     }
 }
 
+/// Returns the shards of a broker, from 1 to 4 of them if the run does not fix their number.
+pub(crate) fn shards(homes: u64) -> SimulatedShards {
+    let count = number("HEARTHMQ_WORLD_SHARDS").map_or(1 + homes % 4, |count| count);
+    SimulatedShards::new(count as u16, homes)
+}
+
 impl World {
     /// Starts a broker on this disk; returns the events of its hooks too.
-    pub(crate) async fn start(plug: Plug, rules: Rules) -> (Broker, ToldByHooks) {
+    pub(crate) async fn start(plug: Plug, rules: Rules, post: &Post) -> (Broker, ToldByHooks) {
         let told = ToldByHooks::default();
         let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
         let broker = Broker::builder()
-            .on_current_arbiter()
+            .simulated(post.shards())
             .limits(limits)
             .store(plug)
             .sync(SyncPolicy::Interval(SYNC_EVERY))
@@ -132,20 +145,32 @@ impl World {
             self.count(if is_kept { "crash after a packet" } else { "crash before a packet" });
             if !is_kept {
                 self.model = self.model.go_back_to(before.1);
+            } else if self.may_be_in_parts(during) {
+                self.model.has_arrived_in_part(before.1.routed);
             }
         }
         Ok(())
     }
 
     /// Starts another broker on the disk. While it starts, a subscription is not allowed.
-    pub(crate) async fn begin_again(&mut self, denied: Option<(usize, usize)>) -> Verdict {
+    pub(crate) async fn begin_again(
+        &mut self,
+        denied: Option<(usize, usize)>,
+        homes: u64,
+    ) -> Verdict {
         self.count("crash");
         self.disk.fail(false);
         self.plug = self.disk.plug();
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let denied = denied.map(|(client, filter)| (client, FILTERS[filter]));
+        // A subscription that is allowed again before its messages are found comes back with them.
+        let is_early = self.model.now < self.power_since + WITHDRAWN_MILLIS_MAX;
+        self.denied = self.denied.filter(|_| is_early).or(denied);
+        let denied = self.denied;
         *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = denied;
-        let (broker, told) = Self::start(self.plug.clone(), self.rules.clone()).await;
+        self.post = Post::open(&shards(homes), homes);
+        let start = Self::start(self.plug.clone(), self.rules.clone(), &self.post);
+        let (broker, told) = start.await;
         *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.told = told;
         self.power_since = self.model.now;
@@ -167,12 +192,31 @@ impl World {
         self.count(if fails { "store fails" } else { "store works again" });
         for _ in 0..TURNS_MAX {
             if fails || self.broker.is_storing() {
+                if !fails {
+                    self.wait_for_all_shards().await;
+                }
                 self.model.fails(fails);
                 return Ok(());
             }
             self.moment().await;
         }
         Err("the broker does not see that its store works again".to_owned())
+    }
+
+    /// Waits until all shards have tried again to write to a store that works again.
+    async fn wait_for_all_shards(&mut self) {
+        for _ in 0..SWEEP_MILLIS {
+            self.moment().await;
+        }
+    }
+
+    /// Returns whether a crash may leave the message of this step at some shards only: it was not
+    /// acknowledged, and was not in the outbox.
+    fn may_be_in_parts(&self, during: Option<&Step>) -> bool {
+        let Some(Step::Publish { client, what, .. }) = during else { return false };
+        let session = self.model.sessions[*client].as_ref();
+        let is_in_outbox = what.qos == QoS::ExactlyOnce && session.is_some_and(|s| s.is_kept);
+        !is_in_outbox && self.clients[*client].outbound.iter().any(|o| !o.is_released)
     }
 
     /// Finds out whether the broker knows of the failing store, before the next step.

@@ -1,12 +1,10 @@
 //! Shortens a failing list of steps by leaving out steps that the failure does not need.
 
-use crate::steps::Step;
-
 /// Maximum number of lists to try.
 const TRIES_MAX: usize = 3000;
 
 /// Returns the shortest list found that still `fails`.
-pub(crate) fn shrink(steps: Vec<Step>, fails: impl Fn(&[Step]) -> bool) -> Vec<Step> {
+pub(crate) fn shrink<S: Clone>(steps: Vec<S>, fails: impl Fn(&[S]) -> bool) -> Vec<S> {
     let mut steps = steps;
     let mut tries = 0;
     let mut chunk = steps.len().div_ceil(2);

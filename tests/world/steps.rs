@@ -12,6 +12,14 @@ use hearthmq::mqtt::{
 
 use crate::vocabulary::{FILTERS, NAMES, NOT_SHARED, TOPICS, may_share};
 
+/// One event, and the order of the mail between shards while it happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) step: Step,
+    /// The seed of that order.
+    pub(crate) mail: u64,
+}
+
 /// One event. Clients, topics and filters are indices into the vocabulary.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -104,6 +112,19 @@ pub(crate) enum Step {
         loses: usize,
         /// A client may no longer have this subscription when the next broker begins.
         denied: Option<(usize, usize)>,
+        /// Mail that is not delivered any more on these routes between shards.
+        held: u16,
+        /// Gives the next broker its number of shards, and each client its home.
+        homes: u64,
+    },
+    /// Two clients act at the same time: mail that the first causes is held back on these routes
+    /// between shards until the second has acted, this many turns later.
+    Cross {
+        first: Box<Self>,
+        turns: u8,
+        second: Box<Self>,
+        /// One bit for each pair of shards.
+        held: u16,
     },
     /// The store fails from now on, or works again.
     Fail {
@@ -168,9 +189,9 @@ pub(crate) enum Misdeed {
 }
 
 /// Returns this many steps of the world with this seed.
-pub(crate) fn steps(seed: u64, count: usize) -> Vec<Step> {
+pub(crate) fn steps(seed: u64, count: usize) -> Vec<Planned> {
     let mut draw = Draw { rng: Rng::with_seed(seed), online: [false; NAMES.len()] };
-    (0..count).map(|_| draw.step()).collect()
+    (0..count).map(|_| Planned { step: draw.step(), mail: draw.rng.u64(..) }).collect()
 }
 
 struct Draw {
@@ -186,7 +207,7 @@ impl Draw {
             self.online[client] = true;
             return Step::Connect { client, how: self.how() };
         }
-        match self.rng.u8(..100) {
+        match self.rng.u8(..110) {
             0..3 => Step::Connect { client, how: self.how() },
             3..14 => self.subscribe(client),
             14..18 => Step::Unsubscribe { client, filter: self.rng.usize(..FILTERS.len()) },
@@ -207,7 +228,75 @@ impl Draw {
             91 if self.chance(2) => self.crash(client),
             92 if self.chance(2) => Step::Fail { fails: self.chance(2) },
             91..93 => Step::SetKeepAlive { client, secs: self.rng.u16(0..20) },
-            _ => Step::Wait { millis: self.millis() },
+            93..100 => Step::Wait { millis: self.millis() },
+            _ => self.cross(client),
+        }
+    }
+
+    fn cross(&mut self, client: usize) -> Step {
+        let other = (client + self.rng.usize(1..NAMES.len())) % NAMES.len();
+        let (first, second) = match self.chance(2) {
+            true => (self.act(client), self.act(other)),
+            // A member of a group comes, goes or ends while a message is on its way to the group.
+            false => (self.publish_to_group(client), self.come_or_go(other)),
+        };
+        let (first, second) = (Box::new(first), Box::new(second));
+        Step::Cross { first, turns: self.rng.u8(..20), second, held: self.held() }
+    }
+
+    /// Routes on which mail is held back: most of them.
+    fn held(&mut self) -> u16 {
+        self.rng.u16(..) | self.rng.u16(..)
+    }
+
+    fn publish_to_group(&mut self, client: usize) -> Step {
+        let topic = ["s/1", "s/2", "a/1"][self.rng.usize(..3)];
+        let topic = TOPICS.iter().position(|known| *known == topic).unwrap_or(0);
+        let what = What { topic, size: Size::Small, ..self.what() };
+        if !self.online[client] {
+            return Step::HostPublish { what };
+        }
+        Step::Publish { client, what, times: self.rng.u8(1..3), alias: false }
+    }
+
+    fn come_or_go(&mut self, client: usize) -> Step {
+        match self.rng.u8(..4) {
+            _ if !self.online[client] => self.act(client),
+            0 => Step::Connect { client, how: self.how() },
+            1 => Step::Kick { client, end_session: true, will: self.rng.bool() },
+            2 => Step::Unsubscribe {
+                client,
+                filter: self.rng.usize(FILTERS.len() - 3..FILTERS.len()),
+            },
+            _ => self.leave_while_others_act(client),
+        }
+    }
+
+    fn leave_while_others_act(&mut self, client: usize) -> Step {
+        match self.leave(client) {
+            // The model would not know what of the other's messages it has read.
+            Step::Cut { client, sent, qos, .. } => Step::Cut { client, read: 0, sent, qos },
+            step => step,
+        }
+    }
+
+    /// An action that may happen at the same time as that of another client.
+    fn act(&mut self, client: usize) -> Step {
+        if !self.online[client] {
+            self.online[client] = true;
+            return Step::Connect { client, how: self.how() };
+        }
+        match self.rng.u8(..16) {
+            0..6 => {
+                let (what, times) = (self.what(), self.rng.u8(1..4));
+                Step::Publish { client, what, times, alias: self.chance(3) }
+            }
+            6..8 => Step::Connect { client, how: self.how() },
+            8 => self.subscribe(client),
+            9..11 => Step::Unsubscribe { client, filter: self.rng.usize(..FILTERS.len()) },
+            11 => Step::ContinueAll { client },
+            12 => Step::HostPublish { what: self.what() },
+            _ => self.leave_while_others_act(client),
         }
     }
 
@@ -226,7 +315,8 @@ impl Draw {
         let loses = if self.chance(3) { self.rng.usize(1..8) } else { 0 };
         let (turns, read) = (self.rng.u8(..12), self.rng.usize(..100));
         let denied = self.some(2, |rng| (rng.usize(..NAMES.len()), rng.usize(..FILTERS.len())));
-        Step::Crash { during: during.map(Box::new), turns, read, loses, denied }
+        let (held, homes) = (self.held(), self.rng.u64(..));
+        Step::Crash { during: during.map(Box::new), turns, read, loses, denied, held, homes }
     }
 
     fn chance(&mut self, one_in: u8) -> bool {

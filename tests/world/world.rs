@@ -19,12 +19,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     client::{Client, Says, ack, publish},
+    cross::Recorded,
     disk::{Disk, Plug},
     line::Line,
     model::{Arrived, Form, Model, Reply, Sent, TOLERANCE_MILLIS, Told, Verdict},
     panics,
-    power::{Rules, ToldByHooks},
-    steps::Step,
+    post::Post,
+    power::{Rules, ToldByHooks, shards},
+    steps::Planned,
     vocabulary::NAMES,
 };
 
@@ -42,6 +44,10 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) plug: Plug,
     pub(crate) rules: Rules,
+    /// The subscription that was not allowed when the broker began.
+    pub(crate) denied: Option<(usize, &'static str)>,
+    /// Delivers the mail between the broker's shards.
+    pub(crate) post: Post,
     /// When the broker began.
     pub(crate) power_since: u64,
     /// The model after the last steps, with the number of groups written by then: unsynced changes
@@ -55,6 +61,8 @@ pub(crate) struct World {
     pub(crate) tally: BTreeMap<&'static str, u64>,
     /// The model at the time when the store began to fail.
     pub(crate) before_failure: Option<Model>,
+    /// The effects on the model of a step that happens at the same time as another one.
+    pub(crate) recorded: Option<Recorded>,
     /// How often in a row the world has not become quiet.
     restless: usize,
     began: Instant,
@@ -68,14 +76,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(tells: bool) -> Self {
+    pub(crate) async fn new(seed: u64, tells: bool) -> Self {
         let disk = Disk::new();
         let plug = disk.plug();
         let rules = Rules::default();
-        let (broker, told) = Self::start(plug.clone(), rules.clone()).await;
+        let post = Post::open(&shards(seed), seed);
+        let (broker, told) = Self::start(plug.clone(), rules.clone(), &post).await;
         Self {
             broker,
             rules,
+            denied: None,
+            post,
+            recorded: None,
             power_since: 0,
             disk,
             plug,
@@ -113,7 +125,9 @@ impl World {
     }
 
     /// Performs one step, and everything that follows from it.
-    pub(crate) async fn step(&mut self, step: &Step) -> Verdict {
+    pub(crate) async fn step(&mut self, planned: &Planned) -> Verdict {
+        let Planned { step, mail } = planned;
+        self.post.reseed(*mail);
         self.wait(0).await?;
         self.say(|| format!("* {step:?}"));
         self.play(step).await?;
@@ -132,6 +146,10 @@ impl World {
 
     fn tick(&mut self) {
         self.model.now = self.began.elapsed().as_millis() as u64;
+        for (route, kind) in self.post.take_delivered() {
+            self.count(kind);
+            self.say(|| format!("{route:?}: {kind}"));
+        }
     }
 
     pub(crate) async fn moment(&mut self) {
@@ -430,10 +448,10 @@ impl World {
             self.count("sent again");
             if is_released {
                 self.send(client, &Packet::PubRel(ack(packet_id))).await?;
-                self.model.released(client, packet_id);
+                self.affect(move |model| model.released(client, packet_id));
             } else {
                 self.send(client, &Packet::Publish(publish(&sent, Some(packet_id), true))).await?;
-                self.model.published(client, &sent, packet_id);
+                self.affect(move |model| model.published(client, &sent, packet_id));
             }
         }
         Ok(())

@@ -97,6 +97,17 @@ impl Model {
         true
     }
 
+    /// Notes that a crash may have left a message at some shards and not at others: it was routed
+    /// after `routed` others, and was not acknowledged.
+    pub(crate) fn has_arrived_in_part(&mut self, routed: u64) {
+        for copy in self.sessions.iter_mut().flatten().flat_map(|session| &mut session.copies) {
+            copy.is_optional |= copy.message.order > routed;
+        }
+        for group in &mut self.groups {
+            group.is_optional |= group.message.order > routed;
+        }
+    }
+
     /// Returns the model's state if everything after `then` was lost.
     pub(crate) fn go_back_to(&self, then: Self) -> Self {
         Self { now: self.now, routed: self.routed, links: self.links, ..then }

@@ -5,6 +5,7 @@
 //! this broker's choice. It knows no broker, no encoded packets and no sockets.
 
 mod crash;
+mod either;
 mod failing;
 mod group;
 mod owed;
@@ -140,6 +141,7 @@ pub(crate) enum Reply {
 }
 
 /// The contents of a CONNECT.
+#[derive(Clone)]
 pub(crate) struct Connected {
     pub(crate) version: ProtocolVersion,
     pub(crate) clean_start: bool,
