@@ -13,7 +13,6 @@ use crate::{
     router::{Place, Plan},
     session::BackPressure,
     shard::{Shard, presence::sweep::STOOD_STILL},
-    told::cut,
 };
 
 /// A connection that is not read at present.
@@ -221,8 +220,8 @@ impl Shard {
             return;
         };
         found.session.set_back_pressure(BackPressure::None);
-        let client_id = &*cut(found.session.client_id());
-        tracing::warn!(client_id, "does not empty its full queue, which drops its oldest now");
+        let address = found.presence.peer.ip();
+        self.core.told.gave_up(found.session.client_id(), address);
         self.metrics.subscribers_given_up.increment();
         self.core.waits.end(place);
     }

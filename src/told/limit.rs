@@ -48,7 +48,7 @@ impl Kind {
     /// logged completely; an address that guesses passwords needs only enough lines to be noticed.
     const fn each(self) -> Rate {
         match self {
-            Self::Usual => Rate::per_sec(100, 20_000),
+            Self::Usual => Rate::per_sec(20, 20_000),
             Self::Trouble => Rate::per_sec(1, 20),
             Self::Change => Rate::per_sec(1_000, 2_000), // as callers may call
         }
@@ -57,7 +57,7 @@ impl Kind {
     /// Returns the rate for all addresses together, which a disk must be able to store permanently.
     const fn all(self) -> Rate {
         match self {
-            Self::Usual => Rate::per_sec(1_000, 100_000),
+            Self::Usual => Rate::per_sec(200, 100_000),
             Self::Trouble => Rate::per_sec(100, 1_000),
             Self::Change => Rate::per_sec(2_000, 4_000),
         }

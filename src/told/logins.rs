@@ -1,23 +1,59 @@
 //! The line of the log about a lock-out, when it begins.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
-use super::{CLIENTS, cut};
+use super::{
+    CLIENTS, cut,
+    limit::{Kind, Limiter},
+};
 
-/// Logs that attempts are not looked at for `secs` because of failures: those of a user from an address,
-/// or all from an address, of which `user` was the last. It is the only line at `warn` about a lock-out;
-/// the attempts that it refuses are counted in the metrics.
-pub(crate) fn locked_out(
-    (address, listener): (IpAddr, &str),
-    over: &str,
-    user: &str,
-    (secs, is_whole_address): (u32, bool),
-) {
-    let user = &*cut(user);
-    let what = if is_whole_address { "address" } else { "user at this address" };
-    tracing::warn!(
-        target: CLIENTS, parent: None,
-        %address, listener, over, what, secs, user,
-        "locked out"
-    );
+/// Logs lock-outs. Limits the lines, as those of other refusals.
+pub(crate) struct LockOuts {
+    limiter: Mutex<Limiter>,
+    began: Instant,
+}
+
+/// A lock-out: attempts are not looked at for some time because of failures.
+pub(crate) struct LockOut<'a> {
+    pub(crate) address: IpAddr,
+    pub(crate) listener: &'a str,
+    /// MQTT or REST.
+    pub(crate) over: &'a str,
+    /// The user of the last failure.
+    pub(crate) user: &'a str,
+    pub(crate) secs: u32,
+    /// Whether all attempts from the address are meant, or only those of this user from there.
+    pub(crate) is_whole_address: bool,
+}
+
+impl Default for LockOuts {
+    fn default() -> Self {
+        Self { limiter: Mutex::default(), began: Instant::now() }
+    }
+}
+
+impl LockOuts {
+    /// Logs that a lock-out begins. It is the only line at `warn` about it; the attempts that it
+    /// refuses are counted in the metrics.
+    pub(crate) fn tell(&self, began: &LockOut<'_>) {
+        let LockOut { address, listener, over, user, secs, is_whole_address } = *began;
+        let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let allowed = {
+            let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            limiter.allow(Kind::Trouble, address, now)
+        };
+        let Some(left_out) = allowed else { return };
+        let left_out = Some(left_out).filter(|lines| *lines > 0);
+        let user = &*cut(user);
+        let what = if is_whole_address { "address" } else { "user at this address" };
+        tracing::warn!(
+            target: CLIENTS, parent: None,
+            %address, listener, over, what, secs, user, left_out,
+            "locked out"
+        );
+    }
 }

@@ -33,7 +33,7 @@ use tracing::Span;
 pub(crate) use self::calls::Changed;
 use self::limit::{Kind, LeftOut, Limiter};
 #[cfg(feature = "accounts")]
-pub(crate) use self::logins::locked_out;
+pub(crate) use self::logins::{LockOut, LockOuts};
 pub(crate) use self::{queues::Dropped, text::cut};
 
 /// Target of lines about clients, for filters: `hearthmq::clients=warn`.

@@ -1,6 +1,9 @@
 //! Lines of the log about clients whose full queue loses messages.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{CLIENTS, ClientLines, Kind, Told, cut};
 
@@ -31,6 +34,25 @@ impl Told {
             "queue full, drops messages"
         );
         true
+    }
+
+    /// Logs that stored messages of a client cannot be read, and why. The lines are limited for each
+    /// address, that of the client's last connection.
+    pub(crate) fn unreadable(&self, client_id: &str, limited_by: IpAddr, why: &dyn Display) {
+        let Some(left_out) = self.allow(Kind::Trouble, limited_by) else { return };
+        let client_id = &*cut(client_id);
+        tracing::error!(parent: None, client_id, %why, left_out, "stored messages cannot be read");
+    }
+
+    /// Logs that publishers wait no longer for a client, whose full queue drops messages from now on.
+    /// The lines are limited for each address, that of the client's last connection.
+    pub(crate) fn gave_up(&self, client_id: &str, limited_by: IpAddr) {
+        let Some(left_out) = self.allow(Kind::Trouble, limited_by) else { return };
+        let client_id = &*cut(client_id);
+        tracing::warn!(
+            parent: None, client_id, left_out,
+            "does not empty its full queue, which drops its oldest now"
+        );
     }
 
     /// Logs that nothing has been dropped for a while: how many messages were, in how many seconds.

@@ -5,13 +5,21 @@ use std::borrow::Cow;
 
 /// Maximum number of characters shown of a text.
 const CHARS_MAX: usize = 128;
+/// Maximum number of bytes shown of a text, counted as the log writes it. Enough for any text of
+/// Latin letters, and for 85 of other scripts.
+const BYTES_MAX: usize = 256;
 
 /// Returns the beginning of `text`, with an ellipsis if the rest is left out.
 ///
 /// The text format escapes characters that do not print, JSON those below U+0020. Other characters
 /// that do not print are escaped here, as Rust writes them, so that JSON is also safe to look at.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
-    let end = text.char_indices().nth(CHARS_MAX).map(|(at, _)| at);
+    let mut bytes = 0;
+    let mut all = text.char_indices().enumerate();
+    let end = all.find_map(|(number, (at, character))| {
+        bytes += bytes_in_log(character);
+        (number == CHARS_MAX || bytes > BYTES_MAX).then_some(at)
+    });
     let shown = &text[..end.unwrap_or(text.len())];
     let is_harmless = shown.chars().all(|character| !must_be_escaped(character));
     if end.is_none() && is_harmless {
@@ -29,6 +37,19 @@ pub(crate) fn cut(text: &str) -> Cow<'_, str> {
         escaped.push('…');
     }
     Cow::Owned(escaped)
+}
+
+/// Returns the maximum number of bytes of a character in either format of the log.
+fn bytes_in_log(character: char) -> usize {
+    if character.is_ascii_alphanumeric() {
+        1
+    } else if must_be_escaped(character) {
+        // The text format doubles the backslash.
+        character.escape_default().len() + 1
+    } else {
+        let in_json = if character < ' ' { 6 } else { character.len_utf8() };
+        character.escape_debug().map(char::len_utf8).sum::<usize>().max(in_json)
+    }
 }
 
 /// Returns whether it does not print and JSON does not escape it: control characters from U+007F
@@ -54,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_prints_and_is_short_stays_as_it_is() {
-        for text in ["", "car-17", "Größe/ü 漢字 🚗", &"x".repeat(CHARS_MAX)] {
+        for text in ["", "car-17", "Größe/ü 漢字 🚗", &"x".repeat(128), &"漢".repeat(85)] {
             assert!(matches!(cut(text), Cow::Borrowed(same) if same == text));
         }
     }
@@ -64,6 +85,17 @@ mod tests {
         let shown = cut(&"ü".repeat(65_535)).into_owned();
         assert_eq!(shown.chars().count(), CHARS_MAX + 1);
         assert_eq!(shown, "ü".repeat(CHARS_MAX) + "…");
+    }
+
+    #[test]
+    fn no_text_makes_a_line_long() {
+        for character in (0..=0x10_FFFF).filter_map(char::from_u32) {
+            let shown = cut(&String::from(character).repeat(200)).into_owned();
+            let lengths =
+                [format!("{shown:?}").len(), serde_json::to_string(&shown).unwrap().len()];
+            // With quotes and the ellipsis.
+            assert!(lengths.iter().all(|length| *length <= BYTES_MAX + 5), "{character:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod directory;
 mod full_disk;
 mod queues;
 mod random;
+mod readers;
 mod subject;
 mod torn;
 #[path = "../support/torn_store.rs"]

@@ -34,7 +34,7 @@ use crate::{
         origin::Origin,
         throttle::{FailureThrottle, Guess, Lockout, PairKey, now},
     },
-    told::locked_out,
+    told::{LockOut, LockOuts},
 };
 
 /// The memory of earlier logins, shared by all logins of an authenticator.
@@ -42,6 +42,7 @@ pub(super) struct Attempts {
     memory: Mutex<Memory>,
     client_ids: RandomState,
     ledger: OnceLock<Arc<dyn LoginLedger>>,
+    lock_outs: LockOuts,
 }
 
 struct Memory {
@@ -91,7 +92,12 @@ impl Attempts {
             open: HashMap::new(),
             counts: LoginCounts::default(),
         };
-        Self { memory: Mutex::new(memory), client_ids: RandomState::new(), ledger: OnceLock::new() }
+        Self {
+            memory: Mutex::new(memory),
+            client_ids: RandomState::new(),
+            ledger: OnceLock::new(),
+            lock_outs: LockOuts::default(),
+        }
     }
 
     /// Applies a changed configuration. Counts are kept, as far as there is room.
@@ -222,7 +228,14 @@ impl Attempts {
         let secs = memory.failures(who).refused_for(&who.pair, now).unwrap_or(0);
         drop(memory);
         if let Some(lockout) = lockout {
-            who.log_lockout(lockout, secs);
+            self.lock_outs.tell(&LockOut {
+                address: who.address.to_canonical(),
+                listener: &who.listener,
+                over: if who.is_rest { "REST" } else { "MQTT" },
+                user: &who.name,
+                secs,
+                is_whole_address: lockout == Lockout::Address,
+            });
         }
     }
 
@@ -317,13 +330,6 @@ impl Applicant {
 
     pub(super) const fn origin(&self) -> Origin {
         self.pair.0
-    }
-
-    fn log_lockout(&self, lockout: Lockout, secs: u32) {
-        let over = if self.is_rest { "REST" } else { "MQTT" };
-        let is_whole_address = lockout == Lockout::Address;
-        let from = (self.address.to_canonical(), &*self.listener);
-        locked_out(from, over, &self.name, (secs, is_whole_address));
     }
 }
 

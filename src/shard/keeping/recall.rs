@@ -1,7 +1,7 @@
 //! Reads stored data back: the next page of a queue whenever a client is ready for it, and the
 //! messages that were in flight. Also notes changes of sessions here.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{fmt::Display, num::NonZeroU32, sync::Arc};
 
 use crate::{
     journal::{Change, SessionRecord, WillRecord},
@@ -10,7 +10,6 @@ use crate::{
     session::{Page, Session},
     shard::{Presence, Shard, Slot, connect::AcceptedWill},
     store::PageBounds,
-    told::cut,
 };
 
 /// Maximum part of a queue that is read at a time: about as much as a session holds of it in
@@ -30,8 +29,7 @@ impl Shard {
         let messages = match keeper.store().waiting(number, from, PAGE) {
             Ok(messages) => messages,
             Err(error) => {
-                let client_id = &*cut(found.session.client_id());
-                tracing::error!(%error, client_id, "a queue cannot be read, and waits");
+                self.tell_unreadable(slot, &error);
                 self.starve(slot);
                 return false;
             }
@@ -53,10 +51,8 @@ impl Shard {
             return self.read_page(slot);
         }
         if self.is_all_kept() {
-            let found = &mut self.slots[slot as usize];
-            let client_id = &*cut(found.session.client_id());
-            tracing::error!(client_id, "messages that were counted are not in the store");
-            found.session.forget_unread();
+            self.tell_unreadable(slot, &"they were counted, but are not in the store");
+            self.slots[slot as usize].session.forget_unread();
         } else {
             self.starve(slot);
         }
@@ -81,11 +77,16 @@ impl Shard {
                 true
             }
             Err(error) => {
-                let client_id = &*cut(found.session.client_id());
-                tracing::error!(%error, client_id, "what was in flight cannot be read");
+                self.tell_unreadable(slot, &error);
                 false
             }
         }
+    }
+
+    pub(in crate::shard) fn tell_unreadable(&self, slot: u32, why: &dyn Display) {
+        let Some(found) = self.slot(slot) else { return };
+        let address = found.presence.peer.ip();
+        self.core.told.unreadable(found.session.client_id(), address, why);
     }
 
     /// Notes the session's own record.

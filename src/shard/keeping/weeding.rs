@@ -16,7 +16,6 @@ use crate::{
     session::{Examined, Page, Weeded},
     shard::{Shard, Slot},
     store::PageBounds,
-    told::cut,
 };
 
 /// Maximum part of a queue that is read at a time.
@@ -185,8 +184,7 @@ impl Shard {
         let messages = match keeper.store().waiting(number, from, PAGE) {
             Ok(messages) => messages,
             Err(error) => {
-                let client_id = &*cut(found.session.client_id());
-                tracing::error!(%error, client_id, "a queue cannot be read, and is not looked through");
+                self.tell_unreadable(pass.slot, &error);
                 return None;
             }
         };

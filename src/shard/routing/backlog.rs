@@ -24,7 +24,6 @@ use crate::{
     session::{Accepts, BacklogScan, Orphan, Portion, Share},
     shard::{Shard, Slot},
     store::PageBounds,
-    told::cut,
 };
 
 /// The state of a session in the backlogs of its groups.
@@ -355,8 +354,7 @@ impl Shard {
         let page = match keeper.store().waiting(number, from, bounds) {
             Ok(page) => page,
             Err(error) => {
-                let client_id = &*cut(found.session.client_id());
-                tracing::error!(%error, client_id, "a queue cannot be read, and waits");
+                self.tell_unreadable(slot, &error);
                 return Given::Later;
             }
         };

@@ -5,6 +5,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
@@ -35,6 +36,9 @@ pub(super) struct Database {
     /// In the order of [`Space::ALL`].
     spaces: Vec<Keyspace>,
     path: PathBuf,
+    /// The state before the group that is being written, if one is. Readers use it meanwhile: fjall
+    /// 3.1.13 makes half of a group visible if a flush or a compaction ends at that time.
+    before_group: Mutex<Option<fjall::Snapshot>>,
 }
 
 impl Database {
@@ -78,22 +82,28 @@ impl Database {
         }
         let spaces = Space::ALL.iter().map(|space| database.keyspace(space.name(), settings));
         let spaces = spaces.collect::<Result<_, _>>().map_err(fault)?;
-        Ok(Self { database, spaces, path: path.to_owned() })
+        Ok(Self { database, spaces, path: path.to_owned(), before_group: Mutex::new(None) })
     }
 
     pub(super) fn space(&self, space: Space) -> &Keyspace {
         &self.spaces[space as usize]
     }
 
+    /// Takes a snapshot, which has all of each group that was written before and nothing of others.
     pub(super) fn snapshot(&self) -> fjall::Snapshot {
-        self.database.snapshot()
+        let before_group = self.before_group();
+        before_group.clone().unwrap_or_else(|| self.database.snapshot())
+    }
+
+    fn before_group(&self) -> MutexGuard<'_, Option<fjall::Snapshot>> {
+        self.before_group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn read(&self, space: Space, key: &[u8]) -> Result<Option<UserValue>, StoreError> {
         self.space(space).get(key).map_err(|error| self.fault("read", error))
     }
 
-    /// Writes all of `writes` or nothing.
+    /// Writes all of `writes` or nothing. Only one thread writes at a time.
     pub(super) fn commit(&self, writes: Writes, durability: Durability) -> Result<(), StoreError> {
         let mode = match durability {
             Durability::Synced => PersistMode::SyncData,
@@ -106,7 +116,11 @@ impl Database {
                 None => batch.remove(self.space(space), key),
             }
         }
-        batch.commit().map_err(|error| self.fault("write", error))
+        *self.before_group() = Some(self.database.snapshot());
+        // If this fails, a part of the group may be there until the database is opened again.
+        batch.commit().map_err(|error| self.fault("write", error))?;
+        *self.before_group() = None;
+        Ok(())
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
