@@ -57,8 +57,9 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
 }
 
-/// Plays rounds of these seeds, prints the results, and fails if a promise was broken.
-fn rounds(first: u64, count: u64, trouble: Trouble) {
+/// Plays rounds of these seeds with this value of `store.sync`, prints the results, and fails if a
+/// promise was broken.
+fn rounds(first: u64, count: u64, trouble: Trouble, sync: &str) {
     let next = AtomicU64::new(first);
     let all = Mutex::new((Report::default(), Vec::new()));
     thread::scope(|scope| {
@@ -69,7 +70,7 @@ fn rounds(first: u64, count: u64, trouble: Trouble) {
                     if seed >= first + count {
                         return;
                     }
-                    let report = play(seed, trouble);
+                    let report = play(seed, trouble, sync);
                     let mut all = all.lock().unwrap();
                     tell(seed, &report);
                     if !report.faults.is_empty() {
@@ -83,7 +84,7 @@ fn rounds(first: u64, count: u64, trouble: Trouble) {
     let (sum, failed) = all.into_inner().unwrap();
     let counts = sum.counts;
     eprintln!(
-        "{trouble:?}: {count} rounds, broker ended {} times; {} messages acknowledged, {} delivered, \
+        "{trouble:?}, sync {sync}: {count} rounds, broker ended {} times; {} messages acknowledged, {} delivered, \
          {} lost, {} doubled (QoS 2), {} repeated (QoS 1); longest start {} ms",
         sum.ends,
         counts.acknowledged,
@@ -124,15 +125,29 @@ impl Report {
 fn rounds_of_kills_lose_nothing_that_was_acknowledged() {
     let first = number("HEARTHMQ_CRASH_SEED").unwrap_or(1);
     let count = number("HEARTHMQ_CRASH_ROUNDS").unwrap_or(ROUNDS);
-    rounds(first, count, Trouble::Kill);
+    rounds(first, count, Trouble::Kill, "always");
+}
+
+/// The end of the process loses nothing that was written, only a power failure does.
+#[test]
+fn rounds_of_kills_lose_nothing_between_two_syncs() {
+    let first = number("HEARTHMQ_CRASH_SEED").unwrap_or(1);
+    let count = number("HEARTHMQ_CRASH_ROUNDS").unwrap_or(6);
+    rounds(first, count, Trouble::Kill, "interval");
+}
+
+/// A kill may lose what was acknowledged shortly before; an end in order loses nothing.
+#[test]
+fn a_graceful_end_without_syncs_loses_nothing() {
+    rounds(1, 3, Trouble::Terminate, "off");
 }
 
 #[test]
 fn a_graceful_end_keeps_what_a_kill_keeps() {
-    rounds(1, 3, Trouble::Terminate);
+    rounds(1, 3, Trouble::Terminate, "always");
 }
 
 #[test]
 fn connections_that_clients_cut_lose_nothing() {
-    rounds(1, 6, Trouble::CutConnections);
+    rounds(1, 6, Trouble::CutConnections, "always");
 }

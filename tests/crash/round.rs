@@ -89,7 +89,8 @@ struct Round {
     report: Report,
 }
 
-pub(crate) fn play(seed: u64, trouble: Trouble) -> Report {
+/// Plays the round of a seed with this value of `store.sync`.
+pub(crate) fn play(seed: u64, trouble: Trouble, sync: &str) -> Report {
     let mut random = Rng::with_seed(seed);
     let (receivers, groups) = receivers();
     let heir = receivers.len() - 1;
@@ -104,7 +105,8 @@ pub(crate) fn play(seed: u64, trouble: Trouble) -> Report {
     // A client may have many queued messages: none may be dropped for lack of room.
     let place = Place::new()
         .set("limits.queue_messages_per_client_max=1000000")
-        .set("limits.queue_bytes_per_client_max=500000000");
+        .set("limits.queue_bytes_per_client_max=500000000")
+        .set(format!("store.sync={sync}"));
     let mut round = Round {
         place,
         stage,
