@@ -47,8 +47,7 @@ impl Disk {
 
     /// Connects the next broker to the disk, which shows that time has passed.
     pub(crate) fn plug(&self) -> Plug {
-        let (began, at) = self.began;
-        let now = began.plus_millis(at.elapsed().as_millis() as u64);
+        let now = self.now();
         // A store in memory cannot fail.
         let _ = self.store.apply(&[Change::Clock(now)], Durability::Synced);
         let (store, fails) = (self.store.clone(), self.fails.clone());
@@ -90,8 +89,13 @@ impl Disk {
         let all = PageBounds { messages_max: usize::MAX, bytes_max: usize::MAX };
         let waiting = self.store.waiting(session, QueuePlace(0), all)?;
         let expiries = waiting.iter().filter_map(|(_, queued)| queued.message.expires_at());
+        Ok((expiries.collect(), self.now()))
+    }
+
+    /// Returns the time of the world.
+    pub(crate) fn now(&self) -> Timestamp {
         let (began, at) = self.began;
-        Ok((expiries.collect(), began.plus_millis(at.elapsed().as_millis() as u64)))
+        began.plus_millis(at.elapsed().as_millis() as u64)
     }
 
     /// Returns the numbers of sessions and retained messages that are left.

@@ -13,6 +13,10 @@ use crate::{
 /// most once a second, and more seldom the longer it is.
 const EXPIRED_MILLIS_MAX: u64 = 10_000;
 
+/// How long a session that has ended may be there: what it leaves behind goes to others in portions,
+/// and a portion may have to wait for the next sweep.
+const ENDED_MILLIS_MAX: u64 = 1_000;
+
 impl World {
     /// Compares both. The store works, and the model knows what has happened.
     pub(crate) async fn compare_store(&mut self) -> Verdict {
@@ -24,6 +28,7 @@ impl World {
         }
         for (client, name) in NAMES.iter().enumerate() {
             let own = stored.iter().filter(|session| &*session.record.client_id == *name);
+            let own = own.filter(|session| !self.is_ending(session));
             let own: Vec<_> = own.collect();
             let seen = self.broker.client(name).await.map_err(|error| error.to_string())?;
             let fault = match (&own[..], &seen) {
@@ -48,6 +53,15 @@ impl World {
             0 => Ok(()),
             messages => Err(format!("the store has {messages} messages on their way")),
         }
+    }
+
+    /// Returns whether a session has just ended.
+    fn is_ending(&self, stored: &StoredSession) -> bool {
+        let now = self.disk.now();
+        let is_new = self.model.now <= self.power_since + ENDED_MILLIS_MAX;
+        stored.record.ends_at.is_some_and(|at| {
+            at <= now && (is_new || now.since(at).as_millis() as u64 <= ENDED_MILLIS_MAX)
+        })
     }
 
     /// What a session has in the store that it should not have, or has not.
