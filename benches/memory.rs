@@ -11,9 +11,11 @@
 use std::{alloc::System, sync::Arc};
 
 use hearthmq::{
+    internals::{
+        router::{Host, Index, Place, Subscriber},
+        session::{QueueLimits, QueueUsage, Session, Subscription, WhenFull},
+    },
     mqtt::{FilterParts, SubscriptionOptions},
-    router::{Host, Index, Place, Subscriber},
-    session::{QueueLimits, QueueUsage, Session, Subscription, WhenFull},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 

@@ -10,9 +10,11 @@
 use std::{fs, num::NonZeroU64, sync::Arc, time::Instant};
 
 use hearthmq::{
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber, SessionRecord},
     mqtt::{Message, Publication, QoS, Timestamp},
-    store::{DirectoryStore, Durability, Store as _},
+    store::{
+        Change, DirectoryStore, Durability, QueuePlace, QueuedMessage, SessionNumber,
+        SessionRecord, Store as _,
+    },
 };
 
 #[global_allocator]

@@ -58,6 +58,7 @@ impl Authorizer for OwnTopics {
             Action::Subscribe { filter, .. } => own(filter),
             // No other action over REST is allowed.
             Action::Observe | Action::Control | Action::Administer => false,
+            _ => false, // an action of a later version
         };
         if allowed { Decision::Allow } else { Decision::Deny }
     }

@@ -9,22 +9,16 @@ use crate::mqtt::Timestamp;
 /// Counts milliseconds since the Unix epoch by the runtime's monotonic clock, so that tests can
 /// pause it and the wall clock may jump as it likes.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     started: Instant,
     started_unix_millis: u64,
 }
 
 impl Clock {
-    /// A clock that starts from the wall clock's time.
+    /// Starts a clock from the wall clock's time, but not before `earlier`, where an earlier run has
+    /// ended: so nothing ends later because the wall clock has gone back.
     #[must_use]
-    pub fn start() -> Self {
-        Self::start_after(Timestamp(0))
-    }
-
-    /// The same; but where the wall clock has gone back, from where an earlier run has left off, so
-    /// that what is to end at some time ends no later for it.
-    #[must_use]
-    pub fn start_after(earlier: Timestamp) -> Self {
+    pub(crate) fn start_after(earlier: Timestamp) -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_unix_millis = (unix.as_millis() as u64).max(earlier.millis());
         Self { started: Instant::now(), started_unix_millis }
@@ -32,7 +26,7 @@ impl Clock {
 
     /// Now.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         let passed = Instant::now().saturating_duration_since(self.started);
         Timestamp(self.started_unix_millis).plus_millis(passed.as_millis() as u64)
     }

@@ -185,6 +185,7 @@ pub struct ServerReferenceError;
 /// Why the broker did not carry out a request. Nothing has changed, except that a redirect of
 /// several clients may have redirected some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ControlError {
     /// No client with this identifier is connected.
     #[error("client is not connected")]

@@ -4,11 +4,8 @@
 //! whether a client is online, and reports presence events in an unambiguous order.
 //!
 //! ```no_run
-//! use hearthmq::{Broker, auth::AllowAll, mqtt::QoS};
+//! use hearthmq::{Broker, Error, auth::AllowAll, mqtt::QoS};
 //!
-//! # #[derive(Debug, thiserror::Error)] #[error(transparent)]
-//! # enum Error { Start(#[from] hearthmq::broker::StartError), Ask(#[from] hearthmq::control::ControlError),
-//! #     Publish(#[from] hearthmq::broker::PublishError) }
 //! #[actix::main]
 //! async fn main() -> Result<(), Error> {
 //!     let broker = Broker::builder()
@@ -28,18 +25,25 @@
 //!
 //! # Layout
 //!
-//! - [`broker`]: the [`Broker`] that an application holds, and how it is built.
+//! - [`broker`]: the [`Broker`] that an application holds, and how it is built. [`Error`] is any
+//!   error of the library.
 //! - [`control`], [`hooks`], [`metrics`]: its commands and queries, its events, its counters.
 //! - [`http`]: the REST interface, as routes for an actix-web `App`.
 //! - [`actors`]: the [`Registry`](actors::Registry) of each shard and the messages that it takes.
 //! - [`auth`], [`store`]: traits for your own accounts, permissions and storage, and the built-in
 //!   implementations.
 //! - [`records`]: what operators and applications set, and a restart must not lose.
-//! - [`mqtt`], [`session`], [`router`]: the protocol; pure, without I/O and without a clock.
-//! - [`journal`]: the changes that a store must make durable.
-//! - [`net`], [`config`], [`limits`], [`owners`]: TLS, the program's configuration, the limits, and
-//!   the share of each user in them.
-//! - [`told`]: the log lines about clients.
+//! - [`mqtt`]: packets, and the nouns of the specification.
+//! - [`net`], [`config`], [`limits`]: listeners and TLS, the program's configuration, the limits.
+//! - [`told`]: which log lines about clients are written.
+//!
+//! # What stays
+//!
+//! What this documentation shows is kept: a release that takes it away or changes it has a new
+//! second number (the first one from 1.0 on). Enums and structs that may grow are
+//! `#[non_exhaustive]`. A struct of options may get more fields at any time: build it with
+//! `..Default::default()`. What the documentation does not show, such as `internals`, may change in
+//! every release.
 //!
 //! `docs/architecture.md` shows how they work together.
 
@@ -56,22 +60,34 @@ mod flow;
 pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
-pub mod journal;
+mod journal;
 pub(crate) mod labels;
 pub mod limits;
 pub mod metrics;
 pub mod mqtt;
 pub mod net;
-pub mod owners;
+mod owners;
 pub mod records;
-pub mod router;
-pub mod session;
+mod router;
+mod session;
 mod shard;
 pub mod store;
 pub mod told;
 mod transport;
 
-pub use broker::Broker;
+pub use broker::{Broker, Error};
+
+/// The parts that benchmarks, fuzzers and model tests of the project drive by themselves. No promise:
+/// they may change in every release.
+#[doc(hidden)]
+pub mod internals {
+    pub mod router {
+        pub use crate::router::*;
+    }
+    pub mod session {
+        pub use crate::session::*;
+    }
+}
 
 /// The Rust of the documents, which is compiled with the documentation tests.
 #[cfg(all(doctest, feature = "cli"))]

@@ -17,7 +17,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-pub use self::{
+pub(crate) use self::{
     account::{Account, Meter},
     charge::Charge,
 };
@@ -66,7 +66,7 @@ fn network_of(address: IpAddr) -> IpAddr {
 
 /// The accounts of all owners with a session or a retained message.
 #[derive(Debug)]
-pub struct Owners {
+pub(crate) struct Owners {
     accounts: Mutex<Accounts>,
     disk_bytes: Option<u64>,
 }
@@ -88,14 +88,14 @@ impl Owners {
     /// Creates the register; `limits` has the limits of each owner. Stored bytes are also limited
     /// to a part of `disk_bytes`, the size of the disk that they are on.
     #[must_use]
-    pub fn new(limits: &Limits, disk_bytes: Option<u64>) -> Self {
+    pub(crate) fn new(limits: &Limits, disk_bytes: Option<u64>) -> Self {
         let owners = Self { accounts: Mutex::default(), disk_bytes };
         owners.set_limits(limits);
         owners
     }
 
     /// Changes what each owner may have; [`Self::refresh`] tells those that are there.
-    pub fn set_limits(&self, limits: &Limits) {
+    pub(crate) fn set_limits(&self, limits: &Limits) {
         let mut limits = OwnLimits::of_each_user(limits);
         if let (Some(bytes), Some(max)) = (self.disk_bytes, &mut limits.stored_bytes_max) {
             *max = (*max).min(bytes / DISK_PART);
@@ -105,7 +105,7 @@ impl Owners {
 
     /// Returns the account of an owner. `own` has its individual limits, which replace the general
     /// ones from now on.
-    pub fn account(&self, owner: Owner, own: Option<OwnLimits>) -> Arc<Account> {
+    pub(crate) fn account(&self, owner: Owner, own: Option<OwnLimits>) -> Arc<Account> {
         let mut accounts = self.lock();
         let limits = own.unwrap_or_default().or(accounts.limits);
         if let Some(account) = accounts.by_owner.get(&owner).and_then(Weak::upgrade) {
@@ -122,7 +122,7 @@ impl Owners {
     }
 
     /// Updates the limits of all accounts; `own` returns the individual limits of a user.
-    pub fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
+    pub(crate) fn refresh(&self, own: impl Fn(&str) -> Option<OwnLimits>) {
         let all = self.lock();
         let limits = all.limits;
         let accounts: Vec<_> = all.by_owner.values().filter_map(Weak::upgrade).collect();
@@ -137,13 +137,8 @@ impl Owners {
     }
 
     /// Returns the number of owners with a session or a retained message.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lock().by_owner.values().filter(|account| account.strong_count() > 0).count()
-    }
-
-    /// Returns whether there are no such owners.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Accounts> {

@@ -76,6 +76,7 @@ pub enum Expected {
 
 /// Why a change of a record was not made, or a record not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecordsError {
     /// The record is another than expected; `None` if it is absent.
     #[error("the record was changed by another caller")]
@@ -96,6 +97,7 @@ const WATCH_CHANGES_MAX: usize = 256;
 
 /// A committed change of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RecordChange {
     /// The record is now this one.
     Put(RecordKey, Record),

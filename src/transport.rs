@@ -16,7 +16,7 @@ use tokio::{
 ///
 /// A stream that is registered with the reactor of the thread that made it can let go of it and
 /// register with another; for streams that are not, both steps are nothing.
-pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Lets go of this thread's reactor.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 impl Transport for DuplexStream {}
 
 /// A socket of the operating system, which a reactor watches.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin + Sized + 'static {
     /// The same socket, watched by no reactor.
     type Detached: Send + Unpin;
 
@@ -93,7 +93,7 @@ impl Socket for UnixStream {
 
 /// A socket that can move between reactors.
 #[derive(Debug)]
-pub struct SocketTransport<S: Socket> {
+pub(crate) struct SocketTransport<S: Socket> {
     state: State<S, S::Detached>,
 }
 
@@ -107,7 +107,7 @@ enum State<S, D> {
 impl<S: Socket> SocketTransport<S> {
     /// A socket that is registered with this thread's reactor.
     #[must_use]
-    pub const fn new(socket: S) -> Self {
+    pub(crate) const fn new(socket: S) -> Self {
         Self { state: State::Registered(socket) }
     }
 
@@ -184,7 +184,7 @@ impl<S: Socket> AsyncWrite for SocketTransport<S> {
 
 /// A stream of the embedding application's, which stays with the reactor that it came with.
 #[derive(Debug)]
-pub struct AnyStream<S>(pub S);
+pub(crate) struct AnyStream<S>(pub(crate) S);
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for AnyStream<S> {}
 

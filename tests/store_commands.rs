@@ -15,10 +15,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
-    journal::{Change, SessionNumber},
     mqtt::{Message, Publication, QoS, Timestamp},
-    owners::Owner,
-    store::{DirectoryStore, StoreError},
+    store::{Change, DirectoryStore, Owner, SessionNumber, StoreError},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -7,8 +7,8 @@ use std::{cell::LazyCell, hint::black_box, rc::Rc};
 
 use fastrand::Rng;
 use hearthmq::{
+    internals::router::{Host, Index, Place, Subscriber},
     mqtt::{FilterParts, QoS, RetainHandling, SubscriptionOptions},
-    router::{Host, Index, Place, Subscriber},
 };
 
 use crate::measure::Measure;

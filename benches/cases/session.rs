@@ -8,13 +8,13 @@
 use std::hint::black_box;
 
 use hearthmq::{
+    internals::session::{
+        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, QueueUsage, Request,
+        Session, SharedPublication, WhenFull,
+    },
     mqtt::{
         Ack, Packet, PacketId, ProtocolVersion, Publication, Publish, PublishFlags,
         PublishProperties, QoS, ReasonCode, Timestamp,
-    },
-    session::{
-        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, QueueUsage, Request,
-        Session, SharedPublication, WhenFull,
     },
 };
 

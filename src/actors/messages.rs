@@ -31,17 +31,17 @@ pub struct QueryOnline {
 /// Asks which of these clients are online. The reply has their order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Vec<bool>")]
-pub struct QueryOnlineMany {
+pub(crate) struct QueryOnlineMany {
     /// Client Identifiers, all at home on this registry's shard.
-    pub client_ids: Vec<String>,
+    pub(crate) client_ids: Vec<String>,
 }
 
 /// Changes the Keep Alive of these clients. The reply has their order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Vec<Result<KeepAliveChanged, ControlError>>")]
-pub struct SetKeepAliveMany {
+pub(crate) struct SetKeepAliveMany {
     /// One request for each client, all at home on this registry's shard.
-    pub requests: Vec<SetKeepAlive>,
+    pub(crate) requests: Vec<SetKeepAlive>,
 }
 
 /// Asks for the description of a client's session; the reply is `None` if there is none.
@@ -56,7 +56,7 @@ pub struct QueryClient {
 /// subscriptions. The reply comes after the check of all sessions.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Recheck;
+pub(crate) struct Recheck;
 
 /// Ends a client's connection: DISCONNECT with Administrative action.
 #[derive(Clone, Debug, Message)]
@@ -72,6 +72,7 @@ pub struct Kick {
 
 /// What the broker does with a Will when it ends the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WillRequest {
     /// Publishes the Will, as after any end that the client did not ask for.
     #[default]
@@ -83,9 +84,9 @@ pub enum WillRequest {
 /// Publishes a message of the broker itself.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct PublishMessage {
+pub(crate) struct PublishMessage {
     /// The message.
-    pub message: Arc<mqtt::Message>,
+    pub(crate) message: Arc<mqtt::Message>,
 }
 
 /// Gives a shard that has just started the sessions that the store has.

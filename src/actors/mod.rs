@@ -9,20 +9,18 @@ mod connection;
 mod messages;
 mod registry;
 
-pub use messages::{
-    Kick, PublishMessage, QueryClient, QueryOnline, QueryOnlineMany, Recheck, SetKeepAliveMany,
-    WillRequest,
-};
+pub use messages::{Kick, QueryClient, QueryOnline, WillRequest};
 pub use registry::Registry;
 
-pub(crate) use self::messages::{Begin, Quiesce, Restore, Restored, Retire, Shutdown};
+pub(crate) use self::messages::{
+    Begin, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
+    SetKeepAliveMany, Shutdown,
+};
 pub use crate::{
-    clock::Clock,
     durable::SyncPolicy,
     shard::{
-        connect::{Attach, ClientSession, Kicked},
+        connect::{ClientSession, Kicked},
         in_process::Received,
         subscription::Subscription,
     },
-    transport::{AnyStream, Socket, SocketTransport, Transport},
 };

@@ -9,6 +9,7 @@ mod control;
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
@@ -355,5 +356,11 @@ impl Handler<Retire> for Registry {
         // If the arbiter goes on without the broker, its connections would go on too.
         shard.tell_farewell();
         ctx.stop();
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
     }
 }

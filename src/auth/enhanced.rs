@@ -15,7 +15,7 @@ use super::{AuthenticationError, Credentials, Identity, Standing};
 const DATA_BYTES_MAX: usize = u16::MAX as usize;
 
 /// What is known of a client when an exchange with it begins.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct ExchangeStart<'a> {
     /// Authentication Method, one of those that [`EnhancedAuthenticator::methods`] names.
     pub method: &'a str,

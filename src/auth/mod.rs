@@ -32,7 +32,7 @@ pub use throttled::Throttled;
 
 pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,7 @@ pub struct Identity {
 /// How an identity was proven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Login {
     /// A user name and its password, over MQTT or by HTTP Basic.
     Password,
@@ -132,6 +133,7 @@ pub enum Login {
 
 /// Why credentials were not accepted. No variant reveals whether the user exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AuthenticationError {
     /// Credentials are wrong, or missing where they are required.
     #[error("user name or password is wrong")]
@@ -243,8 +245,10 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
     }
 }
 
-/// An action that an identity wants to take.
+/// An action that an identity wants to take. There may be more kinds of actions in later versions: an
+/// [`Authorizer`] denies those that it does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action<'a> {
     /// Connect as the client. Over REST it permits two calls for one client identifier: to change
     /// its Keep Alive and to query its status.
@@ -366,5 +370,17 @@ impl Authenticator for AllowAll {
 impl Authorizer for AllowAll {
     fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
         Decision::Allow
+    }
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("client_id", &self.client_id)
+            .field("username", &self.username)
+            .field("certificate", &self.certificate)
+            .field("peer", &self.peer)
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }

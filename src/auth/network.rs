@@ -20,6 +20,7 @@ pub struct Network {
 
 /// Why a text is not a valid network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetworkError {
     /// Neither an address nor an address with a prefix.
     #[error("not a network; write it like `10.0.0.0/8`, `2001:db8::/32` or `192.0.2.7`")]

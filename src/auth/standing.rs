@@ -2,6 +2,7 @@
 
 /// What has become of the credentials of a client that was admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Standing {
     /// They are still valid.
     #[default]

@@ -19,6 +19,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     hash::{BuildHasher as _, Hash, RandomState},
     net::IpAddr,
     time::{Duration, Instant},
@@ -95,6 +96,7 @@ impl Admission {
 
 /// A refusal that starts with a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lockout {
     /// The user name is refused from this address.
     User,
@@ -376,4 +378,10 @@ impl<K: Copy + Eq + Hash> Counts<K> {
 /// Returns the time of tokio's clock, which tests can change.
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+impl fmt::Debug for FailureThrottle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailureThrottle").field("config", &self.config).finish_non_exhaustive()
+    }
 }

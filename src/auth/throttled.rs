@@ -5,6 +5,7 @@
 //! the middle of an exchange, and shares its counts with the passwords of the same accounts.
 
 use std::{
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -94,5 +95,13 @@ impl Exchange for ThrottledExchange {
             Ok(Step::Continue(_)) | Err(_) => {}
         }
         step
+    }
+}
+
+impl<A: fmt::Debug> fmt::Debug for Throttled<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Throttled")
+            .field("authenticator", &self.authenticator)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! Builds and starts a broker.
 
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
@@ -13,7 +13,8 @@ use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Broker, Running, UnderWay, settings::lock, shards::Threads, simulation::SimulatedShards,
+    Broker, Running, StartError, UnderWay, settings::lock, shards::Threads,
+    simulation::SimulatedShards,
 };
 #[cfg(feature = "websocket")]
 use crate::net::WebSocketOptions;
@@ -27,7 +28,7 @@ use crate::{
     journal::Change,
     limits::Limits,
     metrics::Metrics,
-    mqtt::{Timestamp, TopicError, is_of_the_broker, validate_topic},
+    mqtt::{Timestamp, is_of_the_broker, validate_topic},
     net::{
         Admission, BindError, Bound, Listener, ListenerParts, ListenerSettings, accept_loop, bind,
     },
@@ -54,57 +55,6 @@ pub struct Builder {
     sync: SyncPolicy,
     sys_interval: Duration,
     client_lines: ClientLines,
-}
-
-/// Why a broker did not start. No part of it is left running.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address is malformed or cannot be resolved.
-    #[error(
-        "cannot find the address {address}: {source}; give it as IP:PORT, for example 127.0.0.1:1883"
-    )]
-    Address {
-        /// The address as configured.
-        address: String,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The broker cannot listen on an address, or on the path of a Unix socket.
-    #[error("cannot listen on {address}: {source}; {}", remedy(source))]
-    Listen {
-        /// The address as configured.
-        address: String,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The prefix cannot start a topic.
-    #[error("response_topic_prefix is not usable: {0}; write one like \"responses/\"")]
-    ResponseTopicPrefix(TopicError),
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The thread that writes the store cannot be started.
-    #[error("cannot start the thread of the store: {0}; see the limits of the process")]
-    StoreThread(#[source] io::Error),
-    /// There is no actix `System` on this thread.
-    #[error(
-        "no actix System runs on this thread; start the broker inside #[actix_web::main] or System::block_on"
-    )]
-    NoSystem,
-}
-
-/// Returns advice for an address that the broker cannot listen on.
-fn remedy(error: &io::Error) -> &'static str {
-    let kind = error.kind();
-    if kind == io::ErrorKind::AddrInUse {
-        "stop what uses it or choose another"
-    } else if kind == io::ErrorKind::NotFound {
-        "make its directory or choose another"
-    } else if kind == io::ErrorKind::PermissionDenied {
-        "choose another (a port above 1023, a directory that may be written) or allow it"
-    } else {
-        "choose another"
-    }
 }
 
 impl Default for Builder {
@@ -448,4 +398,14 @@ fn listen(listener: &Listener) -> Result<Bound, StartError> {
         BindError::NotFound(source) => StartError::Address { address, source },
         BindError::Refused(source) => StartError::Listen { address, source },
     })
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("node", &self.node)
+            .field("listeners", &self.listeners)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }

@@ -7,6 +7,7 @@ mod asking;
 mod builder;
 mod control;
 mod draining;
+mod error;
 #[cfg(feature = "http")]
 mod http;
 mod many;
@@ -21,6 +22,7 @@ mod tests;
 mod websocket;
 
 use std::{
+    fmt,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -40,7 +42,10 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub use self::builder::{Builder, StartError};
+pub use self::{
+    builder::Builder,
+    error::{Error, PublishError, StartError},
+};
 use crate::{
     actors::{
         Kick, PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown,
@@ -391,16 +396,11 @@ impl Drop for Running {
     }
 }
 
-/// Why a message was not published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The topic is not a valid Topic Name.
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    /// The topic is longer than `topic_bytes_max` or deeper than `topic_levels_max`.
-    #[error("topic is longer or deeper than the broker's limits allow")]
-    TopicOverLimits,
-    /// The broker has been shut down.
-    #[error("broker has been shut down")]
-    Stopped,
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("listeners", &self.running.listener_urls)
+            .field("is_ready", &self.is_ready())
+            .finish_non_exhaustive()
+    }
 }

@@ -46,6 +46,12 @@ impl fmt::Debug for Route {
 #[derive(Clone)]
 pub struct SimulatedShards(Arc<Inner>);
 
+impl fmt::Debug for SimulatedShards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SimulatedShards").field(&self.waiting()).finish()
+    }
+}
+
 struct Inner {
     homes: Homes,
     mail: Mutex<BTreeMap<Route, VecDeque<Letter>>>,

@@ -11,13 +11,12 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
-    journal::{
-        LoginRecord, QueuePlace, QueuedMessage, Record, RecordKey, SentAs, SessionNumber,
-        SubscriptionRecord, WillRecord,
-    },
     mqtt::Message,
-    owners::Owner,
-    store::{PageBounds, StoreSnapshot, StoredRetained, StoredSession},
+    store::{
+        LoginRecord, Owner, PageBounds, QueuePlace, QueuedMessage, Record, RecordKey, SentAs,
+        SessionNumber, StoreSnapshot, StoredRetained, StoredSession, SubscriptionRecord,
+        WillRecord,
+    },
 };
 use serde_json::{Value, json};
 

@@ -7,9 +7,11 @@ mod seen;
 use std::{io::BufRead, num::NonZeroU64, path::Path, sync::Arc};
 
 use hearthmq::{
-    journal::{Change, QueuePlace, RecordKey, Revision, SessionNumber, SessionRecord},
     mqtt::{Message, Publication, QoS, Timestamp},
-    store::{Durability, NewStore, Store},
+    store::{
+        Change, Durability, NewStore, QueuePlace, RecordKey, Revision, SessionNumber,
+        SessionRecord, Store,
+    },
 };
 
 use self::{

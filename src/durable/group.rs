@@ -7,6 +7,7 @@ use crate::{journal::Change, router::Retained, store::Durability};
 
 /// When an acknowledged change is safe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SyncPolicy {
     /// Before the acknowledgement, also from a power failure.
     #[default]

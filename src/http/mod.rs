@@ -26,6 +26,7 @@ mod redirect;
 mod server;
 
 use std::{
+    fmt,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -125,6 +126,7 @@ pub struct CallRate {
 /// Which callers may read `/metrics`. No account is needed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum MetricsAccess {
     /// Callers on this machine. Behind a proxy on this machine, these are all callers.
     Loopback,
@@ -232,4 +234,10 @@ async fn stay_with_http(
         answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(answer)
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").field("options", &self.options()).finish_non_exhaustive()
+    }
 }

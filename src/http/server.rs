@@ -12,7 +12,7 @@ mod places;
 mod watch;
 
 use std::{
-    io,
+    fmt, io,
     net::TcpListener,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -188,5 +188,11 @@ impl Server {
         for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             worker.stop();
         }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("workers", &self.workers).finish_non_exhaustive()
     }
 }

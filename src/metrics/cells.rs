@@ -18,12 +18,12 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds one.
-    pub fn increment(&self) {
+    pub(crate) fn increment(&self) {
         self.add(1);
     }
 
     /// Adds `n`.
-    pub fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
@@ -40,18 +40,8 @@ pub struct Gauge(AtomicU64);
 
 impl Gauge {
     /// Sets the value.
-    pub fn set(&self, value: u64) {
+    pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
-    }
-
-    /// Adds `n`.
-    pub fn add(&self, n: u64) {
-        self.set(self.value().saturating_add(n));
-    }
-
-    /// Subtracts `n`; the value stays at zero.
-    pub fn sub(&self, n: u64) {
-        self.set(self.value().saturating_sub(n));
     }
 
     /// Returns the current value.
@@ -70,7 +60,7 @@ pub struct PerLabel<L> {
 
 impl<L: Label> PerLabel<L> {
     /// Adds one to the counter of `label`.
-    pub fn increment(&self, label: L) {
+    pub(crate) fn increment(&self, label: L) {
         self.of(label).increment();
     }
 

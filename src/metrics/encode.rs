@@ -346,8 +346,7 @@ mod tests {
     fn a_scrape_adds_the_shards_up() {
         let metrics = Arc::new(Metrics::new(2));
         let shards = [metrics.shard(0), metrics.shard(1)];
-        shards[0].connections.add(5);
-        shards[0].connections.sub(2);
+        shards[0].connections.set(3);
         shards[1].connections.set(4);
         shards[0].messages_received[1].increment();
         shards[1].messages_received[1].add(9);

@@ -6,6 +6,7 @@ use super::{Totals, cells::Gauge, encode::Writer};
 
 /// Numbers of the authenticator at the last refresh. All but `waiting` and `known` only grow.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct LoginTotals {
     /// Logins that wait for a password hash.
     pub waiting: Gauge,

@@ -157,6 +157,7 @@ labels! {
 
 /// The metrics of one shard. Only the shard's own thread may write; any thread may read.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ShardMetrics {
     /// MQTT connections online.
     pub connections: Gauge,
@@ -198,6 +199,7 @@ pub struct ShardMetrics {
 
 /// Numbers of the whole broker, refreshed when they are read.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Totals {
     /// Subscriptions of all sessions.
     pub subscriptions: Gauge,
@@ -294,7 +296,7 @@ impl Metrics {
 
     /// Counts something on a thread that is not a shard's, in a cell of its own. A lock admits one
     /// thread at a time.
-    pub fn count_elsewhere(&self, count: impl FnOnce(&ShardMetrics)) {
+    pub(crate) fn count_elsewhere(&self, count: impl FnOnce(&ShardMetrics)) {
         let _alone = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = self.cells.last() {
             count(cell);
@@ -311,7 +313,7 @@ impl Metrics {
     }
 
     /// Sets the function that refreshes the totals; only the first call has an effect.
-    pub fn set_probe(&self, probe: impl Fn(&Totals) + Send + Sync + 'static) {
+    pub(crate) fn set_probe(&self, probe: impl Fn(&Totals) + Send + Sync + 'static) {
         drop(self.probe.set(Probe(Box::new(probe))));
     }
 
@@ -336,14 +338,14 @@ impl Metrics {
 
 impl ShardMetrics {
     /// Counts dropped messages.
-    pub fn dropped(&self, reason: DropReason, messages: usize) {
+    pub(crate) fn dropped(&self, reason: DropReason, messages: usize) {
         if messages > 0 {
             self.messages_dropped.of(reason).add(messages as u64);
         }
     }
 
     /// Counts PUBLISH packets sent to a client, by QoS.
-    pub fn sent(&self, messages: [u32; 3]) {
+    pub(crate) fn sent(&self, messages: [u32; 3]) {
         for (counter, n) in self.messages_sent.iter().zip(messages) {
             if n > 0 {
                 counter.add(u64::from(n));

@@ -3,10 +3,9 @@
 //! Several HTTP workers write here, so additions are atomic; compared with the system calls of a
 //! REST call their cost is negligible.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(feature = "http")]
+use std::time::Duration;
 
 use crate::labels::{Label, labels};
 
@@ -39,13 +38,22 @@ pub struct RestMetrics {
 }
 
 impl RestMetrics {
-    /// Counts a call to `route`, answered with `status` after `took`.
-    pub fn record(&self, route: RestRoute, status: u16, took: Duration) {
-        self.of(route).record(status, took);
-    }
-
     pub(super) fn of(&self, route: RestRoute) -> &RouteMetrics {
         &self.routes[route.index()]
+    }
+}
+
+#[cfg(feature = "http")]
+impl RestMetrics {
+    /// Counts a call to `route`, answered with `status` after `took`.
+    pub(crate) fn record(&self, route: RestRoute, status: u16, took: Duration) {
+        let route = self.of(route);
+        let known = STATUSES.iter().position(|known| *known == status);
+        route.calls[known.unwrap_or(STATUSES.len() - 1)].fetch_add(1, Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_MICROS.partition_point(|bound| *bound < micros);
+        route.buckets[bucket].fetch_add(1, Relaxed);
+        route.micros_sum.fetch_add(micros, Relaxed);
     }
 }
 
@@ -60,15 +68,6 @@ pub(super) struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    fn record(&self, status: u16, took: Duration) {
-        let known = STATUSES.iter().position(|known| *known == status);
-        self.calls[known.unwrap_or(STATUSES.len() - 1)].fetch_add(1, Relaxed);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_MICROS.partition_point(|bound| *bound < micros);
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.micros_sum.fetch_add(micros, Relaxed);
-    }
-
     /// Returns calls by status, without statuses that never occurred.
     pub(super) fn calls(&self) -> impl Iterator<Item = (u16, u64)> {
         STATUSES

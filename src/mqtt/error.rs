@@ -34,6 +34,7 @@ impl DecodeError {
 
 /// The kind of error in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeErrorKind {
     /// A Variable Byte Integer has more than four bytes, or more than its value needs.
     #[error("variable byte integer is not well-formed")]
@@ -193,6 +194,7 @@ impl DecodeErrorKind {
 
 /// Why a packet cannot be encoded. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EncodeError {
     /// Remaining Length would exceed 268,435,455.
     #[error("packet is longer than the protocol can express")]

@@ -5,6 +5,7 @@
 
 /// Why a string is an invalid Topic Name or Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TopicError {
     /// [MQTT-4.7.3-1]
     #[error("topic is empty")]

@@ -69,6 +69,7 @@ pub struct TlsConfig {
 /// Whether clients are asked for a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ClientAuth {
     /// Clients are not asked for a certificate.
     #[default]
@@ -81,6 +82,7 @@ pub enum ClientAuth {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum TlsVersion {
     /// TLS 1.2
     #[default]
@@ -93,6 +95,7 @@ pub enum TlsVersion {
 
 /// Why TLS cannot be set up. Each message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TlsError {
     /// The file does not exist or cannot be read.
     #[error("{}: cannot be read: {source}; check the path in [tls] and who may read the file", path.display())]

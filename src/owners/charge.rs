@@ -6,7 +6,7 @@ use super::{Account, Meter};
 
 /// An amount of one resource, charged to an owner's account.
 #[derive(Debug)]
-pub struct Charge {
+pub(crate) struct Charge {
     account: Arc<Account>,
     meter: fn(&Account) -> &Meter,
     taken: u64,
@@ -15,30 +15,30 @@ pub struct Charge {
 impl Charge {
     /// Creates a charge of zero.
     #[must_use]
-    pub const fn new(account: Arc<Account>, meter: fn(&Account) -> &Meter) -> Self {
+    pub(crate) const fn new(account: Arc<Account>, meter: fn(&Account) -> &Meter) -> Self {
         Self { account, meter, taken: 0 }
     }
 
     /// Returns the charged amount.
     #[must_use]
-    pub const fn taken(&self) -> u64 {
+    pub(crate) const fn taken(&self) -> u64 {
         self.taken
     }
 
     /// Returns the charged account.
     #[must_use]
-    pub const fn account(&self) -> &Arc<Account> {
+    pub(crate) const fn account(&self) -> &Arc<Account> {
         &self.account
     }
 
     /// Returns whether the account has room for a charge of `amount`.
     #[must_use]
-    pub fn fits(&self, amount: u64) -> bool {
+    pub(crate) fn fits(&self, amount: u64) -> bool {
         self.meter().fits(amount.saturating_sub(self.taken))
     }
 
     /// Changes the charge to `amount` if the account has room; returns whether it did.
-    pub fn try_set(&mut self, amount: u64) -> bool {
+    pub(crate) fn try_set(&mut self, amount: u64) -> bool {
         if amount > self.taken && !self.meter().take(amount - self.taken) {
             return false;
         }
@@ -50,7 +50,7 @@ impl Charge {
     }
 
     /// Changes the charge to `amount`, even beyond the account's limit.
-    pub fn set(&mut self, amount: u64) {
+    pub(crate) fn set(&mut self, amount: u64) {
         if amount > self.taken {
             self.meter().force(amount - self.taken);
         } else if amount < self.taken {
@@ -60,7 +60,7 @@ impl Charge {
     }
 
     /// Charges another account instead, even beyond its limit.
-    pub fn move_to(&mut self, account: &Arc<Account>) {
+    pub(crate) fn move_to(&mut self, account: &Arc<Account>) {
         if Arc::ptr_eq(&self.account, account) {
             return;
         }

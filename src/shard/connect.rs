@@ -13,6 +13,7 @@ use crate::{
 
 /// A session as the broker describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientSession {
     /// Whether it has a connection.
     pub online: bool,
@@ -37,10 +38,11 @@ pub struct ClientSession {
 
 /// The end of a connection that the client had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Kicked;
 
 /// Moves a connection to its home shard after its CONNECT was accepted.
-pub struct Attach {
+pub(crate) struct Attach {
     pub(crate) transport: Box<dyn Transport>,
     /// The bytes that were read after CONNECT.
     pub(crate) read_ahead: Vec<u8>,

@@ -1,6 +1,7 @@
 //! A subscription of the embedding application.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
@@ -109,5 +110,11 @@ fn send_retained(
             return;
         }
         after = slice.go_on_after;
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("filter", &self.filter).finish_non_exhaustive()
     }
 }

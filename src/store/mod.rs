@@ -15,14 +15,16 @@ pub use directory::{DirectoryStore, Examination, Kind, NewStore, StoreOptions, S
 pub use error::StoreError;
 pub use memory::MemoryStore;
 
-use crate::{
+pub use crate::{
     journal::{
-        Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, Revision, SentAs,
-        SessionNumber, SessionRecord, SubscriptionRecord, WillRecord,
+        CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
+        Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, SubscriptionRecord,
+        WillRecord,
     },
-    mqtt::{Message, PacketId, QoS, Timestamp},
     owners::Owner,
 };
+
+use crate::mqtt::{Message, PacketId, QoS, Timestamp};
 
 /// Stores the state that must survive a restart of the broker.
 ///

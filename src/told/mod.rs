@@ -42,6 +42,7 @@ const CLIENTS: &str = "hearthmq::clients";
 /// Which lines about clients are logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ClientLines {
     /// Clients that connect, disconnect and take over, and refusals.
     #[default]

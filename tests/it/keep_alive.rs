@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use hearthmq::{
     Broker,
     control::{ControlError, LiveClients as _, SetKeepAlive},
+    internals::session::KeepAlive,
     mqtt::{Connect, Packet, ReasonCode, Timestamp},
-    session::KeepAlive,
 };
 use proptest::prelude::*;
 use tokio::{io::AsyncReadExt, time::Instant};

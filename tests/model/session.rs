@@ -7,13 +7,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use hearthmq::{
+    internals::session::{
+        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, QueueUsage, Request,
+        Session, SharedPublication, WhenFull,
+    },
     mqtt::{
         Ack, DecodeLimits, Decoded, Packet, PacketId, ProtocolVersion, Publication, Publish,
         PublishFlags, PublishProperties, QoS, ReasonCode, Timestamp, decode,
-    },
-    session::{
-        Delivered, Delivery, KeepAlive, Link, LinkSettings, QueueLimits, QueueUsage, Request,
-        Session, SharedPublication, WhenFull,
     },
 };
 

@@ -4,10 +4,11 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use hearthmq::{
-    journal::{Change, LoginKind, QueuePlace, SessionNumber, SessionRecord, WillRecord},
     mqtt::{Message, Publication, QoS, Timestamp},
-    owners::Owner,
-    store::{Backlog, Bounds, StoredRetained},
+    store::{
+        Backlog, Bounds, Change, LoginKind, Owner, QueuePlace, SessionNumber, SessionRecord,
+        StoredRetained, WillRecord,
+    },
 };
 
 use crate::{

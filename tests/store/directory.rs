@@ -3,9 +3,8 @@
 
 use std::{fs, path::Path};
 
-use hearthmq::{
-    journal::{Change, SessionNumber},
-    store::{DirectoryStore, Durability, Store as _, StoreError, StoreOptions},
+use hearthmq::store::{
+    Change, DirectoryStore, Durability, SessionNumber, Store as _, StoreError, StoreOptions,
 };
 
 use crate::{

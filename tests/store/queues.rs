@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use hearthmq::{
-    journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
     mqtt::{Message, Publication, QoS, Timestamp},
-    store::{Backlog, PageBounds, StoredInFlight},
+    store::{
+        Backlog, Change, PageBounds, QueuePlace, QueuedMessage, SessionNumber, StoredInFlight,
+    },
 };
 
 use crate::{

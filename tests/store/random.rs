@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use hearthmq::{
-    journal::{Change, QueuePlace, QueuedMessage, SentAs, SessionNumber},
     mqtt::{Message, QoS, Timestamp},
-    store::{Durability, MemoryStore, Store as _},
+    store::{
+        Change, Durability, MemoryStore, QueuePlace, QueuedMessage, SentAs, SessionNumber,
+        Store as _,
+    },
 };
 use proptest::{collection::vec, prelude::*};
 

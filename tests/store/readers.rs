@@ -5,10 +5,7 @@ use std::{
     thread,
 };
 
-use hearthmq::{
-    journal::{QueuePlace, SessionNumber},
-    store::StoreSnapshot,
-};
+use hearthmq::store::{QueuePlace, SessionNumber, StoreSnapshot};
 
 use crate::{
     subject::{Directory, Subject as _},

@@ -3,13 +3,12 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use hearthmq::{
-    journal::{
-        CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
-        Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, SubscriptionRecord,
-        WillRecord,
-    },
     mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
-    store::{Durability, PageBounds, Store, StoredInFlight, StoredSession},
+    store::{
+        CertificateRecord, Change, Durability, LoginKey, LoginKind, LoginRecord, PageBounds,
+        QueuePlace, QueuedMessage, Record, RecordKey, Revision, SentAs, SessionNumber,
+        SessionRecord, Store, StoredInFlight, StoredSession, SubscriptionRecord, WillRecord,
+    },
 };
 
 pub(crate) const ALL: PageBounds = PageBounds { messages_max: usize::MAX, bytes_max: usize::MAX };

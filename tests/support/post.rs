@@ -9,7 +9,7 @@ use actix_rt::task::JoinHandle;
 use fastrand::Rng;
 use hearthmq::{
     broker::simulation::{Route, Sender, SimulatedShards},
-    router::Host,
+    internals::router::Host,
 };
 use tokio::{sync::Notify, task::yield_now};
 

@@ -6,11 +6,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hearthmq::{
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
     store::{
-        Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
-        StoredRetained, StoredSession,
+        Bounds, Change, Durability, LoginKey, MemoryStore, PageBounds, QueuePlace, QueuedMessage,
+        Record, RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained,
+        StoredSession,
     },
 };
 

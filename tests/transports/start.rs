@@ -9,12 +9,11 @@ use std::{
 };
 
 use hearthmq::{
-    journal::{Change, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
     net::Listener,
     store::{
-        Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
-        StoredRetained, StoredSession,
+        Bounds, Change, Durability, MemoryStore, PageBounds, QueuePlace, QueuedMessage, Record,
+        RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained, StoredSession,
     },
 };
 

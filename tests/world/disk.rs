@@ -13,11 +13,10 @@ use std::{
 };
 
 use hearthmq::{
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
     store::{
-        Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredRetained,
-        StoredSession,
+        Bounds, Change, Durability, LoginKey, PageBounds, QueuePlace, QueuedMessage, Record,
+        RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained, StoredSession,
     },
 };
 use tokio::time::Instant;

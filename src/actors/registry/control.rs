@@ -1,6 +1,6 @@
 //! Control of live clients: the client's Connection actor handles each request.
 
-use std::{rc::Rc, sync::Arc};
+use std::{fmt, rc::Rc, sync::Arc};
 
 use actix::{
     Context, Handler, MessageResult, ResponseFuture,
@@ -145,5 +145,11 @@ impl MessageResponse<Registry, Redirect> for RedirectWalk {
             }
             reply.map(|reply| reply.send(count))
         });
+    }
+}
+
+impl fmt::Debug for RedirectWalk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedirectWalk").field("request", &self.request).finish_non_exhaustive()
     }
 }

@@ -52,6 +52,7 @@ pub struct Accounts {
 
 /// One account.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct User {
     /// The user name.
     pub name: Arc<str>,
@@ -224,6 +225,7 @@ struct SecretText(SaltSecret);
 
 /// Why a text cannot be a user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum UserNameError {
     /// MQTT cannot carry a longer one, and an empty one names no user.
     #[error("user name is empty or longer than 65,535 bytes")]

@@ -8,6 +8,7 @@
 mod scram;
 
 use std::{
+    fmt,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -332,5 +333,11 @@ fn hashes_at_once(config: &AuthenticationConfig) -> usize {
     match config.hashes_at_once_max {
         0 => available_parallelism().map_or(1, usize::from),
         at_once => at_once,
+    }
+}
+
+impl fmt::Debug for FileAuthenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileAuthenticator").field("path", &self.path.load()).finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 /// Why a file was not loaded. What was in force before stays in force.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FileError {
     /// The file cannot be read.
     #[error("{}: cannot be read: {source}; check the path in [auth] and who may read the file", path.display())]

@@ -49,6 +49,7 @@ pub struct ScramKeys {
 
 /// Why a text is not valid as SCRAM keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScramKeysError {
     /// Malformed, or of another mechanism.
     #[error(

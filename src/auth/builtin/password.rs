@@ -32,6 +32,7 @@ const GENERATED_LEN: usize = 24;
 
 /// Why a text is not a usable password hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PasswordHashError {
     /// Not a PHC string, or one without salt or hash.
     #[error(

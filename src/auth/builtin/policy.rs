@@ -52,6 +52,7 @@ mod topics;
 mod variables;
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -158,4 +159,13 @@ fn load(path: &Path) -> Result<Vec<Rule>, FileError> {
 fn in_order(mut rules: Vec<Rule>) -> Vec<Rule> {
     rules.sort_by_key(Rule::priority); // stable
     rules
+}
+
+impl fmt::Debug for FilePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilePolicy")
+            .field("path", &self.path.load())
+            .field("rules", &self.rules.load().len())
+            .finish_non_exhaustive()
+    }
 }

@@ -6,16 +6,15 @@ use std::{collections::HashSet, num::NonZeroU64, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
-    journal::{
-        CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
-        Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, SubscriptionRecord,
-        WillRecord,
-    },
     mqtt::{
         Message, PacketId, Publication, PublishProperties, QoS, RetainHandling,
         SubscriptionOptions, Timestamp, validate_filter, validate_topic,
     },
-    owners::Owner,
+    store::{
+        CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, Owner, QueuePlace,
+        QueuedMessage, Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord,
+        SubscriptionRecord, WillRecord,
+    },
 };
 use serde::Deserialize;
 

@@ -18,16 +18,17 @@ fn put(key: &str, value: &'static [u8], expected: Expected) -> Put {
 }
 
 fn without_store() -> StoredRecords {
-    StoredRecords::new(None, Clock::start(), Revision(0))
+    StoredRecords::new(None, Clock::start_after(Timestamp(0)), Revision(0))
 }
 
 fn in_store(store: Arc<dyn Store>) -> (Arc<Keeper>, StoredRecords) {
     let retained = Arc::new(Retained::new(RetainedLimits { messages_max: 1, bytes_max: 1 }));
     let bounds: Bounds = store.bounds().expect("it is read");
     let keeper = Arc::new(Keeper::new(store, SyncPolicy::Always, &bounds, retained));
-    let records = StoredRecords::new(Some(keeper.clone()), Clock::start(), bounds.revision);
+    let records =
+        StoredRecords::new(Some(keeper.clone()), Clock::start_after(Timestamp(0)), bounds.revision);
     records.restore().expect("it is read");
-    keeper.start(Clock::start(), Arc::new([])).expect("a thread can be started");
+    keeper.start(Clock::start_after(Timestamp(0)), Arc::new([])).expect("a thread can be started");
     (keeper, records)
 }
 

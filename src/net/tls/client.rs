@@ -12,6 +12,7 @@ const UNSUPPORTED_VERSION: &str = "UnsupportedCertVersion";
 
 /// Why a certificate that TLS has accepted does not identify its owner.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientCertificateError {
     /// The client sent no certificate.
     #[error("the client sent no certificate")]

@@ -25,6 +25,7 @@ use super::{ALPN_HTTP, ALPN_MQTT, ClientAuth, TlsConfig, TlsError, build};
 /// The protocol inside TLS, which decides the ALPN names that a client may offer. A client without
 /// ALPN is always accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Alpn {
     /// MQTT: a client that sends ALPN must offer `mqtt`.
     Mqtt,

@@ -26,6 +26,7 @@ const FAULTS_TOLD_MAX: usize = 100;
 
 /// The result of examining a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Examination {
     /// The number and size of the records, by kind.
     pub kinds: Vec<Kind>,
@@ -37,6 +38,7 @@ pub struct Examination {
 
 /// The records of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Kind {
     /// The name of the kind.
     pub name: &'static str,

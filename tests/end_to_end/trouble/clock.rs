@@ -8,9 +8,8 @@ use std::{
 };
 
 use hearthmq::{
-    journal::{Change, QueuePlace, SessionNumber, SessionRecord, WillRecord},
     mqtt::{QoS, Timestamp},
-    store::DirectoryStore,
+    store::{Change, DirectoryStore, QueuePlace, SessionNumber, SessionRecord, WillRecord},
 };
 use serde_json::Value;
 

@@ -15,11 +15,11 @@ use hearthmq::{
     Broker,
     actors::SyncPolicy,
     auth::AllowAll,
-    journal::{Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::{QoS, Timestamp},
     store::{
-        Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
-        StoredRetained, StoredSession,
+        Bounds, Change, Durability, LoginKey, MemoryStore, PageBounds, QueuePlace, QueuedMessage,
+        Record, RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained,
+        StoredSession,
     },
 };
 use tokio::sync::oneshot;

@@ -13,14 +13,11 @@ use hearthmq::{
     Broker,
     auth::AllowAll,
     broker::Builder,
-    journal::{
-        Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber,
-        SessionRecord,
-    },
     limits::Limits,
     mqtt::{Message, Publication, QoS, Timestamp},
     store::{
-        Bounds, Durability, MemoryStore, PageBounds, Store, StoreError, StoredInFlight,
+        Bounds, Change, Durability, LoginKey, MemoryStore, PageBounds, QueuePlace, QueuedMessage,
+        Record, RecordKey, SessionNumber, SessionRecord, Store, StoreError, StoredInFlight,
         StoredRetained, StoredSession,
     },
 };

@@ -35,7 +35,7 @@ const NONCE_BYTES: usize = 18;
 ///
 /// The identity is that of the account. A User Name in CONNECT and a client certificate must name
 /// the same user; a Password is ignored.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ScramSha256 {
     accounts: Arc<FileAuthenticator>,
     is_withdrawn: Arc<AtomicBool>,
