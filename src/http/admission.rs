@@ -29,6 +29,11 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerName(pub Arc<str>);
 
+/// Marks a connection whose peer is the caller: its PROXY header has named it. Stored in the
+/// connection's data.
+#[cfg(feature = "tls")]
+pub(super) struct PeerIsCaller;
+
 /// User name and password from HTTP Basic (RFC 7617).
 struct Basic {
     username: String,
@@ -52,8 +57,12 @@ fn connected(request: &HttpRequest) -> SocketAddr {
 }
 
 /// Returns the caller's address: the peer of the connection, or the client that a trusted proxy
-/// names.
+/// names. After a PROXY header, other headers do not count: the caller may have written them.
 pub(super) fn peer(api: &Api, request: &HttpRequest) -> Result<SocketAddr, ApiError> {
+    #[cfg(feature = "tls")]
+    if request.conn_data::<PeerIsCaller>().is_some() {
+        return Ok(connected(request));
+    }
     forwarded::caller(connected(request), request.headers(), &api.options().proxies)
 }
 

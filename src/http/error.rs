@@ -143,6 +143,13 @@ impl ApiError {
         Self::bad_request("conflicting_headers", message)
     }
 
+    /// A trusted proxy does not name the address of its caller.
+    pub(super) fn unknown_caller() -> Self {
+        let message = "The proxy does not name the IP address of the caller in Forwarded or \
+                       X-Forwarded-For; see http.proxy_trusted.";
+        Self::bad_request("unknown_caller", message)
+    }
+
     /// The Content-Type is not JSON.
     pub(super) fn unsupported_media_type() -> Self {
         let message = "The body must be sent with the header Content-Type: application/json.";

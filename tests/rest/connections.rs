@@ -128,6 +128,26 @@ fn addresses_that_hold_much_make_room_for_one_that_holds_little() {
     drop(idle);
 }
 
+/// Many callers share the connections of a proxy, so the limit of one address does not apply to it.
+#[test]
+fn idle_connections_of_a_proxy_make_room_like_others() {
+    let proxies = vec!["127.0.0.5/32".parse().unwrap()];
+    let (connections_max, connections_per_address_max) = (10, 5);
+    let bounds =
+        ServerOptions { connections_max, connections_per_address_max, proxies, ..bounds() };
+    let rest = rest_serving(bounds);
+    let mut idle: Vec<_> = (0..10).map(|_| connect(&rest, [127, 0, 0, 5])).collect();
+    for stream in &mut idle {
+        assert!(ask(stream, LIVE).starts_with("HTTP/1.1 200"));
+    }
+    for from in [[127, 0, 9, 9], [127, 0, 0, 5]] {
+        let mut other = connect(&rest, from);
+        let answer = try_ask(&mut other, LIVE);
+        assert!(answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")), "{from:?}");
+    }
+    assert!(idle[..2].iter_mut().all(is_closed), "those that were idle the longest are closed");
+}
+
 /// The operating system keeps a silent connection for a second before it hands it over, so a flood
 /// of them does not fill the queue in which a caller waits to be accepted.
 #[cfg(target_os = "linux")]

@@ -86,6 +86,59 @@ fn metrics_are_not_shown_to_a_caller_that_a_proxy_on_the_machine_passes_on() {
     assert_eq!(answer.failure(), failed(404, "not_found"));
 }
 
+/// A byte that is no ASCII, or a quoted text, comes from the caller and not from the proxy.
+#[test]
+fn a_caller_cannot_pass_for_its_proxy() {
+    let proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let rest = rest_with(&ApiOptions { proxies, ..options() });
+    let metrics = |header: &[u8]| {
+        let request = rest.request("GET /metrics", "HEADER", "").into_bytes();
+        let at = request.windows(6).position(|bytes| bytes == b"HEADER").unwrap();
+        let request = [&request[..at], header, &request[at + 6..]].concat();
+        rest.send_bytes(&request).unwrap()
+    };
+    for header in [
+        &b"X-Forwarded-For: \xff, 192.0.2.7"[..],
+        b"Forwarded: for=\xff, for=192.0.2.7",
+        b"Forwarded: host=\"x;for=127.0.0.1;y\";for=192.0.2.7",
+    ] {
+        let answer = metrics(header);
+        assert_eq!(answer.failure(), failed(404, "not_found"), "{header:?}");
+    }
+    for header in [
+        &b"X-Forwarded-For: \xff"[..],
+        b"X-Forwarded-For: unknown",
+        b"Forwarded: for=127.0.0.1;for=192.0.2.7",
+        b"Forwarded: for=_hidden",
+    ] {
+        let answer = metrics(header);
+        assert_eq!(answer.failure(), failed(400, "unknown_caller"), "{header:?}");
+    }
+    let answer = rest.call_with(STATUS, "X-Forwarded-For: unknown", "");
+    assert_eq!(answer.failure(), failed(400, "unknown_caller"));
+}
+
+/// The header of the connection has named the caller; others do not count, even from a proxy.
+#[test]
+fn behind_a_proxy_header_no_other_header_names_the_caller() {
+    let proxies = vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+    let proxy = ProxyProtocol { trusted: vec!["127.0.0.0/8".parse().unwrap()] };
+    let rest = rest_behind(&ApiOptions { address_rate: one_call(), proxies, ..options() }, proxy);
+    for header in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY TCP4 10.0.0.1 192.0.2.254 1 2\r\n"] {
+        let call = |forwarded: &str| {
+            let plain = rest.request(STATUS, forwarded, "");
+            rest.send_bytes(&[header, plain.as_bytes()].concat()).unwrap()
+        };
+        assert_eq!(call("X-Forwarded-For: 192.0.2.1").status, 200);
+        let again = call("X-Forwarded-For: 192.0.2.2");
+        assert_eq!(again.failure(), failed(429, "too_many_requests"), "{header:?}");
+    }
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let plain = rest.request(STATUS, "Forwarded: for=192.0.2.3", "");
+    let again = rest.send_bytes(&[local, plain.as_bytes()].concat()).unwrap();
+    assert_eq!(again.failure(), failed(429, "too_many_requests"), "the balancer has had its call");
+}
+
 #[test]
 fn a_proxy_header_names_the_caller_where_it_is_expected() {
     let options = ApiOptions { address_rate: one_call(), ..options() };

@@ -41,7 +41,10 @@ use super::{
 };
 use crate::{
     http::{
-        Api, ListenerName, admission::Accepted, certificate::ShownCertificate, not_found, routes,
+        Api, ListenerName,
+        admission::{Accepted, PeerIsCaller},
+        certificate::ShownCertificate,
+        not_found, routes,
     },
     metrics::ShardMetrics,
     net::{ProxyProtocol, canonical, is_of_files, is_somebody_waiting, tls},
@@ -206,6 +209,7 @@ impl Way {
         (mut peer, proxy): (SocketAddr, Option<Arc<ProxyProtocol>>),
         place: &Place,
     ) -> Option<(Socket, SocketAddr)> {
+        let has_named_peer = proxy.is_some();
         if let Some(proxy) = proxy {
             let named = proxy.read_peer(&mut stream, peer).await.inspect_err(|error| {
                 self.tell_refused(peer, "proxy_protocol", error);
@@ -216,7 +220,7 @@ impl Way {
         let name = self.name.clone();
         let Some(tls) = &self.tls else {
             let layer = Layer::Plain(stream);
-            return Some((Socket { layer, name, certificate: None }, peer));
+            return Some((Socket { layer, name, has_named_peer, certificate: None }, peer));
         };
         let (settings, trust) = tls.begin();
         let handshake = async {
@@ -235,7 +239,8 @@ impl Way {
         });
         let stream = stream.ok()??;
         let certificate = Verified::new(stream.get_ref().1.peer_certificates(), trust);
-        Some((Socket { layer: Layer::Tls(Box::new(stream)), name, certificate }, peer))
+        let layer = Layer::Tls(Box::new(stream));
+        Some((Socket { layer, name, has_named_peer, certificate }, peer))
     }
 }
 
@@ -272,6 +277,9 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             data.insert(Rc::clone(stream.watch()));
             data.insert(stream.stream().name.clone());
             data.insert(Accepted::default());
+            if stream.stream().has_named_peer {
+                data.insert(PeerIsCaller);
+            }
             if let Some(certificate) = &stream.stream().certificate {
                 let shown: ShownCertificate = certificate.clone();
                 data.insert(shown);
@@ -293,6 +301,8 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
 struct Socket {
     layer: Layer,
     name: ListenerName,
+    /// Whether a PROXY header named the peer.
+    has_named_peer: bool,
     certificate: Option<Rc<Verified>>,
 }
 
