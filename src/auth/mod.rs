@@ -31,6 +31,8 @@ pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;
 
 pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
+#[cfg(feature = "http")]
+pub(crate) use origin::Origin;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -170,6 +172,14 @@ pub trait Authenticator: Send + Sync + 'static {
         &self,
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError>;
+
+    /// Returns whether the user of these credentials has logged in from the same address before. When
+    /// too many REST calls wait for their check, those of others give up their places. It is called
+    /// on a thread that serves connections, and must answer from memory immediately.
+    fn is_known(&self, credentials: &Credentials<'_>) -> bool {
+        let _ = credentials;
+        false
+    }
 
     /// Returns a number that grows whenever earlier successes may no longer hold.
     fn generation(&self) -> u64 {

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// An IPv4 address (in its IPv6-mapped form), or the /64 of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Origin(u128);
+pub(crate) struct Origin(u128);
 
 impl Origin {
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(address.to_ipv6_mapped().to_bits()),
             IpAddr::V6(address) => Self(masked(address.to_bits(), 64)),
@@ -19,7 +19,7 @@ impl Origin {
 
     /// Returns the networks that contain it and itself, the largest first: /16, /24 and address of
     /// IPv4, /32, /48 and /64 of IPv6.
-    pub(super) fn levels(self) -> [u128; 3] {
+    pub(crate) fn levels(self) -> [u128; 3] {
         let is_v4 = Ipv6Addr::from_bits(self.0).to_ipv4_mapped().is_some();
         let bits = if is_v4 { [112, 120, 128] } else { [32, 48, 64] };
         bits.map(|bits| masked(self.0, bits))

@@ -101,6 +101,7 @@ impl From<&HttpConfig> for ApiOptions {
             address_rate: config.address_rate(),
             call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
             login_timeout: Duration::from_millis(config.login_timeout_ms.into()),
+            password_checks_max: (config.connections_max as usize / 2).max(1),
             logins: Vec::new(),
             metrics_access: config.metrics_access,
             metrics_hosts: config.metrics_hosts.clone(),

@@ -14,7 +14,13 @@ use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION, rt
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
-use super::{Api, ApiError, browsers, certificate::ShownCertificate, forwarded};
+use super::{
+    Api, ApiError,
+    asking::{Displaced, ItsPlace},
+    browsers,
+    certificate::ShownCertificate,
+    forwarded,
+};
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
@@ -154,8 +160,12 @@ pub(super) async fn admit(
         proven: shown.is_some() && accepted.is_some_and(|accepted| accepted.0.get() == shown),
         ..Credentials::new(peer, listener(request))
     };
-    let login = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
-    let login = login.await.map_err(|_| ApiError::unavailable())?;
+    let check = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
+    let is_known = || credentials.proven || api.0.authenticator.is_known(&credentials);
+    let place = request.conn_data::<ItsPlace>();
+    let checked = api.0.asking.wait((peer.ip(), is_known), place, check).await;
+    let login = checked.map_err(|Displaced| ApiError::unavailable())?;
+    let login = login.map_err(|_| ApiError::unavailable())?;
     let shown_name = basic.as_ref().map(|basic| &*basic.username);
     let name = shown_name.or_else(|| certificate.map(|certificate| &*certificate.common_name));
     let identity = login.map_err(|error| refused(error, name.unwrap_or_default(), peer.ip()))?;

@@ -96,8 +96,8 @@ fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Returns the text of a value, which may be quoted (RFC 9110, 5.6.4). The colons and brackets of an
-/// address are accepted without quotes, because some proxies send them.
+/// Returns the text of a value, which may be quoted (RFC 9110, 5.6.4). Without quotes, other bytes
+/// than those of a token are accepted: some proxies send the colons of an address.
 fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
     let Some(rest) = value.strip_prefix(b"\"") else {
         let is_plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'"';
@@ -261,7 +261,11 @@ mod tests {
         #[test]
         fn no_text_hides_what_the_proxy_has_appended(
             before in proptest::collection::vec(
-                prop_oneof![Just(b'"'), Just(b'\\'), Just(b';'), Just(b','), 0x20..=0x7e_u8, 0x80..=0xff_u8],
+                prop_oneof![
+                    prop::sample::select(b"\"\\;,".to_vec()),
+                    0x20..=0x7e_u8,
+                    0x80..=0xff_u8,
+                ],
                 0..24,
             ),
             host in value(),

@@ -12,6 +12,7 @@
 //! credentials because verifying a password is expensive.
 
 mod admission;
+mod asking;
 mod browsers;
 mod calls;
 mod certificate;
@@ -57,6 +58,7 @@ pub use error::{ApiError, not_found};
 #[cfg(feature = "tls")]
 pub use server::{Listener, Server, ServerOptions};
 
+use asking::Asking;
 use desk::Desk;
 use rate::Rates;
 
@@ -71,6 +73,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     told: Arc<Told>,
     rates: Rates,
+    asking: Asking,
     options: ArcSwap<ApiOptions>,
     ready: AtomicBool,
 }
@@ -87,6 +90,11 @@ pub struct ApiOptions {
     /// Maximum time to check the credentials of a call, including delays after earlier failures and
     /// the queue of password checks; then the response is 503.
     pub login_timeout: Duration,
+    /// Maximum number of calls that wait for the check of their credentials at the same time. A call
+    /// beyond the limit displaces another one of a caller that has not logged in from its address
+    /// before; the response to that is 503. At most half of the connections of a server leaves the
+    /// other half to health checks and to calls whose credentials need no check.
+    pub password_checks_max: usize,
     /// Login rules of individual listeners, by URL.
     pub logins: Vec<(String, ListenerLogins)>,
     /// Which callers may read `/metrics`.
@@ -106,6 +114,7 @@ impl Default for ApiOptions {
             address_rate: None,
             call_timeout: Duration::from_secs(2),
             login_timeout: Duration::from_secs(5),
+            password_checks_max: 500,
             logins: Vec::new(),
             metrics_access: MetricsAccess::Loopback,
             metrics_hosts: Vec::new(),
@@ -166,6 +175,7 @@ impl Api {
             authorizer,
             metrics,
             rates: Rates::new(options.account_rate, options.address_rate),
+            asking: Asking::new(options.password_checks_max),
             options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),
         }))
@@ -174,6 +184,7 @@ impl Api {
     /// Changes the options, for calls from then on. A rate that stays the same keeps its counts.
     pub fn set_options(&self, options: &ApiOptions) {
         self.0.rates.set(options.account_rate, options.address_rate);
+        self.0.asking.set_max(options.password_checks_max);
         self.0.options.store(Arc::new(options.clone()));
     }
 

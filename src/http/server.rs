@@ -84,7 +84,7 @@ pub struct ServerOptions {
     /// Rate limit of TLS handshakes from one address (IPv6: one /64).
     pub handshake_rate: Option<CallRate>,
     /// Networks of reverse proxies and balancers. The limits for one address do not apply to them,
-    /// because their connections belong to many callers.
+    /// because their connections belong to many callers. The limit in total does.
     pub proxies: Vec<Network>,
 }
 

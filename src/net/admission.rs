@@ -84,7 +84,8 @@ pub(crate) enum Whose {
 }
 
 impl Whose {
-    fn network(self) -> IpAddr {
+    /// Returns the network that connections are counted for.
+    pub(crate) fn network(self) -> IpAddr {
         match self {
             Self::Of(address) | Self::PassedOnBy(address) => network_of(address),
         }

@@ -32,6 +32,8 @@ use self::absent::tls;
 #[cfg(not(feature = "websocket"))]
 use self::absent::websocket;
 #[cfg(feature = "http")]
+pub(crate) use self::admission::Seat;
+#[cfg(feature = "http")]
 pub(crate) use self::origin::is_own_origin;
 #[cfg(feature = "websocket")]
 pub use self::websocket::WebSocketOptions;
@@ -47,7 +49,7 @@ pub(crate) use self::{
 /// What the HTTP server needs of a listener.
 #[cfg(all(feature = "http", feature = "tls"))]
 pub(crate) use self::{
-    admission::{Seat, in_turn, network_of},
+    admission::{in_turn, network_of},
     listener::accept_who_has_spoken,
     shortage::{is_of_files, is_somebody_waiting},
 };

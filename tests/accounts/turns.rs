@@ -78,6 +78,25 @@ async fn a_good_client_gets_in_at_once_however_many_others_guess() {
     }
 }
 
+/// `verified_secs` of 0 forgets the password, but not that the user logged in from there.
+#[tokio::test]
+async fn a_user_is_known_at_an_address_after_its_login_and_not_elsewhere() {
+    let authenticator = authenticator(slow());
+    let shown = |address, password: &'static [u8]| Credentials {
+        client_id: None,
+        username: Some("ann"),
+        password: Some(password),
+        ..from(address)
+    };
+    assert!(!authenticator.is_known(&shown(GOOD, b"secret")));
+    authenticator.authenticate(shown(GOOD, b"secret")).await.unwrap();
+    assert!(authenticator.is_known(&shown(GOOD, b"secret")));
+    assert!(!authenticator.is_known(&shown([10, 0, 0, 2], b"secret")));
+    let other = Credentials { username: Some("bob"), ..shown(GOOD, b"secret") };
+    assert!(!authenticator.is_known(&other));
+    assert!(!authenticator.is_known(&Credentials { username: None, ..other }));
+}
+
 /// Stores pairs in memory.
 #[derive(Default)]
 struct Book(Mutex<Vec<LoginKey>>);

@@ -140,10 +140,10 @@ fn idle_connections_of_a_proxy_make_room_like_others() {
     for stream in &mut idle {
         assert!(ask(stream, LIVE).starts_with("HTTP/1.1 200"));
     }
-    for from in [[127, 0, 9, 9], [127, 0, 0, 5]] {
-        let mut other = connect(&rest, from);
-        let answer = try_ask(&mut other, LIVE);
-        assert!(answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")), "{from:?}");
+    let mut others = [[127, 0, 9, 9], [127, 0, 0, 5]].map(|from| connect(&rest, from));
+    for other in &mut others {
+        let answer = try_ask(other, LIVE);
+        assert!(answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
     }
     assert!(idle[..2].iter_mut().all(is_closed), "those that were idle the longest are closed");
 }

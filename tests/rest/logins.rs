@@ -1,10 +1,17 @@
 //! How long a login may take, and which callers reuse accepted credentials.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::Shutdown,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use hearthmq::http::ApiOptions;
 
 use super::{
+    connections::connect,
     failed,
     world::{basic, options, rest, rest_with},
 };
@@ -16,6 +23,38 @@ fn a_login_that_takes_too_long_is_answered_with_503() {
     let answer = rest.call_as(Some(&basic("pending:x")), "GET /client-id/demo/status");
     assert_eq!(answer.failure(), failed(503, "unavailable"));
     assert_eq!(answer.header("retry-after"), "1");
+}
+
+/// They wait for the broker's work, and must not take all its places from calls that need none.
+#[test]
+fn calls_that_wait_for_their_check_displace_each_other_and_no_other_calls() {
+    let login_timeout = Duration::from_secs(3_600);
+    let rest = rest_with(&ApiOptions { login_timeout, password_checks_max: 2, ..options() });
+    let request = format!(
+        "GET /client-id/demo/status HTTP/1.1\r\nHost: h\r\nAuthorization: {}\r\n\r\n",
+        basic("pending:x")
+    );
+    let streams = [1, 2, 3].map(|host| connect(&rest, [127, 0, 0, host]));
+    let (answered, answers) = mpsc::channel();
+    thread::scope(|scope| {
+        for mut stream in &streams {
+            stream.write_all(request.as_bytes()).unwrap();
+            let answered = answered.clone();
+            scope.spawn(move || {
+                let mut bytes = [0; 1024];
+                let read = stream.read(&mut bytes).unwrap_or(0);
+                drop(answered.send(String::from_utf8_lossy(&bytes[..read]).into_owned()));
+            });
+        }
+        let first = answers.recv().unwrap();
+        let others = rest.call("GET /client-id/demo/status").status;
+        let second = answers.try_recv();
+        streams.iter().for_each(|stream| stream.shutdown(Shutdown::Both).unwrap());
+        assert!(first.starts_with("HTTP/1.1 503 "), "{first}");
+        assert!(first.contains("retry-after: 1\r\n") && first.contains("unavailable"), "{first}");
+        assert_eq!(others, 200);
+        assert!(second.is_err(), "two may wait");
+    });
 }
 
 #[test]

@@ -32,6 +32,7 @@ use super::{
     password::{StoredPassword, generate_password, hash_password},
     stricter::{Stricter, is_older},
     verified::DigestKey,
+    waiting::Precedence,
 };
 use crate::{
     auth::{
@@ -272,6 +273,14 @@ impl Authenticator for FileAuthenticator {
         let username = self.check_password(&credentials, name, credentials.password).await?;
         let username = Some(username);
         Ok(Identity { username, login: Login::Password, ..Identity::default() })
+    }
+
+    fn is_known(&self, credentials: &Credentials<'_>) -> bool {
+        let certificate = credentials.certificate.map(|certificate| &*certificate.common_name);
+        certificate.or(credentials.username).is_some_and(|name| {
+            let who = self.attempts.applicant(credentials, name);
+            self.attempts.precedence(&who) == Precedence::Known
+        })
     }
 
     fn generation(&self) -> u64 {

@@ -43,11 +43,12 @@ use crate::{
     http::{
         Api, ListenerName,
         admission::{Accepted, PeerIsCaller},
+        asking::ItsPlace,
         certificate::ShownCertificate,
         not_found, routes,
     },
     metrics::ShardMetrics,
-    net::{ProxyProtocol, canonical, is_of_files, is_somebody_waiting, tls},
+    net::{ProxyProtocol, Whose, canonical, is_of_files, is_somebody_waiting, tls},
     told::{Subject, Weight},
 };
 
@@ -144,11 +145,14 @@ impl Worker {
     }
 
     async fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, way: &Rc<Way>) {
-        // The client behind the balancer is not known yet.
         let proxy = way.proxy.load_full();
-        let address = proxy.is_none().then(|| peer.ip());
+        let whose = match proxy {
+            None => Whose::Of(peer.ip()),
+            // The client behind the balancer is not known yet.
+            Some(_) => Whose::PassedOnBy(peer.ip()),
+        };
         // No response: there is no request to respond to.
-        let Some(place) = self.places.admit(address).await else { return };
+        let Some(place) = self.places.admit(whose).await else { return };
         let (worker, way) = (Rc::clone(self), Rc::clone(way));
         let token = self.open.token();
         actix_web::rt::spawn(async move {
@@ -275,6 +279,8 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
         })
         .on_connect_ext(|stream: &Watched<Socket>, data: &mut Extensions| {
             data.insert(Rc::clone(stream.watch()));
+            let place: ItsPlace = Rc::<Watch>::clone(stream.watch());
+            data.insert(place);
             data.insert(stream.stream().name.clone());
             data.insert(Accepted::default());
             if stream.stream().has_named_peer {

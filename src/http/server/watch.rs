@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::places::Place;
+use crate::http::asking::CallPlace;
 
 /// Maximum time for the head of a request.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,6 +67,8 @@ pub(super) struct Watch {
     deadline: Cell<Instant>,
     /// The number of bytes that can still be read in this turn.
     readable: Cell<usize>,
+    /// Whether the body of the present request may still be arriving.
+    has_body: Cell<bool>,
 }
 
 impl Watch {
@@ -77,15 +80,14 @@ impl Watch {
             phase: Cell::new(Phase::Head),
             deadline,
             readable: Cell::new(BYTES_PER_TURN),
+            has_body: Cell::new(false),
         })
     }
 
     /// Notes that the head of a request is complete, and whether a body follows it.
     pub(super) fn begin_answer(&self, has_body: bool) {
-        match has_body {
-            true => self.place.set_waiting(),
-            false => self.place.set_busy(),
-        }
+        self.has_body.set(has_body);
+        self.end_check();
         self.go_on(Phase::Busy, ANSWER_TIMEOUT);
     }
 
@@ -165,6 +167,19 @@ impl Watch {
             }
         })
         .await;
+    }
+}
+
+impl CallPlace for Watch {
+    fn begin_check(&self) {
+        self.place.set_asking();
+    }
+
+    fn end_check(&self) {
+        match self.has_body.get() {
+            true => self.place.set_waiting(),
+            false => self.place.set_busy(),
+        }
     }
 }
 
@@ -251,7 +266,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::ready, sync::Arc};
+    use std::{
+        future::ready,
+        net::{IpAddr, Ipv4Addr},
+        sync::Arc,
+    };
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex, split},
@@ -263,8 +282,9 @@ mod tests {
         super::{ServerOptions, places::Places},
         *,
     };
+    use crate::net::Whose;
 
-    const CALLER: [u8; 4] = [192, 0, 2, 1];
+    const CALLER: Whose = Whose::Of(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
     /// Runs a test on virtual time.
     fn run(test: impl Future<Output = ()>) {
@@ -283,7 +303,7 @@ mod tests {
     /// Returns the caller's end of a connection that answers each line with `answer`.
     fn connect(places: &Arc<Places>, answer: &'static [u8]) -> DuplexStream {
         let (caller, stream) = duplex(1_024);
-        let watch = Watch::new(places.admit_now(Some(CALLER.into())).unwrap());
+        let watch = Watch::new(places.admit_now(CALLER).unwrap());
         let stream = Watched::new(stream, Rc::clone(&watch));
         tokio::task::spawn_local(async move {
             watch.keep(speak(stream, answer), ready(None)).await;
@@ -373,7 +393,7 @@ mod tests {
             let (mut caller, stream) = duplex(10 * BYTES_PER_TURN);
             caller.write_all(&[b'x'; 10 * BYTES_PER_TURN]).await.unwrap();
             drop(caller);
-            let watch = Watch::new(places(8).admit_now(Some(CALLER.into())).unwrap());
+            let watch = Watch::new(places(8).admit_now(CALLER).unwrap());
             let mut stream = Watched::new(stream, Rc::clone(&watch));
             let reading = async move {
                 let mut all = Vec::new();

@@ -13,9 +13,17 @@ fn places(connections_max: usize, connections_per_address_max: usize) -> Arc<Pla
     Arc::new(Places::new(&options))
 }
 
+fn of(address: &str) -> Whose {
+    Whose::Of(address.parse().unwrap())
+}
+
 fn connect(places: &Arc<Places>, address: &str) -> Option<Place> {
-    let place = places.admit_now(Some(address.parse().unwrap()));
-    place.inspect(|place| place.occupant.seat.set_read())
+    admit(places, of(address))
+}
+
+fn admit(places: &Arc<Places>, whose: Whose) -> Option<Place> {
+    let place = places.admit_now(whose);
+    place.inspect(|place| place.seat.set_read())
 }
 
 fn connected(places: &Arc<Places>, address: &str, count: usize) -> Vec<Place> {
@@ -23,20 +31,24 @@ fn connected(places: &Arc<Places>, address: &str, count: usize) -> Vec<Place> {
 }
 
 fn is_cut(place: &Place) -> bool {
-    place.occupant.seat.is_taken_away()
+    place.seat.is_taken_away()
 }
 
 fn cut(places: &[Place]) -> usize {
     places.iter().filter(|place| is_cut(place)).count()
 }
 
+fn first_to_go(places: &Places, address: &str) -> Option<Doing> {
+    places.first_for(&mut places.held(), of(address)).map(|first| first.doing)
+}
+
 #[test]
 fn one_more_of_an_address_replaces_the_one_that_has_been_idle_the_longest() {
     let places = places(10, 3);
     let held = connected(&places, "192.0.2.1", 3);
-    held[0].occupant.begin(Doing::Busy, 1);
-    held[1].occupant.begin(Doing::Idle, 20);
-    held[2].occupant.begin(Doing::Idle, 10);
+    held[0].set_busy();
+    held[2].set_idle();
+    held[1].set_idle();
     let more = connect(&places, "192.0.2.1").unwrap();
     assert!(is_cut(&held[2]) && cut(&held) == 1);
     more.set_busy();
@@ -58,15 +70,52 @@ fn when_all_places_are_taken_the_address_with_the_most_gives_one() {
 }
 
 #[test]
-fn when_all_are_being_answered_the_one_that_takes_the_longest_gives_its_place() {
+fn of_addresses_with_one_connection_each_the_oldest_goes() {
+    let addresses = ["192.0.2.7", "192.0.2.1", "192.0.2.9", "192.0.2.4"];
+    for set in [Place::set_idle, Place::set_waiting, Place::set_asking] {
+        let places = places(4, 4);
+        let held: Vec<_> = addresses.map(|from| connect(&places, from).unwrap()).into();
+        held.iter().for_each(set);
+        let _more = ["192.0.2.5", "192.0.2.6"].map(|from| {
+            let place = connect(&places, from).unwrap();
+            place.set_busy();
+            place
+        });
+        assert_eq!(held.iter().map(is_cut).collect::<Vec<_>>(), [true, true, false, false]);
+    }
+}
+
+#[test]
+fn a_call_that_is_being_answered_keeps_its_place() {
     let places = places(3, 3);
     let busy = connected(&places, "192.0.2.1", 2);
     let other = connected(&places, "192.0.2.2", 1);
     busy.iter().chain(&other).for_each(Place::set_busy);
-    busy[1].occupant.begin(Doing::Busy, 1);
-    busy[0].occupant.begin(Doing::Busy, 3);
+    assert!(connect(&places, "192.0.2.3").is_none());
+    assert!(!places.make_room());
+    other[0].set_asking();
     assert!(connect(&places, "192.0.2.3").is_some());
-    assert!(is_cut(&busy[1]) && cut(&busy) == 1 && cut(&other) == 0);
+    assert_eq!((cut(&busy), cut(&other)), (0, 1));
+}
+
+#[test]
+fn calls_that_wait_for_a_password_go_before_those_that_are_answered_and_after_all_others() {
+    let places = places(6, 6);
+    let guesses = connected(&places, "192.0.2.1", 3);
+    guesses.iter().for_each(Place::set_asking);
+    let known = connect(&places, "192.0.2.1").unwrap();
+    known.set_busy();
+    let others = connected(&places, "192.0.2.2", 2);
+    others[0].set_waiting();
+    let health: Vec<_> = (3..7)
+        .map(|host| {
+            let place = connect(&places, &format!("192.0.2.{host}")).unwrap();
+            place.set_busy();
+            place
+        })
+        .collect();
+    assert!(others.iter().all(is_cut) && is_cut(&guesses[0]) && is_cut(&guesses[1]));
+    assert!(!is_cut(&guesses[2]) && !is_cut(&known) && cut(&health) == 0);
 }
 
 #[test]
@@ -86,16 +135,15 @@ fn one_that_sends_or_takes_slowly_goes_before_one_that_is_being_answered() {
 #[test]
 fn one_that_has_not_been_read_goes_behind_all_that_are_idle() {
     let places = places(10, 3);
+    let unread = places.admit_now(of("192.0.2.1")).unwrap();
     let held = connected(&places, "192.0.2.1", 2);
-    let address = "192.0.2.1".parse().unwrap();
-    let unread = places.admit_now(Some(address)).unwrap();
-    unread.occupant.begin(Doing::Idle, 0);
-    assert_eq!(places.first_to_go(Some(address)), Some(Doing::Idle));
+    held.iter().for_each(Place::set_idle);
+    assert_eq!(first_to_go(&places, "192.0.2.1"), Some(Doing::Idle));
     held.iter().for_each(Place::set_busy);
-    assert_eq!(places.first_to_go(Some(address)), Some(Doing::Unread));
-    assert_eq!(places.first_to_go(Some("192.0.2.2".parse().unwrap())), None);
-    unread.occupant.seat.set_read();
-    assert_eq!(places.first_to_go(Some(address)), Some(Doing::Idle));
+    assert_eq!(first_to_go(&places, "192.0.2.1"), Some(Doing::Unread));
+    assert_eq!(first_to_go(&places, "192.0.2.2"), None);
+    unread.seat.set_read();
+    assert_eq!(first_to_go(&places, "192.0.2.1"), Some(Doing::Idle));
 }
 
 #[test]
@@ -103,8 +151,7 @@ fn a_burst_of_connections_cuts_no_handshake() {
     let places = places(10, 3);
     let good = connect(&places, "192.0.2.1").unwrap();
     good.set_waiting();
-    let address = Some("192.0.2.1".parse().unwrap());
-    let _unread: Vec<_> = (0..20).map(|_| places.admit_now(address).unwrap()).collect();
+    let _unread: Vec<_> = (0..20).map(|_| places.admit_now(of("192.0.2.1")).unwrap()).collect();
     assert!(!is_cut(&good));
 }
 
@@ -119,54 +166,30 @@ fn a_64_of_ipv6_is_one_address_and_a_proxy_is_many() {
 }
 
 #[test]
-fn a_connection_behind_a_proxy_header_counts_once_it_is_known_whose_it_is() {
-    let places = places(10, 1);
-    let held = connected(&places, "192.0.2.1", 1);
-    let unknown: Vec<_> = (0..3).map(|_| places.admit_now(None).unwrap()).collect();
-    assert_eq!(places.held().len, 4);
-    assert!(unknown[0].belongs_to("192.0.2.1".parse().unwrap()));
-    assert!(unknown[1].belongs_to("192.0.2.2".parse().unwrap()));
-    assert_eq!((cut(&held), cut(&unknown)), (1, 0));
-    assert_eq!(places.held().len, 3);
-    drop((held, unknown));
-    let held = places.held();
-    assert!(held.len == 0 && held.by_address.is_empty() && held.by_size.is_empty());
-}
-
-/// Finds the first connection of an address as its definition says.
-fn first_of_naively(held: &Held, address: IpAddr) -> Option<(usize, Doing)> {
-    let all = held.of(address).iter().map(|occupant| occupant.doing()).enumerate();
-    all.min_by_key(|(_, doing)| *doing).map(|(at, (doing, _))| (at, doing))
+fn idle_connections_of_a_proxy_and_those_without_their_proxy_header_make_room() {
+    for whose in [of("10.0.0.1"), Whose::PassedOnBy([192, 0, 2, 200].into())] {
+        let places = places(10, 2);
+        let held: Vec<_> = (0..10).map(|_| admit(&places, whose).unwrap()).collect();
+        let direct = connect(&places, "192.0.2.1").unwrap();
+        let more = admit(&places, whose).unwrap();
+        assert!(held[..2].iter().all(is_cut) && cut(&held) == 2);
+        assert!(!is_cut(&direct) && !is_cut(&more));
+    }
 }
 
 #[test]
-fn the_first_to_go_is_the_one_that_a_search_of_all_finds() {
-    let places = places(60, 25);
-    let mut rng = fastrand::Rng::with_seed(5);
-    let mut held = Vec::new();
-    for _ in 0..20_000 {
-        let address = format!("192.0.2.{}", rng.u8(..4)).parse().unwrap();
-        match rng.u8(..8) {
-            0..=2 => held.extend(places.admit_now(Some(address))),
-            3 => held.extend(places.admit_now(None)),
-            _ if held.is_empty() => {}
-            4 => drop(held.swap_remove(rng.usize(..held.len()))),
-            changes => {
-                let place: &Place = &held[rng.usize(..held.len())];
-                match changes {
-                    5 => place.occupant.seat.set_read(),
-                    6 if place.address.get() == UNKNOWN => drop(place.belongs_to(address)),
-                    6 => place.set_idle(),
-                    _ if rng.bool() => place.set_busy(),
-                    _ => place.set_waiting(),
-                }
-            }
-        }
-        let all = places.held();
-        for address in all.by_address.keys() {
-            assert_eq!(all.first_of(*address), first_of_naively(&all, *address));
-        }
-    }
+fn a_connection_behind_a_proxy_header_counts_once_it_is_known_whose_it_is() {
+    let places = places(10, 1);
+    let held = connected(&places, "192.0.2.1", 1);
+    let unknown = Whose::PassedOnBy([192, 0, 2, 200].into());
+    let unknown: Vec<_> = (0..3).map(|_| places.admit_now(unknown).unwrap()).collect();
+    assert_eq!(places.held().len(), 4);
+    assert!(unknown[0].belongs_to("192.0.2.1".parse().unwrap()));
+    assert!(unknown[1].belongs_to("192.0.2.2".parse().unwrap()));
+    assert_eq!((cut(&held), cut(&unknown)), (1, 0));
+    assert_eq!(places.held().len(), 3);
+    drop((held, unknown));
+    assert!(places.held().is_empty());
 }
 
 #[test]
@@ -187,10 +210,11 @@ fn places_are_given_back_whatever_happened() {
         }
         held.retain(|place| !is_cut(place));
         let inner = places.held();
-        assert_eq!(inner.len, held.len());
-        assert!(inner.len <= 50 && inner.by_address.values().all(|all| all.len() <= 7));
-        assert_eq!(inner.by_size.len(), inner.by_address.len());
+        assert_eq!(inner.len(), held.len());
+        assert!(inner.len() <= 50);
+        let largest = (0..11).map(|host| inner.len_of([192, 0, 2, host].into())).max();
+        assert!(largest <= Some(7));
     }
     held.clear();
-    assert!(places.held().by_size.is_empty());
+    assert!(places.held().is_empty());
 }

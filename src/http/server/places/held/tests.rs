@@ -1,0 +1,61 @@
+//! The order of a naive search.
+
+use super::*;
+
+/// Finds the connection to close first as the rule says.
+fn first_naively(held: &Held, among: impl Fn(&Occupant) -> bool) -> Option<First> {
+    let doing_of = |occupant: &Occupant| {
+        let is_read = occupant.seat.is_read();
+        if occupant.doing == Doing::Unread && is_read { Doing::Idle } else { occupant.doing }
+    };
+    let rank = |occupant: &Occupant| {
+        let doing = doing_of(occupant);
+        let size = held.all.values().filter(|other| other.address == occupant.address).count();
+        (doing.max(Doing::Unread), Reverse(size), doing, occupant.since)
+    };
+    let among = held.all.iter().filter(|(_, occupant)| among(occupant));
+    let first = among.min_by_key(|(_, occupant)| rank(occupant));
+    first.map(|(&number, occupant)| First { number, doing: doing_of(occupant) })
+}
+
+#[test]
+fn the_first_to_go_is_the_one_that_a_search_of_all_finds() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut held = Held::default();
+    let mut numbers = Vec::new();
+    let mut unread = Vec::new();
+    for _ in 0..20_000 {
+        let address = IpAddr::from([192, 0, 2, random.u8(..6)]);
+        let any = |random: &mut fastrand::Rng| random.choice(&numbers).copied().unwrap_or(0);
+        let one = any(&mut random);
+        match random.u8(..10) {
+            0..=2 if held.len() < 40 => {
+                let seat = Arc::new(Seat::default());
+                numbers.push(held.enter(address, Arc::clone(&seat)));
+                unread.push(seat);
+            }
+            0..=2 => {
+                let first = held.first_of_all().unwrap();
+                held.cut(first);
+            }
+            // They are read in the order in which they were accepted.
+            3 | 4 if !unread.is_empty() => unread.remove(0).set_read(),
+            5 => drop(held.rename(one, address)),
+            6 => held.leave(one),
+            _ => {
+                use Doing::{Asking, Busy, Idle, Waiting};
+                held.set(one, [Idle, Waiting, Asking, Busy][random.usize(..4)]);
+            }
+        }
+        numbers.retain(|number| held.all.contains_key(number));
+        assert_eq!(numbers.len(), held.len());
+        for host in 0..6 {
+            let address = IpAddr::from([192, 0, 2, host]);
+            let naive = first_naively(&held, |occupant| occupant.address == address);
+            assert_eq!(held.first_of(address), naive);
+        }
+        assert_eq!(held.first_of_all(), first_naively(&held, |_| true));
+    }
+    numbers.into_iter().for_each(|number| held.leave(number));
+    assert!(held.is_empty());
+}
