@@ -6,6 +6,9 @@
 //! hostile clients are gone, and everything that the broker stored for them must be gone too. The
 //! broker lives as long as the fuzzer.
 //!
+//! The broker has three shards on one thread, or as many as `HEARTHMQ_FUZZ_SHARDS` says. The input
+//! decides in which order their mail is delivered.
+//!
 //! `cargo +nightly fuzz run broker -- -max_total_time=3600 -max_len=1024 -len_control=0`
 
 #![no_main]
@@ -14,11 +17,16 @@ mod hostile;
 #[path = "../../../tests/world/line.rs"]
 mod line;
 mod pair;
+#[expect(dead_code, reason = "the world uses the rest")]
+#[path = "../../../tests/support/post.rs"]
+mod post;
 
 use std::{
     alloc::System as Memory,
     cell::RefCell,
     collections::BTreeSet,
+    env,
+    hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -30,15 +38,16 @@ use hearthmq::{
     Broker,
     actors::Subscription,
     auth::{AccessRequest, Action, AllowAll, Authorizer, Decision},
+    broker::simulation::SimulatedShards,
     limits::Limits,
-    metrics::Metrics,
+    metrics::{Gauge, Metrics, ShardMetrics},
     mqtt::QoS,
 };
 use libfuzzer_sys::fuzz_target;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::time::sleep;
 
-use self::{hostile::Hostile, pair::Pair};
+use self::{hostile::Hostile, pair::Pair, post::Post};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<Memory> = &INSTRUMENTED_SYSTEM;
@@ -50,6 +59,11 @@ const WARM_UP_ROUNDS: u64 = 2_000;
 const GROWTH_BYTES_MAX: usize = 256 * 1024;
 /// Number of rounds between two reports of the heap on standard error.
 const TOLD_EVERY_ROUNDS: u64 = 10_000;
+
+/// Number of shards, if none is given.
+const SHARDS: u16 = 3;
+/// Gives the clients of both pairs homes on different shards.
+const HOMES: u64 = 1;
 
 /// Maximum time that sessions outlive their connections.
 const EXPIRY_SECS_MAX: u32 = 1;
@@ -83,6 +97,7 @@ impl Authorizer for Guard {
 
 struct World {
     broker: Broker,
+    post: Post,
     pairs: [Pair; 2],
     /// Receives everything, so that all retained topics are known.
     ears: Subscription,
@@ -135,20 +150,26 @@ impl World {
             sessions_max: 50,
             ..Limits::default()
         };
+        let shards =
+            env::var("HEARTHMQ_FUZZ_SHARDS").map_or(SHARDS, |n| n.parse().expect("a number"));
+        let post = Post::open(&SimulatedShards::new(shards, HOMES), 0);
         let builder = Broker::builder()
-            .on_current_arbiter()
+            .simulated(post.shards())
             .limits(limits)
             .authenticator(AllowAll)
             .authorizer(Guard);
         let broker = builder.start().await.expect("a broker starts");
         let ears = broker.subscribe("#", QoS::AtMostOnce).expect("a filter");
         let pairs = [Pair::new(&broker, 0).await, Pair::new(&broker, 1).await];
-        let mut world = Self { baseline: [0; 7], heap_bytes: 0, broker, pairs, ears };
+        let mut world = Self { baseline: [0; 7], heap_bytes: 0, broker, post, pairs, ears };
         world.baseline = numbers(&world.broker.metrics());
         world
     }
 
     async fn round(&mut self, bytes: &[u8]) {
+        let mut order = DefaultHasher::new();
+        bytes.hash(&mut order);
+        self.post.reseed(order.finish());
         let mut hostile = Hostile::new(&self.broker, bytes);
         let mut acts = 0;
         while hostile.act().await {
@@ -169,6 +190,7 @@ impl World {
         self.clear().await;
         self.converse().await;
         self.clear_retained().await;
+        drop(self.post.take_delivered());
         assert_eq!(numbers(&self.broker.metrics()), self.baseline, "what a round leaves");
         self.check_heap(round);
     }
@@ -219,10 +241,12 @@ impl World {
 
 fn numbers(metrics: &Metrics) -> [u64; 7] {
     let totals = metrics.totals();
-    let shard = metrics.shard(0);
+    let of_shards = |gauge: fn(&ShardMetrics) -> &Gauge| -> u64 {
+        metrics.shards().map(|shard| gauge(&shard).value()).sum()
+    };
     [
-        shard.sessions.value(),
-        shard.connections.value(),
+        of_shards(|shard| &shard.sessions),
+        of_shards(|shard| &shard.connections),
         totals.subscriptions.value(),
         totals.queue_messages.value(),
         totals.queue_bytes.value(),
