@@ -88,6 +88,10 @@ impl Model {
             return;
         };
         let group = self.groups.remove(at);
+        if own.is_some() {
+            // Or it was the client's own copy, which looks the same, and the group's still comes.
+            self.groups.push(GroupCopy { is_optional: true, ..group.clone() });
+        }
         session.copies.push(Copy {
             // It may have been sent to this member on a line that broke.
             may_be_lost: group.message.routed_at <= started_at,
