@@ -187,7 +187,7 @@ impl Model {
                     let before = self.groups.len();
                     self.owe_to_group(&copy.message, filter, retain);
                     for group in &mut self.groups[before..] {
-                        group.is_optional |= copy.is_left_over;
+                        group.is_optional |= copy.is_left_over || copy.is_optional;
                     }
                 }
             }
