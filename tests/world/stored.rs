@@ -17,9 +17,24 @@ const EXPIRED_MILLIS_MAX: u64 = 10_000;
 /// and a portion may have to wait for the next sweep.
 const ENDED_MILLIS_MAX: u64 = 1_000;
 
+/// A session that has ended leaves the store in portions, which take this long at most.
+const ENDING_MILLIS_MAX: usize = 200;
+/// The fault of a session that has ended and is still there.
+const ENDED: &str = "is there without a session";
+
 impl World {
     /// Compares both. The store works, and the model knows what has happened.
     pub(crate) async fn compare_store(&mut self) -> Verdict {
+        for _ in 0..ENDING_MILLIS_MAX {
+            match self.compare_store_now().await {
+                Err(what) if what.contains(ENDED) => self.moment().await,
+                verdict => return verdict,
+            }
+        }
+        self.compare_store_now().await
+    }
+
+    async fn compare_store_now(&self) -> Verdict {
         let stored = self.disk.sessions().map_err(|error| error.to_string())?;
         let retained = self.disk.left().map_err(|error| error.to_string())?.1;
         let in_memory = self.broker.metrics().totals().retained_messages.value();
@@ -37,7 +52,7 @@ impl World {
                     let session = self.model.sessions[client].as_ref();
                     session.is_some_and(|session| session.is_kept).then(|| "is missing".to_owned())
                 }
-                ([_], None) => Some("is there without a session".to_owned()),
+                ([_], None) => Some(ENDED.to_owned()),
                 ([stored], Some(seen)) => {
                     let session = self.model.sessions[client].as_ref();
                     self.what_is_too_much(stored, seen, session)?

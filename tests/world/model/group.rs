@@ -69,8 +69,9 @@ impl Model {
             .copies
             .iter()
             .any(|c| c.packet_id.is_some() && c.packet_id == arrived.packet_id);
-        let own = session.find(arrived).map(|at| session.copies[at].is_optional);
-        if is_known || own == Some(false) {
+        let found = session.find(arrived);
+        let own = found.map(|at| session.copies[at].is_optional);
+        if is_known {
             return;
         }
         let is_v5 = session.link.as_ref().is_some_and(|link| link.version == V5);
@@ -84,7 +85,13 @@ impl Model {
             Some((group.is_optional, at, form.clone()))
         });
         let claim = claims.min_by_key(|(is_optional, at, _)| (*is_optional, *at));
-        let Some((is_optional, at, form)) = claim.filter(|(o, ..)| !o || own.is_none()) else {
+        if let (Some(at), Some(_), Some(false)) = (found, &claim, own) {
+            session.copies[at].may_be_of_group = true;
+            return;
+        }
+        let Some((is_optional, at, form)) =
+            claim.filter(|(o, ..)| own != Some(false) && (!o || own.is_none()))
+        else {
             return;
         };
         let group = self.groups.remove(at);

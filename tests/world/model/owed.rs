@@ -64,6 +64,8 @@ pub(crate) struct Copy {
     pub(crate) share: Option<(&'static str, bool)>,
     /// Whether that group has ended.
     pub(crate) is_left_over: bool,
+    /// Whether a copy of a group looked the same when it came, and may have come in its place.
+    pub(crate) may_be_of_group: bool,
 }
 
 impl Copy {
@@ -81,6 +83,7 @@ impl Copy {
             is_optional: false,
             share: None,
             is_left_over: false,
+            may_be_of_group: false,
         }
     }
 }

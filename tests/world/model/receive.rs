@@ -198,7 +198,7 @@ impl Session {
         let copy = &self.copies[at];
         // A shared message may come by way of another member. Empty messages all look the same, and
         // may have been confused.
-        let is_shared = copy.share.is_some();
+        let is_shared = copy.share.is_some() || copy.may_be_of_group;
         let is_empty = copy.message.payload.is_empty();
         if copy.retained_for.is_some() || copy.is_optional || is_shared || is_empty {
             return Ok(());
