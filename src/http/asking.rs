@@ -1,10 +1,11 @@
 //! Limits how many calls wait for a password check at the same time.
 //!
 //! A check is expensive and waits for others, so strangers that guess passwords would hold the
-//! connections of a server with calls that wait. A call beyond the limit displaces another one,
-//! which is answered 503: of the network with the most waiting calls, in it of the address with the
-//! most, and of these the oldest. So strangers displace each other. A call of a known caller, whose
-//! user logged in from its address before, is not displaced.
+//! connections of a server with calls that wait. A call beyond the limit displaces another one, which
+//! is answered 503: of the network with the most waiting calls, in it of the address with the most,
+//! and of these the oldest. It is answered 503 itself if its own network or address has as many: so
+//! strangers that call again immediately do not displace calls whose check has begun. A call of a
+//! known caller, whose user logged in from its address before, is not displaced.
 //!
 //! Knows no HTTP and no passwords. Called by `admission`.
 
@@ -86,11 +87,11 @@ impl Asking {
     fn enter(&self, from: IpAddr, is_known: bool) -> Option<Waiting<'_>> {
         let seat = Arc::new(Seat::default());
         let mut calls = self.calls();
+        let levels = (!is_known).then(|| Origin::of(from).levels());
         while calls.all.len() >= self.max.load(Relaxed) {
-            let first = calls.first_to_go()?;
+            let first = calls.first_to_go(levels)?;
             calls.remove(first)?.seat.take_away();
         }
-        let levels = (!is_known).then(|| Origin::of(from).levels());
         let number = calls.insert(Call { levels, seat: Arc::clone(&seat) });
         Some(Waiting { asking: self, number, seat })
     }
@@ -179,17 +180,27 @@ impl Calls {
         }
     }
 
-    /// Returns the call to displace first; `None` if all are of known callers.
-    fn first_to_go(&self) -> Option<u64> {
+    /// Returns the call to displace for one from these networks, or for one of a known caller. `None`
+    /// if all are of known callers, or the networks have as many calls as others.
+    fn first_to_go(&self, mut newcomer: Option<[u128; 3]>) -> Option<u64> {
         let mut first = None;
         let mut within = EVERYWHERE;
         for level in 0..3 {
             let most = Reverse(usize::MAX);
             let from = Fullness { level, within, calls: most, oldest: 0, network: 0 };
             let fullest = self.fullest.range(from..).next()?;
+            if let Some(levels) = newcomer
+                && levels[level] != fullest.network
+            {
+                let own = self.networks.get(&(level, levels[level])).map_or(0, BTreeSet::len);
+                if fullest.calls.0 <= own + 1 {
+                    return None;
+                }
+                newcomer = None;
+            }
             (within, first) = (fullest.network, Some(fullest.oldest));
         }
-        first
+        first.filter(|_| newcomer.is_none())
     }
 }
 
@@ -222,43 +233,44 @@ mod tests {
     }
 
     #[test]
-    fn of_the_callers_of_a_network_the_oldest_is_displaced() {
+    fn a_caller_is_refused_where_those_of_its_network_have_all_places() {
         let asking = Asking::new(3);
-        let mut calls: Vec<_> = [3, 2, 9, 1]
-            .map(|host| wait(&asking, &format!("192.0.2.{host}"), false))
-            .into_iter()
-            .collect();
-        assert!(is_displaced(&mut calls[0]));
-        assert!(!calls[1..].iter_mut().any(is_displaced));
+        let hosts = [3, 2, 9, 1];
+        let mut calls = hosts.map(|host| wait(&asking, &format!("192.0.2.{host}"), false));
+        assert!(is_displaced(&mut calls[3]), "the others may be in the middle of their check");
+        assert!(!calls[..3].iter_mut().any(is_displaced));
         drop(calls);
         let calls = asking.calls();
         assert!(calls.all.is_empty() && calls.networks.is_empty() && calls.fullest.is_empty());
     }
 
     #[test]
-    fn a_caller_is_not_displaced_by_those_of_a_network_with_more_of_them() {
+    fn a_caller_has_a_place_where_those_of_a_network_with_more_of_them_have_all() {
         let asking = Asking::new(20);
         let mut good = wait(&asking, "198.51.100.1", false);
-        let mut neighbour = wait(&asking, "192.0.2.250", false);
-        let mut strangers = Vec::new();
-        for number in 0..1_000 {
-            strangers.push(wait(&asking, &format!("192.0.{}.1", number % 200), false));
-            assert!(!is_displaced(&mut good), "{number}");
-        }
-        assert!(is_displaced(&mut neighbour), "it is of their network, and the oldest");
-        let displaced = strangers.iter_mut().map(is_displaced).filter(|displaced| *displaced);
-        assert_eq!(displaced.count(), 981);
+        let mut strangers: Vec<_> = (0..1_000)
+            .map(|number| wait(&asking, &format!("192.0.{}.1", number % 200), false))
+            .collect();
+        let mut late = wait(&asking, "198.51.100.2", false);
+        assert!(!is_displaced(&mut good) && !is_displaced(&mut late));
+        let displaced: Vec<_> = strangers.iter_mut().map(is_displaced).collect();
+        assert!(
+            displaced[0] && !displaced[1..19].contains(&true),
+            "the oldest went for the late one"
+        );
+        assert!(!displaced[19..].contains(&false), "they were refused");
     }
 
     #[test]
-    fn of_an_address_with_many_calls_the_oldest_goes_before_one_of_an_address_with_few() {
+    fn of_an_address_with_many_calls_the_oldest_goes_for_one_of_an_address_with_few() {
         let asking = Asking::new(5);
         let mut good = wait(&asking, "192.0.2.9", false);
         let mut many: Vec<_> = (0..50).map(|_| wait(&asking, "192.0.2.1", false)).collect();
-        assert!(!is_displaced(&mut good));
+        let mut other = wait(&asking, "192.0.2.8", false);
+        assert!(!is_displaced(&mut good) && !is_displaced(&mut other));
         let displaced: Vec<_> = many.iter_mut().map(is_displaced).collect();
-        assert_eq!(displaced.iter().rposition(|displaced| *displaced), Some(45));
-        assert_eq!(displaced.iter().filter(|displaced| **displaced).count(), 46);
+        assert_eq!(displaced[..5], [true, false, false, false, true]);
+        assert!(!displaced[4..].contains(&false), "they were refused");
     }
 
     #[test]
@@ -311,7 +323,7 @@ mod tests {
                     let levels = (random.u8(..8) > 0).then_some(levels);
                     calls.insert(Call { levels, seat: Arc::default() });
                 }
-                0 | 1 => match calls.first_to_go() {
+                0 | 1 => match calls.first_to_go(None) {
                     Some(first) => drop(calls.remove(first)),
                     None => calls.all.clear(), // all are of known callers
                 },
@@ -320,7 +332,7 @@ mod tests {
                     calls.remove(number);
                 }
             }
-            assert_eq!(calls.first_to_go(), first_naively(&calls));
+            assert_eq!(calls.first_to_go(None), first_naively(&calls));
         }
     }
 }

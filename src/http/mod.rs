@@ -91,8 +91,8 @@ pub struct ApiOptions {
     /// the queue of password checks; then the response is 503.
     pub login_timeout: Duration,
     /// Maximum number of calls that wait for the check of their credentials at the same time. A call
-    /// beyond the limit displaces another one of a caller that has not logged in from its address
-    /// before; the response to that is 503. At most half of the connections of a server leaves the
+    /// beyond the limit is answered 503, or displaces one from a network with more calls, of a caller
+    /// that has not logged in from its address before. At most half of the connections of a server leaves the
     /// other half to health checks and to calls whose credentials need no check.
     pub password_checks_max: usize,
     /// Login rules of individual listeners, by URL.
