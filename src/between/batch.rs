@@ -38,7 +38,7 @@ pub(crate) struct RemoteDelivery {
     pub(crate) message: RemoteMessage,
     pub(crate) publisher: Option<Place>,
     pub(crate) to: RemoteTargets,
-    /// Its place in the outbox, if it has one; the receiving shard gives it up when it stores the
+    /// Its place among the messages in transit, if it has one; the receiving shard gives it up when it stores the
     /// message.
     pub(crate) on_its_way: Option<QueuePlace>,
 }
@@ -58,7 +58,7 @@ pub(crate) enum RemoteTargets {
 }
 
 /// Tells a shard that one part of each of these tickets is stored.
-pub(crate) struct Kept {
+pub(crate) struct Stored {
     pub(crate) tickets: Vec<Ticket>,
     /// Whether the store has stored it, and not another shard.
     pub(crate) is_by_store: bool,

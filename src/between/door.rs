@@ -7,7 +7,7 @@
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use crate::{
-    between::batch::{BacklogTaken, BacklogWaits, Deliver, Kept, TakeBacklog},
+    between::batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
     router::Host,
 };
 
@@ -16,7 +16,7 @@ pub(crate) enum ToShard {
     /// Messages for its clients.
     Deliver(Deliver),
     /// Parts of its tickets are stored.
-    Kept(Kept),
+    Stored(Stored),
     /// A member of a shared subscription asks for the backlog that waits here.
     TakeBacklog(TakeBacklog),
     /// The answer to [`TakeBacklog`].

@@ -23,7 +23,7 @@ use crate::net::tls::TlsSource;
 use crate::{
     actors::{Begin, Restore, Restored},
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
-    durable::{Keeper, OUTBOX, StoredLogins, SyncPolicy, deliver_undelivered},
+    durable::{IN_TRANSIT, Keeper, StoredLogins, SyncPolicy, deliver_undelivered},
     hooks::Hooks,
     journal::Change,
     limits::Limits,
@@ -303,7 +303,7 @@ impl Broker {
         };
         let mut found = 0;
         keeper.store().sessions(&mut |session| {
-            if session.number == OUTBOX {
+            if session.number == IN_TRANSIT {
                 return; // the broker's own record
             }
             found += 1;

@@ -128,7 +128,7 @@ impl ShardDoor for SimulatedDoor {
     fn send(&self, from: Sender, message: ToShard) {
         let kind = match message {
             ToShard::Deliver(_) => "Deliver",
-            ToShard::Kept(_) => "Kept",
+            ToShard::Stored(_) => "Stored",
             ToShard::TakeBacklog(_) => "TakeBacklog",
             ToShard::BacklogTaken(_) => "BacklogTaken",
             ToShard::BacklogWaits(_) => "BacklogWaits",

@@ -19,10 +19,10 @@ use crate::{
     router::{Homes, Host},
 };
 
-/// The session whose queue is the outbox.
-pub(crate) const OUTBOX: SessionNumber = SessionNumber(0);
+/// The session whose queue holds the messages in transit.
+pub(crate) const IN_TRANSIT: SessionNumber = SessionNumber(0);
 
-/// The destination of a message in the outbox.
+/// The destination of a message in transit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// The sessions of one shard that have subscribed to its topic; the shard as it was then.
@@ -41,7 +41,7 @@ pub(crate) struct OnItsWay {
 }
 
 impl OnItsWay {
-    /// Returns the message as an entry of the queue of [`OUTBOX`].
+    /// Returns the message as an entry of the queue of [`IN_TRANSIT`].
     pub(crate) fn into_queued(self) -> QueuedMessage {
         let Self { message, publisher, to } = self;
         let halves = |number: u64| [(number >> 32) as u32, number as u32];
@@ -78,7 +78,7 @@ impl OnItsWay {
     }
 }
 
-/// Returns the record of the outbox session for the store.
+/// Returns the record of that session for the store.
 pub(crate) fn record() -> SessionRecord {
     SessionRecord {
         client_id: "".into(),
@@ -93,7 +93,7 @@ pub(crate) fn record() -> SessionRecord {
     }
 }
 
-/// The first place of the outbox.
+/// The first place of its queue.
 pub(crate) const FIRST: QueuePlace = QueuePlace(1);
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::{
     durable::{
         group::{SyncPolicy, resolve_retained},
         health::Health,
-        in_transit::{self, OUTBOX},
+        in_transit::{self, IN_TRANSIT},
         writer::{Committed, Finish, Handed, Order, Writer},
     },
     journal::{Change, JournalPage, QueuePlace, SessionNumber},
@@ -37,8 +37,8 @@ pub(crate) struct Keeper {
     pub(crate) health: Arc<Health>,
     sessions: AtomicU64,
     messages: AtomicU64,
-    /// The last place that was given out in the outbox.
-    outbox: AtomicU64,
+    /// The last place given to a message in transit.
+    in_transit: AtomicU64,
     /// Bytes of changes that the writer was given and has not stored yet.
     bytes_waiting: Arc<AtomicUsize>,
     is_ending: Arc<AtomicBool>,
@@ -82,7 +82,7 @@ impl Keeper {
             health: Arc::default(),
             sessions: AtomicU64::new(bounds.session),
             messages: AtomicU64::new(bounds.message),
-            outbox: AtomicU64::new(0),
+            in_transit: AtomicU64::new(0),
             bytes_waiting: Arc::default(),
             is_ending: Arc::default(),
             orders: Mutex::new(None),
@@ -106,9 +106,9 @@ impl Keeper {
         NonZeroU64::new(self.messages.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Returns a place in the outbox for a message that is on its way between shards.
-    pub(crate) fn next_in_outbox(&self) -> QueuePlace {
-        QueuePlace(self.outbox.fetch_add(1, Ordering::Relaxed) + 1)
+    /// Returns a place for a message in transit between shards.
+    pub(crate) fn next_in_transit(&self) -> QueuePlace {
+        QueuePlace(self.in_transit.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Returns whether acknowledgements wait for the store.
@@ -291,8 +291,8 @@ impl Keeper {
         versions_up_to: u64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let outbox = Change::PutSession(OUTBOX, Box::new(in_transit::record()));
-        let changes = [Change::ReserveVersions(versions_up_to), Change::Clock(now), outbox];
+        let in_transit = Change::PutSession(IN_TRANSIT, Box::new(in_transit::record()));
+        let changes = [Change::ReserveVersions(versions_up_to), Change::Clock(now), in_transit];
         store.apply(&changes, Durability::Synced)
     }
 }

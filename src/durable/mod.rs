@@ -13,7 +13,7 @@ mod writer;
 
 pub(crate) use self::{
     health::{Health, Trouble},
-    in_transit::OUTBOX,
+    in_transit::IN_TRANSIT,
     keeper::{HandedOver, Keeper},
     logins::StoredLogins,
     records::StoredRecords,

@@ -1,6 +1,6 @@
 //! Before the broker begins, it delivers the messages that were on their way between shards when it
 //! ended last. They go straight into the stored queues. The same group removes them from the
-//! outbox, so that no message is delivered twice, however often a start is interrupted.
+//! store of messages in transit, so that no message is delivered twice, however often a start is interrupted.
 //!
 //! Knows the store and the router, and no running session.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     durable::{
-        in_transit::{Destination, FIRST, OUTBOX, OnItsWay},
+        in_transit::{Destination, FIRST, IN_TRANSIT, OnItsWay},
         keeper::Keeper,
     },
     journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
@@ -17,7 +17,7 @@ use crate::{
     store::{Durability, PageBounds, StoreError, StoredSession},
 };
 
-/// The maximum that is read of the outbox at a time.
+/// The maximum that is read of the messages in transit at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 1_024, bytes_max: 4 * 1024 * 1024 };
 
 /// What a delivery needs to know of a session.
@@ -34,13 +34,13 @@ struct Recipients {
     all: Vec<Recipient>,
 }
 
-/// Delivers the messages in the outbox; returns their number.
+/// Delivers the messages in transit; returns their number.
 pub(crate) fn deliver_undelivered(keeper: &Keeper) -> Result<usize, StoreError> {
     let store = keeper.store();
     let mut delivered = 0;
     let mut recipients = Recipients::default();
     loop {
-        let page = store.waiting(OUTBOX, FIRST, PAGE)?;
+        let page = store.waiting(IN_TRANSIT, FIRST, PAGE)?;
         if page.is_empty() {
             return Ok(delivered);
         }
@@ -53,7 +53,7 @@ pub(crate) fn deliver_undelivered(keeper: &Keeper) -> Result<usize, StoreError> 
             if let Some(sent) = OnItsWay::from_queued(queued) {
                 recipients.deliver(&sent, &mut changes);
             }
-            changes.push(Change::Dequeue(OUTBOX, place));
+            changes.push(Change::Dequeue(IN_TRANSIT, place));
         }
         store.apply(&changes, Durability::Synced)?;
     }
@@ -199,8 +199,8 @@ mod tests {
         let publisher = SessionNumber(2);
         for to in [Destination::Shard(homes, Host(1)), Destination::Group("$share/g/t/#".into())] {
             let sent = OnItsWay { message: message.clone(), publisher, to };
-            let place = keeper.next_in_outbox();
-            let change = Change::Enqueue(OUTBOX, place, sent.into_queued(), None);
+            let place = keeper.next_in_transit();
+            let change = Change::Enqueue(IN_TRANSIT, place, sent.into_queued(), None);
             keeper.store().apply(&[change], Durability::Synced).expect("memory takes it");
         }
         assert_eq!(deliver_undelivered(&keeper).expect("memory is read"), 2);

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     between::{
-        batch::Kept,
+        batch::Stored,
         door::{Sender, ShardHandle, ToShard},
     },
     clock::Clock,
@@ -86,7 +86,7 @@ const LAST_TRIES: usize = 4;
 
 /// What one write stores.
 #[derive(Default)]
-struct Group {
+struct WriteGroup {
     changes: Vec<Change>,
     /// The tickets of each shard.
     tickets: Vec<Vec<Ticket>>,
@@ -94,7 +94,7 @@ struct Group {
     bytes: usize,
 }
 
-impl Group {
+impl WriteGroup {
     fn add(&mut self, order: Handed) {
         let at = usize::from(order.host.0);
         if self.tickets.len() <= at {
@@ -144,7 +144,7 @@ impl Writer {
         while goes_on {
             match orders.recv_timeout(self.time_to_wait(unsynced_since)) {
                 Ok(order @ (Order::Write(_) | Order::Note(_) | Order::Commit(_))) => {
-                    let mut group = Group::default();
+                    let mut group = WriteGroup::default();
                     group.take(order);
                     let mut told = Vec::new();
                     while !group.is_full() && goes_on {
@@ -228,7 +228,7 @@ impl Writer {
     }
 
     /// Writes a group, with as many tries as it takes, and tells the shards.
-    fn write(&self, mut group: Group) {
+    fn write(&self, mut group: WriteGroup) {
         resolve_retained(&mut group.changes, &self.retained);
         let durability = self.policy.durability();
         let mut tries_left = LAST_TRIES;
@@ -251,7 +251,7 @@ impl Writer {
         group.finishes.into_iter().for_each(|finish| finish(true));
         for (shard, tickets) in self.shards.iter().zip(group.tickets) {
             if !tickets.is_empty() {
-                let kept = ToShard::Kept(Kept { tickets, is_by_store: true });
+                let kept = ToShard::Stored(Stored { tickets, is_by_store: true });
                 shard.door.send(Sender::Store, kept);
             }
         }

@@ -15,7 +15,7 @@ pub(crate) struct Budget {
 
 /// Bytes that were taken from a [`Budget`]; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct BudgetShare {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -36,19 +36,19 @@ impl Budget {
     }
 
     /// Takes `bytes` bytes, if that many are left.
-    pub(crate) fn share(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        let mut share = Share { budget: self.clone(), bytes: 0 };
+    pub(crate) fn share(self: &Arc<Self>, bytes: usize) -> Option<BudgetShare> {
+        let mut share = BudgetShare { budget: self.clone(), bytes: 0 };
         share.grow_to(bytes).then_some(share)
     }
 
     /// Takes `bytes` bytes, even beyond the limit.
-    pub(crate) fn share_anyway(self: &Arc<Self>, bytes: usize) -> Share {
+    pub(crate) fn share_anyway(self: &Arc<Self>, bytes: usize) -> BudgetShare {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
-        Share { budget: self.clone(), bytes }
+        BudgetShare { budget: self.clone(), bytes }
     }
 }
 
-impl Share {
+impl BudgetShare {
     /// Grows the share to `bytes` if the budget allows it; returns whether it has this size. A
     /// share never shrinks.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
@@ -63,7 +63,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
     }

@@ -4,6 +4,6 @@ mod budget;
 mod waits;
 
 pub(crate) use self::{
-    budget::{Budget, Share},
+    budget::{Budget, BudgetShare},
     waits::Waits,
 };

@@ -45,7 +45,7 @@ struct Scrape(Arc<Metrics>);
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut writer = Writer { shards: &self.0.cells, encoder };
+        let mut writer = TextWriter { shards: &self.0.cells, encoder };
         writer.build_info()?;
         writer.clients()?;
         writer.messages()?;
@@ -58,12 +58,12 @@ impl Collector for Scrape {
     }
 }
 
-pub(super) struct Writer<'s, 'e> {
+pub(super) struct TextWriter<'s, 'e> {
     shards: &'s [Arc<ShardMetrics>],
     encoder: DescriptorEncoder<'e>,
 }
 
-impl Writer<'_, '_> {
+impl TextWriter<'_, '_> {
     fn build_info(&mut self) -> fmt::Result {
         let labels =
             [("version", env!("CARGO_PKG_VERSION")), ("commit", COMMIT.unwrap_or("unknown"))];

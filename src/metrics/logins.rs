@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Totals, cells::Gauge, encode::Writer};
+use super::{Totals, cells::Gauge, encode::TextWriter};
 
 /// Numbers of the authenticator at the last refresh. All but `waiting` and `known` only grow.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub struct LoginTotals {
     pub known: Gauge,
 }
 
-impl Writer<'_, '_> {
+impl TextWriter<'_, '_> {
     pub(super) fn logins(&mut self, totals: &Totals) -> fmt::Result {
         let logins = &totals.logins;
         self.total("logins_waiting", "Logins waiting for a password hash", &logins.waiting)?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::flow::{Budget, Share};
+use crate::flow::{Budget, BudgetShare};
 
 /// Few CONNECTs are larger. Smaller than for known clients: opening many connections costs a
 /// stranger nothing.
@@ -14,7 +14,7 @@ const UNCOUNTED_BYTES_MAX: usize = 4 * 1024;
 /// The budget share of one connection, held until it has a session or is closed.
 pub(super) struct Room {
     budget: Arc<Budget>,
-    share: Option<Share>,
+    share: Option<BudgetShare>,
     /// Bytes that stay buffered while more arrive.
     kept: usize,
 }

@@ -43,7 +43,7 @@ pub struct LinkSettings {
 
 /// Counts of the messages that a link has handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct PacketCounts {
     /// PUBLISH packets that were encoded, by QoS.
     pub sent: [u32; 3],
     /// Queued messages that expired before they could be sent.
@@ -64,7 +64,7 @@ pub struct Link {
     /// From this number of unwritten bytes on, the broker stops reading from the client.
     unwritten_max: usize,
     /// Counts since the last call of [`Link::take_tally`].
-    pub(super) tally: Tally,
+    pub(super) tally: PacketCounts,
     /// Number of QoS 1 and 2 messages of this connection that are not acknowledged.
     pub(super) unacknowledged: u16,
     /// Packets that wait for their tickets.
@@ -119,7 +119,7 @@ impl Link {
             aliases_out: AliasesOut::new(settings.topic_aliases_out_max),
             out: Output::default(),
             unwritten_max: OUT_BYTES_AHEAD + ANSWER_BYTES_AHEAD,
-            tally: Tally::default(),
+            tally: PacketCounts::default(),
             unacknowledged: 0,
             gate: None,
             held: None,
@@ -232,7 +232,7 @@ impl Link {
     }
 
     /// Returns the counts since the last call, and resets them.
-    pub fn take_tally(&mut self) -> Tally {
+    pub fn take_tally(&mut self) -> PacketCounts {
         std::mem::take(&mut self.tally)
     }
 

@@ -31,7 +31,7 @@ pub use envelope::{KeptAt, Orphan, Share};
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
 pub use keeping::{LeftInQueue, Page};
-pub use link::{Link, LinkSettings, Tally};
+pub use link::{Link, LinkSettings, PacketCounts};
 pub use outgoing::{Delivered, Delivery};
 pub use queue::{BackPressure, QueueLimits, QueueUsage, Weeded, WhenFull};
 pub use shared::SharedPublication;

@@ -339,7 +339,7 @@ impl Session {
     }
 
     /// Moves waiting messages into the link's output, as far as there is room and the client's
-    /// Receive Maximum allows. The link's [`Tally`](super::Tally) counts the dropped messages.
+    /// Receive Maximum allows. The link's [`PacketCounts`](super::PacketCounts) counts the dropped messages.
     pub fn pump(&mut self, now: Timestamp) {
         let Some(link) = &mut self.link else { return };
         self.outgoing.resend(link, now);

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use crate::{
     auth::{BoundedExchange, ClientCertificate, Identity},
-    flow::Share,
+    flow::BudgetShare,
     journal::SessionNumber,
     mqtt::{self, ProtocolVersion},
     owners::Charge,
@@ -121,7 +121,7 @@ pub(crate) struct AcceptedWill {
     pub(crate) expiry_secs: Option<u32>,
     /// Its share of the budget for Wills and its charge to the user's account, once its session is
     /// found.
-    pub(crate) share: Option<(Share, Charge)>,
+    pub(crate) share: Option<(BudgetShare, Charge)>,
     /// Number of the stored record with the Will of a session that ends with its connection.
     pub(crate) record: Option<SessionNumber>,
 }

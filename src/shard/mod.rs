@@ -74,7 +74,7 @@ use crate::{
     mqtt::Timestamp,
     owners::{Account, Charge},
     router::{Host, Place},
-    session::{Session, Tally},
+    session::{PacketCounts, Session},
     shard::{
         connect::{AcceptedWill, ClientSession, Proven},
         doors::{ConnectionDoor, ToConnection},
@@ -102,7 +102,7 @@ pub(crate) struct Shard {
     timers: BTreeSet<(u64, u32)>,
     plans: PlanCache,
     /// Deliveries to the other shards that this wake-up has collected.
-    outboxes: Vec<Deliver>,
+    batches: Vec<Deliver>,
     /// A buffer for the forwarded properties of a PUBLISH, lent to the turn that reads packets.
     properties: Vec<u8>,
     spare_buffers: Vec<Vec<u8>>,
@@ -235,7 +235,7 @@ impl Shard {
             deadlines: Vec::new(),
             timers: BTreeSet::new(),
             plans: PlanCache::default(),
-            outboxes: Vec::new(),
+            batches: Vec::new(),
             properties: Vec::new(),
             spare_buffers: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
@@ -280,7 +280,7 @@ impl Shard {
                 // shard.
                 self.flush();
             }
-            ToShard::Kept(kept) => {
+            ToShard::Stored(kept) => {
                 if kept.is_by_store {
                     self.note_written(kept.tickets.iter().copied().max());
                 }
@@ -389,7 +389,7 @@ impl Shard {
     }
 
     /// Counts the work of a link.
-    pub(crate) fn count(&self, tally: Tally) {
+    pub(crate) fn count(&self, tally: PacketCounts) {
         self.metrics.sent(tally.sent);
         self.metrics.dropped(DropReason::Expired, tally.expired as usize);
         self.metrics.dropped(DropReason::PacketTooLarge, tally.too_large as usize);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, buf::Limit};
 
 use crate::{
-    flow::{Budget, Share},
+    flow::{Budget, BudgetShare},
     mqtt::whole_length,
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Tail {
     /// Whether the beginning of that packet has arrived, which gives its length. Before that, the
     /// packet is expected to be as long as the last one.
     has_begun: bool,
-    share: Option<Share>,
+    share: Option<BudgetShare>,
 }
 
 impl Tail {

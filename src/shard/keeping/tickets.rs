@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     between::{
-        batch::{Awaited, Kept},
+        batch::{Awaited, Stored},
         door::ToShard,
     },
     durable::{
         HandedOver, Order, Trouble,
-        in_transit::{Destination, OUTBOX, OnItsWay},
+        in_transit::{Destination, IN_TRANSIT, OnItsWay},
     },
     journal::{Change, Journal, JournalPage, QueuePlace, SessionNumber, Ticket},
     mqtt::Message,
@@ -128,7 +128,7 @@ impl Shard {
     }
 
     /// Stores that a message is on its way to where it must arrive exactly once; returns its place
-    /// in the outbox. A message from another shard moves on under the place that it has.
+    /// among those in transit. A message from another shard moves on under the place that it has.
     pub(in crate::shard) fn send_on_its_way(
         &mut self,
         message: &Arc<Message>,
@@ -139,16 +139,16 @@ impl Shard {
             return Some(place);
         }
         let publisher = turn.publisher?;
-        let place = self.core.keeper.as_ref()?.next_in_outbox();
+        let place = self.core.keeper.as_ref()?.next_in_transit();
         let sent = OnItsWay { message: message.clone(), publisher, to: to(&self.core) };
-        self.note(|| Change::Enqueue(OUTBOX, place, sent.into_queued(), None));
+        self.note(|| Change::Enqueue(IN_TRANSIT, place, sent.into_queued(), None));
         Some(place)
     }
 
     /// Notes that a message has arrived, in one ticket with the copies that sessions here store.
     pub(in crate::shard) fn has_arrived(&self, on_its_way: Option<QueuePlace>) {
         if let Some(place) = on_its_way {
-            self.note(|| Change::Dequeue(OUTBOX, place));
+            self.note(|| Change::Dequeue(IN_TRANSIT, place));
         }
     }
 
@@ -228,7 +228,7 @@ impl Shard {
     pub(crate) fn flush(&mut self) {
         // What is stored at once may cause further changes.
         while self.close_ticket() {}
-        self.flush_outboxes(None);
+        self.flush_batches(None);
     }
 
     /// Does the same for changes alone; returns whether there were any.
@@ -244,7 +244,7 @@ impl Shard {
     /// may have caused more changes.
     fn close_ticket(&mut self) -> bool {
         let Some(journal) = &self.journal else { return false };
-        let has_awaited = self.outboxes.iter().any(|outbox| outbox.is_awaited);
+        let has_awaited = self.batches.iter().any(|batch| batch.is_awaited);
         let Tickets { owed, then, .. } = &self.tickets;
         if journal.is_blank() && !has_awaited && owed.is_empty() && then.is_empty() {
             return false;
@@ -260,7 +260,7 @@ impl Shard {
         // Before the deliveries, so that another shard's changes for them reach the store after
         // these.
         let is_kept = page.changes.is_empty() || self.hand_over(&mut page);
-        let parts = usize::from(!is_kept) + self.flush_outboxes(Some(page.ticket));
+        let parts = usize::from(!is_kept) + self.flush_batches(Some(page.ticket));
         let JournalPage { ticket, waiting, .. } = page;
         let Tickets { open, owed, then, reserves, .. } = &mut self.tickets;
         let (owed, then) = (std::mem::take(owed), std::mem::take(then));
@@ -345,7 +345,7 @@ impl Shard {
             match owed {
                 Owed::Shard(Awaited { host, ticket }) => {
                     let (tickets, is_by_store) = (vec![ticket], false);
-                    self.send_to_shard(host, ToShard::Kept(Kept { tickets, is_by_store }));
+                    self.send_to_shard(host, ToShard::Stored(Stored { tickets, is_by_store }));
                 }
                 Owed::Caller(caller) => {
                     let _ = caller.send(());

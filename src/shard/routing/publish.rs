@@ -251,13 +251,13 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let is_awaited = message.publication.qos != QoS::AtMostOnce && plan.is_durable_at(host);
-        let outbox = self.outbox(host);
-        if outbox.plans.last().is_none_or(|last| !Arc::ptr_eq(last, plan)) {
-            outbox.plans.push(plan.clone());
+        let batch = self.batch_for(host);
+        if batch.plans.last().is_none_or(|last| !Arc::ptr_eq(last, plan)) {
+            batch.plans.push(plan.clone());
         }
-        let to = RemoteTargets::Planned(outbox.plans.len() - 1);
+        let to = RemoteTargets::Planned(batch.plans.len() - 1);
         let size = message.publication.size();
-        if let Some(packed) = outbox.parcel.pack(&message.publication) {
+        if let Some(packed) = batch.parcel.pack(&message.publication) {
             let message = RemoteMessage::Packed(packed);
             let delivery = RemoteDelivery { message, publisher, to, on_its_way: None };
             return self.send_away(host, delivery, size, is_awaited);
@@ -401,31 +401,31 @@ impl Shard {
         is_awaited: bool,
     ) {
         if is_awaited && self.journal.is_some() {
-            self.outbox(host).is_awaited = true;
+            self.batch_for(host).is_awaited = true;
             self.tickets.sent_away += 1;
         }
-        let outbox = self.outbox(host);
-        outbox.bytes += size + DELIVERY_BYTES;
-        outbox.deliveries.push(delivery);
+        let batch = self.batch_for(host);
+        batch.bytes += size + DELIVERY_BYTES;
+        batch.deliveries.push(delivery);
     }
 
-    fn outbox(&mut self, host: Host) -> &mut Deliver {
+    fn batch_for(&mut self, host: Host) -> &mut Deliver {
         let at = usize::from(host.0);
-        if self.outboxes.len() <= at {
-            self.outboxes.resize_with(at + 1, Deliver::default);
+        if self.batches.len() <= at {
+            self.batches.resize_with(at + 1, Deliver::default);
         }
-        &mut self.outboxes[at]
+        &mut self.batches[at]
     }
 
     /// Sends what was collected for the other shards, one batch to each; returns how many of them
     /// the ticket awaits.
-    pub(in crate::shard) fn flush_outboxes(&mut self, ticket: Option<Ticket>) -> usize {
+    pub(in crate::shard) fn flush_batches(&mut self, ticket: Option<Ticket>) -> usize {
         let mut awaited = 0;
-        for (at, outbox) in self.outboxes.iter_mut().enumerate() {
-            if outbox.deliveries.is_empty() {
+        for (at, collected) in self.batches.iter_mut().enumerate() {
+            if collected.deliveries.is_empty() {
                 continue;
             }
-            let mut batch = std::mem::take(outbox);
+            let mut batch = std::mem::take(collected);
             if batch.is_awaited && self.core.makes_wait() {
                 batch.awaited = ticket.map(|ticket| Awaited { host: self.host, ticket });
                 awaited += usize::from(batch.awaited.is_some());

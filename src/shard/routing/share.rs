@@ -12,7 +12,7 @@ use crate::{
         batch::{RemoteDelivery, RemoteMessage, RemoteTargets},
         search::{Effort, Search},
     },
-    durable::in_transit::{Destination, OUTBOX},
+    durable::in_transit::{Destination, IN_TRANSIT},
     journal::Change,
     metrics::DropReason,
     mqtt::{Message, QoS, Timestamp},
@@ -141,7 +141,7 @@ impl Shard {
     ) {
         let to = RemoteTargets::Shared(plan.clone(), search);
         let message = message.keep();
-        let must_be_kept = group.is_durable() || turn.publisher == Some(OUTBOX);
+        let must_be_kept = group.is_durable() || turn.publisher == Some(IN_TRANSIT);
         let is_awaited =
             (message.qos() != QoS::AtMostOnce && must_be_kept) || turn.on_its_way.is_some();
         let to_group = |_: &Core| Destination::Group(group.filter().clone());
@@ -238,7 +238,7 @@ impl Shard {
         for Orphan { message, share, kept_at } in orphans {
             // This is a piece of work of its own, because another message may be on its way through
             // here.
-            let publisher = kept_at.is_some().then_some(OUTBOX);
+            let publisher = kept_at.is_some().then_some(IN_TRANSIT);
             let mut turn = Turn { publisher, ..Turn::at(now) };
             self.give_to_group(taker, &message, share, &mut turn);
             if let Some(KeptAt { session, place }) = kept_at {

@@ -6,11 +6,11 @@ use crate::mqtt::{PacketId, QoS, Timestamp};
 
 /// Builds a record.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(super) struct RecordWriter {
     bytes: Vec<u8>,
 }
 
-impl Writer {
+impl RecordWriter {
     pub(super) fn with_capacity(capacity: usize) -> Self {
         Self { bytes: Vec::with_capacity(capacity) }
     }
@@ -54,11 +54,11 @@ impl Writer {
 }
 
 /// Reads a record field by field.
-pub(super) struct Reader<'a> {
+pub(super) struct RecordReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     pub(super) const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }

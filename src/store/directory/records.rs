@@ -5,7 +5,7 @@
 
 use std::{num::NonZeroU64, sync::Arc};
 
-use super::bytes::{Flags, Reader, Writer};
+use super::bytes::{Flags, RecordReader, RecordWriter};
 use crate::{
     journal::{
         CertificateRecord, LoginKind, LoginRecord, QueuePlace, QueuedMessage, SentAs,
@@ -23,13 +23,13 @@ const QOS: u8 = 0b11;
 const RETAIN: u8 = 1 << 2;
 
 /// Returns a reader after the version, if the version is known.
-fn begin(bytes: &[u8]) -> Option<Reader<'_>> {
-    let mut reader = Reader::new(bytes);
+fn begin(bytes: &[u8]) -> Option<RecordReader<'_>> {
+    let mut reader = RecordReader::new(bytes);
     (reader.byte()? == VERSION).then_some(reader)
 }
 
-fn writer(capacity: usize) -> Writer {
-    let mut writer = Writer::with_capacity(capacity);
+fn writer(capacity: usize) -> RecordWriter {
+    let mut writer = RecordWriter::with_capacity(capacity);
     writer.byte(VERSION);
     writer
 }
@@ -69,7 +69,7 @@ pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
         connected_at,
         login,
     } = record;
-    let mut writer = Writer::with_capacity(64 + client_id.len() + peer.len());
+    let mut writer = RecordWriter::with_capacity(64 + client_id.len() + peer.len());
     writer.byte(if login.is_some() { VERSION_WITH_LOGIN } else { VERSION });
     let is_so = |is_so: fn(&LoginRecord) -> bool| login.as_ref().is_some_and(is_so);
     let flags = Flags(0)
@@ -97,7 +97,7 @@ pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
     writer.into_bytes()
 }
 
-fn put_login(writer: &mut Writer, login: &LoginRecord) {
+fn put_login(writer: &mut RecordWriter, login: &LoginRecord) {
     let LoginRecord { kind, method, listener, certificate, needs_account: _ } = login;
     let kind = LoginKind::ALL.iter().position(|one| one == kind).unwrap_or_default();
     writer.byte(kind as u8);
@@ -111,7 +111,7 @@ fn put_login(writer: &mut Writer, login: &LoginRecord) {
     }
 }
 
-fn take_login(reader: &mut Reader<'_>, flags: Flags) -> Option<LoginRecord> {
+fn take_login(reader: &mut RecordReader<'_>, flags: Flags) -> Option<LoginRecord> {
     let kind = *LoginKind::ALL.get(usize::from(reader.byte()?))?;
     let listener = reader.text()?.into();
     let method = if flags.has(METHOD) { Some(reader.text()?.into()) } else { None };
@@ -126,7 +126,7 @@ fn take_login(reader: &mut Reader<'_>, flags: Flags) -> Option<LoginRecord> {
 }
 
 pub(super) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = RecordReader::new(bytes);
     let has_login = match reader.byte()? {
         VERSION => false,
         VERSION_WITH_LOGIN => true,
@@ -241,7 +241,7 @@ const OWNER_ADDRESS: u8 = 1;
 
 pub(super) fn encode_retained(message: &Message, owner: Option<&Owner>) -> Vec<u8> {
     let Some(owner) = owner else { return encode_message(message) };
-    let mut writer = Writer::with_capacity(48 + message.size());
+    let mut writer = RecordWriter::with_capacity(48 + message.size());
     writer.byte(VERSION_OWNED);
     match owner {
         Owner::User(name) => {
@@ -258,7 +258,7 @@ pub(super) fn encode_retained(message: &Message, owner: Option<&Owner>) -> Vec<u
 }
 
 pub(super) fn decode_retained(bytes: &[u8]) -> Option<StoredRetained> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = RecordReader::new(bytes);
     let owner = match reader.byte()? {
         VERSION => None,
         VERSION_OWNED => Some(match (reader.byte()?, reader.text()?) {
@@ -275,7 +275,7 @@ const EXPIRES_AT: u8 = 1 << 3;
 const NUMBERED: u8 = 1 << 4;
 
 /// Appends a message, which must be the last field: its payload has no length.
-fn put_message(writer: &mut Writer, message: &Message) {
+fn put_message(writer: &mut RecordWriter, message: &Message) {
     let publication = message.publication();
     let Publication { topic, payload, qos, retain, properties, expires_at } = publication;
     let flags = Flags::of_qos(qos)
@@ -294,7 +294,7 @@ fn put_message(writer: &mut Writer, message: &Message) {
     writer.rest(payload);
 }
 
-fn take_message(reader: &mut Reader<'_>) -> Option<Message> {
+fn take_message(reader: &mut RecordReader<'_>) -> Option<Message> {
     let flags = Flags(reader.byte()?).known(QOS | RETAIN | EXPIRES_AT | NUMBERED)?;
     let expires_at = if flags.has(EXPIRES_AT) { Some(reader.time()?) } else { None };
     let number = if flags.has(NUMBERED) { Some(NonZeroU64::new(reader.number()?)?) } else { None };
@@ -355,7 +355,7 @@ pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
     let number = message.number();
     let expires_at = message.publication().expires_at;
     let capacity = if number.is_some() { 34 } else { 58 + message.size() };
-    let mut writer = Writer::with_capacity(capacity);
+    let mut writer = RecordWriter::with_capacity(capacity);
     writer.byte(VERSION_WITH_EXPIRY);
     let flags = Flags::of_qos(*qos)
         .with(RETAIN, *retain)
@@ -384,12 +384,12 @@ pub(super) fn encode_queued(queued: &QueuedMessage) -> Vec<u8> {
 
 /// Reads what a queue record adds to the count, without its message.
 pub(super) fn weigh_queued(bytes: &[u8]) -> Option<Weight> {
-    let QueuedHead { flags, size, expires_at } = queued_head(&mut Reader::new(bytes))?;
+    let QueuedHead { flags, size, expires_at } = queued_head(&mut RecordReader::new(bytes))?;
     Some(Weight { qos: flags.qos()?, size, expires_at })
 }
 
 pub(super) fn decode_queued(bytes: &[u8]) -> Option<QueueEntry> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = RecordReader::new(bytes);
     let QueuedHead { flags, size, expires_at } = queued_head(&mut reader)?;
     let identifiers =
         if flags.has(IDENTIFIERS) { Some(take_identifiers(&mut reader)?) } else { None };
@@ -409,7 +409,7 @@ pub(super) fn decode_queued(bytes: &[u8]) -> Option<QueueEntry> {
 
 /// Returns the number of the message that a queue record refers to.
 pub(super) fn queued_number(bytes: &[u8]) -> Option<Option<NonZeroU64>> {
-    if !queued_head(&mut Reader::new(bytes))?.flags.has(BY_NUMBER) {
+    if !queued_head(&mut RecordReader::new(bytes))?.flags.has(BY_NUMBER) {
         return Some(None);
     }
     decode_queued(bytes).map(|entry| match entry.content {
@@ -425,7 +425,7 @@ struct QueuedHead {
     expires_at: Option<Timestamp>,
 }
 
-fn queued_head(reader: &mut Reader<'_>) -> Option<QueuedHead> {
+fn queued_head(reader: &mut RecordReader<'_>) -> Option<QueuedHead> {
     let says_expiry = match reader.byte()? {
         VERSION => false,
         VERSION_WITH_EXPIRY => true,
@@ -443,7 +443,7 @@ fn queued_head(reader: &mut Reader<'_>) -> Option<QueuedHead> {
     Some(QueuedHead { flags, size, expires_at })
 }
 
-fn take_identifiers(reader: &mut Reader<'_>) -> Option<Arc<[u32]>> {
+fn take_identifiers(reader: &mut RecordReader<'_>) -> Option<Arc<[u32]>> {
     let count = reader.length()?;
     // Collected one by one, because a corrupt count must not allocate memory.
     (0..count).map(|_| reader.number_u32()).collect::<Option<Vec<_>>>().map(Into::into)

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::bytes::{Flags, Reader, Writer};
+use super::bytes::{Flags, RecordReader, RecordWriter};
 use crate::journal::{Record, Revision};
 
 const VERSION: u8 = 1;
@@ -11,7 +11,7 @@ const EXPIRES_AT: u8 = 1 << 0;
 
 pub(super) fn encode(record: &Record) -> Vec<u8> {
     let Record { revision, value, expires_at } = record;
-    let mut writer = Writer::with_capacity(22 + value.len());
+    let mut writer = RecordWriter::with_capacity(22 + value.len());
     writer.byte(VERSION);
     writer.byte(Flags(0).with(EXPIRES_AT, expires_at.is_some()).0);
     writer.number(revision.0);
@@ -23,7 +23,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = RecordReader::new(bytes);
     if reader.byte()? != VERSION {
         return None;
     }
