@@ -45,9 +45,9 @@ impl Connections {
 /// What to tell the operator where not all connections fit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TooFewFiles {
-    /// Nobody has asked for so many: the defaults are for a machine of any size.
+    /// The configuration does not set the number: the default is for a machine of any size.
     Usual(String),
-    /// The configuration asks for more than there can be.
+    /// The configuration sets more connections than there can be.
     Configured(String),
 }
 

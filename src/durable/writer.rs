@@ -128,8 +128,8 @@ impl WriteGroup {
 }
 
 /// Reports that all earlier orders are written. A caller that no longer waits is not told.
-fn tell(whom: Vec<mpsc::SyncSender<()>>) {
-    for waiting in whom {
+fn tell(callers: Vec<mpsc::SyncSender<()>>) {
+    for waiting in callers {
         let _ = waiting.try_send(());
     }
 }
@@ -152,7 +152,7 @@ impl Writer {
                             Ok(order @ (Order::Write(_) | Order::Note(_) | Order::Commit(_))) => {
                                 group.take(order)
                             }
-                            Ok(Order::Tell(whom)) => told.push(whom),
+                            Ok(Order::Tell(caller)) => told.push(caller),
                             Ok(Order::Stop) => goes_on = false,
                             Err(_) => break,
                         }
@@ -165,7 +165,7 @@ impl Writer {
                     tell(told);
                     unsynced_since.get_or_insert_with(Instant::now);
                 }
-                Ok(Order::Tell(whom)) => tell(vec![whom]),
+                Ok(Order::Tell(caller)) => tell(vec![caller]),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => goes_on = false,
                 Err(RecvTimeoutError::Timeout) if is_sync_wanting => {}
                 Err(RecvTimeoutError::Timeout) => self.look_for_room(),

@@ -107,7 +107,7 @@ pub struct Server {
     cut: CancellationToken,
     open: TaskTracker,
     places: Arc<Places>,
-    /// Of each listener: whether a PROXY header is expected, and from whom.
+    /// For each listener the PROXY header that it expects, and from which addresses.
     proxies: Vec<Proxy>,
 }
 

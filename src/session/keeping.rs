@@ -220,9 +220,9 @@ impl Keeping {
         KeptAt { session: self.number, place }
     }
 
-    /// Takes a message out of order that waits in the store alone. Its place need not be remembered
-    /// if no message before it is in memory: the next read then begins after it. Otherwise the
-    /// messages before it may return to the store, and a read would find it again.
+    /// Takes a message out of order that is in the store and not in memory. If it is the next one to
+    /// read, and memory holds no message of the queue, the next read simply begins after it.
+    /// Otherwise its place is remembered, because a later read may find it again.
     pub(super) fn take_unread(
         &mut self,
         place: QueuePlace,

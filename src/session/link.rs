@@ -78,10 +78,11 @@ pub struct Link {
 /// Output that must not be sent before a ticket is stored.
 #[derive(Clone, Copy, Debug)]
 struct Held {
+    /// The ticket that must be stored before the held output is sent.
     until: Ticket,
-    /// Number of bytes before it that may be sent.
+    /// Number of unwritten bytes before the held output, which may be sent.
     sayable: usize,
-    /// CONNACK is part of it.
+    /// Whether CONNACK is part of the held output.
     is_conn_ack: bool,
 }
 
@@ -169,7 +170,8 @@ impl Link {
         !self.out.is_empty() || self.gate.is_some()
     }
 
-    /// Holds the present output and all later output until this ticket is stored.
+    /// Holds what is added to the output from now on until this ticket is stored. Output that is
+    /// there already may be sent before.
     pub fn hold_output(&mut self, until: Ticket) {
         let sayable = self.out.unwritten();
         let held = self.held.get_or_insert(Held { until, sayable, is_conn_ack: false });

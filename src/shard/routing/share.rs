@@ -96,7 +96,8 @@ impl Shard {
         if search.effort == Effort::Behind {
             let Some(member) = group.tail() else { return false };
             let host = member.place.host;
-            // A message from another shard goes no further: the place may have moved.
+            // A message that another shard has sent here is not sent on: if the member has moved
+            // meanwhile, the message could go round in circles.
             let is_from_elsewhere = std::mem::replace(&mut search.tried, 1) > 0;
             if host == self.host {
                 return self.offer(member, false, share_of(group), search, message, turn.now);
