@@ -22,7 +22,7 @@ pub(super) enum Threads {
     Own,
     /// One shard, on the thread that starts the broker.
     Current,
-    /// Several shards on the thread that starts the broker; their mail waits for a test.
+    /// Several shards on the thread that starts the broker; a test delivers the messages between them.
     Simulated(SimulatedShards),
 }
 

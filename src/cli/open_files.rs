@@ -23,7 +23,7 @@ const CONNECTING_PART: u64 = 10;
 const CONNECTING_MIN: u64 = 100;
 /// With even fewer files nothing works; this many connections are tried nevertheless.
 const CONNECTIONS_MIN: u64 = 16;
-/// Stands for "unlimited", which the system does not mean literally either.
+/// Used if the system reports no limit; there is always one in practice.
 const FILES_UNLIMITED: u64 = 1 << 20;
 
 /// Maximum number of connections of each kind.

@@ -71,7 +71,7 @@ impl Reload {
     pub(super) fn read_again(&mut self, serving: &Serving) {
         self.read_configuration();
         let mut config = self.config.clone();
-        // What nobody has asked for was said at the start.
+        // Only a limit that is configured is reported; a default one was reported at the start.
         if let Some(told @ TooFewFiles::Configured(_)) = open_files::fit(&mut config) {
             told.tell();
         }

@@ -161,7 +161,7 @@ impl Serving {
     pub(super) async fn shut_down(self, time: Duration) {
         let deadline = Instant::now() + time;
         self.api.set_ready(false);
-        // An export under way ends while the broker does: nothing waits for its caller.
+        // The broker does not wait for an export in progress.
         let control = self.control;
         let control_ended = actix_web::rt::task::spawn_blocking(move || drop(control));
         self.broker.shutdown(time).await;

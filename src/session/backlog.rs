@@ -34,7 +34,7 @@ pub struct BacklogScan {
 }
 
 impl BacklogScan {
-    /// Begins to look.
+    /// Creates a scan that begins at the oldest message.
     #[must_use]
     pub const fn new(share: NonZeroU32) -> Self {
         let next = QueuePlace(0);

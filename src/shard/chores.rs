@@ -122,7 +122,7 @@ impl Shard {
         self.chores.queue.extend(self.chores.later.drain(..));
     }
 
-    /// Gives a session its turn later.
+    /// Puts a session into the queue for chores.
     pub(in crate::shard) fn queue_chores(&mut self, slot: u32) {
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         let generation = found.generation;

@@ -283,7 +283,7 @@ impl Memory {
         AuthenticationError::TooManyAttempts { retry_after_secs }
     }
 
-    /// Returns what the memory knows of an attempt; `None` if its password must be checked.
+    /// Returns the remembered result of an attempt; `None` if its password must be checked.
     fn recall(
         &mut self,
         who: &Applicant,

@@ -11,8 +11,8 @@ pub struct AuthenticationConfig {
     /// Whether a client without user name and certificate is let in, without an identity. A
     /// listener can override it ([`ListenerLogins`](crate::auth::ListenerLogins)).
     pub anonymous: bool,
-    /// Whether an MQTT client with a user name that has no account is treated as one without a user
-    /// name, where those are let in.
+    /// Whether an MQTT client whose user name has no account is treated as if it gave no user name,
+    /// if such clients are let in.
     pub anonymous_with_name: bool,
     /// Whether a certificate suffices. If so, its Common Name is the user name, and a password is
     /// not checked; if not, the client must also give the password of the account of that name.

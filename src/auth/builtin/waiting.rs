@@ -32,8 +32,7 @@ pub(super) enum Precedence {
 use Precedence::{Failed, Fresh, Known};
 
 impl Precedence {
-    /// Returns the divisor for the share of all places that logins of this precedence may hold for
-    /// one address.
+    /// One address may use 1/n of all places for logins of this precedence; returns n.
     const fn share(self) -> usize {
         match self {
             Known => 2,
@@ -56,13 +55,13 @@ const TURNS: [[Precedence; 3]; 8] = [
 ];
 
 /// Number of networks of each size whose last turn is remembered. More than can wait at any time,
-/// so that a network that comes back at once takes its place behind the others.
+/// so that a network that returns immediately goes to the end of the line.
 const SERVED_MAX: usize = 8_192;
 
 /// Lower limit of a share, however few places there are.
 const SHARE_MIN: usize = 4;
 
-/// Number of waiting logins among which a full room looks for one to displace.
+/// If the room is full, this many waiting logins are examined to find one to displace.
 const LOOKED_AT: usize = 24;
 
 /// The places for waiting logins. `T` notifies a login that its turn has come.

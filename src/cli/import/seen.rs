@@ -22,7 +22,7 @@ pub(super) struct Seen {
     queue: Queue,
 }
 
-/// The queue whose lines come now.
+/// The queue to which the lines being read belong.
 #[derive(Default)]
 struct Queue {
     session: Option<u64>,

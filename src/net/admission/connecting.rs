@@ -93,8 +93,8 @@ impl Connecting {
         self.coming.len + self.asking.len
     }
 
-    /// Returns whether a new connection from `address` would evict one that has not been read. If the
-    /// address is its own, it can have its share at most.
+    /// Returns whether a new connection from `address` would evict one that has not been read. If
+    /// `is_own`, the limit of one address applies.
     pub(super) fn would_evict_unread(&self, address: IpAddr, is_own: bool) -> bool {
         self.coming.first_for(address, is_own).is_some_and(|first| !first.is_read)
     }

@@ -33,7 +33,7 @@ const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIE
 /// What happens to a session that was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It continues, with the subscriptions that it may have.
+    /// It continues, with the subscriptions that are still allowed.
     GoesOn,
     /// It collects nothing, because its client may not connect.
     Rests,

@@ -102,7 +102,7 @@ impl Shard {
         }
         let has_ended = existing.is_some_and(|slot| self.is_last_will(slot));
         let begins_anew = connect.clean_start || !is_owner || has_ended;
-        // A session that has ended already is not one: its client is told nothing of its record.
+        // If only the record of an ended session remains, CONNACK does not wait for it.
         let was_kept = !has_ended && existing.is_some_and(|slot| self.is_kept(slot));
         if let Some(trouble) = self.trouble() {
             Self::check_store(trouble, connect, was_kept, begins_anew)?;

@@ -231,7 +231,8 @@ impl Shard {
             && self.may(found, Action::Publish { topic, qos, retain })
     }
 
-    /// Returns whether the result of the handshake still holds, if anything was read again since.
+    /// Returns whether login and permissions still hold, if accounts or rules were reloaded since
+    /// CONNECT.
     pub(in crate::shard) fn is_still_welcome(&self, connect: &AcceptedConnect) -> bool {
         let AcceptedConnect { identity, client_id, peer, listener, proven, will, .. } = connect;
         if self.core.proves_now(proven.method.clone()) == *proven {

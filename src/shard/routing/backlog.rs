@@ -137,7 +137,7 @@ impl Shard {
         }
     }
 
-    /// Lets a member that is connected now take what waits for its group, as the others do.
+    /// Lets a newly connected member ask for messages that wait for its group, like the other members.
     pub(in crate::shard) fn seek_backlog(&mut self, slot: u32, filter: &str) {
         if !filter.starts_with("$share/") {
             return;

@@ -96,8 +96,7 @@ impl Shard {
         if search.effort == Effort::Behind {
             let Some(member) = group.tail() else { return false };
             let host = member.place.host;
-            // A message that another shard has sent here is not sent on: if the member has moved
-            // meanwhile, the message could go round in circles.
+            // Do not pass on a message that came from another shard: the member may have moved.
             let is_from_elsewhere = std::mem::replace(&mut search.tried, 1) > 0;
             if host == self.host {
                 return self.offer(member, false, share_of(group), search, message, turn.now);
