@@ -45,8 +45,15 @@ impl Broker {
         core.draining.store(Some(Arc::new(to)));
     }
 
-    /// Stores whether new clients are refused now. If that fails, the log says so.
+    /// Stores whether new clients are refused now. If that fails, the log says so. It is stored even
+    /// if the caller stops waiting.
     pub(super) async fn store_drain(&self) {
+        let broker = self.clone();
+        let storing = tokio::spawn(async move { broker.store_drain_now().await });
+        let _ = storing.await; // It fails only with the runtime.
+    }
+
+    async fn store_drain_now(&self) {
         let Some(name) = self.name_of_drain() else { return };
         let stored = async {
             let _alone = self.running.under_way.storing_drain.lock().await;

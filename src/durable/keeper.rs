@@ -243,8 +243,8 @@ impl Keeper {
         self.store.is_immediate() || (self.health.trouble().is_none() && !self.is_congested())
     }
 
-    /// Stores a change that belongs to no shard. Returns whether it is stored if that is known at
-    /// once; otherwise the writer calls `finish` with that.
+    /// Stores a change that belongs to no shard. Returns whether it is stored if the store has
+    /// answered. Otherwise returns `None`, and the writer calls `finish` with that later.
     pub(crate) fn commit(&self, change: Change, now: Timestamp, finish: Finish) -> Option<bool> {
         if self.store.is_immediate() {
             return Some(self.try_to_apply(&mut vec![change], now));

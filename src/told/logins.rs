@@ -9,6 +9,7 @@ use std::{
 use super::{
     CLIENTS, cut,
     limit::{Kind, Limiter},
+    tell_quiet,
 };
 
 /// Logs lock-outs. Limits the lines, as those of other refusals.
@@ -42,10 +43,13 @@ impl LockOuts {
     pub(crate) fn tell(&self, began: &LockOut<'_>) {
         let LockOut { address, listener, over, user, secs, is_whole_address } = *began;
         let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let allowed = {
+        let (quiet, allowed) = {
             let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-            limiter.allow(Kind::Trouble, address, now)
+            (limiter.quiet(now), limiter.allow(Kind::Trouble, address, now))
         };
+        if let Some(quiet) = quiet {
+            tell_quiet(quiet);
+        }
         let Some(left_out) = allowed else { return };
         let left_out = Some(left_out).filter(|lines| *lines > 0);
         let user = &*cut(user);

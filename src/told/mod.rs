@@ -31,7 +31,7 @@ use tracing::Span;
 
 #[cfg(feature = "http")]
 pub(crate) use self::calls::Changed;
-use self::limit::{Kind, LeftOut, Limiter};
+use self::limit::{Kind, LeftOut, Limiter, Quiet};
 #[cfg(feature = "accounts")]
 pub(crate) use self::logins::{LockOut, LockOuts};
 pub(crate) use self::{queues::Dropped, text::cut};
@@ -272,14 +272,9 @@ impl Told {
     /// Logs how many lines were omitted for addresses that have been quiet since. Called
     /// periodically by one thread.
     pub(crate) fn tell_left_out(&self) {
-        let Some(found) = self.limiter().quiet(self.now()) else { return };
-        for LeftOut { network, lines, kind } in found.networks {
-            let kind = kind.name();
-            tracing::warn!(target: CLIENTS, parent: None, %network, lines, kind, "lines left out");
-        }
-        if found.others > 0 {
-            let lines = found.others;
-            tracing::warn!(target: CLIENTS, parent: None, lines, "lines left out of more addresses");
+        let found = self.limiter().quiet(self.now());
+        if let Some(found) = found {
+            tell_quiet(found);
         }
     }
 
@@ -319,5 +314,17 @@ impl Told {
     /// Returns microseconds since the start.
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Logs how many lines were omitted for addresses that have been quiet since.
+fn tell_quiet(found: Quiet) {
+    for LeftOut { network, lines, kind } in found.networks {
+        let kind = kind.name();
+        tracing::warn!(target: CLIENTS, parent: None, %network, lines, kind, "lines left out");
+    }
+    if found.others > 0 {
+        let lines = found.others;
+        tracing::warn!(target: CLIENTS, parent: None, lines, "lines left out of more addresses");
     }
 }

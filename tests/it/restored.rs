@@ -248,6 +248,27 @@ async fn the_session_of_a_client_that_may_not_connect_rests() {
     }
 }
 
+/// The client may connect again, but not subscribe: it finds out before any recheck.
+#[actix_rt::test]
+async fn a_session_that_rested_returns_with_the_subscriptions_that_it_may_have() {
+    for version in VERSIONS {
+        let house = House::default();
+        let first = house.power().await;
+        ann(&first, version, &["t", "u"]).await.vanish().await;
+        say(&first, "t", "1").await;
+        first.crash();
+        house.denied.deny("connect c");
+        house.denied.deny("subscribe t");
+        let second = house.power().await;
+        house.denied.allow("connect c");
+        let mut client = ann(&second, version, &[]).await;
+        say(&second, "t", "2").await;
+        client.expect_nothing().await;
+        say(&second, "u", "3").await;
+        take_payload(&mut client, 1, "3").await;
+    }
+}
+
 /// For sessions that outlive their connection and for others.
 #[actix_rt::test]
 async fn a_will_of_somebody_who_may_no_longer_is_not_published_after_a_start() {

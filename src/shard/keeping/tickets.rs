@@ -164,6 +164,14 @@ impl Shard {
         self.tickets.then.extend(number.map(|number| Afterwards::DropWill(slot, number)));
     }
 
+    /// Returns whether the Will of a slot was published in this turn.
+    pub(in crate::shard) fn has_published_will(&self, slot: u32) -> bool {
+        self.tickets
+            .then
+            .iter()
+            .any(|after| matches!(after, Afterwards::DropWill(at, _) if *at == slot))
+    }
+
     /// Notes that presence versions are reserved; they may be given out once that is stored.
     pub(in crate::shard) fn note_reservation(&mut self, up_to: u64) {
         self.note(|| Change::ReserveVersions(up_to));

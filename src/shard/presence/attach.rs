@@ -147,8 +147,8 @@ impl Shard {
         }
         self.set_timer(slot);
         if existing.is_some() {
+            self.collect_again(slot); // A suspended session is not checked.
             self.revoke_subscriptions(slot, now);
-            self.collect_again(slot);
         }
         Ok(Prepared { slot, link, session_present: existing.is_some(), was_online, was_kept })
     }

@@ -47,7 +47,9 @@ impl Shard {
         (found.will_at, found.expires_at) = (None, Some(now));
         found.lasting.set(0);
         found.backlogs = None;
-        let ending = Ending { place, has_will: will.is_some(), in_flight: None };
+        let has_will = will.is_some() || self.has_published_will(slot);
+        let found = &mut self.slots[slot as usize];
+        let ending = Ending { place, has_will, in_flight: None };
         found.chores = None;
         found.chores_mut().ending = Some(ending);
         if self.clients.get(found.session.client_id()) == Some(&slot) {
@@ -92,7 +94,8 @@ impl Shard {
     /// Lets other members have some of the messages that the session leaves.
     fn leave_some(&mut self, slot: u32, ending: &mut Ending, now: Timestamp) -> Portion {
         if self.is_quiet {
-            return Portion::Done;
+            // The next start continues with what the store has.
+            return if self.is_kept(slot) { Portion::Later } else { Portion::Done };
         }
         // What moves to other queues must not pile up before the store or another shard.
         if self.is_congested() || (ending.in_flight.is_none() && !self.recall_shared(slot)) {
@@ -145,8 +148,9 @@ impl Shard {
             }
             let is_meant = |found: &Slot| is_index_full || Arc::ptr_eq(&found.account, account);
             let mut with_chores = self.chores.first(SEARCHED_MAX);
-            let found = with_chores
-                .find(|slot| self.slot(*slot).is_some_and(|f| f.is_ending() && is_meant(f)));
+            let has_room_to_give =
+                |f: &Slot| f.is_ending() && f.session.subscriptions_len() > 0 && is_meant(f);
+            let found = with_chores.find(|slot| self.slot(*slot).is_some_and(has_room_to_give));
             let Some(found) = found.and_then(|slot| self.slots.get_mut(slot as usize)) else {
                 return;
             };

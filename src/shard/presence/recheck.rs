@@ -72,6 +72,7 @@ impl Shard {
                     let departure = Departure { ends_session: true, ..not_authorized(ACCOUNT) };
                     self.send_off(slot, departure, now);
                 } else {
+                    *steps += first_portion(found);
                     self.forget(slot, now);
                 }
                 false
@@ -87,6 +88,7 @@ impl Shard {
             }
             Standing::Good | Standing::Changed | Standing::Suspended => {
                 let why = if may_connect { ACCOUNT } else { PERMISSION };
+                *steps += first_portion(found);
                 self.send_off(slot, not_authorized(why), now);
                 self.suspend(slot);
                 self.tell_groups(slot);
@@ -250,6 +252,11 @@ impl Shard {
             && may(Action::Connect)
             && may_publish_will
     }
+}
+
+/// Returns the steps of the first portion of what a session leaves, or tells its groups.
+fn first_portion(found: &Slot) -> usize {
+    found.session.subscriptions_len().min(SUBSCRIPTIONS_AT_A_TIME)
 }
 
 const ACCOUNT: &str = "the account was removed or disabled";

@@ -56,7 +56,8 @@ impl NewStore {
     /// Makes it the store of its directory, with everything that was applied.
     ///
     /// # Errors
-    /// If the directory cannot be written. Then nothing of the store is left.
+    /// If the directory cannot be written. Nothing of the store is left then, unless only the last
+    /// sync has failed.
     pub fn finish(mut self) -> Result<(), StoreError> {
         self.store.sync()?;
         self.store.replace(None);
