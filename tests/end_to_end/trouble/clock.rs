@@ -98,7 +98,7 @@ fn a_clock_that_has_gone_back_takes_nothing_back_and_prolongs_nothing() {
     let passed = started.elapsed().as_millis();
     let pace = u128::from(last - ahead.millis());
     assert!(pace <= passed + 1_000, "{pace} ms in {passed} ms: the clock runs at its usual pace");
-    assert!(last >= first + 100 && last > soon.millis());
+    assert!(last >= first && last > soon.millis());
     expect_left(&program, "later", true);
     // The same a second time.
     program.signal("-KILL");
