@@ -42,6 +42,7 @@ enum Advice {
     /// To give credentials.
     Challenge,
     /// To give credentials on another connection: the certificate of a connection never changes.
+    #[cfg(feature = "tls")]
     ChallengeElsewhere,
     /// Which methods the path supports, in the format of the `Allow` header.
     Allow(&'static str),
@@ -295,6 +296,7 @@ impl ResponseError for ApiError {
             Advice::Challenge => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
             }
+            #[cfg(feature = "tls")]
             Advice::ChallengeElsewhere => {
                 response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
                 response.force_close();

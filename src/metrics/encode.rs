@@ -336,8 +336,6 @@ impl TextWriter<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::DropReason;
     use super::*;
     use crate::hooks::DisconnectReason;
@@ -421,8 +419,11 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "http")]
     #[test]
     fn rest_calls_are_counted_by_route_and_status_with_their_latency() {
+        use std::time::Duration;
+
         let metrics = Arc::new(Metrics::new(1));
         let rest = metrics.rest();
         rest.record(RestRoute::KeepAlive, 200, Duration::from_micros(100));

@@ -1,12 +1,10 @@
 //! Records without a store, in a store of their own, and changes that the store has not ended yet.
 
-use futures_util::future::join_all;
-
 use super::*;
 use crate::{
     durable::SyncPolicy,
     router::{Retained, RetainedLimits},
-    store::{Bounds, DirectoryStore, MemoryStore, Store},
+    store::{Bounds, MemoryStore, Store},
 };
 
 fn name(key: &str) -> RecordKey {
@@ -123,14 +121,15 @@ async fn a_follower_that_is_too_slow_hears_that_it_has_missed_changes() {
 }
 
 /// One of all callers wins, and what it was told is what a restart finds.
+#[cfg(feature = "directory-store")]
 #[actix_rt::test]
 async fn of_callers_at_the_same_time_one_wins_and_a_restart_finds_its_record() {
     let dir = tempfile::tempdir().expect("a directory");
-    let open = || Arc::new(DirectoryStore::open(dir.path()).expect("it opens"));
+    let open = || Arc::new(crate::store::DirectoryStore::open(dir.path()).expect("it opens"));
     let (keeper, records) = in_store(open());
     let mut watch = records.watch("ns");
     let changes = (0..50).map(|_| records.put(put("k", b"v", Expected::Absent)));
-    let outcomes = join_all(changes).await;
+    let outcomes = futures_util::future::join_all(changes).await;
     let won: Vec<_> = outcomes.iter().flatten().copied().collect();
     let [revision] = won[..] else { panic!("{outcomes:?}") };
     // Each adds to what the one before has written.
