@@ -237,7 +237,7 @@ pub trait LiveClients: Send + Sync + 'static {
 }
 
 /// Sends clients to other servers. A part that is not implemented answers
-/// [`ControlError::Unavailable`].
+/// [`ControlError::Unavailable`]; [`Redirects::drain`] then does nothing.
 #[async_trait]
 pub trait Redirects: Send + Sync + 'static {
     /// Redirects clients; returns how many were redirected. Dropping the future stops the redirect;

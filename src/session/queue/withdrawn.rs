@@ -34,8 +34,8 @@ pub(super) struct Withdrawn {
     is_looked_for: bool,
     /// The search in the store has reached its end.
     is_store_examined: bool,
-    /// The store has these subscriptions, marked, until no message of them waits: if the broker ends
-    /// before, the next start continues.
+    /// The store keeps these subscriptions, with a mark, while their messages may wait. If the broker
+    /// ends meanwhile, the next start continues the search.
     stored: HashSet<Box<str>, RandomState>,
     /// The numbers of shared subscriptions, and which of them are withdrawn.
     shares: HashMap<Box<str>, NonZeroU32, RandomState>,
