@@ -4,9 +4,9 @@ every transport that it has.
 
     cargo build --release && tests/clients/run.py [CLIENT …]
 
-Ends with `bridge` and `java`, which have separate tables: bridge.py, java_http.py.
+Ends with `bridge`, `java` and `proxies`, which have separate tables: bridge.py, java_http.py, proxies.py.
 
-Needs python3-venv, nodejs, npm, a JDK, mosquitto, mosquitto-clients, openssl and cargo. The clients come from their
+Needs python3-venv, nodejs, npm, a JDK, mosquitto, mosquitto-clients, nginx, haproxy, fail2ban, openssl and cargo. The clients come from their
 registries, in the versions below, into target/clients. Exit code 0 if no cell says FAIL.
 
 The environment of a client's script has: URL, with the scheme mqtt, mqtts, ws or wss; CA, a file;
@@ -23,6 +23,7 @@ import sys
 
 import bridge
 import java_http
+import proxies
 from broker import ADMIN, Broker
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -44,7 +45,7 @@ CLIENTS = {
 }
 SPEAK_AUTH = ("MQTT.js",)
 # Clients with separate tables.
-OTHERS = {"bridge": bridge.main, "java": java_http.main}
+OTHERS = {"bridge": bridge.main, "java": java_http.main, "proxies": proxies.main}
 
 
 def install():

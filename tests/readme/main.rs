@@ -12,6 +12,7 @@
 //! | `sh` with `<!-- example: store -->`, then `stopped` | run beside a broker, then after its end |
 //! | `sh` without a marker | names and options are checked: of `cargo`, of `hearthmq` |
 //! | `ini` with `<!-- example: fail2ban -->` | its expression is applied to the log |
+//! | `nginx`, `haproxy` | run between clients and a broker by tests/clients/proxies.py |
 //! | any with `<!-- not run: REASON -->` | listed on standard error with the reason |
 //! | `text` | no test, and no command in it |
 
@@ -63,6 +64,7 @@ fn check(block: &Block) {
             assert!(!block.lines().any(is_command), "{block}: a command in a block of text");
         }
         ("sh" | "ini" | "json answer", None) => {} // the tests of this file run them
+        ("nginx" | "haproxy", None) => {}          // tests/clients/proxies.py runs them
         (language, None) => panic!("{block}: no test for {language:?}; give a marker"),
     }
 }
@@ -77,7 +79,8 @@ fn every_block_is_tested_or_says_why_not() {
         }
         if let Some(example) = block.example() {
             let kind = example.split(' ').next().unwrap();
-            let known = ["broker", "shell", "store", "stopped", "fail2ban"].contains(&kind);
+            let known = ["broker", "shell", "store", "stopped", "fail2ban", "nginx", "haproxy"]
+                .contains(&kind);
             assert!(known, "{block}: no test for {example:?}");
         }
         check(block);
