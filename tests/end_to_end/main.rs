@@ -10,7 +10,11 @@
 )]
 
 mod backup;
+#[path = "../support/beats.rs"]
+mod beats;
 mod certificates;
+mod command_line;
+mod crash;
 mod dead_peers;
 mod fail2ban;
 mod flow;
@@ -31,6 +35,7 @@ mod open_files;
 mod pki;
 mod presence;
 mod program;
+mod readme;
 mod refusals;
 mod reload;
 mod restored;
@@ -40,8 +45,9 @@ mod shutdown;
 mod skipped;
 mod start;
 mod status;
+mod store_commands;
 mod tls;
 mod trouble;
-#[path = "../store/vocabulary.rs"]
+#[path = "../it/store/vocabulary.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]
 mod vocabulary;

@@ -8,7 +8,7 @@ use hearthmq::{
     mqtt::ReasonCode::{GrantedQoS2, NoMatchingSubscribers, SessionTakenOver, Success},
 };
 
-use super::{
+use crate::{
     post::{Post, between},
     support::{
         Client,

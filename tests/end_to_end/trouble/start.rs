@@ -1,7 +1,7 @@
 //! An unusable store is reported in one line with its remedy, and the program ends with 1.
 //!
-//! `../start.rs` tests two brokers on one directory, `tests/store/damage.rs` how a store reacts to
-//! each changed byte.
+//! `../start.rs` tests two brokers on one directory, `tests/it/store/damage.rs` how a store
+//! reacts to each changed byte.
 
 use std::{fs, path::PathBuf, process::Output};
 

@@ -4,6 +4,8 @@
 mod client;
 pub(crate) mod disk;
 pub(crate) mod packets;
+pub(crate) mod sockets;
+pub(crate) mod wire;
 
 pub(crate) use client::Client;
 

@@ -1,5 +1,5 @@
-//! Any bytes decode to a record or to `None`, and encoding round-trips. `tests/store` shows what a
-//! store does with records.
+//! Any bytes decode to a record or to `None`, and encoding round-trips. `tests/it/store` shows what
+//! a store does with records.
 
 use proptest::{collection::vec, prelude::*};
 

@@ -1,0 +1,12 @@
+//! Logins and permissions: accounts, throttling, policy and TLS, each through its public interface.
+//! Knows no socket: handshakes happen in memory.
+
+mod changes;
+mod files;
+mod login;
+mod policy;
+mod scram;
+mod standing;
+mod throttle;
+mod tls;
+mod turns;

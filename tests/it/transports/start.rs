@@ -1,0 +1,95 @@
+//! No client can connect before the store has been read, so that every connection gets an answer.
+
+use std::{
+    io::ErrorKind,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use hearthmq::{
+    mqtt::Timestamp,
+    net::Listener,
+    store::{
+        Bounds, Change, Durability, MemoryStore, PageBounds, QueuePlace, QueuedMessage, Record,
+        RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained, StoredSession,
+    },
+};
+
+use crate::{
+    support::{Client, packets::*},
+    transports::ways::builder,
+};
+
+/// A store that tries to connect to the broker that reads it.
+#[derive(Clone)]
+struct Knocking {
+    store: Arc<MemoryStore>,
+    address: SocketAddr,
+    path: PathBuf,
+    refused: Arc<Mutex<Vec<Option<ErrorKind>>>>,
+}
+
+impl Store for Knocking {
+    fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        self.store.apply(changes, durability)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+
+    fn bounds(&self) -> Result<Bounds, StoreError> {
+        self.store.bounds()
+    }
+
+    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
+        let mut refused = self.refused.lock().unwrap();
+        refused.push(TcpStream::connect(self.address).err().map(|error| error.kind()));
+        refused.push(UnixStream::connect(&self.path).err().map(|error| error.kind()));
+        self.store.sessions(each)
+    }
+
+    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
+        self.store.retained(each)
+    }
+
+    fn logins(&self, each: &mut dyn FnMut([u8; 32], Timestamp)) -> Result<(), StoreError> {
+        self.store.logins(each)
+    }
+
+    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
+        self.store.records(each)
+    }
+
+    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
+        self.store.in_flight(session)
+    }
+
+    fn waiting(
+        &self,
+        session: SessionNumber,
+        from: QueuePlace,
+        page: PageBounds,
+    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
+        self.store.waiting(session, from, page)
+    }
+}
+
+#[actix_rt::test]
+async fn nobody_connects_before_the_store_has_been_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mqtt.sock");
+    // A port that is free, and stays so: no other test uses this address.
+    let address = TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let store =
+        Knocking { store: Arc::default(), address, path: path.clone(), refused: Arc::default() };
+    let refused = Arc::clone(&store.refused);
+    let builder = builder().store(store).tcp(address.to_string()).listen(Listener::unix(&path));
+    let broker = builder.start().await.unwrap();
+    assert_eq!(*refused.lock().unwrap(), [Some(ErrorKind::ConnectionRefused); 2]);
+    let stream = tokio::net::TcpStream::connect(broker.local_addrs()[0]).await.unwrap();
+    Client::on(stream, V5).connect(connect("c")).await;
+    UnixStream::connect(&path).unwrap();
+}
