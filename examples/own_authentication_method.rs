@@ -46,8 +46,8 @@ struct HmacNonce {
 }
 
 impl EnhancedAuthenticator for HmacNonce {
-    fn methods(&self) -> &[&str] {
-        &[METHOD]
+    fn knows(&self, method: &str) -> bool {
+        method == METHOD
     }
 
     /// Called once for each client that connects with the method, and for each re-authentication.

@@ -78,6 +78,7 @@ async fn empty(request: HttpRequest, authenticator: web::Data<FileAuthenticator>
         listener: "http",
         rules: ListenerLogins::default(),
         proven: false,
+        may_pass: false,
     };
     match authenticator.authenticate(credentials).await {
         Ok(_) => HttpResponse::Ok().insert_header(ContentType::json()).body(r#"{"online":true}"#),

@@ -17,7 +17,7 @@ const DATA_BYTES_MAX: usize = u16::MAX as usize;
 /// What is known of a client when an exchange with it begins.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeStart<'a> {
-    /// Authentication Method, one of those that [`EnhancedAuthenticator::methods`] names.
+    /// Authentication Method, one that [`EnhancedAuthenticator::knows`].
     pub method: &'a str,
     /// What CONNECT and TLS have shown. MQTT leaves the meaning of User Name and Password to the
     /// method; a client that re-authenticates sends no password.
@@ -36,8 +36,8 @@ pub struct ExchangeStart<'a> {
 /// means, so it does not slow down guessing: wrap the authenticator in
 /// [`Throttled`](super::Throttled) for that.
 pub trait EnhancedAuthenticator: Send + Sync + 'static {
-    /// Returns the names of its methods, as clients give them in Authentication Method.
-    fn methods(&self) -> &[&str];
+    /// Returns whether it has a method of this name, as clients give it in Authentication Method.
+    fn knows(&self, method: &str) -> bool;
 
     /// Starts an exchange with a client that has named one of the methods. Nothing is decided here:
     /// an exchange refuses a client in its first step.
@@ -70,7 +70,9 @@ pub trait Exchange: Send {
     /// Takes the client's Authentication Data and returns the next step.
     ///
     /// # Errors
-    /// The client is refused, or disconnected if it was connected already.
+    /// The client is refused, or disconnected if it was connected already. After
+    /// [`AuthenticationError::NotMine`] the next authenticator of a [`Chain`](super::Chain) gets the
+    /// same data, unless the client was already sent data.
     async fn step(&mut self, data: Option<&[u8]>) -> Result<Step, AuthenticationError>;
 }
 
@@ -89,8 +91,8 @@ pub enum Step {
 }
 
 impl<T: EnhancedAuthenticator + ?Sized> EnhancedAuthenticator for Arc<T> {
-    fn methods(&self) -> &[&str] {
-        (**self).methods()
+    fn knows(&self, method: &str) -> bool {
+        (**self).knows(method)
     }
 
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
@@ -120,7 +122,7 @@ impl Methods {
     /// Returns the authenticator that has this method.
     pub(crate) fn find(&self, method: &str) -> Option<&dyn EnhancedAuthenticator> {
         let mut all = self.0.iter();
-        Some(&**all.find(|one| one.methods().contains(&method))?)
+        Some(&**all.find(|one| one.knows(method))?)
     }
 
     /// Starts an exchange; `None` if no authenticator has the method.

@@ -37,3 +37,19 @@ pub struct LoginCounts {
     /// Hashed passwords.
     pub hashed: u64,
 }
+
+impl LoginCounts {
+    /// Adds the counts of another authenticator.
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting + other.waiting,
+            turned_away: self.turned_away + other.turned_away,
+            user_lockouts: self.user_lockouts + other.user_lockouts,
+            address_lockouts: self.address_lockouts + other.address_lockouts,
+            refused: self.refused + other.refused,
+            repeated: self.repeated + other.repeated,
+            known: self.known + other.known,
+            hashed: self.hashed + other.hashed,
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! An [`Authenticator`] turns the credentials of a client into an [`Identity`]; an [`Authorizer`]
 //! decides about one action of that identity. MQTT clients and REST callers go through the same
 //! two. An [`EnhancedAuthenticator`] serves MQTT 5.0 clients with methods that take more than one
-//! message. Nothing here knows a session, an actor or HTTP.
+//! message. Several authenticators are a [`Chain`]. Nothing here knows a session, an actor or HTTP.
 
 #[cfg(feature = "accounts")]
 #[cfg_attr(
@@ -11,7 +11,9 @@
     expect(dead_code, reason = "SCRAM alone needs decoys and proofs")
 )]
 mod builtin;
+mod chain;
 mod enhanced;
+mod identity;
 mod logins;
 mod network;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
@@ -23,7 +25,9 @@ mod throttled;
 
 #[cfg(feature = "accounts")]
 pub use builtin::*;
+pub use chain::{Chain, Source};
 pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
+pub use identity::{ClientCertificate, Identity, Login};
 pub use logins::{LoginCounts, LoginKey, LoginLedger};
 pub use network::{Network, NetworkError};
 pub use standing::Standing;
@@ -37,7 +41,6 @@ pub(crate) use origin::Origin;
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::{limits::OwnLimits, mqtt::QoS};
 
@@ -61,6 +64,10 @@ pub struct Credentials<'a> {
     /// Whether the same credentials were accepted before on this connection. Such credentials are
     /// no guess: they are checked even while failures of other clients block the user name.
     pub proven: bool,
+    /// Whether another authenticator is asked after [`AuthenticationError::NotMine`]. If so, an
+    /// authenticator passes on each client that it does not know, before it computes or counts
+    /// anything. If not, it decides about unknown clients as well.
+    pub may_pass: bool,
 }
 
 /// Login rules of one listener; each one that is set replaces the rule for all listeners.
@@ -85,52 +92,9 @@ impl<'a> Credentials<'a> {
             listener,
             rules: ListenerLogins { anonymous: None, certificate_needs_account: None },
             proven: false,
+            may_pass: false,
         }
     }
-}
-
-/// The subject of a client certificate that was verified by the TLS handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The subject's Common Name.
-    pub common_name: String,
-    /// The serial number, in lower-case hexadecimal without separators.
-    pub serial_number: String,
-}
-
-/// The result of a successful login.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// `None` for a client that was admitted without a user name.
-    pub username: Option<Arc<str>>,
-    /// The certificate that the client presented, if any.
-    pub certificate: Option<Arc<ClientCertificate>>,
-    /// How the identity was proven.
-    pub login: Login,
-    /// For a certificate: whether the identity ends when the account of its Common Name is removed.
-    pub needs_account: bool,
-}
-
-/// How an identity was proven.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Login {
-    /// A user name and its password, over MQTT or by HTTP Basic.
-    Password,
-    /// A client certificate.
-    Certificate,
-    /// The method SCRAM-SHA-256.
-    Scram,
-    /// No proof: the client was admitted without credentials.
-    Anonymous,
-    /// A method of the embedding application.
-    #[default]
-    Other,
-    /// Of a session that an earlier version of the broker has stored without it. A condition on it is
-    /// neither kept nor broken. In no rule, no login and no event.
-    #[serde(skip)]
-    Unknown,
 }
 
 /// Why credentials were not accepted. No variant reveals whether the user exists.
@@ -160,6 +124,10 @@ pub enum AuthenticationError {
     /// The credentials could not be checked.
     #[error("credentials cannot be checked now")]
     Unavailable,
+    /// The authenticator does not know the client: the next one of its [`Chain`] is asked. If there
+    /// is none, the client is refused as for [`AuthenticationError::BadCredentials`].
+    #[error("user name or password is wrong")]
+    NotMine,
 }
 
 /// Checks credentials.
@@ -219,6 +187,18 @@ pub trait Authenticator: Send + Sync + 'static {
         let _ = username;
         None
     }
+
+    /// Returns whether it decides about clients that no authenticator of a [`Chain`] knows: it
+    /// refuses an unknown user as it refuses a wrong password, in the same time, and counts the
+    /// failure. The chain asks the first one that does.
+    fn decides_about_strangers(&self) -> bool {
+        false
+    }
+
+    /// Returns its methods of enhanced authentication. The broker asks once, when it starts.
+    fn methods(&self) -> Option<Arc<dyn EnhancedAuthenticator>> {
+        None
+    }
 }
 
 #[async_trait]
@@ -228,6 +208,10 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError> {
         (**self).authenticate(credentials).await
+    }
+
+    fn is_known(&self, credentials: &Credentials<'_>) -> bool {
+        (**self).is_known(credentials)
     }
 
     fn generation(&self) -> u64 {
@@ -252,6 +236,14 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
         (**self).limits_of(username)
+    }
+
+    fn decides_about_strangers(&self) -> bool {
+        (**self).decides_about_strangers()
+    }
+
+    fn methods(&self) -> Option<Arc<dyn EnhancedAuthenticator>> {
+        (**self).methods()
     }
 }
 
@@ -372,7 +364,7 @@ impl Authenticator for AllowAll {
                 (None, Some(_)) => Login::Password,
                 (None, None) => Login::Anonymous,
             },
-            needs_account: false,
+            ..Identity::default()
         })
     }
 }

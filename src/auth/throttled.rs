@@ -34,8 +34,8 @@ impl<A: EnhancedAuthenticator> Throttled<A> {
 }
 
 impl<A: EnhancedAuthenticator> EnhancedAuthenticator for Throttled<A> {
-    fn methods(&self) -> &[&str] {
-        self.authenticator.methods()
+    fn knows(&self, method: &str) -> bool {
+        self.authenticator.knows(method)
     }
 
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {

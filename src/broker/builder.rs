@@ -161,7 +161,8 @@ impl Builder {
         self
     }
 
-    /// Sets what checks credentials.
+    /// Sets what checks credentials; a [`Chain`](crate::auth::Chain) of several authenticators, for
+    /// example.
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
         self.authenticator = Arc::new(authenticator);
         self
@@ -169,7 +170,8 @@ impl Builder {
 
     /// Adds a check for MQTT 5.0 clients that give an Authentication Method; it replaces the
     /// authenticator for them. Can be called several times; of two methods of the same name, the
-    /// first one is used. Without any, such clients are refused.
+    /// first one is used. The methods of the authenticator itself come last. Without any, such
+    /// clients are refused.
     pub fn enhanced_authenticator(mut self, authenticator: impl EnhancedAuthenticator) -> Self {
         self.methods.add(authenticator);
         self
@@ -234,12 +236,16 @@ impl Builder {
             .map(|(bound, listener)| listener.url(bound.local_addr()).into())
             .collect();
         let admission = Arc::new(Admission::new(&self.limits));
+        let mut methods = self.methods;
+        if let Some(known) = self.authenticator.methods() {
+            methods.add(known);
+        }
         let core = Arc::new(Core::new(CoreParts {
             node: self.node,
             response_topic_prefix: self.response_topic_prefix,
             limits: self.limits,
             authenticator: self.authenticator,
-            methods: self.methods,
+            methods,
             authorizer: self.authorizer,
             hooks: self.hooks,
             store: self.store,

@@ -5,7 +5,9 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use hearthmq::{
     Broker,
     actors::SyncPolicy,
-    auth::{AuthenticationConfig, FileAuthenticator, FileError, FilePolicy, ScramSha256},
+    auth::{
+        AuthenticationConfig, Chain, FileAuthenticator, FileError, FilePolicy, ScramSha256, Source,
+    },
     broker,
     config::{Config, StoreConfig, SyncMode},
     http::{Api, Server, ServerOptions},
@@ -23,6 +25,9 @@ use super::{
 
 /// How long an export waits for changes on their way to the store.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The name of the accounts of the file in the chain of authenticators. Stored with sessions.
+const ACCOUNTS: &str = "accounts";
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +103,7 @@ impl Serving {
         store: Arc<DirectoryStore>,
         tls: &mut TlsSources,
     ) -> Result<Broker, StartError> {
+        let accounts = Source::new(ACCOUNTS, Arc::clone(authenticator)).with_methods(scram.clone());
         let mut builder = Broker::builder()
             .node(&config.node)
             .shards(config.shards.into())
@@ -105,8 +111,7 @@ impl Serving {
             .sys_interval(Duration::from_secs(config.mqtt.sys_interval_secs.into()))
             .limits(config.limits.clone())
             .client_lines(config.log.clients)
-            .authenticator(Arc::clone(authenticator))
-            .enhanced_authenticator(scram.clone())
+            .authenticator(Chain::new().with(accounts))
             .authorizer(Arc::clone(policy))
             .shared_store(store)
             .sync(sync_policy(&config.store));

@@ -263,6 +263,7 @@ fn basic(request: &HttpRequest) -> Result<Option<Basic>, ApiError> {
 fn refused(error: AuthenticationError, name: &str, address: IpAddr) -> ApiError {
     match error {
         AuthenticationError::BadCredentials
+        | AuthenticationError::NotMine
         | AuthenticationError::OtherThanCertificate
         | AuthenticationError::NoAccount => ApiError::unauthenticated(),
         AuthenticationError::TooManyAttempts { retry_after_secs } => {

@@ -338,7 +338,8 @@ async fn authenticate(
     let Credentials { username, password, certificate, .. } = credentials;
     let shows_nothing = username.is_none() && password.is_none() && certificate.is_none();
     let refused = |error| {
-        if shows_nothing && error == AuthenticationError::BadCredentials {
+        use AuthenticationError::{BadCredentials, NotMine};
+        if shows_nothing && matches!(error, BadCredentials | NotMine) {
             // The client sent no user name or password that could be wrong.
             let (reason, counted_as) = (ReasonCode::NotAuthorized, ConnectRefusal::BadCredentials);
             return Refusal::with(connect.version, reason, counted_as);

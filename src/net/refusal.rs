@@ -80,9 +80,9 @@ impl Refusal {
     /// Refuses because the credentials are wrong or cannot be checked.
     pub(super) fn of_credentials(version: ProtocolVersion, error: AuthenticationError) -> Self {
         let code = match error {
-            AuthenticationError::BadCredentials | AuthenticationError::OtherThanCertificate => {
-                ReasonCode::BadUserNameOrPassword
-            }
+            AuthenticationError::BadCredentials
+            | AuthenticationError::NotMine
+            | AuthenticationError::OtherThanCertificate => ReasonCode::BadUserNameOrPassword,
             AuthenticationError::TooManyAttempts { .. } => ReasonCode::ConnectionRateExceeded,
             AuthenticationError::NotAllowed | AuthenticationError::NoAccount => {
                 ReasonCode::NotAuthorized
@@ -102,6 +102,7 @@ impl Refusal {
                 refusal.because("the Common Name of the certificate has no account")
             }
             AuthenticationError::BadCredentials
+            | AuthenticationError::NotMine
             | AuthenticationError::NotAllowed
             | AuthenticationError::Unavailable => refusal,
         }

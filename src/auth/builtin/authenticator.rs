@@ -145,6 +145,19 @@ impl FileAuthenticator {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns whether the client has an account here, or needs none because of its certificate.
+    fn is_mine(&self, credentials: &Credentials<'_>) -> bool {
+        let has_account = |name: &str| self.accounts.load().get(name).is_some();
+        let Some(certificate) = credentials.certificate else {
+            // A client is anonymous only if no other authenticator knows it.
+            return credentials.username.is_some_and(has_account);
+        };
+        let config = self.config.load();
+        let of_listener = credentials.rules.certificate_needs_account;
+        let needs_account = of_listener.unwrap_or(config.certificate_needs_account);
+        (config.certificate_is_enough && !needs_account) || has_account(&certificate.common_name)
+    }
+
     async fn check_certificate(
         &self,
         certificate: &ClientCertificate,
@@ -175,6 +188,7 @@ impl FileAuthenticator {
             certificate: Some(Arc::new(certificate.clone())),
             login: Login::Certificate,
             needs_account,
+            ..Identity::default()
         })
     }
 
@@ -247,6 +261,9 @@ impl Authenticator for FileAuthenticator {
         &self,
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError> {
+        if credentials.may_pass && !self.is_mine(&credentials) {
+            return Err(AuthenticationError::NotMine);
+        }
         if let Some(certificate) = credentials.certificate {
             return self.check_certificate(certificate, &credentials).await;
         }
@@ -326,6 +343,10 @@ impl Authenticator for FileAuthenticator {
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
         self.accounts.load().get(username)?.limits
+    }
+
+    fn decides_about_strangers(&self) -> bool {
+        true
     }
 
     fn keep_logins_in(&self, ledger: Arc<dyn LoginLedger>) {

@@ -249,6 +249,7 @@ impl Shard {
                 certificate,
                 login: login.map_or(Login::Unknown, |login| login_of(login.kind)),
                 needs_account: login.is_some_and(|login| login.needs_account),
+                ..Identity::default()
             },
             peer: record.peer.parse().unwrap_or(UNKNOWN_PEER),
             listener: former_listener.clone(),

@@ -194,6 +194,7 @@ const fn protocol_error(clause: &'static str) -> Departure {
 pub(crate) const fn not_authenticated(error: AuthenticationError) -> Departure {
     let code = match error {
         AuthenticationError::BadCredentials
+        | AuthenticationError::NotMine
         | AuthenticationError::NotAllowed
         | AuthenticationError::OtherThanCertificate
         | AuthenticationError::NoAccount => ReasonCode::NotAuthorized,

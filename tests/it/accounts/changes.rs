@@ -131,11 +131,11 @@ async fn so_many_logins_are_known_as_may_be_now() {
 fn scram_is_offered_or_not() {
     let scram = ScramSha256::new(Arc::new(authenticator(config())));
     let broker_has = scram.clone();
-    assert_eq!(broker_has.methods(), ["SCRAM-SHA-256"]);
+    assert!(broker_has.knows("SCRAM-SHA-256") && !broker_has.knows("SCRAM-SHA-1"));
     scram.set_offered(false);
-    assert!(broker_has.methods().is_empty());
+    assert!(!broker_has.knows("SCRAM-SHA-256"));
     scram.set_offered(true);
-    assert_eq!(broker_has.methods(), ["SCRAM-SHA-256"]);
+    assert!(broker_has.knows("SCRAM-SHA-256") && !broker_has.knows("SCRAM-SHA-1"));
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ fn nobody() -> Credentials<'static> {
         listener: "mqtt://127.0.0.1:1883",
         rules: ListenerLogins::default(),
         proven: false,
+        may_pass: false,
     }
 }
 
@@ -127,7 +128,7 @@ async fn a_certificate_is_an_identity_and_another_user_name_beside_it_is_wrong()
         username: Some("ann".into()),
         certificate: Some(certificate.clone().into()),
         login: Login::Certificate,
-        needs_account: false,
+        ..Identity::default()
     });
     assert_eq!(authenticator.authenticate(shown).await, expected);
     let same_name = Credentials { username: Some("ann"), ..shown };

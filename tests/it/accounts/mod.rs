@@ -1,6 +1,7 @@
 //! Logins and permissions: accounts, throttling, policy and TLS, each through its public interface.
 //! Knows no socket: handshakes happen in memory.
 
+mod chain;
 mod changes;
 mod files;
 mod login;

@@ -25,6 +25,7 @@ fn ann(certificate: Option<&ClientCertificate>) -> Credentials<'_> {
         listener: "mqtt://127.0.0.1:1883",
         rules: ListenerLogins::default(),
         proven: false,
+        may_pass: false,
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::future::{join, join_all, select};
 use hearthmq::auth::{
-    Accounts, AuthenticationConfig, AuthenticationError, Authenticator as _, Credentials,
-    FileAuthenticator, LoginKey, LoginLedger, hash_password,
+    Accounts, AuthenticationConfig, AuthenticationError, Authenticator, Chain, Credentials,
+    FileAuthenticator, LoginKey, LoginLedger, Source, hash_password,
 };
 
 fn authenticator(config: AuthenticationConfig) -> FileAuthenticator {
@@ -170,4 +170,15 @@ async fn a_fleet_with_one_credential_is_hashed_once() {
     let (outcomes, ()) = join(all, async {}).await;
     assert!(outcomes.iter().all(Result::is_ok));
     assert_eq!(authenticator.login_counts().hashed, 1);
+}
+
+#[tokio::test]
+async fn a_user_is_known_to_an_authenticator_behind_any_number_of_pointers() {
+    let shared = Arc::new(authenticator(AuthenticationConfig::default()));
+    let good = Credentials { username: Some("ann"), password: Some(b"secret"), ..from(GOOD) };
+    let twice: Arc<dyn Authenticator> = Arc::new(Arc::clone(&shared));
+    assert!(!twice.is_known(&good));
+    assert!(twice.authenticate(good).await.is_ok());
+    assert!(shared.is_known(&good) && twice.is_known(&good));
+    assert!(Chain::new().with(Source::new("accounts", twice)).is_known(&good));
 }

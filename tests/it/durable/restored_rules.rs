@@ -23,6 +23,7 @@ fn identity() -> Identity {
         certificate: Some(Arc::new(certificate)),
         login: Login::Certificate,
         needs_account: true,
+        ..Identity::default()
     }
 }
 

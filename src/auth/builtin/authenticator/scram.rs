@@ -21,6 +21,7 @@ pub(in crate::auth::builtin) struct ScramLogin {
     pub(in crate::auth::builtin) keys: ScramKeys,
     /// Whether there is no account, or it has no keys. The login then fails, whatever the proof.
     pub(in crate::auth::builtin) is_decoy: bool,
+    pub(in crate::auth::builtin) has_account: bool,
 }
 
 impl FileAuthenticator {
@@ -35,6 +36,7 @@ impl FileAuthenticator {
         ScramLogin {
             name: user.map_or(prepared, |user| Arc::clone(&user.name)),
             is_decoy: keys.is_none(),
+            has_account: user.is_some(),
             keys: keys.unwrap_or(decoy),
         }
     }

@@ -58,14 +58,15 @@ impl ScramSha256 {
 }
 
 impl EnhancedAuthenticator for ScramSha256 {
-    fn methods(&self) -> &[&str] {
-        if self.is_withdrawn.load(Ordering::Relaxed) { &[] } else { &[MECHANISM] }
+    fn knows(&self, method: &str) -> bool {
+        method == MECHANISM && !self.is_withdrawn.load(Ordering::Relaxed)
     }
 
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
         Box::new(ScramExchange {
             accounts: Arc::clone(&self.accounts),
             shown: Shown::from(&start.credentials),
+            may_pass: start.credentials.may_pass,
             state: State::Begins,
         })
     }
@@ -75,7 +76,10 @@ impl EnhancedAuthenticator for ScramSha256 {
     }
 
     fn standing(&self, identity: &Identity, since: u64) -> Standing {
-        Authenticator::standing(&*self.accounts, identity, since)
+        match self.knows(MECHANISM) {
+            true => Authenticator::standing(&*self.accounts, identity, since),
+            false => Standing::Suspended,
+        }
     }
 }
 
@@ -108,6 +112,8 @@ struct Challenge {
 struct ScramExchange {
     accounts: Arc<FileAuthenticator>,
     shown: Shown,
+    /// Whether another authenticator may know the user.
+    may_pass: bool,
     state: State,
 }
 
@@ -135,6 +141,9 @@ impl ScramExchange {
             return Err(AuthenticationError::NotAllowed); // No user may act as another one.
         }
         let login = self.accounts.scram_login(&first.username);
+        if self.may_pass && !login.has_account {
+            return Err(AuthenticationError::NotMine);
+        }
         let nonce = format!("{}{nonce}", first.nonce);
         let answer = server_first(&nonce, &login.keys.salt, login.keys.iterations());
         self.state = State::Challenged(Box::new(Challenge {
@@ -152,7 +161,7 @@ impl ScramExchange {
         message: &[u8],
     ) -> Result<Step, AuthenticationError> {
         let Challenge { login, gs2_header, nonce, signed } = challenge;
-        let ScramLogin { name, keys, is_decoy } = login;
+        let ScramLogin { name, keys, is_decoy, has_account: _ } = login;
         let last = ClientFinal::parse(message)?;
         let accounts = &self.accounts;
         let who = accounts.wait_for_turn(&self.shown, name).await?;

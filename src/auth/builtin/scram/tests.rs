@@ -36,10 +36,12 @@ fn exchange() -> ScramExchange {
         listener: "mqtt://127.0.0.1:1883",
         rules: ListenerLogins::default(),
         proven: false,
+        may_pass: false,
     };
     ScramExchange {
         accounts: Arc::new(FileAuthenticator::new(accounts, AuthenticationConfig::default())),
         shown: Shown::from(&credentials),
+        may_pass: false,
         state: State::Begins,
     }
 }
