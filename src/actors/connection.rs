@@ -32,7 +32,7 @@ use crate::{
     control::{ControlError, KeepAliveChanged, Redirection},
     hooks::DisconnectReason,
     shard::{
-        CERTIFICATE, Departure, Shard,
+        CERTIFICATE, Departure, IDENTITY_EXPIRED, Shard,
         connect::{Kicked, Permit},
         doors::{ConnectionDoor, ToConnection},
         not_authorized,
@@ -384,6 +384,11 @@ impl Handler<ToConnection> for Connection {
             ToConnection::GiveWay(baton) => self.begin_to_give_way(baton, ctx),
             // Bytes that have arrived but are not read yet count, so the stream is read first.
             ToConnection::KeepAliveExpired => self.keep_alive_expired = true,
+            ToConnection::IdentityExpired => {
+                if self.shard.borrow().has_expired_identity(self.slot, self.link) {
+                    self.depart(IDENTITY_EXPIRED, ctx);
+                }
+            }
             ToConnection::VerifyCertificate => {
                 if let Err(error) = self.transport.verify_certificate() {
                     tracing::debug!(%error, "the client's certificate is not trusted any more");

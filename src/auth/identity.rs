@@ -2,9 +2,15 @@
 //!
 //! Plain data. Made by authenticators, kept with sessions, read by authorizers.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
+
+use super::Attributes;
+use crate::mqtt::Timestamp;
 
 /// The subject of a client certificate that was verified by the TLS handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +21,7 @@ pub struct ClientCertificate {
     pub serial_number: String,
 }
 
-/// The result of a successful login.
+/// The result of a successful login. Logs name the user and how it logged in, and nothing else of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// `None` for a client that was admitted without a user name.
@@ -28,6 +34,28 @@ pub struct Identity {
     pub needs_account: bool,
     /// The source of a [`Chain`](super::Chain) that has accepted the credentials; set by the chain.
     pub source: Option<Arc<str>>,
+    /// When the credentials expire, for example those of a token. The connection then ends, unless the
+    /// client has authenticated again; a caller over REST is refused.
+    pub expires_at: Option<Timestamp>,
+    /// What else the authenticator knows of the client, for rules.
+    pub attributes: Attributes,
+}
+
+impl Identity {
+    /// Returns the same identity, with credentials that expire at this time of the wall clock.
+    #[must_use]
+    pub fn expiring_at(mut self, time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.expires_at = Some(Timestamp(millis));
+        self
+    }
+
+    /// Returns whether the credentials have expired.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
 }
 
 /// How an identity was proven.

@@ -5,6 +5,7 @@
 //! two. An [`EnhancedAuthenticator`] serves MQTT 5.0 clients with methods that take more than one
 //! message. Several authenticators are a [`Chain`]. Nothing here knows a session, an actor or HTTP.
 
+mod attributes;
 #[cfg(feature = "accounts")]
 #[cfg_attr(
     not(feature = "scram"),
@@ -23,6 +24,7 @@ mod standing;
 pub mod throttle;
 mod throttled;
 
+pub use attributes::{Attributes, AttributesError};
 #[cfg(feature = "accounts")]
 pub use builtin::*;
 pub use chain::{Chain, Source};
@@ -315,6 +317,12 @@ pub trait Authorizer: Send + Sync + 'static {
     fn generation(&self) -> u64 {
         0
     }
+
+    /// Returns whether its decisions depend on the attributes of identities. If so, they are stored
+    /// with sessions, for decisions about clients that are away.
+    fn uses_attributes(&self) -> bool {
+        true
+    }
 }
 
 impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
@@ -324,6 +332,10 @@ impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
 
     fn generation(&self) -> u64 {
         (**self).generation()
+    }
+
+    fn uses_attributes(&self) -> bool {
+        (**self).uses_attributes()
     }
 }
 

@@ -18,8 +18,9 @@ impl Broker {
     #[must_use]
     pub fn api(&self, options: &ApiOptions) -> Api {
         let control = Arc::new(self.clone());
-        let told = Arc::clone(&self.running.core.told);
+        let core = &self.running.core;
+        let of_broker = (Arc::clone(&core.told), core.clock);
         let (authenticator, authorizer) = (self.authenticator(), self.authorizer());
-        Api::telling(told, control, authenticator, authorizer, self.metrics(), options)
+        Api::of_broker(of_broker, control, authenticator, authorizer, self.metrics(), options)
     }
 }

@@ -18,7 +18,7 @@ use hearthmq::{
         WillRecord,
     },
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Failure;
 
@@ -144,6 +144,8 @@ fn of_session(session: &StoredSession, replaces: Option<SessionNumber>) -> Value
 }
 
 fn of_login(login: &LoginRecord) -> Value {
+    let attributes = login.attributes.iter().map(|(name, value)| (name.to_string(), json!(value)));
+    let attributes: Map<String, Value> = attributes.collect();
     json!({
         "kind": login.kind.name(),
         "method": login.method,
@@ -151,6 +153,8 @@ fn of_login(login: &LoginRecord) -> Value {
         "common_name": login.certificate.as_ref().map(|shown| &shown.common_name),
         "serial_number": login.certificate.as_ref().map(|shown| &shown.serial_number),
         "needs_account": login.needs_account,
+        "source": login.source,
+        "attributes": attributes,
     })
 }
 

@@ -169,6 +169,9 @@ pub(super) async fn admit(
     let shown_name = basic.as_ref().map(|basic| &*basic.username);
     let name = shown_name.or_else(|| certificate.map(|certificate| &*certificate.common_name));
     let identity = login.map_err(|error| refused(error, name.unwrap_or_default(), peer.ip()))?;
+    if identity.has_expired(api.0.clock.now()) {
+        return Err(ApiError::unauthenticated());
+    }
     if let Some(accepted) = accepted {
         accepted.0.set(shown);
     }

@@ -48,8 +48,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     auth::{Authenticator, Authorizer, ListenerLogins, Network},
+    clock::Clock,
     control::Control,
     metrics::Metrics,
+    mqtt::Timestamp,
     told::Told,
 };
 
@@ -74,6 +76,7 @@ struct Shared {
     told: Arc<Told>,
     rates: Rates,
     asking: Asking,
+    clock: Clock,
     options: ArcSwap<ApiOptions>,
     ready: AtomicBool,
 }
@@ -155,13 +158,14 @@ impl Api {
         metrics: Arc<Metrics>,
         options: &ApiOptions,
     ) -> Self {
-        let told = Arc::new(Told::default());
-        Self::telling(told, control, authenticator, authorizer, metrics, options)
+        let (told, clock) = (Arc::new(Told::default()), Clock::start_after(Timestamp(0)));
+        Self::of_broker((told, clock), control, authenticator, authorizer, metrics, options)
     }
 
-    /// Creates it with a shared log whose rate limit also covers the broker's lines.
-    pub(crate) fn telling(
-        told: Arc<Told>,
+    /// Creates it with the clock of a broker, and with its log, whose rate limit covers the lines of
+    /// both.
+    pub(crate) fn of_broker(
+        (told, clock): (Arc<Told>, Clock),
         control: Arc<dyn Control>,
         authenticator: Arc<dyn Authenticator>,
         authorizer: Arc<dyn Authorizer>,
@@ -176,6 +180,7 @@ impl Api {
             metrics,
             rates: Rates::new(options.account_rate, options.address_rate),
             asking: Asking::new(options.password_checks_max),
+            clock,
             options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),
         }))

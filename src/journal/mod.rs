@@ -184,6 +184,10 @@ pub struct LoginRecord {
     pub certificate: Option<CertificateRecord>,
     /// Of a certificate's identity: whether it ends with the account of its name.
     pub needs_account: bool,
+    /// The source in a chain of authenticators that has accepted the client.
+    pub source: Option<Arc<str>>,
+    /// The attributes of the identity, if rules use them.
+    pub attributes: Box<[(Box<str>, Box<str>)]>,
 }
 
 /// The subject of a client certificate.

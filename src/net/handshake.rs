@@ -249,6 +249,13 @@ async fn accept(
     let proven = core.proves_now(connect.properties.authentication_method.map(Into::into));
     let has_certificate = newcomer.certificate.is_some();
     let (identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;
+    let refused = |why| {
+        let counted_as = ConnectRefusal::NotAuthorized;
+        Err(Refusal::with(version, ReasonCode::NotAuthorized, counted_as).because(why))
+    };
+    if identity.has_expired(core.clock.now()) {
+        return refused("the credentials have expired");
+    }
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
         let request = AccessRequest { identity, client_id, peer, listener, action };
@@ -258,10 +265,6 @@ async fn accept(
         let &LastWill { topic, qos, retain, .. } = will;
         !is_of_the_broker(topic) && allows(Action::Publish { topic, qos, retain })
     });
-    let refused = |why| {
-        let counted_as = ConnectRefusal::NotAuthorized;
-        Err(Refusal::with(version, ReasonCode::NotAuthorized, counted_as).because(why))
-    };
     if !allows(Action::Connect) {
         return refused("no rule allows to connect with this client identifier");
     }

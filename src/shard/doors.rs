@@ -50,6 +50,9 @@ pub(crate) enum ToConnection {
     GiveWay(oneshot::Sender<Baton>),
     /// The deadline has passed: check whether the client has sent something since.
     KeepAliveExpired,
+    /// The credentials of the client have expired: end the connection, unless the client has
+    /// authenticated again since.
+    IdentityExpired,
     /// Check whether the client's certificate is still trusted.
     VerifyCertificate,
     /// Have an exchange take its next step.

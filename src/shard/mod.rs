@@ -47,6 +47,7 @@ pub(crate) use self::{
     packets::Received,
     presence::{
         authenticate::not_authenticated,
+        expiry::IDENTITY_EXPIRED,
         recheck::{CERTIFICATE, Rounds, not_authorized},
         tell::subject_of,
     },
@@ -206,6 +207,8 @@ pub(crate) struct Connected {
     is_held: bool,
     /// Whether TLS has verified a certificate of the client.
     has_certificate: bool,
+    /// Whether the connection was told that the credentials of its client have expired.
+    is_expiry_told: bool,
     /// What to announce with CONNACK, while CONNACK waits for the store.
     unannounced: Option<attach::Greeting>,
     /// Whether it took over from a connection that was online.

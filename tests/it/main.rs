@@ -120,8 +120,10 @@ mod flow_control {
 mod authentication {
     mod auth;
     mod enhanced;
+    mod expiry;
     pub(crate) mod rechecks;
     mod rechecks_waiting;
+    mod sources;
 }
 
 /// Chapters 1 and 2: data representation, and the form of packets.

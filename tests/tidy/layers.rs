@@ -83,7 +83,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
             "told",
         ],
     ),
-    ("http", &["net", "auth", "control", "metrics", "mqtt", "told"]),
+    ("http", &["net", "auth", "control", "metrics", "clock", "mqtt", "told"]),
     ("config", &["http", "net", "auth", "limits", "told"]),
     (
         "broker",

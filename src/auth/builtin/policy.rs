@@ -143,6 +143,10 @@ impl Authorizer for FilePolicy {
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
+
+    fn uses_attributes(&self) -> bool {
+        self.rules.load().iter().any(Rule::uses_attributes)
+    }
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,11 @@
 //!
 //! Knows one line at a time.
 
-use std::{collections::HashSet, num::NonZeroU64, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::NonZeroU64,
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
@@ -72,6 +76,10 @@ struct LoginOfSession {
     common_name: Option<Box<str>>,
     serial_number: Option<Box<str>>,
     needs_account: bool,
+    // Missing in lines of an earlier version.
+    source: Option<Box<str>>,
+    #[serde(default)]
+    attributes: BTreeMap<Box<str>, Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -293,6 +301,8 @@ impl LoginOfSession {
             listener: self.listener.into(),
             certificate,
             needs_account: self.needs_account,
+            source: self.source.map(Into::into),
+            attributes: self.attributes.into_iter().collect(),
         })
     }
 }

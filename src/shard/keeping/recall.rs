@@ -4,6 +4,7 @@
 use std::{fmt::Display, num::NonZeroU32, sync::Arc};
 
 use crate::{
+    auth::Authorizer,
     journal::{Change, SessionRecord, WillRecord},
     mqtt::{Timestamp, validate_filter},
     owners::{Account, Charge},
@@ -93,7 +94,9 @@ impl Shard {
     pub(in crate::shard) fn note_session(&self, slot: u32, is_connected: bool) {
         let Some(found) = self.slot(slot) else { return };
         let Some(number) = found.session.number() else { return };
-        self.note(|| Change::PutSession(number, Box::new(found.record(is_connected))));
+        self.note(|| {
+            Change::PutSession(number, Box::new(found.record(is_connected, &*self.core.authorizer)))
+        });
     }
 
     /// Notes the session's Will.
@@ -125,7 +128,7 @@ impl Shard {
     fn put_last_will(&mut self, slot: u32) {
         let (Some(keeper), Some(journal)) = (&self.core.keeper, &self.journal) else { return };
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
-        let session = found.record(true);
+        let session = found.record(true, &*self.core.authorizer);
         let Some(will) = &mut found.will else { return };
         let number = keeper.next_session();
         journal.note(Change::PutSession(number, Box::new(session)));
@@ -208,7 +211,11 @@ impl Slot {
     }
 
     /// Returns the session's own record for the store.
-    pub(in crate::shard) fn record(&self, is_connected: bool) -> SessionRecord {
+    pub(in crate::shard) fn record(
+        &self,
+        is_connected: bool,
+        rules: &dyn Authorizer,
+    ) -> SessionRecord {
         let Presence { identity, peer, connected_at, .. } = &self.presence;
         SessionRecord {
             client_id: self.session.client_id().clone(),
@@ -219,7 +226,7 @@ impl Slot {
             doubtful_up_to: self.session.doubtful_up_to(),
             peer: peer.to_string().into(),
             connected_at: *connected_at,
-            login: self.login_record(),
+            login: self.login_record(rules),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    auth::{Action, ClientCertificate, Identity, Login, Standing},
+    auth::{Action, Attributes, Authorizer, ClientCertificate, Identity, Login, Standing},
     journal::{
         CertificateRecord, LoginKind, LoginRecord, SessionRecord, SubscriptionRecord, WillRecord,
     },
@@ -249,7 +249,9 @@ impl Shard {
                 certificate,
                 login: login.map_or(Login::Unknown, |login| login_of(login.kind)),
                 needs_account: login.is_some_and(|login| login.needs_account),
-                ..Identity::default()
+                source: login.and_then(|login| login.source.clone()),
+                attributes: login.map(attributes_of).unwrap_or_default(),
+                expires_at: None, // It ends connections alone.
             },
             peer: record.peer.parse().unwrap_or(UNKNOWN_PEER),
             listener: former_listener.clone(),
@@ -264,20 +266,31 @@ impl Shard {
 
 impl Slot {
     /// Returns the stored form of the client's login; `None` if it is not known.
-    pub(in crate::shard) fn login_record(&self) -> Option<LoginRecord> {
+    pub(in crate::shard) fn login_record(&self, rules: &dyn Authorizer) -> Option<LoginRecord> {
         let Presence { identity, listener, proven, .. } = &self.presence;
         let certificate = identity.certificate.as_ref().map(|shown| CertificateRecord {
             common_name: shown.common_name.as_str().into(),
             serial_number: shown.serial_number.as_str().into(),
         });
+        let attributes = &identity.attributes;
+        let are_kept = !attributes.is_empty() && rules.uses_attributes();
+        let attributes = attributes.iter().take_while(|_| are_kept);
+        let attributes = attributes.map(|(name, value)| (name.into(), value.into())).collect();
         Some(LoginRecord {
             kind: kind_of(identity.login)?,
             method: proven.as_ref().and_then(|proven| proven.method.clone()),
             listener: listener.clone(),
             certificate,
             needs_account: identity.needs_account,
+            source: identity.source.clone(),
+            attributes,
         })
     }
+}
+
+fn attributes_of(login: &LoginRecord) -> Attributes {
+    let all = login.attributes.iter().cloned();
+    Attributes::new(all).unwrap_or_default() // Their number is limited when they are stored.
 }
 
 const fn login_of(kind: LoginKind) -> Login {

@@ -174,7 +174,7 @@ impl Shard {
         if !self.takes_conn_ack(connect) {
             return Err(NoSession::ConnAckTooLarge);
         }
-        if !self.is_still_welcome(connect) {
+        if !self.is_still_welcome(connect) || connect.identity.has_expired(now) {
             return Err(NoSession::NotAuthorized);
         }
         let account = self.core.account_of(connect.identity.username.as_ref(), connect.peer.ip());
@@ -283,6 +283,7 @@ impl Shard {
             authentication: connect.enhanced.map(Authentication::new),
             is_held: false,
             has_certificate: connect.has_certificate,
+            is_expiry_told: false,
             unannounced: Some(Greeting {
                 clean_start: connect.clean_start,
                 session_present: prepared.session_present,
@@ -297,6 +298,7 @@ impl Shard {
         self.note_deadline(prepared.slot);
         self.note_queued(prepared.slot);
         self.tell_groups(prepared.slot);
+        self.set_timer(prepared.slot); // The credentials may expire.
         if gate.is_none() {
             self.conn_ack_said(prepared.slot);
         }
@@ -324,7 +326,10 @@ impl Shard {
         let number = keeper.next_session();
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         if found.session.number().is_none() {
-            journal.note(Change::PutSession(number, Box::new(found.record(true))));
+            journal.note(Change::PutSession(
+                number,
+                Box::new(found.record(true, &*self.core.authorizer)),
+            ));
             found.session.keep(number, journal, slot);
         }
     }

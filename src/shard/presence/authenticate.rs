@@ -14,6 +14,7 @@ use crate::{
         Departure, Shard,
         connect::{EnhancedLogin, Proven, TakeStep},
         doors::ToConnection,
+        presence::expiry::IDENTITY_EXPIRED,
     },
 };
 
@@ -148,6 +149,10 @@ impl Shard {
             listener: &found.presence.listener,
             action: Action::Connect,
         };
+        let now = self.core.clock.now();
+        if identity.has_expired(now) {
+            return Err(IDENTITY_EXPIRED);
+        }
         if found.presence.identity.username != identity.username
             || self.core.authorizer.authorize(&request) == Decision::Deny
         {
@@ -156,8 +161,11 @@ impl Shard {
         found.presence.identity = identity;
         found.presence.proven = proven;
         found.recent_topic = None; // It was decided for the former identity.
+        if let Some(connected) = &mut found.connected {
+            connected.is_expiry_told = false;
+        }
+        self.set_timer(slot);
         self.note_session(slot, true);
-        let now = self.core.clock.now();
         self.revoke_subscriptions(slot, now);
         Ok(())
     }

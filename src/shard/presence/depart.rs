@@ -141,6 +141,7 @@ impl Shard {
 
     /// Does what is due for a slot when its timer fires.
     pub(in crate::shard) fn timer_due(&mut self, slot: u32, now: Timestamp) {
+        self.tell_identity_expired(slot, now);
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
@@ -169,7 +170,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        let due = [found.will_at, found.expires_at, found.weeds_at()];
+        let due = [found.will_at, found.expires_at, found.weeds_at(), found.identity_expires_at()];
         let due = due.into_iter().flatten().min();
         let due = due.map(Timestamp::millis);
         let former = std::mem::replace(&mut found.timer_at, due);

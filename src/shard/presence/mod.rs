@@ -5,6 +5,7 @@ pub(super) mod authenticate;
 pub(super) mod depart;
 mod ending;
 pub(super) mod events;
+pub(super) mod expiry;
 pub(super) mod recheck;
 pub(super) mod redirect;
 pub(super) mod sweep;

@@ -3,7 +3,8 @@
 //! Format 0 was a file with one number, `presence-versions`. Format 1 is the database. In format 2
 //! records of retained messages contain their owner. In format 3 records of sessions contain the
 //! login of the client, and records of queues the expiry of the message. Format 4 adds the records of
-//! namespaces, and marks withdrawn subscriptions. A change to the meaning of keys or records needs a new step in [`STEPS`].
+//! namespaces, and marks withdrawn subscriptions. Format 5 adds source and attributes of a login to the
+//! records of sessions. A change to the meaning of keys or records needs a new step in [`STEPS`].
 
 use std::{
     fs::{self, File},
@@ -24,7 +25,8 @@ use crate::store::{Durability, StoreError};
 type Step = fn(&Path, &Database, &mut Writes) -> Result<(), StoreError>;
 
 /// The first step migrates from format 0 to format 1.
-const STEPS: &[Step] = &[take_presence_versions, keep_as_it_is, keep_as_it_is, keep_as_it_is];
+const STEPS: &[Step] =
+    &[take_presence_versions, keep_as_it_is, keep_as_it_is, keep_as_it_is, keep_as_it_is];
 
 /// The format that this version writes.
 pub(super) const FORMAT: u64 = STEPS.len() as u64;
@@ -57,7 +59,7 @@ pub(super) fn migrate(directory: &Path, database: &Database) -> Result<(), Store
     remove_presence_versions(directory)
 }
 
-/// Formats 1 to 3 need no change: their records can be read as they are.
+/// Formats 1 to 4 need no change: their records can be read as they are.
 #[expect(clippy::unnecessary_wraps, reason = "a step can fail")]
 fn keep_as_it_is(_: &Path, _: &Database, _: &mut Writes) -> Result<(), StoreError> {
     Ok(())

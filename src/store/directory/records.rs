@@ -3,14 +3,14 @@
 //! Reading is total: any bytes give a record or `None`; the caller reports where the bytes were.
 //! Knows no keys, no files and no relations between records.
 
+mod session;
+
 use std::{num::NonZeroU64, sync::Arc};
 
+pub(super) use self::session::{decode_session, encode_session};
 use super::bytes::{Flags, RecordReader, RecordWriter};
 use crate::{
-    journal::{
-        CertificateRecord, LoginKind, LoginRecord, QueuePlace, QueuedMessage, SentAs,
-        SessionRecord, SubscriptionRecord, WillRecord,
-    },
+    journal::{QueuedMessage, SentAs, SubscriptionRecord, WillRecord},
     mqtt::{Message, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
     owners::Owner,
     store::{StoredRetained, Weight},
@@ -45,108 +45,6 @@ pub(super) fn decode_number(bytes: &[u8]) -> Option<u64> {
     let mut reader = begin(bytes)?;
     let number = reader.number()?;
     reader.end(number)
-}
-
-const USERNAME: u8 = 1 << 0;
-const ENDS_AT: u8 = 1 << 1;
-const IS_CONNECTED: u8 = 1 << 2;
-const CERTIFICATE: u8 = 1 << 3;
-const METHOD: u8 = 1 << 4;
-const NEEDS_ACCOUNT: u8 = 1 << 5;
-
-/// Of a session that says how its client logged in. Without that it is written as before.
-const VERSION_WITH_LOGIN: u8 = 2;
-
-pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
-    let SessionRecord {
-        client_id,
-        username,
-        expiry_interval_secs,
-        ends_at,
-        is_connected,
-        doubtful_up_to,
-        peer,
-        connected_at,
-        login,
-    } = record;
-    let mut writer = RecordWriter::with_capacity(64 + client_id.len() + peer.len());
-    writer.byte(if login.is_some() { VERSION_WITH_LOGIN } else { VERSION });
-    let is_so = |is_so: fn(&LoginRecord) -> bool| login.as_ref().is_some_and(is_so);
-    let flags = Flags(0)
-        .with(USERNAME, username.is_some())
-        .with(ENDS_AT, ends_at.is_some())
-        .with(IS_CONNECTED, *is_connected)
-        .with(CERTIFICATE, is_so(|login| login.certificate.is_some()))
-        .with(METHOD, is_so(|login| login.method.is_some()))
-        .with(NEEDS_ACCOUNT, is_so(|login| login.needs_account));
-    writer.byte(flags.0);
-    writer.binary(client_id.as_bytes());
-    if let Some(username) = username {
-        writer.binary(username.as_bytes());
-    }
-    writer.number((*expiry_interval_secs).into());
-    if let Some(at) = ends_at {
-        writer.time(*at);
-    }
-    writer.number(doubtful_up_to.0);
-    writer.binary(peer.as_bytes());
-    writer.time(*connected_at);
-    if let Some(login) = login {
-        put_login(&mut writer, login);
-    }
-    writer.into_bytes()
-}
-
-fn put_login(writer: &mut RecordWriter, login: &LoginRecord) {
-    let LoginRecord { kind, method, listener, certificate, needs_account: _ } = login;
-    let kind = LoginKind::ALL.iter().position(|one| one == kind).unwrap_or_default();
-    writer.byte(kind as u8);
-    writer.binary(listener.as_bytes());
-    if let Some(method) = method {
-        writer.binary(method.as_bytes());
-    }
-    if let Some(CertificateRecord { common_name, serial_number }) = certificate {
-        writer.binary(common_name.as_bytes());
-        writer.binary(serial_number.as_bytes());
-    }
-}
-
-fn take_login(reader: &mut RecordReader<'_>, flags: Flags) -> Option<LoginRecord> {
-    let kind = *LoginKind::ALL.get(usize::from(reader.byte()?))?;
-    let listener = reader.text()?.into();
-    let method = if flags.has(METHOD) { Some(reader.text()?.into()) } else { None };
-    let certificate = if flags.has(CERTIFICATE) {
-        let (common_name, serial_number) = (reader.text()?.into(), reader.text()?.into());
-        Some(CertificateRecord { common_name, serial_number })
-    } else {
-        None
-    };
-    let needs_account = flags.has(NEEDS_ACCOUNT);
-    Some(LoginRecord { kind, method, listener, certificate, needs_account })
-}
-
-pub(super) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
-    let mut reader = RecordReader::new(bytes);
-    let has_login = match reader.byte()? {
-        VERSION => false,
-        VERSION_WITH_LOGIN => true,
-        _ => return None,
-    };
-    let known = USERNAME | ENDS_AT | IS_CONNECTED;
-    let of_login = if has_login { CERTIFICATE | METHOD | NEEDS_ACCOUNT } else { 0 };
-    let flags = Flags(reader.byte()?).known(known | of_login)?;
-    let record = SessionRecord {
-        client_id: reader.text()?.into(),
-        username: if flags.has(USERNAME) { Some(reader.text()?.into()) } else { None },
-        expiry_interval_secs: reader.number_u32()?,
-        ends_at: if flags.has(ENDS_AT) { Some(reader.time()?) } else { None },
-        is_connected: flags.has(IS_CONNECTED),
-        doubtful_up_to: QueuePlace(reader.number()?),
-        peer: reader.text()?.into(),
-        connected_at: reader.time()?,
-        login: if has_login { Some(take_login(&mut reader, flags)?) } else { None },
-    };
-    reader.end(record)
 }
 
 const NO_LOCAL: u8 = 1 << 2;

@@ -4,8 +4,8 @@ use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use hearthmq::{
     auth::{
-        AccessRequest, Action, Authorizer as _, ClientCertificate, Decision, FilePolicy, Identity,
-        Login, Rule,
+        AccessRequest, Action, Attributes, Authorizer as _, ClientCertificate, Decision,
+        FilePolicy, Identity, Login, Rule,
     },
     mqtt::QoS,
 };
@@ -464,4 +464,25 @@ fn a_reload_changes_the_answers_and_the_generation_and_a_broken_file_neither() {
     policy.reload().unwrap();
     assert_ne!(policy.generation(), before);
     assert!(!Who::ann().may(&policy, Action::Connect));
+}
+
+#[test]
+fn a_variable_stands_for_an_attribute_of_the_identity() {
+    let who = |attributes: &[(&str, &str)]| {
+        let mut who = Who::ann();
+        who.identity.attributes = Attributes::new(attributes.iter().copied()).unwrap();
+        who
+    };
+    let gold = who(&[("plan", "gold"), ("two words", "x")]);
+    let policy = allow("topics = [\"${attributes.plan}/${attributes.two words}/#\"]");
+    assert!(gold.may_publish(&policy, "gold/x/t") && !gold.may_publish(&policy, "basic/x/t"));
+    assert!(!who(&[("plan", "gold")]).may_publish(&policy, "gold//t"), "one of them is missing");
+    assert!(policy.uses_attributes());
+    for condition in ["clients", "users", "listeners"] {
+        let uses = |pattern| allow(&format!("{condition} = [\"{pattern}\"]")).uses_attributes();
+        assert!(uses("a*${attributes.plan}") && !uses("${username}*"), "{condition}");
+    }
+    let with_denied = deny("topics = [\"${attributes.plan}/#\"]");
+    assert!(!gold.may_publish(&with_denied, "gold/t") && gold.may_publish(&with_denied, "t"));
+    assert!(!Who::ann().may_publish(&with_denied, "t"), "undecided, so it denies");
 }

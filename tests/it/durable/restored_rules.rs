@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use hearthmq::auth::{
-    AccessRequest, Accounts, Action, AuthenticationConfig, AuthenticationError, Authenticator,
-    Authorizer, ClientCertificate, Credentials, Decision, FileAuthenticator, FilePolicy, Identity,
-    Login,
+    AccessRequest, Accounts, Action, Attributes, AuthenticationConfig, AuthenticationError,
+    Authenticator, Authorizer, ClientCertificate, Credentials, Decision, FileAuthenticator,
+    FilePolicy, Identity, Login,
 };
 
 use crate::support::{Client, disk::Disk, packets::*};
@@ -23,7 +23,9 @@ fn identity() -> Identity {
         certificate: Some(Arc::new(certificate)),
         login: Login::Certificate,
         needs_account: true,
-        ..Identity::default()
+        source: Some("own".into()),
+        expires_at: None,
+        attributes: Attributes::new([("plan", "gold")]).unwrap(),
     }
 }
 
@@ -78,6 +80,31 @@ fn allowing(condition: &str) -> FilePolicy {
          [[rules]]\neffect = \"allow\"\nactions = [\"subscribe\"]\n{condition}\n"
     );
     FilePolicy::new(toml::from_str::<File>(&text).unwrap().rules)
+}
+
+/// A rule of the start that wrote the session must use attributes, or they are not stored.
+#[actix_rt::test]
+async fn attributes_are_stored_for_rules_that_use_them() {
+    let uses = "topics = [\"${attributes.plan}/#\"]";
+    for (before, is_kept) in [(uses, true), ("", false)] {
+        let disk = Disk::default();
+        let power = |rules| {
+            disk.power_with(move |builder| {
+                builder.authenticator(ByCertificate).authorizer(allowing(rules))
+            })
+        };
+        let first = power(before).await;
+        let mut client = Client::connected(&first.broker, connect_lasting("c", V5)).await;
+        client.subscribe("gold/t", QOS_1).await;
+        client.vanish().await;
+        first.crash();
+        for _ in 0..2 {
+            let again = power(uses).await;
+            let found = again.broker.client("c").await.unwrap().unwrap();
+            assert_eq!(found.subscriptions, usize::from(is_kept), "{before}");
+            again.crash();
+        }
+    }
 }
 
 const CONDITIONS: [(&str, bool); 8] = [

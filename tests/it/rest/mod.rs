@@ -242,11 +242,13 @@ fn what_the_authenticator_says_has_its_status() {
         ("throttled", 429, "too_many_requests", "7"),
         ("wrong-way", 403, "forbidden", ""),
         ("unknowable", 503, "unavailable", "1"),
+        ("expired", 401, "unauthenticated", ""),
     ] {
         let answer = rest.call_as(Some(&basic(&format!("{user}:x"))), KEEP_ALIVE);
         assert_eq!(answer.failure(), failed(status, code));
         assert_eq!(answer.header("retry-after"), retry_after);
     }
+    assert_eq!(rest.call_as(Some(&basic("expires:x")), KEEP_ALIVE).status, 200, "not yet");
 }
 
 #[test]

@@ -27,6 +27,7 @@ use hearthmq::{
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
+    mqtt::Timestamp,
     net::ProxyProtocol,
 };
 
@@ -137,6 +138,14 @@ impl Authenticator for Accounts {
                 return Err(AuthenticationError::NoAccount);
             }
             (Some("needs-account"), _) => "ops",
+            (Some("expired" | "expires"), _) => {
+                let expires_at = match credentials.username {
+                    Some("expired") => Timestamp(1_000),
+                    _ => Timestamp::NEVER,
+                };
+                let (username, expires_at) = (Some("ops".into()), Some(expires_at));
+                return Ok(Identity { username, expires_at, ..Identity::default() });
+            }
             (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
             (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
             (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,

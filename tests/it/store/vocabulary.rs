@@ -141,6 +141,11 @@ pub(crate) fn login(kind: LoginKind) -> LoginRecord {
         listener: "mqtts://[::]:8883".into(),
         certificate: (kind == LoginKind::Certificate).then_some(certificate),
         needs_account: kind == LoginKind::Certificate,
+        source: (kind != LoginKind::Anonymous).then(|| "accounts".into()),
+        attributes: match kind {
+            LoginKind::Other => [("plan".into(), "gold".into())].into(),
+            _ => [].into(),
+        },
     }
 }
 

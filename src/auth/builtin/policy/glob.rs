@@ -16,6 +16,10 @@ impl Glob {
         matches!(self.0.as_slice(), [only] if only.is_empty())
     }
 
+    pub(super) fn uses_attributes(&self) -> bool {
+        self.0.iter().any(Template::uses_attributes)
+    }
+
     /// Returns whether it matches all of `text`. Takes time linear in the length of the text: each
     /// text between two asterisks is searched for once, because its first occurrence is as good as
     /// any other.

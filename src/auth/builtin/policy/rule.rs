@@ -121,6 +121,13 @@ impl Rule {
         })
     }
 
+    /// Returns whether a condition depends on an attribute of the identity.
+    pub(super) fn uses_attributes(&self) -> bool {
+        let globs = [&self.clients, &self.users, &self.listeners].into_iter().flatten().flatten();
+        let mut topics = self.topics.iter().flatten();
+        globs.into_iter().any(Glob::uses_attributes) || topics.any(TopicPattern::uses_attributes)
+    }
+
     fn is_about(&self, action: &Action<'_>) -> bool {
         let (kind, asked_qos, asked_retain) = match action {
             Action::Connect => (ActionKind::Connect, None, None),

@@ -111,6 +111,10 @@ impl TopicPattern {
         }
     }
 
+    pub(super) fn uses_attributes(&self) -> bool {
+        self.0.iter().any(|level| matches!(level, Level::Text(text) if text.uses_attributes()))
+    }
+
     fn begins_with_variable(&self) -> bool {
         matches!(self.0.first(), Some(Level::Text(text)) if text.begins_with_variable())
     }

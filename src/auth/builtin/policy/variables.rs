@@ -20,13 +20,14 @@ impl<'a> Subject<'a> {
 
     /// Returns the value. An empty value counts as missing: `v/${clientId}/#` must not become
     /// `v//#`.
-    fn value(&self, variable: Variable) -> Option<&'a str> {
+    fn value(&self, variable: &Variable) -> Option<&'a str> {
         let certificate = self.identity.certificate.as_deref();
         let value = match variable {
             Variable::Username => self.identity.username.as_deref(),
             Variable::ClientId => Some(self.client_id),
             Variable::CommonName => certificate.map(|shown| shown.common_name.as_str()),
             Variable::SerialNumber => certificate.map(|shown| shown.serial_number.as_str()),
+            Variable::Attribute(name) => self.identity.attributes.get(name),
         };
         value.filter(|value| !value.is_empty())
     }
@@ -62,12 +63,13 @@ impl Holds {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Variable {
     Username,
     ClientId,
     CommonName,
     SerialNumber,
+    Attribute(Box<str>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub(super) enum TemplateError {
     Unclosed,
     #[error(
         "unknown variable `${{{0}}}`; there are `${{username}}`, `${{clientId}}`, \
-         `${{certificate.commonName}}` and `${{certificate.serialNumber}}`"
+         `${{certificate.commonName}}`, `${{certificate.serialNumber}}` and `${{attributes.NAME}}`"
     )]
     UnknownVariable(Box<str>),
 }
@@ -102,7 +104,10 @@ impl Template {
                 "clientId" => Variable::ClientId,
                 "certificate.commonName" => Variable::CommonName,
                 "certificate.serialNumber" => Variable::SerialNumber,
-                unknown => return Err(TemplateError::UnknownVariable(unknown.into())),
+                other => match other.strip_prefix("attributes.").filter(|name| !name.is_empty()) {
+                    Some(name) => Variable::Attribute(name.into()),
+                    None => return Err(TemplateError::UnknownVariable(other.into())),
+                },
             };
             if !before.is_empty() {
                 pieces.push(Piece::Text(before.into()));
@@ -146,6 +151,11 @@ impl Template {
         Holds::from(rest.is_empty())
     }
 
+    /// Returns whether its text depends on an attribute of the identity.
+    pub(super) fn uses_attributes(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Variable(Variable::Attribute(_))))
+    }
+
     /// Returns whether it is the empty text.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -167,7 +177,7 @@ impl Piece {
     fn text<'a>(&'a self, subject: &Subject<'a>) -> Option<&'a str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Variable(variable) => subject.value(*variable),
+            Self::Variable(variable) => subject.value(variable),
         }
     }
 }

@@ -4,7 +4,10 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::mqtt::{PacketId, Timestamp};
+use crate::{
+    journal::{CertificateRecord, LoginKind, LoginRecord, QueuePlace, SessionRecord},
+    mqtt::PacketId,
+};
 
 fn message(number: Option<u64>) -> Message {
     let message = Message::new(&Publication {
@@ -59,6 +62,8 @@ fn session() -> SessionRecord {
                 serial_number: "0a".into(),
             }),
             needs_account: true,
+            source: Some("accounts".into()),
+            attributes: [("plan".into(), "gold".into()), ("".into(), "".into())].into(),
         }),
     }
 }
@@ -136,6 +141,17 @@ fn a_session_of_a_former_version_does_not_say_how_its_client_logged_in() {
     assert_eq!((record.is_connected, record.connected_at), (true, Timestamp(9)));
     assert_eq!(record.login, None);
     // Nor does it once it is written again.
+    assert_eq!(encode_session(&record), former);
+}
+
+/// As formats 3 and 4 have them.
+#[test]
+fn a_session_of_a_former_version_has_neither_source_nor_attributes() {
+    let former = [2, 0b101, 1, b'c', 1, b'u', 60, 0, 1, b'p', 9, 2, 1, b'l'];
+    let record = decode_session(&former).unwrap();
+    let login = record.login.clone().unwrap();
+    assert_eq!((login.kind, &*login.listener), (LoginKind::Scram, "l"));
+    assert_eq!((login.source, login.attributes.len()), (None, 0));
     assert_eq!(encode_session(&record), former);
 }
 

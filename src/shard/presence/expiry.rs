@@ -1,0 +1,45 @@
+//! Credentials that expire while their client is connected.
+//!
+//! A timer of the shard notices it; the connection then ends itself, so that many expiries at the same
+//! time take one turn of the thread each. Does not know what the credentials were.
+
+use crate::{
+    hooks::DisconnectReason,
+    mqtt::{ReasonCode, Timestamp},
+    shard::{Departure, Shard, Slot, doors::ToConnection},
+};
+
+/// The departure of a client whose credentials have expired. It may return with new ones.
+pub(crate) const IDENTITY_EXPIRED: Departure =
+    Departure::by_server(DisconnectReason::AuthenticationExpired, ReasonCode::NotAuthorized)
+        .because("the credentials have expired");
+
+impl Slot {
+    /// Returns when the credentials of the connected client expire; `None` once its connection was
+    /// told.
+    pub(in crate::shard) fn identity_expires_at(&self) -> Option<Timestamp> {
+        let is_told = self.connected.as_ref()?.is_expiry_told;
+        self.presence.identity.expires_at.filter(|_| !is_told)
+    }
+}
+
+impl Shard {
+    /// Tells the connection of a slot if the credentials of its client have expired.
+    pub(in crate::shard) fn tell_identity_expired(&mut self, slot: u32, now: Timestamp) {
+        let Some(found) = self.slot_mut(slot) else { return };
+        let is_due = found.identity_expires_at().is_some_and(|at| at <= now);
+        if let Some(connected) = found.connected.as_mut().filter(|_| is_due) {
+            connected.is_expiry_told = true; // One message for each identity.
+            connected.door.send(ToConnection::IdentityExpired);
+        }
+    }
+
+    /// Returns whether this connection is still the one of its slot, and the credentials of its client
+    /// have expired.
+    pub(crate) fn has_expired_identity(&self, slot: u32, link: u64) -> bool {
+        let found = self
+            .slot(slot)
+            .filter(|found| found.connected.as_ref().is_some_and(|c| c.link == link));
+        found.is_some_and(|found| found.presence.identity.has_expired(self.core.clock.now()))
+    }
+}

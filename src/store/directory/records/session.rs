@@ -1,0 +1,137 @@
+//! The encoding of a session's own record.
+//!
+//! Knows nothing of the other records of a session. Called by the store, with those of `records`.
+
+use super::{
+    super::bytes::{Flags, RecordReader, RecordWriter},
+    VERSION,
+};
+use crate::journal::{CertificateRecord, LoginKind, LoginRecord, QueuePlace, SessionRecord};
+
+const USERNAME: u8 = 1 << 0;
+const ENDS_AT: u8 = 1 << 1;
+const IS_CONNECTED: u8 = 1 << 2;
+const CERTIFICATE: u8 = 1 << 3;
+const METHOD: u8 = 1 << 4;
+const NEEDS_ACCOUNT: u8 = 1 << 5;
+const SOURCE: u8 = 1 << 6;
+const ATTRIBUTES: u8 = 1 << 7;
+
+/// Of a session that says how its client logged in. Without that it is written as before.
+const VERSION_WITH_LOGIN: u8 = 2;
+/// Of a session whose login has a source or attributes. Without these it is written as before.
+const VERSION_WITH_SOURCE: u8 = 3;
+
+pub(in crate::store::directory) fn encode_session(record: &SessionRecord) -> Vec<u8> {
+    let SessionRecord {
+        client_id,
+        username,
+        expiry_interval_secs,
+        ends_at,
+        is_connected,
+        doubtful_up_to,
+        peer,
+        connected_at,
+        login,
+    } = record;
+    let mut writer = RecordWriter::with_capacity(64 + client_id.len() + peer.len());
+    let is_so = |is_so: fn(&LoginRecord) -> bool| login.as_ref().is_some_and(is_so);
+    let has_source = is_so(|login| login.source.is_some());
+    let has_attributes = is_so(|login| !login.attributes.is_empty());
+    writer.byte(match login {
+        _ if has_source || has_attributes => VERSION_WITH_SOURCE,
+        Some(_) => VERSION_WITH_LOGIN,
+        None => VERSION,
+    });
+    let flags = Flags(0)
+        .with(USERNAME, username.is_some())
+        .with(ENDS_AT, ends_at.is_some())
+        .with(IS_CONNECTED, *is_connected)
+        .with(CERTIFICATE, is_so(|login| login.certificate.is_some()))
+        .with(METHOD, is_so(|login| login.method.is_some()))
+        .with(NEEDS_ACCOUNT, is_so(|login| login.needs_account))
+        .with(SOURCE, has_source)
+        .with(ATTRIBUTES, has_attributes);
+    writer.byte(flags.0);
+    writer.binary(client_id.as_bytes());
+    if let Some(username) = username {
+        writer.binary(username.as_bytes());
+    }
+    writer.number((*expiry_interval_secs).into());
+    if let Some(at) = ends_at {
+        writer.time(*at);
+    }
+    writer.number(doubtful_up_to.0);
+    writer.binary(peer.as_bytes());
+    writer.time(*connected_at);
+    if let Some(login) = login {
+        put_login(&mut writer, login);
+    }
+    writer.into_bytes()
+}
+
+fn put_login(writer: &mut RecordWriter, login: &LoginRecord) {
+    let LoginRecord { kind, method, listener, certificate, source, attributes, .. } = login;
+    let kind = LoginKind::ALL.iter().position(|one| one == kind).unwrap_or_default();
+    writer.byte(kind as u8);
+    writer.binary(listener.as_bytes());
+    if let Some(method) = method {
+        writer.binary(method.as_bytes());
+    }
+    if let Some(CertificateRecord { common_name, serial_number }) = certificate {
+        writer.binary(common_name.as_bytes());
+        writer.binary(serial_number.as_bytes());
+    }
+    if let Some(source) = source {
+        writer.binary(source.as_bytes());
+    }
+    if !attributes.is_empty() {
+        writer.number(attributes.len() as u64);
+        for text in attributes.iter().flat_map(|(name, value)| [name, value]) {
+            writer.binary(text.as_bytes());
+        }
+    }
+}
+
+fn take_login(reader: &mut RecordReader<'_>, flags: Flags) -> Option<LoginRecord> {
+    let kind = *LoginKind::ALL.get(usize::from(reader.byte()?))?;
+    let listener = reader.text()?.into();
+    let method = if flags.has(METHOD) { Some(reader.text()?.into()) } else { None };
+    let certificate = if flags.has(CERTIFICATE) {
+        let (common_name, serial_number) = (reader.text()?.into(), reader.text()?.into());
+        Some(CertificateRecord { common_name, serial_number })
+    } else {
+        None
+    };
+    let needs_account = flags.has(NEEDS_ACCOUNT);
+    let source = if flags.has(SOURCE) { Some(reader.text()?.into()) } else { None };
+    let count = if flags.has(ATTRIBUTES) { reader.length()? } else { 0 };
+    let attributes = (0..count).map(|_| Some((reader.text()?.into(), reader.text()?.into())));
+    let attributes = attributes.collect::<Option<_>>()?;
+    Some(LoginRecord { kind, method, listener, certificate, needs_account, source, attributes })
+}
+
+pub(in crate::store::directory) fn decode_session(bytes: &[u8]) -> Option<SessionRecord> {
+    let mut reader = RecordReader::new(bytes);
+    let of_login = CERTIFICATE | METHOD | NEEDS_ACCOUNT;
+    let (has_login, of_login) = match reader.byte()? {
+        VERSION => (false, 0),
+        VERSION_WITH_LOGIN => (true, of_login),
+        VERSION_WITH_SOURCE => (true, of_login | SOURCE | ATTRIBUTES),
+        _ => return None,
+    };
+    let known = USERNAME | ENDS_AT | IS_CONNECTED;
+    let flags = Flags(reader.byte()?).known(known | of_login)?;
+    let record = SessionRecord {
+        client_id: reader.text()?.into(),
+        username: if flags.has(USERNAME) { Some(reader.text()?.into()) } else { None },
+        expiry_interval_secs: reader.number_u32()?,
+        ends_at: if flags.has(ENDS_AT) { Some(reader.time()?) } else { None },
+        is_connected: flags.has(IS_CONNECTED),
+        doubtful_up_to: QueuePlace(reader.number()?),
+        peer: reader.text()?.into(),
+        connected_at: reader.time()?,
+        login: if has_login { Some(take_login(&mut reader, flags)?) } else { None },
+    };
+    reader.end(record)
+}
