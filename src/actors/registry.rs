@@ -19,6 +19,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message,
     ResponseFuture, WrapFuture,
 };
+use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, oneshot};
 
 use self::clients::{Clients, Handover};
@@ -27,15 +28,17 @@ use super::{
     messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
 };
 use crate::{
+    auth::Patience,
     between::door::{Sender, ShardDoor, ToShard},
     metrics::ShardMetrics,
     router::Host,
     shard::{
-        LOOK_EVERY, Rounds, Shard,
+        FoundSession, LOOK_EVERY, Rounds, Shard,
         common::Core,
         connect::{AcceptedConnect, Attach, Permit},
         do_chores,
         doors::ArrivalDoor,
+        prepare_again, prepare_found,
         refusal::NoSession,
         subject_of, weed_queues,
     },
@@ -57,6 +60,10 @@ pub struct Registry {
     /// Whether this is the first shard of the broker. It does the work that one shard does for all.
     is_first: bool,
     clients: Rc<Clients>,
+    /// With the authorizer, while sessions are restored.
+    patience: Option<Patience>,
+    /// The number of sessions that were restored without what the authorizer needs.
+    unprepared: usize,
 }
 
 impl Registry {
@@ -68,7 +75,20 @@ impl Registry {
     ) -> Self {
         let shard = Shard::new(host, core.clone(), metrics, bytes_waiting).shared();
         let clients = Rc::new(Clients::new(Rc::clone(&shard)));
-        Self { shard, core, rechecks: Rc::default(), is_first: host == Host(0), clients }
+        let (rechecks, is_first) = (Rc::default(), host == Host(0));
+        Self { shard, core, rechecks, is_first, clients, patience: None, unprepared: 0 }
+    }
+
+    /// Restores sessions that the authorizer has prepared for.
+    fn restore(&mut self, (found, patience): (Vec<FoundSession>, Patience)) {
+        self.patience = Some(patience);
+        self.unprepared += found.iter().filter(|session| session.is_unprepared()).count();
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        let mut listener = Arc::from("");
+        for session in found {
+            shard.restore(&session, &mut listener, now);
+        }
     }
 
     /// Starts a new connection, or begins what it must wait for.
@@ -228,12 +248,21 @@ impl ArrivalDoor for Addr<Registry> {
 impl Handler<Restore> for Registry {
     type Result = ();
 
-    fn handle(&mut self, message: Restore, _: &mut Self::Context) {
-        let now = self.core.clock.now();
-        let mut shard = self.shard.borrow_mut();
-        let mut listener = Arc::from("");
-        for session in message.sessions {
-            shard.restore(session, &mut listener, now);
+    fn handle(&mut self, message: Restore, ctx: &mut Self::Context) {
+        let core = self.core.clone();
+        let patience = self.patience.take();
+        let mut preparing = Box::pin(async move {
+            let mut patience = patience.unwrap_or_else(|| Patience::new(core.connect_time()));
+            let found = prepare_found(&core, message.sessions, &mut patience).await;
+            (found, patience)
+        });
+        match (&mut preparing).now_or_never() {
+            Some(prepared) => self.restore(prepared),
+            None => {
+                let preparing = preparing.into_actor(self);
+                // Nothing else is handled meanwhile: what follows needs these sessions.
+                ctx.wait(preparing.map(|prepared, registry, _| registry.restore(prepared)));
+            }
         }
     }
 }
@@ -241,7 +270,16 @@ impl Handler<Restore> for Registry {
 impl Handler<Restored> for Registry {
     type Result = ();
 
-    fn handle(&mut self, _: Restored, _: &mut Self::Context) {}
+    fn handle(&mut self, _: Restored, _: &mut Self::Context) {
+        let sessions = std::mem::take(&mut self.unprepared);
+        if sessions > 0 {
+            tracing::warn!(
+                sessions,
+                "permissions of sessions cannot be loaded; they queue no messages until their \
+                 clients connect, or all sessions are checked again"
+            );
+        }
+    }
 }
 
 impl Handler<Begin> for Registry {
@@ -270,9 +308,14 @@ impl Handler<Recheck> for Registry {
             }
             let begun = rechecks.asked.get();
             let mut rounds = Rounds::default();
+            let mut patience = Patience::new(core.connect_time());
+            let mut sessions = 0;
             loop {
+                let unprepared = shard.borrow().to_prepare(&mut rounds);
+                let results = prepare_again(&core, &unprepared, &mut patience).await;
                 let goes_on = {
                     let mut shard = shard.borrow_mut();
+                    sessions += shard.take_prepared(&mut rounds, &unprepared, results);
                     let goes_on = shard.recheck(&mut rounds, core.clock.now());
                     shard.flush();
                     goes_on
@@ -281,6 +324,12 @@ impl Handler<Recheck> for Registry {
                     break;
                 }
                 tokio::task::yield_now().await;
+            }
+            if sessions > 0 {
+                tracing::warn!(
+                    sessions,
+                    "permissions cannot be loaded; sessions keep those they have"
+                );
             }
             rechecks.done.set(begun);
         })

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Attributes;
+use super::{Attributes, Prepared};
 use crate::mqtt::Timestamp;
 
 /// The subject of a client certificate that was verified by the TLS handshake.
@@ -39,6 +39,8 @@ pub struct Identity {
     pub expires_at: Option<Timestamp>,
     /// What else the authenticator knows of the client, for rules.
     pub attributes: Attributes,
+    /// What the authorizer has loaded for it; set by the broker.
+    pub prepared: Prepared,
 }
 
 impl Identity {

@@ -19,6 +19,8 @@ mod logins;
 mod network;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 mod origin;
+mod prepared;
+mod preparing;
 mod standing;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 pub mod throttle;
@@ -32,6 +34,8 @@ pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use identity::{ClientCertificate, Identity, Login};
 pub use logins::{LoginCounts, LoginKey, LoginLedger};
 pub use network::{Network, NetworkError};
+pub use prepared::Prepared;
+pub use preparing::{Preparation, PrepareError, PrepareRequest};
 pub use standing::Standing;
 pub use throttle::{Admission, FailureThrottle, Lockout, ThrottleConfig};
 pub use throttled::Throttled;
@@ -39,6 +43,7 @@ pub use throttled::Throttled;
 pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
 #[cfg(feature = "http")]
 pub(crate) use origin::Origin;
+pub(crate) use preparing::{Patience, prepare, prepare_each};
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -307,7 +312,8 @@ pub enum Decision {
 
 /// Decides what an identity may do.
 ///
-/// It is called on a shard's thread and must answer from memory at once. The connection caches
+/// It is called on a shard's thread and must answer from memory at once; [`Authorizer::prepare`] may
+/// load what it needs before. The connection caches
 /// decisions on publishing until [`Authorizer::generation`] changes.
 pub trait Authorizer: Send + Sync + 'static {
     /// Returns whether the action is allowed.
@@ -316,6 +322,23 @@ pub trait Authorizer: Send + Sync + 'static {
     /// Returns a number that changes whenever an earlier decision may no longer hold.
     fn generation(&self) -> u64 {
         0
+    }
+
+    /// Loads what later decisions about an identity need, for example the rules of its user from a
+    /// database; `None`, the default, if nothing has to be loaded. The broker keeps the result with the
+    /// identity ([`Identity::prepared`]).
+    ///
+    /// It is called after a login and before the first decision, for each session in the store before a
+    /// start accepts clients, and for each session by [`Broker::recheck`](crate::Broker::recheck); for at
+    /// most 64 sessions of a shard at the same time. Nothing is waited for when clients publish.
+    ///
+    /// # Errors
+    /// A client that connects is refused with Server unavailable, as if no answer came within the time
+    /// of CONNECT; a REST caller gets 503. A session in the store queues no messages until its client
+    /// connects, or until the next recheck. At a recheck, a session keeps its former result.
+    fn prepare<'a>(&'a self, request: PrepareRequest<'a>) -> Option<Preparation<'a>> {
+        let _ = request;
+        None
     }
 
     /// Returns whether its decisions depend on the attributes of identities. If so, they are stored
@@ -332,6 +355,10 @@ impl<T: Authorizer + ?Sized> Authorizer for Arc<T> {
 
     fn generation(&self) -> u64 {
         (**self).generation()
+    }
+
+    fn prepare<'a>(&'a self, request: PrepareRequest<'a>) -> Option<Preparation<'a>> {
+        (**self).prepare(request)
     }
 
     fn uses_attributes(&self) -> bool {

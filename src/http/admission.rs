@@ -13,6 +13,7 @@ use std::{
 use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION, rt::time::timeout};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::{
     Api, ApiError,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
-        Identity, ListenerLogins,
+        Identity, ListenerLogins, PrepareRequest, prepare,
     },
     net::canonical,
     told::{Changed, Subject, cut},
@@ -172,6 +173,7 @@ pub(super) async fn admit(
     if identity.has_expired(api.0.clock.now()) {
         return Err(ApiError::unauthenticated());
     }
+    let identity = prepared(api, request, identity, peer).await?;
     if let Some(accepted) = accepted {
         accepted.0.set(shown);
     }
@@ -179,6 +181,24 @@ pub(super) async fn admit(
         api.0.rates.check_account(username)?;
     }
     Ok(Caller { identity, peer, listener: request.conn_data().cloned() })
+}
+
+/// Has the authorizer load what it needs for the caller.
+async fn prepared(
+    api: &Api,
+    request: &HttpRequest,
+    mut identity: Identity,
+    peer: SocketAddr,
+) -> Result<Identity, ApiError> {
+    let listener = listener(request);
+    let request = PrepareRequest { identity: &identity, client_id: None, peer, listener };
+    let by = Instant::now() + api.options().login_timeout;
+    let prepared = prepare(&*api.0.authorizer, request, by).await;
+    identity.prepared = prepared.map_err(|error| {
+        tracing::debug!(%error, "a caller cannot be authorized");
+        ApiError::unavailable()
+    })?;
+    Ok(identity)
 }
 
 impl Api {

@@ -69,6 +69,8 @@ labels! {
         BadCredentials = "bad_credentials",
         /// The credentials were right, but not allowed for this client identifier or address.
         NotAuthorized = "not_authorized",
+        /// The authorizer could not load what it needs to decide about the client.
+        AuthorizerUnavailable = "authorizer_unavailable",
         /// All clients together had reached the limit of connections.
         ConnectionsMax = "connections_max",
         /// The connection was evicted before CONNACK to make room for others.

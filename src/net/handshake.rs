@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     auth::{
-        AccessRequest, Action, AuthenticationError, Credentials, Decision, Identity, ListenerLogins,
+        AccessRequest, Action, AuthenticationError, Credentials, Decision, Identity,
+        ListenerLogins, PrepareRequest, Prepared, prepare,
     },
     metrics::ConnectRefusal,
     mqtt::{
@@ -248,7 +249,7 @@ async fn accept(
     let client_id = client_id(connect, core)?;
     let proven = core.proves_now(connect.properties.authentication_method.map(Into::into));
     let has_certificate = newcomer.certificate.is_some();
-    let (identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;
+    let (mut identity, enhanced) = authenticate(connect, &client_id, &mut newcomer).await?;
     let refused = |why| {
         let counted_as = ConnectRefusal::NotAuthorized;
         Err(Refusal::with(version, ReasonCode::NotAuthorized, counted_as).because(why))
@@ -256,6 +257,7 @@ async fn accept(
     if identity.has_expired(core.clock.now()) {
         return refused("the credentials have expired");
     }
+    identity.prepared = newcomer.prepare(&identity, &client_id, version).await?;
     let allows = |action: Action<'_>| {
         let (identity, client_id) = (&identity, &*client_id);
         let request = AccessRequest { identity, client_id, peer, listener, action };
@@ -350,6 +352,24 @@ async fn authenticate(
         Refusal::of_credentials(connect.version, error)
     };
     identity.map(|identity| (identity, None)).map_err(refused)
+}
+
+impl Newcomer<'_> {
+    /// Has the authorizer load what it needs for the client, within the time of CONNECT.
+    async fn prepare(
+        &mut self,
+        identity: &Identity,
+        client_id: &str,
+        version: ProtocolVersion,
+    ) -> Result<Prepared, Refusal> {
+        let Self { peer, listener, connect_by, .. } = *self;
+        let request = PrepareRequest { identity, client_id: Some(client_id), peer, listener };
+        let preparing = prepare(&*self.core.authorizer, request, connect_by);
+        self.admitted.ask(preparing).await.map_err(|error| {
+            let counted_as = ConnectRefusal::AuthorizerUnavailable;
+            Refusal::with(version, ReasonCode::ServerUnavailable, counted_as).told(&error)
+        })
+    }
 }
 
 fn accepted_will(will: &LastWill<'_>) -> AcceptedWill {

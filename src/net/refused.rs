@@ -75,6 +75,7 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
         | ConnectRefusal::WillBytesPerUserMax
         | ConnectRefusal::TooEarly
         | ConnectRefusal::IncompletePacketBytesMax
+        | ConnectRefusal::AuthorizerUnavailable
         | ConnectRefusal::Store => Weight::Warning,
     }
 }

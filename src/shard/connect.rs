@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use crate::{
-    auth::{BoundedExchange, ClientCertificate, Identity},
+    auth::{Authorizer, BoundedExchange, ClientCertificate, Identity},
     flow::BudgetShare,
     journal::SessionNumber,
     mqtt::{self, ProtocolVersion},
@@ -93,6 +93,15 @@ pub(crate) struct Proven {
     pub(crate) accounts: u64,
     /// Generation of the authorizer at that time.
     pub(crate) permissions: u64,
+}
+
+impl Proven {
+    /// Returns whether rules were reloaded after the authorizer began to load what it needs for the
+    /// identity: what it has loaded may no longer hold, and a walk along the sessions may have passed
+    /// already.
+    pub(crate) fn has_missed_rules(&self, identity: &Identity, rules: &dyn Authorizer) -> bool {
+        !identity.prepared.is_empty() && rules.generation() != self.permissions
+    }
 }
 
 /// The method and data of a client with an Authentication Method, which may authenticate again.

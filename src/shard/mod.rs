@@ -43,11 +43,12 @@ pub(crate) use self::{
     common::{Core, CoreParts},
     departure::Departure,
     hold::{LOOK_EVERY, look_after_held},
-    keeping::weeding::weed_queues,
+    keeping::{restore::FoundSession, weeding::weed_queues},
     packets::Received,
     presence::{
         authenticate::not_authenticated,
         expiry::IDENTITY_EXPIRED,
+        preparing::{prepare_again, prepare_found},
         recheck::{CERTIFICATE, Rounds, not_authorized},
         tell::subject_of,
     },

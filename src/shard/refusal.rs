@@ -74,6 +74,8 @@ pub(crate) enum NoSession {
     ConnAckTooLarge,
     /// The client's permissions were read again after the client was accepted, and changed.
     NotAuthorized,
+    /// Permissions were read again after they were loaded for the client. The client may try again.
+    Unprepared,
     /// A later connection of the same client has overtaken this one.
     Overtaken,
     /// Clients are redirected to another server since a moment ago.
@@ -93,6 +95,7 @@ impl NoSession {
             Self::Store => ConnectRefusal::Store,
             Self::ConnAckTooLarge => ConnectRefusal::PacketTooLarge,
             Self::NotAuthorized => ConnectRefusal::NotAuthorized,
+            Self::Unprepared => ConnectRefusal::AuthorizerUnavailable,
             Self::Overtaken => ConnectRefusal::Overtaken,
             Self::Redirected(_) => ConnectRefusal::Redirected,
             Self::ShuttingDown => ConnectRefusal::ShuttingDown,
@@ -115,7 +118,7 @@ impl NoSession {
                 ..RefusalAnswer::new(version, ReasonCode::ConnectionRateExceeded)
             },
             // CONNACK has no reason code for the end of a broker.
-            Self::Store | Self::ShuttingDown => {
+            Self::Store | Self::Unprepared | Self::ShuttingDown => {
                 RefusalAnswer::new(version, ReasonCode::ServerUnavailable)
             }
             Self::ConnAckTooLarge => RefusalAnswer::new(version, ReasonCode::PacketTooLarge),

@@ -121,6 +121,7 @@ mod authentication {
     mod auth;
     mod enhanced;
     mod expiry;
+    mod prepared;
     pub(crate) mod rechecks;
     mod rechecks_waiting;
     mod sources;

@@ -4,25 +4,43 @@
 //! does the waiting, so that the wait ends with the connection.
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use tokio::time::Instant;
 
 use super::Connection;
 use crate::{
-    auth::{AuthenticationError, BoundedExchange, Step},
-    shard::{connect::TakeStep, not_authenticated},
+    auth::{AuthenticationError, BoundedExchange, PrepareRequest, Step, prepare},
+    shard::{Presence, connect::TakeStep, not_authenticated},
 };
 
 impl Connection {
     /// Has an exchange take its next step, and tells the shard the result.
     pub(super) fn take_step(&mut self, step: TakeStep, ctx: &mut Context<Self>) {
         let TakeStep { mut exchange, data, is_first } = step;
-        if !self.is_linked() {
+        let mut shard = self.shard.borrow_mut();
+        let Some(found) = shard.linked(self.slot, self.link) else {
             return; // This connection has ended.
-        }
+        };
+        let client_id = found.session.client_id().clone();
+        let Presence { peer, listener, .. } = found.presence.clone();
+        let core = shard.core.clone();
+        drop(shard);
         if is_first {
             self.time_authentication(ctx);
         }
         let step = async move {
-            let step = exchange.step(data.as_deref()).await;
+            let mut step = exchange.step(data.as_deref()).await;
+            if let Ok(Step::Done { identity, .. }) = &mut step {
+                let by = Instant::now() + core.connect_time();
+                let client_id = Some(&*client_id);
+                let request = PrepareRequest { identity, client_id, peer, listener: &listener };
+                match prepare(&*core.authorizer, request, by).await {
+                    Ok(prepared) => identity.prepared = prepared,
+                    Err(error) => {
+                        tracing::debug!(%error, "client cannot authenticate again");
+                        step = Err(AuthenticationError::Unavailable);
+                    }
+                }
+            }
             (exchange, step)
         };
         ctx.spawn(step.into_actor(self).map(|(exchange, step), connection, ctx| {

@@ -11,7 +11,9 @@ use std::{
 };
 
 use crate::{
-    auth::{Action, Attributes, Authorizer, ClientCertificate, Identity, Login, Standing},
+    auth::{
+        Action, Attributes, Authorizer, ClientCertificate, Identity, Login, Prepared, Standing,
+    },
     journal::{
         CertificateRecord, LoginKind, LoginRecord, SessionRecord, SubscriptionRecord, WillRecord,
     },
@@ -30,6 +32,21 @@ const LAST_WILL_GRACE_SECS: u64 = 10;
 /// The address of a client whose session record has none.
 const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
+/// A session that a start has found.
+pub(crate) struct FoundSession {
+    pub(in crate::shard) session: StoredSession,
+    pub(in crate::shard) identity: Identity,
+    /// Whether the authorizer has loaded what it needs to judge it.
+    pub(in crate::shard) is_prepared: bool,
+}
+
+impl FoundSession {
+    /// Returns whether the session rests because the authorizer could not load what it needs.
+    pub(crate) const fn is_unprepared(&self) -> bool {
+        !self.is_prepared
+    }
+}
+
 /// What happens to a session that was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -46,13 +63,14 @@ impl Shard {
     /// is used again if it is the same, because most sessions share few listeners.
     pub(crate) fn restore(
         &mut self,
-        stored: StoredSession,
+        found: &FoundSession,
         listener: &mut Arc<str>,
         now: Timestamp,
     ) {
+        let stored = &found.session;
         let there = self.clients.get(&stored.record.client_id).copied();
         let number_there = there.and_then(|slot| self.slot(slot)?.session.number());
-        let slot = self.restore_one(&stored, listener, now);
+        let slot = self.restore_one(found, listener, now);
         // Of two sessions of one client, the older was about to end.
         if let Some(there) = there {
             let is_older = number_there > Some(stored.number);
@@ -74,10 +92,11 @@ impl Shard {
     /// Restores a session; returns its slot.
     fn restore_one(
         &mut self,
-        stored: &StoredSession,
+        found: &FoundSession,
         listener: &mut Arc<str>,
         now: Timestamp,
     ) -> u32 {
+        let stored = &found.session;
         let record = &stored.record;
         let expiry_secs = record.expiry_interval_secs;
         // The session ended with its connection; its Will waits for the client to come back.
@@ -88,7 +107,7 @@ impl Shard {
             || !stored.accepted.is_empty()
             || stored.waiting.messages > 0
             || stored.in_flight > 0;
-        let (slot, verdict) = self.restore_slot(stored, listener, now);
+        let (slot, verdict) = self.restore_slot(found, listener, now);
         let Some(found) = self.slots.get_mut(slot as usize) else { return slot };
         // If the client was connected, its connection ended at this time at the latest.
         found.expires_at = if record.is_connected {
@@ -129,18 +148,22 @@ impl Shard {
 
     fn restore_slot(
         &mut self,
-        stored: &StoredSession,
+        found: &FoundSession,
         listener: &mut Arc<str>,
         now: Timestamp,
     ) -> (u32, Verdict) {
+        let stored = &found.session;
         let StoredSession { number, record, subscriptions, accepted, waiting, .. } = stored;
         let usage = self.core.queue_usage.clone();
         let mut session = Session::new(record.client_id.clone(), usage);
         session.set_expiry_interval_secs(record.expiry_interval_secs);
-        let presence = self.presence_of(record, listener);
+        let presence = self.presence_of(found, listener);
         let account = self.core.account_of(record.username.as_ref(), presence.peer.ip());
         let slot = self.insert_slot(session, presence, &account);
-        let verdict = self.judge(slot);
+        let verdict = match self.judge(slot) {
+            Verdict::GoesOn if !found.is_prepared => Verdict::Rests,
+            verdict @ (Verdict::GoesOn | Verdict::Rests | Verdict::Ends) => verdict,
+        };
         let mut withdrawn = Vec::new();
         for (filter, kept) in subscriptions {
             if let Some(qos) = self.restore_subscription(slot, filter, *kept, verdict) {
@@ -230,30 +253,16 @@ impl Shard {
     }
 
     /// Returns what a record says of the client's last connection.
-    fn presence_of(&self, record: &SessionRecord, former_listener: &mut Arc<str>) -> Presence {
-        let login = record.login.as_ref();
-        let listener = login.map_or("", |login| &*login.listener);
+    fn presence_of(&self, found: &FoundSession, former_listener: &mut Arc<str>) -> Presence {
+        let record = &found.session.record;
+        let listener = listener_of(record);
         if **former_listener != *listener {
             *former_listener = listener.into();
         }
-        let certificate = login.and_then(|login| login.certificate.as_ref()).map(|shown| {
-            Arc::new(ClientCertificate {
-                common_name: shown.common_name.to_string(),
-                serial_number: shown.serial_number.to_string(),
-            })
-        });
-        let method = login.and_then(|login| login.method.clone());
+        let method = record.login.as_ref().and_then(|login| login.method.clone());
         Presence {
-            identity: Identity {
-                username: record.username.clone(),
-                certificate,
-                login: login.map_or(Login::Unknown, |login| login_of(login.kind)),
-                needs_account: login.is_some_and(|login| login.needs_account),
-                source: login.and_then(|login| login.source.clone()),
-                attributes: login.map(attributes_of).unwrap_or_default(),
-                expires_at: None, // It ends connections alone.
-            },
-            peer: record.peer.parse().unwrap_or(UNKNOWN_PEER),
+            identity: found.identity.clone(),
+            peer: peer_of(record),
             listener: former_listener.clone(),
             connected_at: record.connected_at,
             // Every version that was given out was reserved before.
@@ -286,6 +295,36 @@ impl Slot {
             attributes,
         })
     }
+}
+
+/// Returns the identity of a session's client, as far as the record knows it.
+pub(in crate::shard) fn identity_of(record: &SessionRecord) -> Identity {
+    let login = record.login.as_ref();
+    let certificate = login.and_then(|login| login.certificate.as_ref()).map(|shown| {
+        Arc::new(ClientCertificate {
+            common_name: shown.common_name.to_string(),
+            serial_number: shown.serial_number.to_string(),
+        })
+    });
+    Identity {
+        username: record.username.clone(),
+        certificate,
+        login: login.map_or(Login::Unknown, |login| login_of(login.kind)),
+        needs_account: login.is_some_and(|login| login.needs_account),
+        source: login.and_then(|login| login.source.clone()),
+        attributes: login.map(attributes_of).unwrap_or_default(),
+        expires_at: None, // It ends connections alone.
+        prepared: Prepared::default(),
+    }
+}
+
+/// Returns the listener of a session's last connection; empty if it is not known.
+pub(in crate::shard) fn listener_of(record: &SessionRecord) -> &str {
+    record.login.as_ref().map_or("", |login| &*login.listener)
+}
+
+pub(in crate::shard) fn peer_of(record: &SessionRecord) -> SocketAddr {
+    record.peer.parse().unwrap_or(UNKNOWN_PEER)
 }
 
 fn attributes_of(login: &LoginRecord) -> Attributes {

@@ -174,6 +174,9 @@ impl Shard {
         if !self.takes_conn_ack(connect) {
             return Err(NoSession::ConnAckTooLarge);
         }
+        if connect.proven.has_missed_rules(&connect.identity, &*self.core.authorizer) {
+            return Err(NoSession::Unprepared);
+        }
         if !self.is_still_welcome(connect) || connect.identity.has_expired(now) {
             return Err(NoSession::NotAuthorized);
         }

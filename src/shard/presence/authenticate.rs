@@ -153,6 +153,10 @@ impl Shard {
         if identity.has_expired(now) {
             return Err(IDENTITY_EXPIRED);
         }
+        let rules = &*self.core.authorizer;
+        if proven.as_ref().is_some_and(|proven| proven.has_missed_rules(&identity, rules)) {
+            return Err(not_authenticated(AuthenticationError::Unavailable));
+        }
         if found.presence.identity.username != identity.username
             || self.core.authorizer.authorize(&request) == Decision::Deny
         {

@@ -4,6 +4,8 @@
 //! The registry calls it for a few sessions at a time, and other tasks get their turn in between.
 //! The same is checked when an offline client connects again.
 
+use std::ops::Range;
+
 use crate::{
     auth::{AccessRequest, Action, Decision, Standing},
     hooks::DisconnectReason,
@@ -29,10 +31,31 @@ pub(crate) struct Rounds {
     /// The session before that with its generation, while it has subscriptions to be checked or
     /// messages to be examined.
     under_way: Option<(u32, u32)>,
+    /// The authorizer has prepared for the slots before this one.
+    prepared_up_to: u32,
+    /// Those of the last slots for which it could not.
+    unprepared: Vec<u32>,
+}
+
+impl Rounds {
+    /// Returns the slots for which the authorizer must prepare before the walk goes on, `count` of
+    /// them; `None` if it can go on.
+    pub(super) fn next_to_prepare(&mut self, count: u32) -> Option<Range<u32>> {
+        if self.under_way.is_some() || self.next < self.prepared_up_to {
+            return None;
+        }
+        self.unprepared.clear();
+        self.prepared_up_to = self.next.saturating_add(count);
+        Some(self.next..self.prepared_up_to)
+    }
+
+    pub(super) fn note_unprepared(&mut self, slot: u32) {
+        self.unprepared.push(slot);
+    }
 }
 
 impl Shard {
-    /// Checks some more sessions; returns `false` once all were checked.
+    /// Checks some more sessions, those that are prepared; returns `false` once all were checked.
     pub(crate) fn recheck(&mut self, rounds: &mut Rounds, now: Timestamp) -> bool {
         let mut steps = 0;
         while steps < STEPS_AT_A_TIME {
@@ -50,21 +73,32 @@ impl Shard {
             if rounds.next as usize >= self.slots.capacity() {
                 return false;
             }
+            if rounds.next >= rounds.prepared_up_to {
+                return true;
+            }
             let slot = rounds.next;
             rounds.next += 1;
             steps += 1;
-            if self.recheck_client(slot, &mut steps, now) {
+            let is_prepared = !rounds.unprepared.contains(&slot);
+            if self.recheck_client(slot, is_prepared, &mut steps, now) {
                 rounds.under_way = self.begin_check(slot);
             }
         }
         true
     }
 
-    /// Checks the client of a slot; returns whether its subscriptions must be checked.
-    fn recheck_client(&mut self, slot: u32, steps: &mut usize, now: Timestamp) -> bool {
+    /// Checks the client of a slot; returns whether its subscriptions must be checked. Without what the
+    /// authorizer needs, the client keeps its permissions, and its session rests if it rested before.
+    fn recheck_client(
+        &mut self,
+        slot: u32,
+        is_prepared: bool,
+        steps: &mut usize,
+        now: Timestamp,
+    ) -> bool {
         let Some(found) = self.slot(slot).filter(|found| !found.is_ending()) else { return false };
         let standing = self.standing(found);
-        let may_connect = self.may(found, Action::Connect);
+        let may_connect = !is_prepared || self.may(found, Action::Connect);
         let is_there = found.connected.is_some();
         match standing {
             Standing::Gone => {
@@ -79,12 +113,14 @@ impl Shard {
             }
             Standing::Changed if is_there => {
                 self.send_off(slot, not_authorized(CREDENTIALS), now);
-                may_connect // The session waits for its user, and collects what it may.
+                may_connect && is_prepared // The session waits for its user, and collects what it may.
             }
             Standing::Good | Standing::Changed if may_connect => {
-                self.collect_again(slot);
+                if is_prepared {
+                    self.collect_again(slot);
+                }
                 self.recheck_certificate(slot, steps);
-                true
+                is_prepared
             }
             Standing::Good | Standing::Changed | Standing::Suspended => {
                 let why = if may_connect { ACCOUNT } else { PERMISSION };

@@ -95,6 +95,7 @@ impl Shard {
         let weight = match why {
             NoSession::Redirected(_)
             | NoSession::NotAuthorized
+            | NoSession::Unprepared
             | NoSession::Overtaken
             | NoSession::ShuttingDown => Weight::Usual,
             NoSession::Full

@@ -243,6 +243,7 @@ fn what_the_authenticator_says_has_its_status() {
         ("wrong-way", 403, "forbidden", ""),
         ("unknowable", 503, "unavailable", "1"),
         ("expired", 401, "unauthenticated", ""),
+        ("unloadable", 503, "unavailable", "1"),
     ] {
         let answer = rest.call_as(Some(&basic(&format!("{user}:x"))), KEEP_ALIVE);
         assert_eq!(answer.failure(), failed(status, code));

@@ -19,7 +19,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     auth::{
         AccessRequest, Action, AuthenticationError, Authenticator, Authorizer, ClientCertificate,
-        Credentials, Decision, FilePolicy, Identity,
+        Credentials, Decision, FilePolicy, Identity, Preparation, PrepareError, PrepareRequest,
     },
     control::{
         Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
@@ -146,6 +146,7 @@ impl Authenticator for Accounts {
                 let (username, expires_at) = (Some("ops".into()), Some(expires_at));
                 return Ok(Identity { username, expires_at, ..Identity::default() });
             }
+            (Some("unloadable"), _) => "unloadable",
             (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
             (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
             (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,
@@ -168,6 +169,13 @@ impl Authorizer for Policy {
         assert!(matches!(request.action, Action::Connect | Action::Control | Action::Observe));
         assert!(request.identity.username.is_some());
         if request.client_id == "secret" { Decision::Deny } else { Decision::Allow }
+    }
+
+    fn prepare<'a>(&'a self, request: PrepareRequest<'a>) -> Option<Preparation<'a>> {
+        assert_eq!(request.client_id, None);
+        let is_loadable = request.identity.username.as_deref() != Some("unloadable");
+        let failed = async { Err(PrepareError::new("no database")) };
+        (!is_loadable).then(|| -> Preparation<'a> { Box::pin(failed) })
     }
 }
 

@@ -1,0 +1,126 @@
+//! The authorizer loads what it needs for sessions: for those that a start finds, before they are
+//! judged, and for all known ones, before they are checked again.
+//!
+//! The shard says for which sessions, and takes the results; the registry waits in between. So no turn
+//! of the thread waits for a database, and a limited number of sessions is under way.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::recheck::Rounds;
+use crate::{
+    auth::{Identity, Patience, PrepareError, PrepareRequest, Prepared, prepare_each},
+    shard::{
+        Shard,
+        common::Core,
+        keeping::restore::{FoundSession, identity_of, listener_of, peer_of},
+    },
+    store::StoredSession,
+};
+
+/// Number of slots of a walk for which the authorizer prepares at a time.
+const SLOTS_AT_A_TIME: u32 = 64;
+
+/// A session for which the authorizer may have something to load.
+pub(crate) struct Unprepared {
+    slot: u32,
+    generation: u32,
+    client_id: Arc<str>,
+    identity: Identity,
+    peer: SocketAddr,
+    listener: Arc<str>,
+}
+
+/// The results, by the positions of their sessions.
+type Results = Vec<(usize, Result<Prepared, PrepareError>)>;
+
+/// Prepares for sessions that a start has found.
+pub(crate) async fn prepare_found(
+    core: &Core,
+    sessions: Vec<StoredSession>,
+    patience: &mut Patience,
+) -> Vec<FoundSession> {
+    let identities: Vec<_> = sessions.iter().map(|found| identity_of(&found.record)).collect();
+    let requests =
+        sessions.iter().zip(&identities).map(|(StoredSession { record, .. }, identity)| {
+            let (peer, listener) = (peer_of(record), listener_of(record));
+            PrepareRequest { identity, client_id: Some(&record.client_id), peer, listener }
+        });
+    let results = prepare_each(&*core.authorizer, requests, patience).await;
+    let found = sessions.into_iter().zip(identities);
+    let found =
+        found.map(|(session, identity)| FoundSession { session, identity, is_prepared: true });
+    let mut found: Vec<_> = found.collect();
+    for (at, result) in results {
+        match result {
+            Ok(prepared) => found[at].identity.prepared = prepared,
+            Err(error) => {
+                tracing::debug!(%error, "a session that was found cannot be judged");
+                found[at].is_prepared = false;
+            }
+        }
+    }
+    found
+}
+
+/// Prepares for sessions that are about to be checked again.
+pub(crate) async fn prepare_again(
+    core: &Core,
+    sessions: &[Unprepared],
+    patience: &mut Patience,
+) -> Results {
+    let requests = sessions.iter().map(|session| PrepareRequest {
+        identity: &session.identity,
+        client_id: Some(&session.client_id),
+        peer: session.peer,
+        listener: &session.listener,
+    });
+    prepare_each(&*core.authorizer, requests, patience).await
+}
+
+impl Shard {
+    /// Returns the sessions to be checked next, if the authorizer must prepare for them first.
+    pub(crate) fn to_prepare(&self, rounds: &mut Rounds) -> Vec<Unprepared> {
+        let Some(slots) = rounds.next_to_prepare(SLOTS_AT_A_TIME) else { return Vec::new() };
+        let sessions = slots.filter_map(|slot| {
+            let found = self.slot(slot).filter(|found| !found.is_ending())?;
+            Some(Unprepared {
+                slot,
+                generation: found.generation,
+                client_id: found.session.client_id().clone(),
+                identity: found.presence.identity.clone(),
+                peer: found.presence.peer,
+                listener: found.presence.listener.clone(),
+            })
+        });
+        sessions.collect()
+    }
+
+    /// Takes what the authorizer has loaded; returns for how many sessions it could not. A client that
+    /// has logged in meanwhile has newer results.
+    pub(crate) fn take_prepared(
+        &mut self,
+        rounds: &mut Rounds,
+        sessions: &[Unprepared],
+        results: Results,
+    ) -> usize {
+        let mut failed = 0;
+        for (at, result) in results {
+            let Unprepared { slot, generation, identity, .. } = &sessions[at];
+            let found = self.slot_mut(*slot).filter(|found| found.generation == *generation);
+            let found = found.filter(|found| found.presence.identity == *identity);
+            match (found, result) {
+                (Some(found), Ok(prepared)) => {
+                    found.presence.identity.prepared = prepared;
+                    found.recent_topic = None; // It was decided by the former result.
+                }
+                (Some(_), Err(error)) => {
+                    tracing::debug!(%error, "a session cannot be checked again");
+                    rounds.note_unprepared(*slot);
+                    failed += 1;
+                }
+                (None, Ok(_) | Err(_)) => {}
+            }
+        }
+        failed
+    }
+}
