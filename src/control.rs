@@ -3,10 +3,12 @@
 //! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
 //! side knows the other.
 
-use std::{fmt, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+
+use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
 
 /// Changes the Keep Alive of a live connection immediately, until the connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +32,37 @@ pub struct KeepAliveChanged {
 
 /// Sends clients to another server: their connections end with DISCONNECT and, if their version has
 /// it, a Server Reference. [MQTT 5.0, 4.11]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// The clients to redirect.
     pub clients: Clients,
     /// The server to send them to.
     pub to: Redirection,
-    /// Restricts `clients` to those that the caller may control; `None` means no restriction.
-    pub only: Option<ClientFilter>,
+    /// Restricts `clients` to those that this caller may control; `None` means no restriction.
+    pub caller: Option<Caller>,
+}
+
+/// The sender of a request, whose permission is checked for each client, where the client is. Plain
+/// data, which can be sent to another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The identity.
+    pub identity: Identity,
+    /// Address from which the request came.
+    pub peer: SocketAddr,
+    /// URL of the listener that accepted it.
+    pub listener: Arc<str>,
+}
+
+impl Caller {
+    /// Returns whether the caller may change the live session of a client.
+    #[must_use]
+    pub fn may_control(&self, authorizer: &dyn Authorizer, client_id: &str) -> bool {
+        let Self { identity, peer, listener } = self;
+        let action = Action::Control;
+        let request = AccessRequest { identity, client_id, peer: *peer, listener, action };
+        authorizer.authorize(&request) == Decision::Allow
+    }
 }
 
 /// A selection of connected clients.
@@ -125,16 +150,6 @@ impl ClientPattern {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
-    }
-}
-
-/// Selects client identifiers.
-#[derive(Clone)]
-pub struct ClientFilter(pub Arc<dyn Fn(&str) -> bool + Send + Sync>);
-
-impl fmt::Debug for ClientFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientFilter")
     }
 }
 

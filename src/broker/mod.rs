@@ -218,7 +218,7 @@ impl Broker {
     /// The broker cannot answer, or four redirects of clients that match a pattern are under way
     /// already.
     pub async fn redirect(&self, clients: Clients, to: Redirection) -> Result<usize, ControlError> {
-        Redirects::redirect(self, Redirect { clients, to, only: None }).await
+        Redirects::redirect(self, Redirect { clients, to, caller: None }).await
     }
 
     /// Refuses CONNECT from now on and names another server; `None` admits clients again. Connected

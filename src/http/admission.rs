@@ -27,6 +27,7 @@ use crate::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
         Identity, ListenerLogins, PrepareRequest, prepare,
     },
+    control,
     net::canonical,
     told::{Changed, Subject, cut},
 };
@@ -221,6 +222,12 @@ impl Caller {
         let user = self.identity.username.as_deref();
         let caller = Subject { user, ..Subject::stranger(self.peer, self.listener()) };
         api.0.told.call_changed(&caller, changed);
+    }
+
+    /// Returns the caller in the form in which it goes to the broker with a request.
+    pub(super) fn as_data(&self) -> control::Caller {
+        let Self { identity, peer, .. } = self.clone();
+        control::Caller { identity, peer, listener: self.listener().into() }
     }
 
     /// Checks that the policy allows the caller one of `actions` for the client `client_id`.

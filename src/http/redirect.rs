@@ -5,8 +5,6 @@
 //! those matching clients for which the caller has it. Refusing new clients affects clients whose
 //! identifiers are not known yet, so it needs a permission of its own.
 
-use std::sync::Arc;
-
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, header::CONTENT_TYPE},
@@ -23,7 +21,7 @@ use super::{
 };
 use crate::{
     auth::Action,
-    control::{ClientFilter, ClientPattern, Clients, ControlError, Redirect, Redirection},
+    control::{ClientPattern, Clients, ControlError, Redirect, Redirection},
     metrics::RestRoute,
     mqtt::QoS,
     told::Changed,
@@ -91,8 +89,7 @@ pub(super) async fn redirect(
         let body = in_time(&api, async { Ok(read(&request, payload).await) }).await??;
         let (wanted, refuses_connects) = parse(&body)?;
         let line = Line::of(&wanted, refuses_connects);
-        let teller = caller.clone();
-        let wanted = permit(&api, caller, wanted, refuses_connects)?;
+        let wanted = permit(&api, &caller, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
         let control = &api.0.control;
         let redirected = if refuses_connects {
@@ -103,7 +100,7 @@ pub(super) async fn redirect(
         if is_one && redirected == 0 {
             return Err(ControlError::NotOnline.into());
         }
-        line.tell(&api, &teller, redirected);
+        line.tell(&api, &caller, redirected);
         Ok(Answer::json(&Redirected { success: true, redirected }))
     };
     answer(&api, &request, RestRoute::Redirect, call).await
@@ -178,26 +175,21 @@ fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
     if body.refuse_connects && !is_everybody {
         return Err(ApiError::invalid_body());
     }
-    Ok((Redirect { clients, to, only: None }, body.refuse_connects))
+    Ok((Redirect { clients, to, caller: None }, body.refuse_connects))
 }
 
 fn permit(
     api: &Api,
-    caller: Caller,
+    caller: &Caller,
     mut wanted: Redirect,
     refuses_connects: bool,
 ) -> Result<Redirect, ApiError> {
     if refuses_connects {
-        permit_drain(api, &caller)?;
+        permit_drain(api, caller)?;
     }
     match &wanted.clients {
         Clients::One(client_id) => caller.permit(api, client_id, &[Action::Control])?,
-        Clients::Matching(_) => {
-            let api = api.clone();
-            wanted.only = Some(ClientFilter(Arc::new(move |client_id| {
-                caller.may(&api, client_id, Action::Control)
-            })));
-        }
+        Clients::Matching(_) => wanted.caller = Some(caller.as_data()),
     }
     Ok(wanted)
 }

@@ -48,6 +48,8 @@ impl Shard {
             Clients::One(wanted) => **client_id == **wanted,
             Clients::Matching(pattern) => pattern.matches(client_id),
         };
-        is_meant && request.only.as_ref().is_none_or(|only| (only.0)(client_id))
+        let rules = &*self.core.authorizer;
+        let caller = request.caller.as_ref();
+        is_meant && caller.is_none_or(|caller| caller.may_control(rules, client_id))
     }
 }

@@ -3,13 +3,14 @@
 use futures_util::FutureExt as _;
 use hearthmq::{
     Broker,
-    control::{ClientPattern, Clients, ControlError, Redirect, Redirection, Redirects as _},
+    auth::{AccessRequest, Action, Authorizer, Decision, Identity},
+    control::{Caller, ClientPattern, Clients, ControlError, Redirect, Redirection, Redirects},
     hooks::DisconnectReason,
     metrics::ConnectRefusal,
     mqtt::{Packet, ReasonCode},
 };
 
-use crate::support::{Client, disk::Disk, packets::*, refused, secs, world};
+use crate::support::{Client, disk::Disk, packets::*, refused, secs, world, world_with};
 
 fn elsewhere() -> Redirection {
     Redirection::new("b.example:1883 c.example", false).unwrap()
@@ -186,7 +187,7 @@ async fn few_walks_are_made_at_once() {
 }
 
 fn everybody(to: Redirection) -> Redirect {
-    Redirect { clients: all(), to, only: None }
+    Redirect { clients: all(), to, caller: None }
 }
 
 async fn expect_refused(broker: &Broker, reason: ReasonCode, reference: &str) {
@@ -279,4 +280,50 @@ async fn new_clients_are_redirected_while_the_store_is_in_trouble() {
     first.crash();
     let second = disk.power().await;
     Client::connected(&second.broker, connect("c")).await.ping().await;
+}
+
+/// Lets `ops` control cars, from one address and over one listener.
+struct CarsOnly;
+
+impl Authorizer for CarsOnly {
+    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        let AccessRequest { identity, client_id, peer, listener, action } = request;
+        let is_allowed = match action {
+            Action::Control => {
+                identity.username.as_deref() == Some("ops")
+                    && client_id.starts_with("car-")
+                    && peer.ip().is_loopback()
+                    && *listener == "https://127.0.0.1:8443"
+            }
+            _ => true,
+        };
+        if is_allowed { Decision::Allow } else { Decision::Deny }
+    }
+}
+
+#[actix_rt::test]
+async fn a_pattern_redirects_the_clients_alone_that_its_caller_may_control() {
+    let broker = world_with(|builder| builder.authorizer(CarsOnly)).await;
+    let ids = ["car-1", "car-2", "ship-1"];
+    let mut clients = Vec::new();
+    for id in ids {
+        clients.push(Client::connected(&broker, connect(id)).await);
+    }
+    let named = |name: &str| Identity { username: Some(name.into()), ..Identity::default() };
+    let ops = Caller {
+        identity: named("ops"),
+        peer: "127.0.0.1:4711".parse().unwrap(),
+        listener: "https://127.0.0.1:8443".into(),
+    };
+    let others = [
+        Caller { identity: named("ben"), ..ops.clone() },
+        Caller { peer: "192.0.2.1:4711".parse().unwrap(), ..ops.clone() },
+        Caller { listener: "https://[::]:8443".into(), ..ops.clone() },
+    ];
+    let by = |caller| Redirect { clients: all(), to: moved(), caller: Some(caller) };
+    for other in others {
+        assert_eq!(Redirects::redirect(&broker, by(other)).await, Ok(0));
+    }
+    assert_eq!(Redirects::redirect(&broker, by(ops)).await, Ok(2));
+    clients[2].ping().await;
 }

@@ -32,8 +32,8 @@ use hearthmq::{
 };
 
 /// The broker's double. It records its calls, in order.
-#[derive(Default)]
 struct Fleet {
+    policy: Arc<dyn Authorizer>,
     asked: Mutex<Vec<String>>,
     drained_to: Mutex<Option<Redirection>>,
 }
@@ -81,8 +81,10 @@ impl Redirects for Fleet {
                 all.filter(|id| pattern.matches(id)).map(|id| (*id).to_owned()).collect()
             }
         };
-        let only = redirect.only.as_ref();
-        let meant = clients.iter().filter(|id| only.is_none_or(|only| (only.0)(id)));
+        let caller = redirect.caller.as_ref();
+        let may_control =
+            |id: &str| caller.is_none_or(|caller| caller.may_control(&*self.policy, id));
+        let meant = clients.iter().filter(|id| may_control(id));
         let mut redirected = 0;
         for client_id in meant {
             match self.answer(client_id, format!("{client_id} {code} {to}")).await {
@@ -282,7 +284,12 @@ fn start(
 ) -> Rest {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let fleet = Arc::new(Fleet::default());
+    let fleet = Fleet {
+        policy: Arc::clone(&policy),
+        asked: Mutex::default(),
+        drained_to: Mutex::default(),
+    };
+    let fleet = Arc::new(fleet);
     let metrics = Arc::new(Metrics::new(1));
     let api = Api::new(Arc::<Fleet>::clone(&fleet), Arc::new(Accounts), policy, metrics, options);
     let (started, starts) = mpsc::channel();
