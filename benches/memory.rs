@@ -12,7 +12,7 @@ use std::{alloc::System, sync::Arc};
 
 use hearthmq::{
     internals::{
-        router::{Host, Index, Place, Subscriber},
+        router::{Host, Index, Place, ShardNumber, Subscriber},
         session::{QueueLimits, QueueUsage, Session, Subscription, WhenFull},
     },
     mqtt::{FilterParts, SubscriptionOptions},
@@ -62,7 +62,7 @@ fn index_of(name: &str, filter: FilterOf) {
     let region = Region::new(ALLOCATOR);
     let index = Index::default();
     for number in 0..SUBSCRIPTIONS {
-        let place = Place { host: Host(0), slot: number as u32, generation: 0 };
+        let place = Place { host: Host::Shard(ShardNumber(0)), slot: number as u32, generation: 0 };
         let options = SubscriptionOptions::default();
         let filter = filter(number);
         let filter = FilterParts { share_name: None, filter: &filter };

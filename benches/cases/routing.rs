@@ -7,7 +7,7 @@ use std::{cell::LazyCell, hint::black_box, rc::Rc};
 
 use fastrand::Rng;
 use hearthmq::{
-    internals::router::{Host, Index, Place, Subscriber},
+    internals::router::{Host, Index, Place, ShardNumber, Subscriber},
     mqtt::{FilterParts, QoS, RetainHandling, SubscriptionOptions},
 };
 
@@ -113,7 +113,7 @@ fn filters_of(vehicle: usize) -> [String; KINDS] {
 }
 
 const fn place(slot: u32) -> Place {
-    Place { host: Host(slot as u16 % HOSTS), slot, generation: 0 }
+    Place { host: Host::Shard(ShardNumber(slot as u16 % HOSTS)), slot, generation: 0 }
 }
 
 const fn subscriber(place: Place) -> Subscriber {

@@ -31,7 +31,7 @@ use crate::{
     auth::Patience,
     between::door::{Sender, ShardDoor, ToShard},
     metrics::ShardMetrics,
-    router::Host,
+    router::ShardNumber,
     shard::{
         FoundSession, LOOK_EVERY, Rounds, Shard,
         common::Core,
@@ -68,14 +68,14 @@ pub struct Registry {
 
 impl Registry {
     pub(crate) fn new(
-        host: Host,
+        number: ShardNumber,
         core: Arc<Core>,
         metrics: Arc<ShardMetrics>,
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
-        let shard = Shard::new(host, core.clone(), metrics, bytes_waiting).shared();
+        let shard = Shard::new(number, core.clone(), metrics, bytes_waiting).shared();
         let clients = Rc::new(Clients::new(Rc::clone(&shard)));
-        let (rechecks, is_first) = (Rc::default(), host == Host(0));
+        let (rechecks, is_first) = (Rc::default(), number == ShardNumber(0));
         Self { shard, core, rechecks, is_first, clients, patience: None, unprepared: 0 }
     }
 

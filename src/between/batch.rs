@@ -12,7 +12,7 @@ use crate::{
     },
     journal::{QueuePlace, Ticket},
     mqtt,
-    router::{Host, Place, Plan},
+    router::{Place, Plan, ShardNumber},
     session::Accepts,
 };
 
@@ -96,6 +96,6 @@ pub(crate) struct BacklogWaits {
 /// The shard and ticket to tell when something is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Awaited {
-    pub(crate) host: Host,
+    pub(crate) shard: ShardNumber,
     pub(crate) ticket: Ticket,
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 
 use crate::{
     between::batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
-    router::Host,
+    router::ShardNumber,
 };
 
 /// A message to a shard, from another shard or from the store.
@@ -29,7 +29,7 @@ pub(crate) enum ToShard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sender {
     /// Another shard.
-    Shard(Host),
+    Shard(ShardNumber),
     /// The application that embeds the broker.
     Application,
     /// The thread that writes the store.

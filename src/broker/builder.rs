@@ -32,7 +32,7 @@ use crate::{
     net::{
         Admission, BindError, Bound, Listener, ListenerParts, ListenerSettings, accept_loop, bind,
     },
-    router::Host,
+    router::ShardNumber,
     shard::{Core, CoreParts},
     store::{Durability, Store, StoreError, StoredRetained, StoredSession},
     told::{ClientLines, Told},
@@ -303,7 +303,7 @@ impl Broker {
         // Handed over in groups while the store is read, so that shards restore sessions meanwhile.
         let mut by_shard: Vec<Vec<StoredSession>> = Vec::new();
         by_shard.resize_with(core.shards().len(), Vec::new);
-        let hand_over = |home: Host, sessions: &mut Vec<StoredSession>| {
+        let hand_over = |home: ShardNumber, sessions: &mut Vec<StoredSession>| {
             let registry = &self.running.registries[usize::from(home.0)];
             registry.do_send(Restore { sessions: std::mem::take(sessions) });
         };
@@ -320,8 +320,8 @@ impl Broker {
                 hand_over(home, sessions);
             }
         })?;
-        for (host, sessions) in by_shard.iter_mut().enumerate() {
-            hand_over(Host(host as u16), sessions);
+        for (shard, sessions) in by_shard.iter_mut().enumerate() {
+            hand_over(ShardNumber(shard as u16), sessions);
         }
         // Started last: until here this thread alone writes to the store.
         keeper.start(core.clock, core.shared_shards()).map_err(StartError::StoreThread)?;
@@ -383,7 +383,7 @@ impl Broker {
         for (shard, (host, settings)) in hosts.iter().zip(&of_shards).enumerate() {
             let parts = ListenerParts {
                 core: core.clone(),
-                host: Host(shard as u16),
+                shard: ShardNumber(shard as u16),
                 metrics: core.metrics.shard(shard),
                 admission: admission.clone(),
                 kind: listener.kind(),

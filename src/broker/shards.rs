@@ -9,7 +9,7 @@ use super::simulation::SimulatedShards;
 use crate::{
     actors::Registry,
     between::door::{ShardDoor, ShardHandle},
-    router::Host,
+    router::ShardNumber,
     shard::Core,
     shard::doors::ArrivalDoor,
 };
@@ -63,8 +63,8 @@ impl Threads {
             let bytes_waiting = Arc::default();
             let handle_bytes = Arc::clone(&bytes_waiting);
             let (core, metrics) = (core.clone(), core.metrics.shard(number));
-            let host = Host(number as u16);
-            let make = move || Registry::new(host, core, metrics, bytes_waiting);
+            let shard = ShardNumber(number as u16);
+            let make = move || Registry::new(shard, core, metrics, bytes_waiting);
             let registry = match arbiters.get(number) {
                 Some(arbiter) => Registry::start_in_arbiter(&arbiter.handle(), |_| make()),
                 None => make().start(),
@@ -74,7 +74,7 @@ impl Threads {
                     (Box::new(registry.clone()), Box::new(registry.clone()))
                 }
                 Self::Simulated(simulated) => {
-                    let door = simulated.door(host, registry.clone());
+                    let door = simulated.door(shard, registry.clone());
                     (Box::new(door.clone()), Box::new(door))
                 }
             };

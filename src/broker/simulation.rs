@@ -18,7 +18,7 @@ pub use crate::between::door::Sender;
 use crate::{
     actors::Registry,
     between::door::{ShardDoor, ToShard},
-    router::{Homes, Host},
+    router::{Homes, ShardNumber},
     shard::{connect::Attach, doors::ArrivalDoor},
 };
 
@@ -34,7 +34,7 @@ pub struct Route {
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.from {
-            Sender::Shard(Host(from)) => write!(f, "shard {from} to {}", self.to),
+            Sender::Shard(ShardNumber(from)) => write!(f, "shard {from} to {}", self.to),
             Sender::Application | Sender::Store | Sender::Listener => {
                 write!(f, "{:?} to {}", self.from, self.to)
             }
@@ -102,15 +102,15 @@ impl SimulatedShards {
     }
 
     /// Returns the doors to a shard, through which all its mail waits for a test.
-    pub(super) fn door(&self, host: Host, registry: Addr<Registry>) -> SimulatedDoor {
-        SimulatedDoor { shards: self.clone(), host, registry }
+    pub(super) fn door(&self, shard: ShardNumber, registry: Addr<Registry>) -> SimulatedDoor {
+        SimulatedDoor { shards: self.clone(), shard, registry }
     }
 
     fn mail(&self) -> std::sync::MutexGuard<'_, BTreeMap<Route, VecDeque<Letter>>> {
         self.0.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn post(&self, from: Sender, to: Host, letter: Letter) {
+    fn post(&self, from: Sender, to: ShardNumber, letter: Letter) {
         self.mail().entry(Route { from, to: to.0 }).or_default().push_back(letter);
         self.0.posted.notify_one();
     }
@@ -120,7 +120,7 @@ impl SimulatedShards {
 #[derive(Clone)]
 pub(super) struct SimulatedDoor {
     shards: SimulatedShards,
-    host: Host,
+    shard: ShardNumber,
     registry: Addr<Registry>,
 }
 
@@ -135,7 +135,7 @@ impl ShardDoor for SimulatedDoor {
         };
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(message));
-        self.shards.post(from, self.host, Letter { kind, deliver });
+        self.shards.post(from, self.shard, Letter { kind, deliver });
     }
 }
 
@@ -143,6 +143,6 @@ impl ArrivalDoor for SimulatedDoor {
     fn bring(&self, arrival: Attach) {
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(arrival));
-        self.shards.post(Sender::Listener, self.host, Letter { kind: "Attach", deliver });
+        self.shards.post(Sender::Listener, self.shard, Letter { kind: "Attach", deliver });
     }
 }

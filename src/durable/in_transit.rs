@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::{
     journal::{QueuePlace, QueuedMessage, SessionNumber, SessionRecord},
     mqtt::{Message, QoS, Timestamp},
-    router::{Homes, Host},
+    router::{Homes, ShardNumber},
 };
 
 /// The session whose queue holds the messages in transit.
@@ -26,7 +26,7 @@ pub(crate) const IN_TRANSIT: SessionNumber = SessionNumber(0);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// The sessions of one shard that have subscribed to its topic; the shard as it was then.
-    Shard(Homes, Host),
+    Shard(Homes, ShardNumber),
     /// A member of a shared subscription.
     Group(Arc<str>),
 }
@@ -48,9 +48,9 @@ impl OnItsWay {
         let mut identifiers = halves(publisher.0).to_vec();
         let share = match to {
             Destination::Group(filter) => Some(filter),
-            Destination::Shard(Homes { seed, shards }, host) => {
+            Destination::Shard(Homes { seed, shards }, shard) => {
                 identifiers.extend(halves(seed));
-                identifiers.extend([u32::from(shards), u32::from(host.0)]);
+                identifiers.extend([u32::from(shards), u32::from(shard.0)]);
                 None
             }
         };
@@ -65,11 +65,13 @@ impl OnItsWay {
         let identifiers = queued.identifiers?;
         let (publisher, to) = match (&identifiers[..], queued.share) {
             (publisher @ [_, _], Some(filter)) => (publisher, Destination::Group(filter)),
-            ([publisher @ .., seed_high, seed_low, shards, host], None) if publisher.len() == 2 => {
+            ([publisher @ .., seed_high, seed_low, shards, shard], None)
+                if publisher.len() == 2 =>
+            {
                 let seed = whole(&[*seed_high, *seed_low]);
                 let shards = u16::try_from(*shards).ok()?;
-                let host = Host(u16::try_from(*host).ok()?);
-                (publisher, Destination::Shard(Homes { seed, shards: shards.max(1) }, host))
+                let shard = ShardNumber(u16::try_from(*shard).ok()?);
+                (publisher, Destination::Shard(Homes { seed, shards: shards.max(1) }, shard))
             }
             _ => return None,
         };
@@ -113,7 +115,9 @@ mod tests {
         };
         let message = Arc::new(Message::new(&publication));
         let homes = Homes::new(3);
-        for to in [Destination::Shard(homes, Host(2)), Destination::Group("$share/g/t".into())] {
+        for to in
+            [Destination::Shard(homes, ShardNumber(2)), Destination::Group("$share/g/t".into())]
+        {
             let publisher = SessionNumber(u64::MAX - 17);
             let sent = OnItsWay { message: message.clone(), publisher, to };
             assert_eq!(OnItsWay::from_queued(sent.clone().into_queued()), Some(sent));

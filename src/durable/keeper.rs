@@ -26,7 +26,7 @@ use crate::{
     },
     journal::{Change, JournalPage, QueuePlace, SessionNumber},
     mqtt::Timestamp,
-    router::{Host, Retained},
+    router::{Retained, ShardNumber},
     store::{Bounds, Durability, Store, StoreError},
 };
 
@@ -160,13 +160,13 @@ impl Keeper {
     pub(crate) fn hand_over(
         &self,
         orders: &mpsc::Sender<Order>,
-        host: Host,
+        shard: ShardNumber,
         page: &mut JournalPage,
     ) {
         self.bytes_waiting.fetch_add(page.bytes, Ordering::Relaxed);
         let changes = std::mem::take(&mut page.changes);
         // Without a writer the broker has ended, and no caller waits for the result any more.
-        let handed = Handed { host, ticket: page.ticket, changes, bytes: page.bytes };
+        let handed = Handed { shard, ticket: page.ticket, changes, bytes: page.bytes };
         let _ = orders.send(Order::Write(handed));
     }
 

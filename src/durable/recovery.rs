@@ -13,7 +13,7 @@ use crate::{
     },
     journal::{Change, QueuePlace, QueuedMessage, SessionNumber},
     mqtt::{QoS, validate_filter},
-    router::{Host, Index, OwnCopy, Place, Plan, Subscriber, Target},
+    router::{Host, Index, OwnCopy, Place, Plan, ShardNumber, Subscriber, Target},
     store::{Durability, PageBounds, StoreError, StoredSession},
 };
 
@@ -61,7 +61,8 @@ pub(crate) fn deliver_undelivered(keeper: &Keeper) -> Result<usize, StoreError> 
 
 impl Recipients {
     fn add(&mut self, session: &StoredSession) {
-        let place = Place { host: Host(0), slot: self.all.len() as u32, generation: 0 };
+        let place =
+            Place { host: Host::Shard(ShardNumber(0)), slot: self.all.len() as u32, generation: 0 };
         for (filter, kept) in session.subscriptions.iter().filter(|(_, kept)| !kept.is_withdrawn) {
             if let Ok(parts) = validate_filter(filter) {
                 let (options, identifier) = (kept.options, kept.identifier);
@@ -197,7 +198,9 @@ mod tests {
             expires_at: None,
         }));
         let publisher = SessionNumber(2);
-        for to in [Destination::Shard(homes, Host(1)), Destination::Group("$share/g/t/#".into())] {
+        for to in
+            [Destination::Shard(homes, ShardNumber(1)), Destination::Group("$share/g/t/#".into())]
+        {
             let sent = OnItsWay { message: message.clone(), publisher, to };
             let place = keeper.next_in_transit();
             let change = Change::Enqueue(IN_TRANSIT, place, sent.into_queued(), None);
@@ -207,7 +210,7 @@ mod tests {
         assert_eq!(deliver_undelivered(&keeper).expect("memory is read"), 0);
         for (number, client_id) in (1..).zip(&clients) {
             // Session 2 is the publisher, and has No Local.
-            let is_for_it = homes.home(client_id) == Host(1) && number != 2;
+            let is_for_it = homes.home(client_id) == ShardNumber(1) && number != 2;
             let found = waiting(&keeper, number);
             assert_eq!(found.len(), usize::from(is_for_it), "{client_id}");
             for queued in found {

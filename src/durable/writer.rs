@@ -21,7 +21,7 @@ use crate::{
         health::Health,
     },
     journal::{Change, Ticket},
-    router::{Host, Retained},
+    router::{Retained, ShardNumber},
     store::Store,
 };
 
@@ -41,7 +41,7 @@ pub(crate) enum Order {
 
 /// The changes of one shard's ticket.
 pub(crate) struct Handed {
-    pub(crate) host: Host,
+    pub(crate) shard: ShardNumber,
     pub(crate) ticket: Ticket,
     pub(crate) changes: Vec<Change>,
     pub(crate) bytes: usize,
@@ -96,7 +96,7 @@ struct WriteGroup {
 
 impl WriteGroup {
     fn add(&mut self, order: Handed) {
-        let at = usize::from(order.host.0);
+        let at = usize::from(order.shard.0);
         if self.tickets.len() <= at {
             self.tickets.resize_with(at + 1, Vec::new);
         }

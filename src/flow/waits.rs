@@ -168,11 +168,11 @@ mod tests {
     use super::*;
     use crate::{
         mqtt::{SubscriptionOptions, validate_filter},
-        router::{Host, Index, Subscriber},
+        router::{Host, Index, ShardNumber, Subscriber},
     };
 
     fn place(slot: u32) -> Place {
-        Place { host: Host(slot as u16 % 2), slot, generation: 0 }
+        Place { host: Host::Shard(ShardNumber(slot as u16 % 2)), slot, generation: 0 }
     }
 
     /// Returns an index where session `n` has subscribed to `n`, and to the filters in `more`.

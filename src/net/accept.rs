@@ -29,7 +29,7 @@ use super::{
 use crate::{
     auth::ListenerLogins,
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
-    router::Host,
+    router::ShardNumber,
     shard::Core,
     told::Subject,
     transport::{SocketTransport, Transport},
@@ -48,7 +48,7 @@ const UNIX_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOC
 pub(crate) struct ListenerParts {
     pub(crate) core: Arc<Core>,
     /// The shard that accepts.
-    pub(crate) host: Host,
+    pub(crate) shard: ShardNumber,
     /// The metrics of that shard.
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) admission: Arc<Admission>,
@@ -220,7 +220,7 @@ impl Layered {
         open: TaskTrackerToken,
     ) -> Arrival {
         let Self { transport, peer, certificate, admitted } = self;
-        let (came_to, listener) = (Some(parts.host), Arc::clone(&parts.listener));
+        let (came_to, listener) = (Some(parts.shard), Arc::clone(&parts.listener));
         Arrival {
             transport,
             peer,

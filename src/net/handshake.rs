@@ -28,7 +28,7 @@ use crate::{
         Connect, DecodeError, DecodeErrorKind, Decoded, LastWill, Message, Packet, ProtocolVersion,
         Publication, ReasonCode, decode_connect, is_of_the_broker, refusal_version, whole_length,
     },
-    router::Host,
+    router::ShardNumber,
     shard::{
         Core, RefusalAnswer,
         connect::{AcceptedConnect, AcceptedWill, Attach, EnhancedLogin},
@@ -50,7 +50,7 @@ pub(crate) struct Arrival {
     /// The client certificate that the TLS handshake has verified.
     pub(crate) certificate: Shown,
     /// The shard whose thread accepted the connection; `None` if no shard did.
-    pub(crate) came_to: Option<Host>,
+    pub(crate) came_to: Option<ShardNumber>,
     /// Its place, held until the connection ends.
     pub(crate) admitted: Admitted,
     /// Held until the stream is closed.
@@ -164,7 +164,7 @@ async fn decode_and_accept(
 }
 
 /// Moves a connection to the home shard of its client identifier.
-fn send_home(mut attach: Attach, came_to: Option<Host>, core: &Core) {
+fn send_home(mut attach: Attach, came_to: Option<ShardNumber>, core: &Core) {
     let home = core.home(&attach.connect.client_id);
     let Some(door) = core.arrivals(home) else {
         return;

@@ -14,7 +14,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{Host, Place};
+use super::{Host, Place, ShardNumber};
 
 /// State that a group shares with its plans, so that it survives changes of the group.
 #[derive(Debug, Default)]
@@ -30,10 +30,11 @@ impl Turns {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns host and slot of the member whose queue new messages go to.
+    /// Returns host and slot of the member whose queue new messages go to. It is a session: a
+    /// subscriber in process is never offline.
     pub(super) fn tail(&self) -> Option<(Host, u32)> {
         let tail = self.tail.load(Ordering::Relaxed).checked_sub(1)?;
-        Some((Host((tail >> 32) as u16), tail as u32))
+        Some((Host::Shard(ShardNumber((tail >> 32) as u16)), tail as u32))
     }
 }
 
@@ -77,8 +78,9 @@ impl Backlog {
     pub(super) fn settle_tail(&self, is_away: impl Fn(Place) -> bool) {
         let mut last = self.order.iter().rev().take(LAST_MAX);
         let last = last.find(|holder| is_away(**holder));
-        let tail = last
-            .map_or(0, |Place { host, slot, .. }| (u64::from(host.0) << 32 | u64::from(*slot)) + 1);
+        let number =
+            |Place { host, slot, .. }: &Place| u64::from(host.number()) << 32 | u64::from(*slot);
+        let tail = last.map_or(0, |place| number(place) + 1);
         self.turns.tail.store(tail, Ordering::Relaxed);
     }
 

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::Host;
+use super::ShardNumber;
 
 /// Where client identifiers live in one run of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ impl Homes {
     }
 
     /// Where a client identifier lives: always the same shard while the broker runs.
-    pub(crate) fn home(&self, client_id: &str) -> Host {
+    pub(crate) fn home(&self, client_id: &str) -> ShardNumber {
         let hash = FixedState::with_seed(self.seed).hash_one(client_id);
-        Host((hash % u64::from(self.shards)) as u16)
+        ShardNumber((hash % u64::from(self.shards)) as u16)
     }
 }

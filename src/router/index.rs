@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::{
         mqtt::{SubscriptionOptions, filter_matches},
-        router::{Host, Target},
+        router::{Host, ShardNumber, Target},
     };
 
     /// The longest levels exceed what fits into a node of the tree.
@@ -203,7 +203,8 @@ mod tests {
                 }
                 let parts = FilterParts { share_name: None, filter: &filter };
                 let slot = rng.u32(..places);
-                let place = Place { host: Host(slot as u16 % 3), slot, generation: 0 };
+                let place =
+                    Place { host: Host::Shard(ShardNumber(slot as u16 % 3)), slot, generation: 0 };
                 // Phases of growing and shrinking.
                 if (rng.u8(..4) == 0) == (step / 500 % 2 == 0) {
                     let was_there = naive.remove(&(filter.clone(), slot)).is_some();
@@ -220,7 +221,8 @@ mod tests {
                 assert_eq!(planned(&index.plan(&topic)), found(&naive, &topic), "{topic}");
             }
             for (filter, slot) in naive.into_keys() {
-                let place = Place { host: Host(slot as u16 % 3), slot, generation: 0 };
+                let place =
+                    Place { host: Host::Shard(ShardNumber(slot as u16 % 3)), slot, generation: 0 };
                 index.unsubscribe(FilterParts { share_name: None, filter: &filter }, place);
             }
             assert_eq!((index.len(), index.bytes()), (0, 0));

@@ -17,7 +17,7 @@ mod tree;
 
 pub(crate) use homes::Homes;
 pub use index::Index;
-pub use place::{Host, Place};
+pub use place::{Host, Place, ShardNumber};
 pub use plan::{OwnCopy, Plan, SharedTargets, Target};
 pub use retained::{Retained, RetainedFull, RetainedLimits, RetainedQuery, RetainedSlice};
 pub use subscribers::Subscriber;

@@ -1,13 +1,28 @@
 //! Addresses of sessions, for deliveries.
 
-/// Something that delivers to its own sessions: a shard of this process, the in-process
-/// subscribers, or, in the future, another node.
+/// The number of a shard of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host(pub u16);
+pub struct ShardNumber(pub u16);
+
+/// What delivers messages to its own recipients. Each kind has a door of its own: code that sends a
+/// message there matches on the kind, so that a further one, such as another node, does not compile
+/// until each place knows what to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// A shard of this process, which has sessions.
+    Shard(ShardNumber),
+    /// The subscribers of the embedding application in this process.
+    InProcess,
+}
 
 impl Host {
-    /// The subscribers of the embedding application in this process.
-    pub const IN_PROCESS: Self = Self(u16::MAX);
+    /// Returns a number that orders hosts as `Ord` does.
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::Shard(ShardNumber(number)) => number as u32,
+            Self::InProcess => 1 << 16,
+        }
+    }
 }
 
 /// The address of one session. A slot is reused after its session has ended; the generation

@@ -255,7 +255,10 @@ const fn order(subscriber: &Subscriber) -> u128 {
         Some(identifier) => identifier,
         None => 0,
     };
-    (host.0 as u128) << 96 | (slot as u128) << 64 | (generation as u128) << 32 | identifier as u128
+    (host.number() as u128) << 96
+        | (slot as u128) << 64
+        | (generation as u128) << 32
+        | identifier as u128
 }
 
 /// Merges the subscriptions of one session. `of_one` must not be empty.

@@ -28,7 +28,7 @@ use crate::{
     metrics::{LoginTotals, Metrics, Totals},
     mqtt::{DecodeLimits, Timestamp},
     owners::{Account, Owner, Owners},
-    router::{Homes, Host, Index, Retained, RetainedLimits},
+    router::{Homes, Index, Retained, RetainedLimits, ShardNumber},
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{connect::Proven, doors::ArrivalDoor, in_process::InProcess, system::SystemTopics},
     store::{Store, StoreError},
@@ -175,7 +175,7 @@ impl Core {
     }
 
     /// Returns the door for clients whose home is this shard.
-    pub(crate) fn arrivals(&self, home: Host) -> Option<&dyn ArrivalDoor> {
+    pub(crate) fn arrivals(&self, home: ShardNumber) -> Option<&dyn ArrivalDoor> {
         self.arrivals.get()?.get(usize::from(home.0)).map(|door| &**door)
     }
 
@@ -183,8 +183,8 @@ impl Core {
         self.shards.get().map_or(&[], |shards| shards)
     }
 
-    pub(crate) fn shard(&self, host: Host) -> Option<&ShardHandle> {
-        self.shards().get(usize::from(host.0))
+    pub(crate) fn shard(&self, number: ShardNumber) -> Option<&ShardHandle> {
+        self.shards().get(usize::from(number.0))
     }
 
     /// Returns the time until which a connection that arrives now must have sent its CONNECT.
@@ -375,7 +375,7 @@ impl Core {
     }
 
     /// Returns the home of a client identifier: always the same shard while the broker runs.
-    pub(crate) fn home(&self, client_id: &str) -> Host {
+    pub(crate) fn home(&self, client_id: &str) -> ShardNumber {
         self.homes().home(client_id)
     }
 

@@ -44,7 +44,7 @@ impl InProcess {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = subscribers.insert((generation, sender.clone())) as u32;
-        (Place { host: Host::IN_PROCESS, slot, generation }, sender, messages)
+        (Place { host: Host::InProcess, slot, generation }, sender, messages)
     }
 
     /// Removes a subscriber.

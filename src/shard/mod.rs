@@ -75,7 +75,7 @@ use crate::{
     metrics::{DropReason, ShardMetrics},
     mqtt::Timestamp,
     owners::{Account, Charge},
-    router::{Host, Place},
+    router::{Host, Place, ShardNumber},
     session::{PacketCounts, Session},
     shard::{
         connect::{AcceptedWill, ClientSession, Proven},
@@ -92,7 +92,7 @@ const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// The sessions whose client identifiers have this shard as their home.
 pub(crate) struct Shard {
-    pub(crate) host: Host,
+    pub(crate) number: ShardNumber,
     pub(crate) core: Arc<Core>,
     pub(crate) metrics: Arc<ShardMetrics>,
     clients: HashMap<Arc<str>, u32, RandomState>,
@@ -226,13 +226,13 @@ impl Connected {
 
 impl Shard {
     pub(crate) fn new(
-        host: Host,
+        number: ShardNumber,
         core: Arc<Core>,
         metrics: Arc<ShardMetrics>,
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
         Self {
-            host,
+            number,
             metrics,
             clients: HashMap::default(),
             slots: Slab::new(),
@@ -296,10 +296,23 @@ impl Shard {
         }
     }
 
+    /// Returns the host of the sessions here.
+    const fn host(&self) -> Host {
+        Host::Shard(self.number)
+    }
+
     /// Sends a message to another shard.
-    fn send_to_shard(&self, host: Host, message: ToShard) {
-        if let Some(shard) = self.core.shard(host) {
-            shard.door.send(Sender::Shard(self.host), message);
+    fn send_to_shard(&self, number: ShardNumber, message: ToShard) {
+        if let Some(shard) = self.core.shard(number) {
+            shard.door.send(Sender::Shard(self.number), message);
+        }
+    }
+
+    /// Sends a message to the shard of a session; a subscriber in process has none.
+    fn send_to_shard_of(&self, session: Place, message: ToShard) {
+        match session.host {
+            Host::Shard(number) => self.send_to_shard(number, message),
+            Host::InProcess => debug_assert!(false, "sessions are on shards"),
         }
     }
 
@@ -328,7 +341,7 @@ impl Shard {
 
     fn place(&self, slot: u32) -> Option<Place> {
         let generation = self.slot(slot)?.generation;
-        Some(Place { host: self.host, slot, generation })
+        Some(Place { host: self.host(), slot, generation })
     }
 
     pub(crate) fn find(&self, client_id: &str) -> Option<&Slot> {

@@ -16,7 +16,7 @@ use crate::{
         door::{Sender, ToShard},
     },
     mqtt::{FilterParts, QoS, SubscriptionOptions, Timestamp, validate_filter},
-    router::{Place, RetainedQuery, Subscriber},
+    router::{Host, Place, RetainedQuery, Subscriber},
     shard::{Core, in_process::Received},
 };
 
@@ -47,7 +47,8 @@ impl Subscription {
         if filter.share_name.is_none() {
             send_retained(core, filter.filter, qos, &sender, now);
         } else if let Some(holder) = core.index.next_holder(filter, &[])
-            && let Some(shard) = core.shard(holder.host)
+            && let Host::Shard(number) = holder.host
+            && let Some(shard) = core.shard(number)
         {
             let asked = TakeBacklog::in_process(whole_filter.into(), holder, place);
             shard.door.send(Sender::Application, ToShard::TakeBacklog(asked));

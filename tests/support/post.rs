@@ -9,7 +9,7 @@ use actix_rt::task::JoinHandle;
 use fastrand::Rng;
 use hearthmq::{
     broker::simulation::{Route, Sender, SimulatedShards},
-    internals::router::Host,
+    internals::router::ShardNumber,
 };
 use tokio::{sync::Notify, task::yield_now};
 
@@ -83,7 +83,7 @@ impl Drop for Post {
 /// Returns the numbers of the shards that a message goes from and to; `None` if no shard sent it.
 pub(crate) const fn between(route: Route) -> Option<(u16, u16)> {
     match route.from {
-        Sender::Shard(Host(from)) => Some((from, route.to)),
+        Sender::Shard(ShardNumber(from)) => Some((from, route.to)),
         _ => None,
     }
 }

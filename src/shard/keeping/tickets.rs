@@ -289,7 +289,7 @@ impl Shard {
         }
         self.tickets.handed_over = Some(page.ticket);
         if let Some(orders) = &self.tickets.orders {
-            keeper.hand_over(orders, self.host, page);
+            keeper.hand_over(orders, self.number, page);
             return !keeper.makes_wait();
         }
         match keeper.apply(&mut page.changes, self.core.clock.now()) {
@@ -351,9 +351,9 @@ impl Shard {
         let (owed, then) = (std::mem::take(&mut open.owed), std::mem::take(&mut open.then));
         for owed in owed {
             match owed {
-                Owed::Shard(Awaited { host, ticket }) => {
+                Owed::Shard(Awaited { shard, ticket }) => {
                     let (tickets, is_by_store) = (vec![ticket], false);
-                    self.send_to_shard(host, ToShard::Stored(Stored { tickets, is_by_store }));
+                    self.send_to_shard(shard, ToShard::Stored(Stored { tickets, is_by_store }));
                 }
                 Owed::Caller(caller) => {
                     let _ = caller.send(());

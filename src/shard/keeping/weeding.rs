@@ -12,7 +12,7 @@ use crate::{
     journal::{QueuePlace, Ticket},
     metrics::DropReason,
     mqtt::{Timestamp, validate_filter},
-    router::Place,
+    router::{Host, Place},
     session::{Examined, Page, Weeded},
     shard::{Shard, Slot},
     store::PageBounds,
@@ -194,7 +194,8 @@ impl Shard {
         let index = &self.core.index;
         let share_number =
             |filter: &str| -> Option<NonZeroU32> { index.share(validate_filter(filter).ok()?) };
-        let place = Place { host: self.host, slot: pass.slot, generation: pass.generation };
+        let place =
+            Place { host: Host::Shard(self.number), slot: pass.slot, generation: pass.generation };
         let is_under_subscription = |topic: &str| index.has_subscriber(topic, place);
         let Weeded { orphans, expired, withdrawn, expires_first } =
             found.session.weed(Page { messages }, now, share_number, is_under_subscription);
@@ -215,7 +216,7 @@ impl Shard {
         generation: u32,
         now: Timestamp,
     ) -> usize {
-        let place = Place { host: self.host, slot, generation };
+        let place = Place { host: self.host(), slot, generation };
         let Some(found) = self.slots.get_mut(slot as usize) else { return 0 };
         if found.generation != generation || !found.session.must_examine() || self.is_quiet {
             return 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::{
     mqtt::Timestamp,
-    router::Host,
+    router::ShardNumber,
     shard::{Shard, doors::ToConnection, turn::Turn},
 };
 
@@ -34,7 +34,7 @@ impl Shard {
             }
             self.timer_due(slot, now);
         }
-        if self.has_begun && self.host == Host(0) {
+        if self.has_begun && self.number == ShardNumber(0) {
             self.remove_expired_retained(now);
             self.core.records.remove_expired(now);
         }
@@ -49,7 +49,7 @@ impl Shard {
 
     /// Publishes the `$SYS/…` values that have changed to their subscribers, if an update is due.
     fn publish_system(&mut self, now: Timestamp) {
-        if self.host != Host(0) || !self.core.system.are_due(now) {
+        if self.number != ShardNumber(0) || !self.core.system.are_due(now) {
             return;
         }
         let core = self.core.clone();

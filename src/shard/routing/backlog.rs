@@ -93,13 +93,15 @@ impl Shard {
             if !is_offered {
                 return;
             }
-            if member.host == self.host {
-                self.want(member.slot, filter);
-            } else if member.host == Host::IN_PROCESS {
-                self.post(TakeBacklog::in_process(filter.clone(), place, member));
-            } else {
-                let waits = BacklogWaits { member, filter: filter.clone() };
-                self.send_to_shard(member.host, ToShard::BacklogWaits(waits));
+            match member.host {
+                Host::Shard(number) if number == self.number => self.want(member.slot, filter),
+                Host::Shard(number) => {
+                    let waits = BacklogWaits { member, filter: filter.clone() };
+                    self.send_to_shard(number, ToShard::BacklogWaits(waits));
+                }
+                Host::InProcess => {
+                    self.post(TakeBacklog::in_process(filter.clone(), place, member));
+                }
             }
         }
     }
@@ -193,12 +195,12 @@ impl Shard {
             return true;
         };
         let asked = TakeBacklog { filter, holder, taker, messages, accepts, passed: Vec::new() };
-        let given = if holder.host == self.host { self.give(&asked, now) } else { Given::Later };
+        let given = if holder.host == self.host() { self.give(&asked, now) } else { Given::Later };
         if given == Given::Later {
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.backlogs().is_asking = true;
             }
-            if holder.host == self.host {
+            if holder.host == self.host() {
                 self.asked_later.push(asked);
             } else {
                 self.post(asked);
@@ -232,13 +234,12 @@ impl Shard {
         }
         // The messages must be on their way before the answer says so.
         self.flush();
-        if asked.taker.host != Host::IN_PROCESS {
-            let host = asked.taker.host;
+        if let Host::Shard(number) = asked.taker.host {
             let answer = asked.into_answer(given);
-            if host == self.host {
+            if number == self.number {
                 self.note_given(&answer);
             } else {
-                self.send_to_shard(host, ToShard::BacklogTaken(answer));
+                self.send_to_shard(number, ToShard::BacklogTaken(answer));
             }
             return;
         }
@@ -254,7 +255,7 @@ impl Shard {
     }
 
     fn post(&self, asked: TakeBacklog) {
-        self.send_to_shard(asked.holder.host, ToShard::TakeBacklog(asked));
+        self.send_to_shard_of(asked.holder, ToShard::TakeBacklog(asked));
     }
 
     /// Answers the requests that had to wait.
@@ -280,7 +281,7 @@ impl Shard {
             return Given::Nothing;
         }
         let mut portion = Portion { messages: asked.messages.min(PORTION.messages), ..PORTION };
-        if asked.taker.host == Host::IN_PROCESS {
+        if asked.taker.host == Host::InProcess {
             match self.core.in_process.room(asked.taker) {
                 None => return Given::Nothing,
                 Some(0) => return Given::Later,

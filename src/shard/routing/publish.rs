@@ -16,7 +16,7 @@ use crate::{
     journal::Ticket,
     metrics::DropReason,
     mqtt::{Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
-    router::{Host, OwnCopy, Place, Plan, RetainedFull, RetainedQuery, Target},
+    router::{Host, OwnCopy, Place, Plan, RetainedFull, RetainedQuery, ShardNumber, Target},
     session::{Delivered, Delivery, RetainedWalk, Share, SharedPublication},
     shard::{
         Core, Departure, Shard, Slot, packets::Handled, quota::is_answered,
@@ -164,7 +164,7 @@ impl Shard {
     ) {
         if publication.retain {
             // No caller waits for an answer, so the log tells what is not retained.
-            let slot = publisher.filter(|place| place.host == self.host).map(|place| place.slot);
+            let slot = publisher.filter(|place| place.host == self.host()).map(|place| place.slot);
             let _ = self.retain(publication, slot, now);
         }
         let plan = self.plan(publication.topic);
@@ -221,21 +221,23 @@ impl Shard {
         if let Some(number) = self.message_number(publication, plan, turn) {
             message = message.numbered(number);
         }
-        for target in plan.targets_at(self.host) {
+        for target in plan.targets_at(self.host()) {
             self.deliver(target, &mut message, publisher, now);
         }
         for host in plan.hosts() {
-            if host == self.host {
-                continue;
-            }
-            if host == Host::IN_PROCESS {
-                for target in plan.targets_at(host) {
-                    if let Some(delivered) = self.core.in_process.deliver(target, &mut message) {
-                        self.count_delivered(delivered);
+            match host {
+                Host::Shard(number) if number == self.number => {}
+                Host::Shard(number) => {
+                    self.route_away(number, &mut message, plan, publisher, turn);
+                }
+                Host::InProcess => {
+                    for target in plan.targets_at(host) {
+                        let delivered = self.core.in_process.deliver(target, &mut message);
+                        if let Some(delivered) = delivered {
+                            self.count_delivered(delivered);
+                        }
                     }
                 }
-            } else {
-                self.route_away(host, &mut message, plan, publisher, turn);
             }
         }
         self.route_shared(plan, &mut message, turn);
@@ -244,14 +246,15 @@ impl Shard {
     /// Collects a message for all targets of its plan on another shard.
     fn route_away(
         &mut self,
-        host: Host,
+        shard: ShardNumber,
         message: &mut SharedPublication<'_>,
         plan: &Arc<Plan>,
         publisher: Option<Place>,
         turn: &mut Turn<'_>,
     ) {
-        let is_awaited = message.publication.qos != QoS::AtMostOnce && plan.is_durable_at(host);
-        let batch = self.batch_for(host);
+        let is_durable = plan.is_durable_at(Host::Shard(shard));
+        let is_awaited = message.publication.qos != QoS::AtMostOnce && is_durable;
+        let batch = self.batch_for(shard);
         if batch.plans.last().is_none_or(|last| !Arc::ptr_eq(last, plan)) {
             batch.plans.push(plan.clone());
         }
@@ -260,15 +263,15 @@ impl Shard {
         if let Some(packed) = batch.parcel.pack(&message.publication) {
             let message = RemoteMessage::Packed(packed);
             let delivery = RemoteDelivery { message, publisher, to, on_its_way: None };
-            return self.send_away(host, delivery, size, is_awaited);
+            return self.send_away(shard, delivery, size, is_awaited);
         }
         let message = message.keep();
-        let to_shard = |core: &Core| Destination::Shard(*core.homes(), host);
+        let to_shard = |core: &Core| Destination::Shard(*core.homes(), shard);
         let on_its_way =
             if is_awaited { self.send_on_its_way(&message, to_shard, turn) } else { None };
         let message = RemoteMessage::Kept(message);
         let delivery = RemoteDelivery { message, publisher, to, on_its_way };
-        self.send_away(host, delivery, size, is_awaited);
+        self.send_away(shard, delivery, size, is_awaited);
     }
 
     /// Returns a number for a message that several sessions may store, so that it is stored once.
@@ -296,7 +299,7 @@ impl Shard {
             match to {
                 RemoteTargets::Planned(at) => {
                     let plan = &plans[at];
-                    for target in plan.targets_at(self.host) {
+                    for target in plan.targets_at(self.host()) {
                         self.deliver(target, &mut message, publisher, now);
                     }
                     self.has_arrived(on_its_way);
@@ -395,22 +398,22 @@ impl Shard {
     /// that shard has stored it.
     pub(in crate::shard) fn send_away(
         &mut self,
-        host: Host,
+        shard: ShardNumber,
         delivery: RemoteDelivery,
         size: usize,
         is_awaited: bool,
     ) {
         if is_awaited && self.journal.is_some() {
-            self.batch_for(host).is_awaited = true;
+            self.batch_for(shard).is_awaited = true;
             self.tickets.sent_away += 1;
         }
-        let batch = self.batch_for(host);
+        let batch = self.batch_for(shard);
         batch.bytes += size + DELIVERY_BYTES;
         batch.deliveries.push(delivery);
     }
 
-    fn batch_for(&mut self, host: Host) -> &mut Deliver {
-        let at = usize::from(host.0);
+    fn batch_for(&mut self, shard: ShardNumber) -> &mut Deliver {
+        let at = usize::from(shard.0);
         if self.batches.len() <= at {
             self.batches.resize_with(at + 1, Deliver::default);
         }
@@ -427,12 +430,12 @@ impl Shard {
             }
             let mut batch = std::mem::take(collected);
             if batch.is_awaited && self.core.makes_wait() {
-                batch.awaited = ticket.map(|ticket| Awaited { host: self.host, ticket });
+                batch.awaited = ticket.map(|ticket| Awaited { shard: self.number, ticket });
                 awaited += usize::from(batch.awaited.is_some());
             }
-            if let Some(shard) = self.core.shard(Host(at as u16)) {
+            if let Some(shard) = self.core.shard(ShardNumber(at as u16)) {
                 shard.bytes_waiting.fetch_add(batch.bytes, Ordering::Relaxed);
-                shard.door.send(Sender::Shard(self.host), ToShard::Deliver(batch));
+                shard.door.send(Sender::Shard(self.number), ToShard::Deliver(batch));
             }
         }
         awaited

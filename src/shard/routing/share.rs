@@ -16,7 +16,7 @@ use crate::{
     journal::Change,
     metrics::DropReason,
     mqtt::{Message, QoS, Timestamp},
-    router::{Host, Place, Plan, SharedTargets, Target},
+    router::{Host, Place, Plan, ShardNumber, SharedTargets, Target},
     session::{Delivered, KeptAt, Orphan, Share, SharedPublication},
     shard::{Core, Shard, turn::Turn},
 };
@@ -95,31 +95,33 @@ impl Shard {
         };
         if search.effort == Effort::Behind {
             let Some(member) = group.tail() else { return false };
-            let host = member.place.host;
             // Do not pass on a message that came from another shard: the member may have moved.
             let is_from_elsewhere = std::mem::replace(&mut search.tried, 1) > 0;
-            if host == self.host {
-                return self.offer(member, false, share_of(group), search, message, turn.now);
-            }
-            if host != Host::IN_PROCESS && !is_from_elsewhere {
-                self.search_at(host, plan, *search, group, message, turn);
-                return true;
-            }
-            return false;
+            return match member.place.host {
+                Host::Shard(number) if number == self.number => {
+                    self.offer(member, false, share_of(group), search, message, turn.now)
+                }
+                Host::Shard(number) if !is_from_elsewhere => {
+                    self.search_at(number, plan, *search, group, message, turn);
+                    true
+                }
+                Host::Shard(_) | Host::InProcess => false,
+            };
         }
         while search.tried < TRIES_MAX
             && (search.effort != Effort::AtOnce || group.is_there(search.tried))
             && let Some(member) = group.member(search.turn, search.tried)
         {
-            let host = member.place.host;
-            let has_it = if host == Host::IN_PROCESS {
-                self.offer_in_process(member, search, message)
-            } else if host == self.host {
-                let is_believed_there = group.is_there(search.tried);
-                self.offer(member, is_believed_there, share_of(group), search, message, turn.now)
-            } else {
-                self.search_at(host, plan, *search, group, message, turn);
-                true
+            let has_it = match member.place.host {
+                Host::InProcess => self.offer_in_process(member, search, message),
+                Host::Shard(number) if number == self.number => {
+                    let is_there = group.is_there(search.tried);
+                    self.offer(member, is_there, share_of(group), search, message, turn.now)
+                }
+                Host::Shard(number) => {
+                    self.search_at(number, plan, *search, group, message, turn);
+                    true
+                }
             };
             if has_it {
                 return true;
@@ -132,7 +134,7 @@ impl Shard {
     /// Lets the shard of the next member continue the search.
     fn search_at(
         &mut self,
-        host: Host,
+        shard: ShardNumber,
         plan: &Arc<Plan>,
         search: Search,
         group: &SharedTargets,
@@ -149,7 +151,7 @@ impl Shard {
             if is_awaited { self.send_on_its_way(&message, to_group, turn) } else { None };
         let (size, message) = (message.size(), RemoteMessage::Kept(message));
         let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
-        self.send_away(host, delivery, size, is_awaited);
+        self.send_away(shard, delivery, size, is_awaited);
     }
 
     /// Offers the message to a member here; returns whether the member has it, or has finally

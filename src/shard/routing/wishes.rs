@@ -63,7 +63,7 @@ mod tests {
     use crate::router::Host;
 
     const fn member(slot: u32) -> Place {
-        Place { host: Host::IN_PROCESS, slot, generation: 1 }
+        Place { host: Host::InProcess, slot, generation: 1 }
     }
 
     #[test]
