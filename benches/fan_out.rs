@@ -18,12 +18,9 @@ use criterion::{
 use hearthmq::{
     Broker,
     auth::AllowAll,
-    mqtt::{
-        Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishFlags,
-        PublishProperties, QoS, Subscribe, SubscribeFilter, SubscribeProperties,
-        SubscriptionOptions, encode,
-    },
+    mqtt::{Packet, ProtocolVersion, Publish},
 };
+use hearthmq_test::packets::{self, QOS_0, V3_1_1, connect_in, encoded, filter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 /// The same allocator as the program's.
@@ -34,7 +31,7 @@ const SUBSCRIBERS: [usize; 5] = [1, 10, 100, 500, 5_000];
 const PAIRS: usize = 100;
 /// Messages that a publisher writes together, so that they share wake-ups as they do under load.
 const MESSAGES: usize = 10;
-const VERSION: ProtocolVersion = ProtocolVersion::V3_1_1;
+const VERSION: ProtocolVersion = V3_1_1;
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 /// More bytes than the messages of one write.
 const STREAM_BYTES: usize = 4096;
@@ -110,47 +107,22 @@ async fn start(groups: usize, subscribers: usize) -> (Broker, Vec<Group>) {
 async fn connect(broker: &Broker, client_id: &str) -> DuplexStream {
     let (mut here, there) = tokio::io::duplex(STREAM_BYTES);
     let serve = broker.serve(there, "192.0.2.1:1".parse().unwrap());
-    let packet = Packet::Connect(Box::new(Connect {
-        version: VERSION,
-        is_bridge: false,
-        clean_start: true,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }));
-    here.write_all(&encoded(&packet)).await.unwrap();
+    let packet = Packet::Connect(Box::new(connect_in(VERSION, client_id)));
+    here.write_all(&encoded(&packet, VERSION)).await.unwrap();
     serve.await;
     here.read_exact(&mut [0; 4]).await.unwrap();
     here
 }
 
-async fn subscribe(client: &mut DuplexStream, filter: &str) {
-    let packet = Packet::Subscribe(Subscribe {
-        packet_id: PacketId::new(1).unwrap(),
-        properties: SubscribeProperties::default(),
-        filters: vec![SubscribeFilter { filter, options: SubscriptionOptions::default() }],
-    });
-    client.write_all(&encoded(&packet)).await.unwrap();
+async fn subscribe(client: &mut DuplexStream, topic: &str) {
+    let packet = packets::subscribe(1, vec![filter(topic, QOS_0)]);
+    client.write_all(&encoded(&packet, VERSION)).await.unwrap();
     client.read_exact(&mut [0; 5]).await.unwrap();
 }
 
 fn publish_packet(topic: &str) -> Vec<u8> {
-    encoded(&Packet::Publish(Publish {
-        flags: PublishFlags { qos: QoS::AtMostOnce, ..PublishFlags::default() },
-        topic,
-        packet_id: None,
-        properties: PublishProperties::default(),
-        payload: &PAYLOAD,
-    }))
-}
-
-fn encoded(packet: &Packet<'_>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode(packet, VERSION, &mut bytes).unwrap();
-    bytes
+    let packet = Publish { payload: &PAYLOAD, ..packets::publish(topic, "") };
+    encoded(&Packet::Publish(packet), VERSION)
 }
 
 criterion_group!(benches, fan_out);

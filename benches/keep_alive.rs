@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use hearthmq::{
     Broker,
     auth::AllowAll,
-    mqtt::{Connect, ConnectProperties, Packet, ProtocolVersion, encode},
+    mqtt::{Connect, Packet},
 };
+use hearthmq_test::packets::{V3_1_1, connect_in, encoded};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     task::JoinSet,
@@ -84,20 +85,9 @@ async fn connect(broker: &Broker, number: usize, keep_alive_secs: u16) -> Duplex
     let (mut here, there) = tokio::io::duplex(64);
     let serve = broker.serve(there, "192.0.2.1:1".parse().unwrap());
     let client_id = client_id(number);
-    let packet = Packet::Connect(Box::new(Connect {
-        version: ProtocolVersion::V3_1_1,
-        is_bridge: false,
-        clean_start: true,
-        keep_alive: keep_alive_secs,
-        client_id: &client_id,
-        will: None,
-        username: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }));
-    let mut bytes = Vec::new();
-    encode(&packet, ProtocolVersion::V3_1_1, &mut bytes).unwrap();
-    here.write_all(&bytes).await.unwrap();
+    let packet = Connect { keep_alive: keep_alive_secs, ..connect_in(V3_1_1, &client_id) };
+    let packet = Packet::Connect(Box::new(packet));
+    here.write_all(&encoded(&packet, V3_1_1)).await.unwrap();
     serve.await;
     here.read_exact(&mut [0; 4]).await.unwrap();
     here

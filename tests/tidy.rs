@@ -74,7 +74,7 @@ impl Source {
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for dir in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
+    for dir in ["src", "tests", "crates", "examples", "benches", "fuzz/fuzz_targets"] {
         collect(&root.join(dir), &mut files);
     }
     files.sort();

@@ -6,17 +6,13 @@
 
 #![no_main]
 
+use hearthmq_test::session_model::{self, Step};
 use libfuzzer_sys::fuzz_target;
-
-use self::model::Step;
-
-#[path = "../../tests/model/session.rs"]
-mod model;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((mode, steps)) = bytes.split_first() else {
         return;
     };
     let steps = steps.as_chunks().0;
-    model::run(steps.iter().map(|step| Step::of(*step, mode % 2 == 1)));
+    session_model::run(steps.iter().map(|step| Step::of(*step, mode % 2 == 1)));
 });

@@ -14,7 +14,7 @@ pub(crate) fn root() -> &'static Path {
 /// Returns each source file's name, from the root, and its text.
 pub(crate) fn sources() -> Vec<(String, String)> {
     let mut files = Vec::new();
-    for dir in ["src", "tests", "examples", "fuzz/fuzz_targets"] {
+    for dir in ["src", "tests", "crates", "examples", "fuzz/fuzz_targets"] {
         collect(&root().join(dir), &mut files);
     }
     let sources = files.iter().map(|file| {

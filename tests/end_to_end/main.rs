@@ -9,9 +9,9 @@
     reason = "a test that cannot go on, or meets a packet that it does not expect, fails there"
 )]
 
+use hearthmq_test::{beats, http, mqtt, pki, skipped, vocabulary};
+
 mod backup;
-#[path = "../support/beats.rs"]
-mod beats;
 mod certificates;
 mod command_line;
 mod crash;
@@ -19,20 +19,13 @@ mod dead_peers;
 mod fail2ban;
 mod flow;
 mod full_queues;
-#[path = "../support/http.rs"]
-mod http;
 mod https;
 mod keep_alive;
 mod listeners;
 mod log;
 mod log_of_clients;
 mod mosquitto;
-#[path = "../support/mqtt.rs"]
-mod mqtt;
 mod open_files;
-#[path = "../support/pki.rs"]
-#[expect(dead_code, reason = "some of it is for other tests")]
-mod pki;
 mod presence;
 mod program;
 mod readme;
@@ -41,13 +34,8 @@ mod reload;
 mod restored;
 mod revocation;
 mod shutdown;
-#[path = "../support/skipped.rs"]
-mod skipped;
 mod start;
 mod status;
 mod store_commands;
 mod tls;
 mod trouble;
-#[path = "../it/store/vocabulary.rs"]
-#[expect(dead_code, reason = "some of it is for other tests")]
-mod vocabulary;

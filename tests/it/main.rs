@@ -10,24 +10,9 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
-#[path = "../support/mqtt.rs"]
-mod mqtt;
-#[path = "../support/pki.rs"]
-mod pki;
-#[path = "../support/post.rs"]
-#[expect(dead_code, reason = "the world uses the rest")]
-mod post;
-#[path = "../support/riddle.rs"]
-mod riddle;
-#[path = "../support/scram.rs"]
-mod scram;
-mod support;
-#[path = "../support/torn_store.rs"]
-mod torn_store;
-#[path = "../support/websocket.rs"]
-mod websocket_client;
-
-use support::{sockets, wire};
+use hearthmq_test::{
+    self as support, mqtt, pki, post, riddle, scram, sockets, torn_store, websocket_client, wire,
+};
 
 /// Sections 3.1 and 3.2: CONNECT and CONNACK.
 mod connect {

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -15,16 +15,17 @@ use std::{
 use hearthmq::{
     mqtt::Timestamp,
     store::{
-        Bounds, Change, Durability, LoginKey, PageBounds, QueuePlace, QueuedMessage, Record,
-        RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained, StoredSession,
+        Change, Durability, PageBounds, QueuePlace, SessionNumber, Store, StoreError, StoredSession,
     },
 };
+use hearthmq_test::{disk, torn_store::TornStore};
 use tokio::time::Instant;
-
-use crate::torn_store::TornStore;
 
 /// How far the world's time is ahead of the wall clock, which must never be later.
 const AHEAD: Duration = Duration::from_secs(24 * 3600);
+
+/// The connection of one broker to the disk.
+pub(crate) type Plug = disk::Plug<TornStore>;
 
 /// The store to which brokers write, one after the other.
 pub(crate) struct Disk {
@@ -49,8 +50,7 @@ impl Disk {
         let now = self.now();
         // A store in memory cannot fail.
         let _ = self.store.apply(&[Change::Clock(now)], Durability::Synced);
-        let (store, fails) = (self.store.clone(), self.fails.clone());
-        Plug { store, fails, pulled: Arc::default() }
+        Plug::new(self.store.clone()).failing_with(self.fails.clone())
     }
 
     /// Returns the number of groups written since the last broker started.
@@ -108,74 +108,5 @@ impl Disk {
         self.store.sessions(&mut |session| sessions += usize::from(is_left(&session)))?;
         self.store.retained(&mut |_| retained += 1)?;
         Ok((sessions, retained))
-    }
-}
-
-/// The connection of one broker to the disk.
-#[derive(Clone)]
-pub(crate) struct Plug {
-    store: Arc<TornStore>,
-    fails: Arc<AtomicBool>,
-    pulled: Arc<Mutex<bool>>,
-}
-
-impl Plug {
-    /// Cuts the broker off from its disk, before the broker ends.
-    pub(crate) fn pull(&self) {
-        *self.pulled.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    }
-}
-
-impl Store for Plug {
-    fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
-        if *self.pulled.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(()); // the broker has ended already
-        }
-        if self.fails.load(Ordering::Relaxed) {
-            let source = std::io::ErrorKind::Other.into();
-            return Err(StoreError::Io { doing: "write", path: "disk".to_owned(), source });
-        }
-        self.store.apply(changes, durability)
-    }
-
-    fn sync(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn is_immediate(&self) -> bool {
-        true
-    }
-
-    fn bounds(&self) -> Result<Bounds, StoreError> {
-        self.store.bounds()
-    }
-
-    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
-        self.store.sessions(each)
-    }
-
-    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
-        self.store.retained(each)
-    }
-
-    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
-        self.store.logins(each)
-    }
-
-    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
-        self.store.records(each)
-    }
-
-    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
-        self.store.in_flight(session)
-    }
-
-    fn waiting(
-        &self,
-        session: SessionNumber,
-        from: QueuePlace,
-        page: PageBounds,
-    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
-        self.store.waiting(session, from, page)
     }
 }

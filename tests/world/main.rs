@@ -25,23 +25,19 @@ mod client;
 mod cross;
 mod disk;
 mod finish;
-mod line;
 mod model;
 mod play;
-#[path = "../support/post.rs"]
-mod post;
 mod power;
 mod shrink;
 mod steps;
 mod stored;
-#[path = "../support/torn_store.rs"]
-mod torn_store;
 mod vocabulary;
 mod world;
 
 use std::{cell::Cell, collections::BTreeMap, env, hash::Hasher, panic, sync::Once, time::Instant};
 
 use actix_rt::{System, SystemRunner};
+use hearthmq_test::{line, post};
 
 use self::{
     steps::{Planned, Step, steps},

@@ -14,12 +14,7 @@
 #![no_main]
 
 mod hostile;
-#[path = "../../../tests/world/line.rs"]
-mod line;
 mod pair;
-#[expect(dead_code, reason = "the world uses the rest")]
-#[path = "../../../tests/support/post.rs"]
-mod post;
 
 use std::{
     alloc::System as Memory,
@@ -43,11 +38,12 @@ use hearthmq::{
     metrics::{Gauge, Metrics, ShardMetrics},
     mqtt::QoS,
 };
+use hearthmq_test::{line, post::Post};
 use libfuzzer_sys::fuzz_target;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::time::sleep;
 
-use self::{hostile::Hostile, pair::Pair, post::Post};
+use self::{hostile::Hostile, pair::Pair};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<Memory> = &INSTRUMENTED_SYSTEM;

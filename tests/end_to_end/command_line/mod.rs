@@ -13,8 +13,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::auth::{Accounts, FilePolicy, ScramKeys};
+use hearthmq_test::http::{Answer, basic, exchange, request};
 use tempfile::TempDir;
 
 /// A directory for one broker, which listens on its own ports.
@@ -86,18 +86,9 @@ impl Place {
         (Broker { child }, said)
     }
 
-    fn get(&self, path: &str, login: &str) -> String {
-        let mut socket = TcpStream::connect(self.http).unwrap();
-        let login = STANDARD.encode(login);
-        write!(
-            socket,
-            "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Basic {login}\
-             \r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer
+    fn get(&self, path: &str, login: &str) -> Answer {
+        let request = request(&format!("GET {path}"), Some(&basic(login)));
+        exchange(TcpStream::connect(self.http).unwrap(), request).unwrap()
     }
 }
 
@@ -258,7 +249,7 @@ fn the_first_start_makes_an_account_whose_printed_login_works() {
     let users = place.path("hearthmq-data/users.toml");
     assert!(users.exists());
     // Unknown yet: standard output is read at the end.
-    assert!(place.get("/client-id/demo/status", "admin:guess").starts_with("HTTP/1.1 401"));
+    assert_eq!(place.get("/client-id/demo/status", "admin:guess").status, 401);
     let (code, printed) = broker.end("-TERM");
     assert_eq!(code, Some(0));
     let line = printed.lines().find(|line| line.starts_with("    admin  ")).unwrap();
@@ -282,7 +273,7 @@ fn the_first_start_makes_an_account_whose_printed_login_works() {
 
     let broker = place.start();
     let answer = place.get("/client-id/demo/status", &format!("admin:{password}"));
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(broker.end("-INT"), (Some(0), String::new()));
 }
 

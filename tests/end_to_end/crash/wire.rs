@@ -9,10 +9,10 @@ use std::{
 };
 
 use hearthmq::mqtt::{
-    Ack, Connect, ConnectProperties, DecodeLimits, Decoded, LastWill, Packet, PacketId,
-    ProtocolVersion, Publish, PublishFlags, PublishProperties, QoS, ReasonCode, Subscribe,
-    SubscribeFilter, SubscribeProperties, SubscriptionOptions, WillProperties, decode, encode,
+    Ack, Connect, ConnectProperties, LastWill, Packet, PacketId, ProtocolVersion, Publish,
+    PublishFlags, PublishProperties, QoS, ReasonCode, WillProperties, encode,
 };
+use hearthmq_test::packets::{connect_in, disconnect, filter, next_packet, subscribe};
 
 use super::book::Known;
 use crate::program::PASSWORD;
@@ -85,15 +85,13 @@ impl Identity {
             ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => ConnectProperties::default(),
         };
         Connect {
-            version: self.version,
-            is_bridge: false,
             clean_start: self.clean_start,
             keep_alive: 60,
-            client_id: &self.client_id,
             will,
             username: Some("ops"),
             password: Some(PASSWORD.as_bytes()),
             properties,
+            ..connect_in(self.version, &self.client_id)
         }
     }
 }
@@ -138,15 +136,16 @@ impl Wire {
     }
 
     fn connack(&mut self) -> io::Result<Option<bool>> {
-        let decoded = decode(&self.incoming, self.version, &DecodeLimits::default());
-        let Decoded::Packet { packet, length } = decoded.unwrap() else { return Ok(None) };
-        let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
-        if ack.reason.is_failure() {
-            return Err(io::Error::other(format!("refused with {:?}", ack.reason)));
+        let look = |packet: Packet<'_>, _| match packet {
+            Packet::ConnAck(ack) => (ack.reason, ack.session_present),
+            packet => panic!("CONNACK expected, not {packet:?}"),
+        };
+        match next_packet(&mut self.incoming, self.version, look).unwrap() {
+            Some((reason, _)) if reason.is_failure() => {
+                Err(io::Error::other(format!("refused with {reason:?}")))
+            }
+            connected => Ok(connected.map(|(_, present)| present)),
         }
-        let present = ack.session_present;
-        self.incoming.drain(..length);
-        Ok(Some(present))
     }
 
     /// Encodes a packet; it is sent at the next flush.
@@ -164,13 +163,8 @@ impl Wire {
         }));
     }
 
-    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) {
-        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
-        self.say(&Packet::Subscribe(Subscribe {
-            packet_id: PacketId::new(u16::MAX).unwrap(),
-            properties: SubscribeProperties::default(),
-            filters: vec![SubscribeFilter { filter, options }],
-        }));
+    pub(crate) fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
+        self.say(&subscribe(u16::MAX, vec![filter(topic_filter, qos)]));
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
@@ -183,16 +177,11 @@ impl Wire {
     pub(crate) fn turn(&mut self) -> io::Result<Vec<Heard>> {
         self.flush()?;
         self.read()?;
-        let limits = DecodeLimits::default();
         let mut all = Vec::new();
-        let mut at = 0;
-        while let Decoded::Packet { packet, length } =
-            decode(&self.incoming[at..], self.version, &limits).unwrap()
-        {
-            all.push(heard(&packet));
-            at += length;
+        let look = |packet: Packet<'_>, _| heard(&packet);
+        while let Some(heard) = next_packet(&mut self.incoming, self.version, look).unwrap() {
+            all.push(heard);
         }
-        self.incoming.drain(..at);
         Ok(all)
     }
 
@@ -217,10 +206,7 @@ impl Wire {
 
     /// Sends DISCONNECT; the session stays.
     pub(crate) fn take_leave(mut self) -> io::Result<()> {
-        self.say(&Packet::Disconnect(hearthmq::mqtt::Disconnect {
-            reason: ReasonCode::Success,
-            properties: hearthmq::mqtt::DisconnectProperties::default(),
-        }));
+        self.say(&disconnect(ReasonCode::Success));
         self.flush()
     }
 }

@@ -133,13 +133,14 @@ fn files_that_are_named_exist() {
     let (mut missing, mut found) = (Vec::new(), 0);
     for document in documents() {
         for quote in document.text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
-            let is_path =
-                quote.ends_with(".rs") || ["tests/", "src/"].iter().any(|it| quote.starts_with(it));
+            let is_path = quote.ends_with(".rs")
+                || ["crates/", "tests/", "src/"].iter().any(|it| quote.starts_with(it));
             if !is_path || quote.contains(' ') {
                 continue;
             }
             found += 1;
-            let places = ["", "src", "tests/world"].map(|it| root().join(it).join(quote));
+            let places = ["", "src", "tests/world", "crates/hearthmq-test/src"]
+                .map(|it| root().join(it).join(quote));
             if !places.iter().any(|path| path.exists()) {
                 missing.push((document.name.clone(), quote.to_owned()));
             }

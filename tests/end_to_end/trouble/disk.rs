@@ -15,12 +15,8 @@ use hearthmq::{
     Broker,
     actors::SyncPolicy,
     auth::AllowAll,
-    mqtt::{QoS, Timestamp},
-    store::{
-        Bounds, Change, Durability, LoginKey, MemoryStore, PageBounds, QueuePlace, QueuedMessage,
-        Record, RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained,
-        StoredSession,
-    },
+    mqtt::QoS,
+    store::{Change, Durability, MemoryStore, Store, StoreError},
 };
 use tokio::sync::oneshot;
 
@@ -81,38 +77,8 @@ impl Store for SlowDisk {
         self.store.sync()
     }
 
-    fn bounds(&self) -> Result<Bounds, StoreError> {
-        self.store.bounds()
-    }
-
-    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
-        self.store.sessions(each)
-    }
-
-    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
-        self.store.retained(each)
-    }
-
-    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
-        self.store.logins(each)
-    }
-
-    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
-        self.store.records(each)
-    }
-
-    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
-        self.store.in_flight(session)
-    }
-
-    fn waiting(
-        &self,
-        session: SessionNumber,
-        from: QueuePlace,
-        page: PageBounds,
-    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
-        self.store.waiting(session, from, page)
-    }
+    hearthmq_test::from_below!(|this| &*this.store =>
+        bounds sessions retained logins records in_flight waiting);
 }
 
 /// A broker on a slow disk, with a durable session that is subscribed to `durable`.

@@ -15,7 +15,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::pki::{DEVICE_SERIAL_NUMBER, Pair, Pki};
+use crate::pki::{DEVICE_SERIAL_NUMBER, Pair, Pki, rcgen};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 

@@ -5,9 +5,7 @@
 //! needs. Used by the tests of this directory.
 
 use std::{
-    collections::BTreeMap,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -15,7 +13,6 @@ use std::{
 
 use actix_web::{App, HttpServer, rt::System, web};
 use async_trait::async_trait;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     auth::{
         AccessRequest, Action, AuthenticationError, Authenticator, Authorizer, ClientCertificate,
@@ -29,6 +26,11 @@ use hearthmq::{
     metrics::Metrics,
     mqtt::Timestamp,
     net::ProxyProtocol,
+};
+pub(crate) use hearthmq_test::http::{Answer, basic};
+use hearthmq_test::{
+    http::{exchange, request},
+    mqtt::tcp,
 };
 
 /// The broker's double. It records its calls, in order.
@@ -317,11 +319,7 @@ impl Rest {
     }
 
     pub(crate) fn call_as(&self, authorization: Option<&str>, line: &str) -> Answer {
-        let header =
-            authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
-        self.send(&format!(
-            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
-        ))
+        self.send(&request(line, authorization))
     }
 
     /// Calls `METHOD target` with a JSON body.
@@ -357,12 +355,7 @@ impl Rest {
 
     /// Does the same; `None` if no answer comes.
     pub(crate) fn send_bytes(&self, request: &[u8]) -> Option<Answer> {
-        let mut socket = TcpStream::connect(self.address).unwrap();
-        socket.write_all(request).unwrap();
-        let mut answer = String::new();
-        // Closing a socket with unread bytes resets the connection.
-        drop(socket.read_to_string(&mut answer));
-        (!answer.is_empty()).then(|| Answer::parse(&answer))
+        exchange(tcp(self.address), request).ok()
     }
 
     /// Returns its address.
@@ -373,49 +366,5 @@ impl Rest {
     /// Returns the calls to the broker since the last look, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.fleet.asked.lock().unwrap())
-    }
-}
-
-pub(crate) fn basic(user_and_password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(user_and_password))
-}
-
-/// An answer.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").expect(text);
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap();
-        Self {
-            status: status.parse().unwrap(),
-            headers: lines
-                .map(|line| line.split_once(": ").unwrap())
-                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-                .collect(),
-            body: body.to_owned(),
-        }
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-
-    /// Returns status and `code`, after checking that the body has the form of every failure.
-    pub(crate) fn failure(&self) -> (u16, String) {
-        let body: serde_json::Value = serde_json::from_str(&self.body).expect(&self.body);
-        let fields: Vec<_> = body.as_object().unwrap().keys().collect();
-        assert_eq!(fields, ["code", "message", "success"]);
-        assert_eq!(body["success"], false);
-        let message = body["message"].as_str().unwrap();
-        assert!(message.ends_with('.') && message.len() > 10, "{message}");
-        assert_eq!(self.header("content-type"), "application/json");
-        (self.status, body["code"].as_str().unwrap().into())
     }
 }

@@ -1,12 +1,8 @@
 //! The session alone, with a client on a bad line: no message is lost, and none is doubled at QoS
 //! 2.
 
+use hearthmq_test::session_model::{self, Step};
 use proptest::prelude::*;
-
-use self::model::Step;
-
-#[path = "../../model/session.rs"]
-mod model;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
@@ -16,14 +12,14 @@ proptest! {
     fn whatever_the_line_does_every_message_arrives_in_order_and_at_qos_2_once(
         steps in prop::collection::vec(any::<[u8; 3]>(), 0..200)
     ) {
-        model::run(steps.into_iter().map(|bytes| Step::of(bytes, false)));
+        session_model::run(steps.into_iter().map(|bytes| Step::of(bytes, false)));
     }
 
     #[test]
     fn whatever_the_client_acknowledges_the_session_sends_packets(
         steps in prop::collection::vec(any::<[u8; 3]>(), 0..200)
     ) {
-        model::run(steps.into_iter().map(|bytes| Step::of(bytes, true)));
+        session_model::run(steps.into_iter().map(|bytes| Step::of(bytes, true)));
     }
 }
 
@@ -35,5 +31,5 @@ fn the_output_of_a_client_that_is_always_behind_does_not_grow() {
         let qos = hearthmq::mqtt::QoS::AtMostOnce;
         [Step::Deliver { qos, bytes: 1000 }, Step::Write { bytes: 990 }, Step::Take { packets: 2 }]
     });
-    model::run(connected.into_iter().chain(behind));
+    session_model::run(connected.into_iter().chain(behind));
 }

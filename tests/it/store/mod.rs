@@ -10,4 +10,5 @@ mod random;
 mod readers;
 mod subject;
 mod torn;
-mod vocabulary;
+
+use hearthmq_test::vocabulary;

@@ -9,12 +9,8 @@ use std::{
 };
 
 use hearthmq::{
-    mqtt::Timestamp,
     net::Listener,
-    store::{
-        Bounds, Change, Durability, MemoryStore, PageBounds, QueuePlace, QueuedMessage, Record,
-        RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained, StoredSession,
-    },
+    store::{MemoryStore, Store, StoreError, StoredSession},
 };
 
 use crate::{
@@ -32,18 +28,6 @@ struct Knocking {
 }
 
 impl Store for Knocking {
-    fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
-        self.store.apply(changes, durability)
-    }
-
-    fn sync(&self) -> Result<(), StoreError> {
-        self.store.sync()
-    }
-
-    fn bounds(&self) -> Result<Bounds, StoreError> {
-        self.store.bounds()
-    }
-
     fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
         let mut refused = self.refused.lock().unwrap();
         refused.push(TcpStream::connect(self.address).err().map(|error| error.kind()));
@@ -51,30 +35,8 @@ impl Store for Knocking {
         self.store.sessions(each)
     }
 
-    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
-        self.store.retained(each)
-    }
-
-    fn logins(&self, each: &mut dyn FnMut([u8; 32], Timestamp)) -> Result<(), StoreError> {
-        self.store.logins(each)
-    }
-
-    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
-        self.store.records(each)
-    }
-
-    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
-        self.store.in_flight(session)
-    }
-
-    fn waiting(
-        &self,
-        session: SessionNumber,
-        from: QueuePlace,
-        page: PageBounds,
-    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
-        self.store.waiting(session, from, page)
-    }
+    hearthmq_test::from_below!(|this| &*this.store =>
+        apply sync bounds retained logins records in_flight waiting);
 }
 
 #[actix_rt::test]

@@ -9,12 +9,12 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 /// Returns the value of `Authorization` for `user:password`.
-pub(crate) fn basic(user_and_password: &str) -> String {
+pub fn basic(user_and_password: &str) -> String {
     format!("Basic {}", STANDARD.encode(user_and_password))
 }
 
 /// Returns `METHOD target` as an HTTP/1.1 request without a body, after which the server closes.
-pub(crate) fn request(line: &str, authorization: Option<&str>) -> String {
+pub fn request(line: &str, authorization: Option<&str>) -> String {
     let header = authorization.map_or_else(String::new, |it| format!("Authorization: {it}\r\n"));
     format!(
         "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
@@ -22,7 +22,7 @@ pub(crate) fn request(line: &str, authorization: Option<&str>) -> String {
 }
 
 /// Sends a request and reads until the server closes.
-pub(crate) fn exchange(
+pub fn exchange(
     mut stream: impl Read + Write,
     request: impl AsRef<[u8]>,
 ) -> std::io::Result<Answer> {
@@ -38,12 +38,12 @@ pub(crate) fn exchange(
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// The status line and the headers as sent.
-    pub(crate) head: String,
-    pub(crate) status: u16,
+    pub head: String,
+    pub status: u16,
     headers: BTreeMap<String, String>,
-    pub(crate) body: String,
+    pub body: String,
 }
 
 impl Answer {
@@ -63,23 +63,24 @@ impl Answer {
     }
 
     /// Returns the value of a header, named in lower case; empty if it is missing.
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
     /// Returns status and body.
-    pub(crate) fn outcome(&self) -> (u16, &str) {
+    pub fn outcome(&self) -> (u16, &str) {
         (self.status, &self.body)
     }
 
     /// Returns status and `code`, after checking that the body has the form of every failure.
-    pub(crate) fn failure(&self) -> (u16, String) {
+    pub fn failure(&self) -> (u16, String) {
         let body: serde_json::Value = serde_json::from_str(&self.body).expect(&self.body);
         let fields: Vec<_> = body.as_object().unwrap().keys().collect();
         assert_eq!(fields, ["code", "message", "success"]);
         assert_eq!(body["success"], false);
         let message = body["message"].as_str().unwrap();
         assert!(message.ends_with('.') && message.len() > 10, "{message}");
+        assert_eq!(self.header("content-type"), "application/json");
         (self.status, body["code"].as_str().unwrap().into())
     }
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::FutureExt;
 use hearthmq::{
     Broker,
-    mqtt::{DecodeLimits, Decoded, Packet, ProtocolVersion, decode},
+    mqtt::{Packet, ProtocolVersion},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -15,10 +15,12 @@ use tokio::{
     time::timeout,
 };
 
+use crate::packets::next_packet;
+
 /// How long the broker may take, in virtual time, to read what is written to it.
 const TAKING_TIME_MAX: Duration = Duration::from_millis(50);
 
-pub(crate) struct Line {
+pub struct Line {
     stream: DuplexStream,
     version: ProtocolVersion,
     received: Vec<u8>,
@@ -27,7 +29,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// Opens a stream from this address that holds this many bytes in each direction.
-    pub(crate) fn open(
+    pub fn open(
         broker: &Broker,
         version: ProtocolVersion,
         bytes_max: usize,
@@ -41,17 +43,17 @@ impl Line {
         Self { stream, version, received: Vec::new(), is_ended: false }
     }
 
-    pub(crate) const fn version(&self) -> ProtocolVersion {
+    pub const fn version(&self) -> ProtocolVersion {
         self.version
     }
 
     /// Writes all bytes; returns whether the broker has read them.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> bool {
+    pub async fn write(&mut self, bytes: &[u8]) -> bool {
         matches!(timeout(TAKING_TIME_MAX, self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
     /// Reads what is there, up to `bytes_max`; returns the number of bytes.
-    pub(crate) fn read(&mut self, bytes_max: usize) -> usize {
+    pub fn read(&mut self, bytes_max: usize) -> usize {
         let before = self.received.len();
         while self.received.len() - before < bytes_max && !self.is_ended {
             let left = bytes_max - (self.received.len() - before);
@@ -68,30 +70,23 @@ impl Line {
     }
 
     /// Reads what is there and discards it.
-    pub(crate) fn discard(&mut self) {
+    pub fn discard(&mut self) {
         self.read(usize::MAX);
         self.received.clear();
     }
 
     /// Returns whether the broker has closed the stream and all of it was read.
-    pub(crate) const fn is_ended(&self) -> bool {
+    pub const fn is_ended(&self) -> bool {
         self.is_ended
     }
 
     /// Inspects the next complete packet, with its length in bytes.
-    pub(crate) fn next<T>(
+    pub fn next<T>(
         &mut self,
         look: impl FnOnce(&Packet<'_>, usize) -> T,
     ) -> Result<Option<T>, String> {
-        let limits = DecodeLimits { packet_bytes_max: u32::MAX, ..DecodeLimits::default() };
-        match decode(&self.received, self.version, &limits) {
-            Ok(Decoded::Packet { packet, length }) => {
-                let seen = look(&packet, length);
-                self.received.drain(..length);
-                Ok(Some(seen))
-            }
-            Ok(Decoded::More { .. }) => Ok(None),
-            Err(error) => Err(format!("the broker sent what is no packet: {error}")),
-        }
+        let look = |packet: Packet<'_>, length| look(&packet, length);
+        next_packet(&mut self.received, self.version, look)
+            .map_err(|error| format!("the broker sent what is no packet: {error}"))
     }
 }

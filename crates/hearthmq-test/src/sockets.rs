@@ -12,14 +12,14 @@ use hearthmq::{
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
-use super::builder;
+use crate::builder;
 
 /// A client over TCP.
-pub(crate) type Client = super::Client<TcpStream>;
+pub type Client = crate::Client<TcpStream>;
 
 impl Client {
     /// Expects exactly these bytes next.
-    pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
+    pub async fn expect_bytes(&mut self, expected: &[u8]) {
         while self.received.len() < expected.len() {
             let read = timeout(self.patience, self.stream.read_buf(&mut self.received)).await;
             let read = read.expect("bytes are expected, nothing came").unwrap();
@@ -31,31 +31,29 @@ impl Client {
 }
 
 /// Starts a broker on this thread; returns its address too.
-pub(crate) async fn broker() -> (Broker, SocketAddr) {
+pub async fn broker() -> (Broker, SocketAddr) {
     broker_with(|builder| builder).await
 }
 
 /// Does the same with configuration.
-pub(crate) async fn broker_with(
-    configure: impl FnOnce(Builder) -> Builder,
-) -> (Broker, SocketAddr) {
+pub async fn broker_with(configure: impl FnOnce(Builder) -> Builder) -> (Broker, SocketAddr) {
     let broker = configure(builder().tcp("127.0.0.1:0")).start().await.unwrap();
     let address = broker.local_addrs()[0];
     (broker, address)
 }
 
 /// Returns a client that has not yet sent CONNECT.
-pub(crate) async fn client(address: SocketAddr, version: ProtocolVersion) -> Client {
+pub async fn client(address: SocketAddr, version: ProtocolVersion) -> Client {
     Client::on(TcpStream::connect(address).await.unwrap(), version)
 }
 
 /// Returns a client whose CONNECT was accepted.
-pub(crate) async fn connected(address: SocketAddr, connect: Connect<'_>) -> Client {
+pub async fn connected(address: SocketAddr, connect: Connect<'_>) -> Client {
     connected_with(address, connect).await.0
 }
 
 /// Returns a client whose CONNECT was accepted, and whether its session was present.
-pub(crate) async fn connected_with(address: SocketAddr, connect: Connect<'_>) -> (Client, bool) {
+pub async fn connected_with(address: SocketAddr, connect: Connect<'_>) -> (Client, bool) {
     let mut client = client(address, connect.version).await;
     let session_present = client.connect(connect).await;
     (client, session_present)

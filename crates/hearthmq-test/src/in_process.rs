@@ -1,14 +1,6 @@
 //! The vocabulary of the dialogues: a world with a broker, and clients that state what they send
 //! and what they expect, packet by packet.
 
-mod client;
-pub(crate) mod disk;
-pub(crate) mod packets;
-pub(crate) mod sockets;
-pub(crate) mod wire;
-
-pub(crate) use client::Client;
-
 use std::{
     io,
     pin::Pin,
@@ -33,19 +25,19 @@ use tokio::{
 
 /// Starts a broker on this thread and on virtual time: whenever everything waits, the clock jumps
 /// to the next event.
-pub(crate) async fn world() -> Broker {
+pub async fn world() -> Broker {
     world_with(|builder| builder).await
 }
 
 /// Does the same with configuration.
-pub(crate) async fn world_with(configure: impl FnOnce(Builder) -> Builder) -> Broker {
+pub async fn world_with(configure: impl FnOnce(Builder) -> Builder) -> Broker {
     tokio::time::pause();
     configure(builder()).start().await.unwrap()
 }
 
 /// Returns a builder for a broker on this thread that admits every client. It has a store, like the
 /// program.
-pub(crate) fn builder() -> Builder {
+pub fn builder() -> Builder {
     Broker::builder()
         .on_current_arbiter()
         .store(MemoryStore::default())
@@ -55,19 +47,19 @@ pub(crate) fn builder() -> Builder {
 }
 
 /// Starts a broker on virtual time with limits of the test.
-pub(crate) async fn world_within(change: impl FnOnce(&mut Limits)) -> Broker {
+pub async fn world_within(change: impl FnOnce(&mut Limits)) -> Broker {
     let mut limits = generous();
     change(&mut limits);
     world_with(|builder| builder.limits(limits)).await
 }
 
 /// Returns limits that no test reaches by accident.
-pub(crate) fn generous() -> Limits {
+pub fn generous() -> Limits {
     Limits { connects_per_address_per_sec: 0, connections_max: 1_000_000, ..Limits::default() }
 }
 
 /// Does the same without a store, so that all queues are in memory.
-pub(crate) async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> Broker {
+pub async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> Broker {
     let mut limits = generous();
     change(&mut limits);
     tokio::time::pause();
@@ -77,16 +69,16 @@ pub(crate) async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> 
 }
 
 /// Starts a broker with this authorizer.
-pub(crate) async fn world_where(authorizer: impl Authorizer) -> Broker {
+pub async fn world_where(authorizer: impl Authorizer) -> Broker {
     world_with(|builder| builder.authorizer(authorizer)).await
 }
 
 /// Checks credentials without end, and says when it begins.
 #[derive(Clone, Default)]
-pub(crate) struct Undecided(Arc<Notify>);
+pub struct Undecided(Arc<Notify>);
 
 impl Undecided {
-    pub(crate) async fn is_asked(&self) {
+    pub async fn is_asked(&self) {
         self.0.notified().await;
     }
 }
@@ -100,18 +92,18 @@ impl Authenticator for Undecided {
 }
 
 /// Returns how many connections were refused for this reason, on all threads.
-pub(crate) fn refused(broker: &Broker, reason: ConnectRefusal) -> u64 {
+pub fn refused(broker: &Broker, reason: ConnectRefusal) -> u64 {
     let metrics = broker.metrics();
     metrics.shards().map(|shard| shard.connects_refused.of(reason).value()).sum()
 }
 
 /// Opens a stream to the broker.
-pub(crate) fn stream(broker: &Broker) -> DuplexStream {
+pub fn stream(broker: &Broker) -> DuplexStream {
     stream_of(broker, 1 << 20)
 }
 
 /// Opens a stream that holds this many bytes in each direction.
-pub(crate) fn stream_of(broker: &Broker, bytes: usize) -> DuplexStream {
+pub fn stream_of(broker: &Broker, bytes: usize) -> DuplexStream {
     let (here, there) = tokio::io::duplex(bytes);
     let broker = broker.clone();
     actix_rt::spawn(async move {
@@ -122,7 +114,7 @@ pub(crate) fn stream_of(broker: &Broker, bytes: usize) -> DuplexStream {
 
 /// Opens a stream that, after the first bytes, does not wake the broker when it has more; the
 /// broker finds them when it reads, as with a socket whose reactor has not run yet.
-pub(crate) fn stream_that_wakes_nobody(broker: &Broker) -> DuplexStream {
+pub fn stream_that_wakes_nobody(broker: &Broker) -> DuplexStream {
     let (here, there) = tokio::io::duplex(1 << 20);
     let broker = broker.clone();
     actix_rt::spawn(async move {
@@ -170,16 +162,16 @@ impl AsyncWrite for Quiet {
 }
 
 /// Lets this much virtual time pass.
-pub(crate) async fn pass(time: Duration) {
+pub async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
 /// Seconds.
-pub(crate) const fn secs(secs: u64) -> Duration {
+pub const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
 /// Milliseconds.
-pub(crate) const fn millis(millis: u64) -> Duration {
+pub const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }

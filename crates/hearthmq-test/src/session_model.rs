@@ -19,7 +19,7 @@ use hearthmq::{
 
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// A message is published, with this QoS and this many bytes.
     Deliver { qos: QoS, bytes: usize },
     /// The client connects, if it is not connected.
@@ -43,7 +43,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// Returns a step for any three bytes; `Hostile` only if allowed.
-    pub(crate) fn of([kind, a, b]: [u8; 3], allow_hostile: bool) -> Self {
+    pub fn of([kind, a, b]: [u8; 3], allow_hostile: bool) -> Self {
         let large = usize::from(u16::from_be_bytes([a, b]));
         match kind % 12 {
             0..3 => Self::Deliver {
@@ -68,7 +68,7 @@ impl Step {
 }
 
 /// Runs the steps, and lets everything arrive at the end.
-pub(crate) fn run(steps: impl IntoIterator<Item = Step>) {
+pub fn run(steps: impl IntoIterator<Item = Step>) {
     let mut world = World::new();
     for step in steps {
         world.step(step);

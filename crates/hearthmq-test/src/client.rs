@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use hearthmq::{
     Broker,
-    mqtt::{
-        Connect, DecodeLimits, Decoded, Packet, ProtocolVersion, Publish, QoS, ReasonCode, decode,
-        encode,
-    },
+    mqtt::{Connect, Packet, ProtocolVersion, Publish, QoS, ReasonCode},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     time::timeout,
 };
 
-use super::{
-    packets::{disconnect, filter, puback, pubcomp, pubrec, pubrel, subscribe},
-    stream,
+use crate::{
+    packets::{
+        disconnect, encoded, filter, next_packet, puback, pubcomp, pubrec, pubrel, subscribe,
+    },
+    pass, stream,
 };
 
 /// How long a client waits, for an expected packet and for silence, on virtual time.
@@ -25,28 +24,28 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_ON_STREAMS: Duration = Duration::from_secs(60);
 
 /// Usually in this process; over TCP where sockets are tested.
-pub(crate) struct Client<S = DuplexStream> {
-    pub(crate) stream: S,
-    pub(crate) version: ProtocolVersion,
+pub struct Client<S = DuplexStream> {
+    pub stream: S,
+    pub version: ProtocolVersion,
     /// Bytes that arrived and were not decoded yet.
-    pub(crate) received: Vec<u8>,
+    pub received: Vec<u8>,
     /// How long it waits for an expected packet.
-    pub(crate) patience: Duration,
+    pub patience: Duration,
 }
 
 impl Client {
     /// Returns a client that has not yet sent CONNECT.
-    pub(crate) fn new(broker: &Broker, version: ProtocolVersion) -> Self {
+    pub fn new(broker: &Broker, version: ProtocolVersion) -> Self {
         Self { patience: PATIENCE, ..Self::on(stream(broker), version) }
     }
 
     /// Returns a client whose CONNECT was accepted.
-    pub(crate) async fn connected(broker: &Broker, connect: Connect<'_>) -> Self {
+    pub async fn connected(broker: &Broker, connect: Connect<'_>) -> Self {
         Self::connected_with(broker, connect).await.0
     }
 
     /// Returns a client whose CONNECT was accepted, and whether its session was present.
-    pub(crate) async fn connected_with(broker: &Broker, connect: Connect<'_>) -> (Self, bool) {
+    pub async fn connected_with(broker: &Broker, connect: Connect<'_>) -> (Self, bool) {
         let mut client = Self::new(broker, connect.version);
         let session_present = client.connect(connect).await;
         (client, session_present)
@@ -55,18 +54,18 @@ impl Client {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Returns a client on a stream that has sent nothing yet.
-    pub(crate) fn on(stream: S, version: ProtocolVersion) -> Self {
+    pub fn on(stream: S, version: ProtocolVersion) -> Self {
         Self { stream, version, received: Vec::new(), patience: PATIENCE_ON_STREAMS }
     }
 
     /// Sends CONNECT and expects success; returns whether the session was present.
-    pub(crate) async fn connect(&mut self, connect: Connect<'_>) -> bool {
+    pub async fn connect(&mut self, connect: Connect<'_>) -> bool {
         self.send(Packet::Connect(Box::new(connect))).await;
         self.expect_connected().await
     }
 
     /// Expects CONNACK with success; returns whether the session was present.
-    pub(crate) async fn expect_connected(&mut self) -> bool {
+    pub async fn expect_connected(&mut self) -> bool {
         self.receive(|packet| {
             let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
             assert_eq!(ack.reason, ReasonCode::Success);
@@ -75,23 +74,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         .await
     }
 
-    pub(crate) async fn send(&mut self, packet: Packet<'_>) {
-        let mut bytes = Vec::new();
-        encode(&packet, self.version, &mut bytes).unwrap();
-        self.send_bytes(&bytes).await;
+    pub async fn send(&mut self, packet: Packet<'_>) {
+        self.send_bytes(&encoded(&packet, self.version)).await;
     }
 
-    pub(crate) async fn publish(&mut self, packet: Publish<'_>) {
+    pub async fn publish(&mut self, packet: Publish<'_>) {
         self.send(Packet::Publish(packet)).await;
     }
 
-    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();
     }
 
     /// Subscribes and expects the filter to be granted.
-    pub(crate) async fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
+    pub async fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
         self.send(subscribe(9, vec![filter(topic_filter, qos)])).await;
         self.receive(|packet| {
             let Packet::SubAck(ack) = packet else { panic!("SUBACK expected, not {packet:?}") };
@@ -101,30 +98,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Expects this packet.
-    pub(crate) async fn expect(&mut self, expected: Packet<'_>) {
+    pub async fn expect(&mut self, expected: Packet<'_>) {
         self.receive(|packet| assert_eq!(packet, expected)).await;
     }
 
     /// Expects this PUBLISH.
-    pub(crate) async fn expect_publish(&mut self, expected: Publish<'_>) {
+    pub async fn expect_publish(&mut self, expected: Publish<'_>) {
         self.expect(Packet::Publish(expected)).await;
     }
 
     /// Expects a packet and inspects it.
-    pub(crate) async fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
-        let limits = DecodeLimits {
-            packet_bytes_max: u32::MAX,
-            topic_levels_max: u16::MAX,
-            ..DecodeLimits::default()
-        };
+    pub async fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
+        let mut look = Some(look);
         loop {
-            match decode(&self.received, self.version, &limits).unwrap() {
-                Decoded::Packet { packet, length } => {
-                    let seen = look(packet);
-                    self.received.drain(..length);
-                    return seen;
-                }
-                Decoded::More { .. } => {}
+            let look = |packet: Packet<'_>, _| look.take().unwrap()(packet);
+            if let Some(seen) = next_packet(&mut self.received, self.version, look).unwrap() {
+                return seen;
             }
             let read = timeout(self.patience, self.stream.read_buf(&mut self.received)).await;
             let read = read.expect("a packet is expected, nothing came").unwrap();
@@ -133,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Expects a PUBLISH; returns its payload as text.
-    pub(crate) async fn receive_payload(&mut self) -> String {
+    pub async fn receive_payload(&mut self) -> String {
         self.receive(|packet| {
             let Packet::Publish(publish) = packet else {
                 panic!("PUBLISH expected, not {packet:?}")
@@ -144,26 +133,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Expects that nothing comes for this time, and that the connection stays.
-    pub(crate) async fn expect_nothing_for(&mut self, time: Duration) {
+    pub async fn expect_nothing_for(&mut self, time: Duration) {
         assert!(self.received.is_empty(), "unexpected: {:?}", self.received);
         let read = timeout(time, self.stream.read_buf(&mut self.received)).await;
         assert!(read.is_err(), "nothing is expected, but came: {:?} {:?}", read, self.received);
     }
 
     /// Expects that nothing comes.
-    pub(crate) async fn expect_nothing(&mut self) {
+    pub async fn expect_nothing(&mut self) {
         self.expect_nothing_for(PATIENCE).await;
     }
 
     /// Expects that the broker closes the connection without another packet.
-    pub(crate) async fn expect_closed(&mut self) {
+    pub async fn expect_closed(&mut self) {
         let read = timeout(self.patience, self.stream.read_buf(&mut self.received)).await;
         let read = read.expect("the connection is expected to be closed").unwrap_or(0);
         assert!(read == 0 && self.received.is_empty(), "unexpected: {:?}", self.received);
     }
 
     /// Expects DISCONNECT with this Reason Code, if the version has it, and the end.
-    pub(crate) async fn expect_disconnect(&mut self, reason: ReasonCode) {
+    pub async fn expect_disconnect(&mut self, reason: ReasonCode) {
         if self.version == ProtocolVersion::V5 {
             self.receive(|packet| {
                 let Packet::Disconnect(disconnect) = packet else {
@@ -178,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Expects PUBACK, or PUBREC, PUBREL and PUBCOMP, for a PUBLISH of this QoS and identifier,
     /// with this Reason Code if the version has it.
-    pub(crate) async fn expect_taken(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode) {
+    pub async fn expect_taken(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode) {
         let reason = if self.version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
         match qos {
             QoS::AtMostOnce => {}
@@ -192,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Acknowledges a PUBLISH of this QoS and identifier to the end.
-    pub(crate) async fn take(&mut self, qos: QoS, packet_id: u16) {
+    pub async fn take(&mut self, qos: QoS, packet_id: u16) {
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.send(puback(packet_id, ReasonCode::Success)).await,
@@ -205,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Expects this refusal, in the form of the client's version, and the end.
-    pub(crate) async fn expect_refused(&mut self, reason: ReasonCode) {
+    pub async fn expect_refused(&mut self, reason: ReasonCode) {
         let version = self.version;
         self.receive(|packet| {
             let Packet::ConnAck(ack) = packet else { panic!("CONNACK expected, not {packet:?}") };
@@ -218,19 +207,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Disconnects.
-    pub(crate) async fn leave(mut self) {
+    pub async fn leave(mut self) {
         self.send(disconnect(ReasonCode::Success)).await;
         self.expect_closed().await;
     }
 
     /// Drops the connection, and waits until the broker has noticed.
-    pub(crate) async fn vanish(self) {
+    pub async fn vanish(self) {
         drop(self);
-        super::pass(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(1)).await;
     }
 
     /// Sends PINGREQ and expects its answer: all earlier packets have then been handled.
-    pub(crate) async fn ping(&mut self) {
+    pub async fn ping(&mut self) {
         self.send(Packet::PingReq).await;
         self.expect(Packet::PingResp).await;
     }

@@ -18,10 +18,10 @@ const BEAT: Duration = Duration::from_millis(10);
 
 /// Time since its start, as far as the machine kept up. Clones are the same clock.
 #[derive(Clone)]
-pub(crate) struct Beats(Arc<AtomicU32>);
+pub struct Beats(Arc<AtomicU32>);
 
 impl Beats {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let beats = Arc::new(AtomicU32::new(0));
         let counted = Arc::downgrade(&beats);
         thread::spawn(move || {
@@ -34,7 +34,7 @@ impl Beats {
         Self(beats)
     }
 
-    pub(crate) fn now(&self) -> Duration {
+    pub fn now(&self) -> Duration {
         BEAT * self.0.load(Ordering::Relaxed)
     }
 }

@@ -10,32 +10,32 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 /// Name of the method.
-pub(crate) const SCRAM: &str = "SCRAM-SHA-256";
+pub const SCRAM: &str = "SCRAM-SHA-256";
 
 const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 
 /// A client that is about to log in.
-pub(crate) struct ScramClient<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) password: &'a str,
+pub struct ScramClient<'a> {
+    pub name: &'a str,
+    pub password: &'a str,
 }
 
 /// The broker's answer to the first message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Challenge {
-    pub(crate) nonce: String,
-    pub(crate) salt: String,
-    pub(crate) iterations: u32,
+pub struct Challenge {
+    pub nonce: String,
+    pub salt: String,
+    pub iterations: u32,
 }
 
 impl ScramClient<'_> {
     /// Returns the first message.
-    pub(crate) fn first(&self) -> Vec<u8> {
+    pub fn first(&self) -> Vec<u8> {
         format!("n,,{}", self.bare()).into_bytes()
     }
 
     /// Returns the last message, and the answer of a broker that also knows the password.
-    pub(crate) fn last(&self, challenge: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    pub fn last(&self, challenge: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let Challenge { nonce, salt, iterations } = Challenge::read(challenge);
         assert!(nonce.starts_with(NONCE) && nonce.len() > NONCE.len());
         let (salt, mut salted) = (STANDARD.decode(salt).unwrap(), [0; 32]);
@@ -64,7 +64,7 @@ impl ScramClient<'_> {
 
 impl Challenge {
     /// Parses the broker's first message.
-    pub(crate) fn read(message: &[u8]) -> Self {
+    pub fn read(message: &[u8]) -> Self {
         let text = str::from_utf8(message).unwrap();
         let mut parts = text.split(',').zip(["r=", "s=", "i="]).map(|(part, name)| {
             part.strip_prefix(name).unwrap_or_else(|| panic!("{name} expected in {text}"))

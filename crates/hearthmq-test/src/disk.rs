@@ -14,19 +14,18 @@ use hearthmq::{
     auth::AllowAll,
     broker::Builder,
     limits::Limits,
-    mqtt::{Message, Publication, QoS, Timestamp},
+    mqtt::{Message, Publication, QoS},
     store::{
-        Bounds, Change, Durability, LoginKey, MemoryStore, PageBounds, QueuePlace, QueuedMessage,
-        Record, RecordKey, SessionNumber, SessionRecord, Store, StoreError, StoredInFlight,
-        StoredRetained, StoredSession,
+        Change, Durability, MemoryStore, PageBounds, QueuePlace, QueuedMessage, SessionNumber,
+        SessionRecord, Store, StoreError, StoredSession,
     },
 };
 
-use super::{builder, generous};
+use crate::{builder, generous};
 
 /// The store to which brokers write, one after the other.
 #[derive(Default)]
-pub(crate) struct Disk {
+pub struct Disk {
     store: Arc<MemoryStore>,
     pages_read: Arc<AtomicUsize>,
 }
@@ -36,11 +35,11 @@ thread_local! {
     static IS_TIME_PAUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The connection of one broker to the disk.
-#[derive(Clone)]
-pub(crate) struct Plug {
-    store: Arc<MemoryStore>,
+/// The connection of one broker to its store: it can be pulled, and fails on request.
+pub struct Plug<S> {
+    store: Arc<S>,
     is_pulled: Arc<AtomicBool>,
+    /// Whether writes fail.
     fails: Arc<AtomicBool>,
     /// Number of groups that are still written before it is pulled.
     groups_left: Arc<AtomicUsize>,
@@ -48,20 +47,20 @@ pub(crate) struct Plug {
 }
 
 /// A broker and its connection to the disk.
-pub(crate) struct Powered {
-    pub(crate) broker: Broker,
-    pub(crate) plug: Plug,
+pub struct Powered {
+    pub broker: Broker,
+    pub plug: Plug<MemoryStore>,
 }
 
 impl Disk {
     /// Makes the next broker see that this much time has passed.
-    pub(crate) fn grow_older(&self, time: Duration) {
+    pub fn grow_older(&self, time: Duration) {
         let clock = self.store.bounds().unwrap().clock.plus_millis(time.as_millis() as u64);
         self.store.apply(&[Change::Clock(clock)], Durability::Synced).unwrap();
     }
 
     /// Returns what the store has of a client's session.
-    pub(crate) fn session(&self, client_id: &str) -> Option<StoredSession> {
+    pub fn session(&self, client_id: &str) -> Option<StoredSession> {
         let mut found = None;
         self.store
             .sessions(&mut |session| {
@@ -74,7 +73,7 @@ impl Disk {
     }
 
     /// Stores the session of a client as a former version would have done.
-    pub(crate) fn forget_login(&self, client_id: &str) {
+    pub fn forget_login(&self, client_id: &str) {
         let StoredSession { number, record, .. } = self.session(client_id).unwrap();
         let record = SessionRecord { login: None, ..record };
         self.store
@@ -83,7 +82,7 @@ impl Disk {
     }
 
     /// Retains a message as a former version could.
-    pub(crate) fn retain(&self, topic: &str) {
+    pub fn retain(&self, topic: &str) {
         let publication = Publication {
             topic,
             payload: b"x",
@@ -97,31 +96,31 @@ impl Disk {
     }
 
     /// How often brokers have read a page of a queue.
-    pub(crate) fn pages_read(&self) -> usize {
+    pub fn pages_read(&self) -> usize {
         self.pages_read.load(Ordering::Relaxed)
     }
 
     /// Returns the number of retained messages in the store.
-    pub(crate) fn retained(&self) -> usize {
+    pub fn retained(&self) -> usize {
         let mut retained = 0;
         self.store.retained(&mut |_| retained += 1).unwrap();
         retained
     }
 
     /// Starts a broker on this disk.
-    pub(crate) async fn power(&self) -> Powered {
+    pub async fn power(&self) -> Powered {
         self.power_with(|builder| builder).await
     }
 
     /// Does the same with limits of the test.
-    pub(crate) async fn power_within(&self, change: impl FnOnce(&mut Limits)) -> Powered {
+    pub async fn power_within(&self, change: impl FnOnce(&mut Limits)) -> Powered {
         let mut limits = generous();
         change(&mut limits);
         self.power_with(|builder| builder.limits(limits)).await
     }
 
     /// Does the same with configuration.
-    pub(crate) async fn power_with(&self, configure: impl FnOnce(Builder) -> Builder) -> Powered {
+    pub async fn power_with(&self, configure: impl FnOnce(Builder) -> Builder) -> Powered {
         if !IS_TIME_PAUSED.replace(true) {
             tokio::time::pause();
         }
@@ -131,7 +130,7 @@ impl Disk {
     }
 
     /// Does the same on threads of its own, and in real time.
-    pub(crate) async fn power_on_shards(
+    pub async fn power_on_shards(
         &self,
         shards: usize,
         change: impl FnOnce(&mut Limits),
@@ -144,41 +143,70 @@ impl Disk {
         Powered { broker: builder.start().await.unwrap(), plug }
     }
 
-    fn plug(&self) -> Plug {
-        Plug {
-            store: self.store.clone(),
-            is_pulled: Arc::default(),
-            fails: Arc::default(),
-            groups_left: Arc::new(AtomicUsize::new(usize::MAX)),
-            pages_read: self.pages_read.clone(),
-        }
+    fn plug(&self) -> Plug<MemoryStore> {
+        Plug { pages_read: self.pages_read.clone(), ..Plug::new(self.store.clone()) }
     }
 }
 
 impl Powered {
     /// Ends the broker without giving it time for anything.
-    pub(crate) fn crash(self) {
+    pub fn crash(self) {
         self.pull();
         drop(self.broker);
     }
 
     /// Stops storing anything, unnoticed by the broker.
-    pub(crate) fn pull(&self) {
-        self.plug.is_pulled.store(true, Ordering::Relaxed);
+    pub fn pull(&self) {
+        self.plug.pull();
     }
 
     /// Cuts the broker off after this many groups.
-    pub(crate) fn cut_off_after(&self, groups: usize) {
+    pub fn cut_off_after(&self, groups: usize) {
         self.plug.groups_left.store(groups, Ordering::Relaxed);
     }
 
     /// Makes the disk fail from now on, or no longer.
-    pub(crate) fn fail(&self, fails: bool) {
+    pub fn fail(&self, fails: bool) {
         self.plug.fails.store(fails, Ordering::Relaxed);
     }
 }
 
-impl Store for Plug {
+impl<S> Plug<S> {
+    /// Connects a broker to this store.
+    pub fn new(store: Arc<S>) -> Self {
+        Self {
+            store,
+            is_pulled: Arc::default(),
+            fails: Arc::default(),
+            groups_left: Arc::new(AtomicUsize::new(usize::MAX)),
+            pages_read: Arc::default(),
+        }
+    }
+
+    /// Lets it fail together with others: the disk itself fails.
+    pub fn failing_with(self, fails: Arc<AtomicBool>) -> Self {
+        Self { fails, ..self }
+    }
+
+    /// Stops storing anything, unnoticed by the broker.
+    pub fn pull(&self) {
+        self.is_pulled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<S> Clone for Plug<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            is_pulled: self.is_pulled.clone(),
+            fails: self.fails.clone(),
+            groups_left: self.groups_left.clone(),
+            pages_read: self.pages_read.clone(),
+        }
+    }
+}
+
+impl<S: Store> Store for Plug<S> {
     fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
         if self.is_pulled.load(Ordering::Relaxed) {
             return Ok(()); // the broker has ended already
@@ -194,35 +222,11 @@ impl Store for Plug {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.store.sync()
+        Ok(()) // each group is durable when it is written
     }
 
     fn is_immediate(&self) -> bool {
         true
-    }
-
-    fn bounds(&self) -> Result<Bounds, StoreError> {
-        self.store.bounds()
-    }
-
-    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
-        self.store.sessions(each)
-    }
-
-    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
-        self.store.retained(each)
-    }
-
-    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
-        self.store.logins(each)
-    }
-
-    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
-        self.store.records(each)
-    }
-
-    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
-        self.store.in_flight(session)
     }
 
     fn waiting(
@@ -234,4 +238,7 @@ impl Store for Plug {
         self.pages_read.fetch_add(1, Ordering::Relaxed);
         self.store.waiting(session, from, page)
     }
+
+    crate::from_below!(|this| &*this.store =>
+        bounds sessions retained logins records in_flight);
 }

@@ -10,14 +10,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::packets::{V3_1, V3_1_1, V5};
+use crate::packets::{V3_1, V3_1_1, V5};
 
 /// Every version, the one before the OASIS Standards included.
-pub(crate) const ALL_VERSIONS: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
+pub const ALL_VERSIONS: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
 
 /// Strings that are not well-formed UTF-8: a surrogate of either kind, a pair of them, an overlong
 /// form, half a character, more than U+10FFFF, and a byte that never occurs.
-pub(crate) const ILL_FORMED: [&[u8]; 7] = [
+pub const ILL_FORMED: [&[u8]; 7] = [
     b"\xED\xA0\x80",
     b"\xED\xBF\xBF",
     b"\xED\xA0\xBD\xED\xB8\x80",
@@ -31,15 +31,15 @@ pub(crate) const ILL_FORMED: [&[u8]; 7] = [
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection that knows only bytes.
-pub(crate) struct Wire(TcpStream);
+pub struct Wire(TcpStream);
 
 impl Wire {
-    pub(crate) async fn open(address: SocketAddr) -> Self {
+    pub async fn open(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
     /// Returns a connection whose CONNECT was accepted, and the bytes of the CONNACK.
-    pub(crate) async fn connected(address: SocketAddr, connect: &[u8]) -> (Self, Vec<u8>) {
+    pub async fn connected(address: SocketAddr, connect: &[u8]) -> (Self, Vec<u8>) {
         let mut wire = Self::open(address).await;
         wire.send(connect).await;
         let connack = wire.packet().await;
@@ -50,12 +50,12 @@ impl Wire {
         (wire, connack)
     }
 
-    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+    pub async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
 
     /// Returns the next packet, from its first byte to its last.
-    pub(crate) async fn packet(&mut self) -> Vec<u8> {
+    pub async fn packet(&mut self) -> Vec<u8> {
         let mut bytes = vec![self.byte().await];
         let (mut length, mut shift) = (0_usize, 0);
         loop {
@@ -80,19 +80,19 @@ impl Wire {
     }
 
     /// Expects these bytes.
-    pub(crate) async fn expect(&mut self, expected: &[u8]) {
+    pub async fn expect(&mut self, expected: &[u8]) {
         let packet = self.packet().await;
         assert_eq!(packet, expected, "{packet:02x?} is not {expected:02x?}");
     }
 
     /// Sends PINGREQ, and expects its answer as the next packet: no other packet comes.
-    pub(crate) async fn ping(&mut self) {
+    pub async fn ping(&mut self) {
         self.send(b"\xC0\0").await;
         self.expect(b"\xD0\0").await;
     }
 
     /// Returns everything that comes until the connection is closed.
-    pub(crate) async fn rest(mut self) -> Vec<u8> {
+    pub async fn rest(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // Closing a socket with unread bytes resets the connection, which is an end as well.
         let read = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
@@ -102,14 +102,14 @@ impl Wire {
 }
 
 /// Returns the answer to these first bytes before the connection is closed.
-pub(crate) async fn answer(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub async fn answer(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut wire = Wire::open(address).await;
     wire.send(bytes).await;
     wire.rest().await
 }
 
 /// Returns a packet with this first byte, and a body of these parts.
-pub(crate) fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let mut bytes = vec![first];
     let mut length = body.len();
@@ -125,22 +125,22 @@ pub(crate) fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Returns the bytes with their length before them, as a string or as binary data.
-pub(crate) fn prefixed(bytes: &[u8]) -> Vec<u8> {
+pub fn prefixed(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
 }
 
 /// Returns a Property Length of 0 if the version has properties.
-pub(crate) const fn no_properties(version: ProtocolVersion) -> &'static [u8] {
+pub const fn no_properties(version: ProtocolVersion) -> &'static [u8] {
     if version.has_properties() { b"\0" } else { b"" }
 }
 
 /// Returns a CONNECT with these Connect Flags and this payload, Keep Alive off and no properties.
-pub(crate) fn raw_connect(version: ProtocolVersion, flags: u8, payload: &[&[u8]]) -> Vec<u8> {
+pub fn raw_connect(version: ProtocolVersion, flags: u8, payload: &[&[u8]]) -> Vec<u8> {
     raw_connect_with(version, flags, no_properties(version), payload)
 }
 
 /// Does the same with properties, their length included.
-pub(crate) fn raw_connect_with(
+pub fn raw_connect_with(
     version: ProtocolVersion,
     flags: u8,
     properties: &[u8],
@@ -155,13 +155,13 @@ pub(crate) fn raw_connect_with(
 }
 
 /// Returns a CONNECT of a clean session with this Client Identifier.
-pub(crate) fn plain_connect(version: ProtocolVersion, client_id: &str) -> Vec<u8> {
+pub fn plain_connect(version: ProtocolVersion, client_id: &str) -> Vec<u8> {
     raw_connect(version, CLEAN, &[&prefixed(client_id.as_bytes())])
 }
 
 /// Connect Flags.
-pub(crate) const CLEAN: u8 = 0x02;
-pub(crate) const WILL: u8 = 0x04;
-pub(crate) const WILL_RETAIN: u8 = 0x20;
-pub(crate) const PASSWORD: u8 = 0x40;
-pub(crate) const USER_NAME: u8 = 0x80;
+pub const CLEAN: u8 = 0x02;
+pub const WILL: u8 = 0x04;
+pub const WILL_RETAIN: u8 = 0x20;
+pub const PASSWORD: u8 = 0x40;
+pub const USER_NAME: u8 = 0x80;

@@ -5,17 +5,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hearthmq::{
-    mqtt::Timestamp,
-    store::{
-        Bounds, Change, Durability, LoginKey, MemoryStore, PageBounds, QueuePlace, QueuedMessage,
-        Record, RecordKey, SessionNumber, Store, StoreError, StoredInFlight, StoredRetained,
-        StoredSession,
-    },
-};
+use hearthmq::store::{Change, Durability, MemoryStore, Store, StoreError};
 
 #[derive(Default)]
-pub(crate) struct TornStore {
+pub struct TornStore {
     is_immediate: bool,
     state: Mutex<State>,
 }
@@ -30,18 +23,18 @@ struct State {
 
 impl TornStore {
     /// Returns a store whose [`Store::is_immediate`] returns this.
-    pub(crate) fn new(is_immediate: bool) -> Self {
+    pub fn new(is_immediate: bool) -> Self {
         Self { is_immediate, ..Self::default() }
     }
 
     /// Returns how many groups a crash would lose if no unsynced group survived.
-    pub(crate) fn unsynced(&self) -> usize {
+    pub fn unsynced(&self) -> usize {
         let state = self.state();
         state.groups.len() - state.synced
     }
 
     /// Loses unsynced groups, except the first `keep` of them.
-    pub(crate) fn crash(&self, keep: usize) {
+    pub fn crash(&self, keep: usize) {
         let mut state = self.state();
         let kept = state.synced + keep;
         state.groups.truncate(kept);
@@ -78,36 +71,6 @@ impl Store for TornStore {
         self.is_immediate
     }
 
-    fn bounds(&self) -> Result<Bounds, StoreError> {
-        self.state().store.bounds()
-    }
-
-    fn sessions(&self, each: &mut dyn FnMut(StoredSession)) -> Result<(), StoreError> {
-        self.state().store.sessions(each)
-    }
-
-    fn retained(&self, each: &mut dyn FnMut(StoredRetained)) -> Result<(), StoreError> {
-        self.state().store.retained(each)
-    }
-
-    fn logins(&self, each: &mut dyn FnMut(LoginKey, Timestamp)) -> Result<(), StoreError> {
-        self.state().store.logins(each)
-    }
-
-    fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
-        self.state().store.records(each)
-    }
-
-    fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {
-        self.state().store.in_flight(session)
-    }
-
-    fn waiting(
-        &self,
-        session: SessionNumber,
-        from: QueuePlace,
-        page: PageBounds,
-    ) -> Result<Vec<(QueuePlace, QueuedMessage)>, StoreError> {
-        self.state().store.waiting(session, from, page)
-    }
+    crate::from_below!(|this| &this.state().store =>
+        bounds sessions retained logins records in_flight waiting);
 }

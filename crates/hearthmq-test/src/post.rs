@@ -18,7 +18,7 @@ const TURNS_MAX: u8 = 4;
 const TURNS_MAX_OF_SLOW: u8 = 40;
 
 /// The post of one broker. It ends when this is dropped; the mail that is left is not delivered.
-pub(crate) struct Post {
+pub struct Post {
     shards: SimulatedShards,
     desk: Rc<Desk>,
     carrier: JoinHandle<()>,
@@ -36,7 +36,7 @@ struct Desk {
 
 impl Post {
     /// Opens the post of these shards. The order of its mail comes from the seed.
-    pub(crate) fn open(shards: &SimulatedShards, seed: u64) -> Self {
+    pub fn open(shards: &SimulatedShards, seed: u64) -> Self {
         let desk = Rc::new(Desk {
             rng: RefCell::new(Rng::with_seed(seed)),
             holds: RefCell::new(Box::new(|_, _| false)),
@@ -48,28 +48,28 @@ impl Post {
     }
 
     /// Draws the order from another seed from now on.
-    pub(crate) fn reseed(&self, seed: u64) {
+    pub fn reseed(&self, seed: u64) {
         self.desk.rng.borrow_mut().seed(seed);
     }
 
     /// Holds back mail for which this returns `true`, and all behind it on its route.
-    pub(crate) fn hold(&self, which: impl Fn(Route, &str) -> bool + 'static) {
+    pub fn hold(&self, which: impl Fn(Route, &str) -> bool + 'static) {
         *self.desk.holds.borrow_mut() = Box::new(which);
         self.desk.has_changed.notify_one();
     }
 
     /// Delivers all mail again.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.hold(|_, _| false);
     }
 
     /// Returns what was delivered since the last call.
-    pub(crate) fn take_delivered(&self) -> Vec<(Route, &'static str)> {
+    pub fn take_delivered(&self) -> Vec<(Route, &'static str)> {
         take(&mut *self.desk.delivered.borrow_mut())
     }
 
     /// Returns the shards.
-    pub(crate) const fn shards(&self) -> &SimulatedShards {
+    pub const fn shards(&self) -> &SimulatedShards {
         &self.shards
     }
 }
@@ -81,7 +81,7 @@ impl Drop for Post {
 }
 
 /// Returns the numbers of the shards that a message goes from and to; `None` if no shard sent it.
-pub(crate) const fn between(route: Route) -> Option<(u16, u16)> {
+pub const fn between(route: Route) -> Option<(u16, u16)> {
     match route.from {
         Sender::Shard(ShardNumber(from)) => Some((from, route.to)),
         _ => None,

@@ -9,11 +9,11 @@ use hearthmq::{
 };
 
 /// The method's name.
-pub(crate) const RIDDLE: &str = "RIDDLE";
+pub const RIDDLE: &str = "RIDDLE";
 
 /// Sends `?` until it gets an answer: `I am NAME` succeeds, `wrong`, `barred` and `busy` are
 /// errors, and `slow` never gets a result.
-pub(crate) struct Riddle;
+pub struct Riddle;
 
 struct Asking;
 
@@ -46,7 +46,7 @@ impl Exchange for Asking {
 }
 
 /// Returns a CONNECT with a method.
-pub(crate) fn connect_by<'a>(
+pub fn connect_by<'a>(
     connect: Connect<'a>,
     method: &'a str,
     data: Option<&'a [u8]>,
@@ -60,11 +60,7 @@ pub(crate) fn connect_by<'a>(
 }
 
 /// Returns an AUTH with a method.
-pub(crate) fn auth_by<'a>(
-    reason: ReasonCode,
-    method: &'a str,
-    data: Option<&'a [u8]>,
-) -> Packet<'a> {
+pub fn auth_by<'a>(reason: ReasonCode, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
     let properties = AuthProperties {
         authentication_method: Some(method),
         authentication_data: data,
@@ -74,26 +70,26 @@ pub(crate) fn auth_by<'a>(
 }
 
 /// Returns a CONNECT that will be challenged.
-pub(crate) fn riddled(connect: Connect<'_>) -> Connect<'_> {
+pub fn riddled(connect: Connect<'_>) -> Connect<'_> {
     connect_by(connect, RIDDLE, None)
 }
 
 /// Returns the broker's AUTH with the challenge.
-pub(crate) fn question() -> Packet<'static> {
+pub fn question() -> Packet<'static> {
     auth_by(ReasonCode::ContinueAuthentication, RIDDLE, Some(b"?"))
 }
 
 /// Returns the client's AUTH with the answer.
-pub(crate) fn answer(text: &str) -> Packet<'_> {
+pub fn answer(text: &str) -> Packet<'_> {
     auth_by(ReasonCode::ContinueAuthentication, RIDDLE, Some(text.as_bytes()))
 }
 
 /// Returns the client's AUTH that starts re-authentication.
-pub(crate) fn again(text: &str) -> Packet<'_> {
+pub fn again(text: &str) -> Packet<'_> {
     auth_by(ReasonCode::ReAuthenticate, RIDDLE, Some(text.as_bytes()))
 }
 
 /// Returns the broker's AUTH that completes re-authentication.
-pub(crate) fn settled() -> Packet<'static> {
+pub fn settled() -> Packet<'static> {
     auth_by(ReasonCode::Success, RIDDLE, Some(b"welcome"))
 }

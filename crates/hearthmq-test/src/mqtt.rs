@@ -10,47 +10,38 @@ use std::{
 };
 
 use hearthmq::mqtt::{
-    Connect, ConnectProperties, DecodeLimits, Decoded, Disconnect, Packet, PacketId,
-    ProtocolVersion, Publish, PublishFlags, PublishProperties, QoS, ReasonCode, Subscribe,
-    SubscribeFilter, SubscribeProperties, SubscriptionOptions, decode, encode,
+    Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, PublishFlags,
+    PublishProperties, QoS, ReasonCode,
 };
+
+use crate::packets::{self, encoded, filter, next_packet, subscribe};
 
 /// How long a client waits for an expected packet.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns a CONNECT of MQTT 5.0 with Clean Start, Keep Alive 60 and no user name.
-pub(crate) fn connect(client_id: &str) -> Connect<'_> {
-    Connect {
-        version: ProtocolVersion::V5,
-        is_bridge: false,
-        clean_start: true,
-        keep_alive: 60,
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }
+pub fn connect(client_id: &str) -> Connect<'_> {
+    Connect { keep_alive: 60, ..packets::connect(client_id) }
 }
 
 /// A connected client.
-pub(crate) struct Client<S = TcpStream> {
-    pub(crate) stream: S,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     version: ProtocolVersion,
     received: Vec<u8>,
 }
 
 /// A received message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Arrived {
-    pub(crate) topic: String,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) qos: QoS,
-    pub(crate) packet_id: Option<PacketId>,
+pub struct Arrived {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub qos: QoS,
+    pub packet_id: Option<PacketId>,
 }
 
 /// Opens a TCP connection on which every wait has a time limit.
-pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
+pub fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -60,7 +51,7 @@ pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
 
 impl Client {
     /// Connects, and expects CONNACK with success.
-    pub(crate) fn connected(address: SocketAddr, connect: Connect<'_>) -> Self {
+    pub fn connected(address: SocketAddr, connect: Connect<'_>) -> Self {
         let (client, reason) = Self::on(tcp(address), connect).unwrap();
         assert_eq!(reason, ReasonCode::Success);
         client
@@ -70,7 +61,7 @@ impl Client {
 impl<S: Read + Write> Client<S> {
     /// Sends CONNECT on a stream; returns the client and the Reason Code of CONNACK, or the
     /// stream's error.
-    pub(crate) fn on(stream: S, connect: Connect<'_>) -> std::io::Result<(Self, ReasonCode)> {
+    pub fn on(stream: S, connect: Connect<'_>) -> std::io::Result<(Self, ReasonCode)> {
         let mut client = Self { stream, version: connect.version, received: Vec::new() };
         client.try_send(&Packet::Connect(Box::new(connect)))?;
         let reason = client.try_receive(|packet| match packet {
@@ -80,30 +71,21 @@ impl<S: Read + Write> Client<S> {
         Ok((client, reason))
     }
 
-    pub(crate) fn try_send(&mut self, packet: &Packet<'_>) -> std::io::Result<()> {
-        let mut bytes = Vec::new();
-        encode(packet, self.version, &mut bytes).unwrap();
-        self.stream.write_all(&bytes)
+    pub fn try_send(&mut self, packet: &Packet<'_>) -> std::io::Result<()> {
+        self.stream.write_all(&encoded(packet, self.version))
     }
 
-    pub(crate) fn send(&mut self, packet: &Packet<'_>) {
+    pub fn send(&mut self, packet: &Packet<'_>) {
         self.try_send(packet).unwrap();
     }
 
     /// Inspects the next packet; `UnexpectedEof` if the connection is closed instead.
-    pub(crate) fn try_receive<T>(
-        &mut self,
-        look: impl FnOnce(Packet<'_>) -> T,
-    ) -> std::io::Result<T> {
-        let limits = DecodeLimits { packet_bytes_max: u32::MAX, ..DecodeLimits::default() };
+    pub fn try_receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> std::io::Result<T> {
+        let mut look = Some(look);
         loop {
-            match decode(&self.received, self.version, &limits).unwrap() {
-                Decoded::Packet { packet, length } => {
-                    let seen = look(packet);
-                    self.received.drain(..length);
-                    return Ok(seen);
-                }
-                Decoded::More { .. } => {}
+            let look = |packet: Packet<'_>, _| look.take().unwrap()(packet);
+            if let Some(seen) = next_packet(&mut self.received, self.version, look).unwrap() {
+                return Ok(seen);
             }
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
@@ -116,17 +98,12 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    pub(crate) fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
+    pub fn receive<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
         self.try_receive(look).unwrap()
     }
 
-    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) {
-        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
-        self.send(&Packet::Subscribe(Subscribe {
-            packet_id: PacketId::new(9).unwrap(),
-            properties: SubscribeProperties::default(),
-            filters: vec![SubscribeFilter { filter, options }],
-        }));
+    pub fn subscribe(&mut self, topic_filter: &str, qos: QoS) {
+        self.send(&subscribe(9, vec![filter(topic_filter, qos)]));
         self.receive(|packet| match packet {
             Packet::SubAck(ack) => assert_eq!(ack.reasons[0].number(), qos.number()),
             packet => panic!("SUBACK expected, not {packet:?}"),
@@ -134,12 +111,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Sends PUBLISH: QoS 1 with a Packet Identifier, QoS 0 without.
-    pub(crate) fn publish(
-        &mut self,
-        topic: &str,
-        payload: &[u8],
-        id: Option<u16>,
-    ) -> std::io::Result<()> {
+    pub fn publish(&mut self, topic: &str, payload: &[u8], id: Option<u16>) -> std::io::Result<()> {
         let qos = id.map_or(QoS::AtMostOnce, |_| QoS::AtLeastOnce);
         self.try_send(&Packet::Publish(Publish {
             flags: PublishFlags { qos, ..PublishFlags::default() },
@@ -151,7 +123,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Expects a PUBLISH and returns it.
-    pub(crate) fn message(&mut self) -> Arrived {
+    pub fn message(&mut self) -> Arrived {
         self.receive(|packet| match packet {
             Packet::Publish(publish) => arrived(&publish),
             packet => panic!("PUBLISH expected, not {packet:?}"),
@@ -159,13 +131,13 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Sends PINGREQ and expects its answer: all earlier packets have then been handled.
-    pub(crate) fn ping(&mut self) {
+    pub fn ping(&mut self) {
         self.send(&Packet::PingReq);
         self.receive(|packet| assert_eq!(packet, Packet::PingResp));
     }
 
     /// Expects DISCONNECT with this Reason Code, if the version has it, and the end.
-    pub(crate) fn expect_disconnect(&mut self, reason: ReasonCode) {
+    pub fn expect_disconnect(&mut self, reason: ReasonCode) {
         if self.version.has_properties() {
             self.receive(|packet| match packet {
                 Packet::Disconnect(Disconnect { reason: said, .. }) => assert_eq!(said, reason),
@@ -176,13 +148,13 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Expects that the broker closes the connection.
-    pub(crate) fn expect_closed(&mut self) {
+    pub fn expect_closed(&mut self) {
         let end = self.try_receive(|packet| panic!("the end expected, not {packet:?}"));
         assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
 }
 
-pub(crate) fn arrived(publish: &Publish<'_>) -> Arrived {
+pub fn arrived(publish: &Publish<'_>) -> Arrived {
     Arrived {
         topic: publish.topic.to_owned(),
         payload: publish.payload.to_vec(),

@@ -11,20 +11,20 @@ use hearthmq::{
     },
 };
 
-pub(crate) const ALL: PageBounds = PageBounds { messages_max: usize::MAX, bytes_max: usize::MAX };
+pub const ALL: PageBounds = PageBounds { messages_max: usize::MAX, bytes_max: usize::MAX };
 
 /// All contents of a store, except the numbers to continue from.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Contents {
-    pub(crate) sessions: Vec<StoredSession>,
-    pub(crate) waiting: Vec<Vec<(QueuePlace, QueuedMessage)>>,
-    pub(crate) in_flight: Vec<Vec<StoredInFlight>>,
-    pub(crate) retained: Vec<Arc<Message>>,
-    pub(crate) logins: Vec<(LoginKey, Timestamp)>,
-    pub(crate) records: Vec<(RecordKey, Record)>,
+pub struct Contents {
+    pub sessions: Vec<StoredSession>,
+    pub waiting: Vec<Vec<(QueuePlace, QueuedMessage)>>,
+    pub in_flight: Vec<Vec<StoredInFlight>>,
+    pub retained: Vec<Arc<Message>>,
+    pub logins: Vec<(LoginKey, Timestamp)>,
+    pub records: Vec<(RecordKey, Record)>,
 }
 
-pub(crate) fn contents(store: &dyn Store) -> Contents {
+pub fn contents(store: &dyn Store) -> Contents {
     let sessions = sessions(store);
     let numbers = || sessions.iter().map(|session| session.number);
     let waiting = numbers().map(|number| store.waiting(number, QueuePlace(0), ALL).unwrap());
@@ -35,7 +35,7 @@ pub(crate) fn contents(store: &dyn Store) -> Contents {
 }
 
 /// Returns all sessions, with unordered parts sorted.
-pub(crate) fn sessions(store: &dyn Store) -> Vec<StoredSession> {
+pub fn sessions(store: &dyn Store) -> Vec<StoredSession> {
     let mut sessions = Vec::new();
     store.sessions(&mut |session| sessions.push(session)).unwrap();
     sessions.sort_by_key(|session| session.number);
@@ -46,46 +46,46 @@ pub(crate) fn sessions(store: &dyn Store) -> Vec<StoredSession> {
     sessions
 }
 
-pub(crate) fn retained(store: &dyn Store) -> Vec<Arc<Message>> {
+pub fn retained(store: &dyn Store) -> Vec<Arc<Message>> {
     let mut messages = Vec::new();
     store.retained(&mut |found| messages.push(found.message)).unwrap();
     messages.sort_by(|a, b| a.topic().cmp(b.topic()));
     messages
 }
 
-pub(crate) fn logins(store: &dyn Store) -> Vec<(LoginKey, Timestamp)> {
+pub fn logins(store: &dyn Store) -> Vec<(LoginKey, Timestamp)> {
     let mut logins = Vec::new();
     store.logins(&mut |key, at| logins.push((key, at))).unwrap();
     logins.sort_unstable();
     logins
 }
 
-pub(crate) fn records(store: &dyn Store) -> Vec<(RecordKey, Record)> {
+pub fn records(store: &dyn Store) -> Vec<(RecordKey, Record)> {
     let mut records = Vec::new();
     store.records(&mut |name, record| records.push((name, record))).unwrap();
     records
 }
 
-pub(crate) fn name(namespace: &str, key: &str) -> RecordKey {
+pub fn name(namespace: &str, key: &str) -> RecordKey {
     RecordKey::new(namespace, key).unwrap()
 }
 
-pub(crate) fn put_record(namespace: &str, key: &str, revision: u64, value: &[u8]) -> Change {
+pub fn put_record(namespace: &str, key: &str, revision: u64, value: &[u8]) -> Change {
     let expires_at = revision.is_multiple_of(2).then_some(Timestamp(revision));
     let value = value.to_vec().into();
     let record = Record { revision: Revision(revision), value, expires_at };
     Change::PutRecord(Box::new(name(namespace, key)), Box::new(record))
 }
 
-pub(crate) fn remove_record(namespace: &str, key: &str, revision: u64) -> Change {
+pub fn remove_record(namespace: &str, key: &str, revision: u64) -> Change {
     Change::RemoveRecord(Box::new(name(namespace, key)), Revision(revision))
 }
 
-pub(crate) fn apply(store: &dyn Store, changes: &[Change]) {
+pub fn apply(store: &dyn Store, changes: &[Change]) {
     store.apply(changes, Durability::Synced).unwrap();
 }
 
-pub(crate) fn message(topic: &str, payload: &[u8]) -> Message {
+pub fn message(topic: &str, payload: &[u8]) -> Message {
     Message::new(&Publication {
         topic,
         payload,
@@ -96,11 +96,11 @@ pub(crate) fn message(topic: &str, payload: &[u8]) -> Message {
     })
 }
 
-pub(crate) fn numbered(number: u64, payload: &[u8]) -> Arc<Message> {
+pub fn numbered(number: u64, payload: &[u8]) -> Arc<Message> {
     Arc::new(message("a/b", payload).numbered(NonZeroU64::new(number).unwrap()))
 }
 
-pub(crate) fn queued(message: &Arc<Message>) -> QueuedMessage {
+pub fn queued(message: &Arc<Message>) -> QueuedMessage {
     QueuedMessage {
         message: Arc::clone(message),
         qos: QoS::AtLeastOnce,
@@ -110,15 +110,15 @@ pub(crate) fn queued(message: &Arc<Message>) -> QueuedMessage {
     }
 }
 
-pub(crate) fn packet_id(number: u16) -> PacketId {
+pub fn packet_id(number: u16) -> PacketId {
     PacketId::new(number).unwrap()
 }
 
-pub(crate) fn sent(packet: u16, order: u64) -> SentAs {
+pub fn sent(packet: u16, order: u64) -> SentAs {
     SentAs { packet_id: packet_id(packet), order }
 }
 
-pub(crate) fn record(client_id: &str) -> SessionRecord {
+pub fn record(client_id: &str) -> SessionRecord {
     SessionRecord {
         client_id: client_id.into(),
         username: None,
@@ -132,7 +132,7 @@ pub(crate) fn record(client_id: &str) -> SessionRecord {
     }
 }
 
-pub(crate) fn login(kind: LoginKind) -> LoginRecord {
+pub fn login(kind: LoginKind) -> LoginRecord {
     let certificate =
         CertificateRecord { common_name: "device-1".into(), serial_number: "0a1b".into() };
     LoginRecord {
@@ -149,16 +149,16 @@ pub(crate) fn login(kind: LoginKind) -> LoginRecord {
     }
 }
 
-pub(crate) fn put(session: u64) -> Change {
+pub fn put(session: u64) -> Change {
     let record = record(&format!("client {session}"));
     Change::PutSession(SessionNumber(session), Box::new(record))
 }
 
-pub(crate) fn end(session: u64) -> Change {
+pub fn end(session: u64) -> Change {
     Change::EndSession(SessionNumber(session))
 }
 
-pub(crate) fn subscription(qos: QoS) -> SubscriptionRecord {
+pub fn subscription(qos: QoS) -> SubscriptionRecord {
     let options = SubscriptionOptions {
         qos,
         no_local: true,
@@ -168,54 +168,49 @@ pub(crate) fn subscription(qos: QoS) -> SubscriptionRecord {
     SubscriptionRecord { options, identifier: Some(268_435_455), is_withdrawn: false }
 }
 
-pub(crate) fn subscribe(session: u64, filter: &str) -> Change {
+pub fn subscribe(session: u64, filter: &str) -> Change {
     Change::Subscribe(SessionNumber(session), filter.into(), subscription(QoS::ExactlyOnce))
 }
 
 /// Marks a subscription whose messages are still to be dropped.
-pub(crate) fn withdraw(session: u64, filter: &str) -> Change {
+pub fn withdraw(session: u64, filter: &str) -> Change {
     let record = SubscriptionRecord { is_withdrawn: true, ..subscription(QoS::ExactlyOnce) };
     Change::Subscribe(SessionNumber(session), filter.into(), record)
 }
 
-pub(crate) fn unsubscribe(session: u64, filter: &str) -> Change {
+pub fn unsubscribe(session: u64, filter: &str) -> Change {
     Change::Unsubscribe(SessionNumber(session), filter.into())
 }
 
-pub(crate) fn enqueue(session: u64, place: u64, message: &Arc<Message>) -> Change {
+pub fn enqueue(session: u64, place: u64, message: &Arc<Message>) -> Change {
     Change::Enqueue(SessionNumber(session), QueuePlace(place), queued(message), None)
 }
 
-pub(crate) fn enqueue_sent(
-    session: u64,
-    place: u64,
-    message: &Arc<Message>,
-    as_: SentAs,
-) -> Change {
+pub fn enqueue_sent(session: u64, place: u64, message: &Arc<Message>, as_: SentAs) -> Change {
     Change::Enqueue(SessionNumber(session), QueuePlace(place), queued(message), Some(as_))
 }
 
-pub(crate) fn send(session: u64, place: u64, as_: SentAs) -> Change {
+pub fn send(session: u64, place: u64, as_: SentAs) -> Change {
     Change::Send(SessionNumber(session), QueuePlace(place), as_)
 }
 
-pub(crate) fn release(session: u64, place: u64) -> Change {
+pub fn release(session: u64, place: u64) -> Change {
     Change::Release(SessionNumber(session), QueuePlace(place))
 }
 
-pub(crate) fn dequeue(session: u64, place: u64) -> Change {
+pub fn dequeue(session: u64, place: u64) -> Change {
     Change::Dequeue(SessionNumber(session), QueuePlace(place))
 }
 
-pub(crate) fn accept(session: u64, packet: u16) -> Change {
+pub fn accept(session: u64, packet: u16) -> Change {
     Change::Accept(SessionNumber(session), packet_id(packet))
 }
 
-pub(crate) fn forget(session: u64, packet: u16) -> Change {
+pub fn forget(session: u64, packet: u16) -> Change {
     Change::Forget(SessionNumber(session), packet_id(packet))
 }
 
-pub(crate) fn will(topic: &str) -> WillRecord {
+pub fn will(topic: &str) -> WillRecord {
     WillRecord {
         message: Arc::new(message(topic, b"gone")),
         delay_secs: 5,
@@ -224,10 +219,10 @@ pub(crate) fn will(topic: &str) -> WillRecord {
     }
 }
 
-pub(crate) fn put_will(session: u64, topic: &str) -> Change {
+pub fn put_will(session: u64, topic: &str) -> Change {
     Change::PutWill(SessionNumber(session), Box::new(will(topic)))
 }
 
-pub(crate) fn retain(topic: &str, payload: &[u8]) -> Change {
+pub fn retain(topic: &str, payload: &[u8]) -> Change {
     Change::Retain(Arc::new(message(topic, payload)), None)
 }

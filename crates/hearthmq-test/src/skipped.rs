@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Reports that the calling test is skipped, and why: for conditions that no machine must meet.
-pub(crate) fn skipped(why: &str) {
+pub fn skipped(why: &str) {
     let current = thread::current();
     let test = current.name().unwrap_or("a test");
     drop(writeln!(io::stderr(), "\nSKIPPED {test}: {why}"));
@@ -17,7 +17,7 @@ pub(crate) fn skipped(why: &str) {
 /// Reports that the calling test is skipped because a Debian package is missing. With `CI=true`,
 /// where everything is installed, the test fails.
 #[track_caller]
-pub(crate) fn not_installed(package: &str) {
+pub fn not_installed(package: &str) {
     assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{package} is not installed");
     skipped(&format!("{package} is not installed"));
 }

@@ -22,7 +22,7 @@ use tokio_tungstenite::{
 };
 
 /// Returns the request for MQTT over WebSocket.
-pub(crate) fn request(subprotocol: Option<&str>) -> Request {
+pub fn request(subprotocol: Option<&str>) -> Request {
     let mut request = "ws://localhost/mqtt".into_client_request().unwrap();
     if let Some(name) = subprotocol {
         let value = HeaderValue::from_str(name).unwrap();
@@ -32,29 +32,29 @@ pub(crate) fn request(subprotocol: Option<&str>) -> Request {
 }
 
 /// Opens a WebSocket on `stream`; returns the response to the request too.
-pub(crate) async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
 ) -> (WebSocketStream<S>, Response) {
     client_async(request(Some("mqtt")), stream).await.unwrap()
 }
 
 /// The bytes in binary frames.
-pub(crate) struct Binary<S> {
+pub struct Binary<S> {
     socket: WebSocketStream<S>,
     rest: Bytes,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Binary<S> {
-    pub(crate) async fn over(stream: S) -> Self {
+    pub async fn over(stream: S) -> Self {
         Self::on(websocket(stream).await.0)
     }
 
-    pub(crate) fn on(socket: WebSocketStream<S>) -> Self {
+    pub fn on(socket: WebSocketStream<S>) -> Self {
         Self { socket, rest: Bytes::new() }
     }
 
     /// What the frames go over, for those that are made by hand.
-    pub(crate) fn raw(&mut self) -> &mut S {
+    pub fn raw(&mut self) -> &mut S {
         self.socket.get_mut()
     }
 }

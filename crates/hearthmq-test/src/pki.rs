@@ -3,13 +3,13 @@
 //!
 //! Knows rcgen; does not know the broker. Used by every test with TLS.
 
-#![expect(clippy::unwrap_used, reason = "in a test, whatever is missing is a failure")]
-
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
+
+pub use rcgen;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
@@ -25,51 +25,51 @@ const EC_PARAMETERS: &str =
     "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
 
 /// The serial number of [`Pki::device`].
-pub(crate) const DEVICE_SERIAL_NUMBER: &str = "9a1b2c";
+pub const DEVICE_SERIAL_NUMBER: &str = "9a1b2c";
 
 /// A certificate chain and its key.
 #[derive(Clone, Debug)]
-pub(crate) struct Pair {
+pub struct Pair {
     /// The certificate, followed by the intermediate if there is one.
-    pub(crate) chain: PathBuf,
+    pub chain: PathBuf,
     /// The key, PKCS#8.
-    pub(crate) key: PathBuf,
+    pub key: PathBuf,
 }
 
 /// All certificates.
-pub(crate) struct Pki {
+pub struct Pki {
     directory: TempDir,
     /// The CA of all certificates except [`Pki::foreign`].
-    pub(crate) ca: PathBuf,
+    pub ca: PathBuf,
     /// Revocation lists of the CA and of the intermediate.
-    pub(crate) crl: Vec<PathBuf>,
+    pub crl: Vec<PathBuf>,
     /// For localhost, 127.0.0.1 and ::1, ECDSA.
-    pub(crate) server: Pair,
+    pub server: Pair,
     /// The same key in its SEC1 form, with EC PARAMETERS before it.
-    pub(crate) server_sec1_key: PathBuf,
+    pub server_sec1_key: PathBuf,
     /// The same as `server`, RSA.
-    pub(crate) rsa_server: Pair,
+    pub rsa_server: Pair,
     /// The same key in its PKCS#1 form.
-    pub(crate) rsa_server_pkcs1_key: PathBuf,
+    pub rsa_server_pkcs1_key: PathBuf,
     /// Valid: CN `device-1`, from the intermediate.
-    pub(crate) device: Pair,
+    pub device: Pair,
     /// Valid: CN `device-2`, from the intermediate.
-    pub(crate) other_device: Pair,
+    pub other_device: Pair,
     /// Valid until 2001.
-    pub(crate) expired: Pair,
+    pub expired: Pair,
     /// Valid from 4000 on.
-    pub(crate) not_yet_valid: Pair,
+    pub not_yet_valid: Pair,
     /// From another CA.
-    pub(crate) foreign: Pair,
+    pub foreign: Pair,
     /// On the intermediate's revocation list.
-    pub(crate) revoked: Pair,
+    pub revoked: Pair,
 }
 
 type Authority = Issuer<'static, KeyPair>;
 
 impl Pki {
     /// Creates all of them.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let at = directory.path();
         let ca = authority("HearthMQ test CA", 1);
@@ -123,7 +123,7 @@ impl Pki {
     }
 
     /// Writes a further file into the directory.
-    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
         write(self.directory.path(), name, text)
     }
 }
