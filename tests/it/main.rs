@@ -11,7 +11,7 @@
 )]
 
 use hearthmq_test::{
-    self as support, mqtt, pki, post, riddle, scram, sockets, torn_store, websocket_client, wire,
+    self as support, mqtt, pki, post, riddle, scram, torn_store, websocket_client, wire,
 };
 
 /// Sections 3.1 and 3.2: CONNECT and CONNACK.

@@ -121,6 +121,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Expects exactly these bytes next.
+    pub async fn expect_bytes(&mut self, expected: &[u8]) {
+        while self.received.len() < expected.len() {
+            let read = timeout(self.patience, self.stream.read_buf(&mut self.received)).await;
+            let read = read.expect("bytes are expected, nothing came").unwrap();
+            assert!(read > 0, "bytes are expected, came {:02x?} and the end", self.received);
+        }
+        let came: Vec<u8> = self.received.drain(..expected.len()).collect();
+        assert_eq!(came, expected, "in {:?}, then came {:02x?}", self.version, self.received);
+    }
+
     /// Expects a PUBLISH; returns its payload as text.
     pub async fn receive_payload(&mut self) -> String {
         self.receive(|packet| {

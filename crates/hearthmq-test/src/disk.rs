@@ -1,7 +1,6 @@
 //! A store that outlives its brokers, can be pulled away from them, and fails on request.
 
 use std::{
-    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,18 +20,13 @@ use hearthmq::{
     },
 };
 
-use crate::{builder, generous};
+use crate::{builder, generous, pause_time};
 
 /// The store to which brokers write, one after the other.
 #[derive(Default)]
 pub struct Disk {
     store: Arc<MemoryStore>,
     pages_read: Arc<AtomicUsize>,
-}
-
-thread_local! {
-    /// Each test has a thread of its own.
-    static IS_TIME_PAUSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The connection of one broker to its store: it can be pulled, and fails on request.
@@ -121,9 +115,7 @@ impl Disk {
 
     /// Does the same with configuration.
     pub async fn power_with(&self, configure: impl FnOnce(Builder) -> Builder) -> Powered {
-        if !IS_TIME_PAUSED.replace(true) {
-            tokio::time::pause();
-        }
+        pause_time();
         let plug = self.plug();
         let broker = configure(builder().store(plug.clone())).start().await.unwrap();
         Powered { broker, plug }

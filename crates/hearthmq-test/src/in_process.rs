@@ -2,6 +2,7 @@
 //! and what they expect, packet by packet.
 
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
     sync::Arc,
@@ -23,6 +24,18 @@ use tokio::{
     sync::Notify,
 };
 
+thread_local! {
+    /// Each test has a thread of its own.
+    static IS_TIME_PAUSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Pauses the time of this test if an earlier broker has not done so.
+pub(crate) fn pause_time() {
+    if !IS_TIME_PAUSED.replace(true) {
+        tokio::time::pause();
+    }
+}
+
 /// Starts a broker on this thread and on virtual time: whenever everything waits, the clock jumps
 /// to the next event.
 pub async fn world() -> Broker {
@@ -31,7 +44,7 @@ pub async fn world() -> Broker {
 
 /// Does the same with configuration.
 pub async fn world_with(configure: impl FnOnce(Builder) -> Builder) -> Broker {
-    tokio::time::pause();
+    pause_time();
     configure(builder()).start().await.unwrap()
 }
 
@@ -62,7 +75,7 @@ pub fn generous() -> Limits {
 pub async fn forgetful_world_within(change: impl FnOnce(&mut Limits)) -> Broker {
     let mut limits = generous();
     change(&mut limits);
-    tokio::time::pause();
+    pause_time();
     let builder = Broker::builder().on_current_arbiter();
     let builder = builder.limits(limits).authenticator(AllowAll).authorizer(AllowAll);
     builder.start().await.unwrap()

@@ -14,9 +14,9 @@ pub mod mqtt;
 pub mod packets;
 pub mod post;
 pub mod riddle;
+mod rules;
 pub mod session_model;
 pub mod skipped;
-pub mod sockets;
 pub mod store;
 pub mod torn_store;
 pub mod vocabulary;
@@ -32,3 +32,4 @@ pub mod websocket_client;
 
 pub use client::Client;
 pub use in_process::*;
+pub use rules::refusing;

@@ -1,16 +1,18 @@
 //! Bytes as they are on the wire, valid and invalid: a dialogue uses no encoder and no decoder of
 //! the library.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use hearthmq::mqtt::ProtocolVersion;
+use hearthmq::{Broker, mqtt::ProtocolVersion};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     time::timeout,
 };
 
-use crate::packets::{V3_1, V3_1_1, V5};
+use crate::{
+    packets::{V3_1, V3_1_1, V5},
+    stream,
+};
 
 /// Every version, the one before the OASIS Standards included.
 pub const ALL_VERSIONS: [ProtocolVersion; 3] = [V3_1, V3_1_1, V5];
@@ -31,16 +33,16 @@ pub const ILL_FORMED: [&[u8]; 7] = [
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection that knows only bytes.
-pub struct Wire(TcpStream);
+pub struct Wire<S = DuplexStream>(pub S);
 
 impl Wire {
-    pub async fn open(address: SocketAddr) -> Self {
-        Self(TcpStream::connect(address).await.unwrap())
+    pub fn open(broker: &Broker) -> Self {
+        Self(stream(broker))
     }
 
     /// Returns a connection whose CONNECT was accepted, and the bytes of the CONNACK.
-    pub async fn connected(address: SocketAddr, connect: &[u8]) -> (Self, Vec<u8>) {
-        let mut wire = Self::open(address).await;
+    pub async fn connected(broker: &Broker, connect: &[u8]) -> (Self, Vec<u8>) {
+        let mut wire = Self::open(broker);
         wire.send(connect).await;
         let connack = wire.packet().await;
         let [0x20, _, _, code, ..] = connack[..] else {
@@ -49,7 +51,9 @@ impl Wire {
         assert_eq!(code, 0, "{connack:02x?}");
         (wire, connack)
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
@@ -102,8 +106,8 @@ impl Wire {
 }
 
 /// Returns the answer to these first bytes before the connection is closed.
-pub async fn answer(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut wire = Wire::open(address).await;
+pub async fn answer(broker: &Broker, bytes: &[u8]) -> Vec<u8> {
+    let mut wire = Wire::open(broker);
     wire.send(bytes).await;
     wire.rest().await
 }

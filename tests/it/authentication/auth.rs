@@ -2,8 +2,6 @@
 //!
 //! No other version has them, so these tests do not run over `VERSIONS`.
 
-use std::net::SocketAddr;
-
 use hearthmq::{
     Broker,
     mqtt::{Connect, Packet, ReasonCode},
@@ -11,25 +9,24 @@ use hearthmq::{
 
 use crate::{
     riddle::{RIDDLE, Riddle, again, answer, auth_by, connect_by, question, riddled, settled},
-    sockets::{Client, broker, broker_with, client, connected},
-    support::packets::*,
+    support::{Client, packets::*, world, world_with},
 };
 
-async fn riddling() -> (Broker, SocketAddr) {
-    broker_with(|builder| builder.enhanced_authenticator(Riddle)).await
+async fn riddling() -> Broker {
+    world_with(|builder| builder.enhanced_authenticator(Riddle)).await
 }
 
 /// Returns a client that has been challenged and has not answered.
-async fn asked(address: SocketAddr) -> Client {
-    let mut client = client(address, V5).await;
+async fn asked(broker: &Broker) -> Client {
+    let mut client = Client::new(broker, V5);
     client.send(Packet::Connect(Box::new(riddled(connect("c"))))).await;
     client.expect(question()).await;
     client
 }
 
 /// Returns a client that has answered and is connected.
-async fn let_in(address: SocketAddr, name: &str) -> Client {
-    let mut client = asked(address).await;
+async fn let_in(broker: &Broker, name: &str) -> Client {
+    let mut client = asked(broker).await;
     client.send(answer(&format!("I am {name}"))).await;
     expect_success(&mut client, Some((RIDDLE, b"welcome"))).await;
     client
@@ -107,8 +104,8 @@ fn wrong_auths() -> Vec<(&'static str, Vec<u8>, ReasonCode)> {
 /// [MQTT-4.12.0-2], [MQTT-4.12.0-3] and [MQTT-4.12.0-5], byte for byte
 #[actix_rt::test]
 async fn server_and_client_take_turns_with_auth_until_connack() {
-    let (_broker, address) = riddling().await;
-    let mut client = client(address, V5).await;
+    let broker = riddling().await;
+    let mut client = Client::new(&broker, V5);
     client.send_bytes(&raw_connect(METHOD)).await;
     for _ in 0..3 {
         client.expect(question()).await;
@@ -123,8 +120,8 @@ async fn server_and_client_take_turns_with_auth_until_connack() {
 /// [MQTT-4.12.0-5]: if the data in CONNECT suffices, no AUTH is needed
 #[actix_rt::test]
 async fn connack_has_the_method_of_connect_where_no_auth_was_needed() {
-    let (_broker, address) = riddling().await;
-    let mut client = client(address, V5).await;
+    let broker = riddling().await;
+    let mut client = Client::new(&broker, V5);
     let connect = connect_by(connect("c"), RIDDLE, Some(b"I am ann"));
     client.send(Packet::Connect(Box::new(connect))).await;
     expect_success(&mut client, Some((RIDDLE, b"welcome"))).await;
@@ -133,12 +130,12 @@ async fn connack_has_the_method_of_connect_where_no_auth_was_needed() {
 /// [MQTT-4.12.0-1]
 #[actix_rt::test]
 async fn a_method_that_the_server_does_not_support_is_refused_and_the_connection_closed() {
-    let (_none, without) = broker().await;
-    let (_riddle, with) = riddling().await;
-    for (address, method) in
-        [(without, RIDDLE), (with, "riddle"), (with, "RIDDLE-PLUS"), (with, "")]
+    let without = world().await;
+    let with = riddling().await;
+    for (broker, method) in
+        [(&without, RIDDLE), (&with, "riddle"), (&with, "RIDDLE-PLUS"), (&with, "")]
     {
-        let mut client = client(address, V5).await;
+        let mut client = Client::new(broker, V5);
         let connect = connect_by(connect("c"), method, Some(b"I am ann"));
         client.send(Packet::Connect(Box::new(connect))).await;
         client.expect_refused(ReasonCode::BadAuthenticationMethod).await;
@@ -148,17 +145,17 @@ async fn a_method_that_the_server_does_not_support_is_refused_and_the_connection
 /// [MQTT-4.12.0-4]
 #[actix_rt::test]
 async fn the_server_can_reject_the_authentication_at_any_point_and_closes_the_connection() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for (text, reason) in [
         ("wrong", ReasonCode::BadUserNameOrPassword),
         ("barred", ReasonCode::NotAuthorized),
         ("busy", ReasonCode::ServerUnavailable),
     ] {
-        let mut at_once = client(address, V5).await;
+        let mut at_once = Client::new(&broker, V5);
         let connect = connect_by(connect("c"), RIDDLE, Some(text.as_bytes()));
         at_once.send(Packet::Connect(Box::new(connect))).await;
         at_once.expect_refused(reason).await;
-        let mut later = asked(address).await;
+        let mut later = asked(&broker).await;
         later.send(answer("hm")).await;
         later.expect(question()).await;
         later.send(answer(text)).await;
@@ -169,7 +166,7 @@ async fn the_server_can_reject_the_authentication_at_any_point_and_closes_the_co
 /// [MQTT-3.1.2-30]
 #[actix_rt::test]
 async fn a_client_with_a_method_sends_nothing_but_auth_and_disconnect_before_connack() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     let others = [
         Packet::PingReq,
         Packet::Publish(publish("a", "b")),
@@ -182,11 +179,11 @@ async fn a_client_with_a_method_sends_nothing_but_auth_and_disconnect_before_con
         Packet::Connect(Box::new(riddled(connect("c")))),
     ];
     for packet in others {
-        let mut client = asked(address).await;
+        let mut client = asked(&broker).await;
         client.send(packet).await;
         client.expect_refused(ReasonCode::ProtocolError).await;
     }
-    let mut leaving = asked(address).await;
+    let mut leaving = asked(&broker).await;
     leaving.send(disconnect(ReasonCode::Success)).await;
     leaving.expect_closed().await;
 }
@@ -194,18 +191,18 @@ async fn a_client_with_a_method_sends_nothing_but_auth_and_disconnect_before_con
 /// [MQTT-3.1.2-30]: a packet sent together with CONNECT comes before CONNACK, for every method
 #[actix_rt::test]
 async fn a_client_with_a_method_sends_nothing_along_with_connect() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for properties in [METHOD, &[METHOD, DATA].concat()] {
-        let mut hasty = client(address, V5).await;
+        let mut hasty = Client::new(&broker, V5);
         hasty.send_bytes(&[&raw_connect(properties)[..], b"\xC0\0"].concat()).await;
         hasty.expect_refused(ReasonCode::ProtocolError).await;
         // The broker has not challenged it yet.
-        let mut foreseeing = client(address, V5).await;
+        let mut foreseeing = Client::new(&broker, V5);
         let auth = raw_auth(0x18, &[METHOD, DATA].concat());
         foreseeing.send_bytes(&[&raw_connect(properties)[..], &auth].concat()).await;
         foreseeing.expect_refused(ReasonCode::ProtocolError).await;
     }
-    let mut leaving = client(address, V5).await;
+    let mut leaving = Client::new(&broker, V5);
     leaving.send_bytes(&[&raw_connect(METHOD)[..], b"\xE0\0"].concat()).await;
     leaving.expect(question()).await;
     leaving.expect_closed().await;
@@ -214,16 +211,16 @@ async fn a_client_with_a_method_sends_nothing_along_with_connect() {
 /// [MQTT-3.15.1-1], [MQTT-3.15.2-1], [MQTT-4.12.0-3] and [MQTT-4.12.0-5]; section 3.15.2.2
 #[actix_rt::test]
 async fn an_auth_that_is_wrong_ends_the_exchange_at_connect() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for (what, bytes, reason) in wrong_auths() {
-        let mut client = asked(address).await;
+        let mut client = asked(&broker).await;
         client.send_bytes(&bytes).await;
         let said = client.receive(connack_reason).await;
         assert_eq!(said, reason, "{what}");
         client.expect_closed().await;
     }
     // 0x19 is for connected clients. [MQTT-4.12.0-3]
-    let mut client = asked(address).await;
+    let mut client = asked(&broker).await;
     client.send(again("I am ann")).await;
     client.expect_refused(ReasonCode::ProtocolError).await;
 }
@@ -236,10 +233,10 @@ fn connack_reason(packet: Packet<'_>) -> ReasonCode {
 /// Section 3.1.2.11.9 and 3.1.2.11.10
 #[actix_rt::test]
 async fn a_connect_with_two_methods_or_data_without_a_method_is_a_protocol_error() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     let (twice, data_twice) = ([METHOD, METHOD].concat(), [METHOD, DATA, DATA].concat());
     for properties in [DATA, &twice, &data_twice] {
-        let mut client = client(address, V5).await;
+        let mut client = Client::new(&broker, V5);
         client.send_bytes(&raw_connect(properties)).await;
         client.expect_refused(ReasonCode::ProtocolError).await;
     }
@@ -248,9 +245,9 @@ async fn a_connect_with_two_methods_or_data_without_a_method_is_a_protocol_error
 /// [MQTT-4.12.0-6]
 #[actix_rt::test]
 async fn a_client_without_a_method_gets_no_auth_and_no_method() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for version in [V3_1, V3_1_1, V5] {
-        let mut client = client(address, version).await;
+        let mut client = Client::new(&broker, version);
         client.send(Packet::Connect(Box::new(connect_in(version, "c")))).await;
         expect_success(&mut client, None).await;
         client.ping().await;
@@ -260,15 +257,15 @@ async fn a_client_without_a_method_gets_no_auth_and_no_method() {
 /// [MQTT-4.12.0-7]
 #[actix_rt::test]
 async fn a_client_without_a_method_sends_no_auth() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for packet in [again("I am ann"), answer("I am ann"), settled()] {
-        let mut client = connected(address, connect("c")).await;
+        let mut client = Client::connected(&broker, connect("c")).await;
         client.send(packet).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
     }
     // Packet type 15 is reserved there. [MQTT-2.2.2-2] of 3.1.1
     for version in [V3_1, V3_1_1] {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.send_bytes(b"\xF0\0").await;
         client.expect_closed().await;
     }
@@ -277,8 +274,8 @@ async fn a_client_without_a_method_sends_no_auth() {
 /// [MQTT-4.12.1-1]
 #[actix_rt::test]
 async fn a_client_authenticates_again_at_any_time_and_as_often_as_it_likes() {
-    let (_broker, address) = riddling().await;
-    let mut client = let_in(address, "ann").await;
+    let broker = riddling().await;
+    let mut client = let_in(&broker, "ann").await;
     client.subscribe("a", QOS_0).await;
     for _ in 0..3 {
         client.send(again("I am ann")).await;
@@ -299,9 +296,9 @@ async fn a_client_authenticates_again_at_any_time_and_as_often_as_it_likes() {
 /// [MQTT-4.12.1-1] and [MQTT-4.12.0-5]
 #[actix_rt::test]
 async fn a_client_authenticates_again_by_the_method_of_connect_only() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for method in ["OTHER", "SCRAM-SHA-256", ""] {
-        let mut client = let_in(address, "ann").await;
+        let mut client = let_in(&broker, "ann").await;
         client.send(auth_by(ReasonCode::ReAuthenticate, method, Some(b"I am ann"))).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
     }
@@ -310,17 +307,17 @@ async fn a_client_authenticates_again_by_the_method_of_connect_only() {
 /// [MQTT-4.12.1-2]
 #[actix_rt::test]
 async fn a_client_that_fails_to_authenticate_again_is_told_and_disconnected() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for (text, reason) in [
         ("wrong", ReasonCode::NotAuthorized),
         ("barred", ReasonCode::NotAuthorized),
         ("busy", ReasonCode::ServerBusy),
         ("I am ben", ReasonCode::NotAuthorized),
     ] {
-        let mut at_once = let_in(address, "ann").await;
+        let mut at_once = let_in(&broker, "ann").await;
         at_once.send(again(text)).await;
         at_once.expect_disconnect(reason).await;
-        let mut later = let_in(address, "ann").await;
+        let mut later = let_in(&broker, "ann").await;
         later.send(again("hm")).await;
         later.expect(question()).await;
         later.send(answer(text)).await;
@@ -331,9 +328,9 @@ async fn a_client_that_fails_to_authenticate_again_is_told_and_disconnected() {
 /// [MQTT-3.15.1-1], [MQTT-3.15.2-1] and [MQTT-4.12.0-5]; section 3.15.2.2
 #[actix_rt::test]
 async fn an_auth_that_is_wrong_ends_the_connection() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for (what, bytes, reason) in wrong_auths() {
-        let mut client = let_in(address, "ann").await;
+        let mut client = let_in(&broker, "ann").await;
         client.send(again("hm")).await;
         client.expect(question()).await;
         client.send_bytes(&bytes).await;
@@ -351,16 +348,16 @@ async fn an_auth_that_is_wrong_ends_the_connection() {
 /// [MQTT-4.12.0-3]: an answer without a challenge, and a new start in place of an answer
 #[actix_rt::test]
 async fn an_auth_out_of_turn_is_a_protocol_error() {
-    let (_broker, address) = riddling().await;
-    let mut unasked = let_in(address, "ann").await;
+    let broker = riddling().await;
+    let mut unasked = let_in(&broker, "ann").await;
     unasked.send(answer("I am ann")).await;
     unasked.expect_disconnect(ReasonCode::ProtocolError).await;
-    let mut anew = let_in(address, "ann").await;
+    let mut anew = let_in(&broker, "ann").await;
     anew.send(again("hm")).await;
     anew.expect(question()).await;
     anew.send(again("I am ann")).await;
     anew.expect_disconnect(ReasonCode::ProtocolError).await;
-    let mut both = let_in(address, "ann").await;
+    let mut both = let_in(&broker, "ann").await;
     both.send(again("slow")).await;
     both.send(answer("I am ann")).await;
     both.expect_disconnect(ReasonCode::ProtocolError).await;
@@ -370,11 +367,11 @@ async fn an_auth_out_of_turn_is_a_protocol_error() {
 /// Properties, and the data of the method cannot be left out
 #[actix_rt::test]
 async fn no_auth_is_larger_than_the_client_accepts() {
-    let (_broker, address) = riddling().await;
+    let broker = riddling().await;
     for (packet_bytes_max, is_enough) in [(17, true), (16, false)] {
         let mut connect: Connect<'_> = riddled(connect("c"));
         connect.properties.maximum_packet_size = Some(packet_bytes_max);
-        let mut client = client(address, V5).await;
+        let mut client = Client::new(&broker, V5);
         client.send(Packet::Connect(Box::new(connect))).await;
         if is_enough {
             client.expect(question()).await;

@@ -37,101 +37,6 @@ async fn connack_tells_the_bounds_of_the_broker() {
     }
 }
 
-/// [MQTT-3.1.0-1]; [MQTT-3.1.0-1] of 3.1.1
-#[actix_rt::test]
-async fn a_first_packet_that_is_not_connect_closes_the_connection() {
-    let broker = world().await;
-    for packet in [
-        Packet::PingReq,
-        disconnect(ReasonCode::Success),
-        Packet::Publish(publish("t", "x")),
-        subscribe(1, vec![filter("#", QOS_0)]),
-    ] {
-        let mut client = Client::new(&broker, V3_1_1);
-        client.send(packet).await;
-        client.expect_closed().await;
-    }
-    let mut client = Client::new(&broker, V5);
-    client.send_bytes(b"GET / HTTP/1.1\r\n\r\n").await;
-    client.expect_closed().await;
-}
-
-/// [MQTT-3.1.2-2]: a client that is too new is refused in MQTT 5.0; one that is too old, or has a
-/// bridge's bit 0x80 in a level without that bit, in MQTT 3.1.1.
-#[actix_rt::test]
-async fn an_unsupported_version_is_told_so() {
-    let broker = world().await;
-    for (name, level, answer) in [
-        (&b"MQTT"[..], 6, &[0x20, 3, 0, 0x84, 0][..]),
-        (b"MQTT", 0x7F, &[0x20, 3, 0, 0x84, 0]),
-        (b"MQTT", 3, &[0x20, 2, 0, 1]),
-        (b"MQTT", 0x85, &[0x20, 2, 0, 1]),
-        (b"MQTT", 0x83, &[0x20, 2, 0, 1]),
-        (b"MQIsdp", 4, &[0x20, 2, 0, 1]),
-        (b"MQIsdp", 0x84, &[0x20, 2, 0, 1]),
-    ] {
-        let mut client = Client::new(&broker, V5);
-        let mut body = vec![0, name.len() as u8];
-        body.extend_from_slice(name);
-        body.extend_from_slice(&[level, 2, 0, 60, 0, 1, b'c']);
-        let mut packet = vec![0x10, body.len() as u8];
-        packet.extend_from_slice(&body);
-        client.send_bytes(&packet).await;
-        let mut answered = Vec::new();
-        use tokio::io::AsyncReadExt;
-        client.stream.read_to_end(&mut answered).await.unwrap();
-        assert_eq!(answered, answer, "{name:?} {level}");
-    }
-}
-
-/// [MQTT-3.1.2-1]
-#[actix_rt::test]
-async fn another_protocol_name_closes_the_connection() {
-    let broker = world().await;
-    let mut client = Client::new(&broker, V5);
-    let packet = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'X', 5, 2, 0, 60, 0, 0, 0];
-    client.send_bytes(&packet).await;
-    client.expect_closed().await;
-}
-
-/// [MQTT-3.1.3-6] [MQTT-3.1.3-7]
-#[actix_rt::test]
-async fn an_empty_client_identifier_is_replaced_and_told() {
-    let broker = world().await;
-    let mut assigned = Vec::new();
-    for _ in 0..2 {
-        let mut client = Client::new(&broker, V5);
-        client.send(Packet::Connect(Box::new(connect("")))).await;
-        let client_id = client
-            .receive(|packet| {
-                let Packet::ConnAck(ack) = packet else { panic!("{packet:?}") };
-                let assigned = ack.properties.assigned_client_identifier;
-                assigned.expect("an identifier").to_owned()
-            })
-            .await;
-        assert!(broker.online(&client_id).await.unwrap());
-        assigned.push((client_id, client));
-    }
-    assert_ne!(assigned[0].0, assigned[1].0);
-}
-
-#[actix_rt::test]
-async fn an_empty_client_identifier_goes_with_a_lasting_session_in_mqtt_5() {
-    let broker = world().await;
-    let packet = connect_lasting("", V5);
-    Client::connected(&broker, packet).await;
-}
-
-/// 3.1.1: [MQTT-3.1.3-7] [MQTT-3.1.3-8]
-#[actix_rt::test]
-async fn an_empty_client_identifier_needs_clean_session_in_mqtt_3_1_1() {
-    let broker = world().await;
-    Client::connected(&broker, connect_in(V3_1_1, "")).await;
-    let mut client = Client::new(&broker, V3_1_1);
-    client.send_bytes(&bytes_of(connect_lasting("", V3_1_1))).await;
-    client.expect_refused(ReasonCode::ClientIdentifierNotValid).await;
-}
-
 /// MQTT 3.1, section 3.1: an identifier has 1 to 23 characters there; the broker enforces only the
 /// lower limit.
 #[actix_rt::test]
@@ -140,17 +45,6 @@ async fn an_empty_client_identifier_is_refused_in_mqtt_3_1() {
     let mut client = Client::new(&broker, V3_1);
     client.send_bytes(&bytes_of(connect_in(V3_1, ""))).await;
     client.expect_refused(ReasonCode::ClientIdentifierNotValid).await;
-}
-
-/// [MQTT-4.12.0-1]
-#[actix_rt::test]
-async fn an_authentication_method_is_refused() {
-    let broker = world().await;
-    let mut client = Client::new(&broker, V5);
-    let mut packet = connect("c");
-    packet.properties.authentication_method = Some("SCRAM-SHA-256");
-    client.send(Packet::Connect(Box::new(packet))).await;
-    client.expect_refused(ReasonCode::BadAuthenticationMethod).await;
 }
 
 #[actix_rt::test]
@@ -174,30 +68,6 @@ async fn what_comes_in_the_same_write_as_connect_is_handled_after_it() {
         client.expect(Packet::PingResp).await;
         client.expect_closed().await;
         subscriber.expect_publish(publish("t", "x")).await;
-    }
-}
-
-#[actix_rt::test]
-async fn packets_may_come_byte_by_byte() {
-    let broker = world().await;
-    for version in [V3_1, V3_1_1, V5] {
-        let mut client = Client::new(&broker, version);
-        let bytes = bytes_in(
-            version,
-            &[
-                Packet::Connect(Box::new(connect_in(version, "c"))),
-                subscribe(1, vec![filter("t", QOS_2)]),
-                Packet::Publish(publish_2(2, "t", "payload")),
-            ],
-        );
-        for byte in bytes {
-            client.send_bytes(&[byte]).await;
-            tokio::task::yield_now().await;
-        }
-        client.receive(|p| assert!(matches!(p, Packet::ConnAck(_)))).await;
-        client.expect(suback(1, &[ReasonCode::GrantedQoS2])).await;
-        client.expect_publish(publish_2(1, "t", "payload")).await;
-        client.expect(pubrec(2, ReasonCode::Success)).await;
     }
 }
 
@@ -312,27 +182,4 @@ async fn a_client_that_says_nothing_is_closed() {
     client.send_bytes(&[0x10]).await;
     client.expect_nothing_for(secs(9)).await;
     client.expect_closed().await;
-}
-
-/// [MQTT-3.14.4-1] [MQTT-3.14.4-2]
-#[actix_rt::test]
-async fn disconnect_closes_the_connection_and_ends_being_online() {
-    let broker = world().await;
-    for version in [V3_1, V3_1_1, V5] {
-        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
-        client
-            .send_bytes(&bytes_in(version, &[disconnect(ReasonCode::Success), Packet::PingReq]))
-            .await;
-        client.expect_closed().await;
-        assert!(!broker.online("c").await.unwrap());
-    }
-}
-
-#[actix_rt::test]
-async fn ping_is_answered() {
-    let broker = world().await;
-    for version in [V3_1, V3_1_1, V5] {
-        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
-        client.ping().await;
-    }
 }

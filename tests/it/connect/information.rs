@@ -145,23 +145,6 @@ async fn reason_strings_are_for_those_who_want_problem_information() {
     }
 }
 
-/// [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3]
-#[actix_rt::test]
-async fn a_reason_string_that_would_make_a_packet_too_large_is_left_out() {
-    let broker = narrow_world().await;
-    let mut packet = connect("c");
-    packet.properties.maximum_packet_size = Some(20);
-    let mut client = Client::connected(&broker, packet).await;
-    let asked = Packet::Publish(retained(publish_1(1, "t", "x")));
-    assert_eq!(why(&mut client, asked).await, None);
-    let asked = Packet::Publish(retained(publish_2(2, "t", "x")));
-    assert_eq!(why(&mut client, asked).await, None);
-    let asked = subscribe(3, vec![filter("one", QOS_0), filter("too many", QOS_0)]);
-    assert_eq!(why(&mut client, asked).await, None);
-    client.send(Packet::PingResp).await;
-    client.expect(disconnect(ReasonCode::ProtocolError)).await;
-}
-
 /// [MQTT-3.2.2-19]: a refusal has a Reason String if the client accepts packets of that size.
 #[actix_rt::test]
 async fn a_refused_client_is_told_why_if_there_is_room() {

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use hearthmq::mqtt::{Packet, ReasonCode};
 
 use crate::{
-    sockets::{broker, broker_with, client, connected},
-    support::{generous, packets::*},
+    support::{Client, generous, packets::*, world, world_with},
     wire::*,
 };
 
@@ -18,9 +17,9 @@ fn connect_within(maximum: u8) -> Vec<u8> {
 /// [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 #[actix_rt::test]
 async fn no_packet_exceeds_the_clients_maximum_packet_size() {
-    let (_broker, address) = broker().await;
-    let mut publisher = connected(address, connect("p")).await;
-    let (mut wire, _) = Wire::connected(address, &connect_within(40)).await;
+    let broker = world().await;
+    let mut publisher = Client::connected(&broker, connect("p")).await;
+    let (mut wire, _) = Wire::connected(&broker, &connect_within(40)).await;
     wire.send(&packet(0x82, &[b"\0\x01\0", b"\0\x01t\x02"])).await;
     wire.expect(b"\x90\x04\0\x01\0\x02").await;
     // 2 bytes of header, 3 of topic, 2 of identifier, 1 of Property Length.
@@ -46,11 +45,11 @@ async fn no_packet_exceeds_the_clients_maximum_packet_size() {
 /// [MQTT-3.1.2-25]: treated as completed, so a Receive Maximum of 1 is not used up.
 #[actix_rt::test]
 async fn a_message_that_is_too_large_does_not_count_as_unacknowledged() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     let mut connect = connect("c");
     connect.properties.receive_maximum = Some(1);
     connect.properties.maximum_packet_size = Some(50);
-    let mut client = connected(address, connect).await;
+    let mut client = Client::connected(&broker, connect).await;
     client.subscribe("t", QOS_2).await;
     for qos in [QOS_1, QOS_2, QOS_1] {
         broker.publish("t", &[b'x'; 100], qos, false).await.unwrap();
@@ -63,11 +62,11 @@ async fn a_message_that_is_too_large_does_not_count_as_unacknowledged() {
 /// [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-8] [MQTT-3.3.2-11]
 #[actix_rt::test]
 async fn no_topic_alias_exceeds_the_clients_maximum() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for maximum in [None, Some(0), Some(1), Some(3), Some(u16::MAX)] {
         let mut connect = connect("c");
         connect.properties.topic_alias_maximum = maximum;
-        let mut client = connected(address, connect).await;
+        let mut client = Client::connected(&broker, connect).await;
         client.subscribe("t/#", QOS_0).await;
         let mut topics = HashMap::new();
         for _ in 0..2 {
@@ -94,24 +93,6 @@ async fn no_topic_alias_exceeds_the_clients_maximum() {
     }
 }
 
-/// [MQTT-3.1.2-28]
-#[actix_rt::test]
-async fn response_information_is_not_returned_unless_it_is_asked_for() {
-    let (_broker, address) = broker().await;
-    for asked in [None, Some(false)] {
-        let mut connect = connect("c");
-        connect.properties.request_response_information = asked;
-        let mut client = client(address, V5).await;
-        client.send(Packet::Connect(Box::new(connect))).await;
-        client
-            .receive(|packet| {
-                let Packet::ConnAck(ack) = packet else { panic!("{packet:?}") };
-                assert_eq!(ack.properties.response_information, None);
-            })
-            .await;
-    }
-}
-
 /// Every packet with room for a Reason String or User Properties, except CONNACK, PUBLISH and
 /// DISCONNECT, byte by byte. [MQTT-3.1.2-29]
 #[actix_rt::test]
@@ -119,9 +100,9 @@ async fn no_problem_information_is_sent_where_none_is_wanted() {
     let mut limits = generous();
     limits.subscriptions_per_client_max = 1;
     limits.retained_messages_max = 0;
-    let (_broker, address) = broker_with(|builder| builder.limits(limits)).await;
+    let broker = world_with(|builder| builder.limits(limits)).await;
     let connect = raw_connect_with(V5, CLEAN, b"\x02\x17\0", &[b"\0\x01c"]);
-    let (mut wire, _) = Wire::connected(address, &connect).await;
+    let (mut wire, _) = Wire::connected(&broker, &connect).await;
     for (sent, expected) in [
         // No subscriber; no room to retain; no such identifier.
         (&b"\x32\x06\0\x01t\0\x01\0"[..], &b"\x40\x03\0\x01\x10"[..]),
@@ -143,13 +124,13 @@ async fn no_problem_information_is_sent_where_none_is_wanted() {
 /// as present, and any bytes are a valid Password.
 #[actix_rt::test]
 async fn a_user_name_is_text_and_a_password_is_bytes() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         let flags = CLEAN | USER_NAME | PASSWORD;
         for password in [&b"\0\0"[..], b"\0\x03\0\xFF\xED"] {
             for username in [&b"\0\0"[..], b"\0\x02\xC3\xBC"] {
                 let connect = raw_connect(version, flags, &[b"\0\x01c", username, password]);
-                Wire::connected(address, &connect).await;
+                Wire::connected(&broker, &connect).await;
             }
         }
     }

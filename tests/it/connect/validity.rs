@@ -1,16 +1,17 @@
 //! Section 3.1: which CONNECT is valid, which is refused, and how.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use hearthmq::{
+    Broker,
     auth::{AuthenticationError, Authenticator, Credentials, Identity},
     mqtt::{Packet, ProtocolVersion, ReasonCode},
 };
+use tokio::net::TcpStream;
 
 use crate::{
-    sockets::{broker, broker_with, client, connected},
-    support::packets::*,
+    support::{Client, builder, packets::*, world, world_with},
     wire::*,
 };
 
@@ -20,22 +21,22 @@ const fn malformed(version: ProtocolVersion) -> &'static [u8] {
 }
 
 /// Asserts that a CONNECT of this version, flags and payload is malformed.
-async fn is_malformed(address: SocketAddr, version: ProtocolVersion, flags: u8, payload: &[&[u8]]) {
+async fn is_malformed(broker: &Broker, version: ProtocolVersion, flags: u8, payload: &[&[u8]]) {
     let connect = raw_connect(version, flags, payload);
-    let answer = answer(address, &connect).await;
+    let answer = answer(broker, &connect).await;
     assert_eq!(answer, malformed(version), "{version:?} {flags:#04x} {payload:02x?}");
 }
 
 /// Asserts that it is accepted.
-async fn is_accepted(address: SocketAddr, version: ProtocolVersion, flags: u8, payload: &[&[u8]]) {
-    Wire::connected(address, &raw_connect(version, flags, payload)).await;
+async fn is_accepted(broker: &Broker, version: ProtocolVersion, flags: u8, payload: &[&[u8]]) {
+    Wire::connected(broker, &raw_connect(version, flags, payload)).await;
 }
 
 /// [MQTT-3.1.0-1] [MQTT-3.2.0-1]; 3.1.1: [MQTT-3.1.0-1] [MQTT-3.2.0-1]
 #[actix_rt::test]
 async fn a_first_packet_that_is_not_connect_closes_the_connection() {
-    let (_broker, address) = broker().await;
-    let mut witness = connected(address, connect("witness")).await;
+    let broker = world().await;
+    let mut witness = Client::connected(&broker, connect("witness")).await;
     witness.subscribe("#", QOS_2).await;
     for version in ALL_VERSIONS {
         let none = no_properties(version);
@@ -54,7 +55,7 @@ async fn a_first_packet_that_is_not_connect_closes_the_connection() {
             b"GET /mqtt HTTP/1.1\r\n\r\n".to_vec(),
         ] {
             let bytes = [first, plain_connect(version, "c")].concat();
-            assert_eq!(answer(address, &bytes).await, b"", "{bytes:02x?}");
+            assert_eq!(answer(&broker, &bytes).await, b"", "{bytes:02x?}");
         }
     }
     witness.ping().await;
@@ -63,10 +64,10 @@ async fn a_first_packet_that_is_not_connect_closes_the_connection() {
 /// [MQTT-3.1.0-2] [MQTT-3.2.0-2] [MQTT-4.13.1-1]; 3.1.1: [MQTT-3.1.0-2]
 #[actix_rt::test]
 async fn a_second_connect_is_a_protocol_error() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in ALL_VERSIONS {
         for second in ["c", "another"] {
-            let (mut wire, _) = Wire::connected(address, &plain_connect(version, "c")).await;
+            let (mut wire, _) = Wire::connected(&broker, &plain_connect(version, "c")).await;
             wire.send(&plain_connect(version, second)).await;
             wire.send(b"\xC0\0").await;
             let answer = wire.rest().await;
@@ -86,10 +87,12 @@ fn connect_named(name: &[u8], level: u8) -> Vec<u8> {
 /// [MQTT-3.1.2-1]; 3.1.1: [MQTT-3.1.2-1]
 #[actix_rt::test]
 async fn another_protocol_name_is_not_taken_for_mqtt() {
-    let (broker, address) = broker().await;
-    for name in [&b"mqtt"[..], b"MQTX", b"MQTT ", b"MQT", b"", b"\xFFQTT", b"MQIsd", b"AMQP"] {
+    let broker = world().await;
+    for name in
+        [&b"mqtt"[..], b"MQTX", b"MQTT ", b"MQTTX", b"MQT", b"", b"\xFFQTT", b"MQIsd", b"AMQP"]
+    {
         for level in [3, 4, 5] {
-            assert_eq!(answer(address, &connect_named(name, level)).await, b"", "{name:?}");
+            assert_eq!(answer(&broker, &connect_named(name, level)).await, b"", "{name:?}");
         }
     }
     assert!(!broker.online("c").await.unwrap());
@@ -99,7 +102,7 @@ async fn another_protocol_name_is_not_taken_for_mqtt() {
 /// in a level without that bit, in MQTT 3.1.1. [MQTT-3.1.2-2] [MQTT-3.2.2-7]; 3.1.1: [MQTT-3.1.2-2]
 #[actix_rt::test]
 async fn an_unsupported_protocol_version_is_told_and_closed() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     let (too_new, too_old) = (&b"\x20\x03\0\x84\0"[..], &b"\x20\x02\0\x01"[..]);
     for (name, level, expected) in [
         (&b"MQTT"[..], 0, too_old),
@@ -113,7 +116,7 @@ async fn an_unsupported_protocol_version_is_told_and_closed() {
         (b"MQIsdp", 4, too_old),
         (b"MQIsdp", 5, too_old),
     ] {
-        let answer = answer(address, &connect_named(name, level)).await;
+        let answer = answer(&broker, &connect_named(name, level)).await;
         assert_eq!(answer, expected, "{name:?} {level}");
     }
     assert!(!broker.online("c").await.unwrap());
@@ -122,10 +125,10 @@ async fn an_unsupported_protocol_version_is_told_and_closed() {
 /// [MQTT-3.1.2-3]; 3.1.1: [MQTT-3.1.2-3]
 #[actix_rt::test]
 async fn the_reserved_connect_flag_is_0() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        is_malformed(address, version, CLEAN | 1, &[b"\0\x01c"]).await;
-        is_accepted(address, version, CLEAN, &[b"\0\x01c"]).await;
+        is_malformed(&broker, version, CLEAN | 1, &[b"\0\x01c"]).await;
+        is_accepted(&broker, version, CLEAN, &[b"\0\x01c"]).await;
     }
 }
 
@@ -133,7 +136,7 @@ async fn the_reserved_connect_flag_is_0() {
 /// 3.1.1: [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-14] [MQTT-3.1.2-15]
 #[actix_rt::test]
 async fn will_qos_and_will_retain_are_0_without_a_will_and_the_qos_is_never_3() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         let none = no_properties(version);
         let with_will = [&b"\0\x01c"[..], none, b"\0\x01w", b"\0\x01x"];
@@ -141,13 +144,13 @@ async fn will_qos_and_will_retain_are_0_without_a_will_and_the_qos_is_never_3() 
             for retain in [0, WILL_RETAIN] {
                 let flags = CLEAN | qos << 3 | retain;
                 if flags != CLEAN {
-                    is_malformed(address, version, flags, &[b"\0\x01c"]).await;
-                    is_malformed(address, version, flags, &with_will).await;
+                    is_malformed(&broker, version, flags, &[b"\0\x01c"]).await;
+                    is_malformed(&broker, version, flags, &with_will).await;
                 }
                 if qos == 3 {
-                    is_malformed(address, version, flags | WILL, &with_will).await;
+                    is_malformed(&broker, version, flags | WILL, &with_will).await;
                 } else {
-                    is_accepted(address, version, flags | WILL, &with_will).await;
+                    is_accepted(&broker, version, flags | WILL, &with_will).await;
                 }
             }
         }
@@ -159,7 +162,7 @@ async fn will_qos_and_will_retain_are_0_without_a_will_and_the_qos_is_never_3() 
 /// [MQTT-3.1.2-21] of 3.1.1
 #[actix_rt::test]
 async fn what_the_flags_announce_is_in_the_payload_and_nothing_else() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         let will = [no_properties(version), b"\0\x01w", b"\0\x01x"].concat();
         for flags in [WILL, USER_NAME, USER_NAME | PASSWORD, WILL | USER_NAME | PASSWORD] {
@@ -173,12 +176,12 @@ async fn what_the_flags_announce_is_in_the_payload_and_nothing_else() {
             if flags & PASSWORD != 0 {
                 payload.push(b"\0\x01p");
             }
-            is_accepted(address, version, CLEAN | flags, &payload).await;
+            is_accepted(&broker, version, CLEAN | flags, &payload).await;
             // A field that was not announced, and an announced one that is missing.
             let too_much = [&payload[..], &[b"\0\x01z"]].concat();
-            is_malformed(address, version, CLEAN | flags, &too_much).await;
+            is_malformed(&broker, version, CLEAN | flags, &too_much).await;
             let too_little = &payload[..payload.len() - 1];
-            is_malformed(address, version, CLEAN | flags, too_little).await;
+            is_malformed(&broker, version, CLEAN | flags, too_little).await;
         }
     }
 }
@@ -186,35 +189,35 @@ async fn what_the_flags_announce_is_in_the_payload_and_nothing_else() {
 /// [MQTT-3.1.2-22] of 3.1.1, which MQTT 5.0 no longer requires.
 #[actix_rt::test]
 async fn a_password_needs_a_user_name_before_mqtt_5() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     let payload = [&b"\0\x01c"[..], b"\0\x01p"];
-    is_malformed(address, V3_1_1, CLEAN | PASSWORD, &payload).await;
-    is_accepted(address, V5, CLEAN | PASSWORD, &payload).await;
+    is_malformed(&broker, V3_1_1, CLEAN | PASSWORD, &payload).await;
+    is_accepted(&broker, V5, CLEAN | PASSWORD, &payload).await;
 }
 
 /// The Client Identifier is the first field. [MQTT-3.1.3-3]; 3.1.1: [MQTT-3.1.3-3]
 #[actix_rt::test]
 async fn a_connect_without_a_client_identifier_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in ALL_VERSIONS {
-        is_malformed(address, version, CLEAN, &[]).await;
-        is_malformed(address, version, CLEAN, &[b"\0\x02c"]).await;
+        is_malformed(&broker, version, CLEAN, &[]).await;
+        is_malformed(&broker, version, CLEAN, &[b"\0\x02c"]).await;
     }
 }
 
 /// [MQTT-3.1.4-1]; without CONNACK: [MQTT-3.1.4-1] of 3.1.1, [MQTT-3.2.2-6] of 3.1.1
 #[actix_rt::test]
 async fn a_connect_of_another_form_closes_the_connection() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in ALL_VERSIONS {
-        is_malformed(address, version, CLEAN, &[b"\0\x01c", b"\0"]).await;
-        is_malformed(address, version, CLEAN, &[b"\0\x01c", b"\xC0\0"]).await;
+        is_malformed(&broker, version, CLEAN, &[b"\0\x01c", b"\0"]).await;
+        is_malformed(&broker, version, CLEAN, &[b"\0\x01c", b"\xC0\0"]).await;
         // Cut off within each field.
         let whole = plain_connect(version, "c");
         let level = whole.len() - if version == V5 { 8 } else { 7 };
         for length in level + 1..whole.len() {
             let cut = packet(0x10, &[&whole[2..length]]);
-            assert_eq!(answer(address, &cut).await, malformed(version), "{cut:02x?}");
+            assert_eq!(answer(&broker, &cut).await, malformed(version), "{cut:02x?}");
         }
     }
     for properties in [
@@ -229,7 +232,7 @@ async fn a_connect_of_another_form_closes_the_connection() {
         b"\x09\x11\0\0\0\x01",       // longer than what follows
     ] {
         let connect = raw_connect_with(V5, CLEAN, properties, &[b"\0\x01c"]);
-        let answer = answer(address, &connect).await;
+        let answer = answer(&broker, &connect).await;
         assert!(matches!(answer[..], [0x20, 3, 0, 0x81 | 0x82, 0]), "{connect:02x?} {answer:02x?}");
     }
     assert!(!broker.online("c").await.unwrap());
@@ -257,13 +260,13 @@ impl Authenticator for OnlyAlice {
 /// 3.1.1: [MQTT-3.2.2-4] [MQTT-3.2.2-5]
 #[actix_rt::test]
 async fn wrong_credentials_are_told_and_closed() {
-    let (broker, address) = broker_with(|builder| builder.authenticator(OnlyAlice)).await;
+    let broker = world_with(|builder| builder.authenticator(OnlyAlice)).await;
     for version in ALL_VERSIONS {
         // A CONNECT without a user name has no wrong one.
         let unauthorized: &[u8] =
             if version == V5 { b"\x20\x03\0\x87\0" } else { b"\x20\x02\0\x05" };
         let connect = raw_connect(version, 0, &[b"\0\x01c"]);
-        assert_eq!(answer(address, &connect).await, unauthorized, "{version:?}");
+        assert_eq!(answer(&broker, &connect).await, unauthorized, "{version:?}");
         let refused: &[u8] = if version == V5 { b"\x20\x03\0\x86\0" } else { b"\x20\x02\0\x04" };
         for (flags, payload) in [
             (CLEAN | USER_NAME, &[&b"\0\x01c"[..], b"\0\x05alice"][..]),
@@ -271,7 +274,7 @@ async fn wrong_credentials_are_told_and_closed() {
             (CLEAN | USER_NAME | PASSWORD, &[b"\0\x01c", b"\0\x03bob", b"\0\x06secret"]),
         ] {
             let connect = raw_connect(version, flags, payload);
-            assert_eq!(answer(address, &connect).await, refused, "{version:?} {payload:02x?}");
+            assert_eq!(answer(&broker, &connect).await, refused, "{version:?} {payload:02x?}");
             assert!(!broker.online("c").await.unwrap());
         }
     }
@@ -280,14 +283,14 @@ async fn wrong_credentials_are_told_and_closed() {
 /// [MQTT-3.1.3-1]; 3.1.1: [MQTT-3.1.3-1]
 #[actix_rt::test]
 async fn the_fields_of_the_payload_have_their_order() {
-    let (broker, address) = broker_with(|builder| builder.authenticator(OnlyAlice)).await;
+    let broker = world_with(|builder| builder.authenticator(OnlyAlice)).await;
     for version in ALL_VERSIONS {
         let none = no_properties(version);
         let fields =
             [b"\0\x01c", none, b"\0\x04will", b"\0\x04gone", b"\0\x05alice", b"\0\x06secret"];
         let flags = CLEAN | WILL | USER_NAME | PASSWORD;
         let mut wills = broker.subscribe("will", QOS_0).unwrap();
-        let (wire, _) = Wire::connected(address, &raw_connect(version, flags, &fields)).await;
+        let (wire, _) = Wire::connected(&broker, &raw_connect(version, flags, &fields)).await;
         assert!(broker.online("c").await.unwrap());
         drop(wire);
         let message = wills.next().await.unwrap();
@@ -296,12 +299,14 @@ async fn the_fields_of_the_payload_have_their_order() {
 }
 
 /// Packets after a refused CONNECT are not handled. The client still gets the reason, even if it
-/// continues to send without reading. [MQTT-3.1.4-6] [MQTT-3.1.4-2]; 3.1.1: [MQTT-3.1.4-5]
+/// continues to send without reading: a socket that is closed then would discard it.
+/// [MQTT-3.1.4-6] [MQTT-3.1.4-2]; 3.1.1: [MQTT-3.1.4-5]
 #[actix_rt::test]
 async fn nothing_is_handled_after_a_connect_that_is_refused() {
-    let (_broker, address) = broker_with(|builder| builder.authenticator(OnlyAlice)).await;
+    let broker = builder().authenticator(OnlyAlice).tcp("127.0.0.1:0").start().await.unwrap();
+    let address = broker.local_addrs()[0];
     let flags = CLEAN | USER_NAME | PASSWORD;
-    let mut witness = Wire::open(address).await;
+    let mut witness = Wire::open(&broker);
     let payload = [&b"\0\x01c"[..], b"\0\x05alice", b"\0\x06secret"];
     witness.send(&raw_connect(V3_1_1, flags, &payload)).await;
     witness.expect(b"\x20\x02\0\0").await;
@@ -313,7 +318,7 @@ async fn nothing_is_handled_after_a_connect_that_is_refused() {
         for count in [1, 1_000_000] {
             let publish = packet(0x31, &[b"\0\x01t", no_properties(version), b"x"]);
             let bytes = [&connect[..], &publish.repeat(count), &connect, b"\xC0\0"].concat();
-            let mut wire = Wire::open(address).await;
+            let mut wire = Wire(TcpStream::connect(address).await.unwrap());
             wire.send(&bytes).await;
             assert_eq!(wire.rest().await, refused, "{version:?} {count}");
         }
@@ -324,10 +329,10 @@ async fn nothing_is_handled_after_a_connect_that_is_refused() {
 /// [MQTT-3.1.4-5] [MQTT-3.2.0-1]; 3.1.1: [MQTT-3.1.4-4] [MQTT-3.2.0-1]
 #[actix_rt::test]
 async fn connack_comes_first_and_says_success() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in ALL_VERSIONS {
         // A request sent together with CONNECT is answered after its CONNACK.
-        let mut client = client(address, version).await;
+        let mut client = Client::new(&broker, version);
         let ask = packet(0x82, &[b"\0\x01", no_properties(version), b"\0\x01t\0"]);
         client.send_bytes(&[plain_connect(version, "c"), ask].concat()).await;
         client

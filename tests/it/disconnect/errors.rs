@@ -2,10 +2,7 @@
 
 use hearthmq::mqtt::{Packet, ProtocolVersion, ReasonCode};
 
-use crate::{
-    sockets::{broker, client, connected},
-    support::packets::*,
-};
+use crate::support::{Client, packets::*, world};
 
 /// Packets that no client may send once it is connected, with the error; in all versions, or only
 /// in MQTT 5.0.
@@ -33,12 +30,12 @@ const WRONG: &[(&[u8], ReasonCode, &[ProtocolVersion])] = &[
 /// Other connected clients do not notice.
 #[actix_rt::test]
 async fn a_malformed_packet_and_a_protocol_error_end_the_connection() {
-    let (_broker, address) = broker().await;
-    let mut bystander = connected(address, connect("bystander")).await;
+    let broker = world().await;
+    let mut bystander = Client::connected(&broker, connect("bystander")).await;
     bystander.subscribe("#", QOS_0).await;
     for (bytes, reason, versions) in WRONG {
         for version in *versions {
-            let mut client = connected(address, connect_in(*version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(*version, "c")).await;
             client.send_bytes(bytes).await;
             client.expect_disconnect(*reason).await;
         }
@@ -50,14 +47,14 @@ async fn a_malformed_packet_and_a_protocol_error_end_the_connection() {
 /// Also for the client's own codes: 0x80 and above end the connection.
 #[actix_rt::test]
 async fn a_code_of_failure_closes_whoever_sends_it() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for reason in [0x80, 0x81, 0x82, 0x83, 0x93, 0x97, 0x99] {
-        let mut client = connected(address, connect("c")).await;
+        let mut client = Client::connected(&broker, connect("c")).await;
         client.send_bytes(&[0xE0, 1, reason]).await;
         client.expect_closed().await;
     }
     // Refused in CONNACK: a Topic Alias Maximum given twice.
-    let mut client = client(address, V5).await;
+    let mut client = Client::new(&broker, V5);
     let twice = b"\x10\x14\x00\x04MQTT\x05\x02\x00\x00\x06\x22\x00\x01\x22\x00\x01\x00\x01c";
     client.send_bytes(twice).await;
     client
@@ -74,8 +71,8 @@ async fn a_code_of_failure_closes_whoever_sends_it() {
 /// 3.1.1 defines.
 #[actix_rt::test]
 async fn a_plain_client_needs_no_extension() {
-    let (_broker, address) = broker().await;
-    let mut client = client(address, V3_1_1).await;
+    let broker = world().await;
+    let mut client = Client::new(&broker, V3_1_1);
     client.send_bytes(b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01c").await;
     client.expect_bytes(b"\x20\x02\x00\x00").await;
     client.send_bytes(b"\x82\x06\x00\x01\x00\x01a\x01").await;

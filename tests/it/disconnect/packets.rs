@@ -2,23 +2,20 @@
 
 use hearthmq::{
     actors::WillRequest,
-    auth::{AccessRequest, Action, Authorizer, Decision},
+    auth::{AccessRequest, Action},
     mqtt::{Packet, ReasonCode, encode},
 };
 
-use crate::{
-    sockets::{broker, broker_with, client, connected},
-    support::packets::*,
-};
+use crate::support::{Client, packets::*, refusing, world, world_where, world_with};
 
 /// [MQTT-3.12.4-1]
 /// 3.1.1: [MQTT-3.12.4-1]
 /// Each PINGREQ, even while the client has unacknowledged messages.
 #[actix_rt::test]
 async fn pingreq_is_answered() {
-    let (broker, address) = broker().await;
-    for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+    let broker = world().await;
+    for version in [V3_1, V3_1_1, V5] {
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.send_bytes(b"\xC0\x00").await;
         client.expect_bytes(b"\xD0\x00").await;
         client.subscribe("t", QOS_2).await;
@@ -29,25 +26,18 @@ async fn pingreq_is_answered() {
     }
 }
 
-/// Denies connecting as `stranger`.
-struct NoStrangers;
-
-impl Authorizer for NoStrangers {
-    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
-        match request.action {
-            Action::Connect if request.client_id == "stranger" => Decision::Deny,
-            _ => Decision::Allow,
-        }
-    }
+/// Returns whether it is a CONNECT of `stranger`.
+fn is_stranger(request: &AccessRequest<'_>) -> bool {
+    matches!(request.action, Action::Connect) && request.client_id == "stranger"
 }
 
 /// [MQTT-3.14.0-1]
 /// Whatever the mistake: a packet other than CONNECT is not answered, a CONNECT by CONNACK at most.
 #[actix_rt::test]
 async fn without_a_successful_connack_there_is_no_disconnect() {
-    let (_broker, address) = broker_with(|builder| builder.authorizer(NoStrangers)).await;
+    let broker = world_where(refusing(is_stranger)).await;
     for bytes in [&b"\xC0\x00"[..], b"\xE0\x00", b"\x00\x00", b"\xF0\x00", b"\x10\x02\x00\x00"] {
-        let mut client = client(address, V5).await;
+        let mut client = Client::new(&broker, V5);
         client.send_bytes(bytes).await;
         client.expect_closed().await;
     }
@@ -58,11 +48,11 @@ async fn without_a_successful_connack_there_is_no_disconnect() {
             ReasonCode::UnsupportedProtocolVersion,
         ),
     ] {
-        let mut client = client(address, V5).await;
+        let mut client = Client::new(&broker, V5);
         client.send_bytes(bytes).await;
         client.expect_refused(reason).await;
     }
-    let mut client = client(address, V5).await;
+    let mut client = Client::new(&broker, V5);
     client.send(Packet::Connect(Box::new(connect("stranger")))).await;
     client.expect_refused(ReasonCode::NotAuthorized).await;
 }
@@ -71,10 +61,10 @@ async fn without_a_successful_connack_there_is_no_disconnect() {
 /// 3.1.1: [MQTT-3.14.1-1]
 #[actix_rt::test]
 async fn disconnect_with_reserved_bits_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for flags in 1..16 {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             client.send_bytes(&[0xE0 | flags, 0]).await;
             client.expect_disconnect(ReasonCode::MalformedPacket).await;
         }
@@ -85,9 +75,9 @@ async fn disconnect_with_reserved_bits_is_malformed() {
 /// A code of other packets, or an undefined one.
 #[actix_rt::test]
 async fn a_reason_code_that_is_not_of_disconnect_is_a_protocol_error() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for reason in [0x01, 0x02, 0x10, 0x18, 0x84, 0x91, 0xFF] {
-        let mut client = connected(address, connect("c")).await;
+        let mut client = Client::connected(&broker, connect("c")).await;
         client.send_bytes(&[0xE0, 1, reason]).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
     }
@@ -97,7 +87,7 @@ async fn a_reason_code_that_is_not_of_disconnect_is_a_protocol_error() {
 /// Reason String is the only property of the broker's DISCONNECT.
 #[actix_rt::test]
 async fn the_broker_says_why_it_disconnects() {
-    let (broker, address) = broker_with(|builder| {
+    let broker = world_with(|builder| {
         let mut limits = crate::support::generous();
         limits.packet_bytes_max = 1000;
         limits.receive_maximum = 1;
@@ -118,7 +108,7 @@ async fn the_broker_says_why_it_disconnects() {
     ] {
         let mut packet = connect_lasting("c", V5);
         packet.clean_start = true;
-        let mut client = connected(address, packet).await;
+        let mut client = Client::connected(&broker, packet).await;
         client.send_bytes(bytes).await;
         if reason == 0x93 {
             client.receive(|packet| assert!(matches!(packet, Packet::PubRec(_)))).await;
@@ -126,10 +116,10 @@ async fn the_broker_says_why_it_disconnects() {
         client.receive(|packet| expect_why(&packet, reason)).await;
         client.expect_closed().await;
     }
-    let mut client = connected(address, connect("c")).await;
-    connected(address, connect("c")).await.leave().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    Client::connected(&broker, connect("c")).await.leave().await;
     client.expect_bytes(b"\xE0\x01\x8E").await;
-    let mut client = connected(address, connect("c")).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     broker.kick("c", false, WillRequest::Discard).await.unwrap();
     client.expect_bytes(b"\xE0\x01\x98").await;
 }
@@ -148,17 +138,17 @@ fn expect_why(packet: &Packet<'_>, reason: u8) {
 /// A Reason String that does not fit is left out.
 #[actix_rt::test]
 async fn disconnect_is_no_larger_than_the_client_accepts() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     let subscribe_with_reserved_bits = b"\x82\x07\x00\x01\x00\x00\x01a\x80";
     let with_its_reason = b"\xE0\x11\x81\x0F\x1F\x00\x0CMQTT-3.8.3-5";
     let mut packet = connect("c");
     packet.properties.maximum_packet_size = Some(with_its_reason.len() as u32);
-    let mut client = connected(address, packet.clone()).await;
+    let mut client = Client::connected(&broker, packet.clone()).await;
     client.send_bytes(subscribe_with_reserved_bits).await;
     client.expect_bytes(with_its_reason).await;
     client.expect_closed().await;
     packet.properties.maximum_packet_size = Some(with_its_reason.len() as u32 - 1);
-    let mut client = connected(address, packet).await;
+    let mut client = Client::connected(&broker, packet).await;
     client.send_bytes(subscribe_with_reserved_bits).await;
     client.expect_bytes(b"\xE0\x01\x81").await;
     client.expect_closed().await;
@@ -168,8 +158,8 @@ async fn disconnect_is_no_larger_than_the_client_accepts() {
 /// Messages that arrive for the session after the broker's DISCONNECT are not sent any more.
 #[actix_rt::test]
 async fn after_its_disconnect_the_broker_sends_nothing_and_closes() {
-    let (broker, address) = broker().await;
-    let mut client = connected(address, connect_lasting("c", V5)).await;
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
     client.subscribe("t", QOS_1).await;
     let mut bytes = Vec::new();
     encode(&Packet::PingReq, V5, &mut bytes).unwrap();
@@ -206,27 +196,32 @@ async fn after_its_disconnect_the_broker_sends_nothing_and_closes() {
 /// client does not.
 #[actix_rt::test]
 async fn after_a_clients_disconnect_nothing_is_handled_and_the_connection_closed() {
-    let (_broker, address) = broker().await;
-    for version in VERSIONS {
-        let mut subscriber = connected(address, connect_in(version, "s")).await;
-        subscriber.subscribe("#", QOS_0).await;
-        let mut client = connected(address, connect_in(version, "c")).await;
+    let broker = world().await;
+    for version in [V3_1, V3_1_1, V5] {
+        let mut subscriber = Client::connected(&broker, connect_in(version, "s")).await;
+        subscriber.subscribe("#", QOS_2).await;
+        let mut packet = connect_in(version, "c");
+        packet.will = Some(will("w", "x"));
+        let mut client = Client::connected(&broker, packet).await;
         let mut bytes = b"\xE0\x00".to_vec();
         encode(&Packet::Publish(publish("t", "too late")), version, &mut bytes).unwrap();
+        encode(&Packet::Publish(publish_1(1, "t", "too late")), version, &mut bytes).unwrap();
         encode(&Packet::PingReq, version, &mut bytes).unwrap();
+        bytes.extend([0; 10]);
         client.send_bytes(&bytes).await;
         client.expect_closed().await;
+        assert!(!broker.online("c").await.unwrap());
         subscriber.ping().await;
     }
 }
 
-/// [MQTT-3.14.4-3]
-/// 3.1.1: [MQTT-3.14.4-3]
+/// [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+/// 3.1.1: [MQTT-3.1.2-10] [MQTT-3.14.4-3]
 /// With Reason Code 0x00, sent or implied, no Will is published; with any other code it is.
 #[actix_rt::test]
 async fn disconnect_discards_the_will() {
-    let (_broker, address) = broker().await;
-    let mut watcher = connected(address, connect("watcher")).await;
+    let broker = world().await;
+    let mut watcher = Client::connected(&broker, connect("watcher")).await;
     watcher.subscribe("will", QOS_0).await;
     for (version, bytes, is_published) in [
         (V3_1, &b"\xE0\x00"[..], false),
@@ -240,7 +235,7 @@ async fn disconnect_discards_the_will() {
     ] {
         let mut packet = connect_in(version, "c");
         packet.will = Some(will("will", "gone"));
-        let mut client = connected(address, packet).await;
+        let mut client = Client::connected(&broker, packet).await;
         client.send_bytes(bytes).await;
         client.expect_closed().await;
         if is_published {

@@ -3,7 +3,6 @@
 use actix_rt::task::JoinHandle;
 use hearthmq::{
     Broker,
-    broker::Builder,
     metrics::ConnectRefusal,
     mqtt::{Packet, ReasonCode},
 };
@@ -11,7 +10,7 @@ use tokio::task::yield_now;
 
 use crate::{
     riddle::{Riddle, answer, question, riddled},
-    support::{Client, Undecided, packets::*, refused, secs, world_with},
+    support::{Client, Undecided, packets::*, refused, secs, world, world_with},
 };
 
 #[actix_rt::test]
@@ -22,7 +21,7 @@ async fn a_connect_that_finds_its_shard_shutting_down_is_told_so() {
             (true, connect_in(version, "c")),
             (true, connect_lasting("c", version)),
         ] {
-            let broker = world_again().await;
+            let broker = world().await;
             let mut older = None;
             if is_online {
                 older = Some(Client::connected(&broker, connect.clone()).await);
@@ -46,7 +45,7 @@ async fn a_connect_that_finds_its_shard_shutting_down_is_told_so() {
 #[actix_rt::test]
 async fn a_client_that_has_just_been_let_in_is_told_that_the_broker_ends() {
     for version in [V3_1, V3_1_1, V5] {
-        let broker = world_again().await;
+        let broker = world().await;
         let mut client = Client::new(&broker, version);
         client.send(Packet::Connect(Box::new(connect_lasting("c", version)))).await;
         while broker.client("c").await.unwrap().is_none() {}
@@ -62,7 +61,7 @@ async fn a_client_that_has_just_been_let_in_is_told_that_the_broker_ends() {
 async fn a_client_whose_password_is_being_checked_is_told_that_the_broker_ends() {
     for version in [V3_1, V3_1_1, V5] {
         let checking = Undecided::default();
-        let broker = world_again_with(|builder| builder.authenticator(checking.clone())).await;
+        let broker = world_with(|builder| builder.authenticator(checking.clone())).await;
         let mut client = Client::new(&broker, version);
         client.send(Packet::Connect(Box::new(connect_in(version, "c")))).await;
         checking.is_asked().await;
@@ -79,7 +78,7 @@ async fn a_client_whose_password_is_being_checked_is_told_that_the_broker_ends()
 #[actix_rt::test]
 async fn a_client_that_is_being_authenticated_is_told_that_the_broker_ends() {
     for has_answered in [false, true] {
-        let broker = world_again_with(|builder| builder.enhanced_authenticator(Riddle)).await;
+        let broker = world_with(|builder| builder.enhanced_authenticator(Riddle)).await;
         let mut client = Client::new(&broker, V5);
         client.send(Packet::Connect(Box::new(riddled(connect("c"))))).await;
         client.expect(question()).await;
@@ -97,20 +96,4 @@ async fn a_client_that_is_being_authenticated_is_told_that_the_broker_ends() {
 fn end(broker: &Broker) -> JoinHandle<()> {
     let broker = broker.clone();
     actix_rt::spawn(async move { broker.shutdown(secs(5)).await })
-}
-
-/// Another broker on the same virtual time.
-async fn world_again() -> Broker {
-    world_again_with(|builder| builder).await
-}
-
-async fn world_again_with(configure: impl FnOnce(Builder) -> Builder) -> Broker {
-    use std::cell::Cell;
-    thread_local! {
-        static IS_FIRST: Cell<bool> = const { Cell::new(true) };
-    }
-    if IS_FIRST.replace(false) {
-        return world_with(configure).await;
-    }
-    configure(crate::support::builder()).start().await.unwrap()
 }

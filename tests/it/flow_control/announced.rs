@@ -4,38 +4,6 @@ use hearthmq::mqtt::{Packet, ReasonCode};
 
 use crate::support::{Client, packets::*, world, world_within};
 
-/// [MQTT-3.3.4-9]: until PUBACK, and for QoS 2 until PUBCOMP; QoS 0 does not count.
-#[actix_rt::test]
-async fn no_more_than_the_clients_receive_maximum_is_in_flight() {
-    let broker = world().await;
-    let mut packet = connect("c");
-    packet.properties.receive_maximum = Some(2);
-    let mut client = Client::connected(&broker, packet).await;
-    client.subscribe("t/#", QOS_2).await;
-    for (topic, qos) in
-        [("t/1", QOS_2), ("t/2", QOS_1), ("t/3", QOS_1), ("t/4", QOS_2), ("t/0", QOS_0)]
-    {
-        broker.publish(topic, b"x", qos, false).await.unwrap();
-    }
-    client.expect_publish(publish_2(1, "t/1", "x")).await;
-    client.expect_publish(publish_1(2, "t/2", "x")).await;
-    client.expect_publish(publish("t/0", "x")).await;
-    client.ping().await;
-    assert_eq!(broker.client("c").await.unwrap().unwrap().queued, 2);
-    client.send(pubrec(1, ReasonCode::Success)).await;
-    client.expect(pubrel(1)).await;
-    client.expect_nothing().await;
-    client.send(pubcomp(1)).await;
-    client.expect_publish(publish_1(3, "t/3", "x")).await;
-    client.expect_nothing().await;
-    client.send(puback(2, ReasonCode::Success)).await;
-    client.expect_publish(publish_2(4, "t/4", "x")).await;
-    // PUBREC with an error frees its place.
-    client.send(pubrec(4, ReasonCode::UnspecifiedError)).await;
-    broker.publish("t/5", b"x", QOS_1, false).await.unwrap();
-    client.expect_publish(publish_1(5, "t/5", "x")).await;
-}
-
 /// A lower Receive Maximum than on the last connection also applies to messages sent again.
 #[actix_rt::test]
 async fn what_is_sent_again_obeys_the_new_receive_maximum() {
@@ -57,38 +25,6 @@ async fn what_is_sent_again_obeys_the_new_receive_maximum() {
         client.send(puback(number, ReasonCode::Success)).await;
     }
     client.expect_publish(publish_1(4, "t", "x")).await;
-}
-
-/// PUBREL does not wait for a PUBLISH, and a PUBLISH waits until fewer deliveries than Receive
-/// Maximum lack PUBACK or PUBCOMP. [MQTT-4.4.0-1] [MQTT-4.9.0-3] [MQTT-3.3.4-9]
-#[actix_rt::test]
-async fn pubrel_is_sent_again_whatever_the_receive_maximum() {
-    let broker = world().await;
-    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
-    client.subscribe("t", QOS_2).await;
-    for number in 1..=4 {
-        broker.publish("t", b"x", QOS_2, false).await.unwrap();
-        client.expect_publish(publish_2(number, "t", "x")).await;
-    }
-    for number in [2, 4] {
-        client.send(pubrec(number, ReasonCode::Success)).await;
-        client.expect(pubrel(number)).await;
-    }
-    client.vanish().await;
-    let mut packet = connect_lasting("c", V5);
-    packet.properties.receive_maximum = Some(1);
-    let mut client = Client::connected(&broker, packet).await;
-    client.expect(pubrel(2)).await;
-    client.expect(pubrel(4)).await;
-    client.send(pubcomp(2)).await;
-    client.expect_nothing().await;
-    client.send(pubcomp(4)).await;
-    client.expect_publish(dup(publish_2(1, "t", "x"))).await;
-    client.expect_nothing().await;
-    client.take(QOS_2, 1).await;
-    client.expect_publish(dup(publish_2(3, "t", "x"))).await;
-    client.take(QOS_2, 3).await;
-    client.ping().await;
 }
 
 /// [MQTT-3.3.4-7]

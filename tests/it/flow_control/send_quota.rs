@@ -2,21 +2,18 @@
 
 use hearthmq::mqtt::{Packet, ReasonCode};
 
-use crate::{
-    sockets::{broker, broker_with, client, connected},
-    support::{self, packets::*},
-};
+use crate::support::{self, Client, packets::*, world, world_with};
 
-/// [MQTT-4.9.0-1] [MQTT-4.9.0-2]
+/// [MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2]
 /// PUBACK, PUBCOMP and a refusing PUBREC raise it again; a successful PUBREC does not, nor does an
 /// acknowledgement of an unknown message.
 #[actix_rt::test]
 async fn no_more_than_receive_maximum_messages_are_on_their_way() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for receive_maximum in [1_u16, 2, 5] {
         let mut packet = connect("c");
         packet.properties.receive_maximum = Some(receive_maximum);
-        let mut client = connected(address, packet).await;
+        let mut client = Client::connected(&broker, packet).await;
         client.subscribe("t", QOS_2).await;
         for number in 0..40 {
             let qos = if number % 2 == 0 { QOS_2 } else { QOS_1 };
@@ -51,8 +48,8 @@ async fn no_more_than_receive_maximum_messages_are_on_their_way() {
 /// Also after a reconnect: PUBRELs of the session do not wait behind messages without quota.
 #[actix_rt::test]
 async fn pubrel_does_not_wait_for_the_quota() {
-    let (broker, address) = broker().await;
-    let mut client = connected(address, connect_lasting("c", V5)).await;
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
     client.subscribe("t", QOS_2).await;
     for packet_id in 1..=3 {
         broker.publish("t", b"x", QOS_2, false).await.unwrap();
@@ -62,7 +59,7 @@ async fn pubrel_does_not_wait_for_the_quota() {
     client.expect(pubrel(2)).await;
     let mut packet = connect_lasting("c", V5);
     packet.properties.receive_maximum = Some(1);
-    let mut client = connected(address, packet.clone()).await;
+    let mut client = Client::connected(&broker, packet.clone()).await;
     client.expect(pubrel(2)).await;
     client.ping().await;
     // For a message that was not sent on this connection: it counts now, and no other comes.
@@ -70,7 +67,7 @@ async fn pubrel_does_not_wait_for_the_quota() {
     client.expect(pubrel(3)).await;
     client.send(pubcomp(2)).await;
     client.ping().await;
-    let mut client = connected(address, packet).await;
+    let mut client = Client::connected(&broker, packet).await;
     client.expect(pubrel(3)).await;
     client.send(pubcomp(3)).await;
     client.expect_publish(dup(publish_2(1, "t", "x"))).await;
@@ -87,9 +84,9 @@ async fn pubrel_does_not_wait_for_the_quota() {
 async fn the_send_quota_is_not_zero() {
     let mut limits = support::generous();
     limits.in_flight_max = 3;
-    let (broker, address) = broker_with(|builder| builder.limits(limits)).await;
+    let broker = world_with(|builder| builder.limits(limits)).await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.subscribe("t", QOS_1).await;
         for _ in 0..4 {
             broker.publish("t", b"x", QOS_1, false).await.unwrap();
@@ -99,7 +96,7 @@ async fn the_send_quota_is_not_zero() {
         }
         client.ping().await;
     }
-    let mut client = client(address, V5).await;
+    let mut client = Client::new(&broker, V5);
     client.send_bytes(b"\x10\x11\x00\x04MQTT\x05\x02\x00\x00\x03\x21\x00\x00\x00\x01c").await;
     client.expect_refused(ReasonCode::ProtocolError).await;
 }
@@ -108,10 +105,10 @@ async fn the_send_quota_is_not_zero() {
 /// QoS 0 does not wait for the quota either.
 #[actix_rt::test]
 async fn everything_else_goes_on_while_the_quota_is_used_up() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     let mut packet = connect("c");
     packet.properties.receive_maximum = Some(2);
-    let mut client = connected(address, packet).await;
+    let mut client = Client::connected(&broker, packet).await;
     client.subscribe("t", QOS_2).await;
     for _ in 0..4 {
         broker.publish("t", b"x", QOS_2, false).await.unwrap();

@@ -1,12 +1,14 @@
 //! Chapters 1 and 2: data representation, and the form of a Control Packet.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::collections::HashSet;
 
-use hearthmq::mqtt::{Packet, ProtocolVersion, ReasonCode};
+use hearthmq::{
+    Broker,
+    mqtt::{Packet, ProtocolVersion, ReasonCode},
+};
 
 use crate::{
-    sockets::{broker, connected, connected_with},
-    support::packets::*,
+    support::{Client, packets::*, world},
     wire::*,
 };
 
@@ -80,17 +82,17 @@ fn packets_with_property(string: &[u8]) -> Vec<Vec<u8>> {
 
 /// Asserts that the broker closes the connection for each of these, as malformed.
 async fn are_malformed(
-    address: SocketAddr,
+    broker: &Broker,
     version: ProtocolVersion,
     connects: Vec<Vec<u8>>,
     packets: Vec<Vec<u8>>,
 ) {
     let refusal: &[u8] = if version == V5 { b"\x20\x03\0\x81\0" } else { b"" };
     for connect in connects {
-        assert_eq!(answer(address, &connect).await, refusal, "{version:?} {connect:02x?}");
+        assert_eq!(answer(broker, &connect).await, refusal, "{version:?} {connect:02x?}");
     }
     for bytes in packets {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(broker, connect_in(version, "c")).await;
         client.send_bytes(&bytes).await;
         client.expect_disconnect(ReasonCode::MalformedPacket).await;
     }
@@ -99,7 +101,7 @@ async fn are_malformed(
 /// Packets that are refused below are refused for their string: with another string they are valid.
 #[actix_rt::test]
 async fn text_is_welcome_in_every_field() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for string in [&b"c"[..], "\u{1}\u{7F}ü\u{FFFF}\u{10FFFF}".as_bytes()] {
         for version in ALL_VERSIONS {
             let mut connects = connects_with(version, string);
@@ -109,10 +111,10 @@ async fn text_is_welcome_in_every_field() {
                 packets.extend(packets_with_property(string));
             }
             for connect in connects {
-                Wire::connected(address, &connect).await;
+                Wire::connected(&broker, &connect).await;
             }
             for bytes in packets {
-                let (mut wire, _) = Wire::connected(address, &plain_connect(version, "c")).await;
+                let (mut wire, _) = Wire::connected(&broker, &plain_connect(version, "c")).await;
                 wire.send(&[&bytes[..], b"\xC0\0"].concat()).await;
                 while wire.packet().await != b"\xD0\0" {}
             }
@@ -125,12 +127,12 @@ async fn text_is_welcome_in_every_field() {
 /// 3.1.1: [MQTT-1.5.3-1] [MQTT-3.1.3-4] [MQTT-3.1.3-10] [MQTT-3.1.3-11] [MQTT-3.3.2-1]
 #[actix_rt::test]
 async fn ill_formed_utf_8_closes_the_connection() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for string in ILL_FORMED {
         for version in ALL_VERSIONS {
             let (connects, packets) =
                 (connects_with(version, string), packets_with(version, string));
-            are_malformed(address, version, connects, packets).await;
+            are_malformed(&broker, version, connects, packets).await;
         }
     }
 }
@@ -138,15 +140,15 @@ async fn ill_formed_utf_8_closes_the_connection() {
 /// [MQTT-1.5.4-2]; 3.1.1: [MQTT-1.5.3-2]
 #[actix_rt::test]
 async fn the_null_character_closes_the_connection() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for string in [&b"\0"[..], b"a\0b"] {
         for version in ALL_VERSIONS {
             let (connects, packets) =
                 (connects_with(version, string), packets_with(version, string));
-            are_malformed(address, version, connects, packets).await;
+            are_malformed(&broker, version, connects, packets).await;
         }
         let (connects, packets) = (connects_with_property(string), packets_with_property(string));
-        are_malformed(address, V5, connects, packets).await;
+        are_malformed(&broker, V5, connects, packets).await;
     }
 }
 
@@ -154,24 +156,24 @@ async fn the_null_character_closes_the_connection() {
 /// [MQTT-3.3.2-19]
 #[actix_rt::test]
 async fn ill_formed_utf_8_in_a_property_closes_the_connection() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for string in ILL_FORMED {
         let (connects, packets) = (connects_with_property(string), packets_with_property(string));
-        are_malformed(address, V5, connects, packets).await;
+        are_malformed(&broker, V5, connects, packets).await;
     }
 }
 
 /// [MQTT-1.5.4-3]; 3.1.1: [MQTT-1.5.3-3]
 #[actix_rt::test]
 async fn a_byte_order_mark_is_a_character_as_any_other() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         let client_id = "\u{FEFF}c\u{FEFF}";
-        let mut client = connected(address, connect_in(version, client_id)).await;
+        let mut client = Client::connected(&broker, connect_in(version, client_id)).await;
         assert!(broker.online(client_id).await.unwrap());
         assert!(!broker.online("c").await.unwrap());
         client.subscribe("\u{FEFF}t/\u{FEFF}", QOS_0).await;
-        let mut bare = connected(address, connect_in(version, "bare")).await;
+        let mut bare = Client::connected(&broker, connect_in(version, "bare")).await;
         bare.subscribe("t/+", QOS_0).await;
         for topic in ["t/", "t/\u{FEFF}", "\u{FEFF}t/", "\u{FEFF}t/\u{FEFF}"] {
             bare.publish(publish(topic, "x")).await;
@@ -187,7 +189,7 @@ async fn a_byte_order_mark_is_a_character_as_any_other() {
 /// [MQTT-1.5.5-1]: MQTT 3 does not require it.
 #[actix_rt::test]
 async fn a_length_with_more_bytes_than_it_needs_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for bytes in [
         &b"\xC0\x80\0"[..],              // PINGREQ, Remaining Length 0 in two bytes
         b"\x30\x85\0\0\x01t\0x",         // PUBLISH, 5 in two bytes
@@ -196,14 +198,14 @@ async fn a_length_with_more_bytes_than_it_needs_is_malformed() {
         b"\x82\x0A\0\x01\x03\x0B\x81\0\0\x01t\0", // Subscription Identifier 1 in two
         b"\x30\xFF\xFF\xFF\xFF\x01\0\x01t\0x", // five bytes: over the maximum in any version
     ] {
-        let mut client = connected(address, connect_in(V5, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(V5, "c")).await;
         client.send_bytes(bytes).await;
         client.expect_disconnect(ReasonCode::MalformedPacket).await;
     }
     let mut connect = plain_connect(V5, "c");
     connect.splice(1..2, [connect[1] | 0x80, 0]);
-    assert_eq!(answer(address, &connect).await, b"\x20\x03\0\x81\0");
-    let mut old = connected(address, connect_in(V3_1_1, "old")).await;
+    assert_eq!(answer(&broker, &connect).await, b"\x20\x03\0\x81\0");
+    let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
     old.subscribe("t", QOS_0).await;
     old.send_bytes(b"\x30\x84\0\0\x01tx").await;
     old.expect_publish(publish("t", "x")).await;
@@ -214,10 +216,10 @@ async fn a_length_with_more_bytes_than_it_needs_is_malformed() {
 /// [MQTT-1.5.5-1], just below and above each length that needs another byte.
 #[actix_rt::test]
 async fn lengths_that_the_broker_sends_take_no_more_bytes_than_they_need() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut publisher = connected(address, connect_in(version, "p")).await;
-        let (mut wire, _) = Wire::connected(address, &plain_connect(version, "s")).await;
+        let mut publisher = Client::connected(&broker, connect_in(version, "p")).await;
+        let (mut wire, _) = Wire::connected(&broker, &plain_connect(version, "s")).await;
         wire.send(&packet(0x82, &[b"\0\x01", no_properties(version), b"\0\x01t\0"])).await;
         wire.packet().await;
         let header = 3 + no_properties(version).len();
@@ -257,13 +259,13 @@ fn packets_of_a_client(version: ProtocolVersion) -> Vec<Vec<u8>> {
 /// MQTT 3.1 says that DUP, QoS and RETAIN "are not used in the CONNECT message".
 #[actix_rt::test]
 async fn the_flags_of_connect_do_not_count_in_3_1() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     let mut connect = plain_connect(V3_1, "c");
     for flags in 1..16 {
         connect[0] = 0x10 | flags;
-        Wire::connected(address, &connect).await.0.ping().await;
+        Wire::connected(&broker, &connect).await.0.ping().await;
         // However the bytes are split.
-        let mut wire = Wire::open(address).await;
+        let mut wire = Wire::open(&broker);
         for byte in &connect {
             wire.send(&[*byte]).await;
         }
@@ -271,20 +273,20 @@ async fn the_flags_of_connect_do_not_count_in_3_1() {
         // An unknown version does not make the flags valid.
         let mut unknown = connect.clone();
         unknown[10] = 4;
-        assert_eq!(answer(address, &unknown).await, b"");
+        assert_eq!(answer(&broker, &unknown).await, b"");
     }
 }
 
 /// [MQTT-2.1.3-1]; 3.1.1: [MQTT-2.2.2-1] [MQTT-2.2.2-2]
 #[actix_rt::test]
 async fn other_flags_than_those_of_the_table_close_the_connection() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for mut bytes in packets_of_a_client(version) {
             let right = bytes[0] & 0x0F;
             for wrong in (0..16).filter(|flags| *flags != right) {
                 bytes[0] = bytes[0] & 0xF0 | wrong;
-                let mut client = connected(address, connect_in(version, "c")).await;
+                let mut client = Client::connected(&broker, connect_in(version, "c")).await;
                 client.send_bytes(&bytes).await;
                 client.expect_disconnect(ReasonCode::MalformedPacket).await;
             }
@@ -292,7 +294,7 @@ async fn other_flags_than_those_of_the_table_close_the_connection() {
         let mut connect = plain_connect(version, "c");
         for flags in 1..16 {
             connect[0] = 0x10 | flags;
-            let answer = answer(address, &connect).await;
+            let answer = answer(&broker, &connect).await;
             assert!(answer.is_empty() || version == V5 && answer == b"\x20\x03\0\x81\0");
         }
     }
@@ -302,10 +304,10 @@ async fn other_flags_than_those_of_the_table_close_the_connection() {
 /// [MQTT-2.2.1-2] [MQTT-2.2.2-1]; 3.1.1: [MQTT-2.2.2-1] [MQTT-2.3.1-5]
 #[actix_rt::test]
 async fn what_the_broker_sends_has_the_form_of_chapter_2() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         let none = no_properties(version);
-        let (mut wire, connack) = Wire::connected(address, &plain_connect(version, "c")).await;
+        let (mut wire, connack) = Wire::connected(&broker, &plain_connect(version, "c")).await;
         assert_eq!(connack[0], 0x20);
         wire.send(&packet(0x82, &[b"\x12\x34", none, b"\0\x01t\x02"])).await;
         wire.expect(&packet(0x90, &[b"\x12\x34", none, b"\x02"])).await;
@@ -336,23 +338,23 @@ async fn what_the_broker_sends_has_the_form_of_chapter_2() {
 /// [MQTT-2.2.2-1]: another byte is then read as the Property Length.
 #[actix_rt::test]
 async fn a_packet_that_leaves_its_property_length_out_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for bytes in [&b"\x30\x03\0\x01t"[..], b"\x32\x05\0\x01t\0\x01", b"\x82\x02\0\x01"] {
-        let mut client = connected(address, connect_in(V5, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(V5, "c")).await;
         client.send_bytes(bytes).await;
         client.expect_disconnect(ReasonCode::MalformedPacket).await;
     }
     let connect = packet(0x10, &[b"\0\x04MQTT\x05\x02\0\0"]);
-    assert_eq!(answer(address, &connect).await, b"\x20\x03\0\x81\0");
+    assert_eq!(answer(&broker, &connect).await, b"\x20\x03\0\x81\0");
 }
 
 /// A QoS 0 PUBLISH has no Packet Identifier: these bytes are payload. [MQTT-2.2.1-2];
 /// 3.1.1: [MQTT-2.3.1-5]
 #[actix_rt::test]
 async fn two_bytes_behind_the_topic_of_a_qos_0_publish_are_no_identifier() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.subscribe("t", QOS_2).await;
         client.send_bytes(&packet(0x30, &[b"\0\x01t", no_properties(version), b"\0\x01"])).await;
         client.expect_publish(publish("t", "\0\x01")).await;
@@ -363,7 +365,7 @@ async fn two_bytes_behind_the_topic_of_a_qos_0_publish_are_no_identifier() {
 /// [MQTT-2.2.1-3]; 3.1.1: [MQTT-2.3.1-1]
 #[actix_rt::test]
 async fn packet_identifier_0_closes_the_connection() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         let none = no_properties(version);
         for bytes in [
@@ -372,7 +374,7 @@ async fn packet_identifier_0_closes_the_connection() {
             packet(0x82, &[b"\0\0", none, b"\0\x01t\0"]),
             packet(0xA2, &[b"\0\0", none, b"\0\x01t"]),
         ] {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             client.send_bytes(&bytes).await;
             client.expect_disconnect(ReasonCode::ProtocolError).await;
         }
@@ -382,9 +384,9 @@ async fn packet_identifier_0_closes_the_connection() {
 /// [MQTT-2.2.1-5]; 3.1.1: [MQTT-2.3.1-6]
 #[actix_rt::test]
 async fn acknowledgements_carry_the_packet_identifier_of_the_publish() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.subscribe("other", QOS_2).await;
         for number in [1, 0x0102, u16::MAX] {
             let reason = ReasonCode::NoMatchingSubscribers;
@@ -405,9 +407,9 @@ async fn acknowledgements_carry_the_packet_identifier_of_the_publish() {
 /// [MQTT-2.2.1-6]; 3.1.1: [MQTT-2.3.1-7]
 #[actix_rt::test]
 async fn suback_and_unsuback_carry_the_packet_identifier_of_the_request() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         for number in [1, 0x1234, u16::MAX] {
             client.send(subscribe(number, vec![filter("a", QOS_1)])).await;
             client.expect(suback(number, &[ReasonCode::GrantedQoS1])).await;
@@ -428,9 +430,9 @@ async fn suback_and_unsuback_carry_the_packet_identifier_of_the_request() {
 async fn an_identifier_that_the_broker_gives_is_not_0_and_not_in_use() {
     const MESSAGES: usize = 70_000;
     const AT_ONCE: usize = 100;
-    let (_broker, address) = broker().await;
-    let mut publisher = connected(address, connect_in(V3_1_1, "p")).await;
-    let mut client = connected(address, connect_in(V3_1_1, "c")).await;
+    let broker = world().await;
+    let mut publisher = Client::connected(&broker, connect_in(V3_1_1, "p")).await;
+    let mut client = Client::connected(&broker, connect_in(V3_1_1, "c")).await;
     client.subscribe("t", QOS_1).await;
     let burst = packet(0x32, &[b"\0\x01t\0\x01x"]).repeat(AT_ONCE);
     let (mut in_use, mut seen) = (HashSet::new(), HashSet::new());
@@ -458,13 +460,13 @@ async fn an_identifier_that_the_broker_gives_is_not_0_and_not_in_use() {
 /// 3.1.1: [MQTT-2.3.1-3] [MQTT-2.3.1-4]
 #[actix_rt::test]
 async fn what_is_sent_again_keeps_its_packet_identifier() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         let mut connect = connect_lasting("c", version);
         connect.clean_start = true;
-        drop(connected(address, connect).await);
+        drop(Client::connected(&broker, connect).await);
         let connect = connect_lasting("c", version);
-        let mut client = connected(address, connect.clone()).await;
+        let mut client = Client::connected(&broker, connect.clone()).await;
         client.subscribe("t", QOS_2).await;
         for qos in [QOS_1, QOS_2, QOS_2] {
             broker.publish("t", b"x", qos, false).await.unwrap();
@@ -475,7 +477,7 @@ async fn what_is_sent_again_keeps_its_packet_identifier() {
         client.send(pubrec(3, ReasonCode::Success)).await;
         client.expect(pubrel(3)).await;
         drop(client);
-        let (mut client, session_present) = connected_with(address, connect).await;
+        let (mut client, session_present) = Client::connected_with(&broker, connect).await;
         assert!(session_present);
         // The order among them is not specified.
         let mut expected = vec![

@@ -1,42 +1,31 @@
 //! Sections 3.4 to 3.7: PUBACK, PUBREC, PUBREL and PUBCOMP, as bytes.
 
-use std::net::SocketAddr;
-
 use hearthmq::{
-    auth::{AccessRequest, Action, Authorizer, Decision},
+    Broker,
+    auth::{AccessRequest, Action},
     mqtt::{Packet, ReasonCode, encoded_size},
 };
 
-use crate::{
-    sockets::{broker, broker_with, connected},
-    support::{generous, packets::*},
-};
+use crate::support::{Client, generous, packets::*, refusing, world, world_where, world_with};
 
-/// Denies publishing to `secret`.
-struct NoSecrets;
-
-impl Authorizer for NoSecrets {
-    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
-        match request.action {
-            Action::Publish { topic: "secret", .. } => Decision::Deny,
-            _ => Decision::Allow,
-        }
-    }
+/// Returns whether it is a message to `secret`.
+fn is_secret(request: &AccessRequest<'_>) -> bool {
+    matches!(request.action, Action::Publish { topic: "secret", .. })
 }
 
 /// [MQTT-3.4.2-1] [MQTT-3.5.2-1]
 /// Before MQTT 5.0 the answer has only the identifier.
 #[actix_rt::test]
 async fn puback_and_pubrec_say_what_became_of_the_message() {
-    let (_broker, address) = broker_with(|builder| builder.authorizer(NoSecrets)).await;
-    let mut subscriber = connected(address, connect("s")).await;
+    let broker = world_where(refusing(is_secret)).await;
+    let mut subscriber = Client::connected(&broker, connect("s")).await;
     subscriber.subscribe("wanted", QOS_0).await;
     for version in VERSIONS {
         for (topic, reason) in [("wanted", None), ("nobody", Some(0x10)), ("secret", Some(0x87))] {
             for (publish, first) in
                 [(publish_1(0x1234, topic, "x"), 0x40), (publish_2(0x1234, topic, "x"), 0x50)]
             {
-                let mut client = connected(address, connect_in(version, "c")).await;
+                let mut client = Client::connected(&broker, connect_in(version, "c")).await;
                 client.publish(publish).await;
                 match reason.filter(|_| version == V5) {
                     Some(reason) => client.expect_bytes(&[first, 3, 0x12, 0x34, reason]).await,
@@ -52,8 +41,8 @@ async fn puback_and_pubrec_say_what_became_of_the_message() {
 /// A refused message was never started: the same identifier means a new one, with DUP or without.
 #[actix_rt::test]
 async fn the_identifier_of_a_refused_message_means_a_new_one() {
-    let (_broker, address) = broker_with(|builder| builder.authorizer(NoSecrets)).await;
-    let mut client = connected(address, connect("c")).await;
+    let broker = world_where(refusing(is_secret)).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     client.subscribe("wanted", QOS_0).await;
     client.publish(publish_2(0x1234, "secret", "x")).await;
     client.expect_bytes(b"\x50\x03\x12\x34\x87").await;
@@ -68,9 +57,9 @@ async fn the_identifier_of_a_refused_message_means_a_new_one() {
 /// 3.1.1: [MQTT-3.6.1-1]
 #[actix_rt::test]
 async fn pubrel_and_pubcomp_say_whether_the_identifier_is_known() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.send_bytes(b"\x62\x02\x12\x34").await;
         client.send_bytes(b"\x50\x02\x12\x34").await;
         if version == V5 {
@@ -95,7 +84,7 @@ async fn pubrel_and_pubcomp_say_whether_the_identifier_is_known() {
 /// [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]
 #[actix_rt::test]
 async fn a_reason_code_that_is_not_of_the_packet_is_a_protocol_error() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for (first, wrong) in [
         (0x40, [0x01, 0x11, 0x92, 0x8E, 0xFF]),
         (0x50, [0x02, 0x11, 0x92, 0x8E, 0xFF]),
@@ -103,7 +92,7 @@ async fn a_reason_code_that_is_not_of_the_packet_is_a_protocol_error() {
         (0x70, [0x10, 0x80, 0x87, 0x91, 0xFF]),
     ] {
         for reason in wrong {
-            let mut client = connected(address, connect("c")).await;
+            let mut client = Client::connected(&broker, connect("c")).await;
             client.send_bytes(&[first, 3, 0, 1, reason]).await;
             client.expect_disconnect(ReasonCode::ProtocolError).await;
         }
@@ -114,8 +103,8 @@ async fn a_reason_code_that_is_not_of_the_packet_is_a_protocol_error() {
 /// allowed.
 #[actix_rt::test]
 async fn an_acknowledgement_may_be_short_or_long() {
-    let (broker, address) = broker().await;
-    let mut client = connected(address, connect("c")).await;
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     client.subscribe("t", QOS_2).await;
     for (packet_id, details) in [
         (1, &b""[..]),
@@ -137,10 +126,10 @@ async fn an_acknowledgement_may_be_short_or_long() {
 /// 3.1.1: [MQTT-3.6.1-1]
 #[actix_rt::test]
 async fn pubrel_with_other_flags_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for flags in (0..16).filter(|flags| *flags != 2) {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             client.publish(publish_2(1, "t", "x")).await;
             client.receive(|packet| assert!(matches!(packet, Packet::PubRec(_)))).await;
             client.send_bytes(&[0x60 | flags, 2, 0, 1]).await;
@@ -151,10 +140,10 @@ async fn pubrel_with_other_flags_is_malformed() {
 
 /// Returns the answers to messages and subscriptions over the limits, for a client with this
 /// Maximum Packet Size: for each answer its size and whether it has a Reason String.
-async fn refusals(address: SocketAddr, packet_bytes_max: Option<u32>) -> [(usize, bool); 3] {
+async fn refusals(broker: &Broker, packet_bytes_max: Option<u32>) -> [(usize, bool); 3] {
     let mut packet = connect("c");
     packet.properties.maximum_packet_size = packet_bytes_max;
-    let mut client = connected(address, packet).await;
+    let mut client = Client::connected(broker, packet).await;
     client.publish(retained(publish_1(1, "new", "x"))).await;
     client.publish(retained(publish_2(2, "new", "x"))).await;
     client.send(subscribe(3, vec![filter("a", QOS_0), filter("b", QOS_0)])).await;
@@ -182,13 +171,13 @@ async fn a_reason_string_is_left_out_where_it_has_no_room() {
     let mut limits = generous();
     limits.retained_messages_max = 1;
     limits.subscriptions_per_client_max = 1;
-    let (broker, address) = broker_with(|builder| builder.limits(limits)).await;
+    let broker = world_with(|builder| builder.limits(limits)).await;
     broker.publish("kept", b"x", QOS_0, true).await.unwrap();
-    let in_full = refusals(address, None).await;
+    let in_full = refusals(&broker, None).await;
     for (at, (size, has_reason)) in in_full.into_iter().enumerate() {
         assert!(has_reason);
-        assert_eq!(refusals(address, Some(size as u32)).await[at], (size, true));
-        let (shorter, has_reason) = refusals(address, Some(size as u32 - 1)).await[at];
+        assert_eq!(refusals(&broker, Some(size as u32)).await[at], (size, true));
+        let (shorter, has_reason) = refusals(&broker, Some(size as u32 - 1)).await[at];
         assert!(shorter < size && !has_reason);
     }
 }
@@ -198,10 +187,10 @@ async fn a_reason_string_is_left_out_where_it_has_no_room() {
 /// Optional properties never make an answer larger than the client's Maximum Packet Size.
 #[actix_rt::test]
 async fn no_answer_is_larger_than_the_client_accepts() {
-    let (broker, address) = broker_with(|builder| builder.authorizer(NoSecrets)).await;
+    let broker = world_where(refusing(is_secret)).await;
     let mut packet = connect("c");
     packet.properties.maximum_packet_size = Some(16);
-    let mut client = connected(address, packet).await;
+    let mut client = Client::connected(&broker, packet).await;
     client.publish(publish_1(1, "secret", "x")).await;
     client.expect_bytes(b"\x40\x03\x00\x01\x87").await;
     client.publish(publish_2(2, "secret", "x")).await;

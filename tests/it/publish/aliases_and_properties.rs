@@ -2,7 +2,7 @@
 
 use hearthmq::mqtt::{Packet, ReasonCode, UserPropertiesBuf};
 
-use crate::support::{Client, packets::*, world, world_within};
+use crate::support::{Client, packets::*, world};
 
 /// Section 3.3.2.3.4.
 #[actix_rt::test]
@@ -39,35 +39,6 @@ async fn an_alias_is_set_by_a_repeated_publish_too() {
     client.expect_publish(publish("a", "y")).await;
 }
 
-/// [MQTT-3.3.2-7]
-#[actix_rt::test]
-async fn an_alias_ends_with_its_connection() {
-    let broker = world().await;
-    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
-    client.publish(aliased(publish("a", "x"), 1)).await;
-    client.ping().await;
-    client.vanish().await;
-    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
-    client.publish(aliased(publish("", "x"), 1)).await;
-    client.expect_disconnect(ReasonCode::ProtocolError).await;
-}
-
-/// [MQTT-3.3.2-8] [MQTT-3.3.2-9]
-#[actix_rt::test]
-async fn an_alias_of_0_or_over_the_maximum_ends_the_connection() {
-    let broker = world_within(|limits| limits.topic_alias_maximum = 5).await;
-    for alias in [0, 6, u16::MAX] {
-        let mut client = Client::connected(&broker, connect("c")).await;
-        // Built by hand, because an alias of 0 cannot be encoded.
-        let [high, low] = alias.to_be_bytes();
-        client.send_bytes(&[0x30, 8, 0, 1, b't', 3, 0x23, high, low, b'x']).await;
-        client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
-    }
-    let mut client = Client::connected(&broker, connect("c")).await;
-    client.publish(aliased(publish("t", "x"), 5)).await;
-    client.ping().await;
-}
-
 /// [MQTT-3.1.2-26] [MQTT-3.1.2-27]: defined with the first message, used from the second on.
 #[actix_rt::test]
 async fn the_broker_uses_as_many_aliases_as_the_client_takes() {
@@ -93,19 +64,6 @@ async fn the_broker_uses_as_many_aliases_as_the_client_takes() {
     client.expect_publish(aliased(dup(publish_1(1, "b", "x")), 1)).await;
     broker.publish("b", b"y", QOS_0, false).await.unwrap();
     client.expect_publish(aliased(publish("", "y"), 1)).await;
-}
-
-#[actix_rt::test]
-async fn without_a_topic_alias_maximum_no_alias_is_sent() {
-    let broker = world().await;
-    for version in VERSIONS {
-        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
-        client.subscribe("t", QOS_0).await;
-        for _ in 0..3 {
-            broker.publish("t", b"x", QOS_0, false).await.unwrap();
-            client.expect_publish(publish("t", "x")).await;
-        }
-    }
 }
 
 /// A message that was too large to send has not defined its alias.
@@ -138,49 +96,6 @@ async fn a_message_that_fits_without_an_alias_is_sent_without() {
     }
     broker.publish("t", b"x", QOS_0, false).await.unwrap();
     client.expect_publish(aliased(publish("t", "x"), 1)).await;
-}
-
-/// [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
-#[actix_rt::test]
-async fn properties_of_a_message_are_passed_on_unaltered() {
-    let broker = world().await;
-    let mut pairs = UserPropertiesBuf::new();
-    for (name, value) in [("b", "1"), ("a", "2"), ("b", ""), ("", "ü")] {
-        pairs.push(name, value).unwrap();
-    }
-    let with_properties = |mut packet: hearthmq::mqtt::Publish<'static>| {
-        let properties = &mut packet.properties;
-        properties.payload_format_indicator = Some(false);
-        properties.content_type = Some("text/plain");
-        properties.response_topic = Some("answers/here");
-        properties.correlation_data = Some(&[0, 255, 1]);
-        packet
-    };
-    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
-    client.subscribe("t/#", QOS_1).await;
-    let mut publisher = Client::connected(&broker, connect("p")).await;
-    // Delivered directly, retained, and queued.
-    let mut packet = with_properties(publish_1(1, "t/a", "x"));
-    packet.properties.user_properties = pairs.as_user_properties();
-    publisher.publish(retained(packet.clone())).await;
-    publisher.expect(puback(1, ReasonCode::Success)).await;
-    client.expect_publish(packet.clone()).await;
-    client.take(QOS_1, 1).await;
-    client.subscribe("t/a", QOS_0).await;
-    let mut kept = retained(packet.clone());
-    kept.flags.qos = QOS_0;
-    kept.packet_id = None;
-    client.expect_publish(kept).await;
-    client.vanish().await;
-    publisher.publish(packet.clone()).await;
-    publisher.expect(puback(1, ReasonCode::Success)).await;
-    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
-    packet.packet_id = Some(id(2));
-    client.expect_publish(packet).await;
-    // An older version gets the message without them.
-    let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
-    old.subscribe("t/a", QOS_0).await;
-    old.expect_publish(retained(publish("t/a", "x"))).await;
 }
 
 /// User Properties of packets that are only for the broker are read and not forwarded.

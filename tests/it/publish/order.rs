@@ -4,8 +4,7 @@ use hearthmq::mqtt::{Packet, QoS, ReasonCode};
 
 use crate::{
     sessions::delivery::bytes_of,
-    sockets::{broker, connected},
-    support::packets::*,
+    support::{Client, packets::*, world},
 };
 
 /// Returns a PUBLISH with this QoS, and with the number as identifier.
@@ -23,15 +22,15 @@ fn numbered(number: u16, qos: QoS, payload: &str) -> Packet<'_> {
 #[actix_rt::test]
 async fn messages_of_a_topic_and_qos_come_in_the_order_in_which_they_were_published() {
     const MESSAGES: u16 = 500;
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for qos in [QOS_0, QOS_1, QOS_2] {
-            let mut here = connected(address, connect_in(version, "here")).await;
+            let mut here = Client::connected(&broker, connect_in(version, "here")).await;
             here.subscribe("t", QOS_2).await;
-            let mut away = connected(address, connect_lasting("away", version)).await;
+            let mut away = Client::connected(&broker, connect_lasting("away", version)).await;
             away.subscribe("t", QOS_2).await;
             away.leave().await;
-            let mut publisher = connected(address, connect_in(version, "p")).await;
+            let mut publisher = Client::connected(&broker, connect_in(version, "p")).await;
             for number in 1..=MESSAGES {
                 publisher.send(numbered(number, qos, &number.to_string())).await;
                 publisher.expect_taken(qos, number, ReasonCode::Success).await;
@@ -39,17 +38,17 @@ async fn messages_of_a_topic_and_qos_come_in_the_order_in_which_they_were_publis
             for number in 1..=MESSAGES {
                 take_number(&mut here, number).await;
             }
-            let mut away = connected(address, connect_lasting("away", version)).await;
+            let mut away = Client::connected(&broker, connect_lasting("away", version)).await;
             for number in (1..=MESSAGES).filter(|_| qos != QOS_0) {
                 take_number(&mut away, number).await;
             }
-            connected(address, connect_in(version, "away")).await.leave().await;
+            Client::connected(&broker, connect_in(version, "away")).await.leave().await;
         }
     }
 }
 
 /// Expects the message of this number, before or after PUBRELs, and acknowledges it.
-async fn take_number(client: &mut crate::sockets::Client, number: u16) {
+async fn take_number(client: &mut Client, number: u16) {
     loop {
         let came = client
             .receive(|packet| match packet {
@@ -78,11 +77,11 @@ async fn take_number(client: &mut crate::sockets::Client, number: u16) {
 /// 3.1.1: [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-6]
 #[actix_rt::test]
 async fn acknowledgements_come_in_the_order_of_the_messages() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut subscriber = connected(address, connect_in(version, "s")).await;
+        let mut subscriber = Client::connected(&broker, connect_in(version, "s")).await;
         subscriber.subscribe("t", QOS_0).await;
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         let order = [(9, QOS_2), (3, QOS_1), (7, QOS_1), (1, QOS_2), (8, QOS_1), (2, QOS_2)];
         let packets = order.map(|(number, qos)| numbered(number, qos, "x"));
         client.send_bytes(&bytes_of(version, &packets)).await;
@@ -99,9 +98,9 @@ async fn acknowledgements_come_in_the_order_of_the_messages() {
 /// Independent of the order of the messages.
 #[actix_rt::test]
 async fn pubrels_come_in_the_order_of_the_pubrecs() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.subscribe("t", QOS_2).await;
         for number in 1..=5 {
             broker.publish("t", b"x", QOS_2, false).await.unwrap();

@@ -5,8 +5,7 @@ use hearthmq::mqtt::{Publish, ReasonCode, UserPropertiesBuf};
 
 use crate::{
     sessions::at_connect::lose,
-    sockets::{broker, broker_with, connected},
-    support::{generous, packets::*},
+    support::{Client, generous, packets::*, world, world_with},
     wire::*,
 };
 
@@ -29,38 +28,38 @@ fn with_properties<'a>(
 /// [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
 #[actix_rt::test]
 async fn properties_of_a_message_reach_every_subscriber_unaltered() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     let mut pairs = UserPropertiesBuf::new();
     for (name, value) in [("z", "1"), ("a", "2"), ("z", ""), ("z", "1"), ("", "ü")] {
         pairs.push(name, value).unwrap();
     }
     for format in [false, true] {
         let of = |packet| with_properties(packet, &pairs, format);
-        let mut publisher = connected(address, connect("p")).await;
-        let mut present = connected(address, connect("present")).await;
+        let mut publisher = Client::connected(&broker, connect("p")).await;
+        let mut present = Client::connected(&broker, connect("present")).await;
         present.subscribe("t", QOS_0).await;
-        let mut away = connected(address, connect_lasting("away", V5)).await;
+        let mut away = Client::connected(&broker, connect_lasting("away", V5)).await;
         away.subscribe("t", QOS_1).await;
         lose(&broker, away, "away").await;
         publisher.publish(retained(of(publish_1(1, "t", "x")))).await;
         publisher.expect(puback(1, ReasonCode::Success)).await;
         present.expect_publish(of(publish("t", "x"))).await;
-        let mut away = connected(address, connect_lasting("away", V5)).await;
+        let mut away = Client::connected(&broker, connect_lasting("away", V5)).await;
         away.expect_publish(of(publish_1(1, "t", "x"))).await;
         lose(&broker, away, "away").await;
-        let mut away = connected(address, connect_lasting("away", V5)).await;
+        let mut away = Client::connected(&broker, connect_lasting("away", V5)).await;
         away.expect_publish(dup(of(publish_1(1, "t", "x")))).await;
-        let mut late = connected(address, connect("late")).await;
+        let mut late = Client::connected(&broker, connect("late")).await;
         late.subscribe("t", QOS_0).await;
         late.expect_publish(retained(of(publish("t", "x")))).await;
         // Clients of older versions get the message itself.
-        let mut old = connected(address, connect_in(V3_1_1, "old")).await;
+        let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
         old.subscribe("t", QOS_0).await;
         old.expect_publish(retained(publish("t", "x"))).await;
         away.send(puback(1, ReasonCode::Success)).await;
         away.ping().await;
         away.leave().await;
-        connected(address, connect("away")).await.leave().await;
+        Client::connected(&broker, connect("away")).await.leave().await;
         broker.publish("t", b"", QOS_0, true).await.unwrap();
     }
 }
@@ -69,8 +68,8 @@ async fn properties_of_a_message_reach_every_subscriber_unaltered() {
 /// [MQTT-3.3.2-20]
 #[actix_rt::test]
 async fn a_message_without_properties_comes_without() {
-    let (_broker, address) = broker().await;
-    let (mut wire, _) = Wire::connected(address, &plain_connect(V5, "c")).await;
+    let broker = world().await;
+    let (mut wire, _) = Wire::connected(&broker, &plain_connect(V5, "c")).await;
     wire.send(b"\x82\x07\0\x01\0\0\x01t\0").await;
     wire.expect(b"\x90\x04\0\x01\0\0").await;
     // Empty properties differ from missing ones.
@@ -83,7 +82,7 @@ async fn a_message_without_properties_comes_without() {
             assert_eq!(received, publish);
         }
     }
-    let mut old = connected(address, connect_in(V3_1_1, "old")).await;
+    let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
     old.publish(publish("t", "x")).await;
     wire.expect(b"\x30\x05\0\x01t\0x").await;
 }
@@ -91,13 +90,13 @@ async fn a_message_without_properties_comes_without() {
 /// [MQTT-3.3.2-13] [MQTT-3.3.2-14] [MQTT-4.13.1-1]
 #[actix_rt::test]
 async fn a_response_topic_with_wildcards_closes_the_connection() {
-    let (_broker, address) = broker().await;
-    let mut subscriber = connected(address, connect("s")).await;
+    let broker = world().await;
+    let mut subscriber = Client::connected(&broker, connect("s")).await;
     subscriber.subscribe("t", QOS_0).await;
     for topic in ["#", "+", "a/#", "a/+/b", "a+"] {
         let mut packet = publish("t", "x");
         packet.properties.response_topic = Some(topic);
-        let mut client = connected(address, connect("c")).await;
+        let mut client = Client::connected(&broker, connect("c")).await;
         client.publish(packet).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
     }
@@ -109,7 +108,7 @@ async fn a_response_topic_with_wildcards_closes_the_connection() {
 /// [MQTT-4.13.1-1]
 #[actix_rt::test]
 async fn a_property_that_is_wrong_closes_the_connection() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for (property, reason) in [
         (&b"\x01\x02"[..], ReasonCode::ProtocolError), // Payload Format Indicator 2
         (b"\x01\0\x01\0", ReasonCode::ProtocolError),
@@ -123,7 +122,7 @@ async fn a_property_that_is_wrong_closes_the_connection() {
         (b"\x7E", ReasonCode::MalformedPacket),
         (b"\x02\0\0", ReasonCode::MalformedPacket),
     ] {
-        let mut client = connected(address, connect("c")).await;
+        let mut client = Client::connected(&broker, connect("c")).await;
         let length = [property.len() as u8];
         client.send_bytes(&packet(0x30, &[b"\0\x01t", &length, property, b"x"])).await;
         client.expect_disconnect(reason).await;
@@ -135,10 +134,10 @@ async fn a_property_that_is_wrong_closes_the_connection() {
 async fn aliases_up_to_the_announced_maximum_are_accepted_and_no_others() {
     let mut limits = generous();
     limits.topic_alias_maximum = 300;
-    let (_broker, address) = broker_with(|builder| builder.limits(limits)).await;
-    let mut subscriber = connected(address, connect("s")).await;
+    let broker = world_with(|builder| builder.limits(limits)).await;
+    let mut subscriber = Client::connected(&broker, connect("s")).await;
     subscriber.subscribe("#", QOS_0).await;
-    let mut client = connected(address, connect("c")).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     let topics: Vec<_> = (1..=300).map(|alias: u16| (alias, format!("t/{alias}"))).collect();
     for (alias, topic) in &topics {
         client.publish(aliased(publish(topic, "sets"), *alias)).await;
@@ -150,7 +149,7 @@ async fn aliases_up_to_the_announced_maximum_are_accepted_and_no_others() {
     }
     for alias in [0, 301, u16::MAX] {
         for topic in [&b"\0\x01t"[..], b"\0\0"] {
-            let mut client = connected(address, connect("c")).await;
+            let mut client = Client::connected(&broker, connect("c")).await;
             let [high, low] = u16::to_be_bytes(alias);
             client.send_bytes(&packet(0x30, &[topic, &[3, 0x23, high, low], b"x"])).await;
             client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
@@ -164,8 +163,8 @@ async fn aliases_up_to_the_announced_maximum_are_accepted_and_no_others() {
 async fn without_a_topic_alias_maximum_no_alias_is_accepted() {
     let mut limits = generous();
     limits.topic_alias_maximum = 0;
-    let (_broker, address) = broker_with(|builder| builder.limits(limits)).await;
-    let mut client = connected(address, connect("c")).await;
+    let broker = world_with(|builder| builder.limits(limits)).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     client.publish(aliased(publish("t", "x"), 1)).await;
     client.expect_disconnect(ReasonCode::TopicAliasInvalid).await;
 }
@@ -173,10 +172,10 @@ async fn without_a_topic_alias_maximum_no_alias_is_accepted() {
 /// Neither the client's aliases nor the broker's. [MQTT-3.3.2-7]
 #[actix_rt::test]
 async fn aliases_end_with_their_connection() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     let mut connect = connect_lasting("c", V5);
     connect.properties.topic_alias_maximum = Some(1);
-    let mut client = connected(address, connect.clone()).await;
+    let mut client = Client::connected(&broker, connect.clone()).await;
     client.subscribe("t", QOS_1).await;
     client.publish(aliased(publish("t", "x"), 1)).await;
     client.expect_publish(aliased(publish("t", "x"), 1)).await;
@@ -186,7 +185,7 @@ async fn aliases_end_with_their_connection() {
     client.publish(aliased(publish_1(1, "", "x"), 1)).await;
     client.expect_publish(aliased(publish_1(1, "", "x"), 1)).await;
     lose(&broker, client, "c").await;
-    let mut client = connected(address, connect).await;
+    let mut client = Client::connected(&broker, connect).await;
     client.expect_publish(aliased(dup(publish_1(1, "t", "x")), 1)).await;
     broker.publish("t", b"x", QOS_0, false).await.unwrap();
     client.expect_publish(aliased(publish("", "x"), 1)).await;

@@ -15,31 +15,6 @@ fn disconnect_expiring(secs: u32) -> Packet<'static> {
     })
 }
 
-/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-5]; 3.1.1: [MQTT-3.2.2-1] [MQTT-3.2.2-2]
-/// [MQTT-3.2.2-3] of 3.1.1
-#[actix_rt::test]
-async fn session_present_tells_whether_the_session_was_kept() {
-    let broker = world().await;
-    for version in VERSIONS {
-        let packet = || connect_lasting("c", version);
-        let (client, present) = Client::connected_with(&broker, packet()).await;
-        assert!(!present);
-        client.leave().await;
-        let (client, present) = Client::connected_with(&broker, packet()).await;
-        assert!(present);
-        client.leave().await;
-        // [MQTT-3.1.2-4]
-        let clean = connect_in(version, "c");
-        let (client, present) = Client::connected_with(&broker, clean).await;
-        assert!(!present);
-        client.leave().await;
-        let (client, present) = Client::connected_with(&broker, packet()).await;
-        assert!(!present);
-        client.leave().await;
-        Client::connected(&broker, connect_in(version, "c")).await;
-    }
-}
-
 /// MQTT 3.1 stores sessions as well, and has no flag for it.
 #[actix_rt::test]
 async fn a_session_of_mqtt_3_1_is_kept() {
@@ -72,80 +47,6 @@ async fn what_was_published_meanwhile_comes_in_order_and_without_qos_0() {
         client.expect_publish(publish_2(2, "t", "2")).await;
         client.expect_publish(publish_1(3, "t", "3")).await;
         client.ping().await;
-        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
-    }
-}
-
-/// [MQTT-4.4.0-1] [MQTT-3.3.1-1]
-#[actix_rt::test]
-async fn what_was_not_acknowledged_is_sent_again_with_dup_and_its_identifier() {
-    let broker = world().await;
-    for version in VERSIONS {
-        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
-        client.subscribe("t", QOS_2).await;
-        for (payload, qos) in [("1", QOS_1), ("2", QOS_2), ("3", QOS_2), ("4", QOS_1), ("5", QOS_1)]
-        {
-            broker.publish("t", payload.as_bytes(), qos, false).await.unwrap();
-        }
-        client.expect_publish(publish_1(1, "t", "1")).await;
-        client.expect_publish(publish_2(2, "t", "2")).await;
-        client.expect_publish(publish_2(3, "t", "3")).await;
-        client.expect_publish(publish_1(4, "t", "4")).await;
-        client.expect_publish(publish_1(5, "t", "5")).await;
-        client.send(puback(4, ReasonCode::Success)).await;
-        client.send(pubrec(2, ReasonCode::Success)).await;
-        client.expect(pubrel(2)).await;
-        client.vanish().await;
-        broker.publish("t", b"6", QOS_1, false).await.unwrap();
-        for _ in 0..2 {
-            let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
-            client.expect(pubrel(2)).await;
-            client.expect_publish(dup(publish_1(1, "t", "1"))).await;
-            client.expect_publish(dup(publish_2(3, "t", "3"))).await;
-            client.expect_publish(dup(publish_1(5, "t", "5"))).await;
-            client
-                .receive(|packet| {
-                    let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
-                    assert_eq!((publish.payload, publish.packet_id), (&b"6"[..], Some(id(6))));
-                })
-                .await;
-            client.ping().await;
-            client.vanish().await;
-        }
-        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
-        for _ in 0..5 {
-            client.receive(|_| ()).await;
-        }
-        client.send(puback(1, ReasonCode::Success)).await;
-        client.send(pubcomp(2)).await;
-        client.take(QOS_2, 3).await;
-        client.send(puback(5, ReasonCode::Success)).await;
-        client.send(puback(6, ReasonCode::Success)).await;
-        client.ping().await;
-        assert_eq!(broker.client("c").await.unwrap().unwrap().in_flight, 0);
-        client.vanish().await;
-        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
-        client.ping().await;
-        Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
-    }
-}
-
-/// The receiver's side of QoS 2 belongs to the session. [MQTT-4.3.3-10]
-#[actix_rt::test]
-async fn a_qos_2_publish_repeated_on_the_next_connection_is_not_delivered_again() {
-    let broker = world().await;
-    for version in VERSIONS {
-        let mut subscriber = Client::connected(&broker, connect_in(version, "s")).await;
-        subscriber.subscribe("t", QOS_0).await;
-        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
-        client.publish(publish_2(7, "t", "x")).await;
-        client.expect(pubrec(7, ReasonCode::Success)).await;
-        subscriber.expect_publish(publish("t", "x")).await;
-        client.vanish().await;
-        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
-        client.publish(dup(publish_2(7, "t", "x"))).await;
-        client.expect_taken(QOS_2, 7, ReasonCode::Success).await;
-        subscriber.expect_nothing().await;
         Client::connected(&broker, connect_in(version, "c")).await.vanish().await;
     }
 }

@@ -122,30 +122,6 @@ async fn the_end_of_a_session_ends_its_membership() {
     assert_eq!(broker.metrics().totals().subscriptions.value(), 1);
 }
 
-/// Section 4.8.2: no retained messages at the time of the subscribe.
-#[actix_rt::test]
-async fn retained_messages_are_not_sent_to_shared_subscriptions() {
-    let broker = world().await;
-    broker.publish("t/x", b"1", QOS_1, true).await.unwrap();
-    let mut client = member(&broker, "a").await;
-    client.expect_nothing().await;
-}
-
-/// [MQTT-4.8.2-3]
-#[actix_rt::test]
-async fn each_member_gets_its_own_qos() {
-    let broker = world().await;
-    let mut a = Client::connected(&broker, connect("a")).await;
-    a.subscribe("$share/g/t", QOS_0).await;
-    let mut b = Client::connected(&broker, connect("b")).await;
-    b.subscribe("$share/g/t", QOS_2).await;
-    for _ in 0..2 {
-        broker.publish("t", b"x", QOS_2, false).await.unwrap();
-    }
-    a.expect_publish(publish("t", "x")).await;
-    b.expect_publish(publish_2(1, "t", "x")).await;
-}
-
 #[actix_rt::test]
 async fn groups_and_plain_subscriptions_do_not_know_each_other() {
     let broker = world().await;
@@ -165,21 +141,6 @@ async fn groups_and_plain_subscriptions_do_not_know_each_other() {
     }
 }
 
-/// A client with a plain and a shared subscription gets a copy for each. Section 4.8.2.
-#[actix_rt::test]
-async fn a_shared_subscription_brings_a_copy_of_its_own() {
-    let broker = world().await;
-    let mut client = Client::connected(&broker, connect("a")).await;
-    client.send(subscribe_as(1, 1, vec![filter("t", QOS_0)])).await;
-    client.receive(|_| ()).await;
-    client.send(subscribe_as(2, 2, vec![filter("$share/g/t", QOS_0)])).await;
-    client.receive(|_| ()).await;
-    broker.publish("t", b"x", QOS_0, false).await.unwrap();
-    client.expect_publish(identified(publish("t", "x"), &[1])).await;
-    client.expect_publish(identified(publish("t", "x"), &[2])).await;
-    client.ping().await;
-}
-
 #[actix_rt::test]
 async fn unsubscribing_leaves_the_group_and_not_the_other_subscriptions() {
     let broker = world().await;
@@ -192,17 +153,6 @@ async fn unsubscribing_leaves_the_group_and_not_the_other_subscriptions() {
     publish_numbers(&broker, 0..4).await;
     assert_eq!(taken(&mut b).await, [0, 1, 2, 3]);
     assert_eq!(taken(&mut a).await, [0, 1, 2, 3]);
-}
-
-/// The wildcard rule for `$` topics also applies to shared subscriptions.
-#[actix_rt::test]
-async fn a_shared_wildcard_does_not_match_hidden_topics() {
-    let broker = world().await;
-    let mut client = Client::connected(&broker, connect("a")).await;
-    client.subscribe("$share/g/#", QOS_0).await;
-    broker.publish("$SYS/x", b"1", QOS_0, false).await.unwrap();
-    broker.publish("x", b"2", QOS_0, false).await.unwrap();
-    assert_eq!(taken(&mut client).await, [2]);
 }
 
 /// Section 4.8.2: a member that acknowledges nothing does not withhold messages from one that does.

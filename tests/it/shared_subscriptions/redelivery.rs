@@ -190,24 +190,6 @@ async fn what_is_left_goes_to_the_same_group_only() {
     other.expect_nothing().await;
 }
 
-/// [MQTT-4.8.2-6]
-#[actix_rt::test]
-async fn what_a_member_refuses_goes_to_nobody_else() {
-    tokio::time::pause();
-    for qos in [QOS_1, QOS_2] {
-        let broker = builder().start().await.unwrap();
-        let mut refusing = member(&broker, connect("refusing"), qos).await;
-        publish_all(&broker, qos, &["1"]).await;
-        refusing.expect_publish(first(qos, "1")).await;
-        let mut here = member(&broker, connect("here"), qos).await;
-        let refusal = ReasonCode::ImplementationSpecificError;
-        refusing.send(if qos == QOS_1 { puback(1, refusal) } else { pubrec(1, refusal) }).await;
-        refusing.ping().await;
-        refusing.vanish().await;
-        here.expect_nothing().await;
-    }
-}
-
 /// [MQTT-4.8.2-3] The next member has a QoS of its own, and gets the remaining Message Expiry
 /// Interval.
 #[actix_rt::test]

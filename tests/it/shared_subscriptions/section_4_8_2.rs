@@ -1,17 +1,15 @@
 //! Section 4.8.2: shared subscriptions.
 
-use std::net::SocketAddr;
-
-use hearthmq::mqtt::{Packet, QoS, ReasonCode};
-
-use crate::{
-    sockets::{Client, broker, connected, connected_with},
-    support::packets::*,
+use hearthmq::{
+    Broker,
+    mqtt::{Packet, QoS, ReasonCode},
 };
 
+use crate::support::{Client, packets::*, world};
+
 /// Connects a member of the group of `t`, with this QoS.
-async fn member(address: SocketAddr, client_id: &str, qos: QoS) -> Client {
-    let mut client = connected(address, connect_lasting(client_id, V5)).await;
+async fn member(broker: &Broker, client_id: &str, qos: QoS) -> Client {
+    let mut client = Client::connected(broker, connect_lasting(client_id, V5)).await;
     client.subscribe("$share/g/t", qos).await;
     client
 }
@@ -44,7 +42,7 @@ async fn gets(client: &mut Client, payload: &[u8]) -> Option<u16> {
 /// A name of at least one character, without wildcards, then `/` and a filter.
 #[actix_rt::test]
 async fn a_shared_subscription_has_a_name_and_a_filter() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for wrong in [
         "$share/",
         "$share//t",
@@ -58,13 +56,13 @@ async fn a_shared_subscription_has_a_name_and_a_filter() {
     ] {
         for packet in [subscribe(1, vec![filter(wrong, QOS_0)]), unsubscribe(1, vec![wrong])] {
             for version in VERSIONS {
-                let mut client = connected(address, connect_in(version, "c")).await;
+                let mut client = Client::connected(&broker, connect_in(version, "c")).await;
                 client.send(packet.clone()).await;
                 client.expect_disconnect(ReasonCode::MalformedPacket).await;
             }
         }
     }
-    let mut client = connected(address, connect("c")).await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     for (name, topic) in [("$share/g/t", "t"), ("$share/\u{e5} b/a/#", "a/b"), ("$share/g//", "/")]
     {
         client.subscribe(name, QOS_0).await;
@@ -80,10 +78,10 @@ async fn a_shared_subscription_has_a_name_and_a_filter() {
 /// [MQTT-4.8.2-3]
 #[actix_rt::test]
 async fn each_member_gets_messages_with_the_qos_that_it_was_granted() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     let mut members = Vec::new();
     for (client_id, qos) in [("0", QOS_0), ("1", QOS_1), ("2", QOS_2)] {
-        members.push((member(address, client_id, qos).await, qos));
+        members.push((member(&broker, client_id, qos).await, qos));
     }
     for published in [QOS_2, QOS_1, QOS_0] {
         for _ in 0..members.len() {
@@ -105,18 +103,18 @@ async fn each_member_gets_messages_with_the_qos_that_it_was_granted() {
 /// A QoS 2 delivery that was started with one member is completed with it.
 #[actix_rt::test]
 async fn a_delivery_that_was_begun_waits_for_its_member() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for released in [false, true] {
-        let mut chosen = member(address, "a", QOS_2).await;
+        let mut chosen = member(&broker, "a", QOS_2).await;
         broker.publish("t", b"x", QOS_2, false).await.unwrap();
         chosen.expect_publish(publish_2(1, "t", "x")).await;
-        let mut other = member(address, "b", QOS_2).await;
+        let mut other = member(&broker, "b", QOS_2).await;
         if released {
             chosen.send(pubrec(1, ReasonCode::Success)).await;
             chosen.expect(pubrel(1)).await;
         }
         drop(chosen);
-        let mut chosen = connected(address, connect_lasting("a", V5)).await;
+        let mut chosen = Client::connected(&broker, connect_lasting("a", V5)).await;
         if released {
             chosen.expect(pubrel(1)).await;
             chosen.send(pubcomp(1)).await;
@@ -127,31 +125,16 @@ async fn a_delivery_that_was_begun_waits_for_its_member() {
         chosen.ping().await;
         other.ping().await;
         for client_id in ["a", "b"] {
-            connected(address, connect(client_id)).await.leave().await;
+            Client::connected(&broker, connect(client_id)).await.leave().await;
         }
     }
-}
-
-/// [MQTT-4.8.2-5]
-/// The end of the session discards its unacknowledged message.
-#[actix_rt::test]
-async fn a_message_in_flight_ends_with_the_session_of_its_member() {
-    let (broker, address) = broker().await;
-    let mut chosen = member(address, "a", QOS_2).await;
-    broker.publish("t", b"x", QOS_2, false).await.unwrap();
-    chosen.expect_publish(publish_2(1, "t", "x")).await;
-    let mut other = member(address, "b", QOS_2).await;
-    let (mut again, present) = connected_with(address, connect("a")).await;
-    assert!(!present);
-    again.ping().await;
-    other.ping().await;
 }
 
 /// [MQTT-4.8.2-6]
 #[actix_rt::test]
 async fn a_message_that_a_member_refuses_goes_to_nobody_else() {
-    let (broker, address) = broker().await;
-    let mut members = [member(address, "a", QOS_2).await, member(address, "b", QOS_2).await];
+    let broker = world().await;
+    let mut members = [member(&broker, "a", QOS_2).await, member(&broker, "b", QOS_2).await];
     for (qos, first) in [(QOS_1, 0x40), (QOS_2, 0x50), (QOS_1, 0x40), (QOS_2, 0x50)] {
         broker.publish("t", b"x", qos, false).await.unwrap();
         let mut refused = 0;
@@ -175,10 +158,10 @@ async fn a_message_that_a_member_refuses_goes_to_nobody_else() {
 /// Sections 3.8.3.1 and 4.8.2: a new shared subscription gets no retained messages.
 #[actix_rt::test]
 async fn what_is_retained_is_not_sent_to_a_shared_subscription() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     broker.publish("t", b"kept", QOS_1, true).await.unwrap();
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.subscribe("$share/g/t", QOS_1).await;
         client.ping().await;
     }

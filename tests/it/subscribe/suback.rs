@@ -1,25 +1,15 @@
 //! Sections 3.8 and 3.9: SUBSCRIBE and SUBACK.
 
 use hearthmq::{
-    auth::{AccessRequest, Action, Authorizer, Decision},
+    auth::{AccessRequest, Action},
     mqtt::{Packet, ProtocolVersion, ReasonCode, RetainHandling},
 };
 
-use crate::{
-    sockets::{broker, broker_with, connected},
-    support::{self, packets::*},
-};
+use crate::support::{self, Client, packets::*, refusing, world, world_with};
 
-/// Denies subscribing to `secret`.
-struct NoSecrets;
-
-impl Authorizer for NoSecrets {
-    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
-        match request.action {
-            Action::Subscribe { filter: "secret", .. } => Decision::Deny,
-            _ => Decision::Allow,
-        }
-    }
+/// Returns whether it is a subscription to `secret`.
+fn is_secret(request: &AccessRequest<'_>) -> bool {
+    matches!(request.action, Action::Subscribe { filter: "secret", .. })
 }
 
 /// Returns a SUBSCRIBE with identifier 1 and this payload of less than 120 bytes.
@@ -33,10 +23,10 @@ pub(super) fn subscribe_bytes(version: ProtocolVersion, payload: &[u8]) -> Vec<u
 /// 3.1.1: [MQTT-3.8.1-1]
 #[actix_rt::test]
 async fn subscribe_with_other_flags_is_malformed() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for flags in (0..16).filter(|flags| *flags != 2) {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             let mut packet = subscribe_bytes(version, b"\x00\x01a\x00");
             packet[0] = 0x80 | flags;
             client.send_bytes(&packet).await;
@@ -51,7 +41,7 @@ async fn subscribe_with_other_flags_is_malformed() {
 /// Ill-formed, a surrogate, an overlong form, U+0000, cut off.
 #[actix_rt::test]
 async fn a_topic_filter_that_is_not_utf_8_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for filter in [
             &b"\x00\x01\xFF\x00"[..],
@@ -61,7 +51,7 @@ async fn a_topic_filter_that_is_not_utf_8_is_malformed() {
             b"\x00\x03a\x00b\x00",
             b"\x00\x05a\x00",
         ] {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             client.send_bytes(&subscribe_bytes(version, filter)).await;
             client.expect_disconnect(ReasonCode::MalformedPacket).await;
         }
@@ -72,9 +62,9 @@ async fn a_topic_filter_that_is_not_utf_8_is_malformed() {
 /// 3.1.1: [MQTT-3.8.3-3]
 #[actix_rt::test]
 async fn subscribe_without_a_topic_filter_is_a_protocol_error() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.send_bytes(&subscribe_bytes(version, b"")).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
     }
@@ -84,9 +74,9 @@ async fn subscribe_without_a_topic_filter_is_a_protocol_error() {
 /// The Client Identifier decides, not the connection.
 #[actix_rt::test]
 async fn with_no_local_a_client_gets_only_what_others_publish() {
-    let (_broker, address) = broker().await;
-    let mut other = connected(address, connect("other")).await;
-    let mut client = connected(address, connect_lasting("c", V5)).await;
+    let broker = world().await;
+    let mut other = Client::connected(&broker, connect("other")).await;
+    let mut client = Client::connected(&broker, connect_lasting("c", V5)).await;
     client.send(subscribe(1, vec![no_local(filter("t", QOS_1)), filter("u", QOS_1)])).await;
     client.expect(suback(1, &[ReasonCode::GrantedQoS1; 2])).await;
     for _ in 0..2 {
@@ -96,8 +86,7 @@ async fn with_no_local_a_client_gets_only_what_others_publish() {
         client.expect_publish(publish("u", "own")).await;
         other.publish(publish("t", "foreign")).await;
         client.expect_publish(publish("t", "foreign")).await;
-        let (again, present) =
-            crate::sockets::connected_with(address, connect_lasting("c", V5)).await;
+        let (again, present) = Client::connected_with(&broker, connect_lasting("c", V5)).await;
         assert!(present);
         client = again;
     }
@@ -106,8 +95,8 @@ async fn with_no_local_a_client_gets_only_what_others_publish() {
 /// [MQTT-3.8.3-4]
 #[actix_rt::test]
 async fn no_local_on_a_shared_subscription_is_a_protocol_error() {
-    let (_broker, address) = broker().await;
-    let mut client = connected(address, connect("c")).await;
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     client.send_bytes(&subscribe_bytes(V5, b"\x00\x0A$share/g/a\x04")).await;
     client.expect_disconnect(ReasonCode::ProtocolError).await;
 }
@@ -116,10 +105,10 @@ async fn no_local_on_a_shared_subscription_is_a_protocol_error() {
 /// 3.1.1: [MQTT-3.8.3-4]
 #[actix_rt::test]
 async fn reserved_bits_of_the_subscription_options_are_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for (version, reserved) in [(V5, 6..8), (V3_1_1, 2..8)] {
         for bit in reserved {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             let payload = [0, 1, b'a', 1, 0, 1, b'b', 1 | 1 << bit];
             client.send_bytes(&subscribe_bytes(version, &payload)).await;
             client.expect_disconnect(ReasonCode::MalformedPacket).await;
@@ -132,18 +121,18 @@ async fn reserved_bits_of_the_subscription_options_are_malformed() {
 /// that is 0 or given twice.
 #[actix_rt::test]
 async fn values_that_subscribe_may_not_hold_are_protocol_errors() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for wrong in [
         &b"\x82\x07\x00\x01\x00\x00\x01a\x03"[..],
         b"\x82\x07\x00\x01\x00\x00\x01a\x30",
         b"\x82\x09\x00\x01\x02\x0B\x00\x00\x01a\x00",
         b"\x82\x0B\x00\x01\x04\x0B\x01\x0B\x01\x00\x01a\x00",
     ] {
-        let mut client = connected(address, connect("c")).await;
+        let mut client = Client::connected(&broker, connect("c")).await;
         client.send_bytes(wrong).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
     }
-    let mut client = connected(address, connect_in(V3_1_1, "c")).await;
+    let mut client = Client::connected(&broker, connect_in(V3_1_1, "c")).await;
     client.send_bytes(b"\x82\x06\x00\x01\x00\x01a\x03").await;
     client.expect_closed().await;
 }
@@ -152,9 +141,9 @@ async fn values_that_subscribe_may_not_hold_are_protocol_errors() {
 /// 3.1.1: [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.9.3-2]
 #[actix_rt::test]
 async fn subscribe_is_answered_with_its_identifier_and_the_qos_that_is_granted() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         for (packet_id, qos) in [(1, QOS_0), (0x1234, QOS_1), (0xFFFF, QOS_2)] {
             client.send(subscribe(packet_id, vec![filter("a", qos)])).await;
             let [high, low] = packet_id.to_be_bytes();
@@ -175,9 +164,9 @@ async fn each_topic_filter_has_its_code_in_its_order() {
     let mut limits = support::generous();
     limits.subscriptions_per_client_max = 3;
     let configured = |builder: hearthmq::broker::Builder| builder.limits(limits);
-    let (_broker, address) = broker_with(|builder| configured(builder).authorizer(NoSecrets)).await;
+    let broker = world_with(|builder| configured(builder).authorizer(refusing(is_secret))).await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_terse(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_terse(version, "c")).await;
         let asked = [("a", QOS_2), ("secret", QOS_1), ("b", QOS_0), ("c", QOS_1), ("d", QOS_1)];
         let filters = asked.iter().map(|(name, qos)| filter(name, *qos)).collect();
         client.send(subscribe(1, filters)).await;
@@ -199,9 +188,9 @@ async fn each_topic_filter_has_its_code_in_its_order() {
 /// another subscription, even if it matches the same topics.
 #[actix_rt::test]
 async fn an_identical_filter_replaces_the_subscription() {
-    let (broker, address) = broker().await;
-    let mut client = connected(address, connect("c")).await;
-    let mut old = connected(address, connect_in(V3_1_1, "old")).await;
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
+    let mut old = Client::connected(&broker, connect_in(V3_1_1, "old")).await;
     client.send(subscribe_as(1, 5, vec![no_local(as_published(filter("t", QOS_2)))])).await;
     client.expect(suback(1, &[ReasonCode::GrantedQoS2])).await;
     client.send(subscribe_as(2, 6, vec![filter("t", QOS_1)])).await;
@@ -230,12 +219,12 @@ async fn an_identical_filter_replaces_the_subscription() {
 /// 3.1.1: [MQTT-3.8.4-3]
 #[actix_rt::test]
 async fn replacing_a_subscription_sends_what_is_retained_and_loses_nothing() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut publisher = connected(address, connect_in(version, "p")).await;
+        let mut publisher = Client::connected(&broker, connect_in(version, "p")).await;
         publisher.publish(retained(publish("t/kept", "kept"))).await;
         publisher.ping().await;
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         let mut last = 0;
         let mut kept = 0;
         for round in 1..=20_u16 {
@@ -268,8 +257,8 @@ async fn replacing_a_subscription_sends_what_is_retained_and_loses_nothing() {
 /// Retain Handling decides whether retained messages come again.
 #[actix_rt::test]
 async fn only_retain_handling_0_sends_what_is_retained_again() {
-    let (_broker, address) = broker().await;
-    let mut client = connected(address, connect("c")).await;
+    let broker = world().await;
+    let mut client = Client::connected(&broker, connect("c")).await;
     client.publish(retained(publish("t", "kept"))).await;
     for (retain_handling, comes) in [
         (RetainHandling::SendIfNew, true),
@@ -292,10 +281,10 @@ async fn only_retain_handling_0_sends_what_is_retained_again() {
 /// One SUBACK, and retained messages for each filter; of two identical filters the last one counts.
 #[actix_rt::test]
 async fn several_filters_are_handled_as_if_each_came_alone() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         broker.publish("a", b"kept", QOS_2, true).await.unwrap();
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         let filters = [("a", QOS_1), ("+", QOS_2), ("a", QOS_0)];
         let filters = filters.iter().map(|(name, qos)| filter(name, *qos)).collect();
         client.send(subscribe(1, filters)).await;
@@ -317,12 +306,12 @@ async fn several_filters_are_handled_as_if_each_came_alone() {
 /// Also for retained messages.
 #[actix_rt::test]
 async fn a_message_comes_with_the_lower_qos_of_its_own_and_the_granted_one() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     let levels = [QOS_0, QOS_1, QOS_2];
     for version in VERSIONS {
         for (published, granted) in levels.iter().flat_map(|p| levels.map(|g| (*p, g))) {
             broker.publish("t", b"kept", published, true).await.unwrap();
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             client.subscribe("t", granted).await;
             broker.publish("t", b"new", published, false).await.unwrap();
             for payload in [b"kept".as_slice(), b"new"] {

@@ -2,10 +2,7 @@
 
 use hearthmq::mqtt::{Packet, ProtocolVersion, ReasonCode};
 
-use crate::{
-    sockets::{broker, connected, connected_with},
-    support::packets::*,
-};
+use crate::support::{Client, packets::*, world};
 
 /// Returns an UNSUBSCRIBE with identifier 1 and this payload of less than 120 bytes.
 fn unsubscribe_bytes(version: ProtocolVersion, payload: &[u8]) -> Vec<u8> {
@@ -18,10 +15,10 @@ fn unsubscribe_bytes(version: ProtocolVersion, payload: &[u8]) -> Vec<u8> {
 /// 3.1.1: [MQTT-3.10.1-1]
 #[actix_rt::test]
 async fn unsubscribe_with_other_flags_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for flags in (0..16).filter(|flags| *flags != 2) {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             let mut packet = unsubscribe_bytes(version, b"\x00\x01a");
             packet[0] = 0xA0 | flags;
             client.send_bytes(&packet).await;
@@ -34,7 +31,7 @@ async fn unsubscribe_with_other_flags_is_malformed() {
 /// 3.1.1: [MQTT-3.10.3-1]
 #[actix_rt::test]
 async fn a_topic_filter_that_is_not_utf_8_is_malformed() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
         for filter in [
             &b"\x00\x01\xFF"[..],
@@ -43,7 +40,7 @@ async fn a_topic_filter_that_is_not_utf_8_is_malformed() {
             b"\x00\x03a\x00b",
             b"\x00\x01a\x00\x05b",
         ] {
-            let mut client = connected(address, connect_in(version, "c")).await;
+            let mut client = Client::connected(&broker, connect_in(version, "c")).await;
             client.send_bytes(&unsubscribe_bytes(version, filter)).await;
             client.expect_disconnect(ReasonCode::MalformedPacket).await;
         }
@@ -54,9 +51,9 @@ async fn a_topic_filter_that_is_not_utf_8_is_malformed() {
 /// 3.1.1: [MQTT-3.10.3-2]
 #[actix_rt::test]
 async fn unsubscribe_without_a_topic_filter_is_a_protocol_error() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         client.send_bytes(&unsubscribe_bytes(version, b"")).await;
         client.expect_disconnect(ReasonCode::ProtocolError).await;
     }
@@ -67,9 +64,9 @@ async fn unsubscribe_without_a_topic_filter_is_a_protocol_error() {
 /// Filters that match it, or look similar, are different filters.
 #[actix_rt::test]
 async fn only_the_very_same_filter_is_unsubscribed() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         for name in ["a/+", "a/b", "A/b", "\u{e5}/b", "$share/g/a/b"] {
             client.subscribe(name, QOS_0).await;
         }
@@ -95,10 +92,10 @@ async fn only_the_very_same_filter_is_unsubscribed() {
 /// Not even from a publisher that has just published to the topic.
 #[actix_rt::test]
 async fn after_unsuback_no_new_message_comes() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut publisher = connected(address, connect_in(version, "p")).await;
-        let mut client = connected(address, connect_lasting("c", version)).await;
+        let mut publisher = Client::connected(&broker, connect_in(version, "p")).await;
+        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
         client.subscribe("t", QOS_1).await;
         publisher.publish(publish("t", "before")).await;
         client.expect_publish(publish("t", "before")).await;
@@ -107,10 +104,11 @@ async fn after_unsuback_no_new_message_comes() {
         publisher.publish(publish_1(1, "t", "after")).await;
         publisher.expect_taken(QOS_1, 1, ReasonCode::NoMatchingSubscribers).await;
         client.ping().await;
-        let (mut client, present) = connected_with(address, connect_lasting("c", version)).await;
+        let (mut client, present) =
+            Client::connected_with(&broker, connect_lasting("c", version)).await;
         assert!(present);
         client.ping().await;
-        connected(address, connect_in(version, "c")).await.leave().await;
+        Client::connected(&broker, connect_in(version, "c")).await.leave().await;
     }
 }
 
@@ -119,9 +117,9 @@ async fn after_unsuback_no_new_message_comes() {
 /// QoS 1 and QoS 2 messages in flight are completed, on this connection and the next.
 #[actix_rt::test]
 async fn unsubscribing_does_not_break_off_a_delivery() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_lasting("c", version)).await;
+        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
         client.subscribe("t", QOS_2).await;
         broker.publish("t", b"1", QOS_1, false).await.unwrap();
         broker.publish("t", b"2", QOS_2, false).await.unwrap();
@@ -132,14 +130,14 @@ async fn unsubscribing_does_not_break_off_a_delivery() {
         client.send(unsubscribe(1, vec!["t"])).await;
         client.receive(|packet| assert!(matches!(packet, Packet::UnsubAck(_)))).await;
         client.take(QOS_2, 2).await;
-        let mut client = connected(address, connect_lasting("c", version)).await;
+        let mut client = Client::connected(&broker, connect_lasting("c", version)).await;
         client.expect_publish(dup(publish_1(1, "t", "1"))).await;
         client.expect_publish(dup(publish_2(3, "t", "3"))).await;
         client.take(QOS_1, 1).await;
         client.take(QOS_2, 3).await;
         client.ping().await;
         assert_eq!(broker.client("c").await.unwrap().unwrap().in_flight, 0);
-        connected(address, connect_in(version, "c")).await.leave().await;
+        Client::connected(&broker, connect_in(version, "c")).await.leave().await;
     }
 }
 
@@ -148,9 +146,9 @@ async fn unsubscribing_does_not_break_off_a_delivery() {
 /// Before MQTT 5.0 UNSUBACK does not say whether there was a subscription.
 #[actix_rt::test]
 async fn unsubscribe_is_answered_with_its_identifier_whatever_there_was() {
-    let (_broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         for name in ["a", "b"] {
             client.subscribe(name, QOS_0).await;
         }
@@ -172,9 +170,9 @@ async fn unsubscribe_is_answered_with_its_identifier_whatever_there_was() {
 /// One answer; the second of two identical filters no longer exists.
 #[actix_rt::test]
 async fn several_filters_are_handled_as_if_each_came_alone() {
-    let (broker, address) = broker().await;
+    let broker = world().await;
     for version in VERSIONS {
-        let mut client = connected(address, connect_in(version, "c")).await;
+        let mut client = Client::connected(&broker, connect_in(version, "c")).await;
         for name in ["a", "b", "c"] {
             client.subscribe(name, QOS_0).await;
         }

@@ -2,29 +2,22 @@
 
 use std::net::SocketAddr;
 
-use hearthmq::auth::{AccessRequest, Authorizer, Decision};
+use hearthmq::auth::AccessRequest;
 use tokio::net::TcpStream;
 
 use crate::{
-    support::{Client, packets::*},
+    support::{Client, packets::*, refusing},
     transports::ways::builder,
 };
 
-/// Admits clients with IPv4 addresses.
-struct OnlyV4;
-
-impl Authorizer for OnlyV4 {
-    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
-        match request.peer.is_ipv4() {
-            true => Decision::Allow,
-            false => Decision::Deny,
-        }
-    }
+/// Returns whether the client has an address of IPv6.
+fn is_v6(request: &AccessRequest<'_>) -> bool {
+    !request.peer.is_ipv4()
 }
 
 #[actix_rt::test]
 async fn all_addresses_of_ipv6_are_all_of_ipv4_too_which_stay_such_to_permissions() {
-    let broker = builder().authorizer(OnlyV4).tcp("[::]:0").start().await.unwrap();
+    let broker = builder().authorizer(refusing(is_v6)).tcp("[::]:0").start().await.unwrap();
     let port = broker.local_addrs()[0].port();
     let over =
         async |address: SocketAddr| Client::on(TcpStream::connect(address).await.unwrap(), V5);

@@ -3,10 +3,7 @@
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hearthmq::{
-    Broker,
-    mqtt::{Packet, encode},
-};
+use hearthmq::{Broker, mqtt::Packet};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -20,7 +17,6 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    sockets::connected,
     support::{Client, builder, packets::*},
     websocket_client::{Binary, request, websocket},
 };
@@ -40,9 +36,7 @@ async fn socket(address: SocketAddr) -> Socket {
 }
 
 fn bytes(packet: Packet<'_>) -> Bytes {
-    let mut bytes = Vec::new();
-    encode(&packet, V5, &mut bytes).unwrap();
-    bytes.into()
+    encoded(&packet, V5).into()
 }
 
 fn connect_bytes() -> Bytes {
@@ -97,15 +91,15 @@ async fn packets_are_sent_in_binary_frames() {
 #[actix_rt::test]
 async fn a_text_frame_closes_the_connection() {
     let (_broker, address, over_tcp) = broker().await;
-    let mut watcher = connected(over_tcp, connect("watcher")).await;
+    let mut watcher = Client::on(TcpStream::connect(over_tcp).await.unwrap(), V5);
+    watcher.connect(connect("watcher")).await;
     watcher.subscribe("will", QOS_0).await;
     for version in VERSIONS {
         let stream = TcpStream::connect(address).await.unwrap();
         let mut socket = websocket(stream).await.0;
         let mut connect = connect_in(version, "c");
         connect.will = Some(will("will", "gone"));
-        let mut packet = Vec::new();
-        encode(&Packet::Connect(Box::new(connect)), version, &mut packet).unwrap();
+        let packet = encoded(&Packet::Connect(Box::new(connect)), version);
         socket.send(Message::Binary(packet.into())).await.unwrap();
         binary(&mut socket).await;
         socket.send(Message::Text("{\"hello\":1}".into())).await.unwrap();

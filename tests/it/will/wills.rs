@@ -37,40 +37,11 @@ async fn expect_will(watcher: &mut Client) {
     watcher.ping().await;
 }
 
-/// [MQTT-3.1.2-8]; [MQTT-3.1.2-8] of 3.1.1
 #[actix_rt::test]
-async fn the_will_is_published_when_the_connection_is_lost() {
+async fn disconnect_deletes_a_delayed_will_too() {
     let (broker, mut watcher) = watched().await;
-    for version in [V3_1, V3_1_1, V5] {
-        let packet = connect_with_will(version, will("will", "gone"));
-        Client::connected(&broker, packet).await.vanish().await;
-        expect_will(&mut watcher).await;
-    }
-}
-
-/// [MQTT-3.1.2-10] [MQTT-3.14.4-3]; 3.1.1: [MQTT-3.1.2-10] [MQTT-3.14.4-3]
-#[actix_rt::test]
-async fn disconnect_deletes_the_will() {
-    let (broker, mut watcher) = watched().await;
-    for version in [V3_1, V3_1_1, V5] {
-        let packet = connect_with_will(version, will("will", "gone"));
-        Client::connected(&broker, packet).await.leave().await;
-    }
     Client::connected(&broker, delayed(1, 10)).await.leave().await;
     watcher.expect_nothing_for(secs(20)).await;
-}
-
-/// Section 3.14.2.1.
-#[actix_rt::test]
-async fn disconnect_with_will_publishes_it() {
-    let (broker, mut watcher) = watched().await;
-    for reason in [ReasonCode::DisconnectWithWill, ReasonCode::UnspecifiedError] {
-        let packet = connect_with_will(V5, will("will", "gone"));
-        let mut client = Client::connected(&broker, packet).await;
-        client.send(disconnect(reason)).await;
-        client.expect_closed().await;
-        expect_will(&mut watcher).await;
-    }
 }
 
 /// The same as a network failure. [MQTT-3.1.2-22] [MQTT-3.1.2-8]
@@ -87,41 +58,6 @@ async fn a_keep_alive_timeout_publishes_the_will() {
         pass(secs(2)).await;
         client.expect_disconnect(ReasonCode::KeepAliveTimeout).await;
         expect_will(&mut watcher).await;
-    }
-}
-
-#[actix_rt::test]
-async fn a_protocol_error_publishes_the_will() {
-    let (broker, mut watcher) = watched().await;
-    for version in VERSIONS {
-        let packet = connect_with_will(version, will("will", "gone"));
-        let mut client = Client::connected(&broker, packet).await;
-        client.send_bytes(&[0, 0]).await;
-        client.expect_disconnect(ReasonCode::MalformedPacket).await;
-        expect_will(&mut watcher).await;
-    }
-}
-
-/// [MQTT-3.1.2-14] [MQTT-3.1.2-15] and the Will QoS.
-#[actix_rt::test]
-async fn the_will_has_its_qos_and_may_be_retained() {
-    let (broker, mut watcher) = watched().await;
-    for version in VERSIONS {
-        let last_will = LastWill { qos: QOS_1, retain: true, ..will("will/kept", "gone") };
-        Client::connected(&broker, connect_with_will(version, last_will)).await.vanish().await;
-        let id = watcher
-            .receive(|packet| {
-                let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
-                assert_eq!((publish.flags.qos, publish.flags.retain), (QOS_1, false));
-                publish.packet_id.unwrap().number()
-            })
-            .await;
-        watcher.send(puback(id, ReasonCode::Success)).await;
-        let mut late = Client::connected(&broker, connect_in(version, "late")).await;
-        late.subscribe("will/kept", QOS_0).await;
-        late.expect_publish(retained(publish("will/kept", "gone"))).await;
-        broker.publish("will/kept", b"", QOS_0, true).await.unwrap();
-        watcher.expect_publish(publish("will/kept", "")).await;
     }
 }
 
