@@ -9,12 +9,11 @@
     reason = "a test that cannot go on, or meets a packet that it does not expect, fails there"
 )]
 
-use hearthmq_test::{beats, http, mqtt, pki, skipped, vocabulary};
+use hearthmq_test::{http, mqtt, pki, skipped, vocabulary};
 
 mod backup;
 mod certificates;
 mod command_line;
-mod crash;
 mod dead_peers;
 mod fail2ban;
 mod flow;

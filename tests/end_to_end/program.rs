@@ -16,12 +16,11 @@ use hearthmq::{
     auth::{add_user, hash_password},
     mqtt::Connect,
 };
-use tempfile::TempDir;
-
-use crate::{
+use hearthmq_test::{
     http::{Answer, basic, exchange, request},
     mqtt::{Client, connect, tcp},
 };
+use tempfile::TempDir;
 
 /// Time limit for actions that only a busy machine delays.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
+use hearthmq_test::beats::Beats;
+
 use super::book::{Book, Event};
-use crate::beats::Beats;
 
 /// How far a round has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
