@@ -11,7 +11,10 @@ pub(crate) struct Search {
     /// Position of the group among those of the plan.
     pub(crate) group: usize,
     pub(crate) turn: usize,
+    /// Number of members that were tried.
     pub(crate) tried: usize,
+    /// Number of those that exist, and did not take the message.
+    pub(crate) refused: usize,
     pub(crate) effort: Effort,
     /// Whether a member was no longer where the plan has it.
     pub(crate) is_stale: bool,
@@ -40,7 +43,7 @@ impl Search {
     pub(crate) fn new(plan: &Plan, group: usize, turn: usize) -> Self {
         let there = plan.shared().get(group).map_or(0, |group| group.members_there().len());
         let effort = if there > 1 { Effort::AtOnce } else { Effort::Room };
-        Self { group, turn, tried: 0, effort, is_stale: false }
+        Self { group, turn, tried: 0, refused: 0, effort, is_stale: false }
     }
 
     /// Returns a search for a message that has just been published.
@@ -55,7 +58,7 @@ impl Search {
 
     /// Returns the same search from its beginning, with another effort.
     pub(crate) const fn again(self, effort: Effort) -> Self {
-        Self { tried: 0, effort, ..self }
+        Self { tried: 0, refused: 0, effort, ..self }
     }
 }
 

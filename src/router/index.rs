@@ -11,7 +11,9 @@ use std::{
     },
 };
 
-use super::{Place, Plan, SharedTargets, Subscriber, subscribers::Subscribers, tree::Tree};
+use super::{
+    MemberState, Place, Plan, SharedTargets, Subscriber, subscribers::Subscribers, tree::Tree,
+};
 use crate::{limits::subscription_bytes, mqtt::FilterParts};
 
 /// All subscriptions of all sessions.
@@ -91,14 +93,14 @@ impl Index {
         removed
     }
 
-    /// Sets whether the session at `place`, a member of a shared subscription, is offline.
-    pub fn set_away(&self, filter: FilterParts<'_>, place: Place, away: bool) {
+    /// Sets whether the session at `place`, a member of a shared subscription, receives messages.
+    pub fn set_member(&self, filter: FilterParts<'_>, place: Place, state: MemberState) {
         let Some(share_name) = filter.share_name else { return };
-        self.write().change(filter.filter, |s| s.set_away(share_name, place, away));
+        self.write().change(filter.filter, |s| s.set_member(share_name, place, state));
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Returns the number of a shared subscription, if it has an online or offline member.
+    /// Returns the number of a shared subscription, if it has a member.
     pub fn share(&self, filter: FilterParts<'_>) -> Option<NonZeroU32> {
         let share_name = filter.share_name?;
         self.write().change(filter.filter, |subscribers| subscribers.share(share_name))

@@ -20,4 +20,4 @@ pub use index::Index;
 pub use place::{Host, Place, ShardNumber};
 pub use plan::{OwnCopy, Plan, SharedTargets, Target};
 pub use retained::{Retained, RetainedFull, RetainedLimits, RetainedQuery, RetainedSlice};
-pub use subscribers::Subscriber;
+pub use subscribers::{MemberState, Subscriber};

@@ -152,14 +152,50 @@ pub(super) struct SharedGroup {
     pub(super) members: SubscriberSet,
     /// Members without a connection: they receive a message only if no online member can.
     pub(super) away: SubscriberSet,
+    /// Members whose clients may not connect: they receive nothing.
+    suspended: SubscriberSet,
     /// The members with queued messages, and the turn counter.
     pub(super) backlog: Backlog,
+}
+
+/// Whether a member of a shared subscription receives messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// It has a connection, and receives its share.
+    Online,
+    /// It has no connection, and receives a message if no online member can.
+    Offline,
+    /// Its client may not connect, and it receives nothing.
+    Suspended,
 }
 
 /// Maximum number of members that are told about queued messages that they may take.
 const TOLD_MAX: usize = 256;
 
 impl SharedGroup {
+    fn set_mut(&mut self, state: MemberState) -> &mut SubscriberSet {
+        match state {
+            MemberState::Online => &mut self.members,
+            MemberState::Offline => &mut self.away,
+            MemberState::Suspended => &mut self.suspended,
+        }
+    }
+
+    /// Removes a member; returns it if it existed.
+    fn take(&mut self, place: Place) -> Option<Subscriber> {
+        let states = [MemberState::Online, MemberState::Offline, MemberState::Suspended];
+        states.into_iter().find_map(|state| {
+            let members = self.set_mut(state);
+            let found = members.find(place)?;
+            members.remove(place);
+            Some(found)
+        })
+    }
+
+    const fn has_no_members(&self) -> bool {
+        self.members.is_empty() && self.away.is_empty() && self.suspended.is_empty()
+    }
+
     /// Sends new messages to the queue of the last offline member with a backlog.
     fn settle_tail(&mut self) {
         let away = &self.away;
@@ -206,13 +242,15 @@ impl Subscribers {
                 share: next_share(),
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
+                suspended: SubscriberSet::default(),
                 backlog: Backlog::default(),
             });
             groups.len() - 1
         });
         let group = &mut groups[at];
-        let was_away = group.away.remove(subscriber.place);
-        group.members.insert(subscriber) && !was_away
+        let was_there = group.take(subscriber.place).is_some();
+        group.members.insert(subscriber);
+        !was_there
     }
 
     fn group_mut(&mut self, share_name: &str) -> Option<&mut SharedGroup> {
@@ -235,11 +273,11 @@ impl Subscribers {
             return false;
         };
         let group = &mut groups[at];
-        let removed = group.members.remove(place) || group.away.remove(place);
+        let removed = group.take(place).is_some();
         if group.backlog.release(place) {
             group.settle_tail();
         }
-        if group.members.is_empty() && group.away.is_empty() {
+        if group.has_no_members() {
             groups.swap_remove(at);
             if groups.is_empty() {
                 self.groups = None;
@@ -248,17 +286,13 @@ impl Subscribers {
         removed
     }
 
-    /// Moves a member between the online and the offline ones.
-    pub(super) fn set_away(&mut self, share_name: &str, place: Place, away: bool) {
+    /// Sets whether a member receives messages.
+    pub(super) fn set_member(&mut self, share_name: &str, place: Place, state: MemberState) {
         let Some(group) = self.group_mut(share_name) else { return };
-        let (from, to) = if away {
-            (&mut group.members, &mut group.away)
-        } else {
-            (&mut group.away, &mut group.members)
-        };
-        if let Some(subscriber) = from.find(place) {
-            from.remove(place);
-            to.insert(subscriber);
+        if !group.set_mut(state).contains(place)
+            && let Some(member) = group.take(place)
+        {
+            group.set_mut(state).insert(member);
             group.settle_tail();
         }
     }

@@ -87,6 +87,7 @@ impl Shard {
         found.is_suspended = true;
         (found.will_at, found.expires_at) = (None, Some(now));
         self.set_timer(slot);
+        self.tell_groups(slot);
     }
 
     /// Restores a session; returns its slot.

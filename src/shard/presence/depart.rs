@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     journal::Change,
     mqtt::{Publication, Timestamp, validate_filter},
+    router::MemberState,
     session::NEVER_EXPIRES,
     shard::{
         Departure, Shard, Slot,
@@ -204,13 +205,18 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let walk = found.chores.as_mut().and_then(|chores| chores.groups.take());
         let Some(mut walk) = walk else { return false };
-        let away = found.connected.is_none();
+        let state = match &found.connected {
+            Some(_) => MemberState::Online,
+            None if found.is_suspended => MemberState::Suspended,
+            None => MemberState::Offline,
+        };
+        let away = state != MemberState::Online;
         let offers = found.session.queued() > 0;
         let next = || found.session.next_of_walk(&mut walk).map(|(filter, _)| Box::from(filter));
         let some: Vec<Box<str>> = std::iter::from_fn(next).take(SUBSCRIPTIONS_AT_A_TIME).collect();
         for filter in &some {
             let Ok(parts) = validate_filter(filter) else { continue };
-            self.core.index.set_away(parts, place, away);
+            self.core.index.set_member(parts, place, state);
             if away && offers {
                 self.offer_backlogs(slot, std::iter::once(&**filter));
             } else if !away {

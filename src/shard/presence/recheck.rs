@@ -116,8 +116,10 @@ impl Shard {
                 may_connect && is_prepared // The session waits for its user, and collects what it may.
             }
             Standing::Good | Standing::Changed if may_connect => {
-                if is_prepared {
+                if is_prepared && found.is_suspended {
+                    *steps += first_portion(found);
                     self.collect_again(slot);
+                    self.tell_groups(slot);
                 }
                 self.recheck_certificate(slot, steps);
                 is_prepared

@@ -21,8 +21,12 @@ use crate::{
     shard::{Core, Shard, turn::Turn},
 };
 
-/// Maximum number of members to try; if none of them has room, the group as a whole is too slow.
-const TRIES_MAX: usize = 32;
+/// Maximum number of members that may refuse; if none of them has room, the group as a whole is too
+/// slow.
+const REFUSALS_MAX: usize = 32;
+/// Maximum number of members to try, including those that no longer exist or receive nothing. The
+/// index has such members only until their sessions are removed, or their groups are told.
+const TRIES_MAX: usize = 4096;
 
 fn share_of(group: &SharedTargets) -> Share<'_> {
     Share { number: group.share(), filter: group.filter() }
@@ -108,7 +112,8 @@ impl Shard {
                 Host::Shard(_) | Host::InProcess => false,
             };
         }
-        while search.tried < TRIES_MAX
+        while search.refused < REFUSALS_MAX
+            && search.tried < TRIES_MAX
             && (search.effort != Effort::AtOnce || group.is_there(search.tried))
             && let Some(member) = group.member(search.turn, search.tried)
         {
@@ -165,10 +170,12 @@ impl Shard {
         message: &mut SharedPublication<'_>,
         now: Timestamp,
     ) -> bool {
-        let Some(slot) = self.slot_at(member.place) else {
+        let found = self.slot_at(member.place).filter(|slot| !slot.is_suspended);
+        let Some(slot) = found else {
             search.is_stale = true;
             return false;
         };
+        search.refused += 1; // Unless it takes the message.
         let is_choosy = search.effort != Effort::Whatever;
         if is_choosy {
             if is_believed_there && !slot.session.is_connected() {
@@ -208,7 +215,10 @@ impl Shard {
         message: &mut SharedPublication<'_>,
     ) -> bool {
         match self.core.in_process.deliver(member, message) {
-            Some(Delivered::QueueFull) if search.effort != Effort::Whatever => false,
+            Some(Delivered::QueueFull) if search.effort != Effort::Whatever => {
+                search.refused += 1;
+                false
+            }
             Some(delivered) => {
                 self.count_delivered(delivered);
                 true
