@@ -17,7 +17,7 @@ use crate::{
     journal::{
         CertificateRecord, LoginKind, LoginRecord, SessionRecord, SubscriptionRecord, WillRecord,
     },
-    mqtt::{QoS, Timestamp, validate_filter},
+    mqtt::{Timestamp, validate_filter},
     owners::Charge,
     router::Subscriber,
     session::{LeftInQueue, NEVER_EXPIRES, Session, Subscription},
@@ -56,6 +56,17 @@ enum Verdict {
     Rests,
     /// It ends, because its user no longer exists.
     Ends,
+}
+
+/// What happened to a subscription of a session that was found.
+enum Restored {
+    /// The session has it.
+    Subscribed,
+    /// Its client may no longer have it.
+    Denied,
+    /// The same was found and told by an earlier broker, which ended before it had found the
+    /// messages.
+    Marked,
 }
 
 impl Shard {
@@ -165,10 +176,12 @@ impl Shard {
             Verdict::GoesOn if !found.is_prepared => Verdict::Rests,
             verdict @ (Verdict::GoesOn | Verdict::Rests | Verdict::Ends) => verdict,
         };
-        let mut withdrawn = Vec::new();
+        let (mut denied, mut marked) = (Vec::new(), Vec::new());
         for (filter, kept) in subscriptions {
-            if let Some(qos) = self.restore_subscription(slot, filter, *kept, verdict) {
-                withdrawn.push((filter.clone(), qos));
+            match self.restore_subscription(slot, filter, *kept, verdict) {
+                Restored::Subscribed => {}
+                Restored::Denied => denied.push((filter.clone(), kept.options.qos)),
+                Restored::Marked => marked.push(filter),
             }
         }
         let left = LeftInQueue {
@@ -194,39 +207,40 @@ impl Shard {
         if let Some(journal) = journal {
             found.session.restore(*number, journal, slot, &left, accepted);
         }
-        self.withdraw(slot, withdrawn, now);
+        self.withdraw_untold(slot, marked.into_iter().map(|filter| &**filter));
+        self.withdraw(slot, &denied, now);
         self.tell_groups(slot);
         (slot, verdict)
     }
 
-    /// Restores a subscription to its session, with its messages if the client may have it;
-    /// otherwise returns its QoS, so that it is withdrawn.
+    /// Restores a subscription to its session; returns whether it must be withdrawn.
     fn restore_subscription(
         &mut self,
         slot: u32,
         filter: &str,
         kept: SubscriptionRecord,
         verdict: Verdict,
-    ) -> Option<QoS> {
-        let parts = validate_filter(filter).ok()?;
-        let place = self.place(slot)?;
+    ) -> Restored {
+        let (Ok(parts), Some(place)) = (validate_filter(filter), self.place(slot)) else {
+            return Restored::Subscribed;
+        };
         let SubscriptionRecord { options, identifier, is_withdrawn } = kept;
-        let found = self.slots.get_mut(slot as usize)?;
+        let Some(found) = self.slots.get_mut(slot as usize) else { return Restored::Subscribed };
         found.session.restore_subscription(filter, Subscription { options, identifier });
         if verdict == Verdict::Ends {
-            return None;
+            return Restored::Subscribed;
         }
         if is_withdrawn {
-            return Some(options.qos); // The broker has ended before it had found the messages.
+            return Restored::Marked;
         }
         let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
         // If it collects nothing, its permissions are checked when it does again.
         if verdict == Verdict::GoesOn && !self.slot(slot).is_some_and(|s| self.may(s, action)) {
-            return Some(options.qos);
+            return Restored::Denied;
         }
         let subscriber = Subscriber { place, options, identifier, is_durable: true };
         self.core.index.subscribe(parts, subscriber);
-        None
+        Restored::Subscribed
     }
 
     fn judge(&self, slot: u32) -> Verdict {

@@ -182,7 +182,7 @@ impl Shard {
                 denied.push((Box::from(filter), qos));
             }
         }
-        self.withdraw(slot, denied, now);
+        self.withdraw(slot, &denied, now);
         let Some(found) = self.slots.get_mut(slot as usize) else { return checked };
         if checked == SUBSCRIPTIONS_AT_A_TIME {
             found.chores_mut().check = Some(walk);
@@ -213,26 +213,37 @@ impl Shard {
     pub(in crate::shard) fn withdraw(
         &mut self,
         slot: u32,
-        filters: Vec<(Box<str>, QoS)>,
+        filters: &[(Box<str>, QoS)],
         now: Timestamp,
     ) {
-        let Some(place) = self.place(slot).filter(|_| !filters.is_empty()) else { return };
-        let mut ended = Vec::with_capacity(filters.len());
-        for (filter, _) in &filters {
+        self.withdraw_untold(slot, filters.iter().map(|(filter, _)| &**filter));
+        for (filter, qos) in filters {
+            self.announce_unsubscribed(slot, filter, *qos, now);
+        }
+    }
+
+    /// Does the same without an event.
+    pub(in crate::shard) fn withdraw_untold<'f>(
+        &mut self,
+        slot: u32,
+        filters: impl Iterator<Item = &'f str> + Clone,
+    ) {
+        let Some(place) = self.place(slot).filter(|_| filters.clone().next().is_some()) else {
+            return;
+        };
+        let mut ended = Vec::with_capacity(filters.size_hint().0);
+        for filter in filters.clone() {
             let Ok(parts) = validate_filter(filter) else { continue };
-            ended.push((&**filter, self.core.index.share(parts)));
+            ended.push((filter, self.core.index.share(parts)));
             self.core.index.unsubscribe(parts, place);
         }
         self.forget_held(slot);
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
         found.session.withdraw(ended.into_iter());
         // The other members may take its waiting messages.
-        self.offer_backlogs(slot, filters.iter().map(|(filter, _)| &**filter));
+        self.offer_backlogs(slot, filters);
         self.note_queued(slot);
         self.set_timer(slot);
-        for (filter, qos) in &filters {
-            self.announce_unsubscribed(slot, filter, *qos, now);
-        }
     }
 
     /// Stops the session of an offline client from collecting messages, until the client may

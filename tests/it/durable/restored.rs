@@ -117,6 +117,31 @@ async fn a_subscription_that_is_no_longer_allowed_gets_nothing_after_a_start() {
     }
 }
 
+/// The start after it continues to look for its messages, and says nothing again.
+#[actix_rt::test]
+async fn the_end_of_a_subscription_is_published_by_one_start_only() {
+    for version in VERSIONS {
+        let house = House::default();
+        let first = house.power().await;
+        ann(&first, version, &["secret/#"]).await.vanish().await;
+        say(&first, "secret/x", "1").await;
+        first.crash();
+        house.denied.deny("subscribe secret/#");
+        for _ in 0..3 {
+            let started = house.power().await;
+            assert_eq!(*house.ended.0.lock().unwrap(), ["c secret/#"]);
+            started.crash(); // Before the messages were looked for.
+            let kept = house.disk.session("c").unwrap().subscriptions;
+            assert!(kept[0].1.is_withdrawn && house.stored("c") == 1, "{kept:?}");
+        }
+        let last = house.power().await;
+        pass(SOON).await;
+        assert_eq!((house.stored("c"), queued(&last, "c").await), (0, 0));
+        assert_eq!(house.disk.session("c").unwrap().subscriptions.len(), 0);
+        assert_eq!(*house.ended.0.lock().unwrap(), ["c secret/#"]);
+    }
+}
+
 /// The checks of a reload do the same for offline clients.
 /// It has ended, even if the broker ends again before it has found the messages in the store, and
 /// the permission is there again.
