@@ -1,8 +1,8 @@
 //! The socket in the data directory through which `hearthmq store export` asks a running broker for
 //! its stored data. Only users who can read the directory can reach the socket.
 //!
-//! A caller writes a line, `export`, and reads lines of JSON; the last one is of the kind `end`, so
-//! that a partial export is not mistaken for a complete one. Knows files, sockets and the store.
+//! A caller writes a line, `export`, and reads the lines of an export, or a line of the kind `error`.
+//! Knows files, sockets and the store.
 
 use std::{
     fs,
@@ -203,10 +203,7 @@ fn export_to(
         return Err(error.into());
     }
     let mut output = Interruptible { output: BufWriter::new(caller), callers };
-    let lines = export(&store.snapshot()?, &mut output)?;
-    writeln!(output, "{}", json!({ "kind": "end", "lines": lines }))?;
-    output.flush()?;
-    Ok(lines)
+    export(&store.snapshot()?, &mut output)
 }
 
 /// Stops writing when the broker ends.
@@ -262,7 +259,10 @@ pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> R
                 let why = end["message"].as_str().unwrap_or_default();
                 return Err(ControlError::Refused(why.to_owned()).into());
             }
-            Some(end) if end["lines"] == count => return Ok(output.flush()?),
+            Some(end) if end["lines"] == count => {
+                output.write_all(&line)?;
+                return Ok(output.flush()?);
+            }
             Some(_) => return Err(ControlError::Incomplete.into()),
         }
         count += 1;

@@ -1,7 +1,8 @@
 //! Exports a store as lines of JSON: all that `import` needs to build the store again.
 //!
 //! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained`, `login` or
-//! `record`. Payloads, properties and values of records are in base64, times in milliseconds since the Unix epoch.
+//! `record`. The last line, of the kind `end`, has the number of the lines before it, so that a part
+//! of an export is not mistaken for a whole one. Payloads, properties and values of records are in base64, times in milliseconds since the Unix epoch.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -25,7 +26,7 @@ use super::Failure;
 /// How much of a queue is in memory at a time.
 const PAGE: PageBounds = PageBounds { messages_max: 1_000, bytes_max: 4 << 20 };
 
-/// Writes the contents of `store`; returns the number of lines.
+/// Writes the contents of `store` and the last line; returns the number of lines before that.
 pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u64, Failure> {
     let mut lines = Lines { output, count: 0 };
     let output = &mut lines;
@@ -84,8 +85,10 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
         }
     })?;
     written?;
+    let count = output.count;
+    line(output, &json!({ "kind": "end", "lines": count }))?;
     output.output.flush()?;
-    Ok(lines.count)
+    Ok(count)
 }
 
 /// The output, and the number of lines written to it.

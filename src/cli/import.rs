@@ -42,6 +42,11 @@ pub(super) enum ImportError {
     TooLong { path: String, line: u64, bytes_max: u64 },
     #[error("{path} is empty; nothing was imported")]
     Empty { path: String },
+    #[error(
+        "{path} does not have the last line of an export; nothing was imported. It is a part of an \
+         export, or an earlier version wrote it; import what it has with --incomplete"
+    )]
+    Incomplete { path: String },
 }
 
 /// An export that is read line by line.
@@ -49,7 +54,7 @@ pub(super) struct Lines<'i> {
     pub(super) input: &'i mut dyn BufRead,
     /// Its name.
     pub(super) path: String,
-    /// The maximum length of a line.
+    /// The maximum length of a line, without its end.
     pub(super) bytes_max: u64,
     /// The number of lines so far.
     pub(super) count: u64,
@@ -67,7 +72,10 @@ impl Lines<'_> {
             return Ok(false);
         }
         self.count += 1;
-        if read as u64 > self.bytes_max {
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        if bytes.len() as u64 > self.bytes_max {
             let (line, bytes_max) = (self.count, self.bytes_max);
             return Err(ImportError::TooLong { path: path(), line, bytes_max }.into());
         }
@@ -80,8 +88,21 @@ impl Lines<'_> {
     }
 }
 
-/// Builds the store of a directory that has none; returns the number of lines.
-pub(super) fn import(directory: &Path, lines: &mut Lines<'_>) -> Result<u64, Failure> {
+/// What an import has read.
+pub(super) struct Imported {
+    /// The number of lines, without the last one.
+    pub(super) lines: u64,
+    /// Whether the export has its last line.
+    pub(super) is_whole: bool,
+}
+
+/// Builds the store of a directory that has none. An export without its last line is refused if it
+/// `must_be_whole`.
+pub(super) fn import(
+    directory: &Path,
+    lines: &mut Lines<'_>,
+    must_be_whole: bool,
+) -> Result<Imported, Failure> {
     let new = NewStore::begin(directory)?;
     let store = new.store();
     let mut seen = Seen::default();
@@ -102,12 +123,16 @@ pub(super) fn import(directory: &Path, lines: &mut Lines<'_>) -> Result<u64, Fai
             group_bytes = 0;
         }
     }
+    let is_whole = seen.has_ended();
     if lines.count == 0 {
         return Err(ImportError::Empty { path: lines.path.clone() }.into());
     }
+    if must_be_whole && !is_whole {
+        return Err(ImportError::Incomplete { path: lines.path.clone() }.into());
+    }
     store.apply(&group, Durability::Synced)?;
     new.finish()?;
-    Ok(lines.count)
+    Ok(Imported { lines: lines.count - u64::from(is_whole), is_whole })
 }
 
 /// Reserves the numbers that the exported store has already assigned: stores a record under the

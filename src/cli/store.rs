@@ -15,7 +15,7 @@ use super::{
     Failure, Options,
     control::export_by_broker,
     export::export,
-    import::{ImportError, Lines, import},
+    import::{ImportError, Imported, Lines, import},
     print,
 };
 
@@ -46,6 +46,9 @@ enum Command {
         /// Maximum length of a line: an exported message of n bytes has about 4 n / 3
         #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
         line_bytes_max: u64,
+        /// Import an export that lacks its last line: a part of one, or one of an earlier version
+        #[arg(long)]
+        incomplete: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -90,8 +93,8 @@ pub(super) fn store(arguments: &Arguments) -> Result<(), Failure> {
         Command::Check(place) => check(&place.open()?),
         Command::Stats(place) => stats(&place.open()?),
         Command::Export { output, place } => write_export(&place.directory()?, output.as_ref()),
-        Command::Import { file, line_bytes_max, place } => {
-            read_import(&place.directory()?, file, *line_bytes_max)
+        Command::Import { file, line_bytes_max, incomplete, place } => {
+            read_import(&place.directory()?, file, *line_bytes_max, !incomplete)
         }
         Command::Compact(place) => compact(&place.open()?),
     }
@@ -159,7 +162,12 @@ fn make_private(path: &Path) -> io::Result<File> {
 }
 
 /// Builds a store in a directory that has none.
-fn read_import(directory: &Path, file: &Path, line_bytes_max: u64) -> Result<(), Failure> {
+fn read_import(
+    directory: &Path,
+    file: &Path,
+    line_bytes_max: u64,
+    must_be_whole: bool,
+) -> Result<(), Failure> {
     let fault = |source| ImportError::Input { path: file.display().to_string(), source };
     let (mut input, path): (Box<dyn BufRead>, _) = match file == Path::new("-") {
         true => (Box::new(io::stdin().lock()), "standard input".to_owned()),
@@ -169,6 +177,8 @@ fn read_import(directory: &Path, file: &Path, line_bytes_max: u64) -> Result<(),
         }
     };
     let mut lines = Lines { input: &mut input, path, bytes_max: line_bytes_max, count: 0 };
-    let count = import(directory, &mut lines)?;
-    print(&format!("{count} lines were imported\n"))
+    let Imported { lines, is_whole } = import(directory, &mut lines, must_be_whole)?;
+    let doubt =
+        if is_whole { "" } else { "; the export has no last line, so it may be incomplete" };
+    print(&format!("{lines} lines were imported{doubt}\n"))
 }

@@ -112,7 +112,8 @@ fn an_export_has_all_that_is_needed_to_build_the_store_again() {
     assert_eq!(flying["message"]["number"], 7);
     assert_eq!((&released["packet_id"], &released["message"]), (&4.into(), &Value::Null));
     assert_eq!(of("retained")[0]["message"]["payload"], STANDARD.encode(b"kept"));
-    assert_eq!(lines.len(), 7);
+    assert_eq!(lines.len(), 8);
+    assert_eq!(lines[7], json!({ "kind": "end", "lines": 7 }));
 }
 
 /// All contents of a store come back unchanged, and assigned numbers are not assigned again.
@@ -180,8 +181,8 @@ fn what_is_no_export_is_not_imported() {
     assert!(stdout(&run(dir.path(), &["check"])).ends_with("0 faults\n"), "it is left as it was");
 }
 
-/// Returns the lines of an export of [`stored`]: `bounds`, two sessions, three places of queues and
-/// a retained message.
+/// Returns the lines of an export of [`stored`]: `bounds`, two sessions, three places of queues, a
+/// retained message and `end`.
 fn exported(dir: &Path) -> Vec<Value> {
     let lines = stdout(&run(dir, &["export"]));
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -203,7 +204,9 @@ fn with(line: &Value, pointer: &str, value: impl Into<Value>) -> Value {
 fn a_line_that_no_export_can_have_is_refused_by_its_number() {
     let dir = stored();
     let lines = exported(dir.path());
-    let [bounds, one, _, waiting, flying, released, kept] = &lines[..] else { panic!("7 lines") };
+    let [bounds, one, _, waiting, flying, released, kept, end] = &lines[..] else {
+        panic!("8 lines")
+    };
     let long = "x".repeat(65_536);
     let alias = STANDARD.encode([0x23, 0, 1]);
     let shared = json!({
@@ -248,6 +251,11 @@ fn a_line_that_no_export_can_have_is_refused_by_its_number() {
         (7, true, with(&shared, "/namespace", ""), "namespace is empty"),
         (7, true, with(&shared, "/key", &*long), "key is too long"),
         (7, true, with(&shared, "/value", "?"), "value is not base64"),
+        (0, false, end.clone(), "the line of the kind bounds is the first one"),
+        (7, false, with(end, "/lines", 6), "the export had 6 lines before this one, not 7"),
+        (7, false, with(end, "/lines", 8), "the export had 8 lines before this one, not 7"),
+        (8, true, kept.clone(), "the line of the kind end is the last one"),
+        (8, true, end.clone(), "the line of the kind end is the last one"),
     ] {
         let mut lines = lines.clone();
         lines.splice(at..at + usize::from(!is_added), [line]);
@@ -284,12 +292,33 @@ fn a_session_that_was_about_to_end_is_imported_with_the_one_that_replaces_it() {
     assert!(complaint(&output).contains(r#"the client "client 1" has session 1 already"#));
 }
 
+/// Also one that was cut between two lines, which nothing else shows.
+#[test]
+fn a_part_of_an_export_is_not_taken_for_a_whole_one() {
+    let dir = stored();
+    let lines = exported(dir.path());
+    for count in 1..lines.len() {
+        write_lines(dir.path(), &lines[..count]);
+        let output = run(dir.path(), &["import", "lines", "--data-dir", "new"]);
+        let said = complaint(&output);
+        assert!(said.starts_with("lines does not have the last line of an export; "), "{said}");
+        assert!(said.ends_with("import what it has with --incomplete"), "{said}");
+        assert!(!dir.path().join("new/store").exists());
+    }
+    let said = stdout(&run(dir.path(), &["import", "lines", "--incomplete", "--data-dir", "new"]));
+    let doubt = "the export has no last line, so it may be incomplete";
+    assert_eq!(said, format!("7 lines were imported; {doubt}\n"));
+    write_lines(dir.path(), &lines);
+    let said = stdout(&run(dir.path(), &["import", "lines", "--incomplete", "--data-dir", "b"]));
+    assert_eq!(said, "7 lines were imported\n");
+}
+
 #[test]
 fn a_line_has_a_maximum_length() {
     let dir = stored();
     let lines = exported(dir.path());
     write_lines(dir.path(), &lines);
-    let longest = lines.iter().map(|line| line.to_string().len() + 1).max().unwrap();
+    let longest = lines.iter().map(|line| line.to_string().len()).max().unwrap();
     let (enough, less) = (longest.to_string(), (longest - 1).to_string());
     let import = |place: &str, bytes_max: &str| {
         let bounded = ["--line-bytes-max", bytes_max];

@@ -35,6 +35,7 @@ pub(super) enum Line {
     Retained(RetainedLine),
     Login(LoginLine),
     Record(RecordLine),
+    End(EndLine),
 }
 
 #[derive(Deserialize)]
@@ -144,6 +145,13 @@ pub(super) struct RecordLine {
     value: String,
 }
 
+/// The last line.
+#[derive(Deserialize)]
+pub(super) struct EndLine {
+    /// The number of lines before it.
+    pub(super) lines: u64,
+}
+
 #[derive(Deserialize)]
 pub(super) struct MessageLine {
     number: Option<NonZeroU64>,
@@ -158,7 +166,8 @@ pub(super) struct MessageLine {
 /// Adds the changes that store the contents of a line.
 pub(super) fn add(line: Line, group: &mut Vec<Change>) -> Result<(), &'static str> {
     match line {
-        Line::Bounds(_) => Ok(()), // they are numbers that are taken, and nothing to be stored
+        // The numbers of the one are taken, and nothing of it is stored; the other is no content.
+        Line::Bounds(_) | Line::End(_) => Ok(()),
         Line::Session(session) => add_session(*session, group),
         Line::Queued(queued) => add_queued(*queued, group),
         Line::Retained(RetainedLine { message, owner }) => {

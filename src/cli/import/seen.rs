@@ -12,7 +12,9 @@ const PRESENCE_VERSIONS_END: u64 = 1 << 52;
 
 #[derive(Default)]
 pub(super) struct Seen {
-    has_begun: bool,
+    /// Number of lines.
+    lines: u64,
+    has_ended: bool,
     /// The sessions, and whether lines of their queues have begun.
     sessions: HashMap<u64, bool>,
     /// The last session of each client.
@@ -37,9 +39,14 @@ impl Seen {
     /// Why it does not fit to the lines before it.
     pub(super) fn note(&mut self, line: &Line) -> Result<(), String> {
         // The numbers in it are taken before there is anything with such a number.
-        if std::mem::replace(&mut self.has_begun, true) == matches!(line, Line::Bounds(_)) {
+        if (self.lines > 0) == matches!(line, Line::Bounds(_)) {
             return Err("the line of the kind bounds is the first one".to_owned());
         }
+        if self.has_ended {
+            return Err("the line of the kind end is the last one".to_owned());
+        }
+        let before = self.lines;
+        self.lines += 1;
         match line {
             Line::Bounds(bounds) if bounds.presence_version >= PRESENCE_VERSIONS_END => {
                 Err("presence_version is not below 2^52".to_owned())
@@ -59,8 +66,20 @@ impl Seen {
                     false => Err(format!("the record {key:?} of {namespace:?} is there already")),
                 }
             }
+            Line::End(end) if end.lines != before => {
+                Err(format!("the export had {} lines before this one, not {before}", end.lines))
+            }
+            Line::End(_) => {
+                self.has_ended = true;
+                Ok(())
+            }
             Line::Bounds(_) | Line::Login(_) => Ok(()),
         }
+    }
+
+    /// Returns whether the last line of an export was noted.
+    pub(super) const fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     fn note_session(&mut self, line: &SessionLine) -> Result<(), String> {

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,8 @@ const UNFINISHED: &str = "store.new";
 pub struct NewStore {
     directory: PathBuf,
     store: DirectoryStore,
+    /// Whether the directory did not exist before.
+    is_in_new_directory: bool,
     is_finished: bool,
 }
 
@@ -33,6 +35,7 @@ impl NewStore {
     /// If there is a store already, or the directory cannot be created or written, or is in use.
     pub fn begin(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         let directory = directory.as_ref();
+        let is_in_new_directory = !directory.exists();
         private::make(directory).map_err(|error| StoreError::io("make", directory, error))?;
         let lock = lock(directory)?;
         if DirectoryStore::exists(directory) {
@@ -44,7 +47,8 @@ impl NewStore {
         let database = Database::open(&path, &options, format::FORMAT)?;
         format::migrate(&path, &database)?;
         let store = DirectoryStore::of(database, directory, path, options, lock);
-        Ok(Self { directory: directory.to_owned(), store, is_finished: false })
+        let directory = directory.to_owned();
+        Ok(Self { directory, store, is_in_new_directory, is_finished: false })
     }
 
     /// Returns the store, to apply changes to it.
@@ -56,18 +60,27 @@ impl NewStore {
     /// Makes it the store of its directory, with everything that was applied.
     ///
     /// # Errors
-    /// If the directory cannot be written. Nothing of the store is left then, unless only the last
-    /// sync has failed.
-    pub fn finish(mut self) -> Result<(), StoreError> {
+    /// If the directory cannot be written. Nothing of the store is left then.
+    pub fn finish(self) -> Result<(), StoreError> {
+        self.finish_with(|directory| File::open(directory)?.sync_all())
+    }
+
+    fn finish_with(mut self, sync: impl Fn(&Path) -> io::Result<()>) -> Result<(), StoreError> {
         self.store.sync()?;
         self.store.replace(None);
         let (path, directory) = (self.directory.join(DATABASE), &self.directory);
         let renamed = fs::rename(&self.store.path, &path);
         renamed.map_err(|error| StoreError::io("write", &path, error))?;
-        self.is_finished = true;
+        self.store.path = path;
+        let sync = |path: &Path| sync(path).map_err(|error| StoreError::io("write", path, error));
         // The name survives a power cut from here on.
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| StoreError::io("write", directory, error))
+        sync(directory)?;
+        if self.is_in_new_directory {
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+            sync(parent.unwrap_or_else(|| Path::new(".")))?;
+        }
+        self.is_finished = true;
+        Ok(())
     }
 }
 
@@ -95,5 +108,34 @@ fn remove(path: &Path) -> Result<(), StoreError> {
             Err(StoreError::io("remove", path, error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
+
+    use super::*;
+    use crate::store::{Change, Durability};
+
+    /// A power cut could otherwise take a store that was said to be there.
+    #[test]
+    fn a_store_whose_name_cannot_be_synced_is_not_left_behind() {
+        for is_of_parent in [false, true] {
+            let outside = tempfile::tempdir().unwrap();
+            let directory = outside.path().join("data");
+            let unsynced = if is_of_parent { outside.path() } else { &directory };
+            let new = NewStore::begin(&directory).unwrap();
+            new.store().apply(&[Change::ReserveVersions(7)], Durability::Synced).unwrap();
+            let sync = |path: &Path| match path == unsynced {
+                true => Err(ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            };
+            assert!(new.finish_with(sync).is_err());
+            assert!(!DirectoryStore::exists(&directory));
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "the lock");
+            NewStore::begin(&directory).unwrap().finish().unwrap();
+            assert!(DirectoryStore::exists(&directory));
+        }
     }
 }
