@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Broker, Running, StartError, UnderWay, settings::lock, shards::Threads,
+    Broker, Running, StartError, UnderWay, draining::Drain, settings::lock, shards::Threads,
     simulation::SimulatedShards,
 };
 #[cfg(feature = "websocket")]
@@ -273,6 +273,7 @@ impl Builder {
                 open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
                 under_way: UnderWay::default(),
+                drain: Drain::default(),
             }),
         };
         broker.set_listener_logins(self.listeners.iter().map(|listener| listener.logins));

@@ -3,7 +3,10 @@
 //!
 //! Does not know how clients are redirected.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +20,23 @@ use crate::{
 const NAMESPACE: &str = "redirect";
 /// How long a caller waits for the record to be stored. The redirection itself is in force by then.
 const STORE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What new clients are told, apart from an attempt to redirect all clients that has not ended.
+#[derive(Default)]
+pub(super) struct Drain {
+    /// Where new clients are redirected; what the store is to have. Locked while the state in force
+    /// is changed, so that both agree.
+    settled: Mutex<Option<Arc<Redirection>>>,
+    /// What the store has; `None` if that is not known. Locked while the record is written, so that
+    /// the last state is the last record.
+    stored: tokio::sync::Mutex<Option<Option<Arc<Redirection>>>>,
+}
+
+impl Drain {
+    fn settled(&self) -> MutexGuard<'_, Option<Arc<Redirection>>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The content of the record, in JSON.
 #[derive(Deserialize, Serialize)]
@@ -42,44 +62,58 @@ impl Broker {
             to = %to.server_reference(),
             "new clients are redirected, as before the restart; DELETE /api/v1/redirect ends this"
         );
-        core.draining.store(Some(Arc::new(to)));
+        self.settle_drain(Some(to));
     }
 
-    /// Stores whether new clients are refused now. If that fails, the log says so. It is stored even
-    /// if the caller stops waiting.
+    /// Refuses new clients from now on, or no longer.
+    pub(super) fn settle_drain(&self, to: Option<Redirection>) {
+        let to = to.map(Arc::new);
+        let mut settled = self.running.drain.settled();
+        settled.clone_from(&to);
+        self.running.core.draining.store(to);
+    }
+
+    /// Stores whether new clients are refused. If that fails, or takes long, the log says so. It is
+    /// stored even if the caller stops waiting.
     pub(super) async fn store_drain(&self) {
         let broker = self.clone();
-        let storing = tokio::spawn(async move { broker.store_drain_now().await });
-        let _ = storing.await; // It fails only with the runtime.
-    }
-
-    async fn store_drain_now(&self) {
-        let Some(name) = self.name_of_drain() else { return };
-        let stored = async {
-            let _alone = self.running.under_way.storing_drain.lock().await;
-            let core = &self.running.core;
-            let to = core.draining.load_full();
-            match to {
-                None => core.records.remove(name, Expected::Any).await,
-                Some(to) => {
-                    let (server_reference, permanent) =
-                        (to.server_reference().clone(), to.is_permanent());
-                    let content = serde_json::to_vec(&Content { server_reference, permanent });
-                    let value = content.map_err(|_| RecordsError::TooLong)?.into();
-                    let expected = Expected::Any;
-                    core.records
-                        .put(Put { name, value, expected, expires_at: None })
-                        .await
-                        .map(drop)
-                }
-            }
-        };
-        let why = match tokio::time::timeout(STORE_TIME_MAX, stored).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
+        let mut storing = tokio::spawn(async move { broker.store_drain_now().await });
+        let why = match tokio::time::timeout(STORE_TIME_MAX, &mut storing).await {
+            // It fails only with the runtime.
+            Ok(Ok(Ok(())) | Err(_)) => return,
+            Ok(Ok(Err(error))) => error.to_string(),
             Err(_) => "the store has not answered yet".to_owned(),
         };
         tracing::warn!(why, "the change of the redirection may be lost at a restart");
+    }
+
+    async fn store_drain_now(&self) -> Result<(), RecordsError> {
+        let Some(name) = self.name_of_drain() else { return Ok(()) };
+        let Running { core, drain, .. } = &*self.running;
+        let mut stored = drain.stored.lock().await;
+        let to = drain.settled().clone();
+        let is_same = stored.as_ref().is_some_and(|stored| match (stored, &to) {
+            (None, None) => true,
+            (Some(stored), Some(to)) => Arc::ptr_eq(stored, to),
+            (None, Some(_)) | (Some(_), None) => false,
+        });
+        if is_same {
+            return Ok(()); // Another call has stored it while this one waited.
+        }
+        *stored = None;
+        match &to {
+            None => core.records.remove(name, Expected::Any).await?,
+            Some(to) => {
+                let (server_reference, permanent) =
+                    (to.server_reference().clone(), to.is_permanent());
+                let content = serde_json::to_vec(&Content { server_reference, permanent });
+                let value = content.map_err(|_| RecordsError::TooLong)?.into();
+                let put = Put { name, value, expected: Expected::Any, expires_at: None };
+                core.records.put(put).await?;
+            }
+        }
+        *stored = Some(to);
+        Ok(())
     }
 
     fn name_of_drain(&self) -> Option<RecordKey> {
@@ -91,9 +125,7 @@ impl Broker {
 pub(super) struct Draining<'a> {
     running: &'a Running,
     to: Arc<Redirection>,
-    before: Option<Arc<Redirection>>,
-    stays: bool,
-    /// Only one exists at a time, so that `before` is never the target of another attempt.
+    /// Only one exists at a time, so that the state in force is settled, or is that of this attempt.
     _alone: Asking<'a>,
 }
 
@@ -105,22 +137,31 @@ impl<'a> Draining<'a> {
     pub(super) fn begin(running: &'a Running, to: &Redirection) -> Result<Self, ControlError> {
         let alone = Asking::new(&running.under_way.evacuations, 1)?;
         let to = Arc::new(to.clone());
-        let before = running.core.draining.swap(Some(to.clone()));
-        Ok(Self { running, to, before, stays: false, _alone: alone })
+        let _settled = running.drain.settled();
+        running.core.draining.store(Some(to.clone()));
+        Ok(Self { running, to, _alone: alone })
     }
 
-    /// Keeps refusing clients after this is dropped.
-    pub(super) fn stay(mut self) {
-        self.stays = true;
+    /// Keeps refusing clients after this is dropped, unless [`Broker::drain`] was called meanwhile,
+    /// which counts.
+    pub(super) fn stay(self) {
+        let mut settled = self.running.drain.settled();
+        if self.is_in_force() {
+            *settled = Some(self.to.clone());
+        }
+    }
+
+    fn is_in_force(&self) -> bool {
+        let in_force = self.running.core.draining.load();
+        in_force.as_ref().is_some_and(|to| Arc::ptr_eq(to, &self.to))
     }
 }
 
 impl Drop for Draining<'_> {
     fn drop(&mut self) {
-        if !self.stays {
-            // Unless `drain` was called with another target meanwhile.
-            let draining = &self.running.core.draining;
-            draining.compare_and_swap(&Some(self.to.clone()), self.before.take());
+        let settled = self.running.drain.settled();
+        if self.is_in_force() {
+            self.running.core.draining.store(settled.clone());
         }
     }
 }

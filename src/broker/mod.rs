@@ -42,6 +42,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+use self::draining::Drain;
 pub use self::{
     builder::Builder,
     error::{Error, PublishError, StartError},
@@ -97,6 +98,8 @@ struct Running {
     open: TaskTracker,
     is_ready: AtomicBool,
     under_way: UnderWay,
+    /// Where new clients are redirected.
+    drain: Drain,
 }
 
 /// The calls that have not been answered yet.
@@ -105,9 +108,6 @@ struct UnderWay {
     questions: AtomicUsize,
     walks: AtomicUsize,
     evacuations: AtomicUsize,
-    /// Held while the record of the redirection is written, so that the last state is the last
-    /// record.
-    storing_drain: tokio::sync::Mutex<()>,
 }
 
 impl Broker {
@@ -225,7 +225,7 @@ impl Broker {
     /// clients stay: [`Broker::redirect`] redirects them. This lasts over a restart if there is a
     /// store and it can be written; otherwise a log line says that it does not.
     pub async fn drain(&self, to: Option<Redirection>) {
-        self.running.core.draining.store(to.map(Arc::new));
+        self.settle_drain(to);
         self.store_drain().await;
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -35,6 +35,8 @@ pub struct Plug<S> {
     is_pulled: Arc<AtomicBool>,
     /// Whether writes fail.
     fails: Arc<AtomicBool>,
+    /// Present if the store has a thread of its own. Writes wait while this is true.
+    is_held: Option<Arc<(Mutex<bool>, Condvar)>>,
     /// Number of groups that are still written before it is pulled.
     groups_left: Arc<AtomicUsize>,
     pages_read: Arc<AtomicUsize>,
@@ -121,6 +123,27 @@ impl Disk {
         Powered { broker, plug }
     }
 
+    /// Does the same with a store that has a thread of its own, on virtual time.
+    pub async fn power_slowly(&self) -> Powered {
+        pause_time();
+        let plug = Plug { is_held: Some(Arc::default()), ..self.plug() };
+        let broker = builder().store(plug.clone()).start().await.unwrap();
+        Powered { broker, plug }
+    }
+
+    /// Returns the value of a record.
+    pub fn record(&self, namespace: &str) -> Option<Vec<u8>> {
+        let mut value = None;
+        self.store
+            .records(&mut |name, record| {
+                if name.namespace() == namespace {
+                    value = Some(record.value.to_vec());
+                }
+            })
+            .unwrap();
+        value
+    }
+
     /// Does the same on threads of its own, and in real time.
     pub async fn power_on_shards(
         &self,
@@ -147,6 +170,13 @@ impl Powered {
         drop(self.broker);
     }
 
+    /// Makes the writes of a slow store wait, or go on.
+    pub fn hold_writes(&self, is_held: bool) {
+        let (held, changed) = &**self.plug.is_held.as_ref().unwrap();
+        *held.lock().unwrap() = is_held;
+        changed.notify_all();
+    }
+
     /// Stops storing anything, unnoticed by the broker.
     pub fn pull(&self) {
         self.plug.pull();
@@ -170,6 +200,7 @@ impl<S> Plug<S> {
             store,
             is_pulled: Arc::default(),
             fails: Arc::default(),
+            is_held: None,
             groups_left: Arc::new(AtomicUsize::new(usize::MAX)),
             pages_read: Arc::default(),
         }
@@ -192,6 +223,7 @@ impl<S> Clone for Plug<S> {
             store: self.store.clone(),
             is_pulled: self.is_pulled.clone(),
             fails: self.fails.clone(),
+            is_held: self.is_held.clone(),
             groups_left: self.groups_left.clone(),
             pages_read: self.pages_read.clone(),
         }
@@ -200,6 +232,10 @@ impl<S> Clone for Plug<S> {
 
 impl<S: Store> Store for Plug<S> {
     fn apply(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        if let Some(is_held) = &self.is_held {
+            let (held, changed) = &**is_held;
+            drop(changed.wait_while(held.lock().unwrap(), |held| *held).unwrap());
+        }
         if self.is_pulled.load(Ordering::Relaxed) {
             return Ok(()); // the broker has ended already
         }
@@ -218,7 +254,7 @@ impl<S: Store> Store for Plug<S> {
     }
 
     fn is_immediate(&self) -> bool {
-        true
+        self.is_held.is_none()
     }
 
     fn waiting(

@@ -1,5 +1,7 @@
 //! Clients are redirected to another server, section 4.11.
 
+use std::time::{Duration, Instant};
+
 use futures_util::FutureExt as _;
 use hearthmq::{
     Broker,
@@ -9,6 +11,8 @@ use hearthmq::{
     metrics::ConnectRefusal,
     mqtt::{Packet, ReasonCode},
 };
+
+use tokio::task::yield_now;
 
 use crate::support::{Client, disk::Disk, packets::*, refused, secs, world, world_with};
 
@@ -164,7 +168,7 @@ async fn a_walk_ends_when_whoever_asked_has_gone() {
     let connections = || broker.metrics().shard(0).connections.value();
     while connections() == 1_000 {
         assert_eq!((&mut asked).now_or_never(), None);
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     drop(asked);
     clients.last_mut().unwrap().expect_nothing_for(secs(1)).await;
@@ -267,6 +271,70 @@ async fn new_clients_are_redirected_after_a_restart_too() {
     let fourth = disk.power().await;
     Client::connected(&fourth.broker, connect("c")).await.ping().await;
     assert_eq!(fourth.broker.drained_to(), None);
+}
+
+/// The record is written while an evacuation is under way that then fails.
+#[actix_rt::test]
+async fn the_target_of_an_evacuation_that_fails_is_not_stored() {
+    for to in [Some(elsewhere()), None] {
+        let disk = Disk::default();
+        let first = disk.power().await;
+        let mut drain = Box::pin(first.broker.drain(to.clone()));
+        assert_eq!((&mut drain).now_or_never(), None);
+        let mut evacuation = first.broker.evacuate(everybody(moved()));
+        assert_eq!((&mut evacuation).now_or_never(), None);
+        drain.await;
+        drop(evacuation);
+        assert_eq!(first.broker.drained_to(), to);
+        first.crash();
+        let second = disk.power().await;
+        assert_eq!(second.broker.drained_to(), to);
+    }
+}
+
+/// What was decided during an evacuation counts, in force and in the store.
+#[actix_rt::test]
+async fn what_was_decided_during_an_evacuation_that_succeeds_is_stored() {
+    for to in [Some(elsewhere()), None] {
+        let disk = Disk::default();
+        let first = disk.power().await;
+        let mut evacuation = first.broker.evacuate(everybody(moved()));
+        assert_eq!((&mut evacuation).now_or_never(), None);
+        first.broker.drain(to.clone()).await;
+        evacuation.await.unwrap();
+        assert_eq!(first.broker.drained_to(), to);
+        first.crash();
+        let second = disk.power().await;
+        assert_eq!(second.broker.drained_to(), to);
+    }
+}
+
+/// It waits for the record of another call at that time.
+#[actix_rt::test]
+async fn a_redirection_is_stored_even_if_its_caller_has_gone() {
+    let disk = Disk::default();
+    let first = disk.power_slowly().await;
+    first.hold_writes(true);
+    let mut earlier = Box::pin(first.broker.drain(Some(elsewhere())));
+    let mut later = Box::pin(first.broker.drain(Some(moved())));
+    for _ in 0..10 {
+        assert_eq!((&mut earlier).now_or_never(), None);
+        yield_now().await;
+    }
+    for _ in 0..10 {
+        assert_eq!((&mut later).now_or_never(), None);
+        yield_now().await;
+    }
+    drop(later);
+    first.hold_writes(false);
+    earlier.await;
+    let stored = || disk.record("redirect").map(|value| String::from_utf8(value).unwrap());
+    let begun = Instant::now();
+    while !stored().is_some_and(|stored| stored.contains(r#""permanent":true"#)) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", stored());
+        yield_now().await;
+    }
+    assert_eq!(first.broker.drained_to(), Some(moved()));
 }
 
 /// The clients of a node whose disk has failed can be sent away, although that cannot be stored.
