@@ -200,6 +200,16 @@ impl Keeper {
         HandedOver(unapplied.applied)
     }
 
+    /// Applies a change that belongs to no shard, after what an immediate store has not taken so far;
+    /// returns whether the store has it.
+    fn apply_behind_others(&self, change: Change, now: Timestamp) -> bool {
+        // Locked until the end, because a store takes one group at a time.
+        let mut unapplied = lock(&self.unapplied);
+        let are_others_applied =
+            unapplied.changes.is_empty() || self.apply_all(&mut unapplied, now);
+        are_others_applied && self.try_to_apply(&mut vec![change], now)
+    }
+
     fn apply_all(&self, unapplied: &mut Unapplied, now: Timestamp) -> bool {
         let is_applied = self.try_to_apply(&mut unapplied.changes, now);
         if is_applied {
@@ -230,7 +240,7 @@ impl Keeper {
     /// to the store must not fill up with dispensable changes.
     pub(crate) fn note(&self, change: Change, now: Timestamp) {
         if self.store.is_immediate() {
-            self.try_to_apply(&mut vec![change], now);
+            self.apply_behind_others(change, now);
         } else if self.takes_more()
             && let Some(orders) = self.orders()
         {
@@ -247,7 +257,7 @@ impl Keeper {
     /// answered. Otherwise returns `None`, and the writer calls `finish` with that later.
     pub(crate) fn commit(&self, change: Change, now: Timestamp, finish: Finish) -> Option<bool> {
         if self.store.is_immediate() {
-            return Some(self.try_to_apply(&mut vec![change], now));
+            return Some(self.apply_behind_others(change, now));
         }
         let bytes = change.bytes();
         self.bytes_waiting.fetch_add(bytes, Ordering::Relaxed);

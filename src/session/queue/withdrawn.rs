@@ -170,7 +170,10 @@ impl Queue {
     }
 
     /// Notes that messages have left the queue in memory out of order, so that positions have
-    /// moved. The messages are examined again from the first one on.
+    /// moved. The messages are examined again from the first one on, perhaps with some that came
+    /// later. That takes none of them away from the client: their subscriptions exist, unless the
+    /// client has ended them itself, and then messages that wait need not be delivered
+    /// (section 3.10.4).
     pub(super) fn note_moved(&mut self) {
         if let Some(withdrawn) = &mut self.withdrawn {
             withdrawn.examined_up_to = self.taken;

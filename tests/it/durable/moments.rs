@@ -2,7 +2,8 @@
 //! exists twice, and nothing is confirmed that is not stored.
 
 use hearthmq::{
-    mqtt::{Packet, ProtocolVersion::V3_1, ReasonCode},
+    control::Redirection,
+    mqtt::{Connect, Packet, ProtocolVersion::V3_1, ReasonCode},
     records::{Expected, Put, RecordKey},
 };
 
@@ -170,4 +171,58 @@ async fn a_store_that_works_again_is_noticed_although_nothing_is_written() {
     powered.fail(false);
     pass(secs(1)).await;
     assert!(powered.broker.is_storing());
+}
+
+/// A session that was stored, and whose client has come back without a wish that it stays.
+#[actix_rt::test]
+async fn a_session_that_a_shutdown_ends_leaves_its_messages_to_the_next_start() {
+    let disk = Disk::default();
+    let first = disk.power().await;
+    let member = async |packet: Connect<'_>| {
+        let mut client = Client::connected(&first.broker, packet).await;
+        client.subscribe("$share/g/t", QOS_1).await;
+        client
+    };
+    member(connect_lasting("other", V5)).await.vanish().await;
+    member(connect_lasting("c", V5)).await.vanish().await;
+    let mut packet = connect_lasting("c", V5);
+    packet.properties.session_expiry_interval = None;
+    packet.properties.receive_maximum = Some(1);
+    let (mut client, present) = Client::connected_with(&first.broker, packet).await;
+    assert!(present);
+    for payload in ["1", "2", "3"] {
+        first.broker.publish("t", payload.as_bytes(), QOS_1, false).await.unwrap();
+    }
+    assert_eq!(client.receive_payload().await, "1");
+    assert_eq!(disk.session("other").unwrap().waiting.messages, 0);
+    first.broker.shutdown(secs(5)).await;
+    drop(first);
+    let second = disk.power().await;
+    pass(secs(1)).await;
+    assert!(second.broker.client("c").await.unwrap().is_none());
+    let mut other = Client::connected(&second.broker, connect_lasting("other", V5)).await;
+    let mut payloads = Vec::new();
+    for packet_id in 1..=3 {
+        payloads.push(other.receive_payload().await);
+        other.take(QOS_1, packet_id).await;
+    }
+    payloads.sort();
+    assert_eq!(payloads, ["1", "2", "3"]);
+}
+
+/// A store takes one group at a time, and the changes in their order.
+#[actix_rt::test]
+async fn a_record_is_stored_behind_the_changes_that_the_store_has_not_taken() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    let mut client = Client::connected(&powered.broker, connect_lasting("c", V5)).await;
+    powered.fail(true);
+    client.send(subscribe(1, vec![filter("t", QOS_1)])).await;
+    client.expect_nothing_for(millis(10)).await;
+    assert_eq!(disk.session("c").unwrap().subscriptions.len(), 0);
+    powered.fail(false);
+    // No shard tries again before this is stored.
+    powered.broker.drain(Some(Redirection::new("b.example", true).unwrap())).await;
+    assert!(disk.record("redirect").is_some());
+    assert_eq!(disk.session("c").unwrap().subscriptions.len(), 1);
 }
