@@ -32,7 +32,7 @@ use crate::{
     control::{ControlError, KeepAliveChanged, Redirection},
     hooks::DisconnectReason,
     shard::{
-        CERTIFICATE, Departure, IDENTITY_EXPIRED, Shard,
+        Asked, CERTIFICATE, Departure, IDENTITY_EXPIRED, Shard,
         connect::{Kicked, Permit},
         doors::{ConnectionDoor, ToConnection},
         not_authorized,
@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     link: u64,
     transport: Box<dyn Transport>,
     tail: Tail,
+    /// A packet of which a part has been handled; the tail follows it.
+    asked: Option<Box<Asked>>,
     phase: Phase,
     keep_alive_expired: bool,
     /// Whether bytes arrived in this turn.
@@ -111,6 +113,7 @@ impl Connection {
             link,
             transport,
             tail: Tail::read_ahead(read_ahead),
+            asked: None,
             phase: Phase::Open,
             keep_alive_expired: false,
             has_read: false,
@@ -284,6 +287,7 @@ impl Connection {
         if matches!(self.phase, Phase::Open) {
             self.phase = Phase::Closing { bytes, written: 0 };
             self.tail = Tail::default();
+            self.asked = None;
             self.watch(ctx);
             ctx.run_later(CLOSING_TIME_MAX, |_, ctx| ctx.stop());
         }

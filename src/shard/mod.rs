@@ -53,6 +53,7 @@ pub(crate) use self::{
         tell::subject_of,
     },
     refusal::RefusalAnswer,
+    routing::asked::Asked,
 };
 use self::{
     chores::{Chores, SessionChores},

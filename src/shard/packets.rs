@@ -9,7 +9,7 @@ use crate::{
         decode,
     },
     session::{Link, Request, Violation},
-    shard::{Departure, Shard, routing::subscribe::NODES_AT_ONCE_MAX, turn::Turn},
+    shard::{Departure, Shard, routing::asked::Asked, turn::Turn},
 };
 
 /// What happened to the bytes that were read.
@@ -18,6 +18,10 @@ pub(crate) struct Received {
     pub(crate) used: usize,
     /// Whether the next packet is whole and must wait until its targets have room.
     pub(crate) must_wait: bool,
+    /// Whether the bytes behind them wait for the next turn.
+    pub(crate) is_paused: bool,
+    /// The last of these packets, if only a part of it has been handled.
+    pub(crate) asked: Option<Box<Asked>>,
     /// The minimum length of the packet behind them, which has not arrived in full.
     pub(crate) at_least: usize,
 }
@@ -29,6 +33,8 @@ pub(crate) enum Handled {
     Done,
     /// It was examined, and must be handled again later.
     MustWait,
+    /// It has been handled, perhaps in part, and those behind it wait for the next turn.
+    Paused,
 }
 
 impl Shard {
@@ -45,11 +51,28 @@ impl Shard {
         now: Timestamp,
     ) -> Result<Received, Departure> {
         let properties = std::mem::take(&mut self.properties);
-        let mut turn =
-            Turn { packets: shared, nodes_left: NODES_AT_ONCE_MAX, properties, ..Turn::at(now) };
+        let mut turn = Turn { packets: shared, properties, ..Turn::of_read(now) };
         let received = self.receive_in(slot, bytes, &mut turn);
         self.properties = turn.properties;
         received
+    }
+
+    /// Continues to handle a packet; returns it unless it has been handled.
+    ///
+    /// # Errors
+    /// Returns how the connection must end.
+    pub(crate) fn go_on(
+        &mut self,
+        slot: u32,
+        mut asked: Box<Asked>,
+        now: Timestamp,
+    ) -> Result<Option<Box<Asked>>, Departure> {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(None) };
+        let Some(link) = found.session.link_mut() else { return Ok(None) };
+        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        let (filters, progress) = asked.parts();
+        self.handle_filters(slot, filters, progress, &mut Turn::of_read(now))?;
+        Ok(Some(asked).filter(|asked| !asked.is_done()))
     }
 
     fn receive_in(
@@ -59,7 +82,8 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) -> Result<Received, Departure> {
         let now = turn.now;
-        let nothing = Received { used: 0, must_wait: false, at_least: 0 };
+        let nothing =
+            Received { used: 0, must_wait: false, is_paused: false, asked: None, at_least: 0 };
         let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(nothing) };
         let packet_bytes_max = found.connected.as_ref().map_or(u32::MAX, |c| c.packet_bytes_max);
         let Some(link) = found.session.link_mut() else { return Ok(nothing) };
@@ -95,6 +119,8 @@ impl Shard {
         outcome.map(|handled| Received {
             used: at,
             must_wait: handled == Handled::MustWait,
+            is_paused: handled == Handled::Paused,
+            asked: turn.asked.take(),
             at_least: needed,
         })
     }
@@ -119,9 +145,11 @@ impl Shard {
             Some(Request::Publish { publish, topic }) => {
                 return self.handle_publish(slot, &publish, &topic, turn);
             }
-            Some(Request::Subscribe(subscribe)) => self.handle_subscribe(slot, &subscribe, turn)?,
+            Some(Request::Subscribe(subscribe)) => {
+                return self.handle_subscribe(slot, &subscribe, turn);
+            }
             Some(Request::Unsubscribe(unsubscribe)) => {
-                self.handle_unsubscribe(slot, &unsubscribe, now)?;
+                return self.handle_unsubscribe(slot, &unsubscribe, turn);
             }
             Some(Request::Disconnect(disconnect)) => {
                 return Err(self.handle_disconnect(slot, &disconnect));

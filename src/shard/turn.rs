@@ -8,7 +8,15 @@ use bytes::Bytes;
 use crate::{
     journal::{QueuePlace, SessionNumber},
     mqtt::Timestamp,
+    shard::routing::asked::Asked,
 };
+
+/// Nodes of the retained store that all SUBSCRIBEs of one read may visit together, which takes
+/// about 200 µs.
+const NODES_AT_ONCE_MAX: usize = 2048;
+/// Maximum number of Topic Filters of one read. A filter of a SUBSCRIBE counts twice: its retained
+/// messages follow SUBACK.
+const FILTERS_AT_ONCE_MAX: usize = 64;
 
 /// What a piece of work knows besides its arguments.
 pub(in crate::shard) struct Turn<'b> {
@@ -18,6 +26,10 @@ pub(in crate::shard) struct Turn<'b> {
     pub(in crate::shard) packets: Option<&'b Bytes>,
     /// The number of nodes of the retained store that it may still visit.
     pub(in crate::shard) nodes_left: usize,
+    /// The number of Topic Filters that it may still handle.
+    pub(in crate::shard) filters_left: usize,
+    /// The packet that another piece of work continues, because no filters are left.
+    pub(in crate::shard) asked: Option<Box<Asked>>,
     /// The durable session whose QoS 2 message is being routed.
     pub(in crate::shard) publisher: Option<SessionNumber>,
     /// The place in transit of a message from another shard; the shard that receives it next takes
@@ -34,9 +46,26 @@ impl Turn<'_> {
             now,
             packets: None,
             nodes_left: 0,
+            filters_left: 0,
+            asked: None,
             publisher: None,
             on_its_way: None,
             properties: Vec::new(),
         }
+    }
+
+    /// Returns a piece of work that handles what a connection has read.
+    pub(in crate::shard) const fn of_read(now: Timestamp) -> Self {
+        let mut turn = Self::at(now);
+        turn.nodes_left = NODES_AT_ONCE_MAX;
+        turn.filters_left = FILTERS_AT_ONCE_MAX;
+        turn
+    }
+
+    /// Returns whether one more Topic Filter may be handled, and counts it.
+    pub(in crate::shard) const fn takes_filter(&mut self) -> bool {
+        let takes = self.filters_left > 0;
+        self.filters_left -= takes as usize;
+        takes
     }
 }

@@ -131,6 +131,7 @@ mod limits {
     mod each;
     mod in_all;
     mod portions;
+    mod portions_of_filters;
     mod shares;
 }
 

@@ -53,6 +53,10 @@ impl Connection {
                 self.hold(shard, HoldReason::ShardBehind);
                 return Ok(Reading::Held);
             }
+            if let Some(asked) = self.asked.take() {
+                self.asked = shard.go_on(self.slot, asked, shard.core.clock.now())?;
+                continue;
+            }
             if std::mem::take(&mut self.tail.has_unhandled) {
                 self.handle_tail(shard)?;
                 continue;
@@ -120,7 +124,7 @@ impl Connection {
                         shard.note_partial(self.slot, read);
                     }
                     self.tail.keep(&bytes[received.used..], received.at_least);
-                    self.wait_if_need_be(shard, &received);
+                    self.wait_if_need_be(shard, received);
                     self.count_tail(shard)
                 }))
             }
@@ -159,7 +163,7 @@ impl Connection {
             let now = shard.core.clock.now();
             let received = shard.receive(self.slot, &bytes, Some(&bytes), now)?;
             self.tail.put_back(bytes, received.used, received.at_least);
-            self.wait_if_need_be(shard, &received);
+            self.wait_if_need_be(shard, received);
         }
         self.count_tail(shard)
     }
@@ -170,7 +174,9 @@ impl Connection {
         (has_room || self.tail.has_unhandled).then_some(()).ok_or(TOO_MANY_INCOMPLETE)
     }
 
-    fn wait_if_need_be(&mut self, shard: &mut Shard, received: &Received) {
+    fn wait_if_need_be(&mut self, shard: &mut Shard, received: Received) {
+        self.asked = received.asked;
+        self.tail.has_unhandled |= received.is_paused;
         if received.must_wait {
             self.tail.has_unhandled = true;
             self.hold(shard, HoldReason::SubscriberFull);

@@ -1,5 +1,6 @@
 //! The way of messages from a publisher to the sessions that receive them.
 
+pub(super) mod asked;
 pub(super) mod backlog;
 pub(super) mod plans;
 pub(super) mod publish;

@@ -10,12 +10,13 @@ use crate::{
     },
     router::{Index, RetainedQuery, Subscriber},
     session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
-    shard::{Departure, Shard, turn::Turn},
+    shard::{
+        Departure, Shard,
+        packets::Handled,
+        routing::asked::{Asked, Filters, Kind, Progress},
+        turn::Turn,
+    },
 };
-
-/// Nodes of the retained store that all SUBSCRIBEs of one read may visit together, which takes
-/// about 200 µs.
-pub(in crate::shard) const NODES_AT_ONCE_MAX: usize = 2048;
 
 impl Shard {
     pub(in crate::shard) fn handle_subscribe(
@@ -23,67 +24,172 @@ impl Shard {
         slot: u32,
         subscribe: &Subscribe<'_>,
         turn: &mut Turn<'_>,
-    ) -> Result<(), Departure> {
-        let now = turn.now;
+    ) -> Result<Handled, Departure> {
         Self::check_filters(subscribe.filters.iter().map(|asked| asked.filter))?;
         self.check_trouble(slot)?;
-        let mark = self.mark();
-        let identifier = subscribe.properties.subscription_identifier;
-        let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut granted = Vec::with_capacity(subscribe.filters.len());
-        let filters_max = self.core.limits_now().filters_per_subscribe_max as usize;
-        for (at, asked) in subscribe.filters.iter().enumerate() {
-            let (reason, existed) = if at < filters_max {
-                self.subscribe_one(slot, asked, identifier)
-            } else {
-                (ReasonCode::QuotaExceeded, false)
-            };
-            self.tell_not_subscribed(slot, asked.filter, reason);
-            let handling = asked.options.retain_handling;
-            let sends = match handling {
-                RetainHandling::Send => true,          // [MQTT-3.3.1-9]
-                RetainHandling::SendIfNew => !existed, // [MQTT-3.3.1-10]
-                RetainHandling::DoNotSend => false,    // [MQTT-3.3.1-11]
-            };
-            if !reason.is_failure() {
-                granted.push((asked, sends));
-            }
-            reasons.push(reason);
+        let kind = Kind::Subscribe { identifier: subscribe.properties.subscription_identifier };
+        let progress = Progress::new(kind, subscribe.packet_id, &subscribe.filters);
+        self.handle_first_filters(slot, &subscribe.filters, progress, turn)
+    }
+
+    pub(in crate::shard) fn handle_unsubscribe(
+        &mut self,
+        slot: u32,
+        unsubscribe: &Unsubscribe<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Handled, Departure> {
+        Self::check_filters(unsubscribe.filters.iter().copied())?;
+        let progress =
+            Progress::new(Kind::Unsubscribe, unsubscribe.packet_id, &unsubscribe.filters);
+        self.handle_first_filters(slot, &unsubscribe.filters, progress, turn)
+    }
+
+    /// Handles as many filters as this read may; the others wait for the next turn.
+    fn handle_first_filters(
+        &mut self,
+        slot: u32,
+        filters: &dyn Filters,
+        mut progress: Progress,
+        turn: &mut Turn<'_>,
+    ) -> Result<Handled, Departure> {
+        self.handle_filters(slot, filters, &mut progress, turn)?;
+        if !progress.is_done() {
+            let asked = Asked::new(filters, progress, &self.core.incomplete_packets);
+            turn.asked = Some(Box::new(asked));
         }
-        self.check_quota(slot, &reasons, now)?;
-        let gate = self.gate_since(mark, slot);
-        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
-            if let Some(ticket) = gate {
-                link.hold_output(ticket); // Also holds the retained messages that follow.
+        Ok(if turn.filters_left == 0 { Handled::Paused } else { Handled::Done })
+    }
+
+    /// Handles some filters of a packet, and answers it behind the last one.
+    pub(in crate::shard) fn handle_filters(
+        &mut self,
+        slot: u32,
+        filters: &dyn Filters,
+        progress: &mut Progress,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Departure> {
+        if !progress.is_answered {
+            let mark = self.mark();
+            while progress.reasons.len() < filters.len() && turn.takes_filter() {
+                let asked = filters.at(progress.reasons.len());
+                match progress.kind {
+                    Kind::Subscribe { identifier } => {
+                        self.subscribe_next(slot, &asked, identifier, progress);
+                    }
+                    Kind::Unsubscribe => {
+                        progress.reasons.push(self.unsubscribe_one(slot, asked.filter, turn.now));
+                    }
+                }
             }
+            if let Some(ticket) = self.gate_since(mark, slot)
+                && let Some(link) = self.link_mut(slot)
+            {
+                // Holds the answer, and the retained messages that follow.
+                link.hold_output(ticket);
+            }
+            if progress.reasons.len() < filters.len() {
+                return Ok(());
+            }
+            self.answer(slot, filters, progress, turn.now)?;
+            progress.is_answered = true;
+        }
+        if let Kind::Subscribe { identifier } = progress.kind {
+            self.follow_answer(slot, filters, identifier, progress, turn);
+        }
+        Ok(())
+    }
+
+    fn link_mut(&mut self, slot: u32) -> Option<&mut Link> {
+        self.slots.get_mut(slot as usize)?.session.link_mut()
+    }
+
+    /// Handles the next filter of a SUBSCRIBE.
+    fn subscribe_next(
+        &mut self,
+        slot: u32,
+        asked: &SubscribeFilter<'_>,
+        identifier: Option<u32>,
+        progress: &mut Progress,
+    ) {
+        let filters_max = self.core.limits_now().filters_per_subscribe_max as usize;
+        let (reason, existed) = if progress.reasons.len() < filters_max {
+            self.subscribe_one(slot, asked, identifier)
+        } else {
+            (ReasonCode::QuotaExceeded, false)
+        };
+        self.tell_not_subscribed(slot, asked.filter, reason);
+        progress.reasons.push(reason);
+        progress.sends_retained.push(match asked.options.retain_handling {
+            RetainHandling::Send => true,          // [MQTT-3.3.1-9]
+            RetainHandling::SendIfNew => !existed, // [MQTT-3.3.1-10]
+            RetainHandling::DoNotSend => false,    // [MQTT-3.3.1-11]
+        });
+    }
+
+    /// Sends SUBACK or UNSUBACK.
+    fn answer(
+        &mut self,
+        slot: u32,
+        filters: &dyn Filters,
+        progress: &Progress,
+        now: Timestamp,
+    ) -> Result<(), Departure> {
+        let Progress { packet_id, ref reasons, .. } = *progress;
+        let is_subscribe = matches!(progress.kind, Kind::Subscribe { .. });
+        if is_subscribe {
+            self.check_quota(slot, reasons, now)?;
+        }
+        let Some(link) = self.link_mut(slot) else { return Ok(()) };
+        let answer = if is_subscribe {
             let first_refusal = reasons.iter().find_map(|reason| why_refused(*reason));
-            if link.version() == ProtocolVersion::V3_1 {
+            let reasons = if link.version() == ProtocolVersion::V3_1 {
                 // No code refuses a subscription in this version; a client would take 0x80 for a
                 // fault of the broker. Like other brokers, this one answers as if it were granted,
                 // and sends nothing.
-                let asked = subscribe.filters.iter().map(|asked| granted_code(asked.options.qos));
-                reasons = asked.collect();
-            }
-            let answered = link.try_send(&Packet::SubAck(SubAck {
-                packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
+                let asked = (0..filters.len()).map(|position| filters.at(position).options.qos);
+                asked.map(granted_code).collect()
+            } else {
+                reasons.clone()
+            };
+            Packet::SubAck(SubAck {
+                packet_id, // [MQTT-3.8.4-2]
                 properties: link.reason_string(first_refusal),
                 reasons, // [MQTT-3.8.4-6] [MQTT-3.9.3-1]
-            }));
-            if !answered {
-                return Err(ANSWER_TOO_LARGE);
+            })
+        } else {
+            Packet::UnsubAck(UnsubAck {
+                packet_id, // [MQTT-3.10.4-5]
+                properties: AckProperties::NONE,
+                reasons: reasons.clone(), // [MQTT-3.11.3-1]
+            })
+        };
+        if link.try_send(&answer) { Ok(()) } else { Err(ANSWER_TOO_LARGE) }
+    }
+
+    /// Sends what follows SUBACK: retained messages, for clients that expect no message before it.
+    /// They are sent for each filter as if it had come in a packet of its own, also if the packet
+    /// has it twice. [MQTT-3.8.4-5]
+    fn follow_answer(
+        &mut self,
+        slot: u32,
+        filters: &dyn Filters,
+        identifier: Option<u32>,
+        progress: &mut Progress,
+        turn: &mut Turn<'_>,
+    ) {
+        while progress.followed < filters.len() && turn.takes_filter() {
+            let at = progress.followed;
+            progress.followed += 1;
+            if progress.reasons[at].is_failure() {
+                continue;
             }
-        }
-        // Retained messages follow SUBACK, for clients that expect no message before it. They are
-        // sent for each filter as if it had come in a packet of its own, also if the packet has it
-        // twice. [MQTT-3.8.4-5]
-        for (asked, sends_retained) in granted {
-            self.announce_subscribed(slot, asked.filter, asked.options.qos, now);
-            if sends_retained {
-                self.send_retained(slot, asked, identifier, turn);
+            let asked = filters.at(at);
+            self.announce_subscribed(slot, asked.filter, asked.options.qos, turn.now);
+            if progress.sends_retained[at] {
+                self.send_retained(slot, &asked, identifier, turn);
             }
             self.seek_backlog(slot, asked.filter);
         }
-        Ok(())
     }
 
     /// Ends the connection of a client whose packet has an ill-formed Topic Filter. SUBACK and
@@ -249,54 +355,22 @@ impl Shard {
         found.session.begin_walk(RetainedWalk { filter, qos, identifier, after, until });
     }
 
-    pub(in crate::shard) fn handle_unsubscribe(
-        &mut self,
-        slot: u32,
-        unsubscribe: &Unsubscribe<'_>,
-        now: Timestamp,
-    ) -> Result<(), Departure> {
-        Self::check_filters(unsubscribe.filters.iter().copied())?;
-        let mark = self.mark();
-        let Some(place) = self.place(slot) else {
-            return Ok(());
+    /// Ends the subscription to one filter; returns its Reason Code.
+    fn unsubscribe_one(&mut self, slot: u32, filter: &str, now: Timestamp) -> ReasonCode {
+        let Ok(parts) = validate_filter(filter) else { return ReasonCode::TopicFilterInvalid };
+        let place = self.place(slot);
+        let (Some(place), Some(found)) = (place, self.slots.get_mut(slot as usize)) else {
+            return ReasonCode::UnspecifiedError;
         };
-        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        for filter in &unsubscribe.filters {
-            let Ok(parts) = validate_filter(filter) else {
-                reasons.push(ReasonCode::TopicFilterInvalid);
-                continue;
-            };
-            let Some(found) = self.slots.get_mut(slot as usize) else {
-                break;
-            };
-            let qos = found.session.subscription(filter).map(|s| s.options.qos);
-            found.session.unsubscribe(filter);
-            let Some(qos) = qos else {
-                reasons.push(ReasonCode::NoSubscriptionExisted);
-                continue;
-            };
-            self.core.index.unsubscribe(parts, place); // [MQTT-3.10.4-2]
-            if parts.share_name.is_some() {
-                self.forget_held(slot);
-            }
-            self.announce_unsubscribed(slot, filter, qos, now);
-            reasons.push(ReasonCode::Success);
+        let qos = found.session.subscription(filter).map(|s| s.options.qos);
+        found.session.unsubscribe(filter);
+        let Some(qos) = qos else { return ReasonCode::NoSubscriptionExisted };
+        self.core.index.unsubscribe(parts, place); // [MQTT-3.10.4-2]
+        if parts.share_name.is_some() {
+            self.forget_held(slot);
         }
-        let gate = self.gate_since(mark, slot);
-        if let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut()) {
-            if let Some(ticket) = gate {
-                link.hold_output(ticket);
-            }
-            let answered = link.try_send(&Packet::UnsubAck(UnsubAck {
-                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-5]
-                properties: AckProperties::NONE,
-                reasons, // [MQTT-3.11.3-1]
-            }));
-            if !answered {
-                return Err(ANSWER_TOO_LARGE);
-            }
-        }
-        Ok(())
+        self.announce_unsubscribed(slot, filter, qos, now);
+        ReasonCode::Success
     }
 }
 

@@ -12,24 +12,27 @@ use std::{
 
 use hearthmq::{
     Broker,
-    auth::{AccessRequest, Action, AllowAll, Authorizer, Decision},
+    auth::{AccessRequest, Action, AllowAll, Authorizer, Decision, Standing},
     metrics::{DropReason, Gauge, Totals},
     mqtt::{Packet, ReasonCode},
 };
 
-use crate::support::{
-    Client, disk::Disk, forgetful_world_within, generous, millis, packets::*, pass, secs, world,
-    world_where, world_within,
+use crate::{
+    authentication::rechecks::{Desk, connect_as},
+    support::{
+        Client, disk::Disk, forgetful_world_within, generous, millis, packets::*, pass, secs,
+        world, world_where, world_with, world_within,
+    },
 };
 
 /// The maximum that one turn may do: a connection does sixteen small steps of 64.
-const PORTION: usize = 16 * 64;
+pub(super) const PORTION: usize = 16 * 64;
 
 /// Denies subscriptions under `secret/` once it is told to, and counts the questions about
 /// subscriptions.
 #[derive(Clone, Default)]
-struct Rules {
-    is_strict: Arc<AtomicBool>,
+pub(super) struct Rules {
+    pub(super) is_strict: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -44,7 +47,7 @@ impl Authorizer for Rules {
 
 /// Looks at a number after each turn of the other tasks until it is `last`; returns the largest
 /// change between two looks. Time passes when nothing changes.
-async fn largest_step(look: impl Fn() -> usize + 'static, last: usize) -> usize {
+pub(super) async fn largest_step(look: impl Fn() -> usize + 'static, last: usize) -> usize {
     let looking = async move {
         let (mut before, mut largest, mut idle) = (look(), 0, 0);
         while before != last {
@@ -212,6 +215,52 @@ async fn very_many_subscriptions_of_a_session_that_ends_are_removed_in_portions(
         pass(secs(1)).await;
         assert_eq!(subscribed(&broker), 0);
     }
+}
+
+#[actix_rt::test]
+async fn the_sessions_of_an_account_that_is_gone_are_removed_in_portions() {
+    const SESSIONS: usize = 40;
+    const FILTERS: usize = 250;
+    let desk = Desk::default();
+    let broker = world_with(|builder| builder.authenticator(desk.clone())).await;
+    for number in 0..SESSIONS {
+        let name = number.to_string();
+        let packet = connect_as("ann", connect_lasting(&name, V5));
+        let mut client = Client::connected(&broker, packet).await;
+        subscribe_to(&mut client, (0..FILTERS).map(|at| format!("{number}/{at}"))).await;
+        client.vanish().await;
+    }
+    desk.now("ann", Standing::Gone);
+    let looked = broker.clone();
+    let subscribed = move || looked.metrics().totals().subscriptions.value() as usize;
+    assert_eq!(subscribed(), SESSIONS * FILTERS);
+    let look = actix_rt::spawn(largest_step(subscribed, 0));
+    broker.recheck().await;
+    let largest = look.await.unwrap();
+    assert!(largest <= PORTION, "{largest} in one turn");
+}
+
+/// A session that has ended and has no more subscriptions is not the one that can make room.
+#[actix_rt::test]
+async fn a_client_has_the_room_of_its_former_session_while_others_end_before_it() {
+    const FILTERS: usize = 2_000;
+    let bytes = FILTERS as u64 * (2 * 6 + 3 * 256) + 4 * (1_024 + 2 * 16);
+    let broker = world_within(|limits| limits.subscription_bytes_per_user_max = bytes).await;
+    leave_waiting(&broker, 5_000).await;
+    join(&broker).await.vanish().await;
+    let filters: Vec<String> = (0..FILTERS).map(|number| format!("t/{number:04}")).collect();
+    let mut client = Client::connected(&broker, connect_lasting("d", V5)).await;
+    subscribe_to(&mut client, filters.iter().cloned()).await;
+    client.vanish().await;
+    // Its messages go to the other member in portions.
+    let _new = Client::connected(&broker, connect("c")).await;
+    let (mut client, present) = Client::connected_with(&broker, connect("d")).await;
+    assert!(!present);
+    let asked = filters.iter().map(|name| filter(name, QOS_1)).collect();
+    client.send(subscribe(1, asked)).await;
+    client.expect(suback(1, &[ReasonCode::GrantedQoS1; FILTERS])).await;
+    let moved = broker.client("other").await.unwrap().unwrap().queued;
+    assert!(moved < 4_900, "the other session has ended before: {moved}");
 }
 
 /// Connects a member of a group and lets messages wait for it.

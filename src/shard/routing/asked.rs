@@ -1,0 +1,147 @@
+//! SUBSCRIBE and UNSUBSCRIBE with more Topic Filters than one turn takes. They are handled in
+//! portions, and the next packet of their client waits.
+//!
+//! This module knows how far a packet has been handled, not what is done with its filters.
+
+use std::sync::Arc;
+
+use crate::{
+    flow::{Budget, BudgetShare},
+    mqtt::{PacketId, ReasonCode, SubscribeFilter, SubscriptionOptions},
+};
+
+/// The Topic Filters of a packet. Those of an UNSUBSCRIBE have no options.
+pub(in crate::shard) trait Filters {
+    /// Returns their number.
+    fn len(&self) -> usize;
+    /// Returns the filter at a position below [`Filters::len`].
+    fn at(&self, position: usize) -> SubscribeFilter<'_>;
+}
+
+impl Filters for Vec<SubscribeFilter<'_>> {
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn at(&self, position: usize) -> SubscribeFilter<'_> {
+        self[position]
+    }
+}
+
+impl Filters for Vec<&str> {
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn at(&self, position: usize) -> SubscribeFilter<'_> {
+        SubscribeFilter { filter: self[position], options: SubscriptionOptions::default() }
+    }
+}
+
+/// Filters that outlive the bytes of their packet, in a few bytes more than the packet had.
+struct Kept {
+    text: Box<str>,
+    /// Where each filter ends in the text.
+    ends: Box<[u32]>,
+    options: Box<[SubscriptionOptions]>,
+}
+
+impl Kept {
+    fn new(filters: &dyn Filters) -> Self {
+        let all = || (0..filters.len()).map(|position| filters.at(position));
+        let mut text = String::with_capacity(all().map(|asked| asked.filter.len()).sum());
+        let mut ends = Vec::with_capacity(filters.len());
+        for asked in all() {
+            text.push_str(asked.filter);
+            ends.push(text.len() as u32); // A packet is shorter than 2^28 bytes.
+        }
+        let options = all().map(|asked| asked.options).collect();
+        Self { text: text.into(), ends: ends.into(), options }
+    }
+
+    const fn bytes(&self) -> usize {
+        self.text.len() + size_of_val(&*self.ends) + size_of_val(&*self.options)
+    }
+}
+
+impl Filters for Kept {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn at(&self, position: usize) -> SubscribeFilter<'_> {
+        let begin = position.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let filter = &self.text[begin as usize..self.ends[position] as usize];
+        SubscribeFilter { filter, options: self.options[position] }
+    }
+}
+
+/// Which packet it is.
+#[derive(Clone, Copy)]
+pub(in crate::shard) enum Kind {
+    Subscribe { identifier: Option<u32> },
+    Unsubscribe,
+}
+
+/// How far a packet has been handled.
+pub(in crate::shard) struct Progress {
+    pub(in crate::shard) kind: Kind,
+    pub(in crate::shard) packet_id: PacketId,
+    /// The Reason Codes of the filters that were handled.
+    pub(in crate::shard) reasons: Vec<ReasonCode>,
+    /// Whether retained messages follow, for each of these filters of a SUBSCRIBE.
+    pub(in crate::shard) sends_retained: Vec<bool>,
+    pub(in crate::shard) is_answered: bool,
+    /// Number of filters of a SUBSCRIBE after whose answer all was done.
+    pub(in crate::shard) followed: usize,
+}
+
+impl Progress {
+    pub(in crate::shard) fn new(kind: Kind, packet_id: PacketId, filters: &dyn Filters) -> Self {
+        let sends = if matches!(kind, Kind::Subscribe { .. }) { filters.len() } else { 0 };
+        Self {
+            kind,
+            packet_id,
+            reasons: Vec::with_capacity(filters.len()),
+            sends_retained: Vec::with_capacity(sends),
+            is_answered: false,
+            followed: 0,
+        }
+    }
+
+    /// Returns whether nothing is left to do.
+    pub(in crate::shard) fn is_done(&self) -> bool {
+        self.is_answered && self.followed == self.sends_retained.len()
+    }
+}
+
+/// A packet of which a part has been handled.
+pub(crate) struct Asked {
+    filters: Kept,
+    progress: Progress,
+    /// Its bytes among those of incomplete packets. It was accepted, so it counts whatever the
+    /// limit is.
+    _share: BudgetShare,
+}
+
+impl Asked {
+    pub(in crate::shard) fn new(
+        filters: &dyn Filters,
+        progress: Progress,
+        budget: &Arc<Budget>,
+    ) -> Self {
+        let filters = Kept::new(filters);
+        let reasons = progress.reasons.capacity() + progress.sends_retained.capacity();
+        let share = budget.share_anyway(filters.bytes() + reasons);
+        Self { filters, progress, _share: share }
+    }
+
+    /// Returns whether nothing is left to do.
+    pub(in crate::shard) fn is_done(&self) -> bool {
+        self.progress.is_done()
+    }
+
+    pub(in crate::shard) fn parts(&mut self) -> (&dyn Filters, &mut Progress) {
+        (&self.filters, &mut self.progress)
+    }
+}
