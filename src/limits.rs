@@ -66,6 +66,9 @@ pub struct Limits {
     pub subscription_bytes_max: u64,
     /// The same limit for one user.
     pub subscription_bytes_per_user_max: u64,
+    /// Maximum number of shapes of one user's filters with wildcards or share names. A topic matches
+    /// at most one filter of each shape.
+    pub filter_shapes_per_user_max: u32,
     /// Maximum number of filters in one SUBSCRIBE; further ones are refused.
     pub filters_per_subscribe_max: u32,
     /// Maximum bytes of all clients' Wills, including delayed ones.
@@ -144,6 +147,7 @@ impl Default for Limits {
             subscriptions_per_client_max: 0,
             subscription_bytes_max: 1_073_741_824,
             subscription_bytes_per_user_max: 268_435_456,
+            filter_shapes_per_user_max: 256,
             filters_per_subscribe_max: 4_000,
             will_bytes_max: 268_435_456,
             will_bytes_per_user_max: 67_108_864,

@@ -132,6 +132,8 @@ labels! {
         RetainedBytes = "retained_bytes_per_user_max",
         /// Bytes of subscriptions.
         SubscriptionBytes = "subscription_bytes_per_user_max",
+        /// Shapes of filters with wildcards or share names.
+        FilterShapes = "filter_shapes_per_user_max",
         /// Messages stored for the user's sessions, or their bytes.
         Stored = "stored_bytes_per_user_max",
         /// Bytes of Wills.

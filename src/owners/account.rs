@@ -1,6 +1,14 @@
 //! The resources of one owner, and their limits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use foldhash::fast::RandomState;
 
 use super::Owner;
 use crate::limits::OwnLimits;
@@ -23,6 +31,9 @@ pub struct Account {
     pub stored_bytes: Meter,
     /// Bytes of Wills.
     pub will_bytes: Meter,
+    /// The shapes of the Topic Filters of this owner's sessions, each with the number of sessions
+    /// that have it.
+    shapes: Mutex<HashMap<Box<str>, u32, RandomState>>,
     /// Messages dropped because of this owner's limit of stored messages, and not reported yet.
     displaced: AtomicU64,
 }
@@ -38,6 +49,7 @@ impl Account {
             stored_messages: Meter::default(),
             stored_bytes: Meter::default(),
             will_bytes: Meter::default(),
+            shapes: Mutex::default(),
             displaced: AtomicU64::new(0),
         };
         account.set_limits(limits);
@@ -71,6 +83,34 @@ impl Account {
         ] {
             meter.max.store(max.unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+    }
+
+    /// Returns whether a session may have a filter of this shape, if there may be at most
+    /// `shapes_max` of them.
+    #[must_use]
+    pub fn takes_shape(&self, shape: &str, shapes_max: usize) -> bool {
+        let shapes = self.shapes();
+        shapes.len() < shapes_max || shapes.contains_key(shape)
+    }
+
+    /// Notes that a session has its first filter of this shape.
+    pub fn add_shape(&self, shape: &str) {
+        *self.shapes().entry(shape.into()).or_default() += 1;
+    }
+
+    /// Notes that a session has no more filters of this shape.
+    pub fn remove_shape(&self, shape: &str) {
+        let mut shapes = self.shapes();
+        if let Some(sessions) = shapes.get_mut(shape) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                shapes.remove(shape);
+            }
+        }
+    }
+
+    fn shapes(&self) -> MutexGuard<'_, HashMap<Box<str>, u32, RandomState>> {
+        self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts messages dropped because of this owner's limit of stored messages.

@@ -33,19 +33,23 @@ pub use keep_alive::KeepAlive;
 pub use keeping::{LeftInQueue, Page};
 pub use link::{Link, LinkSettings, PacketCounts};
 pub use outgoing::{Delivered, Delivery};
+pub use owned::shape_of;
 pub use queue::{BackPressure, QueueLimits, QueueUsage, Weeded, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
 pub use withdrawal::Examined;
 
 use self::{
-    keeping::Keeping, outgoing::Outgoing, owned::Owned, queue::Queue, subscriptions::Subscriptions,
+    keeping::Keeping,
+    outgoing::Outgoing,
+    owned::{Owned, OwnedSubscriptions},
+    queue::Queue,
+    subscriptions::Subscriptions,
 };
 use crate::{
     journal::{Change, Journal, QueuePlace, SessionNumber, SubscriptionRecord},
-    limits::subscription_bytes,
-    mqtt::{PacketId, ReasonCode, SubscriptionOptions, Timestamp, validate_filter},
-    owners::{Account, Charge},
+    mqtt::{PacketId, ReasonCode, SubscriptionOptions, Timestamp},
+    owners::Account,
 };
 
 /// Session Expiry Interval of a session that does not expire. [MQTT 5.0, 3.1.2.11.2]
@@ -74,7 +78,7 @@ pub struct Session {
     incoming: Incoming,
     link: Option<Box<Link>>,
     /// Memory of the subscriptions, charged to the owner's account.
-    owned: Option<Charge>,
+    owned: Option<OwnedSubscriptions>,
 }
 
 /// A subscription as the session stores it.
@@ -124,24 +128,15 @@ impl Session {
         match &mut self.owned {
             Some(owned) => owned.move_to(account),
             None => {
-                let charge = Charge::new(account.clone(), |account| &account.subscription_bytes);
-                self.owned = Some(charge);
-                let bytes = self.subscriptions().map(|(filter, _)| counted_bytes(filter)).sum();
-                self.charge(|_| bytes);
+                let mut owned = OwnedSubscriptions::new(account.clone());
+                self.subscriptions().for_each(|(filter, _)| owned.add(filter));
+                self.owned = Some(owned);
             }
         }
         if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
             keeping.owned.get_or_insert_with(|| Owned::new(account)).move_to(account);
         }
         self.outgoing.queue_mut().settle_share();
-    }
-
-    /// Changes the number of bytes that the subscriptions take from the owner's account.
-    fn charge(&mut self, change: impl FnOnce(u64) -> u64) {
-        if let Some(owned) = &mut self.owned {
-            let now = change(owned.taken());
-            owned.set(now);
-        }
     }
 
     /// Returns the Client Identifier.
@@ -313,7 +308,9 @@ impl Session {
     /// them together with the session.
     pub fn remove_any_subscription(&mut self) -> Option<Box<str>> {
         let filter = self.shared_subscriptions.pop().or_else(|| self.subscriptions.pop())?;
-        self.charge(|bytes| bytes.saturating_sub(counted_bytes(&filter)));
+        if let Some(owned) = &mut self.owned {
+            owned.remove(&filter);
+        }
         Some(filter)
     }
 
@@ -376,8 +373,8 @@ impl Session {
         subscription: Subscription,
     ) -> Option<Subscription> {
         let former = self.table_mut(filter).insert(filter, subscription);
-        if former.is_none() {
-            self.charge(|bytes| bytes + counted_bytes(filter));
+        if let Some(owned) = self.owned.as_mut().filter(|_| former.is_none()) {
+            owned.add(filter);
         }
         former
     }
@@ -389,8 +386,8 @@ impl Session {
         if let Some(keeping) = self.outgoing.queue().keeping.as_ref().filter(|_| existed) {
             keeping.note(|n| Change::Unsubscribe(n, filter.into()));
         }
-        if existed {
-            self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
+        if let Some(owned) = self.owned.as_mut().filter(|_| existed) {
+            owned.remove(filter);
         }
         existed
     }
@@ -437,15 +434,6 @@ impl Session {
         let unread = unread.map_or(0, |keeping| keeping.in_flight_unread.messages);
         self.outgoing.in_flight() + unread
     }
-}
-
-/// Returns the bytes that a subscription counts against limits on bytes.
-fn counted_bytes(filter: &str) -> u64 {
-    let parts = validate_filter(filter);
-    parts.map_or(0, |parts| {
-        let text = parts.filter.len() + parts.share_name.map_or(0, str::len);
-        subscription_bytes(text, parts.filter.split('/').count()) as u64
-    })
 }
 
 fn is_shared(filter: &str) -> bool {

@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Orphan, Session, counted_bytes};
+use super::{Orphan, Session};
 use crate::journal::SubscriptionRecord;
 
 /// The result of examining a portion of the waiting messages.
@@ -33,7 +33,9 @@ impl Session {
             if let Some(subscription) = self.subscription(filter) {
                 self.table_mut(filter).remove(filter);
                 self.outgoing.cancel_walk(filter);
-                self.charge(|bytes| bytes.saturating_sub(counted_bytes(filter)));
+                if let Some(owned) = &mut self.owned {
+                    owned.remove(filter);
+                }
                 let record = SubscriptionRecord { is_withdrawn: true, ..subscription.record() };
                 ended.push((filter.into(), record));
                 shares.extend(share.map(|number| (filter.into(), number)));

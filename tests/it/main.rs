@@ -129,6 +129,7 @@ mod durable {
 /// Limits of the broker, and the work of one turn.
 mod limits {
     mod each;
+    mod filter_shapes;
     mod in_all;
     mod portions;
     mod portions_of_filters;

@@ -9,7 +9,7 @@ use crate::{
         SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
     router::{Index, RetainedQuery, Subscriber},
-    session::{Delivered, Delivery, Link, RetainedWalk, Subscription},
+    session::{Delivered, Delivery, Link, RetainedWalk, Subscription, shape_of},
     shard::{
         Departure, Shard,
         packets::Handled,
@@ -268,6 +268,12 @@ impl Shard {
         }
         if !existed && !account.subscription_bytes.fits(more as u64) {
             self.metrics.user_limits_reached.increment(UserLimit::SubscriptionBytes);
+            return (ReasonCode::QuotaExceeded, false);
+        }
+        let shapes_max = limits.filter_shapes_per_user_max as usize;
+        let is_new_shape = |shape: Box<str>| !account.takes_shape(&shape, shapes_max);
+        if !existed && shape_of(parts).is_some_and(is_new_shape) {
+            self.metrics.user_limits_reached.increment(UserLimit::FilterShapes);
             return (ReasonCode::QuotaExceeded, false);
         }
         if self.may_subscribe(slot, parts, asked.options.qos) == Decision::Deny {

@@ -16,16 +16,16 @@ use crate::support::{
 const OLD: [ProtocolVersion; 2] = [V3_1, V3_1_1];
 
 /// Returns a CONNECT of a user.
-fn of<'a>(username: &'a str, packet: Connect<'a>) -> Connect<'a> {
+pub(super) fn of<'a>(username: &'a str, packet: Connect<'a>) -> Connect<'a> {
     Connect { username: Some(username), ..packet }
 }
 
 /// Returns a CONNECT of a user for a durable session.
-fn lasting<'a>(username: &'a str, client_id: &'a str) -> Connect<'a> {
+pub(super) fn lasting<'a>(username: &'a str, client_id: &'a str) -> Connect<'a> {
     of(username, connect_lasting(client_id, V5))
 }
 
-fn reached(broker: &Broker, limit: UserLimit) -> u64 {
+pub(super) fn reached(broker: &Broker, limit: UserLimit) -> u64 {
     broker.metrics().shard(0).user_limits_reached.of(limit).value()
 }
 
