@@ -41,8 +41,13 @@ impl LockOuts {
     /// Logs that a lock-out begins. It is the only line at `warn` about it; the attempts that it
     /// refuses are counted in the metrics.
     pub(crate) fn tell(&self, began: &LockOut<'_>) {
-        let LockOut { address, listener, over, user, secs, is_whole_address } = *began;
         let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.tell_at(began, now);
+    }
+
+    /// Does the same `now` microseconds after the beginning.
+    fn tell_at(&self, began: &LockOut<'_>, now: u64) {
+        let LockOut { address, listener, over, user, secs, is_whole_address } = *began;
         let (quiet, allowed) = {
             let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
             (limiter.quiet(now), limiter.allow(Kind::Trouble, address, now))
@@ -59,5 +64,28 @@ impl LockOuts {
             %address, listener, over, what, secs, user, left_out,
             "locked out"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise they would stay in the table of addresses, until it has no room for others.
+    #[test]
+    fn lines_that_were_left_out_are_told_when_their_address_is_quiet() {
+        let lock_outs = LockOuts::default();
+        let tell = |last: u8, at_secs: u64| {
+            let address = IpAddr::from([192, 0, 2, last]);
+            let (listener, over, user) = ("mqtt", "MQTT", "ann");
+            let began = LockOut { address, listener, over, user, secs: 60, is_whole_address: true };
+            lock_outs.tell_at(&began, at_secs * 1_000_000);
+        };
+        for _ in 0..1_000 {
+            tell(1, 1);
+        }
+        tell(2, 30);
+        let mut limiter = lock_outs.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(limiter.quiet(60 * 1_000_000), None, "nothing is left to be told");
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use hearthmq::{
     broker::simulation::{Route, SimulatedShards},
-    mqtt::ReasonCode::{GrantedQoS2, NoMatchingSubscribers, SessionTakenOver, Success},
+    mqtt::{
+        LastWill,
+        ReasonCode::{GrantedQoS2, NoMatchingSubscribers, SessionTakenOver, Success},
+    },
 };
 
 use crate::{
@@ -271,4 +274,35 @@ async fn a_store_that_works_again_confirms_no_message_that_is_on_its_way() {
     shards.release().await;
     publisher.expect(puback(1, Success)).await;
     publisher.expect(puback(2, Success)).await;
+}
+
+/// The Will is due when its session expires. A crash finds the message between the shards.
+#[actix_rt::test]
+async fn a_will_on_its_way_outlives_the_session_that_ends_with_it() {
+    let disk = Disk::default();
+    let shards = Shards::of(2, &disk).await;
+    let mut heir = shards.client("heir", 1).await;
+    heir.subscribe("w", QOS_1).await;
+    heir.vanish().await;
+    let name = shards.resident("testator", 0);
+    let mut packet = connect_lasting(&name, V5);
+    packet.properties.session_expiry_interval = Some(10);
+    let mut last_will = LastWill { qos: QOS_1, ..will("w", "gone") };
+    last_will.properties.will_delay_interval = Some(10);
+    packet.will = Some(last_will);
+    Client::connected(&shards.powered.broker, packet).await.vanish().await;
+    shards.hold(0, 1);
+    pass(secs(11)).await;
+    assert!(shards.powered.broker.client(&name).await.unwrap().is_none());
+    let heir_name = shards.resident("heir", 1);
+    shards.powered.crash();
+    assert!(disk.session(&name).is_some_and(|session| session.will.is_some()));
+    assert_eq!(disk.session(&heir_name).unwrap().waiting.messages, 0);
+    let shards = Shards::of(2, &disk).await;
+    pass(secs(11)).await;
+    assert_eq!(disk.session(&heir_name).unwrap().waiting.messages, 1);
+    let mut heir = shards.client("heir", 1).await;
+    assert_eq!(heir.receive_payload().await, "gone");
+    heir.take(QOS_1, 1).await;
+    heir.expect_nothing().await;
 }
