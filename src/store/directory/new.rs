@@ -113,8 +113,6 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there and then")]
-
     use super::*;
     use crate::store::{Change, Durability};
 
