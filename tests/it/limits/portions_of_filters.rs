@@ -85,7 +85,7 @@ async fn retained_messages_follow_the_answer_to_very_many_filters() {
     let rules = Rules::default();
     rules.is_strict.store(true, Ordering::Relaxed);
     let broker = world_where(rules).await;
-    let is_secret = |number: usize| number % 3 == 0;
+    let is_secret = |number: usize| number.is_multiple_of(3);
     let name = |number| match is_secret(number) {
         true => format!("secret/{number}"),
         false => format!("open/{number}"),
