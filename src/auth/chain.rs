@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     AuthenticationError, Authenticator, Credentials, EnhancedAuthenticator, Identity,
-    ListenerLogins, LoginCounts, LoginLedger, Standing,
+    ListenerLogins, LoginCounts, LoginLedger, Precedence, Standing,
 };
 use crate::limits::OwnLimits;
 
@@ -173,8 +173,14 @@ impl Authenticator for Chain {
         Err(unknown(credentials.may_pass))
     }
 
-    fn is_known(&self, credentials: &Credentials<'_>) -> bool {
-        self.sources.iter().any(|source| source.authenticator.is_known(credentials))
+    /// Known if one source knows the caller, otherwise failed if one has counted failures.
+    fn precedence(&self, credentials: &Credentials<'_>) -> Precedence {
+        let of_source = |source: &Source| source.authenticator.precedence(credentials);
+        let all = || self.sources.iter().map(of_source);
+        match all().any(|precedence| precedence == Precedence::Known) {
+            true => Precedence::Known,
+            false => all().max().unwrap_or_default(),
+        }
     }
 
     fn generation(&self) -> u64 {

@@ -19,12 +19,19 @@ mod logins;
 mod network;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 mod origin;
+mod precedence;
 mod prepared;
 mod preparing;
 mod standing;
 #[cfg_attr(not(feature = "accounts"), expect(dead_code, reason = "accounts need more of it"))]
 pub mod throttle;
 mod throttled;
+#[cfg(any(feature = "accounts", feature = "http"))]
+#[cfg_attr(
+    not(any(feature = "accounts", test)),
+    expect(dead_code, reason = "accounts need more of it")
+)]
+mod waiting;
 
 pub use attributes::{Attributes, AttributesError};
 #[cfg(feature = "accounts")]
@@ -34,6 +41,7 @@ pub use enhanced::{EnhancedAuthenticator, Exchange, ExchangeStart, Step};
 pub use identity::{ClientCertificate, Identity, Login};
 pub use logins::{LoginCounts, LoginKey, LoginLedger};
 pub use network::{Network, NetworkError};
+pub use precedence::Precedence;
 pub use prepared::Prepared;
 pub use preparing::{Preparation, PrepareError, PrepareRequest};
 pub use standing::Standing;
@@ -44,6 +52,8 @@ pub(crate) use enhanced::{BoundedExchange, ExchangeBounds, Methods};
 #[cfg(feature = "http")]
 pub(crate) use origin::Origin;
 pub(crate) use preparing::{Patience, prepare, prepare_each};
+#[cfg(feature = "http")]
+pub(crate) use waiting::WaitingRoom;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -148,12 +158,12 @@ pub trait Authenticator: Send + Sync + 'static {
         credentials: Credentials<'_>,
     ) -> Result<Identity, AuthenticationError>;
 
-    /// Returns whether the user of these credentials has logged in from the same address before. When
-    /// too many REST calls wait for their check, those of others give up their places. It is called
-    /// on a thread that serves connections, and must answer from memory immediately.
-    fn is_known(&self, credentials: &Credentials<'_>) -> bool {
+    /// Returns the rank of these credentials among others that wait. When too many REST calls wait
+    /// for their check, the last ones in rank give up their places. It is called on a thread that
+    /// serves connections, and must answer from memory immediately.
+    fn precedence(&self, credentials: &Credentials<'_>) -> Precedence {
         let _ = credentials;
-        false
+        Precedence::default()
     }
 
     /// Returns a number that grows whenever earlier successes may no longer hold.
@@ -217,8 +227,8 @@ impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
         (**self).authenticate(credentials).await
     }
 
-    fn is_known(&self, credentials: &Credentials<'_>) -> bool {
-        (**self).is_known(credentials)
+    fn precedence(&self, credentials: &Credentials<'_>) -> Precedence {
+        (**self).precedence(credentials)
     }
 
     fn generation(&self) -> u64 {

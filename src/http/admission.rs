@@ -25,7 +25,7 @@ use super::{
 use crate::{
     auth::{
         AccessRequest, Action, AuthenticationError, ClientCertificate, Credentials, Decision,
-        Identity, ListenerLogins, PrepareRequest, prepare,
+        Identity, ListenerLogins, Precedence, PrepareRequest, prepare,
     },
     control,
     net::canonical,
@@ -163,9 +163,12 @@ pub(super) async fn admit(
         ..Credentials::new(peer, listener(request))
     };
     let check = timeout(api.options().login_timeout, api.0.authenticator.authenticate(credentials));
-    let is_known = || credentials.proven || api.0.authenticator.is_known(&credentials);
+    let precedence = || match credentials.proven {
+        true => Precedence::Known,
+        false => api.0.authenticator.precedence(&credentials),
+    };
     let place = request.conn_data::<ItsPlace>();
-    let checked = api.0.asking.wait((peer.ip(), is_known), place, check).await;
+    let checked = api.0.asking.wait((peer.ip(), precedence), place, check).await;
     let login = checked.map_err(|Displaced| ApiError::unavailable())?;
     let login = login.map_err(|_| ApiError::unavailable())?;
     let shown_name = basic.as_ref().map(|basic| &*basic.username);

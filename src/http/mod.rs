@@ -94,9 +94,10 @@ pub struct ApiOptions {
     /// the queue of password checks; then the response is 503.
     pub login_timeout: Duration,
     /// Maximum number of calls that wait for the check of their credentials at the same time. A call
-    /// beyond the limit is answered 503, or displaces one from a network with more calls, of a caller
-    /// that has not logged in from its address before. At most half of the connections of a server leaves the
-    /// other half to health checks and to calls whose credentials need no check.
+    /// beyond the limit displaces one of lower [`Precedence`](crate::auth::Precedence), or one from an
+    /// address or network with more calls, which is answered 503; if there is none, it is answered 503
+    /// itself. At most half of the connections of a server leaves the other half to health checks and
+    /// to calls whose credentials need no check.
     pub password_checks_max: usize,
     /// Login rules of individual listeners, by URL.
     pub logins: Vec<(String, ListenerLogins)>,

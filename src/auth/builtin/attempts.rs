@@ -26,11 +26,10 @@ use super::{
     known::{self, KnownLogins, ToKeep},
     recent::{Place, RecentPlaces},
     verified::{Digest, VerifiedCredentials},
-    waiting::Precedence,
 };
 use crate::{
     auth::{
-        AuthenticationError, Credentials, LoginCounts, LoginKey, LoginLedger,
+        AuthenticationError, Credentials, LoginCounts, LoginKey, LoginLedger, Precedence,
         origin::Origin,
         throttle::{FailureThrottle, Guess, Lockout, PairKey, now},
     },

@@ -32,12 +32,11 @@ use super::{
     password::{StoredPassword, generate_password, hash_password},
     stricter::{Stricter, is_older},
     verified::DigestKey,
-    waiting::Precedence,
 };
 use crate::{
     auth::{
         AuthenticationError, Authenticator, ClientCertificate, Credentials, Identity,
-        ListenerLogins, Login, LoginCounts, LoginLedger, Standing,
+        ListenerLogins, Login, LoginCounts, LoginLedger, Precedence, Standing,
     },
     limits::OwnLimits,
 };
@@ -292,12 +291,10 @@ impl Authenticator for FileAuthenticator {
         Ok(Identity { username, login: Login::Password, ..Identity::default() })
     }
 
-    fn is_known(&self, credentials: &Credentials<'_>) -> bool {
+    fn precedence(&self, credentials: &Credentials<'_>) -> Precedence {
         let certificate = credentials.certificate.map(|certificate| &*certificate.common_name);
-        certificate.or(credentials.username).is_some_and(|name| {
-            let who = self.attempts.applicant(credentials, name);
-            self.attempts.precedence(&who) == Precedence::Known
-        })
+        let name = certificate.or(credentials.username).unwrap_or_default();
+        self.attempts.precedence(&self.attempts.applicant(credentials, name))
     }
 
     fn generation(&self) -> u64 {

@@ -3,7 +3,8 @@
 //! **Connected clients come first**: a thread of the broker with work to do takes the core from a
 //! hash. Addresses with failures, where floods come from, have the lowest priority. Other logins
 //! have a little more, because on a machine whose cores are all busy a hash with the lowest
-//! priority takes seconds.
+//! priority takes seconds. They have threads and turns of their own, so that they do not wait for
+//! the end of such a hash.
 //!
 //! Knows turns and threads; does not know what is hashed or what the result means. A login asks for
 //! a turn and waits for it in the [`WaitingRoom`]; a login that gives up leaves its place. A turn
@@ -16,16 +17,24 @@ use std::{
 
 use tokio::{runtime::Handle, sync::oneshot, task::spawn_blocking};
 
-use super::waiting::{Precedence, WaitingRoom};
-use crate::auth::origin::Origin;
+use crate::auth::{Precedence, origin::Origin, waiting::WaitingRoom};
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Turns to hash, and the threads that hash. The threads end when this is dropped.
 pub(super) struct Hashing {
     turns: Arc<Turns>,
-    /// Threads for logins without and with failures of their address, in this order.
+    /// The threads of each class.
     threads: [Mutex<Threads>; 2],
+}
+
+/// Logins that share threads and turns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Those of addresses without failures.
+    Clean,
+    /// Those of addresses with failures.
+    Failed,
 }
 
 struct Turns(Mutex<State>);
@@ -33,8 +42,8 @@ struct Turns(Mutex<State>);
 struct State {
     room: WaitingRoom<oneshot::Sender<Turn>>,
     at_once_max: usize,
-    /// Turns that logins have.
-    taken: usize,
+    /// Turns that logins of each class have.
+    taken: [usize; 2],
     /// Number of logins that were refused because the waiting room was full.
     turned_away: u64,
 }
@@ -47,8 +56,8 @@ struct Threads {
     started: usize,
 }
 
-/// A thread of the broker gets ten times the CPU share of a thread with the first nice value, and
-/// seventy times that of one with the second.
+/// The nice value of each class. A thread of the broker gets ten times the CPU share of a thread with
+/// the first one, and seventy times that of one with the second.
 const NICE: [i32; 2] = [10, 19];
 
 /// There was no place, or a login of higher precedence took it.
@@ -56,11 +65,11 @@ const NICE: [i32; 2] = [10, 19];
 pub(super) struct TurnedAway;
 
 impl Hashing {
-    /// Creates it for at most `at_once_max` hashes at the same time and `waiting_max` logins that
-    /// wait.
+    /// Creates it for at most `at_once_max` hashes at the same time, half as many (at least one)
+    /// for addresses with failures besides, and `waiting_max` logins that wait.
     pub(super) fn new(at_once_max: usize, waiting_max: usize) -> Self {
         let room = WaitingRoom::new(waiting_max);
-        let state = State { room, at_once_max, taken: 0, turned_away: 0 };
+        let state = State { room, at_once_max, taken: [0; 2], turned_away: 0 };
         let threads =
             NICE.map(|nice| Mutex::new(Threads { nice, jobs: None, queue: None, started: 0 }));
         Self { turns: Arc::new(Turns(Mutex::new(state))), threads }
@@ -70,7 +79,9 @@ impl Hashing {
     pub(super) fn set_at_once_max(&self, at_once_max: usize) {
         self.turns.state().at_once_max = at_once_max;
         // Waiting logins need not wait for the end of another turn.
-        while self.turns.hand_out() {}
+        for class in [Class::Clean, Class::Failed] {
+            while self.turns.hand_out(class) {}
+        }
     }
 
     /// Waits for a turn.
@@ -79,11 +90,11 @@ impl Hashing {
         precedence: Precedence,
         origin: Origin,
     ) -> Result<Turn, TurnedAway> {
+        let class = Class::of(precedence);
         let (place, comes) = {
             let mut state = self.turns.state();
-            if state.taken < state.at_once_max {
-                state.taken += 1;
-                return Ok(Turn(Some(Arc::clone(&self.turns))));
+            if state.take(class) {
+                return Ok(self.turns.turn(class));
             }
             let (sender, comes) = oneshot::channel();
             let Some(entered) = state.room.enter(precedence, origin, sender) else {
@@ -128,7 +139,7 @@ impl Hashing {
     }
 
     fn threads(&self, precedence: Precedence) -> MutexGuard<'_, Threads> {
-        let threads = &self.threads[usize::from(precedence == Precedence::Failed)];
+        let threads = &self.threads[Class::of(precedence) as usize];
         threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,41 +149,78 @@ impl Turns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes back a turn that is over, and hands it to the next login.
-    fn give_back(self: &Arc<Self>) {
-        self.state().taken -= 1;
-        self.hand_out();
+    fn turn(self: &Arc<Self>, class: Class) -> Turn {
+        Turn { turns: Some(Arc::clone(self)), class }
     }
 
-    /// Gives a free turn to the next login. Returns whether there were both.
-    fn hand_out(self: &Arc<Self>) -> bool {
+    /// Takes back a turn that is over, and hands it to the next login.
+    fn give_back(self: &Arc<Self>, class: Class) {
+        self.state().taken[class as usize] -= 1;
+        self.hand_out(class);
+    }
+
+    /// Gives a free turn to the next login of this class. Returns whether there were both.
+    fn hand_out(self: &Arc<Self>, class: Class) -> bool {
         loop {
             let mut state = self.state();
-            if state.taken >= state.at_once_max {
+            if !state.has_turn(class) {
                 return false;
             }
-            let Some(next) = state.room.next() else { return false };
-            state.taken += 1;
+            let next = match class {
+                Class::Clean => state.room.next(),
+                Class::Failed => state.room.next_failed(),
+            };
+            let Some(next) = next else { return false };
+            state.taken[class as usize] += 1;
             drop(state);
-            match next.send(Turn(Some(Arc::clone(self)))) {
+            match next.send(self.turn(class)) {
                 Ok(()) => return true,
                 Err(mut turn) => {
                     // This login has given up: offer the turn to the next one.
-                    drop(turn.0.take());
-                    self.state().taken -= 1;
+                    drop(turn.turns.take());
+                    self.state().taken[class as usize] -= 1;
                 }
             }
         }
     }
 }
 
+impl State {
+    fn has_turn(&self, class: Class) -> bool {
+        let max = match class {
+            Class::Clean => self.at_once_max,
+            Class::Failed => (self.at_once_max / 2).max(1),
+        };
+        self.taken[class as usize] < max
+    }
+
+    /// Takes a turn if one is free. Then no login of this class waits.
+    fn take(&mut self, class: Class) -> bool {
+        let is_free = self.has_turn(class);
+        self.taken[class as usize] += usize::from(is_free);
+        is_free
+    }
+}
+
+impl Class {
+    const fn of(precedence: Precedence) -> Self {
+        match precedence {
+            Precedence::Known | Precedence::Fresh => Self::Clean,
+            Precedence::Failed => Self::Failed,
+        }
+    }
+}
+
 /// The right to hash one password. Dropping it gives the turn to the next login.
-pub(super) struct Turn(Option<Arc<Turns>>);
+pub(super) struct Turn {
+    turns: Option<Arc<Turns>>,
+    class: Class,
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(turns) = self.0.take() {
-            turns.give_back();
+        if let Some(turns) = self.turns.take() {
+            turns.give_back(self.class);
         }
     }
 }
@@ -230,6 +278,11 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>, nice: i32) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::future::{join_all, select};
+    use tokio::time::{Instant, sleep};
+
     use super::*;
 
     fn from(text: &str) -> Origin {
@@ -255,7 +308,7 @@ mod tests {
         drop(turn);
         drop(gives_up);
         drop(hashing.turn(Precedence::Fresh, from("192.0.2.4")).await.unwrap());
-        assert_eq!(hashing.turns.state().taken, 0);
+        assert_eq!(hashing.turns.state().taken, [0, 0]);
     }
 
     #[tokio::test]
@@ -288,6 +341,35 @@ mod tests {
         assert_eq!(hashing.counts(), (1, 1));
         drop(turn);
         waits.await.unwrap();
+    }
+
+    /// On a machine whose cores are all busy, a hash at the lowest priority takes seconds.
+    #[tokio::test(start_paused = true)]
+    async fn a_login_does_not_wait_for_the_end_of_hashes_at_the_lowest_priority() {
+        for at_once_max in [1, 2, 8] {
+            let hashing = Hashing::new(at_once_max, 1_000);
+            let guess = async |number: u8| {
+                loop {
+                    let turn = hashing.turn(Precedence::Failed, from(&format!("10.{number}.0.1")));
+                    let turn = turn.await.unwrap();
+                    sleep(Duration::from_secs(4)).await;
+                    drop(turn);
+                }
+            };
+            let good = async {
+                for number in 0..40 {
+                    let began = Instant::now();
+                    let from = from(&format!("192.0.2.{number}"));
+                    let turn = hashing.turn(Precedence::Fresh, from).await.unwrap();
+                    sleep(Duration::from_millis(400)).await;
+                    drop(turn);
+                    assert_eq!(began.elapsed(), Duration::from_millis(400), "{number}");
+                    sleep(Duration::from_millis(300)).await;
+                }
+            };
+            let guesses = join_all((0..100).map(guess));
+            select(Box::pin(good), Box::pin(guesses)).await;
+        }
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ pub struct AuthenticationConfig {
     /// Maximum number of verified credentials in memory; the oldest are evicted. 0: none.
     pub verified_entries_max: usize,
     /// Maximum number of passwords that are hashed at the same time, each with 19 MiB of memory. 0:
-    /// one for each core.
+    /// one for each core. Half as many (at least one) of addresses with failures are hashed besides.
     pub hashes_at_once_max: usize,
     /// Maximum number of logins that wait to be hashed. One address may have a part of it, which
     /// depends on precedence: half if this user logged in from this address before, a sixteenth if

@@ -18,7 +18,6 @@ mod recent;
 mod scram;
 mod stricter;
 mod verified;
-mod waiting;
 
 pub use accounts::{
     Accounts, User, UserNameError, add_user, check_user_name, remove_user, set_disabled,

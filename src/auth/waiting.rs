@@ -1,58 +1,41 @@
-//! The logins that wait for a hash, and the order in which they are served.
+//! The logins that wait, for a hash or for any check, and the order in which they are served.
 //!
 //! Hashes are expensive and strangers are many, so the order decides which clients get in.
 //! **Precedence comes first**: pairs of user and address that logged in before, then addresses
-//! without failures, then the rest. But one turn in four starts with the second group and one in
-//! eight with the third, so that none of them starves. **Within a precedence the networks take
+//! without failures. But one turn in four starts with the second group, so that it does not starve.
+//! Addresses with failures have turns of their own. **Within a precedence the networks take
 //! turns**: first the region that was served longest ago, within it the site, within that the
 //! address. On a tie the oldest and the newest login take turns, so that a login that has just come
 //! need not wait behind a wave of strangers that came before it.
 //!
 //! Each address may hold a share of the places. When all places are taken, a login displaces
-//! another one that ranks behind it: of a lower precedence, or of an address or network with more
-//! waiting logins.
+//! another one that ranks behind it: of a lower precedence, or of a network with more waiting logins,
+//! the largest network first.
 //!
-//! Pure: no clock, no threads. Called by the hashing alone.
+//! Pure: no clock, no threads. Called by the hashing of accounts and by the REST interface, which
+//! uses the places alone.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, VecDeque},
+};
 
-use crate::auth::origin::Origin;
-
-/// Rank of a login before its password is checked; the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Precedence {
-    /// The user logged in from this address before.
-    Known,
-    /// The address has no failures in its window.
-    Fresh,
-    /// The address has failures in its window.
-    Failed,
-}
+use super::{Precedence, origin::Origin};
 
 use Precedence::{Failed, Fresh, Known};
 
-impl Precedence {
-    /// One address may use 1/n of all places for logins of this precedence; returns n.
-    const fn share(self) -> usize {
-        match self {
-            Known => 2,
-            Fresh => 16,
-            Failed => 128,
-        }
+/// Returns n if one address may use 1/n of all places for logins of this precedence.
+const fn share_of(precedence: Precedence) -> usize {
+    match precedence {
+        Known => 2,
+        Fresh => 16,
+        Failed => 128,
     }
 }
 
 /// The order of the precedences, turn by turn.
-const TURNS: [[Precedence; 3]; 8] = [
-    [Known, Fresh, Failed],
-    [Known, Fresh, Failed],
-    [Known, Fresh, Failed],
-    [Fresh, Known, Failed],
-    [Known, Fresh, Failed],
-    [Known, Fresh, Failed],
-    [Failed, Known, Fresh],
-    [Fresh, Known, Failed],
-];
+const TURNS: [[Precedence; 2]; 4] =
+    [[Known, Fresh], [Known, Fresh], [Known, Fresh], [Fresh, Known]];
 
 /// Number of networks of each size whose last turn is remembered. More than can wait at any time,
 /// so that a network that returns immediately goes to the end of the line.
@@ -65,15 +48,19 @@ const SHARE_MIN: usize = 4;
 const LOOKED_AT: usize = 24;
 
 /// The places for waiting logins. `T` notifies a login that its turn has come.
-pub(super) struct WaitingRoom<T> {
-    waiting: Vec<Waiting<T>>,
+pub(crate) struct WaitingRoom<T> {
+    /// The logins of each precedence.
+    waiting: [Vec<Waiting<T>>; 3],
     places_max: usize,
+    has_shares: bool,
     /// Number of waiting logins of each region, site and address.
     counts: [HashMap<u128, usize>; 3],
     /// Number of waiting logins of each address and precedence.
     shares: HashMap<(u128, Precedence), usize>,
     served: [LastTurns; 3],
     turns: u64,
+    /// Turns of logins without failures of their address.
+    turns_without_failures: usize,
     last_id: u64,
     /// For each precedence, whether its newest login comes next.
     is_newest_next: [bool; 3],
@@ -81,52 +68,65 @@ pub(super) struct WaitingRoom<T> {
 
 struct Waiting<T> {
     id: u64,
-    precedence: Precedence,
     levels: [u128; 3],
     token: T,
 }
 
 /// The place of a login.
-pub(super) struct Entered<T> {
+pub(crate) struct Entered<T> {
     /// Identifies the place in [`WaitingRoom::leave`].
-    pub(super) id: u64,
+    pub(crate) id: u64,
     /// The login that had to give up its place for this one.
-    pub(super) displaced: Option<T>,
+    pub(crate) displaced: Option<T>,
 }
 
 impl<T> WaitingRoom<T> {
-    pub(super) fn new(places_max: usize) -> Self {
+    /// Creates it with a share of the places for each address.
+    pub(crate) fn new(places_max: usize) -> Self {
         Self {
-            waiting: Vec::new(),
+            waiting: Default::default(),
             places_max,
+            has_shares: true,
             counts: Default::default(),
             shares: HashMap::new(),
             served: Default::default(),
             turns: 0,
+            turns_without_failures: 0,
             last_id: 0,
             is_newest_next: [false; 3],
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    /// Creates it without shares: one address may hold all places that no other one needs.
+    #[cfg(any(feature = "http", test))]
+    pub(crate) fn without_shares(places_max: usize) -> Self {
+        Self { has_shares: false, ..Self::new(places_max) }
+    }
+
+    /// Changes the number of places. Logins beyond it stay until others come.
+    #[cfg(feature = "http")]
+    pub(crate) const fn set_places_max(&mut self, places_max: usize) {
+        self.places_max = places_max;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.iter().map(Vec::len).sum()
     }
 
     /// Takes a place; `None` if there is none for this login.
-    pub(super) fn enter(
+    pub(crate) fn enter(
         &mut self,
         precedence: Precedence,
         origin: Origin,
         token: T,
     ) -> Option<Entered<T>> {
         let levels = origin.levels();
-        let share = (self.places_max / precedence.share()).max(SHARE_MIN).min(self.places_max);
         let held = self.shares.get(&(levels[2], precedence)).copied().unwrap_or(0);
-        if held >= share {
+        if held >= self.share(precedence) {
             return None;
         }
         self.last_id += 1;
-        let displaced = match self.waiting.len() < self.places_max {
+        let displaced = match self.len() < self.places_max {
             true => None,
             false => Some(self.make_place(precedence, levels)?),
         };
@@ -134,67 +134,98 @@ impl<T> WaitingRoom<T> {
             *counts.entry(level).or_default() += 1;
         }
         *self.shares.entry((levels[2], precedence)).or_default() += 1;
-        self.waiting.push(Waiting { id: self.last_id, precedence, levels, token });
+        self.waiting[precedence as usize].push(Waiting { id: self.last_id, levels, token });
         Some(Entered { id: self.last_id, displaced })
     }
 
-    /// Gives the place back, unless its turn has come already.
-    pub(super) fn leave(&mut self, id: u64) {
-        if let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) {
-            self.take(at);
+    /// Returns how many logins of this precedence may wait of one address.
+    fn share(&self, precedence: Precedence) -> usize {
+        match self.has_shares {
+            true => (self.places_max / share_of(precedence)).max(SHARE_MIN).min(self.places_max),
+            false => self.places_max,
         }
     }
 
-    /// Returns the login whose turn it is.
-    pub(super) fn next(&mut self) -> Option<T> {
-        let order = TURNS[(self.turns % TURNS.len() as u64) as usize];
-        let at = order.into_iter().find_map(|precedence| self.first_of(precedence))?;
-        let waiting = self.take(at);
+    /// Gives the place back, unless its turn has come already.
+    pub(crate) fn leave(&mut self, id: u64) {
+        for precedence in [Known, Fresh, Failed] {
+            let mut waiting = self.waiting[precedence as usize].iter();
+            if let Some(at) = waiting.position(|waiting| waiting.id == id) {
+                self.take(precedence, at);
+                return;
+            }
+        }
+    }
+
+    /// Returns the login whose turn it is, of addresses without failures.
+    pub(crate) fn next(&mut self) -> Option<T> {
+        let order = TURNS[self.turns_without_failures % TURNS.len()];
+        let token = order.into_iter().find_map(|precedence| self.next_of(precedence))?;
+        self.turns_without_failures += 1;
+        Some(token)
+    }
+
+    /// Returns the login whose turn it is, of addresses with failures.
+    pub(crate) fn next_failed(&mut self) -> Option<T> {
+        self.next_of(Failed)
+    }
+
+    fn next_of(&mut self, precedence: Precedence) -> Option<T> {
+        let is_newest_next = &mut self.is_newest_next[precedence as usize];
+        let rank = |(_, waiting): &(usize, &Waiting<T>)| {
+            let [region, site, address] = [0, 1, 2].map(|i| self.served[i].of(waiting.levels[i]));
+            let age = if *is_newest_next { u64::MAX - waiting.id } else { waiting.id };
+            (region, site, address, age)
+        };
+        let (at, _) = self.waiting[precedence as usize].iter().enumerate().min_by_key(rank)?;
+        *is_newest_next ^= true;
+        let waiting = self.take(precedence, at);
         self.turns += 1;
-        self.is_newest_next[waiting.precedence as usize] ^= true;
         for (served, level) in self.served.iter_mut().zip(waiting.levels) {
             served.note(level, self.turns);
         }
         Some(waiting.token)
     }
 
-    fn first_of(&self, precedence: Precedence) -> Option<usize> {
-        let is_newest_next = self.is_newest_next[precedence as usize];
-        let rank = |(_, waiting): &(usize, &Waiting<T>)| {
-            let [region, site, address] = [0, 1, 2].map(|i| self.served[i].of(waiting.levels[i]));
-            let age = if is_newest_next { u64::MAX - waiting.id } else { waiting.id };
-            (region, site, address, age)
-        };
-        let of_precedence =
-            self.waiting.iter().enumerate().filter(|(_, w)| w.precedence == precedence);
-        of_precedence.min_by_key(rank).map(|(at, _)| at)
-    }
-
     /// Displaces a login that ranks behind one of this precedence, if it finds one.
     fn make_place(&mut self, precedence: Precedence, levels: [u128; 3]) -> Option<T> {
-        let held = |levels: [u128; 3], one_more: usize| {
-            let [region, site, address] =
-                [0, 1, 2].map(|i| self.counts[i].get(&levels[i]).copied().unwrap_or(0) + one_more);
-            [address, site, region]
-        };
-        let len = self.waiting.len();
+        let last = [Failed, Fresh, Known].into_iter().find(|p| !self.of(*p).is_empty())?;
+        let waiting = self.of(last);
+        let len = waiting.len();
         // Any sequence is good enough that visits the whole room over time.
         let begin = (self.last_id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as usize;
         let looked_at = (0..LOOKED_AT.min(len)).map(|i| (begin + i * len / LOOKED_AT) % len);
-        let rank = |at: usize| {
-            let waiting = &self.waiting[at];
-            (waiting.precedence, held(waiting.levels, 0))
+        let held = |levels: [u128; 3]| [0, 1, 2].map(|level| self.held(level, levels));
+        let worst = looked_at.max_by_key(|at| held(waiting[*at].levels))?;
+        let ranks_behind = match last.cmp(&precedence) {
+            Ordering::Greater => true,
+            Ordering::Equal => self.has_more(waiting[worst].levels, levels),
+            Ordering::Less => false,
         };
-        let worst = looked_at.max_by_key(|at| rank(*at))?;
-        (rank(worst) > (precedence, held(levels, 1))).then(|| self.take(worst).token)
+        ranks_behind.then(|| self.take(last, worst).token)
     }
 
-    fn take(&mut self, at: usize) -> Waiting<T> {
-        let waiting = self.waiting.swap_remove(at);
+    /// Returns whether the largest network that contains only one of the two has more logins than the
+    /// network of the other one will have.
+    fn has_more(&self, levels: [u128; 3], newcomer: [u128; 3]) -> bool {
+        let differs = (0..3).find(|level| levels[*level] != newcomer[*level]);
+        differs.is_some_and(|level| self.held(level, levels) > self.held(level, newcomer) + 1)
+    }
+
+    fn held(&self, level: usize, levels: [u128; 3]) -> usize {
+        self.counts[level].get(&levels[level]).copied().unwrap_or(0)
+    }
+
+    fn of(&self, precedence: Precedence) -> &Vec<Waiting<T>> {
+        &self.waiting[precedence as usize]
+    }
+
+    fn take(&mut self, precedence: Precedence, at: usize) -> Waiting<T> {
+        let waiting = self.waiting[precedence as usize].swap_remove(at);
         for (counts, level) in self.counts.iter_mut().zip(waiting.levels) {
             decrement(counts, level);
         }
-        decrement(&mut self.shares, (waiting.levels[2], waiting.precedence));
+        decrement(&mut self.shares, (waiting.levels[2], precedence));
         waiting
     }
 }
@@ -265,7 +296,9 @@ mod tests {
         enter(&mut room, Fresh, from("10.1.0.1"), "fresh");
         enter(&mut room, Known, from("10.2.0.1"), "known");
         let order: Vec<_> = std::iter::from_fn(|| room.next()).collect();
-        assert_eq!(order, ["known", "fresh", "failed"]);
+        assert_eq!(order, ["known", "fresh"]);
+        assert_eq!(room.next_failed().as_deref(), Some("failed"));
+        assert!(room.next_failed().is_none());
     }
 
     #[test]
@@ -276,8 +309,8 @@ mod tests {
         for number in 0..100 {
             enter(&mut room, Known, stranger(number), "known");
         }
+        assert_eq!(room.next_failed().as_deref(), Some("failed"));
         assert!(turns_until(&mut room, "fresh") <= 4);
-        assert!(turns_until(&mut room, "failed") <= 8);
     }
 
     #[test]
@@ -339,6 +372,30 @@ mod tests {
         }
         let mut room = room(1);
         enter(&mut room, Fresh, from("192.0.2.1"), "only");
+    }
+
+    #[test]
+    fn without_shares_one_address_holds_all_places_that_no_other_one_needs() {
+        let mut room = WaitingRoom::without_shares(50);
+        let entered = (0..60).filter(|_| room.enter(Failed, from("192.0.2.1"), ()).is_some());
+        assert_eq!(entered.count(), 50);
+        for number in 1..=20 {
+            let entered = room.enter(Failed, from(&format!("192.0.3.{number}")), ()).unwrap();
+            assert!(entered.displaced.is_some());
+        }
+        assert_eq!(room.len(), 50);
+    }
+
+    /// However few they are.
+    #[test]
+    fn the_only_login_of_a_lower_precedence_is_found() {
+        let mut room = room(1_000);
+        for number in 0..999 {
+            enter(&mut room, Known, stranger(number), "known");
+        }
+        enter(&mut room, Fresh, from("10.0.0.1"), "fresh");
+        let entered = room.enter(Known, stranger(1_000), "known".to_owned()).unwrap();
+        assert_eq!(entered.displaced.as_deref(), Some("fresh"));
     }
 
     #[test]
