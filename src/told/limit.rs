@@ -45,21 +45,21 @@ impl Kind {
     }
 
     /// Returns the rate for one address. A fleet behind one address that connects all at once is
-    /// logged completely; an address that guesses passwords needs only enough lines to be noticed.
+    /// logged completely, and so is a service that changes all its clients at once; an address that
+    /// guesses passwords needs only enough lines to be noticed. In the long run no address writes more
+    /// than 20 KB/s: a line has at most about 1,000 bytes.
     const fn each(self) -> Rate {
         match self {
-            Self::Usual => Rate::per_sec(20, 20_000),
+            Self::Usual | Self::Change => Rate::per_sec(20, 20_000),
             Self::Trouble => Rate::per_sec(1, 20),
-            Self::Change => Rate::per_sec(1_000, 2_000), // as callers may call
         }
     }
 
     /// Returns the rate for all addresses together, which a disk must be able to store permanently.
     const fn all(self) -> Rate {
         match self {
-            Self::Usual => Rate::per_sec(200, 100_000),
+            Self::Usual | Self::Change => Rate::per_sec(200, 100_000),
             Self::Trouble => Rate::per_sec(100, 1_000),
-            Self::Change => Rate::per_sec(2_000, 4_000),
         }
     }
 }
@@ -240,6 +240,19 @@ mod tests {
         assert_eq!(limiter.allow(Kind::Trouble, address(1), SECOND), None);
         assert_eq!(limiter.allow(Kind::Trouble, address(1), 2 * SECOND), Some(1));
         assert_eq!(limiter.allow(Kind::Trouble, address(1), 3 * SECOND), Some(0));
+    }
+
+    /// An account may connect, or change its client, a thousand times a second.
+    #[test]
+    fn in_the_long_run_an_address_writes_few_lines_of_each_kind() {
+        for kind in Kind::ALL {
+            let mut limiter = Limiter::default();
+            for now in 0..1_000 {
+                written(&mut limiter, kind, address(1), 1_000, now * SECOND);
+            }
+            let lines = written(&mut limiter, kind, address(1), 1_000, 1_000 * SECOND);
+            assert!((1..=20).contains(&lines), "{kind:?}: {lines}");
+        }
     }
 
     #[test]
