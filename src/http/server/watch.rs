@@ -35,6 +35,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// actix-http copies the bytes that it has read behind each of them.
 const BYTES_PER_TURN: usize = 512;
 
+/// The same after a turn with several requests: about one request. So connections that pipeline
+/// requests without end delay a request on another connection as little as connections that do not.
+const BYTES_PER_TURN_OF_MANY: usize = 32;
+
 /// Maximum time for a graceful close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -67,6 +71,10 @@ pub(super) struct Watch {
     deadline: Cell<Instant>,
     /// The number of bytes that can still be read in this turn.
     readable: Cell<usize>,
+    /// The number of requests that were complete in this turn.
+    requests: Cell<usize>,
+    /// Whether a turn had several requests, and more bytes have been waiting since.
+    is_pipelining: Cell<bool>,
     /// Whether the body of the present request may still be arriving.
     has_body: Cell<bool>,
 }
@@ -80,6 +88,8 @@ impl Watch {
             phase: Cell::new(Phase::Head),
             deadline,
             readable: Cell::new(BYTES_PER_TURN),
+            requests: Cell::new(0),
+            is_pipelining: Cell::new(false),
             has_body: Cell::new(false),
         })
     }
@@ -87,6 +97,7 @@ impl Watch {
     /// Notes that the head of a request is complete, and whether a body follows it.
     pub(super) fn begin_answer(&self, has_body: bool) {
         self.has_body.set(has_body);
+        self.requests.update(|requests| requests + 1);
         self.end_check();
         self.go_on(Phase::Busy, ANSWER_TIMEOUT);
     }
@@ -97,6 +108,14 @@ impl Watch {
             self.place.set_waiting();
             self.phase.set(Phase::Answered);
         }
+    }
+
+    /// Limits the bytes of this turn, according to the last one.
+    fn begin_turn(&self) {
+        let has_more = self.readable.get() == 0;
+        let is_pipelining = self.requests.take() > 1 || self.is_pipelining.get() && has_more;
+        self.is_pipelining.set(is_pipelining);
+        self.readable.set(if is_pipelining { BYTES_PER_TURN_OF_MANY } else { BYTES_PER_TURN });
     }
 
     fn has_read(&self) {
@@ -141,7 +160,7 @@ impl Watch {
         let mut is_trusted = true;
         let mut timer = pin!(sleep_until(self.deadline.get()));
         std::future::poll_fn(|cx| {
-            self.readable.set(BYTES_PER_TURN);
+            self.begin_turn();
             loop {
                 if connection.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
@@ -274,7 +293,7 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex, split},
-        task::yield_now,
+        task::{unconstrained, yield_now},
         time::sleep,
     };
 
@@ -407,6 +426,30 @@ mod tests {
                 yield_now().await;
             }
             assert_eq!(turns, 10);
+        });
+    }
+
+    #[test]
+    fn a_caller_that_pipelines_requests_has_a_turn_for_each_until_it_pauses() {
+        run(async {
+            let request = [&[b'x'; BYTES_PER_TURN_OF_MANY - 1][..], b"\n"].concat();
+            let watch = Watch::new(places(8).admit_now(CALLER).unwrap());
+            let (mut caller, stream) = duplex(100 * BYTES_PER_TURN);
+            let stream = Watched::new(stream, Rc::clone(&watch));
+            let connection = watch.keep(speak(stream, b"!"), ready(None));
+            let mut connection = pin!(unconstrained(connection));
+            let mut answers = [0; 100];
+            let first = BYTES_PER_TURN / BYTES_PER_TURN_OF_MANY;
+            for _ in 0..2 {
+                caller.write_all(&request.repeat(100)).await.unwrap();
+                assert!(futures_util::poll!(connection.as_mut()).is_pending());
+                assert_eq!(caller.read(&mut answers).await.unwrap(), first);
+                for _ in first..100 {
+                    assert!(futures_util::poll!(connection.as_mut()).is_pending());
+                    assert_eq!(caller.read(&mut answers).await.unwrap(), 1);
+                }
+                assert!(futures_util::poll!(connection.as_mut()).is_pending(), "a pause");
+            }
         });
     }
 }
