@@ -17,9 +17,9 @@ use std::{error::Error, time::Duration};
 use actix::{Actor, Addr, AsyncContext as _, Context, fut::wrap_future};
 use hearthmq::{
     Broker,
-    actors::{Kick, QueryOnline, Registry, WillRequest},
+    actors::{QueryOnline, Registry},
     auth::AllowAll,
-    control::SetKeepAlive,
+    control::{Kick, KickOptions, SetKeepAlive, WillRequest},
 };
 use tokio::time::sleep;
 
@@ -40,19 +40,15 @@ impl Actor for Keeper {
 
 async fn watch(registry: Addr<Registry>, client_id: String) {
     loop {
-        let question = QueryOnline { client_id: client_id.clone() };
+        let question = QueryOnline::new(&client_id);
         while !matches!(registry.send(question.clone()).await, Ok(true)) {
             sleep(Duration::from_millis(500)).await;
         }
-        let change = SetKeepAlive {
-            client_id: client_id.clone(),
-            interval_secs: 45,
-            by: Some("keeper".into()), // named in $events/client_keepalive_changed
-        };
+        // $events/client_keepalive_changed names the caller.
+        let change = SetKeepAlive::new(&client_id, 45).by("keeper");
         println!("{client_id} is online: {:?}", registry.send(change).await);
         sleep(Duration::from_secs(10)).await;
-        let kick =
-            Kick { client_id: client_id.clone(), end_session: false, will: WillRequest::Discard };
+        let kick = Kick::new(&client_id, KickOptions::new().will(WillRequest::Discard));
         println!("{client_id} has to go: {:?}", registry.send(kick).await);
     }
 }

@@ -3,15 +3,19 @@
 //! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
 //! side knows the other.
 
+mod kick;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+pub use self::kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest};
 use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
 
 /// Changes the Keep Alive of a live connection immediately, until the connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SetKeepAlive {
     /// The client whose Keep Alive is changed.
     pub client_id: String,
@@ -21,8 +25,23 @@ pub struct SetKeepAlive {
     pub by: Option<Arc<str>>,
 }
 
+impl SetKeepAlive {
+    /// Returns the request to change the Keep Alive of this client, by nobody in particular.
+    pub fn new(client_id: impl Into<String>, interval_secs: u16) -> Self {
+        Self { client_id: client_id.into(), interval_secs, by: None }
+    }
+
+    /// Returns the request with the user name of the caller, which the event names.
+    #[must_use]
+    pub fn by(mut self, username: impl Into<Arc<str>>) -> Self {
+        self.by = Some(username.into());
+        self
+    }
+}
+
 /// The result of a changed Keep Alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeepAliveChanged {
     /// The previous value, in seconds.
     pub old_secs: u16,
@@ -30,9 +49,18 @@ pub struct KeepAliveChanged {
     pub new_secs: u16,
 }
 
+impl KeepAliveChanged {
+    /// Returns the result of a change from one value to another, in seconds.
+    #[must_use]
+    pub const fn new(old_secs: u16, new_secs: u16) -> Self {
+        Self { old_secs, new_secs }
+    }
+}
+
 /// Sends clients to another server: their connections end with DISCONNECT and, if their version has
 /// it, a Server Reference. [MQTT 5.0, 4.11]
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Redirect {
     /// The clients to redirect.
     pub clients: Clients,
@@ -65,8 +93,24 @@ impl Caller {
     }
 }
 
+impl Redirect {
+    /// Returns the request to send these clients to another server.
+    #[must_use]
+    pub const fn new(clients: Clients, to: Redirection) -> Self {
+        Self { clients, to, caller: None }
+    }
+
+    /// Returns the request restricted to clients that this caller may control.
+    #[must_use]
+    pub fn by(mut self, caller: Caller) -> Self {
+        self.caller = Some(caller);
+        self
+    }
+}
+
 /// A selection of connected clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Clients {
     /// The client with this identifier.
     One(String),

@@ -1,19 +1,30 @@
-//! Events of clients and sessions, passed to hooks and published as JSON under `$events/…`.
+//! Events of clients and sessions, as an embedding application receives them.
 //!
-//! The fields are those of Tencent Cloud's client events; `version`, by which a receiver can order
-//! the events of one client identifier even if they arrive out of order; and `number`, which counts
-//! all events.
+//! `version` orders the events of one client identifier even if they arrive out of order; `number`
+//! counts all events. The messages under `$events/…` have the same events as JSON, made in `json`.
+//! Knows no shard; the shards create events and call the hooks.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+pub(crate) mod json;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use serde::{Serialize, Serializer};
-
-use crate::labels::labels;
+use crate::{
+    labels::labels,
+    mqtt::{ProtocolVersion, QoS, Timestamp},
+};
 
 /// Receives events. Called on a shard's thread, so an implementation must return immediately.
+///
+/// A broker may have several hooks. Each event goes to all of them, in the order in which they were
+/// added to the builder, and then to the subscribers of `$events/…`. Hooks only receive: no function
+/// has an answer, so nothing that one of them does changes what the others receive or what the
+/// broker does. What clients may do is decided by an [`Authorizer`](crate::auth::Authorizer).
 pub trait Hooks: Send + Sync + 'static {
     /// CONNACK with success was sent.
     fn client_connected(&self, _event: &ClientConnected) {}
@@ -29,7 +40,7 @@ pub trait Hooks: Send + Sync + 'static {
 
 /// Numbers the events of the whole stream, with 1 first: each event that a hook or a subscriber
 /// hears of has the next number. Below 2^53, so that every JSON parser reads it.
-pub trait EventSequence: Send + Sync + 'static {
+pub(crate) trait EventSequence: Send + Sync + 'static {
     /// Returns the number of the next event.
     fn next(&self) -> u64;
 }
@@ -71,108 +82,96 @@ labels! {
     }
 }
 
-impl Serialize for DisconnectReason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-/// `$events/client_connected`
-#[derive(Clone, Debug, Serialize)]
+/// A client has connected: CONNACK with success was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientConnected {
     /// Client Identifier.
-    pub clientid: Arc<str>,
+    pub client_id: Arc<str>,
     /// User name.
     pub username: Option<Arc<str>>,
-    /// `client.connected`
-    pub event: &'static str,
-    /// Clean Start.
+    /// Clean Start; Clean Session in MQTT 3.
     pub clean_start: bool,
-    /// Milliseconds since the Unix epoch.
-    pub connected_at: u64,
+    /// When the connection began.
+    pub connected_at: Timestamp,
     /// Keep Alive in force, in seconds.
-    pub keepalive: u16,
+    pub keep_alive_secs: u16,
     /// Name of the broker.
     pub node: Arc<str>,
-    /// 3, 4 or 5.
-    pub proto_ver: u8,
+    /// The version of the connection.
+    pub protocol_version: ProtocolVersion,
     /// Address and port of the client.
-    pub peername: Arc<str>,
-    /// Milliseconds since the Unix epoch.
-    pub timestamp: u64,
-    /// Increases with each connection of this client identifier.
+    pub peer: SocketAddr,
+    /// When the event happened.
+    pub at: Timestamp,
+    /// Increases with each connection of this client identifier, also over restarts of the broker.
     pub version: u64,
-    /// The place of the event in the stream of all events, see [`EventSequence`].
+    /// The place of the event among all events of the broker since it started, from 1.
     pub number: u64,
 }
 
-/// `$events/client_disconnected`
-#[derive(Clone, Debug, Serialize)]
+/// The connection of a client has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientDisconnected {
     /// Client Identifier.
-    pub clientid: Arc<str>,
+    pub client_id: Arc<str>,
     /// User name.
     pub username: Option<Arc<str>>,
-    /// `client.disconnected`
-    pub event: &'static str,
     /// Why the connection ended.
     pub reason: DisconnectReason,
     /// Name of the broker.
     pub node: Arc<str>,
     /// Address and port of the client.
-    pub peername: Arc<str>,
-    /// Milliseconds since the Unix epoch.
-    pub connected_at: u64,
-    /// Milliseconds since the Unix epoch.
-    pub disconnected_at: u64,
-    /// Milliseconds since the Unix epoch.
-    pub timestamp: u64,
+    pub peer: SocketAddr,
+    /// When the connection began.
+    pub connected_at: Timestamp,
+    /// When the event happened: when the connection ended.
+    pub at: Timestamp,
     /// The `version` of the connection that has ended.
     pub version: u64,
-    /// The place of the event in the stream of all events, see [`EventSequence`].
+    /// The place of the event among all events of the broker since it started, from 1.
     pub number: u64,
 }
 
-/// `$events/client_keepalive_changed`
-#[derive(Clone, Debug, Serialize)]
+/// The Keep Alive of a live connection was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientKeepAliveChanged {
     /// Client Identifier.
-    pub clientid: Arc<str>,
+    pub client_id: Arc<str>,
     /// User name.
     pub username: Option<Arc<str>>,
-    /// `client.keepalive_changed`
-    pub event: &'static str,
     /// The previous interval, in seconds.
-    pub old: u16,
+    pub old_secs: u16,
     /// The new interval, in seconds.
-    pub new: u16,
+    pub new_secs: u16,
     /// User name of the caller.
     pub by: Option<Arc<str>>,
-    /// Milliseconds since the Unix epoch.
-    pub timestamp: u64,
+    /// When the event happened.
+    pub at: Timestamp,
     /// The `version` of the connection.
     pub version: u64,
-    /// The place of the event in the stream of all events, see [`EventSequence`].
+    /// The place of the event among all events of the broker since it started, from 1.
     pub number: u64,
 }
 
-/// `$events/session_subscribed` and `$events/session_unsubscribed`
-#[derive(Clone, Debug, Serialize)]
+/// A subscription was made or has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SubscriptionChanged {
     /// Client Identifier.
-    pub clientid: Arc<str>,
+    pub client_id: Arc<str>,
     /// User name.
     pub username: Option<Arc<str>>,
-    /// `session.subscribed` or `session.unsubscribed`
-    pub event: &'static str,
-    /// Topic Filter.
-    pub topic: Arc<str>,
+    /// Topic Filter, with `$share/{ShareName}/` if it is shared.
+    pub filter: Arc<str>,
     /// The granted QoS.
-    pub qos: u8,
-    /// Milliseconds since the Unix epoch.
-    pub timestamp: u64,
+    pub qos: QoS,
+    /// When the event happened.
+    pub at: Timestamp,
     /// The `version` of the connection.
     pub version: u64,
-    /// The place of the event in the stream of all events, see [`EventSequence`].
+    /// The place of the event among all events of the broker since it started, from 1.
     pub number: u64,
 }

@@ -37,6 +37,9 @@
 //! - [`net`], [`config`], [`limits`]: listeners and TLS, the program's configuration, the limits.
 //! - [`told`]: which log lines about clients are written.
 //!
+//! - [`actix`], [`actix_web`], [`bytes`], [`rustls`] and [`tokio`] are crates whose types this API
+//!   names, in the versions that it uses.
+//!
 //! # What stays
 //!
 //! What this documentation shows is kept: a release that takes it away or changes it has a new
@@ -75,7 +78,14 @@ pub mod store;
 pub mod told;
 mod transport;
 
+#[cfg(feature = "http")]
+pub use actix_web;
+pub use async_trait::async_trait;
 pub use broker::{Broker, Error};
+pub use futures_util::Stream;
+#[cfg(feature = "tls")]
+pub use rustls;
+pub use {actix, bytes, tokio};
 
 /// The parts that benchmarks, fuzzers and model tests of the project drive by themselves. No promise:
 /// they may change in every release.

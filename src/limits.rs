@@ -304,6 +304,7 @@ impl OwnLimits {
 /// What happens to a QoS 1 or 2 message for a client whose queue is full. QoS 0 is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum QueueFull {
     /// The oldest queued message is dropped.
     DropOldest,

@@ -52,6 +52,7 @@ pub trait Records: Send + Sync + 'static {
 
 /// A record to write.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Put {
     /// Which record.
     pub name: RecordKey,
@@ -63,8 +64,30 @@ pub struct Put {
     pub expires_at: Option<Timestamp>,
 }
 
+impl Put {
+    /// Returns the request to write a record, whatever it is now, that does not end by itself.
+    pub fn new(name: RecordKey, value: impl Into<bytes::Bytes>) -> Self {
+        Self { name, value: value.into(), expected: Expected::Any, expires_at: None }
+    }
+
+    /// Sets what the record must be now.
+    #[must_use]
+    pub const fn expecting(mut self, expected: Expected) -> Self {
+        self.expected = expected;
+        self
+    }
+
+    /// Sets when the record ceases to exist.
+    #[must_use]
+    pub const fn expiring_at(mut self, at: Timestamp) -> Self {
+        self.expires_at = Some(at);
+        self
+    }
+}
+
 /// What a record must be for a change of it to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Expected {
     /// Anything.
     Any,

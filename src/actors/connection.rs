@@ -29,11 +29,11 @@ use tracing::Span;
 use self::reading::Reading;
 use crate::{
     actors::connection::tail::Tail,
-    control::{ControlError, KeepAliveChanged, Redirection},
+    control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection},
     hooks::DisconnectReason,
     shard::{
         Asked, CERTIFICATE, Departure, IDENTITY_EXPIRED, Shard,
-        connect::{Kicked, Permit},
+        connect::Permit,
         doors::{ConnectionDoor, ToConnection},
         not_authorized,
         refusal::reason_of,
@@ -374,9 +374,9 @@ impl Handler<ToConnection> for Connection {
             ToConnection::SetKeepAlive { interval_secs, by, reply } => {
                 let _ = reply.send(self.set_keep_alive(interval_secs, by));
             }
-            ToConnection::Kick { departure, reply } => {
-                let is_there = self.is_linked();
-                self.depart(departure, ctx);
+            ToConnection::Kick { options, reply } => {
+                let is_there = self.tell_kick(&options);
+                self.depart(Departure::kicked(&options), ctx);
                 let _ = reply.send(is_there.then_some(Kicked).ok_or(ControlError::NotOnline));
             }
             ToConnection::Redirect { to, reply } => {
@@ -417,6 +417,15 @@ impl Connection {
         self.shard.borrow_mut().linked(self.slot, self.link).is_some()
     }
 
+    /// Writes a DISCONNECT with the reason of a caller; returns whether the connection still had its
+    /// session.
+    fn tell_kick(&self, options: &KickOptions) -> bool {
+        let mut shard = self.shard.borrow_mut();
+        let Some(slot) = shard.linked(self.slot, self.link) else { return false };
+        slot.session.disconnect(options.reason_code, options.reason_string.as_deref());
+        true
+    }
+
     fn set_keep_alive(
         &self,
         interval_secs: u16,
@@ -436,7 +445,7 @@ impl Connection {
         shard.note_deadline(self.slot);
         shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
         shard.flush();
-        Ok(KeepAliveChanged { old_secs, new_secs: interval_secs })
+        Ok(KeepAliveChanged::new(old_secs, interval_secs))
     }
 
     /// Writes a DISCONNECT that names another server; returns whether the connection still had its

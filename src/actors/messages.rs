@@ -5,14 +5,18 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::{
-    control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
+    control::{ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SetKeepAlive},
     mqtt::{self},
-    shard::connect::{ClientSession, Kicked},
+    shard::connect::ClientSession,
     store::StoredSession,
 };
 
 impl Message for SetKeepAlive {
     type Result = Result<KeepAliveChanged, ControlError>;
+}
+
+impl Message for Kick {
+    type Result = Result<Kicked, ControlError>;
 }
 
 /// The number of clients of this registry's shard that were redirected.
@@ -23,9 +27,17 @@ impl Message for Redirect {
 /// Asks whether this client is online. The registry of its home shard answers from the live state.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "bool")]
+#[non_exhaustive]
 pub struct QueryOnline {
     /// Client Identifier.
     pub client_id: String,
+}
+
+impl QueryOnline {
+    /// Returns the question about this client.
+    pub fn new(client_id: impl Into<String>) -> Self {
+        Self { client_id: client_id.into() }
+    }
 }
 
 /// Asks which of these clients are online. The reply has their order.
@@ -47,9 +59,17 @@ pub(crate) struct SetKeepAliveMany {
 /// Asks for the description of a client's session; the reply is `None` if there is none.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Option<ClientSession>")]
+#[non_exhaustive]
 pub struct QueryClient {
     /// Client Identifier.
     pub client_id: String,
+}
+
+impl QueryClient {
+    /// Returns the question about this client.
+    pub fn new(client_id: impl Into<String>) -> Self {
+        Self { client_id: client_id.into() }
+    }
 }
 
 /// Checks all sessions again: whether their users may still log in, connect and have their
@@ -57,29 +77,6 @@ pub struct QueryClient {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Recheck;
-
-/// Ends a client's connection: DISCONNECT with Administrative action.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Kicked, ControlError>")]
-pub struct Kick {
-    /// Client Identifier.
-    pub client_id: String,
-    /// Whether the session ends as well, whatever its Session Expiry Interval.
-    pub end_session: bool,
-    /// What the broker does with the client's Will.
-    pub will: WillRequest,
-}
-
-/// What the broker does with a Will when it ends the connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WillRequest {
-    /// Publishes the Will, as after any end that the client did not ask for.
-    #[default]
-    Publish,
-    /// Drops the Will.
-    Discard,
-}
 
 /// Publishes a message of the broker itself.
 #[derive(Clone, Debug, Message)]

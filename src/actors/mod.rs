@@ -9,7 +9,7 @@ mod connection;
 mod messages;
 mod registry;
 
-pub use messages::{Kick, QueryClient, QueryOnline, WillRequest};
+pub use messages::{QueryClient, QueryOnline};
 pub use registry::Registry;
 
 pub(crate) use self::messages::{
@@ -18,9 +18,5 @@ pub(crate) use self::messages::{
 };
 pub use crate::{
     durable::SyncPolicy,
-    shard::{
-        connect::{ClientSession, Kicked},
-        in_process::Received,
-        subscription::Subscription,
-    },
+    shard::{connect::ClientSession, in_process::Received, subscription::Subscription},
 };

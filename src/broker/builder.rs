@@ -7,34 +7,32 @@ use std::{
     time::Duration,
 };
 
-use actix_rt::{Arbiter, ArbiterHandle};
+use actix_rt::{Arbiter, ArbiterHandle, System};
 use arc_swap::ArcSwap;
-use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Broker, Running, StartError, UnderWay, draining::Drain, settings::lock, shards::Threads,
-    simulation::SimulatedShards,
+    Broker, Running, StartError, UnderWay, draining::Drain, restoring::aside, settings::lock,
+    shards::Threads, simulation::SimulatedShards,
 };
 #[cfg(feature = "websocket")]
 use crate::net::WebSocketOptions;
 #[cfg(feature = "tls")]
 use crate::net::tls::TlsSource;
 use crate::{
-    actors::{Begin, Restore, Restored},
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
-    durable::{IN_TRANSIT, Keeper, StoredLogins, SyncPolicy, deliver_undelivered},
+    durable::SyncPolicy,
     hooks::Hooks,
-    journal::Change,
     limits::Limits,
     metrics::Metrics,
-    mqtt::{Timestamp, is_of_the_broker, validate_topic},
+    mqtt::validate_topic,
     net::{
         Admission, BindError, Bound, Listener, ListenerParts, ListenerSettings, accept_loop, bind,
     },
     router::ShardNumber,
     shard::{Core, CoreParts},
-    store::{Durability, Store, StoreError, StoredRetained, StoredSession},
+    store::Store,
     told::{ClientLines, Told},
 };
 
@@ -50,7 +48,7 @@ pub struct Builder {
     authenticator: Arc<dyn Authenticator>,
     methods: Methods,
     authorizer: Arc<dyn Authorizer>,
-    hooks: Option<Arc<dyn Hooks>>,
+    hooks: Vec<Box<dyn Hooks>>,
     store: Option<Arc<dyn Store>>,
     sync: SyncPolicy,
     sys_interval: Duration,
@@ -69,7 +67,7 @@ impl Default for Builder {
             authenticator: Arc::new(DenyAll),
             methods: Methods::default(),
             authorizer: Arc::new(DenyAll),
-            hooks: None,
+            hooks: Vec::new(),
             store: None,
             sync: SyncPolicy::default(),
             sys_interval: Duration::from_secs(10),
@@ -183,9 +181,10 @@ impl Builder {
         self
     }
 
-    /// Sets the receiver of session events.
+    /// Adds a receiver of events. Can be called several times; each event goes to all receivers, in
+    /// the order in which they were added.
     pub fn hooks(mut self, hooks: impl Hooks) -> Self {
-        self.hooks = Some(Arc::new(hooks));
+        self.hooks.push(Box::new(hooks));
         self
     }
 
@@ -216,46 +215,30 @@ impl Builder {
     /// Starts the broker; returns once every listener accepts connections. The store is read before
     /// that: until then connections are refused. Needs a running actix `System`.
     ///
+    /// The calling thread stays free: names are resolved and the store is read on another one.
+    /// Dropping the future ends what has been started, as an error does.
+    ///
     /// # Errors
     /// An address cannot be used for listening, the store cannot be used, or there is no `System`.
     pub async fn start(self) -> Result<Broker, StartError> {
-        if actix_rt::System::try_current().is_none() {
+        if System::try_current().is_none() || Handle::try_current().is_err() {
             return Err(StartError::NoSystem);
         }
         if !self.response_topic_prefix.is_empty() {
             validate_topic(&self.response_topic_prefix).map_err(StartError::ResponseTopicPrefix)?;
         }
-        let shards = self.threads.shards(self.shards);
-        let metrics = Arc::new(Metrics::new(shards));
-        // Bound before the store is read, so that a wrong address fails at once.
-        let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
+        let threads = self.threads.clone();
+        let shards = threads.shards(self.shards);
+        let opened = aside(&threads, move || self.open(shards)).await?;
+        let Opened { listeners, bound, core, admission } = opened;
         let local_addrs = bound.iter().filter_map(Bound::local_addr).collect();
         let listener_urls: Vec<Arc<str>> = bound
             .iter()
-            .zip(&self.listeners)
+            .zip(&listeners)
             .map(|(bound, listener)| listener.url(bound.local_addr()).into())
             .collect();
-        let admission = Arc::new(Admission::new(&self.limits));
-        let mut methods = self.methods;
-        if let Some(known) = self.authenticator.methods() {
-            methods.add(known);
-        }
-        let core = Arc::new(Core::new(CoreParts {
-            node: self.node,
-            response_topic_prefix: self.response_topic_prefix,
-            limits: self.limits,
-            authenticator: self.authenticator,
-            methods,
-            authorizer: self.authorizer,
-            hooks: self.hooks,
-            store: self.store,
-            sync: self.sync,
-            metrics,
-            sys_interval: self.sys_interval,
-            told: Arc::new(Told::new(self.client_lines)),
-        })?);
-        let arbiters = self.threads.start(shards);
-        let registries = self.threads.start_shards(&core, shards, &arbiters);
+        let arbiters = threads.start(shards);
+        let registries = threads.start_shards(&core, shards, &arbiters);
         let handle = |number| arbiters.get(number).map_or_else(Arbiter::current, Arbiter::handle);
         let hosts: Vec<ArbiterHandle> = (0..shards).map(handle).collect();
         // From here on, dropping this handle ends everything that was started, also if a later step
@@ -276,103 +259,53 @@ impl Builder {
                 drain: Drain::default(),
             }),
         };
-        broker.set_listener_logins(self.listeners.iter().map(|listener| listener.logins));
-        broker.restore().await?;
+        broker.set_listener_logins(listeners.iter().map(|listener| listener.logins));
+        broker.restore(&threads).await?;
         let urls = &broker.running.listener_urls;
-        for ((bound, listener), url) in bound.iter().zip(&self.listeners).zip(urls) {
+        for ((bound, listener), url) in bound.iter().zip(&listeners).zip(urls) {
             broker
                 .accept(bound, listener, url)
                 .map_err(|source| StartError::Listen { address: listener.to_string(), source })?;
         }
         Ok(broker)
     }
+
+    /// Takes the addresses and opens the store. May block.
+    fn open(self, shards: usize) -> Result<Opened, StartError> {
+        // Bound before the store is read, so that a wrong address fails at once.
+        let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
+        let admission = Arc::new(Admission::new(&self.limits));
+        let mut methods = self.methods;
+        if let Some(known) = self.authenticator.methods() {
+            methods.add(known);
+        }
+        let core = Arc::new(Core::new(CoreParts {
+            node: self.node,
+            response_topic_prefix: self.response_topic_prefix,
+            limits: self.limits,
+            authenticator: self.authenticator,
+            methods,
+            authorizer: self.authorizer,
+            hooks: self.hooks,
+            store: self.store,
+            sync: self.sync,
+            metrics: Arc::new(Metrics::new(shards)),
+            sys_interval: self.sys_interval,
+            told: Arc::new(Told::new(self.client_lines)),
+        })?);
+        Ok(Opened { listeners: self.listeners, bound, core, admission })
+    }
 }
 
-/// Maximum number of sessions that are handed to a shard in one message.
-const RESTORED_AT_A_TIME: usize = 256;
-/// Maximum number of retained messages that are removed from the store in one group.
-const CLEARED_AT_A_TIME: usize = 4_096;
+/// What a broker has before its shards start.
+struct Opened {
+    listeners: Vec<Listener>,
+    bound: Vec<Bound>,
+    core: Arc<Core>,
+    admission: Arc<Admission>,
+}
 
 impl Broker {
-    /// Restores the contents of the store, before any client can connect.
-    async fn restore(&self) -> Result<(), StartError> {
-        let core = &self.running.core;
-        let Some(keeper) = &core.keeper else { return Ok(()) };
-        let now = core.clock.now();
-        let undelivered = deliver_undelivered(keeper)?;
-        self.restore_retained(keeper, now)?;
-        // Handed over in groups while the store is read, so that shards restore sessions meanwhile.
-        let mut by_shard: Vec<Vec<StoredSession>> = Vec::new();
-        by_shard.resize_with(core.shards().len(), Vec::new);
-        let hand_over = |home: ShardNumber, sessions: &mut Vec<StoredSession>| {
-            let registry = &self.running.registries[usize::from(home.0)];
-            registry.do_send(Restore { sessions: std::mem::take(sessions) });
-        };
-        let mut found = 0;
-        keeper.store().sessions(&mut |session| {
-            if session.number == IN_TRANSIT {
-                return; // the broker's own record
-            }
-            found += 1;
-            let home = core.home(&session.record.client_id);
-            let sessions = &mut by_shard[usize::from(home.0)];
-            sessions.push(session);
-            if sessions.len() >= RESTORED_AT_A_TIME {
-                hand_over(home, sessions);
-            }
-        })?;
-        for (shard, sessions) in by_shard.iter_mut().enumerate() {
-            hand_over(ShardNumber(shard as u16), sessions);
-        }
-        // Started last: until here this thread alone writes to the store.
-        keeper.start(core.clock, core.shared_shards()).map_err(StartError::StoreThread)?;
-        core.records.restore()?;
-        self.restore_drain().await;
-        let logins = StoredLogins::new(Arc::clone(keeper), core.clock);
-        core.authenticator.keep_logins_in(Arc::new(logins));
-        // Published only once all sessions are there, so that no subscriber misses a Will.
-        let registries = &self.running.registries;
-        join_all(registries.iter().map(|registry| registry.send(Restored))).await;
-        join_all(registries.iter().map(|registry| registry.send(Begin))).await;
-        let retained = core.retained.usage().0;
-        tracing::info!(sessions = found, retained, undelivered, "store read");
-        Ok(())
-    }
-
-    /// Restores the retained messages. Removes those from the store that have expired meanwhile, and
-    /// those under topics of the broker that clients of an earlier version have written.
-    fn restore_retained(&self, keeper: &Keeper, now: Timestamp) -> Result<(), StoreError> {
-        let core = &self.running.core;
-        let mut gone = Vec::new();
-        let mut over_limits = 0_u64;
-        let mut reserved = 0_u64;
-        keeper.store().retained(&mut |StoredRetained { message, owner }| {
-            let is_reserved = is_of_the_broker(message.topic());
-            reserved += u64::from(is_reserved);
-            if is_reserved || message.publication().has_expired(now) {
-                return gone.push(Change::ClearRetained(message.topic().into()));
-            }
-            let account = owner.map(|owner| core.account(owner));
-            over_limits += u64::from(!core.retained.restore(message, account.as_ref()));
-        })?;
-        if over_limits > 0 {
-            tracing::warn!(
-                over_limits,
-                "more retained messages than the limits allow; no new one is taken"
-            );
-        }
-        if reserved > 0 {
-            tracing::warn!(
-                reserved,
-                "retained messages under topics of the broker's own were found, and are removed"
-            );
-        }
-        for some in gone.chunks(CLEARED_AT_A_TIME) {
-            keeper.store().apply(some, Durability::Written)?;
-        }
-        Ok(())
-    }
-
     /// Starts accepting connections; every shard accepts from a copy of the listener.
     fn accept(&self, bound: &Bound, listener: &Listener, url: &Arc<str>) -> io::Result<()> {
         bound.listen()?;

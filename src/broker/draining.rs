@@ -107,9 +107,8 @@ impl Broker {
                 let (server_reference, permanent) =
                     (to.server_reference().clone(), to.is_permanent());
                 let content = serde_json::to_vec(&Content { server_reference, permanent });
-                let value = content.map_err(|_| RecordsError::TooLong)?.into();
-                let put = Put { name, value, expected: Expected::Any, expires_at: None };
-                core.records.put(put).await?;
+                let value = content.map_err(|_| RecordsError::TooLong)?;
+                core.records.put(Put::new(name, value)).await?;
             }
         }
         *stored = Some(to);

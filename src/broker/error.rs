@@ -8,8 +8,8 @@ use crate::auth::FileError;
 use crate::net::tls::TlsError;
 use crate::{
     auth::{AuthenticationError, NetworkError},
-    control::{ClientPatternError, ControlError, ServerReferenceError},
-    mqtt::TopicError,
+    control::{ClientPatternError, ControlError, KickReasonError, ServerReferenceError},
+    mqtt::{PublicationError, TopicError},
     records::RecordsError,
     store::StoreError,
 };
@@ -28,6 +28,8 @@ pub enum Error {
     Control(#[from] ControlError),
     /// A message was not published.
     Publish(#[from] PublishError),
+    /// A message is invalid.
+    Publication(#[from] PublicationError),
     /// A Topic Name or Topic Filter is invalid.
     Topic(#[from] TopicError),
     /// The store failed.
@@ -40,6 +42,8 @@ pub enum Error {
     Network(#[from] NetworkError),
     /// A text is not a pattern for client identifiers.
     ClientPattern(#[from] ClientPatternError),
+    /// A reason cannot be sent in DISCONNECT.
+    KickReason(#[from] KickReasonError),
     /// A text is not a Server Reference.
     ServerReference(#[from] ServerReferenceError),
     /// A file of accounts or rules cannot be used.
@@ -114,9 +118,9 @@ fn remedy(error: &io::Error) -> &'static str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The topic is not a valid Topic Name.
+    /// The message is invalid.
     #[error(transparent)]
-    Topic(#[from] TopicError),
+    Publication(#[from] PublicationError),
     /// The topic is longer than `topic_bytes_max` or deeper than `topic_levels_max`.
     #[error("topic is longer or deeper than the broker's limits allow")]
     TopicOverLimits,

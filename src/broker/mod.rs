@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod many;
 mod recheck;
+mod restoring;
 mod settings;
 mod shards;
 #[doc(hidden)]
@@ -48,24 +49,17 @@ pub use self::{
     error::{Error, PublishError, StartError},
 };
 use crate::{
-    actors::{
-        Kick, PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown,
-        WillRequest,
-    },
+    actors::{PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown},
     auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
-        Clients, ControlError, KeepAliveChanged, LiveClients, Redirect, Redirection, Redirects,
-        SetKeepAlive,
+        Clients, ControlError, KeepAliveChanged, Kick, KickOptions, Kicked, LiveClients, Redirect,
+        Redirection, Redirects, SetKeepAlive,
     },
     metrics::{Metrics, TransportKind},
-    mqtt::{Message, Publication, QoS, TopicError, validate_filter, validate_topic},
+    mqtt::{PublicationBuilder, QoS, TopicError, validate_filter},
     net::{Admission, Arrival, IN_PROCESS, ListenerSettings, Whose, canonical, handshake},
     records::Records,
-    shard::{
-        Core,
-        connect::{ClientSession, Kicked},
-        subscription::Subscription,
-    },
+    shard::{Core, connect::ClientSession, subscription::Subscription},
     transport::AnyStream,
 };
 
@@ -170,8 +164,7 @@ impl Broker {
         client_id: &str,
         interval_secs: u16,
     ) -> Result<KeepAliveChanged, ControlError> {
-        let client_id = client_id.to_owned();
-        LiveClients::set_keep_alive(self, SetKeepAlive { client_id, interval_secs, by: None }).await
+        LiveClients::set_keep_alive(self, SetKeepAlive::new(client_id, interval_secs)).await
     }
 
     /// Returns whether a client is connected now.
@@ -179,7 +172,7 @@ impl Broker {
     /// # Errors
     /// The broker cannot answer.
     pub async fn online(&self, client_id: &str) -> Result<bool, ControlError> {
-        let question = QueryOnline { client_id: client_id.to_owned() };
+        let question = QueryOnline::new(client_id);
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
     }
 
@@ -188,22 +181,22 @@ impl Broker {
     /// # Errors
     /// The broker cannot answer.
     pub async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
-        let question = QueryClient { client_id: client_id.to_owned() };
+        let question = QueryClient::new(client_id);
         self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await
     }
 
-    /// Ends a client's connection, and its session too with `end_session`.
+    /// Ends a client's connection as the options say. With [`KickOptions::default`] the session and
+    /// the Will are treated as after any disconnection that the client did not ask for.
     ///
     /// # Errors
     /// The client is not online, or the broker cannot answer.
     pub async fn kick(
         &self,
         client_id: &str,
-        end_session: bool,
-        will: WillRequest,
+        options: KickOptions,
     ) -> Result<Kicked, ControlError> {
-        let question = Kick { client_id: client_id.to_owned(), end_session, will };
-        self.ask(self.registry(client_id).send(question).timeout(ANSWER_TIME_MAX)).await?
+        let request = Kick::new(client_id, options);
+        self.ask(self.registry(client_id).send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 
     /// Redirects clients to another server and returns how many were redirected. Their connections
@@ -218,7 +211,7 @@ impl Broker {
     /// The broker cannot answer, or four redirects of clients that match a pattern are under way
     /// already.
     pub async fn redirect(&self, clients: Clients, to: Redirection) -> Result<usize, ControlError> {
-        Redirects::redirect(self, Redirect { clients, to, caller: None }).await
+        Redirects::redirect(self, Redirect::new(clients, to)).await
     }
 
     /// Refuses CONNECT from now on and names another server; `None` admits clients again. Connected
@@ -229,12 +222,12 @@ impl Broker {
         self.store_drain().await;
     }
 
-    /// Publishes a message in the broker's own name. With
-    /// [`QueueFull::HoldPublisher`](crate::limits::QueueFull::HoldPublisher) it returns only when
-    /// no subscriber that it must wait for has a full queue.
+    /// Publishes a message without properties in the broker's own name, as
+    /// [`Broker::publish_with`] does.
     ///
     /// # Errors
-    /// The topic is not a valid Topic Name, or exceeds the [`Limits`](crate::limits::Limits).
+    /// The topic is invalid, reserved for the broker, or exceeds the
+    /// [`Limits`](crate::limits::Limits).
     pub async fn publish(
         &self,
         topic: &str,
@@ -242,24 +235,39 @@ impl Broker {
         qos: QoS,
         retain: bool,
     ) -> Result<(), PublishError> {
-        validate_topic(topic)?;
-        if !self.running.core.allows_topic(topic) {
-            return Err(PublishError::TopicOverLimits);
-        }
-        let publication =
-            Publication { topic, payload, qos, retain, properties: &[], expires_at: None };
-        let message = PublishMessage { message: Arc::new(Message::new(&publication)) };
-        self.registry(topic).send(message).await.map_err(|_| PublishError::Stopped)
+        self.publish_with(PublicationBuilder::new(topic, payload).qos(qos).retain(retain)).await
     }
 
-    /// Subscribes the application itself. Dropping the subscription ends it.
+    /// Publishes a message in the broker's own name; no authorizer is asked. With
+    /// [`QueueFull::HoldPublisher`](crate::limits::QueueFull::HoldPublisher) it returns only when
+    /// no subscriber that it must wait for has a full queue.
+    ///
+    /// # Errors
+    /// The message is invalid, or its topic is reserved for the broker or exceeds the
+    /// [`Limits`](crate::limits::Limits). Nothing is published.
+    pub async fn publish_with(
+        &self,
+        publication: PublicationBuilder<'_>,
+    ) -> Result<(), PublishError> {
+        let core = &self.running.core;
+        let message = Arc::new(publication.build(core.clock.now())?);
+        if !core.allows_topic(message.topic()) {
+            return Err(PublishError::TopicOverLimits);
+        }
+        let registry = self.registry(message.topic());
+        registry.send(PublishMessage { message }).await.map_err(|_| PublishError::Stopped)
+    }
+
+    /// Subscribes the application itself, and returns immediately. Dropping the subscription ends it.
+    /// Matching retained messages come first; they are read as the application takes them, however
+    /// many there are.
     ///
     /// # Errors
     /// The filter is not a valid Topic Filter.
     pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<Subscription, TopicError> {
         let core = &self.running.core;
         let parts = validate_filter(filter)?;
-        Ok(Subscription::begin(core, parts, filter, qos, core.clock.now()))
+        Ok(Subscription::begin(core, parts, filter, qos))
     }
 
     /// Serves one MQTT client over any byte stream. Returns once the client's CONNECT has been

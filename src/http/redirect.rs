@@ -175,7 +175,7 @@ fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
     if body.refuse_connects && !is_everybody {
         return Err(ApiError::invalid_body());
     }
-    Ok((Redirect { clients, to, caller: None }, body.refuse_connects))
+    Ok((Redirect::new(clients, to), body.refuse_connects))
 }
 
 fn permit(

@@ -201,6 +201,7 @@ pub struct CertificateRecord {
 
 /// What a login rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LoginKind {
     /// A user name and its password.
     Password,

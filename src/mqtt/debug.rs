@@ -7,7 +7,7 @@ use std::fmt::{Debug, Formatter, Result};
 
 use super::{
     AuthProperties, ConnAckProperties, Connect, ConnectProperties, LastWill, Message, Publication,
-    Publish, PublishProperties,
+    PublicationBuilder, Publish, PublishProperties,
 };
 
 /// Bytes that are shown as their number only.
@@ -64,6 +64,8 @@ debug!(Connect { version, is_bridge, clean_start, keep_alive, client_id, will, u
 debug!(LastWill { topic, qos, retain, properties } hide { payload });
 debug!(Publish { flags, topic, packet_id, properties } hide { payload });
 debug!(Publication { topic, qos, retain, expires_at } hide { properties, payload });
+debug!(PublicationBuilder { topic, qos, retain, properties, user_properties, unusable_user_property }
+    hide { payload });
 debug!(ConnectProperties {
     session_expiry_interval, receive_maximum, maximum_packet_size, topic_alias_maximum,
     request_response_information, request_problem_information, user_properties,

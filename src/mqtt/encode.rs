@@ -9,6 +9,7 @@ mod properties;
 mod publish;
 mod sink;
 
+pub(super) use publish::PACKET_BYTES_MAX;
 pub use publish::{PublishAs, TopicAlias, encode_publish, encode_publish_with, publish_size};
 pub(super) use sink::{Count, Sink};
 

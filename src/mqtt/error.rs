@@ -11,6 +11,7 @@ use super::ReasonCode;
 /// the section with the rule. Rules of older versions only are marked (`3.1.1 MQTT-…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} ({clause})")]
+#[non_exhaustive]
 pub struct DecodeError {
     /// The kind of error.
     pub kind: DecodeErrorKind,

@@ -11,6 +11,7 @@ mod error;
 mod message;
 mod packet;
 mod properties;
+mod publication;
 mod reason;
 mod time;
 mod topic;
@@ -34,6 +35,7 @@ pub use properties::{
     PublishProperties, SubscribeProperties, UserProperties, UserPropertiesBuf, UserPropertiesIter,
     WillProperties,
 };
+pub use publication::{PublicationBuilder, PublicationError};
 pub use reason::ReasonCode;
 pub use time::Timestamp;
 pub use topic::{

@@ -131,6 +131,55 @@ impl ReasonCode {
         self as u8 >= 0x80
     }
 
+    /// The codes of DISCONNECT (table 3-10). Section 2.4 lists Bad authentication method too, which
+    /// that table omits.
+    pub(super) const OF_DISCONNECT: &'static [Self] = &[
+        Self::Success,
+        Self::DisconnectWithWill,
+        Self::UnspecifiedError,
+        Self::MalformedPacket,
+        Self::ProtocolError,
+        Self::ImplementationSpecificError,
+        Self::NotAuthorized,
+        Self::ServerBusy,
+        Self::ServerShuttingDown,
+        Self::BadAuthenticationMethod,
+        Self::KeepAliveTimeout,
+        Self::SessionTakenOver,
+        Self::TopicFilterInvalid,
+        Self::TopicNameInvalid,
+        Self::ReceiveMaximumExceeded,
+        Self::TopicAliasInvalid,
+        Self::PacketTooLarge,
+        Self::MessageRateTooHigh,
+        Self::QuotaExceeded,
+        Self::AdministrativeAction,
+        Self::PayloadFormatInvalid,
+        Self::RetainNotSupported,
+        Self::QoSNotSupported,
+        Self::UseAnotherServer,
+        Self::ServerMoved,
+        Self::SharedSubscriptionsNotSupported,
+        Self::ConnectionRateExceeded,
+        Self::MaximumConnectTime,
+        Self::SubscriptionIdentifiersNotSupported,
+        Self::WildcardSubscriptionsNotSupported,
+    ];
+
+    /// Returns whether a server may send the code in DISCONNECT: all but those by which a client says
+    /// that it ends the connection normally. [MQTT-3.14.2-1]
+    #[must_use]
+    pub const fn is_of_server_disconnect(self) -> bool {
+        let mut at = 0;
+        while at < Self::OF_DISCONNECT.len() {
+            if Self::OF_DISCONNECT[at] as u8 == self as u8 {
+                return self.is_failure();
+            }
+            at += 1;
+        }
+        false
+    }
+
     /// Returns the code for CONNACK in `version`; for older versions this is the Connect Return
     /// code (table 3.1 of MQTT 3.1.1).
     #[must_use]

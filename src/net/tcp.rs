@@ -18,6 +18,7 @@ const QUESTIONS: u32 = 4;
 ///
 /// # Errors
 /// If the operating system refuses.
+#[doc(hidden)] // The program uses it; the type of its argument is that of another crate.
 pub fn give_up_the_dead(socket: &Socket, secs: u16) -> io::Result<()> {
     if secs == 0 {
         return Ok(());

@@ -27,11 +27,10 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use serde::{Deserialize, Serialize};
-use x509_parser::{error::X509Error, nom};
 
 pub(super) use self::secured::secure;
 pub use self::{
-    client::{ClientCertificateError, client_certificate, explained},
+    client::{CertificateSyntaxError, ClientCertificateError, client_certificate, explained},
     examine::examine,
     source::{Alpn, TlsSource, Trust},
 };
@@ -151,7 +150,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// The parse error.
-        source: nom::Err<X509Error>,
+        source: CertificateSyntaxError,
     },
     /// A certificate in `client_ca` cannot be used.
     #[error("{}: the certificate of an authority in client_ca cannot be used ({source}); give one of X.509 version 3 in PEM form", path.display())]

@@ -44,7 +44,7 @@ pub(crate) struct CoreParts {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
-    pub(crate) hooks: Option<Arc<dyn Hooks>>,
+    pub(crate) hooks: Vec<Box<dyn Hooks>>,
     pub(crate) store: Option<Arc<dyn Store>>,
     pub(crate) sync: SyncPolicy,
     pub(crate) metrics: Arc<Metrics>,
@@ -75,7 +75,8 @@ pub(crate) struct Core {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     methods: Methods,
     pub(crate) authorizer: Arc<dyn Authorizer>,
-    pub(crate) hooks: Option<Arc<dyn Hooks>>,
+    /// In the order in which they are called.
+    pub(crate) hooks: Box<[Box<dyn Hooks>]>,
     /// Numbers the events.
     pub(crate) event_numbers: Box<dyn EventSequence>,
     pub(crate) metrics: Arc<Metrics>,
@@ -139,7 +140,7 @@ impl Core {
             authenticator: parts.authenticator,
             methods: parts.methods,
             authorizer: parts.authorizer,
-            hooks: parts.hooks,
+            hooks: parts.hooks.into(),
             event_numbers: Box::new(AtomicU64::new(0)),
             metrics: parts.metrics,
             told: parts.told,

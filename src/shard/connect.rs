@@ -36,11 +36,6 @@ pub struct ClientSession {
     pub in_flight: usize,
 }
 
-/// The end of a connection that the client had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Kicked;
-
 /// Moves a connection to its home shard after its CONNECT was accepted.
 pub(crate) struct Attach {
     pub(crate) transport: Box<dyn Transport>,

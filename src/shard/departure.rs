@@ -1,6 +1,10 @@
 //! How a connection ends.
 
-use crate::{hooks::DisconnectReason, mqtt::ReasonCode};
+use crate::{
+    control::{KickOptions, WillRequest},
+    hooks::DisconnectReason,
+    mqtt::ReasonCode,
+};
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,15 @@ impl Departure {
         let mut departure = Self::unannounced(reason);
         departure.code = Some(code);
         departure
+    }
+
+    /// Returns the end of a connection that a caller has asked for; its DISCONNECT is written.
+    pub(crate) fn kicked(options: &KickOptions) -> Self {
+        Self {
+            publishes_will: options.will == WillRequest::Publish,
+            ends_session: options.ends_session,
+            ..Self::unannounced(DisconnectReason::Kicked)
+        }
     }
 
     /// Returns whether the client has disconnected or is gone.

@@ -8,11 +8,8 @@ use std::{convert::Infallible, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    control::{ControlError, KeepAliveChanged, Redirection},
-    shard::{
-        Departure,
-        connect::{Attach, Kicked, TakeStep},
-    },
+    control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection},
+    shard::connect::{Attach, TakeStep},
 };
 
 /// Dropped when a connection gives way, which tells the waiting connections to continue.
@@ -32,10 +29,10 @@ pub(crate) enum ToConnection {
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
     },
-    /// End the connection as described.
+    /// End the connection.
     Kick {
-        /// How the connection ends.
-        departure: Departure,
+        /// How it ends.
+        options: KickOptions,
         /// Where the answer goes.
         reply: Reply<Kicked>,
     },

@@ -20,6 +20,7 @@ const WAITING_MAX: usize = 10_000;
 
 /// A message that an in-process subscriber has received.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Received {
     /// The message.
     pub message: Arc<Message>,
@@ -36,15 +37,13 @@ pub(crate) struct InProcess {
 }
 
 impl InProcess {
-    /// Adds a subscriber; returns its place and its ends of the queue.
-    pub(in crate::shard) fn add(
-        &self,
-    ) -> (Place, mpsc::Sender<Received>, mpsc::Receiver<Received>) {
+    /// Adds a subscriber; returns its place and its end of the queue.
+    pub(in crate::shard) fn add(&self) -> (Place, mpsc::Receiver<Received>) {
         let (sender, messages) = mpsc::channel(WAITING_MAX);
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = subscribers.insert((generation, sender.clone())) as u32;
-        (Place { host: Host::InProcess, slot, generation }, sender, messages)
+        let slot = subscribers.insert((generation, sender)) as u32;
+        (Place { host: Host::InProcess, slot, generation }, messages)
     }
 
     /// Removes a subscriber.

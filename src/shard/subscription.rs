@@ -1,10 +1,12 @@
 //! A subscription of the embedding application.
 
 use std::{
+    collections::VecDeque,
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::{Arc, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::Stream;
@@ -15,12 +17,13 @@ use crate::{
         batch::TakeBacklog,
         door::{Sender, ToShard},
     },
-    mqtt::{FilterParts, QoS, SubscriptionOptions, Timestamp, validate_filter},
+    mqtt::{FilterParts, Message, QoS, SubscriptionOptions, validate_filter},
     router::{Host, Place, RetainedQuery, Subscriber},
     shard::{Core, in_process::Received},
 };
 
-/// Nodes of the retained store that are visited before publishers get their turn.
+/// Nodes of the retained store that are visited before other tasks of the application get their
+/// turn.
 const SLICE_NODES: usize = 512;
 
 /// A subscription of the embedding application: a stream of messages. Dropping it ends it.
@@ -28,24 +31,26 @@ pub struct Subscription {
     core: Weak<Core>,
     place: Place,
     filter: Box<str>,
+    /// The retained messages that the application has not taken yet.
+    retained: Option<RetainedWalk>,
     messages: mpsc::Receiver<Received>,
 }
 
 impl Subscription {
-    /// Subscribes, and delivers matching retained messages.
+    /// Subscribes; matching retained messages come first.
     pub(crate) fn begin(
         core: &Arc<Core>,
         filter: FilterParts<'_>,
         whole_filter: &str,
         qos: QoS,
-        now: Timestamp,
     ) -> Self {
-        let (place, sender, messages) = core.in_process.add();
+        let (place, messages) = core.in_process.add();
         let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         core.index
             .subscribe(filter, Subscriber { place, options, identifier: None, is_durable: false });
+        let mut retained = None;
         if filter.share_name.is_none() {
-            send_retained(core, filter.filter, qos, &sender, now);
+            retained = Some(RetainedWalk::begin(core, filter.filter, qos));
         } else if let Some(holder) = core.index.next_holder(filter, &[])
             && let Host::Shard(number) = holder.host
             && let Some(shard) = core.shard(number)
@@ -53,12 +58,33 @@ impl Subscription {
             let asked = TakeBacklog::in_process(whole_filter.into(), holder, place);
             shard.door.send(Sender::Application, ToShard::TakeBacklog(asked));
         }
-        Self { core: Arc::downgrade(core), place, filter: whole_filter.into(), messages }
+        let core = Arc::downgrade(core);
+        Self { core, place, filter: whole_filter.into(), retained, messages }
     }
 
     /// Returns the next message; `None` once the broker is gone.
     pub async fn next(&mut self) -> Option<Received> {
-        self.messages.recv().await
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// Returns the next retained message; `Ready(None)` after the last one.
+    fn poll_retained(&mut self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+        let Some(walk) = &mut self.retained else { return Poll::Ready(None) };
+        if walk.found.is_empty()
+            && !walk.is_at_end
+            && let Some(core) = self.core.upgrade()
+        {
+            walk.read_on(&core, &self.filter);
+            if walk.found.is_empty() && !walk.is_at_end {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        let next = walk.found.pop_front();
+        if next.is_none() {
+            self.retained = None;
+        }
+        Poll::Ready(next)
     }
 }
 
@@ -66,7 +92,10 @@ impl Stream for Subscription {
     type Item = Received;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received>> {
-        self.messages.poll_recv(cx)
+        match ready!(self.poll_retained(cx)) {
+            Some(retained) => Poll::Ready(Some(retained)),
+            None => self.messages.poll_recv(cx),
+        }
     }
 }
 
@@ -82,36 +111,37 @@ impl Drop for Subscription {
     }
 }
 
-/// Delivers matching retained messages, slice by slice, as long as there is room.
-fn send_retained(
-    core: &Core,
-    filter: &str,
-    max: QoS,
-    sender: &mpsc::Sender<Received>,
-    now: Timestamp,
-) {
-    for message in core.system.matching(filter) {
-        let qos = message.qos().min(max);
-        if sender.try_send(Received { message, qos, retain: true }).is_err() {
-            return;
-        }
+/// A walk along the retained messages that match a filter, in slices.
+struct RetainedWalk {
+    qos: QoS,
+    /// Messages that were retained later come as all others do.
+    until: u64,
+    after: Option<Box<str>>,
+    is_at_end: bool,
+    found: VecDeque<Received>,
+}
+
+impl RetainedWalk {
+    /// Begins with the topics of the broker itself, which are few.
+    fn begin(core: &Core, filter: &str, qos: QoS) -> Self {
+        let found = core.system.matching(filter);
+        let found = found.into_iter().map(|message| received(message, qos)).collect();
+        Self { qos, until: core.retained.last_number(), after: None, is_at_end: false, found }
     }
-    let until = core.retained.last_number();
-    let mut after: Option<Box<str>> = None;
-    loop {
-        let query = RetainedQuery { filter, after: after.as_deref(), until };
-        let slice = core.retained.slice(&query, SLICE_NODES, now);
-        for message in slice.messages {
-            let qos = message.qos().min(max);
-            if sender.try_send(Received { message, qos, retain: true }).is_err() {
-                return;
-            }
-        }
-        if slice.go_on_after.is_none() {
-            return;
-        }
-        after = slice.go_on_after;
+
+    /// Reads the next slice.
+    fn read_on(&mut self, core: &Core, filter: &str) {
+        let query = RetainedQuery { filter, after: self.after.as_deref(), until: self.until };
+        let slice = core.retained.slice(&query, SLICE_NODES, core.clock.now());
+        let qos = self.qos;
+        self.found.extend(slice.messages.into_iter().map(|message| received(message, qos)));
+        self.is_at_end = slice.go_on_after.is_none();
+        self.after = slice.go_on_after;
     }
+}
+
+fn received(message: Arc<Message>, max: QoS) -> Received {
+    Received { qos: message.qos().min(max), message, retain: true }
 }
 
 impl fmt::Debug for Subscription {

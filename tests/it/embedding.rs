@@ -11,12 +11,12 @@ use crate::mqtt::{Client, connect};
 use actix_web::{App, HttpResponse, rt::System, test, web};
 use hearthmq::{
     Broker,
-    actors::{QueryOnline, WillRequest},
+    actors::QueryOnline,
     auth::AllowAll,
     broker::{Builder, PublishError, StartError},
-    control::{ControlError, KeepAliveChanged, SetKeepAlive},
+    control::{ControlError, KeepAliveChanged, KickOptions, SetKeepAlive},
     hooks::{ClientConnected, ClientDisconnected, ClientKeepAliveChanged, Hooks},
-    mqtt::{QoS, ReasonCode},
+    mqtt::{PublicationError, QoS, ReasonCode},
     store::{DirectoryStore, StoreError},
 };
 use tokio::{
@@ -86,17 +86,16 @@ async fn the_application_publishes_and_subscribes_beside_the_clients() {
 
     assert!(broker.subscribe("a/#/b", QoS::AtMostOnce).is_err());
     let refused = broker.publish("a/+", b"", QoS::AtMostOnce, false).await;
-    assert!(matches!(refused, Err(PublishError::Topic(_))));
+    assert!(matches!(refused, Err(PublishError::Publication(PublicationError::Topic(_)))));
 }
 
 #[actix_rt::test]
 async fn clients_are_controlled_by_calls_and_by_actor_messages() {
     let broker = broker().await;
     let mut car = client(&broker, "car");
-    let changed = KeepAliveChanged { old_secs: 60, new_secs: 5 };
+    let changed = KeepAliveChanged::new(60, 5);
     assert_eq!(broker.set_keep_alive("car", 5).await, Ok(changed));
-    let message =
-        SetKeepAlive { client_id: "car".into(), interval_secs: 90, by: Some("me".into()) };
+    let message = SetKeepAlive::new("car", 90).by("me");
     let changed = broker.registry("car").send(message).await.unwrap();
     assert_eq!(changed.unwrap().old_secs, 5);
     assert_eq!(broker.client("car").await.unwrap().unwrap().keep_alive_secs, 90);
@@ -104,11 +103,11 @@ async fn clients_are_controlled_by_calls_and_by_actor_messages() {
 
     let ids = ["bus", "car", "tram"].map(String::from);
     assert_eq!(broker.online_many(&ids).await, Ok(vec![false, true, false]));
-    let kicked = broker.kick("car", true, WillRequest::Publish).await;
+    let kicked = broker.kick("car", KickOptions::new().end_session()).await;
     assert!(kicked.is_ok());
-    let question = QueryOnline { client_id: "car".into() };
+    let question = QueryOnline::new("car");
     assert!(!broker.registry("car").send(question).await.unwrap());
-    let again = broker.kick("car", true, WillRequest::Publish).await;
+    let again = broker.kick("car", KickOptions::new().end_session()).await;
     assert_eq!(again, Err(ControlError::NotOnline));
     car.expect_disconnect(ReasonCode::AdministrativeAction);
     assert_eq!(broker.client("car").await, Ok(None));
@@ -119,17 +118,17 @@ struct Ear(Sender<String>);
 
 impl Hooks for Ear {
     fn client_connected(&self, event: &ClientConnected) {
-        let text = format!("{} connected, {} s", event.clientid, event.keepalive);
+        let text = format!("{} connected, {} s", event.client_id, event.keep_alive_secs);
         self.0.send(text).unwrap();
     }
 
     fn client_keep_alive_changed(&self, event: &ClientKeepAliveChanged) {
-        let text = format!("{} from {} to {} s", event.clientid, event.old, event.new);
+        let text = format!("{} from {} to {} s", event.client_id, event.old_secs, event.new_secs);
         self.0.send(text).unwrap();
     }
 
     fn client_disconnected(&self, event: &ClientDisconnected) {
-        let text = format!("{}: {:?}", event.clientid, event.reason);
+        let text = format!("{}: {:?}", event.client_id, event.reason);
         self.0.send(text).unwrap();
     }
 }

@@ -138,9 +138,11 @@ mod limits {
 
 /// What applications see and change: events, status topics, settings, redirection.
 mod control {
+    mod application;
     mod presence;
     mod redirection;
     mod settings;
+    mod starting;
     mod system_topics;
 }
 

@@ -1,6 +1,9 @@
 //! Queries and commands of the application that embeds the broker.
 
-use hearthmq::{actors::WillRequest, control::ControlError, hooks::DisconnectReason};
+use hearthmq::{
+    control::{ControlError, KickOptions, WillRequest},
+    hooks::DisconnectReason,
+};
 
 use crate::{
     model::{End, Verdict},
@@ -37,7 +40,11 @@ impl World {
         with_will: bool,
     ) -> Verdict {
         let request = if with_will { WillRequest::Publish } else { WillRequest::Discard };
-        let kicked = self.broker.kick(NAMES[client], ends_session, request).await;
+        let mut options = KickOptions::new().will(request);
+        if ends_session {
+            options = options.end_session();
+        }
+        let kicked = self.broker.kick(NAMES[client], options).await;
         let was_there = self.model.link(client).is_some();
         if kicked.is_ok() != was_there {
             return Err(format!("{kicked:?} where the client was online: {was_there}"));

@@ -54,11 +54,11 @@ impl Listener {
 
 impl Hooks for Listener {
     fn client_connected(&self, event: &ClientConnected) {
-        self.note(&event.clientid, event.version, Told::Connected);
+        self.note(&event.client_id, event.version, Told::Connected);
     }
 
     fn client_disconnected(&self, event: &ClientDisconnected) {
-        self.note(&event.clientid, event.version, Told::Disconnected(event.reason));
+        self.note(&event.client_id, event.version, Told::Disconnected(event.reason));
     }
 }
 

@@ -10,13 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Clients, Registry};
 use crate::{
-    actors::messages::{
-        Kick, QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany, WillRequest,
-    },
-    control::{ControlError, KeepAliveChanged, Redirect, SetKeepAlive},
-    hooks::DisconnectReason,
-    mqtt::ReasonCode,
-    shard::{Departure, Shard, connect::Kicked, doors::ToConnection},
+    actors::messages::{QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany},
+    control::{ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SetKeepAlive},
+    shard::{Shard, doors::ToConnection},
 };
 
 impl Handler<QueryOnline> for Registry {
@@ -88,14 +84,10 @@ impl Handler<Kick> for Registry {
     type Result = ResponseFuture<Result<Kicked, ControlError>>;
 
     fn handle(&mut self, message: Kick, _: &mut Self::Context) -> Self::Result {
-        let mut departure =
-            Departure::by_server(DisconnectReason::Kicked, ReasonCode::AdministrativeAction);
-        departure.publishes_will = message.will == WillRequest::Publish;
-        departure.ends_session = message.end_session;
+        let Kick { client_id, options } = message;
         let (reply, answer) = oneshot::channel();
-        let message_to = ToConnection::Kick { departure, reply };
-        let asked = self.clients.send(&message.client_id, message_to).map(|()| answer);
-        Box::pin(answer_of(asked))
+        let asked = self.clients.send(&client_id, ToConnection::Kick { options, reply });
+        Box::pin(answer_of(asked.map(|()| answer)))
     }
 }
 

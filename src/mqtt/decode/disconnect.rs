@@ -11,44 +11,11 @@ use crate::mqtt::{
 
 /// Decodes DISCONNECT (section 3.14).
 pub(super) fn decode(body: &[u8], version: ProtocolVersion) -> Result<Disconnect<'_>, DecodeError> {
-    // Section 2.4 lists Bad authentication method too, which section 3.14.2.1 omits.
-    const ALLOWED: &[ReasonCode] = &[
-        ReasonCode::Success,
-        ReasonCode::DisconnectWithWill,
-        ReasonCode::UnspecifiedError,
-        ReasonCode::MalformedPacket,
-        ReasonCode::ProtocolError,
-        ReasonCode::ImplementationSpecificError,
-        ReasonCode::NotAuthorized,
-        ReasonCode::ServerBusy,
-        ReasonCode::ServerShuttingDown,
-        ReasonCode::BadAuthenticationMethod,
-        ReasonCode::KeepAliveTimeout,
-        ReasonCode::SessionTakenOver,
-        ReasonCode::TopicFilterInvalid,
-        ReasonCode::TopicNameInvalid,
-        ReasonCode::ReceiveMaximumExceeded,
-        ReasonCode::TopicAliasInvalid,
-        ReasonCode::PacketTooLarge,
-        ReasonCode::MessageRateTooHigh,
-        ReasonCode::QuotaExceeded,
-        ReasonCode::AdministrativeAction,
-        ReasonCode::PayloadFormatInvalid,
-        ReasonCode::RetainNotSupported,
-        ReasonCode::QoSNotSupported,
-        ReasonCode::UseAnotherServer,
-        ReasonCode::ServerMoved,
-        ReasonCode::SharedSubscriptionsNotSupported,
-        ReasonCode::ConnectionRateExceeded,
-        ReasonCode::MaximumConnectTime,
-        ReasonCode::SubscriptionIdentifiersNotSupported,
-        ReasonCode::WildcardSubscriptionsNotSupported,
-    ];
     let mut body = Reader::new(body);
     let mut disconnect =
         Disconnect { reason: ReasonCode::Success, properties: DisconnectProperties::default() };
     if version.has_properties() && !body.is_empty() {
-        disconnect.reason = reason_code(body.u8()?, ALLOWED, "MQTT-3.14.2-1")?;
+        disconnect.reason = reason_code(body.u8()?, ReasonCode::OF_DISCONNECT, "MQTT-3.14.2-1")?;
         // A Remaining Length below 2 means no properties (section 3.14.2.2.1).
         if !body.is_empty() {
             disconnect.properties = DisconnectProperties::decode(&mut body)?;

@@ -50,7 +50,7 @@ impl TopicAlias {
 }
 
 /// The largest packet: a Remaining Length of 268,435,455 and the fixed header.
-const PACKET_BYTES_MAX: usize = VARIABLE_BYTE_INTEGER_MAX as usize + 5;
+pub(in crate::mqtt) const PACKET_BYTES_MAX: usize = VARIABLE_BYTE_INTEGER_MAX as usize + 5;
 
 /// Returns the number of bytes that [`encode_publish`] appends.
 #[must_use]

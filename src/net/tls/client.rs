@@ -3,12 +3,22 @@
 use std::io;
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::{error::X509Error, nom, parse_x509_certificate};
+use x509_parser::{certificate::X509Certificate, error::X509Error, nom, parse_x509_certificate};
 
 use crate::auth::ClientCertificate;
 
 /// The text of webpki's error for an X.509 version 1 certificate; its type is not available here.
 const UNSUPPORTED_VERSION: &str = "UnsupportedCertVersion";
+
+/// Bytes are not an X.509 certificate.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CertificateSyntaxError(nom::Err<X509Error>);
+
+/// Parses the first certificate in these bytes.
+pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateSyntaxError> {
+    parse_x509_certificate(der).map(|(_, certificate)| certificate).map_err(CertificateSyntaxError)
+}
 
 /// Why a certificate that TLS has accepted does not identify its owner.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +29,7 @@ pub enum ClientCertificateError {
     Missing,
     /// The certificate cannot be parsed.
     #[error("certificate cannot be parsed: {0}")]
-    Malformed(#[from] nom::Err<X509Error>),
+    Malformed(#[from] CertificateSyntaxError),
     /// The subject has no Common Name, or an empty one.
     #[error("certificate has no common name in its subject")]
     NoCommonName,
@@ -67,7 +77,7 @@ pub fn client_certificate(
     chain: &[CertificateDer<'_>],
 ) -> Result<ClientCertificate, ClientCertificateError> {
     let der = chain.first().ok_or(ClientCertificateError::Missing)?;
-    let (_, certificate) = parse_x509_certificate(der)?;
+    let certificate = parse(der)?;
     let mut common_names = certificate.subject().iter_common_name();
     let common_name = common_names.next().ok_or(ClientCertificateError::NoCommonName)?;
     if common_names.next().is_some() {

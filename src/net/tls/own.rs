@@ -11,9 +11,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use x509_parser::parse_x509_certificate;
 
-use super::{TlsConfig, TlsError, contains, read, read_pem};
+use super::{TlsConfig, TlsError, client::parse, contains, read, read_pem};
 
 /// Reads the certificate and its key, which must match.
 pub(super) fn certified_key(
@@ -28,9 +27,9 @@ pub(super) fn certified_key(
         .load_private_key(key)
         .map_err(|source| TlsError::Key { path: config.key.clone(), source })?;
     let path = &config.certificate;
-    let (_, own) = chain
+    let own = chain
         .first()
-        .map(|der| parse_x509_certificate(der))
+        .map(|der| parse(der))
         .transpose()
         .map_err(|source| TlsError::OwnCertificate { path: path.clone(), source })?
         .ok_or_else(|| TlsError::Missing {

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::{
     hooks::{
         ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason,
-        EventSequence, Hooks, SubscriptionChanged,
+        EventSequence, SubscriptionChanged,
+        json::{self, Event},
     },
     mqtt::{Publication, QoS, Timestamp},
     shard::{Shard, Slot, presence::depart::username, turn::Turn},
@@ -24,22 +23,21 @@ impl Shard {
         let node = self.core.node.clone();
         let event = |found: &Slot, numbers: &dyn EventSequence| {
             let link = found.session.link()?;
-            Some(ClientConnected {
-                clientid: found.session.client_id().clone(),
+            Some(Event::Connected(ClientConnected {
+                client_id: found.session.client_id().clone(),
                 username: username(found),
-                event: "client.connected",
                 clean_start,
-                connected_at: found.presence.connected_at.millis(),
-                keepalive: link.keep_alive().interval_secs(),
+                connected_at: found.presence.connected_at,
+                keep_alive_secs: link.keep_alive().interval_secs(),
                 node,
-                proto_ver: link.version().level(),
-                peername: found.presence.peer.to_string().into(),
-                timestamp: now.millis(),
+                protocol_version: link.version(),
+                peer: found.presence.peer,
+                at: now,
                 version: found.presence.version,
                 number: numbers.next(),
-            })
+            }))
         };
-        self.announce("$events/client_connected", slot, event, Hooks::client_connected, now);
+        self.announce(json::CLIENT_CONNECTED, slot, event, now);
     }
 
     pub(in crate::shard) fn announce_disconnected(
@@ -50,45 +48,41 @@ impl Shard {
     ) {
         let node = self.core.node.clone();
         let event = |found: &Slot, numbers: &dyn EventSequence| {
-            Some(ClientDisconnected {
-                clientid: found.session.client_id().clone(),
+            Some(Event::Disconnected(ClientDisconnected {
+                client_id: found.session.client_id().clone(),
                 username: username(found),
-                event: "client.disconnected",
                 reason,
                 node,
-                peername: found.presence.peer.to_string().into(),
-                connected_at: found.presence.connected_at.millis(),
-                disconnected_at: now.millis(),
-                timestamp: now.millis(),
+                peer: found.presence.peer,
+                connected_at: found.presence.connected_at,
+                at: now,
                 version: found.presence.version,
                 number: numbers.next(),
-            })
+            }))
         };
-        self.announce("$events/client_disconnected", slot, event, Hooks::client_disconnected, now);
+        self.announce(json::CLIENT_DISCONNECTED, slot, event, now);
     }
 
     pub(crate) fn announce_keep_alive(
         &mut self,
         slot: u32,
-        (old, new): (u16, u16),
+        (old_secs, new_secs): (u16, u16),
         by: Option<Arc<str>>,
         now: Timestamp,
     ) {
         let event = |found: &Slot, numbers: &dyn EventSequence| {
-            Some(ClientKeepAliveChanged {
-                clientid: found.session.client_id().clone(),
+            Some(Event::KeepAliveChanged(ClientKeepAliveChanged {
+                client_id: found.session.client_id().clone(),
                 username: username(found),
-                event: "client.keepalive_changed",
-                old,
-                new,
+                old_secs,
+                new_secs,
                 by,
-                timestamp: now.millis(),
+                at: now,
                 version: found.presence.version,
                 number: numbers.next(),
-            })
+            }))
         };
-        let topic = "$events/client_keepalive_changed";
-        self.announce(topic, slot, event, Hooks::client_keep_alive_changed, now);
+        self.announce(json::CLIENT_KEEP_ALIVE_CHANGED, slot, event, now);
     }
 
     pub(in crate::shard) fn announce_subscribed(
@@ -99,9 +93,9 @@ impl Shard {
         now: Timestamp,
     ) {
         let event = |found: &Slot, numbers: &dyn EventSequence| {
-            Some(subscription_changed(found, "session.subscribed", filter, qos, now, numbers))
+            Some(Event::Subscribed(subscription_changed(found, filter, qos, now, numbers)))
         };
-        self.announce("$events/session_subscribed", slot, event, Hooks::session_subscribed, now);
+        self.announce(json::SESSION_SUBSCRIBED, slot, event, now);
     }
 
     pub(in crate::shard) fn announce_unsubscribed(
@@ -112,39 +106,34 @@ impl Shard {
         now: Timestamp,
     ) {
         let event = |found: &Slot, numbers: &dyn EventSequence| {
-            Some(subscription_changed(found, "session.unsubscribed", filter, qos, now, numbers))
+            Some(Event::Unsubscribed(subscription_changed(found, filter, qos, now, numbers)))
         };
-        let topic = "$events/session_unsubscribed";
-        self.announce(topic, slot, event, Hooks::session_unsubscribed, now);
+        self.announce(json::SESSION_UNSUBSCRIBED, slot, event, now);
     }
 
-    /// Gives an event to the hooks, and publishes it to its subscribers.
-    fn announce<E: Serialize>(
+    /// Gives an event to the hooks, in their order, and publishes it to its subscribers.
+    fn announce(
         &mut self,
         topic: &'static str,
         slot: u32,
-        event: impl FnOnce(&Slot, &dyn EventSequence) -> Option<E>,
-        tell: impl FnOnce(&dyn Hooks, &E),
+        event: impl FnOnce(&Slot, &dyn EventSequence) -> Option<Event>,
         now: Timestamp,
     ) {
         let plan = self.plan(topic);
-        if plan.is_empty() && self.core.hooks.is_none() {
+        if plan.is_empty() && self.core.hooks.is_empty() {
             return;
         }
         let numbers = &*self.core.event_numbers;
         let Some(event) = self.slot(slot).and_then(|found| event(found, numbers)) else { return };
-        if let Some(hooks) = &self.core.hooks {
-            tell(&**hooks, &event);
+        for hooks in &self.core.hooks {
+            event.tell(&**hooks);
         }
         if plan.is_empty() {
             return;
         }
-        let Ok(payload) = serde_json::to_vec(&event) else {
-            return;
-        };
         let publication = Publication {
             topic,
-            payload: &payload,
+            payload: &event.to_json(),
             qos: QoS::AtMostOnce,
             retain: false,
             properties: &[],
@@ -156,19 +145,17 @@ impl Shard {
 
 fn subscription_changed(
     found: &Slot,
-    event: &'static str,
     filter: &str,
     qos: QoS,
     now: Timestamp,
     numbers: &dyn EventSequence,
 ) -> SubscriptionChanged {
     SubscriptionChanged {
-        clientid: found.session.client_id().clone(),
+        client_id: found.session.client_id().clone(),
         username: username(found),
-        event,
-        topic: filter.into(),
-        qos: qos.number(),
-        timestamp: now.millis(),
+        filter: filter.into(),
+        qos,
+        at: now,
         version: found.presence.version,
         number: numbers.next(),
     }

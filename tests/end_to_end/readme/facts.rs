@@ -1,17 +1,8 @@
 //! Compares lists in the documents with the same lists in the code.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path};
 
-use hearthmq::hooks::{
-    ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason,
-    SubscriptionChanged,
-};
-use serde_json::{Value, json};
-
-use super::{
-    blocks::{blocks, documents, root},
-    data,
-};
+use super::blocks::{documents, root};
 
 /// Words that readers with English as a second language find difficult.
 const BANNED: [&str; 7] = ["whoever", "whom", "so many", "anew", "dear", "dearer", "for ever"];
@@ -148,82 +139,6 @@ fn files_that_are_named_exist() {
     }
     assert!(found > 40, "{found} files");
     assert!(missing.is_empty(), "{missing:#?}");
-}
-
-/// Returns one event of each kind, as the library creates it.
-fn events() -> Vec<Value> {
-    let text = |text: &str| Arc::<str>::from(text);
-    let (clientid, username) = (text("car-17"), Some(text("ann")));
-    let (node, peername) = (text("hearthmq"), text("192.0.2.7:49152"));
-    let subscription = SubscriptionChanged {
-        clientid: clientid.clone(),
-        username: username.clone(),
-        event: "session.subscribed",
-        topic: text("cars/17/#"),
-        qos: 1,
-        timestamp: 1_764_321_002_000,
-        version: 18,
-        number: 4_097,
-    };
-    let unsubscribed = SubscriptionChanged {
-        event: "session.unsubscribed",
-        timestamp: 1_764_321_004_000,
-        number: 4_098,
-        ..subscription.clone()
-    };
-    let changed = ClientKeepAliveChanged {
-        clientid: clientid.clone(),
-        username: username.clone(),
-        event: "client.keepalive_changed",
-        old: 60,
-        new: 120,
-        by: Some(text("fleet-service")),
-        timestamp: 1_764_321_030_000,
-        version: 18,
-        number: 4_099,
-    };
-    let connected = ClientConnected {
-        clientid: clientid.clone(),
-        username: username.clone(),
-        event: "client.connected",
-        clean_start: true,
-        connected_at: 1_764_321_000_000,
-        keepalive: 60,
-        node: node.clone(),
-        proto_ver: 5,
-        peername: peername.clone(),
-        timestamp: 1_764_321_000_000,
-        version: 18,
-        number: 4_096,
-    };
-    let disconnected = ClientDisconnected {
-        clientid,
-        username,
-        event: "client.disconnected",
-        reason: DisconnectReason::KeepaliveTimeout,
-        node,
-        peername,
-        connected_at: 1_764_321_000_000,
-        disconnected_at: 1_764_321_090_000,
-        timestamp: 1_764_321_090_000,
-        version: 18,
-        number: 4_105,
-    };
-    vec![
-        json!(connected),
-        json!(disconnected),
-        json!(changed),
-        json!(subscription),
-        json!(unsubscribed),
-    ]
-}
-
-#[test]
-fn events_are_documented_as_they_are_made() {
-    let all = blocks();
-    let shown = all.iter().filter(|it| it.document == "docs/events.md" && it.language == "json");
-    let shown: Vec<_> = shown.flat_map(|block| data::values(block, &block.text)).collect();
-    assert_eq!(shown, events());
 }
 
 #[test]

@@ -6,8 +6,8 @@ use actix_web::App;
 use hearthmq::{
     Broker,
     auth::AllowAll,
-    control::{Clients, Redirection},
-    mqtt::QoS,
+    control::{Clients, KickOptions, Redirection},
+    mqtt::{PublicationBuilder, QoS},
     store::DirectoryStore,
 };
 use tokio::{
@@ -48,6 +48,15 @@ async fn the_example_of_the_library_runs() -> Result<(), Box<dyn Error>> {
         assert_eq!(received.message.publication().payload, b"60.17 24.94");
     }
 
+    let command = PublicationBuilder::new("cars/17/command", "report")
+        .qos(QoS::AtLeastOnce)
+        .expiry_secs(30)
+        .response_topic("answers/fleet")
+        .correlation_data(b"4711");
+    broker.publish_with(command).await?;
+
+    let reason = KickOptions::new().reason_string("maintenance until noon")?;
+    broker.kick("car-17", reason).await?;
     let elsewhere = Redirection::new("b.example:8883", false)?;
     broker.redirect(Clients::One("car-17".into()), elsewhere).await?;
 

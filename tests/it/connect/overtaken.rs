@@ -2,7 +2,7 @@
 //! an answer, and no client is online before its CONNACK could be sent.
 
 use hearthmq::{
-    actors::{Kick, WillRequest},
+    control::{Kick, KickOptions, WillRequest},
     mqtt::{ConnAck, Connect, Packet, ProtocolVersion, ReasonCode},
 };
 use serde_json::Value;
@@ -198,8 +198,7 @@ async fn a_client_that_is_sent_away_before_its_connack_is_refused() {
         let mut watcher = watcher(&powered).await;
         powered.fail(true);
         let mut client = connecting(&powered, version).await;
-        let kick =
-            Kick { client_id: "c".to_owned(), will: WillRequest::Publish, end_session: false };
+        let kick = Kick::new("c", KickOptions::new());
         powered.broker.registry("c").send(kick).await.unwrap().unwrap();
         client.expect_refused(ReasonCode::ServerUnavailable).await;
         powered.fail(false);
@@ -216,7 +215,7 @@ async fn a_suback_that_waits_does_not_keep_the_client_from_hearing_its_end() {
     powered.fail(true);
     client.send(subscribe(1, vec![filter("t", QOS_1)])).await;
     client.expect_nothing().await;
-    let kick = Kick { client_id: "c".to_owned(), will: WillRequest::Publish, end_session: false };
+    let kick = Kick::new("c", KickOptions::new());
     powered.broker.registry("c").send(kick).await.unwrap().unwrap();
     client.expect_disconnect(ReasonCode::AdministrativeAction).await;
     powered.fail(false);
@@ -248,8 +247,9 @@ async fn a_call_between_two_connects_is_about_the_connection_of_the_first() {
     let changed = call(77);
     settle().await;
     let broker = powered.broker.clone();
-    let kicked =
-        actix_rt::spawn(async move { broker.kick("c", false, WillRequest::Discard).await });
+    let kicked = actix_rt::spawn(async move {
+        broker.kick("c", KickOptions::new().will(WillRequest::Discard)).await
+    });
     settle().await;
     let mut third = connecting_with(&powered, with_keep_alive()).await;
     let changed_again = call(88);

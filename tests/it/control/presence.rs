@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use hearthmq::{
     Broker,
-    actors::WillRequest,
-    control::{LiveClients, SetKeepAlive},
+    control::{KickOptions, LiveClients, SetKeepAlive, WillRequest},
     hooks::{ClientDisconnected, Hooks},
     mqtt::{Packet, ReasonCode},
     store::DirectoryStore,
@@ -84,11 +83,7 @@ async fn the_five_events_have_exactly_these_fields() {
         })
     );
 
-    let request = SetKeepAlive {
-        client_id: "car/1 ü".to_owned(),
-        interval_secs: 120,
-        by: Some("bob".into()),
-    };
+    let request = SetKeepAlive::new("car/1 ü", 120).by("bob");
     LiveClients::set_keep_alive(&broker, request).await.unwrap();
     let expected = json!({
         "clientid": "car/1 ü", "username": "alice", "event": "client.keepalive_changed",
@@ -130,7 +125,7 @@ async fn who_has_no_user_name_has_null() {
     assert_eq!(found["proto_ver"], 5);
     assert_eq!(found["clean_start"], false);
     assert_eq!(found["keepalive"], 0);
-    broker.kick("c", true, WillRequest::Publish).await.unwrap();
+    broker.kick("c", KickOptions::new().end_session()).await.unwrap();
     assert_eq!(event(&mut watcher, "client_disconnected").await["username"], Value::Null);
     let _client = Client::connected(&broker, connect_in(V3_1, "c")).await;
     assert_eq!(event(&mut watcher, "client_connected").await["proto_ver"], 3);
@@ -197,7 +192,10 @@ async fn the_version_grows_over_restarts_of_the_broker() {
             let version = version_of(&mut watcher, "client_connected").await;
             assert!(version > last, "{version} after {last}");
             last = version;
-            broker.kick("c", true, WillRequest::Discard).await.unwrap();
+            broker
+                .kick("c", KickOptions::new().end_session().will(WillRequest::Discard))
+                .await
+                .unwrap();
             assert_eq!(version_of(&mut watcher, "client_disconnected").await, version);
         }
         broker.shutdown(secs(1)).await;
@@ -221,8 +219,7 @@ struct Reasons(Arc<Mutex<Vec<String>>>);
 
 impl Hooks for Reasons {
     fn client_disconnected(&self, event: &ClientDisconnected) {
-        let reason = serde_json::to_value(event.reason).unwrap();
-        self.0.lock().unwrap().push(reason.as_str().unwrap().to_owned());
+        self.0.lock().unwrap().push(event.reason.name().to_owned());
     }
 }
 
@@ -243,7 +240,7 @@ async fn every_end_has_its_reason() {
     let client = Client::connected(&broker, connect("c")).await;
     assert_eq!(last(), "takeovered");
 
-    broker.kick("c", false, WillRequest::Publish).await.unwrap();
+    broker.kick("c", KickOptions::new()).await.unwrap();
     drop(client);
     assert_eq!(last(), "kicked");
 

@@ -191,7 +191,7 @@ async fn few_walks_are_made_at_once() {
 }
 
 fn everybody(to: Redirection) -> Redirect {
-    Redirect { clients: all(), to, caller: None }
+    Redirect::new(all(), to)
 }
 
 async fn expect_refused(broker: &Broker, reason: ReasonCode, reference: &str) {
@@ -388,7 +388,7 @@ async fn a_pattern_redirects_the_clients_alone_that_its_caller_may_control() {
         Caller { peer: "192.0.2.1:4711".parse().unwrap(), ..ops.clone() },
         Caller { listener: "https://[::]:8443".into(), ..ops.clone() },
     ];
-    let by = |caller| Redirect { clients: all(), to: moved(), caller: Some(caller) };
+    let by = |caller| Redirect::new(all(), moved()).by(caller);
     for other in others {
         assert_eq!(Redirects::redirect(&broker, by(other)).await, Ok(0));
     }

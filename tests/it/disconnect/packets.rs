@@ -1,8 +1,8 @@
 //! Sections 3.12 to 3.14: PINGREQ, PINGRESP and DISCONNECT.
 
 use hearthmq::{
-    actors::WillRequest,
     auth::{AccessRequest, Action},
+    control::{KickOptions, WillRequest},
     mqtt::{Packet, ReasonCode, encode},
 };
 
@@ -120,7 +120,7 @@ async fn the_broker_says_why_it_disconnects() {
     Client::connected(&broker, connect("c")).await.leave().await;
     client.expect_bytes(b"\xE0\x01\x8E").await;
     let mut client = Client::connected(&broker, connect("c")).await;
-    broker.kick("c", false, WillRequest::Discard).await.unwrap();
+    broker.kick("c", KickOptions::new().will(WillRequest::Discard)).await.unwrap();
     client.expect_bytes(b"\xE0\x01\x98").await;
 }
 

@@ -2,7 +2,7 @@
 //! with its store, and the clients find what they were promised.
 
 use hearthmq::{
-    actors::WillRequest,
+    control::{KickOptions, WillRequest},
     mqtt::{Packet, ProtocolVersion, QoS, ReasonCode},
 };
 
@@ -225,7 +225,11 @@ async fn a_session_ends_when_it_is_to_end_whatever_happens_to_the_broker() {
     Client::connected(&first.broker, connect_lasting("ended", V5)).await.vanish().await;
     Client::connected(&first.broker, connect_in(V5, "ended")).await.leave().await;
     let _kicked = Client::connected(&first.broker, connect_lasting("kicked", V5)).await;
-    first.broker.kick("kicked", true, WillRequest::Discard).await.unwrap();
+    first
+        .broker
+        .kick("kicked", KickOptions::new().end_session().will(WillRequest::Discard))
+        .await
+        .unwrap();
     pass(secs(5)).await;
     first.crash();
     let second = disk.power().await;

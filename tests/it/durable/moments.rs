@@ -160,12 +160,7 @@ async fn a_store_that_works_again_is_noticed_although_nothing_is_written() {
     let disk = Disk::default();
     let powered = disk.power().await;
     powered.fail(true);
-    let put = Put {
-        name: RecordKey::new("test", "key").unwrap(),
-        value: b"value"[..].into(),
-        expected: Expected::Any,
-        expires_at: None,
-    };
+    let put = Put::new(RecordKey::new("test", "key").unwrap(), &b"value"[..]);
     assert!(powered.broker.records().put(put).await.is_err());
     assert!(!powered.broker.is_storing());
     powered.fail(false);

@@ -31,7 +31,7 @@ struct Ended(Arc<Mutex<Vec<String>>>);
 
 impl Hooks for Ended {
     fn session_unsubscribed(&self, event: &SubscriptionChanged) {
-        self.0.lock().unwrap().push(format!("{} {}", event.clientid, event.topic));
+        self.0.lock().unwrap().push(format!("{} {}", event.client_id, event.filter));
     }
 }
 

@@ -308,8 +308,7 @@ proptest! {
 async fn many_messages_for_one_client_at_once_are_all_answered() {
     let broker = world().await;
     let mut car = connected(&broker, 60).await;
-    let request =
-        |interval_secs| SetKeepAlive { client_id: "car".to_owned(), interval_secs, by: None };
+    let request = |interval_secs| SetKeepAlive::new("car", interval_secs);
     for count in [20, 1_000] {
         let registry = broker.registry("car");
         let asked = (0..count).map(|number| registry.send(request(30 + number)));

@@ -60,7 +60,7 @@ impl LiveClients for Fleet {
         let by = set.by.as_deref().unwrap_or("nobody");
         let question = format!("{} {} by {by}", set.client_id, set.interval_secs);
         self.answer(&set.client_id, question).await?;
-        Ok(KeepAliveChanged { old_secs: 60, new_secs: set.interval_secs })
+        Ok(KeepAliveChanged::new(60, set.interval_secs))
     }
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
@@ -82,6 +82,7 @@ impl Redirects for Fleet {
                 let all = ["car-1", "car-2", "secret", "ship"].iter();
                 all.filter(|id| pattern.matches(id)).map(|id| (*id).to_owned()).collect()
             }
+            _ => return Err(ControlError::Unavailable),
         };
         let caller = redirect.caller.as_ref();
         let may_control =

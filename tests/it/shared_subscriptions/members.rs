@@ -2,7 +2,7 @@
 
 use hearthmq::{
     Broker,
-    actors::WillRequest,
+    control::{KickOptions, WillRequest},
     mqtt::{Packet, ReasonCode},
 };
 
@@ -116,7 +116,7 @@ async fn the_end_of_a_session_ends_its_membership() {
     gone.subscribe("$share/g/t/#", QOS_1).await;
     gone.vanish().await;
     let _kicked = member(&broker, "kicked").await;
-    broker.kick("kicked", true, WillRequest::Publish).await.unwrap();
+    broker.kick("kicked", KickOptions::new().end_session()).await.unwrap();
     publish_numbers(&broker, 0..10).await;
     assert_eq!(taken(&mut here).await.len(), 10);
     assert_eq!(broker.metrics().totals().subscriptions.value(), 1);
@@ -177,7 +177,10 @@ async fn a_member_whose_window_is_full_is_passed_over() {
         }
         assert_eq!(broker.client("stuck").await.unwrap().unwrap().queued, 0);
         for client_id in ["stuck", "other"] {
-            broker.kick(client_id, true, WillRequest::Discard).await.unwrap();
+            broker
+                .kick(client_id, KickOptions::new().end_session().will(WillRequest::Discard))
+                .await
+                .unwrap();
         }
     }
 }

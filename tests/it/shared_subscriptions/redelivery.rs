@@ -3,8 +3,8 @@
 
 use hearthmq::{
     Broker,
-    actors::WillRequest,
     auth::AllowAll,
+    control::KickOptions,
     mqtt::{Connect, Packet, Publish, QoS, ReasonCode},
 };
 
@@ -150,7 +150,7 @@ async fn however_a_session_ends_the_others_get_what_it_leaves() {
         match end {
             "clean start" => drop(Client::connected(&broker, connect("gone")).await),
             "kick" => {
-                broker.kick("gone", true, WillRequest::Publish).await.unwrap();
+                broker.kick("gone", KickOptions::new().end_session()).await.unwrap();
             }
             "disconnect" => {
                 let mut packet = disconnect(ReasonCode::Success);
@@ -162,7 +162,7 @@ async fn however_a_session_ends_the_others_get_what_it_leaves() {
             _ => {
                 gone.send(unsubscribe(5, vec!["$share/g/t/#"])).await;
                 gone.expect(unsuback(5, &[ReasonCode::Success])).await;
-                broker.kick("gone", true, WillRequest::Publish).await.unwrap();
+                broker.kick("gone", KickOptions::new().end_session()).await.unwrap();
             }
         }
         here.expect_publish(first(QOS_1, "1")).await;

@@ -2,7 +2,7 @@
 
 use hearthmq::{
     Broker,
-    actors::WillRequest,
+    control::{KickOptions, WillRequest},
     mqtt::{
         Connect, Disconnect, DisconnectProperties, LastWill, Packet, ProtocolVersion, ReasonCode,
     },
@@ -164,7 +164,9 @@ async fn whoever_kicks_a_client_decides_about_its_will() {
     for (request, comes) in [(WillRequest::Publish, true), (WillRequest::Discard, false)] {
         for end_session in [false, true] {
             let mut client = Client::connected(&broker, delayed(0, 100)).await;
-            broker.kick("c", end_session, request).await.unwrap();
+            let options = KickOptions::new().will(request);
+            let options = if end_session { options.end_session() } else { options };
+            broker.kick("c", options).await.unwrap();
             assert!(!broker.online("c").await.unwrap());
             client.expect_disconnect(ReasonCode::AdministrativeAction).await;
             if comes {

@@ -1,0 +1,265 @@
+//! Events as the messages under `$events/…`: their topics and their JSON.
+//!
+//! The only place that knows the names of their fields, which are those of Tencent Cloud's client
+//! events. Knows neither shards nor subscribers.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::{
+    ClientConnected, ClientDisconnected, ClientKeepAliveChanged, Hooks, SubscriptionChanged,
+};
+
+/// The topic of [`Event::Connected`].
+pub(crate) const CLIENT_CONNECTED: &str = "$events/client_connected";
+/// The topic of [`Event::Disconnected`].
+pub(crate) const CLIENT_DISCONNECTED: &str = "$events/client_disconnected";
+/// The topic of [`Event::KeepAliveChanged`].
+pub(crate) const CLIENT_KEEP_ALIVE_CHANGED: &str = "$events/client_keepalive_changed";
+/// The topic of [`Event::Subscribed`].
+pub(crate) const SESSION_SUBSCRIBED: &str = "$events/session_subscribed";
+/// The topic of [`Event::Unsubscribed`].
+pub(crate) const SESSION_UNSUBSCRIBED: &str = "$events/session_unsubscribed";
+
+/// An event of any kind.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Connected(ClientConnected),
+    Disconnected(ClientDisconnected),
+    KeepAliveChanged(ClientKeepAliveChanged),
+    Subscribed(SubscriptionChanged),
+    Unsubscribed(SubscriptionChanged),
+}
+
+impl Event {
+    /// Gives the event to an application.
+    pub(crate) fn tell(&self, hooks: &dyn Hooks) {
+        match self {
+            Self::Connected(event) => hooks.client_connected(event),
+            Self::Disconnected(event) => hooks.client_disconnected(event),
+            Self::KeepAliveChanged(event) => hooks.client_keep_alive_changed(event),
+            Self::Subscribed(event) => hooks.session_subscribed(event),
+            Self::Unsubscribed(event) => hooks.session_unsubscribed(event),
+        }
+    }
+
+    /// Returns the event as JSON.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let json = match self {
+            Self::Connected(event) => serde_json::to_vec(&connected(event)),
+            Self::Disconnected(event) => serde_json::to_vec(&disconnected(event)),
+            Self::KeepAliveChanged(event) => serde_json::to_vec(&keep_alive_changed(event)),
+            Self::Subscribed(event) => {
+                serde_json::to_vec(&subscription_changed("session.subscribed", event))
+            }
+            Self::Unsubscribed(event) => {
+                serde_json::to_vec(&subscription_changed("session.unsubscribed", event))
+            }
+        };
+        json.expect("texts, numbers and truth values are JSON")
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+type Millis = u64;
+
+#[derive(Serialize)]
+struct Connected<'e> {
+    clientid: &'e str,
+    username: Option<&'e str>,
+    event: &'static str,
+    clean_start: bool,
+    connected_at: Millis,
+    keepalive: u16,
+    node: &'e str,
+    proto_ver: u8,
+    peername: SocketAddr,
+    timestamp: Millis,
+    version: u64,
+    number: u64,
+}
+
+fn connected(event: &ClientConnected) -> Connected<'_> {
+    Connected {
+        clientid: &event.client_id,
+        username: event.username.as_deref(),
+        event: "client.connected",
+        clean_start: event.clean_start,
+        connected_at: event.connected_at.millis(),
+        keepalive: event.keep_alive_secs,
+        node: &event.node,
+        proto_ver: event.protocol_version.level(),
+        peername: event.peer,
+        timestamp: event.at.millis(),
+        version: event.version,
+        number: event.number,
+    }
+}
+
+#[derive(Serialize)]
+struct Disconnected<'e> {
+    clientid: &'e str,
+    username: Option<&'e str>,
+    event: &'static str,
+    reason: &'static str,
+    node: &'e str,
+    peername: SocketAddr,
+    connected_at: Millis,
+    disconnected_at: Millis,
+    timestamp: Millis,
+    version: u64,
+    number: u64,
+}
+
+fn disconnected(event: &ClientDisconnected) -> Disconnected<'_> {
+    Disconnected {
+        clientid: &event.client_id,
+        username: event.username.as_deref(),
+        event: "client.disconnected",
+        reason: event.reason.name(),
+        node: &event.node,
+        peername: event.peer,
+        connected_at: event.connected_at.millis(),
+        disconnected_at: event.at.millis(),
+        timestamp: event.at.millis(),
+        version: event.version,
+        number: event.number,
+    }
+}
+
+#[derive(Serialize)]
+struct KeepAliveChanged<'e> {
+    clientid: &'e str,
+    username: Option<&'e str>,
+    event: &'static str,
+    old: u16,
+    new: u16,
+    by: Option<&'e str>,
+    timestamp: Millis,
+    version: u64,
+    number: u64,
+}
+
+fn keep_alive_changed(event: &ClientKeepAliveChanged) -> KeepAliveChanged<'_> {
+    KeepAliveChanged {
+        clientid: &event.client_id,
+        username: event.username.as_deref(),
+        event: "client.keepalive_changed",
+        old: event.old_secs,
+        new: event.new_secs,
+        by: event.by.as_deref(),
+        timestamp: event.at.millis(),
+        version: event.version,
+        number: event.number,
+    }
+}
+
+#[derive(Serialize)]
+struct OfSubscription<'e> {
+    clientid: &'e str,
+    username: Option<&'e str>,
+    event: &'static str,
+    topic: &'e str,
+    qos: u8,
+    timestamp: Millis,
+    version: u64,
+    number: u64,
+}
+
+fn subscription_changed<'e>(
+    name: &'static str,
+    event: &'e SubscriptionChanged,
+) -> OfSubscription<'e> {
+    OfSubscription {
+        clientid: &event.client_id,
+        username: event.username.as_deref(),
+        event: name,
+        topic: &event.filter,
+        qos: event.qos.number(),
+        timestamp: event.at.millis(),
+        version: event.version,
+        number: event.number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        hooks::DisconnectReason,
+        mqtt::{ProtocolVersion, QoS, Timestamp},
+    };
+
+    /// Returns one event of each kind, as `docs/events.md` describes them.
+    fn events() -> [Event; 5] {
+        let text = |text: &str| Arc::<str>::from(text);
+        let (client_id, username) = (text("car-17"), Some(text("ann")));
+        let (node, peer) = (text("hearthmq"), "192.0.2.7:49152".parse().unwrap());
+        let (version, connected_at) = (18, Timestamp(1_764_321_000_000));
+        let subscribed = SubscriptionChanged {
+            client_id: client_id.clone(),
+            username: username.clone(),
+            filter: text("cars/17/#"),
+            qos: QoS::AtLeastOnce,
+            at: Timestamp(1_764_321_002_000),
+            version,
+            number: 4_097,
+        };
+        let at = Timestamp(1_764_321_004_000);
+        let unsubscribed = SubscriptionChanged { at, number: 4_098, ..subscribed.clone() };
+        let changed = ClientKeepAliveChanged {
+            client_id: client_id.clone(),
+            username: username.clone(),
+            old_secs: 60,
+            new_secs: 120,
+            by: Some(text("fleet-service")),
+            at: Timestamp(1_764_321_030_000),
+            version,
+            number: 4_099,
+        };
+        let connected = ClientConnected {
+            client_id: client_id.clone(),
+            username: username.clone(),
+            clean_start: true,
+            connected_at,
+            keep_alive_secs: 60,
+            node: node.clone(),
+            protocol_version: ProtocolVersion::V5,
+            peer,
+            at: connected_at,
+            version,
+            number: 4_096,
+        };
+        let disconnected = ClientDisconnected {
+            client_id,
+            username,
+            reason: DisconnectReason::KeepaliveTimeout,
+            node,
+            peer,
+            connected_at,
+            at: Timestamp(1_764_321_090_000),
+            version,
+            number: 4_105,
+        };
+        [
+            Event::Connected(connected),
+            Event::Disconnected(disconnected),
+            Event::KeepAliveChanged(changed),
+            Event::Subscribed(subscribed),
+            Event::Unsubscribed(unsubscribed),
+        ]
+    }
+
+    #[test]
+    fn events_are_documented_as_they_are_made() {
+        let text = include_str!("../../docs/events.md");
+        let blocks = text.split("```json\n").skip(1);
+        let shown: Vec<String> =
+            blocks.map(|block| block.split("\n```").next().unwrap().replace("\n ", "")).collect();
+        let made = events().map(|event| String::from_utf8(event.to_json()).unwrap());
+        assert_eq!(shown, made);
+    }
+}
