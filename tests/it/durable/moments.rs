@@ -4,7 +4,7 @@
 use hearthmq::{
     control::Redirection,
     mqtt::{Connect, Packet, ProtocolVersion::V3_1, ReasonCode},
-    records::{Expected, Put, RecordKey},
+    records::{Put, RecordKey},
 };
 
 use crate::support::{Client, disk::Disk, millis, packets::*, pass, secs};
