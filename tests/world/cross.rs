@@ -6,7 +6,7 @@
 use tokio::task::yield_now;
 
 use crate::{
-    model::{Model, Verdict},
+    model::{Model, Session, Verdict},
     post::between,
     steps::{Step, What},
     vocabulary::{FILTERS, TOPICS},
@@ -101,10 +101,17 @@ impl World {
             Step::Connect { ref how, .. } => how.says_at_once.filter(|what| what.retain),
             _ => None,
         };
+        let may_retain_will = |step: &Step| {
+            let session = step.acting().and_then(|client| self.model.sessions[client].as_ref());
+            session.is_some_and(Session::may_retain_will)
+        };
+        let more = |step: &Step| {
+            usize::from(retained(step).is_some()) + usize::from(may_retain_will(step))
+        };
         let is_read_at_once = |step: &Step| match step {
             // Several retained messages are taken before anything else happens.
             Step::Subscribe { asked, .. } => asked.iter().any(|(filter, _)| {
-                let more: usize = [first, second].into_iter().filter_map(retained).count();
+                let more = more(first) + more(second);
                 self.model.retained_matching(FILTERS[*filter]) + more > 1
             }),
             _ => false,

@@ -22,7 +22,7 @@ use crate::{
     cross::Recorded,
     disk::{Disk, Plug},
     line::Line,
-    model::{Arrived, Form, Model, Reply, Sent, TOLERANCE_MILLIS, Told, Verdict},
+    model::{Arrived, Form, Link, Model, Reply, Sent, TOLERANCE_MILLIS, Told, Verdict},
     panics,
     post::Post,
     power::{Rules, ToldByHooks, shards},
@@ -405,15 +405,26 @@ impl World {
     pub(crate) async fn write(&mut self, client: usize, bytes: &[u8]) -> Verdict {
         let halve = self.clients[client].halve.take().unwrap_or(0).min(bytes.len());
         let (first, rest) = bytes.split_at(halve);
-        let Some(line) = &mut self.clients[client].line else { return Ok(()) };
-        let mut is_taken = true;
         if !first.is_empty() {
-            is_taken &= line.write(first).await;
+            self.write_piece(client, first).await?;
             self.moment().await;
         }
-        let Some(line) = &mut self.clients[client].line else { return Ok(()) };
-        is_taken &= line.write(rest).await;
+        self.write_piece(client, rest).await?;
         self.tick();
+        Ok(())
+    }
+
+    /// Writes bytes, which the broker must read. Before CONNACK it need not: what a session changes is
+    /// stored after earlier changes of its shard, and one of them may wait for mail that is held back.
+    async fn write_piece(&mut self, client: usize, mut bytes: &[u8]) -> Verdict {
+        let Some(line) = &mut self.clients[client].line else { return Ok(()) };
+        let mut is_taken = line.write_from(&mut bytes).await;
+        let awaits = self.model.link(client).is_some_and(Link::awaits_conn_ack);
+        if !is_taken && self.post.is_holding() && awaits && !line.has_received() {
+            self.post.release();
+            is_taken = line.write_from(&mut bytes).await;
+            self.count("not read before CONNACK");
+        }
         if is_taken { Ok(()) } else { Err(format!("{} is not read", NAMES[client])) }
     }
 

@@ -48,8 +48,13 @@ impl Line {
     }
 
     /// Writes all bytes; returns whether the broker has read them.
-    pub async fn write(&mut self, bytes: &[u8]) -> bool {
-        matches!(timeout(TAKING_TIME_MAX, self.stream.write_all(bytes)).await, Ok(Ok(())))
+    pub async fn write(&mut self, mut bytes: &[u8]) -> bool {
+        self.write_from(&mut bytes).await
+    }
+
+    /// Does the same, and leaves in `bytes` those that the broker has not read.
+    pub async fn write_from(&mut self, bytes: &mut &[u8]) -> bool {
+        matches!(timeout(TAKING_TIME_MAX, self.stream.write_all_buf(bytes)).await, Ok(Ok(())))
     }
 
     /// Reads what is there, up to `bytes_max`; returns the number of bytes.
@@ -67,6 +72,12 @@ impl Line {
             }
         }
         self.received.len() - before
+    }
+
+    /// Returns whether anything has come that was not handled.
+    pub fn has_received(&mut self) -> bool {
+        self.read(usize::MAX);
+        !self.received.is_empty()
     }
 
     /// Reads what is there and discards it.

@@ -3,7 +3,11 @@
 //!
 //! Knows routes and kinds of messages, and nothing of their meaning.
 
-use std::{cell::RefCell, mem::take, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    mem::take,
+    rc::Rc,
+};
 
 use actix_rt::task::JoinHandle;
 use fastrand::Rng;
@@ -30,6 +34,7 @@ type Holds = Box<dyn Fn(Route, &str) -> bool>;
 struct Desk {
     rng: RefCell<Rng>,
     holds: RefCell<Holds>,
+    is_holding: Cell<bool>,
     has_changed: Notify,
     delivered: RefCell<Vec<(Route, &'static str)>>,
 }
@@ -40,6 +45,7 @@ impl Post {
         let desk = Rc::new(Desk {
             rng: RefCell::new(Rng::with_seed(seed)),
             holds: RefCell::new(Box::new(|_, _| false)),
+            is_holding: Cell::new(false),
             has_changed: Notify::new(),
             delivered: RefCell::default(),
         });
@@ -55,12 +61,19 @@ impl Post {
     /// Holds back mail for which this returns `true`, and all behind it on its route.
     pub fn hold(&self, which: impl Fn(Route, &str) -> bool + 'static) {
         *self.desk.holds.borrow_mut() = Box::new(which);
+        self.desk.is_holding.set(true);
         self.desk.has_changed.notify_one();
     }
 
     /// Delivers all mail again.
     pub fn release(&self) {
         self.hold(|_, _| false);
+        self.desk.is_holding.set(false);
+    }
+
+    /// Returns whether mail may be held back.
+    pub fn is_holding(&self) -> bool {
+        self.desk.is_holding.get()
     }
 
     /// Returns what was delivered since the last call.

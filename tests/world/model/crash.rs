@@ -6,7 +6,7 @@
 
 use hearthmq::{hooks::DisconnectReason, mqtt::QoS};
 
-use super::{End, Model};
+use super::{Copy, End, Model};
 use crate::vocabulary::{FILTERS, NAMES, matches, split};
 
 /// How long the broker waits for a client whose session ended with the previous broker.
@@ -58,7 +58,8 @@ impl Model {
         is_withdrawn
     }
 
-    /// A client that is away loses a subscription and what waits under it alone; whether it had it.
+    /// Takes a subscription from a client that is away, and what waits under it alone. What was sent is
+    /// still delivered to the end. Returns whether the client had the subscription.
     fn withdraw(&mut self, client: usize, filter: &'static str) -> bool {
         let Some(session) = self.sessions[client].as_mut().filter(|s| s.has(filter)) else {
             return false;
@@ -82,14 +83,26 @@ impl Model {
             }
             // What was sent may come again, what was not must not.
             copy.is_optional = true;
+            copy.comes_only_again = true;
             was_there || copy.may_be_lost || copy.received_on.is_some()
         });
         for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
-            if group.members.iter().any(|(member, _)| *member == client) {
-                // It may have been this member's, and then goes to those that are left.
+            if let Some(at) = group.members.iter().position(|(member, _)| *member == client) {
+                // It may have been this member's, and then goes to those that are left, or comes again
+                // if it was sent.
                 group.is_optional = true;
                 group.expects.clear();
-                group.members.retain(|(member, _)| *member != client);
+                let (_, form) = group.members.remove(at);
+                if !group.is_waiting {
+                    session.copies.push(Copy {
+                        may_be_lost: true,
+                        is_optional: true,
+                        comes_only_again: true,
+                        share: Some((filter, group.retain)),
+                        is_left_over: group.is_left_over,
+                        ..Copy::new(group.message.clone(), form)
+                    });
+                }
             }
         }
         self.groups.retain(|group| !group.members.is_empty());

@@ -45,6 +45,7 @@ impl Session {
                 Some(other) => {
                     copy.may_be_lost |= other.may_be_lost;
                     copy.is_optional |= other.is_optional;
+                    copy.comes_only_again &= other.comes_only_again;
                     copy.is_left_over |= other.is_left_over;
                 }
                 None => copy.is_optional = true,

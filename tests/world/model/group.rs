@@ -116,6 +116,7 @@ impl Model {
         let Some(own) = session.subscriptions.iter().find(|s| s.filter == filter) else { return };
         for group in self.groups.iter_mut().filter(|group| group.filter == filter) {
             group.members.push((client, form(&[own], group.message.qos, group.retain)));
+            group.expects.clear(); // the new member takes what waits with the others
             let bytes_max = session.link.as_ref().map_or(usize::MAX, |link| link.packet_bytes_max);
             group.is_optional |= group.message.payload.len() > bytes_max;
         }

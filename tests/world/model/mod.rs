@@ -226,6 +226,9 @@ impl Model {
         for group in &mut self.groups {
             let is_member = group.members.iter().any(|(member, _)| *member == client);
             let is_too_large = group.message.payload.len() > link.packet_bytes_max;
+            if is_member {
+                group.expects.clear(); // a member that returns takes what waits with the others
+            }
             group.is_optional |= is_member && is_too_large;
         }
         let session = self.sessions[client].get_or_insert_with(Session::new);
@@ -317,6 +320,13 @@ impl Session {
         self.delayed_will.is_some() || self.link.as_ref().is_some_and(|link| link.will.is_some())
     }
 
+    /// Returns whether the end of its connection, or of the session, retains a Will.
+    pub(crate) fn may_retain_will(&self) -> bool {
+        let delayed = self.delayed_will.as_ref().map(|(_, will)| will);
+        let will = self.link.as_ref().and_then(|link| link.will.as_ref());
+        delayed.into_iter().chain(will).any(|will| will.retain)
+    }
+
     fn new() -> Self {
         Self {
             subscriptions: Vec::new(),
@@ -344,6 +354,10 @@ impl Session {
 }
 
 impl Link {
+    pub(crate) fn awaits_conn_ack(&self) -> bool {
+        self.replies.iter().any(|reply| matches!(reply, Reply::ConnAck { .. }))
+    }
+
     const fn heard(&mut self, now: u64) {
         self.last_packet_at = now;
         if self.keep_alive_secs > 0 {

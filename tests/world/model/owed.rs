@@ -60,6 +60,8 @@ pub(crate) struct Copy {
     pub(crate) may_be_lost: bool,
     /// Whether it may be missing.
     pub(crate) is_optional: bool,
+    /// Whether it comes only if it was sent before, because its subscription was withdrawn.
+    pub(crate) comes_only_again: bool,
     /// The shared filter by which it came, and the message's RETAIN.
     pub(crate) share: Option<(&'static str, bool)>,
     /// Whether that group has ended.
@@ -81,6 +83,7 @@ impl Copy {
             received_on: None,
             may_be_lost: false,
             is_optional: false,
+            comes_only_again: false,
             share: None,
             is_left_over: false,
             may_be_of_group: false,

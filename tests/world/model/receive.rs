@@ -177,7 +177,7 @@ impl Session {
         let is_v5 = self.link.as_ref().is_some_and(|link| link.version == V5);
         let is_it = |c: &Copy| {
             // DUP is only for messages that may have been sent before. [MQTT-3.3.1-1]
-            let is_possible = c.may_be_lost || !arrived.dup;
+            let is_possible = if arrived.dup { c.may_be_lost } else { !c.comes_only_again };
             c.received_on.is_none() && is_possible && is_same(c, arrived, is_v5)
         };
         let must_come = self.copies.iter().position(|c| !c.is_optional && is_it(c));

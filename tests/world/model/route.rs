@@ -117,6 +117,7 @@ impl Model {
         for &(filter, options) in asked {
             let existed = session.has(filter);
             session.need_not_be_sent(|copy| copy.retained_for == Some(filter));
+            session.may_be_sent_after_all(filter);
             session.subscriptions.retain(|s| s.filter != filter); // [MQTT-3.8.4-3]
             session.subscriptions.push(Subscription { filter, options, identifier });
             let wants = match options.retain_handling {
@@ -167,6 +168,13 @@ impl Session {
     fn need_not_be_sent(&mut self, is_meant: impl Fn(&Copy) -> bool) {
         for copy in self.copies.iter_mut().filter(|c| c.received_on.is_none() && is_meant(c)) {
             copy.is_optional = true;
+        }
+    }
+
+    /// Notes that messages of a withdrawn subscription that still wait are under this one now.
+    fn may_be_sent_after_all(&mut self, filter: &str) {
+        for copy in &mut self.copies {
+            copy.comes_only_again &= !matches(split(filter).1, copy.message.topic);
         }
     }
 
