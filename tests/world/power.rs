@@ -33,8 +33,6 @@ use crate::{
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// The time after which each shard has tried again to write what a failing store has not taken.
 const SWEEP_MILLIS: usize = 110;
-/// The time after which all messages of a withdrawn subscription have been found in the store.
-const WITHDRAWN_MILLIS_MAX: u64 = 10_000;
 /// Number of turns after which everything about an event has been done.
 const TURNS_MAX: usize = 250;
 
@@ -163,10 +161,6 @@ impl World {
         self.plug = self.disk.plug();
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let denied = denied.map(|(client, filter)| (client, FILTERS[filter]));
-        // A subscription that is allowed again before its messages are found comes back with them.
-        let is_early = self.model.now < self.power_since + WITHDRAWN_MILLIS_MAX;
-        self.denied = self.denied.filter(|_| is_early).or(denied);
-        let denied = self.denied;
         *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = denied;
         self.post = Post::open(&shards(homes), homes);
         let start = Self::start(self.plug.clone(), self.rules.clone(), &self.post);

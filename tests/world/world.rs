@@ -44,8 +44,6 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) plug: Plug,
     pub(crate) rules: Rules,
-    /// The subscription that was not allowed when the broker began.
-    pub(crate) denied: Option<(usize, &'static str)>,
     /// Delivers the mail between the broker's shards.
     pub(crate) post: Post,
     /// When the broker began.
@@ -85,7 +83,6 @@ impl World {
         Self {
             broker,
             rules,
-            denied: None,
             post,
             recorded: None,
             power_since: 0,
