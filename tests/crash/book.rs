@@ -34,6 +34,8 @@ pub(crate) enum Known {
 pub(crate) enum Kind {
     /// A client that gets all messages.
     Client,
+    /// A client that gets the messages of this publisher.
+    ClientOf(usize),
     /// The members of a shared subscription together.
     Group,
     /// A client that receives Wills only.
@@ -348,7 +350,12 @@ impl Book {
         for shelf in &mut self.shelves {
             // A receiver without SUBACK at that time may get the message, but need not.
             let is_due = shelf.subscribed_at.is_some_and(|at| at < sent.at);
-            if is_due && shelf.receiver.kind != Kind::Heir && !shelf.came.contains_key(&message) {
+            let is_for = match shelf.receiver.kind {
+                Kind::Client | Kind::Group => true,
+                Kind::ClientOf(publisher) => publisher == message.publisher,
+                Kind::Heir => false,
+            };
+            if is_due && is_for && !shelf.came.contains_key(&message) {
                 shelf.owed.insert(message);
             }
         }

@@ -4,6 +4,7 @@
 //!     cargo test --test crash                                              # 20 rounds
 //!     HEARTHMQ_CRASH_ROUNDS=1000 cargo test --release --test crash -- --nocapture rounds
 //!     HEARTHMQ_CRASH_SEED=17 HEARTHMQ_CRASH_ROUNDS=1 …                     # round 17
+//!     HEARTHMQ_CRASH_SESSIONS=60 …            # this many more durable subscribers (`load.rs`)
 //!
 //! Works from outside alone: sockets, signals and the data directory. A program of its own, because
 //! its load takes all cores: logins of other tests, which are checked by threads of the lowest
@@ -18,6 +19,7 @@
 
 mod book;
 mod book_notices;
+mod load;
 #[path = "../end_to_end/program.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]
 mod program;
@@ -37,6 +39,7 @@ use std::{
     thread,
 };
 
+use load::Load;
 use round::{Report, Trouble, play};
 
 /// Number of rounds unless the environment sets it.
@@ -51,20 +54,26 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
 }
 
+/// Prevents that tests whose rounds take all of the machine run at the same time.
+static HEAVY: Mutex<()> = Mutex::new(());
+
 /// Plays rounds of these seeds with this value of `store.sync`, prints the results, and fails if a
 /// promise was broken.
 fn rounds(first: u64, count: u64, trouble: Trouble, sync: &str) {
+    let load = Load::of_environment();
+    let _alone = load.is_heavy().then(|| HEAVY.lock());
+    let at_once = if load.is_heavy() { 1 } else { AT_ONCE };
     let next = AtomicU64::new(first);
     let all = Mutex::new((Report::default(), Vec::new()));
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
                         return;
                     }
-                    let report = play(seed, trouble, sync);
+                    let report = play(seed, trouble, sync, load);
                     let mut all = all.lock().unwrap();
                     tell(seed, &report);
                     if !report.faults.is_empty() {

@@ -51,6 +51,8 @@ pub(crate) struct Publisher {
     pub(crate) window: usize,
     /// Whether it cuts its own connections.
     pub(crate) is_restless: bool,
+    /// Number of bytes by which all payloads are longer.
+    pub(crate) filling: usize,
     pub(crate) stage: Arc<Stage>,
     pub(crate) random: Rng,
     known: Known,
@@ -75,6 +77,7 @@ impl Publisher {
             habit,
             window: 20,
             is_restless: false,
+            filling: 0,
             stage,
             random: Rng::new(),
             known: Known::Never,
@@ -182,7 +185,7 @@ impl Publisher {
             49 => 3000,
             other => other as usize * 4,
         };
-        format!("{} {number} {}", self.index, "x".repeat(filling)).into_bytes()
+        format!("{} {number} {}", self.index, "x".repeat(filling + self.filling)).into_bytes()
     }
 
     fn kept_topic(&self, number: u32) -> u8 {

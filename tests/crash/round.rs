@@ -15,6 +15,7 @@ use hearthmq::mqtt::{ProtocolVersion, QoS};
 
 use super::{
     book::{Book, Counts, Event, Fault, Kind, Receiver},
+    load::Load,
     publisher::{Habit, Publisher},
     stage::{Phase, Stage},
     subscriber::{Manner, Subscriber},
@@ -35,8 +36,6 @@ pub(crate) enum Trouble {
     CutConnections,
 }
 
-/// Duration of the load if nothing is acknowledged.
-const LOAD_MAX: Duration = Duration::from_secs(3);
 /// Silence after which missing messages count as lost; shorter if a fault was found already.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const SILENCE_MAX_OF_A_FAILURE: Duration = Duration::from_secs(1);
@@ -64,13 +63,13 @@ struct Step {
     again_after_ms: Vec<u64>,
 }
 
-fn plan(random: &mut Rng, trouble: Trouble) -> Vec<Step> {
+fn plan(random: &mut Rng, trouble: Trouble, load: Load) -> Vec<Step> {
     let again = |random: &mut Rng| match trouble {
         Trouble::Kill if random.bool() => random.u8(1..3),
         Trouble::Kill | Trouble::Terminate | Trouble::CutConnections => 0,
     };
     let steps = (0..random.u8(1..4)).map(|_| Step {
-        acknowledged: random.u64(1..1200),
+        acknowledged: random.u64(1..load.acknowledged_max),
         gracefully: trouble != Trouble::Kill || random.u8(..6) == 0,
         again_after_ms: (0..again(random)).map(|_| random.u64(..300)).collect(),
     });
@@ -90,22 +89,33 @@ struct Round {
 }
 
 /// Plays the round of a seed with this value of `store.sync`.
-pub(crate) fn play(seed: u64, trouble: Trouble, sync: &str) -> Report {
+pub(crate) fn play(seed: u64, trouble: Trouble, sync: &str, load: Load) -> Report {
     let mut random = Rng::with_seed(seed);
-    let (receivers, groups) = receivers();
+    let (mut receivers, groups) = receivers();
     let heir = receivers.len() - 1;
+    let crowd = crowd(load.sessions);
+    receivers.extend(crowd.iter().map(|(receiver, _)| receiver.clone()));
     let stage = Arc::new(Stage::new(Book::new(receivers), 5));
     let mut clients = Vec::new();
     for subscriber in subscribers(&stage, groups, heir, &mut random) {
         clients.push(thread::spawn(move || subscriber.play()));
     }
-    for publisher in publishers(&stage, &mut random) {
+    for (at, (receiver, filter)) in crowd.into_iter().enumerate() {
+        let mut subscriber = member_of_crowd(heir + 1 + at, receiver, filter, &stage);
+        subscriber.random = random.fork();
+        clients.push(thread::spawn(move || subscriber.play()));
+    }
+    for mut publisher in publishers(&stage, &mut random) {
+        publisher.filling = load.filling;
         clients.push(thread::spawn(move || publisher.play()));
     }
     // A client may have many queued messages: none may be dropped for lack of room.
     let place = Place::new()
         .set("limits.queue_messages_per_client_max=1000000")
-        .set("limits.queue_bytes_per_client_max=500000000")
+        .set("limits.queue_bytes_per_client_max=20000000000")
+        .set("limits.queue_bytes_max=20000000000")
+        .set("limits.stored_messages_per_user_max=1000000000")
+        .set("limits.stored_bytes_per_user_max=20000000000")
         .set(format!("store.sync={sync}"));
     let mut round = Round {
         place,
@@ -118,8 +128,8 @@ pub(crate) fn play(seed: u64, trouble: Trouble, sync: &str) -> Report {
         report: Report::default(),
     };
     round.start();
-    for step in plan(&mut random, trouble) {
-        round.stage.wait_for_acknowledged(step.acknowledged, LOAD_MAX);
+    for step in plan(&mut random, trouble, load) {
+        round.stage.wait_for_acknowledged(step.acknowledged, load.time_max());
         if trouble == Trouble::CutConnections {
             round.cut_testator();
         } else {
@@ -128,7 +138,7 @@ pub(crate) fn play(seed: u64, trouble: Trouble, sync: &str) -> Report {
             round.start();
         }
     }
-    round.stage.wait_for_acknowledged(random.u64(1..600), LOAD_MAX);
+    round.stage.wait_for_acknowledged(random.u64(1..600), load.time_max());
     round.finish(clients)
 }
 
@@ -229,6 +239,8 @@ impl Round {
 }
 
 const ALL: &str = "load/#";
+/// Number of publishers to it.
+const LOADERS: usize = 4;
 const GROUP: &str = "$share/group/load/#";
 const V3: ProtocolVersion = ProtocolVersion::V3_1_1;
 const V5: ProtocolVersion = ProtocolVersion::V5;
@@ -292,6 +304,31 @@ fn subscribers(stage: &Arc<Stage>, group: usize, heir: usize, random: &mut Rng) 
     all.push(Subscriber::new(heir, identity, "will/#", QoS::AtLeastOnce, stage.clone()));
     all.iter_mut().for_each(|subscriber| subscriber.random = random.fork());
     all
+}
+
+/// Returns durable receivers of the messages of one publisher each, and their filters.
+fn crowd(sessions: usize) -> Vec<(Receiver, &'static str)> {
+    let one = |number: usize| {
+        let of = number % LOADERS;
+        let qos = if number % 3 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        let name = format!("crowd-{number}").leak();
+        let filter = format!("load/{of}").leak();
+        (Receiver { name, qos, kind: Kind::ClientOf(of) }, &*filter)
+    };
+    (0..sessions).map(one).collect()
+}
+
+fn member_of_crowd(
+    place: usize,
+    Receiver { name, qos, .. }: Receiver,
+    filter: &'static str,
+    stage: &Arc<Stage>,
+) -> Subscriber {
+    let version = if place.is_multiple_of(2) { V5 } else { V3 };
+    let identity = Identity::durable(name, version);
+    let mut subscriber = Subscriber::new(place, identity, filter, qos, stage.clone());
+    subscriber.manner = Manner::Absent;
+    subscriber
 }
 
 fn publishers(stage: &Arc<Stage>, random: &mut Rng) -> Vec<Publisher> {

@@ -53,6 +53,8 @@ struct State {
 pub(crate) struct Stage {
     state: Mutex<State>,
     changed: Condvar,
+    /// Notified of less, so that clients that are offline cost nothing.
+    has_new_phase: Condvar,
     /// Runs slow when the machine is busy, so that this does not count against the broker.
     clock: Beats,
 }
@@ -69,7 +71,12 @@ impl Stage {
             publishers,
             book,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), clock: Beats::start() }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            has_new_phase: Condvar::new(),
+            clock: Beats::start(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -100,6 +107,7 @@ impl Stage {
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.lock().phase = phase;
         self.changed.notify_all();
+        self.has_new_phase.notify_all();
     }
 
     /// Returns a number for a new connection.
@@ -154,6 +162,12 @@ impl Stage {
     pub(crate) fn stay_away(&self, notes: u64) {
         let until = self.lock().book.notes() + notes;
         self.wait(AWAY_MAX, |state| state.book.notes() >= until || state.phase != Phase::Load);
+    }
+
+    /// Waits for this time, or until the load ends.
+    pub(crate) fn stay_away_for(&self, time: Duration) {
+        let is_load = |state: &mut State| state.phase == Phase::Load;
+        drop(self.has_new_phase.wait_timeout_while(self.lock(), time, is_load).unwrap());
     }
 
     /// Waits until this many more messages were acknowledged, but at most for `time`.

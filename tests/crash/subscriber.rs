@@ -3,7 +3,7 @@
 //!
 //! Does not know what it should receive; the book knows that.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use hearthmq::mqtt::{Ack, Packet, ProtocolVersion, PublishFlags, QoS, ReasonCode};
@@ -25,6 +25,8 @@ pub(crate) enum Manner {
     Forgetful,
     /// It stays connected, and acknowledges only when no more messages come.
     Slow,
+    /// It disconnects, and stays offline so long that it has a long queue.
+    Absent,
 }
 
 pub(crate) struct Subscriber {
@@ -78,8 +80,12 @@ impl Subscriber {
             if self.stage.phase() == Phase::Over {
                 return;
             }
-            if outcome.is_ok() {
-                self.stage.stay_away(self.random.u64(..600));
+            match self.manner {
+                _ if outcome.is_err() => {}
+                Manner::Absent => {
+                    self.stage.stay_away_for(Duration::from_millis(self.random.u64(..6000)));
+                }
+                _ => self.stage.stay_away(self.random.u64(..600)),
             }
         }
     }
@@ -105,8 +111,11 @@ impl Subscriber {
             wire.subscribe(self.filter, self.qos);
         }
         let connection = self.stage.connection();
-        let goes = matches!(self.manner, Manner::Restless | Manner::Forgetful);
-        let mut until_cut = goes.then(|| self.random.usize(1..300));
+        let mut until_cut = match self.manner {
+            Manner::Steady | Manner::Slow => None,
+            Manner::Restless | Manner::Forgetful => Some(self.random.usize(1..300)),
+            Manner::Absent => Some(self.random.usize(1..6000)),
+        };
         loop {
             let phase = self.stage.phase();
             if phase == Phase::Over {

@@ -1,6 +1,7 @@
 //! The program under test: its directory, its configuration, its process.
 
 use std::{
+    env,
     fs::{self, DirBuilder, Permissions},
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -100,8 +101,10 @@ impl Place {
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         // Variables for the tests are not options of the program.
-        for name in ["HEARTHMQ_CRASH_ROUNDS", "HEARTHMQ_CRASH_SEED"] {
-            command.env_remove(name);
+        for (name, _) in env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"HEARTHMQ_CRASH_") {
+                command.env_remove(name);
+            }
         }
         for option in &self.options {
             command.args(["--set", option]);
