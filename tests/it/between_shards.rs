@@ -11,6 +11,8 @@ use hearthmq::{
     },
 };
 
+use tokio::time::timeout;
+
 use crate::{
     post::{Post, between},
     support::{
@@ -224,6 +226,47 @@ async fn a_qos_2_message_on_its_way_at_a_crash_comes_once_after_it() {
     assert_eq!(subscriber.receive_payload().await, "x");
     subscriber.take(QOS_2, 1).await;
     subscriber.expect_nothing().await;
+}
+
+/// The Will of a session that is discarded, for a session on another shard, comes with whatever group
+/// of changes the broker ends. Between the groups of the two shards it comes again. [MQTT-3.1.2-8]
+#[actix_rt::test]
+async fn the_will_of_a_discarded_session_is_not_lost_wherever_the_broker_ends() {
+    const WILL_DELAY_SECS: u64 = 100;
+    let mut came = Vec::new();
+    for groups in 0..6 {
+        let disk = Disk::default();
+        let first = Shards::of(2, &disk).await;
+        let mut heir = first.client("s", 1).await;
+        heir.subscribe("will", QOS_2).await;
+        heir.vanish().await;
+        let names = (first.resident("s", 1), first.resident("p", 0));
+        let mut packet = connect_lasting(&names.1, V5);
+        let mut last = will("will", "gone");
+        last.qos = QOS_2;
+        last.properties.will_delay_interval = Some(WILL_DELAY_SECS as u32);
+        packet.will = Some(last);
+        Client::connected(&first.powered.broker, packet).await.vanish().await;
+        pass(secs(1)).await;
+        first.powered.cut_off_after(groups);
+        let mut packet = connect_lasting(&names.1, V5);
+        packet.clean_start = true;
+        Client::connected(&first.powered.broker, packet).await;
+        pass(millis(10)).await;
+        first.powered.crash();
+        let second = Shards::of(2, &disk).await;
+        pass(secs(2 * WILL_DELAY_SECS)).await;
+        let broker = &second.powered.broker;
+        let mut heir = Client::connected(broker, connect_lasting(&names.0, V5)).await;
+        let mut times = 0;
+        while let Ok(payload) = timeout(secs(1), heir.receive_payload()).await {
+            assert_eq!(payload, "gone");
+            times += 1;
+        }
+        came.push(times);
+    }
+    assert!(came.iter().all(|times| *times >= 1), "{came:?}");
+    assert!(came.iter().filter(|times| **times > 1).count() <= 1, "{came:?}");
 }
 
 /// An immediate store gets the changes of all shards in their order, also those that it has not

@@ -82,7 +82,8 @@ impl Shard {
         let there = self.clients.get(&stored.record.client_id).copied();
         let number_there = there.and_then(|slot| self.slot(slot)?.session.number());
         let slot = self.restore_one(found, listener, now);
-        // Of two sessions of one client, the older was about to end.
+        // Of two sessions of one client, the older was about to end. If it still has a Will, a receiver
+        // on another shard may not have stored it.
         if let Some(there) = there {
             let is_older = number_there > Some(stored.number);
             let (older, newer) = if is_older { (slot, there) } else { (there, slot) };

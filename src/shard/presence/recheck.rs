@@ -273,12 +273,15 @@ impl Shard {
         self.core.authorizer.authorize(&request) == Decision::Allow
     }
 
-    /// Returns whether an accepted Will may be published now that it is due.
+    /// Returns whether an accepted Will may be published now that it is due: if its client could
+    /// connect and publish it. A session that collects nothing because it is about to end still has
+    /// its Will.
     pub(in crate::shard) fn may_publish_will(&self, slot: u32, will: &AcceptedWill) -> bool {
-        let Some(found) = self.slot(slot).filter(|found| !found.is_suspended) else { return false };
+        let Some(found) = self.slot(slot) else { return false };
         let standing = self.standing(found);
         let Publication { topic, qos, retain, .. } = will.message.publication();
         matches!(standing, Standing::Good | Standing::Changed)
+            && (!found.is_suspended || self.may(found, Action::Connect))
             && self.may(found, Action::Publish { topic, qos, retain })
     }
 
