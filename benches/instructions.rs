@@ -19,6 +19,8 @@
 mod codec;
 #[path = "cases/measure.rs"]
 mod measure;
+#[path = "cases/passage.rs"]
+mod passage;
 #[path = "cases/routing.rs"]
 mod routing;
 #[path = "cases/session.rs"]
@@ -63,6 +65,13 @@ const CHOICE: &[&str] = &[
     "deliver/QoS 1/V5",
     "deliver/QoS 2/V5",
     "queue and pump/QoS 1/V5",
+    "in to out/QoS 0/V5/store off",
+    "in to out/QoS 1/V5/store off",
+    "in to out/QoS 2/V5/store off",
+    "in to out/QoS 0/V5/store on",
+    "in to out/QoS 1/V5/store on",
+    "in to out/QoS 2/V5/store on",
+    "across shards/QoS 1/V5/store on",
 ];
 
 /// A million would take valgrind minutes to build.
@@ -115,6 +124,7 @@ fn all_cases(measure: &mut impl Measure) {
     codec::cases(measure);
     routing::cases(measure, &SIZES);
     session::cases(measure);
+    passage::cases(measure);
 }
 
 /// Counts, prints, and saves the counts if they become a baseline.
