@@ -178,7 +178,7 @@ impl Connection {
     fn drop_rest(&mut self, task: &mut Task<'_>) -> Poll<()> {
         let mut shard = self.shard.borrow_mut();
         for _ in 0..TURNS_PER_WAKE {
-            let mut buffer = ReadBuf::new(&mut shard.scratch);
+            let mut buffer = ReadBuf::new(shard.buffers.scratch());
             let read = ready!(Pin::new(&mut *self.transport).poll_read(task, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(());
@@ -309,7 +309,7 @@ impl Connection {
             ctx.run_interval(STALLED_TIME_MAX, |connection, ctx| {
                 let has_stalled = connection.is_blocked && !connection.has_written;
                 connection.has_written = false;
-                if has_stalled && connection.shard.borrow().is_quiet {
+                if has_stalled && connection.shard.borrow().lifecycle.is_quiet() {
                     connection.leave(Departure::SERVER_SHUTDOWN);
                     ctx.stop();
                 }

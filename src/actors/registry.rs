@@ -126,7 +126,7 @@ impl Registry {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
         }
-        if self.shard.borrow().is_quiet {
+        if self.shard.borrow().lifecycle.is_quiet() {
             return self.refuse(transport, &connect, permit, &NoSession::ShuttingDown);
         }
         let now = self.core.clock.now();
@@ -288,7 +288,7 @@ impl Handler<Begin> for Registry {
     fn handle(&mut self, _: Begin, _: &mut Self::Context) {
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        shard.has_begun = true;
+        shard.lifecycle.begin();
         shard.sweep(now);
     }
 }
@@ -375,7 +375,7 @@ impl Handler<Quiesce> for Registry {
     type Result = ();
 
     fn handle(&mut self, _: Quiesce, _: &mut Self::Context) {
-        self.shard.borrow_mut().is_quiet = true;
+        self.shard.borrow_mut().lifecycle.quiesce();
     }
 }
 
@@ -384,11 +384,7 @@ impl Handler<Shutdown> for Registry {
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
         let mut shard = self.shard.borrow_mut();
-        if !shard.has_connections() {
-            return Box::pin(async {});
-        }
-        let (done, all_gone) = oneshot::channel();
-        shard.shutting_down = Some(done);
+        let Some(all_gone) = shard.lifecycle.all_gone() else { return Box::pin(async {}) };
         shard.tell_farewell();
         Box::pin(async move {
             let _ = all_gone.await;
@@ -401,7 +397,7 @@ impl Handler<Retire> for Registry {
 
     fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
         let mut shard = self.shard.borrow_mut();
-        shard.is_quiet = true;
+        shard.lifecycle.quiesce();
         // If the arbiter goes on without the broker, its connections would go on too.
         shard.tell_farewell();
         ctx.stop();

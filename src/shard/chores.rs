@@ -113,7 +113,7 @@ impl Shard {
     /// Returns whether [`do_chores`] must be started. At shutdown, the rest is left to the next
     /// start.
     pub(crate) fn begins_chores(&mut self) -> bool {
-        let is_wanted = !self.chores.queue.is_empty() && !self.is_quiet;
+        let is_wanted = !self.chores.queue.is_empty() && !self.lifecycle.is_quiet();
         is_wanted && !std::mem::replace(&mut self.chores.is_under_way, true)
     }
 
@@ -133,7 +133,7 @@ impl Shard {
 
     /// Does one portion for the next session; returns whether there is more to do.
     fn do_portion(&mut self, now: Timestamp) -> bool {
-        if self.is_quiet {
+        if self.lifecycle.is_quiet() {
             return false;
         }
         let Some((slot, generation)) = self.chores.queue.pop_front() else { return false };

@@ -5,19 +5,30 @@
 //! state of one shard: which of its connections are held, which of its queues are full and since
 //! when. The handling of PUBLISH, deliveries and the sweep call it.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use crate::{
     metrics::HoldReason,
     mqtt::{Publication, QoS, Timestamp},
     router::{Place, Plan},
     session::BackPressure,
-    shard::{Shard, presence::sweep::STOOD_STILL},
+    shard::{Shard, deadlines::STOOD_STILL},
 };
+
+/// The connections of a shard that are not read at present, and its full queues.
+#[derive(Default)]
+pub(super) struct Holding {
+    /// The longest held first.
+    held: Vec<Held>,
+    /// Whether [`look_after_held`] is running.
+    is_looked_after: bool,
+    /// Slots whose queue is full, so that publishers had to wait.
+    full_queues: BTreeMap<u32, FullQueue>,
+}
 
 /// A connection that is not read at present.
 #[derive(Clone, Copy)]
-pub(crate) struct Held {
+struct Held {
     slot: u32,
     link: u64,
     reason: HoldReason,
@@ -25,7 +36,7 @@ pub(crate) struct Held {
 }
 
 /// A full queue. It stays here until a sixteenth of it is free or its client is gone.
-pub(crate) struct FullQueue {
+struct FullQueue {
     /// The remaining time in which its publishers wait for it to make room.
     patience_millis: u64,
     /// The remaining time in which they also wait while it is itself held and cannot make room.
@@ -48,7 +59,7 @@ pub(crate) async fn look_after_held(shard: Rc<RefCell<Shard>>) {
         let mut shard = shard.borrow_mut();
         let now = shard.core.clock.now();
         if !shard.release_held(now) {
-            shard.is_looked_after = false;
+            shard.holding.is_looked_after = false;
             return;
         }
     }
@@ -68,17 +79,17 @@ impl Shard {
             return false;
         };
         connected.is_held = true;
-        self.held.push(Held { slot, link: connected.link, reason, since: now });
+        self.holding.held.push(Held { slot, link: connected.link, reason, since: now });
         self.metrics.publisher_holds.increment(reason);
-        self.metrics.publishers_held.set(self.held.len() as u64);
-        !std::mem::replace(&mut self.is_looked_after, true)
+        self.metrics.publishers_held.set(self.holding.held.len() as u64);
+        !std::mem::replace(&mut self.holding.is_looked_after, true)
     }
 
     /// Releases connections whose reason to be held is gone, the longest held first; returns
     /// whether some are still held.
     pub(crate) fn release_held(&mut self, now: Timestamp) -> bool {
         let is_congested = self.is_congested();
-        let mut held = std::mem::take(&mut self.held);
+        let mut held = std::mem::take(&mut self.holding.held);
         held.retain(|held| {
             let Some(place) = self.place(held.slot) else { return false };
             let stays = match held.reason {
@@ -97,9 +108,9 @@ impl Shard {
             self.metrics.publishers_held_millis.add(now.since(held.since).as_millis() as u64);
             false
         });
-        self.held = held;
-        self.metrics.publishers_held.set(self.held.len() as u64);
-        !self.held.is_empty()
+        self.holding.held = held;
+        self.metrics.publishers_held.set(self.holding.held.len() as u64);
+        !self.holding.held.is_empty()
     }
 
     /// Returns whether a publisher must wait before its message goes to the targets of `plan`.
@@ -137,7 +148,7 @@ impl Shard {
                         patience_while_held_millis: patience_millis * TIMES_WHILE_HELD,
                         is_waited_for: true,
                     };
-                    self.full_queues.insert(slot, full);
+                    self.holding.full_queues.insert(slot, full);
                     self.core.waits.begin(place);
                 }
             }
@@ -145,7 +156,7 @@ impl Shard {
                 // A publisher may have continued because waiting would have closed a circle.
                 if !self.core.waits.is_waited_for(place) {
                     found.session.set_back_pressure(BackPressure::None);
-                    if let Some(full) = self.full_queues.get_mut(&slot) {
+                    if let Some(full) = self.holding.full_queues.get_mut(&slot) {
                         full.is_waited_for = false;
                     }
                 }
@@ -156,7 +167,7 @@ impl Shard {
     /// Checks a queue from which messages may have been taken: once it has room, its publishers
     /// continue.
     pub(crate) fn note_taken(&mut self, slot: u32, now: Timestamp) {
-        if self.full_queues.is_empty() || !self.full_queues.contains_key(&slot) {
+        if self.holding.full_queues.is_empty() || !self.holding.full_queues.contains_key(&slot) {
             return;
         }
         let Some(found) = self.slots.get_mut(slot as usize) else { return };
@@ -168,7 +179,7 @@ impl Shard {
 
     /// Ends all waiting for and by a client that is gone.
     pub(crate) fn forget_waits(&mut self, slot: u32, now: Timestamp) {
-        if !self.held.is_empty()
+        if !self.holding.held.is_empty()
             && let Some(place) = self.place(slot)
         {
             self.core.waits.go_on(place);
@@ -177,7 +188,7 @@ impl Shard {
     }
 
     fn end_waits(&mut self, slot: u32, now: Timestamp) {
-        if self.full_queues.remove(&slot).is_some()
+        if self.holding.full_queues.remove(&slot).is_some()
             && let Some(place) = self.place(slot)
         {
             self.core.waits.end(place);
@@ -185,13 +196,12 @@ impl Shard {
         }
     }
 
-    /// Counts the time that has passed: publishers stop waiting for a queue that has not made room
+    /// Counts the time that has passed since the last sweep: publishers stop waiting for a queue that has not made room
     /// in time. A subscriber that is itself held could not make room, and has a larger allowance
     /// for that. Time in which the process stood still does not count.
-    pub(crate) fn lose_patience(&mut self, now: Timestamp) {
-        let passed = now.since(std::mem::replace(&mut self.swept_at, now)).min(STOOD_STILL);
-        let passed = passed.as_millis() as u64;
-        let mut full_queues = std::mem::take(&mut self.full_queues);
+    pub(crate) fn lose_patience(&mut self, passed: Duration, now: Timestamp) {
+        let passed = passed.min(STOOD_STILL).as_millis() as u64;
+        let mut full_queues = std::mem::take(&mut self.holding.full_queues);
         for (slot, full) in &mut full_queues {
             if !full.is_waited_for {
                 continue;
@@ -208,7 +218,7 @@ impl Shard {
             }
         }
         let has_full = !full_queues.is_empty();
-        self.full_queues = full_queues;
+        self.holding.full_queues = full_queues;
         if has_full {
             self.release_held(now);
         }

@@ -4,15 +4,19 @@
 //! connections of the shard share it, and never hold it across an await. It knows no actors: it
 //! reaches connections and other shards through doors.
 
+mod buffers;
 pub(crate) mod chores;
 pub(crate) mod common;
 pub(crate) mod connect;
+mod deadlines;
 mod departure;
 pub(crate) mod doors;
 mod dropping;
 mod hold;
 pub(crate) mod in_process;
 mod keeping;
+mod lifecycle;
+mod numbers;
 mod packets;
 mod presence;
 mod quota;
@@ -24,7 +28,7 @@ mod turn;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::{
@@ -36,8 +40,23 @@ use std::{
 
 use foldhash::fast::RandomState;
 use slab::Slab;
-use tokio::sync::oneshot;
 
+use self::{
+    buffers::Buffers,
+    chores::{Chores, SessionChores},
+    deadlines::{Deadlines, Timer},
+    hold::Holding,
+    keeping::{tickets::Tickets, weeding::Weeding},
+    lifecycle::Lifecycle,
+    numbers::Numbers,
+    presence::{attach, authenticate::Authentication},
+    quota::Slowed,
+    routing::{
+        backlog::{AskedLater, Backlogs},
+        batches::Batches,
+        plans::{PlanCache, RecentTopic},
+    },
+};
 pub(crate) use self::{
     chores::do_chores,
     common::{Core, CoreParts},
@@ -55,23 +74,9 @@ pub(crate) use self::{
     refusal::RefusalAnswer,
     routing::asked::Asked,
 };
-use self::{
-    chores::{Chores, SessionChores},
-    hold::{FullQueue, Held},
-    keeping::{tickets::Tickets, weeding::Weeding},
-    presence::{attach, authenticate::Authentication},
-    quota::Slowed,
-    routing::{
-        backlog::Backlogs,
-        plans::{PlanCache, RecentTopic},
-    },
-};
 use crate::{
     auth::Identity,
-    between::{
-        batch::{Deliver, TakeBacklog},
-        door::{Sender, ToShard},
-    },
+    between::door::{Sender, ToShard},
     journal::Journal,
     metrics::{DropReason, ShardMetrics},
     mqtt::Timestamp,
@@ -84,13 +89,6 @@ use crate::{
     },
 };
 
-/// Maximum number of bytes in one read; all connections of a shard read into the same buffer.
-pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
-/// Maximum number of spare output buffers of a shard, for connections that have something to write.
-const SPARE_BUFFERS_MAX: usize = 256;
-/// A larger output buffer does not become a spare one.
-const SPARE_BUFFER_BYTES_MAX: usize = 256 * 1024;
-
 /// The sessions whose client identifiers have this shard as their home.
 pub(crate) struct Shard {
     pub(crate) number: ShardNumber,
@@ -98,51 +96,23 @@ pub(crate) struct Shard {
     pub(crate) metrics: Arc<ShardMetrics>,
     clients: HashMap<Arc<str>, u32, RandomState>,
     slots: Slab<Slot>,
-    /// Keep Alive deadline of each slot in milliseconds, so that a sweep reads nothing else.
-    deadlines: Vec<u64>,
-    /// When a slot's Will or session is due, in milliseconds, with its slot: one entry for each
-    /// slot.
-    timers: BTreeSet<(u64, u32)>,
+    deadlines: Deadlines,
     plans: PlanCache,
-    /// Deliveries to the other shards that this wake-up has collected.
-    batches: Vec<Deliver>,
-    /// A buffer for the forwarded properties of a PUBLISH, lent to the turn that reads packets.
-    properties: Vec<u8>,
-    spare_buffers: Vec<Vec<u8>>,
-    pub(crate) scratch: Vec<u8>,
+    batches: Batches,
+    pub(crate) buffers: Buffers,
     /// Where sessions note what must survive the broker; `None` where nothing does.
     pub(crate) journal: Option<Journal>,
     tickets: Tickets,
-    next_generation: u32,
-    /// Number of the last connection.
-    last_link: u64,
-    /// No forgotten session had a higher presence version than this.
-    version_floor: u64,
-    /// Connections that are not read at present, the longest held first.
-    held: Vec<Held>,
-    /// Whether [`look_after_held`] is running.
-    is_looked_after: bool,
-    /// Slots whose queue is full, so that publishers had to wait.
-    full_queues: BTreeMap<u32, FullQueue>,
+    numbers: Numbers,
+    holding: Holding,
     /// Clients that must wait before they connect again.
     slowed: Slowed,
     /// Clients whose full queue loses messages.
     dropping: dropping::Dropping,
-    /// Requests of members for backlogs here that are answered later: one for each member.
-    asked_later: Vec<TakeBacklog>,
+    asked_later: AskedLater,
     weeding: Weeding,
     chores: Chores,
-    /// The time of the last sweep.
-    swept_at: Timestamp,
-    /// Before this time, the shard may not have read all bytes that arrived while the process stood
-    /// still.
-    all_heard_at: Timestamp,
-    online: usize,
-    /// Whether due work may be done: all shards know their sessions.
-    pub(crate) has_begun: bool,
-    /// Whether the broker is shutting down: then nothing is read, and no connection is accepted.
-    pub(crate) is_quiet: bool,
-    pub(crate) shutting_down: Option<oneshot::Sender<()>>,
+    pub(crate) lifecycle: Lifecycle,
     /// Bytes of deliveries that other shards have sent and that this shard has not handled yet.
     bytes_waiting: Arc<AtomicUsize>,
 }
@@ -162,8 +132,7 @@ pub(crate) struct Slot {
     will_at: Option<Timestamp>,
     /// When the session of an offline client ends.
     expires_at: Option<Timestamp>,
-    /// The slot's entry among the timers.
-    timer_at: Option<u64>,
+    timer: Timer,
     recent_topic: Option<Box<RecentTopic>>,
     /// Whether it collects nothing, because its client may not connect at present.
     is_suspended: bool,
@@ -237,32 +206,20 @@ impl Shard {
             metrics,
             clients: HashMap::default(),
             slots: Slab::new(),
-            deadlines: Vec::new(),
-            timers: BTreeSet::new(),
+            deadlines: Deadlines::new(core.clock.now()),
             plans: PlanCache::default(),
-            batches: Vec::new(),
-            properties: Vec::new(),
-            spare_buffers: Vec::new(),
-            scratch: vec![0; SCRATCH_BYTES],
+            batches: Batches::default(),
+            buffers: Buffers::new(),
             journal: core.keeper.is_some().then(Journal::default),
             tickets: Tickets::default(),
-            next_generation: 0,
-            last_link: 0,
-            version_floor: core.versions.floor(),
-            held: Vec::new(),
-            is_looked_after: false,
-            full_queues: BTreeMap::new(),
+            numbers: Numbers::new(core.versions.floor()),
+            holding: Holding::default(),
             slowed: Slowed::default(),
             dropping: dropping::Dropping::default(),
-            asked_later: Vec::new(),
+            asked_later: AskedLater::default(),
             weeding: Weeding::default(),
             chores: Chores::default(),
-            swept_at: core.clock.now(),
-            all_heard_at: Timestamp(0),
-            online: 0,
-            has_begun: core.keeper.is_none(),
-            is_quiet: false,
-            shutting_down: None,
+            lifecycle: Lifecycle::new(core.keeper.is_some()),
             bytes_waiting,
             core,
         }
@@ -315,10 +272,6 @@ impl Shard {
             Host::Shard(number) => self.send_to_shard(number, message),
             Host::InProcess => debug_assert!(false, "sessions are on shards"),
         }
-    }
-
-    pub(crate) const fn has_connections(&self) -> bool {
-        self.online > 0
     }
 
     pub(crate) fn slot(&self, slot: u32) -> Option<&Slot> {
@@ -393,17 +346,13 @@ impl Shard {
         }
     }
 
-    /// Updates the deadline array from the session's own deadline.
+    /// Notes the Keep Alive deadline of a slot's connection for the sweep.
     pub(crate) fn note_deadline(&mut self, slot: u32) {
         let deadline = self
             .slot(slot)
             .and_then(|s| s.session.link())
             .map_or(Timestamp::NEVER, |link| link.keep_alive().deadline());
-        let at = slot as usize;
-        if self.deadlines.len() <= at {
-            self.deadlines.resize(at + 1, u64::MAX);
-        }
-        self.deadlines[at] = deadline.millis();
+        self.deadlines.set_keep_alive(slot, deadline);
     }
 
     /// Counts the work of a link.
@@ -411,27 +360,6 @@ impl Shard {
         self.metrics.sent(tally.sent);
         self.metrics.dropped(DropReason::Expired, tally.expired as usize);
         self.metrics.dropped(DropReason::PacketTooLarge, tally.too_large as usize);
-    }
-
-    /// Lends an output buffer to a connection that has none.
-    fn lend_buffer(spare: &mut Vec<Vec<u8>>, out: &mut Vec<u8>) {
-        if out.capacity() == 0
-            && let Some(buffer) = spare.pop()
-        {
-            *out = buffer;
-        }
-    }
-
-    /// Takes back an output buffer that has been written.
-    pub(crate) fn return_buffer(&mut self, mut buffer: Vec<u8>) {
-        let capacity = buffer.capacity();
-        if capacity > 0
-            && capacity <= SPARE_BUFFER_BYTES_MAX
-            && self.spare_buffers.len() < SPARE_BUFFERS_MAX
-        {
-            buffer.clear();
-            self.spare_buffers.push(buffer);
-        }
     }
 }
 

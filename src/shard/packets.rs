@@ -50,10 +50,10 @@ impl Shard {
         shared: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Received, Departure> {
-        let properties = std::mem::take(&mut self.properties);
+        let properties = self.buffers.take_properties();
         let mut turn = Turn { packets: shared, properties, ..Turn::of_read(now) };
         let received = self.receive_in(slot, bytes, &mut turn);
-        self.properties = turn.properties;
+        self.buffers.put_properties_back(turn.properties);
         received
     }
 
@@ -69,7 +69,7 @@ impl Shard {
     ) -> Result<Option<Box<Asked>>, Departure> {
         let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(None) };
         let Some(link) = found.session.link_mut() else { return Ok(None) };
-        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        self.buffers.lend(link.out_mut());
         let (filters, progress) = asked.parts();
         self.handle_filters(slot, filters, progress, &mut Turn::of_read(now))?;
         Ok(Some(asked).filter(|asked| !asked.is_done()))
@@ -87,7 +87,7 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(nothing) };
         let packet_bytes_max = found.connected.as_ref().map_or(u32::MAX, |c| c.packet_bytes_max);
         let Some(link) = found.session.link_mut() else { return Ok(nothing) };
-        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        self.buffers.lend(link.out_mut());
         let version = link.version();
         // Topics are checked after their packet is known, so that the broker can answer it.
         let (topic_bytes_max, topic_levels_max) = (u16::MAX, u16::MAX);

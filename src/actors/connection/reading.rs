@@ -40,7 +40,7 @@ impl Connection {
     ) -> Result<Reading, Departure> {
         for _ in 0..TURNS_PER_WAKE {
             // The broker does not read a held connection, so its Keep Alive does not expire either.
-            if shard.is_quiet {
+            if shard.lifecycle.is_quiet() {
                 return Ok(Reading::Waits);
             }
             if shard.awaits_conn_ack(self.slot, self.link) {
@@ -85,7 +85,7 @@ impl Connection {
         if self.tail.has_unhandled {
             return Ok(Reading::Waits);
         }
-        let mut buffer = ReadBuf::new(&mut shard.scratch[..READ_AHEAD_BYTES]);
+        let mut buffer = ReadBuf::new(&mut shard.buffers.scratch()[..READ_AHEAD_BYTES]);
         match Pin::new(&mut *self.transport).poll_read(task, &mut buffer) {
             Poll::Pending => self.check_keep_alive(shard)?,
             Poll::Ready(Err(error)) => return Err(lost(&error)),
@@ -105,7 +105,7 @@ impl Connection {
         shard: &mut Shard,
         task: &mut Task<'_>,
     ) -> Poll<Result<(), Departure>> {
-        let mut scratch = std::mem::take(&mut shard.scratch);
+        let mut scratch = shard.buffers.take_scratch();
         let before = self.tail.bytes.len();
         let mut buffer = ReadBuf::new(&mut scratch[before..]);
         let polled = Pin::new(&mut *self.transport).poll_read(task, &mut buffer);
@@ -129,7 +129,7 @@ impl Connection {
                 }))
             }
         };
-        shard.scratch = scratch;
+        shard.buffers.put_scratch_back(scratch);
         outcome
     }
 

@@ -58,7 +58,7 @@ impl Connection {
             let Some(buffer) = finished else {
                 return Ok(true);
             };
-            shard.return_buffer(buffer);
+            shard.buffers.take_back(buffer);
         }
         Ok(false)
     }

@@ -9,7 +9,7 @@ use crate::{
     mqtt::{Timestamp, validate_filter},
     owners::{Account, Charge},
     session::{Page, Session},
-    shard::{Presence, Shard, Slot, connect::AcceptedWill},
+    shard::{Presence, Shard, Slot, connect::AcceptedWill, deadlines::Timer},
     store::PageBounds,
 };
 
@@ -174,11 +174,10 @@ impl Shard {
         presence: Presence,
         account: &Arc<Account>,
     ) -> u32 {
-        self.next_generation = self.next_generation.wrapping_add(1);
         let client_id = session.client_id().clone();
         session.set_owner(account);
         let slot = self.slots.insert(Slot {
-            generation: self.next_generation,
+            generation: self.numbers.next_generation(),
             session,
             presence,
             account: account.clone(),
@@ -187,7 +186,7 @@ impl Shard {
             will: None,
             will_at: None,
             expires_at: None,
-            timer_at: None,
+            timer: Timer::default(),
             recent_topic: None,
             is_suspended: false,
             chores: None,

@@ -282,7 +282,7 @@ impl Shard {
             listener: former_listener.clone(),
             connected_at: record.connected_at,
             // Every version that was given out was reserved before.
-            version: self.version_floor,
+            version: self.numbers.version_floor(),
             proven: Some(self.core.proves_now(method)),
             is_restored: true,
         }

@@ -42,8 +42,6 @@ pub(in crate::shard) struct Tickets {
     reserves: Option<u64>,
     /// The tickets whose changes an immediate store has not taken so far.
     unapplied: Vec<(HandedOver, Ticket)>,
-    /// The number of messages ever sent to other shards for durable sessions.
-    pub(in crate::shard) sent_away: u64,
     /// Slots that wait to read a page that the store does not have yet.
     starved: Vec<u32>,
     /// The last ticket that had changes for the store.
@@ -80,14 +78,14 @@ pub(in crate::shard) enum Owed {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::shard) struct Mark {
     noted: u64,
-    sent_away: u64,
+    awaited: u64,
 }
 
 impl Shard {
     /// Returns the present position, to compare it with a later one.
     pub(in crate::shard) fn mark(&self) -> Mark {
         let noted = self.journal.as_ref().map_or(0, Journal::noted);
-        Mark { noted, sent_away: self.tickets.sent_away }
+        Mark { noted, awaited: self.batches.awaited() }
     }
 
     /// Returns the ticket that CONNACK must wait for: that of the changes of this session and of
@@ -252,7 +250,7 @@ impl Shard {
     /// may have caused more changes.
     fn close_ticket(&mut self) -> bool {
         let Some(journal) = &self.journal else { return false };
-        let has_awaited = self.batches.iter().any(|batch| batch.is_awaited);
+        let has_awaited = self.batches.has_awaited();
         let Tickets { owed, then, .. } = &self.tickets;
         if journal.is_blank() && !has_awaited && owed.is_empty() && then.is_empty() {
             return false;

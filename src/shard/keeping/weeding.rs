@@ -100,7 +100,7 @@ impl Slot {
 impl Shard {
     /// Returns whether [`weed_queues`] must be started.
     pub(crate) fn begins_weeding(&mut self) -> bool {
-        let is_wanted = !self.weeding.passes.is_empty() && !self.is_quiet;
+        let is_wanted = !self.weeding.passes.is_empty() && !self.lifecycle.is_quiet();
         is_wanted && !std::mem::replace(&mut self.weeding.is_under_way, true)
     }
 
@@ -135,7 +135,7 @@ impl Shard {
         }
         let mut steps = 0;
         while steps < STEPS_AT_A_TIME {
-            if self.is_quiet {
+            if self.lifecycle.is_quiet() {
                 self.weeding.passes.clear();
             }
             let Some(mut pass) = self.weeding.passes.pop_front() else { return false };
@@ -218,7 +218,10 @@ impl Shard {
     ) -> usize {
         let place = Place { host: self.host(), slot, generation };
         let Some(found) = self.slots.get_mut(slot as usize) else { return 0 };
-        if found.generation != generation || !found.session.must_examine() || self.is_quiet {
+        if found.generation != generation
+            || !found.session.must_examine()
+            || self.lifecycle.is_quiet()
+        {
             return 0;
         }
         let index = &self.core.index;

@@ -42,8 +42,7 @@ pub(crate) struct Prepared {
 impl Shard {
     /// Returns the link number for a new connection.
     pub(crate) const fn next_link(&mut self) -> u64 {
-        self.last_link += 1;
-        self.last_link
+        self.numbers.next_link()
     }
 
     /// Sends a message to the connection of a client; returns whether the client has one.
@@ -84,7 +83,7 @@ impl Shard {
         let account = self.admit(connect, now)?;
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
-        let version = former_version.unwrap_or(self.version_floor) + 1;
+        let version = former_version.unwrap_or_else(|| self.numbers.version_floor()) + 1;
         if existing.is_none()
             && self.core.sessions() >= self.core.limits_now().sessions_max as usize
         {
@@ -129,7 +128,7 @@ impl Shard {
         }
         let existing = existing.filter(|_| !begins_anew);
         let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
-        self.version_floor = self.version_floor.max(version - 1);
+        self.numbers.raise_version_floor(version - 1);
         if let Some(found) = self.slot_mut(slot) {
             found.will_at = None; // [MQTT-3.1.3-9]
             found.expires_at = None;
@@ -243,7 +242,7 @@ impl Shard {
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
         let packet_bytes_max = limits.packet_bytes_max;
         let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
-        Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+        self.buffers.lend(link.out_mut());
         let mut packet =
             conn_ack(&connect, &settings, limits, expiry_secs, prepared.session_present);
         let response_information = Some(&connect.client_id)
@@ -295,9 +294,8 @@ impl Shard {
         });
         link.withhold_messages(slot.is_being_checked());
         slot.session.attach(link, now);
-        self.online += 1;
         self.metrics.connects_accepted.increment();
-        self.metrics.connections.set(self.online as u64);
+        self.metrics.connections.set(self.lifecycle.count_connected() as u64);
         self.note_deadline(prepared.slot);
         self.note_queued(prepared.slot);
         self.tell_groups(prepared.slot);

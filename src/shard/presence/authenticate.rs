@@ -180,7 +180,7 @@ impl Shard {
         };
         let authentication = found.connected.as_ref().and_then(|c| c.authentication.as_ref());
         if let (Some(authentication), Some(link)) = (authentication, found.session.link_mut()) {
-            Self::lend_buffer(&mut self.spare_buffers, link.out_mut());
+            self.buffers.lend(link.out_mut());
             let properties = AuthProperties {
                 authentication_method: Some(&authentication.login.method), // [MQTT-4.12.0-5]
                 authentication_data: data,

@@ -50,9 +50,8 @@ impl Shard {
         let mut link = found.session.detach();
         let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
         self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());
-        self.online -= 1;
         self.metrics.disconnects.increment(departure.reason);
-        self.metrics.connections.set(self.online as u64);
+        self.metrics.connections.set(self.lifecycle.count_disconnected() as u64);
         self.note_deadline(slot);
         self.forget_waits(slot, now);
         self.tell_disconnected(slot, departure, now);
@@ -61,11 +60,7 @@ impl Shard {
         }
         self.settle_will(slot, departure, now);
         self.settle_expiry(slot, departure, now);
-        if self.online == 0
-            && let Some(done) = self.shutting_down.take()
-        {
-            let _ = done.send(());
-        }
+        self.lifecycle.tell_if_all_gone();
         Some((connected.door, bytes))
     }
 
@@ -173,12 +168,7 @@ impl Shard {
         };
         let due = [found.will_at, found.expires_at, found.weeds_at(), found.identity_expires_at()];
         let due = due.into_iter().flatten().min();
-        let due = due.map(Timestamp::millis);
-        let former = std::mem::replace(&mut found.timer_at, due);
-        if former != due {
-            former.map(|at| self.timers.remove(&(at, slot)));
-            due.map(|at| self.timers.insert((at, slot)));
-        }
+        self.deadlines.set_timer(slot, &mut found.timer, due);
     }
 
     /// Tells the groups of a session's shared subscriptions whether its client is connected, because

@@ -39,11 +39,10 @@ impl Shard {
                 self.end_then(record);
             }
         }
-        self.next_generation = self.next_generation.wrapping_add(1);
         let found = &mut self.slots[slot as usize];
         // Nothing finds the session under its former place.
-        found.generation = self.next_generation;
-        found.timer_at.take().map(|at| self.timers.remove(&(at, slot)));
+        found.generation = self.numbers.next_generation();
+        self.deadlines.set_timer(slot, &mut found.timer, None);
         (found.will_at, found.expires_at) = (None, Some(now));
         found.lasting.set(0);
         found.backlogs = None;
@@ -55,7 +54,7 @@ impl Shard {
         if self.clients.get(found.session.client_id()) == Some(&slot) {
             self.clients.remove(found.session.client_id());
         }
-        self.version_floor = self.version_floor.max(found.presence.version);
+        self.numbers.raise_version_floor(found.presence.version);
         self.metrics.sessions.set(self.clients.len() as u64);
         if self.end_some(slot, now) != Portion::Done {
             self.note_session(slot, false);
@@ -93,7 +92,7 @@ impl Shard {
 
     /// Lets other members have some of the messages that the session leaves.
     fn leave_some(&mut self, slot: u32, ending: &mut Ending, now: Timestamp) -> Portion {
-        if self.is_quiet {
+        if self.lifecycle.is_quiet() {
             // The next start continues with what the store has.
             return if self.is_kept(slot) { Portion::Later } else { Portion::Done };
         }

@@ -1,44 +1,30 @@
 //! Work at certain times: Keep Alive deadlines, delayed Wills, sessions that expire, publishers
 //! that have waited long enough.
 
-use std::time::Duration;
-
 use crate::{
     mqtt::Timestamp,
     router::ShardNumber,
     shard::{Shard, doors::ToConnection, turn::Turn},
 };
 
-/// After this time without a sweep, the shard assumes that the whole process stood still.
-pub(in crate::shard) const STOOD_STILL: Duration = Duration::from_millis(500);
-/// The time that clients then get before deadlines count: the bytes that they have sent meanwhile
-/// are in their sockets, and the runtime may not know yet.
-const TO_BE_HEARD_MILLIS: u64 = 100;
-
 impl Shard {
     /// Tells every connection whose deadline has passed, and does what is due for offline sessions.
     pub(crate) fn sweep(&mut self, now: Timestamp) {
-        if now.since(self.swept_at) > STOOD_STILL {
-            self.all_heard_at = now.plus_millis(TO_BE_HEARD_MILLIS);
-        }
-        if now >= self.all_heard_at {
-            self.tell_expired(now);
-        }
-        while self.has_begun
-            && let Some((at, slot)) = self.timers.first().copied()
-            && at <= now.millis()
+        let passed = self.deadlines.begin_sweep(now);
+        self.tell_expired(now);
+        while self.lifecycle.has_begun()
+            && let Some(slot) = self.deadlines.take_due(now)
         {
-            self.timers.pop_first();
             if let Some(found) = self.slot_mut(slot) {
-                found.timer_at = None;
+                found.timer.has_fired();
             }
             self.timer_due(slot, now);
         }
-        if self.has_begun && self.number == ShardNumber(0) {
+        if self.lifecycle.has_begun() && self.number == ShardNumber(0) {
             self.remove_expired_retained(now);
             self.core.records.remove_expired(now);
         }
-        self.lose_patience(now);
+        self.lose_patience(passed, now);
         self.end_dropping(now);
         self.publish_system(now);
         self.apply_again();
@@ -71,10 +57,8 @@ impl Shard {
     }
 
     fn tell_expired(&self, now: Timestamp) {
-        for (at, deadline) in self.deadlines.iter().enumerate() {
-            if *deadline <= now.millis()
-                && let Some(connected) = self.slots.get(at).and_then(|s| s.connected.as_ref())
-            {
+        for slot in self.deadlines.expired(now) {
+            if let Some(connected) = self.slots.get(slot).and_then(|s| s.connected.as_ref()) {
                 // Sent once for each expiry; the next sweep asks again if the connection is still
                 // there.
                 connected.door.send(ToConnection::KeepAliveExpired);

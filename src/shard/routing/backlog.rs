@@ -40,6 +40,10 @@ pub(in crate::shard) struct Backlogs {
     scan: Option<BacklogScan>,
 }
 
+/// Requests of members for backlogs here that are answered later: one for each member.
+#[derive(Default)]
+pub(in crate::shard) struct AskedLater(Vec<TakeBacklog>);
+
 /// The maximum that a member is given at a time. It takes some 100 µs, the longest delay for
 /// others.
 const PORTION: Portion = Portion { messages: 64, bytes: 64 * 1024 };
@@ -113,7 +117,7 @@ impl Shard {
         slot: u32,
         filters: impl Iterator<Item = &'f str>,
     ) {
-        if self.is_quiet {
+        if self.lifecycle.is_quiet() {
             return;
         }
         for filter in filters.filter(|filter| filter.starts_with("$share/")) {
@@ -171,7 +175,7 @@ impl Shard {
     pub(in crate::shard) fn take_backlogs(&mut self, slot: u32, now: Timestamp) -> bool {
         let Some(found) = self.slots.get_mut(slot as usize) else { return false };
         let Some(backlogs) = &mut found.backlogs else { return false };
-        if backlogs.is_asking || self.is_quiet {
+        if backlogs.is_asking || self.lifecycle.is_quiet() {
             return false;
         }
         let Some((filter, passed)) = backlogs.wanted.first() else { return false };
@@ -201,7 +205,7 @@ impl Shard {
                 found.backlogs().is_asking = true;
             }
             if holder.host == self.host() {
-                self.asked_later.push(asked);
+                self.asked_later.0.push(asked);
             } else {
                 self.post(asked);
             }
@@ -230,7 +234,7 @@ impl Shard {
     pub(crate) fn answer_backlog(&mut self, mut asked: TakeBacklog, now: Timestamp) {
         let given = self.give(&asked, now);
         if given == Given::Later {
-            return self.asked_later.push(asked);
+            return self.asked_later.0.push(asked);
         }
         // The messages must be on their way before the answer says so.
         self.flush();
@@ -249,7 +253,7 @@ impl Shard {
         }
         let parts = validate_filter(&asked.filter);
         let next = parts.ok().and_then(|p| self.core.index.next_holder(p, &asked.passed));
-        if let Some(holder) = next.filter(|_| !self.is_quiet) {
+        if let Some(holder) = next.filter(|_| !self.lifecycle.is_quiet()) {
             self.post(TakeBacklog { holder, ..asked });
         }
     }
@@ -260,11 +264,11 @@ impl Shard {
 
     /// Answers the requests that had to wait.
     pub(in crate::shard) fn answer_later(&mut self) {
-        if self.asked_later.is_empty() {
+        if self.asked_later.0.is_empty() {
             return;
         }
         let now = self.core.clock.now();
-        for asked in std::mem::take(&mut self.asked_later) {
+        for asked in std::mem::take(&mut self.asked_later.0) {
             self.answer_backlog(asked, now);
         }
     }
@@ -273,7 +277,8 @@ impl Shard {
     /// asked for.
     fn give(&mut self, asked: &TakeBacklog, now: Timestamp) -> Given {
         let Ok(parts) = validate_filter(&asked.filter) else { return Given::Nothing };
-        let Some(share) = self.core.index.share(parts).filter(|_| !self.is_quiet) else {
+        let Some(share) = self.core.index.share(parts).filter(|_| !self.lifecycle.is_quiet())
+        else {
             return Given::Nothing;
         };
         if self.slot_at(asked.holder).is_none() {

@@ -2,6 +2,8 @@
 
 pub(super) mod asked;
 pub(super) mod backlog;
+pub(super) mod batches;
+mod deliver;
 pub(super) mod plans;
 pub(super) mod publish;
 pub(super) mod share;

@@ -1,0 +1,161 @@
+//! Messages reach the sessions of this shard: new ones, those of other shards, and those that have
+//! waited.
+
+use crate::{
+    between::batch::{Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
+    metrics::DropReason,
+    mqtt::Timestamp,
+    router::{OwnCopy, Place, RetainedQuery, Target},
+    session::{Delivered, Delivery, RetainedWalk, Share, SharedPublication},
+    shard::{Shard, turn::Turn},
+};
+
+/// Nodes of the retained store that are visited before others get their turn, which takes about 50
+/// µs.
+const SLICE_NODES: usize = 512;
+/// Slices that a connection may fetch before others get their turn.
+const SLICES_PER_TURN: usize = 4;
+
+impl Shard {
+    /// Delivers what another shard has collected for this one.
+    pub(crate) fn deliver_all(&mut self, batch: Deliver, now: Timestamp) {
+        let Deliver { deliveries, parcel, plans, .. } = batch;
+        let mut parcel = parcel.unpack();
+        for RemoteDelivery { message, publisher, to, on_its_way } in deliveries {
+            let mut message = match &message {
+                RemoteMessage::Kept(message) => SharedPublication::of(message),
+                RemoteMessage::Packed(packed) => SharedPublication::new(parcel.next(*packed)),
+            };
+            match to {
+                RemoteTargets::Planned(at) => {
+                    let plan = &plans[at];
+                    for target in plan.targets_at(self.host()) {
+                        self.deliver(target, &mut message, publisher, now);
+                    }
+                    self.has_arrived(on_its_way);
+                }
+                RemoteTargets::Shared(plan, search) => {
+                    let mut turn = Turn { on_its_way, ..Turn::at(now) };
+                    self.deliver_shared(&plan, search, &mut message, &mut turn);
+                    // The message may have moved on to another shard.
+                    self.has_arrived(turn.on_its_way);
+                }
+            }
+        }
+    }
+
+    /// Delivers a message to one target of its plan, in the copy that this target receives.
+    pub(in crate::shard) fn deliver(
+        &mut self,
+        target: &Target,
+        message: &mut SharedPublication<'_>,
+        publisher: Option<Place>,
+        now: Timestamp,
+    ) {
+        let target = match &target.own_copy {
+            OwnCopy::Same => target,
+            _ if publisher != Some(target.place) => target,
+            OwnCopy::Never => return,
+            OwnCopy::Other(own) => own,
+        };
+        if let Some(delivered) = self.deliver_to(target, None, message, now) {
+            self.count_delivered(delivered);
+        }
+    }
+
+    /// Delivers a message to the session of `target`; returns `None` if the session has ended, or
+    /// if it collects nothing.
+    pub(in crate::shard) fn deliver_to(
+        &mut self,
+        target: &Target,
+        share: Option<Share<'_>>,
+        message: &mut SharedPublication<'_>,
+        now: Timestamp,
+    ) -> Option<Delivered> {
+        let slot = self.slots.get(target.place.slot as usize)?;
+        if slot.generation != target.place.generation || slot.is_suspended {
+            return None;
+        }
+        if slot.session.must_read_to_displace(message.publication.qos, message.publication.size()) {
+            self.read_page(target.place.slot);
+        }
+        let slot = self.slots.get_mut(target.place.slot as usize)?;
+        if let Some(link) = slot.session.link_mut() {
+            self.buffers.lend(link.out_mut());
+        }
+        let delivery = Delivery {
+            qos: message.publication.qos.min(target.qos),
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            retain: message.publication.retain && target.retain_as_published,
+            identifiers: target.identifiers.as_ref(),
+            share,
+        };
+        let delivered = slot.session.deliver(delivery, message, now);
+        match delivered {
+            Delivered::Sent => slot.wake(),
+            Delivered::Queued { .. } => {
+                slot.wake();
+                if message.publication.expires_at.is_some() && slot.connected.is_none() {
+                    self.set_timer(target.place.slot);
+                }
+                self.note_queued(target.place.slot);
+            }
+            Delivered::QueueFull | Delivered::Away | Delivered::TooLarge => {}
+        }
+        if matches!(delivered, Delivered::QueueFull | Delivered::Queued { displaced: 1.. }) {
+            self.tell_displaced(target.place.slot, message.publication.topic);
+            // A group first tries another member.
+            if share.is_none() || delivered != Delivered::QueueFull {
+                self.note_dropped(target.place.slot, delivered, now);
+            }
+        }
+        Some(delivered)
+    }
+
+    /// Counts the messages that a delivery dropped.
+    pub(in crate::shard) fn count_delivered(&self, delivered: Delivered) {
+        match delivered {
+            Delivered::Sent | Delivered::Queued { displaced: 0 } => {}
+            Delivered::Queued { displaced } => {
+                self.metrics.dropped(DropReason::QueueFull, displaced);
+            }
+            Delivered::QueueFull => self.metrics.dropped(DropReason::QueueFull, 1),
+            Delivered::Away => self.metrics.dropped(DropReason::Offline, 1),
+            Delivered::TooLarge => self.metrics.dropped(DropReason::PacketTooLarge, 1),
+        }
+    }
+
+    /// Moves waiting messages of a client into its output, with its retained messages, as far as
+    /// there is room. Returns `false` if there may be more, but other tasks must get their turn.
+    pub(crate) fn pump(&mut self, slot: u32, now: Timestamp) -> bool {
+        for _ in 0..SLICES_PER_TURN {
+            let Some(found) = self.slots.get_mut(slot as usize) else { return true };
+            found.session.pump(now);
+            if found.session.wants_examination() {
+                let generation = found.generation;
+                if self.examine_waiting(slot, generation, now) == 0 {
+                    return true;
+                }
+                continue;
+            }
+            if found.session.wants_page() {
+                if !self.read_page(slot) {
+                    return true;
+                }
+                continue;
+            }
+            let Some(RetainedWalk { filter, after, until, .. }) = found.session.wanted_slice()
+            else {
+                if self.take_backlogs(slot, now) {
+                    continue;
+                }
+                self.note_taken(slot, now);
+                return true;
+            };
+            let query = RetainedQuery { filter, after: after.as_deref(), until: *until };
+            let slice = self.core.retained.slice(&query, SLICE_NODES, now);
+            found.session.take_slice(slice.messages, slice.go_on_after);
+        }
+        false
+    }
+}
