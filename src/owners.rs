@@ -67,12 +67,12 @@ fn network_of(address: IpAddr) -> IpAddr {
 /// The accounts of all owners with a session or a retained message.
 #[derive(Debug)]
 pub(crate) struct Owners {
-    accounts: Mutex<Accounts>,
+    accounts: Mutex<AccountTable>,
     disk_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Accounts {
+struct AccountTable {
     /// Of each owner that has none of its own.
     limits: OwnLimits,
     by_owner: HashMap<Owner, Weak<Account>, RandomState>,
@@ -141,7 +141,7 @@ impl Owners {
         self.lock().by_owner.values().filter(|account| account.strong_count() > 0).count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Accounts> {
+    fn lock(&self) -> MutexGuard<'_, AccountTable> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

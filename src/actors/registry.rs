@@ -22,7 +22,7 @@ use actix::{
 use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, oneshot};
 
-use self::clients::{Clients, Handover};
+use self::clients::{ClientTurns, Handover};
 use super::{
     connection::Connection,
     messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
@@ -59,7 +59,7 @@ pub struct Registry {
     rechecks: Rc<Rechecks>,
     /// Whether this is the first shard of the broker. It does the work that one shard does for all.
     is_first: bool,
-    clients: Rc<Clients>,
+    clients: Rc<ClientTurns>,
     /// With the authorizer, while sessions are restored.
     patience: Option<Patience>,
     /// The number of sessions that were restored without what the authorizer needs.
@@ -74,7 +74,7 @@ impl Registry {
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(number, core.clone(), metrics, bytes_waiting).shared();
-        let clients = Rc::new(Clients::new(Rc::clone(&shard)));
+        let clients = Rc::new(ClientTurns::new(Rc::clone(&shard)));
         let (rechecks, is_first) = (Rc::default(), number == ShardNumber(0));
         Self { shard, core, rechecks, is_first, clients, patience: None, unprepared: 0 }
     }

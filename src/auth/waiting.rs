@@ -50,7 +50,7 @@ const LOOKED_AT: usize = 24;
 /// The places for waiting logins. `T` notifies a login that its turn has come.
 pub(crate) struct WaitingRoom<T> {
     /// The logins of each precedence.
-    waiting: [Vec<Waiting<T>>; 3],
+    waiting: [Vec<WaitingLogin<T>>; 3],
     places_max: usize,
     has_shares: bool,
     /// Number of waiting logins of each region, site and address.
@@ -66,7 +66,7 @@ pub(crate) struct WaitingRoom<T> {
     is_newest_next: [bool; 3],
 }
 
-struct Waiting<T> {
+struct WaitingLogin<T> {
     id: u64,
     levels: [u128; 3],
     token: T,
@@ -134,7 +134,7 @@ impl<T> WaitingRoom<T> {
             *counts.entry(level).or_default() += 1;
         }
         *self.shares.entry((levels[2], precedence)).or_default() += 1;
-        self.waiting[precedence as usize].push(Waiting { id: self.last_id, levels, token });
+        self.waiting[precedence as usize].push(WaitingLogin { id: self.last_id, levels, token });
         Some(Entered { id: self.last_id, displaced })
     }
 
@@ -172,7 +172,7 @@ impl<T> WaitingRoom<T> {
 
     fn next_of(&mut self, precedence: Precedence) -> Option<T> {
         let is_newest_next = &mut self.is_newest_next[precedence as usize];
-        let rank = |(_, waiting): &(usize, &Waiting<T>)| {
+        let rank = |(_, waiting): &(usize, &WaitingLogin<T>)| {
             let [region, site, address] = [0, 1, 2].map(|i| self.served[i].of(waiting.levels[i]));
             let age = if *is_newest_next { u64::MAX - waiting.id } else { waiting.id };
             (region, site, address, age)
@@ -216,11 +216,11 @@ impl<T> WaitingRoom<T> {
         self.counts[level].get(&levels[level]).copied().unwrap_or(0)
     }
 
-    fn of(&self, precedence: Precedence) -> &Vec<Waiting<T>> {
+    fn of(&self, precedence: Precedence) -> &Vec<WaitingLogin<T>> {
         &self.waiting[precedence as usize]
     }
 
-    fn take(&mut self, precedence: Precedence, at: usize) -> Waiting<T> {
+    fn take(&mut self, precedence: Precedence, at: usize) -> WaitingLogin<T> {
         let waiting = self.waiting[precedence as usize].swap_remove(at);
         for (counts, level) in self.counts.iter_mut().zip(waiting.levels) {
             decrement(counts, level);

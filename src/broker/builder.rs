@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Broker, Running, StartError, UnderWay, draining::Drain, restoring::aside, settings::lock,
+    Broker, Running, StartError, CallsUnderWay, draining::Drain, restoring::aside, settings::lock,
     shards::Threads, simulation::SimulatedShards,
 };
 #[cfg(feature = "websocket")]
@@ -28,7 +28,8 @@ use crate::{
     metrics::Metrics,
     mqtt::validate_topic,
     net::{
-        Admission, BindError, Bound, Listener, ListenerParts, ListenerSettings, accept_loop, bind,
+        BindError, Bound, Listener, ListenerLimits, ListenerParts, ListenerSettings, accept_loop,
+        bind,
     },
     router::ShardNumber,
     shard::{Core, CoreParts},
@@ -255,7 +256,7 @@ impl Builder {
                 listeners: Mutex::default(),
                 open: TaskTracker::new(),
                 is_ready: AtomicBool::new(true),
-                under_way: UnderWay::default(),
+                under_way: CallsUnderWay::default(),
                 drain: Drain::default(),
             }),
         };
@@ -274,7 +275,7 @@ impl Builder {
     fn open(self, shards: usize) -> Result<Opened, StartError> {
         // Bound before the store is read, so that a wrong address fails at once.
         let bound = self.listeners.iter().map(listen).collect::<Result<Vec<_>, StartError>>()?;
-        let admission = Arc::new(Admission::new(&self.limits));
+        let admission = Arc::new(ListenerLimits::new(&self.limits));
         let mut methods = self.methods;
         if let Some(known) = self.authenticator.methods() {
             methods.add(known);
@@ -302,7 +303,7 @@ struct Opened {
     listeners: Vec<Listener>,
     bound: Vec<Bound>,
     core: Arc<Core>,
-    admission: Arc<Admission>,
+    admission: Arc<ListenerLimits>,
 }
 
 impl Broker {

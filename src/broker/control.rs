@@ -6,7 +6,7 @@ use actix::MailboxError;
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
-use super::{ANSWER_TIME_MAX, Broker, asking::Asking, draining::Draining};
+use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::control::{
     Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
     Redirects, SetKeepAlive,
@@ -25,7 +25,7 @@ impl Broker {
         if !self.is_ready() {
             return Err(ControlError::Unavailable);
         }
-        let _asking = Asking::new(&self.running.under_way.questions, QUESTIONS_MAX)?;
+        let _asking = CallUnderWay::new(&self.running.under_way.questions, QUESTIONS_MAX)?;
         question.await.map_err(|error| match error {
             MailboxError::Closed => ControlError::Unavailable,
             MailboxError::Timeout => ControlError::Timeout,
@@ -33,10 +33,12 @@ impl Broker {
     }
 
     /// Returns a place among the walks under way, if this request needs one.
-    fn walking(&self, request: &Redirect) -> Result<Option<Asking<'_>>, ControlError> {
+    fn walking(&self, request: &Redirect) -> Result<Option<CallUnderWay<'_>>, ControlError> {
         match request.clients {
             Clients::One(_) => Ok(None),
-            Clients::Matching(_) => Asking::new(&self.running.under_way.walks, WALKS_MAX).map(Some),
+            Clients::Matching(_) => {
+                CallUnderWay::new(&self.running.under_way.walks, WALKS_MAX).map(Some)
+            }
         }
     }
 

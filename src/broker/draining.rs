@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Broker, Running, asking::Asking};
+use super::{Broker, Running, asking::CallUnderWay};
 use crate::{
     control::{ControlError, Redirection},
     records::{Expected, Put, RecordKey, Records as _, RecordsError},
@@ -40,7 +40,7 @@ impl Drain {
 
 /// The content of the record, in JSON.
 #[derive(Deserialize, Serialize)]
-struct Content {
+struct DrainContent {
     server_reference: Arc<str>,
     permanent: bool,
 }
@@ -51,7 +51,7 @@ impl Broker {
         let core = &self.running.core;
         let Some(name) = self.name_of_drain() else { return };
         let Ok(Some(record)) = core.records.get(&name).await else { return };
-        let content = serde_json::from_slice::<Content>(&record.value).ok();
+        let content = serde_json::from_slice::<DrainContent>(&record.value).ok();
         let to = content.and_then(|content| {
             Redirection::new(&content.server_reference, content.permanent).ok()
         });
@@ -106,7 +106,7 @@ impl Broker {
             Some(to) => {
                 let (server_reference, permanent) =
                     (to.server_reference().clone(), to.is_permanent());
-                let content = serde_json::to_vec(&Content { server_reference, permanent });
+                let content = serde_json::to_vec(&DrainContent { server_reference, permanent });
                 let value = content.map_err(|_| RecordsError::TooLong)?;
                 core.records.put(Put::new(name, value)).await?;
             }
@@ -125,7 +125,7 @@ pub(super) struct Draining<'a> {
     running: &'a Running,
     to: Arc<Redirection>,
     /// Only one exists at a time, so that the state in force is settled, or is that of this attempt.
-    _alone: Asking<'a>,
+    _alone: CallUnderWay<'a>,
 }
 
 impl<'a> Draining<'a> {
@@ -134,7 +134,7 @@ impl<'a> Draining<'a> {
     /// # Errors
     /// An earlier attempt has not ended.
     pub(super) fn begin(running: &'a Running, to: &Redirection) -> Result<Self, ControlError> {
-        let alone = Asking::new(&running.under_way.evacuations, 1)?;
+        let alone = CallUnderWay::new(&running.under_way.evacuations, 1)?;
         let to = Arc::new(to.clone());
         let _settled = running.drain.settled();
         running.core.draining.store(Some(to.clone()));

@@ -57,7 +57,7 @@ use crate::{
     },
     metrics::{Metrics, TransportKind},
     mqtt::{PublicationBuilder, QoS, TopicError, validate_filter},
-    net::{Admission, Arrival, IN_PROCESS, ListenerSettings, Whose, canonical, handshake},
+    net::{ListenerLimits, Arrival, IN_PROCESS, ListenerSettings, Whose, canonical, handshake},
     records::Records,
     shard::{Core, connect::ClientSession, subscription::Subscription},
     transport::AnyStream,
@@ -80,7 +80,7 @@ struct Running {
     core: Arc<Core>,
     /// The actors of the shards, in the order of the shards.
     registries: Vec<Addr<Registry>>,
-    admission: Arc<Admission>,
+    admission: Arc<ListenerLimits>,
     /// The threads of the shards, in the order of the shards.
     hosts: Vec<ArbiterHandle>,
     arbiters: Mutex<Vec<Arbiter>>,
@@ -91,14 +91,14 @@ struct Running {
     /// Gives each connection a token for as long as its stream is open.
     open: TaskTracker,
     is_ready: AtomicBool,
-    under_way: UnderWay,
+    under_way: CallsUnderWay,
     /// Where new clients are redirected.
     drain: Drain,
 }
 
 /// The calls that have not been answered yet.
 #[derive(Default)]
-struct UnderWay {
+struct CallsUnderWay {
     questions: AtomicUsize,
     walks: AtomicUsize,
     evacuations: AtomicUsize,

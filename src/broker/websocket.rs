@@ -25,10 +25,10 @@ use crate::{
     auth::{ClientCertificate, ListenerLogins},
     metrics::{ConnectRefusal, ShardMetrics, TransportKind},
     net::{
-        Accepted, Arrival, Pages, Refusal, Request, WebSocket, WebSocketOptions, Whose, canonical,
-        handshake, hosted,
+        Accepted, Arrival, Pages, UpgradeRefusal, UpgradeRequest, WebSocket, WebSocketOptions,
+        Whose, canonical, handshake, hosted,
     },
-    told::{Subject, Weight},
+    told::{Severity, Subject},
 };
 
 /// Name of the listener for WebSocket routes of an application.
@@ -70,7 +70,7 @@ impl Broker {
 
     fn upgrade(&self, request: &HttpRequest, payload: Payload, origins: &[String]) -> HttpResponse {
         let headers = request.headers().iter();
-        let asked = Request {
+        let asked = UpgradeRequest {
             method: request.method().as_str(),
             is_http_1_1: request.version() == Version::HTTP_11,
             headers: headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
@@ -80,7 +80,7 @@ impl Broker {
         let decided = asked.decide(pages).map_err(|refusal| (ConnectRefusal::WebSocket, refusal));
         let hosted = decided.and_then(|accepted| {
             let hosted = self.host(request, payload, accepted);
-            hosted.map_err(|refused| (refused, Refusal::Unavailable))
+            hosted.map_err(|refused| (refused, UpgradeRefusal::Unavailable))
         });
         hosted.unwrap_or_else(|(counted_as, refusal)| {
             self.count_refusal(peer(request), counted_as);
@@ -144,7 +144,7 @@ impl Broker {
         let told = &self.running.core.told;
         told.connect_refused(
             &Subject::stranger(peer, HOSTED),
-            Weight::Warning,
+            Severity::Warning,
             refused.name(),
             None,
         );
@@ -165,7 +165,7 @@ fn peer(request: &HttpRequest) -> SocketAddr {
     canonical(peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
 }
 
-fn answer_to(refusal: Refusal) -> HttpResponse {
+fn answer_to(refusal: UpgradeRefusal) -> HttpResponse {
     let (status, _) = refusal.status();
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut answer = HttpResponse::build(status);

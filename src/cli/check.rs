@@ -21,7 +21,7 @@ use super::{
     note,
     open_files::{self, TooFewFiles},
     print,
-    serve::StartError,
+    serve::ServeError,
     tls::TlsSources,
     warn, warnings,
 };
@@ -82,7 +82,7 @@ fn check_data_dir(data_dir: &Path) -> Result<(), FirstStartError> {
     access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| fault(error.into()))
 }
 
-fn check_tls(config: &Config) -> Result<(), StartError> {
+fn check_tls(config: &Config) -> Result<(), ServeError> {
     let mut tls = TlsSources::default();
     mqtt_listeners(config, &mut tls)?;
     for address in &config.http.https {
@@ -93,7 +93,7 @@ fn check_tls(config: &Config) -> Result<(), StartError> {
 
 /// Checks that the addresses belong to this machine. Does not check their ports, which a running
 /// broker may use.
-fn check_addresses(config: &Config) -> Result<(), StartError> {
+fn check_addresses(config: &Config) -> Result<(), ServeError> {
     let lists = [
         ("mqtt.tcp", &config.mqtt.tcp),
         ("mqtt.tls", &config.mqtt.tls),
@@ -105,7 +105,7 @@ fn check_addresses(config: &Config) -> Result<(), StartError> {
     for (key, addresses) in lists {
         for &address in addresses {
             let any_port = SocketAddr::new(address.ip(), 0);
-            TcpListener::bind(any_port).map_err(|source| StartError::Listen {
+            TcpListener::bind(any_port).map_err(|source| ServeError::Listen {
                 address,
                 key,
                 source,

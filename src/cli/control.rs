@@ -227,7 +227,7 @@ impl io::Write for Interruptible<'_> {
 
 /// Why a running broker did not export its store.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ControlError {
+pub(super) enum ExportError {
     #[error(
         "the broker that uses {path} does not answer at its control.sock: {source}; stop it first"
     )]
@@ -240,8 +240,7 @@ pub(super) enum ControlError {
 
 /// Asks the broker that uses a data directory to export its store, and writes that to `output`.
 pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> Result<(), Failure> {
-    let no_answer =
-        |source| ControlError::NoAnswer { path: data_dir.display().to_string(), source };
+    let no_answer = |source| ExportError::NoAnswer { path: data_dir.display().to_string(), source };
     let mut broker = UnixStream::connect(data_dir.join(SOCKET)).map_err(no_answer)?;
     broker.set_read_timeout(Some(FIRST_LINE_TIME_MAX)).map_err(no_answer)?;
     writeln!(broker, "{REQUEST}").map_err(no_answer)?;
@@ -251,19 +250,19 @@ pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> R
     loop {
         line.clear();
         if lines.read_until(b'\n', &mut line).map_err(no_answer)? == 0 {
-            return Err(ControlError::Incomplete.into());
+            return Err(ExportError::Incomplete.into());
         }
         match ending(&line) {
             None => output.write_all(&line)?,
             Some(end) if end["kind"] == "error" => {
                 let why = end["message"].as_str().unwrap_or_default();
-                return Err(ControlError::Refused(why.to_owned()).into());
+                return Err(ExportError::Refused(why.to_owned()).into());
             }
             Some(end) if end["lines"] == count => {
                 output.write_all(&line)?;
                 return Ok(output.flush()?);
             }
-            Some(_) => return Err(ControlError::Incomplete.into()),
+            Some(_) => return Err(ExportError::Incomplete.into()),
         }
         count += 1;
     }

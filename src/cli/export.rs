@@ -28,7 +28,7 @@ const PAGE: PageBounds = PageBounds { messages_max: 1_000, bytes_max: 4 << 20 };
 
 /// Writes the contents of `store` and the last line; returns the number of lines before that.
 pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u64, Failure> {
-    let mut lines = Lines { output, count: 0 };
+    let mut lines = LineWriter { output, count: 0 };
     let output = &mut lines;
     let bounds = store.bounds()?;
     let clock = bounds.clock.millis();
@@ -92,7 +92,7 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
 }
 
 /// The output, and the number of lines written to it.
-struct Lines<'o> {
+struct LineWriter<'o> {
     output: &'o mut dyn Write,
     count: u64,
 }
@@ -100,7 +100,7 @@ struct Lines<'o> {
 fn export_queue(
     store: &StoreSnapshot,
     session: SessionNumber,
-    output: &mut Lines<'_>,
+    output: &mut LineWriter<'_>,
 ) -> Result<(), Failure> {
     for entry in store.in_flight(session)? {
         line(output, &of_queued(session, entry.place, Some(entry.sent), entry.message.as_ref()))?;
@@ -116,7 +116,7 @@ fn export_queue(
     Ok(())
 }
 
-fn line(lines: &mut Lines<'_>, value: &Value) -> io::Result<()> {
+fn line(lines: &mut LineWriter<'_>, value: &Value) -> io::Result<()> {
     lines.count += 1;
     writeln!(lines.output, "{value}")
 }

@@ -9,14 +9,14 @@ use hearthmq::{
 };
 use socket2::{Domain, Socket, Type};
 
-use super::{serve::StartError, tls::TlsSources};
+use super::{serve::ServeError, tls::TlsSources};
 
 /// Binds every HTTP listener, in the order of their options. Connections are refused until the
 /// server listens on them.
 pub(super) fn http_listeners(
     config: &Config,
     tls: &mut TlsSources,
-) -> Result<Vec<Listener>, StartError> {
+) -> Result<Vec<Listener>, ServeError> {
     let (http, keep_alive_secs) = (&config.http, config.mqtt.tcp_keep_alive_secs);
     let behind_proxy =
         |address, listener| Listener { proxy: proxy_at(address, config), ..listener };
@@ -55,7 +55,7 @@ fn bind(
     address: SocketAddr,
     key: &'static str,
     keep_alive_secs: u16,
-) -> Result<Socket, StartError> {
+) -> Result<Socket, ServeError> {
     let bind = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?; // a restart does not wait for old connections
@@ -64,5 +64,5 @@ fn bind(
         socket.bind(&address.into())?;
         Ok(socket)
     };
-    bind().map_err(|source| StartError::Listen { address, key, source })
+    bind().map_err(|source| ServeError::Listen { address, key, source })
 }

@@ -15,7 +15,7 @@ use hearthmq::{
 };
 
 use self::{
-    line::{BoundsLine, Line, add},
+    line::{BoundsLine, ExportLine, add},
     seen::Seen,
 };
 use super::Failure;
@@ -34,7 +34,7 @@ pub(super) enum ImportError {
         "{path}, line {line} is not a valid line of an export: {problem}; nothing was imported, \
          correct the line or export again"
     )]
-    Line { path: String, line: u64, problem: String },
+    ExportLine { path: String, line: u64, problem: String },
     #[error(
         "{path}, line {line} is longer than {bytes_max} bytes; nothing was imported. If the file \
          is an export, allow longer lines with --line-bytes-max"
@@ -50,7 +50,7 @@ pub(super) enum ImportError {
 }
 
 /// An export that is read line by line.
-pub(super) struct Lines<'i> {
+pub(super) struct LineReader<'i> {
     pub(super) input: &'i mut dyn BufRead,
     /// Its name.
     pub(super) path: String,
@@ -60,7 +60,7 @@ pub(super) struct Lines<'i> {
     pub(super) count: u64,
 }
 
-impl Lines<'_> {
+impl LineReader<'_> {
     /// Reads the next line into `bytes`; returns whether there is one.
     fn next(&mut self, bytes: &mut Vec<u8>) -> Result<bool, Failure> {
         bytes.clear();
@@ -84,7 +84,7 @@ impl Lines<'_> {
 
     fn fault(&self, problem: impl ToString) -> ImportError {
         let problem = problem.to_string();
-        ImportError::Line { path: self.path.clone(), line: self.count, problem }
+        ImportError::ExportLine { path: self.path.clone(), line: self.count, problem }
     }
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Imported {
 /// `must_be_whole`.
 pub(super) fn import(
     directory: &Path,
-    lines: &mut Lines<'_>,
+    lines: &mut LineReader<'_>,
     must_be_whole: bool,
 ) -> Result<Imported, Failure> {
     let new = NewStore::begin(directory)?;
@@ -110,9 +110,10 @@ pub(super) fn import(
     let mut group_bytes = 0;
     let mut bytes = Vec::new();
     while lines.next(&mut bytes)? {
-        let line: Line = serde_json::from_slice(&bytes).map_err(|error| lines.fault(error))?;
+        let line: ExportLine =
+            serde_json::from_slice(&bytes).map_err(|error| lines.fault(error))?;
         seen.note(&line).map_err(|problem| lines.fault(problem))?;
-        if let Line::Bounds(bounds) = &line {
+        if let ExportLine::Bounds(bounds) = &line {
             take_numbers(store, bounds)?;
         }
         add(line, &mut group).map_err(|problem| lines.fault(problem))?;

@@ -36,7 +36,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Name of the thread, by which the panic hook recognizes it.
 pub(super) const THREAD_NAME: &str = "log";
 
-enum Entry {
+enum LogEntry {
     Line(Vec<u8>),
     /// Answered once everything before it is written. Nothing follows the last one.
     Written {
@@ -47,7 +47,7 @@ enum Entry {
 
 /// Counters that both ends share.
 #[derive(Debug, Default)]
-struct Counts {
+struct LineCounts {
     /// Bytes of the waiting lines.
     bytes: AtomicUsize,
     /// Number of lines that found no room, or could not be written.
@@ -57,8 +57,8 @@ struct Counts {
 /// The queue. Clones are handles to the same queue.
 #[derive(Clone, Debug)]
 pub(super) struct LogQueue {
-    entries: SyncSender<Entry>,
-    counts: Arc<Counts>,
+    entries: SyncSender<LogEntry>,
+    counts: Arc<LineCounts>,
 }
 
 impl LogQueue {
@@ -72,7 +72,7 @@ impl LogQueue {
         tell_dropped: fn(u64),
     ) -> io::Result<Self> {
         let (entries, receiver) = sync_channel(LINES_MAX);
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::<LineCounts>::default();
         let writing = Writing {
             output,
             counts: Arc::clone(&counts),
@@ -105,7 +105,7 @@ impl LogQueue {
     fn wait(&self, time_max: Duration, is_last: bool) {
         let until = Instant::now() + time_max;
         let (tell, told) = sync_channel(1);
-        let mut entry = Entry::Written { tell, is_last };
+        let mut entry = LogEntry::Written { tell, is_last };
         while let Err(error) = self.entries.try_send(entry) {
             entry = match error {
                 TrySendError::Full(entry) if Instant::now() < until => entry,
@@ -120,7 +120,7 @@ impl LogQueue {
     fn put(&self, line: &[u8]) {
         let bytes = line.len();
         let has_room = self.counts.bytes.fetch_add(bytes, Relaxed) + bytes <= BYTES_MAX;
-        if !has_room || self.entries.try_send(Entry::Line(line.to_vec())).is_err() {
+        if !has_room || self.entries.try_send(LogEntry::Line(line.to_vec())).is_err() {
             self.counts.bytes.fetch_sub(bytes, Relaxed);
             self.counts.dropped.fetch_add(1, Relaxed);
         }
@@ -150,7 +150,7 @@ impl<'a> MakeWriter<'a> for LogQueue {
 /// The state of the writing thread.
 struct Writing<W> {
     output: W,
-    counts: Arc<Counts>,
+    counts: Arc<LineCounts>,
     /// Lines taken out of the queue, to be written next.
     batch: Vec<u8>,
     lines: u64,
@@ -161,14 +161,14 @@ struct Writing<W> {
 }
 
 impl<W: Write> Writing<W> {
-    fn run(mut self, entries: &Receiver<Entry>) {
+    fn run(mut self, entries: &Receiver<LogEntry>) {
         // Also ends with the last handle of the queue.
         while let Ok(mut entry) = entries.recv() {
             let mut is_written = true;
             loop {
                 match entry {
-                    Entry::Line(line) => self.gather(&line),
-                    Entry::Written { tell, is_last } => {
+                    LogEntry::Line(line) => self.gather(&line),
+                    LogEntry::Written { tell, is_last } => {
                         self.write();
                         if is_last {
                             self.end(entries);
@@ -239,9 +239,9 @@ impl<W: Write> Writing<W> {
     }
 
     /// Reports dropped lines that were not reported yet, and writes the remaining lines.
-    fn end(&mut self, entries: &Receiver<Entry>) {
+    fn end(&mut self, entries: &Receiver<LogEntry>) {
         self.tell_dropped();
-        while let Ok(Entry::Line(line)) = entries.try_recv() {
+        while let Ok(LogEntry::Line(line)) = entries.try_recv() {
             self.gather(&line);
         }
         self.write();

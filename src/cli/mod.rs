@@ -126,7 +126,7 @@ enum Failure {
     #[error(transparent)]
     Accounts(#[from] FileError),
     #[error(transparent)]
-    Start(#[from] serve::StartError),
+    Start(#[from] serve::ServeError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -138,7 +138,7 @@ enum Failure {
     #[error(transparent)]
     Import(#[from] import::ImportError),
     #[error(transparent)]
-    Control(#[from] control::ControlError),
+    Control(#[from] control::ExportError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }

@@ -22,7 +22,7 @@ pub(super) struct Reload {
 }
 
 /// The objects that a step changes.
-struct Parts<'a> {
+struct ReloadParts<'a> {
     serving: &'a Serving,
     log: &'a Log,
     /// The configuration from now on.
@@ -32,7 +32,7 @@ struct Parts<'a> {
 /// The steps of a reload, in order. Each logs its result.
 ///
 /// The first steps apply options, so that the later ones read files by these options.
-const STEPS: &[fn(&Parts<'_>)] = &[
+const STEPS: &[fn(&ReloadParts<'_>)] = &[
     |parts| drop(parts.log.set_filter(&parts.config.log)), // the configuration has told
     |parts| parts.serving.broker().set_client_lines(parts.config.log.clients),
     |parts| parts.serving.broker().set_limits(parts.config.limits.clone()),
@@ -75,7 +75,7 @@ impl Reload {
         if let Some(told @ TooFewFiles::Configured(_)) = open_files::fit(&mut config) {
             told.tell();
         }
-        let parts = Parts { serving, log: &self.log, config: &config };
+        let parts = ReloadParts { serving, log: &self.log, config: &config };
         for step in STEPS {
             step(&parts);
         }

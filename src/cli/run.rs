@@ -15,7 +15,7 @@ use super::{
     open_files::{self, TooFewFiles},
     print,
     reload::Reload,
-    serve::{Serving, StartError},
+    serve::{ServeError, Serving},
     warnings,
 };
 
@@ -23,14 +23,14 @@ use super::{
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let mut config = options.load()?;
     // First, so that everything after it can be logged.
-    let log = Log::start(&config.log).map_err(StartError::Log)?;
+    let log = Log::start(&config.log).map_err(ServeError::Log)?;
     tell_start(options, &config);
     // Examined before the store is opened, which creates the data directory.
     let missing = first_start::examine(&config)?;
     let given = config.clone(); // a reload compares with it, without the limits lowered below
     let too_few_files = open_files::fit(&mut config);
     let system = System::new();
-    system.block_on(ignore_file_limit()).map_err(StartError::Signals)?;
+    system.block_on(ignore_file_limit()).map_err(ServeError::Signals)?;
     let store = StoreOptions {
         cache_bytes: config.store.cache_bytes,
         free_bytes_min: config.store.free_bytes_min,
@@ -69,19 +69,19 @@ async fn serve(
     mut reload: Reload,
     too_few_files: Option<TooFewFiles>,
 ) -> Result<(), Failure> {
-    let mut signals = Signals::listen().map_err(StartError::Signals)?;
+    let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let serving = Serving::start(config, store).await?;
     if let Some(too_few) = too_few_files {
         too_few.tell();
     }
     reload.count_dropped_lines(&serving);
-    while signals.next().await == Request::Reload {
+    while signals.next().await == SignalRequest::Reload {
         reload.read_again(&serving);
     }
     let deadline_secs = reload.config().shutdown_deadline_secs;
     tracing::info!(deadline_secs, "shutting down; a second signal ends the broker at once");
     actix_web::rt::spawn(async move {
-        while signals.next().await != Request::End {}
+        while signals.next().await != SignalRequest::End {}
         #[expect(clippy::exit, reason = "a second signal asks for an immediate end")]
         std::process::exit(1);
     });
@@ -92,7 +92,7 @@ async fn serve(
 
 /// The request behind a signal.
 #[derive(PartialEq, Eq)]
-enum Request {
+enum SignalRequest {
     /// SIGHUP: read the configuration and its files again.
     Reload,
     /// SIGTERM or SIGINT.
@@ -114,11 +114,11 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Request {
+    async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            _ = self.hang_up.recv() => Request::Reload,
-            _ = self.terminate.recv() => Request::End,
-            _ = self.interrupt.recv() => Request::End,
+            _ = self.hang_up.recv() => SignalRequest::Reload,
+            _ = self.terminate.recv() => SignalRequest::End,
+            _ = self.interrupt.recv() => SignalRequest::End,
         }
     }
 }

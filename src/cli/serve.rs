@@ -31,7 +31,7 @@ const ACCOUNTS: &str = "accounts";
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub(super) enum ServeError {
     #[error("cannot listen on {address}: {source}; free it, or set another address in {key}")]
     Listen { address: SocketAddr, key: &'static str, source: io::Error },
     #[error(transparent)]
@@ -64,7 +64,7 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Starts everything; returns once every listener is bound.
-    pub(super) async fn start(config: &Config, store: DirectoryStore) -> Result<Self, StartError> {
+    pub(super) async fn start(config: &Config, store: DirectoryStore) -> Result<Self, ServeError> {
         let authentication = AuthenticationConfig::from(config);
         let authenticator = FileAuthenticator::open(config.users_file(), authentication)?;
         let authenticator = Arc::new(authenticator);
@@ -82,11 +82,11 @@ impl Serving {
         // With the ports that are bound: a configured port can be 0.
         let https = listeners.iter().filter(|one| one.tls.is_some());
         let https = https.map(hearthmq::http::Listener::url).collect::<Result<Vec<_>, _>>();
-        let https = https.map_err(StartError::Http)?;
+        let https = https.map_err(ServeError::Http)?;
         let api = broker.api(&api_options(config, &https));
         let urls: Vec<_> = listeners.iter().filter_map(|one| one.url().ok()).collect();
         let options = ServerOptions::from(&config.http);
-        let http = Server::start(&api, listeners, &options).map_err(StartError::Http)?;
+        let http = Server::start(&api, listeners, &options).map_err(ServeError::Http)?;
         if urls.is_empty() {
             tracing::info!("no HTTP listener: REST, health and metrics are not served");
         }
@@ -102,7 +102,7 @@ impl Serving {
         (authenticator, scram, policy): (&Arc<FileAuthenticator>, &ScramSha256, &Arc<FilePolicy>),
         store: Arc<DirectoryStore>,
         tls: &mut TlsSources,
-    ) -> Result<Broker, StartError> {
+    ) -> Result<Broker, ServeError> {
         let accounts = Source::new(ACCOUNTS, Arc::clone(authenticator)).with_methods(scram.clone());
         let mut builder = Broker::builder()
             .node(&config.node)

@@ -15,7 +15,7 @@ use super::{
     Failure, Options,
     control::export_by_broker,
     export::export,
-    import::{ImportError, Imported, Lines, import},
+    import::{ImportError, Imported, LineReader, import},
     print,
 };
 
@@ -28,16 +28,16 @@ pub(super) struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Read everything and report what is inconsistent; exit code 1 if anything is
-    Check(Place),
+    Check(OpenStore),
     /// Count the records of each kind
-    Stats(Place),
+    Stats(OpenStore),
     /// Write sessions, queued and retained messages as lines of JSON, also while a broker runs
     Export {
         /// The file to write [default: standard output]
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
-        place: Place,
+        place: OpenStore,
     },
     /// Build a new store from the output of `export`
     Import {
@@ -50,15 +50,15 @@ enum Command {
         #[arg(long)]
         incomplete: bool,
         #[command(flatten)]
-        place: Place,
+        place: OpenStore,
     },
     /// Rewrite the files without removed data
-    Compact(Place),
+    Compact(OpenStore),
 }
 
 /// The store to work on.
 #[derive(Args)]
-struct Place {
+struct OpenStore {
     /// The data directory [default: as configured]
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
@@ -75,7 +75,7 @@ pub(super) enum StoreCommandError {
     Output { path: String, source: io::Error },
 }
 
-impl Place {
+impl OpenStore {
     fn directory(&self) -> Result<PathBuf, Failure> {
         Ok(match &self.data_dir {
             Some(directory) => directory.clone(),
@@ -176,7 +176,7 @@ fn read_import(
             (Box::new(BufReader::new(opened)), file.display().to_string())
         }
     };
-    let mut lines = Lines { input: &mut input, path, bytes_max: line_bytes_max, count: 0 };
+    let mut lines = LineReader { input: &mut input, path, bytes_max: line_bytes_max, count: 0 };
     let Imported { lines, is_whole } = import(directory, &mut lines, must_be_whole)?;
     let doubt =
         if is_whole { "" } else { "; the export has no last line, so it may be incomplete" };

@@ -25,14 +25,14 @@ struct Listed(Vec<SocketAddr>);
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Reader)
+        deserializer.deserialize_str(AddressVisitor)
     }
 }
 
 /// A visitor, so that an error in it has the position of this one address.
-struct Reader;
+struct AddressVisitor;
 
-impl Visitor<'_> for Reader {
+impl Visitor<'_> for AddressVisitor {
     type Value = Listed;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,7 +41,7 @@ pub(crate) struct StoredRecords {
 struct State {
     /// The revision of the last change, pending or committed.
     revision: Revision,
-    entries: BTreeMap<RecordKey, Entry>,
+    entries: BTreeMap<RecordKey, KnownRecord>,
     /// The committed records that expire, by that time.
     expiring: BTreeSet<(Timestamp, RecordKey)>,
     watched: BTreeMap<Box<str>, Watched>,
@@ -49,13 +49,13 @@ struct State {
 
 /// What is known of one key; there is no entry without either part.
 #[derive(Default)]
-struct Entry {
+struct KnownRecord {
     committed: Option<Record>,
     /// The last pending change: its revision, and the record unless it is a removal.
     pending: Option<(Revision, Option<Record>)>,
 }
 
-impl Entry {
+impl KnownRecord {
     /// Ends the pending change if it is this one, and not a later one.
     fn end_pending(&mut self, revision: Revision) {
         self.pending.take_if(|(pending, _)| *pending == revision);
@@ -239,7 +239,7 @@ impl State {
         expected: Expected,
         now: Timestamp,
     ) -> Result<(), RecordsError> {
-        let newest = self.entries.get(name).and_then(Entry::newest);
+        let newest = self.entries.get(name).and_then(KnownRecord::newest);
         let found = newest.filter(|record| !record.has_expired(now)).map(|record| record.revision);
         let is_expected = match expected {
             Expected::Any => true,

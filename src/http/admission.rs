@@ -50,7 +50,7 @@ struct Basic {
 
 /// The effect of a call on the broker and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum CallEffect {
     /// The call only reads.
     Looks,
     /// The call changes something, so it must not come from a page of another site.
@@ -86,7 +86,7 @@ pub(super) struct Caller {
 /// data. A caller that reuses them is not guessing passwords, so it is not locked out because
 /// others are.
 #[derive(Default)]
-pub(super) struct Accepted(Cell<Option<Proof>>);
+pub(super) struct LastAccepted(Cell<Option<Proof>>);
 
 type Proof = [u8; 32];
 
@@ -129,11 +129,11 @@ pub(super) fn tell_refused(api: &Api, request: &HttpRequest, error: &ApiError) {
 pub(super) async fn admit(
     api: &Api,
     request: &HttpRequest,
-    effect: Effect,
+    effect: CallEffect,
 ) -> Result<Caller, ApiError> {
     let peer = peer(api, request)?;
     api.0.rates.check_address(peer.ip())?;
-    if effect == Effect::Changes {
+    if effect == CallEffect::Changes {
         browsers::refuse_cross_site(request.headers())?;
     }
     let basic = basic(request)?;
@@ -152,7 +152,7 @@ pub(super) async fn admit(
         (Some(_), _) | (None, Some(_)) => {}
     }
     let shown = basic.is_some().then(|| proof(request));
-    let accepted = request.conn_data::<Accepted>();
+    let accepted = request.conn_data::<LastAccepted>();
     let credentials = Credentials {
         client_id: None,
         username: basic.as_ref().map(|basic| basic.username.as_str()),

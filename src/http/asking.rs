@@ -76,13 +76,13 @@ impl Asking {
         result
     }
 
-    fn enter(&self, precedence: Precedence, from: IpAddr) -> Option<Waiting<'_>> {
+    fn enter(&self, precedence: Precedence, from: IpAddr) -> Option<WaitingCall<'_>> {
         let seat = Arc::new(Seat::default());
         let entered = self.room().enter(precedence, Origin::of(from), Arc::clone(&seat))?;
         if let Some(displaced) = entered.displaced {
             displaced.take_away();
         }
-        Some(Waiting { asking: self, id: entered.id, seat })
+        Some(WaitingCall { asking: self, id: entered.id, seat })
     }
 
     fn room(&self) -> MutexGuard<'_, WaitingRoom<Arc<Seat>>> {
@@ -91,13 +91,13 @@ impl Asking {
 }
 
 /// A call that waits; dropping it gives its place back.
-struct Waiting<'a> {
+struct WaitingCall<'a> {
     asking: &'a Asking,
     id: u64,
     seat: Arc<Seat>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
         self.asking.room().leave(self.id);
     }

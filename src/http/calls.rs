@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     Api, ApiError,
-    admission::{self, Effect},
+    admission::{self, CallEffect},
     desk::Desk,
     parameters,
 };
@@ -45,7 +45,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         if request.method() != Method::POST {
             return Err(ApiError::method_not_allowed("POST"));
         }
-        let caller = admission::admit(&api, &request, Effect::Changes).await?;
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let wanted = parameters::keep_alive(request.query_string())?;
         caller.permit(&api, &wanted.client_id, &[Action::Connect, Action::Control])?;
         let wanted = SetKeepAlive {
@@ -75,7 +75,7 @@ pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST) {
             return Err(ApiError::method_not_allowed("GET, HEAD, POST"));
         }
-        let caller = admission::admit(&api, &request, Effect::Looks).await?;
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = parameters::status(below_prefix(&request))?;
         caller.permit(&api, &client_id, &[Action::Connect, Action::Observe])?;
         let online = desk(&request).query_online(client_id).await?;

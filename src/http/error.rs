@@ -277,7 +277,7 @@ impl From<ControlError> for ApiError {
 
 /// The body of an error response.
 #[derive(Serialize)]
-struct Body<'a> {
+struct ErrorBody<'a> {
     success: bool,
     code: &'static str,
     message: &'a str,
@@ -308,7 +308,7 @@ impl ResponseError for ApiError {
                 response.insert_header((RETRY_AFTER, secs));
             }
         }
-        response.json(Body { success: false, code: self.code, message: &self.message })
+        response.json(ErrorBody { success: false, code: self.code, message: &self.message })
     }
 }
 

@@ -66,9 +66,9 @@ use rate::Rates;
 
 /// The REST interface of one broker, shared by all workers. Cheap to clone.
 #[derive(Clone)]
-pub struct Api(Arc<Shared>);
+pub struct Api(Arc<ApiParts>);
 
-struct Shared {
+struct ApiParts {
     control: Arc<dyn Control>,
     authenticator: Arc<dyn Authenticator>,
     authorizer: Arc<dyn Authorizer>,
@@ -173,7 +173,7 @@ impl Api {
         metrics: Arc<Metrics>,
         options: &ApiOptions,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(ApiParts {
             told,
             control,
             authenticator,

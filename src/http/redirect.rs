@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     Api, ApiError,
-    admission::{self, Caller, Effect},
+    admission::{self, CallEffect, Caller},
     calls::{Answer, answer},
 };
 use crate::{
@@ -39,7 +39,7 @@ const BODY_BYTES_MAX: usize = 6 * (65_535 + 1_024) + 512;
 /// The body of a `POST`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+struct RedirectBody {
     /// The client to redirect.
     client_id: Option<String>,
     /// Or a pattern for the clients to redirect.
@@ -68,12 +68,12 @@ pub(super) async fn redirect(
 ) -> HttpResponse {
     let call = async {
         let effect = match *request.method() {
-            Method::GET | Method::HEAD => Effect::Looks,
-            Method::POST | Method::DELETE => Effect::Changes,
+            Method::GET | Method::HEAD => CallEffect::Looks,
+            Method::POST | Method::DELETE => CallEffect::Changes,
             _ => return Err(ApiError::method_not_allowed("GET, HEAD, POST, DELETE")),
         };
         let caller = admission::admit(&api, &request, effect).await?;
-        if effect == Effect::Looks {
+        if effect == CallEffect::Looks {
             return state(&api, &caller);
         }
         if request.method() == Method::DELETE {
@@ -88,7 +88,7 @@ pub(super) async fn redirect(
         // After the checks of the caller, so that a stranger cannot make the broker read a body.
         let body = in_time(&api, async { Ok(read(&request, payload).await) }).await??;
         let (wanted, refuses_connects) = parse(&body)?;
-        let line = Line::of(&wanted, refuses_connects);
+        let line = RedirectLine::of(&wanted, refuses_connects);
         let wanted = permit(&api, &caller, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
         let control = &api.0.control;
@@ -107,12 +107,12 @@ pub(super) async fn redirect(
 }
 
 /// The log line about a redirect.
-struct Line {
+struct RedirectLine {
     target: String,
     new: String,
 }
 
-impl Line {
+impl RedirectLine {
     fn of(wanted: &Redirect, refuses_connects: bool) -> Self {
         let target = match &wanted.clients {
             Clients::One(client_id) => client_id.clone(),
@@ -160,7 +160,7 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<Vec<u8>, ApiErr
 
 /// Returns the redirect, and whether new clients are refused too.
 fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
-    let body: Body = serde_json::from_slice(body).map_err(|_| ApiError::invalid_body())?;
+    let body: RedirectBody = serde_json::from_slice(body).map_err(|_| ApiError::invalid_body())?;
     let clients = match (body.client_id, body.clients) {
         (Some(client_id), None) if !client_id.is_empty() => Clients::One(client_id),
         (None, Some(pattern)) => {

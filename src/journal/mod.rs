@@ -304,10 +304,10 @@ impl Ticket {
 /// Collects the changes of a shard's sessions, in one order. A change belongs to the current
 /// ticket. Answers that require the change to be durable wait for that ticket.
 #[derive(Clone, Debug, Default)]
-pub struct Journal(Rc<Pages>);
+pub struct Journal(Rc<SparePages>);
 
 #[derive(Debug, Default)]
-struct Pages {
+struct SparePages {
     changes: RefCell<Vec<Change>>,
     /// Bytes of the changes, including their messages.
     bytes: Cell<usize>,

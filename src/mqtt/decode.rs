@@ -68,7 +68,7 @@ pub fn decode<'a>(
     if packet_type == PacketType::Publish {
         publish::check_flags(first, version)?;
     }
-    let frame = match Frame::find(bytes, limits)? {
+    let frame = match WholePacket::find(bytes, limits)? {
         Ok(frame) => frame,
         Err(at_least) => return Ok(Decoded::More { at_least }),
     };
@@ -137,7 +137,7 @@ pub fn refusal_version(bytes: &[u8]) -> Option<ProtocolVersion> {
 const HEADER_BYTES_MIN: usize = 2;
 
 /// A complete packet in a buffer.
-struct Frame<'a> {
+struct WholePacket<'a> {
     /// Variable Header and Payload.
     body: &'a [u8],
     /// Length of fixed header and body.
@@ -146,7 +146,7 @@ struct Frame<'a> {
     is_minimal: bool,
 }
 
-impl<'a> Frame<'a> {
+impl<'a> WholePacket<'a> {
     /// Returns the frame at the start of `bytes`, or the number of bytes needed to continue.
     #[inline]
     fn find(bytes: &'a [u8], limits: &DecodeLimits) -> Result<Result<Self, usize>, DecodeError> {
@@ -184,7 +184,7 @@ impl<'a> Frame<'a> {
 fn decode_body<'a>(
     packet_type: PacketType,
     first: u8,
-    frame: &Frame<'a>,
+    frame: &WholePacket<'a>,
     version: ProtocolVersion,
     limits: &DecodeLimits,
 ) -> Result<Packet<'a>, DecodeError> {

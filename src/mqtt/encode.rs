@@ -1,6 +1,6 @@
 //! Encodes packets in the format of each protocol version.
 //!
-//! A packet is written twice: first to a [`Count`], which computes its lengths and detects errors,
+//! A packet is written twice: first to a [`ByteCount`], which computes its lengths and detects errors,
 //! then to the buffer. So the same code computes lengths and writes bytes, an invalid packet writes
 //! nothing, and the buffer is allocated once. Deliveries, the most frequent packets, have their own
 //! path in `publish`. Called by sessions, and by in-process clients.
@@ -11,7 +11,7 @@ mod sink;
 
 pub(super) use publish::PACKET_BYTES_MAX;
 pub use publish::{PublishAs, TopicAlias, encode_publish, encode_publish_with, publish_size};
-pub(super) use sink::{Count, Sink};
+pub(super) use sink::{ByteCount, Sink};
 
 use properties::{Details, WriteProperties};
 
@@ -130,7 +130,7 @@ struct Encoding {
 
 impl Encoding {
     fn remaining_length(self, packet: &Packet<'_>) -> Result<usize, EncodeError> {
-        let mut count = Count::default();
+        let mut count = ByteCount::default();
         self.body(packet, &mut count)?;
         if count.bytes() > VARIABLE_BYTE_INTEGER_MAX as usize {
             return Err(EncodeError::PacketTooLarge);
@@ -179,7 +179,7 @@ impl Encoding {
         if !self.version.has_properties() {
             return Ok(());
         }
-        let mut count = Count::default();
+        let mut count = ByteCount::default();
         properties.write(self.details, &mut count)?;
         sink.variable_byte_integer(count.bytes())?;
         properties.write(self.details, sink)
@@ -187,7 +187,7 @@ impl Encoding {
 
     /// Returns whether there is no property to write.
     fn is_empty(self, properties: &impl WriteProperties) -> Result<bool, EncodeError> {
-        let mut count = Count::default();
+        let mut count = ByteCount::default();
         properties.write(self.details, &mut count)?;
         Ok(count.bytes() == 0)
     }

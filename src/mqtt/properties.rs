@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::encode::{Count, Sink};
+use super::encode::{ByteCount, Sink};
 use super::wire::{Reader, identifier};
 use super::{DecodeError, EncodeError};
 
@@ -133,7 +133,7 @@ impl UserPropertiesBuf {
     /// # Errors
     /// A string exceeds 65,535 bytes or contains the null character; nothing is appended.
     pub fn push(&mut self, name: &str, value: &str) -> Result<(), EncodeError> {
-        Count::default().user_property(name, value)?;
+        ByteCount::default().user_property(name, value)?;
         self.encoded.user_property(name, value)
     }
 

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
-    Admission, Arrival,
+    Arrival, ListenerLimits,
     admission::{Admitted, Stage, Whose},
     handshake,
     listener::{Bound, Layers},
@@ -51,7 +51,7 @@ pub(crate) struct ListenerParts {
     pub(crate) shard: ShardNumber,
     /// The metrics of that shard.
     pub(crate) metrics: Arc<ShardMetrics>,
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) admission: Arc<ListenerLimits>,
     pub(crate) kind: TransportKind,
     /// The URL of the listener.
     pub(crate) listener: Arc<str>,

@@ -22,7 +22,7 @@ use arc_swap::ArcSwapOption;
 use foldhash::fast::RandomState;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use self::connecting::{Connecting, Place};
+use self::connecting::{Connecting, NewcomerPlace};
 pub(crate) use self::{
     connecting::Stage,
     seat::{Seat, in_turn},
@@ -31,25 +31,25 @@ use super::shortage::Shortage;
 use crate::{limits::Limits, metrics::ConnectRefusal};
 
 /// The limits of all MQTT listeners of one broker.
-pub(crate) struct Admission {
+pub(crate) struct ListenerLimits {
     connections_max: AtomicUsize,
     /// Number of connections accepted by CONNACK.
     accepted: AtomicUsize,
-    before: Mutex<Before>,
+    before: Mutex<Newcomers>,
     by_address_max: AtomicUsize,
-    rate: ArcSwapOption<Rate>,
+    rate: ArcSwapOption<AddressRate>,
     checks: AtomicUsize,
     pub(super) shortage: Shortage,
 }
 
 /// The rate of CONNECTs of one address.
-struct Rate {
+struct AddressRate {
     quota: Quota,
     limiter: DefaultKeyedRateLimiter<IpAddr>,
 }
 
 /// The state under one lock.
-struct Before {
+struct Newcomers {
     connecting: Connecting,
     /// Number of connections of each address, before and after CONNACK.
     by_address: HashMap<IpAddr, usize, RandomState>,
@@ -57,7 +57,7 @@ struct Before {
 
 /// A connection's place; returned on drop.
 pub(crate) struct Admitted {
-    admission: Arc<Admission>,
+    admission: Arc<ListenerLimits>,
     /// `None` until the client's address is known.
     address: Option<IpAddr>,
     state: State,
@@ -67,7 +67,7 @@ pub(crate) struct Admitted {
 
 #[derive(Clone, Copy)]
 enum State {
-    Connecting(Place),
+    Connecting(NewcomerPlace),
     Accepted,
     /// Another connection has taken its place.
     Evicted,
@@ -102,7 +102,7 @@ pub(crate) struct Eviction(Arc<Seat>);
 /// Number of rate checks between two cleanups, which remove addresses without recent CONNECTs.
 const CHECKS_BETWEEN_CLEANUPS: usize = 4096;
 
-impl Admission {
+impl ListenerLimits {
     pub(crate) fn new(limits: &Limits) -> Self {
         let connecting = Connecting::new(
             limits.connecting_places() as usize,
@@ -111,9 +111,9 @@ impl Admission {
         Self {
             connections_max: AtomicUsize::new(limits.connections_max as usize),
             accepted: AtomicUsize::new(0),
-            before: Mutex::new(Before { connecting, by_address: HashMap::default() }),
+            before: Mutex::new(Newcomers { connecting, by_address: HashMap::default() }),
             by_address_max: AtomicUsize::new(limits.connections_per_address_max as usize),
-            rate: ArcSwapOption::new(quota(limits).map(Rate::new)),
+            rate: ArcSwapOption::new(quota(limits).map(AddressRate::new)),
             checks: AtomicUsize::new(0),
             shortage: Shortage::new(),
         }
@@ -127,7 +127,7 @@ impl Admission {
         let quota = quota(limits);
         // A rate that stays the same keeps its counts.
         if quota != self.rate.load().as_ref().map(|rate| rate.quota) {
-            self.rate.store(quota.map(Rate::new));
+            self.rate.store(quota.map(AddressRate::new));
         }
         self.before().connecting.set_places(
             limits.connecting_places() as usize,
@@ -173,7 +173,7 @@ impl Admission {
 
     fn take_place(
         self: &Arc<Self>,
-        before: &mut Before,
+        before: &mut Newcomers,
         whose: Whose,
     ) -> Result<(Admitted, Eviction), ConnectRefusal> {
         let network = whose.network();
@@ -198,12 +198,12 @@ impl Admission {
         self.before().connecting.evict_one()
     }
 
-    fn before(&self) -> MutexGuard<'_, Before> {
+    fn before(&self) -> MutexGuard<'_, Newcomers> {
         self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Rate {
+impl AddressRate {
     fn new(quota: Quota) -> Arc<Self> {
         Arc::new(Self { quota, limiter: RateLimiter::keyed(quota) })
     }
@@ -215,7 +215,7 @@ fn quota(limits: &Limits) -> Option<Quota> {
     Some(Quota::per_second(per_second).allow_burst(burst))
 }
 
-impl Before {
+impl Newcomers {
     /// Counts a connection of this address.
     fn count(&mut self, address: IpAddr, max: usize) -> Result<(), ConnectRefusal> {
         let count = self.by_address.entry(address).or_insert(0);
@@ -262,7 +262,7 @@ impl Admitted {
             return Ok(());
         }
         let rate = self.admission.rate.load();
-        let Some(Rate { limiter, .. }) = rate.as_deref() else { return Ok(()) };
+        let Some(AddressRate { limiter, .. }) = rate.as_deref() else { return Ok(()) };
         let checks = self.admission.checks.fetch_add(1, Ordering::Relaxed);
         if checks.is_multiple_of(CHECKS_BETWEEN_CLEANUPS) {
             limiter.retain_recent();
@@ -361,14 +361,14 @@ mod tests {
 
     const CLIENT: Whose = Whose::Of(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
-    fn admission(places_of_one: u32) -> Arc<Admission> {
+    fn admission(places_of_one: u32) -> Arc<ListenerLimits> {
         let limits = Limits {
             connections_max: 10,
             connecting_max: 100,
             connecting_per_address_max: places_of_one,
             ..Limits::default()
         };
-        Arc::new(Admission::new(&limits))
+        Arc::new(ListenerLimits::new(&limits))
     }
 
     #[actix_rt::test]

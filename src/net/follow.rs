@@ -15,7 +15,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::packet_line::{Line, packet_line};
+use super::packet_line::{PacketLine, packet_line};
 use crate::{mqtt::ProtocolVersion, told::cut, transport::Transport};
 
 /// The `tracing` target of packet lines, for filters such as `hearthmq::packets=trace`.
@@ -57,7 +57,7 @@ struct Who {
 
 impl Who {
     fn tell(&mut self, direction: &'static str, head: &[u8], bytes: usize) {
-        let Line { name, packet_id, topic, qos, dup, retain, reason, connect } =
+        let PacketLine { name, packet_id, topic, qos, dup, retain, reason, connect } =
             packet_line(head, bytes, self.version);
         if let Some((client_id, version)) = connect {
             (self.client_id, self.version) = (Some(cut(client_id).into_owned()), Some(version));

@@ -39,10 +39,12 @@ pub(crate) use self::origin::is_own_origin;
 pub use self::websocket::WebSocketOptions;
 /// What a WebSocket in the server of an application needs.
 #[cfg(all(feature = "http", feature = "websocket"))]
-pub(crate) use self::websocket::{Accepted, Pages, Refusal, Request, WebSocket, hosted};
+pub(crate) use self::websocket::{
+    Accepted, Pages, UpgradeRefusal, UpgradeRequest, WebSocket, hosted,
+};
 pub(crate) use self::{
     accept::{ListenerParts, ListenerSettings, accept_loop, canonical},
-    admission::{Admission, Whose},
+    admission::{ListenerLimits, Whose},
     handshake::{Arrival, handshake},
     listener::{BindError, Bound, IN_PROCESS, bind},
 };

@@ -11,7 +11,7 @@ const FILTERS_MAX: usize = 8;
 
 /// The fields of a log line; a field that the packet type does not have is `None`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(super) struct PacketLine<'a> {
     pub(super) name: &'static str,
     pub(super) packet_id: Option<u16>,
     /// The Topic Name, or the first Topic Filters.
@@ -30,10 +30,10 @@ pub(super) fn packet_line(
     head: &[u8],
     length: usize,
     version: Option<ProtocolVersion>,
-) -> Line<'_> {
+) -> PacketLine<'_> {
     let name = name_of(head.first().copied().unwrap_or_default());
     if head.len() < length {
-        return Line { topic: topic_of(head), ..Line::named(name) };
+        return PacketLine { topic: topic_of(head), ..PacketLine::named(name) };
     }
     let version = version.unwrap_or(ProtocolVersion::V3_1_1);
     let limits = DecodeLimits {
@@ -44,11 +44,11 @@ pub(super) fn packet_line(
     match decode(head, version, &limits) {
         Ok(Decoded::Packet { packet, .. }) => of_packet(name, packet),
         // The session reports malformed packets; the log line has only the type.
-        Ok(Decoded::More { .. }) | Err(_) => Line::named(name),
+        Ok(Decoded::More { .. }) | Err(_) => PacketLine::named(name),
     }
 }
 
-impl Line<'_> {
+impl PacketLine<'_> {
     fn named(name: &'static str) -> Self {
         Self { name, ..Self::default() }
     }
@@ -75,40 +75,41 @@ impl Line<'_> {
     }
 }
 
-fn of_packet<'a>(name: &'static str, packet: Packet<'a>) -> Line<'a> {
-    let reason = |reason| Line { reason: Some(reason), ..Line::named(name) };
+fn of_packet<'a>(name: &'static str, packet: Packet<'a>) -> PacketLine<'a> {
+    let reason = |reason| PacketLine { reason: Some(reason), ..PacketLine::named(name) };
     match packet {
-        Packet::Connect(connect) => {
-            Line { connect: Some((connect.client_id, connect.version)), ..Line::named(name) }
-        }
+        Packet::Connect(connect) => PacketLine {
+            connect: Some((connect.client_id, connect.version)),
+            ..PacketLine::named(name)
+        },
         Packet::ConnAck(ack) => reason(ack.reason),
-        Packet::Publish(publish) => Line::of_publish(name, &publish),
+        Packet::Publish(publish) => PacketLine::of_publish(name, &publish),
         Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
-            Line::of_ack(name, &ack)
+            PacketLine::of_ack(name, &ack)
         }
-        Packet::Subscribe(subscribe) => Line {
+        Packet::Subscribe(subscribe) => PacketLine {
             packet_id: Some(subscribe.packet_id.number()),
             topic: Some(joined(subscribe.filters.iter().map(|asked| asked.filter))),
-            ..Line::named(name)
+            ..PacketLine::named(name)
         },
-        Packet::Unsubscribe(unsubscribe) => Line {
+        Packet::Unsubscribe(unsubscribe) => PacketLine {
             packet_id: Some(unsubscribe.packet_id.number()),
             topic: Some(joined(unsubscribe.filters.iter().copied())),
-            ..Line::named(name)
+            ..PacketLine::named(name)
         },
-        Packet::SubAck(ack) => Line {
+        Packet::SubAck(ack) => PacketLine {
             packet_id: Some(ack.packet_id.number()),
             reason: ack.reasons.first().copied(),
-            ..Line::named(name)
+            ..PacketLine::named(name)
         },
-        Packet::UnsubAck(ack) => Line {
+        Packet::UnsubAck(ack) => PacketLine {
             packet_id: Some(ack.packet_id.number()),
             reason: ack.reasons.first().copied(),
-            ..Line::named(name)
+            ..PacketLine::named(name)
         },
         Packet::Disconnect(disconnect) => reason(disconnect.reason),
         Packet::Auth(auth) => reason(auth.reason),
-        Packet::PingReq | Packet::PingResp => Line::named(name),
+        Packet::PingReq | Packet::PingResp => PacketLine::named(name),
     }
 }
 
@@ -156,17 +157,18 @@ mod tests {
     fn of_a_large_publish_its_topic_is_told() {
         let head = [&[0x32, 0xFF, 0x7F, 0, 3][..], b"a/bthe rest"].concat();
         let line = packet_line(&head, 16_386, Some(ProtocolVersion::V5));
-        let expected = Line { name: "PUBLISH", topic: Some("a/b".into()), ..Line::default() };
+        let expected =
+            PacketLine { name: "PUBLISH", topic: Some("a/b".into()), ..PacketLine::default() };
         assert_eq!(line, expected);
         // Any other large packet has only its name.
         let head = [&[0x82, 0xFF, 0x7F, 0, 3][..], b"a/bthe rest"].concat();
-        assert_eq!(packet_line(&head, 16_386, None), Line::named("SUBSCRIBE"));
-        assert_eq!(packet_line(&[0x30], 100, None), Line::named("PUBLISH"));
+        assert_eq!(packet_line(&head, 16_386, None), PacketLine::named("SUBSCRIBE"));
+        assert_eq!(packet_line(&[0x30], 100, None), PacketLine::named("PUBLISH"));
     }
 
     #[test]
     fn of_a_packet_that_is_wrong_only_its_type_is_told() {
-        assert_eq!(packet_line(&[0x40, 0], 2, None), Line::named("PUBACK"));
-        assert_eq!(packet_line(&[], 0, None), Line::named("RESERVED"));
+        assert_eq!(packet_line(&[0x40, 0], 2, None), PacketLine::named("PUBACK"));
+        assert_eq!(packet_line(&[], 0, None), PacketLine::named("RESERVED"));
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     metrics::ConnectRefusal,
     mqtt::Connect,
     shard::Core,
-    told::{Subject, Weight},
+    told::{Severity, Subject},
 };
 
 /// Why a connection is refused.
@@ -49,7 +49,7 @@ impl From<ConnectRefusal> for Refused {
 
 /// Wrong passwords and similar refusals are usual. Limits, protocol violations and failures of the
 /// layers below MQTT are logged as warnings.
-const fn weight(refusal: ConnectRefusal) -> Weight {
+const fn weight(refusal: ConnectRefusal) -> Severity {
     match refusal {
         ConnectRefusal::BadCredentials
         | ConnectRefusal::NotAuthorized
@@ -58,7 +58,7 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
         | ConnectRefusal::Overtaken
         | ConnectRefusal::Redirected
         | ConnectRefusal::ShuttingDown
-        | ConnectRefusal::Closed => Weight::Usual,
+        | ConnectRefusal::Closed => Severity::Usual,
         ConnectRefusal::ConnectionsMax
         | ConnectRefusal::ConnectingMax
         | ConnectRefusal::ConnectionsPerAddressMax
@@ -76,7 +76,7 @@ const fn weight(refusal: ConnectRefusal) -> Weight {
         | ConnectRefusal::TooEarly
         | ConnectRefusal::IncompletePacketBytesMax
         | ConnectRefusal::AuthorizerUnavailable
-        | ConnectRefusal::Store => Weight::Warning,
+        | ConnectRefusal::Store => Severity::Warning,
     }
 }
 

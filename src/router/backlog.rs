@@ -43,14 +43,14 @@ const LAST_MAX: usize = 64;
 
 /// The members of a group with queued messages.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct BacklogHolders {
     /// In the order in which their queues began.
     order: VecDeque<Place>,
     holders: HashSet<Place, RandomState>,
     pub(super) turns: Arc<Turns>,
 }
 
-impl Backlog {
+impl BacklogHolders {
     pub(super) fn hold(&mut self, place: Place) {
         if self.holders.insert(place) {
             self.order.push_back(place);

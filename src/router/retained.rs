@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use self::node::{Kept, Node, PlaceOf, Removed, Walk, bytes_of};
+use self::node::{Kept, PlaceOf, Removed, RetainedNode, TreeWalk, bytes_of};
 use crate::{
     mqtt::{Message, Timestamp},
     owners::Account,
@@ -46,13 +46,13 @@ pub enum RetainedFull {
 /// All retained messages, shared by all shards.
 #[derive(Debug)]
 pub struct Retained {
-    store: RwLock<Store>,
+    store: RwLock<RetainedTree>,
 }
 
 #[derive(Debug, Default)]
-struct Store {
+struct RetainedTree {
     limits: RetainedLimits,
-    root: Node,
+    root: RetainedNode,
     messages: usize,
     bytes: usize,
     last_number: u64,
@@ -93,7 +93,7 @@ impl Retained {
     /// Creates an empty store.
     #[must_use]
     pub fn new(limits: RetainedLimits) -> Self {
-        Self { store: RwLock::new(Store { limits, ..Store::default() }) }
+        Self { store: RwLock::new(RetainedTree { limits, ..RetainedTree::default() }) }
     }
 
     /// Puts other limits into force. What is retained stays, also beyond them.
@@ -137,7 +137,7 @@ impl Retained {
     /// Checks whether `message` fits in place of the previous message of its topic.
     fn check(
         &self,
-        store: &Store,
+        store: &RetainedTree,
         message: &Message,
         owner: Option<&Arc<Account>>,
     ) -> Result<(), RetainedFull> {
@@ -205,7 +205,7 @@ impl Retained {
         let mut messages = Vec::new();
         // The root counts as a node too.
         let nodes_left = nodes_max.max(1).saturating_add(usize::from(after.is_none()));
-        let mut walk = Walk {
+        let mut walk = TreeWalk {
             now,
             until: which.until,
             nodes_left,
@@ -226,16 +226,16 @@ impl Retained {
         (store.messages, store.bytes)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Store> {
+    fn read(&self) -> RwLockReadGuard<'_, RetainedTree> {
         self.store.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Store> {
+    fn write(&self) -> RwLockWriteGuard<'_, RetainedTree> {
         self.store.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Store {
+impl RetainedTree {
     fn put(&mut self, message: Arc<Message>, owner: Option<&Arc<Account>>) {
         let PlaceOf { kept, new_level_bytes } = self.root.place_of(message.topic());
         let level_bytes = kept.map_or(new_level_bytes, |kept| kept.level_bytes);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use super::{Place, backlog::Backlog};
+use super::{Place, backlog::BacklogHolders};
 use crate::mqtt::{FilterParts, SubscriptionOptions};
 
 /// A session's subscription to one filter.
@@ -155,7 +155,7 @@ pub(super) struct SharedGroup {
     /// Members whose clients may not connect: they receive nothing.
     suspended: SubscriberSet,
     /// The members with queued messages, and the turn counter.
-    pub(super) backlog: Backlog,
+    pub(super) backlog: BacklogHolders,
 }
 
 /// Whether a member of a shared subscription receives messages.
@@ -243,7 +243,7 @@ impl Subscribers {
                 members: SubscriberSet::default(),
                 away: SubscriberSet::default(),
                 suspended: SubscriberSet::default(),
-                backlog: Backlog::default(),
+                backlog: BacklogHolders::default(),
             });
             groups.len() - 1
         });

@@ -70,14 +70,14 @@ pub struct Link {
     /// Packets that wait for their tickets.
     gate: Option<Box<Gate>>,
     /// Encoded output that waits for its ticket.
-    held: Option<Held>,
+    held: Option<GatedOutput>,
     /// Messages wait until the client's subscriptions are checked.
     withholds_messages: bool,
 }
 
 /// Output that must not be sent before a ticket is stored.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct GatedOutput {
     /// The ticket that must be stored before the held output is sent.
     until: Ticket,
     /// Number of unwritten bytes before the held output, which may be sent.
@@ -174,20 +174,20 @@ impl Link {
     /// there already may be sent before.
     pub fn hold_output(&mut self, until: Ticket) {
         let sayable = self.out.unwritten();
-        let held = self.held.get_or_insert(Held { until, sayable, is_conn_ack: false });
+        let held = self.held.get_or_insert(GatedOutput { until, sayable, is_conn_ack: false });
         held.until = held.until.max(until);
     }
 
     /// Holds CONNACK, which must be the only output, and all later output until this ticket is
     /// stored.
     pub const fn hold_conn_ack(&mut self, until: Ticket) {
-        self.held = Some(Held { until, sayable: 0, is_conn_ack: true });
+        self.held = Some(GatedOutput { until, sayable: 0, is_conn_ack: true });
     }
 
     /// Returns whether CONNACK is still held.
     #[must_use]
     pub const fn awaits_conn_ack(&self) -> bool {
-        matches!(self.held, Some(Held { is_conn_ack: true, .. }))
+        matches!(self.held, Some(GatedOutput { is_conn_ack: true, .. }))
     }
 
     /// Releases output: all tickets up to `kept` are stored. Returns whether CONNACK may be sent

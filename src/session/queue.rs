@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use self::usage::Bounds;
+use self::usage::CurrentLimits;
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 use self::weeding::Expiring;
 pub use self::weeding::Weeded;
@@ -95,7 +95,7 @@ impl Queue {
         self.waiting.len() + self.beyond().messages
     }
 
-    fn bounds(&self) -> &Bounds {
+    fn bounds(&self) -> &CurrentLimits {
         &self.usage.bounds
     }
 

@@ -51,14 +51,14 @@ pub(super) struct Walk {
 
 /// The walks of one session, in the order of their subscriptions. Most sessions have none.
 #[derive(Debug, Default)]
-pub(super) struct Walks(Option<Box<UnderWay>>);
+pub(super) struct Walks(Option<Box<WalksUnderWay>>);
 
 /// The walks of a session that has some. A hub may begin thousands at once, and then begin them
 /// again, so cancelling does not search the list. A cancelled walk is removed when its turn comes,
 /// or together with the others once there are as many cancelled walks as active ones. The first
 /// walk is never a cancelled one.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct WalksUnderWay {
     walks: VecDeque<Walk>,
     /// The number of the active walk of each filter.
     numbers: HashMap<Box<str>, u64, RandomState>,
@@ -197,7 +197,7 @@ impl Walks {
     }
 }
 
-impl UnderWay {
+impl WalksUnderWay {
     /// Removes cancelled walks from the front, and all of them if there are many.
     fn tidy(&mut self) {
         let Self { walks, numbers, .. } = self;

@@ -52,7 +52,7 @@ pub(in crate::shard) struct Ending {
 
 /// How far a portion has got.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::shard) enum Portion {
+pub(in crate::shard) enum Progress {
     /// All is done.
     Done,
     /// There is more to do.
@@ -142,14 +142,14 @@ impl Shard {
         let portion = if found.is_ending() {
             self.end_some(slot, now)
         } else if self.check_some(slot, generation, now) > 0 || self.tell_some(slot) {
-            Portion::More
+            Progress::More
         } else {
-            Portion::Done
+            Progress::Done
         };
         match portion {
-            Portion::More => self.chores.queue.push_back((slot, generation)),
-            Portion::Later => self.chores.later.push((slot, generation)),
-            Portion::Done => {
+            Progress::More => self.chores.queue.push_back((slot, generation)),
+            Progress::Later => self.chores.later.push((slot, generation)),
+            Progress::Done => {
                 if let Some(found) = self.slot_mut(slot).filter(|s| s.generation == generation) {
                     found.chores_mut().is_queued = false;
                     found.tidy_chores();

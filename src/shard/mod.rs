@@ -63,7 +63,7 @@ pub(crate) use self::{
     departure::Departure,
     hold::{LOOK_EVERY, look_after_held},
     keeping::{restore::FoundSession, weeding::weed_queues},
-    packets::Received,
+    packets::ReadOutcome,
     presence::{
         authenticate::not_authenticated,
         expiry::IDENTITY_EXPIRED,

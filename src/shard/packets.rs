@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What happened to the bytes that were read.
-pub(crate) struct Received {
+pub(crate) struct ReadOutcome {
     /// The number of bytes in whole packets that have been handled.
     pub(crate) used: usize,
     /// Whether the next packet is whole and must wait until its targets have room.
@@ -49,7 +49,7 @@ impl Shard {
         bytes: &[u8],
         shared: Option<&Bytes>,
         now: Timestamp,
-    ) -> Result<Received, Departure> {
+    ) -> Result<ReadOutcome, Departure> {
         let properties = self.buffers.take_properties();
         let mut turn = Turn { packets: shared, properties, ..Turn::of_read(now) };
         let received = self.receive_in(slot, bytes, &mut turn);
@@ -80,10 +80,10 @@ impl Shard {
         slot: u32,
         bytes: &[u8],
         turn: &mut Turn<'_>,
-    ) -> Result<Received, Departure> {
+    ) -> Result<ReadOutcome, Departure> {
         let now = turn.now;
         let nothing =
-            Received { used: 0, must_wait: false, is_paused: false, asked: None, at_least: 0 };
+            ReadOutcome { used: 0, must_wait: false, is_paused: false, asked: None, at_least: 0 };
         let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(nothing) };
         let packet_bytes_max = found.connected.as_ref().map_or(u32::MAX, |c| c.packet_bytes_max);
         let Some(link) = found.session.link_mut() else { return Ok(nothing) };
@@ -116,7 +116,7 @@ impl Shard {
             self.note_deadline(slot);
             self.note_taken(slot, now);
         }
-        outcome.map(|handled| Received {
+        outcome.map(|handled| ReadOutcome {
             used: at,
             must_wait: handled == Handled::MustWait,
             is_paused: handled == Handled::Paused,

@@ -77,7 +77,7 @@ impl SystemTopics {
 
     /// Reads the metrics; returns the values that have changed.
     pub(crate) fn renew(&self, metrics: &Metrics, now: Timestamp) -> Vec<Arc<Message>> {
-        let counts = Counts::of(metrics);
+        let counts = SystemCounts::of(metrics);
         let mut state = self.state();
         let every_millis = self.every_millis.load(Ordering::Relaxed);
         if every_millis == 0 {
@@ -132,7 +132,7 @@ impl State {
 }
 
 /// The counts of the metrics. Messages are PUBLISH packets only.
-struct Counts {
+struct SystemCounts {
     connected: u64,
     sessions: u64,
     messages_received: u64,
@@ -147,7 +147,7 @@ struct Counts {
     stored: (u64, u64),
 }
 
-impl Counts {
+impl SystemCounts {
     fn of(metrics: &Metrics) -> Self {
         let sum = |of: fn(&ShardMetrics) -> u64| metrics.shards().map(of).sum::<u64>();
         let totals = metrics.totals();

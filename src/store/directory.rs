@@ -34,7 +34,7 @@ use database::Database;
 pub use examine::{Examination, Kind};
 use group::{Group, KnownSessions};
 pub use new::NewStore;
-use room::Room;
+use room::DiskSpace;
 pub use snapshot::StoreSnapshot;
 use view::View;
 
@@ -81,7 +81,7 @@ pub struct DirectoryStore {
     applying: Mutex<Applying>,
     /// Checked before new data is accepted. Separate, so that the check does not wait for the
     /// writer.
-    room_for_more: Mutex<Room>,
+    room_for_more: Mutex<DiskSpace>,
     /// Not read; the directory is unlocked when it is dropped. Last field, because the database
     /// must be closed first.
     _lock: DirectoryLock,
@@ -91,7 +91,7 @@ pub struct DirectoryStore {
 struct Applying {
     bounds: Option<Bounds>,
     known: KnownSessions,
-    room: Room,
+    room: DiskSpace,
     /// Whether applied changes are not yet durable.
     is_behind: bool,
     /// Whether a write has failed: the database must be reopened before it accepts more.
@@ -143,12 +143,12 @@ impl DirectoryStore {
         let applying = Applying {
             bounds: None,
             known: KnownSessions::default(),
-            room: Room::new(directory, options.free_bytes_min),
+            room: DiskSpace::new(directory, options.free_bytes_min),
             is_behind: true,
             has_failed: false,
         };
         let much = options.free_bytes_min.saturating_mul(MUCH_MORE);
-        let room_for_more = Room::new(directory, much);
+        let room_for_more = DiskSpace::new(directory, much);
         Self {
             directory: directory.to_owned(),
             path,

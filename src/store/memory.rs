@@ -29,23 +29,23 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     bounds: Bounds,
-    sessions: BTreeMap<SessionNumber, Session>,
+    sessions: BTreeMap<SessionNumber, SessionInMemory>,
     retained: BTreeMap<Box<str>, StoredRetained>,
     logins: BTreeMap<LoginKey, Timestamp>,
     records: BTreeMap<RecordKey, Record>,
 }
 
 #[derive(Debug)]
-struct Session {
+struct SessionInMemory {
     record: SessionRecord,
     subscriptions: BTreeMap<Box<str>, SubscriptionRecord>,
     accepted: BTreeSet<PacketId>,
     will: Option<WillRecord>,
-    queue: BTreeMap<QueuePlace, Place>,
+    queue: BTreeMap<QueuePlace, MessageState>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum MessageState {
     Waiting(QueuedMessage),
     Sent(QueuedMessage, SentAs),
     Released(SentAs),
@@ -104,11 +104,13 @@ impl Store for MemoryStore {
         let queue = state.sessions.get(&session).into_iter().flat_map(|session| &session.queue);
         let mut in_flight: Vec<_> = queue
             .filter_map(|(&place, state)| match state {
-                Place::Waiting(_) => None,
-                Place::Sent(message, sent) => {
+                MessageState::Waiting(_) => None,
+                MessageState::Sent(message, sent) => {
                     Some(StoredInFlight { place, sent: *sent, message: Some(message.clone()) })
                 }
-                Place::Released(sent) => Some(StoredInFlight { place, sent: *sent, message: None }),
+                MessageState::Released(sent) => {
+                    Some(StoredInFlight { place, sent: *sent, message: None })
+                }
             })
             .collect();
         in_flight.sort_by_key(|entry| (entry.sent.order, entry.place));
@@ -127,7 +129,7 @@ impl Store for MemoryStore {
         let session = state.sessions.get(&session);
         for (&place, queued) in session.into_iter().flat_map(|session| session.queue.range(from..))
         {
-            let Place::Waiting(message) = queued else {
+            let MessageState::Waiting(message) = queued else {
                 continue;
             };
             bytes += message.message.size();
@@ -208,7 +210,7 @@ impl State {
             session.record = record.clone();
             return;
         }
-        let session = Session {
+        let session = SessionInMemory {
             record: record.clone(),
             subscriptions: BTreeMap::new(),
             accepted: BTreeSet::new(),
@@ -225,7 +227,7 @@ impl State {
     }
 }
 
-impl Session {
+impl SessionInMemory {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Subscribe(_, filter, subscription) => {
@@ -237,18 +239,22 @@ impl Session {
             Change::Enqueue(_, place, message, sent) => {
                 let message = message.clone();
                 let queued = match *sent {
-                    None => Place::Waiting(message),
-                    Some(sent) => Place::Sent(message, sent),
+                    None => MessageState::Waiting(message),
+                    Some(sent) => MessageState::Sent(message, sent),
                 };
                 self.queue.insert(*place, queued);
             }
             Change::Send(_, place, sent) => self.change_place(*place, |queued| match queued {
-                Place::Waiting(message) | Place::Sent(message, _) => Place::Sent(message, *sent),
-                Place::Released(_) => Place::Released(*sent),
+                MessageState::Waiting(message) | MessageState::Sent(message, _) => {
+                    MessageState::Sent(message, *sent)
+                }
+                MessageState::Released(_) => MessageState::Released(*sent),
             }),
             Change::Release(_, place) => self.change_place(*place, |queued| match queued {
-                Place::Sent(_, sent) | Place::Released(sent) => Place::Released(sent),
-                Place::Waiting(message) => Place::Waiting(message), // not sent yet
+                MessageState::Sent(_, sent) | MessageState::Released(sent) => {
+                    MessageState::Released(sent)
+                }
+                MessageState::Waiting(message) => MessageState::Waiting(message), // not sent yet
             }),
             Change::Dequeue(_, place) => {
                 self.queue.remove(place);
@@ -274,7 +280,11 @@ impl Session {
         }
     }
 
-    fn change_place(&mut self, place: QueuePlace, change: impl FnOnce(Place) -> Place) {
+    fn change_place(
+        &mut self,
+        place: QueuePlace,
+        change: impl FnOnce(MessageState) -> MessageState,
+    ) {
         if let Some(queued) = self.queue.remove(&place) {
             self.queue.insert(place, change(queued));
         }
@@ -285,13 +295,13 @@ impl Session {
         let mut in_flight_bytes = 0;
         for (place, queued) in &self.queue {
             match queued {
-                Place::Waiting(QueuedMessage { message, qos, .. }) => {
+                MessageState::Waiting(QueuedMessage { message, qos, .. }) => {
                     let expires_at = message.publication().expires_at;
                     let weight = Weight { qos: *qos, size: message.size(), expires_at };
                     waiting.add(*place, &weight);
                 }
-                Place::Sent(message, _) => in_flight_bytes += message.message.size(),
-                Place::Released(_) => {}
+                MessageState::Sent(message, _) => in_flight_bytes += message.message.size(),
+                MessageState::Released(_) => {}
             }
         }
         let subscriptions = self.subscriptions.iter();

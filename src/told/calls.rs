@@ -1,6 +1,6 @@
 //! Log lines about REST calls: changes, and refusals.
 
-use super::{Kind, Subject, Told, cut};
+use super::{LineKind, Subject, Told, cut};
 
 /// Target of these lines, for filters: `hearthmq::calls=warn`.
 const CALLS: &str = "hearthmq::calls";
@@ -24,7 +24,7 @@ impl Told {
         if !tracing::enabled!(target: CALLS, tracing::Level::INFO) {
             return;
         }
-        let Some(left_out) = self.allow(Kind::Change, caller.peer.ip()) else { return };
+        let Some(left_out) = self.allow(LineKind::Change, caller.peer.ip()) else { return };
         let [client_id, old, new, user] =
             [changed.target, changed.old, changed.new, caller.user].map(|text| text.map(cut));
         tracing::info!(
@@ -41,7 +41,7 @@ impl Told {
         if !tracing::enabled!(target: CALLS, tracing::Level::WARN) {
             return;
         }
-        let Some(left_out) = self.allow(Kind::Trouble, caller.peer.ip()) else { return };
+        let Some(left_out) = self.allow(LineKind::Trouble, caller.peer.ip()) else { return };
         let (call, user) = (cut(call), caller.user.map(cut));
         tracing::warn!(
             target: CALLS, parent: None,

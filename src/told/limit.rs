@@ -24,7 +24,7 @@ const NETWORKS_TOLD_MAX: usize = 20;
 /// The subject of a line. Each kind has its own limits, so that refusals cannot displace other
 /// lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LineKind {
     /// Clients that connect and disconnect.
     Usual,
     /// Refusals, which any stranger can cause.
@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Change,
 }
 
-impl Kind {
+impl LineKind {
     const ALL: [Self; 3] = [Self::Usual, Self::Trouble, Self::Change];
 
     pub(super) const fn name(self) -> &'static str {
@@ -96,22 +96,22 @@ impl Bucket {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    buckets: [Bucket; Kind::ALL.len()],
-    left_out: [u32; Kind::ALL.len()],
+    buckets: [Bucket; LineKind::ALL.len()],
+    left_out: [u32; LineKind::ALL.len()],
     left_out_at: u64,
 }
 
 impl Entry {
     /// Returns whether it equals a new entry.
     fn is_idle(&self, now: u64) -> bool {
-        self.left_out == [0; Kind::ALL.len()] && self.buckets.iter().all(|b| b.full_at <= now)
+        self.left_out == [0; LineKind::ALL.len()] && self.buckets.iter().all(|b| b.full_at <= now)
     }
 }
 
 /// The token buckets of all addresses, and the lines that were omitted.
 #[derive(Default)]
 pub(super) struct Limiter {
-    all: [Bucket; Kind::ALL.len()],
+    all: [Bucket; LineKind::ALL.len()],
     addresses: HashMap<IpAddr, Entry, RandomState>,
     /// Shared by addresses that find no place in the table.
     others: Entry,
@@ -129,7 +129,7 @@ pub(super) struct LeftOut {
     /// For IPv6 a /64.
     pub(super) network: IpAddr,
     pub(super) lines: u32,
-    pub(super) kind: Kind,
+    pub(super) kind: LineKind,
 }
 
 /// The report about quiet addresses.
@@ -143,7 +143,7 @@ pub(super) struct Quiet {
 impl Limiter {
     /// Returns whether a line may be written: the number of lines of its address and kind that were
     /// omitted before it, or `None`.
-    pub(super) fn allow(&mut self, kind: Kind, address: IpAddr, now: u64) -> Option<u32> {
+    pub(super) fn allow(&mut self, kind: LineKind, address: IpAddr, now: u64) -> Option<u32> {
         let at = kind as usize;
         let has_room_in_all = self.all[at].has_room(kind.all(), now);
         let entry = self.entry(network_of(address), now);
@@ -169,14 +169,14 @@ impl Limiter {
         let mut quiet = Quiet::default();
         let entries = self.addresses.iter_mut().map(|(network, entry)| (Some(*network), entry));
         for (network, entry) in entries.chain([(None, &mut self.others)]) {
-            if entry.left_out == [0; Kind::ALL.len()] {
+            if entry.left_out == [0; LineKind::ALL.len()] {
                 continue;
             }
             if now.saturating_sub(entry.left_out_at) < QUIET_MICROS {
                 self.is_owing = true;
                 continue;
             }
-            for kind in Kind::ALL {
+            for kind in LineKind::ALL {
                 match (std::mem::take(&mut entry.left_out[kind as usize]), network) {
                     (0, _) => {}
                     (lines, Some(network)) if quiet.networks.len() < NETWORKS_TOLD_MAX => {
@@ -226,26 +226,30 @@ mod tests {
     }
 
     /// Tries to write this many lines at once; returns how many are written.
-    fn written(limiter: &mut Limiter, kind: Kind, from: IpAddr, lines: u32, now: u64) -> u32 {
+    fn written(limiter: &mut Limiter, kind: LineKind, from: IpAddr, lines: u32, now: u64) -> u32 {
         (0..lines).filter(|_| limiter.allow(kind, from, now).is_some()).count() as u32
     }
 
     #[test]
     fn an_address_has_a_burst_and_then_a_rate_and_says_what_was_left_out() {
         let mut limiter = Limiter::default();
-        assert_eq!(written(&mut limiter, Kind::Trouble, address(1), 100, 0), 20);
-        assert_eq!(written(&mut limiter, Kind::Trouble, address(2), 20, 0), 20, "another address");
-        assert_eq!(written(&mut limiter, Kind::Usual, address(1), 20, 0), 20, "another kind");
-        assert_eq!(limiter.allow(Kind::Trouble, address(1), SECOND), Some(80));
-        assert_eq!(limiter.allow(Kind::Trouble, address(1), SECOND), None);
-        assert_eq!(limiter.allow(Kind::Trouble, address(1), 2 * SECOND), Some(1));
-        assert_eq!(limiter.allow(Kind::Trouble, address(1), 3 * SECOND), Some(0));
+        assert_eq!(written(&mut limiter, LineKind::Trouble, address(1), 100, 0), 20);
+        assert_eq!(
+            written(&mut limiter, LineKind::Trouble, address(2), 20, 0),
+            20,
+            "another address"
+        );
+        assert_eq!(written(&mut limiter, LineKind::Usual, address(1), 20, 0), 20, "another kind");
+        assert_eq!(limiter.allow(LineKind::Trouble, address(1), SECOND), Some(80));
+        assert_eq!(limiter.allow(LineKind::Trouble, address(1), SECOND), None);
+        assert_eq!(limiter.allow(LineKind::Trouble, address(1), 2 * SECOND), Some(1));
+        assert_eq!(limiter.allow(LineKind::Trouble, address(1), 3 * SECOND), Some(0));
     }
 
     /// An account may connect, or change its client, a thousand times a second.
     #[test]
     fn in_the_long_run_an_address_writes_few_lines_of_each_kind() {
-        for kind in Kind::ALL {
+        for kind in LineKind::ALL {
             let mut limiter = Limiter::default();
             for now in 0..1_000 {
                 written(&mut limiter, kind, address(1), 1_000, now * SECOND);
@@ -261,20 +265,20 @@ mod tests {
         let mut lines = 0;
         for host in 0..100 {
             let from = format!("2001:db8::{host:x}").parse().unwrap();
-            lines += written(&mut limiter, Kind::Trouble, from, 1, 0);
+            lines += written(&mut limiter, LineKind::Trouble, from, 1, 0);
         }
         assert_eq!(lines, 20);
         let mapped = "::ffff:192.0.2.1".parse().unwrap();
-        assert_eq!(written(&mut limiter, Kind::Trouble, mapped, 30, 0), 20);
+        assert_eq!(written(&mut limiter, LineKind::Trouble, mapped, 30, 0), 20);
         let same = "192.0.2.1".parse().unwrap();
-        assert_eq!(written(&mut limiter, Kind::Trouble, same, 1, 0), 0);
+        assert_eq!(written(&mut limiter, LineKind::Trouble, same, 1, 0), 0);
     }
 
     #[test]
     fn all_addresses_together_have_a_bound_and_so_has_the_table() {
         let mut limiter = Limiter::default();
         let written: u32 = (0..100_000)
-            .map(|from| written(&mut limiter, Kind::Trouble, address(from), 1, 0))
+            .map(|from| written(&mut limiter, LineKind::Trouble, address(from), 1, 0))
             .sum();
         assert_eq!(written, 1_000);
         assert_eq!(limiter.addresses.len(), ADDRESSES_MAX);
@@ -289,11 +293,11 @@ mod tests {
     #[test]
     fn what_was_left_out_is_told_when_the_address_is_quiet() {
         let mut limiter = Limiter::default();
-        written(&mut limiter, Kind::Trouble, address(1), 25, QUIET_MICROS);
+        written(&mut limiter, LineKind::Trouble, address(1), 25, QUIET_MICROS);
         let first = limiter.quiet(QUIET_MICROS).expect("something is owed");
         assert_eq!(first, Quiet::default(), "it is not quiet yet");
         let later = limiter.quiet(2 * QUIET_MICROS).expect("something is owed");
-        let left_out = LeftOut { network: address(1), lines: 5, kind: Kind::Trouble };
+        let left_out = LeftOut { network: address(1), lines: 5, kind: LineKind::Trouble };
         assert_eq!(later.networks, [left_out]);
         assert_eq!(limiter.quiet(3 * QUIET_MICROS), None);
     }

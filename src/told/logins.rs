@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     CLIENTS, cut,
-    limit::{Kind, Limiter},
+    limit::{Limiter, LineKind},
     tell_quiet,
 };
 
@@ -50,7 +50,7 @@ impl LockOuts {
         let LockOut { address, listener, over, user, secs, is_whole_address } = *began;
         let (quiet, allowed) = {
             let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-            (limiter.quiet(now), limiter.allow(Kind::Trouble, address, now))
+            (limiter.quiet(now), limiter.allow(LineKind::Trouble, address, now))
         };
         if let Some(quiet) = quiet {
             tell_quiet(quiet);

@@ -31,7 +31,7 @@ use tracing::Span;
 
 #[cfg(feature = "http")]
 pub(crate) use self::calls::Changed;
-use self::limit::{Kind, LeftOut, Limiter, Quiet};
+use self::limit::{LeftOut, Limiter, LineKind, Quiet};
 #[cfg(feature = "accounts")]
 pub(crate) use self::logins::{LockOut, LockOuts};
 pub(crate) use self::{queues::Dropped, text::cut};
@@ -127,7 +127,7 @@ pub(crate) struct Left {
 
 /// How serious a refusal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weight {
+pub(crate) enum Severity {
     /// Normal operation.
     Usual,
     /// A limit, a lock-out, a broken rule of the protocol: an operator should look at it.
@@ -150,7 +150,7 @@ impl Default for Told {
     }
 }
 
-/// Writes a line with the fields of its subject: at `info` for `Weight::Usual`, else at `warn`.
+/// Writes a line with the fields of its subject: at `info` for `Severity::Usual`, else at `warn`.
 macro_rules! line {
     ($weight:expr, $subject:expr, $left_out:expr, $message:literal, { $($fields:tt)* }) => {{
         let subject: &Subject<'_> = $subject;
@@ -159,11 +159,11 @@ macro_rules! line {
         let listener = Some(subject.listener).filter(|listener| !listener.is_empty());
         let (peer, left_out) = (subject.peer, $left_out);
         match $weight {
-            Weight::Usual => tracing::info!(
+            Severity::Usual => tracing::info!(
                 target: CLIENTS, parent: None,
                 %peer, listener, $($fields)*, client_id, user, left_out, $message
             ),
-            Weight::Warning => tracing::warn!(
+            Severity::Warning => tracing::warn!(
                 target: CLIENTS, parent: None,
                 %peer, listener, $($fields)*, client_id, user, left_out, $message
             ),
@@ -196,7 +196,7 @@ impl Told {
     pub(crate) fn connected(&self, subject: &Subject<'_>, how: Arrived) {
         let Some(left_out) = self.may_tell_all(subject) else { return };
         let Arrived { version, keep_alive_secs, clean_start, session_present } = how;
-        line!(Weight::Usual, subject, left_out, "connected", {
+        line!(Severity::Usual, subject, left_out, "connected", {
             version, keep_alive_secs, clean_start, session_present
         });
     }
@@ -205,7 +205,7 @@ impl Told {
     pub(crate) fn disconnected(&self, subject: &Subject<'_>, how: Left) {
         let Some(left_out) = self.may_tell_all(subject) else { return };
         let Left { reason, why, secs } = how;
-        line!(Weight::Usual, subject, left_out, "disconnected", { reason, why, secs });
+        line!(Severity::Usual, subject, left_out, "disconnected", { reason, why, secs });
     }
 
     /// Logs that a connection was replaced by another one with the same client identifier.
@@ -216,14 +216,14 @@ impl Told {
     ) {
         let Some(left_out) = self.may_tell_all(subject) else { return };
         let old_listener = Some(old_listener).filter(|listener| !listener.is_empty());
-        line!(Weight::Usual, subject, left_out, "taken over", { %old_peer, old_listener });
+        line!(Severity::Usual, subject, left_out, "taken over", { %old_peer, old_listener });
     }
 
     /// Logs that a CONNECT, or a connection before CONNECT, was refused.
     pub(crate) fn connect_refused(
         &self,
         subject: &Subject<'_>,
-        weight: Weight,
+        weight: Severity,
         reason: &'static str,
         why: Option<&str>,
     ) {
@@ -238,7 +238,7 @@ impl Told {
         if !tracing::enabled!(target: CLIENTS, tracing::Level::DEBUG) {
             return;
         }
-        let Some(left_out) = self.allow(Kind::Trouble, subject.peer.ip()) else { return };
+        let Some(left_out) = self.allow(LineKind::Trouble, subject.peer.ip()) else { return };
         let (client_id, user) = (subject.client_id.map(cut), subject.user.map(cut));
         tracing::debug!(
             target: CLIENTS, parent: None,
@@ -250,23 +250,23 @@ impl Told {
 
     /// Logs that a client was not allowed to publish to a topic or to subscribe to a filter.
     pub(crate) fn denied(&self, subject: &Subject<'_>, action: &'static str, topic: &str) {
-        let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
+        let Some(left_out) = self.may_tell_refusal(subject, Severity::Warning) else { return };
         let topic = &*cut(topic);
-        line!(Weight::Warning, subject, left_out, "denied", { action, topic });
+        line!(Severity::Warning, subject, left_out, "denied", { action, topic });
     }
 
     /// Logs that a client has broken a rule of the protocol, which ends its connection.
     pub(crate) fn broke_rule(&self, subject: &Subject<'_>, code: &dyn Debug, clause: Option<&str>) {
-        let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
-        line!(Weight::Warning, subject, left_out, "broke a rule of the protocol", { ?code, clause });
+        let Some(left_out) = self.may_tell_refusal(subject, Severity::Warning) else { return };
+        line!(Severity::Warning, subject, left_out, "broke a rule of the protocol", { ?code, clause });
     }
 
     /// Logs that a client exceeded a limit, named as in the configuration.
     pub(crate) fn over_limit(&self, subject: &Subject<'_>, limit: &str, what: Option<&str>) {
-        let Some(left_out) = self.may_tell_refusal(subject, Weight::Warning) else { return };
+        let Some(left_out) = self.may_tell_refusal(subject, Severity::Warning) else { return };
         let what = what.map(cut);
         let what = what.as_deref();
-        line!(Weight::Warning, subject, left_out, "over a limit", { limit, what });
+        line!(Severity::Warning, subject, left_out, "over a limit", { limit, what });
     }
 
     /// Logs how many lines were omitted for addresses that have been quiet since. Called
@@ -283,19 +283,19 @@ impl Told {
     fn may_tell_all(&self, subject: &Subject<'_>) -> Option<Option<u32>> {
         let is_wanted = self.lines() == ClientLines::All
             && tracing::enabled!(target: CLIENTS, tracing::Level::INFO);
-        is_wanted.then(|| self.allow(Kind::Usual, subject.peer.ip())).flatten()
+        is_wanted.then(|| self.allow(LineKind::Usual, subject.peer.ip())).flatten()
     }
 
-    fn may_tell_refusal(&self, subject: &Subject<'_>, weight: Weight) -> Option<Option<u32>> {
+    fn may_tell_refusal(&self, subject: &Subject<'_>, weight: Severity) -> Option<Option<u32>> {
         let is_enabled = match weight {
-            Weight::Usual => tracing::enabled!(target: CLIENTS, tracing::Level::INFO),
-            Weight::Warning => tracing::enabled!(target: CLIENTS, tracing::Level::WARN),
+            Severity::Usual => tracing::enabled!(target: CLIENTS, tracing::Level::INFO),
+            Severity::Warning => tracing::enabled!(target: CLIENTS, tracing::Level::WARN),
         };
         let is_wanted = self.lines() != ClientLines::None && is_enabled;
-        is_wanted.then(|| self.allow(Kind::Trouble, subject.peer.ip())).flatten()
+        is_wanted.then(|| self.allow(LineKind::Trouble, subject.peer.ip())).flatten()
     }
 
-    fn allow(&self, kind: Kind, address: IpAddr) -> Option<Option<u32>> {
+    fn allow(&self, kind: LineKind, address: IpAddr) -> Option<Option<u32>> {
         let allowed = self.limiter().allow(kind, address, self.now());
         if allowed.is_none() {
             self.left_out.fetch_add(1, Relaxed);

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{CLIENTS, ClientLines, Kind, Told, cut};
+use super::{CLIENTS, ClientLines, LineKind, Told, cut};
 
 /// Whose messages are dropped.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ impl Told {
     pub(crate) fn dropping_began(&self, whose: &Dropped<'_>, limited_by: IpAddr) -> bool {
         let is_wanted = self.lines() != ClientLines::None
             && tracing::enabled!(target: CLIENTS, tracing::Level::WARN);
-        let Some(left_out) = is_wanted.then(|| self.allow(Kind::Trouble, limited_by)).flatten()
+        let Some(left_out) = is_wanted.then(|| self.allow(LineKind::Trouble, limited_by)).flatten()
         else {
             return false;
         };
@@ -39,7 +39,7 @@ impl Told {
     /// Logs that stored messages of a client cannot be read, and why. The lines are limited for each
     /// address, that of the client's last connection.
     pub(crate) fn unreadable(&self, client_id: &str, limited_by: IpAddr, why: &dyn Display) {
-        let Some(left_out) = self.allow(Kind::Trouble, limited_by) else { return };
+        let Some(left_out) = self.allow(LineKind::Trouble, limited_by) else { return };
         let client_id = &*cut(client_id);
         tracing::error!(parent: None, client_id, %why, left_out, "stored messages cannot be read");
     }
@@ -47,7 +47,7 @@ impl Told {
     /// Logs that publishers wait no longer for a client, whose full queue drops messages from now on.
     /// The lines are limited for each address, that of the client's last connection.
     pub(crate) fn gave_up(&self, client_id: &str, limited_by: IpAddr) {
-        let Some(left_out) = self.allow(Kind::Trouble, limited_by) else { return };
+        let Some(left_out) = self.allow(LineKind::Trouble, limited_by) else { return };
         let client_id = &*cut(client_id);
         tracing::warn!(
             parent: None, client_id, left_out,

@@ -16,7 +16,7 @@ use crate::{
     hooks::DisconnectReason,
     metrics::HoldReason,
     mqtt::ReasonCode,
-    shard::{Departure, Received, Shard, look_after_held},
+    shard::{Departure, ReadOutcome, Shard, look_after_held},
 };
 
 /// The result of reading.
@@ -174,7 +174,7 @@ impl Connection {
         (has_room || self.tail.has_unhandled).then_some(()).ok_or(TOO_MANY_INCOMPLETE)
     }
 
-    fn wait_if_need_be(&mut self, shard: &mut Shard, received: Received) {
+    fn wait_if_need_be(&mut self, shard: &mut Shard, received: ReadOutcome) {
         self.asked = received.asked;
         self.tail.has_unhandled |= received.is_paused;
         if received.must_wait {

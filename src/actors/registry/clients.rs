@@ -38,13 +38,13 @@ const PATIENCE_SECS: u64 = 2;
 const CONTROL_WAITING_MAX: usize = 1_024;
 
 /// The connections of a shard, as its registry reaches them.
-pub(super) struct Clients {
+pub(super) struct ClientTurns {
     shard: Rc<RefCell<Shard>>,
     /// What waits for clients whose connection must give way, the oldest first.
-    queues: RefCell<HashMap<Arc<str>, VecDeque<Waiting>, RandomState>>,
+    queues: RefCell<HashMap<Arc<str>, VecDeque<WaitingConnect>, RandomState>>,
 }
 
-enum Waiting {
+enum WaitingConnect {
     /// A new connection.
     Attach(Box<Attach>, Timestamp),
     /// A message for the connection that the client has when the message's turn comes.
@@ -64,7 +64,7 @@ pub(super) enum Handover {
     Behind(Vec<Attach>),
 }
 
-impl Clients {
+impl ClientTurns {
     pub(super) fn new(shard: Rc<RefCell<Shard>>) -> Self {
         Self { shard, queues: RefCell::default() }
     }
@@ -84,7 +84,7 @@ impl Clients {
         if queue.len() >= CONNECTIONS_WAITING_MAX + CONTROL_WAITING_MAX {
             return Err(ControlError::Unavailable);
         }
-        queue.push_back(Waiting::Control(message));
+        queue.push_back(WaitingConnect::Control(message));
         Ok(())
     }
 
@@ -95,13 +95,13 @@ impl Clients {
         match queues.entry(client_id.clone()) {
             Entry::Occupied(mut queue) => {
                 let refused = overtaken(queue.get_mut(), now);
-                queue.get_mut().push_back(Waiting::Attach(Box::new(attach), now));
+                queue.get_mut().push_back(WaitingConnect::Attach(Box::new(attach), now));
                 Handover::Behind(refused)
             }
             Entry::Vacant(place) => match self.ask_to_give_way(&client_id) {
                 None => Handover::Now(attach),
                 Some(gives_way) => {
-                    place.insert(VecDeque::from([Waiting::Attach(Box::new(attach), now)]));
+                    place.insert(VecDeque::from([WaitingConnect::Attach(Box::new(attach), now)]));
                     Handover::After(gives_way)
                 }
             },
@@ -115,14 +115,14 @@ impl Clients {
             let mut queues = self.queues.borrow_mut();
             let queue = queues.get_mut(client_id)?;
             if !has_given_way
-                && matches!(queue.front(), Some(Waiting::Attach(..)))
+                && matches!(queue.front(), Some(WaitingConnect::Attach(..)))
                 && let Some(gives_way) = self.ask_to_give_way(client_id)
             {
                 return Some(Handover::After(gives_way));
             }
             match queue.pop_front() {
-                Some(Waiting::Attach(attach, _)) => return Some(Handover::Now(*attach)),
-                Some(Waiting::Control(message)) => {
+                Some(WaitingConnect::Attach(attach, _)) => return Some(Handover::Now(*attach)),
+                Some(WaitingConnect::Control(message)) => {
                     // If the client has no connection, this drops the message, which answers its
                     // sender.
                     self.shard.borrow().send_to(client_id, message);
@@ -146,19 +146,19 @@ impl Clients {
 
 /// Removes the connections from a queue that are refused because one more arrives, and returns
 /// them.
-fn overtaken(queue: &mut VecDeque<Waiting>, now: Timestamp) -> Vec<Attach> {
-    let connections = queue.iter().filter(|w| matches!(w, Waiting::Attach(..))).count();
+fn overtaken(queue: &mut VecDeque<WaitingConnect>, now: Timestamp) -> Vec<Attach> {
+    let connections = queue.iter().filter(|w| matches!(w, WaitingConnect::Attach(..))).count();
     let mut excess = (connections + 1).saturating_sub(CONNECTIONS_WAITING_MAX);
     let mut refused = Vec::new();
     for waiting in std::mem::take(queue) {
         match waiting {
-            Waiting::Attach(attach, since)
+            WaitingConnect::Attach(attach, since)
                 if excess > 0 || now.since(since).as_secs() >= PATIENCE_SECS =>
             {
                 excess = excess.saturating_sub(1);
                 refused.push(*attach);
             }
-            Waiting::Attach(..) | Waiting::Control(_) => queue.push_back(waiting),
+            WaitingConnect::Attach(..) | WaitingConnect::Control(_) => queue.push_back(waiting),
         }
     }
     refused

@@ -8,7 +8,7 @@ use actix::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Clients, Registry};
+use super::{ClientTurns, Registry};
 use crate::{
     actors::messages::{QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany},
     control::{ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SetKeepAlive},
@@ -107,7 +107,7 @@ impl Handler<Redirect> for Registry {
 /// server. Ends early when the caller no longer waits for the answer.
 pub struct RedirectWalk {
     shard: Rc<std::cell::RefCell<Shard>>,
-    clients: Rc<Clients>,
+    clients: Rc<ClientTurns>,
     request: Redirect,
 }
 

@@ -24,8 +24,8 @@ use smallvec::SmallVec;
 use super::{
     AuthenticationConfig,
     known::{self, KnownLogins, ToKeep},
-    recent::{Place, RecentPlaces},
-    verified::{Digest, VerifiedCredentials},
+    recent::{RecentKey, RecentPlaces},
+    verified::{LoginDigest, VerifiedCredentials},
 };
 use crate::{
     auth::{
@@ -66,7 +66,7 @@ pub(super) struct Applicant {
     /// Whether the same credentials were accepted before on the same connection.
     is_proven: bool,
     pair: PairKey,
-    place: Place,
+    place: RecentKey,
 }
 
 /// The judgement of an attempt before its password is hashed.
@@ -148,7 +148,7 @@ impl Attempts {
     pub(super) fn judge(
         self: &Arc<Self>,
         who: &Applicant,
-        digest: &Digest,
+        digest: &LoginDigest,
     ) -> Result<Verdict, AuthenticationError> {
         let (now, guess) = (now(), guess_of(digest));
         let mut memory = self.memory();
@@ -169,7 +169,7 @@ impl Attempts {
     pub(super) fn judge_again(
         &self,
         who: &Applicant,
-        digest: &Digest,
+        digest: &LoginDigest,
     ) -> Result<Option<bool>, AuthenticationError> {
         let verdict = self.memory().recall(who, digest, now())?;
         Ok(verdict.map(|verdict| matches!(verdict, Verdict::Right)))
@@ -202,7 +202,7 @@ impl Attempts {
     }
 
     /// Records the outcome of an attempt; `digest` is that of its password, if it had one.
-    pub(super) fn write_down(&self, who: &Applicant, digest: Option<&Digest>, right: bool) {
+    pub(super) fn write_down(&self, who: &Applicant, digest: Option<&LoginDigest>, right: bool) {
         let now = now();
         let mut memory = self.memory();
         memory.counts.hashed += u64::from(digest.is_some());
@@ -286,7 +286,7 @@ impl Memory {
     fn recall(
         &mut self,
         who: &Applicant,
-        digest: &Digest,
+        digest: &LoginDigest,
         now: Instant,
     ) -> Result<Option<Verdict>, AuthenticationError> {
         let guess = guess_of(digest);
@@ -356,7 +356,7 @@ impl Drop for OpenGuess {
 }
 
 /// Returns eight bytes of a keyed hash; 0 stands for no password.
-fn guess_of(digest: &Digest) -> Guess {
+fn guess_of(digest: &LoginDigest) -> Guess {
     let (first, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
     Guess::from_le_bytes(*first).max(1)
 }

@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 
 #[cfg(feature = "scram")]
-pub(super) use self::scram::{ScramLogin, Shown};
+pub(super) use self::scram::{Presented, ScramLogin};
 use super::{
     AuthenticationConfig,
     accounts::Accounts,

@@ -23,9 +23,9 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Turns to hash, and the threads that hash. The threads end when this is dropped.
 pub(super) struct Hashing {
-    turns: Arc<Turns>,
+    turns: Arc<HashingTurns>,
     /// The threads of each class.
-    threads: [Mutex<Threads>; 2],
+    threads: [Mutex<HashingThreads>; 2],
 }
 
 /// Logins that share threads and turns.
@@ -37,10 +37,10 @@ enum Class {
     Failed,
 }
 
-struct Turns(Mutex<State>);
+struct HashingTurns(Mutex<State>);
 
 struct State {
-    room: WaitingRoom<oneshot::Sender<Turn>>,
+    room: WaitingRoom<oneshot::Sender<HashingTurn>>,
     at_once_max: usize,
     /// Turns that logins of each class have.
     taken: [usize; 2],
@@ -48,7 +48,7 @@ struct State {
     turned_away: u64,
 }
 
-struct Threads {
+struct HashingThreads {
     /// The nice value of the threads; Linux has one for each thread.
     nice: i32,
     jobs: Option<mpsc::Sender<Job>>,
@@ -71,8 +71,8 @@ impl Hashing {
         let room = WaitingRoom::new(waiting_max);
         let state = State { room, at_once_max, taken: [0; 2], turned_away: 0 };
         let threads =
-            NICE.map(|nice| Mutex::new(Threads { nice, jobs: None, queue: None, started: 0 }));
-        Self { turns: Arc::new(Turns(Mutex::new(state))), threads }
+            NICE.map(|nice| Mutex::new(HashingThreads { nice, jobs: None, queue: None, started: 0 }));
+        Self { turns: Arc::new(HashingTurns(Mutex::new(state))), threads }
     }
 
     /// Changes how many passwords are hashed at the same time.
@@ -89,7 +89,7 @@ impl Hashing {
         &self,
         precedence: Precedence,
         origin: Origin,
-    ) -> Result<Turn, TurnedAway> {
+    ) -> Result<HashingTurn, TurnedAway> {
         let class = Class::of(precedence);
         let (place, comes) = {
             let mut state = self.turns.state();
@@ -102,7 +102,7 @@ impl Hashing {
                 return Err(TurnedAway);
             };
             state.turned_away += u64::from(entered.displaced.is_some());
-            (Place { turns: &self.turns, id: entered.id }, comes)
+            (WaitingPlace { turns: &self.turns, id: entered.id }, comes)
         };
         let turn = comes.await;
         drop(place);
@@ -112,7 +112,7 @@ impl Hashing {
     /// Runs `work` on a hashing thread; `None` if it panics or there is no thread.
     pub(super) async fn run<R: Send + 'static>(
         &self,
-        turn: Turn,
+        turn: HashingTurn,
         precedence: Precedence,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
@@ -138,19 +138,19 @@ impl Hashing {
         (state.room.len(), state.turned_away)
     }
 
-    fn threads(&self, precedence: Precedence) -> MutexGuard<'_, Threads> {
+    fn threads(&self, precedence: Precedence) -> MutexGuard<'_, HashingThreads> {
         let threads = &self.threads[Class::of(precedence) as usize];
         threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turns {
+impl HashingTurns {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(self: &Arc<Self>, class: Class) -> Turn {
-        Turn { turns: Some(Arc::clone(self)), class }
+    fn turn(self: &Arc<Self>, class: Class) -> HashingTurn {
+        HashingTurn { turns: Some(Arc::clone(self)), class }
     }
 
     /// Takes back a turn that is over, and hands it to the next login.
@@ -212,12 +212,12 @@ impl Class {
 }
 
 /// The right to hash one password. Dropping it gives the turn to the next login.
-pub(super) struct Turn {
-    turns: Option<Arc<Turns>>,
+pub(super) struct HashingTurn {
+    turns: Option<Arc<HashingTurns>>,
     class: Class,
 }
 
-impl Drop for Turn {
+impl Drop for HashingTurn {
     fn drop(&mut self) {
         if let Some(turns) = self.turns.take() {
             turns.give_back(self.class);
@@ -226,18 +226,18 @@ impl Drop for Turn {
 }
 
 /// A place in the waiting room; dropping it leaves the room.
-struct Place<'a> {
-    turns: &'a Turns,
+struct WaitingPlace<'a> {
+    turns: &'a HashingTurns,
     id: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingPlace<'_> {
     fn drop(&mut self) {
         self.turns.state().room.leave(self.id);
     }
 }
 
-impl Threads {
+impl HashingThreads {
     fn hand_over(&mut self, job: Job, threads_max: usize) {
         if self.started < threads_max {
             self.start_one();

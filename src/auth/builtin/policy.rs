@@ -65,7 +65,7 @@ use serde::Deserialize;
 
 pub use rule::Rule;
 
-use self::variables::Subject;
+use self::variables::VariableValues;
 use super::file::{self, FileError};
 use crate::auth::{AccessRequest, Authorizer, Decision};
 
@@ -132,7 +132,7 @@ impl FilePolicy {
 
 impl Authorizer for FilePolicy {
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
-        let subject = Subject::new(request.identity, request.client_id);
+        let subject = VariableValues::new(request.identity, request.client_id);
         self.rules
             .load()
             .iter()

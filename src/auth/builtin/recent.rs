@@ -16,7 +16,7 @@ use crate::auth::throttle::PairKey;
 
 /// A pair of address and user name, and a hash of the client identifier; 0 for REST callers, which
 /// have none.
-pub(super) type Place = (PairKey, u64);
+pub(super) type RecentKey = (PairKey, u64);
 
 /// Maximum number of wrong passwords of a place that are checked within one window while its name
 /// is refused.
@@ -29,9 +29,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 pub(super) struct RecentPlaces {
     time_to_live: Duration,
     entries_max: usize,
-    places: HashMap<Place, Recent>,
+    places: HashMap<RecentKey, Recent>,
     /// The keys of `places`, each once, oldest first.
-    in_order: VecDeque<Place>,
+    in_order: VecDeque<RecentKey>,
 }
 
 struct Recent {
@@ -46,14 +46,14 @@ impl RecentPlaces {
     }
 
     /// Returns whether an attempt from `place` is checked, whatever others have done.
-    pub(super) fn may_go_on(&self, place: &Place, now: Instant) -> bool {
+    pub(super) fn may_go_on(&self, place: &RecentKey, now: Instant) -> bool {
         self.places.get(place).is_some_and(|recent| {
             let is_counting = now.saturating_duration_since(recent.counting_since) < WINDOW;
             now < recent.until && (!is_counting || recent.wrong < WRONG_MAX)
         })
     }
 
-    pub(super) fn was_right(&mut self, place: Place, now: Instant) {
+    pub(super) fn was_right(&mut self, place: RecentKey, now: Instant) {
         if self.entries_max == 0 || self.time_to_live.is_zero() {
             return;
         }
@@ -71,7 +71,7 @@ impl RecentPlaces {
         self.in_order.push_back(place);
     }
 
-    pub(super) fn was_wrong(&mut self, place: &Place, now: Instant) {
+    pub(super) fn was_wrong(&mut self, place: &RecentKey, now: Instant) {
         if let Some(recent) = self.places.get_mut(place) {
             if now.saturating_duration_since(recent.counting_since) >= WINDOW {
                 (recent.wrong, recent.counting_since) = (0, now);
@@ -88,7 +88,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(300);
 
-    fn place(client: u64) -> Place {
+    fn place(client: u64) -> RecentKey {
         ((Origin::of([192, 0, 2, 1].into()), 7), client)
     }
 

@@ -24,7 +24,7 @@ use std::{
 use aws_lc_rs::hmac;
 
 /// Stands for a user name, stored hash and password.
-pub(super) type Digest = [u8; 32];
+pub(super) type LoginDigest = [u8; 32];
 
 /// The key of this process that turns credentials into digests.
 pub(super) struct DigestKey(hmac::Key);
@@ -39,13 +39,13 @@ impl DigestKey {
 
     /// Returns the digest of these three. Includes their lengths, so that no two triples look
     /// alike.
-    pub(super) fn digest(&self, name: &str, stored: &str, password: &[u8]) -> Digest {
+    pub(super) fn digest(&self, name: &str, stored: &str, password: &[u8]) -> LoginDigest {
         let mut context = hmac::Context::with_key(&self.0);
         for part in [name.as_bytes(), stored.as_bytes(), password] {
             context.update(&part.len().to_le_bytes());
             context.update(part);
         }
-        let mut digest = Digest::default();
+        let mut digest = LoginDigest::default();
         digest.copy_from_slice(context.sign().as_ref());
         digest
     }
@@ -55,9 +55,9 @@ impl DigestKey {
 pub(super) struct VerifiedCredentials {
     time_to_live: Duration,
     entries_max: usize,
-    expires_at: HashMap<Digest, Instant>,
+    expires_at: HashMap<LoginDigest, Instant>,
     /// The keys of `expires_at`, each once, in the order of their expiry.
-    in_order: VecDeque<Digest>,
+    in_order: VecDeque<LoginDigest>,
 }
 
 impl VerifiedCredentials {
@@ -68,12 +68,12 @@ impl VerifiedCredentials {
     }
 
     /// Returns whether it was verified less than the time to live ago.
-    pub(super) fn contains(&self, digest: &Digest, now: Instant) -> bool {
+    pub(super) fn contains(&self, digest: &LoginDigest, now: Instant) -> bool {
         self.expires_at.get(digest).is_some_and(|at| now < *at)
     }
 
     /// Notes that it was verified.
-    pub(super) fn insert(&mut self, digest: Digest, now: Instant) {
+    pub(super) fn insert(&mut self, digest: LoginDigest, now: Instant) {
         self.drop_expired(now);
         if self.entries_max == 0 || self.expires_at.contains_key(&digest) {
             return;

@@ -28,7 +28,7 @@ const VARIABLE_BYTE_INTEGER_MAX: u32 = 268_435_455;
 /// A line of an export.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum Line {
+pub(super) enum ExportLine {
     Bounds(BoundsLine),
     Session(Box<SessionLine>),
     Queued(Box<QueuedLine>),
@@ -164,13 +164,13 @@ pub(super) struct MessageLine {
 }
 
 /// Adds the changes that store the contents of a line.
-pub(super) fn add(line: Line, group: &mut Vec<Change>) -> Result<(), &'static str> {
+pub(super) fn add(line: ExportLine, group: &mut Vec<Change>) -> Result<(), &'static str> {
     match line {
         // The numbers of the one are taken, and nothing of it is stored; the other is no content.
-        Line::Bounds(_) | Line::End(_) => Ok(()),
-        Line::Session(session) => add_session(*session, group),
-        Line::Queued(queued) => add_queued(*queued, group),
-        Line::Retained(RetainedLine { message, owner }) => {
+        ExportLine::Bounds(_) | ExportLine::End(_) => Ok(()),
+        ExportLine::Session(session) => add_session(*session, group),
+        ExportLine::Queued(queued) => add_queued(*queued, group),
+        ExportLine::Retained(RetainedLine { message, owner }) => {
             let owner = owner.map(|owner| match owner {
                 OwnerLine::User(name) => Owner::User(name.into()),
                 OwnerLine::Address(address) => Owner::Address(address),
@@ -178,13 +178,13 @@ pub(super) fn add(line: Line, group: &mut Vec<Change>) -> Result<(), &'static st
             group.push(Change::Retain(message.read()?, owner));
             Ok(())
         }
-        Line::Login(LoginLine { key, at }) => {
+        ExportLine::Login(LoginLine { key, at }) => {
             let key = STANDARD.decode(key).ok().and_then(|key| LoginKey::try_from(key).ok());
             let key = key.ok_or("key is not 32 bytes in base64")?;
             group.push(Change::NoteLogin(key, Timestamp(at)));
             Ok(())
         }
-        Line::Record(record) => {
+        ExportLine::Record(record) => {
             group.push(record.read()?);
             Ok(())
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::line::{Line, QueuedLine, RecordLine, SessionLine};
+use super::line::{ExportLine, QueuedLine, RecordLine, SessionLine};
 
 /// Presence versions stay below 2^53, so that every JSON parser reads them. Half of them is left for
 /// the versions to come.
@@ -21,12 +21,12 @@ pub(super) struct Seen {
     clients: HashMap<Box<str>, u64>,
     topics: HashSet<Box<str>>,
     records: HashSet<(String, String)>,
-    queue: Queue,
+    queue: QueueOfLines,
 }
 
 /// The queue to which the lines being read belong.
 #[derive(Default)]
-struct Queue {
+struct QueueOfLines {
     session: Option<u64>,
     places: HashSet<u64>,
     packet_ids: HashSet<u16>,
@@ -37,9 +37,9 @@ impl Seen {
     ///
     /// # Errors
     /// Why it does not fit to the lines before it.
-    pub(super) fn note(&mut self, line: &Line) -> Result<(), String> {
+    pub(super) fn note(&mut self, line: &ExportLine) -> Result<(), String> {
         // The numbers in it are taken before there is anything with such a number.
-        if (self.lines > 0) == matches!(line, Line::Bounds(_)) {
+        if (self.lines > 0) == matches!(line, ExportLine::Bounds(_)) {
             return Err("the line of the kind bounds is the first one".to_owned());
         }
         if self.has_ended {
@@ -48,32 +48,32 @@ impl Seen {
         let before = self.lines;
         self.lines += 1;
         match line {
-            Line::Bounds(bounds) if bounds.presence_version >= PRESENCE_VERSIONS_END => {
+            ExportLine::Bounds(bounds) if bounds.presence_version >= PRESENCE_VERSIONS_END => {
                 Err("presence_version is not below 2^52".to_owned())
             }
-            Line::Session(session) => self.note_session(session),
-            Line::Queued(queued) => self.note_queued(queued),
-            Line::Retained(retained) => {
+            ExportLine::Session(session) => self.note_session(session),
+            ExportLine::Queued(queued) => self.note_queued(queued),
+            ExportLine::Retained(retained) => {
                 let topic = &retained.message.topic;
                 match self.topics.insert(topic.as_str().into()) {
                     true => Ok(()),
                     false => Err(format!("the topic {topic:?} has a retained message already")),
                 }
             }
-            Line::Record(RecordLine { namespace, key, .. }) => {
+            ExportLine::Record(RecordLine { namespace, key, .. }) => {
                 match self.records.insert((namespace.clone(), key.clone())) {
                     true => Ok(()),
                     false => Err(format!("the record {key:?} of {namespace:?} is there already")),
                 }
             }
-            Line::End(end) if end.lines != before => {
+            ExportLine::End(end) if end.lines != before => {
                 Err(format!("the export had {} lines before this one, not {before}", end.lines))
             }
-            Line::End(_) => {
+            ExportLine::End(_) => {
                 self.has_ended = true;
                 Ok(())
             }
-            Line::Bounds(_) | Line::Login(_) => Ok(()),
+            ExportLine::Bounds(_) | ExportLine::Login(_) => Ok(()),
         }
     }
 
@@ -110,7 +110,7 @@ impl Seen {
                 }
                 Some(has_begun) => *has_begun = true,
             }
-            self.queue = Queue { session: Some(*session), ..Queue::default() };
+            self.queue = QueueOfLines { session: Some(*session), ..QueueOfLines::default() };
         }
         if !self.queue.places.insert(*place) {
             return Err(format!("place {place} of session {session}'s queue is there already"));

@@ -36,20 +36,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Listener, Proxy,
     certificate::Verified,
-    places::{Place, Places},
-    watch::{HEAD_TIMEOUT, Watch, Watched},
+    places::{ConnectionPlace, Places},
+    watch::{ConnectionWatch, HEAD_TIMEOUT, WatchedStream},
 };
 use crate::{
     http::{
         Api, ListenerName,
-        admission::{Accepted, PeerIsCaller},
+        admission::{LastAccepted, PeerIsCaller},
         asking::ItsPlace,
         certificate::ShownCertificate,
         not_found, routes,
     },
     metrics::ShardMetrics,
     net::{ProxyProtocol, Whose, canonical, is_of_files, is_somebody_waiting, tls},
-    told::{Subject, Weight},
+    told::{Severity, Subject},
 };
 
 /// Pause after accept failed, usually for lack of file descriptors.
@@ -95,7 +95,7 @@ pub(super) struct Worker {
 }
 
 /// Serves HTTP on a stream until the connection ends.
-type Speak = dyn Fn(Watched<Socket>, SocketAddr) -> LocalBoxFuture<'static, ()>;
+type Speak = dyn Fn(WatchedStream<AcceptedSocket>, SocketAddr) -> LocalBoxFuture<'static, ()>;
 
 impl Worker {
     /// Accepts from all listeners until the server stops.
@@ -182,14 +182,14 @@ impl Way {
     fn tell_refused(&self, peer: SocketAddr, reason: &'static str, error: &dyn Display) {
         let caller = Subject::stranger(peer, &self.name.0);
         let why = error.to_string();
-        self.api.0.told.connect_refused(&caller, Weight::Warning, reason, Some(&why));
+        self.api.0.told.connect_refused(&caller, Severity::Warning, reason, Some(&why));
     }
 
     async fn go(
         &self,
         stream: TcpStream,
         (peer, proxy): (SocketAddr, Option<Arc<ProxyProtocol>>),
-        place: Place,
+        place: ConnectionPlace,
         ending: &CancellationToken,
     ) {
         let by = Instant::now() + HEAD_TIMEOUT;
@@ -198,10 +198,10 @@ impl Way {
             layered = timeout_at(by, self.layer(stream, (peer, proxy), &place)) => layered,
         };
         let Ok(Some((socket, peer))) = layered else { return };
-        let watch = Watch::new(place);
+        let watch = ConnectionWatch::new(place);
         let certificate = socket.certificate.clone();
         let distrusted = OptionFuture::from(certificate.map(Verified::distrusted));
-        let connection = (self.speak)(Watched::new(socket, Rc::clone(&watch)), peer);
+        let connection = (self.speak)(WatchedStream::new(socket, Rc::clone(&watch)), peer);
         watch.keep(connection, distrusted).await;
     }
 
@@ -211,8 +211,8 @@ impl Way {
         &self,
         mut stream: TcpStream,
         (mut peer, proxy): (SocketAddr, Option<Arc<ProxyProtocol>>),
-        place: &Place,
-    ) -> Option<(Socket, SocketAddr)> {
+        place: &ConnectionPlace,
+    ) -> Option<(AcceptedSocket, SocketAddr)> {
         let has_named_peer = proxy.is_some();
         if let Some(proxy) = proxy {
             let named = proxy.read_peer(&mut stream, peer).await.inspect_err(|error| {
@@ -224,7 +224,7 @@ impl Way {
         let name = self.name.clone();
         let Some(tls) = &self.tls else {
             let layer = Layer::Plain(stream);
-            return Some((Socket { layer, name, has_named_peer, certificate: None }, peer));
+            return Some((AcceptedSocket { layer, name, has_named_peer, certificate: None }, peer));
         };
         let (settings, trust) = tls.begin();
         let handshake = async {
@@ -244,7 +244,7 @@ impl Way {
         let stream = stream.ok()??;
         let certificate = Verified::new(stream.get_ref().1.peer_certificates(), trust);
         let layer = Layer::Tls(Box::new(stream));
-        Some((Socket { layer, name, has_named_peer, certificate }, peer))
+        Some((AcceptedSocket { layer, name, has_named_peer, certificate }, peer))
     }
 }
 
@@ -254,7 +254,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
         .configure(routes(api.clone()))
         .default_service(web::to(not_found))
         .wrap_fn(|request, service| {
-            let watch = request.conn_data::<Rc<Watch>>().cloned();
+            let watch = request.conn_data::<Rc<ConnectionWatch>>().cloned();
             if let Some(watch) = &watch {
                 watch.begin_answer(!matches!(request.parts().1, Payload::None));
             }
@@ -277,12 +277,12 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             let ending = ending.clone();
             async move { ending.cancelled().await }
         })
-        .on_connect_ext(|stream: &Watched<Socket>, data: &mut Extensions| {
+        .on_connect_ext(|stream: &WatchedStream<AcceptedSocket>, data: &mut Extensions| {
             data.insert(Rc::clone(stream.watch()));
-            let place: ItsPlace = Rc::<Watch>::clone(stream.watch());
+            let place: ItsPlace = Rc::<ConnectionWatch>::clone(stream.watch());
             data.insert(place);
             data.insert(stream.stream().name.clone());
-            data.insert(Accepted::default());
+            data.insert(LastAccepted::default());
             if stream.stream().has_named_peer {
                 data.insert(PeerIsCaller);
             }
@@ -304,7 +304,7 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
 }
 
 /// The stream of a connection, its listener and its client certificate.
-struct Socket {
+struct AcceptedSocket {
     layer: Layer,
     name: ListenerName,
     /// Whether a PROXY header named the peer.
@@ -317,7 +317,7 @@ enum Layer {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for AcceptedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -330,7 +330,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for AcceptedSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use self::held::{Doing, First, Held};
+use self::held::{Doing, FirstToClose, HeldPlaces};
 use super::ServerOptions;
 use crate::{
     auth::Network,
@@ -39,11 +39,11 @@ pub(super) struct Places {
     by_address_max: AtomicUsize,
     proxies: ArcSwap<Vec<Network>>,
     handshake_rate: Limit<IpAddr>,
-    held: Mutex<Held>,
+    held: Mutex<HeldPlaces>,
 }
 
 /// A connection's place; returned on drop.
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     places: Arc<Places>,
     number: u64,
     seat: Arc<Seat>,
@@ -85,7 +85,7 @@ impl Places {
     /// busy.
     ///
     /// Waits a moment rather than close a connection that was not read yet.
-    pub(super) async fn admit(self: &Arc<Self>, whose: Whose) -> Option<Place> {
+    pub(super) async fn admit(self: &Arc<Self>, whose: Whose) -> Option<ConnectionPlace> {
         let is_polite = || {
             let first = self.first_for(&mut self.held(), whose);
             first.is_none_or(|first| first.doing != Doing::Unread)
@@ -95,7 +95,7 @@ impl Places {
     }
 
     /// Gives a connection a place without waiting.
-    pub(super) fn admit_now(self: &Arc<Self>, whose: Whose) -> Option<Place> {
+    pub(super) fn admit_now(self: &Arc<Self>, whose: Whose) -> Option<ConnectionPlace> {
         let mut held = self.held();
         if let Some(first) = self.first_for(&mut held, whose)
             && !cut_unless_busy(&mut held, first)
@@ -104,11 +104,11 @@ impl Places {
         }
         let seat = Arc::new(Seat::default());
         let number = held.enter(whose.network(), Arc::clone(&seat));
-        Some(Place { places: Arc::clone(self), number, seat })
+        Some(ConnectionPlace { places: Arc::clone(self), number, seat })
     }
 
     /// Returns the connection that a new one replaces, if it replaces one.
-    fn first_for(&self, held: &mut Held, whose: Whose) -> Option<First> {
+    fn first_for(&self, held: &mut HeldPlaces, whose: Whose) -> Option<FirstToClose> {
         if self.has_all_of_one(held, whose) {
             held.first_of(whose.network())
         } else if held.len() >= self.connections_max.load(Relaxed) {
@@ -120,7 +120,7 @@ impl Places {
 
     /// Returns whether the limit of one address applies and is reached. It does not apply to
     /// proxies: their connections belong to many callers.
-    fn has_all_of_one(&self, held: &Held, whose: Whose) -> bool {
+    fn has_all_of_one(&self, held: &HeldPlaces, whose: Whose) -> bool {
         let Whose::Of(address) = whose else { return false };
         let is_over = held.len_of(whose.network()) >= self.by_address_max.load(Relaxed);
         is_over && !self.is_proxy(address)
@@ -137,13 +137,13 @@ impl Places {
         self.proxies.load().iter().any(|network| network.contains(address))
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldPlaces> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Closes the connection to close first; returns false if it is busy, as all others then are.
-fn cut_unless_busy(held: &mut Held, first: First) -> bool {
+fn cut_unless_busy(held: &mut HeldPlaces, first: FirstToClose) -> bool {
     let is_busy = first.doing == Doing::Busy;
     if !is_busy {
         held.cut(first);
@@ -151,7 +151,7 @@ fn cut_unless_busy(held: &mut Held, first: First) -> bool {
     !is_busy
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Sets the address of the connection. Returns whether it may stay.
     pub(super) fn belongs_to(&self, address: IpAddr) -> bool {
         let (places, whose) = (&self.places, Whose::Of(address));
@@ -204,7 +204,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.places.held().leave(self.number);
     }

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::places::Place;
+use super::places::ConnectionPlace;
 use crate::http::asking::CallPlace;
 
 /// Maximum time for the head of a request.
@@ -65,8 +65,8 @@ enum Phase {
 
 /// A connection's phase and deadline. Shared by its stream, its requests and the future that ends
 /// it.
-pub(super) struct Watch {
-    place: Place,
+pub(super) struct ConnectionWatch {
+    place: ConnectionPlace,
     phase: Cell<Phase>,
     deadline: Cell<Instant>,
     /// The number of bytes that can still be read in this turn.
@@ -79,9 +79,9 @@ pub(super) struct Watch {
     has_body: Cell<bool>,
 }
 
-impl Watch {
+impl ConnectionWatch {
     /// Starts to watch a connection before its first request.
-    pub(super) fn new(place: Place) -> Rc<Self> {
+    pub(super) fn new(place: ConnectionPlace) -> Rc<Self> {
         let deadline = Cell::new(Instant::now() + HEAD_TIMEOUT);
         Rc::new(Self {
             place,
@@ -189,7 +189,7 @@ impl Watch {
     }
 }
 
-impl CallPlace for Watch {
+impl CallPlace for ConnectionWatch {
     fn begin_check(&self) {
         self.place.set_asking();
     }
@@ -203,17 +203,17 @@ impl CallPlace for Watch {
 }
 
 /// The stream of a watched connection.
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     stream: S,
-    watch: Rc<Watch>,
+    watch: Rc<ConnectionWatch>,
 }
 
-impl<S> Watched<S> {
-    pub(super) const fn new(stream: S, watch: Rc<Watch>) -> Self {
+impl<S> WatchedStream<S> {
+    pub(super) const fn new(stream: S, watch: Rc<ConnectionWatch>) -> Self {
         Self { stream, watch }
     }
 
-    pub(super) const fn watch(&self) -> &Rc<Watch> {
+    pub(super) const fn watch(&self) -> &Rc<ConnectionWatch> {
         &self.watch
     }
 
@@ -222,7 +222,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -249,7 +249,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -322,15 +322,15 @@ mod tests {
     /// Returns the caller's end of a connection that answers each line with `answer`.
     fn connect(places: &Arc<Places>, answer: &'static [u8]) -> DuplexStream {
         let (caller, stream) = duplex(1_024);
-        let watch = Watch::new(places.admit_now(CALLER).unwrap());
-        let stream = Watched::new(stream, Rc::clone(&watch));
+        let watch = ConnectionWatch::new(places.admit_now(CALLER).unwrap());
+        let stream = WatchedStream::new(stream, Rc::clone(&watch));
         tokio::task::spawn_local(async move {
             watch.keep(speak(stream, answer), ready(None)).await;
         });
         caller
     }
 
-    async fn speak(stream: Watched<DuplexStream>, answer: &[u8]) {
+    async fn speak(stream: WatchedStream<DuplexStream>, answer: &[u8]) {
         let watch = Rc::clone(stream.watch());
         let (mut input, mut output) = split(stream);
         while let Ok(byte) = input.read_u8().await {
@@ -412,8 +412,8 @@ mod tests {
             let (mut caller, stream) = duplex(10 * BYTES_PER_TURN);
             caller.write_all(&[b'x'; 10 * BYTES_PER_TURN]).await.unwrap();
             drop(caller);
-            let watch = Watch::new(places(8).admit_now(CALLER).unwrap());
-            let mut stream = Watched::new(stream, Rc::clone(&watch));
+            let watch = ConnectionWatch::new(places(8).admit_now(CALLER).unwrap());
+            let mut stream = WatchedStream::new(stream, Rc::clone(&watch));
             let reading = async move {
                 let mut all = Vec::new();
                 stream.read_to_end(&mut all).await.unwrap();
@@ -433,9 +433,9 @@ mod tests {
     fn a_caller_that_pipelines_requests_has_a_turn_for_each_until_it_pauses() {
         run(async {
             let request = [&[b'x'; BYTES_PER_TURN_OF_MANY - 1][..], b"\n"].concat();
-            let watch = Watch::new(places(8).admit_now(CALLER).unwrap());
+            let watch = ConnectionWatch::new(places(8).admit_now(CALLER).unwrap());
             let (mut caller, stream) = duplex(100 * BYTES_PER_TURN);
-            let stream = Watched::new(stream, Rc::clone(&watch));
+            let stream = WatchedStream::new(stream, Rc::clone(&watch));
             let connection = watch.keep(speak(stream, b"!"), ready(None));
             let mut connection = pin!(unconstrained(connection));
             let mut answers = [0; 100];

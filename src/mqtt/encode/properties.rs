@@ -2,7 +2,7 @@
 //!
 //! Does not know the packet; called by `encode`, and for stored messages.
 
-use super::{Count, Sink};
+use super::{ByteCount, Sink};
 use crate::mqtt::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
     EncodeError, PublishProperties, SubscribeProperties, UserProperties, WillProperties,
@@ -141,7 +141,7 @@ impl PublishProperties<'_> {
     /// Decoded properties can always be encoded. Nothing is appended if properties from another
     /// source contain a string over 65,535 bytes or with the null character.
     pub fn encode_forwarded(&self, out: &mut Vec<u8>) {
-        let mut count = Count::default();
+        let mut count = ByteCount::default();
         if self.write_forwarded(&mut count).is_ok() {
             out.reserve(count.bytes());
             self.write_forwarded(out).expect("what can be counted can be written");

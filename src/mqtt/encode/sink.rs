@@ -62,17 +62,17 @@ impl Sink for Vec<u8> {
 
 /// Counts bytes without storing them.
 #[derive(Default)]
-pub(in crate::mqtt) struct Count {
+pub(in crate::mqtt) struct ByteCount {
     bytes: usize,
 }
 
-impl Count {
+impl ByteCount {
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl Sink for Count {
+impl Sink for ByteCount {
     fn put(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
     }

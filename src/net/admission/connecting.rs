@@ -48,7 +48,7 @@ pub(crate) enum Stage {
 
 /// The place of a connection in its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct NewcomerPlace {
     address: IpAddr,
     /// Whether the address is the client's own, to which the limit of one address applies.
     is_own: bool,
@@ -60,8 +60,8 @@ pub(super) struct Place {
 /// All connections before CONNACK.
 pub(super) struct Connecting {
     last_number: u64,
-    coming: Room,
-    asking: Room,
+    coming: NewcomerRoom,
+    asking: NewcomerRoom,
 }
 
 impl Connecting {
@@ -70,8 +70,8 @@ impl Connecting {
     pub(super) fn new(places_max: usize, places_of_one_max: usize) -> Self {
         Self {
             last_number: 0,
-            coming: Room::new(places_max, places_of_one_max),
-            asking: Room::new(places_max, places_of_one_max),
+            coming: NewcomerRoom::new(places_max, places_of_one_max),
+            asking: NewcomerRoom::new(places_max, places_of_one_max),
         }
     }
 
@@ -100,32 +100,41 @@ impl Connecting {
     }
 
     /// Gives a new connection a place.
-    pub(super) fn enter(&mut self, address: IpAddr, is_own: bool, seat: Arc<Seat>) -> Place {
+    pub(super) fn enter(
+        &mut self,
+        address: IpAddr,
+        is_own: bool,
+        seat: Arc<Seat>,
+    ) -> NewcomerPlace {
         self.last_number += 1;
         let number = self.last_number;
-        let place = Place { address, is_own, stage: Stage::Silent, number };
+        let place = NewcomerPlace { address, is_own, stage: Stage::Silent, number };
         self.coming.insert(place, seat);
         place
     }
 
     /// Notes the stage of a connection; `None` if it has been evicted.
-    pub(super) fn advance(&mut self, place: Place, stage: Stage) -> Option<Place> {
-        self.replace(place, Place { stage, ..place })
+    pub(super) fn advance(&mut self, place: NewcomerPlace, stage: Stage) -> Option<NewcomerPlace> {
+        self.replace(place, NewcomerPlace { stage, ..place })
     }
 
     /// Sets the client's own address of a connection; `None` if it has been evicted.
-    pub(super) fn rename(&mut self, place: Place, address: IpAddr) -> Option<Place> {
-        self.replace(place, Place { address, is_own: true, ..place })
+    pub(super) fn rename(
+        &mut self,
+        place: NewcomerPlace,
+        address: IpAddr,
+    ) -> Option<NewcomerPlace> {
+        self.replace(place, NewcomerPlace { address, is_own: true, ..place })
     }
 
-    fn replace(&mut self, old: Place, new: Place) -> Option<Place> {
+    fn replace(&mut self, old: NewcomerPlace, new: NewcomerPlace) -> Option<NewcomerPlace> {
         let seat = self.room(old.stage).remove(old)?;
         self.room(new.stage).insert(new, seat);
         Some(new)
     }
 
     /// Removes a connection; returns whether it still had its place.
-    pub(super) fn leave(&mut self, place: Place) -> bool {
+    pub(super) fn leave(&mut self, place: NewcomerPlace) -> bool {
         self.room(place.stage).remove(place).is_some()
     }
 
@@ -139,7 +148,7 @@ impl Connecting {
         })
     }
 
-    const fn room(&mut self, stage: Stage) -> &mut Room {
+    const fn room(&mut self, stage: Stage) -> &mut NewcomerRoom {
         match stage {
             Stage::Leaving | Stage::Silent | Stage::Speaking => &mut self.coming,
             Stage::Asking => &mut self.asking,
@@ -148,25 +157,25 @@ impl Connecting {
 }
 
 /// A limited number of places; a new connection may evict another one.
-struct Room {
+struct NewcomerRoom {
     places_max: usize,
     places_of_one_max: usize,
     len: usize,
-    by_address: HashMap<IpAddr, OfOne, RandomState>,
+    by_address: HashMap<IpAddr, SeatsOfAddress, RandomState>,
     /// For each address: its number of connections, and its first connection to evict.
     first_to_go: BTreeSet<(Reverse<usize>, Stage, u64, IpAddr)>,
 }
 
 /// The connections of one address, in the order of eviction for those that have been read.
-type OfOne = BTreeMap<(Stage, u64), Arc<Seat>>;
+type SeatsOfAddress = BTreeMap<(Stage, u64), Arc<Seat>>;
 
 /// The connection to evict.
-struct First {
-    place: Place,
+struct FirstToEvict {
+    place: NewcomerPlace,
     is_read: bool,
 }
 
-impl Room {
+impl NewcomerRoom {
     fn new(places_max: usize, places_of_one_max: usize) -> Self {
         Self {
             places_max: places_max.max(1),
@@ -178,12 +187,12 @@ impl Room {
     }
 
     fn has_all_of_one(&self, address: IpAddr) -> bool {
-        let of_one = self.by_address.get(&address).map_or(0, OfOne::len);
+        let of_one = self.by_address.get(&address).map_or(0, SeatsOfAddress::len);
         of_one >= self.places_of_one_max
     }
 
     /// Returns the connection that a new one evicts, if it evicts one.
-    fn first_for(&self, address: IpAddr, is_own: bool) -> Option<First> {
+    fn first_for(&self, address: IpAddr, is_own: bool) -> Option<FirstToEvict> {
         if is_own && self.has_all_of_one(address) {
             self.first_of(address)
         } else if self.len >= self.places_max {
@@ -195,7 +204,7 @@ impl Room {
 
     /// Prefers a connection that has been read, but only among addresses with equally many connections:
     /// a burst from one address evicts no connection of an address with fewer.
-    fn first_of_all(&self) -> Option<First> {
+    fn first_of_all(&self) -> Option<FirstToEvict> {
         let &(most, ..) = self.first_to_go.first()?;
         let addresses = self.first_to_go.iter().take_while(|(size, ..)| *size == most);
         let addresses = addresses.take(ADDRESSES_TRIED_MAX);
@@ -211,13 +220,13 @@ impl Room {
     }
 
     /// In the lowest stage, connections that have not been read come last.
-    fn first_of(&self, address: IpAddr) -> Option<First> {
+    fn first_of(&self, address: IpAddr) -> Option<FirstToEvict> {
         let of_one = self.by_address.get(&address)?;
         let (&(lowest, _), _) = of_one.first_key_value()?;
         let of_lowest = of_one.iter().take_while(|((stage, _), _)| *stage == lowest);
         let is_read = |stage, seat: &Seat| stage != Stage::Silent || seat.is_read();
-        let mut of_lowest = of_lowest.map(|(&(stage, number), seat)| First {
-            place: Place { address, is_own: true, stage, number },
+        let mut of_lowest = of_lowest.map(|(&(stage, number), seat)| FirstToEvict {
+            place: NewcomerPlace { address, is_own: true, stage, number },
             is_read: is_read(stage, seat),
         });
         let first = of_lowest.next()?;
@@ -227,8 +236,8 @@ impl Room {
         }
     }
 
-    fn insert(&mut self, place: Place, seat: Arc<Seat>) {
-        let Place { address, is_own, stage, number } = place;
+    fn insert(&mut self, place: NewcomerPlace, seat: Arc<Seat>) {
+        let NewcomerPlace { address, is_own, stage, number } = place;
         while let Some(first) = self.first_for(address, is_own) {
             self.evict(first.place);
         }
@@ -241,8 +250,8 @@ impl Room {
         self.first_to_go.extend(entry_of(address, of_one));
     }
 
-    fn remove(&mut self, place: Place) -> Option<Arc<Seat>> {
-        let Place { address, stage, number, .. } = place;
+    fn remove(&mut self, place: NewcomerPlace) -> Option<Arc<Seat>> {
+        let NewcomerPlace { address, stage, number, .. } = place;
         let of_one = self.by_address.get_mut(&address)?;
         let entry = entry_of(address, of_one)?;
         let seat = of_one.remove(&(stage, number))?;
@@ -255,14 +264,17 @@ impl Room {
         Some(seat)
     }
 
-    fn evict(&mut self, place: Place) {
+    fn evict(&mut self, place: NewcomerPlace) {
         if let Some(seat) = self.remove(place) {
             seat.take_away();
         }
     }
 }
 
-fn entry_of(address: IpAddr, of_one: &OfOne) -> Option<(Reverse<usize>, Stage, u64, IpAddr)> {
+fn entry_of(
+    address: IpAddr,
+    of_one: &SeatsOfAddress,
+) -> Option<(Reverse<usize>, Stage, u64, IpAddr)> {
     let (&(stage, number), _) = of_one.first_key_value()?;
     Some((Reverse(of_one.len()), stage, number, address))
 }
@@ -280,7 +292,7 @@ mod tests {
     /// A room, with the seats of all connections so far.
     struct Hall {
         connecting: Connecting,
-        all: Vec<(Place, Arc<Seat>)>,
+        all: Vec<(NewcomerPlace, Arc<Seat>)>,
     }
 
     impl Hall {
@@ -437,13 +449,13 @@ mod tests {
     fn the_evicted_connection_is_the_one_of_the_rule() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut hall = Hall::new(12, 5);
-        let mut model: Vec<(usize, Place)> = Vec::new();
+        let mut model: Vec<(usize, NewcomerPlace)> = Vec::new();
         for _ in 0..20_000 {
             match random.u8(0..10) {
                 0..6 => {
                     let from = random.u8(0..8);
                     let count = |a: IpAddr| model.iter().filter(|(_, p)| p.address == a).count();
-                    let own = |p: &Place| p.address == address(from);
+                    let own = |p: &NewcomerPlace| p.address == address(from);
                     let victim = if count(address(from)) >= 5 {
                         model
                             .iter()

@@ -40,7 +40,7 @@ pub(super) struct Deframer {
 
 #[derive(Debug)]
 struct Frame {
-    kind: Kind,
+    kind: FrameKind,
     /// Bytes of payload that are missing.
     left: u64,
     /// Rotated so that its first byte belongs to the next byte of payload.
@@ -48,7 +48,7 @@ struct Frame {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FrameKind {
     Data,
     Control(Control),
 }
@@ -91,7 +91,7 @@ impl Deframer {
             let length = rest.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
             unmask(&mut rest[..length], &mut frame.mask);
             frame.left -= length as u64;
-            if frame.kind == Kind::Data {
+            if frame.kind == FrameKind::Data {
                 bytes.copy_within(read..read + length, found.data_bytes);
                 found.data_bytes += length;
             } else {
@@ -128,19 +128,19 @@ impl Deframer {
             // Only binary frames carry MQTT. [MQTT-6.0.0-1]
             OpCode::Data(Data::Text) => return Err(CloseCode::Unsupported),
             // The frames of two messages must not be interleaved. (RFC 6455, 5.4)
-            OpCode::Data(Data::Binary) if !self.is_in_message => Kind::Data,
-            OpCode::Data(Data::Continue) if self.is_in_message => Kind::Data,
+            OpCode::Data(Data::Binary) if !self.is_in_message => FrameKind::Data,
+            OpCode::Data(Data::Continue) if self.is_in_message => FrameKind::Data,
             OpCode::Data(_) => return Err(CloseCode::Protocol),
             // Control frames are short and not fragmented. (RFC 6455, 5.5)
             OpCode::Control(control) if header.is_final && length <= CONTROL_BYTES_MAX => {
-                Kind::Control(control)
+                FrameKind::Control(control)
             }
             OpCode::Control(_) => return Err(CloseCode::Protocol),
         };
         if length > i64::MAX as u64 {
             return Err(CloseCode::Protocol); // (RFC 6455, 5.2)
         }
-        if kind == Kind::Data {
+        if kind == FrameKind::Data {
             self.is_in_message = !header.is_final;
         }
         self.frame = Some(Frame { kind, left: length, mask });
@@ -155,9 +155,9 @@ impl Deframer {
         self.frame = None;
         let payload = std::mem::take(&mut self.control);
         match kind {
-            Kind::Control(Control::Ping) => found.ping = Some(payload),
-            Kind::Control(Control::Close) => found.end = Some(closed(&payload)),
-            Kind::Data | Kind::Control(Control::Pong | Control::Reserved(_)) => {}
+            FrameKind::Control(Control::Ping) => found.ping = Some(payload),
+            FrameKind::Control(Control::Close) => found.end = Some(closed(&payload)),
+            FrameKind::Data | FrameKind::Control(Control::Pong | Control::Reserved(_)) => {}
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) use self::upgrade::accept;
 #[cfg(feature = "http")]
 pub(crate) use self::{
     hosted::hosted,
-    upgrade::{Accepted, Pages, Refusal, Request},
+    upgrade::{Accepted, Pages, UpgradeRefusal, UpgradeRequest},
 };
 
 /// Maximum number of reads without payload before other tasks get their turn.
@@ -50,12 +50,12 @@ pub(crate) struct WebSocket<S> {
     end: Option<End>,
     /// The reader knows about the end; further input is dropped.
     is_over: bool,
-    sending: Sending,
+    sending: FrameOutput,
 }
 
 /// The output to the client.
 #[derive(Debug, Default)]
-struct Sending {
+struct FrameOutput {
     header: [u8; SENT_HEADER_BYTES_MAX],
     /// The range of the header that is not written yet.
     header_left: (usize, usize),
@@ -90,7 +90,7 @@ impl<S: Transport> WebSocket<S> {
             incoming: Deframer::default(),
             end: None,
             is_over: false,
-            sending: Sending::default(),
+            sending: FrameOutput::default(),
         }
     }
 
@@ -154,7 +154,7 @@ impl<S: Transport> WebSocket<S> {
     }
 }
 
-impl Sending {
+impl FrameOutput {
     fn close_with(&mut self, code: CloseCode) {
         if self.close == Close::Open {
             self.close = Close::Due(code);

@@ -87,7 +87,7 @@ impl<'a> Pages<'a> {
 }
 
 /// The head of an HTTP request.
-pub(crate) struct Request<'a> {
+pub(crate) struct UpgradeRequest<'a> {
     pub(crate) method: &'a str,
     pub(crate) is_http_1_1: bool,
     pub(crate) headers: Vec<(&'a str, &'a [u8])>,
@@ -104,7 +104,7 @@ pub(crate) struct Accepted {
 
 /// Why a request cannot become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum UpgradeRefusal {
     #[error("Unknown path.")]
     NotFound,
     #[error("MQTT over WebSocket requires the method GET.")]
@@ -141,7 +141,7 @@ struct Body {
     message: String,
 }
 
-impl Refusal {
+impl UpgradeRefusal {
     /// Returns the HTTP status and the error code.
     pub(crate) const fn status(self) -> (u16, &'static str) {
         match self {
@@ -203,30 +203,30 @@ impl Accepted {
     }
 }
 
-impl Request<'_> {
+impl UpgradeRequest<'_> {
     /// Accepts or refuses a request whose path is right.
-    pub(crate) fn decide(&self, pages: Pages<'_>) -> Result<Accepted, Refusal> {
+    pub(crate) fn decide(&self, pages: Pages<'_>) -> Result<Accepted, UpgradeRefusal> {
         if self.method != "GET" {
-            return Err(Refusal::MethodNotAllowed);
+            return Err(UpgradeRefusal::MethodNotAllowed);
         }
         if !self.is_http_1_1 {
-            return Err(Refusal::Malformed);
+            return Err(UpgradeRefusal::Malformed);
         }
         let says = |name, wanted: &str| self.items(name).any(|s| s.eq_ignore_ascii_case(wanted));
         if !says("upgrade", "websocket") || !says("connection", "upgrade") {
-            return Err(Refusal::UpgradeRequired);
+            return Err(UpgradeRefusal::UpgradeRequired);
         }
         if !self.items("sec-websocket-version").eq(["13"]) {
-            return Err(Refusal::UnsupportedVersion);
+            return Err(UpgradeRefusal::UnsupportedVersion);
         }
         if !self.is_from(pages) {
-            return Err(Refusal::ForbiddenOrigin);
+            return Err(UpgradeRefusal::ForbiddenOrigin);
         }
-        let key = self.key().ok_or(Refusal::InvalidKey)?;
+        let key = self.key().ok_or(UpgradeRefusal::InvalidKey)?;
         let subprotocol = SUBPROTOCOLS
             .into_iter()
             .find(|known| self.items("sec-websocket-protocol").any(|offered| offered == *known))
-            .ok_or(Refusal::SubprotocolRequired)?; // [MQTT-6.0.0-3]
+            .ok_or(UpgradeRefusal::SubprotocolRequired)?; // [MQTT-6.0.0-3]
         Ok(Accepted { key: accept_key(key), subprotocol }) // [MQTT-6.0.0-4]
     }
 
@@ -310,7 +310,7 @@ pub(crate) async fn accept<S: Transport>(
 async fn read_head<S: Transport>(
     stream: &mut S,
     bytes: &mut Vec<u8>,
-) -> Result<Result<usize, Refusal>, ConnectRefusal> {
+) -> Result<Result<usize, UpgradeRefusal>, ConnectRefusal> {
     const END: &[u8] = b"\r\n\r\n";
     loop {
         let seen = bytes.len().saturating_sub(END.len() - 1);
@@ -319,13 +319,13 @@ async fn read_head<S: Transport>(
         if bytes.first().is_some_and(|first| !first.is_ascii_uppercase()) {
             // Not an HTTP method: answer now, because a client of MQTT or TLS would wait for a
             // timeout.
-            return Ok(Err(Refusal::Malformed));
+            return Ok(Err(UpgradeRefusal::Malformed));
         }
         if let Some(end) = bytes[seen..].windows(END.len()).position(|window| window == END) {
             return Ok(Ok(seen + end + END.len()));
         }
         if bytes.len() >= REQUEST_BYTES_MAX {
-            return Ok(Err(Refusal::TooLong));
+            return Ok(Err(UpgradeRefusal::TooLong));
         }
         if read == 0 {
             return Err(ConnectRefusal::Closed);
@@ -337,20 +337,20 @@ fn decide(
     head: &[u8],
     options: &WebSocketOptions,
     certificate_can_be_login: bool,
-) -> Result<Accepted, Refusal> {
+) -> Result<Accepted, UpgradeRefusal> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(head) {
         Ok(status) if status.is_complete() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLong),
-        Ok(_) | Err(_) => return Err(Refusal::Malformed),
+        Err(httparse::Error::TooManyHeaders) => return Err(UpgradeRefusal::TooLong),
+        Ok(_) | Err(_) => return Err(UpgradeRefusal::Malformed),
     }
     let (path, _query) =
         parsed.path.map_or(("", ""), |target| target.split_once('?').unwrap_or((target, "")));
     if path != options.path {
-        return Err(Refusal::NotFound);
+        return Err(UpgradeRefusal::NotFound);
     }
-    let request = Request {
+    let request = UpgradeRequest {
         method: parsed.method.unwrap_or_default(),
         is_http_1_1: parsed.version == Some(1),
         headers: parsed.headers.iter().map(|header| (header.name, header.value)).collect(),

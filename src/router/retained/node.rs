@@ -27,7 +27,7 @@ const MESSAGE_BYTES: usize = 288;
 const EXPIRY_BYTES: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Node {
+pub(super) struct RetainedNode {
     message: Option<Box<Kept>>,
     /// Sorted, so that an interrupted walk can continue.
     children: BTreeMap<Box<str>, Self>,
@@ -71,7 +71,7 @@ impl Kept {
     }
 
     /// Returns the message if it belongs to the result of the walk.
-    fn is_for(&self, walk: &Walk<'_>) -> Option<Arc<Message>> {
+    fn is_for(&self, walk: &TreeWalk<'_>) -> Option<Arc<Message>> {
         let is_old_enough = self.number <= walk.until;
         let found = is_old_enough && !self.message.publication().has_expired(walk.now);
         found.then(|| self.message.clone())
@@ -84,7 +84,7 @@ pub(super) fn bytes_of(message: &Message) -> usize {
     message.size() + MESSAGE_BYTES + if expires { EXPIRY_BYTES } else { 0 }
 }
 
-impl Node {
+impl RetainedNode {
     pub(super) fn get(&self, topic: &str) -> Option<&Kept> {
         self.place_of(topic).kept
     }
@@ -174,7 +174,7 @@ impl Node {
         &self,
         levels: &[&str],
         after: Option<&[&str]>,
-        walk: &mut Walk<'_>,
+        walk: &mut TreeWalk<'_>,
     ) -> ControlFlow<()> {
         if after.is_none() {
             if matches!(levels.first(), None | Some(&"#")) {
@@ -218,7 +218,7 @@ impl Node {
 }
 
 /// The state of a walk through the tree.
-pub(super) struct Walk<'w> {
+pub(super) struct TreeWalk<'w> {
     pub(super) now: Timestamp,
     pub(super) until: u64,
     pub(super) nodes_left: usize,
@@ -229,7 +229,7 @@ pub(super) struct Walk<'w> {
     pub(super) depth: usize,
 }
 
-impl Walk<'_> {
+impl TreeWalk<'_> {
     /// Visits one level further down. If that breaks off, `topic` stays at the last visited node.
     fn within(
         &mut self,

@@ -47,7 +47,7 @@ pub struct QueueLimits {
 /// and changes the counts beside them.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(super) struct Bounds {
+pub(super) struct CurrentLimits {
     messages_max: AtomicUsize,
     bytes_max: AtomicUsize,
     messages_in_all_max: AtomicUsize,
@@ -55,7 +55,7 @@ pub(super) struct Bounds {
     when_full: AtomicU8,
 }
 
-impl Bounds {
+impl CurrentLimits {
     fn new(limits: QueueLimits) -> Self {
         Self {
             messages_max: AtomicUsize::new(limits.messages_max),
@@ -94,7 +94,7 @@ impl Bounds {
 /// The total usage of all queues, and the limits of each.
 #[derive(Debug)]
 pub struct QueueUsage {
-    pub(super) bounds: Bounds,
+    pub(super) bounds: CurrentLimits,
     pub(super) messages: AtomicUsize,
     pub(super) bytes: AtomicUsize,
     pub(super) messages_highest: AtomicUsize,
@@ -110,7 +110,7 @@ impl QueueUsage {
     #[must_use]
     pub fn new(limits: QueueLimits) -> Self {
         Self {
-            bounds: Bounds::new(limits),
+            bounds: CurrentLimits::new(limits),
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             messages_highest: AtomicUsize::new(0),

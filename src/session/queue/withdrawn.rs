@@ -45,7 +45,7 @@ pub(super) struct Withdrawn {
 /// Messages that were taken out of the queue in memory, and their positions among those that
 /// waited.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Examined {
+pub(in crate::session) struct TakenOut {
     pub(in crate::session) dropped: usize,
     pub(in crate::session) orphans: Vec<Orphan>,
     pub(in crate::session) positions: Vec<usize>,
@@ -122,8 +122,8 @@ impl Queue {
         &mut self,
         messages_max: usize,
         is_under_subscription: impl Fn(&str) -> bool,
-    ) -> Examined {
-        let mut examined = Examined::default();
+    ) -> TakenOut {
+        let mut examined = TakenOut::default();
         let Some(mut withdrawn) = self.withdrawn.take() else { return examined };
         let from = withdrawn.examined_up_to.max(self.taken);
         let mut left = withdrawn.in_memory_up_to.saturating_sub(from);
@@ -153,7 +153,7 @@ impl Queue {
     }
 
     /// Drops a message, or leaves it to the other members of its shared subscription.
-    fn let_go(&mut self, envelope: Envelope, examined: &mut Examined) {
+    fn let_go(&mut self, envelope: Envelope, examined: &mut TakenOut) {
         let keeping = self.keeping.as_mut().filter(|_| envelope.is_kept());
         match (envelope.share, keeping) {
             (Some(share), keeping) => {

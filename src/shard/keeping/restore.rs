@@ -49,7 +49,7 @@ impl FoundSession {
 
 /// What happens to a session that was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum RestoreVerdict {
     /// It continues, with the subscriptions that are still allowed.
     GoesOn,
     /// It collects nothing, because its client may not connect.
@@ -138,7 +138,7 @@ impl Shard {
             will.share = Some((self.core.wills.share_anyway(will.counted_bytes()), charge));
             found.will = Some(Box::new(will));
         }
-        if verdict == Verdict::Ends {
+        if verdict == RestoreVerdict::Ends {
             self.end_after_start(slot, now);
             return slot;
         }
@@ -164,7 +164,7 @@ impl Shard {
         found: &FoundSession,
         listener: &mut Arc<str>,
         now: Timestamp,
-    ) -> (u32, Verdict) {
+    ) -> (u32, RestoreVerdict) {
         let stored = &found.session;
         let StoredSession { number, record, subscriptions, accepted, waiting, .. } = stored;
         let usage = self.core.queue_usage.clone();
@@ -174,8 +174,10 @@ impl Shard {
         let account = self.core.account_of(record.username.as_ref(), presence.peer.ip());
         let slot = self.insert_slot(session, presence, &account);
         let verdict = match self.judge(slot) {
-            Verdict::GoesOn if !found.is_prepared => Verdict::Rests,
-            verdict @ (Verdict::GoesOn | Verdict::Rests | Verdict::Ends) => verdict,
+            RestoreVerdict::GoesOn if !found.is_prepared => RestoreVerdict::Rests,
+            verdict @ (RestoreVerdict::GoesOn | RestoreVerdict::Rests | RestoreVerdict::Ends) => {
+                verdict
+            }
         };
         let (mut denied, mut marked) = (Vec::new(), Vec::new());
         for (filter, kept) in subscriptions {
@@ -203,7 +205,7 @@ impl Shard {
         };
         let journal = self.journal.clone();
         let Some(found) = self.slots.get_mut(slot as usize) else { return (slot, verdict) };
-        found.is_suspended = verdict != Verdict::GoesOn;
+        found.is_suspended = verdict != RestoreVerdict::GoesOn;
         found.lasting.set(u64::from(record.expiry_interval_secs > 0));
         if let Some(journal) = journal {
             found.session.restore(*number, journal, slot, &left, accepted);
@@ -220,7 +222,7 @@ impl Shard {
         slot: u32,
         filter: &str,
         kept: SubscriptionRecord,
-        verdict: Verdict,
+        verdict: RestoreVerdict,
     ) -> Restored {
         let (Ok(parts), Some(place)) = (validate_filter(filter), self.place(slot)) else {
             return Restored::Subscribed;
@@ -228,7 +230,7 @@ impl Shard {
         let SubscriptionRecord { options, identifier, is_withdrawn } = kept;
         let Some(found) = self.slots.get_mut(slot as usize) else { return Restored::Subscribed };
         found.session.restore_subscription(filter, Subscription { options, identifier });
-        if verdict == Verdict::Ends {
+        if verdict == RestoreVerdict::Ends {
             return Restored::Subscribed;
         }
         if is_withdrawn {
@@ -236,7 +238,9 @@ impl Shard {
         }
         let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
         // If it collects nothing, its permissions are checked when it does again.
-        if verdict == Verdict::GoesOn && !self.slot(slot).is_some_and(|s| self.may(s, action)) {
+        if verdict == RestoreVerdict::GoesOn
+            && !self.slot(slot).is_some_and(|s| self.may(s, action))
+        {
             return Restored::Denied;
         }
         let subscriber = Subscriber { place, options, identifier, is_durable: true };
@@ -244,15 +248,15 @@ impl Shard {
         Restored::Subscribed
     }
 
-    fn judge(&self, slot: u32) -> Verdict {
-        let Some(found) = self.slot(slot) else { return Verdict::Ends };
+    fn judge(&self, slot: u32) -> RestoreVerdict {
+        let Some(found) = self.slot(slot) else { return RestoreVerdict::Ends };
         match self.standing(found) {
-            Standing::Gone => Verdict::Ends,
-            Standing::Suspended => Verdict::Rests,
+            Standing::Gone => RestoreVerdict::Ends,
+            Standing::Suspended => RestoreVerdict::Rests,
             Standing::Good | Standing::Changed if self.may(found, Action::Connect) => {
-                Verdict::GoesOn
+                RestoreVerdict::GoesOn
             }
-            Standing::Good | Standing::Changed => Verdict::Rests,
+            Standing::Good | Standing::Changed => RestoreVerdict::Rests,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     owners::Account,
     shard::{
         Shard, Slot,
-        chores::{Ending, Portion, SUBSCRIPTIONS_AT_A_TIME},
+        chores::{Ending, Progress, SUBSCRIPTIONS_AT_A_TIME},
     },
 };
 
@@ -56,7 +56,7 @@ impl Shard {
         }
         self.numbers.raise_version_floor(found.presence.version);
         self.metrics.sessions.set(self.clients.len() as u64);
-        if self.end_some(slot, now) != Portion::Done {
+        if self.end_some(slot, now) != Progress::Done {
             self.note_session(slot, false);
             if will.is_some() {
                 self.drop_will_then(slot);
@@ -66,23 +66,23 @@ impl Shard {
     }
 
     /// Removes a portion of what a session that has ended leaves behind.
-    pub(in crate::shard) fn end_some(&mut self, slot: u32, now: Timestamp) -> Portion {
-        let Some(found) = self.slots.get_mut(slot as usize) else { return Portion::Done };
-        let Some(mut ending) = found.chores_mut().ending.take() else { return Portion::Done };
-        let mut portion = Portion::Done;
+    pub(in crate::shard) fn end_some(&mut self, slot: u32, now: Timestamp) -> Progress {
+        let Some(found) = self.slots.get_mut(slot as usize) else { return Progress::Done };
+        let Some(mut ending) = found.chores_mut().ending.take() else { return Progress::Done };
+        let mut portion = Progress::Done;
         for left in (0..SUBSCRIPTIONS_AT_A_TIME).rev() {
             let Some(filter) = found.session.remove_any_subscription() else { break };
             if let Ok(parts) = validate_filter(&filter) {
                 self.core.index.unsubscribe(parts, ending.place);
             }
             if left == 0 {
-                portion = Portion::More;
+                portion = Progress::More;
             }
         }
-        if portion == Portion::Done {
+        if portion == Progress::Done {
             portion = self.leave_some(slot, &mut ending, now);
         }
-        if portion == Portion::Done {
+        if portion == Progress::Done {
             self.remove_ended(slot, &ending);
         } else if let Some(found) = self.slots.get_mut(slot as usize) {
             found.chores_mut().ending = Some(ending);
@@ -91,18 +91,18 @@ impl Shard {
     }
 
     /// Lets other members have some of the messages that the session leaves.
-    fn leave_some(&mut self, slot: u32, ending: &mut Ending, now: Timestamp) -> Portion {
+    fn leave_some(&mut self, slot: u32, ending: &mut Ending, now: Timestamp) -> Progress {
         if self.lifecycle.is_quiet() {
             // The next start continues with what the store has.
-            return if self.is_kept(slot) { Portion::Later } else { Portion::Done };
+            return if self.is_kept(slot) { Progress::Later } else { Progress::Done };
         }
         // What moves to other queues must not pile up before the store or another shard.
         if self.is_congested() || (ending.in_flight.is_none() && !self.recall_shared(slot)) {
-            return Portion::Later;
+            return Progress::Later;
         }
         let mut steps = 0;
         while steps < MESSAGES_AT_A_TIME {
-            let Some(found) = self.slots.get_mut(slot as usize) else { return Portion::Done };
+            let Some(found) = self.slots.get_mut(slot as usize) else { return Progress::Done };
             let session = &mut found.session;
             let in_flight =
                 ending.in_flight.get_or_insert_with(|| session.orphans_in_flight().into());
@@ -117,16 +117,16 @@ impl Shard {
             steps += taken;
             if taken == 0 {
                 if !session.may_hold_shared() || session.unread_from().is_none() {
-                    return Portion::Done;
+                    return Progress::Done;
                 }
                 steps += STEPS_OF_PAGE;
                 if !self.read_page(slot) {
-                    return Portion::Later;
+                    return Progress::Later;
                 }
             }
             self.adopt(orphans, now);
         }
-        Portion::More
+        Progress::More
     }
 
     /// Reads messages in flight from the store, if other members may get them; returns whether it

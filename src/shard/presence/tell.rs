@@ -4,7 +4,7 @@ use crate::{
     hooks::DisconnectReason,
     mqtt::{ProtocolVersion, ReasonCode, Timestamp},
     shard::{Departure, Shard, Slot, connect::AcceptedConnect, refusal::NoSession},
-    told::{Arrived, Left, Subject, Weight},
+    told::{Arrived, Left, Severity, Subject},
 };
 
 /// Returns the subject of log lines about an accepted CONNECT.
@@ -97,14 +97,14 @@ impl Shard {
             | NoSession::NotAuthorized
             | NoSession::Unprepared
             | NoSession::Overtaken
-            | NoSession::ShuttingDown => Weight::Usual,
+            | NoSession::ShuttingDown => Severity::Usual,
             NoSession::Full
             | NoSession::UserFull
             | NoSession::WillsFull
             | NoSession::UserWillsFull
             | NoSession::TooEarly
             | NoSession::Store
-            | NoSession::ConnAckTooLarge => Weight::Warning,
+            | NoSession::ConnAckTooLarge => Severity::Warning,
         };
         self.core.told.connect_refused(&subject_of(connect), weight, reason.name(), None);
     }

@@ -22,10 +22,10 @@ use crate::store::{Durability, StoreError};
 
 /// Migrates a directory to the next format. The writes of all steps and the new format number are
 /// applied as one group; interrupted steps run again from the beginning.
-type Step = fn(&Path, &Database, &mut Writes) -> Result<(), StoreError>;
+type Migration = fn(&Path, &Database, &mut Writes) -> Result<(), StoreError>;
 
 /// The first step migrates from format 0 to format 1.
-const STEPS: &[Step] =
+const STEPS: &[Migration] =
     &[take_presence_versions, keep_as_it_is, keep_as_it_is, keep_as_it_is, keep_as_it_is];
 
 /// The format that this version writes.

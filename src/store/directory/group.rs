@@ -59,13 +59,13 @@ struct SessionChanges<'a> {
 
 /// The change of one queue position.
 struct PlaceChange<'a> {
-    before: Before,
+    before: PositionBefore,
     now: Now<'a>,
 }
 
 /// The stored state of a queue position.
 #[derive(Clone, Copy, Default)]
-struct Before {
+struct PositionBefore {
     /// A message, and its number if it has one.
     message: Option<Option<u64>>,
     sent: Option<SentRecord>,
@@ -264,7 +264,7 @@ impl<'a> SessionChanges<'a> {
                 Entry::Vacant(entry) => {
                     let before = match may_be_stored {
                         true => before(database, number, *place)?,
-                        false => Before::default(),
+                        false => PositionBefore::default(),
                     };
                     entry.insert(PlaceChange { before, now });
                 }
@@ -361,7 +361,7 @@ fn before(
     database: &Database,
     number: SessionNumber,
     place: QueuePlace,
-) -> Result<Before, StoreError> {
+) -> Result<PositionBefore, StoreError> {
     let key = keys::place(number, place);
     let message = database.read(Space::Queue, &key)?.map(|value| {
         let number = records::queued_number(&value);
@@ -372,7 +372,7 @@ fn before(
         sent.ok_or_else(|| database.damaged("the record of a sent message cannot be read"))
     });
     let message = message.transpose()?.map(|number| number.map(|number| number.get()));
-    Ok(Before { message, sent: sent.transpose()? })
+    Ok(PositionBefore { message, sent: sent.transpose()? })
 }
 
 struct Write {
@@ -405,7 +405,7 @@ fn remove_all(
     Ok(())
 }
 
-impl Before {
+impl PositionBefore {
     /// Returns the stored state as the initial new state.
     const fn as_now<'a>(self) -> Now<'a> {
         match (self.message, self.sent) {

@@ -40,7 +40,7 @@ pub(super) fn sessions(
     view: &View<'_>,
     each: &mut dyn FnMut(StoredSession),
 ) -> Result<(), StoreError> {
-    let mut parts = Parts {
+    let mut parts = SessionParts {
         wills: BySession::new(view, Space::Wills)?,
         subscriptions: BySession::new(view, Space::Subscriptions)?,
         accepted: BySession::new(view, Space::Accepted)?,
@@ -72,7 +72,7 @@ pub(super) fn sessions(
 }
 
 /// One pass over each keyspace with parts of sessions.
-struct Parts<'a> {
+struct SessionParts<'a> {
     wills: BySession<'a>,
     subscriptions: BySession<'a>,
     accepted: BySession<'a>,
@@ -82,7 +82,7 @@ struct Parts<'a> {
     sent_places: Vec<QueuePlace>,
 }
 
-impl Parts<'_> {
+impl SessionParts<'_> {
     fn add_state(&mut self, view: &View<'_>, to: &mut StoredSession) -> Result<(), StoreError> {
         if let Some((_, value)) = self.wills.next_of(to.number)? {
             let will = records::decode_will(&value);

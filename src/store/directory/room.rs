@@ -20,19 +20,19 @@ const GOOD_FOR_BYTES: u64 = 4 << 20;
 /// it frees space.
 const RESERVE_PART: u64 = 4;
 
-pub(super) struct Room {
+pub(super) struct DiskSpace {
     directory: PathBuf,
     free_bytes_min: u64,
-    asked: Option<Asked>,
+    asked: Option<LastAsked>,
 }
 
-struct Asked {
+struct LastAsked {
     at: Instant,
     free_bytes: u64,
     written_since: u64,
 }
 
-impl Room {
+impl DiskSpace {
     pub(super) fn new(directory: &Path, free_bytes_min: u64) -> Self {
         Self { directory: directory.to_owned(), free_bytes_min, asked: None }
     }
@@ -82,7 +82,7 @@ impl Room {
         let found = statvfs(&self.directory)
             .map_err(|error| StoreError::io("read", &self.directory, error.into()))?;
         let free_bytes = found.f_bavail.saturating_mul(found.f_frsize);
-        self.asked = Some(Asked { at: Instant::now(), free_bytes, written_since: 0 });
+        self.asked = Some(LastAsked { at: Instant::now(), free_bytes, written_since: 0 });
         Ok(())
     }
 }

@@ -31,20 +31,23 @@ impl<'a> View<'a> {
     }
 
     /// Iterates over a keyspace.
-    pub(super) fn all(&self, space: Space) -> Pass<'a> {
-        Pass { database: self.database, iter: self.snapshot.iter(self.database.space(space)) }
+    pub(super) fn all(&self, space: Space) -> RecordRange<'a> {
+        RecordRange {
+            database: self.database,
+            iter: self.snapshot.iter(self.database.space(space)),
+        }
     }
 
     /// Iterates over the keys that begin with `prefix`.
-    pub(super) fn beginning(&self, space: Space, prefix: &[u8]) -> Pass<'a> {
+    pub(super) fn beginning(&self, space: Space, prefix: &[u8]) -> RecordRange<'a> {
         let iter = self.snapshot.prefix(self.database.space(space), prefix);
-        Pass { database: self.database, iter }
+        RecordRange { database: self.database, iter }
     }
 
     /// Iterates over the keys from `from` to `to`, both included.
-    pub(super) fn between(&self, space: Space, from: &[u8], to: &[u8]) -> Pass<'a> {
+    pub(super) fn between(&self, space: Space, from: &[u8], to: &[u8]) -> RecordRange<'a> {
         let iter = self.snapshot.range(self.database.space(space), from..=to);
-        Pass { database: self.database, iter }
+        RecordRange { database: self.database, iter }
     }
 
     pub(super) fn damaged(&self, what: &'static str) -> StoreError {
@@ -53,12 +56,12 @@ impl<'a> View<'a> {
 }
 
 /// An iterator over records in the order of their keys.
-pub(super) struct Pass<'a> {
+pub(super) struct RecordRange<'a> {
     database: &'a Database,
     iter: fjall::Iter,
 }
 
-impl Pass<'_> {
+impl RecordRange<'_> {
     fn open(&self, guard: fjall::Guard) -> Result<(UserKey, UserValue), StoreError> {
         guard.into_inner().map_err(|error| self.database.fault("read", error))
     }
@@ -70,7 +73,7 @@ impl Pass<'_> {
     }
 }
 
-impl Iterator for Pass<'_> {
+impl Iterator for RecordRange<'_> {
     type Item = Result<(UserKey, UserValue), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -81,7 +84,7 @@ impl Iterator for Pass<'_> {
 
 /// A pass over a keyspace of sessions, read session by session.
 pub(super) struct BySession<'a> {
-    pass: Pass<'a>,
+    pass: RecordRange<'a>,
     ahead: Option<(SessionNumber, UserKey, UserValue)>,
 }
 

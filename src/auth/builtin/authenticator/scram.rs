@@ -44,7 +44,7 @@ impl FileAuthenticator {
     /// Waits for the delay that earlier failures of `name` impose, and returns whose login it is.
     pub(in crate::auth::builtin) async fn wait_for_turn(
         &self,
-        shown: &Shown,
+        shown: &Presented,
         name: &str,
     ) -> Result<Applicant, AuthenticationError> {
         let who = self.attempts.applicant(&shown.credentials(), name);
@@ -68,7 +68,7 @@ impl FileAuthenticator {
     pub(in crate::auth::builtin) fn identify(
         &self,
         account: Arc<str>,
-        shown: &Shown,
+        shown: &Presented,
     ) -> Result<Identity, AuthenticationError> {
         let certificate = shown.certificate.as_ref();
         let mut names =
@@ -91,7 +91,7 @@ impl FileAuthenticator {
 }
 
 /// What the client presented beside the password, stored for the duration of an exchange.
-pub(in crate::auth::builtin) struct Shown {
+pub(in crate::auth::builtin) struct Presented {
     client_id: Option<Box<str>>,
     username: Option<Box<str>>,
     certificate: Option<Arc<ClientCertificate>>,
@@ -99,7 +99,7 @@ pub(in crate::auth::builtin) struct Shown {
     listener: Box<str>,
 }
 
-impl Shown {
+impl Presented {
     /// Returns the credentials without certificate and password.
     fn credentials(&self) -> Credentials<'_> {
         Credentials {
@@ -110,7 +110,7 @@ impl Shown {
     }
 }
 
-impl From<&Credentials<'_>> for Shown {
+impl From<&Credentials<'_>> for Presented {
     fn from(credentials: &Credentials<'_>) -> Self {
         Self {
             client_id: credentials.client_id.map(Into::into),

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use super::variables::{Holds, Subject, Template, TemplateError};
+use super::variables::{Holds, Template, TemplateError, VariableValues};
 
 /// A pattern, split at its asterisks: always one text more than there are asterisks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Glob {
     /// Returns whether it matches all of `text`. Takes time linear in the length of the text: each
     /// text between two asterisks is searched for once, because its first occurrence is as good as
     /// any other.
-    pub(super) fn matches(&self, text: &str, subject: &Subject<'_>) -> Holds {
+    pub(super) fn matches(&self, text: &str, subject: &VariableValues<'_>) -> Holds {
         let [first, between @ ..] = self.0.as_slice() else {
             return Holds::No; // There is at least one.
         };
@@ -63,7 +63,7 @@ mod tests {
 
     fn matches(pattern: &str, text: &str) -> bool {
         let identity = Identity::default();
-        let subject = Subject::new(&identity, "c*d");
+        let subject = VariableValues::new(&identity, "c*d");
         pattern.parse::<Glob>().unwrap().matches(text, &subject) == Holds::Yes
     }
 

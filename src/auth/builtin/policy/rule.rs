@@ -18,7 +18,7 @@ use serde::{
 use super::{
     glob::Glob,
     topics::TopicPattern,
-    variables::{Holds, Subject},
+    variables::{Holds, VariableValues},
 };
 use crate::{
     auth::{AccessRequest, Action, Decision, Login, Network},
@@ -102,7 +102,11 @@ impl Rule {
 
     /// Returns whether it decides about `request`: all its conditions hold. A denying rule ignores
     /// conditions that are undecided.
-    pub(super) fn decides(&self, request: &AccessRequest<'_>, subject: &Subject<'_>) -> bool {
+    pub(super) fn decides(
+        &self,
+        request: &AccessRequest<'_>,
+        subject: &VariableValues<'_>,
+    ) -> bool {
         if !self.is_about(&request.action) {
             return false;
         }
@@ -163,20 +167,20 @@ impl Rule {
     }
 
     /// So is its listener.
-    fn concerns_listener(&self, listener: &str, subject: &Subject<'_>) -> Holds {
+    fn concerns_listener(&self, listener: &str, subject: &VariableValues<'_>) -> Holds {
         self.listeners.as_ref().map_or(Holds::Yes, |globs| match listener {
             "" => Holds::Unknown,
             _ => Holds::any(globs.iter().map(|glob| glob.matches(listener, subject))),
         })
     }
 
-    fn concerns_client(&self, client_id: &str, subject: &Subject<'_>) -> Holds {
+    fn concerns_client(&self, client_id: &str, subject: &VariableValues<'_>) -> Holds {
         self.clients.as_ref().map_or(Holds::Yes, |globs| {
             Holds::any(globs.iter().map(|glob| glob.matches(client_id, subject)))
         })
     }
 
-    fn concerns_user(&self, username: Option<&str>, subject: &Subject<'_>) -> Holds {
+    fn concerns_user(&self, username: Option<&str>, subject: &VariableValues<'_>) -> Holds {
         self.users.as_ref().map_or(Holds::Yes, |globs| {
             Holds::any(globs.iter().map(|glob| match username {
                 Some(username) => glob.matches(username, subject),
@@ -185,7 +189,7 @@ impl Rule {
         })
     }
 
-    fn concerns_topic(&self, action: &Action<'_>, subject: &Subject<'_>) -> Holds {
+    fn concerns_topic(&self, action: &Action<'_>, subject: &VariableValues<'_>) -> Holds {
         let Some(patterns) = &self.topics else {
             // Permission for "everything" does not make a user the operator of the broker.
             return Holds::from(self.effect == Effect::Deny || !is_control(action));

@@ -10,14 +10,14 @@
 
 use std::str::FromStr;
 
-use super::variables::{Holds, Subject, Template, TemplateError};
+use super::variables::{Holds, Template, TemplateError, VariableValues};
 
 /// A Topic Filter with variables, by levels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TopicPattern(Vec<Level>);
+pub(super) struct TopicPattern(Vec<PatternLevel>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Level {
+enum PatternLevel {
     /// `+`
     One,
     /// `#`, in the last level
@@ -42,18 +42,18 @@ pub(super) enum TopicPatternError {
 
 impl TopicPattern {
     /// Returns whether it matches the Topic Name.
-    pub(super) fn matches(&self, topic: &str, subject: &Subject<'_>) -> Holds {
+    pub(super) fn matches(&self, topic: &str, subject: &VariableValues<'_>) -> Holds {
         // A Topic Name is a filter without wildcards, and to cover it is to match it.
         self.covers(topic, subject)
     }
 
     /// Returns whether it matches every topic that `asked` matches.
-    pub(super) fn covers(&self, asked: &str, subject: &Subject<'_>) -> Holds {
+    pub(super) fn covers(&self, asked: &str, subject: &VariableValues<'_>) -> Holds {
         if self.begins_with_wildcard() && asked.starts_with('$') {
             return Holds::No; // [MQTT-4.7.2-1]
         }
         // Every topic has a first level, so `+/#` equals `#`.
-        if asked == "#" && self.0 == [Level::One, Level::Rest] {
+        if asked == "#" && self.0 == [PatternLevel::One, PatternLevel::Rest] {
             return Holds::Yes;
         }
         match self.levels_cover(asked, subject) {
@@ -63,48 +63,52 @@ impl TopicPattern {
         }
     }
 
-    fn levels_cover(&self, asked: &str, subject: &Subject<'_>) -> Holds {
+    fn levels_cover(&self, asked: &str, subject: &VariableValues<'_>) -> Holds {
         let mut asked = asked.split('/');
         for level in &self.0 {
             match (level, asked.next()) {
-                (Level::Rest, _) => return Holds::Yes,
-                (Level::One, Some("#")) | (Level::Text(_), Some("+" | "#")) => return Holds::No,
-                (Level::One, Some(_)) => {}
-                (Level::Text(text), Some(level)) => match text.matches_level(level, subject) {
+                (PatternLevel::Rest, _) => return Holds::Yes,
+                (PatternLevel::One, Some("#")) | (PatternLevel::Text(_), Some("+" | "#")) => {
+                    return Holds::No;
+                }
+                (PatternLevel::One, Some(_)) => {}
+                (PatternLevel::Text(text), Some(level)) => match text.matches_level(level, subject)
+                {
                     Holds::Yes => {}
                     no @ (Holds::No | Holds::Unknown) => return no,
                 },
-                (Level::One | Level::Text(_), None) => return Holds::No,
+                (PatternLevel::One | PatternLevel::Text(_), None) => return Holds::No,
             }
         }
         Holds::from(asked.next().is_none())
     }
 
     /// Returns whether some topic matches both it and `asked`.
-    pub(super) fn overlaps(&self, asked: &str, subject: &Subject<'_>) -> Holds {
+    pub(super) fn overlaps(&self, asked: &str, subject: &VariableValues<'_>) -> Holds {
         if self.wildcard_meets_dollar(asked, subject) {
             return Holds::No; // [MQTT-4.7.2-1]
         }
         let mut asked = asked.split('/');
         for level in &self.0 {
             match (level, asked.next()) {
-                (Level::Rest, _) | (_, Some("#")) => return Holds::Yes,
-                (Level::One, Some(_)) | (Level::Text(_), Some("+")) => {}
-                (Level::Text(text), Some(level)) => match text.matches_level(level, subject) {
+                (PatternLevel::Rest, _) | (_, Some("#")) => return Holds::Yes,
+                (PatternLevel::One, Some(_)) | (PatternLevel::Text(_), Some("+")) => {}
+                (PatternLevel::Text(text), Some(level)) => match text.matches_level(level, subject)
+                {
                     Holds::Yes => {}
                     no @ (Holds::No | Holds::Unknown) => return no,
                 },
-                (Level::One | Level::Text(_), None) => return Holds::No,
+                (PatternLevel::One | PatternLevel::Text(_), None) => return Holds::No,
             }
         }
         Holds::from(matches!(asked.next(), None | Some("#")))
     }
 
     /// Returns whether one of the two begins with a wildcard, and the other with a `$`.
-    fn wildcard_meets_dollar(&self, asked: &str, subject: &Subject<'_>) -> bool {
+    fn wildcard_meets_dollar(&self, asked: &str, subject: &VariableValues<'_>) -> bool {
         match self.0.first() {
-            Some(Level::One | Level::Rest) => asked.starts_with('$'),
-            Some(Level::Text(text)) => {
+            Some(PatternLevel::One | PatternLevel::Rest) => asked.starts_with('$'),
+            Some(PatternLevel::Text(text)) => {
                 asked.starts_with(['+', '#']) && text.begins_with_dollar(subject)
             }
             None => false,
@@ -112,15 +116,17 @@ impl TopicPattern {
     }
 
     pub(super) fn uses_attributes(&self) -> bool {
-        self.0.iter().any(|level| matches!(level, Level::Text(text) if text.uses_attributes()))
+        self.0
+            .iter()
+            .any(|level| matches!(level, PatternLevel::Text(text) if text.uses_attributes()))
     }
 
     fn begins_with_variable(&self) -> bool {
-        matches!(self.0.first(), Some(Level::Text(text)) if text.begins_with_variable())
+        matches!(self.0.first(), Some(PatternLevel::Text(text)) if text.begins_with_variable())
     }
 
     fn begins_with_wildcard(&self) -> bool {
-        matches!(self.0.first(), Some(Level::One | Level::Rest))
+        matches!(self.0.first(), Some(PatternLevel::One | PatternLevel::Rest))
     }
 }
 
@@ -136,14 +142,14 @@ impl FromStr for TopicPattern {
         }
         let mut levels = Vec::new();
         for level in filter.split('/') {
-            if levels.last() == Some(&Level::Rest) {
+            if levels.last() == Some(&PatternLevel::Rest) {
                 return Err(TopicPatternError::Wildcard); // [MQTT-4.7.1-1]
             }
             levels.push(match level {
-                "+" => Level::One,
-                "#" => Level::Rest,
+                "+" => PatternLevel::One,
+                "#" => PatternLevel::Rest,
                 text if text.contains(['+', '#']) => return Err(TopicPatternError::Wildcard),
-                text => Level::Text(Template::parse(text)?),
+                text => PatternLevel::Text(Template::parse(text)?),
             });
         }
         Ok(Self(levels))
@@ -174,13 +180,13 @@ mod tests {
 
     fn covers(rule: &str, asked: &str) -> Holds {
         let identity = identity();
-        let subject = Subject::new(&identity, "car");
+        let subject = VariableValues::new(&identity, "car");
         parse(rule).unwrap().covers(asked, &subject)
     }
 
     fn overlaps(rule: &str, asked: &str) -> Holds {
         let identity = identity();
-        let subject = Subject::new(&identity, "car");
+        let subject = VariableValues::new(&identity, "car");
         parse(rule).unwrap().overlaps(asked, &subject)
     }
 
@@ -264,10 +270,10 @@ mod tests {
             ("", "v/", Holds::Unknown),
         ] {
             let pattern = parse("v/${clientId}").unwrap();
-            let subject = Subject::new(&identity, client_id);
+            let subject = VariableValues::new(&identity, client_id);
             assert_eq!(pattern.covers(asked, &subject), expected, "{client_id} {asked}");
         }
-        let subject = Subject::new(&identity, "$events");
+        let subject = VariableValues::new(&identity, "$events");
         let pattern = parse("${clientId}/#").unwrap();
         assert_eq!(pattern.covers("$events/#", &subject), Holds::Unknown);
         assert_eq!(pattern.overlaps("#", &subject), Holds::No);

@@ -8,12 +8,12 @@ use std::borrow::Cow;
 use crate::auth::Identity;
 
 /// The identity and client identifier from which the variables take their values.
-pub(super) struct Subject<'a> {
+pub(super) struct VariableValues<'a> {
     identity: &'a Identity,
     client_id: &'a str,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> VariableValues<'a> {
     pub(super) const fn new(identity: &'a Identity, client_id: &'a str) -> Self {
         Self { identity, client_id }
     }
@@ -73,14 +73,14 @@ enum Variable {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum PatternPiece {
     Text(Box<str>),
     Variable(Variable),
 }
 
 /// Text with variables in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template(Vec<Piece>);
+pub(super) struct Template(Vec<PatternPiece>);
 
 /// What is wrong with the `${…}` of a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,19 +110,19 @@ impl Template {
                 },
             };
             if !before.is_empty() {
-                pieces.push(Piece::Text(before.into()));
+                pieces.push(PatternPiece::Text(before.into()));
             }
-            pieces.push(Piece::Variable(variable));
+            pieces.push(PatternPiece::Variable(variable));
             text = after;
         }
         if !text.is_empty() {
-            pieces.push(Piece::Text(text.into()));
+            pieces.push(PatternPiece::Text(text.into()));
         }
         Ok(Self(pieces))
     }
 
     /// Returns the text for `subject`; `None` if a variable in it has no value.
-    pub(super) fn text<'a>(&'a self, subject: &Subject<'a>) -> Option<Cow<'a, str>> {
+    pub(super) fn text<'a>(&'a self, subject: &VariableValues<'a>) -> Option<Cow<'a, str>> {
         match self.0.as_slice() {
             [] => Some(Cow::Borrowed("")),
             [only] => only.text(subject).map(Cow::Borrowed),
@@ -136,7 +136,7 @@ impl Template {
 
     /// Returns whether `level`, one level of a topic, equals the text for `subject`. A value that
     /// contains a level separator is unusable there.
-    pub(super) fn matches_level(&self, level: &str, subject: &Subject<'_>) -> Holds {
+    pub(super) fn matches_level(&self, level: &str, subject: &VariableValues<'_>) -> Holds {
         let mut rest = level;
         for piece in &self.0 {
             let usable = piece.text(subject).filter(|value| !value.contains('/'));
@@ -153,7 +153,7 @@ impl Template {
 
     /// Returns whether its text depends on an attribute of the identity.
     pub(super) fn uses_attributes(&self) -> bool {
-        self.0.iter().any(|piece| matches!(piece, Piece::Variable(Variable::Attribute(_))))
+        self.0.iter().any(|piece| matches!(piece, PatternPiece::Variable(Variable::Attribute(_))))
     }
 
     /// Returns whether it is the empty text.
@@ -163,18 +163,18 @@ impl Template {
 
     /// Returns whether it begins with a variable.
     pub(super) fn begins_with_variable(&self) -> bool {
-        matches!(self.0.first(), Some(Piece::Variable(_)))
+        matches!(self.0.first(), Some(PatternPiece::Variable(_)))
     }
 
     /// Returns whether its text for `subject` begins with a `$`.
-    pub(super) fn begins_with_dollar(&self, subject: &Subject<'_>) -> bool {
+    pub(super) fn begins_with_dollar(&self, subject: &VariableValues<'_>) -> bool {
         let first = self.0.first().and_then(|piece| piece.text(subject));
         first.is_some_and(|text| text.starts_with('$'))
     }
 }
 
-impl Piece {
-    fn text<'a>(&'a self, subject: &Subject<'a>) -> Option<&'a str> {
+impl PatternPiece {
+    fn text<'a>(&'a self, subject: &VariableValues<'a>) -> Option<&'a str> {
         match self {
             Self::Text(text) => Some(text),
             Self::Variable(variable) => subject.value(variable),

@@ -20,7 +20,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use self::message::{ClientFinal, ClientFirst, MessageError, server_final, server_first};
 use super::{
     FileAuthenticator,
-    authenticator::{ScramLogin, Shown},
+    authenticator::{Presented, ScramLogin},
     keys::MECHANISM,
 };
 use crate::auth::{
@@ -65,7 +65,7 @@ impl EnhancedAuthenticator for ScramSha256 {
     fn begin(&self, start: ExchangeStart<'_>) -> Box<dyn Exchange> {
         Box::new(ScramExchange {
             accounts: Arc::clone(&self.accounts),
-            shown: Shown::from(&start.credentials),
+            shown: Presented::from(&start.credentials),
             may_pass: start.credentials.may_pass,
             state: State::Begins,
         })
@@ -111,7 +111,7 @@ struct Challenge {
 
 struct ScramExchange {
     accounts: Arc<FileAuthenticator>,
-    shown: Shown,
+    shown: Presented,
     /// Whether another authenticator may know the user.
     may_pass: bool,
     state: State,

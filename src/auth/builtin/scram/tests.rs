@@ -40,7 +40,7 @@ fn exchange() -> ScramExchange {
     };
     ScramExchange {
         accounts: Arc::new(FileAuthenticator::new(accounts, AuthenticationConfig::default())),
-        shown: Shown::from(&credentials),
+        shown: Presented::from(&credentials),
         may_pass: false,
         state: State::Begins,
     }

@@ -33,11 +33,11 @@ pub(super) enum Doing {
 
 /// All connections with a place.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct HeldPlaces {
     /// A logical clock: it counts state changes of connections, so that their order is exact.
     moment: u64,
     all: HashMap<u64, Occupant, RandomState>,
-    by_address: HashMap<IpAddr, OfOne, RandomState>,
+    by_address: HashMap<IpAddr, ConnectionsOfAddress, RandomState>,
     /// For each address, its first connection to close.
     first_to_go: BTreeSet<Rank>,
     /// The unread connections, in the order in which they entered.
@@ -45,7 +45,7 @@ pub(super) struct Held {
 }
 
 /// The numbers of an address's connections, by state and the moment at which it began.
-type OfOne = BTreeMap<(Doing, u64), u64>;
+type ConnectionsOfAddress = BTreeMap<(Doing, u64), u64>;
 
 struct Occupant {
     address: IpAddr,
@@ -68,12 +68,12 @@ struct Rank {
 
 /// The connection to close first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct First {
+pub(super) struct FirstToClose {
     pub(super) number: u64,
     pub(super) doing: Doing,
 }
 
-impl Held {
+impl HeldPlaces {
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
@@ -86,7 +86,7 @@ impl Held {
 
     /// Returns the number of connections of an address.
     pub(super) fn len_of(&self, address: IpAddr) -> usize {
-        self.by_address.get(&address).map_or(0, OfOne::len)
+        self.by_address.get(&address).map_or(0, ConnectionsOfAddress::len)
     }
 
     /// Adds a connection that has not been read, and returns its number.
@@ -102,7 +102,7 @@ impl Held {
     }
 
     /// Closes a connection for another one.
-    pub(super) fn cut(&mut self, first: First) {
+    pub(super) fn cut(&mut self, first: FirstToClose) {
         if let Some(occupant) = self.remove(first.number) {
             occupant.seat.take_away();
         }
@@ -121,14 +121,14 @@ impl Held {
     }
 
     /// Returns the connection of this address to close first.
-    pub(super) fn first_of(&mut self, address: IpAddr) -> Option<First> {
+    pub(super) fn first_of(&mut self, address: IpAddr) -> Option<FirstToClose> {
         self.note_read();
         let (&(doing, _), &number) = self.by_address.get(&address)?.first_key_value()?;
-        Some(First { number, doing })
+        Some(FirstToClose { number, doing })
     }
 
     /// Returns the connection to close first of all.
-    pub(super) fn first_of_all(&mut self) -> Option<First> {
+    pub(super) fn first_of_all(&mut self) -> Option<FirstToClose> {
         self.note_read();
         let address = self.first_to_go.first()?.address;
         self.first_of(address)
@@ -188,7 +188,7 @@ impl Held {
 }
 
 impl Rank {
-    fn of(address: IpAddr, of_one: &OfOne) -> Option<Self> {
+    fn of(address: IpAddr, of_one: &ConnectionsOfAddress) -> Option<Self> {
         let (&(doing, since), _) = of_one.first_key_value()?;
         let (class, size) = (doing.max(Doing::Unread), Reverse(of_one.len()));
         Some(Self { class, size, doing, since, address })

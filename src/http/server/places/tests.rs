@@ -17,24 +17,24 @@ fn of(address: &str) -> Whose {
     Whose::Of(address.parse().unwrap())
 }
 
-fn connect(places: &Arc<Places>, address: &str) -> Option<Place> {
+fn connect(places: &Arc<Places>, address: &str) -> Option<ConnectionPlace> {
     admit(places, of(address))
 }
 
-fn admit(places: &Arc<Places>, whose: Whose) -> Option<Place> {
+fn admit(places: &Arc<Places>, whose: Whose) -> Option<ConnectionPlace> {
     let place = places.admit_now(whose);
     place.inspect(|place| place.seat.set_read())
 }
 
-fn connected(places: &Arc<Places>, address: &str, count: usize) -> Vec<Place> {
+fn connected(places: &Arc<Places>, address: &str, count: usize) -> Vec<ConnectionPlace> {
     (0..count).map(|_| connect(places, address).unwrap()).collect()
 }
 
-fn is_cut(place: &Place) -> bool {
+fn is_cut(place: &ConnectionPlace) -> bool {
     place.seat.is_taken_away()
 }
 
-fn cut(places: &[Place]) -> usize {
+fn cut(places: &[ConnectionPlace]) -> usize {
     places.iter().filter(|place| is_cut(place)).count()
 }
 
@@ -72,7 +72,9 @@ fn when_all_places_are_taken_the_address_with_the_most_gives_one() {
 #[test]
 fn of_addresses_with_one_connection_each_the_oldest_goes() {
     let addresses = ["192.0.2.7", "192.0.2.1", "192.0.2.9", "192.0.2.4"];
-    for set in [Place::set_idle, Place::set_waiting, Place::set_asking] {
+    for set in
+        [ConnectionPlace::set_idle, ConnectionPlace::set_waiting, ConnectionPlace::set_asking]
+    {
         let places = places(4, 4);
         let held: Vec<_> = addresses.map(|from| connect(&places, from).unwrap()).into();
         held.iter().for_each(set);
@@ -90,7 +92,7 @@ fn a_call_that_is_being_answered_keeps_its_place() {
     let places = places(3, 3);
     let busy = connected(&places, "192.0.2.1", 2);
     let other = connected(&places, "192.0.2.2", 1);
-    busy.iter().chain(&other).for_each(Place::set_busy);
+    busy.iter().chain(&other).for_each(ConnectionPlace::set_busy);
     assert!(connect(&places, "192.0.2.3").is_none());
     assert!(!places.make_room());
     other[0].set_asking();
@@ -102,7 +104,7 @@ fn a_call_that_is_being_answered_keeps_its_place() {
 fn calls_that_wait_for_a_password_go_before_those_that_are_answered_and_after_all_others() {
     let places = places(6, 6);
     let guesses = connected(&places, "192.0.2.1", 3);
-    guesses.iter().for_each(Place::set_asking);
+    guesses.iter().for_each(ConnectionPlace::set_asking);
     let known = connect(&places, "192.0.2.1").unwrap();
     known.set_busy();
     let others = connected(&places, "192.0.2.2", 2);
@@ -122,7 +124,7 @@ fn calls_that_wait_for_a_password_go_before_those_that_are_answered_and_after_al
 fn one_that_sends_or_takes_slowly_goes_before_one_that_is_being_answered() {
     let places = places(3, 3);
     let held = connected(&places, "192.0.2.1", 3);
-    held.iter().for_each(Place::set_busy);
+    held.iter().for_each(ConnectionPlace::set_busy);
     held[1].set_waiting();
     held[2].set_waiting();
     let _more = connected(&places, "192.0.2.1", 3);
@@ -137,9 +139,9 @@ fn one_that_has_not_been_read_goes_behind_all_that_are_idle() {
     let places = places(10, 3);
     let unread = places.admit_now(of("192.0.2.1")).unwrap();
     let held = connected(&places, "192.0.2.1", 2);
-    held.iter().for_each(Place::set_idle);
+    held.iter().for_each(ConnectionPlace::set_idle);
     assert_eq!(first_to_go(&places, "192.0.2.1"), Some(Doing::Idle));
-    held.iter().for_each(Place::set_busy);
+    held.iter().for_each(ConnectionPlace::set_busy);
     assert_eq!(first_to_go(&places, "192.0.2.1"), Some(Doing::Unread));
     assert_eq!(first_to_go(&places, "192.0.2.2"), None);
     unread.seat.set_read();
@@ -199,7 +201,7 @@ fn places_are_given_back_whatever_happened() {
     for step in 0..10_000_usize {
         let address = format!("192.0.2.{}", step * 7 % 11);
         held.extend(connect(&places, &address));
-        let place: &Place = &held[step * 13 % held.len()];
+        let place: &ConnectionPlace = &held[step * 13 % held.len()];
         if step % 3 == 0 {
             place.set_busy()
         } else {

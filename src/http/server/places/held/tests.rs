@@ -3,7 +3,7 @@
 use super::*;
 
 /// Finds the connection to close first as the rule says.
-fn first_naively(held: &Held, among: impl Fn(&Occupant) -> bool) -> Option<First> {
+fn first_naively(held: &HeldPlaces, among: impl Fn(&Occupant) -> bool) -> Option<FirstToClose> {
     let doing_of = |occupant: &Occupant| {
         let is_read = occupant.seat.is_read();
         if occupant.doing == Doing::Unread && is_read { Doing::Idle } else { occupant.doing }
@@ -15,13 +15,13 @@ fn first_naively(held: &Held, among: impl Fn(&Occupant) -> bool) -> Option<First
     };
     let among = held.all.iter().filter(|(_, occupant)| among(occupant));
     let first = among.min_by_key(|(_, occupant)| rank(occupant));
-    first.map(|(&number, occupant)| First { number, doing: doing_of(occupant) })
+    first.map(|(&number, occupant)| FirstToClose { number, doing: doing_of(occupant) })
 }
 
 #[test]
 fn the_first_to_go_is_the_one_that_a_search_of_all_finds() {
     let mut random = fastrand::Rng::with_seed(5);
-    let mut held = Held::default();
+    let mut held = HeldPlaces::default();
     let mut numbers = Vec::new();
     let mut unread = Vec::new();
     for _ in 0..20_000 {
