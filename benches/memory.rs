@@ -13,7 +13,7 @@ use std::{alloc::System, sync::Arc};
 use hearthmq::{
     internals::{
         router::{Host, Index, Place, ShardNumber, Subscriber},
-        session::{QueueLimits, QueueUsage, Session, Subscription, WhenFull},
+        session::{QueueLimits, QueueUsage, Session, SubscribedAs, WhenFull},
     },
     mqtt::{FilterParts, SubscriptionOptions},
 };
@@ -89,7 +89,7 @@ fn sessions(subscriptions_each: usize) {
         for at in 0..subscriptions_each {
             let filter = vehicle(number * subscriptions_each + at, "vehicle", "telemetry");
             let options = SubscriptionOptions::default();
-            session.subscribe(&filter, Subscription { options, identifier: None });
+            session.subscribe(&filter, SubscribedAs { options, identifier: None });
         }
     }
     say(&format!("session: {subscriptions_each} of it"), &region, SUBSCRIPTIONS, 0);

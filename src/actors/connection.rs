@@ -32,7 +32,7 @@ use crate::{
     control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection},
     hooks::DisconnectReason,
     shard::{
-        Asked, CERTIFICATE, Departure, IDENTITY_EXPIRED, Shard,
+        CERTIFICATE, Departure, FiltersAsked, IDENTITY_EXPIRED, Shard,
         connect::Permit,
         doors::{ConnectionDoor, ToConnection},
         not_authorized,
@@ -62,7 +62,7 @@ pub(crate) struct Connection {
     transport: Box<dyn Transport>,
     tail: Tail,
     /// A packet of which a part has been handled; the tail follows it.
-    asked: Option<Box<Asked>>,
+    asked: Option<Box<FiltersAsked>>,
     phase: Phase,
     keep_alive_expired: bool,
     /// Whether bytes arrived in this turn.

@@ -35,7 +35,7 @@ use crate::{
     shard::{
         FoundSession, LOOK_EVERY, Rounds, Shard,
         common::Core,
-        connect::{AcceptedConnect, Attach, Permit},
+        connect::{AcceptedConnect, Permit, TakeClient},
         do_chores,
         doors::ArrivalDoor,
         prepare_again, prepare_found,
@@ -94,7 +94,7 @@ impl Registry {
     /// Starts a new connection, or begins what it must wait for.
     fn hand_over(&self, handover: Handover, client_id: &Arc<str>, ctx: &mut Context<Self>) {
         match handover {
-            Handover::Now(attach) => self.attach(attach),
+            Handover::Now(arrival) => self.start_connection(arrival),
             Handover::Behind(refused) => {
                 refused.into_iter().for_each(|older| self.refuse_overtaken(older));
             }
@@ -120,8 +120,8 @@ impl Registry {
     }
 
     /// Starts the Connection actor and attaches it to its session.
-    fn attach(&self, message: Attach) {
-        let Attach { mut transport, read_ahead, mut connect, permit } = message;
+    fn start_connection(&self, message: TakeClient) {
+        let TakeClient { mut transport, read_ahead, mut connect, permit } = message;
         if let Err(error) = transport.join_reactor() {
             tracing::warn!(%error, "connection lost on its way to its home shard");
             return;
@@ -148,7 +148,7 @@ impl Registry {
         let connection = Connection::new(self.shard.clone(), at, transport, read_ahead, permit)
             .within(connection_span(&subject_of(&connect)));
         let address = connection.run();
-        shard.attach(&prepared, Box::new(address), connect, now);
+        shard.answer_connect(&prepared, Box::new(address), connect, now);
         shard.flush();
         self.begin_chores(&mut shard);
     }
@@ -161,8 +161,8 @@ impl Registry {
     }
 
     /// Refuses a CONNECT that a later one of the same client has overtaken.
-    fn refuse_overtaken(&self, message: Attach) {
-        let Attach { mut transport, connect, permit, .. } = message;
+    fn refuse_overtaken(&self, message: TakeClient) {
+        let TakeClient { mut transport, connect, permit, .. } = message;
         match transport.join_reactor() {
             Ok(()) => self.refuse(transport, &connect, permit, &NoSession::Overtaken),
             Err(error) => tracing::warn!(%error, "connection lost on its way to its home shard"),
@@ -210,7 +210,7 @@ impl Message for ToShard {
     type Result = ();
 }
 
-impl Message for Attach {
+impl Message for TakeClient {
     type Result = ();
 }
 
@@ -223,12 +223,12 @@ impl Handler<ToShard> for Registry {
     }
 }
 
-impl Handler<Attach> for Registry {
+impl Handler<TakeClient> for Registry {
     type Result = ();
 
-    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
-        let client_id = attach.connect.client_id.clone();
-        let handover = self.clients.take(attach, self.core.clock.now());
+    fn handle(&mut self, arrival: TakeClient, ctx: &mut Self::Context) {
+        let client_id = arrival.connect.client_id.clone();
+        let handover = self.clients.take(arrival, self.core.clock.now());
         self.hand_over(handover, &client_id, ctx);
     }
 }
@@ -240,7 +240,7 @@ impl ShardDoor for Addr<Registry> {
 }
 
 impl ArrivalDoor for Addr<Registry> {
-    fn bring(&self, arrival: Attach) {
+    fn bring(&self, arrival: TakeClient) {
         self.do_send(arrival);
     }
 }
@@ -352,16 +352,16 @@ impl Handler<PublishMessage> for Registry {
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
         let publication = message.message.publication();
-        let (kept, is_kept) = oneshot::channel();
+        let (stored, is_stored) = oneshot::channel();
         shard.publish_and_retain(&publication, None, now);
-        shard.tell_when_kept(kept);
+        shard.tell_when_stored(stored);
         shard.flush();
         // The message is published; a caller that waits for the answer publishes the next one when
         // there is room.
         let full = shard.full_targets(&publication);
         let core = self.core.clone();
         Box::pin(async move {
-            let _ = is_kept.await;
+            let _ = is_stored.await;
             for place in full {
                 while core.waits.is_waited_for(place) {
                     tokio::time::sleep(LOOK_EVERY).await;

@@ -45,7 +45,7 @@ pub(crate) struct RemoteDelivery {
 
 /// Where the message itself is.
 pub(crate) enum RemoteMessage {
-    Kept(Arc<mqtt::Message>),
+    Allocated(Arc<mqtt::Message>),
     /// The next message in the parcel.
     Packed(Packed),
 }

@@ -7,9 +7,12 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
 use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
-use crate::control::{
-    Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
-    Redirects, SetKeepAlive,
+use crate::{
+    actors::{QueryOnlineMany, SetKeepAliveMany},
+    control::{
+        Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
+        Redirects, SetKeepAlive,
+    },
 };
 
 /// Maximum number of questions under way at the same time; a further one is refused, not queued.
@@ -42,7 +45,7 @@ impl Broker {
         }
     }
 
-    async fn send_away(&self, request: Redirect) -> Result<usize, ControlError> {
+    async fn redirect_at_homes(&self, request: Redirect) -> Result<usize, ControlError> {
         let homes: Vec<_> = match &request.clients {
             Clients::One(client_id) => vec![self.registry(client_id)],
             Clients::Matching(_) => self.running.registries.clone(),
@@ -70,14 +73,17 @@ impl LiveClients for Broker {
     }
 
     async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
-        Self::query_each_online(self, client_ids).await
+        let message = |client_ids| QueryOnlineMany { client_ids };
+        self.ask_homes(client_ids, String::as_str, message).await
     }
 
     async fn set_each_keep_alive(
         &self,
         requests: Vec<SetKeepAlive>,
     ) -> Vec<Result<KeepAliveChanged, ControlError>> {
-        Self::set_each_keep_alive(self, requests).await
+        let message = |requests| SetKeepAliveMany { requests };
+        let answers = self.ask_homes(requests, |request| &request.client_id, message);
+        answers.await.into_iter().map(|answer| answer?).collect()
     }
 }
 
@@ -85,13 +91,13 @@ impl LiveClients for Broker {
 impl Redirects for Broker {
     async fn redirect(&self, request: Redirect) -> Result<usize, ControlError> {
         let _walking = self.walking(&request)?;
-        self.send_away(request).await
+        self.redirect_at_homes(request).await
     }
 
     async fn evacuate(&self, request: Redirect) -> Result<usize, ControlError> {
         let _walking = self.walking(&request)?; // first, so that no client is refused in vain
         let draining = Draining::begin(&self.running, &request.to)?;
-        let redirected = self.send_away(request).await?;
+        let redirected = self.redirect_at_homes(request).await?;
         draining.stay();
         self.store_drain().await;
         Ok(redirected)

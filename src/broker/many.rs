@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 
 use super::{ANSWER_TIME_MAX, Broker};
 use crate::{
-    actors::{QueryOnlineMany, Registry, SetKeepAliveMany},
-    control::{ControlError, KeepAliveChanged, SetKeepAlive},
+    actors::Registry,
+    control::{ControlError, LiveClients},
 };
 
 impl Broker {
@@ -20,26 +20,9 @@ impl Broker {
         self.query_each_online(client_ids.to_vec()).await.into_iter().collect()
     }
 
-    pub(super) async fn query_each_online(
-        &self,
-        client_ids: Vec<String>,
-    ) -> Vec<Result<bool, ControlError>> {
-        let message = |client_ids| QueryOnlineMany { client_ids };
-        self.ask_homes(client_ids, String::as_str, message).await
-    }
-
-    pub(super) async fn set_each_keep_alive(
-        &self,
-        requests: Vec<SetKeepAlive>,
-    ) -> Vec<Result<KeepAliveChanged, ControlError>> {
-        let message = |requests| SetKeepAliveMany { requests };
-        let answers = self.ask_homes(requests, |request| &request.client_id, message);
-        answers.await.into_iter().map(|answer| answer?).collect()
-    }
-
     /// Asks the registry of each shard about its clients. Returns the answers in the order of the
     /// questions.
-    async fn ask_homes<Q, M, A>(
+    pub(super) async fn ask_homes<Q, M, A>(
         &self,
         questions: Vec<Q>,
         client_id: impl Fn(&Q) -> &str,

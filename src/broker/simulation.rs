@@ -19,7 +19,7 @@ use crate::{
     actors::Registry,
     between::door::{ShardDoor, ToShard},
     router::{Homes, ShardNumber},
-    shard::{connect::Attach, doors::ArrivalDoor},
+    shard::{connect::TakeClient, doors::ArrivalDoor},
 };
 
 /// Where mail comes from, and the shard to which it goes.
@@ -140,9 +140,9 @@ impl ShardDoor for SimulatedDoor {
 }
 
 impl ArrivalDoor for SimulatedDoor {
-    fn bring(&self, arrival: Attach) {
+    fn bring(&self, arrival: TakeClient) {
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(arrival));
-        self.shards.post(Sender::Listener, self.shard, Letter { kind: "Attach", deliver });
+        self.shards.post(Sender::Listener, self.shard, Letter { kind: "TakeClient", deliver });
     }
 }

@@ -21,13 +21,13 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a panic waits until it is written: it may be the last thing that the process does.
 const PANIC_TIME_MAX: Duration = Duration::from_millis(500);
 
-type Reload = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
+type SetFilter = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
 
 /// The running log. When it is dropped, at the end of the program, it writes the waiting lines
 /// within a time limit.
 pub(super) struct Log {
     queue: LogQueue,
-    reload: Box<Reload>,
+    reload: Box<SetFilter>,
 }
 
 impl Log {
@@ -44,7 +44,7 @@ impl Log {
             .with_writer(queue.clone())
             .log_internal_errors(false) // it would panic where standard error is closed
             .with_ansi(io::stderr().is_terminal());
-        let reload: Box<Reload> = match config.format {
+        let reload: Box<SetFilter> = match config.format {
             LogFormat::Text => {
                 let log = log.with_filter_reloading();
                 let handle = log.reload_handle();

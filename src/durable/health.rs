@@ -106,7 +106,7 @@ impl Health {
             tracing::error!(
                 %error,
                 "the store cannot be written: durable messages are refused until it can be, and \
-                 nothing is acknowledged that is not kept"
+                 nothing is acknowledged that is not stored"
             );
         }
     }

@@ -63,9 +63,11 @@ impl Recipients {
     fn add(&mut self, session: &StoredSession) {
         let place =
             Place { host: Host::Shard(ShardNumber(0)), slot: self.all.len() as u32, generation: 0 };
-        for (filter, kept) in session.subscriptions.iter().filter(|(_, kept)| !kept.is_withdrawn) {
+        for (filter, record) in
+            session.subscriptions.iter().filter(|(_, record)| !record.is_withdrawn)
+        {
             if let Ok(parts) = validate_filter(filter) {
-                let (options, identifier) = (kept.options, kept.identifier);
+                let (options, identifier) = (record.options, record.identifier);
                 let subscriber = Subscriber { place, options, identifier, is_durable: true };
                 self.index.subscribe(parts, subscriber);
             }

@@ -238,7 +238,7 @@ impl Writer {
             if self.is_ending.load(Ordering::Relaxed) {
                 tries_left -= 1;
                 if tries_left == 0 {
-                    tracing::error!(%error, "the broker ends with changes that could not be kept");
+                    tracing::error!(%error, "the broker ends with changes that could not be stored");
                     group.finishes.into_iter().for_each(|finish| finish(false));
                     return;
                 }
@@ -251,8 +251,8 @@ impl Writer {
         group.finishes.into_iter().for_each(|finish| finish(true));
         for (shard, tickets) in self.shards.iter().zip(group.tickets) {
             if !tickets.is_empty() {
-                let kept = ToShard::Stored(Stored { tickets, is_by_store: true });
-                shard.door.send(Sender::Store, kept);
+                let report = ToShard::Stored(Stored { tickets, is_by_store: true });
+                shard.door.send(Sender::Store, report);
             }
         }
     }

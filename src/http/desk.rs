@@ -63,15 +63,15 @@ impl Desk {
     }
 }
 
-type Waiting<A> = Vec<oneshot::Sender<Result<A, ControlError>>>;
+type WaitingCalls<A> = Vec<oneshot::Sender<Result<A, ControlError>>>;
 
 trait Gather<Q, A> {
     /// Waits until all tasks of this turn have run, and takes the collected requests.
-    async fn gathered(&self) -> (Vec<Q>, Waiting<A>);
+    async fn gathered(&self) -> (Vec<Q>, WaitingCalls<A>);
 }
 
 impl<Q, A> Gather<Q, A> for Tray<Q, A> {
-    async fn gathered(&self) -> (Vec<Q>, Waiting<A>) {
+    async fn gathered(&self) -> (Vec<Q>, WaitingCalls<A>) {
         yield_now().await;
         self.take().into_iter().unzip()
     }
@@ -88,7 +88,7 @@ fn hand_in<Q, A>(
     (answer, tray.len() == 1)
 }
 
-fn hand_out<A>(answers: Result<Vec<Result<A, ControlError>>, Elapsed>, waiting: Waiting<A>) {
+fn hand_out<A>(answers: Result<Vec<Result<A, ControlError>>, Elapsed>, waiting: WaitingCalls<A>) {
     let answers =
         answers.unwrap_or_else(|_| waiting.iter().map(|_| Err(ControlError::Timeout)).collect());
     for (answer, waiting) in answers.into_iter().zip(waiting) {

@@ -93,7 +93,7 @@ async fn accept_tcp(listener: TcpListener, parts: &Arc<ListenerParts>) -> io::Re
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                admit(SocketTransport::new(stream), canonical(peer), parts).await;
+                begin_connection(SocketTransport::new(stream), canonical(peer), parts).await;
             }
             Err(error) => {
                 recover(&error, parts, &listener, || drop(listener.accept().now_or_never())).await;
@@ -105,7 +105,9 @@ async fn accept_tcp(listener: TcpListener, parts: &Arc<ListenerParts>) -> io::Re
 async fn accept_unix(listener: UnixListener, parts: &Arc<ListenerParts>) -> io::Result<()> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(SocketTransport::new(stream), UNIX_PEER, parts).await,
+            Ok((stream, _)) => {
+                begin_connection(SocketTransport::new(stream), UNIX_PEER, parts).await
+            }
             Err(error) => {
                 recover(&error, parts, &listener, || drop(listener.accept().now_or_never())).await;
             }
@@ -140,7 +142,7 @@ pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-async fn admit<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
+async fn begin_connection<S: Transport>(stream: S, peer: SocketAddr, parts: &Arc<ListenerParts>) {
     let settings = parts.settings.load_full();
     let whose = match settings.layers.proxy {
         None => Whose::Of(peer.ip()),

@@ -31,7 +31,7 @@ use crate::{
     router::ShardNumber,
     shard::{
         Core, RefusalAnswer,
-        connect::{AcceptedConnect, AcceptedWill, Attach, EnhancedLogin},
+        connect::{AcceptedConnect, AcceptedWill, EnhancedLogin, TakeClient},
     },
     told::{Subject, connection_span},
     transport::Transport,
@@ -130,7 +130,7 @@ async fn shake_hands(arrival: Arrival, core: &Arc<Core>, count: CountRefusal<'_>
         }
     };
     let permit = Box::new((admitted, open));
-    send_home(Attach { transport, read_ahead, connect, permit }, came_to, core);
+    send_home(TakeClient { transport, read_ahead, connect, permit }, came_to, core);
 }
 
 /// Decodes CONNECT and accepts its client, or writes the log line of its refusal.
@@ -164,19 +164,19 @@ async fn decode_and_accept(
 }
 
 /// Moves a connection to the home shard of its client identifier.
-fn send_home(mut attach: Attach, came_to: Option<ShardNumber>, core: &Core) {
-    let home = core.home(&attach.connect.client_id);
+fn send_home(mut arrival: TakeClient, came_to: Option<ShardNumber>, core: &Core) {
+    let home = core.home(&arrival.connect.client_id);
     let Some(door) = core.arrivals(home) else {
         return;
     };
     if came_to != Some(home)
-        && let Err(error) = attach.transport.leave_reactor()
+        && let Err(error) = arrival.transport.leave_reactor()
     {
         tracing::warn!(%error, "connection cannot move to its home shard");
         return;
     }
     // At most one message for each socket, and sockets are limited, so the mailbox is bounded.
-    door.bring(attach);
+    door.bring(arrival);
 }
 
 /// Reads until CONNECT is complete and returns its length.

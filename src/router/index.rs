@@ -108,14 +108,14 @@ impl Index {
 
     /// Notes that a member at `place` has queued messages of a shared subscription. Returns some of
     /// the online members, which may take them.
-    pub fn hold(&self, filter: FilterParts<'_>, place: Place) -> Vec<Place> {
+    pub fn note_holder(&self, filter: FilterParts<'_>, place: Place) -> Vec<Place> {
         let Some(share_name) = filter.share_name else { return Vec::new() };
         self.write().change(filter.filter, |subscribers| subscribers.hold(share_name, place))
     }
 
     /// Notes that the member at `place` has no more queued messages of a shared subscription. If
     /// `is_empty` is false, it has some, but none that an online member can take.
-    pub fn release(&self, filter: FilterParts<'_>, place: Place, is_empty: bool) {
+    pub fn forget_holder(&self, filter: FilterParts<'_>, place: Place, is_empty: bool) {
         let Some(share_name) = filter.share_name else { return };
         let release = |s: &mut Subscribers| s.release(share_name, place, is_empty);
         self.write().change(filter.filter, release);

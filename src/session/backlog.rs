@@ -151,9 +151,9 @@ impl Session {
         self.outgoing.have_left(|ahead| places.iter().filter(|place| **place < ahead).count());
         let keeping = &mut self.outgoing.queue_mut().keeping;
         let orphans = taken.into_iter().map(|envelope| Orphan {
-            kept_at: keeping
+            stored_at: keeping
                 .as_mut()
-                .filter(|_| envelope.is_kept())
+                .filter(|_| envelope.is_stored())
                 .map(|keeping| keeping.take_out(envelope.place)),
             message: envelope.message,
             share: scan.share,
@@ -187,7 +187,7 @@ impl Session {
     ) -> Vec<Orphan> {
         let mut orphans = Vec::new();
         let queue = self.outgoing.queue_mut();
-        let is_memory_empty = !queue.holds_kept();
+        let is_memory_empty = !queue.holds_stored();
         let in_memory = queue.in_memory();
         let Some(keeping) = &mut queue.keeping else { return orphans };
         for (place, queued) in page {
@@ -204,8 +204,8 @@ impl Session {
             }
             portion.take(&queued.message);
             let size = queued.message.size();
-            let kept_at = Some(keeping.take_unread(place, size, is_memory_empty));
-            orphans.push(Orphan { message: queued.message, share: scan.share, kept_at });
+            let stored_at = Some(keeping.take_unread(place, size, is_memory_empty));
+            orphans.push(Orphan { message: queued.message, share: scan.share, stored_at });
         }
         queue.settle_withdrawn();
         queue.note_stored();
@@ -217,9 +217,9 @@ impl Session {
     }
 
     /// Forgets messages taken out of order that the store does not have any more.
-    pub fn forget_taken_out(&mut self, is_kept: impl Fn(Ticket) -> bool) {
+    pub fn forget_taken_out(&mut self, is_stored: impl Fn(Ticket) -> bool) {
         if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
-            keeping.forget_taken_out(is_kept);
+            keeping.forget_taken_out(is_stored);
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    pub(super) const fn is_kept(&self) -> bool {
+    pub(super) const fn is_stored(&self) -> bool {
         self.place.0 > 0
     }
 }
@@ -35,7 +35,7 @@ pub(super) struct Amount {
 
 /// The queue that has a message, and the place there, needed to remove it later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptAt {
+pub struct StoredAt {
     /// The session.
     pub session: SessionNumber,
     /// The message's place in its queue.
@@ -59,5 +59,5 @@ pub struct Orphan {
     /// The shared subscription that it came through, by the router's number.
     pub share: NonZeroU32,
     /// Its place in a durable session, to be removed there once another member has it.
-    pub kept_at: Option<KeptAt>,
+    pub stored_at: Option<StoredAt>,
 }

@@ -35,9 +35,9 @@ impl Gate {
         &mut self.bytes
     }
 
-    /// Appends to `out` the output that waited for tickets up to `kept`.
-    pub(super) fn open(&mut self, kept: Ticket, out: &mut Vec<u8>) {
-        let opened = self.marks.iter().take_while(|(ticket, _)| *ticket <= kept).count();
+    /// Appends to `out` the output that waited for tickets up to `stored`.
+    pub(super) fn open(&mut self, stored: Ticket, out: &mut Vec<u8>) {
+        let opened = self.marks.iter().take_while(|(ticket, _)| *ticket <= stored).count();
         if opened == 0 {
             return;
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    envelope::{Amount, Envelope, KeptAt, Share},
+    envelope::{Amount, Envelope, Share, StoredAt},
     owned::Owned,
 };
 use crate::{
@@ -215,9 +215,9 @@ impl Keeping {
     }
 
     /// Takes a message out of order. The taker notes its removal together with its new use.
-    pub(super) fn take_out(&mut self, place: QueuePlace) -> KeptAt {
+    pub(super) fn take_out(&mut self, place: QueuePlace) -> StoredAt {
         self.taken_out.insert(place, self.journal.ticket());
-        KeptAt { session: self.number, place }
+        StoredAt { session: self.number, place }
     }
 
     /// Takes a message out of order that is in the store and not in memory. If it is the next one to
@@ -228,7 +228,7 @@ impl Keeping {
         place: QueuePlace,
         size: usize,
         is_memory_empty: bool,
-    ) -> KeptAt {
+    ) -> StoredAt {
         self.beyond.messages = self.beyond.messages.saturating_sub(1);
         self.beyond.bytes = self.beyond.bytes.saturating_sub(size);
         if self.beyond.messages == 0 {
@@ -236,7 +236,7 @@ impl Keeping {
         }
         if place == self.beyond.next && is_memory_empty {
             self.beyond.next = QueuePlace(place.0 + 1);
-            return KeptAt { session: self.number, place };
+            return StoredAt { session: self.number, place };
         }
         self.take_out(place)
     }
@@ -247,10 +247,10 @@ impl Keeping {
     }
 
     /// Forgets messages taken out of order whose tickets are stored: no read returns them any more.
-    pub(super) fn forget_taken_out(&mut self, is_kept: impl Fn(Ticket) -> bool) {
+    pub(super) fn forget_taken_out(&mut self, is_stored: impl Fn(Ticket) -> bool) {
         // Forget most of them at once, so that the others are not examined again and again.
         if self.taken_out.len() >= TAKEN_OUT_MIN {
-            self.taken_out.retain(|_, ticket| !is_kept(*ticket));
+            self.taken_out.retain(|_, ticket| !is_stored(*ticket));
         }
     }
 

@@ -70,7 +70,7 @@ pub struct Link {
     /// Packets that wait for their tickets.
     gate: Option<Box<Gate>>,
     /// Encoded output that waits for its ticket.
-    held: Option<GatedOutput>,
+    gated: Option<GatedOutput>,
     /// Messages wait until the client's subscriptions are checked.
     withholds_messages: bool,
 }
@@ -78,11 +78,11 @@ pub struct Link {
 /// Output that must not be sent before a ticket is stored.
 #[derive(Clone, Copy, Debug)]
 struct GatedOutput {
-    /// The ticket that must be stored before the held output is sent.
+    /// The ticket that must be stored before this output is sent.
     until: Ticket,
-    /// Number of unwritten bytes before the held output, which may be sent.
+    /// Number of unwritten bytes before it, which may be sent.
     sayable: usize,
-    /// Whether CONNACK is part of the held output.
+    /// Whether CONNACK is part of it.
     is_conn_ack: bool,
 }
 
@@ -123,7 +123,7 @@ impl Link {
             tally: PacketCounts::default(),
             unacknowledged: 0,
             gate: None,
-            held: None,
+            gated: None,
             withholds_messages: false,
             settings,
         }
@@ -161,7 +161,7 @@ impl Link {
     /// flushed yet because [`Link::take_written`] was not called since.
     #[must_use]
     pub const fn has_output(&self) -> bool {
-        !self.out.is_empty() && self.held.is_none()
+        !self.out.is_empty() && self.gated.is_none()
     }
 
     /// Returns whether there is output to write, now or after its ticket is stored.
@@ -170,35 +170,36 @@ impl Link {
         !self.out.is_empty() || self.gate.is_some()
     }
 
-    /// Holds what is added to the output from now on until this ticket is stored. Output that is
-    /// there already may be sent before.
-    pub fn hold_output(&mut self, until: Ticket) {
+    /// Makes output that is added from now on wait until this ticket is stored. Output that is there
+    /// already may be sent before.
+    pub fn gate_output(&mut self, until: Ticket) {
         let sayable = self.out.unwritten();
-        let held = self.held.get_or_insert(GatedOutput { until, sayable, is_conn_ack: false });
-        held.until = held.until.max(until);
+        let gated_output =
+            self.gated.get_or_insert(GatedOutput { until, sayable, is_conn_ack: false });
+        gated_output.until = gated_output.until.max(until);
     }
 
-    /// Holds CONNACK, which must be the only output, and all later output until this ticket is
+    /// Makes CONNACK, which must be the only output, and all later output wait until this ticket is
     /// stored.
-    pub const fn hold_conn_ack(&mut self, until: Ticket) {
-        self.held = Some(GatedOutput { until, sayable: 0, is_conn_ack: true });
+    pub const fn gate_conn_ack(&mut self, until: Ticket) {
+        self.gated = Some(GatedOutput { until, sayable: 0, is_conn_ack: true });
     }
 
-    /// Returns whether CONNACK is still held.
+    /// Returns whether CONNACK still waits.
     #[must_use]
     pub const fn awaits_conn_ack(&self) -> bool {
-        matches!(self.held, Some(GatedOutput { is_conn_ack: true, .. }))
+        matches!(self.gated, Some(GatedOutput { is_conn_ack: true, .. }))
     }
 
-    /// Releases output: all tickets up to `kept` are stored. Returns whether CONNACK may be sent
+    /// Releases output: all tickets up to this one are stored. Returns whether CONNACK may be sent
     /// from now on.
-    pub fn open_gate(&mut self, kept: Ticket) -> bool {
-        let opened = self.held.take_if(|held| held.until <= kept);
+    pub fn open_gate(&mut self, stored: Ticket) -> bool {
+        let opened = self.gated.take_if(|gated| gated.until <= stored);
         if let Some(gate) = &mut self.gate {
-            gate.open(kept, self.out.bytes_mut());
+            gate.open(stored, self.out.bytes_mut());
             self.gate.take_if(|gate| gate.is_empty());
         }
-        opened.is_some_and(|held| held.is_conn_ack)
+        opened.is_some_and(|gated| gated.is_conn_ack)
     }
 
     /// Returns the encoded packets that are not written: one piece, plus one for each large
@@ -220,15 +221,15 @@ impl Link {
 
     /// Takes the output that is not written and may be sent.
     pub fn take_unwritten(&mut self) -> Vec<u8> {
-        self.drop_held();
+        self.drop_gated();
         self.out.take_unwritten()
     }
 
-    /// Drops held output: the connection ends, so it can never be sent.
-    fn drop_held(&mut self) {
-        if let Some(held) = self.held.take() {
+    /// Drops output that waits for its ticket: the connection ends, so it can never be sent.
+    fn drop_gated(&mut self) {
+        if let Some(gated) = self.gated.take() {
             let mut sayable = self.out.take_unwritten();
-            sayable.truncate(held.sayable);
+            sayable.truncate(gated.sayable);
             *self.out.bytes_mut() = sayable;
         }
     }
@@ -333,7 +334,7 @@ impl Link {
             self.send_refusal(reason, why, None);
             return;
         }
-        self.drop_held();
+        self.drop_gated();
         if self.settings.version.has_properties() {
             let reason_string = why.filter(|_| self.settings.problem_information);
             let properties = DisconnectProperties { reason_string, ..Default::default() };
@@ -349,7 +350,7 @@ impl Link {
             }
             return;
         }
-        self.drop_held();
+        self.drop_gated();
         if self.settings.version.has_properties() {
             let server_reference = Some(server_reference);
             let properties = DisconnectProperties { server_reference, ..Default::default() };
@@ -359,14 +360,14 @@ impl Link {
         }
     }
 
-    /// Sends a CONNACK that refuses in place of the held one; returns whether it was sent.
+    /// Sends a CONNACK that refuses in place of the one that waits; returns whether it was sent.
     fn send_refusal(
         &mut self,
         reason: ReasonCode,
         why: Option<&str>,
         server_reference: Option<&str>,
     ) -> bool {
-        self.drop_held();
+        self.drop_gated();
         let properties =
             ConnAckProperties { reason_string: why, server_reference, ..Default::default() };
         let reason = reason.in_conn_ack();

@@ -27,7 +27,7 @@ mod withdrawal;
 use std::sync::Arc;
 
 pub use backlog::{Accepts, BacklogScan, Portion};
-pub use envelope::{KeptAt, Orphan, Share};
+pub use envelope::{Orphan, Share, StoredAt};
 pub use incoming::{Incoming, Request, TopicName, Violation};
 pub use keep_alive::KeepAlive;
 pub use keeping::{LeftInQueue, Page};
@@ -83,7 +83,7 @@ pub struct Session {
 
 /// A subscription as the session stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subscription {
+pub struct SubscribedAs {
     /// Subscription Options.
     pub options: SubscriptionOptions,
     /// Subscription Identifier.
@@ -98,7 +98,7 @@ pub struct SubscriptionWalk {
     left_shared: usize,
 }
 
-impl Subscription {
+impl SubscribedAs {
     const fn record(self) -> SubscriptionRecord {
         let Self { options, identifier } = self;
         SubscriptionRecord { options, identifier, is_withdrawn: false }
@@ -274,7 +274,7 @@ impl Session {
     }
 
     /// Returns the Topic Filters, including `$share/…`, and their options.
-    pub fn subscriptions(&self) -> impl Iterator<Item = (&str, Subscription)> {
+    pub fn subscriptions(&self) -> impl Iterator<Item = (&str, SubscribedAs)> {
         self.subscriptions.iter().chain(self.shared_subscriptions.iter())
     }
 
@@ -292,7 +292,7 @@ impl Session {
 
     /// Returns the next subscription of a walk. Those that were added after its beginning may be
     /// left out.
-    pub fn next_of_walk(&self, walk: &mut SubscriptionWalk) -> Option<(&str, Subscription)> {
+    pub fn next_of_walk(&self, walk: &mut SubscriptionWalk) -> Option<(&str, SubscribedAs)> {
         let next = |table: &Subscriptions, left: &mut usize| {
             *left = (*left).min(table.len()).checked_sub(1)?;
             Some(*left)
@@ -349,12 +349,12 @@ impl Session {
 
     /// Returns the subscription to `filter`.
     #[must_use]
-    pub fn subscription(&self, filter: &str) -> Option<Subscription> {
+    pub fn subscription(&self, filter: &str) -> Option<SubscribedAs> {
         self.table(filter).find(filter)
     }
 
     /// Adds a subscription; returns the one that it replaces, if any. [MQTT-3.8.4-3]
-    pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Option<Subscription> {
+    pub fn subscribe(&mut self, filter: &str, subscription: SubscribedAs) -> Option<SubscribedAs> {
         if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
             keeping.note(|n| Change::Subscribe(n, filter.into(), subscription.record()));
         }
@@ -363,15 +363,15 @@ impl Session {
     }
 
     /// Restores a subscription that was found in the store.
-    pub fn restore_subscription(&mut self, filter: &str, subscription: Subscription) {
+    pub fn restore_subscription(&mut self, filter: &str, subscription: SubscribedAs) {
         self.insert_subscription(filter, subscription);
     }
 
     fn insert_subscription(
         &mut self,
         filter: &str,
-        subscription: Subscription,
-    ) -> Option<Subscription> {
+        subscription: SubscribedAs,
+    ) -> Option<SubscribedAs> {
         let former = self.table_mut(filter).insert(filter, subscription);
         if let Some(owned) = self.owned.as_mut().filter(|_| former.is_none()) {
             owned.add(filter);

@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use self::sending::envelope;
 use super::{
     Link, Session, SharedPublication,
-    envelope::{Amount, Envelope, KeptAt, Orphan, Share},
+    envelope::{Amount, Envelope, Orphan, Share, StoredAt},
     keeping::{Keeping, Page},
     queue::{Pushed, Queue},
     walk::{Next, RetainedWalk, Walks},
@@ -218,9 +218,9 @@ impl Session {
     }
 
     fn orphan(&self, envelope: &Envelope) -> Option<Orphan> {
-        let keeping = self.outgoing.queue.keeping.as_ref().filter(|_| envelope.is_kept());
-        let kept_at = keeping.map(|k| KeptAt { session: k.number(), place: envelope.place });
-        Some(Orphan { message: envelope.message.clone(), share: envelope.share?, kept_at })
+        let keeping = self.outgoing.queue.keeping.as_ref().filter(|_| envelope.is_stored());
+        let stored_at = keeping.map(|k| StoredAt { session: k.number(), place: envelope.place });
+        Some(Orphan { message: envelope.message.clone(), share: envelope.share?, stored_at })
     }
 
     /// Delivers a retained message to a new subscription, behind the retained messages before it.

@@ -22,7 +22,7 @@ use self::weeding::Expiring;
 pub use self::weeding::Weeded;
 use self::withdrawn::Withdrawn;
 use super::{
-    envelope::{Amount, Envelope, KeptAt, Orphan, Share},
+    envelope::{Amount, Envelope, Orphan, Share, StoredAt},
     keeping::{Beyond, Keeping, PAGE_BYTES, PAGE_MESSAGES, Page},
 };
 use crate::mqtt::QoS;
@@ -52,7 +52,7 @@ pub(super) struct Queue {
     at_most_once: usize,
     is_over_half: bool,
     /// Waiting messages in memory that the store has too.
-    kept: Amount,
+    in_both: Amount,
     /// Messages in flight.
     in_flight: Amount,
     /// Bytes of retained messages that were fetched and are not sent.
@@ -78,7 +78,7 @@ impl Queue {
             bytes: 0,
             at_most_once: 0,
             is_over_half: false,
-            kept: Amount { messages: 0, bytes: 0 },
+            in_both: Amount { messages: 0, bytes: 0 },
             in_flight: Amount { messages: 0, bytes: 0 },
             bytes_fetched: 0,
             blocks_in_flight: 0,
@@ -222,9 +222,9 @@ impl Queue {
         let size = envelope.message.size();
         self.bytes += size;
         self.at_most_once += usize::from(envelope.qos == QoS::AtMostOnce);
-        if envelope.is_kept() {
-            self.kept.messages += 1;
-            self.kept.bytes += size;
+        if envelope.is_stored() {
+            self.in_both.messages += 1;
+            self.in_both.bytes += size;
         }
         self.usage.add(size);
         self.waiting.push_back(envelope);
@@ -271,7 +271,7 @@ impl Queue {
     fn drop_oldest(&mut self) -> bool {
         let Some(envelope) = self.pop_front() else { return false };
         if let Some(keeping) = &self.keeping
-            && envelope.is_kept()
+            && envelope.is_stored()
         {
             keeping.dequeue(envelope.place);
         }
@@ -309,8 +309,8 @@ impl Queue {
             {
                 match queued.share.as_deref().and_then(&share_number) {
                     Some(share) => {
-                        let kept_at = Some(KeptAt { session: keeping.number(), place });
-                        orphans.push(Orphan { message: queued.message, share, kept_at });
+                        let stored_at = Some(StoredAt { session: keeping.number(), place });
+                        orphans.push(Orphan { message: queued.message, share, stored_at });
                     }
                     None => keeping.dequeue(place),
                 }
@@ -345,15 +345,15 @@ impl Queue {
     pub(super) fn leave_to_store(&mut self) {
         let Some(keeping) = &mut self.keeping else { return };
         keeping.is_away = true;
-        let Some(first) = self.waiting.iter().find(|e| e.is_kept()).map(|e| e.place) else {
+        let Some(first) = self.waiting.iter().find(|e| e.is_stored()).map(|e| e.place) else {
             return;
         };
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let (kept, others): (VecDeque<_>, VecDeque<_>) = waiting.partition(Envelope::is_kept);
-        let bytes = kept.iter().map(|e| e.message.size()).sum();
-        keeping.leave_before(first, kept.len(), bytes);
+        let (stored, others): (VecDeque<_>, VecDeque<_>) = waiting.partition(Envelope::is_stored);
+        let bytes = stored.iter().map(|e| e.message.size()).sum();
+        keeping.leave_before(first, stored.len(), bytes);
         self.waiting = others;
-        for envelope in &kept {
+        for envelope in &stored {
             self.forget(envelope);
         }
         self.note_moved();
@@ -383,9 +383,9 @@ impl Queue {
         let size = envelope.message.size();
         self.bytes -= size;
         self.at_most_once -= usize::from(envelope.qos == QoS::AtMostOnce);
-        if envelope.is_kept() {
-            self.kept.messages -= 1;
-            self.kept.bytes -= size;
+        if envelope.is_stored() {
+            self.in_both.messages -= 1;
+            self.in_both.bytes -= size;
         }
         self.usage.subtract(1, size);
         self.note_half();

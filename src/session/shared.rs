@@ -15,7 +15,7 @@ pub struct SharedPublication<'a> {
     pub publication: Publication<'a>,
     /// The packet that has the message, if its buffer can be shared.
     packet: Option<&'a Bytes>,
-    kept: Option<Arc<Message>>,
+    allocated: Option<Arc<Message>>,
     /// The store recognizes one message of several durable sessions by this number.
     number: Option<NonZeroU64>,
 }
@@ -24,13 +24,13 @@ impl<'a> SharedPublication<'a> {
     /// Creates it from a message in a buffer of the caller.
     #[must_use]
     pub const fn new(publication: Publication<'a>) -> Self {
-        Self { publication, packet: None, kept: None, number: None }
+        Self { publication, packet: None, allocated: None, number: None }
     }
 
     /// Creates it from a message in `packet`; a large payload may stay there.
     #[must_use]
     pub const fn within(packet: &'a Bytes, publication: Publication<'a>) -> Self {
-        Self { publication, packet: Some(packet), kept: None, number: None }
+        Self { publication, packet: Some(packet), allocated: None, number: None }
     }
 
     /// Creates it from a message that is already in a shared copy.
@@ -39,7 +39,7 @@ impl<'a> SharedPublication<'a> {
         Self {
             publication: message.publication(),
             packet: None,
-            kept: Some(message.clone()),
+            allocated: Some(message.clone()),
             number: None,
         }
     }
@@ -52,7 +52,7 @@ impl<'a> SharedPublication<'a> {
     }
 
     /// Returns the shared copy, and creates it at the first call.
-    pub fn keep(&mut self) -> Arc<Message> {
+    pub fn allocate(&mut self) -> Arc<Message> {
         let (publication, packet) = (&self.publication, self.packet);
         let make = || match packet {
             Some(packet) => Message::within(packet, publication),
@@ -63,12 +63,12 @@ impl<'a> SharedPublication<'a> {
             Some(number) => message.numbered(number),
             None => message,
         };
-        self.kept.get_or_insert_with(|| Arc::new(numbered(make()))).clone()
+        self.allocated.get_or_insert_with(|| Arc::new(numbered(make()))).clone()
     }
 
     /// Returns the payload to be written from its shared buffer; `None` if copying it is cheaper.
     pub(super) fn large_payload(&mut self) -> Option<Bytes> {
         let is_large = self.publication.payload.len() >= LARGE_BYTES_MIN;
-        is_large.then(|| self.keep().payload_bytes())
+        is_large.then(|| self.allocate().payload_bytes())
     }
 }

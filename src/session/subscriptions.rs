@@ -5,7 +5,7 @@
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
-use super::Subscription;
+use super::SubscribedAs;
 
 /// Up to this number, a list is searched, which is as fast as hashing. Even the smallest hash table
 /// takes several times the memory of one subscription.
@@ -17,10 +17,10 @@ const FEW_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) enum Subscriptions {
     /// A list without spare capacity.
-    Few(Vec<(Box<str>, Subscription)>),
+    Few(Vec<(Box<str>, SubscribedAs)>),
     /// A table, used until it is empty, so that the representation does not change back and forth
     /// at the limit. It is boxed, because most sessions have few subscriptions.
-    Many(Box<IndexMap<Box<str>, Subscription, RandomState>>),
+    Many(Box<IndexMap<Box<str>, SubscribedAs, RandomState>>),
 }
 
 impl Default for Subscriptions {
@@ -37,7 +37,7 @@ impl Subscriptions {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Subscription)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, SubscribedAs)> {
         let (list, map) = match self {
             Self::Few(list) => (Some(list), None),
             Self::Many(map) => (None, Some(map)),
@@ -47,7 +47,7 @@ impl Subscriptions {
         few.chain(many).map(|(filter, subscription)| (&**filter, *subscription))
     }
 
-    pub(super) fn find(&self, filter: &str) -> Option<Subscription> {
+    pub(super) fn find(&self, filter: &str) -> Option<SubscribedAs> {
         match self {
             Self::Few(list) => list.iter().find(|(f, _)| &**f == filter).map(|(_, s)| *s),
             Self::Many(map) => map.get(filter).copied(),
@@ -55,7 +55,7 @@ impl Subscriptions {
     }
 
     /// Returns the subscription at a position.
-    pub(super) fn at(&self, position: usize) -> Option<(&str, Subscription)> {
+    pub(super) fn at(&self, position: usize) -> Option<(&str, SubscribedAs)> {
         match self {
             Self::Few(list) => list.get(position).map(|(filter, s)| (&**filter, *s)),
             Self::Many(map) => map.get_index(position).map(|(filter, s)| (&**filter, *s)),
@@ -74,8 +74,8 @@ impl Subscriptions {
     pub(super) fn insert(
         &mut self,
         filter: &str,
-        subscription: Subscription,
-    ) -> Option<Subscription> {
+        subscription: SubscribedAs,
+    ) -> Option<SubscribedAs> {
         let list = match self {
             Self::Many(map) => return map.insert(filter.into(), subscription),
             Self::Few(list) => list,
@@ -134,7 +134,7 @@ mod tests {
                     assert_eq!(subscriptions.remove(&filter), naive.remove(&filter).is_some());
                 } else {
                     let options = SubscriptionOptions::default();
-                    let new = Subscription { options, identifier: Some(step) };
+                    let new = SubscribedAs { options, identifier: Some(step) };
                     let former = subscriptions.insert(&filter, new);
                     assert_eq!(former, naive.insert(filter.clone(), new));
                 }
@@ -152,7 +152,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(18);
         for filters in [3, 9, 12, 200] {
             let mut subscriptions = Subscriptions::default();
-            let new = Subscription { options: SubscriptionOptions::default(), identifier: None };
+            let new = SubscribedAs { options: SubscriptionOptions::default(), identifier: None };
             for number in 0..filters {
                 subscriptions.insert(&number.to_string(), new);
             }

@@ -37,7 +37,7 @@ pub struct ClientSession {
 }
 
 /// Moves a connection to its home shard after its CONNECT was accepted.
-pub(crate) struct Attach {
+pub(crate) struct TakeClient {
     pub(crate) transport: Box<dyn Transport>,
     /// The bytes that were read after CONNECT.
     pub(crate) read_ahead: Vec<u8>,

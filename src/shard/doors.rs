@@ -9,7 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection},
-    shard::connect::{Attach, TakeStep},
+    shard::{
+        Departure,
+        connect::{TakeClient, TakeStep},
+    },
 };
 
 /// Dropped when a connection gives way, which tells the waiting connections to continue.
@@ -68,5 +71,5 @@ pub(crate) trait ConnectionDoor {
 /// Leads to a shard, from any thread, for an arriving client.
 pub(crate) trait ArrivalDoor: Send + Sync {
     /// Delivers a connection whose CONNECT was accepted.
-    fn bring(&self, arrival: Attach);
+    fn bring(&self, arrival: TakeClient);
 }

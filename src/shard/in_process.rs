@@ -75,7 +75,7 @@ impl InProcess {
         let received = Received {
             qos: publication.qos.min(target.qos),
             retain: publication.retain && target.retain_as_published,
-            message: message.keep(),
+            message: message.allocate(),
         };
         Some(match sender.try_send(received) {
             Ok(()) => Delivered::Sent,

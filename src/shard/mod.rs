@@ -49,7 +49,7 @@ use self::{
     keeping::{tickets::Tickets, weeding::Weeding},
     lifecycle::Lifecycle,
     numbers::Numbers,
-    presence::{attach, authenticate::Authentication},
+    presence::{arrive::Greeting, authenticate::Authentication},
     quota::Slowed,
     routing::{
         backlog::{AskedLater, Backlogs},
@@ -72,7 +72,7 @@ pub(crate) use self::{
         tell::subject_of,
     },
     refusal::RefusalAnswer,
-    routing::asked::Asked,
+    routing::asked::FiltersAsked,
 };
 use crate::{
     auth::Identity,
@@ -181,7 +181,7 @@ pub(crate) struct Connected {
     /// Whether the connection was told that the credentials of its client have expired.
     is_expiry_told: bool,
     /// What to announce with CONNACK, while CONNACK waits for the store.
-    unannounced: Option<attach::Greeting>,
+    unannounced: Option<Greeting>,
     /// Whether it took over from a connection that was online.
     was_online: bool,
 }
@@ -242,11 +242,11 @@ impl Shard {
                 // shard.
                 self.flush();
             }
-            ToShard::Stored(kept) => {
-                if kept.is_by_store {
-                    self.note_written(kept.tickets.iter().copied().max());
+            ToShard::Stored(report) => {
+                if report.is_by_store {
+                    self.note_written(report.tickets.iter().copied().max());
                 }
-                self.note_kept(&kept.tickets);
+                self.note_stored_parts(&report.tickets);
             }
             ToShard::TakeBacklog(asked) => self.answer_backlog(asked, now),
             ToShard::BacklogTaken(answer) => self.note_given(&answer),

@@ -9,7 +9,7 @@ use crate::{
         decode,
     },
     session::{Link, Request, Violation},
-    shard::{Departure, Shard, routing::asked::Asked, turn::Turn},
+    shard::{Departure, Shard, routing::asked::FiltersAsked, turn::Turn},
 };
 
 /// What happened to the bytes that were read.
@@ -21,7 +21,7 @@ pub(crate) struct ReadOutcome {
     /// Whether the bytes behind them wait for the next turn.
     pub(crate) is_paused: bool,
     /// The last of these packets, if only a part of it has been handled.
-    pub(crate) asked: Option<Box<Asked>>,
+    pub(crate) asked: Option<Box<FiltersAsked>>,
     /// The minimum length of the packet behind them, which has not arrived in full.
     pub(crate) at_least: usize,
 }
@@ -64,9 +64,9 @@ impl Shard {
     pub(crate) fn go_on(
         &mut self,
         slot: u32,
-        mut asked: Box<Asked>,
+        mut asked: Box<FiltersAsked>,
         now: Timestamp,
-    ) -> Result<Option<Box<Asked>>, Departure> {
+    ) -> Result<Option<Box<FiltersAsked>>, Departure> {
         let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(None) };
         let Some(link) = found.session.link_mut() else { return Ok(None) };
         self.buffers.lend(link.out_mut());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::{
     journal::{QueuePlace, SessionNumber},
     mqtt::Timestamp,
-    shard::routing::asked::Asked,
+    shard::routing::asked::FiltersAsked,
 };
 
 /// Nodes of the retained store that all SUBSCRIBEs of one read may visit together, which takes
@@ -29,7 +29,7 @@ pub(in crate::shard) struct Turn<'b> {
     /// The number of Topic Filters that it may still handle.
     pub(in crate::shard) filters_left: usize,
     /// The packet that another piece of work continues, because no filters are left.
-    pub(in crate::shard) asked: Option<Box<Asked>>,
+    pub(in crate::shard) asked: Option<Box<FiltersAsked>>,
     /// The durable session whose QoS 2 message is being routed.
     pub(in crate::shard) publisher: Option<SessionNumber>,
     /// The place in transit of a message from another shard; the shard that receives it next takes

@@ -23,7 +23,7 @@ use crate::{
     mqtt::Timestamp,
     shard::{
         Shard,
-        connect::Attach,
+        connect::TakeClient,
         doors::{Baton, ToConnection},
     },
 };
@@ -46,7 +46,7 @@ pub(super) struct ClientTurns {
 
 enum WaitingConnect {
     /// A new connection.
-    Attach(Box<Attach>, Timestamp),
+    Client(Box<TakeClient>, Timestamp),
     /// A message for the connection that the client has when the message's turn comes.
     Control(ToConnection),
 }
@@ -55,13 +55,13 @@ enum WaitingConnect {
 #[expect(clippy::large_enum_variant, reason = "it is looked at where it is returned")]
 pub(super) enum Handover {
     /// Nothing: the connection may have its session.
-    Now(Attach),
+    Now(TakeClient),
     /// The connection that has the session was asked to give way; it has done so once this is
     /// dropped.
     After(oneshot::Receiver<Baton>),
     /// Others wait before it. These connections are refused: they have waited too long, or are too
     /// many.
-    Behind(Vec<Attach>),
+    Behind(Vec<TakeClient>),
 }
 
 impl ClientTurns {
@@ -89,19 +89,19 @@ impl ClientTurns {
     }
 
     /// Accepts a new connection.
-    pub(super) fn take(&self, attach: Attach, now: Timestamp) -> Handover {
-        let client_id = attach.connect.client_id.clone();
+    pub(super) fn take(&self, arrival: TakeClient, now: Timestamp) -> Handover {
+        let client_id = arrival.connect.client_id.clone();
         let mut queues = self.queues.borrow_mut();
         match queues.entry(client_id.clone()) {
             Entry::Occupied(mut queue) => {
                 let refused = overtaken(queue.get_mut(), now);
-                queue.get_mut().push_back(WaitingConnect::Attach(Box::new(attach), now));
+                queue.get_mut().push_back(WaitingConnect::Client(Box::new(arrival), now));
                 Handover::Behind(refused)
             }
             Entry::Vacant(place) => match self.ask_to_give_way(&client_id) {
-                None => Handover::Now(attach),
+                None => Handover::Now(arrival),
                 Some(gives_way) => {
-                    place.insert(VecDeque::from([WaitingConnect::Attach(Box::new(attach), now)]));
+                    place.insert(VecDeque::from([WaitingConnect::Client(Box::new(arrival), now)]));
                     Handover::After(gives_way)
                 }
             },
@@ -115,13 +115,13 @@ impl ClientTurns {
             let mut queues = self.queues.borrow_mut();
             let queue = queues.get_mut(client_id)?;
             if !has_given_way
-                && matches!(queue.front(), Some(WaitingConnect::Attach(..)))
+                && matches!(queue.front(), Some(WaitingConnect::Client(..)))
                 && let Some(gives_way) = self.ask_to_give_way(client_id)
             {
                 return Some(Handover::After(gives_way));
             }
             match queue.pop_front() {
-                Some(WaitingConnect::Attach(attach, _)) => return Some(Handover::Now(*attach)),
+                Some(WaitingConnect::Client(arrival, _)) => return Some(Handover::Now(*arrival)),
                 Some(WaitingConnect::Control(message)) => {
                     // If the client has no connection, this drops the message, which answers its
                     // sender.
@@ -146,19 +146,19 @@ impl ClientTurns {
 
 /// Removes the connections from a queue that are refused because one more arrives, and returns
 /// them.
-fn overtaken(queue: &mut VecDeque<WaitingConnect>, now: Timestamp) -> Vec<Attach> {
-    let connections = queue.iter().filter(|w| matches!(w, WaitingConnect::Attach(..))).count();
+fn overtaken(queue: &mut VecDeque<WaitingConnect>, now: Timestamp) -> Vec<TakeClient> {
+    let connections = queue.iter().filter(|w| matches!(w, WaitingConnect::Client(..))).count();
     let mut excess = (connections + 1).saturating_sub(CONNECTIONS_WAITING_MAX);
     let mut refused = Vec::new();
     for waiting in std::mem::take(queue) {
         match waiting {
-            WaitingConnect::Attach(attach, since)
+            WaitingConnect::Client(arrival, since)
                 if excess > 0 || now.since(since).as_secs() >= PATIENCE_SECS =>
             {
                 excess = excess.saturating_sub(1);
-                refused.push(*attach);
+                refused.push(*arrival);
             }
-            WaitingConnect::Attach(..) | WaitingConnect::Control(_) => queue.push_back(waiting),
+            WaitingConnect::Client(..) | WaitingConnect::Control(_) => queue.push_back(waiting),
         }
     }
     refused

@@ -70,8 +70,8 @@ impl Hashing {
     pub(super) fn new(at_once_max: usize, waiting_max: usize) -> Self {
         let room = WaitingRoom::new(waiting_max);
         let state = State { room, at_once_max, taken: [0; 2], turned_away: 0 };
-        let threads =
-            NICE.map(|nice| Mutex::new(HashingThreads { nice, jobs: None, queue: None, started: 0 }));
+        let threads = NICE
+            .map(|nice| Mutex::new(HashingThreads { nice, jobs: None, queue: None, started: 0 }));
         Self { turns: Arc::new(HashingTurns(Mutex::new(state))), threads }
     }
 

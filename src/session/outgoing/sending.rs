@@ -109,11 +109,11 @@ impl Outgoing {
     /// client.
     fn send_queued(&mut self, link: &mut Link, envelope: Envelope, now: Timestamp) -> bool {
         let mut sending = self.sending(envelope.qos);
-        let keeping = self.queue.keeping.as_ref().filter(|_| envelope.is_kept());
+        let keeping = self.queue.keeping.as_ref().filter(|_| envelope.is_stored());
         sending.dup = keeping.is_some_and(|keeping| keeping.is_doubtful(&envelope));
         let mut message = SharedPublication::of(&envelope.message);
         let is_sent = write(link, &mut message, delivery_of(&envelope), sending, now);
-        if envelope.is_kept()
+        if envelope.is_stored()
             && let Some(keeping) = &mut self.queue.keeping
         {
             match sending.packet_id {
@@ -176,7 +176,7 @@ fn delivery_of(envelope: &Envelope) -> Delivery<'_> {
 
 pub(super) fn envelope(delivery: Delivery<'_>, message: &mut SharedPublication<'_>) -> Envelope {
     Envelope {
-        message: message.keep(),
+        message: message.allocate(),
         qos: delivery.qos,
         retain: delivery.retain,
         identifiers: delivery.identifiers.cloned(),

@@ -22,11 +22,11 @@ impl Queue {
         let Some(keeping) = &self.keeping else { return Amount::default() };
         let (beyond, unread) = (keeping.beyond, keeping.in_flight_unread);
         Amount {
-            messages: self.kept.messages
+            messages: self.in_both.messages
                 + beyond.messages
                 + self.in_flight.messages
                 + unread.messages,
-            bytes: self.kept.bytes + beyond.bytes + self.in_flight.bytes + unread.bytes,
+            bytes: self.in_both.bytes + beyond.bytes + self.in_flight.bytes + unread.bytes,
         }
     }
 

@@ -12,8 +12,8 @@ impl Queue {
     }
 
     /// Returns whether the store has some of them too.
-    pub(in crate::session) const fn holds_kept(&self) -> bool {
-        self.kept.messages > 0
+    pub(in crate::session) const fn holds_stored(&self) -> bool {
+        self.in_both.messages > 0
     }
 
     /// Takes messages out of one part of the queue in memory. The part begins after the first

@@ -87,7 +87,7 @@ impl Queue {
             withdrawn: 0,
             expires_first: Timestamp::NEVER,
         };
-        let is_memory_empty = !self.holds_kept();
+        let is_memory_empty = !self.holds_stored();
         for (place, queued) in page.messages {
             let Some(keeping) = &mut self.keeping else { break };
             if keeping.was_taken_out(place) {
@@ -109,8 +109,8 @@ impl Queue {
                 if let Some(withdrawn) = &mut self.withdrawn {
                     withdrawn.search_again();
                 }
-                let kept_at = Some(keeping.take_unread(place, size, is_memory_empty));
-                weeded.orphans.push(Orphan { message: queued.message, share, kept_at });
+                let stored_at = Some(keeping.take_unread(place, size, is_memory_empty));
+                weeded.orphans.push(Orphan { message: queued.message, share, stored_at });
                 continue;
             }
             keeping.weed(place, size, is_memory_empty);

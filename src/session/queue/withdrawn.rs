@@ -154,11 +154,11 @@ impl Queue {
 
     /// Drops a message, or leaves it to the other members of its shared subscription.
     fn let_go(&mut self, envelope: Envelope, examined: &mut TakenOut) {
-        let keeping = self.keeping.as_mut().filter(|_| envelope.is_kept());
+        let keeping = self.keeping.as_mut().filter(|_| envelope.is_stored());
         match (envelope.share, keeping) {
             (Some(share), keeping) => {
-                let kept_at = keeping.map(|keeping| keeping.take_out(envelope.place));
-                examined.orphans.push(Orphan { message: envelope.message, share, kept_at });
+                let stored_at = keeping.map(|keeping| keeping.take_out(envelope.place));
+                examined.orphans.push(Orphan { message: envelope.message, share, stored_at });
             }
             (None, keeping) => {
                 if let Some(keeping) = keeping {

@@ -51,7 +51,7 @@ impl Shard {
         if self.is_immediate() && self.flush_changes() {
             return self.read_page(slot);
         }
-        if self.is_all_kept() {
+        if self.is_all_stored() {
             self.tell_unreadable(slot, &"they were counted, but are not in the store");
             self.slots[slot as usize].session.forget_unread();
         } else {
@@ -111,7 +111,7 @@ impl Shard {
     }
 
     /// Returns whether the session is durable.
-    pub(in crate::shard) fn is_kept(&self, slot: u32) -> bool {
+    pub(in crate::shard) fn is_durable(&self, slot: u32) -> bool {
         self.slot(slot).is_some_and(|found| found.session.number().is_some())
     }
 
@@ -119,7 +119,7 @@ impl Shard {
     /// broker ends unexpectedly. No answer waits for that, and the change is not sent to a store in
     /// trouble.
     pub(in crate::shard) fn note_last_will(&mut self, slot: u32) {
-        if self.trouble().is_none() && !self.is_kept(slot) {
+        if self.trouble().is_none() && !self.is_durable(slot) {
             self.put_last_will(slot);
         }
     }

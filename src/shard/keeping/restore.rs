@@ -20,7 +20,7 @@ use crate::{
     mqtt::{Timestamp, validate_filter},
     owners::Charge,
     router::Subscriber,
-    session::{LeftInQueue, NEVER_EXPIRES, Session, Subscription},
+    session::{LeftInQueue, NEVER_EXPIRES, Session, SubscribedAs},
     shard::{Presence, Shard, Slot, connect::AcceptedWill},
     store::StoredSession,
 };
@@ -180,10 +180,10 @@ impl Shard {
             }
         };
         let (mut denied, mut marked) = (Vec::new(), Vec::new());
-        for (filter, kept) in subscriptions {
-            match self.restore_subscription(slot, filter, *kept, verdict) {
+        for (filter, record) in subscriptions {
+            match self.restore_subscription(slot, filter, *record, verdict) {
                 Restored::Subscribed => {}
-                Restored::Denied => denied.push((filter.clone(), kept.options.qos)),
+                Restored::Denied => denied.push((filter.clone(), record.options.qos)),
                 Restored::Marked => marked.push(filter),
             }
         }
@@ -221,15 +221,15 @@ impl Shard {
         &mut self,
         slot: u32,
         filter: &str,
-        kept: SubscriptionRecord,
+        record: SubscriptionRecord,
         verdict: RestoreVerdict,
     ) -> Restored {
         let (Ok(parts), Some(place)) = (validate_filter(filter), self.place(slot)) else {
             return Restored::Subscribed;
         };
-        let SubscriptionRecord { options, identifier, is_withdrawn } = kept;
+        let SubscriptionRecord { options, identifier, is_withdrawn } = record;
         let Some(found) = self.slots.get_mut(slot as usize) else { return Restored::Subscribed };
-        found.session.restore_subscription(filter, Subscription { options, identifier });
+        found.session.restore_subscription(filter, SubscribedAs { options, identifier });
         if verdict == RestoreVerdict::Ends {
             return Restored::Subscribed;
         }

@@ -112,7 +112,7 @@ impl Shard {
     }
 
     /// Tells a caller when what is noted now is stored.
-    pub(crate) fn tell_when_kept(&mut self, caller: oneshot::Sender<()>) {
+    pub(crate) fn tell_when_stored(&mut self, caller: oneshot::Sender<()>) {
         if self.journal.is_some() {
             self.tickets.owed.push(Owed::Caller(caller));
         }
@@ -189,7 +189,7 @@ impl Shard {
     }
 
     /// Returns whether everything that was noted is in the store.
-    pub(in crate::shard) fn is_all_kept(&self) -> bool {
+    pub(in crate::shard) fn is_all_stored(&self) -> bool {
         self.tickets.open.is_empty() && self.is_written(self.noted_so_far())
     }
 
@@ -220,14 +220,14 @@ impl Shard {
     }
 
     /// Returns a ticket before which all tickets are stored.
-    pub(in crate::shard) fn kept_before(&self) -> Ticket {
+    pub(in crate::shard) fn stored_before(&self) -> Ticket {
         let current = || self.journal.as_ref().map_or_else(Ticket::default, Journal::ticket);
-        let kept = self.tickets.open.front().map_or_else(current, |first| first.ticket);
+        let stored = self.tickets.open.front().map_or_else(current, |first| first.ticket);
         if self.is_written(self.tickets.handed_over) {
-            return kept;
+            return stored;
         }
         // If nothing waits for the store, it may be behind.
-        kept.min(self.tickets.written.map_or_else(Ticket::default, Ticket::next))
+        stored.min(self.tickets.written.map_or_else(Ticket::default, Ticket::next))
     }
 
     /// Sends what was collected: changes to the keeper, deliveries to the other shards.
@@ -265,8 +265,8 @@ impl Shard {
         let mut page = journal.turn_over();
         // Before the deliveries, so that another shard's changes for them reach the store after
         // these.
-        let is_kept = page.changes.is_empty() || self.hand_over(&mut page);
-        let parts = usize::from(!is_kept) + self.flush_batches(Some(page.ticket));
+        let is_stored = page.changes.is_empty() || self.hand_over(&mut page);
+        let parts = usize::from(!is_stored) + self.flush_batches(Some(page.ticket));
         let JournalPage { ticket, waiting, .. } = page;
         let Tickets { open, owed, then, reserves, .. } = &mut self.tickets;
         let (owed, then) = (std::mem::take(owed), std::mem::take(then));
@@ -317,12 +317,12 @@ impl Shard {
         self.note_written(Some(*last));
         if self.core.makes_wait() {
             let tickets: Vec<Ticket> = stored.into_iter().map(|(_, ticket)| ticket).collect();
-            self.note_kept(&tickets);
+            self.note_stored_parts(&tickets);
         }
     }
 
     /// Notes that one part of each of these tickets is stored.
-    pub(crate) fn note_kept(&mut self, tickets: &[Ticket]) {
+    pub(crate) fn note_stored_parts(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             self.settle_part(*ticket);
         }

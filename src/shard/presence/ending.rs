@@ -94,7 +94,7 @@ impl Shard {
     fn leave_some(&mut self, slot: u32, ending: &mut Ending, now: Timestamp) -> Progress {
         if self.lifecycle.is_quiet() {
             // The next start continues with what the store has.
-            return if self.is_kept(slot) { Progress::Later } else { Progress::Done };
+            return if self.is_durable(slot) { Progress::Later } else { Progress::Done };
         }
         // What moves to other queues must not pile up before the store or another shard.
         if self.is_congested() || (ending.in_flight.is_none() && !self.recall_shared(slot)) {

@@ -1,6 +1,6 @@
 //! Clients that connect and disconnect, and changes while they are connected.
 
-pub(super) mod attach;
+pub(super) mod arrive;
 pub(super) mod authenticate;
 pub(super) mod depart;
 mod ending;

@@ -72,23 +72,6 @@ impl Shard {
         told.disconnected(&subject, Left { reason: reason.name(), why, secs });
     }
 
-    /// Ends the present connection of the client, if it has one, in favor of the new one.
-    pub(in crate::shard) fn replace_connection(
-        &mut self,
-        connect: &AcceptedConnect,
-        departure: Departure,
-        now: Timestamp,
-    ) {
-        let Some(slot) = self.clients.get(&connect.client_id).copied() else { return };
-        let presence = self.slot(slot).map(|found| &found.presence);
-        let old = presence.map(|presence| (presence.peer, presence.listener.clone()));
-        if self.end_connection(slot, departure, now)
-            && let Some((peer, listener)) = old
-        {
-            self.core.told.taken_over(&subject_of(connect), (peer, &listener));
-        }
-    }
-
     /// Logs an accepted CONNECT that gets no session.
     pub(crate) fn tell_no_session(&self, connect: &AcceptedConnect, why: &NoSession) {
         let reason = why.counted_as();

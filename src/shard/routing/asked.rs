@@ -39,14 +39,14 @@ impl Filters for Vec<&str> {
 }
 
 /// Filters that outlive the bytes of their packet, in a few bytes more than the packet had.
-struct Kept {
+struct OwnedFilters {
     text: Box<str>,
     /// Where each filter ends in the text.
     ends: Box<[u32]>,
     options: Box<[SubscriptionOptions]>,
 }
 
-impl Kept {
+impl OwnedFilters {
     fn new(filters: &dyn Filters) -> Self {
         let all = || (0..filters.len()).map(|position| filters.at(position));
         let mut text = String::with_capacity(all().map(|asked| asked.filter.len()).sum());
@@ -64,7 +64,7 @@ impl Kept {
     }
 }
 
-impl Filters for Kept {
+impl Filters for OwnedFilters {
     fn len(&self) -> usize {
         self.ends.len()
     }
@@ -78,14 +78,14 @@ impl Filters for Kept {
 
 /// Which packet it is.
 #[derive(Clone, Copy)]
-pub(in crate::shard) enum Kind {
+pub(in crate::shard) enum FiltersKind {
     Subscribe { identifier: Option<u32> },
     Unsubscribe,
 }
 
 /// How far a packet has been handled.
-pub(in crate::shard) struct Progress {
-    pub(in crate::shard) kind: Kind,
+pub(in crate::shard) struct FiltersProgress {
+    pub(in crate::shard) kind: FiltersKind,
     pub(in crate::shard) packet_id: PacketId,
     /// The Reason Codes of the filters that were handled.
     pub(in crate::shard) reasons: Vec<ReasonCode>,
@@ -96,9 +96,13 @@ pub(in crate::shard) struct Progress {
     pub(in crate::shard) followed: usize,
 }
 
-impl Progress {
-    pub(in crate::shard) fn new(kind: Kind, packet_id: PacketId, filters: &dyn Filters) -> Self {
-        let sends = if matches!(kind, Kind::Subscribe { .. }) { filters.len() } else { 0 };
+impl FiltersProgress {
+    pub(in crate::shard) fn new(
+        kind: FiltersKind,
+        packet_id: PacketId,
+        filters: &dyn Filters,
+    ) -> Self {
+        let sends = if matches!(kind, FiltersKind::Subscribe { .. }) { filters.len() } else { 0 };
         Self {
             kind,
             packet_id,
@@ -116,21 +120,21 @@ impl Progress {
 }
 
 /// A packet of which a part has been handled.
-pub(crate) struct Asked {
-    filters: Kept,
-    progress: Progress,
+pub(crate) struct FiltersAsked {
+    filters: OwnedFilters,
+    progress: FiltersProgress,
     /// Its bytes among those of incomplete packets. It was accepted, so it counts whatever the
     /// limit is.
     _share: BudgetShare,
 }
 
-impl Asked {
+impl FiltersAsked {
     pub(in crate::shard) fn new(
         filters: &dyn Filters,
-        progress: Progress,
+        progress: FiltersProgress,
         budget: &Arc<Budget>,
     ) -> Self {
-        let filters = Kept::new(filters);
+        let filters = OwnedFilters::new(filters);
         let reasons = progress.reasons.capacity() + progress.sends_retained.capacity();
         let share = budget.share_anyway(filters.bytes() + reasons);
         Self { filters, progress, _share: share }
@@ -141,7 +145,7 @@ impl Asked {
         self.progress.is_done()
     }
 
-    pub(in crate::shard) fn parts(&mut self) -> (&dyn Filters, &mut Progress) {
+    pub(in crate::shard) fn parts(&mut self) -> (&dyn Filters, &mut FiltersProgress) {
         (&self.filters, &mut self.progress)
     }
 }

@@ -93,7 +93,7 @@ impl Shard {
     fn offer_backlog(&mut self, slot: u32, filter: &Arc<str>, is_offered: bool) {
         let Some(place) = self.place(slot) else { return };
         let Ok(parts) = validate_filter(filter) else { return };
-        for member in self.core.index.hold(parts, place) {
+        for member in self.core.index.note_holder(parts, place) {
             if !is_offered {
                 return;
             }
@@ -282,7 +282,7 @@ impl Shard {
             return Given::Nothing;
         };
         if self.slot_at(asked.holder).is_none() {
-            self.core.index.release(parts, asked.holder, true);
+            self.core.index.forget_holder(parts, asked.holder, true);
             return Given::Nothing;
         }
         let mut portion = Portion { messages: asked.messages.min(PORTION.messages), ..PORTION };
@@ -329,7 +329,7 @@ impl Shard {
         if let Some(found) = self.slots.get_mut(holder.slot as usize) {
             found.backlogs().held.remove(&scan.share);
         }
-        self.core.index.release(parts, holder, !scan.has_too_large);
+        self.core.index.forget_holder(parts, holder, !scan.has_too_large);
     }
 
     /// Searches once: in memory, or if all of that was seen, one page of the store. Returns
@@ -382,14 +382,14 @@ impl Shard {
         }
         let noted_before = self.noted_before();
         let in_doubt = *scan.in_doubt.get_or_insert(noted_before);
-        if in_doubt <= self.kept_before() { Given::Nothing } else { Given::Later }
+        if in_doubt <= self.stored_before() { Given::Nothing } else { Given::Later }
     }
 
     /// Forgets messages that were taken out of a queue, once the store has removed them.
     pub(in crate::shard) fn forget_taken_out(&mut self, slot: u32) {
-        let kept_before = self.kept_before();
+        let stored_before = self.stored_before();
         if let Some(found) = self.slots.get_mut(slot as usize) {
-            found.session.forget_taken_out(|ticket| ticket < kept_before);
+            found.session.forget_taken_out(|ticket| ticket < stored_before);
         }
     }
 }

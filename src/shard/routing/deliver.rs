@@ -23,7 +23,7 @@ impl Shard {
         let mut parcel = parcel.unpack();
         for RemoteDelivery { message, publisher, to, on_its_way } in deliveries {
             let mut message = match &message {
-                RemoteMessage::Kept(message) => SharedPublication::of(message),
+                RemoteMessage::Allocated(message) => SharedPublication::of(message),
                 RemoteMessage::Packed(packed) => SharedPublication::new(parcel.next(*packed)),
             };
             match to {

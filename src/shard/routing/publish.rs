@@ -56,7 +56,7 @@ impl Shard {
             let departure = Departure::by_server(DisconnectReason::InternalError, reason);
             return self.refuse_publish(slot, publish, departure, now);
         } else {
-            match self.accept(slot, publish, topic, &mut recent, turn) {
+            match self.retain_and_route(slot, publish, topic, &mut recent, turn) {
                 Ok(reason) => reason,
                 Err(full) => {
                     if let Some(found) = self.slots.get_mut(slot as usize) {
@@ -85,17 +85,17 @@ impl Shard {
     ) -> Option<ReasonCode> {
         let trouble = self.trouble()?;
         let PublishFlags { qos, retain, .. } = publish.flags;
-        let is_kept = |slot: &Slot| slot.session.number().is_some();
+        let has_durable_session = |slot: &Slot| slot.session.number().is_some();
         let is_durable = qos != QoS::AtMostOnce
             && (retain
-                || (qos == QoS::ExactlyOnce && self.slot(slot).is_some_and(is_kept))
+                || (qos == QoS::ExactlyOnce && self.slot(slot).is_some_and(has_durable_session))
                 || self.current_plan(recent, topic).durable_len() > 0);
         is_durable.then(|| trouble.reason())
     }
 
     /// Retains and routes a message; does neither if it cannot be retained and its publisher gets
     /// an answer that says so.
-    fn accept(
+    fn retain_and_route(
         &mut self,
         slot: u32,
         publish: &Publish<'_>,
@@ -225,11 +225,11 @@ impl Shard {
             let delivery = RemoteDelivery { message, publisher, to, on_its_way: None };
             return self.send_away(shard, delivery, size, is_awaited);
         }
-        let message = message.keep();
+        let message = message.allocate();
         let to_shard = |core: &Core| Destination::Shard(*core.homes(), shard);
         let on_its_way =
             if is_awaited { self.send_on_its_way(&message, to_shard, turn) } else { None };
-        let message = RemoteMessage::Kept(message);
+        let message = RemoteMessage::Allocated(message);
         let delivery = RemoteDelivery { message, publisher, to, on_its_way };
         self.send_away(shard, delivery, size, is_awaited);
     }

@@ -17,7 +17,7 @@ use crate::{
     metrics::DropReason,
     mqtt::{Message, QoS, Timestamp},
     router::{Host, Place, Plan, ShardNumber, SharedTargets, Target},
-    session::{Delivered, KeptAt, Orphan, Share, SharedPublication},
+    session::{Delivered, Orphan, Share, SharedPublication, StoredAt},
     shard::{Core, Shard, turn::Turn},
 };
 
@@ -147,14 +147,14 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let to = RemoteTargets::Shared(plan.clone(), search);
-        let message = message.keep();
-        let must_be_kept = group.is_durable() || turn.publisher == Some(IN_TRANSIT);
+        let message = message.allocate();
+        let must_be_stored = group.is_durable() || turn.publisher == Some(IN_TRANSIT);
         let is_awaited =
-            (message.qos() != QoS::AtMostOnce && must_be_kept) || turn.on_its_way.is_some();
+            (message.qos() != QoS::AtMostOnce && must_be_stored) || turn.on_its_way.is_some();
         let to_group = |_: &Core| Destination::Group(group.filter().clone());
         let on_its_way =
             if is_awaited { self.send_on_its_way(&message, to_group, turn) } else { None };
-        let (size, message) = (message.size(), RemoteMessage::Kept(message));
+        let (size, message) = (message.size(), RemoteMessage::Allocated(message));
         let delivery = RemoteDelivery { message, publisher: None, to, on_its_way };
         self.send_away(shard, delivery, size, is_awaited);
     }
@@ -247,13 +247,13 @@ impl Shard {
         orphans: Vec<Orphan>,
         now: Timestamp,
     ) {
-        for Orphan { message, share, kept_at } in orphans {
+        for Orphan { message, share, stored_at } in orphans {
             // This is a piece of work of its own, because another message may be on its way through
             // here.
-            let publisher = kept_at.is_some().then_some(IN_TRANSIT);
+            let publisher = stored_at.is_some().then_some(IN_TRANSIT);
             let mut turn = Turn { publisher, ..Turn::at(now) };
             self.give_to_group(taker, &message, share, &mut turn);
-            if let Some(KeptAt { session, place }) = kept_at {
+            if let Some(StoredAt { session, place }) = stored_at {
                 self.note(|| Change::Dequeue(session, place));
             }
         }

@@ -9,11 +9,11 @@ use crate::{
         SubAck, Subscribe, SubscribeFilter, Timestamp, UnsubAck, Unsubscribe, validate_filter,
     },
     router::{Index, RetainedQuery, Subscriber},
-    session::{Delivered, Delivery, Link, RetainedWalk, Subscription, shape_of},
+    session::{Delivered, Delivery, Link, RetainedWalk, SubscribedAs, shape_of},
     shard::{
         Departure, Shard,
         packets::Handled,
-        routing::asked::{Asked, Filters, Kind, Progress},
+        routing::asked::{Filters, FiltersAsked, FiltersKind, FiltersProgress},
         turn::Turn,
     },
 };
@@ -27,8 +27,9 @@ impl Shard {
     ) -> Result<Handled, Departure> {
         Self::check_filters(subscribe.filters.iter().map(|asked| asked.filter))?;
         self.check_trouble(slot)?;
-        let kind = Kind::Subscribe { identifier: subscribe.properties.subscription_identifier };
-        let progress = Progress::new(kind, subscribe.packet_id, &subscribe.filters);
+        let kind =
+            FiltersKind::Subscribe { identifier: subscribe.properties.subscription_identifier };
+        let progress = FiltersProgress::new(kind, subscribe.packet_id, &subscribe.filters);
         self.handle_first_filters(slot, &subscribe.filters, progress, turn)
     }
 
@@ -39,8 +40,11 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) -> Result<Handled, Departure> {
         Self::check_filters(unsubscribe.filters.iter().copied())?;
-        let progress =
-            Progress::new(Kind::Unsubscribe, unsubscribe.packet_id, &unsubscribe.filters);
+        let progress = FiltersProgress::new(
+            FiltersKind::Unsubscribe,
+            unsubscribe.packet_id,
+            &unsubscribe.filters,
+        );
         self.handle_first_filters(slot, &unsubscribe.filters, progress, turn)
     }
 
@@ -49,12 +53,12 @@ impl Shard {
         &mut self,
         slot: u32,
         filters: &dyn Filters,
-        mut progress: Progress,
+        mut progress: FiltersProgress,
         turn: &mut Turn<'_>,
     ) -> Result<Handled, Departure> {
         self.handle_filters(slot, filters, &mut progress, turn)?;
         if !progress.is_done() {
-            let asked = Asked::new(filters, progress, &self.core.incomplete_packets);
+            let asked = FiltersAsked::new(filters, progress, &self.core.incomplete_packets);
             turn.asked = Some(Box::new(asked));
         }
         Ok(if turn.filters_left == 0 { Handled::Paused } else { Handled::Done })
@@ -65,7 +69,7 @@ impl Shard {
         &mut self,
         slot: u32,
         filters: &dyn Filters,
-        progress: &mut Progress,
+        progress: &mut FiltersProgress,
         turn: &mut Turn<'_>,
     ) -> Result<(), Departure> {
         if !progress.is_answered {
@@ -73,10 +77,10 @@ impl Shard {
             while progress.reasons.len() < filters.len() && turn.takes_filter() {
                 let asked = filters.at(progress.reasons.len());
                 match progress.kind {
-                    Kind::Subscribe { identifier } => {
+                    FiltersKind::Subscribe { identifier } => {
                         self.subscribe_next(slot, &asked, identifier, progress);
                     }
-                    Kind::Unsubscribe => {
+                    FiltersKind::Unsubscribe => {
                         progress.reasons.push(self.unsubscribe_one(slot, asked.filter, turn.now));
                     }
                 }
@@ -85,7 +89,7 @@ impl Shard {
                 && let Some(link) = self.link_mut(slot)
             {
                 // Holds the answer, and the retained messages that follow.
-                link.hold_output(ticket);
+                link.gate_output(ticket);
             }
             if progress.reasons.len() < filters.len() {
                 return Ok(());
@@ -93,7 +97,7 @@ impl Shard {
             self.answer(slot, filters, progress, turn.now)?;
             progress.is_answered = true;
         }
-        if let Kind::Subscribe { identifier } = progress.kind {
+        if let FiltersKind::Subscribe { identifier } = progress.kind {
             self.follow_answer(slot, filters, identifier, progress, turn);
         }
         Ok(())
@@ -109,7 +113,7 @@ impl Shard {
         slot: u32,
         asked: &SubscribeFilter<'_>,
         identifier: Option<u32>,
-        progress: &mut Progress,
+        progress: &mut FiltersProgress,
     ) {
         let filters_max = self.core.limits_now().filters_per_subscribe_max as usize;
         let (reason, existed) = if progress.reasons.len() < filters_max {
@@ -131,11 +135,11 @@ impl Shard {
         &mut self,
         slot: u32,
         filters: &dyn Filters,
-        progress: &Progress,
+        progress: &FiltersProgress,
         now: Timestamp,
     ) -> Result<(), Departure> {
-        let Progress { packet_id, ref reasons, .. } = *progress;
-        let is_subscribe = matches!(progress.kind, Kind::Subscribe { .. });
+        let FiltersProgress { packet_id, ref reasons, .. } = *progress;
+        let is_subscribe = matches!(progress.kind, FiltersKind::Subscribe { .. });
         if is_subscribe {
             self.check_quota(slot, reasons, now)?;
         }
@@ -174,7 +178,7 @@ impl Shard {
         slot: u32,
         filters: &dyn Filters,
         identifier: Option<u32>,
-        progress: &mut Progress,
+        progress: &mut FiltersProgress,
         turn: &mut Turn<'_>,
     ) {
         while progress.followed < filters.len() && turn.takes_filter() {
@@ -290,7 +294,7 @@ impl Shard {
         let subscriber = Subscriber { place, options, identifier, is_durable };
         self.core.index.subscribe(parts, subscriber);
         if let Some(found) = self.slots.get_mut(slot as usize) {
-            found.session.subscribe(asked.filter, Subscription { options, identifier });
+            found.session.subscribe(asked.filter, SubscribedAs { options, identifier });
         }
         (granted_code(options.qos), existed)
     }

@@ -16,7 +16,7 @@ use crate::{
         Connected, Departure, Presence, Shard,
         connect::AcceptedConnect,
         doors::{ConnectionDoor, ToConnection},
-        presence::authenticate::Authentication,
+        presence::{authenticate::Authentication, tell::subject_of},
         refusal::NoSession,
     },
 };
@@ -36,7 +36,7 @@ pub(crate) struct Prepared {
     /// Whether the client was online; then it stays online during the takeover.
     was_online: bool,
     /// Whether the client had a durable session: CONNACK waits for its end or its changes.
-    was_kept: bool,
+    was_durable: bool,
 }
 
 impl Shard {
@@ -80,7 +80,7 @@ impl Shard {
         link: u64,
         now: Timestamp,
     ) -> Result<Prepared, NoSession> {
-        let account = self.admit(connect, now)?;
+        let account = self.check_client(connect, now)?;
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or_else(|| self.numbers.version_floor()) + 1;
@@ -102,9 +102,9 @@ impl Shard {
         let has_ended = existing.is_some_and(|slot| self.is_last_will(slot));
         let begins_anew = connect.clean_start || !is_owner || has_ended;
         // If only the record of an ended session remains, CONNACK does not wait for it.
-        let was_kept = !has_ended && existing.is_some_and(|slot| self.is_kept(slot));
+        let was_durable = !has_ended && existing.is_some_and(|slot| self.is_durable(slot));
         if let Some(trouble) = self.trouble() {
-            Self::check_store(trouble, connect, was_kept, begins_anew)?;
+            Self::check_store(trouble, connect, was_durable, begins_anew)?;
         }
         if let Some(up_to) = self.core.versions.to_reserve(version) {
             self.note_reservation(up_to);
@@ -114,19 +114,8 @@ impl Shard {
         {
             return Err(NoSession::Store);
         }
-        let departure = Departure {
-            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
-            ends_session: begins_anew,
-            is_resumed: !begins_anew,
-            ..Departure::unannounced(DisconnectReason::Takeovered)
-        };
         let was_online = self.is_online(&connect.client_id);
-        self.replace_connection(connect, departure, now);
-        let existing = self.clients.get(&connect.client_id).copied();
-        if begins_anew && let Some(slot) = existing {
-            self.begin_anew(slot, now); // [MQTT-3.1.2-4]
-        }
-        let existing = existing.filter(|_| !begins_anew);
+        let existing = self.make_way(connect, begins_anew, now);
         let slot = existing.unwrap_or_else(|| self.new_slot(connect, &account, now));
         self.numbers.raise_version_floor(version - 1);
         if let Some(found) = self.slot_mut(slot) {
@@ -149,7 +138,47 @@ impl Shard {
             self.collect_again(slot); // A suspended session is not checked.
             self.revoke_subscriptions(slot, now);
         }
-        Ok(Prepared { slot, link, session_present: existing.is_some(), was_online, was_kept })
+        Ok(Prepared { slot, link, session_present: existing.is_some(), was_online, was_durable })
+    }
+
+    /// Ends the present connection of the client, and its session if a new one begins. Returns the
+    /// slot of the session that continues.
+    fn make_way(
+        &mut self,
+        connect: &AcceptedConnect,
+        begins_anew: bool,
+        now: Timestamp,
+    ) -> Option<u32> {
+        let departure = Departure {
+            code: Some(ReasonCode::SessionTakenOver), // [MQTT-3.1.4-3]
+            ends_session: begins_anew,
+            is_resumed: !begins_anew,
+            ..Departure::unannounced(DisconnectReason::Takeovered)
+        };
+        self.replace_connection(connect, departure, now);
+        // A session that ends with its connection has no slot any more.
+        let existing = self.clients.get(&connect.client_id).copied();
+        if begins_anew && let Some(slot) = existing {
+            self.begin_anew(slot, now); // [MQTT-3.1.2-4]
+        }
+        existing.filter(|_| !begins_anew)
+    }
+
+    /// Ends the present connection of the client, if it has one, in favor of the new one.
+    fn replace_connection(
+        &mut self,
+        connect: &AcceptedConnect,
+        departure: Departure,
+        now: Timestamp,
+    ) {
+        let Some(slot) = self.clients.get(&connect.client_id).copied() else { return };
+        let presence = self.slot(slot).map(|found| &found.presence);
+        let old = presence.map(|presence| (presence.peer, presence.listener.clone()));
+        if self.end_connection(slot, departure, now)
+            && let Some((peer, listener)) = old
+        {
+            self.core.told.taken_over(&subject_of(connect), (peer, &listener));
+        }
     }
 
     /// Ends the former session of a client that connects.
@@ -166,7 +195,11 @@ impl Shard {
     }
 
     /// Returns the account of the client's session, if the client may connect at all now.
-    fn admit(&self, connect: &AcceptedConnect, now: Timestamp) -> Result<Arc<Account>, NoSession> {
+    fn check_client(
+        &self,
+        connect: &AcceptedConnect,
+        now: Timestamp,
+    ) -> Result<Arc<Account>, NoSession> {
         if let Some(to) = self.core.draining.load_full() {
             return Err(NoSession::Redirected(to));
         }
@@ -192,11 +225,11 @@ impl Shard {
     fn check_store(
         trouble: Trouble,
         connect: &AcceptedConnect,
-        was_kept: bool,
+        was_durable: bool,
         begins_anew: bool,
     ) -> Result<(), NoSession> {
-        let may_come_back = trouble == Trouble::Full && was_kept && !begins_anew;
-        let is_durable = session_expiry(connect) > 0 || was_kept;
+        let may_come_back = trouble == Trouble::Full && was_durable && !begins_anew;
+        let is_durable = session_expiry(connect) > 0 || was_durable;
         if is_durable && !may_come_back { Err(NoSession::Store) } else { Ok(()) }
     }
 
@@ -230,7 +263,7 @@ impl Shard {
 
     /// Attaches the connection to the session and answers CONNACK. The client is online as soon as
     /// CONNACK may be sent.
-    pub(crate) fn attach(
+    pub(crate) fn answer_connect(
         &mut self,
         prepared: &Prepared,
         door: Box<dyn ConnectionDoor>,
@@ -263,14 +296,14 @@ impl Shard {
         slot.lasting.set(u64::from(expiry_secs > 0));
         slot.will = connect.will.map(Box::new);
         if expiry_secs > 0 {
-            self.keep_session(prepared.slot);
+            self.make_durable(prepared.slot);
         }
         self.note_session(prepared.slot, true);
         self.note_will(prepared.slot);
-        let is_durable = prepared.was_kept || self.is_kept(prepared.slot);
-        let gate = is_durable.then(|| self.gate_of_connect(prepared.slot)).flatten();
+        let waits = prepared.was_durable || self.is_durable(prepared.slot);
+        let gate = waits.then(|| self.gate_of_connect(prepared.slot)).flatten();
         if let Some(ticket) = gate {
-            link.hold_conn_ack(ticket);
+            link.gate_conn_ack(ticket);
         }
         self.note_last_will(prepared.slot);
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
@@ -305,7 +338,7 @@ impl Shard {
         }
     }
 
-    /// Returns whether the client's Maximum Packet Size allows the CONNACK that [`Self::attach`]
+    /// Returns whether the client's Maximum Packet Size allows the CONNACK that [`Self::answer_connect`]
     /// will send: without CONNACK, no other packet may follow. [MQTT-3.2.0-1]
     fn takes_conn_ack(&self, connect: &AcceptedConnect) -> bool {
         if connect.maximum_packet_size >= CONN_ACK_BYTES_USUAL && connect.enhanced.is_none() {
@@ -320,7 +353,7 @@ impl Shard {
     }
 
     /// Makes a session durable, if it is not.
-    fn keep_session(&mut self, slot: u32) {
+    fn make_durable(&mut self, slot: u32) {
         let (Some(keeper), Some(journal)) = (&self.core.keeper, self.journal.clone()) else {
             return;
         };
