@@ -105,6 +105,7 @@ impl Broker {
         if !self.is_ready() {
             return Err(ConnectRefusal::Closed);
         }
+        // A full broker says so in HTTP, which it cannot after the upgrade.
         if running.admission.is_full() {
             return Err(ConnectRefusal::ConnectionsMax);
         }
@@ -121,6 +122,7 @@ impl Broker {
             admitted,
             open: running.open.token(),
         };
+        // The response cannot leave its thread; the connection goes to a shard.
         actix_web::rt::spawn(feed);
         let (host, metrics) = self.shard_for(peer);
         let core = running.core.clone();

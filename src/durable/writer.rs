@@ -147,6 +147,7 @@ impl Writer {
                     let mut group = WriteGroup::default();
                     group.take(order);
                     let mut told = Vec::new();
+                    // What came meanwhile shares the commit, and its sync.
                     while !group.is_full() && goes_on {
                         match orders.try_recv() {
                             Ok(order @ (Order::Write(_) | Order::Note(_) | Order::Commit(_))) => {
@@ -162,11 +163,13 @@ impl Writer {
                         group.changes.push(Change::Clock(self.clock.now()));
                     }
                     self.write(group);
+                    // After the group, because the callers wait for what came before them.
                     tell(told);
                     unsynced_since.get_or_insert_with(Instant::now);
                 }
                 Ok(Order::Tell(caller)) => tell(vec![caller]),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => goes_on = false,
+                // A disk that cannot sync is not asked for room; the sync is tried again below.
                 Err(RecvTimeoutError::Timeout) if is_sync_wanting => {}
                 Err(RecvTimeoutError::Timeout) => self.look_for_room(),
             }

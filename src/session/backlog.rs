@@ -126,6 +126,7 @@ impl Session {
         now: Timestamp,
     ) -> Vec<Orphan> {
         let queue = self.outgoing.queue_mut();
+        // Messages have left at the front since the last search, and all others moved up.
         let left = queue.taken() - scan.taken;
         scan.taken = queue.taken();
         scan.passed = scan.passed.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
@@ -137,6 +138,7 @@ impl Session {
             }
             let mut is_taken = envelope.share == Some(scan.share);
             if is_taken && !accepts.accepts(&envelope.message, now) {
+                // It stays for a member that accepts its size.
                 scan.has_too_large = true;
                 is_taken = false;
             }
@@ -148,6 +150,7 @@ impl Session {
             Some(is_taken)
         });
         scan.passed = passed;
+        // Walks of retained messages have positions among the waiting ones.
         self.outgoing.have_left(|ahead| places.iter().filter(|place| **place < ahead).count());
         let keeping = &mut self.outgoing.queue_mut().keeping;
         let orphans = taken.into_iter().map(|envelope| Orphan {

@@ -108,6 +108,7 @@ impl Core {
         let bounds = bounds.unwrap_or_default();
         let disk_bytes = parts.store.as_ref().and_then(|store| store.disk_bytes_in_all());
         let owners = Owners::new(&parts.limits, disk_bytes);
+        // The clock never goes back, so that what was stored with an earlier time keeps its order.
         let clock = Clock::start_after(bounds.clock);
         let versions = Versions::new(parts.store.as_deref(), bounds.versions, clock.now())?;
         let keeper = parts

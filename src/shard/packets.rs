@@ -98,6 +98,7 @@ impl Shard {
             match decode(&bytes[at..], version, &limits) {
                 Ok(Decoded::Packet { packet, length }) => {
                     outcome = self.handle(slot, packet, turn);
+                    // A packet that must wait stays in the tail, and all behind it.
                     if !matches!(outcome, Ok(Handled::MustWait)) {
                         at += length;
                     }
@@ -109,6 +110,7 @@ impl Shard {
                 Err(error) => outcome = Err(malformed(&error)),
             }
         }
+        // Once for all packets of a read: they arrived together.
         if at > 0
             && let Some(link) = self.slots.get_mut(slot as usize).and_then(|s| s.session.link_mut())
         {

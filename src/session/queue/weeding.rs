@@ -90,6 +90,7 @@ impl Queue {
         let is_memory_empty = !self.holds_stored();
         for (place, queued) in page.messages {
             let Some(keeping) = &mut self.keeping else { break };
+            // It belongs to another member; the store has not removed it yet.
             if keeping.was_taken_out(place) {
                 continue;
             }
@@ -104,6 +105,7 @@ impl Queue {
                 continue;
             }
             let size = queued.message.size();
+            // An expired message is for nobody; a withdrawn one of a group is for its other members.
             let share = queued.share.as_deref().filter(|_| !has_expired).and_then(&share_number);
             if let Some(share) = share {
                 if let Some(withdrawn) = &mut self.withdrawn {

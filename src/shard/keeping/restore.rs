@@ -180,10 +180,10 @@ impl Shard {
             }
         };
         let (mut denied, mut marked) = (Vec::new(), Vec::new());
-        for (filter, record) in subscriptions {
-            match self.restore_subscription(slot, filter, *record, verdict) {
+        for (filter, subscription) in subscriptions {
+            match self.restore_subscription(slot, filter, *subscription, verdict) {
                 Restored::Subscribed => {}
-                Restored::Denied => denied.push((filter.clone(), record.options.qos)),
+                Restored::Denied => denied.push((filter.clone(), subscription.options.qos)),
                 Restored::Marked => marked.push(filter),
             }
         }

@@ -172,6 +172,7 @@ impl Shard {
             return None;
         }
         let Some(keeper) = keeper else { return Some(Looked::Through) };
+        // Before that, the store does not have all messages of the queue.
         if !is_written {
             return Some(Looked::Waits);
         }
@@ -188,6 +189,7 @@ impl Shard {
                 return None;
             }
         };
+        // A page is never examined twice, whatever stays of it.
         let Some((last, _)) = messages.last() else { return Some(Looked::Through) };
         pass.from = QueuePlace(last.0.saturating_add(1));
         pass.seen += messages.len() as u64;

@@ -6,6 +6,7 @@ use crate::{
     durable::Trouble,
     hooks::DisconnectReason,
     journal::Change,
+    limits::Limits,
     metrics::UserLimit,
     mqtt::{
         ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encoded_size,
@@ -270,25 +271,10 @@ impl Shard {
         connect: AcceptedConnect,
         now: Timestamp,
     ) {
-        let settings = self.settle(&connect);
         let limits = &*self.core.limits_now();
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
         let packet_bytes_max = limits.packet_bytes_max;
-        let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
-        self.buffers.lend(link.out_mut());
-        let mut packet =
-            conn_ack(&connect, &settings, limits, expiry_secs, prepared.session_present);
-        let response_information = Some(&connect.client_id)
-            .filter(|_| connect.wants_response_information) // [MQTT-3.1.2-28]
-            .and_then(|client_id| self.core.response_information(client_id));
-        packet.properties.response_information = response_information.as_deref();
-        let mut packet = Packet::ConnAck(Box::new(packet));
-        if !link.try_send(&packet)
-            && let Packet::ConnAck(ack) = &mut packet
-        {
-            ack.properties.response_information = None; // The only dispensable property.
-            link.send(&packet);
-        }
+        let mut link = self.new_link(&connect, limits, expiry_secs, prepared.session_present, now);
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };
@@ -300,6 +286,7 @@ impl Shard {
         }
         self.note_session(prepared.slot, true);
         self.note_will(prepared.slot);
+        // All that CONNACK promises is noted by now; the last Will below is no part of it.
         let waits = prepared.was_durable || self.is_durable(prepared.slot);
         let gate = waits.then(|| self.gate_of_connect(prepared.slot)).flatten();
         if let Some(ticket) = gate {
@@ -336,6 +323,33 @@ impl Shard {
         if gate.is_none() {
             self.conn_ack_said(prepared.slot);
         }
+    }
+
+    /// Returns the link of a new connection, with CONNACK in its output.
+    fn new_link(
+        &mut self,
+        connect: &AcceptedConnect,
+        limits: &Limits,
+        expiry_secs: u32,
+        session_present: bool,
+        now: Timestamp,
+    ) -> Link {
+        let settings = self.settle(connect);
+        let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
+        self.buffers.lend(link.out_mut());
+        let mut packet = conn_ack(connect, &settings, limits, expiry_secs, session_present);
+        let response_information = Some(&connect.client_id)
+            .filter(|_| connect.wants_response_information) // [MQTT-3.1.2-28]
+            .and_then(|client_id| self.core.response_information(client_id));
+        packet.properties.response_information = response_information.as_deref();
+        let mut packet = Packet::ConnAck(Box::new(packet));
+        if !link.try_send(&packet)
+            && let Packet::ConnAck(ack) = &mut packet
+        {
+            ack.properties.response_information = None; // The only dispensable property.
+            link.send(&packet);
+        }
+        link
     }
 
     /// Returns whether the client's Maximum Packet Size allows the CONNACK that [`Self::answer_connect`]
@@ -428,7 +442,7 @@ fn session_expiry(connect: &AcceptedConnect) -> u32 {
 fn conn_ack<'a>(
     connect: &'a AcceptedConnect,
     settings: &LinkSettings,
-    limits: &crate::limits::Limits,
+    limits: &Limits,
     expiry_secs: u32,
     session_present: bool,
 ) -> ConnAck<'a> {

@@ -184,6 +184,7 @@ impl Shard {
             backlogs.wanted.remove_first(); // It has unsubscribed.
             return true;
         };
+        // A member takes no more than it can be sent now, so that the rest stays in the store.
         let messages = found.session.room_at_once(accepts.qos).min(PORTION.messages);
         if messages == 0 {
             return false;
@@ -200,6 +201,7 @@ impl Shard {
         };
         let asked = TakeBacklog { filter, holder, taker, messages, accepts, passed: Vec::new() };
         let given = if holder.host == self.host() { self.give(&asked, now) } else { Given::Later };
+        // Until the answer comes, the member asks nobody else: it has room for one answer.
         if given == Given::Later {
             if let Some(found) = self.slots.get_mut(slot as usize) {
                 found.backlogs().is_asking = true;
@@ -281,6 +283,7 @@ impl Shard {
         else {
             return Given::Nothing;
         };
+        // The session ended after the index named it.
         if self.slot_at(asked.holder).is_none() {
             self.core.index.forget_holder(parts, asked.holder, true);
             return Given::Nothing;
@@ -295,6 +298,7 @@ impl Shard {
         }
         let slot = asked.holder.slot;
         self.forget_taken_out(slot);
+        // The search goes on where the last one ended, so that a long queue is searched once.
         let mut scan = self.take_scan(slot, share);
         let mut taken = Vec::new();
         let mut outcome = Given::Some;
@@ -313,6 +317,7 @@ impl Shard {
         } else if let Some(found) = self.slots.get_mut(slot as usize) {
             found.backlogs().scan = Some(scan);
         }
+        // What was found goes on its way, even if the search found the end or had to stop.
         let outcome = if taken.is_empty() { outcome } else { Given::Some };
         self.hand_over_to(Some(asked.taker), taken, now);
         outcome

@@ -76,10 +76,12 @@ impl Shard {
         if slot.generation != target.place.generation || slot.is_suspended {
             return None;
         }
+        // Only a message in memory can be dropped for this one; the oldest may be in the store.
         if slot.session.must_read_to_displace(message.publication.qos, message.publication.size()) {
             self.read_page(target.place.slot);
         }
         let slot = self.slots.get_mut(target.place.slot as usize)?;
+        // The session encodes into this buffer if it can send the message now.
         if let Some(link) = slot.session.link_mut() {
             self.buffers.lend(link.out_mut());
         }
@@ -95,6 +97,7 @@ impl Shard {
             Delivered::Sent => slot.wake(),
             Delivered::Queued { .. } => {
                 slot.wake();
+                // The queue of an absent client is searched when its first message expires.
                 if message.publication.expires_at.is_some() && slot.connected.is_none() {
                     self.set_timer(target.place.slot);
                 }

@@ -33,6 +33,7 @@ impl Shard {
         let Some(mut recent) = self.recent_topic(slot, topic, qos, retain) else {
             return Ok(Handled::Done);
         };
+        // Before anything is counted, retained or routed, so that nothing has to be undone.
         if self.core.waits.is_needed() && recent.decision == Decision::Allow {
             let plan = self.current_plan(&mut recent, topic);
             if self.must_wait(slot, qos, &plan) {
@@ -42,7 +43,9 @@ impl Shard {
                 return Ok(Handled::MustWait);
             }
         }
+        // A message that had to wait comes again, and is counted once.
         self.metrics.messages_received[usize::from(qos.number())].add(1);
+        // What is noted between here and the acknowledgement must be stored before it.
         let mark = self.mark();
         let reason = if recent.decision == Decision::Deny {
             self.metrics.dropped(DropReason::NotAuthorized, 1);

@@ -112,6 +112,7 @@ impl Shard {
                 Host::Shard(_) | Host::InProcess => false,
             };
         }
+        // A large group is not searched to its end for one message.
         while search.refused < REFUSALS_MAX
             && search.tried < TRIES_MAX
             && (search.effort != Effort::AtOnce || group.is_there(search.tried))
@@ -178,6 +179,7 @@ impl Shard {
         search.refused += 1; // Unless it takes the message.
         let is_choosy = search.effort != Effort::Whatever;
         if is_choosy {
+            // The plan is older than the member's departure; a new one may name a connected member.
             if is_believed_there && !slot.session.is_connected() {
                 search.is_stale = true;
                 return false;

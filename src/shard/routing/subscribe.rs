@@ -254,6 +254,7 @@ impl Shard {
         if !self.core.allows_topic(asked.filter) {
             return (ReasonCode::TopicFilterInvalid, false);
         }
+        // A durable session's subscription must be stored before SUBACK.
         if let Some(trouble) = self.trouble().filter(|_| found.session.number().is_some()) {
             return (trouble.reason(), false);
         }
@@ -263,6 +264,7 @@ impl Shard {
             && found.session.subscriptions_len() >= limits.subscriptions_per_client_max as usize;
         let more = Index::bytes_of(parts);
         let account = found.account.clone();
+        // What ended sessions still hold may be all that is in the way.
         if !existed {
             self.make_room(&account, more);
         }
@@ -287,6 +289,7 @@ impl Shard {
             return (ReasonCode::UnspecifiedError, false);
         };
         let is_shared = parts.share_name.is_some();
+        // A bridge gets options that it cannot ask for.
         let asked_for = asked.options;
         let settings = found.session.link().map(Link::settings);
         let options = settings.map_or(asked_for, |s| s.options_of(asked_for, is_shared));
