@@ -131,9 +131,8 @@ impl Registry {
         }
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
-        let link = shard.next_link();
         let prepared = match transport.verify_certificate() {
-            Ok(()) => shard.prepare(&mut connect, link, now),
+            Ok(()) => shard.prepare(&mut connect, now),
             Err(_) => Err(NoSession::NotAuthorized),
         };
         let prepared = match prepared {

@@ -76,7 +76,7 @@ pub(super) fn peer(api: &Api, request: &HttpRequest) -> Result<SocketAddr, ApiEr
 
 /// An authenticated caller and its address.
 #[derive(Clone)]
-pub(super) struct Caller {
+pub(super) struct HttpCaller {
     pub(super) identity: Identity,
     pub(super) peer: SocketAddr,
     listener: Option<ListenerName>,
@@ -130,7 +130,7 @@ pub(super) async fn admit(
     api: &Api,
     request: &HttpRequest,
     effect: CallEffect,
-) -> Result<Caller, ApiError> {
+) -> Result<HttpCaller, ApiError> {
     let peer = peer(api, request)?;
     api.0.rates.check_address(peer.ip())?;
     if effect == CallEffect::Changes {
@@ -184,7 +184,7 @@ pub(super) async fn admit(
     if let Some(username) = &identity.username {
         api.0.rates.check_account(username)?;
     }
-    Ok(Caller { identity, peer, listener: request.conn_data().cloned() })
+    Ok(HttpCaller { identity, peer, listener: request.conn_data().cloned() })
 }
 
 /// Has the authorizer load what it needs for the caller.
@@ -214,7 +214,7 @@ impl Api {
     }
 }
 
-impl Caller {
+impl HttpCaller {
     /// Returns the URL of the listener that accepted the connection.
     pub(super) fn listener(&self) -> &str {
         url_of(self.listener.as_ref())

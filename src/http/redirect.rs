@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     Api, ApiError,
-    admission::{self, CallEffect, Caller},
+    admission::{self, CallEffect, HttpCaller},
     calls::{Answer, answer},
 };
 use crate::{
@@ -123,7 +123,7 @@ impl RedirectLine {
         Self { target, new: format!("{}, {how}{also}", wanted.to.server_reference()) }
     }
 
-    fn tell(&self, api: &Api, caller: &Caller, redirected: usize) {
+    fn tell(&self, api: &Api, caller: &HttpCaller, redirected: usize) {
         let new = format!("{}; {redirected} clients", self.new);
         let changed =
             Changed { call: "redirect", target: Some(&self.target), old: None, new: Some(&new) };
@@ -132,7 +132,7 @@ impl RedirectLine {
 }
 
 /// Returns whether new clients are redirected, and where.
-fn state(api: &Api, caller: &Caller) -> Result<Answer, ApiError> {
+fn state(api: &Api, caller: &HttpCaller) -> Result<Answer, ApiError> {
     if !caller.may(api, "", Action::Observe) {
         permit_drain(api, caller)?;
     }
@@ -180,7 +180,7 @@ fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
 
 fn permit(
     api: &Api,
-    caller: &Caller,
+    caller: &HttpCaller,
     mut wanted: Redirect,
     refuses_connects: bool,
 ) -> Result<Redirect, ApiError> {
@@ -194,7 +194,7 @@ fn permit(
     Ok(wanted)
 }
 
-fn permit_drain(api: &Api, caller: &Caller) -> Result<(), ApiError> {
+fn permit_drain(api: &Api, caller: &HttpCaller) -> Result<(), ApiError> {
     let action = Action::Publish { topic: DRAIN_TOPIC, qos: QoS::AtMostOnce, retain: false };
     match caller.may(api, "", action) {
         true => Ok(()),

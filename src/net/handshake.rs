@@ -151,7 +151,7 @@ async fn decode_and_accept(
     };
     let accepted = match certificate {
         Ok(_) => {
-            let accepted = core.unless_ending(accept(&connect, newcomer)).await;
+            let accepted = core.unless_ending(accept_connect(&connect, newcomer)).await;
             accepted.unwrap_or_else(|| Err(Refusal::for_the_end(connect.version)))
         }
         Err(error) => Err(Refusal::of_certificate(&connect, error)),
@@ -227,7 +227,7 @@ fn refusal_of(error: &DecodeError, bytes: &[u8]) -> Refusal {
 }
 
 /// Authenticates the client and checks that it may connect.
-async fn accept(
+async fn accept_connect(
     connect: &Connect<'_>,
     mut newcomer: Newcomer<'_>,
 ) -> Result<AcceptedConnect, Refusal> {

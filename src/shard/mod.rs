@@ -31,10 +31,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     task::Waker,
 };
 
@@ -233,21 +230,8 @@ impl Shard {
     /// Handles a message from another shard or from the store.
     pub(crate) fn take_up(&mut self, message: ToShard, now: Timestamp) {
         match message {
-            ToShard::Deliver(batch) => {
-                self.bytes_waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
-                let awaited = batch.awaited;
-                self.deliver_all(batch, now);
-                self.owe(awaited);
-                // A search among the members of a shared subscription may continue on another
-                // shard.
-                self.flush();
-            }
-            ToShard::Stored(report) => {
-                if report.is_by_store {
-                    self.note_written(report.tickets.iter().copied().max());
-                }
-                self.note_stored_parts(&report.tickets);
-            }
+            ToShard::Deliver(batch) => self.take_batch(batch, now),
+            ToShard::Stored(stored) => self.take_stored(&stored),
             ToShard::TakeBacklog(asked) => self.answer_backlog(asked, now),
             ToShard::BacklogTaken(answer) => self.note_given(&answer),
             ToShard::BacklogWaits(waits) => self.backlog_waits(&waits),

@@ -107,7 +107,7 @@ impl Shard {
     }
 
     /// Makes another shard's ticket wait for what is noted now.
-    pub(crate) fn owe(&mut self, to: Option<Awaited>) {
+    pub(in crate::shard) fn owe(&mut self, to: Option<Awaited>) {
         self.tickets.owed.extend(to.map(Owed::Shard));
     }
 
@@ -206,7 +206,7 @@ impl Shard {
     }
 
     /// Notes that the store has written up to this ticket, also if nothing waits for it.
-    pub(crate) fn note_written(&mut self, up_to: Option<Ticket>) {
+    fn note_written(&mut self, up_to: Option<Ticket>) {
         self.tickets.written = self.tickets.written.max(up_to);
     }
 
@@ -321,8 +321,16 @@ impl Shard {
         }
     }
 
+    /// Takes the report that parts of tickets are stored.
+    pub(in crate::shard) fn take_stored(&mut self, stored: &Stored) {
+        if stored.is_by_store {
+            self.note_written(stored.tickets.iter().copied().max());
+        }
+        self.note_stored_parts(&stored.tickets);
+    }
+
     /// Notes that one part of each of these tickets is stored.
-    pub(crate) fn note_stored_parts(&mut self, tickets: &[Ticket]) {
+    fn note_stored_parts(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             self.settle_part(*ticket);
         }

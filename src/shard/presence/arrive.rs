@@ -30,7 +30,7 @@ pub(in crate::shard) struct Greeting {
 }
 
 /// A session that is ready for its connection.
-pub(crate) struct Prepared {
+pub(crate) struct ReadySession {
     pub(crate) slot: u32,
     pub(crate) link: u64,
     session_present: bool,
@@ -41,11 +41,6 @@ pub(crate) struct Prepared {
 }
 
 impl Shard {
-    /// Returns the link number for a new connection.
-    pub(crate) const fn next_link(&mut self) -> u64 {
-        self.numbers.next_link()
-    }
-
     /// Sends a message to the connection of a client; returns whether the client has one.
     pub(crate) fn send_to(&self, client_id: &str, message: ToConnection) -> bool {
         let connected = self.find(client_id).and_then(|found| found.connected.as_ref());
@@ -78,9 +73,8 @@ impl Shard {
     pub(crate) fn prepare(
         &mut self,
         connect: &mut AcceptedConnect,
-        link: u64,
         now: Timestamp,
-    ) -> Result<Prepared, NoSession> {
+    ) -> Result<ReadySession, NoSession> {
         let account = self.check_client(connect, now)?;
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
@@ -107,13 +101,14 @@ impl Shard {
         if let Some(trouble) = self.trouble() {
             Self::check_store(trouble, connect, was_durable, begins_anew)?;
         }
-        if let Some(up_to) = self.core.versions.to_reserve(version) {
-            self.note_reservation(up_to);
-        }
         if let Some(slot) = existing.filter(|_| !begins_anew)
             && !self.recall(slot)
         {
             return Err(NoSession::Store);
+        }
+        // From here on, nothing fails.
+        if let Some(up_to) = self.core.versions.to_reserve(version) {
+            self.note_reservation(up_to);
         }
         let was_online = self.is_online(&connect.client_id);
         let existing = self.make_way(connect, begins_anew, now);
@@ -139,7 +134,14 @@ impl Shard {
             self.collect_again(slot); // A suspended session is not checked.
             self.revoke_subscriptions(slot, now);
         }
-        Ok(Prepared { slot, link, session_present: existing.is_some(), was_online, was_durable })
+        let link = self.numbers.next_link();
+        Ok(ReadySession {
+            slot,
+            link,
+            session_present: existing.is_some(),
+            was_online,
+            was_durable,
+        })
     }
 
     /// Ends the present connection of the client, and its session if a new one begins. Returns the
@@ -266,7 +268,7 @@ impl Shard {
     /// CONNACK may be sent.
     pub(crate) fn answer_connect(
         &mut self,
-        prepared: &Prepared,
+        prepared: &ReadySession,
         door: Box<dyn ConnectionDoor>,
         connect: AcceptedConnect,
         now: Timestamp,

@@ -1,6 +1,8 @@
 //! Messages reach the sessions of this shard: new ones, those of other shards, and those that have
 //! waited.
 
+use std::sync::atomic::Ordering;
+
 use crate::{
     between::batch::{Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
     metrics::DropReason,
@@ -17,8 +19,17 @@ const SLICE_NODES: usize = 512;
 const SLICES_PER_TURN: usize = 4;
 
 impl Shard {
-    /// Delivers what another shard has collected for this one.
-    pub(crate) fn deliver_all(&mut self, batch: Deliver, now: Timestamp) {
+    /// Takes what another shard has collected for this one.
+    pub(in crate::shard) fn take_batch(&mut self, batch: Deliver, now: Timestamp) {
+        self.bytes_waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+        let awaited = batch.awaited;
+        self.deliver_all(batch, now);
+        self.owe(awaited);
+        // A search among the members of a shared subscription may continue on another shard.
+        self.flush();
+    }
+
+    fn deliver_all(&mut self, batch: Deliver, now: Timestamp) {
         let Deliver { deliveries, parcel, plans, .. } = batch;
         let mut parcel = parcel.unpack();
         for RemoteDelivery { message, publisher, to, on_its_way } in deliveries {
