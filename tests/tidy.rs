@@ -1,5 +1,5 @@
 //! Checks rules of the project that the compiler does not know: which layer may use which, how long
-//! files and functions may be, and how every file begins.
+//! files and functions may be, how every file begins, and which names are one type.
 //!
 //! The layers are those of the architecture document; a new module is added to [`LAYERS`].
 
@@ -9,6 +9,8 @@
 mod arrows;
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/type_names.rs"]
+mod type_names;
 
 use std::{
     collections::BTreeSet,
