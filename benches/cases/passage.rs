@@ -5,7 +5,7 @@
 //! So no timer fires during a step, whatever the speed of the machine. The work of the clients,
 //! which write and read whole packets in an in-process stream, is counted too.
 
-use actix_rt::{System, SystemRunner};
+use actix_rt::System;
 use hearthmq::{
     Broker,
     auth::AllowAll,
@@ -48,19 +48,17 @@ pub(crate) fn cases(measure: &mut impl Measure) {
                 {
                     let name = format!("{way}/QoS {}/{version:?}/{store}", qos.number());
                     measure.case(&name, || {
-                        let system = System::new();
+                        // They live until the end of the process: the broker must not end without
+                        // its runtime, nor the runtime with the broker.
+                        let system = Box::leak(Box::new(System::new()));
                         let pair = Pair::start(version, qos, has_store, shards, messages);
-                        let mut pair = system.block_on(pair);
-                        move || step(&system, &mut pair)
+                        let pair = Box::leak(Box::new(system.block_on(pair)));
+                        move || system.block_on(pair.pass_on())
                     });
                 }
             }
         }
     }
-}
-
-fn step(system: &SystemRunner, pair: &mut Pair) {
-    system.block_on(pair.pass_on());
 }
 
 /// A publisher, a subscriber of its topic, and the broker between them.
