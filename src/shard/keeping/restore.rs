@@ -59,7 +59,7 @@ enum RestoreVerdict {
 }
 
 /// What happened to a subscription of a session that was found.
-enum Restored {
+enum RestoredSubscription {
     /// The session has it.
     Subscribed,
     /// Its client may no longer have it.
@@ -182,9 +182,11 @@ impl Shard {
         let (mut denied, mut marked) = (Vec::new(), Vec::new());
         for (filter, subscription) in subscriptions {
             match self.restore_subscription(slot, filter, *subscription, verdict) {
-                Restored::Subscribed => {}
-                Restored::Denied => denied.push((filter.clone(), subscription.options.qos)),
-                Restored::Marked => marked.push(filter),
+                RestoredSubscription::Subscribed => {}
+                RestoredSubscription::Denied => {
+                    denied.push((filter.clone(), subscription.options.qos))
+                }
+                RestoredSubscription::Marked => marked.push(filter),
             }
         }
         let left = LeftInQueue {
@@ -223,29 +225,31 @@ impl Shard {
         filter: &str,
         record: SubscriptionRecord,
         verdict: RestoreVerdict,
-    ) -> Restored {
+    ) -> RestoredSubscription {
         let (Ok(parts), Some(place)) = (validate_filter(filter), self.place(slot)) else {
-            return Restored::Subscribed;
+            return RestoredSubscription::Subscribed;
         };
         let SubscriptionRecord { options, identifier, is_withdrawn } = record;
-        let Some(found) = self.slots.get_mut(slot as usize) else { return Restored::Subscribed };
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return RestoredSubscription::Subscribed;
+        };
         found.session.restore_subscription(filter, SubscribedAs { options, identifier });
         if verdict == RestoreVerdict::Ends {
-            return Restored::Subscribed;
+            return RestoredSubscription::Subscribed;
         }
         if is_withdrawn {
-            return Restored::Marked;
+            return RestoredSubscription::Marked;
         }
         let action = Action::Subscribe { filter: parts.filter, qos: options.qos };
         // If it collects nothing, its permissions are checked when it does again.
         if verdict == RestoreVerdict::GoesOn
             && !self.slot(slot).is_some_and(|s| self.may(s, action))
         {
-            return Restored::Denied;
+            return RestoredSubscription::Denied;
         }
         let subscriber = Subscriber { place, options, identifier, is_durable: true };
         self.core.index.subscribe(parts, subscriber);
-        Restored::Subscribed
+        RestoredSubscription::Subscribed
     }
 
     fn judge(&self, slot: u32) -> RestoreVerdict {
