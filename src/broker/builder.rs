@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Broker, Running, StartError, CallsUnderWay, draining::Drain, restoring::aside, settings::lock,
+    Broker, CallsUnderWay, Running, StartError, draining::Drain, restoring::aside, settings::lock,
     shards::Threads, simulation::SimulatedShards,
 };
 #[cfg(feature = "websocket")]

@@ -57,7 +57,7 @@ use crate::{
     },
     metrics::{Metrics, TransportKind},
     mqtt::{PublicationBuilder, QoS, TopicError, validate_filter},
-    net::{ListenerLimits, Arrival, IN_PROCESS, ListenerSettings, Whose, canonical, handshake},
+    net::{Arrival, IN_PROCESS, ListenerLimits, ListenerSettings, Whose, canonical, handshake},
     records::Records,
     shard::{Core, connect::ClientSession, subscription::Subscription},
     transport::AnyStream,

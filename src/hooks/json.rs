@@ -65,7 +65,7 @@ impl Event {
 type Millis = u64;
 
 #[derive(Serialize)]
-struct Connected<'e> {
+struct ConnectedJson<'e> {
     clientid: &'e str,
     username: Option<&'e str>,
     event: &'static str,
@@ -80,8 +80,8 @@ struct Connected<'e> {
     number: u64,
 }
 
-fn connected(event: &ClientConnected) -> Connected<'_> {
-    Connected {
+fn connected(event: &ClientConnected) -> ConnectedJson<'_> {
+    ConnectedJson {
         clientid: &event.client_id,
         username: event.username.as_deref(),
         event: "client.connected",
@@ -129,7 +129,7 @@ fn disconnected(event: &ClientDisconnected) -> Disconnected<'_> {
 }
 
 #[derive(Serialize)]
-struct KeepAliveChanged<'e> {
+struct KeepAliveChangedJson<'e> {
     clientid: &'e str,
     username: Option<&'e str>,
     event: &'static str,
@@ -141,8 +141,8 @@ struct KeepAliveChanged<'e> {
     number: u64,
 }
 
-fn keep_alive_changed(event: &ClientKeepAliveChanged) -> KeepAliveChanged<'_> {
-    KeepAliveChanged {
+fn keep_alive_changed(event: &ClientKeepAliveChanged) -> KeepAliveChangedJson<'_> {
+    KeepAliveChangedJson {
         clientid: &event.client_id,
         username: event.username.as_deref(),
         event: "client.keepalive_changed",

@@ -6,7 +6,7 @@
 use super::{
     EncodeError, Message, PacketId, ProtocolVersion, Publication, PublishAs, PublishFlags,
     PublishProperties, QoS, Timestamp, TopicError, UserPropertiesBuf,
-    encode::{Count, PACKET_BYTES_MAX, Sink},
+    encode::{ByteCount, PACKET_BYTES_MAX, Sink},
     is_of_the_broker, publish_size, validate_topic,
 };
 
@@ -153,7 +153,7 @@ impl<'a> PublicationBuilder<'a> {
         if let Some(topic) = response_topic {
             validate_topic(topic).map_err(PublicationError::ResponseTopic)?; // [MQTT-3.3.2-14]
         }
-        let mut count = Count::default();
+        let mut count = ByteCount::default();
         if let Some(content_type) = content_type {
             count.string(content_type).map_err(PublicationError::ContentType)?;
         }

@@ -9,10 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection},
-    shard::{
-        Departure,
-        connect::{TakeClient, TakeStep},
-    },
+    shard::connect::{TakeClient, TakeStep},
 };
 
 /// Dropped when a connection gives way, which tells the waiting connections to continue.

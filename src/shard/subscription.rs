@@ -32,7 +32,7 @@ pub struct Subscription {
     place: Place,
     filter: Box<str>,
     /// The retained messages that the application has not taken yet.
-    retained: Option<RetainedWalk>,
+    retained: Option<UnreadRetained>,
     messages: mpsc::Receiver<Received>,
 }
 
@@ -50,7 +50,7 @@ impl Subscription {
             .subscribe(filter, Subscriber { place, options, identifier: None, is_durable: false });
         let mut retained = None;
         if filter.share_name.is_none() {
-            retained = Some(RetainedWalk::begin(core, filter.filter, qos));
+            retained = Some(UnreadRetained::begin(core, filter.filter, qos));
         } else if let Some(holder) = core.index.next_holder(filter, &[])
             && let Host::Shard(number) = holder.host
             && let Some(shard) = core.shard(number)
@@ -112,7 +112,7 @@ impl Drop for Subscription {
 }
 
 /// A walk along the retained messages that match a filter, in slices.
-struct RetainedWalk {
+struct UnreadRetained {
     qos: QoS,
     /// Messages that were retained later come as all others do.
     until: u64,
@@ -121,7 +121,7 @@ struct RetainedWalk {
     found: VecDeque<Received>,
 }
 
-impl RetainedWalk {
+impl UnreadRetained {
     /// Begins with the topics of the broker itself, which are few.
     fn begin(core: &Core, filter: &str, qos: QoS) -> Self {
         let found = core.system.matching(filter);

@@ -310,7 +310,7 @@ fn subscribers(stage: &Arc<Stage>, group: usize, heir: usize, random: &mut Rng) 
 fn crowd(sessions: usize) -> Vec<(Receiver, &'static str)> {
     let one = |number: usize| {
         let of = number % LOADERS;
-        let qos = if number % 3 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        let qos = if number.is_multiple_of(3) { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
         let name = format!("crowd-{number}").leak();
         let filter = format!("load/{of}").leak();
         (Receiver { name, qos, kind: Kind::ClientOf(of) }, &*filter)
