@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use hearthmq::{
-    broker::simulation::{Route, SimulatedShards},
+    broker::{
+        Builder,
+        simulation::{Route, SimulatedShards},
+    },
+    limits::Limits,
     mqtt::{
         LastWill,
         ReasonCode::{GrantedQoS2, NoMatchingSubscribers, SessionTakenOver, Success},
@@ -18,7 +22,7 @@ use crate::{
     support::{
         Client,
         disk::{Disk, Powered},
-        millis,
+        generous, millis,
         packets::*,
         pass, secs,
     },
@@ -28,20 +32,28 @@ use crate::{
 const SWEPT: Duration = millis(250);
 
 /// A broker with several shards on one thread, whose mail this holds back on request.
-struct Shards {
-    powered: Powered,
+pub(crate) struct Shards {
+    pub(crate) powered: Powered,
     post: Post,
 }
 
 impl Shards {
     async fn of(number: u16, disk: &Disk) -> Self {
+        Self::within(number, disk, |_| {}).await
+    }
+
+    /// Does the same with limits of the test.
+    pub(crate) async fn within(number: u16, disk: &Disk, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = generous();
+        change(&mut limits);
         let post = Post::open(&SimulatedShards::new(number, 1), 1);
-        let powered = disk.power_with(|builder| builder.simulated(post.shards())).await;
+        let configure = |builder: Builder| builder.limits(limits).simulated(post.shards());
+        let powered = disk.power_with(configure).await;
         Self { powered, post }
     }
 
     /// Returns a client identifier that has its home on this shard.
-    fn resident(&self, name: &str, shard: u16) -> String {
+    pub(crate) fn resident(&self, name: &str, shard: u16) -> String {
         let mut names = (0..).map(|number| format!("{name}-{number}"));
         names.find(|name| self.post.shards().home(name) == shard).unwrap()
     }
@@ -53,18 +65,18 @@ impl Shards {
     }
 
     /// Connects a client whose session ends with its connection.
-    async fn brief_client(&self, name: &str, shard: u16) -> Client {
+    pub(crate) async fn brief_client(&self, name: &str, shard: u16) -> Client {
         let name = self.resident(name, shard);
         Client::connected(&self.powered.broker, connect(&name)).await
     }
 
     /// Holds back the mail from one shard to another.
-    fn hold(&self, from: u16, to: u16) {
+    pub(crate) fn hold(&self, from: u16, to: u16) {
         self.post.hold(move |route: Route, _| between(route) == Some((from, to)));
     }
 
     /// Delivers what was held back.
-    async fn release(&self) {
+    pub(crate) async fn release(&self) {
         self.post.release();
         pass(millis(10)).await;
     }

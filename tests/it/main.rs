@@ -97,6 +97,7 @@ mod sessions {
 mod flow_control {
     mod announced;
     mod back_pressure;
+    mod held_between_shards;
     mod send_quota;
     mod slow_readers;
 }

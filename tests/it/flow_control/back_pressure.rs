@@ -31,7 +31,7 @@ async fn holding_within(change: impl FnOnce(&mut Limits)) -> Broker {
 }
 
 /// Returns a CONNECT of a client with one message in flight at a time.
-fn one_at_a_time(client_id: &str) -> Connect<'_> {
+pub(super) fn one_at_a_time(client_id: &str) -> Connect<'_> {
     let mut packet = connect(client_id);
     packet.properties.receive_maximum = Some(1);
     packet
@@ -39,7 +39,7 @@ fn one_at_a_time(client_id: &str) -> Connect<'_> {
 
 /// Sends messages `from..to` with their numbers as payload, with QoS 1 and without waiting for
 /// answers.
-async fn send_numbers(client: &mut Client, topic: &str, numbers: std::ops::Range<u32>) {
+pub(super) async fn send_numbers(client: &mut Client, topic: &str, numbers: std::ops::Range<u32>) {
     let mut bytes = Vec::new();
     for number in numbers {
         let payload = number.to_string();
@@ -51,7 +51,7 @@ async fn send_numbers(client: &mut Client, topic: &str, numbers: std::ops::Range
 }
 
 /// Takes messages, which must come with these numbers.
-async fn take_numbers(client: &mut Client, numbers: std::ops::Range<u32>) {
+pub(super) async fn take_numbers(client: &mut Client, numbers: std::ops::Range<u32>) {
     for number in numbers {
         assert_eq!(take_number(client).await, number);
     }
@@ -70,7 +70,7 @@ async fn take_number(client: &mut Client) -> u32 {
 }
 
 /// Expects this many acknowledgements and then, for a while, no more.
-async fn expect_acknowledged(client: &mut Client, messages: u32) {
+pub(super) async fn expect_acknowledged(client: &mut Client, messages: u32) {
     for _ in 0..messages {
         client.receive(|packet| assert!(matches!(packet, Packet::PubAck(_)), "{packet:?}")).await;
     }
@@ -79,6 +79,29 @@ async fn expect_acknowledged(client: &mut Client, messages: u32) {
 
 fn dropped(broker: &Broker) -> u64 {
     broker.metrics().shard(0).messages_dropped.of(DropReason::QueueFull).value()
+}
+
+/// Lets each of the clients take messages until its PINGREQ is answered, and then leave.
+pub(super) async fn take_until_answered(clients: Vec<Client>) {
+    let answered = clients.into_iter().map(|mut client| {
+        actix_rt::spawn(async move {
+            loop {
+                let id = client.receive(|packet| match packet {
+                    Packet::Publish(publish) => publish.packet_id.map(|id| id.number()),
+                    Packet::PingResp => Some(0),
+                    _ => None,
+                });
+                match id.await {
+                    Some(0) => return,
+                    Some(id) => client.send(puback(id, ReasonCode::Success)).await,
+                    None => {}
+                }
+            }
+        })
+    });
+    for is_done in futures_util::future::join_all(answered).await {
+        is_done.unwrap();
+    }
 }
 
 #[actix_rt::test]
@@ -251,26 +274,7 @@ async fn two_that_publish_to_each_other_do_not_wait_for_ever() {
         client.send(Packet::PingReq).await;
     }
     let begun = tokio::time::Instant::now();
-    let answered = clients.into_iter().map(|mut client| {
-        actix_rt::spawn(async move {
-            loop {
-                let id = client.receive(|packet| match packet {
-                    Packet::Publish(publish) => publish.packet_id.map(|id| id.number()),
-                    Packet::PingResp => Some(0),
-                    _ => None,
-                });
-                match id.await {
-                    Some(0) => return, // and takes no more
-
-                    Some(id) => client.send(puback(id, ReasonCode::Success)).await,
-                    None => {}
-                }
-            }
-        })
-    });
-    for is_done in futures_util::future::join_all(answered).await {
-        is_done.unwrap();
-    }
+    take_until_answered(clients).await;
     assert!(begun.elapsed() < secs(u64::from(HOLD_SECS)));
 }
 
@@ -386,7 +390,11 @@ async fn the_keep_alive_of_who_is_held_does_not_end() {
     assert!(!broker.online("p").await.unwrap());
 }
 
-async fn expect_acknowledged_and_answered(client: &mut Client, messages: u32, pings: u32) {
+pub(super) async fn expect_acknowledged_and_answered(
+    client: &mut Client,
+    messages: u32,
+    pings: u32,
+) {
     expect_acknowledgements(client, messages).await;
     for _ in 0..pings {
         client.expect(Packet::PingResp).await;
