@@ -98,6 +98,7 @@ mod flow_control {
     mod announced;
     mod back_pressure;
     mod held_between_shards;
+    mod numbers;
     mod send_quota;
     mod slow_readers;
 }

@@ -10,7 +10,7 @@ use hearthmq::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::back_pressure::{
+use super::numbers::{
     expect_acknowledged, one_at_a_time, send_numbers, take_numbers, take_until_answered,
 };
 use crate::{
