@@ -263,6 +263,8 @@ pub struct OwnLimits {
     pub retained_bytes_max: Option<u64>,
     /// Replaces [`Limits::subscription_bytes_per_user_max`].
     pub subscription_bytes_max: Option<u64>,
+    /// Replaces [`Limits::filter_shapes_per_user_max`].
+    pub filter_shapes_max: Option<u64>,
     /// Replaces [`Limits::stored_messages_per_user_max`].
     pub stored_messages_max: Option<u64>,
     /// Replaces [`Limits::stored_bytes_per_user_max`].
@@ -280,6 +282,7 @@ impl OwnLimits {
             retained_messages_max: Some(limits.retained_messages_per_user_max),
             retained_bytes_max: Some(limits.retained_bytes_per_user_max),
             subscription_bytes_max: Some(limits.subscription_bytes_per_user_max),
+            filter_shapes_max: Some(limits.filter_shapes_per_user_max as u64),
             stored_messages_max: Some(limits.stored_messages_per_user_max),
             stored_bytes_max: Some(limits.stored_bytes_per_user_max),
             will_bytes_max: Some(limits.will_bytes_per_user_max),
@@ -294,6 +297,7 @@ impl OwnLimits {
             retained_messages_max: self.retained_messages_max.or(others.retained_messages_max),
             retained_bytes_max: self.retained_bytes_max.or(others.retained_bytes_max),
             subscription_bytes_max: self.subscription_bytes_max.or(others.subscription_bytes_max),
+            filter_shapes_max: self.filter_shapes_max.or(others.filter_shapes_max),
             stored_messages_max: self.stored_messages_max.or(others.stored_messages_max),
             stored_bytes_max: self.stored_bytes_max.or(others.stored_bytes_max),
             will_bytes_max: self.will_bytes_max.or(others.will_bytes_max),

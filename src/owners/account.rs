@@ -34,6 +34,7 @@ pub struct Account {
     /// The shapes of the Topic Filters of this owner's sessions, each with the number of sessions
     /// that have it.
     shapes: Mutex<HashMap<Box<str>, u32, RandomState>>,
+    shapes_max: AtomicU64,
     /// Messages dropped because of this owner's limit of stored messages, and not reported yet.
     displaced: AtomicU64,
 }
@@ -50,6 +51,7 @@ impl Account {
             stored_bytes: Meter::default(),
             will_bytes: Meter::default(),
             shapes: Mutex::default(),
+            shapes_max: AtomicU64::default(),
             displaced: AtomicU64::new(0),
         };
         account.set_limits(limits);
@@ -68,10 +70,12 @@ impl Account {
             retained_messages_max,
             retained_bytes_max,
             subscription_bytes_max,
+            filter_shapes_max,
             stored_messages_max,
             stored_bytes_max,
             will_bytes_max,
         } = limits;
+        self.shapes_max.store(filter_shapes_max.unwrap_or(u64::MAX), Ordering::Relaxed);
         for (meter, max) in [
             (&self.sessions, sessions_max),
             (&self.retained_messages, retained_messages_max),
@@ -85,12 +89,12 @@ impl Account {
         }
     }
 
-    /// Returns whether a session may have a filter of this shape, if there may be at most
-    /// `shapes_max` of them.
+    /// Returns whether a session may have a filter of this shape.
     #[must_use]
-    pub fn takes_shape(&self, shape: &str, shapes_max: usize) -> bool {
+    pub fn takes_shape(&self, shape: &str) -> bool {
         let shapes = self.shapes();
-        shapes.len() < shapes_max || shapes.contains_key(shape)
+        (shapes.len() as u64) < self.shapes_max.load(Ordering::Relaxed)
+            || shapes.contains_key(shape)
     }
 
     /// Notes that a session has its first filter of this shape.

@@ -282,6 +282,27 @@ impl Program {
         assert!(status.success());
     }
 
+    /// Stops it as a machine does that gets no CPU time; returns once every thread of it is stopped,
+    /// which the signal alone does not wait for.
+    pub(crate) fn suspend(&self) {
+        self.signal("-STOP");
+        let until = Instant::now() + PATIENCE;
+        while !self.is_suspended() {
+            assert!(Instant::now() < until, "a thread still runs");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_suspended(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks.into_iter().all(|task| {
+            // A thread that has ended meanwhile does not run either.
+            let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            // The state follows the name, which stands in parentheses.
+            stat.rsplit(") ").next().is_none_or(|state| state.is_empty() || state.starts_with('T'))
+        })
+    }
+
     /// Waits for the end, which must come within `time`.
     pub(crate) fn wait(&mut self, time: Duration) -> ExitStatus {
         let until = Instant::now() + time;

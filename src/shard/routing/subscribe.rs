@@ -276,9 +276,8 @@ impl Shard {
             self.metrics.user_limits_reached.increment(UserLimit::SubscriptionBytes);
             return (ReasonCode::QuotaExceeded, false);
         }
-        let shapes_max = limits.filter_shapes_per_user_max as usize;
-        let is_new_shape = |shape: Box<str>| !account.takes_shape(&shape, shapes_max);
-        if !existed && shape_of(parts).is_some_and(is_new_shape) {
+        let is_one_shape_too_many = |shape: Box<str>| !account.takes_shape(&shape);
+        if !existed && shape_of(parts).is_some_and(is_one_shape_too_many) {
             self.metrics.user_limits_reached.increment(UserLimit::FilterShapes);
             return (ReasonCode::QuotaExceeded, false);
         }

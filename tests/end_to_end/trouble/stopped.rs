@@ -47,7 +47,7 @@ fn a_process_that_is_stopped_for_a_while_loses_nothing_and_nobody() {
     let mut impatient = connect("impatient");
     impatient.keep_alive = 4;
     let mut impatient = program.connected(impatient);
-    program.signal("-STOP");
+    program.suspend();
     publish(MESSAGES / 2..MESSAGES);
     impatient.send(&Packet::PingReq);
     expect_silence(&mut impatient);
@@ -105,7 +105,7 @@ fn while_the_process_is_stopped_nobody_loses_patience() {
         assert!(Instant::now() < until);
         other.ping();
     }
-    program.signal("-STOP");
+    program.suspend();
     expect_silence(&mut other);
     program.signal("-CONT");
     for number in 0..2 * WAITING {

@@ -432,7 +432,8 @@ impl Authenticator for OwnNames {
     }
 
     fn limits_of(&self, username: &str) -> Option<OwnLimits> {
-        let own = OwnLimits { sessions_max: Some(2), ..OwnLimits::default() };
+        let own =
+            OwnLimits { sessions_max: Some(2), filter_shapes_max: Some(2), ..OwnLimits::default() };
         (username == "large").then_some(own)
     }
 }
@@ -440,17 +441,23 @@ impl Authenticator for OwnNames {
 #[actix_rt::test]
 async fn an_account_may_have_limits_of_its_own_and_others_those_of_each_user() {
     let broker = world_with(|builder| {
-        let limits = Limits { sessions_per_user_max: 1, ..generous() };
+        let limits =
+            Limits { sessions_per_user_max: 1, filter_shapes_per_user_max: 1, ..generous() };
         builder.limits(limits).authenticator(OwnNames)
     })
     .await;
-    for (username, sessions) in [("large", 2), ("small", 1)] {
+    for (username, sessions, shapes) in [("large", 2, 2), ("small", 1, 1)] {
         let mut clients = Vec::new();
         for number in 0..sessions {
             let client_id = format!("{username} {number}");
             clients.push(Client::connected(&broker, lasting(username, &client_id)).await);
         }
         refuses(&broker, lasting(username, "one more"), ReasonCode::QuotaExceeded).await;
+        let filters = ["+", "+/a", "+/+/a"];
+        clients[0].send(subscribe(1, filters.map(|name| filter(name, QOS_0)).into())).await;
+        let taken =
+            |number| if number < shapes { ReasonCode::Success } else { ReasonCode::QuotaExceeded };
+        clients[0].expect(suback(1, &[taken(0), taken(1), taken(2)])).await;
     }
     // These clients have no user, and their address has the limits of a user.
     let mut packet = connect_lasting("nobody 1", V5);
