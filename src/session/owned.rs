@@ -124,7 +124,7 @@ pub fn shape_of(filter: FilterParts<'_>) -> Option<Box<str>> {
 mod tests {
     use super::*;
     use crate::{
-        limits::Limits,
+        limits::{Limits, OwnLimits},
         owners::{Owner, Owners},
     };
 
@@ -150,10 +150,12 @@ mod tests {
 
     #[test]
     fn an_account_has_the_shapes_of_its_sessions() {
-        let owners = Owners::new(&Limits::default(), None);
+        // Without room for a new shape, an account takes only those that it has.
+        let limits = Limits { filter_shapes_per_user_max: 0, ..Limits::default() };
+        let owners = Owners::new(&limits, None);
         let account = |name: &str| owners.account(Owner::User(name.into()), None);
         let (ann, bob) = (account("ann"), account("bob"));
-        let has = |account: &Account, shape: &str| account.takes_shape(shape, 0);
+        let has = |account: &Account, shape: &str| account.takes_shape(shape);
         let (mut one, mut two) =
             (OwnedSubscriptions::new(ann.clone()), OwnedSubscriptions::new(ann.clone()));
         for filter in ["a/+", "b/+", "c"] {
@@ -167,6 +169,8 @@ mod tests {
         assert!(!has(&ann, "x+") && has(&bob, "x+"));
         drop(two);
         assert!(!has(&bob, "x+") && bob.subscription_bytes.used() == 0);
-        assert!(bob.takes_shape("x+", 1));
+        let own = OwnLimits { filter_shapes_max: Some(1), ..OwnLimits::default() };
+        let bob = owners.account(Owner::User("bob".into()), Some(own));
+        assert!(has(&bob, "x+"));
     }
 }
