@@ -281,6 +281,11 @@ pub trait LiveClients: Send + Sync + 'static {
         Err(ControlError::Unavailable)
     }
 
+    /// Ends the connection of a client.
+    async fn kick(&self, _request: Kick) -> Result<Kicked, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
     /// Queries many clients; returns an answer for each, in their order.
     async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {
         join_all(client_ids.iter().map(|client_id| self.query_online(client_id))).await

@@ -10,8 +10,8 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
     actors::{QueryOnlineMany, SetKeepAliveMany},
     control::{
-        Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
-        Redirects, SetKeepAlive,
+        Clients, ControlError, KeepAliveChanged, Kick, Kicked, LiveClients, Readiness, Redirect,
+        Redirection, Redirects, SetKeepAlive,
     },
 };
 
@@ -70,6 +70,11 @@ impl LiveClients for Broker {
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {
         self.online(client_id).await
+    }
+
+    async fn kick(&self, request: Kick) -> Result<Kicked, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 
     async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {

@@ -195,8 +195,7 @@ impl Broker {
         client_id: &str,
         options: KickOptions,
     ) -> Result<Kicked, ControlError> {
-        let request = Kick::new(client_id, options);
-        self.ask(self.registry(client_id).send(request).timeout(ANSWER_TIME_MAX)).await?
+        LiveClients::kick(self, Kick::new(client_id, options)).await
     }
 
     /// Redirects clients to another server and returns how many were redirected. Their connections

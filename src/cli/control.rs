@@ -243,13 +243,15 @@ pub(super) fn export_by_broker(data_dir: &Path, output: &mut dyn io::Write) -> R
     let no_answer = |source| ExportError::NoAnswer { path: data_dir.display().to_string(), source };
     let mut broker = UnixStream::connect(data_dir.join(SOCKET)).map_err(no_answer)?;
     broker.set_read_timeout(Some(FIRST_LINE_TIME_MAX)).map_err(no_answer)?;
-    writeln!(broker, "{REQUEST}").map_err(no_answer)?;
+    // A broker with too many callers says so and closes without reading the request.
+    let asked = writeln!(broker, "{REQUEST}");
     let mut lines = BufReader::new(broker);
     let mut line = Vec::new();
     let mut count = 0_u64;
     loop {
         line.clear();
         if lines.read_until(b'\n', &mut line).map_err(no_answer)? == 0 {
+            asked.map_err(no_answer)?;
             return Err(ExportError::Incomplete.into());
         }
         match ending(&line) {

@@ -71,6 +71,24 @@ impl KickOptions {
         self
     }
 
+    /// Returns whether the session ends as well.
+    #[must_use]
+    pub const fn ends_session(&self) -> bool {
+        self.ends_session
+    }
+
+    /// Returns what the broker does with the client's Will.
+    #[must_use]
+    pub const fn will_request(&self) -> WillRequest {
+        self.will
+    }
+
+    /// Returns the Reason String of DISCONNECT.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason_string.as_deref()
+    }
+
     /// Sets what the broker does with the client's Will.
     pub const fn will(mut self, will: WillRequest) -> Self {
         self.will = will;
@@ -127,6 +145,6 @@ pub enum WillRequest {
 }
 
 /// The end of a connection that the client had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kicked;

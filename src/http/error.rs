@@ -16,7 +16,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use crate::control::ControlError;
+use crate::{control::ControlError, told::cut};
 
 /// The challenge that asks a caller for credentials (RFC 7617).
 const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
@@ -118,11 +118,35 @@ impl ApiError {
         Self::bad_request("invalid_client_id", format!("The client id is not valid: {error}."))
     }
 
-    /// The body is invalid for the call that redirects.
-    pub(super) fn invalid_body() -> Self {
-        let message = "The body must be a JSON object with server_reference and either client_id or \
-                       clients, optionally permanent and, for all clients, refuse_connects.";
-        Self::bad_request("invalid_body", message)
+    /// A parameter of the query is none of those that the call has.
+    pub(super) fn unknown_parameter(known: &[&str]) -> Self {
+        let message = match known {
+            [] => "This call has no parameters in its query.".to_owned(),
+            _ => format!("The query may have the parameters {}.", known.join(", ")),
+        };
+        Self::bad_request("unknown_parameter", message)
+    }
+
+    /// A parameter has a wrong value; `expected` says what is right.
+    pub(super) fn invalid_parameter(name: &str, expected: &str) -> Self {
+        Self::bad_request("invalid_parameter", format!("The parameter {name} {expected}."))
+    }
+
+    /// The body is not what the call expects.
+    pub(super) fn invalid_body(why: &str) -> Self {
+        Self::bad_request("invalid_body", format!("The JSON body is not valid: {}.", cut(why)))
+    }
+
+    /// The body is too large.
+    pub(super) fn body_too_large(bytes_max: usize) -> Self {
+        let message = format!("The body may have at most {bytes_max} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    /// A call is about too many clients.
+    pub(super) fn too_many_items(items_max: usize) -> Self {
+        let message = format!("A call may have at most {items_max} items.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_items", message)
     }
 
     /// The pattern for clients is too long or has too many asterisks.
@@ -173,9 +197,9 @@ impl ApiError {
 
     /// No permission for the client identifier.
     pub(super) fn forbidden() -> Self {
-        let message = "The account has no permission for this client id: connect or control to \
-                       change its Keep Alive, connect or observe to ask for its status, control to \
-                       redirect it.";
+        let message = "The account has no permission for this client id: control to change \
+                       something, observe to look. Permission to connect as the client permits only \
+                       /keep-alive and /client-id/ID/status.";
         Self::refusal("forbidden", message)
     }
 
@@ -202,8 +226,8 @@ impl ApiError {
     /// The path is unknown.
     pub(super) fn not_found() -> Self {
         let message = "Unknown path. The paths are POST /keep-alive?client-id=ID&interval=SECONDS, \
-                       GET /client-id/ID/status, GET, POST and DELETE /api/v1/redirect, GET \
-                       /health/live, GET /health/ready and GET /metrics.";
+                       GET /client-id/ID/status, GET /health/live, GET /health/ready, GET /metrics \
+                       and those below /api/v1, which docs/rest.md lists.";
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 

@@ -22,9 +22,9 @@ mod forwarded;
 mod health;
 mod parameters;
 mod rate;
-mod redirect;
 #[cfg(feature = "tls")]
 mod server;
+mod v1;
 
 use std::{
     fmt,
@@ -227,11 +227,7 @@ pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
                     .wrap(from_fn(stay_with_http))
                     .default_service(web::to(calls::status)),
             )
-            .service(
-                web::resource("/api/v1/redirect")
-                    .wrap(from_fn(stay_with_http))
-                    .to(redirect::redirect),
-            )
+            .configure(v1::routes)
             .service(web::resource("/health/live").wrap(from_fn(stay_with_http)).to(health::live))
             .service(web::resource("/health/ready").wrap(from_fn(stay_with_http)).to(health::ready))
             .service(web::resource("/metrics").wrap(from_fn(stay_with_http)).to(health::metrics));

@@ -69,32 +69,37 @@ fn interval_of(encoded: &str) -> Result<u16, ApiError> {
         .ok_or_else(|| ApiError::invalid_interval(INTERVAL_SECS))
 }
 
-fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
-    let check = || {
-        let bytes = decode(encoded, plus)?;
-        if bytes.len() > CLIENT_ID_BYTES_MAX {
-            return Err(ClientIdError::TooLong); // section 1.5.4
-        }
-        let id = String::from_utf8(bytes).map_err(|_| ClientIdError::NotUtf8)?; // [MQTT-1.5.4-1]
-        if id.contains('\0') {
-            return Err(ClientIdError::Null); // [MQTT-1.5.4-2]
-        }
-        Ok(id)
-    };
-    check().map_err(ApiError::invalid_client_id)
+/// Decodes a Client Identifier and checks it.
+pub(super) fn client_id_of(encoded: &str, plus: Plus) -> Result<String, ApiError> {
+    let bytes = decode(encoded, plus).map_err(ApiError::invalid_client_id)?;
+    let id = String::from_utf8(bytes) // [MQTT-1.5.4-1]
+        .map_err(|_| ApiError::invalid_client_id(ClientIdError::NotUtf8))?;
+    check_client_id(&id)?;
+    Ok(id)
+}
+
+/// Checks that a text can be a Client Identifier.
+pub(super) fn check_client_id(id: &str) -> Result<(), ApiError> {
+    if id.len() > CLIENT_ID_BYTES_MAX {
+        return Err(ApiError::invalid_client_id(ClientIdError::TooLong)); // section 1.5.4
+    }
+    if id.contains('\0') {
+        return Err(ApiError::invalid_client_id(ClientIdError::Null)); // [MQTT-1.5.4-2]
+    }
+    Ok(())
 }
 
 /// The meaning of an unencoded `+`. In a query it is a space, as in forms, because every library
 /// that leaves a `+` there means a space (a plus sign is `%2B`); in a path it is a plus sign.
 #[derive(Clone, Copy)]
-enum Plus {
+pub(super) enum Plus {
     IsSpace,
     IsPlus,
 }
 
 /// Percent-decodes; unlike many parsers of RFC 3986 it rejects a `%` without two hexadecimal
 /// digits.
-fn decode(encoded: &str, plus: Plus) -> Result<Vec<u8>, ClientIdError> {
+pub(super) fn decode(encoded: &str, plus: Plus) -> Result<Vec<u8>, ClientIdError> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.bytes();
     while let Some(byte) = bytes.next() {

@@ -16,13 +16,18 @@ labels! {
         KeepAlive = "/keep-alive",
         /// Queries whether a client is online.
         Status = "/client-id/{client_id}/status",
+        /// Queries which of several clients are online.
+        Statuses = "/api/v1/status",
+        /// Everything about one client.
+        Client = "/api/v1/clients/{client_id}",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
     }
 }
 
 /// The counted statuses; 500 includes all others.
-pub(super) const STATUSES: [u16; 11] = [200, 400, 401, 403, 404, 405, 409, 429, 503, 504, 500];
+pub(super) const STATUSES: [u16; 13] =
+    [200, 400, 401, 403, 404, 405, 409, 413, 415, 429, 503, 504, 500];
 
 /// Upper bounds of the latency buckets in microseconds: a local call takes tens of microseconds, a
 /// call that times out takes seconds.

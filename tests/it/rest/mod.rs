@@ -8,6 +8,7 @@ mod logins;
 mod options;
 mod proxies;
 mod redirect;
+mod v1;
 mod world;
 
 use std::num::NonZeroU32;

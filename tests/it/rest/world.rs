@@ -19,8 +19,8 @@ use hearthmq::{
         Credentials, Decision, FilePolicy, Identity, Preparation, PrepareError, PrepareRequest,
     },
     control::{
-        Clients, ControlError, KeepAliveChanged, LiveClients, Readiness, Redirect, Redirection,
-        Redirects, SetKeepAlive,
+        Clients, ControlError, KeepAliveChanged, Kick, Kicked, LiveClients, Readiness, Redirect,
+        Redirection, Redirects, SetKeepAlive, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -61,6 +61,18 @@ impl LiveClients for Fleet {
         let question = format!("{} {} by {by}", set.client_id, set.interval_secs);
         self.answer(&set.client_id, question).await?;
         Ok(KeepAliveChanged::new(60, set.interval_secs))
+    }
+
+    async fn kick(&self, kick: Kick) -> Result<Kicked, ControlError> {
+        let Kick { client_id, options, .. } = kick;
+        let session = if options.ends_session() { "end" } else { "keep" };
+        let will = match options.will_request() {
+            WillRequest::Discard => "discard",
+            _ => "publish",
+        };
+        let reason = options.reason().map_or(String::new(), |reason| format!(" {reason}"));
+        self.answer(&client_id, format!("kick {client_id} {session} {will}{reason}")).await?;
+        Ok(Kicked::default())
     }
 
     async fn query_online(&self, client_id: &str) -> Result<bool, ControlError> {

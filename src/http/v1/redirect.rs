@@ -7,17 +7,19 @@
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, header::CONTENT_TYPE},
-    rt::time::timeout,
-    web::{Data, Payload},
+    http::Method,
+    web::{self, Data, Payload, ServiceConfig},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Api, ApiError,
-    admission::{self, CallEffect, HttpCaller},
-    calls::{Answer, answer},
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect, HttpCaller},
+        calls::{Answer, answer},
+    },
+    body, in_time,
 };
 use crate::{
     auth::Action,
@@ -60,12 +62,12 @@ struct Redirected {
     redirected: usize,
 }
 
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.service(web::resource("/redirect").to(redirect));
+}
+
 /// `GET`, `HEAD`, `POST` or `DELETE /api/v1/redirect`
-pub(super) async fn redirect(
-    request: HttpRequest,
-    payload: Payload,
-    api: Data<Api>,
-) -> HttpResponse {
+async fn redirect(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let effect = match *request.method() {
             Method::GET | Method::HEAD => CallEffect::Looks,
@@ -85,9 +87,8 @@ pub(super) async fn redirect(
             caller.tell_changed(&api, Changed { call, target: None, old, new });
             return Ok(Answer::json(&json!({ "success": true })));
         }
-        // After the checks of the caller, so that a stranger cannot make the broker read a body.
-        let body = in_time(&api, async { Ok(read(&request, payload).await) }).await??;
-        let (wanted, refuses_connects) = parse(&body)?;
+        let body = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
+        let (wanted, refuses_connects) = parse(body)?;
         let line = RedirectLine::of(&wanted, refuses_connects);
         let wanted = permit(&api, &caller, wanted, refuses_connects)?;
         let is_one = matches!(wanted.clients, Clients::One(_));
@@ -147,33 +148,21 @@ fn state(api: &Api, caller: &HttpCaller) -> Result<Answer, ApiError> {
     Ok(Answer::json(&state))
 }
 
-/// Reads the body if its Content-Type is JSON. (A form on a web page cannot set that type.)
-async fn read(request: &HttpRequest, payload: Payload) -> Result<Vec<u8>, ApiError> {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    if !essence.trim().eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::unsupported_media_type());
-    }
-    let body = payload.to_bytes_limited(BODY_BYTES_MAX).await;
-    body.ok().and_then(Result::ok).map(Into::into).ok_or_else(ApiError::invalid_body)
-}
-
 /// Returns the redirect, and whether new clients are refused too.
-fn parse(body: &[u8]) -> Result<(Redirect, bool), ApiError> {
-    let body: RedirectBody = serde_json::from_slice(body).map_err(|_| ApiError::invalid_body())?;
+fn parse(body: RedirectBody) -> Result<(Redirect, bool), ApiError> {
     let clients = match (body.client_id, body.clients) {
         (Some(client_id), None) if !client_id.is_empty() => Clients::One(client_id),
         (None, Some(pattern)) => {
             let pattern = ClientPattern::new(&pattern).map_err(|_| ApiError::invalid_pattern())?;
             Clients::Matching(pattern)
         }
-        _ => return Err(ApiError::invalid_body()),
+        _ => return Err(ApiError::invalid_body("it needs either client_id or clients")),
     };
     let to = Redirection::new(&body.server_reference, body.permanent);
     let to = to.map_err(|_| ApiError::invalid_server_reference())?;
     let is_everybody = matches!(&clients, Clients::Matching(all) if all.is_everybody());
     if body.refuse_connects && !is_everybody {
-        return Err(ApiError::invalid_body());
+        return Err(ApiError::invalid_body("refuse_connects needs \"clients\":\"*\""));
     }
     Ok((Redirect::new(clients, to), body.refuse_connects))
 }
@@ -202,23 +191,13 @@ fn permit_drain(api: &Api, caller: &HttpCaller) -> Result<(), ApiError> {
     }
 }
 
-/// Waits for the broker with the timeout of calls.
-async fn in_time<T>(
-    api: &Api,
-    reply: impl Future<Output = Result<T, ControlError>>,
-) -> Result<T, ApiError> {
-    match timeout(api.options().call_timeout, reply).await {
-        Ok(reply) => Ok(reply?),
-        Err(_) => Err(ApiError::timeout()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parsed(body: &str) -> Result<(Clients, bool, bool), &'static str> {
-        let (wanted, refuses_connects) = parse(body.as_bytes()).map_err(|error| error.code())?;
+        let body = body::parse(body.as_bytes()).map_err(|error| error.code())?;
+        let (wanted, refuses_connects) = parse(body).map_err(|error| error.code())?;
         Ok((wanted.clients, wanted.to.is_permanent(), refuses_connects))
     }
 

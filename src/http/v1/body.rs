@@ -1,0 +1,38 @@
+//! Reads the JSON body of a call.
+
+use actix_web::{HttpRequest, http::header::CONTENT_TYPE, rt::time::timeout, web::Payload};
+use serde::de::DeserializeOwned;
+
+use super::super::{Api, ApiError};
+
+/// Maximum bytes of the body of a call about several clients: 10,000 Client Identifiers of 800 bytes
+/// each. More than one such body for each connection is never in memory.
+pub(super) const BULK_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Reads a body of at most `bytes_max` bytes and parses it, within the timeout of calls. Called after
+/// the checks of the caller, so that a stranger cannot make the broker read a body.
+///
+/// # Errors
+/// The Content-Type is not JSON (415; a form on a web page cannot set that type), the body is larger
+/// (413), or it is not what the call expects (400).
+pub(super) async fn read<T: DeserializeOwned>(
+    api: &Api,
+    request: &HttpRequest,
+    payload: Payload,
+    bytes_max: usize,
+) -> Result<T, ApiError> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    if !essence.trim().eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::unsupported_media_type());
+    }
+    let reading = timeout(api.options().call_timeout, payload.to_bytes_limited(bytes_max));
+    let body = reading.await.map_err(|_| ApiError::timeout())?;
+    let body = body.map_err(|_| ApiError::body_too_large(bytes_max))?;
+    parse(&body.map_err(|_| ApiError::invalid_body("it did not arrive in full"))?)
+}
+
+/// Parses a body.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::invalid_body(&error.to_string()))
+}

@@ -1,0 +1,52 @@
+//! The calls below `/api/v1`.
+//!
+//! Each file has the calls about one subject and their routes. [`target`] and [`body`] parse what a
+//! call is about; [`bulk`] has what calls about several clients have in common.
+
+mod body;
+mod bulk;
+mod kick;
+mod redirect;
+mod status;
+mod target;
+
+use std::future::ready;
+
+use actix_web::{
+    Resource, ResponseError as _,
+    middleware::from_fn,
+    rt::time::timeout,
+    web::{self, ServiceConfig},
+};
+
+use super::{Api, ApiError, stay_with_http};
+use crate::control::ControlError;
+
+/// Registers the routes.
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let calls = web::scope("/api/v1")
+        .wrap(from_fn(stay_with_http))
+        .configure(kick::routes)
+        .configure(redirect::routes)
+        .configure(status::routes)
+        .default_service(web::to(async || ApiError::not_found().error_response()));
+    config.service(calls);
+}
+
+/// Returns a resource that answers methods without a route of their own with 405 and this `Allow`
+/// header.
+fn resource(path: &str, allow: &'static str) -> Resource {
+    let refuse = move || ready(ApiError::method_not_allowed(allow).error_response());
+    web::resource(path).default_service(web::to(refuse))
+}
+
+/// Waits for the broker with the timeout of calls.
+async fn in_time<T>(
+    api: &Api,
+    reply: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ApiError> {
+    match timeout(api.options().call_timeout, reply).await {
+        Ok(reply) => Ok(reply?),
+        Err(_) => Err(ApiError::timeout()),
+    }
+}

@@ -1,0 +1,139 @@
+//! Parses what a call is about from its path and its query.
+//!
+//! Works on the raw target, because a decoded path no longer says which slashes belong to an
+//! identifier.
+
+use std::borrow::Cow;
+
+use actix_web::HttpRequest;
+
+use super::super::{
+    ApiError,
+    parameters::{Plus, client_id_of, decode},
+};
+
+/// Returns the Client Identifier in the segment `{id}` of the path.
+pub(super) fn client_id_in_path(request: &HttpRequest) -> Result<String, ApiError> {
+    client_id_of(raw_segment(request, "{id}"), Plus::IsPlus)
+}
+
+/// Returns a segment of the path, still encoded: the one at the position that `name` has in the
+/// route's pattern. A decoded path has as many slashes as the raw one.
+fn raw_segment<'r>(request: &'r HttpRequest, name: &str) -> &'r str {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let position = pattern.split('/').position(|segment| segment == name);
+    let segment = position.and_then(|position| request.uri().path().split('/').nth(position));
+    segment.unwrap_or_default()
+}
+
+/// The parameters in the query of a call.
+pub(super) struct Query<'q> {
+    /// Decoded names, with values that are still encoded.
+    pairs: Vec<(Cow<'static, str>, &'q str)>,
+}
+
+impl<'q> Query<'q> {
+    /// Parses a query that may have the parameters `known`, each at most once.
+    pub(super) fn parse(text: &'q str, known: &[&'static str]) -> Result<Self, ApiError> {
+        let mut pairs = Vec::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name, Plus::IsSpace).ok();
+            let name = name.and_then(|name| known.iter().find(|it| it.as_bytes() == name));
+            let name = *name.ok_or_else(|| ApiError::unknown_parameter(known))?;
+            if pairs.iter().any(|(other, _)| other == name) {
+                return Err(ApiError::duplicate_parameter(name));
+            }
+            pairs.push((Cow::Borrowed(name), value));
+        }
+        Ok(Self { pairs })
+    }
+
+    /// Returns the text of a parameter; `None` if it is not given.
+    pub(super) fn text(&self, name: &'static str) -> Result<Option<String>, ApiError> {
+        let Some((_, value)) = self.pairs.iter().find(|(other, _)| other == name) else {
+            return Ok(None);
+        };
+        let text = decode(value, Plus::IsSpace).ok().and_then(|text| String::from_utf8(text).ok());
+        let text = text
+            .ok_or_else(|| ApiError::invalid_parameter(name, "must be UTF-8, percent-encoded"))?;
+        if text.is_empty() {
+            return Err(ApiError::missing_parameter(name));
+        }
+        Ok(Some(text))
+    }
+
+    /// Returns the value of a parameter that is parsed from its text, and `expected` says what is
+    /// right.
+    pub(super) fn value<T>(
+        &self,
+        name: &'static str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        parse(&text).map(Some).ok_or_else(|| ApiError::invalid_parameter(name, expected))
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "for lists"))]
+    /// Returns a whole number between two bounds.
+    pub(super) fn number(
+        &self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, ApiError> {
+        let expected = format!("must be a whole number from {} to {}", range.start(), range.end());
+        self.value(name, &expected, |text| {
+            let has_digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = has_digits_only.then(|| text.parse().ok())??;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "for lists"))]
+    /// Returns `true` or `false`.
+    pub(super) fn flag(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
+        self.value(name, "must be true or false", |text| text.parse().ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["limit", "name", "is"];
+
+    fn code<T>(result: Result<T, ApiError>) -> &'static str {
+        result.err().map_or("", |error| error.code())
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_have_a_type() {
+        let query = Query::parse("limit=07&n%61me=a%2Fb+c&&is=true", KNOWN).unwrap();
+        assert_eq!(query.number("limit", 1..=10), Ok(Some(7)));
+        assert_eq!(query.text("name"), Ok(Some("a/b c".into())));
+        assert_eq!(query.flag("is"), Ok(Some(true)));
+        let query = Query::parse("", KNOWN).unwrap();
+        assert_eq!(query.number("limit", 1..=10), Ok(None));
+        assert_eq!(query.flag("is"), Ok(None));
+    }
+
+    #[test]
+    fn wrong_parameters_are_told_apart() {
+        for (query, expected) in [
+            ("limits=1", "unknown_parameter"),
+            ("%ff=1", "unknown_parameter"),
+            ("limit=1&limit=1", "duplicate_parameter"),
+        ] {
+            assert_eq!(code(Query::parse(query, KNOWN)), expected, "{query}");
+        }
+        for limit in ["0", "11", "-1", "+1", "1.0", "x", "%zz", "99999999999999999999"] {
+            let text = format!("limit={limit}");
+            let query = Query::parse(&text, KNOWN).unwrap();
+            assert_eq!(code(query.number("limit", 1..=10)), "invalid_parameter", "{limit}");
+        }
+        let query = Query::parse("limit=&is=1", KNOWN).unwrap();
+        assert_eq!(code(query.number("limit", 1..=10)), "missing_parameter");
+        assert_eq!(code(query.flag("is")), "invalid_parameter");
+    }
+}
