@@ -3,59 +3,21 @@
 //! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
 //! side knows the other.
 
+mod keep_alive;
 mod kick;
+mod selector;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-pub use self::kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest};
+pub use self::{
+    keep_alive::{KeepAliveChanged, SetKeepAlive},
+    kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
+    selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
+};
 use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
-
-/// Changes the Keep Alive of a live connection immediately, until the connection ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SetKeepAlive {
-    /// The client whose Keep Alive is changed.
-    pub client_id: String,
-    /// The new Keep Alive, in seconds.
-    pub interval_secs: u16,
-    /// The user name of the caller, for the event that reports the change.
-    pub by: Option<Arc<str>>,
-}
-
-impl SetKeepAlive {
-    /// Returns the request to change the Keep Alive of this client, by nobody in particular.
-    pub fn new(client_id: impl Into<String>, interval_secs: u16) -> Self {
-        Self { client_id: client_id.into(), interval_secs, by: None }
-    }
-
-    /// Returns the request with the user name of the caller, which the event names.
-    #[must_use]
-    pub fn by(mut self, username: impl Into<Arc<str>>) -> Self {
-        self.by = Some(username.into());
-        self
-    }
-}
-
-/// The result of a changed Keep Alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeepAliveChanged {
-    /// The previous value, in seconds.
-    pub old_secs: u16,
-    /// The new value, in seconds.
-    pub new_secs: u16,
-}
-
-impl KeepAliveChanged {
-    /// Returns the result of a change from one value to another, in seconds.
-    #[must_use]
-    pub const fn new(old_secs: u16, new_secs: u16) -> Self {
-        Self { old_secs, new_secs }
-    }
-}
 
 /// Sends clients to another server: their connections end with DISCONNECT and, if their version has
 /// it, a Server Reference. [MQTT 5.0, 4.11]
@@ -283,6 +245,14 @@ pub trait LiveClients: Send + Sync + 'static {
 
     /// Ends the connection of a client.
     async fn kick(&self, _request: Kick) -> Result<Kicked, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns some of the clients that a selector selects, and where to continue.
+    async fn select_clients(
+        &self,
+        _request: SelectClients,
+    ) -> Result<SelectedClients, ControlError> {
         Err(ControlError::Unavailable)
     }
 

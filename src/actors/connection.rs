@@ -371,8 +371,8 @@ impl Handler<ToConnection> for Connection {
     fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
         // The caller may no longer wait for its answer; the action counts nevertheless.
         match message {
-            ToConnection::SetKeepAlive { interval_secs, by, reply } => {
-                let _ = reply.send(self.set_keep_alive(interval_secs, by));
+            ToConnection::SetKeepAlive { interval_secs, by, is_dry_run, reply } => {
+                let _ = reply.send(self.set_keep_alive(interval_secs, by, is_dry_run));
             }
             ToConnection::Kick { options, reply } => {
                 let is_there = self.tell_kick(&options);
@@ -430,6 +430,7 @@ impl Connection {
         &self,
         interval_secs: u16,
         by: Option<Arc<str>>,
+        is_dry_run: bool,
     ) -> Result<KeepAliveChanged, ControlError> {
         if interval_secs == 0 {
             return Err(ControlError::InvalidInterval);
@@ -439,9 +440,13 @@ impl Connection {
         let online = shard.linked(self.slot, self.link).filter(|slot| slot.is_online());
         let link =
             online.and_then(|slot| slot.session.link_mut()).ok_or(ControlError::NotOnline)?;
-        let keep_alive = link.keep_alive_mut();
-        let old_secs =
-            keep_alive.change(interval_secs, now).ok_or(ControlError::KeepAliveDisabled)?;
+        // A dry run changes a copy.
+        let mut changed = *link.keep_alive();
+        let old_secs = changed.change(interval_secs, now).ok_or(ControlError::KeepAliveDisabled)?;
+        if is_dry_run {
+            return Ok(KeepAliveChanged::new(old_secs, interval_secs));
+        }
+        *link.keep_alive_mut() = changed;
         shard.note_deadline(self.slot);
         shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
         shard.flush();

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::{
-    control::{ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SetKeepAlive},
+    control::{
+        ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SelectClients, SelectedClients,
+        SetKeepAlive,
+    },
     mqtt::{self},
     shard::connect::ClientSession,
     store::StoredSession,
@@ -17,6 +20,11 @@ impl Message for SetKeepAlive {
 
 impl Message for Kick {
     type Result = Result<Kicked, ControlError>;
+}
+
+/// Asks the registry of the shard of [`SelectClients::from`] for clients of that shard.
+impl Message for SelectClients {
+    type Result = SelectedClients;
 }
 
 /// The number of clients of this registry's shard that were redirected.

@@ -11,7 +11,7 @@ use crate::{
     actors::{QueryOnlineMany, SetKeepAliveMany},
     control::{
         Clients, ControlError, KeepAliveChanged, Kick, Kicked, LiveClients, Readiness, Redirect,
-        Redirection, Redirects, SetKeepAlive,
+        Redirection, Redirects, SelectClients, SelectedClients, SetKeepAlive,
     },
 };
 
@@ -75,6 +75,15 @@ impl LiveClients for Broker {
     async fn kick(&self, request: Kick) -> Result<Kicked, ControlError> {
         let registry = self.registry(&request.client_id);
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
+    async fn select_clients(
+        &self,
+        request: SelectClients,
+    ) -> Result<SelectedClients, ControlError> {
+        let registry = self.running.registries.get(usize::from(request.from.shard));
+        let Some(registry) = registry else { return Ok(SelectedClients::default()) };
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
     }
 
     async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {

@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use super::{ANSWER_TIME_MAX, Broker};
 use crate::{
     actors::Registry,
-    control::{ControlError, LiveClients},
+    control::{
+        ControlError, KeepAliveChanged, LiveClients, SelectClients, SelectedClients, SetKeepAlive,
+    },
 };
 
 impl Broker {
@@ -18,6 +20,23 @@ impl Broker {
     /// The broker cannot answer.
     pub async fn online_many(&self, client_ids: &[String]) -> Result<Vec<bool>, ControlError> {
         self.query_each_online(client_ids.to_vec()).await.into_iter().collect()
+    }
+
+    /// Changes the Keep Alive of many live connections; returns a result for each, in their order.
+    pub async fn set_keep_alive_many(
+        &self,
+        requests: Vec<SetKeepAlive>,
+    ) -> Vec<Result<KeepAliveChanged, ControlError>> {
+        self.set_each_keep_alive(requests).await
+    }
+
+    /// Returns some of the clients that a selector selects, and where to continue: repeat the request
+    /// with [`SelectClients::from`] until there is no next place.
+    ///
+    /// # Errors
+    /// The broker cannot answer.
+    pub async fn select(&self, request: SelectClients) -> Result<SelectedClients, ControlError> {
+        LiveClients::select_clients(self, request).await
     }
 
     /// Asks the registry of each shard about its clients. Returns the answers in the order of the

@@ -1,17 +1,18 @@
 //! The two calls about one client: change a live connection's Keep Alive, and query whether the
 //! client is online.
 
-use std::{future::Future, rc::Rc, time::Instant};
+use std::{convert::Infallible, future::Future, rc::Rc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
-    body::BoxBody,
+    body::{BodyStream, BoxBody},
     http::{
         Method,
         header::{CACHE_CONTROL, ContentType},
     },
-    web::Data,
+    web::{Bytes, Data},
 };
+use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 
 use super::{
@@ -48,11 +49,8 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let wanted = parameters::keep_alive(request.query_string())?;
         caller.permit(&api, &wanted.client_id, &[Action::Connect, Action::Control])?;
-        let wanted = SetKeepAlive {
-            client_id: wanted.client_id,
-            interval_secs: wanted.interval_secs,
-            by: caller.identity.username.clone(),
-        };
+        let mut wanted = SetKeepAlive::new(wanted.client_id, wanted.interval_secs);
+        wanted.by.clone_from(&caller.identity.username);
         let target = wanted.client_id.clone();
         let KeepAliveChanged { old_secs, new_secs: secs } =
             desk(&request).set_keep_alive(wanted).await?;
@@ -110,6 +108,15 @@ impl Answer {
     pub(super) fn json(value: &impl Serialize) -> Self {
         let text = serde_json::to_string(value).expect("an answer has text keys only");
         Self { content_type: ContentType::json(), body: BoxBody::new(text) }
+    }
+
+    /// Creates an answer of JSON texts, each on a line of its own, which are made while the caller
+    /// reads.
+    pub(super) fn lines(stream: impl Stream<Item = Bytes> + 'static) -> Self {
+        let lines = stream.map(Ok::<_, Infallible>);
+        let content_type = "application/x-ndjson".parse().map(ContentType);
+        let content_type = content_type.unwrap_or_else(|_| ContentType::octet_stream());
+        Self { content_type, body: BoxBody::new(BodyStream::new(Box::pin(lines))) }
     }
 }
 

@@ -301,10 +301,16 @@ impl From<ControlError> for ApiError {
 
 /// The body of an error response.
 #[derive(Serialize)]
-struct ErrorBody<'a> {
+pub(super) struct ErrorBody<'a> {
     success: bool,
     code: &'static str,
     message: &'a str,
+}
+
+impl<'a> ErrorBody<'a> {
+    pub(super) fn of(error: &'a ApiError) -> Self {
+        Self { success: false, code: error.code, message: &error.message }
+    }
 }
 
 impl ResponseError for ApiError {
@@ -332,7 +338,7 @@ impl ResponseError for ApiError {
                 response.insert_header((RETRY_AFTER, secs));
             }
         }
-        response.json(ErrorBody { success: false, code: self.code, message: &self.message })
+        response.json(ErrorBody::of(self))
     }
 }
 

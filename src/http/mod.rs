@@ -45,6 +45,7 @@ use actix_web::{
 };
 use arc_swap::{ArcSwap, Guard};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::{
     auth::{Authenticator, Authorizer, ListenerLogins, Network},
@@ -64,6 +65,9 @@ use asking::Asking;
 use desk::Desk;
 use rate::Rates;
 
+/// Maximum number of calls that walk along all clients at the same time.
+const WALKS_MAX: usize = 4;
+
 /// The REST interface of one broker, shared by all workers. Cheap to clone.
 #[derive(Clone)]
 pub struct Api(Arc<ApiParts>);
@@ -77,6 +81,8 @@ struct ApiParts {
     rates: Rates,
     asking: Asking,
     clock: Clock,
+    /// The places of calls that walk along all clients.
+    walks: Arc<Semaphore>,
     options: ArcSwap<ApiOptions>,
     ready: AtomicBool,
 }
@@ -182,6 +188,7 @@ impl Api {
             rates: Rates::new(options.account_rate, options.address_rate),
             asking: Asking::new(options.password_checks_max),
             clock,
+            walks: Arc::new(Semaphore::new(WALKS_MAX)),
             options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),
         }))

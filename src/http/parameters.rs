@@ -7,7 +7,7 @@
 use super::error::{ApiError, ClientIdError};
 
 /// The allowed Keep Alive, in seconds.
-const INTERVAL_SECS: std::ops::RangeInclusive<u16> = 30..=1200;
+pub(super) const INTERVAL_SECS: std::ops::RangeInclusive<u16> = 30..=1200;
 
 /// Maximum bytes of an MQTT string (section 1.5.4).
 const CLIENT_ID_BYTES_MAX: usize = 65_535;

@@ -18,6 +18,8 @@ labels! {
         Status = "/client-id/{client_id}/status",
         /// Queries which of several clients are online.
         Statuses = "/api/v1/status",
+        /// Changes the Keep Alive of several clients.
+        KeepAlives = "/api/v1/keep-alive",
         /// Everything about one client.
         Client = "/api/v1/clients/{client_id}",
         /// Redirects clients to another server.

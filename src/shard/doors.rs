@@ -26,6 +26,8 @@ pub(crate) enum ToConnection {
         interval_secs: u16,
         /// The caller, for the event.
         by: Option<Arc<str>>,
+        /// Whether nothing changes.
+        is_dry_run: bool,
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
     },

@@ -143,6 +143,7 @@ mod control {
     mod application;
     mod presence;
     mod redirection;
+    mod selecting;
     mod settings;
     mod starting;
     mod system_topics;

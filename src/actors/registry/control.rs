@@ -11,7 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::{ClientTurns, Registry};
 use crate::{
     actors::messages::{QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany},
-    control::{ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SetKeepAlive},
+    control::{
+        ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SelectClients, SelectedClients,
+        SelectionPlace, SetKeepAlive,
+    },
     shard::{Shard, doors::ToConnection},
 };
 
@@ -50,8 +53,8 @@ async fn answer_of<T>(asked: Asked<T>) -> Result<T, ControlError> {
 impl Registry {
     fn set_keep_alive(&self, request: SetKeepAlive) -> Asked<KeepAliveChanged> {
         let (reply, answer) = oneshot::channel();
-        let SetKeepAlive { client_id, interval_secs, by } = request;
-        let message = ToConnection::SetKeepAlive { interval_secs, by, reply };
+        let SetKeepAlive { client_id, interval_secs, by, is_dry_run } = request;
+        let message = ToConnection::SetKeepAlive { interval_secs, by, is_dry_run, reply };
         self.clients.send(&client_id, message).map(|()| answer)
     }
 }
@@ -88,6 +91,38 @@ impl Handler<Kick> for Registry {
         let (reply, answer) = oneshot::channel();
         let asked = self.clients.send(&client_id, ToConnection::Kick { options, reply });
         Box::pin(answer_of(asked.map(|()| answer)))
+    }
+}
+
+/// The number of clients that one answer of [`SelectClients`] has at least, if there are so many.
+const SELECTED_AT_A_TIME: usize = 500;
+
+impl Handler<SelectClients> for Registry {
+    type Result = ResponseFuture<SelectedClients>;
+
+    fn handle(&mut self, message: SelectClients, _: &mut Self::Context) -> Self::Result {
+        let (shard, shards) = (Rc::clone(&self.shard), self.core.shards().len());
+        Box::pin(async move {
+            let mut found = SelectedClients::default();
+            let mut next = Some(message.from.slot);
+            while let Some(from) = next
+                && found.client_ids.len() < SELECTED_AT_A_TIME
+            {
+                let (some, then) = shard.borrow().selected_by(&message, from as usize);
+                found.client_ids.extend(some);
+                next = then.map(|slot| slot as u32);
+                tokio::task::yield_now().await;
+            }
+            let SelectionPlace { shard, .. } = message.from;
+            found.next = match next {
+                Some(slot) => Some(SelectionPlace { shard, slot }),
+                None if usize::from(shard) + 1 < shards => {
+                    Some(SelectionPlace { shard: shard + 1, slot: 0 })
+                }
+                None => None,
+            };
+            found
+        })
     }
 }
 

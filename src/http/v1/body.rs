@@ -1,7 +1,12 @@
 //! Reads the JSON body of a call.
 
-use actix_web::{HttpRequest, http::header::CONTENT_TYPE, rt::time::timeout, web::Payload};
-use serde::de::DeserializeOwned;
+use actix_web::{
+    HttpRequest,
+    http::header::CONTENT_TYPE,
+    rt::time::timeout,
+    web::{Bytes, Payload},
+};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::super::{Api, ApiError};
 
@@ -21,6 +26,19 @@ pub(super) async fn read<T: DeserializeOwned>(
     payload: Payload,
     bytes_max: usize,
 ) -> Result<T, ApiError> {
+    parse(&read_bytes(api, request, payload, bytes_max).await?)
+}
+
+/// Reads the same body, and leaves it to the call to parse it.
+///
+/// # Errors
+/// As [`read`], except that the body is not parsed.
+pub(super) async fn read_bytes(
+    api: &Api,
+    request: &HttpRequest,
+    payload: Payload,
+    bytes_max: usize,
+) -> Result<Bytes, ApiError> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
     if !essence.trim().eq_ignore_ascii_case("application/json") {
@@ -29,10 +47,10 @@ pub(super) async fn read<T: DeserializeOwned>(
     let reading = timeout(api.options().call_timeout, payload.to_bytes_limited(bytes_max));
     let body = reading.await.map_err(|_| ApiError::timeout())?;
     let body = body.map_err(|_| ApiError::body_too_large(bytes_max))?;
-    parse(&body.map_err(|_| ApiError::invalid_body("it did not arrive in full"))?)
+    body.map_err(|_| ApiError::invalid_body("it did not arrive in full"))
 }
 
 /// Parses a body.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::invalid_body(&error.to_string()))
 }

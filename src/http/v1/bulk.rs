@@ -1,8 +1,17 @@
 //! What calls about several clients have in common.
 
-use serde_json::Value;
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
-use super::super::{ApiError, parameters::check_client_id};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
+
+use super::super::{
+    ApiError,
+    parameters::{INTERVAL_SECS, check_client_id},
+};
 
 /// Maximum items of one call.
 pub(super) const ITEMS_MAX: usize = 10_000;
@@ -25,4 +34,74 @@ pub(super) fn client_id_of(item: &Value) -> Result<&str, ApiError> {
     };
     check_client_id(client_id)?;
     Ok(client_id)
+}
+
+/// The items of a call, each as its JSON text: an item with a mistake does not affect the others, and
+/// a long list of small items takes no more memory than its text.
+pub(super) struct Items<'b> {
+    pub(super) items: Vec<&'b RawValue>,
+    /// Items in excess of [`ITEMS_MAX`], which are not kept.
+    excess: usize,
+}
+
+impl Items<'_> {
+    /// Checks the number of items.
+    pub(super) fn check(&self) -> Result<(), ApiError> {
+        check_count(self.items.len() + self.excess)
+    }
+}
+
+impl<'de: 'b, 'b> Deserialize<'de> for Items<'b> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ItemsVisitor(PhantomData))
+    }
+}
+
+struct ItemsVisitor<'b>(PhantomData<&'b ()>);
+
+impl<'de: 'b, 'b> Visitor<'de> for ItemsVisitor<'b> {
+    type Value = Items<'b>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<'b>, A::Error> {
+        let mut items = Vec::new();
+        while items.len() < ITEMS_MAX {
+            let Some(item) = list.next_element()? else { return Ok(Items { items, excess: 0 }) };
+            items.push(item);
+        }
+        let mut excess = 0;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            excess += 1;
+        }
+        Ok(Items { items, excess })
+    }
+}
+
+/// Parses an item, or a part of it.
+pub(super) fn parse_item<'b, T: Deserialize<'b>>(item: &'b RawValue) -> Result<T, ApiError> {
+    serde_json::from_str(item.get()).map_err(|error| ApiError::invalid_body(&error.to_string()))
+}
+
+/// Parses the Client Identifier of an item.
+pub(super) fn client_id_in(item: Option<&RawValue>) -> Result<String, ApiError> {
+    let item = item.ok_or_else(|| ApiError::invalid_body("client_id is missing"))?;
+    let client_id: Cow<'_, str> = parse_item(item)?;
+    check_client_id(&client_id)?;
+    Ok(client_id.into_owned())
+}
+
+/// Parses the interval of an item, in seconds.
+pub(super) fn interval_in(item: Option<&RawValue>) -> Result<u16, ApiError> {
+    let secs = item.and_then(|item| serde_json::from_str(item.get()).ok());
+    secs.filter(|secs| INTERVAL_SECS.contains(secs))
+        .ok_or_else(|| ApiError::invalid_interval(INTERVAL_SECS))
+}
+
+/// The results of a call, in the order of its items.
+#[derive(Serialize)]
+pub(super) struct BulkResults<T> {
+    pub(super) results: Vec<T>,
 }

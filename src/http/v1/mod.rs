@@ -5,10 +5,12 @@
 
 mod body;
 mod bulk;
+mod keep_alive;
 mod kick;
 mod redirect;
 mod status;
 mod target;
+mod walk;
 
 use std::future::ready;
 
@@ -26,6 +28,7 @@ use crate::control::ControlError;
 pub(super) fn routes(config: &mut ServiceConfig) {
     let calls = web::scope("/api/v1")
         .wrap(from_fn(stay_with_http))
+        .configure(keep_alive::routes)
         .configure(kick::routes)
         .configure(redirect::routes)
         .configure(status::routes)

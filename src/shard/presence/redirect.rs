@@ -1,9 +1,10 @@
-//! The broker redirects clients to another server, section 4.11 of MQTT 5.0.
+//! Which clients a request means that is about many of them: to redirect them to another server
+//! (section 4.11 of MQTT 5.0), or to find them.
 
 use std::sync::Arc;
 
 use crate::{
-    control::{Clients, Redirect},
+    control::{Clients, Redirect, SelectClients},
     shard::Shard,
 };
 
@@ -28,15 +29,45 @@ impl Shard {
             let slot = self.clients.get(&**wanted).copied();
             return (slot.and_then(client_id).into_iter().collect(), None);
         }
-        let to = self.slots.capacity().min(from + SLOTS_AT_A_TIME);
-        let (mut next, mut bytes, mut meant) = (from, 0, Vec::new());
+        self.walk_some(from, client_id)
+    }
+
+    /// Returns the clients that a request selects among some of the slots, from `from` on, and the
+    /// slot at which to continue.
+    pub(crate) fn selected_by(
+        &self,
+        request: &SelectClients,
+        from: usize,
+    ) -> (Vec<Arc<str>>, Option<usize>) {
+        let SelectClients { selector, caller, .. } = request;
+        let rules = &*self.core.authorizer;
+        self.walk_some(from, |slot| {
+            let found = self.slot(slot)?;
+            let is_there = found.is_online() || (selector.with_absent && !self.is_last_will(slot));
+            let client_id = found.session.client_id();
+            let is_selected = is_there
+                && selector.matches(client_id, found.presence.identity.username.as_deref())
+                && caller.as_ref().is_none_or(|caller| caller.may_control(rules, client_id));
+            is_selected.then(|| client_id.clone())
+        })
+    }
+
+    /// Returns the clients that are chosen among some of the slots, from `from` on, and the slot at
+    /// which to continue.
+    fn walk_some(
+        &self,
+        from: usize,
+        chosen: impl Fn(u32) -> Option<Arc<str>>,
+    ) -> (Vec<Arc<str>>, Option<usize>) {
+        let to = self.slots.capacity().min(from.saturating_add(SLOTS_AT_A_TIME));
+        let (mut next, mut bytes, mut found) = (from, 0, Vec::new());
         while next < to && bytes < CLIENT_ID_BYTES_AT_A_TIME {
             let slot = next as u32;
             bytes += self.slot(slot).map_or(0, |found| found.session.client_id().len());
-            meant.extend(client_id(slot));
+            found.extend(chosen(slot));
             next += 1;
         }
-        (meant, (next < self.slots.capacity()).then_some(next))
+        (found, (next < self.slots.capacity()).then_some(next))
     }
 
     fn is_meant(&self, slot: u32, request: &Redirect) -> bool {

@@ -3,6 +3,7 @@
 
 mod browsers;
 mod connections;
+mod keep_alives;
 mod listeners;
 mod logins;
 mod options;

@@ -20,7 +20,8 @@ use hearthmq::{
     },
     control::{
         Clients, ControlError, KeepAliveChanged, Kick, Kicked, LiveClients, Readiness, Redirect,
-        Redirection, Redirects, SetKeepAlive, WillRequest,
+        Redirection, Redirects, SelectClients, SelectedClients, SelectionPlace, SetKeepAlive,
+        WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -58,9 +59,34 @@ impl Fleet {
 impl LiveClients for Fleet {
     async fn set_keep_alive(&self, set: SetKeepAlive) -> Result<KeepAliveChanged, ControlError> {
         let by = set.by.as_deref().unwrap_or("nobody");
-        let question = format!("{} {} by {by}", set.client_id, set.interval_secs);
+        let dry = if set.is_dry_run { " dry" } else { "" };
+        let question = format!("{} {} by {by}{dry}", set.client_id, set.interval_secs);
         self.answer(&set.client_id, question).await?;
         Ok(KeepAliveChanged::new(60, set.interval_secs))
+    }
+
+    /// Finds one client at a time, in two shards; asked for `broken*`, fails at the second.
+    async fn select_clients(
+        &self,
+        request: SelectClients,
+    ) -> Result<SelectedClients, ControlError> {
+        let mut found = SelectedClients::default();
+        let is_first = request.from == SelectionPlace::default();
+        let pattern = request.selector.client_id.as_ref().map_or("*", |pattern| pattern.text());
+        if !is_first && pattern == "broken*" {
+            return Err(ControlError::Unavailable);
+        }
+        let ids: &[&str] =
+            if is_first { &["car-1", "secret"] } else { &["keep-alive-off", "car-2"] };
+        let caller = request.caller.as_ref().unwrap();
+        for id in ids {
+            if request.selector.matches(id, Some("fleet")) && caller.may_control(&*self.policy, id)
+            {
+                found.client_ids.push((*id).into());
+            }
+        }
+        found.next = is_first.then(|| SelectionPlace::new(1, 0));
+        Ok(found)
     }
 
     async fn kick(&self, kick: Kick) -> Result<Kicked, ControlError> {

@@ -1,0 +1,98 @@
+//! Calls about the clients that a selector selects, answered with a line for each.
+//!
+//! The broker finds some of the clients, the call handles them, and its caller reads the lines; then
+//! the next ones. So a call about a million clients takes no more memory than one about a thousand,
+//! and ends when its caller is gone.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use actix_web::web::Bytes;
+use futures_util::{Stream, future::LocalBoxFuture, stream};
+use serde::Serialize;
+use tokio::{sync::OwnedSemaphorePermit, task::yield_now};
+
+use super::{
+    super::{Api, ApiError, admission::HttpCaller, error::ErrorBody},
+    bulk::PORTION,
+    in_time,
+};
+use crate::control::{ClientPattern, ClientSelector, SelectClients};
+
+/// Handles some clients; returns a line for each.
+pub(super) type HandleSome = Box<dyn Fn(Vec<String>) -> LocalBoxFuture<'static, Vec<Bytes>>>;
+
+/// Returns the selector with these conditions, of which there must be one.
+pub(super) fn selector(
+    clients: Option<&str>,
+    username: Option<&str>,
+) -> Result<ClientSelector, ApiError> {
+    if clients.is_none() && username.is_none() {
+        return Err(ApiError::invalid_body("a selector needs clients or username"));
+    }
+    let mut selector = ClientSelector::new();
+    if let Some(pattern) = clients {
+        let pattern = ClientPattern::new(pattern).map_err(|_| ApiError::invalid_pattern())?;
+        selector = selector.client_id(pattern);
+    }
+    if let Some(username) = username {
+        selector = selector.username(username);
+    }
+    Ok(selector)
+}
+
+/// Returns a result as a line.
+pub(super) fn line(result: &impl Serialize) -> Bytes {
+    let mut text = serde_json::to_vec(result).expect("a result has text keys only");
+    text.push(b'\n');
+    text.into()
+}
+
+/// Handles the selected clients, among those that the caller may control. If that fails on the way,
+/// the last line is an error.
+///
+/// # Errors
+/// Too many such calls are under way.
+pub(super) fn walk(
+    api: &Api,
+    caller: &HttpCaller,
+    selector: ClientSelector,
+    handle: HandleSome,
+) -> Result<impl Stream<Item = Bytes> + use<>, ApiError> {
+    let place = Arc::clone(&api.0.walks).try_acquire_owned();
+    let place = place.map_err(|_| ApiError::unavailable())?;
+    let next = Some(SelectClients::new(selector).by(caller.as_data()));
+    let walk = ClientWalk { api: api.clone(), next, found: VecDeque::new(), handle, _place: place };
+    Ok(stream::unfold(walk, async |mut walk| Some((walk.step().await?, walk))))
+}
+
+/// A walk that has come this far.
+struct ClientWalk {
+    api: Api,
+    /// `None` after the last client.
+    next: Option<SelectClients>,
+    /// Clients that were found and not handled.
+    found: VecDeque<Arc<str>>,
+    handle: HandleSome,
+    _place: OwnedSemaphorePermit,
+}
+
+impl ClientWalk {
+    /// Returns the lines of the next clients; `None` after the last one.
+    async fn step(&mut self) -> Option<Bytes> {
+        while self.found.is_empty() {
+            let request = self.next.take()?;
+            let found = in_time(&self.api, self.api.0.control.select_clients(request.clone()));
+            match found.await {
+                Ok(found) => {
+                    self.next = found.next.map(|place| request.from(place));
+                    self.found.extend(found.client_ids);
+                }
+                Err(error) => return Some(line(&ErrorBody::of(&error))),
+            }
+            yield_now().await; // other calls of this worker
+        }
+        let some = self.found.len().min(PORTION);
+        let some = self.found.drain(..some).map(|client_id| (*client_id).to_owned()).collect();
+        Some((self.handle)(some).await.concat().into())
+    }
+}

@@ -1,0 +1,125 @@
+//! `/api/v1/keep-alive`: the Keep Alive of several clients.
+
+use super::{
+    failed,
+    world::{Rest, rest},
+};
+
+const OPS: &str = "ops:pass:word";
+const KEEP_ALIVES: &str = "POST /api/v1/keep-alive";
+
+/// Returns the lines of the answer to a call with a selector, without the sizes of its chunks.
+fn lines(rest: &Rest, body: &str) -> Vec<String> {
+    let answer = rest.post_json(OPS, KEEP_ALIVES, body);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.header("content-type"), "application/x-ndjson");
+    answer.body.lines().filter(|line| line.starts_with('{')).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_item_of_a_list_has_a_result_in_its_place() {
+    let rest = rest();
+    let body = r#"[{"client_id":"a","interval":120},
+        {"client_id":"b","interval":30,"dry_run":true},
+        {"client_id":"secret","interval":60},{"client_id":"offline","interval":60},
+        {"client_id":"keep-alive-off","interval":60},{"client_id":"a","interval":29},
+        {"client_id":"a","interval":1201},{"client_id":"a","interval":"60"},{"client_id":"a"},
+        {"client_id":7,"interval":60},{"interval":60},{"client_id":"a\u0000","interval":60},
+        {"client_id":"a","interval":60,"secs":1},7,[[]],{"client_id":"ü","interval":1200}]"#;
+    let answer = rest.post_json(OPS, KEEP_ALIVES, body);
+    let results = [
+        r#"{"client_id":"a","success":true,"keepalive":120}"#,
+        r#"{"client_id":"b","success":true,"keepalive":30}"#,
+        r#"{"client_id":"secret","success":false,"code":"forbidden"}"#,
+        r#"{"client_id":"offline","success":false,"code":"client_not_online"}"#,
+        r#"{"client_id":"keep-alive-off","success":false,"code":"keep_alive_disabled"}"#,
+        r#"{"client_id":"a","success":false,"code":"invalid_interval"}"#,
+        r#"{"client_id":"a","success":false,"code":"invalid_interval"}"#,
+        r#"{"client_id":"a","success":false,"code":"invalid_interval"}"#,
+        r#"{"client_id":"a","success":false,"code":"invalid_interval"}"#,
+        r#"{"client_id":7,"success":false,"code":"invalid_body"}"#,
+        r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
+        r#"{"client_id":"a\u0000","success":false,"code":"invalid_client_id"}"#,
+        r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
+        r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
+        r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
+        r#"{"client_id":"ü","success":true,"keepalive":1200}"#,
+    ];
+    let expected = format!(r#"{{"results":[{}]}}"#, results.join(","));
+    assert_eq!(answer.outcome(), (200, &*expected));
+    let asked = ["a 120 by ops", "b 30 by ops dry", "offline 60 by ops"];
+    let asked = asked.into_iter().chain(["keep-alive-off 60 by ops", "ü 1200 by ops"]);
+    assert_eq!(rest.asked(), asked.collect::<Vec<_>>());
+    assert_eq!(rest.post_json(OPS, KEEP_ALIVES, " []").outcome(), (200, r#"{"results":[]}"#));
+}
+
+#[test]
+fn a_client_that_does_not_answer_costs_its_portion_only() {
+    let rest = rest();
+    let many = r#"{"client_id":"a","interval":60},"#.repeat(500);
+    let body = format!(r#"[{many}{{"client_id":"stuck","interval":60}}]"#);
+    let answer = rest.post_json(OPS, KEEP_ALIVES, &body);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body.matches(r#""success":true"#).count(), 500);
+    assert!(answer.body.ends_with(r#"{"client_id":"stuck","success":false,"code":"timeout"}]}"#));
+}
+
+#[test]
+fn a_body_that_is_neither_list_nor_selector_is_refused() {
+    let rest = rest();
+    for (body, status, code) in [
+        ("", 400, "invalid_body"),
+        ("7", 400, "invalid_body"),
+        ("[7", 400, "invalid_body"),
+        ("{}", 400, "invalid_body"),
+        (r#"{"interval":60}"#, 400, "invalid_body"),
+        (r#"{"clients":"a","interval":60,"x":1}"#, 400, "invalid_body"),
+        (r#"{"clients":"a","interval":20}"#, 400, "invalid_interval"),
+        (r#"{"clients":"a"}"#, 400, "invalid_interval"),
+        (
+            r#"{"clients":"*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*","interval":60}"#,
+            400,
+            "invalid_pattern",
+        ),
+        (&format!("[{}7]", "7,".repeat(10_000)), 413, "too_many_items"),
+    ] {
+        let answer = rest.post_json(OPS, KEEP_ALIVES, body);
+        assert_eq!(answer.failure(), failed(status, code), "{body:.80}");
+    }
+    assert!(rest.asked().is_empty());
+    let answer = rest.call("DELETE /api/v1/keep-alive");
+    assert_eq!(
+        (answer.failure(), answer.header("allow")),
+        (failed(405, "method_not_allowed"), "POST")
+    );
+    assert_eq!(
+        rest.post_json("ops:x", KEEP_ALIVES, "[]").failure(),
+        failed(401, "unauthenticated")
+    );
+    assert_eq!(rest.call(KEEP_ALIVES).failure(), failed(415, "unsupported_media_type"));
+}
+
+#[test]
+fn a_selector_is_answered_with_a_line_for_each_client_that_the_caller_may_control() {
+    let rest = rest();
+    let all = [
+        r#"{"client_id":"car-1","success":true,"keepalive":300}"#,
+        r#"{"client_id":"keep-alive-off","success":false,"code":"keep_alive_disabled"}"#,
+        r#"{"client_id":"car-2","success":true,"keepalive":300}"#,
+    ];
+    assert_eq!(lines(&rest, r#"{"username":"fleet","interval":300}"#), all);
+    assert_eq!(rest.asked(), ["car-1 300 by ops", "keep-alive-off 300 by ops", "car-2 300 by ops"]);
+    let cars = [all[0], all[2]];
+    assert_eq!(lines(&rest, r#"{"clients":"car-*","interval":300,"dry_run":true}"#), cars);
+    assert_eq!(rest.asked(), ["car-1 300 by ops dry", "car-2 300 by ops dry"]);
+    let none = r#"{"clients":"car-*","username":"other","interval":300}"#;
+    assert!(lines(&rest, none).is_empty());
+}
+
+#[test]
+fn a_walk_that_fails_on_the_way_says_so_in_its_last_line() {
+    let rest = rest();
+    let lines = lines(&rest, r#"{"clients":"broken*","interval":300}"#);
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with(r#"{"success":false,"code":"unavailable","message":""#));
+}
