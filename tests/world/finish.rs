@@ -47,6 +47,7 @@ impl World {
             version: V5,
             clean_start: false,
             keep_alive_secs: 0,
+            identity_secs: None,
             expiry_secs: None,
             receive_maximum: None,
             is_small: false,

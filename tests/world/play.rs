@@ -104,6 +104,8 @@ impl World {
             topic_alias_maximum: how.has_aliases.then_some(30),
             ..ConnectProperties::default()
         };
+        let identity_secs = how.identity_secs.filter(|_| self.pass_office.knows_time());
+        let password = identity_secs.unwrap_or_default().to_string().into_bytes();
         let connect = Connect {
             version: how.version,
             is_bridge: false,
@@ -111,8 +113,8 @@ impl World {
             keep_alive: how.keep_alive_secs,
             client_id: NAMES[client],
             will: will.as_ref().map(|will| last_will(will, is_v5)),
-            username: None,
-            password: None,
+            username: Some(NAMES[client]),
+            password: identity_secs.map(|_| &*password),
             properties: if is_v5 { properties.clone() } else { ConnectProperties::default() },
         };
         if self.model.refuses_connect(client, how.version, how.clean_start, how.expiry_secs) {
@@ -147,6 +149,7 @@ impl World {
             clean_start: how.clean_start,
             keep_alive_secs: how.keep_alive_secs,
             expiry_secs: how.expiry_secs,
+            identity_secs,
             receive_maximum: properties.receive_maximum.filter(|_| is_v5),
             packet_bytes_max: properties.maximum_packet_size.filter(|_| is_v5),
             will,

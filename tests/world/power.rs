@@ -10,7 +10,7 @@ use std::{
 use hearthmq::{
     Broker,
     actors::SyncPolicy,
-    auth::{AccessRequest, Action, AllowAll, Authorizer, Decision},
+    auth::{AccessRequest, Action, Authorizer, Decision, Preparation, PrepareRequest},
     broker::simulation::SimulatedShards,
     hooks::{ClientConnected, ClientDisconnected, Hooks},
     limits::Limits,
@@ -20,6 +20,7 @@ use tokio::task::yield_now;
 
 use crate::{
     disk::Plug,
+    identity::{PassOffice, assert_loaded, load},
     line::Line,
     model::{Told, Verdict},
     number,
@@ -39,7 +40,7 @@ const TURNS_MAX: usize = 250;
 /// Events of the hooks, with their presence versions.
 pub(crate) type ToldByHooks = Arc<Mutex<Vec<(usize, u64, Told)>>>;
 
-struct Listener(ToldByHooks);
+struct Listener(ToldByHooks, PassOffice);
 
 impl Listener {
     fn note(&self, client_id: &str, version: u64, told: Told) {
@@ -52,6 +53,7 @@ impl Listener {
 
 impl Hooks for Listener {
     fn client_connected(&self, event: &ClientConnected) {
+        self.1.note_time(event.connected_at);
         self.note(&event.client_id, event.version, Told::Connected);
     }
 
@@ -65,7 +67,12 @@ impl Hooks for Listener {
 pub(crate) struct Rules(Arc<Mutex<Option<(usize, &'static str)>>>);
 
 impl Authorizer for Rules {
+    fn prepare<'a>(&'a self, request: PrepareRequest<'a>) -> Option<Preparation<'a>> {
+        Some(load(request))
+    }
+
     fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
+        assert_loaded(request.identity);
         let denied = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Action::Subscribe { filter, .. } = request.action else { return Decision::Allow };
         match denied {
@@ -87,17 +94,23 @@ pub(crate) fn shards(homes: u64) -> SimulatedShards {
 
 impl World {
     /// Starts a broker on this disk; returns the events of its hooks too.
-    pub(crate) async fn start(plug: Plug, rules: Rules, post: &Post) -> (Broker, ToldByHooks) {
+    pub(crate) async fn start(
+        plug: Plug,
+        rules: Rules,
+        pass_office: PassOffice,
+        post: &Post,
+    ) -> (Broker, ToldByHooks) {
         let told = ToldByHooks::default();
+        pass_office.forget_time();
         let limits = Limits { connects_per_address_per_sec: 0, ..Limits::default() };
         let broker = Broker::builder()
             .simulated(post.shards())
             .limits(limits)
             .store(plug)
             .sync(SyncPolicy::Interval(SYNC_EVERY))
-            .authenticator(AllowAll)
+            .authenticator(pass_office.clone())
             .authorizer(rules)
-            .hooks(Listener(told.clone()))
+            .hooks(Listener(told.clone(), pass_office))
             .start();
         (broker.await.expect("a broker without listeners starts"), told)
     }
@@ -163,7 +176,8 @@ impl World {
         let denied = denied.map(|(client, filter)| (client, FILTERS[filter]));
         *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = denied;
         self.post = Post::open(&shards(homes), homes);
-        let start = Self::start(self.plug.clone(), self.rules.clone(), &self.post);
+        let (plug, rules) = (self.plug.clone(), self.rules.clone());
+        let start = Self::start(plug, rules, self.pass_office.clone(), &self.post);
         let (broker, told) = start.await;
         *self.rules.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.told = told;

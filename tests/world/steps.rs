@@ -139,6 +139,8 @@ pub(crate) struct How {
     pub(crate) clean_start: bool,
     pub(crate) keep_alive_secs: u16,
     pub(crate) expiry_secs: Option<u32>,
+    /// How long the credentials are valid.
+    pub(crate) identity_secs: Option<u8>,
     pub(crate) receive_maximum: Option<u16>,
     pub(crate) is_small: bool,
     pub(crate) has_aliases: bool,
@@ -365,6 +367,7 @@ impl Draw {
             clean_start: self.chance(4),
             keep_alive_secs: self.some(3, |rng| rng.u16(1..20)).unwrap_or(0),
             expiry_secs: (!self.chance(4)).then(|| self.rng.u32(0..40)),
+            identity_secs: self.some(6, |rng| rng.u8(1..20)),
             receive_maximum: self.some(2, |rng| rng.u16(1..5)),
             is_small: self.chance(6),
             has_aliases: self.rng.bool(),

@@ -21,7 +21,7 @@ use crate::{
     client::{Client, Says, ack, publish},
     cross::Recorded,
     disk::{Disk, Plug},
-    line::Line,
+    identity::PassOffice,
     model::{Arrived, Form, Link, Model, Reply, Sent, TOLERANCE_MILLIS, Told, Verdict},
     panics,
     post::Post,
@@ -33,7 +33,7 @@ use crate::{
 /// No step is taken this shortly before an event that happens by itself.
 const MARGIN_MILLIS: u64 = 300;
 /// Number of turns after which everything is usually quiet. They take less time than the margin.
-const TURNS_MAX: usize = 250;
+pub(crate) const TURNS_MAX: usize = 250;
 /// Number of steps whose writes may be lost.
 const HISTORY_MAX: usize = 8;
 /// How often in a row the world may fail to become quiet.
@@ -44,6 +44,7 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) plug: Plug,
     pub(crate) rules: Rules,
+    pub(crate) pass_office: PassOffice,
     /// Delivers the mail between the broker's shards.
     pub(crate) post: Post,
     /// When the broker began.
@@ -79,10 +80,13 @@ impl World {
         let plug = disk.plug();
         let rules = Rules::default();
         let post = Post::open(&shards(seed), seed);
-        let (broker, told) = Self::start(plug.clone(), rules.clone(), &post).await;
+        let pass_office = PassOffice::default();
+        let (broker, told) =
+            Self::start(plug.clone(), rules.clone(), pass_office.clone(), &post).await;
         Self {
             broker,
             rules,
+            pass_office,
             post,
             recorded: None,
             power_since: 0,
@@ -222,46 +226,6 @@ impl World {
             self.answer_all(client).await?;
         }
         Ok(false)
-    }
-
-    /// Returns the Reason Code of a DISCONNECT that must have come; `None` if any failure will do.
-    fn ended_by_broker(&self, client: usize) -> Option<ReasonCode> {
-        use hearthmq::hooks::DisconnectReason::{KeepaliveTimeout, Kicked, Takeovered};
-        let last = self.model.told.iter().rev().find(|(who, _)| *who == client);
-        match last {
-            Some((_, Told::Disconnected(Kicked))) => Some(ReasonCode::AdministrativeAction),
-            Some((_, Told::Disconnected(KeepaliveTimeout))) => Some(ReasonCode::KeepAliveTimeout),
-            Some((_, Told::Disconnected(Takeovered))) => Some(ReasonCode::SessionTakenOver),
-            _ => None,
-        }
-    }
-
-    /// Checks that the broker ends a connection: with a reason if it can give one, then by closing.
-    pub(crate) async fn farewell(&mut self, mut line: Line, reason: Option<ReasonCode>) -> Verdict {
-        let mut last = None;
-        for _ in 0..TURNS_MAX {
-            line.read(usize::MAX);
-            while let Some(said) = line.next(|packet, _| match packet {
-                Packet::Disconnect(disconnect) => Some(disconnect.reason),
-                _ => None,
-            })? {
-                last = said;
-            }
-            if line.is_ended() {
-                let is_right = match (line.version(), last) {
-                    (V5, Some(said)) => {
-                        reason.is_none_or(|reason| reason == said) && said.is_failure()
-                    }
-                    // Answers that cannot be sent yet are queued before it.
-                    (V5, None) => self.disk.is_failing(),
-                    (_, said) => said.is_none(),
-                };
-                let wrong = || format!("DISCONNECT {last:?} came, {reason:?} was expected");
-                return if is_right { Ok(()) } else { Err(wrong()) };
-            }
-            self.moment().await;
-        }
-        Err("a connection that has ended is not closed".to_owned())
     }
 
     /// Handles every complete packet that was read.

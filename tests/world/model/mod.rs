@@ -105,6 +105,7 @@ pub(crate) struct Link {
     pub(crate) keep_alive_secs: u16,
     last_packet_at: u64,
     pub(crate) deadline: Option<u64>,
+    identity_expires_at: Option<u64>,
     /// Receive Maximum of the client.
     pub(crate) quota: usize,
     pub(crate) packet_bytes_max: usize,
@@ -147,6 +148,8 @@ pub(crate) struct Connected {
     pub(crate) clean_start: bool,
     pub(crate) keep_alive_secs: u16,
     pub(crate) expiry_secs: Option<u32>,
+    /// How long the credentials are valid.
+    pub(crate) identity_secs: Option<u8>,
     pub(crate) receive_maximum: Option<u16>,
     pub(crate) packet_bytes_max: Option<u32>,
     pub(crate) will: Option<Will>,
@@ -212,6 +215,9 @@ impl Model {
             keep_alive_secs: connect.keep_alive_secs,
             last_packet_at: 0,
             deadline: None,
+            identity_expires_at: connect
+                .identity_secs
+                .map(|secs| self.now + u64::from(secs) * 1000),
             quota: connect.receive_maximum.map_or(usize::MAX, usize::from),
             packet_bytes_max: connect.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
             will: connect.will,

@@ -14,6 +14,7 @@ pub(crate) const TOLERANCE_MILLIS: u64 = 400;
 #[derive(Clone, Copy, Debug)]
 enum Due {
     KeepAlive(usize),
+    IdentityExpiry(usize),
     Will(usize),
     LastWill(usize),
     SessionEnd(usize),
@@ -32,6 +33,8 @@ impl Model {
             let Some(session) = session else { continue };
             let deadline = session.link.as_ref().and_then(|link| link.deadline);
             all.extend(deadline.map(|at| (at, Due::KeepAlive(client))));
+            let expiry = session.link.as_ref().and_then(|link| link.identity_expires_at);
+            all.extend(expiry.map(|at| (at, Due::IdentityExpiry(client))));
             all.extend(session.delayed_will.as_ref().map(|(at, _)| (*at, Due::Will(client))));
             all.extend(session.expires_at.map(|at| (at, Due::SessionEnd(client))));
             let waiting =
@@ -57,6 +60,10 @@ impl Model {
             match due {
                 Due::KeepAlive(client) => {
                     let reason = DisconnectReason::KeepaliveTimeout;
+                    self.end_connection(client, End::without_disconnect(reason));
+                }
+                Due::IdentityExpiry(client) => {
+                    let reason = DisconnectReason::AuthenticationExpired;
                     self.end_connection(client, End::without_disconnect(reason));
                 }
                 Due::Will(client) => {
