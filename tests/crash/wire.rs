@@ -86,7 +86,7 @@ impl Identity {
         };
         Connect {
             clean_start: self.clean_start,
-            keep_alive: 60,
+            keep_alive: 0, // a busy machine may let a client be silent for minutes
             will,
             username: Some("ops"),
             password: Some(PASSWORD.as_bytes()),
