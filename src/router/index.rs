@@ -141,7 +141,7 @@ impl Index {
             shared.extend(subscribers.groups().iter().map(SharedTargets::new));
         }
         drop(tree);
-        Plan::new(direct, shared)
+        Plan::new(&direct, shared)
     }
 
     /// Returns whether the session at `place` has a subscription that matches `topic` and is not

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, ops::Range, sync::Arc};
 
+use smallvec::SmallVec;
+
 use super::{
     Host, Place,
     backlog::Turns,
@@ -159,11 +161,13 @@ fn targets_of(members: &[Subscriber]) -> Vec<Target> {
 }
 
 impl Plan {
-    pub(super) fn new(mut found: Vec<Subscriber>, shared: Vec<SharedTargets>) -> Self {
-        found.sort_unstable_by_key(order);
+    pub(super) fn new(found: &[Subscriber], shared: Vec<SharedTargets>) -> Self {
+        let mut keys: SmallVec<[u128; 16]> = (0..).zip(found).map(key).collect();
+        keys.sort_unstable();
         let mut targets = Vec::with_capacity(found.len());
-        targets.extend(found.chunk_by(|a, b| a.place == b.place).map(merge));
-        let mut hosts: Vec<(Host, Range<u32>)> = Vec::new();
+        let of_sessions = keys.chunk_by(|a, b| a >> INDEX_BITS == b >> INDEX_BITS);
+        targets.extend(of_sessions.map(|keys| merge(found, keys)));
+        let mut hosts: SmallVec<[(Host, Range<u32>); 8]> = SmallVec::new();
         for (at, target) in (0..).zip(&targets) {
             match hosts.last_mut() {
                 Some((host, range)) if *host == target.place.host => range.end = at + 1,
@@ -174,7 +178,7 @@ impl Plan {
             + shared.iter().filter(|group| group.is_durable()).count();
         Self {
             targets: targets.into_boxed_slice(),
-            hosts: hosts.into_boxed_slice(),
+            hosts: hosts.as_slice().into(),
             shared: shared.into_boxed_slice(),
             durable: durable as u32,
         }
@@ -246,33 +250,34 @@ impl Plan {
     }
 }
 
-/// Orders by place, then by identifier, as one number: field-by-field comparison was most of the
-/// sort's cost.
-const fn order(subscriber: &Subscriber) -> u128 {
+/// Bits of a key that are the index of the subscriber.
+const INDEX_BITS: u32 = 32;
+
+/// Returns a number that orders by place, and contains the index of the subscriber. Sorting numbers
+/// takes half the instructions of sorting subscribers.
+fn key((index, subscriber): (u32, &Subscriber)) -> u128 {
     let Place { host, slot, generation } = subscriber.place;
-    // 0 means no identifier: an identifier is never 0 (section 3.8.2.1.2).
-    let identifier = match subscriber.identifier {
-        Some(identifier) => identifier,
-        None => 0,
-    };
-    (host.number() as u128) << 96
-        | (slot as u128) << 64
-        | (generation as u128) << 32
-        | identifier as u128
+    u128::from(host.number()) << 96
+        | u128::from(slot) << 64
+        | u128::from(generation) << INDEX_BITS
+        | u128::from(index)
 }
 
-/// Merges the subscriptions of one session. `of_one` must not be empty.
-fn merge(of_one: &[Subscriber]) -> Target {
-    if let [only] = of_one {
-        return target_of(only); // the usual case, without the cost of merging
+/// Merges the subscriptions of one session, whose `keys` must not be empty.
+fn merge(found: &[Subscriber], keys: &[u128]) -> Target {
+    let subscriber = |key: &u128| &found[*key as u32 as usize];
+    if let [only] = keys {
+        return target_of(subscriber(only)); // the usual case, without the cost of merging
     }
+    let mut of_one: Vec<Subscriber> = keys.iter().map(subscriber).copied().collect();
+    of_one.sort_by_key(|subscriber| subscriber.identifier);
     let local: Vec<Subscriber> = of_one.iter().filter(|s| !s.options.no_local).copied().collect();
     let own_copy = match local.len() {
         0 => OwnCopy::Never,
         n if n == of_one.len() => OwnCopy::Same,
         _ => OwnCopy::Other(Box::new(combine(&local, OwnCopy::Same))),
     };
-    combine(of_one, own_copy)
+    combine(&of_one, own_copy)
 }
 
 fn target_of(only: &Subscriber) -> Target {
