@@ -70,6 +70,16 @@ pub fn encode_within(
         out.extend_from_slice(&bytes);
         return Ok(true);
     }
+    encode_shortened(packet, version, packet_bytes_max, out)
+}
+
+#[inline(never)]
+fn encode_shortened(
+    packet: &Packet<'_>,
+    version: ProtocolVersion,
+    packet_bytes_max: u32,
+    out: &mut Vec<u8>,
+) -> Result<bool, EncodeError> {
     for details in [Details::ALL, Details::NO_USER_PROPERTIES, Details::NONE] {
         let encoding = Encoding { version, details };
         let remaining = encoding.remaining_length(packet)?;

@@ -77,6 +77,7 @@ const IN_PLACE_BYTES_MAX: usize = 70;
 pub(crate) const LARGE_BYTES_MIN: usize = 16 * 1024;
 
 impl Payload {
+    #[inline]
     fn copied(payload: &[u8]) -> Self {
         let mut bytes = [0; IN_PLACE_BYTES_MAX];
         match bytes.get_mut(..payload.len()) {
@@ -119,24 +120,34 @@ impl Message {
     /// Copies `publication`.
     #[must_use]
     pub fn new(publication: &Publication<'_>) -> Self {
-        Self::with(publication, Payload::copied(publication.payload))
+        Self::of(publication, None, None)
     }
 
     /// Copies `publication`, but shares a large payload that is part of `packet`.
     #[must_use]
     pub fn within(packet: &Bytes, publication: &Publication<'_>) -> Self {
-        Self::with(publication, Payload::within(packet, publication.payload))
+        Self::of(publication, Some(packet), None)
     }
 
-    fn with(publication: &Publication<'_>, payload: Payload) -> Self {
+    /// Copies `publication`. A large payload that is part of `packet` is shared. `number` identifies
+    /// the message in the store.
+    pub(crate) fn of(
+        publication: &Publication<'_>,
+        packet: Option<&Bytes>,
+        number: Option<NonZeroU64>,
+    ) -> Self {
+        let payload = publication.payload;
         Self {
             topic: publication.topic.into(),
             properties: publication.properties.into(),
-            payload,
+            payload: match packet {
+                Some(packet) => Payload::within(packet, payload),
+                None => Payload::copied(payload),
+            },
             qos: publication.qos,
             retain: publication.retain,
             expires_at: publication.expires_at,
-            number: None,
+            number,
         }
     }
 

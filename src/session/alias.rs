@@ -50,10 +50,12 @@ impl AliasesOut {
     }
 
     /// Returns how to send `topic`. A new alias counts only after [`Self::defined`] is called.
+    #[inline]
     pub(super) fn alias_for(&self, topic: &str) -> TopicAlias {
-        if self.maximum == 0 {
-            return TopicAlias::None;
-        }
+        if self.maximum == 0 { TopicAlias::None } else { self.find_or_define(topic) }
+    }
+
+    fn find_or_define(&self, topic: &str) -> TopicAlias {
         if let Some(alias) = self.aliases.get(topic) {
             return TopicAlias::Use(*alias);
         }

@@ -159,9 +159,22 @@ impl Session {
         qos: QoS,
         packet_id: Option<PacketId>,
         reason: ReasonCode,
+        gate: Option<Ticket>,
+    ) {
+        if let Some(id) = packet_id {
+            self.acknowledge(qos, id, reason, gate);
+        }
+    }
+
+    #[inline(never)]
+    fn acknowledge(
+        &mut self,
+        qos: QoS,
+        id: PacketId,
+        reason: ReasonCode,
         mut gate: Option<Ticket>,
     ) {
-        let (Some(link), Some(id)) = (self.link.as_deref_mut(), packet_id) else {
+        let Some(link) = self.link.as_deref_mut() else {
             return;
         };
         let ack =

@@ -240,6 +240,7 @@ impl Link {
     }
 
     /// Returns whether another message may be encoded ahead of the socket.
+    #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.unwritten() < OUT_BYTES_AHEAD && !self.withholds_messages
     }
@@ -274,15 +275,15 @@ impl Link {
         self.out.reclaim(OUT_BYTES_AHEAD);
         let version = self.settings.version;
         // Output that waits behind a gate has one buffer, including payloads.
-        let apart = if gate.is_none() { message.large_payload() } else { None };
+        let is_apart = gate.is_none() && message.has_large_payload();
         let out = match gate {
             None => self.out.bytes_mut(),
             Some(ticket) => self.gate.get_or_insert_default().before(ticket),
         };
-        let payload = if apart.is_none() { message.publication.payload } else { &[] };
+        let payload = if is_apart { &[] } else { message.publication.payload };
         encode_publish_with(out, version, &message.publication, how, payload);
-        if let Some(payload) = apart {
-            self.out.push_apart(payload);
+        if is_apart {
+            self.out.push_apart(message.allocate().payload_bytes());
         }
         self.unwritten_max = self.unwritten().max(OUT_BYTES_AHEAD) + ANSWER_BYTES_AHEAD;
         self.aliases_out.defined(message.publication.topic, how.topic_alias);
@@ -306,14 +307,23 @@ impl Link {
     }
 
     /// Returns the last ticket that output waits for.
+    #[inline]
     pub(super) fn last_gate(&self) -> Option<Ticket> {
         self.gate.as_ref()?.last()
     }
 
     /// Sends an acknowledgement once this ticket is stored, behind acknowledgements that already
     /// wait: acknowledgements keep the order of the packets they acknowledge. [MQTT-4.6.0-2]
+    #[inline]
     pub(super) fn send_in_turn(&mut self, packet: &Packet<'_>, gate: Option<Ticket>) {
-        let Some(ticket) = gate.max(self.last_gate()) else { return self.send(packet) };
+        match gate.max(self.last_gate()) {
+            None => self.send(packet),
+            Some(ticket) => self.send_behind(packet, ticket),
+        }
+    }
+
+    #[inline(never)]
+    fn send_behind(&mut self, packet: &Packet<'_>, ticket: Ticket) {
         let LinkSettings { version, maximum_packet_size, .. } = self.settings;
         let out = self.gate.get_or_insert_default().before(ticket);
         let sent = encode_within(packet, version, maximum_packet_size, out);

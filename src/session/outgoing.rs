@@ -134,6 +134,7 @@ impl Outgoing {
         }
     }
 
+    #[inline(always)] // each message passes it
     fn may_send(&self, qos: QoS, link: &Link) -> bool {
         link.has_room()
             && self.walks.is_empty()
@@ -156,6 +157,7 @@ impl Outgoing {
     }
 
     /// Notes the messages and bytes in flight. To be called after each change of the window.
+    #[inline]
     fn note_in_flight(&mut self) {
         let in_flight = Amount { messages: self.window.len(), bytes: self.window.bytes() };
         self.queue.note_in_flight(in_flight);

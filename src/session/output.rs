@@ -33,6 +33,7 @@ impl Output {
     }
 
     /// Appends a payload.
+    #[inline(never)]
     pub(super) fn push_apart(&mut self, payload: Bytes) {
         let apart = self.apart.get_or_insert_default();
         apart.len += payload.len();
@@ -51,21 +52,22 @@ impl Output {
 
     /// Returns the bytes that are not written, piece by piece.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let payloads = self.apart.iter().flat_map(|apart| &apart.payloads);
-        let mut from = self.written;
-        let before = payloads.flat_map(move |(at, payload)| {
-            let bytes = &self.bytes[from..*at];
-            from = *at;
-            [bytes, payload]
-        });
-        let last = self.apart.as_ref().and_then(|apart| apart.payloads.back());
-        let rest = &self.bytes[last.map_or(self.written, |(at, _)| *at)..];
-        before.chain([rest]).filter(|piece| !piece.is_empty())
+        let Self { bytes, written, apart } = self;
+        Pieces { bytes, from: *written, apart: apart.as_deref(), payload: 0 }
     }
 
     /// Notes that this number of further bytes is written.
+    #[inline]
     pub(super) fn advance(&mut self, n: usize) {
-        let mut n = n;
+        if self.apart.is_some() {
+            return self.advance_past_payloads(n);
+        }
+        self.written += n;
+        debug_assert!(self.written <= self.bytes.len(), "no more is written than there is");
+    }
+
+    #[inline(never)]
+    fn advance_past_payloads(&mut self, mut n: usize) {
         while let Some(apart) = &mut self.apart {
             let Some((at, payload)) = apart.payloads.front_mut() else {
                 self.apart = None;
@@ -86,8 +88,7 @@ impl Output {
             }
             apart.payloads.pop_front();
         }
-        self.written += n;
-        debug_assert!(self.written <= self.bytes.len(), "no more is written than there is");
+        self.advance(n);
     }
 
     /// Drops the written bytes if they are many and more than the unwritten bytes. So the output
@@ -126,6 +127,38 @@ impl Output {
         }
         bytes.drain(..written);
         bytes
+    }
+}
+
+/// The bytes that are not written, as an iterator.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    /// Position of the next of `bytes`.
+    from: usize,
+    apart: Option<&'a Apart>,
+    /// Number of payloads that were returned.
+    payload: usize,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while let Some((at, payload)) = self.apart.and_then(|a| a.payloads.get(self.payload)) {
+            let before = &self.bytes[self.from..*at];
+            if !before.is_empty() {
+                self.from = *at;
+                return Some(before);
+            }
+            self.payload += 1;
+            if !payload.is_empty() {
+                return Some(payload);
+            }
+        }
+        let rest = &self.bytes[self.from..];
+        self.from = self.bytes.len();
+        (!rest.is_empty()).then_some(rest)
     }
 }
 

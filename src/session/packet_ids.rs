@@ -44,18 +44,25 @@ impl PacketIds {
         }
     }
 
+    #[inline]
     pub(super) fn insert(&mut self, id: PacketId) {
         match self {
             Self::Few(ids) if ids.len() < FEW_MAX => {
                 ids.insert(id.number());
             }
+            Self::Few(_) | Self::Many { .. } => self.insert_into_many(id),
+        }
+    }
+
+    fn insert_into_many(&mut self, id: PacketId) {
+        match self {
             Self::Few(ids) => {
                 let mut bits = Box::new([0; WORDS]);
                 for id in ids.iter().filter_map(|number| PacketId::new(*number)) {
                     bits[word(id)] |= bit(id);
                 }
                 *self = Self::Many { len: ids.len(), bits };
-                self.insert(id);
+                self.insert_into_many(id);
             }
             Self::Many { bits, len } => {
                 *len += usize::from(bits[word(id)] & bit(id) == 0);

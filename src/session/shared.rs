@@ -53,22 +53,14 @@ impl<'a> SharedPublication<'a> {
 
     /// Returns the shared copy, and creates it at the first call.
     pub fn allocate(&mut self) -> Arc<Message> {
-        let (publication, packet) = (&self.publication, self.packet);
-        let make = || match packet {
-            Some(packet) => Message::within(packet, publication),
-            None => Message::new(publication),
-        };
-        let number = self.number;
-        let numbered = |message: Message| match number {
-            Some(number) => message.numbered(number),
-            None => message,
-        };
-        self.allocated.get_or_insert_with(|| Arc::new(numbered(make()))).clone()
+        let Self { publication, packet, allocated, number } = self;
+        let make = || Message::of(publication, *packet, *number);
+        allocated.get_or_insert_with(|| Arc::new(make())).clone()
     }
 
-    /// Returns the payload to be written from its shared buffer; `None` if copying it is cheaper.
-    pub(super) fn large_payload(&mut self) -> Option<Bytes> {
-        let is_large = self.publication.payload.len() >= LARGE_BYTES_MIN;
-        is_large.then(|| self.allocate().payload_bytes())
+    /// Returns whether the payload is to be written from its shared buffer: copying it is not
+    /// cheaper.
+    pub(super) const fn has_large_payload(&self) -> bool {
+        self.publication.payload.len() >= LARGE_BYTES_MIN
     }
 }

@@ -131,6 +131,7 @@ impl Window {
 
     /// Returns the identifier for the next message. The window must not be full, and all its
     /// messages must be sent. [MQTT-2.2.1-4]
+    #[inline(always)] // each message passes it
     pub(super) fn next_id(&mut self) -> PacketId {
         debug_assert!(!self.is_full() && self.is_all_sent(), "the caller has asked");
         self.pass_over_used();
@@ -279,6 +280,7 @@ impl Window {
         self.close_gap();
     }
 
+    #[inline(always)] // each message passes it
     fn close_gap(&mut self) {
         while let Some(None) = self.run.front() {
             self.run.pop_front();

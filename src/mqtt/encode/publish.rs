@@ -88,7 +88,9 @@ pub fn encode_publish_with(
     payload: &[u8],
 ) {
     let lengths = Lengths::of(version, publication, how);
-    out.reserve(packet_size(lengths.remaining) - publication.payload.len() + payload.len());
+    // A piece takes more room while it is appended.
+    let size = packet_size(lengths.remaining) - publication.payload.len() + payload.len();
+    out.reserve(size + PIECE_BYTES_MAX);
     push_before_payload(out, &lengths, version, publication, how);
     out.extend_from_slice(payload);
 }
@@ -111,7 +113,7 @@ fn push_before_payload(
     head.push([publish_first_byte(how.flags)]);
     head.push_variable(lengths.remaining);
     head.push((topic.len() as u16).to_be_bytes());
-    out.extend_from_slice(head.bytes());
+    head.append_to(out);
     out.extend_from_slice(topic.as_bytes());
     if version.has_properties() {
         push_id_and_properties(out, lengths.properties, publication, how);
@@ -120,6 +122,7 @@ fn push_before_payload(
     }
 }
 
+#[inline(always)] // each message passes it
 fn push_id_and_properties(
     out: &mut Vec<u8>,
     length: usize,
@@ -127,7 +130,7 @@ fn push_id_and_properties(
     how: &PublishAs<'_>,
 ) {
     // Short fields are gathered, so that one copy appends them.
-    let mut fields = Piece::<16>::new();
+    let mut fields = Piece::<PIECE_BYTES_MAX>::new();
     if let Some(packet_id) = how.packet_id {
         fields.push(packet_id.number().to_be_bytes());
     }
@@ -140,7 +143,7 @@ fn push_id_and_properties(
         fields.push([identifier::TOPIC_ALIAS]);
         fields.push(alias.get().to_be_bytes());
     }
-    out.extend_from_slice(fields.bytes());
+    fields.append_to(out);
     if !(publication.properties.is_empty() && how.subscription_identifiers.is_empty()) {
         push_long_properties(out, publication, how);
     }
@@ -152,7 +155,7 @@ fn push_long_properties(out: &mut Vec<u8>, publication: &Publication<'_>, how: &
         let mut property = Piece::<5>::new();
         property.push([identifier::SUBSCRIPTION_IDENTIFIER]);
         property.push_variable(subscription_identifier as usize);
-        out.extend_from_slice(property.bytes());
+        property.append_to(out);
     }
     out.extend_from_slice(publication.properties);
 }
@@ -204,7 +207,10 @@ fn properties_length(publication: &Publication<'_>, how: &PublishAs<'_>) -> usiz
     publication.properties.len() + topic_alias + message_expiry_interval + subscription_identifiers
 }
 
-/// Up to `N` bytes that are collected and then appended to the buffer in one call.
+/// The largest size of a [`Piece`].
+const PIECE_BYTES_MAX: usize = 16;
+
+/// Up to `N` bytes that are collected and then appended to the buffer at once.
 struct Piece<const N: usize> {
     bytes: [u8; N],
     length: usize,
@@ -229,8 +235,11 @@ impl<const N: usize> Piece<N> {
         self.length += length;
     }
 
+    /// Appends all `N` bytes and removes the unused ones: a copy of fixed length needs no call.
     #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+    fn append_to(&self, out: &mut Vec<u8>) {
+        let length = out.len() + self.length;
+        out.extend_from_slice(&self.bytes);
+        out.truncate(length);
     }
 }

@@ -128,6 +128,7 @@ impl Outgoing {
     }
 
     /// Adds a message that was just sent with the next identifier to those in flight.
+    #[inline(always)] // each message passes it
     fn note_sent(&mut self, link: &mut Link, envelope: Envelope) {
         self.window.push(envelope);
         link.unacknowledged += 1;
@@ -137,7 +138,7 @@ impl Outgoing {
     /// Returns how to send the next message. A QoS 2 message of a durable session must wait until
     /// it is stored with its Packet Identifier: the client remembers the identifier, so the broker
     /// must remember it too, even after a crash. [MQTT-4.3.3-2]
-    #[inline]
+    #[inline(always)] // each message passes it
     fn sending(&mut self, qos: QoS) -> Sending {
         match qos {
             QoS::AtMostOnce => Sending { packet_id: None, dup: false, gate: None },
@@ -221,7 +222,7 @@ fn gate_of(link: &Link, sending: Sending) -> Option<Ticket> {
     sending.packet_id.and_then(|_| sending.gate.max(link.last_gate()))
 }
 
-#[inline]
+#[inline(always)] // each message passes it
 fn publish_as<'a>(
     link: &Link,
     publication: &Publication<'_>,

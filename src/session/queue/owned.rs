@@ -74,14 +74,14 @@ impl Queue {
     #[inline]
     pub(in crate::session) fn note_in_flight(&mut self, in_flight: Amount) {
         self.in_flight = in_flight;
-        self.settle_share();
         let blocks = (in_flight.bytes / IN_FLIGHT_BLOCK) as u32;
-        if blocks != self.blocks_in_flight {
-            self.count_blocks(blocks);
+        if self.keeping.is_some() || blocks != self.blocks_in_flight {
+            self.count_in_flight(blocks);
         }
     }
 
-    fn count_blocks(&mut self, blocks: u32) {
+    fn count_in_flight(&mut self, blocks: u32) {
+        self.settle_share();
         let former = std::mem::replace(&mut self.blocks_in_flight, blocks);
         let counted = &self.usage.bytes_in_flight;
         if blocks > former {
