@@ -5,6 +5,7 @@
 
 mod keep_alive;
 mod kick;
+mod overrides;
 mod selector;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -12,9 +13,11 @@ use std::{net::SocketAddr, sync::Arc};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+pub(crate) use self::keep_alive::KEEP_ALIVE_SECS;
 pub use self::{
     keep_alive::{KeepAliveChanged, SetKeepAlive},
     kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
+    overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
 };
 use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
@@ -217,6 +220,12 @@ pub enum ControlError {
     /// The interval is 0, which would turn Keep Alive off; only the client may do that.
     #[error("an interval of 0 is not allowed")]
     InvalidInterval,
+    /// The client identifier is too long for a sticky value, which has at most 4,096 bytes of it.
+    #[error("client identifier is too long for a sticky value")]
+    ClientIdTooLong,
+    /// There are as many sticky values as the limit allows.
+    #[error("too many sticky values")]
+    TooManyOverrides,
     /// The broker is shutting down, or the connection cannot accept another request now.
     #[error("broker cannot accept the request now")]
     Unavailable,
@@ -253,6 +262,27 @@ pub trait LiveClients: Send + Sync + 'static {
         &self,
         _request: SelectClients,
     ) -> Result<SelectedClients, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns the Keep Alive override of a client, if there is one.
+    async fn query_override(
+        &self,
+        _request: QueryOverride,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Removes the Keep Alive override of a client; returns whether there was one.
+    async fn remove_override(&self, _request: RemoveOverride) -> Result<bool, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns some Keep Alive overrides, in the order of the bytes of their Client Identifiers.
+    async fn list_overrides(
+        &self,
+        _request: ListOverrides,
+    ) -> Result<Vec<KeepAliveOverride>, ControlError> {
         Err(ControlError::Unavailable)
     }
 

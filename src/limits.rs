@@ -121,6 +121,8 @@ pub struct Limits {
     /// Maximum Keep Alive in seconds. An MQTT 5 client that requests more receives this as Server
     /// Keep Alive; Keep Alive 0 stays off. 0 = clients choose.
     pub keep_alive_secs_max: u16,
+    /// Maximum number of stored Keep Alives that callers have set for later connections too.
+    pub keep_alive_overrides_max: u32,
 }
 
 impl Default for Limits {
@@ -168,6 +170,7 @@ impl Default for Limits {
             retained_bytes_per_user_max: 67_108_864,
             session_expiry_secs_max: 604_800,
             keep_alive_secs_max: 0,
+            keep_alive_overrides_max: 1_000_000,
         }
     }
 }

@@ -15,7 +15,6 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context as Task, Poll, ready},
     time::Duration,
 };
@@ -29,7 +28,7 @@ use tracing::Span;
 use self::reading::Reading;
 use crate::{
     actors::connection::tail::Tail,
-    control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection},
+    control::{ControlError, KickOptions, Kicked, Redirection},
     hooks::DisconnectReason,
     shard::{
         CERTIFICATE, Departure, FiltersAsked, IDENTITY_EXPIRED, Shard,
@@ -371,8 +370,15 @@ impl Handler<ToConnection> for Connection {
     fn handle(&mut self, message: ToConnection, ctx: &mut Self::Context) {
         // The caller may no longer wait for its answer; the action counts nevertheless.
         match message {
-            ToConnection::SetKeepAlive { interval_secs, by, is_dry_run, reply } => {
-                let _ = reply.send(self.set_keep_alive(interval_secs, by, is_dry_run));
+            ToConnection::SetKeepAlive { request, reply } => {
+                let mut shard = self.shard.borrow_mut();
+                let now = shard.core.clock.now();
+                let _ = reply.send(shard.set_keep_alive((self.slot, self.link), &request, now));
+            }
+            ToConnection::FollowOverride { by, reply } => {
+                let mut shard = self.shard.borrow_mut();
+                let now = shard.core.clock.now();
+                let _ = reply.send(shard.follow_override((self.slot, self.link), by, now));
             }
             ToConnection::Kick { options, reply } => {
                 let is_there = self.tell_kick(&options);
@@ -424,33 +430,6 @@ impl Connection {
         let Some(slot) = shard.linked(self.slot, self.link) else { return false };
         slot.session.disconnect(options.reason_code, options.reason_string.as_deref());
         true
-    }
-
-    fn set_keep_alive(
-        &self,
-        interval_secs: u16,
-        by: Option<Arc<str>>,
-        is_dry_run: bool,
-    ) -> Result<KeepAliveChanged, ControlError> {
-        if interval_secs == 0 {
-            return Err(ControlError::InvalidInterval);
-        }
-        let mut shard = self.shard.borrow_mut();
-        let now = shard.core.clock.now();
-        let online = shard.linked(self.slot, self.link).filter(|slot| slot.is_online());
-        let link =
-            online.and_then(|slot| slot.session.link_mut()).ok_or(ControlError::NotOnline)?;
-        // A dry run changes a copy.
-        let mut changed = *link.keep_alive();
-        let old_secs = changed.change(interval_secs, now).ok_or(ControlError::KeepAliveDisabled)?;
-        if is_dry_run {
-            return Ok(KeepAliveChanged::new(old_secs, interval_secs));
-        }
-        *link.keep_alive_mut() = changed;
-        shard.note_deadline(self.slot);
-        shard.announce_keep_alive(self.slot, (old_secs, interval_secs), by, now);
-        shard.flush();
-        Ok(KeepAliveChanged::new(old_secs, interval_secs))
     }
 
     /// Writes a DISCONNECT that names another server; returns whether the connection still had its

@@ -6,8 +6,8 @@ use actix::Message;
 
 use crate::{
     control::{
-        ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SelectClients, SelectedClients,
-        SetKeepAlive,
+        ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
+        QueryOverride, Redirect, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
     },
     mqtt::{self},
     shard::connect::ClientSession,
@@ -25,6 +25,19 @@ impl Message for Kick {
 /// Asks the registry of the shard of [`SelectClients::from`] for clients of that shard.
 impl Message for SelectClients {
     type Result = SelectedClients;
+}
+
+impl Message for QueryOverride {
+    type Result = Option<KeepAliveOverride>;
+}
+
+/// Whether there was an override.
+impl Message for RemoveOverride {
+    type Result = Result<bool, ControlError>;
+}
+
+impl Message for ListOverrides {
+    type Result = Result<Vec<KeepAliveOverride>, ControlError>;
 }
 
 /// The number of clients of this registry's shard that were redirected.

@@ -6,6 +6,7 @@
 
 mod clients;
 mod control;
+mod keep_alive;
 
 use std::{
     cell::{Cell, RefCell},

@@ -10,8 +10,9 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
     actors::{QueryOnlineMany, SetKeepAliveMany},
     control::{
-        Clients, ControlError, KeepAliveChanged, Kick, Kicked, LiveClients, Readiness, Redirect,
-        Redirection, Redirects, SelectClients, SelectedClients, SetKeepAlive,
+        Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
+        LiveClients, QueryOverride, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
+        SelectClients, SelectedClients, SetKeepAlive,
     },
 };
 
@@ -84,6 +85,27 @@ impl LiveClients for Broker {
         let registry = self.running.registries.get(usize::from(request.from.shard));
         let Some(registry) = registry else { return Ok(SelectedClients::default()) };
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
+    }
+
+    async fn query_override(
+        &self,
+        request: QueryOverride,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
+    }
+
+    async fn remove_override(&self, request: RemoveOverride) -> Result<bool, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
+    async fn list_overrides(
+        &self,
+        request: ListOverrides,
+    ) -> Result<Vec<KeepAliveOverride>, ControlError> {
+        let registry = self.registry(request.after.as_deref().unwrap_or_default());
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 
     async fn query_each_online(&self, client_ids: Vec<String>) -> Vec<Result<bool, ControlError>> {

@@ -9,7 +9,8 @@ use super::{ANSWER_TIME_MAX, Broker};
 use crate::{
     actors::Registry,
     control::{
-        ControlError, KeepAliveChanged, LiveClients, SelectClients, SelectedClients, SetKeepAlive,
+        ControlError, KeepAliveChanged, KeepAliveOverride, ListOverrides, LiveClients,
+        QueryOverride, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
     },
 };
 
@@ -28,6 +29,36 @@ impl Broker {
         requests: Vec<SetKeepAlive>,
     ) -> Vec<Result<KeepAliveChanged, ControlError>> {
         self.set_each_keep_alive(requests).await
+    }
+
+    /// Returns the sticky Keep Alive of a client, if there is one.
+    ///
+    /// # Errors
+    /// The broker cannot answer.
+    pub async fn keep_alive_override(
+        &self,
+        client_id: &str,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
+        LiveClients::query_override(self, QueryOverride::new(client_id)).await
+    }
+
+    /// Removes the sticky Keep Alive of a client; returns whether there was one.
+    ///
+    /// # Errors
+    /// The store cannot be written, or the broker cannot answer.
+    pub async fn remove_keep_alive_override(&self, client_id: &str) -> Result<bool, ControlError> {
+        LiveClients::remove_override(self, RemoveOverride::new(client_id)).await
+    }
+
+    /// Returns some sticky Keep Alives, in the order of the bytes of their Client Identifiers.
+    ///
+    /// # Errors
+    /// The broker cannot answer.
+    pub async fn keep_alive_overrides(
+        &self,
+        request: ListOverrides,
+    ) -> Result<Vec<KeepAliveOverride>, ControlError> {
+        LiveClients::list_overrides(self, request).await
     }
 
     /// Returns some of the clients that a selector selects, and where to continue: repeat the request

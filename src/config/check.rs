@@ -31,6 +31,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.connects_per_address_per_sec",
     "limits.topic_alias_maximum",
     "limits.keep_alive_secs_max",
+    "limits.keep_alive_overrides_max",
     "tls.watch_secs",
 ];
 

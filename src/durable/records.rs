@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -45,6 +48,8 @@ struct State {
     /// The committed records that expire, by that time.
     expiring: BTreeSet<(Timestamp, RecordKey)>,
     watched: BTreeMap<Box<str>, Watched>,
+    /// The number of committed records of a namespace, where it is asked for.
+    counted: BTreeMap<Box<str>, Arc<AtomicUsize>>,
 }
 
 /// What is known of one key; there is no entry without either part.
@@ -52,18 +57,18 @@ struct State {
 struct KnownRecord {
     committed: Option<Record>,
     /// The last pending change: its revision, and the record unless it is a removal.
-    pending: Option<(Revision, Option<Record>)>,
+    pending: Option<Box<(Revision, Option<Record>)>>,
 }
 
 impl KnownRecord {
     /// Ends the pending change if it is this one, and not a later one.
     fn end_pending(&mut self, revision: Revision) {
-        self.pending.take_if(|(pending, _)| *pending == revision);
+        self.pending.take_if(|pending| pending.0 == revision);
     }
 
     /// Returns the record as the last change left it, pending or not.
     fn newest(&self) -> Option<&Record> {
-        match &self.pending {
+        match self.pending.as_deref() {
             Some((_, record)) => record.as_ref(),
             None => self.committed.as_ref(),
         }
@@ -89,6 +94,20 @@ impl StoredRecords {
             let revision = record.revision;
             state.commit(name, revision, Some(record));
         })
+    }
+
+    /// Returns a record, as it was last committed.
+    pub(crate) fn committed(&self, name: &RecordKey) -> Option<Record> {
+        let now = self.clock.now();
+        let state = lock(&self.state);
+        let record = state.entries.get(name)?.committed.as_ref()?;
+        (!record.has_expired(now)).then(|| record.clone())
+    }
+
+    /// Returns the number of committed records of a namespace, which changes with them. Called before
+    /// there are any.
+    pub(crate) fn count(&self, namespace: &str) -> Arc<AtomicUsize> {
+        lock(&self.state).counted.entry(namespace.into()).or_default().clone()
     }
 
     /// Removes records that have expired, a bounded number in one call.
@@ -128,7 +147,8 @@ impl StoredRecords {
             state.commit(name, revision, record);
             return Ok(Committing::Done(revision));
         };
-        state.entries.entry(name.clone()).or_default().pending = Some((revision, record.clone()));
+        state.entries.entry(name.clone()).or_default().pending =
+            Some(Box::new((revision, record.clone())));
         let boxed = Box::new(name.clone());
         let change = match &record {
             Some(record) => Change::PutRecord(boxed, Box::new(record.clone())),
@@ -176,10 +196,7 @@ impl Committing {
 #[async_trait]
 impl Records for StoredRecords {
     async fn get(&self, name: &RecordKey) -> Result<Option<Record>, RecordsError> {
-        let now = self.clock.now();
-        let state = lock(&self.state);
-        let record = state.entries.get(name).and_then(|entry| entry.committed.as_ref());
-        Ok(record.filter(|record| !record.has_expired(now)).cloned())
+        Ok(self.committed(name))
     }
 
     async fn put(&self, put: Put) -> Result<Revision, RecordsError> {
@@ -275,6 +292,13 @@ impl State {
         entry.end_pending(revision);
         let former = std::mem::replace(&mut entry.committed, record.clone());
         let is_empty = entry.committed.is_none() && entry.pending.is_none();
+        if let Some(count) = self.counted.get(name.namespace()) {
+            match (&former, &record) {
+                (None, Some(_)) => drop(count.fetch_add(1, Ordering::AcqRel)),
+                (Some(_), None) => drop(count.fetch_sub(1, Ordering::AcqRel)),
+                (None, None) | (Some(_), Some(_)) => {}
+            }
+        }
         if let Some(at) = former.and_then(|former| former.expires_at) {
             self.expiring.remove(&(at, name.clone()));
         }

@@ -52,7 +52,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
         let mut wanted = SetKeepAlive::new(wanted.client_id, wanted.interval_secs);
         wanted.by.clone_from(&caller.identity.username);
         let target = wanted.client_id.clone();
-        let KeepAliveChanged { old_secs, new_secs: secs } =
+        let KeepAliveChanged { old_secs, new_secs: secs, .. } =
             desk(&request).set_keep_alive(wanted).await?;
         let (old, new) = (old_secs.to_string(), secs.to_string());
         let changed =

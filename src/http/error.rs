@@ -113,6 +113,20 @@ impl ApiError {
         Self::bad_request("invalid_interval", message)
     }
 
+    /// The time to live is not an integer in the range.
+    pub(super) fn invalid_ttl(secs: RangeInclusive<u32>) -> Self {
+        let (min, max) = secs.into_inner();
+        let message =
+            format!("The field ttl_seconds must be a whole number of seconds from {min} to {max}.");
+        Self::bad_request("invalid_ttl", message)
+    }
+
+    /// The client has no Keep Alive override.
+    pub(super) fn override_not_found() -> Self {
+        let message = "The client has no sticky Keep Alive.";
+        Self::new(StatusCode::NOT_FOUND, "override_not_found", message)
+    }
+
     /// The client identifier is invalid in MQTT, or is encoded wrongly.
     pub(super) fn invalid_client_id(error: ClientIdError) -> Self {
         Self::bad_request("invalid_client_id", format!("The client id is not valid: {error}."))
@@ -291,6 +305,15 @@ impl From<ControlError> for ApiError {
                 let message = "The client connected with Keep Alive 0, which turns it off; it \
                                cannot be changed.";
                 Self::new(StatusCode::CONFLICT, "keep_alive_disabled", message)
+            }
+            ControlError::ClientIdTooLong => {
+                let message = "The client id has more than 4096 bytes, which is too long for a \
+                               sticky value.";
+                Self::bad_request("client_id_too_long", message)
+            }
+            ControlError::TooManyOverrides => {
+                let message = "There are as many sticky values as keep_alive_overrides_max allows.";
+                Self::new(StatusCode::CONFLICT, "too_many_overrides", message)
             }
             ControlError::InvalidInterval => Self::invalid_interval(1..=u16::MAX),
             ControlError::Unavailable => Self::unavailable(),

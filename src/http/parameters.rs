@@ -5,9 +5,10 @@
 //! value is an error. Pure functions over the text of the target; used by `calls`.
 
 use super::error::{ApiError, ClientIdError};
+use crate::control::KEEP_ALIVE_SECS;
 
 /// The allowed Keep Alive, in seconds.
-pub(super) const INTERVAL_SECS: std::ops::RangeInclusive<u16> = 30..=1200;
+pub(super) const INTERVAL_SECS: std::ops::RangeInclusive<u16> = KEEP_ALIVE_SECS;
 
 /// Maximum bytes of an MQTT string (section 1.5.4).
 const CLIENT_ID_BYTES_MAX: usize = 65_535;

@@ -20,6 +20,10 @@ labels! {
         Statuses = "/api/v1/status",
         /// Changes the Keep Alive of several clients.
         KeepAlives = "/api/v1/keep-alive",
+        /// Keep Alives that hold for later connections too.
+        Overrides = "/api/v1/keep-alive/overrides",
+        /// That of one client.
+        Override = "/api/v1/keep-alive/overrides/{client_id}",
         /// Everything about one client.
         Client = "/api/v1/clients/{client_id}",
         /// Redirects clients to another server.

@@ -172,7 +172,7 @@ pub enum PublicationError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// Only the broker publishes under this topic, see [`is_of_the_broker`].
-    #[error("topics under $events, $SYS and $control are reserved for the broker")]
+    #[error("topics under $events, $SYS, $control and $SETOPTS are reserved for the broker")]
     ReservedTopic,
     /// The Response Topic is not a valid Topic Name.
     #[error("response topic is invalid: {0}")]

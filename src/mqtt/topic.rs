@@ -60,7 +60,7 @@ pub struct FilterParts<'a> {
 }
 
 /// First levels reserved for the broker: no client may publish to these topics or below them.
-const OF_THE_BROKER: [&str; 3] = ["$events", "$SYS", "$control"];
+const OF_THE_BROKER: [&str; 4] = ["$events", "$SYS", "$control", "$SETOPTS"];
 
 /// Exception: bridges publish their state here, by default also as their Will; the policy decides.
 const STATE_OF_BRIDGES: &str = "$SYS/broker/connection/";

@@ -30,7 +30,10 @@ use crate::{
     owners::{Account, Owner, Owners},
     router::{Homes, Index, Retained, RetainedLimits, ShardNumber},
     session::{QueueLimits, QueueUsage, WhenFull},
-    shard::{connect::Proven, doors::ArrivalDoor, in_process::InProcess, system::SystemTopics},
+    shard::{
+        connect::Proven, doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
+        system::SystemTopics,
+    },
     store::{Store, StoreError},
     told::Told,
 };
@@ -88,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) keeper: Option<Arc<Keeper>>,
     /// What callers have set, and several nodes will share one day.
     pub(crate) records: Arc<StoredRecords>,
+    /// The Keep Alives that hold for later connections too.
+    pub(crate) overrides: OverrideTable,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Cancelled when the broker begins to end.
@@ -114,6 +119,7 @@ impl Core {
         let keeper = parts
             .store
             .map(|store| Arc::new(Keeper::new(store, parts.sync, &bounds, retained.clone())));
+        let records = Arc::new(StoredRecords::new(keeper.clone(), clock, bounds.revision));
         Ok(Self {
             clock,
             index: Index::default(),
@@ -126,7 +132,8 @@ impl Core {
             in_process: InProcess::default(),
             system: SystemTopics::new(parts.sys_interval),
             versions,
-            records: Arc::new(StoredRecords::new(keeper.clone(), clock, bounds.revision)),
+            overrides: OverrideTable::new(records.clone()),
+            records,
             keeper,
             draining: ArcSwapOption::empty(),
             ending: CancellationToken::new(),

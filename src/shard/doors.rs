@@ -8,7 +8,7 @@ use std::{convert::Infallible, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection},
+    control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection, SetKeepAlive},
     shard::connect::{TakeClient, TakeStep},
 };
 
@@ -22,12 +22,15 @@ type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 pub(crate) enum ToConnection {
     /// Change the Keep Alive, and answer its former value.
     SetKeepAlive {
-        /// In seconds.
-        interval_secs: u16,
+        /// To what, and until when.
+        request: SetKeepAlive,
+        /// Where the answer goes.
+        reply: Reply<KeepAliveChanged>,
+    },
+    /// Follow the override of the client, as it is stored now, or follow it no longer.
+    FollowOverride {
         /// The caller, for the event.
         by: Option<Arc<str>>,
-        /// Whether nothing changes.
-        is_dry_run: bool,
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
     },

@@ -17,6 +17,7 @@ pub(crate) mod in_process;
 mod keeping;
 mod lifecycle;
 mod numbers;
+pub(crate) mod overrides;
 mod packets;
 mod presence;
 mod quota;
@@ -46,7 +47,7 @@ use self::{
     keeping::{tickets::Tickets, weeding::Weeding},
     lifecycle::Lifecycle,
     numbers::Numbers,
-    presence::{arrive::Greeting, authenticate::Authentication},
+    presence::{arrive::Greeting, authenticate::Authentication, keep_alive::KeepAliveChange},
     quota::Slowed,
     routing::{
         backlog::{AskedLater, Backlogs},
@@ -60,6 +61,7 @@ pub(crate) use self::{
     departure::Departure,
     hold::{LOOK_EVERY, look_after_held},
     keeping::{restore::FoundSession, weeding::weed_queues},
+    overrides::end_of,
     packets::ReadOutcome,
     presence::{
         authenticate::not_authenticated,
@@ -181,6 +183,8 @@ pub(crate) struct Connected {
     unannounced: Option<Greeting>,
     /// Whether it took over from a connection that was online.
     was_online: bool,
+    /// Set while the Keep Alive follows an override, or will change back.
+    keep_alive_change: Option<KeepAliveChange>,
 }
 
 impl Connected {

@@ -38,6 +38,7 @@ mod will {
 /// Section 3.1.2.10: Keep Alive.
 mod keep_alive {
     mod deadlines;
+    mod overrides;
     mod slow_packets;
 }
 

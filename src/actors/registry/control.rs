@@ -10,10 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{ClientTurns, Registry};
 use crate::{
-    actors::messages::{QueryClient, QueryOnline, QueryOnlineMany, SetKeepAliveMany},
+    actors::messages::{QueryClient, QueryOnline, QueryOnlineMany},
     control::{
-        ControlError, KeepAliveChanged, Kick, Kicked, Redirect, SelectClients, SelectedClients,
-        SelectionPlace, SetKeepAlive,
+        ControlError, Kick, Kicked, Redirect, SelectClients, SelectedClients, SelectionPlace,
     },
     shard::{Shard, doors::ToConnection},
 };
@@ -46,41 +45,8 @@ impl Handler<QueryClient> for Registry {
 /// The answer that a connection will give; dropped if the client has none.
 type Asked<T> = Result<oneshot::Receiver<Result<T, ControlError>>, ControlError>;
 
-async fn answer_of<T>(asked: Asked<T>) -> Result<T, ControlError> {
+pub(super) async fn answer_of<T>(asked: Asked<T>) -> Result<T, ControlError> {
     asked?.await.unwrap_or(Err(ControlError::NotOnline))
-}
-
-impl Registry {
-    fn set_keep_alive(&self, request: SetKeepAlive) -> Asked<KeepAliveChanged> {
-        let (reply, answer) = oneshot::channel();
-        let SetKeepAlive { client_id, interval_secs, by, is_dry_run } = request;
-        let message = ToConnection::SetKeepAlive { interval_secs, by, is_dry_run, reply };
-        self.clients.send(&client_id, message).map(|()| answer)
-    }
-}
-
-impl Handler<SetKeepAlive> for Registry {
-    type Result = ResponseFuture<Result<KeepAliveChanged, ControlError>>;
-
-    fn handle(&mut self, message: SetKeepAlive, _: &mut Self::Context) -> Self::Result {
-        Box::pin(answer_of(self.set_keep_alive(message)))
-    }
-}
-
-impl Handler<SetKeepAliveMany> for Registry {
-    type Result = ResponseFuture<Vec<Result<KeepAliveChanged, ControlError>>>;
-
-    fn handle(&mut self, message: SetKeepAliveMany, _: &mut Self::Context) -> Self::Result {
-        let asked = message.requests.into_iter().map(|request| self.set_keep_alive(request));
-        let asked: Vec<_> = asked.collect();
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(asked.len());
-            for one in asked {
-                answers.push(answer_of(one).await);
-            }
-            answers
-        })
-    }
 }
 
 impl Handler<Kick> for Registry {

@@ -172,7 +172,8 @@ fn a_pending_change_is_compared_with_but_not_read() {
     };
     state.commit(name("k"), Revision(1), Some(record(1)));
     let pend = |state: &mut State, revision, record| {
-        state.entries.entry(name("k")).or_default().pending = Some((Revision(revision), record));
+        state.entries.entry(name("k")).or_default().pending =
+            Some(Box::new((Revision(revision), record)));
     };
     let committed = |state: &State| {
         let entry = state.entries.get(&name("k"))?;

@@ -100,6 +100,17 @@ pub(super) fn interval_in(item: Option<&RawValue>) -> Result<u16, ApiError> {
         .ok_or_else(|| ApiError::invalid_interval(INTERVAL_SECS))
 }
 
+/// The allowed time to live: at most a year.
+const TTL_SECS: std::ops::RangeInclusive<u32> = 1..=31_536_000;
+
+/// Parses the time to live of an item, in seconds; `None` if it has none.
+pub(super) fn ttl_in(item: Option<&RawValue>) -> Result<Option<u32>, ApiError> {
+    let Some(item) = item else { return Ok(None) };
+    let secs = serde_json::from_str(item.get()).ok();
+    let secs = secs.filter(|secs| TTL_SECS.contains(secs));
+    secs.map(Some).ok_or_else(|| ApiError::invalid_ttl(TTL_SECS))
+}
+
 /// The results of a call, in the order of its items.
 #[derive(Serialize)]
 pub(super) struct BulkResults<T> {

@@ -45,6 +45,10 @@ struct KeepAliveItem<'b> {
     interval: Option<&'b RawValue>,
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    sticky: bool,
+    #[serde(borrow)]
+    ttl_seconds: Option<&'b RawValue>,
 }
 
 /// A selector, and what changes.
@@ -57,6 +61,10 @@ struct KeepAliveSelector<'b> {
     interval: Option<&'b RawValue>,
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    sticky: bool,
+    #[serde(borrow)]
+    ttl_seconds: Option<&'b RawValue>,
 }
 
 /// The result for one client.
@@ -67,20 +75,32 @@ struct KeepAliveResult<I> {
     /// The Keep Alive in force, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     keepalive: Option<u16>,
+    /// Whether the client cannot be told the sticky value.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    not_told: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
 
+/// Why a client may not stand a value that it is not told.
+const BELOW_OWN: &str = "The value is below the client's own Keep Alive, and the client cannot be told: it may be \
+     disconnected at every interval.";
+
 impl<I> KeepAliveResult<I> {
     fn of(client_id: I, result: Result<KeepAliveChanged, ApiError>) -> Self {
-        match result {
-            Ok(changed) => {
-                let keepalive = Some(changed.new_secs);
-                Self { client_id, success: true, keepalive, code: None }
-            }
-            Err(error) => {
-                Self { client_id, success: false, keepalive: None, code: Some(error.code()) }
-            }
+        let (changed, code) = match result {
+            Ok(changed) => (Some(changed), None),
+            Err(error) => (None, Some(error.code())),
+        };
+        Self {
+            client_id,
+            success: changed.is_some(),
+            keepalive: changed.map(|changed| changed.new_secs),
+            not_told: changed.is_some_and(|changed| changed.is_not_told),
+            warning: changed.filter(|changed| changed.is_below_own).map(|_| BELOW_OWN),
+            code,
         }
     }
 }
@@ -148,7 +168,8 @@ fn wanted_by(
     caller.permit(api, &client_id, &[Action::Control])?;
     let mut wanted = SetKeepAlive::new(client_id, interval_secs);
     wanted.by = caller.identity.username.clone();
-    wanted.is_dry_run = item.dry_run;
+    (wanted.is_dry_run, wanted.is_sticky) = (item.dry_run, item.sticky);
+    wanted.ttl_secs = bulk::ttl_in(item.ttl_seconds)?;
     Ok(wanted)
 }
 
@@ -176,19 +197,20 @@ fn of_selected(
     caller: &HttpCaller,
     wanted: KeepAliveSelector<'_>,
 ) -> Result<Answer, ApiError> {
-    let KeepAliveSelector { clients, username, interval, dry_run } = wanted;
-    let selector = walk::selector(clients.as_deref(), username.as_deref())?;
-    let interval_secs = bulk::interval_in(interval)?;
-    let target: Arc<str> = clients.or(username).unwrap_or_default().into();
+    let mut selector = walk::selector(wanted.clients.as_deref(), wanted.username.as_deref())?;
+    let mut each = SetKeepAlive::new("", bulk::interval_in(wanted.interval)?);
+    each.by.clone_from(&caller.identity.username);
+    (each.is_dry_run, each.is_sticky) = (wanted.dry_run, wanted.sticky);
+    each.ttl_secs = bulk::ttl_in(wanted.ttl_seconds)?;
+    if each.is_sticky {
+        selector = selector.with_absent();
+    }
+    let target: Arc<str> = wanted.clients.or(wanted.username).unwrap_or_default().into();
     let its = (api.clone(), caller.clone());
     let handle = move |client_ids: Vec<String>| {
         let (its, target) = (its.clone(), Arc::clone(&target));
-        let wanted = client_ids.iter().map(|client_id| {
-            let mut wanted = SetKeepAlive::new(client_id.clone(), interval_secs);
-            wanted.by = its.1.identity.username.clone();
-            wanted.is_dry_run = dry_run;
-            Ok(wanted)
-        });
+        let wanted =
+            client_ids.iter().map(|id| Ok(SetKeepAlive { client_id: id.clone(), ..each.clone() }));
         let wanted: Vec<_> = wanted.collect();
         let handled = async move {
             let (api, caller) = its;

@@ -7,6 +7,7 @@ mod body;
 mod bulk;
 mod keep_alive;
 mod kick;
+mod overrides;
 mod redirect;
 mod status;
 mod target;
@@ -30,6 +31,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .wrap(from_fn(stay_with_http))
         .configure(keep_alive::routes)
         .configure(kick::routes)
+        .configure(overrides::routes)
         .configure(redirect::routes)
         .configure(status::routes)
         .default_service(web::to(async || ApiError::not_found().error_response()));

@@ -75,7 +75,6 @@ impl<'q> Query<'q> {
         parse(&text).map(Some).ok_or_else(|| ApiError::invalid_parameter(name, expected))
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for lists"))]
     /// Returns a whole number between two bounds.
     pub(super) fn number(
         &self,

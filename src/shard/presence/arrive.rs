@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    control::KeepAliveOverride,
     durable::Trouble,
     hooks::DisconnectReason,
     journal::Change,
@@ -17,7 +18,7 @@ use crate::{
         Connected, Departure, Presence, Shard,
         connect::AcceptedConnect,
         doors::{ConnectionDoor, ToConnection},
-        presence::{authenticate::Authentication, tell::subject_of},
+        presence::{authenticate::Authentication, keep_alive::KeepAliveChange, tell::subject_of},
         refusal::NoSession,
     },
 };
@@ -276,7 +277,11 @@ impl Shard {
         let limits = &*self.core.limits_now();
         let expiry_secs = session_expiry(&connect).min(limits.session_expiry_secs_max);
         let packet_bytes_max = limits.packet_bytes_max;
-        let mut link = self.new_link(&connect, limits, expiry_secs, prepared.session_present, now);
+        let found = self.override_at(&connect);
+        let settings = self.settle(&connect, found.as_ref());
+        let present = prepared.session_present;
+        let mut link = self.new_link(&connect, settings, limits, (expiry_secs, present), now);
+        let keep_alive_change = begin_override(&mut link, found.as_ref(), now);
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };
@@ -313,6 +318,7 @@ impl Shard {
                 session_present: prepared.session_present,
             }),
             was_online: prepared.was_online,
+            keep_alive_change,
         });
         link.withhold_messages(slot.is_being_checked());
         slot.session.attach(link, now);
@@ -331,12 +337,11 @@ impl Shard {
     fn new_link(
         &mut self,
         connect: &AcceptedConnect,
+        settings: LinkSettings,
         limits: &Limits,
-        expiry_secs: u32,
-        session_present: bool,
+        (expiry_secs, session_present): (u32, bool),
         now: Timestamp,
     ) -> Link {
-        let settings = self.settle(connect);
         let mut link = Link::new(settings, KeepAlive::new(settings.keep_alive_secs, now));
         self.buffers.lend(link.out_mut());
         let mut packet = conn_ack(connect, &settings, limits, expiry_secs, session_present);
@@ -361,7 +366,7 @@ impl Shard {
             return true;
         }
         let limits = &*self.core.limits_now();
-        let settings = self.settle(connect);
+        let settings = self.settle(connect, self.override_at(connect).as_ref());
         let expiry_secs = session_expiry(connect).min(limits.session_expiry_secs_max);
         let packet = conn_ack(connect, &settings, limits, expiry_secs, false);
         encoded_size(&Packet::ConnAck(Box::new(packet)), connect.version)
@@ -404,12 +409,22 @@ impl Shard {
         self.insert_slot(session, presence, account)
     }
 
-    fn settle(&self, connect: &AcceptedConnect) -> LinkSettings {
+    /// Returns the override of the client, unless its Keep Alive is off.
+    fn override_at(&self, connect: &AcceptedConnect) -> Option<KeepAliveOverride> {
+        let is_on = connect.keep_alive_secs > 0;
+        is_on.then(|| self.core.overrides.find(&connect.client_id)).flatten()
+    }
+
+    fn settle(&self, connect: &AcceptedConnect, found: Option<&KeepAliveOverride>) -> LinkSettings {
         let limits = &*self.core.limits_now();
         let mut keep_alive_secs = connect.keep_alive_secs;
         // Only MQTT 5.0 can tell the client another Keep Alive, and 0 stays off. [MQTT-3.2.2-22]
-        if connect.version == ProtocolVersion::V5 && limits.keep_alive_secs_max > 0 {
-            keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
+        if connect.version == ProtocolVersion::V5 {
+            if let Some(found) = found {
+                keep_alive_secs = found.interval_secs;
+            } else if limits.keep_alive_secs_max > 0 {
+                keep_alive_secs = keep_alive_secs.min(limits.keep_alive_secs_max);
+            }
         }
         LinkSettings {
             version: connect.version,
@@ -424,6 +439,20 @@ impl Shard {
             may_extend_expiry: connect.session_expiry_secs.is_some_and(|secs| secs > 0),
         }
     }
+}
+
+/// Puts an override into force from the beginning of a connection. One that the client knows does
+/// not end before the connection does.
+fn begin_override(
+    link: &mut Link,
+    found: Option<&KeepAliveOverride>,
+    now: Timestamp,
+) -> Option<KeepAliveChange> {
+    let found = found?;
+    let is_told = link.settings().keep_alive_secs == found.interval_secs;
+    *link.keep_alive_mut() = KeepAlive::new(found.interval_secs, now);
+    let reverts_at = found.expires_at.filter(|_| !is_told);
+    Some(KeepAliveChange { reverts_at, is_override: true })
 }
 
 /// The usual maximum length of a CONNACK, so that nearly all CONNACKs need not be measured: unless

@@ -138,6 +138,7 @@ impl Shard {
     /// Does what is due for a slot when its timer fires.
     pub(in crate::shard) fn timer_due(&mut self, slot: u32, now: Timestamp) {
         self.tell_identity_expired(slot, now);
+        self.revert_keep_alive_if_due(slot, now);
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
@@ -166,7 +167,14 @@ impl Shard {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        let due = [found.will_at, found.expires_at, found.weeds_at(), found.identity_expires_at()];
+        let reverts_at = found.keep_alive_reverts_at();
+        let due = [
+            found.will_at,
+            found.expires_at,
+            found.weeds_at(),
+            found.identity_expires_at(),
+            reverts_at,
+        ];
         let due = due.into_iter().flatten().min();
         self.deadlines.set_timer(slot, &mut found.timer, due);
     }

@@ -13,8 +13,8 @@ use crate::{
     router::{Host, Place, Plan, RetainedFull, ShardNumber},
     session::SharedPublication,
     shard::{
-        Core, Departure, Shard, Slot, packets::Handled, quota::is_answered,
-        routing::plans::RecentTopic, turn::Turn,
+        Core, Departure, Shard, Slot, packets::Handled, presence::keep_alive::SET_KEEP_ALIVE,
+        quota::is_answered, routing::plans::RecentTopic, turn::Turn,
     },
 };
 
@@ -29,6 +29,11 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) -> Result<Handled, Departure> {
         let now = turn.now;
+        // The first byte decides for nearly every topic.
+        if topic.starts_with('$') && topic == SET_KEEP_ALIVE {
+            self.handle_set_keep_alive(slot, publish, now);
+            return Ok(Handled::Done);
+        }
         let PublishFlags { qos, retain, .. } = publish.flags;
         let Some(mut recent) = self.recent_topic(slot, topic, qos, retain) else {
             return Ok(Handled::Done);

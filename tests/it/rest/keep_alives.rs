@@ -123,3 +123,81 @@ fn a_walk_that_fails_on_the_way_says_so_in_its_last_line() {
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with(r#"{"success":false,"code":"unavailable","message":""#));
 }
+
+#[test]
+fn sticky_values_and_times_to_live_are_items_too() {
+    let rest = rest();
+    let body = r#"[{"client_id":"a","interval":120,"sticky":true,"ttl_seconds":31536000},
+        {"client_id":"old","interval":30,"sticky":true},{"client_id":"old","interval":90,"sticky":true},
+        {"client_id":"a","interval":120,"ttl_seconds":0},{"client_id":"a","interval":120,"sticky":1},
+        {"client_id":"a","interval":120,"ttl_seconds":31536001}]"#;
+    let answer = rest.post_json(OPS, KEEP_ALIVES, body);
+    let results = [
+        r#"{"client_id":"a","success":true,"keepalive":120}"#,
+        r#"{"client_id":"old","success":true,"keepalive":30,"not_told":true,"warning":"The value is below the client's own Keep Alive, and the client cannot be told: it may be disconnected at every interval."}"#,
+        r#"{"client_id":"old","success":true,"keepalive":90,"not_told":true}"#,
+        r#"{"client_id":"a","success":false,"code":"invalid_ttl"}"#,
+        r#"{"client_id":null,"success":false,"code":"invalid_body"}"#,
+        r#"{"client_id":"a","success":false,"code":"invalid_ttl"}"#,
+    ];
+    let expected = format!(r#"{{"results":[{}]}}"#, results.join(","));
+    assert_eq!(answer.outcome(), (200, &*expected));
+    let asked =
+        ["a 120 by ops sticky for 31536000", "old 30 by ops sticky", "old 90 by ops sticky"];
+    assert_eq!(rest.asked(), asked);
+}
+
+#[test]
+fn an_override_is_looked_at_and_removed() {
+    let rest = rest();
+    let answer = rest.call("GET /api/v1/keep-alive/overrides/a%2Fb");
+    let expected = r#"{"client_id":"a/b","interval":300,"by":"ops","set_at":7,"expires_at":9}"#;
+    assert_eq!(answer.outcome(), (200, expected));
+    let answer = rest.call("DELETE /api/v1/keep-alive/overrides/a%2Fb");
+    assert_eq!(answer.outcome(), (200, r#"{"success":true}"#));
+    assert_eq!(rest.asked(), ["remove a/b by ops"]);
+    for method in ["GET", "DELETE"] {
+        for (id, status, code) in [
+            ("nobody", 404, "override_not_found"),
+            ("secret", 403, "forbidden"),
+            ("%FF", 400, "invalid_client_id"),
+            ("a?x=1", 400, "unknown_parameter"),
+        ] {
+            let answer = rest.call(&format!("{method} /api/v1/keep-alive/overrides/{id}"));
+            assert_eq!(answer.failure(), failed(status, code), "{method} {id}");
+        }
+    }
+    let answer = rest.call("POST /api/v1/keep-alive/overrides/a");
+    assert_eq!(answer.header("allow"), "GET, HEAD, DELETE");
+}
+
+#[test]
+fn a_list_of_overrides_goes_on_at_its_cursor() {
+    let rest = rest();
+    let page = |query: &str| {
+        let answer = rest.call(&format!("GET /api/v1/keep-alive/overrides?{query}"));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let page: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let items = page["items"].as_array().unwrap().clone();
+        let ids: Vec<_> =
+            items.iter().map(|it| it["client_id"].as_str().unwrap().to_owned()).collect();
+        (ids, page.get("next").map(|next| next.as_str().unwrap().to_owned()))
+    };
+    let (mut all, mut cursor) = page("limit=7");
+    assert_eq!(all.len(), 7);
+    while let Some(next) = cursor {
+        let (more, next) = page(&format!("limit=8&cursor={next}"));
+        assert!(!more.is_empty());
+        all.extend(more);
+        cursor = next;
+    }
+    let expected: Vec<_> = (0..=30).map(|number| format!("id-{number:02}")).collect();
+    assert_eq!(all, expected);
+    // The last visible one fills the page, and what follows may not be seen.
+    assert_eq!(page("limit=31").1, None);
+    assert_eq!(page("").0.len(), 31);
+    for query in ["limit=0", "limit=1001", "cursor=%25", "cursor=_w"] {
+        let answer = rest.call(&format!("GET /api/v1/keep-alive/overrides?{query}"));
+        assert_eq!(answer.failure(), failed(400, "invalid_parameter"), "{query}");
+    }
+}

@@ -19,9 +19,9 @@ use hearthmq::{
         Credentials, Decision, FilePolicy, Identity, Preparation, PrepareError, PrepareRequest,
     },
     control::{
-        Clients, ControlError, KeepAliveChanged, Kick, Kicked, LiveClients, Readiness, Redirect,
-        Redirection, Redirects, SelectClients, SelectedClients, SelectionPlace, SetKeepAlive,
-        WillRequest,
+        Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
+        LiveClients, QueryOverride, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
+        SelectClients, SelectedClients, SelectionPlace, SetKeepAlive, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -60,9 +60,14 @@ impl LiveClients for Fleet {
     async fn set_keep_alive(&self, set: SetKeepAlive) -> Result<KeepAliveChanged, ControlError> {
         let by = set.by.as_deref().unwrap_or("nobody");
         let dry = if set.is_dry_run { " dry" } else { "" };
-        let question = format!("{} {} by {by}{dry}", set.client_id, set.interval_secs);
+        let sticky = if set.is_sticky { " sticky" } else { "" };
+        let ttl = set.ttl_secs.map_or(String::new(), |secs| format!(" for {secs}"));
+        let question = format!("{} {} by {by}{dry}{sticky}{ttl}", set.client_id, set.interval_secs);
         self.answer(&set.client_id, question).await?;
-        Ok(KeepAliveChanged::new(60, set.interval_secs))
+        let mut changed = KeepAliveChanged::new(60, set.interval_secs);
+        changed.is_not_told = set.client_id == "old" && set.is_sticky;
+        changed.is_below_own = changed.is_not_told && set.interval_secs < 60;
+        Ok(changed)
     }
 
     /// Finds one client at a time, in two shards; asked for `broken*`, fails at the second.
@@ -87,6 +92,37 @@ impl LiveClients for Fleet {
         }
         found.next = is_first.then(|| SelectionPlace::new(1, 0));
         Ok(found)
+    }
+
+    async fn query_override(
+        &self,
+        question: QueryOverride,
+    ) -> Result<Option<KeepAliveOverride>, ControlError> {
+        let QueryOverride { client_id, .. } = question;
+        if client_id == "nobody" {
+            return Ok(None);
+        }
+        let mut found = KeepAliveOverride::new(client_id, 300, Timestamp(7));
+        found.by = Some("ops".into());
+        found.expires_at = Some(Timestamp(9));
+        Ok(Some(found))
+    }
+
+    async fn remove_override(&self, request: RemoveOverride) -> Result<bool, ControlError> {
+        let by = request.by.as_deref().unwrap_or("nobody");
+        self.answer(&request.client_id, format!("remove {} by {by}", request.client_id)).await?;
+        Ok(request.client_id != "nobody")
+    }
+
+    /// There are `id-00` to `id-30`, and `secret` among them.
+    async fn list_overrides(
+        &self,
+        request: ListOverrides,
+    ) -> Result<Vec<KeepAliveOverride>, ControlError> {
+        let ids = (0..=30).map(|number| format!("id-{number:02}")).chain(["secret".into()]);
+        let after = request.after.unwrap_or_default();
+        let found = ids.filter(|id| *id > after).take(request.limit);
+        Ok(found.map(|id| KeepAliveOverride::new(id, 300, Timestamp(7))).collect())
     }
 
     async fn kick(&self, kick: Kick) -> Result<Kicked, ControlError> {

@@ -205,12 +205,13 @@ impl Rule {
     }
 }
 
-/// Returns whether it concerns a topic that controls the broker itself.
+/// Returns whether it concerns a topic that controls the broker itself, or by which a client sets
+/// options of its connection.
 fn is_control(action: &Action<'_>) -> bool {
     match action {
         Action::Connect | Action::Observe | Action::Control | Action::Administer => false,
         Action::Publish { topic, .. } | Action::Subscribe { filter: topic, .. } => {
-            topic.split('/').next() == Some("$control")
+            matches!(topic.split('/').next(), Some("$control" | "$SETOPTS"))
         }
     }
 }
