@@ -6,6 +6,7 @@
 mod keep_alive;
 mod kick;
 mod overrides;
+mod publishing;
 mod selector;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -18,6 +19,7 @@ pub use self::{
     keep_alive::{KeepAliveChanged, SetKeepAlive},
     kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
+    publishing::{PublishRequest, Published, Publishing},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
 };
 use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
@@ -226,6 +228,15 @@ pub enum ControlError {
     /// There are as many sticky values as the limit allows.
     #[error("too many sticky values")]
     TooManyOverrides,
+    /// The topic is longer or deeper than the limits allow.
+    #[error("topic is longer or deeper than the broker's limits allow")]
+    TopicOverLimits,
+    /// The message is larger than the packets that the broker accepts.
+    #[error("message is larger than packet_bytes_max")]
+    MessageTooLarge,
+    /// There is no room for a further retained message.
+    #[error("no room for a further retained message")]
+    RetainedFull,
     /// The broker is shutting down, or the connection cannot accept another request now.
     #[error("broker cannot accept the request now")]
     Unavailable,
@@ -341,9 +352,9 @@ pub trait Readiness: Send + Sync + 'static {
 }
 
 /// The broker's whole interface for controlling live clients: all its parts together.
-pub trait Control: LiveClients + Redirects + Readiness {}
+pub trait Control: LiveClients + Redirects + Publishing + Readiness {}
 
-impl<T: LiveClients + Redirects + Readiness> Control for T {}
+impl<T: LiveClients + Redirects + Publishing + Readiness> Control for T {}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,8 @@ use actix::Message;
 use crate::{
     control::{
         ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        QueryOverride, Redirect, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
+        PublishRequest, Published, QueryOverride, Redirect, RemoveOverride, SelectClients,
+        SelectedClients, SetKeepAlive,
     },
     mqtt::{self},
     shard::connect::ClientSession,
@@ -25,6 +26,10 @@ impl Message for Kick {
 /// Asks the registry of the shard of [`SelectClients::from`] for clients of that shard.
 impl Message for SelectClients {
     type Result = SelectedClients;
+}
+
+impl Message for PublishRequest {
+    type Result = Result<Published, ControlError>;
 }
 
 impl Message for QueryOverride {

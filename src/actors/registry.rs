@@ -7,6 +7,7 @@
 mod clients;
 mod control;
 mod keep_alive;
+mod publishing;
 
 use std::{
     cell::{Cell, RefCell},

@@ -11,8 +11,8 @@ use crate::{
     actors::{QueryOnlineMany, SetKeepAliveMany},
     control::{
         Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        LiveClients, QueryOverride, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
-        SelectClients, SelectedClients, SetKeepAlive,
+        LiveClients, PublishRequest, Published, Publishing, QueryOverride, Readiness, Redirect,
+        Redirection, Redirects, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
     },
 };
 
@@ -145,6 +145,14 @@ impl Redirects for Broker {
 
     fn drained_to(&self) -> Option<Redirection> {
         self.running.core.draining.load_full().map(Arc::unwrap_or_clone)
+    }
+}
+
+#[async_trait]
+impl Publishing for Broker {
+    async fn publish(&self, request: PublishRequest) -> Result<Published, ControlError> {
+        let registry = self.registry(request.message.topic());
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 }
 

@@ -10,7 +10,8 @@ use crate::{
     actors::Registry,
     control::{
         ControlError, KeepAliveChanged, KeepAliveOverride, ListOverrides, LiveClients,
-        QueryOverride, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
+        PublishRequest, Published, Publishing, QueryOverride, RemoveOverride, SelectClients,
+        SelectedClients, SetKeepAlive,
     },
 };
 
@@ -29,6 +30,20 @@ impl Broker {
         requests: Vec<SetKeepAlive>,
     ) -> Vec<Result<KeepAliveChanged, ControlError>> {
         self.set_each_keep_alive(requests).await
+    }
+
+    /// Publishes a message as [`Broker::publish_with`] does, and returns how many sessions match its
+    /// topic. Does not wait for subscribers with a full queue.
+    ///
+    /// # Errors
+    /// The message exceeds the limits, cannot be stored or retained, a subscriber that publishers must
+    /// wait for has a full queue, or the broker cannot answer. Nothing is published, except after
+    /// [`ControlError::Timeout`].
+    pub async fn publish_counted(
+        &self,
+        request: PublishRequest,
+    ) -> Result<Published, ControlError> {
+        Publishing::publish(self, request).await
     }
 
     /// Returns the sticky Keep Alive of a client, if there is one.

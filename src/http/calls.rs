@@ -101,13 +101,21 @@ fn desk(request: &HttpRequest) -> &Rc<Desk> {
 pub(super) struct Answer {
     content_type: ContentType,
     body: BoxBody,
+    /// A further header.
+    header: Option<(&'static str, String)>,
 }
 
 impl Answer {
     /// Creates an answer in JSON.
     pub(super) fn json(value: &impl Serialize) -> Self {
         let text = serde_json::to_string(value).expect("an answer has text keys only");
-        Self { content_type: ContentType::json(), body: BoxBody::new(text) }
+        Self { content_type: ContentType::json(), body: BoxBody::new(text), header: None }
+    }
+
+    /// Adds a header.
+    pub(super) fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.header = Some((name, value.to_owned()));
+        self
     }
 
     /// Creates an answer of JSON texts, each on a line of its own, which are made while the caller
@@ -116,7 +124,7 @@ impl Answer {
         let lines = stream.map(Ok::<_, Infallible>);
         let content_type = "application/x-ndjson".parse().map(ContentType);
         let content_type = content_type.unwrap_or_else(|_| ContentType::octet_stream());
-        Self { content_type, body: BoxBody::new(BodyStream::new(Box::pin(lines))) }
+        Self { content_type, body: BoxBody::new(BodyStream::new(Box::pin(lines))), header: None }
     }
 }
 
@@ -129,10 +137,15 @@ pub(super) async fn answer(
 ) -> HttpResponse {
     let began = Instant::now();
     let response = match call.await {
-        Ok(Answer { content_type, body }) => HttpResponse::Ok()
-            .insert_header(content_type)
-            .insert_header((CACHE_CONTROL, "no-store")) // live state must not be cached
-            .body(body),
+        Ok(Answer { content_type, body, header }) => {
+            let mut response = HttpResponse::Ok();
+            response.insert_header(content_type);
+            response.insert_header((CACHE_CONTROL, "no-store")); // live state must not be cached
+            if let Some(header) = header {
+                response.insert_header(header);
+            }
+            response.body(body)
+        }
         Err(error) => {
             admission::tell_refused(api, request, &error);
             error.error_response()

@@ -127,6 +127,29 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "override_not_found", message)
     }
 
+    /// The topic is not a valid Topic Name.
+    pub(super) fn invalid_topic(why: &str) -> Self {
+        Self::bad_request("invalid_topic", format!("The topic is not valid: {}.", cut(why)))
+    }
+
+    /// A property of a message cannot be sent.
+    pub(super) fn invalid_property(why: &str) -> Self {
+        Self::bad_request("invalid_property", format!("The message is not valid: {}.", cut(why)))
+    }
+
+    /// The message is too large.
+    pub(super) fn message_too_large() -> Self {
+        let message = "The message with its topic and properties must not exceed packet_bytes_max.";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large", message)
+    }
+
+    /// No permission to publish.
+    pub(super) fn forbidden_to_publish() -> Self {
+        let message = "The account has no permission to publish to this topic, or only the broker \
+                       publishes there.";
+        Self::refusal("forbidden", message)
+    }
+
     /// The client identifier is invalid in MQTT, or is encoded wrongly.
     pub(super) fn invalid_client_id(error: ClientIdError) -> Self {
         Self::bad_request("invalid_client_id", format!("The client id is not valid: {error}."))
@@ -314,6 +337,14 @@ impl From<ControlError> for ApiError {
             ControlError::TooManyOverrides => {
                 let message = "There are as many sticky values as keep_alive_overrides_max allows.";
                 Self::new(StatusCode::CONFLICT, "too_many_overrides", message)
+            }
+            ControlError::TopicOverLimits => {
+                Self::invalid_topic("it is longer or deeper than the limits allow")
+            }
+            ControlError::MessageTooLarge => Self::message_too_large(),
+            ControlError::RetainedFull => {
+                let message = "There is no room for a further retained message.";
+                Self::new(StatusCode::CONFLICT, "retained_full", message)
             }
             ControlError::InvalidInterval => Self::invalid_interval(1..=u16::MAX),
             ControlError::Unavailable => Self::unavailable(),

@@ -31,7 +31,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -81,6 +81,8 @@ struct ApiParts {
     rates: Rates,
     asking: Asking,
     clock: Clock,
+    /// The number of messages that callers have published.
+    messages: AtomicU64,
     /// The places of calls that walk along all clients.
     walks: Arc<Semaphore>,
     options: ArcSwap<ApiOptions>,
@@ -188,6 +190,7 @@ impl Api {
             rates: Rates::new(options.account_rate, options.address_rate),
             asking: Asking::new(options.password_checks_max),
             clock,
+            messages: AtomicU64::new(1),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),
@@ -234,6 +237,7 @@ pub fn routes(api: Api) -> impl FnOnce(&mut ServiceConfig) + Clone {
                     .wrap(from_fn(stay_with_http))
                     .default_service(web::to(calls::status)),
             )
+            .configure(v1::topics)
             .configure(v1::routes)
             .service(web::resource("/health/live").wrap(from_fn(stay_with_http)).to(health::live))
             .service(web::resource("/health/ready").wrap(from_fn(stay_with_http)).to(health::ready))

@@ -24,6 +24,10 @@ labels! {
         Overrides = "/api/v1/keep-alive/overrides",
         /// That of one client.
         Override = "/api/v1/keep-alive/overrides/{client_id}",
+        /// Publishes a message.
+        Topic = "/topics/{topic}",
+        /// Publishes several messages.
+        Publish = "/api/v1/publish",
         /// Everything about one client.
         Client = "/api/v1/clients/{client_id}",
         /// Redirects clients to another server.

@@ -143,6 +143,7 @@ mod limits {
 mod control {
     mod application;
     mod presence;
+    mod publishing;
     mod redirection;
     mod selecting;
     mod settings;

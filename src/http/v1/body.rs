@@ -44,6 +44,18 @@ pub(super) async fn read_bytes(
     if !essence.trim().eq_ignore_ascii_case("application/json") {
         return Err(ApiError::unsupported_media_type());
     }
+    read_any(api, payload, bytes_max).await
+}
+
+/// Reads a body of any type.
+///
+/// # Errors
+/// The body is larger (413), or does not arrive in time (504) or in full (400).
+pub(super) async fn read_any(
+    api: &Api,
+    payload: Payload,
+    bytes_max: usize,
+) -> Result<Bytes, ApiError> {
     let reading = timeout(api.options().call_timeout, payload.to_bytes_limited(bytes_max));
     let body = reading.await.map_err(|_| ApiError::timeout())?;
     let body = body.map_err(|_| ApiError::body_too_large(bytes_max))?;

@@ -8,6 +8,7 @@ mod bulk;
 mod keep_alive;
 mod kick;
 mod overrides;
+mod publish;
 mod redirect;
 mod status;
 mod target;
@@ -22,6 +23,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
+pub(super) use self::publish::topics;
 use super::{Api, ApiError, stay_with_http};
 use crate::control::ControlError;
 
@@ -32,6 +34,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(keep_alive::routes)
         .configure(kick::routes)
         .configure(overrides::routes)
+        .configure(publish::routes)
         .configure(redirect::routes)
         .configure(status::routes)
         .default_service(web::to(async || ApiError::not_found().error_response()));

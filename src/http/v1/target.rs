@@ -19,7 +19,7 @@ pub(super) fn client_id_in_path(request: &HttpRequest) -> Result<String, ApiErro
 
 /// Returns a segment of the path, still encoded: the one at the position that `name` has in the
 /// route's pattern. A decoded path has as many slashes as the raw one.
-fn raw_segment<'r>(request: &'r HttpRequest, name: &str) -> &'r str {
+pub(super) fn raw_segment<'r>(request: &'r HttpRequest, name: &str) -> &'r str {
     let pattern = request.match_pattern().unwrap_or_default();
     let position = pattern.split('/').position(|segment| segment == name);
     let segment = position.and_then(|position| request.uri().path().split('/').nth(position));
@@ -89,7 +89,6 @@ impl<'q> Query<'q> {
         })
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for lists"))]
     /// Returns `true` or `false`.
     pub(super) fn flag(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
         self.value(name, "must be true or false", |text| text.parse().ok())

@@ -6,6 +6,7 @@ use std::{num::NonZeroU64, sync::Arc};
 use crate::{
     auth::Decision,
     between::batch::{RemoteDelivery, RemoteMessage, RemoteTargets},
+    control::ControlError,
     durable::in_transit::Destination,
     hooks::DisconnectReason,
     metrics::DropReason,
@@ -171,6 +172,36 @@ impl Shard {
         }
         let plan = self.plan(publication.topic);
         self.route(publication, &plan, publisher, &mut Turn::at(now));
+    }
+
+    /// Publishes a message of a caller; returns how many sessions match its topic.
+    ///
+    /// # Errors
+    /// A target that publishers must wait for is full, the message must be stored and cannot be, or it
+    /// cannot be retained. Then nothing is published.
+    pub(crate) fn publish_for_caller(
+        &mut self,
+        publication: &Publication<'_>,
+        now: Timestamp,
+    ) -> Result<usize, ControlError> {
+        if !self.full_targets(publication).is_empty() {
+            return Err(ControlError::Unavailable);
+        }
+        let plan = self.plan(publication.topic);
+        let is_durable = publication.retain || plan.durable_len() > 0;
+        if publication.qos != QoS::AtMostOnce && is_durable && self.trouble().is_some() {
+            return Err(ControlError::Unavailable);
+        }
+        if publication.retain {
+            self.retain(publication, None, now).map_err(|_| ControlError::RetainedFull)?;
+        }
+        // Made after retaining, as for a client's PUBLISH.
+        let plan = self.plan(publication.topic);
+        if plan.is_empty() {
+            self.metrics.dropped(DropReason::NoSubscriber, 1);
+        }
+        self.route(publication, &plan, None, &mut Turn::at(now));
+        Ok(plan.len())
     }
 
     /// Delivers a message to all targets of its plan, on this shard and others.

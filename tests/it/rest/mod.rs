@@ -8,6 +8,7 @@ mod listeners;
 mod logins;
 mod options;
 mod proxies;
+mod publish;
 mod redirect;
 mod v1;
 mod world;

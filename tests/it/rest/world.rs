@@ -20,8 +20,9 @@ use hearthmq::{
     },
     control::{
         Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        LiveClients, QueryOverride, Readiness, Redirect, Redirection, Redirects, RemoveOverride,
-        SelectClients, SelectedClients, SelectionPlace, SetKeepAlive, WillRequest,
+        LiveClients, PublishRequest, Published, Publishing, QueryOverride, Readiness, Redirect,
+        Redirection, Redirects, RemoveOverride, SelectClients, SelectedClients, SelectionPlace,
+        SetKeepAlive, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -186,6 +187,28 @@ impl Redirects for Fleet {
         self.drained_to.lock().unwrap().clone_from(&to);
         let to = to.as_ref().map_or("nowhere", |to| to.server_reference());
         self.asked.lock().unwrap().push(format!("drain to {to}"));
+    }
+}
+
+#[async_trait]
+impl Publishing for Fleet {
+    async fn publish(&self, request: PublishRequest) -> Result<Published, ControlError> {
+        let publication = request.message.publication();
+        let payload = String::from_utf8_lossy(publication.payload);
+        let retained = if publication.retain { " retained" } else { "" };
+        let (topic, qos) = (publication.topic, publication.qos.number());
+        let properties = publication.properties.len();
+        self.asked
+            .lock()
+            .unwrap()
+            .push(format!("{topic} {qos}{retained} {properties} bytes: {payload}"));
+        match topic {
+            "full" => Err(ControlError::RetainedFull),
+            "large" => Err(ControlError::MessageTooLarge),
+            "deep" => Err(ControlError::TopicOverLimits),
+            "stuck" => std::future::pending().await,
+            _ => Ok(Published::new(7)),
+        }
     }
 }
 

@@ -1,0 +1,327 @@
+//! Messages over HTTP: `POST /topics/{topic}` publishes its body, and `POST /api/v1/publish` the
+//! messages of a list. The caller needs the permission to publish to the topic.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    middleware::from_fn,
+    web::{self, Data, Payload, ServiceConfig},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::task::yield_now;
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect, HttpCaller},
+        calls::{Answer, answer},
+        parameters::{Plus, decode},
+        stay_with_http,
+    },
+    body::{self, BULK_BYTES_MAX},
+    bulk::{self, BulkResults, Items},
+    in_time, resource,
+    target::{Query, raw_segment},
+};
+use crate::{
+    auth::Action,
+    control::{PublishRequest, Published},
+    metrics::RestRoute,
+    mqtt::{Message, PublicationBuilder, PublicationError, QoS},
+};
+
+/// The number of messages that are under way to the broker at the same time.
+const MESSAGES_AT_A_TIME: usize = 64;
+
+/// Registers the route that is not below `/api/v1`.
+pub(in crate::http) fn topics(config: &mut ServiceConfig) {
+    let topic = resource("/topics/{topic}", "POST").wrap(from_fn(stay_with_http));
+    config.service(topic.route(web::post().to(publish)));
+}
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.service(resource("/publish", "POST").route(web::post().to(publish_list)));
+}
+
+/// All that a call says of a message.
+#[derive(Default)]
+struct AskedMessage {
+    topic: String,
+    payload: Vec<u8>,
+    qos: QoS,
+    retained: bool,
+    response_topic: Option<String>,
+    correlation_data: Option<Vec<u8>>,
+    content_type: Option<String>,
+    is_utf8: bool,
+    expiry_secs: Option<u32>,
+    user_properties: Vec<(String, String)>,
+}
+
+/// An item of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishItem {
+    topic: String,
+    payload: Option<String>,
+    payload_base64: Option<String>,
+    #[serde(default = "qos_default")]
+    qos: u8,
+    #[serde(default)]
+    retained: bool,
+    response_topic: Option<String>,
+    correlation_data: Option<String>,
+    content_type: Option<String>,
+    #[serde(default)]
+    payload_format_indicator: u8,
+    message_expiry_interval: Option<u32>,
+    #[serde(default)]
+    user_properties: Vec<UserPropertyItem>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserPropertyItem {
+    key: String,
+    value: String,
+}
+
+const fn qos_default() -> u8 {
+    1
+}
+
+/// The answer for one message.
+#[derive(Serialize)]
+struct PublishAnswer {
+    success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<String>,
+    /// The number of sessions that match the topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matched: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+impl From<Result<(String, Published), ApiError>> for PublishAnswer {
+    fn from(result: Result<(String, Published), ApiError>) -> Self {
+        let (published, code) = match result {
+            Ok(published) => (Some(published), None),
+            Err(error) => (None, Some(error.code())),
+        };
+        let matched = published.as_ref().map(|(_, published)| published.matched);
+        let success = published.is_some();
+        Self { success, message_id: published.map(|(id, _)| id), matched, code }
+    }
+}
+
+async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let topic = decode(raw_segment(&request, "{topic}"), Plus::IsPlus).ok();
+        let topic = topic.and_then(|topic| String::from_utf8(topic).ok());
+        let topic = topic.ok_or_else(|| ApiError::invalid_topic("it is not UTF-8"))?;
+        let mut asked = parse_query(request.query_string())?;
+        asked.topic = topic;
+        permit(&api, &caller, &asked)?;
+        asked.payload = body::read_any(&api, payload, BULK_BYTES_MAX).await?.to_vec();
+        let message = build(&api, &asked)?;
+        let published = in_time(&api, api.0.control.publish(PublishRequest::new(message))).await?;
+        let id = new_id(&api);
+        let body = PublishAnswer::from(Ok((id.clone(), published)));
+        Ok(Answer::json(&body).with_header("X-Message-Id", &id))
+    };
+    answer(&api, &request, RestRoute::Topic, call).await
+}
+
+async fn publish_list(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let body = body::read_bytes(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let list: Items<'_> = body::parse(&body)?;
+        list.check()?;
+        let mut results: Vec<PublishAnswer> = Vec::with_capacity(list.items.len());
+        for some in list.items.chunks(MESSAGES_AT_A_TIME) {
+            // Sent in their order; messages on one topic keep it.
+            let published = some.iter().map(|item| publish_item(&api, &caller, item));
+            results.extend(join_all(published).await.into_iter().map(PublishAnswer::from));
+            yield_now().await; // other calls of this worker
+        }
+        Ok(Answer::json(&BulkResults { results }))
+    };
+    answer(&api, &request, RestRoute::Publish, call).await
+}
+
+async fn publish_item(
+    api: &Api,
+    caller: &HttpCaller,
+    item: &RawValue,
+) -> Result<(String, Published), ApiError> {
+    let asked = AskedMessage::try_from(bulk::parse_item::<PublishItem>(item)?)?;
+    permit(api, caller, &asked)?;
+    let message = build(api, &asked)?;
+    drop(asked);
+    let published = in_time(api, api.0.control.publish(PublishRequest::new(message))).await?;
+    Ok((new_id(api), published))
+}
+
+impl TryFrom<PublishItem> for AskedMessage {
+    type Error = ApiError;
+
+    fn try_from(item: PublishItem) -> Result<Self, ApiError> {
+        let payload = match (item.payload, item.payload_base64) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(encoded)) => STANDARD
+                .decode(encoded)
+                .map_err(|_| ApiError::invalid_body("payload_base64 is not base64"))?,
+            (None, None) => Vec::new(),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::invalid_body("it has both payload and payload_base64"));
+            }
+        };
+        let is_utf8 = match item.payload_format_indicator {
+            indicator @ 0..=1 => indicator == 1,
+            _ => return Err(ApiError::invalid_body("payload_format_indicator must be 0 or 1")),
+        };
+        let qos = QoS::from_number(item.qos);
+        let user_properties = item.user_properties.into_iter().map(|it| (it.key, it.value));
+        Ok(Self {
+            topic: item.topic,
+            payload,
+            qos: qos.ok_or_else(|| ApiError::invalid_body("qos must be 0, 1 or 2"))?,
+            retained: item.retained,
+            response_topic: item.response_topic,
+            correlation_data: item.correlation_data.map(String::into_bytes),
+            content_type: item.content_type,
+            is_utf8,
+            expiry_secs: item.message_expiry_interval,
+            user_properties: user_properties.collect(),
+        })
+    }
+}
+
+/// Returns an identifier for a message, for logs of callers: time and number.
+fn new_id(api: &Api) -> String {
+    let number = api.0.messages.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{number:x}", api.0.clock.now().millis())
+}
+
+/// Checks the topic, and that the caller may publish to it.
+fn permit(api: &Api, caller: &HttpCaller, asked: &AskedMessage) -> Result<(), ApiError> {
+    let AskedMessage { topic, qos, retained: retain, .. } = asked;
+    // The payload does not matter here: a topic that is invalid comes before its permission.
+    if let Err(error @ PublicationError::Topic(_)) =
+        PublicationBuilder::new(topic, "").build(api.0.clock.now())
+    {
+        return Err(unusable(error));
+    }
+    let action = Action::Publish { topic, qos: *qos, retain: *retain };
+    match caller.may(api, "", action) {
+        true => Ok(()),
+        false => Err(ApiError::forbidden_to_publish()),
+    }
+}
+
+fn build(api: &Api, asked: &AskedMessage) -> Result<Arc<Message>, ApiError> {
+    let mut message =
+        PublicationBuilder::new(&asked.topic, &asked.payload).qos(asked.qos).retain(asked.retained);
+    if let Some(secs) = asked.expiry_secs {
+        message = message.expiry_secs(secs);
+    }
+    if asked.is_utf8 {
+        message = message.utf8_payload();
+    }
+    if let Some(content_type) = &asked.content_type {
+        message = message.content_type(content_type);
+    }
+    if let Some(topic) = &asked.response_topic {
+        message = message.response_topic(topic);
+    }
+    if let Some(data) = &asked.correlation_data {
+        message = message.correlation_data(data);
+    }
+    for (key, value) in &asked.user_properties {
+        message = message.user_property(key, value);
+    }
+    message.build(api.0.clock.now()).map(Arc::new).map_err(unusable)
+}
+
+fn unusable(error: PublicationError) -> ApiError {
+    match error {
+        PublicationError::Topic(error) => ApiError::invalid_topic(&error.to_string()),
+        PublicationError::ReservedTopic => ApiError::forbidden_to_publish(),
+        PublicationError::TooLarge => ApiError::message_too_large(),
+        PublicationError::ResponseTopic(_)
+        | PublicationError::ContentType(_)
+        | PublicationError::CorrelationData(_)
+        | PublicationError::UserProperty(_)
+        | PublicationError::PayloadNotUtf8 => ApiError::invalid_property(&error.to_string()),
+    }
+}
+
+/// The parameters of a message, besides its User Properties.
+const KNOWN: &[&str] = &[
+    "qos",
+    "retained",
+    "ResponseTopic",
+    "CorrelationData",
+    "ContentType",
+    "PayloadFormatIndicator",
+    "MessageExpiryInterval",
+];
+
+/// Parses what a query says of a message.
+fn parse_query(text: &str) -> Result<AskedMessage, ApiError> {
+    let pairs = || text.split('&').filter(|pair| !pair.is_empty());
+    let (own, others): (Vec<_>, Vec<_>) = pairs().partition(|pair| pair.starts_with("UserProp."));
+    let others = others.join("&");
+    let query = Query::parse(&others, KNOWN)?;
+    let qos = query
+        .number("qos", 0..=2)?
+        .map_or(Some(QoS::AtLeastOnce), |qos| QoS::from_number(qos as u8));
+    let utf8 = query.number("PayloadFormatIndicator", 0..=1)?;
+    let expiry = query.number("MessageExpiryInterval", 0..=u64::from(u32::MAX))?;
+    Ok(AskedMessage {
+        qos: qos.unwrap_or(QoS::AtLeastOnce),
+        retained: query.flag("retained")?.unwrap_or_default(),
+        response_topic: query.text("ResponseTopic")?,
+        correlation_data: query.text("CorrelationData")?.map(String::into_bytes),
+        content_type: query.text("ContentType")?,
+        is_utf8: utf8 == Some(1),
+        expiry_secs: expiry.map(|secs| secs as u32),
+        user_properties: user_properties(&own)?,
+        ..AskedMessage::default()
+    })
+}
+
+/// Parses `UserProp.N.Key` and `UserProp.N.Value`, in the order of N, from 1 on.
+fn user_properties(pairs: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
+    let wrong = || {
+        ApiError::invalid_parameter("UserProp.N.Key", "must have a UserProp.N.Value, with N from 1")
+    };
+    let mut found: BTreeMap<u32, (Option<String>, Option<String>)> = BTreeMap::new();
+    for pair in pairs {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut parts = name.split('.').skip(1);
+        let number = parts.next().and_then(|number| number.parse().ok()).filter(|n| *n > 0);
+        let entry = found.entry(number.ok_or_else(wrong)?).or_default();
+        let half = match (parts.next(), parts.next()) {
+            (Some("Key"), None) => &mut entry.0,
+            (Some("Value"), None) => &mut entry.1,
+            _ => return Err(wrong()),
+        };
+        let text = decode(value, Plus::IsSpace).ok().and_then(|text| String::from_utf8(text).ok());
+        if half.replace(text.ok_or_else(wrong)?).is_some() {
+            return Err(ApiError::duplicate_parameter(name));
+        }
+    }
+    let both = found.into_values().map(|(key, value)| key.zip(value).ok_or_else(wrong));
+    both.collect()
+}
