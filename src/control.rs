@@ -8,6 +8,7 @@ mod kick;
 mod overrides;
 mod publishing;
 mod selector;
+mod views;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -21,6 +22,10 @@ pub use self::{
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
     publishing::{PublishRequest, Published, Publishing},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
+    views::{
+        CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
+        CountClients, LastEnd, ListClients, Losing, TlsFacts,
+    },
 };
 use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
 
@@ -53,8 +58,17 @@ impl Caller {
     /// Returns whether the caller may change the live session of a client.
     #[must_use]
     pub fn may_control(&self, authorizer: &dyn Authorizer, client_id: &str) -> bool {
+        self.may(authorizer, client_id, Action::Control)
+    }
+
+    /// Returns whether the caller may look at the live session of a client.
+    #[must_use]
+    pub fn may_observe(&self, authorizer: &dyn Authorizer, client_id: &str) -> bool {
+        self.may(authorizer, client_id, Action::Observe)
+    }
+
+    fn may(&self, authorizer: &dyn Authorizer, client_id: &str, action: Action<'_>) -> bool {
         let Self { identity, peer, listener } = self;
-        let action = Action::Control;
         let request = AccessRequest { identity, client_id, peer: *peer, listener, action };
         authorizer.authorize(&request) == Decision::Allow
     }
@@ -161,6 +175,12 @@ impl ClientPattern {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the text before the first asterisk, with which all matching identifiers begin.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        self.text.split('*').next().unwrap_or_default()
     }
 }
 
@@ -352,9 +372,9 @@ pub trait Readiness: Send + Sync + 'static {
 }
 
 /// The broker's whole interface for controlling live clients: all its parts together.
-pub trait Control: LiveClients + Redirects + Publishing + Readiness {}
+pub trait Control: LiveClients + ClientViews + Redirects + Publishing + Readiness {}
 
-impl<T: LiveClients + Redirects + Publishing + Readiness> Control for T {}
+impl<T: LiveClients + ClientViews + Redirects + Publishing + Readiness> Control for T {}
 
 #[cfg(test)]
 mod tests {

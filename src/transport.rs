@@ -45,6 +45,45 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(())
     }
+
+    /// Returns what TLS knows of the client; `None` without TLS.
+    fn tls(&self) -> Option<TlsFacts> {
+        None
+    }
+}
+
+/// What TLS knows of a connected client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsFacts {
+    /// The version: `1.2` or `1.3`.
+    pub version: &'static str,
+    /// The client's certificate, if it has shown one.
+    pub certificate: Option<CertificateFacts>,
+}
+
+impl TlsFacts {
+    /// Returns the facts of a connection.
+    #[must_use]
+    pub const fn new(version: &'static str, certificate: Option<CertificateFacts>) -> Self {
+        Self { version, certificate }
+    }
+}
+
+/// The certificate of a connected client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CertificateFacts {
+    /// The subject, such as `CN=device-7`.
+    pub subject: String,
+    /// Who has signed it.
+    pub issuer: String,
+    /// The DNS names, addresses and URIs of the Subject Alternative Name; at most 100.
+    pub names: Vec<String>,
+    /// The serial number, in lower-case hexadecimal without separators.
+    pub serial_number: String,
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub expires_at_millis: u64,
 }
 
 impl Transport for DuplexStream {}

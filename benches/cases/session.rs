@@ -75,6 +75,7 @@ impl Dialogue {
         let settings = LinkSettings {
             version,
             is_bridge: false,
+            asked_keep_alive_secs: 60,
             keep_alive_secs: 60,
             send_quota,
             receive_maximum: 1000,

@@ -380,6 +380,9 @@ impl Handler<ToConnection> for Connection {
                 let now = shard.core.clock.now();
                 let _ = reply.send(shard.follow_override((self.slot, self.link), by, now));
             }
+            ToConnection::DescribeTls(reply) => {
+                let _ = reply.send(self.transport.tls());
+            }
             ToConnection::Kick { options, reply } => {
                 let is_there = self.tell_kick(&options);
                 self.depart(Departure::kicked(&options), ctx);

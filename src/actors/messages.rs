@@ -6,12 +6,11 @@ use actix::Message;
 
 use crate::{
     control::{
-        ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        PublishRequest, Published, QueryOverride, Redirect, RemoveOverride, SelectClients,
-        SelectedClients, SetKeepAlive,
+        ClientPage, ClientSession, ControlError, CountClients, KeepAliveChanged, KeepAliveOverride,
+        Kick, Kicked, ListClients, ListOverrides, PublishRequest, Published, QueryOverride,
+        Redirect, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
     },
     mqtt::{self},
-    shard::connect::ClientSession,
     store::StoredSession,
 };
 
@@ -48,6 +47,16 @@ impl Message for ListOverrides {
 /// The number of clients of this registry's shard that were redirected.
 impl Message for Redirect {
     type Result = usize;
+}
+
+/// The clients of this registry's shard. `next` says where it has stopped searching.
+impl Message for ListClients {
+    type Result = ClientPage;
+}
+
+/// The number of clients of this registry's shard.
+impl Message for CountClients {
+    type Result = u64;
 }
 
 /// Asks whether this client is online. The registry of its home shard answers from the live state.

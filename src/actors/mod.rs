@@ -17,6 +17,7 @@ pub(crate) use self::messages::{
     SetKeepAliveMany, Shutdown,
 };
 pub use crate::{
+    control::ClientSession,
     durable::SyncPolicy,
-    shard::{connect::ClientSession, in_process::Received, subscription::Subscription},
+    shard::{in_process::Received, subscription::Subscription},
 };

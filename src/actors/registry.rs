@@ -8,6 +8,7 @@ mod clients;
 mod control;
 mod keep_alive;
 mod publishing;
+mod views;
 
 use std::{
     cell::{Cell, RefCell},

@@ -19,6 +19,7 @@ mod shards;
 pub mod simulation;
 #[cfg(test)]
 mod tests;
+mod views;
 #[cfg(all(feature = "http", feature = "websocket"))]
 mod websocket;
 
@@ -52,14 +53,14 @@ use crate::{
     actors::{PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown},
     auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
-        Clients, ControlError, KeepAliveChanged, Kick, KickOptions, Kicked, LiveClients, Redirect,
-        Redirection, Redirects, SetKeepAlive,
+        ClientSession, Clients, ControlError, KeepAliveChanged, Kick, KickOptions, Kicked,
+        LiveClients, Redirect, Redirection, Redirects, SetKeepAlive,
     },
     metrics::{Metrics, TransportKind},
     mqtt::{PublicationBuilder, QoS, TopicError, validate_filter},
     net::{Arrival, IN_PROCESS, ListenerLimits, ListenerSettings, Whose, canonical, handshake},
     records::Records,
-    shard::{Core, connect::ClientSession, subscription::Subscription},
+    shard::{Core, subscription::Subscription},
     transport::AnyStream,
 };
 
@@ -101,6 +102,7 @@ struct Running {
 struct CallsUnderWay {
     questions: AtomicUsize,
     walks: AtomicUsize,
+    lists: AtomicUsize,
     evacuations: AtomicUsize,
 }
 

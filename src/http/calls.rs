@@ -1,14 +1,14 @@
 //! The two calls about one client: change a live connection's Keep Alive, and query whether the
 //! client is online.
 
-use std::{convert::Infallible, future::Future, rc::Rc, time::Instant};
+use std::{future::Future, rc::Rc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     body::{BodyStream, BoxBody},
     http::{
         Method,
-        header::{CACHE_CONTROL, ContentType},
+        header::{CACHE_CONTROL, CONTENT_TYPE},
     },
     web::{Bytes, Data},
 };
@@ -99,7 +99,7 @@ fn desk(request: &HttpRequest) -> &Rc<Desk> {
 
 /// The body of a successful response.
 pub(super) struct Answer {
-    content_type: ContentType,
+    content_type: &'static str,
     body: BoxBody,
     /// A further header.
     header: Option<(&'static str, String)>,
@@ -109,7 +109,7 @@ impl Answer {
     /// Creates an answer in JSON.
     pub(super) fn json(value: &impl Serialize) -> Self {
         let text = serde_json::to_string(value).expect("an answer has text keys only");
-        Self { content_type: ContentType::json(), body: BoxBody::new(text), header: None }
+        Self { content_type: "application/json", body: BoxBody::new(text), header: None }
     }
 
     /// Adds a header.
@@ -121,10 +121,15 @@ impl Answer {
     /// Creates an answer of JSON texts, each on a line of its own, which are made while the caller
     /// reads.
     pub(super) fn lines(stream: impl Stream<Item = Bytes> + 'static) -> Self {
-        let lines = stream.map(Ok::<_, Infallible>);
-        let content_type = "application/x-ndjson".parse().map(ContentType);
-        let content_type = content_type.unwrap_or_else(|_| ContentType::octet_stream());
-        Self { content_type, body: BoxBody::new(BodyStream::new(Box::pin(lines))), header: None }
+        Self::lines_or_cut(stream.map(Ok))
+    }
+
+    /// Does the same; an error cuts the connection.
+    pub(super) fn lines_or_cut(
+        stream: impl Stream<Item = Result<Bytes, ApiError>> + 'static,
+    ) -> Self {
+        let body = BoxBody::new(BodyStream::new(Box::pin(stream)));
+        Self { content_type: "application/x-ndjson", body, header: None }
     }
 }
 
@@ -139,7 +144,7 @@ pub(super) async fn answer(
     let response = match call.await {
         Ok(Answer { content_type, body, header }) => {
             let mut response = HttpResponse::Ok();
-            response.insert_header(content_type);
+            response.insert_header((CONTENT_TYPE, content_type));
             response.insert_header((CACHE_CONTROL, "no-store")); // live state must not be cached
             if let Some(header) = header {
                 response.insert_header(header);

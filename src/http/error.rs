@@ -246,6 +246,12 @@ impl ApiError {
         Self::refusal("forbidden", message)
     }
 
+    /// No client with this identifier has a connection or a session.
+    pub(super) fn client_not_found() -> Self {
+        let message = "No client with this id has a connection or a session.";
+        Self::new(StatusCode::NOT_FOUND, "client_not_found", message)
+    }
+
     /// A page of another site makes a call that changes something.
     pub(super) fn cross_site() -> Self {
         let message = "A page of another site may not make this call; see its headers \

@@ -28,8 +28,14 @@ labels! {
         Topic = "/topics/{topic}",
         /// Publishes several messages.
         Publish = "/api/v1/publish",
+        /// Lists clients.
+        Clients = "/api/v1/clients",
+        /// Lists clients that a body selects.
+        ClientsQuery = "/api/v1/clients/query",
         /// Everything about one client.
         Client = "/api/v1/clients/{client_id}",
+        /// Everything about one client, whose identifier may not fit a path.
+        ClientById = "/api/v1/client",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
     }

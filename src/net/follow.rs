@@ -16,7 +16,11 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::packet_line::{PacketLine, packet_line};
-use crate::{mqtt::ProtocolVersion, told::cut, transport::Transport};
+use crate::{
+    mqtt::ProtocolVersion,
+    told::cut,
+    transport::{TlsFacts, Transport},
+};
 
 /// The `tracing` target of packet lines, for filters such as `hearthmq::packets=trace`.
 const PACKETS: &str = "hearthmq::packets";
@@ -144,6 +148,10 @@ impl Transport for Followed {
 
     fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.transport.verify_certificate()
+    }
+
+    fn tls(&self) -> Option<TlsFacts> {
+        self.transport.tls()
     }
 }
 

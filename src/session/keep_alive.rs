@@ -1,5 +1,7 @@
 //! Keep Alive: the deadline for the client's next packet, and how it changes during a connection.
 
+use std::sync::Arc;
+
 use crate::mqtt::Timestamp;
 
 /// The Keep Alive of one connection.
@@ -29,6 +31,15 @@ pub struct KeepAlive {
     partial_bytes: u64,
     /// When the last of these bytes came.
     partial_at: Timestamp,
+}
+
+/// The last change of a Keep Alive during its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAliveAuthor {
+    /// The user name of the caller.
+    pub by: Option<Arc<str>>,
+    /// When it was changed.
+    pub at: Timestamp,
 }
 
 /// Bytes of an incomplete packet count as a sign of life from this rate on. So a packet of 1 MB

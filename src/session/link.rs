@@ -1,7 +1,7 @@
 //! State that belongs to one connection of a session and ends with it.
 
 use super::{
-    KeepAlive, SharedPublication,
+    KeepAlive, KeepAliveAuthor, SharedPublication,
     alias::{AliasesIn, AliasesOut},
     gate::Gate,
     output::Output,
@@ -22,6 +22,8 @@ pub struct LinkSettings {
     pub version: ProtocolVersion,
     /// Whether all subscriptions of the client have No Local and Retain As Published.
     pub is_bridge: bool,
+    /// Keep Alive that the client has asked for, in seconds.
+    pub asked_keep_alive_secs: u16,
     /// Keep Alive at the beginning, in seconds.
     pub keep_alive_secs: u16,
     /// Limit on QoS 1 and 2 messages in flight to the client: its Receive Maximum, or the broker's
@@ -73,6 +75,8 @@ pub struct Link {
     gated: Option<GatedOutput>,
     /// Messages wait until the client's subscriptions are checked.
     withholds_messages: bool,
+    /// Who has changed the Keep Alive of this connection; few connections have it.
+    keep_alive_change: Option<Box<KeepAliveAuthor>>,
 }
 
 /// Output that must not be sent before a ticket is stored.
@@ -125,6 +129,7 @@ impl Link {
             gate: None,
             gated: None,
             withholds_messages: false,
+            keep_alive_change: None,
             settings,
         }
     }
@@ -150,6 +155,17 @@ impl Link {
     /// Returns the Keep Alive.
     pub const fn keep_alive_mut(&mut self) -> &mut KeepAlive {
         &mut self.keep_alive
+    }
+
+    /// Notes who has changed the Keep Alive.
+    pub fn note_keep_alive_change(&mut self, change: KeepAliveAuthor) {
+        self.keep_alive_change = Some(Box::new(change));
+    }
+
+    /// Returns who has changed the Keep Alive of this connection last, if anybody has.
+    #[must_use]
+    pub fn keep_alive_change(&self) -> Option<&KeepAliveAuthor> {
+        self.keep_alive_change.as_deref()
     }
 
     /// Returns the buffer that packets are encoded into.

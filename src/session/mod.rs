@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub use backlog::{Accepts, BacklogScan, Portion};
 pub use envelope::{Orphan, Share, StoredAt};
 pub use incoming::{Incoming, Request, TopicName, Violation};
-pub use keep_alive::KeepAlive;
+pub use keep_alive::{KeepAlive, KeepAliveAuthor};
 pub use keeping::{LeftInQueue, Page};
 pub use link::{Link, LinkSettings, PacketCounts};
 pub use outgoing::{Delivered, Delivery};
@@ -396,6 +396,20 @@ impl Session {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.outgoing.queued()
+    }
+
+    /// Returns the bytes of the messages that wait to be sent.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.outgoing.queue().bytes()
+    }
+
+    /// Returns the bytes of QoS 1 and 2 messages that were sent and are not acknowledged.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        let unread = self.outgoing.queue().keeping.as_ref();
+        let unread = unread.map_or(0, |keeping| keeping.in_flight_unread.bytes);
+        self.outgoing.queue().in_flight_bytes() + unread
     }
 
     /// Returns whether the queue is at its limit, or beyond it because of retained messages.

@@ -100,8 +100,13 @@ impl Queue {
     }
 
     /// Returns the bytes that wait in memory and in the store.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes + self.beyond().bytes
+    }
+
+    /// Returns the bytes of messages in flight.
+    pub(super) const fn in_flight_bytes(&self) -> usize {
+        self.in_flight.bytes
     }
 
     /// Returns the messages that wait in the store alone.

@@ -1,4 +1,4 @@
-//! A client that arrives at its shard with its accepted CONNECT, and its description for callers.
+//! A client that arrives at its shard with its accepted CONNECT.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -10,31 +10,6 @@ use crate::{
     owners::Charge,
     transport::Transport,
 };
-
-/// A session as the broker describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClientSession {
-    /// Whether it has a connection.
-    pub online: bool,
-    /// User name of the last connection.
-    pub username: Option<Arc<str>>,
-    /// Address and port of the last connection.
-    pub peer: SocketAddr,
-    /// Keep Alive in force, in seconds; 0 if it is off or the client is offline.
-    pub keep_alive_secs: u16,
-    /// When the broker ends the connection of a silent client, in milliseconds since the Unix
-    /// epoch.
-    pub deadline_millis: Option<u64>,
-    /// The number of connections of this client identifier so far.
-    pub version: u64,
-    /// Number of Topic Filters that the session has subscribed to.
-    pub subscriptions: usize,
-    /// Number of messages in the queue.
-    pub queued: usize,
-    /// Number of QoS 1 and 2 messages that are not acknowledged.
-    pub in_flight: usize,
-}
 
 /// Moves a connection to its home shard after its CONNECT was accepted.
 pub(crate) struct TakeClient {

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection, SetKeepAlive},
     shard::connect::{TakeClient, TakeStep},
+    transport::TlsFacts,
 };
 
 /// Dropped when a connection gives way, which tells the waiting connections to continue.
@@ -34,6 +35,8 @@ pub(crate) enum ToConnection {
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
     },
+    /// Tell what TLS knows of the client.
+    DescribeTls(oneshot::Sender<Option<TlsFacts>>),
     /// End the connection.
     Kick {
         /// How it ends.

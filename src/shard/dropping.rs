@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::Shard;
-use crate::{mqtt::Timestamp, session::Delivered, told::Dropped};
+use crate::{control::Losing, mqtt::Timestamp, session::Delivered, told::Dropped};
 
 /// The loss is over once nothing was dropped for this time.
 const QUIET: Duration = Duration::from_secs(10);
@@ -72,6 +72,13 @@ impl Shard {
         let limited_by = found.presence.peer.ip();
         episode.is_told = self.core.told.dropping_began(&episode.dropped(), limited_by);
         episodes.insert(slot, episode);
+    }
+
+    /// Returns what the queue of a slot is losing at present.
+    pub(in crate::shard) fn losing(&self, slot: u32, client_id: &Arc<str>) -> Option<Losing> {
+        let episode = self.dropping.0.get(&slot)?;
+        let is_its = Arc::ptr_eq(&episode.client_id, client_id);
+        is_its.then(|| Losing::new(episode.messages, episode.began_at.millis()))
     }
 
     /// Logs the end of each loss that has stopped for a while.

@@ -6,6 +6,7 @@
 
 mod buffers;
 pub(crate) mod chores;
+mod clients;
 pub(crate) mod common;
 pub(crate) mod connect;
 mod deadlines;
@@ -26,22 +27,22 @@ mod routing;
 pub(crate) mod subscription;
 mod system;
 mod turn;
+pub(crate) mod views;
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     task::Waker,
 };
 
-use foldhash::fast::RandomState;
 use slab::Slab;
 
 use self::{
     buffers::Buffers,
     chores::{Chores, SessionChores},
+    clients::ClientIndex,
     deadlines::{Deadlines, Timer},
     hold::Holding,
     keeping::{tickets::Tickets, weeding::Weeding},
@@ -76,6 +77,7 @@ pub(crate) use self::{
 use crate::{
     auth::Identity,
     between::door::{Sender, ToShard},
+    control::LastEnd,
     journal::Journal,
     metrics::{DropReason, ShardMetrics},
     mqtt::Timestamp,
@@ -83,7 +85,7 @@ use crate::{
     router::{Host, Place, ShardNumber},
     session::{PacketCounts, Session},
     shard::{
-        connect::{AcceptedWill, ClientSession, Proven},
+        connect::{AcceptedWill, Proven},
         doors::{ConnectionDoor, ToConnection},
     },
 };
@@ -93,7 +95,7 @@ pub(crate) struct Shard {
     pub(crate) number: ShardNumber,
     pub(crate) core: Arc<Core>,
     pub(crate) metrics: Arc<ShardMetrics>,
-    clients: HashMap<Arc<str>, u32, RandomState>,
+    clients: ClientIndex,
     slots: Slab<Slot>,
     deadlines: Deadlines,
     plans: PlanCache,
@@ -142,6 +144,8 @@ pub(crate) struct Slot {
     /// The time before which its queue is not searched for removable messages; never while it waits
     /// for that.
     weeds_after: Timestamp,
+    /// How the connection before the present or next one ended, if that was since the broker started.
+    last_end: Option<Box<LastEnd>>,
 }
 
 /// The client of the session's present or last connection, for events and questions.
@@ -205,7 +209,7 @@ impl Shard {
         Self {
             number,
             metrics,
-            clients: HashMap::default(),
+            clients: ClientIndex::default(),
             slots: Slab::new(),
             deadlines: Deadlines::new(core.clock.now()),
             plans: PlanCache::default(),
@@ -292,25 +296,6 @@ impl Shard {
 
     pub(crate) fn is_online(&self, client_id: &str) -> bool {
         self.find(client_id).is_some_and(Slot::is_online)
-    }
-
-    pub(crate) fn describe(&self, client_id: &str) -> Option<ClientSession> {
-        let slot = self.find(client_id)?;
-        let keep_alive = slot.session.link().map(|link| *link.keep_alive());
-        Some(ClientSession {
-            online: slot.is_online(),
-            username: slot.presence.identity.username.clone(),
-            peer: slot.presence.peer,
-            keep_alive_secs: keep_alive.map_or(0, |k| k.interval_secs()),
-            deadline_millis: keep_alive
-                .map(|k| k.deadline())
-                .filter(|deadline| *deadline != Timestamp::NEVER)
-                .map(Timestamp::millis),
-            version: slot.presence.version,
-            subscriptions: slot.session.subscriptions_len(),
-            queued: slot.session.queued(),
-            in_flight: slot.session.in_flight(),
-        })
     }
 
     /// Returns whether a connection still has something to write.

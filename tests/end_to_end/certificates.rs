@@ -7,7 +7,7 @@ use hearthmq::mqtt::{QoS, ReasonCode};
 use crate::{
     http::basic,
     mqtt::connect,
-    pki::{Pair, Pki},
+    pki::{DEVICE_SERIAL_NUMBER, Pair, Pki},
     program::{PASSWORD, Place, Program},
     tls::{Tls, VERSIONS},
 };
@@ -70,6 +70,32 @@ fn the_common_name_of_a_right_certificate_is_the_user_name() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn the_certificate_of_a_connected_client_is_shown() {
+    let pki = Pki::new();
+    let place = asking(&pki, "optional");
+    let program = place.start();
+    for (version, shown) in VERSIONS.into_iter().zip(["1.2", "1.3"]) {
+        let tls = Tls::new(&pki.ca, version, Some(&pki.device));
+        let (_client, reason) = tls.connect(program.address("mqtts"), connect("demo")).unwrap();
+        assert_eq!(reason, ReasonCode::Success);
+        let caller = Tls::new(&pki.ca, version, None);
+        let authorization = basic(&format!("ops:{PASSWORD}"));
+        let call = "GET /api/v1/clients/demo";
+        let answer = caller.call(program.address("https"), Some(&authorization), call).unwrap();
+        let found: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let tls = &found["connection"]["tls"];
+        assert_eq!((answer.status, &tls["version"]), (200, &shown.into()), "{found}");
+        assert_eq!(tls["certificate"]["subject"], "CN=device-1");
+        assert_eq!(tls["certificate"]["issuer"], "CN=HearthMQ test intermediate");
+        assert_eq!(tls["certificate"]["serial_number"], DEVICE_SERIAL_NUMBER);
+        assert!(
+            tls["certificate"]["expires_at"].as_u64()
+                > found["connection"]["connected_at"].as_u64()
+        );
     }
 }
 

@@ -142,6 +142,8 @@ mod limits {
 /// What applications see and change: events, status topics, settings, redirection.
 mod control {
     mod application;
+    mod clients;
+    mod lists;
     mod presence;
     mod publishing;
     mod redirection;

@@ -191,6 +191,7 @@ impl World {
         let settings = LinkSettings {
             version,
             is_bridge: false,
+            asked_keep_alive_secs: 0,
             keep_alive_secs: 0,
             send_quota: quota,
             receive_maximum: 100,

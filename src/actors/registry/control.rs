@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{ClientTurns, Registry};
 use crate::{
-    actors::messages::{QueryClient, QueryOnline, QueryOnlineMany},
+    actors::messages::{QueryOnline, QueryOnlineMany},
     control::{
         ControlError, Kick, Kicked, Redirect, SelectClients, SelectedClients, SelectionPlace,
     },
@@ -31,14 +31,6 @@ impl Handler<QueryOnlineMany> for Registry {
     fn handle(&mut self, message: QueryOnlineMany, _: &mut Self::Context) -> Self::Result {
         let shard = self.shard.borrow();
         MessageResult(message.client_ids.iter().map(|id| shard.is_online(id)).collect())
-    }
-}
-
-impl Handler<QueryClient> for Registry {
-    type Result = MessageResult<QueryClient>;
-
-    fn handle(&mut self, message: QueryClient, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.shard.borrow().describe(&message.client_id))
     }
 }
 

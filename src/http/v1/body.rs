@@ -1,12 +1,17 @@
 //! Reads the JSON body of a call.
 
+use std::{fmt, marker::PhantomData};
+
 use actix_web::{
     HttpRequest,
     http::header::CONTENT_TYPE,
     rt::time::timeout,
     web::{Bytes, Payload},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::super::{Api, ApiError};
 
@@ -60,6 +65,29 @@ pub(super) async fn read_any(
     let body = reading.await.map_err(|_| ApiError::timeout())?;
     let body = body.map_err(|_| ApiError::body_too_large(bytes_max))?;
     body.map_err(|_| ApiError::invalid_body("it did not arrive in full"))
+}
+
+/// A JSON object. A type whose fields are all optional would also be read from a list.
+pub(super) struct JsonObject<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = JsonObject<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(JsonObject)
+    }
 }
 
 /// Parses a body.

@@ -1,8 +1,8 @@
 //! `DELETE /api/v1/clients/{id}`: ends a client's connection.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
-    web::{self, Data, ServiceConfig},
+    HttpRequest, HttpResponse, ResponseError as _,
+    web::{self, Data, Payload, ServiceConfig},
 };
 use serde_json::json;
 
@@ -12,6 +12,8 @@ use super::{
         admission::{self, CallEffect},
         calls::{Answer, answer},
     },
+    client::show_client,
+    clients::query_clients,
     in_time, resource,
     target::{Query, client_id_in_path},
 };
@@ -23,7 +25,23 @@ use crate::{
 };
 
 pub(super) fn routes(config: &mut ServiceConfig) {
-    config.service(resource("/clients/{id}", "DELETE").route(web::delete().to(kick)));
+    let client = resource("/clients/{id}", ALLOW)
+        .route(web::get().to(show_client))
+        .route(web::head().to(show_client))
+        .route(web::delete().to(kick))
+        .route(web::post().to(many));
+    config.service(client);
+}
+
+/// The methods of a client. An identifier may be any text, so the calls about many clients, which
+/// are `POST`, share its route.
+const ALLOW: &str = "GET, HEAD, DELETE";
+
+async fn many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+    match client_id_in_path(&request).as_deref() {
+        Ok("query") => query_clients(request, payload, api).await,
+        _ => ApiError::method_not_allowed(ALLOW).error_response(),
+    }
 }
 
 async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {

@@ -5,12 +5,16 @@
 
 mod body;
 mod bulk;
+mod client;
+mod clients;
+mod cursor;
 mod keep_alive;
 mod kick;
 mod overrides;
 mod publish;
 mod redirect;
 mod status;
+mod summary;
 mod target;
 mod walk;
 
@@ -27,11 +31,16 @@ pub(super) use self::publish::topics;
 use super::{Api, ApiError, stay_with_http};
 use crate::control::ControlError;
 
+/// A page of a list may take this many times the timeout of calls.
+const LIST_TIMEOUTS: u32 = 10;
+
 /// Registers the routes.
 pub(super) fn routes(config: &mut ServiceConfig) {
     let calls = web::scope("/api/v1")
         .wrap(from_fn(stay_with_http))
         .configure(keep_alive::routes)
+        .configure(client::routes)
+        .configure(clients::routes)
         .configure(kick::routes)
         .configure(overrides::routes)
         .configure(publish::routes)
@@ -46,6 +55,17 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 fn resource(path: &str, allow: &'static str) -> Resource {
     let refuse = move || ready(ApiError::method_not_allowed(allow).error_response());
     web::resource(path).default_service(web::to(refuse))
+}
+
+/// Waits for the broker as long as a list may take, which may examine all clients.
+async fn in_time_of_list<T>(
+    api: &Api,
+    reply: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ApiError> {
+    match timeout(LIST_TIMEOUTS * api.options().call_timeout, reply).await {
+        Ok(reply) => Ok(reply?),
+        Err(_) => Err(ApiError::timeout()),
+    }
 }
 
 /// Waits for the broker with the timeout of calls.

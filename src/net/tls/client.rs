@@ -1,11 +1,14 @@
 //! The certificate of a client: the name of its owner, and help for failed handshakes.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::{certificate::X509Certificate, error::X509Error, nom, parse_x509_certificate};
+use x509_parser::{
+    certificate::X509Certificate, error::X509Error, extensions::GeneralName, nom,
+    parse_x509_certificate,
+};
 
-use crate::auth::ClientCertificate;
+use crate::{auth::ClientCertificate, transport::CertificateFacts};
 
 /// The text of webpki's error for an X.509 version 1 certificate; its type is not available here.
 const UNSUPPORTED_VERSION: &str = "UnsupportedCertVersion";
@@ -95,6 +98,42 @@ pub fn client_certificate(
         common_name: common_name.to_owned(),
         serial_number: hexadecimal(certificate.raw_serial()),
     })
+}
+
+/// Maximum number of names of a certificate that are shown.
+const NAMES_MAX: usize = 100;
+
+/// Returns what a certificate says; `None` if it cannot be parsed.
+pub(super) fn certificate_facts(der: &CertificateDer<'_>) -> Option<CertificateFacts> {
+    let certificate = parse(der).ok()?;
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let names = alternative.map_or(&[][..], |names| &names.value.general_names);
+    let secs = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
+    Some(CertificateFacts {
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        names: names.iter().filter_map(name_of).take(NAMES_MAX).collect(),
+        serial_number: hexadecimal(certificate.raw_serial()),
+        expires_at_millis: secs.saturating_mul(1000),
+    })
+}
+
+fn name_of(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => {
+            Some((*text).to_owned())
+        }
+        GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
+            Ok(bytes) => Some(IpAddr::from(bytes).to_string()),
+            Err(_) => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+        },
+        GeneralName::OtherName(..)
+        | GeneralName::X400Address(_)
+        | GeneralName::DirectoryName(_)
+        | GeneralName::EDIPartyName(_)
+        | GeneralName::RegisteredID(_)
+        | GeneralName::Invalid(..) => None,
+    }
 }
 
 /// Formats a serial number as `openssl x509 -serial` does, but in lower case: two digits for each

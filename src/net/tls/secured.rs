@@ -8,11 +8,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustls::server::Acceptor;
+use rustls::{ProtocolVersion, server::Acceptor};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::{TlsSource, Trust, client_certificate, explained};
+use super::{TlsSource, Trust, client::certificate_facts, client_certificate, explained};
 use crate::{
     metrics::ConnectRefusal,
     net::{
@@ -20,7 +20,7 @@ use crate::{
         newcomer::Shown,
         refused::Refused,
     },
-    transport::Transport,
+    transport::{TlsFacts, Transport},
 };
 
 /// Performs the TLS handshake; returns the stream and the client certificate, if there is one.
@@ -72,6 +72,14 @@ impl<S: Transport> Transport for Secured<S> {
     fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
         Ok(self.trust.verify(chain)?)
+    }
+
+    fn tls(&self) -> Option<TlsFacts> {
+        let session = self.stream.get_ref().1;
+        let is_1_3 = session.protocol_version()? == ProtocolVersion::TLSv1_3;
+        let version = if is_1_3 { "1.3" } else { "1.2" };
+        let chain = session.peer_certificates().unwrap_or_default();
+        Some(TlsFacts::new(version, chain.first().and_then(|der| certificate_facts(der))))
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use self::frames::{Deframed, Deframer, End, SENT_HEADER_BYTES_MAX};
-use crate::transport::Transport;
+use crate::transport::{TlsFacts, Transport};
 
 pub use self::upgrade::WebSocketOptions;
 pub(super) use self::upgrade::accept;
@@ -337,5 +337,9 @@ impl<S: Transport> Transport for WebSocket<S> {
 
     fn verify_certificate(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.stream.verify_certificate()
+    }
+
+    fn tls(&self) -> Option<TlsFacts> {
+        self.stream.tls()
     }
 }

@@ -429,6 +429,7 @@ impl Shard {
         LinkSettings {
             version: connect.version,
             is_bridge: connect.is_bridge,
+            asked_keep_alive_secs: connect.keep_alive_secs,
             keep_alive_secs,
             send_quota: connect.receive_maximum.min(limits.in_flight_max),
             receive_maximum: limits.receive_maximum,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    control::LastEnd,
     journal::Change,
     mqtt::{Publication, Timestamp, validate_filter},
     router::MemberState,
@@ -57,6 +58,9 @@ impl Shard {
         self.tell_disconnected(slot, departure, now);
         if connected.unannounced.is_none() {
             self.announce_disconnected(slot, departure.reason, now);
+        }
+        if let Some(found) = self.slots.get_mut(slot as usize) {
+            found.last_end = Some(Box::new(LastEnd::new(departure.reason, now.millis())));
         }
         self.settle_will(slot, departure, now);
         self.settle_expiry(slot, departure, now);

@@ -10,6 +10,7 @@ use crate::{
         json::{self, Event},
     },
     mqtt::{Publication, QoS, Timestamp},
+    session::KeepAliveAuthor,
     shard::{Shard, Slot, presence::depart::username, turn::Turn},
 };
 
@@ -63,6 +64,7 @@ impl Shard {
         self.announce(json::CLIENT_DISCONNECTED, slot, event, now);
     }
 
+    /// Notes who has changed a Keep Alive, and announces it.
     pub(crate) fn announce_keep_alive(
         &mut self,
         slot: u32,
@@ -70,6 +72,9 @@ impl Shard {
         by: Option<Arc<str>>,
         now: Timestamp,
     ) {
+        if let Some(link) = self.slot_mut(slot).and_then(|found| found.session.link_mut()) {
+            link.note_keep_alive_change(KeepAliveAuthor { by: by.clone(), at: now });
+        }
         let event = |found: &Slot, numbers: &dyn EventSequence| {
             Some(Event::KeepAliveChanged(ClientKeepAliveChanged {
                 client_id: found.session.client_id().clone(),

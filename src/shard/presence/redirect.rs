@@ -26,7 +26,7 @@ impl Shard {
             Some(found.session.client_id().clone())
         };
         if let Clients::One(wanted) = &request.clients {
-            let slot = self.clients.get(&**wanted).copied();
+            let slot = self.clients.get(wanted).copied();
             return (slot.and_then(client_id).into_iter().collect(), None);
         }
         self.walk_some(from, client_id)

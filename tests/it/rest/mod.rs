@@ -5,12 +5,14 @@ mod browsers;
 mod connections;
 mod keep_alives;
 mod listeners;
+mod lists;
 mod logins;
 mod options;
 mod proxies;
 mod publish;
 mod redirect;
 mod v1;
+mod views;
 mod world;
 
 use std::num::NonZeroU32;

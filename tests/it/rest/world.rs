@@ -36,14 +36,18 @@ use hearthmq_test::{
 };
 
 /// The broker's double. It records its calls, in order.
-struct Fleet {
-    policy: Arc<dyn Authorizer>,
+pub(super) struct Fleet {
+    pub(super) policy: Arc<dyn Authorizer>,
     asked: Mutex<Vec<String>>,
     drained_to: Mutex<Option<Redirection>>,
 }
 
 impl Fleet {
-    async fn answer(&self, client_id: &str, question: String) -> Result<(), ControlError> {
+    pub(super) async fn answer(
+        &self,
+        client_id: &str,
+        question: String,
+    ) -> Result<(), ControlError> {
         self.asked.lock().unwrap().push(question);
         match client_id {
             "offline" => Err(ControlError::NotOnline),
@@ -459,6 +463,11 @@ impl Rest {
     /// Returns its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the number of calls to the broker since the last look.
+    pub(crate) fn asked_so_far(&self) -> usize {
+        self.fleet.asked.lock().unwrap().len()
     }
 
     /// Returns the calls to the broker since the last look, in order.

@@ -17,6 +17,9 @@ pub(crate) async fn messages_of_every_quality_of_service_go_both_ways(way: Way) 
         let (mut other, _) = world.connected_over_tcp(connect_in(version, "other")).await;
         let seen = world.broker.client("c").await.unwrap().unwrap();
         assert_eq!(seen.peer.ip(), ip_seen(way));
+        let is_secure =
+            matches!(way, Way::Tls | Way::SecureWebSocket | Way::ProxiedSecureWebSocket);
+        assert_eq!(seen.tls.map(|tls| tls.version), is_secure.then_some("1.3"));
         for (qos, out, back) in [
             (QOS_0, publish("there", "0"), publish("back", "0")),
             (QOS_1, publish_1(1, "there", "1"), publish_1(1, "back", "1")),

@@ -1,0 +1,133 @@
+//! Lists of clients: the pages of all shards, merged in the order of the Client Identifiers.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use actix::Addr;
+use async_trait::async_trait;
+use futures_util::future::{join_all, try_join_all};
+
+use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay};
+use crate::{
+    actors::Registry,
+    control::{
+        ClientPage, ClientSession, ClientSummary, ClientViews, ControlError, CountClients,
+        ListClients,
+    },
+};
+
+/// Maximum number of lists and counts under way at the same time; a further one is refused.
+const LISTS_MAX: usize = 32;
+/// Bytes of texts in one page; the last client may exceed it.
+const BYTES_PER_PAGE: usize = 8 * 1024 * 1024;
+
+/// The clients of one shard that were read and are not in a page yet.
+struct ShardList {
+    registry: Addr<Registry>,
+    read: VecDeque<ClientSummary>,
+    after: Option<Arc<str>>,
+    is_over: bool,
+}
+
+impl ShardList {
+    /// Reads on, if nothing is left of what was read.
+    async fn read_on(
+        &mut self,
+        broker: &Broker,
+        request: &ListClients,
+        limit: usize,
+    ) -> Result<(), ControlError> {
+        while self.read.is_empty() && !self.is_over {
+            let request = ListClients { after: self.after.clone(), limit, ..request.clone() };
+            let page = broker.ask(self.registry.send(request).timeout(ANSWER_TIME_MAX)).await?;
+            self.read = page.clients.into();
+            self.is_over = page.next.is_none();
+            self.after = page.next;
+        }
+        Ok(())
+    }
+}
+
+impl Broker {
+    /// Returns a page of the list of clients: connected ones, and sessions of absent ones, ordered by
+    /// the bytes of the Client Identifier. Dropping the future stops the search.
+    ///
+    /// # Errors
+    /// The broker cannot answer, or too many lists are under way already.
+    pub async fn list_clients(&self, request: ListClients) -> Result<ClientPage, ControlError> {
+        let _listing = CallUnderWay::new(&self.running.under_way.lists, LISTS_MAX)?;
+        let registries = &self.running.registries;
+        let mut shards: Vec<ShardList> = registries
+            .iter()
+            .map(|registry| ShardList {
+                registry: registry.clone(),
+                read: VecDeque::new(),
+                after: request.after.clone(),
+                is_over: false,
+            })
+            .collect();
+        let limit = request.limit.max(1);
+        let (mut clients, mut bytes) = (Vec::new(), 0);
+        loop {
+            let missing = (limit + 1).saturating_sub(clients.len());
+            let portion = portion_of(missing, shards.len());
+            let read = shards.iter_mut().map(|shard| shard.read_on(self, &request, portion));
+            for outcome in join_all(read).await {
+                outcome?;
+            }
+            let heads = shards.iter_mut().filter(|shard| !shard.read.is_empty());
+            let first = heads.min_by(|a, b| head(a).cmp(&head(b)));
+            let Some(shard) = first else { return Ok(ClientPage::new(clients, None)) };
+            if clients.len() >= limit || bytes >= BYTES_PER_PAGE {
+                let last = clients.last().map(|last: &ClientSummary| last.client_id.clone());
+                return Ok(ClientPage::new(clients, last));
+            }
+            if let Some(client) = shard.read.pop_front() {
+                bytes += client.client_id.len();
+                bytes += client.username.as_ref().map_or(0, |name| name.len());
+                clients.push(client);
+            }
+        }
+    }
+
+    /// Returns the number of clients that a filter selects. Dropping the future stops the count.
+    ///
+    /// # Errors
+    /// The broker cannot answer, or too many lists are under way already.
+    pub async fn count_clients(&self, request: CountClients) -> Result<u64, ControlError> {
+        let _listing = CallUnderWay::new(&self.running.under_way.lists, LISTS_MAX)?;
+        let registries = self.running.registries.iter();
+        let asked = registries
+            .map(|registry| self.ask(registry.send(request.clone()).timeout(ANSWER_TIME_MAX)));
+        Ok(try_join_all(asked).await?.into_iter().sum())
+    }
+}
+
+fn head(shard: &ShardList) -> Option<&Arc<str>> {
+    shard.read.front().map(|client| &client.client_id)
+}
+
+/// Returns how many clients to read from each shard, so that together they probably have the number
+/// that is missing.
+const fn portion_of(missing: usize, shards: usize) -> usize {
+    if shards <= 1 {
+        return missing;
+    }
+    let share = missing.div_ceil(shards);
+    let portion = share + share / 4 + 8;
+    if portion < missing { portion } else { missing }
+}
+
+#[async_trait]
+impl ClientViews for Broker {
+    async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
+        Self::client(self, client_id).await
+    }
+
+    async fn list_clients(&self, request: ListClients) -> Result<ClientPage, ControlError> {
+        Self::list_clients(self, request).await
+    }
+
+    async fn count_clients(&self, request: CountClients) -> Result<u64, ControlError> {
+        Self::count_clients(self, request).await
+    }
+}

@@ -1,0 +1,276 @@
+//! `GET /api/v1/clients` and `POST /api/v1/clients/query`: the list of clients, by pages, as a number,
+//! or as a stream of lines.
+//!
+//! Any account may call it. The list has the clients that the caller may observe.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::ACCEPT,
+    web::{self, Bytes, Data, Payload, ServiceConfig},
+};
+use futures_util::{Stream, stream::try_unfold};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{sync::OwnedSemaphorePermit, task::yield_now};
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect, HttpCaller},
+        calls::{Answer, answer},
+        error::ErrorBody,
+    },
+    body::{self, BULK_BYTES_MAX, JsonObject},
+    bulk, cursor, in_time_of_list, resource,
+    summary::{Fields, ShownClient},
+    target::Query,
+    walk,
+};
+use crate::{
+    auth::Network,
+    control::{ClientFilter, ClientPattern, CountClients, ListClients},
+    metrics::RestRoute,
+};
+
+/// The number of clients of a page, if the caller does not say.
+const LIMIT_DEFAULT: usize = 100;
+/// Maximum number of clients of a page.
+const LIMIT_MAX: usize = 10_000;
+/// The number of clients that a stream reads at once.
+const STREAMED_AT_ONCE: usize = 1_000;
+
+const PARAMETERS: &[&str] = &[
+    "limit",
+    "cursor",
+    "client_id",
+    "username",
+    "address",
+    "protocol",
+    "connected",
+    "listener",
+    "keep_alive_min",
+    "keep_alive_max",
+    "idle_min_secs",
+    "queued_min",
+    "fields",
+    "count",
+];
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let list = resource("/clients", "GET, HEAD");
+    config.service(list.route(web::get().to(list_clients)).route(web::head().to(list_clients)));
+}
+
+/// What the caller asks for: the body of a `POST`, or the parameters of a `GET`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    limit: Option<u64>,
+    cursor: Option<String>,
+    client_id: Option<String>,
+    client_ids: Option<Vec<Value>>,
+    username: Option<String>,
+    address: Option<String>,
+    protocol: Option<u64>,
+    connected: Option<bool>,
+    listener: Option<String>,
+    keep_alive_min: Option<u64>,
+    keep_alive_max: Option<u64>,
+    idle_min_secs: Option<u64>,
+    queued_min: Option<u64>,
+    fields: Option<Vec<String>>,
+    count: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct ListAnswer<'a> {
+    items: Vec<ShownClient<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+}
+
+async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let wanted = Wanted::of_query(request.query_string())?;
+        list(&api, &request, &caller, wanted).await
+    };
+    answer(&api, &request, RestRoute::Clients, call).await
+}
+
+/// `POST /api/v1/clients/query`, at the route of all that stands below `/clients`.
+pub(super) async fn query_clients(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let JsonObject(wanted) = body::read(&api, &request, payload, BULK_BYTES_MAX).await?;
+        list(&api, &request, &caller, wanted).await
+    };
+    answer(&api, &request, RestRoute::ClientsQuery, call).await
+}
+
+async fn list(
+    api: &Data<Api>,
+    request: &HttpRequest,
+    caller: &HttpCaller,
+    wanted: Wanted,
+) -> Result<Answer, ApiError> {
+    let counts = wanted.count == Some(true);
+    let has_limit = wanted.limit.is_some();
+    let fields = wanted.fields()?;
+    let wanted = wanted.question()?.by(caller.as_data());
+    if accepts_lines(request) {
+        if counts || has_limit {
+            let name = if counts { "count" } else { "limit" };
+            return Err(ApiError::invalid_parameter(name, "is not for application/x-ndjson"));
+        }
+        let place = Arc::clone(&api.0.walks).try_acquire_owned();
+        let place = (place.map_err(|_| ApiError::unavailable())?, Data::clone(api));
+        let lines = lines(place, ListClients { limit: STREAMED_AT_ONCE, ..wanted }, fields);
+        return Ok(Answer::lines_or_cut(lines));
+    }
+    let count = CountClients::new(wanted.filter.clone()).by(caller.as_data());
+    let control = &api.0.control;
+    let page = in_time_of_list(api, control.list_clients(wanted)).await?;
+    let total = match counts {
+        true => Some(in_time_of_list(api, control.count_clients(count)).await?),
+        false => None,
+    };
+    let items = page.clients.iter().map(|client| ShownClient { client, fields }).collect();
+    let next = page.next.as_deref().map(cursor::after);
+    Ok(Answer::json(&ListAnswer { items, next, total }))
+}
+
+/// Returns whether the caller wants lines of JSON.
+fn accepts_lines(request: &HttpRequest) -> bool {
+    let accepted = request.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let media_type = range.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case("application/x-ndjson")
+    })
+}
+
+/// Returns the list as lines. The next clients are read when the caller has taken those before. An
+/// error is the last line, and then the connection is cut, so that nobody takes the list for
+/// complete.
+fn lines(
+    place: (OwnedSemaphorePermit, Data<Api>),
+    wanted: ListClients,
+    fields: Fields,
+) -> impl Stream<Item = Result<Bytes, ApiError>> {
+    try_unfold((place, Ok(Some(wanted))), move |(place, wanted)| async move {
+        let wanted = match wanted {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                yield_now().await; // so that the line before is written
+                return Err(error);
+            }
+        };
+        let found = place.1.0.control.list_clients(wanted.clone());
+        let page = match in_time_of_list(&place.1, found).await {
+            Ok(page) => page,
+            Err(error) => {
+                let line = walk::line(&ErrorBody::of(&error));
+                return Ok(Some((line, (place, Err(error)))));
+            }
+        };
+        let lines = page.clients.iter().map(|client| walk::line(&ShownClient { client, fields }));
+        let lines = lines.collect::<Vec<_>>().concat();
+        let next = page.next.map(|next| wanted.after(next));
+        Ok(Some((lines.into(), (place, Ok(next)))))
+    })
+}
+
+impl Wanted {
+    fn of_query(query: &str) -> Result<Self, ApiError> {
+        let query = Query::parse(query, PARAMETERS)?;
+        let fields = query.text("fields")?;
+        let fields = fields.map(|fields| fields.split(',').map(str::to_owned).collect());
+        Ok(Self {
+            limit: query.number("limit", 0..=u64::MAX)?,
+            cursor: query.text("cursor")?,
+            client_id: query.text("client_id")?,
+            client_ids: None,
+            username: query.text("username")?,
+            address: query.text("address")?,
+            protocol: query.number("protocol", 0..=u64::MAX)?,
+            connected: query.flag("connected")?,
+            listener: query.text("listener")?,
+            keep_alive_min: query.number("keep_alive_min", 0..=u64::MAX)?,
+            keep_alive_max: query.number("keep_alive_max", 0..=u64::MAX)?,
+            idle_min_secs: query.number("idle_min_secs", 0..=u64::MAX)?,
+            queued_min: query.number("queued_min", 0..=u64::MAX)?,
+            fields,
+            count: query.flag("count")?,
+        })
+    }
+
+    fn fields(&self) -> Result<Fields, ApiError> {
+        let Some(names) = &self.fields else { return Ok(Fields::ALL) };
+        let fields = Fields::of(names.iter().map(String::as_str));
+        fields.ok_or_else(|| {
+            let expected = format!("must be names among {}", Fields::NAMES.join(", "));
+            ApiError::invalid_parameter("fields", &expected)
+        })
+    }
+
+    fn question(self) -> Result<ListClients, ApiError> {
+        let pattern = |pattern: String| {
+            let error = |error| {
+                ApiError::invalid_parameter("client_id", &format!("is no pattern: {error}"))
+            };
+            ClientPattern::new(&pattern).map_err(error)
+        };
+        let network = |address: String| {
+            let error = |error| ApiError::invalid_parameter("address", &format!("is {error}"));
+            address.parse::<Network>().map_err(error)
+        };
+        let seconds = |name, secs| ranged(name, secs, 0, u16::MAX.into()).map(|secs| secs as u16);
+        let level = |level| ranged("protocol", level, 3, 5).map(|level| level as u8);
+        let (min, max) = (self.keep_alive_min, self.keep_alive_max);
+        let mut filter = ClientFilter {
+            client_id: self.client_id.map(pattern).transpose()?,
+            username: self.username,
+            network: self.address.map(network).transpose()?,
+            protocol: self.protocol.map(level).transpose()?,
+            online: self.connected,
+            listener: self.listener,
+            keep_alive_secs_min: min.map(|it| seconds("keep_alive_min", it)).transpose()?,
+            keep_alive_secs_max: max.map(|it| seconds("keep_alive_max", it)).transpose()?,
+            idle_secs_min: self.idle_min_secs,
+            queued_min: self.queued_min.map(|it| usize::try_from(it).unwrap_or(usize::MAX)),
+            ..ClientFilter::default()
+        };
+        if let Some(client_ids) = self.client_ids {
+            bulk::check_count(client_ids.len())?;
+            let ids: Result<Vec<&str>, _> = client_ids.iter().map(bulk::client_id_of).collect();
+            filter = filter.among(ids?);
+        }
+        let limit = self.limit.map(|limit| ranged("limit", limit, 1, LIMIT_MAX as u64));
+        let limit = limit.transpose()?.map_or(LIMIT_DEFAULT, |limit| limit as usize);
+        let question = ListClients::new(filter, limit);
+        match self.cursor {
+            Some(cursor) => Ok(question.after(cursor::key_of(&cursor)?)),
+            None => Ok(question),
+        }
+    }
+}
+
+/// Checks that a number is between two bounds.
+fn ranged(name: &str, number: u64, min: u64, max: u64) -> Result<u64, ApiError> {
+    match (min..=max).contains(&number) {
+        true => Ok(number),
+        false => {
+            let expected = format!("must be a whole number from {min} to {max}");
+            Err(ApiError::invalid_parameter(name, &expected))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The clients that the broker's double shows.
+
+use async_trait::async_trait;
+use hearthmq::{
+    control::{
+        CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
+        ControlError, CountClients, LastEnd, ListClients, Losing, TlsFacts,
+    },
+    hooks::DisconnectReason,
+    mqtt::ProtocolVersion,
+};
+
+use super::world::Fleet;
+
+const CLIENTS: [&str; 5] = ["a/ü", "car-1", "car-2", "secret", "ship"];
+
+#[async_trait]
+impl ClientViews for Fleet {
+    async fn client(&self, client_id: &str) -> Result<Option<ClientSession>, ControlError> {
+        match self.answer(client_id, format!("show {client_id}")).await {
+            Err(ControlError::NotOnline) => return Ok(None),
+            answer => answer?,
+        }
+        let mut client = ClientSession::new(client_id, "192.0.2.7:4711".parse().unwrap());
+        if client_id == "away" {
+            client.last_end = Some(LastEnd::new(DisconnectReason::Kicked, 9_000));
+            client.expires_at_millis = Some(10_000);
+            client.losing = Some(Losing::new(3, 8_000));
+            return Ok(Some(client));
+        }
+        let mut certificate = CertificateFacts::default();
+        certificate.subject = "CN=device-7".into();
+        certificate.names = vec!["device-7.example".into()];
+        certificate.expires_at_millis = 99;
+        client.online = true;
+        client.listener = "tls://0.0.0.0:8883".into();
+        client.protocol = Some(ProtocolVersion::V5);
+        client.tls = Some(TlsFacts::new("1.3", Some(certificate)));
+        client.asked_keep_alive_secs = Some(60);
+        client.keep_alive_secs = 120;
+        client.keep_alive_changed_by = Some("ann".into());
+        client.keep_alive_changed_at_millis = Some(5_000);
+        client.deadline_millis = Some(180_000);
+        client.in_flight_max = Some(64);
+        Ok(Some(client))
+    }
+
+    /// Selects by identifier and permission alone; the name of the user selects the behaviour.
+    async fn list_clients(&self, request: ListClients) -> Result<ClientPage, ControlError> {
+        let ListClients { filter, after, limit, caller, .. } = request;
+        let conditions = conditions(&filter);
+        let question =
+            format!("list {limit} after {}{conditions}", after.as_deref().unwrap_or("-"));
+        self.answer(filter.username.as_deref().unwrap_or_default(), question).await?;
+        let may_observe =
+            |id: &str| caller.as_ref().is_none_or(|caller| caller.may_observe(&*self.policy, id));
+        let mut found: Vec<ClientSummary> = CLIENTS
+            .into_iter()
+            .filter(|id| after.as_deref().is_none_or(|after| *id > after))
+            .filter(|id| filter.client_id.as_ref().is_none_or(|pattern| pattern.matches(id)))
+            .filter(|id| {
+                filter.client_ids.as_ref().is_none_or(|ids| ids.iter().any(|other| **other == **id))
+            })
+            .filter(|id| may_observe(id))
+            .map(|id| {
+                let mut client = ClientSummary::new(id, "192.0.2.7:4711".parse().unwrap());
+                client.online = true;
+                client
+            })
+            .collect();
+        let next = (found.len() > limit).then(|| found[limit - 1].client_id.clone());
+        found.truncate(limit);
+        Ok(ClientPage::new(found, next))
+    }
+
+    async fn count_clients(&self, request: CountClients) -> Result<u64, ControlError> {
+        let CountClients { filter, caller, .. } = request;
+        let mut question = ListClients::new(filter, CLIENTS.len());
+        question.caller = caller;
+        Ok(self.list_clients(question).await?.clients.len() as u64)
+    }
+}
+
+/// Returns the conditions of a filter, except the identifiers, as text.
+fn conditions(filter: &ClientFilter) -> String {
+    let conditions = [
+        filter.username.clone(),
+        filter.network.map(|network| network.to_string()),
+        filter.protocol.map(|level| level.to_string()),
+        filter.online.map(|online| online.to_string()),
+        filter.listener.clone(),
+        filter.keep_alive_secs_min.map(|secs| secs.to_string()),
+        filter.keep_alive_secs_max.map(|secs| secs.to_string()),
+        filter.idle_secs_min.map(|secs| secs.to_string()),
+        filter.queued_min.map(|messages| messages.to_string()),
+    ];
+    conditions.into_iter().flatten().map(|condition| format!(" {condition}")).collect()
+}
