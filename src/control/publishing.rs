@@ -15,13 +15,23 @@ use crate::mqtt::Message;
 pub struct PublishRequest {
     /// The message.
     pub message: Arc<Message>,
+    /// The user name of the caller, whose account a retained message counts for; `None` for the broker
+    /// itself.
+    pub by: Option<Arc<str>>,
 }
 
 impl PublishRequest {
     /// Returns the request to publish this message.
     #[must_use]
     pub const fn new(message: Arc<Message>) -> Self {
-        Self { message }
+        Self { message, by: None }
+    }
+
+    /// Returns the request with the user name of the caller.
+    #[must_use]
+    pub fn by(mut self, username: impl Into<Arc<str>>) -> Self {
+        self.by = Some(username.into());
+        self
     }
 }
 

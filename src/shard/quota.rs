@@ -32,13 +32,30 @@ impl Shard {
         slot: Option<u32>,
         now: Timestamp,
     ) -> Result<(), RetainedFull> {
+        let owner = slot.and_then(|slot| self.slot(slot)).map(|found| found.account.clone());
+        let retained = self.retain_for(owner, publication, now);
+        if let Err(full) = retained {
+            self.tell_retained_full(slot, publication.topic, full);
+        }
+        retained
+    }
+
+    /// Retains or clears a message that counts for this account.
+    ///
+    /// # Errors
+    /// As [`Self::retain`].
+    pub(in crate::shard) fn retain_for(
+        &mut self,
+        owner: Option<Arc<Account>>,
+        publication: &Publication<'_>,
+        now: Timestamp,
+    ) -> Result<(), RetainedFull> {
         if publication.payload.is_empty() {
             self.core.retained.clear(publication.topic);
             self.note(|| Change::ClearRetained(publication.topic.into()));
             return Ok(());
         }
         let message = Arc::new(Message::new(publication));
-        let owner = slot.and_then(|slot| self.slot(slot)).map(|found| found.account.clone());
         let mut gone = Vec::new();
         let set = self.core.retained.set(message.clone(), owner.as_ref(), now, &mut gone);
         self.note_cleared(&gone);
@@ -49,7 +66,6 @@ impl Shard {
             }
             Err(full) => {
                 self.metrics.dropped(DropReason::RetainedFull, 1);
-                self.tell_retained_full(slot, publication.topic, full);
                 Err(full)
             }
         }

@@ -133,7 +133,7 @@ async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
         permit(&api, &caller, &asked)?;
         asked.payload = body::read_any(&api, payload, BULK_BYTES_MAX).await?.to_vec();
         let message = build(&api, &asked)?;
-        let published = in_time(&api, api.0.control.publish(PublishRequest::new(message))).await?;
+        let published = in_time(&api, api.0.control.publish(of_caller(&caller, message))).await?;
         let id = new_id(&api);
         let body = PublishAnswer::from(Ok((id.clone(), published)));
         Ok(Answer::json(&body).with_header("X-Message-Id", &id))
@@ -168,7 +168,7 @@ async fn publish_item(
     permit(api, caller, &asked)?;
     let message = build(api, &asked)?;
     drop(asked);
-    let published = in_time(api, api.0.control.publish(PublishRequest::new(message))).await?;
+    let published = in_time(api, api.0.control.publish(of_caller(caller, message))).await?;
     Ok((new_id(api), published))
 }
 
@@ -204,6 +204,14 @@ impl TryFrom<PublishItem> for AskedMessage {
             expiry_secs: item.message_expiry_interval,
             user_properties: user_properties.collect(),
         })
+    }
+}
+
+fn of_caller(caller: &HttpCaller, message: Arc<Message>) -> PublishRequest {
+    let request = PublishRequest::new(message);
+    match &caller.identity.username {
+        Some(username) => request.by(username.clone()),
+        None => request,
     }
 }
 

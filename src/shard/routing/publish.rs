@@ -11,6 +11,7 @@ use crate::{
     hooks::DisconnectReason,
     metrics::DropReason,
     mqtt::{Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
+    owners::Account,
     router::{Host, Place, Plan, RetainedFull, ShardNumber},
     session::SharedPublication,
     shard::{
@@ -174,7 +175,7 @@ impl Shard {
         self.route(publication, &plan, publisher, &mut Turn::at(now));
     }
 
-    /// Publishes a message of a caller; returns how many sessions match its topic.
+    /// Publishes a message of a caller, which counts for this account if it is retained; returns how many sessions match its topic.
     ///
     /// # Errors
     /// A target that publishers must wait for is full, the message must be stored and cannot be, or it
@@ -182,6 +183,7 @@ impl Shard {
     pub(crate) fn publish_for_caller(
         &mut self,
         publication: &Publication<'_>,
+        owner: Option<Arc<Account>>,
         now: Timestamp,
     ) -> Result<usize, ControlError> {
         if !self.full_targets(publication).is_empty() {
@@ -193,7 +195,8 @@ impl Shard {
             return Err(ControlError::Unavailable);
         }
         if publication.retain {
-            self.retain(publication, None, now).map_err(|_| ControlError::RetainedFull)?;
+            let retained = self.retain_for(owner, publication, now);
+            retained.map_err(|_| ControlError::RetainedFull)?;
         }
         // Made after retaining, as for a client's PUBLISH.
         let plan = self.plan(publication.topic);

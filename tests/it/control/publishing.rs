@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hearthmq::{
     Broker,
     control::{ControlError, PublishRequest, Published},
-    mqtt::{PublicationBuilder, QoS, Timestamp},
+    mqtt::{Connect, Packet, PublicationBuilder, QoS, ReasonCode, Timestamp},
 };
 
 use crate::support::{Client, disk::Disk, packets::*, world, world_within};
@@ -56,6 +56,31 @@ async fn a_message_that_cannot_be_kept_is_not_published() {
     let deep = "/".repeat(500);
     assert_eq!(published(&broker, &deep, QOS_1, false).await, Err(ControlError::TopicOverLimits));
     client.expect_nothing().await;
+}
+
+/// Otherwise an account could go beyond its share by REST.
+#[actix_rt::test]
+async fn a_retained_message_counts_for_its_caller() {
+    let broker = world_within(|limits| limits.retained_messages_per_user_max = 1).await;
+    let retain = async |topic: &str, username: &str| {
+        let message = PublicationBuilder::new(topic, "x").retain(true);
+        let message = Arc::new(message.build(Timestamp(0)).unwrap());
+        let request = PublishRequest::new(message).by(username);
+        broker.publish_counted(request).await.map(|published| published.matched)
+    };
+    assert_eq!(retain("a", "ann").await, Ok(0));
+    assert_eq!(retain("a", "ann").await, Ok(0));
+    assert_eq!(retain("b", "ann").await, Err(ControlError::RetainedFull));
+    assert_eq!(retain("b", "bob").await, Ok(0));
+    // It is the same account as that of the client with this name.
+    let connect = Connect { username: Some("ann"), ..connect("c") };
+    let mut client = Client::connected(&broker, connect).await;
+    client.publish(retained(publish_1(1, "c", "x"))).await;
+    let answer = |packet: Packet<'_>| {
+        let Packet::PubAck(ack) = packet else { panic!("{packet:?}") };
+        assert_eq!(ack.reason, ReasonCode::QuotaExceeded);
+    };
+    client.receive(answer).await;
 }
 
 #[actix_rt::test]
