@@ -4,10 +4,7 @@ use actix::{Handler, ResponseFuture};
 use tokio::sync::oneshot;
 
 use super::Registry;
-use crate::{
-    control::{ControlError, PublishRequest, Published},
-    owners::Owner,
-};
+use crate::control::{ControlError, PublishRequest, Published};
 
 impl Handler<PublishRequest> for Registry {
     type Result = ResponseFuture<Result<Published, ControlError>>;
@@ -21,9 +18,8 @@ impl Handler<PublishRequest> for Registry {
         if publication.size() > self.core.limits_now().packet_bytes_max as usize {
             return Box::pin(std::future::ready(Err(ControlError::MessageTooLarge)));
         }
-        let owner = message.by.map(|username| self.core.account(Owner::User(username)));
         let mut shard = self.shard.borrow_mut();
-        let published = shard.publish_for_caller(&publication, owner, now);
+        let published = shard.publish_for_caller(&publication, message.by, now);
         let (stored, is_stored) = oneshot::channel();
         shard.tell_when_stored(stored);
         shard.flush();

@@ -11,7 +11,7 @@ use crate::{
     hooks::DisconnectReason,
     metrics::DropReason,
     mqtt::{Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
-    owners::Account,
+    owners::Owner,
     router::{Host, Place, Plan, RetainedFull, ShardNumber},
     session::SharedPublication,
     shard::{
@@ -175,7 +175,7 @@ impl Shard {
         self.route(publication, &plan, publisher, &mut Turn::at(now));
     }
 
-    /// Publishes a message of a caller, which counts for this account if it is retained; returns how many sessions match its topic.
+    /// Publishes a message of a caller, which counts for the account of this user if it is retained; returns how many sessions match its topic.
     ///
     /// # Errors
     /// A target that publishers must wait for is full, the message must be stored and cannot be, or it
@@ -183,7 +183,7 @@ impl Shard {
     pub(crate) fn publish_for_caller(
         &mut self,
         publication: &Publication<'_>,
-        owner: Option<Arc<Account>>,
+        by: Option<Arc<str>>,
         now: Timestamp,
     ) -> Result<usize, ControlError> {
         if !self.full_targets(publication).is_empty() {
@@ -195,6 +195,7 @@ impl Shard {
             return Err(ControlError::Unavailable);
         }
         if publication.retain {
+            let owner = by.map(|username| self.core.account(Owner::User(username)));
             let retained = self.retain_for(owner, publication, now);
             retained.map_err(|_| ControlError::RetainedFull)?;
         }
