@@ -8,6 +8,7 @@ mod kick;
 mod overrides;
 mod publishing;
 mod selector;
+mod subscriptions;
 mod views;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -22,12 +23,14 @@ pub use self::{
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
     publishing::{PublishRequest, Published, Publishing},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
+    subscriptions::{ChangeSubscriptions, SubscriptionChange},
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
         CountClients, LastEnd, ListClients, Losing, TlsFacts,
     },
 };
 use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
+use crate::mqtt::ReasonCode;
 
 /// Sends clients to another server: their connections end with DISCONNECT and, if their version has
 /// it, a Server Reference. [MQTT 5.0, 4.11]
@@ -293,6 +296,19 @@ pub trait LiveClients: Send + Sync + 'static {
         &self,
         _request: SelectClients,
     ) -> Result<SelectedClients, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Ends the connections of many clients; returns an answer for each, in their order.
+    async fn kick_each(&self, requests: Vec<Kick>) -> Vec<Result<Kicked, ControlError>> {
+        join_all(requests.into_iter().map(|request| self.kick(request))).await
+    }
+
+    /// Changes the subscriptions of a connected client; returns a Reason Code for each change.
+    async fn change_subscriptions(
+        &self,
+        _request: ChangeSubscriptions,
+    ) -> Result<Vec<ReasonCode>, ControlError> {
         Err(ControlError::Unavailable)
     }
 

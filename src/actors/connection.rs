@@ -383,6 +383,12 @@ impl Handler<ToConnection> for Connection {
             ToConnection::DescribeTls(reply) => {
                 let _ = reply.send(self.transport.tls());
             }
+            ToConnection::ChangeSubscriptions { changes, reply } => {
+                let mut shard = self.shard.borrow_mut();
+                let now = shard.core.clock.now();
+                let changed = shard.change_subscriptions((self.slot, self.link), &changes, now);
+                let _ = reply.send(changed);
+            }
             ToConnection::Kick { options, reply } => {
                 let is_there = self.tell_kick(&options);
                 self.depart(Departure::kicked(&options), ctx);

@@ -6,11 +6,12 @@ use actix::Message;
 
 use crate::{
     control::{
-        ClientPage, ClientSession, ControlError, CountClients, KeepAliveChanged, KeepAliveOverride,
-        Kick, Kicked, ListClients, ListOverrides, PublishRequest, Published, QueryOverride,
-        Redirect, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
+        ChangeSubscriptions, ClientPage, ClientSession, ControlError, CountClients,
+        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients, ListOverrides,
+        PublishRequest, Published, QueryOverride, Redirect, RemoveOverride, SelectClients,
+        SelectedClients, SetKeepAlive,
     },
-    mqtt::{self},
+    mqtt::{self, ReasonCode},
     store::StoredSession,
 };
 
@@ -29,6 +30,11 @@ impl Message for SelectClients {
 
 impl Message for PublishRequest {
     type Result = Result<Published, ControlError>;
+}
+
+/// The Reason Codes of the changes, in their order.
+impl Message for ChangeSubscriptions {
+    type Result = Result<Vec<ReasonCode>, ControlError>;
 }
 
 impl Message for QueryOverride {

@@ -10,10 +10,12 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
     actors::{QueryOnlineMany, SetKeepAliveMany},
     control::{
-        Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        LiveClients, PublishRequest, Published, Publishing, QueryOverride, Readiness, Redirect,
-        Redirection, Redirects, RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
+        ChangeSubscriptions, Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick,
+        Kicked, ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
+        Readiness, Redirect, Redirection, Redirects, RemoveOverride, SelectClients,
+        SelectedClients, SetKeepAlive,
     },
+    mqtt::ReasonCode,
 };
 
 /// Maximum number of questions under way at the same time; a further one is refused, not queued.
@@ -85,6 +87,14 @@ impl LiveClients for Broker {
         let registry = self.running.registries.get(usize::from(request.from.shard));
         let Some(registry) = registry else { return Ok(SelectedClients::default()) };
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
+    }
+
+    async fn change_subscriptions(
+        &self,
+        request: ChangeSubscriptions,
+    ) -> Result<Vec<ReasonCode>, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 
     async fn query_override(

@@ -9,10 +9,11 @@ use super::{ANSWER_TIME_MAX, Broker};
 use crate::{
     actors::Registry,
     control::{
-        ControlError, KeepAliveChanged, KeepAliveOverride, ListOverrides, LiveClients,
-        PublishRequest, Published, Publishing, QueryOverride, RemoveOverride, SelectClients,
-        SelectedClients, SetKeepAlive,
+        ChangeSubscriptions, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
+        ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
+        RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
     },
+    mqtt::ReasonCode,
 };
 
 impl Broker {
@@ -44,6 +45,22 @@ impl Broker {
         request: PublishRequest,
     ) -> Result<Published, ControlError> {
         Publishing::publish(self, request).await
+    }
+
+    /// Ends the connections of many clients; returns a result for each, in their order.
+    pub async fn kick_many(&self, requests: Vec<Kick>) -> Vec<Result<Kicked, ControlError>> {
+        self.kick_each(requests).await
+    }
+
+    /// Changes the subscriptions of a connected client; returns a Reason Code for each change.
+    ///
+    /// # Errors
+    /// The client is not online, or the broker cannot answer; some changes may have been made.
+    pub async fn change_subscriptions(
+        &self,
+        request: ChangeSubscriptions,
+    ) -> Result<Vec<ReasonCode>, ControlError> {
+        LiveClients::change_subscriptions(self, request).await
     }
 
     /// Returns the sticky Keep Alive of a client, if there is one.

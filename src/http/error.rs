@@ -150,6 +150,30 @@ impl ApiError {
         Self::refusal("forbidden", message)
     }
 
+    /// The Topic Filter is invalid.
+    pub(super) fn invalid_filter() -> Self {
+        let message = "The filter is not a valid Topic Filter, or exceeds the limits.";
+        Self::bad_request("invalid_filter", message)
+    }
+
+    /// The client itself has no permission.
+    pub(super) fn client_not_authorized() -> Self {
+        let message = "The client has no permission to subscribe to this filter.";
+        Self::refusal("client_not_authorized", message)
+    }
+
+    /// The client is not subscribed.
+    pub(super) fn not_subscribed() -> Self {
+        let message = "The client is not subscribed to this filter.";
+        Self::new(StatusCode::NOT_FOUND, "not_subscribed", message)
+    }
+
+    /// The client or its user has as many subscriptions as the limits allow.
+    pub(super) fn quota_exceeded() -> Self {
+        let message = "A limit on subscriptions is reached.";
+        Self::new(StatusCode::CONFLICT, "quota_exceeded", message)
+    }
+
     /// The client identifier is invalid in MQTT, or is encoded wrongly.
     pub(super) fn invalid_client_id(error: ClientIdError) -> Self {
         Self::bad_request("invalid_client_id", format!("The client id is not valid: {error}."))

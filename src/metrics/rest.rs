@@ -36,6 +36,12 @@ labels! {
         Client = "/api/v1/clients/{client_id}",
         /// Everything about one client, whose identifier may not fit a path.
         ClientById = "/api/v1/client",
+        /// Ends the connections of several clients.
+        Kick = "/api/v1/clients/kick",
+        /// Subscribes on behalf of a client.
+        Subscribe = "/api/v1/clients/{client_id}/subscribe",
+        /// Unsubscribes on behalf of a client.
+        Unsubscribe = "/api/v1/clients/{client_id}/unsubscribe",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
     }

@@ -8,7 +8,11 @@ use std::{convert::Infallible, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    control::{ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection, SetKeepAlive},
+    control::{
+        ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection, SetKeepAlive,
+        SubscriptionChange,
+    },
+    mqtt::ReasonCode,
     shard::connect::{TakeClient, TakeStep},
     transport::TlsFacts,
 };
@@ -18,6 +22,12 @@ pub(crate) type Baton = Infallible;
 
 /// Where the connection sends its answer. Dropped without one if the client is not connected.
 type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
+
+/// The number of subscriptions that one message changes at most, so that no turn is long.
+pub(crate) const CHANGES_AT_A_TIME: usize = 32;
+
+/// The Reason Codes of changes, and what tells when these are stored.
+pub(crate) type ChangedSubscriptions = (Vec<ReasonCode>, oneshot::Receiver<()>);
 
 /// A message to the connection of a client.
 pub(crate) enum ToConnection {
@@ -37,6 +47,13 @@ pub(crate) enum ToConnection {
     },
     /// Tell what TLS knows of the client.
     DescribeTls(oneshot::Sender<Option<TlsFacts>>),
+    /// Change subscriptions, and answer a Reason Code for each.
+    ChangeSubscriptions {
+        /// At most [`CHANGES_AT_A_TIME`].
+        changes: Vec<SubscriptionChange>,
+        /// Where the answer goes.
+        reply: Reply<ChangedSubscriptions>,
+    },
     /// End the connection.
     Kick {
         /// How it ends.

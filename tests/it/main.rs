@@ -144,6 +144,7 @@ mod control {
     mod application;
     mod clients;
     mod lists;
+    mod on_behalf;
     mod presence;
     mod publishing;
     mod redirection;

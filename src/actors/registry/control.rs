@@ -12,9 +12,14 @@ use super::{ClientTurns, Registry};
 use crate::{
     actors::messages::{QueryOnline, QueryOnlineMany},
     control::{
-        ControlError, Kick, Kicked, Redirect, SelectClients, SelectedClients, SelectionPlace,
+        ChangeSubscriptions, ControlError, Kick, Kicked, Redirect, SelectClients, SelectedClients,
+        SelectionPlace,
     },
-    shard::{Shard, doors::ToConnection},
+    mqtt::ReasonCode,
+    shard::{
+        Shard,
+        doors::{CHANGES_AT_A_TIME, ToConnection},
+    },
 };
 
 impl Handler<QueryOnline> for Registry {
@@ -47,8 +52,25 @@ impl Handler<Kick> for Registry {
     fn handle(&mut self, message: Kick, _: &mut Self::Context) -> Self::Result {
         let Kick { client_id, options } = message;
         let (reply, answer) = oneshot::channel();
-        let asked = self.clients.send(&client_id, ToConnection::Kick { options, reply });
-        Box::pin(answer_of(asked.map(|()| answer)))
+        let kick = ToConnection::Kick { options: options.clone(), reply };
+        let asked = self.clients.send(&client_id, kick).map(|()| answer);
+        let shard = Rc::clone(&self.shard);
+        Box::pin(async move {
+            let kicked = answer_of(asked).await;
+            if !options.ends_session() || kicked != Err(ControlError::NotOnline) {
+                return kicked;
+            }
+            let (stored, is_stored) = oneshot::channel();
+            {
+                let mut shard = shard.borrow_mut();
+                let now = shard.core.clock.now();
+                shard.end_absent(&client_id, options.will_request(), now)?;
+                shard.tell_when_stored(stored);
+                shard.flush();
+            }
+            let _ = is_stored.await;
+            Ok(Kicked)
+        })
     }
 }
 
@@ -80,6 +102,28 @@ impl Handler<SelectClients> for Registry {
                 None => None,
             };
             found
+        })
+    }
+}
+
+impl Handler<ChangeSubscriptions> for Registry {
+    type Result = ResponseFuture<Result<Vec<ReasonCode>, ControlError>>;
+
+    fn handle(&mut self, message: ChangeSubscriptions, _: &mut Self::Context) -> Self::Result {
+        let clients = Rc::clone(&self.clients);
+        Box::pin(async move {
+            let ChangeSubscriptions { client_id, changes } = message;
+            let mut reasons = Vec::with_capacity(changes.len());
+            for changes in changes.chunks(CHANGES_AT_A_TIME) {
+                let (reply, answer) = oneshot::channel();
+                let changes = changes.to_vec();
+                let asked =
+                    clients.send(&client_id, ToConnection::ChangeSubscriptions { changes, reply });
+                let (some, is_stored) = answer_of(asked.map(|()| answer)).await?;
+                reasons.extend(some);
+                let _ = is_stored.await;
+            }
+            Ok(reasons)
         })
     }
 }

@@ -1,25 +1,34 @@
-//! `DELETE /api/v1/clients/{id}`: ends a client's connection.
+//! `DELETE /api/v1/clients/{id}` ends a client's connection, and `POST /api/v1/clients/kick` those of
+//! several clients. Both need `control` for each client.
+
+use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError as _,
-    web::{self, Data, Payload, ServiceConfig},
+    rt::time::timeout,
+    web::{self, Bytes, Data, Payload, ServiceConfig},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::task::yield_now;
 
 use super::{
     super::{
         Api, ApiError,
-        admission::{self, CallEffect},
+        admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
     },
+    body::{self, BULK_BYTES_MAX},
+    bulk::{self, BulkResults, Items, PORTION},
     client::show_client,
     clients::query_clients,
     in_time, resource,
     target::{Query, client_id_in_path},
+    walk,
 };
 use crate::{
     auth::Action,
-    control::{Kick, KickOptions, WillRequest},
+    control::{ControlError, Kick, KickOptions, Kicked, WillRequest},
     metrics::RestRoute,
     told::Changed,
 };
@@ -40,6 +49,7 @@ const ALLOW: &str = "GET, HEAD, DELETE";
 async fn many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     match client_id_in_path(&request).as_deref() {
         Ok("query") => query_clients(request, payload, api).await,
+        Ok("kick") => kick_many(request, payload, api).await,
         _ => ApiError::method_not_allowed(ALLOW).error_response(),
     }
 }
@@ -58,28 +68,146 @@ async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     answer(&api, &request, RestRoute::Client, call).await
 }
 
-/// Parses how the connection ends.
+/// Which connections end, and how.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KickBody<'b> {
+    #[serde(borrow)]
+    client_ids: Option<Items<'b>>,
+    clients: Option<String>,
+    username: Option<String>,
+    session: Option<String>,
+    will: Option<String>,
+    reason: Option<String>,
+}
+
+/// The result for one client.
+#[derive(Serialize)]
+struct KickResult<I> {
+    client_id: I,
+    success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+impl<I> KickResult<I> {
+    fn of(client_id: I, result: &Result<Kicked, ApiError>) -> Self {
+        let code = result.as_ref().err().map(ApiError::code);
+        Self { client_id, success: result.is_ok(), code }
+    }
+}
+
+/// `POST /api/v1/clients/kick`
+async fn kick_many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let body = body::read_bytes(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let wanted: KickBody<'_> = body::parse(&body)?;
+        let how = (wanted.session.as_deref(), wanted.will.as_deref(), wanted.reason.as_deref());
+        let options = options_of(how)?;
+        let Some(list) = wanted.client_ids else {
+            let (clients, username) = (wanted.clients, wanted.username);
+            return kick_selected(&api, &caller, (clients, username), options);
+        };
+        if wanted.clients.is_some() || wanted.username.is_some() {
+            return Err(ApiError::invalid_body("it needs either client_ids or a selector"));
+        }
+        list.check()?;
+        let mut results = Vec::with_capacity(list.items.len());
+        for portion in list.items.chunks(PORTION) {
+            let asked = portion.iter().map(|item| {
+                let client_id = bulk::client_id_in(Some(item))?;
+                caller.permit(&api, &client_id, &[Action::Control])?;
+                Ok(Kick::new(client_id, options.clone()))
+            });
+            let kicked = kick_each(&api, asked.collect()).await;
+            let kicked = portion.iter().zip(&kicked);
+            results.extend(kicked.map(|(item, result)| KickResult::of(item, result)));
+            yield_now().await; // other calls of this worker
+        }
+        tell_kicked(&api, &caller, None, &results);
+        Ok(Answer::json(&BulkResults { results }))
+    };
+    answer(&api, &request, RestRoute::Kick, call).await
+}
+
+fn tell_kicked<I>(api: &Api, caller: &HttpCaller, target: Option<&str>, results: &[KickResult<I>]) {
+    let kicked = results.iter().filter(|result| result.success).count();
+    let new = format!("{kicked} of {} clients", results.len());
+    caller.tell_changed(api, Changed { call: "kick", target, old: None, new: Some(&new) });
+}
+
+/// Ends each connection that can be ended; returns the results in their order.
+async fn kick_each(
+    api: &Api,
+    wanted: Vec<Result<Kick, ApiError>>,
+) -> Vec<Result<Kicked, ApiError>> {
+    let asked: Vec<_> = wanted.iter().filter_map(|wanted| wanted.as_ref().ok().cloned()).collect();
+    let kicked = timeout(api.options().call_timeout, api.0.control.kick_each(asked)).await;
+    let mut answers = kicked.map(Vec::into_iter).ok();
+    let results = wanted.into_iter().map(|wanted| {
+        wanted?;
+        let Some(answers) = &mut answers else { return Err(ControlError::Timeout.into()) };
+        Ok(answers.next().ok_or_else(ApiError::unavailable)??)
+    });
+    results.collect()
+}
+
+/// Ends the connections of the clients that a selector selects.
+fn kick_selected(
+    api: &Api,
+    caller: &HttpCaller,
+    (clients, username): (Option<String>, Option<String>),
+    options: KickOptions,
+) -> Result<Answer, ApiError> {
+    let mut selector = walk::selector(clients.as_deref(), username.as_deref())?;
+    if options.ends_session() {
+        selector = selector.with_absent();
+    }
+    let target: Arc<str> = clients.or(username).unwrap_or_default().into();
+    let its = (api.clone(), caller.clone());
+    let handle = move |client_ids: Vec<String>| {
+        let (its, target) = (its.clone(), Arc::clone(&target));
+        let wanted = client_ids.iter().map(|id| Ok(Kick::new(id.clone(), options.clone())));
+        let wanted: Vec<_> = wanted.collect();
+        let handled = async move {
+            let (api, caller) = its;
+            let kicked = kick_each(&api, wanted).await;
+            let results = client_ids.iter().zip(&kicked);
+            let results: Vec<_> = results.map(|(id, it)| KickResult::of(id, it)).collect();
+            tell_kicked(&api, &caller, Some(&target), &results);
+            results.iter().map(walk::line).collect::<Vec<Bytes>>()
+        };
+        Box::pin(handled) as _
+    };
+    Ok(Answer::lines(walk::walk(api, caller, selector, Box::new(handle))?))
+}
+
+/// Parses how a connection ends, from a query.
 fn options(query: &str) -> Result<KickOptions, ApiError> {
     let query = Query::parse(query, &["session", "will", "reason"])?;
-    let one_of = |text: &str, [no, yes]: [&str; 2]| match text {
-        _ if text == no => Some(false),
-        _ if text == yes => Some(true),
-        _ => None,
+    let (session, will) = (query.text("session")?, query.text("will")?);
+    options_of((session.as_deref(), will.as_deref(), query.text("reason")?.as_deref()))
+}
+
+/// Returns how a connection ends: what happens to the session and the Will, and the Reason String.
+fn options_of(
+    (session, will, reason): (Option<&str>, Option<&str>, Option<&str>),
+) -> Result<KickOptions, ApiError> {
+    let mut options = match session {
+        None | Some("keep") => KickOptions::new(),
+        Some("end") => KickOptions::new().end_session(),
+        Some(_) => return Err(ApiError::invalid_parameter("session", "must be keep or end")),
     };
-    let ends = query.value("session", "must be keep or end", |it| one_of(it, ["keep", "end"]))?;
-    let discards = query
-        .value("will", "must be publish or discard", |it| one_of(it, ["publish", "discard"]))?;
-    let mut options = KickOptions::new();
-    if ends == Some(true) {
-        options = options.end_session();
+    match will {
+        None | Some("publish") => {}
+        Some("discard") => options = options.will(WillRequest::Discard),
+        Some(_) => return Err(ApiError::invalid_parameter("will", "must be publish or discard")),
     }
-    if discards == Some(true) {
-        options = options.will(WillRequest::Discard);
-    }
-    match query.text("reason")? {
+    match reason {
         None => Ok(options),
         Some(reason) => options
-            .reason_string(&reason)
+            .reason_string(reason)
             .map_err(|error| ApiError::invalid_parameter("reason", &error.to_string())),
     }
 }

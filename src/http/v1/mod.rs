@@ -14,6 +14,7 @@ mod overrides;
 mod publish;
 mod redirect;
 mod status;
+mod subscriptions;
 mod summary;
 mod target;
 mod walk;
@@ -46,6 +47,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(publish::routes)
         .configure(redirect::routes)
         .configure(status::routes)
+        .configure(subscriptions::routes)
         .default_service(web::to(async || ApiError::not_found().error_response()));
     config.service(calls);
 }

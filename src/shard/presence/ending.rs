@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::{
+    control::{ControlError, WillRequest},
     journal::Change,
     mqtt::{Timestamp, validate_filter},
     owners::Account,
@@ -26,6 +27,29 @@ const STEPS_OF_PAGE: usize = 8;
 const SEARCHED_MAX: usize = 64;
 
 impl Shard {
+    /// Ends the session of an absent client, because a caller asks for it.
+    ///
+    /// # Errors
+    /// The client has no session, or has come back meanwhile.
+    pub(crate) fn end_absent(
+        &mut self,
+        client_id: &str,
+        will: WillRequest,
+        now: Timestamp,
+    ) -> Result<(), ControlError> {
+        let slot = self.clients.get(client_id).copied().filter(|slot| !self.is_last_will(*slot));
+        let slot = slot.ok_or(ControlError::NotOnline)?;
+        let found = self.slot_mut(slot).ok_or(ControlError::NotOnline)?;
+        if found.connected.is_some() {
+            return Err(ControlError::Unavailable);
+        }
+        if will == WillRequest::Discard {
+            found.will = None;
+        }
+        self.forget(slot, now);
+        Ok(())
+    }
+
     /// Ends a session that has no connection; its Will is published now at the latest.
     pub(in crate::shard) fn forget(&mut self, slot: u32, now: Timestamp) {
         let Some(place) = self.place(slot) else { return };

@@ -4,6 +4,7 @@ pub(super) mod asked;
 pub(super) mod backlog;
 pub(super) mod batches;
 mod deliver;
+mod on_behalf;
 pub(super) mod plans;
 pub(super) mod publish;
 pub(super) mod share;

@@ -239,7 +239,7 @@ impl Shard {
     }
 
     /// Handles one filter; returns its reason code, and whether the subscription existed.
-    fn subscribe_one(
+    pub(in crate::shard) fn subscribe_one(
         &mut self,
         slot: u32,
         asked: &SubscribeFilter<'_>,
@@ -316,7 +316,7 @@ impl Shard {
 
     /// Sends the retained messages for a new subscription. If there are very many, it sends the
     /// first part, and the rest is fetched as the client takes it.
-    fn send_retained(
+    pub(in crate::shard) fn send_retained(
         &mut self,
         slot: u32,
         asked: &SubscribeFilter<'_>,
@@ -368,7 +368,12 @@ impl Shard {
     }
 
     /// Ends the subscription to one filter; returns its Reason Code.
-    fn unsubscribe_one(&mut self, slot: u32, filter: &str, now: Timestamp) -> ReasonCode {
+    pub(in crate::shard) fn unsubscribe_one(
+        &mut self,
+        slot: u32,
+        filter: &str,
+        now: Timestamp,
+    ) -> ReasonCode {
         let Ok(parts) = validate_filter(filter) else { return ReasonCode::TopicFilterInvalid };
         let place = self.place(slot);
         let (Some(place), Some(found)) = (place, self.slots.get_mut(slot as usize)) else {

@@ -4,6 +4,7 @@
 mod browsers;
 mod connections;
 mod keep_alives;
+mod kicks;
 mod listeners;
 mod lists;
 mod logins;

@@ -19,14 +19,14 @@ use hearthmq::{
         Credentials, Decision, FilePolicy, Identity, Preparation, PrepareError, PrepareRequest,
     },
     control::{
-        Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides,
-        LiveClients, PublishRequest, Published, Publishing, QueryOverride, Readiness, Redirect,
-        Redirection, Redirects, RemoveOverride, SelectClients, SelectedClients, SelectionPlace,
-        SetKeepAlive, WillRequest,
+        ChangeSubscriptions, Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick,
+        Kicked, ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
+        Readiness, Redirect, Redirection, Redirects, RemoveOverride, SelectClients,
+        SelectedClients, SelectionPlace, SetKeepAlive, SubscriptionChange, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
-    mqtt::Timestamp,
+    mqtt::{ReasonCode, Timestamp},
     net::ProxyProtocol,
 };
 pub(crate) use hearthmq_test::http::{Answer, basic};
@@ -99,18 +99,40 @@ impl LiveClients for Fleet {
         Ok(found)
     }
 
+    async fn change_subscriptions(
+        &self,
+        request: ChangeSubscriptions,
+    ) -> Result<Vec<ReasonCode>, ControlError> {
+        let mut question = request.client_id.clone();
+        let mut reasons = Vec::new();
+        for change in &request.changes {
+            let (sign, granted) = match change {
+                SubscriptionChange::Subscribe(_, options) => ('+', options.qos.number()),
+                _ => ('-', 0),
+            };
+            question += &format!(" {sign}{}", change.filter());
+            reasons.push(match change.filter() {
+                "denied" => ReasonCode::NotAuthorized,
+                "quota" => ReasonCode::QuotaExceeded,
+                "wrong" => ReasonCode::TopicFilterInvalid,
+                "none" => ReasonCode::NoSubscriptionExisted,
+                _ => [ReasonCode::Success, ReasonCode::GrantedQoS1, ReasonCode::GrantedQoS2]
+                    [usize::from(granted)],
+            });
+        }
+        self.answer(&request.client_id, question).await?;
+        Ok(reasons)
+    }
+
     async fn query_override(
         &self,
         question: QueryOverride,
     ) -> Result<Option<KeepAliveOverride>, ControlError> {
         let QueryOverride { client_id, .. } = question;
-        if client_id == "nobody" {
-            return Ok(None);
-        }
+        let is_known = client_id != "nobody";
         let mut found = KeepAliveOverride::new(client_id, 300, Timestamp(7));
-        found.by = Some("ops".into());
-        found.expires_at = Some(Timestamp(9));
-        Ok(Some(found))
+        (found.by, found.expires_at) = (Some("ops".into()), Some(Timestamp(9)));
+        Ok(is_known.then_some(found))
     }
 
     async fn remove_override(&self, request: RemoveOverride) -> Result<bool, ControlError> {
@@ -201,11 +223,9 @@ impl Publishing for Fleet {
         let payload = String::from_utf8_lossy(publication.payload);
         let retained = if publication.retain { " retained" } else { "" };
         let (topic, qos) = (publication.topic, publication.qos.number());
-        let properties = publication.properties.len();
-        self.asked
-            .lock()
-            .unwrap()
-            .push(format!("{topic} {qos}{retained} {properties} bytes: {payload}"));
+        let bytes = publication.properties.len();
+        let question = format!("{topic} {qos}{retained} {bytes} bytes: {payload}");
+        self.asked.lock().unwrap().push(question);
         match topic {
             "full" => Err(ControlError::RetainedFull),
             "large" => Err(ControlError::MessageTooLarge),
