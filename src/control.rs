@@ -3,6 +3,7 @@
 //! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
 //! side knows the other.
 
+mod feed;
 mod keep_alive;
 mod kick;
 mod overrides;
@@ -18,6 +19,9 @@ use futures_util::future::join_all;
 
 pub(crate) use self::keep_alive::KEEP_ALIVE_SECS;
 pub use self::{
+    feed::{
+        EventId, FeedFilter, FeedItem, FeedKind, FeedPart, FeedPosition, FeedPositionError, Follow,
+    },
     keep_alive::{KeepAliveChanged, SetKeepAlive},
     kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
@@ -272,6 +276,12 @@ pub enum ControlError {
 /// [`ControlError::Unavailable`].
 #[async_trait]
 pub trait LiveClients: Send + Sync + 'static {
+    /// Returns the next part of the feed of presence: a snapshot of the clients that are online, then
+    /// every change.
+    async fn follow(&self, _request: Follow) -> Result<FeedPart, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
     /// Changes the Keep Alive of a live connection.
     async fn set_keep_alive(
         &self,

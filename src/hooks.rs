@@ -36,6 +36,10 @@ pub trait Hooks: Send + Sync + 'static {
     fn session_subscribed(&self, _event: &SubscriptionChanged) {}
     /// A Topic Filter was unsubscribed from.
     fn session_unsubscribed(&self, _event: &SubscriptionChanged) {}
+    /// A connection was refused. Their number is limited for each address and in all.
+    fn client_refused(&self, _event: &ClientRefused) {}
+    /// The broker has started, and has the sessions that it had before.
+    fn broker_started(&self, _event: &BrokerStarted) {}
 }
 
 /// Numbers the events of the whole stream, with 1 first: each event that a hook or a subscriber
@@ -172,6 +176,38 @@ pub struct SubscriptionChanged {
     pub at: Timestamp,
     /// The `version` of the connection.
     pub version: u64,
+    /// The place of the event among all events of the broker since it started, from 1.
+    pub number: u64,
+}
+
+/// A connection was refused before CONNACK with success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientRefused {
+    /// Client Identifier, if the client has named one. It is not verified.
+    pub client_id: Option<Arc<str>>,
+    /// User name, if the client has named one. It is not verified.
+    pub username: Option<Arc<str>>,
+    /// Why, by the names of [`ConnectRefusal`](crate::metrics::ConnectRefusal).
+    pub reason: &'static str,
+    /// Address and port of the client.
+    pub peer: SocketAddr,
+    /// When the event happened.
+    pub at: Timestamp,
+    /// The place of the event among all events of the broker since it started, from 1.
+    pub number: u64,
+}
+
+/// The broker has started. Every client is offline unless a later event says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrokerStarted {
+    /// Name of the broker.
+    pub node: Arc<str>,
+    /// The epoch in the identifiers of the events of the feed.
+    pub epoch: u64,
+    /// When the event happened.
+    pub at: Timestamp,
     /// The place of the event among all events of the broker since it started, from 1.
     pub number: u64,
 }

@@ -59,6 +59,7 @@ mod clock;
 pub mod config;
 pub mod control;
 mod durable;
+mod feed;
 mod flow;
 pub mod hooks;
 #[cfg(feature = "http")]

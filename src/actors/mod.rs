@@ -12,6 +12,8 @@ mod registry;
 pub use messages::{QueryClient, QueryOnline};
 pub use registry::Registry;
 
+pub(crate) use self::registry::QueryOnlinePart;
+
 pub(crate) use self::messages::{
     Begin, PublishMessage, QueryOnlineMany, Quiesce, Recheck, Restore, Restored, Retire,
     SetKeepAliveMany, Shutdown,

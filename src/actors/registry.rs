@@ -6,6 +6,7 @@
 
 mod clients;
 mod control;
+mod feed;
 mod keep_alive;
 mod publishing;
 mod views;
@@ -26,6 +27,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, oneshot};
 
 use self::clients::{ClientTurns, Handover};
+pub(crate) use self::feed::QueryOnlinePart;
 use super::{
     connection::Connection,
     messages::{Begin, PublishMessage, Quiesce, Recheck, Restore, Restored, Retire, Shutdown},
@@ -291,6 +293,10 @@ impl Handler<Begin> for Registry {
         let now = self.core.clock.now();
         let mut shard = self.shard.borrow_mut();
         shard.lifecycle.begin();
+        if self.is_first {
+            shard.announce_started(now);
+            shard.flush();
+        }
         shard.sweep(now);
     }
 }

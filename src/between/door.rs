@@ -8,6 +8,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 
 use crate::{
     between::batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
+    hooks::ClientRefused,
     router::ShardNumber,
 };
 
@@ -23,6 +24,8 @@ pub(crate) enum ToShard {
     BacklogTaken(BacklogTaken),
     /// A backlog waits for a shared subscription of a client here.
     BacklogWaits(BacklogWaits),
+    /// A connection was refused.
+    Refused(Box<ClientRefused>),
 }
 
 /// The sender of a message to a shard.

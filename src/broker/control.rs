@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Maximum number of questions under way at the same time; a further one is refused, not queued.
-const QUESTIONS_MAX: usize = 16 * 1024;
+pub(super) const QUESTIONS_MAX: usize = 16 * 1024;
 /// Maximum number of walks along all clients under way at the same time.
 const WALKS_MAX: usize = 4;
 
@@ -63,6 +63,13 @@ impl Broker {
 
 #[async_trait]
 impl LiveClients for Broker {
+    async fn follow(
+        &self,
+        request: crate::control::Follow,
+    ) -> Result<crate::control::FeedPart, ControlError> {
+        Self::follow(self, request).await
+    }
+
     async fn set_keep_alive(
         &self,
         request: SetKeepAlive,

@@ -8,6 +8,7 @@ mod builder;
 mod control;
 mod draining;
 mod error;
+mod follow;
 #[cfg(feature = "http")]
 mod http;
 mod many;

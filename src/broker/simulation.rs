@@ -132,6 +132,7 @@ impl ShardDoor for SimulatedDoor {
             ToShard::TakeBacklog(_) => "TakeBacklog",
             ToShard::BacklogTaken(_) => "BacklogTaken",
             ToShard::BacklogWaits(_) => "BacklogWaits",
+            ToShard::Refused(_) => "Refused",
         };
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(message));

@@ -16,6 +16,8 @@ const CHANGEABLE: &[&str] = &[
     "http.calls_per_address_per_sec",
     "http.connections_max",
     "http.connections_per_address_max",
+    "http.followers_max",
+    "http.followers_per_account_max",
     "http.login_timeout_ms",
     "http.metrics_access",
     "http.metrics_hosts",

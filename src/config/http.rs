@@ -41,6 +41,10 @@ pub struct HttpConfig {
     pub calls_per_address_per_sec: u32,
     /// Maximum calls from one address in a burst, before the rate applies.
     pub calls_per_address_burst: u32,
+    /// Maximum number of callers that follow events, in all.
+    pub followers_max: u32,
+    /// Maximum number of callers of one account that follow events.
+    pub followers_per_account_max: u32,
     /// Milliseconds that a call waits for the broker before it is answered with 504.
     pub call_timeout_ms: u32,
     /// Milliseconds for the check of a call's credentials before it is answered with 503.
@@ -65,6 +69,8 @@ impl Default for HttpConfig {
             calls_per_account_burst: 2_000,
             calls_per_address_per_sec: 1_000,
             calls_per_address_burst: 2_000,
+            followers_max: 100,
+            followers_per_account_max: 20,
             call_timeout_ms: 2_000,
             login_timeout_ms: 5_000,
             metrics_access: MetricsAccess::Loopback,
@@ -102,6 +108,8 @@ impl From<&HttpConfig> for ApiOptions {
             call_timeout: Duration::from_millis(config.call_timeout_ms.into()),
             login_timeout: Duration::from_millis(config.login_timeout_ms.into()),
             password_checks_max: (config.connections_max as usize / 2).max(1),
+            followers_max: config.followers_max.min(config.connections_max / 2) as usize,
+            followers_per_account_max: config.followers_per_account_max as usize,
             logins: Vec::new(),
             metrics_access: config.metrics_access,
             metrics_hosts: config.metrics_hosts.clone(),

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::{
-    ClientConnected, ClientDisconnected, ClientKeepAliveChanged, Hooks, SubscriptionChanged,
+    BrokerStarted, ClientConnected, ClientDisconnected, ClientKeepAliveChanged, ClientRefused,
+    Hooks, SubscriptionChanged,
 };
 
 /// The topic of [`Event::Connected`].
@@ -21,6 +22,10 @@ pub(crate) const CLIENT_KEEP_ALIVE_CHANGED: &str = "$events/client_keepalive_cha
 pub(crate) const SESSION_SUBSCRIBED: &str = "$events/session_subscribed";
 /// The topic of [`Event::Unsubscribed`].
 pub(crate) const SESSION_UNSUBSCRIBED: &str = "$events/session_unsubscribed";
+/// The topic of [`Event::Refused`].
+pub(crate) const CLIENT_REFUSED: &str = "$events/client_refused";
+/// The topic of [`Event::Started`].
+pub(crate) const BROKER_STARTED: &str = "$events/broker_started";
 
 /// An event of any kind.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(crate) enum Event {
     KeepAliveChanged(ClientKeepAliveChanged),
     Subscribed(SubscriptionChanged),
     Unsubscribed(SubscriptionChanged),
+    Refused(ClientRefused),
+    Started(BrokerStarted),
 }
 
 impl Event {
@@ -41,7 +48,53 @@ impl Event {
             Self::KeepAliveChanged(event) => hooks.client_keep_alive_changed(event),
             Self::Subscribed(event) => hooks.session_subscribed(event),
             Self::Unsubscribed(event) => hooks.session_unsubscribed(event),
+            Self::Refused(event) => hooks.client_refused(event),
+            Self::Started(event) => hooks.broker_started(event),
         }
+    }
+
+    /// Returns the place of the event among all events.
+    pub(crate) const fn number(&self) -> u64 {
+        match self {
+            Self::Connected(event) => event.number,
+            Self::Disconnected(event) => event.number,
+            Self::KeepAliveChanged(event) => event.number,
+            Self::Subscribed(event) | Self::Unsubscribed(event) => event.number,
+            Self::Refused(event) => event.number,
+            Self::Started(event) => event.number,
+        }
+    }
+
+    /// Returns the client of the event, and its user. The identifier is empty if no client is known.
+    pub(crate) fn client(&self) -> (&str, Option<&str>) {
+        let (client_id, username) = match self {
+            Self::Connected(event) => (&event.client_id, &event.username),
+            Self::Disconnected(event) => (&event.client_id, &event.username),
+            Self::KeepAliveChanged(event) => (&event.client_id, &event.username),
+            Self::Subscribed(event) | Self::Unsubscribed(event) => {
+                (&event.client_id, &event.username)
+            }
+            Self::Refused(event) => {
+                let client_id = event.client_id.as_deref().unwrap_or_default();
+                return (client_id, event.username.as_deref());
+            }
+            Self::Started(_) => return ("", None),
+        };
+        (client_id, username.as_deref())
+    }
+
+    /// Returns the bytes of the texts of the event.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let (client_id, username) = self.client();
+        let other = match self {
+            Self::Subscribed(event) | Self::Unsubscribed(event) => event.filter.len(),
+            Self::Connected(_)
+            | Self::Disconnected(_)
+            | Self::KeepAliveChanged(_)
+            | Self::Refused(_)
+            | Self::Started(_) => 0,
+        };
+        client_id.len() + username.map_or(0, str::len) + other
     }
 
     /// Returns the event as JSON.
@@ -56,6 +109,8 @@ impl Event {
             Self::Unsubscribed(event) => {
                 serde_json::to_vec(&subscription_changed("session.unsubscribed", event))
             }
+            Self::Refused(event) => serde_json::to_vec(&refused(event)),
+            Self::Started(event) => serde_json::to_vec(&started(event)),
         };
         json.expect("texts, numbers and truth values are JSON")
     }
@@ -183,6 +238,48 @@ fn subscription_changed<'e>(
     }
 }
 
+#[derive(Serialize)]
+struct RefusedJson<'e> {
+    clientid: Option<&'e str>,
+    username: Option<&'e str>,
+    event: &'static str,
+    reason: &'static str,
+    peername: SocketAddr,
+    timestamp: Millis,
+    number: u64,
+}
+
+fn refused(event: &ClientRefused) -> RefusedJson<'_> {
+    RefusedJson {
+        clientid: event.client_id.as_deref(),
+        username: event.username.as_deref(),
+        event: "client.refused",
+        reason: event.reason,
+        peername: event.peer,
+        timestamp: event.at.millis(),
+        number: event.number,
+    }
+}
+
+#[derive(Serialize)]
+struct StartedJson<'e> {
+    event: &'static str,
+    node: &'e str,
+    epoch: String,
+    timestamp: Millis,
+    number: u64,
+}
+
+fn started(event: &BrokerStarted) -> StartedJson<'_> {
+    StartedJson {
+        event: "broker.started",
+        node: &event.node,
+        epoch: format!("{:016x}", event.epoch),
+        timestamp: event.at.millis(),
+        number: event.number,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -194,7 +291,7 @@ mod tests {
     };
 
     /// Returns one event of each kind, as `docs/events.md` describes them.
-    fn events() -> [Event; 5] {
+    fn events() -> [Event; 7] {
         let text = |text: &str| Arc::<str>::from(text);
         let (client_id, username) = (text("car-17"), Some(text("ann")));
         let (node, peer) = (text("hearthmq"), "192.0.2.7:49152".parse().unwrap());
@@ -250,7 +347,29 @@ mod tests {
             Event::KeepAliveChanged(changed),
             Event::Subscribed(subscribed),
             Event::Unsubscribed(unsubscribed),
+            refused(peer),
+            started(),
         ]
+    }
+
+    fn refused(peer: SocketAddr) -> Event {
+        Event::Refused(ClientRefused {
+            client_id: Some("car-17".into()),
+            username: Some("ann".into()),
+            reason: "bad_credentials",
+            peer,
+            at: Timestamp(1_764_321_095_000),
+            number: 4_106,
+        })
+    }
+
+    fn started() -> Event {
+        Event::Started(BrokerStarted {
+            node: "hearthmq".into(),
+            epoch: 0x5b1e_0c6f_0a93_d724,
+            at: Timestamp(1_764_320_000_000),
+            number: 1,
+        })
     }
 
     #[test]

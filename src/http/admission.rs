@@ -207,7 +207,7 @@ async fn prepared(
 
 impl Api {
     /// Returns the login rules of the listener with this URL.
-    fn logins_at(&self, listener: &str) -> ListenerLogins {
+    pub(super) fn logins_at(&self, listener: &str) -> ListenerLogins {
         let options = self.options();
         let mut all = options.logins.iter();
         all.find(|(url, _)| url == listener).map_or_else(ListenerLogins::default, |found| found.1)

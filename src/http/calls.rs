@@ -109,6 +109,11 @@ impl Answer {
     /// Creates an answer in JSON.
     pub(super) fn json(value: &impl Serialize) -> Self {
         let text = serde_json::to_string(value).expect("an answer has text keys only");
+        Self::json_text(text)
+    }
+
+    /// Creates an answer of this JSON.
+    pub(super) fn json_text(text: String) -> Self {
         Self { content_type: "application/json", body: BoxBody::new(text), header: None }
     }
 

@@ -23,6 +23,8 @@ const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
 
 /// Seconds after which to retry when the broker cannot accept a call.
 const RETRY_UNAVAILABLE_SECS: u32 = 1;
+/// Seconds after which to try again to follow events when there are too many followers.
+const RETRY_FOLLOWING_SECS: u32 = 15;
 
 /// Why a call failed. A failed call has changed nothing, except that a redirect of several clients
 /// may have redirected some of them.
@@ -327,6 +329,14 @@ impl ApiError {
         let message = "The broker cannot accept the call now; try again.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
             .advising(Advice::RetryAfter(RETRY_UNAVAILABLE_SECS))
+    }
+
+    /// Too many callers follow events, in all or of this account.
+    pub(super) fn too_many_followers() -> Self {
+        let message = "Too many callers follow events, in all or of this account; see \
+                       http.followers_max and http.followers_per_account_max.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_followers", message)
+            .advising(Advice::RetryAfter(RETRY_FOLLOWING_SECS))
     }
 
     /// The broker did not answer in time.

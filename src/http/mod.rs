@@ -20,6 +20,7 @@ mod desk;
 mod error;
 mod forwarded;
 mod health;
+mod live;
 mod parameters;
 mod rate;
 #[cfg(feature = "tls")]
@@ -63,6 +64,7 @@ pub use server::{Listener, Server, ServerOptions};
 
 use asking::Asking;
 use desk::Desk;
+use live::Followers;
 use rate::Rates;
 
 /// Maximum number of calls that walk along all clients at the same time.
@@ -80,6 +82,7 @@ struct ApiParts {
     told: Arc<Told>,
     rates: Rates,
     asking: Asking,
+    followers: Followers,
     clock: Clock,
     /// The number of messages that callers have published.
     messages: AtomicU64,
@@ -107,6 +110,10 @@ pub struct ApiOptions {
     /// itself. At most half of the connections of a server leaves the other half to health checks and
     /// to calls whose credentials need no check.
     pub password_checks_max: usize,
+    /// Maximum number of callers that follow events at the same time; one more is answered 503.
+    pub followers_max: usize,
+    /// The same of one account.
+    pub followers_per_account_max: usize,
     /// Login rules of individual listeners, by URL.
     pub logins: Vec<(String, ListenerLogins)>,
     /// Which callers may read `/metrics`.
@@ -127,6 +134,8 @@ impl Default for ApiOptions {
             call_timeout: Duration::from_secs(2),
             login_timeout: Duration::from_secs(5),
             password_checks_max: 500,
+            followers_max: 100,
+            followers_per_account_max: 20,
             logins: Vec::new(),
             metrics_access: MetricsAccess::Loopback,
             metrics_hosts: Vec::new(),
@@ -189,6 +198,7 @@ impl Api {
             metrics,
             rates: Rates::new(options.account_rate, options.address_rate),
             asking: Asking::new(options.password_checks_max),
+            followers: Followers::default(),
             clock,
             messages: AtomicU64::new(1),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),

@@ -16,6 +16,8 @@ labels! {
         KeepAlive = "/keep-alive",
         /// Queries whether a client is online.
         Status = "/client-id/{client_id}/status",
+        /// Follows the presence of clients.
+        Events = "/api/v1/events",
         /// Queries which of several clients are online.
         Statuses = "/api/v1/status",
         /// Changes the Keep Alive of several clients.

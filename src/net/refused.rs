@@ -30,7 +30,7 @@ impl Refused {
         Self { why: Some(why.to_string()), ..Self::new(counted_as) }
     }
 
-    /// Writes the refusal to the log; `answered` is the Reason String that the client received.
+    /// Writes the refusal to the log, and announces it; `answered` is the Reason String that the client received.
     pub(super) fn tell(&self, core: &Core, subject: &Subject<'_>, answered: Option<&str>) {
         let why = self.why.as_deref().or(answered);
         if self.is_locked_out {
@@ -38,6 +38,7 @@ impl Refused {
         }
         let (weight, reason) = (weight(self.counted_as), self.counted_as.name());
         core.told.connect_refused(subject, weight, reason, why);
+        core.announce_refused(subject, reason);
     }
 }
 

@@ -22,8 +22,9 @@ use crate::{
     clock::Clock,
     control::Redirection,
     durable::{Health, Keeper, StoredRecords, SyncPolicy},
+    feed::Feed,
     flow::{Budget, Waits},
-    hooks::{EventSequence, Hooks},
+    hooks::Hooks,
     limits::{Limits, QueueFull, TopicLimits},
     metrics::{LoginTotals, Metrics, Totals},
     mqtt::{DecodeLimits, Timestamp},
@@ -32,7 +33,7 @@ use crate::{
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{
         connect::Proven, doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
-        system::SystemTopics,
+        refusal_rate::RefusalRate, system::SystemTopics,
     },
     store::{Store, StoreError},
     told::Told,
@@ -80,10 +81,11 @@ pub(crate) struct Core {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     /// In the order in which they are called.
     pub(crate) hooks: Box<[Box<dyn Hooks>]>,
-    /// Numbers the events.
-    pub(crate) event_numbers: Box<dyn EventSequence>,
+    /// Numbers the events, and keeps them for followers.
+    pub(crate) feed: Feed,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) told: Arc<Told>,
+    pub(in crate::shard) refusals: RefusalRate,
     pub(crate) in_process: InProcess,
     pub(crate) system: SystemTopics,
     pub(crate) versions: Versions,
@@ -149,9 +151,10 @@ impl Core {
             methods: parts.methods,
             authorizer: parts.authorizer,
             hooks: parts.hooks.into(),
-            event_numbers: Box::new(AtomicU64::new(0)),
+            feed: Feed::new(Box::new(AtomicU64::new(0))),
             metrics: parts.metrics,
             told: parts.told,
+            refusals: RefusalRate::default(),
         })
     }
 

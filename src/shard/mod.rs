@@ -23,6 +23,8 @@ mod packets;
 mod presence;
 mod quota;
 pub(crate) mod refusal;
+mod refusal_rate;
+mod refusals;
 mod routing;
 pub(crate) mod subscription;
 mod system;
@@ -189,6 +191,8 @@ pub(crate) struct Connected {
     was_online: bool,
     /// Set while the Keep Alive follows an override, or will change back.
     keep_alive_change: Option<KeepAliveChange>,
+    /// Whether CONNECT had Clean Start.
+    clean_start: bool,
 }
 
 impl Connected {
@@ -243,6 +247,7 @@ impl Shard {
             ToShard::TakeBacklog(asked) => self.answer_backlog(asked, now),
             ToShard::BacklogTaken(answer) => self.note_given(&answer),
             ToShard::BacklogWaits(waits) => self.backlog_waits(&waits),
+            ToShard::Refused(event) => self.take_refused(*event, now),
         }
     }
 

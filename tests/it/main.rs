@@ -143,6 +143,7 @@ mod limits {
 mod control {
     mod application;
     mod clients;
+    mod feed;
     mod lists;
     mod on_behalf;
     mod presence;

@@ -15,10 +15,11 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["journal", "mqtt", "limits", "owners"]),
     ("auth", &["mqtt", "limits", "told"]),
     ("transport", &[]),
-    ("control", &["auth", "hooks", "mqtt", "transport"]),
+    ("control", &["labels", "auth", "hooks", "mqtt", "transport"]),
+    ("feed", &["control", "hooks", "mqtt"]),
     ("clock", &["mqtt"]),
     ("flow", &["router", "mqtt"]),
-    ("between", &["session", "router", "journal", "mqtt"]),
+    ("between", &["hooks", "session", "router", "journal", "mqtt"]),
     ("records", &["journal", "mqtt"]),
     (
         "durable",
@@ -27,6 +28,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     (
         "shard",
         &[
+            "feed",
             "records",
             "durable",
             "between",
@@ -50,6 +52,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     (
         "actors",
         &[
+            "feed",
             "shard",
             "durable",
             "between",
@@ -88,6 +91,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     (
         "broker",
         &[
+            "feed",
             "http",
             "net",
             "actors",

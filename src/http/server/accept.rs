@@ -20,7 +20,7 @@ use actix_service::{
 };
 use actix_web::{
     App,
-    dev::{AppConfig, Extensions, Payload},
+    dev::{AppConfig, Extensions, Payload, ServiceResponse},
     web,
 };
 use futures_util::future::{LocalBoxFuture, OptionFuture};
@@ -45,6 +45,7 @@ use crate::{
         admission::{LastAccepted, PeerIsCaller},
         asking::ItsPlace,
         certificate::ShownCertificate,
+        live::{LiveAnswer, ServerEnding},
         not_found, routes,
     },
     metrics::ShardMetrics,
@@ -261,14 +262,20 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             let answer = service.call(request);
             async move {
                 let answer = answer.await;
+                let is_live = |answer: &ServiceResponse<_>| {
+                    answer.response().extensions().contains::<LiveAnswer>()
+                };
                 if let Some(watch) = watch {
-                    watch.end_answer();
+                    match answer.as_ref().is_ok_and(is_live) {
+                        true => watch.begin_live(),
+                        false => watch.end_answer(),
+                    }
                 }
                 answer
             }
         });
     let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
-    let ending = ending.clone();
+    let (ending, for_calls) = (ending.clone(), ending.clone());
     let service = HttpService::build()
         .keep_alive(actix_http::KeepAlive::Os) // the watch ends idle connections
         .client_request_timeout(HEAD_TIMEOUT)
@@ -277,8 +284,9 @@ async fn speaker(api: &Api, ending: &CancellationToken) -> Option<Rc<Speak>> {
             let ending = ending.clone();
             async move { ending.cancelled().await }
         })
-        .on_connect_ext(|stream: &WatchedStream<AcceptedSocket>, data: &mut Extensions| {
+        .on_connect_ext(move |stream: &WatchedStream<AcceptedSocket>, data: &mut Extensions| {
             data.insert(Rc::clone(stream.watch()));
+            data.insert(ServerEnding(for_calls.clone()));
             let place: ItsPlace = Rc::<ConnectionWatch>::clone(stream.watch());
             data.insert(place);
             data.insert(stream.stream().name.clone());

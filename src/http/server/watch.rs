@@ -30,6 +30,10 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The operations that a response waits for have shorter timeouts of their own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Maximum time for a caller to take a part of an answer that has no end. Something is written every
+/// 15 s.
+const LIVE_TIMEOUT: Duration = Duration::from_secs(45);
+
 /// Maximum number of bytes that are read from a connection in one turn of its thread. A caller that
 /// pipelines many requests shares the thread with other callers, and the requests do not fill memory:
 /// actix-http copies the bytes that it has read behind each of them.
@@ -48,6 +52,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 ///            bytes           head complete         answer written
 ///   Idle ───────────► Head ────────────────► Busy ────────────────► Idle
 ///     └── too long ─► Ending ◄── too long ─────┘ (cut at once)
+///                                  Busy ── answer without an end ──► Live ── not written ─► (cut)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -59,6 +64,8 @@ enum Phase {
     Busy,
     /// The response is being written.
     Answered,
+    /// A response that has no end is being written.
+    Live,
     /// actix-http sees the end of the input and closes gracefully.
     Ending,
 }
@@ -75,6 +82,8 @@ pub(super) struct ConnectionWatch {
     requests: Cell<usize>,
     /// Whether a turn had several requests, and more bytes have been waiting since.
     is_pipelining: Cell<bool>,
+    /// Whether the caller has closed its direction of the connection.
+    has_left: Cell<bool>,
     /// Whether the body of the present request may still be arriving.
     has_body: Cell<bool>,
 }
@@ -90,6 +99,7 @@ impl ConnectionWatch {
             readable: Cell::new(BYTES_PER_TURN),
             requests: Cell::new(0),
             is_pipelining: Cell::new(false),
+            has_left: Cell::new(false),
             has_body: Cell::new(false),
         })
     }
@@ -107,6 +117,19 @@ impl ConnectionWatch {
         if self.phase.get() == Phase::Busy {
             self.place.set_waiting();
             self.phase.set(Phase::Answered);
+        }
+    }
+
+    /// Notes that the response goes on until its caller leaves. The place is not given to others: the
+    /// number of such calls has a limit of its own.
+    pub(super) fn begin_live(&self) {
+        self.place.set_busy();
+        self.go_on(Phase::Live, LIVE_TIMEOUT);
+    }
+
+    fn has_written(&self) {
+        if self.phase.get() == Phase::Live {
+            self.deadline.set(Instant::now() + LIVE_TIMEOUT);
         }
     }
 
@@ -144,7 +167,7 @@ impl ConnectionWatch {
                 true
             }
             // A caller that does not read a response would not read a graceful close either.
-            Phase::Busy | Phase::Answered | Phase::Ending => false,
+            Phase::Busy | Phase::Answered | Phase::Live | Phase::Ending => false,
         }
     }
 
@@ -167,6 +190,10 @@ impl ConnectionWatch {
                 }
                 if is_trusted && matches!(distrusted.as_mut().poll(cx), Poll::Ready(Some(()))) {
                     is_trusted = false;
+                }
+                // An answer without an end ends with its caller, or with the trust in it.
+                if self.phase.get() == Phase::Live && (self.has_left.get() || !is_trusted) {
+                    return Poll::Ready(());
                 }
                 if !is_trusted && self.phase.get() == Phase::Idle {
                     self.go_on(Phase::Ending, FAREWELL_TIMEOUT);
@@ -242,6 +269,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut bytes);
         buf.put_slice(bytes.filled());
         self.watch.readable.set(readable - bytes.filled().len());
+        if most > 0 && bytes.filled().is_empty() && matches!(read, Poll::Ready(Ok(()))) {
+            self.watch.has_left.set(true);
+        }
         if !bytes.filled().is_empty() {
             self.watch.has_read();
         }
@@ -255,7 +285,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.watch.has_written();
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -263,7 +297,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.watch.has_written();
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

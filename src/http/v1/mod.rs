@@ -8,6 +8,7 @@ mod bulk;
 mod client;
 mod clients;
 mod cursor;
+mod events;
 mod keep_alive;
 mod kick;
 mod overrides;
@@ -42,6 +43,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(keep_alive::routes)
         .configure(client::routes)
         .configure(clients::routes)
+        .configure(events::routes)
         .configure(kick::routes)
         .configure(overrides::routes)
         .configure(publish::routes)

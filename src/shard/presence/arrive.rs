@@ -319,6 +319,7 @@ impl Shard {
             }),
             was_online: prepared.was_online,
             keep_alive_change,
+            clean_start: connect.clean_start,
         });
         link.withhold_messages(slot.is_being_checked());
         slot.session.attach(link, now);

@@ -1,12 +1,12 @@
-//! Presence for hooks and on `$events/…`. The shard creates no event while no hook or subscriber
-//! needs it.
+//! Presence for hooks, for the feed and on `$events/…`. The shard creates no event while no hook,
+//! follower or subscriber needs it.
 
 use std::sync::Arc;
 
 use crate::{
     hooks::{
-        ClientConnected, ClientDisconnected, ClientKeepAliveChanged, DisconnectReason,
-        EventSequence, SubscriptionChanged,
+        BrokerStarted, ClientConnected, ClientDisconnected, ClientKeepAliveChanged,
+        DisconnectReason, EventSequence, SubscriptionChanged,
         json::{self, Event},
     },
     mqtt::{Publication, QoS, Timestamp},
@@ -116,7 +116,21 @@ impl Shard {
         self.announce(json::SESSION_UNSUBSCRIBED, slot, event, now);
     }
 
-    /// Gives an event to the hooks, in their order, and publishes it to its subscribers.
+    /// Announces that the broker has started. Durable subscribers with QoS 1 receive it when they are
+    /// back, because no client is connected yet.
+    pub(crate) fn announce_started(&mut self, now: Timestamp) {
+        let core = Arc::clone(&self.core);
+        let event = |_: &Self, numbers: &dyn EventSequence| {
+            Some(Event::Started(BrokerStarted {
+                node: core.node.clone(),
+                epoch: core.feed.id(0).epoch,
+                at: now,
+                number: numbers.next(),
+            }))
+        };
+        self.announce_with(event, (json::BROKER_STARTED, QoS::AtLeastOnce), now);
+    }
+
     fn announce(
         &mut self,
         topic: &'static str,
@@ -124,22 +138,43 @@ impl Shard {
         event: impl FnOnce(&Slot, &dyn EventSequence) -> Option<Event>,
         now: Timestamp,
     ) {
+        let event = |shard: &Self, numbers: &dyn EventSequence| event(shard.slot(slot)?, numbers);
+        self.announce_any(event, topic, now);
+    }
+
+    pub(in crate::shard) fn announce_any(
+        &mut self,
+        event: impl FnOnce(&Self, &dyn EventSequence) -> Option<Event>,
+        topic: &'static str,
+        now: Timestamp,
+    ) {
+        self.announce_with(event, (topic, QoS::AtMostOnce), now);
+    }
+
+    /// Gives an event to the feed, then to the hooks in their order, and publishes it to its
+    /// subscribers.
+    fn announce_with(
+        &mut self,
+        event: impl FnOnce(&Self, &dyn EventSequence) -> Option<Event>,
+        (topic, qos): (&'static str, QoS),
+        now: Timestamp,
+    ) {
         let plan = self.plan(topic);
-        if plan.is_empty() && self.core.hooks.is_empty() {
+        let core = Arc::clone(&self.core);
+        if plan.is_empty() && core.hooks.is_empty() && !core.feed.is_kept() {
             return;
         }
-        let numbers = &*self.core.event_numbers;
-        let Some(event) = self.slot(slot).and_then(|found| event(found, numbers)) else { return };
-        for hooks in &self.core.hooks {
-            event.tell(&**hooks);
+        let Some(event) = core.feed.announce(|numbers| event(self, numbers), now) else { return };
+        if let Some(event) = event.event() {
+            core.hooks.iter().for_each(|hooks| event.tell(&**hooks));
         }
         if plan.is_empty() {
             return;
         }
         let publication = Publication {
             topic,
-            payload: &event.to_json(),
-            qos: QoS::AtMostOnce,
+            payload: &event.json(),
+            qos,
             retain: false,
             properties: &[],
             expires_at: None,

@@ -10,5 +10,6 @@ pub(super) mod keep_alive;
 pub(super) mod preparing;
 pub(super) mod recheck;
 pub(super) mod redirect;
+mod snapshot;
 pub(super) mod sweep;
 pub(super) mod tell;

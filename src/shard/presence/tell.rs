@@ -89,7 +89,9 @@ impl Shard {
             | NoSession::Store
             | NoSession::ConnAckTooLarge => Severity::Warning,
         };
-        self.core.told.connect_refused(&subject_of(connect), weight, reason.name(), None);
+        let subject = subject_of(connect);
+        self.core.told.connect_refused(&subject, weight, reason.name(), None);
+        self.core.announce_refused(&subject, reason.name());
     }
 
     /// Logs that a client may not do this to a topic or filter.

@@ -4,14 +4,18 @@ use std::sync::{Arc, Mutex};
 
 use hearthmq::{
     Broker,
-    control::{KickOptions, LiveClients, SetKeepAlive, WillRequest},
+    control::{
+        FeedKind, FeedPosition, Follow, KickOptions, LiveClients, SetKeepAlive, WillRequest,
+    },
     hooks::{ClientDisconnected, Hooks},
     mqtt::{Packet, ReasonCode},
     store::DirectoryStore,
 };
 use serde_json::{Value, json};
 
-use crate::support::{Client, builder, packets::*, pass, secs, world, world_with};
+use crate::support::{
+    Client, builder, disk::Disk, packets::*, pass, refusing, secs, world, world_with,
+};
 
 /// Starts a broker, with a client that watches for events.
 async fn watched() -> (Broker, Client) {
@@ -314,4 +318,64 @@ async fn events_come_only_to_those_who_name_them() {
     assert_eq!(event(&mut one, "client_connected").await["clientid"], "c");
     one.ping().await;
     everything.ping().await;
+}
+
+#[actix_rt::test]
+async fn a_refused_client_is_announced_at_a_limited_rate() {
+    let authorizer = refusing(|request| {
+        request.action == hearthmq::auth::Action::Connect && request.client_id == "stranger"
+    });
+    let broker = world_with(|builder| builder.authorizer(authorizer)).await;
+    let mut watcher = watcher(&broker).await;
+    let start = broker.follow(Follow::new(FeedPosition::Start)).await.unwrap().next;
+    let attempts = 60;
+    for _ in 0..attempts {
+        let mut packet = connect("stranger");
+        packet.username = Some("ann");
+        let mut client = Client::new(&broker, V5);
+        client.send(Packet::Connect(Box::new(packet))).await;
+        client.receive(|_| ()).await;
+    }
+    let found = event(&mut watcher, "client_refused").await;
+    let (timestamp, number) = (&found["timestamp"], &found["number"]);
+    let expected = json!({
+        "clientid": "stranger", "username": "ann", "event": "client.refused",
+        "reason": "not_authorized", "peername": "192.0.2.7:40000",
+        "timestamp": timestamp, "number": number,
+    });
+    assert_eq!(found, expected);
+    let found = broker.follow(Follow::new(start)).await.unwrap().items;
+    assert!((20..attempts).contains(&found.len()), "{}", found.len());
+    assert!(found.iter().all(|item| item.kind == FeedKind::ClientRefused));
+    assert_eq!(found[0].id.number, number.as_u64().unwrap());
+}
+
+#[actix_rt::test]
+async fn a_start_is_announced_to_durable_subscribers_when_they_are_back() {
+    let disk = Disk::default();
+    let powered = disk.power().await;
+    let mut watcher = Client::connected(&powered.broker, connect_lasting("watcher", V5)).await;
+    watcher.subscribe("$events/broker_started", QOS_1).await;
+    watcher.leave().await;
+    powered.broker.shutdown(secs(5)).await;
+    drop(powered);
+    let powered = disk.power().await;
+    let mut packet = connect_lasting("watcher", V5);
+    packet.clean_start = false;
+    let (mut watcher, is_present) = Client::connected_with(&powered.broker, packet).await;
+    assert!(is_present);
+    let json: Value = watcher
+        .receive(|packet| {
+            let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+            assert_eq!((publish.topic, publish.flags.qos), ("$events/broker_started", QOS_1));
+            serde_json::from_slice(publish.payload).unwrap()
+        })
+        .await;
+    let start = powered.broker.follow(Follow::new(FeedPosition::Start)).await.unwrap();
+    let epoch = format!("{:016x}", start.items[0].id.epoch);
+    let expected = json!({
+        "event": "broker.started", "node": json["node"], "epoch": epoch,
+        "timestamp": json["timestamp"], "number": 1,
+    });
+    assert_eq!(json, expected);
 }

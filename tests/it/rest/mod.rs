@@ -3,6 +3,8 @@
 
 mod browsers;
 mod connections;
+mod events;
+mod feed;
 mod keep_alives;
 mod kicks;
 mod listeners;

@@ -11,12 +11,14 @@ use std::{
     time::Duration,
 };
 
+use super::feed;
 use actix_web::{App, HttpServer, rt::System, web};
 use async_trait::async_trait;
 use hearthmq::{
     auth::{
-        AccessRequest, Action, AuthenticationError, Authenticator, Authorizer, ClientCertificate,
-        Credentials, Decision, FilePolicy, Identity, Preparation, PrepareError, PrepareRequest,
+        AccessRequest, Action, AllowAll, AuthenticationError, Authenticator, Authorizer,
+        ClientCertificate, Credentials, Decision, FilePolicy, Identity, Preparation, PrepareError,
+        PrepareRequest,
     },
     control::{
         ChangeSubscriptions, Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick,
@@ -62,6 +64,11 @@ impl Fleet {
 
 #[async_trait]
 impl LiveClients for Fleet {
+    async fn follow(&self, follow: feed::Follow) -> Result<feed::FeedPart, ControlError> {
+        self.asked.lock().unwrap().push(feed::asked(&follow));
+        Ok(feed::part(&follow).await)
+    }
+
     async fn set_keep_alive(&self, set: SetKeepAlive) -> Result<KeepAliveChanged, ControlError> {
         let by = set.by.as_deref().unwrap_or("nobody");
         let dry = if set.is_dry_run { " dry" } else { "" };
@@ -305,15 +312,6 @@ impl Authorizer for Policy {
     }
 }
 
-/// Allows everything to everybody.
-struct FromAnywhere;
-
-impl Authorizer for FromAnywhere {
-    fn authorize(&self, _: &AccessRequest<'_>) -> Decision {
-        Decision::Allow
-    }
-}
-
 /// A running interface. Dropping it ends it.
 pub(crate) struct Rest {
     pub(crate) api: Api,
@@ -368,7 +366,7 @@ pub(crate) fn serving(serve: impl FnOnce(Api, TcpListener) + Send + 'static) -> 
 
 /// Starts an interface whose connections begin with a PROXY header.
 pub(crate) fn rest_behind(options: &ApiOptions, proxy: ProxyProtocol) -> Rest {
-    start(options, Arc::new(FromAnywhere), move |api, listener| {
+    start(options, Arc::new(AllowAll), move |api, listener| {
         let listener = Listener { proxy: Some(proxy), ..Listener::http(listener) };
         Server::start(&api, vec![listener], &ServerOptions::default()).unwrap();
     })

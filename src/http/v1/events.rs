@@ -1,0 +1,205 @@
+//! `GET /api/v1/events`: a snapshot of the clients that are online, then every change.
+//!
+//! As Server-Sent Events or lines of JSON, which go on until the caller leaves, or as one JSON answer
+//! with the next part. A caller sees the clients that it may observe.
+
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    web::{self, Data, ServiceConfig},
+};
+
+use self::stream::{FeedStream, LiveFormat};
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect, HttpCaller},
+        calls::{Answer, answer},
+        live::{FollowerPlace, LiveAnswer, ServerEnding, StandingCheck},
+    },
+    resource,
+    target::Query,
+};
+use crate::{
+    control::{ClientPattern, FeedFilter, FeedItem, FeedKind, FeedPart, FeedPosition, Follow},
+    metrics::RestRoute,
+};
+
+/// Maximum time that one answer waits for a change, in seconds. Shorter than the time for an answer.
+const WAIT_SECS_MAX: u64 = 60;
+/// Maximum number of items of one answer.
+const ITEMS_MAX: u64 = 10_000;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.service(resource("/events", "GET").route(web::get().to(events)));
+}
+
+/// A follower that was admitted.
+struct Follower {
+    caller: HttpCaller,
+    admission: StandingCheck,
+    follow: Follow,
+    _place: FollowerPlace,
+}
+
+async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let Some(format) = live_format(&request) else {
+        let call = async {
+            let Follower { follow, _place, .. } = begin(&request, &api).await?;
+            let ending = ending(&request);
+            let part = tokio::select! {
+                () = ending => return Err(ApiError::unavailable()),
+                part = api.0.control.follow(follow) => part?,
+            };
+            Ok(Answer::json_text(text_of(&part)))
+        };
+        return answer(&api, &request, RestRoute::Events, call).await;
+    };
+    let mut stream = None;
+    let call = async {
+        let follower = begin(&request, &api).await?;
+        stream =
+            Some(FeedStream::begin(format, follower, Arc::clone(&api), ending(&request)).await?);
+        Ok(Answer::json_text(String::new()))
+    };
+    let refused = answer(&api, &request, RestRoute::Events, call).await;
+    match stream {
+        None => refused,
+        Some(stream) => respond(format, stream),
+    }
+}
+
+fn respond(format: LiveFormat, stream: FeedStream) -> HttpResponse {
+    let mut builder: HttpResponseBuilder = HttpResponse::Ok();
+    builder
+        .insert_header((CONTENT_TYPE, format.content_type()))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("X-Accel-Buffering", "no")) // nginx would collect the events
+        .force_close();
+    let mut response = builder.streaming(stream.into_chunks());
+    response.extensions_mut().insert(LiveAnswer);
+    response
+}
+
+/// Returns a future that ends when the server of the connection begins to stop.
+fn ending(request: &HttpRequest) -> impl Future<Output = ()> + use<> {
+    let ending = request.conn_data::<ServerEnding>().map(|ServerEnding(token)| token.clone());
+    async move {
+        match ending {
+            Some(token) => token.cancelled_owned().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Returns the format of an answer that goes on; `None` for one part in JSON.
+fn live_format(request: &HttpRequest) -> Option<LiveFormat> {
+    let accepted = request.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+    let mut accepted = accepted.flat_map(|value| value.split(','));
+    accepted.find_map(|one| match one.split(';').next().unwrap_or_default().trim() {
+        "text/event-stream" => Some(LiveFormat::ServerSentEvents),
+        "application/x-ndjson" => Some(LiveFormat::Lines),
+        _ => None,
+    })
+}
+
+async fn begin(request: &HttpRequest, api: &Api) -> Result<Follower, ApiError> {
+    let admission = StandingCheck::begin(api);
+    let caller = admission::admit(api, request, CallEffect::Looks).await?;
+    let follow = follow_of(request, live_format(request).is_some())?.by(caller.as_data());
+    let place = api.0.followers.enter(api, &caller)?;
+    Ok(Follower { caller, admission, follow, _place: place })
+}
+
+/// Parses what the caller wants to follow, and from where on.
+fn follow_of(request: &HttpRequest, is_live: bool) -> Result<Follow, ApiError> {
+    let known: &[&str] = match is_live {
+        true => &["client_id", "username", "kinds", "last_event_id"],
+        false => &["client_id", "username", "kinds", "after", "wait", "limit"],
+    };
+    let query = Query::parse(request.query_string(), known)?;
+    let expected = "must be an id or a next of an earlier answer";
+    let parse = |text: &str| text.parse::<FeedPosition>().ok();
+    let position = match is_live {
+        true => query.value("last_event_id", expected, parse)?,
+        false => query.value("after", expected, parse)?,
+    };
+    // A browser that connects again has the same query, and a newer header.
+    let header = request.headers().get("Last-Event-ID").filter(|value| !value.is_empty());
+    let position = match header.filter(|_| is_live) {
+        None => position,
+        Some(header) => {
+            let id = header.to_str().ok().and_then(parse);
+            Some(id.ok_or_else(|| ApiError::invalid_parameter("Last-Event-ID", expected))?)
+        }
+    };
+    let mut follow = Follow::new(position.unwrap_or_default()).matching(filter_of(&query)?);
+    if !is_live {
+        let wait = query.number("wait", 0..=WAIT_SECS_MAX)?.unwrap_or_default();
+        follow = follow.waiting(Duration::from_secs(wait));
+        if let Some(limit) = query.number("limit", 1..=ITEMS_MAX)? {
+            follow = follow.at_most(usize::try_from(limit).unwrap_or(usize::MAX));
+        }
+    }
+    Ok(follow)
+}
+
+fn filter_of(query: &Query<'_>) -> Result<FeedFilter, ApiError> {
+    let mut filter = FeedFilter::default();
+    if let Some(pattern) = query.text("client_id")? {
+        let pattern = ClientPattern::new(&pattern);
+        let expected = "must have at most 16 asterisks and 65535 other bytes";
+        let pattern = pattern.map_err(|_| ApiError::invalid_parameter("client_id", expected))?;
+        filter = filter.clients(pattern);
+    }
+    if let Some(username) = query.text("username")? {
+        filter = filter.username(username);
+    }
+    let expected = format!("must have one or more of {}, separated by commas", names().join(", "));
+    let kind_of = |name: &str| FeedKind::CHANGES.into_iter().find(|kind| kind.name() == name);
+    let kinds = query.value("kinds", &expected, |text| {
+        text.split(',').map(kind_of).collect::<Option<Vec<FeedKind>>>()
+    })?;
+    if let Some(mut kinds) = kinds {
+        kinds.dedup();
+        if kinds.len() > FeedKind::CHANGES.len() {
+            return Err(ApiError::invalid_parameter("kinds", &expected));
+        }
+        filter = filter.kinds(kinds);
+    }
+    Ok(filter)
+}
+
+fn names() -> [&'static str; FeedKind::CHANGES.len()] {
+    FeedKind::CHANGES.map(FeedKind::name)
+}
+
+/// Returns a part of the feed as one JSON object.
+fn text_of(part: &FeedPart) -> String {
+    let mut text = String::from(r#"{"events":["#);
+    for (position, item) in part.items.iter().enumerate() {
+        if position > 0 {
+            text.push(',');
+        }
+        push_object(&mut text, item);
+    }
+    text.push_str(r#"],"next":""#);
+    text.push_str(&part.next.to_string());
+    text.push_str("\"}");
+    text
+}
+
+/// Adds an item as a JSON object. Neither the identifier nor the name needs an escape.
+fn push_object(text: &mut String, item: &FeedItem) {
+    text.push_str(r#"{"id":""#);
+    text.push_str(&item.id.to_string());
+    text.push_str(r#"","event":""#);
+    text.push_str(item.kind.name());
+    text.push_str(r#"","data":"#);
+    text.push_str(&String::from_utf8_lossy(&item.json));
+    text.push('}');
+}
