@@ -24,6 +24,11 @@ impl Clock {
         Self { started: Instant::now(), started_unix_millis }
     }
 
+    /// Returns when the clock was started.
+    pub(crate) const fn started(&self) -> Timestamp {
+        Timestamp(self.started_unix_millis)
+    }
+
     /// Now.
     #[must_use]
     pub(crate) fn now(&self) -> Timestamp {

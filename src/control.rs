@@ -3,6 +3,7 @@
 //! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
 //! side knows the other.
 
+mod contents;
 mod feed;
 mod keep_alive;
 mod kick;
@@ -10,6 +11,7 @@ mod overrides;
 mod publishing;
 mod selector;
 mod subscriptions;
+mod topics;
 mod views;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -19,6 +21,10 @@ use futures_util::future::join_all;
 
 pub(crate) use self::keep_alive::KEEP_ALIVE_SECS;
 pub use self::{
+    contents::{
+        ClearQueue, ListQueue, ListSubscriptions, QueuePage, QueuePosition, SubscriptionPage,
+        SubscriptionView, WaitingMessage,
+    },
     feed::{
         EventId, FeedFilter, FeedItem, FeedKind, FeedPart, FeedPosition, FeedPositionError, Follow,
     },
@@ -28,13 +34,19 @@ pub use self::{
     publishing::{PublishRequest, Published, Publishing},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
     subscriptions::{ChangeSubscriptions, SubscriptionChange},
+    topics::{
+        ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
+        RetainedView, SubscribedTo, TopicReceiver,
+    },
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
         CountClients, LastEnd, ListClients, Losing, TlsFacts,
     },
 };
-use crate::auth::{AccessRequest, Action, Authorizer, Decision, Identity};
-use crate::mqtt::ReasonCode;
+use crate::{
+    auth::{AccessRequest, Action, Authorizer, Decision, Identity},
+    mqtt::{QoS, ReasonCode},
+};
 
 /// Sends clients to another server: their connections end with DISCONNECT and, if their version has
 /// it, a Server Reference. [MQTT 5.0, 4.11]
@@ -72,6 +84,13 @@ impl Caller {
     #[must_use]
     pub fn may_observe(&self, authorizer: &dyn Authorizer, client_id: &str) -> bool {
         self.may(authorizer, client_id, Action::Observe)
+    }
+
+    /// Returns whether the caller may subscribe to a topic.
+    #[must_use]
+    pub fn may_subscribe(&self, authorizer: &dyn Authorizer, topic: &str) -> bool {
+        let action = Action::Subscribe { filter: topic, qos: QoS::AtMostOnce };
+        self.may(authorizer, "", action)
     }
 
     fn may(&self, authorizer: &dyn Authorizer, client_id: &str, action: Action<'_>) -> bool {

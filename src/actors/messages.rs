@@ -6,10 +6,11 @@ use actix::Message;
 
 use crate::{
     control::{
-        ChangeSubscriptions, ClientPage, ClientSession, ControlError, CountClients,
-        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients, ListOverrides,
-        PublishRequest, Published, QueryOverride, Redirect, RemoveOverride, SelectClients,
-        SelectedClients, SetKeepAlive,
+        ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError,
+        CountClients, FindReceivers, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
+        ListClients, ListOverrides, ListQueue, ListSubscriptions, PublishRequest, Published,
+        QueryOverride, QueuePage, ReceiverPage, Redirect, RemoveOverride, SelectClients,
+        SelectedClients, SetKeepAlive, SubscriptionPage,
     },
     mqtt::{self, ReasonCode},
     store::StoredSession,
@@ -58,6 +59,28 @@ impl Message for Redirect {
 /// The clients of this registry's shard. `next` says where it has stopped searching.
 impl Message for ListClients {
     type Result = ClientPage;
+}
+
+impl Message for ListSubscriptions {
+    type Result = Option<SubscriptionPage>;
+}
+
+impl Message for ListQueue {
+    type Result = Result<Option<QueuePage>, ControlError>;
+}
+
+impl Message for ClearQueue {
+    type Result = Result<Option<u64>, ControlError>;
+}
+
+/// The clients of this registry's shard; one more than the limit, if there is one.
+impl Message for FindReceivers {
+    type Result = ReceiverPage;
+}
+
+/// Whether a message was retained on the topic.
+impl Message for ClearRetained {
+    type Result = bool;
 }
 
 /// The number of clients of this registry's shard.

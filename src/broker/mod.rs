@@ -20,6 +20,7 @@ mod shards;
 pub mod simulation;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod views;
 #[cfg(all(feature = "http", feature = "websocket"))]
 mod websocket;

@@ -10,13 +10,15 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay};
 use crate::{
     actors::Registry,
     control::{
-        ClientPage, ClientSession, ClientSummary, ClientViews, ControlError, CountClients,
-        ListClients,
+        ClearQueue, ClearRetained, ClientPage, ClientSession, ClientSummary, ClientViews,
+        ControlError, CountClients, FindReceivers, ListClients, ListQueue, ListRetained,
+        ListSubscriptions, NodeView, QueuePage, ReceiverPage, RetainedPage, RetainedView,
+        SubscriptionPage,
     },
 };
 
 /// Maximum number of lists and counts under way at the same time; a further one is refused.
-const LISTS_MAX: usize = 32;
+pub(super) const LISTS_MAX: usize = 32;
 /// Bytes of texts in one page; the last client may exceed it.
 const BYTES_PER_PAGE: usize = 8 * 1024 * 1024;
 
@@ -89,6 +91,38 @@ impl Broker {
         }
     }
 
+    /// Returns a page of a client's subscriptions; `None` if there is no such session.
+    ///
+    /// # Errors
+    /// The broker cannot answer.
+    pub async fn list_subscriptions(
+        &self,
+        request: ListSubscriptions,
+    ) -> Result<Option<SubscriptionPage>, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
+    }
+
+    /// Returns a page of the messages that wait for a client; `None` if there is no such session.
+    ///
+    /// # Errors
+    /// The broker cannot answer, or the queue cannot be read.
+    pub async fn list_queue(&self, request: ListQueue) -> Result<Option<QueuePage>, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
+    /// Drops the messages that wait for a client now, and returns how many, after the store agrees;
+    /// `None` if there is no such session. Messages in flight stay. After an error some messages may
+    /// have been dropped.
+    ///
+    /// # Errors
+    /// The broker cannot answer, or the queue cannot be read.
+    pub async fn clear_queue(&self, client_id: &str) -> Result<Option<u64>, ControlError> {
+        let request = ClearQueue::new(client_id);
+        self.ask(self.registry(client_id).send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
     /// Returns the number of clients that a filter selects. Dropping the future stops the count.
     ///
     /// # Errors
@@ -125,6 +159,41 @@ impl ClientViews for Broker {
 
     async fn list_clients(&self, request: ListClients) -> Result<ClientPage, ControlError> {
         Self::list_clients(self, request).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: ListSubscriptions,
+    ) -> Result<Option<SubscriptionPage>, ControlError> {
+        Self::list_subscriptions(self, request).await
+    }
+
+    async fn list_queue(&self, request: ListQueue) -> Result<Option<QueuePage>, ControlError> {
+        Self::list_queue(self, request).await
+    }
+
+    async fn clear_queue(&self, request: ClearQueue) -> Result<Option<u64>, ControlError> {
+        Self::clear_queue(self, &request.client_id).await
+    }
+
+    async fn find_receivers(&self, request: FindReceivers) -> Result<ReceiverPage, ControlError> {
+        Self::find_receivers(self, request).await
+    }
+
+    async fn list_retained(&self, request: ListRetained) -> Result<RetainedPage, ControlError> {
+        Self::list_retained(self, request).await
+    }
+
+    async fn retained(&self, topic: &str) -> Result<Option<RetainedView>, ControlError> {
+        Ok(Self::retained(self, topic))
+    }
+
+    async fn clear_retained(&self, request: ClearRetained) -> Result<bool, ControlError> {
+        Self::clear_retained(self, &request.topic).await
+    }
+
+    async fn node(&self) -> Result<NodeView, ControlError> {
+        Ok(Self::node(self))
     }
 
     async fn count_clients(&self, request: CountClients) -> Result<u64, ControlError> {

@@ -7,7 +7,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::{Caller, ClientPattern, ControlError};
+use super::{
+    Caller, ClientPattern, ControlError,
+    contents::{ClearQueue, ListQueue, ListSubscriptions, QueuePage, SubscriptionPage},
+    topics::{
+        ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
+        RetainedView,
+    },
+};
 pub use crate::transport::{CertificateFacts, TlsFacts};
 use crate::{auth::Network, hooks::DisconnectReason, mqtt::ProtocolVersion};
 
@@ -340,6 +347,51 @@ pub trait ClientViews: Send + Sync + 'static {
     /// Returns the description of a client and its session; `None` if it has neither a connection
     /// nor a session.
     async fn client(&self, _client_id: &str) -> Result<Option<ClientSession>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns a page of a client's subscriptions; `None` if there is no such session.
+    async fn list_subscriptions(
+        &self,
+        _request: ListSubscriptions,
+    ) -> Result<Option<SubscriptionPage>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns a page of the messages that wait for a client; `None` if there is no such session.
+    async fn list_queue(&self, _request: ListQueue) -> Result<Option<QueuePage>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Drops the messages that wait for a client now, and returns how many, after the store agrees;
+    /// `None` if there is no such session.
+    async fn clear_queue(&self, _request: ClearQueue) -> Result<Option<u64>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns a page of the clients that receive a message on a topic, or have a subscription.
+    async fn find_receivers(&self, _request: FindReceivers) -> Result<ReceiverPage, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns a page of the retained messages that match a filter.
+    async fn list_retained(&self, _request: ListRetained) -> Result<RetainedPage, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns the retained message of a topic, with its payload.
+    async fn retained(&self, _topic: &str) -> Result<Option<RetainedView>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Removes the retained message of a topic; returns whether there was one, after the store
+    /// agrees.
+    async fn clear_retained(&self, _request: ClearRetained) -> Result<bool, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Describes the node that answers.
+    async fn node(&self) -> Result<NodeView, ControlError> {
         Err(ControlError::Unavailable)
     }
 

@@ -272,6 +272,19 @@ impl ApiError {
         Self::refusal("forbidden", message)
     }
 
+    /// No permission for a topic.
+    pub(super) fn forbidden_topic() -> Self {
+        let message = "The account has no permission to subscribe to this topic, or none to publish \
+                       a retained message there.";
+        Self::refusal("forbidden", message)
+    }
+
+    /// No message is retained on a topic.
+    pub(super) fn retained_not_found() -> Self {
+        let message = "No message is retained on this topic.";
+        Self::new(StatusCode::NOT_FOUND, "retained_not_found", message)
+    }
+
     /// No client with this identifier has a connection or a session.
     pub(super) fn client_not_found() -> Self {
         let message = "No client with this id has a connection or a session.";

@@ -22,15 +22,25 @@ pub(super) async fn live(request: HttpRequest) -> Result<HttpResponse, ApiError>
 /// shutdown, while the store cannot be written, and while clients are redirected to another server.
 pub(super) async fn ready(request: HttpRequest, api: Data<Api>) -> Result<HttpResponse, ApiError> {
     reading(&request)?;
-    Ok(if !api.is_ready() {
-        state(&mut HttpResponse::ServiceUnavailable(), "not_ready")
+    let readiness = readiness(&api);
+    let response = match readiness {
+        "ready" => &mut HttpResponse::Ok(),
+        _ => &mut HttpResponse::ServiceUnavailable(),
+    };
+    Ok(state(response, readiness))
+}
+
+/// Returns `ready`, or why clients and callers are not accepted.
+pub(super) fn readiness(api: &Api) -> &'static str {
+    if !api.is_ready() {
+        "not_ready"
     } else if !api.0.control.is_storing() {
-        state(&mut HttpResponse::ServiceUnavailable(), "store_unavailable")
+        "store_unavailable"
     } else if api.0.control.drained_to().is_some() {
-        state(&mut HttpResponse::ServiceUnavailable(), "redirecting")
+        "redirecting"
     } else {
-        state(&mut HttpResponse::Ok(), "ready")
-    })
+        "ready"
+    }
 }
 
 /// `GET /metrics`: OpenMetrics text, for callers allowed by `metrics_access`.

@@ -44,6 +44,8 @@ labels! {
         RetainedFull = "retained_full",
         /// The subscription that the message was queued for was withdrawn.
         SubscriptionWithdrawn = "subscription_withdrawn",
+        /// A caller has cleared the queue.
+        Cleared = "cleared",
         /// A QoS 0 message for an offline subscriber.
         Offline = "offline",
         /// The message had to be stored, but the store could not be written; the publisher was

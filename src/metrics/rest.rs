@@ -44,6 +44,20 @@ labels! {
         Subscribe = "/api/v1/clients/{client_id}/subscribe",
         /// Unsubscribes on behalf of a client.
         Unsubscribe = "/api/v1/clients/{client_id}/unsubscribe",
+        /// The subscriptions of a client.
+        ClientSubscriptions = "/api/v1/clients/{client_id}/subscriptions",
+        /// The queue of a client.
+        ClientQueue = "/api/v1/clients/{client_id}/queue",
+        /// Who receives a message on a topic, or has a subscription.
+        Subscriptions = "/api/v1/subscriptions",
+        /// Lists retained messages.
+        RetainedList = "/api/v1/retained",
+        /// The retained message of a topic.
+        Retained = "/api/v1/retained/{topic}",
+        /// The node and what limits it.
+        Node = "/api/v1/node",
+        /// The metrics as JSON.
+        Stats = "/api/v1/stats",
         /// Redirects clients to another server.
         Redirect = "/api/v1/redirect",
     }

@@ -80,6 +80,12 @@ impl SharedTargets {
         &self.members[..self.there]
     }
 
+    /// Returns all members, the online ones first.
+    #[must_use]
+    pub const fn all_members(&self) -> &[Target] {
+        &self.members
+    }
+
     /// Returns its number, which is unique among the shared subscriptions of the topic.
     #[must_use]
     pub const fn share(&self) -> NonZeroU32 {

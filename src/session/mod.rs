@@ -6,6 +6,7 @@
 
 mod alias;
 mod backlog;
+mod contents;
 mod envelope;
 mod gate;
 mod incoming;
@@ -34,7 +35,7 @@ pub use keeping::{LeftInQueue, Page};
 pub use link::{Link, LinkSettings, PacketCounts};
 pub use outgoing::{Delivered, Delivery};
 pub use owned::shape_of;
-pub use queue::{BackPressure, QueueLimits, QueueUsage, Weeded, WhenFull};
+pub use queue::{BackPressure, QueueLimits, QueueUsage, WaitingInMemory, Weeded, WhenFull};
 pub use shared::SharedPublication;
 pub use walk::RetainedWalk;
 pub use withdrawal::Examined;

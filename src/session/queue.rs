@@ -4,6 +4,7 @@
 mod owned;
 mod part;
 mod usage;
+mod view;
 mod weeding;
 mod withdrawn;
 
@@ -18,6 +19,7 @@ use std::{
 
 use self::usage::CurrentLimits;
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
+pub use self::view::WaitingInMemory;
 use self::weeding::Expiring;
 pub use self::weeding::Weeded;
 use self::withdrawn::Withdrawn;

@@ -71,6 +71,15 @@ impl Shard {
         }
     }
 
+    /// Removes the retained message of a topic; returns whether there was one.
+    pub(crate) fn clear_retained(&self, topic: &str, now: Timestamp) -> bool {
+        let found = self.core.retained.get(topic);
+        let was_there = found.is_some_and(|(message, _)| !message.publication().has_expired(now));
+        self.core.retained.clear(topic);
+        self.note(|| Change::ClearRetained(topic.into()));
+        was_there
+    }
+
     /// Removes expired retained messages from memory and from the store.
     pub(crate) fn remove_expired_retained(&self, now: Timestamp) {
         let expired = self.core.retained.remove_expired(now, EXPIRED_AT_ONCE_MAX);

@@ -3,6 +3,9 @@
 //! A question is answered in portions, so that other tasks of the thread have their turn. It sees
 //! each client as it is when its turn comes.
 
+pub(crate) mod contents;
+pub(crate) mod receivers;
+
 use std::{cell::RefCell, ops::Bound, rc::Rc, sync::Arc};
 
 use crate::{
@@ -152,9 +155,7 @@ impl Shard {
             }
             examined += 1;
             bytes += client_id.len();
-            let slot = self.clients.get(client_id).copied();
-            let found = slot.filter(|slot| !self.is_last_will(*slot));
-            let found = found.and_then(|slot| self.slot(slot));
+            let found = self.known(client_id).and_then(|slot| self.slot(slot));
             let found = found.filter(|found| self.is_selected(found, search, now));
             search.count += u64::from(found.is_some());
             let is_described = search.limit.is_some();
@@ -175,8 +176,8 @@ impl Shard {
 
     /// Describes a client, without what only its connection knows.
     pub(crate) fn describe(&self, client_id: &str) -> Option<ClientSession> {
-        let slot = *self.clients.get(client_id)?;
-        let found = self.slot(slot).filter(|_| !self.is_last_will(slot))?;
+        let slot = self.known(client_id)?;
+        let found = self.slot(slot)?;
         let Slot { session, presence, .. } = found;
         let link = session.link().filter(|_| found.is_online());
         let keep_alive = link.map(|link| link.keep_alive());

@@ -143,6 +143,7 @@ mod limits {
 mod control {
     mod application;
     mod clients;
+    mod contents;
     mod feed;
     mod lists;
     mod on_behalf;
@@ -153,6 +154,7 @@ mod control {
     mod settings;
     mod starting;
     mod system_topics;
+    mod topics;
 }
 
 mod between_shards;

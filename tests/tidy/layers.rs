@@ -15,7 +15,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["journal", "mqtt", "limits", "owners"]),
     ("auth", &["mqtt", "limits", "told"]),
     ("transport", &[]),
-    ("control", &["labels", "auth", "hooks", "mqtt", "transport"]),
+    ("control", &["labels", "auth", "hooks", "limits", "mqtt", "transport"]),
     ("feed", &["control", "hooks", "mqtt"]),
     ("clock", &["mqtt"]),
     ("flow", &["router", "mqtt"]),

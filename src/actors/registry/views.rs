@@ -12,8 +12,16 @@ use tokio::sync::oneshot;
 use super::Registry;
 use crate::{
     actors::messages::QueryClient,
-    control::{ClientPage, ClientSession, CountClients, ListClients},
-    shard::{Shard, doors::ToConnection, views::ClientSearch},
+    control::{
+        ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError, CountClients,
+        FindReceivers, ListClients, ListQueue, ListSubscriptions, QueuePage, ReceiverPage,
+        SubscriptionPage,
+    },
+    shard::{
+        Shard,
+        doors::ToConnection,
+        views::{ClientSearch, contents, receivers},
+    },
 };
 
 impl Handler<ListClients> for Registry {
@@ -50,6 +58,58 @@ impl Handler<QueryClient> for Registry {
     }
 }
 
+impl Handler<ListSubscriptions> for Registry {
+    type Result = ResponseFuture<Option<SubscriptionPage>>;
+
+    fn handle(&mut self, message: ListSubscriptions, _: &mut Self::Context) -> Self::Result {
+        let shard = Rc::clone(&self.shard);
+        Box::pin(async move { contents::list_subscriptions(&shard, message).await })
+    }
+}
+
+impl Handler<ListQueue> for Registry {
+    type Result = ResponseFuture<Result<Option<QueuePage>, ControlError>>;
+
+    fn handle(&mut self, message: ListQueue, _: &mut Self::Context) -> Self::Result {
+        let shard = Rc::clone(&self.shard);
+        Box::pin(async move { contents::list_queue(&shard, message).await })
+    }
+}
+
+impl Handler<ClearQueue> for Registry {
+    type Result = ResponseFuture<Result<Option<u64>, ControlError>>;
+
+    fn handle(&mut self, message: ClearQueue, _: &mut Self::Context) -> Self::Result {
+        let shard = Rc::clone(&self.shard);
+        Box::pin(async move { contents::clear_queue(&shard, &message.client_id).await })
+    }
+}
+
+impl Handler<FindReceivers> for Registry {
+    type Result = ReceiversReply;
+
+    fn handle(&mut self, message: FindReceivers, _: &mut Self::Context) -> Self::Result {
+        ReceiversReply { shard: Rc::clone(&self.shard), request: message }
+    }
+}
+
+impl Handler<ClearRetained> for Registry {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, message: ClearRetained, _: &mut Self::Context) -> Self::Result {
+        let now = self.core.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        let (stored, is_stored) = oneshot::channel();
+        let was_there = shard.clear_retained(&message.topic, now);
+        shard.tell_when_stored(stored);
+        shard.flush();
+        Box::pin(async move {
+            let _ = is_stored.await;
+            was_there
+        })
+    }
+}
+
 /// Walks along the clients of a shard, a few at a time. Ends early when the caller no longer waits
 /// for the answer.
 pub struct SearchReply {
@@ -80,5 +140,29 @@ impl MessageResponse<Registry, CountClients> for SearchReply {
 impl fmt::Debug for SearchReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SearchReply").finish_non_exhaustive()
+    }
+}
+
+/// Walks along the subscriptions that a question is about. Ends early when the caller no longer waits
+/// for the answer.
+pub struct ReceiversReply {
+    shard: Rc<RefCell<Shard>>,
+    request: FindReceivers,
+}
+
+impl MessageResponse<Registry, FindReceivers> for ReceiversReply {
+    fn handle(self, _: &mut Context<Registry>, reply: Option<OneshotSender<ReceiverPage>>) {
+        let Some(reply) = reply else { return };
+        actix_rt::spawn(async move {
+            let is_wanted = || !reply.is_closed();
+            let page = receivers::find_receivers(&self.shard, self.request, is_wanted).await;
+            let _ = reply.send(page);
+        });
+    }
+}
+
+impl fmt::Debug for ReceiversReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiversReply").field("request", &self.request).finish_non_exhaustive()
     }
 }

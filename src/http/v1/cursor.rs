@@ -26,7 +26,12 @@ pub(super) fn key_of(cursor: &str) -> Result<Arc<str>, ApiError> {
         };
         Some(Arc::from(std::str::from_utf8(key).ok()?))
     };
-    key().ok_or_else(|| ApiError::invalid_parameter("cursor", "must be the next of an answer"))
+    key().ok_or_else(invalid)
+}
+
+/// Returns the error about a text that is no cursor of the call.
+pub(super) fn invalid() -> ApiError {
+    ApiError::invalid_parameter("cursor", "must be the next of an answer")
 }
 
 #[cfg(test)]

@@ -7,10 +7,12 @@ mod body;
 mod bulk;
 mod client;
 mod clients;
+mod contents;
 mod cursor;
 mod events;
 mod keep_alive;
 mod kick;
+mod node;
 mod overrides;
 mod publish;
 mod redirect;
@@ -18,6 +20,7 @@ mod status;
 mod subscriptions;
 mod summary;
 mod target;
+mod topics;
 mod walk;
 
 use std::future::ready;
@@ -44,12 +47,15 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(client::routes)
         .configure(clients::routes)
         .configure(events::routes)
+        .configure(contents::routes)
         .configure(kick::routes)
         .configure(overrides::routes)
         .configure(publish::routes)
         .configure(redirect::routes)
+        .configure(node::routes)
         .configure(status::routes)
         .configure(subscriptions::routes)
+        .configure(topics::routes)
         .default_service(web::to(async || ApiError::not_found().error_response()));
     config.service(calls);
 }

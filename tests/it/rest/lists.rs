@@ -214,3 +214,59 @@ fn a_client_is_shown_with_all_that_is_known() {
         assert_eq!(answer.failure(), failed(status, code), "{client_id}");
     }
 }
+
+#[test]
+fn a_session_is_looked_into_page_by_page() {
+    let rest = rest();
+    let body = rest.call("GET /api/v1/clients/a%2Fb/subscriptions?limit=1").body;
+    let first = r#"{"items":[{"filter":"a/+","qos":1,"no_local":false,"retain_as_published":false,"retain_handling":0}],"next":""#;
+    let cursor = body.strip_prefix(first).unwrap().strip_suffix("\"}").unwrap();
+    let line = format!("GET /api/v1/clients/a%2Fb/subscriptions?cursor={cursor}");
+    assert_eq!(rest.call(&line).status, 200);
+    let body = rest.call("GET /api/v1/clients/c/queue?limit=1").body;
+    let first = r#"{"items":[{"topic":"t","qos":1,"retain":false,"payload_bytes":2}],"next":""#;
+    let cursor = body.strip_prefix(first).unwrap().strip_suffix("\"}").unwrap();
+    let answer = rest.call(&format!("GET /api/v1/clients/c/queue?cursor={cursor}"));
+    assert_eq!(answer.status, 200);
+    let answer = rest.call("DELETE /api/v1/clients/c/queue");
+    assert_eq!(answer.outcome(), (200, r#"{"cleared":3,"success":true}"#));
+    assert_eq!(
+        rest.asked(),
+        [
+            "subscriptions a/b 1 -",
+            "subscriptions a/b 100 a/+",
+            "queue c 1 None false",
+            "queue c 100 Some(Stored(7)) false",
+            "clear c"
+        ]
+    );
+    for (line, status, code) in [
+        ("GET /api/v1/clients/secret/subscriptions", 403, "forbidden"),
+        ("GET /api/v1/clients/secret/queue", 403, "forbidden"),
+        ("DELETE /api/v1/clients/secret/queue", 403, "forbidden"),
+        ("GET /api/v1/clients/c/queue?cursor=AXg", 400, "invalid_parameter"),
+        ("GET /api/v1/clients/c/queue?payload=yes", 400, "invalid_parameter"),
+        ("GET /api/v1/clients/c/queue?limit=10001", 400, "invalid_parameter"),
+        ("DELETE /api/v1/clients/c/queue?limit=1", 400, "unknown_parameter"),
+        ("POST /api/v1/clients/c/queue", 405, "method_not_allowed"),
+        ("GET /api/v1/subscriptions", 400, "missing_parameter"),
+        ("GET /api/v1/subscriptions?topic=a/%2B", 400, "invalid_parameter"),
+        ("GET /api/v1/subscriptions?topic=a&filter=a", 400, "invalid_parameter"),
+        ("GET /api/v1/subscriptions?filter=a/%23/b", 400, "invalid_parameter"),
+        ("GET /api/v1/retained?filter=$share/g/a", 400, "invalid_parameter"),
+        ("GET /api/v1/retained/a/%2B", 400, "invalid_parameter"),
+        ("PUT /api/v1/retained/a", 405, "method_not_allowed"),
+        ("GET /api/v1/node?x=1", 400, "unknown_parameter"),
+        ("POST /api/v1/stats", 405, "method_not_allowed"),
+    ] {
+        assert_eq!(rest.call(line).failure(), failed(status, code), "{line}");
+    }
+    assert!(rest.asked().is_empty());
+    for (target, code) in [("subscriptions", "client_not_found"), ("queue", "client_not_found")] {
+        let answer = rest.call(&format!("GET /api/v1/clients/offline/{target}"));
+        assert_eq!(answer.failure(), failed(404, code), "{target}");
+    }
+    let stats = rest.call("GET /api/v1/stats");
+    assert_eq!(stats.status, 200);
+    assert!(stats.body.contains(r#"{"name":"hearthmq_"#), "{}", stats.body);
+}

@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 use hearthmq::{
     control::{
-        CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
-        ControlError, CountClients, LastEnd, ListClients, Losing, TlsFacts,
+        CertificateFacts, ClearQueue, ClientFilter, ClientPage, ClientSession, ClientSummary,
+        ClientViews, ControlError, CountClients, LastEnd, ListClients, ListQueue,
+        ListSubscriptions, Losing, QueuePage, QueuePosition, SubscriptionPage, SubscriptionView,
+        TlsFacts, WaitingMessage,
     },
     hooks::DisconnectReason,
-    mqtt::ProtocolVersion,
+    mqtt::{ProtocolVersion, QoS},
 };
 
 use super::world::Fleet;
@@ -43,6 +45,39 @@ impl ClientViews for Fleet {
         client.deadline_millis = Some(180_000);
         client.in_flight_max = Some(64);
         Ok(Some(client))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: ListSubscriptions,
+    ) -> Result<Option<SubscriptionPage>, ControlError> {
+        let ListSubscriptions { client_id, after, limit, .. } = request;
+        let after = after.as_deref().unwrap_or("-").to_owned();
+        match self.answer(&client_id, format!("subscriptions {client_id} {limit} {after}")).await {
+            Err(ControlError::NotOnline) => return Ok(None),
+            answer => answer?,
+        }
+        let found = SubscriptionView::new("a/+", QoS::AtLeastOnce);
+        Ok(Some(SubscriptionPage::new(vec![found], Some("a/+".into()))))
+    }
+
+    async fn list_queue(&self, request: ListQueue) -> Result<Option<QueuePage>, ControlError> {
+        let ListQueue { client_id, after, limit, has_payloads, .. } = request;
+        let question = format!("queue {client_id} {limit} {after:?} {has_payloads}");
+        match self.answer(&client_id, question).await {
+            Err(ControlError::NotOnline) => return Ok(None),
+            answer => answer?,
+        }
+        let mut found = WaitingMessage::new("t", QoS::AtLeastOnce, 2);
+        found.payload = has_payloads.then(|| b"hi".to_vec().into());
+        Ok(Some(QueuePage::new(vec![found], Some(QueuePosition::Stored(7)))))
+    }
+
+    async fn clear_queue(&self, request: ClearQueue) -> Result<Option<u64>, ControlError> {
+        match self.answer(&request.client_id, format!("clear {}", request.client_id)).await {
+            Err(ControlError::NotOnline) => Ok(None),
+            answer => answer.map(|()| Some(3)),
+        }
     }
 
     /// Selects by identifier and permission alone; the name of the user selects the behaviour.

@@ -1,0 +1,186 @@
+//! What a session contains: `GET /api/v1/clients/{id}/subscriptions`, `GET` and
+//! `DELETE /api/v1/clients/{id}/queue`.
+//!
+//! Looking needs `observe` for the client, clearing needs `control`. Payloads belong to others, so
+//! they need `administer` as well.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, ServiceConfig},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect},
+        calls::{Answer, answer},
+    },
+    cursor, in_time, in_time_of_list, resource,
+    target::{Query, client_id_in_path},
+};
+use crate::{
+    auth::Action,
+    control::{
+        ClearQueue, ListQueue, ListSubscriptions, QueuePosition, SubscriptionView, WaitingMessage,
+    },
+    metrics::RestRoute,
+    told::Changed,
+};
+
+/// The number of items of a page, if the caller does not say.
+pub(super) const LIMIT_DEFAULT: u64 = 100;
+/// Maximum number of items of a page.
+pub(super) const LIMIT_MAX: u64 = 10_000;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let subscriptions = resource("/clients/{id}/subscriptions", "GET, HEAD")
+        .route(web::get().to(subscriptions))
+        .route(web::head().to(subscriptions));
+    let queue = resource("/clients/{id}/queue", "GET, HEAD, DELETE")
+        .route(web::get().to(queue))
+        .route(web::head().to(queue))
+        .route(web::delete().to(clear));
+    config.service(subscriptions).service(queue);
+}
+
+/// Returns the number of items that a page may have.
+pub(super) fn limit_of(query: &Query<'_>) -> Result<usize, ApiError> {
+    let limit = query.number("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// The answer of a call for a page.
+#[derive(Serialize)]
+pub(super) struct PageAnswer<T> {
+    pub(super) items: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ShownSubscription<'a> {
+    filter: &'a str,
+    qos: u8,
+    no_local: bool,
+    retain_as_published: bool,
+    retain_handling: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identifier: Option<u32>,
+}
+
+async fn subscriptions(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let client_id = client_id_in_path(&request)?;
+        let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
+        let mut wanted = ListSubscriptions::new(&*client_id, limit_of(&query)?);
+        if let Some(cursor) = query.text("cursor")? {
+            wanted = wanted.after(cursor::key_of(&cursor)?);
+        }
+        caller.permit(&api, &client_id, &[Action::Observe])?;
+        let page = in_time(&api, api.0.control.list_subscriptions(wanted)).await?;
+        let page = page.ok_or_else(ApiError::client_not_found)?;
+        let items = page.subscriptions.iter().map(shown_subscription).collect();
+        let next = page.next.as_deref().map(cursor::after);
+        Ok(Answer::json(&PageAnswer { items, next }))
+    };
+    answer(&api, &request, RestRoute::ClientSubscriptions, call).await
+}
+
+fn shown_subscription(subscription: &SubscriptionView) -> ShownSubscription<'_> {
+    ShownSubscription {
+        filter: &subscription.filter,
+        qos: subscription.qos.number(),
+        no_local: subscription.no_local,
+        retain_as_published: subscription.retain_as_published,
+        retain_handling: subscription.retain_handling as u8,
+        identifier: subscription.identifier,
+    }
+}
+
+#[derive(Serialize)]
+struct ShownMessage<'a> {
+    topic: &'a str,
+    qos: u8,
+    retain: bool,
+    payload_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let client_id = client_id_in_path(&request)?;
+        let query = Query::parse(request.query_string(), &["limit", "cursor", "payload"])?;
+        let mut wanted = ListQueue::new(&*client_id, limit_of(&query)?);
+        if let Some(cursor) = query.text("cursor")? {
+            wanted = wanted.after(position_of(&cursor)?);
+        }
+        caller.permit(&api, &client_id, &[Action::Observe])?;
+        if query.flag("payload")? == Some(true) {
+            caller.permit(&api, &client_id, &[Action::Administer])?;
+            wanted = wanted.with_payloads();
+        }
+        let page = in_time_of_list(&api, api.0.control.list_queue(wanted)).await?;
+        let page = page.ok_or_else(ApiError::client_not_found)?;
+        let items = page.messages.iter().map(shown_message).collect();
+        let next = page.next.map(cursor_of);
+        Ok(Answer::json(&PageAnswer { items, next }))
+    };
+    answer(&api, &request, RestRoute::ClientQueue, call).await
+}
+
+fn shown_message(message: &WaitingMessage) -> ShownMessage<'_> {
+    ShownMessage {
+        topic: &message.topic,
+        qos: message.qos.number(),
+        retain: message.retain,
+        payload_bytes: message.payload_bytes,
+        expires_at: message.expires_at_millis,
+        payload_base64: message.payload.as_ref().map(|payload| STANDARD.encode(payload)),
+    }
+}
+
+fn cursor_of(position: QueuePosition) -> String {
+    match position {
+        QueuePosition::Stored(place) => cursor::after(&format!("s{place}")),
+        QueuePosition::InMemory(position) => cursor::after(&format!("m{position}")),
+    }
+}
+
+fn position_of(cursor: &str) -> Result<QueuePosition, ApiError> {
+    let key = cursor::key_of(cursor)?;
+    let position = || {
+        let (kind, number) = key.split_at_checked(1)?;
+        let number: u64 = number.parse().ok().filter(|number| *number < u64::MAX)?;
+        match kind {
+            "s" => Some(QueuePosition::Stored(number)),
+            "m" => Some(QueuePosition::InMemory(number)),
+            _ => None,
+        }
+    };
+    position().ok_or_else(cursor::invalid)
+}
+
+async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let client_id = client_id_in_path(&request)?;
+        Query::parse(request.query_string(), &[])?;
+        caller.permit(&api, &client_id, &[Action::Control])?;
+        let cleared = api.0.control.clear_queue(ClearQueue::new(&*client_id));
+        let cleared = in_time_of_list(&api, cleared).await?;
+        let cleared = cleared.ok_or_else(ApiError::client_not_found)?;
+        let new = format!("{cleared} messages dropped");
+        let (call, target) = ("clear queue", Some(&*client_id));
+        caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
+        Ok(Answer::json(&json!({ "success": true, "cleared": cleared })))
+    };
+    answer(&api, &request, RestRoute::ClientQueue, call).await
+}

@@ -1,0 +1,151 @@
+//! `GET /api/v1/node`: the node and what limits it. `GET /api/v1/stats`: the metrics as JSON.
+//!
+//! Both need `observe` for any client.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, ServiceConfig},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect},
+        calls::{Answer, answer},
+        health,
+    },
+    in_time, resource,
+    target::Query,
+};
+use crate::{auth::Action, metrics::RestRoute};
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let node =
+        resource("/node", "GET, HEAD").route(web::get().to(node)).route(web::head().to(node));
+    let stats =
+        resource("/stats", "GET, HEAD").route(web::get().to(stats)).route(web::head().to(stats));
+    config.service(node).service(stats);
+}
+
+async fn admit(api: &Api, request: &HttpRequest) -> Result<(), ApiError> {
+    let caller = admission::admit(api, request, CallEffect::Looks).await?;
+    Query::parse(request.query_string(), &[])?;
+    caller.permit(api, "", &[Action::Observe])
+}
+
+async fn node(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        admit(&api, &request).await?;
+        let node = in_time(&api, api.0.control.node()).await?;
+        let draining = api.0.control.drained_to();
+        let draining = draining.map(|to| {
+            json!({
+                "server_reference": **to.server_reference(),
+                "permanent": to.is_permanent(),
+            })
+        });
+        let readiness = health::readiness(&api);
+        Ok(Answer::json(&json!({
+            "node": node.node,
+            "version": node.version,
+            "started_at": node.started_at_millis,
+            "uptime_secs": node.now_millis.saturating_sub(node.started_at_millis) / 1000,
+            "ready": readiness == "ready",
+            "readiness": readiness,
+            "draining": draining,
+            "shards": node.shards,
+            "connections": node.connections,
+            "sessions": node.sessions,
+            "listeners": node.listeners,
+            "limits": node.limits,
+        })))
+    };
+    answer(&api, &request, RestRoute::Node, call).await
+}
+
+/// The samples of one metric.
+#[derive(Serialize)]
+struct StatsAnswer {
+    metrics: Vec<Sample>,
+}
+
+/// A value of a metric.
+#[derive(Debug, PartialEq, Serialize)]
+struct Sample {
+    name: String,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    labels: Map<String, Value>,
+    value: Value,
+}
+
+async fn stats(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        admit(&api, &request).await?;
+        let text = api.0.metrics.encode();
+        let metrics = text.lines().filter_map(sample).collect();
+        Ok(Answer::json(&StatsAnswer { metrics }))
+    };
+    answer(&api, &request, RestRoute::Stats, call).await
+}
+
+/// Parses a line of OpenMetrics; `None` if it has no sample. The encoder writes the lines, and escapes
+/// `\`, `"` and line ends in the values of labels.
+fn sample(line: &str) -> Option<Sample> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (name_and_labels, value) = line.rsplit_once(' ')?;
+    let (name, labels) = name_and_labels.split_once('{').unwrap_or((name_and_labels, ""));
+    let number = match value.parse::<u64>() {
+        Ok(number) => Value::from(number),
+        Err(_) => Value::from(value.parse::<f64>().ok()?),
+    };
+    let labels = labels_of(labels.strip_suffix('}').unwrap_or(labels));
+    Some(Sample { name: name.to_owned(), labels, value: number })
+}
+
+fn labels_of(text: &str) -> Map<String, Value> {
+    let mut labels = Map::new();
+    let mut rest = text;
+    while let Some((name, quoted)) = rest.split_once("=\"") {
+        let mut value = String::new();
+        let mut characters = quoted.char_indices();
+        let mut end = quoted.len();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '"' => {
+                    end = at + 1;
+                    break;
+                }
+                '\\' => match characters.next() {
+                    Some((_, 'n')) => value.push('\n'),
+                    Some((_, escaped)) => value.push(escaped),
+                    None => break,
+                },
+                other => value.push(other),
+            }
+        }
+        labels.insert(name.trim_start_matches(',').to_owned(), Value::from(value));
+        rest = &quoted[end..];
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_metrics_becomes_a_sample() {
+        let found = |line| serde_json::to_string(&sample(line)).unwrap();
+        assert_eq!(found("# EOF"), "null");
+        assert_eq!(found("a_total 7"), r#"{"name":"a_total","value":7}"#);
+        assert_eq!(found("a 0.5"), r#"{"name":"a","value":0.5}"#);
+        assert_eq!(
+            found(r#"a_bucket{le="+Inf",route="/x, \"y\" {z}"} 1.0"#),
+            r#"{"name":"a_bucket","labels":{"le":"+Inf","route":"/x, \"y\" {z}"},"value":1.0}"#
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! `GET /api/v1/subscriptions`: who receives a message on a topic, or has a subscription.
+//! `GET /api/v1/retained`, `GET` and `DELETE /api/v1/retained/{topic}`: retained messages.
+//!
+//! The first needs `observe` for each client. Retained messages need the permission to subscribe to
+//! their topic; removing one needs the permission to publish a retained message there as well, as over
+//! MQTT.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, ServiceConfig},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect, HttpCaller},
+        calls::{Answer, answer},
+        parameters::{Plus, decode},
+    },
+    contents::{PageAnswer, limit_of},
+    cursor, in_time, in_time_of_list, resource,
+    target::Query,
+};
+use crate::{
+    auth::Action,
+    control::{ClearRetained, FindReceivers, ListRetained, RetainedView, SubscribedTo},
+    metrics::RestRoute,
+    mqtt::{QoS, validate_filter, validate_topic},
+    told::Changed,
+};
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let receivers = resource("/subscriptions", "GET, HEAD")
+        .route(web::get().to(receivers))
+        .route(web::head().to(receivers));
+    let list =
+        resource("/retained", "GET, HEAD").route(web::get().to(list)).route(web::head().to(list));
+    let one = resource("/retained/{topic:.+}", "GET, HEAD, DELETE")
+        .route(web::get().to(show))
+        .route(web::head().to(show))
+        .route(web::delete().to(clear));
+    config.service(receivers).service(list).service(one);
+}
+
+#[derive(Serialize)]
+struct ShownReceiver<'a> {
+    client_id: &'a str,
+    online: bool,
+    node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qos: Option<u8>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    shares: &'a [std::sync::Arc<str>],
+}
+
+async fn receivers(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let query = Query::parse(request.query_string(), &["topic", "filter", "limit", "cursor"])?;
+        let subscribed_to = match (query.text("topic")?, query.text("filter")?) {
+            (Some(topic), None) => {
+                let topic_error = |_| ApiError::invalid_parameter("topic", "must be a topic name");
+                validate_topic(&topic).map_err(topic_error)?;
+                SubscribedTo::Topic(topic)
+            }
+            (None, Some(filter)) => {
+                validate_filter(&filter).map_err(|_| invalid_filter())?;
+                SubscribedTo::Filter(filter)
+            }
+            (None, None) => return Err(ApiError::missing_parameter("topic or filter")),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::invalid_parameter("filter", "is not for a topic"));
+            }
+        };
+        let mut wanted = FindReceivers::new(subscribed_to, limit_of(&query)?);
+        if let Some(cursor) = query.text("cursor")? {
+            wanted = wanted.after(cursor::key_of(&cursor)?);
+        }
+        let found = api.0.control.find_receivers(wanted.by(caller.as_data()));
+        let page = in_time_of_list(&api, found).await?;
+        let items = page.receivers.iter().map(|receiver| ShownReceiver {
+            client_id: &receiver.client_id,
+            online: receiver.online,
+            node: &receiver.node,
+            qos: receiver.qos.map(QoS::number),
+            shares: &receiver.shares,
+        });
+        let (items, next) = (items.collect(), page.next.as_deref().map(cursor::after));
+        Ok(Answer::json(&PageAnswer { items, next }))
+    };
+    answer(&api, &request, RestRoute::Subscriptions, call).await
+}
+
+fn invalid_filter() -> ApiError {
+    ApiError::invalid_parameter("filter", "must be a topic filter")
+}
+
+#[derive(Serialize)]
+struct ShownRetained<'a> {
+    topic: &'a str,
+    qos: u8,
+    payload_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+fn shown_retained(message: &RetainedView) -> ShownRetained<'_> {
+    ShownRetained {
+        topic: &message.topic,
+        qos: message.qos.number(),
+        payload_bytes: message.payload_bytes,
+        expires_at: message.expires_at_millis,
+        payload_base64: message.payload.as_ref().map(|payload| STANDARD.encode(payload)),
+    }
+}
+
+async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let known = &["filter", "limit", "cursor", "payload"];
+        let query = Query::parse(request.query_string(), known)?;
+        let filter = query.text("filter")?.unwrap_or_else(|| "#".to_owned());
+        let parts = validate_filter(&filter).map_err(|_| invalid_filter())?;
+        if parts.share_name.is_some() {
+            return Err(ApiError::invalid_parameter("filter", "must not be shared"));
+        }
+        let mut wanted = ListRetained::new(&*filter, limit_of(&query)?).by(caller.as_data());
+        if let Some(cursor) = query.text("cursor")? {
+            wanted = wanted.after(cursor::key_of(&cursor)?);
+        }
+        if query.flag("payload")? == Some(true) {
+            wanted = wanted.with_payloads();
+        }
+        let page = in_time_of_list(&api, api.0.control.list_retained(wanted)).await?;
+        let items = page.messages.iter().map(shown_retained).collect();
+        let next = page.next.as_deref().map(cursor::after);
+        Ok(Answer::json(&PageAnswer { items, next }))
+    };
+    answer(&api, &request, RestRoute::RetainedList, call).await
+}
+
+/// Returns the topic in the path, in which slashes may be encoded or not.
+fn topic_in_path(request: &HttpRequest) -> Result<String, ApiError> {
+    let invalid = || ApiError::invalid_parameter("topic", "must be a topic name");
+    let path = request.uri().path();
+    let (_, encoded) = path.split_once("/api/v1/retained/").ok_or_else(ApiError::not_found)?;
+    let topic = decode(encoded, Plus::IsPlus).map_err(|_| invalid())?;
+    let topic = String::from_utf8(topic).map_err(|_| invalid())?;
+    validate_topic(&topic).map_err(|_| invalid())?;
+    Ok(topic)
+}
+
+fn permit_topic(api: &Api, caller: &HttpCaller, action: Action<'_>) -> Result<(), ApiError> {
+    match caller.may(api, "", action) {
+        true => Ok(()),
+        false => Err(ApiError::forbidden_topic()),
+    }
+}
+
+async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        let topic = topic_in_path(&request)?;
+        Query::parse(request.query_string(), &[])?;
+        let action = Action::Subscribe { filter: &topic, qos: QoS::AtMostOnce };
+        permit_topic(&api, &caller, action)?;
+        let found = in_time(&api, api.0.control.retained(&topic)).await?;
+        let found = found.ok_or_else(ApiError::retained_not_found)?;
+        Ok(Answer::json(&shown_retained(&found)))
+    };
+    answer(&api, &request, RestRoute::Retained, call).await
+}
+
+async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let topic = topic_in_path(&request)?;
+        Query::parse(request.query_string(), &[])?;
+        let reads = Action::Subscribe { filter: &topic, qos: QoS::AtMostOnce };
+        permit_topic(&api, &caller, reads)?;
+        let writes = Action::Publish { topic: &topic, qos: QoS::AtMostOnce, retain: true };
+        permit_topic(&api, &caller, writes)?;
+        let cleared = api.0.control.clear_retained(ClearRetained::new(&*topic));
+        if !in_time(&api, cleared).await? {
+            return Err(ApiError::retained_not_found());
+        }
+        let (call, target) = ("clear retained", Some(&*topic));
+        caller.tell_changed(&api, Changed { call, target, old: None, new: None });
+        Ok(Answer::json(&json!({ "success": true })))
+    };
+    answer(&api, &request, RestRoute::Retained, call).await
+}

@@ -1,0 +1,133 @@
+//! Answers which clients of this shard receive a message on a topic, or have a subscription.
+
+use std::{cell::RefCell, collections::BTreeMap, ops::Bound, sync::Arc};
+
+use tokio::task::yield_now;
+
+use crate::{
+    control::{FindReceivers, ReceiverPage, SubscribedTo, TopicReceiver},
+    mqtt::QoS,
+    router::{Place, Plan},
+    shard::{Shard, Slot},
+};
+
+/// Subscriptions that are examined in one portion.
+const RECEIVERS_AT_A_TIME: usize = 256;
+
+/// The first receivers of a page, and one more.
+struct FirstReceivers {
+    request: FindReceivers,
+    found: BTreeMap<Arc<str>, TopicReceiver>,
+}
+
+/// Returns a page of the clients of a shard with these subscriptions, as long as its caller waits.
+/// The page has one client more than the limit, if there is one.
+pub(crate) async fn find_receivers(
+    shard: &RefCell<Shard>,
+    request: FindReceivers,
+    is_wanted: impl Fn() -> bool,
+) -> ReceiverPage {
+    let subscribed_to = request.subscribed_to.clone();
+    let mut first = FirstReceivers { request, found: BTreeMap::new() };
+    match subscribed_to {
+        SubscribedTo::Topic(topic) => {
+            let plan = shard.borrow_mut().plan(&topic);
+            let mut next = 0;
+            while is_wanted() && shard.borrow().receivers_of_plan(&plan, &mut next, &mut first) {
+                yield_now().await;
+            }
+        }
+        SubscribedTo::Filter(filter) => {
+            let mut after = first.request.after.clone();
+            while is_wanted() && shard.borrow().receivers_of_filter(&filter, &mut after, &mut first)
+            {
+                yield_now().await;
+            }
+        }
+    }
+    ReceiverPage::new(first.found.into_values().collect(), None)
+}
+
+impl FirstReceivers {
+    /// Adds a subscription of a client, if the client is among the first ones behind the beginning
+    /// of the page.
+    fn add(&mut self, shard: &Shard, found: &Slot, qos: QoS, share: Option<&Arc<str>>) {
+        let client_id = found.session.client_id();
+        let Self { request: FindReceivers { after, limit, caller, .. }, found: first } = self;
+        let is_behind = after.as_ref().is_none_or(|after| client_id > after);
+        let is_among = first.len() <= *limit
+            || first.last_key_value().is_some_and(|(last, _)| client_id <= last);
+        let rules = &*shard.core.authorizer;
+        if !is_behind
+            || !is_among
+            || !caller.as_ref().is_none_or(|caller| caller.may_observe(rules, client_id))
+        {
+            return;
+        }
+        let receiver = first.entry(client_id.clone()).or_insert_with(|| {
+            TopicReceiver::new(client_id.clone(), found.is_online(), shard.core.node.clone())
+        });
+        match share {
+            Some(share) => receiver.shares.push(share.clone()),
+            None => receiver.qos = receiver.qos.max(Some(qos)),
+        }
+        if first.len() > limit.saturating_add(1) {
+            first.pop_last();
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.found.len() > self.request.limit
+    }
+}
+
+impl Shard {
+    /// Examines a portion of the targets of a topic; returns whether there are more.
+    fn receivers_of_plan(&self, plan: &Plan, next: &mut usize, first: &mut FirstReceivers) -> bool {
+        let host = self.host();
+        let own = plan.targets_at(host).iter().map(|target| (target, None));
+        let shared = plan.shared().iter().flat_map(|group| {
+            let members = group.all_members().iter().filter(|member| member.place.host == host);
+            members.map(|member| (member, Some(group.filter())))
+        });
+        let mut targets = own.chain(shared).skip(*next);
+        for (target, share) in targets.by_ref().take(RECEIVERS_AT_A_TIME) {
+            *next += 1;
+            if let Some(found) = self.receiver_at(target.place) {
+                first.add(self, found, target.qos, share);
+            }
+        }
+        targets.next().is_some()
+    }
+
+    fn receiver_at(&self, place: Place) -> Option<&Slot> {
+        self.slot_at(place).filter(|found| !found.is_ending())
+    }
+
+    /// Examines a portion of the clients for this subscription; returns whether there are more.
+    fn receivers_of_filter(
+        &self,
+        filter: &str,
+        after: &mut Option<Arc<str>>,
+        first: &mut FirstReceivers,
+    ) -> bool {
+        let from = after.clone();
+        let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let share = filter.starts_with("$share/").then(|| Arc::from(filter));
+        for (examined, client_id) in self.clients.from(from).enumerate() {
+            if examined >= RECEIVERS_AT_A_TIME {
+                return true;
+            }
+            *after = Some(client_id.clone());
+            let found = self.known(client_id).and_then(|slot| self.slot(slot));
+            let subscription = found.and_then(|found| found.session.subscription(filter));
+            if let Some((found, subscription)) = found.zip(subscription) {
+                first.add(self, found, subscription.options.qos, share.as_ref());
+                if first.is_complete() {
+                    return false;
+                }
+            }
+        }
+        false
+    }
+}
