@@ -175,7 +175,8 @@ impl Shard {
         self.route(publication, &plan, publisher, &mut Turn::at(now));
     }
 
-    /// Publishes a message of a caller, which counts for the account of this user if it is retained; returns how many sessions match its topic.
+    /// Publishes a message of a caller; returns how many sessions match its topic. If the message is
+    /// retained, it counts for the account of this user.
     ///
     /// # Errors
     /// A target that publishers must wait for is full, the message must be stored and cannot be, or it
