@@ -6,12 +6,16 @@ use hearthmq::{
     Broker,
     auth::{AccessRequest, Action, Authorizer, Decision, Identity},
     control::{
-        Caller, ClientPattern, ClientSelector, ControlError, KeepAliveChanged, KickOptions,
-        SelectClients, SetKeepAlive,
+        Caller, ClientPattern, ClientSelector, ControlError, KeepAliveChanged, Kick, KickOptions,
+        ListOverrides, SelectClients, SetKeepAlive,
     },
+    mqtt::Connect,
 };
 
-use crate::support::{Client, packets::*, world, world_where};
+use crate::{
+    between_shards::Shards,
+    support::{Client, disk::Disk, packets::*, world, world_where},
+};
 
 /// Returns the clients that a request finds, and in how many answers.
 async fn selected(broker: &Broker, mut request: SelectClients) -> (Vec<String>, usize) {
@@ -96,4 +100,37 @@ async fn a_dry_run_changes_nothing() {
     assert_eq!(results.await, [changed, Err(ControlError::NotOnline)]);
     assert_eq!(broker.client("car").await.unwrap().unwrap().keep_alive_secs, 60);
     assert_eq!(deadline().await, before);
+}
+
+#[actix_rt::test]
+async fn requests_about_many_clients_reach_all_shards() {
+    let disk = Disk::default();
+    let shards = Shards::within(3, &disk, |_| {}).await;
+    let broker = &shards.powered.broker;
+    let mut clients = Vec::new();
+    for (number, shard) in [2, 0, 1, 0].into_iter().enumerate() {
+        let id = shards.resident(&format!("car-{number}"), shard);
+        let packet = Connect { keep_alive: 60, ..connect(&id) };
+        clients.push(Client::connected(broker, packet).await);
+    }
+    let (mut found, _) = selected(broker, SelectClients::new(pattern("car-*"))).await;
+    found.sort();
+    assert_eq!(found.len(), 4);
+    let requests = found.iter().map(|id| SetKeepAlive::new(id.clone(), 300).sticky());
+    let results = broker.set_keep_alive_many(requests.collect()).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    for id in &found {
+        assert_eq!(broker.client(id).await.unwrap().unwrap().keep_alive_secs, 300);
+    }
+    let listed = broker.keep_alive_overrides(ListOverrides::new(3)).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|it| &it.client_id).collect::<Vec<_>>(),
+        found[..3].iter().collect::<Vec<_>>()
+    );
+    let rest = ListOverrides::new(3).after(&*found[2]);
+    let rest = broker.keep_alive_overrides(rest).await.unwrap();
+    assert_eq!(rest.iter().map(|it| &it.client_id).collect::<Vec<_>>(), [&found[3]]);
+    let kicks = found.iter().map(|id| Kick::new(id.clone(), KickOptions::new()));
+    assert!(broker.kick_many(kicks.collect()).await.iter().all(Result::is_ok));
+    assert!(selected(broker, SelectClients::new(pattern("car-*"))).await.0.is_empty());
 }
