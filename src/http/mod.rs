@@ -69,6 +69,8 @@ use rate::Rates;
 
 /// Maximum number of calls that walk along all clients at the same time.
 const WALKS_MAX: usize = 4;
+/// Maximum size of all large bodies of calls together, in KiB.
+const BODIES_KIB_MAX: usize = 64 * 1024;
 
 /// The REST interface of one broker, shared by all workers. Cheap to clone.
 #[derive(Clone)]
@@ -88,6 +90,8 @@ struct ApiParts {
     messages: AtomicU64,
     /// The places of calls that walk along all clients.
     walks: Arc<Semaphore>,
+    /// The room of large bodies, in KiB.
+    bodies: Arc<Semaphore>,
     options: ArcSwap<ApiOptions>,
     ready: AtomicBool,
 }
@@ -202,6 +206,7 @@ impl Api {
             clock,
             messages: AtomicU64::new(1),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
+            bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             options: ArcSwap::from_pointee(options.clone()),
             ready: AtomicBool::new(true),
         }))

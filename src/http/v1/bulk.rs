@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, SeqAccess, Visitor},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::super::{
     ApiError,
@@ -19,54 +19,45 @@ pub(super) const ITEMS_MAX: usize = 10_000;
 /// long.
 pub(super) const PORTION: usize = 500;
 
-/// Checks the number of items of a call.
-pub(super) fn check_count(items: usize) -> Result<(), ApiError> {
-    match items {
-        0..=ITEMS_MAX => Ok(()),
-        _ => Err(ApiError::too_many_items(ITEMS_MAX)),
-    }
-}
-
-/// Returns the Client Identifier that an item gives.
-pub(super) fn client_id_of(item: &Value) -> Result<&str, ApiError> {
-    let Value::String(client_id) = item else {
-        return Err(ApiError::invalid_body("a client id is a text"));
-    };
-    check_client_id(client_id)?;
-    Ok(client_id)
-}
-
-/// The items of a call, each as its JSON text: an item with a mistake does not affect the others, and
-/// a long list of small items takes no more memory than its text.
-pub(super) struct Items<'b> {
-    pub(super) items: Vec<&'b RawValue>,
-    /// Items in excess of [`ITEMS_MAX`], which are not kept.
+/// The items of a call, usually each as its JSON text: an item with a mistake does not affect the
+/// others, and a long list of small items takes little more memory than its text.
+pub(super) struct Items<T> {
+    pub(super) items: Vec<T>,
+    /// Number of items in excess of [`ITEMS_MAX`], which are not kept.
     excess: usize,
 }
 
-impl Items<'_> {
+impl<T> Items<T> {
+    /// Returns these items, of which none is left out.
+    pub(super) const fn all(items: Vec<T>) -> Self {
+        Self { items, excess: 0 }
+    }
+
     /// Checks the number of items.
     pub(super) fn check(&self) -> Result<(), ApiError> {
-        check_count(self.items.len() + self.excess)
+        match self.excess {
+            0 => Ok(()),
+            _ => Err(ApiError::too_many_items(ITEMS_MAX)),
+        }
     }
 }
 
-impl<'de: 'b, 'b> Deserialize<'de> for Items<'b> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(ItemsVisitor(PhantomData))
     }
 }
 
-struct ItemsVisitor<'b>(PhantomData<&'b ()>);
+struct ItemsVisitor<T>(PhantomData<T>);
 
-impl<'de: 'b, 'b> Visitor<'de> for ItemsVisitor<'b> {
-    type Value = Items<'b>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
+    type Value = Items<T>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<'b>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<T>, A::Error> {
         let mut items = Vec::new();
         while items.len() < ITEMS_MAX {
             let Some(item) = list.next_element()? else { return Ok(Items { items, excess: 0 }) };

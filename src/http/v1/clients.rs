@@ -12,7 +12,7 @@ use actix_web::{
 };
 use futures_util::{Stream, stream::try_unfold};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::{sync::OwnedSemaphorePermit, task::yield_now};
 
 use super::{
@@ -23,7 +23,8 @@ use super::{
         error::ErrorBody,
     },
     body::{self, BULK_BYTES_MAX, JsonObject},
-    bulk, cursor, in_time_of_list, resource,
+    bulk::{self, Items},
+    cursor, in_time_of_list, resource,
     summary::{Fields, ShownClient},
     target::Query,
     walk,
@@ -70,7 +71,7 @@ struct Wanted {
     limit: Option<u64>,
     cursor: Option<String>,
     client_id: Option<String>,
-    client_ids: Option<Vec<Value>>,
+    client_ids: Option<Items<Box<RawValue>>>,
     username: Option<String>,
     address: Option<String>,
     protocol: Option<u64>,
@@ -80,7 +81,7 @@ struct Wanted {
     keep_alive_max: Option<u64>,
     idle_min_secs: Option<u64>,
     queued_min: Option<u64>,
-    fields: Option<Vec<String>>,
+    fields: Option<Items<String>>,
     count: Option<bool>,
 }
 
@@ -110,7 +111,8 @@ pub(super) async fn query_clients(
 ) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let JsonObject(wanted) = body::read(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let JsonObject(wanted) = body::parse(&body.bytes)?;
         list(&api, &request, &caller, wanted).await
     };
     answer(&api, &request, RestRoute::ClientsQuery, call).await
@@ -193,7 +195,8 @@ impl Wanted {
     fn of_query(query: &str) -> Result<Self, ApiError> {
         let query = Query::parse(query, PARAMETERS)?;
         let fields = query.text("fields")?;
-        let fields = fields.map(|fields| fields.split(',').map(str::to_owned).collect());
+        let fields =
+            fields.map(|fields| Items::all(fields.split(',').map(str::to_owned).collect()));
         Ok(Self {
             limit: query.number("limit", 0..=u64::MAX)?,
             cursor: query.text("cursor")?,
@@ -215,7 +218,7 @@ impl Wanted {
 
     fn fields(&self) -> Result<Fields, ApiError> {
         let Some(names) = &self.fields else { return Ok(Fields::ALL) };
-        let fields = Fields::of(names.iter().map(String::as_str));
+        let fields = Fields::of(names.items.iter().map(String::as_str));
         fields.ok_or_else(|| {
             let expected = format!("must be names among {}", Fields::NAMES.join(", "));
             ApiError::invalid_parameter("fields", &expected)
@@ -250,9 +253,9 @@ impl Wanted {
             ..ClientFilter::default()
         };
         if let Some(client_ids) = self.client_ids {
-            bulk::check_count(client_ids.len())?;
-            let ids: Result<Vec<&str>, _> = client_ids.iter().map(bulk::client_id_of).collect();
-            filter = filter.among(ids?);
+            client_ids.check()?;
+            let ids = client_ids.items.iter().map(|item| bulk::client_id_in(Some(item)));
+            filter = filter.among(ids.collect::<Result<Vec<String>, _>>()?);
         }
         let limit = self.limit.map(|limit| ranged("limit", limit, 1, LIMIT_MAX as u64));
         let limit = limit.transpose()?.map_or(LIMIT_DEFAULT, |limit| limit as usize);

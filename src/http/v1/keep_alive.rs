@@ -108,11 +108,11 @@ impl<I> KeepAliveResult<I> {
 async fn keep_alive(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let body = body::read_bytes(&api, &request, payload, BULK_BYTES_MAX).await?;
-        if body.trim_ascii_start().starts_with(b"{") {
-            return of_selected(&api, &caller, body::parse(&body)?);
+        let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
+        if body.bytes.trim_ascii_start().starts_with(b"{") {
+            return of_selected(&api, &caller, body::parse(&body.bytes)?);
         }
-        let list: Items<'_> = body::parse(&body)?;
+        let list: Items<&RawValue> = body::parse(&body.bytes)?;
         list.check()?;
         let mut results = Vec::with_capacity(list.items.len());
         for portion in list.items.chunks(PORTION) {

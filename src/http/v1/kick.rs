@@ -10,6 +10,7 @@ use actix_web::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::task::yield_now;
 
 use super::{
@@ -73,7 +74,7 @@ async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 #[serde(deny_unknown_fields)]
 struct KickBody<'b> {
     #[serde(borrow)]
-    client_ids: Option<Items<'b>>,
+    client_ids: Option<Items<&'b RawValue>>,
     clients: Option<String>,
     username: Option<String>,
     session: Option<String>,
@@ -101,8 +102,8 @@ impl<I> KickResult<I> {
 async fn kick_many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let body = body::read_bytes(&api, &request, payload, BULK_BYTES_MAX).await?;
-        let wanted: KickBody<'_> = body::parse(&body)?;
+        let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let wanted: KickBody<'_> = body::parse(&body.bytes)?;
         let how = (wanted.session.as_deref(), wanted.will.as_deref(), wanted.reason.as_deref());
         let options = options_of(how)?;
         let Some(list) = wanted.client_ids else {

@@ -131,7 +131,8 @@ async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
         let mut asked = parse_query(request.query_string())?;
         asked.topic = topic;
         permit(&api, &caller, &asked)?;
-        asked.payload = body::read_any(&api, payload, BULK_BYTES_MAX).await?.to_vec();
+        let body = body::read_any(&api, &request, payload, BULK_BYTES_MAX).await?;
+        asked.payload = body.bytes.to_vec();
         let message = build(&api, &asked)?;
         let published = in_time(&api, api.0.control.publish(of_caller(&caller, message))).await?;
         let id = new_id(&api);
@@ -144,8 +145,8 @@ async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
 async fn publish_list(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
-        let body = body::read_bytes(&api, &request, payload, BULK_BYTES_MAX).await?;
-        let list: Items<'_> = body::parse(&body)?;
+        let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let list: Items<&RawValue> = body::parse(&body.bytes)?;
         list.check()?;
         let mut results: Vec<PublishAnswer> = Vec::with_capacity(list.items.len());
         for some in list.items.chunks(MESSAGES_AT_A_TIME) {

@@ -7,7 +7,7 @@ use actix_web::{
     web::{self, Data, Payload, ServiceConfig},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::task::yield_now;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
         calls::{Answer, answer},
     },
     body::{self, BULK_BYTES_MAX},
-    bulk::{self, PORTION},
+    bulk::{self, BulkResults, Items, PORTION},
     in_time, resource,
 };
 use crate::{auth::Action, metrics::RestRoute};
@@ -28,19 +28,15 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StatusBody {
-    client_ids: Vec<Value>,
-}
-
-#[derive(Serialize)]
-struct Statuses {
-    results: Vec<ClientStatus>,
+struct StatusBody<'b> {
+    #[serde(borrow)]
+    client_ids: Items<&'b RawValue>,
 }
 
 /// Whether a client is online, or why that is not answered.
 #[derive(Serialize)]
-struct ClientStatus {
-    client_id: Value,
+struct ClientStatus<'b> {
+    client_id: &'b RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,28 +46,31 @@ struct ClientStatus {
 async fn status(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
-        let body: StatusBody = body::read(&api, &request, payload, BULK_BYTES_MAX).await?;
-        bulk::check_count(body.client_ids.len())?;
-        let mut items = body.client_ids.into_iter();
-        let mut results = Vec::with_capacity(items.len());
-        while items.len() > 0 {
-            let portion: Vec<Value> = items.by_ref().take(PORTION).collect();
+        let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let StatusBody { client_ids } = body::parse(&body.bytes)?;
+        client_ids.check()?;
+        let mut results = Vec::with_capacity(client_ids.items.len());
+        for portion in client_ids.items.chunks(PORTION) {
             let found = in_time(&api, async { Ok(of_portion(&api, &caller, portion).await) });
             results.extend(found.await?);
             yield_now().await; // other calls of this worker
         }
-        Ok(Answer::json(&Statuses { results }))
+        Ok(Answer::json(&BulkResults { results }))
     };
     answer(&api, &request, RestRoute::Statuses, call).await
 }
 
-async fn of_portion(api: &Api, caller: &HttpCaller, portion: Vec<Value>) -> Vec<ClientStatus> {
+async fn of_portion<'b>(
+    api: &Api,
+    caller: &HttpCaller,
+    portion: &[&'b RawValue],
+) -> Vec<ClientStatus<'b>> {
     let permitted: Vec<Result<String, ApiError>> = portion
         .iter()
         .map(|item| {
-            let client_id = bulk::client_id_of(item)?;
-            caller.permit(api, client_id, &[Action::Observe])?;
-            Ok(client_id.to_owned())
+            let client_id = bulk::client_id_in(Some(item))?;
+            caller.permit(api, &client_id, &[Action::Observe])?;
+            Ok(client_id)
         })
         .collect();
     let asked = permitted.iter().filter_map(|client_id| client_id.as_ref().ok().cloned());
@@ -81,7 +80,7 @@ async fn of_portion(api: &Api, caller: &HttpCaller, portion: Vec<Value>) -> Vec<
         Ok(answers.next().ok_or_else(ApiError::unavailable)??)
     });
     let found: Vec<Result<bool, ApiError>> = found.collect();
-    let results = portion.into_iter().zip(found).map(|(client_id, found)| match found {
+    let results = portion.iter().copied().zip(found).map(|(client_id, found)| match found {
         Ok(online) => ClientStatus { client_id, online: Some(online), code: None },
         Err(error) => ClientStatus { client_id, online: None, code: Some(error.code()) },
     });
