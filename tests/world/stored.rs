@@ -52,6 +52,10 @@ impl World {
                     let session = self.model.sessions[client].as_ref();
                     session.is_some_and(|session| session.is_kept).then(|| "is missing".to_owned())
                 }
+                // Only the Will of a session that has ended with its connection.
+                ([stored], None) if stored.will.is_some() && !self.has_ended(stored) => {
+                    more_than_a_will(stored)
+                }
                 ([_], None) => Some(ENDED.to_owned()),
                 ([stored], Some(seen)) => {
                     let session = self.model.sessions[client].as_ref();
@@ -68,6 +72,10 @@ impl World {
             0 => Ok(()),
             messages => Err(format!("the store has {messages} messages on their way")),
         }
+    }
+
+    fn has_ended(&self, stored: &StoredSession) -> bool {
+        stored.record.ends_at.is_some_and(|at| at <= self.disk.now())
     }
 
     /// Returns whether a session has just ended.
@@ -87,12 +95,7 @@ impl World {
         session: Option<&Session>,
     ) -> Verdict<Option<String>> {
         let Some(session) = session.filter(|session| session.is_kept) else {
-            // It ends with its connection, or has ended: its Will alone is kept.
-            let has_more = stored.will.is_none()
-                || stored.last_place.0 > 0
-                || !stored.subscriptions.is_empty()
-                || !stored.accepted.is_empty();
-            return Ok(has_more.then(|| "is more than a Will".to_owned()));
+            return Ok(more_than_a_will(stored));
         };
         let mut unreleased = session.unreleased.clone();
         unreleased.sort_unstable();
@@ -125,4 +128,14 @@ impl World {
         let found = faults.into_iter().find(|(is_asked, is_wrong, _)| *is_asked && *is_wrong);
         Ok(found.map(|(_, _, what)| format!("is wrong ({what})")))
     }
+}
+
+/// Returns what the store has too much of a session that ends with its connection, or has ended: its
+/// Will alone is kept.
+fn more_than_a_will(stored: &StoredSession) -> Option<String> {
+    let has_more = stored.will.is_none()
+        || stored.last_place.0 > 0
+        || !stored.subscriptions.is_empty()
+        || !stored.accepted.is_empty();
+    has_more.then(|| "is more than a Will".to_owned())
 }

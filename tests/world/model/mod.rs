@@ -309,6 +309,14 @@ impl Model {
         }
     }
 
+    /// Ends the session of a client that is away, because a caller asks for it.
+    pub(crate) fn end_absent(&mut self, client: usize, with_will: bool) {
+        if let Some(session) = self.sessions[client].as_mut().filter(|_| !with_will) {
+            session.delayed_will = None;
+        }
+        self.end_session(client);
+    }
+
     /// Ends a session. Its Will is due now at the latest.
     pub(crate) fn end_session(&mut self, client: usize) {
         let Some(mut session) = self.sessions[client].take() else { return };
