@@ -33,6 +33,14 @@ impl<T> Items<T> {
         Self { items, excess: 0 }
     }
 
+    /// Returns the items of a call that may have at most `max`.
+    pub(super) fn within(self, max: usize) -> Result<Vec<T>, ApiError> {
+        match self.items.len() + self.excess {
+            count if count <= max => Ok(self.items),
+            _ => Err(ApiError::too_many_items(max)),
+        }
+    }
+
     /// Checks the number of items.
     pub(super) fn check(&self) -> Result<(), ApiError> {
         match self.excess {

@@ -14,7 +14,7 @@ use super::{
         calls::{Answer, answer},
     },
     body,
-    bulk::BulkResults,
+    bulk::{BulkResults, Items},
     in_time, resource,
     target::client_id_in_path,
 };
@@ -40,7 +40,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SubscribeBody {
-    subscriptions: Vec<SubscribeItem>,
+    subscriptions: Items<SubscribeItem>,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +60,7 @@ struct SubscribeItem {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UnsubscribeBody {
-    filters: Vec<String>,
+    filters: Items<String>,
 }
 
 /// The result for one filter.
@@ -79,7 +79,7 @@ async fn subscribe(request: HttpRequest, payload: Payload, api: Data<Api>) -> Ht
     let call = async {
         let (caller, client_id) = admit(&api, &request).await?;
         let body: SubscribeBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        let changes = body.subscriptions.into_iter().map(|item| {
+        let changes = body.subscriptions.within(FILTERS_MAX)?.into_iter().map(|item| {
             let options = options(&item)?;
             Ok(SubscriptionChange::Subscribe(item.filter, options))
         });
@@ -92,7 +92,8 @@ async fn unsubscribe(request: HttpRequest, payload: Payload, api: Data<Api>) -> 
     let call = async {
         let (caller, client_id) = admit(&api, &request).await?;
         let body: UnsubscribeBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
-        let changes = body.filters.into_iter().map(SubscriptionChange::Unsubscribe);
+        let changes =
+            body.filters.within(FILTERS_MAX)?.into_iter().map(SubscriptionChange::Unsubscribe);
         change(&api, &caller, client_id, changes.collect()).await
     };
     answer(&api, &request, RestRoute::Unsubscribe, call).await
@@ -127,9 +128,6 @@ async fn change(
     client_id: String,
     changes: Vec<SubscriptionChange>,
 ) -> Result<Answer, ApiError> {
-    if changes.len() > FILTERS_MAX {
-        return Err(ApiError::too_many_items(FILTERS_MAX));
-    }
     let filters: Vec<_> = changes.iter().map(|change| change.filter().to_owned()).collect();
     let (target, count) = (client_id.clone(), changes.len());
     let wanted = ChangeSubscriptions::new(client_id, changes);

@@ -56,6 +56,23 @@ fn more_items_than_a_call_may_have_are_refused() {
     assert_eq!(rest.post_json(OPS, STATUS, &large).failure(), failed(413, "body_too_large"));
 }
 
+#[test]
+fn a_call_changes_at_most_100_subscriptions() {
+    let rest = rest();
+    for (verb, list, item) in
+        [("subscribe", "subscriptions", r#"{"filter":"a"}"#), ("unsubscribe", "filters", r#""a""#)]
+    {
+        let line = format!("POST /api/v1/clients/c/{verb}");
+        for items in [101, 10_001] {
+            let body = format!(r#"{{"{list}":[{}]}}"#, vec![item; items].join(","));
+            let answer = rest.post_json(OPS, &line, &body);
+            assert_eq!(answer.failure(), failed(413, "too_many_items"), "{verb} {items}");
+        }
+        let body = format!(r#"{{"{list}":[{}]}}"#, vec![item; 100].join(","));
+        assert_eq!(rest.post_json(OPS, &line, &body).status, 200, "{verb}");
+    }
+}
+
 /// Otherwise the bodies of one account could fill the memory.
 #[test]
 fn large_bodies_have_room_for_64_mib_together() {
