@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::{HttpRequest, ResponseError as _, http::header::AUTHORIZATION, rt::time::timeout};
+use actix_web::{
+    HttpMessage as _, HttpRequest, ResponseError as _, http::header::AUTHORIZATION,
+    rt::time::timeout,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -182,9 +185,16 @@ pub(super) async fn admit(
         accepted.0.set(shown);
     }
     if let Some(username) = &identity.username {
-        api.0.rates.check_account(username)?;
+        count_call(api, request, username)?;
     }
     Ok(HttpCaller { identity, peer, listener: request.conn_data().cloned() })
+}
+
+/// Counts a call of an account, and notes what is left of its quota for the answer.
+fn count_call(api: &Api, request: &HttpRequest, username: &Arc<str>) -> Result<(), ApiError> {
+    let Some(quota) = api.0.rates.check_account(username) else { return Ok(()) };
+    request.extensions_mut().insert(quota);
+    quota.outcome().map_err(ApiError::too_many_requests)
 }
 
 /// Has the authorizer load what it needs for the caller.

@@ -4,7 +4,7 @@
 use std::{future::Future, rc::Rc, time::Instant};
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError,
+    HttpRequest, HttpResponse,
     body::{BodyStream, BoxBody},
     http::{
         Method,
@@ -20,6 +20,7 @@ use super::{
     admission::{self, CallEffect},
     desk::Desk,
     parameters,
+    rate::AccountQuota,
 };
 use crate::{
     auth::Action,
@@ -67,7 +68,7 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
 pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     // The route matches more paths than this call has.
     if !request.uri().path().ends_with("/status") {
-        return ApiError::not_found().error_response();
+        return ApiError::not_found().answer_to(&request);
     }
     let call = async {
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST) {
@@ -154,11 +155,12 @@ pub(super) async fn answer(
             if let Some(header) = header {
                 response.insert_header(header);
             }
+            AccountQuota::tell(request, &mut response);
             response.body(body)
         }
         Err(error) => {
             admission::tell_refused(api, request, &error);
-            error.error_response()
+            error.answer_to(request)
         }
     };
     let status = response.status().as_u16();

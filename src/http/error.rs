@@ -7,7 +7,7 @@ use std::{borrow::Cow, net::IpAddr, ops::RangeInclusive};
 
 use actix_http::ConnectionType;
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError,
+    HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError,
     body::BoxBody,
     http::{
         StatusCode,
@@ -363,6 +363,30 @@ impl ApiError {
         matches!(self.advice, Advice::LockedOut(_))
     }
 
+    /// Returns the status and the headers of the response.
+    pub(super) fn head(&self) -> HttpResponseBuilder {
+        let mut response = HttpResponse::build(self.status);
+        response.insert_header((CACHE_CONTROL, "no-store"));
+        match self.advice {
+            Advice::None => {}
+            Advice::Challenge => {
+                response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
+            }
+            #[cfg(feature = "tls")]
+            Advice::ChallengeElsewhere => {
+                response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
+                response.force_close();
+            }
+            Advice::Allow(allow) => {
+                response.insert_header((ALLOW, allow));
+            }
+            Advice::RetryAfter(secs) | Advice::LockedOut(secs) => {
+                response.insert_header((RETRY_AFTER, secs));
+            }
+        }
+        response
+    }
+
     /// Returns the `code` for the response body.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -426,33 +450,14 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        let mut response = HttpResponse::build(self.status);
-        response.insert_header((CACHE_CONTROL, "no-store"));
-        match self.advice {
-            Advice::None => {}
-            Advice::Challenge => {
-                response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
-            }
-            #[cfg(feature = "tls")]
-            Advice::ChallengeElsewhere => {
-                response.insert_header((WWW_AUTHENTICATE, CHALLENGE));
-                response.force_close();
-            }
-            Advice::Allow(allow) => {
-                response.insert_header((ALLOW, allow));
-            }
-            Advice::RetryAfter(secs) | Advice::LockedOut(secs) => {
-                response.insert_header((RETRY_AFTER, secs));
-            }
-        }
-        response.json(ErrorBody::of(self))
+        self.head().json(ErrorBody::of(self))
     }
 }
 
 /// Answers requests for unknown paths; for
 /// [`App::default_service`](actix_web::App::default_service).
 pub async fn not_found(request: HttpRequest) -> HttpResponse {
-    let mut answer = ApiError::not_found().error_response();
+    let mut answer = ApiError::not_found().answer_to(&request);
     if request.head().upgrade() {
         answer.head_mut().set_connection_type(ConnectionType::Close); // as in `stay_with_http`
     }

@@ -22,6 +22,7 @@ mod forwarded;
 mod health;
 mod live;
 mod parameters;
+mod problem;
 mod rate;
 #[cfg(feature = "tls")]
 mod server;

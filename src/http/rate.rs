@@ -1,4 +1,5 @@
-//! Rate limits of callers: a token bucket for each account and for each address.
+//! Rate limits of callers: a token bucket for each account and for each address, and what an account
+//! is told of its bucket.
 //!
 //! Full buckets are removed, so the memory is limited by the calls of the last seconds and not by
 //! the number of addresses.
@@ -12,16 +13,22 @@ use std::{
     },
 };
 
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponseBuilder, http::header::HeaderName};
 use arc_swap::ArcSwapOption;
 use governor::{
-    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    Quota, RateLimiter,
     clock::{Clock, DefaultClock},
+    middleware::StateInformationMiddleware,
+    state::keyed::DefaultKeyedStateStore,
 };
 
 use super::{ApiError, CallRate};
 
 /// Number of calls between two cleanups of the buckets.
 const CLEAN_UP_EVERY: u32 = 4_096;
+/// What the quota is, and what is left of it. (draft-ietf-httpapi-ratelimit-headers-10)
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The buckets of all callers.
 pub(super) struct Rates {
@@ -40,9 +47,13 @@ impl Rates {
         self.addresses.set(address);
     }
 
-    /// Counts a call of an account, or refuses it.
-    pub(super) fn check_account(&self, username: &Arc<str>) -> Result<(), ApiError> {
-        self.accounts.check(username)
+    /// Counts a call of an account, or refuses it. Returns what is left for the account; `None`
+    /// without a limit.
+    pub(super) fn check_account(&self, username: &Arc<str>) -> Option<AccountQuota> {
+        self.accounts.0.load().as_ref().map(|buckets| {
+            let left = buckets.count(username);
+            AccountQuota { rate: buckets.rate, left }
+        })
     }
 
     /// Counts a call from an address, or refuses it. A /64 of IPv6 counts as one caller, because
@@ -53,6 +64,53 @@ impl Rates {
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)).into(),
         };
         self.addresses.check(&caller)
+    }
+}
+
+/// What is left of the calls of an account, for the answer to its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AccountQuota {
+    rate: CallRate,
+    left: LeftInBucket,
+}
+
+/// What is left in a bucket after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeftInBucket {
+    /// The call counted, and these many may follow immediately.
+    Calls(u32),
+    /// The call was refused; another one is accepted after these seconds.
+    NothingFor { secs: u32 },
+}
+
+impl AccountQuota {
+    /// Returns the error of a call that was refused.
+    pub(super) const fn outcome(&self) -> Result<(), u32> {
+        match self.left {
+            LeftInBucket::Calls(_) => Ok(()),
+            LeftInBucket::NothingFor { secs } => Err(secs),
+        }
+    }
+
+    /// Adds `RateLimit-Policy` and `RateLimit` to the answer to a call that has counted. The quota is
+    /// the size of the bucket, its window the time in which an empty bucket fills, and the reset the
+    /// time until it is full.
+    pub(super) fn tell(request: &HttpRequest, response: &mut HttpResponseBuilder) {
+        if let Some(quota) = request.extensions().get::<Self>() {
+            quota.add_to(response);
+        }
+    }
+
+    fn add_to(&self, response: &mut HttpResponseBuilder) {
+        let CallRate { per_sec, burst } = self.rate;
+        let left = match self.left {
+            LeftInBucket::Calls(left) => left,
+            LeftInBucket::NothingFor { .. } => 0,
+        };
+        let (quota, window) = (burst.get(), burst.get().div_ceil(per_sec.get()));
+        let reset = (quota - left.min(quota)).div_ceil(per_sec.get());
+        response.insert_header((RATE_LIMIT_POLICY, format!(r#""account";q={quota};w={window}"#)));
+        response.insert_header((RATE_LIMIT, format!(r#""account";r={left};t={reset}"#)));
     }
 }
 
@@ -71,13 +129,16 @@ impl<K: Clone + Hash + Eq> Limit<K> {
     }
 
     pub(super) fn check(&self, caller: &K) -> Result<(), ApiError> {
-        self.0.load().as_ref().map_or(Ok(()), |buckets| buckets.check(caller))
+        match self.0.load().as_ref().map(|buckets| buckets.count(caller)) {
+            None | Some(LeftInBucket::Calls(_)) => Ok(()),
+            Some(LeftInBucket::NothingFor { secs }) => Err(ApiError::too_many_requests(secs)),
+        }
     }
 }
 
 struct Buckets<K: Clone + Hash + Eq> {
     rate: CallRate,
-    limiter: DefaultKeyedRateLimiter<K>,
+    limiter: RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>,
     clock: DefaultClock,
     calls: AtomicU32,
 }
@@ -87,22 +148,25 @@ impl<K: Clone + Hash + Eq> Buckets<K> {
         let quota = Quota::per_second(rate.per_sec).allow_burst(rate.burst);
         Arc::new(Self {
             rate,
-            limiter: RateLimiter::dashmap(quota),
+            limiter: RateLimiter::dashmap(quota).with_middleware(),
             clock: DefaultClock::default(),
             calls: AtomicU32::new(0),
         })
     }
 
-    fn check(&self, caller: &K) -> Result<(), ApiError> {
+    fn count(&self, caller: &K) -> LeftInBucket {
         if self.calls.fetch_add(1, Relaxed) % CLEAN_UP_EVERY == CLEAN_UP_EVERY - 1 {
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();
         }
-        self.limiter.check_key(caller).map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now());
-            let retry_after_secs = u32::try_from(wait.as_millis().div_ceil(1000).max(1));
-            ApiError::too_many_requests(retry_after_secs.unwrap_or(u32::MAX))
-        })
+        match self.limiter.check_key(caller) {
+            Ok(state) => LeftInBucket::Calls(state.remaining_burst_capacity()),
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(self.clock.now());
+                let secs = u32::try_from(wait.as_millis().div_ceil(1000).max(1));
+                LeftInBucket::NothingFor { secs: secs.unwrap_or(u32::MAX) }
+            }
+        }
     }
 }
 
@@ -121,12 +185,11 @@ mod tests {
     #[test]
     fn each_account_has_a_bucket_of_its_own() {
         let rates = rates(2);
-        let (a, b) = ("a".into(), "b".into());
-        assert_eq!(rates.check_account(&a), Ok(()));
-        assert_eq!(rates.check_account(&a), Ok(()));
-        let refused = ApiError::too_many_requests(1);
-        assert_eq!(rates.check_account(&a), Err(refused));
-        assert_eq!(rates.check_account(&b), Ok(()));
+        let left = |account: &str| rates.check_account(&account.into()).map(|quota| quota.left);
+        assert_eq!(left("a"), Some(LeftInBucket::Calls(1)));
+        assert_eq!(left("a"), Some(LeftInBucket::Calls(0)));
+        assert_eq!(left("a"), Some(LeftInBucket::NothingFor { secs: 1 }));
+        assert_eq!(left("b"), Some(LeftInBucket::Calls(1)));
     }
 
     #[test]

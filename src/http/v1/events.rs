@@ -20,6 +20,7 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         live::{FollowerPlace, LiveAnswer, ServerEnding, StandingCheck},
+        rate::AccountQuota,
     },
     resource,
     target::Query,
@@ -69,17 +70,18 @@ async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let refused = answer(&api, &request, RestRoute::Events, call).await;
     match stream {
         None => refused,
-        Some(stream) => respond(format, stream),
+        Some(stream) => respond(&request, format, stream),
     }
 }
 
-fn respond(format: LiveFormat, stream: FeedStream) -> HttpResponse {
+fn respond(request: &HttpRequest, format: LiveFormat, stream: FeedStream) -> HttpResponse {
     let mut builder: HttpResponseBuilder = HttpResponse::Ok();
     builder
         .insert_header((CONTENT_TYPE, format.content_type()))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no")) // nginx would collect the events
         .force_close();
+    AccountQuota::tell(request, &mut builder);
     let mut response = builder.streaming(stream.into_chunks());
     response.extensions_mut().insert(LiveAnswer);
     response

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError as _,
+    HttpRequest, HttpResponse,
     rt::time::timeout,
     web::{self, Bytes, Data, Payload, ServiceConfig},
 };
@@ -51,7 +51,7 @@ async fn many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpRes
     match client_id_in_path(&request).as_deref() {
         Ok("query") => query_clients(request, payload, api).await,
         Ok("kick") => kick_many(request, payload, api).await,
-        _ => ApiError::method_not_allowed(ALLOW).error_response(),
+        _ => ApiError::method_not_allowed(ALLOW).answer_to(&request),
     }
 }
 

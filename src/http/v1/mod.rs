@@ -26,7 +26,7 @@ mod walk;
 use std::future::ready;
 
 use actix_web::{
-    Resource, ResponseError as _,
+    HttpRequest, Resource,
     middleware::from_fn,
     rt::time::timeout,
     web::{self, ServiceConfig},
@@ -56,14 +56,17 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(status::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)
-        .default_service(web::to(async || ApiError::not_found().error_response()));
+        .default_service(web::to(async |request: HttpRequest| {
+            ApiError::not_found().answer_to(&request)
+        }));
     config.service(calls);
 }
 
 /// Returns a resource that answers methods without a route of their own with 405 and this `Allow`
 /// header.
 fn resource(path: &str, allow: &'static str) -> Resource {
-    let refuse = move || ready(ApiError::method_not_allowed(allow).error_response());
+    let refuse =
+        move |request: HttpRequest| ready(ApiError::method_not_allowed(allow).answer_to(&request));
     web::resource(path).default_service(web::to(refuse))
 }
 

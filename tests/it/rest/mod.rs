@@ -1,6 +1,7 @@
 //! The contract of the REST calls, row by row, over real sockets. Doubles stand behind them; other
 //! tests make the calls on a real broker.
 
+mod answers;
 mod browsers;
 mod connections;
 mod events;
