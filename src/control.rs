@@ -5,6 +5,7 @@
 
 mod contents;
 mod feed;
+mod history;
 mod keep_alive;
 mod kick;
 mod overrides;
@@ -28,6 +29,7 @@ pub use self::{
     feed::{
         EventId, FeedFilter, FeedItem, FeedKind, FeedPart, FeedPosition, FeedPositionError, Follow,
     },
+    history::{LastEnd, ListHistory, PastConnection},
     keep_alive::{KeepAliveChanged, SetKeepAlive},
     kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
@@ -40,7 +42,7 @@ pub use self::{
     },
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
-        CountClients, LastEnd, ListClients, Losing, TlsFacts,
+        CountClients, ListClients, Losing, TlsFacts,
     },
 };
 use crate::{

@@ -83,6 +83,9 @@ labels! {
         ServerShutdown = "server_shutdown",
         /// The broker had an internal error.
         InternalError = "internal_error",
+        /// The broker itself ended without ending the connection, for example in a power cut. Only
+        /// histories of clients have this reason, after the next start.
+        BrokerEnded = "broker_ended",
     }
 }
 

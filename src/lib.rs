@@ -61,6 +61,7 @@ pub mod control;
 mod durable;
 mod feed;
 mod flow;
+mod history;
 pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;

@@ -123,6 +123,15 @@ pub struct Limits {
     pub keep_alive_secs_max: u16,
     /// Maximum number of stored Keep Alives that callers have set for later connections too.
     pub keep_alive_overrides_max: u32,
+    /// Maximum number of connections in the history of one client, at most
+    /// [`HISTORY_PER_CLIENT_LARGEST`]; 0 = no histories. The oldest leaves for a new one.
+    pub history_per_client_max: u16,
+    /// Days after which the end of a connection leaves the history of its client.
+    pub history_days_max: u16,
+    /// Maximum number of connections in the histories of all clients. Beyond it, the histories of
+    /// those clients leave that have been away for the longest time. A broker whose store is in
+    /// memory has at most 100,000.
+    pub history_connections_max: u64,
 }
 
 impl Default for Limits {
@@ -171,6 +180,9 @@ impl Default for Limits {
             session_expiry_secs_max: 604_800,
             keep_alive_secs_max: 0,
             keep_alive_overrides_max: 1_000_000,
+            history_per_client_max: 20,
+            history_days_max: 7,
+            history_connections_max: 1_000_000,
         }
     }
 }
@@ -178,6 +190,10 @@ impl Default for Limits {
 /// Maximum of `topic_levels_max`: functions that walk topic trees recurse once for each level, on
 /// stacks of 2 MiB.
 pub const TOPIC_LEVELS_LARGEST: u16 = 1_024;
+
+/// Maximum of `history_per_client_max`: the store reads and writes the whole history of a client for
+/// each of its connections.
+pub const HISTORY_PER_CLIENT_LARGEST: u16 = 1_000;
 
 /// Minimum limits before CONNACK: with less, clients that connect at the same time would evict each
 /// other.

@@ -261,8 +261,9 @@ impl Connection {
 
     /// Leaves the session and begins to close the connection.
     fn depart(&mut self, departure: Departure, ctx: &mut Context<Self>) {
+        let is_by_client = departure.is_by_client();
         let Some(bytes) = self.leave(departure) else { return };
-        let has_all_been_said = departure.is_by_client() && bytes.is_empty();
+        let has_all_been_said = is_by_client && bytes.is_empty();
         if has_all_been_said && !self.transport.has_farewell() {
             // Neither side has anything left to say, so there is nothing to wait for.
             ctx.stop();
@@ -389,14 +390,14 @@ impl Handler<ToConnection> for Connection {
                 let changed = shard.change_subscriptions((self.slot, self.link), &changes, now);
                 let _ = reply.send(changed);
             }
-            ToConnection::Kick { options, reply } => {
+            ToConnection::Kick { options, by, reply } => {
                 let is_there = self.tell_kick(&options);
-                self.depart(Departure::kicked(&options), ctx);
+                self.depart(Departure::kicked(&options, by), ctx);
                 let _ = reply.send(is_there.then_some(Kicked).ok_or(ControlError::NotOnline));
             }
-            ToConnection::Redirect { to, reply } => {
+            ToConnection::Redirect { to, by, reply } => {
                 if self.tell_redirection(&to) {
-                    self.depart(Departure::unannounced(DisconnectReason::Redirected), ctx);
+                    self.depart(Departure::redirected(by), ctx);
                     let _ = reply.send(());
                 }
             }

@@ -8,9 +8,9 @@ use crate::{
     control::{
         ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError,
         CountClients, FindReceivers, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
-        ListClients, ListOverrides, ListQueue, ListSubscriptions, PublishRequest, Published,
-        QueryOverride, QueuePage, ReceiverPage, Redirect, RemoveOverride, SelectClients,
-        SelectedClients, SetKeepAlive, SubscriptionPage,
+        ListClients, ListHistory, ListOverrides, ListQueue, ListSubscriptions, PastConnection,
+        PublishRequest, Published, QueryOverride, QueuePage, ReceiverPage, Redirect,
+        RemoveOverride, SelectClients, SelectedClients, SetKeepAlive, SubscriptionPage,
     },
     mqtt::{self, ReasonCode},
     store::StoredSession,
@@ -63,6 +63,10 @@ impl Message for ListClients {
 
 impl Message for ListSubscriptions {
     type Result = Option<SubscriptionPage>;
+}
+
+impl Message for ListHistory {
+    type Result = Result<Option<Vec<PastConnection>>, ControlError>;
 }
 
 impl Message for ListQueue {

@@ -363,6 +363,7 @@ impl Broker {
             join_all(registries.iter().map(|registry| registry.send(Shutdown))).await;
             running.open.wait().await;
             let threads = running.end();
+            running.core.end_history();
             let keeper = running.core.keeper.clone();
             let joined = spawn_blocking(move || {
                 let _ = threads.into_iter().try_for_each(Arbiter::join);
@@ -375,6 +376,7 @@ impl Broker {
         if tokio::time::timeout(deadline, ended).await.is_err() {
             tracing::warn!("shutdown deadline passed; cutting off the remaining connections");
             running.end();
+            running.core.end_history();
             if let Some(keeper) = running.core.keeper.clone() {
                 let _ = spawn_blocking(move || keeper.stop()).await;
             }

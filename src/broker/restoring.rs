@@ -87,6 +87,7 @@ impl Broker {
         // Started last: until here this thread alone writes to the store.
         keeper.start(core.clock, core.shared_shards()).map_err(StartError::StoreThread)?;
         core.records.restore()?;
+        core.history.begin_run(&core.records);
         let logins = StoredLogins::new(Arc::clone(keeper), core.clock);
         core.authenticator.keep_logins_in(Arc::new(logins));
         let retained = core.retained.usage().0;

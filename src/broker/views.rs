@@ -11,9 +11,9 @@ use crate::{
     actors::Registry,
     control::{
         ClearQueue, ClearRetained, ClientPage, ClientSession, ClientSummary, ClientViews,
-        ControlError, CountClients, FindReceivers, ListClients, ListQueue, ListRetained,
-        ListSubscriptions, NodeView, QueuePage, ReceiverPage, RetainedPage, RetainedView,
-        SubscriptionPage,
+        ControlError, CountClients, FindReceivers, ListClients, ListHistory, ListQueue,
+        ListRetained, ListSubscriptions, NodeView, PastConnection, QueuePage, ReceiverPage,
+        RetainedPage, RetainedView, SubscriptionPage,
     },
 };
 
@@ -103,6 +103,20 @@ impl Broker {
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
     }
 
+    /// Returns the last connections of a client, at most `limit`, the newest first; `None` if it has
+    /// neither a session nor a history. They are known after a restart too, if there is a store.
+    ///
+    /// # Errors
+    /// The broker cannot answer, or the store cannot be read.
+    pub async fn list_history(
+        &self,
+        client_id: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<PastConnection>>, ControlError> {
+        let request = ListHistory::new(client_id, limit);
+        self.ask(self.registry(client_id).send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
     /// Returns a page of the messages that wait for a client; `None` if there is no such session.
     ///
     /// # Errors
@@ -166,6 +180,13 @@ impl ClientViews for Broker {
         request: ListSubscriptions,
     ) -> Result<Option<SubscriptionPage>, ControlError> {
         Self::list_subscriptions(self, request).await
+    }
+
+    async fn list_history(
+        &self,
+        request: ListHistory,
+    ) -> Result<Option<Vec<PastConnection>>, ControlError> {
+        Self::list_history(self, &request.client_id, request.limit).await
     }
 
     async fn list_queue(&self, request: ListQueue) -> Result<Option<QueuePage>, ControlError> {

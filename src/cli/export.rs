@@ -1,7 +1,7 @@
 //! Exports a store as lines of JSON: all that `import` needs to build the store again.
 //!
-//! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained`, `login` or
-//! `record`. The last line, of the kind `end`, has the number of the lines before it, so that a part
+//! A line is an object with a `kind`: `bounds`, `session`, `queued`, `retained`, `login`,
+//! `record` or `history`. The last line, of the kind `end`, has the number of the lines before it, so that a part
 //! of an export is not mistaken for a whole one. Payloads, properties and values of records are in base64, times in milliseconds since the Unix epoch.
 
 use std::{
@@ -14,9 +14,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hearthmq::{
     mqtt::Message,
     store::{
-        LoginRecord, Owner, PageBounds, QueuePlace, QueuedMessage, Record, RecordKey, SentAs,
-        SessionNumber, StoreSnapshot, StoredRetained, StoredSession, SubscriptionRecord,
-        WillRecord,
+        ClientHistory, ConnectionRecord, LoginRecord, Owner, PageBounds, QueuePlace, QueuedMessage,
+        Record, RecordKey, SentAs, SessionNumber, StoreSnapshot, StoredRetained, StoredSession,
+        SubscriptionRecord, WillRecord,
     },
 };
 use serde_json::{Map, Value, json};
@@ -82,6 +82,13 @@ pub(super) fn export(store: &StoreSnapshot, output: &mut dyn Write) -> Result<u6
     store.records(&mut |name, record| {
         if written.is_ok() {
             written = line(output, &of_record(&name, &record));
+        }
+    })?;
+    written?;
+    let mut written = Ok(());
+    store.histories(&mut |history| {
+        if written.is_ok() {
+            written = line(output, &of_history(&history));
         }
     })?;
     written?;
@@ -211,6 +218,26 @@ fn of_record(name: &RecordKey, record: &Record) -> Value {
         "revision": record.revision.0,
         "expires_at": record.expires_at.map(|at| at.millis()),
         "value": STANDARD.encode(&record.value),
+    })
+}
+
+fn of_history(history: &ClientHistory) -> Value {
+    let connections: Vec<_> = history.connections.iter().map(of_connection).collect();
+    json!({ "kind": "history", "client_id": history.client_id, "connections": connections })
+}
+
+fn of_connection(connection: &ConnectionRecord) -> Value {
+    let end = connection.end.as_ref();
+    json!({
+        "version": connection.version,
+        "connected_at": connection.connected_at.millis(),
+        "peer": connection.peer,
+        "listener": connection.listener,
+        "username": connection.username,
+        "protocol": connection.protocol,
+        "ended_at": end.map(|end| end.at.millis()),
+        "reason": end.map(|end| &end.reason),
+        "by": end.and_then(|end| end.by.as_ref()),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Builds a store from the output of [`export`](super::export): line by line, in groups of changes.
 //! The store gets its place when it is complete.
 
+mod history;
 mod line;
 mod seen;
 

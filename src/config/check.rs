@@ -13,7 +13,10 @@ use toml::Table;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, HttpConfig, MqttConfig};
-use crate::{auth::SCRAM_ITERATIONS, limits::TOPIC_LEVELS_LARGEST};
+use crate::{
+    auth::SCRAM_ITERATIONS,
+    limits::{HISTORY_PER_CLIENT_LARGEST, TOPIC_LEVELS_LARGEST},
+};
 
 /// Numbers for which zero has a meaning; every other number must be at least 1.
 const MAY_BE_ZERO: &[&str] = &[
@@ -32,6 +35,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "limits.topic_alias_maximum",
     "limits.keep_alive_secs_max",
     "limits.keep_alive_overrides_max",
+    "limits.history_per_client_max",
     "tls.watch_secs",
 ];
 
@@ -126,6 +130,12 @@ fn check_ranges(config: &Config) -> Result<(), Problem> {
             config.limits.topic_levels_max.into(),
             1,
             TOPIC_LEVELS_LARGEST.into(),
+        ),
+        (
+            "limits.history_per_client_max",
+            config.limits.history_per_client_max.into(),
+            0,
+            HISTORY_PER_CLIENT_LARGEST.into(),
         ),
     ];
     for (key, value, min, max) in ranges {

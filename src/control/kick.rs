@@ -14,12 +14,21 @@ pub struct Kick {
     pub client_id: String,
     /// How it ends.
     pub options: KickOptions,
+    /// The user name of the caller, for the history of the client.
+    pub by: Option<Arc<str>>,
 }
 
 impl Kick {
-    /// Returns the request to end the connection of this client.
+    /// Returns the request to end the connection of this client, by nobody in particular.
     pub fn new(client_id: impl Into<String>, options: KickOptions) -> Self {
-        Self { client_id: client_id.into(), options }
+        Self { client_id: client_id.into(), options, by: None }
+    }
+
+    /// Returns the request with the user name of the caller, which the history of the client names.
+    #[must_use]
+    pub fn by(mut self, username: impl Into<Arc<str>>) -> Self {
+        self.by = Some(username.into());
+        self
     }
 }
 

@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use super::{
     Caller, ClientPattern, ControlError,
     contents::{ClearQueue, ListQueue, ListSubscriptions, QueuePage, SubscriptionPage},
+    history::{LastEnd, ListHistory, PastConnection},
     topics::{
         ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
         RetainedView,
     },
 };
 pub use crate::transport::{CertificateFacts, TlsFacts};
-use crate::{auth::Network, hooks::DisconnectReason, mqtt::ProtocolVersion};
+use crate::{auth::Network, mqtt::ProtocolVersion};
 
 /// Selects clients, connected or not. A client must satisfy each condition that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -234,8 +235,8 @@ pub struct ClientSession {
     pub in_flight_max: Option<u16>,
     /// The messages that the full queue is losing at present.
     pub losing: Option<Losing>,
-    /// How the connection before ended, or that of an absent client, if that was since the broker
-    /// started.
+    /// How the connection before ended, or that of an absent client. One before the last start of
+    /// the broker is known from the history of the client.
     pub last_end: Option<LastEnd>,
 }
 
@@ -292,24 +293,6 @@ impl Losing {
     }
 }
 
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LastEnd {
-    /// Why.
-    pub reason: DisconnectReason,
-    /// When, in milliseconds since the Unix epoch.
-    pub at_millis: u64,
-}
-
-impl LastEnd {
-    /// Returns the end of a connection.
-    #[must_use]
-    pub const fn new(reason: DisconnectReason, at_millis: u64) -> Self {
-        Self { reason, at_millis }
-    }
-}
-
 /// Asks for the number of clients that a filter selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -347,6 +330,15 @@ pub trait ClientViews: Send + Sync + 'static {
     /// Returns the description of a client and its session; `None` if it has neither a connection
     /// nor a session.
     async fn client(&self, _client_id: &str) -> Result<Option<ClientSession>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns the last connections of a client, the newest first; `None` if it has neither a session
+    /// nor a history.
+    async fn list_history(
+        &self,
+        _request: ListHistory,
+    ) -> Result<Option<Vec<PastConnection>>, ControlError> {
         Err(ControlError::Unavailable)
     }
 

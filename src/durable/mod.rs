@@ -4,6 +4,7 @@
 
 mod group;
 mod health;
+mod history;
 pub(crate) mod in_transit;
 mod keeper;
 mod logins;
@@ -13,6 +14,7 @@ mod writer;
 
 pub(crate) use self::{
     health::{Health, Trouble},
+    history::{History, HistoryLimits},
     in_transit::IN_TRANSIT,
     keeper::{HandedOver, Keeper},
     logins::StoredLogins,

@@ -110,6 +110,14 @@ impl StoredRecords {
         lock(&self.state).counted.entry(namespace.into()).or_default().clone()
     }
 
+    /// Adds or replaces a record, and does not wait for it. It is lost if the store cannot be
+    /// written.
+    pub(crate) fn put_behind(&self, put: Put) {
+        let Put { name, value, expected, expires_at } = put;
+        let content = Some((value, expires_at));
+        let _ = self.change(&mut lock(&self.state), name, content, expected);
+    }
+
     /// Removes records that have expired, a bounded number in one call.
     pub(crate) fn remove_expired(&self, now: Timestamp) {
         let mut state = lock(&self.state);

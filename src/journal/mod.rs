@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    history::{ConnectionNotes, HistoryTidy},
     mqtt::{Message, PacketId, QoS, SubscriptionOptions, Timestamp},
     owners::Owner,
 };
@@ -77,6 +78,10 @@ pub enum Change {
     PutRecord(Box<RecordKey>, Box<Record>),
     /// Removes a record. The removal has a revision of its own.
     RemoveRecord(Box<RecordKey>, Revision),
+    /// Notes connections in the histories of their clients.
+    NoteConnections(Box<ConnectionNotes>),
+    /// Removes old histories of clients, a bounded number.
+    TidyHistory(HistoryTidy),
 }
 
 impl Change {
@@ -86,6 +91,8 @@ impl Change {
             queued.message.size()
         } else if let Self::PutRecord(name, record) = self {
             name.namespace.len() + name.key.len() + record.value.len()
+        } else if let Self::NoteConnections(connections) = self {
+            size_of_val(&*connections.notes)
         } else {
             0
         };

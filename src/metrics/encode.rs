@@ -212,7 +212,14 @@ impl TextWriter<'_, '_> {
             &totals.sessions_over_half_queue,
         )?;
         self.total("retained_messages", "Retained messages", &totals.retained_messages)?;
-        self.total("retained_bytes", "Bytes of retained messages", &totals.retained_bytes)
+        self.total("retained_bytes", "Bytes of retained messages", &totals.retained_bytes)?;
+        let encoder = self.encoder.encode_descriptor(
+            "history_notes_lost",
+            "Beginnings and ends of connections that could not be noted in histories of clients",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(totals.history_lost.value()).encode(encoder)
     }
 
     fn log(&mut self, metrics: &Metrics) -> fmt::Result {

@@ -235,6 +235,8 @@ pub struct Totals {
     pub queue_bytes_highest: Gauge,
     /// Sessions that use more than half of the queue limit of one client.
     pub sessions_over_half_queue: Gauge,
+    /// Beginnings and ends of connections that could not be noted in the histories of clients.
+    pub history_lost: Gauge,
     /// Log lines omitted by the rate limit.
     pub log_lines_left_out: Gauge,
     /// Retained messages.

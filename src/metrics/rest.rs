@@ -38,6 +38,10 @@ labels! {
         Client = "/api/v1/clients/{client_id}",
         /// Everything about one client, whose identifier may not fit a path.
         ClientById = "/api/v1/client",
+        /// The last connections of a client.
+        ClientHistory = "/api/v1/clients/{client_id}/history",
+        /// The last connections of a client, whose identifier may not fit a path.
+        ClientHistoryById = "/api/v1/client/history",
         /// Ends the connections of several clients.
         Kick = "/api/v1/clients/kick",
         /// Subscribes on behalf of a client.

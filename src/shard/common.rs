@@ -21,7 +21,7 @@ use crate::{
     between::door::ShardHandle,
     clock::Clock,
     control::Redirection,
-    durable::{Health, Keeper, StoredRecords, SyncPolicy},
+    durable::{Health, History, Keeper, StoredRecords, SyncPolicy},
     feed::Feed,
     flow::{Budget, Waits},
     hooks::Hooks,
@@ -93,6 +93,8 @@ pub(crate) struct Core {
     pub(crate) keeper: Option<Arc<Keeper>>,
     /// What callers have set, and several nodes will share one day.
     pub(crate) records: Arc<StoredRecords>,
+    /// The histories of clients.
+    pub(crate) history: Arc<History>,
     /// The Keep Alives that hold for later connections too.
     pub(crate) overrides: OverrideTable,
     /// The server to which new clients are redirected; `None` while they may connect here.
@@ -122,7 +124,9 @@ impl Core {
             .store
             .map(|store| Arc::new(Keeper::new(store, parts.sync, &bounds, retained.clone())));
         let records = Arc::new(StoredRecords::new(keeper.clone(), clock, bounds.revision));
+        let history = Arc::new(History::new(keeper.clone(), clock, &bounds));
         Ok(Self {
+            history,
             clock,
             index: Index::default(),
             retained,
@@ -351,6 +355,7 @@ impl Core {
         totals.incomplete_packet_bytes.set(self.incomplete_packets.taken() as u64);
         totals.will_bytes.set(self.wills.taken() as u64);
         totals.owners.set(self.owners.len() as u64);
+        totals.history_lost.set(self.history.lost());
         totals.log_lines_left_out.set(self.told.left_out());
         self.note_logins(&totals.logins);
     }
@@ -467,6 +472,11 @@ impl Versions {
     pub(crate) fn to_reserve(&self, version: u64) -> Option<u64> {
         let is_needed = !self.is_reserved(version.saturating_add(VERSIONS_AT_A_TIME / 2));
         is_needed.then(|| version.saturating_add(VERSIONS_AT_A_TIME))
+    }
+
+    /// Returns the highest version that may be given out.
+    pub(crate) fn highest(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire)
     }
 
     /// Notes that a reservation is stored.

@@ -1,13 +1,15 @@
 //! How a connection ends.
 
+use std::sync::Arc;
+
 use crate::{
-    control::{KickOptions, WillRequest},
+    control::{KickOptions, LastEnd, WillRequest},
     hooks::DisconnectReason,
-    mqtt::ReasonCode,
+    mqtt::{ReasonCode, Timestamp},
 };
 
 /// How a connection ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Departure {
     pub(crate) reason: DisconnectReason,
     /// The Reason Code of the DISCONNECT to the client; `None` for no DISCONNECT.
@@ -21,6 +23,8 @@ pub(crate) struct Departure {
     /// Whether another connection continues the session at once, so that a delayed Will is not
     /// sent.
     pub(crate) is_resumed: bool,
+    /// The user name of the caller who asked for it.
+    pub(crate) by: Option<Arc<str>>,
 }
 
 impl Departure {
@@ -37,6 +41,7 @@ impl Departure {
             publishes_will: true,
             ends_session: false,
             is_resumed: false,
+            by: None,
         }
     }
 
@@ -48,18 +53,32 @@ impl Departure {
     }
 
     /// Returns the end of a connection that a caller has asked for; its DISCONNECT is written.
-    pub(crate) fn kicked(options: &KickOptions) -> Self {
+    pub(crate) fn kicked(options: &KickOptions, by: Option<Arc<str>>) -> Self {
         Self {
+            by,
             publishes_will: options.will == WillRequest::Publish,
             ends_session: options.ends_session,
             ..Self::unannounced(DisconnectReason::Kicked)
         }
     }
 
+    /// Returns the end of a connection whose client a caller sends to another server; its DISCONNECT
+    /// is written.
+    pub(crate) fn redirected(by: Option<Arc<str>>) -> Self {
+        Self { by, ..Self::unannounced(DisconnectReason::Redirected) }
+    }
+
     /// Returns whether the client has disconnected or is gone.
     pub(crate) const fn is_by_client(&self) -> bool {
         self.code.is_none()
             && matches!(self.reason, DisconnectReason::Normal | DisconnectReason::TcpClosed)
+    }
+
+    /// Returns the end as callers see it.
+    pub(crate) fn as_last_end(&self, now: Timestamp) -> LastEnd {
+        let mut end = LastEnd::new(self.reason, now.millis());
+        end.by.clone_from(&self.by);
+        end
     }
 
     /// Returns the same departure with the clause that the client broke.

@@ -58,6 +58,8 @@ pub(crate) enum ToConnection {
     Kick {
         /// How it ends.
         options: KickOptions,
+        /// The user name of the caller.
+        by: Option<Arc<str>>,
         /// Where the answer goes.
         reply: Reply<Kicked>,
     },
@@ -65,6 +67,8 @@ pub(crate) enum ToConnection {
     Redirect {
         /// The server.
         to: Arc<Redirection>,
+        /// The user name of the caller.
+        by: Option<Arc<str>>,
         /// Told after the redirect.
         reply: mpsc::UnboundedSender<()>,
     },

@@ -9,7 +9,9 @@ pub(crate) mod receivers;
 use std::{cell::RefCell, ops::Bound, rc::Rc, sync::Arc};
 
 use crate::{
-    control::{Caller, ClientFilter, ClientPage, ClientSession, ClientSummary, ListClients},
+    control::{
+        Caller, ClientFilter, ClientPage, ClientSession, ClientSummary, LastEnd, ListClients,
+    },
     mqtt::Timestamp,
     shard::{Shard, Slot},
 };
@@ -207,9 +209,14 @@ impl Shard {
             in_flight_bytes: session.in_flight_bytes(),
             in_flight_max: link.map(|link| link.settings().send_quota),
             losing: self.losing(slot, session.client_id()),
-            last_end: found.last_end.as_deref().copied(),
+            last_end: self.last_end(found),
             ..ClientSession::new(session.client_id().clone(), presence.peer)
         })
+    }
+
+    fn last_end(&self, found: &Slot) -> Option<LastEnd> {
+        let known = found.last_end.as_deref().cloned();
+        known.or_else(|| self.last_end_in_history(found.session.client_id()))
     }
 
     /// Describes a client in short.

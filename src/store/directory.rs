@@ -9,11 +9,13 @@ mod examine;
 mod failure;
 mod format;
 mod group;
+mod history;
 mod keys;
 mod new;
 mod private;
 mod read;
 mod records;
+mod rings;
 mod room;
 mod sessionless;
 mod shared_records;
@@ -43,6 +45,7 @@ use super::{
     StoredSession,
 };
 use crate::{
+    history::ClientHistory,
     journal::{Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
 };
@@ -294,6 +297,14 @@ impl Store for DirectoryStore {
 
     fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
         self.with(|database| read::records(&View::new(database), each))
+    }
+
+    fn history(&self, client_id: &str) -> Result<Option<ClientHistory>, StoreError> {
+        self.with(|database| read::history(&View::new(database), client_id))
+    }
+
+    fn histories(&self, each: &mut dyn FnMut(ClientHistory)) -> Result<(), StoreError> {
+        self.with(|database| read::histories(&View::new(database), each))
     }
 
     fn in_flight(&self, session: SessionNumber) -> Result<Vec<StoredInFlight>, StoreError> {

@@ -3,16 +3,20 @@
 //!
 //! It applies changes in the simplest way, and tests compare other stores with it. Knows no files.
 
+mod histories;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use self::histories::Histories;
 use super::{
     Backlog, Bounds, Durability, PageBounds, Store, StoreError, StoredInFlight, StoredRetained,
     StoredSession, Weight,
 };
 use crate::{
+    history::ClientHistory,
     journal::{
         Change, LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SentAs, SessionNumber,
         SessionRecord, SubscriptionRecord, WillRecord,
@@ -33,6 +37,7 @@ struct State {
     retained: BTreeMap<Box<str>, StoredRetained>,
     logins: BTreeMap<LoginKey, Timestamp>,
     records: BTreeMap<RecordKey, Record>,
+    histories: Histories,
 }
 
 #[derive(Debug)]
@@ -96,6 +101,16 @@ impl Store for MemoryStore {
     fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
         let records = self.state().records.clone();
         records.into_iter().for_each(|(key, record)| each(key, record));
+        Ok(())
+    }
+
+    fn history(&self, client_id: &str) -> Result<Option<ClientHistory>, StoreError> {
+        Ok(self.state().histories.find(client_id).cloned())
+    }
+
+    fn histories(&self, each: &mut dyn FnMut(ClientHistory)) -> Result<(), StoreError> {
+        let rings: Vec<_> = self.state().histories.all().cloned().collect();
+        rings.into_iter().for_each(each);
         Ok(())
     }
 
@@ -181,6 +196,8 @@ impl State {
                 self.bounds.revision = self.bounds.revision.max(*revision);
                 self.records.remove(key.as_ref());
             }
+            Change::NoteConnections(connections) => self.histories.note(connections),
+            Change::TidyHistory(tidy) => self.histories.tidy(tidy),
             Change::Enqueue(number, _, QueuedMessage { message, .. }, _) => {
                 self.note(message);
                 self.apply_to_session(*number, change);
@@ -276,7 +293,9 @@ impl SessionInMemory {
             | Change::NoteLogin(..)
             | Change::ForgetLogin(_)
             | Change::PutRecord(..)
-            | Change::RemoveRecord(..) => {}
+            | Change::RemoveRecord(..)
+            | Change::NoteConnections(_)
+            | Change::TidyHistory(_) => {}
         }
     }
 

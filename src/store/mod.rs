@@ -16,6 +16,7 @@ pub use error::StoreError;
 pub use memory::MemoryStore;
 
 pub use crate::{
+    history::{ClientHistory, ConnectionEnd, ConnectionNotes, ConnectionRecord, HistoryTidy},
     journal::{
         CertificateRecord, Change, LoginKey, LoginKind, LoginRecord, QueuePlace, QueuedMessage,
         Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, SubscriptionRecord,
@@ -99,6 +100,23 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// If the store cannot be read, or is damaged.
     fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError>;
+
+    /// Returns the history of a client; `None` if it has none. A store without histories has the
+    /// provided implementation, and ignores their changes.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    fn history(&self, _client_id: &str) -> Result<Option<ClientHistory>, StoreError> {
+        Ok(None)
+    }
+
+    /// Calls `each` for the history of every client, in no order.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    fn histories(&self, _each: &mut dyn FnMut(ClientHistory)) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Returns the unacknowledged sent messages of a session, in the order in which they were sent.
     ///

@@ -18,6 +18,7 @@ mod dead_peers;
 mod fail2ban;
 mod flow;
 mod full_queues;
+mod history;
 mod https;
 mod keep_alive;
 mod listeners;

@@ -147,6 +147,9 @@ fn what_was_exported_is_the_same_again_once_it_is_imported() {
         Change::NoteLogin([7; 32], Timestamp(9)),
         put_record("ns", "\u{1F600}", 2, b"\0v"),
         put_record("ns", "gone", 3, b""),
+        note_connection("\u{1F600}", connection(1, Some(9)), 5),
+        note_connection("\u{1F600}", connection(2, None), 5),
+        note_connection("b", connection(4, Some(8)), 5),
     ];
     apply(&store, &group);
     apply(&store, &[end(40), Change::ClearRetained(numbered(50, b"").topic().into())]);
@@ -154,7 +157,7 @@ fn what_was_exported_is_the_same_again_once_it_is_imported() {
     drop(store);
     stdout(&run(dir.path(), &["export", "--output", "lines"]));
     let said = stdout(&run(dir.path(), &["import", "lines", "--data-dir", "other"]));
-    assert_eq!(said, "14 lines were imported\n");
+    assert_eq!(said, "16 lines were imported\n");
     stdout(&run(dir.path(), &["export", "--data-dir", "other", "--output", "again"]));
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(read("again"), read("lines"));

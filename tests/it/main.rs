@@ -145,6 +145,7 @@ mod control {
     mod clients;
     mod contents;
     mod feed;
+    mod history;
     mod lists;
     mod on_behalf;
     mod presence;

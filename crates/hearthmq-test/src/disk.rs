@@ -103,6 +103,13 @@ impl Disk {
         retained
     }
 
+    /// Returns the number of clients with a history in the store.
+    pub fn histories(&self) -> usize {
+        let mut histories = 0;
+        self.store.histories(&mut |_| histories += 1).unwrap();
+        histories
+    }
+
     /// Starts a broker on this disk.
     pub async fn power(&self) -> Powered {
         self.power_with(|builder| builder).await
@@ -268,5 +275,5 @@ impl<S: Store> Store for Plug<S> {
     }
 
     crate::from_below!(|this| &*this.store =>
-        bounds sessions retained logins records in_flight);
+        bounds sessions retained logins records histories in_flight);
 }

@@ -72,6 +72,22 @@ macro_rules! from_below {
             ::hearthmq::store::Store::records($below, each)
         }
     };
+    (@ histories $this:ident $below:expr) => {
+        fn history(
+            &self,
+            client_id: &str,
+        ) -> Result<Option<::hearthmq::store::ClientHistory>, ::hearthmq::store::StoreError> {
+            let $this = self;
+            ::hearthmq::store::Store::history($below, client_id)
+        }
+        fn histories(
+            &self,
+            each: &mut dyn FnMut(::hearthmq::store::ClientHistory),
+        ) -> Result<(), ::hearthmq::store::StoreError> {
+            let $this = self;
+            ::hearthmq::store::Store::histories($below, each)
+        }
+    };
     (@ in_flight $this:ident $below:expr) => {
         fn in_flight(
             &self,

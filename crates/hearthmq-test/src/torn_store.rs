@@ -72,5 +72,5 @@ impl Store for TornStore {
     }
 
     crate::from_below!(|this| &this.state().store =>
-        bounds sessions retained logins records in_flight waiting);
+        bounds sessions retained logins records histories in_flight waiting);
 }

@@ -5,9 +5,10 @@ use std::{num::NonZeroU64, sync::Arc};
 use hearthmq::{
     mqtt::{Message, PacketId, Publication, QoS, RetainHandling, SubscriptionOptions, Timestamp},
     store::{
-        CertificateRecord, Change, Durability, LoginKey, LoginKind, LoginRecord, PageBounds,
-        QueuePlace, QueuedMessage, Record, RecordKey, Revision, SentAs, SessionNumber,
-        SessionRecord, Store, StoredInFlight, StoredSession, SubscriptionRecord, WillRecord,
+        CertificateRecord, Change, ClientHistory, ConnectionEnd, ConnectionNotes, ConnectionRecord,
+        Durability, LoginKey, LoginKind, LoginRecord, PageBounds, QueuePlace, QueuedMessage,
+        Record, RecordKey, Revision, SentAs, SessionNumber, SessionRecord, Store, StoredInFlight,
+        StoredSession, SubscriptionRecord, WillRecord,
     },
 };
 
@@ -22,6 +23,7 @@ pub struct Contents {
     pub retained: Vec<Arc<Message>>,
     pub logins: Vec<(LoginKey, Timestamp)>,
     pub records: Vec<(RecordKey, Record)>,
+    pub histories: Vec<ClientHistory>,
 }
 
 pub fn contents(store: &dyn Store) -> Contents {
@@ -31,7 +33,45 @@ pub fn contents(store: &dyn Store) -> Contents {
     let (waiting, in_flight) =
         (waiting.collect(), numbers().map(|number| store.in_flight(number).unwrap()).collect());
     let (retained, logins, records) = (retained(store), logins(store), records(store));
-    Contents { waiting, in_flight, retained, logins, records, sessions }
+    let histories = histories(store);
+    Contents { waiting, in_flight, retained, logins, records, histories, sessions }
+}
+
+/// Returns all histories, in the order of the Client Identifiers.
+pub fn histories(store: &dyn Store) -> Vec<ClientHistory> {
+    let mut histories = Vec::new();
+    store.histories(&mut |history| histories.push(history)).unwrap();
+    histories.sort_by(|a, b| a.client_id.cmp(&b.client_id));
+    histories
+}
+
+/// Returns a connection that ended at this time, if any, with something in each field.
+pub fn connection(version: u64, ended_at: Option<u64>) -> ConnectionRecord {
+    let address: std::net::IpAddr = match version % 2 {
+        0 => [192, 0, 2, 7].into(),
+        _ => "2001:db8::7".parse().unwrap(),
+    };
+    let end = |at| ConnectionEnd {
+        at: Timestamp(at),
+        reason: "kicked".into(),
+        by: version.is_multiple_of(2).then(|| "ops".into()),
+    };
+    ConnectionRecord {
+        version,
+        connected_at: Timestamp(version),
+        peer: (address, 4_711).into(),
+        listener: if version.is_multiple_of(3) { "tls://[::]:8883" } else { "mqtt://[::]:1883" }
+            .into(),
+        username: (!version.is_multiple_of(2)).then(|| "ü".into()),
+        protocol: 4,
+        end: ended_at.map(end),
+    }
+}
+
+/// Notes a connection, of which its client's history keeps this many.
+pub fn note_connection(client_id: &str, record: ConnectionRecord, kept: u16) -> Change {
+    let notes = vec![(client_id.into(), record)];
+    Change::NoteConnections(Box::new(ConnectionNotes { notes, kept }))
 }
 
 /// Returns all sessions, with unordered parts sorted.

@@ -50,9 +50,9 @@ impl Handler<Kick> for Registry {
     type Result = ResponseFuture<Result<Kicked, ControlError>>;
 
     fn handle(&mut self, message: Kick, _: &mut Self::Context) -> Self::Result {
-        let Kick { client_id, options } = message;
+        let Kick { client_id, options, by } = message;
         let (reply, answer) = oneshot::channel();
-        let kick = ToConnection::Kick { options: options.clone(), reply };
+        let kick = ToConnection::Kick { options: options.clone(), by, reply };
         let asked = self.clients.send(&client_id, kick).map(|()| answer);
         let shard = Rc::clone(&self.shard);
         Box::pin(async move {
@@ -153,6 +153,7 @@ impl MessageResponse<Registry, Redirect> for RedirectWalk {
         actix_rt::spawn(async move {
             let Self { shard, clients, request } = self;
             let to = Arc::new(request.to.clone());
+            let by = request.caller.as_ref().and_then(|it| it.identity.username.clone());
             let (redirected, mut answers) = mpsc::unbounded_channel();
             let mut next = Some(0);
             while let Some(from) = next
@@ -161,9 +162,9 @@ impl MessageResponse<Registry, Redirect> for RedirectWalk {
                 let (meant, then) = shard.borrow().meant_by(&request, from);
                 next = then;
                 for client_id in meant {
-                    let (to, reply) = (Arc::clone(&to), redirected.clone());
+                    let (to, by, reply) = (Arc::clone(&to), by.clone(), redirected.clone());
                     // A client with too many waiting requests is neither redirected nor counted.
-                    let _ = clients.send(&client_id, ToConnection::Redirect { to, reply });
+                    let _ = clients.send(&client_id, ToConnection::Redirect { to, by, reply });
                 }
                 tokio::task::yield_now().await;
             }

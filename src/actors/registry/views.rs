@@ -3,7 +3,7 @@
 use std::{cell::RefCell, fmt, rc::Rc};
 
 use actix::{
-    Context, Handler, ResponseFuture,
+    Context, Handler, MessageResult, ResponseFuture,
     dev::{MessageResponse, OneshotSender},
 };
 
@@ -14,8 +14,8 @@ use crate::{
     actors::messages::QueryClient,
     control::{
         ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError, CountClients,
-        FindReceivers, ListClients, ListQueue, ListSubscriptions, QueuePage, ReceiverPage,
-        SubscriptionPage,
+        FindReceivers, ListClients, ListHistory, ListQueue, ListSubscriptions, QueuePage,
+        ReceiverPage, SubscriptionPage,
     },
     shard::{
         Shard,
@@ -55,6 +55,14 @@ impl Handler<QueryClient> for Registry {
             described.tls = tls.await.ok().flatten().filter(|_| described.online);
             Some(described)
         })
+    }
+}
+
+impl Handler<ListHistory> for Registry {
+    type Result = MessageResult<ListHistory>;
+
+    fn handle(&mut self, message: ListHistory, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.shard.borrow().list_history(&message))
     }
 }
 

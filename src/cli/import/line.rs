@@ -22,6 +22,8 @@ use hearthmq::{
 };
 use serde::Deserialize;
 
+use super::history::HistoryLine;
+
 /// The largest Subscription Identifier, and the largest Remaining Length of a packet.
 const VARIABLE_BYTE_INTEGER_MAX: u32 = 268_435_455;
 
@@ -35,6 +37,7 @@ pub(super) enum ExportLine {
     Retained(RetainedLine),
     Login(LoginLine),
     Record(RecordLine),
+    History(HistoryLine),
     End(EndLine),
 }
 
@@ -186,6 +189,10 @@ pub(super) fn add(line: ExportLine, group: &mut Vec<Change>) -> Result<(), &'sta
         }
         ExportLine::Record(record) => {
             group.push(record.read()?);
+            Ok(())
+        }
+        ExportLine::History(history) => {
+            group.push(history.read()?);
             Ok(())
         }
     }
@@ -366,7 +373,7 @@ fn are_forwarded(encoded: &[u8]) -> bool {
 }
 
 /// Returns whether a UTF-8 Encoded String of MQTT can have this value. [MQTT-1.5.4-2]
-fn is_string(text: &str) -> bool {
+pub(super) fn is_string(text: &str) -> bool {
     text.len() <= usize::from(u16::MAX) && !text.contains('\0')
 }
 

@@ -21,6 +21,7 @@ pub(super) struct Seen {
     clients: HashMap<Box<str>, u64>,
     topics: HashSet<Box<str>>,
     records: HashSet<(String, String)>,
+    histories: HashSet<Box<str>>,
     queue: QueueOfLines,
 }
 
@@ -64,6 +65,13 @@ impl Seen {
                 match self.records.insert((namespace.clone(), key.clone())) {
                     true => Ok(()),
                     false => Err(format!("the record {key:?} of {namespace:?} is there already")),
+                }
+            }
+            ExportLine::History(history) => {
+                let client_id = &history.client_id;
+                match self.histories.insert(client_id.clone()) {
+                    true => Ok(()),
+                    false => Err(format!("the client {client_id:?} has a history already")),
                 }
             }
             ExportLine::End(end) if end.lines != before => {

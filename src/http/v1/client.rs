@@ -77,7 +77,7 @@ struct DetailedClient<'a> {
     connection: ConnectionPart<'a>,
     session: SessionPart,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_end: Option<EndPart>,
+    last_end: Option<EndPart<'a>>,
 }
 
 /// The present connection, or what is known of the last one.
@@ -158,9 +158,11 @@ struct LossPart {
 }
 
 #[derive(Serialize)]
-struct EndPart {
+struct EndPart<'a> {
     reason: &'static str,
     at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
 }
 
 impl<'a> DetailedClient<'a> {
@@ -173,9 +175,11 @@ impl<'a> DetailedClient<'a> {
             version: found.version,
             connection: ConnectionPart::of(found),
             session: SessionPart::of(found),
-            last_end: found
-                .last_end
-                .map(|end| EndPart { reason: end.reason.name(), at: end.at_millis }),
+            last_end: found.last_end.as_ref().map(|end| EndPart {
+                reason: end.reason.name(),
+                at: end.at_millis,
+                by: end.by.as_deref(),
+            }),
         }
     }
 }

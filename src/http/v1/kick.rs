@@ -61,12 +61,20 @@ async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let client_id = client_id_in_path(&request)?;
         let options = options(request.query_string())?;
         caller.permit(&api, &client_id, &[Action::Control])?;
-        in_time(&api, api.0.control.kick(Kick::new(&*client_id, options))).await?;
+        let kick = kick_by(&caller, &*client_id, options);
+        in_time(&api, api.0.control.kick(kick)).await?;
         let (call, target) = ("kick", Some(&*client_id));
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
         Ok(Answer::json(&json!({ "success": true })))
     };
     answer(&api, &request, RestRoute::Client, call).await
+}
+
+/// Returns the request of this caller.
+fn kick_by(caller: &HttpCaller, client_id: impl Into<String>, options: KickOptions) -> Kick {
+    let mut kick = Kick::new(client_id, options);
+    kick.by.clone_from(&caller.identity.username);
+    kick
 }
 
 /// Which connections end, and how.
@@ -119,7 +127,7 @@ async fn kick_many(request: HttpRequest, payload: Payload, api: Data<Api>) -> Ht
             let asked = portion.iter().map(|item| {
                 let client_id = bulk::client_id_in(Some(item))?;
                 caller.permit(&api, &client_id, &[Action::Control])?;
-                Ok(Kick::new(client_id, options.clone()))
+                Ok(kick_by(&caller, client_id, options.clone()))
             });
             let kicked = kick_each(&api, asked.collect()).await;
             let kicked = portion.iter().zip(&kicked);
@@ -169,7 +177,8 @@ fn kick_selected(
     let its = (api.clone(), caller.clone());
     let handle = move |client_ids: Vec<String>| {
         let (its, target) = (its.clone(), Arc::clone(&target));
-        let wanted = client_ids.iter().map(|id| Ok(Kick::new(id.clone(), options.clone())));
+        let kick = |id: &String| Ok(kick_by(&its.1, &**id, options.clone()));
+        let wanted = client_ids.iter().map(kick);
         let wanted: Vec<_> = wanted.collect();
         let handled = async move {
             let (api, caller) = its;

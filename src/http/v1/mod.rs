@@ -10,6 +10,7 @@ mod clients;
 mod contents;
 mod cursor;
 mod events;
+mod history;
 mod keep_alive;
 mod kick;
 mod node;
@@ -48,6 +49,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(clients::routes)
         .configure(events::routes)
         .configure(contents::routes)
+        .configure(history::routes)
         .configure(kick::routes)
         .configure(overrides::routes)
         .configure(publish::routes)

@@ -63,6 +63,7 @@ impl Shard {
         if let Some(greeting) = connected.and_then(|c| c.unannounced.take()) {
             self.tell_connected(slot, greeting.clean_start, greeting.session_present);
             self.announce_connected(slot, greeting.clean_start, self.core.clock.now());
+            self.note_beginning_in_history(slot);
         }
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::{
-    control::LastEnd,
     journal::Change,
     mqtt::{Publication, Timestamp, validate_filter},
     router::MemberState,
@@ -49,27 +48,29 @@ impl Shard {
         }
         found.recent_topic = None;
         let mut link = found.session.detach();
+        let protocol = link.as_ref().map(|link| link.version());
         let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
         self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());
         self.metrics.disconnects.increment(departure.reason);
         self.metrics.connections.set(self.lifecycle.count_disconnected() as u64);
         self.note_deadline(slot);
         self.forget_waits(slot, now);
-        self.tell_disconnected(slot, departure, now);
+        self.tell_disconnected(slot, &departure, now);
         if connected.unannounced.is_none() {
             self.announce_disconnected(slot, departure.reason, now);
+            self.note_end_in_history(slot, protocol, &departure, now);
         }
         if let Some(found) = self.slots.get_mut(slot as usize) {
-            found.last_end = Some(Box::new(LastEnd::new(departure.reason, now.millis())));
+            found.last_end = Some(Box::new(departure.as_last_end(now)));
         }
-        self.settle_will(slot, departure, now);
-        self.settle_expiry(slot, departure, now);
+        self.settle_will(slot, &departure, now);
+        self.settle_expiry(slot, &departure, now);
         self.lifecycle.tell_if_all_gone();
         Some((connected.door, bytes))
     }
 
     /// Publishes the Will, stores it for later, or drops it.
-    fn settle_will(&mut self, slot: u32, departure: Departure, now: Timestamp) {
+    fn settle_will(&mut self, slot: u32, departure: &Departure, now: Timestamp) {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };
@@ -100,7 +101,7 @@ impl Shard {
         }
     }
 
-    fn settle_expiry(&mut self, slot: u32, departure: Departure, now: Timestamp) {
+    fn settle_expiry(&mut self, slot: u32, departure: &Departure, now: Timestamp) {
         let Some(found) = self.slots.get_mut(slot as usize) else {
             return;
         };

@@ -6,6 +6,7 @@ pub(super) mod depart;
 mod ending;
 pub(super) mod events;
 pub(super) mod expiry;
+mod history;
 pub(super) mod keep_alive;
 pub(super) mod preparing;
 pub(super) mod recheck;

@@ -23,6 +23,7 @@ impl Shard {
         if self.lifecycle.has_begun() && self.number == ShardNumber(0) {
             self.remove_expired_retained(now);
             self.core.records.remove_expired(now);
+            self.core.history.write_some(self.core.history_limits(), now);
         }
         self.lose_patience(passed, now);
         self.end_dropping(now);

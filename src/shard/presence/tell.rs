@@ -55,12 +55,12 @@ impl Shard {
     pub(in crate::shard) fn tell_disconnected(
         &self,
         slot: u32,
-        departure: Departure,
+        departure: &Departure,
         now: Timestamp,
     ) {
         let Some(found) = self.slot(slot) else { return };
         let (subject, told) = (found.subject(), &self.core.told);
-        let Departure { reason, code, why, .. } = departure;
+        let Departure { reason, code, why, .. } = *departure;
         match (reason, code) {
             (DisconnectReason::ProtocolError, Some(code)) => told.broke_rule(&subject, &code, why),
             (DisconnectReason::QuotaExceeded, Some(code)) => {

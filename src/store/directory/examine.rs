@@ -8,9 +8,9 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     database::Database,
-    keys::{self, Space},
+    keys::{self, Space, meta},
     records::{self, Content},
-    shared_records,
+    rings, shared_records,
     view::View,
 };
 use crate::{
@@ -72,6 +72,8 @@ pub(super) fn examine(database: &Database) -> Examination {
         references: Map::default(),
         highest_message: 0,
         highest_revision: Revision(0),
+        places: Set::default(),
+        connections: 0,
     };
     examiner.sessions();
     examiner.parts_of_sessions();
@@ -82,6 +84,7 @@ pub(super) fn examine(database: &Database) -> Examination {
     examiner.retained();
     examiner.logins();
     examiner.records();
+    examiner.histories();
     examiner.bounds();
     examiner.found
 }
@@ -96,6 +99,10 @@ struct Examiner<'a> {
     references: Map<u64, References>,
     highest_message: u64,
     highest_revision: Revision,
+    /// The places of histories in the order in which they leave, as keys.
+    places: Set<Vec<u8>>,
+    /// The number of connections of all histories.
+    connections: u64,
 }
 
 #[derive(Default)]
@@ -305,6 +312,36 @@ impl Examiner<'_> {
             this.highest_revision = this.highest_revision.max(record.revision);
             Ok(())
         });
+    }
+
+    fn histories(&mut self) {
+        self.pass(Space::HistoryOrder, "places of histories", |this, key, value| {
+            let place = keys::split_history_place(key).filter(|_| value.is_empty());
+            place.ok_or_else(|| "one cannot be read".to_owned())?;
+            this.places.insert(key.to_vec());
+            Ok(())
+        });
+        self.pass(Space::History, "histories", |this, key, value| {
+            let ring = rings::decode(value).ok_or_else(|| "one cannot be read".to_owned())?;
+            this.connections += ring.connections.len() as u64;
+            let client_id = &ring.client_id;
+            if keys::history(client_id) != key {
+                return Err(format!("the one of {client_id:?} is under a wrong key"));
+            }
+            let place = ring.place().map(|place| keys::history_place(place, key));
+            match place.is_some_and(|place| this.places.remove(&place)) {
+                true => Ok(()),
+                false => Err(format!("the one of {client_id:?} has no place")),
+            }
+        });
+        for _ in std::mem::take(&mut self.places) {
+            self.found.fault("histories: a place has no history");
+        }
+        let counted = self.view.read(Space::Meta, meta::CONNECTIONS).ok().flatten();
+        let counted = counted.map_or(Some(0), |counted| records::decode_number(&counted));
+        if counted != Some(self.connections) {
+            self.found.fault("histories: their connections are counted wrongly");
+        }
     }
 
     fn bounds(&mut self) {

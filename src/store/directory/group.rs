@@ -9,6 +9,7 @@ use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
     database::{Database, Writes},
+    history::HistoryGroup,
     keys::{self, Space},
     records::{self, SentRecord},
     sessionless::{Sessionless, write_bounds},
@@ -38,6 +39,7 @@ pub(super) struct Group<'a> {
     bounds: Bounds,
     sessions: Map<SessionNumber, SessionChanges<'a>>,
     sessionless: Sessionless<'a>,
+    histories: HistoryGroup<'a>,
 }
 
 /// The changes of one session.
@@ -89,6 +91,7 @@ impl<'a> Group<'a> {
             bounds,
             sessions: Map::default(),
             sessionless: Sessionless::new(bounds),
+            histories: HistoryGroup::new(database),
         }
     }
 
@@ -109,6 +112,7 @@ impl<'a> Group<'a> {
             | Change::ForgetLogin(_)
             | Change::PutRecord(..)
             | Change::RemoveRecord(..) => self.sessionless.add(change),
+            Change::NoteConnections(_) | Change::TidyHistory(_) => self.histories.add(change)?,
             Change::Subscribe(number, ..)
             | Change::Unsubscribe(number, _)
             | Change::Accept(number, _)
@@ -162,6 +166,7 @@ impl<'a> Group<'a> {
         }
         let sessionless = &self.sessionless;
         sessionless.write(self.database, &mut tally, &mut outcome.writes)?;
+        self.histories.write(&mut outcome.writes);
         outcome.bounds = sessionless.bounds(highest_session, tally.highest());
         tally.write(self.database, &mut outcome.writes)?;
         write_bounds(&self.bounds, &outcome.bounds, &mut outcome.writes);
@@ -246,7 +251,9 @@ impl<'a> SessionChanges<'a> {
             | Change::NoteLogin(..)
             | Change::ForgetLogin(_)
             | Change::PutRecord(..)
-            | Change::RemoveRecord(..) => {}
+            | Change::RemoveRecord(..)
+            | Change::NoteConnections(_)
+            | Change::TidyHistory(_) => {}
         }
     }
 

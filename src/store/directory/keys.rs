@@ -5,8 +5,9 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    history::HistoryPlace,
     journal::{QueuePlace, RecordKey, SessionNumber},
-    mqtt::PacketId,
+    mqtt::{PacketId, Timestamp},
 };
 
 /// A keyspace.
@@ -37,10 +38,14 @@ pub(super) enum Space {
     Logins,
     /// Records, by namespace and key.
     Records,
+    /// The histories of clients, by Client Identifier.
+    History,
+    /// The order in which they leave: by place and Client Identifier, without values.
+    HistoryOrder,
 }
 
 impl Space {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Meta,
         Self::Sessions,
         Self::Wills,
@@ -53,6 +58,8 @@ impl Space {
         Self::Retained,
         Self::Logins,
         Self::Records,
+        Self::History,
+        Self::HistoryOrder,
     ];
 
     /// Keyspaces whose keys begin with a session number.
@@ -73,6 +80,8 @@ impl Space {
             Self::Retained => "retained",
             Self::Logins => "logins",
             Self::Records => "records",
+            Self::History => "history",
+            Self::HistoryOrder => "history-order",
         }
     }
 }
@@ -85,6 +94,8 @@ pub(super) mod meta {
     pub(in crate::store::directory) const SESSION: &[u8] = b"session";
     pub(in crate::store::directory) const MESSAGE: &[u8] = b"message";
     pub(in crate::store::directory) const REVISION: &[u8] = b"revision";
+    /// The number of connections in the histories of all clients.
+    pub(in crate::store::directory) const CONNECTIONS: &[u8] = b"connections";
 }
 
 /// A longer text is replaced by its hash: keys are limited to 65,535 bytes, and long keys make each
@@ -135,6 +146,43 @@ pub(super) fn split_record(bytes: &[u8]) -> Option<RecordKey> {
     let (length, rest) = bytes.split_first()?;
     let (namespace, key) = rest.split_at_checked((*length).into())?;
     RecordKey::new(str::from_utf8(namespace).ok()?, str::from_utf8(key).ok()?)
+}
+
+pub(super) fn history(client_id: &str) -> Vec<u8> {
+    text(&[], client_id)
+}
+
+/// The first byte of a place in the order of histories.
+pub(super) const CLOSED: u8 = 0;
+pub(super) const OPEN: u8 = 1;
+
+pub(super) const fn kind_of(place: HistoryPlace) -> u8 {
+    match place {
+        HistoryPlace::Closed(_) => CLOSED,
+        HistoryPlace::Open(_) => OPEN,
+    }
+}
+
+/// Returns the key of the place of the history with this key.
+pub(super) fn history_place(place: HistoryPlace, history: &[u8]) -> Vec<u8> {
+    let (HistoryPlace::Closed(Timestamp(number)) | HistoryPlace::Open(number)) = place;
+    let mut key = Vec::with_capacity(1 + size_of::<u64>() + history.len());
+    key.push(kind_of(place));
+    key.extend_from_slice(&number.to_be_bytes());
+    key.extend_from_slice(history);
+    key
+}
+
+/// Returns the place of a history, and its key.
+pub(super) fn split_history_place(key: &[u8]) -> Option<(HistoryPlace, Vec<u8>)> {
+    let (kind, rest) = key.split_first()?;
+    let (number, history) = split(rest)?;
+    let place = match *kind {
+        CLOSED => HistoryPlace::Closed(Timestamp(number)),
+        OPEN => HistoryPlace::Open(number),
+        _ => return None,
+    };
+    Some((place, history.to_vec()))
 }
 
 pub(super) const fn message(number: u64) -> [u8; 8] {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::{
     keys::{self, Space, meta},
     records::{self, Content, QueueEntry},
-    shared_records,
+    rings, shared_records,
     view::{BySession, View},
 };
 use crate::{
+    history::ClientHistory,
     journal::{LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, Revision, SessionNumber},
     mqtt::Timestamp,
     store::{
@@ -155,6 +156,28 @@ pub(super) fn records(
         each(key, record);
     }
     Ok(())
+}
+
+pub(super) fn history(
+    view: &View<'_>,
+    client_id: &str,
+) -> Result<Option<ClientHistory>, StoreError> {
+    let value = view.read(Space::History, &keys::history(client_id))?;
+    value.map(|value| history_of(view, &value)).transpose()
+}
+
+pub(super) fn histories(
+    view: &View<'_>,
+    each: &mut dyn FnMut(ClientHistory),
+) -> Result<(), StoreError> {
+    for entry in view.all(Space::History) {
+        each(history_of(view, &entry?.1)?);
+    }
+    Ok(())
+}
+
+fn history_of(view: &View<'_>, value: &[u8]) -> Result<ClientHistory, StoreError> {
+    rings::decode(value).ok_or_else(|| view.damaged("the history of a client cannot be read"))
 }
 
 pub(super) fn retained(

@@ -118,6 +118,8 @@ const fn is_more(change: &Change) -> bool {
         | Change::Clock(_)
         | Change::NoteLogin(..) // their number is limited
         | Change::ForgetLogin(_)
+        | Change::NoteConnections(_) // none are handed over while there is no room
+        | Change::TidyHistory(_)
         | Change::RemoveRecord(..) => false,
     }
 }

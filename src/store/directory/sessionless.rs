@@ -79,7 +79,9 @@ impl<'a> Sessionless<'a> {
             | Change::Accept(..)
             | Change::Forget(..)
             | Change::PutWill(..)
-            | Change::DropWill(_) => {}
+            | Change::DropWill(_)
+            | Change::NoteConnections(_)
+            | Change::TidyHistory(_) => {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{database::Database, read, view::View};
 use crate::{
+    history::ClientHistory,
     journal::{LoginKey, QueuePlace, QueuedMessage, Record, RecordKey, SessionNumber},
     mqtt::Timestamp,
     store::{Bounds, PageBounds, StoreError, StoredInFlight, StoredRetained, StoredSession},
@@ -64,6 +65,14 @@ impl StoreSnapshot {
     /// If the store cannot be read, or is damaged.
     pub fn records(&self, each: &mut dyn FnMut(RecordKey, Record)) -> Result<(), StoreError> {
         read::records(&self.view(), each)
+    }
+
+    /// Reads the same as [`Store::histories`](crate::store::Store::histories).
+    ///
+    /// # Errors
+    /// If the store cannot be read, or is damaged.
+    pub fn histories(&self, each: &mut dyn FnMut(ClientHistory)) -> Result<(), StoreError> {
+        read::histories(&self.view(), each)
     }
 
     /// Returns the same as [`Store::in_flight`](crate::store::Store::in_flight).

@@ -78,7 +78,7 @@ impl Store for SlowDisk {
     }
 
     hearthmq_test::from_below!(|this| &*this.store =>
-        bounds sessions retained logins records in_flight waiting);
+        bounds sessions retained logins records histories in_flight waiting);
 }
 
 /// A broker on a slow disk, with a durable session that is subscribed to `durable`.

@@ -25,7 +25,7 @@ async fn a_connection_is_described_with_who_has_changed_its_keep_alive() {
     assert_eq!((began.keep_alive_secs, began.asked_keep_alive_secs), (60, Some(60)));
     assert_eq!(began.deadline_millis, Some(began.connected_at_millis + 90_000));
     assert_eq!((began.keep_alive_changed_by, began.keep_alive_changed_at_millis), (None, None));
-    assert_eq!((&began.tls, began.last_end), (&None, None));
+    assert_eq!((&began.tls, &began.last_end), (&None, &None));
     assert!(began.version > 0);
 
     pass(secs(10)).await;
@@ -72,7 +72,7 @@ async fn a_session_is_described_with_what_waits_and_how_its_connection_ended() {
     assert_eq!((found.online, found.protocol, found.keep_alive_secs), (false, None, 0));
     assert_eq!((found.asked_keep_alive_secs, found.deadline_millis), (None, None));
     let end = found.last_end.unwrap();
-    assert_eq!(end.reason, DisconnectReason::Kicked);
+    assert_eq!((end.reason, &end.by), (DisconnectReason::Kicked, &None));
     assert_eq!(found.expires_at_millis, Some(end.at_millis + 600_000));
     assert_eq!(found.queued + found.in_flight, 5);
 

@@ -188,7 +188,7 @@ fn a_client_is_shown_with_all_that_is_known() {
         assert_eq!(rest.asked(), ["show a/b"]);
     }
     let answer = rest.call("GET /api/v1/clients/away");
-    let expected = r#"{"client_id":"away","online":false,"node":"","version":0,"connection":{"address":"192.0.2.7:4711","connected_at":0},"session":{"expiry_interval":0,"expires_at":10000,"subscriptions":0,"queue":{"messages":0,"bytes":0},"in_flight":{"messages":0,"bytes":0},"losing":{"messages":3,"since":8000}},"last_end":{"reason":"kicked","at":9000}}"#;
+    let expected = r#"{"client_id":"away","online":false,"node":"","version":0,"connection":{"address":"192.0.2.7:4711","connected_at":0},"session":{"expiry_interval":0,"expires_at":10000,"subscriptions":0,"queue":{"messages":0,"bytes":0},"in_flight":{"messages":0,"bytes":0},"losing":{"messages":3,"since":8000}},"last_end":{"reason":"kicked","at":9000,"by":"ops"}}"#;
     assert_eq!(answer.outcome(), (200, expected));
     assert_eq!(rest.call("HEAD /api/v1/clients/query").status, 200, "an id like any other");
     rest.asked();
@@ -213,6 +213,32 @@ fn a_client_is_shown_with_all_that_is_known() {
         let answer = rest.call(&format!("GET /api/v1/clients/{client_id}"));
         assert_eq!(answer.failure(), failed(status, code), "{client_id}");
     }
+}
+
+#[test]
+fn a_history_is_shown_with_the_newest_connection_first() {
+    let rest = rest();
+    let expected = r#"{"items":[{"version":4,"online":true,"address":"[2001:db8::7]:4711","listener":"","node":"","protocol":5,"connected_at":9500},{"version":3,"online":false,"address":"192.0.2.7:4711","listener":"tls://0.0.0.0:8883","node":"","username":"ann","protocol":5,"connected_at":5000,"ended_at":9000,"duration_ms":4000,"reason":"kicked","by":"ops"}]}"#;
+    let answer = rest.call("GET /api/v1/clients/a%2Fb/history");
+    assert_eq!(answer.outcome(), (200, expected));
+    let answer = rest.call("GET /api/v1/client/history?id=a/b&limit=7");
+    assert_eq!(answer.outcome(), (200, expected));
+    assert_eq!(rest.asked(), ["history a/b 100", "history a/b 7"]);
+    for (line, status, code) in [
+        ("GET /api/v1/clients/secret/history", 403, "forbidden"),
+        ("GET /api/v1/client/history?id=secret", 403, "forbidden"),
+        ("GET /api/v1/client/history", 400, "missing_parameter"),
+        ("GET /api/v1/client/history?id=%00", 400, "invalid_client_id"),
+        ("GET /api/v1/clients/c/history?limit=0", 400, "invalid_parameter"),
+        ("GET /api/v1/clients/c/history?cursor=x", 400, "unknown_parameter"),
+        ("DELETE /api/v1/clients/c/history", 405, "method_not_allowed"),
+        ("POST /api/v1/client/history", 405, "method_not_allowed"),
+    ] {
+        assert_eq!(rest.call(line).failure(), failed(status, code), "{line}");
+    }
+    assert!(rest.asked().is_empty());
+    let answer = rest.call("GET /api/v1/clients/offline/history");
+    assert_eq!(answer.failure(), failed(404, "client_not_found"));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use hearthmq::{
     control::{
         CertificateFacts, ClearQueue, ClientFilter, ClientPage, ClientSession, ClientSummary,
-        ClientViews, ControlError, CountClients, LastEnd, ListClients, ListQueue,
-        ListSubscriptions, Losing, QueuePage, QueuePosition, SubscriptionPage, SubscriptionView,
-        TlsFacts, WaitingMessage,
+        ClientViews, ControlError, CountClients, LastEnd, ListClients, ListHistory, ListQueue,
+        ListSubscriptions, Losing, PastConnection, QueuePage, QueuePosition, SubscriptionPage,
+        SubscriptionView, TlsFacts, WaitingMessage,
     },
     hooks::DisconnectReason,
     mqtt::{ProtocolVersion, QoS},
@@ -25,7 +25,9 @@ impl ClientViews for Fleet {
         }
         let mut client = ClientSession::new(client_id, "192.0.2.7:4711".parse().unwrap());
         if client_id == "away" {
-            client.last_end = Some(LastEnd::new(DisconnectReason::Kicked, 9_000));
+            let mut end = LastEnd::new(DisconnectReason::Kicked, 9_000);
+            end.by = Some("ops".into());
+            client.last_end = Some(end);
             client.expires_at_millis = Some(10_000);
             client.losing = Some(Losing::new(3, 8_000));
             return Ok(Some(client));
@@ -59,6 +61,26 @@ impl ClientViews for Fleet {
         }
         let found = SubscriptionView::new("a/+", QoS::AtLeastOnce);
         Ok(Some(SubscriptionPage::new(vec![found], Some("a/+".into()))))
+    }
+
+    async fn list_history(
+        &self,
+        request: ListHistory,
+    ) -> Result<Option<Vec<PastConnection>>, ControlError> {
+        let ListHistory { client_id, limit, .. } = request;
+        match self.answer(&client_id, format!("history {client_id} {limit}")).await {
+            Err(ControlError::NotOnline) => return Ok(None),
+            answer => answer?,
+        }
+        let mut past = PastConnection::new(3, "192.0.2.7:4711".parse().unwrap(), 5_000);
+        past.listener = "tls://0.0.0.0:8883".into();
+        past.username = Some("ann".into());
+        let mut end = LastEnd::new(DisconnectReason::Kicked, 9_000);
+        end.by = Some("ops".into());
+        past.end = Some(end);
+        let mut live = PastConnection::new(4, "[2001:db8::7]:4711".parse().unwrap(), 9_500);
+        live.online = true;
+        Ok(Some(vec![live, past]))
     }
 
     async fn list_queue(&self, request: ListQueue) -> Result<Option<QueuePage>, ControlError> {

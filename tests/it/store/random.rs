@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hearthmq::{
     mqtt::{Message, QoS, Timestamp},
     store::{
-        Change, Durability, MemoryStore, QueuePlace, QueuedMessage, SentAs, SessionNumber,
-        Store as _,
+        Change, Durability, HistoryTidy, MemoryStore, QueuePlace, QueuedMessage, SentAs,
+        SessionNumber, Store as _,
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -57,6 +57,18 @@ fn any_queued() -> impl Strategy<Value = QueuedMessage> {
     })
 }
 
+fn tidy() -> impl Strategy<Value = HistoryTidy> {
+    (0_u64..9, 0_u64..12, 0_u64..12, 0_u64..12, 0_u32..3).prop_map(
+        |(closed_before, open_up_to, records_max, over_limit_up_to, limit)| HistoryTidy {
+            closed_before: Timestamp(closed_before),
+            open_up_to,
+            records_max,
+            over_limit_up_to,
+            limit,
+        },
+    )
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let name = || prop::sample::select(vec!["a", "b", "c/d"]);
     prop_oneof![
@@ -86,6 +98,12 @@ fn change() -> impl Strategy<Value = Change> {
             remove_record("ns", &key.to_string(), revision)
         }),
         1 => (0_u64..9).prop_map(|millis| Change::Clock(Timestamp(millis))),
+        3 => (name(), 1_u64..12, prop::option::of(0_u64..9), 0_u16..4).prop_map(
+            |(client_id, version, ended_at, kept)| {
+                note_connection(client_id, connection(version, ended_at), kept)
+            }
+        ),
+        1 => tidy().prop_map(Change::TidyHistory),
     ]
 }
 

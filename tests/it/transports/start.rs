@@ -36,7 +36,7 @@ impl Store for Knocking {
     }
 
     hearthmq_test::from_below!(|this| &*this.store =>
-        apply sync bounds retained logins records in_flight waiting);
+        apply sync bounds retained logins records histories in_flight waiting);
 }
 
 #[actix_rt::test]
