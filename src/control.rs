@@ -10,6 +10,7 @@ mod keep_alive;
 mod kick;
 mod overrides;
 mod publishing;
+mod requesting;
 mod selector;
 mod subscriptions;
 mod topics;
@@ -33,7 +34,11 @@ pub use self::{
     keep_alive::{KeepAliveChanged, SetKeepAlive},
     kick::{Kick, KickOptions, KickReasonError, Kicked, WillRequest},
     overrides::{KeepAliveOverride, ListOverrides, QueryOverride, RemoveOverride},
-    publishing::{PublishRequest, Published, Publishing},
+    publishing::{
+        DELIVERY_WAIT_MAX, Deliveries, DeliveryStage, PublishRequest, Published, Publishing,
+        WaitForDeliveries,
+    },
+    requesting::{DeviceReply, REPLY_WAIT_MAX, RequestReply},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
     subscriptions::{ChangeSubscriptions, SubscriptionChange},
     topics::{
@@ -285,6 +290,12 @@ pub enum ControlError {
     /// There is no room for a further retained message.
     #[error("no room for a further retained message")]
     RetainedFull,
+    /// The message matches more sessions than a call can wait for.
+    #[error("message matches more sessions than a call can wait for")]
+    TooManyDeliveries,
+    /// No session matches the topic of a request, so no reply can come.
+    #[error("no session matches the topic")]
+    NoSubscriber,
     /// The broker is shutting down, or the connection cannot accept another request now.
     #[error("broker cannot accept the request now")]
     Unavailable,

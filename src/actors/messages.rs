@@ -7,10 +7,11 @@ use actix::Message;
 use crate::{
     control::{
         ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError,
-        CountClients, FindReceivers, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
-        ListClients, ListHistory, ListOverrides, ListQueue, ListSubscriptions, PastConnection,
-        PublishRequest, Published, QueryOverride, QueuePage, ReceiverPage, Redirect,
-        RemoveOverride, SelectClients, SelectedClients, SetKeepAlive, SubscriptionPage,
+        CountClients, DeviceReply, FindReceivers, KeepAliveChanged, KeepAliveOverride, Kick,
+        Kicked, ListClients, ListHistory, ListOverrides, ListQueue, ListSubscriptions,
+        PastConnection, PublishRequest, Published, QueryOverride, QueuePage, ReceiverPage,
+        Redirect, RemoveOverride, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        SubscriptionPage,
     },
     mqtt::{self, ReasonCode},
     store::StoredSession,
@@ -31,6 +32,10 @@ impl Message for SelectClients {
 
 impl Message for PublishRequest {
     type Result = Result<Published, ControlError>;
+}
+
+impl Message for RequestReply {
+    type Result = Result<DeviceReply, ControlError>;
 }
 
 /// The Reason Codes of the changes, in their order.

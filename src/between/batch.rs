@@ -11,7 +11,7 @@ use crate::{
         search::{Given, Search},
     },
     journal::{QueuePlace, Ticket},
-    mqtt,
+    mqtt::{self, ReceiptCall},
     router::{Place, Plan, ShardNumber},
     session::Accepts,
 };
@@ -53,6 +53,8 @@ pub(crate) enum RemoteMessage {
 pub(crate) enum RemoteTargets {
     /// All targets on that shard in the plan with this index in the batch.
     Planned(usize),
+    /// The same; a call waits to know what becomes of each delivery.
+    Awaited(usize, ReceiptCall),
     /// A member of a shared subscription; the receiving shard continues the search for it.
     Shared(Arc<Plan>, Search),
 }

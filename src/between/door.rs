@@ -9,6 +9,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use crate::{
     between::batch::{BacklogTaken, BacklogWaits, Deliver, Stored, TakeBacklog},
     hooks::ClientRefused,
+    mqtt::{DeliveryCounts, ReceiptCall},
     router::ShardNumber,
 };
 
@@ -26,6 +27,8 @@ pub(crate) enum ToShard {
     BacklogWaits(BacklogWaits),
     /// A connection was refused.
     Refused(Box<ClientRefused>),
+    /// What became of deliveries that calls wait for here.
+    Receipts(Vec<(ReceiptCall, DeliveryCounts)>),
 }
 
 /// The sender of a message to a shard.

@@ -1,6 +1,6 @@
 //! The broker answers callers: each question goes to the registries of the shards concerned.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::MailboxError;
 use async_trait::async_trait;
@@ -10,10 +10,11 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
     actors::{QueryOnlineMany, SetKeepAliveMany},
     control::{
-        ChangeSubscriptions, Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick,
-        Kicked, ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
-        Readiness, Redirect, Redirection, Redirects, RemoveOverride, SelectClients,
-        SelectedClients, SetKeepAlive,
+        ChangeSubscriptions, Clients, ControlError, DELIVERY_WAIT_MAX, DeviceReply,
+        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides, LiveClients,
+        PublishRequest, Published, Publishing, QueryOverride, REPLY_WAIT_MAX, Readiness, Redirect,
+        Redirection, Redirects, RemoveOverride, RequestReply, SelectClients, SelectedClients,
+        SetKeepAlive,
     },
     mqtt::ReasonCode,
 };
@@ -22,6 +23,8 @@ use crate::{
 pub(super) const QUESTIONS_MAX: usize = 16 * 1024;
 /// Maximum number of walks along all clients under way at the same time.
 const WALKS_MAX: usize = 4;
+/// Maximum number of published messages whose deliveries are waited for at the same time.
+const WAITS_MAX: usize = 1_000;
 
 impl Broker {
     pub(super) async fn ask<T>(
@@ -168,8 +171,22 @@ impl Redirects for Broker {
 #[async_trait]
 impl Publishing for Broker {
     async fn publish(&self, request: PublishRequest) -> Result<Published, ControlError> {
+        let waits = &self.running.under_way.waits;
+        let _waiting = request.wait.map(|_| CallUnderWay::new(waits, WAITS_MAX)).transpose()?;
+        let wait = request.wait.map_or(Duration::ZERO, |wait| wait.time_max);
+        let time_max = ANSWER_TIME_MAX + wait.min(DELIVERY_WAIT_MAX);
         let registry = self.registry(request.message.topic());
-        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+        self.ask(registry.send(request).timeout(time_max)).await?
+    }
+
+    async fn request(&self, request: RequestReply) -> Result<DeviceReply, ControlError> {
+        let time_max = ANSWER_TIME_MAX + request.time_max.min(REPLY_WAIT_MAX);
+        let registry = self.registry(request.message.topic());
+        self.ask(registry.send(request).timeout(time_max)).await?
+    }
+
+    fn new_response_topic(&self) -> String {
+        self.running.core.new_response_topic()
     }
 }
 

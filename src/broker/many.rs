@@ -9,9 +9,9 @@ use super::{ANSWER_TIME_MAX, Broker};
 use crate::{
     actors::Registry,
     control::{
-        ChangeSubscriptions, ControlError, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
-        ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
-        RemoveOverride, SelectClients, SelectedClients, SetKeepAlive,
+        ChangeSubscriptions, ControlError, DeviceReply, KeepAliveChanged, KeepAliveOverride, Kick,
+        Kicked, ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
+        RemoveOverride, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
     },
     mqtt::ReasonCode,
 };
@@ -34,7 +34,9 @@ impl Broker {
     }
 
     /// Publishes a message as [`Broker::publish_with`] does, and returns how many sessions match its
-    /// topic. Does not wait for subscribers with a full queue.
+    /// topic. Does not wait for subscribers with a full queue. A request with a
+    /// [`WaitForDeliveries`](crate::control::WaitForDeliveries) is answered when the deliveries have come
+    /// that far, or its time has passed; at most 1,000 wait at the same time.
     ///
     /// # Errors
     /// The message exceeds the limits, cannot be stored or retained, a subscriber that publishers must
@@ -45,6 +47,23 @@ impl Broker {
         request: PublishRequest,
     ) -> Result<Published, ControlError> {
         Publishing::publish(self, request).await
+    }
+
+    /// Publishes a message and waits for the reply of a client. [`Broker::new_response_topic`] gives a
+    /// Response Topic for the message.
+    ///
+    /// # Errors
+    /// No session matches the topic, no reply came in time, 1,000 requests wait already, the message
+    /// cannot be published, or the broker cannot answer.
+    pub async fn request(&self, request: RequestReply) -> Result<DeviceReply, ControlError> {
+        Publishing::request(self, request).await
+    }
+
+    /// Returns a Response Topic of the broker for one request, which cannot be guessed. It is below
+    /// `hearthmq/reply`; clients that reply need the permission to publish there.
+    #[must_use]
+    pub fn new_response_topic(&self) -> String {
+        Publishing::new_response_topic(self)
     }
 
     /// Ends the connections of many clients; returns a result for each, in their order.

@@ -104,6 +104,7 @@ struct Running {
 struct CallsUnderWay {
     questions: AtomicUsize,
     walks: AtomicUsize,
+    waits: AtomicUsize,
     lists: AtomicUsize,
     evacuations: AtomicUsize,
 }

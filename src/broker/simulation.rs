@@ -133,6 +133,7 @@ impl ShardDoor for SimulatedDoor {
             ToShard::BacklogTaken(_) => "BacklogTaken",
             ToShard::BacklogWaits(_) => "BacklogWaits",
             ToShard::Refused(_) => "Refused",
+            ToShard::Receipts(_) => "Receipts",
         };
         let registry = self.registry.clone();
         let deliver = Box::new(move || registry.do_send(message));

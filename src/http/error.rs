@@ -1,7 +1,8 @@
 //! The errors of a call, and their responses: status, code, message.
 //!
-//! Each constructor has all of an error in one place. Only this module maps the broker's errors to
-//! HTTP.
+//! Each constructor has all of an error in one place.
+
+mod broker;
 
 use std::{borrow::Cow, net::IpAddr, ops::RangeInclusive};
 
@@ -15,8 +16,9 @@ use actix_web::{
     },
 };
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::{control::ControlError, told::cut};
+use crate::told::cut;
 
 /// The challenge that asks a caller for credentials (RFC 7617).
 const CHALLENGE: &str = r#"Basic realm="hearthmq", charset="UTF-8""#;
@@ -35,6 +37,8 @@ pub struct ApiError {
     code: &'static str,
     message: Cow<'static, str>,
     advice: Advice,
+    /// Further members of the body.
+    details: Option<Box<Map<String, Value>>>,
 }
 
 /// What the headers of the response tell the caller.
@@ -79,7 +83,7 @@ pub(super) enum ClientIdError {
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), advice: Advice::None }
+        Self { status, code, message: message.into(), advice: Advice::None, details: None }
     }
 
     fn bad_request(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
@@ -92,6 +96,13 @@ impl ApiError {
 
     fn advising(self, advice: Advice) -> Self {
         Self { advice, ..self }
+    }
+
+    /// Adds members to the body.
+    pub(super) fn with_details(self, details: &impl Serialize) -> Self {
+        let details = serde_json::to_value(details).ok();
+        let details = details.as_ref().and_then(Value::as_object).cloned();
+        Self { details: details.map(Box::new), ..self }
     }
 
     /// A parameter is missing or empty.
@@ -272,6 +283,12 @@ impl ApiError {
         Self::refusal("forbidden", message)
     }
 
+    /// No permission to receive replies on a topic.
+    pub(super) fn forbidden_response_topic() -> Self {
+        let message = "The account has no permission to subscribe to this response_topic.";
+        Self::refusal("forbidden", message)
+    }
+
     /// No permission for a topic.
     pub(super) fn forbidden_topic() -> Self {
         let message = "The account has no permission to subscribe to this topic, or none to publish \
@@ -352,6 +369,25 @@ impl ApiError {
             .advising(Advice::RetryAfter(RETRY_FOLLOWING_SECS))
     }
 
+    /// Too many calls wait for deliveries or replies, in all or of this account.
+    pub(super) fn too_many_waiting() -> Self {
+        let message = "Too many calls wait for deliveries or replies, in all or of this account.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_waiting", message)
+            .advising(Advice::RetryAfter(RETRY_UNAVAILABLE_SECS))
+    }
+
+    /// The message was published, and its deliveries have not come as far as the call wants.
+    pub(super) fn deliveries_pending() -> Self {
+        let message = "The message was published, but not all deliveries came that far in time.";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
+    }
+
+    /// No reply came.
+    pub(super) fn no_reply() -> Self {
+        let message = "The request was published, but no reply came in time.";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
+    }
+
     /// The broker did not answer in time.
     pub(super) fn timeout() -> Self {
         let message = "The broker did not answer in time; see its metrics for overload.";
@@ -394,53 +430,20 @@ impl ApiError {
     }
 }
 
-impl From<ControlError> for ApiError {
-    fn from(error: ControlError) -> Self {
-        match error {
-            ControlError::NotOnline => {
-                let message = "The client is not connected.";
-                Self::new(StatusCode::NOT_FOUND, "client_not_online", message)
-            }
-            ControlError::KeepAliveDisabled => {
-                let message = "The client connected with Keep Alive 0, which turns it off; it \
-                               cannot be changed.";
-                Self::new(StatusCode::CONFLICT, "keep_alive_disabled", message)
-            }
-            ControlError::ClientIdTooLong => {
-                let message = "The client id has more than 4096 bytes, which is too long for a \
-                               sticky value.";
-                Self::bad_request("client_id_too_long", message)
-            }
-            ControlError::TooManyOverrides => {
-                let message = "There are as many sticky values as keep_alive_overrides_max allows.";
-                Self::new(StatusCode::CONFLICT, "too_many_overrides", message)
-            }
-            ControlError::TopicOverLimits => {
-                Self::invalid_topic("it is longer or deeper than the limits allow")
-            }
-            ControlError::MessageTooLarge => Self::message_too_large(),
-            ControlError::RetainedFull => {
-                let message = "There is no room for a further retained message.";
-                Self::new(StatusCode::CONFLICT, "retained_full", message)
-            }
-            ControlError::InvalidInterval => Self::invalid_interval(1..=u16::MAX),
-            ControlError::Unavailable => Self::unavailable(),
-            ControlError::Timeout => Self::timeout(),
-        }
-    }
-}
-
 /// The body of an error response.
 #[derive(Serialize)]
 pub(super) struct ErrorBody<'a> {
     success: bool,
     code: &'static str,
     message: &'a str,
+    #[serde(flatten)]
+    details: Option<&'a Map<String, Value>>,
 }
 
 impl<'a> ErrorBody<'a> {
     pub(super) fn of(error: &'a ApiError) -> Self {
-        Self { success: false, code: error.code, message: &error.message }
+        let details = error.details.as_deref();
+        Self { success: false, code: error.code, message: &error.message, details }
     }
 }
 

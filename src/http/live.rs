@@ -1,4 +1,5 @@
-//! Answers that go on until their caller leaves: how many there are, and what ends them.
+//! Calls that take long: how many of each kind there are, of one account and in all, and what ends
+//! answers that go on until their caller leaves.
 //!
 //! Knows nothing of what they say. Used by the calls with such answers; the server of the program
 //! watches their connections in another way than those of other calls.
@@ -19,43 +20,72 @@ pub(super) struct LiveAnswer;
 /// Cancelled when the server of a connection begins to stop, in the data of the connection.
 pub(super) struct ServerEnding(pub(super) CancellationToken);
 
-/// The callers that follow events at present, by account.
+/// Maximum number of calls that wait for deliveries or replies.
+const WAITING_MAX: usize = 1_000;
+/// The same of one account.
+const WAITING_PER_ACCOUNT_MAX: usize = 500;
+
+/// The callers that follow events at present.
 #[derive(Default)]
-pub(super) struct Followers(Arc<Mutex<FollowerCounts>>);
+pub(super) struct Followers(CallerPlaces);
+
+/// The calls that wait at present for what becomes of their messages.
+#[derive(Default)]
+pub(super) struct WaitingCallers(CallerPlaces);
+
+/// Places of calls of one kind, counted by account.
+#[derive(Default)]
+struct CallerPlaces(Arc<Mutex<CallerCounts>>);
 
 #[derive(Default)]
-struct FollowerCounts {
+struct CallerCounts {
     all: usize,
     by_account: HashMap<Arc<str>, usize>,
 }
 
-/// A place among the followers; returned on drop.
-pub(super) struct FollowerPlace {
+/// A place of a call; returned on drop.
+pub(super) struct CallerPlace {
     account: Arc<str>,
-    counts: Arc<Mutex<FollowerCounts>>,
+    counts: Arc<Mutex<CallerCounts>>,
 }
 
-fn locked(counts: &Mutex<FollowerCounts>) -> MutexGuard<'_, FollowerCounts> {
+fn locked(counts: &Mutex<CallerCounts>) -> MutexGuard<'_, CallerCounts> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CallerPlaces {
+    /// Gives a caller a place, if fewer than `max` are taken and fewer than `own_max` by its account.
+    fn enter(&self, caller: &HttpCaller, max: usize, own_max: usize) -> Option<CallerPlace> {
+        let account: Arc<str> = caller.identity.username.clone().unwrap_or_else(|| "".into());
+        let mut counts = locked(&self.0);
+        let own = counts.by_account.get(&account).copied().unwrap_or_default();
+        if counts.all >= max || own >= own_max {
+            return None;
+        }
+        counts.all += 1;
+        counts.by_account.insert(Arc::clone(&account), own + 1);
+        Some(CallerPlace { account, counts: Arc::clone(&self.0) })
+    }
 }
 
 impl Followers {
     /// Gives a caller a place.
-    pub(super) fn enter(&self, api: &Api, caller: &HttpCaller) -> Result<FollowerPlace, ApiError> {
+    pub(super) fn enter(&self, api: &Api, caller: &HttpCaller) -> Result<CallerPlace, ApiError> {
         let options = api.options();
-        let account: Arc<str> = caller.identity.username.clone().unwrap_or_else(|| "".into());
-        let mut counts = locked(&self.0);
-        let own = counts.by_account.get(&account).copied().unwrap_or_default();
-        if counts.all >= options.followers_max || own >= options.followers_per_account_max {
-            return Err(ApiError::too_many_followers());
-        }
-        counts.all += 1;
-        counts.by_account.insert(Arc::clone(&account), own + 1);
-        Ok(FollowerPlace { account, counts: Arc::clone(&self.0) })
+        let (max, own_max) = (options.followers_max, options.followers_per_account_max);
+        self.0.enter(caller, max, own_max).ok_or_else(ApiError::too_many_followers)
     }
 }
 
-impl Drop for FollowerPlace {
+impl WaitingCallers {
+    /// Gives a caller a place.
+    pub(super) fn enter(&self, caller: &HttpCaller) -> Result<CallerPlace, ApiError> {
+        let place = self.0.enter(caller, WAITING_MAX, WAITING_PER_ACCOUNT_MAX);
+        place.ok_or_else(ApiError::too_many_waiting)
+    }
+}
+
+impl Drop for CallerPlace {
     fn drop(&mut self) {
         let mut counts = locked(&self.counts);
         counts.all -= 1;

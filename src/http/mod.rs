@@ -65,7 +65,7 @@ pub use server::{Listener, Server, ServerOptions};
 
 use asking::Asking;
 use desk::Desk;
-use live::Followers;
+use live::{Followers, WaitingCallers};
 use rate::Rates;
 
 /// Maximum number of calls that walk along all clients at the same time.
@@ -86,6 +86,7 @@ struct ApiParts {
     rates: Rates,
     asking: Asking,
     followers: Followers,
+    waiting: WaitingCallers,
     clock: Clock,
     /// The number of messages that callers have published.
     messages: AtomicU64,
@@ -204,6 +205,7 @@ impl Api {
             rates: Rates::new(options.account_rate, options.address_rate),
             asking: Asking::new(options.password_checks_max),
             followers: Followers::default(),
+            waiting: WaitingCallers::default(),
             clock,
             messages: AtomicU64::new(1),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),

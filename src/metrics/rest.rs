@@ -30,6 +30,8 @@ labels! {
         Topic = "/topics/{topic}",
         /// Publishes several messages.
         Publish = "/api/v1/publish",
+        /// Publishes a message and waits for the reply.
+        Request = "/api/v1/request",
         /// Lists clients.
         Clients = "/api/v1/clients",
         /// Lists clients that a body selects.

@@ -3,11 +3,14 @@
 //! A [`Publication`] borrows from the publisher's read buffer and is enough for immediate delivery.
 //! A message that must be stored is copied into a [`Message`], which can be shared.
 
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{QoS, Timestamp};
+use super::{
+    QoS, Timestamp,
+    receipt::{OwnReceipt, Receipt},
+};
 
 /// A borrowed Application Message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,7 @@ pub struct Message {
     retain: bool,
     expires_at: Option<Timestamp>,
     number: Option<NonZeroU64>,
+    receipt: OwnReceipt,
 }
 
 /// A payload and where it is stored.
@@ -148,7 +152,21 @@ impl Message {
             retain: publication.retain,
             expires_at: publication.expires_at,
             number,
+            receipt: OwnReceipt(None),
         }
+    }
+
+    /// Gives the message of one delivery its receipt.
+    #[must_use]
+    pub(crate) fn with_receipt(mut self, receipt: Arc<Receipt>) -> Self {
+        self.receipt = OwnReceipt(Some(receipt));
+        self
+    }
+
+    /// Returns the receipt, if a call waits for this delivery.
+    #[inline]
+    pub(crate) const fn receipt(&self) -> Option<&Arc<Receipt>> {
+        self.receipt.0.as_ref()
     }
 
     /// Sets the number that identifies the message in the store.

@@ -13,6 +13,7 @@ mod packet;
 mod properties;
 mod publication;
 mod reason;
+mod receipt;
 mod time;
 mod topic;
 mod version;
@@ -37,6 +38,7 @@ pub use properties::{
 };
 pub use publication::{PublicationBuilder, PublicationError};
 pub use reason::ReasonCode;
+pub(crate) use receipt::{DeliveryCounts, Receipt, ReceiptCall, ReceiptLog};
 pub use time::Timestamp;
 pub use topic::{
     FilterParts, TopicError, filter_matches, is_of_the_broker, validate_filter, validate_topic,

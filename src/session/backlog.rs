@@ -208,7 +208,8 @@ impl Session {
             portion.take(&queued.message);
             let size = queued.message.size();
             let stored_at = Some(keeping.take_unread(place, size, is_memory_empty));
-            orphans.push(Orphan { message: queued.message, share: scan.share, stored_at });
+            let message = keeping.with_receipt(place, queued.message);
+            orphans.push(Orphan { message, share: scan.share, stored_at });
         }
         queue.settle_withdrawn();
         queue.note_stored();

@@ -114,7 +114,7 @@ impl Session {
         match packet {
             Packet::Publish(publish) => return self.handle_publish(publish),
             Packet::PubAck(ack) => {
-                if !self.handle_pub_ack(ack.packet_id, now) {
+                if !self.handle_pub_ack(ack.packet_id, ack.reason, now) {
                     return Err(NOT_AWAITED);
                 }
             }

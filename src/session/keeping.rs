@@ -1,7 +1,7 @@
 //! Durability of a session: the journal notes its changes, and only the next page of its queue is
 //! in memory. The rest is in the store and is counted here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     envelope::{Amount, Envelope, Share, StoredAt},
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     journal::{Change, Journal, QueuePlace, QueuedMessage, SentAs, SessionNumber, Ticket},
-    mqtt::{PacketId, QoS, Timestamp},
+    mqtt::{Message, PacketId, QoS, Receipt, Timestamp},
 };
 
 /// Maximum number of messages of a durable session that wait in memory; later ones wait in the
@@ -45,7 +45,12 @@ pub(super) struct Keeping {
     pub(super) may_hold_shared: bool,
     /// QoS 1 messages up to this place may have been sent before; the store does not say.
     pub(super) doubtful_up_to: QueuePlace,
+    receipts: Option<Box<StoredReceipts>>,
 }
+
+/// The receipts of messages that wait in the store alone.
+#[derive(Debug, Default)]
+struct StoredReceipts(BTreeMap<QueuePlace, Arc<Receipt>>);
 
 /// Messages that wait in the store alone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,6 +105,7 @@ impl Keeping {
             owned: None,
             may_hold_shared: false,
             doubtful_up_to: QueuePlace(0),
+            receipts: None,
         }
     }
 
@@ -173,6 +179,40 @@ impl Keeping {
         self.last_order = self.last_order.max(order);
     }
 
+    /// Keeps the receipt of a message that waits in the store alone from now on.
+    pub(super) fn keep_receipt(&mut self, place: QueuePlace, message: &Message) {
+        if let Some(receipt) = message.receipt() {
+            let StoredReceipts(receipts) = &mut **self.receipts.get_or_insert_default();
+            receipts.insert(place, Arc::clone(receipt));
+        }
+    }
+
+    /// Gives a message that was read from the store the receipt that it had before.
+    pub(super) fn with_receipt(
+        &mut self,
+        place: QueuePlace,
+        message: Arc<Message>,
+    ) -> Arc<Message> {
+        let Some(StoredReceipts(receipts)) = self.receipts.as_deref_mut() else { return message };
+        let receipt = receipts.remove(&place);
+        if receipts.is_empty() {
+            self.receipts = None;
+        }
+        match receipt {
+            Some(receipt) => Arc::new(Arc::unwrap_or_clone(message).with_receipt(receipt)),
+            None => message,
+        }
+    }
+
+    /// Forgets the receipts whose calls have ended.
+    pub(super) fn forget_receipts(&mut self, now: Timestamp) {
+        let Some(StoredReceipts(receipts)) = self.receipts.as_deref_mut() else { return };
+        receipts.retain(|_, receipt| receipt.until() > now);
+        if receipts.is_empty() {
+            self.receipts = None;
+        }
+    }
+
     /// Counts a message that waits in the store alone.
     pub(super) fn leave(&mut self, place: QueuePlace, size: usize) {
         if self.beyond.messages == 0 {
@@ -207,6 +247,9 @@ impl Keeping {
     pub(super) fn weed(&mut self, place: QueuePlace, size: usize, is_memory_empty: bool) {
         self.dequeue(place);
         self.take_unread(place, size, is_memory_empty);
+        if let Some(StoredReceipts(receipts)) = self.receipts.as_deref_mut() {
+            receipts.remove(&place);
+        }
     }
 
     /// Returns how many messages were taken out of order that the store may still have.

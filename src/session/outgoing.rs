@@ -349,9 +349,15 @@ impl Session {
     }
 
     /// Handles PUBACK. Returns `false` if the message was sent with another QoS.
-    pub(super) fn handle_pub_ack(&mut self, id: PacketId, now: Timestamp) -> bool {
+    pub(super) fn handle_pub_ack(
+        &mut self,
+        id: PacketId,
+        reason: ReasonCode,
+        now: Timestamp,
+    ) -> bool {
         match self.outgoing.window.get_mut(id) {
             Some(InFlight::Published(envelope)) if envelope.qos == QoS::AtLeastOnce => {
+                note_acknowledged(envelope, reason);
                 self.complete(id, now);
                 true
             }
@@ -371,6 +377,7 @@ impl Session {
             if envelope.qos == QoS::AtLeastOnce {
                 return false;
             }
+            note_acknowledged(envelope, reason);
             if reason.is_failure() {
                 self.complete(id, now);
                 return true;
@@ -429,5 +436,15 @@ impl Session {
         {
             self.pump(now);
         }
+    }
+}
+
+/// Tells a call that waits for it that a message was acknowledged, unless the client refused it.
+#[inline]
+fn note_acknowledged(envelope: &Envelope, reason: ReasonCode) {
+    if let Some(receipt) = envelope.message.receipt()
+        && !reason.is_failure()
+    {
+        receipt.acknowledged();
     }
 }

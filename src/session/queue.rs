@@ -219,6 +219,7 @@ impl Queue {
             envelope.place = keeping.enqueue(&envelope, share, None);
             if is_for_store || keeping.is_away || keeping.beyond.messages > 0 {
                 keeping.leave(envelope.place, size);
+                keeping.keep_receipt(envelope.place, &envelope.message);
                 return self.note_stored();
             }
         }
@@ -306,11 +307,12 @@ impl Queue {
         is_under_subscription: impl Fn(&str) -> bool,
     ) -> Vec<Orphan> {
         let mut orphans = Vec::new();
-        for (place, queued) in page.messages {
+        for (place, mut queued) in page.messages {
             let Some(keeping) = &mut self.keeping else { break };
             if !keeping.fetched(place, queued.message.size()) {
                 continue;
             }
+            queued.message = keeping.with_receipt(place, queued.message);
             if let Some(withdrawn) = &self.withdrawn
                 && withdrawn.is_withdrawn(place, &queued, &is_under_subscription)
             {
@@ -359,6 +361,7 @@ impl Queue {
         let (stored, others): (VecDeque<_>, VecDeque<_>) = waiting.partition(Envelope::is_stored);
         let bytes = stored.iter().map(|e| e.message.size()).sum();
         keeping.leave_before(first, stored.len(), bytes);
+        stored.iter().for_each(|e| keeping.keep_receipt(e.place, &e.message));
         self.waiting = others;
         for envelope in &stored {
             self.forget(envelope);

@@ -6,7 +6,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::mqtt::{LARGE_BYTES_MIN, Message, Publication};
+use crate::mqtt::{LARGE_BYTES_MIN, Message, Publication, Receipt};
 
 /// A message on its way to several sessions. Sessions that must store it share one copy.
 #[derive(Debug)]
@@ -49,6 +49,12 @@ impl<'a> SharedPublication<'a> {
     pub const fn numbered(mut self, number: NonZeroU64) -> Self {
         self.number = Some(number);
         self
+    }
+
+    /// Returns the receipt of the shared copy, if a call waits for its delivery.
+    #[inline]
+    pub(crate) fn receipt(&self) -> Option<&Arc<Receipt>> {
+        self.allocated.as_ref()?.receipt()
     }
 
     /// Returns the shared copy, and creates it at the first call.

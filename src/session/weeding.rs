@@ -13,6 +13,13 @@ use crate::{
 const WEEDED_MAX: usize = 1_024;
 
 impl Session {
+    /// Forgets the receipts of stored messages whose calls have ended.
+    pub fn forget_receipts(&mut self, now: Timestamp) {
+        if let Some(keeping) = &mut self.outgoing.queue_mut().keeping {
+            keeping.forget_receipts(now);
+        }
+    }
+
     /// Returns when the first waiting message may expire or be dropped, or an earlier time; `None`
     /// if there is no such message.
     #[must_use]

@@ -25,6 +25,8 @@ mod quota;
 pub(crate) mod refusal;
 mod refusal_rate;
 mod refusals;
+pub(crate) mod replies;
+mod requests;
 mod routing;
 pub(crate) mod subscription;
 mod system;
@@ -53,6 +55,7 @@ use self::{
     presence::{arrive::Greeting, authenticate::Authentication, keep_alive::KeepAliveChange},
     quota::Slowed,
     routing::{
+        awaited::AwaitedCalls,
         backlog::{AskedLater, Backlogs},
         batches::Batches,
         plans::{PlanCache, RecentTopic},
@@ -74,7 +77,7 @@ pub(crate) use self::{
         tell::subject_of,
     },
     refusal::RefusalAnswer,
-    routing::asked::FiltersAsked,
+    routing::{asked::FiltersAsked, awaited::wait_for_deliveries},
 };
 use crate::{
     auth::Identity,
@@ -113,6 +116,7 @@ pub(crate) struct Shard {
     /// Clients whose full queue loses messages.
     dropping: dropping::Dropping,
     asked_later: AskedLater,
+    awaited: AwaitedCalls,
     weeding: Weeding,
     chores: Chores,
     pub(crate) lifecycle: Lifecycle,
@@ -226,6 +230,7 @@ impl Shard {
             slowed: Slowed::default(),
             dropping: dropping::Dropping::default(),
             asked_later: AskedLater::default(),
+            awaited: AwaitedCalls::default(),
             weeding: Weeding::default(),
             chores: Chores::default(),
             lifecycle: Lifecycle::new(core.keeper.is_some()),
@@ -248,6 +253,7 @@ impl Shard {
             ToShard::BacklogTaken(answer) => self.note_given(&answer),
             ToShard::BacklogWaits(waits) => self.backlog_waits(&waits),
             ToShard::Refused(event) => self.take_refused(*event, now),
+            ToShard::Receipts(reports) => self.take_receipts(&reports),
         }
     }
 

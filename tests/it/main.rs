@@ -144,6 +144,7 @@ mod control {
     mod application;
     mod clients;
     mod contents;
+    mod deliveries;
     mod feed;
     mod history;
     mod lists;
@@ -151,6 +152,7 @@ mod control {
     mod presence;
     mod publishing;
     mod redirection;
+    mod requests;
     mod selecting;
     mod settings;
     mod starting;

@@ -1,32 +1,83 @@
 //! Messages that callers publish.
 
+use std::{future::ready, rc::Rc};
+
 use actix::{Handler, ResponseFuture};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use super::Registry;
-use crate::control::{ControlError, PublishRequest, Published};
+use crate::{
+    control::{ControlError, DeviceReply, PublishRequest, Published, REPLY_WAIT_MAX, RequestReply},
+    mqtt,
+    shard::wait_for_deliveries,
+};
 
 impl Handler<PublishRequest> for Registry {
     type Result = ResponseFuture<Result<Published, ControlError>>;
 
     fn handle(&mut self, message: PublishRequest, _: &mut Self::Context) -> Self::Result {
         let now = self.core.clock.now();
-        let publication = message.message.publication();
-        if !self.core.allows_topic(publication.topic) {
-            return Box::pin(std::future::ready(Err(ControlError::TopicOverLimits)));
+        if let Err(error) = self.check(&message.message) {
+            return Box::pin(ready(Err(error)));
         }
-        if publication.size() > self.core.limits_now().packet_bytes_max as usize {
-            return Box::pin(std::future::ready(Err(ControlError::MessageTooLarge)));
-        }
+        let wait = message.wait;
         let mut shard = self.shard.borrow_mut();
-        let published = shard.publish_for_caller(&publication, message.by, now);
+        let published = shard.publish_for_caller(message, now);
         let (stored, is_stored) = oneshot::channel();
         shard.tell_when_stored(stored);
         shard.flush();
+        let shard = Rc::clone(&self.shard);
         Box::pin(async move {
-            let matched = published?;
-            let _ = is_stored.await;
-            Ok(Published::new(matched))
+            let published = published?;
+            let Some(wait) = wait else {
+                let _ = is_stored.await;
+                return Ok(Published::new(published.matched));
+            };
+            Ok(wait_for_deliveries(&shard, published, wait, is_stored).await)
         })
+    }
+}
+
+impl Handler<RequestReply> for Registry {
+    type Result = ResponseFuture<Result<DeviceReply, ControlError>>;
+
+    fn handle(&mut self, request: RequestReply, _: &mut Self::Context) -> Self::Result {
+        let (began, now) = (Instant::now(), self.core.clock.now());
+        // Before the request is published, because the reply may come immediately.
+        let awaited = self.check(&request.message).and_then(|()| self.core.await_reply(&request));
+        let mut awaited = match awaited {
+            Ok(awaited) => awaited,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        let RequestReply { message, by, time_max, .. } = request;
+        let mut publish = PublishRequest::new(message);
+        publish.by = by;
+        let mut shard = self.shard.borrow_mut();
+        let published = shard.publish_for_caller(publish, now);
+        shard.flush();
+        Box::pin(async move {
+            if published?.matched == 0 {
+                return Err(ControlError::NoSubscriber);
+            }
+            let reply = timeout(time_max.min(REPLY_WAIT_MAX), awaited.reply()).await;
+            let reply = reply.map_err(|_| ControlError::Timeout)??;
+            Ok(DeviceReply { took: began.elapsed(), ..reply })
+        })
+    }
+}
+
+impl Registry {
+    /// Checks that a message is within the limits.
+    fn check(&self, message: &mqtt::Message) -> Result<(), ControlError> {
+        if !self.core.allows_topic(message.topic()) {
+            return Err(ControlError::TopicOverLimits);
+        }
+        if message.size() > self.core.limits_now().packet_bytes_max as usize {
+            return Err(ControlError::MessageTooLarge);
+        }
+        Ok(())
     }
 }

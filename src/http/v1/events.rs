@@ -19,7 +19,7 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
-        live::{FollowerPlace, LiveAnswer, ServerEnding, StandingCheck},
+        live::{CallerPlace, LiveAnswer, ServerEnding, StandingCheck},
         rate::AccountQuota,
     },
     resource,
@@ -44,7 +44,7 @@ struct Follower {
     caller: HttpCaller,
     admission: StandingCheck,
     follow: Follow,
-    _place: FollowerPlace,
+    _place: CallerPlace,
 }
 
 async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse {

@@ -17,11 +17,13 @@ mod node;
 mod overrides;
 mod publish;
 mod redirect;
+mod request;
 mod status;
 mod subscriptions;
 mod summary;
 mod target;
 mod topics;
+mod waiting;
 mod walk;
 
 use std::future::ready;
@@ -54,6 +56,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(overrides::routes)
         .configure(publish::routes)
         .configure(redirect::routes)
+        .configure(request::routes)
         .configure(node::routes)
         .configure(status::routes)
         .configure(subscriptions::routes)

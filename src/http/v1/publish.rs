@@ -12,7 +12,7 @@ use actix_web::{
     web::{self, Data, Payload, ServiceConfig},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
@@ -26,19 +26,22 @@ use super::{
         stay_with_http,
     },
     body::{self, BULK_BYTES_MAX},
-    bulk::{self, BulkResults, Items},
-    in_time, resource,
+    bulk::{self, BulkResults, ITEMS_MAX, Items},
+    resource,
     target::{Query, raw_segment},
+    waiting::{self, ShownDeliveries, TIMEOUT, WAIT, wait_in},
 };
 use crate::{
     auth::Action,
-    control::{PublishRequest, Published},
+    control::{PublishRequest, Published, WaitForDeliveries},
     metrics::RestRoute,
     mqtt::{Message, PublicationBuilder, PublicationError, QoS},
 };
 
 /// The number of messages that are under way to the broker at the same time.
 const MESSAGES_AT_A_TIME: usize = 64;
+/// Maximum number of messages of a call that waits: they are all under way together.
+const WAITING_MESSAGES_MAX: usize = 100;
 
 /// Registers the route that is not below `/api/v1`.
 pub(in crate::http) fn topics(config: &mut ServiceConfig) {
@@ -52,13 +55,13 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 /// All that a call says of a message.
 #[derive(Default)]
-struct AskedMessage {
-    topic: String,
+pub(super) struct AskedMessage {
+    pub(super) topic: String,
     payload: Vec<u8>,
     qos: QoS,
     retained: bool,
-    response_topic: Option<String>,
-    correlation_data: Option<Vec<u8>>,
+    pub(super) response_topic: Option<String>,
+    pub(super) correlation_data: Option<Vec<u8>>,
     content_type: Option<String>,
     is_utf8: bool,
     expiry_secs: Option<u32>,
@@ -68,7 +71,7 @@ struct AskedMessage {
 /// An item of a list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PublishItem {
+pub(super) struct PublishItem {
     topic: String,
     payload: Option<String>,
     payload_base64: Option<String>,
@@ -86,11 +89,11 @@ struct PublishItem {
     user_properties: Vec<UserPropertyItem>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct UserPropertyItem {
-    key: String,
-    value: String,
+pub(super) struct UserPropertyItem {
+    pub(super) key: String,
+    pub(super) value: String,
 }
 
 const fn qos_default() -> u8 {
@@ -98,7 +101,7 @@ const fn qos_default() -> u8 {
 }
 
 /// The answer for one message.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct PublishAnswer {
     success: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,20 +109,37 @@ struct PublishAnswer {
     /// The number of sessions that match the topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<usize>,
+    #[serde(flatten)]
+    deliveries: Option<ShownDeliveries>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
 
 impl From<Result<(String, Published), ApiError>> for PublishAnswer {
     fn from(result: Result<(String, Published), ApiError>) -> Self {
-        let (published, code) = match result {
-            Ok(published) => (Some(published), None),
-            Err(error) => (None, Some(error.code())),
+        let (id, published) = match result {
+            Ok((id, published)) => (id, published),
+            Err(error) => return Self { code: Some(error.code()), ..Self::default() },
         };
-        let matched = published.as_ref().map(|(_, published)| published.matched);
-        let success = published.is_some();
-        Self { success, message_id: published.map(|(id, _)| id), matched, code }
+        let pending = ApiError::deliveries_pending();
+        let is_complete = published.deliveries.is_none_or(|deliveries| deliveries.is_complete);
+        Self {
+            success: is_complete,
+            message_id: Some(id),
+            matched: Some(published.matched),
+            deliveries: published.deliveries.map(ShownDeliveries::from),
+            code: (!is_complete).then_some(pending.code()),
+        }
     }
+}
+
+/// What an error says of a message that was published.
+#[derive(Serialize)]
+struct PendingAnswer {
+    message_id: String,
+    matched: usize,
+    #[serde(flatten)]
+    deliveries: ShownDeliveries,
 }
 
 async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
@@ -128,14 +148,21 @@ async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
         let topic = decode(raw_segment(&request, "{topic}"), Plus::IsPlus).ok();
         let topic = topic.and_then(|topic| String::from_utf8(topic).ok());
         let topic = topic.ok_or_else(|| ApiError::invalid_topic("it is not UTF-8"))?;
-        let mut asked = parse_query(request.query_string())?;
+        let (mut asked, wait) = parse_query(request.query_string())?;
         asked.topic = topic;
         permit(&api, &caller, &asked)?;
         let body = body::read_any(&api, &request, payload, BULK_BYTES_MAX).await?;
         asked.payload = body.bytes.to_vec();
         let message = build(&api, &asked)?;
-        let published = in_time(&api, api.0.control.publish(of_caller(&caller, message))).await?;
+        let place = waiting::enter(&api, &caller, wait)?;
+        let publishing = waiting::publish(&api, of_caller(&caller, message, wait), place);
+        let published = waiting::unless_ending(&request, publishing).await?;
         let id = new_id(&api);
+        if let Some(deliveries) = published.deliveries.filter(|it| !it.is_complete) {
+            let (message_id, matched) = (id, published.matched);
+            let pending = PendingAnswer { message_id, matched, deliveries: deliveries.into() };
+            return Err(ApiError::deliveries_pending().with_details(&pending));
+        }
         let body = PublishAnswer::from(Ok((id.clone(), published)));
         Ok(Answer::json(&body).with_header("X-Message-Id", &id))
     };
@@ -145,14 +172,20 @@ async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
 async fn publish_list(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let wait = wait_in(&Query::parse(request.query_string(), &[WAIT, TIMEOUT])?)?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
         let list: Items<&RawValue> = body::parse(&body.bytes)?;
-        list.check()?;
-        let mut results: Vec<PublishAnswer> = Vec::with_capacity(list.items.len());
-        for some in list.items.chunks(MESSAGES_AT_A_TIME) {
+        let (items_max, at_a_time) = match wait {
+            None => (ITEMS_MAX, MESSAGES_AT_A_TIME),
+            Some(_) => (WAITING_MESSAGES_MAX, WAITING_MESSAGES_MAX),
+        };
+        let items = list.within(items_max)?;
+        let mut results: Vec<PublishAnswer> = Vec::with_capacity(items.len());
+        for some in items.chunks(at_a_time) {
             // Sent in their order; messages on one topic keep it.
-            let published = some.iter().map(|item| publish_item(&api, &caller, item));
-            results.extend(join_all(published).await.into_iter().map(PublishAnswer::from));
+            let published = some.iter().map(|item| publish_item(&api, &caller, item, wait));
+            let published = waiting::unless_ending(&request, join_all(published).map(Ok)).await?;
+            results.extend(published.into_iter().map(PublishAnswer::from));
             yield_now().await; // other calls of this worker
         }
         Ok(Answer::json(&BulkResults { results }))
@@ -161,15 +194,17 @@ async fn publish_list(request: HttpRequest, payload: Payload, api: Data<Api>) ->
 }
 
 async fn publish_item(
-    api: &Api,
+    api: &Data<Api>,
     caller: &HttpCaller,
     item: &RawValue,
+    wait: Option<WaitForDeliveries>,
 ) -> Result<(String, Published), ApiError> {
     let asked = AskedMessage::try_from(bulk::parse_item::<PublishItem>(item)?)?;
     permit(api, caller, &asked)?;
     let message = build(api, &asked)?;
     drop(asked);
-    let published = in_time(api, api.0.control.publish(of_caller(caller, message))).await?;
+    let place = waiting::enter(api, caller, wait)?;
+    let published = waiting::publish(api, of_caller(caller, message, wait), place).await?;
     Ok((new_id(api), published))
 }
 
@@ -208,8 +243,13 @@ impl TryFrom<PublishItem> for AskedMessage {
     }
 }
 
-fn of_caller(caller: &HttpCaller, message: Arc<Message>) -> PublishRequest {
-    let request = PublishRequest::new(message);
+fn of_caller(
+    caller: &HttpCaller,
+    message: Arc<Message>,
+    wait: Option<WaitForDeliveries>,
+) -> PublishRequest {
+    let mut request = PublishRequest::new(message);
+    request.wait = wait;
     match &caller.identity.username {
         Some(username) => request.by(username.clone()),
         None => request,
@@ -217,13 +257,13 @@ fn of_caller(caller: &HttpCaller, message: Arc<Message>) -> PublishRequest {
 }
 
 /// Returns an identifier for a message, for logs of callers: time and number.
-fn new_id(api: &Api) -> String {
+pub(super) fn new_id(api: &Api) -> String {
     let number = api.0.messages.fetch_add(1, Ordering::Relaxed);
     format!("{:x}-{number:x}", api.0.clock.now().millis())
 }
 
 /// Checks the topic, and that the caller may publish to it.
-fn permit(api: &Api, caller: &HttpCaller, asked: &AskedMessage) -> Result<(), ApiError> {
+pub(super) fn permit(api: &Api, caller: &HttpCaller, asked: &AskedMessage) -> Result<(), ApiError> {
     let AskedMessage { topic, qos, retained: retain, .. } = asked;
     // The payload does not matter here: a topic that is invalid comes before its permission.
     if let Err(error @ PublicationError::Topic(_)) =
@@ -238,7 +278,7 @@ fn permit(api: &Api, caller: &HttpCaller, asked: &AskedMessage) -> Result<(), Ap
     }
 }
 
-fn build(api: &Api, asked: &AskedMessage) -> Result<Arc<Message>, ApiError> {
+pub(super) fn build(api: &Api, asked: &AskedMessage) -> Result<Arc<Message>, ApiError> {
     let mut message =
         PublicationBuilder::new(&asked.topic, &asked.payload).qos(asked.qos).retain(asked.retained);
     if let Some(secs) = asked.expiry_secs {
@@ -284,10 +324,12 @@ const KNOWN: &[&str] = &[
     "ContentType",
     "PayloadFormatIndicator",
     "MessageExpiryInterval",
+    WAIT,
+    TIMEOUT,
 ];
 
-/// Parses what a query says of a message.
-fn parse_query(text: &str) -> Result<AskedMessage, ApiError> {
+/// Parses what a query says of a message, and what the call waits for.
+fn parse_query(text: &str) -> Result<(AskedMessage, Option<WaitForDeliveries>), ApiError> {
     let pairs = || text.split('&').filter(|pair| !pair.is_empty());
     let (own, others): (Vec<_>, Vec<_>) = pairs().partition(|pair| pair.starts_with("UserProp."));
     let others = others.join("&");
@@ -297,7 +339,7 @@ fn parse_query(text: &str) -> Result<AskedMessage, ApiError> {
         .map_or(Some(QoS::AtLeastOnce), |qos| QoS::from_number(qos as u8));
     let utf8 = query.number("PayloadFormatIndicator", 0..=1)?;
     let expiry = query.number("MessageExpiryInterval", 0..=u64::from(u32::MAX))?;
-    Ok(AskedMessage {
+    let asked = AskedMessage {
         qos: qos.unwrap_or(QoS::AtLeastOnce),
         retained: query.flag("retained")?.unwrap_or_default(),
         response_topic: query.text("ResponseTopic")?,
@@ -307,7 +349,8 @@ fn parse_query(text: &str) -> Result<AskedMessage, ApiError> {
         expiry_secs: expiry.map(|secs| secs as u32),
         user_properties: user_properties(&own)?,
         ..AskedMessage::default()
-    })
+    };
+    Ok((asked, wait_in(&query)?))
 }
 
 /// Parses `UserProp.N.Key` and `UserProp.N.Value`, in the order of N, from 1 on.

@@ -121,6 +121,9 @@ impl Outgoing {
                 _ => keeping.dequeue(envelope.place),
             }
         }
+        if is_sent && let Some(receipt) = envelope.message.receipt() {
+            receipt.sent(envelope.qos == QoS::AtMostOnce);
+        }
         if is_sent && sending.packet_id.is_some() {
             self.note_sent(link, envelope);
         }

@@ -112,7 +112,8 @@ impl Queue {
                     withdrawn.search_again();
                 }
                 let stored_at = Some(keeping.take_unread(place, size, is_memory_empty));
-                weeded.orphans.push(Orphan { message: queued.message, share, stored_at });
+                let message = keeping.with_receipt(place, queued.message);
+                weeded.orphans.push(Orphan { message, share, stored_at });
                 continue;
             }
             keeping.weed(place, size, is_memory_empty);

@@ -235,6 +235,7 @@ impl Shard {
         // What is stored at once may cause further changes.
         while self.close_ticket() {}
         self.flush_batches(None);
+        self.send_receipts();
     }
 
     /// Does the same for changes alone; returns whether there were any.
@@ -242,6 +243,8 @@ impl Shard {
         let has_some = self.journal.as_ref().is_some_and(|journal| !journal.is_blank());
         if has_some {
             self.flush();
+        } else {
+            self.send_receipts();
         }
         has_some
     }

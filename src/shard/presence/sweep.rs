@@ -28,6 +28,7 @@ impl Shard {
         self.lose_patience(passed, now);
         self.end_dropping(now);
         self.publish_system(now);
+        self.forget_receipts(now);
         self.apply_again();
         self.resume_chores();
         self.feed_starved();

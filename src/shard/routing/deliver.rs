@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use crate::{
     between::batch::{Deliver, RemoteDelivery, RemoteMessage, RemoteTargets},
     metrics::DropReason,
-    mqtt::Timestamp,
+    mqtt::{QoS, Timestamp},
     router::{OwnCopy, Place, RetainedQuery, Target},
     session::{Delivered, Delivery, RetainedWalk, Share, SharedPublication},
-    shard::{Shard, turn::Turn},
+    shard::{Shard, Slot, turn::Turn},
 };
 
 /// Nodes of the retained store that are visited before others get their turn, which takes about 50
@@ -42,6 +42,13 @@ impl Shard {
                     let plan = &plans[at];
                     for target in plan.targets_at(self.host()) {
                         self.deliver(target, &mut message, publisher, now);
+                    }
+                    self.has_arrived(on_its_way);
+                }
+                RemoteTargets::Awaited(at, call) => {
+                    let message = message.allocate();
+                    for target in plans[at].targets_at(self.host()) {
+                        self.deliver_awaited(target, &message, call, now);
                     }
                     self.has_arrived(on_its_way);
                 }
@@ -105,11 +112,22 @@ impl Shard {
         };
         let delivered = slot.session.deliver(delivery, message, now);
         match delivered {
-            Delivered::Sent => slot.wake(),
+            Delivered::Sent => {
+                slot.wake();
+                if let Some(receipt) = message.receipt() {
+                    receipt.sent(delivery.qos == QoS::AtMostOnce);
+                }
+            }
             Delivered::Queued { .. } => {
                 slot.wake();
+                if let Some(receipt) = message.receipt() {
+                    self.awaited.note_kept(receipt.until(), target.place);
+                }
                 // The queue of an absent client is searched when its first message expires.
-                if message.publication.expires_at.is_some() && slot.connected.is_none() {
+                let is_away = |slot: &Slot| slot.connected.is_none();
+                if message.publication.expires_at.is_some()
+                    && self.slot(target.place.slot).is_some_and(is_away)
+                {
                     self.set_timer(target.place.slot);
                 }
                 self.note_queued(target.place.slot);

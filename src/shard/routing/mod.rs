@@ -1,6 +1,7 @@
 //! The way of messages from a publisher to the sessions that receive them.
 
 pub(super) mod asked;
+pub(super) mod awaited;
 pub(super) mod backlog;
 pub(super) mod batches;
 mod deliver;

@@ -175,18 +175,19 @@ impl Shard {
         self.route(publication, &plan, publisher, &mut Turn::at(now));
     }
 
-    /// Publishes a message of a caller; returns how many sessions match its topic. If the message is
-    /// retained, it counts for the account of this user.
+    /// Retains a message of a caller, for the account of this user; returns its plan. Until it is
+    /// retained, the plan of the message passes this check.
     ///
     /// # Errors
     /// A target that publishers must wait for is full, the message must be stored and cannot be, or it
-    /// cannot be retained. Then nothing is published.
-    pub(crate) fn publish_for_caller(
+    /// cannot be retained.
+    pub(in crate::shard) fn retain_for_caller(
         &mut self,
         publication: &Publication<'_>,
         by: Option<Arc<str>>,
+        check: impl FnOnce(&Self, &Plan) -> Result<(), ControlError>,
         now: Timestamp,
-    ) -> Result<usize, ControlError> {
+    ) -> Result<Arc<Plan>, ControlError> {
         if !self.full_targets(publication).is_empty() {
             return Err(ControlError::Unavailable);
         }
@@ -195,6 +196,7 @@ impl Shard {
         if publication.qos != QoS::AtMostOnce && is_durable && self.trouble().is_some() {
             return Err(ControlError::Unavailable);
         }
+        check(self, &plan)?;
         if publication.retain {
             let owner = by.map(|username| self.core.account(Owner::User(username)));
             let retained = self.retain_for(owner, publication, now);
@@ -205,8 +207,7 @@ impl Shard {
         if plan.is_empty() {
             self.metrics.dropped(DropReason::NoSubscriber, 1);
         }
-        self.route(publication, &plan, None, &mut Turn::at(now));
-        Ok(plan.len())
+        Ok(plan)
     }
 
     /// Delivers a message to all targets of its plan, on this shard and others.
@@ -236,7 +237,10 @@ impl Shard {
                 }
                 Host::InProcess => {
                     for target in plan.targets_at(host) {
-                        let delivered = self.core.in_process.deliver(target, &mut message);
+                        let client_id =
+                            || Some(self.slot_at(publisher?)?.session.client_id().clone());
+                        let delivered =
+                            self.core.in_process.deliver(target, &mut message, client_id);
                         if let Some(delivered) = delivered {
                             self.count_delivered(delivered);
                         }
@@ -279,7 +283,7 @@ impl Shard {
     }
 
     /// Returns a number for a message that several sessions may store, so that it is stored once.
-    fn message_number(
+    pub(in crate::shard) fn message_number(
         &self,
         publication: &Publication<'_>,
         plan: &Plan,

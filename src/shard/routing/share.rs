@@ -216,12 +216,15 @@ impl Shard {
         search: &mut Search,
         message: &mut SharedPublication<'_>,
     ) -> bool {
-        match self.core.in_process.deliver(member, message) {
+        match self.core.in_process.deliver(member, message, || None) {
             Some(Delivered::QueueFull) if search.effort != Effort::Whatever => {
                 search.refused += 1;
                 false
             }
             Some(delivered) => {
+                if let Some(receipt) = message.receipt().filter(|_| delivered == Delivered::Sent) {
+                    receipt.sent(true);
+                }
                 self.count_delivered(delivered);
                 true
             }

@@ -1,5 +1,7 @@
 //! Messages that callers publish.
 
+use serde_json::{Value, json};
+
 use super::{
     failed,
     world::{basic, rest},
@@ -125,4 +127,74 @@ fn each_message_of_a_list_has_a_result_in_its_place() {
         "z 1 0 bytes: ",
     ];
     assert_eq!(rest.asked(), asked);
+}
+
+#[test]
+fn a_call_that_waits_is_answered_with_the_counts() {
+    let rest = rest();
+    for (query, counts) in [
+        ("wait=stored", r#""stored":4,"delivered":0,"acknowledged":5000,"queued":2,"dropped":0"#),
+        (
+            "wait=delivered&timeout_ms=60000&qos=0",
+            r#""stored":4,"delivered":5,"acknowledged":60000,"queued":2,"dropped":0"#,
+        ),
+        (
+            "timeout_ms=1&wait=acknowledged",
+            r#""stored":4,"delivered":5,"acknowledged":1,"queued":2,"dropped":0"#,
+        ),
+    ] {
+        let answer = rest.call_with(&format!("POST /topics/a?{query}"), "", "x");
+        let expected = format!(r#"{{"success":true,"matched":7,{counts}}}"#);
+        assert_eq!((answer.status, without_ids(&answer.body)), (200, expected), "{query}");
+    }
+    for (query, code) in [
+        ("wait=sent", "invalid_parameter"),
+        ("wait=", "missing_parameter"),
+        ("timeout_ms=5", "missing_parameter"),
+        ("wait=stored&timeout_ms=0", "invalid_parameter"),
+        ("wait=stored&timeout_ms=60001", "invalid_parameter"),
+    ] {
+        let answer = rest.call(&format!("POST /topics/a?{query}"));
+        assert_eq!(answer.failure(), failed(400, code), "{query}");
+        let answer = rest.post_json(OPS, &format!("POST /api/v1/publish?{query}"), "[]");
+        assert_eq!(answer.failure(), failed(400, code), "{query}");
+    }
+    let answer = rest.call("POST /topics/crowded?wait=stored");
+    assert_eq!(answer.failure(), failed(409, "too_many_deliveries"));
+}
+
+/// The message was published, so the answer says what has happened so far.
+#[test]
+fn a_call_whose_time_has_passed_is_504_with_the_counts() {
+    let rest = rest();
+    let answer = rest.call_with("POST /topics/late?wait=delivered&timeout_ms=7", "", "x");
+    assert_eq!(answer.status, 504);
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    let message = "The message was published, but not all deliveries came that far in time.";
+    let expected = json!({
+        "success": false, "code": "timeout", "message": message, "message_id": body["message_id"],
+        "matched": 7, "stored": 4, "delivered": 5, "acknowledged": 7, "queued": 2, "dropped": 0,
+    });
+    assert_eq!(body, expected);
+    assert!(body["message_id"].is_string());
+    let body = r#"[{"topic":"late"},{"topic":"a"},{"topic":"full"}]"#;
+    let answer = rest.post_json(OPS, "POST /api/v1/publish?wait=stored", body);
+    let counts =
+        r#""matched":7,"stored":4,"delivered":0,"acknowledged":5000,"queued":2,"dropped":0"#;
+    let results = [
+        format!(r#"{{"success":false,{counts},"code":"timeout"}}"#),
+        format!(r#"{{"success":true,{counts}}}"#),
+        r#"{"success":false,"code":"retained_full"}"#.to_owned(),
+    ];
+    let expected = format!(r#"{{"results":[{}]}}"#, results.join(","));
+    assert_eq!((answer.status, without_ids(&answer.body)), (200, expected));
+}
+
+#[test]
+fn at_most_100_messages_of_one_call_wait() {
+    let rest = rest();
+    let body = |count: usize| format!("[{}]", vec![r#"{"topic":"a"}"#; count].join(","));
+    let line = "POST /api/v1/publish?wait=stored";
+    assert_eq!(rest.post_json(OPS, line, &body(100)).status, 200);
+    assert_eq!(rest.post_json(OPS, line, &body(101)).failure(), failed(413, "too_many_items"));
 }

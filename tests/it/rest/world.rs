@@ -22,9 +22,9 @@ use hearthmq::{
     },
     control::{
         ChangeSubscriptions, Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick,
-        Kicked, ListOverrides, LiveClients, PublishRequest, Published, Publishing, QueryOverride,
-        Readiness, Redirect, Redirection, Redirects, RemoveOverride, SelectClients,
-        SelectedClients, SelectionPlace, SetKeepAlive, SubscriptionChange, WillRequest,
+        Kicked, ListOverrides, LiveClients, QueryOverride, Readiness, Redirect, Redirection,
+        Redirects, RemoveOverride, SelectClients, SelectedClients, SelectionPlace, SetKeepAlive,
+        SubscriptionChange, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -40,7 +40,7 @@ use hearthmq_test::{
 /// The broker's double. It records its calls, in order.
 pub(super) struct Fleet {
     pub(super) policy: Arc<dyn Authorizer>,
-    asked: Mutex<Vec<String>>,
+    pub(super) asked: Mutex<Vec<String>>,
     drained_to: Mutex<Option<Redirection>>,
 }
 
@@ -220,26 +220,6 @@ impl Redirects for Fleet {
         self.drained_to.lock().unwrap().clone_from(&to);
         let to = to.as_ref().map_or("nowhere", |to| to.server_reference());
         self.asked.lock().unwrap().push(format!("drain to {to}"));
-    }
-}
-
-#[async_trait]
-impl Publishing for Fleet {
-    async fn publish(&self, request: PublishRequest) -> Result<Published, ControlError> {
-        let publication = request.message.publication();
-        let payload = String::from_utf8_lossy(publication.payload);
-        let retained = if publication.retain { " retained" } else { "" };
-        let (topic, qos) = (publication.topic, publication.qos.number());
-        let bytes = publication.properties.len();
-        let question = format!("{topic} {qos}{retained} {bytes} bytes: {payload}");
-        self.asked.lock().unwrap().push(question);
-        match topic {
-            "full" => Err(ControlError::RetainedFull),
-            "large" => Err(ControlError::MessageTooLarge),
-            "deep" => Err(ControlError::TopicOverLimits),
-            "stuck" => std::future::pending().await,
-            _ => Ok(Published::new(7)),
-        }
     }
 }
 

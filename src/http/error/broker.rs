@@ -1,0 +1,50 @@
+//! Maps the broker's errors to those of a call. No other module does.
+
+use actix_web::http::StatusCode;
+
+use super::ApiError;
+use crate::control::ControlError;
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NotOnline => {
+                let message = "The client is not connected.";
+                Self::new(StatusCode::NOT_FOUND, "client_not_online", message)
+            }
+            ControlError::KeepAliveDisabled => {
+                let message = "The client connected with Keep Alive 0, which turns it off; it \
+                               cannot be changed.";
+                Self::new(StatusCode::CONFLICT, "keep_alive_disabled", message)
+            }
+            ControlError::ClientIdTooLong => {
+                let message = "The client id has more than 4096 bytes, which is too long for a \
+                               sticky value.";
+                Self::bad_request("client_id_too_long", message)
+            }
+            ControlError::TooManyOverrides => {
+                let message = "There are as many sticky values as keep_alive_overrides_max allows.";
+                Self::new(StatusCode::CONFLICT, "too_many_overrides", message)
+            }
+            ControlError::TopicOverLimits => {
+                Self::invalid_topic("it is longer or deeper than the limits allow")
+            }
+            ControlError::MessageTooLarge => Self::message_too_large(),
+            ControlError::RetainedFull => {
+                let message = "There is no room for a further retained message.";
+                Self::new(StatusCode::CONFLICT, "retained_full", message)
+            }
+            ControlError::TooManyDeliveries => {
+                let message = "The message matches more sessions than a call can wait for.";
+                Self::new(StatusCode::CONFLICT, "too_many_deliveries", message)
+            }
+            ControlError::NoSubscriber => {
+                let message = "No session matches the topic, so no reply can come.";
+                Self::new(StatusCode::NOT_FOUND, "no_subscriber", message)
+            }
+            ControlError::InvalidInterval => Self::invalid_interval(1..=u16::MAX),
+            ControlError::Unavailable => Self::unavailable(),
+            ControlError::Timeout => Self::timeout(),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `POST /api/v1/request` publishes a message for a device and answers with its reply. The caller needs
+//! the permission to publish to the topic, and to subscribe to a Response Topic that it names.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, Payload, ServiceConfig},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::{self, CallEffect},
+        calls::{Answer, answer},
+    },
+    body::{self, BULK_BYTES_MAX},
+    publish::{AskedMessage, PublishItem, UserPropertyItem, build, new_id, permit},
+    resource,
+    target::Query,
+    waiting::{self, TIMEOUT},
+};
+use crate::{
+    auth::Action,
+    control::{ControlError, DeviceReply, RequestReply},
+    metrics::RestRoute,
+    mqtt::{PublishProperties, QoS},
+};
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.service(resource("/request", "POST").route(web::post().to(request)));
+}
+
+/// The reply of a device.
+#[derive(Serialize)]
+struct ReplyAnswer<'a> {
+    success: bool,
+    message_id: &'a str,
+    /// The client that has replied; absent if that was a caller or an application.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a str>,
+    topic: &'a str,
+    qos: u8,
+    /// The payload, if it is UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    /// Any other payload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    user_properties: Vec<UserPropertyItem>,
+    /// Milliseconds from the request to its reply.
+    took_ms: u64,
+}
+
+impl<'a> ReplyAnswer<'a> {
+    fn of(reply: &'a DeviceReply, message_id: &'a str) -> Self {
+        let publication = reply.message.publication();
+        let properties = PublishProperties::decode_forwarded(publication.properties);
+        let payload = std::str::from_utf8(publication.payload).ok();
+        let user_property = |(key, value): (&str, &str)| UserPropertyItem {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        Self {
+            success: true,
+            message_id,
+            client_id: reply.client_id.as_deref(),
+            topic: publication.topic,
+            qos: publication.qos.number(),
+            payload,
+            payload_base64: payload.is_none().then(|| STANDARD.encode(publication.payload)),
+            content_type: properties.content_type,
+            user_properties: properties.user_properties.iter().map(user_property).collect(),
+            took_ms: u64::try_from(reply.took.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+async fn request(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        let time_max = waiting::time_in(&Query::parse(request.query_string(), &[TIMEOUT])?)?;
+        let item: PublishItem = body::read(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let mut asked = AskedMessage::try_from(item)?;
+        permit(&api, &caller, &asked)?;
+        if let Some(filter) = &asked.response_topic {
+            let action = Action::Subscribe { filter, qos: QoS::AtMostOnce };
+            if *filter == asked.topic {
+                return Err(ApiError::invalid_body("response_topic must differ from topic"));
+            }
+            if !caller.may(&api, "", action) {
+                return Err(ApiError::forbidden_response_topic());
+            }
+        }
+        complete(&api, &mut asked);
+        let message = build(&api, &asked)?;
+        let mut asking = RequestReply::new(message, time_max)
+            .ok_or_else(|| ApiError::invalid_body("response_topic is not valid"))?;
+        asking.by.clone_from(&caller.identity.username);
+        let place = api.0.waiting.enter(&caller)?;
+        let broker = Data::clone(&api);
+        let replying = async move { Ok(broker.0.control.request(asking).await) };
+        let time_max = time_max + api.options().call_timeout;
+        let replying = waiting::to_the_end(place, time_max, replying);
+        let id = new_id(&api);
+        match waiting::unless_ending(&request, replying).await? {
+            Ok(reply) => Ok(Answer::json(&ReplyAnswer::of(&reply, &id))),
+            Err(ControlError::Timeout) => Err(ApiError::no_reply()),
+            Err(error) => Err(error.into()),
+        }
+    };
+    answer(&api, &request, RestRoute::Request, call).await
+}
+
+/// Adds the Response Topic and the Correlation Data that the caller left to the broker.
+fn complete(api: &Api, asked: &mut AskedMessage) {
+    let topic = asked.response_topic.take();
+    asked.response_topic = Some(topic.unwrap_or_else(|| api.0.control.new_response_topic()));
+    let number = || new_id(api).into_bytes();
+    asked.correlation_data.get_or_insert_with(number);
+}

@@ -1,0 +1,133 @@
+//! Calls that publish and wait for what becomes of their messages.
+//!
+//! A call keeps its place among those that wait until the broker has answered, even if its caller
+//! leaves: so a caller that leaves and calls again takes no more of the broker than others.
+
+use std::{rc::Rc, time::Duration};
+
+use actix_web::{
+    HttpRequest,
+    rt::{self, time::timeout},
+    web::Data,
+};
+use serde::Serialize;
+
+use super::{
+    super::{
+        Api, ApiError,
+        admission::HttpCaller,
+        live::{CallerPlace, ServerEnding},
+    },
+    target::Query,
+};
+use crate::control::{
+    ControlError, DELIVERY_WAIT_MAX, Deliveries, DeliveryStage, PublishRequest, Published,
+    WaitForDeliveries,
+};
+
+/// The parameters of a wait.
+pub(super) const WAIT: &str = "wait";
+pub(super) const TIMEOUT: &str = "timeout_ms";
+/// How long a call waits that does not say so.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Parses what a call waits for; `None` if it does not wait.
+pub(super) fn wait_in(query: &Query<'_>) -> Result<Option<WaitForDeliveries>, ApiError> {
+    let stage =
+        query.value(WAIT, "must be stored, delivered or acknowledged", |text| match text {
+            "stored" => Some(DeliveryStage::Stored),
+            "delivered" => Some(DeliveryStage::Delivered),
+            "acknowledged" => Some(DeliveryStage::Acknowledged),
+            _ => None,
+        })?;
+    let time_max = timeout_in(query)?;
+    match (stage, time_max) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(ApiError::missing_parameter(WAIT)),
+        (Some(stage), time_max) => {
+            Ok(Some(WaitForDeliveries::new(stage, time_max.unwrap_or(TIMEOUT_DEFAULT))))
+        }
+    }
+}
+
+/// Parses how long a call waits.
+pub(super) fn time_in(query: &Query<'_>) -> Result<Duration, ApiError> {
+    Ok(timeout_in(query)?.unwrap_or(TIMEOUT_DEFAULT))
+}
+
+fn timeout_in(query: &Query<'_>) -> Result<Option<Duration>, ApiError> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is 60,000")]
+    let max = DELIVERY_WAIT_MAX.as_millis() as u64;
+    Ok(query.number(TIMEOUT, 1..=max)?.map(Duration::from_millis))
+}
+
+/// What has become of the deliveries of one message.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct ShownDeliveries {
+    stored: usize,
+    delivered: usize,
+    acknowledged: usize,
+    queued: usize,
+    dropped: usize,
+}
+
+impl From<Deliveries> for ShownDeliveries {
+    fn from(deliveries: Deliveries) -> Self {
+        let Deliveries { stored, delivered, acknowledged, queued, dropped, .. } = deliveries;
+        Self { stored, delivered, acknowledged, queued, dropped }
+    }
+}
+
+/// Enters the calls that wait, if this one does.
+pub(super) fn enter(
+    api: &Api,
+    caller: &HttpCaller,
+    wait: Option<WaitForDeliveries>,
+) -> Result<Option<Rc<CallerPlace>>, ApiError> {
+    wait.map(|_| api.0.waiting.enter(caller).map(Rc::new)).transpose()
+}
+
+/// Publishes a message, and waits as long as its request says.
+pub(super) async fn publish(
+    api: &Data<Api>,
+    request: PublishRequest,
+    place: Option<Rc<CallerPlace>>,
+) -> Result<Published, ApiError> {
+    let time = api.options().call_timeout;
+    let Some(wait) = request.wait else {
+        return super::in_time(api, api.0.control.publish(request)).await;
+    };
+    let broker = Data::clone(api);
+    let publishing = async move { broker.0.control.publish(request).await };
+    to_the_end(place, time + wait.time_max, publishing).await
+}
+
+/// Waits for the broker, which answers within `time_max`. The call keeps its place until then.
+pub(super) async fn to_the_end<P: 'static, T: 'static>(
+    place: P,
+    time_max: Duration,
+    answer: impl Future<Output = Result<T, ControlError>> + 'static,
+) -> Result<T, ApiError> {
+    let waiting = rt::spawn(async move {
+        let _place = place;
+        timeout(time_max, answer).await
+    });
+    match waiting.await {
+        Ok(Ok(answer)) => Ok(answer?),
+        Ok(Err(_)) => Err(ApiError::timeout()),
+        Err(_) => Err(ApiError::unavailable()),
+    }
+}
+
+/// Waits for the answer to a call, unless the server begins to stop.
+pub(super) async fn unless_ending<T>(
+    request: &HttpRequest,
+    answer: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let Some(ServerEnding(ending)) = request.conn_data() else { return answer.await };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = ending.cancelled() => Err(ApiError::unavailable()),
+    }
+}
