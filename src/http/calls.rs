@@ -14,6 +14,7 @@ use actix_web::{
 };
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::{
     Api, ApiError,
@@ -100,10 +101,18 @@ fn desk(request: &HttpRequest) -> &Rc<Desk> {
 
 /// The body of a successful response.
 pub(super) struct Answer {
-    content_type: &'static str,
-    body: BoxBody,
-    /// A further header.
-    header: Option<(&'static str, String)>,
+    body: AnswerBody,
+    /// Further headers.
+    pub(super) headers: AnswerHeaders,
+}
+
+/// Headers of an answer besides those that all have.
+pub(super) type AnswerHeaders = SmallVec<[(&'static str, String); 1]>;
+
+enum AnswerBody {
+    Json(String),
+    /// JSON texts, each on a line of its own.
+    Lines(BoxBody),
 }
 
 impl Answer {
@@ -115,13 +124,21 @@ impl Answer {
 
     /// Creates an answer of this JSON.
     pub(super) fn json_text(text: String) -> Self {
-        Self { content_type: "application/json", body: BoxBody::new(text), header: None }
+        Self { body: AnswerBody::Json(text), headers: AnswerHeaders::new() }
     }
 
     /// Adds a header.
     pub(super) fn with_header(mut self, name: &'static str, value: &str) -> Self {
-        self.header = Some((name, value.to_owned()));
+        self.headers.push((name, value.to_owned()));
         self
+    }
+
+    /// Returns the JSON of the answer; `None` if it is made while the caller reads.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.body {
+            AnswerBody::Json(text) => Some(text),
+            AnswerBody::Lines(_) => None,
+        }
     }
 
     /// Creates an answer of JSON texts, each on a line of its own, which are made while the caller
@@ -135,7 +152,7 @@ impl Answer {
         stream: impl Stream<Item = Result<Bytes, ApiError>> + 'static,
     ) -> Self {
         let body = BoxBody::new(BodyStream::new(Box::pin(stream)));
-        Self { content_type: "application/x-ndjson", body, header: None }
+        Self { body: AnswerBody::Lines(body), headers: AnswerHeaders::new() }
     }
 }
 
@@ -148,11 +165,15 @@ pub(super) async fn answer(
 ) -> HttpResponse {
     let began = Instant::now();
     let response = match call.await {
-        Ok(Answer { content_type, body, header }) => {
+        Ok(Answer { body, headers }) => {
             let mut response = HttpResponse::Ok();
+            let (content_type, body) = match body {
+                AnswerBody::Json(text) => ("application/json", BoxBody::new(text)),
+                AnswerBody::Lines(lines) => ("application/x-ndjson", lines),
+            };
             response.insert_header((CONTENT_TYPE, content_type));
             response.insert_header((CACHE_CONTROL, "no-store")); // live state must not be cached
-            if let Some(header) = header {
+            for header in headers {
                 response.insert_header(header);
             }
             AccountQuota::tell(request, &mut response);

@@ -3,6 +3,8 @@
 //! Each constructor has all of an error in one place.
 
 mod broker;
+mod repeated;
+mod waiting;
 
 use std::{borrow::Cow, net::IpAddr, ops::RangeInclusive};
 
@@ -367,25 +369,6 @@ impl ApiError {
                        http.followers_max and http.followers_per_account_max.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_followers", message)
             .advising(Advice::RetryAfter(RETRY_FOLLOWING_SECS))
-    }
-
-    /// Too many calls wait for deliveries or replies, in all or of this account.
-    pub(super) fn too_many_waiting() -> Self {
-        let message = "Too many calls wait for deliveries or replies, in all or of this account.";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_waiting", message)
-            .advising(Advice::RetryAfter(RETRY_UNAVAILABLE_SECS))
-    }
-
-    /// The message was published, and its deliveries have not come as far as the call wants.
-    pub(super) fn deliveries_pending() -> Self {
-        let message = "The message was published, but not all deliveries came that far in time.";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
-    }
-
-    /// No reply came.
-    pub(super) fn no_reply() -> Self {
-        let message = "The request was published, but no reply came in time.";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
     }
 
     /// The broker did not answer in time.

@@ -20,6 +20,7 @@ mod desk;
 mod error;
 mod forwarded;
 mod health;
+mod idempotency;
 mod live;
 mod parameters;
 mod problem;
@@ -65,6 +66,7 @@ pub use server::{Listener, Server, ServerOptions};
 
 use asking::Asking;
 use desk::Desk;
+use idempotency::Idempotency;
 use live::{Followers, WaitingCallers};
 use rate::Rates;
 
@@ -87,6 +89,7 @@ struct ApiParts {
     asking: Asking,
     followers: Followers,
     waiting: WaitingCallers,
+    idempotency: Idempotency,
     clock: Clock,
     /// The number of messages that callers have published.
     messages: AtomicU64,
@@ -206,6 +209,7 @@ impl Api {
             asking: Asking::new(options.password_checks_max),
             followers: Followers::default(),
             waiting: WaitingCallers::default(),
+            idempotency: Idempotency::default(),
             clock,
             messages: AtomicU64::new(1),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),

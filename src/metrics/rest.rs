@@ -70,8 +70,8 @@ labels! {
 }
 
 /// The counted statuses; 500 includes all others.
-pub(super) const STATUSES: [u16; 13] =
-    [200, 400, 401, 403, 404, 405, 409, 413, 415, 429, 503, 504, 500];
+pub(super) const STATUSES: [u16; 14] =
+    [200, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 503, 504, 500];
 
 /// Upper bounds of the latency buckets in microseconds: a local call takes tens of microseconds, a
 /// call that times out takes seconds.

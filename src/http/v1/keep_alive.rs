@@ -19,8 +19,9 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        idempotency::once,
     },
-    body::{self, BULK_BYTES_MAX},
+    body::{self, BULK_BYTES_MAX, ReadBody},
     bulk::{self, BulkResults, Items, PORTION},
     resource, walk,
 };
@@ -109,20 +110,29 @@ async fn keep_alive(request: HttpRequest, payload: Payload, api: Data<Api>) -> H
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
-        if body.bytes.trim_ascii_start().starts_with(b"{") {
-            return of_selected(&api, &caller, body::parse(&body.bytes)?);
-        }
-        let list: Items<&RawValue> = body::parse(&body.bytes)?;
-        list.check()?;
-        let mut results = Vec::with_capacity(list.items.len());
-        for portion in list.items.chunks(PORTION) {
-            results.extend(of_portion(&api, &caller, portion).await);
-            yield_now().await; // other calls of this worker
-        }
-        tell_changed(&api, &caller, None, &results);
-        Ok(Answer::json(&BulkResults { results }))
+        let (its, bytes) = ((Data::clone(&api), caller.clone()), body.bytes.clone());
+        once(&api, &request, &caller, &bytes, change_many(its, body)).await
     };
     answer(&api, &request, RestRoute::KeepAlives, call).await
+}
+
+/// Changes what a list or a selector asks for.
+async fn change_many(
+    (api, caller): (Data<Api>, HttpCaller),
+    body: ReadBody,
+) -> Result<Answer, ApiError> {
+    if body.bytes.trim_ascii_start().starts_with(b"{") {
+        return of_selected(&api, &caller, body::parse(&body.bytes)?);
+    }
+    let list: Items<&RawValue> = body::parse(&body.bytes)?;
+    list.check()?;
+    let mut results = Vec::with_capacity(list.items.len());
+    for portion in list.items.chunks(PORTION) {
+        results.extend(of_portion(&api, &caller, portion).await);
+        yield_now().await; // other calls of this worker
+    }
+    tell_changed(&api, &caller, None, &results);
+    Ok(Answer::json(&BulkResults { results }))
 }
 
 /// Logs that a call has changed something.

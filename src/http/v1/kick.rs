@@ -18,8 +18,9 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        idempotency::once,
     },
-    body::{self, BULK_BYTES_MAX},
+    body::{self, BULK_BYTES_MAX, ReadBody},
     bulk::{self, BulkResults, Items, PORTION},
     client::show_client,
     clients::query_clients,
@@ -111,33 +112,42 @@ async fn kick_many(request: HttpRequest, payload: Payload, api: Data<Api>) -> Ht
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
-        let wanted: KickBody<'_> = body::parse(&body.bytes)?;
-        let how = (wanted.session.as_deref(), wanted.will.as_deref(), wanted.reason.as_deref());
-        let options = options_of(how)?;
-        let Some(list) = wanted.client_ids else {
-            let (clients, username) = (wanted.clients, wanted.username);
-            return kick_selected(&api, &caller, (clients, username), options);
-        };
-        if wanted.clients.is_some() || wanted.username.is_some() {
-            return Err(ApiError::invalid_body("it needs either client_ids or a selector"));
-        }
-        list.check()?;
-        let mut results = Vec::with_capacity(list.items.len());
-        for portion in list.items.chunks(PORTION) {
-            let asked = portion.iter().map(|item| {
-                let client_id = bulk::client_id_in(Some(item))?;
-                caller.permit(&api, &client_id, &[Action::Control])?;
-                Ok(kick_by(&caller, client_id, options.clone()))
-            });
-            let kicked = kick_each(&api, asked.collect()).await;
-            let kicked = portion.iter().zip(&kicked);
-            results.extend(kicked.map(|(item, result)| KickResult::of(item, result)));
-            yield_now().await; // other calls of this worker
-        }
-        tell_kicked(&api, &caller, None, &results);
-        Ok(Answer::json(&BulkResults { results }))
+        let (its, bytes) = ((Data::clone(&api), caller.clone()), body.bytes.clone());
+        once(&api, &request, &caller, &bytes, kick_listed(its, body)).await
     };
     answer(&api, &request, RestRoute::Kick, call).await
+}
+
+/// Ends the connections that a list or a selector names.
+async fn kick_listed(
+    (api, caller): (Data<Api>, HttpCaller),
+    body: ReadBody,
+) -> Result<Answer, ApiError> {
+    let wanted: KickBody<'_> = body::parse(&body.bytes)?;
+    let how = (wanted.session.as_deref(), wanted.will.as_deref(), wanted.reason.as_deref());
+    let options = options_of(how)?;
+    let Some(list) = wanted.client_ids else {
+        let (clients, username) = (wanted.clients, wanted.username);
+        return kick_selected(&api, &caller, (clients, username), options);
+    };
+    if wanted.clients.is_some() || wanted.username.is_some() {
+        return Err(ApiError::invalid_body("it needs either client_ids or a selector"));
+    }
+    list.check()?;
+    let mut results = Vec::with_capacity(list.items.len());
+    for portion in list.items.chunks(PORTION) {
+        let asked = portion.iter().map(|item| {
+            let client_id = bulk::client_id_in(Some(item))?;
+            caller.permit(&api, &client_id, &[Action::Control])?;
+            Ok(kick_by(&caller, client_id, options.clone()))
+        });
+        let kicked = kick_each(&api, asked.collect()).await;
+        let kicked = portion.iter().zip(&kicked);
+        results.extend(kicked.map(|(item, result)| KickResult::of(item, result)));
+        yield_now().await; // other calls of this worker
+    }
+    tell_kicked(&api, &caller, None, &results);
+    Ok(Answer::json(&BulkResults { results }))
 }
 
 fn tell_kicked<I>(api: &Api, caller: &HttpCaller, target: Option<&str>, results: &[KickResult<I>]) {

@@ -12,7 +12,7 @@ use actix_web::{
     web::{self, Data, Payload, ServiceConfig},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures_util::{FutureExt as _, future::join_all};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
@@ -22,10 +22,11 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        idempotency::once,
         parameters::{Plus, decode},
         stay_with_http,
     },
-    body::{self, BULK_BYTES_MAX},
+    body::{self, BULK_BYTES_MAX, ReadBody},
     bulk::{self, BulkResults, ITEMS_MAX, Items},
     resource,
     target::{Query, raw_segment},
@@ -153,20 +154,30 @@ async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
         permit(&api, &caller, &asked)?;
         let body = body::read_any(&api, &request, payload, BULK_BYTES_MAX).await?;
         asked.payload = body.bytes.to_vec();
-        let message = build(&api, &asked)?;
-        let place = waiting::enter(&api, &caller, wait)?;
-        let publishing = waiting::publish(&api, of_caller(&caller, message, wait), place);
-        let published = waiting::unless_ending(&request, publishing).await?;
-        let id = new_id(&api);
-        if let Some(deliveries) = published.deliveries.filter(|it| !it.is_complete) {
-            let (message_id, matched) = (id, published.matched);
-            let pending = PendingAnswer { message_id, matched, deliveries: deliveries.into() };
-            return Err(ApiError::deliveries_pending().with_details(&pending));
-        }
-        let body = PublishAnswer::from(Ok((id.clone(), published)));
-        Ok(Answer::json(&body).with_header("X-Message-Id", &id))
+        let its = (Data::clone(&api), caller.clone());
+        let publishing = once(&api, &request, &caller, &body.bytes, publish_one(its, asked, wait));
+        waiting::unless_ending(&request, publishing).await
     };
     answer(&api, &request, RestRoute::Topic, call).await
+}
+
+async fn publish_one(
+    (api, caller): (Data<Api>, HttpCaller),
+    asked: AskedMessage,
+    wait: Option<WaitForDeliveries>,
+) -> Result<Answer, ApiError> {
+    let message = build(&api, &asked)?;
+    drop(asked);
+    let place = waiting::enter(&api, &caller, wait)?;
+    let published = waiting::publish(&api, of_caller(&caller, message, wait), place).await?;
+    let id = new_id(&api);
+    if let Some(deliveries) = published.deliveries.filter(|it| !it.is_complete) {
+        let (message_id, matched) = (id, published.matched);
+        let pending = PendingAnswer { message_id, matched, deliveries: deliveries.into() };
+        return Err(ApiError::deliveries_pending().with_details(&pending));
+    }
+    let body = PublishAnswer::from(Ok((id.clone(), published)));
+    Ok(Answer::json(&body).with_header("X-Message-Id", &id))
 }
 
 async fn publish_list(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
@@ -174,23 +185,32 @@ async fn publish_list(request: HttpRequest, payload: Payload, api: Data<Api>) ->
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let wait = wait_in(&Query::parse(request.query_string(), &[WAIT, TIMEOUT])?)?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
-        let list: Items<&RawValue> = body::parse(&body.bytes)?;
-        let (items_max, at_a_time) = match wait {
-            None => (ITEMS_MAX, MESSAGES_AT_A_TIME),
-            Some(_) => (WAITING_MESSAGES_MAX, WAITING_MESSAGES_MAX),
-        };
-        let items = list.within(items_max)?;
-        let mut results: Vec<PublishAnswer> = Vec::with_capacity(items.len());
-        for some in items.chunks(at_a_time) {
-            // Sent in their order; messages on one topic keep it.
-            let published = some.iter().map(|item| publish_item(&api, &caller, item, wait));
-            let published = waiting::unless_ending(&request, join_all(published).map(Ok)).await?;
-            results.extend(published.into_iter().map(PublishAnswer::from));
-            yield_now().await; // other calls of this worker
-        }
-        Ok(Answer::json(&BulkResults { results }))
+        let (its, bytes) = ((Data::clone(&api), caller.clone()), body.bytes.clone());
+        let publishing = once(&api, &request, &caller, &bytes, publish_all(its, body, wait));
+        waiting::unless_ending(&request, publishing).await
     };
     answer(&api, &request, RestRoute::Publish, call).await
+}
+
+async fn publish_all(
+    (api, caller): (Data<Api>, HttpCaller),
+    body: ReadBody,
+    wait: Option<WaitForDeliveries>,
+) -> Result<Answer, ApiError> {
+    let list: Items<&RawValue> = body::parse(&body.bytes)?;
+    let (items_max, at_a_time) = match wait {
+        None => (ITEMS_MAX, MESSAGES_AT_A_TIME),
+        Some(_) => (WAITING_MESSAGES_MAX, WAITING_MESSAGES_MAX),
+    };
+    let items = list.within(items_max)?;
+    let mut results: Vec<PublishAnswer> = Vec::with_capacity(items.len());
+    for some in items.chunks(at_a_time) {
+        // Sent in their order; messages on one topic keep it.
+        let published = some.iter().map(|item| publish_item(&api, &caller, item, wait));
+        results.extend(join_all(published).await.into_iter().map(PublishAnswer::from));
+        yield_now().await; // other calls of this worker
+    }
+    Ok(Answer::json(&BulkResults { results }))
 }
 
 async fn publish_item(

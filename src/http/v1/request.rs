@@ -1,6 +1,8 @@
 //! `POST /api/v1/request` publishes a message for a device and answers with its reply. The caller needs
 //! the permission to publish to the topic, and to subscribe to a Response Topic that it names.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Payload, ServiceConfig},
@@ -11,8 +13,9 @@ use serde::Serialize;
 use super::{
     super::{
         Api, ApiError,
-        admission::{self, CallEffect},
+        admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        idempotency::once,
     },
     body::{self, BULK_BYTES_MAX},
     publish::{AskedMessage, PublishItem, UserPropertyItem, build, new_id, permit},
@@ -83,7 +86,8 @@ async fn request(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let time_max = waiting::time_in(&Query::parse(request.query_string(), &[TIMEOUT])?)?;
-        let item: PublishItem = body::read(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;
+        let item: PublishItem = body::parse(&body.bytes)?;
         let mut asked = AskedMessage::try_from(item)?;
         permit(&api, &caller, &asked)?;
         if let Some(filter) = &asked.response_topic {
@@ -96,23 +100,33 @@ async fn request(request: HttpRequest, payload: Payload, api: Data<Api>) -> Http
             }
         }
         complete(&api, &mut asked);
-        let message = build(&api, &asked)?;
-        let mut asking = RequestReply::new(message, time_max)
-            .ok_or_else(|| ApiError::invalid_body("response_topic is not valid"))?;
-        asking.by.clone_from(&caller.identity.username);
-        let place = api.0.waiting.enter(&caller)?;
-        let broker = Data::clone(&api);
-        let replying = async move { Ok(broker.0.control.request(asking).await) };
-        let time_max = time_max + api.options().call_timeout;
-        let replying = waiting::to_the_end(place, time_max, replying);
-        let id = new_id(&api);
-        match waiting::unless_ending(&request, replying).await? {
-            Ok(reply) => Ok(Answer::json(&ReplyAnswer::of(&reply, &id))),
-            Err(ControlError::Timeout) => Err(ApiError::no_reply()),
-            Err(error) => Err(error.into()),
-        }
+        let its = (Data::clone(&api), caller.clone());
+        let asking = once(&api, &request, &caller, &body.bytes, ask(its, asked, time_max));
+        waiting::unless_ending(&request, asking).await
     };
     answer(&api, &request, RestRoute::Request, call).await
+}
+
+async fn ask(
+    (api, caller): (Data<Api>, HttpCaller),
+    asked: AskedMessage,
+    time_max: Duration,
+) -> Result<Answer, ApiError> {
+    let message = build(&api, &asked)?;
+    drop(asked);
+    let mut asking = RequestReply::new(message, time_max)
+        .ok_or_else(|| ApiError::invalid_body("response_topic is not valid"))?;
+    asking.by.clone_from(&caller.identity.username);
+    let place = api.0.waiting.enter(&caller)?;
+    let broker = Data::clone(&api);
+    let replying = async move { Ok(broker.0.control.request(asking).await) };
+    let time_max = time_max + api.options().call_timeout;
+    let id = new_id(&api);
+    match waiting::to_the_end(place, time_max, replying).await? {
+        Ok(reply) => Ok(Answer::json(&ReplyAnswer::of(&reply, &id))),
+        Err(ControlError::Timeout) => Err(ApiError::no_reply()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Adds the Response Topic and the Correlation Data that the caller left to the broker.

@@ -242,7 +242,7 @@ async fn one_member_of_a_shared_subscription_counts() {
     }
     let call = call(&broker, "t", QOS_1, Acknowledged);
     pass(millis(10)).await;
-    // Whoever has it leaves, and the other member gets it.
+    // The first member leaves; if it has the message, the other one gets it.
     let mut second = members.pop().unwrap();
     members.pop().unwrap().vanish().await;
     assert_eq!(second.receive_payload().await, "x");

@@ -16,6 +16,7 @@ mod proxies;
 mod publish;
 mod publisher;
 mod redirect;
+mod repeated;
 mod requests;
 mod v1;
 mod views;

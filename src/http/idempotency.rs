@@ -1,0 +1,114 @@
+//! Calls with an `Idempotency-Key`: a repeated call gets the answer of the first one and changes nothing.
+//! (draft-ietf-httpapi-idempotency-key-header-07)
+//!
+//! A key belongs to an account. A call with a key goes on if its caller leaves, because the caller will
+//! repeat it. Used by the calls that change something by POST.
+
+mod kept;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actix_web::{HttpRequest, rt, web::Data};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use self::kept::{AccountKey, EarlierCall, KeptAnswer, KeptAnswers, KeptText};
+use super::{Api, ApiError, admission::HttpCaller, calls::Answer};
+
+/// How long an answer is kept.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(300);
+/// Maximum bytes of a kept answer.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// Maximum bytes of a key.
+const KEY_BYTES_MAX: usize = 255;
+/// The header of a call.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The header of an answer that was given before.
+const REPLAYED: &str = "Idempotent-Replayed";
+
+/// The answers to calls with a key.
+#[derive(Default)]
+pub(super) struct Idempotency(Mutex<KeptAnswers>);
+
+impl Idempotency {
+    fn answers(&self) -> MutexGuard<'_, KeptAnswers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a call, or returns the answer that it was given before under the same key.
+pub(super) async fn once(
+    api: &Data<Api>,
+    request: &HttpRequest,
+    caller: &HttpCaller,
+    body: &[u8],
+    call: impl Future<Output = Result<Answer, ApiError>> + 'static,
+) -> Result<Answer, ApiError> {
+    let Some(key) = key_of(request)? else { return call.await };
+    let account = caller.identity.username.clone().unwrap_or_else(|| "".into());
+    let id = AccountKey { account, key };
+    let fingerprint = fingerprint(request, body);
+    match api.0.idempotency.answers().begin(&id, fingerprint, Instant::now()) {
+        EarlierCall::Unknown => {}
+        EarlierCall::Answered(answer) => return answer.map(|kept| replayed(&kept)),
+        EarlierCall::Running => return Err(ApiError::idempotency_key_in_use()),
+        EarlierCall::Other => return Err(ApiError::idempotency_key_reused()),
+        EarlierCall::NoRoom => return Err(ApiError::unavailable()),
+    }
+    let api = Data::clone(api);
+    let calling = rt::spawn(async move {
+        let result = call.await;
+        api.0.idempotency.answers().end(&id, kept_of(&result), Instant::now());
+        result
+    });
+    calling.await.unwrap_or_else(|_| Err(ApiError::unavailable()))
+}
+
+fn replayed(kept: &KeptText) -> Answer {
+    let mut answer = Answer::json_text(kept.text.as_ref().to_owned());
+    answer.headers.clone_from(&kept.headers);
+    answer.with_header(REPLAYED, "true")
+}
+
+/// Returns what is kept of the result of a call. Of a call that has changed nothing, nothing is: it may
+/// be repeated under its key.
+fn kept_of(result: &Result<Answer, ApiError>) -> Option<KeptAnswer> {
+    match result {
+        Ok(answer) => match answer.text() {
+            Some(text) if text.len() <= ANSWER_BYTES_MAX => {
+                Some(Ok(KeptText { text: text.into(), headers: answer.headers.clone() }))
+            }
+            Some(_) | None => Some(Err(ApiError::answer_not_kept())),
+        },
+        Err(error) => error.may_have_changed().then(|| Err(error.clone())),
+    }
+}
+
+/// Returns the key of a call: a string of structured fields (RFC 9651), or the same without quotes.
+fn key_of(request: &HttpRequest) -> Result<Option<Arc<str>>, ApiError> {
+    let mut values = request.headers().get_all(IDEMPOTENCY_KEY);
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    let text = text
+        .map(str::trim)
+        .map(|text| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text));
+    let is_valid = |text: &&str| {
+        let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) && !matches!(byte, b'"' | b'\\');
+        (1..=KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain)
+    };
+    let key = text.filter(is_valid).ok_or_else(ApiError::invalid_idempotency_key)?;
+    Ok(Some(key.into()))
+}
+
+/// Returns a hash of what a call asks for.
+fn fingerprint(request: &HttpRequest, body: &[u8]) -> [u8; 32] {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let mut hash = Sha256::new();
+    // No target contains a line feed.
+    hash.update(format!("{} {target}\n", request.method()));
+    hash.update(body);
+    hash.finalize().into()
+}
