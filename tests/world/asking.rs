@@ -1,12 +1,19 @@
 //! Queries and commands of the application that embeds the broker.
 
+use std::{sync::Arc, time::Duration};
+
+use actix_rt::task::JoinHandle;
 use hearthmq::{
-    control::{ControlError, KickOptions, WillRequest},
+    control::{
+        ControlError, Deliveries, DeliveryStage, KickOptions, PublishRequest, Published,
+        WaitForDeliveries, WillRequest,
+    },
     hooks::DisconnectReason,
+    mqtt::{PublicationBuilder, Timestamp},
 };
 
 use crate::{
-    model::{End, Verdict},
+    model::{End, Sent, Verdict},
     steps::What,
     vocabulary::NAMES,
     world::World,
@@ -22,6 +29,12 @@ impl World {
         self.count("published by the application");
         let routed = sent.clone();
         self.affect(move |model| model.route(&routed, None));
+        if self.messages.is_multiple_of(2) {
+            self.count("published, and waited for");
+            let waiting = self.wait_for_deliveries(&sent)?;
+            self.calls.push(waiting);
+            return Ok(());
+        }
         let broker = self.broker.clone();
         let publish =
             async move { broker.publish(sent.topic, &sent.payload, sent.qos, sent.retain).await };
@@ -30,6 +43,35 @@ impl World {
         }
         // The answer waits until all shards have stored the message, and mail may be held back.
         actix_rt::spawn(publish);
+        Ok(())
+    }
+
+    /// Publishes a message and waits until it is acknowledged, beside the steps that follow.
+    fn wait_for_deliveries(&self, sent: &Sent) -> Verdict<JoinHandle<Verdict>> {
+        let message = PublicationBuilder::new(sent.topic, &sent.payload);
+        let message = message.qos(sent.qos).retain(sent.retain).build(Timestamp(0));
+        let message = Arc::new(message.map_err(|error| error.to_string())?);
+        let wait = WaitForDeliveries::new(DeliveryStage::Acknowledged, Duration::from_secs(5));
+        let request = PublishRequest::new(message).waiting(wait);
+        // An address, because a handle would keep the broker beyond a crash.
+        let published = self.broker.registry(sent.topic).send(request);
+        Ok(actix_rt::spawn(async move {
+            let Ok(published) = published.await else { return Ok(()) }; // the broker has ended
+            match published {
+                Ok(published) if adds_up(&published) => Ok(()),
+                other => Err(format!("published for a caller: {other:?}")),
+            }
+        }))
+    }
+
+    /// Checks the calls that have ended.
+    pub(crate) async fn end_calls(&mut self) -> Verdict {
+        let (ended, others) = self.calls.drain(..).partition(JoinHandle::is_finished);
+        self.calls = others;
+        let ended: Vec<JoinHandle<Verdict>> = ended;
+        for call in ended {
+            call.await.map_err(|error| error.to_string())??;
+        }
         Ok(())
     }
 
@@ -79,4 +121,18 @@ impl World {
         let changed = changed.map(|changed| Some(changed.old_secs));
         if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
     }
+}
+
+/// Returns whether no delivery was counted twice, and none is missing when all have ended.
+fn adds_up(published: &Published) -> bool {
+    let Some(Deliveries { stored, delivered, acknowledged, queued, dropped, is_complete, .. }) =
+        published.deliveries
+    else {
+        return false;
+    };
+    let ended = delivered + dropped;
+    stored <= published.matched
+        && acknowledged <= delivered
+        && ended + queued == published.matched
+        && (queued == 0 || !is_complete)
 }

@@ -39,6 +39,10 @@ impl World {
             self.disconnect(client, false, None).await?;
         }
         self.wait(10_000).await?;
+        self.end_calls().await?;
+        if !self.calls.is_empty() {
+            return Err(format!("{} calls wait beyond their time", self.calls.len()));
+        }
         self.nothing_is_left().await
     }
 

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use actix_rt::task::JoinHandle;
 use hearthmq::{
     Broker,
     mqtt::{Packet, ProtocolVersion::V5, Publish, QoS, ReasonCode, encode},
@@ -60,6 +61,8 @@ pub(crate) struct World {
     pub(crate) tally: BTreeMap<&'static str, u64>,
     /// The model at the time when the store began to fail.
     pub(crate) before_failure: Option<Model>,
+    /// The calls that wait for deliveries.
+    pub(crate) calls: Vec<JoinHandle<Verdict>>,
     /// The effects on the model of a step that happens at the same time as another one.
     pub(crate) recorded: Option<Recorded>,
     /// How often in a row the world has not become quiet.
@@ -88,6 +91,7 @@ impl World {
             rules,
             pass_office,
             post,
+            calls: Vec::new(),
             recorded: None,
             power_since: 0,
             disk,
@@ -133,6 +137,7 @@ impl World {
         self.say(|| format!("* {step:?}"));
         self.play(step).await?;
         self.settle().await?;
+        self.end_calls().await?;
         if self.restless == 0 && !self.disk.is_failing() {
             self.compare_store().await?;
         }
