@@ -1,13 +1,14 @@
 //! The command line: the commands of the program, and how it ends.
 //!
 //! Exit codes: 0 for success, 1 for failure (one line on standard error gives the reason), 2 for a
-//! wrong command line.
+//! wrong command line. Commands that ask a running broker have more (`remote.rs`).
 
 mod check;
 mod control;
 mod export;
 mod files;
 mod first_start;
+mod generated;
 mod hint;
 mod http;
 mod import;
@@ -17,6 +18,7 @@ mod log_queue;
 mod open_files;
 mod passwd;
 mod reload;
+mod remote;
 mod run;
 mod serve;
 mod store;
@@ -30,7 +32,7 @@ use std::{
     sync::LazyLock,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use hearthmq::{
     auth::FileError,
     config::{Config, ConfigError, EXAMPLE},
@@ -87,6 +89,15 @@ enum Command {
     ExampleConfig,
     /// Print the policy of a first start: rules for its account, and examples of more
     ExamplePolicy,
+    #[command(flatten)]
+    Remote(remote::RemoteCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: generated::CompletedShell,
+    },
+    /// Print the man page, or write those of all commands
+    Man(generated::ManArguments),
 }
 
 /// The sources of the configuration.
@@ -139,8 +150,32 @@ enum Failure {
     Import(#[from] import::ImportError),
     #[error(transparent)]
     Control(#[from] control::ExportError),
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+    #[error("the payload cannot be read: {0}")]
+    Input(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// Returns the exit code of the program.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Remote(error) => ExitCode::from(error.exit_code()),
+            Self::Config(_)
+            | Self::Accounts(_)
+            | Self::Start(_)
+            | Self::Store(_)
+            | Self::FirstStart(_)
+            | Self::Password(_)
+            | Self::StoreCommand(_)
+            | Self::Import(_)
+            | Self::Control(_)
+            | Self::Input(_)
+            | Self::Output(_) => ExitCode::FAILURE,
+        }
+    }
 }
 
 /// Runs the command of the command line.
@@ -160,13 +195,18 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Store(arguments)) => store::store(&arguments),
         Some(Command::ExampleConfig) => print(EXAMPLE),
         Some(Command::ExamplePolicy) => print(first_start::POLICY),
+        Some(Command::Remote(command)) => remote::run(command),
+        Some(Command::Completions { shell }) => {
+            generated::completions(shell, CommandLine::command())
+        }
+        Some(Command::Man(arguments)) => generated::man(&arguments, CommandLine::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Without standard error the exit code alone reports the failure.
             drop(writeln!(io::stderr(), "hearthmq: {failure}"));
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }

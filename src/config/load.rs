@@ -24,10 +24,16 @@ use super::{
 const VARIABLE_PREFIX: &str = "HEARTHMQ_";
 
 /// Variables with our prefix that are not options: the name of the configuration file and the first
-/// password, which the command line reads, and those that Kubernetes sets in each pod beside a
+/// password, which the command line reads, the account of commands that ask a running broker, and
+/// those that Kubernetes sets in each pod beside a
 /// service called `hearthmq`.
-const OTHER_VARIABLES: [&str; 4] =
-    ["HEARTHMQ_CONFIG", "HEARTHMQ_ADMIN_PASSWORD", "HEARTHMQ_SERVICE_", "HEARTHMQ_PORT"];
+const OTHER_VARIABLES: [&str; 5] = [
+    "HEARTHMQ_CONFIG",
+    "HEARTHMQ_ADMIN_PASSWORD",
+    "HEARTHMQ_REMOTE_",
+    "HEARTHMQ_SERVICE_",
+    "HEARTHMQ_PORT",
+];
 
 /// Similarity, from 0 to 1, from which a valid key is suggested for an unknown one.
 const ALIKE_ENOUGH: f64 = 0.6;

@@ -31,6 +31,7 @@ mod program;
 mod readme;
 mod refusals;
 mod reload;
+mod remote;
 mod restored;
 mod revocation;
 mod shutdown;

@@ -1,0 +1,89 @@
+//! Commands that ask a running broker over its REST interface.
+//!
+//! Exit codes: 0 for success; 1 if the broker cannot be reached, or for a fault on this side; 2 for a
+//! wrong command line; 3 if the broker refuses the call; 4 if it does not know the client (404); 5 if
+//! some of several clients were not changed.
+
+mod account;
+mod clients;
+mod events;
+mod follow;
+mod http;
+mod many;
+mod node;
+mod publish;
+mod table;
+
+use std::io::{self, IsTerminal as _};
+
+use clap::{Args, Subcommand};
+
+use self::http::Remote;
+pub(super) use self::{account::RemoteOptions, clients::ClientsCommand, http::RemoteError};
+use super::Failure;
+
+/// What the commands that ask a broker say of exit codes.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the broker cannot be reached, or a fault on this side
+  2  a wrong command line
+  3  the broker refuses the call
+  4  the broker does not know the client, or the client is not online
+  5  some of several clients were not changed";
+
+/// Commands that ask a running broker.
+#[derive(Subcommand)]
+pub(super) enum RemoteCommand {
+    /// List clients, show one, change Keep Alives, end connections
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Clients(ClientsCommand),
+    /// Follow which clients are online
+    #[command(after_help = EXIT_CODES)]
+    Events(events::Arguments),
+    /// Publish a message
+    #[command(after_help = EXIT_CODES)]
+    Publish(publish::Arguments),
+    /// Describe the node: version, listeners, limits
+    #[command(after_help = EXIT_CODES)]
+    Node(node::Arguments),
+}
+
+/// How results are written.
+#[derive(Args)]
+struct OutputOptions {
+    /// Write JSON, each item on a line of its own [default: if standard output is no terminal]
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl OutputOptions {
+    fn is_json(&self) -> bool {
+        self.json || !io::stdout().is_terminal()
+    }
+}
+
+/// Runs a command.
+pub(super) fn run(command: RemoteCommand) -> Result<(), Failure> {
+    match command {
+        RemoteCommand::Clients(command) => clients::run(command),
+        RemoteCommand::Events(arguments) => events::run(&arguments),
+        RemoteCommand::Publish(arguments) => publish::run(&arguments),
+        RemoteCommand::Node(arguments) => node::run(&arguments),
+    }
+}
+
+/// Percent-encodes a text for a segment of a path or a value of a query.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            // Also of a dot: an id of dots has a special meaning in a path.
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}

@@ -1,0 +1,68 @@
+//! Follows the feed of presence over connections that may end: each continues behind the last event.
+
+use std::{
+    io::{self, BufRead as _},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{Remote, RemoteError, clients::query};
+use crate::cli::{Failure, note};
+
+/// The pause before a further connection, which doubles while none succeeds.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Passes each event to `handle`, until it returns `false`.
+pub(super) fn follow(
+    remote: &Remote,
+    filters: &str,
+    mut after: Option<String>,
+    mut handle: impl FnMut(&Value) -> io::Result<bool>,
+) -> Result<(), Failure> {
+    let mut pause = PAUSE_MIN;
+    let mut has_connected = false;
+    loop {
+        let last = query(&[("last_event_id", after.clone())]);
+        let target =
+            format!("/api/v1/events?{}", format!("{filters}{last}").trim_start_matches('&'));
+        match remote.lines("GET", &target, None) {
+            Ok(lines) => {
+                (has_connected, pause) = (true, PAUSE_MIN);
+                for line in lines.lines() {
+                    let Ok(line) = line else { break };
+                    // An empty line only says that the broker is there.
+                    let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+                    if !handle(&event)? {
+                        return Ok(());
+                    }
+                    after = event["id"].as_str().map(str::to_owned).or(after);
+                }
+                note("the broker has ended the stream; connecting again");
+            }
+            // Waiting does not help against a wrong URL or account, nor before the first connection.
+            Err(error) if !has_connected || !may_pass(&error) => return Err(error.into()),
+            Err(error) => note(&format!("{error}; connecting again")),
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn may_pass(error: &RemoteError) -> bool {
+    match error {
+        RemoteError::Unreachable { .. } | RemoteError::CutOff => true,
+        RemoteError::Refused { status, .. } => matches!(status, 429 | 503 | 504),
+        RemoteError::NoAccount
+        | RemoteError::NoPassword
+        | RemoteError::AccountFile { .. }
+        | RemoteError::Ca { .. }
+        | RemoteError::Url { .. }
+        | RemoteError::NotHearthMq { .. }
+        | RemoteError::Unknown { .. }
+        | RemoteError::SomeFailed { .. }
+        | RemoteError::Io(_) => false,
+    }
+}

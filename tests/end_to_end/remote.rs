@@ -1,0 +1,305 @@
+//! The commands that ask a running broker, as a user of a shell runs them.
+
+use std::{
+    fs::{self, Permissions},
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use hearthmq::mqtt::{QoS, ReasonCode};
+use serde_json::Value;
+
+use crate::{
+    pki::Pki,
+    program::{PASSWORD, PATIENCE, Place, Program},
+    skipped::not_installed,
+};
+
+/// A shell of a user, whose environment names the broker and an account.
+struct Shell {
+    variables: Vec<(&'static str, String)>,
+}
+
+/// Exit code, lines of standard output, and standard error.
+type Ran = (i32, Vec<String>, String);
+
+impl Shell {
+    fn at(program: &Program) -> Self {
+        let url = format!("http://{}", program.address("http"));
+        let variables = vec![
+            ("HEARTHMQ_REMOTE_URL", url),
+            ("HEARTHMQ_REMOTE_USER", "ops".to_owned()),
+            ("HEARTHMQ_REMOTE_PASSWORD", PASSWORD.to_owned()),
+        ];
+        Self { variables }
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.retain(|(other, _)| *other != name);
+        if !value.is_empty() {
+            self.variables.push((name, value.to_owned()));
+        }
+        self
+    }
+
+    fn command(&self, line: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearthmq"));
+        command.args(line).stdin(Stdio::null()).env_remove("HOME");
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+        command
+    }
+
+    fn run(&self, line: &[&str]) -> Ran {
+        let output = self.command(line).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let lines = text(output.stdout).lines().map(str::to_owned).collect();
+        (output.status.code().unwrap(), lines, text(output.stderr))
+    }
+
+    /// Runs a command that succeeds; returns the JSON of its lines.
+    fn json(&self, line: &[&str]) -> Vec<Value> {
+        let (code, lines, errors) = self.run(line);
+        assert_eq!(code, 0, "{line:?}: {errors}");
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs a command that fails; returns its exit code and what it says.
+    fn failure(&self, line: &[&str]) -> (i32, String) {
+        let (code, _, errors) = self.run(line);
+        (code, errors)
+    }
+}
+
+#[test]
+fn clients_are_listed_shown_changed_and_kicked() {
+    let place = Place::new();
+    let program = place.start();
+    let shell = Shell::at(&program);
+    let mut cars: Vec<_> = ["car-1", "car-2", "a/b #"].map(|id| program.client(id)).into();
+    let ids = |clients: &[Value]| -> Vec<String> {
+        clients.iter().map(|client| client["client_id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&shell.json(&["clients", "list"])), ["a/b #", "car-1", "car-2"]);
+    let some = shell.json(&["clients", "list", "--client-id", "car-*", "--limit", "1"]);
+    assert_eq!(ids(&some), ["car-1"]);
+    assert_eq!(shell.json(&["clients", "list", "--connected", "false"]), [] as [Value; 0]);
+    let shown = shell.json(&["clients", "show", "a/b #"]).remove(0);
+    assert_eq!((&shown["client_id"], &shown["online"]), (&"a/b #".into(), &true.into()));
+
+    let changed = shell.json(&["clients", "keep-alive", "90", "car-1", "a/b #"]);
+    assert_eq!(ids(&changed), ["car-1", "a/b #"]);
+    assert!(changed.iter().all(|result| result["keepalive"] == 90), "{changed:?}");
+    let selected = shell.json(&["clients", "keep-alive", "100", "--clients", "car-*"]);
+    assert_eq!(ids(&selected).len(), 2);
+    let shown = shell.json(&["clients", "show", "car-2"]).remove(0);
+    assert_eq!(shown["connection"]["keep_alive"]["in_force"], 100);
+
+    let (code, lines, errors) = shell.run(&["clients", "kick", "car-1", "nobody"]);
+    assert_eq!((code, lines.len()), (5, 2), "{errors}");
+    assert!(errors.contains("1 of 2 clients were not changed"), "{errors}");
+    let kicked = shell.json(&["clients", "kick", "--username", "ops", "--end-session"]);
+    assert_eq!(ids(&kicked).len(), 2);
+    cars.iter_mut().for_each(|car| car.expect_disconnect(ReasonCode::AdministrativeAction));
+    assert_eq!(shell.json(&["clients", "list"]), [] as [Value; 0]);
+}
+
+#[test]
+fn exit_codes_tell_failures_apart() {
+    let place = Place::new();
+    let program = place.start();
+    let shell = Shell::at(&program);
+    for (line, code, text) in [
+        (&["clients", "show", "nobody"][..], 4, "client_not_found"),
+        (&["clients", "kick", "nobody"], 4, "client_not_online"),
+        (&["clients", "keep-alive", "29", "a"], 5, "1 of 1"),
+        (&["publish", "a/#", "x"], 3, "invalid_topic"),
+        (&["clients", "kick"], 2, "required"),
+        (&["clients", "kick", "a", "--clients", "b*"], 2, "cannot be used"),
+        (&["events", "--password", "x"], 2, "unexpected argument"),
+        (&["node", "--url", "ftp://127.0.0.1"], 1, "begins with http:// or https://"),
+        (&["node", "--url", "http://127.0.0.1:1"], 1, "cannot be reached"),
+    ] {
+        let (found, errors) = shell.failure(line);
+        assert_eq!(found, code, "{line:?}: {errors}");
+        assert!(errors.contains(text), "{line:?}: {errors}");
+    }
+    let wrong = Shell::at(&program).with("HEARTHMQ_REMOTE_PASSWORD", "wrong");
+    assert_eq!(wrong.failure(&["node"]).0, 3);
+    let (code, errors) = Shell::at(&program).with("HEARTHMQ_REMOTE_USER", "").failure(&["node"]);
+    assert!(code == 1 && errors.contains("no account"), "{errors}");
+    let (code, errors) =
+        Shell::at(&program).with("HEARTHMQ_REMOTE_PASSWORD", "").failure(&["node"]);
+    assert!(code == 1 && errors.contains("no password"), "{errors}");
+}
+
+#[test]
+fn a_message_is_published_and_waited_for() {
+    let place = Place::new();
+    let program = place.start();
+    let shell = Shell::at(&program);
+    let mut client = program.client("c");
+    client.subscribe("a/+", QoS::AtMostOnce);
+    let line = ["publish", "a/b", "hi", "--wait", "delivered", "--timeout-ms", "60000"];
+    let published = shell.json(&line).remove(0);
+    assert_eq!((&published["matched"], &published["delivered"]), (&1.into(), &1.into()));
+    assert_eq!(client.message().payload, b"hi");
+    fs::write(place.path("payload"), [0xFF, 0]).unwrap();
+    let file = place.path("payload");
+    shell.json(&["publish", "a/b", "--file", file.to_str().unwrap(), "--qos", "0"]);
+    assert_eq!(client.message().payload, [0xFF, 0]);
+    let node = shell.json(&["node"]).remove(0);
+    assert_eq!(
+        (&node["ready"], &node["version"]),
+        (&true.into(), &env!("CARGO_PKG_VERSION").into())
+    );
+}
+
+/// Only its owner may read a file with a password.
+#[test]
+fn an_account_comes_from_a_file_that_others_cannot_read() {
+    let place = Place::new();
+    let program = place.start();
+    let file = place.path("account.toml");
+    let url = format!("http://{}", program.address("http"));
+    fs::write(&file, format!("url = \"{url}\"\nuser = \"ops\"\npassword = \"{PASSWORD}\"\n"))
+        .unwrap();
+    let shell = Shell { variables: Vec::new() };
+    let line = ["node", "--account-file", file.to_str().unwrap()];
+    for mode in [0o644, 0o640, 0o660, 0o602] {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let (code, errors) = shell.failure(&line);
+        assert!(code == 1 && errors.contains("chmod 600"), "{mode:o}: {errors}");
+    }
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(shell.json(&line).len(), 1);
+    fs::write(&file, "user = \"ops\"\npasword = \"secret\"\n").unwrap();
+    let (code, errors) = shell.failure(&line);
+    assert!(code == 1 && errors.contains("pasword") && !errors.contains("secret"), "{errors}");
+}
+
+#[test]
+fn https_trusts_the_cas_of_a_file_or_those_of_the_system() {
+    let pki = Pki::new();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let place = Place::new()
+        .set("http.https=127.0.0.1:0")
+        .set(format!("tls.certificate={}", text(&pki.server.chain)))
+        .set(format!("tls.key={}", text(&pki.server.key)));
+    let program = place.start();
+    let url = format!("https://localhost:{}", program.address("https").port());
+    let shell = Shell::at(&program).with("HEARTHMQ_REMOTE_URL", &url);
+    assert_eq!(shell.json(&["node", "--ca", &text(&pki.ca)]).len(), 1);
+    let (code, errors) = shell.failure(&["node"]);
+    assert!(code == 1 && errors.contains("cannot be reached"), "{errors}");
+    let (code, errors) = shell.failure(&["node", "--ca", &text(&pki.server.key)]);
+    assert!(code == 1 && errors.contains("it has no certificate"), "{errors}");
+}
+
+/// A command that goes on; it is killed at the end.
+struct Following {
+    child: Child,
+    lines: mpsc::Receiver<Value>,
+}
+
+impl Following {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                drop(sender.send(serde_json::from_str(&line).unwrap()));
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for an event; returns the client that it is about.
+    fn expect(&self, event: &str) -> String {
+        let found = self.lines.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(found["event"], event, "{found}");
+        found["data"]["clientid"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn events_are_followed_beyond_a_restart_of_the_broker() {
+    let place = Place::new();
+    let program = place.start();
+    let address = program.address("http");
+    let shell = Shell::at(&program);
+    let first = program.client("car-1");
+    let following = Following::start(shell.command(&["events", "--client-id", "car-*"]));
+    assert_eq!(following.expect("snapshot"), "car-1");
+    following.expect("snapshot_end");
+    let _other = program.client("truck");
+    let second = program.client("car-2");
+    assert_eq!(following.expect("client_connected"), "car-2");
+    drop((first, second, program));
+    let mut command = place.command();
+    command.args(["--set", &format!("http.listen={address}")]);
+    let program = place.start_by(command);
+    // What it shows until it connects again are the ends of the connections, if it has seen them.
+    let reset = loop {
+        let event = following.lines.recv_timeout(PATIENCE).unwrap();
+        if event["event"] != "client_disconnected" {
+            break event;
+        }
+    };
+    assert_eq!(reset["event"], "reset");
+    following.expect("snapshot_end");
+    let _third = program.client("car-3");
+    assert_eq!(following.expect("client_connected"), "car-3");
+    let snapshot = Shell::at(&program).json(&["events", "--snapshot"]);
+    assert_eq!(snapshot.len(), 2, "{snapshot:?}");
+}
+
+#[test]
+fn a_terminal_shows_a_table() {
+    let place = Place::new();
+    let program = place.start();
+    let _client = program.client("\u{1b}[2Jcar");
+    let shell = Shell::at(&program);
+    let program = env!("CARGO_BIN_EXE_hearthmq");
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("{program} clients list"), "/dev/null"]);
+    script.envs(shell.variables.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+    let Ok(output) = script.output() else { return not_installed("bsdutils") };
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    assert!(lines[0].starts_with("CLIENT ID") && lines[0].contains("KEEP ALIVE"), "{shown}");
+    assert!(lines[1].starts_with("\\u{1b}[2Jcar  ops"), "{shown:?}");
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    let place = Place::new();
+    let shell = Shell { variables: Vec::new() };
+    for name in ["bash", "zsh", "fish"] {
+        let (code, lines, _) = shell.run(&["completions", name]);
+        assert_eq!(code, 0);
+        let text = lines.join("\n");
+        assert!(text.contains("keep-alive") && text.contains("account-file"), "{name}");
+    }
+    let (code, lines, _) = shell.run(&["man"]);
+    assert!(code == 0 && lines.iter().any(|line| line.contains("clients")), "{lines:?}");
+    let directory = place.path("man");
+    assert_eq!(shell.run(&["man", directory.to_str().unwrap()]).0, 0);
+    for page in ["hearthmq", "hearthmq-clients-keep-alive", "hearthmq-events"] {
+        let text = fs::read_to_string(directory.join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(&format!(".TH {page}")), "{page}");
+    }
+}
