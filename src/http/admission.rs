@@ -225,6 +225,12 @@ impl Api {
 }
 
 impl HttpCaller {
+    /// Returns a caller at this machine.
+    #[cfg(test)]
+    pub(super) fn of(identity: Identity) -> Self {
+        Self { identity, peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), listener: None }
+    }
+
     /// Returns the URL of the listener that accepted the connection.
     pub(super) fn listener(&self) -> &str {
         url_of(self.listener.as_ref())

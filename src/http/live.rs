@@ -136,3 +136,29 @@ impl StandingCheck {
         authenticator.standing_at(identity, self.admitted_at, rules) == Standing::Good
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::auth::Identity;
+
+    use super::*;
+
+    #[test]
+    fn an_account_has_half_of_the_places_of_calls_that_wait() {
+        let waiting = WaitingCallers::default();
+        let caller = |name: &str| {
+            HttpCaller::of(Identity { username: Some(name.into()), ..Identity::default() })
+        };
+        let enter = |name: &str| waiting.enter(&caller(name));
+        let mut places: Vec<_> = (0..WAITING_PER_ACCOUNT_MAX).map(|_| enter("ann").ok()).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert_eq!(enter("ann").err(), Some(ApiError::too_many_waiting()));
+        places.extend((0..WAITING_PER_ACCOUNT_MAX).map(|_| enter("bob").ok()));
+        assert!(places.iter().all(Option::is_some));
+        assert_eq!(enter("eve").err(), Some(ApiError::too_many_waiting()));
+        places.pop();
+        assert!(enter("eve").is_ok());
+        drop(places);
+        assert!(locked(&waiting.0.0).by_account.is_empty());
+    }
+}

@@ -301,3 +301,52 @@ impl Keeping {
         self.last_place
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{DeliveryCounts, Publication, ReceiptCall, ReceiptLog};
+
+    fn message() -> Message {
+        Message::new(&Publication {
+            topic: "t",
+            payload: b"x",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: &[],
+            expires_at: None,
+        })
+    }
+
+    fn counts(log: &ReceiptLog) -> DeliveryCounts {
+        let mut sum = DeliveryCounts::default();
+        log.take().into_iter().for_each(|(_, since)| sum.add(since));
+        sum
+    }
+
+    /// A store that is not in memory returns another copy of the message.
+    #[test]
+    fn a_message_that_was_read_again_has_its_receipt() {
+        let log = Arc::new(ReceiptLog::default());
+        let call = ReceiptCall { shard: 0, number: 1, until: Timestamp(10) };
+        let mut keeping = Keeping::new(SessionNumber(1), Journal::default(), 0);
+        for place in 1..=3 {
+            let receipt = Arc::new(Receipt::new(call, &log));
+            keeping.keep_receipt(QueuePlace(place), &message().with_receipt(receipt));
+        }
+        assert_eq!(counts(&log), DeliveryCounts::default(), "they wait");
+        let read = keeping.with_receipt(QueuePlace(2), Arc::new(message()));
+        read.receipt().expect("it is the one from before").sent(true);
+        let sent = DeliveryCounts { delivered: 1, ended: 1, ..DeliveryCounts::default() };
+        assert_eq!(counts(&log), sent);
+        assert!(keeping.with_receipt(QueuePlace(2), Arc::new(message())).receipt().is_none());
+        keeping.weed(QueuePlace(1), 1, true);
+        let dropped = DeliveryCounts { dropped: 1, ..DeliveryCounts::default() };
+        assert_eq!(counts(&log), dropped);
+        keeping.forget_receipts(Timestamp(9));
+        assert!(keeping.receipts.is_some(), "the call has not ended");
+        keeping.forget_receipts(Timestamp(10));
+        assert!(keeping.receipts.is_none());
+        assert_eq!(counts(&log), dropped);
+    }
+}

@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
+    time::Instant,
 };
 
 use hearthmq::mqtt::{QoS, ReasonCode};
@@ -106,6 +107,18 @@ fn clients_are_listed_shown_changed_and_kicked() {
     assert_eq!(ids(&kicked).len(), 2);
     cars.iter_mut().for_each(|car| car.expect_disconnect(ReasonCode::AdministrativeAction));
     assert_eq!(shell.json(&["clients", "list"]), [] as [Value; 0]);
+    // The history is written a moment later.
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let history = shell.json(&["clients", "history", "car-2"]);
+        assert_eq!(history.len(), 1, "{history:?}");
+        if history[0]["reason"] == "kicked" {
+            assert_eq!(history[0]["by"], "ops");
+            break;
+        }
+        assert!(Instant::now() < until, "{history:?}");
+    }
+    assert_eq!(shell.failure(&["clients", "history", "nobody"]).0, 4);
 }
 
 #[test]
