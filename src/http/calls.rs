@@ -15,11 +15,16 @@ use actix_web::{
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use smallvec::SmallVec;
+use utoipa::ToSchema;
 
 use super::{
     Api, ApiError,
     admission::{self, CallEffect},
     desk::Desk,
+    failures::{
+        Caller, Change, ClientId, Fails, Interval, KeepAliveOff, NotOnline, Path, Permission,
+        RequiredParameters,
+    },
     parameters,
     rate::AccountQuota,
 };
@@ -30,19 +35,39 @@ use crate::{
     told::Changed,
 };
 
-#[derive(Serialize)]
+/// Says that a Keep Alive was changed.
+#[derive(Serialize, ToSchema)]
 struct KeepAliveAnswer {
+    /// Always `true`.
     success: bool,
     /// The Keep Alive in force, in seconds.
     keepalive: u16,
 }
 
-#[derive(Serialize)]
+/// Says whether a client is online.
+#[derive(Serialize, ToSchema)]
 struct StatusAnswer {
+    /// Whether the client is connected now.
     online: bool,
 }
 
-/// `POST /keep-alive?client-id=…&interval=…`
+/// Changes the Keep Alive of a connected client.
+///
+/// The change applies at once. The connection and its messages in flight are not affected. The new
+/// value ends with the connection.
+#[utoipa::path(
+    post, path = "/keep-alive", tag = "keep-alive", operation_id = "setKeepAlive",
+    params(
+        ("client-id" = String, Query, description = "the client", example = "car-17"),
+        ("interval" = u16, Query, description = "the new Keep Alive in seconds",
+         minimum = 30, maximum = 1200, example = 120),
+    ),
+    responses(
+        (status = 200, description = "The Keep Alive in force.", body = KeepAliveAnswer,
+         example = json!({"success": true, "keepalive": 120})),
+        Fails<(Caller, Change, Permission, RequiredParameters, ClientId, Interval, NotOnline, KeepAliveOff)>,
+    ),
+)]
 pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         if request.method() != Method::POST {
@@ -65,7 +90,19 @@ pub(super) async fn keep_alive(request: HttpRequest, api: Data<Api>) -> HttpResp
     answer(&api, &request, RestRoute::KeepAlive, call).await
 }
 
-/// `GET`, `HEAD` or `POST /client-id/{client id}/status`
+/// Asks whether a client is online.
+///
+/// The answer is the live state. A client that is not known is not online.
+#[utoipa::path(
+    method(get, post), path = "/client-id/{client_id}/status", tag = "clients",
+    operation_id = "clientStatus",
+    params(("client_id" = String, Path, description = "the client", example = "car-17")),
+    responses(
+        (status = 200, description = "Whether the client is online.", body = StatusAnswer,
+         example = json!({"online": true})),
+        Fails<(Caller, Permission, ClientId, RequiredParameters, Path)>,
+    ),
+)]
 pub(super) async fn status(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     // The route matches more paths than this call has.
     if !request.uri().path().ends_with("/status") {

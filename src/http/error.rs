@@ -19,6 +19,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::told::cut;
 
@@ -413,13 +414,18 @@ impl ApiError {
     }
 }
 
-/// The body of an error response.
-#[derive(Serialize)]
+/// Says why a call failed.
+#[derive(Serialize, ToSchema)]
 pub(super) struct ErrorBody<'a> {
+    /// Always `false`.
     success: bool,
+    /// A fixed word for the cause.
+    #[schema(example = "unavailable")]
     code: &'static str,
+    /// A sentence that says what was wrong and what is right.
     message: &'a str,
     #[serde(flatten)]
+    #[schema(ignore)]
     details: Option<&'a Map<String, Value>>,
 }
 
@@ -427,6 +433,10 @@ impl<'a> ErrorBody<'a> {
     pub(super) fn of(error: &'a ApiError) -> Self {
         let details = error.details.as_deref();
         Self { success: false, code: error.code, message: &error.message, details }
+    }
+
+    pub(super) const fn message(&self) -> &'a str {
+        self.message
     }
 }
 

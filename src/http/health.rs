@@ -9,13 +9,35 @@ use actix_web::{
     web::Data,
 };
 
-use super::{Api, ApiError, MetricsAccess, admission, browsers};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Api, ApiError, MetricsAccess, admission, browsers,
+    failures::{Fails, Metrics, OtherMethod},
+};
 use crate::metrics;
 
 /// Seconds after which a check that failed should be repeated.
 const RETRY_READY_SECS: u32 = 1;
 
-/// `GET /health/live`: 200 as long as this thread responds.
+/// Says in which state the broker is.
+#[derive(Serialize, ToSchema)]
+struct HealthAnswer<'a> {
+    /// `live` or `ready`; or why clients and callers are not accepted: `not_ready`,
+    /// `store_unavailable` or `redirecting`.
+    status: &'a str,
+}
+
+/// Answers 200 as long as the HTTP thread responds.
+#[utoipa::path(
+    get, path = "/health/live", tag = "node", operation_id = "live", security(()),
+    responses(
+        (status = 200, description = "The thread responds.", body = HealthAnswer<'static>,
+         example = json!({"status": "live"})),
+        Fails<(OtherMethod,)>,
+    ),
+)]
 pub(super) async fn live(request: HttpRequest) -> HttpResponse {
     match reading(&request) {
         Ok(()) => state(&mut HttpResponse::Ok(), "live"),
@@ -23,8 +45,21 @@ pub(super) async fn live(request: HttpRequest) -> HttpResponse {
     }
 }
 
-/// `GET /health/ready`: 200 while clients and callers are accepted; 503 from the beginning of a
-/// shutdown, while the store cannot be written, and while clients are redirected to another server.
+/// Answers 200 while clients and callers are accepted.
+///
+/// Otherwise 503: from the beginning of a shutdown, while the store cannot be written, and while clients
+/// are redirected to another server.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "node", operation_id = "ready", security(()),
+    responses(
+        (status = 200, description = "Clients and callers are accepted.",
+         body = HealthAnswer<'static>, example = json!({"status": "ready"})),
+        (status = 503, description = "Clients or callers are not accepted.",
+         headers(("Retry-After" = u32, description = "Seconds after which to check again.")),
+         body = HealthAnswer<'static>, example = json!({"status": "store_unavailable"})),
+        Fails<(OtherMethod,)>,
+    ),
+)]
 pub(super) async fn ready(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     if let Err(error) = reading(&request) {
         return error.answer_to(&request);
@@ -50,7 +85,16 @@ pub(super) fn readiness(api: &Api) -> &'static str {
     }
 }
 
-/// `GET /metrics`: OpenMetrics text, for callers allowed by `metrics_access`.
+/// Returns the metrics as OpenMetrics text, for callers allowed by `metrics_access`.
+#[utoipa::path(
+    get, path = "/metrics", tag = "node", operation_id = "metrics", security(()),
+    responses(
+        (status = 200, description = "The metrics.", body = String,
+         content_type = "application/openmetrics-text",
+         example = "hearthmq_connections 2\n# EOF\n"),
+        Fails<(Metrics,)>,
+    ),
+)]
 pub(super) async fn metrics(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     match may_read_metrics(&request, &api) {
         Ok(()) => HttpResponse::Ok()
@@ -83,7 +127,5 @@ fn reading(request: &HttpRequest) -> Result<(), ApiError> {
 }
 
 fn state(response: &mut HttpResponseBuilder, status: &str) -> HttpResponse {
-    response
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .json(serde_json::json!({ "status": status }))
+    response.insert_header((CACHE_CONTROL, "no-store")).json(HealthAnswer { status })
 }

@@ -14,6 +14,7 @@ use std::{
 use actix_web::{HttpRequest, rt, web::Data};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use utoipa::IntoParams;
 
 use self::kept::{AccountKey, EarlierCall, KeptAnswer, KeptAnswers, KeptText};
 use super::{Api, ApiError, admission::HttpCaller, calls::Answer};
@@ -28,6 +29,17 @@ const KEY_BYTES_MAX: usize = 255;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The header of an answer that was given before.
 const REPLAYED: &str = "Idempotent-Replayed";
+
+/// The header of a call that may be repeated.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct KeyHeader {
+    /// A key under which the call may be repeated: it then gets the answer of the first call, and changes
+    /// nothing.
+    #[param(rename = "Idempotency-Key", max_length = 255)]
+    key: Option<String>,
+}
 
 /// The answers to calls with a key.
 #[derive(Default)]

@@ -18,6 +18,7 @@ mod calls;
 mod certificate;
 mod desk;
 mod error;
+mod failures;
 mod forwarded;
 mod health;
 mod idempotency;
@@ -93,6 +94,8 @@ struct ApiParts {
     clock: Clock,
     /// The number of messages that callers have published.
     messages: AtomicU64,
+    /// The description of all calls.
+    described: v1::Described,
     /// The places of calls that walk along all clients.
     walks: Arc<Semaphore>,
     /// The room of large bodies, in KiB.
@@ -212,6 +215,7 @@ impl Api {
             idempotency: Idempotency::default(),
             clock,
             messages: AtomicU64::new(1),
+            described: v1::Described::default(),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             options: ArcSwap::from_pointee(options.clone()),

@@ -8,6 +8,7 @@ use actix_web::{
     http::header::{ACCEPT, CONTENT_TYPE},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{ApiError, error::ErrorBody, rate::AccountQuota};
 
@@ -15,13 +16,26 @@ const PROBLEM: &str = "application/problem+json";
 
 /// The members of a problem. Without `type` it is `about:blank`, and its title that of the status.
 /// (RFC 9457, 4.2.1)
-#[derive(Serialize)]
-struct ProblemBody<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody<'a> {
+    /// The reason phrase of the status.
     title: &'static str,
+    /// The status.
     status: u16,
+    /// The same as `message`.
     detail: &'a str,
     #[serde(flatten)]
     body: ErrorBody<'a>,
+}
+
+impl<'a> ProblemBody<'a> {
+    pub(super) fn of(error: &'a ApiError) -> Self {
+        let status = error.status_code();
+        let title = status.canonical_reason().unwrap_or_default();
+        let body = ErrorBody::of(error);
+        Self { title, status: status.as_u16(), detail: body.message(), body }
+    }
 }
 
 impl ApiError {
@@ -29,15 +43,11 @@ impl ApiError {
     pub(super) fn answer_to(&self, request: &HttpRequest) -> HttpResponse {
         let mut response = self.head();
         AccountQuota::tell(request, &mut response);
-        let body = ErrorBody::of(self);
         if !wants_problem(&accepted(request)) {
-            return response.json(body);
+            return response.json(ErrorBody::of(self));
         }
-        let status = self.status_code();
-        let title = status.canonical_reason().unwrap_or_default();
-        let problem =
-            ProblemBody { title, status: status.as_u16(), detail: &self.to_string(), body };
-        let text = serde_json::to_string(&problem).expect("a problem has text keys only");
+        let text =
+            serde_json::to_string(&ProblemBody::of(self)).expect("a problem has text keys only");
         response.insert_header((CONTENT_TYPE, PROBLEM)).body(text)
     }
 }

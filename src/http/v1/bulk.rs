@@ -7,6 +7,7 @@ use serde::{
     de::{IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::super::{
     ApiError,
@@ -110,8 +111,9 @@ pub(super) fn ttl_in(item: Option<&RawValue>) -> Result<Option<u32>, ApiError> {
     secs.map(Some).ok_or_else(|| ApiError::invalid_ttl(TTL_SECS))
 }
 
-/// The results of a call, in the order of its items.
-#[derive(Serialize)]
+/// Has the results of a call.
+#[derive(Serialize, ToSchema)]
 pub(super) struct BulkResults<T> {
+    /// One result for each item, in the order of the items.
     pub(super) results: Vec<T>,
 }

@@ -7,16 +7,18 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
+        failures::{Caller, ClientId, Fails, NoClient, Parameters, Permission},
         parameters::check_client_id,
     },
     in_time, resource,
-    target::{Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
     auth::Action,
@@ -29,7 +31,18 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(client.route(web::get().to(by_query)).route(web::head().to(by_query)));
 }
 
-/// `GET /api/v1/clients/{id}`
+/// Shows everything about a client.
+///
+/// What is not known is left out.
+#[utoipa::path(
+    get, path = "/clients/{client_id}", tag = "clients", operation_id = "showClient",
+    params(ClientInPath),
+    responses(
+        (status = 200, description = "The client.", body = DetailedClient<'static>,
+         example = example),
+        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
+    ),
+)]
 pub(super) async fn show_client(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     show(&request, &api, RestRoute::Client, |request| {
         Query::parse(request.query_string(), &[])?;
@@ -38,7 +51,17 @@ pub(super) async fn show_client(request: HttpRequest, api: Data<Api>) -> HttpRes
     .await
 }
 
-async fn by_query(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Shows everything about a client whose identifier may not fit a path.
+#[utoipa::path(
+    get, path = "/client", tag = "clients", operation_id = "showClientById",
+    params(("id" = String, Query, description = "the client", example = "car-17")),
+    responses(
+        (status = 200, description = "The client.", body = DetailedClient<'static>,
+         example = example),
+        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
+    ),
+)]
+pub(super) async fn by_query(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     show(&request, &api, RestRoute::ClientById, |request| {
         let client_id = Query::parse(request.query_string(), &["id"])?.text("id")?;
         let client_id = client_id.ok_or_else(|| ApiError::missing_parameter("id"))?;
@@ -65,102 +88,191 @@ async fn show(
     answer(api, request, route, call).await
 }
 
+/// Returns an answer for the document.
+fn example() -> serde_json::Value {
+    serde_json::json!({
+        "client_id": "car-17",
+        "online": true,
+        "username": "ann",
+        "node": "hearthmq",
+        "version": 18,
+        "connection": {
+            "address": "192.0.2.7:51234",
+            "listener": "mqtt://0.0.0.0:1883",
+            "transport": "mqtt",
+            "protocol": 5,
+            "connected_at": 1_764_321_000_000_u64,
+            "last_packet_at": 1_764_321_030_000_u64,
+            "keep_alive": {
+                "asked": 60,
+                "in_force": 120,
+                "changed_by": "admin",
+                "changed_at": 1_764_321_020_000_u64,
+                "deadline": 1_764_321_210_000_u64,
+            },
+        },
+        "session": {
+            "expiry_interval": 3600,
+            "subscriptions": 2,
+            "queue": { "messages": 0, "bytes": 0 },
+            "in_flight": { "messages": 1, "bytes": 80, "messages_max": 1000 },
+        },
+        "last_end": { "reason": "tcp_closed", "at": 1_764_320_990_000_u64 },
+    })
+}
+
 /// A client in full. What is not known of it is left out.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Client)]
 struct DetailedClient<'a> {
+    /// Client Identifier.
     client_id: &'a str,
+    /// Whether the client is connected.
     online: bool,
+    /// The user name of the last connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<&'a str>,
+    /// The node that has the session.
     node: &'a str,
+    /// The number of connections of the Client Identifier so far.
     version: u64,
+    /// The present connection, or what is known of the last one.
     connection: ConnectionPart<'a>,
+    /// What stays when the connection ends.
     session: SessionPart,
+    /// The last end of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_end: Option<EndPart<'a>>,
 }
 
 /// The present connection, or what is known of the last one.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientConnection)]
 struct ConnectionPart<'a> {
+    /// IP address and port of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    /// The URL of the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     listener: Option<&'a str>,
+    /// The scheme of the listener's URL, or `in-process`.
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<&'a str>,
+    /// 3 (MQTT 3.1), 4 (3.1.1) or 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<u8>,
+    /// TLS of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsPart<'a>>,
+    /// When the connection began, in milliseconds since the Unix epoch.
     connected_at: u64,
+    /// When the last packet of any kind came, in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_packet_at: Option<u64>,
+    /// The Keep Alive of a connected client.
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_alive: Option<KeepAlivePart<'a>>,
 }
 
-#[derive(Serialize)]
+/// What TLS has shown of a client.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientTls)]
 struct TlsPart<'a> {
+    /// The version of TLS.
     version: &'static str,
+    /// The certificate of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<CertificatePart<'a>>,
 }
 
-#[derive(Serialize)]
+/// The certificate of a client.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientCertificate)]
 struct CertificatePart<'a> {
+    /// Its subject.
     subject: &'a str,
+    /// Its issuer.
     issuer: &'a str,
+    /// At most 100 of its names.
     names: &'a [String],
+    /// Its serial number.
     serial_number: &'a str,
+    /// When it expires, in milliseconds since the Unix epoch.
     expires_at: u64,
 }
 
-#[derive(Serialize)]
+/// The Keep Alive of a connection.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientKeepAlive)]
 struct KeepAlivePart<'a> {
     /// What the client has asked for, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     asked: Option<u16>,
+    /// What is in force, in seconds; 0: off.
     in_force: u16,
+    /// The user name of the caller that changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     changed_by: Option<&'a str>,
+    /// When it was changed, in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     changed_at: Option<u64>,
+    /// When a silent client is disconnected, in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<u64>,
 }
 
-#[derive(Serialize)]
+/// The session of a client.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientSession)]
 struct SessionPart {
+    /// Session Expiry Interval in seconds; 4294967295: never.
     expiry_interval: u32,
+    /// When the session of an absent client ends, in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
+    /// The number of Topic Filters.
     subscriptions: usize,
+    /// The messages that wait.
     queue: MessagesPart,
+    /// The messages that are sent and not acknowledged.
     in_flight: MessagesPart,
+    /// The full queue loses messages at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     losing: Option<LossPart>,
 }
 
 /// A number of messages.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientMessages)]
 struct MessagesPart {
+    /// The number of messages.
     messages: usize,
+    /// Their size in bytes.
     bytes: usize,
+    /// Maximum number of messages in flight on this connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     messages_max: Option<u16>,
 }
 
-#[derive(Serialize)]
+/// What a full queue loses.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientLosses)]
 struct LossPart {
+    /// The number of messages that were lost.
     messages: u64,
+    /// Since when, in milliseconds since the Unix epoch.
     since: u64,
 }
 
-#[derive(Serialize)]
+/// The end of a connection.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientEnd)]
 struct EndPart<'a> {
+    /// Why the connection ended, as in presence events.
     reason: &'static str,
+    /// When it ended, in milliseconds since the Unix epoch.
     at: u64,
+    /// The user name of the caller that has ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
 }

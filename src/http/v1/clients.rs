@@ -14,6 +14,7 @@ use futures_util::{Stream, stream::try_unfold};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{sync::OwnedSemaphorePermit, task::yield_now};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     super::{
@@ -21,11 +22,12 @@ use super::{
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
         error::ErrorBody,
+        failures::{Caller, ClientId, Fails, Items as ItemFails, JsonBody, Parameters},
     },
     body::{self, BULK_BYTES_MAX, JsonObject},
     bulk::{self, Items},
     cursor, in_time_of_list, resource,
-    summary::{Fields, ShownClient},
+    summary::{ClientInList, Fields, ShownClient},
     target::Query,
     walk,
 };
@@ -64,37 +66,90 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(list.route(web::get().to(list_clients)).route(web::head().to(list_clients)));
 }
 
-/// What the caller asks for: the body of a `POST`, or the parameters of a `GET`.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wanted {
+/// What the caller asks for: the body of a `POST`, or the parameters of a `GET`. A client must satisfy
+/// all that is given.
+#[derive(Default, Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
+#[schema(as = ClientQuery)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Maximum number of clients of a page.
+    #[schema(minimum = 1, maximum = 10_000, default = 100)]
+    #[param(minimum = 1, maximum = 10_000, default = 100)]
     limit: Option<u64>,
+    /// The `next` of the page before.
     cursor: Option<String>,
+    /// A pattern: `*` stands for any text.
     client_id: Option<String>,
+    /// One of these Client Identifiers; only in a body.
+    #[schema(value_type = Option<Vec<String>>, max_items = 10_000)]
+    #[param(ignore)]
     client_ids: Option<Items<Box<RawValue>>>,
+    /// The user name of the last connection.
     username: Option<String>,
+    /// The IP address of the last connection, or its network.
+    #[schema(example = "10.0.0.0/8")]
+    #[param(example = "10.0.0.0/8")]
     address: Option<String>,
+    /// Connected clients of MQTT 3.1 (3), 3.1.1 (4) or 5.0 (5).
+    #[schema(minimum = 3, maximum = 5)]
+    #[param(minimum = 3, maximum = 5)]
     protocol: Option<u64>,
+    /// Only connected clients, or only absent ones.
     connected: Option<bool>,
+    /// The URL of the listener of the last connection.
     listener: Option<String>,
+    /// Connected clients whose Keep Alive in force has at least so many seconds.
+    #[schema(maximum = 65_535)]
+    #[param(maximum = 65_535)]
     keep_alive_min: Option<u64>,
+    /// Connected clients whose Keep Alive in force has at most so many seconds.
+    #[schema(maximum = 65_535)]
+    #[param(maximum = 65_535)]
     keep_alive_max: Option<u64>,
+    /// Connected clients whose last packet came at least these seconds ago.
     idle_min_secs: Option<u64>,
+    /// At least this number of messages waits in the queue.
     queued_min: Option<u64>,
+    /// The fields to show; `client_id` is always shown.
+    #[schema(value_type = Option<Vec<String>>, max_items = 10_000)]
+    #[param(value_type = Option<Vec<String>>, style = Form, explode = false)]
     fields: Option<Items<String>>,
+    /// `true`: `total` is the number of all clients that match.
     count: Option<bool>,
 }
 
-#[derive(Serialize)]
-struct ListAnswer<'a> {
+/// A page of the list.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientPage)]
+pub(super) struct ListAnswer<'a> {
+    /// The clients, in the order of their identifiers.
+    #[schema(value_type = Vec<ClientInList>)]
     items: Vec<ShownClient<'a>>,
+    /// The cursor of the next page; absent if nothing follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// The number of all clients that match, with `count`.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
 }
 
-async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Lists clients: connected ones, and the sessions of absent ones.
+///
+/// Any account may call; the list has the clients for which it has `observe`. With `Accept:
+/// application/x-ndjson` the answer is the whole list, one object on each line.
+#[utoipa::path(
+    get, path = "/clients", tag = "clients", operation_id = "listClients", params(Wanted),
+    responses(
+        (status = 200, description = "A page of clients, or a line for each client.", content(
+            (ListAnswer<'static> = "application/json", example = json!(
+                {"items": [{"client_id": "car-17", "online": true}], "next": "AWNhci0xNw"})),
+            (ClientInList = "application/x-ndjson",
+             example = json!({"client_id": "car-17", "online": true})))),
+        Fails<(Caller, Parameters)>,
+    ),
+)]
+pub(super) async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let wanted = Wanted::of_query(request.query_string())?;
@@ -103,7 +158,20 @@ async fn list_clients(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     answer(&api, &request, RestRoute::Clients, call).await
 }
 
-/// `POST /api/v1/clients/query`, at the route of all that stands below `/clients`.
+/// Lists clients that a body selects.
+#[utoipa::path(
+    post, path = "/clients/query", tag = "clients", operation_id = "queryClients",
+    request_body(content = Wanted, description = "What to list.", example = json!(
+        {"client_ids": ["car-17", "nobody"], "connected": true, "fields": ["online"]})),
+    responses(
+        (status = 200, description = "A page of clients, or a line for each client.", content(
+            (ListAnswer<'static> = "application/json",
+             example = json!({"items": [{"client_id": "car-17", "online": true}]})),
+            (ClientInList = "application/x-ndjson",
+             example = json!({"client_id": "car-17", "online": true})))),
+        Fails<(Caller, Parameters, ClientId, JsonBody, ItemFails)>,
+    ),
+)]
 pub(super) async fn query_clients(
     request: HttpRequest,
     payload: Payload,

@@ -10,16 +10,17 @@ use actix_web::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
+        failures::{Caller, Change, ClientId, Fails, NoClient, Parameters, Permission},
     },
     cursor, in_time, in_time_of_list, resource,
-    target::{Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
     auth::Action,
@@ -52,26 +53,63 @@ pub(super) fn limit_of(query: &Query<'_>) -> Result<usize, ApiError> {
     Ok(usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// The answer of a call for a page.
-#[derive(Serialize)]
+/// The place and the size of a page.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct PageParameters {
+    /// Maximum number of items of the page.
+    #[param(minimum = 1, maximum = 10_000, default = 100)]
+    limit: Option<u64>,
+    /// The `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Serialize, ToSchema)]
 pub(super) struct PageAnswer<T> {
+    /// The items of this page.
     pub(super) items: Vec<T>,
+    /// The cursor of the next page; absent if nothing follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A subscription of a client.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Subscription)]
 struct ShownSubscription<'a> {
+    /// The Topic Filter, with `$share/…` if it is shared.
     filter: &'a str,
+    /// Maximum QoS.
+    #[schema(maximum = 2)]
     qos: u8,
+    /// Whether messages of the client itself are left out.
     no_local: bool,
+    /// Whether messages keep their RETAIN flag.
     retain_as_published: bool,
+    /// When retained messages are sent: 0 at each SUBSCRIBE, 1 for a new subscription, 2 never.
+    #[schema(maximum = 2)]
     retain_handling: u8,
+    /// The Subscription Identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     identifier: Option<u32>,
 }
 
-async fn subscriptions(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Lists the subscriptions of a client.
+#[utoipa::path(
+    get, path = "/clients/{client_id}/subscriptions", tag = "sessions",
+    operation_id = "listClientSubscriptions",
+    params(ClientInPath, PageParameters),
+    responses(
+        (status = 200, description = "A page of subscriptions.",
+         body = PageAnswer<ShownSubscription<'static>>,
+         example = json!({"items": [{"filter": "cars/17/#", "qos": 1, "no_local": false,
+             "retain_as_published": false, "retain_handling": 0}], "next": "AWNhcnMvMTcvIw"})),
+        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
+    ),
+)]
+pub(super) async fn subscriptions(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = client_id_in_path(&request)?;
@@ -101,19 +139,51 @@ fn shown_subscription(subscription: &SubscriptionView) -> ShownSubscription<'_> 
     }
 }
 
-#[derive(Serialize)]
+/// A message that waits for a client.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WaitingMessage)]
 struct ShownMessage<'a> {
+    /// The topic.
     topic: &'a str,
+    /// The QoS with which it will be sent.
+    #[schema(maximum = 2)]
     qos: u8,
+    /// The RETAIN flag.
     retain: bool,
+    /// Size of the payload.
     payload_bytes: usize,
+    /// When it expires, in milliseconds since the Unix epoch; absent if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
+    /// The payload, with `payload=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
 }
 
-async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Whether to show payloads.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct PayloadParameter {
+    /// `true`: with payloads.
+    payload: Option<bool>,
+}
+
+/// Lists the messages that wait for a client.
+///
+/// `payload=true` needs the permission `administer` as well.
+#[utoipa::path(
+    get, path = "/clients/{client_id}/queue", tag = "sessions", operation_id = "listQueue",
+    params(ClientInPath, PageParameters, PayloadParameter),
+    responses(
+        (status = 200, description = "A page of messages, in the order in which they will be sent.",
+         body = PageAnswer<ShownMessage<'static>>,
+         example = json!({"items": [{"topic": "cars/17/command", "qos": 1, "retain": false,
+             "payload_bytes": 6, "expires_at": 1_764_321_060_000_u64}]})),
+        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
+    ),
+)]
+pub(super) async fn queue(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = client_id_in_path(&request)?;
@@ -168,7 +238,28 @@ fn position_of(cursor: &str) -> Result<QueuePosition, ApiError> {
     position().ok_or_else(cursor::invalid)
 }
 
-async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Says how many messages were dropped.
+#[derive(Serialize, ToSchema)]
+struct QueueCleared {
+    /// The number of messages that were dropped.
+    cleared: u64,
+    /// Always `true`.
+    success: bool,
+}
+
+/// Drops the messages that wait for a client.
+///
+/// Messages in flight stay. If the call fails, some messages may have been dropped.
+#[utoipa::path(
+    delete, path = "/clients/{client_id}/queue", tag = "sessions", operation_id = "clearQueue",
+    params(ClientInPath),
+    responses(
+        (status = 200, description = "The messages are dropped.", body = QueueCleared,
+         example = json!({"cleared": 3, "success": true})),
+        Fails<(Caller, Change, Permission, Parameters, ClientId, NoClient)>,
+    ),
+)]
+pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let client_id = client_id_in_path(&request)?;
@@ -180,7 +271,7 @@ async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         let new = format!("{cleared} messages dropped");
         let (call, target) = ("clear queue", Some(&*client_id));
         caller.tell_changed(&api, Changed { call, target, old: None, new: Some(&new) });
-        Ok(Answer::json(&json!({ "success": true, "cleared": cleared })))
+        Ok(Answer::json(&QueueCleared { cleared, success: true }))
     };
     answer(&api, &request, RestRoute::ClientQueue, call).await
 }

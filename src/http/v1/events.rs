@@ -12,6 +12,7 @@ use actix_web::{
     http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
     web::{self, Data, ServiceConfig},
 };
+use utoipa::ToSchema;
 
 use self::stream::{FeedStream, LiveFormat};
 use super::{
@@ -19,6 +20,7 @@ use super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        failures::{Caller, Fails, Following, Parameters},
         live::{CallerPlace, LiveAnswer, ServerEnding, StandingCheck},
         rate::AccountQuota,
     },
@@ -47,7 +49,69 @@ struct Follower {
     _place: CallerPlace,
 }
 
-async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// The next part of the feed.
+#[derive(ToSchema)]
+#[schema(as = Events)]
+#[expect(dead_code, reason = "only described here; `text_of` writes it")]
+struct EventsPart {
+    /// The events.
+    events: Vec<ShownEvent>,
+    /// Where the next part begins, for `after`.
+    next: String,
+}
+
+/// An event.
+#[derive(ToSchema)]
+#[schema(as = Event)]
+#[expect(dead_code, reason = "only described here; `push_object` writes it")]
+struct ShownEvent {
+    /// `<epoch>.<number>`; `last_event_id` and `after` continue behind it.
+    id: String,
+    /// `snapshot`, `snapshot_end`, `reset`, or the kind of a change.
+    event: String,
+    /// The fields of a presence event on `$events/…`, and `number`.
+    #[schema(value_type = Object)]
+    data: (),
+}
+
+/// Follows which clients are online: a snapshot, then every change.
+///
+/// The header `Accept` chooses the format: Server-Sent Events or lines of JSON, which go on until the caller
+/// leaves; otherwise one JSON object with the next part. The caller sees the clients for which it has
+/// `observe`.
+#[utoipa::path(
+    get, path = "/events", tag = "events", operation_id = "events",
+    params(
+        ("client_id" = Option<String>, Query,
+         description = "only clients whose identifier matches this pattern; `*` stands for any text"),
+        ("username" = Option<String>, Query, description = "only clients of this user"),
+        ("kinds" = Option<Vec<String>>, Query, style = Form, explode = false,
+         description = "only changes of these kinds", example = json!(["client_connected"])),
+        ("last_event_id" = Option<String>, Query,
+         description = "streams: continue behind this event"),
+        ("Last-Event-ID" = Option<String>, Header,
+         description = "streams: the same; has precedence"),
+        ("after" = Option<String>, Query,
+         description = "long poll: the `next` of the last answer, or the id of an event"),
+        ("wait" = Option<u64>, Query, maximum = 60,
+         description = "long poll: seconds to wait for a change if there is none"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 10_000,
+         description = "long poll: maximum number of events; default 1,000"),
+    ),
+    responses(
+        (status = 200, description = "Events.", content(
+            (EventsPart = "application/json", example = json!({"events": [{
+                "id": "5b1e0c6f0a93d724.4101", "event": "snapshot_end", "data": {
+                "event": "snapshot.end", "node": "hearthmq", "timestamp": 1_764_321_000_000_u64}}],
+                "next": "5b1e0c6f0a93d724.4101"})),
+            (ShownEvent = "application/x-ndjson", example = json!({
+                "id": "5b1e0c6f0a93d724.4101", "event": "snapshot_end", "data": {
+                "event": "snapshot.end", "node": "hearthmq", "timestamp": 1_764_321_000_000_u64}})),
+            (String = "text/event-stream", example = "id: 5b1e0c6f0a93d724.4101\nevent: snapshot_end\ndata: {\"event\":\"snapshot.end\"}\n\n"))),
+        Fails<(Caller, Parameters, Following)>,
+    ),
+)]
+pub(super) async fn events(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let Some(format) = live_format(&request) else {
         let call = async {
             let Follower { follow, _place, .. } = begin(&request, &api).await?;

@@ -8,17 +8,19 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
+        failures::{Caller, ClientId, Fails, NoClient, Parameters, Permission},
         parameters::check_client_id,
     },
     contents::{PageAnswer, limit_of},
     in_time, resource,
-    target::{Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
     auth::Action,
@@ -36,24 +38,37 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(in_path).service(by_query);
 }
 
-/// A connection in an answer. Times are in milliseconds since the Unix epoch.
-#[derive(Serialize)]
+/// A connection of a client. Times are in milliseconds since the Unix epoch.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PastConnection)]
 struct ShownConnection<'a> {
+    /// The number of the connection among those of the Client Identifier.
     version: u64,
+    /// Whether it is the present connection.
     online: bool,
+    /// IP address and port of the client.
     address: String,
+    /// The URL of the listener.
     listener: &'a str,
+    /// The node of the connection.
     node: &'a str,
+    /// The user name.
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<&'a str>,
+    /// 3 (MQTT 3.1), 4 (3.1.1) or 5.
     protocol: u8,
+    /// When it began.
     connected_at: u64,
+    /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_at: Option<u64>,
+    /// How long it lasted, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_ms: Option<u64>,
+    /// Why it ended, as in presence events.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// The user name of the caller that has ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
 }
@@ -79,7 +94,35 @@ impl<'a> ShownConnection<'a> {
     }
 }
 
-async fn history(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Returns a history for the document.
+fn example() -> serde_json::Value {
+    serde_json::json!({ "items": [{
+        "version": 18,
+        "online": false,
+        "address": "192.0.2.7:51234",
+        "listener": "mqtt://0.0.0.0:1883",
+        "node": "hearthmq",
+        "protocol": 5,
+        "connected_at": 1_764_321_000_000_u64,
+        "ended_at": 1_764_321_060_000_u64,
+        "duration_ms": 60_000,
+        "reason": "keepalive_timeout",
+    }] })
+}
+
+/// Lists the last connections of a client, also of one that is gone.
+#[utoipa::path(
+    get, path = "/clients/{client_id}/history", tag = "clients", operation_id = "clientHistory",
+    params(ClientInPath,
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 10_000,
+         description = "Maximum number of connections; default 100.")),
+    responses(
+        (status = 200, description = "The connections, the last one first.",
+         body = PageAnswer<ShownConnection<'static>>, example = example),
+        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
+    ),
+)]
+pub(super) async fn history(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     show(&request, &api, RestRoute::ClientHistory, |request| {
         let limit = limit_of(&Query::parse(request.query_string(), &["limit"])?)?;
         Ok(ListHistory::new(client_id_in_path(request)?, limit))
@@ -87,7 +130,20 @@ async fn history(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     .await
 }
 
-async fn history_by_query(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Lists the last connections of a client whose identifier may not fit a path.
+#[utoipa::path(
+    get, path = "/client/history", tag = "clients", operation_id = "clientHistoryById",
+    params(
+        ("id" = String, Query, description = "the client", example = "car-17"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 10_000,
+         description = "Maximum number of connections; default 100.")),
+    responses(
+        (status = 200, description = "The connections, the last one first.",
+         body = PageAnswer<ShownConnection<'static>>, example = example),
+        Fails<(Caller, Permission, Parameters, ClientId, NoClient)>,
+    ),
+)]
+pub(super) async fn history_by_query(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     show(&request, &api, RestRoute::ClientHistoryById, |request| {
         let query = Query::parse(request.query_string(), &["id", "limit"])?;
         let client_id = query.text("id")?.ok_or_else(|| ApiError::missing_parameter("id"))?;

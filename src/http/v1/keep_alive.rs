@@ -13,13 +13,17 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
-        idempotency::once,
+        failures::{
+            Caller, Change, Fails, Interval, Items as ItemFails, JsonBody, Repeating, Selector, Ttl,
+        },
+        idempotency::{KeyHeader, once},
     },
     body::{self, BULK_BYTES_MAX, ReadBody},
     bulk::{self, BulkResults, Items, PORTION},
@@ -36,51 +40,85 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(resource("/keep-alive", "POST").route(web::post().to(keep_alive)));
 }
 
-/// An item of a list.
-#[derive(Deserialize)]
+/// A client, and what changes.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KeepAliveItem<'b> {
+    /// The client.
     #[serde(borrow)]
+    #[schema(value_type = String)]
     client_id: Option<&'b RawValue>,
+    /// The new Keep Alive in seconds.
     #[serde(borrow)]
+    #[schema(value_type = u16, minimum = 30, maximum = 1200)]
     interval: Option<&'b RawValue>,
+    /// `true`: the results are the same, and nothing changes.
     #[serde(default)]
     dry_run: bool,
+    /// `true`: the value holds for the client's later connections too.
     #[serde(default)]
     sticky: bool,
+    /// The change ends by itself after these seconds.
     #[serde(borrow)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 31_536_000)]
     ttl_seconds: Option<&'b RawValue>,
 }
 
-/// A selector, and what changes.
-#[derive(Deserialize)]
+/// A selector, which needs `clients` or `username`, and what changes.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KeepAliveSelector<'b> {
+    /// A pattern for Client Identifiers: `*` stands for any text.
     clients: Option<String>,
+    /// The user name of the clients.
     username: Option<String>,
+    /// The new Keep Alive in seconds.
     #[serde(borrow)]
+    #[schema(value_type = u16, minimum = 30, maximum = 1200)]
     interval: Option<&'b RawValue>,
+    /// `true`: the results are the same, and nothing changes.
     #[serde(default)]
     dry_run: bool,
+    /// `true`: the value holds for the clients' later connections too.
     #[serde(default)]
     sticky: bool,
+    /// The change ends by itself after these seconds.
     #[serde(borrow)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 31_536_000)]
     ttl_seconds: Option<&'b RawValue>,
+}
+
+/// What a call about several Keep Alives says: a list, or a selector.
+#[derive(ToSchema)]
+#[schema(as = KeepAliveChanges)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described here; the first byte of a body decides")]
+enum KeepAliveBody<'b> {
+    /// At most 10,000 clients.
+    List(Vec<KeepAliveItem<'b>>),
+    /// All clients that it selects.
+    Selector(KeepAliveSelector<'b>),
 }
 
 /// The result for one client.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct KeepAliveResult<I> {
+    /// The `client_id` of the item.
+    #[schema(value_type = serde_json::Value)]
     client_id: I,
+    /// Whether the Keep Alive is changed.
     success: bool,
     /// The Keep Alive in force, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     keepalive: Option<u16>,
     /// Whether the client cannot be told the sticky value.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     not_told: bool,
+    /// What may happen to a client that is not told.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<&'static str>,
+    /// Why nothing is changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
@@ -106,7 +144,32 @@ impl<I> KeepAliveResult<I> {
     }
 }
 
-async fn keep_alive(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Changes the Keep Alive of several clients.
+///
+/// A list has a result for each item, in its order. A selector is answered with one result on each line;
+/// the changes are made as the caller reads them.
+#[utoipa::path(
+    post, path = "/keep-alive", tag = "keep-alive", operation_id = "setKeepAlives",
+    params(KeyHeader),
+    request_body(content = KeepAliveBody<'static>, description = "The clients, and what changes.",
+        examples(
+            ("list" = (value = json!([{"client_id": "car-17", "interval": 300, "sticky": true}]))),
+            ("selector" = (value = json!({"clients": "car-*", "interval": 300}))))),
+    responses(
+        (status = 200, description = "A result for each client.", content(
+            (BulkResults<KeepAliveResult<String>> = "application/json", example = json!({"results": [
+                {"client_id": "car-17", "success": true, "keepalive": 300},
+                {"client_id": "nobody", "success": false, "code": "client_not_online"}]})),
+            (KeepAliveResult<String> = "application/x-ndjson",
+             example = json!({"client_id": "car-17", "success": true, "keepalive": 300})))),
+        Fails<(Caller, Change, JsonBody, ItemFails, Selector, Interval, Ttl, Repeating)>,
+    ),
+)]
+pub(super) async fn keep_alive(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;

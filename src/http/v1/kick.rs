@@ -9,23 +9,28 @@ use actix_web::{
     web::{self, Bytes, Data, Payload, ServiceConfig},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
-        idempotency::once,
+        failures::{
+            Caller, Change, ClientId, Fails, Items as ItemFails, JsonBody, NotOnline, Parameters,
+            Permission, Repeating, Selector,
+        },
+        idempotency::{KeyHeader, once},
     },
+    Done,
     body::{self, BULK_BYTES_MAX, ReadBody},
     bulk::{self, BulkResults, Items, PORTION},
     client::show_client,
     clients::query_clients,
     in_time, resource,
-    target::{Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_in_path},
     walk,
 };
 use crate::{
@@ -40,7 +45,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route(web::get().to(show_client))
         .route(web::head().to(show_client))
         .route(web::delete().to(kick))
-        .route(web::post().to(many));
+        .route(web::post().to(many))
+        .default_service(web::to(refuse_method));
     config.service(client);
 }
 
@@ -52,11 +58,36 @@ async fn many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpRes
     match client_id_in_path(&request).as_deref() {
         Ok("query") => query_clients(request, payload, api).await,
         Ok("kick") => kick_many(request, payload, api).await,
-        _ => ApiError::method_not_allowed(ALLOW).answer_to(&request),
+        _ => refuse_method(request).await,
     }
 }
 
-async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Answers a method that the path does not have.
+async fn refuse_method(request: HttpRequest) -> HttpResponse {
+    let allow = match client_id_in_path(&request).as_deref() {
+        Ok("query" | "kick") => "GET, HEAD, DELETE, POST",
+        _ => ALLOW,
+    };
+    ApiError::method_not_allowed(allow).answer_to(&request)
+}
+
+/// Ends a client's connection, and its session if the call says so.
+#[utoipa::path(
+    delete, path = "/clients/{client_id}", tag = "clients", operation_id = "kick",
+    params(ClientInPath,
+        ("session" = Option<String>, Query, pattern = "^(keep|end)$",
+         description = "`keep` (default) or `end`: what happens to the session.", example = "keep"),
+        ("will" = Option<String>, Query, pattern = "^(publish|discard)$",
+         description = "`publish` (default) or `discard`: what happens to the Will.",
+         example = "publish"),
+        ("reason" = Option<String>, Query, description = "Reason String of DISCONNECT.")),
+    responses(
+        (status = 200, description = "The connection has ended.", body = Done,
+         example = json!({"success": true})),
+        Fails<(Caller, Change, Permission, Parameters, ClientId, NotOnline)>,
+    ),
+)]
+pub(super) async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let client_id = client_id_in_path(&request)?;
@@ -66,7 +97,7 @@ async fn kick(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         in_time(&api, api.0.control.kick(kick)).await?;
         let (call, target) = ("kick", Some(&*client_id));
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
-        Ok(Answer::json(&json!({ "success": true })))
+        Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::Client, call).await
 }
@@ -78,24 +109,37 @@ fn kick_by(caller: &HttpCaller, client_id: impl Into<String>, options: KickOptio
     kick
 }
 
-/// Which connections end, and how.
-#[derive(Deserialize)]
+/// Which connections end, and how: `client_ids`, or a selector (`clients`, `username`).
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KickBody<'b> {
+    /// These clients.
     #[serde(borrow)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 10_000)]
     client_ids: Option<Items<&'b RawValue>>,
+    /// A pattern for Client Identifiers: `*` stands for any text.
     clients: Option<String>,
+    /// The user name of the clients.
     username: Option<String>,
+    /// `keep` (default) or `end`: what happens to the sessions.
+    #[schema(pattern = "^(keep|end)$")]
     session: Option<String>,
+    /// `publish` (default) or `discard`: what happens to the Wills.
+    #[schema(pattern = "^(publish|discard)$")]
     will: Option<String>,
+    /// Reason String of DISCONNECT.
     reason: Option<String>,
 }
 
 /// The result for one client.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct KickResult<I> {
+    /// The `client_id` of the item.
+    #[schema(value_type = serde_json::Value)]
     client_id: I,
+    /// Whether the connection has ended.
     success: bool,
+    /// Why it has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
@@ -107,8 +151,30 @@ impl<I> KickResult<I> {
     }
 }
 
-/// `POST /api/v1/clients/kick`
-async fn kick_many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Ends the connections of several clients.
+///
+/// A list has a result for each item, in its order. A selector is answered with one result on each line.
+#[utoipa::path(
+    post, path = "/clients/kick", tag = "clients", operation_id = "kickClients",
+    params(KeyHeader),
+    request_body(content = KickBody<'static>, description = "The clients, and how.", examples(
+        ("list" = (value = json!({"client_ids": ["car-17", "nobody"]}))),
+        ("selector" = (value = json!({"clients": "car-*", "reason": "maintenance"}))))),
+    responses(
+        (status = 200, description = "A result for each client.", content(
+            (BulkResults<KickResult<String>> = "application/json", example = json!({"results": [
+                {"client_id": "car-17", "success": true},
+                {"client_id": "nobody", "success": false, "code": "client_not_online"}]})),
+            (KickResult<String> = "application/x-ndjson",
+             example = json!({"client_id": "car-17", "success": true})))),
+        Fails<(Caller, Change, Parameters, JsonBody, ItemFails, Selector, Repeating)>,
+    ),
+)]
+pub(super) async fn kick_many(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;

@@ -1,7 +1,10 @@
 //! The calls below `/api/v1`.
 //!
 //! Each file has the calls about one subject and their routes. [`target`] and [`body`] parse what a
-//! call is about; [`bulk`] has what calls about several clients have in common.
+//! call is about; [`bulk`] has what calls about several clients have in common. [`openapi`] describes
+//! the calls for programs.
+
+#![expect(unused_qualifications, reason = "utoipa writes out the paths in its annotations")]
 
 mod body;
 mod bulk;
@@ -14,6 +17,7 @@ mod history;
 mod keep_alive;
 mod kick;
 mod node;
+mod openapi;
 mod overrides;
 mod publish;
 mod redirect;
@@ -34,10 +38,23 @@ use actix_web::{
     rt::time::timeout,
     web::{self, ServiceConfig},
 };
+use serde::Serialize;
+use utoipa::ToSchema;
 
-pub(super) use self::publish::topics;
+pub(super) use self::{openapi::Described, publish::topics};
 use super::{Api, ApiError, stay_with_http};
 use crate::control::ControlError;
+
+/// Says that a change was made.
+#[derive(Serialize, ToSchema)]
+struct Done {
+    /// Always `true`.
+    success: bool,
+}
+
+impl Done {
+    const NOW: Self = Self { success: true };
+}
 
 /// A page of a list may take this many times the timeout of calls.
 const LIST_TIMEOUTS: u32 = 10;
@@ -58,6 +75,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(redirect::routes)
         .configure(request::routes)
         .configure(node::routes)
+        .configure(openapi::routes)
         .configure(status::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)

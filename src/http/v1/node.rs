@@ -2,18 +2,22 @@
 //!
 //! Both need `observe` for any client.
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
+        failures::{Caller, Fails, Parameters, Permission},
         health,
     },
     in_time, resource,
@@ -35,52 +39,121 @@ async fn admit(api: &Api, request: &HttpRequest) -> Result<(), ApiError> {
     caller.permit(api, "", &[Action::Observe])
 }
 
-async fn node(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// The node and what limits it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Node)]
+struct NodeAnswer<'a> {
+    /// The name of the node.
+    node: &'a str,
+    /// The version of the broker.
+    version: &'a str,
+    /// When the broker started, in milliseconds since the Unix epoch.
+    started_at: u64,
+    /// Seconds since the start.
+    uptime_secs: u64,
+    /// Whether clients and callers are accepted.
+    ready: bool,
+    /// `ready`, or why not, as `/health/ready` says.
+    readiness: &'a str,
+    /// Where new clients are redirected; `null` if they are not.
+    #[schema(required)]
+    draining: Option<DrainingPart>,
+    /// The number of shards.
+    shards: usize,
+    /// The number of connections.
+    connections: usize,
+    /// The number of sessions, with and without a connection.
+    sessions: usize,
+    /// The URLs of the MQTT listeners.
+    #[schema(value_type = Vec<String>)]
+    listeners: &'a [Arc<str>],
+    /// The limits in force, named as in the configuration.
+    #[schema(value_type = Object)]
+    limits: Value,
+}
+
+/// Where new clients are redirected.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Draining)]
+struct DrainingPart {
+    /// The other server.
+    server_reference: String,
+    /// Whether clients should use it permanently.
+    permanent: bool,
+}
+
+/// Describes the node: version, uptime, limits, listeners and readiness.
+#[utoipa::path(
+    get, path = "/node", tag = "node", operation_id = "node",
+    responses(
+        (status = 200, description = "The node.", body = NodeAnswer<'static>, example = json!({
+            "node": "hearthmq", "version": "0.1.0", "started_at": 1_764_321_000_000_u64,
+            "uptime_secs": 60, "ready": true, "readiness": "ready", "draining": null, "shards": 2,
+            "connections": 2, "sessions": 2, "listeners": ["mqtt://127.0.0.1:1883"],
+            "limits": {"connections_max": 100_000}})),
+        Fails<(Caller, Permission, Parameters)>,
+    ),
+)]
+pub(super) async fn node(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         admit(&api, &request).await?;
         let node = in_time(&api, api.0.control.node()).await?;
         let draining = api.0.control.drained_to();
-        let draining = draining.map(|to| {
-            json!({
-                "server_reference": **to.server_reference(),
-                "permanent": to.is_permanent(),
-            })
+        let draining = draining.map(|to| DrainingPart {
+            server_reference: (**to.server_reference()).to_owned(),
+            permanent: to.is_permanent(),
         });
         let readiness = health::readiness(&api);
-        Ok(Answer::json(&json!({
-            "node": node.node,
-            "version": node.version,
-            "started_at": node.started_at_millis,
-            "uptime_secs": node.now_millis.saturating_sub(node.started_at_millis) / 1000,
-            "ready": readiness == "ready",
-            "readiness": readiness,
-            "draining": draining,
-            "shards": node.shards,
-            "connections": node.connections,
-            "sessions": node.sessions,
-            "listeners": node.listeners,
-            "limits": node.limits,
-        })))
+        Ok(Answer::json(&NodeAnswer {
+            node: &node.node,
+            version: node.version,
+            started_at: node.started_at_millis,
+            uptime_secs: node.now_millis.saturating_sub(node.started_at_millis) / 1000,
+            ready: readiness == "ready",
+            readiness,
+            draining,
+            shards: node.shards,
+            connections: node.connections,
+            sessions: node.sessions,
+            listeners: &node.listeners,
+            limits: json!(node.limits),
+        }))
     };
     answer(&api, &request, RestRoute::Node, call).await
 }
 
-/// The samples of one metric.
-#[derive(Serialize)]
+/// The metrics.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Stats)]
 struct StatsAnswer {
+    /// All samples.
     metrics: Vec<Sample>,
 }
 
 /// A value of a metric.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 struct Sample {
+    /// The name, as in `/metrics`.
     name: String,
+    /// The labels, as in `/metrics`.
     #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     labels: Map<String, Value>,
+    /// The value.
+    #[schema(value_type = f64)]
     value: Value,
 }
 
-async fn stats(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Returns the metrics as JSON.
+#[utoipa::path(
+    get, path = "/stats", tag = "node", operation_id = "stats",
+    responses(
+        (status = 200, description = "The metrics.", body = StatsAnswer, example = json!(
+            {"metrics": [{"name": "hearthmq_connections", "value": 2}]})),
+        Fails<(Caller, Permission, Parameters)>,
+    ),
+)]
+pub(super) async fn stats(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         admit(&api, &request).await?;
         let text = api.0.metrics.encode();

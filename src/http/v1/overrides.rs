@@ -7,17 +7,20 @@ use actix_web::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
-use serde_json::json;
 use tokio::{task::yield_now, time::Instant};
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        failures::{Caller, Change, ClientId, Fails, NoOverride, Parameters, Permission},
     },
+    Done,
+    contents::PageAnswer,
     in_time, resource,
-    target::{Query, client_id_in_path},
+    target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
     auth::Action,
@@ -38,16 +41,20 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(all.route(web::head().to(list))).service(one);
 }
 
-/// An override in an answer.
-#[derive(Serialize)]
+/// A sticky Keep Alive.
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeepAliveOverride)]
 struct OverrideAnswer {
+    /// The client.
     client_id: String,
-    /// In seconds.
+    /// The Keep Alive in seconds.
     interval: u16,
+    /// The user name of the caller that set it.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
-    /// In milliseconds since the Unix epoch.
+    /// When it was set, in milliseconds since the Unix epoch.
     set_at: u64,
+    /// When it ends by itself, in milliseconds since the Unix epoch; absent if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
 }
@@ -64,16 +71,17 @@ impl From<KeepAliveOverride> for OverrideAnswer {
     }
 }
 
-/// A page of overrides.
-#[derive(Serialize)]
-struct OverridePage {
-    items: Vec<OverrideAnswer>,
-    /// The cursor of the next page; absent if this is the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-}
-
-async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Shows the sticky Keep Alive of a client.
+#[utoipa::path(
+    get, path = "/keep-alive/overrides/{client_id}", tag = "keep-alive",
+    operation_id = "showOverride", params(ClientInPath),
+    responses(
+        (status = 200, description = "The sticky value.", body = OverrideAnswer, example = json!(
+            {"client_id": "car-17", "interval": 300, "by": "admin", "set_at": 1_764_321_000_000_u64})),
+        Fails<(Caller, Permission, Parameters, ClientId, NoOverride)>,
+    ),
+)]
+pub(super) async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let client_id = client_id_in_path(&request)?;
@@ -86,7 +94,19 @@ async fn find(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     answer(&api, &request, RestRoute::Override, call).await
 }
 
-async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Removes the sticky Keep Alive of a client.
+///
+/// A live connection that follows it returns to the Keep Alive that its client knows.
+#[utoipa::path(
+    delete, path = "/keep-alive/overrides/{client_id}", tag = "keep-alive",
+    operation_id = "removeOverride", params(ClientInPath),
+    responses(
+        (status = 200, description = "The value is removed.", body = Done,
+         example = json!({"success": true})),
+        Fails<(Caller, Change, Permission, Parameters, ClientId, NoOverride)>,
+    ),
+)]
+pub(super) async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let client_id = client_id_in_path(&request)?;
@@ -99,12 +119,27 @@ async fn remove(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         }
         let (call, target, new) = ("keep-alive override", Some(&*client_id), Some("none"));
         caller.tell_changed(&api, Changed { call, target, old: None, new });
-        Ok(Answer::json(&json!({ "success": true })))
+        Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::Override, call).await
 }
 
-async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Lists sticky Keep Alives, in the order of the Client Identifiers.
+#[utoipa::path(
+    get, path = "/keep-alive/overrides", tag = "keep-alive", operation_id = "listOverrides",
+    params(
+        ("limit" = Option<u64>, Query, description = "Maximum number of items of the page.",
+         minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "The `next` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page of sticky values.", body = PageAnswer<OverrideAnswer>,
+         example = json!({"items": [
+            {"client_id": "car-17", "interval": 300, "set_at": 1_764_321_000_000_u64}]})),
+        Fails<(Caller, Parameters)>,
+    ),
+)]
+pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let query = Query::parse(request.query_string(), &["limit", "cursor"])?;
@@ -125,7 +160,7 @@ async fn page(
     caller: &HttpCaller,
     mut after: Option<String>,
     limit: usize,
-) -> Result<OverridePage, ApiError> {
+) -> Result<PageAnswer<OverrideAnswer>, ApiError> {
     let by = Instant::now() + api.options().call_timeout / 2;
     let mut items: Vec<OverrideAnswer> = Vec::new();
     loop {
@@ -138,7 +173,7 @@ async fn page(
             if caller.may(api, &found.client_id, Action::Observe) {
                 if items.len() == limit {
                     let last = items.last().map(|last| URL_SAFE_NO_PAD.encode(&last.client_id));
-                    return Ok(OverridePage { items, next: last });
+                    return Ok(PageAnswer { items, next: last });
                 }
                 after = Some(found.client_id.clone());
                 items.push(found.into());
@@ -147,10 +182,10 @@ async fn page(
             }
         }
         if is_last {
-            return Ok(OverridePage { items, next: None });
+            return Ok(PageAnswer { items, next: None });
         }
         if Instant::now() >= by {
-            return Ok(OverridePage { items, next: after.map(|id| URL_SAFE_NO_PAD.encode(id)) });
+            return Ok(PageAnswer { items, next: after.map(|id| URL_SAFE_NO_PAD.encode(id)) });
         }
         yield_now().await; // other calls of this worker
     }

@@ -16,13 +16,18 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
-        idempotency::once,
+        failures::{
+            Body, Caller, Change, Fails, Items as ItemFails, JsonBody, Parameters, Publishing,
+            Repeating, Waiting,
+        },
+        idempotency::{KeyHeader, once},
         parameters::{Plus, decode},
         stay_with_http,
     },
@@ -30,7 +35,7 @@ use super::{
     bulk::{self, BulkResults, ITEMS_MAX, Items},
     resource,
     target::{Query, raw_segment},
-    waiting::{self, ShownDeliveries, TIMEOUT, WAIT, wait_in},
+    waiting::{self, ShownDeliveries, TIMEOUT, WAIT, WaitParameters, wait_in},
 };
 use crate::{
     auth::Action,
@@ -69,31 +74,47 @@ pub(super) struct AskedMessage {
     user_properties: Vec<(String, String)>,
 }
 
-/// An item of a list.
-#[derive(Deserialize)]
+/// A message to publish.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PublishItem {
+    /// The topic.
     topic: String,
+    /// The payload as text.
     payload: Option<String>,
+    /// Or the payload as base64.
     payload_base64: Option<String>,
+    /// The QoS.
     #[serde(default = "qos_default")]
+    #[schema(maximum = 2, default = 1)]
     qos: u8,
+    /// Whether the message is retained.
     #[serde(default)]
     retained: bool,
+    /// Response Topic.
     response_topic: Option<String>,
+    /// Correlation Data as text.
     correlation_data: Option<String>,
+    /// Content Type.
     content_type: Option<String>,
+    /// 1: the payload is UTF-8, which is checked.
     #[serde(default)]
+    #[schema(maximum = 1)]
     payload_format_indicator: u8,
+    /// Message Expiry Interval in seconds.
     message_expiry_interval: Option<u32>,
+    /// User Properties, in their order.
     #[serde(default)]
     user_properties: Vec<UserPropertyItem>,
 }
 
-#[derive(Deserialize, Serialize)]
+/// A User Property.
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserPropertyItem {
+    /// Its name.
     pub(super) key: String,
+    /// Its value.
     pub(super) value: String,
 }
 
@@ -102,16 +123,19 @@ const fn qos_default() -> u8 {
 }
 
 /// The answer for one message.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 struct PublishAnswer {
+    /// Whether the message is published.
     success: bool,
+    /// Different for each message.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<String>,
-    /// The number of sessions that match the topic.
+    /// The number of sessions that match the topic; a shared subscription counts once.
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<usize>,
     #[serde(flatten)]
     deliveries: Option<ShownDeliveries>,
+    /// Why the message is not published.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
@@ -143,7 +167,40 @@ struct PendingAnswer {
     deliveries: ShownDeliveries,
 }
 
-async fn publish(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Publishes a message: the body of the call.
+#[utoipa::path(
+    post, path = "/topics/{topic}", tag = "messages", operation_id = "publish",
+    params(
+        ("topic" = String, Path, description = "the topic, percent-encoded with its slashes",
+         example = "cars/17/command"),
+        ("qos" = Option<u8>, Query, description = "QoS; default 1", maximum = 2),
+        ("retained" = Option<bool>, Query, description = "whether the message is retained"),
+        ("ResponseTopic" = Option<String>, Query, description = "Response Topic"),
+        ("CorrelationData" = Option<String>, Query, description = "Correlation Data as text"),
+        ("ContentType" = Option<String>, Query, description = "Content Type"),
+        ("PayloadFormatIndicator" = Option<u8>, Query, maximum = 1,
+         description = "1: the body is UTF-8, which is checked"),
+        ("MessageExpiryInterval" = Option<u32>, Query,
+         description = "Message Expiry Interval in seconds"),
+        ("UserProp.1.Key" = Option<String>, Query,
+         description = "the name of the first User Property; others have higher numbers"),
+        ("UserProp.1.Value" = Option<String>, Query, description = "the value of the same"),
+        WaitParameters, KeyHeader,
+    ),
+    request_body(content = String, content_type = "application/octet-stream",
+        description = "The payload: any bytes of any type.", example = "report"),
+    responses(
+        (status = 200, description = "The message is published.", body = PublishAnswer,
+         headers(("X-Message-Id" = String, description = "The `message_id`.")),
+         example = json!({"success": true, "message_id": "19acb2a0b40-1", "matched": 2})),
+        Fails<(Caller, Change, Parameters, Publishing, Body, Repeating, Waiting)>,
+    ),
+)]
+pub(super) async fn publish(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let topic = decode(raw_segment(&request, "{topic}"), Plus::IsPlus).ok();
@@ -180,7 +237,25 @@ async fn publish_one(
     Ok(Answer::json(&body).with_header("X-Message-Id", &id))
 }
 
-async fn publish_list(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Publishes several messages in their order.
+#[utoipa::path(
+    post, path = "/publish", tag = "messages", operation_id = "publishSeveral",
+    params(WaitParameters, KeyHeader),
+    request_body(content = Vec<PublishItem>, description = "At most 10,000 messages.",
+        example = json!([{"topic": "cars/17/command", "payload": "report"}])),
+    responses(
+        (status = 200, description = "A result for each message, in the order of the call.",
+         body = BulkResults<PublishAnswer>, example = json!({"results": [
+            {"success": true, "message_id": "19acb2a0b40-2", "matched": 2},
+            {"success": false, "code": "invalid_topic"}]})),
+        Fails<(Caller, Change, Parameters, JsonBody, ItemFails, Repeating, Waiting)>,
+    ),
+)]
+pub(super) async fn publish_list(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let wait = wait_in(&Query::parse(request.query_string(), &[WAIT, TIMEOUT])?)?;

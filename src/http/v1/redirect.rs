@@ -7,19 +7,19 @@
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::Method,
     web::{self, Data, Payload, ServiceConfig},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        failures::{Caller, Change, Draining, Fails, JsonBody, NotOnline, Permission, Redirecting},
     },
-    body, in_time,
+    Done, body, in_time, resource,
 };
 use crate::{
     auth::Action,
@@ -39,13 +39,14 @@ const DRAIN_TOPIC: &str = "$control/redirect";
 const BODY_BYTES_MAX: usize = 6 * (65_535 + 1_024) + 512;
 
 /// The body of a `POST`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RedirectBody {
     /// The client to redirect.
     client_id: Option<String>,
     /// Or a pattern for the clients to redirect.
     clients: Option<String>,
+    /// The other server, usually `host:port`.
     server_reference: String,
     /// Whether clients should use the other server permanently (0x9D) or temporarily (0x9C).
     #[serde(default)]
@@ -55,38 +56,45 @@ struct RedirectBody {
     refuse_connects: bool,
 }
 
-#[derive(Serialize)]
+/// Says how many clients were redirected.
+#[derive(Serialize, ToSchema)]
 struct Redirected {
+    /// Always `true`.
     success: bool,
     /// The number of redirected clients.
     redirected: usize,
 }
 
 pub(super) fn routes(config: &mut ServiceConfig) {
-    config.service(web::resource("/redirect").to(redirect));
+    let redirect = resource("/redirect", "GET, HEAD, POST, DELETE")
+        .route(web::get().to(state))
+        .route(web::head().to(state))
+        .route(web::post().to(redirect))
+        .route(web::delete().to(accept));
+    config.service(redirect);
 }
 
-/// `GET`, `HEAD`, `POST` or `DELETE /api/v1/redirect`
-async fn redirect(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Sends clients to another server.
+///
+/// With `refuse_connects` the broker also refuses new clients, until `DELETE`. If the call fails, some
+/// clients may have been redirected.
+#[utoipa::path(
+    post, path = "/redirect", tag = "clients", operation_id = "redirect",
+    request_body(content = RedirectBody, description = "Which clients, and where.",
+        example = json!({"clients": "car-*", "server_reference": "b.example:8883"})),
+    responses(
+        (status = 200, description = "The clients are redirected.", body = Redirected,
+         example = json!({"success": true, "redirected": 1})),
+        Fails<(Caller, Change, Permission, JsonBody, Redirecting, NotOnline)>,
+    ),
+)]
+pub(super) async fn redirect(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
-        let effect = match *request.method() {
-            Method::GET | Method::HEAD => CallEffect::Looks,
-            Method::POST | Method::DELETE => CallEffect::Changes,
-            _ => return Err(ApiError::method_not_allowed("GET, HEAD, POST, DELETE")),
-        };
-        let caller = admission::admit(&api, &request, effect).await?;
-        if effect == CallEffect::Looks {
-            return state(&api, &caller);
-        }
-        if request.method() == Method::DELETE {
-            permit_drain(&api, &caller)?;
-            let old = api.0.control.drained_to();
-            api.0.control.drain(None).await;
-            let old = old.as_ref().map(|to| &**to.server_reference());
-            let (call, new) = ("redirect", Some("none"));
-            caller.tell_changed(&api, Changed { call, target: None, old, new });
-            return Ok(Answer::json(&json!({ "success": true })));
-        }
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let body = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
         let (wanted, refuses_connects) = parse(body)?;
         let line = RedirectLine::of(&wanted, refuses_connects);
@@ -132,20 +140,66 @@ impl RedirectLine {
     }
 }
 
-/// Returns whether new clients are redirected, and where.
-fn state(api: &Api, caller: &HttpCaller) -> Result<Answer, ApiError> {
-    if !caller.may(api, "", Action::Observe) {
-        permit_drain(api, caller)?;
-    }
-    let state = match api.0.control.drained_to() {
-        None => json!({ "redirecting": false }),
-        Some(to) => json!({
-            "redirecting": true,
-            "server_reference": **to.server_reference(),
-            "permanent": to.is_permanent(),
-        }),
+/// Accepts new clients again.
+#[utoipa::path(
+    delete, path = "/redirect", tag = "clients", operation_id = "acceptClients",
+    responses(
+        (status = 200, description = "New clients are accepted.", body = Done,
+         example = json!({"success": true})),
+        Fails<(Caller, Change, Draining)>,
+    ),
+)]
+pub(super) async fn accept(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
+        permit_drain(&api, &caller)?;
+        let old = api.0.control.drained_to();
+        api.0.control.drain(None).await;
+        let old = old.as_ref().map(|to| &**to.server_reference());
+        let (call, new) = ("redirect", Some("none"));
+        caller.tell_changed(&api, Changed { call, target: None, old, new });
+        Ok(Answer::json(&Done::NOW))
     };
-    Ok(Answer::json(&state))
+    answer(&api, &request, RestRoute::Redirect, call).await
+}
+
+/// Says whether new clients are refused, and where they are sent.
+#[derive(Serialize, ToSchema)]
+struct RedirectState {
+    /// Whether new clients are refused.
+    redirecting: bool,
+    /// The other server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_reference: Option<String>,
+    /// Whether clients should use it permanently.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permanent: Option<bool>,
+}
+
+/// Asks whether new clients are refused.
+#[utoipa::path(
+    get, path = "/redirect", tag = "clients", operation_id = "redirectState",
+    responses(
+        (status = 200, description = "Whether new clients are refused.", body = RedirectState,
+         example = json!({"redirecting": true, "server_reference": "b.example:8883",
+            "permanent": false})),
+        Fails<(Caller, Draining)>,
+    ),
+)]
+pub(super) async fn state(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let call = async {
+        let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
+        if !caller.may(&api, "", Action::Observe) {
+            permit_drain(&api, &caller)?;
+        }
+        let to = api.0.control.drained_to();
+        Ok(Answer::json(&RedirectState {
+            redirecting: to.is_some(),
+            server_reference: to.as_ref().map(|to| (**to.server_reference()).to_owned()),
+            permanent: to.as_ref().map(Redirection::is_permanent),
+        }))
+    };
+    answer(&api, &request, RestRoute::Redirect, call).await
 }
 
 /// Returns the redirect, and whether new clients are refused too.

@@ -9,13 +9,15 @@ use actix_web::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
-        idempotency::once,
+        failures::{Caller, Change, Fails, JsonBody, Parameters, Publishing, Repeating, Reply},
+        idempotency::{KeyHeader, once},
     },
     body::{self, BULK_BYTES_MAX},
     publish::{AskedMessage, PublishItem, UserPropertyItem, build, new_id, permit},
@@ -35,14 +37,19 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// The reply of a device.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeviceReply)]
 struct ReplyAnswer<'a> {
+    /// Always `true`.
     success: bool,
+    /// The identifier of the request.
     message_id: &'a str,
     /// The client that has replied; absent if that was a caller or an application.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<&'a str>,
+    /// The topic of the reply.
     topic: &'a str,
+    /// The QoS of the reply.
     qos: u8,
     /// The payload, if it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,9 +57,12 @@ struct ReplyAnswer<'a> {
     /// Any other payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
+    /// Content Type of the reply.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
+    /// User Properties of the reply, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     user_properties: Vec<UserPropertyItem>,
     /// Milliseconds from the request to its reply.
     took_ms: u64,
@@ -82,7 +92,28 @@ impl<'a> ReplyAnswer<'a> {
     }
 }
 
-async fn request(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Publishes a message for a device and answers with its reply.
+#[utoipa::path(
+    post, path = "/request", tag = "messages", operation_id = "request",
+    params(
+        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 60_000,
+         description = "How long to wait, in milliseconds; default 5,000."),
+        KeyHeader,
+    ),
+    request_body(content = PublishItem, description = "The message.",
+        example = json!({"topic": "cars/17/command", "payload": "report"})),
+    responses(
+        (status = 200, description = "The reply.", body = ReplyAnswer<'static>, example = json!({
+            "success": true, "message_id": "19acb2a0b40-3", "client_id": "car-17",
+            "topic": "$response/1", "qos": 1, "payload": "fine", "took_ms": 12})),
+        Fails<(Caller, Change, Parameters, Publishing, JsonBody, Repeating, Reply)>,
+    ),
+)]
+pub(super) async fn request(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let time_max = waiting::time_in(&Query::parse(request.query_string(), &[TIMEOUT])?)?;

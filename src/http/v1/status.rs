@@ -9,12 +9,14 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        failures::{Caller, Fails, Items as ItemFails, JsonBody},
     },
     body::{self, BULK_BYTES_MAX},
     bulk::{self, BulkResults, Items, PORTION},
@@ -26,24 +28,43 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(resource("/status", "POST").route(web::post().to(status)));
 }
 
-#[derive(Deserialize)]
+/// The clients to ask for.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StatusBody<'b> {
+    /// Their identifiers.
     #[serde(borrow)]
+    #[schema(value_type = Vec<String>, max_items = 10_000)]
     client_ids: Items<&'b RawValue>,
 }
 
 /// Whether a client is online, or why that is not answered.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ClientStatus<'b> {
+    /// The item of the call.
+    #[schema(value_type = serde_json::Value)]
     client_id: &'b RawValue,
+    /// Whether the client is connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<bool>,
+    /// Why that is not answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
 
-async fn status(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Asks which of several clients are online.
+#[utoipa::path(
+    post, path = "/status", tag = "clients", operation_id = "clientStatuses",
+    request_body(content = StatusBody<'static>, description = "The clients.",
+        example = json!({"client_ids": ["car-17", "nobody"]})),
+    responses(
+        (status = 200, description = "A result for each client, in the order of the call.",
+         body = BulkResults<ClientStatus<'static>>, example = json!({"results": [
+            {"client_id": "car-17", "online": true}, {"client_id": "nobody", "online": false}]})),
+        Fails<(Caller, JsonBody, ItemFails)>,
+    ),
+)]
+pub(super) async fn status(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let body = body::read_json(&api, &request, payload, BULK_BYTES_MAX).await?;

@@ -6,17 +6,21 @@ use actix_web::{
     web::{self, Data, Payload, ServiceConfig},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        failures::{
+            Caller, Change, ClientId, Fails, Items as ItemFails, JsonBody, NotOnline, Permission,
+        },
     },
     body,
     bulk::{BulkResults, Items},
     in_time, resource,
-    target::client_id_in_path,
+    target::{ClientInPath, client_id_in_path},
 };
 use crate::{
     auth::Action,
@@ -37,45 +41,81 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(on).service(off);
 }
 
-#[derive(Deserialize)]
+/// What to subscribe to.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SubscribeBody {
+    /// At most 100 subscriptions.
+    #[schema(value_type = Vec<SubscribeItem>, max_items = 100)]
     subscriptions: Items<SubscribeItem>,
 }
 
-#[derive(Deserialize)]
+/// A subscription.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SubscribeItem {
+    /// The Topic Filter.
     filter: String,
+    /// Maximum QoS.
     #[serde(default)]
+    #[schema(maximum = 2)]
     qos: u8,
+    /// Whether messages of the client itself are left out.
     #[serde(default)]
     no_local: bool,
+    /// Whether messages keep their RETAIN flag.
     #[serde(default)]
     retain_as_published: bool,
+    /// When retained messages are sent: 0 always, 1 if the subscription is new, 2 never.
     #[serde(default)]
+    #[schema(maximum = 2)]
     retain_handling: u8,
 }
 
-#[derive(Deserialize)]
+/// What to unsubscribe from.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct UnsubscribeBody {
+    /// At most 100 Topic Filters.
+    #[schema(value_type = Vec<String>, max_items = 100)]
     filters: Items<String>,
 }
 
 /// The result for one filter.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct FilterResult {
+    /// The Topic Filter.
     filter: String,
+    /// Whether the subscription is made or ended.
     success: bool,
     /// The QoS that was granted.
     #[serde(skip_serializing_if = "Option::is_none")]
     qos: Option<u8>,
+    /// Why nothing is changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
 
-async fn subscribe(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Subscribes on behalf of a connected client.
+///
+/// The client's own rules and limits apply. It is not told of the change.
+#[utoipa::path(
+    post, path = "/clients/{client_id}/subscribe", tag = "sessions", operation_id = "subscribe",
+    params(ClientInPath),
+    request_body(content = SubscribeBody, description = "The subscriptions.",
+        example = json!({"subscriptions": [{"filter": "cars/17/#", "qos": 1}]})),
+    responses(
+        (status = 200, description = "A result for each filter, in the order of the call.",
+         body = BulkResults<FilterResult>,
+         example = json!({"results": [{"filter": "cars/17/#", "success": true, "qos": 1}]})),
+        Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline)>,
+    ),
+)]
+pub(super) async fn subscribe(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
         let (caller, client_id) = admit(&api, &request).await?;
         let body: SubscribeBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;
@@ -88,7 +128,25 @@ async fn subscribe(request: HttpRequest, payload: Payload, api: Data<Api>) -> Ht
     answer(&api, &request, RestRoute::Subscribe, call).await
 }
 
-async fn unsubscribe(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
+/// Unsubscribes on behalf of a connected client.
+#[utoipa::path(
+    post, path = "/clients/{client_id}/unsubscribe", tag = "sessions",
+    operation_id = "unsubscribe", params(ClientInPath),
+    request_body(content = UnsubscribeBody, description = "The Topic Filters.",
+        example = json!({"filters": ["cars/17/#", "x"]})),
+    responses(
+        (status = 200, description = "A result for each filter, in the order of the call.",
+         body = BulkResults<FilterResult>, example = json!({"results": [
+            {"filter": "cars/17/#", "success": true, "qos": 0},
+            {"filter": "x", "success": false, "code": "not_subscribed"}]})),
+        Fails<(Caller, Change, Permission, ClientId, JsonBody, ItemFails, NotOnline)>,
+    ),
+)]
+pub(super) async fn unsubscribe(
+    request: HttpRequest,
+    payload: Payload,
+    api: Data<Api>,
+) -> HttpResponse {
     let call = async {
         let (caller, client_id) = admit(&api, &request).await?;
         let body: UnsubscribeBody = body::read(&api, &request, payload, BODY_BYTES_MAX).await?;

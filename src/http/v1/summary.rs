@@ -1,6 +1,7 @@
 //! A client in a list, as JSON with the fields that the caller wants.
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use utoipa::ToSchema;
 
 use crate::control::ClientSummary;
 
@@ -38,6 +39,44 @@ impl Fields {
             Some(Self(fields.0 | 1 << position))
         })
     }
+}
+
+/// A client in a list. What is not known of it, and what the caller does not want, is left out.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described here; `ShownClient` writes it")]
+pub(super) struct ClientInList {
+    /// Client Identifier.
+    client_id: String,
+    /// Whether the client is connected.
+    online: Option<bool>,
+    /// The user name of the last connection.
+    username: Option<String>,
+    /// IP address and port of the last connection.
+    address: Option<String>,
+    /// The URL of the listener of the last connection.
+    listener: Option<String>,
+    /// The node that has the session.
+    node: Option<String>,
+    /// The version of a connected client: 3 (MQTT 3.1), 4 (3.1.1) or 5.
+    protocol: Option<u8>,
+    /// The Keep Alive in force of a connected client, in seconds; 0: off.
+    keep_alive: Option<u16>,
+    /// When the last connection began, in milliseconds since the Unix epoch.
+    connected_at: Option<u64>,
+    /// When the last packet of a connected client came, in milliseconds since the Unix epoch.
+    last_packet_at: Option<u64>,
+    /// Session Expiry Interval in seconds; 4294967295: never.
+    session_expiry_interval: Option<u32>,
+    /// When the session of an absent client ends, in milliseconds since the Unix epoch.
+    expires_at: Option<u64>,
+    /// The number of Topic Filters.
+    subscriptions: Option<usize>,
+    /// The number of messages that wait.
+    queued: Option<usize>,
+    /// The number of messages that are sent and not acknowledged.
+    in_flight: Option<usize>,
+    /// The number of connections of the Client Identifier so far.
+    version: Option<u64>,
 }
 
 /// A client, and the fields to show of it. What is not known of it is left out.

@@ -6,11 +6,22 @@
 use std::borrow::Cow;
 
 use actix_web::HttpRequest;
+use utoipa::IntoParams;
 
 use super::super::{
     ApiError,
     parameters::{Plus, client_id_of, decode},
 };
+
+/// The client in the path of a call.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct ClientInPath {
+    /// Client Identifier, percent-encoded UTF-8.
+    #[param(example = "car-17")]
+    client_id: String,
+}
 
 /// Returns the Client Identifier in the segment `{id}` of the path.
 pub(super) fn client_id_in_path(request: &HttpRequest) -> Result<String, ApiError> {

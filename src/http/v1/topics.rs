@@ -11,16 +11,18 @@ use actix_web::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect, HttpCaller},
         calls::{Answer, answer},
+        failures::{Caller, Change, Fails, NotRetained, Parameters},
         parameters::{Plus, decode},
     },
-    contents::{PageAnswer, limit_of},
+    Done,
+    contents::{PageAnswer, PageParameters, PayloadParameter, limit_of},
     cursor, in_time, in_time_of_list, resource,
     target::Query,
 };
@@ -45,18 +47,44 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(receivers).service(list).service(one);
 }
 
-#[derive(Serialize)]
+/// A client that receives a message.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Receiver)]
 struct ShownReceiver<'a> {
+    /// Client Identifier.
     client_id: &'a str,
+    /// Whether the client is connected.
     online: bool,
+    /// The node that has the session.
     node: &'a str,
+    /// The highest QoS of subscriptions that are not shared; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     qos: Option<u8>,
+    /// The shared subscriptions of which one member receives the message.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Option<Vec<String>>)]
     shares: &'a [std::sync::Arc<str>],
 }
 
-async fn receivers(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Asks who receives a message on a topic, or has a subscription.
+///
+/// Exactly one of `topic` and `filter` is required.
+#[utoipa::path(
+    get, path = "/subscriptions", tag = "messages", operation_id = "listReceivers",
+    params(
+        ("topic" = Option<String>, Query, description = "the topic of a message",
+         example = "cars/17/command"),
+        ("filter" = Option<String>, Query, description = "exactly this Topic Filter"),
+        PageParameters,
+    ),
+    responses(
+        (status = 200, description = "A page of receivers, in the order of their identifiers.",
+         body = PageAnswer<ShownReceiver<'static>>, example = json!({"items": [
+            {"client_id": "car-17", "online": true, "node": "hearthmq", "qos": 1}]})),
+        Fails<(Caller, Parameters)>,
+    ),
+)]
+pub(super) async fn receivers(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let query = Query::parse(request.query_string(), &["topic", "filter", "limit", "cursor"])?;
@@ -98,13 +126,21 @@ fn invalid_filter() -> ApiError {
     ApiError::invalid_parameter("filter", "must be a topic filter")
 }
 
-#[derive(Serialize)]
+/// A retained message.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RetainedMessage)]
 struct ShownRetained<'a> {
+    /// The topic.
     topic: &'a str,
+    /// The QoS with which it was published.
+    #[schema(maximum = 2)]
     qos: u8,
+    /// Size of the payload.
     payload_bytes: usize,
+    /// When it expires, in milliseconds since the Unix epoch; absent if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
+    /// The payload, if it is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
 }
@@ -119,7 +155,22 @@ fn shown_retained(message: &RetainedView) -> ShownRetained<'_> {
     }
 }
 
-async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Lists retained messages of topics that the caller may subscribe to.
+#[utoipa::path(
+    get, path = "/retained", tag = "messages", operation_id = "listRetained",
+    params(
+        ("filter" = Option<String>, Query, description = "Topic Filter; default `#`",
+         example = "cars/#"),
+        PageParameters, PayloadParameter,
+    ),
+    responses(
+        (status = 200, description = "A page of messages, ordered by topic levels.",
+         body = PageAnswer<ShownRetained<'static>>,
+         example = json!({"items": [{"topic": "cars/17/state", "qos": 1, "payload_bytes": 2}]})),
+        Fails<(Caller, Parameters)>,
+    ),
+)]
+pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let known = &["filter", "limit", "cursor", "payload"];
@@ -162,7 +213,19 @@ fn permit_topic(api: &Api, caller: &HttpCaller, action: Action<'_>) -> Result<()
     }
 }
 
-async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Shows the retained message of a topic.
+#[utoipa::path(
+    get, path = "/retained/{topic}", tag = "messages", operation_id = "showRetained",
+    params(("topic" = String, Path, description = "the topic; its slashes may be encoded or not",
+            example = "cars/17/state")),
+    responses(
+        (status = 200, description = "The message.", body = ShownRetained<'static>,
+         example = json!({"topic": "cars/17/state", "qos": 1, "payload_bytes": 2,
+            "payload_base64": "b24="})),
+        Fails<(Caller, Parameters, NotRetained)>,
+    ),
+)]
+pub(super) async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let topic = topic_in_path(&request)?;
@@ -176,7 +239,18 @@ async fn show(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     answer(&api, &request, RestRoute::Retained, call).await
 }
 
-async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Removes the retained message of a topic.
+#[utoipa::path(
+    delete, path = "/retained/{topic}", tag = "messages", operation_id = "clearRetained",
+    params(("topic" = String, Path, description = "the topic; its slashes may be encoded or not",
+            example = "cars/17/state")),
+    responses(
+        (status = 200, description = "The message is removed.", body = Done,
+         example = json!({"success": true})),
+        Fails<(Caller, Change, Parameters, NotRetained)>,
+    ),
+)]
+pub(super) async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Changes).await?;
         let topic = topic_in_path(&request)?;
@@ -191,7 +265,7 @@ async fn clear(request: HttpRequest, api: Data<Api>) -> HttpResponse {
         }
         let (call, target) = ("clear retained", Some(&*topic));
         caller.tell_changed(&api, Changed { call, target, old: None, new: None });
-        Ok(Answer::json(&json!({ "success": true })))
+        Ok(Answer::json(&Done::NOW))
     };
     answer(&api, &request, RestRoute::Retained, call).await
 }

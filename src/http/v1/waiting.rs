@@ -11,6 +11,7 @@ use actix_web::{
     web::Data,
 };
 use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     super::{
@@ -30,6 +31,19 @@ pub(super) const WAIT: &str = "wait";
 pub(super) const TIMEOUT: &str = "timeout_ms";
 /// How long a call waits that does not say so.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// What a call waits for, and how long.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described here")]
+pub(super) struct WaitParameters {
+    /// `stored`, `delivered` or `acknowledged`: answer when each matching session has come so far.
+    #[param(pattern = "^(stored|delivered|acknowledged)$")]
+    wait: Option<String>,
+    /// How long to wait, in milliseconds; needs `wait`.
+    #[param(minimum = 1, maximum = 60_000, default = 5_000)]
+    timeout_ms: Option<u64>,
+}
 
 /// Parses what a call waits for; `None` if it does not wait.
 pub(super) fn wait_in(query: &Query<'_>) -> Result<Option<WaitForDeliveries>, ApiError> {
@@ -62,12 +76,23 @@ fn timeout_in(query: &Query<'_>) -> Result<Option<Duration>, ApiError> {
 }
 
 /// What has become of the deliveries of one message.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[schema(as = Deliveries)]
 pub(super) struct ShownDeliveries {
+    /// The number of sessions for which it is stored.
+    #[schema(required = false)]
     stored: usize,
+    /// The number of clients to which it was sent.
+    #[schema(required = false)]
     delivered: usize,
+    /// The number of clients that have acknowledged it.
+    #[schema(required = false)]
     acknowledged: usize,
+    /// The number of absent clients for which it waits.
+    #[schema(required = false)]
     queued: usize,
+    /// The number of sessions for which it was dropped.
+    #[schema(required = false)]
     dropped: usize,
 }
 

@@ -11,6 +11,7 @@ mod kicks;
 mod listeners;
 mod lists;
 mod logins;
+mod openapi;
 mod options;
 mod proxies;
 mod publish;

@@ -75,7 +75,7 @@ fn new_clients_are_refused_until_that_is_ended() {
     assert_eq!(post(&rest, body).status, 200);
     assert_eq!(rest.asked()[0], "drain to b");
     let state = rest.call("GET /api/v1/redirect");
-    let body = r#"{"permanent":false,"redirecting":true,"server_reference":"b"}"#;
+    let body = r#"{"redirecting":true,"server_reference":"b","permanent":false}"#;
     assert_eq!((state.status, &*state.body), (200, body));
     let ready = rest.call_as(None, "GET /health/ready");
     assert_eq!((ready.status, &*ready.body), (503, r#"{"status":"redirecting"}"#));

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::feed;
+use super::{feed, openapi};
 use actix_web::{App, HttpServer, rt::System, web};
 use async_trait::async_trait;
 use hearthmq::{
@@ -455,7 +455,9 @@ impl Rest {
 
     /// Does the same; `None` if no answer comes.
     pub(crate) fn send_bytes(&self, request: &[u8]) -> Option<Answer> {
-        exchange(tcp(self.address), request).ok()
+        let answer = exchange(tcp(self.address), request).ok()?;
+        openapi::check(request, &answer);
+        Some(answer)
     }
 
     /// Returns its address.

@@ -1,0 +1,193 @@
+//! `GET /api/v1/openapi.json`: all calls in OpenAPI 3.1, for programs.
+//!
+//! The annotations are beside the calls. This file lists the calls, and adds what they have in common. A
+//! test compares the list with the routes. Needs no account: it says the same to everybody.
+
+mod exact;
+
+use std::sync::OnceLock;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{
+        CACHE_CONTROL, CONTENT_TYPE, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch,
+    },
+    web::{self, Bytes, Data, ServiceConfig},
+};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        Components, License, OpenApi as Document, PathItem, Server,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use self::exact::make_exact;
+use super::{
+    super::{Api, admission, calls, error::ErrorBody, failures, health, problem::ProblemBody},
+    client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
+    redirect, request, resource, status, subscriptions, topics,
+};
+
+#[derive(OpenApi)]
+#[openapi(paths(
+    client::show_client,
+    client::by_query,
+    clients::list_clients,
+    clients::query_clients,
+    contents::subscriptions,
+    contents::queue,
+    contents::clear,
+    events::events,
+    history::history,
+    history::history_by_query,
+    keep_alive::keep_alive,
+    kick::kick,
+    kick::kick_many,
+    node::node,
+    node::stats,
+    overrides::list,
+    overrides::find,
+    overrides::remove,
+    publish::publish_list,
+    request::request,
+    redirect::redirect,
+    redirect::accept,
+    redirect::state,
+    status::status,
+    subscriptions::subscribe,
+    subscriptions::unsubscribe,
+    topics::receivers,
+    topics::list,
+    topics::show,
+    topics::clear,
+    openapi,
+))]
+struct V1Calls;
+
+#[derive(OpenApi)]
+#[openapi(
+    paths(calls::keep_alive, calls::status, publish::publish, health::live, health::ready, health::metrics),
+    nest((path = "/api/v1", api = V1Calls)),
+    components(schemas(ErrorBody<'static>, ProblemBody<'static>)),
+    security(("basic" = []), ("certificate" = [])),
+    tags(
+        (name = "keep-alive", description = "The Keep Alive of clients, now and for later connections."),
+        (name = "clients", description = "Which clients there are; end or redirect their connections."),
+        (name = "sessions", description = "Subscriptions and waiting messages of clients."),
+        (name = "messages", description = "Publish; who receives a message; retained messages."),
+        (name = "events", description = "Follow which clients are online."),
+        (name = "node", description = "The node, its health and its metrics."),
+    ),
+    modifiers(&InCommon),
+)]
+struct AllCalls;
+
+/// What calls have in common.
+struct InCommon;
+
+impl Modify for InCommon {
+    fn modify(&self, document: &mut Document) {
+        let info = &mut document.info;
+        info.title = "HearthMQ".to_owned();
+        info.version = env!("CARGO_PKG_VERSION").to_owned();
+        info.description = Some(ABOUT.to_owned());
+        info.license = Some(
+            License::builder()
+                .name(env!("CARGO_PKG_LICENSE"))
+                .identifier(Some(env!("CARGO_PKG_LICENSE")))
+                .build(),
+        );
+        // From the place of the document to that of the routes, wherever an application mounts them.
+        document.servers = Some(vec![Server::new("../..")]);
+        let components = document.components.get_or_insert_with(Components::new);
+        components.responses.extend(failures::shared());
+        let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic);
+        let basic = basic.description(Some("An account of the broker.")).build();
+        components.add_security_scheme("basic", SecurityScheme::Http(basic));
+        let certificate = SecurityScheme::MutualTls {
+            description: Some("A client certificate, on an HTTPS listener.".to_owned()),
+            deprecated: None,
+            extensions: None,
+        };
+        components.add_security_scheme("certificate", certificate);
+        document.paths.paths.values_mut().for_each(name_apart);
+    }
+}
+
+/// Gives the second of two methods with the same annotation a name of its own.
+fn name_apart(path: &mut PathItem) {
+    let name = |operation: &Option<Operation>| operation.as_ref()?.operation_id.clone();
+    let (get, post) = (name(&path.get), name(&path.post));
+    if let Some(post) = path.post.as_mut().filter(|_| get.is_some() && get == post) {
+        post.operation_id = get.map(|name| format!("{name}ByPost"));
+    }
+}
+
+/// The introduction of the document.
+const ABOUT: &str = "Control of live MQTT sessions. `docs/rest.md` describes the calls in full.\n\n\
+    Each `GET` is also there as `HEAD`. A call that the caller may not make, or that fails, changes \
+    nothing. Every error has a body with `success`, `code` and `message`. Answers to accounts with a rate \
+    limit have `RateLimit-Policy` and `RateLimit`. Times are milliseconds since the Unix epoch. Client \
+    Identifiers in paths are percent-encoded; `%2F` is a slash that belongs to the identifier.";
+
+/// The document as it is sent, and its version.
+#[derive(Default)]
+pub(in crate::http) struct Described(OnceLock<(Bytes, EntityTag)>);
+
+impl Described {
+    fn text(&self) -> &(Bytes, EntityTag) {
+        self.0.get_or_init(|| {
+            let mut document = json!(AllCalls::openapi());
+            make_exact(&mut document);
+            let text = document.to_string();
+            let hash = Sha256::digest(&text);
+            let tag = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            (text.into(), EntityTag::new_strong(tag))
+        })
+    }
+}
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let document = resource("/openapi.json", "GET, HEAD");
+    config.service(document.route(web::get().to(openapi)).route(web::head().to(openapi)));
+}
+
+/// Returns this document.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "node", operation_id = "openapi", security(()),
+    responses(
+        (status = 200, description = "The document.", body = Object,
+         example = json!({"openapi": "3.1.0"})),
+        (status = 304, description = "It is the same as that of `If-None-Match`."),
+        failures::Fails<(failures::OtherMethod, failures::Rate)>,
+    ),
+)]
+async fn openapi(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+    let peer = match admission::peer(&api, &request) {
+        Ok(peer) => peer,
+        Err(error) => return error.answer_to(&request),
+    };
+    if let Err(error) = api.0.rates.check_address(peer.ip()) {
+        return error.answer_to(&request);
+    }
+    let (text, tag) = api.0.described.text();
+    let known = IfNoneMatch::parse(&request);
+    let is_known = match known {
+        Ok(IfNoneMatch::Any) => request.headers().contains_key(IF_NONE_MATCH),
+        Ok(IfNoneMatch::Items(known)) => known.iter().any(|one| one.weak_eq(tag)),
+        Err(_) => false,
+    };
+    let mut response = match is_known {
+        true => HttpResponse::NotModified(),
+        false => HttpResponse::Ok(),
+    };
+    response.insert_header((ETAG, tag.to_string())).insert_header((CACHE_CONTROL, "no-cache"));
+    match is_known {
+        true => response.finish(),
+        false => response.insert_header((CONTENT_TYPE, "application/json")).body(text.clone()),
+    }
+}

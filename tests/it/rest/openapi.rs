@@ -1,0 +1,263 @@
+//! The description of all calls at `/api/v1/openapi.json`: whether it has every call, whether its
+//! examples are what its schemas say, and whether each answer in the tests of this directory is one of
+//! those that it describes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use hearthmq_test::{
+    http::{Answer, exchange, request},
+    mqtt::tcp,
+};
+use jsonschema::Validator;
+use regex_lite::Regex;
+use serde_json::{Value, json};
+
+use super::world::{hosted_with_certificates, rest};
+
+const DOCUMENT: &str = "GET /api/v1/openapi.json";
+
+static DESCRIBED: LazyLock<Described> = LazyLock::new(|| {
+    let rest = rest();
+    let answer = exchange(tcp(rest.address()), request(DOCUMENT, None)).unwrap();
+    Described::new(serde_json::from_str(&answer.body).unwrap())
+});
+
+/// The document, and what was compiled of it.
+struct Described {
+    document: Value,
+    /// A pattern for the path of each call, with its key in the document.
+    paths: Vec<(Regex, String)>,
+    /// Validators of JSON answers, by path, method and status.
+    validators: Mutex<BTreeMap<String, Validator>>,
+}
+
+impl Described {
+    fn new(document: Value) -> Self {
+        let pattern = |path: &String| {
+            let segments = path.split('/').map(|segment| match segment {
+                "{topic}" if path.contains("retained") => ".+",
+                segment if segment.starts_with('{') => "[^/]+",
+                segment => segment,
+            });
+            let segments = segments.collect::<Vec<_>>().join("/").replace(".json", "\\.json");
+            (Regex::new(&format!("^{segments}$")).unwrap(), path.clone())
+        };
+        let mut paths: Vec<_> =
+            document["paths"].as_object().unwrap().keys().map(pattern).collect();
+        paths.sort_by_key(|(_, path)| path.contains('{')); // those without a parameter come first
+        Self { document, paths, validators: Mutex::default() }
+    }
+
+    fn validator(&self, schema: &Value) -> Validator {
+        let mut schema = schema.clone();
+        schema["components"] = self.document["components"].clone();
+        jsonschema::draft202012::new(&schema).unwrap()
+    }
+
+    /// Returns all calls: path, method, operation.
+    fn calls(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
+        let paths = self.document["paths"].as_object().unwrap().iter();
+        paths.flat_map(|(path, item)| {
+            let calls = item.as_object().unwrap().iter();
+            calls.map(move |(method, call)| (path.as_str(), method.as_str(), call))
+        })
+    }
+
+    /// Returns what a reference leads to.
+    fn resolved<'d>(&'d self, value: &'d Value) -> &'d Value {
+        match value["$ref"].as_str() {
+            Some(reference) => self.document.pointer(&reference[1..]).unwrap(),
+            None => value,
+        }
+    }
+}
+
+/// Checks that an answer to this request is described.
+pub(super) fn check(request: &[u8], answer: &Answer) {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split('?').next().unwrap_or_default();
+    let described = &*DESCRIBED;
+    let Some((_, path)) = described.paths.iter().find(|(pattern, _)| pattern.is_match(path)) else {
+        return;
+    };
+    let method = if method == "HEAD" { "get" } else { &method.to_lowercase() };
+    let call = &described.document["paths"][path][method];
+    // actix-http answers without a body what is not HTTP.
+    let is_http = !(matches!(answer.status, 400 | 431) && answer.body.is_empty());
+    if call.is_null() || !is_http {
+        return;
+    }
+    let status = answer.status.to_string();
+    let response = described.resolved(&call["responses"][&status]);
+    assert!(!response.is_null(), "{method} {path} is not described to answer {status}");
+    if answer.header("content-type") == "application/x-ndjson" {
+        return check_lines(path, &response["content"]["application/x-ndjson"]["schema"], answer);
+    }
+    let is_json = answer.header("content-type") == "application/json";
+    if is_json && !answer.body.is_empty() && answer.header("transfer-encoding").is_empty() {
+        let key = format!("{method} {path} {status}");
+        let schema = &response["content"]["application/json"]["schema"];
+        let Ok(body) = serde_json::from_str(&answer.body) else {
+            return; // there are several answers on the connection
+        };
+        let mut validators = described.validators.lock().unwrap_or_else(PoisonError::into_inner);
+        let validator =
+            validators.entry(key.clone()).or_insert_with(|| described.validator(schema));
+        let faults: Vec<_> = validator.iter_errors(&body).map(|fault| fault.to_string()).collect();
+        drop(validators);
+        assert!(faults.is_empty(), "{key}: {faults:?} in {}", answer.body);
+    }
+}
+
+/// Checks the lines of an answer, of which the last one may be an error.
+fn check_lines(path: &str, schema: &Value, answer: &Answer) {
+    let validator = DESCRIBED.validator(schema);
+    let error = json!({ "$ref": "#/components/schemas/ErrorBody" });
+    let lines: Vec<_> = answer.body.lines().filter(|line| line.starts_with('{')).collect();
+    for (position, line) in lines.iter().enumerate() {
+        let line = serde_json::from_str(line).unwrap();
+        let is_last = position + 1 == lines.len();
+        let is_error = is_last && DESCRIBED.validator(&error).is_valid(&line);
+        assert!(is_error || validator.is_valid(&line), "{path}: {line}");
+    }
+}
+
+#[test]
+fn every_route_is_described_and_everything_described_has_a_route() {
+    let plain = |path: &str| Regex::new(r"\{[^}]*\}").unwrap().replace_all(path, "{}").into_owned();
+    let mut routes = BTreeSet::from(["/client-id/{}/status".to_owned()]);
+    for (dir, prefix) in [("src/http", ""), ("src/http/v1", "/api/v1")] {
+        for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)).unwrap() {
+            let path = file.unwrap().path();
+            let Ok(text) = fs::read_to_string(path) else { continue };
+            let resource = Regex::new(r#"resource\("(/[^"]*)""#).unwrap();
+            routes.extend(resource.captures_iter(&text).map(|found| {
+                let prefix = if found[1].starts_with("/topics") { "" } else { prefix };
+                plain(&format!("{prefix}{}", &found[1]))
+            }));
+        }
+    }
+    let mut described: BTreeSet<_> = DESCRIBED.calls().map(|(path, ..)| plain(path)).collect();
+    // These two are calls at the route of a client.
+    for call in ["query", "kick"] {
+        assert!(described.remove(&format!("/api/v1/clients/{call}")));
+    }
+    assert_eq!(routes, described);
+}
+
+#[test]
+fn the_methods_of_a_path_are_those_that_are_described() {
+    let rest = rest();
+    for (path, item) in DESCRIBED.document["paths"].as_object().unwrap() {
+        let target = Regex::new(r"\{[^}]*\}").unwrap().replace_all(path, "x").into_owned();
+        let item = item.as_object().unwrap();
+        let mut methods: BTreeSet<_> = item.keys().map(|method| method.to_uppercase()).collect();
+        if methods.contains("GET") && path != "/api/v1/events" {
+            methods.insert("HEAD".into());
+        }
+        let answer = rest.call(&format!("BREW {target}"));
+        let allowed: BTreeSet<_> = answer.header("allow").split(", ").map(str::to_owned).collect();
+        if ["/api/v1/clients/query", "/api/v1/clients/kick"].contains(&path.as_str()) {
+            // A client may have this name.
+            methods.extend(["GET", "HEAD", "DELETE"].map(str::to_owned));
+        }
+        assert_eq!(answer.status, 405, "{path}");
+        assert_eq!(allowed, methods, "{path}");
+    }
+}
+
+#[test]
+fn everything_has_a_description_and_every_answer_an_example() {
+    let mut faults = Vec::new();
+    for (path, method, call) in DESCRIBED.calls() {
+        for member in ["operationId", "summary", "tags"] {
+            if call[member].is_null() {
+                faults.push(format!("{method} {path} has no {member}"));
+            }
+        }
+        for parameter in call["parameters"].as_array().into_iter().flatten() {
+            if parameter["description"].is_null() {
+                faults.push(format!("{method} {path}: {} has no description", parameter["name"]));
+            }
+        }
+        let responses = call["responses"].as_object().unwrap().iter();
+        let bodies = Some(&call["requestBody"]).filter(|body| !body.is_null());
+        let all = responses.map(|(status, response)| (status.as_str(), response));
+        for (name, found) in all.chain(bodies.map(|body| ("body", body))) {
+            let found = DESCRIBED.resolved(found);
+            if found["description"].as_str().is_none_or(str::is_empty) {
+                faults.push(format!("{method} {path}: {name} has no description"));
+            }
+            for (media_type, content) in found["content"].as_object().into_iter().flatten() {
+                if content["example"].is_null() && content["examples"].is_null() {
+                    faults.push(format!("{method} {path}: {name} {media_type} has no example"));
+                }
+            }
+        }
+    }
+    for (name, schema) in DESCRIBED.document["components"]["schemas"].as_object().unwrap() {
+        for (member, found) in schema["properties"].as_object().into_iter().flatten() {
+            if found["description"].is_null() {
+                faults.push(format!("{name}.{member} has no description"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_examples_are_what_the_schemas_say() {
+    let mut count = 0;
+    for (path, method, call) in DESCRIBED.calls() {
+        let responses = call["responses"].as_object().unwrap().values();
+        for found in responses.chain([&call["requestBody"]]) {
+            let found = DESCRIBED.resolved(found);
+            for (media_type, content) in found["content"].as_object().into_iter().flatten() {
+                let validator = DESCRIBED.validator(&content["schema"]);
+                let several = content["examples"].as_object().into_iter().flatten();
+                let several = several.map(|(_, example)| &example["value"]);
+                let one = Some(&content["example"]).filter(|example| !example.is_null());
+                for example in several.chain(one) {
+                    count += 1;
+                    let faults = validator.iter_errors(example).map(|fault| fault.to_string());
+                    let faults: Vec<_> = faults.collect();
+                    assert!(faults.is_empty(), "{method} {path} {media_type}: {faults:?}");
+                }
+            }
+        }
+    }
+    assert!(count > 200, "{count}");
+}
+
+#[test]
+fn the_document_needs_no_account_and_is_sent_again_only_if_it_is_another() {
+    let rest = rest();
+    let answer = rest.call_as(None, DOCUMENT);
+    assert_eq!(answer.status, 200);
+    let document: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["servers"], json!([{ "url": "../.." }]));
+    let tag = answer.header("etag");
+    for (known, status) in [(tag, 304), ("*", 304), ("\"other\"", 200), ("x", 200)] {
+        let again = rest.call_with(DOCUMENT, &format!("If-None-Match: {known}"), "");
+        assert_eq!((again.status, again.header("etag")), (status, tag), "{known}");
+        assert_eq!(again.body.is_empty(), status == 304);
+    }
+    assert_eq!(rest.call("HEAD /api/v1/openapi.json").status, 200);
+}
+
+#[test]
+fn a_host_has_the_document_where_it_mounts_the_routes() {
+    let rest = hosted_with_certificates();
+    let answer = rest.call_as(None, "GET /broker/api/v1/openapi.json");
+    let document: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(document, DESCRIBED.document);
+}
