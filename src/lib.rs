@@ -36,6 +36,7 @@
 //! - [`mqtt`]: packets, and the nouns of the specification.
 //! - [`net`], [`config`], [`limits`]: listeners and TLS, the program's configuration, the limits.
 //! - [`told`]: which log lines about clients are written.
+//! - `webhooks`: events of presence to HTTP endpoints, with the feature of that name.
 //!
 //! - [`actix`], [`actix_web`], [`bytes`], [`rustls`] and [`tokio`] are crates whose types this API
 //!   names, in the versions that it uses.
@@ -79,13 +80,15 @@ mod shard;
 pub mod store;
 pub mod told;
 mod transport;
+#[cfg(feature = "webhooks")]
+pub mod webhooks;
 
 #[cfg(feature = "http")]
 pub use actix_web;
 pub use async_trait::async_trait;
 pub use broker::{Broker, Error};
 pub use futures_util::Stream;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "webhooks"))]
 pub use rustls;
 pub use {actix, bytes, tokio};
 

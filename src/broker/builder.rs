@@ -20,6 +20,8 @@ use super::{
 use crate::net::WebSocketOptions;
 #[cfg(feature = "tls")]
 use crate::net::tls::TlsSource;
+#[cfg(feature = "webhooks")]
+use crate::webhooks::{Webhook, check_names};
 use crate::{
     auth::{Authenticator, Authorizer, DenyAll, EnhancedAuthenticator, Methods},
     durable::SyncPolicy,
@@ -54,6 +56,8 @@ pub struct Builder {
     sync: SyncPolicy,
     sys_interval: Duration,
     client_lines: ClientLines,
+    #[cfg(feature = "webhooks")]
+    webhooks: Vec<Webhook>,
 }
 
 impl Default for Builder {
@@ -73,6 +77,8 @@ impl Default for Builder {
             sync: SyncPolicy::default(),
             sys_interval: Duration::from_secs(10),
             client_lines: ClientLines::default(),
+            #[cfg(feature = "webhooks")]
+            webhooks: Vec::new(),
         }
     }
 }
@@ -189,6 +195,14 @@ impl Builder {
         self
     }
 
+    /// Adds an HTTP endpoint that receives the events of presence. Can be called several times.
+    /// Events wait in the store until the endpoint has taken them; without a store, in memory.
+    #[cfg(feature = "webhooks")]
+    pub fn webhook(mut self, webhook: Webhook) -> Self {
+        self.webhooks.push(webhook);
+        self
+    }
+
     /// Sets the store that survives a restart: it holds durable sessions with their queues,
     /// retained messages and presence versions. Without a store all of these are lost.
     pub fn store(self, store: impl Store) -> Self {
@@ -228,6 +242,11 @@ impl Builder {
         if !self.response_topic_prefix.is_empty() {
             validate_topic(&self.response_topic_prefix).map_err(StartError::ResponseTopicPrefix)?;
         }
+        #[cfg(feature = "webhooks")]
+        let webhooks = {
+            check_names(&self.webhooks)?;
+            self.webhooks.clone()
+        };
         let threads = self.threads.clone();
         let shards = threads.shards(self.shards);
         let opened = aside(&threads, move || self.open(shards)).await?;
@@ -262,6 +281,8 @@ impl Builder {
         };
         broker.set_listener_logins(listeners.iter().map(|listener| listener.logins));
         broker.restore(&threads).await?;
+        #[cfg(feature = "webhooks")]
+        broker.start_webhooks(webhooks, &threads).await?;
         let urls = &broker.running.listener_urls;
         for ((bound, listener), url) in bound.iter().zip(&listeners).zip(urls) {
             broker

@@ -6,6 +6,8 @@ use std::{fmt, io};
 use crate::auth::FileError;
 #[cfg(feature = "tls")]
 use crate::net::tls::TlsError;
+#[cfg(feature = "webhooks")]
+use crate::webhooks::WebhookError;
 use crate::{
     auth::{AuthenticationError, NetworkError},
     control::{ClientPatternError, ControlError, KickReasonError, ServerReferenceError},
@@ -52,6 +54,9 @@ pub enum Error {
     /// TLS cannot be set up.
     #[cfg(feature = "tls")]
     Tls(#[from] TlsError),
+    /// Something is no webhook.
+    #[cfg(feature = "webhooks")]
+    Webhook(#[from] WebhookError),
     /// The operating system refused something.
     Io(#[from] io::Error),
 }
@@ -93,6 +98,10 @@ pub enum StartError {
     /// The thread that writes the store cannot be started.
     #[error("cannot start the thread of the store: {0}; see the limits of the process")]
     StoreThread(#[source] io::Error),
+    /// A webhook cannot be used.
+    #[cfg(feature = "webhooks")]
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// There is no actix `System` on this thread.
     #[error(
         "no actix System runs on this thread; start the broker inside #[actix_web::main] or System::block_on"

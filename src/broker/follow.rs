@@ -20,6 +20,7 @@ use crate::{
     control::{ControlError, EventId, FeedItem, FeedKind, FeedPart, FeedPosition, Follow},
     feed::{Missed, kind_of, selects},
     hooks::json::Event,
+    shard::Core,
 };
 
 /// Parts of shards that one answer reads. An answer may have no clients because the filter selects
@@ -30,6 +31,29 @@ const JSON_BYTES_MAX: usize = 256 * 1024;
 /// How long a follower that was waiting lets further changes come. So a follower is woken 100 times
 /// a second at most, whatever happens.
 const GATHER: Duration = Duration::from_millis(10);
+
+/// Begins a snapshot with the item that tells a follower to forget all clients.
+///
+/// `version` is the highest version of an earlier run: with it, a follower can tell an event of that
+/// run that arrives later.
+pub(super) fn reset(core: &Core) -> FeedItem {
+    let now = core.clock.now();
+    let id = core.feed.begin_snapshot(now);
+    let json = json!({
+        "event": "reset",
+        "node": &*core.node,
+        "epoch": format!("{:016x}", id.epoch),
+        "timestamp": now.millis(),
+        "version": core.versions.floor(),
+    });
+    FeedItem::new(id, FeedKind::Reset, json.to_string().into())
+}
+
+/// Returns the position behind the snapshot of a `reset`. It misses nothing while no client is online.
+#[cfg(feature = "webhooks")]
+pub(super) const fn behind(reset: &FeedItem) -> FeedPosition {
+    FeedPosition::After(EventId { number: reset.id.number + 1, ..reset.id })
+}
 
 /// The items of an answer, as it grows.
 #[derive(Default)]
@@ -93,12 +117,10 @@ impl Broker {
 
     /// Tells a follower that it has missed changes, and begins a snapshot.
     async fn reset(&self, request: &Follow) -> Result<FeedPart, ControlError> {
-        let core = &self.running.core;
-        let id = core.feed.begin_snapshot(core.clock.now());
-        let now = core.clock.now().millis();
-        let json = json!({ "event": "reset", "node": &*core.node, "timestamp": now });
+        let reset = reset(&self.running.core);
+        let id = reset.id;
         let mut items = PartItems::default();
-        items.push(FeedItem::new(id, FeedKind::Reset, json.to_string().into()));
+        items.push(reset);
         self.snapshot(request, (id, 0, 0), items).await
     }
 

@@ -22,6 +22,8 @@ pub mod simulation;
 mod tests;
 mod topics;
 mod views;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 #[cfg(all(feature = "http", feature = "websocket"))]
 mod websocket;
 

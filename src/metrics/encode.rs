@@ -54,13 +54,15 @@ impl Collector for Scrape {
         writer.totals(totals)?;
         writer.logins(totals)?;
         writer.log(&self.0)?;
+        #[cfg(feature = "webhooks")]
+        writer.webhooks(&self.0)?;
         writer.rest(&self.0)
     }
 }
 
 pub(super) struct TextWriter<'s, 'e> {
     shards: &'s [Arc<ShardMetrics>],
-    encoder: DescriptorEncoder<'e>,
+    pub(super) encoder: DescriptorEncoder<'e>,
 }
 
 impl TextWriter<'_, '_> {

@@ -10,6 +10,8 @@ mod logins;
 #[cfg(target_os = "linux")]
 mod process;
 mod rest;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 
 use std::{
     fmt,
@@ -21,6 +23,8 @@ pub use cells::{Counter, Gauge, PerLabel};
 pub use encode::CONTENT_TYPE;
 pub use logins::LoginTotals;
 pub use rest::{RestMetrics, RestRoute};
+#[cfg(feature = "webhooks")]
+pub use webhooks::WebhookMetrics;
 
 use crate::{hooks::DisconnectReason, labels::labels};
 
@@ -257,6 +261,8 @@ pub struct Metrics {
     probe: OnceLock<Probe>,
     log_dropped: OnceLock<Question>,
     rest: RestMetrics,
+    #[cfg(feature = "webhooks")]
+    webhooks: OnceLock<Box<[Arc<WebhookMetrics>]>>,
 }
 
 /// Refreshes the totals.
@@ -288,6 +294,8 @@ impl Metrics {
             probe: OnceLock::new(),
             log_dropped: OnceLock::new(),
             rest: RestMetrics::default(),
+            #[cfg(feature = "webhooks")]
+            webhooks: OnceLock::new(),
         }
     }
 

@@ -158,6 +158,7 @@ mod control {
     mod starting;
     mod system_topics;
     mod topics;
+    mod webhooks;
 }
 
 mod between_shards;

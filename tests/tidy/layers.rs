@@ -22,6 +22,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("flow", &["router", "mqtt"]),
     ("between", &["hooks", "session", "router", "journal", "mqtt"]),
     ("records", &["journal", "mqtt"]),
+    ("webhooks", &["clock", "control", "metrics", "mqtt", "records", "told"]),
     (
         "durable",
         &[
@@ -93,10 +94,11 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("http", &["net", "auth", "control", "metrics", "clock", "mqtt", "told"]),
-    ("config", &["http", "net", "auth", "limits", "told"]),
+    ("config", &["webhooks", "http", "net", "auth", "control", "limits", "told"]),
     (
         "broker",
         &[
+            "webhooks",
             "feed",
             "http",
             "net",

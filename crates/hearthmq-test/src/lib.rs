@@ -13,6 +13,7 @@ pub mod line;
 pub mod mqtt;
 pub mod packets;
 pub mod post;
+pub mod receiver;
 pub mod riddle;
 mod rules;
 pub mod session_model;

@@ -1,0 +1,213 @@
+//! Posts a message to an endpoint over HTTP or HTTPS, signed.
+//!
+//! HTTP/1.1 by hyper on the runtime of the caller. Redirects are not followed, proxies of the
+//! environment are not used, and an answer is read up to a bound, so that its connection is used
+//! again.
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode, Uri,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT},
+};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use tokio::time::timeout;
+
+use super::{Webhook, WebhookError, WebhookSecret, backlog::WebhookMessage};
+
+/// Maximum bytes of an answer that are read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How long an idle connection stays open.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Takes messages.
+#[async_trait]
+pub(super) trait MessageTaker: Send + Sync {
+    /// Sends a message, and returns once the endpoint has taken it.
+    ///
+    /// # Errors
+    /// The endpoint has not taken it, or its answer was lost.
+    async fn post(&self, message: &WebhookMessage) -> Result<(), NotTaken>;
+}
+
+/// A message was not taken.
+#[derive(Debug)]
+pub(super) struct NotTaken {
+    pub(super) why: String,
+    /// What the endpoint asks for.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// An endpoint at a URL.
+pub(super) struct HttpEndpoint {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    uri: Uri,
+    secrets: Vec<WebhookSecret>,
+    timeout: Duration,
+}
+
+impl HttpEndpoint {
+    /// Returns the endpoint of a webhook; connects to nothing yet.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub(super) fn new(webhook: &Webhook) -> Result<Self, WebhookError> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls_config(webhook)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME_MAX)
+            .pool_max_idle_per_host(1)
+            .build(connector);
+        Ok(Self {
+            client,
+            uri: webhook.url.uri().clone(),
+            secrets: webhook.secrets.clone(),
+            timeout: webhook.bounds.timeout,
+        })
+    }
+
+    fn request(&self, message: &WebhookMessage) -> Request<Full<Bytes>> {
+        // The time of the attempt by the wall clock, which is what the receiver compares it with.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let secs = now.as_secs();
+        let sign = |secret: &WebhookSecret| secret.sign(&message.message_id, secs, &message.body);
+        let signatures: Vec<_> = self.secrets.iter().map(sign).collect();
+        Request::builder()
+            .method(Method::POST)
+            .uri(self.uri.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, concat!("hearthmq/", env!("CARGO_PKG_VERSION")))
+            .header("webhook-id", &message.message_id)
+            .header("webhook-timestamp", secs)
+            .header("webhook-signature", signatures.join(" "))
+            .body(Full::new(message.body.clone()))
+            .expect("identifier and signatures are header values")
+    }
+}
+
+#[async_trait]
+impl MessageTaker for HttpEndpoint {
+    async fn post(&self, message: &WebhookMessage) -> Result<(), NotTaken> {
+        let attempt = async {
+            let answer = self
+                .client
+                .request(self.request(message))
+                .await
+                .map_err(|error| NotTaken { why: with_causes(&error), retry_after: None })?;
+            outcome(answer).await
+        };
+        timeout(self.timeout, attempt).await.unwrap_or_else(|_| {
+            let why = format!("no answer within {} ms", self.timeout.as_millis());
+            Err(NotTaken { why, retry_after: None })
+        })
+    }
+}
+
+/// Reads an answer. Any status from 200 to 299 means that the message was taken.
+async fn outcome(answer: Response<Incoming>) -> Result<(), NotTaken> {
+    let status = answer.status();
+    let retry_after = asked_for(answer.headers(), SystemTime::now());
+    // Read to its end, so that the connection can be used again; what is longer ends it.
+    let mut body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+    while let Some(Ok(_)) = body.frame().await {}
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(NotTaken { why: said(status), retry_after }),
+    }
+}
+
+fn said(status: StatusCode) -> String {
+    match status.is_redirection() {
+        true => format!("answer {status}; redirects are not followed"),
+        false => format!("answer {status}"),
+    }
+}
+
+/// Returns the time that `Retry-After` asks for, in seconds or until a date (RFC 9110, 10.2.3).
+fn asked_for(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse::<u64>() {
+        Ok(secs) => Some(Duration::from_secs(secs)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok(),
+    }
+}
+
+/// Returns an error with its causes, in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
+
+fn tls_config(webhook: &Webhook) -> Result<ClientConfig, WebhookError> {
+    let mut roots = RootCertStore::empty();
+    match &webhook.authorities {
+        Some(authorities) => {
+            for authority in authorities {
+                roots.add(authority.clone())?;
+            }
+        }
+        None if webhook.url.uri().scheme_str() == Some("https") => {
+            let found = rustls_native_certs::load_native_certs();
+            let (added, _) = roots.add_parsable_certificates(found.certs);
+            if added == 0 {
+                let why = found
+                    .errors
+                    .first()
+                    .map_or_else(|| "none were found".to_owned(), ToString::to_string);
+                return Err(WebhookError::NoAuthorities(why));
+            }
+        }
+        None => {}
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(builder?.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let asked = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+            asked_for(&headers, now)
+        };
+        assert_eq!(asked("120"), Some(Duration::from_secs(120)));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:50:07 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:00:00 GMT"), None);
+        assert_eq!(asked("soon"), None);
+        assert_eq!(asked_for(&HeaderMap::new(), now), None);
+    }
+}
