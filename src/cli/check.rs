@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use hearthmq::{
     auth::{Accounts, FilePolicy},
-    config::Config,
+    config::{Config, WebhookConfig},
     net::tls::Alpn,
 };
 use rustix::fs::{Access, access};
@@ -50,6 +50,7 @@ pub(super) fn check_config(mut arguments: Arguments) -> Result<(), Failure> {
         Accounts::open(&config.users_file())?;
     }
     check_tls(&config)?;
+    config.webhook.iter().try_for_each(check_webhook)?;
     check_addresses(&config)?;
     let mut said = warnings::of(&config);
     let mut noted = None;
@@ -89,6 +90,11 @@ fn check_tls(config: &Config) -> Result<(), ServeError> {
         tls.at(*address, Alpn::Http, config)?;
     }
     Ok(())
+}
+
+/// Checks the files that a webhook names. Does not connect to its endpoint.
+fn check_webhook(webhook: &WebhookConfig) -> Result<(), ServeError> {
+    webhook.webhook().map(drop).map_err(ServeError::from)
 }
 
 /// Checks that the addresses belong to this machine. Does not check their ports, which a running

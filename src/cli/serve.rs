@@ -9,7 +9,7 @@ use hearthmq::{
         AuthenticationConfig, Chain, FileAuthenticator, FileError, FilePolicy, ScramSha256, Source,
     },
     broker,
-    config::{Config, StoreConfig, SyncMode},
+    config::{Config, StoreConfig, SyncMode, WebhookFileError},
     http::{Api, Server, ServerOptions},
     net::tls::TlsError,
     store::DirectoryStore,
@@ -40,6 +40,8 @@ pub(super) enum ServeError {
     File(#[from] FileError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookFileError),
     #[error("cannot serve http: {0}; see the log")]
     Http(#[source] io::Error),
     #[error("cannot receive signals: {0}; see the limits of the process")]
@@ -117,6 +119,9 @@ impl Serving {
             .sync(sync_policy(&config.store));
         for listener in mqtt_listeners(config, tls)? {
             builder = builder.listen(listener);
+        }
+        for webhook in &config.webhook {
+            builder = builder.webhook(webhook.webhook()?);
         }
         let broker = builder.start().await?;
         for url in broker.listener_urls() {

@@ -58,6 +58,7 @@ const NEEDS_RESTART: &[(&str, &str)] = &[
     ("store.free_bytes_min", "the database takes it when it is opened"),
     ("store.sync", "what was acknowledged is owed what was promised at that time"),
     ("store.sync_interval_ms", "what was acknowledged is owed what was promised at that time"),
+    ("webhook", "what is stored for an endpoint was selected and bounded by these options"),
 ];
 
 /// The result of changing the configuration while the broker runs.

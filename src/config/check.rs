@@ -3,6 +3,7 @@
 //! Pure: it sees a [`Config`] and names the keys at fault; `load` knows where they were given.
 
 mod tls;
+mod webhooks;
 
 use std::{
     collections::HashSet,
@@ -68,6 +69,7 @@ pub(super) fn check(config: &Config, table: &Table) -> Result<(), Problem> {
     check_listeners(config)?;
     tls::check(config)?;
     check_queues(config)?;
+    webhooks::check(config)?;
     let prefix = &config.mqtt.response_topic_prefix;
     if prefix.contains(['+', '#', '\0']) {
         return Err(Problem::new(

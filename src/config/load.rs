@@ -16,7 +16,7 @@ use toml::{
 };
 
 use super::{
-    Config, ConfigError, ListenerConfig, Place,
+    Config, ConfigError, ListenerConfig, Place, WebhookConfig,
     check::{Problem, check},
 };
 
@@ -34,6 +34,9 @@ const OTHER_VARIABLES: [&str; 5] = [
     "HEARTHMQ_SERVICE_",
     "HEARTHMQ_PORT",
 ];
+
+/// Sections that are arrays of tables: only a file can give them.
+const LISTS: [&str; 2] = ["listeners", "webhook"];
 
 /// Similarity, from 0 to 1, from which a valid key is suggested for an unknown one.
 const ALIKE_ENOUGH: f64 = 0.6;
@@ -100,7 +103,7 @@ impl Loader {
             return Err(ConfigError {
                 place,
                 what: "there is no such option".into(),
-                remedy: remedy_for(name, "HEARTHMQ_LISTENERS", known.iter().map(String::as_str)),
+                remedy: remedy_for(name, known.iter().map(String::as_str)),
             });
         };
         self.apply_value(key, value, place)
@@ -120,7 +123,7 @@ impl Loader {
             return Err(ConfigError {
                 place,
                 what: "there is no such option".into(),
-                remedy: remedy_for(key, "listeners", keys.iter().map(String::as_str)),
+                remedy: remedy_for(key, keys.iter().map(String::as_str)),
             });
         }
         self.apply_value(key, value, place)
@@ -190,7 +193,7 @@ impl File<'_> {
                     places.insert(key, place);
                 }
                 (Some(Value::Array(schema)), DeValue::Array(items)) => {
-                    // `[[listeners]]` is the only array of tables; the others contain strings.
+                    // Arrays of tables, such as `[[listeners]]`; the others contain strings.
                     let schema = schema.first().and_then(Value::as_table);
                     for (number, item) in items.iter().enumerate() {
                         if let (Some(schema), DeValue::Table(inner)) = (schema, item.get_ref()) {
@@ -246,9 +249,9 @@ fn unknown_key(
     let section = section.trim_end_matches('.');
     let what = match section.split_once('.') {
         _ if section.is_empty() => format!("there is no option or section {name}"),
-        Some(("listeners", inner)) => {
+        Some((list, inner)) if LISTS.contains(&list) => {
             let inner = inner.split_once('.').map_or(String::new(), |(_, of)| format!("{of} of "));
-            format!("there is no option {name} in {inner}[[listeners]]")
+            format!("there is no option {name} in {inner}[[{list}]]")
         }
         _ => format!("there is no option {name} in [{section}]"),
     };
@@ -259,15 +262,23 @@ pub(super) fn as_table(config: &Config) -> Table {
     Table::try_from(config).expect("a configuration is made of TOML's types")
 }
 
-/// Returns every option with a value of its type, those of `[[listeners]]` included.
+/// Returns every option with a value of its type, those of the arrays of tables included.
 pub(super) fn schema() -> Table {
-    as_table(&Config { listeners: vec![ListenerConfig::with_every_option()], ..Config::default() })
+    as_table(&Config {
+        listeners: vec![ListenerConfig::with_every_option()],
+        webhook: vec![WebhookConfig::with_every_option()],
+        ..Config::default()
+    })
 }
 
 /// Returns the correction of `wrong`, which is not the name of an option.
-fn remedy_for<'k>(wrong: &str, listeners: &str, known: impl Iterator<Item = &'k str>) -> String {
+fn remedy_for<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> String {
+    let key = wrong.trim_start_matches(VARIABLE_PREFIX).to_lowercase();
+    let list = LISTS.iter().find(|list| key.starts_with(*list));
+    if let Some(list) = list {
+        return format!("write [[{list}]] in the configuration file");
+    }
     match nearest(wrong, known) {
-        _ if wrong.starts_with(listeners) => "write [[listeners]] in the configuration file".into(),
         Some(known) => format!("did you mean {known}?"),
         None => "`hearthmq example-config` lists all options".into(),
     }

@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod listeners;
 mod load;
+mod webhooks;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
@@ -32,6 +33,7 @@ pub use self::{
     error::{ConfigError, Place},
     http::HttpConfig,
     listeners::{ListenerConfig, TlsOverrides},
+    webhooks::{WebhookConfig, WebhookFileError, WebhookSecretText},
 };
 
 use self::address::addresses;
@@ -68,6 +70,9 @@ pub struct Config {
     /// Settings of single listeners.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerConfig>,
+    /// Endpoints that receive the events of presence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhook: Vec<WebhookConfig>,
 }
 
 impl Default for Config {
@@ -85,6 +90,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             log: LogConfig::default(),
             listeners: Vec::new(),
+            webhook: Vec::new(),
         }
     }
 }

@@ -40,3 +40,4 @@ mod status;
 mod store_commands;
 mod tls;
 mod trouble;
+mod webhooks;
