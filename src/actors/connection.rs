@@ -11,10 +11,8 @@ mod takeover;
 mod writing;
 
 use std::{
-    cell::RefCell,
     io,
     pin::Pin,
-    rc::Rc,
     task::{Context as Task, Poll, ready},
     time::Duration,
 };
@@ -31,7 +29,7 @@ use crate::{
     control::{ControlError, KickOptions, Kicked, Redirection},
     hooks::DisconnectReason,
     shard::{
-        CERTIFICATE, Departure, FiltersAsked, IDENTITY_EXPIRED, Shard,
+        CERTIFICATE, Departure, FiltersAsked, IDENTITY_EXPIRED, Shard, SharedShard,
         connect::Permit,
         doors::{ConnectionDoor, ToConnection},
         not_authorized,
@@ -55,7 +53,7 @@ const STALLED_TIME_MAX: Duration = Duration::from_millis(1_500);
 
 /// One connection.
 pub(crate) struct Connection {
-    shard: Rc<RefCell<Shard>>,
+    shard: SharedShard,
     slot: u32,
     link: u64,
     transport: Box<dyn Transport>,
@@ -100,7 +98,7 @@ enum Phase {
 
 impl Connection {
     pub(super) fn new(
-        shard: Rc<RefCell<Shard>>,
+        shard: SharedShard,
         (slot, link): (u32, u64),
         transport: Box<dyn Transport>,
         read_ahead: Vec<u8>,
@@ -136,7 +134,7 @@ impl Connection {
 
     /// Returns a connection without a session: it writes these bytes, then closes.
     pub(super) fn closing(
-        shard: Rc<RefCell<Shard>>,
+        shard: SharedShard,
         transport: Box<dyn Transport>,
         bytes: Vec<u8>,
         permit: Permit,

@@ -12,7 +12,7 @@ mod publishing;
 mod views;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     fmt,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
@@ -38,7 +38,7 @@ use crate::{
     metrics::ShardMetrics,
     router::ShardNumber,
     shard::{
-        FoundSession, LOOK_EVERY, Rounds, Shard,
+        FoundSession, LOOK_EVERY, Rounds, Shard, SharedShard,
         common::Core,
         connect::{AcceptedConnect, Permit, TakeClient},
         do_chores,
@@ -59,7 +59,7 @@ const MAILBOX_CAPACITY: usize = 4096;
 
 /// The registry actor of one shard.
 pub struct Registry {
-    pub(super) shard: Rc<RefCell<Shard>>,
+    pub(super) shard: SharedShard,
     pub(super) core: Arc<Core>,
     rechecks: Rc<Rechecks>,
     /// Whether this is the first shard of the broker. It does the work that one shard does for all.
@@ -79,7 +79,7 @@ impl Registry {
         bytes_waiting: Arc<AtomicUsize>,
     ) -> Self {
         let shard = Shard::new(number, core.clone(), metrics, bytes_waiting).shared();
-        let clients = Rc::new(ClientTurns::new(Rc::clone(&shard)));
+        let clients = Rc::new(ClientTurns::new(shard.clone()));
         let (rechecks, is_first) = (Rc::default(), number == ShardNumber(0));
         Self { shard, core, rechecks, is_first, clients, patience: None, unprepared: 0 }
     }

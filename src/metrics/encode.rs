@@ -13,6 +13,7 @@ use super::{
     COMMIT, Metrics, ShardMetrics, Totals,
     cells::{Counter, Gauge, PerLabel},
     rest::RestRoute,
+    turns::TurnTimes,
 };
 use crate::labels::Label;
 
@@ -50,6 +51,7 @@ impl Collector for Scrape {
         writer.clients()?;
         writer.messages()?;
         writer.flow()?;
+        writer.turns()?;
         let totals = self.0.totals();
         writer.totals(totals)?;
         writer.logins(totals)?;
@@ -138,6 +140,19 @@ impl TextWriter<'_, '_> {
             "Subscribers too slow for the publishers held for them",
             |shard| &shard.subscribers_given_up,
         )
+    }
+
+    fn turns(&mut self) -> fmt::Result {
+        let (mut seconds, mut buckets) = (0.0, TurnTimes::empty_buckets());
+        self.shards.iter().for_each(|shard| shard.turns.add_to(&mut seconds, &mut buckets));
+        let count = buckets.iter().map(|(_, turns)| turns).sum();
+        let mut encoder = self.encoder.encode_descriptor(
+            "turn_duration",
+            "Time that a shard takes for one piece of work, while all its other clients wait",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        encoder.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
     }
 
     fn waiting(&mut self, totals: &Totals) -> fmt::Result {
@@ -423,6 +438,28 @@ mod tests {
             "hearthmq_logins_refused_total 6",
             "hearthmq_logins_repeated_total 7",
             "hearthmq_passwords_hashed_total 8",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn turns_of_all_shards_are_in_one_histogram() {
+        use std::time::Duration;
+
+        let metrics = Arc::new(Metrics::new(2));
+        metrics.shard(0).turns.note(Duration::from_micros(10));
+        metrics.shard(0).turns.note(Duration::from_nanos(10_001));
+        metrics.shard(1).turns.note(Duration::from_secs(2));
+        assert_eq!(metrics.shard(0).turns.longer_than(10), 1);
+        assert_eq!(metrics.shard(1).turns.longer_than(1_000_000), 1);
+        let text = metrics.encode();
+        for line in [
+            "hearthmq_turn_duration_seconds_bucket{le=\"0.00001\"} 1",
+            "hearthmq_turn_duration_seconds_bucket{le=\"0.00005\"} 2",
+            "hearthmq_turn_duration_seconds_bucket{le=\"1.0\"} 2",
+            "hearthmq_turn_duration_seconds_bucket{le=\"+Inf\"} 3",
+            "hearthmq_turn_duration_seconds_count 3",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -10,6 +10,7 @@ mod logins;
 #[cfg(target_os = "linux")]
 mod process;
 mod rest;
+mod turns;
 #[cfg(feature = "webhooks")]
 mod webhooks;
 
@@ -23,6 +24,7 @@ pub use cells::{Counter, Gauge, PerLabel};
 pub use encode::CONTENT_TYPE;
 pub use logins::LoginTotals;
 pub use rest::{RestMetrics, RestRoute};
+pub use turns::TurnTimes;
 #[cfg(feature = "webhooks")]
 pub use webhooks::WebhookMetrics;
 
@@ -205,6 +207,8 @@ pub struct ShardMetrics {
     pub bytes_received: Counter,
     /// Bytes written to clients (before TLS).
     pub bytes_sent: Counter,
+    /// How long the turns of the shard take.
+    pub turns: TurnTimes,
 }
 
 /// Numbers of the whole broker, refreshed when they are read.

@@ -6,9 +6,9 @@
 //! `presence`: checking subscriptions, telling groups, ending a session. The first portion is done
 //! immediately by those who begin a chore, so that most sessions need no other.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::collections::VecDeque;
 
-use super::{Shard, Slot};
+use super::{Shard, SharedShard, Slot};
 use crate::{
     mqtt::Timestamp,
     router::Place,
@@ -62,7 +62,7 @@ pub(in crate::shard) enum Progress {
 }
 
 /// Does chores as long as there are any.
-pub(crate) async fn do_chores(shard: Rc<RefCell<Shard>>) {
+pub(crate) async fn do_chores(shard: SharedShard) {
     loop {
         {
             let mut shard = shard.borrow_mut();

@@ -5,14 +5,14 @@
 //! state of one shard: which of its connections are held, which of its queues are full and since
 //! when. The handling of PUBLISH, deliveries and the sweep call it.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     metrics::HoldReason,
     mqtt::{Publication, QoS, Timestamp},
     router::{Place, Plan},
     session::BackPressure,
-    shard::{Shard, deadlines::STOOD_STILL},
+    shard::{Shard, SharedShard, deadlines::STOOD_STILL},
 };
 
 /// The connections of a shard that are not read at present, and its full queues.
@@ -53,7 +53,7 @@ const TIMES_WHILE_HELD: u64 = 4;
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Releases held connections of a shard that may continue, while any are held.
-pub(crate) async fn look_after_held(shard: Rc<RefCell<Shard>>) {
+pub(crate) async fn look_after_held(shard: SharedShard) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut shard = shard.borrow_mut();

@@ -28,15 +28,14 @@ mod refusals;
 pub(crate) mod replies;
 mod requests;
 mod routing;
+mod shared;
 pub(crate) mod subscription;
 mod system;
 mod turn;
 pub(crate) mod views;
 
 use std::{
-    cell::RefCell,
     net::SocketAddr,
-    rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     task::Waker,
 };
@@ -78,6 +77,7 @@ pub(crate) use self::{
     },
     refusal::RefusalAnswer,
     routing::{asked::FiltersAsked, awaited::wait_for_deliveries},
+    shared::SharedShard,
 };
 use crate::{
     auth::Identity,
@@ -240,8 +240,8 @@ impl Shard {
     }
 
     /// Returns the shard in the form that its actors share.
-    pub(crate) fn shared(self) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(self))
+    pub(crate) fn shared(self) -> SharedShard {
+        SharedShard::new(self)
     }
 
     /// Handles a message from another shard or from the store.

@@ -6,14 +6,14 @@
 pub(crate) mod contents;
 pub(crate) mod receivers;
 
-use std::{cell::RefCell, ops::Bound, rc::Rc, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
 use crate::{
     control::{
         Caller, ClientFilter, ClientPage, ClientSession, ClientSummary, LastEnd, ListClients,
     },
     mqtt::Timestamp,
-    shard::{Shard, Slot},
+    shard::{Shard, SharedShard, Slot},
 };
 
 /// Clients that are examined in one portion.
@@ -65,7 +65,7 @@ impl ClientSearch {
     /// Searches to the end of a page, as long as its caller waits.
     pub(crate) async fn page(
         mut self,
-        shard: &RefCell<Shard>,
+        shard: &SharedShard,
         is_wanted: impl Fn() -> bool,
     ) -> ClientPage {
         let is_over = self.run(shard, is_wanted).await;
@@ -74,18 +74,14 @@ impl ClientSearch {
     }
 
     /// Counts, as long as its caller waits.
-    pub(crate) async fn count(
-        mut self,
-        shard: &Rc<RefCell<Shard>>,
-        is_wanted: impl Fn() -> bool,
-    ) -> u64 {
+    pub(crate) async fn count(mut self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> u64 {
         self.examined_max = usize::MAX;
         self.run(shard, is_wanted).await;
         self.count
     }
 
     /// Returns whether all clients were examined.
-    async fn run(&mut self, shard: &RefCell<Shard>, is_wanted: impl Fn() -> bool) -> bool {
+    async fn run(&mut self, shard: &SharedShard, is_wanted: impl Fn() -> bool) -> bool {
         while is_wanted() {
             if shard.borrow().search_some(self) {
                 return true;

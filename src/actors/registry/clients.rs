@@ -11,7 +11,6 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque, hash_map::Entry},
-    rc::Rc,
     sync::Arc,
 };
 
@@ -22,7 +21,7 @@ use crate::{
     control::ControlError,
     mqtt::Timestamp,
     shard::{
-        Shard,
+        SharedShard,
         connect::TakeClient,
         doors::{Baton, ToConnection},
     },
@@ -39,7 +38,7 @@ const CONTROL_WAITING_MAX: usize = 1_024;
 
 /// The connections of a shard, as its registry reaches them.
 pub(super) struct ClientTurns {
-    shard: Rc<RefCell<Shard>>,
+    shard: SharedShard,
     /// What waits for clients whose connection must give way, the oldest first.
     queues: RefCell<HashMap<Arc<str>, VecDeque<WaitingConnect>, RandomState>>,
 }
@@ -65,7 +64,7 @@ pub(super) enum Handover {
 }
 
 impl ClientTurns {
-    pub(super) fn new(shard: Rc<RefCell<Shard>>) -> Self {
+    pub(super) fn new(shard: SharedShard) -> Self {
         Self { shard, queues: RefCell::default() }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     mqtt::ReasonCode,
     shard::{
-        Shard,
+        SharedShard,
         doors::{CHANGES_AT_A_TIME, ToConnection},
     },
 };
@@ -54,7 +54,7 @@ impl Handler<Kick> for Registry {
         let (reply, answer) = oneshot::channel();
         let kick = ToConnection::Kick { options: options.clone(), by, reply };
         let asked = self.clients.send(&client_id, kick).map(|()| answer);
-        let shard = Rc::clone(&self.shard);
+        let shard = self.shard.clone();
         Box::pin(async move {
             let kicked = answer_of(asked).await;
             if !options.ends_session() || kicked != Err(ControlError::NotOnline) {
@@ -81,7 +81,7 @@ impl Handler<SelectClients> for Registry {
     type Result = ResponseFuture<SelectedClients>;
 
     fn handle(&mut self, message: SelectClients, _: &mut Self::Context) -> Self::Result {
-        let (shard, shards) = (Rc::clone(&self.shard), self.core.shards().len());
+        let (shard, shards) = (self.shard.clone(), self.core.shards().len());
         Box::pin(async move {
             let mut found = SelectedClients::default();
             let mut next = Some(message.from.slot);
@@ -133,7 +133,7 @@ impl Handler<Redirect> for Registry {
 
     fn handle(&mut self, message: Redirect, _: &mut Self::Context) -> Self::Result {
         RedirectWalk {
-            shard: Rc::clone(&self.shard),
+            shard: self.shard.clone(),
             clients: Rc::clone(&self.clients),
             request: message,
         }
@@ -143,7 +143,7 @@ impl Handler<Redirect> for Registry {
 /// Walks along the clients of a shard, a few at a time, and redirects the chosen ones to another
 /// server. Ends early when the caller no longer waits for the answer.
 pub struct RedirectWalk {
-    shard: Rc<std::cell::RefCell<Shard>>,
+    shard: SharedShard,
     clients: Rc<ClientTurns>,
     request: Redirect,
 }

@@ -1,6 +1,6 @@
 //! Messages that callers publish.
 
-use std::{future::ready, rc::Rc};
+use std::future::ready;
 
 use actix::{Handler, ResponseFuture};
 use tokio::{
@@ -29,7 +29,7 @@ impl Handler<PublishRequest> for Registry {
         let (stored, is_stored) = oneshot::channel();
         shard.tell_when_stored(stored);
         shard.flush();
-        let shard = Rc::clone(&self.shard);
+        let shard = self.shard.clone();
         Box::pin(async move {
             let published = published?;
             let Some(wait) = wait else {

@@ -1,6 +1,6 @@
 //! Questions about many clients of a shard, which are answered in portions.
 
-use std::{cell::RefCell, fmt, rc::Rc};
+use std::fmt;
 
 use actix::{
     Context, Handler, MessageResult, ResponseFuture,
@@ -18,7 +18,7 @@ use crate::{
         ReceiverPage, SubscriptionPage,
     },
     shard::{
-        Shard,
+        SharedShard,
         doors::ToConnection,
         views::{ClientSearch, contents, receivers},
     },
@@ -28,7 +28,7 @@ impl Handler<ListClients> for Registry {
     type Result = SearchReply;
 
     fn handle(&mut self, message: ListClients, _: &mut Self::Context) -> Self::Result {
-        SearchReply { shard: Rc::clone(&self.shard), search: ClientSearch::of_page(message) }
+        SearchReply { shard: self.shard.clone(), search: ClientSearch::of_page(message) }
     }
 }
 
@@ -37,7 +37,7 @@ impl Handler<CountClients> for Registry {
 
     fn handle(&mut self, message: CountClients, _: &mut Self::Context) -> Self::Result {
         let CountClients { filter, caller } = message;
-        SearchReply { shard: Rc::clone(&self.shard), search: ClientSearch::of_all(filter, caller) }
+        SearchReply { shard: self.shard.clone(), search: ClientSearch::of_all(filter, caller) }
     }
 }
 
@@ -70,7 +70,7 @@ impl Handler<ListSubscriptions> for Registry {
     type Result = ResponseFuture<Option<SubscriptionPage>>;
 
     fn handle(&mut self, message: ListSubscriptions, _: &mut Self::Context) -> Self::Result {
-        let shard = Rc::clone(&self.shard);
+        let shard = self.shard.clone();
         Box::pin(async move { contents::list_subscriptions(&shard, message).await })
     }
 }
@@ -79,7 +79,7 @@ impl Handler<ListQueue> for Registry {
     type Result = ResponseFuture<Result<Option<QueuePage>, ControlError>>;
 
     fn handle(&mut self, message: ListQueue, _: &mut Self::Context) -> Self::Result {
-        let shard = Rc::clone(&self.shard);
+        let shard = self.shard.clone();
         Box::pin(async move { contents::list_queue(&shard, message).await })
     }
 }
@@ -88,7 +88,7 @@ impl Handler<ClearQueue> for Registry {
     type Result = ResponseFuture<Result<Option<u64>, ControlError>>;
 
     fn handle(&mut self, message: ClearQueue, _: &mut Self::Context) -> Self::Result {
-        let shard = Rc::clone(&self.shard);
+        let shard = self.shard.clone();
         Box::pin(async move { contents::clear_queue(&shard, &message.client_id).await })
     }
 }
@@ -97,7 +97,7 @@ impl Handler<FindReceivers> for Registry {
     type Result = ReceiversReply;
 
     fn handle(&mut self, message: FindReceivers, _: &mut Self::Context) -> Self::Result {
-        ReceiversReply { shard: Rc::clone(&self.shard), request: message }
+        ReceiversReply { shard: self.shard.clone(), request: message }
     }
 }
 
@@ -121,7 +121,7 @@ impl Handler<ClearRetained> for Registry {
 /// Walks along the clients of a shard, a few at a time. Ends early when the caller no longer waits
 /// for the answer.
 pub struct SearchReply {
-    shard: Rc<RefCell<Shard>>,
+    shard: SharedShard,
     search: ClientSearch,
 }
 
@@ -154,7 +154,7 @@ impl fmt::Debug for SearchReply {
 /// Walks along the subscriptions that a question is about. Ends early when the caller no longer waits
 /// for the answer.
 pub struct ReceiversReply {
-    shard: Rc<RefCell<Shard>>,
+    shard: SharedShard,
     request: FindReceivers,
 }
 

@@ -6,7 +6,7 @@
 //! changes of a queue must be in the store before its turn, because a page that is read shows the
 //! state of the store. Timers and the sweep call this module.
 
-use std::{cell::RefCell, collections::VecDeque, num::NonZeroU32, rc::Rc, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
 use crate::{
     journal::{QueuePlace, Ticket},
@@ -14,7 +14,7 @@ use crate::{
     mqtt::{Timestamp, validate_filter},
     router::{Host, Place},
     session::{Examined, Page, Weeded},
-    shard::{Shard, Slot},
+    shard::{Shard, SharedShard, Slot},
     store::PageBounds,
 };
 
@@ -67,7 +67,7 @@ enum Looked {
 }
 
 /// Searches queues as long as there are messages to remove.
-pub(crate) async fn weed_queues(shard: Rc<RefCell<Shard>>) {
+pub(crate) async fn weed_queues(shard: SharedShard) {
     loop {
         {
             let mut shard = shard.borrow_mut();

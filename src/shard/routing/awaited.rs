@@ -5,7 +5,6 @@
 //! call waits. A message without such a call pays for one empty field.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
@@ -25,7 +24,7 @@ use crate::{
     mqtt::{DeliveryCounts, Message, QoS, Receipt, ReceiptCall, ReceiptLog, Timestamp},
     router::{Host, Place, Plan, ShardNumber, Target},
     session::{Delivered, SharedPublication},
-    shard::{Shard, turn::Turn},
+    shard::{Shard, SharedShard, turn::Turn},
 };
 
 /// Maximum number of calls that wait on one shard.
@@ -80,7 +79,7 @@ pub(crate) struct PublishedForCaller {
 /// Waits until the deliveries of a message have come as far as its caller wants, or its time has
 /// passed.
 pub(crate) async fn wait_for_deliveries(
-    shard: &RefCell<Shard>,
+    shard: &SharedShard,
     PublishedForCaller { matched, durable, call }: PublishedForCaller,
     wait: WaitForDeliveries,
     is_stored: oneshot::Receiver<()>,

@@ -2,7 +2,7 @@
 //!
 //! A page of a queue has what waits in memory, and behind it what waits in the store alone.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, task::yield_now, time::sleep};
 
@@ -16,7 +16,7 @@ use crate::{
     mqtt::{Message, QoS},
     router::Place,
     session::SubscribedAs,
-    shard::{Shard, Slot, chores::SUBSCRIPTIONS_AT_A_TIME},
+    shard::{Shard, SharedShard, Slot, chores::SUBSCRIPTIONS_AT_A_TIME},
     store::PageBounds,
 };
 
@@ -33,7 +33,7 @@ const PAUSES_MAX: usize = 800;
 
 /// Returns a page of a client's subscriptions; `None` if there is no such session.
 pub(crate) async fn list_subscriptions(
-    shard: &RefCell<Shard>,
+    shard: &SharedShard,
     request: ListSubscriptions,
 ) -> Option<SubscriptionPage> {
     let ListSubscriptions { client_id, after, limit, .. } = request;
@@ -111,7 +111,7 @@ enum QueuePortion {
 
 /// Returns a page of the messages that wait for a client; `None` if there is no such session.
 pub(crate) async fn list_queue(
-    shard: &RefCell<Shard>,
+    shard: &SharedShard,
     request: ListQueue,
 ) -> Result<Option<QueuePage>, ControlError> {
     let Some(mut search) = shard.borrow().begin_search(&request) else { return Ok(None) };
@@ -284,7 +284,7 @@ fn search_memory(found: &Slot, search: &mut QueueSearch, from: u64) -> QueuePort
 /// Drops the messages that wait for a client now; returns how many, after the store agrees. `None`
 /// if there is no such session.
 pub(crate) async fn clear_queue(
-    shard: &Rc<RefCell<Shard>>,
+    shard: &SharedShard,
     client_id: &str,
 ) -> Result<Option<u64>, ControlError> {
     let begun = {

@@ -1,6 +1,6 @@
 //! Answers which clients of this shard receive a message on a topic, or have a subscription.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use tokio::task::yield_now;
 
@@ -8,7 +8,7 @@ use crate::{
     control::{FindReceivers, ReceiverPage, SubscribedTo, TopicReceiver},
     mqtt::QoS,
     router::{Place, Plan},
-    shard::{Shard, Slot},
+    shard::{Shard, SharedShard, Slot},
 };
 
 /// Subscriptions that are examined in one portion.
@@ -23,7 +23,7 @@ struct FirstReceivers {
 /// Returns a page of the clients of a shard with these subscriptions, as long as its caller waits.
 /// The page has one client more than the limit, if there is one.
 pub(crate) async fn find_receivers(
-    shard: &RefCell<Shard>,
+    shard: &SharedShard,
     request: FindReceivers,
     is_wanted: impl Fn() -> bool,
 ) -> ReceiverPage {

@@ -1,0 +1,116 @@
+//! A broker with its HTTP server in this process, and clients on in-process streams.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, HttpServer, dev::ServerHandle};
+use hearthmq::{
+    Broker,
+    auth::{AllowAll, FilePolicy},
+    http::{ApiOptions, routes},
+    limits::Limits,
+    mqtt::{Connect, Packet},
+};
+use hearthmq_test::packets::{V3_1_1, connect_in, encoded};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+/// Bytes that a stream holds in each direction.
+const STREAM_BYTES: usize = 256;
+
+/// Ten rules, of which the last allows.
+fn policy() -> String {
+    let denied = (0..9).map(|n| {
+        format!(
+            "[[rules]]\neffect = \"deny\"\nactions = [\"observe\"]\nclients = [\"other-{n}-*\"]\n"
+        )
+    });
+    let allowed = "[[rules]]\neffect = \"allow\"\n".to_owned();
+    denied.chain([allowed]).collect()
+}
+
+pub(crate) struct Fleet {
+    pub(crate) broker: Broker,
+    pub(crate) http: SocketAddr,
+    clients: Vec<DuplexStream>,
+    server: ServerHandle,
+    _directory: TempDir,
+}
+
+impl Fleet {
+    /// Starts the broker and its HTTP server.
+    pub(crate) async fn start(shards: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.toml");
+        fs::write(&path, policy()).unwrap();
+        let limits = Limits { connections_max: u32::MAX, ..Limits::default() };
+        let broker = Broker::builder()
+            .authenticator(AllowAll)
+            .authorizer(FilePolicy::open(&path).unwrap())
+            .limits(limits)
+            .shards(shards)
+            .start()
+            .await
+            .unwrap();
+        let options = ApiOptions {
+            followers_max: 100,
+            followers_per_account_max: 100,
+            ..ApiOptions::default()
+        };
+        let api = broker.api(&options);
+        let server = HttpServer::new(move || App::new().configure(routes(api.clone())))
+            .workers(1)
+            .disable_signals()
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+        let http = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Self { broker, http, clients: Vec::new(), server: handle, _directory: directory }
+    }
+
+    /// Connects clients until there are so many.
+    pub(crate) async fn grow_to(&mut self, clients: usize) {
+        let began = Instant::now();
+        for number in self.clients.len()..clients {
+            self.clients.push(connect(&self.broker, &client_id(number)).await);
+        }
+        println!("{clients} clients are connected, after {:.1?}", began.elapsed());
+    }
+
+    /// Returns the number of clients.
+    pub(crate) const fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Returns how many turns of the shards took longer than a millisecond so far.
+    pub(crate) fn long_turns(&self) -> u64 {
+        self.broker.metrics().shards().map(|shard| shard.turns.longer_than(1_000)).sum()
+    }
+
+    pub(crate) async fn end(self) {
+        drop(self.clients);
+        self.broker.shutdown(Duration::ZERO).await;
+        self.server.stop(false).await;
+    }
+}
+
+/// Returns the Client Identifier of a client. A tenth of the clients have the same last digit.
+pub(crate) fn client_id(number: usize) -> String {
+    format!("car-{}-{number:07}", number % 10)
+}
+
+/// Connects a client that keeps no session.
+pub(crate) async fn connect(broker: &Broker, client_id: &str) -> DuplexStream {
+    let (mut here, there) = tokio::io::duplex(STREAM_BYTES);
+    let serve = broker.serve(there, "192.0.2.1:1".parse().unwrap());
+    let packet = Connect { keep_alive: 1_200, ..connect_in(V3_1_1, client_id) };
+    here.write_all(&encoded(&Packet::Connect(Box::new(packet)), V3_1_1)).await.unwrap();
+    serve.await;
+    here.read_exact(&mut [0; 4]).await.unwrap();
+    here
+}
