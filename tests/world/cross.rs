@@ -118,11 +118,18 @@ impl World {
         };
         let topic = |step: &Step| retained(step).map(|what: What| TOPICS[what.topic]);
         let is_same_topic = topic(first).is_some() && topic(first) == topic(second);
+        // Its answer waits until other shards have what the session leaves to them.
+        let ends_absent = |step: &Step| match *step {
+            Step::Kick { client, end_session: true, .. } => self.model.link(client).is_none(),
+            _ => false,
+        };
         let (one, other) = (first.acting(), second.acting());
         (one.is_none() || one != other)
             && !is_same_topic
             && !is_read_at_once(first)
             && !is_read_at_once(second)
+            && !ends_absent(first)
+            && !ends_absent(second)
     }
 }
 

@@ -17,8 +17,12 @@ const EXPIRED_MILLIS_MAX: u64 = 10_000;
 /// and a portion may have to wait for the next sweep.
 const ENDED_MILLIS_MAX: u64 = 1_000;
 
-/// A session that has ended leaves the store in portions, which take this long at most.
-const ENDING_MILLIS_MAX: usize = 200;
+/// How long, after a start, the Will of a session that has ended waits for the client.
+const LAST_WILL_MILLIS: u64 = 10_000;
+
+/// A session that has ended leaves the store in portions, which take this long at most: after a
+/// failure the store is tried again every 500 ms.
+const ENDING_MILLIS_MAX: usize = 1_000;
 /// The fault of a session that has ended and is still there.
 const ENDED: &str = "is there without a session";
 
@@ -74,8 +78,11 @@ impl World {
         }
     }
 
+    /// Returns whether a session has ended for so long that its Will has been published: after each
+    /// start, the client has some time to come back.
     fn has_ended(&self, stored: &StoredSession) -> bool {
-        stored.record.ends_at.is_some_and(|at| at <= self.disk.now())
+        let has_had_time = self.model.now > self.power_since + LAST_WILL_MILLIS + ENDED_MILLIS_MAX;
+        has_had_time && stored.record.ends_at.is_some_and(|at| at <= self.disk.now())
     }
 
     /// Returns whether a session has just ended.

@@ -65,6 +65,17 @@ pub(crate) struct Model {
 pub(crate) enum Told {
     Connected,
     Disconnected(DisconnectReason),
+    /// The Keep Alive and the credentials ended at nearly the same time: either is the reason.
+    DisconnectedInTime,
+}
+
+impl Told {
+    /// Returns whether `told` is what is expected here.
+    pub(crate) fn allows(self, told: Self) -> bool {
+        use DisconnectReason::{AuthenticationExpired, KeepaliveTimeout};
+        let in_time = [KeepaliveTimeout, AuthenticationExpired].map(Self::Disconnected);
+        told == self || (self == Self::DisconnectedInTime && in_time.contains(&told))
+    }
 }
 
 /// The state that outlives a connection, section 4.1.
@@ -277,7 +288,7 @@ impl Model {
         let now = self.now;
         let Some(session) = self.sessions[client].as_mut() else { return };
         let Some(link) = session.link.take() else { return };
-        self.told.push((client, Told::Disconnected(end.reason)));
+        self.told.push((client, link.told_at_end(end.reason)));
         for copy in &mut session.copies {
             copy.may_be_lost |= link.is_behind || copy.received_on.is_some();
             // A message that is too large may have been dropped. [MQTT-3.1.2-25]
@@ -370,6 +381,18 @@ impl Session {
 impl Link {
     pub(crate) fn awaits_conn_ack(&self) -> bool {
         self.replies.iter().any(|reply| matches!(reply, Reply::ConnAck { .. }))
+    }
+
+    /// Returns what is told about the end of the connection.
+    fn told_at_end(&self, reason: DisconnectReason) -> Told {
+        use DisconnectReason::{AuthenticationExpired, KeepaliveTimeout};
+        let apart =
+            self.deadline.zip(self.identity_expires_at).map(|(one, other)| one.abs_diff(other));
+        let is_time = matches!(reason, KeepaliveTimeout | AuthenticationExpired);
+        match is_time && apart.is_some_and(|millis| millis <= TOLERANCE_MILLIS) {
+            true => Told::DisconnectedInTime,
+            false => Told::Disconnected(reason),
+        }
     }
 
     const fn heard(&mut self, now: u64) {
