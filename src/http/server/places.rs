@@ -6,20 +6,24 @@
 //! accept loops ask for a place, and a connection reports what it is doing. The order in which
 //! connections are closed is in `held`.
 
+mod activity;
 mod held;
 
 use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 
-use self::held::{Doing, FirstToClose, HeldPlaces};
+use self::{
+    activity::{Activity, Doing},
+    held::{FirstToClose, HeldPlaces},
+};
 use super::ServerOptions;
 use crate::{
     auth::Network,
@@ -39,6 +43,8 @@ pub(super) struct Places {
     by_address_max: AtomicUsize,
     proxies: ArcSwap<Vec<Network>>,
     handshake_rate: Limit<IpAddr>,
+    /// A logical clock: it counts what connections do, so that their order is exact.
+    moment: AtomicU64,
     held: Mutex<HeldPlaces>,
 }
 
@@ -47,6 +53,7 @@ pub(super) struct ConnectionPlace {
     places: Arc<Places>,
     number: u64,
     seat: Arc<Seat>,
+    activity: Arc<Activity>,
 }
 
 impl Places {
@@ -56,6 +63,7 @@ impl Places {
             by_address_max: AtomicUsize::new(options.connections_per_address_max.max(1)),
             proxies: ArcSwap::from_pointee(options.proxies.clone()),
             handshake_rate: Limit::new(options.handshake_rate),
+            moment: AtomicU64::new(0),
             held: Mutex::default(),
         }
     }
@@ -103,8 +111,9 @@ impl Places {
             return None;
         }
         let seat = Arc::new(Seat::default());
-        let number = held.enter(whose.network(), Arc::clone(&seat));
-        Some(ConnectionPlace { places: Arc::clone(self), number, seat })
+        let number = self.now();
+        let activity = held.enter(number, whose.network(), Arc::clone(&seat));
+        Some(ConnectionPlace { places: Arc::clone(self), number, seat, activity })
     }
 
     /// Returns the connection that a new one replaces, if it replaces one.
@@ -137,6 +146,11 @@ impl Places {
         self.proxies.load().iter().any(|network| network.contains(address))
     }
 
+    /// Returns a moment that is later than all before it.
+    fn now(&self) -> u64 {
+        self.moment.fetch_add(1, Relaxed) + 1
+    }
+
     fn held(&self) -> MutexGuard<'_, HeldPlaces> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,7 +176,7 @@ impl ConnectionPlace {
         {
             return false;
         }
-        held.rename(self.number, whose.network())
+        held.rename(self.number, whose.network(), places.now())
     }
 
     /// Marks the connection as busy with a request.
@@ -186,7 +200,9 @@ impl ConnectionPlace {
     }
 
     fn set(&self, doing: Doing) {
-        self.places.held().set(self.number, doing);
+        if self.activity.report(doing, self.places.now()) {
+            self.places.held().has_changed(self.number);
+        }
     }
 
     /// Returns how long a connection that becomes idle now may stay.

@@ -13,35 +13,20 @@ use std::{
 
 use foldhash::fast::RandomState;
 
+use super::activity::{Activity, Doing};
 use crate::net::Seat;
-
-/// The state of a connection; the first in this order is closed first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Doing {
-    /// No complete head of a request has arrived.
-    Idle,
-    /// Accepted but not read yet: a complete request may be in the socket.
-    Unread,
-    /// During a TLS handshake, while the caller sends a body, or while it takes a response. Unread
-    /// connections are closed first, because a caller can open many at once.
-    Waiting,
-    /// A call waits until the password of an unknown caller is checked.
-    Asking,
-    /// The broker is working on a response.
-    Busy,
-}
 
 /// All connections with a place.
 #[derive(Default)]
 pub(super) struct HeldPlaces {
-    /// A logical clock: it counts state changes of connections, so that their order is exact.
-    moment: u64,
     all: HashMap<u64, Occupant, RandomState>,
     by_address: HashMap<IpAddr, ConnectionsOfAddress, RandomState>,
     /// For each address, its first connection to close.
     first_to_go: BTreeSet<Rank>,
     /// The unread connections, in the order in which they entered.
     unread: BTreeSet<u64>,
+    /// The connections that have reported another state since the last look.
+    changed: Vec<u64>,
 }
 
 /// The numbers of an address's connections, by state and the moment at which it began.
@@ -52,6 +37,7 @@ struct Occupant {
     doing: Doing,
     since: u64,
     seat: Arc<Seat>,
+    activity: Arc<Activity>,
 }
 
 /// The rank of an address and of its first connection; the smallest rank is closed first.
@@ -89,11 +75,16 @@ impl HeldPlaces {
         self.by_address.get(&address).map_or(0, ConnectionsOfAddress::len)
     }
 
-    /// Adds a connection that has not been read, and returns its number.
-    pub(super) fn enter(&mut self, address: IpAddr, seat: Arc<Seat>) -> u64 {
-        let since = self.now();
-        self.insert(since, Occupant { address, doing: Doing::Unread, since, seat });
-        since
+    /// Adds a connection that has not been read. Its number is the moment `since`, which no other
+    /// connection and no other change has.
+    pub(super) fn enter(&mut self, since: u64, address: IpAddr, seat: Arc<Seat>) -> Arc<Activity> {
+        // The list of changes is never longer than the number of connections.
+        self.note_changes();
+        let doing = Doing::Unread;
+        let activity = Arc::new(Activity::new(doing, since));
+        let own = Arc::clone(&activity);
+        self.insert(since, Occupant { address, doing, since, seat, activity: own });
+        activity
     }
 
     /// Removes a connection; does nothing if it was closed for another one.
@@ -108,20 +99,20 @@ impl HeldPlaces {
         }
     }
 
-    /// Sets the state of a connection from now on.
-    pub(super) fn set(&mut self, number: u64, doing: Doing) {
-        let now = self.now();
-        self.change(number, |occupant| (occupant.doing, occupant.since) = (doing, now));
+    /// Notes that a connection has reported another state.
+    pub(super) fn has_changed(&mut self, number: u64) {
+        self.changed.push(number);
     }
 
     /// Sets the address of a connection; returns false if it was closed for another one.
-    pub(super) fn rename(&mut self, number: u64, address: IpAddr) -> bool {
-        let now = self.now();
+    pub(super) fn rename(&mut self, number: u64, address: IpAddr, now: u64) -> bool {
+        self.note_changes();
         self.change(number, |occupant| (occupant.address, occupant.since) = (address, now))
     }
 
     /// Returns the connection of this address to close first.
     pub(super) fn first_of(&mut self, address: IpAddr) -> Option<FirstToClose> {
+        self.note_changes();
         self.note_read();
         let (&(doing, _), &number) = self.by_address.get(&address)?.first_key_value()?;
         Some(FirstToClose { number, doing })
@@ -129,6 +120,7 @@ impl HeldPlaces {
 
     /// Returns the connection to close first of all.
     pub(super) fn first_of_all(&mut self) -> Option<FirstToClose> {
+        self.note_changes();
         self.note_read();
         let address = self.first_to_go.first()?.address;
         self.first_of(address)
@@ -144,9 +136,15 @@ impl HeldPlaces {
         }
     }
 
-    fn now(&mut self) -> u64 {
-        self.moment += 1;
-        self.moment
+    /// Gives each connection that has reported another state its place in the order.
+    fn note_changes(&mut self) {
+        for number in std::mem::take(&mut self.changed) {
+            let Some(activity) = self.all.get(&number).map(|found| &found.activity) else {
+                continue;
+            };
+            let (doing, since) = activity.look();
+            self.change(number, |occupant| (occupant.doing, occupant.since) = (doing, since));
+        }
     }
 
     fn change(&mut self, number: u64, change: impl FnOnce(&mut Occupant)) -> bool {

@@ -6,12 +6,15 @@ use super::*;
 fn first_naively(held: &HeldPlaces, among: impl Fn(&Occupant) -> bool) -> Option<FirstToClose> {
     let doing_of = |occupant: &Occupant| {
         let is_read = occupant.seat.is_read();
-        if occupant.doing == Doing::Unread && is_read { Doing::Idle } else { occupant.doing }
+        let doing = occupant.activity.peek().0;
+        if doing == Doing::Unread && is_read { Doing::Idle } else { doing }
     };
+    // A connection that another address was given begins a state, too.
+    let since_of = |occupant: &Occupant| occupant.activity.peek().1.max(occupant.since);
     let rank = |occupant: &Occupant| {
         let doing = doing_of(occupant);
         let size = held.all.values().filter(|other| other.address == occupant.address).count();
-        (doing.max(Doing::Unread), Reverse(size), doing, occupant.since)
+        (doing.max(Doing::Unread), Reverse(size), doing, since_of(occupant))
     };
     let among = held.all.iter().filter(|(_, occupant)| among(occupant));
     let first = among.min_by_key(|(_, occupant)| rank(occupant));
@@ -22,16 +25,18 @@ fn first_naively(held: &HeldPlaces, among: impl Fn(&Occupant) -> bool) -> Option
 fn the_first_to_go_is_the_one_that_a_search_of_all_finds() {
     let mut random = fastrand::Rng::with_seed(5);
     let mut held = HeldPlaces::default();
-    let mut numbers = Vec::new();
+    let mut numbers: Vec<u64> = Vec::new();
+    let mut activities = HashMap::new();
     let mut unread = Vec::new();
-    for _ in 0..20_000 {
+    for moment in 1..=20_000 {
         let address = IpAddr::from([192, 0, 2, random.u8(..6)]);
         let any = |random: &mut fastrand::Rng| random.choice(&numbers).copied().unwrap_or(0);
         let one = any(&mut random);
         match random.u8(..10) {
             0..=2 if held.len() < 40 => {
                 let seat = Arc::new(Seat::default());
-                numbers.push(held.enter(address, Arc::clone(&seat)));
+                activities.insert(moment, held.enter(moment, address, Arc::clone(&seat)));
+                numbers.push(moment);
                 unread.push(seat);
             }
             0..=2 => {
@@ -40,11 +45,15 @@ fn the_first_to_go_is_the_one_that_a_search_of_all_finds() {
             }
             // They are read in the order in which they were accepted.
             3 | 4 if !unread.is_empty() => unread.remove(0).set_read(),
-            5 => drop(held.rename(one, address)),
+            5 => drop(held.rename(one, address, moment)),
             6 => held.leave(one),
             _ => {
                 use Doing::{Asking, Busy, Idle, Waiting};
-                held.set(one, [Idle, Waiting, Asking, Busy][random.usize(..4)]);
+                let doing = [Idle, Waiting, Asking, Busy][random.usize(..4)];
+                let activity = activities.get(&one);
+                if activity.is_some_and(|activity: &Arc<Activity>| activity.report(doing, moment)) {
+                    held.has_changed(one);
+                }
             }
         }
         numbers.retain(|number| held.all.contains_key(number));
