@@ -4,6 +4,7 @@
 //! side knows the other.
 
 mod contents;
+mod error;
 mod feed;
 mod history;
 mod keep_alive;
@@ -12,6 +13,7 @@ mod overrides;
 mod publishing;
 mod requesting;
 mod selector;
+mod settings;
 mod subscriptions;
 mod topics;
 mod views;
@@ -27,6 +29,7 @@ pub use self::{
         ClearQueue, ListQueue, ListSubscriptions, QueuePage, QueuePosition, SubscriptionPage,
         SubscriptionView, WaitingMessage,
     },
+    error::ControlError,
     feed::{
         EventId, FeedFilter, FeedItem, FeedKind, FeedPart, FeedPosition, FeedPositionError, Follow,
     },
@@ -40,6 +43,10 @@ pub use self::{
     },
     requesting::{DeviceReply, REPLY_WAIT_MAX, RequestReply},
     selector::{ClientSelector, SelectClients, SelectedClients, SelectionPlace},
+    settings::{
+        ChangeSettings, ClientSettings, ListSettings, QuerySettings, RemoveSettings,
+        SettingsChange, SettingsOfClients, StickySettings,
+    },
     subscriptions::{ChangeSubscriptions, SubscriptionChange},
     topics::{
         ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
@@ -261,49 +268,6 @@ impl Redirection {
 #[error("a server reference has 1 to 1024 bytes of UTF-8 and no control characters")]
 pub struct ServerReferenceError;
 
-/// Why the broker did not carry out a request. Nothing has changed, except that a redirect of
-/// several clients may have redirected some of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ControlError {
-    /// No client with this identifier is connected.
-    #[error("client is not connected")]
-    NotOnline,
-    /// The client connected with Keep Alive 0, so its Keep Alive stays off.
-    #[error("client has its keep alive turned off")]
-    KeepAliveDisabled,
-    /// The interval is 0, which would turn Keep Alive off; only the client may do that.
-    #[error("an interval of 0 is not allowed")]
-    InvalidInterval,
-    /// The client identifier is too long for a sticky value, which has at most 4,096 bytes of it.
-    #[error("client identifier is too long for a sticky value")]
-    ClientIdTooLong,
-    /// There are as many sticky values as the limit allows.
-    #[error("too many sticky values")]
-    TooManyOverrides,
-    /// The topic is longer or deeper than the limits allow.
-    #[error("topic is longer or deeper than the broker's limits allow")]
-    TopicOverLimits,
-    /// The message is larger than the packets that the broker accepts.
-    #[error("message is larger than packet_bytes_max")]
-    MessageTooLarge,
-    /// There is no room for a further retained message.
-    #[error("no room for a further retained message")]
-    RetainedFull,
-    /// The message matches more sessions than a call can wait for.
-    #[error("message matches more sessions than a call can wait for")]
-    TooManyDeliveries,
-    /// No session matches the topic of a request, so no reply can come.
-    #[error("no session matches the topic")]
-    NoSubscriber,
-    /// The broker is shutting down, or the connection cannot accept another request now.
-    #[error("broker cannot accept the request now")]
-    Unavailable,
-    /// No answer came in time.
-    #[error("no answer in time")]
-    Timeout,
-}
-
 /// Changes and queries live clients. A part that is not implemented answers
 /// [`ControlError::Unavailable`].
 #[async_trait]
@@ -430,9 +394,15 @@ pub trait Readiness: Send + Sync + 'static {
 }
 
 /// The broker's whole interface for controlling live clients: all its parts together.
-pub trait Control: LiveClients + ClientViews + Redirects + Publishing + Readiness {}
+pub trait Control:
+    LiveClients + ClientViews + Redirects + Publishing + Readiness + SettingsOfClients
+{
+}
 
-impl<T: LiveClients + ClientViews + Redirects + Publishing + Readiness> Control for T {}
+impl<T: LiveClients + ClientViews + Redirects + Publishing + Readiness + SettingsOfClients> Control
+    for T
+{
+}
 
 #[cfg(test)]
 mod tests {

@@ -379,6 +379,12 @@ impl Handler<ToConnection> for Connection {
                 let now = shard.core.clock.now();
                 let _ = reply.send(shard.follow_override((self.slot, self.link), by, now));
             }
+            ToConnection::ChangeSettings { change, reply } => {
+                let mut shard = self.shard.borrow_mut();
+                let now = shard.core.clock.now();
+                let changed = shard.change_settings((self.slot, self.link), &change, now);
+                let _ = reply.send(changed);
+            }
             ToConnection::DescribeTls(reply) => {
                 let _ = reply.send(self.transport.tls());
             }

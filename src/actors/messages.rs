@@ -6,11 +6,12 @@ use actix::Message;
 
 use crate::{
     control::{
-        ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError,
-        CountClients, DeviceReply, FindReceivers, KeepAliveChanged, KeepAliveOverride, Kick,
-        Kicked, ListClients, ListHistory, ListOverrides, ListQueue, ListSubscriptions,
-        PastConnection, PublishRequest, Published, QueryOverride, QueuePage, ReceiverPage,
-        Redirect, RemoveOverride, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        ChangeSettings, ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession,
+        ClientSettings, ControlError, CountClients, DeviceReply, FindReceivers, KeepAliveChanged,
+        KeepAliveOverride, Kick, Kicked, ListClients, ListHistory, ListOverrides, ListQueue,
+        ListSettings, ListSubscriptions, PastConnection, PublishRequest, Published, QueryOverride,
+        QuerySettings, QueuePage, ReceiverPage, Redirect, RemoveOverride, RemoveSettings,
+        RequestReply, SelectClients, SelectedClients, SetKeepAlive, StickySettings,
         SubscriptionPage,
     },
     mqtt::{self, ReasonCode},
@@ -23,6 +24,24 @@ impl Message for SetKeepAlive {
 
 impl Message for Kick {
     type Result = Result<Kicked, ControlError>;
+}
+
+impl Message for QuerySettings {
+    type Result = Option<StickySettings>;
+}
+
+/// Whether there were any.
+impl Message for RemoveSettings {
+    type Result = Result<bool, ControlError>;
+}
+
+impl Message for ListSettings {
+    type Result = Result<Vec<StickySettings>, ControlError>;
+}
+
+/// The settings that the client has after the change.
+impl Message for ChangeSettings {
+    type Result = Result<ClientSettings, ControlError>;
 }
 
 /// Asks the registry of the shard of [`SelectClients::from`] for clients of that shard.

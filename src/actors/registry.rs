@@ -9,6 +9,7 @@ mod control;
 mod feed;
 mod keep_alive;
 mod publishing;
+mod settings;
 mod views;
 
 use std::{

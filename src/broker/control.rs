@@ -10,11 +10,12 @@ use super::{ANSWER_TIME_MAX, Broker, asking::CallUnderWay, draining::Draining};
 use crate::{
     actors::{QueryOnlineMany, SetKeepAliveMany},
     control::{
-        ChangeSubscriptions, Clients, ControlError, DELIVERY_WAIT_MAX, DeviceReply,
-        KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListOverrides, LiveClients,
-        PublishRequest, Published, Publishing, QueryOverride, REPLY_WAIT_MAX, Readiness, Redirect,
-        Redirection, Redirects, RemoveOverride, RequestReply, SelectClients, SelectedClients,
-        SetKeepAlive,
+        ChangeSettings, ChangeSubscriptions, ClientSettings, Clients, ControlError,
+        DELIVERY_WAIT_MAX, DeviceReply, KeepAliveChanged, KeepAliveOverride, Kick, Kicked,
+        ListOverrides, ListSettings, LiveClients, PublishRequest, Published, Publishing,
+        QueryOverride, QuerySettings, REPLY_WAIT_MAX, Readiness, Redirect, Redirection, Redirects,
+        RemoveOverride, RemoveSettings, RequestReply, SelectClients, SelectedClients, SetKeepAlive,
+        SettingsOfClients, StickySettings,
     },
     mqtt::ReasonCode,
 };
@@ -187,6 +188,38 @@ impl Publishing for Broker {
 
     fn new_response_topic(&self) -> String {
         self.running.core.new_response_topic()
+    }
+}
+
+#[async_trait]
+impl SettingsOfClients for Broker {
+    async fn change_settings(
+        &self,
+        request: ChangeSettings,
+    ) -> Result<ClientSettings, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
+    async fn query_settings(
+        &self,
+        request: QuerySettings,
+    ) -> Result<Option<StickySettings>, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
+    }
+
+    async fn remove_settings(&self, request: RemoveSettings) -> Result<bool, ControlError> {
+        let registry = self.registry(&request.client_id);
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
+    }
+
+    async fn list_settings(
+        &self,
+        request: ListSettings,
+    ) -> Result<Vec<StickySettings>, ControlError> {
+        let registry = self.registry(request.after.as_deref().unwrap_or_default());
+        self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await?
     }
 }
 

@@ -57,8 +57,9 @@ use crate::{
     actors::{PublishMessage, QueryClient, QueryOnline, Quiesce, Registry, Retire, Shutdown},
     auth::{Authenticator, Authorizer, ListenerLogins},
     control::{
-        ClientSession, Clients, ControlError, KeepAliveChanged, Kick, KickOptions, Kicked,
-        LiveClients, Redirect, Redirection, Redirects, SetKeepAlive,
+        ChangeSettings, ClientSession, ClientSettings, Clients, ControlError, KeepAliveChanged,
+        Kick, KickOptions, Kicked, LiveClients, Redirect, Redirection, Redirects, SetKeepAlive,
+        SettingsChange, SettingsOfClients,
     },
     metrics::{Metrics, TransportKind},
     mqtt::{PublicationBuilder, QoS, TopicError, validate_filter},
@@ -203,6 +204,19 @@ impl Broker {
         options: KickOptions,
     ) -> Result<Kicked, ControlError> {
         LiveClients::kick(self, Kick::new(client_id, options)).await
+    }
+
+    /// Changes settings of a connected client, from its next packet on; returns those that it has
+    /// then.
+    ///
+    /// # Errors
+    /// The client is not online, a setting is invalid, or the broker cannot answer.
+    pub async fn change_settings(
+        &self,
+        client_id: &str,
+        change: SettingsChange,
+    ) -> Result<ClientSettings, ControlError> {
+        SettingsOfClients::change_settings(self, ChangeSettings::new(client_id, change)).await
     }
 
     /// Redirects clients to another server and returns how many were redirected. Their connections

@@ -11,6 +11,7 @@ use super::{
     Caller, ClientPattern, ControlError,
     contents::{ClearQueue, ListQueue, ListSubscriptions, QueuePage, SubscriptionPage},
     history::{LastEnd, ListHistory, PastConnection},
+    settings::ClientSettings,
     topics::{
         ClearRetained, FindReceivers, ListRetained, NodeView, ReceiverPage, RetainedPage,
         RetainedView,
@@ -238,6 +239,8 @@ pub struct ClientSession {
     /// How the connection before ended, or that of an absent client. One before the last start of
     /// the broker is known from the history of the client.
     pub last_end: Option<LastEnd>,
+    /// The settings of the connection that callers have changed.
+    pub settings: ClientSettings,
 }
 
 impl ClientSession {
@@ -271,6 +274,7 @@ impl ClientSession {
             in_flight_max: None,
             losing: None,
             last_end: None,
+            settings: ClientSettings::default(),
         }
     }
 }

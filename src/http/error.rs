@@ -143,6 +143,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "override_not_found", message)
     }
 
+    /// The client has no sticky settings.
+    pub(super) fn settings_not_found() -> Self {
+        let message = "The client has no sticky settings.";
+        Self::new(StatusCode::NOT_FOUND, "settings_not_found", message)
+    }
+
     /// The topic is not a valid Topic Name.
     pub(super) fn invalid_topic(why: &str) -> Self {
         Self::bad_request("invalid_topic", format!("The topic is not valid: {}.", cut(why)))

@@ -102,6 +102,15 @@ failures! {
     NoClient => [ApiError::client_not_found()];
     /// The client must have a sticky value.
     NoOverride => [ApiError::override_not_found()];
+    /// The call changes settings of a client.
+    Setting => [
+        ControlError::InvalidSetting("message_rate").into(),
+        ControlError::ClientIdTooLong.into(),
+        ControlError::TooManyOverrides.into(),
+        ControlError::SessionNotLasting.into(),
+    ];
+    /// The client must have sticky settings.
+    NoSettings => [ApiError::settings_not_found()];
     /// The call publishes.
     Publishing => [
         ApiError::invalid_topic("it is empty"),

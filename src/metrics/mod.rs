@@ -67,6 +67,8 @@ labels! {
         SubscriberFull = "subscriber_full",
         /// Another shard was behind with the messages published for it.
         ShardBehind = "shard_behind",
+        /// The publisher had reached the rate that a caller has set for it.
+        RateLimit = "rate_limit",
     }
 }
 

@@ -26,6 +26,10 @@ labels! {
         Overrides = "/api/v1/keep-alive/overrides",
         /// That of one client.
         Override = "/api/v1/keep-alive/overrides/{client_id}",
+        /// The sticky settings of all clients.
+        AllStickySettings = "/api/v1/settings",
+        /// The sticky settings of a client.
+        StickySettings = "/api/v1/settings/{client_id}",
         /// Publishes a message.
         Topic = "/topics/{topic}",
         /// Publishes several messages.

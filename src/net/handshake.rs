@@ -282,6 +282,7 @@ async fn accept_connect(
         keep_alive_secs: connect.keep_alive,
         will: connect.will.as_ref().map(accepted_will),
         session_expiry_secs: connect.properties.session_expiry_interval,
+        settings: None,
         receive_maximum: connect.properties.receive_maximum.unwrap_or(u16::MAX),
         maximum_packet_size: connect.properties.maximum_packet_size.unwrap_or(u32::MAX),
         topic_alias_maximum: connect.properties.topic_alias_maximum.unwrap_or(0),

@@ -75,6 +75,8 @@ pub struct Link {
     gated: Option<GatedOutput>,
     /// Messages wait until the client's subscriptions are checked.
     withholds_messages: bool,
+    /// The send quota that CONNECT and the broker's limits allow; `settings` has the one in force.
+    send_quota_max: u16,
     /// Who has changed the Keep Alive of this connection; few connections have it.
     keep_alive_change: Option<Box<KeepAliveAuthor>>,
 }
@@ -130,6 +132,7 @@ impl Link {
             gated: None,
             withholds_messages: false,
             keep_alive_change: None,
+            send_quota_max: settings.send_quota,
             settings,
         }
     }
@@ -166,6 +169,13 @@ impl Link {
     #[must_use]
     pub fn keep_alive_change(&self) -> Option<&KeepAliveAuthor> {
         self.keep_alive_change.as_deref()
+    }
+
+    /// Limits the messages in flight to the client further, or ends that. The limit is never above the
+    /// client's Receive Maximum. [MQTT-3.3.4-9]
+    pub fn limit_in_flight(&mut self, max: Option<u16>) {
+        self.settings.send_quota =
+            max.map_or(self.send_quota_max, |max| max.min(self.send_quota_max));
     }
 
     /// Returns the buffer that packets are encoded into.

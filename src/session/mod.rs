@@ -44,7 +44,7 @@ use self::{
     keeping::Keeping,
     outgoing::Outgoing,
     owned::{Owned, OwnedSubscriptions},
-    queue::Queue,
+    queue::{OwnQueueLimits, Queue},
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -172,6 +172,19 @@ impl Session {
     /// Sets the Session Expiry Interval, in seconds.
     pub const fn set_expiry_interval_secs(&mut self, secs: u32) {
         self.expiry_interval_secs = secs;
+    }
+
+    /// Limits the queue of this session further than the others, or ends that.
+    pub fn set_queue_limits(&mut self, messages_max: Option<u32>, bytes_max: Option<u64>) {
+        let is_limited = messages_max.is_some() || bytes_max.is_some();
+        let size = |max: Option<u64>| {
+            max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
+        };
+        let own = OwnQueueLimits {
+            messages_max: size(messages_max.map(u64::from)),
+            bytes_max: size(bytes_max),
+        };
+        self.outgoing.queue_mut().set_own_limits(is_limited.then_some(own));
     }
 
     /// Gives the session a connection, and begins to send unacknowledged messages again, in their

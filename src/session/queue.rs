@@ -1,6 +1,7 @@
 //! Messages that wait because the client is away, its window is full, or it reads more slowly than
 //! others publish. Limits on number and bytes apply to one client and to all together.
 
+mod own_limits;
 mod owned;
 mod part;
 mod usage;
@@ -17,6 +18,7 @@ use std::{
     },
 };
 
+pub(super) use self::own_limits::OwnQueueLimits;
 use self::usage::CurrentLimits;
 pub use self::usage::{BackPressure, QueueLimits, QueueUsage, WhenFull};
 pub use self::view::WaitingInMemory;
@@ -69,6 +71,8 @@ pub(super) struct Queue {
     expiring: Expiring,
     /// Present while messages of withdrawn subscriptions may wait.
     withdrawn: Option<Box<Withdrawn>>,
+    /// Limits of its own, below those of all queues.
+    own: Option<Box<OwnQueueLimits>>,
     usage: Arc<QueueUsage>,
 }
 
@@ -89,6 +93,7 @@ impl Queue {
             stored: (0, 0),
             expiring: Expiring::NOTHING,
             withdrawn: None,
+            own: None,
             usage,
         }
     }
@@ -241,8 +246,7 @@ impl Queue {
 
     /// Updates the count of sessions that use more than half of their queue limit.
     fn note_half(&mut self) {
-        let is_over = self.len() > self.bounds().messages_max() / 2
-            || self.bytes() > self.bounds().bytes_max() / 2;
+        let is_over = self.len() > self.messages_max() / 2 || self.bytes() > self.bytes_max() / 2;
         if is_over != self.is_over_half {
             self.is_over_half = is_over;
             let over_half = &self.usage.over_half;
@@ -405,12 +409,12 @@ impl Queue {
     /// theirs.
     fn has_room_when_empty(&self, size: usize) -> bool {
         if self.keeping.is_some() {
-            return size <= self.bounds().bytes_max();
+            return size <= self.bytes_max();
         }
         let bytes = self.usage.bytes() + self.usage.bytes_in_flight();
         let others = bytes.saturating_sub(self.bytes);
         let other_messages = self.usage.messages().saturating_sub(self.waiting.len());
-        size <= self.bounds().bytes_max()
+        size <= self.bytes_max()
             && others + size <= self.bounds().bytes_in_all_max()
             && other_messages < self.bounds().messages_in_all_max()
     }
@@ -430,8 +434,7 @@ impl Queue {
     }
 
     fn has_room_of_its_own(&self, size: usize) -> bool {
-        self.len() < self.bounds().messages_max()
-            && self.bytes() + size <= self.bounds().bytes_max()
+        self.len() < self.messages_max() && self.bytes() + size <= self.bytes_max()
     }
 
     /// Returns whether a message has room under the shared limits; for a durable session, those of
@@ -462,14 +465,13 @@ impl Queue {
 
     /// Returns whether the queue has reached this client's limit.
     pub(super) fn is_at_bound(&self) -> bool {
-        self.len() >= self.bounds().messages_max() || self.bytes() >= self.bounds().bytes_max()
+        self.len() >= self.messages_max() || self.bytes() >= self.bytes_max()
     }
 
     /// Returns whether a sixteenth of the client's queue limit is free.
     pub(super) fn has_drained(&self) -> bool {
         let below = |used: usize, max: usize| used <= max - max.div_ceil(16);
-        below(self.len(), self.bounds().messages_max())
-            && below(self.bytes(), self.bounds().bytes_max())
+        below(self.len(), self.messages_max()) && below(self.bytes(), self.bytes_max())
     }
 
     /// Returns whether publishers wait when the queue is full, as long as the client is connected.

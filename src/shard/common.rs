@@ -33,7 +33,7 @@ use crate::{
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{
         connect::Proven, doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
-        refusal_rate::RefusalRate, system::SystemTopics,
+        refusal_rate::RefusalRate, sticky::StickyTable, system::SystemTopics,
     },
     store::{Store, StoreError},
     told::Told,
@@ -97,6 +97,8 @@ pub(crate) struct Core {
     pub(crate) history: Arc<History>,
     /// The Keep Alives that hold for later connections too.
     pub(crate) overrides: OverrideTable,
+    /// The settings that hold for later connections too.
+    pub(crate) sticky: StickyTable,
     /// The server to which new clients are redirected; `None` while they may connect here.
     pub(crate) draining: ArcSwapOption<Redirection>,
     /// Cancelled when the broker begins to end.
@@ -139,6 +141,7 @@ impl Core {
             system: SystemTopics::new(parts.sys_interval),
             versions,
             overrides: OverrideTable::new(records.clone()),
+            sticky: StickyTable::new(records.clone()),
             records,
             keeper,
             draining: ArcSwapOption::empty(),

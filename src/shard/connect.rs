@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use crate::{
     auth::{Authorizer, BoundedExchange, ClientCertificate, Identity},
+    control::ClientSettings,
     flow::BudgetShare,
     journal::SessionNumber,
     mqtt::{self, ProtocolVersion},
@@ -37,6 +38,8 @@ pub(crate) struct AcceptedConnect {
     pub(crate) keep_alive_secs: u16,
     pub(crate) will: Option<AcceptedWill>,
     pub(crate) session_expiry_secs: Option<u32>,
+    /// The sticky settings of the client, once its session is prepared.
+    pub(crate) settings: Option<Box<ClientSettings>>,
     pub(crate) receive_maximum: u16,
     pub(crate) maximum_packet_size: u32,
     pub(crate) topic_alias_maximum: u16,

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     control::{
-        ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection, SetKeepAlive,
-        SubscriptionChange,
+        ClientSettings, ControlError, KeepAliveChanged, KickOptions, Kicked, Redirection,
+        SetKeepAlive, SettingsChange, SubscriptionChange,
     },
     mqtt::ReasonCode,
     shard::connect::{TakeClient, TakeStep},
@@ -44,6 +44,13 @@ pub(crate) enum ToConnection {
         by: Option<Arc<str>>,
         /// Where the answer goes.
         reply: Reply<KeepAliveChanged>,
+    },
+    /// Change settings, and answer those that the connection has then.
+    ChangeSettings {
+        /// Which settings, and to what.
+        change: SettingsChange,
+        /// Where the answer goes.
+        reply: Reply<ClientSettings>,
     },
     /// Tell what TLS knows of the client.
     DescribeTls(oneshot::Sender<Option<TlsFacts>>),

@@ -95,6 +95,7 @@ impl Shard {
             let stays = match held.reason {
                 HoldReason::SubscriberFull => !self.core.waits.may_go_on(place),
                 HoldReason::ShardBehind => is_congested,
+                HoldReason::RateLimit => !self.may_read_now(held.slot, now),
             };
             let Some(slot) = self.linked(held.slot, held.link) else { return false };
             if stays {

@@ -19,6 +19,7 @@ mod keeping;
 mod lifecycle;
 mod numbers;
 pub(crate) mod overrides;
+mod pace;
 mod packets;
 mod presence;
 mod quota;
@@ -29,6 +30,7 @@ pub(crate) mod replies;
 mod requests;
 mod routing;
 mod shared;
+mod sticky;
 pub(crate) mod subscription;
 mod system;
 mod turn;
@@ -51,7 +53,10 @@ use self::{
     keeping::{tickets::Tickets, weeding::Weeding},
     lifecycle::Lifecycle,
     numbers::Numbers,
-    presence::{arrive::Greeting, authenticate::Authentication, keep_alive::KeepAliveChange},
+    presence::{
+        arrive::Greeting, authenticate::Authentication, keep_alive::KeepAliveChange,
+        settings::LiveSettings,
+    },
     quota::Slowed,
     routing::{
         awaited::AwaitedCalls,
@@ -197,6 +202,8 @@ pub(crate) struct Connected {
     keep_alive_change: Option<KeepAliveChange>,
     /// Whether CONNECT had Clean Start.
     clean_start: bool,
+    /// Present once a caller has changed settings of the connection.
+    settings: Option<Box<LiveSettings>>,
 }
 
 impl Connected {

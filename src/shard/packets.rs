@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     hooks::DisconnectReason,
+    metrics::HoldReason,
     mqtt::{
         DecodeError, DecodeLimits, Decoded, Disconnect, Packet, Publish, ReasonCode, Timestamp,
         decode,
@@ -16,8 +17,8 @@ use crate::{
 pub(crate) struct ReadOutcome {
     /// The number of bytes in whole packets that have been handled.
     pub(crate) used: usize,
-    /// Whether the next packet is whole and must wait until its targets have room.
-    pub(crate) must_wait: bool,
+    /// Why the next packet, which is whole, must wait; `None` if it need not.
+    pub(crate) must_wait: Option<HoldReason>,
     /// Whether the bytes behind them wait for the next turn.
     pub(crate) is_paused: bool,
     /// The last of these packets, if only a part of it has been handled.
@@ -32,7 +33,7 @@ pub(crate) enum Handled {
     /// It has been handled.
     Done,
     /// It was examined, and must be handled again later.
-    MustWait,
+    MustWait(HoldReason),
     /// It has been handled, perhaps in part, and those behind it wait for the next turn.
     Paused,
 }
@@ -83,9 +84,11 @@ impl Shard {
     ) -> Result<ReadOutcome, Departure> {
         let now = turn.now;
         let nothing =
-            ReadOutcome { used: 0, must_wait: false, is_paused: false, asked: None, at_least: 0 };
+            ReadOutcome { used: 0, must_wait: None, is_paused: false, asked: None, at_least: 0 };
         let Some(found) = self.slots.get_mut(slot as usize) else { return Ok(nothing) };
-        let packet_bytes_max = found.connected.as_ref().map_or(u32::MAX, |c| c.packet_bytes_max);
+        let connected = found.connected.as_ref();
+        let packet_bytes_max = connected.map_or(u32::MAX, |c| c.packet_bytes_max);
+        turn.is_paced = connected.is_some_and(|c| c.settings.is_some());
         let Some(link) = found.session.link_mut() else { return Ok(nothing) };
         self.buffers.lend(link.out_mut());
         let version = link.version();
@@ -99,7 +102,7 @@ impl Shard {
                 Ok(Decoded::Packet { packet, length }) => {
                     outcome = self.handle(slot, packet, turn);
                     // A packet that must wait stays in the tail, and all behind it.
-                    if !matches!(outcome, Ok(Handled::MustWait)) {
+                    if !matches!(outcome, Ok(Handled::MustWait(_))) {
                         at += length;
                     }
                 }
@@ -120,7 +123,10 @@ impl Shard {
         }
         outcome.map(|handled| ReadOutcome {
             used: at,
-            must_wait: handled == Handled::MustWait,
+            must_wait: match handled {
+                Handled::MustWait(reason) => Some(reason),
+                Handled::Done | Handled::Paused => None,
+            },
             is_paused: handled == Handled::Paused,
             asked: turn.asked.take(),
             at_least: needed,

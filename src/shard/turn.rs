@@ -35,6 +35,8 @@ pub(in crate::shard) struct Turn<'b> {
     /// The place in transit of a message from another shard; the shard that receives it next takes
     /// this place over.
     pub(in crate::shard) on_its_way: Option<QueuePlace>,
+    /// Whether the connection that was read has settings, perhaps a rate.
+    pub(in crate::shard) is_paced: bool,
     /// A buffer for the forwarded properties of a PUBLISH.
     pub(in crate::shard) properties: Vec<u8>,
 }
@@ -50,6 +52,7 @@ impl Turn<'_> {
             asked: None,
             publisher: None,
             on_its_way: None,
+            is_paced: false,
             properties: Vec::new(),
         }
     }

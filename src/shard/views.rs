@@ -206,6 +206,7 @@ impl Shard {
             in_flight_max: link.map(|link| link.settings().send_quota),
             losing: self.losing(slot, session.client_id()),
             last_end: self.last_end(found),
+            settings: found.settings().cloned().unwrap_or_default(),
             ..ClientSession::new(session.client_id().clone(), presence.peer)
         })
     }

@@ -99,7 +99,7 @@ mod flow_control {
     mod announced;
     mod back_pressure;
     mod held_between_shards;
-    mod numbers;
+    pub(crate) mod numbers;
     mod send_quota;
     mod slow_readers;
 }
@@ -148,6 +148,7 @@ mod control {
     mod feed;
     mod history;
     mod lists;
+    mod live_settings;
     mod on_behalf;
     mod presence;
     mod publishing;

@@ -6,7 +6,7 @@ use actix_rt::task::JoinHandle;
 use hearthmq::{
     control::{
         ControlError, Deliveries, DeliveryStage, KickOptions, PublishRequest, Published,
-        WaitForDeliveries, WillRequest,
+        SettingsChange, WaitForDeliveries, WillRequest,
     },
     hooks::DisconnectReason,
     mqtt::{PublicationBuilder, Timestamp},
@@ -119,6 +119,26 @@ impl World {
         self.count(if expected.is_ok() { "SetKeepAlive" } else { "SetKeepAlive refused" });
         let changed = self.broker.set_keep_alive(NAMES[client], secs).await;
         let changed = changed.map(|changed| Some(changed.old_secs));
+        if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
+    }
+
+    /// Changes settings to such that have no effect: a client that is read at a rate, within it, is
+    /// served like any other.
+    pub(crate) async fn change_settings(&mut self, client: usize, removes: bool) -> Verdict {
+        let expected = match self.model.link(client) {
+            None => Err(ControlError::NotOnline),
+            Some(_) => Ok(!removes),
+        };
+        self.count(if expected.is_ok() { "settings changed" } else { "settings refused" });
+        let rate = (!removes).then_some(1_000_000);
+        let change = SettingsChange {
+            message_rate: Some(rate),
+            byte_rate: Some(rate),
+            in_flight_max: Some((!removes).then_some(u16::MAX)),
+            ..SettingsChange::default()
+        };
+        let changed = self.broker.change_settings(NAMES[client], change).await;
+        let changed = changed.map(|settings| !settings.is_empty());
         if changed == expected { Ok(()) } else { Err(format!("{changed:?}, not {expected:?}")) }
     }
 }

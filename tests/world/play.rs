@@ -31,6 +31,7 @@ impl World {
         match *step {
             Step::Connect { client, ref how } => self.connect(client, how).await,
             Step::SetKeepAlive { client, secs } => self.set_keep_alive(client, secs).await,
+            Step::ChangeSettings { client, removes } => self.change_settings(client, removes).await,
             Step::Kick { client, end_session, will } => self.kick(client, end_session, will).await,
             Step::HostPublish { what } => self.host_publish(what).await,
             Step::Wait { millis } => {
@@ -456,6 +457,7 @@ impl Step {
             | Self::HostPublish { .. }
             | Self::Kick { .. }
             | Self::SetKeepAlive { .. }
+            | Self::ChangeSettings { .. }
             | Self::Wait { .. }
             | Self::Crash { .. }
             | Self::Cross { .. }

@@ -99,6 +99,11 @@ pub(crate) enum Step {
         client: usize,
         secs: u16,
     },
+    /// Sets rates that nothing here exceeds, and a window that is no limit, or removes them.
+    ChangeSettings {
+        client: usize,
+        removes: bool,
+    },
     Wait {
         millis: u64,
     },
@@ -229,6 +234,7 @@ impl Draw {
             83..91 => self.leave(client),
             91 if self.chance(2) => self.crash(client),
             92 if self.chance(2) => Step::Fail { fails: self.chance(2) },
+            91 if self.chance(3) => Step::ChangeSettings { client, removes: self.chance(3) },
             91..93 => Step::SetKeepAlive { client, secs: self.rng.u16(0..20) },
             93..100 => Step::Wait { millis: self.millis() },
             _ => self.cross(client),

@@ -177,9 +177,9 @@ impl Connection {
     fn wait_if_need_be(&mut self, shard: &mut Shard, received: ReadOutcome) {
         self.asked = received.asked;
         self.tail.has_unhandled |= received.is_paused;
-        if received.must_wait {
+        if let Some(reason) = received.must_wait {
             self.tail.has_unhandled = true;
-            self.hold(shard, HoldReason::SubscriberFull);
+            self.hold(shard, reason);
         }
     }
 

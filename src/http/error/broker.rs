@@ -26,6 +26,15 @@ impl From<ControlError> for ApiError {
                 let message = "There are as many sticky values as keep_alive_overrides_max allows.";
                 Self::new(StatusCode::CONFLICT, "too_many_overrides", message)
             }
+            ControlError::InvalidSetting(name) => {
+                let message = format!("The setting {name} is out of its range.");
+                Self::bad_request("invalid_setting", message)
+            }
+            ControlError::SessionNotLasting => {
+                let message = "The session ends with its connection, because its client asked for \
+                               that; it cannot be given a session_expiry_interval.";
+                Self::new(StatusCode::CONFLICT, "session_not_lasting", message)
+            }
             ControlError::TopicOverLimits => {
                 Self::invalid_topic("it is longer or deeper than the limits allow")
             }

@@ -18,6 +18,7 @@ use super::{
         parameters::check_client_id,
     },
     in_time, resource,
+    settings::SettingsPart,
     target::{ClientInPath, Query, client_id_in_path},
 };
 use crate::{
@@ -239,6 +240,9 @@ struct SessionPart {
     /// The full queue loses messages at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     losing: Option<LossPart>,
+    /// What callers have changed for the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<SettingsPart>,
 }
 
 /// A number of messages.
@@ -346,6 +350,7 @@ impl SessionPart {
             losing: found
                 .losing
                 .map(|loss| LossPart { messages: loss.messages, since: loss.since_millis }),
+            settings: (!found.settings.is_empty()).then(|| SettingsPart::of(&found.settings)),
         }
     }
 }

@@ -29,7 +29,7 @@ use super::{
     bulk::{self, BulkResults, Items, PORTION},
     client::show_client,
     clients::query_clients,
-    in_time, resource,
+    in_time, resource, settings,
     target::{ClientInPath, Query, client_id_in_path},
     walk,
 };
@@ -45,6 +45,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .route(web::get().to(show_client))
         .route(web::head().to(show_client))
         .route(web::delete().to(kick))
+        .route(web::patch().to(settings::change))
         .route(web::post().to(many))
         .default_service(web::to(refuse_method));
     config.service(client);
@@ -52,7 +53,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 /// The methods of a client. An identifier may be any text, so the calls about many clients, which
 /// are `POST`, share its route.
-const ALLOW: &str = "GET, HEAD, DELETE";
+const ALLOW: &str = "GET, HEAD, DELETE, PATCH";
 
 async fn many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpResponse {
     match client_id_in_path(&request).as_deref() {
@@ -65,7 +66,7 @@ async fn many(request: HttpRequest, payload: Payload, api: Data<Api>) -> HttpRes
 /// Answers a method that the path does not have.
 async fn refuse_method(request: HttpRequest) -> HttpResponse {
     let allow = match client_id_in_path(&request).as_deref() {
-        Ok("query" | "kick") => "GET, HEAD, DELETE, POST",
+        Ok("query" | "kick") => "GET, HEAD, DELETE, PATCH, POST",
         _ => ALLOW,
     };
     ApiError::method_not_allowed(allow).answer_to(&request)

@@ -22,6 +22,7 @@ mod overrides;
 mod publish;
 mod redirect;
 mod request;
+mod settings;
 mod status;
 mod subscriptions;
 mod summary;
@@ -76,6 +77,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(request::routes)
         .configure(node::routes)
         .configure(openapi::routes)
+        .configure(settings::routes)
         .configure(status::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)

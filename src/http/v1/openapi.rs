@@ -29,7 +29,7 @@ use self::exact::make_exact;
 use super::{
     super::{Api, admission, calls, error::ErrorBody, failures, health, problem::ProblemBody},
     client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
-    redirect, request, resource, status, subscriptions, topics,
+    redirect, request, resource, settings, status, subscriptions, topics,
 };
 
 #[derive(OpenApi)]
@@ -57,6 +57,10 @@ use super::{
     redirect::redirect,
     redirect::accept,
     redirect::state,
+    settings::change,
+    settings::list,
+    settings::find,
+    settings::remove,
     status::status,
     subscriptions::subscribe,
     subscriptions::unsubscribe,

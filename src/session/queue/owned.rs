@@ -97,9 +97,7 @@ impl Queue {
     /// have the same limits as waiting bytes: per client, and together with them for all clients.
     pub(in crate::session) fn allows_in_flight(&self, bytes: usize) -> bool {
         bytes < IN_FLIGHT_BLOCK
-            || (bytes < self.bounds().bytes_max()
-                && self.has_bytes_in_all(0)
-                && self.is_within_share())
+            || (bytes < self.bytes_max() && self.has_bytes_in_all(0) && self.is_within_share())
     }
 
     /// Counts messages that were dropped because of the owner's share.

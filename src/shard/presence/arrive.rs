@@ -9,16 +9,20 @@ use crate::{
     journal::Change,
     limits::Limits,
     metrics::UserLimit,
-    mqtt::{
-        ConnAck, ConnAckProperties, Packet, ProtocolVersion, ReasonCode, Timestamp, encoded_size,
-    },
+    mqtt::{Packet, ProtocolVersion, ReasonCode, Timestamp, encoded_size},
     owners::{Account, Charge},
-    session::{KeepAlive, Link, LinkSettings, NEVER_EXPIRES, Session},
+    session::{KeepAlive, Link, LinkSettings, Session},
     shard::{
         Connected, Departure, Presence, Shard,
         connect::AcceptedConnect,
         doors::{ConnectionDoor, ToConnection},
-        presence::{authenticate::Authentication, keep_alive::KeepAliveChange, tell::subject_of},
+        presence::{
+            authenticate::Authentication,
+            conn_ack::{conn_ack, session_expiry},
+            keep_alive::KeepAliveChange,
+            settings::begin_settings,
+            tell::subject_of,
+        },
         refusal::NoSession,
     },
 };
@@ -78,6 +82,8 @@ impl Shard {
         now: Timestamp,
     ) -> Result<ReadySession, NoSession> {
         let account = self.check_client(connect, now)?;
+        let sticky = self.core.sticky.find(&connect.client_id);
+        connect.settings = sticky.map(|sticky| Box::new(sticky.settings));
         let existing = self.clients.get(&connect.client_id).copied();
         let former_version = existing.and_then(|s| self.slot(s)).map(|s| s.presence.version);
         let version = former_version.unwrap_or_else(|| self.numbers.version_floor()) + 1;
@@ -283,9 +289,11 @@ impl Shard {
         let present = prepared.session_present;
         let mut link = self.new_link(&connect, settings, limits, (expiry_secs, present), now);
         let keep_alive_change = begin_override(&mut link, found.as_ref(), now);
+        let live_settings = begin_settings(&mut link, connect.settings, expiry_secs, now);
         let Some(slot) = self.slots.get_mut(prepared.slot as usize) else {
             return;
         };
+        slot.take_queue_limits(live_settings.as_deref());
         slot.session.set_expiry_interval_secs(expiry_secs);
         slot.lasting.set(u64::from(expiry_secs > 0));
         slot.will = connect.will.map(Box::new);
@@ -321,6 +329,7 @@ impl Shard {
             was_online: prepared.was_online,
             keep_alive_change,
             clean_start: connect.clean_start,
+            settings: live_settings,
         });
         link.withhold_messages(slot.is_being_checked());
         slot.session.attach(link, now);
@@ -462,38 +471,3 @@ fn begin_override(
 /// the client has an authentication method, a CONNACK only has an identifier of 27 bytes that the
 /// broker assigned, and numbers.
 const CONN_ACK_BYTES_USUAL: u32 = 128;
-
-/// Returns the Session Expiry Interval that the client asks for, in seconds. Before MQTT 5.0 a
-/// session ends with its connection or never.
-fn session_expiry(connect: &AcceptedConnect) -> u32 {
-    match connect.version {
-        ProtocolVersion::V5 => connect.session_expiry_secs.unwrap_or(0),
-        ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => 0,
-        ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => NEVER_EXPIRES,
-    }
-}
-
-fn conn_ack<'a>(
-    connect: &'a AcceptedConnect,
-    settings: &LinkSettings,
-    limits: &Limits,
-    expiry_secs: u32,
-    session_present: bool,
-) -> ConnAck<'a> {
-    let assigned: &Arc<str> = &connect.client_id;
-    let properties = ConnAckProperties {
-        session_expiry_interval: (session_expiry(connect) != expiry_secs).then_some(expiry_secs),
-        receive_maximum: Some(settings.receive_maximum),
-        maximum_packet_size: Some(limits.packet_bytes_max),
-        topic_alias_maximum: Some(settings.topic_aliases_in_max),
-        assigned_client_identifier: connect.is_assigned.then_some(assigned),
-        server_keep_alive: (settings.keep_alive_secs != connect.keep_alive_secs)
-            .then_some(settings.keep_alive_secs),
-        // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
-        authentication_method: connect.enhanced.as_ref().map(|login| &*login.method),
-        authentication_data: connect.enhanced.as_ref().and_then(|login| login.data.as_deref()),
-        ..ConnAckProperties::default()
-    };
-    // Session Present says whether the session existed before. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
-    ConnAck { session_present, reason: ReasonCode::Success, properties }
-}

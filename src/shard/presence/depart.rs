@@ -47,6 +47,9 @@ impl Shard {
             found.session.disconnect(code, departure.why);
         }
         found.recent_topic = None;
+        if connected.settings.is_some() {
+            found.drop_queue_limits();
+        }
         let mut link = found.session.detach();
         let protocol = link.as_ref().map(|link| link.version());
         let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();

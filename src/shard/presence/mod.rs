@@ -2,6 +2,7 @@
 
 pub(super) mod arrive;
 pub(super) mod authenticate;
+mod conn_ack;
 pub(super) mod depart;
 mod ending;
 pub(super) mod events;
@@ -11,6 +12,7 @@ pub(super) mod keep_alive;
 pub(super) mod preparing;
 pub(super) mod recheck;
 pub(super) mod redirect;
+pub(super) mod settings;
 mod snapshot;
 pub(super) mod sweep;
 pub(super) mod tell;

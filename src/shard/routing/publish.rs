@@ -9,7 +9,7 @@ use crate::{
     control::ControlError,
     durable::in_transit::Destination,
     hooks::DisconnectReason,
-    metrics::DropReason,
+    metrics::{DropReason, HoldReason},
     mqtt::{Publication, Publish, PublishFlags, QoS, ReasonCode, Timestamp},
     owners::Owner,
     router::{Host, Place, Plan, RetainedFull, ShardNumber},
@@ -36,6 +36,9 @@ impl Shard {
             self.handle_set_keep_alive(slot, publish, now);
             return Ok(Handled::Done);
         }
+        if turn.is_paced && !self.may_read_now(slot, now) {
+            return Ok(Handled::MustWait(HoldReason::RateLimit));
+        }
         let PublishFlags { qos, retain, .. } = publish.flags;
         let Some(mut recent) = self.recent_topic(slot, topic, qos, retain) else {
             return Ok(Handled::Done);
@@ -47,10 +50,13 @@ impl Shard {
                 if let Some(found) = self.slots.get_mut(slot as usize) {
                     found.recent_topic = Some(recent);
                 }
-                return Ok(Handled::MustWait);
+                return Ok(Handled::MustWait(HoldReason::SubscriberFull));
             }
         }
         // A message that had to wait comes again, and is counted once.
+        if turn.is_paced {
+            self.note_read(slot, topic.len() + publish.payload.len());
+        }
         self.metrics.messages_received[usize::from(qos.number())].add(1);
         // What is noted between here and the acknowledgement must be stored before it.
         let mark = self.mark();

@@ -5,7 +5,7 @@ use hearthmq::mqtt::{Connect, Packet, ReasonCode, encode};
 use crate::support::{Client, millis, packets::*};
 
 /// Returns a CONNECT of a client with one message in flight at a time.
-pub(super) fn one_at_a_time(client_id: &str) -> Connect<'_> {
+pub(crate) fn one_at_a_time(client_id: &str) -> Connect<'_> {
     let mut packet = connect(client_id);
     packet.properties.receive_maximum = Some(1);
     packet
@@ -13,7 +13,7 @@ pub(super) fn one_at_a_time(client_id: &str) -> Connect<'_> {
 
 /// Sends messages `from..to` with their numbers as payload, with QoS 1 and without waiting for
 /// answers.
-pub(super) async fn send_numbers(client: &mut Client, topic: &str, numbers: std::ops::Range<u32>) {
+pub(crate) async fn send_numbers(client: &mut Client, topic: &str, numbers: std::ops::Range<u32>) {
     let mut bytes = Vec::new();
     for number in numbers {
         let payload = number.to_string();
@@ -25,13 +25,13 @@ pub(super) async fn send_numbers(client: &mut Client, topic: &str, numbers: std:
 }
 
 /// Takes messages, which must come with these numbers.
-pub(super) async fn take_numbers(client: &mut Client, numbers: std::ops::Range<u32>) {
+pub(crate) async fn take_numbers(client: &mut Client, numbers: std::ops::Range<u32>) {
     for number in numbers {
         assert_eq!(take_number(client).await, number);
     }
 }
 
-pub(super) async fn take_number(client: &mut Client) -> u32 {
+pub(crate) async fn take_number(client: &mut Client) -> u32 {
     let (number, id) = client
         .receive(|packet| {
             let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
@@ -44,7 +44,7 @@ pub(super) async fn take_number(client: &mut Client) -> u32 {
 }
 
 /// Expects this many acknowledgements and then, for a while, no more.
-pub(super) async fn expect_acknowledged(client: &mut Client, messages: u32) {
+pub(crate) async fn expect_acknowledged(client: &mut Client, messages: u32) {
     for _ in 0..messages {
         client.receive(|packet| assert!(matches!(packet, Packet::PubAck(_)), "{packet:?}")).await;
     }
@@ -52,7 +52,7 @@ pub(super) async fn expect_acknowledged(client: &mut Client, messages: u32) {
 }
 
 /// Lets each of the clients take messages until its PINGREQ is answered, and then leave.
-pub(super) async fn take_until_answered(clients: Vec<Client>) {
+pub(crate) async fn take_until_answered(clients: Vec<Client>) {
     let answered = clients.into_iter().map(|mut client| {
         actix_rt::spawn(async move {
             loop {

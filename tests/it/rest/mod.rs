@@ -19,6 +19,7 @@ mod publisher;
 mod redirect;
 mod repeated;
 mod requests;
+mod settings;
 mod v1;
 mod views;
 mod world;

@@ -167,7 +167,7 @@ fn the_methods_of_a_path_are_those_that_are_described() {
         let allowed: BTreeSet<_> = answer.header("allow").split(", ").map(str::to_owned).collect();
         if ["/api/v1/clients/query", "/api/v1/clients/kick"].contains(&path.as_str()) {
             // A client may have this name.
-            methods.extend(["GET", "HEAD", "DELETE"].map(str::to_owned));
+            methods.extend(["GET", "HEAD", "DELETE", "PATCH"].map(str::to_owned));
         }
         assert_eq!(answer.status, 405, "{path}");
         assert_eq!(allowed, methods, "{path}");

@@ -1,0 +1,105 @@
+//! The pace at which one client is read: messages and bytes for each second.
+//!
+//! A bucket holds what may be read within a second, and may be overdrawn by one message, so that a
+//! message of any length comes through. Only clients with such a setting have a pace. Knows neither
+//! packets nor connections.
+
+use crate::mqtt::Timestamp;
+
+/// How fast a client is read.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::shard) struct Pace {
+    messages: Option<PaceBucket>,
+    bytes: Option<PaceBucket>,
+}
+
+/// What may still be read, in thousandths, so that it grows by the rate in each millisecond.
+#[derive(Clone, Copy, Debug)]
+struct PaceBucket {
+    rate: i64,
+    thousandths: i64,
+    at: Timestamp,
+}
+
+impl PaceBucket {
+    fn new(rate: u32, now: Timestamp) -> Self {
+        let rate = i64::from(rate);
+        Self { rate, thousandths: rate * 1_000, at: now }
+    }
+
+    fn fill(&mut self, now: Timestamp) {
+        let passed = i64::try_from(now.since(self.at).as_millis()).unwrap_or(i64::MAX);
+        let added = passed.saturating_mul(self.rate);
+        self.thousandths = self.thousandths.saturating_add(added).min(self.rate * 1_000);
+        self.at = now;
+    }
+
+    fn allows(&mut self, now: Timestamp) -> bool {
+        self.fill(now);
+        self.thousandths > 0
+    }
+
+    fn take(&mut self, amount: usize) {
+        let amount = i64::try_from(amount).unwrap_or(i64::MAX).saturating_mul(1_000);
+        self.thousandths = self.thousandths.saturating_sub(amount);
+    }
+}
+
+impl Pace {
+    /// Returns the pace of these rates; `None` if there is no rate.
+    pub(in crate::shard) fn new(
+        message_rate: Option<u32>,
+        byte_rate: Option<u32>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let bucket = |rate| PaceBucket::new(rate, now);
+        let pace = Self { messages: message_rate.map(bucket), bytes: byte_rate.map(bucket) };
+        (pace.messages.is_some() || pace.bytes.is_some()).then_some(pace)
+    }
+
+    /// Returns whether the next message may be read.
+    pub(in crate::shard) fn allows(&mut self, now: Timestamp) -> bool {
+        let mut buckets = self.messages.iter_mut().chain(&mut self.bytes);
+        buckets.all(|bucket| bucket.allows(now))
+    }
+
+    /// Counts a message of this many bytes.
+    pub(in crate::shard) fn take(&mut self, bytes: usize) {
+        if let Some(messages) = &mut self.messages {
+            messages.take(1);
+        }
+        if let Some(of_bytes) = &mut self.bytes {
+            of_bytes.take(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_be_read_at_its_rate_and_a_second_ahead() {
+        let at = |millis: u64| Timestamp(1_000_000 + millis);
+        let mut pace = Pace::new(Some(10), None, at(0)).expect("it has a rate");
+        let mut read = 0;
+        for millis in 0..10_000 {
+            while pace.allows(at(millis)) {
+                pace.take(1_000_000);
+                read += 1;
+            }
+        }
+        assert!((109..=110).contains(&read), "{read}");
+    }
+
+    #[test]
+    fn a_large_message_is_paid_for_afterwards() {
+        let at = |millis: u64| Timestamp(1_000_000 + millis);
+        let mut pace = Pace::new(None, Some(1_000), at(0)).expect("it has a rate");
+        assert!(pace.allows(at(0)));
+        pace.take(6_000);
+        assert!(!pace.allows(at(5_000)));
+        assert!(pace.allows(at(5_001)));
+        assert!(Pace::new(None, None, at(0)).is_none());
+    }
+}
