@@ -13,6 +13,7 @@
 
 #![no_main]
 
+mod calls;
 mod hostile;
 mod pair;
 
@@ -43,7 +44,7 @@ use libfuzzer_sys::fuzz_target;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::time::sleep;
 
-use self::{hostile::Hostile, pair::Pair};
+use self::{calls::Calls, hostile::Hostile, pair::Pair};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<Memory> = &INSTRUMENTED_SYSTEM;
@@ -156,6 +157,8 @@ impl World {
             .authorizer(Guard);
         let broker = builder.start().await.expect("a broker starts");
         let ears = broker.subscribe("#", QoS::AtMostOnce).expect("a filter");
+        // From the first request on, the broker is subscribed to replies.
+        drop(broker.new_response_topic());
         let pairs = [Pair::new(&broker, 0).await, Pair::new(&broker, 1).await];
         let mut world = Self { baseline: [0; 7], heap_bytes: 0, broker, post, pairs, ears };
         world.baseline = numbers(&world.broker.metrics());
@@ -167,9 +170,12 @@ impl World {
         bytes.hash(&mut order);
         self.post.reseed(order.finish());
         let mut hostile = Hostile::new(&self.broker, bytes);
-        let mut acts = 0;
+        let (mut acts, mut calls) = (0, Calls::default());
         while hostile.act().await {
             acts += 1;
+            if acts % 4 == 0 {
+                calls.begin(&self.broker, if acts % 8 == 0 { "a" } else { "a/b" });
+            }
             if acts % 16 == 0 {
                 self.converse().await;
             }
@@ -184,6 +190,7 @@ impl World {
             _ => {}
         }
         self.clear().await;
+        calls.end().await;
         self.converse().await;
         self.clear_retained().await;
         drop(self.post.take_delivered());
