@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Remote, RemoteError, clients::query};
+use super::{Remote, RemoteError, clients::query, http::has_timed_out};
 use crate::cli::{Failure, note};
 
 /// The pause before a further connection, which doubles while none succeeds.
@@ -31,14 +31,24 @@ pub(super) fn follow(
         match remote.lines("GET", &target, None) {
             Ok(lines) => {
                 (has_connected, pause) = (true, PAUSE_MIN);
+                let mut is_renewed = false;
                 for line in lines.lines() {
-                    let Ok(line) = line else { break };
+                    let line = match line {
+                        Ok(line) => line,
+                        Err(error) => {
+                            is_renewed = has_timed_out(&error);
+                            break;
+                        }
+                    };
                     // An empty line only says that the broker is there.
                     let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
                     if !handle(&event)? {
                         return Ok(());
                     }
                     after = event["id"].as_str().map(str::to_owned).or(after);
+                }
+                if is_renewed {
+                    continue;
                 }
                 note("the broker has ended the stream; connecting again");
             }

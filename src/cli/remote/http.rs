@@ -21,6 +21,8 @@ use crate::cli::warn;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// The longest time until an answer begins: a call of the broker may wait for a minute.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(90);
+/// The longest time of an answer that goes on. A broker that is gone is noticed then at the latest.
+const STREAM_TIME_MAX: Duration = Duration::from_secs(300);
 /// Maximum size of an answer that is read as a whole.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -118,6 +120,7 @@ impl Remote {
             .proxy(None)
             .timeout_connect(Some(CONNECT_TIME_MAX))
             .timeout_recv_response(Some(ANSWER_TIME_MAX))
+            .timeout_recv_body(Some(STREAM_TIME_MAX))
             .tls_config(tls)
             .user_agent(concat!("hearthmq/", env!("CARGO_PKG_VERSION")))
             .build();
@@ -198,6 +201,12 @@ impl Remote {
     fn unreachable(&self, error: &ureq::Error) -> RemoteError {
         RemoteError::Unreachable { url: self.url.clone(), why: error.to_string() }
     }
+}
+
+/// Returns whether an answer that goes on has reached its time.
+pub(super) fn has_timed_out(error: &io::Error) -> bool {
+    let source = error.get_ref().and_then(|source| source.downcast_ref::<ureq::Error>());
+    matches!(source, Some(ureq::Error::Timeout(_)))
 }
 
 fn is_this_machine(host: &str) -> bool {
