@@ -19,6 +19,7 @@ mod certificate;
 mod desk;
 mod error;
 mod failures;
+mod fixed;
 mod forwarded;
 mod health;
 mod idempotency;
@@ -96,6 +97,8 @@ struct ApiParts {
     messages: AtomicU64,
     /// The description of all calls.
     described: v1::Described,
+    /// The page on which they can be made.
+    docs: v1::DocsFiles,
     /// The places of calls that walk along all clients.
     walks: Arc<Semaphore>,
     /// The room of large bodies, in KiB.
@@ -216,6 +219,7 @@ impl Api {
             clock,
             messages: AtomicU64::new(1),
             described: v1::Described::default(),
+            docs: v1::DocsFiles::default(),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             options: ArcSwap::from_pointee(options.clone()),

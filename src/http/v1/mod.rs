@@ -12,6 +12,7 @@ mod client;
 mod clients;
 mod contents;
 mod cursor;
+mod docs;
 mod events;
 mod history;
 mod keep_alive;
@@ -42,7 +43,7 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub(super) use self::{openapi::Described, publish::topics};
+pub(super) use self::{docs::DocsFiles, openapi::Described, publish::topics};
 use super::{Api, ApiError, stay_with_http};
 use crate::control::ControlError;
 
@@ -78,6 +79,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(node::routes)
         .configure(openapi::routes)
         .configure(settings::routes)
+        .configure(docs::routes)
         .configure(status::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)

@@ -9,13 +9,9 @@ use std::sync::OnceLock;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::{
-        CACHE_CONTROL, CONTENT_TYPE, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch,
-    },
-    web::{self, Bytes, Data, ServiceConfig},
+    web::{self, Data, ServiceConfig},
 };
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -30,6 +26,11 @@ use super::{
     super::{Api, admission, calls, error::ErrorBody, failures, health, problem::ProblemBody},
     client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
     redirect, request, resource, settings, status, subscriptions, topics,
+    super::{
+        Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
+    },
+    client, clients, contents, events, history, keep_alive, kick, node, overrides, publish, redirect,
+    request, resource, status, subscriptions, topics,
 };
 
 #[derive(OpenApi)]
@@ -138,19 +139,16 @@ const ABOUT: &str = "Control of live MQTT sessions. `docs/rest.md` describes the
     limit have `RateLimit-Policy` and `RateLimit`. Times are milliseconds since the Unix epoch. Client \
     Identifiers in paths are percent-encoded; `%2F` is a slash that belongs to the identifier.";
 
-/// The document as it is sent, and its version.
+/// The document as it is sent.
 #[derive(Default)]
-pub(in crate::http) struct Described(OnceLock<(Bytes, EntityTag)>);
+pub(in crate::http) struct Described(OnceLock<FixedAnswer>);
 
 impl Described {
-    fn text(&self) -> &(Bytes, EntityTag) {
+    fn answer(&self) -> &FixedAnswer {
         self.0.get_or_init(|| {
             let mut document = json!(AllCalls::openapi());
             make_exact(&mut document);
-            let text = document.to_string();
-            let hash = Sha256::digest(&text);
-            let tag = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            (text.into(), EntityTag::new_strong(tag))
+            FixedAnswer::new("application/json", document.to_string())
         })
     }
 }
@@ -171,27 +169,5 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     ),
 )]
 async fn openapi(request: HttpRequest, api: Data<Api>) -> HttpResponse {
-    let peer = match admission::peer(&api, &request) {
-        Ok(peer) => peer,
-        Err(error) => return error.answer_to(&request),
-    };
-    if let Err(error) = api.0.rates.check_address(peer.ip()) {
-        return error.answer_to(&request);
-    }
-    let (text, tag) = api.0.described.text();
-    let known = IfNoneMatch::parse(&request);
-    let is_known = match known {
-        Ok(IfNoneMatch::Any) => request.headers().contains_key(IF_NONE_MATCH),
-        Ok(IfNoneMatch::Items(known)) => known.iter().any(|one| one.weak_eq(tag)),
-        Err(_) => false,
-    };
-    let mut response = match is_known {
-        true => HttpResponse::NotModified(),
-        false => HttpResponse::Ok(),
-    };
-    response.insert_header((ETAG, tag.to_string())).insert_header((CACHE_CONTROL, "no-cache"));
-    match is_known {
-        true => response.finish(),
-        false => response.insert_header((CONTENT_TYPE, "application/json")).body(text.clone()),
-    }
+    api.0.described.answer().answer_to(&api, &request)
 }

@@ -139,7 +139,9 @@ fn every_route_is_described_and_everything_described_has_a_route() {
             let path = file.unwrap().path();
             let Ok(text) = fs::read_to_string(path) else { continue };
             let resource = Regex::new(r#"resource\("(/[^"]*)""#).unwrap();
-            routes.extend(resource.captures_iter(&text).map(|found| {
+            let found = resource.captures_iter(&text);
+            // Pages are no calls.
+            routes.extend(found.filter(|found| !found[1].starts_with("/docs")).map(|found| {
                 let prefix = if found[1].starts_with("/topics") { "" } else { prefix };
                 plain(&format!("{prefix}{}", &found[1]))
             }));
@@ -260,4 +262,25 @@ fn a_host_has_the_document_where_it_mounts_the_routes() {
     let answer = rest.call_as(None, "GET /broker/api/v1/openapi.json");
     let document: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(document, DESCRIBED.document);
+}
+
+#[test]
+fn a_page_shows_the_document_and_loads_nothing_from_elsewhere() {
+    for (rest, mount) in [(rest(), ""), (hosted_with_certificates(), "/broker")] {
+        let page = rest.call_as(None, &format!("GET {mount}/api/v1/docs"));
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+        let policy = page.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; "), "{policy}");
+        // Relative to the page, so that they are right below any mount.
+        for link in ["src=\"docs/explorer.js\"", "spec-url=\"openapi.json\""] {
+            assert!(page.body.contains(link), "{}", page.body);
+        }
+        assert!(!page.body.contains("//"), "{}", page.body);
+        let known = format!("If-None-Match: {}", page.header("etag"));
+        let again = rest.call_with(&format!("GET {mount}/api/v1/docs"), &known, "");
+        assert_eq!((again.status, &*again.body), (304, ""));
+        let script = rest.call_as(None, &format!("HEAD {mount}/api/v1/docs/explorer.js"));
+        assert_eq!((script.status, script.header("content-encoding")), (200, "gzip"));
+        assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
+    }
 }
