@@ -32,7 +32,7 @@ use crate::{
     },
     control,
     net::canonical,
-    told::{Changed, Subject, cut},
+    told::{Changed, Made, Subject, cut},
 };
 
 /// The URL of the listener that accepted a connection, stored in the connection's data for rules
@@ -241,6 +241,13 @@ impl HttpCaller {
         let user = self.identity.username.as_deref();
         let caller = Subject { user, ..Subject::stranger(self.peer, self.listener()) };
         api.0.told.call_changed(&caller, changed);
+    }
+
+    /// Logs what a call of this caller has done.
+    pub(super) fn tell_made(&self, api: &Api, made: Made<'_>) {
+        let user = self.identity.username.as_deref();
+        let caller = Subject { user, ..Subject::stranger(self.peer, self.listener()) };
+        api.0.told.call_made(&caller, made);
     }
 
     /// Returns the caller in the form in which it goes to the broker with a request.

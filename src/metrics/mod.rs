@@ -9,6 +9,11 @@ mod encode;
 mod logins;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg_attr(
+    not(feature = "http"),
+    expect(dead_code, reason = "only the REST interface shows rates")
+)]
+mod rates;
 mod rest;
 mod turns;
 #[cfg(feature = "webhooks")]
@@ -269,6 +274,7 @@ pub struct Metrics {
     rest: RestMetrics,
     #[cfg(feature = "webhooks")]
     webhooks: OnceLock<Box<[Arc<WebhookMetrics>]>>,
+    rates: rates::RateSamples,
 }
 
 /// Refreshes the totals.
@@ -302,6 +308,7 @@ impl Metrics {
             rest: RestMetrics::default(),
             #[cfg(feature = "webhooks")]
             webhooks: OnceLock::new(),
+            rates: rates::RateSamples::default(),
         }
     }
 

@@ -18,7 +18,36 @@ pub(crate) struct Changed<'a> {
     pub(crate) new: Option<&'a str>,
 }
 
+/// What a call has done that changes nothing to be remembered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made<'a> {
+    /// Name of the call.
+    pub(crate) call: &'a str,
+    /// The topic, if there is one.
+    pub(crate) topic: Option<&'a str>,
+    /// The number of items that were done.
+    pub(crate) done: usize,
+    /// The number of items of the call.
+    pub(crate) items: usize,
+}
+
 impl Told {
+    /// Logs at `debug` what a call has done.
+    pub(crate) fn call_made(&self, caller: &Subject<'_>, made: Made<'_>) {
+        if !tracing::enabled!(target: CALLS, tracing::Level::DEBUG) {
+            return;
+        }
+        let Some(left_out) = self.allow(LineKind::Usual, caller.peer.ip()) else { return };
+        let [topic, user] = [made.topic, caller.user].map(|text| text.map(cut));
+        tracing::debug!(
+            target: CALLS, parent: None,
+            peer = %caller.peer, listener = caller.listener, call = made.call,
+            topic = topic.as_deref(), done = made.done, items = made.items,
+            user = user.as_deref(), left_out,
+            "made"
+        );
+    }
+
     /// Logs a change made by a call, independent of the setting for lines about clients.
     pub(crate) fn call_changed(&self, caller: &Subject<'_>, changed: Changed<'_>) {
         if !tracing::enabled!(target: CALLS, tracing::Level::INFO) {

@@ -94,3 +94,45 @@ fn a_client_may_not_publish_events() {
     drop(liar);
     assert_eq!(event(&mut watcher)["event"], "client.disconnected");
 }
+
+/// Returns the names of the events of one part of the feed, and where the next one begins.
+fn part_of_feed(program: &Program, query: &str) -> (Vec<String>, String) {
+    let answer = program.call(&format!("GET /api/v1/events?{query}"));
+    let part: Value = serde_json::from_str(&answer.body).expect(&answer.body);
+    let events = part["events"].as_array().unwrap().iter();
+    let names = events.map(|event| event["event"].as_str().unwrap().to_owned());
+    (names.collect(), part["next"].as_str().unwrap().to_owned())
+}
+
+/// Reads the feed from a place until this event has come; returns all names, and the next place.
+fn feed_until(program: &Program, mut from: String, last: &str) -> (Vec<String>, String) {
+    let mut names = Vec::new();
+    while names.last().is_none_or(|name| name != last) {
+        let (more, next) = part_of_feed(program, &format!("wait=60&{from}"));
+        names.extend(more);
+        from = format!("after={next}");
+    }
+    (names, from)
+}
+
+#[test]
+fn a_follower_that_continues_after_a_restart_is_reset_and_has_a_snapshot() {
+    let place = Place::new();
+    let mut program = place.start();
+    let car = program.client("car");
+    let (names, place_before) = feed_until(&program, String::new(), "snapshot_end");
+    assert_eq!(names, ["snapshot", "snapshot_end"]);
+    drop(car);
+    let (_, next) = feed_until(&program, place_before, "client_disconnected");
+    for end in ["-TERM", "-KILL"] {
+        program.signal(end);
+        program.wait(PATIENCE);
+        program = place.start();
+        let (names, from) = feed_until(&program, next.clone(), "snapshot_end");
+        assert_eq!(names, ["reset", "snapshot_end"], "{end}");
+        let car = program.client("car");
+        let (names, _) = feed_until(&program, from, "client_connected");
+        assert_eq!(names, ["client_connected"], "{end}");
+        drop(car);
+    }
+}

@@ -126,8 +126,22 @@ pub(super) async fn node(request: HttpRequest, api: Data<Api>) -> HttpResponse {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Stats)]
 struct StatsAnswer {
+    /// The rates of the most important counters; none in the first ten seconds.
+    rates: Vec<RatePart>,
     /// All samples.
     metrics: Vec<Sample>,
+}
+
+/// The rate of a counter.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rate)]
+struct RatePart {
+    /// The name of the counter, as in `/metrics`.
+    name: &'static str,
+    /// Per second, over the last ten seconds.
+    per_second_10s: f64,
+    /// Per second, over the last minute or since the start.
+    per_second_60s: f64,
 }
 
 /// A value of a metric.
@@ -149,7 +163,8 @@ struct Sample {
     get, path = "/stats", tag = "node", operation_id = "stats",
     responses(
         (status = 200, description = "The metrics.", body = StatsAnswer, example = json!(
-            {"metrics": [{"name": "hearthmq_connections", "value": 2}]})),
+            {"rates": [{"name": "hearthmq_messages_received_total", "per_second_10s": 120.5,
+            "per_second_60s": 98.0}], "metrics": [{"name": "hearthmq_connections", "value": 2}]})),
         Fails<(Caller, Permission, Parameters)>,
     ),
 )]
@@ -158,7 +173,12 @@ pub(super) async fn stats(request: HttpRequest, api: Data<Api>) -> HttpResponse 
         admit(&api, &request).await?;
         let text = api.0.metrics.encode();
         let metrics = text.lines().filter_map(sample).collect();
-        Ok(Answer::json(&StatsAnswer { metrics }))
+        let rates = api.0.metrics.rates().into_iter().map(|rate| RatePart {
+            name: rate.name,
+            per_second_10s: rate.per_sec_10s,
+            per_second_60s: rate.per_sec_60s,
+        });
+        Ok(Answer::json(&StatsAnswer { rates: rates.collect(), metrics }))
     };
     answer(&api, &request, RestRoute::Stats, call).await
 }

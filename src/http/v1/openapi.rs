@@ -29,8 +29,8 @@ use super::{
     super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
-    client, clients, contents, events, history, keep_alive, kick, node, overrides, publish, redirect,
-    request, resource, status, subscriptions, topics,
+    client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
+    redirect, request, resource, status, subscriptions, topics,
 };
 
 #[derive(OpenApi)]

@@ -17,7 +17,7 @@ use super::{
         calls::{Answer, answer},
         failures::{Caller, Change, ClientId, Fails, NoOverride, Parameters, Permission},
     },
-    Done,
+    Done, LIST_TIMEOUTS,
     contents::PageAnswer,
     in_time, resource,
     target::{ClientInPath, Query, client_id_in_path},
@@ -153,15 +153,14 @@ pub(super) async fn list(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     answer(&api, &request, RestRoute::Overrides, call).await
 }
 
-/// Returns the next overrides that the caller may observe. A page ends early, with a cursor, if the
-/// search for them takes the time of a call.
+/// Returns the next overrides that the caller may observe. It has a cursor if and only if more follow.
 async fn page(
     api: &Api,
     caller: &HttpCaller,
     mut after: Option<String>,
     limit: usize,
 ) -> Result<PageAnswer<OverrideAnswer>, ApiError> {
-    let by = Instant::now() + api.options().call_timeout / 2;
+    let by = Instant::now() + LIST_TIMEOUTS * api.options().call_timeout;
     let mut items: Vec<OverrideAnswer> = Vec::new();
     loop {
         let mut question = ListOverrides::new(ListOverrides::LIMIT_MAX.min(4 * limit));
@@ -185,7 +184,7 @@ async fn page(
             return Ok(PageAnswer { items, next: None });
         }
         if Instant::now() >= by {
-            return Ok(PageAnswer { items, next: after.map(|id| URL_SAFE_NO_PAD.encode(id)) });
+            return Err(ApiError::timeout());
         }
         yield_now().await; // other calls of this worker
     }

@@ -1,10 +1,9 @@
 //! Messages over HTTP: `POST /topics/{topic}` publishes its body, and `POST /api/v1/publish` the
 //! messages of a list. The caller needs the permission to publish to the topic.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-};
+mod query;
+
+use std::sync::{Arc, atomic::Ordering};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -18,6 +17,7 @@ use serde_json::value::RawValue;
 use tokio::task::yield_now;
 use utoipa::ToSchema;
 
+use self::query::parse_query;
 use super::{
     super::{
         Api, ApiError,
@@ -42,6 +42,7 @@ use crate::{
     control::{PublishRequest, Published, WaitForDeliveries},
     metrics::RestRoute,
     mqtt::{Message, PublicationBuilder, PublicationError, QoS},
+    told::Made,
 };
 
 /// The number of messages that are under way to the broker at the same time.
@@ -95,6 +96,8 @@ pub(super) struct PublishItem {
     response_topic: Option<String>,
     /// Correlation Data as text.
     correlation_data: Option<String>,
+    /// Or Correlation Data as base64.
+    correlation_data_base64: Option<String>,
     /// Content Type.
     content_type: Option<String>,
     /// 1: the payload is UTF-8, which is checked.
@@ -226,7 +229,10 @@ async fn publish_one(
     let message = build(&api, &asked)?;
     drop(asked);
     let place = waiting::enter(&api, &caller, wait)?;
+    let told = Arc::clone(&message);
     let published = waiting::publish(&api, of_caller(&caller, message, wait), place).await?;
+    let topic = Some(told.topic());
+    caller.tell_made(&api, Made { call: "publish", topic, done: 1, items: 1 });
     let id = new_id(&api);
     if let Some(deliveries) = published.deliveries.filter(|it| !it.is_complete) {
         let (message_id, matched) = (id, published.matched);
@@ -285,6 +291,8 @@ async fn publish_all(
         results.extend(join_all(published).await.into_iter().map(PublishAnswer::from));
         yield_now().await; // other calls of this worker
     }
+    let done = results.iter().filter(|result| result.message_id.is_some()).count();
+    caller.tell_made(&api, Made { call: "publish", topic: None, done, items: results.len() });
     Ok(Answer::json(&BulkResults { results }))
 }
 
@@ -307,16 +315,9 @@ impl TryFrom<PublishItem> for AskedMessage {
     type Error = ApiError;
 
     fn try_from(item: PublishItem) -> Result<Self, ApiError> {
-        let payload = match (item.payload, item.payload_base64) {
-            (Some(text), None) => text.into_bytes(),
-            (None, Some(encoded)) => STANDARD
-                .decode(encoded)
-                .map_err(|_| ApiError::invalid_body("payload_base64 is not base64"))?,
-            (None, None) => Vec::new(),
-            (Some(_), Some(_)) => {
-                return Err(ApiError::invalid_body("it has both payload and payload_base64"));
-            }
-        };
+        let payload = bytes_of("payload", item.payload, item.payload_base64)?.unwrap_or_default();
+        let correlation_data =
+            bytes_of("correlation_data", item.correlation_data, item.correlation_data_base64)?;
         let is_utf8 = match item.payload_format_indicator {
             indicator @ 0..=1 => indicator == 1,
             _ => return Err(ApiError::invalid_body("payload_format_indicator must be 0 or 1")),
@@ -329,12 +330,30 @@ impl TryFrom<PublishItem> for AskedMessage {
             qos: qos.ok_or_else(|| ApiError::invalid_body("qos must be 0, 1 or 2"))?,
             retained: item.retained,
             response_topic: item.response_topic,
-            correlation_data: item.correlation_data.map(String::into_bytes),
+            correlation_data,
             content_type: item.content_type,
             is_utf8,
             expiry_secs: item.message_expiry_interval,
             user_properties: user_properties.collect(),
         })
+    }
+}
+
+/// Returns bytes that are given as text or as base64.
+fn bytes_of(
+    name: &str,
+    text: Option<String>,
+    encoded: Option<String>,
+) -> Result<Option<Vec<u8>>, ApiError> {
+    match (text, encoded) {
+        (text, None) => Ok(text.map(String::into_bytes)),
+        (None, Some(encoded)) => STANDARD
+            .decode(encoded)
+            .map(Some)
+            .map_err(|_| ApiError::invalid_body(&format!("{name}_base64 is not base64"))),
+        (Some(_), Some(_)) => {
+            Err(ApiError::invalid_body(&format!("it has both {name} and {name}_base64")))
+        }
     }
 }
 
@@ -408,67 +427,4 @@ fn unusable(error: PublicationError) -> ApiError {
         | PublicationError::UserProperty(_)
         | PublicationError::PayloadNotUtf8 => ApiError::invalid_property(&error.to_string()),
     }
-}
-
-/// The parameters of a message, besides its User Properties.
-const KNOWN: &[&str] = &[
-    "qos",
-    "retained",
-    "ResponseTopic",
-    "CorrelationData",
-    "ContentType",
-    "PayloadFormatIndicator",
-    "MessageExpiryInterval",
-    WAIT,
-    TIMEOUT,
-];
-
-/// Parses what a query says of a message, and what the call waits for.
-fn parse_query(text: &str) -> Result<(AskedMessage, Option<WaitForDeliveries>), ApiError> {
-    let pairs = || text.split('&').filter(|pair| !pair.is_empty());
-    let (own, others): (Vec<_>, Vec<_>) = pairs().partition(|pair| pair.starts_with("UserProp."));
-    let others = others.join("&");
-    let query = Query::parse(&others, KNOWN)?;
-    let qos = query
-        .number("qos", 0..=2)?
-        .map_or(Some(QoS::AtLeastOnce), |qos| QoS::from_number(qos as u8));
-    let utf8 = query.number("PayloadFormatIndicator", 0..=1)?;
-    let expiry = query.number("MessageExpiryInterval", 0..=u64::from(u32::MAX))?;
-    let asked = AskedMessage {
-        qos: qos.unwrap_or(QoS::AtLeastOnce),
-        retained: query.flag("retained")?.unwrap_or_default(),
-        response_topic: query.text("ResponseTopic")?,
-        correlation_data: query.text("CorrelationData")?.map(String::into_bytes),
-        content_type: query.text("ContentType")?,
-        is_utf8: utf8 == Some(1),
-        expiry_secs: expiry.map(|secs| secs as u32),
-        user_properties: user_properties(&own)?,
-        ..AskedMessage::default()
-    };
-    Ok((asked, wait_in(&query)?))
-}
-
-/// Parses `UserProp.N.Key` and `UserProp.N.Value`, in the order of N, from 1 on.
-fn user_properties(pairs: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
-    let wrong = || {
-        ApiError::invalid_parameter("UserProp.N.Key", "must have a UserProp.N.Value, with N from 1")
-    };
-    let mut found: BTreeMap<u32, (Option<String>, Option<String>)> = BTreeMap::new();
-    for pair in pairs {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let mut parts = name.split('.').skip(1);
-        let number = parts.next().and_then(|number| number.parse().ok()).filter(|n| *n > 0);
-        let entry = found.entry(number.ok_or_else(wrong)?).or_default();
-        let half = match (parts.next(), parts.next()) {
-            (Some("Key"), None) => &mut entry.0,
-            (Some("Value"), None) => &mut entry.1,
-            _ => return Err(wrong()),
-        };
-        let text = decode(value, Plus::IsSpace).ok().and_then(|text| String::from_utf8(text).ok());
-        if half.replace(text.ok_or_else(wrong)?).is_some() {
-            return Err(ApiError::duplicate_parameter(name));
-        }
-    }
-    let both = found.into_values().map(|(key, value)| key.zip(value).ok_or_else(wrong));
-    both.collect()
 }

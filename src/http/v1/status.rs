@@ -22,7 +22,7 @@ use super::{
     bulk::{self, BulkResults, Items, PORTION},
     in_time, resource,
 };
-use crate::{auth::Action, metrics::RestRoute};
+use crate::{auth::Action, metrics::RestRoute, told::Made};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(resource("/status", "POST").route(web::post().to(status)));
@@ -76,6 +76,8 @@ pub(super) async fn status(request: HttpRequest, payload: Payload, api: Data<Api
             results.extend(found.await?);
             yield_now().await; // other calls of this worker
         }
+        let done = results.iter().filter(|result| result.online.is_some()).count();
+        caller.tell_made(&api, Made { call: "status", topic: None, done, items: results.len() });
         Ok(Answer::json(&BulkResults { results }))
     };
     answer(&api, &request, RestRoute::Statuses, call).await

@@ -24,6 +24,7 @@ impl Shard {
             self.remove_expired_retained(now);
             self.core.records.remove_expired(now);
             self.core.history.write_some(self.core.history_limits(), now);
+            self.core.metrics.sample_rates(now.millis());
         }
         self.lose_patience(passed, now);
         self.end_dropping(now);

@@ -32,7 +32,7 @@ pub(crate) async fn find_receivers(
     match subscribed_to {
         SubscribedTo::Topic(topic) => {
             let plan = shard.borrow_mut().plan(&topic);
-            let mut next = 0;
+            let mut next = PlanPosition::default();
             while is_wanted() && shard.borrow().receivers_of_plan(&plan, &mut next, &mut first) {
                 yield_now().await;
             }
@@ -46,6 +46,14 @@ pub(crate) async fn find_receivers(
         }
     }
     ReceiverPage::new(first.found.into_values().collect(), None)
+}
+
+/// The next target of a plan to examine.
+#[derive(Clone, Copy, Default)]
+struct PlanPosition {
+    /// 0: the targets that are not shared; above, the group at this place less one.
+    part: usize,
+    index: usize,
 }
 
 impl FirstReceivers {
@@ -83,21 +91,31 @@ impl FirstReceivers {
 
 impl Shard {
     /// Examines a portion of the targets of a topic; returns whether there are more.
-    fn receivers_of_plan(&self, plan: &Plan, next: &mut usize, first: &mut FirstReceivers) -> bool {
+    fn receivers_of_plan(
+        &self,
+        plan: &Plan,
+        next: &mut PlanPosition,
+        first: &mut FirstReceivers,
+    ) -> bool {
         let host = self.host();
-        let own = plan.targets_at(host).iter().map(|target| (target, None));
-        let shared = plan.shared().iter().flat_map(|group| {
-            let members = group.all_members().iter().filter(|member| member.place.host == host);
-            members.map(|member| (member, Some(group.filter())))
-        });
-        let mut targets = own.chain(shared).skip(*next);
-        for (target, share) in targets.by_ref().take(RECEIVERS_AT_A_TIME) {
-            *next += 1;
-            if let Some(found) = self.receiver_at(target.place) {
+        for _ in 0..RECEIVERS_AT_A_TIME {
+            let (targets, share) = match next.part.checked_sub(1).map(|at| plan.shared().get(at)) {
+                None => (plan.targets_at(host), None),
+                Some(Some(group)) => (group.all_members(), Some(group.filter())),
+                Some(None) => return false,
+            };
+            let Some(target) = targets.get(next.index) else {
+                *next = PlanPosition { part: next.part + 1, index: 0 };
+                continue;
+            };
+            next.index += 1;
+            // The members of a group are everywhere.
+            let found = Some(target.place).filter(|place| place.host == host);
+            if let Some(found) = found.and_then(|place| self.receiver_at(place)) {
                 first.add(self, found, target.qos, share);
             }
         }
-        targets.next().is_some()
+        true
     }
 
     fn receiver_at(&self, place: Place) -> Option<&Slot> {

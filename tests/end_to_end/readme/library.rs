@@ -81,3 +81,28 @@ fn the_document_shows_the_example_that_runs() {
     let document = include_str!("../../../docs/embedding.md");
     assert!(document.contains(&shown), "docs/embedding.md should have\n{shown}");
 }
+
+/// Runs an example that ends by itself; cargo has built it beside the tests.
+#[test]
+fn the_example_that_controls_sessions_runs() {
+    let tests = std::env::current_exe().unwrap();
+    let example = tests.parent().unwrap().with_file_name("examples").join("control_sessions");
+    if !example.exists() {
+        return crate::skipped::skipped(
+            "the example is not built; cargo test without a filter builds it",
+        );
+    }
+    let output = std::process::Command::new(example).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for line in [
+        "Keep Alive: Err(NotOnline)",
+        "removed: true",
+        "online: [true, true, false]",
+        "car-1 with Keep Alive 120",
+        "0 sessions match",
+        "kick: [Ok(Kicked)]",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+}

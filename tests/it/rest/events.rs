@@ -9,7 +9,7 @@ use std::{
 };
 
 use hearthmq::{
-    auth::FilePolicy,
+    auth::{FilePolicy, Standing},
     http::{ApiOptions, Listener, Server, ServerOptions},
 };
 use tokio::sync::oneshot;
@@ -202,4 +202,22 @@ fn a_server_that_stops_ends_the_answers_that_go_on() {
     stream.read_exact(&mut end).unwrap();
     assert_eq!(&end, b"0\r\n\r\n", "the answer is complete");
     assert!(is_closed(&mut stream));
+}
+
+#[test]
+fn a_feed_ends_when_the_account_of_its_caller_is_changed_or_removed() {
+    let standings = [Standing::Good, Standing::Changed, Standing::Suspended, Standing::Gone];
+    for (standing, format) in standings.into_iter().flat_map(|it| [(it, SSE), (it, LINES)]) {
+        let rest = rest();
+        let mut stream = follow(&rest, OPS, EVENTS, format);
+        let silence = if format == SSE { ": still here\n\n\r\n" } else { "\r\n1\r\n\n\r\n" };
+        read_until(&mut stream, silence);
+        rest.accounts.change(standing);
+        rest.let_feed_go_on();
+        let next = read_until(&mut stream, "\n\r\n");
+        match standing {
+            Standing::Good => assert!(next.contains("00000000000000ab.7"), "{next}"),
+            _ => assert_eq!(next.trim(), "", "{standing:?}: the answer is complete"),
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! The feed of the broker's double: a snapshot of one client, then the changes 3 to 5, then nothing
-//! once, then it waits without end.
+//! once, then it waits until a test lets it go on with the change 7, and then without end.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) async fn part(follow: &Follow) -> FeedPart {
     let id = |number| EventId { epoch: 0xab, number };
     let item = |number, kind, json: &'static str| FeedItem::new(id(number), kind, json.into());
     let (items, last) = match follow.from {
-        FeedPosition::After(EventId { number: 6, .. }) => std::future::pending().await,
+        FeedPosition::After(EventId { number: 7.., .. }) => std::future::pending().await,
         FeedPosition::After(EventId { number: 5, .. }) => (vec![], 6),
         FeedPosition::After(EventId { number, .. }) => {
             let next = number + 1;

@@ -3,6 +3,7 @@
 
 mod answers;
 mod browsers;
+mod callers;
 mod connections;
 mod events;
 mod feed;
@@ -20,6 +21,7 @@ mod redirect;
 mod repeated;
 mod requests;
 mod settings;
+mod topics;
 mod v1;
 mod views;
 mod world;

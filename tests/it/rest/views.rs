@@ -3,12 +3,14 @@
 use async_trait::async_trait;
 use hearthmq::{
     control::{
-        CertificateFacts, ClearQueue, ClientFilter, ClientPage, ClientSession, ClientSummary,
-        ClientViews, ControlError, CountClients, LastEnd, ListClients, ListHistory, ListQueue,
-        ListSubscriptions, Losing, PastConnection, QueuePage, QueuePosition, SubscriptionPage,
-        SubscriptionView, TlsFacts, WaitingMessage,
+        CertificateFacts, ClearQueue, ClearRetained, ClientFilter, ClientPage, ClientSession,
+        ClientSummary, ClientViews, ControlError, CountClients, FindReceivers, LastEnd,
+        ListClients, ListHistory, ListQueue, ListRetained, ListSubscriptions, Losing, NodeView,
+        PastConnection, QueuePage, QueuePosition, ReceiverPage, RetainedPage, RetainedView,
+        SubscribedTo, SubscriptionPage, SubscriptionView, TlsFacts, TopicReceiver, WaitingMessage,
     },
     hooks::DisconnectReason,
+    limits::Limits,
     mqtt::{ProtocolVersion, QoS},
 };
 
@@ -128,6 +130,58 @@ impl ClientViews for Fleet {
         let next = (found.len() > limit).then(|| found[limit - 1].client_id.clone());
         found.truncate(limit);
         Ok(ClientPage::new(found, next))
+    }
+
+    async fn find_receivers(&self, request: FindReceivers) -> Result<ReceiverPage, ControlError> {
+        let FindReceivers { subscribed_to, after, limit, caller, .. } = request;
+        let after = after.as_deref().unwrap_or("-").to_owned();
+        let (name, text) = match &subscribed_to {
+            SubscribedTo::Topic(topic) => ("topic", topic),
+            SubscribedTo::Filter(filter) => ("filter", filter),
+            _ => return Err(ControlError::Unavailable),
+        };
+        let by = caller.and_then(|caller| caller.identity.username).unwrap_or_default();
+        self.answer(text, format!("receivers of {name} {text} {limit} {after} by {by}")).await?;
+        let mut found = TopicReceiver::new("car-1", true, "here");
+        found.qos = Some(QoS::AtLeastOnce);
+        let mut shared = TopicReceiver::new("car-2", false, "here");
+        shared.shares = vec!["$share/g/a/+".into()];
+        Ok(ReceiverPage::new(vec![found, shared], Some("car-2".into())))
+    }
+
+    async fn list_retained(&self, request: ListRetained) -> Result<RetainedPage, ControlError> {
+        let ListRetained { filter, after, limit, has_payloads, .. } = request;
+        let after = after.as_deref().unwrap_or("-").to_owned();
+        self.answer(&filter, format!("retained {filter} {limit} {after} {has_payloads}")).await?;
+        let mut found = RetainedView::new("a/b", QoS::AtLeastOnce, 2);
+        found.payload = has_payloads.then(|| b"hi".to_vec().into());
+        Ok(RetainedPage::new(vec![found], Some("a/b".into())))
+    }
+
+    async fn retained(&self, topic: &str) -> Result<Option<RetainedView>, ControlError> {
+        match self.answer(topic, format!("show {topic}")).await {
+            Err(ControlError::NotOnline) => return Ok(None),
+            answer => answer?,
+        }
+        let mut found = RetainedView::new(topic, QoS::AtMostOnce, 2);
+        found.payload = Some(b"hi".to_vec().into());
+        found.expires_at_millis = Some(9_000);
+        Ok(Some(found))
+    }
+
+    async fn clear_retained(&self, request: ClearRetained) -> Result<bool, ControlError> {
+        match self.answer(&request.topic, format!("clear {}", request.topic)).await {
+            Err(ControlError::NotOnline) => Ok(false),
+            answer => answer.map(|()| true),
+        }
+    }
+
+    async fn node(&self) -> Result<NodeView, ControlError> {
+        let mut node = NodeView::new("here", Limits::default());
+        (node.started_at_millis, node.now_millis) = (1_000, 61_999);
+        (node.shards, node.connections, node.sessions) = (2, 3, 4);
+        node.listeners = vec!["mqtt://127.0.0.1:1883".into()];
+        Ok(node)
     }
 
     async fn count_clients(&self, request: CountClients) -> Result<u64, ControlError> {

@@ -11,20 +11,19 @@ use std::{
     time::Duration,
 };
 
-use super::{feed, openapi};
+use super::{
+    callers::{Accounts, Policy},
+    feed, openapi,
+};
 use actix_web::{App, HttpServer, rt::System, web};
 use async_trait::async_trait;
 use hearthmq::{
-    auth::{
-        AccessRequest, Action, AllowAll, AuthenticationError, Authenticator, Authorizer,
-        ClientCertificate, Credentials, Decision, FilePolicy, Identity, Preparation, PrepareError,
-        PrepareRequest,
-    },
+    auth::{AllowAll, Authorizer, ClientCertificate, FilePolicy},
     control::{
-        ChangeSubscriptions, Clients, ControlError, KeepAliveChanged, KeepAliveOverride, Kick,
-        Kicked, ListOverrides, LiveClients, QueryOverride, Readiness, Redirect, Redirection,
-        Redirects, RemoveOverride, SelectClients, SelectedClients, SelectionPlace, SetKeepAlive,
-        SubscriptionChange, WillRequest,
+        ChangeSubscriptions, Clients, ControlError, FeedPosition, KeepAliveChanged,
+        KeepAliveOverride, Kick, Kicked, ListOverrides, LiveClients, QueryOverride, Readiness,
+        Redirect, Redirection, Redirects, RemoveOverride, SelectClients, SelectedClients,
+        SelectionPlace, SetKeepAlive, SubscriptionChange, WillRequest,
     },
     http::{Api, ApiOptions, Listener, MetricsAccess, Server, ServerOptions, not_found, routes},
     metrics::Metrics,
@@ -36,12 +35,14 @@ use hearthmq_test::{
     http::{exchange, request},
     mqtt::tcp,
 };
+use tokio::sync::Notify;
 
 /// The broker's double. It records its calls, in order.
 pub(super) struct Fleet {
     pub(super) policy: Arc<dyn Authorizer>,
     pub(super) asked: Mutex<Vec<String>>,
     drained_to: Mutex<Option<Redirection>>,
+    feed_goes_on: Notify,
 }
 
 impl Fleet {
@@ -66,6 +67,9 @@ impl Fleet {
 impl LiveClients for Fleet {
     async fn follow(&self, follow: feed::Follow) -> Result<feed::FeedPart, ControlError> {
         self.asked.lock().unwrap().push(feed::asked(&follow));
+        if matches!(follow.from, FeedPosition::After(id) if id.number == 6) {
+            self.feed_goes_on.notified().await;
+        }
         Ok(feed::part(&follow).await)
     }
 
@@ -225,76 +229,10 @@ impl Redirects for Fleet {
 
 impl Readiness for Fleet {}
 
-/// Knows the user `ops`, and every client with a certificate.
-struct Accounts;
-
-#[async_trait]
-impl Authenticator for Accounts {
-    async fn authenticate(
-        &self,
-        credentials: Credentials<'_>,
-    ) -> Result<Identity, AuthenticationError> {
-        assert!(credentials.client_id.is_none());
-        let username = match (credentials.username, credentials.password) {
-            _ if credentials.certificate.is_some() => {
-                credentials.certificate.unwrap().common_name.as_str()
-            }
-            (Some("throttled"), _) => {
-                return Err(AuthenticationError::TooManyAttempts { retry_after_secs: 7 });
-            }
-            (Some("pending"), _) => std::future::pending().await,
-            (Some("goes-on" | "goes-on-2"), _) if credentials.proven => "again",
-            (Some("goes-on" | "goes-on-2"), _) => "first",
-            (Some("needs-account"), _)
-                if credentials.rules.certificate_needs_account == Some(true) =>
-            {
-                return Err(AuthenticationError::NoAccount);
-            }
-            (Some("needs-account"), _) => "ops",
-            (Some("expired" | "expires"), _) => {
-                let expires_at = match credentials.username {
-                    Some("expired") => Timestamp(1_000),
-                    _ => Timestamp::NEVER,
-                };
-                let (username, expires_at) = (Some("ops".into()), Some(expires_at));
-                return Ok(Identity { username, expires_at, ..Identity::default() });
-            }
-            (Some("unloadable"), _) => "unloadable",
-            (Some("wrong-way"), _) => return Err(AuthenticationError::NotAllowed),
-            (Some("unknowable"), _) => return Err(AuthenticationError::Unavailable),
-            (Some(user @ ("ops" | "öps")), Some(b"pass:word")) => user,
-            _ => return Err(AuthenticationError::BadCredentials),
-        };
-        Ok(Identity { username: Some(username.into()), ..Identity::default() })
-    }
-}
-
-/// Lets everybody control every client except `secret`.
-struct Policy;
-
-impl Authorizer for Policy {
-    fn authorize(&self, request: &AccessRequest<'_>) -> Decision {
-        let is_about_all = request.client_id.is_empty();
-        if is_about_all || matches!(request.action, Action::Publish { .. }) {
-            let is_ops = request.identity.username.as_deref() == Some("ops");
-            return if is_ops { Decision::Allow } else { Decision::Deny };
-        }
-        assert!(matches!(request.action, Action::Connect | Action::Control | Action::Observe));
-        assert!(request.identity.username.is_some());
-        if request.client_id == "secret" { Decision::Deny } else { Decision::Allow }
-    }
-
-    fn prepare<'a>(&'a self, request: PrepareRequest<'a>) -> Option<Preparation<'a>> {
-        assert_eq!(request.client_id, None);
-        let is_loadable = request.identity.username.as_deref() != Some("unloadable");
-        let failed = async { Err(PrepareError::new("no database")) };
-        (!is_loadable).then(|| -> Preparation<'a> { Box::pin(failed) })
-    }
-}
-
 /// A running interface. Dropping it ends it.
 pub(crate) struct Rest {
     pub(crate) api: Api,
+    pub(crate) accounts: Arc<Accounts>,
     address: SocketAddr,
     fleet: Arc<Fleet>,
     system: System,
@@ -390,10 +328,13 @@ fn start(
         policy: Arc::clone(&policy),
         asked: Mutex::default(),
         drained_to: Mutex::default(),
+        feed_goes_on: Notify::new(),
     };
     let fleet = Arc::new(fleet);
     let metrics = Arc::new(Metrics::new(1));
-    let api = Api::new(Arc::<Fleet>::clone(&fleet), Arc::new(Accounts), policy, metrics, options);
+    let accounts = Arc::new(Accounts::default());
+    let known = Arc::<Accounts>::clone(&accounts);
+    let api = Api::new(Arc::<Fleet>::clone(&fleet), known, policy, metrics, options);
     let (started, starts) = mpsc::channel();
     let served = api.clone();
     let thread = thread::spawn(move || {
@@ -402,7 +343,7 @@ fn start(
         started.send(System::current()).unwrap();
         runner.run().unwrap();
     });
-    Rest { api, address, fleet, system: starts.recv().unwrap(), thread: Some(thread) }
+    Rest { api, accounts, address, fleet, system: starts.recv().unwrap(), thread: Some(thread) }
 }
 
 impl Drop for Rest {
@@ -458,6 +399,11 @@ impl Rest {
         let answer = exchange(tcp(self.address), request).ok()?;
         openapi::check(request, &answer);
         Some(answer)
+    }
+
+    /// Lets the feed go on that waits.
+    pub(crate) fn let_feed_go_on(&self) {
+        self.fleet.feed_goes_on.notify_one();
     }
 
     /// Returns its address.
