@@ -80,6 +80,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(openapi::routes)
         .configure(settings::routes)
         .configure(docs::routes)
+        .configure(settings::routes)
         .configure(status::routes)
         .configure(subscriptions::routes)
         .configure(topics::routes)

@@ -30,7 +30,7 @@ use super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
     client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
-    redirect, request, resource, status, subscriptions, topics,
+    redirect, request, resource, settings, status, subscriptions, topics,
 };
 
 #[derive(OpenApi)]
