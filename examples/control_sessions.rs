@@ -44,7 +44,7 @@ struct Watcher {
 impl Watcher {
     /// Returns the names and the JSON of the next events.
     async fn next(&mut self) -> Result<Vec<(FeedKind, String)>, Box<dyn Error>> {
-        let question = Follow::new(self.from.clone()).waiting(Duration::from_secs(60));
+        let question = Follow::new(self.from).waiting(Duration::from_secs(60));
         let part = self.broker.follow(question).await?;
         self.from = part.next;
         let events = part.items.into_iter();
