@@ -259,9 +259,11 @@ mod tests {
 
     #[test]
     fn a_change_sets_removes_and_leaves() {
-        let mut change = SettingsChange::default();
-        change.message_rate = Some(Some(10));
-        change.in_flight_max = Some(Some(5));
+        let change = SettingsChange {
+            message_rate: Some(Some(10)),
+            in_flight_max: Some(Some(5)),
+            ..SettingsChange::default()
+        };
         let first = ClientSettings::new().changed_by(&change);
         assert_eq!((first.message_rate, first.in_flight_max), (Some(10), Some(5)));
         let second = SettingsChange { message_rate: Some(None), ..SettingsChange::default() };

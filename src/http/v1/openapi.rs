@@ -23,9 +23,6 @@ use utoipa::{
 
 use self::exact::make_exact;
 use super::{
-    super::{Api, admission, calls, error::ErrorBody, failures, health, problem::ProblemBody},
-    client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
-    redirect, request, resource, settings, status, subscriptions, topics,
     super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
