@@ -3,6 +3,7 @@
 //! The broker's handle implements [`Control`]; `http` and embedding applications call it. Neither
 //! side knows the other.
 
+mod advice;
 mod contents;
 mod error;
 mod feed;
@@ -25,6 +26,10 @@ use futures_util::future::join_all;
 
 pub(crate) use self::keep_alive::KEEP_ALIVE_SECS;
 pub use self::{
+    advice::{
+        AdviceCertainty, FatalSilences, KeepAliveAdvice, KeepAliveAdvicePage, ListKeepAliveAdvice,
+        SurvivedSilences,
+    },
     contents::{
         ClearQueue, ListQueue, ListSubscriptions, QueuePage, QueuePosition, SubscriptionPage,
         SubscriptionView, WaitingMessage,

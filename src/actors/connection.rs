@@ -458,7 +458,21 @@ impl Connection {
 
 fn lost(error: &io::Error) -> Departure {
     tracing::debug!(%error, "connection lost");
-    ended()
+    Departure { is_cut: is_cut(error.kind()), ..ended() }
+}
+
+/// Returns whether the network has dropped a connection that failed in this way: its client, or a
+/// device between, knows it no longer, or nothing arrives there.
+const fn is_cut(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 const fn ended() -> Departure {

@@ -7,12 +7,12 @@ use actix::Message;
 use crate::{
     control::{
         ChangeSettings, ChangeSubscriptions, ClearQueue, ClearRetained, ClientPage, ClientSession,
-        ClientSettings, ControlError, CountClients, DeviceReply, FindReceivers, KeepAliveChanged,
-        KeepAliveOverride, Kick, Kicked, ListClients, ListHistory, ListOverrides, ListQueue,
-        ListSettings, ListSubscriptions, PastConnection, PublishRequest, Published, QueryOverride,
-        QuerySettings, QueuePage, ReceiverPage, Redirect, RemoveOverride, RemoveSettings,
-        RequestReply, SelectClients, SelectedClients, SetKeepAlive, StickySettings,
-        SubscriptionPage,
+        ClientSettings, ControlError, CountClients, DeviceReply, FindReceivers,
+        KeepAliveAdvicePage, KeepAliveChanged, KeepAliveOverride, Kick, Kicked, ListClients,
+        ListHistory, ListKeepAliveAdvice, ListOverrides, ListQueue, ListSettings,
+        ListSubscriptions, PastConnection, PublishRequest, Published, QueryOverride, QuerySettings,
+        QueuePage, ReceiverPage, Redirect, RemoveOverride, RemoveSettings, RequestReply,
+        SelectClients, SelectedClients, SetKeepAlive, StickySettings, SubscriptionPage,
     },
     mqtt::{self, ReasonCode},
     store::StoredSession,
@@ -87,6 +87,11 @@ impl Message for ListClients {
 
 impl Message for ListSubscriptions {
     type Result = Option<SubscriptionPage>;
+}
+
+/// What the whole node knows; every registry gives the same answer.
+impl Message for ListKeepAliveAdvice {
+    type Result = KeepAliveAdvicePage;
 }
 
 impl Message for ListHistory {

@@ -31,6 +31,18 @@ pub enum NetworkError {
 }
 
 impl Network {
+    /// Returns the network around an address.
+    #[must_use]
+    pub fn around(address: IpAddr, prefix_bits: u32) -> Self {
+        Self { address: masked(address, prefix_bits), prefix_bits }
+    }
+
+    /// Returns the first address.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Returns whether the network contains the address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -11,9 +11,9 @@ use crate::{
     actors::Registry,
     control::{
         ClearQueue, ClearRetained, ClientPage, ClientSession, ClientSummary, ClientViews,
-        ControlError, CountClients, FindReceivers, ListClients, ListHistory, ListQueue,
-        ListRetained, ListSubscriptions, NodeView, PastConnection, QueuePage, ReceiverPage,
-        RetainedPage, RetainedView, SubscriptionPage,
+        ControlError, CountClients, FindReceivers, KeepAliveAdvicePage, ListClients, ListHistory,
+        ListKeepAliveAdvice, ListQueue, ListRetained, ListSubscriptions, NodeView, PastConnection,
+        QueuePage, ReceiverPage, RetainedPage, RetainedView, SubscriptionPage,
     },
 };
 
@@ -103,6 +103,18 @@ impl Broker {
         self.ask(registry.send(request).timeout(ANSWER_TIME_MAX)).await
     }
 
+    /// Returns a page of what is known of the silences that connections have survived since the broker
+    /// started, by network and listener, and the Keep Alive that it suggests.
+    ///
+    /// # Errors
+    /// The broker cannot answer.
+    pub async fn list_keep_alive_advice(
+        &self,
+        request: ListKeepAliveAdvice,
+    ) -> Result<KeepAliveAdvicePage, ControlError> {
+        self.ask(self.registry("").send(request).timeout(ANSWER_TIME_MAX)).await
+    }
+
     /// Returns the last connections of a client, at most `limit`, the newest first; `None` if it has
     /// neither a session nor a history. They are known after a restart too, if there is a store.
     ///
@@ -180,6 +192,13 @@ impl ClientViews for Broker {
         request: ListSubscriptions,
     ) -> Result<Option<SubscriptionPage>, ControlError> {
         Self::list_subscriptions(self, request).await
+    }
+
+    async fn list_keep_alive_advice(
+        &self,
+        request: ListKeepAliveAdvice,
+    ) -> Result<KeepAliveAdvicePage, ControlError> {
+        Self::list_keep_alive_advice(self, request).await
     }
 
     async fn list_history(

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     Caller, ClientPattern, ControlError,
+    advice::{KeepAliveAdvicePage, ListKeepAliveAdvice},
     contents::{ClearQueue, ListQueue, ListSubscriptions, QueuePage, SubscriptionPage},
     history::{LastEnd, ListHistory, PastConnection},
     settings::ClientSettings,
@@ -343,6 +344,15 @@ pub trait ClientViews: Send + Sync + 'static {
         &self,
         _request: ListHistory,
     ) -> Result<Option<Vec<PastConnection>>, ControlError> {
+        Err(ControlError::Unavailable)
+    }
+
+    /// Returns a page of what is known of the silences of connections, by network and listener, and the
+    /// Keep Alive that it suggests.
+    async fn list_keep_alive_advice(
+        &self,
+        _request: ListKeepAliveAdvice,
+    ) -> Result<KeepAliveAdvicePage, ControlError> {
         Err(ControlError::Unavailable)
     }
 

@@ -30,6 +30,8 @@ labels! {
         AllStickySettings = "/api/v1/settings",
         /// The sticky settings of a client.
         StickySettings = "/api/v1/settings/{client_id}",
+        /// Advice on Keep Alive.
+        KeepAliveAdvice = "/api/v1/keep-alive/advice",
         /// Publishes a message.
         Topic = "/topics/{topic}",
         /// Publishes several messages.

@@ -31,6 +31,12 @@ pub struct KeepAlive {
     partial_bytes: u64,
     /// When the last of these bytes came.
     partial_at: Timestamp,
+    /// When the last bytes of the client came, or the last ones to it were written.
+    last_traffic_at: Timestamp,
+    /// The longest time without traffic that bytes of the client have followed, in milliseconds.
+    survived_millis: u32,
+    /// The longest time without traffic since the last bytes of the client, in milliseconds.
+    unanswered_millis: u32,
 }
 
 /// The last change of a Keep Alive during its connection.
@@ -57,6 +63,9 @@ impl KeepAlive {
             counted_from: now,
             partial_bytes: 0,
             partial_at: now,
+            last_traffic_at: now,
+            survived_millis: 0,
+            unanswered_millis: 0,
         };
         keep_alive.packet_received(now);
         keep_alive
@@ -81,8 +90,39 @@ impl KeepAlive {
         self.deadline
     }
 
+    /// Returns the longest time without traffic that bytes of the client have followed, in
+    /// milliseconds: the connection has survived it.
+    #[must_use]
+    pub const fn survived_millis(&self) -> u32 {
+        self.survived_millis
+    }
+
+    /// Returns the longest time without traffic since the last bytes of the client, in milliseconds.
+    #[must_use]
+    pub const fn unanswered_millis(&self, now: Timestamp) -> u32 {
+        let silence = now.millis().saturating_sub(self.last_traffic_at.millis());
+        let silence = if silence > u32::MAX as u64 { u32::MAX } else { silence as u32 };
+        if silence > self.unanswered_millis { silence } else { self.unanswered_millis }
+    }
+
+    /// Notes that bytes to the client were written.
+    pub const fn bytes_sent(&mut self, now: Timestamp) {
+        self.unanswered_millis = self.unanswered_millis(now);
+        self.last_traffic_at = now;
+    }
+
+    const fn heard(&mut self, now: Timestamp) {
+        let silence = self.unanswered_millis(now);
+        if silence > self.survived_millis {
+            self.survived_millis = silence;
+        }
+        self.unanswered_millis = 0;
+        self.last_traffic_at = now;
+    }
+
     /// Notes a control packet.
     pub const fn packet_received(&mut self, now: Timestamp) {
+        self.heard(now);
         self.last_packet_at = now;
         self.counted_from = now;
         self.partial_bytes = 0;
@@ -93,6 +133,7 @@ impl KeepAlive {
 
     /// Notes bytes of an incomplete control packet.
     pub const fn bytes_received(&mut self, bytes: usize, now: Timestamp) {
+        self.heard(now);
         self.partial_bytes = self.partial_bytes.saturating_add(bytes as u64);
         self.partial_at = now;
     }
@@ -181,6 +222,23 @@ mod tests {
         keep_alive.packet_received(at(6));
         assert!(!keep_alive.is_over(at(20)));
         assert!(keep_alive.is_over(at(21)));
+    }
+
+    #[test]
+    fn a_silence_is_survived_once_the_client_is_heard_again() {
+        let mut keep_alive = KeepAlive::new(60, at(0));
+        keep_alive.bytes_sent(at(1));
+        keep_alive.packet_received(at(31));
+        assert_eq!(keep_alive.survived_millis(), 30_000);
+        // Output ends a silence, and nobody knows whether it arrives.
+        keep_alive.bytes_sent(at(71));
+        keep_alive.bytes_sent(at(72));
+        assert_eq!(keep_alive.survived_millis(), 30_000);
+        assert_eq!(keep_alive.unanswered_millis(at(73)), 40_000);
+        assert_eq!(keep_alive.unanswered_millis(at(172)), 100_000);
+        keep_alive.bytes_received(1, at(73));
+        assert_eq!(keep_alive.survived_millis(), 40_000);
+        assert_eq!(keep_alive.unanswered_millis(at(73)), 0);
     }
 
     #[test]

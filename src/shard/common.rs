@@ -33,7 +33,7 @@ use crate::{
     session::{QueueLimits, QueueUsage, WhenFull},
     shard::{
         connect::Proven, doors::ArrivalDoor, in_process::InProcess, overrides::OverrideTable,
-        refusal_rate::RefusalRate, sticky::StickyTable, system::SystemTopics,
+        refusal_rate::RefusalRate, silences::Silences, sticky::StickyTable, system::SystemTopics,
     },
     store::{Store, StoreError},
     told::Told,
@@ -95,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) records: Arc<StoredRecords>,
     /// The histories of clients.
     pub(crate) history: Arc<History>,
+    /// How long connections were silent.
+    pub(crate) silences: Silences,
     /// The Keep Alives that hold for later connections too.
     pub(crate) overrides: OverrideTable,
     /// The settings that hold for later connections too.
@@ -129,6 +131,7 @@ impl Core {
         let history = Arc::new(History::new(keeper.clone(), clock, &bounds));
         Ok(Self {
             history,
+            silences: Silences::default(),
             clock,
             index: Index::default(),
             retained,

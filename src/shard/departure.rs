@@ -25,6 +25,8 @@ pub(crate) struct Departure {
     pub(crate) is_resumed: bool,
     /// The user name of the caller who asked for it.
     pub(crate) by: Option<Arc<str>>,
+    /// Whether the network has dropped the connection.
+    pub(crate) is_cut: bool,
 }
 
 impl Departure {
@@ -42,6 +44,7 @@ impl Departure {
             ends_session: false,
             is_resumed: false,
             by: None,
+            is_cut: false,
         }
     }
 

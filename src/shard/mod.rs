@@ -30,6 +30,7 @@ pub(crate) mod replies;
 mod requests;
 mod routing;
 mod shared;
+pub(crate) mod silences;
 mod sticky;
 pub(crate) mod subscription;
 mod system;

@@ -37,6 +37,7 @@ mod will {
 
 /// Section 3.1.2.10: Keep Alive.
 mod keep_alive {
+    mod advice;
     mod deadlines;
     mod overrides;
     mod slow_packets;

@@ -50,7 +50,10 @@ impl Connection {
             self.is_blocked = outcome.is_pending();
             let finished = match outcome {
                 Poll::Pending => None,
-                Poll::Ready(Ok(())) => Some(link.take_written()),
+                Poll::Ready(Ok(())) => {
+                    link.keep_alive_mut().bytes_sent(now);
+                    Some(link.take_written())
+                }
                 Poll::Ready(Err(error)) => return Err(lost(&error)),
             };
             shard.metrics.bytes_sent.add(wrote as u64);

@@ -14,8 +14,8 @@ use crate::{
     actors::messages::QueryClient,
     control::{
         ClearQueue, ClearRetained, ClientPage, ClientSession, ControlError, CountClients,
-        FindReceivers, ListClients, ListHistory, ListQueue, ListSubscriptions, QueuePage,
-        ReceiverPage, SubscriptionPage,
+        FindReceivers, ListClients, ListHistory, ListKeepAliveAdvice, ListQueue, ListSubscriptions,
+        QueuePage, ReceiverPage, SubscriptionPage,
     },
     shard::{
         SharedShard,
@@ -63,6 +63,14 @@ impl Handler<ListHistory> for Registry {
 
     fn handle(&mut self, message: ListHistory, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.shard.borrow().list_history(&message))
+    }
+}
+
+impl Handler<ListKeepAliveAdvice> for Registry {
+    type Result = MessageResult<ListKeepAliveAdvice>;
+
+    fn handle(&mut self, message: ListKeepAliveAdvice, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.core.silences.page(&message))
     }
 }
 

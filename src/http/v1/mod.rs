@@ -6,6 +6,7 @@
 
 #![expect(unused_qualifications, reason = "utoipa writes out the paths in its annotations")]
 
+mod advice;
 mod body;
 mod bulk;
 mod client;
@@ -66,6 +67,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     let calls = web::scope("/api/v1")
         .wrap(from_fn(stay_with_http))
         .configure(keep_alive::routes)
+        .configure(advice::routes)
         .configure(client::routes)
         .configure(clients::routes)
         .configure(events::routes)

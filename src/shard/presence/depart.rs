@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use crate::{
+    hooks::DisconnectReason,
     journal::Change,
     mqtt::{Publication, Timestamp, validate_filter},
     router::MemberState,
-    session::NEVER_EXPIRES,
+    session::{KeepAlive, NEVER_EXPIRES},
     shard::{
-        Departure, Shard, Slot,
+        Departure, Presence, Shard, Slot,
         chores::SUBSCRIPTIONS_AT_A_TIME,
         connect::AcceptedWill,
         doors::{ConnectionDoor, ToConnection},
+        silences::SilencesOfConnection,
     },
 };
 
@@ -52,6 +54,7 @@ impl Shard {
         }
         let mut link = found.session.detach();
         let protocol = link.as_ref().map(|link| link.version());
+        let keep_alive = link.as_ref().map(|link| *link.keep_alive());
         let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
         self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());
         self.metrics.disconnects.increment(departure.reason);
@@ -62,6 +65,7 @@ impl Shard {
         if connected.unannounced.is_none() {
             self.announce_disconnected(slot, departure.reason, now);
             self.note_end_in_history(slot, protocol, &departure, now);
+            self.note_silences(slot, keep_alive, &departure, now);
         }
         if let Some(found) = self.slots.get_mut(slot as usize) {
             found.last_end = Some(Box::new(departure.as_last_end(now)));
@@ -70,6 +74,29 @@ impl Shard {
         self.settle_expiry(slot, &departure, now);
         self.lifecycle.tell_if_all_gone();
         Some((connected.door, bytes))
+    }
+
+    /// Counts the silences of a connection that has ended.
+    fn note_silences(
+        &self,
+        slot: u32,
+        keep_alive: Option<KeepAlive>,
+        departure: &Departure,
+        now: Timestamp,
+    ) {
+        let (Some(found), Some(keep_alive)) = (self.slot(slot), keep_alive) else { return };
+        let silence = keep_alive.unanswered_millis(now);
+        // A packet was due after the Keep Alive, and was lost.
+        let due = u32::from(keep_alive.interval_secs()) * 1_000;
+        let fatal_millis = if departure.reason == DisconnectReason::KeepaliveTimeout {
+            Some(silence.min(due))
+        } else {
+            departure.is_cut.then_some(silence)
+        };
+        let survived_max_millis = keep_alive.survived_millis();
+        let ended = SilencesOfConnection { survived_max_millis, fatal_millis };
+        let Presence { peer, listener, .. } = &found.presence;
+        self.core.silences.note(peer.ip(), listener, ended);
     }
 
     /// Publishes the Will, stores it for later, or drops it.

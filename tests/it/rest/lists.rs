@@ -242,6 +242,31 @@ fn a_history_is_shown_with_the_newest_connection_first() {
 }
 
 #[test]
+fn advice_comes_page_by_page() {
+    let rest = rest();
+    let body = rest.call("GET /api/v1/keep-alive/advice?limit=2&listener=mqtt://a").body;
+    let survived = r#""survived":{"p50":1,"p90":2,"p99":3,"max":4}"#;
+    let of = r#"{"network":"192.0.2.0/24","listener":"mqtt://a","connections":7,"#;
+    let expected = format!(
+        r#"{{"items":[{of}{survived},"fatal":{{"count":5,"shortest":60,"p50":90}},"advised_keep_alive":40,"certainty":"medium"}},{of}{survived}}}],"next":""#
+    );
+    let cursor = body.strip_prefix(&expected).expect(&body).strip_suffix("\"}").unwrap();
+    let answer = rest.call(&format!("GET /api/v1/keep-alive/advice?cursor={cursor}"));
+    assert!(answer.status == 200 && !answer.body.contains("next"), "{}", answer.body);
+    let asked =
+        [r#"advice Some("mqtt://a") None 2"#, r#"advice None Some((192.0.2.7, "mqtt://a")) 100"#];
+    assert_eq!(rest.asked(), asked);
+    for (line, status, code) in [
+        ("GET /api/v1/keep-alive/advice?limit=1001", 400, "invalid_parameter"),
+        ("GET /api/v1/keep-alive/advice?cursor=AWE", 400, "invalid_parameter"),
+        ("GET /api/v1/keep-alive/advice?id=c", 400, "unknown_parameter"),
+        ("POST /api/v1/keep-alive/advice", 405, "method_not_allowed"),
+    ] {
+        assert_eq!(rest.call(line).failure(), failed(status, code), "{line}");
+    }
+}
+
+#[test]
 fn a_session_is_looked_into_page_by_page() {
     let rest = rest();
     let body = rest.call("GET /api/v1/clients/a%2Fb/subscriptions?limit=1").body;

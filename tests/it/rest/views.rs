@@ -2,12 +2,18 @@
 
 use async_trait::async_trait;
 use hearthmq::{
+    auth::Network,
     control::{
         CertificateFacts, ClearQueue, ClearRetained, ClientFilter, ClientPage, ClientSession,
         ClientSummary, ClientViews, ControlError, CountClients, FindReceivers, LastEnd,
         ListClients, ListHistory, ListQueue, ListRetained, ListSubscriptions, Losing, NodeView,
         PastConnection, QueuePage, QueuePosition, ReceiverPage, RetainedPage, RetainedView,
         SubscribedTo, SubscriptionPage, SubscriptionView, TlsFacts, TopicReceiver, WaitingMessage,
+        AdviceCertainty, CertificateFacts, ClearQueue, ClientFilter, ClientPage, ClientSession,
+        ClientSummary, ClientViews, ControlError, CountClients, FatalSilences, KeepAliveAdvice,
+        KeepAliveAdvicePage, LastEnd, ListClients, ListHistory, ListKeepAliveAdvice, ListQueue,
+        ListSubscriptions, Losing, PastConnection, QueuePage, QueuePosition, SubscriptionPage,
+        SubscriptionView, SurvivedSilences, TlsFacts, WaitingMessage,
     },
     hooks::DisconnectReason,
     limits::Limits,
@@ -63,6 +69,32 @@ impl ClientViews for Fleet {
         }
         let found = SubscriptionView::new("a/+", QoS::AtLeastOnce);
         Ok(Some(SubscriptionPage::new(vec![found], Some("a/+".into()))))
+    }
+
+    async fn list_keep_alive_advice(
+        &self,
+        request: ListKeepAliveAdvice,
+    ) -> Result<KeepAliveAdvicePage, ControlError> {
+        let ListKeepAliveAdvice { listener, after, limit, .. } = request;
+        self.answer("", format!("advice {listener:?} {after:?} {limit}")).await?;
+        let address = "192.0.2.7".parse().unwrap();
+        let advice = KeepAliveAdvice {
+            network: Network::around(address, 24),
+            listener: "mqtt://a".into(),
+            connections: 7,
+            survived: SurvivedSilences { p50_secs: 1, p90_secs: 2, p99_secs: 3, max_secs: 4 },
+            fatal: Some(FatalSilences { count: 5, shortest_secs: 60, p50_secs: 90 }),
+            advised_keep_alive_secs: Some(40),
+            certainty: Some(AdviceCertainty::Medium),
+        };
+        let unknown = KeepAliveAdvice {
+            fatal: None,
+            advised_keep_alive_secs: None,
+            certainty: None,
+            ..advice.clone()
+        };
+        let next = after.is_none().then(|| (address, "mqtt://a".into()));
+        Ok(KeepAliveAdvicePage::new(vec![advice, unknown], next))
     }
 
     async fn list_history(
