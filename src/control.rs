@@ -59,7 +59,7 @@ pub use self::{
     },
     views::{
         CertificateFacts, ClientFilter, ClientPage, ClientSession, ClientSummary, ClientViews,
-        CountClients, ListClients, Losing, TlsFacts,
+        CountClients, DroppedMessages, ListClients, Losing, TlsFacts,
     },
 };
 use crate::{

@@ -257,6 +257,7 @@ fn of_message(message: &Message) -> Value {
         "retain": publication.retain,
         "properties": STANDARD.encode(publication.properties),
         "expires_at": publication.expires_at.map(|at| at.millis()),
+        "received_at": message.received_at().map(|at| at.millis()),
         "payload": STANDARD.encode(publication.payload),
     })
 }

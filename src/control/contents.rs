@@ -164,6 +164,11 @@ pub struct WaitingMessage {
     pub payload: Option<Bytes>,
     /// When the message expires, in milliseconds since the Unix epoch.
     pub expires_at_millis: Option<u64>,
+    /// When the broker received the message, in milliseconds since the Unix epoch; `None` if an
+    /// earlier version has stored it.
+    pub received_at_millis: Option<u64>,
+    /// The time since then, in milliseconds.
+    pub age_millis: Option<u64>,
 }
 
 impl WaitingMessage {
@@ -176,6 +181,8 @@ impl WaitingMessage {
             payload_bytes,
             payload: None,
             expires_at_millis: None,
+            received_at_millis: None,
+            age_millis: None,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     },
 };
 pub use crate::transport::{CertificateFacts, TlsFacts};
-use crate::{auth::Network, mqtt::ProtocolVersion};
+use crate::{auth::Network, metrics::DropReason, mqtt::ProtocolVersion};
 
 /// Selects clients, connected or not. A client must satisfy each condition that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -235,6 +235,11 @@ pub struct ClientSession {
     pub in_flight_bytes: usize,
     /// Maximum number of these messages of the connection.
     pub in_flight_max: Option<u16>,
+    /// When the broker received the message that has waited for the longest time, in milliseconds
+    /// since the Unix epoch.
+    pub oldest_waiting_millis: Option<u64>,
+    /// The messages that were dropped for the client since its session or the broker began, by reason.
+    pub dropped: Vec<DroppedMessages>,
     /// The messages that the full queue is losing at present.
     pub losing: Option<Losing>,
     /// How the connection before ended, or that of an absent client. One before the last start of
@@ -273,10 +278,30 @@ impl ClientSession {
             in_flight: 0,
             in_flight_bytes: 0,
             in_flight_max: None,
+            oldest_waiting_millis: None,
+            dropped: Vec::new(),
             losing: None,
             last_end: None,
             settings: ClientSettings::default(),
         }
+    }
+}
+
+/// Messages that did not reach a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DroppedMessages {
+    /// Why.
+    pub reason: DropReason,
+    /// Their number.
+    pub messages: u64,
+}
+
+impl DroppedMessages {
+    /// Returns this many messages.
+    #[must_use]
+    pub const fn new(reason: DropReason, messages: u64) -> Self {
+        Self { reason, messages }
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Message {
     expires_at: Option<Timestamp>,
     number: Option<NonZeroU64>,
     receipt: OwnReceipt,
+    /// When the broker received it; 0 if that is not known.
+    received_at: Timestamp,
 }
 
 /// A payload and where it is stored.
@@ -153,6 +155,7 @@ impl Message {
             expires_at: publication.expires_at,
             number,
             receipt: OwnReceipt(None),
+            received_at: Timestamp(0),
         }
     }
 
@@ -167,6 +170,19 @@ impl Message {
     #[inline]
     pub(crate) const fn receipt(&self) -> Option<&Arc<Receipt>> {
         self.receipt.0.as_ref()
+    }
+
+    /// Sets when the broker received the message.
+    #[must_use]
+    pub const fn received(mut self, at: Timestamp) -> Self {
+        self.received_at = at;
+        self
+    }
+
+    /// Returns when the broker received the message; `None` if that is not known.
+    #[must_use]
+    pub const fn received_at(&self) -> Option<Timestamp> {
+        if self.received_at.millis() == 0 { None } else { Some(self.received_at) }
     }
 
     /// Sets the number that identifies the message in the store.

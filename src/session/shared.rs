@@ -6,7 +6,7 @@ use std::{num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::mqtt::{LARGE_BYTES_MIN, Message, Publication, Receipt};
+use crate::mqtt::{LARGE_BYTES_MIN, Message, Publication, Receipt, Timestamp};
 
 /// A message on its way to several sessions. Sessions that must store it share one copy.
 #[derive(Debug)]
@@ -18,19 +18,26 @@ pub struct SharedPublication<'a> {
     allocated: Option<Arc<Message>>,
     /// The store recognizes one message of several durable sessions by this number.
     number: Option<NonZeroU64>,
+    /// When the broker received it; 0 if that is not known.
+    received_at: Timestamp,
 }
 
 impl<'a> SharedPublication<'a> {
     /// Creates it from a message in a buffer of the caller.
     #[must_use]
     pub const fn new(publication: Publication<'a>) -> Self {
-        Self { publication, packet: None, allocated: None, number: None }
+        Self::with_packet(publication, None)
     }
 
     /// Creates it from a message in `packet`; a large payload may stay there.
     #[must_use]
     pub const fn within(packet: &'a Bytes, publication: Publication<'a>) -> Self {
-        Self { publication, packet: Some(packet), allocated: None, number: None }
+        Self::with_packet(publication, Some(packet))
+    }
+
+    const fn with_packet(publication: Publication<'a>, packet: Option<&'a Bytes>) -> Self {
+        let received_at = Timestamp(0);
+        Self { publication, packet, allocated: None, number: None, received_at }
     }
 
     /// Creates it from a message that is already in a shared copy.
@@ -41,6 +48,7 @@ impl<'a> SharedPublication<'a> {
             packet: None,
             allocated: Some(message.clone()),
             number: None,
+            received_at: Timestamp(0),
         }
     }
 
@@ -57,10 +65,17 @@ impl<'a> SharedPublication<'a> {
         self.allocated.as_ref()?.receipt()
     }
 
+    /// Adds when the broker received the message.
+    #[must_use]
+    pub const fn received(mut self, at: Timestamp) -> Self {
+        self.received_at = at;
+        self
+    }
+
     /// Returns the shared copy, and creates it at the first call.
     pub fn allocate(&mut self) -> Arc<Message> {
-        let Self { publication, packet, allocated, number } = self;
-        let make = || Message::of(publication, *packet, *number);
+        let Self { publication, packet, allocated, number, received_at } = self;
+        let make = || Message::of(publication, *packet, *number).received(*received_at);
         allocated.get_or_insert_with(|| Arc::new(make())).clone()
     }
 

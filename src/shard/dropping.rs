@@ -1,10 +1,54 @@
-//! Clients whose full queue loses messages: one log line when the loss begins, and one with the
+//! The messages that are dropped for a client, by reason; and clients whose full queue loses messages: one log line when the loss begins, and one with the
 //! number of messages when it is over. This costs nothing while nothing is dropped.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::Shard;
-use crate::{control::Losing, mqtt::Timestamp, session::Delivered, told::Dropped};
+use super::{Shard, Slot};
+use crate::{
+    control::{DroppedMessages, Losing},
+    labels::Label as _,
+    metrics::DropReason,
+    mqtt::Timestamp,
+    session::Delivered,
+    told::Dropped,
+};
+
+/// The number of dropped messages for each reason.
+#[derive(Debug, Default)]
+pub(super) struct DropCounts([u64; DropReason::ALL.len()]);
+
+impl Slot {
+    /// Counts messages that were dropped for the client.
+    pub(in crate::shard) fn note_dropped(&mut self, reason: DropReason, messages: usize) {
+        let counts = self.dropped.get_or_insert_default();
+        counts.0[reason.index()] += messages as u64;
+    }
+
+    /// Returns the messages that were dropped for the client.
+    pub(in crate::shard) fn dropped_messages(&self) -> Vec<DroppedMessages> {
+        let counts = self.dropped.iter().flat_map(|counts| &counts.0);
+        let counts = DropReason::ALL.iter().zip(counts).filter(|(_, messages)| **messages > 0);
+        counts.map(|(reason, messages)| DroppedMessages::new(*reason, *messages)).collect()
+    }
+}
+
+impl Shard {
+    /// Counts messages that were dropped for the client of a slot.
+    pub(in crate::shard) fn count_dropped(
+        &mut self,
+        slot: u32,
+        reason: DropReason,
+        messages: usize,
+    ) {
+        if messages == 0 {
+            return;
+        }
+        self.metrics.dropped(reason, messages);
+        if let Some(found) = self.slot_mut(slot) {
+            found.note_dropped(reason, messages);
+        }
+    }
+}
 
 /// The loss is over once nothing was dropped for this time.
 const QUIET: Duration = Duration::from_secs(10);

@@ -156,6 +156,8 @@ pub(crate) struct Slot {
     /// The time before which its queue is not searched for removable messages; never while it waits
     /// for that.
     weeds_after: Timestamp,
+    /// The messages that were dropped for the client, while there are any.
+    dropped: Option<Box<dropping::DropCounts>>,
     /// How the connection before the present or next one ended, if that was since the broker started.
     last_end: Option<Box<LastEnd>>,
 }
@@ -347,11 +349,11 @@ impl Shard {
         self.deadlines.set_keep_alive(slot, deadline);
     }
 
-    /// Counts the work of a link.
-    pub(crate) fn count(&self, tally: PacketCounts) {
+    /// Counts the work of a slot's link.
+    pub(crate) fn count(&mut self, slot: u32, tally: PacketCounts) {
         self.metrics.sent(tally.sent);
-        self.metrics.dropped(DropReason::Expired, tally.expired as usize);
-        self.metrics.dropped(DropReason::PacketTooLarge, tally.too_large as usize);
+        self.count_dropped(slot, DropReason::Expired, tally.expired as usize);
+        self.count_dropped(slot, DropReason::PacketTooLarge, tally.too_large as usize);
     }
 }
 

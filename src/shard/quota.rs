@@ -55,7 +55,7 @@ impl Shard {
             self.note(|| Change::ClearRetained(publication.topic.into()));
             return Ok(());
         }
-        let message = Arc::new(Message::new(publication));
+        let message = Arc::new(Message::new(publication).received(now));
         let mut gone = Vec::new();
         let set = self.core.retained.set(message.clone(), owner.as_ref(), now, &mut gone);
         self.note_cleared(&gone);

@@ -14,6 +14,7 @@ use crate::{
     },
     mqtt::Timestamp,
     shard::{Shard, SharedShard, Slot},
+    store::PageBounds,
 };
 
 /// Clients that are examined in one portion.
@@ -24,6 +25,9 @@ const CLIENT_ID_BYTES_AT_A_TIME: usize = 64 * 1024;
 const CLIENTS_PER_ANSWER: usize = 64 * 1024;
 /// Bytes of texts in one answer; the last client may exceed it.
 const BYTES_PER_ANSWER: usize = 1024 * 1024;
+
+/// The first message of a queue.
+const FIRST: PageBounds = PageBounds { messages_max: 1, bytes_max: 0 };
 
 /// What is searched for.
 pub(crate) struct ClientSearch {
@@ -204,11 +208,26 @@ impl Shard {
             in_flight: session.in_flight(),
             in_flight_bytes: session.in_flight_bytes(),
             in_flight_max: link.map(|link| link.settings().send_quota),
+            oldest_waiting_millis: self.oldest_waiting(found).map(Timestamp::millis),
+            dropped: found.dropped_messages(),
             losing: self.losing(slot, session.client_id()),
             last_end: self.last_end(found),
             settings: found.settings().cloned().unwrap_or_default(),
             ..ClientSession::new(session.client_id().clone(), presence.peer)
         })
+    }
+
+    /// Returns when the message was received that has waited for the longest time.
+    fn oldest_waiting(&self, found: &Slot) -> Option<Timestamp> {
+        let in_memory = found.session.waiting_from(0).next();
+        let in_memory = in_memory.and_then(|waiting| waiting.message.received_at());
+        // The store has messages behind those that were read, and before those of QoS 0.
+        let in_store = found.session.unread_from().and_then(|(session, from)| {
+            let store = self.core.keeper.as_ref()?.store();
+            let first = store.waiting(session, from, FIRST).ok()?.into_iter().next()?;
+            first.1.message.received_at()
+        });
+        [in_memory, in_store].into_iter().flatten().min()
     }
 
     fn last_end(&self, found: &Slot) -> Option<LastEnd> {

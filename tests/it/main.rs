@@ -146,6 +146,7 @@ mod control {
     mod clients;
     mod contents;
     mod deliveries;
+    mod drops;
     mod feed;
     mod history;
     mod lists;

@@ -16,7 +16,7 @@ pub(crate) const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["history", "journal", "mqtt", "limits", "owners"]),
     ("auth", &["mqtt", "limits", "told"]),
     ("transport", &[]),
-    ("control", &["labels", "auth", "hooks", "limits", "mqtt", "transport"]),
+    ("control", &["labels", "auth", "hooks", "limits", "metrics", "mqtt", "transport"]),
     ("feed", &["control", "hooks", "mqtt"]),
     ("clock", &["mqtt"]),
     ("flow", &["router", "mqtt"]),

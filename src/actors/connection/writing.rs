@@ -38,7 +38,7 @@ impl Connection {
             };
             let tally = link.take_tally();
             if !link.has_output() {
-                shard.count(tally);
+                shard.count(self.slot, tally);
                 if has_all {
                     return Ok(true);
                 }
@@ -57,7 +57,7 @@ impl Connection {
                 Poll::Ready(Err(error)) => return Err(lost(&error)),
             };
             shard.metrics.bytes_sent.add(wrote as u64);
-            shard.count(tally);
+            shard.count(self.slot, tally);
             let Some(buffer) = finished else {
                 return Ok(true);
             };

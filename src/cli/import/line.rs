@@ -163,6 +163,8 @@ pub(super) struct MessageLine {
     retain: bool,
     properties: String,
     expires_at: Option<u64>,
+    /// Earlier versions did not note it.
+    received_at: Option<u64>,
     payload: String,
 }
 
@@ -354,6 +356,7 @@ impl MessageLine {
             properties: &properties,
             expires_at: self.expires_at.map(Timestamp),
         });
+        let message = message.received(Timestamp(self.received_at.unwrap_or_default()));
         Ok(Arc::new(match self.number {
             Some(number) => message.numbered(number),
             None => message,

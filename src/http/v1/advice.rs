@@ -10,12 +10,14 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         Api, ApiError,
         admission::{self, CallEffect},
         calls::{Answer, answer},
+        failures::{Caller, Fails, Parameters, Permission},
     },
     contents::PageAnswer,
     cursor, in_time, resource,
@@ -37,33 +39,53 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(advice);
 }
 
-/// What is known of a network and a listener. Silences are in seconds.
-#[derive(Serialize)]
+/// What is known of the connections from a network to a listener. Silences are in seconds.
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeepAliveAdvice)]
 struct ShownAdvice<'a> {
+    /// The network: a /24 of IPv4, a /48 of IPv6.
     network: String,
+    /// The URL of the listener.
     listener: &'a str,
+    /// The connections that have ended since the broker started.
     connections: u64,
+    /// The longest silences that connections survived.
     survived: ShownSurvived,
+    /// The silences after which the network was gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     fatal: Option<ShownFatal>,
+    /// The advised Keep Alive; absent if too little is known.
+    #[schema(minimum = 30, maximum = 1200)]
     #[serde(skip_serializing_if = "Option::is_none")]
     advised_keep_alive: Option<u16>,
+    /// `low`, `medium` or `high`: how many connections have survived a silence of that length.
     #[serde(skip_serializing_if = "Option::is_none")]
     certainty: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+/// The longest silence of each connection, in seconds.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SurvivedSilences)]
 struct ShownSurvived {
+    /// Half of the connections have at most this one.
     p50: u32,
+    /// 90% have at most this one.
     p90: u32,
+    /// 99% have at most this one.
     p99: u32,
+    /// The longest one.
     max: u32,
 }
 
-#[derive(Serialize)]
+/// The silences after which the network was gone, in seconds.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FatalSilences)]
 struct ShownFatal {
+    /// Their number.
     count: u64,
+    /// The shortest one.
     shortest: u32,
+    /// Half of them have at most this length.
     p50: u32,
 }
 
@@ -91,7 +113,27 @@ impl<'a> ShownAdvice<'a> {
     }
 }
 
-async fn advice(request: HttpRequest, api: Data<Api>) -> HttpResponse {
+/// Advises a Keep Alive, from the silences that connections survived, by network and listener.
+#[utoipa::path(
+    get, path = "/keep-alive/advice", tag = "keep-alive", operation_id = "keepAliveAdvice",
+    params(
+        ("limit" = Option<u64>, Query, description = "Maximum number of items of the page.",
+         minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "The `next` of the page before."),
+        ("listener" = Option<String>, Query,
+         description = "Only connections of the listener with this URL."),
+    ),
+    responses(
+        (status = 200, description = "A page of what is known.",
+         body = PageAnswer<ShownAdvice<'static>>,
+         example = json!({"items": [{"network": "192.0.2.0/24", "listener": "mqtt://0.0.0.0:1883",
+            "connections": 412, "survived": {"p50": 128, "p90": 256, "p99": 256, "max": 287},
+            "fatal": {"count": 31, "shortest": 300, "p50": 512},
+            "advised_keep_alive": 256, "certainty": "medium"}]})),
+        Fails<(Caller, Permission, Parameters)>,
+    ),
+)]
+pub(super) async fn advice(request: HttpRequest, api: Data<Api>) -> HttpResponse {
     let call = async {
         let caller = admission::admit(&api, &request, CallEffect::Looks).await?;
         let query = Query::parse(request.query_string(), &["limit", "cursor", "listener"])?;

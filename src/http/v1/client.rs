@@ -2,6 +2,8 @@
 //!
 //! Needs `observe` for the client.
 
+use std::collections::BTreeMap;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, ServiceConfig},
@@ -237,6 +239,10 @@ struct SessionPart {
     queue: MessagesPart,
     /// The messages that are sent and not acknowledged.
     in_flight: MessagesPart,
+    /// Messages that did not reach the client, by reason, since the session or the broker began.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    dropped: BTreeMap<&'static str, u64>,
     /// The full queue loses messages at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     losing: Option<LossPart>,
@@ -256,6 +262,10 @@ struct MessagesPart {
     /// Maximum number of messages in flight on this connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     messages_max: Option<u16>,
+    /// When the broker received the message that has waited for the longest time, in milliseconds
+    /// since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_since: Option<u64>,
 }
 
 /// What a full queue loses.
@@ -338,15 +348,20 @@ impl<'a> CertificatePart<'a> {
 impl SessionPart {
     fn of(found: &ClientSession) -> Self {
         let (messages, bytes) = (found.queued, found.queued_bytes);
-        let queue = MessagesPart { messages, bytes, messages_max: None };
+        let oldest_since = found.oldest_waiting_millis;
+        let queue = MessagesPart { messages, bytes, messages_max: None, oldest_since };
         let (messages, bytes) = (found.in_flight, found.in_flight_bytes);
-        let in_flight = MessagesPart { messages, bytes, messages_max: found.in_flight_max };
+        let messages_max = found.in_flight_max;
+        let in_flight = MessagesPart { messages, bytes, messages_max, oldest_since: None };
+        let dropped = found.dropped.iter();
+        let dropped = dropped.map(|it| (it.reason.name(), it.messages));
         Self {
             expiry_interval: found.session_expiry_secs,
             expires_at: found.expires_at_millis,
             subscriptions: found.subscriptions,
             queue,
             in_flight,
+            dropped: dropped.collect(),
             losing: found
                 .losing
                 .map(|loss| LossPart { messages: loss.messages, since: loss.since_millis }),

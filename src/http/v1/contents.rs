@@ -152,6 +152,12 @@ struct ShownMessage<'a> {
     retain: bool,
     /// Size of the payload.
     payload_bytes: usize,
+    /// When the broker received it, in milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_at: Option<u64>,
+    /// The time since then, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_ms: Option<u64>,
     /// When it expires, in milliseconds since the Unix epoch; absent if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
@@ -212,6 +218,8 @@ fn shown_message(message: &WaitingMessage) -> ShownMessage<'_> {
         qos: message.qos.number(),
         retain: message.retain,
         payload_bytes: message.payload_bytes,
+        received_at: message.received_at_millis,
+        age_ms: message.age_millis,
         expires_at: message.expires_at_millis,
         payload_base64: message.payload.as_ref().map(|payload| STANDARD.encode(payload)),
     }

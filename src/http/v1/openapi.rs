@@ -26,12 +26,13 @@ use super::{
     super::{
         Api, calls, error::ErrorBody, failures, fixed::FixedAnswer, health, problem::ProblemBody,
     },
-    client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
+    advice, client, clients, contents, events, history, keep_alive, kick, node, overrides, publish,
     redirect, request, resource, settings, status, subscriptions, topics,
 };
 
 #[derive(OpenApi)]
 #[openapi(paths(
+    advice::advice,
     client::show_client,
     client::by_query,
     clients::list_clients,

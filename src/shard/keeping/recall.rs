@@ -192,6 +192,7 @@ impl Shard {
             chores: None,
             backlogs: None,
             weeds_after: Timestamp(0),
+            dropped: None,
             last_end: None,
         }) as u32;
         self.clients.insert(client_id, slot);

@@ -117,7 +117,7 @@ impl Shard {
             Some(_) => 0,
         };
         let generation = found.generation;
-        self.metrics.dropped(DropReason::Expired, expired);
+        self.count_dropped(slot, DropReason::Expired, expired);
         self.weeding.passes.push_back(Pass {
             slot,
             generation,
@@ -202,8 +202,9 @@ impl Shard {
         let Weeded { orphans, expired, withdrawn, expires_first } =
             found.session.weed(Page { messages }, now, share_number, is_under_subscription);
         pass.expires_first = pass.expires_first.min(expires_first);
-        self.metrics.dropped(DropReason::Expired, expired);
-        self.metrics.dropped(DropReason::SubscriptionWithdrawn, withdrawn);
+        let slot = pass.slot;
+        self.count_dropped(slot, DropReason::Expired, expired);
+        self.count_dropped(slot, DropReason::SubscriptionWithdrawn, withdrawn);
         if !orphans.is_empty() {
             self.adopt(orphans, now);
         }
@@ -230,7 +231,7 @@ impl Shard {
         let is_under_subscription = |topic: &str| index.has_subscriber(topic, place);
         let Examined { dropped, orphans } =
             found.session.examine_waiting(EXAMINED_AT_A_TIME, is_under_subscription);
-        self.metrics.dropped(DropReason::SubscriptionWithdrawn, dropped);
+        self.count_dropped(slot, DropReason::SubscriptionWithdrawn, dropped);
         self.adopt(orphans, now);
         self.note_taken(slot, now);
         EXAMINED_AT_A_TIME

@@ -56,7 +56,7 @@ impl Shard {
         let protocol = link.as_ref().map(|link| link.version());
         let keep_alive = link.as_ref().map(|link| *link.keep_alive());
         let bytes = link.as_mut().map(|link| link.take_unwritten()).unwrap_or_default();
-        self.count(link.map(|mut link| link.take_tally()).unwrap_or_default());
+        self.count(slot, link.map(|mut link| link.take_tally()).unwrap_or_default());
         self.metrics.disconnects.increment(departure.reason);
         self.metrics.connections.set(self.lifecycle.count_disconnected() as u64);
         self.note_deadline(slot);

@@ -190,10 +190,11 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let number = self.message_number(&message.publication(), plan, turn);
-        let message = match number {
-            Some(number) => Arc::new(Message::clone(message).numbered(number)),
-            None => Arc::clone(message),
-        };
+        let message = Message::clone(message).received(turn.now);
+        let message = Arc::new(match number {
+            Some(number) => message.numbered(number),
+            None => message,
+        });
         for host in plan.hosts() {
             match host {
                 Host::Shard(number) if number == self.number => {
@@ -207,7 +208,7 @@ impl Shard {
                         let mut message = SharedPublication::of(&message);
                         let delivered = self.core.in_process.deliver(target, &mut message, || None);
                         if let Some(delivered) = delivered {
-                            self.count_delivered(delivered);
+                            self.count_delivered(None, delivered);
                         }
                         let since = match delivered {
                             Some(Delivered::Sent) => DeliveryCounts {

@@ -35,7 +35,9 @@ impl Shard {
         for RemoteDelivery { message, publisher, to, on_its_way } in deliveries {
             let mut message = match &message {
                 RemoteMessage::Allocated(message) => SharedPublication::of(message),
-                RemoteMessage::Packed(packed) => SharedPublication::new(parcel.next(*packed)),
+                RemoteMessage::Packed(packed) => {
+                    SharedPublication::new(parcel.next(*packed)).received(now)
+                }
             };
             match to {
                 RemoteTargets::Planned(at) => {
@@ -77,7 +79,7 @@ impl Shard {
             OwnCopy::Other(own) => own,
         };
         if let Some(delivered) = self.deliver_to(target, None, message, now) {
-            self.count_delivered(delivered);
+            self.count_delivered(Some(target.place.slot), delivered);
         }
     }
 
@@ -144,16 +146,18 @@ impl Shard {
         Some(delivered)
     }
 
-    /// Counts the messages that a delivery dropped.
-    pub(in crate::shard) fn count_delivered(&self, delivered: Delivered) {
-        match delivered {
-            Delivered::Sent | Delivered::Queued { displaced: 0 } => {}
-            Delivered::Queued { displaced } => {
-                self.metrics.dropped(DropReason::QueueFull, displaced);
-            }
-            Delivered::QueueFull => self.metrics.dropped(DropReason::QueueFull, 1),
-            Delivered::Away => self.metrics.dropped(DropReason::Offline, 1),
-            Delivered::TooLarge => self.metrics.dropped(DropReason::PacketTooLarge, 1),
+    /// Counts the messages that a delivery to a slot dropped; `None` is the application in process.
+    pub(in crate::shard) fn count_delivered(&mut self, slot: Option<u32>, delivered: Delivered) {
+        let (reason, messages) = match delivered {
+            Delivered::Sent | Delivered::Queued { displaced: 0 } => return,
+            Delivered::Queued { displaced } => (DropReason::QueueFull, displaced),
+            Delivered::QueueFull => (DropReason::QueueFull, 1),
+            Delivered::Away => (DropReason::Offline, 1),
+            Delivered::TooLarge => (DropReason::PacketTooLarge, 1),
+        };
+        match slot {
+            Some(slot) => self.count_dropped(slot, reason, messages),
+            None => self.metrics.dropped(reason, messages),
         }
     }
 

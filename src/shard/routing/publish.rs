@@ -226,8 +226,8 @@ impl Shard {
     ) {
         let now = turn.now;
         let mut message = match turn.packets {
-            Some(packets) => SharedPublication::within(packets, *publication),
-            None => SharedPublication::new(*publication),
+            Some(packets) => SharedPublication::within(packets, *publication).received(turn.now),
+            None => SharedPublication::new(*publication).received(turn.now),
         };
         if let Some(number) = self.message_number(publication, plan, turn) {
             message = message.numbered(number);
@@ -248,7 +248,7 @@ impl Shard {
                         let delivered =
                             self.core.in_process.deliver(target, &mut message, client_id);
                         if let Some(delivered) = delivered {
-                            self.count_delivered(delivered);
+                            self.count_delivered(None, delivered);
                         }
                     }
                 }

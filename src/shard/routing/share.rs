@@ -199,7 +199,7 @@ impl Shard {
             // Another member may accept its size. [MQTT 5.0, 3.1.2.11.4]
             Some(Delivered::TooLarge) if is_choosy => false,
             Some(delivered) => {
-                self.count_delivered(delivered);
+                self.count_delivered(Some(member.place.slot), delivered);
                 if let Delivered::Queued { .. } = delivered {
                     self.note_waiting(member.place.slot, share);
                 }
@@ -211,7 +211,7 @@ impl Shard {
 
     /// Does the same for a subscriber in this process.
     fn offer_in_process(
-        &self,
+        &mut self,
         member: &Target,
         search: &mut Search,
         message: &mut SharedPublication<'_>,
@@ -225,7 +225,7 @@ impl Shard {
                 if let Some(receipt) = message.receipt().filter(|_| delivered == Delivered::Sent) {
                     receipt.sent(true);
                 }
-                self.count_delivered(delivered);
+                self.count_delivered(None, delivered);
                 true
             }
             None => {

@@ -338,6 +338,7 @@ impl Shard {
                 Delivery { qos, retain: true, identifiers: identifiers.as_ref(), share: None };
             if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
                 self.metrics.dropped(DropReason::QueueFull, 1);
+                found.note_dropped(DropReason::QueueFull, 1);
             }
         }
         // Messages retained from now on find the subscription, and are delivered through it.
@@ -355,6 +356,7 @@ impl Shard {
                 };
                 if found.session.deliver_retained(delivery, &message, now) == Delivered::QueueFull {
                     self.metrics.dropped(DropReason::QueueFull, 1);
+                    found.note_dropped(DropReason::QueueFull, 1);
                 }
             }
             turn.nodes_left = turn.nodes_left.saturating_sub(slice.nodes);

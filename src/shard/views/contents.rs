@@ -13,7 +13,7 @@ use crate::{
     },
     journal::{QueuePlace, Ticket},
     metrics::DropReason,
-    mqtt::{Message, QoS},
+    mqtt::{Message, QoS, Timestamp},
     router::Place,
     session::SubscribedAs,
     shard::{Shard, SharedShard, Slot, chores::SUBSCRIPTIONS_AT_A_TIME},
@@ -92,6 +92,8 @@ struct QueueSearch {
     written: Option<Ticket>,
     limit: usize,
     has_payloads: bool,
+    /// When the search began.
+    now: Timestamp,
     /// Behind what the search goes on.
     after: Option<QueuePosition>,
     messages: Vec<WaitingMessage>,
@@ -147,11 +149,13 @@ impl QueueSearch {
         self.after = Some(at);
         self.bytes += message.topic().len();
         self.bytes += if self.has_payloads { message.payload().len() } else { 0 };
-        let expires_at = message.publication().expires_at;
+        let (expires_at, received_at) = (message.expires_at(), message.received_at());
         self.messages.push(WaitingMessage {
             retain,
             payload: self.has_payloads.then(|| message.payload_bytes()),
             expires_at_millis: expires_at.map(|at| at.millis()),
+            received_at_millis: received_at.map(Timestamp::millis),
+            age_millis: received_at.map(|at| self.now.millis().saturating_sub(at.millis())),
             ..WaitingMessage::new(message.topic(), qos, message.payload().len())
         });
         false
@@ -173,6 +177,7 @@ impl Shard {
             written: self.noted_so_far(),
             limit: request.limit.max(1),
             has_payloads: request.has_payloads,
+            now: self.core.clock.now(),
             after: request.after,
             messages: Vec::new(),
             bytes: 0,
@@ -252,7 +257,7 @@ impl Shard {
         if dropped == 0 && self.read_page(place.slot) {
             dropped = self.slots.get_mut(place.slot as usize)?.session.clear_some(messages_max);
         }
-        self.metrics.dropped(DropReason::Cleared, dropped);
+        self.count_dropped(place.slot, DropReason::Cleared, dropped);
         self.note_taken(place.slot, now);
         self.flush();
         Some(dropped)

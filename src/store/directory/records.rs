@@ -171,6 +171,7 @@ pub(super) fn decode_retained(bytes: &[u8]) -> Option<StoredRetained> {
 
 const EXPIRES_AT: u8 = 1 << 3;
 const NUMBERED: u8 = 1 << 4;
+const RECEIVED_AT: u8 = 1 << 5;
 
 /// Appends a message, which must be the last field: its payload has no length.
 fn put_message(writer: &mut RecordWriter, message: &Message) {
@@ -179,7 +180,8 @@ fn put_message(writer: &mut RecordWriter, message: &Message) {
     let flags = Flags::of_qos(qos)
         .with(RETAIN, retain)
         .with(EXPIRES_AT, expires_at.is_some())
-        .with(NUMBERED, message.number().is_some());
+        .with(NUMBERED, message.number().is_some())
+        .with(RECEIVED_AT, message.received_at().is_some());
     writer.byte(flags.0);
     if let Some(at) = expires_at {
         writer.time(at);
@@ -187,15 +189,20 @@ fn put_message(writer: &mut RecordWriter, message: &Message) {
     if let Some(number) = message.number() {
         writer.number(number.get());
     }
+    if let Some(at) = message.received_at() {
+        writer.time(at);
+    }
     writer.binary(topic.as_bytes());
     writer.binary(properties);
     writer.rest(payload);
 }
 
 fn take_message(reader: &mut RecordReader<'_>) -> Option<Message> {
-    let flags = Flags(reader.byte()?).known(QOS | RETAIN | EXPIRES_AT | NUMBERED)?;
+    let flags = Flags(reader.byte()?);
+    let flags = flags.known(QOS | RETAIN | EXPIRES_AT | NUMBERED | RECEIVED_AT)?;
     let expires_at = if flags.has(EXPIRES_AT) { Some(reader.time()?) } else { None };
     let number = if flags.has(NUMBERED) { Some(NonZeroU64::new(reader.number()?)?) } else { None };
+    let received_at = if flags.has(RECEIVED_AT) { reader.time()? } else { Timestamp(0) };
     let topic = reader.text()?;
     let properties = reader.binary()?;
     u32::try_from(properties.len()).ok()?;
@@ -206,7 +213,8 @@ fn take_message(reader: &mut RecordReader<'_>) -> Option<Message> {
         retain: flags.has(RETAIN),
         properties,
         expires_at,
-    });
+    })
+    .received(received_at);
     Some(match number {
         Some(number) => message.numbered(number),
         None => message,

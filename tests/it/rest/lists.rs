@@ -188,7 +188,7 @@ fn a_client_is_shown_with_all_that_is_known() {
         assert_eq!(rest.asked(), ["show a/b"]);
     }
     let answer = rest.call("GET /api/v1/clients/away");
-    let expected = r#"{"client_id":"away","online":false,"node":"","version":0,"connection":{"address":"192.0.2.7:4711","connected_at":0},"session":{"expiry_interval":0,"expires_at":10000,"subscriptions":0,"queue":{"messages":0,"bytes":0},"in_flight":{"messages":0,"bytes":0},"losing":{"messages":3,"since":8000}},"last_end":{"reason":"kicked","at":9000,"by":"ops"}}"#;
+    let expected = r#"{"client_id":"away","online":false,"node":"","version":0,"connection":{"address":"192.0.2.7:4711","connected_at":0},"session":{"expiry_interval":0,"expires_at":10000,"subscriptions":0,"queue":{"messages":0,"bytes":0,"oldest_since":7000},"in_flight":{"messages":0,"bytes":0},"dropped":{"queue_full":3},"losing":{"messages":3,"since":8000}},"last_end":{"reason":"kicked","at":9000,"by":"ops"}}"#;
     assert_eq!(answer.outcome(), (200, expected));
     assert_eq!(rest.call("HEAD /api/v1/clients/query").status, 200, "an id like any other");
     rest.asked();
@@ -275,7 +275,7 @@ fn a_session_is_looked_into_page_by_page() {
     let line = format!("GET /api/v1/clients/a%2Fb/subscriptions?cursor={cursor}");
     assert_eq!(rest.call(&line).status, 200);
     let body = rest.call("GET /api/v1/clients/c/queue?limit=1").body;
-    let first = r#"{"items":[{"topic":"t","qos":1,"retain":false,"payload_bytes":2}],"next":""#;
+    let first = r#"{"items":[{"topic":"t","qos":1,"retain":false,"payload_bytes":2,"received_at":7000,"age_ms":12}],"next":""#;
     let cursor = body.strip_prefix(first).unwrap().strip_suffix("\"}").unwrap();
     let answer = rest.call(&format!("GET /api/v1/clients/c/queue?cursor={cursor}"));
     assert_eq!(answer.status, 200);

@@ -4,19 +4,17 @@ use async_trait::async_trait;
 use hearthmq::{
     auth::Network,
     control::{
-        CertificateFacts, ClearQueue, ClearRetained, ClientFilter, ClientPage, ClientSession,
-        ClientSummary, ClientViews, ControlError, CountClients, FindReceivers, LastEnd,
-        ListClients, ListHistory, ListQueue, ListRetained, ListSubscriptions, Losing, NodeView,
-        PastConnection, QueuePage, QueuePosition, ReceiverPage, RetainedPage, RetainedView,
-        SubscribedTo, SubscriptionPage, SubscriptionView, TlsFacts, TopicReceiver, WaitingMessage,
-        AdviceCertainty, CertificateFacts, ClearQueue, ClientFilter, ClientPage, ClientSession,
-        ClientSummary, ClientViews, ControlError, CountClients, FatalSilences, KeepAliveAdvice,
-        KeepAliveAdvicePage, LastEnd, ListClients, ListHistory, ListKeepAliveAdvice, ListQueue,
-        ListSubscriptions, Losing, PastConnection, QueuePage, QueuePosition, SubscriptionPage,
-        SubscriptionView, SurvivedSilences, TlsFacts, WaitingMessage,
+        AdviceCertainty, CertificateFacts, ClearQueue, ClearRetained, ClientFilter, ClientPage,
+        ClientSession, ClientSummary, ClientViews, ControlError, CountClients, DroppedMessages,
+        FatalSilences, FindReceivers, KeepAliveAdvice, KeepAliveAdvicePage, LastEnd, ListClients,
+        ListHistory, ListKeepAliveAdvice, ListQueue, ListRetained, ListSubscriptions, Losing,
+        NodeView, PastConnection, QueuePage, QueuePosition, ReceiverPage, RetainedPage,
+        RetainedView, SubscribedTo, SubscriptionPage, SubscriptionView, SurvivedSilences, TlsFacts,
+        TopicReceiver, WaitingMessage,
     },
     hooks::DisconnectReason,
     limits::Limits,
+    metrics::DropReason,
     mqtt::{ProtocolVersion, QoS},
 };
 
@@ -38,6 +36,8 @@ impl ClientViews for Fleet {
             client.last_end = Some(end);
             client.expires_at_millis = Some(10_000);
             client.losing = Some(Losing::new(3, 8_000));
+            client.oldest_waiting_millis = Some(7_000);
+            client.dropped = vec![DroppedMessages::new(DropReason::QueueFull, 3)];
             return Ok(Some(client));
         }
         let mut certificate = CertificateFacts::default();
@@ -125,6 +125,7 @@ impl ClientViews for Fleet {
             answer => answer?,
         }
         let mut found = WaitingMessage::new("t", QoS::AtLeastOnce, 2);
+        (found.received_at_millis, found.age_millis) = (Some(7_000), Some(12));
         found.payload = has_payloads.then(|| b"hi".to_vec().into());
         Ok(Some(QueuePage::new(vec![found], Some(QueuePosition::Stored(7)))))
     }
