@@ -80,7 +80,6 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(request::routes)
         .configure(node::routes)
         .configure(openapi::routes)
-        .configure(settings::routes)
         .configure(docs::routes)
         .configure(settings::routes)
         .configure(status::routes)

@@ -93,7 +93,7 @@ fn sources() -> String {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 read(&path, all);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension != "gz") {
                 all.push_str(&fs::read_to_string(path).unwrap());
             }
         }

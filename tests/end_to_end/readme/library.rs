@@ -99,7 +99,7 @@ fn the_example_that_controls_sessions_runs() {
         "Keep Alive: Err(NotOnline)",
         "removed: true",
         "online: [true, true, false]",
-        "car-1 with Keep Alive 120",
+        "car-1 with Keep Alive Some(120)",
         "0 sessions match",
         "kick: [Ok(Kicked)]",
     ] {
