@@ -102,7 +102,8 @@ impl Place {
             .stdin(Stdio::null());
         // Variables for the tests are not options of the program.
         for (name, _) in env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"HEARTHMQ_CRASH_") {
+            let is_for_tests = ["HEARTHMQ_CRASH_", "HEARTHMQ_WORLD_", "HEARTHMQ_API"];
+            if is_for_tests.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
             }
         }

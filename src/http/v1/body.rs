@@ -4,7 +4,10 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 
 use actix_web::{
     HttpRequest,
-    http::header::{CONTENT_LENGTH, CONTENT_TYPE},
+    http::{
+        Method,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
     rt::time::timeout,
     web::{Bytes, Payload},
 };
@@ -55,7 +58,12 @@ pub(super) async fn read_json(
 ) -> Result<ReadBody, ApiError> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    if !essence.trim().eq_ignore_ascii_case("application/json") {
+    let essence = essence.trim();
+    // The body of a PATCH is a JSON Merge Patch, RFC 7396.
+    let is_json = essence.eq_ignore_ascii_case("application/json")
+        || request.method() == Method::PATCH
+            && essence.eq_ignore_ascii_case("application/merge-patch+json");
+    if !is_json {
         return Err(ApiError::unsupported_media_type());
     }
     read_any(api, request, payload, bytes_max).await

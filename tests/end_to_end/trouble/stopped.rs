@@ -3,6 +3,7 @@
 
 use std::{
     io::ErrorKind,
+    os::unix::process::CommandExt as _,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,10 @@ fn expect_silence(client: &mut Client) {
 #[test]
 fn a_process_that_is_stopped_for_a_while_loses_nothing_and_nobody() {
     let place = Place::new();
-    let mut program = place.start();
+    let mut command = place.command();
+    // The kernel continues a stopped process when the shell of its process group ends.
+    command.process_group(0);
+    let mut program = place.start_by(command);
     let mut durable = program.connected(lasting("durable"));
     durable.subscribe("t", QoS::AtLeastOnce);
     drop(durable);

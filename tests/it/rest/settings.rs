@@ -88,6 +88,14 @@ fn settings_are_changed_by_a_merge_patch() {
         assert!(answer.body.contains(name), "{}", answer.body);
     }
     assert!(rest.asked().is_empty());
+    let typed = |line: &str, content_type: &str| {
+        let request = rest.request(line, "", "{}");
+        rest.send(&request.replace("application/json", content_type)).status
+    };
+    assert_eq!(typed("PATCH /api/v1/clients/a", "application/merge-patch+json"), 200);
+    assert_eq!(typed("PATCH /api/v1/clients/a", "application/json-patch+json"), 415);
+    assert_eq!(typed("POST /api/v1/clients/query", "application/merge-patch+json"), 415);
+    assert_eq!(rest.asked(), ["a None"]);
     assert_eq!(patch("secret", "{}").failure(), failed(403, "forbidden"));
     assert_eq!(patch("offline", "{}").failure(), failed(404, "client_not_online"));
     assert_eq!(patch("clean", "{}").failure(), failed(409, "session_not_lasting"));
