@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Clients that are examined in one portion.
-const CLIENTS_AT_A_TIME: usize = 256;
+const CLIENTS_AT_A_TIME: usize = 64;
 /// Bytes of Client Identifiers that are examined in one portion; the last one may exceed it.
 const CLIENT_ID_BYTES_AT_A_TIME: usize = 64 * 1024;
 /// Clients that are examined for one answer, so that it does not take longer than its caller waits.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Slots that are examined in one turn.
-const SLOTS_AT_A_TIME: usize = 256;
+const SLOTS_AT_A_TIME: usize = 64;
 /// Bytes of identifiers and user names that are examined in one turn; the last ones may exceed it.
 const TEXT_BYTES_AT_A_TIME: usize = 64 * 1024;
 

@@ -11,6 +11,8 @@ const SCHEMAS: &str = "#/components/schemas/";
 
 /// Makes a document exact.
 pub(super) fn make_exact(document: &mut Value) {
+    let schemas = document["components"]["schemas"].clone();
+    make_flattened_optional(document, &schemas);
     let bodies = schemas_of_bodies(document);
     for (name, schema) in members(&mut document["components"]["schemas"]) {
         // A body may say `null` for what it leaves out; an answer leaves it out.
@@ -20,8 +22,9 @@ pub(super) fn make_exact(document: &mut Value) {
     }
     for (_, path) in members(&mut document["paths"]) {
         for (_, call) in members(path) {
-            call["parameters"].as_array_mut().into_iter().flatten().for_each(make_parameter_exact);
-            leave_out_null(&mut call["responses"]);
+            let parameters = call.get_mut("parameters").and_then(Value::as_array_mut);
+            parameters.into_iter().flatten().for_each(make_parameter_exact);
+            call.get_mut("responses").into_iter().for_each(leave_out_null);
         }
     }
     leave_out_unused(document);
@@ -55,7 +58,7 @@ fn schemas_of_bodies(document: &Value) -> BTreeSet<String> {
 
 /// A parameter that is given has a value: none is `null`, and no text is empty.
 fn make_parameter_exact(parameter: &mut Value) {
-    let schema = &mut parameter["schema"];
+    let Some(schema) = parameter.get_mut("schema") else { return };
     if let Some(types) = schema.get_mut("type") {
         not_null(types);
         if types == "array" {
@@ -63,6 +66,33 @@ fn make_parameter_exact(parameter: &mut Value) {
         } else if types == "string" {
             schema["minLength"] = 1.into();
         }
+    }
+}
+
+/// A struct that may be absent and whose members stand among those of another one: each of them may
+/// be absent.
+fn make_flattened_optional(value: &mut Value, schemas: &Value) {
+    let is_optional = |part: &Value| {
+        let choices = part.get("oneOf").and_then(Value::as_array).map(Vec::as_slice);
+        let Some([name, null]) = choices else { return None };
+        let name = name["$ref"].as_str()?.strip_prefix(SCHEMAS)?.to_owned();
+        (null["type"] == "null").then_some(name)
+    };
+    let parts = value.get_mut("allOf").and_then(Value::as_array_mut);
+    for part in parts.into_iter().flatten() {
+        if let Some(name) = is_optional(part) {
+            let properties = &schemas[name]["properties"];
+            *part = serde_json::json!({ "type": "object", "properties": properties });
+        }
+    }
+    match value {
+        Value::Object(members) => {
+            members.values_mut().for_each(|member| make_flattened_optional(member, schemas));
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| make_flattened_optional(item, schemas));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
